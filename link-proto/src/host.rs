@@ -1,0 +1,151 @@
+//! What a node gives its link: durable positions, numbered units, bodies, and commits.
+
+use std::future::Future;
+
+use bytes::Bytes;
+
+use crate::unit::{Digest, Lane, Position, Unit, UnitId};
+
+/// The node could not do what the link asked of its store; the session ends and is tried again.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct HostError(pub String);
+
+/// Who a node is on the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Fixed when the node was created.
+    pub node: [u8; 16],
+    /// Created with the node's store; a node that lost its store has another one.
+    pub log_name: [u8; 16],
+    /// +1 at every restore or explicit adopt.
+    pub generation: u32,
+}
+
+/// What a node remembers of its partner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partner {
+    /// The partner's identity at the last accepted hello.
+    pub identity: Identity,
+    /// The partner's pinned Ed25519 public key (SubjectPublicKeyInfo, DER).
+    pub key: Vec<u8>,
+    /// Edge only: the highest epoch accepted from big's current generation; 0 on big.
+    pub epoch: u64,
+}
+
+/// Where one lane stands on this node, both directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneState {
+    /// Outbound: the last position the partner confirmed and this node recorded.
+    pub confirmed: Position,
+    /// Outbound: the number the next unit will get.
+    pub next: u64,
+    /// Inbound: this node's own position, committed with the effects.
+    pub received: Position,
+}
+
+/// Everything durable that a session starts from.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// This node.
+    pub local: Identity,
+    /// Big only: the epoch of this attempt, already stored; 0 on the edge.
+    pub epoch: u64,
+    /// The partner, once paired.
+    pub partner: Option<Partner>,
+    /// Indexed by [`Lane::index`].
+    pub lanes: [LaneState; 4],
+}
+
+/// A unit that was not applied, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Its number in the lane.
+    pub number: u64,
+    /// For a person: what is wrong with it.
+    pub reason: String,
+}
+
+/// What became of a batch, once its commit is durable. The position covers every unit of the batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Never acceptable: dead letters for the sender.
+    pub refused: Vec<Rejection>,
+    /// Not acceptable now: offered again later, under a new number and the same id.
+    pub deferred: Vec<Rejection>,
+}
+
+/// A large body on its way out, read in order.
+pub trait BodySource: Send {
+    /// The next piece, at most 64 KiB; `None` at the end.
+    fn next(&mut self) -> Result<Option<Bytes>, HostError>;
+}
+
+/// A large body on its way in, written in order.
+pub trait BodySink: Send {
+    /// Appends a piece. Nothing need be durable yet.
+    fn write(&mut self, piece: Bytes) -> impl Future<Output = Result<(), HostError>> + Send;
+    /// The body is complete and its digest was checked: keep it staged for the unit that names it.
+    fn finish(self, length: u64, digest: Digest) -> impl Future<Output = Result<(), HostError>> + Send;
+}
+
+/// A node, as its link sees it.
+pub trait Host: Send + Sync + 'static {
+    /// Where incoming large bodies are staged.
+    type Sink: BodySink;
+
+    /// Begins an attempt: big raises and stores its epoch first.
+    fn open(&self) -> impl Future<Output = Result<Opening, HostError>> + Send;
+
+    /// Remembers the partner (new log name at pairing, generation, epoch) before the session goes on.
+    fn remember(&self, partner: Partner) -> impl Future<Output = Result<(), HostError>> + Send;
+
+    /// Edge: the secret of the open invitation, if one is open.
+    fn invitation(&self) -> Option<[u8; 32]>;
+
+    /// Edge: an unknown big proved the invitation's secret. Uses the invitation up, remembers the
+    /// partner, and returns what big is told at its first welcome (opaque to the link).
+    fn paired_by(&self, partner: Partner) -> impl Future<Output = Result<Vec<u8>, HostError>> + Send;
+
+    /// Big: the edge took the ticket; `welcome` is what the edge's `paired_by` returned.
+    fn paired_with(&self, partner: Partner, welcome: Vec<u8>)
+    -> impl Future<Output = Result<(), HostError>> + Send;
+
+    /// Numbered units of `lane` from number `from` on, in order, without gaps, as many as fit
+    /// `units_max` and `bytes_max` (but always at least one if there is one).
+    fn units(&self, lane: Lane, from: u64, units_max: usize, bytes_max: usize)
+    -> Result<Vec<Unit>, HostError>;
+
+    /// Applies a batch and stores `position`, in one commit; returns once that is durable.
+    fn apply(
+        &self,
+        lane: Lane,
+        units: Vec<Unit>,
+        position: Position,
+    ) -> impl Future<Output = Result<Applied, HostError>> + Send;
+
+    /// The partner has stored everything up to `position`: record it and let those units go.
+    fn confirmed(
+        &self,
+        lane: Lane,
+        position: Position,
+        applied: Applied,
+    ) -> impl Future<Output = Result<(), HostError>> + Send;
+
+    /// Units that wait for their large body to be carried over, oldest first, at most `max`.
+    fn waiting(&self, max: usize) -> Result<Vec<UnitId>, HostError>;
+
+    /// Opens the large body of a waiting unit.
+    fn body(&self, unit: UnitId) -> Result<Box<dyn BodySource>, HostError>;
+
+    /// The partner holds the body complete: give the unit its number, durably.
+    fn body_held(
+        &self,
+        unit: UnitId,
+        length: u64,
+        digest: Digest,
+    ) -> impl Future<Output = Result<(), HostError>> + Send;
+
+    /// Opens a place for an incoming large body; an earlier unfinished one of the same unit is dropped.
+    fn stage(&self, unit: UnitId) -> Result<Self::Sink, HostError>;
+}

@@ -1,0 +1,12 @@
+//! Sallypost's peer link: LU6.2's idea on today's transport.
+//!
+//! The core ([`session`]) is a state machine: frames and answers in, frames and requests out. It
+//! opens no socket, reads no clock, rolls no dice, and knows no mail: a unit is a number, an id, a
+//! head of opaque bytes and perhaps a body of opaque bytes. The `driver` feature adds the thin shell
+//! that moves its frames over QUIC and calls the node's [`host::Host`].
+//!
+//! The core rule: **the receiver commits a batch's effects and its own position in the same
+//! transaction.** At-least-once sending then becomes exactly-once storing.
+
+pub mod host;
+pub mod unit;

@@ -1,0 +1,100 @@
+//! The identifiers of messages and bodies.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// 128-bit id given where a message is first accepted; never the `Message-ID` header.
+///
+/// It rises with time (48 bits of milliseconds, 80 random bits), so that keys of one day are
+/// neighbours in the store. Written as 26 letters and digits (ULID).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageId(pub [u8; 16]);
+
+impl MessageId {
+    /// An id born at `unix_millis` with the given randomness.
+    pub fn from_parts(unix_millis: u64, random: [u8; 10]) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..6].copy_from_slice(&unix_millis.to_be_bytes()[2..]);
+        bytes[6..].copy_from_slice(&random);
+        Self(bytes)
+    }
+
+    /// A new id, from the system's clock and randomness.
+    pub fn generate() -> Self {
+        Self::from_parts(unix_millis(), random())
+    }
+
+    /// When the id was born, in milliseconds since 1970.
+    pub fn unix_millis(self) -> u64 {
+        self.0[..6].iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ulid::Ulid::from_bytes(self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is not 26 letters and digits of a message id.
+#[derive(Debug, thiserror::Error)]
+#[error("not a message id: it is 26 letters and digits, as `mail list` and `queue list` print it")]
+pub struct NotAMessageId;
+
+impl FromStr for MessageId {
+    type Err = NotAMessageId;
+
+    fn from_str(text: &str) -> Result<Self, NotAMessageId> {
+        ulid::Ulid::from_string(text)
+            .map(|id| Self(id.to_bytes()))
+            .map_err(|_| NotAMessageId)
+    }
+}
+
+/// 256-bit BLAKE3 hash of a body's original bytes; how big addresses content.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BodyId(pub [u8; 32]);
+
+impl fmt::Debug for BodyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex()[..16])
+    }
+}
+
+/// Random bytes from the operating system.
+///
+/// # Panics
+/// If the system has no randomness: nothing here is safe without it.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system gives randomness");
+    bytes
+}
+
+/// The system's clock, in milliseconds since 1970.
+pub fn unix_millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_rise_with_time_and_survive_being_written() {
+        let early = MessageId::from_parts(1_700_000_000_000, [0xff; 10]);
+        let late = MessageId::from_parts(1_700_000_000_001, [0; 10]);
+        assert!(early < late);
+        assert_eq!(early.unix_millis(), 1_700_000_000_000);
+        assert_eq!(early.to_string().parse::<MessageId>().ok(), Some(early));
+        assert!("not an id".parse::<MessageId>().is_err());
+    }
+}

@@ -1,0 +1,17 @@
+//! The vocabulary and the engines that both Sallypost nodes use.
+//!
+//! Each module has one job and is named after it. Protocol servers ([`smtp`], [`pop3`]) are state
+//! machines: bytes and answers in, actions out; they open no socket, read no clock and roll no dice.
+//! [`store`] is the only module that knows redb. Nothing here knows the link.
+
+pub mod address;
+pub mod control;
+pub mod id;
+pub mod listener;
+pub mod mime;
+pub mod pop3;
+pub mod seal;
+pub mod smtp;
+pub mod store;
+pub mod telemetry;
+pub mod topology;
