@@ -15,3 +15,6 @@ pub mod smtp;
 pub mod store;
 pub mod telemetry;
 pub mod topology;
+
+#[doc(hidden)]
+pub use rkyv;

@@ -1,0 +1,175 @@
+//! The store: one redb index for everything that must change together, and append-only segment
+//! files for bodies.
+//!
+//! One writer thread owns the index. Operations queue to it; it takes all that wait, runs them,
+//! syncs the segments they name, commits once, and only then wakes their callers (group commit,
+//! nobody waits on a timer). So the order on disk is always: body, fdatasync, the commit that names
+//! it. A [`Committed`] value exists only after that commit, and every 250, CONFIRMED and exit 0 is
+//! built from one.
+//!
+//! Guarantees: an operation's writes become visible all together or not at all; what was committed
+//! survives a power cut at any point, also during recovery; a row or a body that the disk altered
+//! is reported, never returned. After a failed sync nothing is written any more until the node is
+//! started again: what the kernel dropped cannot be synced by asking twice.
+//!
+//! Only this module knows redb. Disks come in through [`Disk`], the one seam for faults.
+
+mod body;
+mod disk;
+mod index;
+mod segment;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+mod space;
+#[cfg(test)]
+mod tests;
+mod txn;
+mod verify;
+mod writer;
+
+use std::sync::Arc;
+
+pub use body::{BodyKey, BodyReader, BodyWriter, Stored};
+pub use disk::{DirectoryDisk, Disk, File};
+pub use segment::SEGMENT_BYTES;
+pub use txn::{Row, Rows, Snapshot, Table, Txn};
+pub use verify::{Recovered, Verdict, rebuild, verify};
+
+use segment::Segments;
+use writer::Writer;
+
+/// Free bytes below which no more mail is taken in: deleting needs room too.
+pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Why the store could not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No room: nothing was written; try again when space has been made.
+    #[error("the disk is full; make room on it, nothing was lost")]
+    Full,
+    /// Read or write failed; the operation did not happen.
+    #[error("the disk failed: {0}")]
+    Io(String),
+    /// A sync failed: the store takes nothing more until it is opened again.
+    #[error("the store has stopped after a failed sync ({0}); check the disk, then start the node again")]
+    Stopped(String),
+    /// Stored bytes are not what was stored.
+    #[error("{0} is damaged on disk; run `verify`")]
+    Damaged(String),
+    /// There are segments and no index.
+    #[error("bodies are here but the index is not; run `verify --rebuild` to make it from them")]
+    IndexMissing,
+    /// Another process has the store open.
+    #[error("the store is in use by another process; stop that one first")]
+    InUse,
+}
+
+/// Proof that a commit is durable, with what the operation returned.
+#[derive(Debug)]
+pub struct Committed<T>(T);
+
+impl<T> Committed<T> {
+    /// What the operation returned.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> std::ops::Deref for Committed<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// An open store. Clones are handles to the same one.
+#[derive(Clone, Debug)]
+pub struct Store {
+    disk: Arc<dyn Disk>,
+    segments: Arc<Segments>,
+    writer: Arc<Writer>,
+}
+
+impl Store {
+    /// Opens the store on `disk`, recovering what a crash left: the index goes back to its last
+    /// commit, segments that it does not name are removed.
+    pub fn open(disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        Self::open_with(disk, SEGMENT_BYTES)
+    }
+
+    /// As [`Store::open`], with segments of another size.
+    pub fn open_with(disk: Arc<dyn Disk>, segment_bytes: u64) -> Result<Self, StoreError> {
+        let numbers = segment::list(disk.as_ref())?;
+        let index = index::open(disk.as_ref(), !numbers.is_empty())?;
+        let live = space::live_segments(&Snapshot::of(&index.database)?)?;
+        for number in numbers.iter().filter(|number| !live.contains(number)) {
+            disk.remove(&segment::name(*number)).map_err(StoreError::from)?;
+        }
+        let next = numbers.last().map_or(1, |last| last + 1);
+        let segments = Arc::new(Segments::new(Arc::clone(&disk), next, segment_bytes));
+        let writer = Arc::new(Writer::start(Arc::clone(&disk), index, Arc::clone(&segments))?);
+        Ok(Self { disk, segments, writer })
+    }
+
+    /// Runs `operation` in the next commit and returns once that is durable. An `Err` from it undoes
+    /// what it wrote and leaves the others of that commit alone.
+    pub async fn commit<T, E, F>(&self, operation: F) -> Result<Committed<T>, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&mut Txn<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.writer.commit(operation).await
+    }
+
+    /// [`Store::commit`] for a thread that may wait.
+    pub fn commit_blocking<T, E, F>(&self, operation: F) -> Result<Committed<T>, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&mut Txn<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.writer.commit_blocking(operation)
+    }
+
+    /// The last committed state, as it stays while the snapshot is held. Hold it briefly.
+    pub fn read(&self) -> Result<Snapshot, StoreError> {
+        self.writer.read()
+    }
+
+    /// Begins a body. Nothing of it counts until a commit names it.
+    pub fn body_writer(&self, key: BodyKey, kind: u8) -> BodyWriter {
+        BodyWriter::new(Arc::clone(&self.segments), key, kind)
+    }
+
+    /// Reads a body that a commit has named.
+    pub fn body(&self, key: BodyKey) -> Result<BodyReader, StoreError> {
+        BodyReader::open(self.read()?, Arc::clone(&self.segments), key)
+    }
+
+    /// Whether mail may be taken in: enough room, and the writer runs.
+    pub fn ready(&self) -> Result<(), StoreError> {
+        self.writer.usable()?;
+        match self.disk.free_bytes() {
+            Ok(free) if free < RESERVE_BYTES => Err(StoreError::Full),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Moves the live bodies out of the emptiest segment and gives its space back. Returns whether
+    /// there was such a segment.
+    pub async fn compact(&self) -> Result<bool, StoreError> {
+        space::compact(self).await
+    }
+}
+
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::Full,
+            _ => Self::Io(error.to_string()),
+        }
+    }
+}

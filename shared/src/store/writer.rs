@@ -1,0 +1,252 @@
+//! The one writer: takes every operation that waits, commits them together, wakes their callers.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::disk::Disk;
+use super::index::{self, Index, from_redb};
+use super::segment::Segments;
+use super::txn::{Snapshot, Txn};
+use super::{Committed, StoreError, space};
+
+/// Operations that wait at most; the next caller waits for room.
+const QUEUE_MAX: usize = 4096;
+/// Operations in one commit.
+const COMMIT_MAX: usize = 512;
+
+/// What is told to an operation's caller once its commit has succeeded or failed.
+type Wake = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+type Operation = Box<dyn FnOnce(Result<&mut Txn<'_>, StoreError>) -> Option<Wake> + Send>;
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    queue: mpsc::Sender<Operation>,
+    state: Arc<RwLock<State>>,
+}
+
+#[derive(Debug)]
+enum State {
+    Running(Index),
+    /// A commit failed: what redb holds in memory is no longer what is on disk. It still reads, and is
+    /// opened anew for the next operation.
+    Failed(Index, StoreError),
+    /// Opening anew failed; tried again for the next operation.
+    Closed(StoreError),
+    /// A sync failed: what the kernel dropped cannot be had back by asking again.
+    Stopped(StoreError),
+}
+
+impl State {
+    /// What snapshots are taken of.
+    fn readable(&self) -> Result<&Index, StoreError> {
+        match self {
+            Self::Running(index) | Self::Failed(index, _) => Ok(index),
+            Self::Closed(error) | Self::Stopped(error) => Err(error.clone()),
+        }
+    }
+
+    fn running(&self) -> Result<&Index, StoreError> {
+        match self {
+            Self::Running(index) => Ok(index),
+            Self::Failed(_, error) | Self::Closed(error) | Self::Stopped(error) => Err(error.clone()),
+        }
+    }
+}
+
+impl Writer {
+    pub fn start(disk: Arc<dyn Disk>, index: Index, segments: Arc<Segments>) -> Result<Self, StoreError> {
+        let (queue, operations) = mpsc::channel(QUEUE_MAX);
+        let state = Arc::new(RwLock::new(State::Running(index)));
+        let thread = Thread { disk, segments, state: Arc::clone(&state), operations };
+        std::thread::Builder::new().name("store".into()).spawn(move || thread.run())?;
+        Ok(Self { queue, state })
+    }
+
+    pub async fn commit<T, E, F>(&self, operation: F) -> Result<Committed<T>, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&mut Txn<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let (operation, outcome) = boxed(operation);
+        self.queue.send(operation).await.map_err(|_| gone())?;
+        outcome.await.unwrap_or_else(|_| Err(gone().into()))
+    }
+
+    pub fn commit_blocking<T, E, F>(&self, operation: F) -> Result<Committed<T>, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&mut Txn<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let (operation, outcome) = boxed(operation);
+        self.queue.blocking_send(operation).map_err(|_| gone())?;
+        outcome.blocking_recv().unwrap_or_else(|_| Err(gone().into()))
+    }
+
+    pub fn read(&self) -> Result<Snapshot, StoreError> {
+        Snapshot::of(&self.state.read().unwrap_or_else(PoisonError::into_inner).readable()?.database)
+    }
+
+    /// Fails once the writer has stopped for good.
+    pub fn usable(&self) -> Result<(), StoreError> {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Stopped(error) => Err(error.clone()),
+            State::Running(_) | State::Failed(..) | State::Closed(_) => Ok(()),
+        }
+    }
+}
+
+fn gone() -> StoreError {
+    StoreError::Stopped("the writer has ended".into())
+}
+
+type Outcome<T, E> = oneshot::Receiver<Result<Committed<T>, E>>;
+
+fn boxed<T, E, F>(operation: F) -> (Operation, Outcome<T, E>)
+where
+    T: Send + 'static,
+    E: From<StoreError> + Send + 'static,
+    F: FnOnce(&mut Txn<'_>) -> Result<T, E> + Send + 'static,
+{
+    let (tell, outcome) = oneshot::channel();
+    // A caller that has gone away does not hinder the commit: sends to it may fail.
+    let boxed: Operation = Box::new(move |txn| {
+        let refused = match txn {
+            Err(error) => error.into(),
+            Ok(txn) => {
+                let mark = txn.written();
+                match operation(txn) {
+                    Ok(value) => {
+                        let wake = move |committed: Result<(), StoreError>| {
+                            tell.send(committed.map(|()| Committed(value)).map_err(E::from)).ok();
+                        };
+                        return Some(Box::new(wake) as Wake);
+                    }
+                    Err(error) => {
+                        if let Err(failed) = txn.undo_to(mark) {
+                            txn.spoil(failed);
+                        }
+                        error
+                    }
+                }
+            }
+        };
+        tell.send(Err(refused)).ok();
+        None
+    });
+    (boxed, outcome)
+}
+
+struct Thread {
+    disk: Arc<dyn Disk>,
+    segments: Arc<Segments>,
+    state: Arc<RwLock<State>>,
+    operations: mpsc::Receiver<Operation>,
+}
+
+impl Thread {
+    fn run(mut self) {
+        while let Some(first) = self.operations.blocking_recv() {
+            let mut operations = vec![first];
+            while operations.len() < COMMIT_MAX {
+                let Ok(next) = self.operations.try_recv() else { break };
+                operations.push(next);
+            }
+            let mut wakes = Vec::with_capacity(operations.len());
+            self.reopen();
+            let committed = self.commit(operations, &mut wakes);
+            if let Err(error) = &committed {
+                self.failed(error);
+            }
+            for wake in wakes {
+                wake(committed.clone());
+            }
+        }
+    }
+
+    /// Runs the operations and commits what they wrote.
+    fn commit(&self, operations: Vec<Operation>, wakes: &mut Vec<Wake>) -> Result<(), StoreError> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let begun = state.running().and_then(|index| {
+            let mut transaction = index.database.begin_write().map_err(from_redb)?;
+            // Attackers choose what is stored: the one-phase commit's checksum does not resist them.
+            transaction.set_two_phase_commit(true);
+            transaction.set_quick_repair(true);
+            Ok(transaction)
+        });
+        let transaction = match begun {
+            Ok(transaction) => transaction,
+            Err(error) => {
+                for operation in operations {
+                    operation(Err(error.clone()));
+                }
+                return Err(error);
+            }
+        };
+        let mut txn = Txn::new(&transaction);
+        for operation in operations {
+            wakes.extend(operation(Ok(&mut txn)));
+        }
+        let (written, emptied) = txn.finish()?;
+        if !written {
+            return transaction.abort().map_err(from_redb);
+        }
+        self.segments.sync().map_err(|error| StoreError::Stopped(error.to_string()))?;
+        transaction.commit().map_err(from_redb)?;
+        emptied.into_iter().for_each(|number| self.segments.emptied(number));
+        if let Err(error) = self.give_back(&state) {
+            tracing::warn!(%error, "space could not be given back");
+        }
+        Ok(())
+    }
+
+    fn give_back(&self, state: &State) -> Result<(), StoreError> {
+        let index = state.running()?;
+        let mut snapshot = None;
+        self.segments.remove_emptied(|number| {
+            if snapshot.is_none() {
+                snapshot = Some(Snapshot::of(&index.database)?);
+            }
+            snapshot.as_ref().map_or(Ok(true), |snapshot| space::is_live(snapshot, number))
+        })
+    }
+
+    /// After a failed commit.
+    fn failed(&self, error: &StoreError) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *state, State::Closed(error.clone()));
+        *state = match old {
+            State::Running(index) => {
+                let sync_failed = index.sync_failed.load(Ordering::Acquire);
+                match error {
+                    StoreError::Stopped(_) => State::Stopped(error.clone()),
+                    _ if sync_failed => State::Stopped(StoreError::Stopped(error.to_string())),
+                    _ => State::Failed(index, error.clone()),
+                }
+            }
+            other => other,
+        };
+        match &*state {
+            State::Stopped(reason) => tracing::error!(%reason, "the store has stopped"),
+            _ => tracing::warn!(%error, "a commit failed"),
+        }
+    }
+
+    /// After a commit that failed otherwise than by a sync: goes back to what is on disk.
+    fn reopen(&self) {
+        let failed = |state: &State| matches!(state, State::Failed(..) | State::Closed(_));
+        if !failed(&self.state.read().unwrap_or_else(PoisonError::into_inner)) {
+            return;
+        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        // The old one is closed before the new one is opened: both write to the same file.
+        *state = State::Closed(StoreError::Full);
+        *state = match index::open(self.disk.as_ref(), true) {
+            Ok(index) => State::Running(index),
+            Err(error) => State::Closed(error),
+        };
+    }
+}
