@@ -5,16 +5,21 @@
 //! [`store`] is the only module that knows redb. Nothing here knows the link.
 
 pub mod address;
+pub mod chunk;
 pub mod control;
+pub mod credential;
 pub mod id;
+pub mod lane;
 pub mod listener;
 pub mod mime;
+pub mod origin;
 pub mod pop3;
 pub mod seal;
 pub mod smtp;
 pub mod store;
 pub mod telemetry;
 pub mod topology;
+pub mod unit;
 
 #[doc(hidden)]
 pub use rkyv;

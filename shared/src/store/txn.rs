@@ -153,9 +153,9 @@ fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(after)
 }
 
-fn collect_range<'t, T: ReadableTable<&'static [u8], &'static [u8]>>(
+fn collect_range<T: ReadableTable<&'static [u8], &'static [u8]>>(
     table: Table,
-    rows: &'t T,
+    rows: &T,
     from: &[u8],
     to: Option<&[u8]>,
     max: usize,
@@ -185,10 +185,7 @@ impl Snapshot {
         Ok(Self(database.begin_read().map_err(from_redb)?))
     }
 
-    fn table(
-        &self,
-        table: Table,
-    ) -> Result<Option<redb::ReadOnlyTable<&'static [u8], &'static [u8]>>, StoreError> {
+    fn table(&self, table: Table) -> Result<Option<ReadTable>, StoreError> {
         match self.0.open_table(table.definition()) {
             Ok(open) => Ok(Some(open)),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
@@ -238,6 +235,7 @@ impl Rows for Snapshot {
     }
 }
 
+type ReadTable = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 type OpenTable<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
 
 /// An operation's view of the commit in the making: everything written before it, by itself and by

@@ -1,0 +1,115 @@
+//! A travel window's credentials: SCRAM-SHA-256 keys (RFC 5802, RFC 7677) and the private key they
+//! open.
+//!
+//! Big generates the password, shows it once and forgets it. The edge stores StoredKey, ServerKey and
+//! the window's private key locked under the ClientKey, which no one has between logins. A plain
+//! password gives the ClientKey by computation, a SCRAM login by its proof: every method opens it.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::id::random;
+use crate::seal::{PrivateKey, Sealed};
+
+/// PBKDF2 rounds. The password is generated with 100 bits, so rounds add little: RFC 7677's minimum.
+pub const ITERATIONS: u32 = 4096;
+/// Letters in a generated password, 5 bits each.
+const PASSWORD_LETTERS: usize = 20;
+const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+
+/// What the edge keeps of a password.
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Salt of the password hash.
+    pub salt: [u8; 16],
+    /// PBKDF2 rounds.
+    pub iterations: u32,
+    /// H(ClientKey): proves a login.
+    pub stored_key: [u8; 32],
+    /// Proves the server to a SCRAM client.
+    pub server_key: [u8; 32],
+    /// The window's private key, locked under the ClientKey.
+    pub locked_private_key: Vec<u8>,
+}
+
+impl Credential {
+    /// A generated password of 100 bits, in groups that a person can copy, and what is kept of it.
+    pub fn generate(window: &PrivateKey) -> (String, Self) {
+        let letters: Vec<u8> =
+            random::<PASSWORD_LETTERS>().iter().map(|byte| ALPHABET[usize::from(byte % 32)]).collect();
+        let groups: Vec<_> = letters.chunks(5).map(String::from_utf8_lossy).collect();
+        let password = groups.join("-");
+        let salt = random();
+        let salted = salted(&password, &salt, ITERATIONS);
+        let client_key = keyed(&salted, b"Client Key");
+        let credential = Self {
+            salt,
+            iterations: ITERATIONS,
+            stored_key: Sha256::digest(client_key).into(),
+            server_key: keyed(&salted, b"Server Key"),
+            locked_private_key: window.lock(&client_key),
+        };
+        (password, credential)
+    }
+
+    /// The window's private key, if the password is right.
+    pub fn open(&self, password: &str) -> Result<PrivateKey, Sealed> {
+        let client_key = keyed(&salted(password, &self.salt, self.iterations), b"Client Key");
+        let proof: [u8; 32] = Sha256::digest(client_key).into();
+        if !bool::from(proof.ct_eq(&self.stored_key)) {
+            return Err(Sealed);
+        }
+        PrivateKey::unlock(&self.locked_private_key, &client_key)
+    }
+
+    /// Does for a user who does not exist the work that [`Credential::open`] does for one who does.
+    pub fn open_nothing(password: &str) {
+        std::hint::black_box(salted(password, &[0; 16], ITERATIONS));
+    }
+}
+
+fn salted(password: &str, salt: &[u8; 16], iterations: u32) -> [u8; 32] {
+    let mut out = [0; 32];
+    pbkdf2::pbkdf2::<Hmac<Sha256>>(password.as_bytes(), salt, iterations, &mut out)
+        .expect("HMAC takes keys of any length");
+    out
+}
+
+fn keyed(key: &[u8; 32], text: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(text);
+    mac.finalize().into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_are_those_of_rfc_7677() {
+        // RFC 7677 §3: user "user", password "pencil".
+        let salt =
+            [0x5b, 0x6d, 0x99, 0x68, 0x9d, 0x12, 0x35, 0x8e, 0xec, 0xa0, 0x4b, 0x14, 0x12, 0x36, 0xfa, 0x81];
+        let salted = salted("pencil", &salt, 4096);
+        let auth = b"n=user,r=rOprNGfwEbeRWgbNEkqO,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+            s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+        let signature = keyed(&keyed(&salted, b"Server Key"), auth);
+        use base64::Engine as _;
+        assert_eq!(
+            base64::engine::general_purpose::STANDARD.encode(signature),
+            "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
+        );
+    }
+
+    #[test]
+    fn only_the_password_opens_the_window() {
+        let (private, public) = PrivateKey::generate();
+        let (password, credential) = Credential::generate(&private);
+        assert_eq!(password.len(), PASSWORD_LETTERS + 3);
+        assert_eq!(credential.open(&password).map(|key| key.public()), Ok(public));
+        assert!(credential.open("abcde-fghij-kmnpq-rstuv").is_err());
+        let (other, _) = Credential::generate(&private);
+        assert_ne!(other, password);
+    }
+}

@@ -1,0 +1,239 @@
+//! What the heads of units say: everything that one node tells the other.
+//!
+//! The link carries heads as opaque bytes; each side reads only the kinds that the other may write.
+//! An edge can offer mail and report facts about copies that it holds. It cannot ask for anything.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::credential::Credential;
+use crate::store::Row;
+
+/// A 128-bit id as it crosses.
+pub type Id = [u8; 16];
+
+/// From edge to big.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub enum ToBig {
+    /// A message that the edge has answered 250; its sealed body comes with the unit.
+    Inbound(Inbound),
+    /// What became of an attempt for one recipient of an outbound message.
+    Outcome(Outcome),
+    /// What a traveller's client did with a copy.
+    PopAct(PopAct),
+    /// The edge has destroyed a window's keys and copies.
+    WindowClosed {
+        /// The window.
+        window: Id,
+    },
+}
+crate::row!(ToBig, 1);
+
+/// A message accepted by the edge.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Inbound {
+    /// Given at acceptance.
+    pub message: Id,
+    /// The body's file key, wrapped to big.
+    pub wrapped_key: Vec<u8>,
+    /// The [`crate::origin::Origin`], sealed with the body.
+    pub sealed_origin: Vec<u8>,
+    /// The window a traveller submitted it through, as authenticated; `None` from port 25.
+    pub submitted: Option<Id>,
+    /// Windows whose secondary mailbox the edge has filed it into.
+    pub filed: Vec<Id>,
+}
+
+/// The state of one recipient of an outbound message (RFC 3464 §2.3.3 for the final ones).
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeliveryState {
+    /// On big, waiting for the link.
+    Queued,
+    /// On the edge, waiting for an attempt.
+    Relaying,
+    /// An attempt failed for now; another one will follow.
+    Deferred,
+    /// A host outside has taken it.
+    Relayed,
+    /// Filed in a mailbox inside.
+    Delivered,
+    /// It will never arrive.
+    Failed,
+}
+
+/// What became of an attempt for one recipient.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The outbound message.
+    pub message: Id,
+    /// Index of the recipient in its [`Outbound`].
+    pub recipient: u32,
+    /// The new state.
+    pub state: DeliveryState,
+    /// When, milliseconds since 1970.
+    pub at: u64,
+    /// The host that answered, if one did.
+    pub host: Option<String>,
+    /// Whether the attempt was under TLS.
+    pub tls: bool,
+    /// The remote's reply, or our reason, word for word.
+    pub text: String,
+    /// Enhanced status code (RFC 3463), `2.0.0` and so on.
+    pub status: String,
+    /// The connection was lost between the last byte and its reply: the remote may have it.
+    pub in_doubt: bool,
+    /// When it will be tried again, milliseconds since 1970.
+    pub next_attempt_at: Option<u64>,
+}
+
+/// What a traveller's client did with a copy, told when its session committed.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct PopAct {
+    /// The window.
+    pub window: Id,
+    /// The message.
+    pub message: Id,
+    /// Its revision.
+    pub revision: u32,
+    /// It was retrieved in full.
+    pub retrieved: bool,
+    /// It was deleted at QUIT.
+    pub deleted: bool,
+    /// When, milliseconds since 1970.
+    pub at: u64,
+}
+
+/// From big to edge.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub enum ToEdge {
+    /// A message to deliver outside; its sealed body comes with the unit.
+    Outbound(Outbound),
+    /// A message for a secondary mailbox; its sealed body comes with the unit.
+    Copy(WindowCopy),
+    /// A row of the directory's projection, new or changed.
+    Address(AddressRow),
+    /// An address that is known no more.
+    AddressGone {
+        /// Its keyed hash.
+        hash: [u8; 32],
+    },
+    /// A travel window, new or changed.
+    Window(Box<Window>),
+    /// A travel window's end.
+    WindowEnd {
+        /// The window.
+        window: Id,
+    },
+    /// Everything before this is the whole directory: from now on, unknown means unknown.
+    DirectoryComplete,
+}
+crate::row!(ToEdge, 1);
+
+/// A message for the Internet.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Outbound {
+    /// The message.
+    pub message: Id,
+    /// Its revision.
+    pub revision: u32,
+    /// The body's file key, wrapped to the edge.
+    pub wrapped_key: Vec<u8>,
+    /// Length of the plain body in bytes.
+    pub size: u64,
+    /// The reverse-path; `None` is the null one.
+    pub reverse_path: Option<String>,
+    /// Index on big and forward-path of each recipient.
+    pub recipients: Vec<(u32, String)>,
+    /// Whether the content holds 8-bit bytes (RFC 6152).
+    pub body_8bit: bool,
+}
+
+/// A message for a secondary mailbox.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct WindowCopy {
+    /// The window.
+    pub window: Id,
+    /// The message.
+    pub message: Id,
+    /// Its revision.
+    pub revision: u32,
+    /// The body's file key, wrapped to the window.
+    pub wrapped_key: Vec<u8>,
+    /// Length of the plain body in bytes: what POP3 counts.
+    pub size: u64,
+}
+
+/// What the edge knows of one address: a keyed hash, and whose it is.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct AddressRow {
+    /// Keyed hash of the canonical address.
+    pub hash: [u8; 32],
+    /// The person behind it, for travel; `None` for role addresses.
+    pub person: Option<Id>,
+}
+crate::row!(AddressRow, 1);
+
+/// A travel window as the edge holds it.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The window.
+    pub window: Id,
+    /// Whose it is.
+    pub person: Id,
+    /// Keyed hashes of the names that log in to it.
+    pub logins: Vec<[u8; 32]>,
+    /// Keyed hashes of the addresses its person may send as.
+    pub senders: Vec<[u8; 32]>,
+    /// Opens, milliseconds since 1970.
+    pub from: u64,
+    /// Ends, milliseconds since 1970; `None` is standing.
+    pub until: Option<u64>,
+    /// Public half of its key pair.
+    pub public_key: [u8; 32],
+    /// The login, and the private half under it.
+    pub credential: Credential,
+}
+crate::row!(Window, 1);
+
+/// The head's bytes: the version, then the archive.
+pub fn encode<R: Row>(head: &R) -> Vec<u8> {
+    let mut bytes = vec![R::VERSION];
+    bytes.extend_from_slice(&head.encode());
+    bytes
+}
+
+/// Reads what [`encode`] wrote, and nothing else.
+pub fn decode<R: Row>(bytes: &[u8]) -> Option<R> {
+    let (version, archive) = bytes.split_first()?;
+    (*version == R::VERSION).then(|| R::decode(archive)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_come_back_and_foreign_bytes_do_not_panic() {
+        let act = ToBig::PopAct(PopAct {
+            window: [1; 16],
+            message: [2; 16],
+            revision: 3,
+            retrieved: true,
+            deleted: false,
+            at: 4,
+        });
+        let bytes = encode(&act);
+        assert_eq!(decode::<ToBig>(&bytes), Some(act));
+        for at in 0..bytes.len() {
+            decode::<ToBig>(&bytes[..at]);
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x41;
+            decode::<ToBig>(&flipped);
+            decode::<ToEdge>(&flipped);
+        }
+        assert_eq!(decode::<ToBig>(&[]), None);
+        assert_eq!(decode::<ToBig>(&[2, 0, 0]), None);
+    }
+}
