@@ -13,11 +13,15 @@ const LANES: Table = Table("lanes");
 const TRANSMISSION: Table = Table("transmission");
 const WAITING: Table = Table("waiting");
 const DEFERRED: Table = Table("deferred");
+const REJECTED: Table = Table("rejected");
 const DEAD: Table = Table("dead-letters");
 const NODE: Table = Table("node");
 
 /// A deferred unit is offered again after this many milliseconds.
 pub const OFFER_AGAIN_MILLIS: u64 = 5_000;
+
+/// How far behind the newest number rejections are remembered.
+const REJECTED_MAX: u64 = 100_000;
 
 /// Number and chain digest up to which a lane is stored.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -231,6 +235,38 @@ pub fn received(txn: &mut Txn<'_>, lane: u8, position: LanePosition) -> Result<(
     let mut row = state(txn, lane)?;
     row.received = position;
     txn.put(LANES, &[lane], &row)
+}
+
+/// Why a unit was not applied here.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct RejectedRow {
+    /// Offer it again later (deferred), or never (refused).
+    pub later: bool,
+    /// For a person.
+    pub reason: String,
+}
+crate::row!(RejectedRow, 1);
+
+/// Remembers that a unit was not applied, in the commit that stores the position past it: the
+/// confirm that says so may be lost and have to be said again.
+pub fn reject(txn: &mut Txn<'_>, lane: u8, number: u64, row: &RejectedRow) -> Result<(), StoreError> {
+    // The sender holds at most a window of unconfirmed units: what is far behind has been told.
+    let old = txn.range::<RejectedRow>(
+        REJECTED,
+        &[lane],
+        Some(&numbered(lane, number.saturating_sub(REJECTED_MAX))),
+        100,
+    )?;
+    for (key, _) in old {
+        txn.delete(REJECTED, &key)?;
+    }
+    txn.put(REJECTED, &numbered(lane, number), row)
+}
+
+/// What was not applied above number `after`, rising.
+pub fn rejected(rows: &impl Rows, lane: u8, after: u64) -> Result<Vec<(u64, RejectedRow)>, StoreError> {
+    let found = rows.range(REJECTED, &numbered(lane, after + 1), Some(&[lane + 1]), usize::MAX)?;
+    Ok(found.into_iter().map(|(key, row)| (number_of(&key), row)).collect())
 }
 
 /// Units that the partner refused for good.

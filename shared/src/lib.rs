@@ -16,6 +16,7 @@ pub mod origin;
 pub mod pop3;
 pub mod seal;
 pub mod smtp;
+pub mod state;
 pub mod store;
 pub mod telemetry;
 pub mod topology;

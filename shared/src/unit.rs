@@ -108,6 +108,11 @@ pub struct PopAct {
 /// From big to edge.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum ToEdge {
+    /// Big's sealing key: the first thing an edge is told after pairing.
+    Introduction {
+        /// To which every inbound body's key is wrapped.
+        sealing_key: [u8; 32],
+    },
     /// A message to deliver outside; its sealed body comes with the unit.
     Outbound(Outbound),
     /// A message for a secondary mailbox; its sealed body comes with the unit.
@@ -121,7 +126,7 @@ pub enum ToEdge {
     },
     /// A travel window, new or changed.
     Window(Box<Window>),
-    /// A travel window's end.
+    /// A travel window's end: its keys and copies are to be destroyed.
     WindowEnd {
         /// The window.
         window: Id,
@@ -196,6 +201,21 @@ pub struct Window {
     pub credential: Credential,
 }
 crate::row!(Window, 1);
+
+/// What the edge tells big when it takes the ticket.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// To which outbound bodies' keys are wrapped.
+    pub sealing_key: [u8; 32],
+    /// Under which addresses cross as hashes.
+    pub directory_key: [u8; 32],
+}
+crate::row!(Welcome, 1);
+
+/// The keyed hash under which an address or a login name is known on the edge.
+pub fn directory_hash(directory_key: &[u8; 32], canonical: &str) -> [u8; 32] {
+    *blake3::keyed_hash(directory_key, canonical.as_bytes()).as_bytes()
+}
 
 /// The head's bytes: the version, then the archive.
 pub fn encode<R: Row>(head: &R) -> Vec<u8> {

@@ -19,19 +19,14 @@ pub(super) const BODIES: Table = Table("bodies");
 pub struct BodyKey(pub [u8; 32]);
 
 impl BodyKey {
-    /// The key of a body addressed by message.
-    pub fn of_message(message: MessageId, revision: u32) -> Self {
+    /// The key of a body addressed by message and revision. `holder` tells apart bodies of one message
+    /// that are sealed for different readers.
+    pub fn of_message(message: MessageId, revision: u32, holder: &[u8]) -> Self {
         let mut key = [0; 32];
         key[..16].copy_from_slice(&message.0);
         key[16..20].copy_from_slice(&revision.to_be_bytes());
+        key[20..].copy_from_slice(&blake3::hash(holder).as_bytes()[..12]);
         Self(key)
-    }
-
-    /// The message of a key made by [`BodyKey::of_message`].
-    pub fn message(self) -> MessageId {
-        let mut id = [0; 16];
-        id.copy_from_slice(&self.0[..16]);
-        MessageId(id)
     }
 }
 

@@ -18,7 +18,7 @@ const ENTRIES: Table = Table("entries");
 const SEGMENT: u64 = 128 * 1024;
 
 fn key(number: u64) -> BodyKey {
-    BodyKey::of_message(MessageId::from_parts(number, [0; 10]), 0)
+    BodyKey::of_message(MessageId::from_parts(number, [0; 10]), 0, b"")
 }
 
 /// The bytes of body `number`: different for each, of every size class.

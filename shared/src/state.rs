@@ -1,0 +1,141 @@
+//! A node's state directory: its keys, its store, its control socket. Mode 0700, keys 0600.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::id::random;
+use crate::lane::{self, NodeIdentity};
+use crate::store::{DirectoryDisk, Store, StoreError};
+
+/// Why a state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// `init` has not been run.
+    #[error("{0} holds no node yet; make one with `init`")]
+    Missing(PathBuf),
+    /// `init` has been run before.
+    #[error("{0} holds a node already; nothing was changed")]
+    Exists(PathBuf),
+    /// A file could not be read or written.
+    #[error("{path}: {error}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A key that others can read.
+    #[error("{0} can be read by others; `chmod 600` it, and make a new key if others may have read it")]
+    KeyExposed(PathBuf),
+    /// A key of the wrong length.
+    #[error("{0} is not a key of this node")]
+    KeyBroken(PathBuf),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An existing state directory.
+#[derive(Clone, Debug)]
+pub struct State {
+    path: PathBuf,
+}
+
+impl State {
+    /// Makes a node: its directory, a store with an identity and a log name, and the named keys.
+    pub fn init(path: &Path, keys: &[(&str, Vec<u8>)]) -> Result<Self, StateError> {
+        let state = Self { path: path.into() };
+        if state.store_path().exists() {
+            return Err(StateError::Exists(path.into()));
+        }
+        let make = |dir: &Path| {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+            made.map_err(|error| StateError::File { path: dir.into(), error })
+        };
+        make(path)?;
+        make(&path.join("keys"))?;
+        for (name, bytes) in keys {
+            state.write_key(name, bytes)?;
+        }
+        let store = Store::open(Arc::new(DirectoryDisk::open(&state.store_path())?))?;
+        let identity = NodeIdentity { node: random(), log_name: random(), generation: 1 };
+        store.commit_blocking(move |txn| lane::set_identity(txn, identity))?;
+        Ok(state)
+    }
+
+    /// Opens the state directory of a node.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let state = Self { path: path.into() };
+        if !state.store_path().is_dir() {
+            return Err(StateError::Missing(path.into()));
+        }
+        Ok(state)
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the store, which one process can do at a time.
+    pub fn store(&self) -> Result<Store, StateError> {
+        Ok(Store::open(Arc::new(DirectoryDisk::open(&self.store_path())?))?)
+    }
+
+    /// Where the store's files are.
+    pub fn store_path(&self) -> PathBuf {
+        self.path.join("store")
+    }
+
+    /// Reads a key that `init` made.
+    pub fn key(&self, name: &str) -> Result<Vec<u8>, StateError> {
+        let path = self.key_path(name);
+        let failed = |error| StateError::File { path: path.clone(), error };
+        let mode = fs::metadata(&path).map_err(failed)?.mode();
+        if mode & 0o077 != 0 {
+            return Err(StateError::KeyExposed(path));
+        }
+        fs::read(&path).map_err(failed)
+    }
+
+    /// Reads a key of 32 bytes.
+    pub fn key32(&self, name: &str) -> Result<[u8; 32], StateError> {
+        self.key(name)?.try_into().map_err(|_| StateError::KeyBroken(self.key_path(name)))
+    }
+
+    fn write_key(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+        let path = self.key_path(name);
+        let mut options = fs::OpenOptions::new();
+        let opened = options.write(true).create_new(true).mode(0o600).open(&path);
+        let written = opened.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+        written.map_err(|error| StateError::File { path, error })
+    }
+
+    fn key_path(&self, name: &str) -> PathBuf {
+        self.path.join("keys").join(format!("{name}.key"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_node_is_made_once_and_its_keys_are_its_own() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("node");
+        assert!(matches!(State::open(&path), Err(StateError::Missing(_))));
+        let state = State::init(&path, &[("sealing", vec![7; 32])]).expect("made");
+        assert!(matches!(State::init(&path, &[]), Err(StateError::Exists(_))));
+        assert_eq!(state.key32("sealing").expect("readable"), [7; 32]);
+        let identity = lane::identity(&state.store().expect("opens").read().expect("reads")).expect("reads");
+        assert!(identity.is_some());
+        fs::set_permissions(state.key_path("sealing"), fs::Permissions::from_mode(0o640)).expect("changed");
+        assert!(matches!(state.key("sealing"), Err(StateError::KeyExposed(_))));
+    }
+}
