@@ -125,6 +125,10 @@ impl Stored {
         Self { key, kind, length, pieces }
     }
 
+    fn places(&self) -> Vec<(u32, u64, u32)> {
+        self.pieces.iter().map(|(at, _)| (at.segment, at.offset, at.length)).collect()
+    }
+
     /// What it will be kept under.
     pub fn key(&self) -> BodyKey {
         self.key
@@ -146,8 +150,8 @@ impl Txn<'_> {
         for (extent, _) in &stored.pieces {
             space::add(self, extent.segment, extent.length)?;
         }
-        let pieces = stored.pieces.iter().map(|(at, _)| (at.segment, at.offset, at.length)).collect();
-        let row = BodyRow { references: 1, kind: stored.kind, length: stored.length, pieces };
+        let row =
+            BodyRow { references: 1, kind: stored.kind, length: stored.length, pieces: stored.places() };
         self.put(BODIES, &stored.key.0, &row)
     }
 
@@ -157,6 +161,11 @@ impl Txn<'_> {
         row.references += 1;
         self.put(BODIES, &key.0, &row)?;
         Ok(true)
+    }
+
+    /// The length of a body that is there.
+    pub fn body_length(&self, key: BodyKey) -> Result<Option<u64>, StoreError> {
+        Ok(self.get::<BodyRow>(BODIES, &key.0)?.map(|row| row.length))
     }
 
     /// Drops a reference; with the last one the body goes and its space is given back.
@@ -191,6 +200,12 @@ impl BodyReader {
         let row = snapshot.get::<BodyRow>(BODIES, &key.0)?;
         let row = row.ok_or_else(|| StoreError::Damaged(format!("body {:02x?}", &key.0[..8])))?;
         Ok(Self { segments, key, row, next: 0 })
+    }
+
+    pub(super) fn of(segments: Arc<Segments>, stored: &Stored) -> Self {
+        let row =
+            BodyRow { references: 0, kind: stored.kind, length: stored.length, pieces: stored.places() };
+        Self { segments, key: stored.key, row, next: 0 }
     }
 
     /// Its length in bytes.

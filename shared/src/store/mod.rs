@@ -32,7 +32,7 @@ use std::sync::Arc;
 pub use body::{BodyKey, BodyReader, BodyWriter, Stored};
 pub use disk::{DirectoryDisk, Disk, File};
 pub use segment::SEGMENT_BYTES;
-pub use txn::{Row, Rows, Snapshot, Table, Txn};
+pub use txn::{Mark, Row, Rows, Snapshot, Table, Txn};
 pub use verify::{Recovered, Verdict, rebuild, verify};
 
 use segment::Segments;
@@ -146,6 +146,11 @@ impl Store {
     /// Reads a body that a commit has named.
     pub fn body(&self, key: BodyKey) -> Result<BodyReader, StoreError> {
         BodyReader::open(self.read()?, Arc::clone(&self.segments), key)
+    }
+
+    /// Reads a body that is complete and that no commit has named yet.
+    pub fn staged(&self, stored: &Stored) -> BodyReader {
+        BodyReader::of(Arc::clone(&self.segments), stored)
     }
 
     /// Whether mail may be taken in: enough room, and the writer runs.

@@ -251,6 +251,10 @@ pub struct Txn<'t> {
     pub(super) emptied: Vec<u32>,
 }
 
+/// A point within an operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark(usize);
+
 impl std::fmt::Debug for Txn<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Txn({} writes)", self.undo.len())
@@ -297,13 +301,14 @@ impl<'t> Txn<'t> {
         }
     }
 
-    /// How much has been written: a point to go back to with [`Txn::undo_to`].
-    pub(super) fn written(&self) -> usize {
-        self.undo.len()
+    /// A point to go back to with [`Txn::undo`].
+    pub fn mark(&self) -> Mark {
+        Mark(self.undo.len())
     }
 
-    pub(super) fn undo_to(&mut self, mark: usize) -> Result<(), StoreError> {
-        for (table, key, value) in self.undo.split_off(mark).into_iter().rev() {
+    /// Takes back everything written since `mark`.
+    pub fn undo(&mut self, mark: Mark) -> Result<(), StoreError> {
+        for (table, key, value) in self.undo.split_off(mark.0).into_iter().rev() {
             self.with(table, |open| {
                 match &value {
                     Some(value) => open.insert(key.as_slice(), value.as_slice()).map(drop),

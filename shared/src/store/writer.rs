@@ -117,7 +117,7 @@ where
         let refused = match txn {
             Err(error) => error.into(),
             Ok(txn) => {
-                let mark = txn.written();
+                let mark = txn.mark();
                 match operation(txn) {
                     Ok(value) => {
                         let wake = move |committed: Result<(), StoreError>| {
@@ -126,7 +126,7 @@ where
                         return Some(Box::new(wake) as Wake);
                     }
                     Err(error) => {
-                        if let Err(failed) = txn.undo_to(mark) {
+                        if let Err(failed) = txn.undo(mark) {
                             txn.spoil(failed);
                         }
                         error

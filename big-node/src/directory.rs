@@ -1,0 +1,179 @@
+//! The master directory: people and their addresses; and its projection, queued for the edge in the
+//! commit that changes it.
+
+use shared::address::{Address, Domain};
+use shared::id::random;
+use shared::lane::{self, QueuedBody, QueuedUnit};
+use shared::store::{Rows, StoreError, Txn};
+use shared::unit::{self, AddressRow, Id, ToEdge, directory_hash};
+
+use crate::error::Refused;
+use crate::record::{ADDRESSES, EDGE, EdgeRow, Filing, Holder, NAMES, PERSONS, Person, WINDOWS, WindowRow, WindowState};
+
+/// Role names that every domain has (RFC 5321 §4.5.1, RFC 2142): the postmaster reads them.
+pub const ROLES: [&str; 2] = ["postmaster", "abuse"];
+/// Letters in a person's name: the local part of an address.
+const SERVICE_LANE: u8 = 0;
+
+/// A new person, as asked for.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct NewPerson {
+    /// The local name.
+    pub name: String,
+    /// For From lines; empty means the name.
+    pub display: String,
+    /// More addresses.
+    pub aliases: Vec<String>,
+    /// Filing of attachments.
+    pub filing: Option<Filing>,
+    /// The Unix account that may act as this person.
+    pub uid: Option<u32>,
+}
+
+/// Adds a person with an address in each of the site's domains.
+pub fn add(txn: &mut Txn<'_>, domains: &[Domain], new: NewPerson) -> Result<Person, Refused> {
+    let name = new.name.to_lowercase();
+    if ROLES.contains(&name.as_str()) {
+        return Err(Refused::new(format!("{name} is a role that every domain has; its mail goes to the postmaster")));
+    }
+    if txn.get::<Holder>(NAMES, name.as_bytes())?.is_some() {
+        return Err(Refused::new(format!("there is a person {name} already; choose another name")));
+    }
+    let mut addresses = Vec::new();
+    for domain in domains {
+        addresses.push(Address::new(&name, domain).map_err(|error| Refused::new(format!("{name}: {error}")))?.canonical());
+    }
+    for alias in new.aliases {
+        addresses.push(own_address(domains, &alias)?.canonical());
+    }
+    let person = Person {
+        id: random(),
+        display: if new.display.is_empty() { new.name } else { new.display },
+        name,
+        addresses,
+        filing: new.filing,
+        uid: new.uid,
+    };
+    for address in &person.addresses {
+        if txn.get::<Holder>(ADDRESSES, address.as_bytes())?.is_some() {
+            return Err(Refused::new(format!("{address} belongs to somebody else")));
+        }
+        txn.put(ADDRESSES, address.as_bytes(), &Holder(person.id))?;
+        project_address(txn, address, Some(person.id))?;
+    }
+    txn.put(NAMES, person.name.as_bytes(), &Holder(person.id))?;
+    txn.put(PERSONS, &person.id, &person)?;
+    Ok(person)
+}
+
+fn own_address(domains: &[Domain], text: &str) -> Result<Address, Refused> {
+    let address: Address = text.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
+    if !domains.contains(address.domain()) {
+        return Err(Refused::new(format!("{text} is not in a domain of this site; see [site] domains in the topology")));
+    }
+    Ok(address)
+}
+
+/// Removes a person's name and addresses. The mail stays in the store until it is deleted.
+pub fn remove(txn: &mut Txn<'_>, name: &str) -> Result<Person, Refused> {
+    let person = by_name(txn, name)?;
+    for address in &person.addresses {
+        txn.delete(ADDRESSES, address.as_bytes())?;
+        project_address(txn, address, None)?;
+    }
+    txn.delete(NAMES, person.name.as_bytes())?;
+    txn.delete(PERSONS, &person.id)?;
+    Ok(person)
+}
+
+/// Everyone, by name.
+pub fn list(rows: &impl Rows) -> Result<Vec<Person>, StoreError> {
+    let mut people: Vec<Person> = rows.prefix(PERSONS, &[], usize::MAX)?.into_iter().map(|(_, p)| p).collect();
+    people.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(people)
+}
+
+/// The person with this local name or address.
+pub fn by_name(rows: &impl Rows, name: &str) -> Result<Person, Refused> {
+    let name = name.to_lowercase();
+    let holder = match name.contains('@') {
+        true => rows.get::<Holder>(ADDRESSES, name.as_bytes())?,
+        false => rows.get::<Holder>(NAMES, name.as_bytes())?,
+    };
+    match holder {
+        Some(Holder(id)) => by_id(rows, &id)?.ok_or_else(|| unknown(&name)),
+        None => Err(unknown(&name)),
+    }
+}
+
+fn unknown(name: &str) -> Refused {
+    Refused::new(format!("there is no person {name}; `person list` shows who there is"))
+}
+
+/// The person with this id.
+pub fn by_id(rows: &impl Rows, id: &Id) -> Result<Option<Person>, StoreError> {
+    rows.get(PERSONS, id)
+}
+
+/// The person whom mail to `address` reaches: exact, then without its tag, then a role's holder.
+pub fn lookup(rows: &impl Rows, address: &Address, postmaster: &str) -> Result<Option<Person>, StoreError> {
+    for candidate in [Some(address.clone()), address.without_tag()].into_iter().flatten() {
+        if let Some(Holder(id)) = rows.get(ADDRESSES, candidate.canonical().as_bytes())? {
+            return by_id(rows, &id);
+        }
+    }
+    if ROLES.contains(&address.local_part().to_lowercase().as_str()) {
+        return postmaster_person(rows, postmaster);
+    }
+    Ok(None)
+}
+
+/// The person who reads the postmaster's mail, once there is one.
+pub fn postmaster_person(rows: &impl Rows, postmaster: &str) -> Result<Option<Person>, StoreError> {
+    match rows.get::<Holder>(NAMES, postmaster.to_lowercase().as_bytes())? {
+        Some(Holder(id)) => by_id(rows, &id),
+        None => Ok(None),
+    }
+}
+
+/// Queues the whole projection: what a newly paired edge has to know.
+pub fn project_all(txn: &mut Txn<'_>, sealing_key: [u8; 32]) -> Result<(), StoreError> {
+    tell_edge(txn, &ToEdge::Introduction { sealing_key })?;
+    for person in list(txn)? {
+        for address in &person.addresses {
+            project_address(txn, address, Some(person.id))?;
+        }
+    }
+    for (_, row) in txn.prefix::<WindowRow>(WINDOWS, &[], usize::MAX)? {
+        if row.state == WindowState::Open {
+            tell_edge(txn, &ToEdge::Window(Box::new(row.window)))?;
+        }
+    }
+    tell_edge(txn, &ToEdge::DirectoryComplete)
+}
+
+fn project_address(txn: &mut Txn<'_>, address: &str, person: Option<Id>) -> Result<(), StoreError> {
+    let Some(edge) = edge(txn)? else { return Ok(()) };
+    let hash = directory_hash(&edge.directory_key, address);
+    match person {
+        Some(_) => tell_edge(txn, &ToEdge::Address(AddressRow { hash, person })),
+        None => tell_edge(txn, &ToEdge::AddressGone { hash }),
+    }
+}
+
+/// The paired edge.
+pub fn edge(rows: &impl Rows) -> Result<Option<EdgeRow>, StoreError> {
+    rows.get(EDGE, b"edge")
+}
+
+/// Queues a service unit without a body.
+pub fn tell_edge(txn: &mut Txn<'_>, head: &ToEdge) -> Result<(), StoreError> {
+    let unit = QueuedUnit {
+        id: shared::id::MessageId::generate().0,
+        lane: SERVICE_LANE,
+        after: None,
+        head: unit::encode(head),
+        body: QueuedBody::None,
+    };
+    lane::queue(txn, &unit)
+}

@@ -1,0 +1,332 @@
+//! Big's end of the link: what the driver asks of a node, answered from the store.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use link_proto::host::{
+    Applied, BodySink, BodySource, Host, HostError, Identity, LaneState, Opening, Partner, Rejection,
+};
+use link_proto::unit::{Body, Digest, Lane, Position, Unit, UnitId};
+use shared::chunk::Unframer;
+use shared::id::unix_millis;
+use shared::lane::{self, LanePosition, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit, RejectedRow};
+use shared::seal::Sealer;
+use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, Snapshot, Store, StoreError, Stored};
+use shared::unit::{Welcome, decode};
+
+use crate::directory;
+use crate::inbound::{self, Prepared, Rejected, SealedBody};
+use crate::mail::{Site, outbound_key};
+use crate::record::{EDGE, EdgeRow};
+
+/// Bytes of a piece of a large body.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Big, as its link sees it.
+#[derive(Debug)]
+pub struct LinkHost {
+    store: Store,
+    site: Arc<Site>,
+    /// Large bodies that have come ahead of their units.
+    staged: Arc<Mutex<HashMap<UnitId, Stored>>>,
+    /// Something was applied that others wait for: reports to write, units to send.
+    applied: Arc<tokio::sync::Notify>,
+}
+
+impl LinkHost {
+    /// The end of a link that applies to `store`.
+    pub fn new(store: Store, site: Arc<Site>, applied: Arc<tokio::sync::Notify>) -> Self {
+        Self { store, site, staged: Arc::default(), applied }
+    }
+
+    fn unit(&self, snapshot: &Snapshot, number: u64, queued: QueuedUnit) -> Result<Unit, HostError> {
+        let body = match &queued.body {
+            QueuedBody::None | QueuedBody::Ahead { .. } => Body::None,
+            QueuedBody::Inline { .. } => {
+                let mut source = self.sealing(snapshot, &queued)?;
+                let mut sealed = Vec::new();
+                while let Some(piece) = source.next()? {
+                    sealed.extend_from_slice(&piece);
+                }
+                Body::Inline(sealed.into())
+            }
+            QueuedBody::Held { length, digest, .. } => Body::Staged { length: *length, digest: *digest },
+        };
+        Ok(Unit { number, id: queued.id, after: queued.after, head: queued.head.into(), body })
+    }
+
+    /// Seals a stored body as it is read. The same unit always gives the same bytes.
+    fn sealing(&self, snapshot: &Snapshot, queued: &QueuedUnit) -> Result<Sealing, HostError> {
+        let gone = || HostError("a queued unit has no body".into());
+        let key = outbound_key(snapshot, &self.site, &queued.head).map_err(host_error)?.ok_or_else(gone)?;
+        let reader = self.store.body(BodyKey(queued.body.key().ok_or_else(gone)?)).map_err(host_error)?;
+        Ok(Sealing { reader, unframer: Unframer::default(), sealer: Some(Sealer::new(&key)), held: None })
+    }
+}
+
+fn host_error(error: StoreError) -> HostError {
+    HostError(error.to_string())
+}
+
+fn identity(from: NodeIdentity) -> Identity {
+    Identity { node: from.node, log_name: from.log_name, generation: from.generation }
+}
+
+fn stored_identity(from: Identity) -> NodeIdentity {
+    NodeIdentity { node: from.node, log_name: from.log_name, generation: from.generation }
+}
+
+fn position(from: LanePosition) -> Position {
+    Position { number: from.number, chain: from.chain }
+}
+
+fn stored_position(from: Position) -> LanePosition {
+    LanePosition { number: from.number, chain: from.chain }
+}
+
+impl Host for LinkHost {
+    type Sink = Staging;
+
+    async fn open(&self) -> Result<Opening, HostError> {
+        let epoch = self.store.commit(lane::next_epoch).await.map_err(host_error)?.into_inner();
+        let snapshot = self.store.read().map_err(host_error)?;
+        let local = lane::identity(&snapshot).map_err(host_error)?;
+        let local = local.ok_or_else(|| HostError("this store has no identity; run `big-node init`".into()))?;
+        let partner = lane::partner(&snapshot).map_err(host_error)?.map(|row| Partner {
+            identity: identity(row.identity),
+            key: row.key,
+            epoch: row.epoch,
+        });
+        let mut lanes = [LaneState::default(); 4];
+        for (index, state) in (0..).zip(&mut lanes) {
+            let row = lane::state(&snapshot, index).map_err(host_error)?;
+            *state = LaneState {
+                confirmed: position(row.confirmed),
+                next: row.last + 1,
+                received: position(row.received),
+            };
+        }
+        Ok(Opening { local: identity(local), epoch, partner, lanes })
+    }
+
+    async fn remember(&self, partner: Partner) -> Result<(), HostError> {
+        let remembered = self.store.commit(move |txn| {
+            let sealing_key = lane::partner(txn)?.map_or([0; 32], |row| row.sealing_key);
+            lane::set_partner(txn, &partner_row(partner, sealing_key))
+        });
+        remembered.await.map(drop).map_err(host_error)
+    }
+
+    fn invitation(&self) -> Option<[u8; 32]> {
+        None
+    }
+
+    async fn paired_by(&self, _: Partner) -> Result<Vec<u8>, HostError> {
+        Err(HostError("big invites nobody".into()))
+    }
+
+    async fn paired_with(&self, partner: Partner, welcome: Vec<u8>) -> Result<(), HostError> {
+        let welcome: Welcome = decode(&welcome).ok_or_else(|| HostError("the edge's welcome is not readable".into()))?;
+        let own = self.site.sealing.public().0;
+        let paired = self.store.commit(move |txn| {
+            lane::set_partner(txn, &partner_row(partner, welcome.sealing_key))?;
+            let edge = EdgeRow { sealing_key: welcome.sealing_key, directory_key: welcome.directory_key };
+            txn.put(EDGE, b"edge", &edge)?;
+            directory::project_all(txn, own)
+        });
+        paired.await.map(drop).map_err(host_error)
+    }
+
+    fn units(
+        &self,
+        lane: Lane,
+        from: u64,
+        units_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Unit>, HostError> {
+        let snapshot = self.store.read().map_err(host_error)?;
+        let (mut units, mut bytes) = (Vec::new(), 0);
+        for (number, queued) in lane::units(&snapshot, lane.index(), from, units_max).map_err(host_error)? {
+            let unit = self.unit(&snapshot, number, queued)?;
+            bytes += unit.head.len() + if let Body::Inline(body) = &unit.body { body.len() } else { 0 };
+            if bytes > bytes_max && !units.is_empty() {
+                break;
+            }
+            units.push(unit);
+        }
+        Ok(units)
+    }
+
+    async fn apply(&self, lane: Lane, units: Vec<Unit>, position: Position) -> Result<Applied, HostError> {
+        let (store, site, staged) = (self.store.clone(), Arc::clone(&self.site), Arc::clone(&self.staged));
+        let large = units.iter().any(|unit| matches!(unit.body, Body::Staged { .. }));
+        let prepare = move || {
+            let prepare = |unit: Unit| (unit.number, prepare_one(&store, &site, &staged, &unit));
+            units.into_iter().map(prepare).collect::<Vec<_>>()
+        };
+        // Small bodies are opened here; a large one would hold up everything else on this thread.
+        let prepared = match large {
+            true => tokio::task::spawn_blocking(prepare).await.map_err(|error| HostError(error.to_string()))?,
+            false => prepare(),
+        };
+        let (site, now) = (Arc::clone(&self.site), unix_millis());
+        let committed = self.store.commit(move |txn| {
+            let mut applied = Applied::default();
+            for (number, prepared) in prepared {
+                let outcome = prepared.and_then(|prepared| {
+                    let mark = txn.mark();
+                    inbound::apply(txn, &site, prepared, now).or_else(|rejected| {
+                        txn.undo(mark)?;
+                        Err(rejected)
+                    })
+                });
+                let (later, rejected) = match outcome {
+                    Ok(()) => continue,
+                    Err(Rejected::Store(error)) => return Err(error),
+                    Err(Rejected::Never(reason)) => (false, Rejection { number, reason }),
+                    Err(Rejected::Later(reason)) => (true, Rejection { number, reason }),
+                };
+                let row = RejectedRow { later, reason: rejected.reason.clone() };
+                lane::reject(txn, lane.index(), number, &row)?;
+                if later { applied.deferred.push(rejected) } else { applied.refused.push(rejected) }
+            }
+            lane::received(txn, lane.index(), stored_position(position))?;
+            Ok::<_, StoreError>(applied)
+        });
+        let applied = committed.await.map_err(host_error)?.into_inner();
+        for rejection in &applied.refused {
+            tracing::warn!(lane = ?lane, number = rejection.number, reason = %rejection.reason, "a unit was refused");
+        }
+        self.applied.notify_one();
+        Ok(applied)
+    }
+
+    fn rejected(&self, lane: Lane, after: u64) -> Result<Applied, HostError> {
+        let snapshot = self.store.read().map_err(host_error)?;
+        let mut applied = Applied::default();
+        for (number, row) in lane::rejected(&snapshot, lane.index(), after).map_err(host_error)? {
+            let rejection = Rejection { number, reason: row.reason };
+            if row.later { applied.deferred.push(rejection) } else { applied.refused.push(rejection) }
+        }
+        Ok(applied)
+    }
+
+    async fn confirmed(&self, lane: Lane, position: Position, applied: Applied) -> Result<(), HostError> {
+        let pairs = |list: Vec<Rejection>| list.into_iter().map(|r| (r.number, r.reason)).collect::<Vec<_>>();
+        let (refused, deferred) = (pairs(applied.refused), pairs(applied.deferred));
+        let let_go = self.store.commit(move |txn| {
+            let position = stored_position(position);
+            let gone = lane::confirmed(txn, lane.index(), position, &refused, &deferred, unix_millis())?;
+            gone.iter().filter_map(|unit| unit.body.key()).try_for_each(|key| txn.release_body(BodyKey(key)))
+        });
+        let_go.await.map(drop).map_err(host_error)
+    }
+
+    fn waiting(&self, max: usize) -> Result<Vec<UnitId>, HostError> {
+        let snapshot = self.store.read().map_err(host_error)?;
+        let waiting = lane::waiting(&snapshot, max).map_err(host_error)?;
+        Ok(waiting.into_iter().map(|unit| unit.id).collect())
+    }
+
+    fn body(&self, unit: UnitId) -> Result<Box<dyn BodySource>, HostError> {
+        let snapshot = self.store.read().map_err(host_error)?;
+        let queued = lane::waiting_unit(&snapshot, &unit).map_err(host_error)?;
+        let queued = queued.ok_or_else(|| HostError("that unit does not wait".into()))?;
+        Ok(Box::new(self.sealing(&snapshot, &queued)?))
+    }
+
+    async fn body_held(&self, unit: UnitId, length: u64, digest: Digest) -> Result<(), HostError> {
+        let held = self.store.commit(move |txn| lane::body_held(txn, &unit, length, digest));
+        held.await.map(drop).map_err(host_error)
+    }
+
+    fn stage(&self, unit: UnitId) -> Result<Staging, HostError> {
+        // Not the body's final key: nothing names these bytes but the unit that follows.
+        let key = BodyKey(*blake3::hash(&unit).as_bytes());
+        let writer = self.store.body_writer(key, inbound::BODY_KIND);
+        Ok(Staging { unit, writer, staged: Arc::clone(&self.staged) })
+    }
+}
+
+fn partner_row(partner: Partner, sealing_key: [u8; 32]) -> PartnerRow {
+    let identity = stored_identity(partner.identity);
+    PartnerRow { identity, key: partner.key, epoch: partner.epoch, sealing_key }
+}
+
+fn prepare_one(
+    store: &Store,
+    site: &Site,
+    staged: &Mutex<HashMap<UnitId, Stored>>,
+    unit: &Unit,
+) -> Result<Prepared, Rejected> {
+    match &unit.body {
+        Body::None => inbound::prepare(store, site, &unit.head, SealedBody::None),
+        Body::Inline(sealed) => inbound::prepare(store, site, &unit.head, SealedBody::Inline(sealed)),
+        Body::Staged { .. } => {
+            let stored = staged.lock().unwrap_or_else(PoisonError::into_inner).remove(&unit.id);
+            let stored = stored.ok_or_else(|| Rejected::Later("its body was lost before it was applied".into()))?;
+            inbound::prepare(store, site, &unit.head, SealedBody::Staged(store.staged(&stored)))
+        }
+    }
+}
+
+/// A large body on its way in.
+#[derive(Debug)]
+pub struct Staging {
+    unit: UnitId,
+    writer: BodyWriter,
+    staged: Arc<Mutex<HashMap<UnitId, Stored>>>,
+}
+
+impl BodySink for Staging {
+    async fn write(&mut self, piece: Bytes) -> Result<(), HostError> {
+        self.writer.write(&piece).map_err(host_error)
+    }
+
+    async fn finish(self, _: u64, _: Digest) -> Result<(), HostError> {
+        let stored = self.writer.finish(Vec::new()).map_err(host_error)?;
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner).insert(self.unit, stored);
+        Ok(())
+    }
+}
+
+/// A stored body on its way out, sealed as it goes.
+struct Sealing {
+    reader: BodyReader,
+    unframer: Unframer,
+    /// `None` once the last payload has been sealed.
+    sealer: Option<Sealer>,
+    held: Option<Vec<u8>>,
+}
+
+impl BodySource for Sealing {
+    fn next(&mut self) -> Result<Option<Bytes>, HostError> {
+        let mut out = Vec::with_capacity(PIECE_BYTES);
+        while let Some(sealer) = &mut self.sealer {
+            match self.reader.next_piece().map_err(host_error)? {
+                Some(piece) => {
+                    self.unframer.push(&piece);
+                    let held = &mut self.held;
+                    let sealed = self.unframer.drain(|payload| {
+                        if let Some(previous) = held.replace(payload.to_vec()) {
+                            sealer.next(&previous, &mut out);
+                        }
+                        Ok::<(), shared::chunk::Broken>(())
+                    });
+                    sealed.map_err(|error| HostError(error.to_string()))?;
+                }
+                None => {
+                    let last = self.held.take().ok_or_else(|| HostError("a stored body is empty".into()))?;
+                    if let Some(sealer) = self.sealer.take() {
+                        sealer.last(&last, &mut out);
+                    }
+                }
+            }
+            if !out.is_empty() {
+                return Ok(Some(out.into()));
+            }
+        }
+        Ok(None)
+    }
+}

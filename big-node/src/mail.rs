@@ -1,0 +1,407 @@
+//! Taking a message in: filing it, tying it to its thread, routing it onwards. All of it in the one
+//! commit that makes the message ours.
+
+use shared::address::{Address, Domain};
+use shared::chunk;
+use shared::id::MessageId;
+use shared::lane::{self, QueuedBody, QueuedUnit};
+use shared::origin::Origin;
+use shared::seal::{FileKey, PrivateKey, PublicKey};
+use shared::store::{BodyKey, BodyReader, Rows, Stored, StoreError, Txn};
+use shared::unit::{self, DeliveryState, Id, Outbound, ToEdge, WindowCopy};
+
+use crate::directory;
+use crate::error::Refused;
+use crate::record::{
+    AfterFetch, COPIES, CopyRow, Entry, Filing, Folder, MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named,
+    OPEN_WINDOWS, Part, Person, RECIPIENTS, REPORTS, Recipient, WINDOWS, WindowRow, WindowState, entry_key, key2,
+    message_id_key, trace,
+};
+
+const INTER_LANE: u8 = 2;
+const BATCH_LANE: u8 = 3;
+/// A sealed body up to this size travels inside its unit.
+const INLINE_BYTES_MAX: u64 = 64 * 1024;
+/// What sealing adds to a chunk of a stored body.
+const SEAL_BYTES: u64 = 16;
+
+/// What big's operations need to know besides the store.
+#[derive(Debug)]
+pub struct Site {
+    /// Our domains; the first is the one we write as.
+    pub domains: Vec<Domain>,
+    /// The name of the person who reads the postmaster's mail.
+    pub postmaster: String,
+    /// How attachments are filed for those who have not chosen.
+    pub filing: Filing,
+    /// To which inbound bodies' keys are wrapped.
+    pub sealing: PrivateKey,
+    /// From which the keys of outbound bodies are derived.
+    pub outbound_secret: [u8; 32],
+}
+
+impl Site {
+    /// Whether `domain` is ours.
+    pub fn is_ours(&self, domain: &Domain) -> bool {
+        self.domains.contains(domain)
+    }
+
+    /// How attachments are filed for `person`.
+    pub fn filing_of(&self, person: &Person) -> Filing {
+        person.filing.unwrap_or(self.filing)
+    }
+}
+
+/// A message whose body is complete in the segments.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Given where it was first accepted.
+    pub id: MessageId,
+    /// How it came.
+    pub origin: Origin,
+    /// Its body, not yet named by a commit.
+    pub stored: Stored,
+    /// Its break-apart map.
+    pub parts: Vec<Part>,
+    /// Why there is no map.
+    pub unparsed: Option<String>,
+}
+
+/// Whether big holds this message already.
+pub fn is_known(rows: &impl Rows, id: MessageId) -> Result<bool, StoreError> {
+    Ok(rows.raw(MESSAGES, &id.0)?.is_some())
+}
+
+/// Files mail from the Internet. `filed` names the windows into which the edge has filed it.
+pub fn receive(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    incoming: Incoming,
+    filed: &[Id],
+    now: u64,
+) -> Result<(), StoreError> {
+    let id = incoming.id;
+    let message = keep(txn, incoming, now)?;
+    for window in filed {
+        txn.put(COPIES, &key2(window, &id.0), &CopyRow { filed_by_edge: true, ..CopyRow::default() })?;
+    }
+    let mut readers: Vec<Person> = Vec::new();
+    let mut undeliverable = Vec::new();
+    for recipient in &message.origin.recipients {
+        let known = recipient.address.parse::<Address>().ok();
+        let person = match &known {
+            Some(address) => directory::lookup(txn, address, &site.postmaster)?,
+            None => None,
+        };
+        match person {
+            Some(person) if readers.iter().any(|reader| reader.id == person.id) => {}
+            Some(person) => readers.push(person),
+            None => undeliverable.push(recipient.address.clone()),
+        }
+    }
+    for reader in &readers {
+        file(txn, &message, id, reader, Folder::In, Entry::default(), now)?;
+        copy_to_window(txn, site, &message, id, &reader.id)?;
+        trace(txn, id, now, format!("filed for {}", reader.name))?;
+    }
+    if !undeliverable.is_empty() {
+        // The 250 has been given: nothing is dropped in silence (design §6).
+        let names = undeliverable.join(", ");
+        match directory::postmaster_person(txn, &site.postmaster)? {
+            Some(postmaster) => {
+                file(txn, &message, id, &postmaster, Folder::Undeliverable, Entry::default(), now)?;
+                trace(txn, id, now, format!("nobody is called {names} any more: filed as undeliverable"))?;
+            }
+            None => trace(txn, id, now, format!("nobody is called {names}, and there is no postmaster"))?,
+        }
+    }
+    txn.release_body(message.body())
+}
+
+/// Takes mail from a person of ours: files it in Sent, marks what it answers, delivers inside and
+/// queues the rest for the edge.
+pub fn send(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    incoming: Incoming,
+    author: &Person,
+    late: bool,
+    now: u64,
+) -> Result<(), Refused> {
+    let id = incoming.id;
+    let message = keep(txn, incoming, now)?;
+    file(txn, &message, id, author, Folder::Sent, Entry { read: true, late, ..Entry::default() }, now)?;
+    if let Some(parent) = message.parent {
+        mark(txn, &author.id, MessageId(parent), |entry| entry.answered = true)?;
+    }
+    let mut outside = Vec::new();
+    for (index, recipient) in (0..).zip(&message.origin.recipients) {
+        let address: Address = recipient
+            .address
+            .parse()
+            .map_err(|error| Refused::new(format!("{}: {error}", recipient.address)))?;
+        let row = if site.is_ours(address.domain()) {
+            deliver_inside(txn, site, &message, id, &address, now)?
+        } else {
+            outside.push((index, address.to_string()));
+            recipient_row(&address, DeliveryState::Queued, "waits for the link", "", now)
+        };
+        if row.state == DeliveryState::Failed {
+            txn.put(REPORTS, &id.0, &Named(id.0))?;
+        }
+        txn.put(RECIPIENTS, &recipient_key(id, index), &row)?;
+    }
+    if !outside.is_empty() {
+        queue_outbound(txn, site, &message, id, outside)?;
+        trace(txn, id, now, "queued for the edge")?;
+    }
+    Ok(txn.release_body(message.body())?)
+}
+
+fn deliver_inside(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    message: &Message,
+    id: MessageId,
+    address: &Address,
+    now: u64,
+) -> Result<Recipient, StoreError> {
+    let Some(person) = directory::lookup(txn, address, &site.postmaster)? else {
+        return Ok(recipient_row(address, DeliveryState::Failed, "there is nobody of that name here", "5.1.1", now));
+    };
+    if txn.raw(MAILBOXES, &entry_key(&person.id, Folder::In, id))?.is_none() {
+        file(txn, message, id, &person, Folder::In, Entry::default(), now)?;
+        copy_to_window(txn, site, message, id, &person.id)?;
+        trace(txn, id, now, format!("filed for {}", person.name))?;
+    }
+    Ok(recipient_row(address, DeliveryState::Delivered, "in the mailbox", "2.1.5", now))
+}
+
+fn recipient_row(address: &Address, state: DeliveryState, text: &str, status: &str, now: u64) -> Recipient {
+    Recipient {
+        address: address.to_string(),
+        state,
+        at: now,
+        host: None,
+        tls: false,
+        text: text.into(),
+        status: status.into(),
+        in_doubt: false,
+        next_attempt_at: None,
+        reported: false,
+    }
+}
+
+/// The key of a recipient's row.
+pub fn recipient_key(id: MessageId, index: u32) -> Vec<u8> {
+    key2(&id.0, &index.to_be_bytes())
+}
+
+/// Names the body and writes the message's row, tied into its thread.
+fn keep(txn: &mut Txn<'_>, incoming: Incoming, now: u64) -> Result<Message, StoreError> {
+    let Incoming { id, origin, stored, parts, unparsed } = incoming;
+    let parent = parent_of(txn, &origin)?;
+    let thread = match parent {
+        Some(parent) => txn.get::<Message>(MESSAGES, &parent)?.map_or(parent, |parent| parent.thread),
+        None => id.0,
+    };
+    if let Some(message_id) = &origin.message_id {
+        let key = message_id_key(message_id);
+        // The first to bear a Message-ID keeps it: a later one may be a forgery.
+        if txn.raw(MESSAGE_IDS, &key)?.is_none() {
+            txn.put(MESSAGE_IDS, &key, &Named(id.0))?;
+        }
+    }
+    // This reference is the operation's own; it drops it once the entries and units hold the body.
+    txn.keep_body(&stored)?;
+    let message = Message { origin, revision: 0, thread, parent, parts, unparsed };
+    txn.put(MESSAGES, &id.0, &message)?;
+    trace(txn, id, now, format!("taken in by big ({})", channel_name(&message.origin)))?;
+    Ok(message)
+}
+
+fn channel_name(origin: &Origin) -> &'static str {
+    match origin.channel {
+        shared::origin::Channel::Reception { .. } => "from the Internet",
+        shared::origin::Channel::Submission { .. } => "from a traveller",
+        shared::origin::Channel::Desk { .. } => "from a desk",
+        shared::origin::Channel::Report => "a report of our own",
+    }
+}
+
+/// The message here that this one answers: In-Reply-To, else the newest reference that is known.
+fn parent_of(rows: &impl Rows, origin: &Origin) -> Result<Option<Id>, StoreError> {
+    for message_id in origin.in_reply_to.iter().chain(origin.references.iter().rev()) {
+        if let Some(Named(parent)) = rows.get(MESSAGE_IDS, &message_id_key(message_id))? {
+            return Ok(Some(parent));
+        }
+    }
+    Ok(None)
+}
+
+/// Files a message in a folder; the entry holds the body.
+fn file(
+    txn: &mut Txn<'_>,
+    message: &Message,
+    id: MessageId,
+    person: &Person,
+    folder: Folder,
+    entry: Entry,
+    now: u64,
+) -> Result<(), StoreError> {
+    txn.reference_body(message.body())?;
+    txn.put(MAILBOXES, &entry_key(&person.id, folder, id), &Entry { filed_at: now, ..entry })
+}
+
+/// A message's entry in a person's mailbox, wherever it is filed.
+pub fn entry(rows: &impl Rows, person: &Id, id: MessageId) -> Result<Option<(Folder, Entry)>, StoreError> {
+    for folder in Folder::ALL {
+        if let Some(entry) = rows.get(MAILBOXES, &entry_key(person, folder, id))? {
+            return Ok(Some((folder, entry)));
+        }
+    }
+    Ok(None)
+}
+
+/// Changes the marks of a message in a person's mailbox, if it is there.
+pub fn mark(
+    txn: &mut Txn<'_>,
+    person: &Id,
+    id: MessageId,
+    change: impl FnOnce(&mut Entry),
+) -> Result<(), StoreError> {
+    let Some((folder, mut found)) = entry(txn, person, id)? else { return Ok(()) };
+    change(&mut found);
+    txn.put(MAILBOXES, &entry_key(person, folder, id), &found)
+}
+
+/// Moves a message to Trash; from Trash it goes for good, and with its last holder the body.
+pub fn delete(txn: &mut Txn<'_>, person: &Person, id: MessageId) -> Result<Folder, Refused> {
+    let Some((folder, found)) = entry(txn, &person.id, id)? else {
+        return Err(Refused::new(format!("{} has no message {id}; `mail list` shows what there is", person.name)));
+    };
+    txn.delete(MAILBOXES, &entry_key(&person.id, folder, id))?;
+    if folder == Folder::Trash {
+        if let Some(message) = txn.get::<Message>(MESSAGES, &id.0)? {
+            txn.release_body(message.body())?;
+        }
+    } else {
+        txn.put(MAILBOXES, &entry_key(&person.id, Folder::Trash, id), &found)?;
+    }
+    Ok(folder)
+}
+
+/// Queues a copy for the person's open window, unless it has one.
+pub fn copy_to_window(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    message: &Message,
+    id: MessageId,
+    person: &Id,
+) -> Result<(), StoreError> {
+    let Some(Named(window)) = txn.get(OPEN_WINDOWS, person)? else { return Ok(()) };
+    let Some(row) = txn.get::<WindowRow>(WINDOWS, &window)? else { return Ok(()) };
+    let copy_key = key2(&window, &id.0);
+    if row.state != WindowState::Open || txn.raw(COPIES, &copy_key)?.is_some() {
+        return Ok(());
+    }
+    let reader = PublicKey(row.window.public_key);
+    let key = FileKey::of_outbound(&site.outbound_secret, id, message.revision, &reader);
+    let wrapped_key = key.wrap(&reader, id).map_err(|error| StoreError::Damaged(format!("a window's key ({error})")))?;
+    let head = ToEdge::Copy(WindowCopy {
+        window,
+        message: id.0,
+        revision: message.revision,
+        wrapped_key,
+        size: message.origin.size,
+    });
+    txn.put(COPIES, &copy_key, &CopyRow::default())?;
+    queue_with_body(txn, &head, message)
+}
+
+fn queue_outbound(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    message: &Message,
+    id: MessageId,
+    recipients: Vec<(u32, String)>,
+) -> Result<(), Refused> {
+    let Some(edge) = directory::edge(txn)? else {
+        return Err(Refused::new("no edge is paired yet, so nothing can leave; run `edge-node invite`, then `big-node pair TICKET`"));
+    };
+    let reader = PublicKey(edge.sealing_key);
+    let key = FileKey::of_outbound(&site.outbound_secret, id, message.revision, &reader);
+    let wrapped_key = key.wrap(&reader, id).map_err(|error| Refused::new(error.to_string()))?;
+    let head = ToEdge::Outbound(Outbound {
+        message: id.0,
+        revision: message.revision,
+        wrapped_key,
+        size: message.origin.size,
+        reverse_path: message.origin.reverse_path.clone(),
+        recipients,
+        body_8bit: message.origin.body_8bit,
+    });
+    Ok(queue_with_body(txn, &head, message)?)
+}
+
+/// Queues a unit that carries the message's body; the unit holds the body until it is confirmed.
+fn queue_with_body(txn: &mut Txn<'_>, head: &ToEdge, message: &Message) -> Result<(), StoreError> {
+    txn.reference_body(message.body())?;
+    let key = message.origin.body;
+    let chunks = message.origin.size / chunk::CHUNK_BYTES as u64 + 1;
+    let sealed = txn.body_length(BodyKey(key))?.unwrap_or(u64::MAX).saturating_add(chunks * SEAL_BYTES);
+    let (lane, body) = match sealed {
+        0..=INLINE_BYTES_MAX => (INTER_LANE, QueuedBody::Inline { key }),
+        _ => (BATCH_LANE, QueuedBody::Ahead { key }),
+    };
+    let id = MessageId::generate().0;
+    lane::queue(txn, &QueuedUnit { id, lane, after: None, head: unit::encode(head), body })
+}
+
+/// The key and the reader of the sealed body that a queued unit carries.
+pub fn outbound_key(rows: &impl Rows, site: &Site, head: &[u8]) -> Result<Option<FileKey>, StoreError> {
+    let (message, revision, reader) = match unit::decode::<ToEdge>(head) {
+        Some(ToEdge::Outbound(outbound)) => {
+            (outbound.message, outbound.revision, directory::edge(rows)?.map(|edge| edge.sealing_key))
+        }
+        Some(ToEdge::Copy(copy)) => {
+            let row = rows.get::<WindowRow>(WINDOWS, &copy.window)?;
+            (copy.message, copy.revision, row.map(|row| row.window.public_key))
+        }
+        _ => return Ok(None),
+    };
+    let secret = &site.outbound_secret;
+    Ok(reader.map(|reader| FileKey::of_outbound(secret, MessageId(message), revision, &PublicKey(reader))))
+}
+
+/// A message's plain bytes, trace headers and content, checked against its hash.
+pub fn content(reader: BodyReader, message: &Message, bytes_max: usize) -> Result<Vec<u8>, StoreError> {
+    let damaged = || StoreError::Damaged("a body".into());
+    let plain = chunk::decode_all(&reader.read_all()?, bytes_max).map_err(|_| damaged())?;
+    if blake3::hash(&plain) != message.origin.body {
+        return Err(damaged());
+    }
+    Ok(plain)
+}
+
+/// What an act on the road does to the message at home.
+pub fn after_fetch(
+    txn: &mut Txn<'_>,
+    row: &WindowRow,
+    id: MessageId,
+    retrieved: bool,
+    deleted: bool,
+) -> Result<(), StoreError> {
+    let person = row.window.person;
+    if (retrieved || deleted) && row.after_fetch != AfterFetch::Keep {
+        mark(txn, &person, id, |entry| entry.read = true)?;
+    }
+    if deleted && row.after_fetch == AfterFetch::Delete
+        && let Some((folder, found)) = entry(txn, &person, id)?
+        && folder != Folder::Trash
+    {
+        txn.delete(MAILBOXES, &entry_key(&person, folder, id))?;
+        txn.put(MAILBOXES, &entry_key(&person, Folder::Trash, id), &found)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,306 @@
+//! The rows of big's index, and the tables that hold them.
+//!
+//! Keys that rise with time (message ids) keep a table's new rows together. A person's mailbox is a
+//! range of one table: person, folder, message.
+
+use rkyv::{Archive, Deserialize, Serialize};
+use shared::id::MessageId;
+use shared::origin::Origin;
+use shared::row;
+use shared::store::{Rows, StoreError, Table};
+use shared::unit::{DeliveryState, Id, Window};
+
+/// Person id to [`Person`].
+pub const PERSONS: Table = Table("persons");
+/// Local name to [`Holder`].
+pub const NAMES: Table = Table("names");
+/// Canonical address to [`Holder`].
+pub const ADDRESSES: Table = Table("addresses");
+/// Message id to [`Message`].
+pub const MESSAGES: Table = Table("messages");
+/// Person, folder, message id to [`Entry`].
+pub const MAILBOXES: Table = Table("mailboxes");
+/// Hash of a Message-ID to the [`Named`] message.
+pub const MESSAGE_IDS: Table = Table("message-ids");
+/// Message id, recipient index to [`Recipient`].
+pub const RECIPIENTS: Table = Table("recipients");
+/// Message id to the [`Named`] message whose author has to be told of a failure.
+pub const REPORTS: Table = Table("reports");
+/// Window id to [`WindowRow`].
+pub const WINDOWS: Table = Table("windows");
+/// Person id to the [`Named`] open window.
+pub const OPEN_WINDOWS: Table = Table("open-windows");
+/// Window id, message id to [`CopyRow`].
+pub const COPIES: Table = Table("copies");
+/// Message id, time to [`TraceRow`].
+pub const TRACE: Table = Table("trace");
+/// What the edge said at pairing: [`EdgeRow`] under `edge`.
+pub const EDGE: Table = Table("edge");
+
+/// How a person's attachments are filed.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Filing {
+    /// A cover and one message per attachment.
+    BreakApart,
+    /// Whole.
+    Passthru,
+}
+
+/// Someone with a mailbox.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Person {
+    /// The person.
+    pub id: Id,
+    /// The local name; also the local part of the first address.
+    pub name: String,
+    /// For From lines.
+    pub display: String,
+    /// Canonical addresses, the first one is written as From.
+    pub addresses: Vec<String>,
+    /// Filing of attachments; `None` follows the site.
+    pub filing: Option<Filing>,
+    /// The Unix account that may act as this person.
+    pub uid: Option<u32>,
+}
+row!(Person, 1);
+
+/// Whose a name or an address is.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder(pub Id);
+row!(Holder, 1);
+
+/// Something that stands for a message or a window.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named(pub Id);
+row!(Named, 1);
+
+/// One attachment in a message's break-apart map.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Part {
+    /// From 1; part 0 is the whole message.
+    pub number: u32,
+    /// The file name as the sender gave it; data, never a path.
+    pub name: Option<String>,
+    /// Media type.
+    pub content_type: String,
+    /// Decoded length in bytes.
+    pub size: u64,
+}
+
+/// A message on big.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Message {
+    /// How it came; immutable.
+    pub origin: Origin,
+    /// 0 for the original.
+    pub revision: u32,
+    /// The first message of its conversation.
+    pub thread: Id,
+    /// The message that this one answers.
+    pub parent: Option<Id>,
+    /// Its break-apart map: the attachments, in order.
+    pub parts: Vec<Part>,
+    /// Why the map is missing although there may be attachments.
+    pub unparsed: Option<String>,
+}
+row!(Message, 1);
+
+/// A folder of a mailbox.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Folder {
+    /// Received.
+    In = 1,
+    /// Sent.
+    Sent = 2,
+    /// Deleted by the person, or on the road; emptied after 30 days.
+    Trash = 3,
+    /// For the postmaster: accepted mail whose recipient has vanished.
+    Undeliverable = 4,
+}
+
+impl Folder {
+    /// Every folder.
+    pub const ALL: [Self; 4] = [Self::In, Self::Sent, Self::Trash, Self::Undeliverable];
+}
+
+/// A message in a mailbox, with its marks.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default)]
+pub struct Entry {
+    /// Filed here, milliseconds since 1970.
+    pub filed_at: u64,
+    /// Read.
+    pub read: bool,
+    /// Answered.
+    pub answered: bool,
+    /// Forwarded.
+    pub forwarded: bool,
+    /// Submitted by a traveller after the window's end.
+    pub late: bool,
+}
+row!(Entry, 1);
+
+/// One recipient of a message sent from inside.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Recipient {
+    /// The forward-path.
+    pub address: String,
+    /// Where its copy is.
+    pub state: DeliveryState,
+    /// Since when, milliseconds since 1970.
+    pub at: u64,
+    /// The remote host that answered last.
+    pub host: Option<String>,
+    /// Whether that was under TLS.
+    pub tls: bool,
+    /// Its reply, or our reason, word for word.
+    pub text: String,
+    /// Enhanced status code (RFC 3463).
+    pub status: String,
+    /// A remote may have it although it did not say so.
+    pub in_doubt: bool,
+    /// The next attempt, milliseconds since 1970.
+    pub next_attempt_at: Option<u64>,
+    /// The author has been told of its failure.
+    pub reported: bool,
+}
+row!(Recipient, 1);
+
+/// What is filed into a window.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// What comes while it is open.
+    New,
+    /// That, and what came in so many days before.
+    Days(u32),
+    /// That, and everything in the In folder.
+    All,
+}
+
+/// What a deletion on the road does at home.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum AfterFetch {
+    /// Nothing.
+    Keep,
+    /// Marks the message read.
+    Read,
+    /// Moves it to Trash.
+    Delete,
+}
+
+/// How far a window is through its life.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WindowState {
+    /// Logins are possible.
+    Open,
+    /// Ended here; the edge has not confirmed that its keys and copies are gone.
+    Ending,
+    /// The edge has confirmed it.
+    Ended,
+}
+
+/// A travel window.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct WindowRow {
+    /// As the edge holds it.
+    pub window: Window,
+    /// What is filed into it.
+    pub scope: Scope,
+    /// What a deletion on the road does.
+    pub after_fetch: AfterFetch,
+    /// How far it is.
+    pub state: WindowState,
+    /// Ended here, milliseconds since 1970.
+    pub ended_at: Option<u64>,
+    /// Nothing submitted through it is accepted after its end.
+    pub revoked: bool,
+}
+row!(WindowRow, 1);
+
+/// A message in a secondary mailbox.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default)]
+pub struct CopyRow {
+    /// The edge filed it on arrival; otherwise big sent it.
+    pub filed_by_edge: bool,
+    /// A client has retrieved it.
+    pub retrieved: bool,
+    /// A client has deleted it.
+    pub deleted: bool,
+}
+row!(CopyRow, 1);
+
+/// One fact in a message's life.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, serde::Serialize)]
+pub struct TraceRow {
+    /// The fact, for a person.
+    pub what: String,
+}
+row!(TraceRow, 1);
+
+/// What the edge said at pairing.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+pub struct EdgeRow {
+    /// To which outbound bodies' keys are wrapped.
+    pub sealing_key: [u8; 32],
+    /// Under which addresses cross as hashes.
+    pub directory_key: [u8; 32],
+}
+row!(EdgeRow, 1);
+
+/// A key of two parts.
+pub fn key2(first: &Id, second: &[u8]) -> Vec<u8> {
+    [first.as_slice(), second].concat()
+}
+
+/// The key of a mailbox entry.
+pub fn entry_key(person: &Id, folder: Folder, message: MessageId) -> Vec<u8> {
+    [person.as_slice(), &[folder as u8], &message.0].concat()
+}
+
+/// The message of a key that ends in its id.
+pub fn message_of(key: &[u8]) -> MessageId {
+    MessageId(key.last_chunk().copied().unwrap_or_default())
+}
+
+/// The key under which a Message-ID is looked up.
+pub fn message_id_key(message_id: &str) -> [u8; 16] {
+    let mut key = [0; 16];
+    key.copy_from_slice(&blake3::hash(message_id.as_bytes()).as_bytes()[..16]);
+    key
+}
+
+impl Message {
+    /// The body's key in the store.
+    pub fn body(&self) -> shared::store::BodyKey {
+        shared::store::BodyKey(self.origin.body)
+    }
+}
+
+/// Adds a fact to a message's trace. Facts of one millisecond keep their order.
+pub fn trace(
+    txn: &mut shared::store::Txn<'_>,
+    message: MessageId,
+    now: u64,
+    what: impl Into<String>,
+) -> Result<(), StoreError> {
+    for order in 0..=u16::MAX {
+        let key = [message.0.as_slice(), &now.to_be_bytes(), &order.to_be_bytes()].concat();
+        if txn.raw(TRACE, &key)?.is_none() {
+            return txn.put(TRACE, &key, &TraceRow { what: what.into() });
+        }
+    }
+    Ok(())
+}
