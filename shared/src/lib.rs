@@ -14,6 +14,7 @@ pub mod listener;
 pub mod mime;
 pub mod origin;
 pub mod pop3;
+pub mod sasl;
 pub mod seal;
 pub mod smtp;
 pub mod state;
@@ -21,6 +22,7 @@ pub mod store;
 pub mod telemetry;
 pub mod topology;
 pub mod unit;
+pub mod wire;
 
 #[doc(hidden)]
 pub use rkyv;

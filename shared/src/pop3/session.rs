@@ -1,0 +1,498 @@
+//! A session as its driver sees it (input, actions, answers, time), and its AUTHORIZATION state. The
+//! TRANSACTION state is in [`super::transaction`].
+
+use std::collections::VecDeque;
+use std::io::Write as _;
+use std::mem;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::command::{self, Command};
+use super::maildrop::{Entry, Maildrop};
+use super::transaction::{Fetching, Listing};
+use crate::sasl::{self, Credentials, Exchange, Mechanism, SaslError, Step};
+use crate::wire::{Input, LineError};
+
+/// Octets in a command line without its CRLF (RFC 2449 §4).
+pub const COMMAND_BYTES_MAX: usize = 253;
+/// Refused commands in one session.
+pub const BAD_COMMANDS_MAX: u32 = 20;
+/// Logins refused for their credentials in one session.
+pub const LOGIN_FAILURES_MAX: u32 = 5;
+/// Octets of replies that are collected before they are sent.
+pub const REPLIES_BYTES_MAX: usize = 16 * 1024;
+
+/// How long a client may take to log in; anew after every attempt and after STLS.
+pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may be silent between commands (RFC 1939 §3: at least 10 minutes).
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a client may take for the rest of a line it has begun.
+pub const LINE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What all sessions of one listener have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Whether STLS is offered on a session that began in the clear.
+    pub stls: bool,
+    /// Whether logins are taken in the clear: for private links only.
+    pub plaintext_login: bool,
+    /// Days that mail is kept, as CAPA announces; `None` for ever (RFC 2449 §6.7).
+    pub expire_days: Option<u32>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { stls: true, plaintext_login: false, expire_days: None }
+    }
+}
+
+/// What the driver is to do. Those that want an answer get it before the session goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send these bytes.
+    Send(Vec<u8>),
+    /// Do the TLS handshake, then call [`Session::tls_established`]; on failure, hang up.
+    StartTls,
+    /// Check these and lock the maildrop; answer with [`Session::authenticated`].
+    Authenticate(Credentials),
+    /// Read this message: give its content with [`Session::content`], then
+    /// [`Session::content_end`]. Poll after every piece.
+    Fetch {
+        /// Its place in the list given at the login, from 0.
+        index: usize,
+        /// TOP: the header and so many lines of the body will do.
+        lines: Option<u64>,
+    },
+    /// QUIT: do this durably and release the maildrop; answer with [`Session::committed`].
+    Commit {
+        /// Messages to delete, as indexes.
+        deleted: Vec<usize>,
+        /// Messages that were retrieved whole.
+        retrieved: Vec<usize>,
+    },
+    /// Close the connection and release the maildrop, if it is locked. Nothing follows; without a
+    /// `Commit` before, nothing is deleted.
+    Close,
+}
+
+/// Why a login is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginRefusal {
+    /// No such user, wrong password, or no right: the answer is the same (RFC 3206).
+    Credentials,
+    /// Another session has the maildrop (RFC 2449 §8.1.1).
+    InUse,
+    /// Not the user's fault, and worth another try later (RFC 3206).
+    Temporary,
+}
+
+/// What the session is doing.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// AUTHORIZATION: no login yet; perhaps USER was given.
+    Authorization { user: Option<String> },
+    /// The client's next line belongs to an AUTH exchange.
+    Challenge(Exchange),
+    /// A login waits for the driver's answer.
+    Authenticating,
+    /// The driver does the TLS handshake.
+    Handshake,
+    /// TRANSACTION: commands are read.
+    Transaction(Maildrop),
+    /// A list is being written.
+    Listing(Maildrop, Listing),
+    /// A message is being read by the driver.
+    Fetching(Maildrop, Fetching),
+    /// UPDATE: QUIT waits for the driver's commit.
+    Committing,
+    /// Nothing more happens.
+    Closed,
+}
+
+/// One connection. See the module for what it keeps.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) phase: Phase,
+    pub(super) replies: Vec<u8>,
+    pub(super) actions: VecDeque<Action>,
+    config: Config,
+    tls: bool,
+    input: Input,
+    bad_commands: u32,
+    login_failures: u32,
+    /// Since when the client has been expected to log in, or to give a command.
+    waiting_since: Duration,
+    /// When the first byte of an unfinished line came.
+    line_since: Duration,
+    /// The wait begins anew at the next poll.
+    rearm: bool,
+}
+
+impl Session {
+    /// A new connection; `tls` says that it began with a handshake (port 995). The greeting is the
+    /// first action. `now` is any clock that never goes back.
+    pub fn new(config: Config, tls: bool, now: Duration) -> Self {
+        let mut session = Self {
+            phase: Phase::Authorization { user: None },
+            replies: Vec::new(),
+            actions: VecDeque::new(),
+            config,
+            tls,
+            input: Input::default(),
+            bad_commands: 0,
+            login_failures: 0,
+            waiting_since: now,
+            line_since: now,
+            rearm: false,
+        };
+        session.ok("Sallypost ready");
+        session
+    }
+
+    /// Whether the driver should read from the network. It is not to read otherwise, and at most
+    /// 64 KiB at once: this is what bounds the session's memory.
+    pub fn wants_input(&self) -> bool {
+        self.actions.is_empty() && !self.awaits_answer() && !matches!(self.phase, Phase::Closed)
+    }
+
+    /// Bytes came from the network.
+    pub fn receive(&mut self, bytes: &[u8], now: Duration) {
+        if self.input.is_empty() {
+            self.line_since = now;
+        }
+        self.input.push(bytes);
+    }
+
+    /// The next action. `None` means that the session waits: for input if
+    /// [`wants_input`](Self::wants_input), else for an answer.
+    pub fn poll(&mut self, now: Duration) -> Option<Action> {
+        loop {
+            if mem::take(&mut self.rearm) {
+                self.waiting_since = now;
+            }
+            if let Some(action) = self.actions.pop_front() {
+                return Some(action);
+            }
+            let fetching = matches!(self.phase, Phase::Fetching(..));
+            if self.awaits_answer() && !fetching {
+                return None;
+            }
+            if fetching || self.replies.len() >= REPLIES_BYTES_MAX || !self.advance() {
+                self.flush();
+                return self.actions.pop_front();
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called if nothing happens before;
+    /// `Duration::MAX` while the session waits for an answer. Ask again after every poll.
+    pub fn deadline(&self) -> Duration {
+        let since = self.waiting_since;
+        match self.phase {
+            Phase::Authorization { .. } | Phase::Challenge(_) | Phase::Handshake => since + LOGIN_TIMEOUT,
+            Phase::Transaction(_) if self.input.is_empty() => since + IDLE_TIMEOUT,
+            Phase::Transaction(_) => (since + IDLE_TIMEOUT).min(self.line_since.max(since) + LINE_TIMEOUT),
+            _ => Duration::MAX,
+        }
+    }
+
+    /// Time has passed. Ends the session if its deadline has, without a word and without deleting
+    /// anything (RFC 1939 §3).
+    pub fn handle_timeout(&mut self, now: Duration) {
+        if now >= self.deadline() {
+            self.close();
+        }
+    }
+
+    /// The client hung up or the connection broke: nothing is deleted.
+    pub fn disconnected(&mut self) {
+        if !matches!(self.phase, Phase::Closed) {
+            self.replies.clear();
+            self.actions.clear();
+            self.close();
+        }
+    }
+
+    /// Answers [`Action::StartTls`]: all that was said in the clear is forgotten (RFC 2595 §4).
+    pub fn tls_established(&mut self) {
+        if matches!(self.phase, Phase::Handshake) {
+            self.tls = true;
+            self.input.clear();
+            self.rearm();
+            self.phase = Phase::Authorization { user: None };
+        }
+    }
+
+    /// Answers [`Action::Authenticate`]: the maildrop, locked and in order of message numbers.
+    pub fn authenticated(&mut self, verdict: Result<Vec<Entry>, LoginRefusal>) {
+        if !matches!(self.phase, Phase::Authenticating) {
+            return;
+        }
+        self.rearm();
+        self.phase = Phase::Authorization { user: None };
+        match verdict {
+            Ok(entries) => {
+                let maildrop = Maildrop::new(entries);
+                let (count, size) = maildrop.total();
+                self.ok(&format!("{count} messages ({size} octets)"));
+                self.phase = Phase::Transaction(maildrop);
+            }
+            Err(LoginRefusal::Credentials) => {
+                self.err("[AUTH] bad user name or password");
+                self.login_failures += 1;
+                if self.login_failures >= LOGIN_FAILURES_MAX {
+                    self.close();
+                }
+            }
+            Err(LoginRefusal::InUse) => {
+                self.err("[IN-USE] another session has the maildrop: try again later")
+            }
+            Err(LoginRefusal::Temporary) => self.err("[SYS/TEMP] not now: try again later"),
+        }
+    }
+
+    /// Answers [`Action::Commit`]; on failure nothing, or not all, was deleted.
+    pub fn committed(&mut self, done: bool) {
+        if matches!(self.phase, Phase::Committing) {
+            if done {
+                self.ok("bye");
+            } else {
+                self.err("[SYS/TEMP] some deleted messages were not removed");
+            }
+            self.close();
+        }
+    }
+
+    fn awaits_answer(&self) -> bool {
+        match self.phase {
+            Phase::Authenticating | Phase::Handshake | Phase::Fetching(..) | Phase::Committing => true,
+            Phase::Authorization { .. }
+            | Phase::Challenge(_)
+            | Phase::Transaction(_)
+            | Phase::Listing(..)
+            | Phase::Closed => false,
+        }
+    }
+
+    /// Does the next thing that the input allows; `false` when it allows none.
+    fn advance(&mut self) -> bool {
+        match mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Closed => false,
+            Phase::Listing(maildrop, listing) => {
+                self.list_on(maildrop, listing);
+                true
+            }
+            Phase::Challenge(exchange) => self.challenged(exchange),
+            phase => {
+                self.phase = phase;
+                self.command()
+            }
+        }
+    }
+
+    /// Reads and obeys one command; `false` when there is no whole one.
+    fn command(&mut self) -> bool {
+        let is_auth = self.input.unread().get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b"AUTH "));
+        match self.input.line(if is_auth { sasl::LINE_BYTES_MAX } else { COMMAND_BYTES_MAX }) {
+            Ok(None) => return false,
+            Ok(Some(line)) => match command::parse(&line) {
+                Ok(command) => self.obey(command),
+                Err(text) => self.bad_command(text),
+            },
+            Err(error) => self.broken_line(error),
+        }
+        true
+    }
+
+    /// Nobody knows where the next command begins: there is none.
+    fn broken_line(&mut self, error: LineError) {
+        self.err(&error.to_string());
+        self.close();
+    }
+
+    fn obey(&mut self, command: Command) {
+        match mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Transaction(maildrop) => {
+                self.rearm();
+                self.transaction(maildrop, command);
+            }
+            Phase::Authorization { user } => {
+                self.phase = Phase::Authorization { user: None };
+                self.authorization(user, command);
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// A command before the login. It uses up the name that USER gave.
+    fn authorization(&mut self, user: Option<String>, command: Command) {
+        match command {
+            Command::Quit => {
+                self.ok("bye");
+                self.close();
+            }
+            Command::Capa => self.capabilities(),
+            Command::Stls => self.start_tls(),
+            Command::Auth { mechanism: None, .. } => self.mechanisms(),
+            Command::User(_) | Command::Pass(_) | Command::Auth { .. } if !self.may_log_in() => {
+                self.bad_command("[AUTH] logging in needs TLS: send STLS first");
+            }
+            Command::User(name) => {
+                self.ok("now the password");
+                self.phase = Phase::Authorization { user: Some(name) };
+            }
+            Command::Pass(password) => match user {
+                Some(user) => self.login(user, password),
+                None => self.bad_command("send USER first"),
+            },
+            Command::Auth { mechanism: Some(mechanism), initial } => {
+                self.auth(&mechanism, initial.as_deref())
+            }
+            _ => self.bad_command("log in first"),
+        }
+    }
+
+    fn may_log_in(&self) -> bool {
+        self.tls || self.config.plaintext_login
+    }
+
+    fn login(&mut self, user: String, password: Zeroizing<String>) {
+        match Credentials::new(user, password) {
+            Ok(credentials) => self.authenticate(credentials),
+            Err(error) => self.bad_command(&error.to_string()),
+        }
+    }
+
+    fn authenticate(&mut self, credentials: Credentials) {
+        self.phase = Phase::Authenticating;
+        self.actions.push_back(Action::Authenticate(credentials));
+    }
+
+    /// AUTH without a mechanism: an old way to ask for the list.
+    fn mechanisms(&mut self) {
+        self.ok("the mechanisms are");
+        if self.may_log_in() {
+            self.line("PLAIN");
+        }
+        self.line(".");
+    }
+
+    fn auth(&mut self, mechanism: &str, initial: Option<&str>) {
+        match Mechanism::named(mechanism) {
+            Some(Mechanism::Plain) => self.auth_step(Exchange::begin(Mechanism::Plain, initial)),
+            _ => self.bad_command("mechanism not recognized: use PLAIN"),
+        }
+    }
+
+    fn challenged(&mut self, exchange: Exchange) -> bool {
+        match self.input.line(sasl::LINE_BYTES_MAX) {
+            Ok(None) => {
+                self.phase = Phase::Challenge(exchange);
+                return false;
+            }
+            Ok(Some(line)) => {
+                let line = std::str::from_utf8(&line).map_err(|_| SaslError::Base64);
+                self.auth_step(line.and_then(|line| exchange.answer(line)));
+            }
+            Err(error) => self.broken_line(error),
+        }
+        true
+    }
+
+    fn auth_step(&mut self, step: Result<Step, SaslError>) {
+        match step {
+            Ok(Step::Challenge(challenge, exchange)) => {
+                self.line(&format!("+ {challenge}"));
+                self.phase = Phase::Challenge(exchange);
+            }
+            Ok(Step::Done(credentials)) => self.authenticate(credentials),
+            Err(error) => {
+                self.phase = Phase::Authorization { user: None };
+                self.bad_command(&error.to_string());
+            }
+        }
+    }
+
+    fn start_tls(&mut self) {
+        if self.tls {
+            self.bad_command("TLS is on already");
+        } else if !self.config.stls {
+            self.bad_command("STLS is not offered");
+        } else if !self.input.is_empty() {
+            // Plaintext that would be obeyed as if it had come encrypted.
+            self.err("nothing may follow STLS before the reply");
+            self.close();
+        } else {
+            self.ok("go ahead");
+            self.flush();
+            self.rearm();
+            self.phase = Phase::Handshake;
+            self.actions.push_back(Action::StartTls);
+        }
+    }
+
+    /// CAPA, in either state (RFC 2449 §5).
+    pub(super) fn capabilities(&mut self) {
+        self.ok("capabilities follow");
+        for line in ["TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"] {
+            self.line(line);
+        }
+        match self.config.expire_days {
+            Some(days) => self.line(&format!("EXPIRE {days}")),
+            None => self.line("EXPIRE NEVER"),
+        }
+        if self.may_log_in() {
+            self.line("USER");
+            self.line("SASL PLAIN");
+        }
+        if self.config.stls && !self.tls {
+            self.line("STLS");
+        }
+        self.line("IMPLEMENTATION Sallypost");
+        self.line(".");
+    }
+
+    /// Refuses a command, and the client that sends too many such.
+    pub(super) fn bad_command(&mut self, text: &str) {
+        self.err(text);
+        self.bad_commands += 1;
+        if self.bad_commands > BAD_COMMANDS_MAX {
+            self.close();
+        }
+    }
+
+    /// A positive reply.
+    pub(super) fn ok(&mut self, text: &str) {
+        self.line(&format!("+OK {text}"));
+    }
+
+    /// A negative reply. All texts are our own: nothing of the client's is repeated.
+    pub(super) fn err(&mut self, text: &str) {
+        self.line(&format!("-ERR {text}"));
+    }
+
+    /// Lets the client's time begin anew.
+    pub(super) fn rearm(&mut self) {
+        self.rearm = true;
+    }
+
+    /// One line of a reply.
+    pub(super) fn line(&mut self, text: &str) {
+        write!(self.replies, "{text}\r\n").expect("writing to a Vec does not fail");
+    }
+
+    fn flush(&mut self) {
+        if !self.replies.is_empty() {
+            self.actions.push_back(Action::Send(mem::take(&mut self.replies)));
+        }
+    }
+
+    /// Ends the session after what has been said.
+    pub(super) fn close(&mut self) {
+        self.flush();
+        self.input.clear();
+        self.phase = Phase::Closed;
+        self.actions.push_back(Action::Close);
+    }
+}

@@ -1,0 +1,296 @@
+//! Command lines (RFC 5321 §4.1.1), read into types once.
+//!
+//! A line has one reading or none: paths are refused rather than repaired, and an address that gets
+//! through is an [`Address`], which can hold no quoted string, route or literal. What is wrong with a
+//! line is said by the reply that refuses it.
+
+use super::reply::{Enhanced, Reply};
+use crate::address::{Address, AddressError};
+use crate::sasl::Mechanism;
+
+/// Octets kept of the name a client gives itself.
+const HELO_BYTES_MAX: usize = 255;
+
+/// A command, its arguments checked as far as they can be without knowing the session.
+#[derive(Debug, PartialEq)]
+pub(super) enum Command {
+    Helo {
+        name: String,
+        esmtp: bool,
+    },
+    Mail(Mail),
+    Rcpt(ForwardPath),
+    Data,
+    Rset,
+    Noop,
+    /// VRFY or EXPN.
+    Verify,
+    Help,
+    Quit,
+    StartTls,
+    Auth {
+        mechanism: Mechanism,
+        initial: Option<String>,
+    },
+    /// A web browser, or somebody who made one talk to us.
+    Http,
+}
+
+/// MAIL FROM with its parameters.
+#[derive(Debug, PartialEq)]
+pub(super) struct Mail {
+    /// `None` is the null reverse-path.
+    pub reverse_path: Option<Address>,
+    pub size: Option<u64>,
+    pub body_8bit: bool,
+    pub smtputf8: bool,
+    /// The AUTH parameter was there; its value is believed of nobody (RFC 4954 §5).
+    pub auth: bool,
+}
+
+/// The path of RCPT TO.
+#[derive(Debug, PartialEq)]
+pub(super) enum ForwardPath {
+    /// `<Postmaster>`, without a domain.
+    Postmaster,
+    /// An address, and whether it was written with non-ASCII characters.
+    Address { address: Address, utf8: bool },
+}
+
+/// Reads a line without its CRLF.
+pub(super) fn parse(line: &[u8]) -> Result<Command, Reply> {
+    let line = line.trim_ascii_end();
+    let (verb, argument) = match line.iter().position(|b| *b == b' ') {
+        Some(space) => line.split_at(space),
+        None => (line, &[][..]),
+    };
+    let argument = argument.trim_ascii_start();
+    let nothing = |command| if argument.is_empty() { Ok(command) } else { Err(no_argument()) };
+    match verb.to_ascii_uppercase().as_slice() {
+        b"HELO" => helo(argument, false),
+        b"EHLO" => helo(argument, true),
+        b"MAIL" => mail(text(argument)?),
+        b"RCPT" => rcpt(text(argument)?),
+        b"DATA" => nothing(Command::Data),
+        b"RSET" => nothing(Command::Rset),
+        b"NOOP" => Ok(Command::Noop),
+        b"VRFY" | b"EXPN" if argument.is_empty() => Err(syntax("give a name or an address")),
+        b"VRFY" | b"EXPN" => Ok(Command::Verify),
+        b"HELP" => Ok(Command::Help),
+        b"QUIT" => nothing(Command::Quit),
+        b"STARTTLS" => nothing(Command::StartTls),
+        b"AUTH" => auth(text(argument)?),
+        b"BDAT" => Err(not_offered("BDAT is not offered: use DATA")),
+        b"GET" | b"HEAD" | b"POST" | b"PUT" | b"DELETE" | b"OPTIONS" | b"CONNECT" | b"TRACE" | b"PATCH" => {
+            Ok(Command::Http)
+        }
+        _ => Err(Reply::new(500, Enhanced(5, 5, 2), "command not recognized")),
+    }
+}
+
+fn syntax(text: &str) -> Reply {
+    Reply::new(501, Enhanced(5, 5, 4), text)
+}
+
+fn not_offered(text: &str) -> Reply {
+    Reply::new(502, Enhanced(5, 5, 1), text)
+}
+
+fn no_argument() -> Reply {
+    syntax("this command takes no argument")
+}
+
+fn text(argument: &[u8]) -> Result<&str, Reply> {
+    std::str::from_utf8(argument).map_err(|_| Reply::new(501, Enhanced(5, 5, 2), "the line is not UTF-8"))
+}
+
+/// The name is taken as it comes, since RFC 5321 §4.1.4 lets nobody be refused for it, and made
+/// printable.
+fn helo(argument: &[u8], esmtp: bool) -> Result<Command, Reply> {
+    if argument.is_empty() || argument.len() > HELO_BYTES_MAX {
+        return Err(syntax("give your host name"));
+    }
+    let printable = |b: &u8| if b.is_ascii_graphic() { char::from(*b) } else { '?' };
+    Ok(Command::Helo { name: argument.iter().map(printable).collect(), esmtp })
+}
+
+fn mail(argument: &str) -> Result<Command, Reply> {
+    let (path, parameters) = path(argument, "FROM:")?;
+    let mut mail = Mail { reverse_path: None, size: None, body_8bit: false, smtputf8: false, auth: false };
+    let mut seen = Vec::new();
+    for parameter in parameters.split_ascii_whitespace() {
+        let (keyword, value) = match parameter.split_once('=') {
+            Some((keyword, value)) => (keyword, Some(value)),
+            None => (parameter, None),
+        };
+        let keyword = keyword.to_ascii_uppercase();
+        mail.parameter(&keyword, value)?;
+        if seen.contains(&keyword) {
+            return Err(syntax("a parameter is given twice"));
+        }
+        seen.push(keyword);
+    }
+    if !path.is_ascii() && !mail.smtputf8 {
+        return Err(needs_smtputf8());
+    }
+    if !path.is_empty() {
+        mail.reverse_path = Some(path.parse().map_err(|error| bad_address(error, Enhanced(5, 1, 7)))?);
+    }
+    Ok(Command::Mail(mail))
+}
+
+impl Mail {
+    fn parameter(&mut self, keyword: &str, value: Option<&str>) -> Result<(), Reply> {
+        match (keyword, value) {
+            ("SIZE", Some(value)) => {
+                let digits = (1..=20).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit());
+                let size = digits.then(|| value.parse().unwrap_or(u64::MAX));
+                self.size = Some(size.ok_or_else(|| syntax("SIZE takes a number of octets"))?);
+            }
+            ("BODY", Some(value)) if value.eq_ignore_ascii_case("8BITMIME") => self.body_8bit = true,
+            ("BODY", Some(value)) if value.eq_ignore_ascii_case("7BIT") => {}
+            ("BODY", _) => return Err(syntax("BODY takes 7BIT or 8BITMIME")),
+            ("SMTPUTF8", None) => self.smtputf8 = true,
+            ("AUTH", Some(_)) => self.auth = true,
+            ("SIZE" | "SMTPUTF8" | "AUTH", _) => return Err(syntax("malformed parameter")),
+            _ => return Err(Reply::new(555, Enhanced(5, 5, 4), "a parameter is not recognized")),
+        }
+        Ok(())
+    }
+}
+
+fn rcpt(argument: &str) -> Result<Command, Reply> {
+    let (path, parameters) = path(argument, "TO:")?;
+    if !parameters.is_empty() {
+        return Err(Reply::new(555, Enhanced(5, 5, 4), "a parameter is not recognized"));
+    }
+    if path.eq_ignore_ascii_case("postmaster") {
+        return Ok(Command::Rcpt(ForwardPath::Postmaster));
+    }
+    let address = path.parse().map_err(|error| bad_address(error, Enhanced(5, 1, 3)))?;
+    Ok(Command::Rcpt(ForwardPath::Address { address, utf8: !path.is_ascii() }))
+}
+
+/// What stands between `<` and `>` after the keyword, and what follows it.
+///
+/// The first `>` ends the path: a quoted one could come earlier, but quoted strings are refused. A
+/// space before the `<` is let through, as everybody does.
+fn path<'a>(argument: &'a str, keyword: &str) -> Result<(&'a str, &'a str), Reply> {
+    let malformed = || syntax(&format!("write {keyword}<name@domain>"));
+    let (word, rest) = argument.split_at_checked(keyword.len()).ok_or_else(malformed)?;
+    if !word.eq_ignore_ascii_case(keyword) {
+        return Err(malformed());
+    }
+    let rest = rest.trim_start_matches(' ').strip_prefix('<').ok_or_else(malformed)?;
+    let (path, parameters) = rest.split_once('>').ok_or_else(malformed)?;
+    if !parameters.is_empty() && !parameters.starts_with(' ') {
+        return Err(malformed());
+    }
+    Ok((path, parameters.trim_start()))
+}
+
+fn bad_address(error: AddressError, enhanced: Enhanced) -> Reply {
+    Reply::new(553, enhanced, &error.to_string())
+}
+
+/// An address with non-ASCII characters in a transaction without SMTPUTF8 (RFC 6531 §3.5).
+pub(super) fn needs_smtputf8() -> Reply {
+    Reply::new(553, Enhanced(5, 6, 7), "a non-ASCII address needs SMTPUTF8")
+}
+
+fn auth(argument: &str) -> Result<Command, Reply> {
+    let mut words = argument.split_ascii_whitespace();
+    let (Some(name), initial, None) = (words.next(), words.next(), words.next()) else {
+        return Err(syntax("write AUTH, a mechanism, and perhaps an initial response"));
+    };
+    let mechanism = Mechanism::named(name)
+        .ok_or_else(|| Reply::new(504, Enhanced(5, 5, 4), "mechanism not recognized: use PLAIN or LOGIN"))?;
+    Ok(Command::Auth { mechanism, initial: initial.map(str::to_owned) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(line: &str) -> u16 {
+        parse(line.as_bytes()).map_or_else(|reply| reply.code(), |_| 0)
+    }
+
+    #[test]
+    fn verbs_are_read_in_any_case_and_with_trailing_space() {
+        assert_eq!(parse(b"noop hello"), Ok(Command::Noop));
+        assert_eq!(parse(b"Data  "), Ok(Command::Data));
+        assert_eq!(parse(b"QUIT now").map_err(|r| r.code()), Err(501));
+        assert_eq!(code("BOGUS"), 500);
+        assert_eq!(code(""), 500);
+        assert_eq!(code("BDAT 10 LAST"), 502);
+        assert_eq!(parse(b"GET / HTTP/1.0"), Ok(Command::Http));
+    }
+
+    #[test]
+    fn a_helo_name_is_made_printable() {
+        let name = |line: &[u8]| match parse(line) {
+            Ok(Command::Helo { name, .. }) => Some(name),
+            _ => None,
+        };
+        assert_eq!(name(b"EHLO client.example").as_deref(), Some("client.example"));
+        assert_eq!(name(b"HELO a\x1b[2J \xff").as_deref(), Some("a?[2J??"));
+        assert_eq!(name(b"EHLO"), None);
+        assert_eq!(name(&[&b"EHLO "[..], &[b'x'; 255]].concat()).map(|n| n.len()), Some(255));
+        assert_eq!(name(&[&b"EHLO "[..], &[b'x'; 256]].concat()), None);
+    }
+
+    #[test]
+    fn mail_parameters() {
+        let Ok(Command::Mail(mail)) = parse(b"MAIL FROM:<a@example.com> size=100 BODY=8bitmime SMTPUTF8")
+        else {
+            panic!("a sound MAIL command");
+        };
+        assert_eq!((mail.size, mail.body_8bit, mail.smtputf8, mail.auth), (Some(100), true, true, false));
+        let Ok(Command::Mail(mail)) = parse(b"MAIL FROM:<> SIZE=99999999999999999999 AUTH=<>") else {
+            panic!("a sound MAIL command");
+        };
+        assert_eq!((mail.reverse_path, mail.size, mail.auth), (None, Some(u64::MAX), true));
+        for bad in
+            ["SIZE", "SIZE=", "SIZE=-1", "SIZE=1 SIZE=1", "BODY=BINARYMIME", "BODY", "SMTPUTF8=1", "AUTH"]
+        {
+            assert_eq!(code(&format!("MAIL FROM:<> {bad}")), 501, "{bad}");
+        }
+        for unknown in ["RET=FULL", "X", "=", "ENVID=+0D+0ARCPT"] {
+            assert_eq!(code(&format!("MAIL FROM:<> {unknown}")), 555, "{unknown}");
+        }
+        assert_eq!(code("RCPT TO:<a@example.com> ORCPT=rfc822;a+0D+0A"), 555);
+    }
+
+    #[test]
+    fn paths_need_their_keyword_and_brackets() {
+        for good in ["MAIL FROM:<>", "mail from: <a@example.com>", "MAIL FROM:<a@example.com> "] {
+            assert_eq!(code(good), 0, "{good}");
+        }
+        for bad in [
+            "MAIL",
+            "MAIL <a@example.com>",
+            "MAIL FROM<a@example.com>",
+            "MAIL TO:<a@example.com>",
+            "MAIL FROM:a@example.com",
+            "MAIL FROM:<a@example.com",
+            "MAIL FROM:<a@example.com>x",
+            "MAIL FROM:<>SIZE=1",
+        ] {
+            assert_eq!(code(bad), 501, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_outside_ascii_needs_smtputf8() {
+        assert_eq!(code("MAIL FROM:<j\u{f6}rg@example.com>"), 553);
+        assert_eq!(code("MAIL FROM:<a@b\u{fc}cher.example>"), 553);
+        assert_eq!(code("MAIL FROM:<j\u{f6}rg@example.com> SMTPUTF8"), 0);
+        let Ok(Command::Rcpt(ForwardPath::Address { utf8, .. })) =
+            parse("RCPT TO:<a@b\u{fc}cher.example>".as_bytes())
+        else {
+            panic!("a sound RCPT command");
+        };
+        assert!(utf8);
+    }
+}

@@ -1,0 +1,330 @@
+//! What each command does (RFC 5321 §4.1, §4.3.2), and in which order commands may come.
+
+use std::mem;
+
+use super::Envelope;
+use super::command::{self, Command, ForwardPath, Mail};
+use super::config::{
+    BAD_COMMANDS_MAX, COMMAND_BYTES_MAX, IDLE_COMMANDS_MAX, RECIPIENTS_OVERSHOOT_MAX, UNKNOWN_RECIPIENTS_MAX,
+};
+use super::content::{Decoder, Fault};
+use super::reply::{Enhanced, Reply};
+use super::session::{Action, Client, Phase, Session, Transaction};
+use crate::address::Address;
+use crate::sasl::{self, Exchange, Mechanism, SaslError, Step};
+use crate::wire::LineError;
+
+impl Session {
+    /// Reads and obeys one command; `false` when there is no whole one.
+    pub(super) fn command(&mut self) -> bool {
+        let is_auth = self.input.unread().get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b"AUTH "));
+        let Some(line) = self.line(if is_auth { sasl::LINE_BYTES_MAX } else { COMMAND_BYTES_MAX }) else {
+            return false;
+        };
+        match line.map(|line| command::parse(&line)) {
+            Ok(Ok(command)) => self.obey(command),
+            Ok(Err(reply)) => self.bad_command(&reply),
+            Err(error) => self.broken_line(error),
+        }
+        true
+    }
+
+    fn line(&mut self, bytes_max: usize) -> Option<Result<Vec<u8>, LineError>> {
+        let line = self.input.line(bytes_max).transpose()?;
+        self.line_read();
+        Some(line)
+    }
+
+    /// Nobody knows where the next command begins: there is none.
+    fn broken_line(&mut self, error: LineError) {
+        self.close_with(&Reply::new(500, Enhanced(5, 5, 2), &error.to_string()));
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Helo { name, esmtp } => self.hello(Client { name, esmtp }),
+            Command::Mail(mail) => self.mail(mail),
+            Command::Rcpt(path) => self.rcpt(path),
+            Command::Data => self.data(),
+            Command::Rset => self.reset(),
+            Command::Noop => self.idle(&Reply::new(250, Enhanced(2, 0, 0), "ok")),
+            Command::Verify => {
+                self.idle(&Reply::new(252, Enhanced(2, 5, 0), "will not say; send mail to it and see"));
+            }
+            Command::Help => self.idle(&Reply::new(214, Enhanced(2, 0, 0), "see RFC 5321")),
+            Command::Quit => self.close_with(&Reply::new(221, Enhanced(2, 0, 0), "bye")),
+            Command::StartTls => self.start_tls(),
+            Command::Auth { mechanism, initial } => self.auth(mechanism, initial.as_deref()),
+            Command::Http => self.close_with(&Reply::new(500, Enhanced(5, 5, 2), "this is a mail server")),
+        }
+    }
+
+    /// Refuses a command for its form or order, and the client that sends too many of them.
+    fn bad_command(&mut self, reply: &Reply) {
+        self.tally.bad_commands += 1;
+        if self.tally.bad_commands > BAD_COMMANDS_MAX {
+            self.close_with(&Reply::new(421, Enhanced(4, 7, 0), "too many errors"));
+        } else {
+            self.reply(reply);
+        }
+    }
+
+    fn bad_order(&mut self, text: &str) {
+        self.bad_command(&Reply::new(503, Enhanced(5, 5, 1), text));
+    }
+
+    /// Answers a command that brings no message nearer.
+    fn idle(&mut self, reply: &Reply) {
+        self.tally.idle_commands += 1;
+        if self.tally.idle_commands > IDLE_COMMANDS_MAX {
+            self.bad_command(reply);
+        } else {
+            self.reply(reply);
+        }
+    }
+
+    fn hello(&mut self, client: Client) {
+        let reply = if client.esmtp {
+            Reply::bare(250, &self.capabilities())
+        } else {
+            Reply::bare(250, self.config.hostname.as_str())
+        };
+        self.client = Some(client);
+        self.phase = Phase::Ready;
+        self.idle(&reply);
+    }
+
+    fn capabilities(&self) -> String {
+        let mut lines = format!(
+            "{}\nPIPELINING\nSIZE {}\n8BITMIME\nSMTPUTF8\nENHANCEDSTATUSCODES",
+            self.config.hostname, self.config.content.bytes_max
+        );
+        if self.config.starttls && !self.tls {
+            lines.push_str("\nSTARTTLS");
+        }
+        if self.is_submission() && self.tls {
+            lines.push_str("\nAUTH PLAIN LOGIN");
+        }
+        lines
+    }
+
+    fn reset(&mut self) {
+        self.phase = Phase::Ready;
+        self.idle(&Reply::new(250, Enhanced(2, 0, 0), "ok"));
+    }
+
+    fn start_tls(&mut self) {
+        if self.tls {
+            self.bad_order("TLS is on already");
+        } else if !self.config.starttls {
+            self.bad_command(&Reply::new(502, Enhanced(5, 5, 1), "STARTTLS is not offered"));
+        } else if !self.input.is_empty() {
+            // Plaintext that would be obeyed as if it had come encrypted (CVE-2011-0411).
+            self.close_with(&Reply::new(
+                503,
+                Enhanced(5, 5, 1),
+                "nothing may follow STARTTLS before the reply",
+            ));
+        } else {
+            self.phase = Phase::Handshake;
+            self.reply(&Reply::new(220, Enhanced(2, 0, 0), "go ahead"));
+            self.flush();
+            self.actions.push_back(Action::StartTls);
+        }
+    }
+
+    fn auth(&mut self, mechanism: Mechanism, initial: Option<&str>) {
+        if !self.is_submission() {
+            self.bad_command(&Reply::new(
+                502,
+                Enhanced(5, 5, 1),
+                "AUTH is not offered here: use port 587 or 465",
+            ));
+        } else if !self.tls {
+            self.bad_command(&Reply::new(538, Enhanced(5, 7, 11), "AUTH needs TLS: send STARTTLS first"));
+        } else if self.client.is_none() {
+            self.bad_order("send EHLO first");
+        } else if self.authenticated.is_some() {
+            self.bad_order("authenticated already");
+        } else if matches!(self.phase, Phase::Open(_)) {
+            self.bad_order("not during a mail transaction");
+        } else {
+            self.auth_step(Exchange::begin(mechanism, initial));
+        }
+    }
+
+    /// Goes on with an AUTH exchange; `false` when the client's line is not there yet.
+    pub(super) fn challenged(&mut self, exchange: Exchange) -> bool {
+        match self.line(sasl::LINE_BYTES_MAX) {
+            None => {
+                self.phase = Phase::Challenge(exchange);
+                return false;
+            }
+            Some(Err(error)) => self.broken_line(error),
+            Some(Ok(line)) => {
+                let line = std::str::from_utf8(&line).map_err(|_| SaslError::Base64);
+                self.auth_step(line.and_then(|line| exchange.answer(line)));
+            }
+        }
+        true
+    }
+
+    fn auth_step(&mut self, step: Result<Step, SaslError>) {
+        match step {
+            Ok(Step::Challenge(challenge, exchange)) => {
+                self.reply(&Reply::bare(334, challenge));
+                self.phase = Phase::Challenge(exchange);
+            }
+            Ok(Step::Done(credentials)) => {
+                self.phase = Phase::Authenticating;
+                self.actions.push_back(Action::Authenticate(credentials));
+            }
+            Err(error) => self.bad_command(&Reply::new(501, Enhanced(5, 5, 2), &error.to_string())),
+        }
+    }
+
+    fn mail(&mut self, mail: Mail) {
+        if self.client.is_none() {
+            return self.bad_order("send HELO or EHLO first");
+        }
+        if matches!(self.phase, Phase::Open(_)) {
+            return self.bad_order("a mail transaction is open: send RSET first");
+        }
+        if self.is_submission() && self.authenticated.is_none() {
+            let mend = if self.tls { "authenticate first" } else { "send STARTTLS and authenticate first" };
+            return self.bad_command(&Reply::new(530, Enhanced(5, 7, 0), mend));
+        }
+        if mail.auth && !self.is_submission() {
+            return self.bad_command(&Reply::new(555, Enhanced(5, 5, 4), "a parameter is not recognized"));
+        }
+        if mail.size.is_some_and(|size| size > self.config.content.bytes_max) {
+            return self.reply(&Fault::TooLarge.reply(&self.config.content));
+        }
+        let action = Action::Sender { reverse_path: mail.reverse_path.clone(), size: mail.size };
+        self.actions.push_back(action);
+        self.phase = Phase::Sender(mail);
+    }
+
+    fn rcpt(&mut self, path: ForwardPath) {
+        match mem::replace(&mut self.phase, Phase::Ready) {
+            Phase::Open(transaction) => match self.forward_path(&transaction, path) {
+                Ok(address) => {
+                    self.actions.push_back(Action::Recipient(address.clone()));
+                    self.phase = Phase::Recipient(transaction, address);
+                }
+                Err(reply) => {
+                    self.phase = Phase::Open(Transaction { refused: true, ..transaction });
+                    self.refuse(&reply);
+                }
+            },
+            _ => self.bad_order("send MAIL first"),
+        }
+    }
+
+    /// Whom a forward-path means, if another recipient may be named at all.
+    fn forward_path(&mut self, transaction: &Transaction, path: ForwardPath) -> Result<Address, Reply> {
+        let count = transaction.recipients.len();
+        if !self.is_submission() && self.tally.unknown_recipients >= UNKNOWN_RECIPIENTS_MAX {
+            return Err(Reply::new(421, Enhanced(4, 7, 0), "too many unknown recipients"));
+        }
+        if count >= self.config.recipients_max {
+            self.tally.recipients_overshoot += 1;
+            if self.tally.recipients_overshoot > RECIPIENTS_OVERSHOOT_MAX {
+                return Err(Reply::new(421, Enhanced(4, 5, 3), "too many recipients"));
+            }
+            let text = format!("at most {} recipients: send to the others again", self.config.recipients_max);
+            return Err(Reply::new(452, Enhanced(4, 5, 3), &text));
+        }
+        if count >= 1 && transaction.mail.reverse_path.is_none() {
+            // Nothing that is sent with a null reverse-path has two recipients (RFC 5321 §4.5.5).
+            return Err(Reply::new(550, Enhanced(5, 5, 3), "a message from <> has one recipient"));
+        }
+        match path {
+            ForwardPath::Postmaster => Ok(self.config.postmaster.clone()),
+            ForwardPath::Address { utf8: true, .. } if !transaction.mail.smtputf8 => {
+                Err(command::needs_smtputf8())
+            }
+            ForwardPath::Address { address, .. } => Ok(address),
+        }
+    }
+
+    fn data(&mut self) {
+        let refusal = match mem::replace(&mut self.phase, Phase::Ready) {
+            Phase::Open(transaction) if !transaction.recipients.is_empty() => {
+                let envelope = self.envelope(transaction);
+                self.actions.push_back(Action::Begin(envelope));
+                self.phase = Phase::Beginning;
+                return;
+            }
+            Phase::Open(Transaction { refused: true, .. }) => {
+                Reply::new(554, Enhanced(5, 5, 1), "no valid recipients")
+            }
+            Phase::Open(_) => Reply::new(503, Enhanced(5, 5, 1), "send RCPT first"),
+            _ => Reply::new(503, Enhanced(5, 5, 1), "send MAIL and RCPT first"),
+        };
+        if self.input.is_empty() {
+            self.bad_command(&refusal);
+        } else {
+            // What follows DATA is content to the client (RFC 2920 §3.1) and must not be commands to us.
+            self.close_with(&refusal);
+        }
+    }
+
+    fn envelope(&self, transaction: Transaction) -> Envelope {
+        let Transaction { mail, recipients, .. } = transaction;
+        let client = self.client.as_ref();
+        Envelope {
+            reverse_path: mail.reverse_path,
+            recipients,
+            body_8bit: mail.body_8bit,
+            smtputf8: mail.smtputf8,
+            size: mail.size,
+            helo: client.map(|client| client.name.clone()).unwrap_or_default(),
+            esmtp: client.is_some_and(|client| client.esmtp),
+            tls: self.tls,
+            authenticated: self.authenticated.clone(),
+        }
+    }
+
+    /// Reads content; `false` when there is none.
+    pub(super) fn content(&mut self, mut decoder: Box<Decoder>) -> bool {
+        if self.input.is_empty() {
+            self.phase = Phase::Content(decoder);
+            return false;
+        }
+        let was_sound = decoder.fault().is_none();
+        let decoded = decoder.decode(self.input.unread());
+        self.input.consume(decoded.consumed);
+        if was_sound && decoder.fault().is_some() {
+            self.actions.push_back(Action::Abort);
+        } else if !decoded.content.is_empty() {
+            self.actions.push_back(Action::Content(decoded.content));
+        }
+        match decoder.fault() {
+            Some(fault) if decoded.ended => self.spoilt(fault),
+            // It has been borne with long enough.
+            Some(fault) if decoder.received() > self.config.content.bytes_max.saturating_mul(2) => {
+                self.close_with(&fault.reply(&self.config.content));
+            }
+            None if decoded.ended => {
+                self.line_read();
+                self.actions.push_back(Action::Complete(decoder.facts()));
+                self.phase = Phase::Completing;
+            }
+            _ => self.phase = Phase::Content(decoder),
+        }
+        true
+    }
+
+    /// The end of content that cannot be taken.
+    fn spoilt(&mut self, fault: Fault) {
+        self.line_read();
+        let reply = fault.reply(&self.config.content);
+        if fault == Fault::Framing {
+            // Its sender and we may not agree on where it ended.
+            self.close_with(&reply);
+        } else {
+            self.reply(&reply);
+        }
+    }
+}

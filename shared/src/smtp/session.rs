@@ -1,0 +1,430 @@
+//! A session as its driver sees it: input, actions, answers and time. What the commands do is in
+//! [`super::dialogue`].
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::command::Mail;
+use super::config::{
+    Config, DATA_BYTES_PER_SECOND_MIN, DATA_GRACE, HANDSHAKE_TIMEOUT, LINE_TIMEOUT, LOGIN_FAILURES_MAX,
+    REPLIES_BYTES_MAX,
+};
+use super::content::{Decoder, Facts};
+use super::reply::{Enhanced, Reply};
+use super::{Envelope, Role};
+use crate::address::Address;
+use crate::sasl::{Credentials, Exchange};
+use crate::wire::Input;
+
+/// A yes, or the reply that says no. A 421 also ends the session.
+pub type Verdict = Result<(), Reply>;
+
+/// What the driver is to do. Those that want an answer get it before the session goes on.
+#[derive(Debug)]
+pub enum Action {
+    /// Send these bytes.
+    Send(Vec<u8>),
+    /// Do the TLS handshake, then call [`Session::tls_established`]; on failure, hang up.
+    StartTls,
+    /// Check these; answer with [`Session::authenticated`].
+    Authenticate(Credentials),
+    /// MAIL names this reverse-path (`None` is `<>`); answer with [`Session::sender`].
+    Sender {
+        /// Where failures would be reported.
+        reverse_path: Option<Address>,
+        /// `SIZE=`, in octets.
+        size: Option<u64>,
+    },
+    /// RCPT names this forward-path; answer with [`Session::recipient`].
+    Recipient(Address),
+    /// Open a body for this message; answer with [`Session::begun`].
+    Begin(Envelope),
+    /// Append this to the body: whole or partial lines that end in CRLF, dots unstuffed.
+    Content(Vec<u8>),
+    /// The body is complete: make the message durable; answer with [`Session::completed`].
+    Complete(Facts),
+    /// Discard the body, if one is open: the message will not be completed.
+    Abort,
+    /// Close the connection. Nothing follows.
+    Close,
+}
+
+/// What the session is doing. A transaction lives in its phase alone: a phase that ends takes it along.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Commands are read; there is no transaction.
+    Ready,
+    /// MAIL waits for the driver's answer.
+    Sender(Mail),
+    /// Commands are read; MAIL was accepted.
+    Open(Transaction),
+    /// RCPT waits for the driver's answer.
+    Recipient(Transaction, Address),
+    /// DATA waits for the driver to open a body.
+    Beginning,
+    /// Content is read, and a body is open.
+    Content(Box<Decoder>),
+    /// The end of content waits for the driver's commit.
+    Completing,
+    /// The client's next line belongs to an AUTH exchange.
+    Challenge(Exchange),
+    /// AUTH waits for the driver's answer.
+    Authenticating,
+    /// The driver does the TLS handshake.
+    Handshake,
+    /// Nothing more happens.
+    Closed,
+}
+
+/// A mail transaction that was opened by MAIL.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    pub mail: Mail,
+    pub recipients: Vec<Address>,
+    /// A recipient was refused, so having none is not the client's mistake.
+    pub refused: bool,
+}
+
+/// Who the client says it is.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub name: String,
+    pub esmtp: bool,
+}
+
+/// What is counted over a session.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub bad_commands: u32,
+    pub idle_commands: u32,
+    pub unknown_recipients: u32,
+    pub recipients_overshoot: u32,
+    pub login_failures: u32,
+}
+
+/// One connection. See the module for what it keeps.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) config: Arc<Config>,
+    pub(super) tls: bool,
+    pub(super) phase: Phase,
+    pub(super) client: Option<Client>,
+    pub(super) authenticated: Option<String>,
+    pub(super) tally: Tally,
+    pub(super) input: Input,
+    pub(super) actions: VecDeque<Action>,
+    replies: Vec<u8>,
+    stopping: bool,
+    /// Since when the client has been expected to do something.
+    waiting_since: Duration,
+    /// When the first byte of an unfinished line came.
+    line_since: Duration,
+    /// The wait begins anew at the next poll: a command was done or an answer came.
+    rearm: bool,
+}
+
+impl Session {
+    /// A new connection; `tls` says that it began with a handshake (port 465). The greeting is the
+    /// first action. `now` is any clock that never goes back.
+    pub fn new(config: Arc<Config>, tls: bool, now: Duration) -> Self {
+        let greeting = Reply::bare(220, &format!("{} ESMTP Sallypost", config.hostname));
+        let mut session = Self {
+            config,
+            tls,
+            phase: Phase::Ready,
+            client: None,
+            authenticated: None,
+            tally: Tally::default(),
+            input: Input::default(),
+            actions: VecDeque::new(),
+            replies: Vec::new(),
+            stopping: false,
+            waiting_since: now,
+            line_since: now,
+            rearm: false,
+        };
+        session.reply(&greeting);
+        session
+    }
+
+    /// Whether the driver should read from the network. It is not to read otherwise, and at most
+    /// 64 KiB at once: this is what bounds the session's memory.
+    pub fn wants_input(&self) -> bool {
+        self.actions.is_empty() && !self.awaits_answer() && !matches!(self.phase, Phase::Closed)
+    }
+
+    /// Bytes came from the network.
+    pub fn receive(&mut self, bytes: &[u8], now: Duration) {
+        if self.input.is_empty() {
+            self.line_since = now;
+        }
+        self.input.push(bytes);
+    }
+
+    /// The next action. `None` means that the session waits: for input if
+    /// [`wants_input`](Self::wants_input), else for an answer.
+    pub fn poll(&mut self, now: Duration) -> Option<Action> {
+        loop {
+            if mem::take(&mut self.rearm) {
+                self.waiting_since = now;
+            }
+            if let Some(action) = self.actions.pop_front() {
+                return Some(action);
+            }
+            if self.awaits_answer() {
+                return None;
+            }
+            if self.replies.len() >= REPLIES_BYTES_MAX || !self.advance() {
+                self.flush();
+                return self.actions.pop_front();
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called if nothing happens before;
+    /// `Duration::MAX` while the session waits for an answer. Ask again after every poll.
+    pub fn deadline(&self) -> Duration {
+        let since = self.waiting_since;
+        match &self.phase {
+            Phase::Closed => Duration::MAX,
+            Phase::Handshake => since + HANDSHAKE_TIMEOUT,
+            Phase::Content(decoder) => {
+                let earned = Duration::from_secs(decoder.received() / DATA_BYTES_PER_SECOND_MIN);
+                since + self.config.data_timeout.min(DATA_GRACE + earned)
+            }
+            _ if self.awaits_answer() => Duration::MAX,
+            _ if self.client.is_none() => since + LINE_TIMEOUT.min(self.config.idle_timeout),
+            _ if self.input.is_empty() => since + self.config.idle_timeout,
+            _ => (since + self.config.idle_timeout).min(self.line_since.max(since) + LINE_TIMEOUT),
+        }
+    }
+
+    /// Time has passed. Ends the session if its deadline has.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        if now < self.deadline() {
+            return;
+        }
+        if matches!(self.phase, Phase::Handshake) {
+            self.close();
+        } else {
+            self.close_with(&Reply::new(421, Enhanced(4, 4, 2), "you took too long"));
+        }
+    }
+
+    /// The client spoke before it was greeted: it takes us for something else. To be called instead of
+    /// sending the greeting.
+    pub fn early_talker(&mut self) {
+        self.replies.clear();
+        self.close_with(&Reply::new(554, Enhanced(5, 5, 1), "you spoke before the greeting"));
+    }
+
+    /// The node is going down: ends the session at the next command. A message whose content has begun
+    /// is still taken.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// The client hung up or the connection broke. What was still to be done is not; a message whose
+    /// [`Action::Complete`] was handed out is in the driver's hands.
+    pub fn disconnected(&mut self) {
+        let queued = self.actions.iter().any(|action| matches!(action, Action::Complete(_)));
+        let handed_over = matches!(self.phase, Phase::Completing) && !queued;
+        if !matches!(self.phase, Phase::Closed) {
+            self.phase = Phase::Ready;
+        }
+        self.actions.clear();
+        self.replies.clear();
+        if !handed_over {
+            self.actions.push_back(Action::Abort);
+        }
+        self.close();
+    }
+
+    /// Answers [`Action::Sender`].
+    pub fn sender(&mut self, verdict: Verdict) {
+        match self.answered() {
+            Phase::Sender(mail) => match verdict {
+                Ok(()) => {
+                    self.reply(&Reply::new(250, Enhanced(2, 1, 0), "sender ok"));
+                    self.phase = Phase::Open(Transaction { mail, recipients: Vec::new(), refused: false });
+                }
+                Err(reply) => self.refuse(&reply),
+            },
+            other => self.phase = other,
+        }
+    }
+
+    /// Answers [`Action::Recipient`].
+    pub fn recipient(&mut self, verdict: Verdict) {
+        match self.answered() {
+            Phase::Recipient(mut transaction, address) => {
+                match &verdict {
+                    Ok(()) => transaction.recipients.push(address),
+                    Err(_) => transaction.refused = true,
+                }
+                self.phase = Phase::Open(transaction);
+                match verdict {
+                    Ok(()) => self.reply(&Reply::new(250, Enhanced(2, 1, 5), "recipient ok")),
+                    Err(reply) => {
+                        self.tally.unknown_recipients += u32::from(reply.is_permanent());
+                        self.refuse(&reply);
+                    }
+                }
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// Answers [`Action::Begin`].
+    pub fn begun(&mut self, verdict: Verdict) {
+        match self.answered() {
+            Phase::Beginning => match verdict {
+                Ok(()) => {
+                    self.reply(&Reply::bare(354, "end with a dot on a line of its own"));
+                    self.phase = Phase::Content(Box::new(Decoder::new(self.config.content)));
+                }
+                Err(reply) if self.input.is_empty() => self.refuse(&reply),
+                Err(reply) => self.close_with(&reply),
+            },
+            other => self.phase = other,
+        }
+    }
+
+    /// Answers [`Action::Complete`]: the id under which the message is durably ours, or the refusal.
+    pub fn completed(&mut self, verdict: Result<String, Reply>) {
+        match self.answered() {
+            Phase::Completing => match verdict {
+                Ok(id) => {
+                    self.tally.idle_commands = 0;
+                    self.reply(&Reply::new(250, Enhanced(2, 0, 0), &format!("queued as {id}")));
+                }
+                Err(reply) => self.refuse(&reply),
+            },
+            other => self.phase = other,
+        }
+    }
+
+    /// Answers [`Action::Authenticate`]: the name under which the client's messages go, or the refusal
+    /// (535 5.7.8 for bad credentials, the same whatever is wrong with them).
+    pub fn authenticated(&mut self, verdict: Result<String, Reply>) {
+        match self.answered() {
+            Phase::Authenticating => match verdict {
+                Ok(name) => {
+                    self.authenticated = Some(name);
+                    self.reply(&Reply::new(235, Enhanced(2, 7, 0), "welcome"));
+                }
+                Err(reply) => {
+                    self.tally.login_failures += u32::from(reply.is_permanent());
+                    self.refuse(&reply);
+                    if self.tally.login_failures >= LOGIN_FAILURES_MAX {
+                        self.close_with(&Reply::new(421, Enhanced(4, 7, 0), "too many failed logins"));
+                    }
+                }
+            },
+            other => self.phase = other,
+        }
+    }
+
+    /// Answers [`Action::StartTls`]: all that was said in the clear is forgotten (RFC 3207 §4.2).
+    pub fn tls_established(&mut self) {
+        match self.answered() {
+            Phase::Handshake => {
+                self.tls = true;
+                self.client = None;
+                self.authenticated = None;
+                self.input.clear();
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// Takes the phase out, and lets the client's time begin anew.
+    fn answered(&mut self) -> Phase {
+        self.rearm = true;
+        mem::replace(&mut self.phase, Phase::Ready)
+    }
+
+    fn awaits_answer(&self) -> bool {
+        match self.phase {
+            Phase::Ready | Phase::Open(_) | Phase::Content(_) | Phase::Challenge(_) | Phase::Closed => false,
+            Phase::Sender(_)
+            | Phase::Recipient(..)
+            | Phase::Beginning
+            | Phase::Completing
+            | Phase::Authenticating
+            | Phase::Handshake => true,
+        }
+    }
+
+    /// Does the next thing that the input allows; `false` when it allows none.
+    fn advance(&mut self) -> bool {
+        match mem::replace(&mut self.phase, Phase::Ready) {
+            phase @ (Phase::Ready | Phase::Open(_)) => {
+                self.phase = phase;
+                if self.stopping {
+                    self.close_with(&Reply::new(421, Enhanced(4, 3, 2), "going down, try again later"));
+                    return true;
+                }
+                self.command()
+            }
+            Phase::Challenge(exchange) => self.challenged(exchange),
+            Phase::Content(decoder) => self.content(decoder),
+            other => {
+                self.phase = other;
+                false
+            }
+        }
+    }
+
+    /// A line was read: the client has its time again.
+    pub(super) fn line_read(&mut self) {
+        self.rearm = true;
+    }
+
+    /// Adds a reply to those that go out together.
+    pub(super) fn reply(&mut self, reply: &Reply) {
+        reply.write(&mut self.replies);
+    }
+
+    /// A driver's refusal; the session ends if the reply says so.
+    pub(super) fn refuse(&mut self, reply: &Reply) {
+        if reply.closes() {
+            self.close_with(reply);
+        } else {
+            self.reply(reply);
+        }
+    }
+
+    /// Sends what replies there are.
+    pub(super) fn flush(&mut self) {
+        if !self.replies.is_empty() {
+            self.actions.push_back(Action::Send(mem::take(&mut self.replies)));
+        }
+    }
+
+    /// Says a last word and ends the session.
+    pub(super) fn close_with(&mut self, reply: &Reply) {
+        self.reply(reply);
+        self.close();
+    }
+
+    fn close(&mut self) {
+        self.flush();
+        let sound = |decoder: &Decoder| decoder.fault().is_none();
+        match mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Closed => return,
+            Phase::Content(decoder) if sound(&decoder) => self.actions.push_back(Action::Abort),
+            Phase::Beginning => self.actions.push_back(Action::Abort),
+            _ => {}
+        }
+        self.input.clear();
+        self.actions.push_back(Action::Close);
+    }
+
+    /// Whether this is the service for our own people.
+    pub(super) fn is_submission(&self) -> bool {
+        self.config.role == Role::Submission
+    }
+}
