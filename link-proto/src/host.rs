@@ -108,13 +108,21 @@ pub trait Host: Send + Sync + 'static {
     fn paired_by(&self, partner: Partner) -> impl Future<Output = Result<Vec<u8>, HostError>> + Send;
 
     /// Big: the edge took the ticket; `welcome` is what the edge's `paired_by` returned.
-    fn paired_with(&self, partner: Partner, welcome: Vec<u8>)
-    -> impl Future<Output = Result<(), HostError>> + Send;
+    fn paired_with(
+        &self,
+        partner: Partner,
+        welcome: Vec<u8>,
+    ) -> impl Future<Output = Result<(), HostError>> + Send;
 
     /// Numbered units of `lane` from number `from` on, in order, without gaps, as many as fit
     /// `units_max` and `bytes_max` (but always at least one if there is one).
-    fn units(&self, lane: Lane, from: u64, units_max: usize, bytes_max: usize)
-    -> Result<Vec<Unit>, HostError>;
+    fn units(
+        &self,
+        lane: Lane,
+        from: u64,
+        units_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Unit>, HostError>;
 
     /// Applies a batch and stores `position`, in one commit; returns once that is durable.
     fn apply(
@@ -123,6 +131,17 @@ pub trait Host: Send + Sync + 'static {
         units: Vec<Unit>,
         position: Position,
     ) -> impl Future<Output = Result<Applied, HostError>> + Send;
+
+    /// What `apply` refused and deferred on `lane` above number `after`, in ascending order.
+    ///
+    /// A CONFIRMED may be lost with its connection. It is then sent again, and must list the same
+    /// rejections: they are part of the commit that `apply` made, and are kept until a later call asks
+    /// for a higher `after` (all up to that number are recorded by the partner). A node that neither
+    /// refuses nor defers has nothing to keep.
+    fn rejected(&self, lane: Lane, after: u64) -> Result<Applied, HostError> {
+        let _ = (lane, after);
+        Ok(Applied::default())
+    }
 
     /// The partner has stored everything up to `position`: record it and let those units go.
     fn confirmed(
