@@ -132,6 +132,17 @@ pub trait Host: Send + Sync + 'static {
         position: Position,
     ) -> impl Future<Output = Result<Applied, HostError>> + Send;
 
+    /// What `apply` refused and deferred on `lane` above number `after`, in ascending order.
+    ///
+    /// A CONFIRMED may be lost with its connection. It is then sent again, and must list the same
+    /// rejections: they are part of the commit that `apply` made, and are kept until a later call asks
+    /// for a higher `after` (all up to that number are recorded by the partner). A node that neither
+    /// refuses nor defers has nothing to keep.
+    fn rejected(&self, lane: Lane, after: u64) -> Result<Applied, HostError> {
+        let _ = (lane, after);
+        Ok(Applied::default())
+    }
+
     /// The partner has stored everything up to `position`: record it and let those units go.
     fn confirmed(
         &self,

@@ -8,5 +8,12 @@
 //! The core rule: **the receiver commits a batch's effects and its own position in the same
 //! transaction.** At-least-once sending then becomes exactly-once storing.
 
+pub mod frame;
 pub mod host;
+pub mod session;
+pub mod ticket;
 pub mod unit;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,119 @@
+//! Large bodies on their way out: which ones travel, and what became of them.
+//!
+//! At most [`BODIES_MAX`] travel at once, each on a stream of its own, which the driver reads and
+//! writes. A unit gets its number only when the partner holds its body, so a body in transfer holds up
+//! no lane. The partner's claim to hold one counts only if length and digest are those that were sent.
+//! A body that could not be taken is offered again after [`BODY_RETRY`]: a full disk at the receiver
+//! neither ends the session nor makes the sender spin.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{Output, Outputs, SessionError};
+use crate::frame::Held;
+use crate::unit::UnitId;
+
+/// Bodies that travel at once, per direction.
+pub const BODIES_MAX: usize = 4;
+/// How long a body that could not be taken rests before it is offered again.
+pub const BODY_RETRY: Duration = Duration::from_secs(30);
+/// Bodies that rest at once; beyond that the oldest is offered again earlier.
+const RESTING_MAX: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Sending,
+    Sent(Held),
+    Numbering,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Bodies {
+    travelling: Vec<(UnitId, Step)>,
+    /// Bodies that failed, with the time at which they are offered again, in that order.
+    resting: VecDeque<(UnitId, Duration)>,
+    /// A list is asked for and not answered.
+    listing: bool,
+    /// There may be bodies that were not listed.
+    more: bool,
+}
+
+impl Bodies {
+    pub(super) fn wake(&mut self, now: Duration, outputs: &mut Outputs) {
+        self.more = true;
+        self.tick(now, outputs);
+    }
+
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.resting.front().map(|(_, until)| *until)
+    }
+
+    /// Rested bodies are free again; asks for a list if there is room for one.
+    pub(super) fn tick(&mut self, now: Duration, outputs: &mut Outputs) {
+        while self.resting.pop_front_if(|(_, until)| *until <= now).is_some() {
+            self.more = true;
+        }
+        if self.more && !self.listing && self.travelling.len() < BODIES_MAX {
+            self.more = false;
+            self.listing = true;
+            outputs.push_back(Output::ListBodies { max: BODIES_MAX + self.resting.len() });
+        }
+    }
+
+    /// The oldest waiting bodies, among them those that travel or rest already.
+    pub(super) fn listed(&mut self, units: Vec<UnitId>, outputs: &mut Outputs) {
+        self.listing = false;
+        for unit in units {
+            let busy = self.find(unit).is_some() || self.resting.iter().any(|(resting, _)| *resting == unit);
+            if !busy && self.travelling.len() < BODIES_MAX {
+                self.travelling.push((unit, Step::Sending));
+                outputs.push_back(Output::SendBody(unit));
+            }
+        }
+    }
+
+    /// All of a body was read; its trailer is about to leave.
+    pub(super) fn sent(&mut self, held: Held) {
+        if let Some(step @ Step::Sending) = self.find(held.unit) {
+            *step = Step::Sent(held);
+        }
+    }
+
+    /// The partner says that it holds a body.
+    pub(super) fn held(&mut self, held: Held, outputs: &mut Outputs) -> Result<(), SessionError> {
+        let step = self.find(held.unit).ok_or(SessionError::BodyNotSent)?;
+        if *step != Step::Sent(held) {
+            return Err(SessionError::BodyNotSent);
+        }
+        *step = Step::Numbering;
+        outputs.push_back(Output::BodyHeld(held));
+        Ok(())
+    }
+
+    /// A body could not be read, sent or taken; it rests. Both ends may find that out, in any order.
+    pub(super) fn failed(&mut self, unit: UnitId, now: Duration, outputs: &mut Outputs) {
+        if !matches!(self.find(unit), Some(Step::Sending | Step::Sent(_))) {
+            return;
+        }
+        self.forget(unit);
+        if self.resting.len() >= RESTING_MAX {
+            self.resting.pop_front();
+        }
+        self.resting.push_back((unit, now + BODY_RETRY));
+        self.wake(now, outputs);
+    }
+
+    /// The unit has its number; there is room for another body.
+    pub(super) fn numbered(&mut self, unit: UnitId, now: Duration, outputs: &mut Outputs) {
+        self.forget(unit);
+        self.wake(now, outputs);
+    }
+
+    fn find(&mut self, unit: UnitId) -> Option<&mut Step> {
+        self.travelling.iter_mut().find(|(travelling, _)| *travelling == unit).map(|(_, step)| step)
+    }
+
+    fn forget(&mut self, unit: UnitId) {
+        self.travelling.retain(|(travelling, _)| *travelling != unit);
+    }
+}

@@ -1,0 +1,272 @@
+//! HELLO, WELCOME and COMPARE: who the partner is, and where both stand.
+//!
+//! What the listener (edge) makes of a HELLO:
+//!
+//! | key | node and log name | (generation, epoch) | then |
+//! |---|---|---|---|
+//! | pinned | known | above the stored ones | remember, answer (again with the welcome, if asked by a proof) |
+//! | pinned | known | not above | REFUSED stale, with the stored ones |
+//! | any | unknown | any | with a right proof for the open invitation: a new partner |
+//! | pinned | unknown | any | REFUSED: it lost its store |
+//! | unknown | unknown | any | REFUSED: unknown |
+//!
+//! The proof binds the invitation's secret to this TLS session and to both keys, so that nobody in the
+//! middle can pass it on. A known partner that still proves a ticket crashed before it could remember
+//! its welcome; its key is pinned already, so it is told again. Big's epoch rises with every attempt
+//! and is stored before use, hence a HELLO that was accepted once is stale for ever after.
+
+use std::time::Duration;
+
+use super::{Channel, Output, Outputs, RefusedBecause, Role, SessionError, Start, claimed};
+use crate::frame::{Compare, CompareLane, Frame, Hello, Refusal, Refused, VERSION, VERSION_OLDEST};
+use crate::host::{LaneState, Partner};
+use crate::unit::Digest;
+
+/// How long the opening may take, from the connection to COMPARE.
+pub const OPENING_TIME: Duration = Duration::from_secs(10);
+
+/// Separates this use of the keyed hash from any other.
+const PROOF_CONTEXT: &[u8] = b"sallypost pair 1";
+
+/// The proof that big knows the invitation's `secret`, on the TLS session that `binding` was exported
+/// from, between these two public keys (SubjectPublicKeyInfo, DER).
+pub fn pairing_proof(secret: &[u8; 32], binding: &[u8; 32], big: &[u8], edge: &[u8]) -> Digest {
+    let mut hasher = blake3::Hasher::new_keyed(secret);
+    hasher.update(PROOF_CONTEXT).update(binding);
+    for key in [big, edge] {
+        hasher.update(&(key.len() as u64).to_le_bytes()).update(key);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// What both know once the opening is over.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) mine: [CompareLane; 4],
+    pub(super) theirs: [CompareLane; 4],
+    /// The partner's generation rose since the last contact.
+    pub(super) raised: bool,
+}
+
+/// A session before its lanes begin.
+#[derive(Debug)]
+pub(super) struct Handshake {
+    start: Start,
+    step: Step,
+    deadline: Duration,
+    /// The partner, once its hello is accepted.
+    partner: Option<Partner>,
+    raised: bool,
+    mine: [CompareLane; 4],
+}
+
+/// What the opening waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Hello,
+    Welcome,
+    Host,
+    Compare,
+}
+
+impl Handshake {
+    pub(super) fn begin(start: Start, now: Duration, outputs: &mut Outputs) -> Result<Self, SessionError> {
+        let handshake = Self {
+            step: Step::Hello,
+            deadline: now + OPENING_TIME,
+            partner: None,
+            raised: false,
+            mine: Default::default(),
+            start,
+        };
+        if handshake.start.role == Role::Dialler {
+            let known = handshake.start.opening.partner.as_ref();
+            if handshake.start.secret.is_none() {
+                let known = known.ok_or(SessionError::NotPaired)?;
+                if known.key != handshake.start.peer_key {
+                    return Err(SessionError::WrongKey);
+                }
+            }
+            handshake.send_hello(handshake.start.opening.epoch, handshake.own_proof(), outputs);
+        }
+        Ok(handshake)
+    }
+
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    pub(super) fn frame(
+        &mut self,
+        frame: Frame,
+        outputs: &mut Outputs,
+    ) -> Result<Option<Opened>, SessionError> {
+        match (self.step, self.start.role, frame) {
+            (Step::Hello, Role::Listener, Frame::Hello(hello)) => self.judge(&hello, outputs)?,
+            (Step::Hello, Role::Dialler, Frame::Hello(hello)) => self.recognise(&hello, outputs)?,
+            (Step::Hello, Role::Dialler, Frame::Refused(refused)) => {
+                return Err(SessionError::RefusedBy(RefusedBecause(refused)));
+            }
+            (Step::Welcome, Role::Dialler, Frame::Welcome(welcome)) => {
+                let partner = self.partner.clone().ok_or(SessionError::Unexpected("WELCOME"))?;
+                self.step = Step::Host;
+                outputs.push_back(Output::PairedWith(partner, welcome));
+            }
+            (Step::Compare, role, Frame::Compare(compare)) => {
+                if compare.held != self.start.opening.local.log_name {
+                    return Err(SessionError::WrongStore("it remembers another log name for this node"));
+                }
+                if role == Role::Listener {
+                    self.send_compare(outputs);
+                }
+                return Ok(Some(Opened { mine: self.mine, theirs: compare.lanes, raised: self.raised }));
+            }
+            (_, _, frame) => return Err(SessionError::Unexpected(frame.name())),
+        }
+        Ok(None)
+    }
+
+    /// The node has remembered the partner, and says where its lanes stand.
+    pub(super) fn remembered(
+        &mut self,
+        lanes: [LaneState; 4],
+        welcome: Option<Vec<u8>>,
+        outputs: &mut Outputs,
+    ) -> Result<(), SessionError> {
+        if self.step != Step::Host {
+            return Err(SessionError::Unexpected("an answer of the node"));
+        }
+        self.compare_from(lanes);
+        match self.start.role {
+            Role::Dialler => self.send_compare(outputs),
+            Role::Listener => {
+                let epoch = self.partner.as_ref().map_or(0, |partner| partner.epoch);
+                self.send_hello(epoch, None, outputs);
+                if let Some(welcome) = welcome {
+                    outputs.push_back(Output::Send(Channel::Control, Frame::Welcome(welcome)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The listener's side of HELLO; see the table above.
+    fn judge(&mut self, hello: &Hello, outputs: &mut Outputs) -> Result<(), SessionError> {
+        if !speaks_our_version(hello) {
+            return Err(refuse(Refusal::Version, None, outputs));
+        }
+        let partner = claimed(hello.identity, &self.start.peer_key, hello.epoch);
+        let pinned = self.start.opening.partner.as_ref().filter(|known| known.key == partner.key);
+        let output = match pinned {
+            Some(known) if same_store(known, hello) => {
+                if rank(&partner) <= rank(known) {
+                    return Err(refuse(Refusal::Stale, Some(known), outputs));
+                }
+                self.raised = partner.identity.generation > known.identity.generation;
+                if hello.proof.is_some() {
+                    Output::PairedBy(partner.clone())
+                } else {
+                    Output::Remember(partner.clone())
+                }
+            }
+            _ if self.is_proved(hello) => Output::PairedBy(partner.clone()),
+            Some(_) => return Err(refuse(Refusal::LogName, None, outputs)),
+            None => return Err(refuse(Refusal::Unknown, None, outputs)),
+        };
+        self.partner = Some(partner);
+        self.step = Step::Host;
+        outputs.push_back(output);
+        Ok(())
+    }
+
+    /// The dialler's side of HELLO: the edge has accepted; is it the right one?
+    fn recognise(&mut self, hello: &Hello, outputs: &mut Outputs) -> Result<(), SessionError> {
+        if !speaks_our_version(hello) {
+            return Err(SessionError::Version { oldest: hello.oldest, newest: hello.newest });
+        }
+        let partner = claimed(hello.identity, &self.start.peer_key, 0);
+        if self.start.secret.is_some() {
+            self.partner = Some(partner);
+            self.step = Step::Welcome;
+            return Ok(());
+        }
+        let known = self.start.opening.partner.as_ref().ok_or(SessionError::NotPaired)?;
+        if known.identity.node != hello.identity.node {
+            return Err(SessionError::WrongStore("its node id is another"));
+        }
+        if known.identity.log_name != hello.identity.log_name {
+            return Err(SessionError::WrongStore("its log name is another"));
+        }
+        if hello.identity.generation < known.identity.generation {
+            return Err(SessionError::WrongStore("its generation is lower than before"));
+        }
+        self.raised = hello.identity.generation > known.identity.generation;
+        self.partner = Some(partner.clone());
+        if self.raised {
+            self.step = Step::Host;
+            outputs.push_back(Output::Remember(partner));
+        } else {
+            self.compare_from(self.start.opening.lanes);
+            self.send_compare(outputs);
+        }
+        Ok(())
+    }
+
+    fn compare_from(&mut self, lanes: [LaneState; 4]) {
+        self.step = Step::Compare;
+        self.mine = lanes.map(|lane| CompareLane {
+            confirmed: lane.confirmed,
+            next: lane.next.max(lane.confirmed.number.saturating_add(1)),
+            received: lane.received,
+        });
+    }
+
+    fn send_compare(&self, outputs: &mut Outputs) {
+        let held = self.partner.as_ref().map(|partner| partner.identity.log_name).unwrap_or_default();
+        let compare = Compare { held, lanes: self.mine };
+        outputs.push_back(Output::Send(Channel::Control, Frame::Compare(compare)));
+    }
+
+    fn send_hello(&self, epoch: u64, proof: Option<Digest>, outputs: &mut Outputs) {
+        let identity = self.start.opening.local;
+        let hello = Hello { newest: VERSION, oldest: VERSION_OLDEST, identity, epoch, proof };
+        outputs.push_back(Output::Send(Channel::Control, Frame::Hello(hello)));
+    }
+
+    fn own_proof(&self) -> Option<Digest> {
+        let Start { secret, binding, local_key, peer_key, .. } = &self.start;
+        secret.as_ref().map(|secret| pairing_proof(secret, binding, local_key, peer_key))
+    }
+
+    /// Whether the hello proves the open invitation. The comparison takes the same time for any proof.
+    fn is_proved(&self, hello: &Hello) -> bool {
+        let Start { secret, binding, local_key, peer_key, .. } = &self.start;
+        match (secret, hello.proof) {
+            (Some(secret), Some(proof)) => {
+                let right = pairing_proof(secret, binding, peer_key, local_key);
+                blake3::Hash::from_bytes(right) == blake3::Hash::from_bytes(proof)
+            }
+            _ => false,
+        }
+    }
+}
+
+fn speaks_our_version(hello: &Hello) -> bool {
+    hello.oldest <= VERSION && hello.newest >= VERSION_OLDEST && hello.oldest <= hello.newest
+}
+
+fn same_store(known: &Partner, hello: &Hello) -> bool {
+    known.identity.node == hello.identity.node && known.identity.log_name == hello.identity.log_name
+}
+
+/// What decides which of two attempts is the newer one.
+fn rank(partner: &Partner) -> (u32, u64) {
+    (partner.identity.generation, partner.epoch)
+}
+
+fn refuse(why: Refusal, known: Option<&Partner>, outputs: &mut Outputs) -> SessionError {
+    let (generation, epoch) = known.map_or((0, 0), rank);
+    let refused = Refused { why, generation, epoch };
+    outputs.push_back(Output::Send(Channel::Control, Frame::Refused(refused)));
+    SessionError::Refused(RefusedBecause(refused))
+}

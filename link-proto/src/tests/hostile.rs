@@ -1,0 +1,251 @@
+//! A partner that lies: the session ends, or one lane stops; nothing panics, nothing is applied.
+
+use bytes::Bytes;
+
+use super::sim::{BIG, EDGE, Random, Sim};
+use crate::frame::{
+    Batch, Compare, CompareLane, Confirmed, Decoder, Frame, FrameError, Held, Refusal, Refused, Stop,
+};
+use crate::host::{Applied, Rejection};
+use crate::session::{Channel, Input, SessionError, Window};
+use crate::unit::{BATCH_BYTES_MAX, Body, Lane, Position, Unit};
+
+const LANE: Channel = Channel::Lane(Lane::Inter);
+
+fn unit(number: u64) -> Unit {
+    let body = Body::Inline(Bytes::from(vec![7; 100]));
+    Unit { number, id: [8; 16], after: Some([9; 16]), head: Bytes::from_static(b"head"), body }
+}
+
+fn batch(from: Position, numbers: impl IntoIterator<Item = u64>) -> Batch {
+    let units: Vec<_> = numbers.into_iter().map(unit).collect();
+    let chain = units.iter().fold(from, |position, unit| position.after(unit)).chain;
+    Batch { units, chain }
+}
+
+/// An open pair in which big has one unit in flight on every lane.
+fn open() -> Sim {
+    let mut sim = Sim::paired();
+    sim.connect().unwrap();
+    sim.settle().unwrap();
+    for lane in Lane::ALL {
+        sim.nodes[BIG].offer(lane, [1; 16], b"file", Body::None);
+        sim.input(BIG, Input::Wake(lane)).unwrap();
+    }
+    sim
+}
+
+fn violates(result: Result<(), SessionError>) {
+    assert!(matches!(result, Err(SessionError::Violation { lane: Lane::Inter, .. })), "{result:?}");
+}
+
+fn send(node: usize, channel: Channel, frame: Frame) -> Result<(), SessionError> {
+    open().input(node, Input::Frame(channel, frame))
+}
+
+#[test]
+fn numbers_that_do_not_follow_end_the_session() {
+    for numbers in [vec![0], vec![2], vec![3, 4], vec![u64::MAX], vec![1, 3], vec![2, 1], vec![1, 1]] {
+        violates(send(EDGE, LANE, Frame::Batch(batch(Position::default(), numbers))));
+    }
+    let damaged = Batch { chain: [0; 32], ..batch(Position::default(), [1]) };
+    violates(send(EDGE, LANE, Frame::Batch(damaged)));
+    assert_eq!(send(EDGE, LANE, Frame::Batch(batch(Position::default(), [1, 2]))), Ok(()));
+}
+
+#[test]
+fn the_same_batch_twice_is_not_applied_twice() {
+    let mut sim = open();
+    let frame = || Input::Frame(LANE, Frame::Batch(batch(Position::default(), [1])));
+    sim.input(EDGE, frame()).unwrap();
+    violates(sim.input(EDGE, frame()));
+}
+
+#[test]
+fn more_than_the_window_ends_the_session() {
+    let mut sim = open();
+    let mut position = Position::default();
+    for number in 1.. {
+        let batch = batch(position, [number]);
+        position = position.after(&batch.units[0]);
+        let result = sim.input(EDGE, Input::Frame(LANE, Frame::Batch(batch)));
+        if number > Window::of(Lane::Inter).batches as u64 {
+            return violates(result);
+        }
+        result.unwrap();
+    }
+}
+
+#[test]
+fn confirms_are_for_what_was_sent_only() {
+    let sent = open().nodes[BIG].units(Lane::Inter, 1, 1, 1000);
+    let position = Position::default().after(&sent[0]);
+    let confirm = |number, chain, refused: &[u64]| {
+        let rejection = |number: &u64| Rejection { number: *number, reason: String::new() };
+        let applied = Applied { refused: refused.iter().map(rejection).collect(), deferred: Vec::new() };
+        Frame::Confirmed(Confirmed { lane: Lane::Inter, position: Position { number, chain }, applied })
+    };
+    for number in [0, 2, u64::MAX] {
+        violates(send(BIG, Channel::Control, confirm(number, position.chain, &[])));
+    }
+    for refused in [0, 2] {
+        violates(send(BIG, Channel::Control, confirm(1, position.chain, &[refused])));
+    }
+    let mut sim = open();
+    let mut say = |frame| sim.input(BIG, Input::Frame(Channel::Control, frame));
+    say(confirm(1, position.chain, &[1])).unwrap();
+    violates(say(confirm(1, position.chain, &[])));
+}
+
+#[test]
+fn a_confirm_with_another_digest_stops_its_lane_alone() {
+    let mut sim = open();
+    let position = Position { number: 1, chain: [0; 32] };
+    let confirmed = Confirmed { lane: Lane::Inter, position, applied: Applied::default() };
+    sim.input(BIG, Input::Frame(Channel::Control, Frame::Confirmed(confirmed))).unwrap();
+    assert_eq!(sim.stops, [(BIG, Lane::Inter, true, Stop::Differs)]);
+    sim.settle().unwrap();
+    let confirmed = Lane::ALL.map(|lane| sim.nodes[BIG].lanes[usize::from(lane.index())].confirmed.number);
+    assert_eq!(confirmed, [1, 1, 0, 1], "the node keeps its copy");
+    assert_eq!(sim.sessions[BIG].as_ref().unwrap().lane(Lane::Inter).stopped_out, Some(Stop::Differs));
+}
+
+#[test]
+fn frames_out_of_place_end_the_session() {
+    for frame in samples() {
+        let (name, placed) = (frame.name(), matches!(frame, Frame::BodyFailed(_)));
+        let results = [BIG, EDGE].map(|node| send(node, Channel::Control, frame.clone()));
+        assert_eq!(results.iter().all(Result::is_ok), placed, "{name}: {results:?}");
+        let mut early = Sim::paired();
+        early.connect().unwrap();
+        let result = early.input(EDGE, Input::Frame(LANE, frame));
+        assert!(matches!(result, Err(SessionError::Unexpected(_))), "{name} on a lane before COMPARE");
+    }
+}
+
+#[test]
+fn a_body_that_was_not_sent_is_not_held() {
+    let held = Held { unit: [5; 16], length: 1 << 24, digest: [5; 32] };
+    let mut sim = open();
+    sim.nodes[BIG].offer_large([5; 16]);
+    sim.input(BIG, Input::WakeBodies).unwrap();
+    for lie in [Held { length: 1, ..held }, Held { digest: [0; 32], ..held }, Held { unit: [6; 16], ..held }]
+    {
+        let result = sim.input(BIG, Input::Frame(Channel::Control, Frame::BodyHeld(lie)));
+        assert_eq!(result, Err(SessionError::BodyNotSent));
+    }
+    sim.input(BIG, Input::Frame(Channel::Control, Frame::BodyHeld(held))).unwrap();
+}
+
+#[test]
+fn a_body_that_cannot_be_taken_rests_and_is_offered_again() {
+    let mut sim = open();
+    sim.nodes[BIG].offer_large([5; 16]);
+    sim.input(BIG, Input::WakeBodies).unwrap();
+    sim.lose_bodies();
+    sim.input(BIG, Input::Frame(Channel::Control, Frame::BodyFailed([5; 16]))).unwrap();
+    let until = sim.sessions[BIG].as_ref().unwrap().deadline().unwrap();
+    assert_eq!(until, sim.now + crate::session::BODY_RETRY);
+    sim.now = until;
+    sim.input(BIG, Input::Tick).unwrap();
+    sim.settle().unwrap();
+    assert!(sim.nodes[BIG].is_idle(), "it went the second time");
+}
+
+/// One of every kind.
+fn samples() -> Vec<Frame> {
+    let position = Position { number: 9, chain: [3; 32] };
+    let lane = CompareLane { confirmed: position, next: 10, received: position };
+    let rejection = || vec![Rejection { number: 9, reason: "spool full: wait".into() }];
+    let applied = Applied { refused: rejection(), deferred: rejection() };
+    vec![
+        Frame::Refused(Refused { why: Refusal::Stale, generation: 1, epoch: 2 }),
+        Frame::Welcome(b"welcome".to_vec()),
+        Frame::Compare(Compare { held: [4; 16], lanes: [lane; 4] }),
+        Frame::Resume(position),
+        Frame::Stopped(Stop::Differs),
+        Frame::Batch(batch(position, 10..13)),
+        Frame::Confirmed(Confirmed { lane: Lane::Event, position, applied }),
+        Frame::BodyHeld(Held { unit: [1; 16], length: 5, digest: [6; 32] }),
+        Frame::BodyFailed([7; 16]),
+    ]
+}
+
+fn decode(bytes: &[u8]) -> Result<Option<Frame>, FrameError> {
+    let mut decoder = Decoder::default();
+    decoder.push(bytes);
+    decoder.next_frame()
+}
+
+#[test]
+fn every_frame_survives_its_bytes_however_they_are_cut() {
+    let all: Vec<u8> = samples().iter().flat_map(|frame| frame.encode().concat()).collect();
+    for size in [1, 7, 64, all.len()] {
+        let mut decoder = Decoder::default();
+        let mut frames = Vec::new();
+        for chunk in all.chunks(size) {
+            decoder.push(chunk);
+            while let Some(frame) = decoder.next_frame().unwrap() {
+                frames.push(frame);
+            }
+        }
+        assert_eq!(frames, samples());
+        assert!(decoder.is_empty());
+    }
+}
+
+#[test]
+fn a_frame_over_its_limit_is_refused_by_its_header_alone() {
+    for kind in 0..=255 {
+        let mut header = [kind, 1, 0, 0, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0];
+        assert!(decode(&header).is_err(), "meta of kind {kind}");
+        header[4..].copy_from_slice(&[1, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f]);
+        assert!(decode(&header).is_err(), "raw of kind {kind}");
+    }
+    let largest = u32::try_from(BATCH_BYTES_MAX).unwrap().to_le_bytes();
+    let [a, b, c, d] = largest;
+    assert_eq!(decode(&[7, 1, 0, 0, 1, 0, 0, 0, a, b, c, d]), Ok(None));
+    assert!(decode(&[7, 2, 0, 0, 1, 0, 0, 0, a, b, c, d]).is_err(), "another version of the kind");
+}
+
+#[test]
+fn cut_and_flipped_frames_never_panic_and_never_grow() {
+    for frame in samples() {
+        let bytes = frame.encode().concat();
+        for end in 0..bytes.len() {
+            assert_eq!(decode(&bytes[..end]), Ok(None), "cut at {end}: wait for the rest");
+            let mut short = bytes.clone();
+            short.remove(end);
+            let _ = decode(&short);
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(Some(Frame::Batch(batch))) = decode(&flipped) {
+                let total: usize = batch.units.iter().map(|unit| unit.head.len()).sum();
+                assert!(total <= bytes.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_bytes_arrive_the_session_answers_without_a_panic() {
+    let mut random = Random(7);
+    let mut sim = open();
+    for _ in 0..20_000 {
+        let samples = samples();
+        let mut bytes = samples[random.below(samples.len())].encode().concat();
+        for _ in 0..random.below(4) {
+            let at = random.below(bytes.len());
+            bytes[at] = u8::try_from(random.below(256)).unwrap();
+        }
+        let channel = if random.below(2) == 0 { Channel::Control } else { LANE };
+        if let Ok(Some(frame)) = decode(&bytes)
+            && sim.input(BIG + random.below(2), Input::Frame(channel, frame)).is_err()
+        {
+            sim = open();
+        }
+    }
+    assert!(sim.nodes.iter().all(|node| node.filed.iter().all(|filed| filed.len() <= 1)));
+}
