@@ -1,1 +1,13 @@
-//! (being written)
+//! Sallypost's harness: everything that stands around the two nodes while they are tried.
+//!
+//! The nodes run as real processes ([`process`], [`control`], [`topology`]) inside a small Internet
+//! that a test owns ([`internet`]): an authoritative DNS server and a receiving MTA, both on
+//! loopback. Raw clients ([`client`]) speak to the nodes exactly what a test tells them to.
+//! [`ledger`] keeps the books outside the nodes, and [`messages`] makes the mail.
+//!
+//! Nothing here waits by sleeping: a wait ends by an event, or fails by a deadline.
+
+pub mod client;
+pub mod internet;
+pub mod tls;
+pub mod wire;
