@@ -9,5 +9,8 @@
 
 pub mod client;
 pub mod internet;
+pub mod ledger;
+pub mod messages;
+pub mod random;
 pub mod tls;
 pub mod wire;
