@@ -49,7 +49,10 @@ mod tests {
     fn a_seed_decides_everything() {
         // The reference sequence for seed 1234567.
         let mut random = Random::new(1_234_567);
-        assert_eq!([random.next_u64(), random.next_u64()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
+        assert_eq!(
+            [random.next_u64(), random.next_u64()],
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]
+        );
         assert!((0..1000).all(|_| Random::below(&mut random, 7) < 7));
     }
 }
