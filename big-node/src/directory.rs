@@ -5,10 +5,11 @@ use shared::address::{Address, Domain};
 use shared::id::random;
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::store::{Rows, StoreError, Txn};
+use shared::topology::AttachmentMode;
 use shared::unit::{self, AddressRow, Id, ToEdge, directory_hash};
 
 use crate::error::Refused;
-use crate::record::{ADDRESSES, EDGE, EdgeRow, Filing, Holder, NAMES, PERSONS, Person, WINDOWS, WindowRow, WindowState};
+use crate::record::{ADDRESSES, EDGE, EdgeRow, Holder, NAMES, PERSONS, Person, WINDOWS, WindowRow, WindowState};
 
 /// Role names that every domain has (RFC 5321 §4.5.1, RFC 2142): the postmaster reads them.
 pub const ROLES: [&str; 2] = ["postmaster", "abuse"];
@@ -25,7 +26,7 @@ pub struct NewPerson {
     /// More addresses.
     pub aliases: Vec<String>,
     /// Filing of attachments.
-    pub filing: Option<Filing>,
+    pub filing: Option<AttachmentMode>,
     /// The Unix account that may act as this person.
     pub uid: Option<u32>,
 }

@@ -8,12 +8,13 @@ use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::origin::Origin;
 use shared::seal::{FileKey, PrivateKey, PublicKey};
 use shared::store::{BodyKey, BodyReader, Rows, Stored, StoreError, Txn};
+use shared::topology::AttachmentMode;
 use shared::unit::{self, DeliveryState, Id, Outbound, ToEdge, WindowCopy};
 
 use crate::directory;
 use crate::error::Refused;
 use crate::record::{
-    AfterFetch, COPIES, CopyRow, Entry, Filing, Folder, MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named,
+    AfterFetch, COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named,
     OPEN_WINDOWS, Part, Person, RECIPIENTS, REPORTS, Recipient, WINDOWS, WindowRow, WindowState, entry_key, key2,
     message_id_key, trace,
 };
@@ -33,7 +34,7 @@ pub struct Site {
     /// The name of the person who reads the postmaster's mail.
     pub postmaster: String,
     /// How attachments are filed for those who have not chosen.
-    pub filing: Filing,
+    pub filing: AttachmentMode,
     /// To which inbound bodies' keys are wrapped.
     pub sealing: PrivateKey,
     /// From which the keys of outbound bodies are derived.
@@ -47,7 +48,7 @@ impl Site {
     }
 
     /// How attachments are filed for `person`.
-    pub fn filing_of(&self, person: &Person) -> Filing {
+    pub fn filing_of(&self, person: &Person) -> AttachmentMode {
         person.filing.unwrap_or(self.filing)
     }
 }

@@ -8,6 +8,7 @@ use shared::id::MessageId;
 use shared::origin::Origin;
 use shared::row;
 use shared::store::{Rows, StoreError, Table};
+use shared::topology::AttachmentMode;
 use shared::unit::{DeliveryState, Id, Window};
 
 /// Person id to [`Person`].
@@ -37,18 +38,6 @@ pub const TRACE: Table = Table("trace");
 /// What the edge said at pairing: [`EdgeRow`] under `edge`.
 pub const EDGE: Table = Table("edge");
 
-/// How a person's attachments are filed.
-#[derive(
-    Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Filing {
-    /// A cover and one message per attachment.
-    BreakApart,
-    /// Whole.
-    Passthru,
-}
-
 /// Someone with a mailbox.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
 pub struct Person {
@@ -61,7 +50,7 @@ pub struct Person {
     /// Canonical addresses, the first one is written as From.
     pub addresses: Vec<String>,
     /// Filing of attachments; `None` follows the site.
-    pub filing: Option<Filing>,
+    pub filing: Option<AttachmentMode>,
     /// The Unix account that may act as this person.
     pub uid: Option<u32>,
 }

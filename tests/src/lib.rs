@@ -1,1 +1,21 @@
-//! (being written)
+//! Sallypost's harness: everything that stands around the two nodes while they are tried.
+//!
+//! The nodes run as real processes ([`process`], [`control`], [`topology`]) inside a small Internet
+//! that a test owns ([`internet`]): an authoritative DNS server and a receiving MTA, both on
+//! loopback. Raw clients ([`client`]) speak to the nodes exactly what a test tells them to.
+//! [`ledger`] keeps the books outside the nodes, [`messages`] makes the mail, and [`proc`] asks the
+//! kernel about a process.
+//!
+//! Nothing here waits by sleeping: a wait ends by an event, or fails by a deadline.
+
+pub mod client;
+pub mod control;
+pub mod internet;
+pub mod ledger;
+pub mod messages;
+pub mod proc;
+pub mod process;
+pub mod random;
+pub mod tls;
+pub mod topology;
+pub mod wire;

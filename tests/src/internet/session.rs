@@ -1,0 +1,225 @@
+//! One SMTP session of the stand-in MTA (RFC 5321 §4.1, the receiver's side).
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::mta::{Host, Mail, StartTls};
+use super::rules::{Action, Stage};
+use crate::wire::Wire;
+
+/// A silent client is let go after this (RFC 5321 §4.5.3.2.7).
+const IDLE: Duration = Duration::from_secs(300);
+
+/// Serves one connection to its end. However it ends, only this session is affected.
+pub(super) async fn run(host: Arc<Host>, stream: TcpStream, peer: SocketAddr) {
+    let mut session = Session { host, wire: Wire::new(stream), peer, hello: String::new(), mail: None };
+    // A peer that closes, resets or talks nonsense is what this MTA is there to bear.
+    let _ = session.serve().await;
+}
+
+struct Session {
+    host: Arc<Host>,
+    wire: Wire,
+    peer: SocketAddr,
+    hello: String,
+    /// The transaction under way, from MAIL on.
+    mail: Option<Mail>,
+}
+
+/// What a rule leaves to be done.
+enum Then {
+    GoOn,
+    Answered,
+    KeepAndHangUp,
+}
+
+impl Session {
+    async fn serve(&mut self) -> io::Result<()> {
+        if let Then::GoOn = self.apply_rules(Stage::Connect, &[]).await? {
+            let greeting = format!("220 {} ESMTP stand-in", self.host.options.name);
+            self.reply(&greeting).await?;
+        }
+        loop {
+            let line = self.command().await?;
+            let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
+            match verb.to_ascii_uppercase().as_str() {
+                "EHLO" | "HELO" => self.hello(verb, rest).await?,
+                "STARTTLS" => self.start_tls().await?,
+                "MAIL" => self.mail(rest).await?,
+                "RCPT" => self.rcpt(rest).await?,
+                "DATA" => self.data().await?,
+                "RSET" => {
+                    self.mail = None;
+                    self.reply("250 2.0.0 forgotten").await?;
+                }
+                "NOOP" => self.reply("250 2.0.0 nothing done").await?,
+                "QUIT" => {
+                    self.reply("221 2.0.0 goodbye").await?;
+                    return self.wire.close().await;
+                }
+                _ => self.reply("502 5.5.1 not a command that is known here").await?,
+            }
+        }
+    }
+
+    async fn hello(&mut self, verb: &str, name: &str) -> io::Result<()> {
+        self.mail = None;
+        if let Then::Answered = self.apply_rules(Stage::Hello, &[]).await? {
+            return Ok(());
+        }
+        self.hello = name.to_owned();
+        let options = &self.host.options;
+        if verb.eq_ignore_ascii_case("HELO") {
+            let answer = format!("250 {}", options.name);
+            return self.reply(&answer).await;
+        }
+        let mut keywords =
+            vec![options.name.clone(), "PIPELINING".into(), format!("SIZE {}", options.size_max)];
+        keywords.extend(options.eight_bit_mime.then(|| "8BITMIME".into()));
+        keywords.extend(options.smtputf8.then(|| "SMTPUTF8".into()));
+        let starttls = options.starttls != StartTls::Absent && !self.wire.is_tls();
+        keywords.extend(starttls.then(|| "STARTTLS".into()));
+        let mut answer: String = keywords.iter().map(|keyword| format!("250-{keyword}\r\n")).collect();
+        answer.push_str("250 ENHANCEDSTATUSCODES");
+        self.reply(&answer).await
+    }
+
+    async fn start_tls(&mut self) -> io::Result<()> {
+        match (self.host.options.starttls, self.host.tls.clone()) {
+            (StartTls::Absent, _) => return self.reply("502 5.5.1 TLS is not offered").await,
+            _ if self.wire.is_tls() => return self.reply("503 5.5.1 TLS is on").await,
+            (StartTls::Broken, _) | (_, None) => {
+                self.reply("220 2.0.0 go ahead").await?;
+                self.wire.send(b"this is no handshake\r\n").await?;
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            (StartTls::SelfSigned, Some(acceptor)) => {
+                self.reply("220 2.0.0 go ahead").await?;
+                self.wire.accept_tls(&acceptor).await?;
+            }
+        }
+        self.hello.clear();
+        self.mail = None;
+        Ok(())
+    }
+
+    async fn mail(&mut self, rest: &str) -> io::Result<()> {
+        if self.hello.is_empty() || self.mail.is_some() {
+            return self.reply("503 5.5.1 MAIL comes once, after EHLO").await;
+        }
+        let Some((reverse_path, parameters)) = path(rest, "FROM:") else {
+            return self.reply("501 5.5.4 write MAIL FROM:<address>").await;
+        };
+        if let Some(unknown) = parameters.iter().find(|parameter| !self.knows(parameter)) {
+            let answer = format!("555 5.5.4 {unknown} was not offered");
+            return self.reply(&answer).await;
+        }
+        if let Then::Answered = self.apply_rules(Stage::Mail, &[]).await? {
+            return Ok(());
+        }
+        self.mail = Some(Mail {
+            number: 0,
+            at: 0,
+            peer: self.peer,
+            hello: self.hello.clone(),
+            tls: self.wire.is_tls(),
+            reverse_path,
+            parameters,
+            recipients: Vec::new(),
+            digest: String::new(),
+            data: Vec::new(),
+        });
+        self.reply("250 2.1.0 sender ok").await
+    }
+
+    /// Whether EHLO offered what a MAIL parameter needs.
+    fn knows(&self, parameter: &str) -> bool {
+        let upper = parameter.to_ascii_uppercase();
+        match upper.split_once('=') {
+            Some(("SIZE", _)) => true,
+            Some(("BODY", "7BIT" | "8BITMIME")) => self.host.options.eight_bit_mime,
+            None => upper == "SMTPUTF8" && self.host.options.smtputf8,
+            Some(_) => false,
+        }
+    }
+
+    async fn rcpt(&mut self, rest: &str) -> io::Result<()> {
+        if self.mail.is_none() {
+            return self.reply("503 5.5.1 RCPT comes after MAIL").await;
+        }
+        let recipient = match path(rest, "TO:") {
+            Some((recipient, parameters)) if !recipient.is_empty() && parameters.is_empty() => recipient,
+            _ => return self.reply("501 5.5.4 write RCPT TO:<address>, with nothing after it").await,
+        };
+        if let Then::Answered = self.apply_rules(Stage::Rcpt, std::slice::from_ref(&recipient)).await? {
+            return Ok(());
+        }
+        if let Some(mail) = &mut self.mail {
+            mail.recipients.push(recipient);
+        }
+        self.reply("250 2.1.5 recipient ok").await
+    }
+
+    async fn data(&mut self) -> io::Result<()> {
+        let Some(mut mail) = self.mail.take_if(|mail| !mail.recipients.is_empty()) else {
+            return self.reply("503 5.5.1 DATA comes after RCPT").await;
+        };
+        if let Then::Answered = self.apply_rules(Stage::Data, &mail.recipients).await? {
+            return Ok(());
+        }
+        self.reply("354 end with a dot on a line of its own").await?;
+        mail.data = tokio::time::timeout(IDLE, self.wire.block()).await??;
+        let then = self.apply_rules(Stage::Dot, &mail.recipients).await?;
+        if let Then::Answered = then {
+            return Ok(());
+        }
+        if u64::try_from(mail.data.len()).is_ok_and(|size| size > self.host.options.size_max) {
+            return self.reply("552 5.3.4 larger than SIZE allows").await;
+        }
+        if self.host.clone().keep(mail).await.is_err() {
+            return self.reply("452 4.3.1 it cannot be stored now").await;
+        }
+        if let Then::KeepAndHangUp = then {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        self.reply("250 2.0.0 kept").await
+    }
+
+    async fn apply_rules(&mut self, stage: Stage, recipients: &[String]) -> io::Result<Then> {
+        for action in self.host.decide(stage, recipients) {
+            match action {
+                Action::Delay(delay) => tokio::time::sleep(delay).await,
+                Action::HangUp => return Err(io::ErrorKind::ConnectionAborted.into()),
+                Action::KeepAndHangUp => return Ok(Then::KeepAndHangUp),
+                Action::Reply(reply) => {
+                    self.reply(&reply).await?;
+                    return Ok(Then::Answered);
+                }
+            }
+        }
+        Ok(Then::GoOn)
+    }
+
+    async fn command(&mut self) -> io::Result<String> {
+        let line = tokio::time::timeout(IDLE, self.wire.line()).await??;
+        Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
+    }
+
+    async fn reply(&mut self, reply: &str) -> io::Result<()> {
+        self.wire.send(format!("{reply}\r\n").as_bytes()).await
+    }
+}
+
+/// `FROM:<path> PARAMETERS`, taken apart.
+fn path(rest: &str, keyword: &str) -> Option<(String, Vec<String>)> {
+    let after = rest.get(keyword.len()..)?;
+    if !rest.get(..keyword.len())?.eq_ignore_ascii_case(keyword) {
+        return None;
+    }
+    let (path, parameters) = after.trim_start().strip_prefix('<')?.split_once('>')?;
+    Some((path.to_owned(), parameters.split_ascii_whitespace().map(str::to_owned).collect()))
+}

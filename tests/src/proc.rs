@@ -1,0 +1,118 @@
+//! What the kernel knows of a process: its Internet sockets, its CPU time, its memory (proc(5)).
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// Linux counts CPU time in hundredths of a second, on every architecture that matters here.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// One Internet socket of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// `tcp`, `tcp6`, `udp`, `udp6`, `raw`, ….
+    pub protocol: &'static str,
+    /// Its own address and port, as the kernel writes them in hex.
+    pub local: String,
+    /// Whether a stranger's packet can reach the process by it: a listening TCP socket, or a UDP
+    /// socket that is not connected (such as a QUIC client's, which must tell its peer from others).
+    pub listens: bool,
+}
+
+/// The Internet sockets that the process `pid` holds.
+pub fn internet_sockets(pid: u32) -> io::Result<Vec<Socket>> {
+    let process = Path::new("/proc").join(pid.to_string());
+    let mut inodes = HashSet::new();
+    for entry in fs::read_dir(process.join("fd"))? {
+        // A descriptor may be closed between being listed and being read.
+        let Ok(target) = fs::read_link(entry?.path()) else { continue };
+        let target = target.to_string_lossy().into_owned();
+        let inode = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
+        inodes.extend(inode.map(str::to_owned));
+    }
+    let mut sockets = Vec::new();
+    for protocol in ["tcp", "tcp6", "udp", "udp6", "udplite", "udplite6", "raw", "raw6"] {
+        let Ok(table) = fs::read_to_string(process.join("net").join(protocol)) else { continue };
+        for line in table.lines().skip(1) {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let (Some(local), Some(remote), Some(state), Some(inode)) =
+                (fields.get(1), fields.get(2), fields.get(3), fields.get(9))
+            else {
+                continue;
+            };
+            if inodes.contains(*inode) {
+                let unconnected = !protocol.starts_with("tcp") && remote.ends_with(":0000");
+                let listens = unconnected || *state == "0A";
+                sockets.push(Socket { protocol, local: (*local).to_owned(), listens });
+            }
+        }
+    }
+    Ok(sockets)
+}
+
+/// What a process has used so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time, user and system, in steps of 10 ms.
+    pub cpu: Duration,
+    /// The most memory it ever had resident, in bytes.
+    pub peak_memory: u64,
+}
+
+/// What the process `pid` has used so far.
+pub fn usage(pid: u32) -> io::Result<Usage> {
+    let process = Path::new("/proc").join(pid.to_string());
+    let odd = || io::Error::new(io::ErrorKind::InvalidData, "/proc is not as proc(5) describes it");
+    let stat = fs::read_to_string(process.join("stat"))?;
+    // The name, in parentheses, may hold anything: fields are counted after it. utime and stime are
+    // fields 14 and 15.
+    let (_, after_name) = stat.rsplit_once(')').ok_or_else(odd)?;
+    let ticks: Vec<u64> =
+        after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    let [user, system] = ticks[..] else { return Err(odd()) };
+    let status = fs::read_to_string(process.join("status"))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or_else(odd)?;
+    let kibibytes: u64 = peak.split_whitespace().next().and_then(|n| n.parse().ok()).ok_or_else(odd)?;
+    let cpu = Duration::from_millis((user + system) * 1000 / TICKS_PER_SECOND);
+    Ok(Usage { cpu, peak_memory: kibibytes * 1024 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+
+    /// Whether the socket on local port `port` listens, or `None` if this process has no such.
+    fn listens(protocol: &str, port: u16) -> Option<bool> {
+        let sockets = internet_sockets(std::process::id()).expect("/proc");
+        let suffix = format!(":{port:04X}");
+        sockets.iter().find(|s| s.protocol == protocol && s.local.ends_with(&suffix)).map(|s| s.listens)
+    }
+
+    #[test]
+    fn listeners_are_told_from_connections() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let address = listener.local_addr().expect("bound");
+        let client = TcpStream::connect(address).expect("connected");
+        let dialling = UdpSocket::bind("127.0.0.1:0").expect("bound");
+        let port = dialling.local_addr().expect("bound").port();
+        assert_eq!(listens("tcp", address.port()), Some(true));
+        assert_eq!(listens("tcp", client.local_addr().expect("bound").port()), Some(false));
+        assert_eq!(listens("udp", port), Some(true));
+        dialling.connect(address).expect("connected");
+        assert_eq!(listens("udp", port), Some(false));
+        client.shutdown(Shutdown::Both).expect("open until now");
+    }
+
+    #[test]
+    fn usage_is_read() {
+        let before = usage(std::process::id()).expect("/proc");
+        assert!(before.peak_memory > 100 * 1024);
+        let mut random = crate::random::Random::new(1);
+        while usage(std::process::id()).expect("/proc").cpu == before.cpu {
+            std::hint::black_box((0..10_000).fold(0, |sum: u64, _| sum ^ random.next_u64()));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Topology files for test runs: everything on loopback, in a folder of the run's own.
+//!
+//! The nodes bind port 0 and report what they got, except for the link: big dials it, so its port
+//! must be in the file. A free one is taken beforehand and let go; the little time until edge binds
+//! it is the one race here, and it fails loudly.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+
+/// What a test run's pair looks like. Change any field before [`write`](Self::write).
+#[derive(Clone, Debug)]
+pub struct TestTopology {
+    /// The domains whose mail is ours.
+    pub domains: Vec<String>,
+    /// Who reads the postmaster's mail.
+    pub postmaster: String,
+    /// The edge's name.
+    pub hostname: String,
+    /// The folder of both nodes' state; short, since it holds Unix sockets.
+    pub state: PathBuf,
+    /// Where mail from other MTAs arrives.
+    pub smtp: Vec<SocketAddr>,
+    /// Where travellers submit, with STARTTLS.
+    pub submission: Vec<SocketAddr>,
+    /// Where travellers submit, under TLS.
+    pub submissions: Vec<SocketAddr>,
+    /// Where travellers collect, with STLS.
+    pub pop3: Vec<SocketAddr>,
+    /// Where travellers collect, under TLS.
+    pub pop3s: Vec<SocketAddr>,
+    /// SMTP sessions at once.
+    pub receivers: u32,
+    /// The largest message, in octets.
+    pub size_max: u64,
+    /// Who answers DNS questions.
+    pub dns: Vec<SocketAddr>,
+    /// The port of other MTAs.
+    pub remote_port: u16,
+    /// Seconds between attempts to deliver.
+    pub retry: Vec<u32>,
+    /// Seconds until delivery is given up.
+    pub expire: u32,
+    /// Where edge listens for the link.
+    pub link_listen: SocketAddr,
+    /// Where big dials it.
+    pub link_dial: SocketAddr,
+}
+
+impl TestTopology {
+    /// A pair on loopback with its state under `state`, whose Internet is `dns` and MTAs on
+    /// `remote_port`.
+    pub fn new(state: impl Into<PathBuf>, dns: SocketAddr, remote_port: u16) -> io::Result<Self> {
+        let any = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+        let link = free_udp_port()?;
+        Ok(Self {
+            domains: vec!["example.com".into()],
+            postmaster: "alice".into(),
+            hostname: "mx.example.com".into(),
+            state: state.into(),
+            smtp: any.clone(),
+            submission: any.clone(),
+            submissions: any.clone(),
+            pop3: any.clone(),
+            pop3s: any,
+            receivers: 250,
+            size_max: 50 * 1024 * 1024,
+            dns: vec![dns],
+            remote_port,
+            retry: vec![1, 2, 5],
+            expire: 3600,
+            link_listen: link,
+            link_dial: link,
+        })
+    }
+
+    /// Where big keeps its state.
+    pub fn big_state(&self) -> PathBuf {
+        self.state.join("big")
+    }
+
+    /// Where edge keeps its state.
+    pub fn edge_state(&self) -> PathBuf {
+        self.state.join("edge")
+    }
+
+    /// The file's text.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::from("# Written by a test run.\n");
+        let mut table = |name: &str, entries: &[(&str, String)]| {
+            let _ = writeln!(text, "\n[{name}]");
+            for (key, value) in entries {
+                let _ = writeln!(text, "{key} = {value}");
+            }
+        };
+        table("site", &[("domains", list(&self.domains)), ("postmaster", quoted(&self.postmaster))]);
+        table("big", &[("state", quoted(&self.big_state().display().to_string()))]);
+        table(
+            "edge",
+            &[
+                ("hostname", quoted(&self.hostname)),
+                ("state", quoted(&self.edge_state().display().to_string())),
+                ("smtp", list(&self.smtp)),
+                ("submission", list(&self.submission)),
+                ("submissions", list(&self.submissions)),
+                ("pop3", list(&self.pop3)),
+                ("pop3s", list(&self.pop3s)),
+                ("receivers", self.receivers.to_string()),
+                ("size_max", self.size_max.to_string()),
+            ],
+        );
+        table(
+            "edge.outbound",
+            &[
+                ("private_addresses", "true".into()),
+                ("port", self.remote_port.to_string()),
+                ("retry", format!("{:?}", self.retry)),
+                ("expire", self.expire.to_string()),
+            ],
+        );
+        table("edge.dns", &[("servers", list(&self.dns))]);
+        let (listen, dial) = (self.link_listen.to_string(), self.link_dial.to_string());
+        table("link", &[("listen", quoted(&listen)), ("dial", quoted(&dial))]);
+        text
+    }
+
+    /// Makes the state folder and writes the file into it; returns its path.
+    pub fn write(&self) -> io::Result<PathBuf> {
+        fs::create_dir_all(&self.state)?;
+        let path = self.state.join("topology.toml");
+        fs::write(&path, self.to_toml())?;
+        // Relative paths in a topology are relative to its folder, so the state's must not be.
+        std::path::absolute(path)
+    }
+}
+
+fn list(values: &[impl ToString]) -> String {
+    let quoted: Vec<_> = values.iter().map(|value| quoted(&value.to_string())).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+/// A TOML basic string; what JSON escapes, TOML escapes the same way.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn free_udp_port() -> io::Result<SocketAddr> {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
