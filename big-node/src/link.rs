@@ -61,7 +61,7 @@ impl LinkHost {
         let gone = || HostError("a queued unit has no body".into());
         let key = outbound_key(snapshot, &self.site, &queued.head).map_err(host_error)?.ok_or_else(gone)?;
         let reader = self.store.body(BodyKey(queued.body.key().ok_or_else(gone)?)).map_err(host_error)?;
-        Ok(Sealing { reader, unframer: Unframer::default(), sealer: Some(Sealer::new(&key)), held: None })
+        Ok(Sealing { ready: Bytes::new(), reader, unframer: Unframer::default(), sealer: Some(Sealer::new(&key)), held: None })
     }
 }
 
@@ -71,10 +71,6 @@ fn host_error(error: StoreError) -> HostError {
 
 fn identity(from: NodeIdentity) -> Identity {
     Identity { node: from.node, log_name: from.log_name, generation: from.generation }
-}
-
-fn stored_identity(from: Identity) -> NodeIdentity {
-    NodeIdentity { node: from.node, log_name: from.log_name, generation: from.generation }
 }
 
 fn position(from: LanePosition) -> Position {
@@ -111,10 +107,8 @@ impl Host for LinkHost {
     }
 
     async fn remember(&self, partner: Partner) -> Result<(), HostError> {
-        let remembered = self.store.commit(move |txn| {
-            let sealing_key = lane::partner(txn)?.map_or([0; 32], |row| row.sealing_key);
-            lane::set_partner(txn, &partner_row(partner, sealing_key))
-        });
+        let row = partner_row(partner);
+        let remembered = self.store.commit(move |txn| lane::set_partner(txn, &row));
         remembered.await.map(drop).map_err(host_error)
     }
 
@@ -128,9 +122,9 @@ impl Host for LinkHost {
 
     async fn paired_with(&self, partner: Partner, welcome: Vec<u8>) -> Result<(), HostError> {
         let welcome: Welcome = decode(&welcome).ok_or_else(|| HostError("the edge's welcome is not readable".into()))?;
-        let own = self.site.sealing.public().0;
+        let (row, own) = (partner_row(partner), self.site.sealing.public().0);
         let paired = self.store.commit(move |txn| {
-            lane::set_partner(txn, &partner_row(partner, welcome.sealing_key))?;
+            lane::set_partner(txn, &row)?;
             let edge = EdgeRow { sealing_key: welcome.sealing_key, directory_key: welcome.directory_key };
             txn.put(EDGE, b"edge", &edge)?;
             directory::project_all(txn, own)
@@ -249,9 +243,9 @@ impl Host for LinkHost {
     }
 }
 
-fn partner_row(partner: Partner, sealing_key: [u8; 32]) -> PartnerRow {
-    let identity = stored_identity(partner.identity);
-    PartnerRow { identity, key: partner.key, epoch: partner.epoch, sealing_key }
+fn partner_row(partner: Partner) -> PartnerRow {
+    let Identity { node, log_name, generation } = partner.identity;
+    PartnerRow { identity: NodeIdentity { node, log_name, generation }, key: partner.key, epoch: partner.epoch }
 }
 
 fn prepare_one(
@@ -293,6 +287,7 @@ impl BodySink for Staging {
 
 /// A stored body on its way out, sealed as it goes.
 struct Sealing {
+    ready: Bytes,
     reader: BodyReader,
     unframer: Unframer,
     /// `None` once the last payload has been sealed.
@@ -302,8 +297,9 @@ struct Sealing {
 
 impl BodySource for Sealing {
     fn next(&mut self) -> Result<Option<Bytes>, HostError> {
-        let mut out = Vec::with_capacity(PIECE_BYTES);
-        while let Some(sealer) = &mut self.sealer {
+        while self.ready.is_empty() {
+            let Some(sealer) = &mut self.sealer else { return Ok(None) };
+            let mut out = Vec::new();
             match self.reader.next_piece().map_err(host_error)? {
                 Some(piece) => {
                     self.unframer.push(&piece);
@@ -323,10 +319,8 @@ impl BodySource for Sealing {
                     }
                 }
             }
-            if !out.is_empty() {
-                return Ok(Some(out.into()));
-            }
+            self.ready = out.into();
         }
-        Ok(None)
+        Ok(Some(self.ready.split_to(self.ready.len().min(PIECE_BYTES))))
     }
 }

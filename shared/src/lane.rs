@@ -306,8 +306,6 @@ pub struct PartnerRow {
     pub key: Vec<u8>,
     /// On the edge: the highest epoch accepted.
     pub epoch: u64,
-    /// The partner's sealing key.
-    pub sealing_key: [u8; 32],
 }
 crate::row!(PartnerRow, 1);
 

@@ -72,7 +72,7 @@ pub struct Origin {
     /// Reply-To.
     pub reply_to: Vec<Mailbox>,
     /// Sender.
-    pub sender: Option<Mailbox>,
+    pub sender: Vec<Mailbox>,
     /// Mail-Followup-To.
     pub mail_followup_to: Vec<Mailbox>,
     /// To.
@@ -93,6 +93,8 @@ pub struct Origin {
     pub automatic: bool,
     /// Authentication verdicts, as `method=result`.
     pub verdicts: Vec<String>,
+    /// Whether the content holds 8-bit bytes (RFC 6152).
+    pub body_8bit: bool,
     /// Bytes of trace headers that were put before the content here.
     pub trace_bytes: u32,
     /// Length of trace headers and content in bytes.

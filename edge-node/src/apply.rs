@@ -1,0 +1,151 @@
+//! What comes over the link from big, applied within the commit that stores the lane's position.
+
+use bytes::Bytes;
+use shared::id::MessageId;
+use shared::lane::{self, QueuedBody, QueuedUnit};
+use shared::store::{BodyKey, Rows, Stored, StoreError, Txn};
+use shared::unit::{DeliveryState, Id, Outbound, ToBig, ToEdge, Window, WindowCopy, decode, encode};
+
+use crate::record::{
+    ADDRESSES, COPIES, CopyRow, Held, LOGINS, PERSON_WINDOWS, QUEUE, QueueRecipient, QueueRow, SETTINGS,
+    WINDOWS, big, copy_key, trace,
+};
+
+const EVENT_LANE: u8 = 1;
+
+/// Why a unit is not applied.
+#[derive(Debug)]
+pub enum Rejected {
+    /// Never, and why.
+    Never(String),
+    /// Not now, and why.
+    Later(String),
+    /// The store failed: the whole batch is tried again.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Rejected {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// A unit from big, its body complete in the segments.
+#[derive(Debug)]
+pub struct Arrived {
+    /// What it says.
+    pub head: Bytes,
+    /// Its body.
+    pub stored: Option<Stored>,
+    /// It had a large body that came ahead, and this node lost it before it could name it.
+    pub lost: bool,
+}
+
+/// Applies a unit.
+pub fn apply(txn: &mut Txn<'_>, arrived: Arrived, now: u64) -> Result<(), Rejected> {
+    if arrived.lost {
+        return Err(Rejected::Later("its body was lost before it was applied".into()));
+    }
+    let head = decode::<ToEdge>(&arrived.head)
+        .ok_or_else(|| Rejected::Never("not a kind of unit that big writes".into()))?;
+    let body = || arrived.stored.as_ref().ok_or_else(|| Rejected::Never("a message without a body".into()));
+    match head {
+        ToEdge::Introduction { sealing_key } => {
+            let mut row = big(txn)?;
+            row.sealing_key = Some(sealing_key);
+            Ok(txn.put(SETTINGS, b"big", &row)?)
+        }
+        ToEdge::DirectoryComplete => {
+            let mut row = big(txn)?;
+            row.directory_complete = true;
+            Ok(txn.put(SETTINGS, b"big", &row)?)
+        }
+        ToEdge::Address(row) => Ok(txn.put(ADDRESSES, &row.hash, &row)?),
+        ToEdge::AddressGone { hash } => Ok(txn.delete(ADDRESSES, &hash)?),
+        ToEdge::Window(window) => Ok(open_window(txn, &window)?),
+        ToEdge::WindowEnd { window } => Ok(end_window(txn, &window)?),
+        ToEdge::Outbound(outbound) => Ok(queue_outbound(txn, outbound, body()?, now)?),
+        ToEdge::Copy(copy) => Ok(file_copy(txn, copy, body()?)?),
+    }
+}
+
+fn open_window(txn: &mut Txn<'_>, window: &Window) -> Result<(), StoreError> {
+    for login in &window.logins {
+        txn.put(LOGINS, login, &Held(window.window))?;
+    }
+    txn.put(PERSON_WINDOWS, &window.person, &Held(window.window))?;
+    txn.put(WINDOWS, &window.window, window)
+}
+
+/// Destroys a window: with its credential goes the only way to its private key, and so to whatever of
+/// its copies a disk may still hold.
+fn end_window(txn: &mut Txn<'_>, id: &Id) -> Result<(), StoreError> {
+    if let Some(window) = txn.get::<Window>(WINDOWS, id)? {
+        for login in &window.logins {
+            if txn.get::<Held>(LOGINS, login)? == Some(Held(*id)) {
+                txn.delete(LOGINS, login)?;
+            }
+        }
+        if txn.get::<Held>(PERSON_WINDOWS, &window.person)? == Some(Held(*id)) {
+            txn.delete(PERSON_WINDOWS, &window.person)?;
+        }
+        txn.delete(WINDOWS, id)?;
+    }
+    for (key, copy) in txn.prefix::<CopyRow>(COPIES, id, usize::MAX)? {
+        txn.delete(COPIES, &key)?;
+        txn.release_body(BodyKey(copy.body))?;
+    }
+    let closed = QueuedUnit {
+        id: MessageId::generate().0,
+        lane: EVENT_LANE,
+        after: None,
+        head: encode(&ToBig::WindowClosed { window: *id }),
+        body: QueuedBody::None,
+    };
+    lane::queue(txn, &closed)
+}
+
+fn queue_outbound(txn: &mut Txn<'_>, outbound: Outbound, body: &Stored, now: u64) -> Result<(), StoreError> {
+    if txn.raw(QUEUE, &outbound.message)?.is_some() {
+        return Ok(());
+    }
+    txn.keep_body(body)?;
+    let recipient = |(index, address)| QueueRecipient {
+        index,
+        address,
+        state: DeliveryState::Relaying,
+        text: String::new(),
+    };
+    let row = QueueRow {
+        revision: outbound.revision,
+        body: body.key().0,
+        wrapped_key: outbound.wrapped_key,
+        size: outbound.size,
+        reverse_path: outbound.reverse_path,
+        body_8bit: outbound.body_8bit,
+        recipients: outbound.recipients.into_iter().map(recipient).collect(),
+        queued_at: now,
+        attempts: 0,
+        next_attempt_at: now,
+        held: false,
+    };
+    txn.put(QUEUE, &outbound.message, &row)?;
+    trace(txn, MessageId(outbound.message), now, "queued for delivery by the edge")
+}
+
+fn file_copy(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored) -> Result<(), StoreError> {
+    let key = copy_key(&copy.window, MessageId(copy.message), copy.revision);
+    // A second arrival changes nothing; a window that has ended takes nothing.
+    if txn.raw(WINDOWS, &copy.window)?.is_none() || txn.raw(COPIES, &key)?.is_some() {
+        return Ok(());
+    }
+    txn.keep_body(body)?;
+    let row = CopyRow {
+        body: body.key().0,
+        wrapped_key: copy.wrapped_key,
+        size: copy.size,
+        retrieved: false,
+        after: None,
+    };
+    txn.put(COPIES, &key, &row)
+}

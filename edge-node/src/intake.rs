@@ -1,0 +1,253 @@
+//! A message as it is taken in: compressed, sealed and written while it arrives, and made ours by one
+//! commit.
+//!
+//! No plain byte of it reaches the disk. The commit names the sealed body, queues the unit for big
+//! and files it into the secondary mailboxes of its travelling recipients; the 250 is built from it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use shared::address::Address;
+use shared::id::{MessageId, unix_millis};
+use shared::lane::{self, QueuedBody, QueuedUnit};
+use shared::mime::{HeaderFacts, HeaderScan, Mailbox as HeaderMailbox};
+use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
+use shared::seal::{BodySealer, FileKey, PublicKey};
+use shared::smtp::{Enhanced, Envelope, Facts, Reply, received, return_path};
+use shared::store::{BodyWriter, Committed, Row, Rows, StoreError};
+use shared::unit::{Id, Inbound, ToBig, Window, encode};
+
+use crate::node::{Known, Node};
+use crate::record::{COPIES, CopyRow, INBOUND_KIND, WINDOWS, big, copy_key, inbound_body, trace};
+
+const INTER_LANE: u8 = 2;
+const BATCH_LANE: u8 = 3;
+/// A sealed body up to this size travels inside its unit.
+const INLINE_BYTES_MAX: u64 = 64 * 1024;
+
+/// A message on its way in.
+#[derive(Debug)]
+pub struct Intake {
+    node: Arc<Node>,
+    id: MessageId,
+    envelope: Envelope,
+    client: IpAddr,
+    /// The window it is submitted through; `None` on port 25.
+    submitted: Option<Window>,
+    big: PublicKey,
+    key: FileKey,
+    sealer: BodySealer,
+    hasher: blake3::Hasher,
+    writer: BodyWriter,
+    header: HeaderScan,
+    trace_bytes: u32,
+    size: u64,
+    sealed: Vec<u8>,
+}
+
+/// The store's refusal, as SMTP says it. Temporary: nothing was lost, and the client keeps the message.
+pub fn refusal(error: &StoreError) -> Reply {
+    match error {
+        StoreError::Full => Reply::new(452, Enhanced(4, 3, 1), "the disk is full; try again later"),
+        _ => Reply::new(451, Enhanced(4, 3, 0), "cannot take mail at the moment; try again later"),
+    }
+}
+
+impl Intake {
+    /// Opens a body and writes the trace headers (RFC 5321 §4.4) before the content.
+    pub fn begin(
+        node: &Arc<Node>,
+        envelope: Envelope,
+        client: IpAddr,
+        submitted: Option<Window>,
+    ) -> Result<Self, Reply> {
+        node.store.ready().map_err(|error| refusal(&error))?;
+        let big = node.store.read().and_then(|snapshot| big(&snapshot)).map_err(|error| refusal(&error))?;
+        let Some(sealing_key) = big.sealing_key else {
+            return Err(Reply::new(451, Enhanced(4, 3, 2), "not in service yet; try again later"));
+        };
+        let id = MessageId::generate();
+        let key = FileKey::generate();
+        let mut intake = Self {
+            node: Arc::clone(node),
+            id,
+            client,
+            submitted,
+            big: PublicKey(sealing_key),
+            sealer: BodySealer::new(&key),
+            key,
+            hasher: blake3::Hasher::new(),
+            writer: node.store.body_writer(inbound_body(id), INBOUND_KIND),
+            header: HeaderScan::default(),
+            trace_bytes: 0,
+            size: 0,
+            sealed: Vec::new(),
+            envelope,
+        };
+        let seconds = i64::try_from(id.unix_millis() / 1000).unwrap_or(i64::MAX);
+        let hostname = &node.topology.edge.hostname;
+        let mut headers = received(&intake.envelope, client, hostname, &id.to_string(), seconds);
+        if intake.submitted.is_none() {
+            headers.insert_str(0, &return_path(intake.envelope.reverse_path.as_ref()));
+        }
+        intake.trace_bytes = u32::try_from(headers.len()).unwrap_or(u32::MAX);
+        intake.write(headers.as_bytes()).map_err(|error| refusal(&error))?;
+        Ok(intake)
+    }
+
+    /// Takes content. An error here is said at the end of it.
+    pub fn content(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.header.push(bytes);
+        self.write(bytes)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.size += bytes.len() as u64;
+        self.hasher.update(bytes);
+        self.sealer.push(bytes, &mut self.sealed);
+        self.writer.write(&self.sealed)?;
+        self.sealed.clear();
+        Ok(())
+    }
+
+    /// Makes the message ours. The returned text is for the 250, which only a commit can give.
+    pub async fn complete(mut self, facts: Facts) -> Result<String, Reply> {
+        let header = HeaderFacts::of(self.header.block());
+        if let Some(window) = &self.submitted {
+            self.check_author(window, &header)?;
+        }
+        self.sealer.finish(&mut self.sealed);
+        self.writer.write(&self.sealed).map_err(|error| refusal(&error))?;
+        let windows = self.windows().map_err(|error| refusal(&error))?;
+        let origin = self.origin(header, &facts);
+        let unsealable = |_| Reply::new(451, Enhanced(4, 3, 5), "cannot seal the message; try again later");
+        let unit = ToBig::Inbound(Inbound {
+            message: self.id.0,
+            wrapped_key: self.key.wrap(&self.big, self.id).map_err(unsealable)?,
+            sealed_origin: self.key.seal_note(&origin.encode()),
+            submitted: self.submitted.as_ref().map(|window| window.window),
+            filed: windows.iter().map(|(window, _)| *window).collect(),
+        });
+        let head = encode(&unit);
+        let (id, size, node) = (self.id, self.size, self.node);
+        let stored = self.writer.finish(head.clone()).map_err(|error| refusal(&error))?;
+        let key = stored.key().0;
+        let (lane, body) = match stored.length() {
+            0..=INLINE_BYTES_MAX => (INTER_LANE, QueuedBody::Inline { key }),
+            _ => (BATCH_LANE, QueuedBody::Ahead { key }),
+        };
+        let unit = QueuedUnit { id: id.0, lane, after: None, head, body };
+        let client = self.client;
+        let committed: Result<Committed<()>, StoreError> = node
+            .store
+            .commit(move |txn| {
+                txn.keep_body(&stored)?;
+                lane::queue(txn, &unit)?;
+                for (window, wrapped_key) in windows {
+                    // A window that has ended meanwhile gets nothing; big sees to the rest.
+                    if txn.raw(WINDOWS, &window)?.is_some() {
+                        let body = stored.key();
+                        txn.reference_body(body)?;
+                        let row = CopyRow { body: body.0, wrapped_key, size, retrieved: false, after: Some(id.0) };
+                        txn.put(COPIES, &copy_key(&window, id, 0), &row)?;
+                    }
+                }
+                trace(txn, id, unix_millis(), format!("accepted by the edge from {client}"))
+            })
+            .await;
+        match committed {
+            Ok(durable) => {
+                node.queued(lane);
+                Ok(accepted(&durable, id))
+            }
+            Err(error) => Err(refusal(&error)),
+        }
+    }
+
+    /// The author of a submission speaks only as themselves (RFC 6409 §6.1).
+    fn check_author(&self, window: &Window, header: &HeaderFacts) -> Result<(), Reply> {
+        let own = |mailbox: &HeaderMailbox| {
+            let address: Result<Address, _> = mailbox.address.parse();
+            address.is_ok_and(|address| window.senders.contains(&self.node.address_hash(&address)))
+        };
+        let ambiguous = ["From", "Sender"].iter().find(|name| header.duplicated.iter().any(|d| d == *name));
+        if let Some(name) = ambiguous {
+            let text = format!("the header has more than one {name}: send it with one");
+            return Err(Reply::new(550, Enhanced(5, 6, 0), &text));
+        }
+        if header.from.is_empty() || !header.from.iter().chain(&header.sender).all(own) {
+            return Err(Reply::new(550, Enhanced(5, 7, 1), "From is not an address of yours: send as yourself"));
+        }
+        Ok(())
+    }
+
+    /// The open windows of the recipients, and the file key wrapped to each.
+    fn windows(&self) -> Result<Vec<(Id, Vec<u8>)>, StoreError> {
+        // A traveller's own submission never short-cuts past big.
+        if self.submitted.is_some() {
+            return Ok(Vec::new());
+        }
+        let mut windows: Vec<(Id, Vec<u8>)> = Vec::new();
+        for recipient in &self.envelope.recipients {
+            let Known::Yes(Some(person)) = self.node.lookup(recipient)? else { continue };
+            let Some(window) = self.node.window_of_person(&person)? else { continue };
+            if windows.iter().all(|(known, _)| *known != window.window)
+                && let Ok(wrapped_key) = self.key.wrap(&PublicKey(window.public_key), self.id)
+            {
+                windows.push((window.window, wrapped_key));
+            }
+        }
+        Ok(windows)
+    }
+
+    fn origin(&self, header: HeaderFacts, facts: &Facts) -> Origin {
+        let automatic = header.is_automatic();
+        let channel = match &self.submitted {
+            Some(window) => Channel::Submission { window: window.window },
+            None => Channel::Reception {
+                helo: self.envelope.helo.clone(),
+                client: self.client.to_string(),
+                tls: self.envelope.tls,
+            },
+        };
+        let recipient = |address: &Address| OriginalRecipient {
+            address: address.to_string(),
+            original: None,
+            notify: None,
+        };
+        Origin {
+            channel,
+            accepted_at: self.id.unix_millis(),
+            reverse_path: self.envelope.reverse_path.as_ref().map(Address::to_string),
+            recipients: self.envelope.recipients.iter().map(recipient).collect(),
+            envelope_id: None,
+            return_content: None,
+            from: mailboxes(header.from),
+            reply_to: mailboxes(header.reply_to),
+            sender: mailboxes(header.sender),
+            mail_followup_to: mailboxes(header.mail_followup_to),
+            to: mailboxes(header.to),
+            cc: mailboxes(header.cc),
+            message_id: header.message_id,
+            in_reply_to: header.in_reply_to,
+            references: header.references,
+            subject: header.subject.unwrap_or_default(),
+            language: header.content_language,
+            automatic,
+            verdicts: Vec::new(),
+            body_8bit: facts.eight_bit,
+            trace_bytes: self.trace_bytes,
+            size: self.size,
+            body: *self.hasher.finalize().as_bytes(),
+        }
+    }
+}
+
+/// The text of a 250: there is no other way to it than through a commit.
+fn accepted(_: &Committed<()>, id: MessageId) -> String {
+    format!("accepted as {id}")
+}
+
+fn mailboxes(from: Vec<HeaderMailbox>) -> Vec<Mailbox> {
+    from.into_iter().map(|mailbox| Mailbox { name: mailbox.name.unwrap_or_default(), address: mailbox.address }).collect()
+}

@@ -1,0 +1,271 @@
+//! The edge's end of the link: what the driver asks of a node, answered from the store.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use link_proto::host::{
+    Applied, BodySink, BodySource, Host, HostError, Identity, LaneState, Opening, Partner, Rejection,
+};
+use link_proto::unit::{Body, Digest, Lane, Position, Unit, UnitId};
+use shared::id::unix_millis;
+use shared::lane::{self, LanePosition, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit, RejectedRow};
+use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, StoreError, Stored};
+use shared::unit::{Welcome, encode};
+
+use crate::apply::{self, Arrived};
+use crate::node::Node;
+use crate::record::{Invitation, OUTBOUND_KIND, SETTINGS};
+
+/// Bytes of a piece of a large body.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// The edge, as its link sees it.
+#[derive(Debug)]
+pub struct LinkHost {
+    node: Arc<Node>,
+    /// Large bodies that have come ahead of their units.
+    staged: Arc<Mutex<HashMap<UnitId, Stored>>>,
+}
+
+impl LinkHost {
+    /// The end of a link that applies to `node`.
+    pub fn new(node: Arc<Node>) -> Self {
+        Self { node, staged: Arc::default() }
+    }
+
+    fn unit(&self, number: u64, queued: QueuedUnit) -> Result<Unit, HostError> {
+        let body = match queued.body {
+            QueuedBody::None | QueuedBody::Ahead { .. } => Body::None,
+            QueuedBody::Inline { key } => {
+                let sealed = self.node.store.body(BodyKey(key)).and_then(BodyReader::read_all);
+                Body::Inline(sealed.map_err(host_error)?.into())
+            }
+            QueuedBody::Held { length, digest, .. } => Body::Staged { length, digest },
+        };
+        Ok(Unit { number, id: queued.id, after: queued.after, head: queued.head.into(), body })
+    }
+}
+
+fn host_error(error: StoreError) -> HostError {
+    HostError(error.to_string())
+}
+
+fn identity(from: NodeIdentity) -> Identity {
+    Identity { node: from.node, log_name: from.log_name, generation: from.generation }
+}
+
+fn position(from: LanePosition) -> Position {
+    Position { number: from.number, chain: from.chain }
+}
+
+fn stored_position(from: Position) -> LanePosition {
+    LanePosition { number: from.number, chain: from.chain }
+}
+
+fn partner_row(partner: Partner) -> PartnerRow {
+    let Identity { node, log_name, generation } = partner.identity;
+    PartnerRow { identity: NodeIdentity { node, log_name, generation }, key: partner.key, epoch: partner.epoch }
+}
+
+impl Host for LinkHost {
+    type Sink = Staging;
+
+    async fn open(&self) -> Result<Opening, HostError> {
+        let snapshot = self.node.store.read().map_err(host_error)?;
+        let local = lane::identity(&snapshot).map_err(host_error)?;
+        let local = local.ok_or_else(|| HostError("this store has no identity; run `edge-node init`".into()))?;
+        let partner = lane::partner(&snapshot).map_err(host_error)?.map(|row| Partner {
+            identity: identity(row.identity),
+            key: row.key,
+            epoch: row.epoch,
+        });
+        let mut lanes = [LaneState::default(); 4];
+        for (index, state) in (0..).zip(&mut lanes) {
+            let row = lane::state(&snapshot, index).map_err(host_error)?;
+            let (confirmed, received) = (position(row.confirmed), position(row.received));
+            *state = LaneState { confirmed, next: row.last + 1, received };
+        }
+        Ok(Opening { local: identity(local), epoch: 0, partner, lanes })
+    }
+
+    async fn remember(&self, partner: Partner) -> Result<(), HostError> {
+        let row = partner_row(partner);
+        let remembered = self.node.store.commit(move |txn| lane::set_partner(txn, &row));
+        remembered.await.map(drop).map_err(host_error)
+    }
+
+    fn invitation(&self) -> Option<[u8; 32]> {
+        let snapshot = self.node.store.read().ok()?;
+        let invitation = snapshot.get::<Invitation>(SETTINGS, b"invitation").ok()??;
+        (invitation.expires_at > unix_millis() / 1000).then_some(invitation.secret)
+    }
+
+    async fn paired_by(&self, partner: Partner) -> Result<Vec<u8>, HostError> {
+        let row = partner_row(partner);
+        let paired = self.node.store.commit(move |txn| {
+            txn.delete(SETTINGS, b"invitation")?;
+            lane::set_partner(txn, &row)
+        });
+        paired.await.map_err(host_error)?;
+        tracing::info!("paired with big");
+        let sealing_key = self.node.sealing.public().0;
+        Ok(encode(&Welcome { sealing_key, directory_key: self.node.directory_key }))
+    }
+
+    async fn paired_with(&self, _: Partner, _: Vec<u8>) -> Result<(), HostError> {
+        Err(HostError("an edge takes no ticket".into()))
+    }
+
+    fn units(
+        &self,
+        lane: Lane,
+        from: u64,
+        units_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Unit>, HostError> {
+        let snapshot = self.node.store.read().map_err(host_error)?;
+        let (mut units, mut bytes) = (Vec::new(), 0);
+        for (number, queued) in lane::units(&snapshot, lane.index(), from, units_max).map_err(host_error)? {
+            let unit = self.unit(number, queued)?;
+            bytes += unit.head.len() + if let Body::Inline(body) = &unit.body { body.len() } else { 0 };
+            if bytes > bytes_max && !units.is_empty() {
+                break;
+            }
+            units.push(unit);
+        }
+        Ok(units)
+    }
+
+    async fn apply(&self, lane: Lane, units: Vec<Unit>, position: Position) -> Result<Applied, HostError> {
+        let mut arrived = Vec::with_capacity(units.len());
+        for unit in units {
+            let stored = match &unit.body {
+                Body::None => None,
+                Body::Inline(sealed) => {
+                    let mut writer = self.node.store.body_writer(body_key(&unit.id), OUTBOUND_KIND);
+                    let stored = writer.write(sealed).and_then(|()| writer.finish(unit.head.to_vec()));
+                    Some(stored.map_err(host_error)?)
+                }
+                Body::Staged { .. } => self.staged.lock().unwrap_or_else(PoisonError::into_inner).remove(&unit.id),
+            };
+            let lost = stored.is_none() && unit.body != Body::None;
+            arrived.push((unit.number, Arrived { head: unit.head, stored, lost }));
+        }
+        let now = unix_millis();
+        let committed = self.node.store.commit(move |txn| {
+            let mut applied = Applied::default();
+            for (number, arrived) in arrived {
+                let mark = txn.mark();
+                let (later, reason) = match apply::apply(txn, arrived, now) {
+                    Ok(()) => continue,
+                    Err(apply::Rejected::Store(error)) => return Err(error),
+                    Err(apply::Rejected::Never(reason)) => (false, reason),
+                    Err(apply::Rejected::Later(reason)) => (true, reason),
+                };
+                txn.undo(mark)?;
+                lane::reject(txn, lane.index(), number, &RejectedRow { later, reason: reason.clone() })?;
+                let rejection = Rejection { number, reason };
+                if later { applied.deferred.push(rejection) } else { applied.refused.push(rejection) }
+            }
+            lane::received(txn, lane.index(), stored_position(position))?;
+            Ok::<_, StoreError>(applied)
+        });
+        let applied = committed.await.map_err(host_error)?.into_inner();
+        for rejection in &applied.refused {
+            tracing::warn!(?lane, number = rejection.number, reason = %rejection.reason, "a unit was refused");
+        }
+        self.node.due.notify_one();
+        if lane == Lane::Service {
+            self.node.queued(Lane::Event.index());
+        }
+        Ok(applied)
+    }
+
+    fn rejected(&self, lane: Lane, after: u64) -> Result<Applied, HostError> {
+        let snapshot = self.node.store.read().map_err(host_error)?;
+        let mut applied = Applied::default();
+        for (number, row) in lane::rejected(&snapshot, lane.index(), after).map_err(host_error)? {
+            let rejection = Rejection { number, reason: row.reason };
+            if row.later { applied.deferred.push(rejection) } else { applied.refused.push(rejection) }
+        }
+        Ok(applied)
+    }
+
+    async fn confirmed(&self, lane: Lane, position: Position, applied: Applied) -> Result<(), HostError> {
+        let pairs = |list: Vec<Rejection>| list.into_iter().map(|r| (r.number, r.reason)).collect::<Vec<_>>();
+        let (refused, deferred) = (pairs(applied.refused), pairs(applied.deferred));
+        let let_go = self.node.store.commit(move |txn| {
+            let position = stored_position(position);
+            let gone = lane::confirmed(txn, lane.index(), position, &refused, &deferred, unix_millis())?;
+            gone.iter().filter_map(|unit| unit.body.key()).try_for_each(|key| txn.release_body(BodyKey(key)))
+        });
+        let_go.await.map(drop).map_err(host_error)
+    }
+
+    fn waiting(&self, max: usize) -> Result<Vec<UnitId>, HostError> {
+        let snapshot = self.node.store.read().map_err(host_error)?;
+        let waiting = lane::waiting(&snapshot, max).map_err(host_error)?;
+        Ok(waiting.into_iter().map(|unit| unit.id).collect())
+    }
+
+    fn body(&self, unit: UnitId) -> Result<Box<dyn BodySource>, HostError> {
+        let snapshot = self.node.store.read().map_err(host_error)?;
+        let queued = lane::waiting_unit(&snapshot, &unit).map_err(host_error)?;
+        let key = queued.and_then(|queued| queued.body.key());
+        let key = key.ok_or_else(|| HostError("that unit does not wait".into()))?;
+        let reader = self.node.store.body(BodyKey(key)).map_err(host_error)?;
+        Ok(Box::new(Sealed { reader, piece: Bytes::new() }))
+    }
+
+    async fn body_held(&self, unit: UnitId, length: u64, digest: Digest) -> Result<(), HostError> {
+        let held = self.node.store.commit(move |txn| lane::body_held(txn, &unit, length, digest));
+        held.await.map(drop).map_err(host_error)
+    }
+
+    fn stage(&self, unit: UnitId) -> Result<Staging, HostError> {
+        let writer = self.node.store.body_writer(body_key(&unit), OUTBOUND_KIND);
+        Ok(Staging { unit, writer, staged: Arc::clone(&self.staged) })
+    }
+}
+
+/// The key of a body that big sent: by its unit, which is unique at birth.
+fn body_key(unit: &UnitId) -> BodyKey {
+    BodyKey(*blake3::hash(unit).as_bytes())
+}
+
+/// A large body on its way in.
+#[derive(Debug)]
+pub struct Staging {
+    unit: UnitId,
+    writer: BodyWriter,
+    staged: Arc<Mutex<HashMap<UnitId, Stored>>>,
+}
+
+impl BodySink for Staging {
+    async fn write(&mut self, piece: Bytes) -> Result<(), HostError> {
+        self.writer.write(&piece).map_err(host_error)
+    }
+
+    async fn finish(self, _: u64, _: Digest) -> Result<(), HostError> {
+        let stored = self.writer.finish(Vec::new()).map_err(host_error)?;
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner).insert(self.unit, stored);
+        Ok(())
+    }
+}
+
+/// A sealed body on its way out, as it lies in the store.
+struct Sealed {
+    reader: BodyReader,
+    piece: Bytes,
+}
+
+impl BodySource for Sealed {
+    fn next(&mut self) -> Result<Option<Bytes>, HostError> {
+        if self.piece.is_empty() {
+            let Some(piece) = self.reader.next_piece().map_err(host_error)? else { return Ok(None) };
+            self.piece = piece.into();
+        }
+        Ok(Some(self.piece.split_to(self.piece.len().min(PIECE_BYTES))))
+    }
+}

@@ -1,0 +1,283 @@
+//! Drives POP3 sessions on the secondary mailboxes.
+//!
+//! A login opens the window's private key, which lives as long as the session; messages are opened
+//! with it as they are read. What the client did goes to big as events, queued in the commit that
+//! deletes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shared::chunk;
+use shared::credential::Credential;
+use shared::id::{MessageId, unix_millis};
+use shared::lane::{self, QueuedBody, QueuedUnit};
+use shared::listener::{Acceptor, Listener, Stream};
+use shared::pop3::{Action, Config, Entry, LoginRefusal, Session};
+use shared::sasl::Credentials;
+use shared::seal::{FileKey, Opener, PrivateKey, Sealed};
+use shared::store::{BodyKey, BodyReader, Rows, StoreError};
+use shared::telemetry::Quoted;
+use shared::unit::{Id, PopAct, ToBig, encode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+
+use crate::node::{MaildropLock, Node};
+use crate::record::{COPIES, CopyRow, copy_key, copy_of};
+
+/// Octets read from the network at once.
+const READ_BYTES: usize = 4 * 1024;
+/// How long a client may take to accept what it asked for.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+const EVENT_LANE: u8 = 1;
+/// Messages in one maildrop that a session shows.
+const MESSAGES_MAX: usize = 1_000_000;
+
+/// One of the edge's POP3 services.
+#[derive(Clone)]
+pub struct Service {
+    /// The node it serves.
+    pub node: Arc<Node>,
+    /// Its certificate.
+    pub acceptor: Acceptor,
+    /// TLS comes first (port 995).
+    pub implicit_tls: bool,
+    /// Becomes true when the node is going down.
+    pub stopping: watch::Receiver<bool>,
+}
+
+impl Service {
+    /// Serves connections until the node goes down.
+    pub async fn run(self, listener: Listener) {
+        let mut stopping = self.stopping.clone();
+        loop {
+            let (stream, peer, permit) = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            };
+            let service = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = service.connection(stream, peer).await {
+                    tracing::debug!(%peer, %error, "a POP3 connection broke");
+                }
+                drop(permit);
+            });
+        }
+    }
+
+    async fn connection(self, mut stream: Stream, peer: SocketAddr) -> io::Result<()> {
+        let start = Instant::now();
+        if self.implicit_tls {
+            stream = stream.start_tls(&self.acceptor).await?;
+        }
+        let mut session = Session::new(Config::default(), self.implicit_tls, start.elapsed());
+        let mut maildrop: Option<Maildrop> = None;
+        let mut reading: Option<Reading> = None;
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            while let Some(action) = session.poll(start.elapsed()) {
+                match action {
+                    Action::Send(bytes) => {
+                        tokio::time::timeout(WRITE_TIMEOUT, stream.write_all(&bytes)).await??;
+                        stream.flush().await?;
+                    }
+                    Action::StartTls => {
+                        stream = stream.start_tls(&self.acceptor).await?;
+                        session.tls_established();
+                    }
+                    Action::Authenticate(credentials) => {
+                        let user = credentials.user.clone();
+                        let verdict = match Maildrop::open(&self.node, credentials).await {
+                            Ok((opened, entries)) => {
+                                tracing::info!(%peer, user = %Quoted(&user), messages = entries.len(), "POP3 login");
+                                maildrop = Some(opened);
+                                Ok(entries)
+                            }
+                            Err(refusal) => {
+                                tracing::warn!(%peer, user = %Quoted(&user), ?refusal, "POP3 login refused");
+                                Err(refusal)
+                            }
+                        };
+                        session.authenticated(verdict);
+                    }
+                    Action::Fetch { index, .. } => {
+                        reading = maildrop.as_ref().and_then(|maildrop| maildrop.read(index));
+                        if reading.is_none() {
+                            session.content_end(false);
+                        }
+                    }
+                    Action::Commit { deleted, retrieved } => {
+                        let done = match maildrop.take() {
+                            Some(maildrop) => maildrop.commit(&deleted, &retrieved).await,
+                            None => Ok(()),
+                        };
+                        session.committed(done.is_ok());
+                    }
+                    Action::Close => return stream.shutdown().await,
+                }
+            }
+            if let Some(message) = &mut reading {
+                match message.next() {
+                    Ok(Some(piece)) if session.content(&piece) => {}
+                    Ok(wanted) => {
+                        reading = None;
+                        let _ = wanted;
+                        session.content_end(true);
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "a message in a secondary mailbox cannot be read");
+                        reading = None;
+                        session.content_end(false);
+                    }
+                }
+                continue;
+            }
+            if !session.wants_input() {
+                continue;
+            }
+            let wait = session.deadline().saturating_sub(start.elapsed());
+            match tokio::time::timeout(wait, stream.read(&mut buffer)).await {
+                Ok(Ok(0) | Err(_)) => session.disconnected(),
+                Ok(Ok(length)) => session.receive(&buffer[..length], start.elapsed()),
+                Err(_) => session.handle_timeout(start.elapsed()),
+            }
+        }
+    }
+}
+
+/// A locked maildrop, as it was at the login.
+#[derive(Debug)]
+struct Maildrop {
+    node: Arc<Node>,
+    window: Id,
+    key: PrivateKey,
+    copies: Vec<(MessageId, u32, CopyRow)>,
+    _lock: MaildropLock,
+}
+
+impl Maildrop {
+    async fn open(node: &Arc<Node>, credentials: Credentials) -> Result<(Self, Vec<Entry>), LoginRefusal> {
+        let window = node.window_of_login(&credentials.user).map_err(|_| LoginRefusal::Temporary)?;
+        let checked = tokio::task::spawn_blocking(move || match window {
+            Some(window) => window.credential.open(&credentials.password).ok().map(|key| (window.window, key)),
+            None => {
+                Credential::open_nothing(&credentials.password);
+                None
+            }
+        });
+        let opened = checked.await.map_err(|_| LoginRefusal::Temporary)?;
+        let (window, key) = opened.ok_or(LoginRefusal::Credentials)?;
+        let lock = node.lock_maildrop(window).ok_or(LoginRefusal::InUse)?;
+        let rows = node.store.read().and_then(|rows| rows.prefix::<CopyRow>(COPIES, &window, MESSAGES_MAX));
+        let rows = rows.map_err(|_| LoginRefusal::Temporary)?;
+        let copies: Vec<_> = rows
+            .into_iter()
+            .map(|(key, row)| {
+                let (message, revision) = copy_of(&key);
+                (message, revision, row)
+            })
+            .collect();
+        let entries = copies
+            .iter()
+            .map(|(message, revision, row)| Entry { size: row.size, uidl: format!("{message}.{revision}.0") })
+            .collect();
+        Ok((Self { node: Arc::clone(node), window, key, copies, _lock: lock }, entries))
+    }
+
+    /// Opens a message; `None` if it cannot be.
+    fn read(&self, index: usize) -> Option<Reading> {
+        let (message, _, row) = self.copies.get(index)?;
+        let key = FileKey::unwrap(&row.wrapped_key, &self.key, *message).ok()?;
+        let reader = self.node.store.body(BodyKey(row.body)).ok()?;
+        Some(Reading { reader, opener: Some(Opener::new(&key)) })
+    }
+
+    /// Deletes, and tells big what was done, in one commit.
+    async fn commit(self, deleted: &[usize], retrieved: &[usize]) -> Result<(), StoreError> {
+        let (window, now) = (self.window, unix_millis());
+        let acts: Vec<_> = (0..)
+            .zip(self.copies)
+            .filter_map(|(index, (message, revision, row))| {
+                let act = PopAct {
+                    window,
+                    message: message.0,
+                    revision,
+                    retrieved: retrieved.contains(&index) && !row.retrieved,
+                    deleted: deleted.contains(&index),
+                    at: now,
+                };
+                (act.retrieved || act.deleted).then_some((message, act, row))
+            })
+            .collect();
+        let told = !acts.is_empty();
+        let committed = self.node.store.commit(move |txn| {
+            for (message, act, mut row) in acts {
+                let key = copy_key(&window, message, act.revision);
+                if act.deleted {
+                    // Gone already if the message or the window ended during the session.
+                    if txn.raw(COPIES, &key)?.is_some() {
+                        txn.delete(COPIES, &key)?;
+                        txn.release_body(BodyKey(row.body))?;
+                    }
+                } else if txn.raw(COPIES, &key)?.is_some() {
+                    row.retrieved = true;
+                    txn.put(COPIES, &key, &row)?;
+                }
+                let unit = QueuedUnit {
+                    id: MessageId::generate().0,
+                    lane: EVENT_LANE,
+                    after: row.after,
+                    head: encode(&ToBig::PopAct(act)),
+                    body: QueuedBody::None,
+                };
+                lane::queue(txn, &unit)?;
+            }
+            Ok::<(), StoreError>(())
+        });
+        committed.await?;
+        if told {
+            self.node.queued(EVENT_LANE);
+        }
+        Ok(())
+    }
+}
+
+/// A message that is being opened.
+#[derive(Debug)]
+struct Reading {
+    reader: BodyReader,
+    opener: Option<Opener>,
+}
+
+/// A stored message cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Sealed(#[from] Sealed),
+    #[error(transparent)]
+    Broken(#[from] chunk::Broken),
+}
+
+impl Reading {
+    /// The next plain bytes; `None` at the end.
+    fn next(&mut self) -> Result<Option<Vec<u8>>, Unreadable> {
+        while let Some(mut opener) = self.opener.take() {
+            let Some(piece) = self.reader.next_piece()? else {
+                return Ok(Some(chunk::decode(&opener.finish()?)?));
+            };
+            let mut plain = Vec::new();
+            opener.push(&piece, |payload| {
+                plain.extend_from_slice(&chunk::decode(payload)?);
+                Ok::<(), Unreadable>(())
+            })?;
+            self.opener = Some(opener);
+            if !plain.is_empty() {
+                return Ok(Some(plain));
+            }
+        }
+        Ok(None)
+    }
+}

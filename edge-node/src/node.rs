@@ -1,0 +1,148 @@
+//! What every part of a running edge shares.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use link_proto::driver::Handle;
+use link_proto::unit::Lane;
+use shared::address::{Address, Domain};
+use shared::id::unix_millis;
+use shared::seal::PrivateKey;
+use shared::state::{State, StateError};
+use shared::store::{Rows, Snapshot, Store, StoreError};
+use shared::topology::Topology;
+use shared::unit::{AddressRow, Id, Window, directory_hash};
+
+use crate::record::{ADDRESSES, BigRow, Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
+
+/// Role names that every domain has (RFC 5321 §4.5.1, RFC 2142).
+const ROLES: [&str; 2] = ["postmaster", "abuse"];
+
+/// The edge.
+#[derive(Debug)]
+pub struct Node {
+    /// Where it is and what it is to do.
+    pub topology: Topology,
+    /// Its store.
+    pub store: Store,
+    /// To which outbound bodies' keys are wrapped.
+    pub sealing: PrivateKey,
+    /// Under which addresses and logins are hashed.
+    pub directory_key: [u8; 32],
+    /// The running link.
+    pub link: Handle,
+    /// Something is to be delivered, or is due sooner than was known.
+    pub due: tokio::sync::Notify,
+    locked_maildrops: Mutex<HashSet<Id>>,
+}
+
+/// What RCPT is answered by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Ours, and somebody's or a role's.
+    Yes(Option<Id>),
+    /// Ours, and nobody's.
+    No,
+    /// Another domain.
+    Foreign,
+    /// The directory has never been whole: nothing can be said.
+    NotYet,
+}
+
+impl Node {
+    /// Opens the edge's state.
+    pub fn open(topology: Topology, state: &State) -> Result<Self, StateError> {
+        Ok(Self {
+            store: state.store()?,
+            sealing: PrivateKey::from_bytes(state.key32("sealing")?),
+            directory_key: state.key32("directory")?,
+            topology,
+            link: Handle::new(),
+            due: tokio::sync::Notify::new(),
+            locked_maildrops: Mutex::default(),
+        })
+    }
+
+    /// Whether `domain` is ours.
+    pub fn is_ours(&self, domain: &Domain) -> bool {
+        self.topology.site.domains.contains(domain)
+    }
+
+    /// Who `address` is, by the directory as big has pushed it: exact, then without its tag, then a
+    /// role.
+    pub fn lookup(&self, address: &Address) -> Result<Known, StoreError> {
+        if !self.is_ours(address.domain()) {
+            return Ok(Known::Foreign);
+        }
+        let snapshot = self.store.read()?;
+        let BigRow { sealing_key: Some(_), directory_complete: true } = big(&snapshot)? else {
+            return Ok(Known::NotYet);
+        };
+        for candidate in [Some(address.clone()), address.without_tag()].into_iter().flatten() {
+            if let Some(row) = snapshot.get::<AddressRow>(ADDRESSES, &self.address_hash(&candidate))? {
+                return Ok(Known::Yes(row.person));
+            }
+        }
+        let role = ROLES.contains(&address.local_part().to_ascii_lowercase().as_str());
+        Ok(if role { Known::Yes(None) } else { Known::No })
+    }
+
+    /// The hash under which an address is known here.
+    pub fn address_hash(&self, address: &Address) -> [u8; 32] {
+        directory_hash(&self.directory_key, &address.canonical())
+    }
+
+    /// The open window that `user` logs in to.
+    pub fn window_of_login(&self, user: &str) -> Result<Option<Window>, StoreError> {
+        let hash = directory_hash(&self.directory_key, &user.to_lowercase());
+        let snapshot = self.store.read()?;
+        match snapshot.get::<Held>(LOGINS, &hash)? {
+            Some(Held(window)) => open_window(&snapshot, &window),
+            None => Ok(None),
+        }
+    }
+
+    /// The open window of a person.
+    pub fn window_of_person(&self, person: &Id) -> Result<Option<Window>, StoreError> {
+        let snapshot = self.store.read()?;
+        match snapshot.get::<Held>(PERSON_WINDOWS, person)? {
+            Some(Held(window)) => open_window(&snapshot, &window),
+            None => Ok(None),
+        }
+    }
+
+    /// Tells the link that a unit was queued on `lane`.
+    pub fn queued(&self, lane: u8) {
+        if let Some(lane) = Lane::from_index(lane) {
+            self.link.units(lane);
+            if lane == Lane::Batch {
+                self.link.bodies();
+            }
+        }
+    }
+
+    /// Locks a window's maildrop for one session (RFC 1939 §4); `None` if another one has it.
+    pub fn lock_maildrop(self: &Arc<Self>, window: Id) -> Option<MaildropLock> {
+        let mut locked = self.locked_maildrops.lock().unwrap_or_else(PoisonError::into_inner);
+        locked.insert(window).then(|| MaildropLock { node: Arc::clone(self), window })
+    }
+}
+
+fn open_window(snapshot: &Snapshot, window: &Id) -> Result<Option<Window>, StoreError> {
+    let now = unix_millis();
+    let window = snapshot.get::<Window>(WINDOWS, window)?;
+    Ok(window.filter(|window| window.from <= now && window.until.is_none_or(|until| now < until)))
+}
+
+/// A locked maildrop; dropping it unlocks.
+#[derive(Debug)]
+pub struct MaildropLock {
+    node: Arc<Node>,
+    window: Id,
+}
+
+impl Drop for MaildropLock {
+    fn drop(&mut self) {
+        self.node.locked_maildrops.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.window);
+    }
+}

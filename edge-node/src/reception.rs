@@ -1,0 +1,216 @@
+//! Drives SMTP sessions: reception from the Internet and submission by travellers.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shared::address::Address;
+use shared::credential::Credential;
+use shared::listener::{Acceptor, Listener, Stream};
+use shared::sasl::Credentials;
+use shared::smtp::{Action, Config, Enhanced, Reply, Role, Session, Verdict};
+use shared::telemetry::Quoted;
+use shared::unit::Window;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+
+use crate::intake::{Intake, refusal};
+use crate::node::{Known, Node};
+
+/// Octets read from the network at once.
+const READ_BYTES: usize = 64 * 1024;
+/// How long a client may take to accept our replies.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// One of the edge's SMTP services.
+#[derive(Clone)]
+pub struct Service {
+    /// The node it serves.
+    pub node: Arc<Node>,
+    /// What its sessions are told.
+    pub config: Arc<Config>,
+    /// Its certificate.
+    pub acceptor: Acceptor,
+    /// TLS comes first (port 465).
+    pub implicit_tls: bool,
+    /// Becomes true when the node is going down.
+    pub stopping: watch::Receiver<bool>,
+}
+
+impl Service {
+    /// Serves connections until the node goes down.
+    pub async fn run(self, listener: Listener) {
+        let mut stopping = self.stopping.clone();
+        loop {
+            let (stream, peer, permit) = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            };
+            let service = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = service.connection(stream, peer).await {
+                    tracing::debug!(%peer, %error, "an SMTP connection broke");
+                }
+                drop(permit);
+            });
+        }
+    }
+
+    async fn connection(self, mut stream: Stream, peer: SocketAddr) -> io::Result<()> {
+        let (start, mut stopping) = (Instant::now(), self.stopping.clone());
+        if self.implicit_tls {
+            stream = stream.start_tls(&self.acceptor).await?;
+        }
+        let session = Session::new(Arc::clone(&self.config), self.implicit_tls, start.elapsed());
+        let mut conversation = Conversation { service: self, client: peer.ip(), session, login: None, intake: None, failed: None };
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            while let Some(action) = conversation.session.poll(start.elapsed()) {
+                match action {
+                    Action::Send(bytes) => {
+                        tokio::time::timeout(WRITE_TIMEOUT, stream.write_all(&bytes)).await??;
+                        stream.flush().await?;
+                    }
+                    Action::StartTls => {
+                        stream = stream.start_tls(&conversation.service.acceptor).await?;
+                        conversation.session.tls_established();
+                    }
+                    Action::Close => return stream.shutdown().await,
+                    other => conversation.answer(other).await,
+                }
+            }
+            if !conversation.session.wants_input() {
+                continue;
+            }
+            let wait = conversation.session.deadline().saturating_sub(start.elapsed());
+            tokio::select! {
+                read = stream.read(&mut buffer) => match read {
+                    Ok(0) | Err(_) => conversation.session.disconnected(),
+                    Ok(length) => conversation.session.receive(&buffer[..length], start.elapsed()),
+                },
+                () = tokio::time::sleep(wait) => conversation.session.handle_timeout(start.elapsed()),
+                _ = stopping.wait_for(|stopping| *stopping) => {
+                    conversation.session.stop();
+                    stopping = watch::channel(false).1;
+                }
+            }
+        }
+    }
+}
+
+/// A session, and what the node holds for it.
+struct Conversation {
+    service: Service,
+    client: IpAddr,
+    session: Session,
+    /// The window that was logged in to.
+    login: Option<Window>,
+    /// The message that is being taken in.
+    intake: Option<Intake>,
+    /// Why that message cannot be taken, said at its end.
+    failed: Option<Reply>,
+}
+
+impl Conversation {
+    async fn answer(&mut self, action: Action) {
+        match action {
+            Action::Authenticate(credentials) => {
+                let verdict = self.authenticate(credentials).await;
+                self.session.authenticated(verdict);
+            }
+            Action::Sender { reverse_path, .. } => {
+                let verdict = self.sender(reverse_path.as_ref());
+                self.session.sender(verdict);
+            }
+            Action::Recipient(address) => {
+                let verdict = self.recipient(&address);
+                self.session.recipient(verdict);
+            }
+            Action::Begin(envelope) => {
+                self.failed = None;
+                let begun = Intake::begin(&self.service.node, envelope, self.client, self.login.clone());
+                let verdict = begun.map(|intake| self.intake = Some(intake));
+                self.session.begun(verdict);
+            }
+            Action::Content(bytes) => {
+                if let Some(Err(error)) = self.intake.as_mut().map(|intake| intake.content(&bytes)) {
+                    tracing::warn!(%error, client = %self.client, "a message could not be written");
+                    self.failed = Some(refusal(&error));
+                    self.intake = None;
+                }
+            }
+            Action::Complete(facts) => {
+                let verdict = match (self.failed.take(), self.intake.take()) {
+                    (None, Some(intake)) => intake.complete(facts).await,
+                    (Some(reply), _) => Err(reply),
+                    (None, None) => Err(Reply::new(451, Enhanced(4, 3, 0), "try again later")),
+                };
+                self.session.completed(verdict);
+            }
+            Action::Abort => {
+                self.intake = None;
+                self.failed = None;
+            }
+            Action::Send(_) | Action::StartTls | Action::Close => {}
+        }
+    }
+
+    async fn authenticate(&mut self, credentials: Credentials) -> Result<String, Reply> {
+        let found = self.service.node.window_of_login(&credentials.user);
+        let window = found.map_err(|_| Reply::new(454, Enhanced(4, 7, 0), "cannot check that now; try again later"))?;
+        let user = credentials.user.clone();
+        let (opened, window) = check(window, credentials).await;
+        match (opened, window) {
+            (true, Some(window)) => {
+                tracing::info!(client = %self.client, user = %Quoted(&user), "submission login");
+                self.login = Some(window);
+                Ok(user)
+            }
+            _ => {
+                tracing::warn!(client = %self.client, user = %Quoted(&user), "submission login refused");
+                Err(Reply::new(535, Enhanced(5, 7, 8), "user name or password is wrong, or no travel window is open"))
+            }
+        }
+    }
+
+    fn sender(&self, reverse_path: Option<&Address>) -> Verdict {
+        if self.service.config.role == Role::Reception {
+            return Ok(());
+        }
+        let own = |address: &Address| {
+            let hash = self.service.node.address_hash(address);
+            self.login.as_ref().is_some_and(|window| window.senders.contains(&hash))
+        };
+        match reverse_path {
+            Some(address) if own(address) => Ok(()),
+            _ => Err(Reply::new(553, Enhanced(5, 7, 1), "not an address of yours: send as yourself")),
+        }
+    }
+
+    fn recipient(&self, address: &Address) -> Verdict {
+        let submission = self.service.config.role == Role::Submission;
+        match self.service.node.lookup(address).map_err(|error| refusal(&error))? {
+            Known::Yes(_) => Ok(()),
+            Known::Foreign if submission => Ok(()),
+            Known::Foreign => Err(Reply::new(550, Enhanced(5, 7, 1), "that is not one of our domains, and we do not relay")),
+            Known::No => Err(Reply::new(550, Enhanced(5, 1, 1), "there is nobody of that name here")),
+            Known::NotYet => {
+                Err(Reply::new(451, Enhanced(4, 3, 2), "the directory is not here yet; try again later"))
+            }
+        }
+    }
+}
+
+/// Checks a password, away from the threads that serve sessions; the same work for a user who does
+/// not exist.
+pub async fn check(window: Option<Window>, credentials: Credentials) -> (bool, Option<Window>) {
+    let checked = tokio::task::spawn_blocking(move || match &window {
+        Some(known) => (known.credential.open(&credentials.password).is_ok(), window),
+        None => {
+            Credential::open_nothing(&credentials.password);
+            (false, None)
+        }
+    });
+    checked.await.unwrap_or((false, None))
+}

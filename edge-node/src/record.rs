@@ -1,0 +1,151 @@
+//! The rows of the edge's index, and the tables that hold them.
+
+use rkyv::{Archive, Deserialize, Serialize};
+use shared::id::MessageId;
+use shared::row;
+use shared::store::{BodyKey, Rows, StoreError, Table, Txn};
+use shared::unit::{DeliveryState, Id};
+
+/// Keyed address hash to [`shared::unit::AddressRow`].
+pub const ADDRESSES: Table = Table("addresses");
+/// Window id to [`shared::unit::Window`].
+pub const WINDOWS: Table = Table("windows");
+/// Person id to the [`Held`] window.
+pub const PERSON_WINDOWS: Table = Table("person-windows");
+/// Keyed login hash to the [`Held`] window.
+pub const LOGINS: Table = Table("logins");
+/// Window, message id, revision to [`CopyRow`].
+pub const COPIES: Table = Table("copies");
+/// Message id to [`QueueRow`].
+pub const QUEUE: Table = Table("queue");
+/// Message id, time to [`TraceRow`].
+pub const TRACE: Table = Table("trace");
+/// `big` to [`BigRow`], `invitation` to [`Invitation`].
+pub const SETTINGS: Table = Table("settings");
+
+/// Kind of a sealed body that came in from outside.
+pub const INBOUND_KIND: u8 = 1;
+/// Kind of a sealed body that big sent: for outside, or for a secondary mailbox.
+pub const OUTBOUND_KIND: u8 = 2;
+/// A window that a person or a login stands for.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held(pub Id);
+row!(Held, 1);
+
+/// What the edge knows of big.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default)]
+pub struct BigRow {
+    /// To which inbound bodies' keys are wrapped; `None` until big has introduced itself.
+    pub sealing_key: Option<[u8; 32]>,
+    /// The whole directory has been received at least once: unknown means unknown.
+    pub directory_complete: bool,
+}
+row!(BigRow, 1);
+
+/// An open invitation.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+pub struct Invitation {
+    /// What the ticket proves.
+    pub secret: [u8; 32],
+    /// Seconds since 1970 after which it is void.
+    pub expires_at: u64,
+}
+row!(Invitation, 1);
+
+/// A message in a secondary mailbox.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct CopyRow {
+    /// The sealed body.
+    pub body: [u8; 32],
+    /// Its file key, wrapped to the window.
+    pub wrapped_key: Vec<u8>,
+    /// Octets as POP3 serves it.
+    pub size: u64,
+    /// A client has retrieved it.
+    pub retrieved: bool,
+    /// The unit that tells big of the message, if the edge filed it: what clients do is told after it.
+    pub after: Option<Id>,
+}
+row!(CopyRow, 1);
+
+/// One recipient of a queued message.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct QueueRecipient {
+    /// Its index on big.
+    pub index: u32,
+    /// The forward-path.
+    pub address: String,
+    /// Relaying, deferred, or done.
+    pub state: DeliveryState,
+    /// What was said last.
+    pub text: String,
+}
+
+/// A message on its way outside.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct QueueRow {
+    /// Its revision.
+    pub revision: u32,
+    /// The sealed body.
+    pub body: [u8; 32],
+    /// The body's file key, wrapped to the edge.
+    pub wrapped_key: Vec<u8>,
+    /// Length of the plain body.
+    pub size: u64,
+    /// The reverse-path; `None` is the null one.
+    pub reverse_path: Option<String>,
+    /// Whether the content holds 8-bit bytes.
+    pub body_8bit: bool,
+    /// Who is still to get it, and who has.
+    pub recipients: Vec<QueueRecipient>,
+    /// Queued here, milliseconds since 1970.
+    pub queued_at: u64,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// The next attempt, milliseconds since 1970.
+    pub next_attempt_at: u64,
+    /// Found again by a rebuild: waits for the operator, because it may have left already.
+    pub held: bool,
+}
+row!(QueueRow, 1);
+
+/// One fact in a message's life.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, serde::Serialize)]
+pub struct TraceRow {
+    /// The fact, for a person.
+    pub what: String,
+}
+row!(TraceRow, 1);
+
+/// The key of a copy.
+pub fn copy_key(window: &Id, message: MessageId, revision: u32) -> Vec<u8> {
+    [window.as_slice(), &message.0, &revision.to_be_bytes()].concat()
+}
+
+/// The message and the revision of a copy's key.
+pub fn copy_of(key: &[u8]) -> (MessageId, u32) {
+    let message = key.get(16..32).and_then(|id| id.try_into().ok()).unwrap_or_default();
+    let revision = key.last_chunk().map_or(0, |revision| u32::from_be_bytes(*revision));
+    (MessageId(message), revision)
+}
+
+/// The key of an inbound body.
+pub fn inbound_body(message: MessageId) -> BodyKey {
+    BodyKey::of_message(message, 0, b"inbound")
+}
+
+/// What the edge knows of big.
+pub fn big(rows: &impl Rows) -> Result<BigRow, StoreError> {
+    Ok(rows.get(SETTINGS, b"big")?.unwrap_or_default())
+}
+
+/// Adds a fact to a message's trace. Facts of one millisecond keep their order.
+pub fn trace(txn: &mut Txn<'_>, message: MessageId, now: u64, what: impl Into<String>) -> Result<(), StoreError> {
+    for order in 0..=u16::MAX {
+        let key = [message.0.as_slice(), &now.to_be_bytes(), &order.to_be_bytes()].concat();
+        if txn.raw(TRACE, &key)?.is_none() {
+            return txn.put(TRACE, &key, &TraceRow { what: what.into() });
+        }
+    }
+    Ok(())
+}
