@@ -220,8 +220,8 @@ impl Session {
         self.close_with(&Reply::new(554, Enhanced(5, 5, 1), "you spoke before the greeting"));
     }
 
-    /// The node is going down: ends the session at the next command. A message whose content has begun
-    /// is still taken.
+    /// The node is going down: the next poll ends the session, unless a message's content has begun;
+    /// that message is still taken.
     pub fn stop(&mut self) {
         self.stopping = true;
     }

@@ -1,7 +1,7 @@
 //! The trace fields that are put before a message's header (RFC 5321 §4.4): pure functions of what
 //! is known, safe whatever the client called itself.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -66,7 +66,7 @@ fn is_address_literal(text: &str) -> bool {
     };
     match inner.strip_prefix("IPv6:") {
         Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
-        None => inner.parse::<std::net::Ipv4Addr>().is_ok(),
+        None => inner.parse::<Ipv4Addr>().is_ok(),
     }
 }
 

@@ -1,0 +1,496 @@
+//! The session: greeting, EHLO, TLS, and one transaction after another.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::time::Duration;
+
+use shared::address::Address;
+use shared::smtp::Enhanced;
+use shared::wire::DotStuffing;
+
+use super::outcome::{Class, Outcome, Status};
+use super::reply::{HostReply, Replies};
+use super::transaction::{Capabilities, Transaction};
+
+/// Commands that are sent before their replies are awaited (RFC 2920 §3.1: replies must not fill the
+/// way back while we still write).
+pub const PIPELINE_MAX: usize = 100;
+
+/// RFC 5321 §4.5.3.2: for the greeting, EHLO, MAIL and RCPT.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
+/// For the 354 after DATA.
+const DATA_TIMEOUT: Duration = Duration::from_secs(120);
+/// For each piece of content.
+const CONTENT_TIMEOUT: Duration = Duration::from_secs(180);
+/// For the reply to the final dot.
+const DOT_TIMEOUT: Duration = Duration::from_secs(600);
+/// For the TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For the reply to QUIT, on which nothing depends.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much TLS is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsPolicy {
+    /// None, even if it is offered: after a handshake that failed.
+    Never,
+    /// If it is offered.
+    Opportunistic,
+    /// Or nothing is delivered.
+    Required,
+}
+
+/// What a connection is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Our name, for EHLO.
+    pub helo: String,
+    /// How much TLS is wanted.
+    pub tls: TlsPolicy,
+}
+
+/// A message to deliver, without its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Where failures are reported; `None` is the null reverse-path.
+    pub reverse_path: Option<Address>,
+    /// The recipients that this host serves; at least one.
+    pub recipients: Vec<Address>,
+    /// Octets of content.
+    pub size: u64,
+    /// The content holds octets over 127.
+    pub eight_bit: bool,
+    /// The header is internationalized (RFC 6532): the message came with SMTPUTF8 declared, and its
+    /// header holds octets over 127. Old 8-bit headers without that declaration go as they are.
+    pub utf8_header: bool,
+}
+
+/// What the driver is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send these bytes.
+    Send(Vec<u8>),
+    /// Do the TLS handshake, then call [`Client::tls_established`]. On failure hang up; with
+    /// [`TlsPolicy::Opportunistic`], another connection with [`TlsPolicy::Never`] may do.
+    StartTls,
+    /// Give the next piece with [`Client::content`], or [`Client::content_end`] after the last, or
+    /// [`Client::content_failed`].
+    WantContent,
+    /// The message is dealt with. Next: [`Client::deliver`] again or [`Client::quit`], unless `Close`
+    /// follows.
+    Done(Vec<Outcome>),
+    /// The host cannot be used; the message, if there is one, was not attempted. Another host may do.
+    /// `Close` follows.
+    Unusable(Status),
+    /// Close the connection. Nothing follows.
+    Close,
+}
+
+/// What the host is expected to say next, or we to do.
+#[derive(Debug)]
+enum Phase {
+    Greeting,
+    Ehlo,
+    Helo,
+    /// The reply to STARTTLS.
+    StartTls,
+    Handshake,
+    /// Nothing, until there is a message or QUIT.
+    Idle,
+    /// The reply to the RSET that clears a transaction which came to nothing.
+    Rset(Transaction),
+    /// Replies to MAIL and RCPT.
+    Envelope(Transaction),
+    /// The reply to DATA.
+    Data(Transaction),
+    /// Content is being sent.
+    Content(Transaction, DotStuffing),
+    /// The reply to the final dot.
+    Dot(Transaction),
+    Quit,
+    Closed,
+}
+
+/// One connection. See the module for what it keeps.
+#[derive(Debug)]
+pub struct Client {
+    config: Config,
+    phase: Phase,
+    tls: bool,
+    capabilities: Capabilities,
+    replies: Replies,
+    actions: VecDeque<Action>,
+    /// A message that waits for the session to be ready.
+    waiting: Option<Transaction>,
+    quitting: bool,
+    /// A transaction was opened and not completed: RSET comes before the next.
+    unclean: bool,
+    /// Since when the present step has been going on.
+    since: Duration,
+}
+
+impl Client {
+    /// A connection just made. `now` is any clock that never goes back.
+    pub fn new(config: Config, now: Duration) -> Self {
+        Self {
+            config,
+            phase: Phase::Greeting,
+            tls: false,
+            capabilities: Capabilities::default(),
+            replies: Replies::default(),
+            actions: VecDeque::new(),
+            waiting: None,
+            quitting: false,
+            unclean: false,
+            since: now,
+        }
+    }
+
+    /// Whether the session is encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Delivers a message, once the session is ready. To be called again only after
+    /// [`Action::Done`].
+    pub fn deliver(&mut self, message: Message, now: Duration) {
+        debug_assert!(self.waiting.is_none(), "one message at a time");
+        self.waiting = Some(Transaction::new(message));
+        self.idle(now);
+    }
+
+    /// Says QUIT once nothing else is to be done.
+    pub fn quit(&mut self, now: Duration) {
+        self.quitting = true;
+        self.idle(now);
+    }
+
+    /// The next action. `None` means that the client waits: for the host, or after
+    /// [`Action::WantContent`] for content.
+    pub fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called if nothing happens before. Ask
+    /// again after every call.
+    pub fn deadline(&self) -> Duration {
+        let timeout = match self.phase {
+            Phase::Idle | Phase::Closed => return Duration::MAX,
+            Phase::Greeting | Phase::Ehlo | Phase::Helo | Phase::StartTls => COMMAND_TIMEOUT,
+            Phase::Rset(_) | Phase::Envelope(_) => COMMAND_TIMEOUT,
+            Phase::Handshake => HANDSHAKE_TIMEOUT,
+            Phase::Data(_) => DATA_TIMEOUT,
+            Phase::Content(..) => CONTENT_TIMEOUT,
+            Phase::Dot(_) => DOT_TIMEOUT,
+            Phase::Quit => QUIT_TIMEOUT,
+        };
+        self.since + timeout
+    }
+
+    /// Time has passed. Gives the host up if it took too long.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        if now >= self.deadline() {
+            self.give_up("the host took too long");
+        }
+    }
+
+    /// The connection broke or the host hung up. Also to be called when sending fails or takes too
+    /// long.
+    pub fn disconnected(&mut self) {
+        self.give_up("the connection was lost");
+    }
+
+    /// Bytes came from the host; at most 64 KiB at a time.
+    pub fn receive(&mut self, bytes: &[u8], now: Duration) {
+        self.replies.push(bytes);
+        while !matches!(self.phase, Phase::Closed | Phase::Handshake) {
+            match self.replies.next() {
+                Ok(Some(reply)) => {
+                    self.since = now;
+                    self.reply(reply, now);
+                }
+                Ok(None) => break,
+                Err(error) => self.give_up(&error.to_string()),
+            }
+        }
+    }
+
+    /// The handshake is done: the host is asked anew what it offers (RFC 3207 §4.2).
+    pub fn tls_established(&mut self, now: Duration) {
+        if matches!(self.phase, Phase::Handshake) {
+            self.tls = true;
+            self.capabilities = Capabilities::default();
+            self.ehlo(now);
+        }
+    }
+
+    /// The next piece of content, after [`Action::WantContent`].
+    pub fn content(&mut self, piece: &[u8], now: Duration) {
+        match mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Content(transaction, mut stuffing) => {
+                let mut out = Vec::new();
+                match stuffing.piece(piece, &mut out) {
+                    Ok(()) => {
+                        self.since = now;
+                        self.phase = Phase::Content(transaction, stuffing);
+                        self.actions.push_back(Action::Send(out));
+                        self.actions.push_back(Action::WantContent);
+                    }
+                    Err(_) => self.unfit(transaction),
+                }
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// There is no more content.
+    pub fn content_end(&mut self, now: Duration) {
+        match mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Content(transaction, stuffing) => {
+                let mut out = Vec::new();
+                match stuffing.finish(&mut out) {
+                    Ok(()) if self.replies.is_empty() => self.expect(Phase::Dot(transaction), out, now),
+                    // Half a reply is here; it cannot be to the dot.
+                    Ok(()) => self.lose_transaction(transaction, out_of_step()),
+                    Err(_) => self.unfit(transaction),
+                }
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// The content cannot be read: the host must not take what it has for the whole.
+    pub fn content_failed(&mut self) {
+        if matches!(self.phase, Phase::Content(..)) {
+            self.give_up("the message could not be read from the spool");
+        }
+    }
+
+    /// Content with bare CR, LF or NUL: it must not leave (it could be read as two messages).
+    fn unfit(&mut self, mut transaction: Transaction) {
+        let text = "the message holds a bare CR, a bare LF or a NUL";
+        transaction.settle(&Status::ours(Class::Permanent, Enhanced(5, 6, 0), text));
+        self.done(transaction);
+        self.close();
+    }
+
+    fn reply(&mut self, reply: HostReply, now: Duration) {
+        if reply.code == 421 && !matches!(self.phase, Phase::Quit | Phase::Dot(_)) {
+            return self.lose(Status::of(&reply));
+        }
+        match mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Greeting if reply.code == 220 => self.ehlo(now),
+            Phase::Ehlo if is_yes(&reply) => self.greeted(Capabilities::read(&reply.lines), now),
+            Phase::Ehlo if reply.code >= 500 && !self.tls => {
+                let helo = format!("HELO {}\r\n", self.config.helo);
+                self.expect(Phase::Helo, helo, now);
+            }
+            Phase::Helo if is_yes(&reply) => self.greeted(Capabilities::default(), now),
+            Phase::StartTls => self.start_tls(&reply, now),
+            Phase::Greeting | Phase::Ehlo | Phase::Helo => self.unusable(Status::of(&reply)),
+            Phase::Rset(transaction) if is_yes(&reply) => self.begin(transaction, now),
+            Phase::Rset(_) => self.unusable(Status::of(&reply).into_temporary()),
+            Phase::Envelope(mut transaction) => {
+                transaction.reply(&reply);
+                self.envelope(transaction, now);
+            }
+            Phase::Data(transaction) => self.data(transaction, &reply, now),
+            Phase::Content(transaction, _) => self.cut_short(transaction, &reply),
+            Phase::Dot(transaction) => self.dot(transaction, &reply, now),
+            Phase::Quit => self.close(),
+            Phase::Idle => self.unusable(Status::of(&reply).into_temporary()),
+            Phase::Handshake | Phase::Closed => {}
+        }
+    }
+
+    fn ehlo(&mut self, now: Duration) {
+        let ehlo = format!("EHLO {}\r\n", self.config.helo);
+        self.expect(Phase::Ehlo, ehlo, now);
+    }
+
+    fn greeted(&mut self, capabilities: Capabilities, now: Duration) {
+        self.capabilities = capabilities;
+        match self.config.tls {
+            _ if self.tls => self.ready(now),
+            TlsPolicy::Opportunistic | TlsPolicy::Required if capabilities.starttls => {
+                self.expect(Phase::StartTls, "STARTTLS\r\n", now);
+            }
+            TlsPolicy::Required => self.no_tls(),
+            TlsPolicy::Never | TlsPolicy::Opportunistic => self.ready(now),
+        }
+    }
+
+    fn start_tls(&mut self, reply: &HostReply, now: Duration) {
+        if reply.code != 220 {
+            match self.config.tls {
+                TlsPolicy::Required => self.no_tls(),
+                _ => self.ready(now),
+            }
+        } else if !self.replies.is_empty() {
+            // Replies that would be believed as if they had come encrypted.
+            let text = "the host sent more than its reply to STARTTLS";
+            self.unusable(Status::ours(Class::Temporary, Enhanced(4, 7, 0), text));
+        } else {
+            self.since = now;
+            self.phase = Phase::Handshake;
+            self.actions.push_back(Action::StartTls);
+        }
+    }
+
+    fn no_tls(&mut self) {
+        let text = "TLS is required and the host does not offer it";
+        self.unusable(Status::ours(Class::Temporary, Enhanced(4, 7, 10), text));
+    }
+
+    fn ready(&mut self, now: Duration) {
+        self.phase = Phase::Idle;
+        self.idle(now);
+    }
+
+    /// Goes on with what there is to do, if the session is free for it.
+    fn idle(&mut self, now: Duration) {
+        if !matches!(self.phase, Phase::Idle) {
+            return;
+        }
+        if let Some(transaction) = self.waiting.take() {
+            if mem::take(&mut self.unclean) {
+                self.expect(Phase::Rset(transaction), "RSET\r\n", now);
+            } else {
+                self.begin(transaction, now);
+            }
+        } else if self.quitting {
+            self.expect(Phase::Quit, "QUIT\r\n", now);
+        }
+    }
+
+    fn begin(&mut self, mut transaction: Transaction, now: Duration) {
+        transaction.check(self.capabilities);
+        if transaction.has_recipients() {
+            self.envelope(transaction, now);
+        } else {
+            self.finish(transaction, now);
+        }
+    }
+
+    /// Sends the next commands of the envelope once all before are answered; after the last, DATA.
+    fn envelope(&mut self, mut transaction: Transaction, now: Duration) {
+        if transaction.answered < transaction.sent {
+            self.phase = Phase::Envelope(transaction);
+            return;
+        }
+        if transaction.sent > 0 && !transaction.has_recipients() {
+            return self.finish(transaction, now);
+        }
+        let group = if self.capabilities.pipelining { PIPELINE_MAX } else { 1 };
+        let places = transaction.sent..transaction.sent.saturating_add(group);
+        let commands: Vec<String> =
+            places.map_while(|place| transaction.command(place, self.capabilities)).collect();
+        if commands.is_empty() {
+            return self.expect(Phase::Data(transaction), "DATA\r\n", now);
+        }
+        self.unclean = true;
+        transaction.sent += commands.len();
+        self.expect(Phase::Envelope(transaction), commands.concat(), now);
+    }
+
+    fn data(&mut self, mut transaction: Transaction, reply: &HostReply, now: Duration) {
+        match reply.code {
+            354 => {
+                self.since = now;
+                self.phase = Phase::Content(transaction, DotStuffing::new());
+                self.actions.push_back(Action::WantContent);
+            }
+            400.. => {
+                transaction.settle(&Status::of(reply));
+                self.finish(transaction, now);
+            }
+            _ => self.lose_transaction(transaction, Status::of(reply).into_temporary()),
+        }
+    }
+
+    /// The host spoke before the final dot. It can be refusing only; what it was not sent it has not.
+    fn cut_short(&mut self, transaction: Transaction, reply: &HostReply) {
+        self.lose_transaction(transaction, Status::of(reply).into_refusal());
+    }
+
+    fn dot(&mut self, mut transaction: Transaction, reply: &HostReply, now: Duration) {
+        if reply.code / 100 == 3 {
+            let status = Status { in_doubt: true, ..Status::of(reply) };
+            return self.lose_transaction(transaction, status);
+        }
+        transaction.settle(&Status::of(reply));
+        self.unclean = false;
+        if reply.code == 421 {
+            self.done(transaction);
+            self.close();
+        } else {
+            self.finish(transaction, now);
+        }
+    }
+
+    /// The message is dealt with and the session goes on.
+    fn finish(&mut self, transaction: Transaction, now: Duration) {
+        self.phase = Phase::Idle;
+        self.done(transaction);
+        self.idle(now);
+    }
+
+    fn done(&mut self, transaction: Transaction) {
+        self.actions.push_back(Action::Done(transaction.outcomes()));
+    }
+
+    /// The connection is of no further use, for a reason of its own.
+    fn give_up(&mut self, text: &str) {
+        self.lose(Status::ours(Class::Temporary, Enhanced(4, 4, 2), text));
+    }
+
+    fn lose(&mut self, status: Status) {
+        match mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Envelope(transaction) | Phase::Data(transaction) | Phase::Content(transaction, _) => {
+                self.lose_transaction(transaction, status);
+            }
+            Phase::Dot(transaction) => {
+                self.lose_transaction(transaction, Status { in_doubt: true, ..status });
+            }
+            Phase::Quit => self.close(),
+            Phase::Closed => {}
+            _ => self.unusable(status),
+        }
+    }
+
+    fn lose_transaction(&mut self, mut transaction: Transaction, status: Status) {
+        transaction.settle(&status);
+        self.done(transaction);
+        self.close();
+    }
+
+    /// No message was attempted.
+    fn unusable(&mut self, status: Status) {
+        self.actions.push_back(Action::Unusable(status.into_refusal()));
+        self.close();
+    }
+
+    fn close(&mut self) {
+        self.phase = Phase::Closed;
+        self.actions.push_back(Action::Close);
+    }
+
+    /// Sends something and waits for what comes of it. What has come already cannot be the reply.
+    fn expect(&mut self, phase: Phase, bytes: impl Into<Vec<u8>>, now: Duration) {
+        self.since = now;
+        self.phase = phase;
+        if self.replies.is_empty() {
+            self.actions.push_back(Action::Send(bytes.into()));
+        } else {
+            self.lose(out_of_step());
+        }
+    }
+}
+
+fn out_of_step() -> Status {
+    Status::ours(Class::Temporary, Enhanced(4, 5, 0), "the host sent a reply to nothing")
+}
+
+fn is_yes(reply: &HostReply) -> bool {
+    reply.code / 100 == 2
+}

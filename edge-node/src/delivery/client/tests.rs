@@ -1,0 +1,447 @@
+//! Dialogues with hosts, sound and hostile.
+
+use std::time::Duration;
+
+use shared::smtp::Enhanced;
+
+use super::*;
+
+const NOW: Duration = Duration::from_secs(1_000);
+const OFFER: &str =
+    "250-host.example hello\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n";
+
+/// A driver of a client, and the content it has to give.
+struct Driver {
+    client: Client,
+    content: Vec<Vec<u8>>,
+    done: Vec<Vec<Outcome>>,
+    unusable: Option<Status>,
+    handshakes: usize,
+    closed: bool,
+}
+
+impl Driver {
+    fn with(tls: TlsPolicy) -> Self {
+        let config = Config { helo: "mx.example.com".into(), tls };
+        Self {
+            client: Client::new(config, NOW),
+            content: vec![b"Subject: x\r\n\r\n.".to_vec(), b"dot\r\n".to_vec()],
+            done: Vec::new(),
+            unusable: None,
+            handshakes: 0,
+            closed: false,
+        }
+    }
+
+    /// Past the greeting and EHLO, with a message to deliver; and what it said then.
+    fn delivering(offer: &str, message: Message) -> (Self, String) {
+        let mut driver = Self::with(TlsPolicy::Opportunistic);
+        driver.client.deliver(message, NOW);
+        assert_eq!(driver.hear("220 host.example\r\n"), "EHLO mx.example.com\r\n");
+        let said = driver.hear(offer);
+        (driver, said)
+    }
+
+    /// What the client sends when the host says this.
+    fn hear(&mut self, reply: impl AsRef<[u8]>) -> String {
+        self.client.receive(reply.as_ref(), NOW);
+        self.run()
+    }
+
+    fn run(&mut self) -> String {
+        let mut sent = Vec::new();
+        while let Some(action) = self.client.poll() {
+            assert!(!self.closed, "nothing follows Close, but {action:?}");
+            match action {
+                Action::Send(bytes) => sent.extend(bytes),
+                Action::StartTls => {
+                    self.handshakes += 1;
+                    self.client.tls_established(NOW);
+                }
+                Action::WantContent if self.content.is_empty() => self.client.content_end(NOW),
+                Action::WantContent => self.client.content(&self.content.remove(0), NOW),
+                Action::Done(outcomes) => self.done.push(outcomes),
+                Action::Unusable(status) => self.unusable = Some(status),
+                Action::Close => self.closed = true,
+            }
+        }
+        String::from_utf8(sent).expect("what is sent is UTF-8 here")
+    }
+
+    /// Class and code of each outcome of the only message.
+    fn outcomes(&self) -> Vec<(Class, Option<u16>)> {
+        assert_eq!(self.done.len(), 1, "a message is dealt with once");
+        let outcome = |(index, outcome): (usize, &Outcome)| {
+            assert_eq!(outcome.recipient, index);
+            (outcome.status.class, outcome.status.code)
+        };
+        self.done[0].iter().enumerate().map(outcome).collect()
+    }
+
+    fn status(&self) -> &Status {
+        &self.done[0][0].status
+    }
+}
+
+fn message(recipients: &[&str]) -> Message {
+    Message {
+        reverse_path: Some("alice@example.com".parse().expect("an address")),
+        recipients: recipients.iter().map(|r| r.parse().expect("an address")).collect(),
+        size: 21,
+        eight_bit: false,
+        utf8_header: false,
+    }
+}
+
+fn bob() -> Message {
+    message(&["bob@host.example"])
+}
+
+use Class::{Delivered, Permanent, Temporary};
+
+#[test]
+fn a_message_is_delivered_and_another_and_quit() {
+    let (mut driver, said) = Driver::delivering(OFFER, bob());
+    assert_eq!(said, "MAIL FROM:<alice@example.com> SIZE=21\r\nRCPT TO:<bob@host.example>\r\n");
+    assert_eq!(driver.hear("250 2.1.0 ok\r\n"), "");
+    assert_eq!(driver.hear("250 2.1.5 ok\r\n"), "DATA\r\n");
+    assert_eq!(driver.hear("354 go\r\n"), "Subject: x\r\n\r\n..dot\r\n.\r\n");
+    assert_eq!(driver.hear("250 2.6.0 queued as 17\r\n"), "");
+    let status = Status {
+        class: Delivered,
+        code: Some(250),
+        enhanced: Enhanced(2, 6, 0),
+        text: "queued as 17".into(),
+        in_doubt: false,
+    };
+    assert_eq!(driver.done, [[Outcome { recipient: 0, status }]]);
+
+    driver.content = vec![];
+    driver.client.deliver(Message { reverse_path: None, ..bob() }, NOW);
+    assert_eq!(driver.run(), "MAIL FROM:<> SIZE=21\r\nRCPT TO:<bob@host.example>\r\n", "no RSET is needed");
+    assert_eq!(driver.hear("250 ok\r\n250 ok\r\n"), "DATA\r\n");
+    assert_eq!(driver.hear("354 go\r\n"), ".\r\n");
+    driver.hear("250 ok\r\n");
+    assert_eq!(driver.done.len(), 2);
+    driver.client.quit(NOW);
+    assert_eq!(driver.run(), "QUIT\r\n");
+    assert_eq!(driver.hear("221 bye\r\n"), "");
+    assert!(driver.closed && driver.unusable.is_none());
+}
+
+#[test]
+fn without_pipelining_each_reply_is_awaited() {
+    let (mut driver, said) =
+        Driver::delivering("250 host.example\r\n", message(&["b@h.example", "c@h.example"]));
+    assert_eq!(said, "MAIL FROM:<alice@example.com>\r\n");
+    assert_eq!(driver.hear("250 ok\r\n"), "RCPT TO:<b@h.example>\r\n");
+    assert_eq!(driver.hear("250 ok\r\n"), "RCPT TO:<c@h.example>\r\n");
+    assert_eq!(driver.hear("450 later\r\n"), "DATA\r\n");
+    driver.hear("354 go\r\n");
+    driver.hear("250 ok\r\n");
+    assert_eq!(driver.outcomes(), [(Delivered, Some(250)), (Temporary, Some(450))]);
+}
+
+#[test]
+fn many_recipients_are_named_in_groups() {
+    let names: Vec<String> = (0..250).map(|n| format!("u{n}@h.example")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (mut driver, mut said) = Driver::delivering(OFFER, message(&names));
+    let mut groups = Vec::new();
+    while said != "DATA\r\n" {
+        let commands = said.lines().count();
+        groups.push(commands);
+        said = driver.hear("250 ok\r\n".repeat(commands));
+    }
+    assert_eq!(groups, [PIPELINE_MAX, PIPELINE_MAX, 51]);
+}
+
+#[test]
+fn each_recipient_has_its_own_outcome() {
+    let recipients = ["a@h.example", "b@h.example", "c@h.example", "d@h.example", "e@h.example"];
+    let (mut driver, _) = Driver::delivering(OFFER, message(&recipients));
+    let replies =
+        "250 ok\r\n250 ok\r\n550 5.1.1 no\r\n451 4.2.1 full\r\n552 5.5.3 too many\r\n251 will forward\r\n";
+    assert_eq!(driver.hear(replies), "DATA\r\n");
+    driver.hear("354 go\r\n");
+    driver.hear("250 ok\r\n");
+    let ok = (Delivered, Some(250));
+    assert_eq!(
+        driver.outcomes(),
+        [ok, (Permanent, Some(550)), (Temporary, Some(451)), (Temporary, Some(552)), ok]
+    );
+    assert_eq!(driver.done[0][3].status.enhanced, Enhanced(4, 5, 3));
+}
+
+#[test]
+fn refusals_at_every_step() {
+    // MAIL; all of RCPT; DATA; the dot.
+    let cases = [
+        ("451 no\r\n503 what\r\n", (Temporary, Some(451))),
+        ("552 5.3.4 too big\r\n503 what\r\n", (Permanent, Some(552))),
+        ("250 ok\r\n550 no\r\n", (Permanent, Some(550))),
+        ("250 ok\r\n354 what\r\n", (Temporary, Some(354))),
+    ];
+    for (replies, expected) in cases {
+        let (mut driver, _) = Driver::delivering(OFFER, bob());
+        assert_eq!(driver.hear(replies), "", "{replies:?}");
+        assert_eq!(driver.outcomes(), [expected], "{replies:?}");
+        driver.client.deliver(bob(), NOW);
+        assert_eq!(driver.run(), "RSET\r\n", "the transaction that came to nothing is cleared");
+        assert!(driver.hear("250 ok\r\n").starts_with("MAIL"));
+    }
+    for (reply, expected) in [("554 no\r\n", Permanent), ("452 no\r\n", Temporary)] {
+        let (mut driver, _) = Driver::delivering(OFFER, bob());
+        driver.hear("250 ok\r\n250 ok\r\n");
+        assert_eq!(driver.hear(reply), "", "no content without 354");
+        assert_eq!(driver.outcomes()[0].0, expected);
+        assert!(!driver.closed);
+        let (mut driver, _) = Driver::delivering(OFFER, bob());
+        driver.hear("250 ok\r\n250 ok\r\n");
+        driver.hear("354 go\r\n");
+        driver.hear(reply);
+        assert_eq!(driver.outcomes()[0].0, expected);
+        assert!(!driver.status().in_doubt && !driver.closed);
+    }
+}
+
+#[test]
+fn a_host_that_will_not_serve_is_unusable() {
+    let cases = [
+        (vec!["554 go away\r\n"], Permanent, Some(554)),
+        (vec!["421 busy\r\n"], Temporary, Some(421)),
+        (vec!["250 wrong\r\n"], Temporary, Some(250)),
+        (vec!["220 hi\r\n", "451 later\r\n"], Temporary, Some(451)),
+        (vec!["220 hi\r\n", "502 what\r\n", "550 no\r\n"], Permanent, Some(550)),
+        (vec!["220 hi\r\n", "HTTP/1.1 400 Bad Request\r\n"], Temporary, None),
+        (vec!["220-hi\r\n250 ho\r\n"], Temporary, None),
+        (vec!["220 hi\r\n250 ho\r\n"], Temporary, None),
+    ];
+    for (script, class, code) in cases {
+        let mut driver = Driver::with(TlsPolicy::Opportunistic);
+        driver.client.deliver(bob(), NOW);
+        for reply in &script {
+            driver.hear(reply);
+        }
+        let status = driver.unusable.expect("the host is unusable");
+        assert_eq!((status.class, status.code), (class, code), "{script:?}");
+        assert!(driver.closed && driver.done.is_empty(), "{script:?}");
+    }
+}
+
+#[test]
+fn an_old_host_is_greeted_with_helo() {
+    let mut driver = Driver::with(TlsPolicy::Opportunistic);
+    driver.client.deliver(bob(), NOW);
+    driver.hear("220 hi\r\n");
+    assert_eq!(driver.hear("500 what\r\n"), "HELO mx.example.com\r\n");
+    assert_eq!(driver.hear("250 hello\r\n"), "MAIL FROM:<alice@example.com>\r\n");
+}
+
+const WITH_TLS: &str = "250-host.example\r\n250-8BITMIME\r\n250 STARTTLS\r\n";
+
+#[test]
+fn tls_is_used_when_offered_and_the_host_asked_anew() {
+    let (mut driver, said) = Driver::delivering(WITH_TLS, Message { eight_bit: true, ..bob() });
+    assert_eq!(said, "STARTTLS\r\n");
+    assert_eq!(driver.hear("220 go\r\n"), "EHLO mx.example.com\r\n");
+    assert_eq!((driver.handshakes, driver.client.is_tls()), (1, true));
+    // Nothing of the first reply is believed: 8BITMIME is not offered now.
+    assert_eq!(driver.hear("250 host.example\r\n"), "");
+    assert_eq!(driver.status().enhanced, Enhanced(5, 6, 3));
+
+    let (mut driver, _) = Driver::delivering(WITH_TLS, bob());
+    driver.hear("220 go\r\n");
+    assert_eq!(driver.hear("500 what\r\n"), "", "no HELO after TLS");
+    assert!(driver.unusable.is_some());
+}
+
+/// T15.
+#[test]
+fn replies_injected_before_tls_are_not_believed() {
+    for injected in ["250-AUTH PLAIN\r\n250 ok\r\n", "2", "220 go\r\n"] {
+        let (mut driver, _) = Driver::delivering(WITH_TLS, bob());
+        assert_eq!(driver.hear(format!("220 ready\r\n{injected}")), "");
+        assert_eq!(driver.unusable.expect("the host is unusable").class, Temporary, "{injected:?}");
+        assert!(driver.closed && driver.handshakes == 0);
+    }
+}
+
+#[test]
+fn tls_policies() {
+    let said = |tls, offer: &str, reply: &str| {
+        let mut driver = Driver::with(tls);
+        driver.client.deliver(bob(), NOW);
+        driver.hear("220 hi\r\n");
+        let said = driver.hear(offer) + &driver.hear(reply);
+        (said, driver.unusable.map(|status| (status.class, status.enhanced)))
+    };
+    let mail = "MAIL FROM:<alice@example.com>\r\n".to_owned();
+    let refused = Some((Temporary, Enhanced(4, 7, 10)));
+    assert_eq!(said(TlsPolicy::Never, WITH_TLS, ""), (mail.clone(), None));
+    assert_eq!(
+        said(TlsPolicy::Opportunistic, WITH_TLS, "454 not now\r\n"),
+        (format!("STARTTLS\r\n{mail}"), None)
+    );
+    assert_eq!(said(TlsPolicy::Opportunistic, "250 host\r\n", ""), (mail, None));
+    assert_eq!(said(TlsPolicy::Required, WITH_TLS, "454 not now\r\n"), ("STARTTLS\r\n".into(), refused));
+    assert_eq!(said(TlsPolicy::Required, "250 host\r\n", ""), (String::new(), refused));
+}
+
+#[test]
+fn what_the_host_cannot_take_comes_back_unsent() {
+    let wide = "j\u{f6}rg@host.example";
+    let cases = [
+        ("250 host\r\n", Message { eight_bit: true, ..bob() }, vec![Some(Enhanced(5, 6, 3))]),
+        ("250-host\r\n250 SIZE 20\r\n", bob(), vec![Some(Enhanced(5, 3, 4))]),
+        ("250 host\r\n", Message { utf8_header: true, ..bob() }, vec![Some(Enhanced(5, 6, 7))]),
+        ("250 host\r\n", Message { reverse_path: wide.parse().ok(), ..bob() }, vec![Some(Enhanced(5, 6, 7))]),
+        ("250 host\r\n", message(&[wide]), vec![Some(Enhanced(5, 6, 7))]),
+    ];
+    for (offer, message, expected) in cases {
+        let (driver, said) = Driver::delivering(offer, message);
+        assert_eq!(said, "");
+        let enhanced: Vec<_> = driver.done[0].iter().map(|outcome| Some(outcome.status.enhanced)).collect();
+        assert_eq!(enhanced, expected);
+        assert_eq!((driver.status().class, driver.status().code, driver.closed), (Permanent, None, false));
+    }
+    // The others get it all the same.
+    let (mut driver, said) = Driver::delivering("250 host\r\n", message(&[wide, "bob@host.example"]));
+    assert_eq!(said, "MAIL FROM:<alice@example.com>\r\n");
+    assert_eq!(driver.hear("250 ok\r\n"), "RCPT TO:<bob@host.example>\r\n");
+    driver.hear("250 ok\r\n");
+    driver.hear("354 go\r\n");
+    driver.hear("250 ok\r\n");
+    assert_eq!(driver.outcomes(), [(Permanent, None), (Delivered, Some(250))]);
+    // What is at its limit, or needs what is offered, goes.
+    let (_, said) = Driver::delivering("250-host\r\n250 SIZE 21\r\n", bob());
+    assert_eq!(said, "MAIL FROM:<alice@example.com> SIZE=21\r\n");
+    let (_, said) = Driver::delivering(OFFER, Message { eight_bit: true, ..message(&[wide]) });
+    let mail = "MAIL FROM:<alice@example.com> SIZE=21 BODY=8BITMIME SMTPUTF8\r\n";
+    assert_eq!(said, format!("{mail}RCPT TO:<j\u{f6}rg@host.example>\r\n"));
+}
+
+/// T33, F11: only a lost reply to the dot leaves a doubt.
+#[test]
+fn a_connection_lost_at_each_step() {
+    let script = ["220 hi\r\n", OFFER, "250 ok\r\n250 ok\r\n", "354 go\r\n"];
+    for steps in 0..=script.len() {
+        for timeout in [false, true] {
+            let mut driver = Driver::with(TlsPolicy::Opportunistic);
+            driver.client.deliver(bob(), NOW);
+            for reply in &script[..steps] {
+                driver.hear(reply);
+            }
+            if timeout {
+                let deadline = driver.client.deadline();
+                driver.client.handle_timeout(deadline - Duration::from_millis(1));
+                assert!(driver.run().is_empty() && !driver.closed, "not yet");
+                driver.client.handle_timeout(deadline);
+            } else {
+                driver.client.disconnected();
+            }
+            driver.run();
+            assert!(driver.closed, "after {steps} steps");
+            let status = match steps {
+                0 | 1 => driver.unusable.as_ref().expect("nothing was attempted"),
+                _ => driver.status(),
+            };
+            assert_eq!((status.class, status.enhanced), (Temporary, Enhanced(4, 4, 2)));
+            assert_eq!(status.in_doubt, steps == script.len(), "after {steps} steps");
+        }
+    }
+}
+
+#[test]
+fn garbage_after_the_dot_leaves_a_doubt_and_before_it_none() {
+    for garbage in ["25\r\n", "999 x\r\n", "250 x\n", "250-x\r\n550 y\r\n", "354 again\r\n"] {
+        let (mut driver, _) = Driver::delivering(OFFER, bob());
+        driver.hear("250 ok\r\n250 ok\r\n");
+        driver.hear("354 go\r\n");
+        driver.hear(garbage);
+        assert_eq!((driver.status().class, driver.status().in_doubt), (Temporary, true), "{garbage:?}");
+        assert!(driver.closed);
+    }
+    for garbage in ["25\r\n", "250 ok\r\n250 ok\r\n250 ok\r\n", "250 ok\r\n421 bye\r\n"] {
+        let (mut driver, _) = Driver::delivering(OFFER, bob());
+        driver.hear(garbage);
+        assert_eq!((driver.status().class, driver.status().in_doubt), (Temporary, false), "{garbage:?}");
+        assert!(driver.closed);
+    }
+}
+
+#[test]
+fn a_reply_to_the_dot_with_421_is_an_answer() {
+    let (mut driver, _) = Driver::delivering(OFFER, bob());
+    driver.hear("250 ok\r\n250 ok\r\n");
+    driver.hear("354 go\r\n");
+    driver.hear("421 4.3.2 going down\r\n");
+    assert_eq!(driver.outcomes(), [(Temporary, Some(421))]);
+    assert!(driver.closed && !driver.status().in_doubt);
+}
+
+#[test]
+fn a_host_that_speaks_during_content_gets_no_dot() {
+    for (reply, class) in
+        [("552 too big\r\n", Permanent), ("421 bye\r\n", Temporary), ("250 done\r\n", Temporary)]
+    {
+        let (mut driver, _) = Driver::delivering(OFFER, bob());
+        driver.hear("250 ok\r\n250 ok\r\n");
+        driver.client.receive(b"354 go\r\n", NOW);
+        assert_eq!(driver.client.poll(), Some(Action::WantContent));
+        driver.client.content(b"a\r\n", NOW);
+        assert_eq!(driver.hear(reply), "a\r\n");
+        assert_eq!(driver.outcomes()[0].0, class, "{reply:?}");
+        assert!(driver.closed && !driver.status().in_doubt);
+    }
+    let (mut driver, _) = Driver::delivering(OFFER, bob());
+    driver.hear("250 ok\r\n250 ok\r\n");
+    driver.client.receive(b"354 go\r\n25", NOW);
+    let said = driver.run();
+    assert!(said.ends_with("dot\r\n"), "no dot after half a reply: {said}");
+    assert_eq!((driver.status().class, driver.status().in_doubt), (Temporary, false));
+}
+
+/// T02: what could be read as two messages does not leave, and what is half read neither.
+#[test]
+fn unfit_or_unreadable_content_gets_no_dot() {
+    let cases = [&b"a\n.\nMAIL FROM:<>\r\n"[..], b"a\r.\r", b"\0", b"a\r"];
+    for content in cases {
+        let (mut driver, _) = Driver::delivering(OFFER, bob());
+        driver.content = vec![content.to_vec()];
+        driver.hear("250 ok\r\n250 ok\r\n");
+        let sent = driver.hear("354 go\r\n");
+        assert!(!sent.contains('.'), "{sent:?}");
+        assert_eq!((driver.status().class, driver.status().enhanced), (Permanent, Enhanced(5, 6, 0)));
+        assert!(driver.closed);
+    }
+    let (mut driver, _) = Driver::delivering(OFFER, bob());
+    driver.hear("250 ok\r\n250 ok\r\n");
+    driver.client.receive(b"354 go\r\n", NOW);
+    assert_eq!(driver.client.poll(), Some(Action::WantContent));
+    driver.client.content_failed();
+    driver.run();
+    assert_eq!((driver.status().class, driver.status().in_doubt, driver.closed), (Temporary, false, true));
+}
+
+#[test]
+fn a_hosts_text_is_made_safe() {
+    let (mut driver, _) = Driver::delivering(OFFER, bob());
+    driver.hear(format!("250 ok\r\n550 5.1.1 a\x1b[2J\u{85}{}\r\n", "\u{fc}".repeat(1_000)));
+    let text = &driver.status().text;
+    assert!(text.starts_with("a [2J \u{fc}") && text.len() <= TEXT_BYTES_MAX);
+    assert!(!text.contains(char::is_control));
+}
+
+#[test]
+fn a_host_that_never_answers_quit_is_left() {
+    let mut driver = Driver::with(TlsPolicy::Opportunistic);
+    driver.hear("220 hi\r\n");
+    driver.hear("250 host\r\n");
+    assert_eq!(driver.client.deadline(), Duration::MAX);
+    driver.client.quit(NOW);
+    assert_eq!(driver.run(), "QUIT\r\n");
+    driver.client.handle_timeout(driver.client.deadline());
+    driver.run();
+    assert!(driver.closed && driver.unusable.is_none());
+}

@@ -1,0 +1,159 @@
+//! One message on its way through MAIL and RCPT, and what the host offers for it.
+
+use shared::address::Address;
+use shared::smtp::Enhanced;
+
+use super::outcome::{Class, Outcome, Status};
+use super::reply::HostReply;
+use super::session::Message;
+
+/// What the host offered in its last EHLO reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Capabilities {
+    pub pipelining: bool,
+    eight_bit_mime: bool,
+    smtputf8: bool,
+    pub starttls: bool,
+    /// Offered, and the largest size if the host names one.
+    pub size: Option<u64>,
+}
+
+impl Capabilities {
+    /// Reads the lines after the first (RFC 5321 §4.1.1.1).
+    pub(super) fn read(lines: &[String]) -> Self {
+        let mut capabilities = Self::default();
+        for line in lines.iter().skip(1) {
+            let mut words = line.split_ascii_whitespace();
+            match words.next().unwrap_or_default().to_ascii_uppercase().as_str() {
+                "PIPELINING" => capabilities.pipelining = true,
+                "8BITMIME" => capabilities.eight_bit_mime = true,
+                "SMTPUTF8" => capabilities.smtputf8 = true,
+                "STARTTLS" => capabilities.starttls = true,
+                "SIZE" => {
+                    capabilities.size = Some(words.next().and_then(|size| size.parse().ok()).unwrap_or(0))
+                }
+                _ => {}
+            }
+        }
+        capabilities
+    }
+}
+
+/// A message on its way through MAIL, RCPT, DATA.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    message: Message,
+    /// What has been said of each recipient; `None` is accepted, or not answered yet.
+    statuses: Vec<Option<Status>>,
+    /// Commands sent: MAIL first, then RCPT for each recipient that is not refused beforehand.
+    pub sent: usize,
+    /// Replies that came to them.
+    pub answered: usize,
+    /// The recipients that RCPT is to name.
+    named: Vec<usize>,
+}
+
+impl Transaction {
+    /// Before its first command.
+    pub(super) fn new(message: Message) -> Self {
+        let statuses = vec![None; message.recipients.len()];
+        Self { message, statuses, sent: 0, answered: 0, named: Vec::new() }
+    }
+
+    /// Gives every recipient without a status this one.
+    pub(super) fn settle(&mut self, status: &Status) {
+        for open in self.statuses.iter_mut().filter(|known| known.is_none()) {
+            *open = Some(status.clone());
+        }
+    }
+
+    /// One outcome for each recipient.
+    pub(super) fn outcomes(self) -> Vec<Outcome> {
+        let outcome = |(recipient, status): (usize, Option<Status>)| {
+            let status = status.expect("a transaction ends by settling every recipient");
+            Outcome { recipient, status }
+        };
+        self.statuses.into_iter().enumerate().map(outcome).collect()
+    }
+
+    /// Whether there is a recipient that nothing stands against.
+    pub(super) fn has_recipients(&self) -> bool {
+        self.statuses.iter().any(Option::is_none)
+    }
+
+    /// The command at that place: MAIL, or RCPT of the next named recipient.
+    pub(super) fn command(&self, place: usize, capabilities: Capabilities) -> Option<String> {
+        match place.checked_sub(1) {
+            None => Some(self.mail(capabilities)),
+            Some(place) => {
+                let recipient = self.message.recipients.get(*self.named.get(place)?)?;
+                Some(format!("RCPT TO:<{recipient}>\r\n"))
+            }
+        }
+    }
+
+    fn mail(&self, capabilities: Capabilities) -> String {
+        let path = self.message.reverse_path.as_ref().map(ToString::to_string).unwrap_or_default();
+        let mut mail = format!("MAIL FROM:<{path}>");
+        if capabilities.size.is_some() {
+            mail.push_str(&format!(" SIZE={}", self.message.size));
+        }
+        if self.message.eight_bit && capabilities.eight_bit_mime {
+            mail.push_str(" BODY=8BITMIME");
+        }
+        if self.needs_smtputf8() && capabilities.smtputf8 {
+            mail.push_str(" SMTPUTF8");
+        }
+        mail + "\r\n"
+    }
+
+    fn needs_smtputf8(&self) -> bool {
+        let wide = |address: &Address| !address.is_ascii();
+        self.message.utf8_header
+            || self.message.reverse_path.as_ref().is_some_and(wide)
+            || self.message.recipients.iter().any(wide)
+    }
+
+    /// Refuses what the host has no way to take, without altering it, and names the rest.
+    pub(super) fn check(&mut self, capabilities: Capabilities) {
+        let permanent = |enhanced, text: &str| Status::ours(Class::Permanent, enhanced, text);
+        let wide_sender = self.message.reverse_path.as_ref().is_some_and(|path| !path.is_ascii());
+        if let Some(limit) = capabilities.size.filter(|limit| (1..self.message.size).contains(limit)) {
+            let text = format!("the message has {} octets; the host takes {limit}", self.message.size);
+            self.settle(&permanent(Enhanced(5, 3, 4), &text));
+        } else if self.message.eight_bit && !capabilities.eight_bit_mime {
+            let text = "the message is 8-bit; the host takes 7-bit only, and converting would alter it";
+            self.settle(&permanent(Enhanced(5, 6, 3), text));
+        } else if !capabilities.smtputf8 && (self.message.utf8_header || wide_sender) {
+            let text = "the message is internationalized; the host does not take such mail";
+            self.settle(&permanent(Enhanced(5, 6, 7), text));
+        } else if !capabilities.smtputf8 {
+            for (recipient, status) in self.message.recipients.iter().zip(&mut self.statuses) {
+                if !recipient.is_ascii() {
+                    let text = "the address is internationalized; the host does not take such mail";
+                    *status = Some(permanent(Enhanced(5, 6, 7), text));
+                }
+            }
+        }
+        let open = self.statuses.iter().enumerate().filter(|(_, status)| status.is_none());
+        self.named = open.map(|(index, _)| index).collect();
+    }
+
+    /// Takes the reply to the next command that has none.
+    pub(super) fn reply(&mut self, reply: &HostReply) {
+        let place = self.answered;
+        self.answered += 1;
+        let status = Status::of(reply);
+        match place.checked_sub(1) {
+            None if status.class == Class::Delivered => {}
+            None => self.settle(&status),
+            Some(place) => {
+                let recipient = self.named.get(place).and_then(|index| self.statuses.get_mut(*index));
+                if let (Some(open @ None), false) = (recipient, status.class == Class::Delivered) {
+                    // "Too many recipients" in its old form is a reason to come back (§4.5.3.1.10).
+                    *open = Some(if reply.code == 552 { status.into_temporary() } else { status });
+                }
+            }
+        }
+    }
+}

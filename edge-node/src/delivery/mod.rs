@@ -1,0 +1,3 @@
+//! Delivery to the Internet.
+
+pub mod client;
