@@ -1,6 +1,6 @@
 //! Sallypost's harness: everything that stands around the two nodes while they are tried.
 //!
-//! The nodes run as real processes ([`process`], [`control`], [`topology`]) inside a small Internet
+//! The nodes run as real processes ([`nodes`], [`process`], [`control`], [`topology`]) inside a small Internet
 //! that a test owns ([`internet`]): an authoritative DNS server and a receiving MTA, both on
 //! loopback. Raw clients ([`client`]) speak to the nodes exactly what a test tells them to.
 //! [`ledger`] keeps the books outside the nodes, [`messages`] makes the mail, and [`proc`] asks the
@@ -13,9 +13,11 @@ pub mod control;
 pub mod internet;
 pub mod ledger;
 pub mod messages;
+pub mod nodes;
 pub mod proc;
 pub mod process;
 pub mod random;
+pub mod ready;
 pub mod tls;
 pub mod topology;
 pub mod wire;

@@ -11,7 +11,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -20,7 +19,6 @@ use std::time::Duration;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
@@ -153,36 +151,6 @@ pub enum ProcessError {
     },
 }
 
-/// What edge-node prints when it is ready: where it listens.
-#[derive(Clone, Debug, Deserialize)]
-pub struct EdgeReady {
-    /// Port 25's role.
-    pub smtp: Vec<SocketAddr>,
-    /// Port 587's role.
-    pub submission: Vec<SocketAddr>,
-    /// Port 465's role.
-    pub submissions: Vec<SocketAddr>,
-    /// Port 110's role.
-    pub pop3: Vec<SocketAddr>,
-    /// Port 995's role.
-    pub pop3s: Vec<SocketAddr>,
-    /// The peer link, UDP.
-    pub link: SocketAddr,
-    /// Its process.
-    pub pid: u32,
-    /// Its control socket.
-    pub control: PathBuf,
-}
-
-/// What big-node prints when it is ready.
-#[derive(Clone, Debug, Deserialize)]
-pub struct BigReady {
-    /// Its process.
-    pub pid: u32,
-    /// Its control socket.
-    pub control: PathBuf,
-}
-
 /// A process that runs until it is told to stop, or is dropped.
 #[derive(Debug)]
 pub struct Running {
@@ -250,8 +218,17 @@ impl Running {
     }
 
     /// Asks it to end with SIGTERM; returns how it ended. A process that is late is killed.
-    pub async fn terminate(mut self, within: Duration) -> Result<ExitStatus, ProcessError> {
-        self.signal(Signal::TERM)?;
+    pub async fn terminate(self, within: Duration) -> Result<ExitStatus, ProcessError> {
+        self.stop(Signal::TERM, within).await
+    }
+
+    /// Asks it to end as Ctrl-C does, with SIGINT; otherwise the same.
+    pub async fn interrupt(self, within: Duration) -> Result<ExitStatus, ProcessError> {
+        self.stop(Signal::INT, within).await
+    }
+
+    async fn stop(mut self, signal: Signal, within: Duration) -> Result<ExitStatus, ProcessError> {
+        self.signal(signal)?;
         match tokio::time::timeout(within, self.gone()).await {
             Ok(ended) => ended,
             Err(_) => Err(ProcessError::Late { program: self.program.clone(), what: "end", within }),
@@ -365,6 +342,7 @@ fn describe(command: &Command) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ready::BigReady;
 
     const WITHIN: Duration = Duration::from_secs(20);
 
@@ -389,7 +367,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_outlives_nothing_that_holds_its_input() {
-        let script = "echo '{\"pid\":1,\"control\":\"c\"}'; cat; exit 3";
+        let script = "echo '{\"ready\":true,\"pid\":1,\"control\":\"c\"}'; cat; exit 3";
         let (mut running, _) = start(script).await.expect("ready");
         drop(running.child.stdin.take());
         assert_eq!(running.gone().await.expect("gone").code(), Some(3));
@@ -403,7 +381,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_term_is_waited_for_and_its_answer_kept() {
-        let script = "trap 'exit 5' TERM; echo '{\"pid\":1,\"control\":\"c\"}'; while :; do sleep 0.01; done";
+        let script = "trap 'exit 5' TERM; echo '{\"ready\":true,\"pid\":1,\"control\":\"c\"}'; while :; do sleep 0.01; done";
         let (running, _) = start(script).await.expect("ready");
         assert_eq!(running.terminate(WITHIN).await.expect("ended").code(), Some(5));
     }

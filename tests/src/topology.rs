@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 
 /// What a test run's pair looks like. Change any field before [`write`](Self::write).
@@ -74,6 +74,20 @@ impl TestTopology {
             link_listen: link,
             link_dial: link,
         })
+    }
+
+    /// Gives each listener a port of its own that stays the same when edge is started again, so that
+    /// clients find it; free now, taken when edge binds it.
+    pub fn with_fixed_ports(mut self) -> io::Result<Self> {
+        let listeners =
+            [&mut self.smtp, &mut self.submission, &mut self.submissions, &mut self.pop3, &mut self.pop3s];
+        let mut held = Vec::new();
+        for address in listeners.into_iter().flatten() {
+            let listener = TcpListener::bind(*address)?;
+            *address = listener.local_addr()?;
+            held.push(listener);
+        }
+        Ok(self)
     }
 
     /// Where big keeps its state.

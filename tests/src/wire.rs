@@ -70,6 +70,12 @@ impl Wire {
         Ok(())
     }
 
+    /// The certificate the other side showed, DER.
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        let Stream::Tls(stream) = &self.stream else { return None };
+        stream.get_ref().1.peer_certificates()?.first().map(AsRef::as_ref)
+    }
+
     fn take_clear(&mut self) -> io::Result<TcpStream> {
         if self.taken < self.buffer.len() {
             return Err(invalid("the peer sent more in clear after it agreed to start TLS"));

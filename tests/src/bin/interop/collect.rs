@@ -1,0 +1,115 @@
+//! Collecting: every POP3 client, by STLS and under TLS, keeping and deleting.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tests::client::smtp::SmtpClient;
+use tests::ledger::Place;
+use tests::messages::{Letter, SHORT};
+
+use crate::clients::{self, Collecting, Setting, Way, run};
+use crate::send::{crlf, look, maildrop, same};
+use crate::tally::Tally;
+
+/// Messages that wait in the maildrop for each case.
+const WAITING: usize = 2;
+
+struct Collector {
+    name: &'static str,
+    program: &'static str,
+    commands: fn(&Collecting<'_>) -> std::io::Result<Vec<Command>>,
+}
+
+const COLLECTORS: [Collector; 5] = [
+    Collector { name: "fetchmail", program: "fetchmail", commands: clients::fetchmail },
+    Collector { name: "mpop", program: "mpop", commands: clients::mpop },
+    Collector { name: "curl", program: "curl", commands: |c| Ok(clients::curl_collect(c)) },
+    Collector { name: "Python poplib", program: "python3", commands: |c| Ok(clients::poplib(c)) },
+    Collector { name: "mutt", program: "mutt", commands: |c| Ok(clients::mutt_collect(c)) },
+];
+
+/// Every client, both ways to TLS.
+pub async fn cases(setting: &Setting, tally: &mut Tally) {
+    for collector in &COLLECTORS {
+        for (way, port) in [(Way::Upgrade, "110 STLS"), (Way::Implicit, "995")] {
+            for (delete, verb) in [(false, "keep"), (true, "delete")] {
+                let case = format!("POP3 {port} {verb}, {}", collector.name);
+                if tally.wants(&case, collector.program) {
+                    tally.note(&case, collect(setting, collector, way, delete).await);
+                }
+            }
+        }
+    }
+}
+
+async fn collect(setting: &Setting, collector: &Collector, way: Way, delete: bool) -> Result<(), String> {
+    let (person, password) = setting.traveller();
+    let edge = &setting.ready.edge;
+    let server = if way == Way::Implicit { edge.pop3s } else { edge.pop3 };
+    let count = |mail: Vec<Vec<u8>>| mail.len();
+    let waiting = async || maildrop(edge.pop3, &person.name, password, false).await.ok().map(count);
+    maildrop(edge.pop3, &person.name, password, true).await.map_err(|e| e.to_string())?;
+    let sent = fill(setting, &person.address).await?;
+    look(async || waiting().await.filter(|&waiting| waiting == WAITING), "the maildrop is not filled")
+        .await?;
+
+    let folder = setting.scratch().map_err(|e| e.to_string())?;
+    let collecting = Collecting {
+        setting,
+        server,
+        way,
+        user: &person.name,
+        password,
+        count: WAITING,
+        delete,
+        folder: &folder,
+    };
+    for command in (collector.commands)(&collecting).map_err(|e| e.to_string())? {
+        run(command, None).await?;
+    }
+    let found = messages_under(&folder).map_err(|e| e.to_string())?;
+    if found.len() != WAITING {
+        return Err(format!("it filed {} messages, {WAITING} waited", found.len()));
+    }
+    for sent in &sent {
+        let copies = found.iter().filter(|found| same(sent, &person.address, Place::Inside, found).is_ok());
+        if copies.count() != 1 {
+            return Err("a message was not filed as it was sent".into());
+        }
+    }
+    let expected = if delete { 0 } else { WAITING };
+    let left = waiting().await;
+    if left == Some(expected) { Ok(()) } else { Err(format!("{left:?} messages are left, not {expected}")) }
+}
+
+/// Sends the person some mail from outside.
+async fn fill(setting: &Setting, to: &str) -> Result<Vec<Vec<u8>>, String> {
+    let from = format!("interop@{}", setting.ready.internet.domain);
+    let mut client = SmtpClient::ready(setting.ready.edge.smtp, None).await.map_err(|e| e.to_string())?;
+    let mut sent = Vec::new();
+    for _ in 0..WAITING {
+        let message =
+            Letter { from: &from, to, subject: "interoperation", token: setting.token() }.text(SHORT);
+        client.send(&from, &[to], &message).await.map_err(|e| e.to_string())?;
+        sent.push(message);
+    }
+    client.quit().await.map_err(|e| e.to_string())?;
+    Ok(sent)
+}
+
+/// Every file under `folder`, with ends of line as they are on the wire.
+fn messages_under(folder: &Path) -> std::io::Result<Vec<Vec<u8>>> {
+    let mut messages = Vec::new();
+    let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                messages.push(crlf(&std::fs::read(path)?));
+            }
+        }
+    }
+    Ok(messages)
+}

@@ -1,0 +1,105 @@
+//! Interoperation: mail software that others wrote talks to a running pair.
+//!
+//! `cargo run --release --bin interop` starts `pair`, which lies beside this program, and lets each
+//! client that is installed submit (587's and 465's roles), send to port 25's role, and collect by
+//! POP3 and POP3S. Then a real Postfix in a network namespace of its own takes mail from the edge by
+//! real DNS and sends some back. What arrives is compared with what was sent by the ledger. One line
+//! is printed for each case, and a last one with the counts; a program that is not installed is
+//! named, and is neither passed nor failed.
+
+mod clients;
+mod collect;
+mod namespaces;
+mod postfix;
+mod send;
+mod tally;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use clap::Parser;
+use tests::process::Running;
+use tests::ready::PairReady;
+use tests::wire::Wire;
+
+use crate::clients::Setting;
+use crate::tally::Tally;
+
+/// How long the pair may take until it is ready.
+const PAIR_READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long the pair may take to end.
+const PAIR_END_WITHIN: Duration = Duration::from_secs(30);
+
+/// Lets the mail software that is installed talk to a running pair.
+#[derive(Parser)]
+struct Options {
+    /// A file with the ready line of a pair that runs already, instead of starting one
+    #[arg(long, value_name = "FILE")]
+    ready: Option<PathBuf>,
+    /// Only the cases whose line contains this text
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Be the DNS server of the Postfix case, inside its namespace
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    serve_dns: Option<SocketAddr>,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("interop: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Some(address) = options.serve_dns {
+        return runtime.block_on(postfix::serve_dns(address));
+    }
+    let mut tally = Tally::new(&options.only);
+    if let Err(e) = runtime.block_on(run(&options, &mut tally)) {
+        tally.failed("the suite itself", &e.to_string());
+    }
+    println!("{tally}");
+    if tally.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn run(options: &Options, tally: &mut Tally) -> Result<(), Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
+    let pair = std::env::current_exe()?.with_file_name("pair");
+    let (running, ready) = match &options.ready {
+        Some(file) => (None, serde_json::from_slice::<PairReady>(&std::fs::read(file)?)?),
+        None => {
+            let mut command = Command::new(&pair);
+            command.arg("--json");
+            let log = folder.path().join("pair.log");
+            let (running, ready) = Running::start(command, &log, PAIR_READY_WITHIN).await?;
+            (Some(running), ready)
+        }
+    };
+    let certificate = folder.path().join("certificate.pem");
+    std::fs::write(&certificate, certificate_of(&ready).await?)?;
+    let setting = Setting::new(ready, folder.path(), certificate)?;
+
+    send::cases(&setting, tally).await;
+    collect::cases(&setting, tally).await;
+    if let Some(running) = running {
+        let ended = running.interrupt(PAIR_END_WITHIN).await?;
+        let verdict = if ended.success() { Ok(()) } else { Err(format!("it ended with {ended}")) };
+        tally.note("the pair ends cleanly at Ctrl-C", verdict);
+    }
+    postfix::case(&pair, folder.path(), tally).await;
+    Ok(())
+}
+
+/// What the edge shows under TLS, in PEM, for clients that must be told whom to trust.
+async fn certificate_of(ready: &PairReady) -> std::io::Result<String> {
+    use base64::Engine;
+    let mut wire = Wire::connect(ready.edge.submissions).await?;
+    wire.start_tls().await?;
+    let text = base64::engine::general_purpose::STANDARD.encode(wire.peer_certificate().unwrap_or_default());
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+    Ok(format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n")))
+}

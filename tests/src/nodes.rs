@@ -1,0 +1,135 @@
+//! Both nodes of a run: made, paired, started, killed and started again.
+//!
+//! Only what their command lines offer is used, as an administrator would.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::control::{CommandError, Commands};
+use crate::process::{Node, ProcessError, Program, Running};
+use crate::ready::{BigReady, EdgeReady};
+use crate::topology::TestTopology;
+
+/// How long a node may take to become ready, recovery included.
+pub const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long a node may take to end when asked.
+pub const END_WITHIN: Duration = Duration::from_secs(30);
+
+/// Why the nodes are not what a run needs.
+#[derive(Debug, thiserror::Error)]
+pub enum NodesError {
+    /// The folder or the topology could not be written.
+    #[error("the topology could not be written: {0}")]
+    Topology(#[from] std::io::Error),
+    /// A command failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// A process failed.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+}
+
+/// Both nodes.
+#[derive(Debug)]
+pub struct Nodes {
+    /// What they read.
+    pub topology: TestTopology,
+    /// Where it is written.
+    pub file: PathBuf,
+    /// Big's commands.
+    pub big: Commands,
+    /// Edge's commands.
+    pub edge: Commands,
+    big_process: Option<(Running, BigReady)>,
+    edge_process: Option<(Running, EdgeReady)>,
+}
+
+#[derive(Deserialize)]
+struct Invitation {
+    ticket: String,
+}
+
+impl Nodes {
+    /// Writes the topology and makes both nodes; nothing runs yet.
+    pub async fn init(topology: TestTopology, big: Program, edge: Program) -> Result<Self, NodesError> {
+        let file = topology.write()?;
+        let nodes = Self {
+            big: Commands::new(big, Node::Big, &file),
+            edge: Commands::new(edge, Node::Edge, &file),
+            topology,
+            file,
+            big_process: None,
+            edge_process: None,
+        };
+        nodes.edge.run(&["init"]).await?;
+        nodes.big.run(&["init"]).await?;
+        Ok(nodes)
+    }
+
+    /// Makes both nodes, starts them and pairs them.
+    pub async fn paired(topology: TestTopology, big: Program, edge: Program) -> Result<Self, NodesError> {
+        let mut nodes = Self::init(topology, big, edge).await?;
+        nodes.start_edge().await?;
+        nodes.start_big().await?;
+        let invitation: Invitation = nodes.edge.json(&["invite"]).await?;
+        nodes.big.run(&["pair", &invitation.ticket]).await?;
+        Ok(nodes)
+    }
+
+    /// Starts edge, in place of the one that ran.
+    pub async fn start_edge(&mut self) -> Result<&EdgeReady, NodesError> {
+        self.edge_process = None;
+        let log = self.topology.state.join("edge.log");
+        let started = Running::start(self.edge.command(&["serve"]), &log, READY_WITHIN).await?;
+        Ok(&self.edge_process.insert(started).1)
+    }
+
+    /// Starts big, in place of the one that ran.
+    pub async fn start_big(&mut self) -> Result<&BigReady, NodesError> {
+        self.big_process = None;
+        let log = self.topology.state.join("big.log");
+        let started = Running::start(self.big.command(&["serve"]), &log, READY_WITHIN).await?;
+        Ok(&self.big_process.insert(started).1)
+    }
+
+    /// Where the edge that runs is.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn edge_ready(&self) -> &EdgeReady {
+        &self.edge_process.as_ref().expect("edge runs").1
+    }
+
+    /// Where the big that runs is.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn big_ready(&self) -> &BigReady {
+        &self.big_process.as_ref().expect("big runs").1
+    }
+
+    /// `kill -9`, if it runs; returns once the process is gone.
+    pub async fn kill(&mut self, node: Node) -> Result<(), NodesError> {
+        if let Some(running) = self.take(node) {
+            running.kill().await?;
+        }
+        Ok(())
+    }
+
+    /// Asks the node to end, if it runs, and waits until it has.
+    pub async fn stop(&mut self, node: Node) -> Result<(), NodesError> {
+        if let Some(running) = self.take(node) {
+            running.terminate(END_WITHIN).await?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, node: Node) -> Option<Running> {
+        match node {
+            Node::Big => self.big_process.take().map(|(running, _)| running),
+            Node::Edge => self.edge_process.take().map(|(running, _)| running),
+        }
+    }
+}
