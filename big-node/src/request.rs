@@ -1,0 +1,385 @@
+//! What commands ask of a running big node over its control socket, and what it answers.
+
+use serde::{Deserialize, Serialize};
+use shared::topology::AttachmentMode;
+use shared::unit::DeliveryState;
+
+use crate::directory::NewPerson;
+use crate::record::{AfterFetch, Folder, Part, Scope, WindowState};
+
+/// A request. A body (the bytes of a message or of text) may go with `Send` and `Reply`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// Takes an edge's ticket. Answered with [`Paired`].
+    Pair {
+        /// As `edge-node invite` printed it.
+        ticket: String,
+    },
+    /// Adds a person. Answered with [`PersonView`].
+    PersonAdd(NewPerson),
+    /// Everyone. Answered with `Vec<PersonView>`.
+    PersonList,
+    /// One person. Answered with [`PersonView`].
+    PersonShow {
+        /// Name or address.
+        name: String,
+    },
+    /// Removes a person. Answered with [`PersonView`].
+    PersonRemove {
+        /// Name or address.
+        name: String,
+    },
+    /// A folder's messages, newest first. Answered with `Vec<Line>`.
+    MailList {
+        /// Whose.
+        person: String,
+        /// Which folder.
+        folder: Folder,
+        /// At most so many.
+        max: usize,
+    },
+    /// Reads a message, or one part of it, and marks it read. Answered with [`Reading`] and, if `raw`
+    /// or for a part other than 0, the bytes as the body.
+    MailRead {
+        /// Whose.
+        person: String,
+        /// Message id, or id.part as `mail list` prints it.
+        message: String,
+        /// The whole message as it is stored, with its trace headers.
+        raw: bool,
+    },
+    /// Sends a message whose text is the body. Answered with [`Sent`].
+    MailSend {
+        /// Who sends.
+        person: String,
+        /// Addresses or local names.
+        to: Vec<String>,
+        /// More recipients, shown as Cc.
+        cc: Vec<String>,
+        /// The subject.
+        subject: String,
+        /// Attachments: name and length of each; their bytes follow the text in the body, in order.
+        attachments: Vec<Attached>,
+        /// Length of the text in the body.
+        text_bytes: usize,
+    },
+    /// Answers a message; nothing is typed but the text, which is the body. Answered with [`Sent`].
+    MailReply {
+        /// Who answers.
+        person: String,
+        /// The message that is answered.
+        message: String,
+        /// Also to its other recipients.
+        all: bool,
+    },
+    /// Moves a message to Trash, or from Trash away. Answered with [`Deleted`].
+    MailDelete {
+        /// Whose.
+        person: String,
+        /// Message id.
+        message: String,
+    },
+    /// Where each recipient's copy is. Answered with [`Status`].
+    MailStatus {
+        /// Whose.
+        person: String,
+        /// Message id.
+        message: String,
+    },
+    /// Opens a travel window. Answered with [`Started`].
+    TravelStart {
+        /// Whose.
+        person: String,
+        /// Ends, milliseconds since 1970; `None` is standing.
+        until: Option<u64>,
+        /// What is filed into it.
+        scope: Scope,
+        /// What a deletion on the road does.
+        after_fetch: AfterFetch,
+    },
+    /// Travel windows. Answered with `Vec<WindowView>`.
+    TravelList {
+        /// Also those that have ended.
+        all: bool,
+    },
+    /// Ends a person's window. Answered with [`WindowView`].
+    TravelEnd {
+        /// Whose.
+        person: String,
+        /// Accept nothing more that was submitted through it.
+        revoke: bool,
+    },
+    /// What waits on big. Answered with [`Queue`].
+    QueueList,
+    /// The link. Answered with [`LinkView`].
+    LinkStatus,
+    /// A message's way. Answered with `Vec<Step>`.
+    Trace {
+        /// Message id.
+        message: String,
+    },
+}
+
+/// An attachment to send.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attached {
+    /// File name.
+    pub name: String,
+    /// Length in bytes.
+    pub bytes: usize,
+}
+
+/// The edge took the ticket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Paired {
+    /// Where the edge is.
+    pub address: String,
+}
+
+/// A person, as shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PersonView {
+    /// Local name.
+    pub name: String,
+    /// For From lines.
+    pub display: String,
+    /// Addresses; the first is written as From.
+    pub addresses: Vec<String>,
+    /// Filing of attachments; `None` follows the site.
+    pub filing: Option<AttachmentMode>,
+    /// Unix account.
+    pub uid: Option<u32>,
+    /// Whether a travel window is open.
+    pub travelling: bool,
+}
+
+/// A line of a folder's list: a message, or under a cover one of its attachments.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// Message id; with `.N` for part N.
+    pub id: String,
+    /// 0 for the message or cover.
+    pub part: u32,
+    /// Milliseconds since 1970.
+    pub at: u64,
+    /// Who wrote it.
+    pub from: String,
+    /// To whom, in Sent.
+    pub to: Vec<String>,
+    /// Subject, or an attachment's file name.
+    pub subject: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// Media type of an attachment.
+    pub content_type: Option<String>,
+    /// Marks.
+    pub read: bool,
+    /// Marks.
+    pub answered: bool,
+    /// Submitted after the window's end.
+    pub late: bool,
+    /// The first message of its conversation.
+    pub thread: String,
+}
+
+/// A message, as read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reading {
+    /// Message id.
+    pub id: String,
+    /// Who wrote it, `Name <address>` each.
+    pub from: Vec<String>,
+    /// To.
+    pub to: Vec<String>,
+    /// Cc.
+    pub cc: Vec<String>,
+    /// Subject.
+    pub subject: String,
+    /// Milliseconds since 1970.
+    pub at: u64,
+    /// Readable text.
+    pub text: String,
+    /// Attachments.
+    pub parts: Vec<Part>,
+    /// Why attachments could not be told apart.
+    pub unparsed: Option<String>,
+    /// Marks.
+    pub answered: bool,
+    /// The message that it answers.
+    pub parent: Option<String>,
+    /// The file name of the part that was asked for.
+    pub part_name: Option<String>,
+}
+
+/// A message was sent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sent {
+    /// Message id.
+    pub id: String,
+    /// Where each recipient's copy is.
+    pub recipients: Vec<RecipientView>,
+}
+
+/// One recipient of a message sent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RecipientView {
+    /// Address.
+    pub address: String,
+    /// Where its copy is.
+    pub state: DeliveryState,
+    /// Since when, milliseconds since 1970.
+    pub at: u64,
+    /// The remote host.
+    pub host: Option<String>,
+    /// Whether that was under TLS.
+    pub tls: bool,
+    /// Enhanced status code.
+    pub status: String,
+    /// The remote's answer, or our reason.
+    pub text: String,
+    /// A remote may have it although it did not say so.
+    pub in_doubt: bool,
+    /// The next attempt, milliseconds since 1970.
+    pub next_attempt_at: Option<u64>,
+}
+
+/// A message was deleted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Message id.
+    pub id: String,
+    /// It was in Trash, and is gone for good.
+    pub for_good: bool,
+}
+
+/// Where the copies of a message are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Message id.
+    pub id: String,
+    /// Subject.
+    pub subject: String,
+    /// Recipients, in order.
+    pub recipients: Vec<RecipientView>,
+}
+
+/// A travel window was opened. The password is shown here and nowhere else.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Started {
+    /// The window.
+    pub window: WindowView,
+    /// User name for POP3 and submission.
+    pub user: String,
+    /// Password.
+    pub password: String,
+    /// Messages queued for back-fill.
+    pub backfilled: usize,
+    /// Client settings: service, host name and addresses.
+    pub settings: Settings,
+}
+
+/// What a mail client is to be told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settings {
+    /// The edge's host name.
+    pub host: String,
+    /// POP3 with STARTTLS.
+    pub pop3: Vec<String>,
+    /// POP3 under TLS.
+    pub pop3s: Vec<String>,
+    /// Submission with STARTTLS.
+    pub submission: Vec<String>,
+    /// Submission under TLS.
+    pub submissions: Vec<String>,
+}
+
+/// A travel window, as shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WindowView {
+    /// Window id.
+    pub id: String,
+    /// Whose.
+    pub person: String,
+    /// Opened, milliseconds since 1970.
+    pub from: u64,
+    /// Ends, milliseconds since 1970; `None` is standing.
+    pub until: Option<u64>,
+    /// What is filed into it.
+    pub scope: Scope,
+    /// What a deletion on the road does.
+    pub after_fetch: AfterFetch,
+    /// How far it is.
+    pub state: WindowState,
+    /// Copies filed, fetched and deleted.
+    pub filed: usize,
+    /// Copies that a client has retrieved.
+    pub fetched: usize,
+    /// Copies that a client has deleted.
+    pub deleted: usize,
+}
+
+/// What waits on big.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Queue {
+    /// Units not yet confirmed by the edge, by lane: service, event, inter, batch.
+    pub units: [u64; 4],
+    /// Recipients that are not final, by message.
+    pub messages: Vec<Status>,
+    /// Units that the edge refused.
+    pub dead_letters: Vec<DeadLetterView>,
+}
+
+/// A unit that the edge refused.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeadLetterView {
+    /// Unit id.
+    pub id: String,
+    /// The edge's reason.
+    pub reason: String,
+    /// When, milliseconds since 1970.
+    pub at: u64,
+}
+
+/// The link, as this end sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LinkView {
+    /// Whether a partner is known.
+    pub paired: bool,
+    /// Whether a session is open.
+    pub connected: bool,
+    /// The partner's address.
+    pub peer: Option<String>,
+    /// Round trip, milliseconds.
+    pub rtt_millis: Option<f64>,
+    /// This session's epoch.
+    pub epoch: Option<u64>,
+    /// The four lanes.
+    pub lanes: Vec<LaneView>,
+    /// What an operator has to see to.
+    pub alarms: Vec<String>,
+}
+
+/// One lane, as this end sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LaneView {
+    /// service, event, inter or batch.
+    pub lane: String,
+    /// The last number given out.
+    pub sent: u64,
+    /// The last number the partner confirmed.
+    pub confirmed: u64,
+    /// The last number applied here.
+    pub received: u64,
+}
+
+/// One fact of a message's way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// Milliseconds since 1970.
+    pub at: u64,
+    /// `big` or `edge`.
+    pub node: String,
+    /// The fact.
+    pub what: String,
+}

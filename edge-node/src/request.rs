@@ -1,0 +1,105 @@
+//! What commands ask of a running edge node over its control socket, and what it answers.
+
+use serde::{Deserialize, Serialize};
+use shared::unit::DeliveryState;
+
+/// A request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// Opens an invitation for 24 hours; an earlier one is void. Answered with [`Invited`].
+    Invite,
+    /// What waits for delivery. Answered with `Vec<Queued>`.
+    QueueList,
+    /// The link. Answered with [`LinkView`].
+    LinkStatus,
+    /// A message's way over this node. Answered with `Vec<Step>`.
+    Trace {
+        /// Message id.
+        message: String,
+    },
+}
+
+/// An open invitation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Invited {
+    /// For `big-node pair`.
+    pub ticket: String,
+    /// Void after this, seconds since 1970.
+    pub expires_at: u64,
+}
+
+/// A message that waits for delivery.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Queued {
+    /// Message id.
+    pub id: String,
+    /// Reverse-path; empty is the null one.
+    pub from: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// Queued here, milliseconds since 1970.
+    pub queued_at: u64,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// The next attempt, milliseconds since 1970.
+    pub next_attempt_at: u64,
+    /// Waits for the operator.
+    pub held: bool,
+    /// Who is still to get it.
+    pub recipients: Vec<Waiting>,
+}
+
+/// A recipient that waits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Address.
+    pub address: String,
+    /// Relaying or deferred.
+    pub state: DeliveryState,
+    /// What was said last.
+    pub text: String,
+}
+
+/// The link, as this end sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LinkView {
+    /// Whether a partner is known.
+    pub paired: bool,
+    /// Whether a session is open.
+    pub connected: bool,
+    /// The partner's address.
+    pub peer: Option<String>,
+    /// Round trip, milliseconds.
+    pub rtt_millis: Option<f64>,
+    /// This session's epoch.
+    pub epoch: Option<u64>,
+    /// The four lanes.
+    pub lanes: Vec<LaneView>,
+    /// What an operator has to see to.
+    pub alarms: Vec<String>,
+}
+
+/// One lane, as this end sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LaneView {
+    /// service, event, inter or batch.
+    pub lane: String,
+    /// The last number given out.
+    pub sent: u64,
+    /// The last number the partner confirmed.
+    pub confirmed: u64,
+    /// The last number applied here.
+    pub received: u64,
+}
+
+/// One fact of a message's way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// Milliseconds since 1970.
+    pub at: u64,
+    /// `big` or `edge`.
+    pub node: String,
+    /// The fact.
+    pub what: String,
+}
