@@ -174,7 +174,7 @@ pub enum Frame {
     /// Pairing: what the edge tells big first; opaque to the link.
     Welcome(Vec<u8>),
     /// Opening, 2: log names and positions.
-    Compare(Compare),
+    Compare(Box<Compare>),
     /// A lane begins after this position.
     Resume(Position),
     /// A lane does not begin, or goes no further.

@@ -8,6 +8,8 @@
 //! The core rule: **the receiver commits a batch's effects and its own position in the same
 //! transaction.** At-least-once sending then becomes exactly-once storing.
 
+#[cfg(feature = "driver")]
+pub mod driver;
 pub mod frame;
 pub mod host;
 pub mod session;

@@ -86,14 +86,14 @@ pub enum Input {
     /// that no other session can move them.
     Remembered {
         /// Indexed by [`Lane::index`].
-        lanes: [LaneState; 4],
+        lanes: Box<[LaneState; 4]>,
     },
     /// [`Output::PairedBy`] is durable.
     Welcome {
         /// What the partner is told.
         welcome: Vec<u8>,
         /// Indexed by [`Lane::index`].
-        lanes: [LaneState; 4],
+        lanes: Box<[LaneState; 4]>,
     },
     /// The answer to [`Output::Fetch`], empty if there is nothing; given before the next frame.
     Units(Lane, Vec<Unit>),
@@ -312,8 +312,8 @@ impl Session {
         self.now = now;
         match input {
             Input::Frame(channel, frame) => return self.frame(channel, frame),
-            Input::Remembered { lanes } => self.remembered(lanes, None)?,
-            Input::Welcome { welcome, lanes } => self.remembered(lanes, Some(welcome))?,
+            Input::Remembered { lanes } => self.remembered(*lanes, None)?,
+            Input::Welcome { welcome, lanes } => self.remembered(*lanes, Some(welcome))?,
             Input::Units(lane, units) => return self.senders[index(lane)].units(units, &mut self.outputs),
             Input::Wake(lane) => self.senders[index(lane)].wake(&mut self.outputs),
             Input::Applied { lane, number, applied } => {

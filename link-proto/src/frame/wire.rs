@@ -121,7 +121,7 @@ pub(super) fn decode(kind: Kind, meta: &[u8], raw: Bytes) -> Result<Frame, Frame
                 next: lane.next,
                 received: lane.received.into(),
             });
-            Ok(Frame::Compare(Compare { held: wire.held, lanes }))
+            Ok(Frame::Compare(Box::new(Compare { held: wire.held, lanes })))
         }
         Kind::Resume => read::<WirePosition, _>(kind, meta).map(|wire| Frame::Resume(wire.into())),
         Kind::Stopped => stop(meta).map(Frame::Stopped).ok_or(kind.malformed("an unknown reason")),

@@ -223,7 +223,7 @@ impl Handshake {
 
     fn send_compare(&self, outputs: &mut Outputs) {
         let held = self.partner.as_ref().map(|partner| partner.identity.log_name).unwrap_or_default();
-        let compare = Compare { held, lanes: self.mine };
+        let compare = Box::new(Compare { held, lanes: self.mine });
         outputs.push_back(Output::Send(Channel::Control, Frame::Compare(compare)));
     }
 

@@ -161,7 +161,7 @@ fn samples() -> Vec<Frame> {
     vec![
         Frame::Refused(Refused { why: Refusal::Stale, generation: 1, epoch: 2 }),
         Frame::Welcome(b"welcome".to_vec()),
-        Frame::Compare(Compare { held: [4; 16], lanes: [lane; 4] }),
+        Frame::Compare(Box::new(Compare { held: [4; 16], lanes: [lane; 4] })),
         Frame::Resume(position),
         Frame::Stopped(Stop::Differs),
         Frame::Batch(batch(position, 10..13)),

@@ -36,7 +36,6 @@ enum Pending {
 }
 
 /// A node: everything but `pending` is durable.
-#[derive(Default)]
 pub(super) struct Node {
     pub(super) identity: Identity,
     pub(super) key: Vec<u8>,
@@ -56,18 +55,24 @@ pub(super) struct Node {
     pub(super) welcomed: bool,
 }
 
-impl Default for Identity {
-    fn default() -> Self {
-        Self { node: [0; 16], log_name: [0; 16], generation: 0 }
-    }
-}
-
 impl Node {
     pub(super) fn new(number: u8) -> Self {
         Self {
             identity: Identity { node: [number; 16], log_name: [number + 100; 16], generation: 1 },
             key: vec![number; 44],
-            ..Self::default()
+            epoch: 0,
+            partner: None,
+            secret: None,
+            lanes: Default::default(),
+            queue: Default::default(),
+            filed: Default::default(),
+            rejected: Default::default(),
+            deferred_once: HashSet::new(),
+            dead: Vec::new(),
+            waiting: Vec::new(),
+            staged: HashMap::new(),
+            pending: VecDeque::new(),
+            welcomed: false,
         }
     }
 
@@ -278,7 +283,7 @@ impl Sim {
     }
 
     fn carry_out(&mut self, node: usize, output: Output) -> Option<Input> {
-        let lanes = self.nodes[node].lanes;
+        let lanes = Box::new(self.nodes[node].lanes);
         let this = &mut self.nodes[node];
         match output {
             Output::Send(channel, frame) => {

@@ -1,0 +1,361 @@
+//! The thin shell that moves a session's frames over QUIC and calls the node's [`Host`].
+//!
+//! | stream | opened by | carries | priority |
+//! |---|---|---|---|
+//! | control | big | opening, confirms, what concerns bodies | highest |
+//! | `service`, `event` | big, at the same time | their lane, both ways | 2 |
+//! | `inter` | big | its lane | 1 |
+//! | `batch` | big | its lane | 0 |
+//! | one per body | the sender | id, chunks, trailer | lowest |
+//!
+//! TLS 1.3 only, mutual, with raw Ed25519 public keys (RFC 7250) that are pinned: no CA, nothing that
+//! expires. No 0-RTT, no tickets, no datagrams, no migration; every window and stream count is set.
+//!
+//! Invariants: one session at a time per node. The edge lets the newest connection win: it closes the
+//! older one and waits until its commits have come to an end before it reads where the lanes stand,
+//! so no two sessions ever move the same lane. A stream's FIN never means "complete". What a
+//! connection still holds when it is lost is dropped; the next session finds out what was stored.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use quinn::{Endpoint, EndpointConfig, TokioRuntime};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::frame::FrameError;
+use crate::host::{Host, HostError, LaneState, Opening, Partner};
+use crate::session::{OPENING_TIME, Role, Session, SessionError, Start};
+use crate::ticket::Ticket;
+
+mod body;
+mod engine;
+mod handle;
+mod key;
+mod seat;
+mod streams;
+mod tls;
+mod transport;
+mod workers;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+pub use handle::{Connected, Handle, Status};
+pub use key::{Key, KeyError};
+
+use engine::{Engine, Until};
+use seat::{Seat, Shared};
+use streams::Streams;
+
+/// Connections that the edge holds at once; all but one are in their opening, or closing.
+const CONNECTIONS_MAX: usize = 32;
+/// The first pause before big dials again; it doubles with every attempt that fails.
+const REDIAL_MIN: Duration = Duration::from_millis(200);
+/// The longest pause before big dials again.
+const REDIAL_MAX: Duration = Duration::from_secs(30);
+/// Bytes of the sockets' buffers, as far as the system grants them.
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// Why a connection, or an attempt to make one, ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The session ended it.
+    #[error("{0}")]
+    Session(#[from] SessionError),
+    /// The partner's bytes are no frames.
+    #[error("the partner sent {0}")]
+    Frame(#[from] FrameError),
+    /// The node could not do what the link asked of it.
+    #[error("this node could not go on: {0}")]
+    Host(#[from] HostError),
+    /// The network, TLS, or the partner closed it.
+    #[error("the connection was lost: {0}")]
+    Lost(String),
+    /// It is closed in favour of a newer one.
+    #[error("a newer connection took over")]
+    Superseded,
+    /// A stream that has to stay open ended.
+    #[error("the partner ended a stream, or opened the wrong ones")]
+    Streams,
+    /// Frames pile up that the partner does not read.
+    #[error("the partner does not read what it is sent")]
+    NotRead,
+    /// The socket could not be opened.
+    #[error("cannot open a UDP socket on {address}: {error}")]
+    Socket {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// TLS could not be set up with this node's key.
+    #[error("cannot set up TLS: {0}")]
+    Tls(String),
+    /// The ticket has run out.
+    #[error("the ticket has expired; run `edge-node invite` for a new one")]
+    TicketExpired,
+}
+
+impl From<quinn::ConnectionError> for LinkError {
+    fn from(error: quinn::ConnectionError) -> Self {
+        match &error {
+            quinn::ConnectionError::ApplicationClosed(close) if close.error_code == transport::SUPERSEDED => {
+                Self::Superseded
+            }
+            quinn::ConnectionError::LocallyClosed => Self::Superseded,
+            _ => Self::Lost(error.to_string()),
+        }
+    }
+}
+
+/// The edge's end: it listens.
+#[derive(Debug)]
+pub struct Listener {
+    endpoint: Endpoint,
+    key: Key,
+}
+
+impl Listener {
+    /// Opens the UDP socket; nobody is let in before [`Listener::serve`]. Runs within tokio.
+    ///
+    /// # Errors
+    /// [`LinkError::Socket`]: the address is taken, or not this machine's.
+    pub fn bind(address: SocketAddr, key: Key) -> Result<Self, LinkError> {
+        let endpoint = endpoint(address, transport::listening(&key))?;
+        Ok(Self { endpoint, key })
+    }
+
+    /// Where it listens; useful after binding port 0.
+    ///
+    /// # Errors
+    /// [`LinkError::Socket`], if the system does not say.
+    pub fn local_addr(&self) -> Result<SocketAddr, LinkError> {
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        self.endpoint.local_addr().map_err(|error| LinkError::Socket { address: unknown, error })
+    }
+
+    /// Serves big for ever: the pinned key at any time, any other key while an invitation is open and
+    /// only as far as proving it. The newest connection wins. Ends only if serving cannot begin.
+    ///
+    /// Dropping the future closes everything; commits that are under way may then be cut off, so a
+    /// node does that only when it ends.
+    pub async fn serve<H: Host>(&self, host: Arc<H>, handle: Handle) -> LinkError {
+        let shared = match host.open().await {
+            Ok(opening) => Arc::new(Shared::new(opening.partner.map(|partner| partner.key))),
+            Err(error) => return error.into(),
+        };
+        let admits = {
+            let (shared, host) = (Arc::clone(&shared), Arc::clone(&host));
+            move |key: &[u8]| shared.is_pinned(key) || host.invitation().is_some()
+        };
+        match tls::server_config(&self.key, admits) {
+            Ok(config) => self.endpoint.set_server_config(Some(config)),
+            Err(error) => return error,
+        }
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                incoming = self.endpoint.accept() => {
+                    let Some(incoming) = incoming else { return LinkError::Lost("the endpoint is closed".into()) };
+                    if !incoming.remote_address_validated() {
+                        // A validated address has room for the retry; an error means it has not.
+                        let _ = incoming.retry();
+                    } else if connections.len() >= CONNECTIONS_MAX {
+                        incoming.refuse();
+                    } else {
+                        let (host, shared) = (Arc::clone(&host), Arc::clone(&shared));
+                        let (handle, key) = (handle.clone(), self.key.public().to_vec());
+                        connections.spawn(async move {
+                            let error = serve_one(incoming, host, shared, handle.clone(), key).await;
+                            handle.failed(&error);
+                        });
+                    }
+                }
+                Some(_) = connections.join_next() => {}
+            }
+        }
+    }
+}
+
+/// One connection of the edge, from its first packet to its end.
+async fn serve_one<H: Host>(
+    incoming: quinn::Incoming,
+    host: Arc<H>,
+    shared: Arc<Shared>,
+    handle: Handle,
+    local_key: Vec<u8>,
+) -> LinkError {
+    let opened = timeout(OPENING_TIME, async {
+        let connection = incoming.accept()?.await?;
+        let mut streams = Streams::accept(&connection).await?;
+        let hello = streams.first_frame().await?;
+        Ok::<_, LinkError>((connection, streams, hello))
+    });
+    let (connection, streams, hello) = match opened.await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => return error,
+        Err(_) => return SessionError::OpeningTime.into(),
+    };
+    let gate = Arc::clone(&shared.gate).lock_owned().await;
+    let session = async {
+        let opening = host.open().await?;
+        shared.pin(opening.partner.as_ref());
+        let start = Start {
+            role: Role::Listener,
+            opening,
+            local_key,
+            peer_key: tls::peer_key(&connection)?,
+            binding: tls::binding(&connection)?,
+            secret: host.invitation(),
+        };
+        Ok::<_, LinkError>(Session::new(start, Duration::ZERO)?)
+    };
+    let session = match session.await {
+        Ok(session) => session,
+        Err(error) => return error,
+    };
+    let seat = Seat::listener(shared, gate);
+    Engine::new(host, connection, session, streams, seat, handle).run(Some(hello), Until::Lost).await
+}
+
+/// Big's end: it dials.
+#[derive(Debug)]
+pub struct Dialler {
+    endpoint: Endpoint,
+    address: SocketAddr,
+    key: Key,
+}
+
+impl Dialler {
+    /// Opens a UDP socket from which `address` will be dialled. Runs within tokio.
+    ///
+    /// # Errors
+    /// [`LinkError::Socket`]: the system gives none.
+    pub fn new(address: SocketAddr, key: Key) -> Result<Self, LinkError> {
+        Ok(Self { endpoint: endpoint(any_port(address), EndpointConfig::default())?, address, key })
+    }
+
+    /// Keeps the link up for ever. A lost link is dialled again at once; the pause between attempts
+    /// grows only while they fail, and [`Handle::redial`] cuts it short. Once the link is up, what
+    /// waits leaves at once.
+    ///
+    /// Dropping the future closes everything; commits that are under way may then be cut off, so a
+    /// node does that only when it ends.
+    pub async fn run<H: Host>(&self, host: Arc<H>, handle: Handle) {
+        let mut pause = REDIAL_MIN;
+        loop {
+            let error = self.attempt(&host, &handle).await;
+            pause = if handle.was_open() { REDIAL_MIN } else { pause.saturating_mul(2).min(REDIAL_MAX) };
+            handle.failed(&error);
+            tokio::select! {
+                () = tokio::time::sleep(jittered(pause)) => {}
+                () = handle.asked_to_redial() => {}
+            }
+        }
+    }
+
+    /// One connection, from the raised epoch to its loss.
+    async fn attempt<H: Host>(&self, host: &Arc<H>, handle: &Handle) -> LinkError {
+        let ready = async {
+            let opening = host.open().await?;
+            let pinned = opening.partner.as_ref().ok_or(SessionError::NotPaired)?.key.clone();
+            connect(&self.endpoint, self.address, &self.key, pinned, opening, None).await
+        };
+        match ready.await {
+            Ok((connection, session, streams, lanes)) => {
+                let (host, handle) = (Arc::clone(host), handle.clone());
+                let engine = Engine::new(host, connection, session, streams, Seat::Dialler(lanes), handle);
+                engine.run(None, Until::Lost).await
+            }
+            Err(error) => error,
+        }
+    }
+}
+
+/// Pairs big with the edge that gave out `ticket`: one attempt. On success the host was told by
+/// [`Host::paired_with`]; the link itself is then kept up by [`Dialler::run`].
+///
+/// # Errors
+/// The ticket has expired or was used, or the edge cannot be reached.
+pub async fn pair<H: Host>(ticket: &Ticket, key: &Key, host: Arc<H>) -> Result<Partner, LinkError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    if ticket.is_expired(now.as_secs()) {
+        return Err(LinkError::TicketExpired);
+    }
+    let endpoint = endpoint(any_port(ticket.address), EndpointConfig::default())?;
+    let mut opening = host.open().await?;
+    opening.partner = None;
+    let secret = Some(ticket.secret);
+    let connected = connect(&endpoint, ticket.address, key, ticket.key.clone(), opening, secret).await;
+    let (connection, session, streams, lanes) = connected?;
+    let seat = Seat::Dialler(lanes);
+    let mut engine = Engine::new(host, connection, session, streams, seat, Handle::new());
+    let partner = engine.paired_with();
+    let error = engine.run(None, Until::Paired).await;
+    // The edge is told that the connection is closed, or it would wait for its idle timeout.
+    let _ = timeout(transport::CLOSE_TIME, endpoint.wait_idle()).await;
+    let partner = partner.lock().map(|mut partner| partner.take()).unwrap_or_default();
+    partner.ok_or(error)
+}
+
+type Ready = (quinn::Connection, Session, Streams, Box<[LaneState; 4]>);
+
+/// Big's way to a session that has not said anything yet.
+async fn connect(
+    endpoint: &Endpoint,
+    address: SocketAddr,
+    key: &Key,
+    pinned: Vec<u8>,
+    opening: Opening,
+    secret: Option<[u8; 32]>,
+) -> Result<Ready, LinkError> {
+    let config = tls::client_config(key, pinned)?;
+    let connecting = endpoint
+        .connect_with(config, address, tls::SERVER_NAME)
+        .map_err(|error| LinkError::Lost(error.to_string()))?;
+    let connection = timeout(OPENING_TIME, connecting).await.map_err(|_| SessionError::OpeningTime)??;
+    let streams =
+        timeout(OPENING_TIME, Streams::open(&connection)).await.map_err(|_| SessionError::OpeningTime)??;
+    let lanes = Box::new(opening.lanes);
+    let start = Start {
+        role: Role::Dialler,
+        opening,
+        local_key: key.public().to_vec(),
+        peer_key: tls::peer_key(&connection)?,
+        binding: tls::binding(&connection)?,
+        secret,
+    };
+    Ok((connection, Session::new(start, Duration::ZERO)?, streams, lanes))
+}
+
+/// A QUIC endpoint on a socket with large buffers.
+fn endpoint(address: SocketAddr, config: EndpointConfig) -> Result<Endpoint, LinkError> {
+    let open = move || {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+        // The system may grant less; the link then only loses and repeats more packets.
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+        let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        Endpoint::new(config, None, UdpSocket::from(socket), Arc::new(TokioRuntime))
+    };
+    open().map_err(|error| LinkError::Socket { address, error })
+}
+
+/// Any free port of the family of `address`.
+fn any_port(address: SocketAddr) -> SocketAddr {
+    if address.is_ipv4() { SocketAddr::from(([0, 0, 0, 0], 0)) } else { SocketAddr::from(([0u16; 8], 0)) }
+}
+
+/// Between half of `pause` and all of it, so that many nodes do not dial in step.
+fn jittered(pause: Duration) -> Duration {
+    let mut random = [0; 4];
+    // Without randomness the pause is only less random.
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random);
+    let part = f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX);
+    pause.mul_f64(0.5 + part / 2.0)
+}

@@ -1,0 +1,309 @@
+//! One connection and its session: events in, outputs carried out.
+//!
+//! One task owns the session. Readers, writers, bodies and workers are tasks of their own, which
+//! report to it through one bounded queue; it never waits for the network, and for the node only
+//! where the protocol says so (while opening) or where the node is behind with its confirms.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use quinn::{Connection, RecvStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::handle::Handle;
+use super::seat::Seat;
+use super::streams::{self, Streams, Writer};
+use super::workers::Workers;
+use super::{LinkError, body, transport};
+use crate::frame::Frame;
+use crate::host::{Host, LaneState, Partner};
+use crate::session::{Channel, Input, Output, Session};
+use crate::unit::Lane;
+
+/// Events that wait for the session; its readers wait in turn. A batch is at most 1 MiB.
+const EVENTS_QUEUE: usize = 16;
+
+/// What the tasks of a connection report.
+pub(super) enum Event {
+    Input(Input),
+    Failed(LinkError),
+}
+
+/// How long an engine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Until the connection is lost.
+    Lost,
+    /// Until the node remembers its new partner.
+    Paired,
+}
+
+type Paired = Arc<Mutex<Option<Partner>>>;
+
+pub(super) struct Engine<H: Host> {
+    host: Arc<H>,
+    connection: Connection,
+    session: Session,
+    seat: Seat,
+    handle: Handle,
+    began: Instant,
+    events: mpsc::Receiver<Event>,
+    /// What tasks report with.
+    report: mpsc::Sender<Event>,
+    control: Writer,
+    lanes: Vec<(Writer, Workers)>,
+    /// The lanes' receiving halves, until the session is open.
+    unread: Vec<RecvStream>,
+    /// Tasks that end with the connection.
+    tasks: JoinSet<()>,
+    /// Tasks that send the last words.
+    writers: JoinSet<()>,
+    /// Tasks that call the node, and must come to their end.
+    workers: JoinSet<()>,
+    paired: Paired,
+    opened: bool,
+}
+
+impl<H: Host> Engine<H> {
+    pub(super) fn new(
+        host: Arc<H>,
+        connection: Connection,
+        session: Session,
+        streams: Streams,
+        seat: Seat,
+        handle: Handle,
+    ) -> Self {
+        let (report, events) = mpsc::channel(EVENTS_QUEUE);
+        let (mut tasks, mut writers, mut workers) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        let mut writer = |stream| {
+            let (writer, task) = Writer::new(stream);
+            writers.spawn(task);
+            writer
+        };
+        let control = writer(streams.control.0);
+        let (mut lanes, mut unread) = (Vec::with_capacity(4), Vec::with_capacity(4));
+        for (lane, (send, recv)) in Lane::ALL.into_iter().zip(streams.lanes) {
+            lanes.push((writer(send), Workers::start(&host, lane, &report, &mut workers)));
+            unread.push(recv);
+        }
+        tasks.spawn(streams::read(streams.control.1, Channel::Control, streams.decoder, report.clone()));
+        Self {
+            host,
+            connection,
+            session,
+            seat,
+            handle,
+            began: Instant::now(),
+            events,
+            report,
+            control,
+            lanes,
+            unread,
+            tasks,
+            writers,
+            workers,
+            paired: Paired::default(),
+            opened: false,
+        }
+    }
+
+    /// Where the partner will be found, once the node was told of it by `paired_with`.
+    pub(super) fn paired_with(&mut self) -> Paired {
+        Arc::clone(&self.paired)
+    }
+
+    /// Runs the session to its end, and waits until nothing of it is left.
+    pub(super) async fn run(mut self, first: Option<Frame>, until: Until) -> LinkError {
+        let error = match self.drive(first, until).await {
+            Ok(()) => LinkError::Superseded,
+            Err(error) => error,
+        };
+        self.end().await;
+        error
+    }
+
+    async fn drive(&mut self, first: Option<Frame>, until: Until) -> Result<(), LinkError> {
+        if let Some(frame) = first {
+            self.input(Input::Frame(Channel::Control, frame)).await?;
+        }
+        self.settle().await?;
+        let mut waiting = Vec::with_capacity(EVENTS_QUEUE);
+        loop {
+            if until == Until::Paired && self.paired.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+            {
+                return Ok(());
+            }
+            if self.opened {
+                self.handle.moved(self.connection.rtt(), Lane::ALL.map(|lane| self.session.lane(lane)));
+            }
+            let deadline = self.session.deadline().map(|deadline| self.began + deadline);
+            tokio::select! {
+                _ = self.events.recv_many(&mut waiting, EVENTS_QUEUE) => {
+                    for event in waiting.drain(..) {
+                        match event {
+                            Event::Input(input) => self.input(input).await?,
+                            Event::Failed(error) => return Err(error),
+                        }
+                    }
+                }
+                (lanes, bodies) = self.handle.woken(), if self.opened => {
+                    for lane in lanes {
+                        self.input(Input::Wake(lane)).await?;
+                    }
+                    if bodies {
+                        self.input(Input::WakeBodies).await?;
+                    }
+                }
+                () = sleep_until(deadline) => self.input(Input::Tick).await?,
+            }
+        }
+    }
+
+    /// Gives the session an input and carries out all that follows.
+    async fn input(&mut self, input: Input) -> Result<(), LinkError> {
+        let result = self.session.handle(input, self.began.elapsed());
+        self.settle().await?;
+        Ok(result?)
+    }
+
+    async fn settle(&mut self) -> Result<(), LinkError> {
+        while let Some(output) = self.session.poll() {
+            if let Some(answer) = self.carry_out(output).await? {
+                self.session.handle(answer, self.began.elapsed())?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, output: Output) -> Result<Option<Input>, LinkError> {
+        match output {
+            Output::Send(Channel::Control, frame) => self.control.send(frame)?,
+            Output::Send(Channel::Lane(lane), frame) => self.lane(lane).0.send(frame)?,
+            Output::Remember(partner) => return self.remember(partner).await.map(Some),
+            Output::PairedBy(partner) => return self.paired_by(partner).await.map(Some),
+            Output::PairedWith(partner, welcome) => {
+                self.host.paired_with(partner.clone(), welcome).await?;
+                *self.paired.lock().unwrap_or_else(PoisonError::into_inner) = Some(partner);
+                return self.lanes_now().await.map(|lanes| Some(Input::Remembered { lanes }));
+            }
+            Output::Opened => self.open(),
+            Output::Fetch { lane, from, units_max, bytes_max } => {
+                let units = self.host.units(lane, from, units_max, bytes_max)?;
+                return Ok(Some(Input::Units(lane, units)));
+            }
+            Output::Apply { lane, units, position } => {
+                // The session's window is as long as this queue; a worker that ended has reported why.
+                let _ = self.lane(lane).1.apply.try_send((units, position));
+            }
+            Output::Recall { lane, after, number } => {
+                let applied = self.host.rejected(lane, after)?;
+                return Ok(Some(Input::Applied { lane, number, applied }));
+            }
+            Output::Confirmed(confirmed) => {
+                let _ = self.lane(confirmed.lane).1.confirm.send(confirmed).await;
+            }
+            Output::ListBodies { max } => return Ok(Some(Input::BodiesWaiting(self.host.waiting(max)?))),
+            Output::SendBody(unit) => {
+                let (host, connection) = (Arc::clone(&self.host), self.connection.clone());
+                self.tasks.spawn(body::send(host, connection, unit, self.report.clone()));
+            }
+            Output::BodyHeld(held) => {
+                let (host, report) = (Arc::clone(&self.host), self.report.clone());
+                self.workers.spawn(async move {
+                    let event = match host.body_held(held.unit, held.length, held.digest).await {
+                        Ok(()) => Event::Input(Input::BodyNumbered(held.unit)),
+                        Err(error) => Event::Failed(error.into()),
+                    };
+                    let _ = report.send(event).await;
+                });
+            }
+            Output::Stopped { lane, outbound, why } => {
+                tracing::error!(?lane, outbound, %why, "a lane of the link stands still");
+            }
+        }
+        Ok(None)
+    }
+
+    fn lane(&self, lane: Lane) -> &(Writer, Workers) {
+        &self.lanes[usize::from(lane.index())]
+    }
+
+    async fn remember(&mut self, partner: Partner) -> Result<Input, LinkError> {
+        self.seat.take(&self.connection).await;
+        self.host.remember(partner.clone()).await?;
+        let lanes = self.lanes_now().await?;
+        self.seat.taken(&partner);
+        Ok(Input::Remembered { lanes })
+    }
+
+    async fn paired_by(&mut self, partner: Partner) -> Result<Input, LinkError> {
+        self.seat.take(&self.connection).await;
+        let welcome = self.host.paired_by(partner.clone()).await?;
+        let lanes = self.lanes_now().await?;
+        self.seat.taken(&partner);
+        Ok(Input::Welcome { welcome, lanes })
+    }
+
+    /// Where the lanes stand, now that no other session moves them.
+    async fn lanes_now(&self) -> Result<Box<[LaneState; 4]>, LinkError> {
+        match &self.seat {
+            Seat::Dialler(lanes) => Ok(lanes.clone()),
+            Seat::Listener { .. } => Ok(Box::new(self.host.open().await?.lanes)),
+        }
+    }
+
+    /// Lanes and bodies may come now.
+    fn open(&mut self) {
+        self.opened = true;
+        self.handle.opened(self.connection.remote_address());
+        for (lane, stream) in Lane::ALL.into_iter().zip(self.unread.drain(..)) {
+            let channel = Channel::Lane(lane);
+            self.tasks.spawn(streams::read(
+                stream,
+                channel,
+                crate::frame::Decoder::default(),
+                self.report.clone(),
+            ));
+        }
+        let (host, connection, report) =
+            (Arc::clone(&self.host), self.connection.clone(), self.report.clone());
+        self.tasks.spawn(async move {
+            // QUIC's stream limit keeps the number of bodies at once.
+            let mut bodies = JoinSet::new();
+            loop {
+                tokio::select! {
+                    stream = connection.accept_uni() => {
+                        let Ok(stream) = stream else { return };
+                        bodies.spawn(body::receive(Arc::clone(&host), stream, report.clone()));
+                    }
+                    Some(_) = bodies.join_next() => {}
+                }
+            }
+        });
+    }
+
+    /// Last words, then silence; and nothing that the node was asked for is still under way.
+    async fn end(self) {
+        let Self { connection, control, lanes, mut tasks, mut writers, mut workers, events, report, .. } =
+            self;
+        drop((events, report, control, lanes));
+        tasks.shutdown().await;
+        let last_words = async { while writers.join_next().await.is_some() {} };
+        if connection.close_reason().is_none() {
+            let _ = tokio::time::timeout(transport::CLOSE_TIME, last_words).await;
+        }
+        connection.close(transport::ENDED, b"");
+        while workers.join_next().await.is_some() {}
+        if self.opened {
+            self.handle.closed();
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

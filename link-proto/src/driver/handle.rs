@@ -1,0 +1,170 @@
+//! The node's handle on its link: wake it, and see how it stands.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{Notify, watch};
+
+use super::LinkError;
+use crate::session::LaneView;
+use crate::unit::Lane;
+
+/// The bit of large bodies, after those of the four lanes.
+const BODIES_BIT: u8 = 1 << 4;
+
+/// How long the same error is not logged again.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
+
+/// How the link stands, for `link status`.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// The live connection, once its lanes have begun.
+    pub connected: Option<Connected>,
+    /// Why the last connection or attempt ended; cleared when a link comes up.
+    pub last_error: Option<String>,
+    /// The lanes of the live session, or of the last one. Indexed by [`Lane::index`].
+    pub lanes: [LaneView; 4],
+}
+
+/// A live connection.
+#[derive(Clone, Debug)]
+pub struct Connected {
+    /// Since when.
+    pub since: SystemTime,
+    /// The partner's address.
+    pub peer: SocketAddr,
+    /// The round trip, as QUIC estimates it.
+    pub rtt: Duration,
+}
+
+/// A cheap, cloneable handle. It outlives connections: what is woken while there is none is found by
+/// the next one anyway.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    woken: AtomicU8,
+    wake: Notify,
+    redial: Notify,
+    was_open: AtomicBool,
+    /// What was logged last, and when.
+    logged: Mutex<Option<(String, Instant)>>,
+    status: watch::Sender<Status>,
+}
+
+impl Default for Handle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Handle {
+    /// The handle of a link that is yet to be served or run.
+    pub fn new() -> Self {
+        Self(Arc::new(Inner {
+            woken: AtomicU8::new(0),
+            wake: Notify::new(),
+            redial: Notify::new(),
+            was_open: AtomicBool::new(false),
+            logged: Mutex::new(None),
+            status: watch::Sender::new(Status::default()),
+        }))
+    }
+
+    /// New units were numbered on `lane`, durably.
+    pub fn units(&self, lane: Lane) {
+        self.wake(1 << lane.index());
+    }
+
+    /// New units wait for their large bodies to be carried over.
+    pub fn bodies(&self) {
+        self.wake(BODIES_BIT);
+    }
+
+    /// Big: dial now, whatever the pause; this node was just paired, or an operator asks.
+    pub fn redial(&self) {
+        self.0.redial.notify_one();
+    }
+
+    /// How the link stands, now and as it changes.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.0.status.subscribe()
+    }
+
+    fn wake(&self, bit: u8) {
+        if self.0.woken.fetch_or(bit, Ordering::AcqRel) & bit == 0 {
+            self.0.wake.notify_one();
+        }
+    }
+
+    /// Waits until something was woken: which lanes, and whether bodies.
+    pub(super) async fn woken(&self) -> (impl Iterator<Item = Lane> + use<>, bool) {
+        loop {
+            let bits = self.0.woken.swap(0, Ordering::AcqRel);
+            if bits != 0 {
+                let lanes = Lane::ALL.into_iter().filter(move |lane| bits & 1 << lane.index() != 0);
+                return (lanes, bits & BODIES_BIT != 0);
+            }
+            self.0.wake.notified().await;
+        }
+    }
+
+    pub(super) async fn asked_to_redial(&self) {
+        self.0.redial.notified().await;
+    }
+
+    /// Whether a link came up since this was asked last.
+    pub(super) fn was_open(&self) -> bool {
+        self.0.was_open.swap(false, Ordering::AcqRel)
+    }
+
+    pub(super) fn opened(&self, peer: SocketAddr) {
+        self.0.was_open.store(true, Ordering::Release);
+        tracing::info!(%peer, "the link is up");
+        self.0.status.send_modify(|status| {
+            status.connected = Some(Connected { since: SystemTime::now(), peer, rtt: Duration::ZERO });
+            status.last_error = None;
+        });
+    }
+
+    pub(super) fn moved(&self, rtt: Duration, lanes: [LaneView; 4]) {
+        self.0.status.send_modify(|status| {
+            status.lanes = lanes;
+            if let Some(connected) = &mut status.connected {
+                connected.rtt = rtt;
+            }
+        });
+    }
+
+    /// The live connection is gone.
+    pub(super) fn closed(&self) {
+        self.0.status.send_modify(|status| status.connected = None);
+    }
+
+    /// A connection or an attempt ended.
+    pub(super) fn failed(&self, error: &LinkError) {
+        let error = error.to_string();
+        if self.is_news(&error) {
+            tracing::warn!(%error, "the link ended");
+        }
+        self.0.status.send_modify(|status| {
+            if status.connected.is_none() {
+                status.last_error = Some(error);
+            }
+        });
+    }
+
+    /// Whether `error` is to be logged: the same one only once in a while, or a stranger who keeps
+    /// knocking would fill the log.
+    fn is_news(&self, error: &str) -> bool {
+        let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.as_ref().is_some_and(|(last, at)| last == error && at.elapsed() < LOG_PAUSE) {
+            return false;
+        }
+        *logged = Some((error.to_owned(), Instant::now()));
+        true
+    }
+}

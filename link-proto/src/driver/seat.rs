@@ -1,0 +1,99 @@
+//! Who may hold the edge's one session: the newest connection that was accepted.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use tokio::sync::OwnedMutexGuard;
+
+use super::transport::SUPERSEDED;
+use crate::host::{LaneState, Partner};
+
+type Guard = OwnedMutexGuard<()>;
+
+/// What the connections of a listener share.
+pub(super) struct Shared {
+    /// Held from reading the stored epoch until the new one is stored, so that two hellos cannot both
+    /// be the newest.
+    pub(super) gate: Arc<tokio::sync::Mutex<()>>,
+    /// Held by the live session until its last commit has come to an end.
+    floor: Arc<tokio::sync::Mutex<()>>,
+    /// The live session's connection. It must not stay here after its end: the endpoint's TLS
+    /// configuration holds this, and a connection holds its endpoint.
+    current: Mutex<Option<quinn::Connection>>,
+    pinned: RwLock<Option<Vec<u8>>>,
+}
+
+impl Shared {
+    pub(super) fn new(pinned: Option<Vec<u8>>) -> Self {
+        Self {
+            gate: Arc::default(),
+            floor: Arc::default(),
+            current: Mutex::new(None),
+            pinned: RwLock::new(pinned),
+        }
+    }
+
+    pub(super) fn is_pinned(&self, key: &[u8]) -> bool {
+        self.pinned.read().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(key)
+    }
+
+    /// Pins the key of the partner as the node now remembers it.
+    pub(super) fn pin(&self, partner: Option<&Partner>) {
+        let key = partner.map(|partner| partner.key.clone());
+        *self.pinned.write().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+}
+
+/// The place from which an engine plays its session.
+pub(super) enum Seat {
+    /// Big dials one connection at a time; these are its lanes as the attempt began.
+    Dialler(Box<[LaneState; 4]>),
+    /// The edge's connections follow each other.
+    Listener {
+        shared: Arc<Shared>,
+        /// Given back once the hello is accepted or refused.
+        gate: Option<Guard>,
+        /// Held from then to the end.
+        floor: Option<Floor>,
+    },
+}
+
+/// The live session's place; dropping it makes room.
+pub(super) struct Floor {
+    shared: Arc<Shared>,
+    connection: usize,
+    _guard: Guard,
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        let mut current = self.shared.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.take_if(|current| current.stable_id() == self.connection);
+    }
+}
+
+impl Seat {
+    pub(super) fn listener(shared: Arc<Shared>, gate: Guard) -> Self {
+        Self::Listener { shared, gate: Some(gate), floor: None }
+    }
+
+    /// The hello is accepted: closes the older connection, and waits for its end.
+    pub(super) async fn take(&mut self, connection: &quinn::Connection) {
+        if let Self::Listener { shared, floor, .. } = self {
+            if let Some(older) = &*shared.current.lock().unwrap_or_else(PoisonError::into_inner) {
+                older.close(SUPERSEDED, b"a newer connection took over");
+            }
+            let guard = Arc::clone(&shared.floor).lock_owned().await;
+            *shared.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
+            let connection = connection.stable_id();
+            *floor = Some(Floor { shared: Arc::clone(shared), connection, _guard: guard });
+        }
+    }
+
+    /// The partner is remembered: its key is the pinned one, and other hellos may be looked at.
+    pub(super) fn taken(&mut self, partner: &Partner) {
+        if let Self::Listener { shared, gate, .. } = self {
+            shared.pin(Some(partner));
+            *gate = None;
+        }
+    }
+}

@@ -1,0 +1,523 @@
+//! The driver on loopback, between two nodes that keep everything in memory.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::{Dialler, Handle, Key, LinkError, Listener, pair};
+use crate::frame::Refusal;
+use crate::host::{Applied, BodySink, BodySource, Host, HostError, Identity, LaneState, Opening, Partner};
+use crate::session::SessionError;
+use crate::ticket::Ticket;
+use crate::unit::{Body, Digest, Lane, Position, Unit, UnitId};
+
+const SECRET: [u8; 32] = [3; 32];
+const LARGE_BYTES: u64 = 20 * 1024 * 1024 + 5;
+const PIECE: &[u8] = &[7; 64 * 1024];
+/// Far longer than anything here takes; a test that waits so long has failed.
+const FOREVER: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+struct State {
+    number: u8,
+    epoch: u64,
+    partner: Option<Partner>,
+    invitation: Option<[u8; 32]>,
+    welcome: Option<Vec<u8>>,
+    lanes: [LaneState; 4],
+    queue: [VecDeque<Unit>; 4],
+    filed: [Vec<UnitId>; 4],
+    waiting: Vec<UnitId>,
+    staged: Vec<(UnitId, u64, Digest)>,
+    largest_piece: usize,
+}
+
+/// A node in memory: every change is at once durable.
+struct Memory {
+    state: Mutex<State>,
+    changes: watch::Sender<()>,
+}
+
+impl Memory {
+    fn new(number: u8) -> Arc<Self> {
+        let state = State { number, ..State::default() };
+        Arc::new(Self { state: Mutex::new(state), changes: watch::Sender::new(()) })
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.state.lock().unwrap());
+        self.changes.send_replace(());
+        result
+    }
+
+    async fn until(&self, what: &str, mut holds: impl FnMut(&State) -> bool) {
+        let mut changes = self.changes.subscribe();
+        let wait = async {
+            while !holds(&self.state.lock().unwrap()) {
+                changes.changed().await.unwrap();
+            }
+        };
+        timeout(FOREVER, wait).await.unwrap_or_else(|_| panic!("waited for ever: {what}"));
+    }
+
+    fn identity(&self) -> Identity {
+        let number = self.state.lock().unwrap().number;
+        Identity { node: [number; 16], log_name: [number + 100; 16], generation: 1 }
+    }
+
+    fn offer(&self, lane: Lane, ids: std::ops::Range<u32>) {
+        self.with(|state| {
+            for id in ids {
+                state.offer(lane, unit_id(id), Body::Inline(Bytes::from(vec![1; 4096])));
+            }
+        });
+    }
+}
+
+impl State {
+    fn offer(&mut self, lane: Lane, id: UnitId, body: Body) {
+        let index = usize::from(lane.index());
+        let number = self.lanes[index].next.max(1);
+        self.lanes[index].next = number + 1;
+        self.queue[index].push_back(Unit {
+            number,
+            id,
+            after: None,
+            head: Bytes::from_static(b"head"),
+            body,
+        });
+    }
+}
+
+fn unit_id(number: u32) -> UnitId {
+    let mut id = [0; 16];
+    id[..4].copy_from_slice(&number.to_be_bytes());
+    id
+}
+
+fn ids(range: std::ops::Range<u32>) -> Vec<UnitId> {
+    range.map(unit_id).collect()
+}
+
+struct Pieces(u64);
+
+impl BodySource for Pieces {
+    fn next(&mut self) -> Result<Option<Bytes>, HostError> {
+        let size = self.0.min(PIECE.len() as u64);
+        self.0 -= size;
+        Ok((size > 0).then(|| Bytes::from_static(&PIECE[..usize::try_from(size).unwrap()])))
+    }
+}
+
+struct Counter(Arc<Mutex<usize>>, UnitId, Arc<Memory>);
+
+impl BodySink for Counter {
+    async fn write(&mut self, piece: Bytes) -> Result<(), HostError> {
+        *self.0.lock().unwrap() += piece.len();
+        self.2.with(|state| state.largest_piece = state.largest_piece.max(piece.len()));
+        Ok(())
+    }
+
+    async fn finish(self, length: u64, digest: Digest) -> Result<(), HostError> {
+        assert_eq!(*self.0.lock().unwrap() as u64, length);
+        self.2.with(|state| state.staged.push((self.1, length, digest)));
+        Ok(())
+    }
+}
+
+/// The host of the tests; `stage` needs to hand itself out.
+#[derive(Clone)]
+struct Node(Arc<Memory>);
+
+impl Host for Node {
+    type Sink = Counter;
+
+    async fn open(&self) -> Result<Opening, HostError> {
+        let local = self.0.identity();
+        Ok(self.0.with(|state| {
+            // Big is number 1.
+            state.epoch += u64::from(state.number == 1);
+            Opening { local, epoch: state.epoch, partner: state.partner.clone(), lanes: state.lanes }
+        }))
+    }
+
+    async fn remember(&self, partner: Partner) -> Result<(), HostError> {
+        self.0.with(|state| state.partner = Some(partner));
+        Ok(())
+    }
+
+    fn invitation(&self) -> Option<[u8; 32]> {
+        self.0.state.lock().unwrap().invitation
+    }
+
+    async fn paired_by(&self, partner: Partner) -> Result<Vec<u8>, HostError> {
+        self.0.with(|state| (state.partner, state.invitation) = (Some(partner), None));
+        Ok(b"welcome".to_vec())
+    }
+
+    async fn paired_with(&self, partner: Partner, welcome: Vec<u8>) -> Result<(), HostError> {
+        self.0.with(|state| (state.partner, state.welcome) = (Some(partner), Some(welcome)));
+        Ok(())
+    }
+
+    fn units(
+        &self,
+        lane: Lane,
+        from: u64,
+        units_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Unit>, HostError> {
+        assert!(bytes_max >= 200 * 4096);
+        let state = self.0.state.lock().unwrap();
+        let queue = &state.queue[usize::from(lane.index())];
+        Ok(queue.iter().skip_while(|unit| unit.number < from).take(units_max).cloned().collect())
+    }
+
+    async fn apply(&self, lane: Lane, units: Vec<Unit>, position: Position) -> Result<Applied, HostError> {
+        // Another task's turn, as a real commit would give.
+        tokio::task::yield_now().await;
+        self.0.with(|state| {
+            let index = usize::from(lane.index());
+            assert_eq!(units[0].number, state.lanes[index].received.number + 1, "in order, once");
+            for unit in units {
+                if let Body::Staged { length, digest } = unit.body {
+                    assert!(state.staged.contains(&(unit.id, length, digest)));
+                }
+                state.filed[index].push(unit.id);
+            }
+            state.lanes[index].received = position;
+        });
+        Ok(Applied::default())
+    }
+
+    async fn confirmed(&self, lane: Lane, position: Position, _applied: Applied) -> Result<(), HostError> {
+        self.0.with(|state| {
+            let index = usize::from(lane.index());
+            state.lanes[index].confirmed = position;
+            state.queue[index].retain(|unit| unit.number > position.number);
+        });
+        Ok(())
+    }
+
+    fn waiting(&self, max: usize) -> Result<Vec<UnitId>, HostError> {
+        Ok(self.0.state.lock().unwrap().waiting.iter().take(max).copied().collect())
+    }
+
+    fn body(&self, _unit: UnitId) -> Result<Box<dyn BodySource>, HostError> {
+        Ok(Box::new(Pieces(LARGE_BYTES)))
+    }
+
+    async fn body_held(&self, unit: UnitId, length: u64, digest: Digest) -> Result<(), HostError> {
+        self.0.with(|state| {
+            state.waiting.retain(|waiting| *waiting != unit);
+            state.offer(Lane::Batch, unit, Body::Staged { length, digest });
+        });
+        Ok(())
+    }
+
+    fn stage(&self, unit: UnitId) -> Result<Counter, HostError> {
+        Ok(Counter(Arc::default(), unit, Arc::clone(&self.0)))
+    }
+}
+
+/// Two paired nodes and the edge's address.
+struct Pair {
+    big: Arc<Memory>,
+    edge: Arc<Memory>,
+    big_key: Key,
+    edge_key: Key,
+    address: SocketAddr,
+    big_handle: Handle,
+    edge_handle: Handle,
+    serving: JoinHandle<()>,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let (big, edge) = (Memory::new(1), Memory::new(2));
+        let (big_key, edge_key) = (Key::generate().unwrap(), Key::generate().unwrap());
+        let partner = |node: &Memory, key: &Key| {
+            Some(Partner { identity: node.identity(), key: key.public().to_vec(), epoch: 0 })
+        };
+        let (of_edge, of_big) = (partner(&edge, &edge_key), partner(&big, &big_key));
+        big.with(|state| state.partner = of_edge);
+        edge.with(|state| state.partner = of_big);
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let edge_handle = Handle::new();
+        let (address, serving) = serve(loopback, &edge_key, &edge, &edge_handle);
+        Self { big, edge, big_key, edge_key, address, big_handle: Handle::new(), edge_handle, serving }
+    }
+
+    /// Big's daemon.
+    fn dial(&self) -> JoinHandle<()> {
+        let dialler = Dialler::new(self.address, self.big_key.clone()).unwrap();
+        let (host, handle) = (Arc::new(Node(Arc::clone(&self.big))), self.big_handle.clone());
+        tokio::spawn(async move { dialler.run(host, handle).await })
+    }
+
+    /// One attempt of a big with this key.
+    async fn attempt(&self, key: &Key) -> LinkError {
+        let dialler = Dialler::new(self.address, key.clone()).unwrap();
+        let host = Arc::new(Node(Arc::clone(&self.big)));
+        timeout(FOREVER, dialler.attempt(&host, &Handle::new())).await.unwrap()
+    }
+
+    fn ticket(&self, expires: u64) -> Ticket {
+        Ticket { address: self.address, key: self.edge_key.public().to_vec(), secret: SECRET, expires }
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+fn serve(
+    address: SocketAddr,
+    key: &Key,
+    edge: &Arc<Memory>,
+    handle: &Handle,
+) -> (SocketAddr, JoinHandle<()>) {
+    let listener = Listener::bind(address, key.clone()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (host, handle) = (Arc::new(Node(Arc::clone(edge))), handle.clone());
+    let serving = tokio::spawn(async move {
+        listener.serve(host, handle).await;
+    });
+    (address, serving)
+}
+
+async fn connected(handle: &Handle) {
+    let mut status = handle.status();
+    let up = status.wait_for(|status| status.connected.is_some());
+    timeout(FOREVER, up).await.expect("the link comes up").unwrap();
+}
+
+#[tokio::test]
+async fn a_ticket_pairs_once_and_the_link_comes_up() {
+    let pair_of = Pair::new();
+    for node in [&pair_of.big, &pair_of.edge] {
+        node.with(|state| state.partner = None);
+    }
+    let ticket = pair_of.ticket(u64::MAX).to_string().parse::<Ticket>().unwrap();
+    let node = Arc::new(Node(Arc::clone(&pair_of.big)));
+
+    let refused = pair(&ticket, &pair_of.big_key, Arc::clone(&node)).await;
+    assert!(refused.is_err(), "no invitation is open");
+    pair_of.edge.with(|state| state.invitation = Some([9; 32]));
+    let refused = pair(&ticket, &pair_of.big_key, Arc::clone(&node)).await.unwrap_err();
+    let unknown = |error: &LinkError| matches!(error, LinkError::Session(SessionError::RefusedBy(why)) if why.0.why == Refusal::Unknown);
+    assert!(unknown(&refused), "{refused}");
+    assert!(pair_of.edge.state.lock().unwrap().partner.is_none());
+
+    pair_of.edge.with(|state| state.invitation = Some(SECRET));
+    let partner = pair(&ticket, &pair_of.big_key, Arc::clone(&node)).await.unwrap();
+    assert_eq!(partner.key, pair_of.edge_key.public());
+    assert_eq!(pair_of.big.state.lock().unwrap().welcome.as_deref(), Some(&b"welcome"[..]));
+    let known = pair_of.edge.state.lock().unwrap().partner.clone().unwrap();
+    assert_eq!((known.identity, known.key.as_slice()), (pair_of.big.identity(), pair_of.big_key.public()));
+
+    let stranger = Arc::new(Node(Memory::new(1)));
+    assert!(pair(&ticket, &Key::generate().unwrap(), stranger).await.is_err(), "the ticket is used up");
+    let expired = pair(&pair_of.ticket(1), &pair_of.big_key, node).await.unwrap_err();
+    assert!(matches!(expired, LinkError::TicketExpired));
+
+    let dialling = pair_of.dial();
+    connected(&pair_of.big_handle).await;
+    connected(&pair_of.edge_handle).await;
+    dialling.abort();
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_refused_in_both_directions() {
+    let pair = Pair::new();
+    let error = pair.attempt(&Key::generate().unwrap()).await;
+    assert!(matches!(error, LinkError::Lost(_)), "another big: {error}");
+    pair.big.with(|state| state.partner.as_mut().unwrap().key = Key::generate().unwrap().public().to_vec());
+    let error = pair.attempt(&pair.big_key).await;
+    assert!(matches!(error, LinkError::Lost(_)), "another edge: {error}");
+    assert!(pair.edge_handle.status().borrow().connected.is_none());
+    assert_eq!(pair.edge.state.lock().unwrap().partner.as_ref().unwrap().epoch, 0, "no hello came through");
+}
+
+#[tokio::test]
+async fn an_open_invitation_lets_a_stranger_say_hello_and_no_more() {
+    let pair = Pair::new();
+    pair.edge.with(|state| state.invitation = Some(SECRET));
+    let error = pair.attempt(&Key::generate().unwrap()).await;
+    assert!(matches!(error, LinkError::Session(SessionError::RefusedBy(_))), "{error}");
+    assert_eq!(pair.edge.state.lock().unwrap().invitation, Some(SECRET));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn units_flow_both_ways_on_every_lane() {
+    const COUNT: u32 = 1000;
+    let pair = Pair::new();
+    for lane in Lane::ALL {
+        pair.big.offer(lane, 0..COUNT / 2);
+        pair.edge.offer(lane, 0..COUNT);
+    }
+    let dialling = pair.dial();
+    connected(&pair.big_handle).await;
+    for lane in Lane::ALL {
+        pair.big.offer(lane, COUNT / 2..COUNT);
+        pair.big_handle.units(lane);
+    }
+    let all = |state: &State| state.filed.iter().all(|filed| *filed == ids(0..COUNT));
+    pair.edge.until("all units of big", all).await;
+    pair.big.until("all units of the edge", all).await;
+    let empty = |state: &State| state.queue.iter().all(VecDeque::is_empty);
+    pair.big.until("all confirmed to big", empty).await;
+    pair.edge.until("all confirmed to the edge", empty).await;
+    let (big, edge) = (pair.big.state.lock().unwrap().lanes, pair.edge.state.lock().unwrap().lanes);
+    for (big, edge) in big.iter().zip(&edge) {
+        assert_eq!((big.confirmed, big.received), (edge.received, edge.confirmed));
+    }
+    let mut status = pair.big_handle.status();
+    let settled =
+        status.wait_for(|status| status.lanes.iter().all(|lane| lane.confirmed == u64::from(COUNT)));
+    timeout(FOREVER, settled).await.unwrap().unwrap();
+    dialling.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_end_comes_back_and_goes_on() {
+    const STEP: u32 = 400;
+    let mut pair = Pair::new();
+    let mut dialling = pair.dial();
+    for round in 0..6 {
+        for node in [&pair.big, &pair.edge] {
+            node.offer(Lane::Inter, round * STEP..(round + 1) * STEP);
+        }
+        pair.big_handle.units(Lane::Inter);
+        pair.edge_handle.units(Lane::Inter);
+        // Killed in the middle of the round.
+        let some = (round * STEP + 100) as usize;
+        pair.edge.until("some units", |state| state.filed[2].len() >= some).await;
+        if round % 2 == 0 {
+            dialling.abort();
+            let _ = dialling.await;
+            dialling = pair.dial();
+        } else {
+            pair.serving.abort();
+            let _ = (&mut pair.serving).await;
+            // The port is free once the last of the old endpoint is gone.
+            let rebound = async {
+                loop {
+                    let again = Listener::bind(pair.address, pair.edge_key.clone());
+                    match again {
+                        Ok(listener) => break listener,
+                        Err(_) => tokio::task::yield_now().await,
+                    }
+                }
+            };
+            let listener = timeout(FOREVER, rebound).await.unwrap();
+            let (host, handle) = (Arc::new(Node(Arc::clone(&pair.edge))), pair.edge_handle.clone());
+            pair.serving = tokio::spawn(async move {
+                listener.serve(host, handle).await;
+            });
+            pair.big_handle.redial();
+        }
+    }
+    let all = |state: &State| state.filed[2] == ids(0..6 * STEP);
+    pair.edge.until("every unit of big, once", all).await;
+    pair.big.until("every unit of the edge, once", all).await;
+    dialling.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_stream_through_in_pieces() {
+    let pair = Pair::new();
+    for node in [&pair.big, &pair.edge] {
+        node.with(|state| state.waiting = ids(0..6));
+    }
+    let dialling = pair.dial();
+    connected(&pair.big_handle).await;
+    pair.big.offer(Lane::Inter, 10..20);
+    pair.big_handle.units(Lane::Inter);
+    for node in [&pair.edge, &pair.big] {
+        node.until("six large units", |state| state.filed[3].len() == 6).await;
+        let state = node.state.lock().unwrap();
+        assert_eq!(state.largest_piece, PIECE.len());
+        assert!(state.staged.iter().all(|(_, length, _)| *length == LARGE_BYTES));
+        let mut filed = state.filed[3].clone();
+        filed.sort_unstable();
+        assert_eq!(filed, ids(0..6));
+    }
+    pair.edge.until("small mail beside it", |state| state.filed[2] == ids(10..20)).await;
+    dialling.abort();
+}
+
+/// Passes packets on between one big and the edge it is pointed at; any other edge is not heard.
+async fn relay(socket: tokio::net::UdpSocket, edges: [SocketAddr; 2], at: Arc<AtomicUsize>) {
+    let mut big = None;
+    let mut packet = [0; 2048];
+    while let Ok((size, from)) = socket.recv_from(&mut packet).await {
+        let edge = edges[at.load(Ordering::SeqCst)];
+        let to = match from {
+            from if from == edge => big,
+            from if edges.contains(&from) => None,
+            from => {
+                big = Some(from);
+                Some(edge)
+            }
+        };
+        if let Some(to) = to {
+            let _ = socket.send_to(&packet[..size], to).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_edge_that_was_killed_without_a_word_says_so_when_it_is_back() {
+    let mut pair = Pair::new();
+    let (again, serving) =
+        serve(SocketAddr::from(([127, 0, 0, 1], 0)), &pair.edge_key, &pair.edge, &Handle::new());
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let edges = [pair.address, again];
+    pair.address = socket.local_addr().unwrap();
+    let at = Arc::new(AtomicUsize::new(0));
+    let relaying = tokio::spawn(relay(socket, edges, Arc::clone(&at)));
+
+    let dialler = Dialler::new(pair.address, pair.big_key.clone()).unwrap();
+    let (host, handle) = (Arc::new(Node(Arc::clone(&pair.big))), pair.big_handle.clone());
+    let attempt = tokio::spawn(async move { dialler.attempt(&host, &handle).await });
+    connected(&pair.big_handle).await;
+    at.store(1, Ordering::SeqCst);
+    pair.big.offer(Lane::Inter, 0..1);
+    pair.big_handle.units(Lane::Inter);
+    let error = timeout(FOREVER, attempt).await.unwrap().unwrap();
+    assert!(matches!(&error, LinkError::Lost(why) if why.contains("reset")), "{error}");
+    serving.abort();
+    relaying.abort();
+}
+
+#[tokio::test]
+async fn the_newest_connection_wins() {
+    let pair = Pair::new();
+    let host = Arc::new(Node(Arc::clone(&pair.big)));
+    let dial = |handle: Handle| {
+        let dialler = Dialler::new(pair.address, pair.big_key.clone()).unwrap();
+        let host = Arc::clone(&host);
+        tokio::spawn(async move { dialler.attempt(&host, &handle).await })
+    };
+    let (first, second) = (Handle::new(), Handle::new());
+    let older = dial(first.clone());
+    connected(&first).await;
+    let newer = dial(second.clone());
+    connected(&second).await;
+    let error = timeout(FOREVER, older).await.unwrap().unwrap();
+    assert!(matches!(error, LinkError::Superseded), "{error}");
+    pair.big.offer(Lane::Inter, 0..10);
+    second.units(Lane::Inter);
+    pair.edge.until("units over the newer one", |state| state.filed[2] == ids(0..10)).await;
+    newer.abort();
+}

@@ -1,0 +1,207 @@
+//! TLS for the link: version 1.3, both sides show a raw Ed25519 public key (RFC 7250), both are pinned.
+//!
+//! A verifier admits a key by its bytes and then checks that the handshake is signed with it. There
+//! are no names, no chains and no dates. The edge admits any key while an invitation is open: the
+//! session lets such a partner no further than proving the invitation.
+
+use std::fmt;
+use std::sync::Arc;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::client::AlwaysResolvesClientRawPublicKeys;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
+use rustls::server::AlwaysResolvesServerRawPublicKeys;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+
+use super::{Key, LinkError, transport};
+
+/// Names the protocol inside TLS (RFC 7301).
+const ALPN: &[u8] = b"sallypost-link/1";
+/// QUIC wants a server name; keys are pinned, so it says nothing and resolves nowhere.
+pub(super) const SERVER_NAME: &str = "sallypost-link.invalid";
+/// What the pairing's channel binding is exported under (RFC 8446 §7.5).
+const BINDING_LABEL: &[u8] = b"EXPORTER-sallypost-link-pairing";
+
+/// The edge's configuration; `admits` says for a public key whether its owner may connect.
+pub(super) fn server_config(
+    key: &Key,
+    admits: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+) -> Result<quinn::ServerConfig, LinkError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(tls_error)?
+        .with_client_cert_verifier(Arc::new(Pinned { provider, admits: Box::new(admits) }))
+        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(key.certified())));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    let crypto = QuicServerConfig::try_from(config).map_err(|error| LinkError::Tls(error.to_string()))?;
+    Ok(transport::server_config(Arc::new(crypto)))
+}
+
+/// Big's configuration for an edge whose public key is `pinned`.
+pub(super) fn client_config(key: &Key, pinned: Vec<u8>) -> Result<quinn::ClientConfig, LinkError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let admits = Box::new(move |shown: &[u8]| shown == pinned);
+    let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(tls_error)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Pinned { provider, admits }))
+        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key.certified())));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    config.enable_early_data = false;
+    let crypto = QuicClientConfig::try_from(config).map_err(|error| LinkError::Tls(error.to_string()))?;
+    Ok(transport::client_config(Arc::new(crypto)))
+}
+
+/// The public key that the partner proved to own.
+pub(super) fn peer_key(connection: &quinn::Connection) -> Result<Vec<u8>, LinkError> {
+    let shown =
+        connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    match shown.as_deref().map(Vec::as_slice) {
+        Some([key]) => Ok(key.to_vec()),
+        _ => Err(LinkError::Tls("the partner shows no key".into())),
+    }
+}
+
+/// Bytes that only the two ends of this TLS session know.
+pub(super) fn binding(connection: &quinn::Connection) -> Result<[u8; 32], LinkError> {
+    let mut binding = [0; 32];
+    connection
+        .export_keying_material(&mut binding, BINDING_LABEL, b"")
+        .map_err(|_| LinkError::Tls("nothing can be exported from the TLS session".into()))?;
+    Ok(binding)
+}
+
+fn tls_error(error: Error) -> LinkError {
+    LinkError::Tls(error.to_string())
+}
+
+/// Whether the owner of this public key may connect.
+type Admits = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
+/// Verifies a raw public key by its bytes, and the handshake by its signature.
+struct Pinned {
+    provider: Arc<CryptoProvider>,
+    admits: Admits,
+}
+
+impl Pinned {
+    fn check(&self, key: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<(), Error> {
+        if others.is_empty() && (self.admits)(key) {
+            return Ok(());
+        }
+        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+    }
+
+    fn verify(
+        &self,
+        message: &[u8],
+        key: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if signature.scheme != SignatureScheme::ED25519 {
+            return Err(Error::PeerIncompatible(rustls::PeerIncompatible::NoSignatureSchemesInCommon));
+        }
+        let key = SubjectPublicKeyInfoDer::from(key.as_ref());
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature_with_raw_key(message, &key, signature, algorithms)
+    }
+
+    fn no_tls12() -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::PeerIncompatible(rustls::PeerIncompatible::Tls13RequiredForQuic))
+    }
+}
+
+impl fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pinned")
+    }
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        key: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.check(key, others).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _key: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Self::no_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        key: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verify(message, key, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+impl ClientCertVerifier for Pinned {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        key: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.check(key, others).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _key: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Self::no_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        key: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verify(message, key, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
