@@ -41,6 +41,14 @@ pub struct Arrived {
     pub lost: bool,
 }
 
+/// The message that a unit brings for delivery, if it does.
+pub fn outbound(head: &[u8]) -> Option<MessageId> {
+    match decode::<ToEdge>(head) {
+        Some(ToEdge::Outbound(outbound)) => Some(MessageId(outbound.message)),
+        _ => None,
+    }
+}
+
 /// Applies a unit.
 pub fn apply(txn: &mut Txn<'_>, arrived: Arrived, now: u64) -> Result<(), Rejected> {
     if arrived.lost {

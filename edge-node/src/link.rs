@@ -153,6 +153,7 @@ impl Host for LinkHost {
             arrived.push((unit.number, Arrived { head: unit.head, stored, lost }));
         }
         let now = unix_millis();
+        let outbound: Vec<_> = arrived.iter().filter_map(|(_, arrived)| apply::outbound(&arrived.head)).collect();
         let committed = self.node.store.commit(move |txn| {
             let mut applied = Applied::default();
             for (number, arrived) in arrived {
@@ -175,6 +176,7 @@ impl Host for LinkHost {
         for rejection in &applied.refused {
             tracing::warn!(?lane, number = rejection.number, reason = %rejection.reason, "a unit was refused");
         }
+        outbound.into_iter().for_each(|message| self.node.schedule.add(now, message));
         self.node.due.notify_one();
         if lane == Lane::Service {
             self.node.queued(Lane::Event.index());

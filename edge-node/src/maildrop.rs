@@ -9,20 +9,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::chunk;
 use shared::credential::Credential;
 use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::listener::{Acceptor, Listener, Stream};
 use shared::pop3::{Action, Config, Entry, LoginRefusal, Session};
 use shared::sasl::Credentials;
-use shared::seal::{FileKey, Opener, PrivateKey, Sealed};
-use shared::store::{BodyKey, BodyReader, Rows, StoreError};
+use shared::seal::{FileKey, PrivateKey};
+use shared::store::{BodyKey, Rows, StoreError};
 use shared::telemetry::Quoted;
 use shared::unit::{Id, PopAct, ToBig, encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
+use crate::content::Content;
 use crate::node::{MaildropLock, Node};
 use crate::record::{COPIES, CopyRow, copy_key, copy_of};
 
@@ -73,7 +73,7 @@ impl Service {
         }
         let mut session = Session::new(Config::default(), self.implicit_tls, start.elapsed());
         let mut maildrop: Option<Maildrop> = None;
-        let mut reading: Option<Reading> = None;
+        let mut reading: Option<Content> = None;
         let mut buffer = vec![0; READ_BYTES];
         loop {
             while let Some(action) = session.poll(start.elapsed()) {
@@ -120,9 +120,9 @@ impl Service {
             if let Some(message) = &mut reading {
                 match message.next() {
                     Ok(Some(piece)) if session.content(&piece) => {}
-                    Ok(wanted) => {
+                    // The end, or as much of it as TOP wanted.
+                    Ok(_) => {
                         reading = None;
-                        let _ = wanted;
                         session.content_end(true);
                     }
                     Err(error) => {
@@ -186,11 +186,11 @@ impl Maildrop {
     }
 
     /// Opens a message; `None` if it cannot be.
-    fn read(&self, index: usize) -> Option<Reading> {
+    fn read(&self, index: usize) -> Option<Content> {
         let (message, _, row) = self.copies.get(index)?;
         let key = FileKey::unwrap(&row.wrapped_key, &self.key, *message).ok()?;
         let reader = self.node.store.body(BodyKey(row.body)).ok()?;
-        Some(Reading { reader, opener: Some(Opener::new(&key)) })
+        Some(Content::new(reader, &key))
     }
 
     /// Deletes, and tells big what was done, in one commit.
@@ -240,44 +240,5 @@ impl Maildrop {
             self.node.queued(EVENT_LANE);
         }
         Ok(())
-    }
-}
-
-/// A message that is being opened.
-#[derive(Debug)]
-struct Reading {
-    reader: BodyReader,
-    opener: Option<Opener>,
-}
-
-/// A stored message cannot be read.
-#[derive(Debug, thiserror::Error)]
-enum Unreadable {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Sealed(#[from] Sealed),
-    #[error(transparent)]
-    Broken(#[from] chunk::Broken),
-}
-
-impl Reading {
-    /// The next plain bytes; `None` at the end.
-    fn next(&mut self) -> Result<Option<Vec<u8>>, Unreadable> {
-        while let Some(mut opener) = self.opener.take() {
-            let Some(piece) = self.reader.next_piece()? else {
-                return Ok(Some(chunk::decode(&opener.finish()?)?));
-            };
-            let mut plain = Vec::new();
-            opener.push(&piece, |payload| {
-                plain.extend_from_slice(&chunk::decode(payload)?);
-                Ok::<(), Unreadable>(())
-            })?;
-            self.opener = Some(opener);
-            if !plain.is_empty() {
-                return Ok(Some(plain));
-            }
-        }
-        Ok(None)
     }
 }

@@ -13,6 +13,7 @@ use shared::store::{Rows, Snapshot, Store, StoreError};
 use shared::topology::Topology;
 use shared::unit::{AddressRow, Id, Window, directory_hash};
 
+use crate::delivery::Schedule;
 use crate::record::{ADDRESSES, BigRow, Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
 
 /// Role names that every domain has (RFC 5321 §4.5.1, RFC 2142).
@@ -31,7 +32,9 @@ pub struct Node {
     pub directory_key: [u8; 32],
     /// The running link.
     pub link: Handle,
-    /// Something is to be delivered, or is due sooner than was known.
+    /// What is to be delivered, and when.
+    pub schedule: Schedule,
+    /// The schedule has changed.
     pub due: tokio::sync::Notify,
     locked_maildrops: Mutex<HashSet<Id>>,
 }
@@ -58,6 +61,7 @@ impl Node {
             directory_key: state.key32("directory")?,
             topology,
             link: Handle::new(),
+            schedule: Schedule::default(),
             due: tokio::sync::Notify::new(),
             locked_maildrops: Mutex::default(),
         })

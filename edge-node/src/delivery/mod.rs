@@ -1,3 +1,232 @@
-//! Delivery to the Internet.
+//! Delivery to the Internet: who serves a domain ([`resolve`]), one attempt ([`attempt`]) of one
+//! conversation ([`client`]), and when ([`Runner`]).
+//!
+//! An attempt's result is one commit: the new state of each recipient in the queue, and the event that
+//! tells big. Nothing is believed to have happened before that.
 
+mod attempt;
 pub mod client;
+mod resolve;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use shared::address::{Address, Domain};
+use shared::id::{MessageId, unix_millis};
+use shared::lane::{self, QueuedBody, QueuedUnit};
+use shared::store::{BodyKey, Rows, StoreError};
+use shared::unit::{DeliveryState, Outcome, ToBig, encode};
+use tokio::sync::{Semaphore, watch};
+
+use crate::node::Node;
+use crate::record::{QUEUE, QueueRow, trace};
+use attempt::{Attempt, Report};
+use client::{Class, Status};
+pub use resolve::Resolver;
+
+/// Attempts at once.
+const ATTEMPTS_MAX: usize = 50;
+const EVENT_LANE: u8 = 1;
+
+/// What is to be attempted, and when.
+#[derive(Debug, Default)]
+pub struct Schedule(Mutex<BTreeSet<(u64, MessageId)>>);
+
+impl Schedule {
+    /// Puts a message on the schedule.
+    pub fn add(&self, at: u64, message: MessageId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((at, message));
+    }
+
+    /// Takes one message that is due, or says when the next one will be.
+    fn take(&self, now: u64) -> Result<MessageId, Option<u64>> {
+        let mut schedule = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match schedule.first().copied() {
+            Some((at, message)) if at <= now => {
+                schedule.pop_first();
+                Ok(message)
+            }
+            first => Err(first.map(|(at, _)| at)),
+        }
+    }
+}
+
+/// Attempts what is due until the node goes down.
+#[derive(Debug)]
+pub struct Runner {
+    node: Arc<Node>,
+    attempt: Arc<Attempt>,
+    permits: Arc<Semaphore>,
+    running: Arc<Mutex<HashSet<MessageId>>>,
+}
+
+impl Runner {
+    /// A runner with everything in the queue on its schedule.
+    pub fn new(node: Arc<Node>, resolver: Resolver) -> Result<Self, StoreError> {
+        for (key, row) in node.store.read()?.prefix::<QueueRow>(QUEUE, &[], usize::MAX)? {
+            if let (Ok(id), false) = (key.try_into(), row.held) {
+                node.schedule.add(row.next_attempt_at, MessageId(id));
+            }
+        }
+        let attempt = Arc::new(Attempt::new(Arc::clone(&node), resolver));
+        Ok(Self { node, attempt, permits: Arc::new(Semaphore::new(ATTEMPTS_MAX)), running: Arc::default() })
+    }
+
+    /// Runs until `stopping`; attempts that are under way are given up with the process, and their
+    /// recipients are in the queue as they were.
+    pub async fn run(self, mut stopping: watch::Receiver<bool>) {
+        loop {
+            let wait = match self.node.schedule.take(unix_millis()) {
+                Ok(message) => {
+                    self.start(message).await;
+                    continue;
+                }
+                Err(Some(at)) => Duration::from_millis(at.saturating_sub(unix_millis()).max(1)),
+                Err(None) => Duration::from_secs(3600),
+            };
+            tokio::select! {
+                () = self.node.due.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            }
+        }
+    }
+
+    async fn start(&self, message: MessageId) {
+        let fresh = self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(message);
+        let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
+        if !fresh {
+            return;
+        }
+        let (node, attempt, running) = (Arc::clone(&self.node), Arc::clone(&self.attempt), Arc::clone(&self.running));
+        tokio::spawn(async move {
+            let result = deliver(&node, &attempt, message).await;
+            running.lock().unwrap_or_else(PoisonError::into_inner).remove(&message);
+            match result {
+                Ok(Some(again_at)) => node.schedule.add(again_at, message),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%message, %error, "a delivery could not be recorded; it is tried again");
+                    node.schedule.add(unix_millis() + 10_000, message);
+                }
+            }
+            node.due.notify_one();
+            drop(permit);
+        });
+    }
+}
+
+/// One attempt for every recipient that waits. Returns when the next one is due, if any is left.
+async fn deliver(node: &Node, attempt: &Attempt, message: MessageId) -> Result<Option<u64>, StoreError> {
+    let Some(row) = node.store.read()?.get::<QueueRow>(QUEUE, &message.0)? else { return Ok(None) };
+    let mut reports: Vec<(usize, Report)> = Vec::new();
+    for (domain, recipients) in by_domain(&row) {
+        match domain {
+            Ok(domain) => reports.extend(attempt.domain(message, &row, &domain, &recipients).await),
+            Err(status) => {
+                reports.extend(recipients.iter().map(|(place, _)| (*place, Report::ours(status.clone()))));
+            }
+        }
+    }
+    record(node, message, reports).await
+}
+
+/// A domain, or why it is none, and the recipients in it with their places in the row.
+type Group = (Result<Domain, Status>, Vec<(usize, Address)>);
+
+fn by_domain(row: &QueueRow) -> Vec<Group> {
+    let mut groups: BTreeMap<Domain, Vec<(usize, Address)>> = BTreeMap::new();
+    let mut broken = Vec::new();
+    for (place, recipient) in row.recipients.iter().enumerate() {
+        if !matches!(recipient.state, DeliveryState::Relaying | DeliveryState::Deferred) {
+            continue;
+        }
+        match recipient.address.parse::<Address>() {
+            Ok(address) => groups.entry(address.domain().clone()).or_default().push((place, address)),
+            Err(error) => broken.push((place, error)),
+        }
+    }
+    let mut all: Vec<Group> = groups.into_iter().map(|(domain, recipients)| (Ok(domain), recipients)).collect();
+    for (place, error) in broken {
+        let status = attempt::ours(Class::Permanent, (5, 1, 3), &error.to_string());
+        if let Ok(nowhere) = "invalid@invalid".parse() {
+            all.push((Err(status), vec![(place, nowhere)]));
+        }
+    }
+    all
+}
+
+/// Commits what an attempt brought: the queue, and the events for big.
+async fn record(
+    node: &Node,
+    message: MessageId,
+    reports: Vec<(usize, Report)>,
+) -> Result<Option<u64>, StoreError> {
+    let now = unix_millis();
+    let (retry, expire) = (node.topology.edge.outbound.clone(), node.topology.edge.outbound.expire);
+    let committed = node.store.commit(move |txn| {
+        let Some(mut row) = txn.get::<QueueRow>(QUEUE, &message.0)? else { return Ok(None) };
+        row.attempts += 1;
+        let wait = retry.wait_after(usize::try_from(row.attempts).unwrap_or(usize::MAX));
+        row.next_attempt_at = now + millis(wait);
+        let expired = now >= row.queued_at + millis(expire);
+        for (place, report) in reports {
+            let Some(recipient) = row.recipients.get_mut(place) else { continue };
+            let mut status = report.status;
+            if status.class == Class::Temporary && expired {
+                status = attempt::ours(
+                    Class::Permanent,
+                    (4, 4, 7),
+                    &format!("given up after {} attempts; the last answer was: {}", row.attempts, status.text),
+                );
+            }
+            recipient.state = match status.class {
+                Class::Delivered => DeliveryState::Relayed,
+                Class::Temporary => DeliveryState::Deferred,
+                Class::Permanent => DeliveryState::Failed,
+            };
+            recipient.text.clone_from(&status.text);
+            let again = status.class == Class::Temporary;
+            let outcome = Outcome {
+                message: message.0,
+                recipient: recipient.index,
+                state: recipient.state,
+                at: now,
+                host: report.host,
+                tls: report.tls,
+                text: status.text,
+                status: status.enhanced.to_string(),
+                in_doubt: status.in_doubt,
+                next_attempt_at: again.then_some(row.next_attempt_at),
+            };
+            let state = serde_json::to_value(outcome.state).unwrap_or_default();
+            let what = format!("{}: {}: {}", recipient.address, state.as_str().unwrap_or_default(), outcome.text);
+            trace(txn, message, now, what)?;
+            let unit = QueuedUnit {
+                id: MessageId::generate().0,
+                lane: EVENT_LANE,
+                after: None,
+                head: encode(&ToBig::Outcome(outcome)),
+                body: QueuedBody::None,
+            };
+            lane::queue(txn, &unit)?;
+        }
+        let waits = |state| matches!(state, DeliveryState::Relaying | DeliveryState::Deferred);
+        if row.recipients.iter().any(|recipient| waits(recipient.state)) {
+            txn.put(QUEUE, &message.0, &row)?;
+            Ok(Some(row.next_attempt_at))
+        } else {
+            txn.delete(QUEUE, &message.0)?;
+            txn.release_body(BodyKey(row.body))?;
+            Ok::<_, StoreError>(None)
+        }
+    });
+    let next = committed.await?.into_inner();
+    node.queued(EVENT_LANE);
+    Ok(next)
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
