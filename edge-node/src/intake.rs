@@ -116,10 +116,10 @@ impl Intake {
         if let Some(window) = &self.submitted {
             self.check_author(window, &header)?;
         }
-        self.sealer.finish(&mut self.sealed);
-        self.writer.write(&self.sealed).map_err(|error| refusal(&error))?;
         let windows = self.windows().map_err(|error| refusal(&error))?;
         let origin = self.origin(header, &facts);
+        self.sealer.finish(&mut self.sealed);
+        self.writer.write(&self.sealed).map_err(|error| refusal(&error))?;
         let unsealable = |_| Reply::new(451, Enhanced(4, 3, 5), "cannot seal the message; try again later");
         let unit = ToBig::Inbound(Inbound {
             message: self.id.0,

@@ -1,3 +1,19 @@
-//! (being written)
+//! The edge: what faces the Internet.
+//!
+//! It receives mail and seals it before it reaches the disk, serves travellers, and delivers by DNS.
+//! It holds no mailbox but the travellers' secondary ones and writes no directory; what it must know it
+//! is told by big over the link.
 
+mod apply;
+mod command;
+mod content;
 pub mod delivery;
+mod intake;
+mod link;
+mod maildrop;
+mod maintenance;
+mod node;
+mod reception;
+mod record;
+pub mod request;
+pub mod serve;

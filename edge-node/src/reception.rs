@@ -65,6 +65,7 @@ impl Service {
         let session = Session::new(Arc::clone(&self.config), self.implicit_tls, start.elapsed());
         let mut conversation = Conversation { service: self, client: peer.ip(), session, login: None, intake: None, failed: None };
         let mut buffer = vec![0; READ_BYTES];
+        let mut stopped = false;
         loop {
             while let Some(action) = conversation.session.poll(start.elapsed()) {
                 match action {
@@ -90,13 +91,18 @@ impl Service {
                     Ok(length) => conversation.session.receive(&buffer[..length], start.elapsed()),
                 },
                 () = tokio::time::sleep(wait) => conversation.session.handle_timeout(start.elapsed()),
-                _ = stopping.wait_for(|stopping| *stopping) => {
+                () = told_to_stop(&mut stopping), if !stopped => {
+                    stopped = true;
                     conversation.session.stop();
-                    stopping = watch::channel(false).1;
                 }
             }
         }
     }
+}
+
+async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
+    // An error means that the node is gone already.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 /// A session, and what the node holds for it.

@@ -10,6 +10,7 @@ pub mod control;
 pub mod credential;
 pub mod id;
 pub mod lane;
+pub mod lifetime;
 pub mod listener;
 pub mod mime;
 pub mod origin;

@@ -1,0 +1,124 @@
+//! What the control socket is asked, answered.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use link_proto::ticket::Ticket;
+use link_proto::unit::Lane;
+use serde_json::Value;
+use shared::control::Refused;
+use shared::id::{MessageId, random, unix_millis};
+use shared::lane;
+use shared::store::{Rows, StoreError};
+use shared::unit::DeliveryState;
+
+use crate::node::Node;
+use crate::record::{Invitation, QUEUE, QueueRow, SETTINGS, TRACE, TraceRow};
+use crate::request::{Invited, LaneView, LinkView, Queued, Request, Step, Waiting};
+
+/// How long a ticket is good for, in seconds.
+const INVITATION_SECONDS: u64 = 24 * 3600;
+
+/// Answers requests.
+#[derive(Clone, Debug)]
+pub struct Commands {
+    /// The node.
+    pub node: Arc<Node>,
+    /// Where the link listens.
+    pub link: SocketAddr,
+    /// The link's public key.
+    pub public_key: Vec<u8>,
+}
+
+impl Commands {
+    /// Answers one request; these have no bodies.
+    pub async fn answer(&self, request: Request) -> Result<(Value, Vec<u8>), Refused> {
+        let answer = match request {
+            Request::Invite => json(self.invite().await.map_err(failed)?),
+            Request::QueueList => json(self.queue().map_err(failed)?),
+            Request::LinkStatus => json(self.link_status().map_err(failed)?),
+            Request::Trace { message } => json(self.trace(&message)?),
+        };
+        Ok((answer?, Vec::new()))
+    }
+
+    async fn invite(&self) -> Result<Invited, StoreError> {
+        let invitation = Invitation { secret: random(), expires_at: unix_millis() / 1000 + INVITATION_SECONDS };
+        self.node.store.commit(move |txn| txn.put(SETTINGS, b"invitation", &invitation)).await.map(drop)?;
+        let ticket = Ticket {
+            address: self.link,
+            key: self.public_key.clone(),
+            secret: invitation.secret,
+            expires: invitation.expires_at,
+        };
+        Ok(Invited { ticket: ticket.to_string(), expires_at: invitation.expires_at })
+    }
+
+    fn queue(&self) -> Result<Vec<Queued>, StoreError> {
+        let rows = self.node.store.read()?.prefix::<QueueRow>(QUEUE, &[], 10_000)?;
+        let queued = rows.into_iter().map(|(key, row)| {
+            let waits = |state| matches!(state, DeliveryState::Relaying | DeliveryState::Deferred);
+            let waiting = row.recipients.into_iter().filter(|recipient| waits(recipient.state));
+            Queued {
+                id: MessageId(key.try_into().unwrap_or_default()).to_string(),
+                from: row.reverse_path.unwrap_or_default(),
+                size: row.size,
+                queued_at: row.queued_at,
+                attempts: row.attempts,
+                next_attempt_at: row.next_attempt_at,
+                held: row.held,
+                recipients: waiting
+                    .map(|r| Waiting { address: r.address, state: r.state, text: r.text })
+                    .collect(),
+            }
+        });
+        Ok(queued.collect())
+    }
+
+    fn link_status(&self) -> Result<LinkView, StoreError> {
+        let status = self.node.link.status().borrow().clone();
+        let snapshot = self.node.store.read()?;
+        let partner = lane::partner(&snapshot)?;
+        let mut lanes = Vec::new();
+        let mut alarms: Vec<String> = status.last_error.into_iter().collect();
+        for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
+            let row = lane::state(&snapshot, lane.index())?;
+            let lane = format!("{lane:?}").to_lowercase();
+            let stops = live.stopped_out.iter().chain(&live.stopped_in);
+            alarms.extend(stops.map(|stop| format!("the {lane} lane has stopped: {stop}")));
+            let (sent, confirmed, received) = (row.last, row.confirmed.number, row.received.number);
+            lanes.push(LaneView { lane, sent, confirmed, received });
+        }
+        Ok(LinkView {
+            paired: partner.is_some(),
+            connected: status.connected.is_some(),
+            peer: status.connected.as_ref().map(|connected| connected.peer.to_string()),
+            rtt_millis: status.connected.as_ref().map(|connected| connected.rtt.as_secs_f64() * 1000.0),
+            epoch: partner.map(|partner| partner.epoch),
+            lanes,
+            alarms,
+        })
+    }
+
+    fn trace(&self, message: &str) -> Result<Vec<Step>, Refused> {
+        let id: MessageId = message.parse().map_err(|error| Refused(format!("{message}: {error}")))?;
+        let snapshot = self.node.store.read().map_err(failed)?;
+        let rows = snapshot.prefix::<TraceRow>(TRACE, &id.0, 10_000).map_err(failed)?;
+        if rows.is_empty() {
+            return Err(Refused(format!("this edge knows nothing of {id}; ask big too, with `big-node trace {id}`")));
+        }
+        let step = |(key, row): (Vec<u8>, TraceRow)| {
+            let at = key.get(16..24).and_then(|at| at.try_into().ok()).map_or(0, u64::from_be_bytes);
+            Step { at, node: "edge".into(), what: row.what }
+        };
+        Ok(rows.into_iter().map(step).collect())
+    }
+}
+
+fn failed(error: StoreError) -> Refused {
+    Refused(error.to_string())
+}
+
+fn json(answer: impl serde::Serialize) -> Result<Value, Refused> {
+    serde_json::to_value(answer).map_err(|error| Refused(error.to_string()))
+}

@@ -1,0 +1,111 @@
+//! What the edge sees to by itself: deferred units, windows that have run out, old traces, space.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::id::{MessageId, unix_millis};
+use shared::lane::{self, QueuedBody, QueuedUnit};
+use shared::store::{BodyKey, Disk, Recovered, Rows, Store, StoreError, Txn, rebuild as rebuild_store};
+use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
+
+use crate::node::Node;
+use crate::record::{INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow, TRACE, TraceRow};
+
+const ROUND: Duration = Duration::from_secs(1);
+/// Rounds between two looks at space and old traces.
+const SLOW_ROUNDS: u64 = 60;
+/// How long a trace is kept.
+const TRACE_MILLIS: u64 = 30 * 24 * 3_600_000;
+const TRACES_AT_ONCE: usize = 1000;
+const INTER_LANE: u8 = 2;
+const BATCH_LANE: u8 = 3;
+const INLINE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Runs for ever.
+pub async fn run(node: Arc<Node>) {
+    for round in 0_u64.. {
+        tokio::time::sleep(ROUND).await;
+        if let Err(error) = offer_deferred(&node).await {
+            tracing::warn!(%error, "deferred units could not be queued again");
+        }
+        if round % SLOW_ROUNDS == 0 {
+            let cleaned = async {
+                forget_traces(&node.store).await?;
+                while node.store.compact().await? {}
+                Ok::<(), StoreError>(())
+            };
+            if let Err(error) = cleaned.await {
+                tracing::warn!(%error, "space could not be given back");
+            }
+        }
+    }
+}
+
+async fn offer_deferred(node: &Node) -> Result<(), StoreError> {
+    let now = unix_millis();
+    if lane::next_due(&node.store.read()?)?.is_some_and(|due| due <= now) {
+        node.store.commit(move |txn| lane::queue_due(txn, now)).await?;
+        (0..4).for_each(|lane| node.queued(lane));
+    }
+    Ok(())
+}
+
+async fn forget_traces(store: &Store) -> Result<(), StoreError> {
+    // Ids rise with time, so the oldest traces come first.
+    let old = MessageId::from_parts(unix_millis().saturating_sub(TRACE_MILLIS), [0; 10]);
+    let forget = move |txn: &mut Txn<'_>| {
+        let rows = txn.range::<TraceRow>(TRACE, &[], Some(&old.0), TRACES_AT_ONCE)?;
+        rows.iter().try_for_each(|(key, _)| txn.delete(TRACE, key))?;
+        Ok::<_, StoreError>(rows.len())
+    };
+    while store.commit(forget).await?.into_inner() == TRACES_AT_ONCE {}
+    Ok(())
+}
+
+/// Makes the index anew: what came in is offered to big again, which knows what it holds already;
+/// what was to go out is held for the operator, because it may have left.
+pub fn rebuild(disk: Arc<dyn Disk>) -> Result<Store, StoreError> {
+    let (store, kept) = rebuild_store(disk, restore)?;
+    tracing::info!(kept, "bodies found in the segments");
+    Ok(store)
+}
+
+fn restore(txn: &mut Txn<'_>, found: &Recovered) -> Result<(), StoreError> {
+    match (found.kind, decode::<ToBig>(&found.notes), decode::<ToEdge>(&found.notes)) {
+        (INBOUND_KIND, Some(ToBig::Inbound(inbound)), _) => {
+            let key = found.key.0;
+            let (lane, body) = match txn.body_length(found.key)? {
+                Some(0..=INLINE_BYTES_MAX) => (INTER_LANE, QueuedBody::Inline { key }),
+                _ => (BATCH_LANE, QueuedBody::Ahead { key }),
+            };
+            let head = found.notes.clone();
+            lane::queue(txn, &QueuedUnit { id: inbound.message, lane, after: None, head, body })
+        }
+        (OUTBOUND_KIND, _, Some(ToEdge::Outbound(outbound))) => hold(txn, outbound, found.key),
+        // A copy for a window: big sends what a window lacks.
+        _ => txn.release_body(found.key),
+    }
+}
+
+fn hold(txn: &mut Txn<'_>, outbound: Outbound, body: BodyKey) -> Result<(), StoreError> {
+    let recipient = |(index, address)| QueueRecipient {
+        index,
+        address,
+        state: DeliveryState::Relaying,
+        text: "found again by a rebuild; it may have left already".into(),
+    };
+    let row = QueueRow {
+        revision: outbound.revision,
+        body: body.0,
+        wrapped_key: outbound.wrapped_key,
+        size: outbound.size,
+        reverse_path: outbound.reverse_path,
+        body_8bit: outbound.body_8bit,
+        recipients: outbound.recipients.into_iter().map(recipient).collect(),
+        queued_at: unix_millis(),
+        attempts: 0,
+        next_attempt_at: unix_millis(),
+        held: true,
+    };
+    txn.put(QUEUE, &outbound.message, &row)
+}

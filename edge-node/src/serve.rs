@@ -1,0 +1,213 @@
+//! Starting, running and ending the edge's daemon; and what is done while no daemon runs.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use link_proto::driver::{Key, KeyError, LinkError, Listener as LinkListener};
+use shared::control::{BindError, Server, socket_in};
+use shared::id::random;
+use shared::listener::{Acceptor, Admission, IdentityError, Listener, TlsIdentity};
+use shared::seal::PrivateKey;
+use shared::smtp::{Config, Role};
+use shared::state::{State, StateError};
+use shared::store::{DirectoryDisk, StoreError, Verdict};
+use shared::topology::Topology;
+use shared::{lifetime, telemetry};
+use tokio::sync::watch;
+
+use crate::command::Commands;
+use crate::delivery::{Resolver, Runner};
+use crate::link::LinkHost;
+use crate::node::Node;
+use crate::{maildrop, maintenance, reception};
+
+/// Sessions of each of submission and POP3 at once; pools of their own, so that a flood of mail cannot
+/// keep travellers out.
+const TRAVELLER_SESSIONS_MAX: usize = 200;
+const TRAVELLER_SESSIONS_PER_NETWORK_MAX: usize = 50;
+/// Octets of a control request's body: this node's requests have none.
+const CONTROL_BODY_MAX: u64 = 0;
+
+/// Why the edge cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Its state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Its store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its control socket.
+    #[error(transparent)]
+    Control(#[from] BindError),
+    /// Its certificate.
+    #[error(transparent)]
+    Tls(#[from] IdentityError),
+    /// Its link key.
+    #[error("the link's key: {0}")]
+    Key(#[from] KeyError),
+    /// Its link socket.
+    #[error("the link on {address}: {error}; see [link] listen in the topology")]
+    Link {
+        /// Where it should listen.
+        address: SocketAddr,
+        /// Why not.
+        error: LinkError,
+    },
+    /// A listener.
+    #[error("{service} on {address}: {error}; is another server there, or is the port below 1024?")]
+    Listen {
+        /// Which service.
+        service: &'static str,
+        /// Where it should listen.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// DNS.
+    #[error("the resolvers cannot be used: {0}; see [edge.dns] in the topology")]
+    Resolver(String),
+    /// The system.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Makes a new edge: keys, an empty store, a log name.
+pub fn init(topology: &Topology) -> Result<(), ServeError> {
+    let (sealing, _) = PrivateKey::generate();
+    let link = Key::generate()?;
+    let keys = [
+        ("link", link.pkcs8().to_vec()),
+        ("sealing", sealing.as_bytes().to_vec()),
+        ("directory", random::<32>().to_vec()),
+    ];
+    State::init(&topology.edge.state, &keys)?;
+    Ok(())
+}
+
+/// Checks everything stored; with `rebuild`, makes the index anew from the segments first.
+pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError> {
+    let state = State::open(&topology.edge.state)?;
+    let store = match rebuild {
+        true => maintenance::rebuild(Arc::new(DirectoryDisk::open(&state.store_path())?))?,
+        false => state.store()?,
+    };
+    Ok(shared::store::verify(&store)?)
+}
+
+/// Runs the edge until it is told to stop.
+pub fn run(topology: Topology) -> Result<(), ServeError> {
+    telemetry::init();
+    let state = State::open(&topology.edge.state)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(topology, &state))
+}
+
+/// What listens, for the ready line.
+#[derive(serde::Serialize)]
+struct Ready {
+    ready: bool,
+    smtp: Vec<SocketAddr>,
+    submission: Vec<SocketAddr>,
+    submissions: Vec<SocketAddr>,
+    pop3: Vec<SocketAddr>,
+    pop3s: Vec<SocketAddr>,
+    link: SocketAddr,
+    pid: u32,
+    control: std::path::PathBuf,
+}
+
+async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
+    let control = Server::bind(&socket_in(state.path()))?;
+    let node = Arc::new(Node::open(topology, state)?);
+    let edge = &node.topology.edge;
+    let link_address = node.topology.link.listen;
+    let key = Key::from_pkcs8(&state.key("link")?)?;
+    let public_key = key.public().to_vec();
+    let in_link = |error| ServeError::Link { address: link_address, error };
+    let link = LinkListener::bind(link_address, key).map_err(in_link)?;
+    let link_bound = link.local_addr().map_err(in_link)?;
+
+    let identity = match &edge.tls {
+        Some(files) => TlsIdentity::from_files(&files.certificate, &files.key)?,
+        None => TlsIdentity::self_signed_in(state.path(), edge.hostname.as_str())?,
+    };
+    let (smtp_tls, pop3_tls) = (Acceptor::new(&identity, "smtp")?, Acceptor::new(&identity, "pop3")?);
+    let (stop, stopping) = watch::channel(false);
+    let strangers = Admission::new(edge.receivers, edge.receivers);
+    let submitters = Admission::new(TRAVELLER_SESSIONS_MAX, TRAVELLER_SESSIONS_PER_NETWORK_MAX);
+    let collectors = Admission::new(TRAVELLER_SESSIONS_MAX, TRAVELLER_SESSIONS_PER_NETWORK_MAX);
+    let smtp_busy = "421 4.3.2 too many sessions; try again later\r\n";
+    let pop3_busy = "-ERR [SYS/TEMP] too many sessions; try again later\r\n";
+
+    let smtp = |role, implicit_tls| {
+        let mut config = Config::new(role, edge.hostname.clone(), node.topology.site.postmaster.clone());
+        config.content.bytes_max = edge.size_max;
+        let acceptor = smtp_tls.clone();
+        let (node, stopping) = (Arc::clone(&node), stopping.clone());
+        reception::Service { node, config: Arc::new(config), acceptor, implicit_tls, stopping }
+    };
+    let pop3 = |implicit_tls| {
+        let (node, stopping, acceptor) = (Arc::clone(&node), stopping.clone(), pop3_tls.clone());
+        maildrop::Service { node, acceptor, implicit_tls, stopping }
+    };
+    let listen = |service: &'static str, addresses: &[SocketAddr], admission: &Arc<Admission>, busy| {
+        let bound = addresses.iter().map(|address| {
+            let listener = Listener::bind(*address, Arc::clone(admission), busy);
+            listener.map_err(|error| ServeError::Listen { service, address: *address, error })
+        });
+        bound.collect::<Result<Vec<_>, _>>()
+    };
+    let ports = |listeners: &[Listener]| listeners.iter().map(Listener::local_address).collect::<io::Result<Vec<_>>>();
+
+    let on_smtp = listen("SMTP", &edge.smtp, &strangers, smtp_busy)?;
+    let on_submission = listen("submission", &edge.submission, &submitters, smtp_busy)?;
+    let on_submissions = listen("submission under TLS", &edge.submissions, &submitters, "")?;
+    let on_pop3 = listen("POP3", &edge.pop3, &collectors, pop3_busy)?;
+    let on_pop3s = listen("POP3 under TLS", &edge.pop3s, &collectors, "")?;
+    let resolver = Resolver::new(&edge.dns_servers).map_err(|error| ServeError::Resolver(error.to_string()))?;
+    let runner = Runner::new(Arc::clone(&node), resolver)?;
+    let ready = Ready {
+        ready: true,
+        smtp: ports(&on_smtp)?,
+        submission: ports(&on_submission)?,
+        submissions: ports(&on_submissions)?,
+        pop3: ports(&on_pop3)?,
+        pop3s: ports(&on_pop3s)?,
+        link: link_bound,
+        pid: std::process::id(),
+        control: socket_in(state.path()),
+    };
+
+    for (listeners, service) in [
+        (on_smtp, smtp(Role::Reception, false)),
+        (on_submission, smtp(Role::Submission, false)),
+        (on_submissions, smtp(Role::Submission, true)),
+    ] {
+        listeners.into_iter().for_each(|listener| drop(tokio::spawn(service.clone().run(listener))));
+    }
+    for (listeners, service) in [(on_pop3, pop3(false)), (on_pop3s, pop3(true))] {
+        listeners.into_iter().for_each(|listener| drop(tokio::spawn(service.clone().run(listener))));
+    }
+    let commands = Commands { node: Arc::clone(&node), link: link_bound, public_key };
+    tokio::spawn(control.serve(CONTROL_BODY_MAX, move |_, request, _| {
+        let commands = commands.clone();
+        async move { commands.answer(request).await }
+    }));
+    tokio::spawn(runner.run(stopping.clone()));
+    tokio::spawn(maintenance::run(Arc::clone(&node)));
+    let host = Arc::new(LinkHost::new(Arc::clone(&node)));
+    let handle = node.link.clone();
+    tokio::spawn(async move { link.serve(host, handle).await });
+
+    println!("{}", serde_json::to_string(&ready).map_err(io::Error::from)?);
+    tracing::info!(hostname = %edge.hostname, "the edge is ready");
+    let why = lifetime::until_told_to_stop().await?;
+    tracing::info!(why, "the edge stops");
+    // Sessions may end what they have begun; what is queued is durable.
+    stop.send_replace(true);
+    lifetime::linger(|| strangers.sessions() + submitters.sessions() + collectors.sessions()).await;
+    Ok(())
+}
+

@@ -1,0 +1,42 @@
+//! When a daemon ends: told by a signal, or by its parent's going away.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// With this set in the environment, a daemon ends when its standard input does: a node that a test
+/// started does not outlive it.
+pub const EXIT_ON_STDIN_EOF: &str = "SALLYPOST_EXIT_ON_STDIN_EOF";
+/// How long sessions may take to end what they have begun.
+const LINGER: Duration = Duration::from_secs(3);
+const LINGER_STEP: Duration = Duration::from_millis(20);
+
+/// Returns why once the process is to end.
+pub async fn until_told_to_stop() -> io::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    if std::env::var_os(EXIT_ON_STDIN_EOF).is_some() {
+        // Not waited for: reading standard input cannot be cancelled.
+        tokio::spawn(async {
+            let mut buffer = [0; 64];
+            while matches!(tokio::io::stdin().read(&mut buffer).await, Ok(length) if length > 0) {}
+            std::process::exit(0);
+        });
+    }
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("interrupt"),
+    }
+}
+
+/// Waits until `left` is 0, but not for long.
+pub async fn linger(left: impl Fn() -> usize) {
+    let wait = async {
+        while left() > 0 {
+            tokio::time::sleep(LINGER_STEP).await;
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, wait).await;
+}
