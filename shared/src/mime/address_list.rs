@@ -102,11 +102,16 @@ impl Parser {
             (Place::Bracket, '"') => self.quote_in_bracket(Place::BracketQuoted),
             (Place::BracketQuoted, '"') => self.quote_in_bracket(Place::Bracket),
             (Place::Bare, '<') => {
+                if self.current.bracket.is_some() {
+                    // A comma is missing.
+                    self.end_mailbox();
+                }
                 self.current.bracket = Some(String::new());
                 self.place = Place::Bracket;
             }
             (Place::Bracket, '>') => self.place = Place::Bare,
             (Place::Bare, ',' | ';') => self.end_mailbox(),
+            (Place::Bare, '>') => {}
             (Place::Bare, ':') if !self.current.words.contains('@') => {
                 // What was read is the name of a group.
                 self.current = Pieces::default();
@@ -144,9 +149,7 @@ impl Pieces {
             Some(address) => {
                 Mailbox { name: name(&words).or_else(|| name(&comment)), address: squeezed(&address) }
             }
-            None if !quoted && words.contains('@') => {
-                Mailbox { name: name(&comment), address: squeezed(&words) }
-            }
+            None if !quoted && words.contains('@') => bare(&words, &comment),
             None => Mailbox { name: name(&words).or_else(|| name(&comment)), address: String::new() },
         }
     }
@@ -158,9 +161,23 @@ fn name(text: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// White space around the parts of an address means nothing (obs-addr-spec).
+/// A mailbox without brackets: its last word with an `@`; what stands around that is a name.
+fn bare(words: &str, comment: &str) -> Mailbox {
+    let joined = [" @", "@ ", " .", ". "].iter().fold(words.to_owned(), |text, blank| {
+        let squeezed: String = blank.split(' ').collect();
+        text.replace(blank, &squeezed)
+    });
+    let address = joined.split_whitespace().rfind(|word| word.contains('@')).unwrap_or_default().to_owned();
+    let rest = joined.replacen(&address, " ", 1);
+    Mailbox { name: name(&rest).or_else(|| name(comment)), address }
+}
+
+/// White space between the parts of an address means nothing (obs-addr-spec), except in quotes.
 fn squeezed(address: &str) -> String {
-    address.chars().filter(|c| !c.is_whitespace()).collect()
+    match address.contains('"') {
+        true => address.trim().to_owned(),
+        false => address.chars().filter(|c| !c.is_whitespace()).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -189,8 +206,12 @@ mod tests {
             &[("", "a@example.com"), ("B", "b@example.com"), ("", "c@example.com")],
         );
         check("undisclosed-recipients:;", &[]);
-        check(r#"<"odd name"@example.com>"#, &[("", "\"oddname\"@example.com")]);
+        check(r#"<"odd name"@example.com>"#, &[("", "\"odd name\"@example.com")]);
         check("a @ example . com", &[("", "a@example.com")]);
+        check("Big Bug bb@example.com", &[("Big Bug", "bb@example.com")]);
+        check("a@example.com <b@example.com>", &[("a@example.com", "b@example.com")]);
+        check("A <a@example.com> B <b@example.com>", &[("A B", "a@example.com"), ("", "b@example.com")]);
+        check("a@example.com>", &[("", "a@example.com")]);
         check("just a name", &[("just a name", "")]);
         check(r#""x@y.example""#, &[("x@y.example", "")]);
         check("<>", &[]);

@@ -151,11 +151,12 @@ fn message_ids(text: &str) -> Vec<String> {
     ids
 }
 
-/// Seconds since 1970 of an RFC 5322 date, obsolete forms and comments included.
+/// Seconds since 1970 of an RFC 5322 date: as it should be, or else as it often is.
 fn date(text: &str) -> Option<i64> {
     let (text, _) = text.split_at(text.floor_char_boundary(DATE_MAX));
-    let parser = DateTimeParser::new().relaxed_weekday(true);
-    parser.parse_timestamp(text).ok().map(|timestamp| timestamp.as_second())
+    let strict = DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok();
+    let lenient = || mail_parser::DateTime::parse_rfc822(text).filter(mail_parser::DateTime::is_valid);
+    strict.map(|timestamp| timestamp.as_second()).or_else(|| Some(lenient()?.to_timestamp()))
 }
 
 #[cfg(test)]
@@ -219,6 +220,15 @@ mod tests {
         assert!(HeaderFacts::of("A: b\r\n".repeat(HEADERS_MAX).as_bytes()).cut);
         let long = format!("A: {}\r\n\r\n", "x".repeat(header::HEADER_BLOCK_MAX));
         assert!(HeaderFacts::of(long.as_bytes()).cut);
+    }
+
+    #[test]
+    fn dates_are_read_as_they_come() {
+        for text in
+            ["Thu, 1 Jan 1970 00:00:07 +0000", "1 Jan 70 0:00:07 GMT", "Fri, 1 Jan 1970 01:00:07 +0100 (CET)"]
+        {
+            assert_eq!(date(text), Some(7), "{text}");
+        }
     }
 
     #[test]

@@ -67,17 +67,13 @@ impl Structure {
         text
     }
 
-    /// The attachments of the message that this is the structure of: every leaf that is not its
-    /// text, in whatever alternative it stands.
+    /// The attachments of the message that this is the structure of: in whatever alternative it
+    /// stands, every leaf that is not its text, or that has a name.
     pub fn attachments(&self, message: &[u8]) -> Vec<Attachment> {
         let is_text = self.is_text();
-        let leaves = self
-            .parts
-            .iter()
-            .enumerate()
-            .zip(is_text)
-            .filter(|((_, part), is_text)| !part.container && !is_text);
-        let attachment = |((index, part), _): ((usize, &Part), bool)| Attachment {
+        let is_attachment =
+            |(index, part): &(usize, &Part)| !part.container && (!is_text[*index] || part.name.is_some());
+        let attachment = |(index, part): (usize, &Part)| Attachment {
             index,
             name: part.name.clone(),
             content_type: part.content_type.clone(),
@@ -86,7 +82,7 @@ impl Structure {
                 || part.disposition == Disposition::Unsaid && part.content_id.is_some(),
             content_id: part.content_id.clone(),
         };
-        leaves.map(attachment).collect()
+        self.parts.iter().enumerate().filter(is_attachment).map(attachment).collect()
     }
 
     /// For each part, whether it is text to be read, in one or another alternative.
@@ -94,7 +90,7 @@ impl Structure {
         let first_leaf = self.parts.iter().position(|part| !part.container);
         let is_text = |(index, part): (usize, &Part)| {
             let readable = matches!(part.content_type.as_str(), "text/plain" | "text/html" | "text/enriched");
-            // A named text is a file, except where a message begins with it.
+            // A named text is a file; where a message begins with it, it is to be read as well.
             let named = part.name.is_some() && first_leaf != Some(index);
             !part.container
                 && readable

@@ -22,6 +22,9 @@ mod what_is_read {
         let message = crlf("From: a@example.com\nSubject: x\n\nhello\nthere\n");
         assert_eq!(text_of(&message), "hello\nthere\n");
         assert_eq!(attachments(&message), []);
+        let named = crlf("Content-Type: text/plain; name=notes.txt\n\nhello\n");
+        assert_eq!(text_of(&named), "hello\n");
+        assert_eq!(listed(&named), [(0, "text/plain".into(), Some("notes.txt".into()), 7)]);
         assert_eq!(text_of(b""), "");
         assert_eq!(text_of(b"Subject: only a header\r\n"), "");
     }
@@ -500,6 +503,109 @@ mod real_messages {
             let text = terminal::safe(&text_of(&message));
             assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{path:?}");
             attachments(&message);
+        }
+    }
+}
+
+mod whatever_comes {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Octets made of what means something to a reader of messages.
+    fn message() -> impl Strategy<Value = Vec<u8>> {
+        let pieces = [
+            "\r\n",
+            "\n",
+            "\r",
+            "\r\n\r\n",
+            "--",
+            "--b",
+            "--b--",
+            "\r\n--b\r\n",
+            "\r\n--b--\r\n",
+            ":",
+            ";",
+            "=",
+            "\"",
+            "\\",
+            "(",
+            ")",
+            "<",
+            ">",
+            "@",
+            ",",
+            "*0*=",
+            "*1=",
+            "'",
+            "%41",
+            "%",
+            "=?utf-8?q?",
+            "?=",
+            "=?utf-7?b?",
+            "a",
+            " ",
+            "\t",
+            "Content-Type: ",
+            "multipart/alternative; boundary=b",
+            "text/html; charset=utf-16",
+            "; name=",
+            "message/rfc822",
+            "Content-Transfer-Encoding: base64\r\n",
+            "From: ",
+            "Date: ",
+            "1 Jan 99 24:61:61 +9999",
+            "<p>&#x110000;",
+            "é",
+        ];
+        let piece = prop_oneof![
+            4 => proptest::sample::select(pieces.to_vec()).prop_map(|piece| piece.as_bytes().to_vec()),
+            1 => any::<u8>().prop_map(|byte| vec![byte]),
+        ];
+        proptest::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn reading_ends_and_stays_inside(message in message()) {
+            let facts = HeaderFacts::of(&message);
+            prop_assert!(serde_json::to_string(&facts).is_ok());
+            let structure = scan(&message).expect("short");
+            for (index, part) in structure.parts.iter().enumerate() {
+                prop_assert!(part.header.start <= part.header.end && part.header.end <= part.body.start);
+                prop_assert!(part.body.start <= part.body.end && part.body.end <= message.len());
+                prop_assert!(part.parent.is_none_or(|parent| parent < index && structure.parts[parent].container));
+            }
+            for attachment in structure.attachments(&message) {
+                let content = attachment_bytes(&message, attachment.index);
+                prop_assert_eq!(content.map(|content| content.len()), Some(attachment.size));
+            }
+            prop_assert!(!terminal::safe_line(&text_of(&message)).contains(char::is_control));
+        }
+
+        #[test]
+        fn text_and_subject_come_back(subject in "[^\\p{C}\\s]{0,40}( [^\\p{C}\\s]{1,90}){0,4}", text in "[^\\r]{0,300}") {
+            let mailbox = |address: &str| DraftMailbox { name: Some(subject.clone()), address: address.parse().expect("valid") };
+            let message = compose(&Draft {
+                id: MessageId::from_parts(1, [7; 10]),
+                from: mailbox("a@example.com"),
+                to: vec![mailbox("b@example.com")],
+                cc: Vec::new(),
+                subject: subject.clone(),
+                date: 0,
+                in_reply_to: None,
+                references: Vec::new(),
+                text: text.clone(),
+                attachments: Vec::new(),
+            });
+            prop_assert!(message.is_ascii());
+            let longest = message.split(|byte| *byte == b'\n').map(<[u8]>::len).max();
+            prop_assert!(longest <= Some(100));
+            let facts = HeaderFacts::of(&message);
+            prop_assert_eq!(facts.subject.as_deref(), Some(subject.trim()));
+            prop_assert_eq!(facts.to[0].name.as_deref().unwrap_or(""), subject.trim());
+            let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+            prop_assert_eq!(text_of(&message), text + end);
         }
     }
 }
