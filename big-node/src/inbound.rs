@@ -184,13 +184,14 @@ pub fn rebuild_notes(id: MessageId, origin: &Origin) -> Vec<u8> {
 /// The break-apart map of a message.
 pub fn break_apart(plain: Option<&[u8]>) -> (Vec<Part>, Option<String>) {
     let Some(plain) = plain else { return (Vec::new(), Some("too large to be broken apart".into())) };
-    match shared::mime::attachments(plain) {
-        Ok(attachments) => {
-            let parts = (1..).zip(attachments).map(|(number, attachment)| Part {
+    match shared::mime::scan(plain) {
+        Ok(structure) => {
+            let parts = (1..).zip(structure.attachments(plain)).map(|(number, attachment)| Part {
                 number,
+                index: u32::try_from(attachment.index).unwrap_or(u32::MAX),
                 name: attachment.name,
                 content_type: attachment.content_type,
-                size: attachment.size,
+                size: attachment.size as u64,
             });
             (parts.collect(), None)
         }

@@ -67,10 +67,12 @@ pub struct Named(pub Id);
 row!(Named, 1);
 
 /// One attachment in a message's break-apart map.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Part {
     /// From 1; part 0 is the whole message.
     pub number: u32,
+    /// Which MIME part it is, in the order of [`shared::mime::scan`].
+    pub index: u32,
     /// The file name as the sender gave it; data, never a path.
     pub name: Option<String>,
     /// Media type.
@@ -190,7 +192,9 @@ pub enum AfterFetch {
 }
 
 /// How far a window is through its life.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum WindowState {
     /// Logins are possible.

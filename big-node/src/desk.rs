@@ -1,0 +1,320 @@
+//! What a person at a desk does: list, read, send, reply, delete, ask.
+
+use std::sync::Arc;
+
+use shared::address::Address;
+use shared::id::{MessageId, unix_millis};
+use shared::mime::{self, Draft, DraftMailbox, NewAttachment};
+use shared::origin::{Channel, Mailbox};
+use shared::store::{Rows, Snapshot};
+use shared::topology::AttachmentMode;
+
+use crate::directory;
+use crate::error::Refused;
+use crate::mail::{self, recipient_key};
+use crate::node::Node;
+use crate::record::{
+    Entry, Folder, MAILBOXES, MESSAGES, Message, Person, RECIPIENTS, Recipient, entry_key, message_of,
+};
+use crate::request::{Attached, Deleted, Line, Reading, RecipientView, Sent, Status};
+
+/// Largest message that is read whole into memory.
+const READ_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Recipients of one message.
+const RECIPIENTS_MAX: usize = 1000;
+
+/// A folder's messages, newest first; under a cover, its attachments.
+pub fn list(node: &Node, person: &Person, folder: Folder, max: usize) -> Result<Vec<Line>, Refused> {
+    let snapshot = node.store.read()?;
+    let prefix = [person.id.as_slice(), &[folder as u8]].concat();
+    let mut lines = Vec::new();
+    for (key, entry) in snapshot.prefix_backwards::<Entry>(MAILBOXES, &prefix, max)? {
+        let id = message_of(&key);
+        let Some(message) = snapshot.get::<Message>(MESSAGES, &id.0)? else { continue };
+        lines.push(line(id, &message, &entry));
+        if node.site.filing_of(person) == AttachmentMode::BreakApart {
+            lines.extend(message.parts.iter().map(|part| Line {
+                id: format!("{id}.{}", part.number),
+                part: part.number,
+                subject: part.name.clone().unwrap_or_default(),
+                size: part.size,
+                content_type: Some(part.content_type.clone()),
+                ..line(id, &message, &entry)
+            }));
+        }
+    }
+    Ok(lines)
+}
+
+fn line(id: MessageId, message: &Message, entry: &Entry) -> Line {
+    let origin = &message.origin;
+    Line {
+        id: id.to_string(),
+        part: 0,
+        at: entry.filed_at,
+        from: origin.from.first().map(shown).or_else(|| origin.reverse_path.clone()).unwrap_or_default(),
+        to: origin.recipients.iter().map(|recipient| recipient.address.clone()).collect(),
+        subject: origin.subject.clone(),
+        size: origin.size,
+        content_type: None,
+        read: entry.read,
+        answered: entry.answered,
+        late: entry.late,
+        thread: MessageId(message.thread).to_string(),
+    }
+}
+
+fn shown(mailbox: &Mailbox) -> String {
+    match mailbox.name.as_str() {
+        "" => mailbox.address.clone(),
+        name => format!("{name} <{}>", mailbox.address),
+    }
+}
+
+/// A message in the person's mailbox; `text` is its id, or its id and a part.
+fn find(snapshot: &Snapshot, person: &Person, text: &str) -> Result<(MessageId, u32, Message, Entry), Refused> {
+    let (id, part) = text.split_once('.').unwrap_or((text, "0"));
+    let id: MessageId = id.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
+    let part = part.parse().map_err(|_| Refused::new(format!("{text}: a part is a number, as in {id}.1")))?;
+    let missing = || Refused::new(format!("{} has no message {id}; `mail list` shows what there is", person.name));
+    let (_, entry) = mail::entry(snapshot, &person.id, id)?.ok_or_else(missing)?;
+    let message = snapshot.get::<Message>(MESSAGES, &id.0)?.ok_or_else(missing)?;
+    Ok((id, part, message, entry))
+}
+
+/// Reads a message and marks it read. The bytes are those of the part that was asked for, or of the
+/// whole message if `raw`.
+pub async fn read(
+    node: &Arc<Node>,
+    person: &Person,
+    text: &str,
+    raw: bool,
+) -> Result<(Reading, Vec<u8>), Refused> {
+    let snapshot = node.store.read()?;
+    let (id, part, message, entry) = find(&snapshot, person, text)?;
+    let content = mail::content(node.store.body(message.body())?, &message, READ_BYTES_MAX)?;
+    let wanted = match part {
+        0 => None,
+        number => {
+            let part = message.parts.iter().find(|part| part.number == number);
+            Some(part.ok_or_else(|| Refused::new(format!("message {id} has no part {number}; it has {}", message.parts.len())))?)
+        }
+    };
+    let bytes = match wanted {
+        Some(part) => {
+            let index = usize::try_from(part.index).unwrap_or(usize::MAX);
+            mime::attachment_bytes(&content, index).unwrap_or_default()
+        }
+        None if raw => content.clone(),
+        None => Vec::new(),
+    };
+    let strings = |list: &[Mailbox]| list.iter().map(shown).collect();
+    let origin = &message.origin;
+    let reading = Reading {
+        id: id.to_string(),
+        from: strings(&origin.from),
+        to: strings(&origin.to),
+        cc: strings(&origin.cc),
+        subject: origin.subject.clone(),
+        at: origin.accepted_at,
+        text: if raw || part > 0 { String::new() } else { mime::text_of(&content) },
+        parts: message.parts.clone(),
+        unparsed: message.unparsed.clone(),
+        answered: entry.answered,
+        parent: message.parent.map(|parent| MessageId(parent).to_string()),
+        part_name: wanted.and_then(|part| part.name.clone()),
+    };
+    if !entry.read {
+        let person = person.id;
+        node.store.commit(move |txn| mail::mark(txn, &person, id, |entry| entry.read = true)).await?;
+    }
+    Ok((reading, bytes))
+}
+
+/// What is sent: recipients as typed, and the text.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Recipients, shown as To.
+    pub to: Vec<String>,
+    /// Recipients, shown as Cc.
+    pub cc: Vec<String>,
+    /// The subject.
+    pub subject: String,
+    /// The text.
+    pub text: String,
+    /// Attachments.
+    pub attachments: Vec<NewAttachment>,
+}
+
+/// Splits a request's body into text and attachments.
+pub fn attachments(body: &[u8], text_bytes: usize, attached: Vec<Attached>) -> Result<(String, Vec<NewAttachment>), Refused> {
+    let short = || Refused::new("the request's body is shorter than it says");
+    let (text, mut rest) = body.split_at_checked(text_bytes).ok_or_else(short)?;
+    let mut attachments = Vec::new();
+    for Attached { name, bytes } in attached {
+        let (content, behind) = rest.split_at_checked(bytes).ok_or_else(short)?;
+        let content_type = "application/octet-stream".into();
+        attachments.push(NewAttachment { name, content_type, content: content.into() });
+        rest = behind;
+    }
+    Ok((String::from_utf8_lossy(text).into_owned(), attachments))
+}
+
+/// Composes and sends a message.
+pub async fn send(node: &Arc<Node>, author: &Person, outgoing: Outgoing) -> Result<Sent, Refused> {
+    let snapshot = node.store.read()?;
+    let to = mailboxes(node, &snapshot, &outgoing.to)?;
+    let cc = mailboxes(node, &snapshot, &outgoing.cc)?;
+    dispatch(node, author, to, cc, outgoing, None).await
+}
+
+/// Answers a message: recipients, subject and thread come from its origin.
+pub async fn reply(
+    node: &Arc<Node>,
+    author: &Person,
+    text: &str,
+    all: bool,
+    body: String,
+) -> Result<Sent, Refused> {
+    let snapshot = node.store.read()?;
+    let (_, _, message, _) = find(&snapshot, author, text)?;
+    let origin = &message.origin;
+    let own = |mailbox: &&Mailbox| {
+        let address: Result<Address, _> = mailbox.address.parse();
+        address.is_ok_and(|address| author.addresses.contains(&address.canonical()))
+    };
+    // One's own message is answered to those it went to.
+    let mine = origin.from.iter().any(|mailbox| own(&mailbox));
+    let main = if mine { &origin.to } else { origin.reply_addresses() };
+    let others = origin.to.iter().chain(&origin.cc).filter(|mailbox| !own(mailbox));
+    let drafts = |list: Vec<&Mailbox>| -> Result<Vec<DraftMailbox>, Refused> {
+        list.into_iter().map(draft_mailbox).collect()
+    };
+    let mut to = drafts(main.iter().collect())?;
+    if to.is_empty() {
+        // Nothing in the header to answer to: the reverse-path is left.
+        let path = origin.reverse_path.clone().ok_or_else(|| Refused::new("that message names nobody to answer to"))?;
+        to.push(draft_mailbox(&Mailbox { name: String::new(), address: path })?);
+    }
+    let mut cc = if all { drafts(others.collect())? } else { Vec::new() };
+    cc.retain(|mailbox| to.iter().all(|main| main.address.canonical() != mailbox.address.canonical()));
+    let subject = match origin.subject.get(..3) {
+        Some(prefix) if prefix.eq_ignore_ascii_case("re:") => origin.subject.clone(),
+        _ => format!("Re: {}", origin.subject),
+    };
+    let outgoing = Outgoing { to: Vec::new(), cc: Vec::new(), subject, text: body, attachments: Vec::new() };
+    dispatch(node, author, to, cc, outgoing, Some(&message)).await
+}
+
+fn draft_mailbox(mailbox: &Mailbox) -> Result<DraftMailbox, Refused> {
+    let address = mailbox.address.parse().map_err(|error| Refused::new(format!("{}: {error}", mailbox.address)))?;
+    Ok(DraftMailbox { name: (!mailbox.name.is_empty()).then(|| mailbox.name.clone()), address })
+}
+
+/// Recipients as a person types them: addresses, or names of people here.
+fn mailboxes(node: &Node, rows: &impl Rows, typed: &[String]) -> Result<Vec<DraftMailbox>, Refused> {
+    let one = |text: &String| {
+        if !text.contains('@') {
+            let person = directory::by_name(rows, text)?;
+            return own_mailbox(&person);
+        }
+        let address: Address = text.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
+        if node.site.is_ours(address.domain()) && directory::lookup(rows, &address, &node.site.postmaster)?.is_none() {
+            return Err(Refused::new(format!("{text}: there is nobody of that name here; `person list` shows who there is")));
+        }
+        Ok(DraftMailbox { name: None, address })
+    };
+    typed.iter().map(one).collect()
+}
+
+fn own_mailbox(person: &Person) -> Result<DraftMailbox, Refused> {
+    let nowhere = || Refused::new(format!("{} has no address", person.name));
+    let address = person.addresses.first().ok_or_else(nowhere)?;
+    let address = address.parse().map_err(|error| Refused::new(format!("{address}: {error}")))?;
+    Ok(DraftMailbox { name: Some(person.display.clone()), address })
+}
+
+async fn dispatch(
+    node: &Arc<Node>,
+    author: &Person,
+    to: Vec<DraftMailbox>,
+    cc: Vec<DraftMailbox>,
+    outgoing: Outgoing,
+    answers: Option<&Message>,
+) -> Result<Sent, Refused> {
+    let mut recipients: Vec<String> = Vec::new();
+    for mailbox in to.iter().chain(&cc) {
+        let address = mailbox.address.to_string();
+        if !recipients.contains(&address) {
+            recipients.push(address);
+        }
+    }
+    if recipients.is_empty() || recipients.len() > RECIPIENTS_MAX {
+        return Err(Refused::new(format!("a message goes to 1 to {RECIPIENTS_MAX} recipients, not to {}", recipients.len())));
+    }
+    let id = MessageId::generate();
+    let from = own_mailbox(author)?;
+    let reverse_path = Some(from.address.to_string());
+    let mut references = Vec::new();
+    if let Some(answered) = answers {
+        references.clone_from(&answered.origin.references);
+        references.extend(answered.origin.message_id.clone());
+    }
+    let draft = Draft {
+        id,
+        from,
+        to,
+        cc,
+        subject: outgoing.subject,
+        date: i64::try_from(unix_millis() / 1000).unwrap_or(i64::MAX),
+        in_reply_to: answers.and_then(|answered| answered.origin.message_id.clone()),
+        references,
+        text: outgoing.text,
+        attachments: outgoing.attachments,
+    };
+    let incoming = node.incoming(id, Channel::Desk { person: author.id }, reverse_path, recipients, &mime::compose(&draft))?;
+    let (site, author) = (Arc::clone(&node.site), author.clone());
+    node.store
+        .commit(move |txn| mail::send(txn, &site, incoming, &author, false, unix_millis()))
+        .await?;
+    node.queued();
+    Ok(Sent { id: id.to_string(), recipients: recipients_of(&node.store.read()?, id)? })
+}
+
+/// Moves a message to Trash, or from there away.
+pub async fn delete(node: &Arc<Node>, person: &Person, text: &str) -> Result<Deleted, Refused> {
+    let id: MessageId = text.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
+    let person = person.clone();
+    let from = node.store.commit(move |txn| mail::delete(txn, &person, id)).await?;
+    Ok(Deleted { id: id.to_string(), for_good: *from == Folder::Trash })
+}
+
+/// Where each recipient's copy of a sent message is.
+pub fn status(node: &Node, person: &Person, text: &str) -> Result<Status, Refused> {
+    let snapshot = node.store.read()?;
+    let (id, _, message, _) = find(&snapshot, person, text)?;
+    if snapshot.raw(MAILBOXES, &entry_key(&person.id, Folder::Sent, id))?.is_none() {
+        return Err(Refused::new(format!("{id} was not sent by {}; status is for what one has sent", person.name)));
+    }
+    Ok(Status { id: id.to_string(), subject: message.origin.subject, recipients: recipients_of(&snapshot, id)? })
+}
+
+/// The recipients of a sent message.
+pub fn recipients_of(rows: &impl Rows, id: MessageId) -> Result<Vec<RecipientView>, Refused> {
+    let found = rows.range::<Recipient>(RECIPIENTS, &recipient_key(id, 0), Some(&recipient_key(id, u32::MAX)), usize::MAX)?;
+    Ok(found.into_iter().map(|(_, row)| recipient_view(row)).collect())
+}
+
+fn recipient_view(row: Recipient) -> RecipientView {
+    RecipientView {
+        address: row.address,
+        state: row.state,
+        at: row.at,
+        host: row.host,
+        tls: row.tls,
+        status: row.status,
+        text: row.text,
+        in_doubt: row.in_doubt,
+        next_attempt_at: row.next_attempt_at,
+    }
+}

@@ -1,0 +1,106 @@
+//! What every part of a running big node shares.
+
+use std::sync::Arc;
+
+use link_proto::driver::Handle;
+use link_proto::unit::Lane;
+use shared::chunk;
+use shared::id::{BodyId, MessageId, unix_millis};
+use shared::mime::HeaderFacts;
+use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
+use shared::seal::PrivateKey;
+use shared::state::{State, StateError};
+use shared::store::{Store, StoreError};
+use shared::topology::Topology;
+
+use crate::inbound::{BODY_KIND, break_apart, rebuild_notes};
+use crate::mail::{Incoming, Site};
+
+/// Big.
+#[derive(Debug)]
+pub struct Node {
+    /// Where it is and what it is to do.
+    pub topology: Topology,
+    /// Its store.
+    pub store: Store,
+    /// What its operations need to know.
+    pub site: Arc<Site>,
+    /// The running link.
+    pub link: Handle,
+    /// Something was applied or queued that others wait for.
+    pub changed: Arc<tokio::sync::Notify>,
+}
+
+impl Node {
+    /// Opens big's state.
+    pub fn open(topology: Topology, state: &State) -> Result<Self, StateError> {
+        let site = Site {
+            domains: topology.site.domains.clone(),
+            postmaster: topology.site.postmaster.local_part().to_lowercase(),
+            filing: topology.site.attachments,
+            sealing: PrivateKey::from_bytes(state.key32("sealing")?),
+            outbound_secret: state.key32("outbound")?,
+        };
+        Ok(Self {
+            store: state.store()?,
+            topology,
+            site: Arc::new(site),
+            link: Handle::new(),
+            changed: Arc::default(),
+        })
+    }
+
+    /// Tells the link that units may have been queued: on which lanes is cheaper to find out there.
+    pub fn queued(&self) {
+        Lane::ALL.into_iter().for_each(|lane| self.link.units(lane));
+        self.link.bodies();
+        self.changed.notify_one();
+    }
+
+    /// A message made here, its body written and not yet named.
+    pub fn incoming(
+        &self,
+        id: MessageId,
+        channel: Channel,
+        reverse_path: Option<String>,
+        recipients: Vec<String>,
+        content: &[u8],
+    ) -> Result<Incoming, StoreError> {
+        let facts = HeaderFacts::of(content);
+        let automatic = facts.is_automatic();
+        let mailboxes = |from: Vec<shared::mime::Mailbox>| -> Vec<Mailbox> {
+            from.into_iter().map(|m| Mailbox { name: m.name.unwrap_or_default(), address: m.address }).collect()
+        };
+        let recipient = |address| OriginalRecipient { address, original: None, notify: None };
+        let origin = Origin {
+            channel,
+            accepted_at: unix_millis(),
+            reverse_path,
+            recipients: recipients.into_iter().map(recipient).collect(),
+            envelope_id: None,
+            return_content: None,
+            from: mailboxes(facts.from),
+            reply_to: mailboxes(facts.reply_to),
+            sender: mailboxes(facts.sender),
+            mail_followup_to: mailboxes(facts.mail_followup_to),
+            to: mailboxes(facts.to),
+            cc: mailboxes(facts.cc),
+            message_id: facts.message_id,
+            in_reply_to: facts.in_reply_to,
+            references: facts.references,
+            subject: facts.subject.unwrap_or_default(),
+            language: facts.content_language,
+            automatic,
+            verdicts: Vec::new(),
+            body_8bit: !content.is_ascii(),
+            trace_bytes: 0,
+            size: content.len() as u64,
+            body: *blake3::hash(content).as_bytes(),
+        };
+        let mut writer = self.store.body_writer(BodyId(origin.body).into(), BODY_KIND);
+        writer.write(&chunk::encode_all(content))?;
+        let stored = writer.finish(rebuild_notes(id, &origin))?;
+        let (parts, unparsed) = break_apart(Some(content));
+        Ok(Incoming { id, origin, stored, parts, unparsed })
+    }
+}

@@ -1,0 +1,101 @@
+//! Telling an author of failures: one DSN (RFC 3464) for each, from the node where the author lives.
+//!
+//! A failure and the note that a report is owed are one commit; the report and the note's removal are
+//! another. So a report is written once, whatever happens between them.
+
+use std::sync::Arc;
+
+use shared::address::Address;
+use shared::id::{MessageId, unix_millis};
+use shared::mime::{Action, DsnRecipient, DsnReport, dsn};
+use shared::origin::Channel;
+use shared::store::{Rows, StoreError};
+use shared::unit::DeliveryState;
+
+use crate::directory;
+use crate::error::Refused;
+use crate::mail;
+use crate::node::Node;
+use crate::record::{MESSAGES, Message, Named, RECIPIENTS, REPORTS, Recipient};
+
+const AT_ONCE: usize = 100;
+/// Largest message whose header is read for a report.
+const ORIGINAL_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Writes the reports that are owed.
+pub async fn write_owed(node: &Arc<Node>) -> Result<(), Refused> {
+    for (_, Named(id)) in node.store.read()?.prefix::<Named>(REPORTS, &[], AT_ONCE)? {
+        write_one(node, MessageId(id)).await?;
+    }
+    Ok(())
+}
+
+async fn write_one(node: &Arc<Node>, id: MessageId) -> Result<(), Refused> {
+    let snapshot = node.store.read()?;
+    let message = snapshot.get::<Message>(MESSAGES, &id.0)?;
+    let rows = snapshot.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)?;
+    let failed: Vec<_> =
+        rows.into_iter().filter(|(_, row)| row.state == DeliveryState::Failed && !row.reported).collect();
+    let author = message.as_ref().and_then(|message| message.origin.reverse_path.as_deref());
+    let author = author.and_then(|path| path.parse::<Address>().ok());
+    let report = match (&message, author) {
+        (Some(message), Some(author)) if !failed.is_empty() => {
+            let original = node.store.body(message.body());
+            // Without the original, its header is missing from the report; the failure is told all the same.
+            let original = original.and_then(|reader| mail::content(reader, message, ORIGINAL_BYTES_MAX));
+            Some(compose(node, message, &author, &failed, original.unwrap_or_default())?)
+        }
+        // A null reverse-path is told nothing (RFC 5321 §4.5.5).
+        _ => None,
+    };
+    let site = Arc::clone(&node.site);
+    let written = node.store.commit(move |txn| {
+        for (key, mut row) in failed {
+            row.reported = true;
+            txn.put(RECIPIENTS, &key, &row)?;
+        }
+        txn.delete(REPORTS, &id.0)?;
+        match report {
+            Some(incoming) => mail::receive(txn, &site, incoming, &[], unix_millis()),
+            None => Ok(()),
+        }
+    });
+    written.await.map(drop).map_err(|error: StoreError| error.into())
+}
+
+fn compose(
+    node: &Node,
+    message: &Message,
+    author: &Address,
+    failed: &[(Vec<u8>, Recipient)],
+    original: Vec<u8>,
+) -> Result<mail::Incoming, Refused> {
+    let id = MessageId::generate();
+    let seconds = |millis: u64| i64::try_from(millis / 1000).unwrap_or(i64::MAX);
+    let recipients = failed.iter().filter_map(|(_, row)| {
+        Some(DsnRecipient {
+            recipient: row.address.parse().ok()?,
+            original: None,
+            action: Action::Failed,
+            status: row.status.clone(),
+            remote_mta: row.host.clone(),
+            diagnostic: Some(row.text.clone()),
+            last_attempt: Some(seconds(row.at)),
+            retry_until: None,
+        })
+    });
+    let report = DsnReport {
+        id,
+        from: node.topology.site.postmaster.clone(),
+        to: author.clone(),
+        date: seconds(unix_millis()),
+        reporting_mta: node.topology.edge.hostname.clone(),
+        arrival: Some(seconds(message.origin.accepted_at)),
+        envelope_id: message.origin.envelope_id.clone(),
+        original_message_id: message.origin.message_id.clone(),
+        recipients: recipients.collect(),
+        original,
+    };
+    Ok(node.incoming(id, Channel::Report, None, vec![author.to_string()], &dsn(&report))?)
+}
+
