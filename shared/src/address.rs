@@ -134,8 +134,8 @@ fn canonical_local(local: &str) -> String {
 /// atext of RFC 5322 §3.2.3, and any printable non-ASCII character (RFC 6531 §3.3).
 fn is_atext(c: char) -> bool {
     match c {
-        '!' | '#' | '$' | '%' | '&' | '\'' | '*' | '+' | '-' | '/' | '=' | '?' | '^' | '_' | '`' | '{' | '|' | '}'
-        | '~' => true,
+        '!' | '#' | '$' | '%' | '&' | '\'' | '*' | '+' | '-' | '/' | '=' | '?' | '^' | '_' | '`' | '{'
+        | '|' | '}' | '~' => true,
         c if c.is_ascii() => c.is_ascii_alphanumeric(),
         c => c.is_alphanumeric() || unicode_normalization::char::is_combining_mark(c),
     }

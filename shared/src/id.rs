@@ -52,9 +52,7 @@ impl FromStr for MessageId {
     type Err = NotAMessageId;
 
     fn from_str(text: &str) -> Result<Self, NotAMessageId> {
-        ulid::Ulid::from_string(text)
-            .map(|id| Self(id.to_bytes()))
-            .map_err(|_| NotAMessageId)
+        ulid::Ulid::from_string(text).map(|id| Self(id.to_bytes())).map_err(|_| NotAMessageId)
     }
 }
 

@@ -1,1 +1,33 @@
-//! (being written)
+//! Everything that reads a message's structure, and what writes one (RFC 5322, RFC 2045 to 2049,
+//! RFC 2231, RFC 3464).
+//!
+//! Two depths, kept apart. The *header scan* ([`HeaderScan`], [`HeaderFacts`]) is bounded and may run
+//! while a message is being accepted. Everything else ([`scan`], [`text_of`], [`attachments`]) runs
+//! only where somebody reads, never on the accept path.
+//!
+//! All input is hostile. Reading is linear in the octets, does not recurse, and has a named limit
+//! for everything that can be counted; a message over a limit is [`TooComplex`] and is shown raw.
+//! Nothing here changes a message: what is decoded is for display, the stored octets stay.
+//! mail-parser converts charsets and reduces HTML of single parts; it never sees a whole message.
+
+mod address_list;
+mod compose;
+mod decode;
+mod dsn;
+mod facts;
+mod header;
+mod parameters;
+mod reading;
+mod structure;
+pub mod terminal;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use address_list::{ADDRESSES_MAX, Mailbox};
+pub use compose::{Draft, DraftMailbox, NewAttachment, compose, message_id};
+pub use dsn::{Action, DsnRecipient, DsnReport, dsn};
+pub use facts::{HeaderFacts, REFERENCES_MAX};
+pub use header::{Field, HEADER_BLOCK_MAX, HEADERS_MAX, HeaderScan, fields, find, header_len};
+pub use reading::{Attachment, TEXT_MAX, attachment_bytes, attachments, text_of};
+pub use structure::{DEPTH_MAX, Disposition, Encoding, PARTS_MAX, Part, Structure, TooComplex, scan};

@@ -1,1 +1,202 @@
-//! (being written)
+//! The topology file: the one description of the pair, read by both nodes.
+//!
+//! Text becomes types once, here. [`Topology::parse`] refuses what it does not know, what this
+//! version does not implement, and what cannot be meant; past it nobody checks a port, a domain or
+//! a limit again. Each refusal names file, line and column, shows the line, and says the mend.
+//!
+//! Reading a topology opens nothing but its file: no socket, no name is looked up. Relative paths
+//! in it are relative to the folder the file is in, so a command means the same wherever it is typed.
+//!
+//! In the order of reading: `keys` says which keys there are, `validate` what their values may be,
+//! `refusal` how an error looks, `figure` how the pair looks.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::address::{Address, Domain};
+
+mod figure;
+mod keys;
+mod refusal;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+pub use figure::figure;
+pub use refusal::{Refusal, TopologyError};
+
+/// What `receivers` may be: SMTP sessions at once.
+pub const RECEIVERS: RangeInclusive<i64> = 1..=10_000;
+/// What `size_max` may be, in octets; RFC 5321 §4.5.3.1.7 asks for 64 KiB at least.
+pub const SIZE_MAX: RangeInclusive<i64> = 65_536..=1_073_741_824;
+/// What each wait in `retry` may be, in seconds.
+pub const RETRY: RangeInclusive<i64> = 1..=86_400;
+/// Waits that `retry` may list.
+pub const RETRIES_MAX: usize = 64;
+/// What `expire` may be, in seconds: up to 30 days.
+pub const EXPIRE: RangeInclusive<i64> = 1..=2_592_000;
+
+/// A pair, validated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// What is true of the whole site.
+    pub site: Site,
+    /// The node inside.
+    pub big: Big,
+    /// The node in the DMZ.
+    pub edge: Edge,
+    /// The link between them.
+    pub link: Link,
+}
+
+/// `[site]`: what is true of the whole site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// The domains whose mail is ours; at least one, the first is the one we write as.
+    pub domains: Vec<Domain>,
+    /// Who reads the postmaster's mail (RFC 5321 §4.5.1): a local name at the first domain.
+    pub postmaster: Address,
+    /// How mail with attachments is filed for people who have not chosen.
+    pub attachments: AttachmentMode,
+}
+
+/// How a received message with attachments is filed (design §10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachmentMode {
+    /// A cover and one message per attachment, linked to it.
+    #[default]
+    BreakApart,
+    /// Whole.
+    Passthru,
+}
+
+impl AttachmentMode {
+    /// The word for it, in the topology file and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BreakApart => "break-apart",
+            Self::Passthru => "passthru",
+        }
+    }
+}
+
+/// The text is neither `break-apart` nor `passthru`.
+#[derive(Debug, thiserror::Error)]
+#[error("an attachment mode is `break-apart` or `passthru`")]
+pub struct NotAnAttachmentMode;
+
+impl FromStr for AttachmentMode {
+    type Err = NotAnAttachmentMode;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAttachmentMode> {
+        [Self::BreakApart, Self::Passthru]
+            .into_iter()
+            .find(|mode| mode.as_str() == text)
+            .ok_or(NotAnAttachmentMode)
+    }
+}
+
+/// `[big]`: the node inside. It has no listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Big {
+    /// The folder that holds all it keeps.
+    pub state: PathBuf,
+}
+
+/// `[edge]`: the node in the DMZ. A service without an address is not offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// The name it says in greetings, EHLO and Received.
+    pub hostname: Domain,
+    /// The folder that holds all it keeps.
+    pub state: PathBuf,
+    /// Where mail from other MTAs arrives (port 25's role).
+    pub smtp: Vec<SocketAddr>,
+    /// Where travellers submit, STARTTLS (port 587's role, RFC 6409).
+    pub submission: Vec<SocketAddr>,
+    /// Where travellers submit, TLS from the first byte (port 465's role, RFC 8314).
+    pub submissions: Vec<SocketAddr>,
+    /// Where travellers collect, STLS (port 110's role, RFC 1939, RFC 2595).
+    pub pop3: Vec<SocketAddr>,
+    /// Where travellers collect, TLS from the first byte (port 995's role, RFC 8314).
+    pub pop3s: Vec<SocketAddr>,
+    /// SMTP sessions at once; the next is answered 421.
+    pub receivers: usize,
+    /// The largest message accepted, in octets (RFC 1870).
+    pub size_max: u64,
+    /// The certificate for STARTTLS and TLS; without it the node makes a self-signed one.
+    pub tls: Option<TlsFiles>,
+    /// How mail leaves for the Internet.
+    pub outbound: Outbound,
+    /// Who answers DNS questions; empty means the system's resolvers.
+    pub dns_servers: Vec<SocketAddr>,
+}
+
+/// `[edge.tls]`: a certificate chain and its key, as PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate and those between it and its root, in that order.
+    pub certificate: PathBuf,
+    /// The private key; nobody but its owner may be able to read it.
+    pub key: PathBuf,
+}
+
+/// `[edge.outbound]`: how mail leaves for the Internet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outbound {
+    /// Whether mail may be delivered to loopback and private addresses.
+    pub private_addresses: bool,
+    /// The port other MTAs listen on.
+    pub port: u16,
+    /// The waits between attempts, in order; the last repeats. Never empty.
+    pub retry: Vec<Duration>,
+    /// How long after acceptance a message that cannot be delivered is given up.
+    pub expire: Duration,
+}
+
+/// `[link]`: where the nodes meet, over UDP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Where edge listens.
+    pub listen: SocketAddr,
+    /// Where big finds edge.
+    pub dial: SocketAddr,
+}
+
+impl Topology {
+    /// Reads and validates the file at `path`.
+    pub fn read(path: &Path) -> Result<Self, TopologyError> {
+        let unreadable = |source| TopologyError::Unreadable { file: path.display().to_string(), source };
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        let mut topology = Self::parse(&text, &path.display().to_string())?;
+        topology.make_paths_relative_to(path.parent().unwrap_or(Path::new("")));
+        Ok(topology)
+    }
+
+    /// Validates `text`; `file` is the name that errors call it by. Relative paths stay as written.
+    pub fn parse(text: &str, file: &str) -> Result<Self, TopologyError> {
+        let source = refusal::Source { file, text };
+        keys::check(&source)?;
+        validate::topology(&source)
+    }
+
+    fn make_paths_relative_to(&mut self, folder: &Path) {
+        let tls = self.edge.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
+        for path in tls.chain([&mut self.big.state, &mut self.edge.state]) {
+            *path = folder.join(&*path);
+        }
+    }
+}
+
+impl Outbound {
+    /// How long to wait after the `failures`-th failed attempt in a row, counted from 1.
+    pub fn wait_after(&self, failures: usize) -> Duration {
+        let wait = self.retry.get(failures.saturating_sub(1)).or(self.retry.last());
+        *wait.expect("a validated retry schedule is never empty")
+    }
+}

@@ -1,0 +1,240 @@
+//! The node's half of the control socket.
+
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::{ANSWER_MAX, Answer, CONNECTIONS_MAX, REQUEST_MAX, Refused};
+
+/// How long a client may take to send its request, and again to take its answer.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the node may take to answer.
+const HANDLING_TIMEOUT: Duration = Duration::from_secs(300);
+/// Requests with a large body that are held in memory at once.
+const LARGE_BODIES_MAX: usize = 4;
+/// Octets from which a body is large.
+const LARGE_BODY: u64 = 1 << 20;
+/// The pause after `accept` failed, for descriptors to come free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who sent a request, as the kernel knows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The account's number.
+    pub uid: u32,
+}
+
+/// Why the control socket could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another process serves it.
+    #[error("{} is served already: this node is running; stop it first", .0.display())]
+    Running(PathBuf),
+    /// The folder lets others in.
+    #[error("{} must be open to its owner alone: chmod 700 it, owned by the account that serves", .0.display())]
+    OpenFolder(PathBuf),
+    /// Something else has the socket's name.
+    #[error("{} is in the way and is not a socket: move it elsewhere", .0.display())]
+    InTheWay(PathBuf),
+    /// The system refused.
+    #[error("cannot make the control socket {}: {source}", .path.display())]
+    Io {
+        /// Where it should be; the system allows about 100 octets.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The control socket of a running node; removed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Held locked while the socket is ours. A lock dies with its process, however that dies, so a
+    /// socket file found without one is stale.
+    _lock: File,
+}
+
+impl Server {
+    /// Makes the socket at `path`, in place of one that a killed process left.
+    ///
+    /// Must be called within a tokio runtime.
+    pub fn bind(path: &Path) -> Result<Self, BindError> {
+        let io = |source| BindError::Io { path: path.into(), source };
+        let folder = path.parent().unwrap_or(Path::new("."));
+        own_folder(folder).map_err(io)?.then_some(()).ok_or_else(|| BindError::OpenFolder(folder.into()))?;
+        let lock = File::create(path.with_extension("lock")).map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(BindError::Running(path.into())),
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
+        match fs::symlink_metadata(path) {
+            Ok(stale) if stale.file_type().is_socket() => fs::remove_file(path).map_err(io)?,
+            Ok(_) => return Err(BindError::InTheWay(path.into())),
+            Err(absent) if absent.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(io(source)),
+        }
+        let listener = UnixListener::bind(path).map_err(io)?;
+        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(io)?;
+        Ok(Self { listener, path: path.into(), _lock: lock })
+    }
+
+    /// Serves requests with bodies of at most `body_max` octets, until dropped; dropping it ends
+    /// the requests under way.
+    pub async fn serve<Q, A, H, F>(self, body_max: u64, handler: H)
+    where
+        Q: DeserializeOwned + Send + 'static,
+        A: Serialize + Send + 'static,
+        H: Fn(Peer, Q, Vec<u8>) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<(A, Vec<u8>), Refused>> + Send + 'static,
+    {
+        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let large_bodies = Arc::new(Semaphore::new(LARGE_BODIES_MAX));
+        let mut sessions = JoinSet::new();
+        loop {
+            while sessions.try_join_next().is_some() {}
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "the control socket cannot accept");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let (Some(peer), Ok(permit)) = (admitted(&stream), connections.clone().try_acquire_owned())
+            else {
+                continue;
+            };
+            let (handler, large_bodies) = (handler.clone(), large_bodies.clone());
+            sessions.spawn(async move {
+                let _permit = permit;
+                if let Err(error) = session(stream, peer, body_max, &large_bodies, handler).await {
+                    tracing::debug!(%error, uid = peer.uid, "a control connection was cut");
+                }
+            });
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Gone already, or a folder that vanished: either way nobody can call.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Makes the folder if it is absent. Whether it is this account's alone.
+fn own_folder(folder: &Path) -> io::Result<bool> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let found = fs::metadata(folder)?;
+    Ok(found.mode() & 0o077 == 0 && found.uid() == own_uid())
+}
+
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// The peer, if it is the account the node runs as, or root.
+fn admitted(stream: &UnixStream) -> Option<Peer> {
+    let uid = stream.peer_cred().ok()?.uid();
+    (uid == own_uid() || uid == 0).then_some(Peer { uid })
+}
+
+/// One request and its answer.
+async fn session<Q, A, H, F>(
+    mut stream: UnixStream,
+    peer: Peer,
+    body_max: u64,
+    large_bodies: &Semaphore,
+    handler: H,
+) -> io::Result<()>
+where
+    Q: DeserializeOwned,
+    A: Serialize,
+    H: Fn(Peer, Q, Vec<u8>) -> F,
+    F: Future<Output = Result<(A, Vec<u8>), Refused>>,
+{
+    let reading = read_request(&mut stream, body_max, large_bodies);
+    let (request, body, _large) = timeout(TRANSFER_TIMEOUT, reading).await??;
+    let handled = match serde_json::from_slice::<Q>(&request) {
+        Ok(request) => timeout(HANDLING_TIMEOUT, handler(peer, request, body)).await.unwrap_or_else(|_| {
+            Err(Refused(format!(
+                "the node did not finish within {} s; its log may say why",
+                HANDLING_TIMEOUT.as_secs()
+            )))
+        }),
+        Err(error) if error.is_data() => {
+            Err(Refused(format!("the node does not know this request ({error}): are both of one version?")))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let (answer, body) = encode(handled)?;
+    timeout(TRANSFER_TIMEOUT, write_answer(&mut stream, &answer, &body)).await?
+}
+
+type Request<'a> = (Vec<u8>, Vec<u8>, Option<tokio::sync::SemaphorePermit<'a>>);
+
+/// The JSON and the body of one request, and the permit that a large body needs.
+async fn read_request<'a>(
+    stream: &mut UnixStream,
+    body_max: u64,
+    large_bodies: &'a Semaphore,
+) -> io::Result<Request<'a>> {
+    let length = u64::from(stream.read_u32().await?);
+    let json = read_exactly(stream, length, REQUEST_MAX as u64).await?;
+    let length = stream.read_u64().await?;
+    let permit = match length {
+        LARGE_BODY.. => large_bodies.acquire().await.ok(),
+        _ => None,
+    };
+    let body = read_exactly(stream, length, body_max).await?;
+    Ok((json, body, permit))
+}
+
+/// `length` octets; memory grows with what arrives, not with what was announced.
+async fn read_exactly(stream: &mut (impl AsyncRead + Unpin), length: u64, max: u64) -> io::Result<Vec<u8>> {
+    if length > max {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{length} octets announced, {max} allowed"),
+        ));
+    }
+    let mut octets = Vec::new();
+    stream.take(length).read_to_end(&mut octets).await?;
+    if octets.len() as u64 == length { Ok(octets) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+fn encode<A: Serialize>(handled: Result<(A, Vec<u8>), Refused>) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let refusal = |reason: String| serde_json::to_vec(&Answer::<()>::Refused(reason));
+    Ok(match handled {
+        Ok((answer, body)) => match serde_json::to_vec(&Answer::Done(answer))? {
+            long if long.len() > ANSWER_MAX => {
+                (refusal("the answer would be too long: ask for less at once".into())?, Vec::new())
+            }
+            answer => (answer, body),
+        },
+        Err(Refused(reason)) => (refusal(reason)?, Vec::new()),
+    })
+}
+
+async fn write_answer(stream: &mut UnixStream, answer: &[u8], body: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(answer.len()).map_err(io::Error::other)?;
+    stream.write_u32(length).await?;
+    stream.write_all(answer).await?;
+    stream.write_u64(body.len() as u64).await?;
+    stream.write_all(body).await?;
+    stream.shutdown().await
+}

@@ -1,0 +1,258 @@
+//! TLS on the mail ports: TLS 1.2 and 1.3, a certificate by file or a self-signed one.
+//!
+//! No session tickets, no resumption, no early data: each session proves itself anew. A client that
+//! offers protocols by ALPN, none of them ours, is refused; so a browser cannot be made to speak to
+//! us in another's name (ALPACA, RFC 9325 §3.7).
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::server::{NoServerSessionStorage, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// Where the self-signed certificate and its key are kept in a node's state. Removing the file
+/// makes the node make new ones.
+const SELF_SIGNED: &str = "tls-self-signed.pem";
+
+/// A certificate chain and its key.
+#[derive(Debug)]
+pub struct TlsIdentity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+/// Why there is no usable certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file could not be read or written.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file does not hold what it should, as PEM.
+    #[error("{} holds no {what} in PEM form: {reason}", .path.display())]
+    Pem {
+        /// Which file.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: rustls_pki_types::pem::Error,
+    },
+    /// Others than its owner can read the key.
+    #[error("others can read the key {}: chmod 600 it", .0.display())]
+    OpenKey(PathBuf),
+    /// The certificate could not be made.
+    #[error("cannot make a self-signed certificate for {hostname}: {source}")]
+    Making {
+        /// The name in the certificate.
+        hostname: String,
+        /// Why.
+        source: rcgen::Error,
+    },
+    /// Certificate and key cannot be used, or do not belong together.
+    #[error("the certificate and its key cannot be used: {0}; are they a pair?")]
+    Unusable(#[from] rustls::Error),
+}
+
+impl TlsIdentity {
+    /// The identity in two PEM files.
+    pub fn from_files(certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
+        let found = fs::metadata(key).map_err(|source| IdentityError::Io { path: key.into(), source })?;
+        if found.mode() & 0o077 != 0 {
+            return Err(IdentityError::OpenKey(key.into()));
+        }
+        let chain = CertificateDer::pem_slice_iter(&read(certificate)?)
+            .collect::<Result<Vec<_>, _>>()
+            .and_then(|chain| {
+                if chain.is_empty() { Err(rustls_pki_types::pem::Error::NoItemsFound) } else { Ok(chain) }
+            })
+            .map_err(|reason| IdentityError::Pem { path: certificate.into(), what: "certificate", reason })?;
+        let key = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|reason| IdentityError::Pem {
+            path: key.into(),
+            what: "private key",
+            reason,
+        })?;
+        Ok(Self { chain, key })
+    }
+
+    /// The self-signed identity kept in the folder `state`; made for `hostname` the first time.
+    pub fn self_signed_in(state: &Path, hostname: &str) -> Result<Self, IdentityError> {
+        let path = state.join(SELF_SIGNED);
+        if !path.exists() {
+            let making = |source| IdentityError::Making { hostname: hostname.into(), source };
+            let made = rcgen::generate_simple_self_signed([hostname.to_owned()]).map_err(making)?;
+            let pem = made.cert.pem() + &made.signing_key.serialize_pem();
+            write_secret(&path, pem.as_bytes())
+                .map_err(|source| IdentityError::Io { path: path.clone(), source })?;
+        }
+        Self::from_files(&path, &path)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    fs::read(path).map_err(|source| IdentityError::Io { path: path.into(), source })
+}
+
+/// Writes a file of mode 0600, whole or not at all.
+fn write_secret(path: &Path, content: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)
+}
+
+/// Takes connections under TLS, as one identity, for one protocol.
+#[derive(Clone)]
+pub struct Acceptor(TlsAcceptor);
+
+impl Acceptor {
+    /// For `protocol` as ALPN names it: `smtp` or `pop3`. A client need not use ALPN.
+    pub fn new(identity: &TlsIdentity, protocol: &str) -> Result<Self, IdentityError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_no_client_auth()
+            .with_single_cert(identity.chain.clone(), identity.key.clone_key())?;
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    pub(super) async fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        self.0.accept(tcp).await
+    }
+}
+
+impl std::fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Acceptor")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::TlsConnector;
+
+    use super::super::{Stream, TlsFacts};
+    use super::*;
+
+    /// A client that trusts the identity, with these versions and ALPN protocols.
+    fn connector(
+        identity: &TlsIdentity,
+        versions: &[&'static SupportedProtocolVersion],
+        alpn: &[&str],
+    ) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add(identity.chain[0].clone()).expect("a certificate");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .expect("versions that ring has")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        TlsConnector::from(Arc::new(config))
+    }
+
+    /// A connection to ourselves, upgraded on both sides; an echo of `ping` over it.
+    async fn upgraded(identity: &TlsIdentity, connector: TlsConnector) -> io::Result<(String, TlsFacts)> {
+        let acceptor = Acceptor::new(identity, "pop3").expect("usable");
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+        let client = TcpStream::connect(listener.local_addr()?).await?;
+        let server = Stream::Plain(listener.accept().await?.0);
+        let client = async {
+            let name = "mx.example.com".try_into().expect("a name");
+            let mut tls = connector.connect(name, client).await?;
+            tls.write_all(b"ping").await?;
+            tls.shutdown().await
+        };
+        let server = async {
+            let mut stream = server.start_tls(&acceptor).await?;
+            let facts = stream.tls().expect("under TLS");
+            let mut heard = String::new();
+            stream.read_to_string(&mut heard).await?;
+            Ok((heard, facts))
+        };
+        let (sent, heard) = tokio::join!(client, server);
+        sent.and(heard)
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_upgraded_under_both_versions() {
+        let state = tempfile::tempdir().expect("a folder");
+        let identity = TlsIdentity::self_signed_in(state.path(), "mx.example.com").expect("made");
+        for (version, name) in [(&rustls::version::TLS13, "TLSv1_3"), (&rustls::version::TLS12, "TLSv1_2")] {
+            for alpn in [&[][..], &["pop3"], &["imap", "pop3"]] {
+                let (heard, facts) =
+                    upgraded(&identity, connector(&identity, &[version], alpn)).await.expect("TLS");
+                assert_eq!((heard.as_str(), facts.version.as_str()), ("ping", name), "{alpn:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_of_another_protocol_is_refused() {
+        let state = tempfile::tempdir().expect("a folder");
+        let identity = TlsIdentity::self_signed_in(state.path(), "mx.example.com").expect("made");
+        let foreign = connector(&identity, &[&rustls::version::TLS13], &["h2", "http/1.1"]);
+        let error = upgraded(&identity, foreign).await.expect_err("no protocol in common");
+        assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
+    }
+
+    #[test]
+    fn the_self_signed_identity_is_made_once_and_is_ours_alone() {
+        let state = tempfile::tempdir().expect("a folder");
+        let made = TlsIdentity::self_signed_in(state.path(), "mx.example.com").expect("made");
+        let kept = TlsIdentity::self_signed_in(state.path(), "mx.example.com").expect("kept");
+        assert_eq!(made.chain, kept.chain);
+        let path = state.path().join(SELF_SIGNED);
+        assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("it is ours");
+        let open = TlsIdentity::self_signed_in(state.path(), "mx.example.com");
+        assert!(matches!(open, Err(IdentityError::OpenKey(_))));
+    }
+
+    #[test]
+    fn files_that_are_no_identity_are_named() {
+        let state = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, content: &[u8]| {
+            let path = state.path().join(name);
+            write_secret(&path, content).expect("a new file");
+            path
+        };
+        let empty = write("empty.pem", b"");
+        let error = TlsIdentity::from_files(&empty, &empty).expect_err("nothing in it");
+        assert!(error.to_string().contains("empty.pem holds no certificate in PEM form"), "{error}");
+        let absent = state.path().join("absent.pem");
+        assert!(matches!(TlsIdentity::from_files(&empty, &absent), Err(IdentityError::Io { .. })));
+
+        let [one, other] = ["one", "other"].map(|folder| {
+            let folder = state.path().join(folder);
+            fs::create_dir(&folder).expect("a new folder");
+            TlsIdentity::self_signed_in(&folder, "mx.example.com").expect("made")
+        });
+        let mixed = TlsIdentity { chain: one.chain, key: other.key };
+        assert!(matches!(Acceptor::new(&mixed, "smtp"), Err(IdentityError::Unusable(_))));
+    }
+}

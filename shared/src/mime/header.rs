@@ -1,0 +1,204 @@
+//! The header block: where it ends, the fields in it, their text (RFC 5322 §2.2).
+
+use memchr::{memchr, memmem};
+
+use super::decode;
+
+/// Octets of a header block that are read; RFC 5322 sets no limit.
+pub const HEADER_BLOCK_MAX: usize = 256 << 10;
+/// Fields of a header block that are read.
+pub const HEADERS_MAX: usize = 1_000;
+
+/// One header field, as it stands in the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// The name, as written; printable ASCII.
+    pub name: &'a str,
+    /// What follows the colon, folded and encoded as it is, without the last line's end.
+    pub raw: &'a [u8],
+}
+
+impl Field<'_> {
+    /// Whether this is the field called `name`, in whatever case.
+    pub fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+
+    /// The value on one line, its charset guessed where it is not UTF-8; encoded words stay.
+    pub fn unfolded(&self) -> String {
+        let text = decode::text_or_latin(self.raw);
+        let unfolded: String = text.chars().filter(|c| !matches!(c, '\r' | '\n' | '\0')).collect();
+        unfolded.trim().to_owned()
+    }
+
+    /// The value on one line, encoded words decoded (RFC 2047).
+    pub fn text(&self) -> String {
+        decode::encoded_words(&self.unfolded())
+    }
+}
+
+/// How many octets of `message` are its header block, the empty line that ends it included.
+pub fn header_len(message: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(line) = line_at(message, at) {
+        at += line.len();
+        if matches!(line, b"\r\n" | b"\n") {
+            break;
+        }
+    }
+    at
+}
+
+/// The fields of a header block, in order; lines that belong to none are passed over.
+///
+/// Reads [`HEADERS_MAX`] fields of the first [`HEADER_BLOCK_MAX`] octets.
+pub fn fields(block: &[u8]) -> impl Iterator<Item = Field<'_>> {
+    let block = block.get(..HEADER_BLOCK_MAX).unwrap_or(block);
+    raw_fields(block).filter_map(field).take(HEADERS_MAX)
+}
+
+/// The first field called `name`, in whatever case.
+pub fn find<'a>(block: &'a [u8], name: &str) -> Option<Field<'a>> {
+    fields(block).find(|field| field.is(name))
+}
+
+/// Each line with the lines that continue it, up to an empty line; without limits.
+pub(super) fn raw_fields(block: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let start = at;
+        let first = line_at(block, at).filter(|line| !matches!(*line, b"\r\n" | b"\n"))?;
+        at += first.len();
+        while let Some(line) = line_at(block, at).filter(|line| matches!(line, [b' ' | b'\t', ..])) {
+            at += line.len();
+        }
+        block.get(start..at)
+    })
+}
+
+fn field(lines: &[u8]) -> Option<Field<'_>> {
+    let (name, raw) = lines.split_at_checked(memchr(b':', lines)?)?;
+    let name = str::from_utf8(name.trim_ascii_end()).ok()?;
+    let raw = raw.get(1..)?;
+    let raw = raw.strip_suffix(b"\n").unwrap_or(raw);
+    let raw = raw.strip_suffix(b"\r").unwrap_or(raw);
+    (!name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic())).then_some(Field { name, raw })
+}
+
+/// The line that begins at `at`, with its end.
+pub(super) fn line_at(text: &[u8], at: usize) -> Option<&[u8]> {
+    let rest = text.get(at..).filter(|rest| !rest.is_empty())?;
+    let end = memchr(b'\n', rest).map_or(rest.len(), |newline| newline + 1);
+    rest.get(..end)
+}
+
+/// Keeps the header block of a message that passes by in pieces, [`HEADER_BLOCK_MAX`] octets at most.
+///
+/// For the accept path: once the block has ended, a piece costs a comparison.
+#[derive(Debug, Default)]
+pub struct HeaderScan {
+    block: Vec<u8>,
+    ended: bool,
+    cut: bool,
+}
+
+impl HeaderScan {
+    /// Takes the next octets of the message, lines ending in CRLF.
+    pub fn push(&mut self, octets: &[u8]) {
+        if self.ended {
+            return;
+        }
+        let room = HEADER_BLOCK_MAX - self.block.len();
+        let taken = octets.get(..room).unwrap_or(octets);
+        let searched = self.block.len().saturating_sub(3);
+        self.block.extend_from_slice(taken);
+        let fresh = self.block.get(searched..).unwrap_or_default();
+        if self.block.starts_with(b"\r\n") {
+            self.block.truncate(2);
+            self.ended = true;
+        } else if let Some(end) = memmem::find(fresh, b"\r\n\r\n") {
+            self.block.truncate(searched + end + 4);
+            self.ended = true;
+        } else if self.block.len() == HEADER_BLOCK_MAX {
+            self.ended = true;
+            self.cut = true;
+        }
+    }
+
+    /// The header block as far as it was kept.
+    pub fn block(&self) -> &[u8] {
+        &self.block
+    }
+
+    /// Whether the header block is longer than what was kept.
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_folded_and_odd() {
+        let block =
+            b"From: a@example.com\r\nSubject : one\r\n two\r\n\tthree\r\nFr om: x\r\nno colon\r\n: empty\r\n\
+                      SUBJECT: second\r\nX-Last:\r\n\r\nBody: no field\r\n";
+        let found: Vec<_> = fields(block).map(|field| (field.name, field.unfolded())).collect();
+        let expected =
+            [("From", "a@example.com"), ("Subject", "one two\tthree"), ("SUBJECT", "second"), ("X-Last", "")];
+        assert_eq!(found, expected.map(|(name, value)| (name, value.to_owned())));
+        assert_eq!(find(block, "subject").map(|field| field.unfolded()), Some("one two\tthree".into()));
+        assert!(block[header_len(block)..].starts_with(b"Body:"));
+    }
+
+    #[test]
+    fn a_message_may_be_all_header_or_all_body() {
+        assert_eq!(header_len(b"A: b\r\nC: d"), 10);
+        assert_eq!(header_len(b"\r\nbody"), 2);
+        assert_eq!(header_len(b"A: b\n\nbody"), 6);
+        assert_eq!(header_len(b""), 0);
+    }
+
+    #[test]
+    fn what_is_over_the_limits_is_not_read() {
+        let at_limit = "A: b\r\n".repeat(HEADERS_MAX);
+        assert_eq!(fields(at_limit.as_bytes()).count(), HEADERS_MAX);
+        assert_eq!(fields(at_limit.repeat(2).as_bytes()).count(), HEADERS_MAX);
+        let late = format!("A: {}\r\nB: c\r\n", "x".repeat(HEADER_BLOCK_MAX));
+        assert!(find(late.as_bytes(), "B").is_none());
+    }
+
+    fn scanned(message: &[u8], piece: usize) -> (Vec<u8>, bool) {
+        let mut scan = HeaderScan::default();
+        message.chunks(piece).for_each(|octets| scan.push(octets));
+        (scan.block().to_vec(), scan.is_cut())
+    }
+
+    #[test]
+    fn the_scan_keeps_the_block_however_it_is_cut_up() {
+        for (message, block) in [
+            ("A: b\r\nC: d\r\n\r\nbody\r\n\r\nmore", "A: b\r\nC: d\r\n\r\n"),
+            ("\r\nbody\r\n\r\n", "\r\n"),
+            ("A: b\r\n", "A: b\r\n"),
+        ] {
+            for piece in 1..=message.len() {
+                assert_eq!(
+                    scanned(message.as_bytes(), piece),
+                    (block.into(), false),
+                    "{message:?} by {piece}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_scan_is_bounded() {
+        let long = vec![b'x'; HEADER_BLOCK_MAX + 1];
+        for piece in [1_000, long.len()] {
+            let (block, cut) = scanned(&long, piece);
+            assert_eq!((block.len(), cut), (HEADER_BLOCK_MAX, true));
+        }
+    }
+}

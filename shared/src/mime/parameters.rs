@@ -1,0 +1,216 @@
+//! Values with parameters: Content-Type and Content-Disposition (RFC 2045 §5.1, RFC 2183, RFC 2231).
+
+use super::decode;
+use super::structure::TooComplex;
+
+/// Parameters of one field, the sections of RFC 2231 counted singly.
+pub(super) const PARAMETERS_MAX: usize = 1_000;
+
+/// A value and its parameters.
+#[derive(Debug, Default)]
+pub(super) struct Parameterised {
+    /// The value, in lower case, without comments.
+    pub(super) value: String,
+    parameters: Vec<(String, String)>,
+}
+
+impl Parameterised {
+    /// Reads an unfolded field value.
+    pub(super) fn parse(text: &str) -> Result<Self, TooComplex> {
+        let (value, segments) = segments(text)?;
+        Ok(Self { value: value.trim().to_ascii_lowercase(), parameters: joined(segments) })
+    }
+
+    /// The parameter called `name`, which is in lower case.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The file name under `name`: also in encoded words, which do not belong there and often come.
+    pub(super) fn file_name(&self, name: &str) -> Option<String> {
+        self.get(name).map(decode::encoded_words).filter(|name| !name.is_empty())
+    }
+}
+
+/// One `name=value`, as written.
+#[derive(Default)]
+struct Segment {
+    name: String,
+    value: String,
+    quoted: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Name,
+    Value,
+    Quoted,
+    /// After a quoted value: nothing more belongs to it.
+    After,
+}
+
+/// The value before the first semicolon, and the segments after it.
+fn segments(text: &str) -> Result<(String, Vec<Segment>), TooComplex> {
+    let mut done: Vec<Segment> = Vec::new();
+    let mut current = Segment::default();
+    let mut place = Place::Name;
+    let mut comments = 0_u32;
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
+        match (place, c) {
+            (Place::Name, '(') => comments = comments.saturating_add(1),
+            (Place::Name, ')') => comments = comments.saturating_sub(1),
+            (Place::Name, _) if comments > 0 => {}
+            (Place::Name | Place::Value | Place::After, ';') => {
+                done.push(std::mem::take(&mut current));
+                place = Place::Name;
+                if done.len() > PARAMETERS_MAX {
+                    return Err(TooComplex::Parameters);
+                }
+            }
+            (Place::Name, '=') => place = Place::Value,
+            (Place::Name, _) => current.name.push(c),
+            (Place::Value, '"') if current.value.trim().is_empty() => {
+                current.value.clear();
+                current.quoted = true;
+                place = Place::Quoted;
+            }
+            (Place::Quoted, '"') => place = Place::After,
+            // Only what must be escaped: names come with bare backslashes in them.
+            (Place::Quoted, '\\') => match characters.next_if(|next| matches!(next, '"' | '\\')) {
+                Some(escaped) => current.value.push(escaped),
+                None => current.value.push(c),
+            },
+            (Place::Value | Place::Quoted, _) => current.value.push(c),
+            (Place::After, _) => {}
+        }
+    }
+    done.push(current);
+    let first = done.remove(0);
+    Ok((first.name, done))
+}
+
+/// A segment by its place: the parameter it belongs to, its section, and its octets.
+struct Section {
+    name: String,
+    /// `None` for a plain parameter, which counts only if no other form of it is there.
+    number: Option<u32>,
+    extended: bool,
+    value: String,
+}
+
+impl Section {
+    fn of(segment: Segment) -> Option<Self> {
+        let label = segment.name.trim().to_ascii_lowercase();
+        let (name, rest) =
+            label.split_once('*').map_or((label.as_str(), None), |(name, rest)| (name, Some(rest)));
+        let (number, extended) = match rest {
+            None => (None, false),
+            Some("") => (Some(0), true),
+            Some(rest) => match rest.strip_suffix('*') {
+                Some(number) => (Some(number.parse().ok()?), true),
+                None => (Some(rest.parse().ok()?), false),
+            },
+        };
+        let value = match segment.quoted {
+            true => segment.value,
+            // An unquoted file name goes on to the semicolon; any other value to the first blank.
+            false if matches!(name, "name" | "filename") => segment.value.trim().to_owned(),
+            false => segment.value.trim().split([' ', '\t', '(']).next().unwrap_or_default().to_owned(),
+        };
+        (!name.is_empty()).then(|| Self { name: name.to_owned(), number, extended, value })
+    }
+}
+
+/// The parameters, each once: its sections in order, or else its plain form.
+fn joined(segments: Vec<Segment>) -> Vec<(String, String)> {
+    let mut sections: Vec<Section> = segments.into_iter().filter_map(Section::of).collect();
+    sections.sort_by(|a, b| (&a.name, a.number).cmp(&(&b.name, b.number)));
+    sections.dedup_by(|later, first| later.name == first.name && later.number == first.number);
+    sections.chunk_by(|a, b| a.name == b.name).filter_map(value_of).collect()
+}
+
+/// The value of one parameter; `None` sorts first among its forms.
+fn value_of(forms: &[Section]) -> Option<(String, String)> {
+    let (plain, numbered) = match forms {
+        [plain, numbered @ ..] if plain.number.is_none() => (Some(plain), numbered),
+        numbered => (None, numbered),
+    };
+    let Some(first) = numbered.first() else {
+        return plain.map(|plain| (plain.name.clone(), plain.value.clone()));
+    };
+    let mut octets = Vec::new();
+    let mut charset = None;
+    for (n, section) in numbered.iter().enumerate() {
+        let mut value = section.value.as_str();
+        if n == 0 && section.extended {
+            let mut parts = value.splitn(3, '\'');
+            if let (Some(label), Some(_language), Some(rest)) = (parts.next(), parts.next(), parts.next()) {
+                charset = Some(label);
+                value = rest;
+            }
+        }
+        match section.extended {
+            true => decode::escapes(value.as_bytes(), b'%', &mut octets),
+            false => octets.extend_from_slice(value.as_bytes()),
+        }
+    }
+    Some((first.name.clone(), decode::text_in(charset, &octets)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, name: &str, expected: Option<&str>) {
+        let parsed = Parameterised::parse(text).expect("few parameters");
+        assert_eq!(parsed.file_name(name).as_deref(), expected, "{text}");
+    }
+
+    #[test]
+    fn file_names_come_in_many_ways() {
+        for (text, expected) in [
+            ("attachment; filename=plain.txt", Some("plain.txt")),
+            ("attachment; FileName = \"a b;c.txt\" ; size=3", Some("a b;c.txt")),
+            ("attachment; filename=two words (1).txt; x=y", Some("two words (1).txt")),
+            ("attachment; filename*=UTF-8''%e2%82%ac%20rates.txt", Some("€ rates.txt")),
+            ("attachment; filename*=iso-8859-1'en'%A3.txt; filename=pound.txt", Some("£.txt")),
+            ("attachment; filename*1*=%C3%A9.txt; filename*0*=UTF-8''caf", Some("café.txt")),
+            ("attachment; filename*0=\"a \"; filename*2=c; filename*1=\"b \"", Some("a b c")),
+            ("attachment; filename*0*=UTF-8''%25; filename*1=%25", Some("%%25")),
+            ("attachment; filename=\"=?utf-8?Q?caf=C3=A9.txt?=\"", Some("café.txt")),
+            ("attachment; filename=\"日本.txt\"", Some("日本.txt")),
+            ("attachment; filename=\"../../etc/passwd\"", Some("../../etc/passwd")),
+            (r#"attachment; filename="..\..\x\"y\\z""#, Some(r#"..\..\x"y\z"#)),
+            ("attachment; filename=\"never closed; x=y", Some("never closed; x=y")),
+            ("attachment; filename=a; filename=b", Some("a")),
+            ("attachment; (filename=no) size=3", None),
+            ("attachment; filename=\"\"", None),
+            ("attachment; filename*x=a; filename*99999999999=b", None),
+            ("attachment", None),
+            (";;;=;*=;*0=", None),
+        ] {
+            check(text, "filename", expected);
+        }
+    }
+
+    #[test]
+    fn values_end_at_a_blank_and_comments_are_no_values() {
+        let parsed =
+            Parameterised::parse("Text/Plain (a ; comment); charset=utf-8 (really); boundary=\"a b\"");
+        let parsed = parsed.expect("few parameters");
+        assert_eq!(parsed.value, "text/plain");
+        assert_eq!(parsed.get("charset"), Some("utf-8"));
+        assert_eq!(parsed.get("boundary"), Some("a b"));
+    }
+
+    #[test]
+    fn parameters_are_bounded() {
+        let sections = |count: usize| (0..count).map(|n| format!("; filename*{n}=x")).collect::<String>();
+        let most =
+            Parameterised::parse(&format!("a{}", sections(PARAMETERS_MAX))).expect("just as many as allowed");
+        assert_eq!(most.get("filename").map(str::len), Some(PARAMETERS_MAX));
+        let over = Parameterised::parse(&format!("a{}", sections(PARAMETERS_MAX + 1)));
+        assert!(matches!(over, Err(TooComplex::Parameters)));
+    }
+}

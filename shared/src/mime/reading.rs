@@ -1,0 +1,183 @@
+//! What a person reads of a message: one text, and the attachments.
+
+use mail_parser::decoders::html::html_to_text;
+
+use super::decode;
+use super::structure::{Disposition, Encoding, Part, Structure, scan};
+
+/// Octets of a message's text that are shown.
+pub const TEXT_MAX: usize = 4 << 20;
+/// What stands where a text was cut.
+const CUT: &str = "\n[the rest is not shown]\n";
+
+/// One attachment, as a list of them shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The part it is; see [`attachment_bytes`].
+    pub index: usize,
+    /// Its file name, decoded. Others chose it: it is data, never a path.
+    pub name: Option<String>,
+    /// Its media type, in lower case.
+    pub content_type: String,
+    /// Its size when decoded, in octets.
+    pub size: usize,
+    /// Whether it belongs into the text, as a picture does.
+    pub inline: bool,
+    /// What the text calls it by, if it does.
+    pub content_id: Option<String>,
+}
+
+/// The text of a message: plain text where there is any, else its HTML without the markup. A message
+/// too complex to be taken apart is given raw. Lines end in LF; see [`super::terminal`] before it is shown.
+pub fn text_of(message: &[u8]) -> String {
+    match scan(message) {
+        Ok(structure) => structure.text(message),
+        Err(_) => cut_to_limit(
+            &lines(&decode::text_or_latin(message.get(..TEXT_MAX).unwrap_or(message))),
+            message.len(),
+        ),
+    }
+}
+
+/// The attachments of a message, in its order; none of a message too complex to be taken apart.
+pub fn attachments(message: &[u8]) -> Vec<Attachment> {
+    scan(message).map(|structure| structure.attachments(message)).unwrap_or_default()
+}
+
+/// The decoded content of the part `index` that [`attachments`] named.
+pub fn attachment_bytes(message: &[u8], index: usize) -> Option<Vec<u8>> {
+    let structure = scan(message).ok()?;
+    structure.parts.get(index).filter(|part| !part.container).map(|part| part.content(message))
+}
+
+impl Structure {
+    /// The text of the message that this is the structure of; see [`text_of`].
+    pub fn text(&self, message: &[u8]) -> String {
+        let shown = self.shown();
+        let mut text = String::new();
+        for part in self.parts.iter().zip(shown).filter_map(|(part, shown)| shown.then_some(part)) {
+            if !text.is_empty() && !text.ends_with('\n') {
+                text.push('\n');
+            }
+            text.push_str(&part.text(message));
+            if text.len() > TEXT_MAX {
+                return cut_to_limit(&text, text.len());
+            }
+        }
+        text
+    }
+
+    /// The attachments of the message that this is the structure of: in whatever alternative it
+    /// stands, every leaf that is not its text, or that has a name.
+    pub fn attachments(&self, message: &[u8]) -> Vec<Attachment> {
+        let is_text = self.is_text();
+        let is_attachment =
+            |(index, part): &(usize, &Part)| !part.container && (!is_text[*index] || part.name.is_some());
+        let attachment = |(index, part): (usize, &Part)| Attachment {
+            index,
+            name: part.name.clone(),
+            content_type: part.content_type.clone(),
+            size: part.content(message).len(),
+            inline: part.disposition == Disposition::Inline
+                || part.disposition == Disposition::Unsaid && part.content_id.is_some(),
+            content_id: part.content_id.clone(),
+        };
+        self.parts.iter().enumerate().filter(is_attachment).map(attachment).collect()
+    }
+
+    /// For each part, whether it is text to be read, in one or another alternative.
+    fn is_text(&self) -> Vec<bool> {
+        let first_leaf = self.parts.iter().position(|part| !part.container);
+        let is_text = |(index, part): (usize, &Part)| {
+            let readable = matches!(part.content_type.as_str(), "text/plain" | "text/html" | "text/enriched");
+            // A named text is a file; where a message begins with it, it is to be read as well.
+            let named = part.name.is_some() && first_leaf != Some(index);
+            !part.container
+                && readable
+                && !named
+                && part.disposition != Disposition::Attachment
+                && !self.is_related_to_another(index)
+        };
+        self.parts.iter().enumerate().map(is_text).collect()
+    }
+
+    /// Whether the part is in a multipart/related and not its root (RFC 2387), which is the first.
+    fn is_related_to_another(&self, index: usize) -> bool {
+        let parent = self.parts.get(index).and_then(|part| part.parent);
+        let related =
+            |parent: &usize| self.parts.get(*parent).is_some_and(|p| p.content_type == "multipart/related");
+        parent.filter(related).is_some_and(|parent| index != parent + 1)
+    }
+
+    /// For each part, whether its text is shown: of each multipart/alternative, one branch.
+    ///
+    /// A part's parent stands before it, so going backwards a container comes after all that is in
+    /// it, and going forwards before.
+    fn shown(&self) -> Vec<bool> {
+        let is_text = self.is_text();
+        let mut worth = vec![Worth::Nothing; self.parts.len()];
+        let mut best: Vec<Option<usize>> = vec![None; self.parts.len()];
+        for (index, part) in self.parts.iter().enumerate().rev() {
+            if is_text[index] {
+                worth[index] = if part.content_type == "text/html" { Worth::Html } else { Worth::Plain };
+            }
+            let Some(parent) = part.parent else { continue };
+            // Among equals the last HTML wins, being the richest, and the first plain text.
+            if worth[index] > worth[parent] || worth[index] == Worth::Plain {
+                best[parent] = Some(index);
+                worth[parent] = worth[index];
+            }
+        }
+        let mut shown: Vec<bool> = Vec::with_capacity(self.parts.len());
+        for (index, part) in self.parts.iter().enumerate() {
+            shown.push(part.parent.is_none_or(|parent| {
+                let alternative = self.parts[parent].content_type == "multipart/alternative";
+                shown[parent] && (!alternative || best[parent] == Some(index))
+            }));
+        }
+        shown.into_iter().zip(is_text).map(|(shown, is_text)| shown && is_text).collect()
+    }
+}
+
+/// What a branch of alternatives has to read.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    Nothing,
+    Html,
+    Plain,
+}
+
+impl Part {
+    /// The content of the part, decoded.
+    pub fn content(&self, message: &[u8]) -> Vec<u8> {
+        let body = message.get(self.body.clone()).unwrap_or_default();
+        match self.encoding {
+            Encoding::Identity => body.to_vec(),
+            Encoding::QuotedPrintable => decode::quoted_printable(body),
+            Encoding::Base64 => decode::base64(body),
+        }
+    }
+
+    /// The content of a text part as text, cut if need be.
+    fn text(&self, message: &[u8]) -> String {
+        let content = self.content(message);
+        let kept = content.get(..TEXT_MAX).unwrap_or(&content);
+        let text = decode::text_in(self.charset.as_deref(), kept);
+        let text = if self.content_type == "text/html" { html_to_text(&text) } else { text };
+        cut_to_limit(&lines(&text), content.len())
+    }
+}
+
+/// Ends lines in LF.
+fn lines(text: &str) -> String {
+    text.replace("\r\n", "\n")
+}
+
+/// The text up to the limit, and a word about it if `whole` octets were more.
+fn cut_to_limit(text: &str, whole: usize) -> String {
+    if whole <= TEXT_MAX {
+        return text.to_owned();
+    }
+    let (kept, _) = text.split_at(text.floor_char_boundary(TEXT_MAX));
+    format!("{kept}{CUT}")
+}

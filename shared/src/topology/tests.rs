@@ -1,0 +1,201 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+const SMALLEST: &str = r#"
+[site]
+domains = ["example.com"]
+postmaster = "alice"
+[big]
+state = "var/big"
+[edge]
+hostname = "mx.example.com"
+state = "var/edge"
+[link]
+listen = "127.0.0.1:7625"
+dial = "127.0.0.1:7625"
+"#;
+
+fn root_file() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../topology.toml"))
+}
+
+fn refusal(text: &str) -> Refusal {
+    match Topology::parse(text, "t.toml") {
+        Err(TopologyError::Refused(refusal)) => *refusal,
+        other => panic!("expected a refusal of {text:?}, got {other:?}"),
+    }
+}
+
+/// `SMALLEST` with `from` replaced is refused at `line:column` for `reason`; `mend` is part of the mend.
+fn check(from: &str, to: &str, line_column: (usize, usize), reason: &str, mend: &str) {
+    assert!(SMALLEST.contains(from), "{from:?} is in the smallest file");
+    let refusal = refusal(&SMALLEST.replacen(from, to, 1));
+    assert_eq!(((refusal.line, refusal.column), refusal.reason.as_str()), (line_column, reason), "{to:?}");
+    assert!(refusal.mend.contains(mend), "{to:?}: {:?}", refusal.mend);
+}
+
+#[test]
+fn what_is_not_in_this_version_is_said_so() {
+    let edge = "state = \"var/edge\"";
+    let with = |line: &str| format!("{edge}\n{line}");
+    let later = "is not in this version";
+    check(
+        "[edge]",
+        "[big.intranet]\npop3 = []\n[edge]",
+        (7, 6),
+        &format!("`big.intranet` {later}"),
+        "leave it out",
+    );
+    check(edge, &with("stale_after = 60"), (10, 1), &format!("`edge.stale_after` {later}"), "leave it out");
+    check("[link]", "[gateways]\n[link]", (10, 2), &format!("`gateways` {later}"), "leave it out");
+    check(
+        edge,
+        &with("ack = \"pair\""),
+        (10, 7),
+        &format!("ack = \"pair\" {later}"),
+        "write ack = \"local\"",
+    );
+    let mode = with("outbound.mode = \"direct-then-relay\"");
+    check(edge, &mode, (10, 17), &format!("mode = \"direct-then-relay\" {later}"), "mode = \"direct\"");
+    let relay = with("outbound.relay = \"smtp.isp.example:587\"");
+    check(edge, &relay, (10, 10), &format!("`edge.outbound.relay` {later}"), "leave it out");
+}
+
+#[test]
+fn unknown_and_missing_keys_are_refused() {
+    let edge = "state = \"var/edge\"";
+    let with = |line: &str| format!("{edge}\n{line}");
+    check(edge, &with("smpt = []"), (10, 1), "`edge.smpt` is unknown", "[edge] has: hostname, state, smtp");
+    check("[link]", "[lnik]", (10, 2), "`lnik` is unknown", "the sections are: site, big, edge, link");
+    check(
+        edge,
+        &with("ack = \"none\""),
+        (10, 7),
+        "`none` is unknown as a value of `ack`",
+        "write ack = \"local\"",
+    );
+    check("hostname = \"mx.example.com\"\n", "", (7, 2), "`edge.hostname` is missing", "add `hostname = …`");
+    check("[big]\nstate = \"var/big\"\n", "", (1, 1), "the section [big] is missing", "add it");
+    let half = with("tls.key = \"key.pem\"");
+    check(edge, &half, (10, 1), "`edge.tls.certificate` is missing", "below [edge.tls]");
+    check(edge, &with("dns = 3"), (10, 1), "`edge.dns` is a section, not a value", "a line [edge.dns]");
+}
+
+#[test]
+fn bad_values_are_refused() {
+    let edge = "state = \"var/edge\"";
+    let with = |line: &str| format!("{edge}\n{line}");
+    let number = "invalid type: string \"many\", expected i64";
+    check(edge, &with("receivers = \"many\""), (10, 13), number, "write a number");
+    check(edge, &with("receivers = 0"), (10, 13), "0 is out of range for `receivers`", "from 1 to 10000");
+    check(
+        edge,
+        &with("receivers = 10001"),
+        (10, 13),
+        "10001 is out of range for `receivers`",
+        "from 1 to 10000",
+    );
+    check(edge, &with("size_max = 1000"), (10, 12), "1000 is out of range for `size_max`", "from 65536");
+    check(edge, &with("outbound.retry = []"), (10, 18), "`retry` lists 1 to 64 waits", "like [60, 300");
+    check(edge, &with("outbound.retry = [60, 0]"), (10, 23), "0 is out of range for `retry`", "from 1");
+    check(
+        edge,
+        &with("smtp = [\"mx:25\"]"),
+        (10, 9),
+        "`mx:25` is not an IP address with a port",
+        "192.0.2.1:25",
+    );
+    let twice = with("smtp = [\"0.0.0.0:25\"]\npop3 = [\"127.0.0.1:25\"]");
+    let taken = "127.0.0.1:25 is taken: another listener has 0.0.0.0:25";
+    check(edge, &twice, (11, 9), taken, "a port of its own");
+    check("[\"example.com\"]", "[]", (3, 11), "a site has one domain or more", "like [\"example.com\"]");
+    check("[\"example.com\"]", "[\"-x.com\"]", (3, 12), "`-x.com` is not a host name", "write a name");
+    let doubled = "[\"example.com\", \"EXAMPLE.com\"]";
+    check("[\"example.com\"]", doubled, (3, 27), "example.com is listed twice", "leave one");
+    check("\"alice\"", "\"alice@example.com\"", (4, 14), "`postmaster` is not a local name", "before the @");
+    check(
+        "\"var/edge\"",
+        "\"var/big\"",
+        (9, 9),
+        "both nodes would keep their state in one folder",
+        "of its own",
+    );
+    let name = "`mx.example.com:7625` is not an IP address with a port";
+    check(
+        "dial = \"127.0.0.1:7625\"",
+        "dial = \"mx.example.com:7625\"",
+        (12, 8),
+        name,
+        "big resolves no names",
+    );
+    check(
+        "\"alice\"",
+        "\"alice",
+        (4, 20),
+        "this is not TOML: invalid basic string, expected `\"`",
+        "as TOML",
+    );
+}
+
+#[test]
+fn a_refusal_shows_the_line_with_a_caret() {
+    let error = Topology::parse(&SMALLEST.replace("state = \"var/edge\"", "smpt = 25"), "t.toml");
+    let text = error.expect_err("smpt is unknown").to_string();
+    let shown: Vec<&str> = text.lines().take(4).collect();
+    assert_eq!(shown, ["t.toml:9:1: `edge.smpt` is unknown", "  |", "9 | smpt = 25", "  | ^^^^"]);
+    assert!(text.lines().last().is_some_and(|line| line.starts_with("  mend: ")), "{text}");
+}
+
+#[test]
+fn what_is_left_out_has_defaults() {
+    let topology = Topology::parse(SMALLEST, "t.toml").expect("valid");
+    assert_eq!(topology.site.attachments, AttachmentMode::BreakApart);
+    assert_eq!(topology.site.postmaster.to_string(), "alice@example.com");
+    let edge = topology.edge;
+    assert!(edge.smtp.is_empty() && edge.dns_servers.is_empty() && edge.tls.is_none());
+    assert_eq!((edge.receivers, edge.size_max), (50, 52_428_800));
+    assert_eq!((edge.outbound.port, edge.outbound.private_addresses), (25, false));
+    let waits = [0, 1, 2, 4, 5, 900].map(|failures| edge.outbound.wait_after(failures).as_secs());
+    assert_eq!(waits, [60, 60, 300, 3_600, 3_600, 3_600]);
+    assert_eq!(edge.outbound.expire, Duration::from_secs(5 * 86_400));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = Topology::read(Path::new("/nowhere/topology.toml")).expect_err("it is not there");
+    assert!(error.to_string().starts_with("/nowhere/topology.toml: "), "{error}");
+}
+
+#[test]
+fn the_root_file_says_the_defaults_and_its_paths_are_beside_it() {
+    let root = Topology::read(root_file()).expect("the root file is valid");
+    let folder = root_file().parent().expect("it is in a folder");
+    assert_eq!(root.big.state, folder.join("var/big"));
+    assert_eq!(root.edge.state, folder.join("var/edge"));
+    let smallest = Topology::parse(SMALLEST, "t.toml").expect("valid");
+    assert_eq!(root.site, smallest.site);
+    assert_eq!(root.link, smallest.link);
+    assert!(root.edge.outbound.private_addresses, "the demonstration delivers on loopback");
+    assert_eq!(Outbound { private_addresses: false, ..root.edge.outbound }, smallest.edge.outbound);
+}
+
+#[test]
+fn the_figure_has_the_values_in_it() {
+    let text = fs::read_to_string(root_file()).expect("the root file is there");
+    let topology = Topology::parse(&text, "topology.toml").expect("valid");
+    assert_eq!(figure(&topology), include_str!("figure.txt"));
+}
+
+#[test]
+fn the_figure_stays_within_its_width() {
+    let mut topology = Topology::parse(SMALLEST, "t.toml").expect("valid");
+    topology.edge.smtp =
+        vec!["[2001:db8:1234:5678:9abc:def0:1234:5678]:2525".parse().expect("an address"); 3];
+    topology.big.state = PathBuf::from(format!("/srv/{}", "deep/".repeat(40)));
+    let figure = figure(&topology);
+    let widths: Vec<usize> = figure.lines().map(|line| line.chars().count()).collect();
+    assert!(widths.iter().all(|width| *width <= 100), "{figure}");
+    assert!(figure.contains("deep/"), "{figure}");
+}

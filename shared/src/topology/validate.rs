@@ -1,0 +1,307 @@
+//! From the raw file to a [`Topology`]: what each value may be.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_spanned::Spanned;
+
+use super::refusal::{Source, TopologyError};
+use super::{
+    AttachmentMode, Big, EXPIRE, Edge, Link, Outbound, RECEIVERS, RETRIES_MAX, RETRY, SIZE_MAX, Site,
+    TlsFiles, Topology, keys,
+};
+use crate::address::{Address, Domain};
+
+type Text = Spanned<String>;
+type Number = Spanned<i64>;
+type Texts = Spanned<Vec<Text>>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTopology {
+    site: RawSite,
+    big: RawBig,
+    edge: RawEdge,
+    link: RawLink,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSite {
+    domains: Texts,
+    postmaster: Text,
+    attachments: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawBig {
+    state: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawEdge {
+    hostname: Text,
+    state: Text,
+    #[serde(default)]
+    smtp: Vec<Text>,
+    #[serde(default)]
+    submission: Vec<Text>,
+    #[serde(default)]
+    submissions: Vec<Text>,
+    #[serde(default)]
+    pop3: Vec<Text>,
+    #[serde(default)]
+    pop3s: Vec<Text>,
+    receivers: Option<Number>,
+    size_max: Option<Number>,
+    ack: Option<Text>,
+    tls: Option<RawTls>,
+    #[serde(default)]
+    outbound: RawOutbound,
+    #[serde(default)]
+    dns: RawDns,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTls {
+    certificate: Text,
+    key: Text,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawOutbound {
+    mode: Option<Text>,
+    private_addresses: Option<bool>,
+    port: Option<Number>,
+    retry: Option<Spanned<Vec<Number>>>,
+    expire: Option<Number>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDns {
+    #[serde(default)]
+    servers: Vec<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLink {
+    listen: Text,
+    dial: Text,
+}
+
+/// The topology that `source` describes; its keys have been checked.
+pub(super) fn topology(source: &Source<'_>) -> Result<Topology, TopologyError> {
+    let raw: RawTopology = toml::from_str(source.text).map_err(|error| {
+        let span = error.span().unwrap_or(0..0);
+        let mend = keys::looks_like(source, span.start);
+        source.refuse(span, error.message(), mend)
+    })?;
+    let topology = Topology {
+        site: source.site(raw.site)?,
+        big: Big { state: source.path(&raw.big.state)? },
+        link: source.link(&raw.link)?,
+        edge: source.edge(&raw.edge)?,
+    };
+    if topology.big.state == topology.edge.state {
+        let reason = "both nodes would keep their state in one folder";
+        return Err(source.refuse(raw.edge.state.span(), reason, "give each node a folder of its own"));
+    }
+    Ok(topology)
+}
+
+impl Source<'_> {
+    fn site(&self, raw: RawSite) -> Result<Site, TopologyError> {
+        let mut domains = Vec::new();
+        for text in raw.domains.get_ref() {
+            let domain = self.domain(text)?;
+            if domains.contains(&domain) {
+                return Err(self.refuse(
+                    text.span(),
+                    format!("{domain} is listed twice"),
+                    "leave one of them out",
+                ));
+            }
+            domains.push(domain);
+        }
+        let Some(first) = domains.first() else {
+            let mend = "write the domains whose mail is yours, like [\"example.com\"]";
+            return Err(self.refuse(raw.domains.span(), "a site has one domain or more", mend));
+        };
+        let postmaster = Address::new(raw.postmaster.get_ref(), first).map_err(|_| {
+            let mend = "write only the part before the @ of one of your people, like \"alice\"";
+            self.refuse(raw.postmaster.span(), "`postmaster` is not a local name", mend)
+        })?;
+        let attachments = match raw.attachments {
+            None => AttachmentMode::default(),
+            Some(text) => text.get_ref().parse().map_err(|_| {
+                let mend = "write \"break-apart\" or \"passthru\"";
+                self.refuse(text.span(), format!("`{}` is not a way to file mail", text.get_ref()), mend)
+            })?,
+        };
+        Ok(Site { domains, postmaster, attachments })
+    }
+
+    fn edge(&self, raw: &RawEdge) -> Result<Edge, TopologyError> {
+        self.choice(raw.ack.as_ref(), "ack", "local", &["pair", "pair-or-local"])?;
+        self.no_address_twice(&[&raw.smtp, &raw.submission, &raw.submissions, &raw.pop3, &raw.pop3s])?;
+        let tls = raw.tls.as_ref().map(|tls| -> Result<_, TopologyError> {
+            Ok(TlsFiles { certificate: self.path(&tls.certificate)?, key: self.path(&tls.key)? })
+        });
+        Ok(Edge {
+            hostname: self.domain(&raw.hostname)?,
+            state: self.path(&raw.state)?,
+            smtp: self.addresses(&raw.smtp)?,
+            submission: self.addresses(&raw.submission)?,
+            submissions: self.addresses(&raw.submissions)?,
+            pop3: self.addresses(&raw.pop3)?,
+            pop3s: self.addresses(&raw.pop3s)?,
+            receivers: self.number(raw.receivers.as_ref(), "receivers", RECEIVERS, 50)?,
+            size_max: self.number(raw.size_max.as_ref(), "size_max", SIZE_MAX, 52_428_800)?,
+            tls: tls.transpose()?,
+            outbound: self.outbound(&raw.outbound)?,
+            dns_servers: self.dns_servers(&raw.dns.servers)?,
+        })
+    }
+
+    fn outbound(&self, raw: &RawOutbound) -> Result<Outbound, TopologyError> {
+        self.choice(raw.mode.as_ref(), "mode", "direct", &["relay", "direct-then-relay"])?;
+        Ok(Outbound {
+            private_addresses: raw.private_addresses.unwrap_or(false),
+            port: self.number(raw.port.as_ref(), "port", 1..=65_535, 25)?,
+            retry: self.retry(raw.retry.as_ref())?,
+            expire: Duration::from_secs(self.number(raw.expire.as_ref(), "expire", EXPIRE, 432_000)?),
+        })
+    }
+
+    fn retry(&self, raw: Option<&Spanned<Vec<Number>>>) -> Result<Vec<Duration>, TopologyError> {
+        let Some(raw) = raw else {
+            return Ok([60, 300, 900, 3_600].map(Duration::from_secs).to_vec());
+        };
+        if !(1..=RETRIES_MAX).contains(&raw.get_ref().len()) {
+            let reason = format!("`retry` lists 1 to {RETRIES_MAX} waits");
+            return Err(self.refuse(
+                raw.span(),
+                reason,
+                "write seconds, like [60, 300, 900, 3600]; the last repeats",
+            ));
+        }
+        let wait = |number| self.number(Some(number), "retry", RETRY, 0).map(Duration::from_secs);
+        raw.get_ref().iter().map(wait).collect()
+    }
+
+    fn dns_servers(&self, raw: &[Text]) -> Result<Vec<SocketAddr>, TopologyError> {
+        raw.iter().map(|text| self.remote(text, "servers", "a resolver is asked by its address")).collect()
+    }
+
+    fn link(&self, raw: &RawLink) -> Result<Link, TopologyError> {
+        Ok(Link {
+            listen: self.address(&raw.listen)?,
+            dial: self.remote(&raw.dial, "dial", "big resolves no names")?,
+        })
+    }
+
+    /// A host of someone else: an IP address and a real port.
+    fn remote(&self, text: &Text, key: &str, why: &str) -> Result<SocketAddr, TopologyError> {
+        let parsed = text.get_ref().parse::<SocketAddr>().ok();
+        parsed.filter(|address| address.port() != 0 && !address.ip().is_unspecified()).ok_or_else(|| {
+            let reason = format!("`{}` is not an IP address with a port", text.get_ref());
+            let mend = format!("{why}: write `{key}` as an IP address and a port, like 192.0.2.1:7625");
+            self.refuse(text.span(), reason, mend)
+        })
+    }
+
+    fn address(&self, text: &Text) -> Result<SocketAddr, TopologyError> {
+        text.get_ref().parse().map_err(|_| {
+            let reason = format!("`{}` is not an IP address with a port", text.get_ref());
+            let mend = "write it like \"192.0.2.1:25\", or \"[2001:db8::1]:25\", or \"0.0.0.0:25\" for every address";
+            self.refuse(text.span(), reason, mend)
+        })
+    }
+
+    fn addresses(&self, texts: &[Text]) -> Result<Vec<SocketAddr>, TopologyError> {
+        texts.iter().map(|text| self.address(text)).collect()
+    }
+
+    /// Two listeners cannot share an address; one on every address of its family takes them all.
+    fn no_address_twice(&self, lists: &[&Vec<Text>]) -> Result<(), TopologyError> {
+        let mut taken: Vec<SocketAddr> = Vec::new();
+        for text in lists.iter().copied().flatten() {
+            let address = self.address(text)?;
+            if let Some(other) = taken.iter().find(|other| collide(**other, address)) {
+                let reason = format!("{address} is taken: another listener has {other}");
+                return Err(self.refuse(text.span(), reason, "give each listener a port of its own"));
+            }
+            taken.push(address);
+        }
+        Ok(())
+    }
+
+    fn domain(&self, text: &Text) -> Result<Domain, TopologyError> {
+        text.get_ref().parse().map_err(|_| {
+            let reason = format!("`{}` is not a host name", text.get_ref());
+            self.refuse(
+                text.span(),
+                reason,
+                "write a name like \"mail.example.com\", without a dot at the end",
+            )
+        })
+    }
+
+    fn path(&self, text: &Text) -> Result<PathBuf, TopologyError> {
+        if text.get_ref().is_empty() || text.get_ref().contains('\0') {
+            return Err(self.refuse(text.span(), "this is not a path", "write a path, like \"var/state\""));
+        }
+        Ok(PathBuf::from(text.get_ref()))
+    }
+
+    /// A number within `range`, or `default`. Every range here fits the type that is asked for.
+    fn number<T: TryFrom<i64>>(
+        &self,
+        number: Option<&Number>,
+        key: &str,
+        range: RangeInclusive<i64>,
+        default: T,
+    ) -> Result<T, TopologyError> {
+        let Some(number) = number else { return Ok(default) };
+        let value = *number.get_ref();
+        let fitting =
+            Some(value).filter(|value| range.contains(value)).and_then(|value| T::try_from(value).ok());
+        fitting.ok_or_else(|| {
+            let reason = format!("{value} is out of range for `{key}`");
+            self.refuse(
+                number.span(),
+                reason,
+                format!("write a number from {} to {}", range.start(), range.end()),
+            )
+        })
+    }
+
+    /// A word of which this version knows one, and the design several.
+    fn choice(&self, text: Option<&Text>, key: &str, now: &str, later: &[&str]) -> Result<(), TopologyError> {
+        let Some(text) = text.filter(|text| text.get_ref() != now) else { return Ok(()) };
+        let value = text.get_ref();
+        let reason = if later.contains(&value.as_str()) {
+            format!("{key} = \"{value}\" is not in this version")
+        } else {
+            format!("`{value}` is unknown as a value of `{key}`")
+        };
+        Err(self.refuse(text.span(), reason, format!("write {key} = \"{now}\"")))
+    }
+}
+
+/// Whether both cannot be bound at once. Port 0 is a new port each time.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_family = a.is_ipv4() == b.is_ipv4();
+    let every = |ip: IpAddr| ip.is_unspecified();
+    let same_host = a.ip() == b.ip() || (same_family && (every(a.ip()) || every(b.ip())));
+    a.port() != 0 && a.port() == b.port() && same_host
+}
