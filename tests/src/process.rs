@@ -300,6 +300,8 @@ pub async fn finish(mut command: Command, input: &[u8], within: Duration) -> Res
     let program = describe(&command);
     let system = |source| ProcessError::System { program: program.clone(), source };
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // This process may itself be one that ends with its input; a command must read its own to the end.
+    command.env_remove(EXIT_ON_STDIN_EOF);
     let mut child = command.spawn().map_err(system)?;
     let handle = pidfd(&child).map_err(system)?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());

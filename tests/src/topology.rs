@@ -163,3 +163,23 @@ fn quoted(text: &str) -> String {
 fn free_udp_port() -> io::Result<SocketAddr> {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_the_nodes_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dns = SocketAddr::from((Ipv4Addr::LOCALHOST, 5353));
+        let written = TestTopology::new(folder.path(), dns, 2526).and_then(TestTopology::with_fixed_ports);
+        let written = written.expect("free ports");
+        let read = shared::topology::Topology::read(&written.write().expect("written")).expect("valid");
+        assert_eq!(read.big.state, written.big_state());
+        assert_eq!(read.edge.state, written.edge_state());
+        assert_eq!((read.edge.smtp, read.edge.pop3s), (written.smtp, written.pop3s));
+        assert_eq!((read.edge.dns_servers, read.edge.outbound.port), (written.dns, 2526));
+        assert!(read.edge.outbound.private_addresses);
+        assert_eq!((read.link.listen, read.link.dial), (written.link_listen, written.link_dial));
+    }
+}

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::smtp::{ANSWER_WITHIN, Reply, SmtpClient, SmtpError, read_reply};
+use super::smtp::{ANSWER_WITHIN, Reply, SmtpClient, read_reply};
 use crate::wire::{Wire, dot_stuffed};
 
-/// The pause before a refused connection is tried again: the server may be starting.
+/// The pause before a connection that cannot be made is tried again.
 const CONNECT_PAUSE: Duration = Duration::from_millis(20);
 
 /// How the load is applied.
@@ -28,8 +28,9 @@ pub struct Plan {
     pub connections: usize,
     /// Messages over one connection before it is closed and made anew.
     pub per_connection: usize,
-    /// Messages in all.
-    pub messages: u64,
+    /// How long a connection that cannot be made is tried again before a message counts as not sent:
+    /// the server may be starting.
+    pub patience: Duration,
     /// User and password, for submission; also means STARTTLS.
     pub login: Option<(String, String)>,
 }
@@ -108,11 +109,12 @@ impl Report {
     }
 }
 
-/// Sends messages `0..plan.messages`, each made by `make` when its turn comes, and tells `told` what
-/// became of each. No message is tried twice: a retry is a new message of the caller's.
+/// Sends messages 0, 1, 2, …, each made by `make` when its turn comes, until `make` has no more, and
+/// tells `told` what became of each. No message is tried twice: a retry is a new message of the
+/// caller's.
 pub async fn drive(
     plan: Plan,
-    make: impl Fn(u64) -> Outgoing + Send + Sync + 'static,
+    make: impl Fn(u64) -> Option<Outgoing> + Send + Sync + 'static,
     told: impl Fn(u64, &Outcome) + Send + Sync + 'static,
 ) -> Report {
     let shared = Arc::new(Shared { next: AtomicU64::new(0), plan, make, told });
@@ -141,15 +143,25 @@ struct Shared<M, T> {
     told: T,
 }
 
-impl<M: Fn(u64) -> Outgoing, T: Fn(u64, &Outcome)> Shared<M, T> {
+impl<M: Fn(u64) -> Option<Outgoing>, T: Fn(u64, &Outcome)> Shared<M, T> {
     fn take(&self) -> Option<Job> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        (number < self.plan.messages).then(|| (number, (self.make)(number)))
+        Some((number, (self.make)(number)?))
     }
 
-    async fn connect(&self) -> Result<Wire, SmtpError> {
+    /// A session that is ready for MAIL, as soon as the server gives one.
+    async fn connect(&self) -> Option<Wire> {
         let login = self.plan.login.as_ref().map(|(user, password)| (user.as_str(), password.as_str()));
-        Ok(SmtpClient::ready(self.plan.to, login).await?.into_wire())
+        let since = Instant::now();
+        loop {
+            if let Ok(client) = SmtpClient::ready(self.plan.to, login).await {
+                return Some(client.into_wire());
+            }
+            if since.elapsed() >= self.plan.patience {
+                return None;
+            }
+            tokio::time::sleep(CONNECT_PAUSE).await;
+        }
     }
 }
 
@@ -159,15 +171,12 @@ struct Connection<'a, M, T> {
     report: Report,
 }
 
-impl<M: Fn(u64) -> Outgoing, T: Fn(u64, &Outcome)> Connection<'_, M, T> {
+impl<M: Fn(u64) -> Option<Outgoing>, T: Fn(u64, &Outcome)> Connection<'_, M, T> {
     async fn run(mut self) -> Report {
         while let Some(job) = self.shared.take() {
             match self.shared.connect().await {
-                Ok(mut wire) => self.converse(&mut wire, job).await,
-                Err(_) => {
-                    self.tell(&job, &Outcome::NotSent);
-                    tokio::time::sleep(CONNECT_PAUSE).await;
-                }
+                Some(mut wire) => self.converse(&mut wire, job).await,
+                None => self.tell(&job, &Outcome::NotSent),
             }
         }
         self.report

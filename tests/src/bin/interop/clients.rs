@@ -77,8 +77,7 @@ impl Setting {
     }
 }
 
-/// How a client is to send a message. The message is in a file: whole, in CRLF lines; or, for a client
-/// that composes, its text in LF lines.
+/// How a client is to send a message, which is in a file, made as the client wants it.
 pub struct Sending<'a> {
     /// The pair and the rest.
     pub setting: &'a Setting,
@@ -231,7 +230,7 @@ pub fn mutt_send(sending: &Sending<'_>, _: &Path) -> Command {
     let mut command = mutt(sending.setting, password, "smtp");
     command.args(["-e", &format!("set smtp_url={scheme}://{user}@{}", sending.server)]);
     command.args(["-e", &format!("set from={} use_from=yes use_envelope_from=yes", sending.from)]);
-    command.args(["-e", "set copy=no smtp_authenticators=plain hostname=client.test"]);
+    command.args(["-e", "set copy=no smtp_authenticators=plain hostname=client.test sendmail=false"]);
     command.args(["-s", "from mutt", "--", sending.to]);
     command
 }
@@ -240,8 +239,10 @@ pub fn mutt_send(sending: &Sending<'_>, _: &Path) -> Command {
 fn mutt(setting: &Setting, password: &str, protocol: &str) -> Command {
     let mut command = Command::new("mutt");
     command.args(["-n", "-F", "/dev/null", "-e", &format!("set {protocol}_pass={password}")]);
-    let tls = "ssl_starttls=yes ssl_force_tls=yes ssl_verify_host=no ssl_usesystemcerts=no";
+    let tls = "ssl_starttls=yes ssl_force_tls=yes ssl_verify_host=no";
     command.args(["-e", &format!("set {tls} certificate_file={}", setting.certificate.display())]);
+    // It would ask whether to make the folder it usually has.
+    command.args(["-e", &format!("set folder={}", setting.folder.display())]);
     command.env("HOME", &setting.folder).env("TERM", "xterm");
     command
 }
@@ -372,8 +373,9 @@ pub fn poplib(collecting: &Collecting<'_>) -> Vec<Command> {
 pub fn mutt_collect(collecting: &Collecting<'_>) -> Vec<Command> {
     let scheme = if collecting.way == Way::Implicit { "pops" } else { "pop" };
     let act = if collecting.delete { "tag-prefix><save-message" } else { "tag-prefix><copy-message" };
-    let box_folder = collecting.folder.display();
-    let keys = format!("<tag-pattern>~A<enter><{act}>{box_folder}<enter><sync-mailbox><quit>");
+    // mutt makes the maildir itself.
+    let folder = collecting.folder.join("maildir");
+    let keys = format!("<tag-pattern>.<enter><{act}>{}<enter><sync-mailbox><quit>", folder.display());
     let mut inner = mutt(collecting.setting, collecting.password, "pop");
     inner.args(["-e", "set mbox_type=Maildir confirmcreate=no confirmappend=no delete=yes quit=yes move=no"]);
     inner.args(["-e", "set pop_delete=no pop_authenticators=user wait_key=no sleep_time=0"]);

@@ -18,14 +18,32 @@ struct Collector {
     name: &'static str,
     program: &'static str,
     commands: fn(&Collecting<'_>) -> std::io::Result<Vec<Command>>,
+    /// Whether it adds header fields of its own below those there are, so that only the body can be
+    /// compared.
+    marks_header: bool,
 }
 
 const COLLECTORS: [Collector; 5] = [
-    Collector { name: "fetchmail", program: "fetchmail", commands: clients::fetchmail },
-    Collector { name: "mpop", program: "mpop", commands: clients::mpop },
-    Collector { name: "curl", program: "curl", commands: |c| Ok(clients::curl_collect(c)) },
-    Collector { name: "Python poplib", program: "python3", commands: |c| Ok(clients::poplib(c)) },
-    Collector { name: "mutt", program: "mutt", commands: |c| Ok(clients::mutt_collect(c)) },
+    Collector { name: "fetchmail", program: "fetchmail", commands: clients::fetchmail, marks_header: false },
+    Collector { name: "mpop", program: "mpop", commands: clients::mpop, marks_header: false },
+    Collector {
+        name: "curl",
+        program: "curl",
+        commands: |c| Ok(clients::curl_collect(c)),
+        marks_header: false,
+    },
+    Collector {
+        name: "Python poplib",
+        program: "python3",
+        commands: |c| Ok(clients::poplib(c)),
+        marks_header: false,
+    },
+    Collector {
+        name: "mutt",
+        program: "mutt",
+        commands: |c| Ok(clients::mutt_collect(c)),
+        marks_header: true,
+    },
 ];
 
 /// Every client, both ways to TLS.
@@ -72,8 +90,11 @@ async fn collect(setting: &Setting, collector: &Collector, way: Way, delete: boo
         return Err(format!("it filed {} messages, {WAITING} waited", found.len()));
     }
     for sent in &sent {
-        let copies = found.iter().filter(|found| same(sent, &person.address, Place::Inside, found).is_ok());
-        if copies.count() != 1 {
+        let is_copy = |found: &&Vec<u8>| match collector.marks_header {
+            false => same(sent, &person.address, Place::Inside, found).is_ok(),
+            true => body(found) == body(sent),
+        };
+        if found.iter().filter(is_copy).count() != 1 {
             return Err("a message was not filed as it was sent".into());
         }
     }
@@ -95,6 +116,12 @@ async fn fill(setting: &Setting, to: &str) -> Result<Vec<Vec<u8>>, String> {
     }
     client.quit().await.map_err(|e| e.to_string())?;
     Ok(sent)
+}
+
+/// What follows the first empty line.
+fn body(message: &[u8]) -> &[u8] {
+    let end = memchr::memmem::find(message, b"\r\n\r\n").unwrap_or(message.len());
+    &message[end..]
 }
 
 /// Every file under `folder`, with ends of line as they are on the wire.

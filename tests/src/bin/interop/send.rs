@@ -16,13 +16,23 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks at where it goes.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// What a program takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Takes {
+    /// The message, in CRLF lines.
+    Message,
+    /// The same without the last CRLF, which it adds itself.
+    Unended,
+    /// A text in LF lines, around which it composes a message.
+    Text,
+}
+
 /// One program, and what it can do.
 struct Sender {
     name: &'static str,
     program: &'static str,
     command: fn(&Sending<'_>, &Path) -> Command,
-    /// Whether it sends the message it is given, or composes one around a text.
-    composes: bool,
+    takes: Takes,
     /// Whether it can send without a password.
     anonymous: bool,
 }
@@ -32,26 +42,44 @@ const SENDERS: [Sender; 6] = [
         name: "swaks PLAIN",
         program: "swaks",
         command: clients::swaks_plain,
-        composes: false,
+        takes: Takes::Unended,
         anonymous: true,
     },
     Sender {
         name: "swaks LOGIN",
         program: "swaks",
         command: clients::swaks_login,
-        composes: false,
+        takes: Takes::Unended,
         anonymous: false,
     },
-    Sender { name: "curl", program: "curl", command: clients::curl_send, composes: false, anonymous: true },
-    Sender { name: "msmtp", program: "msmtp", command: clients::msmtp, composes: false, anonymous: true },
+    Sender {
+        name: "curl",
+        program: "curl",
+        command: clients::curl_send,
+        takes: Takes::Message,
+        anonymous: true,
+    },
+    Sender {
+        name: "msmtp",
+        program: "msmtp",
+        command: clients::msmtp,
+        takes: Takes::Message,
+        anonymous: true,
+    },
     Sender {
         name: "Python smtplib",
         program: "python3",
         command: clients::smtplib,
-        composes: false,
+        takes: Takes::Message,
         anonymous: true,
     },
-    Sender { name: "mutt", program: "mutt", command: clients::mutt_send, composes: true, anonymous: false },
+    Sender {
+        name: "mutt",
+        program: "mutt",
+        command: clients::mutt_send,
+        takes: Takes::Text,
+        anonymous: false,
+    },
 ];
 
 /// Every program on every port.
@@ -111,19 +139,23 @@ struct Sent {
 /// Lets the client send a new message; `sending` says all but the message.
 async fn send(sender: &Sender, sending: Sending<'_>) -> Result<Sent, String> {
     let token = sending.setting.token();
-    let content = content(token, sender.composes, &sending);
+    let content = content(token, sender.takes, &sending);
     let file = sending.setting.scratch().map_err(|e| e.to_string())?.join("message");
-    let text = if sender.composes { lf(&content) } else { content.clone() };
-    std::fs::write(&file, text).map_err(|e| e.to_string())?;
+    let given = match sender.takes {
+        Takes::Message => content.clone(),
+        Takes::Unended => content.strip_suffix(b"\r\n").unwrap_or(&content).to_vec(),
+        Takes::Text => lf(&content),
+    };
+    std::fs::write(&file, given).map_err(|e| e.to_string())?;
     run((sender.command)(&sending, &file), Some(&file)).await?;
     Ok(Sent { content, mark: token.to_string() })
 }
 
 /// A text for a composer; else a short message and one with an attachment in turn.
-fn content(token: Token, composes: bool, sending: &Sending<'_>) -> Vec<u8> {
+fn content(token: Token, takes: Takes, sending: &Sending<'_>) -> Vec<u8> {
     let letter = Letter { from: sending.from, to: sending.to, subject: "interoperation", token };
     match token.number % 4 {
-        _ if composes => marked_text(token).into_bytes(),
+        _ if takes == Takes::Text => marked_text(token).into_bytes(),
         0 | 1 => letter.text(SHORT),
         _ => letter.with_attachment("na\u{ef}ve report.pdf", LONG),
     }

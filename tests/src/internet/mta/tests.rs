@@ -102,12 +102,14 @@ async fn a_host_can_lack_or_break_what_others_have() {
 async fn a_load_is_counted_message_by_message() {
     let mta = mta(Options::default()).await;
     mta.add_rule(Rule::reply(Stage::Rcpt, 550, "5.1.1 nobody").only_for("no7@remote.example"));
-    let plan = Plan { to: mta.address(), connections: 4, per_connection: 5, messages: 50, login: None };
-    let make = |number| Outgoing {
+    let plan =
+        Plan { to: mta.address(), connections: 4, per_connection: 5, patience: Duration::ZERO, login: None };
+    let outgoing = |number| Outgoing {
         from: FROM.into(),
         to: format!("no{number}@remote.example"),
         data: format!("X-Number: {number}\r\n\r\n.\r\n").into_bytes(),
     };
+    let make = move |number| (number < 50).then(|| outgoing(number));
     let told = Arc::new(Mutex::new(Vec::new()));
     let telling = told.clone();
     let report = drive(plan, make, move |number, outcome| {
@@ -122,6 +124,18 @@ async fn a_load_is_counted_message_by_message() {
     let mail = mta.mail();
     assert_eq!(mail.len(), 49);
     assert!(mail.iter().all(|mail| mail.data.ends_with(b"\r\n\r\n.\r\n")));
+}
+
+#[tokio::test]
+async fn a_load_on_nobody_is_not_sent() {
+    // A port that is taken, and that nobody listens on.
+    let taken = TcpSocket::new_v4().expect("a socket");
+    taken.bind(Options::default().listen).expect("bound");
+    let nobody = taken.local_addr().expect("bound");
+    let plan = Plan { to: nobody, connections: 2, per_connection: 5, patience: Duration::ZERO, login: None };
+    let outgoing = Outgoing { from: FROM.into(), to: TO.into(), data: MESSAGE.to_vec() };
+    let report = drive(plan, move |number| (number < 7).then(|| outgoing.clone()), |_, _| {}).await;
+    assert_eq!((report.accepted, report.in_doubt, report.not_sent), (0, 0, 7));
 }
 
 #[tokio::test]
