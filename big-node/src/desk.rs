@@ -72,11 +72,16 @@ fn shown(mailbox: &Mailbox) -> String {
 }
 
 /// A message in the person's mailbox; `text` is its id, or its id and a part.
-fn find(snapshot: &Snapshot, person: &Person, text: &str) -> Result<(MessageId, u32, Message, Entry), Refused> {
+fn find(
+    snapshot: &Snapshot,
+    person: &Person,
+    text: &str,
+) -> Result<(MessageId, u32, Message, Entry), Refused> {
     let (id, part) = text.split_once('.').unwrap_or((text, "0"));
     let id: MessageId = id.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
     let part = part.parse().map_err(|_| Refused::new(format!("{text}: a part is a number, as in {id}.1")))?;
-    let missing = || Refused::new(format!("{} has no message {id}; `mail list` shows what there is", person.name));
+    let missing =
+        || Refused::new(format!("{} has no message {id}; `mail list` shows what there is", person.name));
     let (_, entry) = mail::entry(snapshot, &person.id, id)?.ok_or_else(missing)?;
     let message = snapshot.get::<Message>(MESSAGES, &id.0)?.ok_or_else(missing)?;
     Ok((id, part, message, entry))
@@ -97,7 +102,9 @@ pub async fn read(
         0 => None,
         number => {
             let part = message.parts.iter().find(|part| part.number == number);
-            Some(part.ok_or_else(|| Refused::new(format!("message {id} has no part {number}; it has {}", message.parts.len())))?)
+            Some(part.ok_or_else(|| {
+                Refused::new(format!("message {id} has no part {number}; it has {}", message.parts.len()))
+            })?)
         }
     };
     let bytes = match wanted {
@@ -147,7 +154,11 @@ pub struct Outgoing {
 }
 
 /// Splits a request's body into text and attachments.
-pub fn attachments(body: &[u8], text_bytes: usize, attached: Vec<Attached>) -> Result<(String, Vec<NewAttachment>), Refused> {
+pub fn attachments(
+    body: &[u8],
+    text_bytes: usize,
+    attached: Vec<Attached>,
+) -> Result<(String, Vec<NewAttachment>), Refused> {
     let short = || Refused::new("the request's body is shorter than it says");
     let (text, mut rest) = body.split_at_checked(text_bytes).ok_or_else(short)?;
     let mut attachments = Vec::new();
@@ -193,7 +204,10 @@ pub async fn reply(
     let mut to = drafts(main.iter().collect())?;
     if to.is_empty() {
         // Nothing in the header to answer to: the reverse-path is left.
-        let path = origin.reverse_path.clone().ok_or_else(|| Refused::new("that message names nobody to answer to"))?;
+        let path = origin
+            .reverse_path
+            .clone()
+            .ok_or_else(|| Refused::new("that message names nobody to answer to"))?;
         to.push(draft_mailbox(&Mailbox { name: String::new(), address: path })?);
     }
     let mut cc = if all { drafts(others.collect())? } else { Vec::new() };
@@ -207,7 +221,8 @@ pub async fn reply(
 }
 
 fn draft_mailbox(mailbox: &Mailbox) -> Result<DraftMailbox, Refused> {
-    let address = mailbox.address.parse().map_err(|error| Refused::new(format!("{}: {error}", mailbox.address)))?;
+    let address =
+        mailbox.address.parse().map_err(|error| Refused::new(format!("{}: {error}", mailbox.address)))?;
     Ok(DraftMailbox { name: (!mailbox.name.is_empty()).then(|| mailbox.name.clone()), address })
 }
 
@@ -219,8 +234,12 @@ fn mailboxes(node: &Node, rows: &impl Rows, typed: &[String]) -> Result<Vec<Draf
             return own_mailbox(&person);
         }
         let address: Address = text.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
-        if node.site.is_ours(address.domain()) && directory::lookup(rows, &address, &node.site.postmaster)?.is_none() {
-            return Err(Refused::new(format!("{text}: there is nobody of that name here; `person list` shows who there is")));
+        if node.site.is_ours(address.domain())
+            && directory::lookup(rows, &address, &node.site.postmaster)?.is_none()
+        {
+            return Err(Refused::new(format!(
+                "{text}: there is nobody of that name here; `person list` shows who there is"
+            )));
         }
         Ok(DraftMailbox { name: None, address })
     };
@@ -250,7 +269,10 @@ async fn dispatch(
         }
     }
     if recipients.is_empty() || recipients.len() > RECIPIENTS_MAX {
-        return Err(Refused::new(format!("a message goes to 1 to {RECIPIENTS_MAX} recipients, not to {}", recipients.len())));
+        return Err(Refused::new(format!(
+            "a message goes to 1 to {RECIPIENTS_MAX} recipients, not to {}",
+            recipients.len()
+        )));
     }
     let id = MessageId::generate();
     let from = own_mailbox(author)?;
@@ -272,11 +294,15 @@ async fn dispatch(
         text: outgoing.text,
         attachments: outgoing.attachments,
     };
-    let incoming = node.incoming(id, Channel::Desk { person: author.id }, reverse_path, recipients, &mime::compose(&draft))?;
+    let incoming = node.incoming(
+        id,
+        Channel::Desk { person: author.id },
+        reverse_path,
+        recipients,
+        &mime::compose(&draft),
+    )?;
     let (site, author) = (Arc::clone(&node.site), author.clone());
-    node.store
-        .commit(move |txn| mail::send(txn, &site, incoming, &author, false, unix_millis()))
-        .await?;
+    node.store.commit(move |txn| mail::send(txn, &site, incoming, &author, false, unix_millis())).await?;
     node.queued();
     Ok(Sent { id: id.to_string(), recipients: recipients_of(&node.store.read()?, id)? })
 }
@@ -294,14 +320,26 @@ pub fn status(node: &Node, person: &Person, text: &str) -> Result<Status, Refuse
     let snapshot = node.store.read()?;
     let (id, _, message, _) = find(&snapshot, person, text)?;
     if snapshot.raw(MAILBOXES, &entry_key(&person.id, Folder::Sent, id))?.is_none() {
-        return Err(Refused::new(format!("{id} was not sent by {}; status is for what one has sent", person.name)));
+        return Err(Refused::new(format!(
+            "{id} was not sent by {}; status is for what one has sent",
+            person.name
+        )));
     }
-    Ok(Status { id: id.to_string(), subject: message.origin.subject, recipients: recipients_of(&snapshot, id)? })
+    Ok(Status {
+        id: id.to_string(),
+        subject: message.origin.subject,
+        recipients: recipients_of(&snapshot, id)?,
+    })
 }
 
 /// The recipients of a sent message.
 pub fn recipients_of(rows: &impl Rows, id: MessageId) -> Result<Vec<RecipientView>, Refused> {
-    let found = rows.range::<Recipient>(RECIPIENTS, &recipient_key(id, 0), Some(&recipient_key(id, u32::MAX)), usize::MAX)?;
+    let found = rows.range::<Recipient>(
+        RECIPIENTS,
+        &recipient_key(id, 0),
+        Some(&recipient_key(id, u32::MAX)),
+        usize::MAX,
+    )?;
     Ok(found.into_iter().map(|(_, row)| recipient_view(row)).collect())
 }
 

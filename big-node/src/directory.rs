@@ -4,16 +4,17 @@
 use shared::address::{Address, Domain};
 use shared::id::random;
 use shared::lane::{self, QueuedBody, QueuedUnit};
-use shared::store::{Rows, StoreError, Txn};
+use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::topology::AttachmentMode;
 use shared::unit::{self, AddressRow, Id, ToEdge, directory_hash};
 
 use crate::error::Refused;
-use crate::record::{ADDRESSES, EDGE, EdgeRow, Holder, NAMES, PERSONS, Person, WINDOWS, WindowRow, WindowState};
+use crate::record::{
+    ADDRESSES, EDGE, EdgeRow, Holder, NAMES, PERSONS, Person, WINDOWS, WindowRow, WindowState,
+};
 
 /// Role names that every domain has (RFC 5321 §4.5.1, RFC 2142): the postmaster reads them.
 pub const ROLES: [&str; 2] = ["postmaster", "abuse"];
-/// Letters in a person's name: the local part of an address.
 const SERVICE_LANE: u8 = 0;
 
 /// A new person, as asked for.
@@ -31,46 +32,62 @@ pub struct NewPerson {
     pub uid: Option<u32>,
 }
 
-/// Adds a person with an address in each of the site's domains.
-pub fn add(txn: &mut Txn<'_>, domains: &[Domain], new: NewPerson) -> Result<Person, Refused> {
+/// The person that is asked for, with an address in each of the site's domains.
+pub fn new_person(domains: &[Domain], new: NewPerson) -> Result<Person, Refused> {
     let name = new.name.to_lowercase();
     if ROLES.contains(&name.as_str()) {
-        return Err(Refused::new(format!("{name} is a role that every domain has; its mail goes to the postmaster")));
-    }
-    if txn.get::<Holder>(NAMES, name.as_bytes())?.is_some() {
-        return Err(Refused::new(format!("there is a person {name} already; choose another name")));
+        let text = format!("{name} is a role that every domain has; its mail goes to the postmaster");
+        return Err(Refused::new(text));
     }
     let mut addresses = Vec::new();
     for domain in domains {
-        addresses.push(Address::new(&name, domain).map_err(|error| Refused::new(format!("{name}: {error}")))?.canonical());
+        let address =
+            Address::new(&name, domain).map_err(|error| Refused::new(format!("{name}: {error}")))?;
+        addresses.push(address.canonical());
     }
     for alias in new.aliases {
         addresses.push(own_address(domains, &alias)?.canonical());
     }
-    let person = Person {
-        id: random(),
-        display: if new.display.is_empty() { new.name } else { new.display },
-        name,
-        addresses,
-        filing: new.filing,
-        uid: new.uid,
-    };
+    let display = if new.display.is_empty() { new.name } else { new.display };
+    Ok(Person { id: random(), name, display, addresses, filing: new.filing, uid: new.uid })
+}
+
+/// The key under which a person's record lies in the segments, for a rebuild of the index.
+pub fn record_key(person: &Id) -> BodyKey {
+    BodyKey(*blake3::hash(person).as_bytes())
+}
+
+/// Adds a person, whose record has been written, and tells the edge.
+pub fn add(txn: &mut Txn<'_>, person: &Person, record: &Stored) -> Result<(), Refused> {
+    if txn.get::<Holder>(NAMES, person.name.as_bytes())?.is_some() {
+        let text = format!("there is a person {} already; choose another name", person.name);
+        return Err(Refused::new(text));
+    }
     for address in &person.addresses {
         if txn.get::<Holder>(ADDRESSES, address.as_bytes())?.is_some() {
             return Err(Refused::new(format!("{address} belongs to somebody else")));
         }
-        txn.put(ADDRESSES, address.as_bytes(), &Holder(person.id))?;
         project_address(txn, address, Some(person.id))?;
     }
+    txn.keep_body(record)?;
+    Ok(enter(txn, person)?)
+}
+
+/// Writes a person's rows.
+pub fn enter(txn: &mut Txn<'_>, person: &Person) -> Result<(), StoreError> {
+    for address in &person.addresses {
+        txn.put(ADDRESSES, address.as_bytes(), &Holder(person.id))?;
+    }
     txn.put(NAMES, person.name.as_bytes(), &Holder(person.id))?;
-    txn.put(PERSONS, &person.id, &person)?;
-    Ok(person)
+    txn.put(PERSONS, &person.id, person)
 }
 
 fn own_address(domains: &[Domain], text: &str) -> Result<Address, Refused> {
     let address: Address = text.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
     if !domains.contains(address.domain()) {
-        return Err(Refused::new(format!("{text} is not in a domain of this site; see [site] domains in the topology")));
+        return Err(Refused::new(format!(
+            "{text} is not in a domain of this site; see [site] domains in the topology"
+        )));
     }
     Ok(address)
 }
@@ -84,12 +101,14 @@ pub fn remove(txn: &mut Txn<'_>, name: &str) -> Result<Person, Refused> {
     }
     txn.delete(NAMES, person.name.as_bytes())?;
     txn.delete(PERSONS, &person.id)?;
+    txn.release_body(record_key(&person.id))?;
     Ok(person)
 }
 
 /// Everyone, by name.
 pub fn list(rows: &impl Rows) -> Result<Vec<Person>, StoreError> {
-    let mut people: Vec<Person> = rows.prefix(PERSONS, &[], usize::MAX)?.into_iter().map(|(_, p)| p).collect();
+    let mut people: Vec<Person> =
+        rows.prefix(PERSONS, &[], usize::MAX)?.into_iter().map(|(_, p)| p).collect();
     people.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(people)
 }

@@ -20,8 +20,11 @@ use crate::record::{
     WINDOWS, WindowRow, WindowState, key2, trace,
 };
 
+/// The kind under which people's records are written on big. A rebuild restores kinds in order, and
+/// mail is filed for people.
+pub const PERSON_KIND: u8 = 1;
 /// The kind under which bodies are written on big.
-pub const BODY_KIND: u8 = 1;
+pub const BODY_KIND: u8 = 2;
 /// Largest body that is parsed for its attachments; a larger one is filed whole.
 const PARSED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Facts about a message that has not arrived are offered again until it has; after this long it
@@ -219,14 +222,9 @@ pub fn apply(txn: &mut Txn<'_>, site: &Site, prepared: Prepared, now: u64) -> Re
 }
 
 /// Mail from the road: the window is checked against our own records, not against the edge's word.
-fn submit(
-    txn: &mut Txn<'_>,
-    site: &Site,
-    incoming: Incoming,
-    window: &Id,
-    now: u64,
-) -> Result<(), Rejected> {
-    let row = txn.get::<WindowRow>(WINDOWS, window)?.ok_or_else(|| never("there is no such travel window"))?;
+fn submit(txn: &mut Txn<'_>, site: &Site, incoming: Incoming, window: &Id, now: u64) -> Result<(), Rejected> {
+    let row =
+        txn.get::<WindowRow>(WINDOWS, window)?.ok_or_else(|| never("there is no such travel window"))?;
     let accepted_at = incoming.origin.accepted_at;
     let late = row.state != WindowState::Open || row.window.until.is_some_and(|until| accepted_at > until);
     if late {
@@ -235,7 +233,8 @@ fn submit(
             return Err(never("its travel window has ended"));
         }
     }
-    let author = directory::by_id(txn, &row.window.person)?.ok_or_else(|| never("its author is not here any more"))?;
+    let author =
+        directory::by_id(txn, &row.window.person)?.ok_or_else(|| never("its author is not here any more"))?;
     if !speaks_as(&incoming.origin, &author) {
         return Err(never("it is not sent as its author"));
     }
@@ -262,7 +261,8 @@ fn apply_outcome(txn: &mut Txn<'_>, outcome: &Outcome) -> Result<(), Rejected> {
     let key = mail::recipient_key(id, outcome.recipient);
     let mut row =
         txn.get::<Recipient>(RECIPIENTS, &key)?.ok_or_else(|| never("an outcome for nobody we sent to"))?;
-    let final_already = matches!(row.state, DeliveryState::Relayed | DeliveryState::Failed | DeliveryState::Delivered);
+    let final_already =
+        matches!(row.state, DeliveryState::Relayed | DeliveryState::Failed | DeliveryState::Delivered);
     if final_already {
         return Ok(());
     }

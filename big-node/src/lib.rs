@@ -1,1 +1,19 @@
-//! (being written)
+//! Big: what an organisation keeps inside.
+//!
+//! It holds the mailboxes and the master directory, files and routes mail, and dials the edge. It opens
+//! no Internet-facing socket and resolves no names; commands reach it over a Unix socket.
+
+mod command;
+mod desk;
+pub mod directory;
+mod error;
+mod inbound;
+mod link;
+mod mail;
+mod maintenance;
+mod node;
+pub mod record;
+mod report;
+pub mod request;
+pub mod serve;
+mod travel;

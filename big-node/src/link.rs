@@ -12,7 +12,7 @@ use shared::chunk::Unframer;
 use shared::id::unix_millis;
 use shared::lane::{self, LanePosition, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit, RejectedRow};
 use shared::seal::Sealer;
-use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, Snapshot, Store, StoreError, Stored};
+use shared::store::{BodyKey, BodyReader, BodyWriter, Snapshot, Store, StoreError, Stored};
 use shared::unit::{Welcome, decode};
 
 use crate::directory;
@@ -20,6 +20,8 @@ use crate::inbound::{self, Prepared, Rejected, SealedBody};
 use crate::mail::{Site, outbound_key};
 use crate::record::{EDGE, EdgeRow};
 
+/// The kind under which large bodies are staged for the units that name them.
+const STAGED_KIND: u8 = 3;
 /// Bytes of a piece of a large body.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -61,7 +63,13 @@ impl LinkHost {
         let gone = || HostError("a queued unit has no body".into());
         let key = outbound_key(snapshot, &self.site, &queued.head).map_err(host_error)?.ok_or_else(gone)?;
         let reader = self.store.body(BodyKey(queued.body.key().ok_or_else(gone)?)).map_err(host_error)?;
-        Ok(Sealing { ready: Bytes::new(), reader, unframer: Unframer::default(), sealer: Some(Sealer::new(&key)), held: None })
+        Ok(Sealing {
+            ready: Bytes::new(),
+            reader,
+            unframer: Unframer::default(),
+            sealer: Some(Sealer::new(&key)),
+            held: None,
+        })
     }
 }
 
@@ -88,7 +96,8 @@ impl Host for LinkHost {
         let epoch = self.store.commit(lane::next_epoch).await.map_err(host_error)?.into_inner();
         let snapshot = self.store.read().map_err(host_error)?;
         let local = lane::identity(&snapshot).map_err(host_error)?;
-        let local = local.ok_or_else(|| HostError("this store has no identity; run `big-node init`".into()))?;
+        let local =
+            local.ok_or_else(|| HostError("this store has no identity; run `big-node init`".into()))?;
         let partner = lane::partner(&snapshot).map_err(host_error)?.map(|row| Partner {
             identity: identity(row.identity),
             key: row.key,
@@ -121,7 +130,8 @@ impl Host for LinkHost {
     }
 
     async fn paired_with(&self, partner: Partner, welcome: Vec<u8>) -> Result<(), HostError> {
-        let welcome: Welcome = decode(&welcome).ok_or_else(|| HostError("the edge's welcome is not readable".into()))?;
+        let welcome: Welcome =
+            decode(&welcome).ok_or_else(|| HostError("the edge's welcome is not readable".into()))?;
         let (row, own) = (partner_row(partner), self.site.sealing.public().0);
         let paired = self.store.commit(move |txn| {
             lane::set_partner(txn, &row)?;
@@ -161,12 +171,15 @@ impl Host for LinkHost {
         };
         // Small bodies are opened here; a large one would hold up everything else on this thread.
         let prepared = match large {
-            true => tokio::task::spawn_blocking(prepare).await.map_err(|error| HostError(error.to_string()))?,
+            true => {
+                tokio::task::spawn_blocking(prepare).await.map_err(|error| HostError(error.to_string()))?
+            }
             false => prepare(),
         };
         let (site, now) = (Arc::clone(&self.site), unix_millis());
         let committed = self.store.commit(move |txn| {
             let mut applied = Applied::default();
+            let queued_before = lane::numbered_in_all(txn)?;
             for (number, prepared) in prepared {
                 let outcome = prepared.and_then(|prepared| {
                     let mark = txn.mark();
@@ -186,13 +199,17 @@ impl Host for LinkHost {
                 if later { applied.deferred.push(rejected) } else { applied.refused.push(rejected) }
             }
             lane::received(txn, lane.index(), stored_position(position))?;
-            Ok::<_, StoreError>(applied)
+            // Facts may have made a report due; mail may have queued copies or answers for the edge.
+            let follow_up = lane == Lane::Event || lane::numbered_in_all(txn)? != queued_before;
+            Ok::<_, StoreError>((applied, follow_up))
         });
-        let applied = committed.await.map_err(host_error)?.into_inner();
+        let (applied, follow_up) = committed.await.map_err(host_error)?.into_inner();
         for rejection in &applied.refused {
             tracing::warn!(lane = ?lane, number = rejection.number, reason = %rejection.reason, "a unit was refused");
         }
-        self.applied.notify_one();
+        if follow_up {
+            self.applied.notify_one();
+        }
         Ok(applied)
     }
 
@@ -238,14 +255,18 @@ impl Host for LinkHost {
     fn stage(&self, unit: UnitId) -> Result<Staging, HostError> {
         // Not the body's final key: nothing names these bytes but the unit that follows.
         let key = BodyKey(*blake3::hash(&unit).as_bytes());
-        let writer = self.store.body_writer(key, inbound::BODY_KIND);
+        let writer = self.store.body_writer(key, STAGED_KIND);
         Ok(Staging { unit, writer, staged: Arc::clone(&self.staged) })
     }
 }
 
 fn partner_row(partner: Partner) -> PartnerRow {
     let Identity { node, log_name, generation } = partner.identity;
-    PartnerRow { identity: NodeIdentity { node, log_name, generation }, key: partner.key, epoch: partner.epoch }
+    PartnerRow {
+        identity: NodeIdentity { node, log_name, generation },
+        key: partner.key,
+        epoch: partner.epoch,
+    }
 }
 
 fn prepare_one(
@@ -259,7 +280,8 @@ fn prepare_one(
         Body::Inline(sealed) => inbound::prepare(store, site, &unit.head, SealedBody::Inline(sealed)),
         Body::Staged { .. } => {
             let stored = staged.lock().unwrap_or_else(PoisonError::into_inner).remove(&unit.id);
-            let stored = stored.ok_or_else(|| Rejected::Later("its body was lost before it was applied".into()))?;
+            let stored =
+                stored.ok_or_else(|| Rejected::Later("its body was lost before it was applied".into()))?;
             inbound::prepare(store, site, &unit.head, SealedBody::Staged(store.staged(&stored)))
         }
     }

@@ -5,9 +5,9 @@ use shared::address::{Address, Domain};
 use shared::chunk;
 use shared::id::MessageId;
 use shared::lane::{self, QueuedBody, QueuedUnit};
-use shared::origin::Origin;
+use shared::origin::{Channel, Origin};
 use shared::seal::{FileKey, PrivateKey, PublicKey};
-use shared::store::{BodyKey, BodyReader, Rows, Stored, StoreError, Txn};
+use shared::store::{BodyKey, BodyReader, Rows, StoreError, Stored, Txn};
 use shared::topology::AttachmentMode;
 use shared::unit::{self, DeliveryState, Id, Outbound, ToEdge, WindowCopy};
 
@@ -15,8 +15,8 @@ use crate::directory;
 use crate::error::Refused;
 use crate::record::{
     AfterFetch, COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named,
-    OPEN_WINDOWS, Part, Person, RECIPIENTS, REPORTS, Recipient, WINDOWS, WindowRow, WindowState, entry_key, key2,
-    message_id_key, trace,
+    OPEN_WINDOWS, Part, Person, RECIPIENTS, REPORTS, Recipient, WINDOWS, WindowRow, WindowState, entry_key,
+    key2, message_id_key, trace,
 };
 
 const INTER_LANE: u8 = 2;
@@ -168,7 +168,13 @@ fn deliver_inside(
     now: u64,
 ) -> Result<Recipient, StoreError> {
     let Some(person) = directory::lookup(txn, address, &site.postmaster)? else {
-        return Ok(recipient_row(address, DeliveryState::Failed, "there is nobody of that name here", "5.1.1", now));
+        return Ok(recipient_row(
+            address,
+            DeliveryState::Failed,
+            "there is nobody of that name here",
+            "5.1.1",
+            now,
+        ));
     };
     if txn.raw(MAILBOXES, &entry_key(&person.id, Folder::In, id))?.is_none() {
         file(txn, message, id, &person, Folder::In, Entry::default(), now)?;
@@ -198,6 +204,40 @@ pub fn recipient_key(id: MessageId, index: u32) -> Vec<u8> {
     key2(&id.0, &index.to_be_bytes())
 }
 
+/// Files a message that a rebuild found, as its origin says. Its body is kept already, for the rebuild.
+pub fn restore(txn: &mut Txn<'_>, id: MessageId, origin: Origin, body: BodyKey) -> Result<(), StoreError> {
+    let message =
+        Message { origin, revision: 0, thread: id.0, parent: None, parts: Vec::new(), unparsed: None };
+    enter(txn, id, &message)?;
+    let now = message.origin.accepted_at;
+    let author = match message.origin.channel {
+        Channel::Desk { .. } | Channel::Submission { .. } => message.origin.reverse_path.as_ref(),
+        Channel::Reception { .. } | Channel::Report => None,
+    };
+    let sent = Entry { read: true, ..Entry::default() };
+    let readers =
+        message.origin.recipients.iter().map(|recipient| (&recipient.address, Folder::In, Entry::default()));
+    for (address, folder, entry) in author.map(|path| (path, Folder::Sent, sent)).into_iter().chain(readers) {
+        let Ok(address) = address.parse::<Address>() else { continue };
+        if let Some(person) = directory::lookup(txn, &address, "")? {
+            file(txn, &message, id, &person, folder, entry, now)?;
+        }
+    }
+    txn.release_body(body)
+}
+
+/// Writes a message's row, and makes it known by its Message-ID.
+fn enter(txn: &mut Txn<'_>, id: MessageId, message: &Message) -> Result<(), StoreError> {
+    if let Some(message_id) = &message.origin.message_id {
+        let key = message_id_key(message_id);
+        // The first to bear a Message-ID keeps it: a later one may be a forgery.
+        if txn.raw(MESSAGE_IDS, &key)?.is_none() {
+            txn.put(MESSAGE_IDS, &key, &Named(id.0))?;
+        }
+    }
+    txn.put(MESSAGES, &id.0, message)
+}
+
 /// Names the body and writes the message's row, tied into its thread.
 fn keep(txn: &mut Txn<'_>, incoming: Incoming, now: u64) -> Result<Message, StoreError> {
     let Incoming { id, origin, stored, parts, unparsed } = incoming;
@@ -206,27 +246,20 @@ fn keep(txn: &mut Txn<'_>, incoming: Incoming, now: u64) -> Result<Message, Stor
         Some(parent) => txn.get::<Message>(MESSAGES, &parent)?.map_or(parent, |parent| parent.thread),
         None => id.0,
     };
-    if let Some(message_id) = &origin.message_id {
-        let key = message_id_key(message_id);
-        // The first to bear a Message-ID keeps it: a later one may be a forgery.
-        if txn.raw(MESSAGE_IDS, &key)?.is_none() {
-            txn.put(MESSAGE_IDS, &key, &Named(id.0))?;
-        }
-    }
     // This reference is the operation's own; it drops it once the entries and units hold the body.
     txn.keep_body(&stored)?;
     let message = Message { origin, revision: 0, thread, parent, parts, unparsed };
-    txn.put(MESSAGES, &id.0, &message)?;
+    enter(txn, id, &message)?;
     trace(txn, id, now, format!("taken in by big ({})", channel_name(&message.origin)))?;
     Ok(message)
 }
 
 fn channel_name(origin: &Origin) -> &'static str {
     match origin.channel {
-        shared::origin::Channel::Reception { .. } => "from the Internet",
-        shared::origin::Channel::Submission { .. } => "from a traveller",
-        shared::origin::Channel::Desk { .. } => "from a desk",
-        shared::origin::Channel::Report => "a report of our own",
+        Channel::Reception { .. } => "from the Internet",
+        Channel::Submission { .. } => "from a traveller",
+        Channel::Desk { .. } => "from a desk",
+        Channel::Report => "a report of our own",
     }
 }
 
@@ -279,7 +312,10 @@ pub fn mark(
 /// Moves a message to Trash; from Trash it goes for good, and with its last holder the body.
 pub fn delete(txn: &mut Txn<'_>, person: &Person, id: MessageId) -> Result<Folder, Refused> {
     let Some((folder, found)) = entry(txn, &person.id, id)? else {
-        return Err(Refused::new(format!("{} has no message {id}; `mail list` shows what there is", person.name)));
+        return Err(Refused::new(format!(
+            "{} has no message {id}; `mail list` shows what there is",
+            person.name
+        )));
     };
     txn.delete(MAILBOXES, &entry_key(&person.id, folder, id))?;
     if folder == Folder::Trash {
@@ -308,7 +344,8 @@ pub fn copy_to_window(
     }
     let reader = PublicKey(row.window.public_key);
     let key = FileKey::of_outbound(&site.outbound_secret, id, message.revision, &reader);
-    let wrapped_key = key.wrap(&reader, id).map_err(|error| StoreError::Damaged(format!("a window's key ({error})")))?;
+    let wrapped_key =
+        key.wrap(&reader, id).map_err(|error| StoreError::Damaged(format!("a window's key ({error})")))?;
     let head = ToEdge::Copy(WindowCopy {
         window,
         message: id.0,
@@ -328,7 +365,9 @@ fn queue_outbound(
     recipients: Vec<(u32, String)>,
 ) -> Result<(), Refused> {
     let Some(edge) = directory::edge(txn)? else {
-        return Err(Refused::new("no edge is paired yet, so nothing can leave; run `edge-node invite`, then `big-node pair TICKET`"));
+        return Err(Refused::new(
+            "no edge is paired yet, so nothing can leave; run `edge-node invite`, then `big-node pair TICKET`",
+        ));
     };
     let reader = PublicKey(edge.sealing_key);
     let key = FileKey::of_outbound(&site.outbound_secret, id, message.revision, &reader);
@@ -397,7 +436,8 @@ pub fn after_fetch(
     if (retrieved || deleted) && row.after_fetch != AfterFetch::Keep {
         mark(txn, &person, id, |entry| entry.read = true)?;
     }
-    if deleted && row.after_fetch == AfterFetch::Delete
+    if deleted
+        && row.after_fetch == AfterFetch::Delete
         && let Some((folder, found)) = entry(txn, &person, id)?
         && folder != Folder::Trash
     {

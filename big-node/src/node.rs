@@ -50,11 +50,16 @@ impl Node {
         })
     }
 
-    /// Tells the link that units may have been queued: on which lanes is cheaper to find out there.
+    /// Something was queued: tells the link and the housekeeping.
     pub fn queued(&self) {
+        self.wake_link();
+        self.changed.notify_one();
+    }
+
+    /// Tells the link to look for units on every lane: finding none is cheap.
+    pub fn wake_link(&self) {
         Lane::ALL.into_iter().for_each(|lane| self.link.units(lane));
         self.link.bodies();
-        self.changed.notify_one();
     }
 
     /// A message made here, its body written and not yet named.
@@ -69,7 +74,9 @@ impl Node {
         let facts = HeaderFacts::of(content);
         let automatic = facts.is_automatic();
         let mailboxes = |from: Vec<shared::mime::Mailbox>| -> Vec<Mailbox> {
-            from.into_iter().map(|m| Mailbox { name: m.name.unwrap_or_default(), address: m.address }).collect()
+            from.into_iter()
+                .map(|m| Mailbox { name: m.name.unwrap_or_default(), address: m.address })
+                .collect()
         };
         let recipient = |address| OriginalRecipient { address, original: None, notify: None };
         let origin = Origin {

@@ -12,7 +12,6 @@ use shared::origin::Channel;
 use shared::store::{Rows, StoreError};
 use shared::unit::DeliveryState;
 
-use crate::directory;
 use crate::error::Refused;
 use crate::mail;
 use crate::node::Node;
@@ -98,4 +97,3 @@ fn compose(
     };
     Ok(node.incoming(id, Channel::Report, None, vec![author.to_string()], &dsn(&report))?)
 }
-

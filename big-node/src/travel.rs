@@ -1,7 +1,7 @@
 //! Travel windows: opened with credentials that are shown once, filled, ended.
 
 use shared::credential::Credential;
-use shared::id::{MessageId, random, unix_millis};
+use shared::id::{MessageId, random};
 use shared::seal::PrivateKey;
 use shared::store::{Rows, StoreError, Txn};
 use shared::unit::{Id, ToEdge, Window, directory_hash};
@@ -35,10 +35,17 @@ pub struct NewWindow {
 }
 
 /// Opens a window, tells the edge, and queues the back-fill. Returns it and how many messages that is.
-pub fn start(txn: &mut Txn<'_>, site: &Site, new: NewWindow, now: u64) -> Result<(WindowRow, usize), Refused> {
+pub fn start(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    new: NewWindow,
+    now: u64,
+) -> Result<(WindowRow, usize), Refused> {
     let person = directory::by_name(txn, &new.person)?;
     let Some(edge) = directory::edge(txn)? else {
-        return Err(Refused::new("no edge is paired yet; run `edge-node invite`, then `big-node pair TICKET`"));
+        return Err(Refused::new(
+            "no edge is paired yet; run `edge-node invite`, then `big-node pair TICKET`",
+        ));
     };
     if txn.get::<Named>(OPEN_WINDOWS, &person.id)?.is_some() {
         let text = format!("{} travels already; `travel end {}` first", person.name, person.name);
@@ -75,7 +82,13 @@ pub fn start(txn: &mut Txn<'_>, site: &Site, new: NewWindow, now: u64) -> Result
 }
 
 /// Queues copies of what came before the window.
-fn back_fill(txn: &mut Txn<'_>, site: &Site, person: &Person, scope: Scope, now: u64) -> Result<usize, StoreError> {
+fn back_fill(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    person: &Person,
+    scope: Scope,
+    now: u64,
+) -> Result<usize, StoreError> {
     let since = match scope {
         Scope::New => return Ok(0),
         Scope::Days(days) => now.saturating_sub(u64::from(days) * DAY_MILLIS),
@@ -100,7 +113,10 @@ fn back_fill(txn: &mut Txn<'_>, site: &Site, person: &Person, scope: Scope, now:
 pub fn end(txn: &mut Txn<'_>, person: &str, revoke: bool, now: u64) -> Result<WindowRow, Refused> {
     let person = directory::by_name(txn, person)?;
     let Some(Named(window)) = txn.get(OPEN_WINDOWS, &person.id)? else {
-        return Err(Refused::new(format!("{} has no open travel window; `travel list --all` shows past ones", person.name)));
+        return Err(Refused::new(format!(
+            "{} has no open travel window; `travel list --all` shows past ones",
+            person.name
+        )));
     };
     Ok(close(txn, &window, revoke, now)?)
 }
@@ -173,9 +189,4 @@ pub fn credentials() -> (PrivateKey, String, Credential) {
     let (key, _) = PrivateKey::generate();
     let (password, credential) = Credential::generate(&key);
     (key, password, credential)
-}
-
-/// Whether a window is overdue now.
-pub fn any_overdue(rows: &impl Rows) -> Result<bool, StoreError> {
-    Ok(!overdue(rows, unix_millis())?.is_empty())
 }

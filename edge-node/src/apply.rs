@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use shared::id::MessageId;
 use shared::lane::{self, QueuedBody, QueuedUnit};
-use shared::store::{BodyKey, Rows, Stored, StoreError, Txn};
+use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::unit::{DeliveryState, Id, Outbound, ToBig, ToEdge, Window, WindowCopy, decode, encode};
 
 use crate::record::{

@@ -43,7 +43,8 @@ impl Commands {
     }
 
     async fn invite(&self) -> Result<Invited, StoreError> {
-        let invitation = Invitation { secret: random(), expires_at: unix_millis() / 1000 + INVITATION_SECONDS };
+        let invitation =
+            Invitation { secret: random(), expires_at: unix_millis() / 1000 + INVITATION_SECONDS };
         self.node.store.commit(move |txn| txn.put(SETTINGS, b"invitation", &invitation)).await.map(drop)?;
         let ticket = Ticket {
             address: self.link,
@@ -105,7 +106,9 @@ impl Commands {
         let snapshot = self.node.store.read().map_err(failed)?;
         let rows = snapshot.prefix::<TraceRow>(TRACE, &id.0, 10_000).map_err(failed)?;
         if rows.is_empty() {
-            return Err(Refused(format!("this edge knows nothing of {id}; ask big too, with `big-node trace {id}`")));
+            return Err(Refused(format!(
+                "this edge knows nothing of {id}; ask big too, with `big-node trace {id}`"
+            )));
         }
         let step = |(key, row): (Vec<u8>, TraceRow)| {
             let at = key.get(16..24).and_then(|at| at.try_into().ok()).map_or(0, u64::from_be_bytes);

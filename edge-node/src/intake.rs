@@ -148,7 +148,8 @@ impl Intake {
                     if txn.raw(WINDOWS, &window)?.is_some() {
                         let body = stored.key();
                         txn.reference_body(body)?;
-                        let row = CopyRow { body: body.0, wrapped_key, size, retrieved: false, after: Some(id.0) };
+                        let row =
+                            CopyRow { body: body.0, wrapped_key, size, retrieved: false, after: Some(id.0) };
                         txn.put(COPIES, &copy_key(&window, id, 0), &row)?;
                     }
                 }
@@ -176,7 +177,11 @@ impl Intake {
             return Err(Reply::new(550, Enhanced(5, 6, 0), &text));
         }
         if header.from.is_empty() || !header.from.iter().chain(&header.sender).all(own) {
-            return Err(Reply::new(550, Enhanced(5, 7, 1), "From is not an address of yours: send as yourself"));
+            return Err(Reply::new(
+                550,
+                Enhanced(5, 7, 1),
+                "From is not an address of yours: send as yourself",
+            ));
         }
         Ok(())
     }
@@ -249,5 +254,7 @@ fn accepted(_: &Committed<()>, id: MessageId) -> String {
 }
 
 fn mailboxes(from: Vec<HeaderMailbox>) -> Vec<Mailbox> {
-    from.into_iter().map(|mailbox| Mailbox { name: mailbox.name.unwrap_or_default(), address: mailbox.address }).collect()
+    from.into_iter()
+        .map(|mailbox| Mailbox { name: mailbox.name.unwrap_or_default(), address: mailbox.address })
+        .collect()
 }

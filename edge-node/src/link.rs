@@ -65,7 +65,11 @@ fn stored_position(from: Position) -> LanePosition {
 
 fn partner_row(partner: Partner) -> PartnerRow {
     let Identity { node, log_name, generation } = partner.identity;
-    PartnerRow { identity: NodeIdentity { node, log_name, generation }, key: partner.key, epoch: partner.epoch }
+    PartnerRow {
+        identity: NodeIdentity { node, log_name, generation },
+        key: partner.key,
+        epoch: partner.epoch,
+    }
 }
 
 impl Host for LinkHost {
@@ -74,7 +78,8 @@ impl Host for LinkHost {
     async fn open(&self) -> Result<Opening, HostError> {
         let snapshot = self.node.store.read().map_err(host_error)?;
         let local = lane::identity(&snapshot).map_err(host_error)?;
-        let local = local.ok_or_else(|| HostError("this store has no identity; run `edge-node init`".into()))?;
+        let local =
+            local.ok_or_else(|| HostError("this store has no identity; run `edge-node init`".into()))?;
         let partner = lane::partner(&snapshot).map_err(host_error)?.map(|row| Partner {
             identity: identity(row.identity),
             key: row.key,
@@ -147,13 +152,16 @@ impl Host for LinkHost {
                     let stored = writer.write(sealed).and_then(|()| writer.finish(unit.head.to_vec()));
                     Some(stored.map_err(host_error)?)
                 }
-                Body::Staged { .. } => self.staged.lock().unwrap_or_else(PoisonError::into_inner).remove(&unit.id),
+                Body::Staged { .. } => {
+                    self.staged.lock().unwrap_or_else(PoisonError::into_inner).remove(&unit.id)
+                }
             };
             let lost = stored.is_none() && unit.body != Body::None;
             arrived.push((unit.number, Arrived { head: unit.head, stored, lost }));
         }
         let now = unix_millis();
-        let outbound: Vec<_> = arrived.iter().filter_map(|(_, arrived)| apply::outbound(&arrived.head)).collect();
+        let outbound: Vec<_> =
+            arrived.iter().filter_map(|(_, arrived)| apply::outbound(&arrived.head)).collect();
         let committed = self.node.store.commit(move |txn| {
             let mut applied = Applied::default();
             for (number, arrived) in arrived {

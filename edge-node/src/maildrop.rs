@@ -160,7 +160,9 @@ impl Maildrop {
     async fn open(node: &Arc<Node>, credentials: Credentials) -> Result<(Self, Vec<Entry>), LoginRefusal> {
         let window = node.window_of_login(&credentials.user).map_err(|_| LoginRefusal::Temporary)?;
         let checked = tokio::task::spawn_blocking(move || match window {
-            Some(window) => window.credential.open(&credentials.password).ok().map(|key| (window.window, key)),
+            Some(window) => {
+                window.credential.open(&credentials.password).ok().map(|key| (window.window, key))
+            }
             None => {
                 Credential::open_nothing(&credentials.password);
                 None

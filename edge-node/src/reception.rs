@@ -63,7 +63,14 @@ impl Service {
             stream = stream.start_tls(&self.acceptor).await?;
         }
         let session = Session::new(Arc::clone(&self.config), self.implicit_tls, start.elapsed());
-        let mut conversation = Conversation { service: self, client: peer.ip(), session, login: None, intake: None, failed: None };
+        let mut conversation = Conversation {
+            service: self,
+            client: peer.ip(),
+            session,
+            login: None,
+            intake: None,
+            failed: None,
+        };
         let mut buffer = vec![0; READ_BYTES];
         let mut stopped = false;
         loop {
@@ -164,7 +171,8 @@ impl Conversation {
 
     async fn authenticate(&mut self, credentials: Credentials) -> Result<String, Reply> {
         let found = self.service.node.window_of_login(&credentials.user);
-        let window = found.map_err(|_| Reply::new(454, Enhanced(4, 7, 0), "cannot check that now; try again later"))?;
+        let window = found
+            .map_err(|_| Reply::new(454, Enhanced(4, 7, 0), "cannot check that now; try again later"))?;
         let user = credentials.user.clone();
         let (opened, window) = check(window, credentials).await;
         match (opened, window) {
@@ -175,7 +183,11 @@ impl Conversation {
             }
             _ => {
                 tracing::warn!(client = %self.client, user = %Quoted(&user), "submission login refused");
-                Err(Reply::new(535, Enhanced(5, 7, 8), "user name or password is wrong, or no travel window is open"))
+                Err(Reply::new(
+                    535,
+                    Enhanced(5, 7, 8),
+                    "user name or password is wrong, or no travel window is open",
+                ))
             }
         }
     }
@@ -199,7 +211,9 @@ impl Conversation {
         match self.service.node.lookup(address).map_err(|error| refusal(&error))? {
             Known::Yes(_) => Ok(()),
             Known::Foreign if submission => Ok(()),
-            Known::Foreign => Err(Reply::new(550, Enhanced(5, 7, 1), "that is not one of our domains, and we do not relay")),
+            Known::Foreign => {
+                Err(Reply::new(550, Enhanced(5, 7, 1), "that is not one of our domains, and we do not relay"))
+            }
             Known::No => Err(Reply::new(550, Enhanced(5, 1, 1), "there is nobody of that name here")),
             Known::NotYet => {
                 Err(Reply::new(451, Enhanced(4, 3, 2), "the directory is not here yet; try again later"))

@@ -140,7 +140,12 @@ pub fn big(rows: &impl Rows) -> Result<BigRow, StoreError> {
 }
 
 /// Adds a fact to a message's trace. Facts of one millisecond keep their order.
-pub fn trace(txn: &mut Txn<'_>, message: MessageId, now: u64, what: impl Into<String>) -> Result<(), StoreError> {
+pub fn trace(
+    txn: &mut Txn<'_>,
+    message: MessageId,
+    now: u64,
+    what: impl Into<String>,
+) -> Result<(), StoreError> {
     for order in 0..=u16::MAX {
         let key = [message.0.as_slice(), &now.to_be_bytes(), &order.to_be_bytes()].concat();
         if txn.raw(TRACE, &key)?.is_none() {

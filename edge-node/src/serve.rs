@@ -159,14 +159,17 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
         });
         bound.collect::<Result<Vec<_>, _>>()
     };
-    let ports = |listeners: &[Listener]| listeners.iter().map(Listener::local_address).collect::<io::Result<Vec<_>>>();
+    let ports = |listeners: &[Listener]| {
+        listeners.iter().map(Listener::local_address).collect::<io::Result<Vec<_>>>()
+    };
 
     let on_smtp = listen("SMTP", &edge.smtp, &strangers, smtp_busy)?;
     let on_submission = listen("submission", &edge.submission, &submitters, smtp_busy)?;
     let on_submissions = listen("submission under TLS", &edge.submissions, &submitters, "")?;
     let on_pop3 = listen("POP3", &edge.pop3, &collectors, pop3_busy)?;
     let on_pop3s = listen("POP3 under TLS", &edge.pop3s, &collectors, "")?;
-    let resolver = Resolver::new(&edge.dns_servers).map_err(|error| ServeError::Resolver(error.to_string()))?;
+    let resolver =
+        Resolver::new(&edge.dns_servers).map_err(|error| ServeError::Resolver(error.to_string()))?;
     let runner = Runner::new(Arc::clone(&node), resolver)?;
     let ready = Ready {
         ready: true,
@@ -210,4 +213,3 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
     lifetime::linger(|| strangers.sessions() + submitters.sessions() + collectors.sessions()).await;
     Ok(())
 }
-

@@ -274,6 +274,15 @@ pub fn dead_letters(rows: &impl Rows, max: usize) -> Result<Vec<DeadLetter>, Sto
     Ok(rows.prefix(DEAD, &[], max)?.into_iter().map(|(_, letter)| letter).collect())
 }
 
+/// How many units have been queued on all lanes, ever: it changes when one is.
+pub fn numbered_in_all(rows: &impl Rows) -> Result<u64, StoreError> {
+    let mut all = rows.raw_range(WAITING, &[], None, usize::MAX, false)?.len() as u64;
+    for lane in 0..4 {
+        all += state(rows, lane)?.last;
+    }
+    Ok(all)
+}
+
 /// Numbered and waiting units that have not been confirmed, by lane.
 pub fn depth(rows: &impl Rows) -> Result<[u64; 4], StoreError> {
     let mut depth = [0; 4];
@@ -334,9 +343,14 @@ pub fn set_partner(txn: &mut Txn<'_>, partner: &PartnerRow) -> Result<(), StoreE
     txn.put(NODE, b"partner", partner)
 }
 
+/// Big: the epoch of the latest attempt; `None` before the first.
+pub fn epoch(rows: &impl Rows) -> Result<Option<u64>, StoreError> {
+    Ok(rows.get::<Counter>(NODE, b"epoch")?.map(|epoch| epoch.0))
+}
+
 /// Big: raises and returns the epoch.
 pub fn next_epoch(txn: &mut Txn<'_>) -> Result<u64, StoreError> {
-    let epoch = txn.get::<Counter>(NODE, b"epoch")?.unwrap_or_default().0 + 1;
+    let epoch = epoch(txn)?.unwrap_or_default() + 1;
     txn.put(NODE, b"epoch", &Counter(epoch))?;
     Ok(epoch)
 }

@@ -107,7 +107,9 @@ impl Attempt {
                 }
             }
         }
-        let nobody = || Report::ours(ours(Class::Temporary, (4, 4, 1), &format!("no host of {domain} can be reached")));
+        let nobody = || {
+            Report::ours(ours(Class::Temporary, (4, 4, 1), &format!("no host of {domain} can be reached")))
+        };
         let mut report = last.unwrap_or_else(nobody);
         if hosts.len() > 1 && report.status.class == Class::Permanent && report.status.code.is_some() {
             // A host that greets with 5xx speaks for itself, not for the domain.
@@ -134,7 +136,9 @@ impl Attempt {
         recipients: &[(usize, Address)],
     ) -> Talk {
         match self.conversation(id, row, host, address, recipients, TlsPolicy::Opportunistic).await {
-            Talk::HandshakeFailed(_) => self.conversation(id, row, host, address, recipients, TlsPolicy::Never).await,
+            Talk::HandshakeFailed(_) => {
+                self.conversation(id, row, host, address, recipients, TlsPolicy::Never).await
+            }
             other => other,
         }
     }
@@ -222,7 +226,11 @@ impl Attempt {
         }
     }
 
-    async fn handshake(&self, stream: Pin<Box<dyn Connection>>, host: &MailHost) -> io::Result<Pin<Box<dyn Connection>>> {
+    async fn handshake(
+        &self,
+        stream: Pin<Box<dyn Connection>>,
+        host: &MailHost,
+    ) -> io::Result<Pin<Box<dyn Connection>>> {
         let name = ServerName::try_from(host.name.clone()).map_err(io::Error::other)?;
         let connector = TlsConnector::from(Arc::clone(&self.tls));
         let secured = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, stream)).await??;
@@ -363,16 +371,41 @@ mod tests {
     #[test]
     fn only_addresses_on_the_internet_are_public() {
         let hidden = [
-            "127.0.0.1", "0.0.0.0", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "169.254.1.1",
-            "100.64.0.1", "192.0.0.8", "192.0.2.1", "198.18.0.1", "224.0.0.1", "255.255.255.255", "::1", "::",
-            "fe80::1", "fc00::1", "fd12::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
-            "64:ff9b::127.0.0.1", "64:ff9b::10.0.0.1", "2002:7f00:1::", "2002:a00:1::", "2001:db8::1", "2001::1",
+            "127.0.0.1",
+            "0.0.0.0",
+            "10.1.2.3",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.1.1",
+            "100.64.0.1",
+            "192.0.0.8",
+            "192.0.2.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "fd12::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::127.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "2002:7f00:1::",
+            "2002:a00:1::",
+            "2001:db8::1",
+            "2001::1",
             "::127.0.0.1",
         ];
         for text in hidden {
             assert!(!is_public(text.parse().expect("an address")), "{text}");
         }
-        for text in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"] {
+        for text in
+            ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"]
+        {
             assert!(is_public(text.parse().expect("an address")), "{text}");
         }
     }

@@ -99,7 +99,8 @@ impl Runner {
         if !fresh {
             return;
         }
-        let (node, attempt, running) = (Arc::clone(&self.node), Arc::clone(&self.attempt), Arc::clone(&self.running));
+        let (node, attempt, running) =
+            (Arc::clone(&self.node), Arc::clone(&self.attempt), Arc::clone(&self.running));
         tokio::spawn(async move {
             let result = deliver(&node, &attempt, message).await;
             running.lock().unwrap_or_else(PoisonError::into_inner).remove(&message);
@@ -147,7 +148,8 @@ fn by_domain(row: &QueueRow) -> Vec<Group> {
             Err(error) => broken.push((place, error)),
         }
     }
-    let mut all: Vec<Group> = groups.into_iter().map(|(domain, recipients)| (Ok(domain), recipients)).collect();
+    let mut all: Vec<Group> =
+        groups.into_iter().map(|(domain, recipients)| (Ok(domain), recipients)).collect();
     for (place, error) in broken {
         let status = attempt::ours(Class::Permanent, (5, 1, 3), &error.to_string());
         if let Ok(nowhere) = "invalid@invalid".parse() {
@@ -178,7 +180,10 @@ async fn record(
                 status = attempt::ours(
                     Class::Permanent,
                     (4, 4, 7),
-                    &format!("given up after {} attempts; the last answer was: {}", row.attempts, status.text),
+                    &format!(
+                        "given up after {} attempts; the last answer was: {}",
+                        row.attempts, status.text
+                    ),
                 );
             }
             recipient.state = match status.class {
@@ -201,7 +206,8 @@ async fn record(
                 next_attempt_at: again.then_some(row.next_attempt_at),
             };
             let state = serde_json::to_value(outcome.state).unwrap_or_default();
-            let what = format!("{}: {}: {}", recipient.address, state.as_str().unwrap_or_default(), outcome.text);
+            let what =
+                format!("{}: {}: {}", recipient.address, state.as_str().unwrap_or_default(), outcome.text);
             trace(txn, message, now, what)?;
             let unit = QueuedUnit {
                 id: MessageId::generate().0,

@@ -88,7 +88,11 @@ impl Resolver {
         let lookup = match self.0.lookup(name.as_str(), RecordType::MX).await {
             Ok(lookup) => lookup,
             Err(error) if error.is_nx_domain() => {
-                return Err(ours(Class::Permanent, (5, 1, 2), &format!("there is no domain {domain} in DNS")));
+                return Err(ours(
+                    Class::Permanent,
+                    (5, 1, 2),
+                    &format!("there is no domain {domain} in DNS"),
+                ));
             }
             Err(error) if is_nothing(&error) => return Ok(vec![domain.to_string()]),
             Err(error) => return Err(temporary(domain, &error)),
@@ -119,11 +123,13 @@ impl Resolver {
         let (name, mut addresses) = (format!("{host}."), Vec::new());
         for record_type in [RecordType::A, RecordType::AAAA] {
             match self.0.lookup(name.as_str(), record_type).await {
-                Ok(lookup) => addresses.extend(lookup.answers().iter().filter_map(|record| match &record.data {
-                    RData::A(address) => Some(IpAddr::V4(address.0)),
-                    RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-                    _ => None,
-                })),
+                Ok(lookup) => {
+                    addresses.extend(lookup.answers().iter().filter_map(|record| match &record.data {
+                        RData::A(address) => Some(IpAddr::V4(address.0)),
+                        RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+                        _ => None,
+                    }))
+                }
                 Err(error) if error.is_nx_domain() || is_nothing(&error) => {}
                 Err(error) if addresses.is_empty() => return Err(error),
                 Err(_) => {}

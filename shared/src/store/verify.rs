@@ -69,7 +69,7 @@ struct Pieces {
 
 /// Makes the index anew from the segments, setting the old one aside. `restore` is called once for
 /// each whole body, within the commit that keeps it, and writes the node's own rows for it. Returns
-/// the store and the number of bodies kept. Bodies that had been removed but whose space was not yet
+/// the store and the number of bodies kept. Bodies are restored by kind, rising. Bodies that had been removed but whose space was not yet
 /// given back come back too: better twice than never.
 pub fn rebuild(
     disk: Arc<dyn Disk>,
@@ -94,6 +94,8 @@ pub fn rebuild(
         })?;
     }
     let mut kept = 0;
+    let mut found: Vec<_> = found.into_iter().collect();
+    found.sort_by_key(|(key, pieces)| (pieces.end.as_ref().map(|(_, kind, _)| *kind), *key));
     for (key, pieces) in found {
         let Some((last, kind, notes)) = pieces.end else { continue };
         let whole = pieces.at.keys().copied().eq(0..=last);

@@ -1,0 +1,244 @@
+//! What the control socket is asked, answered.
+
+use std::sync::Arc;
+
+use link_proto::driver::{self, Key};
+use link_proto::ticket::Ticket;
+use link_proto::unit::Lane;
+use serde_json::Value;
+use shared::control;
+use shared::id::{MessageId, unix_millis};
+use shared::lane;
+use shared::store::{Row, Rows, StoreError};
+use shared::unit::DeliveryState;
+
+use crate::desk::{self, Outgoing};
+use crate::directory;
+use crate::error::Refused;
+use crate::inbound::PERSON_KIND;
+use crate::link::LinkHost;
+use crate::node::Node;
+use crate::record::{
+    MESSAGES, Message, Named, OPEN_WINDOWS, Person, RECIPIENTS, Recipient, TRACE, TraceRow, message_of,
+};
+use crate::request::{
+    DeadLetterView, LaneView, LinkView, Paired, PersonView, Queue, Request, Settings, Started, Status, Step,
+};
+use crate::travel::{self, NewWindow};
+
+/// Rows that one answer lists at most.
+const LISTED_MAX: usize = 10_000;
+
+/// Answers requests.
+#[derive(Clone, Debug)]
+pub struct Commands {
+    /// The node.
+    pub node: Arc<Node>,
+    /// Its end of the link.
+    pub host: Arc<LinkHost>,
+    /// The link's key.
+    pub key: Arc<Key>,
+}
+
+impl Commands {
+    /// Answers one request.
+    pub async fn answer(
+        &self,
+        request: Request,
+        body: Vec<u8>,
+    ) -> Result<(Value, Vec<u8>), control::Refused> {
+        let answered = self.dispatch(request, body).await;
+        answered.map_err(|refused| control::Refused(refused.to_string()))
+    }
+
+    async fn dispatch(&self, request: Request, body: Vec<u8>) -> Result<(Value, Vec<u8>), Refused> {
+        let node = &self.node;
+        let answer = match request {
+            Request::Pair { ticket } => json(self.pair(&ticket).await?),
+            Request::PersonAdd(new) => {
+                let person = directory::new_person(&node.site.domains, new)?;
+                let writer = node.store.body_writer(directory::record_key(&person.id), PERSON_KIND);
+                let record = writer.finish(person.encode())?;
+                let added = person.clone();
+                node.store.commit(move |txn| directory::add(txn, &added, &record)).await?;
+                node.queued();
+                json(self.person_view(&person)?)
+            }
+            Request::PersonList => {
+                let people = directory::list(&node.store.read()?)?;
+                json(people.iter().map(|person| self.person_view(person)).collect::<Result<Vec<_>, _>>()?)
+            }
+            Request::PersonShow { name } => json(self.person_view(&self.person(&name)?)?),
+            Request::PersonRemove { name } => {
+                let view = self.person_view(&self.person(&name)?)?;
+                node.store.commit(move |txn| directory::remove(txn, &name)).await?;
+                node.queued();
+                json(view)
+            }
+            Request::MailList { person, folder, max } => {
+                json(desk::list(node, &self.person(&person)?, folder, max.min(LISTED_MAX))?)
+            }
+            Request::MailRead { person, message, raw } => {
+                let (reading, bytes) = desk::read(node, &self.person(&person)?, &message, raw).await?;
+                return Ok((json(reading)?, bytes));
+            }
+            Request::MailSend { person, to, cc, subject, attachments, text_bytes } => {
+                let (text, attachments) = desk::attachments(&body, text_bytes, attachments)?;
+                let outgoing = Outgoing { to, cc, subject, text, attachments };
+                json(desk::send(node, &self.person(&person)?, outgoing).await?)
+            }
+            Request::MailReply { person, message, all } => {
+                let text = String::from_utf8_lossy(&body).into_owned();
+                json(desk::reply(node, &self.person(&person)?, &message, all, text).await?)
+            }
+            Request::MailDelete { person, message } => {
+                json(desk::delete(node, &self.person(&person)?, &message).await?)
+            }
+            Request::MailStatus { person, message } => {
+                json(desk::status(node, &self.person(&person)?, &message)?)
+            }
+            Request::TravelStart { person, until, scope, after_fetch } => {
+                let (key, password, credential) = travel::credentials();
+                let new = NewWindow { person, until, scope, after_fetch, key, credential };
+                json(self.travel_start(new, password).await?)
+            }
+            Request::TravelList { all } => json(travel::list(&node.store.read()?, all)?),
+            Request::TravelEnd { person, revoke } => {
+                let ended =
+                    node.store.commit(move |txn| travel::end(txn, &person, revoke, unix_millis())).await?;
+                node.queued();
+                json(travel::view(&node.store.read()?, &ended)?)
+            }
+            Request::QueueList => json(self.queue()?),
+            Request::LinkStatus => json(self.link_status()?),
+            Request::Trace { message } => json(self.trace(&message)?),
+        };
+        Ok((answer?, Vec::new()))
+    }
+
+    fn person(&self, name: &str) -> Result<Person, Refused> {
+        directory::by_name(&self.node.store.read()?, name)
+    }
+
+    fn person_view(&self, person: &Person) -> Result<PersonView, Refused> {
+        let travelling = self.node.store.read()?.get::<Named>(OPEN_WINDOWS, &person.id)?.is_some();
+        Ok(PersonView {
+            name: person.name.clone(),
+            display: person.display.clone(),
+            addresses: person.addresses.clone(),
+            filing: person.filing,
+            uid: person.uid,
+            travelling,
+        })
+    }
+
+    async fn pair(&self, ticket: &str) -> Result<Paired, Refused> {
+        let mut ticket: Ticket = ticket.trim().parse().map_err(|error| Refused::new(format!("{error}")))?;
+        if directory::edge(&self.node.store.read()?)?.is_some() {
+            return Err(Refused::new("an edge is paired already; one big has one edge in this version"));
+        }
+        // The ticket says where the edge listens, the topology how big reaches it.
+        ticket.address = self.node.topology.link.dial;
+        let paired = driver::pair(&ticket, &self.key, Arc::clone(&self.host)).await;
+        paired.map_err(|error| {
+            Refused::new(format!("the edge at {} did not take the ticket: {error}", ticket.address))
+        })?;
+        self.node.link.redial();
+        self.node.queued();
+        Ok(Paired { address: ticket.address.to_string() })
+    }
+
+    async fn travel_start(&self, new: NewWindow, password: String) -> Result<Started, Refused> {
+        let (node, user) = (&self.node, self.person(&new.person)?.name);
+        let site = Arc::clone(&node.site);
+        let started = node.store.commit(move |txn| travel::start(txn, &site, new, unix_millis())).await?;
+        node.queued();
+        let (row, backfilled) = started.into_inner();
+        let edge = &node.topology.edge;
+        let ports = |addresses: &[std::net::SocketAddr]| addresses.iter().map(ToString::to_string).collect();
+        Ok(Started {
+            window: travel::view(&node.store.read()?, &row)?,
+            user,
+            password,
+            backfilled,
+            settings: Settings {
+                host: edge.hostname.to_string(),
+                pop3: ports(&edge.pop3),
+                pop3s: ports(&edge.pop3s),
+                submission: ports(&edge.submission),
+                submissions: ports(&edge.submissions),
+            },
+        })
+    }
+
+    fn queue(&self) -> Result<Queue, Refused> {
+        let snapshot = self.node.store.read()?;
+        let dead_letters = lane::dead_letters(&snapshot, LISTED_MAX)?;
+        let waits = |state| {
+            matches!(state, DeliveryState::Queued | DeliveryState::Relaying | DeliveryState::Deferred)
+        };
+        let mut messages: Vec<Status> = Vec::new();
+        // Message ids rise with time: what waits is among the newest.
+        for (key, row) in snapshot.prefix_backwards::<Recipient>(RECIPIENTS, &[], LISTED_MAX)? {
+            let Some(id) = key.first_chunk().copied().map(MessageId).filter(|_| waits(row.state)) else {
+                continue;
+            };
+            if messages.iter().any(|status| status.id == id.to_string()) {
+                continue;
+            }
+            let message = snapshot.get::<Message>(MESSAGES, &id.0)?;
+            messages.push(Status {
+                id: id.to_string(),
+                subject: message.map(|message| message.origin.subject).unwrap_or_default(),
+                recipients: desk::recipients_of(&snapshot, id)?,
+            });
+        }
+        let dead_letters = dead_letters.into_iter().map(|letter| DeadLetterView {
+            id: message_of(&letter.unit.id).to_string(),
+            reason: letter.reason,
+            at: letter.at,
+        });
+        Ok(Queue { units: lane::depth(&snapshot)?, messages, dead_letters: dead_letters.collect() })
+    }
+
+    fn link_status(&self) -> Result<LinkView, StoreError> {
+        let status = self.node.link.status().borrow().clone();
+        let snapshot = self.node.store.read()?;
+        let mut lanes = Vec::new();
+        let mut alarms: Vec<String> = status.last_error.into_iter().collect();
+        for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
+            let row = lane::state(&snapshot, lane.index())?;
+            let lane = format!("{lane:?}").to_lowercase();
+            let stops = live.stopped_out.iter().chain(&live.stopped_in);
+            alarms.extend(stops.map(|stop| format!("the {lane} lane has stopped: {stop}")));
+            let (sent, confirmed, received) = (row.last, row.confirmed.number, row.received.number);
+            lanes.push(LaneView { lane, sent, confirmed, received });
+        }
+        Ok(LinkView {
+            paired: directory::edge(&snapshot)?.is_some(),
+            connected: status.connected.is_some(),
+            peer: status.connected.as_ref().map(|connected| connected.peer.to_string()),
+            rtt_millis: status.connected.as_ref().map(|connected| connected.rtt.as_secs_f64() * 1000.0),
+            epoch: lane::epoch(&snapshot)?,
+            lanes,
+            alarms,
+        })
+    }
+
+    fn trace(&self, message: &str) -> Result<Vec<Step>, Refused> {
+        let id: MessageId = message.parse().map_err(|error| Refused::new(format!("{message}: {error}")))?;
+        let rows = self.node.store.read()?.prefix::<TraceRow>(TRACE, &id.0, LISTED_MAX)?;
+        if rows.is_empty() {
+            return Err(Refused::new(format!("big knows nothing of {id}; `edge-node trace {id}` may")));
+        }
+        let step = |(key, row): (Vec<u8>, TraceRow)| {
+            let at = key.get(16..24).and_then(|at| at.try_into().ok()).map_or(0, u64::from_be_bytes);
+            Step { at, node: "big".into(), what: row.what }
+        };
+        Ok(rows.into_iter().map(step).collect())
+    }
+}
+
+fn json(answer: impl serde::Serialize) -> Result<Value, Refused> {
+    serde_json::to_value(answer).map_err(|error| Refused::new(error.to_string()))
+}

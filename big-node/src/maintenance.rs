@@ -1,0 +1,100 @@
+//! What big sees to by itself: reports that are owed, windows that have run out, deferred units, old
+//! traces, space.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::id::{MessageId, unix_millis};
+use shared::lane;
+use shared::origin::Origin;
+use shared::store::{Disk, Recovered, Row, Rows, Store, StoreError, Txn, rebuild as rebuild_store};
+
+use crate::error::Refused;
+use crate::inbound::{BODY_KIND, PERSON_KIND};
+use crate::node::Node;
+use crate::record::{Person, TRACE, TraceRow};
+use crate::{directory, mail, report, travel};
+
+/// Looks around at least this often.
+const ROUND: Duration = Duration::from_secs(1);
+/// Between two looks at space and old traces.
+const SLOW_ROUND: Duration = Duration::from_secs(60);
+/// How long a trace is kept.
+const TRACE_MILLIS: u64 = 30 * 24 * 3_600_000;
+const TRACES_AT_ONCE: usize = 1000;
+
+/// Runs for ever.
+pub async fn run(node: Arc<Node>) {
+    let mut cleaned_at = tokio::time::Instant::now();
+    loop {
+        let _ = tokio::time::timeout(ROUND, node.changed.notified()).await;
+        if let Err(error) = look_around(&node).await {
+            tracing::warn!(%error, "housekeeping failed; it is tried again");
+            tokio::time::sleep(ROUND).await;
+        }
+        if cleaned_at.elapsed() > SLOW_ROUND {
+            cleaned_at = tokio::time::Instant::now();
+            if let Err(error) = clean(&node.store).await {
+                tracing::warn!(%error, "space could not be given back");
+            }
+        }
+    }
+}
+
+async fn look_around(node: &Arc<Node>) -> Result<(), Refused> {
+    report::write_owed(node).await?;
+    let now = unix_millis();
+    let snapshot = node.store.read()?;
+    let due = lane::next_due(&snapshot)?.is_some_and(|due| due <= now);
+    let overdue = !travel::overdue(&snapshot, now)?.is_empty();
+    drop(snapshot);
+    if due || overdue {
+        let mended = node.store.commit(move |txn| {
+            lane::queue_due(txn, now)?;
+            travel::end_overdue(txn, now)
+        });
+        mended.await.map_err(|error: StoreError| Refused::from(error))?;
+    }
+    // What was applied from the edge may have queued units for it; telling the link costs nothing.
+    node.wake_link();
+    Ok(())
+}
+
+async fn clean(store: &Store) -> Result<(), StoreError> {
+    // Ids rise with time, so the oldest traces come first.
+    let old = MessageId::from_parts(unix_millis().saturating_sub(TRACE_MILLIS), [0; 10]);
+    let forget = move |txn: &mut Txn<'_>| {
+        let rows = txn.range::<TraceRow>(TRACE, &[], Some(&old.0), TRACES_AT_ONCE)?;
+        rows.iter().try_for_each(|(key, _)| txn.delete(TRACE, key))?;
+        Ok::<_, StoreError>(rows.len())
+    };
+    while store.commit(forget).await?.into_inner() == TRACES_AT_ONCE {}
+    while store.compact().await? {}
+    Ok(())
+}
+
+/// Makes the index anew: people first, then every message for the people that its origin names. What
+/// was marked, moved or deleted since is not in the segments; nothing is sent again.
+pub fn rebuild(disk: Arc<dyn Disk>) -> Result<Store, StoreError> {
+    let (store, kept) = rebuild_store(disk, restore)?;
+    tracing::info!(kept, "bodies found in the segments");
+    Ok(store)
+}
+
+fn restore(txn: &mut Txn<'_>, found: &Recovered) -> Result<(), StoreError> {
+    match found.kind {
+        PERSON_KIND => match Person::decode(&found.notes) {
+            Some(person) => directory::enter(txn, &person),
+            None => txn.release_body(found.key),
+        },
+        BODY_KIND => {
+            let read = |(id, origin): (&[u8; 16], &[u8])| Some((MessageId(*id), Origin::decode(origin)?));
+            match found.notes.split_first_chunk().and_then(read) {
+                Some((id, origin)) => mail::restore(txn, id, origin, found.key),
+                None => txn.release_body(found.key),
+            }
+        }
+        // A large body that was staged for its unit: the edge has it still.
+        _ => txn.release_body(found.key),
+    }
+}

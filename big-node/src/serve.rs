@@ -1,0 +1,106 @@
+//! Starting, running and ending big's daemon; and what is done while no daemon runs.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use link_proto::driver::{Dialler, Key, KeyError, LinkError};
+use shared::control::{BindError, Server, socket_in};
+use shared::id::random;
+use shared::seal::PrivateKey;
+use shared::state::{State, StateError};
+use shared::store::{DirectoryDisk, StoreError, Verdict};
+use shared::topology::Topology;
+use shared::{lifetime, telemetry};
+
+use crate::command::Commands;
+use crate::link::LinkHost;
+use crate::maintenance;
+use crate::node::Node;
+
+/// Octets of a control request's body: a message and its attachments.
+const CONTROL_BODY_MAX: u64 = 256 * 1024 * 1024;
+
+/// Why big cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Its state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Its store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its control socket.
+    #[error(transparent)]
+    Control(#[from] BindError),
+    /// Its link key.
+    #[error("the link's key: {0}")]
+    Key(#[from] KeyError),
+    /// The link.
+    #[error("the link: {0}; see [link] dial in the topology")]
+    Link(#[from] LinkError),
+    /// The system.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Makes a new big node: keys, an empty store, a log name.
+pub fn init(topology: &Topology) -> Result<(), ServeError> {
+    let (sealing, _) = PrivateKey::generate();
+    let link = Key::generate()?;
+    let keys = [
+        ("link", link.pkcs8().to_vec()),
+        ("sealing", sealing.as_bytes().to_vec()),
+        ("outbound", random::<32>().to_vec()),
+    ];
+    State::init(&topology.big.state, &keys)?;
+    Ok(())
+}
+
+/// Checks everything stored; with `rebuild`, makes the index anew from the segments first.
+pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError> {
+    let state = State::open(&topology.big.state)?;
+    let store = match rebuild {
+        true => maintenance::rebuild(Arc::new(DirectoryDisk::open(&state.store_path())?))?,
+        false => state.store()?,
+    };
+    Ok(shared::store::verify(&store)?)
+}
+
+/// Runs big until it is told to stop.
+pub fn run(topology: Topology) -> Result<(), ServeError> {
+    telemetry::init();
+    let state = State::open(&topology.big.state)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(topology, &state))
+}
+
+/// Big has no listener: this is all there is to say.
+#[derive(serde::Serialize)]
+struct Ready {
+    ready: bool,
+    pid: u32,
+    control: PathBuf,
+}
+
+async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
+    let control = Server::bind(&socket_in(state.path()))?;
+    let node = Arc::new(Node::open(topology, state)?);
+    let dialler = Dialler::new(node.topology.link.dial, Key::from_pkcs8(&state.key("link")?)?)?;
+    let host = Arc::new(LinkHost::new(node.store.clone(), Arc::clone(&node.site), Arc::clone(&node.changed)));
+    let key = Arc::new(Key::from_pkcs8(&state.key("link")?)?);
+    let commands = Commands { node: Arc::clone(&node), host: Arc::clone(&host), key };
+    tokio::spawn(control.serve(CONTROL_BODY_MAX, move |_, request, body| {
+        let commands = commands.clone();
+        async move { commands.answer(request, body).await }
+    }));
+    tokio::spawn(maintenance::run(Arc::clone(&node)));
+    let handle = node.link.clone();
+    tokio::spawn(async move { dialler.run(host, handle).await });
+    let ready = Ready { ready: true, pid: std::process::id(), control: socket_in(state.path()) };
+    println!("{}", serde_json::to_string(&ready).map_err(io::Error::from)?);
+    tracing::info!(edge = %node.topology.link.dial, "big is ready");
+    let why = lifetime::until_told_to_stop().await?;
+    tracing::info!(why, "big stops");
+    Ok(())
+}
