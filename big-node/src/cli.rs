@@ -19,11 +19,10 @@ use clap::{Parser, Subcommand};
 use serde_json::json;
 use shared::command::{self, Caller, Options, Outcome};
 use shared::render;
-use shared::report::{LinkView, Step};
 use shared::topology::{self, AttachmentMode, Topology};
 
 use crate::directory::NewPerson;
-use crate::request::{Paired, PersonView, Queue, Request};
+use crate::request::{LinkView, Paired, PersonView, Queue, Request, Step};
 use crate::serve;
 
 /// The command's name.

@@ -1,6 +1,7 @@
 //! What commands ask of a running big node over its control socket, and what it answers.
 
 use serde::{Deserialize, Serialize};
+pub use shared::report::{LaneView, LinkView, Step};
 use shared::topology::AttachmentMode;
 use shared::unit::DeliveryState;
 
@@ -112,9 +113,9 @@ pub enum Request {
     },
     /// What waits on big. Answered with [`Queue`].
     QueueList,
-    /// The link. Answered with [`shared::report::LinkView`].
+    /// The link. Answered with [`LinkView`].
     LinkStatus,
-    /// A message's way. Answered with a `Vec` of [`shared::report::Step`].
+    /// A message's way. Answered with `Vec<Step>`.
     Trace {
         /// Message id.
         message: String,

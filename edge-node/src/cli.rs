@@ -10,10 +10,9 @@ use clap::{Parser, Subcommand};
 use serde_json::json;
 use shared::command::{self, Caller, Options, Outcome, explain};
 use shared::render::{self, Table, when, word};
-use shared::report::{LinkView, Step};
 use shared::topology::{self, Topology};
 
-use crate::request::{Invited, Queued, Request};
+use crate::request::{Invited, LinkView, Queued, Request, Step};
 use crate::serve;
 
 /// The command's name.

@@ -1,6 +1,7 @@
 //! What commands ask of a running edge node over its control socket, and what it answers.
 
 use serde::{Deserialize, Serialize};
+pub use shared::report::{LaneView, LinkView, Step};
 use shared::unit::DeliveryState;
 
 /// A request.
@@ -11,9 +12,9 @@ pub enum Request {
     Invite,
     /// What waits for delivery. Answered with `Vec<Queued>`.
     QueueList,
-    /// The link. Answered with [`shared::report::LinkView`].
+    /// The link. Answered with [`LinkView`].
     LinkStatus,
-    /// A message's way over this node. Answered with a `Vec` of [`shared::report::Step`].
+    /// A message's way over this node. Answered with `Vec<Step>`.
     Trace {
         /// Message id.
         message: String,

@@ -164,6 +164,7 @@ fn message() -> Reading {
         text: "As agreed.\n\n-- \nCarol\n\n".into(),
         parts: vec![Part {
             number: 1,
+            index: 1,
             name: Some("report.pdf".into()),
             content_type: "application/pdf".into(),
             size: 900,
