@@ -1,6 +1,7 @@
 //! What commands ask of a running edge node over its control socket, and what it answers.
 
 use serde::{Deserialize, Serialize};
+pub use shared::report::{LaneView, LinkView, Step};
 use shared::unit::DeliveryState;
 
 /// A request.
@@ -59,47 +60,4 @@ pub struct Waiting {
     pub state: DeliveryState,
     /// What was said last.
     pub text: String,
-}
-
-/// The link, as this end sees it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LinkView {
-    /// Whether a partner is known.
-    pub paired: bool,
-    /// Whether a session is open.
-    pub connected: bool,
-    /// The partner's address.
-    pub peer: Option<String>,
-    /// Round trip, milliseconds.
-    pub rtt_millis: Option<f64>,
-    /// This session's epoch.
-    pub epoch: Option<u64>,
-    /// The four lanes.
-    pub lanes: Vec<LaneView>,
-    /// What an operator has to see to.
-    pub alarms: Vec<String>,
-}
-
-/// One lane, as this end sees it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LaneView {
-    /// service, event, inter or batch.
-    pub lane: String,
-    /// The last number given out.
-    pub sent: u64,
-    /// The last number the partner confirmed.
-    pub confirmed: u64,
-    /// The last number applied here.
-    pub received: u64,
-}
-
-/// One fact of a message's way.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Step {
-    /// Milliseconds since 1970.
-    pub at: u64,
-    /// `big` or `edge`.
-    pub node: String,
-    /// The fact.
-    pub what: String,
 }

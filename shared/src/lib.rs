@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod chunk;
+pub mod command;
 pub mod control;
 pub mod credential;
 pub mod id;
@@ -15,6 +16,8 @@ pub mod listener;
 pub mod mime;
 pub mod origin;
 pub mod pop3;
+pub mod render;
+pub mod report;
 pub mod sasl;
 pub mod seal;
 pub mod smtp;

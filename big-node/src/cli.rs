@@ -1,0 +1,202 @@
+//! big-node's command line (design §11): what can be typed, and which request it becomes.
+//!
+//! `init`, `check`, `serve` and `verify` work on the node's files; everything else is asked of the
+//! running node over its control socket, which decides. Nothing is decided here. [`mail`] and
+//! [`travel`] hold the commands that take more than a request and an answer, [`show`] what answers
+//! look like.
+
+mod mail;
+mod show;
+#[cfg(test)]
+mod tests;
+mod travel;
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serde_json::json;
+use shared::command::{self, Caller, Options, Outcome};
+use shared::render;
+use shared::topology::{self, AttachmentMode, Topology};
+
+use crate::directory::NewPerson;
+use crate::request::{LinkView, Paired, PersonView, Queue, Request, Step};
+use crate::serve;
+
+/// The command's name.
+const NODE: &str = "big-node";
+/// Octets of a ticket on standard input; a ticket is some 200.
+const TICKET_MAX: u64 = 4096;
+
+#[derive(Debug, Parser)]
+#[command(name = NODE, version, about = "Sallypost's node inside: mailboxes, directory, desk")]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make this node's state: keys and an empty store
+    Init,
+    /// Validate the topology file and draw the pair
+    Check,
+    /// Run the node until it is told to end
+    Serve,
+    /// Take the ticket that `edge-node invite` printed
+    Pair {
+        /// The ticket, or `-` to read it from standard input
+        ticket: String,
+    },
+    /// Check everything stored, while the node does not run
+    Verify {
+        /// Make the index anew from the segments first
+        #[arg(long)]
+        rebuild: bool,
+    },
+    /// People and their addresses
+    #[command(subcommand)]
+    Person(PersonCommand),
+    /// Read and write mail
+    #[command(subcommand)]
+    Mail(mail::Command),
+    /// Secondary mailboxes for people on the road
+    #[command(subcommand)]
+    Travel(travel::Command),
+    /// What waits on this node
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// The link to the edge
+    #[command(subcommand)]
+    Link(LinkCommand),
+    /// Show a message's way
+    Trace {
+        /// Message id
+        message: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PersonCommand {
+    /// Add a person
+    Add(Add),
+    /// Everyone
+    List,
+    /// One person
+    Show {
+        /// Name or address
+        name: String,
+    },
+    /// Remove a person's name and addresses; the mail stays stored
+    Remove {
+        /// Name or address
+        name: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Add {
+    /// Local name: the part of the address before the @
+    name: String,
+    /// Name for From lines
+    #[arg(long, default_value = "", hide_default_value = true)]
+    display: String,
+    /// One more address, in a domain of the site
+    #[arg(long = "alias", value_name = "ADDRESS")]
+    aliases: Vec<String>,
+    /// Filing of attachments, break-apart or passthru; as the site does it otherwise
+    #[arg(long = "attachments", value_name = "MODE")]
+    filing: Option<AttachmentMode>,
+    /// The Unix account that may act as this person
+    #[arg(long)]
+    uid: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+enum QueueCommand {
+    /// Messages that are not at their end, and units the edge has not confirmed
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+enum LinkCommand {
+    /// The session, the lanes, and alarms
+    Status,
+}
+
+/// Runs one command; `args` starts with the program's name.
+pub fn cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    command::run(args, |Cli { options, command }| {
+        let topology = Topology::read(&options.topology)?;
+        run(command, &Caller::new(NODE, &topology.big.state, &options), topology)
+    })
+}
+
+fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
+    match command {
+        Command::Init => init(caller, &topology),
+        Command::Check => caller.print(&json!({ "valid": true }), |_| topology::figure(&topology)),
+        Command::Serve => Ok(serve::run(topology)?),
+        Command::Pair { ticket } => pair(caller, ticket),
+        Command::Verify { rebuild } => verify(caller, &topology, rebuild),
+        Command::Person(command) => person(caller, command),
+        Command::Mail(command) => mail::run(command, caller, topology.edge.size_max),
+        Command::Travel(command) => travel::run(command, caller),
+        Command::Queue(QueueCommand::List) => {
+            caller.show(&Request::QueueList, |queue: &Queue| show::queue(queue))
+        }
+        Command::Link(LinkCommand::Status) => {
+            caller.show(&Request::LinkStatus, |link: &LinkView| render::link(link))
+        }
+        Command::Trace { message } => {
+            caller.show(&Request::Trace { message }, |steps: &Vec<Step>| render::way(steps))
+        }
+    }
+}
+
+fn init(caller: &Caller, topology: &Topology) -> Outcome {
+    serve::init(topology)?;
+    let state = topology.big.state.display();
+    caller.print(&json!({ "state": topology.big.state }), |_| {
+        format!("big-node's state is in {state}; next: `big-node serve`, then `big-node pair TICKET`\n")
+    })
+}
+
+fn pair(caller: &Caller, mut ticket: String) -> Outcome {
+    if ticket == "-" {
+        ticket.clear();
+        std::io::stdin().take(TICKET_MAX).read_to_string(&mut ticket)?;
+    }
+    let request = Request::Pair { ticket: ticket.trim().to_owned() };
+    caller.show(&request, |Paired { address }: &Paired| format!("paired with the edge at {address}\n"))
+}
+
+fn verify(caller: &Caller, topology: &Topology, rebuild: bool) -> Outcome {
+    let verdict = serve::verify(topology, rebuild)?;
+    caller.print(&verdict, render::verdict)?;
+    match verdict.damage.len() {
+        0 => Ok(()),
+        n => Err(format!("{n} damaged; `big-node verify --rebuild` keeps what is whole").into()),
+    }
+}
+
+fn person(caller: &Caller, command: PersonCommand) -> Outcome {
+    let one = |person: &PersonView| show::people(std::slice::from_ref(person));
+    match command {
+        PersonCommand::Add(Add { name, display, aliases, filing, uid }) => {
+            caller.show(&Request::PersonAdd(NewPerson { name, display, aliases, filing, uid }), one)
+        }
+        PersonCommand::List => {
+            caller.show(&Request::PersonList, |people: &Vec<PersonView>| show::people(people))
+        }
+        PersonCommand::Show { name } => caller.show(&Request::PersonShow { name }, one),
+        PersonCommand::Remove { name } => caller
+            .show(&Request::PersonRemove { name }, |person: &PersonView| {
+                format!("{} is removed; the mail stays stored\n", person.name)
+            }),
+    }
+}

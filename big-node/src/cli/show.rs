@@ -1,0 +1,235 @@
+//! What answers look like on a terminal: pure functions from answer to text.
+//!
+//! Foreign text appears only in a table's cell, in a line's value, or at the very end of a message
+//! that is read, so that it cannot pass for something we say.
+
+use shared::mime::terminal;
+use shared::render::{Table, cut, line, size, when, word};
+
+use crate::record::{Folder, Scope};
+use crate::request::{
+    DeadLetterView, Deleted, Line, PersonView, Queue, Reading, RecipientView, Sent, Settings, Started,
+    Status, WindowView,
+};
+
+/// Characters of a correspondent in a list.
+const WHO_MAX: usize = 32;
+/// The lanes, as [`Queue::units`] counts them.
+const LANES: [&str; 4] = ["service", "event", "inter", "batch"];
+
+pub(super) fn people(people: &[PersonView]) -> String {
+    let mut table = Table::new(["name", "attachments", "uid", "travelling", "display", "addresses"]);
+    for person in people {
+        table.row([
+            person.name.clone(),
+            person.filing.map_or("as the site", |mode| mode.as_str()).into(),
+            person.uid.map_or_else(String::new, |uid| uid.to_string()),
+            if person.travelling { "yes" } else { "no" }.into(),
+            cut(&person.display, WHO_MAX),
+            person.addresses.join(", "),
+        ]);
+    }
+    table.or("nobody yet: `big-node person add NAME`")
+}
+
+pub(super) fn folder(lines: &[Line], folder: Folder) -> String {
+    let who = if folder == Folder::Sent { "to" } else { "from" };
+    let mut table = Table::new(["id", "at (UTC)", "marks", "size", who, "subject"]);
+    for line in lines {
+        table.row(if line.part == 0 { message(line, folder) } else { part(line) });
+    }
+    table.or(&format!("nothing in folder {}", word(&folder)))
+}
+
+fn message(line: &Line, folder: Folder) -> [String; 6] {
+    let unread = !line.read && folder != Folder::Sent;
+    let marks = [(unread, "new"), (line.answered, "answered"), (line.late, "late")];
+    let marks: Vec<_> = marks.iter().filter(|(is_set, _)| *is_set).map(|(_, mark)| *mark).collect();
+    let who = if folder == Folder::Sent { line.to.join(", ") } else { line.from.clone() };
+    [
+        line.id.clone(),
+        when(line.at),
+        marks.join(" "),
+        size(line.size),
+        cut(&who, WHO_MAX),
+        line.subject.clone(),
+    ]
+}
+
+fn part(line: &Line) -> [String; 6] {
+    let content_type = line.content_type.clone().unwrap_or_default();
+    let id = format!("  {}", line.id);
+    [id, String::new(), String::new(), size(line.size), cut(&content_type, WHO_MAX), line.subject.clone()]
+}
+
+/// A message as read; whatever we have to say comes before its text.
+pub(super) fn reading(reading: &Reading, person: &str) -> String {
+    let mut text = String::new();
+    for (name, value) in [
+        ("From", reading.from.join(", ")),
+        ("To", reading.to.join(", ")),
+        ("Cc", reading.cc.join(", ")),
+        ("Date", format!("{} UTC", when(reading.at))),
+        ("Subject", reading.subject.clone()),
+        ("Id", reading.id.clone()),
+        ("Answers", reading.parent.clone().unwrap_or_default()),
+        ("Answered", if reading.answered { "yes" } else { "" }.into()),
+    ] {
+        if !value.is_empty() {
+            text += &line(name, &value);
+        }
+    }
+    if let Some(reason) = &reading.unparsed {
+        text += &line(
+            "Attachments",
+            &format!("could not be told apart ({reason}); --raw gives the whole message"),
+        );
+    }
+    if !reading.parts.is_empty() {
+        text += &format!("\n{}", parts(reading));
+        text += &format!("Save one: big-node mail read ID.N --as {person} --output FILE\n");
+    }
+    text + "\n" + terminal::safe(&reading.text).trim_end() + "\n"
+}
+
+fn parts(reading: &Reading) -> String {
+    let mut table = Table::new(["attachment", "size", "type", "name"]);
+    for part in &reading.parts {
+        let id = format!("{}.{}", reading.id, part.number);
+        let name = part.name.clone().unwrap_or_default();
+        table.row([id, size(part.size), cut(&part.content_type, WHO_MAX), name]);
+    }
+    table.to_string()
+}
+
+pub(super) fn sent(sent: &Sent) -> String {
+    format!("{}\n{}", line("sent as", &sent.id), recipients(&sent.recipients))
+}
+
+pub(super) fn status(status: &Status) -> String {
+    let head = line("message", &status.id) + &line("subject", &status.subject);
+    format!("{head}\n{}", recipients(&status.recipients))
+}
+
+fn recipients(recipients: &[RecipientView]) -> String {
+    let mut table = Table::new(["recipient", "state", "since (UTC)", "what was said"]);
+    for recipient in recipients {
+        table.row([recipient.address.clone(), word(&recipient.state), when(recipient.at), said(recipient)]);
+    }
+    table.or("no recipients")
+}
+
+fn said(recipient: &RecipientView) -> String {
+    let mut said = Vec::new();
+    if let Some(host) = &recipient.host {
+        said.push(format!("{host} {}", if recipient.tls { "under TLS:" } else { "in clear:" }));
+    }
+    said.extend([&recipient.status, &recipient.text].into_iter().filter(|text| !text.is_empty()).cloned());
+    if recipient.in_doubt {
+        said.push("(in doubt: it may have arrived)".into());
+    }
+    if let Some(next) = recipient.next_attempt_at {
+        said.push(format!("(next attempt {})", when(next)));
+    }
+    said.join(" ")
+}
+
+pub(super) fn deleted(deleted: &Deleted) -> String {
+    let to = if deleted.for_good { "gone for good" } else { "in Trash" };
+    format!("{} is {to}\n", deleted.id)
+}
+
+pub(super) fn windows(windows: &[WindowView]) -> String {
+    let header = [
+        "person",
+        "state",
+        "from (UTC)",
+        "until (UTC)",
+        "scope",
+        "after fetch",
+        "filed",
+        "fetched",
+        "deleted",
+        "id",
+    ];
+    let mut table = Table::new(header);
+    for window in windows {
+        table.row([
+            window.person.clone(),
+            word(&window.state),
+            when(window.from),
+            window.until.map_or_else(|| "standing".into(), when),
+            scope(window.scope),
+            word(&window.after_fetch),
+            window.filed.to_string(),
+            window.fetched.to_string(),
+            window.deleted.to_string(),
+            window.id.clone(),
+        ]);
+    }
+    table.or("nobody travels: `big-node travel start PERSON --until DATE`")
+}
+
+fn scope(scope: Scope) -> String {
+    match scope {
+        Scope::New => "new".into(),
+        Scope::Days(days) => format!("{days}d"),
+        Scope::All => "all".into(),
+    }
+}
+
+/// The credentials, and everything that a mail client's account dialogue asks for.
+pub(super) fn started(started: &Started) -> String {
+    let window = &started.window;
+    let until = match window.until {
+        None => "until it is ended (standing)".into(),
+        Some(until) => format!("until {} UTC", when(until)),
+    };
+    [
+        format!("{} travels {until}; {} messages are on their way.\n\n", window.person, started.backfilled),
+        line("user name", &started.user),
+        line("password", &started.password),
+        "\nThe password is shown this once and stored nowhere. It does not work on big-node.\n\n".into(),
+        settings(&started.settings).to_string(),
+        "\nAuthentication is by normal password. Take one line for collecting and one for sending.\n".into(),
+    ]
+    .concat()
+}
+
+fn settings(settings: &Settings) -> Table<5> {
+    let mut table = Table::new(["for", "server", "port", "security", "address"]);
+    for (purpose, security, addresses) in [
+        ("POP3 (collecting)", "SSL/TLS", &settings.pop3s),
+        ("POP3 (collecting)", "STARTTLS", &settings.pop3),
+        ("SMTP (sending)", "SSL/TLS", &settings.submissions),
+        ("SMTP (sending)", "STARTTLS", &settings.submission),
+    ] {
+        for socket in addresses {
+            let (address, port) = socket.rsplit_once(':').unwrap_or((socket, ""));
+            table.row([purpose, &settings.host, port, security, address].map(str::to_owned));
+        }
+    }
+    table
+}
+
+pub(super) fn queue(queue: &Queue) -> String {
+    let mut text = String::new();
+    for (lane, count) in LANES.iter().zip(queue.units).filter(|(_, count)| *count > 0) {
+        text += &line(lane, &format!("{count} units wait for the edge"));
+    }
+    for message in &queue.messages {
+        text += &format!("\n{}", status(message));
+    }
+    if !queue.dead_letters.is_empty() {
+        text += &format!("\nThe edge refused:\n{}", dead_letters(&queue.dead_letters));
+    }
+    if text.is_empty() { "nothing waits\n".into() } else { text }
+}
+
+fn dead_letters(dead_letters: &[DeadLetterView]) -> Table<3> {
+    let mut table = Table::new(["unit", "at (UTC)", "reason"]);
+    for letter in dead_letters {
+        table.row([letter.id.clone(), when(letter.at), letter.reason.clone()]);
+    }
+    table
+}

@@ -1,0 +1,346 @@
+use std::os::unix::fs::PermissionsExt;
+
+use clap::CommandFactory;
+use shared::unit::DeliveryState;
+
+use super::travel::{Until, scope, until};
+use super::*;
+use crate::record::{AfterFetch, Folder, Part, Scope, WindowState};
+use crate::request::{DeadLetterView, Line, Reading, RecipientView, Settings, Started, Status, WindowView};
+
+const AT: u64 = 1_795_333_263_250;
+const ID: &str = "01KAN0Q5WJ8J1V9Z8G8Q4T7RXE";
+/// What a stranger might write anywhere: a cursor movement, a title, a forged line, a turned line.
+const HOSTILE: &str = "x\x1b[2J\x1b]0;t\x07\u{9b}2J\r\nforged  row\u{202e}";
+
+fn parsed(line: &str) -> Result<Command, clap::Error> {
+    let arguments = std::iter::once(NODE).chain(line.split_whitespace());
+    Cli::try_parse_from(arguments).map(|cli| cli.command)
+}
+
+#[test]
+fn the_definitions_are_sound() {
+    let definition = Cli::command();
+    assert!(definition.get_about().is_some_and(|about| about.to_string().contains("inside")));
+    definition.debug_assert();
+}
+
+#[test]
+fn what_can_be_typed() {
+    for line in [
+        "init",
+        "check --topology other.toml",
+        "serve",
+        "pair sallypost1:abc",
+        "pair - --json",
+        "verify --rebuild",
+        "person add alice --display Alice --alias a@example.com --alias b@example.com --attachments passthru --uid 7",
+        "person list --json",
+        "person show alice@example.com",
+        "person remove alice",
+        "mail list --as alice --folder undeliverable --max 5",
+        "mail read ID.2 --as alice --output FILE",
+        "mail read ID --as alice --raw",
+        "mail send --as bob --to a@b.example --to alice --cc c@d.example --subject S --attach F --attach G --text T",
+        "mail reply ID --as alice --all --text T",
+        "mail delete ID --as alice",
+        "mail status ID --as alice --json",
+        "travel start alice --until standing --scope 7d --after-fetch delete",
+        "travel list --all",
+        "travel end alice --revoke",
+        "queue list",
+        "link status --json --topology t.toml",
+        "trace ID",
+    ] {
+        assert!(parsed(line).is_ok(), "{line}: {}", parsed(line).expect_err("a refusal"));
+    }
+}
+
+#[test]
+fn what_cannot_be_typed() {
+    for line in [
+        "",
+        "pair",
+        "person add",
+        "person add alice --attachments apart",
+        "person add alice --uid -1",
+        "mail list --as alice --folder drafts",
+        "mail read ID --as alice --raw --json",
+        "mail send --as bob --subject S",
+        "mail send --as bob --to a@b.example",
+        "travel start alice",
+        "travel start alice --until tomorrow",
+        "travel start alice --until standing --scope 0d",
+        "travel start alice --until standing --after-fetch burn",
+        "desk",
+    ] {
+        let refusal = parsed(line).expect_err(line);
+        assert_eq!(refusal.exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
+fn every_mail_command_wants_a_person_or_the_variable() {
+    let mut definition = Cli::command();
+    definition.build();
+    let mail = definition.find_subcommand("mail").expect("mail");
+    for command in mail.get_subcommands().filter(|command| command.get_name() != "help") {
+        let person =
+            command.get_arguments().find(|argument| argument.get_long() == Some("as")).expect("--as");
+        assert!(person.is_required_set());
+        assert_eq!(person.get_env(), Some("SALLYPOST_AS".as_ref()));
+    }
+}
+
+#[test]
+fn ends_of_windows() {
+    assert_eq!(until("standing"), Ok(Until::Standing));
+    assert_eq!(until("1970-01-01"), Ok(Until::Time(86_399_999)));
+    assert_eq!(until("1970-01-02T01:00:00+01:00"), Ok(Until::Time(86_400_000)));
+    assert_eq!(until("1970-01-02T00:00:00.5Z"), Ok(Until::Time(86_400_500)));
+    for text in
+        ["", "tomorrow", "2026-13-01", "2026-02-29", "1969-12-30", "2026-12-10T18:00:00", "12/10/2026"]
+    {
+        assert!(until(text).is_err_and(|mend| mend.starts_with("write 2026-12-10")), "{text}");
+    }
+}
+
+#[test]
+fn scopes_of_windows() {
+    assert_eq!(scope("new"), Ok(Scope::New));
+    assert_eq!(scope("all"), Ok(Scope::All));
+    assert_eq!(scope("7d"), Ok(Scope::Days(7)));
+    assert_eq!(scope("3653d"), Ok(Scope::Days(3653)));
+    for text in ["", "d", "7", "0d", "-1d", "3654d", "99999999999d", "old"] {
+        assert!(scope(text).is_err(), "{text}");
+    }
+}
+
+fn lines() -> Vec<Line> {
+    let message = Line {
+        id: ID.into(),
+        part: 0,
+        at: AT,
+        from: "Carol <carol@elsewhere.example>".into(),
+        to: vec![],
+        subject: "minutes".into(),
+        size: 2048,
+        content_type: None,
+        read: false,
+        answered: true,
+        late: false,
+        thread: ID.into(),
+    };
+    let part = Line {
+        id: format!("{ID}.1"),
+        part: 1,
+        subject: "report.pdf".into(),
+        size: 900,
+        content_type: Some("application/pdf".into()),
+        ..message.clone()
+    };
+    vec![message, part]
+}
+
+#[test]
+fn a_folder() {
+    assert_eq!(
+        show::folder(&lines(), Folder::In),
+        "id                              at (UTC)          marks         size     from                             subject\n\
+         01KAN0Q5WJ8J1V9Z8G8Q4T7RXE      2026-11-22 07:41  new answered  2.0 KiB  Carol <carol@elsewhere.example>  minutes\n  \
+           01KAN0Q5WJ8J1V9Z8G8Q4T7RXE.1                                  900 B    application/pdf                  report.pdf\n"
+    );
+    assert_eq!(show::folder(&[], Folder::Trash), "nothing in folder trash\n");
+}
+
+fn message() -> Reading {
+    Reading {
+        id: ID.into(),
+        from: vec!["Carol <carol@elsewhere.example>".into()],
+        to: vec!["alice@example.com".into(), "bob@example.com".into()],
+        cc: vec![],
+        subject: "minutes".into(),
+        at: AT,
+        text: "As agreed.\n\n-- \nCarol\n\n".into(),
+        parts: vec![Part {
+            number: 1,
+            index: 1,
+            name: Some("report.pdf".into()),
+            content_type: "application/pdf".into(),
+            size: 900,
+        }],
+        unparsed: None,
+        answered: false,
+        parent: None,
+        part_name: None,
+    }
+}
+
+#[test]
+fn a_message() {
+    assert_eq!(
+        show::reading(&message(), "alice"),
+        "From        Carol <carol@elsewhere.example>\n\
+         To          alice@example.com, bob@example.com\n\
+         Date        2026-11-22 07:41 UTC\n\
+         Subject     minutes\n\
+         Id          01KAN0Q5WJ8J1V9Z8G8Q4T7RXE\n\
+         \n\
+         attachment                    size   type             name\n\
+         01KAN0Q5WJ8J1V9Z8G8Q4T7RXE.1  900 B  application/pdf  report.pdf\n\
+         Save one: big-node mail read ID.N --as alice --output FILE\n\
+         \n\
+         As agreed.\n\n-- \nCarol\n"
+    );
+}
+
+fn recipient() -> RecipientView {
+    RecipientView {
+        address: "carol@elsewhere.example".into(),
+        state: DeliveryState::Deferred,
+        at: AT,
+        host: Some("mx.elsewhere.example".into()),
+        tls: true,
+        status: "4.7.1".into(),
+        text: "450 later".into(),
+        in_doubt: false,
+        next_attempt_at: Some(AT + 60_000),
+    }
+}
+
+fn waiting() -> Queue {
+    Queue {
+        units: [0, 0, 3, 0],
+        messages: vec![Status { id: ID.into(), subject: "hello".into(), recipients: vec![recipient()] }],
+        dead_letters: vec![DeadLetterView { id: "f00d".into(), reason: "unknown window".into(), at: AT }],
+    }
+}
+
+#[test]
+fn a_queue() {
+    assert_eq!(
+        show::queue(&waiting()),
+        "inter       3 units wait for the edge\n\
+         \n\
+         message     01KAN0Q5WJ8J1V9Z8G8Q4T7RXE\n\
+         subject     hello\n\
+         \n\
+         recipient                state     since (UTC)       what was said\n\
+         carol@elsewhere.example  deferred  2026-11-22 07:41  mx.elsewhere.example under TLS: 4.7.1 450 later \
+         (next attempt 2026-11-22 07:42)\n\
+         \n\
+         The edge refused:\n\
+         unit  at (UTC)          reason\n\
+         f00d  2026-11-22 07:41  unknown window\n"
+    );
+    assert_eq!(
+        show::queue(&Queue { units: [0; 4], messages: vec![], dead_letters: vec![] }),
+        "nothing waits\n"
+    );
+}
+
+#[test]
+fn credentials_with_everything_a_client_asks_for() {
+    let window = WindowView {
+        id: "0a".into(),
+        person: "alice".into(),
+        from: AT,
+        until: Some(AT),
+        scope: Scope::Days(7),
+        after_fetch: AfterFetch::Keep,
+        state: WindowState::Open,
+        filed: 0,
+        fetched: 0,
+        deleted: 0,
+    };
+    let settings = Settings {
+        host: "mx.example.com".into(),
+        pop3: vec!["127.0.0.1:2110".into()],
+        pop3s: vec!["[::1]:2995".into()],
+        submission: vec![],
+        submissions: vec!["127.0.0.1:2465".into()],
+    };
+    let started = Started {
+        window,
+        user: "alice@example.com".into(),
+        password: "abcd-efgh".into(),
+        backfilled: 2,
+        settings,
+    };
+    assert_eq!(
+        show::started(&started),
+        "alice travels until 2026-11-22 07:41 UTC; 2 messages are on their way.\n\
+         \n\
+         user name   alice@example.com\n\
+         password    abcd-efgh\n\
+         \n\
+         The password is shown this once and stored nowhere. It does not work on big-node.\n\
+         \n\
+         for                server          port  security  address\n\
+         POP3 (collecting)  mx.example.com  2995  SSL/TLS   [::1]\n\
+         POP3 (collecting)  mx.example.com  2110  STARTTLS  127.0.0.1\n\
+         SMTP (sending)     mx.example.com  2465  SSL/TLS   127.0.0.1\n\
+         \n\
+         Authentication is by normal password. Take one line for collecting and one for sending.\n"
+    );
+}
+
+#[test]
+fn a_stranger_can_neither_drive_the_terminal_nor_forge_a_line() {
+    let mut list = lines();
+    for line in &mut list {
+        (line.subject, line.from, line.content_type) = (HOSTILE.into(), HOSTILE.into(), Some(HOSTILE.into()));
+    }
+    let mut reading = message();
+    let names = [&mut reading.from, &mut reading.to, &mut reading.cc];
+    names.into_iter().for_each(|name| *name = vec![HOSTILE.into()]);
+    (reading.subject, reading.text) = (HOSTILE.into(), HOSTILE.into());
+    for part in &mut reading.parts {
+        (part.name, part.content_type) = (Some(HOSTILE.into()), HOSTILE.into());
+    }
+    let mut queue = waiting();
+    let told = &mut queue.messages[0];
+    told.subject = HOSTILE.into();
+    (told.recipients[0].host, told.recipients[0].text) = (Some(HOSTILE.into()), HOSTILE.into());
+
+    let texts = [
+        (show::folder(&list, Folder::In), show::folder(&lines(), Folder::In)),
+        (show::queue(&queue), show::queue(&waiting())),
+        // The text of a message has lines; they come last.
+        (show::reading(&reading, "alice").replace("\nforged", ""), show::reading(&reading, "alice")),
+    ];
+    for (text, _) in &texts {
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        assert!(!text.contains('\u{202e}'));
+    }
+    for (hostile, plain) in &texts[..2] {
+        assert_eq!(hostile.lines().count(), plain.lines().count());
+    }
+    assert!(!texts[2].0.lines().any(|line| line.starts_with("forged")));
+}
+
+#[test]
+fn only_text_goes_to_a_terminal() {
+    assert_eq!(mail::for_terminal(b"a\r\n\tb\xe2\x80\xae\n").as_deref(), Some("a\n        b\n"));
+    for bytes in [&b"%PDF\x00"[..], b"\x1b[2J", b"caf\xe9", "\u{9b}2J".as_bytes()] {
+        assert_eq!(mail::for_terminal(bytes), None);
+    }
+}
+
+#[test]
+fn a_file_is_made_for_its_owner_and_never_overwritten() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("report.pdf");
+    mail::save(&path, b"first").expect("saved");
+    let refusal = mail::save(&path, b"second").expect_err("it exists");
+    assert!(refusal.ends_with("exists and is left as it is: choose another name"), "{refusal}");
+    assert_eq!(std::fs::read(&path).expect("the file"), b"first");
+    assert_eq!(path.metadata().expect("the file").permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn input_stops_at_the_largest_message() {
+    assert_eq!(mail::read_at_most(&b"12345"[..], 5).expect("it fits"), b"12345");
+    assert!(mail::read_at_most(&b"123456"[..], 5).is_err());
+    assert!(mail::read_at_most(std::io::repeat(0), 5).is_err());
+}

@@ -1,0 +1,210 @@
+//! edge-node's command line (design §11): what can be typed, and which request it becomes.
+//!
+//! `init`, `check`, `serve` and `verify` work on the node's files; everything else is asked of the
+//! running node over its control socket, which decides.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serde_json::json;
+use shared::command::{self, Caller, Options, Outcome, explain};
+use shared::render::{self, Table, when, word};
+use shared::topology::{self, Topology};
+
+use crate::request::{Invited, LinkView, Queued, Request, Step};
+use crate::serve;
+
+/// The command's name.
+const NODE: &str = "edge-node";
+
+#[derive(Debug, Parser)]
+#[command(name = NODE, version, about = "Sallypost's node in the DMZ: SMTP, delivery, secondary mailboxes")]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make this node's state: keys and an empty store
+    Init,
+    /// Validate the topology file and draw the pair
+    Check,
+    /// Run the node until it is told to end
+    Serve,
+    /// Print a ticket for `big-node pair`, on standard output and nothing else there
+    Invite,
+    /// Check everything stored, while the node does not run
+    Verify {
+        /// Make the index anew from the segments first
+        #[arg(long)]
+        rebuild: bool,
+    },
+    /// What waits for delivery
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// The link to big
+    #[command(subcommand)]
+    Link(LinkCommand),
+    /// Show a message's way over this node
+    Trace {
+        /// Message id
+        message: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum QueueCommand {
+    /// Messages that wait, and who is still to get them
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+enum LinkCommand {
+    /// The session, the lanes, and alarms
+    Status,
+}
+
+/// Runs one command; `args` starts with the program's name.
+pub fn cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    command::run(args, |Cli { options, command }| {
+        let topology = Topology::read(&options.topology)?;
+        run(command, &Caller::new(NODE, &topology.edge.state, &options), topology)
+    })
+}
+
+fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
+    match command {
+        Command::Init => init(caller, &topology),
+        Command::Check => caller.print(&json!({ "valid": true }), |_| topology::figure(&topology)),
+        Command::Serve => Ok(serve::run(topology)?),
+        Command::Invite => invite(caller),
+        Command::Verify { rebuild } => verify(caller, &topology, rebuild),
+        Command::Queue(QueueCommand::List) => {
+            caller.show(&Request::QueueList, |queue: &Vec<Queued>| show_queue(queue))
+        }
+        Command::Link(LinkCommand::Status) => {
+            caller.show(&Request::LinkStatus, |link: &LinkView| render::link(link))
+        }
+        Command::Trace { message } => {
+            caller.show(&Request::Trace { message }, |steps: &Vec<Step>| render::way(steps))
+        }
+    }
+}
+
+fn init(caller: &Caller, topology: &Topology) -> Outcome {
+    serve::init(topology)?;
+    let state = topology.edge.state.display();
+    caller.print(&json!({ "state": topology.edge.state }), |_| {
+        format!("edge-node's state is in {state}; next: `edge-node serve`, then `edge-node invite`\n")
+    })
+}
+
+fn invite(caller: &Caller) -> Outcome {
+    let (invited, _): (Invited, _) = caller.ask(&Request::Invite, b"")?;
+    caller.print(&invited, |invited| format!("{}\n", invited.ticket))?;
+    let expiry = when(invited.expires_at.saturating_mul(1000));
+    explain(&format!(
+        "Give it to `big-node pair` on the node inside before {expiry} UTC. It is a secret and works once; \
+         an earlier ticket is void now."
+    ));
+    Ok(())
+}
+
+fn verify(caller: &Caller, topology: &Topology, rebuild: bool) -> Outcome {
+    let verdict = serve::verify(topology, rebuild)?;
+    caller.print(&verdict, render::verdict)?;
+    match verdict.damage.len() {
+        0 => Ok(()),
+        n => Err(format!("{n} damaged; `edge-node verify --rebuild` keeps what is whole").into()),
+    }
+}
+
+/// Each message, and under it who is still to get it.
+fn show_queue(queue: &[Queued]) -> String {
+    let mut table = Table::new(["id", "queued (UTC)", "attempts", "next (UTC)", "size", "from"]);
+    for message in queue {
+        let from = if message.from.is_empty() { "<>" } else { &message.from };
+        table.row([
+            message.id.clone(),
+            when(message.queued_at),
+            message.attempts.to_string(),
+            if message.held { "held".into() } else { when(message.next_attempt_at) },
+            render::size(message.size),
+            from.to_owned(),
+        ]);
+        for recipient in &message.recipients {
+            let said = format!("to {}: {} {}", recipient.address, word(&recipient.state), recipient.text);
+            let blank = String::new;
+            table.row([blank(), blank(), blank(), blank(), blank(), format!("  {}", said.trim_end())]);
+        }
+    }
+    table.or("nothing waits")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use shared::unit::DeliveryState;
+
+    use super::*;
+    use crate::request::Waiting;
+
+    const AT: u64 = 1_795_333_263_250;
+
+    #[test]
+    fn what_can_be_typed_and_what_cannot() {
+        Cli::command().debug_assert();
+        let parsed = |line: &str| Cli::try_parse_from([NODE].into_iter().chain(line.split_whitespace()));
+        for line in [
+            "init",
+            "check",
+            "serve --topology t.toml",
+            "invite --json",
+            "verify --rebuild",
+            "queue list --json --topology t.toml",
+            "link status",
+            "trace ID",
+        ] {
+            assert!(parsed(line).is_ok(), "{line}");
+        }
+        for line in ["", "invite now", "queue", "trace", "pair TICKET", "mail list"] {
+            assert_eq!(parsed(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_queue_shows_who_waits_and_what_was_said() {
+        let waiting = |text: &str| Waiting {
+            address: "carol@elsewhere.example".into(),
+            state: DeliveryState::Deferred,
+            text: text.into(),
+        };
+        let message = Queued {
+            id: "01KAN0Q5WJ8J1V9Z8G8Q4T7RXE".into(),
+            from: "alice@example.com".into(),
+            size: 2048,
+            queued_at: AT,
+            attempts: 2,
+            next_attempt_at: AT + 60_000,
+            held: false,
+            recipients: vec![waiting("450 later"), waiting("\x1b[2J\r\nforged")],
+        };
+        let held = Queued { held: true, from: String::new(), recipients: vec![], ..message.clone() };
+        let blank = " ".repeat(83);
+        assert_eq!(
+            show_queue(&[message, held]),
+            format!(
+                "id                          queued (UTC)      attempts  next (UTC)        size     from\n\
+                 01KAN0Q5WJ8J1V9Z8G8Q4T7RXE  2026-11-22 07:41  2         2026-11-22 07:42  2.0 KiB  alice@example.com\n\
+                 {blank}  to carol@elsewhere.example: deferred 450 later\n\
+                 {blank}  to carol@elsewhere.example: deferred ␛[2J␍␊forged\n\
+                 01KAN0Q5WJ8J1V9Z8G8Q4T7RXE  2026-11-22 07:41  2         held              2.0 KiB  <>\n"
+            )
+        );
+        assert_eq!(show_queue(&[]), "nothing waits\n");
+    }
+}

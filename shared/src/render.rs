@@ -1,0 +1,240 @@
+//! Data as text for people: times, sizes, tables, and the reports that both nodes print.
+//!
+//! Much of what is shown was written by strangers. Every value that goes through a [`Table`] or
+//! [`line`] is made safe for a terminal and stays on its line, so that no subject or file name can
+//! pretend to be a row or a field of ours. Times are UTC; a column or a line that holds one says so.
+
+use std::fmt::{self, Write};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use unicode_normalization::char::is_combining_mark;
+
+use crate::mime::terminal;
+use crate::report::{LinkView, Step};
+use crate::store::Verdict;
+
+/// Blanks between two columns.
+const GAP: usize = 2;
+/// Columns of a field's name.
+const NAME_WIDTH: usize = 12;
+/// Bytes of a kibibyte, and so on upwards.
+const STEP: f64 = 1024.0;
+
+/// A time in milliseconds since 1970 as `2026-11-22 07:41`, in UTC.
+pub fn when(millis: u64) -> String {
+    formatted(millis, "%Y-%m-%d %H:%M")
+}
+
+/// A time in milliseconds since 1970 as `2026-11-22 07:41:03.250`, in UTC.
+pub fn moment(millis: u64) -> String {
+    formatted(millis, "%Y-%m-%d %H:%M:%S%.3f")
+}
+
+fn formatted(millis: u64, format: &str) -> String {
+    let time = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    time.map_or_else(|| "out of range".into(), |time| time.strftime(format).to_string())
+}
+
+/// A length in bytes as `512 B`, `1.5 KiB`, `50.0 MiB`.
+pub fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    if value < STEP {
+        return format!("{bytes} B");
+    }
+    for unit in ["KiB", "MiB", "GiB"] {
+        value /= STEP;
+        // What would be rounded to 1024.0 is one of the next unit.
+        if value < STEP - 0.05 {
+            return format!("{value:.1} {unit}");
+        }
+    }
+    format!("{:.1} TiB", value / STEP)
+}
+
+/// The word for a value: the one that `--json` prints, so that there is only one.
+pub fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(other) => other.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// A field of its own line, its value aligned with the others'.
+pub fn line(name: &str, value: &str) -> String {
+    format!("{name:<NAME_WIDTH$}{}\n", terminal::safe_line(value))
+}
+
+/// The text, cut to `max` characters.
+pub fn cut(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(max - 1).chain(['…']).collect(),
+    }
+}
+
+/// Rows under a header, each column as wide as its widest cell.
+#[derive(Clone, Debug)]
+pub struct Table<const N: usize> {
+    header: [&'static str; N],
+    rows: Vec<[String; N]>,
+}
+
+impl<const N: usize> Table<N> {
+    /// A table without rows.
+    pub fn new(header: [&'static str; N]) -> Self {
+        Self { header, rows: Vec::new() }
+    }
+
+    /// Adds a row at the end. What is long or foreign goes in the last column, which has no width.
+    pub fn row(&mut self, cells: [String; N]) {
+        self.rows.push(cells.map(|cell| terminal::safe_line(&cell)));
+    }
+
+    /// The table as text, or `empty` on a line of its own if there are no rows.
+    pub fn or(&self, empty: &str) -> String {
+        if self.rows.is_empty() { format!("{empty}\n") } else { self.to_string() }
+    }
+}
+
+impl<const N: usize> fmt::Display for Table<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header = self.header.map(str::to_owned);
+        let mut widths = header.each_ref().map(|cell| columns(cell));
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = columns(cell).max(*width);
+            }
+        }
+        for row in [&header].into_iter().chain(&self.rows) {
+            let mut text = String::new();
+            for (width, cell) in widths.iter().zip(row) {
+                text.push_str(cell);
+                text.extend(std::iter::repeat_n(' ', width - columns(cell) + GAP));
+            }
+            writeln!(f, "{}", text.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// Columns that a safe text takes; wide characters count as one.
+fn columns(text: &str) -> usize {
+    text.chars().filter(|c| !is_combining_mark(*c)).count()
+}
+
+/// `link status`.
+pub fn link(link: &LinkView) -> String {
+    let mut session = match (link.paired, link.connected) {
+        (false, _) => "not paired: `big-node pair` takes a ticket of `edge-node invite`".to_owned(),
+        (true, false) => "down; it is dialled again by itself".to_owned(),
+        (true, true) => "open".to_owned(),
+    };
+    if let Some(epoch) = link.epoch {
+        let _ = write!(session, ", epoch {epoch}");
+    }
+    if let Some(rtt) = link.rtt_millis {
+        let _ = write!(session, ", round trip {rtt:.1} ms");
+    }
+    let mut lanes = Table::new(["lane", "sent", "confirmed", "waiting", "received"]);
+    for lane in &link.lanes {
+        let waiting = lane.sent.saturating_sub(lane.confirmed);
+        let numbers = [lane.sent, lane.confirmed, waiting, lane.received].map(|number| number.to_string());
+        let [sent, confirmed, waiting, received] = numbers;
+        lanes.row([lane.lane.clone(), sent, confirmed, waiting, received]);
+    }
+    let mut text = line("session", &session);
+    text.extend(link.peer.as_deref().map(|peer| line("partner", peer)));
+    text.extend(link.alarms.iter().map(|alarm| line("ALARM", alarm)));
+    text + "\n" + &lanes.to_string()
+}
+
+/// `trace`: a message's way, one fact a line.
+pub fn way(steps: &[Step]) -> String {
+    let mut table = Table::new(["at (UTC)", "node", "what"]);
+    for step in steps {
+        table.row([moment(step.at), step.node.clone(), step.what.clone()]);
+    }
+    table.or("nothing is known of that message here")
+}
+
+/// `verify`: what was looked over, and each damage.
+pub fn verdict(verdict: &Verdict) -> String {
+    let Verdict { rows, bodies, bytes, damage } = verdict;
+    let mut text = format!("{rows} rows and {bodies} bodies ({}) were checked\n", size(*bytes));
+    text.extend(damage.iter().map(|damage| line("DAMAGE", damage)));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::LaneView;
+
+    #[test]
+    fn times_and_sizes_are_for_people() {
+        assert_eq!(when(1_795_333_263_250), "2026-11-22 07:41");
+        assert_eq!(moment(1_795_333_263_250), "2026-11-22 07:41:03.250");
+        assert_eq!(when(u64::MAX), "out of range");
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (1024 * 1024 - 1, "1.0 MiB"),
+            (52_428_800, "50.0 MiB"),
+            (5 << 40, "5.0 TiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+        assert_eq!(cut("abcdef", 6), "abcdef");
+        assert_eq!(cut("abcdefg", 6), "abcde…");
+    }
+
+    #[test]
+    fn a_table_is_aligned_and_nothing_leaves_its_cell() {
+        let mut table = Table::new(["who", "what"]);
+        table.row(["ze\u{301}".into(), "one".into()]);
+        table.row(["a longer one".into(), "two\nwho  forged \x1b[2J".into()]);
+        assert_eq!(
+            table.or("none"),
+            "who           what\nze\u{301}            one\na longer one  two␊who  forged ␛[2J\n"
+        );
+        assert_eq!(Table::new(["who"]).or("nobody"), "nobody\n");
+    }
+
+    #[test]
+    fn the_link_is_shown_with_what_waits() {
+        let lane = LaneView { lane: "inter".into(), sent: 12, confirmed: 10, received: 7 };
+        let mut view = LinkView {
+            paired: true,
+            connected: true,
+            peer: Some("127.0.0.1:7625".into()),
+            rtt_millis: Some(0.42),
+            epoch: Some(3),
+            lanes: vec![lane],
+            alarms: vec!["log lost\x07".into()],
+        };
+        assert_eq!(
+            link(&view),
+            "session     open, epoch 3, round trip 0.4 ms\n\
+             partner     127.0.0.1:7625\n\
+             ALARM       log lost␇\n\
+             \n\
+             lane   sent  confirmed  waiting  received\n\
+             inter  12    10         2        7\n"
+        );
+        view.paired = false;
+        assert!(link(&view).starts_with("session     not paired: `big-node pair`"));
+    }
+
+    #[test]
+    fn a_way_is_one_fact_a_line() {
+        let step = Step { at: 1_795_333_263_250, node: "edge".into(), what: "250 to\r\nexample".into() };
+        assert_eq!(
+            way(&[step]),
+            "at (UTC)                 node  what\n2026-11-22 07:41:03.250  edge  250 to␍␊example\n"
+        );
+    }
+}

@@ -1,0 +1,48 @@
+//! What both nodes report of themselves over their control sockets: the link, and a message's way.
+//!
+//! Data only, for `--json` as it is; [`crate::render`] turns it into text.
+
+use serde::{Deserialize, Serialize};
+
+/// The link, as this end sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LinkView {
+    /// Whether a partner is known.
+    pub paired: bool,
+    /// Whether a session is open.
+    pub connected: bool,
+    /// The partner's address.
+    pub peer: Option<String>,
+    /// Round trip, milliseconds.
+    pub rtt_millis: Option<f64>,
+    /// This session's epoch.
+    pub epoch: Option<u64>,
+    /// The four lanes.
+    pub lanes: Vec<LaneView>,
+    /// What an operator has to see to.
+    pub alarms: Vec<String>,
+}
+
+/// One lane, as this end sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LaneView {
+    /// service, event, inter or batch.
+    pub lane: String,
+    /// The last number given out.
+    pub sent: u64,
+    /// The last number the partner confirmed.
+    pub confirmed: u64,
+    /// The last number applied here.
+    pub received: u64,
+}
+
+/// One fact of a message's way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// Milliseconds since 1970.
+    pub at: u64,
+    /// `big` or `edge`.
+    pub node: String,
+    /// The fact.
+    pub what: String,
+}
