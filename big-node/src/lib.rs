@@ -3,6 +3,7 @@
 //! It holds the mailboxes and the master directory, files and routes mail, and dials the edge. It opens
 //! no Internet-facing socket and resolves no names; commands reach it over a Unix socket.
 
+pub mod cli;
 mod command;
 mod desk;
 pub mod directory;
@@ -17,3 +18,5 @@ mod report;
 pub mod request;
 pub mod serve;
 mod travel;
+
+pub use cli::cli;

@@ -5,6 +5,7 @@
 //! is told by big over the link.
 
 mod apply;
+pub mod cli;
 mod command;
 mod content;
 pub mod delivery;
@@ -17,3 +18,5 @@ mod reception;
 mod record;
 pub mod request;
 pub mod serve;
+
+pub use cli::cli;
