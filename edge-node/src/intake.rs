@@ -250,7 +250,7 @@ impl Intake {
 
 /// The text of a 250: there is no other way to it than through a commit.
 fn accepted(_: &Committed<()>, id: MessageId) -> String {
-    format!("accepted as {id}")
+    id.to_string()
 }
 
 fn mailboxes(from: Vec<HeaderMailbox>) -> Vec<Mailbox> {

@@ -9,12 +9,14 @@ use shared::store::{BodyKey, Disk, Recovered, Rows, Store, StoreError, Txn, rebu
 use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
 
 use crate::node::Node;
-use crate::record::{INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow, TRACE, TraceRow};
+use crate::record::{
+    ENDED_WINDOWS, EndedRow, INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow, TRACE, TraceRow,
+};
 
 const ROUND: Duration = Duration::from_secs(1);
 /// Rounds between two looks at space and old traces.
 const SLOW_ROUNDS: u64 = 60;
-/// How long a trace is kept.
+/// How long a trace, and the end of a window, is remembered.
 const TRACE_MILLIS: u64 = 30 * 24 * 3_600_000;
 const TRACES_AT_ONCE: usize = 1000;
 const INTER_LANE: u8 = 2;
@@ -31,6 +33,7 @@ pub async fn run(node: Arc<Node>) {
         if round % SLOW_ROUNDS == 0 {
             let cleaned = async {
                 forget_traces(&node.store).await?;
+                forget_ended(&node.store).await?;
                 while node.store.compact().await? {}
                 Ok::<(), StoreError>(())
             };
@@ -60,6 +63,16 @@ async fn forget_traces(store: &Store) -> Result<(), StoreError> {
     };
     while store.commit(forget).await?.into_inner() == TRACES_AT_ONCE {}
     Ok(())
+}
+
+async fn forget_ended(store: &Store) -> Result<(), StoreError> {
+    let before = unix_millis().saturating_sub(TRACE_MILLIS);
+    let forget = move |txn: &mut Txn<'_>| {
+        let ended = txn.prefix::<EndedRow>(ENDED_WINDOWS, &[], usize::MAX)?;
+        let old = ended.iter().filter(|(_, row)| row.at < before);
+        old.map(|(key, _)| key).try_for_each(|key| txn.delete(ENDED_WINDOWS, key))
+    };
+    store.commit(forget).await.map(drop)
 }
 
 /// Makes the index anew: what came in is offered to big again, which knows what it holds already;
