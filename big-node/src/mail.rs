@@ -101,7 +101,7 @@ pub fn receive(
         }
     }
     for reader in &readers {
-        file(txn, &message, id, reader, Folder::In, Entry::default(), now)?;
+        file_received(txn, &message, id, reader, now)?;
         copy_to_window(txn, site, &message, id, &reader.id)?;
         trace(txn, id, now, format!("filed for {}", reader.name))?;
     }
@@ -177,7 +177,7 @@ fn deliver_inside(
         ));
     };
     if txn.raw(MAILBOXES, &entry_key(&person.id, Folder::In, id))?.is_none() {
-        file(txn, message, id, &person, Folder::In, Entry::default(), now)?;
+        file_received(txn, message, id, &person, now)?;
         copy_to_window(txn, site, message, id, &person.id)?;
         trace(txn, id, now, format!("filed for {}", person.name))?;
     }
@@ -285,6 +285,23 @@ fn file(
 ) -> Result<(), StoreError> {
     txn.reference_body(message.body())?;
     txn.put(MAILBOXES, &entry_key(&person.id, folder, id), &Entry { filed_at: now, ..entry })
+}
+
+/// Files a received message, and marks what it answers in the receiver's Sent folder.
+fn file_received(
+    txn: &mut Txn<'_>,
+    message: &Message,
+    id: MessageId,
+    person: &Person,
+    now: u64,
+) -> Result<(), StoreError> {
+    file(txn, message, id, person, Folder::In, Entry::default(), now)?;
+    let Some(parent) = message.parent else { return Ok(()) };
+    let key = entry_key(&person.id, Folder::Sent, MessageId(parent));
+    match txn.get::<Entry>(MAILBOXES, &key)? {
+        Some(sent) => txn.put(MAILBOXES, &key, &Entry { answered: true, ..sent }),
+        None => Ok(()),
+    }
 }
 
 /// A message's entry in a person's mailbox, wherever it is filed.

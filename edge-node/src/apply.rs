@@ -7,8 +7,8 @@ use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::unit::{DeliveryState, Id, Outbound, ToBig, ToEdge, Window, WindowCopy, decode, encode};
 
 use crate::record::{
-    ADDRESSES, COPIES, CopyRow, Held, LOGINS, PERSON_WINDOWS, QUEUE, QueueRecipient, QueueRow, SETTINGS,
-    WINDOWS, big, copy_key, trace,
+    ADDRESSES, COPIES, CopyRow, ENDED_WINDOWS, EndedRow, Held, LOGINS, PERSON_WINDOWS, QUEUE, QueueRecipient,
+    QueueRow, SETTINGS, WINDOWS, big, copy_key, trace,
 };
 
 const EVENT_LANE: u8 = 1;
@@ -71,7 +71,7 @@ pub fn apply(txn: &mut Txn<'_>, arrived: Arrived, now: u64) -> Result<(), Reject
         ToEdge::Address(row) => Ok(txn.put(ADDRESSES, &row.hash, &row)?),
         ToEdge::AddressGone { hash } => Ok(txn.delete(ADDRESSES, &hash)?),
         ToEdge::Window(window) => Ok(open_window(txn, &window)?),
-        ToEdge::WindowEnd { window } => Ok(end_window(txn, &window)?),
+        ToEdge::WindowEnd { window } => Ok(end_window(txn, &window, now)?),
         ToEdge::Outbound(outbound) => Ok(queue_outbound(txn, outbound, body()?, now)?),
         ToEdge::Copy(copy) => Ok(file_copy(txn, copy, body()?)?),
     }
@@ -87,7 +87,8 @@ fn open_window(txn: &mut Txn<'_>, window: &Window) -> Result<(), StoreError> {
 
 /// Destroys a window: with its credential goes the only way to its private key, and so to whatever of
 /// its copies a disk may still hold.
-fn end_window(txn: &mut Txn<'_>, id: &Id) -> Result<(), StoreError> {
+fn end_window(txn: &mut Txn<'_>, id: &Id, now: u64) -> Result<(), StoreError> {
+    txn.put(ENDED_WINDOWS, id, &EndedRow { at: now })?;
     if let Some(window) = txn.get::<Window>(WINDOWS, id)? {
         for login in &window.logins {
             if txn.get::<Held>(LOGINS, login)? == Some(Held(*id)) {
@@ -143,8 +144,9 @@ fn queue_outbound(txn: &mut Txn<'_>, outbound: Outbound, body: &Stored, now: u64
 
 fn file_copy(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored) -> Result<(), StoreError> {
     let key = copy_key(&copy.window, MessageId(copy.message), copy.revision);
-    // A second arrival changes nothing; a window that has ended takes nothing.
-    if txn.raw(WINDOWS, &copy.window)?.is_none() || txn.raw(COPIES, &key)?.is_some() {
+    // A second arrival changes nothing; a window that has ended takes nothing. One that is still on its
+    // way in another lane does: nobody can log in to it yet.
+    if txn.raw(ENDED_WINDOWS, &copy.window)?.is_some() || txn.raw(COPIES, &key)?.is_some() {
         return Ok(());
     }
     txn.keep_body(body)?;

@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::id::{MessageId, unix_millis};
-use shared::lane::{self, QueuedBody, QueuedUnit};
+use shared::lane::{self, NodeIdentity, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Disk, Recovered, Rows, Store, StoreError, Txn, rebuild as rebuild_store};
 use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
 
 use crate::node::Node;
-use crate::record::{INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow, TRACE, TraceRow};
+use crate::record::{
+    ENDED_WINDOWS, EndedRow, INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow, TRACE, TraceRow,
+};
 
 const ROUND: Duration = Duration::from_secs(1);
 /// Rounds between two looks at space and old traces.
 const SLOW_ROUNDS: u64 = 60;
-/// How long a trace is kept.
+/// How long a trace, and the end of a window, is remembered.
 const TRACE_MILLIS: u64 = 30 * 24 * 3_600_000;
 const TRACES_AT_ONCE: usize = 1000;
 const INTER_LANE: u8 = 2;
@@ -31,6 +33,7 @@ pub async fn run(node: Arc<Node>) {
         if round % SLOW_ROUNDS == 0 {
             let cleaned = async {
                 forget_traces(&node.store).await?;
+                forget_ended(&node.store).await?;
                 while node.store.compact().await? {}
                 Ok::<(), StoreError>(())
             };
@@ -62,10 +65,22 @@ async fn forget_traces(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
+async fn forget_ended(store: &Store) -> Result<(), StoreError> {
+    let before = unix_millis().saturating_sub(TRACE_MILLIS);
+    let forget = move |txn: &mut Txn<'_>| {
+        let ended = txn.prefix::<EndedRow>(ENDED_WINDOWS, &[], usize::MAX)?;
+        let old = ended.iter().filter(|(_, row)| row.at < before);
+        old.map(|(key, _)| key).try_for_each(|key| txn.delete(ENDED_WINDOWS, key))
+    };
+    store.commit(forget).await.map(drop)
+}
+
 /// Makes the index anew: what came in is offered to big again, which knows what it holds already;
 /// what was to go out is held for the operator, because it may have left.
 pub fn rebuild(disk: Arc<dyn Disk>) -> Result<Store, StoreError> {
     let (store, kept) = rebuild_store(disk, restore)?;
+    // Another log name than before: the partner must not take this for the store it knew.
+    store.commit_blocking(|txn| lane::set_identity(txn, NodeIdentity::new()))?;
     tracing::info!(kept, "bodies found in the segments");
     Ok(store)
 }

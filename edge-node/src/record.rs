@@ -10,6 +10,8 @@ use shared::unit::{DeliveryState, Id};
 pub const ADDRESSES: Table = Table("addresses");
 /// Window id to [`shared::unit::Window`].
 pub const WINDOWS: Table = Table("windows");
+/// Window id to [`EndedRow`], for windows that are no more.
+pub const ENDED_WINDOWS: Table = Table("ended-windows");
 /// Person id to the [`Held`] window.
 pub const PERSON_WINDOWS: Table = Table("person-windows");
 /// Keyed login hash to the [`Held`] window.
@@ -31,6 +33,14 @@ pub const OUTBOUND_KIND: u8 = 2;
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held(pub Id);
 row!(Held, 1);
+
+/// A window that is no more: what arrives for it is dropped.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedRow {
+    /// Milliseconds since 1970.
+    pub at: u64,
+}
+row!(EndedRow, 1);
 
 /// What the edge knows of big.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default)]
