@@ -134,8 +134,7 @@ impl Desk {
 
     /// Answers a message.
     pub async fn reply(&self, id: &str, text: &str) -> Result<Sent, Trouble> {
-        let asked =
-            Request::MailReply { person: self.person.clone(), message: id.to_owned(), all: false };
+        let asked = Request::MailReply { person: self.person.clone(), message: id.to_owned(), all: false };
         Ok(self.big.0.ask(asked, text.into()).await?.0)
     }
 

@@ -49,10 +49,7 @@ impl World {
     }
 
     /// Both nodes run and know nothing of each other.
-    pub async fn unpaired(
-        program: Program,
-        change: impl FnOnce(&mut TestTopology),
-    ) -> Result<Self, Trouble> {
+    pub async fn unpaired(program: Program, change: impl FnOnce(&mut TestTopology)) -> Result<Self, Trouble> {
         let folder = tempfile::Builder::new().prefix("sallypost").tempdir()?;
         let internet = Internet::start(None).await?;
         let (dns, port) = (internet.dns.address(), internet.mta.address().port());
@@ -85,7 +82,8 @@ impl World {
 
     /// Waits until the link is up.
     pub async fn linked(&self) -> Result<(), Trouble> {
-        until("the nodes are linked", SOON, async || Ok(self.big().link().await?.connected.then_some(()))).await
+        until("the nodes are linked", SOON, async || Ok(self.big().link().await?.connected.then_some(())))
+            .await
     }
 
     /// Makes alice and bob, unless they are there, and waits until the edge takes mail for them.
@@ -175,7 +173,8 @@ impl World {
 
     /// Waits until the edge knows a window, and gives a session with it.
     pub async fn first_pop3s(&self, user: &str, password: &str) -> Result<Pop3Client, Trouble> {
-        until("the window is open at the edge", SOON, async || Ok(self.pop3s(user, password).await.ok())).await
+        until("the window is open at the edge", SOON, async || Ok(self.pop3s(user, password).await.ok()))
+            .await
     }
 
     /// Sends a message from outside to people inside, which must be accepted; returns its id.

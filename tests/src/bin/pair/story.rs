@@ -96,7 +96,9 @@ impl Story {
         self.telling.show(&audit.to_string());
         let whole = audit.is_clean() && audit.undetermined.is_empty() && audit.repeated.is_empty();
         if !whole || audit.reports != 1 {
-            return Err(format!("the books do not balance: {audit}; {} reports, 1 expected", audit.reports).into());
+            return Err(
+                format!("the books do not balance: {audit}; {} reports, 1 expected", audit.reports).into()
+            );
         }
         self.telling.step("The way of each message, over both nodes.");
         for (id, what) in self.messages.clone() {

@@ -33,7 +33,8 @@ impl Story {
         let message = letter.multipart("Here is the plan. What do you think?\r\n", &[file]);
         let id = self.outside_sends(&alice, &message, "Carol's letter with an attachment").await?;
 
-        self.telling.step("It crosses the link and is filed on big, broken apart: a cover, and the attachment.");
+        self.telling
+            .step("It crosses the link and is filed on big, broken apart: a cover, and the attachment.");
         let desk = self.world.desk("alice");
         desk.filed(Folder::In, &id).await?;
         self.big(&["mail", "list", "--as", "alice"]).await?;
@@ -66,10 +67,8 @@ impl Story {
         check(facts.in_reply_to == [letter.message_id.as_str()], "In-Reply-To names Carol's letter")?;
         let subject = facts.subject.unwrap_or_default();
         let tls = if got.tls { "under TLS" } else { "in clear" };
-        self.telling.show(&format!(
-            "{HOST} took it {tls}: {subject:?}, In-Reply-To: <{}>",
-            letter.message_id
-        ));
+        self.telling
+            .show(&format!("{HOST} took it {tls}: {subject:?}, In-Reply-To: <{}>", letter.message_id));
         self.state_of(&id, DeliveryState::Relayed).await?;
         self.big(&["mail", "status", &id, "--as", "alice"]).await
     }
@@ -87,8 +86,9 @@ impl Story {
 
         self.telling.step("She is told at once, by a delivery status notification (RFC 3464).");
         let desk = self.world.desk("alice");
-        let report =
-            desk.arrival(Folder::In, "the DSN arrives", |line| line.subject.starts_with("Undelivered")).await?;
+        let report = desk
+            .arrival(Folder::In, "the DSN arrives", |line| line.subject.starts_with("Undelivered"))
+            .await?;
         let dsn = String::from_utf8_lossy(&desk.raw(&report.id).await?).into_owned();
         check(dsn.contains("\r\nAction: failed\r\n"), "the DSN says failed")?;
         check(dsn.contains("\r\nStatus: 5.1.1\r\n"), "the DSN carries the remote's status")?;

@@ -68,11 +68,7 @@ impl Story {
         let at_home = self.world.desk("alice").raw(&question.id).await?;
         check(collected == at_home, "what POP3 gives is what is filed at home")?;
         self.telling.show(&format!("+OK {} octets, UIDL {}.0.0", collected.len(), question.id));
-        let desk = self.world.desk("alice");
-        until("what was read on the road is marked read at home", SOON, async || {
-            Ok(desk.filed(Folder::In, &question.id).await?.read.then_some(()))
-        })
-        .await?;
+        self.read_at_home(&question.id).await?;
         self.telling.say("At home it is marked read.");
         Ok(())
     }
@@ -141,7 +137,20 @@ impl Story {
         for id in &ids {
             self.world.desk("alice").filed(Folder::In, id).await?;
         }
+        self.telling.step("What Alice read on the road comes home too, behind the messages it speaks of.");
+        for id in &ids {
+            self.read_at_home(id).await?;
+        }
         self.big(&["mail", "list", "--as", "alice"]).await
+    }
+
+    /// Waits until a message that alice collected is marked read at home.
+    async fn read_at_home(&self, id: &str) -> Result<(), Trouble> {
+        let desk = self.world.desk("alice");
+        until(&format!("{id} is marked read at home"), SOON, async || {
+            Ok(desk.filed(Folder::In, id).await?.read.then_some(()))
+        })
+        .await
     }
 
     /// The trip ends, and with it the credentials.
