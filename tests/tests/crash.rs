@@ -1,9 +1,11 @@
 //! Nodes that are killed: whatever was answered 250 is filed once, and nothing else is.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use big_node::record::Folder;
-use tests::client::load::{Outcome, Outgoing, Plan, drive};
+use tests::client::load::{Outcome, Outgoing, Plan, Report, drive};
 use tests::ledger::{Fate, Ledger, Place};
 use tests::messages::{Letter, SHORT};
 use tests::process::{Node, Program};
@@ -15,12 +17,38 @@ const ROUNDS: u64 = 5;
 const MESSAGES_A_ROUND: u64 = 30;
 
 async fn world() -> Result<World, Trouble> {
+    // A client that is under way finds the edge again where it was.
     let program = Program::at(env!("CARGO_BIN_EXE_pair"));
-    let folder = tests::topology::TestTopology::with_fixed_ports;
     World::with(program, |topology| {
-        *topology = folder(topology.clone()).expect("free ports");
+        *topology = topology.clone().with_fixed_ports().expect("free ports");
     })
     .await
+}
+
+/// Sends a round's messages and keeps the books.
+async fn load(to: SocketAddr, ledger: Arc<Ledger>) -> Report {
+    let letter = || {
+        let token = ledger.next_token();
+        Letter { from: CAROL, to: ALICE, subject: "under load", token }.text(SHORT)
+    };
+    let messages: Arc<Vec<_>> = Arc::new((0..MESSAGES_A_ROUND).map(|_| letter()).collect());
+    let plan = Plan { to, connections: 3, per_connection: 4, patience: SOON, login: None };
+    let (sent, made) = (messages.clone(), ledger.clone());
+    let make = move |number: u64| {
+        let data = sent.get(usize::try_from(number).ok()?)?.clone();
+        made.enter(&data, &[ALICE]).expect("books in memory");
+        Some(Outgoing { from: CAROL.into(), to: ALICE.into(), data })
+    };
+    let tell = move |number: u64, outcome: &Outcome| {
+        let fate = match outcome {
+            Outcome::Accepted(_) => Fate::Accepted,
+            Outcome::InDoubt => Fate::InDoubt,
+            Outcome::Refused(_) | Outcome::NotSent => Fate::NotAccepted,
+        };
+        let message = usize::try_from(number).ok().and_then(|number| messages.get(number));
+        ledger.settle(message.expect("it was made"), fate).expect("books in memory");
+    };
+    drive(plan, make, tell).await
 }
 
 /// Everything in alice's mailbox, into the books.
@@ -54,40 +82,9 @@ async fn either_node_may_be_killed_at_any_moment_under_load() -> Result<(), Trou
     let mut world = world().await?;
     let seed = 20_261_122;
     let mut random = Random::new(seed);
-    let ledger = std::sync::Arc::new(Ledger::new(seed));
+    let ledger = Arc::new(Ledger::new(seed));
     for round in 0..ROUNDS {
-        let messages: std::sync::Arc<Vec<Vec<u8>>> = std::sync::Arc::new(
-            (0..MESSAGES_A_ROUND)
-                .map(|_| {
-                    let token = ledger.next_token();
-                    let subject = "under load";
-                    Letter { from: CAROL, to: ALICE, subject, token }.text(SHORT)
-                })
-                .collect(),
-        );
-        let plan = Plan {
-            to: world.smtp_address(),
-            connections: 3,
-            per_connection: 4,
-            patience: SOON,
-            login: None,
-        };
-        let (sent, made, told, books) = (messages.clone(), ledger.clone(), ledger.clone(), messages);
-        let make = move |number: u64| {
-            let data = sent.get(usize::try_from(number).ok()?)?.clone();
-            made.enter(&data, &[ALICE]).ok()?;
-            Some(Outgoing { from: CAROL.into(), to: ALICE.into(), data })
-        };
-        let tell = move |number: u64, outcome: &Outcome| {
-            let fate = match outcome {
-                Outcome::Accepted(_) => Fate::Accepted,
-                Outcome::InDoubt => Fate::InDoubt,
-                Outcome::Refused(_) | Outcome::NotSent => Fate::NotAccepted,
-            };
-            let message = usize::try_from(number).ok().and_then(|number| books.get(number));
-            told.settle(message.expect("it was made"), fate).expect("books in memory");
-        };
-        let load = tokio::spawn(drive(plan, make, tell));
+        let load = tokio::spawn(load(world.smtp_address(), ledger.clone()));
         // Somewhere in the load: which moment it is does not matter, that they differ does.
         tokio::time::sleep(Duration::from_millis(random.below(150))).await;
         for node in if round % 2 == 0 { &[Node::Big][..] } else { &[Node::Big, Node::Edge] } {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use big_node::record::Folder;
 use tests::client::smtp::{SendError, SmtpClient};
-use tests::messages::{Letter, SHORT};
 use tests::ledger::Token;
+use tests::messages::{Letter, SHORT};
 use tests::process::Program;
 use tests::random::Random;
 use tests::wait::{SOON, Trouble, until};
@@ -54,7 +54,10 @@ async fn what_is_accepted_is_inside_byte_for_byte_and_once() -> Result<(), Troub
             let raw = desk.raw(id).await?;
             assert!(without_trace(&raw) == message, "{person}'s copy of {id} is not what was sent");
             let trace = String::from_utf8_lossy(&raw[..raw.len() - message.len()]).into_owned();
-            assert!(trace.starts_with(&format!("Return-Path: <{CAROL}>\r\nReceived: from client.test ")), "{trace}");
+            assert!(
+                trace.starts_with(&format!("Return-Path: <{CAROL}>\r\nReceived: from client.test ")),
+                "{trace}"
+            );
             assert!(trace.contains("by mx.example.com") && trace.contains(id.as_str()), "{trace}");
         }
         assert_eq!(desk.messages(Folder::In).await?.len(), messages.len());
@@ -121,13 +124,20 @@ async fn strangers_and_relaying_are_refused_at_rcpt_in_every_spelling() -> Resul
             let reply = client.command(&format!("RCPT TO:{recipient}")).await;
             let reply = reply.map_err(|error| format!("{sender} to {recipient:?}: {error}"))?;
             assert!((500..600).contains(&reply.code), "{at}: {sender} to {recipient:?}: {reply}");
-            let data = client.command("DATA").await?;
-            assert!(!data.is_positive(), "{sender} to {recipient:?}: {data}");
+            // What holds a NUL ends the session as well.
+            let data = client.command("DATA").await;
+            assert!(!data.is_ok_and(|data| data.is_positive()), "{sender} to {recipient:?}");
         }
     }
     let mut client = world.smtp().await?;
     client.expect("MAIL FROM:<>", 250).await?;
-    for ours in ["<alice@example.com>", "<Alice@EXAMPLE.com>", "<alice+tag@example.com>", "<Postmaster>", "<@a.example:alice@example.com>"] {
+    for ours in [
+        "<alice@example.com>",
+        "<Alice@EXAMPLE.com>",
+        "<alice+tag@example.com>",
+        "<Postmaster>",
+        "<@a.example:alice@example.com>",
+    ] {
         let reply = client.command(&format!("RCPT TO:{ours}")).await?;
         assert_eq!(reply.code, 250, "{ours}: {reply}");
     }
@@ -139,8 +149,22 @@ async fn strangers_and_relaying_are_refused_at_rcpt_in_every_spelling() -> Resul
 #[tokio::test]
 async fn a_second_message_cannot_be_smuggled_in_the_first() -> Result<(), Trouble> {
     let world = world().await?;
-    let second = format!("MAIL FROM:<evil@remote.example>\r\nRCPT TO:<{BOB}>\r\nDATA\r\nSubject: smuggled\r\n\r\nx\r\n.\r\n");
-    for ending in ["\n.\n", "\r.\r", "\r.\n", "\n.\r", "\n.\r\n", "\r\n.\n", "\r.\r\n", "\r\n.\r", "\r\n\0.\r\n", "\r\n.\0\r\n", "\r\n.\r\r\n"] {
+    let second = format!(
+        "MAIL FROM:<evil@remote.example>\r\nRCPT TO:<{BOB}>\r\nDATA\r\nSubject: smuggled\r\n\r\nx\r\n.\r\n"
+    );
+    for ending in [
+        "\n.\n",
+        "\r.\r",
+        "\r.\n",
+        "\n.\r",
+        "\n.\r\n",
+        "\r\n.\n",
+        "\r.\r\n",
+        "\r\n.\r",
+        "\r\n\0.\r\n",
+        "\r\n.\0\r\n",
+        "\r\n.\r\r\n",
+    ] {
         for split in [0, 1, ending.len() - 1] {
             let mut client = world.smtp().await?;
             client.expect(&format!("MAIL FROM:<{CAROL}>"), 250).await?;
@@ -227,7 +251,13 @@ async fn limits_are_said_with_their_codes() -> Result<(), Trouble> {
 #[tokio::test]
 async fn clients_that_stop_or_talk_nonsense_leave_nothing_and_harm_nobody() -> Result<(), Trouble> {
     let world = world().await?;
-    for part in ["", "Subject: half\r\n", "Subject: half\r\n\r\nbody\r\n", "Subject: half\r\n\r\nbody\r\n.", "Subject: half\r\n\r\nbody\r\n.\r"] {
+    for part in [
+        "",
+        "Subject: half\r\n",
+        "Subject: half\r\n\r\nbody\r\n",
+        "Subject: half\r\n\r\nbody\r\n.",
+        "Subject: half\r\n\r\nbody\r\n.\r",
+    ] {
         let mut client = world.smtp().await?;
         client.expect(&format!("MAIL FROM:<{CAROL}>"), 250).await?;
         client.expect(&format!("RCPT TO:<{ALICE}>"), 250).await?;

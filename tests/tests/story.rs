@@ -26,7 +26,8 @@ async fn the_story_ends_with_every_message_accounted_for() -> Result<(), Trouble
 }
 
 #[tokio::test]
-async fn a_pair_that_stays_says_where_it_is_ends_when_told_and_can_be_taken_up_again() -> Result<(), Trouble> {
+async fn a_pair_that_stays_says_where_it_is_ends_when_told_and_can_be_taken_up_again() -> Result<(), Trouble>
+{
     let folder = tempfile::tempdir()?;
     let state = folder.path().join("state");
     let arguments = ["--json", "--state", state.to_str().ok_or("UTF-8")?];
@@ -53,7 +54,8 @@ async fn a_pair_that_stays_says_where_it_is_ends_when_told_and_can_be_taken_up_a
 async fn a_story_is_not_told_over_an_old_one() -> Result<(), Trouble> {
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("something"), "")?;
-    let refused = finish(pair(&["--once", "--state", folder.path().to_str().ok_or("UTF-8")?]), b"", WITHIN).await?;
+    let refused =
+        finish(pair(&["--once", "--state", folder.path().to_str().ok_or("UTF-8")?]), b"", WITHIN).await?;
     assert_eq!(refused.status.code(), Some(1));
     assert!(refused.stderr.contains("give --state a new folder"), "{}", refused.stderr);
     Ok(())

@@ -69,7 +69,8 @@ async fn the_maildrop_fills_while_the_link_is_down_and_acts_come_home_after() ->
     let desk = world.desk("alice");
     for (id, message) in ids.iter().zip(&messages) {
         desk.filed(Folder::In, id).await?;
-        until("it is read at home", SOON, async || Ok(desk.filed(Folder::In, id).await?.read.then_some(()))).await?;
+        until("it is read at home", SOON, async || Ok(desk.filed(Folder::In, id).await?.read.then_some(())))
+            .await?;
         assert!(without_trace(&desk.raw(id).await?) == message);
     }
     assert_eq!(desk.messages(Folder::In).await?.len(), 2);
@@ -105,7 +106,8 @@ async fn a_maildrop_speaks_all_of_pop3_and_keeps_its_ids() -> Result<(), Trouble
     assert_eq!(session.stat().await?, (3, total));
     let top = session.top(2, 2).await?;
     let header = memchr::memmem::find(&whole, b"\r\n\r\n").ok_or("no header")? + 4;
-    let lines = whole[header..].split_inclusive(|byte| *byte == b'\n').take(2).map(<[u8]>::len).sum::<usize>();
+    let lines =
+        whole[header..].split_inclusive(|byte| *byte == b'\n').take(2).map(<[u8]>::len).sum::<usize>();
     assert!(top == whole[..header + lines]);
     assert!(refused(session.retr(4).await).len() > 3);
     session.dele(1).await?;
