@@ -3,7 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// With this set in the environment, a daemon ends when its standard input does: a node that a test
@@ -18,10 +17,10 @@ pub async fn until_told_to_stop() -> io::Result<&'static str> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     if std::env::var_os(EXIT_ON_STDIN_EOF).is_some() {
-        // Not waited for: reading standard input cannot be cancelled.
-        tokio::spawn(async {
-            let mut buffer = [0; 64];
-            while matches!(tokio::io::stdin().read(&mut buffer).await, Ok(length) if length > 0) {}
+        // A thread of its own: such a read cannot be cancelled, and a runtime's end would wait for it.
+        std::thread::spawn(|| {
+            // However the input ends, by its end or by an error, nobody holds it any more.
+            let _ = io::copy(&mut io::stdin(), &mut io::sink());
             std::process::exit(0);
         });
     }
