@@ -26,7 +26,7 @@ pub const PERSON_KIND: u8 = 1;
 /// The kind under which bodies are written on big.
 pub const BODY_KIND: u8 = 2;
 /// Largest body that is parsed for its attachments; a larger one is filed whole.
-const PARSED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const PARSED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Facts about a message that has not arrived are offered again until it has; after this long it
 /// will not come.
 const LATE_AFTER_END_MILLIS: u64 = 7 * 24 * 3_600_000;

@@ -169,12 +169,13 @@ impl Host for LinkHost {
             let prepare = |unit: Unit| (unit.number, prepare_one(&store, &site, &staged, &unit));
             units.into_iter().map(prepare).collect::<Vec<_>>()
         };
-        // Small bodies are opened here; a large one would hold up everything else on this thread.
+        // Large bodies are read from the disk and written to it again.
         let prepared = match large {
             true => {
                 tokio::task::spawn_blocking(prepare).await.map_err(|error| HostError(error.to_string()))?
             }
-            false => prepare(),
+            // Opening a full batch takes milliseconds: the other tasks of this thread go elsewhere meanwhile.
+            false => tokio::task::block_in_place(prepare),
         };
         let (site, now) = (Arc::clone(&self.site), unix_millis());
         let committed = self.store.commit(move |txn| {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::id::{MessageId, unix_millis};
-use shared::lane;
+use shared::lane::{self, NodeIdentity};
 use shared::origin::Origin;
 use shared::store::{Disk, Recovered, Row, Rows, Store, StoreError, Txn, rebuild as rebuild_store};
 
 use crate::error::Refused;
-use crate::inbound::{BODY_KIND, PERSON_KIND};
+use crate::inbound::{BODY_KIND, PARSED_BYTES_MAX, PERSON_KIND, break_apart};
 use crate::node::Node;
-use crate::record::{Person, TRACE, TraceRow};
+use crate::record::{MESSAGES, Message, Person, TRACE, TraceRow};
 use crate::{directory, mail, report, travel};
 
 /// Looks around at least this often.
@@ -77,8 +77,28 @@ async fn clean(store: &Store) -> Result<(), StoreError> {
 /// was marked, moved or deleted since is not in the segments; nothing is sent again.
 pub fn rebuild(disk: Arc<dyn Disk>) -> Result<Store, StoreError> {
     let (store, kept) = rebuild_store(disk, restore)?;
+    // Another log name than before: the partner must not take this for the store it knew.
+    store.commit_blocking(|txn| lane::set_identity(txn, NodeIdentity::new()))?;
     tracing::info!(kept, "bodies found in the segments");
+    break_apart_again(&store)?;
     Ok(store)
+}
+
+/// Break-apart maps are not in the segments; the messages they are of are.
+fn break_apart_again(store: &Store) -> Result<(), StoreError> {
+    for (key, mut message) in store.read()?.prefix::<Message>(MESSAGES, &[], usize::MAX)? {
+        if message.origin.size > PARSED_BYTES_MAX {
+            continue;
+        }
+        let content =
+            store.body(message.body()).and_then(|reader| mail::content(reader, &message, usize::MAX));
+        let Ok(content) = content else { continue };
+        (message.parts, message.unparsed) = break_apart(Some(&content));
+        if !message.parts.is_empty() || message.unparsed.is_some() {
+            store.commit_blocking(move |txn| txn.put(MESSAGES, &key, &message))?;
+        }
+    }
+    Ok(())
 }
 
 fn restore(txn: &mut Txn<'_>, found: &Recovered) -> Result<(), StoreError> {

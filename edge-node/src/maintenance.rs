@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::id::{MessageId, unix_millis};
-use shared::lane::{self, QueuedBody, QueuedUnit};
+use shared::lane::{self, NodeIdentity, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Disk, Recovered, Rows, Store, StoreError, Txn, rebuild as rebuild_store};
 use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
 
@@ -79,6 +79,8 @@ async fn forget_ended(store: &Store) -> Result<(), StoreError> {
 /// what was to go out is held for the operator, because it may have left.
 pub fn rebuild(disk: Arc<dyn Disk>) -> Result<Store, StoreError> {
     let (store, kept) = rebuild_store(disk, restore)?;
+    // Another log name than before: the partner must not take this for the store it knew.
+    store.commit_blocking(|txn| lane::set_identity(txn, NodeIdentity::new()))?;
     tracing::info!(kept, "bodies found in the segments");
     Ok(store)
 }

@@ -19,7 +19,7 @@ use crate::intake::{Intake, refusal};
 use crate::node::{Known, Node};
 
 /// Octets read from the network at once.
-const READ_BYTES: usize = 64 * 1024;
+const READ_BYTES: usize = 16 * 1024;
 /// How long a client may take to accept our replies.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 

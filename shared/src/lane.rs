@@ -7,6 +7,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::id::random;
 use crate::store::{Rows, StoreError, Table, Txn};
 
 const LANES: Table = Table("lanes");
@@ -322,6 +323,19 @@ crate::row!(PartnerRow, 1);
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default)]
 struct Counter(u64);
 crate::row!(Counter, 1);
+
+impl NodeIdentity {
+    /// The identity of a node whose store begins.
+    pub fn new() -> Self {
+        Self { node: random(), log_name: random(), generation: 1 }
+    }
+}
+
+impl Default for NodeIdentity {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// This node's identity; `None` before `init`.
 pub fn identity(rows: &impl Rows) -> Result<Option<NodeIdentity>, StoreError> {

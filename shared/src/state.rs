@@ -6,7 +6,6 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::id::random;
 use crate::lane::{self, NodeIdentity};
 use crate::store::{DirectoryDisk, Store, StoreError};
 
@@ -61,7 +60,7 @@ impl State {
             state.write_key(name, bytes)?;
         }
         let store = Store::open(Arc::new(DirectoryDisk::open(&state.store_path())?))?;
-        let identity = NodeIdentity { node: random(), log_name: random(), generation: 1 };
+        let identity = NodeIdentity::new();
         store.commit_blocking(move |txn| lane::set_identity(txn, identity))?;
         Ok(state)
     }

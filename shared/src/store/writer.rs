@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -22,8 +23,23 @@ type Operation = Box<dyn FnOnce(Result<&mut Txn<'_>, StoreError>) -> Option<Wake
 
 #[derive(Debug)]
 pub(super) struct Writer {
-    queue: mpsc::Sender<Operation>,
+    /// `None` once the writer is being dropped.
+    queue: Option<mpsc::Sender<Operation>>,
     state: Arc<RwLock<State>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Writer {
+    /// Closes the store: what has been queued is done, and the disk is free for the next to open it.
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // A panic there has ended every operation with an error already.
+            let _ = thread.join();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -60,8 +76,8 @@ impl Writer {
         let (queue, operations) = mpsc::channel(QUEUE_MAX);
         let state = Arc::new(RwLock::new(State::Running(index)));
         let thread = Thread { disk, segments, state: Arc::clone(&state), operations };
-        std::thread::Builder::new().name("store".into()).spawn(move || thread.run())?;
-        Ok(Self { queue, state })
+        let thread = std::thread::Builder::new().name("store".into()).spawn(move || thread.run())?;
+        Ok(Self { queue: Some(queue), state, thread: Some(thread) })
     }
 
     pub async fn commit<T, E, F>(&self, operation: F) -> Result<Committed<T>, E>
@@ -71,7 +87,7 @@ impl Writer {
         F: FnOnce(&mut Txn<'_>) -> Result<T, E> + Send + 'static,
     {
         let (operation, outcome) = boxed(operation);
-        self.queue.send(operation).await.map_err(|_| gone())?;
+        self.queue.as_ref().ok_or_else(gone)?.send(operation).await.map_err(|_| gone())?;
         outcome.await.unwrap_or_else(|_| Err(gone().into()))
     }
 
@@ -82,7 +98,7 @@ impl Writer {
         F: FnOnce(&mut Txn<'_>) -> Result<T, E> + Send + 'static,
     {
         let (operation, outcome) = boxed(operation);
-        self.queue.blocking_send(operation).map_err(|_| gone())?;
+        self.queue.as_ref().ok_or_else(gone)?.blocking_send(operation).map_err(|_| gone())?;
         outcome.blocking_recv().unwrap_or_else(|_| Err(gone().into()))
     }
 
