@@ -1,9 +1,8 @@
 //! When a daemon ends: told by a signal, or by its parent's going away.
 
-use std::io;
+use std::io::{self, Read};
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// With this set in the environment, a daemon ends when its standard input does: a node that a test
@@ -18,10 +17,11 @@ pub async fn until_told_to_stop() -> io::Result<&'static str> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     if std::env::var_os(EXIT_ON_STDIN_EOF).is_some() {
-        // Not waited for: reading standard input cannot be cancelled.
-        tokio::spawn(async {
+        // A thread of its own, for reading standard input cannot be cancelled: the runtime's threads
+        // are waited for when it ends.
+        std::thread::spawn(|| {
             let mut buffer = [0; 64];
-            while matches!(tokio::io::stdin().read(&mut buffer).await, Ok(length) if length > 0) {}
+            while matches!(io::stdin().read(&mut buffer), Ok(length) if length > 0) {}
             std::process::exit(0);
         });
     }
