@@ -2,7 +2,7 @@
 //!
 //! The nodes run as real processes ([`nodes`], [`process`], [`control`], [`topology`]) inside a small Internet
 //! that a test owns ([`internet`]): an authoritative DNS server and a receiving MTA, both on
-//! loopback. Raw clients ([`client`]) speak to the nodes exactly what a test tells them to.
+//! loopback. [`site`] puts all of that together; [`ask`] asks the nodes without a process each time. Raw clients ([`client`]) speak to the nodes exactly what a test tells them to.
 //! [`ledger`] keeps the books outside the nodes, [`messages`] makes the mail, and [`proc`] asks the
 //! kernel about a process.
 //!
@@ -10,6 +10,7 @@
 //!
 //! Nothing here waits by sleeping: a wait ends by an event, or fails by a deadline.
 
+pub mod ask;
 pub mod client;
 pub mod control;
 pub mod desk;
@@ -21,6 +22,7 @@ pub mod proc;
 pub mod process;
 pub mod random;
 pub mod ready;
+pub mod site;
 pub mod tls;
 pub mod topology;
 pub mod wait;

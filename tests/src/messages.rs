@@ -116,12 +116,12 @@ impl Attachment<'_> {
 }
 
 /// The text of a reply that is composed on big, marked for the ledger in its body: what a mail
-/// composer adds around it does not count. In CRLF lines, none of which a composer has to encode: one
-/// that begins with `From ` becomes quoted-printable, and no longer the same bytes.
+/// composer adds around it does not count. In CRLF lines, none of which a composer has a reason to
+/// encode: the books compare octets.
 pub fn marked_text(token: Token) -> String {
-    let random = Random::new(token.seed ^ !token.number);
-    let prose = prose(200, random).replace("From here", "from here");
-    format!("{}: {token}\r\n{prose}{}: {token}\r\n", ledger::TEXT, ledger::TEXT_END)
+    let text = prose(200, Random::new(token.seed ^ !token.number));
+    let text = format!("{}: {token}\r\n{text}{}: {token}\r\n", ledger::TEXT, ledger::TEXT_END);
+    text.replace("\r\nFrom ", "\r\nfrom ")
 }
 
 /// Lines of words, of about `size` octets and no less than one line.

@@ -57,7 +57,7 @@ pub fn internet_sockets(pid: u32) -> io::Result<Vec<Socket>> {
 pub struct Usage {
     /// CPU time, user and system, in steps of 10 ms.
     pub cpu: Duration,
-    /// The most memory it ever had resident, in bytes.
+    /// The most memory it had resident, ever or since [`forget_peak`], in bytes.
     pub peak_memory: u64,
 }
 
@@ -77,6 +77,11 @@ pub fn usage(pid: u32) -> io::Result<Usage> {
     let kibibytes: u64 = peak.split_whitespace().next().and_then(|n| n.parse().ok()).ok_or_else(odd)?;
     let cpu = Duration::from_millis((user + system) * 1000 / TICKS_PER_SECOND);
     Ok(Usage { cpu, peak_memory: kibibytes * 1024 })
+}
+
+/// Lets the process `pid` begin a new count of its peak memory (proc(5), `clear_refs`).
+pub fn forget_peak(pid: u32) -> io::Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5")
 }
 
 #[cfg(test)]

@@ -1,0 +1,156 @@
+//! The bench: how fast the pair takes mail, files it, and what that costs.
+//!
+//! `cargo run --release --bin bench` runs both nodes as real processes on this machine, fsync before
+//! every 250 as always, and measures with 4 KiB and 64 KiB messages:
+//!
+//! - **alone**: one message at a time, a new connection each; when its 250 came, and when it was filed;
+//! - **accept**: edge alone, the link down, at 1, 10, 50 and 200 connections; then how fast the backlog
+//!   leaves once big is back;
+//! - **end to end**: until every message is in its mailbox, at the same numbers of connections.
+//!
+//! Each message has a connection of its own unless `--per-connection` says otherwise, and its commands
+//! are pipelined (RFC 2920). Generator and nodes share the machine, so the generator's CPU is told
+//! too. Messages count as filed when big has applied their units (see [`tests::ask::filed`]). The
+//! result is a Markdown table.
+//!
+//! `bench count` is for a bench from outside: it keeps the number of messages filed in a file.
+
+mod load;
+mod machine;
+mod measure;
+mod table;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tests::ask;
+use tests::process::dispatch;
+use tests::site::Site;
+
+use crate::measure::Bench;
+
+/// People whose mailboxes the mail is spread over.
+pub const PEOPLE: usize = 50;
+
+/// Measures the pair on this machine.
+#[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Options {
+    /// Connections at once
+    #[arg(long, value_delimiter = ',', default_value = "1,10,50,200", value_name = "N,…")]
+    connections: Vec<usize>,
+    /// Octets of a message
+    #[arg(long, value_delimiter = ',', default_value = "4096,65536", value_name = "N,…")]
+    sizes: Vec<usize>,
+    /// What to measure
+    #[arg(long, value_delimiter = ',', default_value = "alone,accept,end-to-end", value_name = "WHAT,…")]
+    only: Vec<What>,
+    /// How long each measurement sends
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    seconds: u64,
+    /// Messages over one connection before it is made anew
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    per_connection: usize,
+    /// Keep the state in this folder, on the disk to be measured; a temporary folder otherwise
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    Alone,
+    Accept,
+    EndToEnd,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Keep the number of messages that a running big has filed in a file, as `{"count":N}`
+    Count {
+        /// Big's control socket
+        #[arg(long)]
+        control: PathBuf,
+        /// The file
+        #[arg(long)]
+        into: PathBuf,
+        /// Microseconds between two looks
+        #[arg(long, default_value_t = 20_000)]
+        every: u64,
+    },
+}
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    if let Some(code) = dispatch(big_node::cli, edge_node::cli) {
+        return code;
+    }
+    let options = Options::parse();
+    let runtime = tokio::runtime::Runtime::new().map_err(Failure::from);
+    let done = runtime.and_then(|runtime| match &options.command {
+        Some(Command::Count { control, into, every }) => {
+            runtime.block_on(count(control, into, Duration::from_micros(*every)))
+        }
+        None => runtime.block_on(run(&options)),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<(), Failure> {
+    let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
+    let state = options.state.as_deref().unwrap_or(folder.path());
+    println!("{}\n", machine::describe(state));
+    let people: Vec<String> =
+        std::iter::once("alice".to_owned()).chain((1..PEOPLE).map(|n| format!("user{n:03}"))).collect();
+    let site = Site::start(state, &people).await?;
+    let seconds = Duration::from_secs(options.seconds);
+    let mut bench = Bench::new(site, seconds, options.per_connection);
+
+    if options.only.contains(&What::Alone) {
+        println!("{}", table::ALONE);
+        for &size in &options.sizes {
+            println!("{}", bench.alone(size).await?);
+        }
+        println!();
+    }
+    let loads = options.sizes.iter().flat_map(|size| options.connections.iter().map(move |c| (*c, *size)));
+    if options.only.contains(&What::Accept) {
+        println!("{}", table::ACCEPT);
+        for (connections, size) in loads.clone() {
+            println!("{}", bench.accept(connections, size).await?);
+        }
+        println!();
+    }
+    if options.only.contains(&What::EndToEnd) {
+        println!("{}", table::END_TO_END);
+        for (connections, size) in loads {
+            println!("{}", bench.end_to_end(connections, size).await?);
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the count until it is killed. Written in place and at one width, so that a reader never
+/// sees half of it.
+async fn count(control: &Path, into: &Path, every: Duration) -> Result<(), Failure> {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::create(into)?;
+    loop {
+        // A big that is away has filed nothing more.
+        if let Ok(link) = ask::big_link(control).await {
+            file.write_all_at(format!("{{\"count\":{}}}{:20}\n", ask::filed(&link), "").as_bytes(), 0)?;
+        }
+        tokio::time::sleep(every).await;
+    }
+}

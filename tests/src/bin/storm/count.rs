@@ -1,0 +1,121 @@
+//! The count at the end: every mailbox inside and everything outside, held against the books.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use big_node::record::Folder;
+use big_node::request::{Line, Reading, Request};
+use shared::control::CallError;
+use tests::ask;
+use tests::ledger::{Audit, Place};
+use tests::site::Site;
+use tokio::task::JoinSet;
+
+use crate::field::{BOB, Field, PEOPLE, inside};
+use crate::road::Road;
+
+/// Messages of one folder; big lists no more.
+const LISTED_MAX: usize = 10_000;
+/// Messages read at once.
+const READERS: usize = 8;
+/// Faults that are printed.
+const PRINTED_MAX: usize = 10;
+
+/// All that the count found.
+pub struct Tally {
+    mail: Audit,
+    road: Audit,
+    collected: usize,
+    /// Good mail refused for good, and the like.
+    faults: Vec<String>,
+}
+
+/// Reads everything and compares.
+pub async fn count(site: &Site, field: &Arc<Field>, road: &Road) -> Result<Tally, CallError> {
+    let mut bobs = Vec::new();
+    for person in PEOPLE {
+        let messages = folder(&field.big, person).await?;
+        for message in &messages {
+            field.books.found(Place::Inside, &inside(person), message, SystemTime::now());
+        }
+        if person == BOB {
+            bobs = messages;
+        }
+    }
+    for mail in site.mta.mail() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(mail.at);
+        for recipient in &mail.recipients {
+            field.books.found(Place::Outside, recipient, &mail.data, at);
+        }
+    }
+    let mut faults: Vec<_> = field.refusals().iter().map(|what| format!("refused: {what}")).collect();
+    let (mail, road_audit) = (field.books.audit(), road.audit(&bobs));
+    if mail.accepted == 0 {
+        faults.push("nothing was accepted at all".into());
+    }
+    Ok(Tally { mail, road: road_audit, collected: road.collected(), faults })
+}
+
+/// Every message in someone's In folder, as it is stored.
+async fn folder(big: &Path, person: &str) -> Result<Vec<Vec<u8>>, CallError> {
+    let person = person.to_owned();
+    let request = Request::MailList { person: person.clone(), folder: Folder::In, max: LISTED_MAX };
+    let (lines, _): (Vec<Line>, _) = ask::big(big, request, Vec::new()).await?;
+    let mut ids = lines.into_iter().filter(|line| line.part == 0).map(|line| line.id);
+    let mut readers = JoinSet::new();
+    let mut messages = Vec::new();
+    loop {
+        while readers.len() < READERS
+            && let Some(message) = ids.next()
+        {
+            let (big, person) = (big.to_owned(), person.clone());
+            let request = Request::MailRead { person, message, raw: true };
+            readers.spawn(async move { ask::big::<Reading>(&big, request, Vec::new()).await });
+        }
+        match readers.join_next().await {
+            None => return Ok(messages),
+            Some(Ok(read)) => messages.push(read?.1),
+            Some(Err(died)) => std::panic::resume_unwind(died.into_panic()),
+        }
+    }
+}
+
+impl Tally {
+    /// Whether every promise was kept.
+    pub fn is_clean(&self) -> bool {
+        self.mail.is_clean() && self.road.is_clean() && self.faults.is_empty()
+    }
+
+    /// The counts of the mailboxes, the road and outside together, in one line.
+    pub fn summary(&self) -> String {
+        let sum = |count: fn(&Audit) -> usize| count(&self.mail) + count(&self.road);
+        format!(
+            "{} accepted, lost {}, doubled {}, ghost {}, altered {}, undetermined {}",
+            self.mail.accepted,
+            sum(|audit| audit.lost.len()),
+            sum(|audit| audit.doubled.len()),
+            sum(|audit| audit.ghost.len()),
+            sum(|audit| audit.altered.len()),
+            self.mail.undetermined.len(),
+        )
+    }
+}
+
+/// Names every offender; each line is ended.
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "mailboxes and outside: {}", self.mail)?;
+        writeln!(f, "repeated outside, explained by a kill of edge: {}", self.mail.repeated.len())?;
+        writeln!(f, "delivery reports: {}", self.mail.reports)?;
+        writeln!(f, "the road, {} collected: {}", self.collected, self.road)?;
+        for fault in self.faults.iter().take(PRINTED_MAX) {
+            writeln!(f, "fault: {fault}")?;
+        }
+        match self.faults.len().saturating_sub(PRINTED_MAX) {
+            0 => Ok(()),
+            more => writeln!(f, "fault: and {more} more"),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Who sends in the storm: strangers to the edge, the desks inside, the traveller.
+//!
+//! Each enters a message in the books before the first octet leaves and settles it by the answer
+//! alone. Nothing is sent twice: after a loss the next message is a new one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use big_node::record::{AfterFetch, Folder, Scope};
+use big_node::request::{Line, Request, Sent, Started};
+use shared::control::CallError;
+use tests::ask;
+use tests::client::smtp::{SendError, SmtpClient, SmtpError};
+use tests::ledger::Fate;
+use tests::messages::{LONG, SHORT, marked_text};
+use tests::random::Random;
+use tests::site::OUTSIDE;
+
+use crate::field::{Field, PEOPLE, STRANGER, inside};
+
+/// The pause after a node was not there.
+const AWAY_PAUSE: Duration = Duration::from_millis(20);
+/// The longest pause between two messages of one stranger.
+const STRANGER_PAUSE_MILLIS: u64 = 20;
+/// The longest pause between two messages of one desk, and of the traveller.
+const PERSON_PAUSE_MILLIS: u64 = 120;
+/// Messages over one connection, at most.
+const PER_CONNECTION: u64 = 20;
+/// Messages that a desk looks at for one to answer.
+const LOOKED_AT: usize = 5;
+
+/// Opens a travel window for everything that comes from now on; returns the password.
+pub async fn open_window(field: &Field, person: &str) -> Result<String, CallError> {
+    let request = Request::TravelStart {
+        person: person.to_owned(),
+        until: None,
+        scope: Scope::New,
+        after_fetch: AfterFetch::Keep,
+    };
+    let (started, _): (Started, _) = ask::big(&field.big, request, Vec::new()).await?;
+    Ok(started.password)
+}
+
+/// A stranger: sends to people inside over port 25's role, one connection after another.
+pub async fn stranger(field: Arc<Field>, mut random: Random) {
+    while !field.is_over() {
+        let Ok(mut client) = connect(&field, random.below(4) == 0).await else {
+            tokio::time::sleep(AWAY_PAUSE).await;
+            continue;
+        };
+        for _ in 0..=random.below(PER_CONNECTION) {
+            let to = recipients(&mut random);
+            let letter = field.letter(STRANGER, &to);
+            let message = match random.below(20) {
+                0 => letter.with_attachment("storm.bin", LONG),
+                _ => letter.text(SHORT),
+            };
+            let to: Vec<&str> = to.split(", ").collect();
+            if field.is_over() || !send(&field, &mut client, STRANGER, &to, &message).await {
+                break;
+            }
+            pause(&mut random, STRANGER_PAUSE_MILLIS).await;
+        }
+    }
+}
+
+/// The traveller: submits, to outside and inside, as `bob`.
+pub async fn traveller(field: Arc<Field>, password: String, mut random: Random) {
+    let from = inside(crate::BOB);
+    let login = Some((crate::BOB, password.as_str()));
+    while !field.is_over() {
+        let mut client = match SmtpClient::ready(field.submission, login).await {
+            Ok(client) => client,
+            Err(error) => {
+                note_refusal(&field, "submission's login", &error);
+                tokio::time::sleep(AWAY_PAUSE).await;
+                continue;
+            }
+        };
+        for _ in 0..=random.below(3) {
+            let to = match random.below(4) {
+                0 => inside("carol"),
+                _ => format!("friend{}@{OUTSIDE}", random.below(10)),
+            };
+            let message = field.letter(&from, &to).text(SHORT);
+            if field.is_over() || !send(&field, &mut client, &from, &[&to], &message).await {
+                break;
+            }
+            pause(&mut random, PERSON_PAUSE_MILLIS).await;
+        }
+    }
+}
+
+/// A desk: writes to outside and to colleagues, and answers strangers.
+pub async fn desk(field: Arc<Field>, person: &'static str, mut random: Random) {
+    while !field.is_over() {
+        let text = marked_text(field.token()).into_bytes();
+        let (request, to) = match random.below(4) {
+            0 => match answer_to(&field, person, &mut random).await {
+                Some(message) => {
+                    let request = Request::MailReply { person: person.into(), message, all: false };
+                    (request, STRANGER.to_owned())
+                }
+                None => {
+                    tokio::time::sleep(AWAY_PAUSE).await;
+                    continue;
+                }
+            },
+            1 => {
+                let to = inside(random.pick::<&str>(&PEOPLE));
+                (new_message(person, &to, text.len()), to)
+            }
+            _ => {
+                let to = format!("friend{}@{OUTSIDE}", random.below(10));
+                (new_message(person, &to, text.len()), to)
+            }
+        };
+        field.enter(&text, &[&to]);
+        let sent = ask::big::<Sent>(&field.big, request, text.clone()).await;
+        field.settle(&text, fate_of_call(&field, &sent));
+        pause(&mut random, PERSON_PAUSE_MILLIS).await;
+    }
+}
+
+fn new_message(person: &str, to: &str, text_bytes: usize) -> Request {
+    Request::MailSend {
+        person: person.to_owned(),
+        to: vec![to.to_owned()],
+        cc: Vec::new(),
+        subject: "storm".to_owned(),
+        attachments: Vec::new(),
+        text_bytes,
+    }
+}
+
+/// A stranger's message among the newest, to be answered.
+async fn answer_to(field: &Field, person: &str, random: &mut Random) -> Option<String> {
+    let request = Request::MailList { person: person.to_owned(), folder: Folder::In, max: LOOKED_AT };
+    let (lines, _): (Vec<Line>, _) = ask::big(&field.big, request, Vec::new()).await.ok()?;
+    let strangers: Vec<_> =
+        lines.into_iter().filter(|line| line.part == 0 && line.from.contains(STRANGER)).collect();
+    (!strangers.is_empty()).then(|| random.pick(&strangers).id.clone())
+}
+
+/// Exit 0 is a promise; a node that was not there took nothing; anything between is in doubt.
+fn fate_of_call(field: &Field, sent: &Result<(Sent, Vec<u8>), CallError>) -> Fate {
+    match sent {
+        Ok(_) => Fate::Accepted,
+        Err(CallError::NoAnswer { .. }) => Fate::InDoubt,
+        Err(CallError::Refused(refused)) => {
+            field.refused(format!("a desk's message: {refused}"));
+            Fate::NotAccepted
+        }
+        Err(_) => Fate::NotAccepted,
+    }
+}
+
+async fn connect(field: &Field, tls: bool) -> Result<SmtpClient, SmtpError> {
+    let mut client = SmtpClient::ready(field.smtp, None).await?;
+    if tls {
+        client.start_tls().await?;
+    }
+    Ok(client)
+}
+
+/// One person inside, sometimes two; as a To line.
+fn recipients(random: &mut Random) -> String {
+    let first = random.below(PEOPLE.len() as u64);
+    let address = |number: u64| inside(PEOPLE[usize::try_from(number).unwrap_or(0) % PEOPLE.len()]);
+    match random.below(8) {
+        0 => format!("{}, {}", address(first), address(first + 1)),
+        _ => address(first),
+    }
+}
+
+/// Sends one message and books what became of it; whether the session can go on.
+async fn send(field: &Field, client: &mut SmtpClient, from: &str, to: &[&str], message: &[u8]) -> bool {
+    field.enter(message, to);
+    let sent = client.send(from, to, message).await;
+    let fate = match &sent {
+        Ok(_) => Fate::Accepted,
+        Err(SendError::InDoubt(_)) => Fate::InDoubt,
+        Err(SendError::Refused { stage, reply }) => {
+            if reply.code >= 500 {
+                field.refused(format!("{stage} from {from} to {}: {reply}", to.join(", ")));
+            }
+            Fate::NotAccepted
+        }
+        Err(SendError::NotSent(_)) => Fate::NotAccepted,
+    };
+    field.settle(message, fate);
+    fate == Fate::Accepted
+}
+
+fn note_refusal(field: &Field, what: &str, error: &SmtpError) {
+    if let SmtpError::Answered { reply, .. } = error
+        && reply.code >= 500
+    {
+        field.refused(format!("{what}: {reply}"));
+    }
+}
+
+async fn pause(random: &mut Random, most_millis: u64) {
+    tokio::time::sleep(Duration::from_millis(random.below(most_millis + 1))).await;
+}
