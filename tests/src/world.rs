@@ -186,8 +186,8 @@ impl World {
 
 /// The id under which a message was accepted: the last word of the 250.
 pub fn accepted_as(reply: &Reply) -> Option<String> {
-    let words = reply.lines.last()?.split(' ');
-    words.last().filter(|word| word.len() == 26).map(str::to_owned)
+    let word = reply.lines.last()?.rsplit(' ').next();
+    word.filter(|word| word.len() == 26).map(str::to_owned)
 }
 
 /// The first address of a service.
