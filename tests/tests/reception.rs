@@ -130,7 +130,7 @@ async fn strangers_and_relaying_are_refused_at_rcpt_in_every_spelling() -> Resul
         }
     }
     let mut client = world.smtp().await?;
-    client.expect("MAIL FROM:<>", 250).await?;
+    client.expect(&format!("MAIL FROM:<{CAROL}>"), 250).await?;
     for ours in [
         "<alice@example.com>",
         "<Alice@EXAMPLE.com>",
