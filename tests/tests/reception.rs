@@ -115,6 +115,7 @@ async fn strangers_and_relaying_are_refused_at_rcpt_in_every_spelling() -> Resul
         "<ALICE@EXAMPLE.COM@remote.example>",
         "<alice\0@example.com>",
         "<alice@xn--example-.com>",
+        "<@a.example:alice@example.com>",
     ];
     for sender in ["<carol@remote.example>", "<>", "<alice@example.com>", "<root@localhost.example>"] {
         for (at, recipient) in foreign.iter().enumerate() {
@@ -131,13 +132,7 @@ async fn strangers_and_relaying_are_refused_at_rcpt_in_every_spelling() -> Resul
     }
     let mut client = world.smtp().await?;
     client.expect(&format!("MAIL FROM:<{CAROL}>"), 250).await?;
-    for ours in [
-        "<alice@example.com>",
-        "<Alice@EXAMPLE.com>",
-        "<alice+tag@example.com>",
-        "<Postmaster>",
-        "<@a.example:alice@example.com>",
-    ] {
+    for ours in ["<alice@example.com>", "<Alice@EXAMPLE.com>", "<alice+tag@example.com>", "<Postmaster>"] {
         let reply = client.command(&format!("RCPT TO:{ours}")).await?;
         assert_eq!(reply.code, 250, "{ours}: {reply}");
     }
