@@ -51,9 +51,21 @@ async fn every_message_of_the_corpus_is_kept_as_it_is_or_refused() -> Result<(),
         accepted.extend(taken);
         refused += not;
     }
-    let lines = filed(&world, accepted.len()).await?;
-    for (id, file) in &accepted {
-        compare(&world, id, file, lines.get(id).map(Vec::as_slice).unwrap_or_default()).await?;
+    let lines = Arc::new(filed(&world, accepted.len()).await?);
+    let accepted = Arc::new(accepted);
+    let mut comparisons = Vec::new();
+    for lane in 0..SESSIONS {
+        let (world, lines, accepted) = (world.clone(), lines.clone(), accepted.clone());
+        comparisons.push(tokio::spawn(async move {
+            for (id, file) in accepted.iter().skip(lane).step_by(SESSIONS) {
+                let lines = lines.get(id).map(Vec::as_slice).unwrap_or_default();
+                compare(&world, id, file, lines).await?;
+            }
+            Ok::<_, Trouble>(())
+        }));
+    }
+    for comparison in comparisons {
+        comparison.await??;
     }
     println!("{} messages: {} inside as they are, {refused} refused", files.len(), accepted.len());
     assert_eq!(accepted.len() + refused, files.len());

@@ -14,7 +14,8 @@ use tests::wait::{SOON, Trouble, until};
 use tests::world::{ALICE, CAROL, World, without_trace};
 
 const ROUNDS: u64 = 5;
-const MESSAGES_A_ROUND: u64 = 30;
+/// Enough that a kill falls among them.
+const MESSAGES_A_ROUND: u64 = 200;
 
 async fn world() -> Result<World, Trouble> {
     // A client that is under way finds the edge again where it was.
@@ -86,7 +87,7 @@ async fn either_node_may_be_killed_at_any_moment_under_load() -> Result<(), Trou
     for round in 0..ROUNDS {
         let load = tokio::spawn(load(world.smtp_address(), ledger.clone()));
         // Somewhere in the load: which moment it is does not matter, that they differ does.
-        tokio::time::sleep(Duration::from_millis(random.below(150))).await;
+        tokio::time::sleep(Duration::from_millis(random.below(100))).await;
         for node in if round % 2 == 0 { &[Node::Big][..] } else { &[Node::Big, Node::Edge] } {
             world.nodes.kill(*node).await?;
             match node {
@@ -107,6 +108,7 @@ async fn either_node_may_be_killed_at_any_moment_under_load() -> Result<(), Trou
     .await?;
     find(&world, &ledger).await?;
     let audit = ledger.audit();
+    println!("{audit}");
     assert!(audit.is_clean(), "{audit}");
     assert!(audit.accepted > 0, "{audit}");
     Ok(())
