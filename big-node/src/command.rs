@@ -10,7 +10,6 @@ use shared::control;
 use shared::id::{MessageId, unix_millis};
 use shared::lane;
 use shared::store::{Row, Rows, StoreError};
-use shared::unit::DeliveryState;
 
 use crate::desk::{self, Outgoing};
 use crate::directory;
@@ -18,9 +17,7 @@ use crate::error::Refused;
 use crate::inbound::PERSON_KIND;
 use crate::link::LinkHost;
 use crate::node::Node;
-use crate::record::{
-    MESSAGES, Message, Named, OPEN_WINDOWS, Person, RECIPIENTS, Recipient, TRACE, TraceRow, message_of,
-};
+use crate::record::{MESSAGES, Message, Named, OPEN_WINDOWS, Person, TRACE, TraceRow, UNSETTLED, message_of};
 use crate::request::{
     DeadLetterView, LaneView, LinkView, Paired, PersonView, Queue, Request, Settings, Started, Status, Step,
 };
@@ -71,7 +68,10 @@ impl Commands {
             Request::PersonShow { name } => json(self.person_view(&self.person(&name)?)?),
             Request::PersonRemove { name } => {
                 let view = self.person_view(&self.person(&name)?)?;
-                node.store.commit(move |txn| directory::remove(txn, &name)).await?;
+                let postmaster = node.site.postmaster.clone();
+                node.store
+                    .commit(move |txn| directory::remove(txn, &name, &postmaster, unix_millis()))
+                    .await?;
                 node.queued();
                 json(view)
             }
@@ -174,23 +174,18 @@ impl Commands {
     fn queue(&self) -> Result<Queue, Refused> {
         let snapshot = self.node.store.read()?;
         let dead_letters = lane::dead_letters(&snapshot, LISTED_MAX)?;
-        let waits = |state| {
-            matches!(state, DeliveryState::Queued | DeliveryState::Relaying | DeliveryState::Deferred)
-        };
         let mut messages: Vec<Status> = Vec::new();
-        // Message ids rise with time: what waits is among the newest.
-        for (key, row) in snapshot.prefix_backwards::<Recipient>(RECIPIENTS, &[], LISTED_MAX)? {
-            let Some(id) = key.first_chunk().copied().map(MessageId).filter(|_| waits(row.state)) else {
-                continue;
-            };
-            if messages.iter().any(|status| status.id == id.to_string()) {
+        let mut last = None;
+        for (_, Named(id)) in snapshot.prefix::<Named>(UNSETTLED, &[], LISTED_MAX)? {
+            // The recipients of one message stand together.
+            if last.replace(id) == Some(id) {
                 continue;
             }
-            let message = snapshot.get::<Message>(MESSAGES, &id.0)?;
+            let message = snapshot.get::<Message>(MESSAGES, &id)?;
             messages.push(Status {
-                id: id.to_string(),
+                id: MessageId(id).to_string(),
                 subject: message.map(|message| message.origin.subject).unwrap_or_default(),
-                recipients: desk::recipients_of(&snapshot, id)?,
+                recipients: desk::recipients_of(&snapshot, MessageId(id))?,
             });
         }
         let dead_letters = dead_letters.into_iter().map(|letter| DeadLetterView {

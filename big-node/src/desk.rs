@@ -36,6 +36,7 @@ pub fn list(node: &Node, person: &Person, folder: Folder, max: usize) -> Result<
             lines.extend(message.parts.iter().map(|part| Line {
                 id: format!("{id}.{}", part.number),
                 part: part.number,
+                to: Vec::new(),
                 subject: part.name.clone().unwrap_or_default(),
                 size: part.size,
                 content_type: Some(part.content_type.clone()),
@@ -97,7 +98,9 @@ pub async fn read(
 ) -> Result<(Reading, Vec<u8>), Refused> {
     let snapshot = node.store.read()?;
     let (id, part, message, entry) = find(&snapshot, person, text)?;
-    let content = mail::content(node.store.body(message.body())?, &message, READ_BYTES_MAX)?;
+    let content = tokio::task::block_in_place(|| {
+        mail::content(node.store.body(message.body())?, &message, READ_BYTES_MAX)
+    })?;
     let wanted = match part {
         0 => None,
         number => {
@@ -294,13 +297,11 @@ async fn dispatch(
         text: outgoing.text,
         attachments: outgoing.attachments,
     };
-    let incoming = node.incoming(
-        id,
-        Channel::Desk { person: author.id },
-        reverse_path,
-        recipients,
-        &mime::compose(&draft),
-    )?;
+    // Attachments may be large: composing and hashing them takes a while.
+    let channel = Channel::Desk { person: author.id };
+    let incoming = tokio::task::block_in_place(|| {
+        node.incoming(id, channel, reverse_path, recipients, &mime::compose(&draft))
+    })?;
     let (site, author) = (Arc::clone(&node.site), author.clone());
     node.store.commit(move |txn| mail::send(txn, &site, incoming, &author, false, unix_millis())).await?;
     node.queued();
@@ -311,7 +312,7 @@ async fn dispatch(
 pub async fn delete(node: &Arc<Node>, person: &Person, text: &str) -> Result<Deleted, Refused> {
     let id: MessageId = text.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
     let person = person.clone();
-    let from = node.store.commit(move |txn| mail::delete(txn, &person, id)).await?;
+    let from = node.store.commit(move |txn| mail::delete(txn, &person, id, unix_millis())).await?;
     Ok(Deleted { id: id.to_string(), for_good: *from == Folder::Trash })
 }
 

@@ -10,8 +10,10 @@ use shared::unit::{self, AddressRow, Id, ToEdge, directory_hash};
 
 use crate::error::Refused;
 use crate::record::{
-    ADDRESSES, EDGE, EdgeRow, Holder, NAMES, PERSONS, Person, WINDOWS, WindowRow, WindowState,
+    ADDRESSES, EDGE, EdgeRow, Holder, NAMES, Named, OPEN_WINDOWS, PERSONS, Person, WINDOWS, WindowRow,
+    WindowState,
 };
+use crate::travel;
 
 /// Role names that every domain has (RFC 5321 §4.5.1, RFC 2142): the postmaster reads them.
 pub const ROLES: [&str; 2] = ["postmaster", "abuse"];
@@ -92,9 +94,19 @@ fn own_address(domains: &[Domain], text: &str) -> Result<Address, Refused> {
     Ok(address)
 }
 
-/// Removes a person's name and addresses. The mail stays in the store until it is deleted.
-pub fn remove(txn: &mut Txn<'_>, name: &str) -> Result<Person, Refused> {
+/// Removes a person's name and addresses, and ends their travel window. The mail stays in the store until it is deleted.
+pub fn remove(txn: &mut Txn<'_>, name: &str, postmaster: &str, now: u64) -> Result<Person, Refused> {
     let person = by_name(txn, name)?;
+    if person.name == postmaster {
+        let text = format!(
+            "{} reads the postmaster's mail; name somebody else in [site] postmaster first",
+            person.name
+        );
+        return Err(Refused::new(text));
+    }
+    if let Some(Named(window)) = txn.get(OPEN_WINDOWS, &person.id)? {
+        travel::close(txn, &window, true, now)?;
+    }
     for address in &person.addresses {
         txn.delete(ADDRESSES, address.as_bytes())?;
         project_address(txn, address, None)?;

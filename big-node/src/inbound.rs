@@ -7,6 +7,7 @@
 use shared::address::Address;
 use shared::chunk;
 use shared::id::MessageId;
+use shared::mime::{HeaderFacts, HeaderScan};
 use shared::origin::{Channel, Origin};
 use shared::seal::{FileKey, Opener, Sealed};
 use shared::store::{BodyReader, BodyWriter, Row, Rows, Store, StoreError, Txn};
@@ -17,7 +18,7 @@ use crate::error::Refused;
 use crate::mail::{self, Incoming, Site};
 use crate::record::{
     COPIES, CopyRow, Named, OPEN_WINDOWS, PARKED, ParkedRow, Part, Person, RECIPIENTS, REPORTS, Recipient,
-    WINDOWS, WindowRow, WindowState, key2, trace,
+    UNSETTLED, WINDOWS, WindowRow, WindowState, key2, trace,
 };
 
 /// The kind under which people's records are written on big. A rebuild restores kinds in order, and
@@ -27,6 +28,13 @@ pub const PERSON_KIND: u8 = 1;
 pub const BODY_KIND: u8 = 2;
 /// Largest body that is parsed for its attachments; a larger one is filed whole.
 pub const PARSED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Octets of trace headers that the edge puts before a message's content, at most.
+const TRACE_BYTES_MAX: u64 = 64 * 1024;
+/// Characters of an attachment's name that are kept, and attachments that a map tells apart.
+const NAME_MAX: usize = 255;
+const PARTS_MAX: usize = 500;
+/// Characters of what an edge says about a delivery.
+const OUTCOME_TEXT_MAX: usize = 512;
 /// Acts that are parked for one message that has not arrived, and for all of them.
 const PARKED_MAX: usize = 16;
 const PARKED_IN_ALL_MAX: usize = 10_000;
@@ -70,8 +78,8 @@ pub enum Prepared {
     Message {
         /// The message.
         incoming: Box<Incoming>,
-        /// The window it was submitted through.
-        submitted: Option<Id>,
+        /// The window it was submitted through, and what its own header says.
+        submitted: Option<Box<(Id, HeaderFacts)>>,
         /// Windows into which the edge has filed it.
         filed: Vec<Id>,
     },
@@ -118,6 +126,10 @@ fn prepare_message(
     if !claimed {
         return Err(never("its channel is not one by which mail comes from an edge"));
     }
+    if origin.size > site.content_bytes_max.saturating_add(TRACE_BYTES_MAX) {
+        return Err(never("it is larger than any message may be"));
+    }
+    store.ready().map_err(|error| Rejected::Later(error.to_string()))?;
     let mut opened = Opened::new(store, &origin);
     let mut opener = Opener::new(&key);
     match body {
@@ -131,13 +143,25 @@ fn prepare_message(
     }
     let last = opener.finish()?;
     opened.take(&last)?;
+    let written = HeaderFacts::of(opened.header.block());
+    if inbound.submitted.is_some() && !speaks_as_one(&written) {
+        return Err(never("its header does not say in one way whom it is from"));
+    }
+    let author = inbound.submitted.map(|_| written);
     let incoming = opened.finish(id, origin)?;
-    Ok(Prepared::Message { incoming: Box::new(incoming), submitted: inbound.submitted, filed: inbound.filed })
+    Ok(Prepared::Message {
+        incoming: Box::new(incoming),
+        submitted: inbound.submitted.zip(author).map(Box::new),
+        filed: inbound.filed,
+    })
 }
 
 /// A body on its way from sealed to stored.
 struct Opened {
     writer: BodyWriter,
+    /// The content's header, behind the trace that the edge put before it.
+    header: HeaderScan,
+    trace_left: usize,
     hasher: blake3::Hasher,
     /// The plain bytes, as long as they are few enough to be parsed.
     plain: Option<Vec<u8>>,
@@ -149,6 +173,8 @@ impl Opened {
     fn new(store: &Store, origin: &Origin) -> Self {
         Self {
             writer: store.body_writer(shared::store::BodyKey(origin.body), BODY_KIND),
+            header: HeaderScan::default(),
+            trace_left: usize::try_from(origin.trace_bytes).unwrap_or(usize::MAX),
             hasher: blake3::Hasher::new(),
             plain: (origin.size <= PARSED_BYTES_MAX).then(Vec::new),
             length: 0,
@@ -162,6 +188,9 @@ impl Opened {
         if self.length > self.announced {
             return Err(never("its body is longer than its origin says"));
         }
+        let trace = self.trace_left.min(chunk.len());
+        self.trace_left -= trace;
+        self.header.push(&chunk[trace..]);
         self.hasher.update(&chunk);
         if let Some(plain) = &mut self.plain {
             plain.extend_from_slice(&chunk);
@@ -191,10 +220,11 @@ pub fn break_apart(plain: Option<&[u8]>) -> (Vec<Part>, Option<String>) {
     let Some(plain) = plain else { return (Vec::new(), Some("too large to be broken apart".into())) };
     match shared::mime::scan(plain) {
         Ok(structure) => {
-            let parts = (1..).zip(structure.attachments(plain)).map(|(number, attachment)| Part {
+            let attachments = structure.attachments(plain).into_iter().take(PARTS_MAX);
+            let parts = (1..).zip(attachments).map(|(number, attachment)| Part {
                 number,
                 index: u32::try_from(attachment.index).unwrap_or(u32::MAX),
-                name: attachment.name,
+                name: attachment.name.map(|name| name.chars().take(NAME_MAX).collect()),
                 content_type: attachment.content_type,
                 size: attachment.size as u64,
             });
@@ -212,11 +242,16 @@ pub fn apply(txn: &mut Txn<'_>, site: &Site, prepared: Prepared, now: u64) -> Re
         Prepared::Message { incoming, .. } if mail::is_known(txn, incoming.id)? => Ok(()),
         Prepared::Message { incoming, submitted: None, filed } => {
             let id = incoming.id;
-            mail::receive(txn, site, *incoming, &filed, now)?;
+            mail::receive(txn, site, *incoming, &filed, now).map_err(|refused| match refused {
+                Refused::Store(error) => Rejected::Store(error),
+                // The edge has given its 250: there is no refusing it, only waiting for the mend.
+                Refused::Asked(reason) => Rejected::Later(reason),
+            })?;
             unpark(txn, id)
         }
-        Prepared::Message { incoming, submitted: Some(window), .. } => {
-            submit(txn, site, *incoming, &window, now)
+        Prepared::Message { incoming, submitted: Some(submitted), .. } => {
+            let (window, written) = *submitted;
+            submit(txn, site, *incoming, &window, &written, now)
         }
         Prepared::Fact(ToBig::Outcome(outcome)) => apply_outcome(txn, &outcome),
         Prepared::Fact(ToBig::PopAct(act)) => apply_act(txn, &act, now),
@@ -226,20 +261,28 @@ pub fn apply(txn: &mut Txn<'_>, site: &Site, prepared: Prepared, now: u64) -> Re
 }
 
 /// Mail from the road: the window is checked against our own records, not against the edge's word.
-fn submit(txn: &mut Txn<'_>, site: &Site, incoming: Incoming, window: &Id, now: u64) -> Result<(), Rejected> {
+fn submit(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    incoming: Incoming,
+    window: &Id,
+    written: &HeaderFacts,
+    now: u64,
+) -> Result<(), Rejected> {
     let row =
         txn.get::<WindowRow>(WINDOWS, window)?.ok_or_else(|| never("there is no such travel window"))?;
     let accepted_at = incoming.origin.accepted_at;
     let late = row.state != WindowState::Open || row.window.until.is_some_and(|until| accepted_at > until);
     if late {
         let ended = row.ended_at.or(row.window.until).unwrap_or(now);
-        if row.revoked || row.state == WindowState::Ended || now > ended + LATE_AFTER_END_MILLIS {
+        // That the edge has closed the window says nothing: events overtake mail.
+        if row.revoked || now.saturating_sub(ended) > LATE_AFTER_END_MILLIS {
             return Err(never("its travel window has ended"));
         }
     }
     let author =
         directory::by_id(txn, &row.window.person)?.ok_or_else(|| never("its author is not here any more"))?;
-    if !speaks_as(&incoming.origin, &author) {
+    if !speaks_as(&incoming.origin, written, &author) {
         return Err(never("it is not sent as its author"));
     }
     mail::send(txn, site, incoming, &author, late, now).map_err(|refused| match refused {
@@ -248,19 +291,27 @@ fn submit(txn: &mut Txn<'_>, site: &Site, incoming: Incoming, window: &Id, now: 
     })
 }
 
-/// Whether the reverse-path and every From are addresses of the author's own.
-fn speaks_as(origin: &Origin, author: &Person) -> bool {
+/// Whether a header leaves no doubt about its author.
+fn speaks_as_one(written: &HeaderFacts) -> bool {
+    let twice = |name: &&str| written.duplicated.iter().any(|duplicated| duplicated == name);
+    !written.cut && !written.from.is_empty() && !["From", "Sender"].iter().any(twice)
+}
+
+/// Whether the reverse-path and every From are addresses of the author's own: those of the content, for
+/// the origin is the edge's word.
+fn speaks_as(origin: &Origin, written: &HeaderFacts, author: &Person) -> bool {
     let own = |text: &str| {
         let address: Result<Address, _> = text.parse();
         address.is_ok_and(|address| author.addresses.contains(&address.canonical()))
     };
-    let senders = origin.from.iter().chain(&origin.sender);
-    origin.reverse_path.as_deref().is_some_and(own)
-        && !origin.from.is_empty()
-        && senders.into_iter().all(|mailbox| own(&mailbox.address))
+    let mut senders = written.from.iter().chain(&written.sender);
+    origin.reverse_path.as_deref().is_some_and(own) && senders.all(|mailbox| own(&mailbox.address))
 }
 
 fn apply_outcome(txn: &mut Txn<'_>, outcome: &Outcome) -> Result<(), Rejected> {
+    if !matches!(outcome.state, DeliveryState::Deferred | DeliveryState::Relayed | DeliveryState::Failed) {
+        return Err(never("not a state that an attempt ends in"));
+    }
     let id = MessageId(outcome.message);
     let key = mail::recipient_key(id, outcome.recipient);
     let mut row =
@@ -270,15 +321,19 @@ fn apply_outcome(txn: &mut Txn<'_>, outcome: &Outcome) -> Result<(), Rejected> {
     if final_already {
         return Ok(());
     }
+    let cut = |text: &str| text.chars().take(OUTCOME_TEXT_MAX).collect::<String>();
     row.state = outcome.state;
     row.at = outcome.at;
-    row.host.clone_from(&outcome.host);
+    row.host = outcome.host.as_deref().map(cut);
     row.tls = outcome.tls;
-    row.text.clone_from(&outcome.text);
-    row.status.clone_from(&outcome.status);
+    row.text = cut(&outcome.text);
+    row.status = cut(&outcome.status);
     row.in_doubt = outcome.in_doubt;
     row.next_attempt_at = outcome.next_attempt_at;
     txn.put(RECIPIENTS, &key, &row)?;
+    if row.state != DeliveryState::Deferred {
+        txn.delete(UNSETTLED, &key)?;
+    }
     if row.state == DeliveryState::Failed {
         txn.put(REPORTS, &id.0, &Named(id.0))?;
     }
@@ -293,6 +348,9 @@ fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), Rejected> 
     let Some(row) = txn.get::<WindowRow>(WINDOWS, &act.window)? else {
         return Err(never("there is no such travel window"));
     };
+    if row.state == WindowState::Ended {
+        return Err(never("the edge had closed that window"));
+    }
     let key = key2(&act.window, &id.0);
     let Some(mut copy) = txn.get::<CopyRow>(COPIES, &key)? else {
         return match mail::is_known(txn, id)? {
@@ -300,10 +358,13 @@ fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), Rejected> 
             false => park(txn, act, now),
         };
     };
+    if copy.retrieved >= act.retrieved && copy.deleted >= act.deleted {
+        return Ok(());
+    }
     copy.retrieved |= act.retrieved;
     copy.deleted |= act.deleted;
     txn.put(COPIES, &key, &copy)?;
-    mail::after_fetch(txn, &row, id, act.retrieved, act.deleted)?;
+    mail::after_fetch(txn, &row, id, act.retrieved, act.deleted, now)?;
     let what = match (act.retrieved, act.deleted) {
         (true, true) => "fetched and deleted on the road",
         (_, true) => "deleted on the road",

@@ -12,7 +12,7 @@ use shared::chunk::Unframer;
 use shared::id::unix_millis;
 use shared::lane::{self, LanePosition, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit, RejectedRow};
 use shared::seal::Sealer;
-use shared::store::{BodyKey, BodyReader, BodyWriter, Snapshot, Store, StoreError, Stored};
+use shared::store::{BodyKey, BodyReader, BodyWriter, Snapshot, Store, StoreError, Stored, Txn};
 use shared::unit::{Welcome, decode};
 
 use crate::directory;
@@ -22,6 +22,8 @@ use crate::record::{EDGE, EdgeRow};
 
 /// The kind under which large bodies are staged for the units that name them.
 const STAGED_KIND: u8 = 3;
+/// Large bodies that may be staged for units that have not come.
+const STAGED_MAX: usize = 32;
 /// Bytes of a piece of a large body.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -180,7 +182,7 @@ impl Host for LinkHost {
         let (site, now) = (Arc::clone(&self.site), unix_millis());
         let committed = self.store.commit(move |txn| {
             let mut applied = Applied::default();
-            let queued_before = lane::numbered_in_all(txn)?;
+            let queued_before = lane::queue_mark(txn)?;
             for (number, prepared) in prepared {
                 let outcome = prepared.and_then(|prepared| {
                     let mark = txn.mark();
@@ -201,7 +203,7 @@ impl Host for LinkHost {
             }
             lane::received(txn, lane.index(), stored_position(position))?;
             // Facts may have made a report due; mail may have queued copies or answers for the edge.
-            let follow_up = lane == Lane::Event || lane::numbered_in_all(txn)? != queued_before;
+            let follow_up = lane == Lane::Event || lane::queue_mark(txn)? != queued_before;
             Ok::<_, StoreError>((applied, follow_up))
         });
         let (applied, follow_up) = committed.await.map_err(host_error)?.into_inner();
@@ -227,13 +229,19 @@ impl Host for LinkHost {
     async fn confirmed(&self, lane: Lane, position: Position, applied: Applied) -> Result<(), HostError> {
         let pairs = |list: Vec<Rejection>| list.into_iter().map(|r| (r.number, r.reason)).collect::<Vec<_>>();
         let (refused, deferred) = (pairs(applied.refused), pairs(applied.deferred));
-        // Losing this costs a repeat of the confirm, so it waits for a commit that has to be made anyway.
-        let let_go = self.store.commit_lazily(move |txn| {
+        let nothing_rejected = refused.is_empty() && deferred.is_empty();
+        let let_go = move |txn: &mut Txn<'_>| {
             let position = stored_position(position);
             let gone = lane::confirmed(txn, lane.index(), position, &refused, &deferred, unix_millis())?;
             gone.iter().filter_map(|unit| unit.body.key()).try_for_each(|key| txn.release_body(BodyKey(key)))
-        });
-        let_go.map_err(host_error)
+        };
+        if nothing_rejected {
+            // Losing this costs a repeat of the confirm, so it waits for a commit that has to be made anyway.
+            self.store.commit_lazily(let_go).map_err(host_error)
+        } else {
+            // The next confirm would not repeat these lists.
+            self.store.commit(let_go).await.map(drop).map_err(host_error)
+        }
     }
 
     fn waiting(&self, max: usize) -> Result<Vec<UnitId>, HostError> {
@@ -255,10 +263,15 @@ impl Host for LinkHost {
     }
 
     fn stage(&self, unit: UnitId) -> Result<Staging, HostError> {
+        self.store.ready().map_err(host_error)?;
+        if self.staged.lock().unwrap_or_else(PoisonError::into_inner).len() >= STAGED_MAX {
+            return Err(HostError("too many bodies wait for their units".into()));
+        }
         // Not the body's final key: nothing names these bytes but the unit that follows.
         let key = BodyKey(*blake3::hash(&unit).as_bytes());
         let writer = self.store.body_writer(key, STAGED_KIND);
-        Ok(Staging { unit, writer, staged: Arc::clone(&self.staged) })
+        let bytes_max = self.site.content_bytes_max.saturating_mul(2);
+        Ok(Staging { unit, writer, bytes_max, staged: Arc::clone(&self.staged) })
     }
 }
 
@@ -294,11 +307,16 @@ fn prepare_one(
 pub struct Staging {
     unit: UnitId,
     writer: BodyWriter,
+    /// A sealed body is hardly longer than the plain one may be.
+    bytes_max: u64,
     staged: Arc<Mutex<HashMap<UnitId, Stored>>>,
 }
 
 impl BodySink for Staging {
     async fn write(&mut self, piece: Bytes) -> Result<(), HostError> {
+        if self.writer.length() > self.bytes_max {
+            return Err(HostError("a body is larger than any message may be".into()));
+        }
         self.writer.write(&piece).map_err(host_error)
     }
 

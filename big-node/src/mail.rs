@@ -5,7 +5,7 @@ use shared::address::{Address, Domain};
 use shared::chunk;
 use shared::id::MessageId;
 use shared::lane::{self, QueuedBody, QueuedUnit};
-use shared::origin::{Channel, Origin};
+use shared::origin::{Channel, Origin, RECIPIENTS_BYTES_MAX};
 use shared::seal::{FileKey, PrivateKey, PublicKey};
 use shared::store::{BodyKey, BodyReader, Rows, StoreError, Stored, Txn};
 use shared::topology::AttachmentMode;
@@ -15,8 +15,8 @@ use crate::directory;
 use crate::error::Refused;
 use crate::record::{
     AfterFetch, COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named,
-    OPEN_WINDOWS, Part, Person, RECIPIENTS, REPORTS, Recipient, WINDOWS, WindowRow, WindowState, entry_key,
-    key2, message_id_key, trace,
+    OPEN_WINDOWS, Part, Person, RECIPIENTS, REPORTS, Recipient, UNSETTLED, WINDOWS, WindowRow, WindowState,
+    entry_key, key2, message_id_key, trace,
 };
 
 const INTER_LANE: u8 = 2;
@@ -39,6 +39,8 @@ pub struct Site {
     pub sealing: PrivateKey,
     /// From which the keys of outbound bodies are derived.
     pub outbound_secret: [u8; 32],
+    /// Octets of content that the edge accepts.
+    pub content_bytes_max: u64,
 }
 
 impl Site {
@@ -80,12 +82,9 @@ pub fn receive(
     incoming: Incoming,
     filed: &[Id],
     now: u64,
-) -> Result<(), StoreError> {
+) -> Result<(), Refused> {
     let id = incoming.id;
     let message = keep(txn, incoming, now)?;
-    for window in filed {
-        txn.put(COPIES, &key2(window, &id.0), &CopyRow { filed_by_edge: true, ..CopyRow::default() })?;
-    }
     let mut readers: Vec<Person> = Vec::new();
     let mut undeliverable = Vec::new();
     for recipient in &message.origin.recipients {
@@ -98,6 +97,14 @@ pub fn receive(
             Some(person) if readers.iter().any(|reader| reader.id == person.id) => {}
             Some(person) => readers.push(person),
             None => undeliverable.push(recipient.address.clone()),
+        }
+    }
+    for window in filed {
+        // The edge's word for it: only windows that are there, and of those whom the message is for.
+        let row = txn.get::<WindowRow>(WINDOWS, window)?;
+        if row.is_some_and(|row| readers.iter().any(|reader| reader.id == row.window.person)) {
+            let copy = CopyRow { filed_by_edge: true, ..CopyRow::default() };
+            txn.put(COPIES, &key2(window, &id.0), &copy)?;
         }
     }
     for reader in &readers {
@@ -113,10 +120,13 @@ pub fn receive(
                 file(txn, &message, id, &postmaster, Folder::Undeliverable, Entry::default(), now)?;
                 trace(txn, id, now, format!("nobody is called {names} any more: filed as undeliverable"))?;
             }
-            None => trace(txn, id, now, format!("nobody is called {names}, and there is no postmaster"))?,
+            None => {
+                let text = "there is no postmaster to take it; add the person whom [site] postmaster names";
+                return Err(Refused::new(text));
+            }
         }
     }
-    txn.release_body(message.body())
+    Ok(txn.release_body(message.body())?)
 }
 
 /// Takes mail from a person of ours: files it in Sent, marks what it answers, delivers inside and
@@ -147,6 +157,9 @@ pub fn send(
             outside.push((index, address.to_string()));
             recipient_row(&address, DeliveryState::Queued, "waits for the link", "", now)
         };
+        if row.state == DeliveryState::Queued {
+            txn.put(UNSETTLED, &recipient_key(id, index), &Named(id.0))?;
+        }
         if row.state == DeliveryState::Failed {
             txn.put(REPORTS, &id.0, &Named(id.0))?;
         }
@@ -205,11 +218,17 @@ pub fn recipient_key(id: MessageId, index: u32) -> Vec<u8> {
 }
 
 /// Files a message that a rebuild found, as its origin says. Its body is kept already, for the rebuild.
-pub fn restore(txn: &mut Txn<'_>, id: MessageId, origin: Origin, body: BodyKey) -> Result<(), StoreError> {
+pub fn restore(
+    txn: &mut Txn<'_>,
+    id: MessageId,
+    origin: Origin,
+    body: BodyKey,
+    postmaster: &str,
+) -> Result<(), StoreError> {
     let message =
         Message { origin, revision: 0, thread: id.0, parent: None, parts: Vec::new(), unparsed: None };
     enter(txn, id, &message)?;
-    let now = message.origin.accepted_at;
+    let (now, mut filed) = (message.origin.accepted_at, false);
     let author = match message.origin.channel {
         Channel::Desk { .. } | Channel::Submission { .. } => message.origin.reverse_path.as_ref(),
         Channel::Reception { .. } | Channel::Report => None,
@@ -219,11 +238,18 @@ pub fn restore(txn: &mut Txn<'_>, id: MessageId, origin: Origin, body: BodyKey) 
         message.origin.recipients.iter().map(|recipient| (&recipient.address, Folder::In, Entry::default()));
     for (address, folder, entry) in author.map(|path| (path, Folder::Sent, sent)).into_iter().chain(readers) {
         let Ok(address) = address.parse::<Address>() else { continue };
-        if let Some(person) = directory::lookup(txn, &address, "")? {
+        let (person, folder) = match directory::lookup(txn, &address, postmaster)? {
+            Some(person) => (Some(person), folder),
+            None => (directory::postmaster_person(txn, postmaster)?, Folder::Undeliverable),
+        };
+        let Some(person) = person else { continue };
+        if txn.raw(MAILBOXES, &entry_key(&person.id, folder, id))?.is_none() {
             file(txn, &message, id, &person, folder, entry, now)?;
+            filed = true;
         }
     }
-    txn.release_body(body)
+    // What nobody is there for stays in the store all the same.
+    if filed { txn.release_body(body) } else { Ok(()) }
 }
 
 /// Writes a message's row, and makes it known by its Message-ID.
@@ -328,22 +354,46 @@ pub fn mark(
 }
 
 /// Moves a message to Trash; from Trash it goes for good, and with its last holder the body.
-pub fn delete(txn: &mut Txn<'_>, person: &Person, id: MessageId) -> Result<Folder, Refused> {
+pub fn delete(txn: &mut Txn<'_>, person: &Person, id: MessageId, now: u64) -> Result<Folder, Refused> {
     let Some((folder, found)) = entry(txn, &person.id, id)? else {
         return Err(Refused::new(format!(
             "{} has no message {id}; `mail list` shows what there is",
             person.name
         )));
     };
-    txn.delete(MAILBOXES, &entry_key(&person.id, folder, id))?;
     if folder == Folder::Trash {
-        if let Some(message) = txn.get::<Message>(MESSAGES, &id.0)? {
-            txn.release_body(message.body())?;
-        }
+        forget(txn, &person.id, Folder::Trash, id)?;
     } else {
-        txn.put(MAILBOXES, &entry_key(&person.id, Folder::Trash, id), &found)?;
+        discard(txn, &person.id, folder, id, found, now)?;
     }
     Ok(folder)
+}
+
+/// Moves an entry to Trash, where it counts from now.
+fn discard(
+    txn: &mut Txn<'_>,
+    person: &Id,
+    folder: Folder,
+    id: MessageId,
+    found: Entry,
+    now: u64,
+) -> Result<(), StoreError> {
+    let trash = entry_key(person, Folder::Trash, id);
+    if txn.raw(MAILBOXES, &trash)?.is_some() {
+        // It lies there already, from another folder: one entry holds one reference.
+        return forget(txn, person, folder, id);
+    }
+    txn.delete(MAILBOXES, &entry_key(person, folder, id))?;
+    txn.put(MAILBOXES, &trash, &Entry { filed_at: now, ..found })
+}
+
+/// Removes an entry for good, and with a message's last holder its body.
+pub fn forget(txn: &mut Txn<'_>, person: &Id, folder: Folder, id: MessageId) -> Result<(), StoreError> {
+    txn.delete(MAILBOXES, &entry_key(person, folder, id))?;
+    match txn.get::<Message>(MESSAGES, &id.0)? {
+        Some(message) => txn.release_body(message.body()),
+        None => Ok(()),
+    }
 }
 
 /// Queues a copy for the person's open window, unless it has one.
@@ -390,6 +440,10 @@ fn queue_outbound(
     let reader = PublicKey(edge.sealing_key);
     let key = FileKey::of_outbound(&site.outbound_secret, id, message.revision, &reader);
     let wrapped_key = key.wrap(&reader, id).map_err(|error| Refused::new(error.to_string()))?;
+    let names = recipients.iter().map(|(_, address)| address.len()).sum::<usize>();
+    if names > RECIPIENTS_BYTES_MAX {
+        return Err(Refused::new("too many recipients with long names; send the message to fewer at once"));
+    }
     let head = ToEdge::Outbound(Outbound {
         message: id.0,
         revision: message.revision,
@@ -398,6 +452,7 @@ fn queue_outbound(
         reverse_path: message.origin.reverse_path.clone(),
         recipients,
         body_8bit: message.origin.body_8bit,
+        utf8_header: message.origin.utf8_header,
     });
     Ok(queue_with_body(txn, &head, message)?)
 }
@@ -449,18 +504,18 @@ pub fn after_fetch(
     id: MessageId,
     retrieved: bool,
     deleted: bool,
+    now: u64,
 ) -> Result<(), StoreError> {
     let person = row.window.person;
     if (retrieved || deleted) && row.after_fetch != AfterFetch::Keep {
         mark(txn, &person, id, |entry| entry.read = true)?;
     }
+    // What was collected on the road is what was received: a copy in Sent is left alone.
     if deleted
         && row.after_fetch == AfterFetch::Delete
-        && let Some((folder, found)) = entry(txn, &person, id)?
-        && folder != Folder::Trash
+        && let Some(found) = txn.get::<Entry>(MAILBOXES, &entry_key(&person, Folder::In, id))?
     {
-        txn.delete(MAILBOXES, &entry_key(&person, folder, id))?;
-        txn.put(MAILBOXES, &entry_key(&person, Folder::Trash, id), &found)?;
+        discard(txn, &person, Folder::In, id, found, now)?;
     }
     Ok(())
 }

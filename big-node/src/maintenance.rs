@@ -12,7 +12,9 @@ use shared::store::{Disk, Recovered, Row, Rows, Store, StoreError, Txn, rebuild 
 use crate::error::Refused;
 use crate::inbound::{BODY_KIND, PARSED_BYTES_MAX, PERSON_KIND, break_apart};
 use crate::node::Node;
-use crate::record::{MESSAGES, Message, PARKED, ParkedRow, Person, TRACE, TraceRow};
+use crate::record::{
+    Entry, Folder, MAILBOXES, MESSAGES, Message, PARKED, ParkedRow, Person, TRACE, TraceRow, message_of,
+};
 use crate::{directory, mail, report, travel};
 
 /// Looks around at least this often.
@@ -22,6 +24,8 @@ const SLOW_ROUND: Duration = Duration::from_secs(60);
 /// How long a trace is kept, and what was told of a message that has not come.
 const TRACE_MILLIS: u64 = 30 * 24 * 3_600_000;
 const TRACES_AT_ONCE: usize = 1000;
+/// How long what was deleted lies in Trash.
+const TRASH_MILLIS: u64 = 30 * 24 * 3_600_000;
 
 /// Runs for ever.
 pub async fn run(node: Arc<Node>) {
@@ -42,7 +46,6 @@ pub async fn run(node: Arc<Node>) {
 }
 
 async fn look_around(node: &Arc<Node>) -> Result<(), Refused> {
-    report::write_owed(node).await?;
     let now = unix_millis();
     let snapshot = node.store.read()?;
     let due = lane::next_due(&snapshot)?.is_some_and(|due| due <= now);
@@ -57,7 +60,7 @@ async fn look_around(node: &Arc<Node>) -> Result<(), Refused> {
     }
     // What was applied from the edge may have queued units for it; telling the link costs nothing.
     node.wake_link();
-    Ok(())
+    report::write_owed(node).await
 }
 
 async fn clean(store: &Store) -> Result<(), StoreError> {
@@ -77,13 +80,31 @@ async fn clean(store: &Store) -> Result<(), StoreError> {
         old.map(|(key, _)| key).try_for_each(|key| txn.delete(PARKED, key))
     };
     store.commit(forget).await.map(drop)?;
+    while store.commit(empty_trash).await?.into_inner() == TRACES_AT_ONCE {}
     while store.compact().await? {}
     Ok(())
 }
 
+/// Removes what has lain in Trash for 30 days, some of it at a time. Returns how much that was.
+fn empty_trash(txn: &mut Txn<'_>) -> Result<usize, StoreError> {
+    let before = unix_millis().saturating_sub(TRASH_MILLIS);
+    let mut emptied = 0;
+    for person in directory::list(txn)? {
+        let trash = [person.id.as_slice(), &[Folder::Trash as u8]].concat();
+        for (key, entry) in txn.prefix::<Entry>(MAILBOXES, &trash, usize::MAX)? {
+            if entry.filed_at < before && emptied < TRACES_AT_ONCE {
+                mail::forget(txn, &person.id, Folder::Trash, message_of(&key))?;
+                emptied += 1;
+            }
+        }
+    }
+    Ok(emptied)
+}
+
 /// Makes the index anew: people first, then every message for the people that its origin names. What
 /// was marked, moved or deleted since is not in the segments; nothing is sent again.
-pub fn rebuild(disk: Arc<dyn Disk>) -> Result<Store, StoreError> {
+pub fn rebuild(disk: Arc<dyn Disk>, postmaster: String) -> Result<Store, StoreError> {
+    let restore = move |txn: &mut Txn<'_>, found: &Recovered| restore(txn, found, &postmaster);
     let (store, kept) = rebuild_store(disk, restore)?;
     // Another log name than before: the partner must not take this for the store it knew.
     store.commit_blocking(|txn| lane::set_identity(txn, NodeIdentity::new()))?;
@@ -109,7 +130,7 @@ fn break_apart_again(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn restore(txn: &mut Txn<'_>, found: &Recovered) -> Result<(), StoreError> {
+fn restore(txn: &mut Txn<'_>, found: &Recovered, postmaster: &str) -> Result<(), StoreError> {
     match found.kind {
         PERSON_KIND => match Person::decode(&found.notes) {
             Some(person) => directory::enter(txn, &person),
@@ -118,7 +139,7 @@ fn restore(txn: &mut Txn<'_>, found: &Recovered) -> Result<(), StoreError> {
         BODY_KIND => {
             let read = |(id, origin): (&[u8; 16], &[u8])| Some((MessageId(*id), Origin::decode(origin)?));
             match found.notes.split_first_chunk().and_then(read) {
-                Some((id, origin)) => mail::restore(txn, id, origin, found.key),
+                Some((id, origin)) => mail::restore(txn, id, origin, found.key, postmaster),
                 None => txn.release_body(found.key),
             }
         }

@@ -40,6 +40,7 @@ impl Node {
             filing: topology.site.attachments,
             sealing: PrivateKey::from_bytes(state.key32("sealing")?),
             outbound_secret: state.key32("outbound")?,
+            content_bytes_max: topology.edge.size_max,
         };
         Ok(Self {
             store: state.store()?,
@@ -100,10 +101,12 @@ impl Node {
             automatic,
             verdicts: Vec::new(),
             body_8bit: !content.is_ascii(),
+            utf8_header: !content[..shared::mime::header_len(content)].is_ascii(),
             trace_bytes: 0,
             size: content.len() as u64,
             body: *blake3::hash(content).as_bytes(),
-        };
+        }
+        .bounded();
         let mut writer = self.store.body_writer(BodyId(origin.body).into(), BODY_KIND);
         writer.write(&chunk::encode_all(content))?;
         let stored = writer.finish(rebuild_notes(id, &origin))?;

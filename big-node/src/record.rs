@@ -25,6 +25,8 @@ pub const MAILBOXES: Table = Table("mailboxes");
 pub const MESSAGE_IDS: Table = Table("message-ids");
 /// Message id, recipient index to [`Recipient`].
 pub const RECIPIENTS: Table = Table("recipients");
+/// Message id, recipient index to the [`Named`] message, as long as that recipient's state is not final.
+pub const UNSETTLED: Table = Table("unsettled-recipients");
 /// Message id to the [`Named`] message whose author has to be told of a failure.
 pub const REPORTS: Table = Table("reports");
 /// Window id to [`WindowRow`].
@@ -323,11 +325,9 @@ pub fn trace(
     now: u64,
     what: impl Into<String>,
 ) -> Result<(), StoreError> {
-    for order in 0..=u16::MAX {
-        let key = [message.0.as_slice(), &now.to_be_bytes(), &order.to_be_bytes()].concat();
-        if txn.raw(TRACE, &key)?.is_none() {
-            return txn.put(TRACE, &key, &TraceRow { what: what.into() });
-        }
-    }
-    Ok(())
+    let prefix = [message.0.as_slice(), &now.to_be_bytes()].concat();
+    let last = txn.prefix_backwards::<TraceRow>(TRACE, &prefix, 1)?.pop();
+    let order = last.and_then(|(key, _)| key.last_chunk().copied()).map_or(0, u16::from_be_bytes);
+    let key = [prefix.as_slice(), &order.saturating_add(1).to_be_bytes()].concat();
+    txn.put(TRACE, &key, &TraceRow { what: what.into() })
 }

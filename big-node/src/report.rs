@@ -9,7 +9,7 @@ use shared::address::Address;
 use shared::id::{MessageId, unix_millis};
 use shared::mime::{Action, DsnRecipient, DsnReport, dsn};
 use shared::origin::Channel;
-use shared::store::{Rows, StoreError};
+use shared::store::Rows;
 use shared::unit::DeliveryState;
 
 use crate::error::Refused;
@@ -24,7 +24,10 @@ const ORIGINAL_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Writes the reports that are owed.
 pub async fn write_owed(node: &Arc<Node>) -> Result<(), Refused> {
     for (_, Named(id)) in node.store.read()?.prefix::<Named>(REPORTS, &[], AT_ONCE)? {
-        write_one(node, MessageId(id)).await?;
+        // One that cannot be written does not keep the others waiting.
+        if let Err(error) = write_one(node, MessageId(id)).await {
+            tracing::warn!(message = %MessageId(id), %error, "a delivery report could not be written yet");
+        }
     }
     Ok(())
 }
@@ -53,13 +56,18 @@ async fn write_one(node: &Arc<Node>, id: MessageId) -> Result<(), Refused> {
             row.reported = true;
             txn.put(RECIPIENTS, &key, &row)?;
         }
-        txn.delete(REPORTS, &id.0)?;
+        // More may have failed since the report was composed: it is owed still.
+        let now_failed = txn.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)?;
+        let owed = |row: &Recipient| row.state == DeliveryState::Failed && !row.reported;
+        if !now_failed.iter().any(|(_, row)| owed(row)) {
+            txn.delete(REPORTS, &id.0)?;
+        }
         match report {
             Some(incoming) => mail::receive(txn, &site, incoming, &[], unix_millis()),
             None => Ok(()),
         }
     });
-    written.await.map(drop).map_err(|error: StoreError| error.into())
+    written.await.map(drop)
 }
 
 fn compose(

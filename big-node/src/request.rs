@@ -1,7 +1,7 @@
 //! What commands ask of a running big node over its control socket, and what it answers.
 
 use serde::{Deserialize, Serialize};
-pub use shared::report::{LaneView, LinkView, Step};
+pub use shared::report::{DeadLetterView, LaneView, LinkView, Step};
 use shared::topology::AttachmentMode;
 use shared::unit::DeliveryState;
 
@@ -329,15 +329,4 @@ pub struct Queue {
     pub messages: Vec<Status>,
     /// Units that the edge refused.
     pub dead_letters: Vec<DeadLetterView>,
-}
-
-/// A unit that the edge refused.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DeadLetterView {
-    /// Unit id.
-    pub id: String,
-    /// The edge's reason.
-    pub reason: String,
-    /// When, milliseconds since 1970.
-    pub at: u64,
 }

@@ -61,7 +61,10 @@ pub fn init(topology: &Topology) -> Result<(), ServeError> {
 pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError> {
     let state = State::open(&topology.big.state)?;
     let store = match rebuild {
-        true => maintenance::rebuild(Arc::new(DirectoryDisk::open(&state.store_path())?))?,
+        true => {
+            let disk = Arc::new(DirectoryDisk::open(&state.store_path())?);
+            maintenance::rebuild(disk, topology.site.postmaster.local_part().to_lowercase())?
+        }
         false => state.store()?,
     };
     Ok(shared::store::verify(&store)?)
@@ -70,6 +73,7 @@ pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError>
 /// Runs big until it is told to stop.
 pub fn run(topology: Topology) -> Result<(), ServeError> {
     telemetry::init();
+    lifetime::take_descriptors();
     let state = State::open(&topology.big.state)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(topology, &state))

@@ -40,6 +40,7 @@ impl World {
             filing: AttachmentMode::BreakApart,
             sealing,
             outbound_secret: [5; 32],
+            content_bytes_max: 1_000_000,
         };
         let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
         let world = Self { store, site: Arc::new(site) };
@@ -63,6 +64,12 @@ impl World {
         let added = person.clone();
         self.store.commit_blocking(move |txn| directory::add(txn, &added, &record)).expect("is new");
         person
+    }
+
+    /// As if [site] postmaster named somebody who was never added.
+    fn site_without_postmaster(&mut self) {
+        let site = Arc::get_mut(&mut self.site).expect("nothing runs");
+        site.postmaster = "nobody".into();
     }
 
     fn known(&self, name: &str) -> Person {
@@ -166,6 +173,7 @@ impl Letter {
             automatic: false,
             verdicts: Vec::new(),
             body_8bit: false,
+            utf8_header: false,
             trace_bytes: 0,
             size: self.content.len() as u64,
             body: *blake3::hash(&self.content).as_bytes(),
@@ -226,6 +234,50 @@ fn a_vanished_recipient_is_not_silence() {
     assert_eq!(letter.send(&world), Ok(()));
     let (folder, _) = world.entry("alice", letter.id).expect("the postmaster has it");
     assert_eq!(folder, Folder::Undeliverable);
+}
+
+#[test]
+fn without_a_postmaster_nothing_is_dropped() {
+    let mut world = World::new();
+    world.site_without_postmaster();
+    let letter = Letter::new("carol@remote.example", "gone@example.com");
+    let text = letter.send(&world).expect_err("waits for the mend");
+    assert!(text.starts_with("later") && text.contains("postmaster"), "{text}");
+    let removed = world.store.commit_blocking(|txn| directory::remove(txn, "alice", "alice", NOW));
+    assert!(removed.is_err(), "the postmaster stays");
+}
+
+#[test]
+fn who_is_removed_travels_no_more() {
+    let world = World::new();
+    let window = world.window("bob").window.window;
+    world.store.commit_blocking(|txn| directory::remove(txn, "bob", "alice", NOW)).expect("is removed");
+    let row = world.store.read().and_then(|s| s.get::<WindowRow>(WINDOWS, &window)).expect("reads");
+    assert_eq!(row.map(|row| (row.state, row.revoked)), Some((WindowState::Ending, true)));
+    assert!(world.queued().contains(&ToEdge::WindowEnd { window }));
+}
+
+#[test]
+fn a_body_goes_with_its_last_entry() {
+    let world = World::new();
+    let alice = world.known("alice");
+    let letter =
+        Letter::submitted(world.window("alice").window.window, "alice@example.com", "alice@example.com");
+    letter.send(&world).expect("is sent to oneself");
+    let body = shared::store::BodyKey(letter.origin().body);
+    // In and Sent to one Trash, then from Trash away; a copy for the window holds it too.
+    for held in [true, true, true] {
+        assert_eq!(world.store.body(body).is_ok(), held);
+        let (alice, id) = (alice.clone(), letter.id);
+        world.store.commit_blocking(move |txn| mail::delete(txn, &alice, id, NOW)).expect("is deleted");
+    }
+    let snapshot = world.store.read().expect("reads");
+    let queued = (0..4).flat_map(|lane| lane::units(&snapshot, lane, 1, 100).expect("reads"));
+    for key in queued.filter_map(|(_, unit)| unit.body.key()) {
+        let release = move |txn: &mut shared::store::Txn<'_>| txn.release_body(shared::store::BodyKey(key));
+        world.store.commit_blocking(release).expect("commits");
+    }
+    assert!(world.store.body(body).is_err(), "nothing holds it any more");
 }
 
 #[test]
@@ -308,8 +360,9 @@ fn after_the_end_a_submission_is_late_and_after_a_revocation_it_is_nothing() {
         assert_eq!(world.apply(&ToBig::WindowClosed { window }, None), Ok(()));
         let row = world.store.read().and_then(|s| s.get::<WindowRow>(WINDOWS, &window)).expect("reads");
         assert_eq!(row.expect("is there").state, WindowState::Ended);
+        // Events overtake mail: that the edge has closed the window does not make what it held void.
         let letter = Letter::submitted(window, "alice@example.com", "bob@example.com");
-        assert!(letter.send(&world).is_err(), "the edge had confirmed that it is closed");
+        assert_eq!(letter.send(&world).is_ok(), !revoke);
     }
 }
 

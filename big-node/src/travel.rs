@@ -121,7 +121,8 @@ pub fn end(txn: &mut Txn<'_>, person: &str, revoke: bool, now: u64) -> Result<Wi
     Ok(close(txn, &window, revoke, now)?)
 }
 
-fn close(txn: &mut Txn<'_>, window: &Id, revoke: bool, now: u64) -> Result<WindowRow, StoreError> {
+/// Ends a window and tells the edge to destroy it.
+pub fn close(txn: &mut Txn<'_>, window: &Id, revoke: bool, now: u64) -> Result<WindowRow, StoreError> {
     let row = txn.get::<WindowRow>(WINDOWS, window)?;
     let mut row = row.ok_or_else(|| StoreError::Damaged("a travel window".into()))?;
     row.state = WindowState::Ending;

@@ -132,6 +132,7 @@ fn queue_outbound(txn: &mut Txn<'_>, outbound: Outbound, body: &Stored, now: u64
         size: outbound.size,
         reverse_path: outbound.reverse_path,
         body_8bit: outbound.body_8bit,
+        utf8_header: outbound.utf8_header,
         recipients: outbound.recipients.into_iter().map(recipient).collect(),
         queued_at: now,
         attempts: 0,

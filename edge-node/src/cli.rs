@@ -12,7 +12,7 @@ use shared::command::{self, Caller, Options, Outcome, explain};
 use shared::render::{self, Table, when, word};
 use shared::topology::{self, Topology};
 
-use crate::request::{Invited, LinkView, Queued, Request, Step};
+use crate::request::{DeadLetterView, Invited, LinkView, Queued, Request, Step};
 use crate::serve;
 
 /// The command's name.
@@ -60,6 +60,13 @@ enum Command {
 enum QueueCommand {
     /// Messages that wait, and who is still to get them
     List,
+    /// What was accepted here and big will never take, and why
+    Dead,
+    /// Attempt a message now, also one that is held
+    Retry {
+        /// Message id
+        message: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -86,6 +93,13 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Queue(QueueCommand::List) => {
             caller.show(&Request::QueueList, |queue: &Vec<Queued>| show_queue(queue))
         }
+        Command::Queue(QueueCommand::Dead) => {
+            caller.show(&Request::QueueDead, |dead: &Vec<DeadLetterView>| show_dead(dead))
+        }
+        Command::Queue(QueueCommand::Retry { message }) => caller
+            .show(&Request::QueueRetry { message }, |queued: &Queued| {
+                show_queue(std::slice::from_ref(queued))
+            }),
         Command::Link(LinkCommand::Status) => {
             caller.show(&Request::LinkStatus, |link: &LinkView| render::link(link))
         }
@@ -121,6 +135,14 @@ fn verify(caller: &Caller, topology: &Topology, rebuild: bool) -> Outcome {
         0 => Ok(()),
         n => Err(format!("{n} damaged; `edge-node verify --rebuild` keeps what is whole").into()),
     }
+}
+
+fn show_dead(dead: &[DeadLetterView]) -> String {
+    let mut table = Table::new(["id", "at (UTC)", "why"]);
+    for letter in dead {
+        table.row([letter.id.clone(), when(letter.at), letter.reason.clone()]);
+    }
+    table.or("there are no dead letters")
 }
 
 /// Each message, and under it who is still to get it.
@@ -166,6 +188,8 @@ mod tests {
             "invite --json",
             "verify --rebuild",
             "queue list --json --topology t.toml",
+            "queue dead",
+            "queue retry ID",
             "link status",
             "trace ID",
         ] {

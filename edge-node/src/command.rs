@@ -14,8 +14,10 @@ use shared::unit::DeliveryState;
 
 use crate::node::Node;
 use crate::record::{Invitation, QUEUE, QueueRow, SETTINGS, TRACE, TraceRow};
-use crate::request::{Invited, LaneView, LinkView, Queued, Request, Step, Waiting};
+use crate::request::{DeadLetterView, Invited, LaneView, LinkView, Queued, Request, Step, Waiting};
 
+/// Rows that one answer lists at most.
+const LISTED_MAX: usize = 10_000;
 /// How long a ticket is good for, in seconds.
 const INVITATION_SECONDS: u64 = 24 * 3600;
 
@@ -36,6 +38,8 @@ impl Commands {
         let answer = match request {
             Request::Invite => json(self.invite().await.map_err(failed)?),
             Request::QueueList => json(self.queue().map_err(failed)?),
+            Request::QueueDead => json(self.dead_letters().map_err(failed)?),
+            Request::QueueRetry { message } => json(self.retry(&message).await?),
             Request::LinkStatus => json(self.link_status().map_err(failed)?),
             Request::Trace { message } => json(self.trace(&message)?),
         };
@@ -56,24 +60,37 @@ impl Commands {
     }
 
     fn queue(&self) -> Result<Vec<Queued>, StoreError> {
-        let rows = self.node.store.read()?.prefix::<QueueRow>(QUEUE, &[], 10_000)?;
-        let queued = rows.into_iter().map(|(key, row)| {
-            let waits = |state| matches!(state, DeliveryState::Relaying | DeliveryState::Deferred);
-            let waiting = row.recipients.into_iter().filter(|recipient| waits(recipient.state));
-            Queued {
-                id: MessageId(key.try_into().unwrap_or_default()).to_string(),
-                from: row.reverse_path.unwrap_or_default(),
-                size: row.size,
-                queued_at: row.queued_at,
-                attempts: row.attempts,
-                next_attempt_at: row.next_attempt_at,
-                held: row.held,
-                recipients: waiting
-                    .map(|r| Waiting { address: r.address, state: r.state, text: r.text })
-                    .collect(),
-            }
+        let rows = self.node.store.read()?.prefix::<QueueRow>(QUEUE, &[], LISTED_MAX)?;
+        let id = |key: Vec<u8>| MessageId(key.try_into().unwrap_or_default());
+        Ok(rows.into_iter().map(|(key, row)| queued(id(key), row)).collect())
+    }
+
+    fn dead_letters(&self) -> Result<Vec<DeadLetterView>, StoreError> {
+        let letters = lane::dead_letters(&self.node.store.read()?, LISTED_MAX)?;
+        let view = |letter: lane::DeadLetter| DeadLetterView {
+            id: MessageId(letter.unit.id).to_string(),
+            reason: letter.reason,
+            at: letter.at,
+        };
+        Ok(letters.into_iter().map(view).collect())
+    }
+
+    async fn retry(&self, message: &str) -> Result<Queued, Refused> {
+        let id: MessageId = message.parse().map_err(|error| Refused(format!("{message}: {error}")))?;
+        let now = unix_millis();
+        let due = self.node.store.commit(move |txn| {
+            let Some(mut row) = txn.get::<QueueRow>(QUEUE, &id.0)? else { return Ok(None) };
+            row.held = false;
+            row.next_attempt_at = now;
+            txn.put(QUEUE, &id.0, &row)?;
+            Ok::<_, StoreError>(Some(row))
         });
-        Ok(queued.collect())
+        let row = due.await.map_err(failed)?.into_inner();
+        let row =
+            row.ok_or_else(|| Refused(format!("{id} does not wait here; `queue list` shows what does")))?;
+        self.node.schedule.add(now, id);
+        self.node.due.notify_one();
+        Ok(queued(id, row))
     }
 
     fn link_status(&self) -> Result<LinkView, StoreError> {
@@ -115,6 +132,21 @@ impl Commands {
             Step { at, node: "edge".into(), what: row.what }
         };
         Ok(rows.into_iter().map(step).collect())
+    }
+}
+
+fn queued(id: MessageId, row: QueueRow) -> Queued {
+    let waits = |state| matches!(state, DeliveryState::Relaying | DeliveryState::Deferred);
+    let waiting = row.recipients.into_iter().filter(|recipient| waits(recipient.state));
+    Queued {
+        id: id.to_string(),
+        from: row.reverse_path.unwrap_or_default(),
+        size: row.size,
+        queued_at: row.queued_at,
+        attempts: row.attempts,
+        next_attempt_at: row.next_attempt_at,
+        held: row.held,
+        recipients: waiting.map(|r| Waiting { address: r.address, state: r.state, text: r.text }).collect(),
     }
 }
 

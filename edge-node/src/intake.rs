@@ -7,11 +7,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use link_proto::unit::HEAD_BYTES_MAX;
 use shared::address::Address;
 use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::mime::{HeaderFacts, HeaderScan, Mailbox as HeaderMailbox};
-use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
+use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient, RECIPIENTS_BYTES_MAX};
 use shared::seal::{BodySealer, FileKey, PublicKey};
 use shared::smtp::{Enhanced, Envelope, Facts, Reply, received, return_path};
 use shared::store::{BodyWriter, Committed, Row, Rows, StoreError};
@@ -66,6 +67,11 @@ impl Intake {
         let Some(sealing_key) = big.sealing_key else {
             return Err(Reply::new(451, Enhanced(4, 3, 2), "not in service yet; try again later"));
         };
+        let named: usize = envelope.recipients.iter().map(|recipient| recipient.to_string().len()).sum();
+        if named > RECIPIENTS_BYTES_MAX {
+            let text = "too many recipients with long names; send the message to fewer at once";
+            return Err(Reply::new(452, Enhanced(4, 5, 3), text));
+        }
         let id = MessageId::generate();
         let key = FileKey::generate();
         let mut intake = Self {
@@ -114,10 +120,11 @@ impl Intake {
     pub async fn complete(mut self, facts: Facts) -> Result<String, Reply> {
         let header = HeaderFacts::of(self.header.block());
         if let Some(window) = &self.submitted {
+            self.node.still_open(window)?;
             self.check_author(window, &header)?;
         }
         let windows = self.windows().map_err(|error| refusal(&error))?;
-        let origin = self.origin(header, &facts);
+        let origin = self.origin(header, &facts).bounded();
         self.sealer.finish(&mut self.sealed);
         self.writer.write(&self.sealed).map_err(|error| refusal(&error))?;
         let unsealable = |_| Reply::new(451, Enhanced(4, 3, 5), "cannot seal the message; try again later");
@@ -129,6 +136,9 @@ impl Intake {
             filed: windows.iter().map(|(window, _)| *window).collect(),
         });
         let head = encode(&unit);
+        if head.len() > HEAD_BYTES_MAX {
+            return Err(Reply::new(552, Enhanced(5, 3, 4), "too many recipients, or a header too large"));
+        }
         let (id, size, node) = (self.id, self.size, self.node);
         let stored = self.writer.finish(head.clone()).map_err(|error| refusal(&error))?;
         let key = stored.key().0;
@@ -175,6 +185,9 @@ impl Intake {
         if let Some(name) = ambiguous {
             let text = format!("the header has more than one {name}: send it with one");
             return Err(Reply::new(550, Enhanced(5, 6, 0), &text));
+        }
+        if header.cut {
+            return Err(Reply::new(550, Enhanced(5, 6, 0), "the header is too large to be checked"));
         }
         if header.from.is_empty() || !header.from.iter().chain(&header.sender).all(own) {
             return Err(Reply::new(
@@ -241,6 +254,7 @@ impl Intake {
             automatic,
             verdicts: Vec::new(),
             body_8bit: facts.eight_bit,
+            utf8_header: self.envelope.smtputf8 && facts.header_eight_bit,
             trace_bytes: self.trace_bytes,
             size: self.size,
             body: *self.hasher.finalize().as_bytes(),

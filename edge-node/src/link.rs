@@ -10,13 +10,15 @@ use link_proto::host::{
 use link_proto::unit::{Body, Digest, Lane, Position, Unit, UnitId};
 use shared::id::unix_millis;
 use shared::lane::{self, LanePosition, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit, RejectedRow};
-use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, StoreError, Stored};
+use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, StoreError, Stored, Txn};
 use shared::unit::{Welcome, encode};
 
 use crate::apply::{self, Arrived};
 use crate::node::Node;
 use crate::record::{Invitation, OUTBOUND_KIND, SETTINGS};
 
+/// Large bodies that may be staged for units that have not come.
+const STAGED_MAX: usize = 32;
 /// Bytes of a piece of a large body.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -76,6 +78,8 @@ impl Host for LinkHost {
     type Sink = Staging;
 
     async fn open(&self) -> Result<Opening, HostError> {
+        // What was confirmed and waits to be recorded counts before the lanes are compared.
+        self.node.store.commit(|_| Ok::<_, StoreError>(())).await.map_err(host_error)?;
         let snapshot = self.node.store.read().map_err(host_error)?;
         let local = lane::identity(&snapshot).map_err(host_error)?;
         let local =
@@ -205,13 +209,19 @@ impl Host for LinkHost {
     async fn confirmed(&self, lane: Lane, position: Position, applied: Applied) -> Result<(), HostError> {
         let pairs = |list: Vec<Rejection>| list.into_iter().map(|r| (r.number, r.reason)).collect::<Vec<_>>();
         let (refused, deferred) = (pairs(applied.refused), pairs(applied.deferred));
-        // Losing this costs a repeat of the confirm, so it waits for a commit that has to be made anyway.
-        let let_go = self.node.store.commit_lazily(move |txn| {
+        let nothing_rejected = refused.is_empty() && deferred.is_empty();
+        let let_go = move |txn: &mut Txn<'_>| {
             let position = stored_position(position);
             let gone = lane::confirmed(txn, lane.index(), position, &refused, &deferred, unix_millis())?;
             gone.iter().filter_map(|unit| unit.body.key()).try_for_each(|key| txn.release_body(BodyKey(key)))
-        });
-        let_go.map_err(host_error)
+        };
+        if nothing_rejected {
+            // Losing this costs a repeat of the confirm, so it waits for a commit that has to be made anyway.
+            self.node.store.commit_lazily(let_go).map_err(host_error)
+        } else {
+            // The next confirm would not repeat these lists.
+            self.node.store.commit(let_go).await.map(drop).map_err(host_error)
+        }
     }
 
     fn waiting(&self, max: usize) -> Result<Vec<UnitId>, HostError> {
@@ -235,6 +245,10 @@ impl Host for LinkHost {
     }
 
     fn stage(&self, unit: UnitId) -> Result<Staging, HostError> {
+        self.node.store.ready().map_err(host_error)?;
+        if self.staged.lock().unwrap_or_else(PoisonError::into_inner).len() >= STAGED_MAX {
+            return Err(HostError("too many bodies wait for their units".into()));
+        }
         let writer = self.node.store.body_writer(body_key(&unit), OUTBOUND_KIND);
         Ok(Staging { unit, writer, staged: Arc::clone(&self.staged) })
     }

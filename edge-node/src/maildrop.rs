@@ -4,6 +4,7 @@
 //! with it as they are read. What the client did goes to big as events, queued in the commit that
 //! deletes.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -198,6 +199,8 @@ impl Maildrop {
     /// Deletes, and tells big what was done, in one commit.
     async fn commit(self, deleted: &[usize], retrieved: &[usize]) -> Result<(), StoreError> {
         let (window, now) = (self.window, unix_millis());
+        let (deleted, retrieved): (HashSet<_>, HashSet<_>) =
+            (deleted.iter().collect(), retrieved.iter().collect());
         let acts: Vec<_> = (0..)
             .zip(self.copies)
             .filter_map(|(index, (message, revision, row))| {

@@ -116,6 +116,7 @@ fn hold(txn: &mut Txn<'_>, outbound: Outbound, body: BodyKey) -> Result<(), Stor
         size: outbound.size,
         reverse_path: outbound.reverse_path,
         body_8bit: outbound.body_8bit,
+        utf8_header: outbound.utf8_header,
         recipients: outbound.recipients.into_iter().map(recipient).collect(),
         queued_at: unix_millis(),
         attempts: 0,

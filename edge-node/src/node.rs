@@ -8,6 +8,7 @@ use link_proto::unit::Lane;
 use shared::address::{Address, Domain};
 use shared::id::unix_millis;
 use shared::seal::PrivateKey;
+use shared::smtp::{Enhanced, Reply};
 use shared::state::{State, StateError};
 use shared::store::{Rows, Snapshot, Store, StoreError};
 use shared::topology::Topology;
@@ -112,6 +113,16 @@ impl Node {
         match snapshot.get::<Held>(PERSON_WINDOWS, person)? {
             Some(Held(window)) => open_window(&snapshot, &window),
             None => Ok(None),
+        }
+    }
+
+    /// Refuses one who logged in to a window that has ended since.
+    pub fn still_open(&self, window: &Window) -> Result<(), Reply> {
+        let open = self.store.read().and_then(|snapshot| open_window(&snapshot, &window.window));
+        match open {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(Reply::new(421, Enhanced(4, 7, 0), "your travel window has ended")),
+            Err(_) => Err(Reply::new(451, Enhanced(4, 3, 0), "cannot check that now; try again later")),
         }
     }
 

@@ -200,6 +200,9 @@ impl Conversation {
             let hash = self.service.node.address_hash(address);
             self.login.as_ref().is_some_and(|window| window.senders.contains(&hash))
         };
+        if let Some(window) = &self.login {
+            self.service.node.still_open(window)?;
+        }
         match reverse_path {
             Some(address) if own(address) => Ok(()),
             _ => Err(Reply::new(553, Enhanced(5, 7, 1), "not an address of yours: send as yourself")),

@@ -106,6 +106,8 @@ pub struct QueueRow {
     pub reverse_path: Option<String>,
     /// Whether the content holds 8-bit bytes.
     pub body_8bit: bool,
+    /// Whether the header needs SMTPUTF8.
+    pub utf8_header: bool,
     /// Who is still to get it, and who has.
     pub recipients: Vec<QueueRecipient>,
     /// Queued here, milliseconds since 1970.
@@ -156,11 +158,9 @@ pub fn trace(
     now: u64,
     what: impl Into<String>,
 ) -> Result<(), StoreError> {
-    for order in 0..=u16::MAX {
-        let key = [message.0.as_slice(), &now.to_be_bytes(), &order.to_be_bytes()].concat();
-        if txn.raw(TRACE, &key)?.is_none() {
-            return txn.put(TRACE, &key, &TraceRow { what: what.into() });
-        }
-    }
-    Ok(())
+    let prefix = [message.0.as_slice(), &now.to_be_bytes()].concat();
+    let last = txn.prefix_backwards::<TraceRow>(TRACE, &prefix, 1)?.pop();
+    let order = last.and_then(|(key, _)| key.last_chunk().copied()).map_or(0, u16::from_be_bytes);
+    let key = [prefix.as_slice(), &order.saturating_add(1).to_be_bytes()].concat();
+    txn.put(TRACE, &key, &TraceRow { what: what.into() })
 }

@@ -1,7 +1,7 @@
 //! What commands ask of a running edge node over its control socket, and what it answers.
 
 use serde::{Deserialize, Serialize};
-pub use shared::report::{LaneView, LinkView, Step};
+pub use shared::report::{DeadLetterView, LaneView, LinkView, Step};
 use shared::unit::DeliveryState;
 
 /// A request.
@@ -12,6 +12,14 @@ pub enum Request {
     Invite,
     /// What waits for delivery. Answered with `Vec<Queued>`.
     QueueList,
+    /// Units that big refused: mail that was accepted here and is filed nowhere. Answered with
+    /// `Vec<DeadLetterView>`.
+    QueueDead,
+    /// Attempts a message now, also one that is held. Answered with [`Queued`].
+    QueueRetry {
+        /// Message id.
+        message: String,
+    },
     /// The link. Answered with [`LinkView`].
     LinkStatus,
     /// A message's way over this node. Answered with `Vec<Step>`.

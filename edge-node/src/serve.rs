@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use link_proto::driver::{Key, KeyError, LinkError, Listener as LinkListener};
 use shared::control::{BindError, Server, socket_in};
@@ -26,6 +27,8 @@ use crate::{maildrop, maintenance, reception};
 /// keep travellers out.
 const TRAVELLER_SESSIONS_MAX: usize = 200;
 const TRAVELLER_SESSIONS_PER_NETWORK_MAX: usize = 50;
+/// How long one submitted message may take to arrive.
+const SUBMISSION_DATA_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Octets of a control request's body: this node's requests have none.
 const CONTROL_BODY_MAX: u64 = 0;
 
@@ -99,6 +102,7 @@ pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError>
 /// Runs the edge until it is told to stop.
 pub fn run(topology: Topology) -> Result<(), ServeError> {
     telemetry::init();
+    lifetime::take_descriptors();
     let state = State::open(&topology.edge.state)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(topology, &state))
@@ -144,6 +148,10 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
     let smtp = |role, implicit_tls| {
         let mut config = Config::new(role, edge.hostname.clone(), node.topology.site.postmaster.clone());
         config.content.bytes_max = edge.size_max;
+        if role == Role::Submission {
+            // Travellers have slow lines; the least rate and the login bound them.
+            config.data_timeout = SUBMISSION_DATA_TIMEOUT;
+        }
         let acceptor = smtp_tls.clone();
         let (node, stopping) = (Arc::clone(&node), stopping.clone());
         reception::Service { node, config: Arc::new(config), acceptor, implicit_tls, stopping }

@@ -275,13 +275,14 @@ pub fn dead_letters(rows: &impl Rows, max: usize) -> Result<Vec<DeadLetter>, Sto
     Ok(rows.prefix(DEAD, &[], max)?.into_iter().map(|(_, letter)| letter).collect())
 }
 
-/// How many units have been queued on all lanes, ever: it changes when one is.
-pub fn numbered_in_all(rows: &impl Rows) -> Result<u64, StoreError> {
-    let mut all = rows.raw_range(WAITING, &[], None, usize::MAX, false)?.len() as u64;
+/// Something that changes whenever a unit is queued.
+pub fn queue_mark(rows: &impl Rows) -> Result<(u64, Option<Vec<u8>>), StoreError> {
+    let newest_waiting = rows.raw_range(WAITING, &[], None, 1, true)?.pop().map(|(key, _)| key);
+    let mut numbered = 0;
     for lane in 0..4 {
-        all += state(rows, lane)?.last;
+        numbered += state(rows, lane)?.last;
     }
-    Ok(all)
+    Ok((numbered, newest_waiting))
 }
 
 /// Numbered and waiting units that have not been confirmed, by lane.

@@ -30,6 +30,15 @@ pub async fn until_told_to_stop() -> io::Result<&'static str> {
     }
 }
 
+/// Takes as many file descriptors as the system allows this process: each session and each segment in
+/// use needs one.
+pub fn take_descriptors() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    // Refused, the node runs with what it has.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
+}
+
 /// Waits until `left` is 0, but not for long.
 pub async fn linger(left: impl Fn() -> usize) {
     let wait = async {

@@ -95,6 +95,9 @@ pub struct Origin {
     pub verdicts: Vec<String>,
     /// Whether the content holds 8-bit bytes (RFC 6152).
     pub body_8bit: bool,
+    /// Whether the header holds UTF-8 under a declared SMTPUTF8 (RFC 6531): it cannot go to a host that
+    /// does not offer that.
+    pub utf8_header: bool,
     /// Bytes of trace headers that were put before the content here.
     pub trace_bytes: u32,
     /// Length of trace headers and content in bytes.
@@ -104,9 +107,98 @@ pub struct Origin {
 }
 crate::row!(Origin, 1);
 
+/// Octets kept of a list of mailboxes or Message-IDs, and of the two long ones, To and Cc.
+const LIST_BYTES_MAX: usize = 8 * 1024;
+const LONG_LIST_BYTES_MAX: usize = 32 * 1024;
+/// What the frame of one entry counts for.
+const ENTRY_BYTES: usize = 32;
+/// Octets of all recipients of one message together: with the lists of its header they have to fit the
+/// head of one unit.
+pub const RECIPIENTS_BYTES_MAX: usize = 96 * 1024;
+
+fn cut<T>(list: &mut Vec<T>, bytes_max: usize, bytes: impl Fn(&T) -> usize) {
+    let mut left = bytes_max;
+    let fits = list.iter().take_while(|entry| {
+        let needed = bytes(entry) + ENTRY_BYTES;
+        let fits = needed <= left;
+        left = left.saturating_sub(needed);
+        fits
+    });
+    let fit = fits.count();
+    list.truncate(fit);
+}
+
 impl Origin {
+    /// The same with lists no longer than a unit's head can carry. What strangers wrote into a header
+    /// may be of any length.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        let mailbox = |mailbox: &Mailbox| mailbox.name.len() + mailbox.address.len();
+        for list in [&mut self.from, &mut self.reply_to, &mut self.sender, &mut self.mail_followup_to] {
+            cut(list, LIST_BYTES_MAX, mailbox);
+        }
+        for list in [&mut self.to, &mut self.cc] {
+            cut(list, LONG_LIST_BYTES_MAX, mailbox);
+        }
+        cut(&mut self.in_reply_to, LIST_BYTES_MAX, String::len);
+        // The newest references are what a thread is found by.
+        self.references.reverse();
+        cut(&mut self.references, LIST_BYTES_MAX, String::len);
+        self.references.reverse();
+        for text in [&mut self.message_id, &mut self.language] {
+            text.take_if(|text| text.len() > LIST_BYTES_MAX);
+        }
+        self.subject.truncate(self.subject.floor_char_boundary(LIST_BYTES_MAX));
+        self
+    }
+
     /// Where a reply goes: Reply-To, else From; never a retyped address.
     pub fn reply_addresses(&self) -> &[Mailbox] {
         if self.reply_to.is_empty() { &self.from } else { &self.reply_to }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Row;
+
+    #[test]
+    fn no_header_makes_an_origin_too_long_for_a_unit() {
+        let long = |n: usize| Mailbox { name: "\u{20ac}".repeat(n), address: "a@example.com".into() };
+        let lists = [vec![long(100); 1000], vec![long(100_000)], vec![long(0); 100_000]];
+        for list in lists {
+            let recipient = OriginalRecipient { address: "x".repeat(96), original: None, notify: None };
+            let origin = Origin {
+                channel: Channel::Report,
+                accepted_at: 0,
+                reverse_path: None,
+                recipients: vec![recipient; RECIPIENTS_BYTES_MAX / 96],
+                envelope_id: None,
+                return_content: None,
+                from: list.clone(),
+                reply_to: list.clone(),
+                sender: list.clone(),
+                mail_followup_to: list.clone(),
+                to: list.clone(),
+                cc: list,
+                message_id: Some("m".repeat(100_000)),
+                in_reply_to: vec!["i".repeat(998); 100],
+                references: (0..100).map(|n| format!("{n}{}", "r".repeat(990))).collect(),
+                subject: "\u{20ac}".repeat(100_000),
+                language: Some("l".repeat(100_000)),
+                automatic: false,
+                verdicts: Vec::new(),
+                body_8bit: false,
+                utf8_header: false,
+                trace_bytes: 0,
+                size: 0,
+                body: [0; 32],
+            };
+            let origin = origin.bounded();
+            assert!(origin.encode().len() < 250_000, "{}", origin.encode().len());
+            assert!(origin.references.last().is_some_and(|newest| newest.starts_with("99")));
+            assert_eq!(origin.recipients.len(), RECIPIENTS_BYTES_MAX / 96, "those are never cut");
+        }
     }
 }

@@ -46,3 +46,14 @@ pub struct Step {
     /// The fact.
     pub what: String,
 }
+
+/// A unit that the other node will never take.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeadLetterView {
+    /// Unit id.
+    pub id: String,
+    /// Its reason.
+    pub reason: String,
+    /// When, milliseconds since 1970.
+    pub at: u64,
+}

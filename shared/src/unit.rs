@@ -153,6 +153,8 @@ pub struct Outbound {
     pub recipients: Vec<(u32, String)>,
     /// Whether the content holds 8-bit bytes (RFC 6152).
     pub body_8bit: bool,
+    /// Whether the header needs SMTPUTF8 (RFC 6531).
+    pub utf8_header: bool,
 }
 
 /// A message for a secondary mailbox.

@@ -79,6 +79,25 @@ async fn before_the_pairing_mail_is_asked_to_come_later() -> Result<(), Trouble>
 }
 
 #[tokio::test]
+async fn a_header_that_swells_when_it_is_read_does_not_stop_the_link() -> Result<(), Trouble> {
+    let world = world().await?;
+    // Octets that are no UTF-8 become two or three each; the lists of a header are long already.
+    let swelling = |name: &str| {
+        let field: Vec<u8> =
+            (0..1500).flat_map(|_| [&[0xa4; 60][..], b"\r\n <a@b.example>,"].concat()).collect();
+        [format!("{name}: ").as_bytes(), &field, b" x@y.example\r\n"].concat()
+    };
+    for name in ["From", "To", "Subject", "References"] {
+        let message = [swelling(name), letter(1, ALICE).text(SHORT)].concat();
+        let id = world.receive(&[ALICE], &message).await?;
+        world.desk("alice").filed(Folder::In, &id).await?;
+    }
+    let id = world.receive(&[ALICE], &letter(2, ALICE).text(SHORT)).await?;
+    world.desk("alice").filed(Folder::In, &id).await?;
+    world.end().await
+}
+
+#[tokio::test]
 async fn strangers_and_relaying_are_refused_at_rcpt_in_every_spelling() -> Result<(), Trouble> {
     let world = world().await?;
     let (stage, reply) = refusal(world.smtp().await?.send(CAROL, &["nobody@example.com"], b"").await);

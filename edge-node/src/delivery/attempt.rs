@@ -247,7 +247,7 @@ fn message(row: &QueueRow, recipients: &[(usize, Address)]) -> Message {
         recipients: recipients.iter().map(|(_, address)| address.clone()).collect(),
         size: row.size,
         eight_bit: row.body_8bit,
-        utf8_header: false,
+        utf8_header: row.utf8_header,
     }
 }
 

@@ -28,6 +28,8 @@ pub use resolve::Resolver;
 /// Attempts at once.
 const ATTEMPTS_MAX: usize = 50;
 const EVENT_LANE: u8 = 1;
+/// How long one attempt at one domain may take, over all its hosts.
+const DOMAIN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// What is to be attempted, and when.
 #[derive(Debug, Default)]
@@ -121,16 +123,42 @@ impl Runner {
 /// One attempt for every recipient that waits. Returns when the next one is due, if any is left.
 async fn deliver(node: &Node, attempt: &Attempt, message: MessageId) -> Result<Option<u64>, StoreError> {
     let Some(row) = node.store.read()?.get::<QueueRow>(QUEUE, &message.0)? else { return Ok(None) };
-    let mut reports: Vec<(usize, Report)> = Vec::new();
-    for (domain, recipients) in by_domain(&row) {
-        match domain {
-            Ok(domain) => reports.extend(attempt.domain(message, &row, &domain, &recipients).await),
-            Err(status) => {
-                reports.extend(recipients.iter().map(|(place, _)| (*place, Report::ours(status.clone()))));
-            }
-        }
+    if row.held {
+        return Ok(None);
     }
-    record(node, message, reports).await
+    let again_at = begin(node, message).await?;
+    let mut next = Some(again_at);
+    for (domain, recipients) in by_domain(&row) {
+        let ours = |status: Status| {
+            recipients.iter().map(|(place, _)| (*place, Report::ours(status.clone()))).collect()
+        };
+        let reports = match domain {
+            Ok(domain) => {
+                let attempted = attempt.domain(message, &row, &domain, &recipients);
+                let slow =
+                    || ours(attempt::ours(Class::Temporary, (4, 4, 1), "the hosts there were too slow"));
+                tokio::time::timeout(DOMAIN_TIMEOUT, attempted).await.unwrap_or_else(|_| slow())
+            }
+            Err(status) => ours(status),
+        };
+        // Domain by domain: what one host has taken must not wait for what another does.
+        next = record(node, message, reports, again_at).await?;
+    }
+    Ok(next)
+}
+
+/// Counts an attempt. Returns when the next one is due.
+async fn begin(node: &Node, message: MessageId) -> Result<u64, StoreError> {
+    let (now, retry) = (unix_millis(), node.topology.edge.outbound.clone());
+    let begun = node.store.commit(move |txn| {
+        let Some(mut row) = txn.get::<QueueRow>(QUEUE, &message.0)? else { return Ok(now) };
+        row.attempts += 1;
+        row.next_attempt_at =
+            now + millis(retry.wait_after(usize::try_from(row.attempts).unwrap_or(usize::MAX)));
+        txn.put(QUEUE, &message.0, &row)?;
+        Ok::<_, StoreError>(row.next_attempt_at)
+    });
+    Ok(begun.await?.into_inner())
 }
 
 /// A domain, or why it is none, and the recipients in it with their places in the row.
@@ -164,14 +192,11 @@ async fn record(
     node: &Node,
     message: MessageId,
     reports: Vec<(usize, Report)>,
+    again_at: u64,
 ) -> Result<Option<u64>, StoreError> {
-    let now = unix_millis();
-    let (retry, expire) = (node.topology.edge.outbound.clone(), node.topology.edge.outbound.expire);
+    let (now, expire) = (unix_millis(), node.topology.edge.outbound.expire);
     let committed = node.store.commit(move |txn| {
         let Some(mut row) = txn.get::<QueueRow>(QUEUE, &message.0)? else { return Ok(None) };
-        row.attempts += 1;
-        let wait = retry.wait_after(usize::try_from(row.attempts).unwrap_or(usize::MAX));
-        row.next_attempt_at = now + millis(wait);
         let expired = now >= row.queued_at + millis(expire);
         for (place, report) in reports {
             let Some(recipient) = row.recipients.get_mut(place) else { continue };
@@ -203,7 +228,7 @@ async fn record(
                 text: status.text,
                 status: status.enhanced.to_string(),
                 in_doubt: status.in_doubt,
-                next_attempt_at: again.then_some(row.next_attempt_at),
+                next_attempt_at: again.then_some(again_at),
             };
             let state = serde_json::to_value(outcome.state).unwrap_or_default();
             let what =
@@ -221,7 +246,7 @@ async fn record(
         let waits = |state| matches!(state, DeliveryState::Relaying | DeliveryState::Deferred);
         if row.recipients.iter().any(|recipient| waits(recipient.state)) {
             txn.put(QUEUE, &message.0, &row)?;
-            Ok(Some(row.next_attempt_at))
+            Ok(Some(again_at))
         } else {
             txn.delete(QUEUE, &message.0)?;
             txn.release_body(BodyKey(row.body))?;

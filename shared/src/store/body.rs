@@ -189,6 +189,8 @@ pub struct BodyReader {
     key: BodyKey,
     row: BodyRow,
     next: usize,
+    /// Compaction may move the body, but not from under its reader.
+    _pins: Vec<Pin>,
 }
 
 impl BodyReader {
@@ -199,13 +201,15 @@ impl BodyReader {
     ) -> Result<Self, StoreError> {
         let row = snapshot.get::<BodyRow>(BODIES, &key.0)?;
         let row = row.ok_or_else(|| StoreError::Damaged(format!("body {:02x?}", &key.0[..8])))?;
-        Ok(Self { segments, key, row, next: 0 })
+        let numbers: std::collections::BTreeSet<u32> = row.extents().map(|extent| extent.segment).collect();
+        let pins = numbers.into_iter().map(|number| Pin::of(&segments, number)).collect();
+        Ok(Self { segments, key, row, next: 0, _pins: pins })
     }
 
     pub(super) fn of(segments: Arc<Segments>, stored: &Stored) -> Self {
         let row =
             BodyRow { references: 0, kind: stored.kind, length: stored.length, pieces: stored.places() };
-        Self { segments, key: stored.key, row, next: 0 }
+        Self { segments, key: stored.key, row, next: 0, _pins: Vec::new() }
     }
 
     /// Its length in bytes.

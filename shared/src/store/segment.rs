@@ -35,6 +35,8 @@ pub(super) const RECORD_BYTES_MAX: usize = 2 * 1024 * 1024;
 const MAGIC: [u8; 8] = *b"SLYPOST\x01";
 const ALIGNMENT: usize = 8;
 const LAST: u8 = 1;
+/// Segments that are kept open at once.
+const OPEN_MAX: usize = 128;
 
 /// Where one record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -341,6 +343,10 @@ impl Segments {
     fn file_in(&self, state: &mut State, number: u32) -> Result<Arc<dyn File>, StoreError> {
         if let Some(file) = state.open.get(&number) {
             return Ok(Arc::clone(file));
+        }
+        if state.open.len() >= OPEN_MAX {
+            let State { open, current, unsynced, .. } = state;
+            open.retain(|number, _| number == current || unsynced.contains(number));
         }
         let file = self.disk.open(&name(number))?;
         state.open.insert(number, Arc::clone(&file));

@@ -52,15 +52,26 @@ pub(super) fn live_segments(rows: &impl Rows) -> Result<Vec<u32>, StoreError> {
 
 pub(super) async fn compact(store: &Store) -> Result<bool, StoreError> {
     let current = store.segments.current();
-    let mut emptiest: Option<(u32, u64)> = None;
+    let mut sparse = Vec::new();
     for (number, live) in all(&store.read()?)? {
         let length = store.segments.length(number)?;
-        let worth = number != current && live * 100 < length * WORTH_COMPACTING_PERCENT;
-        if worth && emptiest.is_none_or(|(_, least)| live < least) {
-            emptiest = Some((number, live));
+        if number != current && live * 100 < length * WORTH_COMPACTING_PERCENT {
+            sparse.push((live, number));
         }
     }
-    let Some((number, _)) = emptiest else { return Ok(false) };
+    sparse.sort_unstable();
+    for (_, number) in sparse {
+        // A segment whose live records are damaged yields nothing, and is not looked at for ever.
+        if empty(store, number).await? > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Moves what lives in a segment into the current one. Returns how many records that was.
+async fn empty(store: &Store, number: u32) -> Result<usize, StoreError> {
+    let mut moved = 0;
     let mut candidates = Vec::new();
     store.segments.scan(number, |extent, record| candidates.push((extent, record.key)))?;
     for some in candidates.chunks(MOVES_MAX) {
@@ -72,12 +83,13 @@ pub(super) async fn compact(store: &Store) -> Result<bool, StoreError> {
                 moves.push((key.0, *old, new, pin));
             }
         }
-        let moved = move |txn: &mut Txn<'_>| {
+        moved += moves.len();
+        let rename = move |txn: &mut Txn<'_>| {
             moves.iter().try_for_each(|(key, old, new, _)| move_piece(txn, *key, *old, *new))
         };
-        store.commit(moved).await?;
+        store.commit(rename).await?;
     }
-    Ok(true)
+    Ok(moved)
 }
 
 fn move_piece(txn: &mut Txn<'_>, key: [u8; 32], old: Extent, new: Extent) -> Result<(), StoreError> {

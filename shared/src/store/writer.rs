@@ -118,17 +118,22 @@ impl Writer {
     where
         F: FnOnce(&mut Txn<'_>) -> Result<(), StoreError> + Send + 'static,
     {
-        let queue = self.queue.clone().ok_or_else(gone)?;
-        // Nobody waits for its outcome; a failure is logged with the commit's.
-        let (operation, _) = boxed::<(), StoreError, F>(operation);
+        // Weak, or a writer that is being closed would wait for this.
+        let queue = self.queue.as_ref().ok_or_else(gone)?.downgrade();
+        let (operation, _) = boxed(move |txn: &mut Txn<'_>| {
+            // Nobody waits for the outcome. That a commit failed is logged where it fails.
+            operation(txn).inspect_err(|error| tracing::error!(%error, "a deferred operation failed"))
+        });
         let mut lazy = self.lazy.lock().unwrap_or_else(PoisonError::into_inner);
         lazy.push(operation);
         if lazy.len() == 1 {
             tokio::spawn(async move {
                 tokio::time::sleep(LAZY_TIME).await;
                 let (nothing, _) = boxed::<(), StoreError, _>(|_| Ok(()));
-                // The writer has ended: so has the need.
-                let _ = queue.send(nothing).await;
+                // A writer that has ended has done what was queued.
+                if let Some(queue) = queue.upgrade() {
+                    let _ = queue.send(nothing).await;
+                }
             });
         }
         Ok(())
@@ -199,14 +204,15 @@ struct Thread {
 impl Thread {
     fn run(mut self) {
         while let Some(first) = self.operations.blocking_recv() {
-            // In the order in which they came: what can wait has waited longest.
+            let mut waited = vec![first];
+            while waited.len() < COMMIT_MAX {
+                let Ok(next) = self.operations.try_recv() else { break };
+                waited.push(next);
+            }
+            // Taken last and run first: whoever waits for a commit finds done what was asked before.
             let mut operations =
                 std::mem::take(&mut *self.lazy.lock().unwrap_or_else(PoisonError::into_inner));
-            operations.push(first);
-            while operations.len() < COMMIT_MAX {
-                let Ok(next) = self.operations.try_recv() else { break };
-                operations.push(next);
-            }
+            operations.append(&mut waited);
             let mut wakes = Vec::with_capacity(operations.len());
             self.reopen();
             let committed = self.commit(operations, &mut wakes);
