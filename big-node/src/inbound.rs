@@ -16,7 +16,7 @@ use crate::directory;
 use crate::error::Refused;
 use crate::mail::{self, Incoming, Site};
 use crate::record::{
-    COPIES, CopyRow, MESSAGES, Message, Named, OPEN_WINDOWS, Part, Person, RECIPIENTS, REPORTS, Recipient,
+    COPIES, CopyRow, Named, OPEN_WINDOWS, PARKED, ParkedRow, Part, Person, RECIPIENTS, REPORTS, Recipient,
     WINDOWS, WindowRow, WindowState, key2, trace,
 };
 
@@ -27,8 +27,10 @@ pub const PERSON_KIND: u8 = 1;
 pub const BODY_KIND: u8 = 2;
 /// Largest body that is parsed for its attachments; a larger one is filed whole.
 pub const PARSED_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Facts about a message that has not arrived are offered again until it has; after this long it
-/// will not come.
+/// Acts that are parked for one message that has not arrived, and for all of them.
+const PARKED_MAX: usize = 16;
+const PARKED_IN_ALL_MAX: usize = 10_000;
+/// What was submitted before a window's end is accepted for so long after it.
 const LATE_AFTER_END_MILLIS: u64 = 7 * 24 * 3_600_000;
 
 /// Why a unit is not applied.
@@ -209,13 +211,15 @@ pub fn apply(txn: &mut Txn<'_>, site: &Site, prepared: Prepared, now: u64) -> Re
         // The same message twice in one batch.
         Prepared::Message { incoming, .. } if mail::is_known(txn, incoming.id)? => Ok(()),
         Prepared::Message { incoming, submitted: None, filed } => {
-            Ok(mail::receive(txn, site, *incoming, &filed, now)?)
+            let id = incoming.id;
+            mail::receive(txn, site, *incoming, &filed, now)?;
+            unpark(txn, id)
         }
         Prepared::Message { incoming, submitted: Some(window), .. } => {
             submit(txn, site, *incoming, &window, now)
         }
         Prepared::Fact(ToBig::Outcome(outcome)) => apply_outcome(txn, &outcome),
-        Prepared::Fact(ToBig::PopAct(act)) => apply_act(txn, &act),
+        Prepared::Fact(ToBig::PopAct(act)) => apply_act(txn, &act, now),
         Prepared::Fact(ToBig::WindowClosed { window }) => close_window(txn, &window),
         Prepared::Fact(ToBig::Inbound(_)) => Err(never("a message that was not prepared")),
     }
@@ -284,17 +288,16 @@ fn apply_outcome(txn: &mut Txn<'_>, outcome: &Outcome) -> Result<(), Rejected> {
     Ok(trace(txn, id, outcome.at, format!("{}: {state}{host}: {}", row.address, row.text))?)
 }
 
-fn apply_act(txn: &mut Txn<'_>, act: &PopAct) -> Result<(), Rejected> {
+fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), Rejected> {
     let id = MessageId(act.message);
     let Some(row) = txn.get::<WindowRow>(WINDOWS, &act.window)? else {
         return Err(never("there is no such travel window"));
     };
     let key = key2(&act.window, &id.0);
     let Some(mut copy) = txn.get::<CopyRow>(COPIES, &key)? else {
-        // The message itself is still on its way in another lane.
-        return match txn.get::<Message>(MESSAGES, &id.0)? {
-            Some(_) => Err(never("that message was not filed into that window")),
-            None => Err(Rejected::Later("the message has not arrived yet".into())),
+        return match mail::is_known(txn, id)? {
+            true => Err(never("that message was not filed into that window")),
+            false => park(txn, act, now),
         };
     };
     copy.retrieved |= act.retrieved;
@@ -307,6 +310,30 @@ fn apply_act(txn: &mut Txn<'_>, act: &PopAct) -> Result<(), Rejected> {
         _ => "fetched on the road",
     };
     Ok(trace(txn, id, act.at, what)?)
+}
+
+/// Keeps an act until the message it speaks of arrives in its own lane.
+fn park(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), Rejected> {
+    let parked = txn.prefix::<ParkedRow>(PARKED, &act.message, PARKED_MAX)?.len();
+    let in_all = txn.raw_range(PARKED, &[], None, PARKED_IN_ALL_MAX, false)?.len();
+    if parked == PARKED_MAX || in_all == PARKED_IN_ALL_MAX {
+        return Err(Rejected::Later("too much is told of messages that have not arrived".into()));
+    }
+    let order = u32::try_from(parked).unwrap_or(u32::MAX).to_be_bytes();
+    Ok(txn.put(PARKED, &key2(&act.message, &order), &ParkedRow { act: act.clone(), at: now })?)
+}
+
+/// Applies what was told of a message before it arrived.
+fn unpark(txn: &mut Txn<'_>, id: MessageId) -> Result<(), Rejected> {
+    for (key, ParkedRow { act, at }) in txn.prefix::<ParkedRow>(PARKED, &id.0, PARKED_MAX)? {
+        txn.delete(PARKED, &key)?;
+        // An act that proves false does not take the message down with it.
+        match apply_act(txn, &act, at) {
+            Ok(()) | Err(Rejected::Never(_) | Rejected::Later(_)) => {}
+            Err(error @ Rejected::Store(_)) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn close_window(txn: &mut Txn<'_>, window: &Id) -> Result<(), Rejected> {

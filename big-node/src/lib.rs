@@ -17,6 +17,8 @@ pub mod record;
 mod report;
 pub mod request;
 pub mod serve;
+#[cfg(test)]
+mod tests;
 mod travel;
 
 pub use cli::cli;

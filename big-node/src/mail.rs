@@ -296,7 +296,8 @@ fn file_received(
     now: u64,
 ) -> Result<(), StoreError> {
     file(txn, message, id, person, Folder::In, Entry::default(), now)?;
-    let Some(parent) = message.parent else { return Ok(()) };
+    // A report or an absence notice answers nothing.
+    let Some(parent) = message.parent.filter(|_| !message.origin.automatic) else { return Ok(()) };
     let key = entry_key(&person.id, Folder::Sent, MessageId(parent));
     match txn.get::<Entry>(MAILBOXES, &key)? {
         Some(sent) => txn.put(MAILBOXES, &key, &Entry { answered: true, ..sent }),

@@ -12,14 +12,14 @@ use shared::store::{Disk, Recovered, Row, Rows, Store, StoreError, Txn, rebuild 
 use crate::error::Refused;
 use crate::inbound::{BODY_KIND, PARSED_BYTES_MAX, PERSON_KIND, break_apart};
 use crate::node::Node;
-use crate::record::{MESSAGES, Message, Person, TRACE, TraceRow};
+use crate::record::{MESSAGES, Message, PARKED, ParkedRow, Person, TRACE, TraceRow};
 use crate::{directory, mail, report, travel};
 
 /// Looks around at least this often.
 const ROUND: Duration = Duration::from_secs(1);
 /// Between two looks at space and old traces.
 const SLOW_ROUND: Duration = Duration::from_secs(60);
-/// How long a trace is kept.
+/// How long a trace is kept, and what was told of a message that has not come.
 const TRACE_MILLIS: u64 = 30 * 24 * 3_600_000;
 const TRACES_AT_ONCE: usize = 1000;
 
@@ -69,6 +69,14 @@ async fn clean(store: &Store) -> Result<(), StoreError> {
         Ok::<_, StoreError>(rows.len())
     };
     while store.commit(forget).await?.into_inner() == TRACES_AT_ONCE {}
+    // Messages that never came: the edge lost them, or told of what was not.
+    let before = unix_millis().saturating_sub(TRACE_MILLIS);
+    let forget = move |txn: &mut Txn<'_>| {
+        let parked = txn.prefix::<ParkedRow>(PARKED, &[], usize::MAX)?;
+        let old = parked.iter().filter(|(_, row)| row.at < before);
+        old.map(|(key, _)| key).try_for_each(|key| txn.delete(PARKED, key))
+    };
+    store.commit(forget).await.map(drop)?;
     while store.compact().await? {}
     Ok(())
 }

@@ -9,7 +9,7 @@ use shared::origin::Origin;
 use shared::row;
 use shared::store::{Rows, StoreError, Table};
 use shared::topology::AttachmentMode;
-use shared::unit::{DeliveryState, Id, Window};
+use shared::unit::{DeliveryState, Id, PopAct, Window};
 
 /// Person id to [`Person`].
 pub const PERSONS: Table = Table("persons");
@@ -33,6 +33,8 @@ pub const WINDOWS: Table = Table("windows");
 pub const OPEN_WINDOWS: Table = Table("open-windows");
 /// Window id, message id to [`CopyRow`].
 pub const COPIES: Table = Table("copies");
+/// Message id, unit's order to [`ParkedRow`]: what was told of a message that has not arrived.
+pub const PARKED: Table = Table("parked");
 /// Message id, time to [`TraceRow`].
 pub const TRACE: Table = Table("trace");
 /// What the edge said at pairing: [`EdgeRow`] under `edge`.
@@ -256,6 +258,16 @@ pub struct CopyRow {
     pub deleted: bool,
 }
 row!(CopyRow, 1);
+
+/// What a client on the road did with a message that is still on its way in another lane.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct ParkedRow {
+    /// The act.
+    pub act: PopAct,
+    /// Since when, milliseconds since 1970.
+    pub at: u64,
+}
+row!(ParkedRow, 1);
 
 /// One fact in a message's life.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, serde::Serialize)]

@@ -159,3 +159,102 @@ fn file_copy(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored) -> Result<(), S
     };
     txn.put(COPIES, &key, &row)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use shared::credential::Credential;
+    use shared::seal::PrivateKey;
+    use shared::store::Store;
+    use shared::store::sim::{Faults, SimDisk};
+
+    use super::*;
+    use crate::record::OUTBOUND_KIND;
+
+    const WINDOW: Id = [1; 16];
+    const PERSON: Id = [2; 16];
+    const MESSAGE: Id = [3; 16];
+
+    fn store() -> Store {
+        Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens")
+    }
+
+    /// Applies a unit with, if `body`, a small body of its own.
+    fn apply_unit(store: &Store, unit: u8, head: &ToEdge, body: bool) -> Result<(), String> {
+        let key = BodyKey([unit; 32]);
+        let stored = body.then(|| {
+            let mut writer = store.body_writer(key, OUTBOUND_KIND);
+            writer.write(b"sealed").and_then(|()| writer.finish(encode(head))).expect("writes")
+        });
+        let arrived = Arrived { head: encode(head).into(), stored, lost: false };
+        let applied = store.commit_blocking(move |txn| Ok::<_, StoreError>(apply(txn, arrived, 1000)));
+        applied.expect("commits").into_inner().map_err(|rejected| format!("{rejected:?}"))
+    }
+
+    fn window() -> ToEdge {
+        let (key, public) = PrivateKey::generate();
+        let (_, credential) = Credential::generate(&key);
+        ToEdge::Window(Box::new(Window {
+            window: WINDOW,
+            person: PERSON,
+            logins: vec![[4; 32], [5; 32]],
+            senders: vec![[6; 32]],
+            from: 0,
+            until: None,
+            public_key: public.0,
+            credential,
+        }))
+    }
+
+    fn copy(revision: u32) -> ToEdge {
+        let (window, message) = (WINDOW, MESSAGE);
+        ToEdge::Copy(WindowCopy { window, message, revision, wrapped_key: vec![7; 80], size: 6 })
+    }
+
+    fn copies(store: &Store) -> usize {
+        store.read().and_then(|rows| rows.prefix::<CopyRow>(COPIES, &WINDOW, 10)).expect("reads").len()
+    }
+
+    #[test]
+    fn a_copy_may_overtake_its_window_and_comes_once() {
+        let store = store();
+        assert_eq!(apply_unit(&store, 1, &copy(0), true), Ok(()));
+        assert_eq!(apply_unit(&store, 2, &window(), false), Ok(()));
+        assert_eq!(apply_unit(&store, 3, &copy(0), true), Ok(()));
+        assert_eq!(copies(&store), 1);
+        assert!(store.body(BodyKey([1; 32])).is_ok());
+        assert!(store.body(BodyKey([3; 32])).is_err(), "the second arrival keeps nothing");
+    }
+
+    #[test]
+    fn a_window_that_ends_takes_everything_with_it() {
+        let store = store();
+        apply_unit(&store, 1, &window(), false).expect("opens");
+        apply_unit(&store, 2, &copy(0), true).expect("is filed");
+        apply_unit(&store, 3, &ToEdge::WindowEnd { window: WINDOW }, false).expect("ends");
+        apply_unit(&store, 4, &copy(1), true).expect("comes too late and is no error");
+        assert_eq!(copies(&store), 0);
+        let rows = store.read().expect("reads");
+        for (table, key) in [(WINDOWS, WINDOW.as_slice()), (PERSON_WINDOWS, &PERSON), (LOGINS, &[4; 32])] {
+            assert!(rows.raw(table, key).expect("reads").is_none(), "{table:?}");
+        }
+        assert!(store.body(BodyKey([2; 32])).is_err() && store.body(BodyKey([4; 32])).is_err());
+        let told = lane::units(&rows, EVENT_LANE, 1, 10).expect("reads");
+        assert_eq!(decode(&told[0].1.head), Some(ToBig::WindowClosed { window: WINDOW }));
+    }
+
+    #[test]
+    fn what_big_does_not_write_is_refused_and_a_lost_body_is_asked_for_again() {
+        let store = store();
+        let apply_raw = |head: Vec<u8>, lost| {
+            let arrived = Arrived { head: head.into(), stored: None, lost };
+            let applied = store.commit_blocking(move |txn| Ok::<_, StoreError>(apply(txn, arrived, 1000)));
+            applied.expect("commits").into_inner()
+        };
+        assert!(matches!(apply_raw(Vec::new(), false), Err(Rejected::Never(_))));
+        assert!(matches!(apply_raw(encode(&copy(0)), false), Err(Rejected::Never(_))), "no body");
+        assert!(matches!(apply_raw(encode(&copy(0)), true), Err(Rejected::Later(_))));
+        assert_eq!(copies(&store), 0);
+    }
+}

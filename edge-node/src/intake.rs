@@ -110,7 +110,7 @@ impl Intake {
         Ok(())
     }
 
-    /// Makes the message ours. The returned text is for the 250, which only a commit can give.
+    /// Makes the message ours. The returned id is for the 250, which only a commit can give.
     pub async fn complete(mut self, facts: Facts) -> Result<String, Reply> {
         let header = HeaderFacts::of(self.header.block());
         if let Some(window) = &self.submitted {
@@ -248,7 +248,7 @@ impl Intake {
     }
 }
 
-/// The text of a 250: there is no other way to it than through a commit.
+/// What a 250 names: there is no other way to it than through a commit.
 fn accepted(_: &Committed<()>, id: MessageId) -> String {
     id.to_string()
 }

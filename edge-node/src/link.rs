@@ -205,12 +205,13 @@ impl Host for LinkHost {
     async fn confirmed(&self, lane: Lane, position: Position, applied: Applied) -> Result<(), HostError> {
         let pairs = |list: Vec<Rejection>| list.into_iter().map(|r| (r.number, r.reason)).collect::<Vec<_>>();
         let (refused, deferred) = (pairs(applied.refused), pairs(applied.deferred));
-        let let_go = self.node.store.commit(move |txn| {
+        // Losing this costs a repeat of the confirm, so it waits for a commit that has to be made anyway.
+        let let_go = self.node.store.commit_lazily(move |txn| {
             let position = stored_position(position);
             let gone = lane::confirmed(txn, lane.index(), position, &refused, &deferred, unix_millis())?;
             gone.iter().filter_map(|unit| unit.body.key()).try_for_each(|key| txn.release_body(BodyKey(key)))
         });
-        let_go.await.map(drop).map_err(host_error)
+        let_go.map_err(host_error)
     }
 
     fn waiting(&self, max: usize) -> Result<Vec<UnitId>, HostError> {

@@ -1,6 +1,6 @@
 //! When a daemon ends: told by a signal, or by its parent's going away.
 
-use std::io::{self, Read};
+use std::io;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,11 +17,10 @@ pub async fn until_told_to_stop() -> io::Result<&'static str> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     if std::env::var_os(EXIT_ON_STDIN_EOF).is_some() {
-        // A thread of its own, for reading standard input cannot be cancelled: the runtime's threads
-        // are waited for when it ends.
+        // A thread of its own: such a read cannot be cancelled, and a runtime's end would wait for it.
         std::thread::spawn(|| {
-            let mut buffer = [0; 64];
-            while matches!(io::stdin().read(&mut buffer), Ok(length) if length > 0) {}
+            // However the input ends, by its end or by an error, nobody holds it any more.
+            let _ = io::copy(&mut io::stdin(), &mut io::sink());
             std::process::exit(0);
         });
     }

@@ -6,11 +6,14 @@
 //! [`ledger`] keeps the books outside the nodes, [`messages`] makes the mail, and [`proc`] asks the
 //! kernel about a process.
 //!
+//! [`world`] puts all of it together for one test; [`desk`] asks the nodes what their commands ask.
+//!
 //! Nothing here waits by sleeping: a wait ends by an event, or fails by a deadline.
 
 pub mod ask;
 pub mod client;
 pub mod control;
+pub mod desk;
 pub mod internet;
 pub mod ledger;
 pub mod messages;
@@ -22,4 +25,6 @@ pub mod ready;
 pub mod site;
 pub mod tls;
 pub mod topology;
+pub mod wait;
 pub mod wire;
+pub mod world;

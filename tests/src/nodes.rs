@@ -3,6 +3,7 @@
 //! Only what their command lines offer is used, as an administrator would.
 
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -52,7 +53,8 @@ struct Invitation {
 }
 
 impl Nodes {
-    /// Writes the topology and makes both nodes; nothing runs yet.
+    /// Writes the topology and makes both nodes, unless they are there from an earlier run; nothing
+    /// runs yet.
     pub async fn init(topology: TestTopology, big: Program, edge: Program) -> Result<Self, NodesError> {
         let file = topology.write()?;
         let nodes = Self {
@@ -63,8 +65,13 @@ impl Nodes {
             big_process: None,
             edge_process: None,
         };
-        nodes.edge.run(&["init"]).await?;
-        nodes.big.run(&["init"]).await?;
+        for (commands, state) in
+            [(&nodes.edge, nodes.topology.edge_state()), (&nodes.big, nodes.topology.big_state())]
+        {
+            if !state.exists() {
+                commands.run(&["init"]).await?;
+            }
+        }
         Ok(nodes)
     }
 
@@ -73,9 +80,15 @@ impl Nodes {
         let mut nodes = Self::init(topology, big, edge).await?;
         nodes.start_edge().await?;
         nodes.start_big().await?;
-        let invitation: Invitation = nodes.edge.json(&["invite"]).await?;
-        nodes.big.run(&["pair", &invitation.ticket]).await?;
+        nodes.pair().await?;
         Ok(nodes)
+    }
+
+    /// Pairs both nodes, which must be running.
+    pub async fn pair(&self) -> Result<(), NodesError> {
+        let invitation: Invitation = self.edge.json(&["invite"]).await?;
+        self.big.run(&["pair", &invitation.ticket]).await?;
+        Ok(())
     }
 
     /// Starts edge, in place of the one that ran.
@@ -124,6 +137,20 @@ impl Nodes {
             running.terminate(END_WITHIN).await?;
         }
         Ok(())
+    }
+
+    /// Waits until one of the nodes ends by itself, which it should not, and says how.
+    pub async fn failure(&mut self) -> Result<(Node, ExitStatus), NodesError> {
+        async fn end<R>(process: &mut Option<(Running, R)>) -> Result<ExitStatus, ProcessError> {
+            match process {
+                Some((running, _)) => running.gone().await,
+                None => std::future::pending().await,
+            }
+        }
+        tokio::select! {
+            ended = end(&mut self.big_process) => Ok((Node::Big, ended?)),
+            ended = end(&mut self.edge_process) => Ok((Node::Edge, ended?)),
+        }
     }
 
     fn take(&mut self, node: Node) -> Option<Running> {

@@ -12,6 +12,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
@@ -175,6 +176,8 @@ impl Running {
         let system = |source| ProcessError::System { program: program.clone(), source };
         let errors = File::options().create(true).append(true).open(log).map_err(system)?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors).env(EXIT_ON_STDIN_EOF, "1");
+        // Ctrl-C is for whoever started it, who will end it in order.
+        command.process_group(0);
         let mut child = command.spawn().map_err(system)?;
         let output = child.stdout.take().expect("standard output is piped");
         let handle = pidfd(&child).map_err(system)?;

@@ -8,7 +8,10 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use shared::topology::{AttachmentMode, TlsFiles, Topology};
 
 /// What a test run's pair looks like. Change any field before [`write`](Self::write).
 #[derive(Clone, Debug)]
@@ -37,6 +40,12 @@ pub struct TestTopology {
     pub size_max: u64,
     /// Who answers DNS questions.
     pub dns: Vec<SocketAddr>,
+    /// The certificate and key that edge shows; without them it makes its own.
+    pub tls: Option<TlsFiles>,
+    /// How attachments are filed for those who have not chosen.
+    pub attachments: AttachmentMode,
+    /// Whether mail may be delivered to loopback addresses.
+    pub private_addresses: bool,
     /// The port of other MTAs.
     pub remote_port: u16,
     /// Seconds between attempts to deliver.
@@ -68,12 +77,57 @@ impl TestTopology {
             receivers: 250,
             size_max: 50 * 1024 * 1024,
             dns: vec![dns],
+            tls: None,
+            attachments: AttachmentMode::default(),
+            private_addresses: true,
             remote_port,
             retry: vec![1, 2, 5],
             expire: 3600,
             link_listen: link,
             link_dial: link,
         })
+    }
+
+    /// The pair that `file` describes, with its ports, but with its state under `state`, its Internet
+    /// `dns`, and other MTAs on `remote_port`.
+    pub fn of(file: &Topology, state: impl Into<PathBuf>, dns: SocketAddr, remote_port: u16) -> Self {
+        let (edge, outbound) = (&file.edge, &file.edge.outbound);
+        let seconds = |span: &Duration| u32::try_from(span.as_secs()).unwrap_or(u32::MAX);
+        Self {
+            domains: file.site.domains.iter().map(ToString::to_string).collect(),
+            postmaster: file.site.postmaster.local_part().to_owned(),
+            hostname: edge.hostname.to_string(),
+            state: state.into(),
+            smtp: edge.smtp.clone(),
+            submission: edge.submission.clone(),
+            submissions: edge.submissions.clone(),
+            pop3: edge.pop3.clone(),
+            pop3s: edge.pop3s.clone(),
+            receivers: u32::try_from(edge.receivers).unwrap_or(u32::MAX),
+            size_max: edge.size_max,
+            dns: vec![dns],
+            tls: edge.tls.clone(),
+            attachments: file.site.attachments,
+            private_addresses: true,
+            remote_port,
+            retry: outbound.retry.iter().map(seconds).collect(),
+            expire: seconds(&outbound.expire),
+            link_listen: file.link.listen,
+            link_dial: file.link.dial,
+        }
+    }
+
+    /// Lets every service and the link take any free port, so that pairs run side by side.
+    pub fn on_free_ports(mut self) -> io::Result<Self> {
+        let any = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+        for addresses in
+            [&mut self.smtp, &mut self.submission, &mut self.submissions, &mut self.pop3, &mut self.pop3s]
+        {
+            addresses.clone_from(&any);
+        }
+        self.link_listen = free_udp_port()?;
+        self.link_dial = self.link_listen;
+        Ok(self)
     }
 
     /// Gives each listener a port of its own that stays the same when edge is started again, so that
@@ -109,7 +163,14 @@ impl TestTopology {
                 let _ = writeln!(text, "{key} = {value}");
             }
         };
-        table("site", &[("domains", list(&self.domains)), ("postmaster", quoted(&self.postmaster))]);
+        table(
+            "site",
+            &[
+                ("domains", list(&self.domains)),
+                ("postmaster", quoted(&self.postmaster)),
+                ("attachments", quoted(self.attachments.as_str())),
+            ],
+        );
         table("big", &[("state", quoted(&self.big_state().display().to_string()))]);
         table(
             "edge",
@@ -128,12 +189,16 @@ impl TestTopology {
         table(
             "edge.outbound",
             &[
-                ("private_addresses", "true".into()),
+                ("private_addresses", self.private_addresses.to_string()),
                 ("port", self.remote_port.to_string()),
                 ("retry", format!("{:?}", self.retry)),
                 ("expire", self.expire.to_string()),
             ],
         );
+        if let Some(TlsFiles { certificate, key }) = &self.tls {
+            let path = |path: &Path| quoted(&path.display().to_string());
+            table("edge.tls", &[("certificate", path(certificate)), ("key", path(key))]);
+        }
         table("edge.dns", &[("servers", list(&self.dns))]);
         let (listen, dial) = (self.link_listen.to_string(), self.link_dial.to_string());
         table("link", &[("listen", quoted(&listen)), ("dial", quoted(&dial))]);
@@ -174,7 +239,9 @@ mod tests {
         let dns = SocketAddr::from((Ipv4Addr::LOCALHOST, 5353));
         let written = TestTopology::new(folder.path(), dns, 2526).and_then(TestTopology::with_fixed_ports);
         let written = written.expect("free ports");
-        let read = shared::topology::Topology::read(&written.write().expect("written")).expect("valid");
+        let read = Topology::read(&written.write().expect("written")).expect("valid");
+        let again = TestTopology::of(&read, folder.path(), dns, 2526);
+        assert_eq!(again.to_toml(), written.to_toml());
         assert_eq!(read.big.state, written.big_state());
         assert_eq!(read.edge.state, written.edge_state());
         assert_eq!((read.edge.smtp, read.edge.pop3s), (written.smtp, written.pop3s));

@@ -148,6 +148,14 @@ impl Wire {
         }
     }
 
+    /// Waits until the peer has sent something, and leaves it to be read.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        if self.taken == self.buffer.len() && self.fill().await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
+
     /// Everything up to the end of the connection.
     pub async fn rest(&mut self) -> io::Result<Vec<u8>> {
         while self.fill().await? > 0 {}

@@ -133,6 +133,15 @@ impl Store {
         self.writer.commit_blocking(operation)
     }
 
+    /// Runs `operation` with the next commit, soon: for what costs nothing but a repeat if it is lost.
+    /// Such operations are run in order. Needs a tokio runtime.
+    pub fn commit_lazily<F>(&self, operation: F) -> Result<(), StoreError>
+    where
+        F: FnOnce(&mut Txn<'_>) -> Result<(), StoreError> + Send + 'static,
+    {
+        self.writer.commit_lazily(operation)
+    }
+
     /// The last committed state, as it stays while the snapshot is held. Hold it briefly.
     pub fn read(&self) -> Result<Snapshot, StoreError> {
         self.writer.read()

@@ -1,8 +1,9 @@
 //! The one writer: takes every operation that waits, commits them together, wakes their callers.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -16,17 +17,26 @@ use super::{Committed, StoreError, space};
 const QUEUE_MAX: usize = 4096;
 /// Operations in one commit.
 const COMMIT_MAX: usize = 512;
+/// How long an operation that can wait does, if no commit takes it along before.
+const LAZY_TIME: Duration = Duration::from_millis(50);
 
 /// What is told to an operation's caller once its commit has succeeded or failed.
 type Wake = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 type Operation = Box<dyn FnOnce(Result<&mut Txn<'_>, StoreError>) -> Option<Wake> + Send>;
 
-#[derive(Debug)]
 pub(super) struct Writer {
     /// `None` once the writer is being dropped.
     queue: Option<mpsc::Sender<Operation>>,
+    /// Operations that nobody waits for: the next commit takes them along.
+    lazy: Arc<Mutex<Vec<Operation>>>,
     state: Arc<RwLock<State>>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Writer")
+    }
 }
 
 impl Drop for Writer {
@@ -75,9 +85,11 @@ impl Writer {
     pub fn start(disk: Arc<dyn Disk>, index: Index, segments: Arc<Segments>) -> Result<Self, StoreError> {
         let (queue, operations) = mpsc::channel(QUEUE_MAX);
         let state = Arc::new(RwLock::new(State::Running(index)));
-        let thread = Thread { disk, segments, state: Arc::clone(&state), operations };
+        let lazy = Arc::default();
+        let thread =
+            Thread { disk, segments, state: Arc::clone(&state), operations, lazy: Arc::clone(&lazy) };
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || thread.run())?;
-        Ok(Self { queue: Some(queue), state, thread: Some(thread) })
+        Ok(Self { queue: Some(queue), lazy, state, thread: Some(thread) })
     }
 
     pub async fn commit<T, E, F>(&self, operation: F) -> Result<Committed<T>, E>
@@ -100,6 +112,26 @@ impl Writer {
         let (operation, outcome) = boxed(operation);
         self.queue.as_ref().ok_or_else(gone)?.blocking_send(operation).map_err(|_| gone())?;
         outcome.blocking_recv().unwrap_or_else(|_| Err(gone().into()))
+    }
+
+    pub fn commit_lazily<F>(&self, operation: F) -> Result<(), StoreError>
+    where
+        F: FnOnce(&mut Txn<'_>) -> Result<(), StoreError> + Send + 'static,
+    {
+        let queue = self.queue.clone().ok_or_else(gone)?;
+        // Nobody waits for its outcome; a failure is logged with the commit's.
+        let (operation, _) = boxed::<(), StoreError, F>(operation);
+        let mut lazy = self.lazy.lock().unwrap_or_else(PoisonError::into_inner);
+        lazy.push(operation);
+        if lazy.len() == 1 {
+            tokio::spawn(async move {
+                tokio::time::sleep(LAZY_TIME).await;
+                let (nothing, _) = boxed::<(), StoreError, _>(|_| Ok(()));
+                // The writer has ended: so has the need.
+                let _ = queue.send(nothing).await;
+            });
+        }
+        Ok(())
     }
 
     pub fn read(&self) -> Result<Snapshot, StoreError> {
@@ -161,12 +193,16 @@ struct Thread {
     segments: Arc<Segments>,
     state: Arc<RwLock<State>>,
     operations: mpsc::Receiver<Operation>,
+    lazy: Arc<Mutex<Vec<Operation>>>,
 }
 
 impl Thread {
     fn run(mut self) {
         while let Some(first) = self.operations.blocking_recv() {
-            let mut operations = vec![first];
+            // In the order in which they came: what can wait has waited longest.
+            let mut operations =
+                std::mem::take(&mut *self.lazy.lock().unwrap_or_else(PoisonError::into_inner));
+            operations.push(first);
             while operations.len() < COMMIT_MAX {
                 let Ok(next) = self.operations.try_recv() else { break };
                 operations.push(next);

@@ -94,6 +94,8 @@ impl Session {
             _ if self.wire.is_tls() => return self.reply("503 5.5.1 TLS is on").await,
             (StartTls::Broken, _) | (_, None) => {
                 self.reply("220 2.0.0 go ahead").await?;
+                // Said before the client's part, it would be an attempt to inject, and not a failure.
+                self.wire.readable().await?;
                 self.wire.send(b"this is no handshake\r\n").await?;
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }

@@ -1,0 +1,361 @@
+//! What an edge may bring and what it may not, applied to a store in memory.
+
+use std::sync::Arc;
+
+use shared::id::MessageId;
+use shared::lane;
+use shared::mime::HeaderFacts;
+use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
+use shared::seal::{BodySealer, FileKey, PrivateKey};
+use shared::store::sim::{Faults, SimDisk};
+use shared::store::{Row, Rows, Store, StoreError};
+use shared::topology::AttachmentMode;
+use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, ToEdge, decode, encode};
+
+use crate::directory::{self, NewPerson};
+use crate::inbound::{self, PERSON_KIND, Rejected, SealedBody};
+use crate::mail::{self, Site};
+use crate::record::{
+    AfterFetch, EDGE, EdgeRow, Entry, Folder, MESSAGES, Message, Person, RECIPIENTS, Recipient, Scope,
+    WINDOWS, WindowRow, WindowState,
+};
+use crate::travel::{self, NewWindow};
+
+const NOW: u64 = 1_800_000_000_000;
+
+struct World {
+    store: Store,
+    site: Arc<Site>,
+}
+
+impl World {
+    /// A big node with alice, bob and a paired edge.
+    fn new() -> Self {
+        let (sealing, _) = PrivateKey::generate();
+        let (edge, edge_key) = PrivateKey::generate();
+        drop(edge);
+        let site = Site {
+            domains: vec!["example.com".parse().expect("a domain")],
+            postmaster: "alice".into(),
+            filing: AttachmentMode::BreakApart,
+            sealing,
+            outbound_secret: [5; 32],
+        };
+        let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
+        let world = Self { store, site: Arc::new(site) };
+        let row = EdgeRow { sealing_key: edge_key.0, directory_key: [6; 32] };
+        world.store.commit_blocking(move |txn| txn.put(EDGE, b"edge", &row)).expect("commits");
+        ["alice", "bob"].into_iter().for_each(|name| drop(world.person(name)));
+        world
+    }
+
+    fn person(&self, name: &str) -> Person {
+        let new = NewPerson {
+            name: name.into(),
+            display: String::new(),
+            aliases: Vec::new(),
+            filing: None,
+            uid: None,
+        };
+        let person = directory::new_person(&self.site.domains, new).expect("a good name");
+        let writer = self.store.body_writer(directory::record_key(&person.id), PERSON_KIND);
+        let record = writer.finish(person.encode()).expect("writes");
+        let added = person.clone();
+        self.store.commit_blocking(move |txn| directory::add(txn, &added, &record)).expect("is new");
+        person
+    }
+
+    fn known(&self, name: &str) -> Person {
+        directory::by_name(&self.store.read().expect("reads"), name).expect("is there")
+    }
+
+    fn window(&self, person: &str) -> WindowRow {
+        let (key, _, credential) = travel::credentials();
+        let new = NewWindow {
+            person: person.into(),
+            until: None,
+            scope: Scope::New,
+            after_fetch: AfterFetch::Delete,
+            key,
+            credential,
+        };
+        let site = Arc::clone(&self.site);
+        self.store
+            .commit_blocking(move |txn| travel::start(txn, &site, new, NOW))
+            .expect("opens")
+            .into_inner()
+            .0
+    }
+
+    /// What applying a unit from the edge comes to.
+    fn apply(&self, head: &ToBig, sealed: Option<&[u8]>) -> Result<(), String> {
+        let body = sealed.map_or(SealedBody::None, SealedBody::Inline);
+        let prepared = inbound::prepare(&self.store, &self.site, &encode(head), body);
+        let prepared = prepared.map_err(|error| format!("refused before the commit: {error}"))?;
+        let site = Arc::clone(&self.site);
+        let applied = self.store.commit_blocking(move |txn| {
+            let mark = txn.mark();
+            let outcome = inbound::apply(txn, &site, prepared, NOW);
+            if outcome.is_err() {
+                txn.undo(mark)?;
+            }
+            Ok::<_, StoreError>(outcome)
+        });
+        match applied.expect("commits").into_inner() {
+            Ok(()) => Ok(()),
+            Err(Rejected::Later(reason)) => Err(format!("later: {reason}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn entry(&self, person: &str, id: MessageId) -> Option<(Folder, Entry)> {
+        mail::entry(&self.store.read().expect("reads"), &self.known(person).id, id).expect("reads")
+    }
+
+    /// The heads of all units that wait for the edge.
+    fn queued(&self) -> Vec<ToEdge> {
+        let snapshot = self.store.read().expect("reads");
+        let units = (0..4).flat_map(|lane| lane::units(&snapshot, lane, 1, usize::MAX).expect("reads"));
+        units.filter_map(|(_, unit)| decode(&unit.head)).collect()
+    }
+}
+
+/// A message as an edge seals it.
+struct Letter {
+    id: MessageId,
+    channel: Channel,
+    from: &'static str,
+    to: &'static str,
+    in_reply_to: Option<String>,
+    content: Vec<u8>,
+}
+
+impl Letter {
+    fn new(from: &'static str, to: &'static str) -> Self {
+        let channel = Channel::Reception { helo: "mx".into(), client: "192.0.2.1".into(), tls: false };
+        let content = format!("From: {from}\r\nTo: {to}\r\nSubject: s\r\n\r\ntext\r\n").into_bytes();
+        Self { id: MessageId::generate(), channel, from, to, in_reply_to: None, content }
+    }
+
+    fn submitted(window: Id, from: &'static str, to: &'static str) -> Self {
+        Self { channel: Channel::Submission { window }, ..Self::new(from, to) }
+    }
+
+    fn origin(&self) -> Origin {
+        let facts = HeaderFacts::of(&self.content);
+        let from =
+            facts.from.into_iter().map(|m| Mailbox { name: String::new(), address: m.address }).collect();
+        Origin {
+            channel: self.channel.clone(),
+            accepted_at: NOW,
+            reverse_path: Some(self.from.into()),
+            recipients: vec![OriginalRecipient { address: self.to.into(), original: None, notify: None }],
+            envelope_id: None,
+            return_content: None,
+            from,
+            reply_to: Vec::new(),
+            sender: Vec::new(),
+            mail_followup_to: Vec::new(),
+            to: Vec::new(),
+            cc: Vec::new(),
+            message_id: Some(format!("{}@test", self.id)),
+            in_reply_to: self.in_reply_to.clone().into_iter().collect(),
+            references: Vec::new(),
+            subject: "s".into(),
+            language: None,
+            automatic: false,
+            verdicts: Vec::new(),
+            body_8bit: false,
+            trace_bytes: 0,
+            size: self.content.len() as u64,
+            body: *blake3::hash(&self.content).as_bytes(),
+        }
+    }
+
+    fn seal(&self, world: &World, origin: &Origin, submitted: Option<Id>) -> (ToBig, Vec<u8>) {
+        let key = FileKey::generate();
+        let (mut sealer, mut sealed) = (BodySealer::new(&key), Vec::new());
+        sealer.push(&self.content, &mut sealed);
+        sealer.finish(&mut sealed);
+        let head = ToBig::Inbound(Inbound {
+            message: self.id.0,
+            wrapped_key: key.wrap(&world.site.sealing.public(), self.id).expect("wraps"),
+            sealed_origin: key.seal_note(&origin.encode()),
+            submitted,
+            filed: Vec::new(),
+        });
+        (head, sealed)
+    }
+
+    fn send_filed(&self, world: &World, windows: Vec<Id>) -> Result<(), String> {
+        let (mut head, sealed) = self.seal(world, &self.origin(), None);
+        if let ToBig::Inbound(inbound) = &mut head {
+            inbound.filed = windows;
+        }
+        world.apply(&head, Some(&sealed))
+    }
+
+    fn send(&self, world: &World) -> Result<(), String> {
+        let submitted = match self.channel {
+            Channel::Submission { window } => Some(window),
+            _ => None,
+        };
+        let (head, sealed) = self.seal(world, &self.origin(), submitted);
+        world.apply(&head, Some(&sealed))
+    }
+}
+
+#[test]
+fn mail_is_filed_once_however_often_it_comes() {
+    let world = World::new();
+    let letter = Letter::new("carol@remote.example", "alice+list@example.com");
+    assert_eq!(letter.send(&world), Ok(()));
+    assert_eq!(letter.send(&world), Ok(()), "a repeat is no error");
+    let (folder, entry) = world.entry("alice", letter.id).expect("is filed");
+    assert_eq!((folder, entry.read), (Folder::In, false));
+    assert!(world.entry("bob", letter.id).is_none());
+    let message = world.store.read().and_then(|s| s.get::<Message>(MESSAGES, &letter.id.0)).expect("reads");
+    let body = world.store.body(message.as_ref().expect("is there").body()).expect("is kept");
+    assert_eq!(mail::content(body, &message.expect("is there"), 1000).expect("is whole"), letter.content);
+}
+
+#[test]
+fn a_vanished_recipient_is_not_silence() {
+    let world = World::new();
+    let letter = Letter::new("carol@remote.example", "gone@example.com");
+    assert_eq!(letter.send(&world), Ok(()));
+    let (folder, _) = world.entry("alice", letter.id).expect("the postmaster has it");
+    assert_eq!(folder, Folder::Undeliverable);
+}
+
+#[test]
+fn an_edge_cannot_speak_for_anybody_inside() {
+    let world = World::new();
+    let person = world.known("alice").id;
+    let desk =
+        Letter { channel: Channel::Desk { person }, ..Letter::new("alice@example.com", "bob@example.com") };
+    assert!(desk.send(&world).expect_err("refused").contains("its channel is not one"));
+    let report = Letter { channel: Channel::Report, ..Letter::new("alice@example.com", "bob@example.com") };
+    assert!(report.send(&world).is_err());
+    // A submission through a window that big has not opened, or with a channel that says otherwise.
+    assert!(Letter::submitted([9; 16], "alice@example.com", "bob@example.com").send(&world).is_err());
+    let window = world.window("alice").window.window;
+    let honest = Letter::submitted(window, "alice@example.com", "bob@example.com");
+    let (head, sealed) = honest.seal(&world, &honest.origin(), None);
+    assert!(world.apply(&head, Some(&sealed)).is_err());
+    for from in ["bob@example.com", "carol@remote.example"] {
+        let text = Letter::submitted(window, from, "bob@example.com").send(&world).expect_err("refused");
+        assert!(text.contains("not sent as its author"), "{text}");
+    }
+    // From another than the reverse-path.
+    let mut forged = Letter::submitted(window, "alice@example.com", "bob@example.com");
+    forged.content = b"From: bob@example.com\r\n\r\ntext\r\n".to_vec();
+    assert!(forged.send(&world).is_err());
+    assert!(world.entry("bob", honest.id).is_none() && world.entry("bob", forged.id).is_none());
+}
+
+#[test]
+fn a_body_that_is_not_what_its_origin_says_is_refused() {
+    let world = World::new();
+    let letter = Letter::new("carol@remote.example", "alice@example.com");
+    let good = letter.origin();
+    for wrong in [
+        Origin { size: good.size + 1, ..good.clone() },
+        Origin { size: good.size - 1, ..good.clone() },
+        Origin { body: [0; 32], ..good.clone() },
+    ] {
+        let (head, sealed) = letter.seal(&world, &wrong, None);
+        assert!(world.apply(&head, Some(&sealed)).is_err());
+    }
+    let (head, sealed) = letter.seal(&world, &good, None);
+    assert!(world.apply(&head, None).is_err());
+    for at in 0..sealed.len() {
+        let mut flipped = sealed.clone();
+        flipped[at] ^= 1;
+        assert!(world.apply(&head, Some(&flipped)).is_err(), "byte {at}");
+    }
+    assert_eq!(world.apply(&head, Some(&sealed)), Ok(()));
+}
+
+#[test]
+fn a_traveller_sends_and_the_answer_ties_to_its_original() {
+    let world = World::new();
+    let window = world.window("alice").window.window;
+    let from_bob = Letter::new("carol@remote.example", "alice@example.com");
+    from_bob.send(&world).expect("is filed");
+    let mut answer = Letter::submitted(window, "alice@example.com", "carol@remote.example");
+    answer.in_reply_to = Some(format!("{}@test", from_bob.id));
+    assert_eq!(answer.send(&world), Ok(()));
+    let (folder, sent) = world.entry("alice", answer.id).expect("is in Sent");
+    assert_eq!((folder, sent.read, sent.late), (Folder::Sent, true, false));
+    assert!(world.entry("alice", from_bob.id).expect("is there").1.answered);
+    let outbound = world.queued().into_iter().filter(|unit| matches!(unit, ToEdge::Outbound(_))).count();
+    assert_eq!(outbound, 1);
+    let row =
+        world.store.read().and_then(|s| s.get::<Recipient>(RECIPIENTS, &mail::recipient_key(answer.id, 0)));
+    assert_eq!(row.expect("reads").expect("is there").state, DeliveryState::Queued);
+}
+
+#[test]
+fn after_the_end_a_submission_is_late_and_after_a_revocation_it_is_nothing() {
+    for revoke in [false, true] {
+        let world = World::new();
+        let window = world.window("alice").window.window;
+        world.store.commit_blocking(move |txn| travel::end(txn, "alice", revoke, NOW)).expect("ends");
+        let letter = Letter::submitted(window, "alice@example.com", "bob@example.com");
+        assert_eq!(letter.send(&world).is_ok(), !revoke);
+        assert_eq!(world.entry("alice", letter.id).map(|(_, entry)| entry.late), (!revoke).then_some(true));
+        assert_eq!(world.apply(&ToBig::WindowClosed { window }, None), Ok(()));
+        let row = world.store.read().and_then(|s| s.get::<WindowRow>(WINDOWS, &window)).expect("reads");
+        assert_eq!(row.expect("is there").state, WindowState::Ended);
+        let letter = Letter::submitted(window, "alice@example.com", "bob@example.com");
+        assert!(letter.send(&world).is_err(), "the edge had confirmed that it is closed");
+    }
+}
+
+#[test]
+fn facts_about_what_is_not_ours_are_refused_and_early_ones_are_parked() {
+    let world = World::new();
+    let window = world.window("alice").window.window;
+    let outcome = |message| {
+        ToBig::Outcome(Outcome {
+            message,
+            recipient: 0,
+            state: DeliveryState::Failed,
+            at: NOW,
+            host: None,
+            tls: false,
+            text: "no".into(),
+            status: "5.0.0".into(),
+            in_doubt: false,
+            next_attempt_at: None,
+        })
+    };
+    assert!(world.apply(&outcome([1; 16]), None).is_err());
+    let act = |window, message: MessageId| {
+        ToBig::PopAct(PopAct {
+            window,
+            message: message.0,
+            revision: 0,
+            retrieved: true,
+            deleted: true,
+            at: NOW,
+        })
+    };
+    let letter = Letter::new("carol@remote.example", "alice@example.com");
+    assert!(world.apply(&act([9; 16], letter.id), None).is_err());
+    // It overtook its message, which says that it was filed into the window.
+    assert_eq!(world.apply(&act(window, letter.id), None), Ok(()));
+    letter.send_filed(&world, vec![window]).expect("is filed");
+    assert_eq!(
+        world.entry("alice", letter.id).map(|(folder, _)| folder),
+        Some(Folder::Trash),
+        "--after-fetch delete"
+    );
+    // An edge cannot reach mail that was not filed into the window it names.
+    let for_bob = Letter::new("carol@remote.example", "bob@example.com");
+    for_bob.send(&world).expect("is filed");
+    assert!(world.apply(&act(window, for_bob.id), None).is_err());
+    assert_eq!(world.entry("bob", for_bob.id).map(|(folder, _)| folder), Some(Folder::In));
+    assert!(world.apply(&ToBig::WindowClosed { window }, None).is_err(), "it is open");
+}

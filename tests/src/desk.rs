@@ -1,0 +1,156 @@
+//! A person's desk, and each node's operator, for tests: the same questions that the commands ask over
+//! the control sockets, without a process for each.
+
+use std::path::PathBuf;
+
+use big_node::record::{AfterFetch, Folder, Scope};
+use big_node::request::{Line, PersonView, Reading, Request, Sent, Started, Status, WindowView};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shared::control;
+use shared::report::LinkView;
+
+use crate::wait::{SOON, Trouble, until};
+
+/// Lines of a folder that are looked at: all there are in a test.
+const LINES_MAX: usize = 10_000;
+
+/// A node's control socket.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    node: &'static str,
+    socket: PathBuf,
+}
+
+impl Operator {
+    /// For the node whose state is `state`; `node` is its command's name.
+    pub fn new(node: &'static str, state: &std::path::Path) -> Self {
+        Self { node, socket: control::socket_in(state) }
+    }
+
+    /// Asks; returns the answer and its body.
+    pub async fn ask<A: DeserializeOwned + Send + 'static>(
+        &self,
+        request: impl Serialize + Send + 'static,
+        body: Vec<u8>,
+    ) -> Result<(A, Vec<u8>), Trouble> {
+        let (node, socket) = (self.node, self.socket.clone());
+        let asked = tokio::task::spawn_blocking(move || control::call(node, &socket, &request, &body));
+        Ok(asked.await??)
+    }
+}
+
+/// Big's operator.
+#[derive(Clone, Debug)]
+pub struct AtBig(pub Operator);
+
+impl AtBig {
+    /// The link, as big sees it.
+    pub async fn link(&self) -> Result<LinkView, Trouble> {
+        self.answer(Request::LinkStatus).await
+    }
+
+    /// Everyone.
+    pub async fn people(&self) -> Result<Vec<PersonView>, Trouble> {
+        self.answer(Request::PersonList).await
+    }
+
+    /// Travel windows, also those that have ended.
+    pub async fn windows(&self) -> Result<Vec<WindowView>, Trouble> {
+        self.answer(Request::TravelList { all: true }).await
+    }
+
+    /// A person's desk.
+    pub fn desk(&self, person: &str) -> Desk {
+        Desk { big: self.clone(), person: person.to_owned() }
+    }
+
+    async fn answer<A: DeserializeOwned + Send + 'static>(&self, request: Request) -> Result<A, Trouble> {
+        Ok(self.0.ask(request, Vec::new()).await?.0)
+    }
+}
+
+/// One person's desk.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    big: AtBig,
+    person: String,
+}
+
+impl Desk {
+    /// A folder's lines, newest first.
+    pub async fn list(&self, folder: Folder) -> Result<Vec<Line>, Trouble> {
+        let person = self.person.clone();
+        self.big.answer(Request::MailList { person, folder, max: LINES_MAX }).await
+    }
+
+    /// The messages in a folder, newest first, without the lines of their parts.
+    pub async fn messages(&self, folder: Folder) -> Result<Vec<Line>, Trouble> {
+        Ok(self.list(folder).await?.into_iter().filter(|line| line.part == 0).collect())
+    }
+
+    /// Waits until a message is in a folder, and gives its line.
+    pub async fn filed(&self, folder: Folder, id: &str) -> Result<Line, Trouble> {
+        let what = format!("message {id} is in {}'s folder {folder:?}", self.person);
+        until(&what, SOON, async || Ok(self.messages(folder).await?.into_iter().find(|line| line.id == id)))
+            .await
+    }
+
+    /// Waits until a folder holds a message that `fits`, and gives its line.
+    pub async fn arrival(
+        &self,
+        folder: Folder,
+        what: &str,
+        fits: impl Fn(&Line) -> bool,
+    ) -> Result<Line, Trouble> {
+        until(what, SOON, async || Ok(self.messages(folder).await?.into_iter().find(|line| fits(line)))).await
+    }
+
+    /// Reads a message.
+    pub async fn read(&self, id: &str) -> Result<Reading, Trouble> {
+        let (person, message) = (self.person.clone(), id.to_owned());
+        self.big.answer(Request::MailRead { person, message, raw: false }).await
+    }
+
+    /// A message's bytes as they are stored, trace headers included; or, for `id.N`, an attachment's.
+    pub async fn raw(&self, id: &str) -> Result<Vec<u8>, Trouble> {
+        let (person, message) = (self.person.clone(), id.to_owned());
+        let asked = Request::MailRead { person, message, raw: true };
+        Ok(self.big.0.ask::<Reading>(asked, Vec::new()).await?.1)
+    }
+
+    /// Sends a text.
+    pub async fn send(&self, to: &str, subject: &str, text: &str) -> Result<Sent, Trouble> {
+        let asked = Request::MailSend {
+            person: self.person.clone(),
+            to: vec![to.to_owned()],
+            cc: Vec::new(),
+            subject: subject.to_owned(),
+            attachments: Vec::new(),
+            text_bytes: text.len(),
+        };
+        Ok(self.big.0.ask(asked, text.into()).await?.0)
+    }
+
+    /// Answers a message.
+    pub async fn reply(&self, id: &str, text: &str) -> Result<Sent, Trouble> {
+        let asked = Request::MailReply { person: self.person.clone(), message: id.to_owned(), all: false };
+        Ok(self.big.0.ask(asked, text.into()).await?.0)
+    }
+
+    /// Where the copies of a message sent are.
+    pub async fn status(&self, id: &str) -> Result<Status, Trouble> {
+        self.big.answer(Request::MailStatus { person: self.person.clone(), message: id.to_owned() }).await
+    }
+
+    /// Opens a standing travel window.
+    pub async fn travel(&self, scope: Scope, after_fetch: AfterFetch) -> Result<Started, Trouble> {
+        let person = self.person.clone();
+        self.big.answer(Request::TravelStart { person, until: None, scope, after_fetch }).await
+    }
+
+    /// Ends the travel window.
+    pub async fn come_home(&self) -> Result<WindowView, Trouble> {
+        self.big.answer(Request::TravelEnd { person: self.person.clone(), revoke: false }).await
+    }
+}

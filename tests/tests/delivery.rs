@@ -1,0 +1,208 @@
+//! Mail out: who is asked, in which order, over TLS or not, and what the author hears of it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use big_node::record::{AfterFetch, Folder, Scope};
+use big_node::request::{RecipientView, Sent};
+use shared::unit::DeliveryState;
+use tests::desk::Desk;
+use tests::internet::dns::Zone;
+use tests::internet::mta::{Mta, Options, StartTls};
+use tests::internet::rules::{Rule, Stage};
+use tests::process::Program;
+use tests::wait::{SOON, Trouble, until};
+use tests::world::{BOB, World};
+
+async fn world() -> Result<World, Trouble> {
+    World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await
+}
+
+/// An address of this machine's own, other than 127.0.0.1.
+fn loopback(last: u8) -> IpAddr {
+    Ipv4Addr::new(127, 0, 0, last).into()
+}
+
+/// Another MTA, at another address and the same port.
+async fn another(world: &World, last: u8, options: Options) -> Result<Mta, Trouble> {
+    let listen = SocketAddr::new(loopback(last), world.internet.mta.address().port());
+    Ok(Mta::start(Options { listen, ..options }).await?)
+}
+
+/// Waits until the only recipient is in `state`.
+async fn until_is(desk: &Desk, sent: &Sent, state: DeliveryState) -> Result<RecipientView, Trouble> {
+    until(&format!("{:?} is {state:?}", sent.recipients[0].address), SOON, async || {
+        let recipients = desk.status(&sent.id).await?.recipients;
+        Ok(recipients.into_iter().find(|recipient| recipient.state == state))
+    })
+    .await
+}
+
+/// The DSNs in a folder, as text.
+async fn reports(desk: &Desk) -> Result<Vec<String>, Trouble> {
+    let mut reports = Vec::new();
+    for line in desk.messages(Folder::In).await? {
+        reports.push(String::from_utf8_lossy(&desk.raw(&line.id).await?).into_owned());
+    }
+    Ok(reports)
+}
+
+#[tokio::test]
+async fn hosts_are_tried_as_dns_ranks_them() -> Result<(), Trouble> {
+    let world = world().await?;
+    let second =
+        another(&world, 2, Options { name: "mx2.remote.example".into(), ..Options::default() }).await?;
+    let first = IpAddr::from(Ipv4Addr::LOCALHOST);
+    world.internet.dns.publish(
+        // Nobody listens at 127.0.0.9: the next host is tried.
+        Zone::new("down.example")
+            .mx(10, "gone.down.example")
+            .mx(20, "up.down.example")
+            .a("gone.down.example", loopback(9))
+            .a("up.down.example", first),
+    );
+    world.internet.dns.publish(
+        Zone::new("ranked.example")
+            .mx(20, "worse.ranked.example")
+            .mx(5, "better.ranked.example")
+            .a("worse.ranked.example", first)
+            .a("better.ranked.example", loopback(2)),
+    );
+    world.internet.dns.publish(Zone::new("plain.example").a("plain.example", first));
+    world.internet.dns.publish(
+        // An MX that has no address is passed over.
+        Zone::new("half.example")
+            .mx(1, "nowhere.half.example")
+            .mx(2, "up.half.example")
+            .a("up.half.example", first),
+    );
+    let desk = world.desk("alice");
+    for domain in ["down.example", "ranked.example", "plain.example", "half.example"] {
+        let sent = desk.send(&format!("x@{domain}"), "ranks", "text").await?;
+        until_is(&desk, &sent, DeliveryState::Relayed).await?;
+    }
+    let got = |mta: &Mta| {
+        let mut to: Vec<_> = mta.mail().iter().flat_map(|mail| mail.recipients.clone()).collect();
+        to.sort();
+        to
+    };
+    assert_eq!(got(&second), ["x@ranked.example"]);
+    assert_eq!(got(&world.internet.mta), ["x@down.example", "x@half.example", "x@plain.example"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_cannot_be_delivered_comes_back_once_with_the_reason() -> Result<(), Trouble> {
+    let world = world().await?;
+    world.internet.dns.publish(Zone::new("null.example").null_mx());
+    let refuses = Rule::reply(Stage::Rcpt, 550, "5.2.1 closed for ever").only_for("closed@remote.example");
+    world.internet.mta.add_rule(refuses);
+    let desk = world.desk("alice");
+    for (to, status) in [
+        ("x@null.example", "5.1.10"),
+        ("x@there-is-no-such.example", "5.1.2"),
+        ("closed@remote.example", "5.2.1"),
+    ] {
+        let sent = desk.send(to, "comes back", "text").await?;
+        let view = until_is(&desk, &sent, DeliveryState::Failed).await?;
+        assert_eq!(view.status, status, "{to}: {view:?}");
+        let wanted = format!("; {to}\r\n");
+        let all = until(&format!("{to} comes back"), SOON, async || {
+            let all = reports(&desk).await?;
+            Ok(all.iter().any(|report| report.contains(&wanted)).then_some(all))
+        })
+        .await?;
+        let about: Vec<_> = all.iter().filter(|report| report.contains(&wanted)).collect();
+        assert_eq!(about.len(), 1, "{to} is told once");
+        assert!(about[0].contains(&format!("\r\nStatus: {status}\r\n")), "{}", about[0]);
+        assert!(about[0].contains("multipart/report") && about[0].contains("Auto-Submitted: auto-replied"));
+        // Told once, and nothing is sent to anybody for it.
+        assert!(world.internet.mta.mail().is_empty());
+    }
+    let answered = desk.messages(Folder::Sent).await?.iter().filter(|line| line.answered).count();
+    assert_eq!(answered, 0, "a report is no answer");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refusal_for_now_is_tried_again() -> Result<(), Trouble> {
+    let world = world().await?;
+    let mta = &world.internet.mta;
+    mta.add_rule(Rule::reply(Stage::Rcpt, 451, "4.2.0 not now").times(1));
+    let desk = world.desk("alice");
+    let sent = desk.send("carol@remote.example", "again", "text").await?;
+    let deferred = until_is(&desk, &sent, DeliveryState::Deferred).await?;
+    assert_eq!((deferred.status.as_str(), deferred.text.as_str()), ("4.2.0", "not now"));
+    assert!(deferred.next_attempt_at.is_some());
+    until_is(&desk, &sent, DeliveryState::Relayed).await?;
+    assert_eq!(mta.mail().len(), 1);
+
+    mta.clear_rules();
+    mta.add_rule(Rule::hang_up(Stage::Data).times(1));
+    let sent = desk.send("carol@remote.example", "again", "text").await?;
+    until_is(&desk, &sent, DeliveryState::Relayed).await?;
+    assert_eq!(mta.mail().len(), 2);
+    assert!(reports(&desk).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn tls_is_used_where_it_works_and_done_without_where_it_does_not() -> Result<(), Trouble> {
+    let world = world().await?;
+    let mut others = Vec::new();
+    for (last, starttls) in [(2, StartTls::Broken), (3, StartTls::Absent)] {
+        others.push(another(&world, last, Options { starttls, ..Options::default() }).await?);
+        let domain = format!("tls{last}.example");
+        world.internet.dns.publish(Zone::new(&domain).a(&domain, loopback(last)));
+    }
+    let desk = world.desk("alice");
+    for (to, tls) in [("x@remote.example", true), ("x@tls2.example", false), ("x@tls3.example", false)] {
+        let sent = desk.send(to, "tls", "text").await?;
+        let view = until_is(&desk, &sent, DeliveryState::Relayed).await?;
+        assert_eq!(view.tls, tls, "{to}");
+    }
+    let under_tls = |mta: &Mta| mta.mail().iter().map(|mail| mail.tls).collect::<Vec<_>>();
+    assert_eq!(under_tls(&world.internet.mta), [true]);
+    assert_eq!(others.iter().flat_map(under_tls).collect::<Vec<_>>(), [false, false]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn eight_bit_mail_is_not_bent_to_fit_a_seven_bit_host() -> Result<(), Trouble> {
+    let world = world().await?;
+    let old =
+        another(&world, 2, Options { eight_bit_mime: false, smtputf8: false, ..Options::default() }).await?;
+    world.internet.dns.publish(Zone::new("old.example").a("old.example", loopback(2)));
+    let desk = world.desk("bob");
+    let started = desk.travel(Scope::New, AfterFetch::Keep).await?;
+    world.first_pop3s(&started.user, &started.password).await?.quit().await?;
+    let message = "From: bob@example.com\r\nTo: x@old.example\r\nSubject: eight\r\n\r\ncaf\u{e9}\r\n";
+    for to in ["x@old.example", "x@remote.example"] {
+        world
+            .submission(&started.user, &started.password)
+            .await?
+            .send(BOB, &[to], message.as_bytes())
+            .await?;
+    }
+    let report = desk.arrival(Folder::In, "the message comes back", |_| true).await?;
+    let report = String::from_utf8_lossy(&desk.raw(&report.id).await?).into_owned();
+    assert!(report.contains("\r\nStatus: 5.6.3\r\n") && report.contains("; x@old.example\r\n"), "{report}");
+    let got = world.internet.mta.wait_for(1, SOON).await?;
+    assert!(got[0].data.ends_with(message.as_bytes()), "who takes eight bits gets them as they are");
+    assert_eq!(got[0].parameters.iter().filter(|parameter| *parameter == "BODY=8BITMIME").count(), 1);
+    assert!(old.mail().is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_on_the_internet_is_not_connected_to() -> Result<(), Trouble> {
+    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
+    let world = World::with(program, |topology| topology.private_addresses = false).await?;
+    let desk = world.desk("alice");
+    let sent = desk.send("carol@remote.example", "inside out", "text").await?;
+    let view = until_is(&desk, &sent, DeliveryState::Failed).await?;
+    assert_eq!(view.status, "5.4.4", "{view:?}");
+    assert!(view.text.contains("127.0.0.1"), "{view:?}");
+    assert!(world.internet.mta.mail().is_empty());
+    desk.arrival(Folder::In, "the message comes back", |_| true).await?;
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! Mail in, from strangers: what is accepted is inside byte for byte, and all else is refused with its
+//! code while the node goes on.
+
+use std::time::Duration;
+
+use big_node::record::Folder;
+use tests::client::smtp::{SendError, SmtpClient};
+use tests::ledger::Token;
+use tests::messages::{Letter, SHORT};
+use tests::process::Program;
+use tests::random::Random;
+use tests::wait::{SOON, Trouble, until};
+use tests::wire::Wire;
+use tests::world::{ALICE, BOB, CAROL, World, without_trace};
+
+/// What this site takes: small, so that too large is quickly made.
+const SIZE_MAX: u64 = 8 * 1024 * 1024;
+
+fn program() -> Program {
+    Program::at(env!("CARGO_BIN_EXE_pair"))
+}
+
+fn letter(number: u64, to: &str) -> Letter<'_> {
+    Letter { from: CAROL, to, subject: "test", token: Token { seed: 1, number } }
+}
+
+async fn world() -> Result<World, Trouble> {
+    World::with(program(), |topology| topology.size_max = SIZE_MAX).await
+}
+
+/// The refusal of a message, as stage and reply.
+fn refusal(sent: Result<tests::client::smtp::Reply, SendError>) -> (String, String) {
+    match sent {
+        Err(SendError::Refused { stage, reply }) => (stage.to_owned(), reply.to_string()),
+        other => ("not refused".into(), format!("{other:?}")),
+    }
+}
+
+#[tokio::test]
+async fn what_is_accepted_is_inside_byte_for_byte_and_once() -> Result<(), Trouble> {
+    let world = world().await?;
+    let large = letter(2, ALICE).with_attachment("large.bin", 5 * 1024 * 1024);
+    let eight_bit = [letter(3, ALICE).text(SHORT).as_slice(), "caf\u{e9} \u{1f4ee}\r\n".as_bytes()].concat();
+    let dots = [letter(4, ALICE).text(400).as_slice(), b".\r\n..\r\n...x\r\n\r\n.\r\n"].concat();
+    let messages = [letter(1, ALICE).text(SHORT), large, eight_bit, dots, b"no header at all\r\n".to_vec()];
+    let mut ids = Vec::new();
+    for message in &messages {
+        ids.push(world.receive(&[ALICE, BOB], message).await?);
+    }
+    for person in ["alice", "bob"] {
+        let desk = world.desk(person);
+        for (id, message) in ids.iter().zip(&messages) {
+            desk.filed(Folder::In, id).await?;
+            let raw = desk.raw(id).await?;
+            assert!(without_trace(&raw) == message, "{person}'s copy of {id} is not what was sent");
+            let trace = String::from_utf8_lossy(&raw[..raw.len() - message.len()]).into_owned();
+            assert!(
+                trace.starts_with(&format!("Return-Path: <{CAROL}>\r\nReceived: from client.test ")),
+                "{trace}"
+            );
+            assert!(trace.contains("by mx.example.com") && trace.contains(id.as_str()), "{trace}");
+        }
+        assert_eq!(desk.messages(Folder::In).await?.len(), messages.len());
+    }
+    let lines = world.desk("alice").list(Folder::In).await?;
+    let part = lines.iter().find(|line| line.id == format!("{}.1", ids[1])).ok_or("no part")?;
+    assert_eq!(part.subject, "large.bin");
+    Ok(())
+}
+
+#[tokio::test]
+async fn before_the_pairing_mail_is_asked_to_come_later() -> Result<(), Trouble> {
+    let world = World::unpaired(program(), |_| {}).await?;
+    let sent = world.smtp().await?.send(CAROL, &[ALICE], b"Subject: x\r\n\r\n").await;
+    let (stage, reply) = refusal(sent);
+    assert_eq!(stage, "RCPT");
+    assert!(reply.starts_with("451 4.3.2 "), "{reply}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn strangers_and_relaying_are_refused_at_rcpt_in_every_spelling() -> Result<(), Trouble> {
+    let world = world().await?;
+    let (stage, reply) = refusal(world.smtp().await?.send(CAROL, &["nobody@example.com"], b"").await);
+    assert_eq!(stage, "RCPT");
+    assert!(reply.starts_with("550 5.1.1 "), "{reply}");
+
+    let foreign = [
+        "<victim@remote.example>",
+        "<victim%remote.example@example.com>",
+        "<victim%remote.example>",
+        "<\"victim@remote.example\">",
+        "<\"victim@remote.example\"@example.com>",
+        "<\"victim%remote.example\"@example.com>",
+        "<victim@remote.example@example.com>",
+        "<victim@example.com@remote.example>",
+        "<@example.com:victim@remote.example>",
+        "<@example.com,@mx.example.com:victim@remote.example>",
+        "<remote.example!victim>",
+        "<remote.example!victim@example.com>",
+        "<victim@[127.0.0.1]>",
+        "<victim@[IPv6:::1]>",
+        "<victim@remote.example.>",
+        "<.victim@example.com>",
+        "<alice..victim@example.com>",
+        "<alice@.example.com>",
+        "<alice@example.com,victim@remote.example>",
+        "<alice@example.com> <victim@remote.example>",
+        "<(comment)victim@remote.example>",
+        "<victim\\@remote.example@example.com>",
+        "<victim@localhost>",
+        "<victim>",
+        "<>",
+        "victim@remote.example",
+        "<ALICE@EXAMPLE.COM@remote.example>",
+        "<alice\0@example.com>",
+        "<alice@xn--example-.com>",
+        "<@a.example:alice@example.com>",
+    ];
+    for sender in ["<carol@remote.example>", "<>", "<alice@example.com>", "<root@localhost.example>"] {
+        for (at, recipient) in foreign.iter().enumerate() {
+            // A session of its own now and then, for one that guesses on and on is ended.
+            let mut client = world.smtp().await?;
+            client.expect(&format!("MAIL FROM:{sender}"), 250).await?;
+            let reply = client.command(&format!("RCPT TO:{recipient}")).await;
+            let reply = reply.map_err(|error| format!("{sender} to {recipient:?}: {error}"))?;
+            assert!((500..600).contains(&reply.code), "{at}: {sender} to {recipient:?}: {reply}");
+            // What holds a NUL ends the session as well.
+            let data = client.command("DATA").await;
+            assert!(!data.is_ok_and(|data| data.is_positive()), "{sender} to {recipient:?}");
+        }
+    }
+    let mut client = world.smtp().await?;
+    client.expect(&format!("MAIL FROM:<{CAROL}>"), 250).await?;
+    for ours in ["<alice@example.com>", "<Alice@EXAMPLE.com>", "<alice+tag@example.com>", "<Postmaster>"] {
+        let reply = client.command(&format!("RCPT TO:{ours}")).await?;
+        assert_eq!(reply.code, 250, "{ours}: {reply}");
+    }
+    assert!(world.internet.mta.mail().is_empty(), "nothing was relayed");
+    assert!(world.desk("alice").messages(Folder::In).await?.is_empty(), "nothing was accepted");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_message_cannot_be_smuggled_in_the_first() -> Result<(), Trouble> {
+    let world = world().await?;
+    let second = format!(
+        "MAIL FROM:<evil@remote.example>\r\nRCPT TO:<{BOB}>\r\nDATA\r\nSubject: smuggled\r\n\r\nx\r\n.\r\n"
+    );
+    for ending in [
+        "\n.\n",
+        "\r.\r",
+        "\r.\n",
+        "\n.\r",
+        "\n.\r\n",
+        "\r\n.\n",
+        "\r.\r\n",
+        "\r\n.\r",
+        "\r\n\0.\r\n",
+        "\r\n.\0\r\n",
+        "\r\n.\r\r\n",
+    ] {
+        for split in [0, 1, ending.len() - 1] {
+            let mut client = world.smtp().await?;
+            client.expect(&format!("MAIL FROM:<{CAROL}>"), 250).await?;
+            client.expect(&format!("RCPT TO:<{ALICE}>"), 250).await?;
+            client.expect("DATA", 354).await?;
+            let (head, tail) = ending.split_at(split);
+            client.raw(format!("Subject: first\r\n\r\nbody{head}").as_bytes()).await?;
+            client.raw(format!("{tail}{second}\r\n.\r\n").as_bytes()).await?;
+            let reply = client.reply().await?;
+            assert!(reply.code == 550, "{ending:?}: {reply}");
+        }
+    }
+    // What is no trick is taken, and is one message.
+    let innocent = b"Subject: innocent\r\n\r\n..\r\n. \r\n.x\r\n".to_vec();
+    let id = world.receive(&[ALICE], &innocent).await?;
+    world.desk("alice").filed(Folder::In, &id).await?;
+    assert!(without_trace(&world.desk("alice").raw(&id).await?) == innocent);
+    assert_eq!(world.desk("alice").messages(Folder::In).await?.len(), 1);
+    assert!(world.desk("bob").messages(Folder::In).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_is_carried_across_starttls() -> Result<(), Trouble> {
+    let world = world().await?;
+    let mut wire = Wire::connect(world.smtp_address()).await?;
+    wire.line().await?;
+    wire.send(b"EHLO before\r\n").await?;
+    while wire.line().await?.get(3) == Some(&b'-') {}
+    wire.send(b"STARTTLS\r\nNOOP injected\r\nRSET\r\n").await?;
+    let answer = wire.line().await?;
+    if !answer.starts_with(b"220") {
+        return Ok(());
+    }
+    if wire.start_tls().await.is_err() {
+        return Ok(());
+    }
+    wire.send(b"MAIL FROM:<>\r\n").await?;
+    let first = String::from_utf8_lossy(&wire.line().await?).into_owned();
+    assert!(first.starts_with("503 "), "the EHLO and the commands from before are forgotten: {first}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn limits_are_said_with_their_codes() -> Result<(), Trouble> {
+    let world = world().await?;
+    let mut client = world.smtp().await?;
+    let reply = client.command(&format!("MAIL FROM:<{CAROL}> SIZE={}", SIZE_MAX + 1)).await?;
+    assert!(reply.to_string().starts_with("552 5.3.4 "), "{reply}");
+
+    let mut too_large = letter(1, ALICE).text(SHORT);
+    let line = [[b'x'; 76].as_slice(), b"\r\n"].concat();
+    while too_large.len() as u64 <= SIZE_MAX {
+        too_large.extend_from_slice(&line);
+    }
+    let (stage, reply) = refusal(client.send(CAROL, &[ALICE], &too_large).await);
+    assert_eq!(stage, "dot");
+    assert!(reply.starts_with("552 5.3.4 "), "{reply}");
+
+    let long_line = [b"Subject: x\r\n\r\n".as_slice(), &[b'y'; 999], b"\r\n"].concat();
+    let (stage, reply) = refusal(client.send(CAROL, &[ALICE], &long_line).await);
+    assert_eq!(stage, "dot");
+    assert!(reply.starts_with("550 5.6.0 "), "{reply}");
+    let longest = [b"Subject: x\r\n\r\n".as_slice(), &[b'y'; 998], b"\r\n"].concat();
+    client.send(CAROL, &[ALICE], &longest).await?;
+
+    client.expect(&format!("MAIL FROM:<{CAROL}>"), 250).await?;
+    let many: String = (0..1001).map(|n| format!("RCPT TO:<alice+{n}@example.com>\r\n")).collect();
+    client.raw(many.as_bytes()).await?;
+    for n in 0..1000 {
+        assert_eq!(client.reply().await?.code, 250, "{n}");
+    }
+    let over = client.reply().await?;
+    assert!(over.to_string().starts_with("452 4.5.3 "), "{over}");
+    client.expect("DATA", 354).await?;
+    client.raw(b"Subject: many\r\n\r\nx\r\n.\r\n").await?;
+    let accepted = client.reply().await?;
+    let id = tests::world::accepted_as(&accepted).ok_or("no id")?;
+    world.desk("alice").filed(Folder::In, &id).await?;
+    assert_eq!(world.desk("alice").messages(Folder::In).await?.len(), 2, "a thousand tags are one person");
+    Ok(())
+}
+
+#[tokio::test]
+async fn clients_that_stop_or_talk_nonsense_leave_nothing_and_harm_nobody() -> Result<(), Trouble> {
+    let world = world().await?;
+    for part in [
+        "",
+        "Subject: half\r\n",
+        "Subject: half\r\n\r\nbody\r\n",
+        "Subject: half\r\n\r\nbody\r\n.",
+        "Subject: half\r\n\r\nbody\r\n.\r",
+    ] {
+        let mut client = world.smtp().await?;
+        client.expect(&format!("MAIL FROM:<{CAROL}>"), 250).await?;
+        client.expect(&format!("RCPT TO:<{ALICE}>"), 250).await?;
+        client.expect("DATA", 354).await?;
+        client.raw(part.as_bytes()).await?;
+    }
+    let mut random = Random::new(7);
+    let noise: Vec<u8> = (0..100_000).map(|_| random.next_u64().to_le_bytes()[0]).collect();
+    let edge = world.nodes.edge_ready();
+    for address in [&edge.smtp, &edge.submission, &edge.submissions, &edge.pop3, &edge.pop3s] {
+        let mut wire = Wire::connect(tests::world::first(address)).await?;
+        // The node may close while noise is still coming.
+        let _ = wire.send(&noise).await;
+        let _ = wire.close().await;
+        let ended = tokio::time::timeout(Duration::from_secs(90), wire.rest()).await;
+        assert!(ended.is_ok(), "the node ends a session that is noise");
+    }
+    let mut client = SmtpClient::connect(world.smtp_address()).await?;
+    let long = [b"EHLO ".as_slice(), &[b'x'; 100_000], b"\r\n"].concat();
+    let _ = client.raw(&long).await;
+    assert_eq!(client.reply().await?.code, 500);
+
+    let id = world.receive(&[ALICE], &letter(9, ALICE).text(SHORT)).await?;
+    let desk = world.desk("alice");
+    desk.filed(Folder::In, &id).await?;
+    until("the link is quiet", SOON, async || {
+        let link = world.big().link().await?;
+        Ok(link.lanes.iter().all(|lane| lane.sent == lane.confirmed).then_some(()))
+    })
+    .await?;
+    assert_eq!(desk.messages(Folder::In).await?.len(), 1, "only the whole message is there");
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! Mail on the road: the window, the maildrop, submission, and what comes home of it.
+
+use big_node::record::{AfterFetch, Folder, Scope, WindowState};
+use big_node::request::Started;
+use tests::client::pop3::{Pop3Client, Pop3Error};
+use tests::client::smtp::{SendError, SmtpClient};
+use tests::ledger::Token;
+use tests::messages::{LONG, Letter, SHORT};
+use tests::process::{Node, Program};
+use tests::wait::{SOON, Trouble, until};
+use tests::world::{ALICE, BOB, CAROL, World, accepted_as, first, without_trace};
+
+async fn world() -> Result<World, Trouble> {
+    World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await
+}
+
+fn letter(number: u64) -> Letter<'static> {
+    Letter { from: CAROL, to: ALICE, subject: "test", token: Token { seed: 1, number } }
+}
+
+/// Alice travels, and the edge knows it.
+async fn set_out(world: &World, scope: Scope, after_fetch: AfterFetch) -> Result<Started, Trouble> {
+    let started = world.desk("alice").travel(scope, after_fetch).await?;
+    world.first_pop3s(&started.user, &started.password).await?.quit().await?;
+    Ok(started)
+}
+
+async fn collect(world: &World, trip: &Started) -> Result<Pop3Client, Trouble> {
+    world.pop3s(&trip.user, &trip.password).await
+}
+
+/// Waits until the maildrop holds so many messages, and gives a session with it.
+async fn collect_when(world: &World, trip: &Started, count: u64) -> Result<Pop3Client, Trouble> {
+    until(&format!("{count} messages are in the maildrop"), SOON, async || {
+        let mut session = collect(world, trip).await?;
+        if session.stat().await?.0 == count {
+            return Ok(Some(session));
+        }
+        session.quit().await?;
+        Ok(None)
+    })
+    .await
+}
+
+fn refused<T: std::fmt::Debug>(answer: Result<T, Pop3Error>) -> String {
+    match answer {
+        Err(Pop3Error::Refused { text, .. }) => text,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_maildrop_fills_while_the_link_is_down_and_acts_come_home_after() -> Result<(), Trouble> {
+    let mut world = world().await?;
+    let trip = set_out(&world, Scope::New, AfterFetch::Read).await?;
+    world.nodes.kill(Node::Big).await?;
+    let messages = [letter(1).text(SHORT), letter(2).with_attachment("a.bin", LONG * 4)];
+    let mut ids = Vec::new();
+    for message in &messages {
+        ids.push(world.receive(&[ALICE], message).await?);
+    }
+    let mut session = collect(&world, &trip).await?;
+    assert_eq!(session.stat().await?.0, 2, "both are there at once");
+    for (number, message) in (1..).zip(&messages) {
+        assert!(without_trace(&session.retr(number).await?) == message);
+    }
+    session.quit().await?;
+    world.nodes.start_big().await?;
+    let desk = world.desk("alice");
+    for (id, message) in ids.iter().zip(&messages) {
+        desk.filed(Folder::In, id).await?;
+        until("it is read at home", SOON, async || Ok(desk.filed(Folder::In, id).await?.read.then_some(())))
+            .await?;
+        assert!(without_trace(&desk.raw(id).await?) == message);
+    }
+    assert_eq!(desk.messages(Folder::In).await?.len(), 2);
+    let mut session = collect(&world, &trip).await?;
+    assert_eq!(session.stat().await?.0, 2, "what the edge had filed is not copied again by big");
+    session.quit().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_maildrop_speaks_all_of_pop3_and_keeps_its_ids() -> Result<(), Trouble> {
+    let mut world = world().await?;
+    let trip = set_out(&world, Scope::New, AfterFetch::Delete).await?;
+    let messages: Vec<_> = (1..=3).map(|number| letter(number).text(SHORT)).collect();
+    let mut ids = Vec::new();
+    for message in &messages {
+        ids.push(world.receive(&[ALICE], message).await?);
+    }
+    let mut session = collect_when(&world, &trip, 3).await?;
+    let busy = refused(collect_again(&world, &trip).await);
+    assert!(busy.starts_with("[IN-USE]"), "{busy}");
+    let capabilities = session.capabilities().await?;
+    for capability in ["UIDL", "TOP", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE"] {
+        assert!(capabilities.iter().any(|line| line == capability), "{capability}: {capabilities:?}");
+    }
+    let uidl = session.uidl().await?;
+    let expected: Vec<_> = (1..).zip(&ids).map(|(number, id)| (number, format!("{id}.0.0"))).collect();
+    assert_eq!(uidl, expected);
+    let list = session.list().await?;
+    let whole = session.retr(2).await?;
+    assert_eq!(list[1], (2, whole.len() as u64));
+    let total: u64 = list.iter().map(|(_, octets)| octets).sum();
+    assert_eq!(session.stat().await?, (3, total));
+    let top = session.top(2, 2).await?;
+    let header = memchr::memmem::find(&whole, b"\r\n\r\n").ok_or("no header")? + 4;
+    let lines =
+        whole[header..].split_inclusive(|byte| *byte == b'\n').take(2).map(<[u8]>::len).sum::<usize>();
+    assert!(top == whole[..header + lines]);
+    assert!(refused(session.retr(4).await).len() > 3);
+    session.dele(1).await?;
+    assert!(refused(session.retr(1).await).len() > 3);
+    session.command("RSET").await?;
+    session.retr(1).await?;
+    session.dele(3).await?;
+    // Hanging up deletes nothing (RFC 1939 §6).
+    drop(session);
+    let mut session = collect_when(&world, &trip, 3).await?;
+    session.dele(3).await?;
+    session.quit().await?;
+
+    world.nodes.kill(Node::Edge).await?;
+    world.nodes.start_edge().await?;
+    let mut session = collect(&world, &trip).await?;
+    assert_eq!(session.uidl().await?, expected[..2]);
+    session.quit().await?;
+    let desk = world.desk("alice");
+    desk.filed(Folder::Trash, &ids[2]).await?;
+    desk.filed(Folder::In, &ids[0]).await?;
+    Ok(())
+}
+
+async fn collect_again(world: &World, trip: &Started) -> Result<(), Pop3Error> {
+    let mut session = Pop3Client::connect_tls(first(&world.nodes.edge_ready().pop3s)).await?;
+    session.login(&trip.user, &trip.password).await
+}
+
+#[tokio::test]
+async fn logins_need_tls_and_the_right_password() -> Result<(), Trouble> {
+    let world = world().await?;
+    let trip = set_out(&world, Scope::New, AfterFetch::Keep).await?;
+    let edge = world.nodes.edge_ready();
+    let mut clear = Pop3Client::connect(first(&edge.pop3)).await?;
+    refused(clear.login(&trip.user, &trip.password).await);
+    clear.start_tls().await?;
+    let wrong = refused(clear.login(&trip.user, "wrong").await);
+    assert!(wrong.starts_with("[AUTH]"), "{wrong}");
+    let unknown = refused(clear.login("mallory", &trip.password).await);
+    assert_eq!(wrong, unknown, "who is known is not told");
+    clear.login_plain(ALICE, &trip.password).await?;
+    clear.quit().await?;
+
+    let mut clear = SmtpClient::connect(first(&edge.submission)).await?;
+    clear.hello().await?;
+    assert!(!clear.offers("AUTH"), "no passwords in clear");
+    assert!(clear.login(&trip.user, &trip.password).await.is_err());
+    assert_eq!(clear.command("MAIL FROM:<alice@example.com>").await?.code, 530);
+    clear.start_tls().await?;
+    assert!(clear.offers("AUTH"));
+    let wrong = clear.login(&trip.user, "wrong").await.expect_err("refused").to_string();
+    assert!(wrong.contains("535 5.7.8"), "{wrong}");
+    clear.login(&trip.user, &trip.password).await?;
+    let mut implicit = SmtpClient::connect_tls(first(&edge.submissions)).await?;
+    implicit.hello().await?;
+    implicit.login(ALICE, &trip.password).await?;
+    let mut reception = world.smtp().await?;
+    reception.start_tls().await?;
+    assert!(!reception.offers("AUTH"), "port 25 knows no logins");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_traveller_sends_only_as_themselves() -> Result<(), Trouble> {
+    let world = world().await?;
+    let trip = set_out(&world, Scope::New, AfterFetch::Keep).await?;
+    let mut session = world.submission(&trip.user, &trip.password).await?;
+    let as_bob = "From: bob@example.com\r\nSubject: forged\r\n\r\nx\r\n";
+    let as_alice = "From: Alice <alice@example.com>\r\nSubject: true\r\n\r\nx\r\n";
+    let two = "From: alice@example.com\r\nFrom: bob@example.com\r\nSubject: two\r\n\r\nx\r\n";
+    for (path, message, expected) in [
+        (BOB, as_bob, "MAIL"),
+        ("", as_alice, "MAIL"),
+        ("alice@remote.example", as_alice, "MAIL"),
+        (ALICE, as_bob, "dot"),
+        (ALICE, two, "dot"),
+        (ALICE, "Subject: nobody\r\n\r\nx\r\n", "dot"),
+    ] {
+        match session.send(path, &[BOB], message.as_bytes()).await {
+            Err(SendError::Refused { stage, reply }) => {
+                assert_eq!(stage, expected, "{path} {message:?}: {reply}");
+                assert!((550..=553).contains(&reply.code), "{reply}");
+            }
+            other => panic!("{path} {message:?}: {other:?}"),
+        }
+    }
+    let reply = session.send(ALICE, &[BOB, "carol@remote.example"], as_alice.as_bytes()).await?;
+    let id = accepted_as(&reply).ok_or("no id")?;
+    world.desk("bob").filed(Folder::In, &id).await?;
+    world.desk("alice").filed(Folder::Sent, &id).await?;
+    world.internet.mta.wait_for(1, SOON).await?;
+    assert_eq!(world.desk("bob").messages(Folder::In).await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_came_before_is_filled_in_and_after_the_end_nothing_is_left() -> Result<(), Trouble> {
+    let world = world().await?;
+    let desk = world.desk("alice");
+    let before = letter(1).text(SHORT);
+    let id = world.receive(&[ALICE], &before).await?;
+    desk.filed(Folder::In, &id).await?;
+    let large = letter(2).with_attachment("b.bin", LONG * 4);
+    let id = world.receive(&[ALICE], &large).await?;
+    desk.filed(Folder::In, &id).await?;
+    let trip = set_out(&world, Scope::All, AfterFetch::Keep).await?;
+    assert_eq!(trip.backfilled, 2);
+    world.desk("bob").send(ALICE, "inside", "text").await?;
+    let mut session = collect_when(&world, &trip, 3).await?;
+    let mut collected = Vec::new();
+    for number in 1..=3 {
+        collected.push(without_trace(&session.retr(number).await?).to_vec());
+    }
+    assert!(collected.contains(&before) && collected.contains(&large));
+    session.quit().await?;
+
+    assert_eq!(desk.come_home().await?.state, WindowState::Ending);
+    until("the login ends", SOON, async || Ok(collect(&world, &trip).await.is_err().then_some(()))).await?;
+    assert!(world.submission(&trip.user, &trip.password).await.is_err());
+    until("big lists the window as ended", SOON, async || {
+        let windows = world.big().windows().await?;
+        Ok(windows.iter().all(|window| window.state == WindowState::Ended).then_some(()))
+    })
+    .await?;
+    let people = world.big().people().await?;
+    assert!(people.iter().all(|person| !person.travelling));
+    assert_eq!(desk.messages(Folder::In).await?.len(), 3, "nothing at home is lost by it");
+    let again = set_out(&world, Scope::New, AfterFetch::Keep).await?;
+    assert_ne!(again.password, trip.password);
+    assert!(collect(&world, &trip).await.is_err(), "the old password opens nothing");
+    Ok(())
+}
