@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Prints two products' results of the side-by-side bench beside each other: median (min-max) and ratio."""
+
+import json
+import statistics
+import sys
+
+
+def results(path):
+    with open(path) as lines:
+        return [json.loads(line) for line in lines]
+
+
+# What is compared: a name, the scenario, the figure in a result, and whether more of it is better.
+FIGURES = [
+    ("end to end, messages/s", "e2e", lambda r: r["e2e_rate"], True),
+    ("CPU s per 1,000, edge", "e2e", lambda r: r["cpu_per_k"]["pfedge"], False),
+    ("CPU s per 1,000, inside", "e2e", lambda r: r["cpu_per_k"]["pfbig"], False),
+    ("CPU s per 1,000, both", "e2e", lambda r: sum(r["cpu_per_k"].values()), False),
+    ("CPU s per 1,000, generator", "e2e", lambda r: r["cpu"]["pfgen"] / r["ok"] * 1000, False),
+    ("memory (PSS) MiB, both", "e2e", lambda r: sum(r["pss"].values()) / 2**20, False),
+    ("bytes on the link per message, out", "e2e", lambda r: r["bytes_per_msg"][0], False),
+    ("accept with the link down, messages/s", "accept", lambda r: r["rate"], True),
+    ("one message alone, accept p50 ms", "lat", lambda r: r["accept_ms"]["p50"], False),
+    ("one message alone, end to end p50 ms", "lat", lambda r: r["e2e_ms"]["p50"], False),
+    ("one message alone, end to end p99 ms", "lat", lambda r: r["e2e_ms"]["p99"], False),
+]
+
+
+def cell(values):
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:.3g} ({low:.3g}-{high:.3g})" if middle < 100 else f"{middle:.0f} ({low:.0f}-{high:.0f})"
+
+
+def main(other_path, ours_path):
+    other, ours = results(other_path), results(ours_path)
+    incomplete = [r for r in other + ours if r["scenario"] == "e2e" and not r["reached"] or r.get("fail")]
+    print("| 50 connections, 4 KiB, a connection per message | Postfix + Dovecot | Sallypost | better by |")
+    print("|---|---|---|---|")
+    for name, scenario, figure, more_is_better in FIGURES:
+        a, b = ([figure(r) for r in side if r["scenario"] == scenario] for side in (other, ours))
+        if a and b:
+            ratio = statistics.median(b) / statistics.median(a)
+            print(f"| {name} | {cell(a)} | {cell(b)} | {ratio if more_is_better else 1 / ratio:.1f} x |")
+    for result in incomplete:
+        print("incomplete:", result["target"], result["scenario"], result.get("fail"), "failed")
+    return 1 if incomplete else 0
+
+
+sys.exit(main(*sys.argv[1:]))
