@@ -31,7 +31,7 @@ pub const PARSED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Octets of trace headers that the edge puts before a message's content, at most.
 const TRACE_BYTES_MAX: u64 = 64 * 1024;
 /// Characters of an attachment's name that are kept, and attachments that a map tells apart.
-const NAME_MAX: usize = 255;
+const NAME_MAX: usize = 2048;
 const PARTS_MAX: usize = 500;
 /// Characters of what an edge says about a delivery.
 const OUTCOME_TEXT_MAX: usize = 512;
