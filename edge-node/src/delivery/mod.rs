@@ -16,11 +16,12 @@ use shared::address::{Address, Domain};
 use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError};
+use shared::trace;
 use shared::unit::{DeliveryState, Outcome, ToBig, encode};
 use tokio::sync::{Semaphore, watch};
 
 use crate::node::Node;
-use crate::record::{QUEUE, QueueRow, trace};
+use crate::record::{QUEUE, QueueRow};
 use attempt::{Attempt, Report};
 use client::{Class, Status};
 pub use resolve::Resolver;
@@ -233,7 +234,7 @@ async fn record(
             let state = serde_json::to_value(outcome.state).unwrap_or_default();
             let what =
                 format!("{}: {}: {}", recipient.address, state.as_str().unwrap_or_default(), outcome.text);
-            trace(txn, message, now, what)?;
+            trace::note(txn, message, now, what)?;
             let unit = QueuedUnit {
                 id: MessageId::generate().0,
                 lane: EVENT_LANE,
