@@ -1,8 +1,8 @@
 //! big-node's command line (design §11): what can be typed, and which request it becomes.
 //!
 //! `init`, `check`, `serve` and `verify` work on the node's files; everything else is asked of the
-//! running node over its control socket, which decides. Nothing is decided here. [`mail`] and
-//! [`travel`] hold the commands that take more than a request and an answer, [`show`] what answers
+//! running node over its control socket, which decides. Nothing is decided here. `mail` and
+//! `travel` hold the commands that take more than a request and an answer, `show` what answers
 //! look like.
 
 mod mail;

@@ -1,7 +1,7 @@
 //! Data as text for people: times, sizes, tables, and the reports that both nodes print.
 //!
 //! Much of what is shown was written by strangers. Every value that goes through a [`Table`] or
-//! [`line`] is made safe for a terminal and stays on its line, so that no subject or file name can
+//! [`line()`] is made safe for a terminal and stays on its line, so that no subject or file name can
 //! pretend to be a row or a field of ours. Times are UTC; a column or a line that holds one says so.
 
 use std::fmt::{self, Write};

@@ -1,4 +1,4 @@
-//! Delivery to the Internet: who serves a domain ([`resolve`]), one attempt ([`attempt`]) of one
+//! Delivery to the Internet: who serves a domain (`resolve`), one attempt (`attempt`) of one
 //! conversation ([`client`]), and when ([`Runner`]).
 //!
 //! An attempt's result is one commit: the new state of each recipient in the queue, and the event that
