@@ -10,6 +10,7 @@ use shared::control;
 use shared::id::{MessageId, unix_millis};
 use shared::lane;
 use shared::store::{Row, Rows, StoreError};
+use shared::trace;
 
 use crate::desk::{self, Outgoing};
 use crate::directory;
@@ -17,7 +18,7 @@ use crate::error::Refused;
 use crate::inbound::PERSON_KIND;
 use crate::link::LinkHost;
 use crate::node::Node;
-use crate::record::{MESSAGES, Message, Named, OPEN_WINDOWS, Person, TRACE, TraceRow, UNSETTLED, message_of};
+use crate::record::{MESSAGES, Message, Named, OPEN_WINDOWS, Person, UNSETTLED, message_of};
 use crate::request::{
     DeadLetterView, LaneView, LinkView, Paired, PersonView, Queue, Request, Settings, Started, Status, Step,
 };
@@ -222,15 +223,11 @@ impl Commands {
 
     fn trace(&self, message: &str) -> Result<Vec<Step>, Refused> {
         let id: MessageId = message.parse().map_err(|error| Refused::new(format!("{message}: {error}")))?;
-        let rows = self.node.store.read()?.prefix::<TraceRow>(TRACE, &id.0, LISTED_MAX)?;
-        if rows.is_empty() {
+        let steps = trace::steps(&self.node.store.read()?, "big", id)?;
+        if steps.is_empty() {
             return Err(Refused::new(format!("big knows nothing of {id}; `edge-node trace {id}` may")));
         }
-        let step = |(key, row): (Vec<u8>, TraceRow)| {
-            let at = key.get(16..24).and_then(|at| at.try_into().ok()).map_or(0, u64::from_be_bytes);
-            Step { at, node: "big".into(), what: row.what }
-        };
-        Ok(rows.into_iter().map(step).collect())
+        Ok(steps)
     }
 }
 

@@ -11,6 +11,7 @@ use shared::mime::{HeaderFacts, HeaderScan};
 use shared::origin::{Channel, Origin};
 use shared::seal::{FileKey, Opener, Sealed};
 use shared::store::{BodyReader, BodyWriter, Row, Rows, Store, StoreError, Txn};
+use shared::trace;
 use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, decode};
 
 use crate::directory;
@@ -18,7 +19,7 @@ use crate::error::Refused;
 use crate::mail::{self, Incoming, Site};
 use crate::record::{
     COPIES, CopyRow, Named, OPEN_WINDOWS, PARKED, ParkedRow, Part, Person, RECIPIENTS, REPORTS, Recipient,
-    UNSETTLED, WINDOWS, WindowRow, WindowState, key2, trace,
+    UNSETTLED, WINDOWS, WindowRow, WindowState, key2,
 };
 
 /// The kind under which people's records are written on big. A rebuild restores kinds in order, and
@@ -340,7 +341,7 @@ fn apply_outcome(txn: &mut Txn<'_>, outcome: &Outcome) -> Result<(), Rejected> {
     let state = serde_json::to_value(row.state).unwrap_or_default();
     let state = state.as_str().unwrap_or_default().to_owned();
     let host = row.host.as_deref().map(|host| format!(" by {host}")).unwrap_or_default();
-    Ok(trace(txn, id, outcome.at, format!("{}: {state}{host}: {}", row.address, row.text))?)
+    Ok(trace::note(txn, id, outcome.at, format!("{}: {state}{host}: {}", row.address, row.text))?)
 }
 
 fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), Rejected> {
@@ -370,7 +371,7 @@ fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), Rejected> 
         (_, true) => "deleted on the road",
         _ => "fetched on the road",
     };
-    Ok(trace(txn, id, act.at, what)?)
+    Ok(trace::note(txn, id, act.at, what)?)
 }
 
 /// Keeps an act until the message it speaks of arrives in its own lane.

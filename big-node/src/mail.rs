@@ -9,6 +9,7 @@ use shared::origin::{Channel, Origin, RECIPIENTS_BYTES_MAX};
 use shared::seal::{FileKey, PrivateKey, PublicKey};
 use shared::store::{BodyKey, BodyReader, Rows, StoreError, Stored, Txn};
 use shared::topology::AttachmentMode;
+use shared::trace;
 use shared::unit::{self, DeliveryState, Id, Outbound, ToEdge, WindowCopy};
 
 use crate::directory;
@@ -16,7 +17,7 @@ use crate::error::Refused;
 use crate::record::{
     AfterFetch, COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named,
     OPEN_WINDOWS, Part, Person, RECIPIENTS, REPORTS, Recipient, UNSETTLED, WINDOWS, WindowRow, WindowState,
-    entry_key, key2, message_id_key, trace,
+    entry_key, key2, message_id_key,
 };
 
 const INTER_LANE: u8 = 2;
@@ -110,7 +111,7 @@ pub fn receive(
     for reader in &readers {
         file_received(txn, &message, id, reader, now)?;
         copy_to_window(txn, site, &message, id, &reader.id)?;
-        trace(txn, id, now, format!("filed for {}", reader.name))?;
+        trace::note(txn, id, now, format!("filed for {}", reader.name))?;
     }
     if !undeliverable.is_empty() {
         // The 250 has been given: nothing is dropped in silence (design §6).
@@ -118,7 +119,12 @@ pub fn receive(
         match directory::postmaster_person(txn, &site.postmaster)? {
             Some(postmaster) => {
                 file(txn, &message, id, &postmaster, Folder::Undeliverable, Entry::default(), now)?;
-                trace(txn, id, now, format!("nobody is called {names} any more: filed as undeliverable"))?;
+                trace::note(
+                    txn,
+                    id,
+                    now,
+                    format!("nobody is called {names} any more: filed as undeliverable"),
+                )?;
             }
             None => {
                 let text = "there is no postmaster to take it; add the person whom [site] postmaster names";
@@ -167,7 +173,7 @@ pub fn send(
     }
     if !outside.is_empty() {
         queue_outbound(txn, site, &message, id, outside)?;
-        trace(txn, id, now, "queued for the edge")?;
+        trace::note(txn, id, now, "queued for the edge")?;
     }
     Ok(txn.release_body(message.body())?)
 }
@@ -192,7 +198,7 @@ fn deliver_inside(
     if txn.raw(MAILBOXES, &entry_key(&person.id, Folder::In, id))?.is_none() {
         file_received(txn, message, id, &person, now)?;
         copy_to_window(txn, site, message, id, &person.id)?;
-        trace(txn, id, now, format!("filed for {}", person.name))?;
+        trace::note(txn, id, now, format!("filed for {}", person.name))?;
     }
     Ok(recipient_row(address, DeliveryState::Delivered, "in the mailbox", "2.1.5", now))
 }
@@ -276,7 +282,7 @@ fn keep(txn: &mut Txn<'_>, incoming: Incoming, now: u64) -> Result<Message, Stor
     txn.keep_body(&stored)?;
     let message = Message { origin, revision: 0, thread, parent, parts, unparsed };
     enter(txn, id, &message)?;
-    trace(txn, id, now, format!("taken in by big ({})", channel_name(&message.origin)))?;
+    trace::note(txn, id, now, format!("taken in by big ({})", channel_name(&message.origin)))?;
     Ok(message)
 }
 

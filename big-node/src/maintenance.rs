@@ -8,22 +8,21 @@ use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, NodeIdentity};
 use shared::origin::Origin;
 use shared::store::{Disk, Recovered, Row, Rows, Store, StoreError, Txn, rebuild as rebuild_store};
+use shared::trace;
 
 use crate::error::Refused;
 use crate::inbound::{BODY_KIND, PARSED_BYTES_MAX, PERSON_KIND, break_apart};
 use crate::node::Node;
-use crate::record::{
-    Entry, Folder, MAILBOXES, MESSAGES, Message, PARKED, ParkedRow, Person, TRACE, TraceRow, message_of,
-};
+use crate::record::{Entry, Folder, MAILBOXES, MESSAGES, Message, PARKED, ParkedRow, Person, message_of};
 use crate::{directory, mail, report, travel};
 
 /// Looks around at least this often.
 const ROUND: Duration = Duration::from_secs(1);
 /// Between two looks at space and old traces.
 const SLOW_ROUND: Duration = Duration::from_secs(60);
-/// How long a trace is kept, and what was told of a message that has not come.
-const TRACE_MILLIS: u64 = 30 * 24 * 3_600_000;
-const TRACES_AT_ONCE: usize = 1000;
+/// How long is kept what was told of a message that has not come.
+const PARKED_MILLIS: u64 = 30 * 24 * 3_600_000;
+const FORGOTTEN_AT_ONCE: usize = 1000;
 /// How long what was deleted lies in Trash.
 const TRASH_MILLIS: u64 = 30 * 24 * 3_600_000;
 
@@ -64,23 +63,16 @@ async fn look_around(node: &Arc<Node>) -> Result<(), Refused> {
 }
 
 async fn clean(store: &Store) -> Result<(), StoreError> {
-    // Ids rise with time, so the oldest traces come first.
-    let old = MessageId::from_parts(unix_millis().saturating_sub(TRACE_MILLIS), [0; 10]);
-    let forget = move |txn: &mut Txn<'_>| {
-        let rows = txn.range::<TraceRow>(TRACE, &[], Some(&old.0), TRACES_AT_ONCE)?;
-        rows.iter().try_for_each(|(key, _)| txn.delete(TRACE, key))?;
-        Ok::<_, StoreError>(rows.len())
-    };
-    while store.commit(forget).await?.into_inner() == TRACES_AT_ONCE {}
+    trace::forget_old(store).await?;
     // Messages that never came: the edge lost them, or told of what was not.
-    let before = unix_millis().saturating_sub(TRACE_MILLIS);
+    let before = unix_millis().saturating_sub(PARKED_MILLIS);
     let forget = move |txn: &mut Txn<'_>| {
         let parked = txn.prefix::<ParkedRow>(PARKED, &[], usize::MAX)?;
         let old = parked.iter().filter(|(_, row)| row.at < before);
         old.map(|(key, _)| key).try_for_each(|key| txn.delete(PARKED, key))
     };
     store.commit(forget).await.map(drop)?;
-    while store.commit(empty_trash).await?.into_inner() == TRACES_AT_ONCE {}
+    while store.commit(empty_trash).await?.into_inner() == FORGOTTEN_AT_ONCE {}
     while store.compact().await? {}
     Ok(())
 }
@@ -92,7 +84,7 @@ fn empty_trash(txn: &mut Txn<'_>) -> Result<usize, StoreError> {
     for person in directory::list(txn)? {
         let trash = [person.id.as_slice(), &[Folder::Trash as u8]].concat();
         for (key, entry) in txn.prefix::<Entry>(MAILBOXES, &trash, usize::MAX)? {
-            if entry.filed_at < before && emptied < TRACES_AT_ONCE {
+            if entry.filed_at < before && emptied < FORGOTTEN_AT_ONCE {
                 mail::forget(txn, &person.id, Folder::Trash, message_of(&key))?;
                 emptied += 1;
             }

@@ -7,7 +7,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use shared::id::MessageId;
 use shared::origin::Origin;
 use shared::row;
-use shared::store::{Rows, StoreError, Table};
+use shared::store::Table;
 use shared::topology::AttachmentMode;
 use shared::unit::{DeliveryState, Id, PopAct, Window};
 
@@ -37,8 +37,6 @@ pub const OPEN_WINDOWS: Table = Table("open-windows");
 pub const COPIES: Table = Table("copies");
 /// Message id, unit's order to [`ParkedRow`]: what was told of a message that has not arrived.
 pub const PARKED: Table = Table("parked");
-/// Message id, time to [`TraceRow`].
-pub const TRACE: Table = Table("trace");
 /// What the edge said at pairing: [`EdgeRow`] under `edge`.
 pub const EDGE: Table = Table("edge");
 
@@ -271,14 +269,6 @@ pub struct ParkedRow {
 }
 row!(ParkedRow, 1);
 
-/// One fact in a message's life.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, serde::Serialize)]
-pub struct TraceRow {
-    /// The fact, for a person.
-    pub what: String,
-}
-row!(TraceRow, 1);
-
 /// What the edge said at pairing.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
 pub struct EdgeRow {
@@ -316,18 +306,4 @@ impl Message {
     pub fn body(&self) -> shared::store::BodyKey {
         shared::store::BodyKey(self.origin.body)
     }
-}
-
-/// Adds a fact to a message's trace. Facts of one millisecond keep their order.
-pub fn trace(
-    txn: &mut shared::store::Txn<'_>,
-    message: MessageId,
-    now: u64,
-    what: impl Into<String>,
-) -> Result<(), StoreError> {
-    let prefix = [message.0.as_slice(), &now.to_be_bytes()].concat();
-    let last = txn.prefix_backwards::<TraceRow>(TRACE, &prefix, 1)?.pop();
-    let order = last.and_then(|(key, _)| key.last_chunk().copied()).map_or(0, u16::from_be_bytes);
-    let key = [prefix.as_slice(), &order.saturating_add(1).to_be_bytes()].concat();
-    txn.put(TRACE, &key, &TraceRow { what: what.into() })
 }

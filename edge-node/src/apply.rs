@@ -4,11 +4,12 @@ use bytes::Bytes;
 use shared::id::MessageId;
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
+use shared::trace;
 use shared::unit::{DeliveryState, Id, Outbound, ToBig, ToEdge, Window, WindowCopy, decode, encode};
 
 use crate::record::{
     ADDRESSES, COPIES, CopyRow, ENDED_WINDOWS, EndedRow, Held, LOGINS, PERSON_WINDOWS, QUEUE, QueueRecipient,
-    QueueRow, SETTINGS, WINDOWS, big, copy_key, trace,
+    QueueRow, SETTINGS, WINDOWS, big, copy_key,
 };
 
 const EVENT_LANE: u8 = 1;
@@ -140,7 +141,7 @@ fn queue_outbound(txn: &mut Txn<'_>, outbound: Outbound, body: &Stored, now: u64
         held: false,
     };
     txn.put(QUEUE, &outbound.message, &row)?;
-    trace(txn, MessageId(outbound.message), now, "queued for delivery by the edge")
+    trace::note(txn, MessageId(outbound.message), now, "queued for delivery by the edge")
 }
 
 fn file_copy(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored) -> Result<(), StoreError> {

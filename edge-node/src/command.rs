@@ -10,10 +10,11 @@ use shared::control::Refused;
 use shared::id::{MessageId, random, unix_millis};
 use shared::lane;
 use shared::store::{Rows, StoreError};
+use shared::trace;
 use shared::unit::DeliveryState;
 
 use crate::node::Node;
-use crate::record::{Invitation, QUEUE, QueueRow, SETTINGS, TRACE, TraceRow};
+use crate::record::{Invitation, QUEUE, QueueRow, SETTINGS};
 use crate::request::{DeadLetterView, Invited, LaneView, LinkView, Queued, Request, Step, Waiting};
 
 /// Rows that one answer lists at most.
@@ -120,18 +121,14 @@ impl Commands {
 
     fn trace(&self, message: &str) -> Result<Vec<Step>, Refused> {
         let id: MessageId = message.parse().map_err(|error| Refused(format!("{message}: {error}")))?;
-        let snapshot = self.node.store.read().map_err(failed)?;
-        let rows = snapshot.prefix::<TraceRow>(TRACE, &id.0, 10_000).map_err(failed)?;
-        if rows.is_empty() {
+        let steps =
+            self.node.store.read().and_then(|rows| trace::steps(&rows, "edge", id)).map_err(failed)?;
+        if steps.is_empty() {
             return Err(Refused(format!(
                 "this edge knows nothing of {id}; ask big too, with `big-node trace {id}`"
             )));
         }
-        let step = |(key, row): (Vec<u8>, TraceRow)| {
-            let at = key.get(16..24).and_then(|at| at.try_into().ok()).map_or(0, u64::from_be_bytes);
-            Step { at, node: "edge".into(), what: row.what }
-        };
-        Ok(rows.into_iter().map(step).collect())
+        Ok(steps)
     }
 }
 

@@ -16,10 +16,11 @@ use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient, RECIPIENTS_BYT
 use shared::seal::{BodySealer, FileKey, PublicKey};
 use shared::smtp::{Enhanced, Envelope, Facts, Reply, received, return_path};
 use shared::store::{BodyWriter, Committed, Row, Rows, StoreError};
+use shared::trace;
 use shared::unit::{Id, Inbound, ToBig, Window, encode};
 
 use crate::node::{Known, Node};
-use crate::record::{COPIES, CopyRow, INBOUND_KIND, WINDOWS, big, copy_key, inbound_body, trace};
+use crate::record::{COPIES, CopyRow, INBOUND_KIND, WINDOWS, big, copy_key, inbound_body};
 
 const INTER_LANE: u8 = 2;
 const BATCH_LANE: u8 = 3;
@@ -163,7 +164,7 @@ impl Intake {
                         txn.put(COPIES, &copy_key(&window, id, 0), &row)?;
                     }
                 }
-                trace(txn, id, unix_millis(), format!("accepted by the edge from {client}"))
+                trace::note(txn, id, unix_millis(), format!("accepted by the edge from {client}"))
             })
             .await;
         match committed {

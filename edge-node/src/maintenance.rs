@@ -3,22 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::id::{MessageId, unix_millis};
+use shared::id::unix_millis;
 use shared::lane::{self, NodeIdentity, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Disk, Recovered, Rows, Store, StoreError, Txn, rebuild as rebuild_store};
+use shared::trace;
 use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
 
 use crate::node::Node;
-use crate::record::{
-    ENDED_WINDOWS, EndedRow, INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow, TRACE, TraceRow,
-};
+use crate::record::{ENDED_WINDOWS, EndedRow, INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow};
 
 const ROUND: Duration = Duration::from_secs(1);
 /// Rounds between two looks at space and old traces.
 const SLOW_ROUNDS: u64 = 60;
-/// How long a trace, and the end of a window, is remembered.
-const TRACE_MILLIS: u64 = 30 * 24 * 3_600_000;
-const TRACES_AT_ONCE: usize = 1000;
+/// How long the end of a window is remembered.
+const ENDED_MILLIS: u64 = 30 * 24 * 3_600_000;
 const INTER_LANE: u8 = 2;
 const BATCH_LANE: u8 = 3;
 const INLINE_BYTES_MAX: u64 = 64 * 1024;
@@ -32,7 +30,7 @@ pub async fn run(node: Arc<Node>) {
         }
         if round % SLOW_ROUNDS == 0 {
             let cleaned = async {
-                forget_traces(&node.store).await?;
+                trace::forget_old(&node.store).await?;
                 forget_ended(&node.store).await?;
                 while node.store.compact().await? {}
                 Ok::<(), StoreError>(())
@@ -53,20 +51,8 @@ async fn offer_deferred(node: &Node) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn forget_traces(store: &Store) -> Result<(), StoreError> {
-    // Ids rise with time, so the oldest traces come first.
-    let old = MessageId::from_parts(unix_millis().saturating_sub(TRACE_MILLIS), [0; 10]);
-    let forget = move |txn: &mut Txn<'_>| {
-        let rows = txn.range::<TraceRow>(TRACE, &[], Some(&old.0), TRACES_AT_ONCE)?;
-        rows.iter().try_for_each(|(key, _)| txn.delete(TRACE, key))?;
-        Ok::<_, StoreError>(rows.len())
-    };
-    while store.commit(forget).await?.into_inner() == TRACES_AT_ONCE {}
-    Ok(())
-}
-
 async fn forget_ended(store: &Store) -> Result<(), StoreError> {
-    let before = unix_millis().saturating_sub(TRACE_MILLIS);
+    let before = unix_millis().saturating_sub(ENDED_MILLIS);
     let forget = move |txn: &mut Txn<'_>| {
         let ended = txn.prefix::<EndedRow>(ENDED_WINDOWS, &[], usize::MAX)?;
         let old = ended.iter().filter(|(_, row)| row.at < before);

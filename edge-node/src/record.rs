@@ -3,7 +3,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 use shared::id::MessageId;
 use shared::row;
-use shared::store::{BodyKey, Rows, StoreError, Table, Txn};
+use shared::store::{BodyKey, Rows, StoreError, Table};
 use shared::unit::{DeliveryState, Id};
 
 /// Keyed address hash to [`shared::unit::AddressRow`].
@@ -20,8 +20,6 @@ pub const LOGINS: Table = Table("logins");
 pub const COPIES: Table = Table("copies");
 /// Message id to [`QueueRow`].
 pub const QUEUE: Table = Table("queue");
-/// Message id, time to [`TraceRow`].
-pub const TRACE: Table = Table("trace");
 /// `big` to [`BigRow`], `invitation` to [`Invitation`].
 pub const SETTINGS: Table = Table("settings");
 
@@ -121,14 +119,6 @@ pub struct QueueRow {
 }
 row!(QueueRow, 1);
 
-/// One fact in a message's life.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, serde::Serialize)]
-pub struct TraceRow {
-    /// The fact, for a person.
-    pub what: String,
-}
-row!(TraceRow, 1);
-
 /// The key of a copy.
 pub fn copy_key(window: &Id, message: MessageId, revision: u32) -> Vec<u8> {
     [window.as_slice(), &message.0, &revision.to_be_bytes()].concat()
@@ -149,18 +139,4 @@ pub fn inbound_body(message: MessageId) -> BodyKey {
 /// What the edge knows of big.
 pub fn big(rows: &impl Rows) -> Result<BigRow, StoreError> {
     Ok(rows.get(SETTINGS, b"big")?.unwrap_or_default())
-}
-
-/// Adds a fact to a message's trace. Facts of one millisecond keep their order.
-pub fn trace(
-    txn: &mut Txn<'_>,
-    message: MessageId,
-    now: u64,
-    what: impl Into<String>,
-) -> Result<(), StoreError> {
-    let prefix = [message.0.as_slice(), &now.to_be_bytes()].concat();
-    let last = txn.prefix_backwards::<TraceRow>(TRACE, &prefix, 1)?.pop();
-    let order = last.and_then(|(key, _)| key.last_chunk().copied()).map_or(0, u16::from_be_bytes);
-    let key = [prefix.as_slice(), &order.saturating_add(1).to_be_bytes()].concat();
-    txn.put(TRACE, &key, &TraceRow { what: what.into() })
 }

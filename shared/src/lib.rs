@@ -25,6 +25,7 @@ pub mod state;
 pub mod store;
 pub mod telemetry;
 pub mod topology;
+pub mod trace;
 pub mod unit;
 pub mod wire;
 

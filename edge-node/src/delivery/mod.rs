@@ -16,13 +16,14 @@ use shared::address::{Address, Domain};
 use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError};
+use shared::trace;
 use shared::unit::{DeliveryState, Outcome, ToBig, encode};
 use tokio::sync::{Semaphore, watch};
 
 use crate::node::Node;
-use crate::record::{QUEUE, QueueRow, trace};
+use crate::record::{QUEUE, QueueRow};
 use attempt::{Attempt, Report};
-use client::{Class, Status};
+use client::Class;
 pub use resolve::Resolver;
 
 /// Attempts at once.
@@ -126,65 +127,53 @@ async fn deliver(node: &Node, attempt: &Attempt, message: MessageId) -> Result<O
     if row.held {
         return Ok(None);
     }
-    let again_at = begin(node, message).await?;
-    let mut next = Some(again_at);
-    for (domain, recipients) in by_domain(&row) {
-        let ours = |status: Status| {
-            recipients.iter().map(|(place, _)| (*place, Report::ours(status.clone()))).collect()
-        };
-        let reports = match domain {
-            Ok(domain) => {
-                let attempted = attempt.domain(message, &row, &domain, &recipients);
-                let slow =
-                    || ours(attempt::ours(Class::Temporary, (4, 4, 1), "the hosts there were too slow"));
-                tokio::time::timeout(DOMAIN_TIMEOUT, attempted).await.unwrap_or_else(|_| slow())
-            }
-            Err(status) => ours(status),
-        };
+    let retry = &node.topology.edge.outbound;
+    let number = row.attempts.saturating_add(1);
+    let wait = retry.wait_after(usize::try_from(number).unwrap_or(usize::MAX));
+    let made = Made { number, again_at: unix_millis() + millis(wait) };
+    let (domains, unreadable) = by_domain(&row);
+    let mut next = Some(made.again_at);
+    if !unreadable.is_empty() {
+        next = record(node, message, unreadable, made).await?;
+    }
+    for (domain, recipients) in domains {
+        let attempted = attempt.domain(message, &row, &domain, &recipients);
+        let reports = tokio::time::timeout(DOMAIN_TIMEOUT, attempted).await.unwrap_or_else(|_| {
+            let slow = attempt::ours(Class::Temporary, (4, 4, 1), "the hosts there were too slow");
+            recipients.iter().map(|(place, _)| (*place, Report::ours(slow.clone()))).collect()
+        });
         // Domain by domain: what one host has taken must not wait for what another does.
-        next = record(node, message, reports, again_at).await?;
+        next = record(node, message, reports, made).await?;
     }
     Ok(next)
 }
 
-/// Counts an attempt. Returns when the next one is due.
-async fn begin(node: &Node, message: MessageId) -> Result<u64, StoreError> {
-    let (now, retry) = (unix_millis(), node.topology.edge.outbound.clone());
-    let begun = node.store.commit(move |txn| {
-        let Some(mut row) = txn.get::<QueueRow>(QUEUE, &message.0)? else { return Ok(now) };
-        row.attempts += 1;
-        row.next_attempt_at =
-            now + millis(retry.wait_after(usize::try_from(row.attempts).unwrap_or(usize::MAX)));
-        txn.put(QUEUE, &message.0, &row)?;
-        Ok::<_, StoreError>(row.next_attempt_at)
-    });
-    Ok(begun.await?.into_inner())
+/// Which attempt this is, and when the next one is due, milliseconds since 1970.
+#[derive(Clone, Copy)]
+struct Made {
+    number: u32,
+    again_at: u64,
 }
 
-/// A domain, or why it is none, and the recipients in it with their places in the row.
-type Group = (Result<Domain, Status>, Vec<(usize, Address)>);
+type Domains = BTreeMap<Domain, Vec<(usize, Address)>>;
 
-fn by_domain(row: &QueueRow) -> Vec<Group> {
-    let mut groups: BTreeMap<Domain, Vec<(usize, Address)>> = BTreeMap::new();
-    let mut broken = Vec::new();
+/// The recipients that wait, with their places in the row, by domain; and reports of those that are no
+/// addresses, which big should not have sent.
+fn by_domain(row: &QueueRow) -> (Domains, Vec<(usize, Report)>) {
+    let (mut domains, mut unreadable) = (Domains::new(), Vec::new());
     for (place, recipient) in row.recipients.iter().enumerate() {
         if !matches!(recipient.state, DeliveryState::Relaying | DeliveryState::Deferred) {
             continue;
         }
         match recipient.address.parse::<Address>() {
-            Ok(address) => groups.entry(address.domain().clone()).or_default().push((place, address)),
-            Err(error) => broken.push((place, error)),
+            Ok(address) => domains.entry(address.domain().clone()).or_default().push((place, address)),
+            Err(error) => {
+                let status = attempt::ours(Class::Permanent, (5, 1, 3), &error.to_string());
+                unreadable.push((place, Report::ours(status)));
+            }
         }
     }
-    let mut all: Vec<Group> =
-        groups.into_iter().map(|(domain, recipients)| (Ok(domain), recipients)).collect();
-    for (place, error) in broken {
-        let status = attempt::ours(Class::Permanent, (5, 1, 3), &error.to_string());
-        if let Ok(nowhere) = "invalid@invalid".parse() {
-            all.push((Err(status), vec![(place, nowhere)]));
-        }
-    }
-    all
+    (domains, unreadable)
 }
 
 /// Commits what an attempt brought: the queue, and the events for big.
@@ -192,11 +181,13 @@ async fn record(
     node: &Node,
     message: MessageId,
     reports: Vec<(usize, Report)>,
-    again_at: u64,
+    made: Made,
 ) -> Result<Option<u64>, StoreError> {
     let (now, expire) = (unix_millis(), node.topology.edge.outbound.expire);
     let committed = node.store.commit(move |txn| {
         let Some(mut row) = txn.get::<QueueRow>(QUEUE, &message.0)? else { return Ok(None) };
+        row.attempts = made.number;
+        row.next_attempt_at = made.again_at;
         let expired = now >= row.queued_at + millis(expire);
         for (place, report) in reports {
             let Some(recipient) = row.recipients.get_mut(place) else { continue };
@@ -228,12 +219,12 @@ async fn record(
                 text: status.text,
                 status: status.enhanced.to_string(),
                 in_doubt: status.in_doubt,
-                next_attempt_at: again.then_some(again_at),
+                next_attempt_at: again.then_some(made.again_at),
             };
             let state = serde_json::to_value(outcome.state).unwrap_or_default();
             let what =
                 format!("{}: {}: {}", recipient.address, state.as_str().unwrap_or_default(), outcome.text);
-            trace(txn, message, now, what)?;
+            trace::note(txn, message, now, what)?;
             let unit = QueuedUnit {
                 id: MessageId::generate().0,
                 lane: EVENT_LANE,
@@ -246,7 +237,7 @@ async fn record(
         let waits = |state| matches!(state, DeliveryState::Relaying | DeliveryState::Deferred);
         if row.recipients.iter().any(|recipient| waits(recipient.state)) {
             txn.put(QUEUE, &message.0, &row)?;
-            Ok(Some(again_at))
+            Ok(Some(made.again_at))
         } else {
             txn.delete(QUEUE, &message.0)?;
             txn.release_body(BodyKey(row.body))?;

@@ -1,0 +1,65 @@
+//! The index is lost: mail comes back from the segments, and a node never makes an empty one in silence.
+
+use std::fs;
+use std::path::Path;
+
+use big_node::record::Folder;
+use tests::ledger::Token;
+use tests::messages::{Letter, SHORT};
+use tests::process::{Node, Program};
+use tests::wait::Trouble;
+use tests::world::{ALICE, CAROL, World, without_trace};
+
+fn lose_index(state: &Path) -> Result<(), Trouble> {
+    Ok(fs::remove_file(state.join("store/index.redb"))?)
+}
+
+#[tokio::test]
+async fn mailboxes_come_back_from_the_segments() -> Result<(), Trouble> {
+    let mut world = World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await?;
+    let desk = world.desk("alice");
+    let token = Token { seed: 1, number: 1 };
+    let plain = Letter { from: CAROL, to: ALICE, subject: "plain", token }.text(SHORT);
+    let parted = Letter { from: CAROL, to: ALICE, subject: "parted", token: Token { number: 2, ..token } }
+        .with_attachment("plan.pdf", 200_000);
+    let mut ids = Vec::new();
+    for message in [&plain, &parted] {
+        let id = world.receive(&[ALICE], message).await?;
+        desk.filed(Folder::In, &id).await?;
+        ids.push(id);
+    }
+    let sent = world.desk("bob").send("alice", "from a desk", "hello\n").await?;
+    world.nodes.stop(Node::Big).await?;
+    lose_index(&world.nodes.topology.big_state())?;
+
+    let refused = world.nodes.big.run(&["verify"]).await.expect_err("there is no index");
+    assert!(refused.to_string().contains("verify --rebuild"), "{refused}");
+    world.nodes.big.run(&["verify", "--rebuild"]).await?;
+    world.nodes.start_big().await?;
+    for (id, message) in ids.iter().zip([&plain, &parted]) {
+        assert!(without_trace(&desk.raw(id).await?) == *message, "{id}");
+    }
+    let lines = desk.list(Folder::In).await?;
+    assert!(lines.iter().any(|line| line.part == 1 && line.subject == "plan.pdf"), "broken apart as before");
+    desk.filed(Folder::In, &sent.id).await?;
+    world.desk("bob").filed(Folder::Sent, &sent.id).await?;
+    world.end().await
+}
+
+#[tokio::test]
+async fn an_edge_that_lost_its_index_has_what_big_does_not_hold_yet() -> Result<(), Trouble> {
+    let mut world = World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await?;
+    world.nodes.stop(Node::Big).await?;
+    let token = Token { seed: 1, number: 1 };
+    let message = Letter { from: CAROL, to: ALICE, subject: "waits", token }.text(SHORT);
+    let id = world.receive(&[ALICE], &message).await?;
+    world.nodes.stop(Node::Edge).await?;
+    lose_index(&world.nodes.topology.edge_state())?;
+    world.nodes.edge.run(&["verify", "--rebuild"]).await?;
+    world.nodes.start_edge().await?;
+    let link: shared::report::LinkView =
+        world.edge().ask(edge_node::request::Request::LinkStatus, Vec::new()).await?.0;
+    let waiting: u64 = link.lanes.iter().map(|lane| lane.sent - lane.confirmed).sum();
+    assert_eq!(waiting, 1, "{id} is offered to big again");
+    world.end().await
+}
