@@ -50,9 +50,9 @@ cd "$bench"
 measure() {
   local target=target-$1.json
   case $2 in
-    e2e) python3 bench.py "$target" e2e reps=1 quiet=3 "m=50:${messages[$1]}:4096" ;;
-    accept) python3 bench.py "$target" accept reps=1 quiet=3 "m=50:${messages[$1]}:4096" ;;
-    lat) python3 bench.py "$target" lat reps=1 quiet=3 sizes=4096 ;;
+    e2e) python3 bench.py "$target" e2e reps=1 quiet=20 "m=50:${messages[$1]}:4096" ;;
+    accept) python3 bench.py "$target" accept reps=1 quiet=20 "m=50:${messages[$1]}:4096" ;;
+    lat) python3 bench.py "$target" lat reps=1 quiet=20 sizes=4096 ;;
     *) echo "there is no part $2" >&2 && exit 2 ;;
   esac
 }

@@ -42,6 +42,11 @@ def main(other_path, ours_path):
         if a and b:
             ratio = statistics.median(b) / statistics.median(a)
             print(f"| {name} | {cell(a)} | {cell(b)} | {ratio if more_is_better else 1 / ratio:.1f} x |")
+    print()
+    for product, side in ("Postfix + Dovecot", other), ("Sallypost", ours):
+        shares = [r["foreign_cpu"] / r["e2e_secs"] for r in side if r["scenario"] == "e2e"]
+        if shares:
+            print(f"CPUs that other work on this machine took from {product}, end to end: {cell(shares)}")
     for result in incomplete:
         print("incomplete:", result["target"], result["scenario"], result.get("fail"), "failed")
     return 1 if incomplete else 0
