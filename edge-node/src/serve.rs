@@ -139,7 +139,9 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
     };
     let (smtp_tls, pop3_tls) = (Acceptor::new(&identity, "smtp")?, Acceptor::new(&identity, "pop3")?);
     let (stop, stopping) = watch::channel(false);
-    let strangers = Admission::new(edge.receivers, edge.receivers);
+    // However many places one network takes, some are left for the others.
+    let per_network = (edge.receivers * 4 / 5).max(1);
+    let strangers = Admission::new(edge.receivers, per_network);
     let submitters = Admission::new(TRAVELLER_SESSIONS_MAX, TRAVELLER_SESSIONS_PER_NETWORK_MAX);
     let collectors = Admission::new(TRAVELLER_SESSIONS_MAX, TRAVELLER_SESSIONS_PER_NETWORK_MAX);
     let smtp_busy = "421 4.3.2 too many sessions; try again later\r\n";
