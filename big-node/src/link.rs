@@ -9,7 +9,7 @@ use link_proto::host::{
 };
 use link_proto::unit::{Body, Digest, Lane, Position, Unit, UnitId};
 use shared::chunk::Unframer;
-use shared::id::unix_millis;
+use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, LanePosition, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit, RejectedRow};
 use shared::seal::Sealer;
 use shared::store::{BodyKey, BodyReader, BodyWriter, Snapshot, Store, StoreError, Stored, Txn};
@@ -47,17 +47,32 @@ impl LinkHost {
     fn unit(&self, snapshot: &Snapshot, number: u64, queued: QueuedUnit) -> Result<Unit, HostError> {
         let body = match &queued.body {
             QueuedBody::None | QueuedBody::Ahead { .. } => Body::None,
-            QueuedBody::Inline { .. } => {
-                let mut source = self.sealing(snapshot, &queued)?;
-                let mut sealed = Vec::new();
-                while let Some(piece) = source.next()? {
-                    sealed.extend_from_slice(&piece);
+            QueuedBody::Inline { key } => match self.sealed(snapshot, &queued) {
+                Ok(sealed) => Body::Inline(sealed.into()),
+                // Without its body it is refused there and becomes a dead letter here; the lane goes on.
+                Err(error) if self.is_damaged(BodyKey(*key)) => {
+                    tracing::error!(unit = %MessageId(queued.id), %error, "a queued body is damaged");
+                    Body::None
                 }
-                Body::Inline(sealed.into())
-            }
+                Err(error) => return Err(error),
+            },
             QueuedBody::Held { length, digest, .. } => Body::Staged { length: *length, digest: *digest },
         };
         Ok(Unit { number, id: queued.id, after: queued.after, head: queued.head.into(), body })
+    }
+
+    fn sealed(&self, snapshot: &Snapshot, queued: &QueuedUnit) -> Result<Vec<u8>, HostError> {
+        let mut source = self.sealing(snapshot, queued)?;
+        let mut sealed = Vec::new();
+        while let Some(piece) = source.next()? {
+            sealed.extend_from_slice(&piece);
+        }
+        Ok(sealed)
+    }
+
+    /// Whether a body is not what was stored, rather than out of reach for now.
+    fn is_damaged(&self, key: BodyKey) -> bool {
+        matches!(self.store.body(key).and_then(BodyReader::read_all), Err(StoreError::Damaged(_)))
     }
 
     /// Seals a stored body as it is read. The same unit always gives the same bytes.

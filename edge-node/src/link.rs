@@ -8,7 +8,7 @@ use link_proto::host::{
     Applied, BodySink, BodySource, Host, HostError, Identity, LaneState, Opening, Partner, Rejection,
 };
 use link_proto::unit::{Body, Digest, Lane, Position, Unit, UnitId};
-use shared::id::unix_millis;
+use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, LanePosition, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit, RejectedRow};
 use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, StoreError, Stored, Txn};
 use shared::unit::{Welcome, encode};
@@ -40,8 +40,15 @@ impl LinkHost {
         let body = match queued.body {
             QueuedBody::None | QueuedBody::Ahead { .. } => Body::None,
             QueuedBody::Inline { key } => {
-                let sealed = self.node.store.body(BodyKey(key)).and_then(BodyReader::read_all);
-                Body::Inline(sealed.map_err(host_error)?.into())
+                match self.node.store.body(BodyKey(key)).and_then(BodyReader::read_all) {
+                    Ok(sealed) => Body::Inline(sealed.into()),
+                    // Without its body it is refused there and becomes a dead letter here; the lane goes on.
+                    Err(StoreError::Damaged(what)) => {
+                        tracing::error!(unit = %MessageId(queued.id), %what, "a queued body is damaged");
+                        Body::None
+                    }
+                    Err(error) => return Err(host_error(error)),
+                }
             }
             QueuedBody::Held { length, digest, .. } => Body::Staged { length, digest },
         };

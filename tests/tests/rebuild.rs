@@ -1,4 +1,5 @@
-//! The index is lost: mail comes back from the segments, and a node never makes an empty one in silence.
+//! Disks that lie: an index that is lost comes back from the segments, never as an empty one in silence; a
+//! body that is damaged is said to be, and what stands behind it arrives.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +8,7 @@ use big_node::record::Folder;
 use tests::ledger::Token;
 use tests::messages::{Letter, SHORT};
 use tests::process::{Node, Program};
-use tests::wait::Trouble;
+use tests::wait::{SOON, Trouble, until};
 use tests::world::{ALICE, CAROL, World, without_trace};
 
 fn lose_index(state: &Path) -> Result<(), Trouble> {
@@ -62,4 +63,45 @@ async fn an_edge_that_lost_its_index_has_what_big_does_not_hold_yet() -> Result<
     let waiting: u64 = link.lanes.iter().map(|lane| lane.sent - lane.confirmed).sum();
     assert_eq!(waiting, 1, "{id} is offered to big again");
     world.end().await
+}
+
+#[tokio::test]
+async fn a_damaged_body_is_a_dead_letter_and_holds_nothing_up() -> Result<(), Trouble> {
+    let mut world = World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await?;
+    world.nodes.stop(Node::Big).await?;
+    let letter = |number| {
+        Letter { from: CAROL, to: ALICE, subject: "waits", token: Token { seed: 1, number } }.text(SHORT)
+    };
+    let damaged = world.receive(&[ALICE], &letter(1)).await?;
+    let behind = world.receive(&[ALICE], &letter(2)).await?;
+    world.nodes.stop(Node::Edge).await?;
+    damage(&world.nodes.topology.edge_state(), &damaged)?;
+    world.nodes.start_edge().await?;
+    world.nodes.start_big().await?;
+    world.desk("alice").filed(Folder::In, &behind).await?;
+    let dead: Vec<shared::report::DeadLetterView> = until("the damaged one is given up", SOON, async || {
+        let dead: Vec<shared::report::DeadLetterView> =
+            world.edge().ask(edge_node::request::Request::QueueDead, Vec::new()).await?.0;
+        Ok((!dead.is_empty()).then_some(dead))
+    })
+    .await?;
+    assert_eq!(dead.iter().map(|letter| &letter.id).collect::<Vec<_>>(), [&damaged]);
+    assert_eq!(world.desk("alice").messages(Folder::In).await?.len(), 1);
+    world.end().await
+}
+
+/// Flips a bit in the stored body of a message, wherever its record lies.
+fn damage(state: &Path, message: &str) -> Result<(), Trouble> {
+    let id = message.parse::<shared::id::MessageId>()?;
+    for entry in fs::read_dir(state.join("store"))? {
+        let path = entry?.path();
+        let mut bytes = fs::read(&path)?;
+        let magic_and_id = [b"SLYPOST\x01".as_slice(), &id.0].concat();
+        let record = bytes.windows(magic_and_id.len()).position(|window| window == magic_and_id);
+        if let (Some(record), true) = (record, path.extension().is_some_and(|end| end == "seg")) {
+            bytes[record + 1000] ^= 1;
+            return Ok(fs::write(&path, bytes)?);
+        }
+    }
+    Err("no segment holds that message".into())
 }
