@@ -51,20 +51,8 @@ pub struct Service {
 impl Service {
     /// Serves connections until the node goes down.
     pub async fn run(self, listener: Listener) {
-        let mut stopping = self.stopping.clone();
-        loop {
-            let (stream, peer, permit) = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = stopping.wait_for(|stopping| *stopping) => return,
-            };
-            let service = self.clone();
-            tokio::spawn(async move {
-                if let Err(error) = service.connection(stream, peer).await {
-                    tracing::debug!(%peer, %error, "a POP3 connection broke");
-                }
-                drop(permit);
-            });
-        }
+        let stopping = self.stopping.clone();
+        listener.serve(stopping, |stream, peer| self.clone().connection(stream, peer)).await;
     }
 
     async fn connection(self, mut stream: Stream, peer: SocketAddr) -> io::Result<()> {

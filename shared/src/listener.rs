@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 pub use admission::{Admission, Permit};
@@ -78,6 +79,28 @@ impl Listener {
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
+        }
+    }
+
+    /// Runs `session` for each connection, in a task and with a place of its own, until `stopping` turns
+    /// true. Sessions that have begun go on.
+    pub async fn serve<F, S>(self, mut stopping: watch::Receiver<bool>, session: F)
+    where
+        F: Fn(Stream, SocketAddr) -> S,
+        S: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        loop {
+            let (stream, peer, permit) = tokio::select! {
+                accepted = self.accept() => accepted,
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            };
+            let session = session(stream, peer);
+            tokio::spawn(async move {
+                if let Err(error) = session.await {
+                    tracing::debug!(%peer, %error, "a connection broke");
+                }
+                drop(permit);
+            });
         }
     }
 }
