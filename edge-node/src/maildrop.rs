@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::credential::Credential;
 use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::listener::{Acceptor, Listener, Stream};
@@ -19,7 +18,7 @@ use shared::sasl::Credentials;
 use shared::seal::{FileKey, PrivateKey};
 use shared::store::{BodyKey, Rows, StoreError};
 use shared::telemetry::Quoted;
-use shared::unit::{Id, PopAct, ToBig, encode};
+use shared::unit::{Id, PopAct, ToBig, Window, encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
@@ -147,18 +146,8 @@ struct Maildrop {
 
 impl Maildrop {
     async fn open(node: &Arc<Node>, credentials: Credentials) -> Result<(Self, Vec<Entry>), LoginRefusal> {
-        let window = node.window_of_login(&credentials.user).map_err(|_| LoginRefusal::Temporary)?;
-        let checked = tokio::task::spawn_blocking(move || match window {
-            Some(window) => {
-                window.credential.open(&credentials.password).ok().map(|key| (window.window, key))
-            }
-            None => {
-                Credential::open_nothing(&credentials.password);
-                None
-            }
-        });
-        let opened = checked.await.map_err(|_| LoginRefusal::Temporary)?;
-        let (window, key) = opened.ok_or(LoginRefusal::Credentials)?;
+        let opened = node.log_in(credentials).await.map_err(|_| LoginRefusal::Temporary)?;
+        let (Window { window, .. }, key) = opened.ok_or(LoginRefusal::Credentials)?;
         let lock = node.lock_maildrop(window).ok_or(LoginRefusal::InUse)?;
         let rows = node.store.read().and_then(|rows| rows.prefix::<CopyRow>(COPIES, &window, MESSAGES_MAX));
         let rows = rows.map_err(|_| LoginRefusal::Temporary)?;

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use link_proto::driver::Handle;
 use link_proto::unit::Lane;
 use shared::address::{Address, Domain};
+use shared::credential::Credential;
 use shared::id::unix_millis;
+use shared::sasl::Credentials;
 use shared::seal::PrivateKey;
 use shared::smtp::{Enhanced, Reply};
 use shared::state::{State, StateError};
@@ -97,8 +99,25 @@ impl Node {
         directory_hash(&self.directory_key, &address.canonical())
     }
 
-    /// The open window that `user` logs in to.
-    pub fn window_of_login(&self, user: &str) -> Result<Option<Window>, StoreError> {
+    /// The open window that these credentials log in to, and the private key that they open; `None` for
+    /// wrong ones. A user who does not exist costs the same work, away from the threads that serve
+    /// sessions.
+    pub async fn log_in(&self, credentials: Credentials) -> Result<Option<(Window, PrivateKey)>, StoreError> {
+        let window = self.window_of_login(&credentials.user)?;
+        let opened = tokio::task::spawn_blocking(move || match window {
+            Some(window) => {
+                let key = window.credential.open(&credentials.password).ok()?;
+                Some((window, key))
+            }
+            None => {
+                Credential::open_nothing(&credentials.password);
+                None
+            }
+        });
+        opened.await.map_err(|error| StoreError::Io(error.to_string()))
+    }
+
+    fn window_of_login(&self, user: &str) -> Result<Option<Window>, StoreError> {
         let hash = directory_hash(&self.directory_key, &user.to_lowercase());
         let snapshot = self.store.read()?;
         match snapshot.get::<Held>(LOGINS, &hash)? {

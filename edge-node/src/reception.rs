@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shared::address::Address;
-use shared::credential::Credential;
 use shared::listener::{Acceptor, Listener, Stream};
 use shared::sasl::Credentials;
 use shared::smtp::{Action, Config, Enhanced, Reply, Role, Session, Verdict};
@@ -158,26 +157,16 @@ impl Conversation {
     }
 
     async fn authenticate(&mut self, credentials: Credentials) -> Result<String, Reply> {
-        let found = self.service.node.window_of_login(&credentials.user);
-        let window = found
-            .map_err(|_| Reply::new(454, Enhanced(4, 7, 0), "cannot check that now; try again later"))?;
-        let user = credentials.user.clone();
-        let (opened, window) = check(window, credentials).await;
-        match (opened, window) {
-            (true, Some(window)) => {
-                tracing::info!(client = %self.client, user = %Quoted(&user), "submission login");
-                self.login = Some(window);
-                Ok(user)
-            }
-            _ => {
-                tracing::warn!(client = %self.client, user = %Quoted(&user), "submission login refused");
-                Err(Reply::new(
-                    535,
-                    Enhanced(5, 7, 8),
-                    "user name or password is wrong, or no travel window is open",
-                ))
-            }
-        }
+        let (user, client) = (credentials.user.clone(), self.client);
+        let unsure = |_| Reply::new(454, Enhanced(4, 7, 0), "cannot check that now; try again later");
+        let Some((window, _)) = self.service.node.log_in(credentials).await.map_err(unsure)? else {
+            tracing::warn!(%client, user = %Quoted(&user), "submission login refused");
+            let text = "user name or password is wrong, or no travel window is open";
+            return Err(Reply::new(535, Enhanced(5, 7, 8), text));
+        };
+        tracing::info!(%client, user = %Quoted(&user), "submission login");
+        self.login = Some(window);
+        Ok(user)
     }
 
     fn sender(&self, reverse_path: Option<&Address>) -> Verdict {
@@ -211,17 +200,4 @@ impl Conversation {
             }
         }
     }
-}
-
-/// Checks a password, away from the threads that serve sessions; the same work for a user who does
-/// not exist.
-pub async fn check(window: Option<Window>, credentials: Credentials) -> (bool, Option<Window>) {
-    let checked = tokio::task::spawn_blocking(move || match &window {
-        Some(known) => (known.credential.open(&credentials.password).is_ok(), window),
-        None => {
-            Credential::open_nothing(&credentials.password);
-            (false, None)
-        }
-    });
-    checked.await.unwrap_or((false, None))
 }
