@@ -13,16 +13,20 @@ mod travel;
 
 use std::ffi::OsString;
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serde_json::json;
 use shared::command::{self, Caller, Options, Outcome};
+use shared::operator;
 use shared::render;
 use shared::topology::{self, AttachmentMode, Topology};
 
 use crate::directory::NewPerson;
-use crate::request::{LinkView, Paired, PersonView, Queue, Request, Step};
+use crate::request::{
+    DeadCommand, DeadLetterView, Done, LinkCommand, LinkView, Paired, PersonView, Queue, Request, Step,
+};
 use crate::serve;
 
 /// The command's name.
@@ -51,6 +55,19 @@ enum Command {
     Pair {
         /// The ticket, or `-` to read it from standard input
         ticket: String,
+        /// In the place of the edge that is paired already: it is gone, or has new keys
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Copy keys and store to a new folder, while the node runs
+    Backup {
+        /// The folder to make
+        dir: PathBuf,
+    },
+    /// Make this node's state from a backup
+    Restore {
+        /// The backup
+        dir: PathBuf,
     },
     /// Check everything stored, while the node does not run
     Verify {
@@ -72,7 +89,7 @@ enum Command {
     Queue(QueueCommand),
     /// The link to the edge
     #[command(subcommand)]
-    Link(LinkCommand),
+    Link(Link),
     /// Show a message's way
     Trace {
         /// Message id
@@ -120,12 +137,19 @@ struct Add {
 enum QueueCommand {
     /// Messages that are not at their end, and units the edge has not confirmed
     List,
+    /// What the edge will never take, and why
+    Dead {
+        #[command(subcommand)]
+        command: Option<DeadCommand>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
-enum LinkCommand {
+enum Link {
     /// The session, the lanes, and alarms
     Status,
+    #[command(flatten)]
+    Operator(LinkCommand),
 }
 
 /// Runs one command; `args` starts with the program's name.
@@ -141,7 +165,12 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Init => init(caller, &topology),
         Command::Check => caller.print(&json!({ "valid": true }), |_| topology::figure(&topology)),
         Command::Serve => Ok(serve::run(topology)?),
-        Command::Pair { ticket } => pair(caller, ticket),
+        Command::Pair { ticket, replace } => pair(caller, ticket, replace),
+        Command::Backup { dir } => {
+            let into = std::path::absolute(dir)?;
+            caller.show(&Request::Backup { into }, render::copied)
+        }
+        Command::Restore { dir } => restore(caller, &topology, &dir),
         Command::Verify { rebuild } => verify(caller, &topology, rebuild),
         Command::Person(command) => person(caller, command),
         Command::Mail(command) => mail::run(command, caller, topology.edge.size_max),
@@ -149,8 +178,19 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Queue(QueueCommand::List) => {
             caller.show(&Request::QueueList, |queue: &Queue| show::queue(queue))
         }
-        Command::Link(LinkCommand::Status) => {
+        Command::Queue(QueueCommand::Dead { command: None | Some(DeadCommand::List) }) => caller
+            .show(&Request::QueueDead(DeadCommand::List), |dead: &Vec<DeadLetterView>| {
+                operator::show_dead(dead)
+            }),
+        Command::Queue(QueueCommand::Dead { command: Some(command) }) => caller
+            .show(&Request::QueueDead(command), |dead: &DeadLetterView| {
+                operator::show_dead(std::slice::from_ref(dead))
+            }),
+        Command::Link(Link::Status) => {
             caller.show(&Request::LinkStatus, |link: &LinkView| render::link(link))
+        }
+        Command::Link(Link::Operator(command)) => {
+            caller.show(&Request::Link(command), |done: &Done| format!("{}\n", done.done))
         }
         Command::Trace { message } => {
             caller.show(&Request::Trace { message }, |steps: &Vec<Step>| render::way(steps))
@@ -166,12 +206,24 @@ fn init(caller: &Caller, topology: &Topology) -> Outcome {
     })
 }
 
-fn pair(caller: &Caller, mut ticket: String) -> Outcome {
+fn restore(caller: &Caller, topology: &Topology, dir: &Path) -> Outcome {
+    serve::restore(topology, dir)?;
+    let state = topology.big.state.display();
+    caller.print(&json!({ "state": topology.big.state }), |_| {
+        format!(
+            "big-node's state is in {state}, from {}; next: `big-node serve`. What it has lost since the backup, \
+             the edge sends again as far as its safety store reaches.\n",
+            dir.display()
+        )
+    })
+}
+
+fn pair(caller: &Caller, mut ticket: String, replace: bool) -> Outcome {
     if ticket == "-" {
         ticket.clear();
         std::io::stdin().take(TICKET_MAX).read_to_string(&mut ticket)?;
     }
-    let request = Request::Pair { ticket: ticket.trim().to_owned() };
+    let request = Request::Pair { ticket: ticket.trim().to_owned(), replace };
     caller.show(&request, |Paired { address }: &Paired| format!("paired with the edge at {address}\n"))
 }
 

@@ -1,5 +1,6 @@
 //! What the control socket is asked, answered.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use link_proto::driver::{self, Key};
@@ -9,7 +10,9 @@ use serde_json::Value;
 use shared::control;
 use shared::id::{MessageId, unix_millis};
 use shared::lane;
-use shared::store::{Row, Rows, StoreError};
+use shared::operator;
+use shared::state::State;
+use shared::store::{Copied, Row, Rows, StoreError};
 use shared::trace;
 
 use crate::desk::{self, Outgoing};
@@ -18,9 +21,10 @@ use crate::error::Refused;
 use crate::inbound::PERSON_KIND;
 use crate::link::LinkHost;
 use crate::node::Node;
-use crate::record::{MESSAGES, Message, Named, OPEN_WINDOWS, Person, UNSETTLED, message_of};
+use crate::record::{MESSAGES, Message, Named, OPEN_WINDOWS, Person, UNSETTLED};
 use crate::request::{
-    DeadLetterView, LaneView, LinkView, Paired, PersonView, Queue, Request, Settings, Started, Status, Step,
+    Done, LaneView, LinkCommand, LinkView, Paired, PersonView, Queue, Request, Settings, Started, Status,
+    Step,
 };
 use crate::travel::{self, NewWindow};
 
@@ -36,6 +40,8 @@ pub struct Commands {
     pub host: Arc<LinkHost>,
     /// The link's key.
     pub key: Arc<Key>,
+    /// The node's files.
+    pub state: State,
 }
 
 impl Commands {
@@ -52,7 +58,10 @@ impl Commands {
     async fn dispatch(&self, request: Request, body: Vec<u8>) -> Result<(Value, Vec<u8>), Refused> {
         let node = &self.node;
         let answer = match request {
-            Request::Pair { ticket } => json(self.pair(&ticket).await?),
+            Request::Pair { ticket, replace } => json(self.pair(&ticket, replace).await?),
+            Request::Backup { into } => json(self.backup(into).await?),
+            Request::QueueDead(command) => Ok(operator::dead(&node.store, command).await.map_err(asked)?),
+            Request::Link(command) => json(self.link_command(command).await?),
             Request::PersonAdd(new) => {
                 let person = directory::new_person(&node.site.domains, new)?;
                 let writer = node.store.body_writer(directory::record_key(&person.id), PERSON_KIND);
@@ -133,10 +142,36 @@ impl Commands {
         })
     }
 
-    async fn pair(&self, ticket: &str) -> Result<Paired, Refused> {
+    async fn link_command(&self, command: LinkCommand) -> Result<Done, Refused> {
+        let link = &self.node.link;
+        match command {
+            LinkCommand::Hold => {
+                link.hold(true);
+                Ok(Done { done: "the link is held closed; `link release` lets it come up again".into() })
+            }
+            LinkCommand::Release => {
+                link.hold(false);
+                link.redial();
+                Ok(Done { done: "the edge is dialled again".into() })
+            }
+            command => operator::decide(&self.node.store, link.is_held(), command).await.map_err(asked),
+        }
+    }
+
+    async fn backup(&self, into: PathBuf) -> Result<Copied, Refused> {
+        let (state, store) = (self.state.clone(), self.node.store.clone());
+        let copied = tokio::task::spawn_blocking(move || state.backup(&store, &into)).await;
+        copied
+            .map_err(|error| Refused::new(error.to_string()))?
+            .map_err(|error| Refused::new(error.to_string()))
+    }
+
+    async fn pair(&self, ticket: &str, replace: bool) -> Result<Paired, Refused> {
         let mut ticket: Ticket = ticket.trim().parse().map_err(|error| Refused::new(format!("{error}")))?;
-        if directory::edge(&self.node.store.read()?)?.is_some() {
-            return Err(Refused::new("an edge is paired already; one big has one edge in this version"));
+        if directory::edge(&self.node.store.read()?)?.is_some() && !replace {
+            let text = "an edge is paired already, and one big has one edge; if it is gone or has new keys, \
+                        `pair --replace` takes this one in its place";
+            return Err(Refused::new(text));
         }
         // The ticket says where the edge listens, the topology how big reaches it.
         ticket.address = self.node.topology.link.dial;
@@ -189,12 +224,8 @@ impl Commands {
                 recipients: desk::recipients_of(&snapshot, MessageId(id))?,
             });
         }
-        let dead_letters = dead_letters.into_iter().map(|letter| DeadLetterView {
-            id: message_of(&letter.unit.id).to_string(),
-            reason: letter.reason,
-            at: letter.at,
-        });
-        Ok(Queue { units: lane::depth(&snapshot)?, messages, dead_letters: dead_letters.collect() })
+        let dead_letters = dead_letters.into_iter().map(operator::view).collect();
+        Ok(Queue { units: lane::depth(&snapshot)?, messages, dead_letters })
     }
 
     fn link_status(&self) -> Result<LinkView, StoreError> {
@@ -202,6 +233,7 @@ impl Commands {
         let snapshot = self.node.store.read()?;
         let mut lanes = Vec::new();
         let mut alarms: Vec<String> = status.last_error.into_iter().collect();
+        alarms.extend(operator::alarms(&snapshot)?);
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
             let row = lane::state(&snapshot, lane.index())?;
             let lane = format!("{lane:?}").to_lowercase();
@@ -229,6 +261,10 @@ impl Commands {
         }
         Ok(steps)
     }
+}
+
+fn asked(refused: control::Refused) -> Refused {
+    Refused::new(refused.0)
 }
 
 fn json(answer: impl serde::Serialize) -> Result<Value, Refused> {

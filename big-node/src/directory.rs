@@ -168,9 +168,11 @@ pub fn postmaster_person(rows: &impl Rows, postmaster: &str) -> Result<Option<Pe
     }
 }
 
-/// Queues the whole projection: what a newly paired edge has to know.
+/// Queues the whole projection: what a newly paired edge, or one that went back, has to know. What it
+/// holds besides is no more.
 pub fn project_all(txn: &mut Txn<'_>, sealing_key: [u8; 32]) -> Result<(), StoreError> {
     tell_edge(txn, &ToEdge::Introduction { sealing_key })?;
+    tell_edge(txn, &ToEdge::DirectoryBegin)?;
     for person in list(txn)? {
         for address in &person.addresses {
             project_address(txn, address, Some(person.id))?;
@@ -207,5 +209,5 @@ pub fn tell_edge(txn: &mut Txn<'_>, head: &ToEdge) -> Result<(), StoreError> {
         head: unit::encode(head),
         body: QueuedBody::None,
     };
-    lane::queue(txn, &unit)
+    lane::queue(txn, &unit).map(drop)
 }

@@ -7,10 +7,11 @@
 use shared::address::Address;
 use shared::chunk;
 use shared::id::MessageId;
+use shared::lane::{self, NotApplied};
 use shared::mime::{HeaderFacts, HeaderScan};
 use shared::origin::{Channel, Origin};
-use shared::seal::{FileKey, Opener, Sealed};
-use shared::store::{BodyReader, BodyWriter, Row, Rows, Store, StoreError, Txn};
+use shared::seal::{FileKey, Opener};
+use shared::store::{BodyReader, BodyWriter, Row, Rows, Store, Txn};
 use shared::trace;
 use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, decode};
 
@@ -18,8 +19,8 @@ use crate::directory;
 use crate::error::Refused;
 use crate::mail::{self, Incoming, Site};
 use crate::record::{
-    COPIES, CopyRow, Named, OPEN_WINDOWS, PARKED, ParkedRow, Part, Person, RECIPIENTS, REPORTS, Recipient,
-    UNSETTLED, WINDOWS, WindowRow, WindowState, key2,
+    COPIES, CopyRow, Named, OPEN_WINDOWS, Part, Person, RECIPIENTS, REPORTS, Recipient, UNSETTLED, WINDOWS,
+    WindowRow, WindowState, key2,
 };
 
 /// The kind under which people's records are written on big. A rebuild restores kinds in order, and
@@ -36,40 +37,11 @@ const NAME_MAX: usize = 2048;
 const PARTS_MAX: usize = 500;
 /// Characters of what an edge says about a delivery.
 const OUTCOME_TEXT_MAX: usize = 512;
-/// Acts that are parked for one message that has not arrived, and for all of them.
-const PARKED_MAX: usize = 16;
-const PARKED_IN_ALL_MAX: usize = 10_000;
 /// What was submitted before a window's end is accepted for so long after it.
 const LATE_AFTER_END_MILLIS: u64 = 7 * 24 * 3_600_000;
 
-/// Why a unit is not applied.
-#[derive(Debug, thiserror::Error)]
-pub enum Rejected {
-    /// Never.
-    #[error("{0}")]
-    Never(String),
-    /// Not now.
-    #[error("{0}")]
-    Later(String),
-    /// The store failed: the whole batch is tried again.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<Sealed> for Rejected {
-    fn from(error: Sealed) -> Self {
-        Self::Never(error.to_string())
-    }
-}
-
-impl From<chunk::Broken> for Rejected {
-    fn from(error: chunk::Broken) -> Self {
-        Self::Never(error.to_string())
-    }
-}
-
-fn never(text: &str) -> Rejected {
-    Rejected::Never(text.into())
+fn never(text: &str) -> NotApplied {
+    NotApplied::Never(text.into())
 }
 
 /// A unit that is ready for its commit.
@@ -102,7 +74,12 @@ pub enum SealedBody<'a> {
 }
 
 /// Reads a unit and, if it is a message, opens, checks and stores its body.
-pub fn prepare(store: &Store, site: &Site, head: &[u8], body: SealedBody<'_>) -> Result<Prepared, Rejected> {
+pub fn prepare(
+    store: &Store,
+    site: &Site,
+    head: &[u8],
+    body: SealedBody<'_>,
+) -> Result<Prepared, NotApplied> {
     match decode::<ToBig>(head).ok_or_else(|| never("not a kind of unit that an edge writes"))? {
         ToBig::Inbound(inbound) => prepare_message(store, site, inbound, body),
         fact => Ok(Prepared::Fact(fact)),
@@ -114,7 +91,7 @@ fn prepare_message(
     site: &Site,
     inbound: Inbound,
     body: SealedBody<'_>,
-) -> Result<Prepared, Rejected> {
+) -> Result<Prepared, NotApplied> {
     let id = MessageId(inbound.message);
     if mail::is_known(&store.read()?, id)? {
         return Ok(Prepared::Known);
@@ -130,7 +107,7 @@ fn prepare_message(
     if origin.size > site.content_bytes_max.saturating_add(TRACE_BYTES_MAX) {
         return Err(never("it is larger than any message may be"));
     }
-    store.ready().map_err(|error| Rejected::Later(error.to_string()))?;
+    store.ready().map_err(|error| NotApplied::Later(error.to_string()))?;
     let mut opened = Opened::new(store, &origin);
     let mut opener = Opener::new(&key);
     match body {
@@ -183,7 +160,7 @@ impl Opened {
         }
     }
 
-    fn take(&mut self, payload: &[u8]) -> Result<(), Rejected> {
+    fn take(&mut self, payload: &[u8]) -> Result<(), NotApplied> {
         let chunk = chunk::decode(payload)?;
         self.length += chunk.len() as u64;
         if self.length > self.announced {
@@ -201,7 +178,7 @@ impl Opened {
         Ok(self.writer.write(&frame)?)
     }
 
-    fn finish(self, id: MessageId, origin: Origin) -> Result<Incoming, Rejected> {
+    fn finish(self, id: MessageId, origin: Origin) -> Result<Incoming, NotApplied> {
         if self.length != self.announced || self.hasher.finalize() != origin.body {
             return Err(never("its body is not the one that its origin names"));
         }
@@ -235,20 +212,24 @@ pub fn break_apart(plain: Option<&[u8]>) -> (Vec<Part>, Option<String>) {
     }
 }
 
+/// Applies a unit without a body that was parked until now.
+pub fn apply_alone(txn: &mut Txn<'_>, site: &Site, head: &[u8], now: u64) -> Result<(), NotApplied> {
+    let fact = decode::<ToBig>(head).ok_or_else(|| never("not a kind of unit that an edge writes"))?;
+    apply(txn, site, Prepared::Fact(fact), now)
+}
+
 /// Applies a prepared unit.
-pub fn apply(txn: &mut Txn<'_>, site: &Site, prepared: Prepared, now: u64) -> Result<(), Rejected> {
+pub fn apply(txn: &mut Txn<'_>, site: &Site, prepared: Prepared, now: u64) -> Result<(), NotApplied> {
     match prepared {
         Prepared::Known => Ok(()),
         // The same message twice in one batch.
         Prepared::Message { incoming, .. } if mail::is_known(txn, incoming.id)? => Ok(()),
         Prepared::Message { incoming, submitted: None, filed } => {
-            let id = incoming.id;
             mail::receive(txn, site, *incoming, &filed, now).map_err(|refused| match refused {
-                Refused::Store(error) => Rejected::Store(error),
+                Refused::Store(error) => NotApplied::Store(error),
                 // The edge has given its 250: there is no refusing it, only waiting for the mend.
-                Refused::Asked(reason) => Rejected::Later(reason),
-            })?;
-            unpark(txn, id)
+                Refused::Asked(reason) => NotApplied::Later(reason),
+            })
         }
         Prepared::Message { incoming, submitted: Some(submitted), .. } => {
             let (window, written) = *submitted;
@@ -269,7 +250,7 @@ fn submit(
     window: &Id,
     written: &HeaderFacts,
     now: u64,
-) -> Result<(), Rejected> {
+) -> Result<(), NotApplied> {
     let row =
         txn.get::<WindowRow>(WINDOWS, window)?.ok_or_else(|| never("there is no such travel window"))?;
     let accepted_at = incoming.origin.accepted_at;
@@ -288,7 +269,7 @@ fn submit(
     }
     mail::send(txn, site, incoming, &author, late, now).map_err(|refused| match refused {
         Refused::Store(error) => error.into(),
-        Refused::Asked(reason) => Rejected::Never(reason),
+        Refused::Asked(reason) => NotApplied::Never(reason),
     })
 }
 
@@ -309,14 +290,21 @@ fn speaks_as(origin: &Origin, written: &HeaderFacts, author: &Person) -> bool {
     origin.reverse_path.as_deref().is_some_and(own) && senders.all(|mailbox| own(&mailbox.address))
 }
 
-fn apply_outcome(txn: &mut Txn<'_>, outcome: &Outcome) -> Result<(), Rejected> {
+fn apply_outcome(txn: &mut Txn<'_>, outcome: &Outcome) -> Result<(), NotApplied> {
     if !matches!(outcome.state, DeliveryState::Deferred | DeliveryState::Relayed | DeliveryState::Failed) {
         return Err(never("not a state that an attempt ends in"));
     }
     let id = MessageId(outcome.message);
     let key = mail::recipient_key(id, outcome.recipient);
-    let mut row =
-        txn.get::<Recipient>(RECIPIENTS, &key)?.ok_or_else(|| never("an outcome for nobody we sent to"))?;
+    let Some(mut row) = txn.get::<Recipient>(RECIPIENTS, &key)? else {
+        // What was sent after the backup that this big was restored from: the edge says so rightly, and
+        // there is no record left that it could change.
+        if lane::identity(txn)?.is_some_and(|identity| identity.generation > 1) {
+            tracing::info!(message = %id, "an outcome of a message sent before the restore");
+            return Ok(());
+        }
+        return Err(never("an outcome for nobody we sent to"));
+    };
     let final_already =
         matches!(row.state, DeliveryState::Relayed | DeliveryState::Failed | DeliveryState::Delivered);
     if final_already {
@@ -344,7 +332,7 @@ fn apply_outcome(txn: &mut Txn<'_>, outcome: &Outcome) -> Result<(), Rejected> {
     Ok(trace::note(txn, id, outcome.at, format!("{}: {state}{host}: {}", row.address, row.text))?)
 }
 
-fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), Rejected> {
+fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), NotApplied> {
     let id = MessageId(act.message);
     let Some(row) = txn.get::<WindowRow>(WINDOWS, &act.window)? else {
         return Err(never("there is no such travel window"));
@@ -354,10 +342,7 @@ fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), Rejected> 
     }
     let key = key2(&act.window, &id.0);
     let Some(mut copy) = txn.get::<CopyRow>(COPIES, &key)? else {
-        return match mail::is_known(txn, id)? {
-            true => Err(never("that message was not filed into that window")),
-            false => park(txn, act, now),
-        };
+        return Err(never("that message was not filed into that window"));
     };
     if copy.retrieved >= act.retrieved && copy.deleted >= act.deleted {
         return Ok(());
@@ -374,31 +359,7 @@ fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), Rejected> 
     Ok(trace::note(txn, id, act.at, what)?)
 }
 
-/// Keeps an act until the message it speaks of arrives in its own lane.
-fn park(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), Rejected> {
-    let parked = txn.prefix::<ParkedRow>(PARKED, &act.message, PARKED_MAX)?.len();
-    let in_all = txn.raw_range(PARKED, &[], None, PARKED_IN_ALL_MAX, false)?.len();
-    if parked == PARKED_MAX || in_all == PARKED_IN_ALL_MAX {
-        return Err(Rejected::Later("too much is told of messages that have not arrived".into()));
-    }
-    let order = u32::try_from(parked).unwrap_or(u32::MAX).to_be_bytes();
-    Ok(txn.put(PARKED, &key2(&act.message, &order), &ParkedRow { act: act.clone(), at: now })?)
-}
-
-/// Applies what was told of a message before it arrived.
-fn unpark(txn: &mut Txn<'_>, id: MessageId) -> Result<(), Rejected> {
-    for (key, ParkedRow { act, at }) in txn.prefix::<ParkedRow>(PARKED, &id.0, PARKED_MAX)? {
-        txn.delete(PARKED, &key)?;
-        // An act that proves false does not take the message down with it.
-        match apply_act(txn, &act, at) {
-            Ok(()) | Err(Rejected::Never(_) | Rejected::Later(_)) => {}
-            Err(error @ Rejected::Store(_)) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn close_window(txn: &mut Txn<'_>, window: &Id) -> Result<(), Rejected> {
+fn close_window(txn: &mut Txn<'_>, window: &Id) -> Result<(), NotApplied> {
     let mut row =
         txn.get::<WindowRow>(WINDOWS, window)?.ok_or_else(|| never("there is no such travel window"))?;
     if row.state == WindowState::Open {

@@ -5,19 +5,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use link_proto::host::{
-    Applied, BodySink, BodySource, Host, HostError, Identity, LaneState, Opening, Partner, Rejection,
+    Applied, BodySink, BodySource, Host, HostError, Identity, LaneState, Opening, Partner, Rebase, Rejection,
+    Settling,
 };
 use link_proto::unit::{Body, Digest, Lane, Position, Unit, UnitId};
 use shared::chunk::Unframer;
 use shared::id::{MessageId, unix_millis};
-use shared::lane::{self, LanePosition, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit, RejectedRow};
+use shared::lane::{
+    self, Arrival, LanePosition, LaneRow, NodeIdentity, NotApplied, PartnerRow, QueuedBody, QueuedUnit,
+};
 use shared::seal::Sealer;
-use shared::store::{BodyKey, BodyReader, BodyWriter, Snapshot, Store, StoreError, Stored, Txn};
+use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, Snapshot, Store, StoreError, Stored, Txn};
 use shared::unit::{Welcome, decode};
 
-use crate::directory;
-use crate::inbound::{self, Prepared, Rejected, SealedBody};
-use crate::mail::{Site, outbound_key};
+use crate::inbound::{self, Prepared, SealedBody};
+use crate::mail::{self, Site, outbound_key};
+use crate::reconcile;
 use crate::record::{EDGE, EdgeRow};
 
 /// The kind under which large bodies are staged for the units that name them.
@@ -106,6 +109,21 @@ fn stored_position(from: Position) -> LanePosition {
     LanePosition { number: from.number, chain: from.chain }
 }
 
+fn lane_state(row: &LaneRow) -> LaneState {
+    LaneState {
+        confirmed: position(row.confirmed),
+        next: row.last + 1,
+        rebase: match row.rebase {
+            lane::Rebase::None => Rebase::None,
+            lane::Rebase::From(from) => Rebase::From(position(from)),
+            lane::Rebase::Any => Rebase::Any,
+        },
+        own_generation: row.own_generation,
+        partner_generation: row.partner_generation,
+        received: position(row.received),
+    }
+}
+
 impl Host for LinkHost {
     type Sink = Staging;
 
@@ -115,27 +133,37 @@ impl Host for LinkHost {
         let local = lane::identity(&snapshot).map_err(host_error)?;
         let local =
             local.ok_or_else(|| HostError("this store has no identity; run `big-node init`".into()))?;
-        let partner = lane::partner(&snapshot).map_err(host_error)?.map(|row| Partner {
-            identity: identity(row.identity),
-            key: row.key,
-            epoch: row.epoch,
-        });
+        let row = lane::partner(&snapshot).map_err(host_error)?;
+        let adopt = row.as_ref().is_some_and(|row| row.adopt);
+        let partner =
+            row.map(|row| Partner { identity: identity(row.identity), key: row.key, epoch: row.epoch });
         let mut lanes = [LaneState::default(); 4];
         for (index, state) in (0..).zip(&mut lanes) {
-            let row = lane::state(&snapshot, index).map_err(host_error)?;
-            *state = LaneState {
-                confirmed: position(row.confirmed),
-                next: row.last + 1,
-                received: position(row.received),
-            };
+            *state = lane_state(&lane::state(&snapshot, index).map_err(host_error)?);
         }
-        Ok(Opening { local: identity(local), epoch, partner, lanes })
+        Ok(Opening { local: identity(local), epoch, partner, adopt, lanes })
     }
 
     async fn remember(&self, partner: Partner) -> Result<(), HostError> {
-        let row = partner_row(partner);
-        let remembered = self.store.commit(move |txn| lane::set_partner(txn, &row));
+        let (row, site) = (partner_row(partner), Arc::clone(&self.site));
+        let remembered = self.store.commit(move |txn| {
+            let known = lane::partner(txn)?.map_or(0, |known| known.identity.generation);
+            lane::set_partner(txn, &row)?;
+            match row.identity.generation > known {
+                true => reconcile::edge_went_back(txn, &site),
+                false => Ok(()),
+            }
+        });
         remembered.await.map(drop).map_err(host_error)
+    }
+
+    async fn adopted(&self, partner: Partner) -> Result<(), HostError> {
+        let (row, site) = (partner_row(partner), Arc::clone(&self.site));
+        let adopted = self.store.commit(move |txn| {
+            lane::adopted(txn, &row)?;
+            reconcile::edge_went_back(txn, &site)
+        });
+        adopted.await.map(drop).map_err(host_error)
     }
 
     fn invitation(&self) -> Option<[u8; 32]> {
@@ -149,12 +177,12 @@ impl Host for LinkHost {
     async fn paired_with(&self, partner: Partner, welcome: Vec<u8>) -> Result<(), HostError> {
         let welcome: Welcome =
             decode(&welcome).ok_or_else(|| HostError("the edge's welcome is not readable".into()))?;
-        let (row, own) = (partner_row(partner), self.site.sealing.public().0);
+        let (row, site) = (partner_row(partner), Arc::clone(&self.site));
         let paired = self.store.commit(move |txn| {
-            lane::set_partner(txn, &row)?;
             let edge = EdgeRow { sealing_key: welcome.sealing_key, directory_key: welcome.directory_key };
             txn.put(EDGE, b"edge", &edge)?;
-            directory::project_all(txn, own)
+            lane::adopted(txn, &row)?;
+            reconcile::edge_went_back(txn, &site)
         });
         paired.await.map(drop).map_err(host_error)
     }
@@ -181,40 +209,30 @@ impl Host for LinkHost {
 
     async fn apply(&self, lane: Lane, units: Vec<Unit>, position: Position) -> Result<Applied, HostError> {
         let (store, site, staged) = (self.store.clone(), Arc::clone(&self.site), Arc::clone(&self.staged));
-        let large = units.iter().any(|unit| matches!(unit.body, Body::Staged { .. }));
-        let prepare = move || {
-            let prepare = |unit: Unit| (unit.number, prepare_one(&store, &site, &staged, &unit));
+        // Opening a full batch takes milliseconds, and large bodies are read from the disk and written to it
+        // again: the other tasks of this thread go elsewhere meanwhile.
+        let prepared = tokio::task::block_in_place(|| {
+            let prepare = |unit: Unit| {
+                let alone = (unit.body == Body::None).then(|| unit.head.clone());
+                (unit.number, unit.id, unit.after, alone, prepare_one(&store, &site, &staged, &unit))
+            };
             units.into_iter().map(prepare).collect::<Vec<_>>()
-        };
-        // Large bodies are read from the disk and written to it again.
-        let prepared = match large {
-            true => {
-                tokio::task::spawn_blocking(prepare).await.map_err(|error| HostError(error.to_string()))?
-            }
-            // Opening a full batch takes milliseconds: the other tasks of this thread go elsewhere meanwhile.
-            false => tokio::task::block_in_place(prepare),
-        };
+        });
         let (site, now) = (Arc::clone(&self.site), unix_millis());
         let committed = self.store.commit(move |txn| {
             let mut applied = Applied::default();
             let queued_before = lane::queue_mark(txn)?;
-            for (number, prepared) in prepared {
-                let outcome = prepared.and_then(|prepared| {
-                    let mark = txn.mark();
-                    inbound::apply(txn, &site, prepared, now).or_else(|rejected| {
-                        txn.undo(mark)?;
-                        Err(rejected)
-                    })
-                });
-                let (later, rejected) = match outcome {
-                    Ok(()) => continue,
-                    Err(Rejected::Store(error)) => return Err(error),
-                    Err(Rejected::Never(reason)) => (false, Rejection { number, reason }),
-                    Err(Rejected::Later(reason)) => (true, Rejection { number, reason }),
+            for (number, id, after, alone, prepared) in prepared {
+                let arrival = Arrival { lane: lane.index(), number, id, after, alone: alone.as_deref() };
+                let known = |txn: &Txn<'_>, id: &UnitId| mail::is_known(txn, MessageId(*id));
+                let parked = |txn: &mut Txn<'_>, parked: &lane::Parked| {
+                    inbound::apply_alone(txn, &site, &parked.head, now)
                 };
-                let row = RejectedRow { later, reason: rejected.reason.clone() };
-                lane::reject(txn, lane.index(), number, &row)?;
-                if later { applied.deferred.push(rejected) } else { applied.refused.push(rejected) }
+                let apply = |txn: &mut Txn<'_>| inbound::apply(txn, &site, prepared?, now);
+                if let Some(row) = lane::take(txn, arrival, now, known, apply, parked)? {
+                    let rejection = Rejection { number, reason: row.reason };
+                    if row.later { applied.deferred.push(rejection) } else { applied.refused.push(rejection) }
+                }
             }
             lane::received(txn, lane.index(), stored_position(position))?;
             // Facts may have made a report due; mail may have queued copies or answers for the edge.
@@ -245,18 +263,59 @@ impl Host for LinkHost {
         let pairs = |list: Vec<Rejection>| list.into_iter().map(|r| (r.number, r.reason)).collect::<Vec<_>>();
         let (refused, deferred) = (pairs(applied.refused), pairs(applied.deferred));
         let nothing_rejected = refused.is_empty() && deferred.is_empty();
-        let let_go = move |txn: &mut Txn<'_>| {
-            let position = stored_position(position);
-            let gone = lane::confirmed(txn, lane.index(), position, &refused, &deferred, unix_millis())?;
-            gone.iter().filter_map(|unit| unit.body.key()).try_for_each(|key| txn.release_body(BodyKey(key)))
+        let record = move |txn: &mut Txn<'_>| {
+            lane::confirmed(txn, lane.index(), stored_position(position), &refused, &deferred, unix_millis())
         };
         if nothing_rejected {
             // Losing this costs a repeat of the confirm, so it waits for a commit that has to be made anyway.
-            self.store.commit_lazily(let_go).map_err(host_error)
+            self.store.commit_lazily(record).map_err(host_error)
         } else {
             // The next confirm would not repeat these lists.
-            self.store.commit(let_go).await.map(drop).map_err(host_error)
+            self.store.commit(record).await.map(drop).map_err(host_error)
         }
+    }
+
+    fn kept_before(&self, lane: Lane, number: u64) -> Result<Option<Position>, HostError> {
+        let snapshot = self.store.read().map_err(host_error)?;
+        let kept = lane::kept_before(&snapshot, lane.index(), number).map_err(host_error)?;
+        Ok(kept.map(position))
+    }
+
+    fn unconfirmed(&self, lane: Lane, after: u64, max: usize) -> Result<Vec<(u64, UnitId)>, HostError> {
+        let snapshot = self.store.read().map_err(host_error)?;
+        lane::unconfirmed_ids(&snapshot, lane.index(), after, max).map_err(host_error)
+    }
+
+    fn is_here(&self, _: Lane, ids: &[UnitId]) -> Result<Vec<bool>, HostError> {
+        let snapshot = self.store.read().map_err(host_error)?;
+        ids.iter().map(|id| lane::is_here(&snapshot, id).map_err(host_error)).collect()
+    }
+
+    async fn settle(&self, lane: Lane, received: Position, how: Settling) -> Result<Position, HostError> {
+        let site = Arc::clone(&self.site);
+        let settled = self.store.commit(move |txn| {
+            lane::compared(txn, lane.index(), received.number)?;
+            let generations = generations(txn)?;
+            let (received, now) = (stored_position(received), unix_millis());
+            let again = |txn: &mut Txn<'_>, unit: QueuedUnit| reconcile::again(txn, &site, unit);
+            lane::settle(txn, lane.index(), received, &settling(how), generations, now, again)
+        });
+        Ok(position(settled.await.map_err(host_error)?.into_inner()))
+    }
+
+    fn compared(&self, lane: Lane, received: Position) -> Result<(), HostError> {
+        let snapshot = self.store.read().map_err(host_error)?;
+        let row = lane::state(&snapshot, lane.index()).map_err(host_error)?;
+        if generations(&snapshot).map_err(host_error)? == (row.own_generation, row.partner_generation) {
+            return Ok(());
+        }
+        let compare = move |txn: &mut Txn<'_>| {
+            lane::compared(txn, lane.index(), received.number)?;
+            let generations = generations(txn)?;
+            lane::together(txn, lane.index(), generations)
+        };
+        // Lost, it is compared again.
+        self.store.commit_lazily(compare).map_err(host_error)
     }
 
     fn waiting(&self, max: usize) -> Result<Vec<UnitId>, HostError> {
@@ -290,12 +349,27 @@ impl Host for LinkHost {
     }
 }
 
+/// This node's generation and the partner's.
+fn generations(rows: &impl Rows) -> Result<(u32, u32), StoreError> {
+    let own = lane::identity(rows)?.map_or(0, |identity| identity.generation);
+    let partner = lane::partner(rows)?.map_or(0, |partner| partner.identity.generation);
+    Ok((own, partner))
+}
+
+fn settling(how: Settling) -> lane::Settling {
+    match how {
+        Settling::Replay => lane::Settling::Replay,
+        Settling::Renumber { held } => lane::Settling::Renumber { held },
+    }
+}
+
 fn partner_row(partner: Partner) -> PartnerRow {
     let Identity { node, log_name, generation } = partner.identity;
     PartnerRow {
         identity: NodeIdentity { node, log_name, generation },
         key: partner.key,
         epoch: partner.epoch,
+        adopt: false,
     }
 }
 
@@ -304,14 +378,14 @@ fn prepare_one(
     site: &Site,
     staged: &Mutex<HashMap<UnitId, Stored>>,
     unit: &Unit,
-) -> Result<Prepared, Rejected> {
+) -> Result<Prepared, NotApplied> {
     match &unit.body {
         Body::None => inbound::prepare(store, site, &unit.head, SealedBody::None),
         Body::Inline(sealed) => inbound::prepare(store, site, &unit.head, SealedBody::Inline(sealed)),
         Body::Staged { .. } => {
             let stored = staged.lock().unwrap_or_else(PoisonError::into_inner).remove(&unit.id);
             let stored =
-                stored.ok_or_else(|| Rejected::Later("its body was lost before it was applied".into()))?;
+                stored.ok_or_else(|| NotApplied::Later("its body was lost before it was applied".into()))?;
             inbound::prepare(store, site, &unit.head, SealedBody::Staged(store.staged(&stored)))
         }
     }

@@ -416,7 +416,19 @@ pub fn copy_to_window(
     if row.state != WindowState::Open || txn.raw(COPIES, &copy_key)?.is_some() {
         return Ok(());
     }
-    let reader = PublicKey(row.window.public_key);
+    txn.put(COPIES, &copy_key, &CopyRow::default())?;
+    queue_copy(txn, site, message, id, &row)
+}
+
+/// Queues a copy of a message for a window.
+pub fn queue_copy(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    message: &Message,
+    id: MessageId,
+    row: &WindowRow,
+) -> Result<(), StoreError> {
+    let (window, reader) = (row.window.window, PublicKey(row.window.public_key));
     let key = FileKey::of_outbound(&site.outbound_secret, id, message.revision, &reader);
     let wrapped_key =
         key.wrap(&reader, id).map_err(|error| StoreError::Damaged(format!("a window's key ({error})")))?;
@@ -427,11 +439,21 @@ pub fn copy_to_window(
         wrapped_key,
         size: message.origin.size,
     });
-    txn.put(COPIES, &copy_key, &CopyRow::default())?;
-    queue_with_body(txn, &head, message)
+    queue_with_body(txn, &head, message, unit_id(id, message.revision, &window))
 }
 
-fn queue_outbound(
+/// The id of the unit that carries a message to one reader. The same message for the same reader is the
+/// same unit, also when it is queued anew after a restore, and so it is applied once.
+fn unit_id(id: MessageId, revision: u32, reader: &[u8]) -> Id {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&id.0).update(&revision.to_be_bytes()).update(reader);
+    let mut unit = id.0;
+    unit[6..].copy_from_slice(&hasher.finalize().as_bytes()[..10]);
+    unit
+}
+
+/// Queues a message for recipients outside.
+pub fn queue_outbound(
     txn: &mut Txn<'_>,
     site: &Site,
     message: &Message,
@@ -460,12 +482,14 @@ fn queue_outbound(
         body_8bit: message.origin.body_8bit,
         utf8_header: message.origin.utf8_header,
     });
-    Ok(queue_with_body(txn, &head, message)?)
+    Ok(queue_with_body(txn, &head, message, unit_id(id, message.revision, b"outbound"))?)
 }
 
 /// Queues a unit that carries the message's body; the unit holds the body until it is confirmed.
-fn queue_with_body(txn: &mut Txn<'_>, head: &ToEdge, message: &Message) -> Result<(), StoreError> {
-    txn.reference_body(message.body())?;
+fn queue_with_body(txn: &mut Txn<'_>, head: &ToEdge, message: &Message, id: Id) -> Result<(), StoreError> {
+    if !txn.reference_body(message.body())? {
+        return Err(StoreError::Damaged("a message to be sent has no body: it".into()));
+    }
     let key = message.origin.body;
     let chunks = message.origin.size / chunk::CHUNK_BYTES as u64 + 1;
     let sealed = txn.body_length(BodyKey(key))?.unwrap_or(u64::MAX).saturating_add(chunks * SEAL_BYTES);
@@ -473,8 +497,7 @@ fn queue_with_body(txn: &mut Txn<'_>, head: &ToEdge, message: &Message) -> Resul
         0..=INLINE_BYTES_MAX => (INTER_LANE, QueuedBody::Inline { key }),
         _ => (BATCH_LANE, QueuedBody::Ahead { key }),
     };
-    let id = MessageId::generate().0;
-    lane::queue(txn, &QueuedUnit { id, lane, after: None, head: unit::encode(head), body })
+    lane::queue(txn, &QueuedUnit { id, lane, after: None, head: unit::encode(head), body }).map(drop)
 }
 
 /// The key and the reader of the sealed body that a queued unit carries.

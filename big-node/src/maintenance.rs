@@ -13,14 +13,17 @@ use shared::trace;
 use crate::error::Refused;
 use crate::inbound::{BODY_KIND, PARSED_BYTES_MAX, PERSON_KIND, break_apart};
 use crate::node::Node;
-use crate::record::{Entry, Folder, MAILBOXES, MESSAGES, Message, PARKED, ParkedRow, Person, message_of};
+use crate::record::{Entry, Folder, MAILBOXES, MESSAGES, Message, Person, message_of};
 use crate::{directory, mail, report, travel};
 
 /// Looks around at least this often.
 const ROUND: Duration = Duration::from_secs(1);
 /// Between two looks at space and old traces.
 const SLOW_ROUND: Duration = Duration::from_secs(60);
-/// How long is kept what was told of a message that has not come.
+/// Unit ids that are looked at in one slow round.
+const IDS_AT_ONCE: usize = 50_000;
+const HOUR_MILLIS: u64 = 3_600_000;
+/// How long a parked unit waits for what it follows.
 const PARKED_MILLIS: u64 = 30 * 24 * 3_600_000;
 const FORGOTTEN_AT_ONCE: usize = 1000;
 /// How long what was deleted lies in Trash.
@@ -29,6 +32,7 @@ const TRASH_MILLIS: u64 = 30 * 24 * 3_600_000;
 /// Runs for ever.
 pub async fn run(node: Arc<Node>) {
     let mut cleaned_at = tokio::time::Instant::now();
+    let mut ids = Vec::new();
     loop {
         let _ = tokio::time::timeout(ROUND, node.changed.notified()).await;
         if let Err(error) = look_around(&node).await {
@@ -37,8 +41,9 @@ pub async fn run(node: Arc<Node>) {
         }
         if cleaned_at.elapsed() > SLOW_ROUND {
             cleaned_at = tokio::time::Instant::now();
-            if let Err(error) = clean(&node.store).await {
-                tracing::warn!(%error, "space could not be given back");
+            match clean(&node.store, ids.clone()).await {
+                Ok(next) => ids = next,
+                Err(error) => tracing::warn!(%error, "space could not be given back"),
             }
         }
     }
@@ -46,6 +51,9 @@ pub async fn run(node: Arc<Node>) {
 
 async fn look_around(node: &Arc<Node>) -> Result<(), Refused> {
     let now = unix_millis();
+    let link = &node.topology.link;
+    let before = now.saturating_sub(link.safety_hours * HOUR_MILLIS);
+    lane::trim_all(&node.store, before, link.safety_bytes).await?;
     let snapshot = node.store.read()?;
     let due = lane::next_due(&snapshot)?.is_some_and(|due| due <= now);
     let overdue = !travel::overdue(&snapshot, now)?.is_empty();
@@ -62,19 +70,18 @@ async fn look_around(node: &Arc<Node>) -> Result<(), Refused> {
     report::write_owed(node).await
 }
 
-async fn clean(store: &Store) -> Result<(), StoreError> {
+/// Returns where among the ids of units to go on the next time.
+async fn clean(store: &Store, ids: Vec<u8>) -> Result<Vec<u8>, StoreError> {
     trace::forget_old(store).await?;
-    // Messages that never came: the edge lost them, or told of what was not.
-    let before = unix_millis().saturating_sub(PARKED_MILLIS);
-    let forget = move |txn: &mut Txn<'_>| {
-        let parked = txn.prefix::<ParkedRow>(PARKED, &[], usize::MAX)?;
-        let old = parked.iter().filter(|(_, row)| row.at < before);
-        old.map(|(key, _)| key).try_for_each(|key| txn.delete(PARKED, key))
-    };
-    store.commit(forget).await.map(drop)?;
+    let now = unix_millis();
+    let forgotten = store.commit(move |txn| {
+        lane::bury_overdue(txn, now.saturating_sub(PARKED_MILLIS), now)?;
+        lane::forget_ids(txn, &ids, IDS_AT_ONCE, now)
+    });
+    let ids = forgotten.await?.into_inner().unwrap_or_default();
     while store.commit(empty_trash).await?.into_inner() == FORGOTTEN_AT_ONCE {}
     while store.compact().await? {}
-    Ok(())
+    Ok(ids)
 }
 
 /// Removes what has lain in Trash for 30 days, some of it at a time. Returns how much that was.

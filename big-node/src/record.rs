@@ -9,7 +9,7 @@ use shared::origin::Origin;
 use shared::row;
 use shared::store::Table;
 use shared::topology::AttachmentMode;
-use shared::unit::{DeliveryState, Id, PopAct, Window};
+use shared::unit::{DeliveryState, Id, Window};
 
 /// Person id to [`Person`].
 pub const PERSONS: Table = Table("persons");
@@ -35,8 +35,6 @@ pub const WINDOWS: Table = Table("windows");
 pub const OPEN_WINDOWS: Table = Table("open-windows");
 /// Window id, message id to [`CopyRow`].
 pub const COPIES: Table = Table("copies");
-/// Message id, unit's order to [`ParkedRow`]: what was told of a message that has not arrived.
-pub const PARKED: Table = Table("parked");
 /// What the edge said at pairing: [`EdgeRow`] under `edge`.
 pub const EDGE: Table = Table("edge");
 
@@ -258,16 +256,6 @@ pub struct CopyRow {
     pub deleted: bool,
 }
 row!(CopyRow, 1);
-
-/// What a client on the road did with a message that is still on its way in another lane.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
-pub struct ParkedRow {
-    /// The act.
-    pub act: PopAct,
-    /// Since when, milliseconds since 1970.
-    pub at: u64,
-}
-row!(ParkedRow, 1);
 
 /// What the edge said at pairing.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]

@@ -1,6 +1,9 @@
 //! What commands ask of a running big node over its control socket, and what it answers.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
+pub use shared::operator::{DeadCommand, Done, LinkCommand};
 pub use shared::report::{DeadLetterView, LaneView, LinkView, Step};
 use shared::topology::AttachmentMode;
 use shared::unit::DeliveryState;
@@ -16,6 +19,13 @@ pub enum Request {
     Pair {
         /// As `edge-node invite` printed it.
         ticket: String,
+        /// In the place of the edge that is paired already.
+        replace: bool,
+    },
+    /// Copies keys and store. Answered with [`shared::store::Copied`].
+    Backup {
+        /// A new folder.
+        into: PathBuf,
     },
     /// Adds a person. Answered with [`PersonView`].
     PersonAdd(NewPerson),
@@ -113,6 +123,11 @@ pub enum Request {
     },
     /// What waits on big. Answered with [`Queue`].
     QueueList,
+    /// Units that the edge refused. Answered with `Vec<DeadLetterView>` for a list, else with one
+    /// [`DeadLetterView`].
+    QueueDead(DeadCommand),
+    /// What an operator decides about the link. Answered with [`Done`].
+    Link(LinkCommand),
     /// The link. Answered with [`LinkView`].
     LinkStatus,
     /// A message's way. Answered with `Vec<Step>`.

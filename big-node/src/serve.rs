@@ -1,7 +1,7 @@
 //! Starting, running and ending big's daemon; and what is done while no daemon runs.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use link_proto::driver::{Dialler, Key, KeyError, LinkError};
@@ -14,6 +14,7 @@ use shared::topology::Topology;
 use shared::{lifetime, telemetry};
 
 use crate::command::Commands;
+use crate::directory;
 use crate::link::LinkHost;
 use crate::maintenance;
 use crate::node::Node;
@@ -57,6 +58,17 @@ pub fn init(topology: &Topology) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// Makes big from a backup. The edge sends again what this big has lost since, and is told the directory
+/// anew.
+pub fn restore(topology: &Topology, from: &Path) -> Result<(), ServeError> {
+    let sealing = PrivateKey::from_bytes(State::open(from)?.key32("sealing")?).public().0;
+    State::restore(&topology.big.state, from, move |txn| match directory::edge(txn)? {
+        Some(_) => directory::project_all(txn, sealing),
+        None => Ok(()),
+    })?;
+    Ok(())
+}
+
 /// Checks everything stored; with `rebuild`, makes the index anew from the segments first.
 pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError> {
     let state = State::open(&topology.big.state)?;
@@ -93,7 +105,7 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
     let dialler = Dialler::new(node.topology.link.dial, Key::from_pkcs8(&state.key("link")?)?)?;
     let host = Arc::new(LinkHost::new(node.store.clone(), Arc::clone(&node.site), Arc::clone(&node.changed)));
     let key = Arc::new(Key::from_pkcs8(&state.key("link")?)?);
-    let commands = Commands { node: Arc::clone(&node), host: Arc::clone(&host), key };
+    let commands = Commands { node: Arc::clone(&node), host: Arc::clone(&host), key, state: state.clone() };
     tokio::spawn(control.serve(CONTROL_BODY_MAX, move |_, request, body| {
         let commands = commands.clone();
         async move { commands.answer(request, body).await }

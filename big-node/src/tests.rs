@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use shared::id::MessageId;
-use shared::lane;
+use shared::lane::{self, Arrival};
 use shared::mime::HeaderFacts;
 use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
 use shared::seal::{BodySealer, FileKey, PrivateKey};
 use shared::store::sim::{Faults, SimDisk};
-use shared::store::{Row, Rows, Store, StoreError};
+use shared::store::{Row, Rows, Store, Txn};
 use shared::topology::AttachmentMode;
 use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, ToEdge, decode, encode};
 
 use crate::directory::{self, NewPerson};
-use crate::inbound::{self, PERSON_KIND, Rejected, SealedBody};
+use crate::inbound::{self, PERSON_KIND, SealedBody};
 use crate::mail::{self, Site};
 use crate::record::{
     AfterFetch, EDGE, EdgeRow, Entry, Folder, MESSAGES, Message, Person, RECIPIENTS, Recipient, Scope,
@@ -99,19 +99,25 @@ impl World {
         let body = sealed.map_or(SealedBody::None, SealedBody::Inline);
         let prepared = inbound::prepare(&self.store, &self.site, &encode(head), body);
         let prepared = prepared.map_err(|error| format!("refused before the commit: {error}"))?;
-        let site = Arc::clone(&self.site);
+        let (site, bytes) = (Arc::clone(&self.site), encode(head));
+        let (id, after) = match head {
+            ToBig::Inbound(inbound) => (inbound.message, None),
+            ToBig::PopAct(act) => (MessageId::generate().0, Some(act.message)),
+            ToBig::Outcome(_) | ToBig::WindowClosed { .. } => (MessageId::generate().0, None),
+        };
+        let alone = sealed.is_none();
         let applied = self.store.commit_blocking(move |txn| {
-            let mark = txn.mark();
-            let outcome = inbound::apply(txn, &site, prepared, NOW);
-            if outcome.is_err() {
-                txn.undo(mark)?;
-            }
-            Ok::<_, StoreError>(outcome)
+            let arrival = Arrival { lane: 1, number: 1, id, after, alone: alone.then_some(&*bytes) };
+            let known = |txn: &Txn<'_>, id: &[u8; 16]| mail::is_known(txn, MessageId(*id));
+            let apply = |txn: &mut Txn<'_>| inbound::apply(txn, &site, prepared, NOW);
+            lane::take(txn, arrival, NOW, known, apply, |txn, parked| {
+                inbound::apply_alone(txn, &site, &parked.head, NOW)
+            })
         });
         match applied.expect("commits").into_inner() {
-            Ok(()) => Ok(()),
-            Err(Rejected::Later(reason)) => Err(format!("later: {reason}")),
-            Err(error) => Err(error.to_string()),
+            None => Ok(()),
+            Some(row) if row.later => Err(format!("later: {}", row.reason)),
+            Some(row) => Err(row.reason),
         }
     }
 
@@ -274,7 +280,7 @@ fn a_body_goes_with_its_last_entry() {
     let snapshot = world.store.read().expect("reads");
     let queued = (0..4).flat_map(|lane| lane::units(&snapshot, lane, 1, 100).expect("reads"));
     for key in queued.filter_map(|(_, unit)| unit.body.key()) {
-        let release = move |txn: &mut shared::store::Txn<'_>| txn.release_body(shared::store::BodyKey(key));
+        let release = move |txn: &mut Txn<'_>| txn.release_body(shared::store::BodyKey(key));
         world.store.commit_blocking(release).expect("commits");
     }
     assert!(world.store.body(body).is_err(), "nothing holds it any more");
@@ -367,7 +373,7 @@ fn after_the_end_a_submission_is_late_and_after_a_revocation_it_is_nothing() {
 }
 
 #[test]
-fn facts_about_what_is_not_ours_are_refused_and_early_ones_are_parked() {
+fn facts_about_what_is_not_ours_are_refused_and_early_ones_wait_for_their_message() {
     let world = World::new();
     let window = world.window("alice").window.window;
     let outcome = |message| {
@@ -396,10 +402,12 @@ fn facts_about_what_is_not_ours_are_refused_and_early_ones_are_parked() {
         })
     };
     let letter = Letter::new("carol@remote.example", "alice@example.com");
-    assert!(world.apply(&act([9; 16], letter.id), None).is_err());
-    // It overtook its message, which says that it was filed into the window.
+    // They overtook their message, which says into which window it was filed.
+    assert_eq!(world.apply(&act([9; 16], letter.id), None), Ok(()));
     assert_eq!(world.apply(&act(window, letter.id), None), Ok(()));
     letter.send_filed(&world, vec![window]).expect("is filed");
+    let dead = lane::dead_letters(&world.store.read().expect("reads"), 10).expect("reads");
+    assert!(dead.len() == 1 && dead[0].inbound, "there is no such window: {dead:?}");
     assert_eq!(
         world.entry("alice", letter.id).map(|(folder, _)| folder),
         Some(Folder::Trash),

@@ -1,35 +1,23 @@
 //! What comes over the link from big, applied within the commit that stores the lane's position.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use shared::id::MessageId;
-use shared::lane::{self, QueuedBody, QueuedUnit};
+use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::trace;
-use shared::unit::{DeliveryState, Id, Outbound, ToBig, ToEdge, Window, WindowCopy, decode, encode};
+use shared::unit::{
+    DeliveryState, Id, Outbound, ToBig, ToEdge, Unsettled, Window, WindowCopy, decode, encode,
+};
 
 use crate::record::{
     ADDRESSES, COPIES, CopyRow, ENDED_WINDOWS, EndedRow, Held, LOGINS, PERSON_WINDOWS, QUEUE, QueueRecipient,
     QueueRow, SETTINGS, WINDOWS, big, copy_key,
 };
+use crate::renewal;
 
 const EVENT_LANE: u8 = 1;
-
-/// Why a unit is not applied.
-#[derive(Debug)]
-pub enum Rejected {
-    /// Never, and why.
-    Never(String),
-    /// Not now, and why.
-    Later(String),
-    /// The store failed: the whole batch is tried again.
-    Store(StoreError),
-}
-
-impl From<StoreError> for Rejected {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
 
 /// A unit from big, its body complete in the segments.
 #[derive(Debug)]
@@ -51,31 +39,71 @@ pub fn outbound(head: &[u8]) -> Option<MessageId> {
 }
 
 /// Applies a unit.
-pub fn apply(txn: &mut Txn<'_>, arrived: Arrived, now: u64) -> Result<(), Rejected> {
+pub fn apply(txn: &mut Txn<'_>, arrived: Arrived, now: u64) -> Result<(), NotApplied> {
     if arrived.lost {
-        return Err(Rejected::Later("its body was lost before it was applied".into()));
+        return Err(NotApplied::Later("its body was lost before it was applied".into()));
     }
     let head = decode::<ToEdge>(&arrived.head)
-        .ok_or_else(|| Rejected::Never("not a kind of unit that big writes".into()))?;
-    let body = || arrived.stored.as_ref().ok_or_else(|| Rejected::Never("a message without a body".into()));
+        .ok_or_else(|| NotApplied::Never("not a kind of unit that big writes".into()))?;
+    let body = || arrived.stored.as_ref().ok_or_else(|| NotApplied::Never("a message without a body".into()));
     match head {
         ToEdge::Introduction { sealing_key } => {
             let mut row = big(txn)?;
             row.sealing_key = Some(sealing_key);
             Ok(txn.put(SETTINGS, b"big", &row)?)
         }
+        ToEdge::DirectoryBegin => Ok(renewal::begin(txn)?),
         ToEdge::DirectoryComplete => {
+            for window in renewal::complete(txn)? {
+                end_window(txn, &window, now)?;
+            }
             let mut row = big(txn)?;
             row.directory_complete = true;
             Ok(txn.put(SETTINGS, b"big", &row)?)
         }
-        ToEdge::Address(row) => Ok(txn.put(ADDRESSES, &row.hash, &row)?),
+        ToEdge::Address(row) => {
+            renewal::address(txn, &row.hash)?;
+            Ok(txn.put(ADDRESSES, &row.hash, &row)?)
+        }
         ToEdge::AddressGone { hash } => Ok(txn.delete(ADDRESSES, &hash)?),
-        ToEdge::Window(window) => Ok(open_window(txn, &window)?),
+        ToEdge::Window(window) => {
+            renewal::window(txn, &window.window)?;
+            Ok(open_window(txn, &window)?)
+        }
+        ToEdge::Unsettled(unsettled) => Ok(settle_held(txn, &unsettled, now)?),
         ToEdge::WindowEnd { window } => Ok(end_window(txn, &window, now)?),
         ToEdge::Outbound(outbound) => Ok(queue_outbound(txn, outbound, body()?, now)?),
         ToEdge::Copy(copy) => Ok(file_copy(txn, copy, body()?)?),
     }
+}
+
+/// What was held back after a restore is settled by what big knows: delivered further, or done.
+fn settle_held(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(), StoreError> {
+    let waiting: BTreeMap<_, _> =
+        unsettled.messages.iter().map(|(id, recipients)| (*id, recipients)).collect();
+    let after = MessageId(unsettled.to);
+    let rows = txn.range::<QueueRow>(QUEUE, &unsettled.from, None, usize::MAX)?;
+    for (key, mut row) in rows {
+        let Ok(id) = key.as_slice().try_into().map(MessageId) else { continue };
+        if id > after {
+            break;
+        }
+        if !row.restored {
+            continue;
+        }
+        let left = waiting.get(&id.0);
+        row.recipients.retain(|recipient| left.is_some_and(|left| left.contains(&recipient.index)));
+        if row.recipients.is_empty() {
+            txn.delete(QUEUE, &key)?;
+            txn.release_body(BodyKey(row.body))?;
+            trace::note(txn, id, now, "settled before this edge was restored")?;
+        } else {
+            (row.restored, row.held, row.next_attempt_at) = (false, false, now);
+            txn.put(QUEUE, &key, &row)?;
+            trace::note(txn, id, now, "goes on after a restore of this edge")?;
+        }
+    }
+    Ok(())
 }
 
 fn open_window(txn: &mut Txn<'_>, window: &Window) -> Result<(), StoreError> {
@@ -112,7 +140,7 @@ fn end_window(txn: &mut Txn<'_>, id: &Id, now: u64) -> Result<(), StoreError> {
         head: encode(&ToBig::WindowClosed { window: *id }),
         body: QueuedBody::None,
     };
-    lane::queue(txn, &closed)
+    lane::queue(txn, &closed).map(drop)
 }
 
 fn queue_outbound(txn: &mut Txn<'_>, outbound: Outbound, body: &Stored, now: u64) -> Result<(), StoreError> {
@@ -139,6 +167,7 @@ fn queue_outbound(txn: &mut Txn<'_>, outbound: Outbound, body: &Stored, now: u64
         attempts: 0,
         next_attempt_at: now,
         held: false,
+        restored: false,
     };
     txn.put(QUEUE, &outbound.message, &row)?;
     trace::note(txn, MessageId(outbound.message), now, "queued for delivery by the edge")
@@ -158,6 +187,7 @@ fn file_copy(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored) -> Result<(), S
         size: copy.size,
         retrieved: false,
         after: None,
+        hidden: false,
     };
     txn.put(COPIES, &key, &row)
 }
@@ -254,9 +284,9 @@ mod tests {
             let applied = store.commit_blocking(move |txn| Ok::<_, StoreError>(apply(txn, arrived, 1000)));
             applied.expect("commits").into_inner()
         };
-        assert!(matches!(apply_raw(Vec::new(), false), Err(Rejected::Never(_))));
-        assert!(matches!(apply_raw(encode(&copy(0)), false), Err(Rejected::Never(_))), "no body");
-        assert!(matches!(apply_raw(encode(&copy(0)), true), Err(Rejected::Later(_))));
+        assert!(matches!(apply_raw(Vec::new(), false), Err(NotApplied::Never(_))));
+        assert!(matches!(apply_raw(encode(&copy(0)), false), Err(NotApplied::Never(_))), "no body");
+        assert!(matches!(apply_raw(encode(&copy(0)), true), Err(NotApplied::Later(_))));
         assert_eq!(copies(&store), 0);
     }
 }

@@ -4,15 +4,19 @@
 //! running node over its control socket, which decides.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serde_json::json;
 use shared::command::{self, Caller, Options, Outcome, explain};
+use shared::operator;
 use shared::render::{self, Table, when, word};
 use shared::topology::{self, Topology};
 
-use crate::request::{DeadLetterView, Invited, LinkView, Queued, Request, Step};
+use crate::request::{
+    DeadCommand, DeadLetterView, Done, Invited, LinkCommand, LinkView, Queued, Request, Step,
+};
 use crate::serve;
 
 /// The command's name.
@@ -43,12 +47,22 @@ enum Command {
         #[arg(long)]
         rebuild: bool,
     },
+    /// Copy keys and store to a new folder, while the node runs
+    Backup {
+        /// The folder to make
+        dir: PathBuf,
+    },
+    /// Make this node's state from a backup
+    Restore {
+        /// The backup
+        dir: PathBuf,
+    },
     /// What waits for delivery
     #[command(subcommand)]
     Queue(QueueCommand),
     /// The link to big
     #[command(subcommand)]
-    Link(LinkCommand),
+    Link(Link),
     /// Show a message's way over this node
     Trace {
         /// Message id
@@ -61,7 +75,10 @@ enum QueueCommand {
     /// Messages that wait, and who is still to get them
     List,
     /// What was accepted here and big will never take, and why
-    Dead,
+    Dead {
+        #[command(subcommand)]
+        command: Option<DeadCommand>,
+    },
     /// Attempt a message now, also one that is held
     Retry {
         /// Message id
@@ -70,9 +87,11 @@ enum QueueCommand {
 }
 
 #[derive(Debug, Subcommand)]
-enum LinkCommand {
+enum Link {
     /// The session, the lanes, and alarms
     Status,
+    #[command(flatten)]
+    Operator(LinkCommand),
 }
 
 /// Runs one command; `args` starts with the program's name.
@@ -93,15 +112,28 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Queue(QueueCommand::List) => {
             caller.show(&Request::QueueList, |queue: &Vec<Queued>| show_queue(queue))
         }
-        Command::Queue(QueueCommand::Dead) => {
-            caller.show(&Request::QueueDead, |dead: &Vec<DeadLetterView>| show_dead(dead))
+        Command::Backup { dir } => {
+            let into = std::path::absolute(dir)?;
+            caller.show(&Request::Backup { into }, render::copied)
         }
+        Command::Restore { dir } => restore(caller, &topology, &dir),
+        Command::Queue(QueueCommand::Dead { command: None | Some(DeadCommand::List) }) => caller
+            .show(&Request::QueueDead(DeadCommand::List), |dead: &Vec<DeadLetterView>| {
+                operator::show_dead(dead)
+            }),
+        Command::Queue(QueueCommand::Dead { command: Some(command) }) => caller
+            .show(&Request::QueueDead(command), |dead: &DeadLetterView| {
+                operator::show_dead(std::slice::from_ref(dead))
+            }),
         Command::Queue(QueueCommand::Retry { message }) => caller
             .show(&Request::QueueRetry { message }, |queued: &Queued| {
                 show_queue(std::slice::from_ref(queued))
             }),
-        Command::Link(LinkCommand::Status) => {
+        Command::Link(Link::Status) => {
             caller.show(&Request::LinkStatus, |link: &LinkView| render::link(link))
+        }
+        Command::Link(Link::Operator(command)) => {
+            caller.show(&Request::Link(command), |done: &Done| format!("{}\n", done.done))
         }
         Command::Trace { message } => {
             caller.show(&Request::Trace { message }, |steps: &Vec<Step>| render::way(steps))
@@ -114,6 +146,18 @@ fn init(caller: &Caller, topology: &Topology) -> Outcome {
     let state = topology.edge.state.display();
     caller.print(&json!({ "state": topology.edge.state }), |_| {
         format!("edge-node's state is in {state}; next: `edge-node serve`, then `edge-node invite`\n")
+    })
+}
+
+fn restore(caller: &Caller, topology: &Topology, dir: &Path) -> Outcome {
+    serve::restore(topology, dir)?;
+    let state = topology.edge.state.display();
+    caller.print(&json!({ "state": topology.edge.state }), |_| {
+        format!(
+            "edge-node's state is in {state}, from {}; next: `edge-node serve`. What waits for delivery is held \
+             until big has said who has got it since.\n",
+            dir.display()
+        )
     })
 }
 
@@ -135,14 +179,6 @@ fn verify(caller: &Caller, topology: &Topology, rebuild: bool) -> Outcome {
         0 => Ok(()),
         n => Err(format!("{n} damaged; `edge-node verify --rebuild` keeps what is whole").into()),
     }
-}
-
-fn show_dead(dead: &[DeadLetterView]) -> String {
-    let mut table = Table::new(["id", "at (UTC)", "why"]);
-    for letter in dead {
-        table.row([letter.id.clone(), when(letter.at), letter.reason.clone()]);
-    }
-    table.or("there are no dead letters")
 }
 
 /// Each message, and under it who is still to get it.
@@ -189,13 +225,34 @@ mod tests {
             "verify --rebuild",
             "queue list --json --topology t.toml",
             "queue dead",
+            "queue dead show ID",
+            "queue dead retry ID",
+            "queue dead drop ID",
+            "backup DIR",
+            "restore DIR",
+            "link hold",
+            "link release",
+            "link resolve inter --as stored",
+            "link resolve batch --as not-stored --yes",
+            "link reset service --yes",
+            "link adopt --yes",
             "queue retry ID",
             "link status",
             "trace ID",
         ] {
             assert!(parsed(line).is_ok(), "{line}");
         }
-        for line in ["", "invite now", "queue", "trace", "pair TICKET", "mail list"] {
+        for line in [
+            "",
+            "invite now",
+            "queue",
+            "link resolve inter",
+            "link reset",
+            "backup",
+            "trace",
+            "pair TICKET",
+            "mail list",
+        ] {
             assert_eq!(parsed(line).expect_err(line).exit_code(), 2, "{line}");
         }
     }

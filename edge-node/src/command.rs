@@ -1,6 +1,7 @@
 //! What the control socket is asked, answered.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use link_proto::ticket::Ticket;
@@ -9,13 +10,15 @@ use serde_json::Value;
 use shared::control::Refused;
 use shared::id::{MessageId, random, unix_millis};
 use shared::lane;
-use shared::store::{Rows, StoreError};
+use shared::operator;
+use shared::state::State;
+use shared::store::{Copied, Rows, StoreError};
 use shared::trace;
 use shared::unit::DeliveryState;
 
 use crate::node::Node;
 use crate::record::{Invitation, QUEUE, QueueRow, SETTINGS};
-use crate::request::{DeadLetterView, Invited, LaneView, LinkView, Queued, Request, Step, Waiting};
+use crate::request::{Done, Invited, LaneView, LinkCommand, LinkView, Queued, Request, Step, Waiting};
 
 /// Rows that one answer lists at most.
 const LISTED_MAX: usize = 10_000;
@@ -31,6 +34,8 @@ pub struct Commands {
     pub link: SocketAddr,
     /// The link's public key.
     pub public_key: Vec<u8>,
+    /// The node's files.
+    pub state: State,
 }
 
 impl Commands {
@@ -39,9 +44,11 @@ impl Commands {
         let answer = match request {
             Request::Invite => json(self.invite().await.map_err(failed)?),
             Request::QueueList => json(self.queue().map_err(failed)?),
-            Request::QueueDead => json(self.dead_letters().map_err(failed)?),
+            Request::QueueDead(command) => Ok(operator::dead(&self.node.store, command).await?),
             Request::QueueRetry { message } => json(self.retry(&message).await?),
             Request::LinkStatus => json(self.link_status().map_err(failed)?),
+            Request::Link(command) => json(self.link_command(command).await?),
+            Request::Backup { into } => json(self.backup(into).await?),
             Request::Trace { message } => json(self.trace(&message)?),
         };
         Ok((answer?, Vec::new()))
@@ -66,14 +73,25 @@ impl Commands {
         Ok(rows.into_iter().map(|(key, row)| queued(id(key), row)).collect())
     }
 
-    fn dead_letters(&self) -> Result<Vec<DeadLetterView>, StoreError> {
-        let letters = lane::dead_letters(&self.node.store.read()?, LISTED_MAX)?;
-        let view = |letter: lane::DeadLetter| DeadLetterView {
-            id: MessageId(letter.unit.id).to_string(),
-            reason: letter.reason,
-            at: letter.at,
-        };
-        Ok(letters.into_iter().map(view).collect())
+    async fn link_command(&self, command: LinkCommand) -> Result<Done, Refused> {
+        let link = &self.node.link;
+        match command {
+            LinkCommand::Hold => {
+                link.hold(true);
+                Ok(Done { done: "the link is held closed; `link release` lets it come up again".into() })
+            }
+            LinkCommand::Release => {
+                link.hold(false);
+                Ok(Done { done: "big may connect again".into() })
+            }
+            command => operator::decide(&self.node.store, link.is_held(), command).await,
+        }
+    }
+
+    async fn backup(&self, into: PathBuf) -> Result<Copied, Refused> {
+        let (state, store) = (self.state.clone(), self.node.store.clone());
+        let copied = tokio::task::spawn_blocking(move || state.backup(&store, &into)).await;
+        copied.map_err(|error| Refused(error.to_string()))?.map_err(|error| Refused(error.to_string()))
     }
 
     async fn retry(&self, message: &str) -> Result<Queued, Refused> {
@@ -81,7 +99,7 @@ impl Commands {
         let now = unix_millis();
         let due = self.node.store.commit(move |txn| {
             let Some(mut row) = txn.get::<QueueRow>(QUEUE, &id.0)? else { return Ok(None) };
-            row.held = false;
+            (row.held, row.restored) = (false, false);
             row.next_attempt_at = now;
             txn.put(QUEUE, &id.0, &row)?;
             Ok::<_, StoreError>(Some(row))
@@ -100,6 +118,7 @@ impl Commands {
         let partner = lane::partner(&snapshot)?;
         let mut lanes = Vec::new();
         let mut alarms: Vec<String> = status.last_error.into_iter().collect();
+        alarms.extend(operator::alarms(&snapshot)?);
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
             let row = lane::state(&snapshot, lane.index())?;
             let lane = format!("{lane:?}").to_lowercase();

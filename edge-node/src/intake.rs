@@ -16,11 +16,13 @@ use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient, RECIPIENTS_BYT
 use shared::seal::{BodySealer, FileKey, PublicKey};
 use shared::smtp::{Enhanced, Envelope, Facts, Reply, received, return_path};
 use shared::store::{BodyWriter, Committed, Row, Rows, StoreError};
+use shared::topology::Acknowledge;
 use shared::trace;
 use shared::unit::{Id, Inbound, ToBig, Window, encode};
 
 use crate::node::{Known, Node};
 use crate::record::{COPIES, CopyRow, INBOUND_KIND, WINDOWS, big, copy_key, inbound_body};
+use crate::vouch::{self, Fingerprint, Unanswered};
 
 const INTER_LANE: u8 = 2;
 const BATCH_LANE: u8 = 3;
@@ -40,6 +42,8 @@ pub struct Intake {
     key: FileKey,
     sealer: BodySealer,
     hasher: blake3::Hasher,
+    /// Of the content alone, where a repeat has to be recognised.
+    content_hasher: Option<blake3::Hasher>,
     writer: BodyWriter,
     header: HeaderScan,
     trace_bytes: u32,
@@ -84,6 +88,7 @@ impl Intake {
             sealer: BodySealer::new(&key),
             key,
             hasher: blake3::Hasher::new(),
+            content_hasher: (node.topology.edge.ack != Acknowledge::Local).then(blake3::Hasher::new),
             writer: node.store.body_writer(inbound_body(id), INBOUND_KIND),
             header: HeaderScan::default(),
             trace_bytes: 0,
@@ -105,6 +110,9 @@ impl Intake {
     /// Takes content. An error here is said at the end of it.
     pub fn content(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.header.push(bytes);
+        if let Some(hasher) = &mut self.content_hasher {
+            hasher.update(bytes);
+        }
         self.write(bytes)
     }
 
@@ -123,6 +131,15 @@ impl Intake {
         if let Some(window) = &self.submitted {
             self.node.still_open(window)?;
             self.check_author(window, &header)?;
+        }
+        let fingerprint = self.fingerprint();
+        if let Some(fingerprint) = fingerprint {
+            let repeated = self.node.store.read().and_then(|rows| vouch::repeated(&rows, &fingerprint));
+            if let Some(first) = repeated.map_err(|error| refusal(&error))? {
+                tracing::info!(message = %MessageId(first.message), "a repeat of a message without a 250");
+                let way = vouch::wait(&self.node, first, fingerprint).await?;
+                return Ok(format!("{}{way}", MessageId(first.message)));
+            }
         }
         let windows = self.windows().map_err(|error| refusal(&error))?;
         let origin = self.origin(header, &facts).bounded();
@@ -149,31 +166,52 @@ impl Intake {
         };
         let unit = QueuedUnit { id: id.0, lane, after: None, head, body };
         let client = self.client;
-        let committed: Result<Committed<()>, StoreError> = node
+        let committed: Result<Committed<Unanswered>, StoreError> = node
             .store
             .commit(move |txn| {
                 txn.keep_body(&stored)?;
-                lane::queue(txn, &unit)?;
+                let number = lane::queue(txn, &unit)?;
+                let now = unix_millis();
+                let unanswered = Unanswered { message: id.0, lane, number, at: now };
+                if let Some(fingerprint) = fingerprint {
+                    vouch::remember(txn, &fingerprint, &unanswered)?;
+                }
                 for (window, wrapped_key) in windows {
                     // A window that has ended meanwhile gets nothing; big sees to the rest.
                     if txn.raw(WINDOWS, &window)?.is_some() {
                         let body = stored.key();
                         txn.reference_body(body)?;
-                        let row =
-                            CopyRow { body: body.0, wrapped_key, size, retrieved: false, after: Some(id.0) };
-                        txn.put(COPIES, &copy_key(&window, id, 0), &row)?;
+                        let row = CopyRow {
+                            body: body.0,
+                            wrapped_key,
+                            size,
+                            retrieved: false,
+                            after: Some(id.0),
+                            hidden: fingerprint.is_some(),
+                        };
+                        let key = copy_key(&window, id, 0);
+                        if row.hidden {
+                            vouch::hide(txn, &window, &key)?;
+                        }
+                        txn.put(COPIES, &key, &row)?;
                     }
                 }
-                trace::note(txn, id, unix_millis(), format!("accepted by the edge from {client}"))
+                trace::note(txn, id, now, format!("accepted by the edge from {client}"))?;
+                Ok(unanswered)
             })
             .await;
-        match committed {
-            Ok(durable) => {
-                node.queued(lane);
-                Ok(accepted(&durable, id))
-            }
-            Err(error) => Err(refusal(&error)),
-        }
+        let durable = committed.map_err(|error| refusal(&error))?;
+        node.queued(lane);
+        let way = match fingerprint {
+            Some(fingerprint) => vouch::wait(&node, *durable, fingerprint).await?,
+            None => "",
+        };
+        Ok(accepted(&durable, way))
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        let content = self.content_hasher.as_ref()?.finalize();
+        Some(vouch::fingerprint(&self.envelope, self.client, &content))
     }
 
     /// The author of a submission speaks only as themselves (RFC 6409 §6.1).
@@ -263,9 +301,9 @@ impl Intake {
     }
 }
 
-/// What a 250 names: there is no other way to it than through a commit.
-fn accepted(_: &Committed<()>, id: MessageId) -> String {
-    id.to_string()
+/// What a 250 names, and where the message is: there is no other way to it than through a commit.
+fn accepted(durable: &Committed<Unanswered>, way: &str) -> String {
+    format!("{}{way}", MessageId(durable.message))
 }
 
 fn mailboxes(from: Vec<HeaderMailbox>) -> Vec<Mailbox> {

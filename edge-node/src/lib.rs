@@ -16,7 +16,9 @@ mod maintenance;
 mod node;
 mod reception;
 mod record;
+mod renewal;
 pub mod request;
 pub mod serve;
+mod vouch;
 
 pub use cli::cli;

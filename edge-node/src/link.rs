@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use link_proto::host::{
-    Applied, BodySink, BodySource, Host, HostError, Identity, LaneState, Opening, Partner, Rejection,
+    Applied, BodySink, BodySource, Host, HostError, Identity, LaneState, Opening, Partner, Rebase, Rejection,
+    Settling,
 };
 use link_proto::unit::{Body, Digest, Lane, Position, Unit, UnitId};
 use shared::id::{MessageId, unix_millis};
-use shared::lane::{self, LanePosition, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit, RejectedRow};
+use shared::lane::{self, Arrival, LanePosition, LaneRow, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, StoreError, Stored, Txn};
 use shared::unit::{Welcome, encode};
 
@@ -78,6 +79,22 @@ fn partner_row(partner: Partner) -> PartnerRow {
         identity: NodeIdentity { node, log_name, generation },
         key: partner.key,
         epoch: partner.epoch,
+        adopt: false,
+    }
+}
+
+fn lane_state(row: &LaneRow) -> LaneState {
+    LaneState {
+        confirmed: position(row.confirmed),
+        next: row.last + 1,
+        rebase: match row.rebase {
+            lane::Rebase::None => Rebase::None,
+            lane::Rebase::From(from) => Rebase::From(position(from)),
+            lane::Rebase::Any => Rebase::Any,
+        },
+        own_generation: row.own_generation,
+        partner_generation: row.partner_generation,
+        received: position(row.received),
     }
 }
 
@@ -91,24 +108,27 @@ impl Host for LinkHost {
         let local = lane::identity(&snapshot).map_err(host_error)?;
         let local =
             local.ok_or_else(|| HostError("this store has no identity; run `edge-node init`".into()))?;
-        let partner = lane::partner(&snapshot).map_err(host_error)?.map(|row| Partner {
-            identity: identity(row.identity),
-            key: row.key,
-            epoch: row.epoch,
-        });
+        let row = lane::partner(&snapshot).map_err(host_error)?;
+        let adopt = row.as_ref().is_some_and(|row| row.adopt);
+        let partner =
+            row.map(|row| Partner { identity: identity(row.identity), key: row.key, epoch: row.epoch });
         let mut lanes = [LaneState::default(); 4];
         for (index, state) in (0..).zip(&mut lanes) {
-            let row = lane::state(&snapshot, index).map_err(host_error)?;
-            let (confirmed, received) = (position(row.confirmed), position(row.received));
-            *state = LaneState { confirmed, next: row.last + 1, received };
+            *state = lane_state(&lane::state(&snapshot, index).map_err(host_error)?);
         }
-        Ok(Opening { local: identity(local), epoch: 0, partner, lanes })
+        Ok(Opening { local: identity(local), epoch: 0, partner, adopt, lanes })
     }
 
     async fn remember(&self, partner: Partner) -> Result<(), HostError> {
         let row = partner_row(partner);
         let remembered = self.node.store.commit(move |txn| lane::set_partner(txn, &row));
         remembered.await.map(drop).map_err(host_error)
+    }
+
+    async fn adopted(&self, partner: Partner) -> Result<(), HostError> {
+        let row = partner_row(partner);
+        let adopted = self.node.store.commit(move |txn| lane::adopted(txn, &row));
+        adopted.await.map(drop).map_err(host_error)
     }
 
     fn invitation(&self) -> Option<[u8; 32]> {
@@ -121,7 +141,14 @@ impl Host for LinkHost {
         let row = partner_row(partner);
         let paired = self.node.store.commit(move |txn| {
             txn.delete(SETTINGS, b"invitation")?;
-            lane::set_partner(txn, &row)
+            let same_store = |known: PartnerRow| {
+                (known.identity.node, known.identity.log_name) == (row.identity.node, row.identity.log_name)
+            };
+            // A partner whose welcome was lost asks again, and nothing begins anew.
+            match lane::partner(txn)?.is_some_and(same_store) {
+                true => lane::set_partner(txn, &row),
+                false => lane::adopted(txn, &row),
+            }
         });
         paired.await.map_err(host_error)?;
         tracing::info!("paired with big");
@@ -168,25 +195,26 @@ impl Host for LinkHost {
                 }
             };
             let lost = stored.is_none() && unit.body != Body::None;
-            arrived.push((unit.number, Arrived { head: unit.head, stored, lost }));
+            arrived.push((unit.number, unit.id, unit.after, Arrived { head: unit.head, stored, lost }));
         }
         let now = unix_millis();
         let outbound: Vec<_> =
-            arrived.iter().filter_map(|(_, arrived)| apply::outbound(&arrived.head)).collect();
+            arrived.iter().filter_map(|(.., arrived)| apply::outbound(&arrived.head)).collect();
         let committed = self.node.store.commit(move |txn| {
             let mut applied = Applied::default();
-            for (number, arrived) in arrived {
-                let mark = txn.mark();
-                let (later, reason) = match apply::apply(txn, arrived, now) {
-                    Ok(()) => continue,
-                    Err(apply::Rejected::Store(error)) => return Err(error),
-                    Err(apply::Rejected::Never(reason)) => (false, reason),
-                    Err(apply::Rejected::Later(reason)) => (true, reason),
+            for (number, id, after, arrived) in arrived {
+                let head = arrived.head.clone();
+                let alone = (arrived.stored.is_none() && !arrived.lost).then_some(&*head);
+                let arrival = Arrival { lane: lane.index(), number, id, after, alone };
+                let parked = |txn: &mut Txn<'_>, parked: &lane::Parked| {
+                    let head = parked.head.clone().into();
+                    apply::apply(txn, Arrived { head, stored: None, lost: false }, now)
                 };
-                txn.undo(mark)?;
-                lane::reject(txn, lane.index(), number, &RejectedRow { later, reason: reason.clone() })?;
-                let rejection = Rejection { number, reason };
-                if later { applied.deferred.push(rejection) } else { applied.refused.push(rejection) }
+                let apply = |txn: &mut Txn<'_>| apply::apply(txn, arrived, now);
+                if let Some(row) = lane::take(txn, arrival, now, |_, _| Ok(false), apply, parked)? {
+                    let rejection = Rejection { number, reason: row.reason };
+                    if row.later { applied.deferred.push(rejection) } else { applied.refused.push(rejection) }
+                }
             }
             lane::received(txn, lane.index(), stored_position(position))?;
             Ok::<_, StoreError>(applied)
@@ -217,18 +245,61 @@ impl Host for LinkHost {
         let pairs = |list: Vec<Rejection>| list.into_iter().map(|r| (r.number, r.reason)).collect::<Vec<_>>();
         let (refused, deferred) = (pairs(applied.refused), pairs(applied.deferred));
         let nothing_rejected = refused.is_empty() && deferred.is_empty();
-        let let_go = move |txn: &mut Txn<'_>| {
-            let position = stored_position(position);
-            let gone = lane::confirmed(txn, lane.index(), position, &refused, &deferred, unix_millis())?;
-            gone.iter().filter_map(|unit| unit.body.key()).try_for_each(|key| txn.release_body(BodyKey(key)))
+        let record = move |txn: &mut Txn<'_>| {
+            lane::confirmed(txn, lane.index(), stored_position(position), &refused, &deferred, unix_millis())
         };
-        if nothing_rejected {
+        if nothing_rejected && !self.node.is_vouching() {
             // Losing this costs a repeat of the confirm, so it waits for a commit that has to be made anyway.
-            self.node.store.commit_lazily(let_go).map_err(host_error)
+            self.node.store.commit_lazily(record).map_err(host_error)
         } else {
-            // The next confirm would not repeat these lists.
-            self.node.store.commit(let_go).await.map(drop).map_err(host_error)
+            // The next confirm would not repeat these lists; and who waits for it is told.
+            self.node.store.commit(record).await.map_err(host_error)?;
+            self.node.confirms.send_modify(|confirms| *confirms += 1);
+            Ok(())
         }
+    }
+
+    fn kept_before(&self, lane: Lane, number: u64) -> Result<Option<Position>, HostError> {
+        let snapshot = self.node.store.read().map_err(host_error)?;
+        let kept = lane::kept_before(&snapshot, lane.index(), number).map_err(host_error)?;
+        Ok(kept.map(position))
+    }
+
+    fn unconfirmed(&self, lane: Lane, after: u64, max: usize) -> Result<Vec<(u64, UnitId)>, HostError> {
+        let snapshot = self.node.store.read().map_err(host_error)?;
+        lane::unconfirmed_ids(&snapshot, lane.index(), after, max).map_err(host_error)
+    }
+
+    fn is_here(&self, _: Lane, ids: &[UnitId]) -> Result<Vec<bool>, HostError> {
+        let snapshot = self.node.store.read().map_err(host_error)?;
+        ids.iter().map(|id| lane::is_here(&snapshot, id).map_err(host_error)).collect()
+    }
+
+    async fn settle(&self, lane: Lane, received: Position, how: Settling) -> Result<Position, HostError> {
+        let settled = self.node.store.commit(move |txn| {
+            lane::compared(txn, lane.index(), received.number)?;
+            let generations = generations(txn)?;
+            let (received, now) = (stored_position(received), unix_millis());
+            lane::settle(txn, lane.index(), received, &settling(how), generations, now, |_, unit| {
+                Ok(Some(unit))
+            })
+        });
+        Ok(position(settled.await.map_err(host_error)?.into_inner()))
+    }
+
+    fn compared(&self, lane: Lane, received: Position) -> Result<(), HostError> {
+        let snapshot = self.node.store.read().map_err(host_error)?;
+        let row = lane::state(&snapshot, lane.index()).map_err(host_error)?;
+        if generations(&snapshot).map_err(host_error)? == (row.own_generation, row.partner_generation) {
+            return Ok(());
+        }
+        let compare = move |txn: &mut Txn<'_>| {
+            lane::compared(txn, lane.index(), received.number)?;
+            let generations = generations(txn)?;
+            lane::together(txn, lane.index(), generations)
+        };
+        // Lost, it is compared again.
+        self.node.store.commit_lazily(compare).map_err(host_error)
     }
 
     fn waiting(&self, max: usize) -> Result<Vec<UnitId>, HostError> {
@@ -258,6 +329,20 @@ impl Host for LinkHost {
         }
         let writer = self.node.store.body_writer(body_key(&unit), OUTBOUND_KIND);
         Ok(Staging { unit, writer, staged: Arc::clone(&self.staged) })
+    }
+}
+
+/// This node's generation and the partner's.
+fn generations(rows: &impl Rows) -> Result<(u32, u32), StoreError> {
+    let own = lane::identity(rows)?.map_or(0, |identity| identity.generation);
+    let partner = lane::partner(rows)?.map_or(0, |partner| partner.identity.generation);
+    Ok((own, partner))
+}
+
+fn settling(how: Settling) -> lane::Settling {
+    match how {
+        Settling::Replay => lane::Settling::Replay,
+        Settling::Renumber { held } => lane::Settling::Renumber { held },
     }
 }
 

@@ -153,6 +153,7 @@ impl Maildrop {
         let rows = rows.map_err(|_| LoginRefusal::Temporary)?;
         let copies: Vec<_> = rows
             .into_iter()
+            .filter(|(_, row)| !row.hidden)
             .map(|(key, row)| {
                 let (message, revision) = copy_of(&key);
                 (message, revision, row)

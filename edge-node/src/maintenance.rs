@@ -11,20 +11,32 @@ use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
 
 use crate::node::Node;
 use crate::record::{ENDED_WINDOWS, EndedRow, INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow};
+use crate::vouch;
 
 const ROUND: Duration = Duration::from_secs(1);
 /// Rounds between two looks at space and old traces.
 const SLOW_ROUNDS: u64 = 60;
 /// How long the end of a window is remembered.
 const ENDED_MILLIS: u64 = 30 * 24 * 3_600_000;
+const HOUR_MILLIS: u64 = 3_600_000;
+/// How long a parked unit waits for what it follows.
+const PARKED_MILLIS: u64 = 30 * 24 * 3_600_000;
+/// Unit ids that are looked at in one slow round.
+const IDS_AT_ONCE: usize = 50_000;
 const INTER_LANE: u8 = 2;
 const BATCH_LANE: u8 = 3;
 const INLINE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Runs for ever.
 pub async fn run(node: Arc<Node>) {
+    let mut ids = Vec::new();
     for round in 0_u64.. {
         tokio::time::sleep(ROUND).await;
+        let link = &node.topology.link;
+        let before = unix_millis().saturating_sub(link.safety_hours * HOUR_MILLIS);
+        if let Err(error) = lane::trim_all(&node.store, before, link.safety_bytes).await {
+            tracing::warn!(%error, "the safety store could not be trimmed");
+        }
         if let Err(error) = offer_deferred(&node).await {
             tracing::warn!(%error, "deferred units could not be queued again");
         }
@@ -32,6 +44,7 @@ pub async fn run(node: Arc<Node>) {
             let cleaned = async {
                 trace::forget_old(&node.store).await?;
                 forget_ended(&node.store).await?;
+                ids = forget_units(&node.store, ids.clone()).await?;
                 while node.store.compact().await? {}
                 Ok::<(), StoreError>(())
             };
@@ -51,6 +64,17 @@ async fn offer_deferred(node: &Node) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Goes on forgetting unit ids at `cursor`; returns where to go on the next time.
+async fn forget_units(store: &Store, cursor: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+    let now = unix_millis();
+    let forgotten = store.commit(move |txn| {
+        lane::bury_overdue(txn, now.saturating_sub(PARKED_MILLIS), now)?;
+        vouch::forget(txn, now)?;
+        lane::forget_ids(txn, &cursor, IDS_AT_ONCE, now)
+    });
+    Ok(forgotten.await?.into_inner().unwrap_or_default())
+}
+
 async fn forget_ended(store: &Store) -> Result<(), StoreError> {
     let before = unix_millis().saturating_sub(ENDED_MILLIS);
     let forget = move |txn: &mut Txn<'_>| {
@@ -59,6 +83,15 @@ async fn forget_ended(store: &Store) -> Result<(), StoreError> {
         old.map(|(key, _)| key).try_for_each(|key| txn.delete(ENDED_WINDOWS, key))
     };
     store.commit(forget).await.map(drop)
+}
+
+/// After a restore: what waits for delivery may have been delivered since the backup.
+pub fn hold_back(txn: &mut Txn<'_>) -> Result<(), StoreError> {
+    for (key, mut row) in txn.prefix::<QueueRow>(QUEUE, &[], usize::MAX)? {
+        (row.held, row.restored) = (true, true);
+        txn.put(QUEUE, &key, &row)?;
+    }
+    Ok(())
 }
 
 /// Makes the index anew: what came in is offered to big again, which knows what it holds already;
@@ -80,7 +113,7 @@ fn restore(txn: &mut Txn<'_>, found: &Recovered) -> Result<(), StoreError> {
                 _ => (BATCH_LANE, QueuedBody::Ahead { key }),
             };
             let head = found.notes.clone();
-            lane::queue(txn, &QueuedUnit { id: inbound.message, lane, after: None, head, body })
+            lane::queue(txn, &QueuedUnit { id: inbound.message, lane, after: None, head, body }).map(drop)
         }
         (OUTBOUND_KIND, _, Some(ToEdge::Outbound(outbound))) => hold(txn, outbound, found.key),
         // A copy for a window: big sends what a window lacks.
@@ -108,6 +141,7 @@ fn hold(txn: &mut Txn<'_>, outbound: Outbound, body: BodyKey) -> Result<(), Stor
         attempts: 0,
         next_attempt_at: unix_millis(),
         held: true,
+        restored: false,
     };
     txn.put(QUEUE, &outbound.message, &row)
 }

@@ -1,6 +1,7 @@
 //! What every part of a running edge shares.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use link_proto::driver::Handle;
@@ -15,6 +16,7 @@ use shared::state::{State, StateError};
 use shared::store::{Rows, Snapshot, Store, StoreError};
 use shared::topology::Topology;
 use shared::unit::{AddressRow, Id, Window, directory_hash};
+use tokio::sync::watch;
 
 use crate::delivery::Schedule;
 use crate::record::{ADDRESSES, BigRow, Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
@@ -39,6 +41,10 @@ pub struct Node {
     pub schedule: Schedule,
     /// The schedule has changed.
     pub due: tokio::sync::Notify,
+    /// Raised with every confirm of big's that has been recorded.
+    pub confirms: watch::Sender<u64>,
+    /// Sessions that wait for a confirm.
+    vouching: AtomicUsize,
     locked_maildrops: Mutex<HashSet<Id>>,
 }
 
@@ -66,6 +72,8 @@ impl Node {
             link: Handle::new(),
             schedule: Schedule::default(),
             due: tokio::sync::Notify::new(),
+            confirms: watch::Sender::new(0),
+            vouching: AtomicUsize::new(0),
             locked_maildrops: Mutex::default(),
         })
     }
@@ -155,6 +163,17 @@ impl Node {
         }
     }
 
+    /// Counts a session that waits for a confirm, for as long as what is returned lives.
+    pub fn vouching(&self) -> Vouching<'_> {
+        self.vouching.fetch_add(1, Ordering::AcqRel);
+        Vouching(&self.vouching)
+    }
+
+    /// Whether anybody waits for a confirm.
+    pub fn is_vouching(&self) -> bool {
+        self.vouching.load(Ordering::Acquire) > 0
+    }
+
     /// Locks a window's maildrop for one session (RFC 1939 §4); `None` if another one has it.
     pub fn lock_maildrop(self: &Arc<Self>, window: Id) -> Option<MaildropLock> {
         let mut locked = self.locked_maildrops.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,6 +185,16 @@ fn open_window(snapshot: &Snapshot, window: &Id) -> Result<Option<Window>, Store
     let now = unix_millis();
     let window = snapshot.get::<Window>(WINDOWS, window)?;
     Ok(window.filter(|window| window.from <= now && window.until.is_none_or(|until| now < until)))
+}
+
+/// A session that waits for a confirm.
+#[derive(Debug)]
+pub struct Vouching<'n>(&'n AtomicUsize);
+
+impl Drop for Vouching<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// A locked maildrop; dropping it unlocks.

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::intake::{Intake, refusal};
 use crate::node::{Known, Node};
+use crate::vouch;
 
 /// Octets read from the network at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -170,6 +171,7 @@ impl Conversation {
     }
 
     fn sender(&self, reverse_path: Option<&Address>) -> Verdict {
+        vouch::may_begin(&self.service.node)?;
         if self.service.config.role == Role::Reception {
             return Ok(());
         }

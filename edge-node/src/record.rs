@@ -73,8 +73,10 @@ pub struct CopyRow {
     pub retrieved: bool,
     /// The unit that tells big of the message, if the edge filed it: what clients do is told after it.
     pub after: Option<Id>,
+    /// The message has no 250 yet: it is not shown.
+    pub hidden: bool,
 }
-row!(CopyRow, 1);
+row!(CopyRow, 2);
 
 /// One recipient of a queued message.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
@@ -114,10 +116,12 @@ pub struct QueueRow {
     pub attempts: u32,
     /// The next attempt, milliseconds since 1970.
     pub next_attempt_at: u64,
-    /// Found again by a rebuild: waits for the operator, because it may have left already.
+    /// Waits for the operator, because it may have left already.
     pub held: bool,
+    /// From a backup that was restored: held until big has said who is still to get it.
+    pub restored: bool,
 }
-row!(QueueRow, 1);
+row!(QueueRow, 2);
 
 /// The key of a copy.
 pub fn copy_key(window: &Id, message: MessageId, revision: u32) -> Vec<u8> {

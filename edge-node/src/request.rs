@@ -1,6 +1,9 @@
 //! What commands ask of a running edge node over its control socket, and what it answers.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
+pub use shared::operator::{DeadCommand, Done, LinkCommand};
 pub use shared::report::{DeadLetterView, LaneView, LinkView, Step};
 use shared::unit::DeliveryState;
 
@@ -13,8 +16,8 @@ pub enum Request {
     /// What waits for delivery. Answered with `Vec<Queued>`.
     QueueList,
     /// Units that big refused: mail that was accepted here and is filed nowhere. Answered with
-    /// `Vec<DeadLetterView>`.
-    QueueDead,
+    /// `Vec<DeadLetterView>` for a list, else with one [`DeadLetterView`].
+    QueueDead(DeadCommand),
     /// Attempts a message now, also one that is held. Answered with [`Queued`].
     QueueRetry {
         /// Message id.
@@ -22,6 +25,13 @@ pub enum Request {
     },
     /// The link. Answered with [`LinkView`].
     LinkStatus,
+    /// What an operator decides about the link. Answered with [`Done`].
+    Link(LinkCommand),
+    /// Copies keys and store. Answered with [`shared::store::Copied`].
+    Backup {
+        /// A new folder.
+        into: PathBuf,
+    },
     /// A message's way over this node. Answered with `Vec<Step>`.
     Trace {
         /// Message id.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,6 +87,12 @@ pub fn init(topology: &Topology) -> Result<(), ServeError> {
         ("directory", random::<32>().to_vec()),
     ];
     State::init(&topology.edge.state, &keys)?;
+    Ok(())
+}
+
+/// Makes an edge from a backup. What it was to deliver is held until big has said who has got it since.
+pub fn restore(topology: &Topology, from: &Path) -> Result<(), ServeError> {
+    State::restore(&topology.edge.state, from, maintenance::hold_back)?;
     Ok(())
 }
 
@@ -203,7 +210,7 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
     for (listeners, service) in [(on_pop3, pop3(false)), (on_pop3s, pop3(true))] {
         listeners.into_iter().for_each(|listener| drop(tokio::spawn(service.clone().run(listener))));
     }
-    let commands = Commands { node: Arc::clone(&node), link: link_bound, public_key };
+    let commands = Commands { node: Arc::clone(&node), link: link_bound, public_key, state: state.clone() };
     tokio::spawn(control.serve(CONTROL_BODY_MAX, move |_, request, _| {
         let commands = commands.clone();
         async move { commands.answer(request).await }

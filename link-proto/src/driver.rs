@@ -46,6 +46,7 @@ mod tests;
 pub use handle::{Connected, Handle, Status};
 pub use key::{Key, KeyError};
 
+use body::Parts;
 use engine::{Engine, Until};
 use seat::{Seat, Shared};
 use streams::Streams;
@@ -77,6 +78,9 @@ pub enum LinkError {
     /// It is closed in favour of a newer one.
     #[error("a newer connection took over")]
     Superseded,
+    /// An operator holds it closed.
+    #[error("an operator holds the link closed; `link release` lets it come up again")]
+    Held,
     /// A stream that has to stay open ended.
     #[error("the partner ended a stream, or opened the wrong ones")]
     Streams,
@@ -156,6 +160,7 @@ impl Listener {
             Err(error) => return error,
         }
         let mut connections = JoinSet::new();
+        let parts = Arc::new(Parts::default());
         loop {
             tokio::select! {
                 incoming = self.endpoint.accept() => {
@@ -163,13 +168,14 @@ impl Listener {
                     if !incoming.remote_address_validated() {
                         // A validated address has room for the retry; an error means it has not.
                         let _ = incoming.retry();
-                    } else if connections.len() >= CONNECTIONS_MAX {
+                    } else if connections.len() >= CONNECTIONS_MAX || handle.is_held() {
                         incoming.refuse();
                     } else {
                         let (host, shared) = (Arc::clone(&host), Arc::clone(&shared));
                         let (handle, key) = (handle.clone(), self.key.public().to_vec());
+                        let parts = Arc::clone(&parts);
                         connections.spawn(async move {
-                            let error = serve_one(incoming, host, shared, handle.clone(), key).await;
+                            let error = serve_one(incoming, host, shared, handle.clone(), key, parts).await;
                             handle.failed(&error);
                         });
                     }
@@ -187,6 +193,7 @@ async fn serve_one<H: Host>(
     shared: Arc<Shared>,
     handle: Handle,
     local_key: Vec<u8>,
+    parts: Arc<Parts<H::Sink>>,
 ) -> LinkError {
     let opened = timeout(OPENING_TIME, async {
         let connection = incoming.accept()?.await?;
@@ -218,7 +225,8 @@ async fn serve_one<H: Host>(
         Err(error) => return error,
     };
     let seat = Seat::listener(shared, gate);
-    Engine::new(host, connection, session, streams, seat, handle).run(Some(hello), Until::Lost).await
+    let engine = Engine::new(host, connection, session, streams, seat, handle, parts);
+    engine.run(Some(hello), Until::Lost).await
 }
 
 /// Big's end: it dials.
@@ -246,8 +254,10 @@ impl Dialler {
     /// node does that only when it ends.
     pub async fn run<H: Host>(&self, host: Arc<H>, handle: Handle) {
         let mut pause = REDIAL_MIN;
+        let parts = Arc::new(Parts::default());
         loop {
-            let error = self.attempt(&host, &handle).await;
+            handle.until_held(false).await;
+            let error = self.attempt(&host, &handle, &parts).await;
             pause = if handle.was_open() { REDIAL_MIN } else { pause.saturating_mul(2).min(REDIAL_MAX) };
             handle.failed(&error);
             tokio::select! {
@@ -258,7 +268,12 @@ impl Dialler {
     }
 
     /// One connection, from the raised epoch to its loss.
-    async fn attempt<H: Host>(&self, host: &Arc<H>, handle: &Handle) -> LinkError {
+    async fn attempt<H: Host>(
+        &self,
+        host: &Arc<H>,
+        handle: &Handle,
+        parts: &Arc<Parts<H::Sink>>,
+    ) -> LinkError {
         let ready = async {
             let opening = host.open().await?;
             let pinned = opening.partner.as_ref().ok_or(SessionError::NotPaired)?.key.clone();
@@ -267,7 +282,8 @@ impl Dialler {
         match ready.await {
             Ok((connection, session, streams, lanes)) => {
                 let (host, handle) = (Arc::clone(host), handle.clone());
-                let engine = Engine::new(host, connection, session, streams, Seat::Dialler(lanes), handle);
+                let (seat, parts) = (Seat::Dialler(lanes), Arc::clone(parts));
+                let engine = Engine::new(host, connection, session, streams, seat, handle, parts);
                 engine.run(None, Until::Lost).await
             }
             Err(error) => error,
@@ -292,7 +308,8 @@ pub async fn pair<H: Host>(ticket: &Ticket, key: &Key, host: Arc<H>) -> Result<P
     let connected = connect(&endpoint, ticket.address, key, ticket.key.clone(), opening, secret).await;
     let (connection, session, streams, lanes) = connected?;
     let seat = Seat::Dialler(lanes);
-    let mut engine = Engine::new(host, connection, session, streams, seat, Handle::new());
+    let parts = Arc::new(Parts::default());
+    let mut engine = Engine::new(host, connection, session, streams, seat, Handle::new(), parts);
     let partner = engine.paired_with();
     let error = engine.run(None, Until::Paired).await;
     // The edge is told that the connection is closed, or it would wait for its idle timeout.

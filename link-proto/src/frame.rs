@@ -36,6 +36,8 @@ pub const HEADER_BYTES: usize = 12;
 pub const WELCOME_BYTES_MAX: usize = 64 * 1024;
 /// Units that one CONFIRMED may list as refused or deferred.
 pub const REJECTIONS_MAX: usize = 4096;
+/// Units that one OFFER may list.
+pub const OFFER_UNITS_MAX: usize = 2048;
 /// Bytes of one rejection's reason; a longer one is cut.
 pub const REASON_BYTES_MAX: usize = 256;
 /// Bytes of all the reasons of one CONFIRMED; where there are many, each is cut shorter.
@@ -112,22 +114,29 @@ pub struct Compare {
 #[repr(u8)]
 pub enum Stop {
     /// The chain digests differ at a position both claim.
-    #[error("what both sides stored differs; keep both stores and compare them, then `link resolve`")]
+    #[error(
+        "what both sides stored differs; keep copies of both stores, then `link resolve` or `link reset` \
+         on the sending side"
+    )]
     Differs = 1,
     /// The receiver is below what it had confirmed, at the same generation.
-    #[error("a snapshot of a store was put back without `restore`; run `link adopt`")]
-    SnapshotPutBack = 2,
-    /// The receiver is below what it had confirmed, at a higher generation.
     #[error(
-        "the receiver was restored from a backup, and this version does not replay from the safety \
-         store; run `link adopt`"
+        "the receiver's store was put back without `restore`; run `link adopt` there, and what it lacks is \
+         sent again"
     )]
-    ReceiverRestored = 3,
-    /// The receiver is at or above the sender's next number.
+    ReceiverPutBack = 2,
+    /// The receiver was restored, and lacks more than the sender's safety store still has.
     #[error(
-        "the sender was restored from a backup: the receiver holds more than it has sent; run `link adopt`"
+        "the receiver was restored from a backup that is older than the safety store; see what is missing \
+         with `link status`, then run `link adopt` on the sending side to go on without it"
     )]
-    SenderRestored = 4,
+    OlderThanSafety = 3,
+    /// The receiver is at or above the sender's next number, at the sender's same generation.
+    #[error(
+        "the sender's store was put back without `restore`; run `link adopt` there, and what the receiver \
+         does not hold is sent again"
+    )]
+    SenderPutBack = 4,
 }
 
 /// Units that follow each other without gaps, and the chain digest after the last of them.
@@ -139,6 +148,25 @@ pub struct Batch {
     pub chain: Digest,
 }
 
+/// A lane begins, or begins again further on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// The next unit follows this position.
+    pub position: Position,
+    /// It is not where the receiver stands: numbers in between are skipped, and the receiver goes on
+    /// from here.
+    pub rebase: bool,
+}
+
+/// How much of a lane the receiver takes in this session, counted from its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Credit {
+    /// Units in all.
+    pub units: u64,
+    /// Bytes of heads and inline bodies in all; the batch that reaches it is still taken.
+    pub bytes: u64,
+}
+
 /// The receiver's commit of everything up to `position` is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confirmed {
@@ -148,6 +176,8 @@ pub struct Confirmed {
     pub position: Position,
     /// What was refused or deferred since the last CONFIRMED.
     pub applied: Applied,
+    /// What may be sent from now on.
+    pub credit: Credit,
 }
 
 /// A large body that is complete at the receiver, and durable.
@@ -163,8 +193,8 @@ pub struct Held {
 
 /// Everything that one node says to the other.
 ///
-/// HELLO to COMPARE, CONFIRMED and what concerns bodies travel on the control stream, so that a
-/// confirm never waits behind mail; RESUME, STOPPED and BATCH on their lane's.
+/// HELLO to COMPARE, CONFIRMED, CREDIT and what concerns bodies travel on the control stream, so that a
+/// confirm never waits behind mail; OFFER, KNOWN, RESUME, STOPPED and BATCH on their lane's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// Opening, 1.
@@ -175,14 +205,22 @@ pub enum Frame {
     Welcome(Vec<u8>),
     /// Opening, 2: log names and positions.
     Compare(Box<Compare>),
-    /// A lane begins after this position.
-    Resume(Position),
+    /// A restored sender asks which of its unconfirmed units the receiver holds.
+    Offer(Vec<UnitId>),
+    /// The answer to an OFFER: one bit each.
+    Known(Vec<bool>),
+    /// A lane begins.
+    Resume(Resume),
     /// A lane does not begin, or goes no further.
     Stopped(Stop),
     /// Units.
     Batch(Batch),
     /// Their commit.
     Confirmed(Confirmed),
+    /// How much more of a lane may be sent.
+    Credit(Lane, Credit),
+    /// A part of a large body is here from an earlier connection: its first so many bytes.
+    BodyPart(UnitId, u64),
     /// A large body arrived and is staged.
     BodyHeld(Held),
     /// A large body could not be taken; it is offered again later.
@@ -236,10 +274,14 @@ enum Kind {
     Confirmed,
     BodyHeld,
     BodyFailed,
+    Offer,
+    Known,
+    Credit,
+    BodyPart,
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str, usize); 10] = [
+    const ALL: [(Self, &'static str, usize); 14] = [
         (Self::Hello, "HELLO", HELLO_BYTES),
         (Self::Refused, "REFUSED", REFUSED_BYTES),
         (Self::Welcome, "WELCOME", WELCOME_BYTES_MAX + 64),
@@ -250,6 +292,10 @@ impl Kind {
         (Self::Confirmed, "CONFIRMED", 256 * 1024),
         (Self::BodyHeld, "BODY HELD", 128),
         (Self::BodyFailed, "BODY FAILED", 64),
+        (Self::Offer, "OFFER", OFFER_UNITS_MAX * 16),
+        (Self::Known, "KNOWN", OFFER_UNITS_MAX),
+        (Self::Credit, "CREDIT", 64),
+        (Self::BodyPart, "BODY PART", 64),
     ];
 
     fn row(number: u8) -> Option<(Self, &'static str, usize)> {
@@ -283,6 +329,10 @@ impl Frame {
             Self::Confirmed(_) => Kind::Confirmed,
             Self::BodyHeld(_) => Kind::BodyHeld,
             Self::BodyFailed(_) => Kind::BodyFailed,
+            Self::Offer(_) => Kind::Offer,
+            Self::Known(_) => Kind::Known,
+            Self::Credit(..) => Kind::Credit,
+            Self::BodyPart(..) => Kind::BodyPart,
         }
     }
 

@@ -33,6 +33,18 @@ pub struct Partner {
     pub epoch: u64,
 }
 
+/// How a session has to begin a lane whose two ends do not stand together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rebase {
+    /// They do.
+    #[default]
+    None,
+    /// The receiver, which stands here, goes on after what is confirmed.
+    From(Position),
+    /// An operator has decided: the receiver goes on from wherever it stands.
+    Any,
+}
+
 /// Where one lane stands on this node, both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LaneState {
@@ -40,8 +52,26 @@ pub struct LaneState {
     pub confirmed: Position,
     /// Outbound: the number the next unit will get.
     pub next: u64,
+    /// Outbound: how it begins.
+    pub rebase: Rebase,
+    /// Outbound: this node's generation when the lane was last settled with the partner.
+    pub own_generation: u32,
+    /// Outbound: the partner's generation then.
+    pub partner_generation: u32,
     /// Inbound: this node's own position, committed with the effects.
     pub received: Position,
+}
+
+/// What makes the ends of a lane stand together again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settling {
+    /// The receiver was restored: it is given again, from the safety store, what it has lost.
+    Replay,
+    /// What the receiver does not hold is numbered anew, above where it stands.
+    Renumber {
+        /// Units that it says it holds.
+        held: Vec<UnitId>,
+    },
 }
 
 /// Everything durable that a session starts from.
@@ -53,6 +83,8 @@ pub struct Opening {
     pub epoch: u64,
     /// The partner, once paired.
     pub partner: Option<Partner>,
+    /// An operator said that the partner lost its store, and that its new one is to be taken.
+    pub adopt: bool,
     /// Indexed by [`Lane::index`].
     pub lanes: [LaneState; 4],
 }
@@ -82,8 +114,9 @@ pub trait BodySource: Send {
 }
 
 /// A large body on its way in, written in order.
-pub trait BodySink: Send {
-    /// Appends a piece. Nothing need be durable yet.
+pub trait BodySink: Send + 'static {
+    /// Appends a piece. Nothing need be durable yet. A call that is cut off (dropped) has written all of
+    /// it or nothing, for a body goes on after the last piece when its connection was lost.
     fn write(&mut self, piece: Bytes) -> impl Future<Output = Result<(), HostError>> + Send;
     /// The body is complete and its digest was checked: keep it staged for the unit that names it.
     fn finish(self, length: u64, digest: Digest) -> impl Future<Output = Result<(), HostError>> + Send;
@@ -99,6 +132,13 @@ pub trait Host: Send + Sync + 'static {
 
     /// Remembers the partner (new log name at pairing, generation, epoch) before the session goes on.
     fn remember(&self, partner: Partner) -> impl Future<Output = Result<(), HostError>> + Send;
+
+    /// The partner has a new store, which an operator said is to be taken: remembers it, and lets
+    /// every lane begin anew.
+    fn adopted(&self, partner: Partner) -> impl Future<Output = Result<(), HostError>> + Send {
+        let _ = partner;
+        async { Err(HostError("this node adopts nobody".into())) }
+    }
 
     /// Edge: the secret of the open invitation, if one is open.
     fn invitation(&self) -> Option<[u8; 32]>;
@@ -123,6 +163,51 @@ pub trait Host: Send + Sync + 'static {
         units_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Unit>, HostError>;
+
+    /// A recorded position of an outbound lane at `number` or below it, from which the chain can be
+    /// computed up to `number`; `None` if the safety store does not reach back so far.
+    fn kept_before(&self, lane: Lane, number: u64) -> Result<Option<Position>, HostError> {
+        let _ = (lane, number);
+        Ok(None)
+    }
+
+    /// Number and id of the unconfirmed units of an outbound lane behind number `after`, in order, at
+    /// most `max`.
+    fn unconfirmed(&self, lane: Lane, after: u64, max: usize) -> Result<Vec<(u64, UnitId)>, HostError> {
+        let _ = (lane, after, max);
+        Ok(Vec::new())
+    }
+
+    /// For each id, whether a unit of that id has come from the partner and was applied.
+    fn is_here(&self, lane: Lane, ids: &[UnitId]) -> Result<Vec<bool>, HostError> {
+        let _ = lane;
+        Ok(vec![false; ids.len()])
+    }
+
+    /// Lets an outbound lane go on after `received`, where the receiver stands; durably. Returns the
+    /// position after which its next unit follows.
+    fn settle(
+        &self,
+        lane: Lane,
+        received: Position,
+        settling: Settling,
+    ) -> impl Future<Output = Result<Position, HostError>> + Send {
+        let _ = (lane, received, settling);
+        async { Err(HostError("this node cannot settle a lane".into())) }
+    }
+
+    /// The ends of an outbound lane stand together as they are: the generations of both count as
+    /// compared, and so do decisions of an operator.
+    fn compared(&self, lane: Lane, received: Position) -> Result<(), HostError> {
+        let _ = (lane, received);
+        Ok(())
+    }
+
+    /// Whether the partner may send more on a lane: room, quota and the store's speed allow it.
+    fn has_room(&self, lane: Lane) -> bool {
+        let _ = lane;
+        true
+    }
 
     /// Applies a batch and stores `position`, in one commit; returns once that is durable.
     fn apply(
@@ -165,6 +250,6 @@ pub trait Host: Send + Sync + 'static {
         digest: Digest,
     ) -> impl Future<Output = Result<(), HostError>> + Send;
 
-    /// Opens a place for an incoming large body; an earlier unfinished one of the same unit is dropped.
+    /// Opens a place for an incoming large body.
     fn stage(&self, unit: UnitId) -> Result<Self::Sink, HostError>;
 }

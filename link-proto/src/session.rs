@@ -24,8 +24,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::frame::{CompareLane, Confirmed, Frame, Held, Refused, Stop};
-use crate::host::{Applied, Identity, LaneState, Opening, Partner};
+use crate::frame::{Confirmed, Frame, Held, Refused, Stop};
+use crate::host::{Applied, Identity, LaneState, Opening, Partner, Settling};
 use crate::unit::{Lane, Position, Unit, UnitId};
 
 mod bodies;
@@ -33,7 +33,7 @@ mod opening;
 mod receiving;
 mod sending;
 
-pub use bodies::{BODIES_MAX, BODY_RETRY};
+pub use bodies::{BODIES_MAX, BODY_RETRY, PARTS_MAX};
 pub use opening::{OPENING_TIME, pairing_proof};
 pub use sending::Window;
 
@@ -71,9 +71,9 @@ pub struct Start {
 /// The stream a frame travels on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Channel {
-    /// HELLO to COMPARE, CONFIRMED, and what concerns bodies.
+    /// HELLO to COMPARE, CONFIRMED, CREDIT, and what concerns bodies.
     Control,
-    /// RESUME, STOPPED and BATCH of one lane.
+    /// OFFER, KNOWN, RESUME, STOPPED and BATCH of one lane.
     Lane(Lane),
 }
 
@@ -82,7 +82,7 @@ pub enum Channel {
 pub enum Input {
     /// A frame arrived. A lane's frames are given only once the session is open.
     Frame(Channel, Frame),
-    /// [`Output::Remember`] or [`Output::PairedWith`] is durable. `lanes` is where they stand now
+    /// [`Output::Remember`], [`Output::Adopt`] or [`Output::PairedWith`] is durable. `lanes` is where they stand now
     /// that no other session can move them.
     Remembered {
         /// Indexed by [`Lane::index`].
@@ -97,6 +97,26 @@ pub enum Input {
     },
     /// The answer to [`Output::Fetch`], empty if there is nothing; given before the next frame.
     Units(Lane, Vec<Unit>),
+    /// The answer to [`Output::Anchor`]; given before the next frame.
+    Anchor(Lane, Option<Position>),
+    /// The answer to [`Output::ListUnconfirmed`]; given before the next frame.
+    Unconfirmed(Lane, Vec<(u64, UnitId)>),
+    /// The answer to [`Output::LookUp`]; given before the next frame.
+    Known(Lane, Vec<bool>),
+    /// [`Output::Settle`] is durable.
+    Settled {
+        /// The lane.
+        lane: Lane,
+        /// Where it goes on.
+        position: Position,
+        /// The receiver does not stand there, and has to be told.
+        rebase: bool,
+    },
+    /// The node has room for more on a lane, or no more.
+    Room(Lane, bool),
+    /// The answer to [`Output::Opened`]: bodies of which the first so many bytes are here from an earlier
+    /// connection, at most [`PARTS_MAX`]; given before the next frame.
+    Parts(Vec<(UnitId, u64)>),
     /// A lane has new units.
     Wake(Lane),
     /// Everything that was to be applied on a lane up to this number is durable.
@@ -139,8 +159,60 @@ pub enum Output {
     PairedBy(Partner),
     /// Dialler: the edge took the ticket; answer [`Input::Remembered`].
     PairedWith(Partner, Vec<u8>),
-    /// Positions were compared; lanes now begin. Lane frames may be read.
+    /// The partner has a new store, which an operator said is to be taken: remember it, and let every
+    /// lane begin anew; answer [`Input::Remembered`]. The listener first ends any older session.
+    Adopt(Partner),
+    /// Positions were compared; lanes now begin. Lane frames may be read. Answer [`Input::Parts`].
     Opened,
+    /// A lane's ends stand together as they are: its generations and decisions count as compared.
+    Compared {
+        /// The lane, outbound.
+        lane: Lane,
+        /// Where the receiver stands.
+        received: Position,
+    },
+    /// From where can the chain of an outbound lane be computed up to `number`? Answer
+    /// [`Input::Anchor`].
+    Anchor {
+        /// The lane.
+        lane: Lane,
+        /// A number that the receiver reports.
+        number: u64,
+    },
+    /// List unconfirmed units; answer [`Input::Unconfirmed`], empty at the end.
+    ListUnconfirmed {
+        /// The lane.
+        lane: Lane,
+        /// Those behind this number.
+        after: u64,
+        /// At most so many.
+        max: usize,
+    },
+    /// Which of these units has this node applied? Answer [`Input::Known`].
+    LookUp {
+        /// The lane.
+        lane: Lane,
+        /// The partner's own units.
+        ids: Vec<UnitId>,
+    },
+    /// Let an outbound lane go on after where the receiver stands; answer [`Input::Settled`].
+    Settle {
+        /// The lane.
+        lane: Lane,
+        /// Where the receiver stands.
+        received: Position,
+        /// How.
+        settling: Settling,
+    },
+    /// The partner began a lane further on; for the log.
+    Rebased {
+        /// The lane, inbound.
+        lane: Lane,
+        /// Where this node stood.
+        from: u64,
+        /// Where it goes on.
+        to: u64,
+    },
     /// Read numbered units from the store; answer [`Input::Units`].
     Fetch {
         /// The lane.
@@ -180,7 +252,12 @@ pub enum Output {
         max: usize,
     },
     /// Send this unit's body on a stream of its own; answer [`Input::BodySent`] or `BodyBroken`.
-    SendBody(UnitId),
+    SendBody {
+        /// The unit.
+        unit: UnitId,
+        /// So many of its bytes are with the partner already.
+        from: u64,
+    },
     /// The partner holds the body: give the unit its number; answer [`Input::BodyNumbered`].
     BodyHeld(Held),
     /// A lane stands still; an alarm for the operator.
@@ -262,6 +339,10 @@ pub struct LaneView {
     pub sent: u64,
     /// Outbound: batches sent and not confirmed.
     pub in_flight: usize,
+    /// Outbound: the partner takes no more for now.
+    pub no_credit: bool,
+    /// Inbound: this node takes no more for now.
+    pub no_room: bool,
     /// Inbound: the last number that arrived.
     pub arrived: u64,
     /// Inbound: the last number that is durable here.
@@ -279,6 +360,8 @@ type Outputs = VecDeque<Output>;
 #[derive(Debug)]
 pub struct Session {
     handshake: Option<Handshake>,
+    /// What was compared, until the lanes begin.
+    opened: Option<Opened>,
     senders: [Sender; 4],
     receivers: [Receiver; 4],
     bodies: Bodies,
@@ -296,9 +379,10 @@ impl Session {
         let handshake = Handshake::begin(start, now, &mut outputs)?;
         Ok(Self {
             handshake: Some(handshake),
+            opened: None,
             senders: Lane::ALL.map(Sender::new),
             receivers: Lane::ALL.map(Receiver::new),
-            bodies: Bodies::default(),
+            bodies: Bodies::new(),
             now,
             outputs,
         })
@@ -310,11 +394,34 @@ impl Session {
     /// The session is over. What it still has to send (a REFUSED) is among the outputs.
     pub fn handle(&mut self, input: Input, now: Duration) -> Result<(), SessionError> {
         self.now = now;
+        let result = self.take(input);
+        if self.is_open() {
+            let paused = !self.senders[index(Lane::Batch)].has_credit();
+            self.bodies.pause(paused, now, &mut self.outputs);
+        }
+        result
+    }
+
+    fn take(&mut self, input: Input) -> Result<(), SessionError> {
+        let now = self.now;
         match input {
             Input::Frame(channel, frame) => return self.frame(channel, frame),
             Input::Remembered { lanes } => self.remembered(*lanes, None)?,
             Input::Welcome { welcome, lanes } => self.remembered(*lanes, Some(welcome))?,
             Input::Units(lane, units) => return self.senders[index(lane)].units(units, &mut self.outputs),
+            Input::Anchor(lane, anchor) => self.senders[index(lane)].anchor(anchor, &mut self.outputs),
+            Input::Unconfirmed(lane, units) => {
+                self.senders[index(lane)].unconfirmed(units, &mut self.outputs);
+            }
+            Input::Known(lane, bits) => {
+                let known = Output::Send(Channel::Lane(lane), Frame::Known(bits));
+                self.outputs.push_back(known);
+            }
+            Input::Settled { lane, position, rebase } => {
+                self.senders[index(lane)].settled(position, rebase, &mut self.outputs);
+            }
+            Input::Room(lane, room) => self.receivers[index(lane)].room(room, &mut self.outputs),
+            Input::Parts(parts) => self.begin(parts),
             Input::Wake(lane) => self.senders[index(lane)].wake(&mut self.outputs),
             Input::Applied { lane, number, applied } => {
                 return self.receivers[index(lane)].applied(number, applied, &mut self.outputs);
@@ -386,7 +493,8 @@ impl Session {
             }
             if let Some(opened) = handshake.frame(frame, &mut self.outputs)? {
                 self.handshake = None;
-                self.open(&opened);
+                self.opened = Some(opened);
+                self.outputs.push_back(Output::Opened);
             }
             return Ok(());
         }
@@ -394,11 +502,24 @@ impl Session {
             (Channel::Lane(lane), Frame::Batch(batch)) => {
                 self.receivers[index(lane)].batch(batch, &mut self.outputs)
             }
-            (Channel::Lane(lane), Frame::Resume(position)) => self.receivers[index(lane)].resume(position),
+            (Channel::Lane(lane), Frame::Resume(resume)) => {
+                self.receivers[index(lane)].resume(resume, &mut self.outputs)
+            }
+            (Channel::Lane(lane), Frame::Offer(ids)) => {
+                self.receivers[index(lane)].offered(ids, &mut self.outputs)
+            }
+            (Channel::Lane(lane), Frame::Known(bits)) => {
+                self.senders[index(lane)].known(&bits, &mut self.outputs)
+            }
             (Channel::Lane(lane), Frame::Stopped(why)) => self.stopped_by_partner(lane, why),
             (Channel::Control, Frame::Confirmed(confirmed)) => {
                 self.senders[index(confirmed.lane)].confirmed(confirmed, &mut self.outputs)
             }
+            (Channel::Control, Frame::Credit(lane, credit)) => {
+                self.senders[index(lane)].granted(credit, &mut self.outputs);
+                Ok(())
+            }
+            (Channel::Control, Frame::BodyPart(unit, length)) => self.bodies.part(unit, length),
             (Channel::Control, Frame::BodyHeld(held)) => self.bodies.held(held, &mut self.outputs),
             (Channel::Control, Frame::BodyFailed(unit)) => {
                 self.bodies.failed(unit, self.now, &mut self.outputs);
@@ -408,30 +529,38 @@ impl Session {
         }
     }
 
-    /// COMPARE is complete: every lane begins or stops, in both directions.
-    fn open(&mut self, opened: &Opened) {
-        self.outputs.push_back(Output::Opened);
-        let went_back =
-            |mine: &CompareLane, theirs: &CompareLane| theirs.received.number < mine.confirmed.number;
-        let snapshot = !opened.raised
-            && opened.mine.iter().zip(&opened.theirs).any(|(mine, theirs)| went_back(mine, theirs));
+    /// Every lane begins or stops, in both directions. What is here of bodies is told before the credit
+    /// with which they start.
+    fn begin(&mut self, parts: Vec<(UnitId, u64)>) {
+        let Some(opened) = self.opened.take() else { return };
+        for (unit, length) in parts.into_iter().take(PARTS_MAX) {
+            self.control(Frame::BodyPart(unit, length));
+        }
+        let (own, partner) = opened.generations;
+        let of = |index: usize| verdict(&opened.mine[index], opened.theirs[index].received, own, partner);
+        let verdicts: [Verdict; 4] = std::array::from_fn(of);
+        let put_back = verdicts.iter().find_map(|verdict| match verdict {
+            Verdict::Stop(why @ (Stop::ReceiverPutBack | Stop::SenderPutBack)) => Some(*why),
+            _ => None,
+        });
         for (index, lane) in Lane::ALL.into_iter().enumerate() {
             let (mine, theirs) = (&opened.mine[index], &opened.theirs[index]);
-            let mut verdict = verdict(mine, theirs.received, opened.raised);
-            if snapshot && is_mail(lane) && !matches!(verdict, Verdict::Stop(_)) {
-                verdict = Verdict::Stop(Stop::SnapshotPutBack);
-            }
+            let verdict = match (put_back, verdicts[index]) {
+                (_, verdict @ Verdict::Stop(_)) => verdict,
+                (Some(why), _) if is_mail(lane) => Verdict::Stop(why),
+                (_, verdict) => verdict,
+            };
             self.receivers[index].open(mine.received, theirs, &mut self.outputs);
             self.senders[index].open(mine.confirmed, verdict, &mut self.outputs);
         }
         self.bodies.wake(self.now, &mut self.outputs);
     }
 
-    /// The partner stands still on a lane. If it says that this node's store was put back, mail must
-    /// not leave from that store either.
+    /// The partner stands still on a lane. If it says that a store was put back, mail must not leave
+    /// from here either.
     fn stopped_by_partner(&mut self, lane: Lane, why: Stop) -> Result<(), SessionError> {
         self.receivers[index(lane)].stopped(why, &mut self.outputs)?;
-        if why == Stop::SnapshotPutBack {
+        if matches!(why, Stop::ReceiverPutBack | Stop::SenderPutBack) {
             for sender in self.senders.iter_mut().filter(|sender| is_mail(sender.lane())) {
                 sender.stop(why, &mut self.outputs);
             }
@@ -458,8 +587,8 @@ impl std::fmt::Display for RefusedBecause {
             Refusal::Version => f.write_str("no version of the link in common; update the older node"),
             Refusal::Stale => write!(
                 f,
-                "(generation, epoch) is not above ({generation}, {epoch}), which the edge has stored; if big was \
-                 restored from a backup, run `link adopt` there"
+                "(generation, epoch) is not above ({generation}, {epoch}), which the edge has stored; if big's \
+                 store was put back by hand, or restored twice from the same backup, run `link adopt` there"
             ),
             Refusal::Unknown => f.write_str(
                 "the key is unknown, and the ticket is used up, expired or for another edge; run `edge-node \

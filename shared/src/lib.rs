@@ -14,6 +14,7 @@ pub mod lane;
 pub mod lifetime;
 pub mod listener;
 pub mod mime;
+pub mod operator;
 pub mod origin;
 pub mod pop3;
 pub mod render;

@@ -12,7 +12,7 @@ use unicode_normalization::char::is_combining_mark;
 
 use crate::mime::terminal;
 use crate::report::{LinkView, Step};
-use crate::store::Verdict;
+use crate::store::{Copied, Verdict};
 
 /// Blanks between two columns.
 const GAP: usize = 2;
@@ -157,6 +157,15 @@ pub fn way(steps: &[Step]) -> String {
         table.row([moment(step.at), step.node.clone(), step.what.clone()]);
     }
     table.or("nothing is known of that message here")
+}
+
+/// `backup`: what was copied.
+pub fn copied(copied: &Copied) -> String {
+    format!(
+        "{} rows and {} of bodies were copied, with the keys: keep it as safe as the node\n",
+        copied.rows,
+        size(copied.bytes)
+    )
 }
 
 /// `verify`: what was looked over, and each damage.

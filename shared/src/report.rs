@@ -47,11 +47,19 @@ pub struct Step {
     pub what: String,
 }
 
-/// A unit that the other node will never take.
+/// A unit that will never be applied, unless an operator has it offered again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeadLetterView {
-    /// Unit id.
+    /// Unit id: of a message from outside, the message's.
     pub id: String,
+    /// service, event, inter or batch.
+    pub lane: String,
+    /// Octets of what it says.
+    pub head_bytes: u64,
+    /// It carries a body, which is kept with it.
+    pub with_body: bool,
+    /// It came from the other node, and what it follows was refused here.
+    pub inbound: bool,
     /// Its reason.
     pub reason: String,
     /// When, milliseconds since 1970.

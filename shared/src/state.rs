@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::lane::{self, NodeIdentity};
-use crate::store::{DirectoryDisk, Store, StoreError};
+use crate::store::{self, Copied, DirectoryDisk, Store, StoreError, Txn};
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -47,15 +47,7 @@ impl State {
     /// Makes a node: its directory, a store with an identity and a log name, and the named keys.
     pub fn init(path: &Path, keys: &[(&str, Vec<u8>)]) -> Result<Self, StateError> {
         let state = Self { path: path.into() };
-        if state.store_path().exists() {
-            return Err(StateError::Exists(path.into()));
-        }
-        let make = |dir: &Path| {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-            made.map_err(|error| StateError::File { path: dir.into(), error })
-        };
-        make(path)?;
-        make(&path.join("keys"))?;
+        state.make()?;
         for (name, bytes) in keys {
             state.write_key(name, bytes)?;
         }
@@ -72,6 +64,59 @@ impl State {
             return Err(StateError::Missing(path.into()));
         }
         Ok(state)
+    }
+
+    /// Copies keys and store to a new folder `into`, while the node runs.
+    pub fn backup(&self, store: &Store, into: &Path) -> Result<Copied, StateError> {
+        let copy = Self { path: into.into() };
+        copy.make()?;
+        self.copy_keys(&copy)?;
+        Ok(store::backup(store, &DirectoryDisk::open(&copy.store_path())?)?)
+    }
+
+    /// Makes a node's state from a backup. `first` runs in the first commit; before it, this node's
+    /// generation has been raised, so that the other node knows that this one went back.
+    pub fn restore(
+        path: &Path,
+        from: &Path,
+        first: impl FnOnce(&mut Txn<'_>) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<Self, StateError> {
+        let (state, backup) = (Self { path: path.into() }, Self::open(from)?);
+        state.make()?;
+        backup.copy_keys(&state)?;
+        let copied = backup
+            .store()
+            .and_then(|store| Ok(store::backup(&store, &DirectoryDisk::open(&state.store_path())?)?));
+        copied?;
+        state.store()?.commit_blocking(move |txn| {
+            lane::raise_generation(txn, 0)?;
+            first(txn)
+        })?;
+        Ok(state)
+    }
+
+    /// Makes the folders of a state that is not there yet.
+    fn make(&self) -> Result<(), StateError> {
+        if self.store_path().exists() {
+            return Err(StateError::Exists(self.path.clone()));
+        }
+        for dir in [self.path.clone(), self.path.join("keys")] {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+            made.map_err(|error| StateError::File { path: dir, error })?;
+        }
+        Ok(())
+    }
+
+    fn copy_keys(&self, to: &Self) -> Result<(), StateError> {
+        let path = self.path.join("keys");
+        let failed = |error| StateError::File { path: path.clone(), error };
+        for entry in fs::read_dir(&path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".key")) {
+                to.write_key(name, &self.key(name)?)?;
+            }
+        }
+        Ok(())
     }
 
     /// The directory.
@@ -134,6 +179,14 @@ mod tests {
         assert_eq!(state.key32("sealing").expect("readable"), [7; 32]);
         let identity = lane::identity(&state.store().expect("opens").read().expect("reads")).expect("reads");
         assert!(identity.is_some());
+        let backup = dir.path().join("backup");
+        state.backup(&state.store().expect("opens"), &backup).expect("copied");
+        let again = dir.path().join("again");
+        let restored = State::restore(&again, &backup, |_| Ok(())).expect("restored");
+        assert!(matches!(State::restore(&again, &backup, |_| Ok(())), Err(StateError::Exists(_))));
+        assert_eq!(restored.key32("sealing").expect("readable"), [7; 32]);
+        let raised = lane::identity(&restored.store().expect("opens").read().expect("reads")).expect("reads");
+        assert_eq!(raised.map(|raised| (raised.node, raised.generation)), identity.map(|i| (i.node, 2)));
         fs::set_permissions(state.key_path("sealing"), fs::Permissions::from_mode(0o640)).expect("changed");
         assert!(matches!(state.key("sealing"), Err(StateError::KeyExposed(_))));
     }

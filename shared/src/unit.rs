@@ -131,10 +131,27 @@ pub enum ToEdge {
         /// The window.
         window: Id,
     },
+    /// What follows, up to [`ToEdge::DirectoryComplete`], is the whole directory and every open window
+    /// anew: what is not repeated is no more.
+    DirectoryBegin,
     /// Everything before this is the whole directory: from now on, unknown means unknown.
     DirectoryComplete,
+    /// After a restore of either node: which messages still wait for delivery, of those whose ids lie in
+    /// a range. What the edge holds back beyond them is settled.
+    Unsettled(Unsettled),
 }
 crate::row!(ToEdge, 1);
+
+/// Messages that still wait for delivery.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Unsettled {
+    /// The first id of the range.
+    pub from: Id,
+    /// The last id of the range.
+    pub to: Id,
+    /// Each message, and the indexes of the recipients who have not got it.
+    pub messages: Vec<(Id, Vec<u32>)>,
+}
 
 /// A message for the Internet.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use big_node::record::Folder;
+use edge_node::request::{DeadCommand, Request};
 use tests::ledger::Token;
 use tests::messages::{Letter, SHORT};
 use tests::process::{Node, Program};
@@ -58,8 +59,7 @@ async fn an_edge_that_lost_its_index_has_what_big_does_not_hold_yet() -> Result<
     lose_index(&world.nodes.topology.edge_state())?;
     world.nodes.edge.run(&["verify", "--rebuild"]).await?;
     world.nodes.start_edge().await?;
-    let link: shared::report::LinkView =
-        world.edge().ask(edge_node::request::Request::LinkStatus, Vec::new()).await?.0;
+    let link: shared::report::LinkView = world.edge().ask(Request::LinkStatus, Vec::new()).await?.0;
     let waiting: u64 = link.lanes.iter().map(|lane| lane.sent - lane.confirmed).sum();
     assert_eq!(waiting, 1, "{id} is offered to big again");
     world.end().await
@@ -81,7 +81,7 @@ async fn a_damaged_body_is_a_dead_letter_and_holds_nothing_up() -> Result<(), Tr
     world.desk("alice").filed(Folder::In, &behind).await?;
     let dead: Vec<shared::report::DeadLetterView> = until("the damaged one is given up", SOON, async || {
         let dead: Vec<shared::report::DeadLetterView> =
-            world.edge().ask(edge_node::request::Request::QueueDead, Vec::new()).await?.0;
+            world.edge().ask(Request::QueueDead(DeadCommand::List), Vec::new()).await?.0;
         Ok((!dead.is_empty()).then_some(dead))
     })
     .await?;

@@ -8,8 +8,7 @@ use shared::render::{Table, cut, line, size, when, word};
 
 use crate::record::{Folder, Scope};
 use crate::request::{
-    DeadLetterView, Deleted, Line, PersonView, Queue, Reading, RecipientView, Sent, Settings, Started,
-    Status, WindowView,
+    Deleted, Line, PersonView, Queue, Reading, RecipientView, Sent, Settings, Started, Status, WindowView,
 };
 
 /// Characters of a correspondent in a list.
@@ -221,15 +220,7 @@ pub(super) fn queue(queue: &Queue) -> String {
         text += &format!("\n{}", status(message));
     }
     if !queue.dead_letters.is_empty() {
-        text += &format!("\nThe edge refused:\n{}", dead_letters(&queue.dead_letters));
+        text += &format!("\nThe edge refused:\n{}", shared::operator::show_dead(&queue.dead_letters));
     }
     if text.is_empty() { "nothing waits\n".into() } else { text }
-}
-
-fn dead_letters(dead_letters: &[DeadLetterView]) -> Table<3> {
-    let mut table = Table::new(["unit", "at (UTC)", "reason"]);
-    for letter in dead_letters {
-        table.row([letter.id.clone(), when(letter.at), letter.reason.clone()]);
-    }
-    table
 }

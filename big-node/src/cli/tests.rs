@@ -212,7 +212,15 @@ fn waiting() -> Queue {
     Queue {
         units: [0, 0, 3, 0],
         messages: vec![Status { id: ID.into(), subject: "hello".into(), recipients: vec![recipient()] }],
-        dead_letters: vec![DeadLetterView { id: "f00d".into(), reason: "unknown window".into(), at: AT }],
+        dead_letters: vec![DeadLetterView {
+            id: "f00d".into(),
+            lane: "inter".into(),
+            head_bytes: 7,
+            with_body: false,
+            inbound: false,
+            reason: "unknown window".into(),
+            at: AT,
+        }],
     }
 }
 
@@ -230,8 +238,8 @@ fn a_queue() {
          (next attempt 2026-11-22 07:42)\n\
          \n\
          The edge refused:\n\
-         unit  at (UTC)          reason\n\
-         f00d  2026-11-22 07:41  unknown window\n"
+         id    at (UTC)          lane   why\n\
+         f00d  2026-11-22 07:41  inter  unknown window\n"
     );
     assert_eq!(
         show::queue(&Queue { units: [0; 4], messages: vec![], dead_letters: vec![] }),

@@ -5,12 +5,14 @@
 //! where the protocol says so (while opening) or where the node is behind with its confirms.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use quinn::{Connection, RecvStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::body::Parts;
 use super::handle::Handle;
 use super::seat::Seat;
 use super::streams::{self, Streams, Writer};
@@ -23,6 +25,9 @@ use crate::unit::Lane;
 
 /// Events that wait for the session; its readers wait in turn. A batch is at most 1 MiB.
 const EVENTS_QUEUE: usize = 16;
+
+/// How often the node is asked whether it has room.
+const ROOM_PERIOD: Duration = Duration::from_millis(250);
 
 /// What the tasks of a connection report.
 pub(super) enum Event {
@@ -62,6 +67,10 @@ pub(super) struct Engine<H: Host> {
     /// Tasks that call the node, and must come to their end.
     workers: JoinSet<()>,
     paired: Paired,
+    /// Parts of large bodies, from one connection to the next.
+    parts: Arc<Parts<H::Sink>>,
+    /// What the node said last of its room, by lane.
+    room: [bool; 4],
     opened: bool,
 }
 
@@ -73,6 +82,7 @@ impl<H: Host> Engine<H> {
         streams: Streams,
         seat: Seat,
         handle: Handle,
+        parts: Arc<Parts<H::Sink>>,
     ) -> Self {
         let (report, events) = mpsc::channel(EVENTS_QUEUE);
         let (mut tasks, mut writers, mut workers) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
@@ -104,6 +114,8 @@ impl<H: Host> Engine<H> {
             writers,
             workers,
             paired: Paired::default(),
+            parts,
+            room: [true; 4],
             opened: false,
         }
     }
@@ -129,6 +141,8 @@ impl<H: Host> Engine<H> {
         }
         self.settle().await?;
         let mut waiting = Vec::with_capacity(EVENTS_QUEUE);
+        let mut look = tokio::time::interval(ROOM_PERIOD);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if until == Until::Paired && self.paired.lock().unwrap_or_else(PoisonError::into_inner).is_some()
             {
@@ -156,8 +170,21 @@ impl<H: Host> Engine<H> {
                     }
                 }
                 () = sleep_until(deadline) => self.input(Input::Tick).await?,
+                () = self.handle.until_held(true) => return Err(LinkError::Held),
+                _ = look.tick(), if self.opened => self.look_for_room().await?,
             }
         }
+    }
+
+    async fn look_for_room(&mut self) -> Result<(), LinkError> {
+        for lane in Lane::ALL {
+            let room = self.host.has_room(lane);
+            let known = &mut self.room[usize::from(lane.index())];
+            if std::mem::replace(known, room) != room {
+                self.input(Input::Room(lane, room)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives the session an input and carries out all that follows.
@@ -187,13 +214,43 @@ impl<H: Host> Engine<H> {
                 *self.paired.lock().unwrap_or_else(PoisonError::into_inner) = Some(partner);
                 return self.lanes_now().await.map(|lanes| Some(Input::Remembered { lanes }));
             }
-            Output::Opened => self.open(),
+            Output::Adopt(partner) => return self.adopt(partner).await.map(Some),
+            Output::Opened => {
+                self.open();
+                return Ok(Some(Input::Parts(self.parts.list())));
+            }
+            Output::Compared { lane, received } => self.host.compared(lane, received)?,
+            Output::Anchor { lane, number } => {
+                return Ok(Some(Input::Anchor(lane, self.host.kept_before(lane, number)?)));
+            }
+            Output::ListUnconfirmed { lane, after, max } => {
+                return Ok(Some(Input::Unconfirmed(lane, self.host.unconfirmed(lane, after, max)?)));
+            }
+            Output::LookUp { lane, ids } => {
+                return Ok(Some(Input::Known(lane, self.host.is_here(lane, &ids)?)));
+            }
+            Output::Settle { lane, received, settling } => {
+                tracing::warn!(?lane, received = received.number, "a lane is settled anew");
+                let (host, report) = (Arc::clone(&self.host), self.report.clone());
+                self.workers.spawn(async move {
+                    let event = match host.settle(lane, received, settling).await {
+                        Ok(position) => {
+                            Event::Input(Input::Settled { lane, position, rebase: position != received })
+                        }
+                        Err(error) => Event::Failed(error.into()),
+                    };
+                    let _ = report.send(event).await;
+                });
+            }
+            Output::Rebased { lane, from, to } => {
+                tracing::warn!(?lane, from, to, "the partner goes on further on in a lane");
+            }
             Output::Fetch { lane, from, units_max, bytes_max } => {
                 let units = self.host.units(lane, from, units_max, bytes_max)?;
                 return Ok(Some(Input::Units(lane, units)));
             }
             Output::Apply { lane, units, position } => {
-                // The session's window is as long as this queue; a worker that ended has reported why.
+                // The receiver's credit is as long as this queue; a worker that ended has reported why.
                 let _ = self.lane(lane).1.apply.try_send((units, position));
             }
             Output::Recall { lane, after, number } => {
@@ -204,9 +261,9 @@ impl<H: Host> Engine<H> {
                 let _ = self.lane(confirmed.lane).1.confirm.send(confirmed).await;
             }
             Output::ListBodies { max } => return Ok(Some(Input::BodiesWaiting(self.host.waiting(max)?))),
-            Output::SendBody(unit) => {
+            Output::SendBody { unit, from } => {
                 let (host, connection) = (Arc::clone(&self.host), self.connection.clone());
-                self.tasks.spawn(body::send(host, connection, unit, self.report.clone()));
+                self.tasks.spawn(body::send(host, connection, unit, from, self.report.clone()));
             }
             Output::BodyHeld(held) => {
                 let (host, report) = (Arc::clone(&self.host), self.report.clone());
@@ -234,6 +291,14 @@ impl<H: Host> Engine<H> {
         self.host.remember(partner.clone()).await?;
         let lanes = self.lanes_now().await?;
         self.seat.taken(&partner);
+        Ok(Input::Remembered { lanes })
+    }
+
+    async fn adopt(&mut self, partner: Partner) -> Result<Input, LinkError> {
+        self.seat.take(&self.connection).await;
+        self.host.adopted(partner.clone()).await?;
+        self.seat.taken(&partner);
+        let lanes = Box::new(self.host.open().await?.lanes);
         Ok(Input::Remembered { lanes })
     }
 
@@ -268,6 +333,7 @@ impl<H: Host> Engine<H> {
         }
         let (host, connection, report) =
             (Arc::clone(&self.host), self.connection.clone(), self.report.clone());
+        let parts = Arc::clone(&self.parts);
         self.tasks.spawn(async move {
             // QUIC's stream limit keeps the number of bodies at once.
             let mut bodies = JoinSet::new();
@@ -275,7 +341,8 @@ impl<H: Host> Engine<H> {
                 tokio::select! {
                     stream = connection.accept_uni() => {
                         let Ok(stream) = stream else { return };
-                        bodies.spawn(body::receive(Arc::clone(&host), stream, report.clone()));
+                        let (host, parts) = (Arc::clone(&host), Arc::clone(&parts));
+                        bodies.spawn(body::receive(host, parts, stream, report.clone()));
                     }
                     Some(_) = bodies.join_next() => {}
                 }

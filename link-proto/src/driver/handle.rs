@@ -49,6 +49,8 @@ struct Inner {
     woken: AtomicU8,
     wake: Notify,
     redial: Notify,
+    /// An operator holds the link closed.
+    held: watch::Sender<bool>,
     was_open: AtomicBool,
     /// What was logged last, and when.
     logged: Mutex<Option<(String, Instant)>>,
@@ -68,6 +70,7 @@ impl Handle {
             woken: AtomicU8::new(0),
             wake: Notify::new(),
             redial: Notify::new(),
+            held: watch::Sender::new(false),
             was_open: AtomicBool::new(false),
             logged: Mutex::new(None),
             status: watch::Sender::new(Status::default()),
@@ -87,6 +90,27 @@ impl Handle {
     /// Big: dial now, whatever the pause; this node was just paired, or an operator asks.
     pub fn redial(&self) {
         self.0.redial.notify_one();
+    }
+
+    /// Closes the link and keeps it closed, or lets it come up again.
+    pub fn hold(&self, held: bool) {
+        self.0.held.send_replace(held);
+    }
+
+    /// Whether an operator holds the link closed.
+    pub fn is_held(&self) -> bool {
+        *self.0.held.borrow()
+    }
+
+    /// Waits until the link is held closed (`true`), or is not (`false`).
+    pub(super) async fn until_held(&self, held: bool) {
+        // The sender lives as long as this handle.
+        let _ = self.0.held.subscribe().wait_for(|now| *now == held).await;
+    }
+
+    /// Whether a session is open.
+    pub fn is_open(&self) -> bool {
+        self.0.status.borrow().connected.is_some()
     }
 
     /// How the link stands, now and as it changes.

@@ -36,7 +36,8 @@ struct State {
     filed: [Vec<UnitId>; 4],
     waiting: Vec<UnitId>,
     staged: Vec<(UnitId, u64, Digest)>,
-    largest_piece: usize,
+    /// Bytes of bodies that came, all in all.
+    written: u64,
 }
 
 /// A node in memory: every change is at once durable.
@@ -121,7 +122,7 @@ struct Counter(Arc<Mutex<usize>>, UnitId, Arc<Memory>);
 impl BodySink for Counter {
     async fn write(&mut self, piece: Bytes) -> Result<(), HostError> {
         *self.0.lock().unwrap() += piece.len();
-        self.2.with(|state| state.largest_piece = state.largest_piece.max(piece.len()));
+        self.2.with(|state| state.written += piece.len() as u64);
         Ok(())
     }
 
@@ -144,7 +145,13 @@ impl Host for Node {
         Ok(self.0.with(|state| {
             // Big is number 1.
             state.epoch += u64::from(state.number == 1);
-            Opening { local, epoch: state.epoch, partner: state.partner.clone(), lanes: state.lanes }
+            Opening {
+                local,
+                epoch: state.epoch,
+                partner: state.partner.clone(),
+                adopt: false,
+                lanes: state.lanes,
+            }
         }))
     }
 
@@ -266,7 +273,7 @@ impl Pair {
     async fn attempt(&self, key: &Key) -> LinkError {
         let dialler = Dialler::new(self.address, key.clone()).unwrap();
         let host = Arc::new(Node(Arc::clone(&self.big)));
-        timeout(FOREVER, dialler.attempt(&host, &Handle::new())).await.unwrap()
+        timeout(FOREVER, dialler.attempt(&host, &Handle::new(), &Arc::default())).await.unwrap()
     }
 
     fn ticket(&self, expires: u64) -> Ticket {
@@ -446,13 +453,33 @@ async fn large_bodies_stream_through_in_pieces() {
     for node in [&pair.edge, &pair.big] {
         node.until("six large units", |state| state.filed[3].len() == 6).await;
         let state = node.state.lock().unwrap();
-        assert_eq!(state.largest_piece, PIECE.len());
+        assert_eq!(state.written, 6 * LARGE_BYTES);
         assert!(state.staged.iter().all(|(_, length, _)| *length == LARGE_BYTES));
         let mut filed = state.filed[3].clone();
         filed.sort_unstable();
         assert_eq!(filed, ids(0..6));
     }
     pair.edge.until("small mail beside it", |state| state.filed[2] == ids(10..20)).await;
+    dialling.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_body_goes_on_where_its_connection_was_lost() {
+    let pair = Pair::new();
+    pair.big.with(|state| state.waiting = ids(0..1));
+    let mut cuts = 0;
+    while cuts < 3 {
+        let dialling = pair.dial();
+        let some = 2_000_000 * (cuts + 1);
+        pair.edge.until("a part of it", |state| state.written > some || !state.staged.is_empty()).await;
+        dialling.abort();
+        let _ = dialling.await;
+        cuts += 1;
+    }
+    assert!(pair.edge.with(|state| state.staged.is_empty()), "it was cut before its end");
+    let dialling = pair.dial();
+    pair.edge.until("the whole of it", |state| state.filed[3].len() == 1).await;
+    assert_eq!(pair.edge.with(|state| state.written), LARGE_BYTES, "no byte came twice");
     dialling.abort();
 }
 
@@ -489,7 +516,7 @@ async fn an_edge_that_was_killed_without_a_word_says_so_when_it_is_back() {
 
     let dialler = Dialler::new(pair.address, pair.big_key.clone()).unwrap();
     let (host, handle) = (Arc::new(Node(Arc::clone(&pair.big))), pair.big_handle.clone());
-    let attempt = tokio::spawn(async move { dialler.attempt(&host, &handle).await });
+    let attempt = tokio::spawn(async move { dialler.attempt(&host, &handle, &Arc::default()).await });
     connected(&pair.big_handle).await;
     at.store(1, Ordering::SeqCst);
     pair.big.offer(Lane::Inter, 0..1);
@@ -507,7 +534,7 @@ async fn the_newest_connection_wins() {
     let dial = |handle: Handle| {
         let dialler = Dialler::new(pair.address, pair.big_key.clone()).unwrap();
         let host = Arc::clone(&host);
-        tokio::spawn(async move { dialler.attempt(&host, &handle).await })
+        tokio::spawn(async move { dialler.attempt(&host, &handle, &Arc::default()).await })
     };
     let (first, second) = (Handle::new(), Handle::new());
     let older = dial(first.clone());

@@ -32,7 +32,8 @@ impl Workers {
         events: &mpsc::Sender<Event>,
         tasks: &mut JoinSet<()>,
     ) -> Self {
-        let (apply, applies) = mpsc::channel(Window::of(lane).batches);
+        // As many batches as there can be units: the credit keeps what they hold within bounds.
+        let (apply, applies) = mpsc::channel(usize::try_from(Window::of(lane).units).unwrap_or(usize::MAX));
         let (confirm, confirms) = mpsc::channel(CONFIRMS_QUEUE);
         tasks.spawn(apply_all(Arc::clone(host), lane, applies, events.clone()));
         tasks.spawn(confirm_all(Arc::clone(host), confirms, events.clone()));
@@ -72,7 +73,7 @@ async fn confirm_all<H: Host>(
             confirmed.applied.refused.extend(more.applied.refused);
             confirmed.applied.deferred.extend(more.applied.deferred);
         }
-        let Confirmed { lane, position, applied } = confirmed;
+        let Confirmed { lane, position, applied, .. } = confirmed;
         if let Err(error) = host.confirmed(lane, position, applied).await {
             // The session ends; what was not recorded is compared at the next contact.
             let _ = events.send(Event::Failed(error.into())).await;

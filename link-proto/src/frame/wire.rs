@@ -10,8 +10,8 @@ use rkyv::rancor::Error;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::{
-    Batch, Compare, CompareLane, Confirmed, Frame, FrameError, Held, Kind, REASON_BYTES_MAX,
-    REASONS_BYTES_MAX, REJECTIONS_MAX, Stop, WELCOME_BYTES_MAX, length_on_wire,
+    Batch, Compare, CompareLane, Confirmed, Credit, Frame, FrameError, Held, Kind, OFFER_UNITS_MAX,
+    REASON_BYTES_MAX, REASONS_BYTES_MAX, REJECTIONS_MAX, Resume, Stop, WELCOME_BYTES_MAX, length_on_wire,
 };
 use crate::host::{Applied, Rejection};
 use crate::unit::{
@@ -71,6 +71,27 @@ struct WireConfirmed {
     position: WirePosition,
     refused: Vec<WireRejection>,
     deferred: Vec<WireRejection>,
+    units: u64,
+    bytes: u64,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct WireResume {
+    position: WirePosition,
+    rebase: bool,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct WireCredit {
+    lane: u8,
+    units: u64,
+    bytes: u64,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct WirePart {
+    unit: UnitId,
+    length: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -95,7 +116,17 @@ pub(super) fn encode(frame: &Frame) -> Vec<u8> {
                 received: lane.received.into(),
             }),
         }),
-        Frame::Resume(position) => rkyv::to_bytes::<Error>(&WirePosition::from(*position)),
+        Frame::Offer(ids) => return ids.concat(),
+        Frame::Known(bits) => return bits.iter().map(|bit| u8::from(*bit)).collect(),
+        Frame::Credit(lane, credit) => rkyv::to_bytes::<Error>(&WireCredit {
+            lane: lane.index(),
+            units: credit.units,
+            bytes: credit.bytes,
+        }),
+        Frame::BodyPart(unit, length) => rkyv::to_bytes::<Error>(&WirePart { unit: *unit, length: *length }),
+        Frame::Resume(resume) => {
+            rkyv::to_bytes::<Error>(&WireResume { position: resume.position.into(), rebase: resume.rebase })
+        }
         Frame::Batch(batch) => rkyv::to_bytes::<Error>(&WireBatch {
             chain: batch.chain,
             units: batch.units.iter().map(WireUnit::from).collect(),
@@ -123,7 +154,27 @@ pub(super) fn decode(kind: Kind, meta: &[u8], raw: Bytes) -> Result<Frame, Frame
             });
             Ok(Frame::Compare(Box::new(Compare { held: wire.held, lanes })))
         }
-        Kind::Resume => read::<WirePosition, _>(kind, meta).map(|wire| Frame::Resume(wire.into())),
+        Kind::Resume => {
+            let wire: WireResume = read(kind, meta)?;
+            Ok(Frame::Resume(Resume { position: wire.position.into(), rebase: wire.rebase }))
+        }
+        Kind::Offer => match meta.as_chunks() {
+            (ids, []) if !ids.is_empty() && ids.len() <= OFFER_UNITS_MAX => Ok(Frame::Offer(ids.to_vec())),
+            _ => Err(kind.malformed("not a list of ids")),
+        },
+        Kind::Known if meta.iter().all(|bit| *bit < 2) => {
+            Ok(Frame::Known(meta.iter().map(|bit| *bit == 1).collect()))
+        }
+        Kind::Known => Err(kind.malformed("neither known nor unknown")),
+        Kind::Credit => {
+            let WireCredit { lane, units, bytes } = read(kind, meta)?;
+            let lane = Lane::from_index(lane).ok_or(kind.malformed("an unknown lane"))?;
+            Ok(Frame::Credit(lane, Credit { units, bytes }))
+        }
+        Kind::BodyPart => {
+            let WirePart { unit, length } = read(kind, meta)?;
+            Ok(Frame::BodyPart(unit, length))
+        }
         Kind::Stopped => stop(meta).map(Frame::Stopped).ok_or(kind.malformed("an unknown reason")),
         Kind::Batch => batch(&read::<WireBatch, _>(kind, meta)?, raw).map(Frame::Batch),
         Kind::Confirmed => confirmed(read(kind, meta)?).map(Frame::Confirmed),
@@ -149,9 +200,9 @@ where
 fn stop(meta: &[u8]) -> Option<Stop> {
     match meta {
         [1] => Some(Stop::Differs),
-        [2] => Some(Stop::SnapshotPutBack),
-        [3] => Some(Stop::ReceiverRestored),
-        [4] => Some(Stop::SenderRestored),
+        [2] => Some(Stop::ReceiverPutBack),
+        [3] => Some(Stop::OlderThanSafety),
+        [4] => Some(Stop::SenderPutBack),
         _ => None,
     }
 }
@@ -195,7 +246,8 @@ fn confirmed(wire: WireConfirmed) -> Result<Confirmed, FrameError> {
         return Err(wrong("too many rejections"));
     }
     let applied = Applied { refused: rejections(wire.refused)?, deferred: rejections(wire.deferred)? };
-    Ok(Confirmed { lane, position: wire.position.into(), applied })
+    let credit = Credit { units: wire.units, bytes: wire.bytes };
+    Ok(Confirmed { lane, position: wire.position.into(), applied, credit })
 }
 
 fn rejections(wire: Vec<WireRejection>) -> Result<Vec<Rejection>, FrameError> {
@@ -242,6 +294,8 @@ impl From<&Confirmed> for WireConfirmed {
             position: confirmed.position.into(),
             refused: wire(refused),
             deferred: wire(deferred),
+            units: confirmed.credit.units,
+            bytes: confirmed.credit.bytes,
         }
     }
 }

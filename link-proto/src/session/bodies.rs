@@ -3,8 +3,10 @@
 //! At most [`BODIES_MAX`] travel at once, each on a stream of its own, which the driver reads and
 //! writes. A unit gets its number only when the partner holds its body, so a body in transfer holds up
 //! no lane. The partner's claim to hold one counts only if length and digest are those that were sent.
-//! A body that could not be taken is offered again after [`BODY_RETRY`]: a full disk at the receiver
-//! neither ends the session nor makes the sender spin.
+//! A body that could not be taken is offered again after [`BODY_RETRY`], and none travels while the
+//! `batch` lane has no credit: a full disk at the receiver neither ends the session nor makes the sender
+//! spin. What is left of a body from an earlier connection is told by the receiver when the session
+//! opens, and the body goes on from there.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,6 +19,8 @@ use crate::unit::UnitId;
 pub const BODIES_MAX: usize = 4;
 /// How long a body that could not be taken rests before it is offered again.
 pub const BODY_RETRY: Duration = Duration::from_secs(30);
+/// Parts of bodies that are kept for the next connection.
+pub const PARTS_MAX: usize = 8;
 /// Bodies that rest at once; beyond that the oldest is offered again earlier.
 const RESTING_MAX: usize = 64;
 
@@ -27,9 +31,13 @@ enum Step {
     Numbering,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Bodies {
     travelling: Vec<(UnitId, Step)>,
+    /// What the partner holds of bodies from earlier connections.
+    parts: Vec<(UnitId, u64)>,
+    /// The partner takes no more for now.
+    paused: bool,
     /// Bodies that failed, with the time at which they are offered again, in that order.
     resting: VecDeque<(UnitId, Duration)>,
     /// A list is asked for and not answered.
@@ -39,6 +47,18 @@ pub(super) struct Bodies {
 }
 
 impl Bodies {
+    pub(super) fn new() -> Self {
+        Self {
+            travelling: Vec::new(),
+            parts: Vec::new(),
+            // Until the partner's first CREDIT for the batch lane.
+            paused: true,
+            resting: VecDeque::new(),
+            listing: false,
+            more: false,
+        }
+    }
+
     pub(super) fn wake(&mut self, now: Duration, outputs: &mut Outputs) {
         self.more = true;
         self.tick(now, outputs);
@@ -48,12 +68,29 @@ impl Bodies {
         self.resting.front().map(|(_, until)| *until)
     }
 
+    /// The partner holds the first `length` bytes of a body. It keeps a few, and says so once each.
+    pub(super) fn part(&mut self, unit: UnitId, length: u64) -> Result<(), SessionError> {
+        if self.parts.len() >= PARTS_MAX {
+            return Err(SessionError::Unexpected("BODY PART"));
+        }
+        self.parts.push((unit, length));
+        Ok(())
+    }
+
+    /// The partner takes more, or no more.
+    pub(super) fn pause(&mut self, paused: bool, now: Duration, outputs: &mut Outputs) {
+        if self.paused != paused {
+            self.paused = paused;
+            self.tick(now, outputs);
+        }
+    }
+
     /// Rested bodies are free again; asks for a list if there is room for one.
     pub(super) fn tick(&mut self, now: Duration, outputs: &mut Outputs) {
         while self.resting.pop_front_if(|(_, until)| *until <= now).is_some() {
             self.more = true;
         }
-        if self.more && !self.listing && self.travelling.len() < BODIES_MAX {
+        if self.more && !self.listing && !self.paused && self.travelling.len() < BODIES_MAX {
             self.more = false;
             self.listing = true;
             outputs.push_back(Output::ListBodies { max: BODIES_MAX + self.resting.len() });
@@ -67,7 +104,9 @@ impl Bodies {
             let busy = self.find(unit).is_some() || self.resting.iter().any(|(resting, _)| *resting == unit);
             if !busy && self.travelling.len() < BODIES_MAX {
                 self.travelling.push((unit, Step::Sending));
-                outputs.push_back(Output::SendBody(unit));
+                let part = self.parts.iter().position(|(part, _)| *part == unit);
+                let from = part.map_or(0, |part| self.parts.swap_remove(part).1);
+                outputs.push_back(Output::SendBody { unit, from });
             }
         }
     }

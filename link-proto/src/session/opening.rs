@@ -7,6 +7,7 @@
 //! | pinned | known | above the stored ones | remember, answer (again with the welcome, if asked by a proof) |
 //! | pinned | known | not above | REFUSED stale, with the stored ones |
 //! | any | unknown | any | with a right proof for the open invitation: a new partner |
+//! | pinned | unknown, and `link adopt` was run here | any | a new store of the same partner |
 //! | pinned | unknown | any | REFUSED: it lost its store |
 //! | unknown | unknown | any | REFUSED: unknown |
 //!
@@ -42,10 +43,10 @@ pub fn pairing_proof(secret: &[u8; 32], binding: &[u8; 32], big: &[u8], edge: &[
 /// What both know once the opening is over.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) mine: [CompareLane; 4],
+    pub(super) mine: [LaneState; 4],
     pub(super) theirs: [CompareLane; 4],
-    /// The partner's generation rose since the last contact.
-    pub(super) raised: bool,
+    /// This node's generation, and the partner's.
+    pub(super) generations: (u32, u32),
 }
 
 /// A session before its lanes begin.
@@ -56,8 +57,7 @@ pub(super) struct Handshake {
     deadline: Duration,
     /// The partner, once its hello is accepted.
     partner: Option<Partner>,
-    raised: bool,
-    mine: [CompareLane; 4],
+    mine: [LaneState; 4],
 }
 
 /// What the opening waits for.
@@ -75,7 +75,6 @@ impl Handshake {
             step: Step::Hello,
             deadline: now + OPENING_TIME,
             partner: None,
-            raised: false,
             mine: Default::default(),
             start,
         };
@@ -119,7 +118,9 @@ impl Handshake {
                 if role == Role::Listener {
                     self.send_compare(outputs);
                 }
-                return Ok(Some(Opened { mine: self.mine, theirs: compare.lanes, raised: self.raised }));
+                let partner = self.partner.as_ref().map_or(0, |partner| partner.identity.generation);
+                let generations = (self.start.opening.local.generation, partner);
+                return Ok(Some(Opened { mine: self.mine, theirs: compare.lanes, generations }));
             }
             (_, _, frame) => return Err(SessionError::Unexpected(frame.name())),
         }
@@ -162,7 +163,6 @@ impl Handshake {
                 if rank(&partner) <= rank(known) {
                     return Err(refuse(Refusal::Stale, Some(known), outputs));
                 }
-                self.raised = partner.identity.generation > known.identity.generation;
                 if hello.proof.is_some() {
                     Output::PairedBy(partner.clone())
                 } else {
@@ -170,6 +170,7 @@ impl Handshake {
                 }
             }
             _ if self.is_proved(hello) => Output::PairedBy(partner.clone()),
+            Some(_) if self.start.opening.adopt => Output::Adopt(partner.clone()),
             Some(_) => return Err(refuse(Refusal::LogName, None, outputs)),
             None => return Err(refuse(Refusal::Unknown, None, outputs)),
         };
@@ -191,6 +192,13 @@ impl Handshake {
             return Ok(());
         }
         let known = self.start.opening.partner.as_ref().ok_or(SessionError::NotPaired)?;
+        let another_store = !same_store(known, hello);
+        if another_store && self.start.opening.adopt {
+            self.partner = Some(partner.clone());
+            self.step = Step::Host;
+            outputs.push_back(Output::Adopt(partner));
+            return Ok(());
+        }
         if known.identity.node != hello.identity.node {
             return Err(SessionError::WrongStore("its node id is another"));
         }
@@ -200,9 +208,9 @@ impl Handshake {
         if hello.identity.generation < known.identity.generation {
             return Err(SessionError::WrongStore("its generation is lower than before"));
         }
-        self.raised = hello.identity.generation > known.identity.generation;
+        let raised = hello.identity.generation > known.identity.generation;
         self.partner = Some(partner.clone());
-        if self.raised {
+        if raised {
             self.step = Step::Host;
             outputs.push_back(Output::Remember(partner));
         } else {
@@ -214,16 +222,20 @@ impl Handshake {
 
     fn compare_from(&mut self, lanes: [LaneState; 4]) {
         self.step = Step::Compare;
-        self.mine = lanes.map(|lane| CompareLane {
-            confirmed: lane.confirmed,
-            next: lane.next.max(lane.confirmed.number.saturating_add(1)),
-            received: lane.received,
-        });
+        self.mine = lanes;
+        for lane in &mut self.mine {
+            lane.next = lane.next.max(lane.confirmed.number.saturating_add(1));
+        }
     }
 
     fn send_compare(&self, outputs: &mut Outputs) {
         let held = self.partner.as_ref().map(|partner| partner.identity.log_name).unwrap_or_default();
-        let compare = Box::new(Compare { held, lanes: self.mine });
+        let lanes = self.mine.map(|lane| CompareLane {
+            confirmed: lane.confirmed,
+            next: lane.next,
+            received: lane.received,
+        });
+        let compare = Box::new(Compare { held, lanes });
         outputs.push_back(Output::Send(Channel::Control, Frame::Compare(compare)));
     }
 

@@ -1,4 +1,4 @@
-//! The inbound half of a lane: what arrived, what is durable, what is confirmed.
+//! The inbound half of a lane: what arrived, what is durable, what is confirmed, what is still taken.
 //!
 //! A batch starts right after the last one and carries the chain digest that this side computes too;
 //! a batch that does not is never applied. Several applies may wait for their commits; each commit
@@ -6,13 +6,22 @@
 //!
 //! When the partner has not recorded everything that is durable here, its CONFIRMED was lost: the
 //! node is asked for the rejections since, and the CONFIRMED is sent again as the lane's first.
+//!
+//! The partner may send what it has credit for, in units and bytes since the session began. A CONFIRMED
+//! carries more of it, as much as was dealt with; while the node has no room there is none, and a CREDIT
+//! says so once there is room again. More than was granted ends the session.
 
 use std::collections::VecDeque;
 
 use super::{Channel, LaneView, Output, Outputs, SessionError, Window};
-use crate::frame::{Batch, CompareLane, Confirmed, Frame, REJECTIONS_MAX, Stop, raw_bytes};
+use crate::frame::{Batch, CompareLane, Confirmed, Credit, Frame, REJECTIONS_MAX, Resume, Stop, raw_bytes};
 use crate::host::Applied;
-use crate::unit::{Lane, Position};
+use crate::unit::{Lane, Position, UnitId};
+
+/// The furthest that a rebase may skip: numbers are never reused, and there must always be some left.
+const REBASE_SKIP_MAX: u64 = 1 << 40;
+/// OFFERs that are answered on one lane of one session.
+const OFFERS_MAX: u32 = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -28,7 +37,8 @@ enum State {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     position: Position,
-    bytes: usize,
+    units: u64,
+    bytes: u64,
 }
 
 /// The inbound half of a lane.
@@ -42,7 +52,13 @@ pub(super) struct Receiver {
     /// The last number that is durable.
     durable: u64,
     pending: VecDeque<Pending>,
-    bytes_pending: usize,
+    /// What the partner may send, what it has sent, and how much of that is dealt with.
+    granted: Credit,
+    taken: Credit,
+    done: Credit,
+    /// The node has room for more.
+    room: bool,
+    offers: u32,
 }
 
 impl Receiver {
@@ -54,12 +70,17 @@ impl Receiver {
             arrived: Position::default(),
             durable: 0,
             pending: VecDeque::new(),
-            bytes_pending: 0,
+            granted: Credit::default(),
+            taken: Credit::default(),
+            done: Credit::default(),
+            room: true,
+            offers: 0,
         }
     }
 
     pub(super) fn view(&self, view: &mut LaneView) {
         (view.arrived, view.received) = (self.arrived.number, self.durable);
+        view.no_room = !self.room;
         view.stopped_in = if let State::Stopped(why) = self.state { Some(why) } else { None };
     }
 
@@ -68,8 +89,9 @@ impl Receiver {
         self.state = State::Waiting;
         self.arrived = received;
         self.durable = received.number;
+        self.grant(outputs);
         if theirs.confirmed.number < received.number && received.number < theirs.next {
-            self.pending.push_back(Pending { position: received, bytes: 0 });
+            self.pending.push_back(Pending { position: received, units: 0, bytes: 0 });
             outputs.push_back(Output::Recall {
                 lane: self.lane,
                 after: theirs.confirmed.number,
@@ -78,15 +100,43 @@ impl Receiver {
         }
     }
 
+    /// The node has room for more, or no more.
+    pub(super) fn room(&mut self, room: bool, outputs: &mut Outputs) {
+        self.room = room;
+        if self.state != State::Closed {
+            self.grant(outputs);
+        }
+    }
+
     /// The partner begins.
-    pub(super) fn resume(&mut self, position: Position) -> Result<(), SessionError> {
+    pub(super) fn resume(&mut self, resume: Resume, outputs: &mut Outputs) -> Result<(), SessionError> {
         if self.state != State::Waiting {
             return Err(SessionError::Unexpected("RESUME"));
         }
-        if position != self.arrived {
+        let Resume { position, rebase } = resume;
+        if !rebase && position != self.arrived {
             return Err(self.violation("it resumes elsewhere than where this node stands"));
         }
+        let skipped = position.number.checked_sub(self.arrived.number);
+        if rebase && skipped.is_none_or(|skipped| skipped > REBASE_SKIP_MAX) {
+            return Err(self.violation("it begins again below where this node stands, or too far above"));
+        }
+        if rebase {
+            let (from, to) = (self.arrived.number, position.number);
+            outputs.push_back(Output::Rebased { lane: self.lane, from, to });
+        }
+        self.arrived = position;
         self.state = State::Flowing;
+        Ok(())
+    }
+
+    /// The partner was restored, and asks what of its own is here.
+    pub(super) fn offered(&mut self, ids: Vec<UnitId>, outputs: &mut Outputs) -> Result<(), SessionError> {
+        self.offers += 1;
+        if self.state != State::Waiting || self.offers > OFFERS_MAX {
+            return Err(SessionError::Unexpected("OFFER"));
+        }
+        outputs.push_back(Output::LookUp { lane: self.lane, ids });
         Ok(())
     }
 
@@ -105,8 +155,9 @@ impl Receiver {
         if self.state != State::Flowing {
             return Err(SessionError::Unexpected("BATCH"));
         }
-        if self.pending.len() >= self.window.batches || self.bytes_pending >= self.window.bytes {
-            return Err(self.violation("more in flight than the window allows"));
+        let (units, bytes) = (batch.units.len() as u64, raw_bytes(&batch.units) as u64);
+        if self.taken.units + units > self.granted.units || self.taken.bytes >= self.granted.bytes {
+            return Err(self.violation("more than it has credit for"));
         }
         let mut position = self.arrived;
         for unit in &batch.units {
@@ -118,10 +169,10 @@ impl Receiver {
         if position.chain != batch.chain {
             return Err(self.violation("its chain digest is not that of its units"));
         }
-        let bytes = raw_bytes(&batch.units);
         self.arrived = position;
-        self.bytes_pending += bytes;
-        self.pending.push_back(Pending { position, bytes });
+        self.taken.units += units;
+        self.taken.bytes += bytes;
+        self.pending.push_back(Pending { position, units, bytes });
         outputs.push_back(Output::Apply { lane: self.lane, units: batch.units, position });
         Ok(())
     }
@@ -140,11 +191,32 @@ impl Receiver {
             return Err(self.store("more rejections than a CONFIRMED can list"));
         }
         let position = self.pending[index].position;
-        self.bytes_pending -= self.pending.drain(..=index).map(|pending| pending.bytes).sum::<usize>();
+        for pending in self.pending.drain(..=index) {
+            self.done.units += pending.units;
+            self.done.bytes += pending.bytes;
+        }
         self.durable = number;
-        let confirmed = Confirmed { lane: self.lane, position, applied };
+        self.raise();
+        let confirmed = Confirmed { lane: self.lane, position, applied, credit: self.granted };
         outputs.push_back(Output::Send(Channel::Control, Frame::Confirmed(confirmed)));
         Ok(())
+    }
+
+    /// Grants what there is room for; whether that is more than before.
+    fn raise(&mut self) -> bool {
+        let before = self.granted;
+        if self.room {
+            self.granted.units = self.done.units.saturating_add(self.window.units);
+            self.granted.bytes = self.done.bytes.saturating_add(self.window.bytes);
+        }
+        self.granted != before
+    }
+
+    fn grant(&mut self, outputs: &mut Outputs) {
+        if self.raise() {
+            let credit = Frame::Credit(self.lane, self.granted);
+            outputs.push_back(Output::Send(Channel::Control, credit));
+        }
     }
 
     fn violation(&self, what: &'static str) -> SessionError {

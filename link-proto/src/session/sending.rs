@@ -1,37 +1,46 @@
-//! The outbound half of a lane: idle, sending, in doubt, stopped.
+//! The outbound half of a lane: idle, sending, in doubt, being settled, stopped.
 //!
 //! What COMPARE decides, from the receiver's reported position:
 //!
 //! | the receiver reports | means | do |
 //! |---|---|---|
 //! | exactly what was confirmed, chains equal | the rest was not stored | RESUME there; the same numbers again |
-//! | above it, below the next number | in doubt | recompute the chain up to it: equal, RESUME there and its CONFIRMED comes again; not equal, stop |
+//! | above it, below the next number | in doubt | recompute the chain up to it: equal, RESUME there and its CONFIRMED comes again; not equal, as in the last row but one if this node was restored, else stop |
 //! | exactly what was confirmed, chains differ | corruption or forgery | stop |
+//! | below it, higher generation | the receiver was restored | recompute the chain up to it within the safety store, then replay under new numbers; older than that, stop |
 //! | below it, same generation | a snapshot was put back | stop (and both mail lanes) |
-//! | below it, higher generation | the receiver was restored | stop (replay is not in this version) |
-//! | at or above the next number | the sender was restored | stop |
+//! | at or above the next number, this node's generation was raised | this node was restored | OFFER the unconfirmed ids, number anew what is not KNOWN |
+//! | the same, generation as it was | a snapshot was put back here | stop (and both mail lanes) |
+//! | where a rebase left it | its RESUME was lost | RESUME with the same rebase |
+//! | anything, after an operator's decision | | replay or number anew, without asking for a proof |
 //!
-//! Several batches are in flight, within a window of batches and bytes. A batch is what waits now, at
-//! most the limits of `unit`: a lone unit leaves at once, and while confirms are on their way the
-//! next batch fills. A CONFIRMED covers one or more whole batches; its chain digest must be the one
-//! that this side computed, or the lane stops and the node keeps its copies.
+//! Generations are compared with those under which the lane was last settled, which the node stores
+//! with the lane; so a session that is cut between HELLO and RESUME forgets nothing.
+//!
+//! Several batches are in flight, within a window of batches and the receiver's credit. A batch is what
+//! waits now, at most the limits of `unit`: a lone unit leaves at once, and while confirms are on their
+//! way the next batch fills. A CONFIRMED covers one or more whole batches; its chain digest must be the
+//! one that this side computed, or the lane stops and the node keeps its copies.
 
 use std::collections::VecDeque;
 
 use super::{Channel, LaneView, Output, Outputs, SessionError};
-use crate::frame::{Batch, CompareLane, Confirmed, Frame, Stop, raw_bytes};
+use crate::frame::{Batch, Confirmed, Credit, Frame, OFFER_UNITS_MAX, Resume, Stop, raw_bytes};
+use crate::host::{LaneState, Rebase, Settling};
 use crate::unit::{
-    BATCH_BYTES_MAX, BATCH_UNITS_MAX, HEAD_BYTES_MAX, INLINE_BODY_BYTES_MAX, Lane, Position, Unit,
+    BATCH_BYTES_MAX, BATCH_UNITS_MAX, HEAD_BYTES_MAX, INLINE_BODY_BYTES_MAX, Lane, Position, Unit, UnitId,
 };
 
-/// How much of a lane may be sent before it is confirmed. Both ends know it: the sender keeps to it,
-/// the receiver holds the sender to it.
+/// How much of a lane may be under way at once. The receiver grants it as credit, and holds the sender
+/// to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Batches in flight.
+    /// Batches in flight; the sender's own rule, which lets batches fill.
     pub batches: usize,
-    /// Another batch may leave while fewer bytes than this are in flight.
-    pub bytes: usize,
+    /// Units in flight.
+    pub units: u64,
+    /// Bytes of heads and inline bodies in flight.
+    pub bytes: u64,
 }
 
 impl Window {
@@ -39,8 +48,8 @@ impl Window {
     /// neither a disabled user nor an outcome.
     pub const fn of(lane: Lane) -> Self {
         match lane {
-            Lane::Service | Lane::Event => Self { batches: 8, bytes: 1024 * 1024 },
-            Lane::Inter | Lane::Batch => Self { batches: 8, bytes: 4 * 1024 * 1024 },
+            Lane::Service | Lane::Event => Self { batches: 8, units: 400, bytes: 1024 * 1024 },
+            Lane::Inter | Lane::Batch => Self { batches: 8, units: 400, bytes: 4 * 1024 * 1024 },
         }
     }
 }
@@ -51,20 +60,46 @@ pub(super) enum Verdict {
     /// Go on after what was confirmed.
     Resume,
     /// In doubt up to this position.
-    Check(Position),
+    Check {
+        received: Position,
+        /// What follows if the chains differ.
+        restored: bool,
+    },
+    /// The receiver was restored and stands here.
+    Replay {
+        received: Position,
+        /// Its chain has to be this node's.
+        proved: bool,
+    },
+    /// What the receiver, which stands here, does not hold is numbered anew.
+    Renumber(Position),
+    /// The receiver has to be told again to go on from what is confirmed.
+    Rebase,
     /// Stand still.
     Stop(Stop),
 }
 
-/// The table above. `raised`: the receiver's generation rose since the last contact.
-pub(super) fn verdict(mine: &CompareLane, received: Position, raised: bool) -> Verdict {
+/// The table above. `own` and `partner` are the generations now.
+pub(super) fn verdict(mine: &LaneState, received: Position, own: u32, partner: u32) -> Verdict {
     let confirmed = mine.confirmed;
+    let (restored, receiver_restored) = (own > mine.own_generation, partner > mine.partner_generation);
+    match mine.rebase {
+        Rebase::From(from) if received == from => return Verdict::Rebase,
+        Rebase::Any if received.number < confirmed.number => {
+            return Verdict::Replay { received, proved: false };
+        }
+        Rebase::Any => return Verdict::Renumber(received),
+        Rebase::From(_) | Rebase::None => {}
+    }
     if received.number >= mine.next {
-        Verdict::Stop(Stop::SenderRestored)
+        if restored { Verdict::Renumber(received) } else { Verdict::Stop(Stop::SenderPutBack) }
     } else if received.number < confirmed.number {
-        Verdict::Stop(if raised { Stop::ReceiverRestored } else { Stop::SnapshotPutBack })
+        match receiver_restored {
+            true => Verdict::Replay { received, proved: true },
+            false => Verdict::Stop(Stop::ReceiverPutBack),
+        }
     } else if received.number > confirmed.number {
-        Verdict::Check(received)
+        Verdict::Check { received, restored }
     } else if received.chain == confirmed.chain {
         Verdict::Resume
     } else {
@@ -72,22 +107,31 @@ pub(super) fn verdict(mine: &CompareLane, received: Position, raised: bool) -> V
     }
 }
 
+/// What recomputing the chain is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    /// The receiver may have stored what it has not confirmed. `restored`: this node was restored, and
+    /// may have numbered other units since.
+    Unconfirmed { restored: bool },
+    /// The receiver was restored to a position within the safety store.
+    Restored,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Before COMPARE.
     Closed,
-    /// In doubt: recomputing the chain up to what the receiver reports.
-    Checking(Position),
+    /// Asked the node where the safety store reaches back to.
+    Anchoring(Position),
+    /// Recomputing the chain up to what the receiver reports.
+    Checking(Position, Doubt),
+    /// An OFFER is with the partner, or its next ids are with the node.
+    Offering(Position),
+    /// The node settles the lane.
+    Settling,
     /// Idle or sending.
     Flowing,
     Stopped(Stop),
-}
-
-/// A batch that is not confirmed yet.
-#[derive(Clone, Copy, Debug)]
-struct Flight {
-    end: Position,
-    bytes: usize,
 }
 
 /// The outbound half of a lane.
@@ -99,14 +143,21 @@ pub(super) struct Sender {
     confirmed: u64,
     /// The position after the last unit sent (or recomputed).
     sent: Position,
-    in_flight: VecDeque<Flight>,
-    bytes_in_flight: usize,
+    /// Where each batch ends that is not confirmed yet.
+    in_flight: VecDeque<Position>,
+    /// What the receiver takes in this session, and what it has been sent of it.
+    credit: Credit,
+    spent: Credit,
     /// A fetch is asked for and not answered.
     fetching: bool,
     /// There may be units that were not fetched.
     more: bool,
     /// A CONFIRMED that came while the chain was being recomputed.
     early: Option<Confirmed>,
+    /// Ids of the OFFER that is with the partner, and the last number among them.
+    offered: (Vec<UnitId>, u64),
+    /// Units that the partner knows.
+    held: Vec<UnitId>,
 }
 
 impl Sender {
@@ -118,10 +169,13 @@ impl Sender {
             confirmed: 0,
             sent: Position::default(),
             in_flight: VecDeque::new(),
-            bytes_in_flight: 0,
+            credit: Credit::default(),
+            spent: Credit::default(),
             fetching: false,
             more: true,
             early: None,
+            offered: (Vec::new(), 0),
+            held: Vec::new(),
         }
     }
 
@@ -132,6 +186,7 @@ impl Sender {
     pub(super) fn view(&self, view: &mut LaneView) {
         (view.confirmed, view.sent, view.in_flight) =
             (self.confirmed, self.sent.number, self.in_flight.len());
+        view.no_credit = self.state == State::Flowing && !self.has_credit();
         view.stopped_out = if let State::Stopped(why) = self.state { Some(why) } else { None };
     }
 
@@ -140,11 +195,21 @@ impl Sender {
         self.confirmed = confirmed.number;
         self.sent = confirmed;
         match verdict {
-            Verdict::Resume => self.resume(outputs),
-            Verdict::Check(received) => {
-                self.state = State::Checking(received);
+            Verdict::Resume => {
+                outputs.push_back(Output::Compared { lane: self.lane, received: confirmed });
+                self.resume(false, outputs);
+            }
+            Verdict::Rebase => self.resume(true, outputs),
+            Verdict::Check { received, restored } => {
+                self.state = State::Checking(received, Doubt::Unconfirmed { restored });
                 self.pump(outputs);
             }
+            Verdict::Replay { received, proved: true } => {
+                self.state = State::Anchoring(received);
+                outputs.push_back(Output::Anchor { lane: self.lane, number: received.number });
+            }
+            Verdict::Replay { received, proved: false } => self.settle(received, Settling::Replay, outputs),
+            Verdict::Renumber(received) => self.offer(received, outputs),
             Verdict::Stop(why) => self.stop(why, outputs),
         }
     }
@@ -165,16 +230,84 @@ impl Sender {
         self.pump(outputs);
     }
 
+    /// The receiver takes more, in all, than it has said before.
+    pub(super) fn granted(&mut self, credit: Credit, outputs: &mut Outputs) {
+        self.credit.units = self.credit.units.max(credit.units);
+        self.credit.bytes = self.credit.bytes.max(credit.bytes);
+        self.pump(outputs);
+    }
+
+    /// Whether the receiver takes anything now.
+    pub(super) fn has_credit(&self) -> bool {
+        self.spent.units < self.credit.units && self.spent.bytes < self.credit.bytes
+    }
+
+    /// Where the chain can be computed from.
+    pub(super) fn anchor(&mut self, anchor: Option<Position>, outputs: &mut Outputs) {
+        let State::Anchoring(received) = self.state else { return };
+        match anchor {
+            Some(anchor) if anchor.number <= received.number => {
+                self.sent = anchor;
+                self.state = State::Checking(received, Doubt::Restored);
+                if anchor.number == received.number {
+                    self.checked(received, Doubt::Restored, outputs);
+                }
+                self.pump(outputs);
+            }
+            _ => self.stop(Stop::OlderThanSafety, outputs),
+        }
+    }
+
+    /// The next unconfirmed ids, to be offered.
+    pub(super) fn unconfirmed(&mut self, mut units: Vec<(u64, UnitId)>, outputs: &mut Outputs) {
+        let State::Offering(received) = self.state else { return };
+        units.truncate(OFFER_UNITS_MAX);
+        match units.last() {
+            None => {
+                let held = std::mem::take(&mut self.held);
+                self.settle(received, Settling::Renumber { held }, outputs);
+            }
+            Some((last, _)) => {
+                self.offered = (units.iter().map(|(_, id)| *id).collect(), *last);
+                let offer = Frame::Offer(self.offered.0.clone());
+                outputs.push_back(Output::Send(Channel::Lane(self.lane), offer));
+            }
+        }
+    }
+
+    /// The partner's answer to an OFFER.
+    pub(super) fn known(&mut self, bits: &[bool], outputs: &mut Outputs) -> Result<(), SessionError> {
+        let (ids, last) = std::mem::take(&mut self.offered);
+        if !matches!(self.state, State::Offering(_)) || ids.is_empty() || ids.len() != bits.len() {
+            return Err(self.violation("an answer to what was not offered"));
+        }
+        self.held.extend(ids.into_iter().zip(bits).filter(|(_, known)| **known).map(|(id, _)| id));
+        outputs.push_back(Output::ListUnconfirmed { lane: self.lane, after: last, max: OFFER_UNITS_MAX });
+        Ok(())
+    }
+
+    /// The node has settled the lane.
+    pub(super) fn settled(&mut self, position: Position, rebase: bool, outputs: &mut Outputs) {
+        if self.state != State::Settling {
+            return;
+        }
+        (self.confirmed, self.sent) = (position.number, position);
+        // It said what it had stored before the lane was settled; settling has taken that into account.
+        self.early = None;
+        self.more = true;
+        self.resume(rebase, outputs);
+    }
+
     /// The units that were asked for.
     pub(super) fn units(&mut self, units: Vec<Unit>, outputs: &mut Outputs) -> Result<(), SessionError> {
         self.fetching = false;
         match self.state {
-            State::Checking(until) => self.check(&units, until, outputs)?,
+            State::Checking(until, doubt) => self.check(&units, until, doubt, outputs)?,
             State::Flowing if !units.is_empty() => {
                 self.more = true;
                 self.send(units, outputs)?;
             }
-            State::Flowing | State::Closed | State::Stopped(_) => {}
+            _ => {}
         }
         self.pump(outputs);
         Ok(())
@@ -189,51 +322,63 @@ impl Sender {
         match self.state {
             State::Closed => return Err(self.violation("a confirm before its lane began")),
             State::Stopped(_) => return Ok(()),
-            State::Checking(_) if self.early.is_some() => {
+            State::Flowing => {}
+            _ if self.early.is_some() => {
                 return Err(self.violation("two confirms before its lane resumed"));
             }
-            State::Checking(_) => {
+            _ => {
                 self.early = Some(confirmed);
                 return Ok(());
             }
-            State::Flowing => {}
         }
         let Confirmed { position, applied, .. } = &confirmed;
         if position.number <= self.confirmed {
             return Err(self.violation("a confirm at or below an earlier one"));
         }
-        let Some(index) = self.in_flight.iter().position(|flight| flight.end.number == position.number)
-        else {
+        let Some(index) = self.in_flight.iter().position(|end| end.number == position.number) else {
             return Err(self.violation("a confirm for what was not sent, or for a part of a batch"));
         };
         let range = self.confirmed + 1..=position.number;
         if applied.refused.iter().chain(&applied.deferred).any(|one| !range.contains(&one.number)) {
             return Err(self.violation("a rejection of a unit that the confirm does not cover"));
         }
-        if self.in_flight[index].end.chain != position.chain {
+        if self.in_flight[index].chain != position.chain {
             self.stop(Stop::Differs, outputs);
             return Ok(());
         }
-        self.bytes_in_flight -= self.in_flight.drain(..=index).map(|flight| flight.bytes).sum::<usize>();
+        self.in_flight.drain(..=index);
         self.confirmed = position.number;
+        let credit = confirmed.credit;
         outputs.push_back(Output::Confirmed(confirmed));
-        self.pump(outputs);
+        self.granted(credit, outputs);
         Ok(())
     }
 
-    fn resume(&mut self, outputs: &mut Outputs) {
+    fn resume(&mut self, rebase: bool, outputs: &mut Outputs) {
         self.state = State::Flowing;
-        outputs.push_back(Output::Send(Channel::Lane(self.lane), Frame::Resume(self.sent)));
+        let resume = Frame::Resume(Resume { position: self.sent, rebase });
+        outputs.push_back(Output::Send(Channel::Lane(self.lane), resume));
         self.pump(outputs);
+    }
+
+    fn offer(&mut self, received: Position, outputs: &mut Outputs) {
+        self.state = State::Offering(received);
+        let after = self.confirmed;
+        outputs.push_back(Output::ListUnconfirmed { lane: self.lane, after, max: OFFER_UNITS_MAX });
+    }
+
+    fn settle(&mut self, received: Position, settling: Settling, outputs: &mut Outputs) {
+        self.state = State::Settling;
+        outputs.push_back(Output::Settle { lane: self.lane, received, settling });
     }
 
     /// Asks for the next units, if there is room for them.
     fn pump(&mut self, outputs: &mut Outputs) {
         let Some(from) = self.sent.number.checked_add(1) else { return };
         let units_max = match self.state {
-            State::Checking(until) => until.number.saturating_sub(self.sent.number),
-            State::Flowing if self.more && self.has_room() => u64::MAX,
-            State::Flowing | State::Closed | State::Stopped(_) => return,
+            State::Checking(until, _) => until.number.saturating_sub(self.sent.number),
+            State::Flowing if self.more && self.has_room() => self.credit.units - self.spent.units,
+            _ => return,
         };
         if self.fetching {
             return;
@@ -245,11 +390,23 @@ impl Sender {
     }
 
     fn has_room(&self) -> bool {
-        self.in_flight.len() < self.window.batches && self.bytes_in_flight < self.window.bytes
+        self.in_flight.len() < self.window.batches && self.has_credit()
     }
 
     /// Recomputes the chain over the next units in doubt.
-    fn check(&mut self, units: &[Unit], until: Position, outputs: &mut Outputs) -> Result<(), SessionError> {
+    fn check(
+        &mut self,
+        units: &[Unit],
+        until: Position,
+        doubt: Doubt,
+        outputs: &mut Outputs,
+    ) -> Result<(), SessionError> {
+        let follows = units.first().is_some_and(|unit| Some(unit.number) == self.sent.number.checked_add(1));
+        if !follows && doubt == Doubt::Restored {
+            // It was given other numbers by an earlier replay: what follows is judged by its ids.
+            self.settle(until, Settling::Replay, outputs);
+            return Ok(());
+        }
         if units.is_empty() {
             return Err(self.store("units that are in doubt are not there"));
         }
@@ -260,17 +417,27 @@ impl Sender {
         if self.sent.number < until.number {
             return Ok(());
         }
-        if self.sent.chain != until.chain {
-            self.stop(Stop::Differs, outputs);
-            return Ok(());
+        if let Some(confirmed) = self.checked(until, doubt, outputs) {
+            self.confirmed(confirmed, outputs)?;
         }
-        self.in_flight.push_back(Flight { end: until, bytes: 0 });
-        self.more = true;
-        self.resume(outputs);
-        match self.early.take() {
-            Some(confirmed) => self.confirmed(confirmed, outputs),
-            None => Ok(()),
+        Ok(())
+    }
+
+    /// The chain was recomputed up to what the receiver reports. Returns a CONFIRMED that came before.
+    fn checked(&mut self, until: Position, doubt: Doubt, outputs: &mut Outputs) -> Option<Confirmed> {
+        match (doubt, self.sent.chain == until.chain) {
+            (Doubt::Restored, true) => self.settle(until, Settling::Replay, outputs),
+            (Doubt::Unconfirmed { restored: true }, false) => self.offer(until, outputs),
+            (_, false) => self.stop(Stop::Differs, outputs),
+            (Doubt::Unconfirmed { .. }, true) => {
+                self.in_flight.push_back(until);
+                self.more = true;
+                outputs.push_back(Output::Compared { lane: self.lane, received: until });
+                self.resume(false, outputs);
+                return self.early.take();
+            }
         }
+        None
     }
 
     fn send(&mut self, units: Vec<Unit>, outputs: &mut Outputs) -> Result<(), SessionError> {
@@ -279,8 +446,9 @@ impl Sender {
             return Err(self.store("more units or bytes than were asked for"));
         }
         self.advance(&units)?;
-        self.in_flight.push_back(Flight { end: self.sent, bytes });
-        self.bytes_in_flight += bytes;
+        self.in_flight.push_back(self.sent);
+        self.spent.units += units.len() as u64;
+        self.spent.bytes += bytes as u64;
         let batch = Batch { units, chain: self.sent.chain };
         outputs.push_back(Output::Send(Channel::Lane(self.lane), Frame::Batch(batch)));
         Ok(())

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::sim::{BIG, Cut, EDGE, SECRET, Sim};
+use super::sim::{BIG, Cut, EDGE, Node, SECRET, Sim};
 use crate::frame::{Decoder, Frame, Hello, Refusal, Refused, Stop};
 use crate::host::Identity;
 use crate::session::{Channel, Input, OPENING_TIME, Output, Session, SessionError, pairing_proof};
@@ -202,29 +202,181 @@ fn a_snapshot_put_back_stops_the_mail_of_both() {
     let sim = reconnect(sim);
     for node in [BIG, EDGE] {
         for lane in [Lane::Inter, Lane::Batch] {
-            assert!(sim.stops.contains(&(node, lane, true, Stop::SnapshotPutBack)), "{:?}", sim.stops);
+            assert!(sim.stops.contains(&(node, lane, true, Stop::ReceiverPutBack)), "{:?}", sim.stops);
         }
     }
-    assert!(sim.stops.contains(&(BIG, Lane::Service, true, Stop::SnapshotPutBack)));
+    assert!(sim.stops.contains(&(BIG, Lane::Service, true, Stop::ReceiverPutBack)));
     assert!(!sim.stops.iter().any(|(_, lane, ..)| *lane == Lane::Event));
 }
 
-#[test]
-fn a_restored_partner_stops_what_it_lost() {
-    let mut sim = acquainted(3);
-    sim.nodes[BIG].identity.generation = 2;
-    sim.nodes[BIG].lanes[INTER].received = crate::unit::Position::default();
-    let sim = reconnect(sim);
-    let stop = |node, outbound| (node, Lane::Inter, outbound, Stop::ReceiverRestored);
-    assert_eq!(sim.stops, [stop(EDGE, true), stop(BIG, false)]);
+const OFFERED: [u8; 3] = [77, 78, 79];
+
+/// Units of one lane, offered to both.
+fn offer_more(sim: &mut Sim) {
+    for number in OFFERED {
+        for node in [BIG, EDGE] {
+            sim.nodes[node].offer(Lane::Inter, [number; 16], b"file", Body::None);
+        }
+    }
+}
+
+/// Ids that a node has filed on the lane, each once, in the order in which they were offered.
+fn filed(sim: &Sim, node: usize) -> Vec<u8> {
+    let ids: Vec<u8> = sim.nodes[node].filed[INTER].iter().map(|(_, id)| id[0]).collect();
+    assert!(ids.is_sorted_by(|left, right| left < right), "{ids:?}");
+    ids
+}
+
+/// Both have filed everything, and nothing is left to send.
+fn is_whole(sim: &Sim, count: u8) {
+    for node in [BIG, EDGE] {
+        let expected: Vec<u8> = (0..count).chain(OFFERED).collect();
+        assert_eq!(filed(sim, node), expected, "node {node}");
+        assert!(sim.nodes[node].is_idle());
+    }
+    assert_eq!(sim.stops, []);
+}
+
+/// `node` as it was when it had filed `count` units of the lane.
+fn restore(sim: &mut Sim, node: usize, count: usize, raise: bool) {
+    let taken = sim.nodes[1 - node].units(Lane::Inter, 1, count, usize::MAX);
+    let state = &mut sim.nodes[node];
+    state.lanes[INTER].received =
+        taken.iter().fold(crate::unit::Position::default(), |position, unit| position.after(unit));
+    state.filed[INTER].truncate(count);
+    state.identity.generation += u32::from(raise);
 }
 
 #[test]
-fn a_restored_sender_stops() {
-    let mut sim = acquainted(3);
-    sim.nodes[BIG].lanes[INTER].confirmed = crate::unit::Position::default();
-    sim.nodes[BIG].lanes[INTER].next = 2;
-    let sim = reconnect(sim);
-    let stop = |node, outbound| (node, Lane::Inter, outbound, Stop::SenderRestored);
+fn a_restored_receiver_is_given_again_what_it_lost_and_nothing_twice() {
+    for (node, count) in [(BIG, 0), (BIG, 2), (EDGE, 1), (EDGE, 5)] {
+        let mut sim = acquainted(6);
+        restore(&mut sim, node, count, true);
+        offer_more(&mut sim);
+        let sim = reconnect(sim);
+        is_whole(&sim, 6);
+        assert_eq!(sim.nodes[1 - node].settled, 1);
+    }
+}
+
+#[test]
+fn a_replay_survives_cuts_at_every_frame() {
+    for at in 0..60 {
+        let mut sim = acquainted(6);
+        restore(&mut sim, EDGE, 2, true);
+        offer_more(&mut sim);
+        sim.connect().unwrap();
+        for _ in 0..at {
+            sim.step(None).unwrap();
+        }
+        sim.cut(if at % 2 == 0 { Cut::Network } else { Cut::CrashBoth });
+        is_whole(&reconnect(sim), 6);
+    }
+}
+
+#[test]
+fn older_than_the_safety_store_stops_until_an_operator_goes_on_without_it() {
+    let mut sim = acquainted(6);
+    sim.nodes[BIG].trimmed = 3;
+    restore(&mut sim, EDGE, 2, true);
+    let mut sim = reconnect(sim);
+    let stop = |node, outbound| (node, Lane::Inter, outbound, Stop::OlderThanSafety);
     assert_eq!(sim.stops, [stop(BIG, true), stop(EDGE, false)]);
+    sim.cut(Cut::Network);
+    sim.nodes[BIG].lanes[INTER].rebase = crate::host::Rebase::Any;
+    offer_more(&mut sim);
+    is_whole(&reconnect(sim), 6);
+}
+
+#[test]
+fn another_past_in_the_safety_store_is_no_restore() {
+    let mut sim = acquainted(6);
+    restore(&mut sim, EDGE, 2, true);
+    sim.nodes[EDGE].lanes[INTER].received.chain[0] ^= 1;
+    let sim = reconnect(sim);
+    assert!(sim.stops.contains(&(BIG, Lane::Inter, true, Stop::Differs)), "{:?}", sim.stops);
+}
+
+#[test]
+fn a_restored_sender_asks_what_is_there_and_numbers_the_rest_anew() {
+    for queued_since in [0, 1, 5] {
+        let mut sim = acquainted(6);
+        let kept = sim.nodes[BIG].units(Lane::Inter, 1, 4, usize::MAX);
+        // As it was with four units, of which two were confirmed.
+        let confirmed = kept[..2].iter().fold(crate::unit::Position::default(), |p, unit| p.after(unit));
+        sim.nodes[BIG].forget_after(Lane::Inter, 4, confirmed);
+        sim.nodes[BIG].identity.generation += 1;
+        for number in 0..queued_since {
+            sim.nodes[BIG].offer(Lane::Inter, [100 + number; 16], b"file", Body::None);
+        }
+        let sim = reconnect(sim);
+        let expected: Vec<u8> = (0..6).chain((0..queued_since).map(|number| 100 + number)).collect();
+        assert_eq!(filed(&sim, EDGE), expected, "{queued_since} queued since");
+        assert_eq!((sim.stops.len(), sim.nodes[BIG].is_idle()), (0, true));
+    }
+}
+
+#[test]
+fn a_senders_snapshot_that_was_put_back_stops_the_mail_of_both() {
+    let mut sim = acquainted(6);
+    sim.nodes[BIG].forget_after(Lane::Inter, 4, crate::unit::Position::default());
+    let sim = reconnect(sim);
+    for node in [BIG, EDGE] {
+        for lane in [Lane::Inter, Lane::Batch] {
+            assert!(sim.stops.contains(&(node, lane, true, Stop::SenderPutBack)), "{:?}", sim.stops);
+        }
+    }
+}
+
+#[test]
+fn a_partner_with_a_new_store_is_taken_only_when_an_operator_says_so() {
+    for warm in [BIG, EDGE] {
+        let mut sim = acquainted(6);
+        let cold = 1 - warm;
+        let partner = sim.nodes[cold].partner.clone();
+        let key = sim.nodes[cold].key.clone();
+        let epoch = sim.nodes[cold].epoch;
+        sim.nodes[cold] = Node::new(50);
+        (sim.nodes[cold].partner, sim.nodes[cold].key, sim.nodes[cold].epoch) = (partner, key, epoch);
+        // What the warm one has of the cold one's past does not hinder its new beginning.
+        offer_more(&mut sim);
+        sim.connect().unwrap();
+        let refused = sim.settle().unwrap_err();
+        assert!(matches!(refused, SessionError::WrongStore(_) | SessionError::Refused(_)), "{refused:?}");
+        sim.cut(Cut::Network);
+        sim.nodes[warm].adopt = true;
+        let sim = reconnect(sim);
+        let expected: Vec<u8> = (0..6).chain(OFFERED).collect();
+        assert_eq!(filed(&sim, cold), expected, "it gets everything that is kept");
+        assert_eq!(sim.nodes[warm].filed[INTER].len(), 9, "and what it sends is taken");
+    }
+}
+
+#[test]
+fn credit_ends_and_comes_back() {
+    let mut sim = Sim::paired();
+    for number in 0..200 {
+        sim.nodes[BIG].offer(Lane::Inter, [number; 16], b"file", Body::None);
+        sim.nodes[BIG].offer(Lane::Inter, [number; 16].map(|byte| byte ^ 0x80), b"file", Body::None);
+        sim.nodes[BIG].offer(
+            Lane::Inter,
+            [number, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+            b"x",
+            Body::None,
+        );
+        sim.nodes[BIG].offer(Lane::Service, [number; 16], b"file", Body::None);
+    }
+    sim.connect().unwrap();
+    while !sim.sessions[EDGE].as_ref().unwrap().is_open() {
+        sim.step(None).unwrap();
+    }
+    sim.input(EDGE, Input::Room(Lane::Inter, false)).unwrap();
+    sim.settle().unwrap();
+    let came = sim.nodes[EDGE].lanes[INTER].received.number;
+    assert_eq!(came, 400, "what was granted when the session began");
+    assert!(sim.sessions[BIG].as_ref().unwrap().lane(Lane::Inter).no_credit);
+    assert_eq!(sim.nodes[EDGE].filed[0].len(), 200, "the other lanes have credit of their own");
+    sim.input(EDGE, Input::Room(Lane::Inter, true)).unwrap();
+    sim.settle().unwrap();
+    assert_eq!(sim.nodes[EDGE].lanes[INTER].received.number, 600);
 }

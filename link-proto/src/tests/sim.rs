@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::frame::{Confirmed, Decoder, Held};
-use crate::host::{Applied, Identity, LaneState, Opening, Partner, Rejection};
+use crate::host::{Applied, Identity, LaneState, Opening, Partner, Rebase, Rejection, Settling};
 use crate::session::{Channel, Input, Output, Role, Session, SessionError, Start};
 use crate::unit::{Body, Lane, Position, Unit, UnitId};
 
@@ -43,10 +43,20 @@ pub(super) struct Node {
     pub(super) partner: Option<Partner>,
     pub(super) secret: Option<[u8; 32]>,
     pub(super) lanes: [LaneState; 4],
-    queue: [VecDeque<Unit>; 4],
+    /// Every unit that was ever numbered, and whether it was refused or deferred: queue and safety store.
+    log: [Vec<(Unit, bool)>; 4],
+    /// Every position that was confirmed or settled on.
+    anchors: [Vec<Position>; 4],
+    /// Number up to which the safety store has been trimmed.
+    pub(super) trimmed: u64,
+    pub(super) adopt: bool,
+    /// Every lane was settled so often.
+    pub(super) settled: usize,
     /// Number and id of everything that was applied, in order.
     pub(super) filed: [Vec<(u64, UnitId)>; 4],
     rejected: [Applied; 4],
+    /// The partner began further on in this session.
+    rebased: [Option<u64>; 4],
     deferred_once: HashSet<UnitId>,
     pub(super) dead: Vec<UnitId>,
     waiting: Vec<(UnitId, Held)>,
@@ -64,9 +74,14 @@ impl Node {
             partner: None,
             secret: None,
             lanes: Default::default(),
-            queue: Default::default(),
+            log: Default::default(),
+            anchors: Default::default(),
+            trimmed: 0,
+            adopt: false,
+            settled: 0,
             filed: Default::default(),
             rejected: Default::default(),
+            rebased: Default::default(),
             deferred_once: HashSet::new(),
             dead: Vec::new(),
             waiting: Vec::new(),
@@ -82,7 +97,7 @@ impl Node {
         state.next = state.next.max(1);
         let unit = Unit { number: state.next, id, after: None, head: Bytes::copy_from_slice(head), body };
         state.next += 1;
-        self.queue[usize::from(lane.index())].push_back(unit);
+        self.log[usize::from(lane.index())].push((unit, false));
     }
 
     /// Queues a unit whose body has to be carried over first.
@@ -96,8 +111,48 @@ impl Node {
             bytes += crate::frame::raw_bytes(std::slice::from_ref(unit));
             bytes <= bytes_max
         };
-        let queue = &self.queue[usize::from(lane.index())];
-        queue.iter().filter(|unit| unit.number >= from).take(units_max).take_while(fits).cloned().collect()
+        let log = self.log[usize::from(lane.index())].iter().map(|(unit, _)| unit);
+        log.filter(|unit| unit.number >= from).take(units_max).take_while(fits).cloned().collect()
+    }
+
+    /// Forgets units of an outbound lane above `last`, as a backup does.
+    pub(super) fn forget_after(&mut self, lane: Lane, last: u64, confirmed: Position) {
+        let index = usize::from(lane.index());
+        self.log[index].retain(|(unit, _)| unit.number <= last);
+        self.anchors[index].retain(|anchor| anchor.number <= confirmed.number);
+        (self.lanes[index].next, self.lanes[index].confirmed) = (last + 1, confirmed);
+    }
+
+    /// As the durable lanes of a node do it.
+    fn settle(&mut self, lane: Lane, received: Position, settling: &Settling) -> Input {
+        let index = usize::from(lane.index());
+        let state = &mut self.lanes[index];
+        let (from, held) = match settling {
+            Settling::Replay => (received.number, Vec::new()),
+            Settling::Renumber { held } => (state.confirmed.number, held.clone()),
+        };
+        let base = Position { number: received.number.max(state.next - 1), chain: received.chain };
+        state.confirmed = base;
+        state.next = base.number + 1;
+        state.rebase = if base == received { Rebase::None } else { Rebase::From(received) };
+        state.own_generation = self.identity.generation;
+        state.partner_generation = self.partner.as_ref().map_or(0, |partner| partner.identity.generation);
+        let again = self.log[index].extract_if(.., |(unit, _)| unit.number > from).collect::<Vec<_>>();
+        for (unit, moved) in again {
+            if !moved && !held.contains(&unit.id) {
+                self.offer(lane, unit.id, &unit.head, unit.body);
+            }
+        }
+        self.anchors[index].retain(|anchor| anchor.number <= from);
+        self.anchors[index].push(base);
+        self.settled += 1;
+        Input::Settled { lane, position: base, rebase: base != received }
+    }
+
+    fn anchor(&self, lane: Lane, number: u64) -> Option<Position> {
+        let anchors = self.anchors[usize::from(lane.index())].iter();
+        let below = anchors.filter(|anchor| anchor.number <= number).max_by_key(|anchor| anchor.number);
+        (number >= self.trimmed).then(|| below.copied().unwrap_or_default())
     }
 
     /// Makes the oldest request durable, and answers it.
@@ -125,10 +180,16 @@ impl Node {
     fn apply(&mut self, lane: Lane, units: Vec<Unit>, position: Position) -> Input {
         let index = usize::from(lane.index());
         let mut applied = Applied::default();
+        if let Some(number) = self.rebased[index].take() {
+            self.lanes[index].received.number = number;
+        }
         for unit in units {
             assert_eq!(unit.number, self.lanes[index].received.number + 1, "applied in order, once");
             self.lanes[index].received = self.lanes[index].received.after(&unit);
             let rejection = Rejection { number: unit.number, reason: "a reason".into() };
+            if self.filed[index].iter().any(|(_, id)| *id == unit.id) {
+                continue;
+            }
             if unit.head.starts_with(b"refuse") {
                 applied.refused.push(rejection);
             } else if unit.head.starts_with(b"defer") && self.deferred_once.insert(unit.id) {
@@ -148,15 +209,21 @@ impl Node {
     }
 
     fn record(&mut self, confirmed: Confirmed) {
-        let Confirmed { lane, position, applied } = confirmed;
+        let Confirmed { lane, position, applied, .. } = confirmed;
         let index = usize::from(lane.index());
-        let (done, rest): (Vec<_>, Vec<_>) =
-            self.queue[index].drain(..).partition(|unit| unit.number <= position.number);
-        self.queue[index] = rest.into();
         self.lanes[index].confirmed = position;
-        let find = |rejection: &Rejection| done.iter().find(|unit| unit.number == rejection.number).unwrap();
-        self.dead.extend(applied.refused.iter().map(|one| find(one).id));
-        for unit in applied.deferred.iter().map(find) {
+        self.lanes[index].rebase = Rebase::None;
+        self.anchors[index].push(position);
+        let mut take = |rejection: &Rejection| {
+            let found = self.log[index].iter_mut().find(|(unit, _)| unit.number == rejection.number);
+            let (unit, moved) = found.unwrap();
+            *moved = true;
+            unit.clone()
+        };
+        let refused: Vec<_> = applied.refused.iter().map(&mut take).collect();
+        let deferred: Vec<_> = applied.deferred.iter().map(&mut take).collect();
+        self.dead.extend(refused.iter().map(|unit| unit.id));
+        for unit in deferred {
             self.offer(lane, unit.id, &unit.head, unit.body.clone());
         }
     }
@@ -170,7 +237,8 @@ impl Node {
 
     /// Everything left this node, and was answered.
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.iter().all(VecDeque::is_empty) && self.waiting.is_empty() && self.pending.is_empty()
+        let confirmed = |state: &LaneState| state.next.saturating_sub(1) == state.confirmed.number;
+        self.lanes.iter().all(confirmed) && self.waiting.is_empty() && self.pending.is_empty()
     }
 }
 
@@ -233,6 +301,7 @@ impl Sim {
                 local: this.identity,
                 epoch: this.epoch,
                 partner: this.partner.clone(),
+                adopt: this.adopt,
                 lanes: this.lanes,
             },
             local_key: this.key.clone(),
@@ -261,6 +330,7 @@ impl Sim {
                 self.nodes[node].pending.clear();
             }
             while self.nodes[node].commit().is_some() {}
+            self.nodes[node].rebased = Default::default();
         }
     }
 
@@ -304,7 +374,42 @@ impl Sim {
                 (this.partner, this.welcomed) = (Some(partner), true);
                 return Some(Input::Remembered { lanes });
             }
-            Output::Opened => {}
+            Output::Adopt(partner) => {
+                (this.partner, this.adopt) = (Some(partner), false);
+                for state in &mut this.lanes {
+                    state.received = Position::default();
+                    (state.rebase, state.partner_generation) = (Rebase::Any, 0);
+                }
+                return Some(Input::Remembered { lanes: Box::new(this.lanes) });
+            }
+            Output::Opened => return Some(Input::Parts(Vec::new())),
+            Output::Compared { lane, .. } => {
+                let state = &mut this.lanes[usize::from(lane.index())];
+                state.own_generation = this.identity.generation;
+                state.partner_generation = this.partner.as_ref().unwrap().identity.generation;
+            }
+            Output::Anchor { lane, number } => return Some(Input::Anchor(lane, this.anchor(lane, number))),
+            Output::ListUnconfirmed { lane, after, .. } => {
+                let from = this.lanes[usize::from(lane.index())].confirmed.number.max(after) + 1;
+                let units = this.units(lane, from, 2, usize::MAX);
+                return Some(Input::Unconfirmed(
+                    lane,
+                    units.iter().map(|unit| (unit.number, unit.id)).collect(),
+                ));
+            }
+            Output::LookUp { lane, ids } => {
+                let filed = &this.filed[usize::from(lane.index())];
+                let known = |id: &UnitId| filed.iter().any(|(_, filed)| filed == id);
+                return Some(Input::Known(lane, ids.iter().map(known).collect()));
+            }
+            Output::Settle { lane, received, settling } => {
+                return Some(this.settle(lane, received, &settling));
+            }
+            Output::Rebased { lane, from, to } => {
+                assert!(from <= to);
+                // It becomes durable with the first units that follow.
+                this.rebased[usize::from(lane.index())] = Some(to);
+            }
             Output::Fetch { lane, from, units_max, bytes_max } => {
                 return Some(Input::Units(lane, this.units(lane, from, units_max, bytes_max)));
             }
@@ -320,7 +425,7 @@ impl Sim {
                     this.waiting.iter().map(|(id, _)| *id).take(max).collect(),
                 ));
             }
-            Output::SendBody(unit) => {
+            Output::SendBody { unit, .. } => {
                 let held = this.waiting.iter().find(|(id, _)| *id == unit).expect("listed").1;
                 self.bodies.push_back((1 - node, held));
                 return Some(Input::BodySent(held));

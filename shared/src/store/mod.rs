@@ -14,6 +14,7 @@
 //!
 //! Only this module knows redb. Disks come in through [`Disk`], the one seam for faults.
 
+mod backup;
 mod body;
 mod disk;
 mod index;
@@ -29,6 +30,7 @@ mod writer;
 
 use std::sync::Arc;
 
+pub use backup::{Copied, backup};
 pub use body::{BodyKey, BodyReader, BodyWriter, Stored};
 pub use disk::{DirectoryDisk, Disk, File};
 pub use segment::SEGMENT_BYTES;

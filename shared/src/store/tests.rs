@@ -316,3 +316,30 @@ fn space_is_given_back() {
         assert_eq!(store.body(key(number)).and_then(BodyReader::read_all).expect("there"), content(number));
     }
 }
+
+#[test]
+fn a_backup_taken_in_use_is_a_store_of_one_moment() {
+    let disk = SimDisk::new(Faults::default());
+    let store = open(&disk).expect("opens");
+    let mut ledger = Ledger::default();
+    script(&store, &mut ledger, 0).expect("runs");
+    let at_that_moment = ledger.clone();
+    let copy = SimDisk::new(Faults::default());
+    let copied = std::thread::scope(|scope| {
+        let copying = scope.spawn(|| backup(&store, &copy));
+        script(&store, &mut ledger, 100).expect("goes on meanwhile");
+        copying.join().expect("ends").expect("copies")
+    });
+    assert!(copied.rows > 0 && copied.bytes > 0);
+    let restored = open(&copy).expect("opens");
+    // Whatever moment it was, it is whole; and what was there before is.
+    assert_eq!(verify(&restored).expect("reads").damage, Vec::<String>::new());
+    for (number, present) in &at_that_moment.confirmed {
+        assert_eq!(store_has(&restored, *number), *present, "{number}");
+    }
+    audit(&store, &ledger, "the original");
+    let broken_off = SimDisk::new(Faults { full_at_write: Some(3), ..Faults::default() });
+    backup(&store, &broken_off).expect_err("no room");
+    broken_off.make_room();
+    assert!(open(&broken_off).is_err(), "a part of a backup is no store");
+}

@@ -123,6 +123,18 @@ pub trait Rows {
         rows.into_iter().map(|(key, raw)| Ok((key, typed(table, raw)?))).collect()
     }
 
+    /// At most `max` rows with `from <= key < to`, from the last key down.
+    fn range_backwards<R: Row>(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: Option<&[u8]>,
+        max: usize,
+    ) -> Result<Vec<(Vec<u8>, R)>, StoreError> {
+        let rows = self.raw_range(table, from, to, max, true)?;
+        rows.into_iter().map(|(key, raw)| Ok((key, typed(table, raw)?))).collect()
+    }
+
     /// At most `max` rows whose key begins with `prefix`, rising.
     fn prefix<R: Row>(
         &self,
@@ -140,8 +152,7 @@ pub trait Rows {
         prefix: &[u8],
         max: usize,
     ) -> Result<Vec<(Vec<u8>, R)>, StoreError> {
-        let rows = self.raw_range(table, prefix, after_prefix(prefix).as_deref(), max, true)?;
-        rows.into_iter().map(|(key, raw)| Ok((key, typed(table, raw)?))).collect()
+        self.range_backwards(table, prefix, after_prefix(prefix).as_deref(), max)
     }
 }
 
@@ -191,6 +202,33 @@ impl Snapshot {
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
             Err(error) => Err(from_redb(error)),
         }
+    }
+
+    /// Writes every row, as it lies here and checked, into an empty index. Returns their number.
+    pub(super) fn copy_rows(&self, into: &redb::Database, at_once: usize) -> Result<u64, StoreError> {
+        use redb::TableHandle as _;
+        let mut copied = 0;
+        for handle in self.0.list_tables().map_err(from_redb)? {
+            let name = handle.name().to_owned();
+            let definition = TableDefinition::<&[u8], &[u8]>::new(&name);
+            let table = self.0.open_table(definition).map_err(from_redb)?;
+            let mut rows = table.iter().map_err(from_redb)?.peekable();
+            while rows.peek().is_some() {
+                let mut transaction = into.begin_write().map_err(from_redb)?;
+                transaction.set_two_phase_commit(true);
+                {
+                    let mut open = transaction.open_table(definition).map_err(from_redb)?;
+                    for entry in rows.by_ref().take(at_once) {
+                        let (key, value) = entry.map_err(from_redb)?;
+                        open_row(&name, key.value(), value.value())?;
+                        open.insert(key.value(), value.value()).map_err(from_redb)?;
+                        copied += 1;
+                    }
+                }
+                transaction.commit().map_err(from_redb)?;
+            }
+        }
+        Ok(copied)
     }
 
     /// Calls `visit` with the outcome of checking each row of each table.

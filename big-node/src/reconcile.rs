@@ -1,0 +1,150 @@
+//! Making the edge right again after one of the nodes went back: restored, adopted, paired anew.
+//!
+//! Big's own records say what the edge has to know and to hold; so they are told again as a whole. All of
+//! it can be told twice: a directory that is renewed, units that bear the id of the message and reader
+//! they are for, and so are applied once.
+
+use shared::id::MessageId;
+use shared::lane::{QueuedBody, QueuedUnit};
+use shared::seal::{FileKey, PublicKey};
+use shared::store::{Rows, StoreError, Txn};
+use shared::unit::{Id, Outbound, ToEdge, Unsettled, decode, encode};
+
+use crate::directory;
+use crate::error::Refused;
+use crate::mail::{self, Site};
+use crate::record::{
+    COPIES, CopyRow, MESSAGES, Message, Named, RECIPIENTS, Recipient, UNSETTLED, WINDOWS, WindowRow,
+    WindowState, key2, message_of,
+};
+
+/// Messages that one list names.
+const LISTED_MAX: usize = 2000;
+const FIRST: Id = [0; 16];
+const LAST: Id = [0xff; 16];
+
+/// The edge was restored, has a new store, or is another one: queues the directory, what still waits for
+/// delivery, and what belongs into open windows. Nothing, while no edge is paired.
+pub fn edge_went_back(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
+    if directory::edge(txn)?.is_none() {
+        return Ok(());
+    }
+    directory::project_all(txn, site.sealing.public().0)?;
+    let unsettled = unsettled(txn)?;
+    tell_unsettled(txn, &unsettled)?;
+    for (id, recipients) in unsettled {
+        offer_again(txn, site, id, &recipients)?;
+    }
+    fill_windows(txn, site)
+}
+
+/// Messages with recipients outside who have not got them, and the indexes of those.
+fn unsettled(rows: &impl Rows) -> Result<Vec<(Id, Vec<u32>)>, StoreError> {
+    let mut unsettled: Vec<(Id, Vec<u32>)> = Vec::new();
+    for (key, Named(id)) in rows.prefix::<Named>(UNSETTLED, &[], usize::MAX)? {
+        let index = key.last_chunk().map_or(0, |index| u32::from_be_bytes(*index));
+        match unsettled.last_mut().filter(|(last, _)| *last == id) {
+            Some((_, recipients)) => recipients.push(index),
+            None => unsettled.push((id, vec![index])),
+        }
+    }
+    Ok(unsettled)
+}
+
+/// Tells the edge which messages wait, in ranges that together cover every id.
+fn tell_unsettled(txn: &mut Txn<'_>, unsettled: &[(Id, Vec<u32>)]) -> Result<(), StoreError> {
+    let mut from = FIRST;
+    let mut chunks = unsettled.chunks(LISTED_MAX).peekable();
+    loop {
+        let messages = chunks.next().unwrap_or_default().to_vec();
+        let next = chunks.peek().and_then(|chunk| chunk.first()).map(|(id, _)| *id);
+        let to = next.map_or(LAST, |next| (u128::from_be_bytes(next) - 1).to_be_bytes());
+        directory::tell_edge(txn, &ToEdge::Unsettled(Unsettled { from, to, messages }))?;
+        match next {
+            Some(next) => from = next,
+            None => return Ok(()),
+        }
+    }
+}
+
+fn offer_again(txn: &mut Txn<'_>, site: &Site, id: Id, recipients: &[u32]) -> Result<(), StoreError> {
+    let Some(message) = txn.get::<Message>(MESSAGES, &id)? else { return Ok(()) };
+    let mut outside = Vec::new();
+    for index in recipients {
+        if let Some(row) = txn.get::<Recipient>(RECIPIENTS, &mail::recipient_key(MessageId(id), *index))? {
+            outside.push((*index, row.address));
+        }
+    }
+    match mail::queue_outbound(txn, site, &message, MessageId(id), outside) {
+        Ok(()) => Ok(()),
+        // Its author has deleted it for good: what the edge or the safety store has of it still goes.
+        Err(Refused::Store(StoreError::Damaged(_)) | Refused::Asked(_)) => {
+            tracing::warn!(message = %MessageId(id), "a message that waits cannot be offered again: its body is gone");
+            Ok(())
+        }
+        Err(Refused::Store(error)) => Err(error),
+    }
+}
+
+fn fill_windows(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
+    for (_, row) in txn.prefix::<WindowRow>(WINDOWS, &[], usize::MAX)? {
+        if row.state != WindowState::Open {
+            continue;
+        }
+        for (key, copy) in txn.prefix::<CopyRow>(COPIES, &row.window.window, usize::MAX)? {
+            let id = message_of(&key);
+            let message = txn.get::<Message>(MESSAGES, &id.0)?.filter(|_| !copy.deleted);
+            let Some(message) = message else { continue };
+            match mail::queue_copy(txn, site, &message, id, &row) {
+                // The person has deleted it at home.
+                Ok(()) | Err(StoreError::Damaged(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A unit that is to be sent once more, as it has to be now: without the recipients who have the message,
+/// with its key for the edge there is; `None` if nobody needs it any more.
+pub fn again(txn: &mut Txn<'_>, site: &Site, unit: QueuedUnit) -> Result<Option<QueuedUnit>, StoreError> {
+    match decode::<ToEdge>(&unit.head) {
+        Some(ToEdge::Outbound(outbound)) => outbound_again(txn, site, unit, outbound),
+        Some(ToEdge::Copy(copy)) => {
+            let row = txn.get::<WindowRow>(WINDOWS, &copy.window)?;
+            let sent = txn.get::<CopyRow>(COPIES, &key2(&copy.window, &copy.message))?;
+            let wanted = row.is_some_and(|row| row.state == WindowState::Open)
+                && sent.is_none_or(|copy| !copy.deleted);
+            Ok(wanted.then_some(unit))
+        }
+        _ => Ok(Some(unit)),
+    }
+}
+
+fn outbound_again(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    unit: QueuedUnit,
+    mut outbound: Outbound,
+) -> Result<Option<QueuedUnit>, StoreError> {
+    let id = MessageId(outbound.message);
+    let mut left = Vec::new();
+    for (index, address) in std::mem::take(&mut outbound.recipients) {
+        if txn.raw(UNSETTLED, &mail::recipient_key(id, index))?.is_some() {
+            left.push((index, address));
+        }
+    }
+    let edge = directory::edge(txn)?;
+    let (Some(edge), false, Some(_)) = (edge, left.is_empty(), unit.body.key()) else { return Ok(None) };
+    let reader = PublicKey(edge.sealing_key);
+    let key = FileKey::of_outbound(&site.outbound_secret, id, outbound.revision, &reader);
+    let wrapped = key.wrap(&reader, id);
+    outbound.wrapped_key =
+        wrapped.map_err(|error| StoreError::Damaged(format!("the edge's key ({error})")))?;
+    outbound.recipients = left;
+    let body = match unit.body {
+        QueuedBody::Held { key, .. } => QueuedBody::Ahead { key },
+        body => body,
+    };
+    Ok(Some(QueuedUnit { head: encode(&ToEdge::Outbound(outbound)), body, ..unit }))
+}

@@ -1,0 +1,212 @@
+//! What a 250 vouches for: `ack` in the topology (promises §2).
+//!
+//! | policy | 250 after | big not reached, or no CONFIRMED in time |
+//! |---|---|---|
+//! | `local` | this edge's commit | 250 all the same |
+//! | `pair` | big's CONFIRMED too | 451; the unit stays, and the client's repeat is matched to it |
+//! | `pair-or-local` | CONFIRMED, if it comes within [`SOON`] | 250, which says so |
+//!
+//! A 250 says which way it went. A message for which `pair` said 451 is remembered by envelope, network
+//! and content, so that its repeat is the same message and not a second one.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rkyv::{Archive, Deserialize, Serialize};
+use shared::address::Address;
+use shared::id::unix_millis;
+use shared::lane::{self, Outstanding};
+use shared::row;
+use shared::smtp::{Enhanced, Envelope, Reply, Verdict};
+use shared::store::{Rows, StoreError, Table, Txn};
+use shared::topology::Acknowledge;
+use shared::unit::Id;
+use tokio::time::{Instant, timeout_at};
+
+use crate::intake::refusal;
+use crate::node::Node;
+use crate::record::{COPIES, CopyRow, copy_of};
+
+/// Messages that were taken in and not yet answered 250, by [`Fingerprint`].
+const UNANSWERED: Table = Table("unanswered");
+
+/// How long `pair` waits for big's CONFIRMED before it says 451.
+const CONFIRM_TIME: Duration = Duration::from_secs(60);
+/// How long `pair-or-local` waits for it.
+const SOON: Duration = Duration::from_secs(2);
+/// How long the repeat of a message that was answered 451 is recognised, in milliseconds: RFC 5321
+/// §4.5.4.1 has clients try for 4 to 5 days.
+const RECOGNISED_MILLIS: u64 = 7 * 24 * 3_600_000;
+
+/// What tells a repeat: reverse-path, forward-paths, network and content.
+pub type Fingerprint = [u8; 32];
+
+/// A message that waits for its 250.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unanswered {
+    /// The message, and the id of its unit.
+    pub message: Id,
+    /// The unit's lane, and its number there when it was queued; none behind a large body.
+    pub lane: u8,
+    /// See `lane`.
+    pub number: Option<u64>,
+    /// Since when, milliseconds since 1970.
+    pub at: u64,
+}
+row!(Unanswered, 1);
+
+/// The fingerprint of a message: what its client would send again.
+pub fn fingerprint(envelope: &Envelope, client: IpAddr, content: &blake3::Hash) -> Fingerprint {
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |part: &str| {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+    };
+    add(&envelope.reverse_path.as_ref().map(Address::to_string).unwrap_or_default());
+    envelope.recipients.iter().for_each(|recipient| add(&recipient.to_string()));
+    hasher.update(&network(client)).update(content.as_bytes());
+    *hasher.finalize().as_bytes()
+}
+
+/// A client's network: a sender's farm repeats from a neighbouring address.
+fn network(client: IpAddr) -> [u8; 16] {
+    let mut octets = match client {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    };
+    let kept = if client.is_ipv4() { 15 } else { 8 };
+    octets[kept..].fill(0);
+    octets
+}
+
+/// Whether a transaction may begin: `pair` needs big.
+pub fn may_begin(node: &Node) -> Verdict {
+    match node.topology.edge.ack {
+        Acknowledge::Pair if !node.link.is_open() => {
+            let text = "the node that keeps the mail cannot be reached; try again later";
+            Err(Reply::new(451, Enhanced(4, 4, 1), text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Remembers, in the commit that takes a message in, that it has no 250 yet.
+pub fn remember(
+    txn: &mut Txn<'_>,
+    fingerprint: &Fingerprint,
+    unanswered: &Unanswered,
+) -> Result<(), StoreError> {
+    txn.put(UNANSWERED, fingerprint, unanswered)
+}
+
+/// The message that this one repeats, if it does.
+pub fn repeated(rows: &impl Rows, fingerprint: &Fingerprint) -> Result<Option<Unanswered>, StoreError> {
+    let found = rows.get::<Unanswered>(UNANSWERED, fingerprint)?;
+    Ok(found.filter(|row| unix_millis().saturating_sub(row.at) < RECOGNISED_MILLIS))
+}
+
+/// Waits as the policy says for big to have a message that this edge holds durably. What the 250 says
+/// behind the message's id, or the refusal for now.
+pub async fn wait(node: &Node, message: Unanswered, fingerprint: Fingerprint) -> Result<&'static str, Reply> {
+    let within = match node.topology.edge.ack {
+        Acknowledge::Local => return Ok(""),
+        Acknowledge::PairOrLocal => SOON,
+        Acknowledge::Pair => CONFIRM_TIME,
+    };
+    let confirmed = timeout_at(Instant::now() + within, until_confirmed(node, &message)).await;
+    match (confirmed, node.topology.edge.ack) {
+        (Ok(Ok(Outstanding::Confirmed)), _) => {
+            answered(node, message, fingerprint).await.map_err(|error| refusal(&error))?;
+            Ok(" on both nodes")
+        }
+        (Ok(Ok(_)), Acknowledge::Pair) => {
+            let text = "the node that keeps the mail does not take it; the postmaster has to see to it";
+            Err(Reply::new(451, Enhanced(4, 3, 0), text))
+        }
+        (Ok(Err(error)), Acknowledge::Pair) => Err(refusal(&error)),
+        (Err(_), Acknowledge::Pair) => {
+            let text = "not confirmed in time; try again, and the same message is recognised";
+            Err(Reply::new(451, Enhanced(4, 4, 7), text))
+        }
+        _ => {
+            answered(node, message, fingerprint).await.map_err(|error| refusal(&error))?;
+            Ok(" on the edge alone")
+        }
+    }
+}
+
+/// Waits until big has applied the message, or has refused it.
+async fn until_confirmed(node: &Node, message: &Unanswered) -> Result<Outstanding, StoreError> {
+    let mut confirms = node.confirms.subscribe();
+    let _vouching = node.vouching();
+    loop {
+        confirms.borrow_and_update();
+        let rows = node.store.read()?;
+        // As long as its first number is not reached, there is no need to look for it.
+        let reached = match message.number {
+            Some(number) => lane::state(&rows, message.lane)?.confirmed.number >= number,
+            None => true,
+        };
+        if reached {
+            match lane::outstanding(&rows, message.lane, &message.message)? {
+                Outstanding::Waits => {}
+                done => return Ok(done),
+            }
+        }
+        drop(rows);
+        // The sender lives as long as the node.
+        let _ = confirms.changed().await;
+    }
+}
+
+/// The 250 is about to be said: the message is nobody's repeat any more, and its copies are shown.
+async fn answered(node: &Node, message: Unanswered, fingerprint: Fingerprint) -> Result<(), StoreError> {
+    let show = move |txn: &mut Txn<'_>| {
+        txn.delete(UNANSWERED, &fingerprint)?;
+        show_copies(txn, &message.message)
+    };
+    node.store.commit(show).await.map(drop)
+}
+
+/// Shows the copies of a message that were filed with its 250 still to come.
+fn show_copies(txn: &mut Txn<'_>, message: &Id) -> Result<(), StoreError> {
+    for (key, row) in txn.prefix::<Hidden>(HIDDEN, message, usize::MAX)? {
+        txn.delete(HIDDEN, &key)?;
+        if let Some(copy) = txn.get::<CopyRow>(COPIES, &row.copy)? {
+            txn.put(COPIES, &row.copy, &CopyRow { hidden: false, ..copy })?;
+        }
+    }
+    Ok(())
+}
+
+/// Message and window to the key of a copy that is not shown yet.
+const HIDDEN: Table = Table("hidden-copies");
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+struct Hidden {
+    copy: Vec<u8>,
+}
+row!(Hidden, 1);
+
+/// Files a copy that is shown only with the message's 250.
+pub fn hide(txn: &mut Txn<'_>, window: &Id, copy: &[u8]) -> Result<(), StoreError> {
+    let (message, _) = copy_of(copy);
+    let key = [message.0.as_slice(), window].concat();
+    txn.put(HIDDEN, &key, &Hidden { copy: copy.to_vec() })
+}
+
+/// Forgets messages whose repeat has not come, and shows the copies of those that big has: they are at
+/// home, whatever their sender believes.
+pub fn forget(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
+    for (key, row) in txn.prefix::<Unanswered>(UNANSWERED, &[], usize::MAX)? {
+        let age = now.saturating_sub(row.at);
+        if age > u64::try_from(CONFIRM_TIME.as_millis()).unwrap_or(u64::MAX)
+            && lane::outstanding(txn, row.lane, &row.message)? == Outstanding::Confirmed
+        {
+            show_copies(txn, &row.message)?;
+        }
+        if age > RECOGNISED_MILLIS {
+            txn.delete(UNANSWERED, &key)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! Who this node is on the link, and who its partner is.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::decide::{Decision, note};
+use super::{LANES_MAX, LanePosition, LaneRow, Rebase, set_state, state};
+use crate::id::random;
+use crate::store::{Rows, StoreError, Table, Txn};
+
+const NODE: Table = Table("node");
+
+/// This node's link identity, made with its store.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeIdentity {
+    /// Fixed when the node was created.
+    pub node: [u8; 16],
+    /// Created with the store.
+    pub log_name: [u8; 16],
+    /// +1 at every restore or adopt.
+    pub generation: u32,
+}
+crate::row!(NodeIdentity, 1);
+
+/// What is remembered of the partner.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct PartnerRow {
+    /// Its identity.
+    pub identity: NodeIdentity,
+    /// Its pinned public key.
+    pub key: Vec<u8>,
+    /// On the edge: the highest epoch accepted.
+    pub epoch: u64,
+    /// An operator said that a partner with another log name is to be taken: it lost its store.
+    pub adopt: bool,
+}
+crate::row!(PartnerRow, 2);
+
+/// A counter that only rises.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default)]
+struct Counter(u64);
+crate::row!(Counter, 1);
+
+impl NodeIdentity {
+    /// The identity of a node whose store begins.
+    pub fn new() -> Self {
+        Self { node: random(), log_name: random(), generation: 1 }
+    }
+}
+
+impl Default for NodeIdentity {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// This node's identity; `None` before `init`.
+pub fn identity(rows: &impl Rows) -> Result<Option<NodeIdentity>, StoreError> {
+    rows.get(NODE, b"identity")
+}
+
+/// Stores this node's identity.
+pub fn set_identity(txn: &mut Txn<'_>, identity: NodeIdentity) -> Result<(), StoreError> {
+    txn.put(NODE, b"identity", &identity)
+}
+
+/// Raises this node's generation: its store was restored from a backup, or put back by hand. `to` is a
+/// generation that the partner has seen already, if it is known.
+pub fn raise_generation(txn: &mut Txn<'_>, to: u32) -> Result<NodeIdentity, StoreError> {
+    let identity = identity(txn)?.unwrap_or_default();
+    let generation = identity.generation.max(to).saturating_add(1);
+    let raised = NodeIdentity { generation, ..identity };
+    set_identity(txn, raised)?;
+    Ok(raised)
+}
+
+/// The partner; `None` before pairing.
+pub fn partner(rows: &impl Rows) -> Result<Option<PartnerRow>, StoreError> {
+    rows.get(NODE, b"partner")
+}
+
+/// Remembers the partner.
+pub fn set_partner(txn: &mut Txn<'_>, partner: &PartnerRow) -> Result<(), StoreError> {
+    txn.put(NODE, b"partner", partner)
+}
+
+/// `link adopt`: raises this node's generation, so that whatever either side holds is compared and
+/// replayed as after a restore, and takes the partner's next log name, whatever it is.
+pub fn adopt(txn: &mut Txn<'_>, now: u64) -> Result<NodeIdentity, StoreError> {
+    if let Some(partner) = partner(txn)? {
+        set_partner(txn, &PartnerRow { adopt: true, ..partner })?;
+    }
+    for lane in 0..LANES_MAX {
+        let row = state(txn, lane)?;
+        note(txn, lane, Decision::Adopt, (row.confirmed.number, row.last), now)?;
+    }
+    raise_generation(txn, 0)
+}
+
+/// A partner whose store begins anew is remembered: nothing of what it once received or sent counts, and
+/// the outbound lanes go on above the numbers they have used.
+pub fn adopted(txn: &mut Txn<'_>, partner: &PartnerRow) -> Result<(), StoreError> {
+    set_partner(txn, &PartnerRow { adopt: false, ..partner.clone() })?;
+    for lane in 0..LANES_MAX {
+        let row = state(txn, lane)?;
+        let rebase = if row.last == 0 { Rebase::None } else { Rebase::Any };
+        let received = LanePosition::default();
+        set_state(txn, lane, &LaneRow { received, rebase, partner_generation: 0, ..row })?;
+    }
+    Ok(())
+}
+
+/// Big: the epoch of the latest attempt; `None` before the first.
+pub fn epoch(rows: &impl Rows) -> Result<Option<u64>, StoreError> {
+    Ok(rows.get::<Counter>(NODE, b"epoch")?.map(|epoch| epoch.0))
+}
+
+/// Big: raises and returns the epoch.
+pub fn next_epoch(txn: &mut Txn<'_>) -> Result<u64, StoreError> {
+    let epoch = epoch(txn)?.unwrap_or_default() + 1;
+    txn.put(NODE, b"epoch", &Counter(epoch))?;
+    Ok(epoch)
+}

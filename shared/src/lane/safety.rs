@@ -1,0 +1,154 @@
+//! The safety store: confirmed units, kept for a partner that is restored from a backup.
+//!
+//! Beside the units lies one row per recorded confirm: its chain digest, from which a position inside
+//! the safety store is checked, and its time, by which the store is trimmed. What was trimmed leaves its
+//! id behind, so that "older than the safety store" can name what may be missing.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::{
+    LANES_MAX, LanePosition, LaneRow, LoggedUnit, TRANSMISSION, let_go, number_of, numbered, set_state, state,
+};
+use crate::store::{Rows, Store, StoreError, Table, Txn};
+
+const CONFIRMS: Table = Table("confirms");
+const GONE: Table = Table("gone");
+
+/// Units that one call of [`trim`] removes.
+const TRIMMED_AT_ONCE: usize = 2000;
+/// Ids of trimmed units that are kept per lane.
+const GONE_MAX: u64 = 1_000_000;
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+struct ConfirmRow {
+    chain: [u8; 32],
+    at: u64,
+}
+crate::row!(ConfirmRow, 1);
+
+/// A unit whose content has been trimmed from the safety store.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Its id: of a message from outside, the message's.
+    pub id: [u8; 16],
+}
+crate::row!(Gone, 1);
+
+/// Notes a confirmed position.
+pub(super) fn record(
+    txn: &mut Txn<'_>,
+    lane: u8,
+    position: LanePosition,
+    now: u64,
+) -> Result<(), StoreError> {
+    txn.put(CONFIRMS, &numbered(lane, position.number), &ConfirmRow { chain: position.chain, at: now })
+}
+
+/// The recorded position at `number` or nearest below it, from which the chain can be computed up to
+/// `number`; `None` if that is older than the safety store.
+pub fn kept_before(rows: &impl Rows, lane: u8, number: u64) -> Result<Option<LanePosition>, StoreError> {
+    if number < state(rows, lane)?.trimmed {
+        return Ok(None);
+    }
+    let end = numbered(lane, number.saturating_add(1));
+    let found = rows.range_backwards::<ConfirmRow>(CONFIRMS, &[lane], Some(&end), 1)?;
+    let position = found.first().map(|(key, row)| LanePosition { number: number_of(key), chain: row.chain });
+    // Before the first confirm of a lane stands its beginning.
+    Ok(Some(position.unwrap_or_default()))
+}
+
+/// Trims every lane of a store: see [`trim`].
+pub async fn trim_all(store: &Store, before: u64, bytes_max: u64) -> Result<(), StoreError> {
+    for lane in 0..LANES_MAX {
+        while is_due(&store.read()?, lane, before, bytes_max)? {
+            store.commit(move |txn| trim(txn, lane, before, bytes_max)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether [`trim`] would remove anything.
+fn is_due(rows: &impl Rows, lane: u8, before: u64, bytes_max: u64) -> Result<bool, StoreError> {
+    let row = state(rows, lane)?;
+    let end = numbered(lane, row.confirmed.number.saturating_add(1));
+    let oldest = rows.range::<LoggedUnit>(TRANSMISSION, &numbered(lane, row.trimmed + 1), Some(&end), 1)?;
+    let Some((key, oldest)) = oldest.first() else { return Ok(false) };
+    let over = confirmed_bytes(rows, lane, &row)?.saturating_sub(oldest.bytes_before) > bytes_max;
+    let confirm = rows.range::<ConfirmRow>(CONFIRMS, key, Some(&end), 1)?;
+    Ok(over || confirm.first().is_some_and(|(_, confirm)| confirm.at < before))
+}
+
+/// Octets of all units of a lane up to the last confirmed one.
+fn confirmed_bytes(rows: &impl Rows, lane: u8, row: &LaneRow) -> Result<u64, StoreError> {
+    let next = numbered(lane, row.confirmed.number.saturating_add(1));
+    Ok(rows.get::<LoggedUnit>(TRANSMISSION, &next)?.map_or(row.bytes, |next| next.bytes_before))
+}
+
+/// Removes what has been confirmed before `before` (milliseconds since 1970), and the oldest beyond
+/// `bytes_max` octets. Returns how many units that was; at most some at a time, so call it until that
+/// is 0.
+pub fn trim(txn: &mut Txn<'_>, lane: u8, before: u64, bytes_max: u64) -> Result<usize, StoreError> {
+    let mut row = state(txn, lane)?;
+    let end = numbered(lane, row.confirmed.number.saturating_add(1));
+    let oldest = txn.range::<ConfirmRow>(CONFIRMS, &[lane], Some(&end), TRIMMED_AT_ONCE)?;
+    let aged = oldest.iter().take_while(|(_, confirm)| confirm.at < before).last();
+    let aged = aged.map_or(0, |(key, _)| number_of(key));
+    let from = numbered(lane, row.trimmed + 1);
+    let units = txn.range::<LoggedUnit>(TRANSMISSION, &from, Some(&end), TRIMMED_AT_ONCE)?;
+    let confirmed_bytes = confirmed_bytes(txn, lane, &row)?;
+    let mut trimmed = 0;
+    for (key, logged) in units {
+        let number = number_of(&key);
+        if number > aged && confirmed_bytes.saturating_sub(logged.bytes_before) <= bytes_max {
+            break;
+        }
+        txn.delete(TRANSMISSION, &key)?;
+        let_go(txn, &logged.unit)?;
+        txn.put(GONE, &key, &Gone { id: logged.unit.id })?;
+        row.trimmed = number;
+        trimmed += 1;
+    }
+    if trimmed > 0 {
+        forget(txn, lane, row.trimmed)?;
+        set_state(txn, lane, &row)?;
+    }
+    Ok(trimmed)
+}
+
+/// Forgets confirms before the last one at or below `trimmed`, and the oldest of many ids.
+fn forget(txn: &mut Txn<'_>, lane: u8, trimmed: u64) -> Result<(), StoreError> {
+    let end = numbered(lane, trimmed.saturating_add(1));
+    let last = txn.range_backwards::<ConfirmRow>(CONFIRMS, &[lane], Some(&end), 1)?;
+    if let Some((last, _)) = last.first() {
+        for (key, _) in txn.range::<ConfirmRow>(CONFIRMS, &[lane], Some(last), TRIMMED_AT_ONCE)? {
+            txn.delete(CONFIRMS, &key)?;
+        }
+    }
+    let end = numbered(lane, trimmed.saturating_sub(GONE_MAX));
+    for (key, _) in txn.range::<Gone>(GONE, &[lane], Some(&end), TRIMMED_AT_ONCE)? {
+        txn.delete(GONE, &key)?;
+    }
+    Ok(())
+}
+
+/// Drops the safety store of a lane up to `number`: a sender that was restored cannot prove what it
+/// kept before.
+pub(super) fn abandon(txn: &mut Txn<'_>, lane: u8, number: u64) -> Result<(), StoreError> {
+    let end = numbered(lane, number.saturating_add(1));
+    for (key, logged) in txn.range::<LoggedUnit>(TRANSMISSION, &[lane], Some(&end), usize::MAX)? {
+        txn.delete(TRANSMISSION, &key)?;
+        let_go(txn, &logged.unit)?;
+        txn.put(GONE, &key, &Gone { id: logged.unit.id })?;
+    }
+    for (key, _) in txn.range::<ConfirmRow>(CONFIRMS, &[lane], Some(&end), usize::MAX)? {
+        txn.delete(CONFIRMS, &key)?;
+    }
+    Ok(())
+}
+
+/// Numbers and ids of trimmed units of a lane above number `after`, at most `max`.
+pub fn gone(rows: &impl Rows, lane: u8, after: u64, max: usize) -> Result<Vec<(u64, Gone)>, StoreError> {
+    let from = numbered(lane, after.saturating_add(1));
+    let found = rows.range::<Gone>(GONE, &from, Some(&[lane + 1]), max)?;
+    Ok(found.into_iter().map(|(key, row)| (number_of(&key), row)).collect())
+}

@@ -1,0 +1,82 @@
+//! Making a lane's two ends stand together again after one of them went back.
+
+use std::collections::HashSet;
+
+use super::safety::{abandon, record};
+use super::{
+    LanePosition, LoggedUnit, QueuedBody, QueuedUnit, Rebase, TRANSMISSION, append, let_go, number_of,
+    numbered, offered_again, queue, set_state, state,
+};
+use crate::store::{Rows, StoreError, Txn};
+
+/// Units that are looked at together.
+const AT_ONCE: usize = 1000;
+
+/// Why a lane is settled anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settling {
+    /// The receiver was restored from a backup: it is given again what it has lost.
+    Replay,
+    /// This node was restored, or an operator decided: what the receiver does not hold is numbered anew.
+    Renumber {
+        /// Units that the receiver holds already.
+        held: Vec<[u8; 16]>,
+    },
+}
+
+/// Lets a lane go on after `received`, where the receiver stands: units that it lacks get new numbers
+/// above everything that either side has used, in their order. `again` looks at each of them: it may alter
+/// it, or drop it as no longer needed. Returns the position after which the lane goes on.
+///
+/// Numbers are never reused, so the receiver has to be told of the gap; [`Rebase`] remembers that until
+/// it has confirmed something behind it.
+pub fn settle(
+    txn: &mut Txn<'_>,
+    lane: u8,
+    received: LanePosition,
+    settling: &Settling,
+    generations: (u32, u32),
+    now: u64,
+    mut again: impl FnMut(&mut Txn<'_>, QueuedUnit) -> Result<Option<QueuedUnit>, StoreError>,
+) -> Result<LanePosition, StoreError> {
+    let mut row = state(txn, lane)?;
+    let (old_confirmed, old_last) = (row.confirmed.number, row.last);
+    let (mut from, held) = match settling {
+        Settling::Replay => (received.number, HashSet::new()),
+        Settling::Renumber { held } => (old_confirmed, held.iter().copied().collect()),
+    };
+    row.last = row.last.max(received.number);
+    row.confirmed = LanePosition { number: row.last, chain: received.chain };
+    row.rebase = if row.confirmed == received { Rebase::None } else { Rebase::From(received) };
+    (row.own_generation, row.partner_generation) = generations;
+    if matches!(settling, Settling::Renumber { .. }) {
+        abandon(txn, lane, old_confirmed)?;
+        row.trimmed = row.last;
+    }
+    let end = numbered(lane, old_last.saturating_add(1));
+    loop {
+        let rows = txn.range::<LoggedUnit>(TRANSMISSION, &numbered(lane, from + 1), Some(&end), AT_ONCE)?;
+        let Some((last, _)) = rows.last() else { break };
+        from = number_of(last);
+        for (key, logged) in rows {
+            txn.delete(TRANSMISSION, &key)?;
+            let unit = offered_again(logged.unit);
+            let kept = if logged.moved || held.contains(&unit.id) { None } else { again(txn, unit.clone())? };
+            match kept {
+                None => let_go(txn, &unit)?,
+                Some(unit) if matches!(unit.body, QueuedBody::Ahead { .. }) => drop(queue(txn, &unit)?),
+                Some(unit) => append(txn, &mut row, &unit)?,
+            }
+        }
+    }
+    record(txn, lane, row.confirmed, now)?;
+    set_state(txn, lane, &row)?;
+    Ok(row.confirmed)
+}
+
+/// The ends of a lane stand together as they are, under these generations.
+pub fn together(txn: &mut Txn<'_>, lane: u8, generations: (u32, u32)) -> Result<(), StoreError> {
+    let mut row = state(txn, lane)?;
+    (row.own_generation, row.partner_generation) = generations;
+    set_state(txn, lane, &row)
+}

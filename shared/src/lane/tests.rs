@@ -1,0 +1,188 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::store::Store;
+use crate::store::sim::{Faults, SimDisk};
+
+const LANE: u8 = 2;
+
+fn store() -> Store {
+    Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens")
+}
+
+fn unit(id: u8, body: QueuedBody) -> QueuedUnit {
+    QueuedUnit { id: [id; 16], lane: LANE, after: None, head: vec![id; 100], body }
+}
+
+fn position(number: u64, chain: u8) -> LanePosition {
+    LanePosition { number, chain: [chain; 32] }
+}
+
+fn numbers(rows: &impl Rows) -> Vec<(u64, u8)> {
+    let found = units(rows, LANE, 1, usize::MAX).expect("reads");
+    found.into_iter().map(|(number, unit)| (number, unit.id[0])).collect()
+}
+
+fn in_one_commit(test: impl FnOnce(&mut Txn<'_>) -> Result<(), StoreError> + Send + 'static) {
+    store().commit_blocking(test).expect("commits");
+}
+
+fn five(txn: &mut Txn<'_>) -> Result<(), StoreError> {
+    (1..=5).try_for_each(|id| queue(txn, &unit(id, QueuedBody::None)).map(drop))
+}
+
+fn same(_: &mut Txn<'_>, unit: QueuedUnit) -> Result<Option<QueuedUnit>, StoreError> {
+    Ok(Some(unit))
+}
+
+#[test]
+fn units_are_numbered_confirmed_refused_and_offered_again() {
+    in_one_commit(|txn| {
+        for id in 1..=3 {
+            queue(txn, &unit(id, QueuedBody::None))?;
+        }
+        queue(txn, &unit(4, QueuedBody::Ahead { key: [4; 32] }))?;
+        assert_eq!(units(txn, LANE, 1, 10)?.len(), 3, "a body that has not gone ahead has no number");
+        assert_eq!(waiting(txn, 10)?.len(), 1);
+        body_held(txn, &[4; 16], 70_000, [1; 32])?;
+        assert_eq!(units(txn, LANE, 4, 10)?[0].0, 4);
+        assert_eq!(depth(txn)?, [0, 0, 4, 0]);
+
+        confirmed(txn, LANE, position(4, 9), &[(1, "malformed".into())], &[(4, "body lost".into())], 1000)?;
+        assert_eq!(depth(txn)?, [0, 0, 0, 0]);
+        assert_eq!(dead_letters(txn, 10)?[0].reason, "malformed");
+        assert_eq!(units(txn, LANE, 1, 10)?.len(), 4, "the safety store keeps them");
+        assert_eq!(queue_due(txn, 1000)?, 0, "later is not now");
+        assert_eq!(next_due(txn)?, Some(1000 + OFFER_AGAIN_MILLIS));
+        assert_eq!(queue_due(txn, 1000 + OFFER_AGAIN_MILLIS)?, 1);
+        assert_eq!(waiting(txn, 10)?[0].id, [4; 16], "its body goes ahead again");
+        // A confirm that comes again changes nothing.
+        confirmed(txn, LANE, position(4, 9), &[], &[(2, "late".into())], 1000)?;
+        assert_eq!(next_due(txn)?, None);
+        assert_eq!(state(txn, LANE)?.confirmed, position(4, 9));
+
+        assert!(retry_dead(txn, &[1; 16])?.is_some_and(|letter| !letter.inbound));
+        assert_eq!(numbers(txn).last(), Some(&(5, 1)), "a new number, the same id");
+        assert!(retry_dead(txn, &[1; 16])?.is_none() && drop_dead(txn, &[1; 16])?.is_none());
+        Ok(())
+    });
+}
+
+#[test]
+fn the_safety_store_is_trimmed_by_age_and_by_size() {
+    in_one_commit(|txn| {
+        five(txn)?;
+        confirmed(txn, LANE, position(2, 2), &[], &[], 1_000)?;
+        confirmed(txn, LANE, position(4, 4), &[], &[], 2_000)?;
+        assert_eq!(kept_before(txn, LANE, 0)?, Some(LanePosition::default()));
+        assert_eq!(kept_before(txn, LANE, 3)?, Some(position(2, 2)));
+        assert_eq!(trim(txn, LANE, 1_000, 1_000_000)?, 0, "confirmed at 1,000 is not before 1,000");
+        assert_eq!(trim(txn, LANE, 1_001, 1_000_000)?, 2);
+        assert_eq!(kept_before(txn, LANE, 1)?, None, "older than the safety store");
+        assert_eq!(kept_before(txn, LANE, 3)?, Some(position(2, 2)), "the edge of what is kept is known");
+        assert_eq!(gone(txn, LANE, 1, 10)?, [(2, Gone { id: [2; 16] })]);
+        assert_eq!(trim(txn, LANE, 0, 200)?, 0, "two confirmed units of 100 octets");
+        assert_eq!(trim(txn, LANE, 0, 199)?, 1);
+        assert_eq!(trim(txn, LANE, u64::MAX, 0)?, 1);
+        assert_eq!(numbers(txn), [(5, 5)], "what is not confirmed is never trimmed");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_restored_receiver_is_given_again_what_it_lost_in_order_above_all_numbers() {
+    in_one_commit(|txn| {
+        five(txn)?;
+        confirmed(txn, LANE, position(4, 4), &[(3, "malformed".into())], &[], 1_000)?;
+        let base = settle(txn, LANE, position(1, 1), &Settling::Replay, (1, 2), 2_000, same)?;
+        assert_eq!(base, position(5, 1), "the chain goes on from where the receiver stands");
+        assert_eq!(numbers(txn), [(1, 1), (6, 2), (7, 4), (8, 5)], "what was refused stays a dead letter");
+        let row = state(txn, LANE)?;
+        assert_eq!(
+            (row.rebase, row.own_generation, row.partner_generation),
+            (Rebase::From(position(1, 1)), 1, 2)
+        );
+        confirmed(txn, LANE, position(7, 7), &[], &[], 3_000)?;
+        assert_eq!(state(txn, LANE)?.rebase, Rebase::None);
+        assert_eq!(kept_before(txn, LANE, 6)?, Some(position(5, 1)));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_restored_sender_numbers_anew_what_the_receiver_does_not_hold() {
+    in_one_commit(|txn| {
+        five(txn)?;
+        confirmed(txn, LANE, position(2, 2), &[], &[], 1_000)?;
+        assert_eq!(unconfirmed_ids(txn, LANE, 3, 10)?, [(4, [4; 16]), (5, [5; 16])]);
+        let settling = Settling::Renumber { held: vec![[3; 16], [5; 16]] };
+        assert_eq!(settle(txn, LANE, position(9, 9), &settling, (2, 1), 2_000, same)?, position(9, 9));
+        assert_eq!(numbers(txn), [(10, 4)]);
+        assert_eq!(state(txn, LANE)?.rebase, Rebase::None, "the receiver stands there already");
+        assert_eq!(kept_before(txn, LANE, 4)?, None, "nothing is proved of what came before");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_decision_is_compared_at_the_next_contact_and_damage_is_said() {
+    in_one_commit(|txn| {
+        five(txn)?;
+        confirmed(txn, LANE, position(2, 2), &[], &[], 1_000)?;
+        assert_eq!(resolve(txn, LANE, true, 2_000)?, (2, 5));
+        assert_eq!(state(txn, LANE)?.confirmed.number, 5);
+        compared(txn, LANE, 3)?;
+        let record = decisions(txn)?.remove(0);
+        assert!(record.damage && record.outcome.is_some_and(|said| said.contains("units 4 to 5")));
+        reset(txn, LANE, 3_000)?;
+        compared(txn, LANE, 5)?;
+        assert!(!decisions(txn)?[1].damage);
+        Ok(())
+    });
+}
+
+/// Takes a unit that says only its number; those below 100 are applied, by noting them.
+fn taken(txn: &mut Txn<'_>, number: u8, after: Option<u8>) -> Result<Option<RejectedRow>, StoreError> {
+    let apply = move |txn: &mut Txn<'_>| match number {
+        0..100 => Ok(txn.put(Table("applied"), &[number], &Gone { id: [number; 16] })?),
+        _ => Err(NotApplied::Never("too large a number".into())),
+    };
+    let head = [number];
+    let (id, after) = ([number; 16], after.map(|after| [after; 16]));
+    let arrival = Arrival { lane: LANE, number: number.into(), id, after, alone: Some(&head) };
+    take(
+        txn,
+        arrival,
+        1_000,
+        |_, _| Ok(false),
+        apply,
+        |txn, parked| {
+            assert!(txn.raw(Table("applied"), &parked.head)?.is_none(), "parked units are applied once");
+            Ok(txn.put(Table("applied"), &parked.head, &Gone { id: parked.id })?)
+        },
+    )
+}
+
+#[test]
+fn a_unit_is_applied_once_and_not_before_what_it_follows() {
+    in_one_commit(|txn| {
+        let applied = |txn: &Txn<'_>| txn.prefix::<Gone>(Table("applied"), &[], 100).map(|rows| rows.len());
+        assert_eq!(taken(txn, 2, Some(1))?, None);
+        assert_eq!(taken(txn, 3, Some(200))?, None);
+        assert_eq!(applied(txn)?, 0, "parked");
+        assert_eq!(taken(txn, 1, None)?, None);
+        assert_eq!(applied(txn)?, 2, "its target has come");
+        assert_eq!(taken(txn, 1, None)?, None);
+        assert_eq!(taken(txn, 2, None)?, None);
+        assert_eq!(applied(txn)?, 2, "repeats change nothing");
+        assert!(taken(txn, 200, None)?.is_some_and(|row| !row.later));
+        assert_eq!(dead_letters(txn, 10)?.len(), 1, "its target was refused");
+        for number in 10..26 {
+            assert_eq!(taken(txn, number, Some(99))?, None);
+        }
+        assert!(taken(txn, 26, Some(99))?.is_some_and(|row| row.later), "what is parked is bounded");
+        bury_overdue(txn, 1_001, 2_000)?;
+        assert_eq!(dead_letters(txn, 100)?.len(), 17);
+        Ok(())
+    });
+}

@@ -1,0 +1,264 @@
+//! What an operator does by hand to the link and to dead letters; the same on both nodes.
+//!
+//! Decisions about lanes need the link to be down, so that no session moves what is decided about:
+//! `link hold` closes it and keeps it closed, `link release` lets it come up again. Without `--yes` they
+//! only say what they would do. Each leaves a record, which the next contact compares.
+
+use clap::Subcommand;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::control::Refused;
+use crate::id::{MessageId, unix_millis};
+use crate::lane::{self, DeadLetter, LANES_MAX};
+use crate::render::{Table, when};
+use crate::report::DeadLetterView;
+use crate::store::{Rows, Store, StoreError};
+
+/// Dead letters that one answer lists at most.
+const LISTED_MAX: usize = 10_000;
+
+/// The lanes, as they are named everywhere.
+pub const LANE_NAMES: [&str; 4] = ["service", "event", "inter", "batch"];
+
+/// A lane by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LaneName {
+    /// Directory changes, records, windows.
+    Service,
+    /// Outcomes and facts.
+    Event,
+    /// Mail.
+    Inter,
+    /// Large mail.
+    Batch,
+}
+
+/// What became of units in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stored {
+    /// The partner has them.
+    Stored,
+    /// It has not.
+    NotStored,
+}
+
+/// `link …`, beside `status`.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkCommand {
+    /// Close the link and keep it closed
+    Hold,
+    /// Let the link come up again
+    Release,
+    /// Decide what became of the units in doubt on a lane that has stopped
+    Resolve {
+        /// service, event, inter or batch
+        lane: LaneName,
+        /// What the partner did with them
+        #[arg(long = "as", value_name = "WHAT")]
+        stored: Stored,
+        /// Do it; without this, only say what would be done
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Let a lane begin where the partner stands; what is not confirmed is sent anew
+    Reset {
+        /// service, event, inter or batch
+        lane: LaneName,
+        /// Do it; without this, only say what would be done
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Take the partner as it is: its store is new, or one of the stores was put back without `restore`
+    Adopt {
+        /// Do it; without this, only say what would be done
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// `queue dead …`
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeadCommand {
+    /// All of them, and why
+    List,
+    /// One of them, with what is known of it
+    Show {
+        /// Unit id, as `queue dead` lists it
+        id: String,
+    },
+    /// Offer it to the other node again, once what kept it out is mended
+    Retry {
+        /// Unit id
+        id: String,
+    },
+    /// Drop it for good
+    Drop {
+        /// Unit id
+        id: String,
+    },
+}
+
+/// What was done, for a person.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Done {
+    /// In a sentence.
+    pub done: String,
+}
+
+fn failed(error: StoreError) -> Refused {
+    Refused(error.to_string())
+}
+
+fn done(text: impl Into<String>) -> Done {
+    Done { done: text.into() }
+}
+
+/// Carries out a decision about lanes. `held` says whether the link is held closed; holding and
+/// releasing it is the node's own part.
+pub async fn decide(store: &Store, held: bool, command: LinkCommand) -> Result<Done, Refused> {
+    let (lanes, yes) = match &command {
+        LinkCommand::Hold | LinkCommand::Release => return Ok(done("")),
+        LinkCommand::Resolve { lane, yes, .. } | LinkCommand::Reset { lane, yes } => {
+            (*lane as u8..*lane as u8 + 1, *yes)
+        }
+        LinkCommand::Adopt { yes } => (0..LANES_MAX, *yes),
+    };
+    let snapshot = store.read().map_err(failed)?;
+    let mut plan = Vec::new();
+    for lane in lanes.clone() {
+        let row = lane::state(&snapshot, lane).map_err(failed)?;
+        let (from, to) = (row.confirmed.number + 1, row.last);
+        let units = match row.last - row.confirmed.number {
+            0 => "no unit".to_owned(),
+            1 => format!("unit {to}"),
+            _ => format!("units {from} to {to}"),
+        };
+        let name = LANE_NAMES.get(usize::from(lane)).unwrap_or(&"");
+        plan.push(match &command {
+            LinkCommand::Resolve { stored: Stored::Stored, .. } => format!(
+                "{name}: {units} in doubt counts as stored there; if that proves wrong, it is sent again from \
+                 the safety store and reported as damage"
+            ),
+            LinkCommand::Resolve { .. } => format!("{name}: {units} in doubt counts as not stored and is sent anew"),
+            LinkCommand::Reset { .. } => {
+                format!("{name}: begins where the partner stands; {units} not confirmed is sent anew")
+            }
+            _ => format!("{name}: is compared as after a restore; {units} not confirmed stays queued"),
+        });
+    }
+    if matches!(command, LinkCommand::Adopt { .. }) {
+        plan.push("a partner with another log name is taken once: its store is new".into());
+    }
+    let plan = plan.join("\n");
+    if !yes {
+        return Ok(done(format!("would be done with --yes, while the link is held:\n{plan}")));
+    }
+    if !held {
+        return Err(Refused(
+            "the link may be up; run `link hold` first, and `link release` afterwards".into(),
+        ));
+    }
+    let now = unix_millis();
+    let decided = store.commit(move |txn| match command {
+        LinkCommand::Resolve { lane, stored, .. } => {
+            lane::resolve(txn, lane as u8, stored == Stored::Stored, now).map(drop)
+        }
+        LinkCommand::Reset { lane, .. } => lane::reset(txn, lane as u8, now).map(drop),
+        LinkCommand::Adopt { .. } => lane::adopt(txn, now).map(drop),
+        LinkCommand::Hold | LinkCommand::Release => Ok(()),
+    });
+    decided.await.map_err(failed)?;
+    tracing::warn!(%plan, "an operator decided about the link");
+    Ok(done(format!("{plan}\nrun `link release` to let the link come up")))
+}
+
+/// Lists, shows, retries or drops dead letters.
+pub async fn dead(store: &Store, command: DeadCommand) -> Result<Value, Refused> {
+    let answer = match command {
+        DeadCommand::List => {
+            let letters = lane::dead_letters(&store.read().map_err(failed)?, LISTED_MAX).map_err(failed)?;
+            serde_json::to_value(letters.into_iter().map(view).collect::<Vec<_>>())
+        }
+        DeadCommand::Show { id } => {
+            let letter = lane::dead_letter(&store.read().map_err(failed)?, &unit_id(&id)?).map_err(failed)?;
+            serde_json::to_value(letter.map(view).ok_or_else(|| unknown(&id))?)
+        }
+        DeadCommand::Retry { id } => {
+            let unit = unit_id(&id)?;
+            let retried = store.commit(move |txn| lane::retry_dead(txn, &unit)).await.map_err(failed)?;
+            let letter = retried.into_inner().ok_or_else(|| unknown(&id))?;
+            if letter.inbound {
+                let text = format!(
+                    "{id} came from the other node, and waited here for a unit that was refused; \
+                                    it can only be dropped"
+                );
+                return Err(Refused(text));
+            }
+            serde_json::to_value(view(letter))
+        }
+        DeadCommand::Drop { id } => {
+            let unit = unit_id(&id)?;
+            let dropped = store.commit(move |txn| lane::drop_dead(txn, &unit)).await.map_err(failed)?;
+            serde_json::to_value(view(dropped.into_inner().ok_or_else(|| unknown(&id))?))
+        }
+    };
+    answer.map_err(|error| Refused(error.to_string()))
+}
+
+fn unit_id(text: &str) -> Result<[u8; 16], Refused> {
+    let id: MessageId = text.parse().map_err(|error| Refused(format!("{text}: {error}")))?;
+    Ok(id.0)
+}
+
+fn unknown(id: &str) -> Refused {
+    Refused(format!("there is no dead letter {id}; `queue dead` lists them"))
+}
+
+/// A dead letter, as it is listed.
+pub fn view(letter: DeadLetter) -> DeadLetterView {
+    DeadLetterView {
+        id: MessageId(letter.unit.id).to_string(),
+        lane: LANE_NAMES.get(usize::from(letter.unit.lane)).unwrap_or(&"").to_string(),
+        head_bytes: letter.unit.head.len() as u64,
+        with_body: letter.unit.body.key().is_some(),
+        inbound: letter.inbound,
+        reason: letter.reason,
+        at: letter.at,
+    }
+}
+
+/// Alarms that the durable lanes raise by themselves: decisions that proved wrong, dead letters.
+pub fn alarms(rows: &impl Rows) -> Result<Vec<String>, StoreError> {
+    let mut alarms = Vec::new();
+    for row in lane::decisions(rows)? {
+        if let Some(outcome) = row.outcome.filter(|_| row.damage) {
+            let name = LANE_NAMES.get(usize::from(row.lane)).unwrap_or(&"");
+            alarms.push(format!("the {name} lane, decided by hand on {} UTC: {outcome}", when(row.at)));
+        }
+    }
+    let dead = lane::dead_letters(rows, LISTED_MAX)?.len();
+    if dead > 0 {
+        alarms.push(format!(
+            "{dead} dead letters; `queue dead` lists them, and they are retried or dropped there"
+        ));
+    }
+    Ok(alarms)
+}
+
+/// Dead letters as text.
+pub fn show_dead(dead: &[DeadLetterView]) -> String {
+    let mut table = Table::new(["id", "at (UTC)", "lane", "why"]);
+    for letter in dead {
+        let why = match letter.inbound {
+            true => format!("from the other node: {}", letter.reason),
+            false => letter.reason.clone(),
+        };
+        table.row([letter.id.clone(), when(letter.at), letter.lane.clone(), why]);
+    }
+    table.or("there are no dead letters")
+}

@@ -1,0 +1,72 @@
+//! Copying a store while it is in use.
+//!
+//! The copy is of one committed state: rows are copied from a snapshot, and the segments it names are
+//! kept from being removed meanwhile. Segments come first and the index last, so that a copy that was
+//! broken off has no index and is refused as a store.
+
+use std::sync::Arc;
+
+use super::disk::Disk;
+use super::segment::{self, Pin};
+use super::txn::Snapshot;
+use super::{Store, StoreError, index, space};
+
+/// Bytes that are copied at once.
+const PIECE_BYTES: usize = 1024 * 1024;
+/// Rows of one commit of the copy.
+const ROWS_AT_ONCE: usize = 10_000;
+/// How often a copy begins again because a segment went away before it was pinned.
+const TRIES: usize = 10;
+
+/// What was copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Copied {
+    /// Rows of the index.
+    pub rows: u64,
+    /// Bytes of segments.
+    pub bytes: u64,
+}
+
+/// Copies the last committed state of `store` to `into`, which has to be empty.
+pub fn backup(store: &Store, into: &dyn Disk) -> Result<Copied, StoreError> {
+    let (snapshot, numbers, _pins) = pinned(store)?;
+    let mut copied = Copied::default();
+    for number in numbers {
+        copied.bytes += copy_segment(store, number, into)?;
+    }
+    into.sync_names()?;
+    let index = index::open(into, false)?;
+    copied.rows = snapshot.copy_rows(&index.database, ROWS_AT_ONCE)?;
+    into.sync_names()?;
+    Ok(copied)
+}
+
+/// A snapshot, and its segments held in place.
+fn pinned(store: &Store) -> Result<(Snapshot, Vec<u32>, Vec<Pin>), StoreError> {
+    for _ in 0..TRIES {
+        let snapshot = store.read()?;
+        let numbers = space::live_segments(&snapshot)?;
+        let pins: Vec<_> = numbers.iter().map(|number| Pin::of(&store.segments, *number)).collect();
+        // One that was emptied and removed in between is no longer there.
+        if numbers.iter().all(|number| store.segments.length(*number).is_ok()) {
+            return Ok((snapshot, numbers, pins));
+        }
+    }
+    Err(StoreError::Io("segments went away as fast as they were looked at; try again".into()))
+}
+
+fn copy_segment(store: &Store, number: u32, into: &dyn Disk) -> Result<u64, StoreError> {
+    let name = segment::name(number);
+    let (from, to): (Arc<_>, Arc<_>) = (store.disk.open(&name)?, into.create(&name)?);
+    let length = from.len()?;
+    let mut buffer = vec![0; PIECE_BYTES];
+    let mut offset = 0;
+    while offset < length {
+        let piece = usize::try_from(length - offset).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+        from.read_at(offset, &mut buffer[..piece])?;
+        to.write_at(offset, &buffer[..piece])?;
+        offset += piece as u64;
+    }
+    to.sync()?;
+    Ok(length)
+}
