@@ -8,6 +8,8 @@ mod command;
 mod desk;
 pub mod directory;
 mod error;
+#[cfg(feature = "sim")]
+pub mod harness;
 mod inbound;
 mod link;
 mod mail;

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use link_proto::host::{
-    Applied, BodySink, BodySource, Host, HostError, Identity, LaneState, Opening, Partner, Rebase, Rejection,
-    Settling,
+    Applied, BodySink, BodySource, Host, HostError, Identity, LaneState, Opening, Partner, Reach, Rebase,
+    Rejection, Settling,
 };
 use link_proto::unit::{Body, Digest, Lane, Position, Unit, UnitId};
 use shared::chunk::Unframer;
@@ -275,10 +275,13 @@ impl Host for LinkHost {
         }
     }
 
-    fn kept_before(&self, lane: Lane, number: u64) -> Result<Option<Position>, HostError> {
+    fn reach(&self, lane: Lane, number: u64) -> Result<Reach, HostError> {
         let snapshot = self.store.read().map_err(host_error)?;
-        let kept = lane::kept_before(&snapshot, lane.index(), number).map_err(host_error)?;
-        Ok(kept.map(position))
+        Ok(match lane::reach(&snapshot, lane.index(), number).map_err(host_error)? {
+            lane::Reach::From(from) => Reach::From(position(from)),
+            lane::Reach::Unproved => Reach::Unproved,
+            lane::Reach::Gone => Reach::Gone,
+        })
     }
 
     fn unconfirmed(&self, lane: Lane, after: u64, max: usize) -> Result<Vec<(u64, UnitId)>, HostError> {

@@ -9,6 +9,8 @@ pub mod cli;
 mod command;
 mod content;
 pub mod delivery;
+#[cfg(feature = "sim")]
+pub mod harness;
 mod intake;
 mod link;
 mod maildrop;

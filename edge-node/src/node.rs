@@ -64,10 +64,16 @@ pub enum Known {
 impl Node {
     /// Opens the edge's state.
     pub fn open(topology: Topology, state: &State) -> Result<Self, StateError> {
-        Ok(Self {
-            store: state.store()?,
-            sealing: PrivateKey::from_bytes(state.key32("sealing")?),
-            directory_key: state.key32("directory")?,
+        let sealing = PrivateKey::from_bytes(state.key32("sealing")?);
+        Ok(Self::new(state.store()?, topology, sealing, state.key32("directory")?))
+    }
+
+    /// An edge over an open store.
+    pub fn new(store: Store, topology: Topology, sealing: PrivateKey, directory_key: [u8; 32]) -> Self {
+        Self {
+            store,
+            sealing,
+            directory_key,
             topology,
             link: Handle::new(),
             schedule: Schedule::default(),
@@ -75,7 +81,7 @@ impl Node {
             confirms: watch::Sender::new(0),
             vouching: AtomicUsize::new(0),
             locked_maildrops: Mutex::default(),
-        })
+        }
     }
 
     /// Whether `domain` is ours.

@@ -62,6 +62,17 @@ pub struct LaneState {
     pub received: Position,
 }
 
+/// How far a safety store reaches back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The chain can be computed from this position, which is at the number asked for or below it.
+    From(Position),
+    /// What followed that number is here, but the chain cannot be computed: this node was restored since.
+    Unproved,
+    /// Something that followed is gone.
+    Gone,
+}
+
 /// What makes the ends of a lane stand together again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settling {
@@ -164,11 +175,10 @@ pub trait Host: Send + Sync + 'static {
         bytes_max: usize,
     ) -> Result<Vec<Unit>, HostError>;
 
-    /// A recorded position of an outbound lane at `number` or below it, from which the chain can be
-    /// computed up to `number`; `None` if the safety store does not reach back so far.
-    fn kept_before(&self, lane: Lane, number: u64) -> Result<Option<Position>, HostError> {
+    /// How far an outbound lane's safety store reaches back, seen from `number`.
+    fn reach(&self, lane: Lane, number: u64) -> Result<Reach, HostError> {
         let _ = (lane, number);
-        Ok(None)
+        Ok(Reach::Gone)
     }
 
     /// Number and id of the unconfirmed units of an outbound lane behind number `after`, in order, at

@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::frame::{Confirmed, Frame, Held, Refused, Stop};
-use crate::host::{Applied, Identity, LaneState, Opening, Partner, Settling};
+use crate::host::{Applied, Identity, LaneState, Opening, Partner, Reach, Settling};
 use crate::unit::{Lane, Position, Unit, UnitId};
 
 mod bodies;
@@ -97,8 +97,8 @@ pub enum Input {
     },
     /// The answer to [`Output::Fetch`], empty if there is nothing; given before the next frame.
     Units(Lane, Vec<Unit>),
-    /// The answer to [`Output::Anchor`]; given before the next frame.
-    Anchor(Lane, Option<Position>),
+    /// The answer to [`Output::LookBack`]; given before the next frame.
+    Reach(Lane, Reach),
     /// The answer to [`Output::ListUnconfirmed`]; given before the next frame.
     Unconfirmed(Lane, Vec<(u64, UnitId)>),
     /// The answer to [`Output::LookUp`]; given before the next frame.
@@ -171,9 +171,9 @@ pub enum Output {
         /// Where the receiver stands.
         received: Position,
     },
-    /// From where can the chain of an outbound lane be computed up to `number`? Answer
-    /// [`Input::Anchor`].
-    Anchor {
+    /// How far does the safety store of an outbound lane reach back, seen from `number`? Answer
+    /// [`Input::Reach`].
+    LookBack {
         /// The lane.
         lane: Lane,
         /// A number that the receiver reports.
@@ -409,7 +409,7 @@ impl Session {
             Input::Remembered { lanes } => self.remembered(*lanes, None)?,
             Input::Welcome { welcome, lanes } => self.remembered(*lanes, Some(welcome))?,
             Input::Units(lane, units) => return self.senders[index(lane)].units(units, &mut self.outputs),
-            Input::Anchor(lane, anchor) => self.senders[index(lane)].anchor(anchor, &mut self.outputs),
+            Input::Reach(lane, reach) => self.senders[index(lane)].reach(reach, &mut self.outputs),
             Input::Unconfirmed(lane, units) => {
                 self.senders[index(lane)].unconfirmed(units, &mut self.outputs);
             }

@@ -72,14 +72,67 @@ impl fmt::Debug for BodyId {
 /// If the system has no randomness: nothing here is safe without it.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
+    #[cfg(any(test, feature = "sim"))]
+    if sim::fill(&mut bytes) {
+        return bytes;
+    }
     getrandom::fill(&mut bytes).expect("the operating system gives randomness");
     bytes
 }
 
 /// The system's clock, in milliseconds since 1970.
 pub fn unix_millis() -> u64 {
+    #[cfg(any(test, feature = "sim"))]
+    if let Some(now) = sim::now() {
+        return now;
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A clock and dice that a seed decides, in the place of the system's, for a whole process that plays
+/// simulated schedules.
+#[cfg(any(test, feature = "sim"))]
+pub mod sim {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Mutex, PoisonError};
+
+    use crate::store::sim::Dice;
+
+    /// 0 while the system's clock counts.
+    static NOW: AtomicU64 = AtomicU64::new(0);
+    static DICE: Mutex<Option<Dice>> = Mutex::new(None);
+
+    /// From now on the clock stands at `millis` and moves only by [`advance`], and random bytes follow
+    /// from `seed`.
+    pub fn begin(seed: u64, millis: u64) {
+        NOW.store(millis, Ordering::Release);
+        *DICE.lock().unwrap_or_else(PoisonError::into_inner) = Some(Dice::new(!seed));
+    }
+
+    /// Moves the clock ahead.
+    pub fn advance(millis: u64) {
+        NOW.fetch_add(millis, Ordering::AcqRel);
+    }
+
+    /// Moves the clock back, but not to the beginning of time.
+    pub fn go_back(millis: u64) {
+        let _ = NOW
+            .try_update(Ordering::AcqRel, Ordering::Acquire, |now| Some(now.saturating_sub(millis).max(1)));
+    }
+
+    pub(super) fn now() -> Option<u64> {
+        Some(NOW.load(Ordering::Acquire)).filter(|now| *now > 0)
+    }
+
+    pub(super) fn fill(bytes: &mut [u8]) -> bool {
+        let mut dice = DICE.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(dice) = dice.as_mut() else { return false };
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&dice.roll().to_le_bytes()[..chunk.len()]);
+        }
+        true
+    }
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub use node::{
 pub use receive::{
     Arrival, NotApplied, Parked, RejectedRow, bury_overdue, forget_ids, is_here, received, rejected, take,
 };
-pub use safety::{Gone, gone, kept_before, trim, trim_all};
+pub use safety::{Gone, Reach, gone, reach, trim, trim_all};
 pub use settle::{Settling, settle, together};
 
 const LANES: Table = Table("lanes");
@@ -74,6 +74,11 @@ pub struct LaneRow {
     pub last: u64,
     /// Outbound: the safety store begins after this number.
     pub trimmed: u64,
+    /// Outbound: behind this number …
+    pub unproved_after: u64,
+    /// … and before this one the receiver's chain cannot be recomputed here, because this node was
+    /// restored and has lost units that the receiver holds.
+    pub unproved_to: u64,
     /// Outbound: octets of heads and bodies of all units ever numbered.
     pub bytes: u64,
     /// Outbound: how the next session begins.

@@ -176,6 +176,16 @@ fn by_domain(row: &QueueRow) -> (Domains, Vec<(usize, Report)>) {
     (domains, unreadable)
 }
 
+/// For the simulation: a remote host has taken the message for everybody who waits.
+#[cfg(feature = "sim")]
+pub(crate) async fn taken_by_remote(node: &Node, message: MessageId) -> Result<(), StoreError> {
+    let Some(row) = node.store.read()?.get::<QueueRow>(QUEUE, &message.0)? else { return Ok(()) };
+    let taken = Report::ours(attempt::ours(Class::Delivered, (2, 0, 0), "taken"));
+    let reports = (0..row.recipients.len()).map(|place| (place, taken.clone())).collect();
+    let made = Made { number: row.attempts.saturating_add(1), again_at: unix_millis() };
+    record(node, message, reports, made).await.map(drop)
+}
+
 /// Commits what an attempt brought: the queue, and the events for big.
 async fn record(
     node: &Node,

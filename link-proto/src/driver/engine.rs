@@ -220,8 +220,8 @@ impl<H: Host> Engine<H> {
                 return Ok(Some(Input::Parts(self.parts.list())));
             }
             Output::Compared { lane, received } => self.host.compared(lane, received)?,
-            Output::Anchor { lane, number } => {
-                return Ok(Some(Input::Anchor(lane, self.host.kept_before(lane, number)?)));
+            Output::LookBack { lane, number } => {
+                return Ok(Some(Input::Reach(lane, self.host.reach(lane, number)?)));
             }
             Output::ListUnconfirmed { lane, after, max } => {
                 return Ok(Some(Input::Unconfirmed(lane, self.host.unconfirmed(lane, after, max)?)));

@@ -26,7 +26,7 @@ use std::collections::VecDeque;
 
 use super::{Channel, LaneView, Output, Outputs, SessionError};
 use crate::frame::{Batch, Confirmed, Credit, Frame, OFFER_UNITS_MAX, Resume, Stop, raw_bytes};
-use crate::host::{LaneState, Rebase, Settling};
+use crate::host::{LaneState, Reach, Rebase, Settling};
 use crate::unit::{
     BATCH_BYTES_MAX, BATCH_UNITS_MAX, HEAD_BYTES_MAX, INLINE_BODY_BYTES_MAX, Lane, Position, Unit, UnitId,
 };
@@ -121,8 +121,8 @@ enum Doubt {
 enum State {
     /// Before COMPARE.
     Closed,
-    /// Asked the node where the safety store reaches back to.
-    Anchoring(Position),
+    /// Asked the node how far the safety store reaches back.
+    LookingBack(Position),
     /// Recomputing the chain up to what the receiver reports.
     Checking(Position, Doubt),
     /// An OFFER is with the partner, or its next ids are with the node.
@@ -205,8 +205,8 @@ impl Sender {
                 self.pump(outputs);
             }
             Verdict::Replay { received, proved: true } => {
-                self.state = State::Anchoring(received);
-                outputs.push_back(Output::Anchor { lane: self.lane, number: received.number });
+                self.state = State::LookingBack(received);
+                outputs.push_back(Output::LookBack { lane: self.lane, number: received.number });
             }
             Verdict::Replay { received, proved: false } => self.settle(received, Settling::Replay, outputs),
             Verdict::Renumber(received) => self.offer(received, outputs),
@@ -242,19 +242,20 @@ impl Sender {
         self.spent.units < self.credit.units && self.spent.bytes < self.credit.bytes
     }
 
-    /// Where the chain can be computed from.
-    pub(super) fn anchor(&mut self, anchor: Option<Position>, outputs: &mut Outputs) {
-        let State::Anchoring(received) = self.state else { return };
-        match anchor {
-            Some(anchor) if anchor.number <= received.number => {
-                self.sent = anchor;
+    /// How far the safety store reaches back.
+    pub(super) fn reach(&mut self, reach: Reach, outputs: &mut Outputs) {
+        let State::LookingBack(received) = self.state else { return };
+        match reach {
+            Reach::From(from) if from.number <= received.number => {
+                self.sent = from;
                 self.state = State::Checking(received, Doubt::Restored);
-                if anchor.number == received.number {
+                if from.number == received.number {
                     self.checked(received, Doubt::Restored, outputs);
                 }
                 self.pump(outputs);
             }
-            _ => self.stop(Stop::OlderThanSafety, outputs),
+            Reach::Unproved => self.settle(received, Settling::Replay, outputs),
+            Reach::From(_) | Reach::Gone => self.stop(Stop::OlderThanSafety, outputs),
         }
     }
 

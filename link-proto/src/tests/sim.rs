@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::frame::{Confirmed, Decoder, Held};
-use crate::host::{Applied, Identity, LaneState, Opening, Partner, Rebase, Rejection, Settling};
+use crate::host::{Applied, Identity, LaneState, Opening, Partner, Reach, Rebase, Rejection, Settling};
 use crate::session::{Channel, Input, Output, Role, Session, SessionError, Start};
 use crate::unit::{Body, Lane, Position, Unit, UnitId};
 
@@ -149,10 +149,10 @@ impl Node {
         Input::Settled { lane, position: base, rebase: base != received }
     }
 
-    fn anchor(&self, lane: Lane, number: u64) -> Option<Position> {
+    fn reach(&self, lane: Lane, number: u64) -> Reach {
         let anchors = self.anchors[usize::from(lane.index())].iter();
         let below = anchors.filter(|anchor| anchor.number <= number).max_by_key(|anchor| anchor.number);
-        (number >= self.trimmed).then(|| below.copied().unwrap_or_default())
+        if number < self.trimmed { Reach::Gone } else { Reach::From(below.copied().unwrap_or_default()) }
     }
 
     /// Makes the oldest request durable, and answers it.
@@ -388,7 +388,7 @@ impl Sim {
                 state.own_generation = this.identity.generation;
                 state.partner_generation = this.partner.as_ref().unwrap().identity.generation;
             }
-            Output::Anchor { lane, number } => return Some(Input::Anchor(lane, this.anchor(lane, number))),
+            Output::LookBack { lane, number } => return Some(Input::Reach(lane, this.reach(lane, number))),
             Output::ListUnconfirmed { lane, after, .. } => {
                 let from = this.lanes[usize::from(lane.index())].confirmed.number.max(after) + 1;
                 let units = this.units(lane, from, 2, usize::MAX);

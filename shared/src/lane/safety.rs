@@ -44,17 +44,31 @@ pub(super) fn record(
     txn.put(CONFIRMS, &numbered(lane, position.number), &ConfirmRow { chain: position.chain, at: now })
 }
 
-/// The recorded position at `number` or nearest below it, from which the chain can be computed up to
-/// `number`; `None` if that is older than the safety store.
-pub fn kept_before(rows: &impl Rows, lane: u8, number: u64) -> Result<Option<LanePosition>, StoreError> {
-    if number < state(rows, lane)?.trimmed {
-        return Ok(None);
+/// How far back a safety store reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The receiver's chain can be recomputed from this position.
+    From(LanePosition),
+    /// What followed is here, and cannot be proved.
+    Unproved,
+    /// Something that followed is gone.
+    Gone,
+}
+
+/// Whether a receiver that stands at `number` can be given again what followed.
+pub fn reach(rows: &impl Rows, lane: u8, number: u64) -> Result<Reach, StoreError> {
+    let row = state(rows, lane)?;
+    if number < row.trimmed {
+        return Ok(Reach::Gone);
+    }
+    if number > row.unproved_after && number < row.unproved_to {
+        return Ok(Reach::Unproved);
     }
     let end = numbered(lane, number.saturating_add(1));
     let found = rows.range_backwards::<ConfirmRow>(CONFIRMS, &[lane], Some(&end), 1)?;
     let position = found.first().map(|(key, row)| LanePosition { number: number_of(key), chain: row.chain });
     // Before the first confirm of a lane stands its beginning.
-    Ok(Some(position.unwrap_or_default()))
+    Ok(Reach::From(position.unwrap_or_default()))
 }
 
 /// Trims every lane of a store: see [`trim`].
@@ -127,21 +141,6 @@ fn forget(txn: &mut Txn<'_>, lane: u8, trimmed: u64) -> Result<(), StoreError> {
     let end = numbered(lane, trimmed.saturating_sub(GONE_MAX));
     for (key, _) in txn.range::<Gone>(GONE, &[lane], Some(&end), TRIMMED_AT_ONCE)? {
         txn.delete(GONE, &key)?;
-    }
-    Ok(())
-}
-
-/// Drops the safety store of a lane up to `number`: a sender that was restored cannot prove what it
-/// kept before.
-pub(super) fn abandon(txn: &mut Txn<'_>, lane: u8, number: u64) -> Result<(), StoreError> {
-    let end = numbered(lane, number.saturating_add(1));
-    for (key, logged) in txn.range::<LoggedUnit>(TRANSMISSION, &[lane], Some(&end), usize::MAX)? {
-        txn.delete(TRANSMISSION, &key)?;
-        let_go(txn, &logged.unit)?;
-        txn.put(GONE, &key, &Gone { id: logged.unit.id })?;
-    }
-    for (key, _) in txn.range::<ConfirmRow>(CONFIRMS, &[lane], Some(&end), usize::MAX)? {
-        txn.delete(CONFIRMS, &key)?;
     }
     Ok(())
 }

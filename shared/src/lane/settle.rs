@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::safety::{abandon, record};
+use super::safety::record;
 use super::{
     LanePosition, LoggedUnit, QueuedBody, QueuedUnit, Rebase, TRANSMISSION, append, let_go, number_of,
     numbered, offered_again, queue, set_state, state,
@@ -50,8 +50,9 @@ pub fn settle(
     row.rebase = if row.confirmed == received { Rebase::None } else { Rebase::From(received) };
     (row.own_generation, row.partner_generation) = generations;
     if matches!(settling, Settling::Renumber { .. }) {
-        abandon(txn, lane, old_confirmed)?;
-        row.trimmed = row.last;
+        let none_before = row.unproved_to == 0;
+        row.unproved_after = if none_before { old_confirmed } else { row.unproved_after.min(old_confirmed) };
+        row.unproved_to = row.last;
     }
     let end = numbered(lane, old_last.saturating_add(1));
     loop {

@@ -74,12 +74,12 @@ fn the_safety_store_is_trimmed_by_age_and_by_size() {
         five(txn)?;
         confirmed(txn, LANE, position(2, 2), &[], &[], 1_000)?;
         confirmed(txn, LANE, position(4, 4), &[], &[], 2_000)?;
-        assert_eq!(kept_before(txn, LANE, 0)?, Some(LanePosition::default()));
-        assert_eq!(kept_before(txn, LANE, 3)?, Some(position(2, 2)));
+        assert_eq!(reach(txn, LANE, 0)?, Reach::From(LanePosition::default()));
+        assert_eq!(reach(txn, LANE, 3)?, Reach::From(position(2, 2)));
         assert_eq!(trim(txn, LANE, 1_000, 1_000_000)?, 0, "confirmed at 1,000 is not before 1,000");
         assert_eq!(trim(txn, LANE, 1_001, 1_000_000)?, 2);
-        assert_eq!(kept_before(txn, LANE, 1)?, None, "older than the safety store");
-        assert_eq!(kept_before(txn, LANE, 3)?, Some(position(2, 2)), "the edge of what is kept is known");
+        assert_eq!(reach(txn, LANE, 1)?, Reach::Gone, "older than the safety store");
+        assert_eq!(reach(txn, LANE, 3)?, Reach::From(position(2, 2)), "the edge of what is kept is known");
         assert_eq!(gone(txn, LANE, 1, 10)?, [(2, Gone { id: [2; 16] })]);
         assert_eq!(trim(txn, LANE, 0, 200)?, 0, "two confirmed units of 100 octets");
         assert_eq!(trim(txn, LANE, 0, 199)?, 1);
@@ -104,7 +104,7 @@ fn a_restored_receiver_is_given_again_what_it_lost_in_order_above_all_numbers() 
         );
         confirmed(txn, LANE, position(7, 7), &[], &[], 3_000)?;
         assert_eq!(state(txn, LANE)?.rebase, Rebase::None);
-        assert_eq!(kept_before(txn, LANE, 6)?, Some(position(5, 1)));
+        assert_eq!(reach(txn, LANE, 6)?, Reach::From(position(5, 1)));
         Ok(())
     });
 }
@@ -117,9 +117,14 @@ fn a_restored_sender_numbers_anew_what_the_receiver_does_not_hold() {
         assert_eq!(unconfirmed_ids(txn, LANE, 3, 10)?, [(4, [4; 16]), (5, [5; 16])]);
         let settling = Settling::Renumber { held: vec![[3; 16], [5; 16]] };
         assert_eq!(settle(txn, LANE, position(9, 9), &settling, (2, 1), 2_000, same)?, position(9, 9));
-        assert_eq!(numbers(txn), [(10, 4)]);
+        assert_eq!(
+            numbers(txn),
+            [(1, 1), (2, 2), (3, 3), (5, 5), (10, 4)],
+            "the others are kept for a replay"
+        );
         assert_eq!(state(txn, LANE)?.rebase, Rebase::None, "the receiver stands there already");
-        assert_eq!(kept_before(txn, LANE, 4)?, None, "nothing is proved of what came before");
+        assert_eq!(reach(txn, LANE, 4)?, Reach::Unproved);
+        assert_eq!(reach(txn, LANE, 9)?, Reach::From(position(9, 9)));
         Ok(())
     });
 }

@@ -174,6 +174,11 @@ impl Store {
         }
     }
 
+    /// Whether a sync has failed, so that nothing is taken until the node is started again.
+    pub fn is_stopped(&self) -> bool {
+        self.writer.usable().is_err()
+    }
+
     /// Moves the live bodies out of the emptiest segment and gives its space back. Returns whether
     /// there was such a segment.
     pub async fn compact(&self) -> Result<bool, StoreError> {

@@ -96,6 +96,22 @@ impl SimDisk {
         Self(Arc::new(Mutex::new(Inner { files, names, durable_names, faults, ..Inner::default() })))
     }
 
+    /// Has these faults come instead of any others, counted from now.
+    pub fn inject(&self, faults: Faults) {
+        let mut inner = self.lock();
+        let (syncs, writes) = (inner.syncs, inner.writes);
+        inner.faults = Faults {
+            cut_at_sync: faults.cut_at_sync.map(|at| at + syncs),
+            full_at_write: faults.full_at_write.map(|at| at + writes),
+            error_at_sync: faults.error_at_sync.map(|at| at + syncs),
+        };
+    }
+
+    /// Whether the power is cut.
+    pub fn is_dead(&self) -> bool {
+        self.lock().dead
+    }
+
     /// Ends a full disk.
     pub fn make_room(&self) {
         self.lock().faults.full_at_write = None;

@@ -126,8 +126,9 @@ impl Writer {
         });
         let mut lazy = self.lazy.lock().unwrap_or_else(PoisonError::into_inner);
         lazy.push(operation);
-        if lazy.len() == 1 {
-            tokio::spawn(async move {
+        // Without a runtime (a simulation) the next commit comes when it comes.
+        if let (1, Ok(runtime)) = (lazy.len(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move {
                 tokio::time::sleep(LAZY_TIME).await;
                 let (nothing, _) = boxed::<(), StoreError, _>(|_| Ok(()));
                 // A writer that has ended has done what was queued.

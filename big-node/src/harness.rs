@@ -1,0 +1,175 @@
+//! Big without a process, for the simulation: the same store, directory, desk records and link host.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use shared::chunk;
+use shared::id::{BodyId, MessageId, unix_millis};
+use shared::origin::{Channel, Origin, OriginalRecipient};
+use shared::seal::PrivateKey;
+use shared::store::{Row, Rows, Store, StoreError, Txn};
+use shared::topology::{AttachmentMode, Topology};
+use shared::unit::{DeliveryState, Id, directory_hash};
+
+use crate::directory::{self, NewPerson};
+use crate::inbound::{BODY_KIND, PERSON_KIND, rebuild_notes};
+pub use crate::link::LinkHost;
+use crate::mail::{self, Incoming, Site};
+use crate::record::{
+    EDGE, EdgeRow, Entry, Folder, Holder, MAILBOXES, MESSAGES, Message, RECIPIENTS, Recipient, message_of,
+};
+
+/// A big node.
+#[derive(Debug)]
+pub struct Big {
+    store: Store,
+    site: Arc<Site>,
+    /// Its end of the link.
+    pub host: LinkHost,
+}
+
+impl Big {
+    /// Big over `store`.
+    pub fn new(store: Store, topology: &Topology, sealing: [u8; 32]) -> Self {
+        let site = Arc::new(Site {
+            domains: topology.site.domains.clone(),
+            postmaster: topology.site.postmaster.local_part().to_lowercase(),
+            filing: AttachmentMode::Passthru,
+            sealing: PrivateKey::from_bytes(sealing),
+            outbound_secret: [7; 32],
+            content_bytes_max: topology.edge.size_max,
+        });
+        let host = LinkHost::new(store.clone(), Arc::clone(&site), Arc::default());
+        Self { store, site, host }
+    }
+
+    /// Remembers what the edge says at pairing, as if it had been paired.
+    pub fn introduce(&self, sealing_key: [u8; 32], directory_key: [u8; 32]) -> Result<(), StoreError> {
+        let own = self.site.sealing.public().0;
+        let introduced = self.store.commit_blocking(move |txn| {
+            txn.put(EDGE, b"edge", &EdgeRow { sealing_key, directory_key })?;
+            directory::project_all(txn, own)
+        });
+        introduced.map(drop)
+    }
+
+    /// Its store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Adds a person.
+    pub fn add_person(&self, name: &str) -> Result<(), String> {
+        let new = NewPerson {
+            name: name.into(),
+            display: name.into(),
+            aliases: Vec::new(),
+            filing: None,
+            uid: None,
+        };
+        let person = directory::new_person(&self.site.domains, new).map_err(|error| error.to_string())?;
+        let writer = self.store.body_writer(directory::record_key(&person.id), PERSON_KIND);
+        let record = writer.finish(person.encode()).map_err(|error| error.to_string())?;
+        let added = self.store.commit_blocking(move |txn| directory::add(txn, &person, &record));
+        added.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Removes a person.
+    pub fn remove_person(&self, name: &str) -> Result<(), String> {
+        let (name, postmaster) = (name.to_owned(), self.site.postmaster.clone());
+        let removed =
+            self.store.commit_blocking(move |txn| directory::remove(txn, &name, &postmaster, unix_millis()));
+        removed.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Sends a message from a desk to an address outside. The id is for the person's exit 0.
+    pub fn send(&self, author: &str, to: &str, content: &[u8]) -> Result<Id, String> {
+        let id = MessageId::generate();
+        let failed = |error: StoreError| error.to_string();
+        let author = self
+            .store
+            .read()
+            .map_err(failed)
+            .and_then(|rows| directory::by_name(&rows, author).map_err(|error| error.to_string()))?;
+        let origin = Origin {
+            channel: Channel::Desk { person: author.id },
+            accepted_at: unix_millis(),
+            reverse_path: author.addresses.first().cloned(),
+            recipients: vec![OriginalRecipient { address: to.into(), original: None, notify: None }],
+            envelope_id: None,
+            return_content: None,
+            from: Vec::new(),
+            reply_to: Vec::new(),
+            sender: Vec::new(),
+            mail_followup_to: Vec::new(),
+            to: Vec::new(),
+            cc: Vec::new(),
+            message_id: None,
+            in_reply_to: Vec::new(),
+            references: Vec::new(),
+            subject: String::new(),
+            language: None,
+            automatic: false,
+            verdicts: Vec::new(),
+            body_8bit: false,
+            utf8_header: false,
+            trace_bytes: 0,
+            size: content.len() as u64,
+            body: *blake3::hash(content).as_bytes(),
+        };
+        let mut writer = self.store.body_writer(BodyId(origin.body).into(), BODY_KIND);
+        writer.write(&chunk::encode_all(content)).map_err(failed)?;
+        let stored = writer.finish(rebuild_notes(id, &origin)).map_err(failed)?;
+        let incoming = Incoming { id, origin, stored, parts: Vec::new(), unparsed: None };
+        let site = Arc::clone(&self.site);
+        let sent = self
+            .store
+            .commit_blocking(move |txn| mail::send(txn, &site, incoming, &author, false, unix_millis()));
+        sent.map(|_| id.0).map_err(|error| error.to_string())
+    }
+
+    /// Every message in every In folder and in *undeliverable*: how often it is filed, and its content
+    /// behind the trace that the edge put before it.
+    pub fn filed(&self) -> Result<BTreeMap<Id, (usize, Vec<u8>)>, StoreError> {
+        let rows = self.store.read()?;
+        let mut filed: BTreeMap<Id, (usize, Vec<u8>)> = BTreeMap::new();
+        for (key, _) in rows.prefix::<Entry>(MAILBOXES, &[], usize::MAX)? {
+            let id = message_of(&key);
+            if !matches!(key.get(16).copied(), Some(folder) if folder == Folder::In as u8 || folder == Folder::Undeliverable as u8)
+            {
+                continue;
+            }
+            let message = rows.get::<Message>(MESSAGES, &id.0)?;
+            let message = message.ok_or_else(|| StoreError::Damaged("a filed message".into()))?;
+            let plain = mail::content(self.store.body(message.body())?, &message, usize::MAX)?;
+            let trace = usize::try_from(message.origin.trace_bytes).unwrap_or(usize::MAX);
+            filed.entry(id.0).or_insert((0, plain.get(trace..).unwrap_or_default().to_vec())).0 += 1;
+        }
+        Ok(filed)
+    }
+
+    /// Whether a message is known here, and the state of its only recipient outside.
+    pub fn state_of(&self, id: Id) -> Result<Option<DeliveryState>, StoreError> {
+        let row = self.store.read()?.get::<Recipient>(RECIPIENTS, &mail::recipient_key(MessageId(id), 0))?;
+        Ok(row.map(|row| row.state))
+    }
+
+    /// Hashes of the addresses that the edge has to know.
+    pub fn addresses(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        let rows = self.store.read()?;
+        let Some(edge) = directory::edge(&rows)? else { return Ok(Vec::new()) };
+        let addresses = rows.prefix::<Holder>(crate::record::ADDRESSES, &[], usize::MAX)?;
+        let hash = |key: Vec<u8>| directory_hash(&edge.directory_key, &String::from_utf8_lossy(&key));
+        let mut hashes: Vec<_> = addresses.into_iter().map(|(key, _)| hash(key)).collect();
+        hashes.sort_unstable();
+        Ok(hashes)
+    }
+}
+
+/// What a restore does first.
+pub fn restored(txn: &mut Txn<'_>, sealing: [u8; 32]) -> Result<(), StoreError> {
+    match directory::edge(txn)? {
+        Some(_) => directory::project_all(txn, PrivateKey::from_bytes(sealing).public().0),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,95 @@
+//! An edge without sockets, for the simulation: the same store, intake, link host and delivery records.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use shared::address::Address;
+use shared::id::MessageId;
+use shared::seal::{FileKey, PrivateKey};
+use shared::smtp::{Envelope, Facts};
+use shared::store::{BodyKey, Rows, Store, StoreError, Txn};
+use shared::topology::Topology;
+use shared::unit::{AddressRow, Id};
+
+use crate::content::Content;
+use crate::delivery;
+use crate::intake::Intake;
+pub use crate::link::LinkHost;
+use crate::node::Node;
+use crate::record::{ADDRESSES, QUEUE, QueueRow};
+
+/// An edge.
+#[derive(Debug)]
+pub struct Edge {
+    node: Arc<Node>,
+    /// Its end of the link.
+    pub host: LinkHost,
+}
+
+impl Edge {
+    /// An edge over `store`.
+    pub fn new(store: Store, topology: Topology, sealing: [u8; 32], directory_key: [u8; 32]) -> Self {
+        let node = Arc::new(Node::new(store, topology, PrivateKey::from_bytes(sealing), directory_key));
+        Self { host: LinkHost::new(Arc::clone(&node)), node }
+    }
+
+    /// Its store.
+    pub fn store(&self) -> &Store {
+        &self.node.store
+    }
+
+    /// Takes a message in, as at the end of DATA. The id is for the 250.
+    pub async fn accept(&self, from: &Address, to: &Address, content: &[u8]) -> Result<Id, String> {
+        let envelope = Envelope {
+            reverse_path: Some(from.clone()),
+            recipients: vec![to.clone()],
+            body_8bit: false,
+            smtputf8: false,
+            size: None,
+            helo: "sim".into(),
+            esmtp: true,
+            tls: false,
+            authenticated: None,
+        };
+        let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        let refused = |reply: shared::smtp::Reply| format!("{reply:?}");
+        let mut intake = Intake::begin(&self.node, envelope, client, None).map_err(refused)?;
+        intake.content(content).map_err(|error| error.to_string())?;
+        let facts = Facts { bytes: content.len() as u64, eight_bit: false, header_eight_bit: false, hops: 0 };
+        let id = intake.complete(facts).await.map_err(refused)?;
+        id.parse::<MessageId>().map(|id| id.0).map_err(|error| error.to_string())
+    }
+
+    /// What waits for delivery, and whether it is held.
+    pub fn queue(&self) -> Result<Vec<(Id, bool)>, StoreError> {
+        let rows = self.node.store.read()?.prefix::<QueueRow>(QUEUE, &[], usize::MAX)?;
+        Ok(rows.into_iter().filter_map(|(key, row)| Some((key.try_into().ok()?, row.held))).collect())
+    }
+
+    /// Reads a queued message as a remote host would get it, and then records that it was taken. The
+    /// content, and whether the record is durable.
+    pub async fn deliver(&self, id: Id) -> Result<(Vec<u8>, Result<(), StoreError>), String> {
+        let failed = |error: StoreError| error.to_string();
+        let row = self.node.store.read().and_then(|rows| rows.get::<QueueRow>(QUEUE, &id)).map_err(failed)?;
+        let row = row.ok_or("it does not wait")?;
+        let key = FileKey::unwrap(&row.wrapped_key, &self.node.sealing, MessageId(id));
+        let key = key.map_err(|error| error.to_string())?;
+        let mut content = Content::new(self.node.store.body(BodyKey(row.body)).map_err(failed)?, &key);
+        let mut plain = Vec::new();
+        while let Some(piece) = content.next().map_err(|error| error.to_string())? {
+            plain.extend_from_slice(&piece);
+        }
+        Ok((plain, delivery::taken_by_remote(&self.node, MessageId(id)).await))
+    }
+
+    /// Hashes of the addresses it knows.
+    pub fn addresses(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        let rows = self.node.store.read()?.prefix::<AddressRow>(ADDRESSES, &[], usize::MAX)?;
+        Ok(rows.into_iter().map(|(_, row)| row.hash).collect())
+    }
+}
+
+/// What a restore does first.
+pub fn restored(txn: &mut Txn<'_>) -> Result<(), StoreError> {
+    crate::maintenance::hold_back(txn)
+}

@@ -1,0 +1,162 @@
+//! The books outside the nodes, and what comparing them with the nodes brings.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use shared::unit::Id;
+
+/// A message from outside: known by its content, which no other one has.
+#[derive(Clone, Debug)]
+pub struct Inbound {
+    /// What its sender was told: the id of the 250; `None` while that is not known (it may be there).
+    pub answered: Option<Id>,
+    /// The edge that answered has forgotten it, and big did not have it then: gone with that disk.
+    pub excused: bool,
+}
+
+/// A message to outside.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    /// The id of the exit 0; `None` while that is not known.
+    pub answered: Option<Id>,
+    /// How often a remote host got it.
+    pub delivered: u32,
+    /// Deliveries that may have been repeats: the record of the one before was lost with a node.
+    pub excusable: u32,
+    /// Big has forgotten it.
+    pub excused: bool,
+}
+
+/// Everything that was promised.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// By content.
+    pub inbound: BTreeMap<Vec<u8>, Inbound>,
+    /// By content.
+    pub outbound: BTreeMap<Vec<u8>, Outbound>,
+    /// Ids of answered messages on the lane of small mail, in the order of their 250s.
+    pub order: Vec<Id>,
+    /// Ids that were deferred, or whose node went back: they may come later than their place.
+    pub displaced: Vec<Id>,
+    /// Ids that big has applied, in that order.
+    pub applied: Vec<Id>,
+}
+
+/// What one schedule came to.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Promised and not there.
+    pub lost: u64,
+    /// There twice.
+    pub doubled: u64,
+    /// There and never sent.
+    pub ghost: u64,
+    /// There and different.
+    pub altered: u64,
+    /// Applied in another order than was promised.
+    pub out_of_order: u64,
+    /// Did not come to rest, or stood still without a cause.
+    pub stuck: u64,
+    /// Each of them, in words.
+    pub faults: Vec<String>,
+    /// What happened, for a seed to be compared with itself.
+    pub fingerprint: [u8; 32],
+    /// Messages that were answered.
+    pub accepted: u64,
+    /// Power cuts, restores and stores put back.
+    pub crashes: u64,
+}
+
+impl Outcome {
+    /// Whether every promise was kept.
+    pub fn is_clean(&self) -> bool {
+        self.lost + self.doubled + self.ghost + self.altered + self.out_of_order + self.stuck == 0
+    }
+
+    /// Notes a fault.
+    pub fn fault(&mut self, count: fn(&mut Self) -> &mut u64, what: String) {
+        *count(self) += 1;
+        self.faults.push(what);
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "lost {}, doubled {}, ghost {}, altered {}, out of order {}, stuck {}",
+            self.lost, self.doubled, self.ghost, self.altered, self.out_of_order, self.stuck
+        )
+    }
+}
+
+/// What many schedules came to.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// How many.
+    pub schedules: u64,
+    counts: [u64; 6],
+    accepted: u64,
+    crashes: u64,
+}
+
+impl Tally {
+    /// Adds one schedule.
+    pub fn add(&mut self, one: Outcome) {
+        let counts = [one.lost, one.doubled, one.ghost, one.altered, one.out_of_order, one.stuck];
+        self.join(Self { schedules: 1, counts, accepted: one.accepted, crashes: one.crashes });
+    }
+
+    /// Adds what another process played.
+    pub fn join(&mut self, other: Self) {
+        self.schedules += other.schedules;
+        self.accepted += other.accepted;
+        self.crashes += other.crashes;
+        self.counts.iter_mut().zip(other.counts).for_each(|(mine, theirs)| *mine += theirs);
+    }
+
+    /// Whether every promise was kept.
+    pub fn is_clean(&self) -> bool {
+        self.counts == [0; 6]
+    }
+
+    /// For [`Tally::of_line`].
+    pub fn to_line(&self) -> String {
+        let [a, b, c, d, e, g] = self.counts;
+        format!(
+            "{} schedules, {} accepted, {} crashes, faults {a} {b} {c} {d} {e} {g}",
+            self.schedules, self.accepted, self.crashes
+        )
+    }
+
+    /// Reads what [`Tally::to_line`] wrote.
+    pub fn of_line(line: &str) -> Option<Self> {
+        let numbers: Vec<u64> = line
+            .split(|c: char| !c.is_ascii_digit())
+            .filter(|word| !word.is_empty())
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .ok()?;
+        let [schedules, accepted, crashes, counts @ ..] = numbers.as_slice() else { return None };
+        Some(Self {
+            schedules: *schedules,
+            accepted: *accepted,
+            crashes: *crashes,
+            counts: counts.try_into().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [lost, doubled, ghost, altered, order, stuck] = self.counts;
+        if stuck > 0 {
+            write!(f, "{stuck} did not come to rest; ")?;
+        }
+        write!(
+            f,
+            "{} schedules, lost {lost}, doubled {doubled}, ghost {ghost}, altered {altered}, out of order {order}",
+            self.schedules
+        )
+    }
+}

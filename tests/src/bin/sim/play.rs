@@ -1,0 +1,623 @@
+//! One schedule: what a seed lets happen, and whether everything is where it should be afterwards.
+
+use std::time::Duration;
+
+use shared::address::Address;
+use shared::id::{self, unix_millis};
+use shared::store::sim::{Dice, Faults};
+use shared::unit::{DeliveryState, Id};
+
+use crate::end::block_on;
+use crate::ledger::{Inbound, Ledger, Outbound, Outcome};
+use crate::world::{Image, Who, World};
+
+/// When schedules begin, milliseconds since 1970.
+const BEGINNING: u64 = 1_800_000_000_000;
+/// Rounds that everything may take to come to rest.
+const ROUNDS_TO_REST: usize = 400;
+/// Steps of the line in one of those rounds.
+const STEPS_OF_A_ROUND: usize = 5_000;
+/// Octets from which a message goes ahead of its unit.
+const LARGE_BYTES: u64 = 70_000;
+/// How far a clock jumps, in milliseconds: ten years at most.
+const JUMP_MAX: u64 = 10 * 365 * 24 * 3_600_000;
+
+/// Which faults a schedule has, besides cuts, crashes and a full disk, which all have.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    restores: bool,
+    put_back: bool,
+    lies: bool,
+    failed_syncs: bool,
+    jumps: bool,
+}
+
+impl Kind {
+    fn of(dice: &mut Dice) -> Self {
+        Self {
+            restores: dice.below(4) == 0,
+            put_back: dice.below(12) == 0,
+            lies: dice.below(8) == 0,
+            failed_syncs: dice.below(4) == 0,
+            jumps: dice.below(4) == 0,
+        }
+    }
+}
+
+/// Plays the schedule of `seed`.
+pub fn schedule(seed: u64, verbose: bool) -> Outcome {
+    id::sim::begin(seed, BEGINNING);
+    let mut dice = Dice::new(seed);
+    let world = match World::new() {
+        Ok(world) => world,
+        Err(error) => {
+            let mut outcome = Outcome::default();
+            outcome.fault(|outcome| &mut outcome.stuck, format!("it did not begin: {error}"));
+            return outcome;
+        }
+    };
+    let mut play = Play {
+        kind: Kind::of(&mut dice),
+        dice,
+        world,
+        ledger: Ledger::default(),
+        outcome: Outcome::default(),
+        log: blake3::Hasher::new(),
+        images: Vec::new(),
+        people: 0,
+        written: 0,
+        went_back: false,
+        lied: false,
+        verbose,
+    };
+    let steps = 80 + play.dice.below(160);
+    play.begin();
+    for _ in 0..steps {
+        play.event();
+    }
+    play.come_to_rest();
+    play.audit();
+    play.outcome.fingerprint = *play.log.finalize().as_bytes();
+    play.outcome
+}
+
+struct Play {
+    kind: Kind,
+    dice: Dice,
+    world: World,
+    ledger: Ledger,
+    outcome: Outcome,
+    log: blake3::Hasher,
+    /// Backups, and what the books were then.
+    images: Vec<(Who, Image)>,
+    people: u64,
+    written: u64,
+    /// A store was put back by hand: lanes may stand still until an operator adopts.
+    went_back: bool,
+    /// A peer has sent garbage: a lane may stand still until an operator resets it.
+    lied: bool,
+    verbose: bool,
+}
+
+impl Play {
+    fn say(&mut self, what: impl FnOnce() -> String) {
+        let what = what();
+        self.log.update(what.as_bytes());
+        if self.verbose {
+            eprintln!("{:>9.3} {what}", self.world.now.as_secs_f64());
+        }
+    }
+
+    fn one_of(&mut self) -> Who {
+        Who::BOTH[usize::try_from(self.dice.below(2)).unwrap_or(0)]
+    }
+
+    /// The postmaster exists, and the edge is told everything, before anything goes wrong.
+    fn begin(&mut self) {
+        if let Some(big) = &self.world.big {
+            big.add_person("alice").expect("the first person of a site");
+        }
+        let _ = self.world.connect();
+        self.run_line(usize::MAX);
+    }
+
+    fn event(&mut self) {
+        let advance = 1 + self.dice.below(400);
+        self.pass(advance);
+        for who in Who::BOTH {
+            if !self.world.runs(who) && self.dice.below(3) == 0 {
+                self.restart(who);
+            }
+        }
+        match self.dice.below(100) {
+            0..12 => self.accept(),
+            12..20 => self.send(),
+            20..26 => self.deliver(),
+            26..30 => self.people(),
+            30..34 => self.cut(),
+            34..40 => self.crash(),
+            40..42 => self.crash_in_a_commit(),
+            42..45 => self.fill_disk(),
+            45..46 if self.kind.failed_syncs => self.fail_sync(),
+            46..48 if self.kind.jumps => self.jump(),
+            48..51 if self.kind.restores || self.kind.put_back => self.back_up(),
+            51..53 if self.kind.restores => self.put_back(true),
+            56..57 if self.dice.below(4) == 0 => self.trim(),
+            53..54 if self.kind.put_back => self.put_back(false),
+            54..56 if self.kind.lies => self.lie(),
+            56..58 => self.pass(6_000),
+            _ => {
+                let steps = 1 + self.dice.below(40);
+                self.run_line(usize::try_from(steps).unwrap_or(1));
+            }
+        }
+        self.look();
+    }
+
+    fn pass(&mut self, millis: u64) {
+        self.world.now += Duration::from_millis(millis);
+        id::sim::advance(millis);
+        for who in Who::BOTH {
+            self.world.offer_deferred(who, unix_millis());
+            if self.dice.below(3) == 0 {
+                self.world.flush(who);
+            }
+        }
+        if self.world.wake().is_err() {
+            self.world.cut_line(None);
+        }
+    }
+
+    fn restart(&mut self, who: Who) {
+        // It may lose power again while it recovers.
+        if self.dice.below(5) == 0 {
+            let sync = 1 + self.dice.below(3);
+            self.inject(who, Faults { cut_at_sync: Some(sync), ..Faults::default() });
+        }
+        let started = self.world.start(who);
+        self.say(|| format!("{who:?} starts: {}", started.is_ok()));
+        if started.is_err() {
+            self.world.lose_power(who, &mut self.dice);
+        }
+    }
+
+    fn inject(&mut self, who: Who, faults: Faults) {
+        match who {
+            Who::Big => self.world.big_disk.inject(faults),
+            Who::Edge => self.world.edge_disk.inject(faults),
+        }
+    }
+
+    fn content(&mut self) -> Vec<u8> {
+        self.written += 1;
+        let length = if self.dice.below(12) == 0 {
+            LARGE_BYTES + self.dice.below(60_000)
+        } else {
+            self.dice.below(900)
+        };
+        let mut noise = Dice::new(self.written);
+        let mut content = format!("Subject: {}\r\n\r\n", self.written).into_bytes();
+        // Not compressible, so that a large one is large on the line too.
+        content.extend((0..length).map(|_| b'a' + u8::try_from(noise.below(26)).unwrap_or(0)));
+        content.extend_from_slice(b"\r\n");
+        content
+    }
+
+    /// Somebody outside sends a message to the edge.
+    fn accept(&mut self) {
+        let content = self.content();
+        let to = if self.dice.below(8) == 0 {
+            format!("p{}@example.com", self.people)
+        } else {
+            "alice@example.com".into()
+        };
+        let Some(edge) = &self.world.edge else { return };
+        let (from, to): (Address, Address) =
+            ("writer@remote.example".parse().expect("an address"), to.parse().expect("an address"));
+        let accepted = block_on(edge.accept(&from, &to, &content));
+        self.say(|| format!("accept {} octets: {}", content.len(), accepted.is_ok()));
+        let answered = accepted.as_ref().ok().copied();
+        if let Some(id) = answered {
+            self.outcome.accepted += 1;
+            if content.len() < 60_000 {
+                self.ledger.order.push(id);
+            }
+        }
+        self.ledger.inbound.insert(content, Inbound { answered, excused: false });
+        self.mourn(Who::Edge);
+    }
+
+    /// Alice writes to somebody outside.
+    fn send(&mut self) {
+        let content = self.content();
+        let Some(big) = &self.world.big else { return };
+        let sent = big.send("alice", "reader@remote.example", &content);
+        self.say(|| format!("send {} octets: {}", content.len(), sent.is_ok()));
+        self.outcome.accepted += u64::from(sent.is_ok());
+        let out = Outbound { answered: sent.ok(), delivered: 0, excusable: 0, excused: false };
+        self.ledger.outbound.insert(content, out);
+        self.mourn(Who::Big);
+    }
+
+    /// A remote host takes what waits on the edge.
+    fn deliver(&mut self) {
+        let Some(edge) = &self.world.edge else { return };
+        let waiting = edge.queue().unwrap_or_default();
+        let free: Vec<Id> = waiting.into_iter().filter(|(_, held)| !held).map(|(id, _)| id).collect();
+        if free.is_empty() {
+            return;
+        }
+        let id = free[usize::try_from(self.dice.below(free.len() as u64)).unwrap_or(0)];
+        let delivered = block_on(edge.deliver(id));
+        self.say(|| format!("deliver: {:?}", delivered.as_ref().map(|(_, recorded)| recorded.is_ok())));
+        if let Ok((content, recorded)) = delivered {
+            match self.ledger.outbound.get_mut(&content) {
+                Some(out) => {
+                    out.delivered += 1;
+                    // The remote has it and the edge does not know: it will be attempted once more.
+                    out.excusable += u32::from(recorded.is_err());
+                }
+                None => self
+                    .outcome
+                    .fault(|outcome| &mut outcome.altered, "a remote got what was never sent".into()),
+            }
+        }
+        self.mourn(Who::Edge);
+    }
+
+    fn people(&mut self) {
+        let Some(big) = &self.world.big else { return };
+        let done = if self.people > 0 && self.dice.below(3) == 0 {
+            let name = format!("p{}", 1 + self.dice.below(self.people));
+            big.remove_person(&name).is_ok()
+        } else {
+            self.people += 1;
+            big.add_person(&format!("p{}", self.people)).is_ok()
+        };
+        self.say(|| format!("people: {done}"));
+        self.mourn(Who::Big);
+    }
+
+    fn cut(&mut self) {
+        self.say(|| "the line is cut".into());
+        self.world.cut_line(None);
+    }
+
+    fn crash(&mut self) {
+        let who = self.one_of();
+        if self.world.runs(who) {
+            self.outcome.crashes += 1;
+            self.say(|| format!("{who:?} loses power"));
+            self.world.lose_power(who, &mut self.dice);
+        }
+    }
+
+    /// The power goes during one of the next syncs: in the middle of a commit.
+    fn crash_in_a_commit(&mut self) {
+        let who = self.one_of();
+        let sync = 1 + self.dice.below(4);
+        self.say(|| format!("{who:?} will lose power at its sync {sync} from now"));
+        self.inject(who, Faults { cut_at_sync: Some(sync), ..Faults::default() });
+    }
+
+    fn fill_disk(&mut self) {
+        let who = self.one_of();
+        let write = 1 + self.dice.below(6);
+        self.say(|| format!("{who:?}'s disk will be full at its write {write} from now"));
+        self.inject(who, Faults { full_at_write: Some(write), ..Faults::default() });
+        // It is full for a while, in which things go on.
+        let events = self.dice.below(6);
+        for _ in 0..events {
+            match self.dice.below(4) {
+                0 => self.accept(),
+                1 => self.send(),
+                _ => self.run_line(20),
+            }
+        }
+        self.inject(who, Faults::default());
+    }
+
+    fn fail_sync(&mut self) {
+        let who = self.one_of();
+        let sync = 1 + self.dice.below(3);
+        self.say(|| format!("{who:?}'s sync {sync} from now fails"));
+        self.inject(who, Faults { error_at_sync: Some(sync), ..Faults::default() });
+    }
+
+    fn jump(&mut self) {
+        let jump = self.dice.below(JUMP_MAX);
+        let ahead = self.dice.below(2) == 0;
+        self.say(|| format!("the clocks jump {jump} ms {}", if ahead { "ahead" } else { "back" }));
+        if ahead { id::sim::advance(jump) } else { id::sim::go_back(jump) }
+    }
+
+    fn back_up(&mut self) {
+        let who = self.one_of();
+        // At most one image a node, so that what it has forgotten is clear.
+        if self.images.iter().any(|(of, _)| *of == who) {
+            return;
+        }
+        if let Some(image) = self.world.back_up(who) {
+            self.say(|| format!("{who:?} is backed up"));
+            self.images.push((who, image));
+        }
+    }
+
+    /// A node goes back to its backup: by `restore`, or its snapshot is put back by hand.
+    fn put_back(&mut self, by_restore: bool) {
+        let Some(index) = self.images.len().checked_sub(1) else { return };
+        let (who, image) = self.images.remove(index);
+        self.outcome.crashes += 1;
+        self.say(|| format!("{who:?} goes back to its backup, by restore: {by_restore}"));
+        // What only this node had is gone with it; what the other one had by then has to be there still.
+        let kept = match who {
+            Who::Edge => self.filed(),
+            Who::Big => Vec::new(),
+        };
+        if self.world.put_back(who, &image, by_restore, &mut self.dice).is_err() {
+            self.outcome.fault(|outcome| &mut outcome.stuck, format!("{who:?} does not start from a backup"));
+            return;
+        }
+        self.went_back |= !by_restore;
+        self.ledger.applied.clear();
+        match who {
+            Who::Edge => self.edge_forgot(&kept),
+            Who::Big => self.big_forgot(),
+        }
+    }
+
+    fn filed(&self) -> Vec<Vec<u8>> {
+        let filed = self.world.big.as_ref().and_then(|big| big.filed().ok()).unwrap_or_default();
+        filed.into_values().map(|(_, content)| content).collect()
+    }
+
+    /// Messages that the edge does not have any more, and big did not have yet, are gone.
+    fn edge_forgot(&mut self, kept: &[Vec<u8>]) {
+        for (content, message) in &mut self.ledger.inbound {
+            if !kept.contains(content) {
+                message.excused = true;
+            }
+        }
+        self.ledger.displaced.append(&mut self.ledger.order.clone());
+        let settled = |id: Id| {
+            let state = self.world.big.as_ref().and_then(|big| big.state_of(id).ok()).flatten();
+            matches!(state, Some(DeliveryState::Relayed))
+        };
+        for out in self.ledger.outbound.values_mut() {
+            // Big had not learnt of the delivery, or cannot say now: it may be made once more.
+            if out.delivered > 0 && !out.answered.is_some_and(&settled) {
+                out.excusable += out.delivered;
+            }
+        }
+    }
+
+    /// Messages that big does not have any more are sent again by the edge, unless that went back too.
+    fn big_forgot(&mut self) {
+        let filed = self.filed();
+        for (content, message) in &mut self.ledger.inbound {
+            message.excused |= message.excused && !filed.contains(content);
+        }
+        let known = |id: Id| {
+            self.world.big.as_ref().is_some_and(|big| big.state_of(id).is_ok_and(|state| state.is_some()))
+        };
+        for out in self.ledger.outbound.values_mut() {
+            if !out.answered.is_some_and(&known) {
+                out.excused = true;
+            }
+        }
+    }
+
+    /// Space is given back; the safety store keeps everything.
+    fn trim(&mut self) {
+        let who = self.one_of();
+        self.say(|| format!("{who:?} gives space back"));
+        self.world.compact(who);
+    }
+
+    /// The peer sends garbage in the place of some bytes.
+    fn lie(&mut self) {
+        let steps = self.world.steps();
+        if steps.is_empty() {
+            return;
+        }
+        let (who, step) = steps[usize::try_from(self.dice.below(steps.len() as u64)).unwrap_or(0)];
+        let garbage = 1 + u8::try_from(self.dice.below(255)).unwrap_or(0);
+        let count = usize::try_from(1 + self.dice.below(3000)).unwrap_or(1);
+        self.lied = true;
+        let result = self.world.step(who, step, count, Some(garbage));
+        self.say(|| format!("garbage for {who:?}: {result:?}"));
+        if result.is_err() {
+            self.world.cut_line(None);
+        }
+    }
+
+    /// Lets up to `steps` things happen on the link.
+    fn run_line(&mut self, steps: usize) {
+        if !self.world.is_connected() {
+            let connected = self.world.connect();
+            self.say(|| format!("big dials: {connected:?}"));
+            if connected.is_err() {
+                self.world.cut_line(None);
+                return;
+            }
+        }
+        for _ in 0..steps {
+            let possible = self.world.steps();
+            if possible.is_empty() {
+                break;
+            }
+            let (who, step) = possible[usize::try_from(self.dice.below(possible.len() as u64)).unwrap_or(0)];
+            let count = match self.dice.below(4) {
+                0 => 1 + self.dice.below(40),
+                _ => 1 + self.dice.below(100_000),
+            };
+            let result = self.world.step(who, step, usize::try_from(count).unwrap_or(1), None);
+            self.note_applied();
+            if let Err(why) = result {
+                self.say(|| format!("the session ends: {why}"));
+                self.world.cut_line(None);
+                break;
+            }
+        }
+        Who::BOTH.into_iter().for_each(|who| self.mourn(who));
+    }
+
+    fn note_applied(&mut self) {
+        for applied in self.world.applied(Who::Big) {
+            match applied.deferred {
+                true => self.ledger.displaced.push(applied.id),
+                false => self.ledger.applied.push(applied.id),
+            }
+        }
+        self.world.applied(Who::Edge);
+    }
+
+    /// A node whose disk has lost its power, or whose store has stopped, ends.
+    fn mourn(&mut self, who: Who) {
+        let dead = match who {
+            Who::Big => self.world.big_disk.is_dead(),
+            Who::Edge => self.world.edge_disk.is_dead(),
+        };
+        let stopped = self.world.store(who).is_some_and(|store| store.ready().is_err() && !dead)
+            && self.world.store(who).is_some_and(|store| store.is_stopped());
+        if self.world.runs(who) && (dead || stopped) {
+            self.outcome.crashes += 1;
+            self.say(|| format!("{who:?} ends ({})", if dead { "no power" } else { "a failed sync" }));
+            self.world.lose_power(who, &mut self.dice);
+            // What was under way when the power went is not known to its sender, and may be there.
+        }
+    }
+
+    /// Notes lanes that stand still without a cause.
+    fn look(&mut self) {
+        if !self.went_back && !self.lied {
+            let stops = self.world.stops();
+            if !stops.is_empty() {
+                self.outcome.fault(|outcome| &mut outcome.stuck, format!("lanes stand still: {stops:?}"));
+                self.lied = true;
+            }
+        }
+    }
+
+    /// No more faults: nodes run, the operator sees to lanes that stand still, and all that waits goes.
+    fn come_to_rest(&mut self) {
+        self.say(|| "no more faults".into());
+        for who in Who::BOTH {
+            self.inject(who, Faults::default());
+            self.mourn(who);
+            while !self.world.runs(who) {
+                if self.world.start(who).is_err() {
+                    self.outcome.fault(|outcome| &mut outcome.stuck, format!("{who:?} does not start"));
+                    return;
+                }
+            }
+        }
+        self.world.cut_line(None);
+        for round in 0..ROUNDS_TO_REST {
+            self.pass(6_000);
+            self.run_line(STEPS_OF_A_ROUND);
+            Who::BOTH.into_iter().for_each(|who| self.world.flush(who));
+            if !self.world.stops().is_empty() {
+                self.see_to_stops(round);
+            }
+            let busy = self.world.steps().iter().any(|_| true);
+            let held = self.world.edge.as_ref().map_or(0, |edge| edge.queue().unwrap_or_default().len());
+            if held > 0 {
+                self.deliver();
+            } else if !busy && self.world.is_quiet() && self.world.is_open() {
+                return;
+            }
+        }
+        let stops = self.world.stops();
+        self.outcome.fault(|outcome| &mut outcome.stuck, format!("it does not come to rest: {stops:?}"));
+    }
+
+    fn see_to_stops(&mut self, round: usize) {
+        let stops = self.world.stops();
+        self.say(|| format!("an operator sees to {stops:?}"));
+        self.world.cut_line(None);
+        let now = unix_millis();
+        let put_back = stops.iter().any(|stop| stop.contains("put back"));
+        for who in Who::BOTH {
+            match (put_back && round < ROUNDS_TO_REST / 2, self.lied || self.went_back) {
+                (true, _) => self.world.adopt(who, now),
+                (false, true) => self.world.reset(who, now),
+                (false, false) => {}
+            }
+        }
+    }
+
+    /// Compares the books with the nodes.
+    fn audit(&mut self) {
+        let (Some(big), Some(edge)) = (&self.world.big, &self.world.edge) else { return };
+        let filed = match big.filed() {
+            Ok(filed) => filed,
+            Err(error) => {
+                self.outcome.fault(|outcome| &mut outcome.altered, format!("big cannot be read: {error}"));
+                return;
+            }
+        };
+        let outcome = &mut self.outcome;
+        let mut found = std::collections::BTreeMap::new();
+        for (id, (count, content)) in &filed {
+            match self.ledger.inbound.get(content) {
+                None => outcome.fault(|outcome| &mut outcome.ghost, format!("{id:?} was never sent")),
+                Some(message) if message.answered.is_some_and(|answered| answered != *id) => {
+                    outcome.fault(|outcome| &mut outcome.doubled, format!("{id:?} under another id"));
+                }
+                Some(_) => {}
+            }
+            *found.entry(content).or_insert(0) += count;
+        }
+        for (content, message) in &self.ledger.inbound {
+            let count = found.get(content).copied().unwrap_or(0);
+            if count > 1 {
+                outcome.fault(
+                    |outcome| &mut outcome.doubled,
+                    format!("{:?} is filed {count} times", message.answered),
+                );
+            }
+            if count == 0 && message.answered.is_some() && !message.excused {
+                outcome.fault(|outcome| &mut outcome.lost, format!("{:?} is not filed", message.answered));
+            }
+        }
+        for out in self.ledger.outbound.values() {
+            if out.answered.is_some() && out.delivered == 0 && !out.excused {
+                outcome.fault(|outcome| &mut outcome.lost, format!("{:?} did not get out", out.answered));
+            }
+            if out.delivered > 1 + out.excusable {
+                let what = format!("{:?} got out {} times", out.answered, out.delivered);
+                outcome.fault(|outcome| &mut outcome.doubled, what);
+            }
+            let Some(id) = out.answered.filter(|_| !out.excused) else { continue };
+            match big.state_of(id) {
+                Ok(Some(DeliveryState::Relayed)) => {}
+                other => {
+                    outcome.fault(|outcome| &mut outcome.lost, format!("{id:?}: its outcome is {other:?}"))
+                }
+            }
+        }
+        let mut last = None;
+        for id in &self.ledger.applied {
+            let Some(at) = self.ledger.order.iter().position(|ordered| ordered == id) else { continue };
+            if self.ledger.displaced.contains(id) {
+                continue;
+            }
+            if last.is_some_and(|last| at <= last) {
+                outcome.fault(|outcome| &mut outcome.out_of_order, format!("{id:?} came out of its order"));
+            }
+            last = Some(at);
+        }
+        let mut at_edge = edge.addresses().unwrap_or_default();
+        at_edge.sort_unstable();
+        if big.addresses().unwrap_or_default() != at_edge {
+            outcome.fault(
+                |outcome| &mut outcome.altered,
+                "the edge's directory is another one than big's".into(),
+            );
+        }
+        for dead in self.world.dead_letters() {
+            outcome.fault(|outcome| &mut outcome.lost, format!("a dead letter: {dead}"));
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! Two nodes on disks in memory, and the line between them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use big_node::harness::{self as big, Big};
+use edge_node::harness::{self as edge, Edge};
+use link_proto::session::Role;
+use shared::lane::{self, NodeIdentity, PartnerRow};
+use shared::store::sim::{Dice, Faults, SimDisk};
+use shared::store::{self, Store, StoreError};
+use shared::topology::Topology;
+
+use crate::end::{Applied, End, Step, block_on};
+use crate::line::Line;
+
+/// Bytes of a segment: small, so that schedules see several.
+const SEGMENT_BYTES: u64 = 32 * 1024;
+const BIG_KEY: [u8; 44] = [1; 44];
+const EDGE_KEY: [u8; 44] = [2; 44];
+const BIG_SEALING: [u8; 32] = [11; 32];
+const EDGE_SEALING: [u8; 32] = [12; 32];
+const DIRECTORY_KEY: [u8; 32] = [13; 32];
+
+/// One of the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The node inside.
+    Big,
+    /// The node in the DMZ.
+    Edge,
+}
+
+impl Who {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Big, Self::Edge];
+}
+
+/// Both nodes.
+pub struct World {
+    topology: Topology,
+    /// Big, while it runs.
+    pub big: Option<Big>,
+    /// The edge, while it runs.
+    pub edge: Option<Edge>,
+    /// Their disks.
+    pub big_disk: SimDisk,
+    /// See `big_disk`.
+    pub edge_disk: SimDisk,
+    big_end: End<big::LinkHost>,
+    edge_end: End<edge::LinkHost>,
+    to_big: Line,
+    to_edge: Line,
+    /// Since the beginning.
+    pub now: Duration,
+}
+
+/// A copy of a node's store from a moment of its past.
+#[derive(Debug)]
+pub struct Image {
+    disk: SimDisk,
+}
+
+impl World {
+    /// Two nodes that are paired, and know alice.
+    pub fn new() -> Result<Self, StoreError> {
+        let mut world = Self {
+            topology: topology(),
+            big: None,
+            edge: None,
+            big_disk: SimDisk::new(Faults::default()),
+            edge_disk: SimDisk::new(Faults::default()),
+            big_end: End::default(),
+            edge_end: End::default(),
+            to_big: Line::default(),
+            to_edge: Line::default(),
+            now: Duration::ZERO,
+        };
+        for who in Who::BOTH {
+            world.start(who)?;
+        }
+        let identity =
+            |number: u8| NodeIdentity { node: [number; 16], log_name: [number + 100; 16], generation: 1 };
+        for (who, own, partner, key) in
+            [(Who::Big, 1, 2, EDGE_KEY.to_vec()), (Who::Edge, 2, 1, BIG_KEY.to_vec())]
+        {
+            let row = PartnerRow { identity: identity(partner), key, epoch: 0, adopt: false };
+            world.store(who).ok_or(StoreError::Full)?.commit_blocking(move |txn| {
+                lane::set_identity(txn, identity(own))?;
+                lane::set_partner(txn, &row)
+            })?;
+        }
+        if let Some(big) = &world.big {
+            big.introduce(PublicSealing(EDGE_SEALING).public(), DIRECTORY_KEY)?;
+        }
+        Ok(world)
+    }
+
+    /// A running node's store.
+    pub fn store(&self, who: Who) -> Option<&Store> {
+        match who {
+            Who::Big => self.big.as_ref().map(Big::store),
+            Who::Edge => self.edge.as_ref().map(Edge::store),
+        }
+    }
+
+    /// Whether a node runs.
+    pub fn runs(&self, who: Who) -> bool {
+        self.store(who).is_some()
+    }
+
+    fn disk(&mut self, who: Who) -> &mut SimDisk {
+        match who {
+            Who::Big => &mut self.big_disk,
+            Who::Edge => &mut self.edge_disk,
+        }
+    }
+
+    /// Starts a node from its disk.
+    pub fn start(&mut self, who: Who) -> Result<(), StoreError> {
+        let disk: Arc<SimDisk> = Arc::new(self.disk(who).clone());
+        let store = Store::open_with(disk, SEGMENT_BYTES)?;
+        match who {
+            Who::Big => self.big = Some(Big::new(store, &self.topology, BIG_SEALING)),
+            Who::Edge => {
+                let topology = self.topology.clone();
+                self.edge = Some(Edge::new(store, topology, EDGE_SEALING, DIRECTORY_KEY));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a node without any warning; its disk keeps some of what was not synced.
+    pub fn lose_power(&mut self, who: Who, dice: &mut Dice) {
+        let left = self.disk(who).after_power_cut(dice, Faults::default());
+        self.cut_line(Some(who));
+        *self.disk(who) = left;
+    }
+
+    /// The node goes; what its session was asked for goes with it.
+    fn drop_node(&mut self, who: Who) {
+        match who {
+            Who::Big => {
+                self.big_end.lose(None);
+                self.big = None;
+            }
+            Who::Edge => {
+                self.edge_end.lose(None);
+                self.edge = None;
+            }
+        }
+    }
+
+    /// Cuts the line; `dead` has lost its power.
+    pub fn cut_line(&mut self, dead: Option<Who>) {
+        if let Some(dead) = dead {
+            self.drop_node(dead);
+        }
+        self.big_end.lose(self.big.as_ref().map(|big| &big.host));
+        self.edge_end.lose(self.edge.as_ref().map(|edge| &edge.host));
+        self.to_big.cut();
+        self.to_edge.cut();
+    }
+
+    /// Whether there is a session.
+    pub fn is_connected(&self) -> bool {
+        self.big_end.is_connected() && self.edge_end.is_connected()
+    }
+
+    /// Whether its lanes have begun on both ends.
+    pub fn is_open(&self) -> bool {
+        self.big_end.is_open() && self.edge_end.is_open()
+    }
+
+    /// Big dials.
+    pub fn connect(&mut self) -> Result<(), String> {
+        let (Some(big), Some(edge)) = (&self.big, &self.edge) else { return Ok(()) };
+        let (big_key, edge_key) = (BIG_KEY.to_vec(), EDGE_KEY.to_vec());
+        let keys = (edge_key.clone(), big_key.clone());
+        let listening = self.edge_end.connect(&edge.host, Role::Listener, keys, self.now, &mut self.to_big);
+        listening?;
+        self.big_end.connect(&big.host, Role::Dialler, (big_key, edge_key), self.now, &mut self.to_edge)
+    }
+
+    /// Everything that could happen on the link next.
+    pub fn steps(&self) -> Vec<(Who, Step)> {
+        let at = |who, steps: Vec<Step>| steps.into_iter().map(move |step| (who, step));
+        let mut steps = Vec::new();
+        if self.big.is_some() {
+            steps.extend(at(Who::Big, self.big_end.steps(&self.to_big)));
+        }
+        if self.edge.is_some() {
+            steps.extend(at(Who::Edge, self.edge_end.steps(&self.to_edge)));
+        }
+        steps
+    }
+
+    /// Lets one of them happen; of bytes, `count`. An error ends the session.
+    pub fn step(&mut self, who: Who, step: Step, count: usize, garbage: Option<u8>) -> Result<(), String> {
+        let now = self.now;
+        let result = match who {
+            Who::Big => match &self.big {
+                Some(big) => take(
+                    &mut self.big_end,
+                    &big.host,
+                    step,
+                    count,
+                    garbage,
+                    now,
+                    &mut self.to_big,
+                    &mut self.to_edge,
+                ),
+                None => Ok(None),
+            },
+            Who::Edge => match &self.edge {
+                Some(edge) => take(
+                    &mut self.edge_end,
+                    &edge.host,
+                    step,
+                    count,
+                    garbage,
+                    now,
+                    &mut self.to_edge,
+                    &mut self.to_big,
+                ),
+                None => Ok(None),
+            },
+        };
+        result.map(drop)
+    }
+
+    /// Tells both sessions that units may wait and time has passed.
+    pub fn wake(&mut self) -> Result<(), String> {
+        if let Some(big) = &self.big {
+            self.big_end.wake(&big.host, self.now, &mut self.to_edge)?;
+        }
+        if let Some(edge) = &self.edge {
+            self.edge_end.wake(&edge.host, self.now, &mut self.to_big)?;
+        }
+        Ok(())
+    }
+
+    /// What was applied since this was asked last.
+    pub fn applied(&mut self, who: Who) -> Vec<Applied> {
+        match who {
+            Who::Big => std::mem::take(&mut self.big_end.applied),
+            Who::Edge => std::mem::take(&mut self.edge_end.applied),
+        }
+    }
+
+    /// Lanes that stand still, as each end says.
+    pub fn stops(&self) -> Vec<String> {
+        self.big_end.stops.iter().chain(&self.edge_end.stops).cloned().collect()
+    }
+
+    /// What waits to be done with the next commit is done.
+    pub fn flush(&self, who: Who) {
+        if let Some(store) = self.store(who) {
+            // A store that refuses is seen elsewhere.
+            let _ = store.commit_blocking(|_| Ok::<_, StoreError>(()));
+        }
+    }
+
+    /// Queues deferred units that are due.
+    pub fn offer_deferred(&self, who: Who, now: u64) {
+        if let Some(store) = self.store(who) {
+            let _ = store.commit_blocking(move |txn| lane::queue_due(txn, now));
+        }
+    }
+
+    /// Gives space back.
+    pub fn compact(&self, who: Who) {
+        if let Some(store) = self.store(who) {
+            // A store that refuses is seen elsewhere.
+            let _ = block_on(store.compact());
+        }
+    }
+
+    /// A backup, as the command makes it.
+    pub fn back_up(&self, who: Who) -> Option<Image> {
+        let disk = SimDisk::new(Faults::default());
+        store::backup(self.store(who)?, &disk).ok()?;
+        Some(Image { disk })
+    }
+
+    /// Puts an image in the place of a node's store: by `restore`, or by hand without it.
+    pub fn put_back(
+        &mut self,
+        who: Who,
+        image: &Image,
+        by_restore: bool,
+        dice: &mut Dice,
+    ) -> Result<(), StoreError> {
+        self.cut_line(Some(who));
+        *self.disk(who) = image.disk.after_power_cut(dice, Faults::default());
+        if by_restore {
+            let disk: Arc<SimDisk> = Arc::new(self.disk(who).clone());
+            let store = Store::open_with(disk, SEGMENT_BYTES)?;
+            store.commit_blocking(move |txn| {
+                lane::raise_generation(txn, 0)?;
+                match who {
+                    Who::Big => big::restored(txn, BIG_SEALING),
+                    Who::Edge => edge::restored(txn),
+                }
+            })?;
+        }
+        self.start(who)
+    }
+
+    /// An operator runs `link adopt` on a node.
+    pub fn adopt(&self, who: Who, now: u64) {
+        if let Some(store) = self.store(who) {
+            let _ = store.commit_blocking(move |txn| lane::adopt(txn, now));
+        }
+    }
+
+    /// An operator runs `link reset` for every lane of a node.
+    pub fn reset(&self, who: Who, now: u64) {
+        if let Some(store) = self.store(who) {
+            let _ = store.commit_blocking(move |txn| {
+                (0..4).try_for_each(|lane| lane::reset(txn, lane, now).map(drop))
+            });
+        }
+    }
+
+    /// Whether nothing is left to send on either node.
+    pub fn is_quiet(&self) -> bool {
+        Who::BOTH.into_iter().all(|who| {
+            let Some(store) = self.store(who) else { return false };
+            let quiet = store
+                .read()
+                .and_then(|rows| Ok(lane::depth(&rows)? == [0; 4] && lane::next_due(&rows)?.is_none()));
+            quiet.unwrap_or(false)
+        })
+    }
+
+    /// Dead letters of both nodes, in words.
+    pub fn dead_letters(&self) -> Vec<String> {
+        let mut dead = Vec::new();
+        for who in Who::BOTH {
+            if let Some(Ok(rows)) = self.store(who).map(Store::read) {
+                let letters = lane::dead_letters(&rows, 100).unwrap_or_default();
+                dead.extend(letters.into_iter().map(|letter| format!("{who:?}: {}", letter.reason)));
+            }
+        }
+        dead
+    }
+}
+
+/// The public half of a sealing key, as a welcome says it.
+struct PublicSealing([u8; 32]);
+
+impl PublicSealing {
+    fn public(&self) -> [u8; 32] {
+        shared::seal::PrivateKey::from_bytes(self.0).public().0
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one place for both ends, whose hosts are of two types")]
+fn take<H: link_proto::host::Host>(
+    end: &mut End<H>,
+    host: &H,
+    step: Step,
+    count: usize,
+    garbage: Option<u8>,
+    now: Duration,
+    incoming: &mut Line,
+    outgoing: &mut Line,
+) -> Result<Option<()>, String> {
+    match step {
+        Step::Bytes(place) => {
+            let mut bytes = incoming.take(place, count);
+            if let (Some(garbage), Some(byte)) = (garbage, bytes.last_mut()) {
+                *byte ^= garbage;
+            }
+            end.bytes(host, place, &bytes, now, outgoing)?;
+        }
+        Step::Body(index) => {
+            if let Some(mut body) = (index < incoming.bodies.len()).then(|| incoming.bodies.remove(index))
+                && !end.body(host, &mut body, count, now, outgoing)?
+            {
+                incoming.bodies.insert(index, body);
+            }
+        }
+        Step::Work(queue) => end.work(host, queue, now, outgoing)?,
+    }
+    Ok(Some(()))
+}
+
+fn topology() -> Topology {
+    let text = r#"
+        [site]
+        domains = ["example.com"]
+        postmaster = "alice"
+        [big]
+        state = "big"
+        [edge]
+        hostname = "mx.example.com"
+        state = "edge"
+        [link]
+        listen = "127.0.0.1:7625"
+        dial = "127.0.0.1:7625"
+    "#;
+    Topology::parse(text, "sim.toml").expect("a topology of our own is right")
+}
