@@ -40,6 +40,11 @@ pub const RETRIES_MAX: usize = 64;
 /// What `expire` may be, in seconds: up to 30 days.
 pub const EXPIRE: RangeInclusive<i64> = 1..=2_592_000;
 
+/// What `spool_max`, `inbound_hourly` and `safety_bytes` may be, in octets: 1 MiB to 1 PiB.
+pub const BOUND_OCTETS: RangeInclusive<i64> = 1_048_576..=1_125_899_906_842_624;
+/// What `safety_hours` may be: up to 30 days.
+pub const SAFETY_HOURS: RangeInclusive<i64> = 1..=720;
+
 /// A pair, validated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
@@ -113,11 +118,50 @@ impl FromStr for AttachmentMode {
     }
 }
 
+/// What a 250 vouches for: where the message is durable before it is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Acknowledge {
+    /// On the edge.
+    #[default]
+    Local,
+    /// On both nodes: while the link is down, mail is refused for now.
+    Pair,
+    /// On both nodes while the link is up, on the edge while it is down.
+    PairOrLocal,
+}
+
+impl Acknowledge {
+    /// The word for it in the topology file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Pair => "pair",
+            Self::PairOrLocal => "pair-or-local",
+        }
+    }
+}
+
+/// The text is none of the words for [`Acknowledge`].
+#[derive(Debug, thiserror::Error)]
+#[error("what a 250 vouches for is `local`, `pair` or `pair-or-local`")]
+pub struct NotAnAcknowledge;
+
+impl FromStr for Acknowledge {
+    type Err = NotAnAcknowledge;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAcknowledge> {
+        let all = [Self::Local, Self::Pair, Self::PairOrLocal];
+        all.into_iter().find(|ack| ack.as_str() == text).ok_or(NotAnAcknowledge)
+    }
+}
+
 /// `[big]`: the node inside. It has no listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Big {
     /// The folder that holds all it keeps.
     pub state: PathBuf,
+    /// Octets of mail from the edge that it takes in within an hour.
+    pub inbound_hourly: u64,
 }
 
 /// `[edge]`: the node in the DMZ. A service without an address is not offered.
@@ -141,6 +185,10 @@ pub struct Edge {
     pub receivers: usize,
     /// The largest message accepted, in octets (RFC 1870).
     pub size_max: u64,
+    /// Octets of mail that it holds for big and for delivery; then it takes no more.
+    pub spool_max: u64,
+    /// What a 250 vouches for.
+    pub ack: Acknowledge,
     /// The certificate for STARTTLS and TLS; without it the node makes a self-signed one.
     pub tls: Option<TlsFiles>,
     /// How mail leaves for the Internet.
@@ -178,6 +226,10 @@ pub struct Link {
     pub listen: SocketAddr,
     /// Where big finds edge.
     pub dial: SocketAddr,
+    /// How long confirmed units are kept, to be replayed to a partner that was restored.
+    pub safety_hours: u64,
+    /// Octets of confirmed units that are kept; beyond them the oldest go.
+    pub safety_bytes: u64,
 }
 
 impl Topology {

@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shared::topology::{AttachmentMode, TlsFiles, Topology};
+use shared::topology::{Acknowledge, AttachmentMode, TlsFiles, Topology};
 
 /// What a test run's pair looks like. Change any field before [`write`](Self::write).
 #[derive(Clone, Debug)]
@@ -38,6 +38,12 @@ pub struct TestTopology {
     pub receivers: u32,
     /// The largest message, in octets.
     pub size_max: u64,
+    /// Octets that edge holds for big and for delivery.
+    pub spool_max: u64,
+    /// What a 250 vouches for.
+    pub ack: Acknowledge,
+    /// Octets that big takes in within an hour.
+    pub inbound_hourly: u64,
     /// Who answers DNS questions.
     pub dns: Vec<SocketAddr>,
     /// The certificate and key that edge shows; without them it makes its own.
@@ -56,6 +62,10 @@ pub struct TestTopology {
     pub link_listen: SocketAddr,
     /// Where big dials it.
     pub link_dial: SocketAddr,
+    /// Hours that confirmed units are kept.
+    pub safety_hours: u64,
+    /// Octets of confirmed units that are kept.
+    pub safety_bytes: u64,
 }
 
 impl TestTopology {
@@ -76,6 +86,9 @@ impl TestTopology {
             pop3s: any,
             receivers: 250,
             size_max: 50 * 1024 * 1024,
+            spool_max: 10 << 30,
+            ack: Acknowledge::default(),
+            inbound_hourly: 10 << 30,
             dns: vec![dns],
             tls: None,
             attachments: AttachmentMode::default(),
@@ -85,6 +98,8 @@ impl TestTopology {
             expire: 3600,
             link_listen: link,
             link_dial: link,
+            safety_hours: 48,
+            safety_bytes: 1 << 30,
         })
     }
 
@@ -105,6 +120,9 @@ impl TestTopology {
             pop3s: edge.pop3s.clone(),
             receivers: u32::try_from(edge.receivers).unwrap_or(u32::MAX),
             size_max: edge.size_max,
+            spool_max: edge.spool_max,
+            ack: edge.ack,
+            inbound_hourly: file.big.inbound_hourly,
             dns: vec![dns],
             tls: edge.tls.clone(),
             attachments: file.site.attachments,
@@ -114,6 +132,8 @@ impl TestTopology {
             expire: seconds(&outbound.expire),
             link_listen: file.link.listen,
             link_dial: file.link.dial,
+            safety_hours: file.link.safety_hours,
+            safety_bytes: file.link.safety_bytes,
         }
     }
 
@@ -171,7 +191,13 @@ impl TestTopology {
                 ("attachments", quoted(self.attachments.as_str())),
             ],
         );
-        table("big", &[("state", quoted(&self.big_state().display().to_string()))]);
+        table(
+            "big",
+            &[
+                ("state", quoted(&self.big_state().display().to_string())),
+                ("inbound_hourly", self.inbound_hourly.to_string()),
+            ],
+        );
         table(
             "edge",
             &[
@@ -184,6 +210,8 @@ impl TestTopology {
                 ("pop3s", list(&self.pop3s)),
                 ("receivers", self.receivers.to_string()),
                 ("size_max", self.size_max.to_string()),
+                ("spool_max", self.spool_max.to_string()),
+                ("ack", quoted(self.ack.as_str())),
             ],
         );
         table(
@@ -201,7 +229,15 @@ impl TestTopology {
         }
         table("edge.dns", &[("servers", list(&self.dns))]);
         let (listen, dial) = (self.link_listen.to_string(), self.link_dial.to_string());
-        table("link", &[("listen", quoted(&listen)), ("dial", quoted(&dial))]);
+        table(
+            "link",
+            &[
+                ("listen", quoted(&listen)),
+                ("dial", quoted(&dial)),
+                ("safety_hours", self.safety_hours.to_string()),
+                ("safety_bytes", self.safety_bytes.to_string()),
+            ],
+        );
         text
     }
 

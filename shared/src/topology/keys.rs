@@ -61,6 +61,7 @@ static SITE: &[Entry] = &[
 
 static BIG: &[Entry] = &[
     ("state", Required(FOLDER)),
+    ("inbound_hourly", Value("write a number of octets, like 10_737_418_240")),
     ("dkim", Later),
     ("gateways", Later),
     ("intranet", Later),
@@ -81,7 +82,8 @@ static EDGE: &[Entry] = &[
     ("pop3s", Value(ADDRESSES)),
     ("receivers", Value("write a number, like 50")),
     ("size_max", Value("write a number of octets, like 52_428_800")),
-    ("ack", Value("write \"local\"")),
+    ("spool_max", Value("write a number of octets, like 10_737_418_240")),
+    ("ack", Value("write \"local\", \"pair\" or \"pair-or-local\"")),
     ("tls", Optional(TLS)),
     ("outbound", Optional(OUTBOUND)),
     ("dns", Optional(DNS)),
@@ -116,8 +118,14 @@ static DNS: &[Entry] = &[
     ("dnssec", Later),
 ];
 
-static LINK: &[Entry] =
-    &[("listen", Required(ADDRESS)), ("dial", Required(ADDRESS)), ("limits", Later), ("schedule", Later)];
+static LINK: &[Entry] = &[
+    ("listen", Required(ADDRESS)),
+    ("dial", Required(ADDRESS)),
+    ("safety_hours", Value("write a number of hours, like 48")),
+    ("safety_bytes", Value("write a number of octets, like 1_073_741_824")),
+    ("limits", Later),
+    ("schedule", Later),
+];
 
 /// Refuses text that is not TOML, and keys that are unknown, missing, or not in this version.
 pub(super) fn check(source: &Source<'_>) -> Result<(), TopologyError> {

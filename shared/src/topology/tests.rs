@@ -50,13 +50,6 @@ fn what_is_not_in_this_version_is_said_so() {
     );
     check(edge, &with("stale_after = 60"), (10, 1), &format!("`edge.stale_after` {later}"), "leave it out");
     check("[link]", "[gateways]\n[link]", (10, 2), &format!("`gateways` {later}"), "leave it out");
-    check(
-        edge,
-        &with("ack = \"pair\""),
-        (10, 7),
-        &format!("ack = \"pair\" {later}"),
-        "write ack = \"local\"",
-    );
     let mode = with("outbound.mode = \"direct-then-relay\"");
     check(edge, &mode, (10, 17), &format!("mode = \"direct-then-relay\" {later}"), "mode = \"direct\"");
     let relay = with("outbound.relay = \"smtp.isp.example:587\"");
@@ -74,7 +67,7 @@ fn unknown_and_missing_keys_are_refused() {
         &with("ack = \"none\""),
         (10, 7),
         "`none` is unknown as a value of `ack`",
-        "write ack = \"local\"",
+        "write ack = \"local\", \"pair\" or \"pair-or-local\"",
     );
     check("hostname = \"mx.example.com\"\n", "", (7, 2), "`edge.hostname` is missing", "add `hostname = …`");
     check("[big]\nstate = \"var/big\"\n", "", (1, 1), "the section [big] is missing", "add it");
@@ -98,6 +91,18 @@ fn bad_values_are_refused() {
         "from 1 to 10000",
     );
     check(edge, &with("size_max = 1000"), (10, 12), "1000 is out of range for `size_max`", "from 65536");
+    let low = "1048575 is out of range for `spool_max`";
+    check(edge, &with("spool_max = 1_048_575"), (10, 13), low, "from 1048576 to 1125899906842624");
+    let big = "state = \"var/big\"";
+    let high = "1125899906842625 is out of range for `inbound_hourly`";
+    check(big, &format!("{big}\ninbound_hourly = 1_125_899_906_842_625"), (7, 18), high, "from 1048576 to");
+    let dial = "dial = \"127.0.0.1:7625\"";
+    for (hours, wrong) in [("0", "0 is out of range"), ("721", "721 is out of range")] {
+        let line = format!("{dial}\nsafety_hours = {hours}");
+        check(dial, &line, (13, 16), &format!("{wrong} for `safety_hours`"), "from 1 to 720");
+    }
+    let line = format!("{dial}\nsafety_bytes = 0");
+    check(dial, &line, (13, 16), "0 is out of range for `safety_bytes`", "from 1048576");
     check(edge, &with("outbound.retry = []"), (10, 18), "`retry` lists 1 to 64 waits", "like [60, 300");
     check(edge, &with("outbound.retry = [60, 0]"), (10, 23), "0 is out of range for `retry`", "from 1");
     check(
@@ -156,10 +161,23 @@ fn what_is_left_out_has_defaults() {
     let edge = topology.edge;
     assert!(edge.smtp.is_empty() && edge.dns_servers.is_empty() && edge.tls.is_none());
     assert_eq!((edge.receivers, edge.size_max), (50, 52_428_800));
+    assert_eq!((edge.spool_max, edge.ack), (10 << 30, Acknowledge::Local));
+    assert_eq!(topology.big.inbound_hourly, 10 << 30);
+    assert_eq!((topology.link.safety_hours, topology.link.safety_bytes), (48, 1 << 30));
     assert_eq!((edge.outbound.port, edge.outbound.private_addresses), (25, false));
     let waits = [0, 1, 2, 4, 5, 900].map(|failures| edge.outbound.wait_after(failures).as_secs());
     assert_eq!(waits, [60, 60, 300, 3_600, 3_600, 3_600]);
     assert_eq!(edge.outbound.expire, Duration::from_secs(5 * 86_400));
+}
+
+#[test]
+fn every_way_to_acknowledge_has_its_word() {
+    let ways = [Acknowledge::Local, Acknowledge::Pair, Acknowledge::PairOrLocal];
+    for (word, ack) in ["local", "pair", "pair-or-local"].into_iter().zip(ways) {
+        let text = SMALLEST.replace("[link]", &format!("ack = \"{word}\"\n[link]"));
+        let topology = Topology::parse(&text, "t.toml").expect("valid");
+        assert_eq!((topology.edge.ack, ack.as_str()), (ack, word));
+    }
 }
 
 #[test]
@@ -177,6 +195,8 @@ fn the_root_file_says_the_defaults_and_its_paths_are_beside_it() {
     let smallest = Topology::parse(SMALLEST, "t.toml").expect("valid");
     assert_eq!(root.site, smallest.site);
     assert_eq!(root.link, smallest.link);
+    assert_eq!(root.big.inbound_hourly, smallest.big.inbound_hourly);
+    assert_eq!((root.edge.spool_max, root.edge.ack), (smallest.edge.spool_max, smallest.edge.ack));
     assert!(root.edge.outbound.private_addresses, "the demonstration delivers on loopback");
     assert_eq!(Outbound { private_addresses: false, ..root.edge.outbound }, smallest.edge.outbound);
 }

@@ -10,8 +10,8 @@ use serde_spanned::Spanned;
 
 use super::refusal::{Source, TopologyError};
 use super::{
-    AttachmentMode, Big, EXPIRE, Edge, Link, Outbound, RECEIVERS, RETRIES_MAX, RETRY, SIZE_MAX, Site,
-    TlsFiles, Topology, keys,
+    Acknowledge, AttachmentMode, BOUND_OCTETS, Big, EXPIRE, Edge, Link, Outbound, RECEIVERS, RETRIES_MAX,
+    RETRY, SAFETY_HOURS, SIZE_MAX, Site, TlsFiles, Topology, keys,
 };
 use crate::address::{Address, Domain};
 
@@ -40,6 +40,7 @@ struct RawSite {
 #[serde(deny_unknown_fields)]
 struct RawBig {
     state: Text,
+    inbound_hourly: Option<Number>,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +60,7 @@ struct RawEdge {
     pop3s: Vec<Text>,
     receivers: Option<Number>,
     size_max: Option<Number>,
+    spool_max: Option<Number>,
     ack: Option<Text>,
     tls: Option<RawTls>,
     #[serde(default)]
@@ -96,6 +98,8 @@ struct RawDns {
 struct RawLink {
     listen: Text,
     dial: Text,
+    safety_hours: Option<Number>,
+    safety_bytes: Option<Number>,
 }
 
 /// The topology that `source` describes; its keys have been checked.
@@ -107,7 +111,7 @@ pub(super) fn topology(source: &Source<'_>) -> Result<Topology, TopologyError> {
     })?;
     let topology = Topology {
         site: source.site(raw.site)?,
-        big: Big { state: source.path(&raw.big.state)? },
+        big: source.big(&raw.big)?,
         link: source.link(&raw.link)?,
         edge: source.edge(&raw.edge)?,
     };
@@ -150,8 +154,15 @@ impl Source<'_> {
         Ok(Site { domains, postmaster, attachments })
     }
 
+    fn big(&self, raw: &RawBig) -> Result<Big, TopologyError> {
+        let hourly = raw.inbound_hourly.as_ref();
+        Ok(Big {
+            state: self.path(&raw.state)?,
+            inbound_hourly: self.number(hourly, "inbound_hourly", BOUND_OCTETS, 10_737_418_240)?,
+        })
+    }
+
     fn edge(&self, raw: &RawEdge) -> Result<Edge, TopologyError> {
-        self.choice(raw.ack.as_ref(), "ack", "local", &["pair", "pair-or-local"])?;
         self.no_address_twice(&[&raw.smtp, &raw.submission, &raw.submissions, &raw.pop3, &raw.pop3s])?;
         let tls = raw.tls.as_ref().map(|tls| -> Result<_, TopologyError> {
             Ok(TlsFiles { certificate: self.path(&tls.certificate)?, key: self.path(&tls.key)? })
@@ -166,9 +177,19 @@ impl Source<'_> {
             pop3s: self.addresses(&raw.pop3s)?,
             receivers: self.number(raw.receivers.as_ref(), "receivers", RECEIVERS, 50)?,
             size_max: self.number(raw.size_max.as_ref(), "size_max", SIZE_MAX, 52_428_800)?,
+            spool_max: self.number(raw.spool_max.as_ref(), "spool_max", BOUND_OCTETS, 10_737_418_240)?,
+            ack: self.acknowledge(raw.ack.as_ref())?,
             tls: tls.transpose()?,
             outbound: self.outbound(&raw.outbound)?,
             dns_servers: self.dns_servers(&raw.dns.servers)?,
+        })
+    }
+
+    fn acknowledge(&self, text: Option<&Text>) -> Result<Acknowledge, TopologyError> {
+        let Some(text) = text else { return Ok(Acknowledge::default()) };
+        text.get_ref().parse().map_err(|_| {
+            let reason = format!("`{}` is unknown as a value of `ack`", text.get_ref());
+            self.refuse(text.span(), reason, "write ack = \"local\", \"pair\" or \"pair-or-local\"")
         })
     }
 
@@ -206,6 +227,13 @@ impl Source<'_> {
         Ok(Link {
             listen: self.address(&raw.listen)?,
             dial: self.remote(&raw.dial, "dial", "big resolves no names")?,
+            safety_hours: self.number(raw.safety_hours.as_ref(), "safety_hours", SAFETY_HOURS, 48)?,
+            safety_bytes: self.number(
+                raw.safety_bytes.as_ref(),
+                "safety_bytes",
+                BOUND_OCTETS,
+                1_073_741_824,
+            )?,
         })
     }
 
