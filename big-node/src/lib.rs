@@ -13,6 +13,7 @@ mod link;
 mod mail;
 mod maintenance;
 mod node;
+pub mod pressure;
 pub mod record;
 mod report;
 pub mod request;

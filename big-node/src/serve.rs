@@ -99,6 +99,8 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
         async move { commands.answer(request, body).await }
     }));
     tokio::spawn(maintenance::run(Arc::clone(&node)));
+    let pressure = Arc::clone(node.pressure());
+    tokio::spawn(async move { pressure.run().await });
     let handle = node.link.clone();
     tokio::spawn(async move { dialler.run(host, handle).await });
     let ready = Ready { ready: true, pid: std::process::id(), control: socket_in(state.path()) };

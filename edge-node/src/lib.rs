@@ -14,6 +14,7 @@ mod link;
 mod maildrop;
 mod maintenance;
 mod node;
+pub mod pressure;
 mod reception;
 mod record;
 pub mod request;

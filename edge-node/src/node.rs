@@ -17,6 +17,7 @@ use shared::topology::Topology;
 use shared::unit::{AddressRow, Id, Window, directory_hash};
 
 use crate::delivery::Schedule;
+use crate::pressure::Pressure;
 use crate::record::{ADDRESSES, BigRow, Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
 
 /// Role names that every domain has (RFC 5321 §4.5.1, RFC 2142).
@@ -33,6 +34,8 @@ pub struct Node {
     pub sealing: PrivateKey,
     /// Under which addresses and logins are hashed.
     pub directory_key: [u8; 32],
+    /// How much more mail can be taken.
+    pub pressure: Pressure,
     /// The running link.
     pub link: Handle,
     /// What is to be delivered, and when.
@@ -58,8 +61,10 @@ pub enum Known {
 impl Node {
     /// Opens the edge's state.
     pub fn open(topology: Topology, state: &State) -> Result<Self, StateError> {
+        let store = state.store()?;
         Ok(Self {
-            store: state.store()?,
+            pressure: Pressure::new(&store, topology.edge.spool_max),
+            store,
             sealing: PrivateKey::from_bytes(state.key32("sealing")?),
             directory_key: state.key32("directory")?,
             topology,

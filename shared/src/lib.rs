@@ -16,6 +16,7 @@ pub mod listener;
 pub mod mime;
 pub mod origin;
 pub mod pop3;
+pub mod pressure;
 pub mod render;
 pub mod report;
 pub mod sasl;
