@@ -15,6 +15,7 @@ use crate::directory::{self, NewPerson};
 use crate::inbound::{BODY_KIND, PERSON_KIND, rebuild_notes};
 pub use crate::link::LinkHost;
 use crate::mail::{self, Incoming, Site};
+use crate::pressure::Pressure;
 use crate::record::{
     EDGE, EdgeRow, Entry, Folder, Holder, MAILBOXES, MESSAGES, Message, RECIPIENTS, Recipient, message_of,
 };
@@ -39,7 +40,8 @@ impl Big {
             outbound_secret: [7; 32],
             content_bytes_max: topology.edge.size_max,
         });
-        let host = LinkHost::new(store.clone(), Arc::clone(&site), Arc::default());
+        let pressure = Arc::new(Pressure::new(&store, u64::MAX));
+        let host = LinkHost::new(store.clone(), Arc::clone(&site), pressure, Arc::default());
         Self { store, site, host }
     }
 

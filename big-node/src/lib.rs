@@ -15,6 +15,7 @@ mod link;
 mod mail;
 mod maintenance;
 mod node;
+pub mod pressure;
 mod reconcile;
 pub mod record;
 mod report;

@@ -14,12 +14,14 @@ use shared::id::{MessageId, unix_millis};
 use shared::lane::{
     self, Arrival, LanePosition, LaneRow, NodeIdentity, NotApplied, PartnerRow, QueuedBody, QueuedUnit,
 };
+use shared::pressure::Level;
 use shared::seal::Sealer;
 use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, Snapshot, Store, StoreError, Stored, Txn};
 use shared::unit::{Welcome, decode};
 
 use crate::inbound::{self, Prepared, SealedBody};
 use crate::mail::{self, Site, outbound_key};
+use crate::pressure::Pressure;
 use crate::reconcile;
 use crate::record::{EDGE, EdgeRow};
 
@@ -37,14 +39,21 @@ pub struct LinkHost {
     site: Arc<Site>,
     /// Large bodies that have come ahead of their units.
     staged: Arc<Mutex<HashMap<UnitId, Stored>>>,
+    /// Whether the edge's mail may be taken in, and how much it has been.
+    pressure: Arc<Pressure>,
     /// Something was applied that others wait for: reports to write, units to send.
     applied: Arc<tokio::sync::Notify>,
 }
 
 impl LinkHost {
     /// The end of a link that applies to `store`.
-    pub fn new(store: Store, site: Arc<Site>, applied: Arc<tokio::sync::Notify>) -> Self {
-        Self { store, site, staged: Arc::default(), applied }
+    pub fn new(
+        store: Store,
+        site: Arc<Site>,
+        pressure: Arc<Pressure>,
+        applied: Arc<tokio::sync::Notify>,
+    ) -> Self {
+        Self { store, site, staged: Arc::default(), pressure, applied }
     }
 
     fn unit(&self, snapshot: &Snapshot, number: u64, queued: QueuedUnit) -> Result<Unit, HostError> {
@@ -209,6 +218,12 @@ impl Host for LinkHost {
 
     async fn apply(&self, lane: Lane, units: Vec<Unit>, position: Position) -> Result<Applied, HostError> {
         let (store, site, staged) = (self.store.clone(), Arc::clone(&self.site), Arc::clone(&self.staged));
+        let octets = |unit: &Unit| match &unit.body {
+            Body::None => 0,
+            Body::Inline(sealed) => sealed.len() as u64,
+            Body::Staged { length, .. } => *length,
+        };
+        let taken_in = units.iter().map(octets).sum();
         // Opening a full batch takes milliseconds, and large bodies are read from the disk and written to it
         // again: the other tasks of this thread go elsewhere meanwhile.
         let prepared = tokio::task::block_in_place(|| {
@@ -243,6 +258,7 @@ impl Host for LinkHost {
         for rejection in &applied.refused {
             tracing::warn!(lane = ?lane, number = rejection.number, reason = %rejection.reason, "a unit was refused");
         }
+        self.pressure.took_in(taken_in);
         if follow_up {
             self.applied.notify_one();
         }
@@ -321,6 +337,14 @@ impl Host for LinkHost {
         self.store.commit_lazily(compare).map_err(host_error)
     }
 
+    fn has_room(&self, lane: Lane) -> bool {
+        let level = self.pressure.mail_level();
+        match lane {
+            Lane::Service | Lane::Event => level != Level::Stopped,
+            Lane::Inter | Lane::Batch => level.takes_mail(),
+        }
+    }
+
     fn waiting(&self, max: usize) -> Result<Vec<UnitId>, HostError> {
         let snapshot = self.store.read().map_err(host_error)?;
         let waiting = lane::waiting(&snapshot, max).map_err(host_error)?;
@@ -341,6 +365,9 @@ impl Host for LinkHost {
 
     fn stage(&self, unit: UnitId) -> Result<Staging, HostError> {
         self.store.ready().map_err(host_error)?;
+        if !self.pressure.mail_level().takes_mail() {
+            return Err(HostError("there is no room for large mail at the moment".into()));
+        }
         if self.staged.lock().unwrap_or_else(PoisonError::into_inner).len() >= STAGED_MAX {
             return Err(HostError("too many bodies wait for their units".into()));
         }

@@ -53,7 +53,9 @@ async fn look_around(node: &Arc<Node>) -> Result<(), Refused> {
     let now = unix_millis();
     let link = &node.topology.link;
     let before = now.saturating_sub(link.safety_hours * HOUR_MILLIS);
-    lane::trim_all(&node.store, before, link.safety_bytes).await?;
+    // Room for mail comes before room for a replay.
+    let octets = if node.pressure().mail_level().takes_mail() { link.safety_bytes } else { 0 };
+    lane::trim_all(&node.store, before, octets).await?;
     let snapshot = node.store.read()?;
     let due = lane::next_due(&snapshot)?.is_some_and(|due| due <= now);
     let overdue = !travel::overdue(&snapshot, now)?.is_empty();

@@ -15,6 +15,7 @@ use shared::topology::Topology;
 
 use crate::inbound::{BODY_KIND, break_apart, rebuild_notes};
 use crate::mail::{Incoming, Site};
+use crate::pressure::Pressure;
 
 /// Big.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub struct Node {
     pub site: Arc<Site>,
     /// The running link.
     pub link: Handle,
+    pressure: Arc<Pressure>,
     /// Something was applied or queued that others wait for.
     pub changed: Arc<tokio::sync::Notify>,
 }
@@ -42,13 +44,20 @@ impl Node {
             outbound_secret: state.key32("outbound")?,
             content_bytes_max: topology.edge.size_max,
         };
+        let store = state.store()?;
         Ok(Self {
-            store: state.store()?,
+            pressure: Arc::new(Pressure::new(&store, topology.big.inbound_hourly)),
+            store,
             topology,
             site: Arc::new(site),
             link: Handle::new(),
             changed: Arc::default(),
         })
+    }
+
+    /// How much more mail can be taken from the edge.
+    pub fn pressure(&self) -> &Arc<Pressure> {
+        &self.pressure
     }
 
     /// Something was queued: tells the link and the housekeeping.

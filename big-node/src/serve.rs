@@ -103,7 +103,12 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
     let control = Server::bind(&socket_in(state.path()))?;
     let node = Arc::new(Node::open(topology, state)?);
     let dialler = Dialler::new(node.topology.link.dial, Key::from_pkcs8(&state.key("link")?)?)?;
-    let host = Arc::new(LinkHost::new(node.store.clone(), Arc::clone(&node.site), Arc::clone(&node.changed)));
+    let host = Arc::new(LinkHost::new(
+        node.store.clone(),
+        Arc::clone(&node.site),
+        Arc::clone(node.pressure()),
+        Arc::clone(&node.changed),
+    ));
     let key = Arc::new(Key::from_pkcs8(&state.key("link")?)?);
     let commands = Commands { node: Arc::clone(&node), host: Arc::clone(&host), key, state: state.clone() };
     tokio::spawn(control.serve(CONTROL_BODY_MAX, move |_, request, body| {
@@ -111,6 +116,8 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
         async move { commands.answer(request, body).await }
     }));
     tokio::spawn(maintenance::run(Arc::clone(&node)));
+    let pressure = Arc::clone(node.pressure());
+    tokio::spawn(async move { pressure.run().await });
     let handle = node.link.clone();
     tokio::spawn(async move { dialler.run(host, handle).await });
     let ready = Ready { ready: true, pid: std::process::id(), control: socket_in(state.path()) };

@@ -117,8 +117,10 @@ impl Commands {
         let snapshot = self.node.store.read()?;
         let partner = lane::partner(&snapshot)?;
         let mut lanes = Vec::new();
+        let pressure = self.node.pressure.view();
         let mut alarms: Vec<String> = status.last_error.into_iter().collect();
         alarms.extend(operator::alarms(&snapshot)?);
+        alarms.extend(pressure.alarm());
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
             let row = lane::state(&snapshot, lane.index())?;
             let lane = format!("{lane:?}").to_lowercase();
@@ -133,6 +135,7 @@ impl Commands {
             peer: status.connected.as_ref().map(|connected| connected.peer.to_string()),
             rtt_millis: status.connected.as_ref().map(|connected| connected.rtt.as_secs_f64() * 1000.0),
             epoch: partner.map(|partner| partner.epoch),
+            pressure,
             lanes,
             alarms,
         })

@@ -16,6 +16,7 @@ mod link;
 mod maildrop;
 mod maintenance;
 mod node;
+pub mod pressure;
 mod reception;
 mod record;
 mod renewal;

@@ -11,6 +11,7 @@ use link_proto::host::{
 use link_proto::unit::{Body, Digest, Lane, Position, Unit, UnitId};
 use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, Arrival, LanePosition, LaneRow, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit};
+use shared::pressure::Level;
 use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, StoreError, Stored, Txn};
 use shared::unit::{Welcome, encode};
 
@@ -303,6 +304,15 @@ impl Host for LinkHost {
         };
         // Lost, it is compared again.
         self.node.store.commit_lazily(compare).map_err(host_error)
+    }
+
+    fn has_room(&self, lane: Lane) -> bool {
+        let level = self.node.pressure.level();
+        match lane {
+            // A disabled user must be known here whatever else does not fit.
+            Lane::Service | Lane::Event => level != Level::Stopped,
+            Lane::Inter | Lane::Batch => level.takes_submissions(),
+        }
     }
 
     fn waiting(&self, max: usize) -> Result<Vec<UnitId>, HostError> {

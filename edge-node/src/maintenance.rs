@@ -34,8 +34,12 @@ pub async fn run(node: Arc<Node>) {
         tokio::time::sleep(ROUND).await;
         let link = &node.topology.link;
         let before = unix_millis().saturating_sub(link.safety_hours * HOUR_MILLIS);
-        if let Err(error) = lane::trim_all(&node.store, before, link.safety_bytes).await {
-            tracing::warn!(%error, "the safety store could not be trimmed");
+        // Room for mail comes before room for a replay.
+        let octets = if node.pressure.level().takes_mail() { link.safety_bytes } else { 0 };
+        let trimmed = lane::trim_all(&node.store, before, octets).await;
+        match trimmed.and_then(|()| lane::kept_octets(&node.store.read()?)) {
+            Ok(kept) => node.pressure.kept_for_replay(kept),
+            Err(error) => tracing::warn!(%error, "the safety store could not be trimmed"),
         }
         if let Err(error) = offer_deferred(&node).await {
             tracing::warn!(%error, "deferred units could not be queued again");

@@ -19,6 +19,7 @@ use shared::unit::{AddressRow, Id, Window, directory_hash};
 use tokio::sync::watch;
 
 use crate::delivery::Schedule;
+use crate::pressure::Pressure;
 use crate::record::{ADDRESSES, BigRow, Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
 
 /// Role names that every domain has (RFC 5321 §4.5.1, RFC 2142).
@@ -35,6 +36,8 @@ pub struct Node {
     pub sealing: PrivateKey,
     /// Under which addresses and logins are hashed.
     pub directory_key: [u8; 32],
+    /// How much more mail can be taken.
+    pub pressure: Pressure,
     /// The running link.
     pub link: Handle,
     /// What is to be delivered, and when.
@@ -71,6 +74,7 @@ impl Node {
     /// An edge over an open store.
     pub fn new(store: Store, topology: Topology, sealing: PrivateKey, directory_key: [u8; 32]) -> Self {
         Self {
+            pressure: Pressure::new(&store, topology.edge.spool_max),
             store,
             sealing,
             directory_key,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use shared::address::Address;
 use shared::listener::{Acceptor, Listener, Stream};
+use shared::pressure::Level;
 use shared::sasl::Credentials;
 use shared::smtp::{Action, Config, Enhanced, Reply, Role, Session, Verdict};
 use shared::telemetry::Quoted;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::intake::{Intake, refusal};
 use crate::node::{Known, Node};
+use crate::pressure::{SLOW_PAUSE, instead_of_greeting};
 use crate::vouch;
 
 /// Octets read from the network at once.
@@ -47,6 +49,10 @@ impl Service {
 
     async fn connection(self, mut stream: Stream, peer: SocketAddr) -> io::Result<()> {
         let (start, mut stopping) = (Instant::now(), self.stopping.clone());
+        if let Some(refusal) = instead_of_greeting(self.node.pressure.level(), self.config.role) {
+            tokio::time::timeout(WRITE_TIMEOUT, stream.write_all(refusal.as_bytes())).await??;
+            return stream.shutdown().await;
+        }
         if self.implicit_tls {
             stream = stream.start_tls(&self.acceptor).await?;
         }
@@ -121,7 +127,7 @@ impl Conversation {
                 self.session.authenticated(verdict);
             }
             Action::Sender { reverse_path, .. } => {
-                let verdict = self.sender(reverse_path.as_ref());
+                let verdict = self.sender(reverse_path.as_ref()).await;
                 self.session.sender(verdict);
             }
             Action::Recipient(address) => {
@@ -130,8 +136,11 @@ impl Conversation {
             }
             Action::Begin(envelope) => {
                 self.failed = None;
-                let begun = Intake::begin(&self.service.node, envelope, self.client, self.login.clone());
-                let verdict = begun.map(|intake| self.intake = Some(intake));
+                let Service { node, config, .. } = &self.service;
+                // Since MAIL the disk may have filled up.
+                let admitted = node.pressure.admits(config.role);
+                let begin = |()| Intake::begin(node, envelope, self.client, self.login.clone());
+                let verdict = admitted.and_then(begin).map(|intake| self.intake = Some(intake));
                 self.session.begun(verdict);
             }
             Action::Content(bytes) => {
@@ -170,9 +179,14 @@ impl Conversation {
         Ok(user)
     }
 
-    fn sender(&self, reverse_path: Option<&Address>) -> Verdict {
-        vouch::may_begin(&self.service.node)?;
-        if self.service.config.role == Role::Reception {
+    async fn sender(&self, reverse_path: Option<&Address>) -> Verdict {
+        let Service { node, config, .. } = &self.service;
+        node.pressure.admits(config.role)?;
+        vouch::may_begin(node)?;
+        if config.role == Role::Reception {
+            if node.pressure.level() == Level::Slow {
+                tokio::time::sleep(SLOW_PAUSE).await;
+            }
             return Ok(());
         }
         let own = |address: &Address| {

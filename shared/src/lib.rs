@@ -17,6 +17,7 @@ pub mod mime;
 pub mod operator;
 pub mod origin;
 pub mod pop3;
+pub mod pressure;
 pub mod render;
 pub mod report;
 pub mod sasl;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use unicode_normalization::char::is_combining_mark;
 
 use crate::mime::terminal;
-use crate::report::{LinkView, Step};
+use crate::report::{LinkView, PressureView, Step};
 use crate::store::{Copied, Verdict};
 
 /// Blanks between two columns.
@@ -146,8 +146,17 @@ pub fn link(link: &LinkView) -> String {
     }
     let mut text = line("session", &session);
     text.extend(link.peer.as_deref().map(|peer| line("partner", peer)));
+    text += &line("pressure", &pressure(&link.pressure));
     text.extend(link.alarms.iter().map(|alarm| line("ALARM", alarm)));
     text + "\n" + &lanes.to_string()
+}
+
+/// A node's level and its reason, on one line.
+pub fn pressure(pressure: &PressureView) -> String {
+    match &pressure.why {
+        None => word(&pressure.level),
+        Some(why) => format!("{} ({why})", word(&pressure.level)),
+    }
 }
 
 /// `trace`: a message's way, one fact a line.
@@ -179,6 +188,7 @@ pub fn verdict(verdict: &Verdict) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pressure::Level;
     use crate::report::LaneView;
 
     #[test]
@@ -222,6 +232,7 @@ mod tests {
             peer: Some("127.0.0.1:7625".into()),
             rtt_millis: Some(0.42),
             epoch: Some(3),
+            pressure: PressureView { level: Level::Closed, why: Some("the disk is full".into()) },
             lanes: vec![lane],
             alarms: vec!["log lost\x07".into()],
         };
@@ -229,11 +240,14 @@ mod tests {
             link(&view),
             "session     open, epoch 3, round trip 0.4 ms\n\
              partner     127.0.0.1:7625\n\
+             pressure    closed (the disk is full)\n\
              ALARM       log lost␇\n\
              \n\
              lane   sent  confirmed  waiting  received\n\
              inter  12    10         2        7\n"
         );
+        view.pressure = PressureView { level: Level::Open, why: None };
+        assert!(link(&view).contains("\npressure    open\n"));
         view.paired = false;
         assert!(link(&view).starts_with("session     not paired: `big-node pair`"));
     }

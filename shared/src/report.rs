@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::pressure::Level;
+
 /// The link, as this end sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LinkView {
@@ -17,10 +19,29 @@ pub struct LinkView {
     pub rtt_millis: Option<f64>,
     /// This session's epoch.
     pub epoch: Option<u64>,
+    /// How much more mail this end can take.
+    pub pressure: PressureView,
     /// The four lanes.
     pub lanes: Vec<LaneView>,
     /// What an operator has to see to.
     pub alarms: Vec<String>,
+}
+
+/// How much more mail a node can take, and why no more than that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PressureView {
+    /// The level.
+    pub level: Level,
+    /// What has raised it and what mends that; `None` while it is open.
+    pub why: Option<String>,
+}
+
+impl PressureView {
+    /// What an operator has to see to: mail is refused.
+    pub fn alarm(&self) -> Option<String> {
+        let why = self.why.as_deref().unwrap_or("for no known reason");
+        (!self.level.takes_mail()).then(|| format!("no mail is taken: {why}"))
+    }
 }
 
 /// One lane, as this end sees it.

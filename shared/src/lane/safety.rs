@@ -92,6 +92,21 @@ fn is_due(rows: &impl Rows, lane: u8, before: u64, bytes_max: u64) -> Result<boo
     Ok(over || confirm.first().is_some_and(|(_, confirm)| confirm.at < before))
 }
 
+/// Octets of heads and bodies that the safety stores of all lanes hold.
+pub fn kept_octets(rows: &impl Rows) -> Result<u64, StoreError> {
+    let mut octets = 0;
+    for lane in 0..LANES_MAX {
+        let row = state(rows, lane)?;
+        let end = numbered(lane, row.confirmed.number.saturating_add(1));
+        let first = numbered(lane, row.trimmed + 1);
+        let oldest = rows.range::<LoggedUnit>(TRANSMISSION, &first, Some(&end), 1)?;
+        if let Some((_, oldest)) = oldest.first() {
+            octets += confirmed_bytes(rows, lane, &row)?.saturating_sub(oldest.bytes_before);
+        }
+    }
+    Ok(octets)
+}
+
 /// Octets of all units of a lane up to the last confirmed one.
 fn confirmed_bytes(rows: &impl Rows, lane: u8, row: &LaneRow) -> Result<u64, StoreError> {
     let next = numbered(lane, row.confirmed.number.saturating_add(1));

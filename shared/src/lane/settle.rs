@@ -60,9 +60,13 @@ pub fn settle(
         let Some((last, _)) = rows.last() else { break };
         from = number_of(last);
         for (key, logged) in rows {
+            if held.contains(&logged.unit.id) {
+                // Where it lies it belongs to the safety store now.
+                continue;
+            }
             txn.delete(TRANSMISSION, &key)?;
             let unit = offered_again(logged.unit);
-            let kept = if logged.moved || held.contains(&unit.id) { None } else { again(txn, unit.clone())? };
+            let kept = if logged.moved { None } else { again(txn, unit.clone())? };
             match kept {
                 None => let_go(txn, &unit)?,
                 Some(unit) if matches!(unit.body, QueuedBody::Ahead { .. }) => drop(queue(txn, &unit)?),

@@ -140,6 +140,23 @@ impl Stored {
     }
 }
 
+/// What the store keeps of a body besides its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyUse {
+    /// Its length in bytes.
+    pub length: u64,
+    /// How often it was kept and not released.
+    pub references: u32,
+}
+
+impl Snapshot {
+    /// How a body is used; `None` if it is not there.
+    pub fn body_use(&self, key: BodyKey) -> Result<Option<BodyUse>, StoreError> {
+        let row = self.get::<BodyRow>(BODIES, &key.0)?;
+        Ok(row.map(|row| BodyUse { length: row.length, references: row.references }))
+    }
+}
+
 impl Txn<'_> {
     /// Names a body: it is kept until released as often as it was kept. A body that is already there
     /// gains a reference, and the new bytes are dropped.

@@ -25,6 +25,10 @@ pub trait Disk: Debug + Send + Sync {
     fn sync_names(&self) -> io::Result<()>;
     /// Room left, in bytes.
     fn free_bytes(&self) -> io::Result<u64>;
+    /// Files that can still be made; a disk that does not count them has no end of them.
+    fn free_inodes(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
 }
 
 /// One open file.
@@ -106,6 +110,12 @@ impl Disk for DirectoryDisk {
     fn free_bytes(&self) -> io::Result<u64> {
         let space = rustix::fs::statvfs(&self.path)?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    fn free_inodes(&self) -> io::Result<u64> {
+        let space = rustix::fs::statvfs(&self.path)?;
+        // Some file systems make inodes as they are needed, and say that they have none.
+        Ok(if space.f_files == 0 { u64::MAX } else { space.f_favail })
     }
 }
 

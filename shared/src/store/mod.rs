@@ -17,6 +17,7 @@
 mod backup;
 mod body;
 mod disk;
+mod gauge;
 mod index;
 mod segment;
 #[cfg(any(test, feature = "sim"))]
@@ -31,17 +32,22 @@ mod writer;
 use std::sync::Arc;
 
 pub use backup::{Copied, backup};
-pub use body::{BodyKey, BodyReader, BodyWriter, Stored};
+pub use body::{BodyKey, BodyReader, BodyUse, BodyWriter, Stored};
 pub use disk::{DirectoryDisk, Disk, File};
 pub use segment::SEGMENT_BYTES;
 pub use txn::{Mark, Row, Rows, Snapshot, Table, Txn};
 pub use verify::{Recovered, Verdict, rebuild, verify};
 
+use gauge::Gauge;
+use index::Index;
 use segment::Segments;
 use writer::Writer;
 
-/// Free bytes below which no more mail is taken in: deleting needs room too.
+/// Free bytes below which no more mail of strangers is taken in (see [`crate::pressure`]): travellers,
+/// and deleting, need room too.
 pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+/// Free bytes below which nothing is taken in at all: deleting needs room too.
+const BARRIER_BYTES: u64 = RESERVE_BYTES / 2;
 
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -90,6 +96,7 @@ impl<T> std::ops::Deref for Committed<T> {
 pub struct Store {
     disk: Arc<dyn Disk>,
     segments: Arc<Segments>,
+    gauge: Arc<Gauge>,
     writer: Arc<Writer>,
 }
 
@@ -109,9 +116,15 @@ impl Store {
             disk.remove(&segment::name(*number)).map_err(StoreError::from)?;
         }
         let next = numbers.last().map_or(1, |last| last + 1);
-        let segments = Arc::new(Segments::new(Arc::clone(&disk), next, segment_bytes));
-        let writer = Arc::new(Writer::start(Arc::clone(&disk), index, Arc::clone(&segments))?);
-        Ok(Self { disk, segments, writer })
+        Self::on(disk, index, next, segment_bytes)
+    }
+
+    fn on(disk: Arc<dyn Disk>, index: Index, next: u32, segment_bytes: u64) -> Result<Self, StoreError> {
+        let gauge = Arc::new(Gauge::default());
+        let segments = Segments::new(Arc::clone(&disk), Arc::clone(&gauge), next, segment_bytes);
+        let segments = Arc::new(segments);
+        let writer = Writer::start(Arc::clone(&disk), index, Arc::clone(&segments), Arc::clone(&gauge))?;
+        Ok(Self { disk, segments, gauge, writer: Arc::new(writer) })
     }
 
     /// Runs `operation` in the next commit and returns once that is durable. An `Err` from it undoes
@@ -164,19 +177,46 @@ impl Store {
         BodyReader::of(Arc::clone(&self.segments), stored)
     }
 
-    /// Whether mail may be taken in: enough room, and the writer runs.
+    /// The last barrier before a body is written, below the levels of [`crate::pressure`]: the writer
+    /// runs, and there is room to go on deleting. What the disk said up to 100 ms ago counts.
     pub fn ready(&self) -> Result<(), StoreError> {
         self.writer.usable()?;
-        match self.disk.free_bytes() {
-            Ok(free) if free < RESERVE_BYTES => Err(StoreError::Full),
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.into()),
+        match self.gauge.free_bytes(self.disk.as_ref())? {
+            ..BARRIER_BYTES => Err(StoreError::Full),
+            _ => Ok(()),
         }
     }
 
-    /// Whether a sync has failed, so that nothing is taken until the node is started again.
-    pub fn is_stopped(&self) -> bool {
+    /// Free bytes and free inodes, as the disk says now.
+    pub fn free(&self) -> Result<(u64, u64), StoreError> {
+        Ok((self.disk.free_bytes()?, self.disk.free_inodes()?))
+    }
+
+    /// How long a commit takes: smoothed over the last ones, or what the one that runs has taken so far
+    /// if that is longer. Halves every 2 s without commits. Takes no lock.
+    pub fn commit_latency(&self) -> std::time::Duration {
+        self.gauge.commit_latency()
+    }
+
+    /// Whether a write has found the disk full since this was last asked. Takes no lock.
+    pub fn take_found_full(&self) -> bool {
+        self.gauge.take_found_full()
+    }
+
+    /// Whether a failed sync has stopped the store for good.
+    pub fn has_stopped(&self) -> bool {
         self.writer.usable().is_err()
+    }
+
+    /// Bytes of all bodies that are kept, as they lie on the disk.
+    pub fn live_bytes(&self) -> Result<u64, StoreError> {
+        space::live_bytes(&self.read()?)
+    }
+
+    /// Gives back all the space that can be given back, for a disk that runs full. [`Store::compact`]
+    /// leaves the segment that grows alone; this does not.
+    pub async fn reclaim(&self) -> Result<(), StoreError> {
+        space::reclaim(self).await
     }
 
     /// Moves the live bodies out of the emptiest segment and gives its space back. Returns whether

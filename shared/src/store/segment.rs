@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::StoreError;
 use super::body::BodyKey;
 use super::disk::{Disk, File};
+use super::gauge::Gauge;
 
 /// A segment that has grown past this is followed by a new one.
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -156,6 +157,7 @@ pub(super) fn list(disk: &dyn Disk) -> Result<Vec<u32>, StoreError> {
 #[derive(Debug)]
 pub(super) struct Segments {
     disk: Arc<dyn Disk>,
+    gauge: Arc<Gauge>,
     bytes_max: u64,
     state: Mutex<State>,
 }
@@ -173,6 +175,15 @@ struct State {
     pinned: BTreeMap<u32, usize>,
     /// Segments that may have become empty.
     emptied: BTreeSet<u32>,
+}
+
+impl State {
+    /// What is appended next goes into a new segment.
+    fn begin_next(&mut self) {
+        self.current += 1;
+        self.end = 0;
+        self.unsynced_names = true;
+    }
 }
 
 /// Keeps a piece's segment from being removed until a commit has named it.
@@ -204,7 +215,7 @@ impl Drop for Pin {
 }
 
 impl Segments {
-    pub fn new(disk: Arc<dyn Disk>, first: u32, bytes_max: u64) -> Self {
+    pub fn new(disk: Arc<dyn Disk>, gauge: Arc<Gauge>, first: u32, bytes_max: u64) -> Self {
         let state = State {
             open: HashMap::new(),
             current: first,
@@ -214,7 +225,7 @@ impl Segments {
             pinned: BTreeMap::new(),
             emptied: BTreeSet::new(),
         };
-        Self { disk, bytes_max, state: Mutex::new(state) }
+        Self { disk, gauge, bytes_max, state: Mutex::new(state) }
     }
 
     /// Appends a record. It lies on disk durably only after the next [`Segments::sync`].
@@ -224,13 +235,15 @@ impl Segments {
 
     /// Appends an encoded record as it is.
     pub fn append_bytes(self: &Arc<Self>, bytes: &[u8]) -> Result<(Extent, Pin), StoreError> {
+        self.written(bytes).inspect_err(|error| self.gauge.failed(error))
+    }
+
+    fn written(self: &Arc<Self>, bytes: &[u8]) -> Result<(Extent, Pin), StoreError> {
         let length = u32::try_from(bytes.len()).expect("a record is cut long before 4 GiB");
         let (file, extent, pin) = {
             let mut state = self.lock();
             if state.end >= self.bytes_max {
-                state.current += 1;
-                state.end = 0;
-                state.unsynced_names = true;
+                state.begin_next();
             }
             let segment = state.current;
             let file = match state.end {
@@ -283,6 +296,22 @@ impl Segments {
     /// The segment that grows.
     pub fn current(&self) -> u32 {
         self.lock().current
+    }
+
+    /// Ends the segment that grows if it holds more than twice the bytes that `live` says live in it, so
+    /// that its space can be given back before it is full.
+    pub fn end_current(&self, live: impl FnOnce(u32) -> Result<u64, StoreError>) -> Result<(), StoreError> {
+        let (current, end) = {
+            let state = self.lock();
+            (state.current, state.end)
+        };
+        let live = live(current)?;
+        let mut state = self.lock();
+        if state.current == current && end > 0 && live.saturating_mul(2) < end {
+            state.begin_next();
+            state.emptied.insert(current);
+        }
+        Ok(())
     }
 
     /// Bytes of a segment.

@@ -69,6 +69,8 @@ struct Inner {
     syncs: u64,
     writes: u64,
     dead: bool,
+    /// Bytes and inodes that it says are free; `None` while nobody has set them.
+    free: Option<(u64, u64)>,
 }
 
 /// The disk. Clones are handles to the same one.
@@ -115,6 +117,23 @@ impl SimDisk {
     /// Ends a full disk.
     pub fn make_room(&self) {
         self.lock().faults.full_at_write = None;
+    }
+
+    /// From now on every write finds the disk full, until [`SimDisk::make_room`].
+    pub fn fill_up(&self) {
+        self.lock().faults.full_at_write = Some(0);
+    }
+
+    /// The next sync fails.
+    pub fn fail_next_sync(&self) {
+        let mut inner = self.lock();
+        inner.faults.error_at_sync = Some(inner.syncs + 1);
+    }
+
+    /// What the disk says of its free bytes and inodes from now on. Until this is called it has no end
+    /// of both, and none once a write has found it full.
+    pub fn set_free(&self, bytes: u64, inodes: u64) {
+        self.lock().free = Some((bytes, inodes));
     }
 
     /// Syncs so far.
@@ -253,7 +272,13 @@ impl Disk for SimDisk {
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        Ok(if self.lock().faults.full_at_write.is_some() { 0 } else { u64::MAX })
+        let inner = self.lock();
+        let is_full = inner.faults.full_at_write.is_some_and(|at| inner.writes >= at);
+        Ok(inner.free.map_or(if is_full { 0 } else { u64::MAX }, |(bytes, _)| bytes))
+    }
+
+    fn free_inodes(&self) -> io::Result<u64> {
+        Ok(self.lock().free.map_or(u64::MAX, |(_, inodes)| inodes))
     }
 }
 

@@ -50,6 +50,22 @@ pub(super) fn live_segments(rows: &impl Rows) -> Result<Vec<u32>, StoreError> {
     Ok(all(rows)?.into_iter().map(|(number, _)| number).collect())
 }
 
+/// Bytes that live, in all segments.
+pub(super) fn live_bytes(rows: &impl Rows) -> Result<u64, StoreError> {
+    Ok(all(rows)?.iter().map(|(_, live)| live).sum())
+}
+
+/// Gives back all that can be: also from the segment that grows, which is ended if most of it is dead.
+pub(super) async fn reclaim(store: &Store) -> Result<(), StoreError> {
+    store.segments.end_current(|number| {
+        let row = store.read()?.get::<SegmentRow>(SEGMENTS, &number.to_be_bytes())?;
+        Ok(row.map_or(0, |row| row.live_bytes))
+    })?;
+    while compact(store).await? {}
+    // Space goes with a commit, and there may be none for a while.
+    store.commit(|_| Ok::<_, StoreError>(())).await.map(drop)
+}
+
 pub(super) async fn compact(store: &Store) -> Result<bool, StoreError> {
     let current = store.segments.current();
     let mut sparse = Vec::new();

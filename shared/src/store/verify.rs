@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::body::{BODIES, BodyKey, BodyRow, Stored};
-use super::segment::{self, Extent, Pin, Segments};
+use super::segment::{self, Extent, Pin};
 use super::txn::{Rows, Txn};
-use super::writer::Writer;
 use super::{Disk, Store, StoreError, index};
 
 /// What [`verify`] found.
@@ -78,10 +77,8 @@ pub fn rebuild(
     index::set_aside(disk.as_ref())?;
     let numbers = segment::list(disk.as_ref())?;
     let next = numbers.last().map_or(1, |last| last + 1);
-    let segments = Arc::new(Segments::new(Arc::clone(&disk), next, segment::SEGMENT_BYTES));
     let index = index::open(disk.as_ref(), false)?;
-    let writer = Arc::new(Writer::start(Arc::clone(&disk), index, Arc::clone(&segments))?);
-    let store = Store { disk, segments, writer };
+    let store = Store::on(disk, index, next, segment::SEGMENT_BYTES)?;
 
     let mut found = BTreeMap::<BodyKey, Pieces>::new();
     for number in &numbers {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::Disk;
+use super::gauge::Gauge;
 use super::index::{self, Index, from_redb};
 use super::segment::Segments;
 use super::txn::{Snapshot, Txn};
@@ -82,12 +83,17 @@ impl State {
 }
 
 impl Writer {
-    pub fn start(disk: Arc<dyn Disk>, index: Index, segments: Arc<Segments>) -> Result<Self, StoreError> {
+    pub fn start(
+        disk: Arc<dyn Disk>,
+        index: Index,
+        segments: Arc<Segments>,
+        gauge: Arc<Gauge>,
+    ) -> Result<Self, StoreError> {
         let (queue, operations) = mpsc::channel(QUEUE_MAX);
         let state = Arc::new(RwLock::new(State::Running(index)));
         let lazy = Arc::default();
         let thread =
-            Thread { disk, segments, state: Arc::clone(&state), operations, lazy: Arc::clone(&lazy) };
+            Thread { disk, segments, gauge, state: Arc::clone(&state), operations, lazy: Arc::clone(&lazy) };
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || thread.run())?;
         Ok(Self { queue: Some(queue), lazy, state, thread: Some(thread) })
     }
@@ -197,6 +203,7 @@ where
 struct Thread {
     disk: Arc<dyn Disk>,
     segments: Arc<Segments>,
+    gauge: Arc<Gauge>,
     state: Arc<RwLock<State>>,
     operations: mpsc::Receiver<Operation>,
     lazy: Arc<Mutex<Vec<Operation>>>,
@@ -216,18 +223,22 @@ impl Thread {
             operations.append(&mut waited);
             let mut wakes = Vec::with_capacity(operations.len());
             self.reopen();
+            self.gauge.commit_begins();
             let committed = self.commit(operations, &mut wakes);
+            self.gauge.commit_ends(matches!(committed, Ok(true)));
             if let Err(error) = &committed {
+                self.gauge.failed(error);
                 self.failed(error);
             }
+            let committed = committed.map(drop);
             for wake in wakes {
                 wake(committed.clone());
             }
         }
     }
 
-    /// Runs the operations and commits what they wrote.
-    fn commit(&self, operations: Vec<Operation>, wakes: &mut Vec<Wake>) -> Result<(), StoreError> {
+    /// Runs the operations and commits what they wrote, if they wrote anything: returns whether.
+    fn commit(&self, operations: Vec<Operation>, wakes: &mut Vec<Wake>) -> Result<bool, StoreError> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let begun = state.running().and_then(|index| {
             let mut transaction = index.database.begin_write().map_err(from_redb)?;
@@ -251,15 +262,21 @@ impl Thread {
         }
         let (written, emptied) = txn.finish()?;
         if !written {
-            return transaction.abort().map_err(from_redb);
+            transaction.abort().map_err(from_redb)?;
+            self.give_back_or_say(&state);
+            return Ok(false);
         }
         self.segments.sync().map_err(|error| StoreError::Stopped(error.to_string()))?;
         transaction.commit().map_err(from_redb)?;
         emptied.into_iter().for_each(|number| self.segments.emptied(number));
-        if let Err(error) = self.give_back(&state) {
+        self.give_back_or_say(&state);
+        Ok(true)
+    }
+
+    fn give_back_or_say(&self, state: &State) {
+        if let Err(error) = self.give_back(state) {
             tracing::warn!(%error, "space could not be given back");
         }
-        Ok(())
     }
 
     fn give_back(&self, state: &State) -> Result<(), StoreError> {

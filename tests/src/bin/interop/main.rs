@@ -3,7 +3,7 @@
 //! `cargo run --release --bin interop` starts `pair`, which lies beside this program, and lets each
 //! client that is installed submit (587's and 465's roles), send to port 25's role, and collect by
 //! POP3 and POP3S. Then a real Postfix in a network namespace of its own takes mail from the edge by
-//! real DNS and sends some back, and both nodes meet a disk that is really full. What arrives is compared with what was sent by the ledger. One line
+//! real DNS and sends some back, and both nodes meet disks that are really full. What arrives is compared with what was sent by the ledger. One line
 //! is printed for each case, and a last one with the counts; a program that is not installed is
 //! named, and is neither passed nor failed.
 
@@ -91,7 +91,7 @@ async fn run(options: &Options, tally: &mut Tally) -> Result<(), Box<dyn std::er
         let verdict = if ended.success() { Ok(()) } else { Err(format!("it ended with {ended}")) };
         tally.note("the pair ends cleanly at Ctrl-C", verdict);
     }
-    full_disk::case(&pair, folder.path(), tally).await;
+    full_disk::cases(&pair, folder.path(), tally).await;
     postfix::case(&pair, folder.path(), tally).await;
     Ok(())
 }

@@ -73,7 +73,6 @@ pub struct End<H: Host> {
     pub applied: Vec<Applied>,
     /// Lanes that stand still.
     pub stops: Vec<String>,
-    room: bool,
 }
 
 impl<H: Host> Default for End<H> {
@@ -85,7 +84,6 @@ impl<H: Host> Default for End<H> {
             parts: Vec::new(),
             applied: Vec::new(),
             stops: Vec::new(),
-            room: true,
         }
     }
 }
@@ -122,7 +120,6 @@ impl<H: Host> End<H> {
         out: &mut Line,
     ) -> Result<(), Ended> {
         self.stops.clear();
-        self.room = true;
         let opening = block_on(host.open()).map_err(|error| error.to_string())?;
         let start =
             Start { role, opening, local_key: keys.0, peer_key: keys.1, binding: [0; 32], secret: None };
@@ -261,12 +258,17 @@ impl<H: Host> End<H> {
             self.input(host, Input::Wake(lane), now, out)?;
         }
         self.input(host, Input::WakeBodies, now, out)?;
-        let room = host.has_room(Lane::Inter);
-        if std::mem::replace(&mut self.room, room) != room {
+        self.input(host, Input::Tick, now, out)
+    }
+
+    /// The node has room for mail, or none: it is the schedule that decides, for a level depends on the
+    /// machine's clock.
+    pub fn room(&mut self, host: &H, room: bool, now: Duration, out: &mut Line) -> Result<(), Ended> {
+        if self.is_open() {
             self.input(host, Input::Room(Lane::Inter, room), now, out)?;
             self.input(host, Input::Room(Lane::Batch, room), now, out)?;
         }
-        self.input(host, Input::Tick, now, out)
+        Ok(())
     }
 
     /// Gives the session one input, and carries out what follows.

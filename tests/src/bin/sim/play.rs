@@ -146,6 +146,7 @@ impl Play {
             53..54 if self.kind.put_back => self.put_back(false),
             54..56 if self.kind.lies => self.lie(),
             56..58 => self.pass(6_000),
+            58..61 => self.room(),
             _ => {
                 let steps = 1 + self.dice.below(40);
                 self.run_line(usize::try_from(steps).unwrap_or(1));
@@ -407,6 +408,15 @@ impl Play {
         }
     }
 
+    /// A node has no room for mail, or has some again. A new session begins with room.
+    fn room(&mut self) {
+        let (who, room) = (self.one_of(), self.dice.below(2) == 0);
+        self.say(|| format!("{who:?} has room: {room}"));
+        if self.world.room(who, room).is_err() {
+            self.world.cut_line(None);
+        }
+    }
+
     /// Space is given back; the safety store keeps everything.
     fn trim(&mut self) {
         let who = self.one_of();
@@ -479,7 +489,7 @@ impl Play {
             Who::Edge => self.world.edge_disk.is_dead(),
         };
         let stopped = self.world.store(who).is_some_and(|store| store.ready().is_err() && !dead)
-            && self.world.store(who).is_some_and(|store| store.is_stopped());
+            && self.world.store(who).is_some_and(|store| store.has_stopped());
         if self.world.runs(who) && (dead || stopped) {
             self.outcome.crashes += 1;
             self.say(|| format!("{who:?} ends ({})", if dead { "no power" } else { "a failed sync" }));

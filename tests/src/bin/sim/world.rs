@@ -240,6 +240,15 @@ impl World {
         Ok(())
     }
 
+    /// A node has room for mail, or none.
+    pub fn room(&mut self, who: Who, room: bool) -> Result<(), String> {
+        match (who, &self.big, &self.edge) {
+            (Who::Big, Some(big), _) => self.big_end.room(&big.host, room, self.now, &mut self.to_edge),
+            (Who::Edge, _, Some(edge)) => self.edge_end.room(&edge.host, room, self.now, &mut self.to_big),
+            _ => Ok(()),
+        }
+    }
+
     /// What was applied since this was asked last.
     pub fn applied(&mut self, who: Who) -> Vec<Applied> {
         match who {

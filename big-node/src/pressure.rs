@@ -1,0 +1,79 @@
+//! How much more mail big can take from the edge.
+//!
+//! Against `[big] inbound_hourly` counts what the edge's mail took within the last hour. The count is in
+//! memory: a restart forgives it, and an edge cannot restart big.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use shared::pressure::{Bound, Hour, Level, Monitor};
+use shared::report::PressureView;
+use shared::store::Store;
+
+/// Big's level, and what it is made from.
+#[derive(Debug)]
+pub struct Pressure {
+    monitor: Monitor,
+    start: Instant,
+    hour: Mutex<Hour>,
+}
+
+impl Pressure {
+    /// The pressure on `store`, which may take `inbound_hourly` octets of the edge's mail in an hour.
+    pub fn new(store: &Store, inbound_hourly: u64) -> Self {
+        let bound = Bound {
+            octets: inbound_hourly,
+            counted: "within the last hour the edge's mail took",
+            mend: "see what floods the edge, or raise [big] inbound_hourly",
+        };
+        let monitor = Monitor::new(store.clone(), bound);
+        Self { monitor, start: Instant::now(), hour: Mutex::default() }
+    }
+
+    /// The level for mail over the link: while it does not [`take mail`](Level::takes_mail), the mail
+    /// lanes get no credit. The other lanes are not asked. Cheap enough for every batch.
+    pub fn mail_level(&self) -> Level {
+        self.monitor.level(self.taken_in())
+    }
+
+    /// The level and its reason, for people.
+    pub fn view(&self) -> PressureView {
+        self.monitor.view(self.taken_in())
+    }
+
+    /// Counts octets of bodies that were stored for mail from the edge.
+    pub fn took_in(&self, octets: u64) {
+        self.hour.lock().unwrap_or_else(PoisonError::into_inner).add(self.start.elapsed(), octets);
+    }
+
+    fn taken_in(&self) -> u64 {
+        self.hour.lock().unwrap_or_else(PoisonError::into_inner).total(self.start.elapsed())
+    }
+
+    /// Logs changes and gives space back, for ever.
+    pub async fn run(&self) {
+        self.monitor.watch(|| self.taken_in()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use shared::store::sim::{Faults, SimDisk};
+
+    use super::*;
+
+    #[test]
+    fn an_hours_worth_closes_the_mail_lanes() {
+        let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
+        for (octets, level) in [(999, Level::Slow), (1000, Level::Closed), (1001, Level::Closed)] {
+            let pressure = Pressure::new(&store, 1000);
+            pressure.took_in(500);
+            pressure.took_in(octets - 500);
+            assert_eq!(pressure.mail_level(), level, "{octets}");
+            let alarm = pressure.view().alarm();
+            assert_eq!(alarm.is_some(), level == Level::Closed, "{alarm:?}");
+        }
+    }
+}

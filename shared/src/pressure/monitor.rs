@@ -1,0 +1,165 @@
+//! The driver of [`Pressure`]: a store's measures, a clock, and one line in the log for each change.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Bound, Level, Measures, Pressure};
+use crate::render::word;
+use crate::report::PressureView;
+use crate::store::Store;
+
+/// How old measures may be; whoever asks for the level then makes new ones.
+pub const MEASURED_EVERY: Duration = Duration::from_millis(100);
+
+/// How often [`Monitor::watch`] looks by itself.
+const WATCHED_EVERY: Duration = Duration::from_millis(250);
+/// How often it gives space back while mail is refused.
+const RECLAIMED_EVERY: Duration = Duration::from_secs(1);
+
+/// The level of a running node. Asking is cheap: the disk is asked at most once in
+/// [`MEASURED_EVERY`], and at once when a write has found it full.
+#[derive(Debug)]
+pub struct Monitor {
+    store: Store,
+    start: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    pressure: Pressure,
+    /// When measures were made last, since the start.
+    measured_at: Option<Duration>,
+}
+
+impl Monitor {
+    /// A monitor of `store`.
+    pub fn new(store: Store, bound: Bound) -> Self {
+        let state = State { pressure: Pressure::new(bound), measured_at: None };
+        Self { store, start: Instant::now(), state: Mutex::new(state) }
+    }
+
+    /// The level, with `held` octets counting against the bound.
+    pub fn level(&self, held: u64) -> Level {
+        self.fresh(held).pressure.level()
+    }
+
+    /// The level and its reason, for people.
+    pub fn view(&self, held: u64) -> PressureView {
+        self.fresh(held).pressure.view()
+    }
+
+    /// Looks again and again, for ever, so that a change is logged and acted on when nobody asks: while
+    /// no mail is taken, whatever space can be given back is. `held` says what counts against the bound.
+    pub async fn watch(&self, held: impl Fn() -> u64) {
+        let mut reclaimed_at = None;
+        loop {
+            tokio::time::sleep(WATCHED_EVERY).await;
+            let level = self.level(held());
+            let now = self.start.elapsed();
+            let due = reclaimed_at.is_none_or(|at| now >= at + RECLAIMED_EVERY);
+            if !level.takes_mail() && level != Level::Stopped && due {
+                if let Err(error) = self.store.reclaim().await {
+                    tracing::warn!(%error, "space could not be given back");
+                }
+                reclaimed_at = Some(self.start.elapsed());
+            }
+        }
+    }
+
+    fn fresh(&self, held: u64) -> MutexGuard<'_, State> {
+        // Nothing in the critical section leaves the state half changed.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.start.elapsed();
+        let found_full = self.store.take_found_full();
+        let old = state.measured_at.is_none_or(|at| now >= at + MEASURED_EVERY);
+        if old || found_full {
+            state.measured_at = Some(now);
+            self.observe(&mut state.pressure, now, held, found_full);
+        }
+        state
+    }
+
+    fn observe(&self, pressure: &mut Pressure, now: Duration, held: u64, found_full: bool) {
+        // A disk that cannot be asked has no room.
+        let (free_bytes, free_inodes) = self.store.free().unwrap_or_default();
+        let measures = Measures {
+            free_bytes,
+            free_inodes,
+            found_full,
+            held,
+            commit_latency: self.store.commit_latency(),
+            stopped: self.store.has_stopped(),
+        };
+        let Some(before) = pressure.observe(now, &measures) else { return };
+        let PressureView { level, why } = pressure.view();
+        let why = why.unwrap_or_else(|| "everything is well".into());
+        let (rising, before, level) = (level > before, word(&before), word(&level));
+        match rising {
+            true => tracing::warn!(before, level, why, "pressure rises"),
+            false => tracing::info!(before, level, why, "pressure falls"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::sim::{Faults, SimDisk};
+    use crate::store::{BodyKey, RESERVE_BYTES, StoreError};
+
+    const BOUND: Bound = Bound { octets: 1000, counted: "the spool holds", mend: "see to the link" };
+
+    /// What a message does: a body, and a commit that names it.
+    fn store_body(store: &Store, number: u8) -> Result<(), StoreError> {
+        let mut writer = store.body_writer(BodyKey([number; 32]), 1);
+        writer.write(&[number; 3000])?;
+        let stored = writer.finish(Vec::new())?;
+        store.commit_blocking(move |txn| txn.keep_body(&stored)).map(drop)
+    }
+
+    #[test]
+    fn the_disk_closes_and_opens_again() {
+        let disk = SimDisk::new(Faults::default());
+        let store = Store::open(Arc::new(disk.clone())).expect("opens");
+        let monitor = || Monitor::new(store.clone(), BOUND);
+        assert_eq!(monitor().level(0), Level::Open);
+        disk.set_free(RESERVE_BYTES - 1, u64::MAX);
+        assert_eq!(monitor().level(0), Level::Closed);
+        disk.set_free(u64::MAX, 255);
+        assert_eq!(monitor().level(0), Level::Closed);
+        disk.set_free(u64::MAX, u64::MAX);
+        assert_eq!(monitor().level(1000), Level::Closed);
+        assert_eq!(monitor().level(999), Level::Slow);
+    }
+
+    #[test]
+    fn a_write_that_finds_the_disk_full_closes_at_once_whatever_the_disk_says() {
+        let disk = SimDisk::new(Faults::default());
+        let store = Store::open(Arc::new(disk.clone())).expect("opens");
+        store_body(&store, 1).expect("there is room");
+        let monitor = Monitor::new(store.clone(), BOUND);
+        assert_eq!(monitor.level(0), Level::Open);
+        disk.fill_up();
+        // As with a quota: there is room, but not for us.
+        disk.set_free(u64::MAX, u64::MAX);
+        assert!(matches!(store_body(&store, 2), Err(StoreError::Full)));
+        assert_eq!(monitor.level(0), Level::Closed, "the measures of a moment ago do not count");
+        assert_eq!(monitor.view(0).why.as_deref(), Some("a write found the disk full; make room on it"));
+        disk.make_room();
+        store_body(&store, 2).expect("recovers without being opened again");
+    }
+
+    #[test]
+    fn a_failed_sync_stops() {
+        let disk = SimDisk::new(Faults::default());
+        let store = Store::open(Arc::new(disk.clone())).expect("opens");
+        store_body(&store, 1).expect("stores");
+        disk.fail_next_sync();
+        assert!(matches!(store_body(&store, 2), Err(StoreError::Stopped(_))));
+        let monitor = Monitor::new(store, BOUND);
+        assert_eq!(monitor.level(0), Level::Stopped);
+    }
+}
