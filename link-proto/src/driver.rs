@@ -18,7 +18,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quinn::{Endpoint, EndpointConfig, TokioRuntime};
 use tokio::task::JoinSet;
@@ -30,9 +30,11 @@ use crate::session::{OPENING_TIME, Role, Session, SessionError, Start};
 use crate::ticket::Ticket;
 
 mod body;
+mod congestion;
 mod engine;
 mod handle;
 mod key;
+mod redial;
 mod seat;
 mod streams;
 mod tls;
@@ -48,15 +50,12 @@ pub use key::{Key, KeyError};
 
 use body::Parts;
 use engine::{Engine, Until};
+use redial::Redial;
 use seat::{Seat, Shared};
 use streams::Streams;
 
 /// Connections that the edge holds at once; all but one are in their opening, or closing.
 const CONNECTIONS_MAX: usize = 32;
-/// The first pause before big dials again; it doubles with every attempt that fails.
-const REDIAL_MIN: Duration = Duration::from_millis(200);
-/// The longest pause before big dials again.
-const REDIAL_MAX: Duration = Duration::from_secs(30);
 /// Bytes of the sockets' buffers, as far as the system grants them.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -75,6 +74,9 @@ pub enum LinkError {
     /// The network, TLS, or the partner closed it.
     #[error("the connection was lost: {0}")]
     Lost(String),
+    /// The handshake took too long.
+    #[error("the partner did not answer within {0:.1} s")]
+    NoAnswer(f32),
     /// It is closed in favour of a newer one.
     #[error("a newer connection took over")]
     Superseded,
@@ -247,46 +249,53 @@ impl Dialler {
     }
 
     /// Keeps the link up for ever. A lost link is dialled again at once; the pause between attempts
-    /// grows only while they fail, and [`Handle::redial`] cuts it short. Once the link is up, what
-    /// waits leaves at once.
+    /// grows only while they fail, to a second where the path was healthy not long ago and to half a
+    /// minute otherwise, and [`Handle::redial`] cuts it short. Once the link is up, what waits leaves
+    /// at once.
     ///
     /// Dropping the future closes everything; commits that are under way may then be cut off, so a
     /// node does that only when it ends.
     pub async fn run<H: Host>(&self, host: Arc<H>, handle: Handle) {
-        let mut pause = REDIAL_MIN;
+        let mut redial = Redial::default();
         let parts = Arc::new(Parts::default());
         loop {
             handle.until_held(false).await;
-            let error = self.attempt(&host, &handle, &parts).await;
-            pause = if handle.was_open() { REDIAL_MIN } else { pause.saturating_mul(2).min(REDIAL_MAX) };
+            let (error, round_trip) = self.attempt(&host, &handle, redial.patience(), &parts).await;
+            match round_trip {
+                Some(round_trip) if handle.was_open() => redial.lost(Instant::now(), round_trip),
+                _ => redial.failed(Instant::now()),
+            }
             handle.failed(&error);
             tokio::select! {
-                () = tokio::time::sleep(jittered(pause)) => {}
+                () = tokio::time::sleep(jittered(redial.pause())) => {}
                 () = handle.asked_to_redial() => {}
             }
         }
     }
 
-    /// One connection, from the raised epoch to its loss.
+    /// One connection, from the raised epoch to its loss: why it ended, and how long its round trip
+    /// was. The handshake gets `patience`.
     async fn attempt<H: Host>(
         &self,
         host: &Arc<H>,
         handle: &Handle,
+        patience: Duration,
         parts: &Arc<Parts<H::Sink>>,
-    ) -> LinkError {
+    ) -> (LinkError, Option<Duration>) {
         let ready = async {
             let opening = host.open().await?;
             let pinned = opening.partner.as_ref().ok_or(SessionError::NotPaired)?.key.clone();
-            connect(&self.endpoint, self.address, &self.key, pinned, opening, None).await
+            let (address, key) = (self.address, &self.key);
+            connect(&self.endpoint, address, key, pinned, opening, None, patience).await
         };
         match ready.await {
             Ok((connection, session, streams, lanes)) => {
-                let (host, handle) = (Arc::clone(host), handle.clone());
+                let (host, handle, path) = (Arc::clone(host), handle.clone(), connection.clone());
                 let (seat, parts) = (Seat::Dialler(lanes), Arc::clone(parts));
                 let engine = Engine::new(host, connection, session, streams, seat, handle, parts);
-                engine.run(None, Until::Lost).await
+                (engine.run(None, Until::Lost).await, Some(path.rtt()))
             }
-            Err(error) => error,
+            Err(error) => (error, None),
         }
     }
 }
@@ -305,7 +314,8 @@ pub async fn pair<H: Host>(ticket: &Ticket, key: &Key, host: Arc<H>) -> Result<P
     let mut opening = host.open().await?;
     opening.partner = None;
     let secret = Some(ticket.secret);
-    let connected = connect(&endpoint, ticket.address, key, ticket.key.clone(), opening, secret).await;
+    let pinned = ticket.key.clone();
+    let connected = connect(&endpoint, ticket.address, key, pinned, opening, secret, OPENING_TIME).await;
     let (connection, session, streams, lanes) = connected?;
     let seat = Seat::Dialler(lanes);
     let parts = Arc::new(Parts::default());
@@ -320,7 +330,7 @@ pub async fn pair<H: Host>(ticket: &Ticket, key: &Key, host: Arc<H>) -> Result<P
 
 type Ready = (quinn::Connection, Session, Streams, Box<[LaneState; 4]>);
 
-/// Big's way to a session that has not said anything yet.
+/// Big's way to a session that has not said anything yet. The handshake gets `patience`.
 async fn connect(
     endpoint: &Endpoint,
     address: SocketAddr,
@@ -328,12 +338,14 @@ async fn connect(
     pinned: Vec<u8>,
     opening: Opening,
     secret: Option<[u8; 32]>,
+    patience: Duration,
 ) -> Result<Ready, LinkError> {
     let config = tls::client_config(key, pinned)?;
     let connecting = endpoint
         .connect_with(config, address, tls::SERVER_NAME)
         .map_err(|error| LinkError::Lost(error.to_string()))?;
-    let connection = timeout(OPENING_TIME, connecting).await.map_err(|_| SessionError::OpeningTime)??;
+    let connection =
+        timeout(patience, connecting).await.map_err(|_| LinkError::NoAnswer(patience.as_secs_f32()))??;
     let streams =
         timeout(OPENING_TIME, Streams::open(&connection)).await.map_err(|_| SessionError::OpeningTime)??;
     let lanes = Box::new(opening.lanes);

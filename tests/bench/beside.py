@@ -11,7 +11,7 @@ def results(path):
         return [json.loads(line) for line in lines]
 
 
-# What is compared: a name, the scenario, the figure in a result, and whether more of it is better.
+# What is compared: a name, the scenario with its label, the figure in a result, and whether more is better.
 FIGURES = [
     ("end to end, messages/s", "e2e", lambda r: r["e2e_rate"], True),
     ("CPU s per 1,000, edge", "e2e", lambda r: r["cpu_per_k"]["pfedge"], False),
@@ -24,7 +24,23 @@ FIGURES = [
     ("one message alone, accept p50 ms", "lat", lambda r: r["accept_ms"]["p50"], False),
     ("one message alone, end to end p50 ms", "lat", lambda r: r["e2e_ms"]["p50"], False),
     ("one message alone, end to end p99 ms", "lat", lambda r: r["e2e_ms"]["p99"], False),
+    ("bad line: 4 KiB text, messages/s", "e2e shaped", lambda r: r["e2e_rate"], True),
+    ("bad line: 4 KiB text, bytes out per message", "e2e shaped", lambda r: r["bytes_per_msg"][0], False),
+    ("bad line: 4 KiB text, bytes back per message", "e2e shaped", lambda r: r["bytes_per_msg"][1], False),
+    ("bad line: 64 KiB base64, messages/s", "e2e shaped-b64", lambda r: r["e2e_rate"], True),
+    ("bad line: 64 KiB base64, bytes out per message", "e2e shaped-b64", lambda r: r["bytes_per_msg"][0], False),
+    ("bad line: one message alone, end to end p50 ms", "lat shaped", lambda r: r["e2e_ms"]["p50"], False),
+    ("bad line: one message alone, end to end p99 ms", "lat shaped", lambda r: r["e2e_ms"]["p99"], False),
+    ("bad line, beside 200 MB: one message, p50 ms", "lat large", lambda r: r["e2e_ms"]["p50"], False),
+    ("bad line, beside 200 MB: one message, p90 ms", "lat large", lambda r: r["e2e_ms"]["p90"], False),
+    ("30 s cut: first message after it, s", "caught_up", lambda r: r["first"], False),
+    ("30 s cut: caught up after it, s", "caught_up", lambda r: r["caught_up"], False),
+    ("30 s cut: accepted, not in a mailbox at the end", "outage", lambda r: r["ok"] - r["final"], None),
 ]
+
+
+def scenario(result):
+    return f"{result['scenario']} {result.get('label', '')}".strip()
 
 
 def cell(values):
@@ -34,21 +50,25 @@ def cell(values):
 
 def main(other_path, ours_path):
     other, ours = results(other_path), results(ours_path)
-    incomplete = [r for r in other + ours if r["scenario"] == "e2e" and not r["reached"] or r.get("fail")]
+    incomplete = [r for r in other + ours if not r.get("reached", True) or r.get("fail") or r.get("lost")]
     print("| 50 connections, 4 KiB, a connection per message | Postfix + Dovecot | Sallypost | better by |")
     print("|---|---|---|---|")
-    for name, scenario, figure, more_is_better in FIGURES:
-        a, b = ([figure(r) for r in side if r["scenario"] == scenario] for side in (other, ours))
-        if a and b:
+    for name, what, figure, more_is_better in FIGURES:
+        a, b = ([figure(r) for r in side if scenario(r) == what] for side in (other, ours))
+        # What never came about has no figure.
+        a, b = ([value for value in side if value is not None] for side in (a, b))
+        if a and b and more_is_better is None:
+            print(f"| {name} | {cell(a)} | {cell(b)} | |")
+        elif a and b:
             ratio = statistics.median(b) / statistics.median(a)
             print(f"| {name} | {cell(a)} | {cell(b)} | {ratio if more_is_better else 1 / ratio:.1f} x |")
     print()
     for product, side in ("Postfix + Dovecot", other), ("Sallypost", ours):
-        shares = [r["foreign_cpu"] / r["e2e_secs"] for r in side if r["scenario"] == "e2e"]
+        shares = [r["foreign_cpu"] / r["e2e_secs"] for r in side if scenario(r) == "e2e"]
         if shares:
             print(f"CPUs that other work on this machine took from {product}, end to end: {cell(shares)}")
     for result in incomplete:
-        print("incomplete:", result["target"], result["scenario"], result.get("fail"), "failed")
+        print("incomplete:", result["target"], scenario(result), result.get("fail"), "failed")
     return 1 if incomplete else 0
 
 

@@ -273,7 +273,7 @@ impl Pair {
     async fn attempt(&self, key: &Key) -> LinkError {
         let dialler = Dialler::new(self.address, key.clone()).unwrap();
         let host = Arc::new(Node(Arc::clone(&self.big)));
-        timeout(FOREVER, dialler.attempt(&host, &Handle::new(), &Arc::default())).await.unwrap()
+        timeout(FOREVER, dialler.attempt(&host, &Handle::new(), FOREVER, &Arc::default())).await.unwrap().0
     }
 
     fn ticket(&self, expires: u64) -> Ticket {
@@ -516,7 +516,8 @@ async fn an_edge_that_was_killed_without_a_word_says_so_when_it_is_back() {
 
     let dialler = Dialler::new(pair.address, pair.big_key.clone()).unwrap();
     let (host, handle) = (Arc::new(Node(Arc::clone(&pair.big))), pair.big_handle.clone());
-    let attempt = tokio::spawn(async move { dialler.attempt(&host, &handle, &Arc::default()).await });
+    let attempt =
+        tokio::spawn(async move { dialler.attempt(&host, &handle, FOREVER, &Arc::default()).await.0 });
     connected(&pair.big_handle).await;
     at.store(1, Ordering::SeqCst);
     pair.big.offer(Lane::Inter, 0..1);
@@ -534,7 +535,7 @@ async fn the_newest_connection_wins() {
     let dial = |handle: Handle| {
         let dialler = Dialler::new(pair.address, pair.big_key.clone()).unwrap();
         let host = Arc::clone(&host);
-        tokio::spawn(async move { dialler.attempt(&host, &handle, &Arc::default()).await })
+        tokio::spawn(async move { dialler.attempt(&host, &handle, FOREVER, &Arc::default()).await.0 })
     };
     let (first, second) = (Handle::new(), Handle::new());
     let older = dial(first.clone());
