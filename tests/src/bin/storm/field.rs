@@ -35,13 +35,16 @@ pub struct Field {
     pub pop3: SocketAddr,
     /// Big's control socket.
     pub big: PathBuf,
+    /// The longest pause between two messages of one stranger, in milliseconds.
+    pub stranger_pause_millis: u64,
     over: AtomicBool,
     refused: Mutex<Vec<String>>,
 }
 
 impl Field {
-    /// The shared things of a storm over `site`.
-    pub fn new(site: &Site, seed: u64) -> Self {
+    /// The shared things of a storm over `site`, with the longest pause between two messages of one
+    /// stranger.
+    pub fn new(site: &Site, seed: u64, stranger_pause_millis: u64) -> Self {
         let edge = site.nodes.edge_ready();
         let first = |addresses: &[SocketAddr]| *addresses.first().expect("the topology has one of each");
         Self {
@@ -51,6 +54,7 @@ impl Field {
             submission: first(&edge.submission),
             pop3: first(&edge.pop3),
             big: site.big(),
+            stranger_pause_millis,
             over: AtomicBool::new(false),
             refused: Mutex::default(),
         }

@@ -16,12 +16,10 @@ use tests::messages::{LONG, SHORT, marked_text};
 use tests::random::Random;
 use tests::site::OUTSIDE;
 
-use crate::field::{Field, PEOPLE, STRANGER, inside};
+use crate::field::{BOB, Field, PEOPLE, STRANGER, inside};
 
 /// The pause after a node was not there.
 const AWAY_PAUSE: Duration = Duration::from_millis(20);
-/// The longest pause between two messages of one stranger.
-const STRANGER_PAUSE_MILLIS: u64 = 20;
 /// The longest pause between two messages of one desk, and of the traveller.
 const PERSON_PAUSE_MILLIS: u64 = 120;
 /// Messages over one connection, at most.
@@ -59,15 +57,15 @@ pub async fn stranger(field: Arc<Field>, mut random: Random) {
             if field.is_over() || !send(&field, &mut client, STRANGER, &to, &message).await {
                 break;
             }
-            pause(&mut random, STRANGER_PAUSE_MILLIS).await;
+            pause(&mut random, field.stranger_pause_millis).await;
         }
     }
 }
 
 /// The traveller: submits, to outside and inside, as `bob`.
 pub async fn traveller(field: Arc<Field>, password: String, mut random: Random) {
-    let from = inside(crate::BOB);
-    let login = Some((crate::BOB, password.as_str()));
+    let from = inside(BOB);
+    let login = Some((BOB, password.as_str()));
     while !field.is_over() {
         let mut client = match SmtpClient::ready(field.submission, login).await {
             Ok(client) => client,
