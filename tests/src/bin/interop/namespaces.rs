@@ -39,8 +39,7 @@ impl Namespaces {
         let number = std::process::id();
         let edge = Host::make(format!("sp-dmz-{number}")).await?;
         let remote = Host::make(format!("sp-net-{number}")).await?;
-        let end = |host: &Host, address| End { namespace: &host.namespace, device: "eth0", address };
-        let joined = Namespace::join(end(&edge, EDGE), end(&remote, REMOTE)).await;
+        let joined = Namespace::join(edge.end(EDGE), remote.end(REMOTE)).await;
         joined.map_err(|e| e.to_string())?;
         let second = format!("-n {} addr add {DNS}/24 dev eth0", remote.namespace.name());
         ip(&second).await.map_err(|e| e.to_string())?;
@@ -69,6 +68,10 @@ impl Host {
         let text = format!("nameserver {DNS}\n");
         fs::write(host.etc.join("resolv.conf"), text).map_err(|e| e.to_string())?;
         Ok(host)
+    }
+
+    fn end(&self, address: Ipv4Addr) -> End<'_> {
+        End { namespace: &self.namespace, device: "eth0", address }
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Tally {
     mail: Audit,
     road: Audit,
     collected: usize,
-    /// Good mail refused for good, and the like.
+    /// Everything else that should not be.
     faults: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ pub struct Counts {
     pub undetermined: usize,
     /// Second copies outside that a kill explains; no fault.
     pub repeated: usize,
-    /// Good mail refused for good, and the like.
+    /// Everything else that should not be: good mail refused, a link that starved.
     pub faults: usize,
 }
 
@@ -101,7 +101,7 @@ impl fmt::Display for Counts {
 
 /// Reads everything and compares.
 pub async fn count(site: &Site, field: &Arc<Field>, road: &Road) -> Result<Tally, CallError> {
-    let mut faults: Vec<_> = field.refusals().iter().map(|what| format!("refused: {what}")).collect();
+    let mut faults = field.faults().clone();
     let mut bobs = Vec::new();
     for person in PEOPLE {
         let messages = folder(&field.big, person, &mut faults).await?;
@@ -153,11 +153,6 @@ async fn folder(big: &Path, person: &str, faults: &mut Vec<String>) -> Result<Ve
 }
 
 impl Tally {
-    /// Notes something else that should not be.
-    pub fn fault(&mut self, what: String) {
-        self.faults.push(what);
-    }
-
     /// The counts of the mailboxes, the road and outside together.
     pub fn counts(&self) -> Counts {
         let sum = |count: fn(&Audit) -> usize| count(&self.mail) + count(&self.road);

@@ -49,10 +49,10 @@ pub async fn play(weather: &Weather, seed: u64, state: &Path) -> Result<Counts, 
     if settled.is_ok() {
         road.collect_rest(SETTLE_WITHIN).await?;
     }
-    let mut tally = count::count(&site, &field, &road).await?;
     if let Err(late) = settled {
-        tally.fault(late.to_string());
+        field.fault(late.to_string());
     }
+    let tally = count::count(&site, &field, &road).await?;
     print!("{tally}");
     Ok(tally.counts())
 }

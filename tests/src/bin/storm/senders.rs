@@ -146,7 +146,7 @@ fn fate_of_call(field: &Field, sent: &Result<(Sent, Vec<u8>), CallError>) -> Fat
         Ok(_) => Fate::Accepted,
         Err(CallError::NoAnswer { .. }) => Fate::InDoubt,
         Err(CallError::Refused(refused)) => {
-            field.refused(format!("a desk's message: {refused}"));
+            field.refused(&format!("a desk's message: {refused}"));
             Fate::NotAccepted
         }
         Err(_) => Fate::NotAccepted,
@@ -180,7 +180,7 @@ async fn send(field: &Field, client: &mut SmtpClient, from: &str, to: &[&str], m
         Err(SendError::InDoubt(_)) => Fate::InDoubt,
         Err(SendError::Refused { stage, reply }) => {
             if reply.code >= 500 {
-                field.refused(format!("{stage} from {from} to {}: {reply}", to.join(", ")));
+                field.refused(&format!("{stage} from {from} to {}: {reply}", to.join(", ")));
             }
             Fate::NotAccepted
         }
@@ -194,7 +194,7 @@ fn note_refusal(field: &Field, what: &str, error: &SmtpError) {
     if let SmtpError::Answered { reply, .. } = error
         && reply.code >= 500
     {
-        field.refused(format!("{what}: {reply}"));
+        field.refused(&format!("{what}: {reply}"));
     }
 }
 
