@@ -16,7 +16,7 @@ use crate::line::{Cut, Line, Side};
 const CUT_MILLIS: (u64, u64) = (20, 400);
 /// The line is good for so long at least and at most between two cuts. QUIC probes a silent line ever
 /// more seldom: one that is out for most of the time would hardly be met while it is good.
-const GOOD_MILLIS: (u64, u64) = (20, 200);
+const GOOD_MILLIS: (u64, u64) = (20, 120);
 /// The pause between two looks at a link that forms again.
 const LOOK_MILLIS: u64 = 10;
 /// One cut in so many is followed by a node's standing still.
