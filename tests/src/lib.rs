@@ -3,8 +3,8 @@
 //! The nodes run as real processes ([`nodes`], [`process`], [`control`], [`topology`]) inside a small Internet
 //! that a test owns ([`internet`]): an authoritative DNS server and a receiving MTA, both on
 //! loopback. [`site`] puts all of that together; [`ask`] asks the nodes without a process each time. Raw clients ([`client`]) speak to the nodes exactly what a test tells them to.
-//! [`ledger`] keeps the books outside the nodes, [`messages`] makes the mail, and [`proc`] asks the
-//! kernel about a process.
+//! [`ledger`] keeps the books outside the nodes, [`messages`] makes the mail, [`netns`] makes networks
+//! that may fail, and [`proc`] asks the kernel about a process.
 //!
 //! [`world`] puts all of it together for one test; [`desk`] asks the nodes what their commands ask.
 //!
@@ -17,6 +17,7 @@ pub mod desk;
 pub mod internet;
 pub mod ledger;
 pub mod messages;
+pub mod netns;
 pub mod nodes;
 pub mod proc;
 pub mod process;

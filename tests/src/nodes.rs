@@ -131,6 +131,16 @@ impl Nodes {
         Ok(())
     }
 
+    /// Stops a node where it is, if it runs, until it is [thawed](Self::thaw).
+    pub fn freeze(&self, node: Node) -> Result<(), NodesError> {
+        self.running(node).map_or(Ok(()), Running::freeze).map_err(Into::into)
+    }
+
+    /// Lets a frozen node go on.
+    pub fn thaw(&self, node: Node) -> Result<(), NodesError> {
+        self.running(node).map_or(Ok(()), Running::thaw).map_err(Into::into)
+    }
+
     /// Asks the node to end, if it runs, and waits until it has.
     pub async fn stop(&mut self, node: Node) -> Result<(), NodesError> {
         if let Some(running) = self.take(node) {
@@ -150,6 +160,13 @@ impl Nodes {
         tokio::select! {
             ended = end(&mut self.big_process) => Ok((Node::Big, ended?)),
             ended = end(&mut self.edge_process) => Ok((Node::Edge, ended?)),
+        }
+    }
+
+    fn running(&self, node: Node) -> Option<&Running> {
+        match node {
+            Node::Big => self.big_process.as_ref().map(|(running, _)| running),
+            Node::Edge => self.edge_process.as_ref().map(|(running, _)| running),
         }
     }
 

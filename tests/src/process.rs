@@ -253,6 +253,16 @@ impl Running {
         ended.await.map_err(|source| ProcessError::System { program: self.program.clone(), source })
     }
 
+    /// Stops it where it is (SIGSTOP), as a machine does that hangs; it can still be killed.
+    pub fn freeze(&self) -> Result<(), ProcessError> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on after [`freeze`](Self::freeze) (SIGCONT).
+    pub fn thaw(&self) -> Result<(), ProcessError> {
+        self.signal(Signal::CONT)
+    }
+
     fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
         match pidfd_send_signal(&self.handle, signal) {
             // It ended by itself a moment ago.
@@ -327,6 +337,14 @@ pub async fn finish(mut command: Command, input: &[u8], within: Duration) -> Res
     let (stdout, stderr) = tokio::time::timeout(within, all).await.map_err(late)?.map_err(system)?;
     let status = tokio::time::timeout(within, running.gone()).await.map_err(late)??;
     Ok(Finished { status, stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() })
+}
+
+/// Whether `program` can be run by its name.
+pub fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Programs for administrators are where only root's PATH goes.
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join(program)).any(|file| file.is_file())
 }
 
 async fn read_all(output: OwnedFd) -> io::Result<Vec<u8>> {

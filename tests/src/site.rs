@@ -1,7 +1,7 @@
 //! A whole site for a run: the paired nodes, their people, and the Internet they know, which is one
-//! DNS server and one receiving MTA on loopback.
+//! DNS server and one receiving MTA.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -71,18 +71,53 @@ pub struct Site {
     _dns: Dns,
 }
 
+/// The hosts of a site whose nodes are not on loopback.
+#[derive(Clone, Debug)]
+pub struct Hosts {
+    /// Where the stand-in Internet is: this process.
+    pub internet: Ipv4Addr,
+    /// Where edge serves the Internet.
+    pub edge_outside: Ipv4Addr,
+    /// Where edge listens for the link.
+    pub edge_inside: Ipv4Addr,
+    /// Edge's program, on its host.
+    pub edge: Program,
+    /// Big's program, on its host.
+    pub big: Program,
+}
+
 impl Site {
-    /// Makes a site in the folder `state`, whose nodes are this very program (see
+    /// Makes a site on loopback in the folder `state`, whose nodes are this very program (see
     /// [`dispatch`](crate::process::dispatch)) and keep their ports when they are started again, and
     /// adds `people`.
     pub async fn start(state: &Path, people: &[String]) -> Result<Self, SiteError> {
-        let host = format!("mx.{OUTSIDE}");
-        let mta = Mta::start(Options { name: host.clone(), ..Options::default() }).await?;
-        let zone = Zone::new(OUTSIDE).mx(10, &host).a(&host, Ipv4Addr::LOCALHOST);
-        let dns = Dns::start([zone]).await?;
-        let topology = TestTopology::new(state, dns.address(), mta.address().port())?.with_fixed_ports()?;
         let program = Program::this()?;
-        let nodes = Nodes::paired(topology, program.clone(), program).await?;
+        let adapt = |topology: TestTopology| topology.with_fixed_ports();
+        Self::start_with(state, people, Ipv4Addr::LOCALHOST, adapt, program.clone(), program).await
+    }
+
+    /// The same, with each node on a host of its own.
+    pub async fn start_on(hosts: Hosts, state: &Path, people: &[String]) -> Result<Self, SiteError> {
+        let Hosts { internet, edge_outside, edge_inside, edge, big } = hosts;
+        let adapt = |topology: TestTopology| Ok(topology.on_a_host(edge_outside, edge_inside));
+        Self::start_with(state, people, internet, adapt, edge, big).await
+    }
+
+    async fn start_with(
+        state: &Path,
+        people: &[String],
+        internet: Ipv4Addr,
+        adapt: impl FnOnce(TestTopology) -> std::io::Result<TestTopology>,
+        edge: Program,
+        big: Program,
+    ) -> Result<Self, SiteError> {
+        let host = format!("mx.{OUTSIDE}");
+        let any_port = SocketAddr::from((internet, 0));
+        let mta = Mta::start(Options { listen: any_port, name: host.clone(), ..Options::default() }).await?;
+        let zone = Zone::new(OUTSIDE).mx(10, &host).a(&host, internet);
+        let dns = Dns::start_at(any_port, [zone]).await?;
+        let topology = adapt(TestTopology::new(state, dns.address(), mta.address().port())?)?;
+        let nodes = Nodes::paired(topology, big, edge).await?;
         let site = Self { nodes, mta, _dns: dns };
         for name in people {
             let person = NewPerson {

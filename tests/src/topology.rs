@@ -13,6 +13,9 @@ use std::time::Duration;
 
 use shared::topology::{Acknowledge, AttachmentMode, TlsFiles, Topology};
 
+/// The link's port on a host that has it to itself.
+const LINK_PORT: u16 = 4460;
+
 /// What a test run's pair looks like. Change any field before [`write`](Self::write).
 #[derive(Clone, Debug)]
 pub struct TestTopology {
@@ -162,6 +165,24 @@ impl TestTopology {
             held.push(listener);
         }
         Ok(self)
+    }
+
+    /// Puts edge on a host of its own: its services on their well-known ports at `outside`, the link
+    /// at `inside`.
+    pub fn on_a_host(mut self, outside: Ipv4Addr, inside: Ipv4Addr) -> Self {
+        let listeners = [
+            (&mut self.smtp, 25),
+            (&mut self.submission, 587),
+            (&mut self.submissions, 465),
+            (&mut self.pop3, 110),
+            (&mut self.pop3s, 995),
+        ];
+        for (addresses, port) in listeners {
+            *addresses = vec![SocketAddr::from((outside, port))];
+        }
+        self.link_listen = SocketAddr::from((inside, LINK_PORT));
+        self.link_dial = self.link_listen;
+        self
     }
 
     /// Where big keeps its state.

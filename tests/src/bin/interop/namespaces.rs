@@ -9,9 +9,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tests::process::finish;
-
-use crate::clients::CLIENT_WITHIN;
+use tests::netns::{End, Namespace, ip, within};
 
 /// The edge.
 pub const EDGE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -25,65 +23,61 @@ const ETC: &str = "/etc/netns";
 
 /// The two namespaces.
 pub struct Namespaces {
-    edge: String,
-    remote: String,
+    edge: Host,
+    remote: Host,
+}
+
+/// One of them, and the files it has of its own.
+struct Host {
+    namespace: Namespace,
+    etc: PathBuf,
 }
 
 impl Namespaces {
     /// Makes them; needs root.
     pub async fn make() -> Result<Self, String> {
         let number = std::process::id();
-        let namespaces = Self { edge: format!("sp-dmz-{number}"), remote: format!("sp-net-{number}") };
-        let Self { edge, remote } = &namespaces;
-        let (link, peer) = ("eth0", "eth0");
-        for name in [edge, remote] {
-            ip(&format!("netns add {name}")).await?;
-            ip(&format!("-n {name} link set lo up")).await?;
-            let folder = etc(name);
-            fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
-            fs::write(folder.join("resolv.conf"), format!("nameserver {DNS}\n"))
-                .map_err(|e| e.to_string())?;
-        }
-        ip(&format!("link add {link} netns {edge} type veth peer name {peer} netns {remote}")).await?;
-        for (name, address) in [(edge, EDGE), (remote, REMOTE), (remote, DNS)] {
-            ip(&format!("-n {name} addr add {address}/24 dev eth0")).await?;
-        }
-        for name in [edge, remote] {
-            ip(&format!("-n {name} link set eth0 up")).await?;
-        }
-        Ok(namespaces)
+        let edge = Host::make(format!("sp-dmz-{number}")).await?;
+        let remote = Host::make(format!("sp-net-{number}")).await?;
+        let joined = Namespace::join(edge.end(EDGE), remote.end(REMOTE)).await;
+        joined.map_err(|e| e.to_string())?;
+        let second = format!("-n {} addr add {DNS}/24 dev eth0", remote.namespace.name());
+        ip(&second).await.map_err(|e| e.to_string())?;
+        Ok(Self { edge, remote })
     }
 
     /// What to put before a command that is to run on the edge.
     pub fn on_edge(&self) -> [&str; 4] {
-        ["ip", "netns", "exec", &self.edge]
+        within(self.edge.namespace.name())
     }
 
     /// `program`, to be run on the Internet's host.
     pub fn on_remote(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.remote]).arg(program.as_ref());
+        command.args(["netns", "exec", self.remote.namespace.name()]).arg(program.as_ref());
         command
     }
 }
 
-impl Drop for Namespaces {
-    fn drop(&mut self) {
-        // What cannot be removed was never made.
-        for name in [&self.edge, &self.remote] {
-            let _ = Command::new("ip").args(["netns", "del", name]).output();
-            let _ = fs::remove_dir_all(etc(name));
-        }
+impl Host {
+    async fn make(name: String) -> Result<Self, String> {
+        let etc = Path::new(ETC).join(&name);
+        let namespace = Namespace::make(name).await.map_err(|e| e.to_string())?;
+        let host = Self { namespace, etc };
+        fs::create_dir_all(&host.etc).map_err(|e| e.to_string())?;
+        let text = format!("nameserver {DNS}\n");
+        fs::write(host.etc.join("resolv.conf"), text).map_err(|e| e.to_string())?;
+        Ok(host)
+    }
+
+    fn end(&self, address: Ipv4Addr) -> End<'_> {
+        End { namespace: &self.namespace, device: "eth0", address }
     }
 }
 
-fn etc(name: &str) -> PathBuf {
-    Path::new(ETC).join(name)
-}
-
-async fn ip(words: &str) -> Result<(), String> {
-    let mut command = Command::new("ip");
-    command.args(words.split(' '));
-    let done = finish(command, b"", CLIENT_WITHIN).await.map_err(|e| e.to_string())?;
-    if done.status.success() { Ok(()) } else { Err(format!("ip {words}: {}", done.stderr.trim())) }
+impl Drop for Host {
+    fn drop(&mut self) {
+        // What cannot be removed was never made.
+        let _ = fs::remove_dir_all(&self.etc);
+    }
 }

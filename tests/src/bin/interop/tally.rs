@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::Path;
+
+use tests::process::installed;
 
 /// The counts of a run, printed line by line as it goes.
 #[derive(Debug)]
@@ -66,11 +67,4 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "interop: {} passed, {} failed, {} not here", self.passed, self.failed, self.absent.len())
     }
-}
-
-fn installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // Postfix is where only root's PATH goes.
-    let folders = std::env::split_paths(&path).chain([Path::new("/usr/sbin").to_owned()]);
-    folders.map(|folder| folder.join(program)).any(|file| file.is_file())
 }

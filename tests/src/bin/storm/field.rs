@@ -35,13 +35,16 @@ pub struct Field {
     pub pop3: SocketAddr,
     /// Big's control socket.
     pub big: PathBuf,
+    /// The longest pause between two messages of one stranger, in milliseconds.
+    pub stranger_pause_millis: u64,
     over: AtomicBool,
-    refused: Mutex<Vec<String>>,
+    faults: Mutex<Vec<String>>,
 }
 
 impl Field {
-    /// The shared things of a storm over `site`.
-    pub fn new(site: &Site, seed: u64) -> Self {
+    /// The shared things of a storm over `site`, with the longest pause between two messages of one
+    /// stranger.
+    pub fn new(site: &Site, seed: u64, stranger_pause_millis: u64) -> Self {
         let edge = site.nodes.edge_ready();
         let first = |addresses: &[SocketAddr]| *addresses.first().expect("the topology has one of each");
         Self {
@@ -51,8 +54,9 @@ impl Field {
             submission: first(&edge.submission),
             pop3: first(&edge.pop3),
             big: site.big(),
+            stranger_pause_millis,
             over: AtomicBool::new(false),
-            refused: Mutex::default(),
+            faults: Mutex::default(),
         }
     }
 
@@ -82,13 +86,18 @@ impl Field {
     }
 
     /// Records that something good was refused for good: a node that forgot what it knew.
-    pub fn refused(&self, what: String) {
-        self.refusals().push(what);
+    pub fn refused(&self, what: &str) {
+        self.fault(format!("refused: {what}"));
     }
 
-    /// Everything that was refused for good.
-    pub fn refusals(&self) -> MutexGuard<'_, Vec<String>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Records something else that should not be.
+    pub fn fault(&self, what: String) {
+        self.faults().push(what);
+    }
+
+    /// Everything that should not be.
+    pub fn faults(&self) -> MutexGuard<'_, Vec<String>> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How much has been accepted so far, in words.

@@ -91,7 +91,7 @@ impl Road {
         if let Pop3Error::Refused { asked, text } = error
             && text.contains("[AUTH]")
         {
-            self.field.refused(format!("POP3's {asked}: {text}"));
+            self.field.refused(&format!("POP3's {asked}: {text}"));
         }
     }
 

@@ -16,12 +16,10 @@ use tests::messages::{LONG, SHORT, marked_text};
 use tests::random::Random;
 use tests::site::OUTSIDE;
 
-use crate::field::{Field, PEOPLE, STRANGER, inside};
+use crate::field::{BOB, Field, PEOPLE, STRANGER, inside};
 
 /// The pause after a node was not there.
 const AWAY_PAUSE: Duration = Duration::from_millis(20);
-/// The longest pause between two messages of one stranger.
-const STRANGER_PAUSE_MILLIS: u64 = 20;
 /// The longest pause between two messages of one desk, and of the traveller.
 const PERSON_PAUSE_MILLIS: u64 = 120;
 /// Messages over one connection, at most.
@@ -59,15 +57,15 @@ pub async fn stranger(field: Arc<Field>, mut random: Random) {
             if field.is_over() || !send(&field, &mut client, STRANGER, &to, &message).await {
                 break;
             }
-            pause(&mut random, STRANGER_PAUSE_MILLIS).await;
+            pause(&mut random, field.stranger_pause_millis).await;
         }
     }
 }
 
 /// The traveller: submits, to outside and inside, as `bob`.
 pub async fn traveller(field: Arc<Field>, password: String, mut random: Random) {
-    let from = inside(crate::BOB);
-    let login = Some((crate::BOB, password.as_str()));
+    let from = inside(BOB);
+    let login = Some((BOB, password.as_str()));
     while !field.is_over() {
         let mut client = match SmtpClient::ready(field.submission, login).await {
             Ok(client) => client,
@@ -148,7 +146,7 @@ fn fate_of_call(field: &Field, sent: &Result<(Sent, Vec<u8>), CallError>) -> Fat
         Ok(_) => Fate::Accepted,
         Err(CallError::NoAnswer { .. }) => Fate::InDoubt,
         Err(CallError::Refused(refused)) => {
-            field.refused(format!("a desk's message: {refused}"));
+            field.refused(&format!("a desk's message: {refused}"));
             Fate::NotAccepted
         }
         Err(_) => Fate::NotAccepted,
@@ -182,7 +180,7 @@ async fn send(field: &Field, client: &mut SmtpClient, from: &str, to: &[&str], m
         Err(SendError::InDoubt(_)) => Fate::InDoubt,
         Err(SendError::Refused { stage, reply }) => {
             if reply.code >= 500 {
-                field.refused(format!("{stage} from {from} to {}: {reply}", to.join(", ")));
+                field.refused(&format!("{stage} from {from} to {}: {reply}", to.join(", ")));
             }
             Fate::NotAccepted
         }
@@ -196,7 +194,7 @@ fn note_refusal(field: &Field, what: &str, error: &SmtpError) {
     if let SmtpError::Answered { reply, .. } = error
         && reply.code >= 500
     {
-        field.refused(format!("{what}: {reply}"));
+        field.refused(&format!("{what}: {reply}"));
     }
 }
 
