@@ -1,7 +1,7 @@
 //! The link's line, and everything that may be wrong with it.
 
+use ::tests::netns::{NetworkError, ip, nft, nft_list};
 use serde_json::Value;
-use tests::netns::{NetworkError, ip, nft, nft_list};
 
 use crate::Failure;
 use crate::lab::{LINK_DEVICE, Lab};
