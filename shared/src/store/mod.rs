@@ -17,6 +17,7 @@
 mod body;
 mod disk;
 mod index;
+mod overlay;
 mod segment;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
