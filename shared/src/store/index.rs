@@ -8,11 +8,14 @@ use redb::{Database, StorageBackend};
 
 use super::StoreError;
 use super::disk::{Disk, File};
+use super::overlay::Overlay;
 
 /// The index's file name.
 pub(super) const NAME: &str = "index.redb";
 const UNFINISHED: &str = "index.redb.unfinished";
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// An index up to this size is checked page by page at every start; a larger one by `verify`.
+const CHECKED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 #[derive(Debug)]
 struct Backend {
@@ -59,6 +62,9 @@ pub(super) fn open(disk: &dyn Disk, bodies_exist: bool) -> Result<Index, StoreEr
     }
     // A new index gets its name only once it is whole: a crash while it is made leaves none.
     let file = if exists { disk.open(NAME)? } else { disk.create(UNFINISHED)? };
+    if exists && file.len()? <= CHECKED_BYTES_MAX {
+        check_file(Arc::clone(&file))?;
+    }
     let sync_failed = Arc::new(AtomicBool::new(false));
     let backend = Backend { file, sync_failed: Arc::clone(&sync_failed) };
     let database =
@@ -68,6 +74,27 @@ pub(super) fn open(disk: &dyn Disk, bodies_exist: bool) -> Result<Index, StoreEr
         disk.sync_names()?;
     }
     Ok(Index { database, sync_failed })
+}
+
+fn over(file: Arc<dyn File>) -> Result<Database, StoreError> {
+    let overlay = Overlay::new(file)?;
+    redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(overlay).map_err(from_redb)
+}
+
+/// Checks every page of the index against the checksum that its parent holds. A row's own hash cannot
+/// tell a page that the disk kept from an earlier commit, and nothing else tells a page that is gone.
+pub(super) fn check(disk: &dyn Disk) -> Result<(), StoreError> {
+    check_file(disk.open(NAME)?)
+}
+
+/// On an overlay, for redb repairs what it finds, if need be by going back to an older commit: that is
+/// not ours to do with what was confirmed.
+fn check_file(file: Arc<dyn File>) -> Result<(), StoreError> {
+    if over(file)?.check_integrity().map_err(from_redb)? {
+        Ok(())
+    } else {
+        Err(StoreError::Damaged("the index".into()))
+    }
 }
 
 /// Moves a damaged index aside, where a person can look at it.

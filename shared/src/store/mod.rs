@@ -19,6 +19,7 @@ mod body;
 mod disk;
 mod gauge;
 mod index;
+mod overlay;
 mod segment;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

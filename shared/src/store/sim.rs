@@ -1,16 +1,21 @@
 //! A disk in memory that loses power on command: the crash tests' half of [`Disk`].
 //!
-//! Writes are pending until a sync. A power cut keeps a random part of what was pending, torn at
-//! 512-byte sectors and in any order; names of files likewise. [`SimDisk::after_power_cut`] is the disk
-//! that the next start finds.
+//! Writes are pending until a sync. A power cut keeps a part of what was pending, as [`Loss`] says, torn
+//! at 512-byte sectors and in any order; names of files likewise. [`SimDisk::after_power_cut`] is the
+//! disk that the next start finds. A disk that records gives a [`Trace`], which makes the disk after a
+//! cut at any point without doing everything again.
 
-use std::collections::BTreeMap;
+mod bytes;
+mod state;
+mod trace;
+
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Disk, File};
-
-const SECTOR: usize = 512;
+pub use state::Loss;
+use state::{Op, State};
+pub use trace::Trace;
 
 /// What is to go wrong, counted from the disk's making.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,7 +24,8 @@ pub struct Faults {
     pub cut_at_sync: Option<u64>,
     /// This write (from 1) and every later one finds the disk full, until [`SimDisk::make_room`].
     pub full_at_write: Option<u64>,
-    /// This sync (from 1) fails once, and what it covered is lost although reads still show it.
+    /// This sync (from 1) fails once, and what it covered is lost although reads still show it; a sync
+    /// of names fails and leaves them as they were.
     pub error_at_sync: Option<u64>,
 }
 
@@ -47,30 +53,17 @@ impl Dice {
     }
 }
 
-#[derive(Clone, Debug)]
-enum Pending {
-    Write { offset: usize, bytes: Vec<u8> },
-    Length(usize),
-}
-
-#[derive(Clone, Debug, Default)]
-struct Content {
-    live: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<Pending>,
-}
-
 #[derive(Debug, Default)]
 struct Inner {
-    files: Vec<Content>,
-    names: BTreeMap<String, usize>,
-    durable_names: BTreeMap<String, usize>,
+    state: State,
     faults: Faults,
     syncs: u64,
     writes: u64,
     dead: bool,
     /// Bytes and inodes that it says are free; `None` while nobody has set them.
     free: Option<(u64, u64)>,
+    /// What the disk was when recording began, and what was done since.
+    record: Option<(State, Vec<Op>)>,
 }
 
 /// The disk. Clones are handles to the same one.
@@ -83,19 +76,44 @@ impl SimDisk {
         Self(Arc::new(Mutex::new(Inner { faults, ..Inner::default() })))
     }
 
+    fn of(state: State) -> Self {
+        Self(Arc::new(Mutex::new(Inner { state, ..Inner::default() })))
+    }
+
     /// The disk as the next start finds it, with faults to come from then on.
     pub fn after_power_cut(&self, dice: &mut Dice, faults: Faults) -> Self {
-        let old = self.lock();
-        let mut names = old.durable_names.clone();
-        for (name, file) in &old.names {
-            if dice.below(2) == 0 {
-                names.insert(name.clone(), *file);
-            }
-        }
-        names.retain(|name, _| old.names.contains_key(name) || dice.below(2) == 0);
-        let files = old.files.iter().map(|content| survived(content, dice)).collect();
-        let durable_names = names.clone();
-        Self(Arc::new(Mutex::new(Inner { files, names, durable_names, faults, ..Inner::default() })))
+        let state = self.lock().state.clone().after_power_cut(Loss::any(dice), dice);
+        let disk = Self::of(state);
+        disk.lock().faults = faults;
+        disk
+    }
+
+    /// Another disk with the same content, all of it synced.
+    pub fn copy(&self) -> Self {
+        Self::of(self.lock().state.synced())
+    }
+
+    /// Cuts the power now: everything from here on fails.
+    pub fn cut_power(&self) {
+        self.lock().dead = true;
+    }
+
+    /// Records what is done from now on, and counts [`SimDisk::ops`] from 0. Faults are not recorded.
+    pub fn record(&self) {
+        let mut inner = self.lock();
+        inner.state.ops = 0;
+        inner.record = Some((inner.state.clone(), Vec::new()));
+    }
+
+    /// What was done since [`SimDisk::record`]; `None` without one. Ends the recording.
+    pub fn trace(&self) -> Option<Trace> {
+        let (first, ops) = self.lock().record.take()?;
+        Some(Trace::new(&first, ops))
+    }
+
+    /// Things done so far that change the disk or sync it.
+    pub fn ops(&self) -> u64 {
+        self.lock().state.ops
     }
 
     /// Has these faults come instead of any others, counted from now.
@@ -148,54 +166,46 @@ impl SimDisk {
 
     /// Bytes in all files.
     pub fn bytes(&self) -> usize {
-        let inner = self.lock();
-        inner.names.values().map(|file| inner.files[*file].live.len()).sum()
+        let State { names, files, .. } = &self.lock().state;
+        names.values().map(|file| files[*file].live.len()).sum()
     }
 
     /// Flips one bit of a file.
     pub fn flip(&self, name: &str, bit: usize) {
-        let mut inner = self.lock();
-        let file = inner.names[name];
-        inner.files[file].live[bit / 8] ^= 1 << (bit % 8);
+        let mut byte = [0];
+        self.peek(name, bit / 8, &mut byte);
+        self.overwrite(name, bit / 8, &[byte[0] ^ 1 << (bit % 8)]);
+    }
+
+    /// Reads a file's bytes, past all faults.
+    ///
+    /// # Panics
+    /// If there is no such file or it has not so many bytes.
+    pub fn peek(&self, name: &str, offset: usize, buffer: &mut [u8]) {
+        let state = &self.lock().state;
+        let read = state.files[state.names[name]].live.read(offset, buffer);
+        read.expect("the caller knows the file's length");
+    }
+
+    /// Puts other bytes where a file's own were, as a failing disk does.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn overwrite(&self, name: &str, offset: usize, bytes: &[u8]) {
+        let state = &mut self.lock().state;
+        let file = state.names[name];
+        state.files[file].live.write(offset, bytes);
     }
 
     /// Bytes in one file.
     pub fn length(&self, name: &str) -> usize {
-        let inner = self.lock();
-        inner.names.get(name).map_or(0, |file| inner.files[*file].live.len())
+        let state = &self.lock().state;
+        state.names.get(name).map_or(0, |file| state.files[*file].live.len())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn survived(content: &Content, dice: &mut Dice) -> Content {
-    let mut bytes = content.durable.clone();
-    // From nothing to everything: runs in which all or none survived matter as much as mixed ones.
-    let keep_percent = [0, 100, 50, 90, 10][usize::try_from(dice.below(5)).unwrap_or(0)];
-    for pending in &content.pending {
-        match pending {
-            Pending::Length(length) if dice.below(100) < keep_percent => bytes.resize(*length, 0),
-            Pending::Length(_) => {}
-            Pending::Write { offset, bytes: written } => {
-                for (index, sector) in written.chunks(SECTOR).enumerate() {
-                    if dice.below(100) < keep_percent {
-                        put(&mut bytes, offset + index * SECTOR, sector);
-                    }
-                }
-            }
-        }
-    }
-    Content { live: bytes.clone(), durable: bytes, pending: Vec::new() }
-}
-
-fn put(bytes: &mut Vec<u8>, offset: usize, written: &[u8]) {
-    let end = offset + written.len();
-    if bytes.len() < end {
-        bytes.resize(end, 0);
-    }
-    bytes[offset..end].copy_from_slice(written);
 }
 
 fn cut() -> io::Error {
@@ -225,49 +235,66 @@ impl Inner {
             _ => Ok(()),
         }
     }
+
+    fn perform(&mut self, op: Op) {
+        self.state.apply(&op);
+        if let Some((_, ops)) = &mut self.record {
+            ops.push(op);
+        }
+    }
+
+    /// The file of a name.
+    fn file(&self, name: &str) -> io::Result<usize> {
+        self.alive()?;
+        self.state.names.get(name).copied().ok_or(io::ErrorKind::NotFound.into())
+    }
+}
+
+fn failed_sync() -> io::Error {
+    io::Error::other("the disk failed to sync")
 }
 
 impl Disk for SimDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let inner = self.lock();
-        inner.alive()?;
-        let file = *inner.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let file = self.lock().file(name)?;
         Ok(Arc::new(SimFile { disk: self.clone(), file }))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let mut inner = self.lock();
         inner.count_write()?;
-        inner.files.push(Content::default());
-        let file = inner.files.len() - 1;
-        inner.names.insert(name.into(), file);
+        inner.perform(Op::Create(name.into()));
+        let file = inner.file(name)?;
         Ok(Arc::new(SimFile { disk: self.clone(), file }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut inner = self.lock();
-        inner.alive()?;
-        let file = inner.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        inner.names.insert(to.into(), file);
+        inner.file(from)?;
+        inner.perform(Op::Rename(from.into(), to.into()));
         Ok(())
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
         let inner = self.lock();
         inner.alive()?;
-        Ok(inner.names.keys().cloned().collect())
+        Ok(inner.state.names.keys().cloned().collect())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut inner = self.lock();
-        inner.alive()?;
-        inner.names.remove(name).map(drop).ok_or(io::ErrorKind::NotFound.into())
+        inner.file(name)?;
+        inner.perform(Op::Remove(name.into()));
+        Ok(())
     }
 
     fn sync_names(&self) -> io::Result<()> {
         let mut inner = self.lock();
         inner.count_sync()?;
-        inner.durable_names = inner.names.clone();
+        if inner.faults.error_at_sync == Some(inner.syncs) {
+            return Err(failed_sync());
+        }
+        inner.perform(Op::SyncNames);
         Ok(())
     }
 
@@ -292,25 +319,22 @@ impl File for SimFile {
     fn len(&self) -> io::Result<u64> {
         let inner = self.disk.lock();
         inner.alive()?;
-        Ok(inner.files[self.file].live.len() as u64)
+        Ok(inner.state.files[self.file].live.len() as u64)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let inner = self.disk.lock();
         inner.alive()?;
         let start = usize::try_from(offset).map_err(io::Error::other)?;
-        let bytes = inner.files[self.file].live.get(start..start + buffer.len());
-        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
+        let read = inner.state.files[self.file].live.read(start, buffer);
+        read.ok_or(io::ErrorKind::UnexpectedEof.into())
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut inner = self.disk.lock();
         inner.count_write()?;
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
-        let content = &mut inner.files[self.file];
-        put(&mut content.live, offset, bytes);
-        content.pending.push(Pending::Write { offset, bytes: bytes.into() });
+        inner.perform(Op::Write { file: self.file, offset, bytes: bytes.into() });
         Ok(())
     }
 
@@ -318,23 +342,18 @@ impl File for SimFile {
         let mut inner = self.disk.lock();
         inner.count_write()?;
         let length = usize::try_from(length).map_err(io::Error::other)?;
-        let content = &mut inner.files[self.file];
-        content.live.resize(length, 0);
-        content.pending.push(Pending::Length(length));
+        inner.perform(Op::Length { file: self.file, length });
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut inner = self.disk.lock();
         inner.count_sync()?;
-        let failed = inner.faults.error_at_sync == Some(inner.syncs);
-        let content = &mut inner.files[self.file];
-        content.pending.clear();
-        if failed {
-            // As Linux does: the dirty pages are marked clean, and the next sync reports success.
-            return Err(io::Error::other("the disk failed to sync"));
+        if inner.faults.error_at_sync == Some(inner.syncs) {
+            inner.state.fail_sync(self.file);
+            return Err(failed_sync());
         }
-        content.durable = content.live.clone();
+        inner.perform(Op::Sync { file: self.file });
         Ok(())
     }
 }

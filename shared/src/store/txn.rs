@@ -1,7 +1,7 @@
 //! Reading and writing rows: typed, and with a hash beside each that is checked at every read.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
 
@@ -9,7 +9,7 @@ use super::StoreError;
 use super::index::from_redb;
 
 /// A table of the index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Table(pub &'static str);
 
 impl Table {
@@ -280,7 +280,8 @@ type OpenTable<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
 /// the operations that share its commit.
 pub struct Txn<'t> {
     transaction: &'t WriteTransaction,
-    tables: RefCell<HashMap<Table, OpenTable<'t>>>,
+    /// In the order of their names, so that the same operations always make the same file.
+    tables: RefCell<BTreeMap<Table, OpenTable<'t>>>,
     /// What each write replaced, so that an operation that fails leaves nothing behind.
     undo: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
     /// Undoing failed: nothing of this commit may become durable.
@@ -365,8 +366,8 @@ impl<'t> Txn<'t> {
     ) -> Result<T, StoreError> {
         let mut tables = self.tables.borrow_mut();
         let open = match tables.entry(table) {
-            std::collections::hash_map::Entry::Occupied(open) => open.into_mut(),
-            std::collections::hash_map::Entry::Vacant(vacant) => {
+            std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
+            std::collections::btree_map::Entry::Vacant(vacant) => {
                 vacant.insert(self.transaction.open_table(table.definition()).map_err(from_redb)?)
             }
         };

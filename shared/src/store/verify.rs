@@ -21,9 +21,11 @@ pub struct Verdict {
     pub damage: Vec<String>,
 }
 
-/// Reads every row and every body and checks their hashes.
+/// Checks every page of the index, and reads every row and every body and checks their hashes. The store
+/// is not to be written to meanwhile.
 pub fn verify(store: &Store) -> Result<Verdict, StoreError> {
     let mut verdict = Verdict::default();
+    verdict.damage.extend(index::check(store.disk.as_ref()).err().map(|error| error.to_string()));
     let snapshot = store.read()?;
     snapshot.check_rows(|row| {
         verdict.rows += 1;

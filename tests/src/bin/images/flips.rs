@@ -1,0 +1,180 @@
+//! Damage to a closed store: flipped bits, writes that went to the wrong place, zeroed pages. What is
+//! returned afterwards is what was written, or an error.
+//!
+//! redb may panic on pages of its own that were damaged, and in a release build a panic ends the process,
+//! as it does a node's. So the damage is looked at in processes of its own, which say one line for each.
+
+use std::io::{BufRead, BufReader, Write};
+use std::ops::{AddAssign, Range};
+use std::process::{Command, Stdio};
+
+use shared::store::sim::{Dice, SimDisk};
+use shared::store::{Disk, StoreError};
+
+use crate::book::{Item, look};
+use crate::step::open;
+use crate::workload::{Known, Run};
+
+const PAGE: usize = 4096;
+
+/// How damage was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything is there as it was written.
+    Harmless,
+    /// Some of it is an error.
+    Detected,
+    /// Some of it is gone without an error.
+    Missing,
+    /// Something is returned that was never written so.
+    Silent,
+}
+
+/// Outcomes counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    pub harmless: u64,
+    pub detected: u64,
+    pub missing: u64,
+    pub panicked: u64,
+    pub silent: u64,
+}
+
+impl Outcomes {
+    /// All of them.
+    pub fn count(&self) -> u64 {
+        self.harmless + self.detected + self.missing + self.panicked + self.silent
+    }
+
+    fn add(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Harmless => self.harmless += 1,
+            Outcome::Detected => self.detected += 1,
+            Outcome::Missing => self.missing += 1,
+            Outcome::Silent => self.silent += 1,
+        }
+    }
+}
+
+impl AddAssign for Outcomes {
+    fn add_assign(&mut self, other: Self) {
+        self.harmless += other.harmless;
+        self.detected += other.detected;
+        self.missing += other.missing;
+        self.panicked += other.panicked;
+        self.silent += other.silent;
+    }
+}
+
+/// The disk of a run that ended with the store closed.
+pub fn closed(run: &Run) -> SimDisk {
+    let mut dice = Dice::new(0);
+    run.trace.cut(run.trace.len(), shared::store::sim::Loss::TornFirst, &mut dice)
+}
+
+/// Damages a copy of a closed disk as `seed` says and asks for everything.
+pub fn meet(closed: &SimDisk, known: &Known, seed: u64) -> Outcome {
+    let mut dice = Dice::new(seed);
+    dice.roll();
+    let disk = closed.copy();
+    damage(&disk, &mut dice);
+    let outcome = ask(&disk, known);
+    disk.cut_power();
+    outcome.unwrap_or(Outcome::Detected)
+}
+
+fn ask(disk: &SimDisk, known: &Known) -> Result<Outcome, StoreError> {
+    let store = open(disk)?;
+    let found = look(&store);
+    disk.cut_power();
+    let is_so = |(item, fact)| match known.facts.get(item) {
+        Some(known) => known == fact,
+        // The one fact that is read off the first of many rows.
+        None => *item == Item::Due,
+    };
+    Ok(if !found.facts.iter().all(is_so) {
+        Outcome::Silent
+    } else if !found.errors.is_empty() {
+        Outcome::Detected
+    } else if found.facts.len() < known.facts.len() {
+        Outcome::Missing
+    } else {
+        Outcome::Harmless
+    })
+}
+
+fn below(end: usize, dice: &mut Dice) -> usize {
+    usize::try_from(dice.below(end as u64)).unwrap_or(0)
+}
+
+fn damage(disk: &SimDisk, dice: &mut Dice) {
+    let names: Vec<String> = disk.list().unwrap_or_default();
+    let names: Vec<&String> = names.iter().filter(|name| disk.length(name) > 0).collect();
+    let name = names[below(names.len(), dice)];
+    let length = disk.length(name);
+    match dice.below(4) {
+        0 => disk.flip(name, below(length * 8, dice)),
+        1 => {
+            // Some bits close together, as in a failing cell.
+            let first = below(length, dice);
+            for _ in 0..2 + dice.below(6) {
+                disk.flip(name, (first + below(64, dice)).min(length - 1) * 8 + below(8, dice));
+            }
+        }
+        2 => {
+            let (from, to) = (below(length, dice) / PAGE * PAGE, below(length, dice) / PAGE * PAGE);
+            let mut page = vec![0; PAGE.min(length - from).min(length - to)];
+            disk.peek(name, from, &mut page);
+            disk.overwrite(name, to, &page);
+        }
+        _ => {
+            let at = below(length, dice) / PAGE * PAGE;
+            disk.overwrite(name, at, &vec![0; PAGE.min(length - at)]);
+        }
+    }
+}
+
+/// In a process of its own: meets the damage of every seed and says how.
+pub fn say(run: &Run, seeds: Range<u64>) -> std::io::Result<()> {
+    let (closed, known) = (closed(run), run.end());
+    let mut out = std::io::stdout().lock();
+    for seed in seeds {
+        writeln!(out, "{:?}", meet(&closed, &known, seed))?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// Meets the damage of every seed in processes started as `process` says. The seeds that were silent
+/// come with the count.
+pub fn count(
+    seeds: Range<u64>,
+    process: impl Fn(&Range<u64>) -> Command,
+) -> std::io::Result<(Outcomes, Vec<u64>)> {
+    let (mut outcomes, mut silent) = (Outcomes::default(), Vec::new());
+    let mut left = seeds;
+    while !left.is_empty() {
+        let mut child =
+            process(&left).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        if let Some(said) = child.stdout.take() {
+            for line in BufReader::new(said).lines() {
+                let outcome = match line?.as_str() {
+                    "Harmless" => Outcome::Harmless,
+                    "Detected" => Outcome::Detected,
+                    "Missing" => Outcome::Missing,
+                    _ => Outcome::Silent,
+                };
+                if outcome == Outcome::Silent {
+                    silent.push(left.start);
+                }
+                outcomes.add(outcome);
+                left.start += 1;
+            }
+        }
+        if !child.wait()?.success() && !left.is_empty() {
+            outcomes.panicked += 1;
+            left.start += 1;
+        }
+    }
+    Ok((outcomes, silent))
+}
