@@ -40,7 +40,7 @@ impl Big {
             outbound_secret: [7; 32],
             content_bytes_max: topology.edge.size_max,
         });
-        let pressure = Arc::new(Pressure::new(&store, u64::MAX));
+        let pressure = Arc::new(Pressure::none(&store));
         let host = LinkHost::new(store.clone(), Arc::clone(&site), pressure, Arc::default());
         Self { store, site, host }
     }

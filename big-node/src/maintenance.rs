@@ -57,7 +57,7 @@ async fn look_around(node: &Arc<Node>) -> Result<(), Refused> {
     let octets = if node.pressure().mail_level().takes_mail() { link.safety_bytes } else { 0 };
     lane::trim_all(&node.store, before, octets).await?;
     let snapshot = node.store.read()?;
-    let due = lane::next_due(&snapshot)?.is_some_and(|due| due <= now);
+    let due = lane::is_due(&snapshot, now)?;
     let overdue = !travel::overdue(&snapshot, now)?.is_empty();
     drop(snapshot);
     if due || overdue {

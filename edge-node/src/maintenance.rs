@@ -61,7 +61,7 @@ pub async fn run(node: Arc<Node>) {
 
 async fn offer_deferred(node: &Node) -> Result<(), StoreError> {
     let now = unix_millis();
-    if lane::next_due(&node.store.read()?)?.is_some_and(|due| due <= now) {
+    if lane::is_due(&node.store.read()?, now)? {
         node.store.commit(move |txn| lane::queue_due(txn, now)).await?;
         (0..4).for_each(|lane| node.queued(lane));
     }

@@ -113,15 +113,27 @@ pub fn outstanding(rows: &impl Rows, lane: u8, id: &[u8; 16]) -> Result<Outstand
     Ok(if waits { Outstanding::Waits } else { Outstanding::Confirmed })
 }
 
-/// When the next deferred unit is due, milliseconds since 1970.
-pub fn next_due(rows: &impl Rows) -> Result<Option<u64>, StoreError> {
-    let first = rows.raw_range(DEFERRED, &[], None, 1, false)?;
-    Ok(first.first().and_then(|(key, _)| key.first_chunk()).map(|due| u64::from_be_bytes(*due)))
+/// Whether [`queue_due`] would queue anything.
+pub fn is_due(rows: &impl Rows, now: u64) -> Result<bool, StoreError> {
+    let due_at = |backwards| -> Result<Option<u64>, StoreError> {
+        let found = rows.raw_range(DEFERRED, &[], None, 1, backwards)?;
+        Ok(found.first().and_then(|(key, _)| key.first_chunk()).map(|due| u64::from_be_bytes(*due)))
+    };
+    Ok(due_at(false)?.is_some_and(|due| due <= now)
+        || due_at(true)?.is_some_and(|due| due > now.saturating_add(OFFER_AGAIN_MILLIS)))
 }
 
-/// Queues again, under new numbers and the same ids, the deferred units that are due.
+/// How many units wait to be offered again.
+pub fn deferred(rows: &impl Rows) -> Result<usize, StoreError> {
+    Ok(rows.raw_range(DEFERRED, &[], None, usize::MAX, false)?.len())
+}
+
+/// Queues again, under new numbers and the same ids, the deferred units that are due. Those that are due
+/// in a future too far off were deferred before the clock went back: they are due as well.
 pub fn queue_due(txn: &mut Txn<'_>, now: u64) -> Result<usize, StoreError> {
-    let due = txn.range::<QueuedUnit>(DEFERRED, &[], Some(&(now + 1).to_be_bytes()), DUE_AT_ONCE)?;
+    let mut due = txn.range::<QueuedUnit>(DEFERRED, &[], Some(&(now + 1).to_be_bytes()), DUE_AT_ONCE)?;
+    let too_far = now.saturating_add(OFFER_AGAIN_MILLIS + 1).to_be_bytes();
+    due.extend(txn.range::<QueuedUnit>(DEFERRED, &too_far, None, DUE_AT_ONCE)?);
     for (key, unit) in &due {
         txn.delete(DEFERRED, key)?;
         queue(txn, unit)?;

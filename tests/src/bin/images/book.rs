@@ -289,7 +289,7 @@ pub fn look(store: &Store) -> Found {
         waiting
             .map(|units| units.into_iter().map(|unit| (Item::Waiting(unit.id), Fact::Unit(unit))).collect()),
     );
-    keep(lane::next_due(&rows).map(|due| due.map(|due| (Item::Due, Fact::Due(due))).into_iter().collect()));
+    keep(lane::deferred(&rows).map(|count| vec![(Item::Due, Fact::Due(count as u64))]));
     let dead = lane::dead_letters(&rows, usize::MAX);
     keep(dead.map(|letters| {
         letters.into_iter().map(|l| (Item::Dead(l.unit.id), Fact::Dead(l.unit, l.reason))).collect()

@@ -139,10 +139,10 @@ impl Action {
                 Some(row) => txn.put(ROWS, &key.to_be_bytes(), row),
                 None => txn.delete(ROWS, &key.to_be_bytes()),
             }),
-            Self::Queue { unit: number, lane } => lane::queue(txn, &unit(*number, *lane, None)),
+            Self::Queue { unit: number, lane } => lane::queue(txn, &unit(*number, *lane, None)).map(drop),
             Self::Received { lane, to, rejects } => {
                 if *rejects {
-                    lane::reject(txn, *lane, *to, &rejection(*to))?;
+                    reject(txn, *lane, *to)?;
                 }
                 lane::received(txn, *lane, position(*lane, *to))
             }
@@ -150,11 +150,7 @@ impl Action {
                 let with_reason =
                     |numbers: &[u64]| numbers.iter().map(|n| (*n, reason(*n))).collect::<Vec<_>>();
                 let (refused, deferred) = (with_reason(refused), with_reason(deferred));
-                let applied = lane::confirmed(txn, *lane, position(*lane, *to), &refused, &deferred, *now)?;
-                applied
-                    .iter()
-                    .filter_map(|unit| unit.body.key())
-                    .try_for_each(|key| txn.release_body(BodyKey(key)))
+                lane::confirmed(txn, *lane, position(*lane, *to), &refused, &deferred, *now)
             }
             Self::Held { id } => {
                 let (length, digest) = held(id);

@@ -59,6 +59,9 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if options.verbose {
+        shared::telemetry::init();
+    }
     let tally = match (&options.record, options.jobs) {
         (Some(record), _) => recorded(&options, record),
         (None, 0 | 1) => Ok(play_all(&options, options.seed, options.schedules)),

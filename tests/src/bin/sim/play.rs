@@ -99,6 +99,11 @@ struct Play {
     verbose: bool,
 }
 
+/// An id as it is printed.
+fn named(id: &Id) -> String {
+    id::MessageId(*id).to_string()
+}
+
 impl Play {
     fn say(&mut self, what: impl FnOnce() -> String) {
         let what = what();
@@ -216,7 +221,7 @@ impl Play {
         let (from, to): (Address, Address) =
             ("writer@remote.example".parse().expect("an address"), to.parse().expect("an address"));
         let accepted = block_on(edge.accept(&from, &to, &content));
-        self.say(|| format!("accept {} octets: {}", content.len(), accepted.is_ok()));
+        self.say(|| format!("accept {} octets: {:?}", content.len(), accepted.as_ref().map(named)));
         let answered = accepted.as_ref().ok().copied();
         if let Some(id) = answered {
             self.outcome.accepted += 1;
@@ -233,7 +238,7 @@ impl Play {
         let content = self.content();
         let Some(big) = &self.world.big else { return };
         let sent = big.send("alice", "reader@remote.example", &content);
-        self.say(|| format!("send {} octets: {}", content.len(), sent.is_ok()));
+        self.say(|| format!("send {} octets: {:?}", content.len(), sent.as_ref().map(named)));
         self.outcome.accepted += u64::from(sent.is_ok());
         let out = Outbound { answered: sent.ok(), delivered: 0, excusable: 0, excused: false };
         self.ledger.outbound.insert(content, out);
@@ -250,7 +255,8 @@ impl Play {
         }
         let id = free[usize::try_from(self.dice.below(free.len() as u64)).unwrap_or(0)];
         let delivered = block_on(edge.deliver(id));
-        self.say(|| format!("deliver: {:?}", delivered.as_ref().map(|(_, recorded)| recorded.is_ok())));
+        let recorded = delivered.as_ref().map(|(_, recorded)| recorded.is_ok());
+        self.say(|| format!("deliver {}: {recorded:?}", named(&id)));
         if let Ok((content, recorded)) = delivered {
             match self.ledger.outbound.get_mut(&content) {
                 Some(out) => {
@@ -538,8 +544,8 @@ impl Play {
                 return;
             }
         }
-        let stops = self.world.stops();
-        self.outcome.fault(|outcome| &mut outcome.stuck, format!("it does not come to rest: {stops:?}"));
+        let left = self.world.left();
+        self.outcome.fault(|outcome| &mut outcome.stuck, format!("it does not come to rest: {left}"));
     }
 
     fn see_to_stops(&mut self, round: usize) {
@@ -571,7 +577,7 @@ impl Play {
         let mut found = std::collections::BTreeMap::new();
         for (id, (count, content)) in &filed {
             match self.ledger.inbound.get(content) {
-                None => outcome.fault(|outcome| &mut outcome.ghost, format!("{id:?} was never sent")),
+                None => outcome.fault(|outcome| &mut outcome.ghost, format!("{} was never sent", named(id))),
                 Some(message) if message.answered.is_some_and(|answered| answered != *id) => {
                     outcome.fault(|outcome| &mut outcome.doubled, format!("{id:?} under another id"));
                 }
@@ -584,27 +590,32 @@ impl Play {
             if count > 1 {
                 outcome.fault(
                     |outcome| &mut outcome.doubled,
-                    format!("{:?} is filed {count} times", message.answered),
+                    format!("{:?} is filed {count} times", message.answered.as_ref().map(named)),
                 );
             }
             if count == 0 && message.answered.is_some() && !message.excused {
-                outcome.fault(|outcome| &mut outcome.lost, format!("{:?} is not filed", message.answered));
+                outcome.fault(
+                    |outcome| &mut outcome.lost,
+                    format!("{:?} is not filed", message.answered.as_ref().map(named)),
+                );
             }
         }
         for out in self.ledger.outbound.values() {
             if out.answered.is_some() && out.delivered == 0 && !out.excused {
-                outcome.fault(|outcome| &mut outcome.lost, format!("{:?} did not get out", out.answered));
+                outcome.fault(
+                    |outcome| &mut outcome.lost,
+                    format!("{:?} did not get out", out.answered.as_ref().map(named)),
+                );
             }
             if out.delivered > 1 + out.excusable {
-                let what = format!("{:?} got out {} times", out.answered, out.delivered);
+                let what = format!("{:?} got out {} times", out.answered.as_ref().map(named), out.delivered);
                 outcome.fault(|outcome| &mut outcome.doubled, what);
             }
             let Some(id) = out.answered.filter(|_| !out.excused) else { continue };
             match big.state_of(id) {
                 Ok(Some(DeliveryState::Relayed)) => {}
-                other => {
-                    outcome.fault(|outcome| &mut outcome.lost, format!("{id:?}: its outcome is {other:?}"))
-                }
+                other => outcome
+                    .fault(|outcome| &mut outcome.lost, format!("{}: its outcome is {other:?}", named(&id))),
             }
         }
         let mut last = None;
@@ -614,7 +625,10 @@ impl Play {
                 continue;
             }
             if last.is_some_and(|last| at <= last) {
-                outcome.fault(|outcome| &mut outcome.out_of_order, format!("{id:?} came out of its order"));
+                outcome.fault(
+                    |outcome| &mut outcome.out_of_order,
+                    format!("{} came out of its order", named(id)),
+                );
             }
             last = Some(at);
         }

@@ -338,9 +338,20 @@ impl World {
             let Some(store) = self.store(who) else { return false };
             let quiet = store
                 .read()
-                .and_then(|rows| Ok(lane::depth(&rows)? == [0; 4] && lane::next_due(&rows)?.is_none()));
+                .and_then(|rows| Ok(lane::depth(&rows)? == [0; 4] && lane::deferred(&rows)? == 0));
             quiet.unwrap_or(false)
         })
+    }
+
+    /// What is left to send, in words.
+    pub fn left(&self) -> String {
+        let mut left = String::new();
+        for who in Who::BOTH {
+            let Some(Ok(rows)) = self.store(who).map(Store::read) else { continue };
+            let (depth, deferred) = (lane::depth(&rows), lane::deferred(&rows));
+            left += &format!("{who:?} has {depth:?} waiting and {deferred:?} deferred; ");
+        }
+        left + &format!("open: {}, steps: {:?}", self.is_open(), self.steps())
     }
 
     /// Dead letters of both nodes, in words.
