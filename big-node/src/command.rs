@@ -12,7 +12,7 @@ use shared::id::{MessageId, unix_millis};
 use shared::lane;
 use shared::operator;
 use shared::state::State;
-use shared::store::{Copied, Row, Rows, StoreError};
+use shared::store::{Copied, Row, Rows, StoreError, Txn};
 use shared::trace;
 
 use crate::desk::{self, Outgoing};
@@ -154,7 +154,16 @@ impl Commands {
                 link.redial();
                 Ok(Done { done: "the edge is dialled again".into() })
             }
-            command => operator::decide(&self.node.store, link.is_held(), command).await.map_err(asked),
+            command => {
+                let sealing = self.node.site.sealing.public().0;
+                // Whatever the edge has been told, it is told the directory as it is here.
+                let besides = move |txn: &mut Txn<'_>, command: &LinkCommand| match command {
+                    LinkCommand::Adopt { .. } | LinkCommand::Reset { .. } => directory::renew(txn, sealing),
+                    _ => Ok(()),
+                };
+                let decided = operator::decide(&self.node.store, link.is_held(), command, besides);
+                decided.await.map_err(asked)
+            }
         }
     }
 

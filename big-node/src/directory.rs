@@ -186,6 +186,14 @@ pub fn project_all(txn: &mut Txn<'_>, sealing_key: [u8; 32]) -> Result<(), Store
     tell_edge(txn, &ToEdge::DirectoryComplete)
 }
 
+/// Queues the whole projection anew, if an edge is paired.
+pub fn renew(txn: &mut Txn<'_>, sealing_key: [u8; 32]) -> Result<(), StoreError> {
+    match edge(txn)? {
+        Some(_) => project_all(txn, sealing_key),
+        None => Ok(()),
+    }
+}
+
 fn project_address(txn: &mut Txn<'_>, address: &str, person: Option<Id>) -> Result<(), StoreError> {
     let Some(edge) = edge(txn)? else { return Ok(()) };
     let hash = directory_hash(&edge.directory_key, address);

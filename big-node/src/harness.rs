@@ -168,10 +168,7 @@ impl Big {
     }
 }
 
-/// What a restore does first.
+/// What a restore, and a decision about lanes by an operator, do besides.
 pub fn restored(txn: &mut Txn<'_>, sealing: [u8; 32]) -> Result<(), StoreError> {
-    match directory::edge(txn)? {
-        Some(_) => directory::project_all(txn, PrivateKey::from_bytes(sealing).public().0),
-        None => Ok(()),
-    }
+    directory::renew(txn, PrivateKey::from_bytes(sealing).public().0)
 }

@@ -10,6 +10,7 @@ use link_proto::host::{
 };
 use link_proto::unit::{Body, Digest, Lane, Position, Unit, UnitId};
 use shared::chunk::Unframer;
+use shared::fault::{SeededFault, seeded};
 use shared::id::{MessageId, unix_millis};
 use shared::lane::{
     self, Arrival, LanePosition, LaneRow, NodeIdentity, NotApplied, PartnerRow, QueuedBody, QueuedUnit,
@@ -234,6 +235,11 @@ impl Host for LinkHost {
             units.into_iter().map(prepare).collect::<Vec<_>>()
         });
         let (site, now) = (Arc::clone(&self.site), unix_millis());
+        if seeded(SeededFault::PositionApart) {
+            let stands =
+                self.store.commit(move |txn| lane::received(txn, lane.index(), stored_position(position)));
+            stands.await.map_err(host_error)?;
+        }
         let committed = self.store.commit(move |txn| {
             let mut applied = Applied::default();
             let queued_before = lane::queue_mark(txn)?;

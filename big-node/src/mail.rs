@@ -3,6 +3,7 @@
 
 use shared::address::{Address, Domain};
 use shared::chunk;
+use shared::fault::{SeededFault, seeded};
 use shared::id::MessageId;
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::origin::{Channel, Origin, RECIPIENTS_BYTES_MAX};
@@ -73,7 +74,7 @@ pub struct Incoming {
 
 /// Whether big holds this message already.
 pub fn is_known(rows: &impl Rows, id: MessageId) -> Result<bool, StoreError> {
-    Ok(rows.raw(MESSAGES, &id.0)?.is_some())
+    Ok(rows.raw(MESSAGES, &id.0)?.is_some() && !seeded(SeededFault::DedupeDropped))
 }
 
 /// Files mail from the Internet. `filed` names the windows into which the edge has filed it.

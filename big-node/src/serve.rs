@@ -62,10 +62,7 @@ pub fn init(topology: &Topology) -> Result<(), ServeError> {
 /// anew.
 pub fn restore(topology: &Topology, from: &Path) -> Result<(), ServeError> {
     let sealing = PrivateKey::from_bytes(State::open(from)?.key32("sealing")?).public().0;
-    State::restore(&topology.big.state, from, move |txn| match directory::edge(txn)? {
-        Some(_) => directory::project_all(txn, sealing),
-        None => Ok(()),
-    })?;
+    State::restore(&topology.big.state, from, move |txn| directory::renew(txn, sealing))?;
     Ok(())
 }
 

@@ -12,10 +12,11 @@ use shared::id::{MessageId, random, unix_millis};
 use shared::lane;
 use shared::operator;
 use shared::state::State;
-use shared::store::{Copied, Rows, StoreError};
+use shared::store::{Copied, Rows, StoreError, Txn};
 use shared::trace;
 use shared::unit::DeliveryState;
 
+use crate::maintenance;
 use crate::node::Node;
 use crate::record::{Invitation, QUEUE, QueueRow, SETTINGS};
 use crate::request::{Done, Invited, LaneView, LinkCommand, LinkView, Queued, Request, Step, Waiting};
@@ -84,7 +85,14 @@ impl Commands {
                 link.hold(false);
                 Ok(Done { done: "big may connect again".into() })
             }
-            command => operator::decide(&self.node.store, link.is_held(), command).await,
+            command => {
+                // What this edge holds may have been delivered by the one whose store is gone.
+                let besides = |txn: &mut Txn<'_>, command: &LinkCommand| match command {
+                    LinkCommand::Adopt { .. } => maintenance::hold_back(txn),
+                    _ => Ok(()),
+                };
+                operator::decide(&self.node.store, link.is_held(), command, besides).await
+            }
         }
     }
 

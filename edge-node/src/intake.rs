@@ -166,6 +166,8 @@ impl Intake {
         };
         let unit = QueuedUnit { id: id.0, lane, after: None, head, body };
         let client = self.client;
+        // From here on a confirm is recorded at once.
+        let _vouching = fingerprint.map(|_| node.vouching());
         let committed: Result<Committed<Unanswered>, StoreError> = node
             .store
             .commit(move |txn| {

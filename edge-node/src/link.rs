@@ -9,6 +9,7 @@ use link_proto::host::{
     Rejection, Settling,
 };
 use link_proto::unit::{Body, Digest, Lane, Position, Unit, UnitId};
+use shared::fault::{SeededFault, seeded};
 use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, Arrival, LanePosition, LaneRow, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit};
 use shared::pressure::Level;
@@ -201,6 +202,13 @@ impl Host for LinkHost {
         let now = unix_millis();
         let outbound: Vec<_> =
             arrived.iter().filter_map(|(.., arrived)| apply::outbound(&arrived.head)).collect();
+        if seeded(SeededFault::PositionApart) {
+            let stands = self
+                .node
+                .store
+                .commit(move |txn| lane::received(txn, lane.index(), stored_position(position)));
+            stands.await.map_err(host_error)?;
+        }
         let committed = self.node.store.commit(move |txn| {
             let mut applied = Applied::default();
             for (number, id, after, arrived) in arrived {

@@ -21,7 +21,7 @@ use shared::smtp::{Enhanced, Envelope, Reply, Verdict};
 use shared::store::{Rows, StoreError, Table, Txn};
 use shared::topology::Acknowledge;
 use shared::unit::Id;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::intake::refusal;
 use crate::node::Node;
@@ -34,6 +34,8 @@ const UNANSWERED: Table = Table("unanswered");
 const CONFIRM_TIME: Duration = Duration::from_secs(60);
 /// How long `pair-or-local` waits for it.
 const SOON: Duration = Duration::from_secs(2);
+/// How often it is looked at all the same whether big has confirmed.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How long the repeat of a message that was answered 451 is recognised, in milliseconds: RFC 5321
 /// §4.5.4.1 has clients try for 4 to 5 days.
 const RECOGNISED_MILLIS: u64 = 7 * 24 * 3_600_000;
@@ -153,8 +155,8 @@ async fn until_confirmed(node: &Node, message: &Unanswered) -> Result<Outstandin
             }
         }
         drop(rows);
-        // The sender lives as long as the node.
-        let _ = confirms.changed().await;
+        // A confirm that was recorded before this waited has told nobody.
+        let _ = timeout(LOOK_AGAIN, confirms.changed()).await;
     }
 }
 

@@ -101,21 +101,35 @@ pub mod sim {
 
     /// 0 while the system's clock counts.
     static NOW: AtomicU64 = AtomicU64::new(0);
+    /// Milliseconds that have passed, whatever the clock says.
+    static PASSED: AtomicU64 = AtomicU64::new(0);
     static DICE: Mutex<Option<Dice>> = Mutex::new(None);
 
     /// From now on the clock stands at `millis` and moves only by [`advance`], and random bytes follow
     /// from `seed`.
     pub fn begin(seed: u64, millis: u64) {
         NOW.store(millis, Ordering::Release);
+        PASSED.store(0, Ordering::Release);
         *DICE.lock().unwrap_or_else(PoisonError::into_inner) = Some(Dice::new(!seed));
     }
 
-    /// Moves the clock ahead.
+    /// Time passes.
     pub fn advance(millis: u64) {
+        NOW.fetch_add(millis, Ordering::AcqRel);
+        PASSED.fetch_add(millis, Ordering::AcqRel);
+    }
+
+    /// Sets the clock ahead, without any time passing.
+    pub fn go_ahead(millis: u64) {
         NOW.fetch_add(millis, Ordering::AcqRel);
     }
 
-    /// Moves the clock back, but not to the beginning of time.
+    /// The time that has passed; `None` while the system's clock counts.
+    pub(crate) fn passed() -> Option<std::time::Duration> {
+        now().map(|_| std::time::Duration::from_millis(PASSED.load(Ordering::Acquire)))
+    }
+
+    /// Sets the clock back, but not to the beginning of time.
     pub fn go_back(millis: u64) {
         let _ = NOW
             .try_update(Ordering::AcqRel, Ordering::Acquire, |now| Some(now.saturating_sub(millis).max(1)));

@@ -11,6 +11,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::fault::{SeededFault, seeded};
 use crate::store::{BodyKey, Rows, StoreError, Table, Txn};
 
 mod confirm;
@@ -199,7 +200,8 @@ fn append(txn: &mut Txn<'_>, row: &mut LaneRow, unit: &QueuedUnit) -> Result<(),
         Some(key) => txn.body_length(BodyKey(key))?.unwrap_or_default(),
         None => 0,
     };
-    row.last += 1;
+    let reused = seeded(SeededFault::NumberReused) && row.last % 16 == 9;
+    row.last += u64::from(!reused);
     let logged = LoggedUnit { unit: unit.clone(), bytes_before: row.bytes, moved: false };
     row.bytes = row.bytes.saturating_add(unit.head.len() as u64).saturating_add(body);
     txn.put(TRANSMISSION, &numbered(unit.lane, row.last), &logged)

@@ -9,6 +9,7 @@ pub mod chunk;
 pub mod command;
 pub mod control;
 pub mod credential;
+pub mod fault;
 pub mod id;
 pub mod lane;
 pub mod lifetime;

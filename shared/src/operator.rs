@@ -13,7 +13,7 @@ use crate::id::{MessageId, unix_millis};
 use crate::lane::{self, DeadLetter, LANES_MAX};
 use crate::render::{Table, when};
 use crate::report::DeadLetterView;
-use crate::store::{Rows, Store, StoreError};
+use crate::store::{Rows, Store, StoreError, Txn};
 
 /// Dead letters that one answer lists at most.
 const LISTED_MAX: usize = 10_000;
@@ -119,8 +119,13 @@ fn done(text: impl Into<String>) -> Done {
 }
 
 /// Carries out a decision about lanes. `held` says whether the link is held closed; holding and
-/// releasing it is the node's own part.
-pub async fn decide(store: &Store, held: bool, command: LinkCommand) -> Result<Done, Refused> {
+/// releasing it is the node's own part. `besides` is what the node does in the same commit.
+pub async fn decide(
+    store: &Store,
+    held: bool,
+    command: LinkCommand,
+    besides: impl FnOnce(&mut Txn<'_>, &LinkCommand) -> Result<(), StoreError> + Send + 'static,
+) -> Result<Done, Refused> {
     let (lanes, yes) = match &command {
         LinkCommand::Hold | LinkCommand::Release => return Ok(done("")),
         LinkCommand::Resolve { lane, yes, .. } | LinkCommand::Reset { lane, yes } => {
@@ -164,13 +169,16 @@ pub async fn decide(store: &Store, held: bool, command: LinkCommand) -> Result<D
         ));
     }
     let now = unix_millis();
-    let decided = store.commit(move |txn| match command {
-        LinkCommand::Resolve { lane, stored, .. } => {
-            lane::resolve(txn, lane as u8, stored == Stored::Stored, now).map(drop)
-        }
-        LinkCommand::Reset { lane, .. } => lane::reset(txn, lane as u8, now).map(drop),
-        LinkCommand::Adopt { .. } => lane::adopt(txn, now).map(drop),
-        LinkCommand::Hold | LinkCommand::Release => Ok(()),
+    let decided = store.commit(move |txn| {
+        match command {
+            LinkCommand::Resolve { lane, stored, .. } => {
+                lane::resolve(txn, lane as u8, stored == Stored::Stored, now).map(drop)
+            }
+            LinkCommand::Reset { lane, .. } => lane::reset(txn, lane as u8, now).map(drop),
+            LinkCommand::Adopt { .. } => lane::adopt(txn, now).map(drop),
+            LinkCommand::Hold | LinkCommand::Release => Ok(()),
+        }?;
+        besides(txn, &command)
     });
     decided.await.map_err(failed)?;
     tracing::warn!(%plan, "an operator decided about the link");

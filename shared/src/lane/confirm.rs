@@ -2,11 +2,12 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::safety::record;
+use super::safety::{record, trim};
 use super::{
     LanePosition, LoggedUnit, QueuedUnit, Rebase, TRANSMISSION, let_go, numbered, offered_again, queue,
     set_state, state, unconfirmed_ids, waiting_unit,
 };
+use crate::fault::{SeededFault, seeded};
 use crate::store::{BodyKey, Rows, StoreError, Table, Txn};
 
 const DEFERRED: Table = Table("deferred");
@@ -65,7 +66,11 @@ pub fn confirmed(
     row.confirmed = position;
     row.rebase = Rebase::None;
     record(txn, lane, position, now)?;
-    set_state(txn, lane, &row)
+    set_state(txn, lane, &row)?;
+    if seeded(SeededFault::SafetyCutShort) {
+        trim(txn, lane, 0, 0)?;
+    }
+    Ok(())
 }
 
 /// Marks a unit of the log as living on elsewhere, with a reference of its own to its body.

@@ -4,6 +4,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::confirm::{DeadLetter, bury};
 use super::{LanePosition, QueuedBody, QueuedUnit, number_of, numbered, set_state, state};
+use crate::fault::{SeededFault, seeded};
 use crate::store::{Rows, StoreError, Table, Txn};
 
 const REJECTED: Table = Table("rejected");
@@ -72,7 +73,7 @@ pub fn take(
     mut parked: impl FnMut(&mut Txn<'_>, &Parked) -> Result<(), NotApplied>,
 ) -> Result<Option<RejectedRow>, StoreError> {
     let Arrival { lane, number, id, after, alone } = arrival;
-    if is_here(txn, &id)? {
+    if is_here(txn, &id)? && !seeded(SeededFault::DedupeDropped) {
         return Ok(None);
     }
     let not_applied = match missing(txn, after, known)? {

@@ -11,6 +11,7 @@ use super::content::{Decoder, Fault};
 use super::reply::{Enhanced, Reply};
 use super::session::{Action, Client, Phase, Session, Transaction};
 use crate::address::Address;
+use crate::fault::{SeededFault, seeded};
 use crate::sasl::{self, Exchange, Mechanism, SaslError, Step};
 use crate::wire::LineError;
 
@@ -109,7 +110,9 @@ impl Session {
     }
 
     fn reset(&mut self) {
-        self.phase = Phase::Ready;
+        if !seeded(SeededFault::StateNotReset) {
+            self.phase = Phase::Ready;
+        }
         self.idle(&Reply::new(250, Enhanced(2, 0, 0), "ok"));
     }
 

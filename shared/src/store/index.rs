@@ -9,6 +9,7 @@ use redb::{Database, StorageBackend};
 use super::StoreError;
 use super::disk::{Disk, File};
 use super::overlay::Overlay;
+use crate::fault::{SeededFault, seeded};
 
 /// The index's file name.
 pub(super) const NAME: &str = "index.redb";
@@ -37,7 +38,11 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync().inspect_err(|_| self.sync_failed.store(true, Ordering::Release))
+        let mut synced = self.file.sync();
+        if synced.is_err() && seeded(SeededFault::SyncRetried) {
+            synced = self.file.sync();
+        }
+        synced.inspect_err(|_| self.sync_failed.store(true, Ordering::Release))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

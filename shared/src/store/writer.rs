@@ -13,6 +13,7 @@ use super::index::{self, Index, from_redb};
 use super::segment::Segments;
 use super::txn::{Snapshot, Txn};
 use super::{Committed, StoreError, space};
+use crate::fault::{SeededFault, seeded};
 
 /// Operations that wait at most; the next caller waits for room.
 const QUEUE_MAX: usize = 4096;
@@ -23,7 +24,7 @@ const LAZY_TIME: Duration = Duration::from_millis(50);
 
 /// What is told to an operation's caller once its commit has succeeded or failed.
 type Wake = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-type Operation = Box<dyn FnOnce(Result<&mut Txn<'_>, StoreError>) -> Option<Wake> + Send>;
+type Operation = Box<dyn FnOnce(Result<&mut Txn<'_>, StoreError>) -> Wake + Send>;
 
 pub(super) struct Writer {
     /// `None` once the writer is being dropped.
@@ -174,28 +175,22 @@ where
     let (tell, outcome) = oneshot::channel();
     // A caller that has gone away does not hinder the commit: sends to it may fail.
     let boxed: Operation = Box::new(move |txn| {
-        let refused = match txn {
-            Err(error) => error.into(),
+        let outcome = match txn {
+            Err(error) => Err(error.into()),
             Ok(txn) => {
                 let mark = txn.mark();
-                match operation(txn) {
-                    Ok(value) => {
-                        let wake = move |committed: Result<(), StoreError>| {
-                            tell.send(committed.map(|()| Committed(value)).map_err(E::from)).ok();
-                        };
-                        return Some(Box::new(wake) as Wake);
+                operation(txn).inspect_err(|_| {
+                    if let Err(failed) = txn.undo(mark) {
+                        txn.spoil(failed);
                     }
-                    Err(error) => {
-                        if let Err(failed) = txn.undo(mark) {
-                            txn.spoil(failed);
-                        }
-                        error
-                    }
-                }
+                })
             }
         };
-        tell.send(Err(refused)).ok();
-        None
+        // Who is refused is told after the commit as well: nothing of it is under way any more then.
+        Box::new(move |committed: Result<(), StoreError>| {
+            let told = outcome.and_then(|value| committed.map(|()| Committed(value)).map_err(E::from));
+            tell.send(told).ok();
+        })
     });
     (boxed, outcome)
 }
@@ -250,21 +245,22 @@ impl Thread {
         let transaction = match begun {
             Ok(transaction) => transaction,
             Err(error) => {
-                for operation in operations {
-                    operation(Err(error.clone()));
-                }
+                wakes.extend(operations.into_iter().map(|operation| operation(Err(error.clone()))));
                 return Err(error);
             }
         };
         let mut txn = Txn::new(&transaction);
         for operation in operations {
-            wakes.extend(operation(Ok(&mut txn)));
+            wakes.push(operation(Ok(&mut txn)));
         }
         let (written, emptied) = txn.finish()?;
         if !written {
             transaction.abort().map_err(from_redb)?;
             self.give_back_or_say(&state);
             return Ok(false);
+        }
+        if seeded(SeededFault::ConfirmBeforeCommit) {
+            wakes.drain(..).for_each(|wake| wake(Ok(())));
         }
         self.segments.sync().map_err(|error| StoreError::Stopped(error.to_string()))?;
         transaction.commit().map_err(from_redb)?;

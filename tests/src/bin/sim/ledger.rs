@@ -10,7 +10,9 @@ use shared::unit::Id;
 pub struct Inbound {
     /// What its sender was told: the id of the 250; `None` while that is not known (it may be there).
     pub answered: Option<Id>,
-    /// The edge that answered has forgotten it, and big did not have it then: gone with that disk.
+    /// The edge that answered can still give it to big: it has not gone back to before it.
+    pub at_edge: bool,
+    /// Neither node had it any more: it is gone with their disks.
     pub excused: bool,
 }
 
@@ -25,6 +27,8 @@ pub struct Outbound {
     pub excusable: u32,
     /// Big has forgotten it.
     pub excused: bool,
+    /// Both nodes went back to before its delivery: neither can know of it.
+    pub unknowable: bool,
 }
 
 /// Everything that was promised.

@@ -67,6 +67,7 @@ pub fn schedule(seed: u64, verbose: bool) -> Outcome {
         people: 0,
         written: 0,
         went_back: false,
+        edge_went_back: false,
         lied: false,
         verbose,
     };
@@ -81,6 +82,13 @@ pub fn schedule(seed: u64, verbose: bool) -> Outcome {
     play.outcome
 }
 
+/// A backup, and what its node had promised by then.
+struct Backup {
+    who: Who,
+    image: Image,
+    accepted: Vec<Vec<u8>>,
+}
+
 struct Play {
     kind: Kind,
     dice: Dice,
@@ -89,11 +97,13 @@ struct Play {
     outcome: Outcome,
     log: blake3::Hasher,
     /// Backups, and what the books were then.
-    images: Vec<(Who, Image)>,
+    images: Vec<Backup>,
     people: u64,
     written: u64,
     /// A store was put back by hand: lanes may stand still until an operator adopts.
     went_back: bool,
+    /// The edge went back, by restore or by hand.
+    edge_went_back: bool,
     /// A peer has sent garbage: a lane may stand still until an operator resets it.
     lied: bool,
     verbose: bool,
@@ -229,7 +239,7 @@ impl Play {
                 self.ledger.order.push(id);
             }
         }
-        self.ledger.inbound.insert(content, Inbound { answered, excused: false });
+        self.ledger.inbound.insert(content, Inbound { answered, at_edge: true, excused: false });
         self.mourn(Who::Edge);
     }
 
@@ -240,7 +250,8 @@ impl Play {
         let sent = big.send("alice", "reader@remote.example", &content);
         self.say(|| format!("send {} octets: {:?}", content.len(), sent.as_ref().map(named)));
         self.outcome.accepted += u64::from(sent.is_ok());
-        let out = Outbound { answered: sent.ok(), delivered: 0, excusable: 0, excused: false };
+        let out =
+            Outbound { answered: sent.ok(), delivered: 0, excusable: 0, excused: false, unknowable: false };
         self.ledger.outbound.insert(content, out);
         self.mourn(Who::Big);
     }
@@ -335,25 +346,26 @@ impl Play {
         let jump = self.dice.below(JUMP_MAX);
         let ahead = self.dice.below(2) == 0;
         self.say(|| format!("the clocks jump {jump} ms {}", if ahead { "ahead" } else { "back" }));
-        if ahead { id::sim::advance(jump) } else { id::sim::go_back(jump) }
+        if ahead { id::sim::go_ahead(jump) } else { id::sim::go_back(jump) }
     }
 
     fn back_up(&mut self) {
         let who = self.one_of();
         // At most one image a node, so that what it has forgotten is clear.
-        if self.images.iter().any(|(of, _)| *of == who) {
+        if self.images.iter().any(|backup| backup.who == who) {
             return;
         }
         if let Some(image) = self.world.back_up(who) {
             self.say(|| format!("{who:?} is backed up"));
-            self.images.push((who, image));
+            let accepted = self.ledger.inbound.keys().cloned().collect();
+            self.images.push(Backup { who, image, accepted });
         }
     }
 
     /// A node goes back to its backup: by `restore`, or its snapshot is put back by hand.
     fn put_back(&mut self, by_restore: bool) {
         let Some(index) = self.images.len().checked_sub(1) else { return };
-        let (who, image) = self.images.remove(index);
+        let Backup { who, image, accepted } = self.images.remove(index);
         self.outcome.crashes += 1;
         self.say(|| format!("{who:?} goes back to its backup, by restore: {by_restore}"));
         // What only this node had is gone with it; what the other one had by then has to be there still.
@@ -368,7 +380,7 @@ impl Play {
         self.went_back |= !by_restore;
         self.ledger.applied.clear();
         match who {
-            Who::Edge => self.edge_forgot(&kept),
+            Who::Edge => self.edge_forgot(&kept, &accepted, by_restore),
             Who::Big => self.big_forgot(),
         }
     }
@@ -378,22 +390,23 @@ impl Play {
         filed.into_values().map(|(_, content)| content).collect()
     }
 
-    /// Messages that the edge does not have any more, and big did not have yet, are gone.
-    fn edge_forgot(&mut self, kept: &[Vec<u8>]) {
+    /// Messages that the edge does not have any more, and big does not have, are gone.
+    fn edge_forgot(&mut self, kept: &[Vec<u8>], accepted: &[Vec<u8>], by_restore: bool) {
         for (content, message) in &mut self.ledger.inbound {
-            if !kept.contains(content) {
-                message.excused = true;
-            }
+            message.at_edge &= accepted.contains(content);
+            message.excused |= !message.at_edge && !kept.contains(content);
         }
+        self.edge_went_back = true;
         self.ledger.displaced.append(&mut self.ledger.order.clone());
         let settled = |id: Id| {
             let state = self.world.big.as_ref().and_then(|big| big.state_of(id).ok()).flatten();
             matches!(state, Some(DeliveryState::Relayed))
         };
         for out in self.ledger.outbound.values_mut() {
-            // Big had not learnt of the delivery, or cannot say now: it may be made once more.
-            if out.delivered > 0 && !out.answered.is_some_and(&settled) {
-                out.excusable += out.delivered;
+            // Big had not learnt of the delivery, or cannot say now: it may be made once more. And what was
+            // put back by hand holds nothing back until an operator adopts it.
+            if out.delivered > 0 && (!by_restore || !out.answered.is_some_and(&settled)) {
+                out.excusable += 1;
             }
         }
     }
@@ -402,14 +415,19 @@ impl Play {
     fn big_forgot(&mut self) {
         let filed = self.filed();
         for (content, message) in &mut self.ledger.inbound {
-            message.excused |= message.excused && !filed.contains(content);
+            message.excused |= !message.at_edge && !filed.contains(content);
         }
-        let known = |id: Id| {
-            self.world.big.as_ref().is_some_and(|big| big.state_of(id).is_ok_and(|state| state.is_some()))
-        };
+        let state = |id: Id| self.world.big.as_ref().and_then(|big| big.state_of(id).ok()).flatten();
         for out in self.ledger.outbound.values_mut() {
-            if !out.answered.is_some_and(&known) {
-                out.excused = true;
+            match out.answered.and_then(&state) {
+                None => out.excused = true,
+                // Nobody knows any more that it was delivered, if the edge went back too.
+                Some(DeliveryState::Relayed) => {}
+                Some(_) if out.delivered > 0 && self.edge_went_back => {
+                    out.excusable += 1;
+                    out.unknowable = true;
+                }
+                Some(_) => {}
             }
         }
     }
@@ -611,7 +629,7 @@ impl Play {
                 let what = format!("{:?} got out {} times", out.answered.as_ref().map(named), out.delivered);
                 outcome.fault(|outcome| &mut outcome.doubled, what);
             }
-            let Some(id) = out.answered.filter(|_| !out.excused) else { continue };
+            let Some(id) = out.answered.filter(|_| !out.excused && !out.unknowable) else { continue };
             match big.state_of(id) {
                 Ok(Some(DeliveryState::Relayed)) => {}
                 other => outcome
@@ -641,6 +659,10 @@ impl Play {
             );
         }
         for dead in self.world.dead_letters() {
+            // Big as it was put back by hand knows nothing of what it has sent since, and says so.
+            if self.went_back && dead.contains("nobody we sent to") {
+                continue;
+            }
             outcome.fault(|outcome| &mut outcome.lost, format!("a dead letter: {dead}"));
         }
     }

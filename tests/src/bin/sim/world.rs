@@ -319,7 +319,13 @@ impl World {
     /// An operator runs `link adopt` on a node.
     pub fn adopt(&self, who: Who, now: u64) {
         if let Some(store) = self.store(who) {
-            let _ = store.commit_blocking(move |txn| lane::adopt(txn, now));
+            let _ = store.commit_blocking(move |txn| {
+                lane::adopt(txn, now)?;
+                match who {
+                    Who::Big => big::restored(txn, BIG_SEALING),
+                    Who::Edge => edge::restored(txn),
+                }
+            });
         }
     }
 
@@ -327,7 +333,8 @@ impl World {
     pub fn reset(&self, who: Who, now: u64) {
         if let Some(store) = self.store(who) {
             let _ = store.commit_blocking(move |txn| {
-                (0..4).try_for_each(|lane| lane::reset(txn, lane, now).map(drop))
+                (0..4).try_for_each(|lane| lane::reset(txn, lane, now).map(drop))?;
+                if who == Who::Big { big::restored(txn, BIG_SEALING) } else { Ok(()) }
             });
         }
     }
