@@ -1,10 +1,11 @@
-//! The books kept outside the store: what it was told to keep and has confirmed, as facts, and the
-//! facts that are found in a store.
+//! The books kept outside the store: what it was told to keep and has confirmed, as facts.
 
 use std::collections::BTreeMap;
 
-use shared::lane::{self, LanePosition, LaneRow, OFFER_AGAIN_MILLIS, QueuedBody, QueuedUnit, RejectedRow};
-use shared::store::{BodyKey, Row, Rows, Store, StoreError, Table};
+use shared::lane::{LanePosition, LaneRow, Parked, QueuedUnit, Reach, RejectedRow};
+use shared::store::{Row, Table};
+
+use crate::outbound::Lane;
 
 /// Lanes of the link.
 pub const LANES: u8 = 4;
@@ -12,8 +13,11 @@ pub const LANES: u8 = 4;
 pub const ENTRIES: Table = Table("entries");
 /// Rows without bodies.
 pub const ROWS: Table = Table("rows");
-/// The store's own names of bodies: one that nothing else names would be kept for ever.
-const BODIES: Table = Table("bodies");
+/// How often each unit from the partner was applied.
+pub const APPLIED: Table = Table("applied");
+
+/// A unit's id.
+pub type Id = [u8; 16];
 
 /// A row of plain numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,23 +44,37 @@ pub enum Item {
     Body(u64),
     Lane(u8),
     Unit(u8, u64),
-    Waiting([u8; 16]),
-    Due,
+    Confirm(u8, u64),
+    Gone(u8, u64),
+    /// What the safety stores of all lanes hold.
+    Kept,
+    Waiting(Id),
+    Deferred(u64, Id),
+    Dead(Id),
+    Applied(u64),
     Rejected(u8, u64),
-    Dead([u8; 16]),
+    /// An id that is remembered.
+    Seen(Id),
+    /// Units that wait for another, in the order in which they came.
+    Parked(Id, usize),
 }
 
 /// What is so about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
     Numbers(Numbers),
-    /// A body: whether it is there to the last byte.
-    Whole(bool),
+    /// A body: whether it is there to the last byte, and how many refer to it.
+    Body(bool, u32),
     Lane(LaneRow),
     Unit(QueuedUnit),
-    Due(u64),
+    /// Whether and from where a receiver that stands at this confirm can be given again what followed.
+    Reach(Reach),
+    Gone(Id),
+    Octets(u64),
+    Dead(Letter),
     Rejected(RejectedRow),
-    Dead(QueuedUnit, String),
+    Seen,
+    Parked(Parked),
 }
 
 /// All that can be asked of a store, except about bytes that were damaged.
@@ -90,7 +108,8 @@ pub fn body(number: u64) -> Vec<u8> {
     bytes
 }
 
-fn is_body(number: u64, bytes: &[u8]) -> bool {
+/// Whether these are the bytes of body `number`.
+pub fn is_body(number: u64, bytes: &[u8]) -> bool {
     bytes.len() == body_length(number)
         && bytes.chunks(8).enumerate().all(|(at, chunk)| *chunk == word(number, at)[..chunk.len()])
 }
@@ -104,21 +123,13 @@ pub fn position(lane: u8, number: u64) -> LanePosition {
     LanePosition { number, chain }
 }
 
-/// Why unit `number` is rejected here, and whether for now.
-pub fn rejection(number: u64) -> RejectedRow {
-    RejectedRow { later: number.is_multiple_of(2), reason: format!("reason {number}") }
-}
-
 /// Why the partner rejects unit `number`.
 pub fn reason(number: u64) -> String {
     format!("the partner's reason {number}")
 }
 
-#[derive(Clone, Debug, Default)]
-struct Lane {
-    row: LaneRow,
-    units: BTreeMap<u64, QueuedUnit>,
-}
+/// A dead letter: unit, reason, time, whether it came from the partner.
+pub type Letter = (QueuedUnit, String, u64, bool);
 
 /// What was confirmed.
 #[derive(Clone, Debug, Default)]
@@ -127,22 +138,23 @@ pub struct Book {
     pub rows: BTreeMap<u64, Numbers>,
     /// References by body.
     bodies: BTreeMap<u64, u32>,
-    lanes: [Lane; LANES as usize],
-    pub waiting: BTreeMap<[u8; 16], QueuedUnit>,
-    deferred: BTreeMap<(u64, [u8; 16]), QueuedUnit>,
-    rejected: BTreeMap<(u8, u64), RejectedRow>,
-    dead: BTreeMap<[u8; 16], (QueuedUnit, String)>,
+    pub lanes: [Lane; LANES as usize],
+    pub waiting: BTreeMap<Id, QueuedUnit>,
+    pub deferred: BTreeMap<(u64, Id), QueuedUnit>,
+    pub dead: BTreeMap<Id, Letter>,
+    /// How often the unit of a number was applied.
+    pub applied: BTreeMap<u64, u64>,
+    pub rejected: BTreeMap<(u8, u64), RejectedRow>,
+    /// Ids of applied units, and when that was.
+    pub seen: BTreeMap<Id, u64>,
+    /// By what they wait for.
+    pub parked: BTreeMap<Id, Vec<Parked>>,
 }
 
 impl Book {
     /// Where a lane stands.
     pub fn lane(&self, lane: u8) -> LaneRow {
         self.lanes[usize::from(lane)].row
-    }
-
-    /// When the first deferred unit is due, milliseconds.
-    pub fn due(&self) -> Option<u64> {
-        self.deferred.keys().next().map(|(due, _)| *due)
     }
 
     /// Something refers to a body once more.
@@ -160,155 +172,41 @@ impl Book {
         }
     }
 
-    /// A unit is queued.
-    pub fn queue(&mut self, unit: QueuedUnit) {
-        if matches!(unit.body, QueuedBody::Ahead { .. }) {
-            self.waiting.insert(unit.id, unit);
-            return;
-        }
-        let lane = &mut self.lanes[usize::from(unit.lane)];
-        lane.row.last += 1;
-        lane.units.insert(lane.row.last, unit);
-    }
-
-    /// The partner holds a waiting unit's body.
-    pub fn held(&mut self, id: [u8; 16], length: u64, digest: [u8; 32]) {
-        if let Some(mut unit) = self.waiting.remove(&id) {
-            if let QueuedBody::Ahead { key } = unit.body {
-                unit.body = QueuedBody::Held { key, length, digest };
-            }
-            self.queue(unit);
-        }
-    }
-
-    /// The partner has confirmed up to number `to`, and rejected some.
-    pub fn confirmed(&mut self, lane: u8, to: u64, refused: &[u64], deferred: &[u64], now: u64) {
-        let book = &mut self.lanes[usize::from(lane)];
-        if to <= book.row.confirmed.number {
-            return;
-        }
-        book.row.confirmed = position(lane, to);
-        let kept = book.units.split_off(&(to + 1));
-        for (number, mut unit) in std::mem::replace(&mut book.units, kept) {
-            if refused.contains(&number) {
-                self.dead.insert(unit.id, (unit, reason(number)));
-            } else if deferred.contains(&number) {
-                if let QueuedBody::Held { key, .. } = unit.body {
-                    unit.body = QueuedBody::Ahead { key };
-                }
-                self.deferred.insert((now + OFFER_AGAIN_MILLIS, unit.id), unit);
-            } else if let Some(key) = unit.body.key() {
-                self.release(body_number(&key));
-            }
-        }
-    }
-
-    /// Deferred units that are due are queued again.
-    pub fn queue_due(&mut self, now: u64) {
-        let later = self.deferred.split_off(&(now + 1, [0; 16]));
-        for (_, unit) in std::mem::replace(&mut self.deferred, later) {
-            self.queue(unit);
-        }
-    }
-
-    /// Units up to `to` have been applied here; the last of them not, if it is rejected.
-    pub fn received(&mut self, lane: u8, to: u64, rejects: bool) {
-        self.lanes[usize::from(lane)].row.received = position(lane, to);
-        if rejects {
-            self.rejected.insert((lane, to), rejection(to));
-        }
-    }
-
     /// The facts that a store with this in it shows.
     pub fn facts(&self) -> Facts {
         let mut facts = Facts::new();
         let numbers = |row: &Numbers| Fact::Numbers(row.clone());
         facts.extend(self.entries.iter().map(|(number, row)| (Item::Entry(*number), numbers(row))));
         facts.extend(self.rows.iter().map(|(number, row)| (Item::Row(*number), numbers(row))));
-        facts.extend(self.bodies.keys().map(|number| (Item::Body(*number), Fact::Whole(true))));
+        let bodies = self.bodies.iter();
+        facts.extend(bodies.map(|(number, uses)| (Item::Body(*number), Fact::Body(true, *uses))));
         for (number, lane) in (0..LANES).zip(&self.lanes) {
-            facts.insert(Item::Lane(number), Fact::Lane(lane.row));
-            let units = lane.units.iter();
-            facts.extend(units.map(|(at, unit)| (Item::Unit(number, *at), Fact::Unit(unit.clone()))));
+            lane.enter_facts(number, &mut facts);
         }
-        facts.extend(self.waiting.iter().map(|(id, unit)| (Item::Waiting(*id), Fact::Unit(unit.clone()))));
-        facts.extend(self.due().map(|due| (Item::Due, Fact::Due(due))));
+        facts.insert(Item::Kept, Fact::Octets(self.lanes.iter().map(Lane::kept).sum()));
+        let unit = |unit: &QueuedUnit| Fact::Unit(unit.clone());
+        facts.extend(self.waiting.iter().map(|(id, waits)| (Item::Waiting(*id), unit(waits))));
+        let deferred = self.deferred.iter();
+        facts.extend(deferred.map(|((due, id), waits)| (Item::Deferred(*due, *id), unit(waits))));
+        facts.extend(self.dead.iter().map(|(id, letter)| (Item::Dead(*id), Fact::Dead(letter.clone()))));
+        let applied = self.applied.iter();
+        facts.extend(
+            applied.map(|(number, times)| (Item::Applied(*number), Fact::Numbers(Numbers(vec![*times])))),
+        );
         let rejected = self.rejected.iter();
         facts.extend(
             rejected.map(|((lane, at), row)| (Item::Rejected(*lane, *at), Fact::Rejected(row.clone()))),
         );
-        let dead = self.dead.iter();
-        facts.extend(dead.map(|(id, (unit, why))| (Item::Dead(*id), Fact::Dead(unit.clone(), why.clone()))));
+        facts.extend(self.seen.keys().map(|id| (Item::Seen(*id), Fact::Seen)));
+        for (target, parked) in &self.parked {
+            let places = parked.iter().enumerate();
+            facts.extend(places.map(|(at, unit)| (Item::Parked(*target, at), Fact::Parked(unit.clone()))));
+        }
         facts
     }
 }
 
-/// The number of the body that a key stands for.
-pub fn body_number(key: &[u8]) -> u64 {
+/// The number that a key or an id begins with.
+pub fn number_of(key: &[u8]) -> u64 {
     key.first_chunk().map_or(u64::MAX, |number| u64::from_be_bytes(*number))
-}
-
-/// What a store shows.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// What it returned.
-    pub facts: Facts,
-    /// What it said it cannot return.
-    pub errors: Vec<String>,
-}
-
-/// Asks a store for everything in it.
-pub fn look(store: &Store) -> Found {
-    let mut found = Found::default();
-    let mut keep = |outcome: Result<Vec<(Item, Fact)>, StoreError>| match outcome {
-        Ok(some) => found.facts.extend(some),
-        Err(error) => found.errors.push(error.to_string()),
-    };
-    let rows = match store.read() {
-        Ok(rows) => rows,
-        Err(error) => {
-            found.errors.push(error.to_string());
-            return found;
-        }
-    };
-    keep(numbers(&rows, ENTRIES, Item::Entry));
-    keep(numbers(&rows, ROWS, Item::Row));
-    for lane in 0..LANES {
-        keep(lane::state(&rows, lane).map(|row| vec![(Item::Lane(lane), Fact::Lane(row))]));
-        let units = lane::units(&rows, lane, 0, usize::MAX);
-        keep(units.map(|units| {
-            units.into_iter().map(|(at, unit)| (Item::Unit(lane, at), Fact::Unit(unit))).collect()
-        }));
-        let rejected = lane::rejected(&rows, lane, 0);
-        keep(rejected.map(|rejected| {
-            rejected.into_iter().map(|(at, row)| (Item::Rejected(lane, at), Fact::Rejected(row))).collect()
-        }));
-    }
-    let waiting = lane::waiting(&rows, usize::MAX);
-    keep(
-        waiting
-            .map(|units| units.into_iter().map(|unit| (Item::Waiting(unit.id), Fact::Unit(unit))).collect()),
-    );
-    keep(lane::deferred(&rows).map(|count| vec![(Item::Due, Fact::Due(count as u64))]));
-    let dead = lane::dead_letters(&rows, usize::MAX);
-    keep(dead.map(|letters| {
-        letters.into_iter().map(|l| (Item::Dead(l.unit.id), Fact::Dead(l.unit, l.reason))).collect()
-    }));
-    match rows.raw_range(BODIES, &[], None, usize::MAX, false) {
-        Err(error) => keep(Err(error)),
-        Ok(bodies) => {
-            for (key, _) in bodies {
-                let number = body_number(&key);
-                let bytes =
-                    store.body(BodyKey(body_key(number))).and_then(shared::store::BodyReader::read_all);
-                keep(bytes.map(|bytes| vec![(Item::Body(number), Fact::Whole(is_body(number, &bytes)))]));
-            }
-        }
-    }
-    found
-}
-
-fn numbers(rows: &impl Rows, table: Table, item: fn(u64) -> Item) -> Result<Vec<(Item, Fact)>, StoreError> {
-    let found = rows.range::<Numbers>(table, &[], None, usize::MAX)?;
-    Ok(found.into_iter().map(|(key, row)| (item(body_number(&key)), Fact::Numbers(row))).collect())
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use shared::store::sim::{Dice, Loss, SimDisk};
 use shared::store::{Store, StoreError, verify};
 
-use crate::book::{Facts, look};
-use crate::step::{Chooser, Runtimes, open};
+use crate::book::Facts;
+use crate::choose::Chooser;
+use crate::look::look;
+use crate::step::{Runtimes, open};
 use crate::workload::{Known, Recorder, Run};
 
 /// One image in so many loses power again while it recovers.

@@ -15,10 +15,14 @@
 //! the last line when it is started again.
 
 mod book;
+mod choose;
 mod faults;
 mod flips;
 mod image;
+mod inbound;
 mod job;
+mod look;
+mod outbound;
 mod record;
 #[cfg(test)]
 mod smoke;

@@ -1,25 +1,23 @@
-//! Steps of a workload: chosen by dice from what the books say is there, done on a store, and entered in
-//! the books.
+//! Steps of a workload: done on a store, and entered in the books.
 
 use std::sync::Arc;
 
-use shared::lane::{self, QueuedBody, QueuedUnit};
-use shared::store::sim::{Dice, SimDisk};
-use shared::store::{BodyKey, Committed, Store, StoreError, Stored, Txn};
+use shared::lane::{self, Arrival, LanePosition, NotApplied, Parked, QueuedBody, QueuedUnit, Settling};
+use shared::store::sim::SimDisk;
+use shared::store::{BodyKey, Committed, Rows, Store, StoreError, Stored, Txn};
 
 use crate::book::{
-    Book, ENTRIES, LANES, Numbers, ROWS, body, body_key, body_length, body_number, position, reason,
-    rejection,
+    APPLIED, Book, ENTRIES, Id, Numbers, ROWS, body, body_key, body_length, number_of, position, reason,
 };
+use crate::inbound::{Fate, Incoming, incoming_id, objection, read_head};
+use crate::outbound::again;
 
 /// Bytes of a segment: small, so that a short workload fills several.
 const SEGMENT_BYTES: u64 = 96 * 1024;
-/// Entries from which on more are removed than added.
-const ENTRIES_MANY: u64 = 10;
 /// A unit's body longer than this goes ahead of it.
 const INLINE_BYTES: usize = 4_000;
-/// Keys of rows without bodies.
-const ROW_KEYS: u64 = 24;
+/// Ids that are looked at together when old ones are forgotten.
+const FORGET_AT_ONCE: usize = 5;
 
 /// What one operation writes.
 #[derive(Clone, Debug)]
@@ -32,14 +30,26 @@ pub enum Action {
     Rows { changes: Vec<(u64, Option<Numbers>)> },
     /// A unit without a body.
     Queue { unit: u64, lane: u8 },
-    /// Units up to `to` were applied here, the last one rejected if so said.
-    Received { lane: u8, to: u64, rejects: bool },
+    /// Units arrive under the numbers from `first` on.
+    Arrive { lane: u8, first: u64, units: Vec<Incoming>, now: u64 },
+    /// Ids that are old at `now` are forgotten.
+    Forget { now: u64 },
+    /// What was parked before `before` becomes a dead letter.
+    BuryOverdue { before: u64, now: u64 },
     /// The partner confirms up to `to`.
     Confirmed { lane: u8, to: u64, refused: Vec<u64>, deferred: Vec<u64>, now: u64 },
     /// The partner holds the body of a waiting unit.
-    Held { id: [u8; 16] },
+    Held { id: Id },
     /// What was deferred and is due is queued again.
     QueueDue { now: u64 },
+    /// A dead letter is offered again.
+    Retry { id: Id },
+    /// A dead letter is dropped.
+    Drop { id: Id },
+    /// A safety store is trimmed, by age and by size.
+    Trim { lane: u8, before: u64, octets_max: u64 },
+    /// A lane's ends stand together again: with `held` this node was restored, otherwise the partner.
+    Settle { lane: u8, received: LanePosition, held: Option<Vec<Id>>, generations: (u32, u32), now: u64 },
 }
 
 /// One step. A commit with `lazy` takes along an operation that was left to it; with `fails` one that
@@ -60,7 +70,7 @@ pub enum Step {
     Reopen,
 }
 
-fn unit_id(unit: u64) -> [u8; 16] {
+fn unit_id(unit: u64) -> Id {
     let mut id = [3; 16];
     id[..8].copy_from_slice(&unit.to_be_bytes());
     id
@@ -77,8 +87,40 @@ fn unit(number: u64, lane: u8, carries: Option<u64>) -> QueuedUnit {
     QueuedUnit { id: unit_id(number), lane, after, head, body }
 }
 
-fn held(id: &[u8; 16]) -> (u64, [u8; 32]) {
-    (body_number(id), position(0, body_number(id)).chain)
+fn held(id: &Id) -> (u64, [u8; 32]) {
+    (number_of(id), position(0, number_of(id)).chain)
+}
+
+/// What a node does with a unit from the partner. It has written already when it finds that it cannot.
+fn apply(txn: &mut Txn<'_>, number: u64, fate: Fate) -> Result<(), NotApplied> {
+    let key = number.to_be_bytes();
+    let before = txn.get::<Numbers>(APPLIED, &key)?.and_then(|row| row.0.first().copied());
+    txn.put(APPLIED, &key, &Numbers(vec![before.unwrap_or(0) + 1]))?;
+    match fate {
+        Fate::Applied => Ok(()),
+        Fate::Refused => Err(NotApplied::Never(objection(number))),
+        Fate::Deferred => Err(NotApplied::Later(objection(number))),
+    }
+}
+
+fn arrive(txn: &mut Txn<'_>, lane: u8, first: u64, units: &[Incoming], now: u64) -> Result<(), StoreError> {
+    for (number, unit) in (first..).zip(units) {
+        let head = unit.head();
+        let arrival = Arrival {
+            lane,
+            number,
+            id: incoming_id(unit.number),
+            after: unit.after.map(incoming_id),
+            alone: unit.alone.then_some(&head),
+        };
+        let known = |txn: &Txn<'_>, id: &Id| Ok(txn.raw(ENTRIES, &number_of(id).to_be_bytes())?.is_some());
+        let parked = |txn: &mut Txn<'_>, parked: &Parked| {
+            let (number, fate) = read_head(&parked.head);
+            apply(txn, number, fate)
+        };
+        lane::take(txn, arrival, now, known, |txn| apply(txn, unit.number, unit.fate), parked)?;
+    }
+    lane::received(txn, lane, position(lane, first + units.len() as u64 - 1))
 }
 
 impl Action {
@@ -106,7 +148,9 @@ impl Action {
                 }
             }
             Self::Queue { unit: number, lane } => book.queue(unit(*number, *lane, None)),
-            Self::Received { lane, to, rejects } => book.received(*lane, *to, *rejects),
+            Self::Arrive { lane, first, units, now } => book.arrive(*lane, *first, units, *now),
+            Self::Forget { now } => book.forget_seen(*now),
+            Self::BuryOverdue { before, now } => book.bury_overdue(*before, *now),
             Self::Confirmed { lane, to, refused, deferred, now } => {
                 book.confirmed(*lane, *to, refused, deferred, *now);
             }
@@ -115,6 +159,12 @@ impl Action {
                 book.held(*id, length, digest);
             }
             Self::QueueDue { now } => book.queue_due(*now),
+            Self::Retry { id } => book.retry(id),
+            Self::Drop { id } => book.drop_dead(id),
+            Self::Trim { lane, before, octets_max } => book.trim(*lane, *before, *octets_max),
+            Self::Settle { lane, received, held, generations, now } => {
+                book.settle(*lane, *received, held.as_deref(), *generations, *now);
+            }
         }
     }
 
@@ -140,12 +190,15 @@ impl Action {
                 None => txn.delete(ROWS, &key.to_be_bytes()),
             }),
             Self::Queue { unit: number, lane } => lane::queue(txn, &unit(*number, *lane, None)).map(drop),
-            Self::Received { lane, to, rejects } => {
-                if *rejects {
-                    reject(txn, *lane, *to)?;
+            Self::Arrive { lane, first, units, now } => arrive(txn, *lane, *first, units, *now),
+            Self::Forget { now } => {
+                let mut next = Some(Vec::new());
+                while let Some(cursor) = next {
+                    next = lane::forget_ids(txn, &cursor, FORGET_AT_ONCE, *now)?;
                 }
-                lane::received(txn, *lane, position(*lane, *to))
+                Ok(())
             }
+            Self::BuryOverdue { before, now } => lane::bury_overdue(txn, *before, *now),
             Self::Confirmed { lane, to, refused, deferred, now } => {
                 let with_reason =
                     |numbers: &[u64]| numbers.iter().map(|n| (*n, reason(*n))).collect::<Vec<_>>();
@@ -157,6 +210,17 @@ impl Action {
                 lane::body_held(txn, id, length, digest)
             }
             Self::QueueDue { now } => lane::queue_due(txn, *now).map(drop),
+            Self::Retry { id } => lane::retry_dead(txn, id).map(drop),
+            Self::Drop { id } => lane::drop_dead(txn, id).map(drop),
+            Self::Trim { lane, before, octets_max } => lane::trim(txn, *lane, *before, *octets_max).map(drop),
+            Self::Settle { lane, received, held, generations, now } => {
+                let settling = match held {
+                    Some(held) => Settling::Renumber { held: held.clone() },
+                    None => Settling::Replay,
+                };
+                let again = |_: &mut Txn<'_>, unit| Ok(again(unit));
+                lane::settle(txn, *lane, *received, &settling, *generations, *now, again).map(drop)
+            }
         }
     }
 }
@@ -239,114 +303,5 @@ impl Step {
         if let Self::Commit { lazy, action, .. } = self {
             lazy.iter().chain([action]).for_each(|action| action.enter(book));
         }
-    }
-}
-
-/// Chooses steps.
-#[derive(Debug)]
-pub struct Chooser {
-    dice: Dice,
-    next: u64,
-}
-
-impl Chooser {
-    /// Chooses as `dice` fall; new things are numbered from `first` on.
-    pub fn new(dice: Dice, first: u64) -> Self {
-        Self { dice, next: first }
-    }
-
-    fn new_number(&mut self) -> u64 {
-        self.next += 1;
-        // The length of a body follows from its number: one in 40 is longer than a piece.
-        let class = if self.dice.below(40) == 0 { 15 } else { self.dice.below(15) };
-        self.next * 16 + class
-    }
-
-    fn any_of(&mut self, mut numbers: impl ExactSizeIterator<Item = u64>) -> Option<u64> {
-        let place = usize::try_from(self.dice.below(numbers.len() as u64)).unwrap_or(0);
-        numbers.nth(place)
-    }
-
-    /// A step that can follow on what the book says.
-    pub fn step(&mut self, book: &Book) -> Step {
-        match self.dice.below(40) {
-            0 => Step::Reopen,
-            1..=3 => Step::Compact,
-            4 => Step::Abandon { body: self.new_number() },
-            _ => self.commit(book),
-        }
-    }
-
-    /// A step that commits.
-    pub fn commit(&mut self, book: &Book) -> Step {
-        let action = self.action(book);
-        let lazy = match action {
-            // Chosen from what is there before the deferred one, so none that confirms too.
-            Action::Confirmed { .. } | Action::QueueDue { .. } => None,
-            _ if self.dice.below(4) > 0 => None,
-            _ => self.confirm(book, false),
-        };
-        Step::Commit { lazy, fails: self.dice.below(8) == 0, action }
-    }
-
-    fn action(&mut self, book: &Book) -> Action {
-        let many = book.entries.len() as u64 >= ENTRIES_MANY;
-        let lane = u8::try_from(self.dice.below(u64::from(LANES))).unwrap_or(0);
-        match self.dice.below(16) {
-            0..=1 if many => self.remove(book),
-            0..=4 => {
-                let lane = (self.dice.below(2) == 0).then_some(lane);
-                Some(Action::Add { body: self.new_number(), lane })
-            }
-            5..=6 => self.remove(book),
-            7..=8 => Some(Action::Queue { unit: self.new_number(), lane }),
-            9..=10 => {
-                let to = book.lane(lane).received.number + 1 + self.dice.below(3);
-                Some(Action::Received { lane, to, rejects: self.dice.below(3) == 0 })
-            }
-            11..=12 => self.confirm(book, true),
-            13 => self.any_waiting(book).map(|id| Action::Held { id }),
-            14 => book.due().map(|now| Action::QueueDue { now }),
-            _ => None,
-        }
-        .unwrap_or_else(|| self.rows())
-    }
-
-    fn remove(&mut self, book: &Book) -> Option<Action> {
-        self.any_of(book.entries.keys().copied()).map(|body| Action::Remove { body })
-    }
-
-    fn any_waiting(&mut self, book: &Book) -> Option<[u8; 16]> {
-        let place = usize::try_from(self.dice.below(book.waiting.len() as u64)).unwrap_or(0);
-        book.waiting.keys().nth(place).copied()
-    }
-
-    fn rows(&mut self) -> Action {
-        let changes = (0..=self.dice.below(6)).map(|_| {
-            let key = self.dice.below(ROW_KEYS);
-            let length = self.dice.below(120);
-            let row =
-                (self.dice.below(4) > 0).then(|| Numbers((0..length).map(|_| self.dice.roll()).collect()));
-            (key, row)
-        });
-        Action::Rows { changes: changes.collect() }
-    }
-
-    /// The partner confirms some of the first lane that has something to confirm.
-    fn confirm(&mut self, book: &Book, rejects: bool) -> Option<Action> {
-        let first = self.dice.below(u64::from(LANES));
-        let open = |lane: &u8| book.lane(*lane).last > book.lane(*lane).confirmed.number;
-        let lane = (0..LANES).map(|n| (n + u8::try_from(first).unwrap_or(0)) % LANES).find(open)?;
-        let row = book.lane(lane);
-        let to = row.confirmed.number + 1 + self.dice.below(row.last - row.confirmed.number);
-        let (mut refused, mut deferred) = (Vec::new(), Vec::new());
-        for number in row.confirmed.number + 1..=to {
-            match self.dice.below(10) {
-                0 if rejects => refused.push(number),
-                1..=2 if rejects => deferred.push(number),
-                _ => {}
-            }
-        }
-        Some(Action::Confirmed { lane, to, refused, deferred, now: 1_000 * self.next })
     }
 }

@@ -6,7 +6,8 @@ use shared::store::sim::{Dice, SimDisk, Trace};
 use shared::store::{Store, StoreError};
 
 use crate::book::{Book, Facts};
-use crate::step::{Chooser, Runtimes, Step, open};
+use crate::choose::Chooser;
+use crate::step::{Runtimes, Step, open};
 
 /// Steps of a workload.
 const STEPS: u64 = 60;
