@@ -10,6 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Disk, File};
 
+mod piece;
+
+pub use piece::{Piece, piece_at, scan};
+
 const SECTOR: usize = 512;
 
 /// What is to go wrong, counted from the disk's making.
