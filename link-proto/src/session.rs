@@ -42,6 +42,10 @@ use opening::{Handshake, Opened};
 use receiving::Receiver;
 use sending::{Sender, Verdict, verdict};
 
+/// The furthest that the partner may have a lane skip numbers, in either direction: they are never reused,
+/// and there must always be some left.
+const SKIP_MAX: u64 = 1 << 40;
+
 /// Which end of the connection this node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

@@ -8,12 +8,15 @@
 //!
 //! [`world`] puts all of it together for one test; [`desk`] asks the nodes what their commands ask.
 //!
+//! [`fuzz`] is what a fuzzer runs and the plain tests replay.
+//!
 //! Nothing here waits by sleeping: a wait ends by an event, or fails by a deadline.
 
 pub mod ask;
 pub mod client;
 pub mod control;
 pub mod desk;
+pub mod fuzz;
 pub mod internet;
 pub mod ledger;
 pub mod messages;

@@ -7,6 +7,7 @@
 //! | exactly what was confirmed, chains equal | the rest was not stored | RESUME there; the same numbers again |
 //! | above it, below the next number | in doubt | recompute the chain up to it: equal, RESUME there and its CONFIRMED comes again; not equal, as in the last row but one if this node was restored, else stop |
 //! | exactly what was confirmed, chains differ | corruption or forgery | stop |
+//! | more above the next number than anybody has sent | forgery | stop, whatever was decided |
 //! | below it, higher generation | the receiver was restored | recompute the chain up to it within the safety store, then replay under new numbers; older than that, stop |
 //! | below it, same generation | a snapshot was put back | stop (and both mail lanes) |
 //! | at or above the next number, this node's generation was raised | this node was restored | OFFER the unconfirmed ids, number anew what is not KNOWN |
@@ -24,7 +25,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Channel, LaneView, Output, Outputs, SessionError};
+use super::{Channel, LaneView, Output, Outputs, SKIP_MAX, SessionError};
 use crate::frame::{Batch, Confirmed, Credit, Frame, OFFER_UNITS_MAX, Resume, Stop, raw_bytes};
 use crate::host::{LaneState, Reach, Rebase, Settling};
 use crate::unit::{
@@ -81,6 +82,9 @@ pub(super) enum Verdict {
 
 /// The table above. `own` and `partner` are the generations now.
 pub(super) fn verdict(mine: &LaneState, received: Position, own: u32, partner: u32) -> Verdict {
+    if received.number.saturating_sub(mine.next) > SKIP_MAX {
+        return Verdict::Stop(Stop::Differs);
+    }
     let confirmed = mine.confirmed;
     let (restored, receiver_restored) = (own > mine.own_generation, partner > mine.partner_generation);
     match mine.rebase {
@@ -148,8 +152,8 @@ pub(super) struct Sender {
     /// What the receiver takes in this session, and what it has been sent of it.
     credit: Credit,
     spent: Credit,
-    /// A fetch is asked for and not answered.
-    fetching: bool,
+    /// So many units were asked for, at most, and are not here yet.
+    fetching: Option<usize>,
     /// There may be units that were not fetched.
     more: bool,
     /// A CONFIRMED that came while the chain was being recomputed.
@@ -171,7 +175,7 @@ impl Sender {
             in_flight: VecDeque::new(),
             credit: Credit::default(),
             spent: Credit::default(),
-            fetching: false,
+            fetching: None,
             more: true,
             early: None,
             offered: (Vec::new(), 0),
@@ -301,7 +305,10 @@ impl Sender {
 
     /// The units that were asked for.
     pub(super) fn units(&mut self, units: Vec<Unit>, outputs: &mut Outputs) -> Result<(), SessionError> {
-        self.fetching = false;
+        let asked = self.fetching.take().ok_or(self.store("units that were not asked for"))?;
+        if units.len() > asked {
+            return Err(self.store("more units than were asked for"));
+        }
         match self.state {
             State::Checking(until, doubt) => self.check(&units, until, doubt, outputs)?,
             State::Flowing if !units.is_empty() => {
@@ -381,12 +388,12 @@ impl Sender {
             State::Flowing if self.more && self.has_room() => self.credit.units - self.spent.units,
             _ => return,
         };
-        if self.fetching {
+        if self.fetching.is_some() {
             return;
         }
-        self.fetching = true;
         self.more = false;
         let units_max = usize::try_from(units_max).unwrap_or(BATCH_UNITS_MAX).min(BATCH_UNITS_MAX);
+        self.fetching = Some(units_max);
         outputs.push_back(Output::Fetch { lane: self.lane, from, units_max, bytes_max: BATCH_BYTES_MAX });
     }
 
@@ -412,9 +419,6 @@ impl Sender {
             return Err(self.store("units that are in doubt are not there"));
         }
         self.advance(units)?;
-        if self.sent.number > until.number {
-            return Err(self.store("more units than were asked for"));
-        }
         if self.sent.number < until.number {
             return Ok(());
         }
@@ -443,8 +447,8 @@ impl Sender {
 
     fn send(&mut self, units: Vec<Unit>, outputs: &mut Outputs) -> Result<(), SessionError> {
         let bytes = raw_bytes(&units);
-        if units.len() > BATCH_UNITS_MAX || bytes > BATCH_BYTES_MAX {
-            return Err(self.store("more units or bytes than were asked for"));
+        if bytes > BATCH_BYTES_MAX {
+            return Err(self.store("more bytes than were asked for"));
         }
         self.advance(&units)?;
         self.in_flight.push_back(self.sent);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::sim::{BIG, Cut, EDGE, Node, SECRET, Sim};
 use crate::frame::{Decoder, Frame, Hello, Refusal, Refused, Stop};
-use crate::host::Identity;
+use crate::host::{Identity, Rebase};
 use crate::session::{Channel, Input, OPENING_TIME, Output, Session, SessionError, pairing_proof};
 use crate::unit::{Body, Lane};
 
@@ -313,6 +313,22 @@ fn a_restored_sender_asks_what_is_there_and_numbers_the_rest_anew() {
         let expected: Vec<u8> = (0..6).chain((0..queued_since).map(|number| 100 + number)).collect();
         assert_eq!(filed(&sim, EDGE), expected, "{queued_since} queued since");
         assert_eq!((sim.stops.len(), sim.nodes[BIG].is_idle()), (0, true));
+    }
+}
+
+#[test]
+fn a_receiver_that_claims_a_number_out_of_reach_gets_its_lane_stopped() {
+    for number in [u64::MAX, 1 << 50] {
+        for decided in [Rebase::None, Rebase::Any] {
+            let mut sim = acquainted(6);
+            sim.nodes[BIG].identity.generation += 1;
+            sim.nodes[BIG].lanes[INTER].rebase = decided;
+            sim.nodes[EDGE].lanes[INTER].received.number = number;
+            sim.connect().unwrap();
+            sim.settle().unwrap();
+            assert!(sim.stops.contains(&(BIG, Lane::Inter, true, Stop::Differs)), "{:?}", sim.stops);
+            assert!(sim.nodes[BIG].lanes[INTER].next < 100, "its numbers are used up");
+        }
     }
 }
 

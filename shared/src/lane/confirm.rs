@@ -19,7 +19,7 @@ pub const OFFER_AGAIN_MILLIS: u64 = 5_000;
 const DUE_AT_ONCE: usize = 1000;
 
 /// A unit that will never be applied.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     /// The unit. It holds its body until the letter is dropped.
     pub unit: QueuedUnit,

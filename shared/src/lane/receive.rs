@@ -84,11 +84,21 @@ pub fn take(
         None => match undone_unless_applied(txn, apply) {
             Ok(()) => {
                 remember(txn, &id, now)?;
-                for unit in parked_after(txn, &id)? {
-                    match undone_unless_applied(txn, |txn| parked(txn, &unit)) {
-                        Ok(()) => remember(txn, &unit.id, now)?,
-                        Err(NotApplied::Store(error)) => return Err(error),
-                        Err(why) => bury_parked(txn, unit, why.to_string(), now)?,
+                // What was parked may itself be what others are parked for.
+                let mut targets = vec![id];
+                while let Some(target) = targets.pop() {
+                    for unit in parked_after(txn, &target)? {
+                        if is_here(txn, &unit.id)? {
+                            continue;
+                        }
+                        match undone_unless_applied(txn, |txn| parked(txn, &unit)) {
+                            Ok(()) => {
+                                remember(txn, &unit.id, now)?;
+                                targets.push(unit.id);
+                            }
+                            Err(NotApplied::Store(error)) => return Err(error),
+                            Err(why) => bury_parked(txn, unit, why.to_string(), now)?,
+                        }
                     }
                 }
                 return Ok(None);
@@ -224,13 +234,19 @@ pub struct Parked {
 crate::row!(Parked, 1);
 
 /// Parks a unit without a body until `target` is applied; `false` if too many are parked already.
-fn park(txn: &mut Txn<'_>, target: &[u8; 16], parked: &Parked) -> Result<bool, StoreError> {
-    let here = txn.prefix::<Parked>(PARKED, target, PARKED_PER_TARGET)?.len();
+pub(super) fn park(txn: &mut Txn<'_>, target: &[u8; 16], parked: &Parked) -> Result<bool, StoreError> {
+    let here = txn.prefix::<Parked>(PARKED, target, PARKED_PER_TARGET)?;
+    if here.iter().any(|(_, waits)| waits.id == parked.id) {
+        // It comes again under another number.
+        return Ok(true);
+    }
     let all = txn.raw_range(PARKED, &[], None, PARKED_IN_ALL, false)?.len();
-    if here >= PARKED_PER_TARGET || all >= PARKED_IN_ALL {
+    if here.len() >= PARKED_PER_TARGET || all >= PARKED_IN_ALL {
         return Ok(false);
     }
-    let place = u64::try_from(here).unwrap_or(u64::MAX).to_be_bytes();
+    // Not their count: those before the last may have been buried.
+    let last = here.last().and_then(|(key, _)| key.last_chunk()).map(|place| u64::from_be_bytes(*place));
+    let place = last.map_or(0, |last| last + 1).to_be_bytes();
     txn.put(PARKED, &[target.as_slice(), &place].concat(), parked)?;
     Ok(true)
 }
@@ -248,6 +264,9 @@ fn parked_after(txn: &mut Txn<'_>, target: &[u8; 16]) -> Result<Vec<Parked>, Sto
 /// side, for its sender has been told long ago that it is stored.
 fn bury_parked(txn: &mut Txn<'_>, parked: Parked, reason: String, now: u64) -> Result<(), StoreError> {
     let Parked { id, lane, head, .. } = parked;
+    if is_here(txn, &id)? {
+        return Ok(());
+    }
     tracing::error!(lane, %reason, "a parked unit is a dead letter");
     let unit = QueuedUnit { id, lane, after: None, head, body: QueuedBody::None };
     bury(txn, &DeadLetter { unit, reason, at: now, inbound: true })

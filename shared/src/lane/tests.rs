@@ -185,10 +185,43 @@ fn a_unit_is_applied_once_and_not_before_what_it_follows() {
         assert_eq!(dead_letters(txn, 10)?.len(), 1, "its target was refused");
         for number in 10..26 {
             assert_eq!(taken(txn, number, Some(99))?, None);
+            assert_eq!(
+                taken(txn, number, Some(99))?,
+                None,
+                "one that comes again while it is parked waits once"
+            );
         }
         assert!(taken(txn, 26, Some(99))?.is_some_and(|row| row.later), "what is parked is bounded");
         bury_overdue(txn, 1_001, 2_000)?;
         assert_eq!(dead_letters(txn, 100)?.len(), 17);
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_parked_for_something_parked_follows_it() {
+    in_one_commit(|txn| {
+        let applied = |txn: &Txn<'_>| txn.prefix::<Gone>(Table("applied"), &[], 100).map(|rows| rows.len());
+        assert_eq!(taken(txn, 3, Some(2))?, None);
+        assert_eq!(taken(txn, 2, Some(1))?, None);
+        assert_eq!(taken(txn, 1, None)?, None);
+        assert_eq!(applied(txn)?, 3);
+        Ok(())
+    });
+}
+
+#[test]
+fn no_parked_unit_takes_the_place_of_another() {
+    in_one_commit(|txn| {
+        let parked = |id: u8, at| Parked { id: [id; 16], lane: LANE, head: vec![id], at };
+        for (id, at) in [(1, 0), (2, 10)] {
+            assert!(receive::park(txn, &[9; 16], &parked(id, at))?);
+        }
+        bury_overdue(txn, 5, 20)?;
+        assert!(receive::park(txn, &[9; 16], &parked(3, 20))?);
+        assert_eq!(taken(txn, 9, None)?, None);
+        let applied = txn.prefix::<Gone>(Table("applied"), &[], 100)?;
+        assert_eq!(applied.iter().map(|(_, row)| row.id[0]).collect::<Vec<_>>(), [2, 3, 9]);
         Ok(())
     });
 }

@@ -6,6 +6,7 @@
 //! cut at any point without doing everything again.
 
 mod bytes;
+mod piece;
 mod state;
 mod trace;
 
@@ -13,6 +14,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Disk, File};
+
+pub use piece::{Piece, piece_at, scan};
 pub use state::Loss;
 use state::{Op, State};
 pub use trace::Trace;

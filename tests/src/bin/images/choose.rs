@@ -110,7 +110,12 @@ impl Chooser {
         };
         let known = match self.dice.below(10) {
             0 => self.any_of(seen(&mut book.seen.keys().copied()).into_iter()),
-            1..=3 => self.any_of(seen(&mut book.parked.keys().copied()).into_iter()),
+            // A unit keeps what it follows and what becomes of it: one that is parked comes again as it is.
+            1..=3 => {
+                let waits = |id: &Id| parked.clone().any(|(_, unit)| unit.id == *id);
+                let targets = book.parked.keys().filter(|target| !waits(target)).copied().collect::<Vec<_>>();
+                self.any_of(seen(&mut targets.into_iter()).into_iter())
+            }
             4 => {
                 if let Some((target, unit)) = self.any_of(parked.collect::<Vec<_>>().into_iter()) {
                     let (number, fate) = read_head(&unit.head);

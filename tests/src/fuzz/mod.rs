@@ -1,0 +1,35 @@
+//! The fuzz targets: whatever bytes they are given, nothing of the link or of the store's format panics,
+//! and what the code promises of itself holds.
+//!
+//! One plain function per target. `tests/fuzz` runs them under libFuzzer; the plain tests run the same
+//! functions over the committed corpora (`tests/fuzz/corpus`), so a case that was found once is tried for
+//! ever. `tests/fuzz` compiles this module as a crate of its own: it names nothing else of the harness.
+//!
+//! | target | bytes are | what is asserted |
+//! |---|---|---|
+//! | [`hello`] | who both nodes are, then a stream that begins with a HELLO | the edge's and big's judgement is the one in the table of `session::opening`, made here a second time |
+//! | [`frames`] | how the stream is cut, then the stream | the same frames however it is cut; each comes back when it is encoded |
+//! | [`units`] | which type, then its bytes | what can be read comes back when it is written |
+//! | [`session`] | what two nodes and their stores do, step by step | see [`session`] |
+//! | [`records`] | what is written to a segment, and what damages it | every whole record is found, and nothing else |
+
+mod frames;
+mod hello;
+mod records;
+mod script;
+pub mod seeds;
+mod session;
+mod units;
+
+pub use frames::frames;
+pub use hello::hello;
+pub use records::records;
+pub use session::session;
+pub use units::units;
+
+/// Bytes of one input; what is longer is cut.
+pub const BYTES_MAX: usize = 4096;
+
+/// Every target and its name, which is that of its corpus.
+pub const TARGETS: [(&str, fn(&[u8])); 5] =
+    [("hello", hello), ("frames", frames), ("units", units), ("session", session), ("records", records)];

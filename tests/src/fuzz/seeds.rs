@@ -1,0 +1,379 @@
+//! What the corpora begin with: valid samples of everything a target reads, made here and committed.
+//!
+//! The committed files are compared with these, so they also hold the formats still: a change of a
+//! frame's, a unit's or a record's bytes shows as a seed that is not the same any more.
+
+use bytes::Bytes;
+use link_proto::frame::{
+    Batch, Compare, CompareLane, Confirmed, Credit, Frame, Held, Hello, Refusal, Refused, Resume, Stop,
+};
+use link_proto::host::{Applied, Identity, Rejection};
+use link_proto::unit::{Body, Lane, Position, Unit};
+use shared::credential::Credential;
+use shared::lane::{
+    DeadLetter, Decision, DecisionRow, Gone, LanePosition, LaneRow, NodeIdentity, Parked, PartnerRow,
+    QueuedBody, QueuedUnit, Rebase, RejectedRow,
+};
+use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
+use shared::store::sim::Piece;
+use shared::store::{BodyKey, Row};
+use shared::unit::{self, AddressRow, DeliveryState, ToBig, ToEdge};
+
+/// One file of a corpus.
+#[derive(Clone, Debug)]
+pub struct Seed {
+    /// The target's name.
+    pub target: &'static str,
+    /// The file's name.
+    pub name: String,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// All of them; the same every time.
+pub fn seeds() -> Vec<Seed> {
+    let targets = [
+        ("hello", hellos()),
+        ("frames", streams()),
+        ("units", units()),
+        ("session", scripts()),
+        ("records", segments()),
+    ];
+    let named = |(target, files): (&'static str, Vec<(String, Vec<u8>)>)| {
+        files.into_iter().map(move |(name, bytes)| Seed { target, name: format!("seed-{name}"), bytes })
+    };
+    targets.into_iter().flat_map(named).collect()
+}
+
+fn greeting() -> Hello {
+    let identity = Identity { node: [8; 16], log_name: [9; 16], generation: 1 };
+    Hello { newest: 1, oldest: 1, identity, epoch: 6, proof: None }
+}
+
+fn lanes() -> [CompareLane; 4] {
+    let position = Position { number: 7, chain: [7; 32] };
+    [CompareLane { confirmed: position, next: 9, received: position }; 4]
+}
+
+fn sample_units() -> Vec<Unit> {
+    let unit =
+        |number, after, body| Unit { number, id: [5; 16], after, head: Bytes::from_static(b"head"), body };
+    vec![
+        unit(1, None, Body::None),
+        unit(2, Some([4; 16]), Body::Inline(Bytes::from_static(b"a body"))),
+        unit(3, None, Body::Staged { length: 70_000, digest: [6; 32] }),
+    ]
+}
+
+fn all_frames() -> Vec<Frame> {
+    let position = Position { number: 3, chain: [3; 32] };
+    let credit = Credit { units: 400, bytes: 1 << 20 };
+    let rejection = |number| Rejection { number, reason: "no such mailbox".into() };
+    let applied = Applied { refused: vec![rejection(1), rejection(2)], deferred: vec![rejection(3)] };
+    vec![
+        Frame::Hello(greeting()),
+        Frame::Hello(Hello { proof: Some([1; 32]), ..greeting() }),
+        Frame::Refused(Refused { why: Refusal::Stale, generation: 2, epoch: 9 }),
+        Frame::Welcome(b"a welcome".to_vec()),
+        Frame::Compare(Box::new(Compare { held: [2; 16], lanes: lanes() })),
+        Frame::Offer(vec![[1; 16], [2; 16]]),
+        Frame::Known(vec![true, false]),
+        Frame::Resume(Resume { position, rebase: true }),
+        Frame::Stopped(Stop::Differs),
+        Frame::Batch(Batch { units: sample_units(), chain: [9; 32] }),
+        Frame::Confirmed(Confirmed { lane: Lane::Inter, position, applied, credit }),
+        Frame::Confirmed(Confirmed { lane: Lane::Event, position, applied: Applied::default(), credit }),
+        Frame::Credit(Lane::Batch, credit),
+        Frame::BodyPart([1; 16], 100_000),
+        Frame::BodyHeld(Held { unit: [1; 16], length: 100_000, digest: [2; 32] }),
+        Frame::BodyFailed([1; 16]),
+    ]
+}
+
+fn file_name(at: usize, what: &str) -> String {
+    format!("{at:02}-{}", what.to_lowercase().replace(' ', "-"))
+}
+
+fn streams() -> Vec<(String, Vec<u8>)> {
+    let frames = all_frames();
+    let encoded = |frame: &Frame| frame.encode().concat();
+    let single = frames.iter().enumerate().map(|(at, frame)| {
+        let cuts = u8::try_from(at).expect("there are few") * 3;
+        (file_name(at, frame.name()), [vec![cuts], encoded(frame)].concat())
+    });
+    let all: Vec<u8> = frames.iter().flat_map(encoded).collect();
+    let mut streams: Vec<_> = single.collect();
+    streams.push(("all".into(), [vec![0], all.clone()].concat()));
+    streams.push(("all-cut".into(), [vec![17], all].concat()));
+    streams
+}
+
+fn hellos() -> Vec<(String, Vec<u8>)> {
+    // As in `hello`: the listener's log name is all twos there.
+    let compare = Frame::Compare(Box::new(Compare { held: [2; 16], lanes: lanes() }));
+    let newer = Hello { newest: 2, ..greeting() };
+    let streams = [
+        vec![Frame::Hello(greeting()), compare.clone()],
+        vec![Frame::Hello(Hello { proof: Some([1; 32]), ..greeting() }), Frame::Welcome(vec![1]), compare],
+        vec![Frame::Hello(newer)],
+        vec![Frame::Refused(Refused { why: Refusal::LogName, generation: 0, epoch: 0 })],
+    ];
+    let mut hellos = Vec::new();
+    // Paired; with another key; adopting; with a ticket; a stranger with a ticket; and none of it.
+    for flags in [0b001_0001_u8, 0b001_0011, 0b000_0101, 0b001_1001, 0b010_1000, 0] {
+        for (at, stream) in streams.iter().enumerate() {
+            let frames: Vec<u8> = stream.iter().flat_map(|frame| frame.encode().concat()).collect();
+            hellos.push((format!("{flags:07b}-{at}"), [vec![flags, 1, 5], frames].concat()));
+        }
+    }
+    hellos
+}
+
+fn origin() -> Origin {
+    let mailbox = |name: &str| Mailbox { name: name.into(), address: format!("{name}@example.org") };
+    Origin {
+        channel: Channel::Reception { helo: "mx.example.org".into(), client: "192.0.2.1".into(), tls: true },
+        accepted_at: 1_790_000_000_000,
+        reverse_path: Some("alice@example.org".into()),
+        recipients: vec![OriginalRecipient {
+            address: "bob@example.com".into(),
+            original: Some("bob@example.net".into()),
+            notify: None,
+        }],
+        envelope_id: None,
+        return_content: Some("HDRS".into()),
+        from: vec![mailbox("alice")],
+        reply_to: Vec::new(),
+        sender: Vec::new(),
+        mail_followup_to: Vec::new(),
+        to: vec![mailbox("bob"), mailbox("carol")],
+        cc: Vec::new(),
+        message_id: Some("1@example.org".into()),
+        in_reply_to: vec!["0@example.org".into()],
+        references: vec!["0@example.org".into()],
+        subject: "Lunch".into(),
+        language: None,
+        automatic: false,
+        verdicts: vec!["spf=none".into()],
+        body_8bit: false,
+        utf8_header: false,
+        trace_bytes: 120,
+        size: 1000,
+        body: [7; 32],
+    }
+}
+
+fn to_big() -> Vec<ToBig> {
+    let outcome = unit::Outcome {
+        message: [1; 16],
+        recipient: 0,
+        state: DeliveryState::Deferred,
+        at: 1_790_000_000_000,
+        host: Some("mx.example.org".into()),
+        tls: true,
+        text: "451 4.7.1 later".into(),
+        status: "4.7.1".into(),
+        in_doubt: false,
+        next_attempt_at: Some(1_790_000_060_000),
+    };
+    let act = unit::PopAct {
+        window: [1; 16],
+        message: [2; 16],
+        revision: 1,
+        retrieved: true,
+        deleted: true,
+        at: 1_790_000_000_000,
+    };
+    let inbound = unit::Inbound {
+        message: [1; 16],
+        wrapped_key: vec![2; 80],
+        sealed_origin: vec![3; 100],
+        submitted: None,
+        filed: vec![[4; 16]],
+    };
+    vec![
+        ToBig::Inbound(inbound),
+        ToBig::Outcome(outcome),
+        ToBig::PopAct(act),
+        ToBig::WindowClosed { window: [1; 16] },
+    ]
+}
+
+fn window() -> unit::Window {
+    unit::Window {
+        window: [1; 16],
+        person: [2; 16],
+        logins: vec![[3; 32]],
+        senders: vec![[4; 32]],
+        from: 1,
+        until: Some(2),
+        public_key: [5; 32],
+        credential: Credential {
+            salt: [6; 16],
+            iterations: 4096,
+            stored_key: [7; 32],
+            server_key: [8; 32],
+            locked_private_key: vec![9; 48],
+        },
+    }
+}
+
+fn to_edge() -> Vec<ToEdge> {
+    let outbound = unit::Outbound {
+        message: [1; 16],
+        revision: 0,
+        wrapped_key: vec![2; 80],
+        size: 1000,
+        reverse_path: Some("alice@example.org".into()),
+        recipients: vec![(0, "bob@example.com".into()), (3, "carol@example.com".into())],
+        body_8bit: true,
+        utf8_header: false,
+    };
+    let copy = unit::WindowCopy {
+        window: [1; 16],
+        message: [2; 16],
+        revision: 1,
+        wrapped_key: vec![3; 80],
+        size: 9,
+    };
+    let unsettled = unit::Unsettled { from: [0; 16], to: [9; 16], messages: vec![([1; 16], vec![0, 2])] };
+    vec![
+        ToEdge::Introduction { sealing_key: [1; 32] },
+        ToEdge::Outbound(outbound),
+        ToEdge::Copy(copy),
+        ToEdge::Address(AddressRow { hash: [1; 32], person: Some([2; 16]) }),
+        ToEdge::AddressGone { hash: [1; 32] },
+        ToEdge::Window(Box::new(window())),
+        ToEdge::WindowEnd { window: [1; 16] },
+        ToEdge::DirectoryBegin,
+        ToEdge::DirectoryComplete,
+        ToEdge::Unsettled(unsettled),
+    ]
+}
+
+fn rows() -> Vec<Vec<u8>> {
+    let position = LanePosition { number: 3, chain: [3; 32] };
+    let lane = LaneRow {
+        confirmed: position,
+        last: 9,
+        trimmed: 1,
+        unproved_after: 0,
+        unproved_to: 0,
+        bytes: 1000,
+        rebase: Rebase::From(position),
+        own_generation: 1,
+        partner_generation: 1,
+        received: position,
+    };
+    let body = QueuedBody::Held { key: [1; 32], length: 70_000, digest: [2; 32] };
+    let queued = QueuedUnit { id: [1; 16], lane: 3, after: Some([2; 16]), head: b"head".to_vec(), body };
+    let identity = NodeIdentity { node: [1; 16], log_name: [2; 16], generation: 1 };
+    let partner = PartnerRow { identity, key: vec![3; 44], epoch: 4, adopt: false };
+    let decision = DecisionRow {
+        lane: 2,
+        decision: Decision::Reset,
+        after: 1,
+        to: 3,
+        at: 4,
+        outcome: Some("as it was decided".into()),
+        damage: false,
+    };
+    let dead = DeadLetter { unit: queued.clone(), reason: "refused".into(), at: 1, inbound: true };
+    vec![
+        lane.encode(),
+        queued.encode(),
+        identity.encode(),
+        partner.encode(),
+        RejectedRow { later: true, reason: "not now".into() }.encode(),
+        Parked { id: [1; 16], lane: 0, head: b"head".to_vec(), at: 1 }.encode(),
+        Gone { id: [1; 16] }.encode(),
+        decision.encode(),
+        dead.encode(),
+    ]
+}
+
+fn units() -> Vec<(String, Vec<u8>)> {
+    // The numbers are those of the table in `units`.
+    let mut files = Vec::new();
+    files.extend(to_big().iter().map(|head| (0, unit::encode(head))));
+    files.extend(to_edge().iter().map(|head| (1, unit::encode(head))));
+    files.push((2, origin().encode()));
+    files.push((3, AddressRow { hash: [1; 32], person: None }.encode()));
+    files.push((4, window().encode()));
+    files.push((5, unit::encode(&unit::Welcome { sealing_key: [1; 32], directory_key: [2; 32] })));
+    files.extend((6..).zip(rows()));
+    let file = |(at, (number, bytes)): (usize, (u8, Vec<u8>))| {
+        (file_name(at, &format!("type {number}")), [vec![number], bytes].concat())
+    };
+    files.into_iter().enumerate().map(file).collect()
+}
+
+fn scripts() -> Vec<(String, Vec<u8>)> {
+    // Steps, as `session` reads them. The opening is six to eight usual steps on either end.
+    const USUAL: [u8; 16] = [0; 16];
+    /// Each kind of frame of the partner, with the right fields.
+    fn frames(lane: u8) -> Vec<u8> {
+        (0..14).flat_map(|kind| [[1, kind, lane, 3], [0; 4], [0; 4]].concat()).collect()
+    }
+    let grow = |lane: u8| [11, lane, 30];
+    let credit = |lane: u8| [1, 3, lane, 200, 0, 0, 0];
+    let confirm = |lane: u8| [1, 2, lane, 0, 0, 0, 0, 10, 0, 0, 0];
+    let exchange: Vec<u8> = (0..4)
+        .flat_map(|lane| {
+            [&grow(lane)[..], &credit(lane), &confirm(lane), &[1, 0, lane, 9, 0, 0, 0, 0, 0]].concat()
+        })
+        .collect();
+    let bodies: Vec<u8> =
+        [&credit(3)[..], &[15, 13, 0, 1, 8, 3, 0, 0, 0, 0, 0], &USUAL, &[14, 250, 14, 250, 13, 1, 0]]
+            .concat();
+    let lies: Vec<u8> = (0..10).flat_map(|kind| [10, 0, kind, 0, 3, 0]).collect();
+    let mut scripts = Vec::new();
+    // Either role; with a ticket; adopting; a node that lies; restored nodes.
+    for flags in
+        [0_u8, 1, 0b10_0000, 0b10_0001, 0b110, 0b111, 0b1000, 0b1001, 0b1100_0000, 0b1100_0001, 0b1000_0000]
+    {
+        let state: Vec<u8> = if flags & 0x80 == 0 {
+            Vec::new()
+        } else {
+            vec![5, 20, 3, 4, 5, 20, 3, 8, 5, 20, 3, 2, 5, 20, 3, 3]
+        };
+        for (name, steps) in [("exchange", &exchange), ("bodies", &bodies), ("lies", &lies)] {
+            let script = [&[flags][..], &state, &USUAL, steps, &USUAL].concat();
+            scripts.push((format!("{flags:08b}-{name}"), script));
+        }
+    }
+    for lane in 0..4 {
+        scripts.push((format!("frames-{lane}"), [&[lane & 1][..], &USUAL, &frames(lane)].concat()));
+    }
+    scripts
+}
+
+fn segments() -> Vec<(String, Vec<u8>)> {
+    let piece = |bytes: &[u8]| Piece {
+        offset: 0,
+        length: 0,
+        key: BodyKey([7; 32]),
+        piece: 2,
+        last: true,
+        kind: 3,
+        notes: b"notes".to_vec(),
+        bytes: bytes.to_vec(),
+    };
+    let raw = [piece(b"one").encode(), piece(b"another body").encode()].concat();
+    let write = [&[0, 2, 9, 7, 0, 1, 3][..], b"no", b"the bytes"].concat();
+    let forge = [&[1][..], &[0; 16], &[8], b"contents", &[0]].concat();
+    let noise = [&[2, 20][..], &[0x55; 20]].concat();
+    let flip = [3, 100, 0, 4].to_vec();
+    let cut = vec![4, 30];
+    vec![
+        ("raw".into(), raw.clone()),
+        ("raw-cut".into(), raw[..raw.len() - 9].to_vec()),
+        ("written".into(), [write.clone(), write.clone(), write.clone()].concat()),
+        ("noise".into(), [write.clone(), noise, write.clone()].concat()),
+        ("flipped".into(), [write.clone(), write.clone(), flip.clone(), write.clone()].concat()),
+        ("cut".into(), [write.clone(), write.clone(), cut.clone(), write.clone()].concat()),
+        ("forged".into(), [forge.clone(), write.clone(), forge.clone()].concat()),
+        ("all".into(), [write.clone(), forge, flip, write.clone(), cut, write].concat()),
+        ("nested".into(), [&[2, 208][..], &raw].concat()),
+    ]
+}
