@@ -283,7 +283,7 @@ fn older_than_the_safety_store_stops_until_an_operator_goes_on_without_it() {
     let stop = |node, outbound| (node, Lane::Inter, outbound, Stop::OlderThanSafety);
     assert_eq!(sim.stops, [stop(BIG, true), stop(EDGE, false)]);
     sim.cut(Cut::Network);
-    sim.nodes[BIG].lanes[INTER].rebase = crate::host::Rebase::Any;
+    sim.nodes[BIG].lanes[INTER].rebase = Rebase::Any;
     offer_more(&mut sim);
     is_whole(&reconnect(sim), 6);
 }

@@ -30,6 +30,9 @@ pub use units::units;
 /// Bytes of one input; what is longer is cut.
 pub const BYTES_MAX: usize = 4096;
 
+/// Takes one input, and panics where it finds something wrong.
+pub type Target = fn(&[u8]);
+
 /// Every target and its name, which is that of its corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 5] =
+pub const TARGETS: [(&str, Target); 5] =
     [("hello", hello), ("frames", frames), ("units", units), ("session", session), ("records", records)];
