@@ -18,10 +18,12 @@
 
 use std::time::Duration;
 
-use super::{Channel, Output, Outputs, RefusedBecause, Role, SessionError, Start, claimed};
+use super::{
+    Channel, NUMBERS_SKIPPED_MAX, Output, Outputs, RefusedBecause, Role, SessionError, Start, claimed,
+};
 use crate::frame::{Compare, CompareLane, Frame, Hello, Refusal, Refused, VERSION, VERSION_OLDEST};
 use crate::host::{LaneState, Partner};
-use crate::unit::Digest;
+use crate::unit::{Digest, Lane};
 
 /// How long the opening may take, from the connection to COMPARE.
 pub const OPENING_TIME: Duration = Duration::from_secs(10);
@@ -114,6 +116,12 @@ impl Handshake {
             (Step::Compare, role, Frame::Compare(compare)) => {
                 if compare.held != self.start.opening.local.log_name {
                     return Err(SessionError::WrongStore("it remembers another log name for this node"));
+                }
+                for ((lane, mine), theirs) in Lane::ALL.into_iter().zip(&self.mine).zip(&compare.lanes) {
+                    if theirs.received.number.saturating_sub(mine.next) > NUMBERS_SKIPPED_MAX {
+                        let what = "it claims to stand where nobody can have come to";
+                        return Err(SessionError::Violation { lane, what });
+                    }
                 }
                 if role == Role::Listener {
                     self.send_compare(outputs);

@@ -13,13 +13,11 @@
 
 use std::collections::VecDeque;
 
-use super::{Channel, LaneView, Output, Outputs, SessionError, Window};
+use super::{Channel, LaneView, NUMBERS_SKIPPED_MAX, Output, Outputs, SessionError, Window};
 use crate::frame::{Batch, CompareLane, Confirmed, Credit, Frame, REJECTIONS_MAX, Resume, Stop, raw_bytes};
 use crate::host::Applied;
 use crate::unit::{Lane, Position, UnitId};
 
-/// The furthest that a rebase may skip: numbers are never reused, and there must always be some left.
-const REBASE_SKIP_MAX: u64 = 1 << 40;
 /// OFFERs that are answered on one lane of one session.
 const OFFERS_MAX: u32 = 1024;
 
@@ -118,7 +116,7 @@ impl Receiver {
             return Err(self.violation("it resumes elsewhere than where this node stands"));
         }
         let skipped = position.number.checked_sub(self.arrived.number);
-        if rebase && skipped.is_none_or(|skipped| skipped > REBASE_SKIP_MAX) {
+        if rebase && skipped.is_none_or(|skipped| skipped > NUMBERS_SKIPPED_MAX) {
             return Err(self.violation("it begins again below where this node stands, or too far above"));
         }
         if rebase {
