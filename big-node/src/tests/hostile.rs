@@ -7,6 +7,7 @@ use link_proto::host::{Applied, BodySink, Host};
 use link_proto::unit::{Body, HEAD_BYTES_MAX, Lane, Position, Unit};
 use shared::store::Rows;
 use shared::unit::{Inbound, Outcome, PopAct, ToBig, ToEdge, Unsettled, encode};
+use tokio::task::block_in_place;
 
 use super::{Letter, NOW, World};
 use crate::inbound::{self, SealedBody};
@@ -60,7 +61,7 @@ fn id(number: u64) -> [u8; 16] {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_length_that_is_a_lie_is_not_believed() {
-    let world = World::new();
+    let world = block_in_place(World::new);
     let mut end = End::new(&world);
     let units: Vec<_> = (1..=2)
         .map(|number| {
@@ -80,7 +81,7 @@ async fn a_length_that_is_a_lie_is_not_believed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_for_units_that_never_come_are_counted() {
     for same in [false, true] {
-        let world = World::new();
+        let world = block_in_place(World::new);
         let end = End::new(&world);
         let (mut taken, mut bodies) = (0, 0);
         // Others, or the same again and again: room for 32 is one bound, the hour's octets the other.
@@ -99,9 +100,9 @@ async fn bodies_for_units_that_never_come_are_counted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_mail_ends_at_its_quota_and_facts_go_on() {
-    let world = World::new();
+    let world = block_in_place(World::new);
     let letter = Letter::new("carol@remote.example", "alice@example.com");
-    assert_eq!(letter.send(&world), Ok(()));
+    assert_eq!(block_in_place(|| letter.send(&world)), Ok(()));
     let mut end = End::new(&world);
     let mut came = 0u64;
     while end.host.has_room(Lane::Inter) {
@@ -116,7 +117,11 @@ async fn a_flood_of_mail_ends_at_its_quota_and_facts_go_on() {
     let head = encode(&ToBig::WindowClosed { window: id(9) });
     assert_eq!(end.bring(Lane::Event, id(5000), head, Body::None).await.refused.len(), 1, "is looked at");
     let inside = Letter::new("alice@example.com", "bob@example.com");
-    assert_eq!(inside.send(&world), Ok(()), "what is not the link's has a budget of its own");
+    assert_eq!(
+        block_in_place(|| inside.send(&world)),
+        Ok(()),
+        "what is not the link's has a budget of its own"
+    );
 }
 
 /// One of every kind that big writes.
