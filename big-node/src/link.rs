@@ -219,10 +219,10 @@ impl Host for LinkHost {
 
     async fn apply(&self, lane: Lane, units: Vec<Unit>, position: Position) -> Result<Applied, HostError> {
         let (store, site, staged) = (self.store.clone(), Arc::clone(&self.site), Arc::clone(&self.staged));
+        // What is here, never what a unit claims; a staged body was counted as it came.
         let octets = |unit: &Unit| match &unit.body {
-            Body::None => 0,
+            Body::None | Body::Staged { .. } => 0,
             Body::Inline(sealed) => sealed.len() as u64,
-            Body::Staged { length, .. } => *length,
         };
         let taken_in = units.iter().map(octets).sum();
         // Opening a full batch takes milliseconds, and large bodies are read from the disk and written to it
@@ -381,7 +381,8 @@ impl Host for LinkHost {
         let key = BodyKey(*blake3::hash(&unit).as_bytes());
         let writer = self.store.body_writer(key, STAGED_KIND);
         let bytes_max = self.site.content_bytes_max.saturating_mul(2);
-        Ok(Staging { unit, writer, bytes_max, staged: Arc::clone(&self.staged) })
+        let (staged, pressure) = (Arc::clone(&self.staged), Arc::clone(&self.pressure));
+        Ok(Staging { unit, writer, bytes_max, staged, pressure })
     }
 }
 
@@ -435,6 +436,7 @@ pub struct Staging {
     /// A sealed body is hardly longer than the plain one may be.
     bytes_max: u64,
     staged: Arc<Mutex<HashMap<UnitId, Stored>>>,
+    pressure: Arc<Pressure>,
 }
 
 impl BodySink for Staging {
@@ -442,7 +444,10 @@ impl BodySink for Staging {
         if self.writer.length() > self.bytes_max {
             return Err(HostError("a body is larger than any message may be".into()));
         }
-        self.writer.write(&piece).map_err(host_error)
+        self.writer.write(&piece).map_err(host_error)?;
+        // At once: whether a unit ever names these bytes is the edge's choice.
+        self.pressure.took_in(piece.len() as u64);
+        Ok(())
     }
 
     async fn finish(self, _: u64, _: Digest) -> Result<(), HostError> {

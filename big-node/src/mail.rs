@@ -21,6 +21,11 @@ use crate::record::{
     entry_key, key2, message_id_key,
 };
 
+/// Names that a trace lists; of more it says how many.
+const NAMES_MAX: usize = 10;
+/// Characters of each: those of the longest address (RFC 5321 §4.5.3.1).
+const NAME_CHARS_MAX: usize = 320;
+
 const INTER_LANE: u8 = 2;
 const BATCH_LANE: u8 = 3;
 /// A sealed body up to this size travels inside its unit.
@@ -116,7 +121,7 @@ pub fn receive(
     }
     if !undeliverable.is_empty() {
         // The 250 has been given: nothing is dropped in silence (design §6).
-        let names = undeliverable.join(", ");
+        let names = listed(&undeliverable);
         match directory::postmaster_person(txn, &site.postmaster)? {
             Some(postmaster) => {
                 file(txn, &message, id, &postmaster, Folder::Undeliverable, Entry::default(), now)?;
@@ -134,6 +139,16 @@ pub fn receive(
         }
     }
     Ok(txn.release_body(message.body())?)
+}
+
+/// Some of many names, which an edge brought, for a person.
+fn listed(names: &[String]) -> String {
+    let cut = |name: &String| name.chars().take(NAME_CHARS_MAX).collect::<String>();
+    let mut text = names.iter().take(NAMES_MAX).map(cut).collect::<Vec<_>>().join(", ");
+    if let Some(more @ 1..) = names.len().checked_sub(NAMES_MAX) {
+        text += &format!(" and {more} more");
+    }
+    text
 }
 
 /// Takes mail from a person of ours: files it in Sent, marks what it answers, delivers inside and

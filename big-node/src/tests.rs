@@ -1,5 +1,7 @@
 //! What an edge may bring and what it may not, applied to a store in memory.
 
+mod hostile;
+
 use std::sync::Arc;
 
 use shared::id::MessageId;

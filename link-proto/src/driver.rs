@@ -21,8 +21,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quinn::{Endpoint, EndpointConfig, TokioRuntime};
+use quinn_proto::TransportErrorCode;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::frame::FrameError;
 use crate::host::{Host, HostError, LaneState, Opening, Partner};
@@ -30,6 +31,7 @@ use crate::session::{OPENING_TIME, Role, Session, SessionError, Start};
 use crate::ticket::Ticket;
 
 mod body;
+mod close;
 mod congestion;
 mod engine;
 mod handle;
@@ -45,10 +47,12 @@ mod workers;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+pub use close::CloseCode;
 pub use handle::{Connected, Handle, Status};
 pub use key::{Key, KeyError};
 
 use body::Parts;
+use close::{Said, close};
 use engine::{Engine, Until};
 use redial::Redial;
 use seat::{Seat, Shared};
@@ -77,6 +81,19 @@ pub enum LinkError {
     /// The handshake took too long.
     #[error("the partner did not answer within {0:.1} s")]
     NoAnswer(f32),
+    /// The partner closed it, and said whose fault that is. Both are the partner's word.
+    #[error("the partner closed the connection: {}", Said(code, reason))]
+    Closed {
+        /// Why; `None` if this version knows no such code.
+        code: Option<CloseCode>,
+        /// More about it, printable and short; may be empty.
+        reason: String,
+    },
+    /// The edge takes no connection now.
+    #[error(
+        "the edge takes no connection now: an operator holds its link closed, or too many are opening it"
+    )]
+    NotTaken,
     /// It is closed in favour of a newer one.
     #[error("a newer connection took over")]
     Superseded,
@@ -108,8 +125,11 @@ pub enum LinkError {
 impl From<quinn::ConnectionError> for LinkError {
     fn from(error: quinn::ConnectionError) -> Self {
         match &error {
-            quinn::ConnectionError::ApplicationClosed(close) if close.error_code == transport::SUPERSEDED => {
-                Self::Superseded
+            quinn::ConnectionError::ApplicationClosed(said) => close::read(said.error_code, &said.reason),
+            quinn::ConnectionError::ConnectionClosed(said)
+                if said.error_code == TransportErrorCode::CONNECTION_REFUSED =>
+            {
+                Self::NotTaken
             }
             quinn::ConnectionError::LocallyClosed => Self::Superseded,
             _ => Self::Lost(error.to_string()),
@@ -197,16 +217,25 @@ async fn serve_one<H: Host>(
     local_key: Vec<u8>,
     parts: Arc<Parts<H::Sink>>,
 ) -> LinkError {
-    let opened = timeout(OPENING_TIME, async {
-        let connection = incoming.accept()?.await?;
-        let mut streams = Streams::accept(&connection).await?;
-        let hello = streams.first_frame().await?;
-        Ok::<_, LinkError>((connection, streams, hello))
-    });
-    let (connection, streams, hello) = match opened.await {
-        Ok(Ok(opened)) => opened,
+    let deadline = tokio::time::Instant::now() + OPENING_TIME;
+    let shaken = timeout_at(deadline, async { Ok::<_, LinkError>(incoming.accept()?.await?) });
+    let connection = match shaken.await {
+        Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return error,
         Err(_) => return SessionError::OpeningTime.into(),
+    };
+    let opened = timeout_at(deadline, async {
+        let mut streams = Streams::accept(&connection).await?;
+        let hello = streams.first_frame().await?;
+        Ok::<_, LinkError>((streams, hello))
+    });
+    let opened = opened.await.unwrap_or_else(|_| Err(SessionError::OpeningTime.into()));
+    let (streams, hello) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            close(&connection, &error);
+            return error;
+        }
     };
     let gate = Arc::clone(&shared.gate).lock_owned().await;
     let session = async {
@@ -224,7 +253,10 @@ async fn serve_one<H: Host>(
     };
     let session = match session.await {
         Ok(session) => session,
-        Err(error) => return error,
+        Err(error) => {
+            close(&connection, &error);
+            return error;
+        }
     };
     let seat = Seat::listener(shared, gate);
     let engine = Engine::new(host, connection, session, streams, seat, handle, parts);
@@ -346,18 +378,28 @@ async fn connect(
         .map_err(|error| LinkError::Lost(error.to_string()))?;
     let connection =
         timeout(patience, connecting).await.map_err(|_| LinkError::NoAnswer(patience.as_secs_f32()))??;
-    let streams =
-        timeout(OPENING_TIME, Streams::open(&connection)).await.map_err(|_| SessionError::OpeningTime)??;
     let lanes = Box::new(opening.lanes);
-    let start = Start {
-        role: Role::Dialler,
-        opening,
-        local_key: key.public().to_vec(),
-        peer_key: tls::peer_key(&connection)?,
-        binding: tls::binding(&connection)?,
-        secret,
+    let begun = async {
+        let streams = timeout(OPENING_TIME, Streams::open(&connection))
+            .await
+            .map_err(|_| SessionError::OpeningTime)??;
+        let start = Start {
+            role: Role::Dialler,
+            opening,
+            local_key: key.public().to_vec(),
+            peer_key: tls::peer_key(&connection)?,
+            binding: tls::binding(&connection)?,
+            secret,
+        };
+        Ok::<_, LinkError>((Session::new(start, Duration::ZERO)?, streams))
     };
-    Ok((connection, Session::new(start, Duration::ZERO)?, streams, lanes))
+    match begun.await {
+        Ok((session, streams)) => Ok((connection, session, streams, lanes)),
+        Err(error) => {
+            close(&connection, &error);
+            Err(error)
+        }
+    }
 }
 
 /// A QUIC endpoint on a socket with large buffers.

@@ -7,6 +7,8 @@
 //!
 //! The core rule: **the receiver commits a batch's effects and its own position in the same
 //! transaction.** At-least-once sending then becomes exactly-once storing.
+//!
+//! `docs/PROTOCOL.md` has every frame, state, limit and close code as tables; tests hold it against the code.
 
 #[cfg(feature = "driver")]
 pub mod driver;

@@ -13,7 +13,7 @@ pub const HEAD_BYTES_MAX: usize = 256 * 1024;
 pub const INLINE_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Units in one batch.
 pub const BATCH_UNITS_MAX: usize = 50;
-/// Bytes (heads and inline bodies) in one batch; a batch of a single unit may be larger.
+/// Bytes (heads and inline bodies) in one batch.
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 /// A class of service (LU6.2: a mode). Each has its own sequence per direction, never reused.

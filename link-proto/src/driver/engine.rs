@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::body::Parts;
+use super::close::{CloseCode, close};
 use super::handle::Handle;
 use super::seat::Seat;
 use super::streams::{self, Streams, Writer};
@@ -97,7 +98,14 @@ impl<H: Host> Engine<H> {
             lanes.push((writer(send), Workers::start(&host, lane, &report, &mut workers)));
             unread.push(recv);
         }
-        tasks.spawn(streams::read(streams.control.1, Channel::Control, streams.decoder, report.clone()));
+        let control_read = streams::read(
+            connection.clone(),
+            streams.control.1,
+            Channel::Control,
+            streams.decoder,
+            report.clone(),
+        );
+        tasks.spawn(control_read);
         Self {
             host,
             connection,
@@ -128,10 +136,10 @@ impl<H: Host> Engine<H> {
     /// Runs the session to its end, and waits until nothing of it is left.
     pub(super) async fn run(mut self, first: Option<Frame>, until: Until) -> LinkError {
         let error = match self.drive(first, until).await {
-            Ok(()) => LinkError::Superseded,
+            Ok(()) => LinkError::Closed { code: Some(CloseCode::Ended), reason: String::new() },
             Err(error) => error,
         };
-        self.end().await;
+        self.end(&error).await;
         error
     }
 
@@ -169,6 +177,13 @@ impl<H: Host> Engine<H> {
                         self.input(Input::WakeBodies).await?;
                     }
                 }
+                // QUIC's stream limit keeps the number of bodies at once. They are this engine's own tasks,
+                // so that the next connection finds what they leave.
+                Ok(stream) = self.connection.accept_uni(), if self.opened => {
+                    let (host, parts) = (Arc::clone(&self.host), Arc::clone(&self.parts));
+                    self.tasks.spawn(body::receive(host, parts, stream, self.report.clone()));
+                }
+                Some(_) = self.tasks.join_next() => {}
                 () = sleep_until(deadline) => self.input(Input::Tick).await?,
                 () = self.handle.until_held(true) => return Err(LinkError::Held),
                 _ = look.tick(), if self.opened => self.look_for_room().await?,
@@ -325,33 +340,17 @@ impl<H: Host> Engine<H> {
         for (lane, stream) in Lane::ALL.into_iter().zip(self.unread.drain(..)) {
             let channel = Channel::Lane(lane);
             self.tasks.spawn(streams::read(
+                self.connection.clone(),
                 stream,
                 channel,
                 crate::frame::Decoder::default(),
                 self.report.clone(),
             ));
         }
-        let (host, connection, report) =
-            (Arc::clone(&self.host), self.connection.clone(), self.report.clone());
-        let parts = Arc::clone(&self.parts);
-        self.tasks.spawn(async move {
-            // QUIC's stream limit keeps the number of bodies at once.
-            let mut bodies = JoinSet::new();
-            loop {
-                tokio::select! {
-                    stream = connection.accept_uni() => {
-                        let Ok(stream) = stream else { return };
-                        let (host, parts) = (Arc::clone(&host), Arc::clone(&parts));
-                        bodies.spawn(body::receive(host, parts, stream, report.clone()));
-                    }
-                    Some(_) = bodies.join_next() => {}
-                }
-            }
-        });
     }
 
     /// Last words, then silence; and nothing that the node was asked for is still under way.
-    async fn end(self) {
+    async fn end(self, error: &LinkError) {
         let Self { connection, control, lanes, mut tasks, mut writers, mut workers, events, report, .. } =
             self;
         drop((events, report, control, lanes));
@@ -360,7 +359,7 @@ impl<H: Host> Engine<H> {
         if connection.close_reason().is_none() {
             let _ = tokio::time::timeout(transport::CLOSE_TIME, last_words).await;
         }
-        connection.close(transport::ENDED, b"");
+        close(&connection, error);
         while workers.join_next().await.is_some() {}
         if self.opened {
             self.handle.closed();

@@ -16,6 +16,8 @@ const BODIES_BIT: u8 = 1 << 4;
 
 /// How long the same error is not logged again.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
+/// Different errors that are logged within that time; a partner's word may be another one each time.
+const LOGGED_MAX: usize = 16;
 
 /// How the link stands, for `link status`.
 #[derive(Clone, Debug, Default)]
@@ -52,8 +54,8 @@ struct Inner {
     /// An operator holds the link closed.
     held: watch::Sender<bool>,
     was_open: AtomicBool,
-    /// What was logged last, and when.
-    logged: Mutex<Option<(String, Instant)>>,
+    /// What was logged lately, and when.
+    logged: Mutex<Vec<(String, Instant)>>,
     status: watch::Sender<Status>,
 }
 
@@ -72,7 +74,7 @@ impl Handle {
             redial: Notify::new(),
             held: watch::Sender::new(false),
             was_open: AtomicBool::new(false),
-            logged: Mutex::new(None),
+            logged: Mutex::default(),
             status: watch::Sender::new(Status::default()),
         }))
     }
@@ -185,10 +187,11 @@ impl Handle {
     /// knocking would fill the log.
     fn is_news(&self, error: &str) -> bool {
         let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.as_ref().is_some_and(|(last, at)| last == error && at.elapsed() < LOG_PAUSE) {
+        logged.retain(|(_, at)| at.elapsed() < LOG_PAUSE);
+        if logged.len() >= LOGGED_MAX || logged.iter().any(|(known, _)| known == error) {
             return false;
         }
-        *logged = Some((error.to_owned(), Instant::now()));
+        logged.push((error.to_owned(), Instant::now()));
         true
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::OwnedMutexGuard;
 
-use super::transport::SUPERSEDED;
+use super::{LinkError, close::close};
 use crate::host::{LaneState, Partner};
 
 type Guard = OwnedMutexGuard<()>;
@@ -80,7 +80,7 @@ impl Seat {
     pub(super) async fn take(&mut self, connection: &quinn::Connection) {
         if let Self::Listener { shared, floor, .. } = self {
             if let Some(older) = &*shared.current.lock().unwrap_or_else(PoisonError::into_inner) {
-                older.close(SUPERSEDED, b"a newer connection took over");
+                close(older, &LinkError::Superseded);
             }
             let guard = Arc::clone(&shared.floor).lock_owned().await;
             *shared.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());

@@ -130,6 +130,7 @@ async fn write(mut stream: SendStream, mut frames: mpsc::Receiver<Frame>) {
 
 /// Reads frames from a stream until it is lost, and says so.
 pub(super) async fn read(
+    connection: Connection,
     mut stream: RecvStream,
     channel: Channel,
     mut decoder: Decoder,
@@ -148,11 +149,20 @@ pub(super) async fn read(
         }
         match stream.read_chunk(READ_BYTES, true).await {
             Ok(Some(chunk)) => decoder.push(&chunk.bytes),
-            Ok(None) => break LinkError::Streams,
+            Ok(None) => break ended(&connection).await,
             Err(error) => break lost(error),
         }
     };
     let _ = events.send(Event::Failed(error)).await;
+}
+
+/// A stream that has to stay open ended. A partner that closes the connection in order says why right after
+/// its last words.
+async fn ended(connection: &Connection) -> LinkError {
+    match tokio::time::timeout(CLOSE_TIME * 2, connection.closed()).await {
+        Ok(closed) => closed.into(),
+        Err(_) => LinkError::Streams,
+    }
 }
 
 fn lost(error: quinn::ReadError) -> LinkError {

@@ -11,10 +11,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Dialler, Handle, Key, LinkError, Listener, pair};
-use crate::frame::Refusal;
+use super::streams::Streams;
+use super::{CloseCode, Dialler, Handle, Key, LinkError, Listener, pair, tls, transport};
+use crate::frame::{Batch, Compare, CompareLane, Frame, Hello, Refusal, Stop};
 use crate::host::{Applied, BodySink, BodySource, Host, HostError, Identity, LaneState, Opening, Partner};
-use crate::session::SessionError;
+use crate::session::{PARTS_MAX, SessionError};
 use crate::ticket::Ticket;
 use crate::unit::{Body, Digest, Lane, Position, Unit, UnitId};
 
@@ -38,6 +39,8 @@ struct State {
     staged: Vec<(UnitId, u64, Digest)>,
     /// Bytes of bodies that came, all in all.
     written: u64,
+    /// No more of them is taken than this.
+    written_max: Option<u64>,
 }
 
 /// A node in memory: every change is at once durable.
@@ -121,6 +124,9 @@ struct Counter(Arc<Mutex<usize>>, UnitId, Arc<Memory>);
 
 impl BodySink for Counter {
     async fn write(&mut self, piece: Bytes) -> Result<(), HostError> {
+        let length = piece.len() as u64;
+        let room = |state: &State| state.written_max.is_none_or(|max| state.written + length <= max);
+        self.2.until("room for a piece", room).await;
         *self.0.lock().unwrap() += piece.len();
         self.2.with(|state| state.written += piece.len() as u64);
         Ok(())
@@ -467,16 +473,16 @@ async fn large_bodies_stream_through_in_pieces() {
 async fn a_large_body_goes_on_where_its_connection_was_lost() {
     let pair = Pair::new();
     pair.big.with(|state| state.waiting = ids(0..1));
-    let mut cuts = 0;
-    while cuts < 3 {
+    for cut in 1..=3 {
+        let some = 2_000_000 * cut;
+        pair.edge.with(|state| state.written_max = Some(some));
         let dialling = pair.dial();
-        let some = 2_000_000 * (cuts + 1);
-        pair.edge.until("a part of it", |state| state.written > some || !state.staged.is_empty()).await;
+        pair.edge.until("a part of it", |state| state.written + PIECE.len() as u64 > some).await;
         dialling.abort();
         let _ = dialling.await;
-        cuts += 1;
     }
     assert!(pair.edge.with(|state| state.staged.is_empty()), "it was cut before its end");
+    pair.edge.with(|state| state.written_max = None);
     let dialling = pair.dial();
     pair.edge.until("the whole of it", |state| state.filed[3].len() == 1).await;
     assert_eq!(pair.edge.with(|state| state.written), LARGE_BYTES, "no byte came twice");
@@ -548,4 +554,287 @@ async fn the_newest_connection_wins() {
     second.units(Lane::Inter);
     pair.edge.until("units over the newer one", |state| state.filed[2] == ids(0..10)).await;
     newer.abort();
+}
+
+/// A QUIC endpoint of an enemy.
+fn enemy() -> quinn::Endpoint {
+    quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()
+}
+
+/// An enemy that holds big's key: its connection, and the five streams.
+struct Enemy {
+    connection: quinn::Connection,
+    streams: Streams,
+    _endpoint: quinn::Endpoint,
+}
+
+impl Enemy {
+    async fn connect(pair: &Pair) -> Self {
+        let endpoint = enemy();
+        let config = tls::client_config(&pair.big_key, pair.edge_key.public().to_vec()).unwrap();
+        let connecting = endpoint.connect_with(config, pair.address, tls::SERVER_NAME).unwrap();
+        let connection = timeout(FOREVER, connecting).await.unwrap().unwrap();
+        let streams = Streams::open(&connection).await.unwrap();
+        Self { connection, streams, _endpoint: endpoint }
+    }
+
+    async fn say(&mut self, frame: Frame) {
+        self.streams.control.0.write_all(&frame.encode().concat()).await.unwrap();
+    }
+
+    async fn hear(&mut self) -> Frame {
+        timeout(FOREVER, self.streams.first_frame()).await.unwrap().unwrap()
+    }
+
+    /// Says hello and compares, as big would. Returns what the edge holds of large bodies.
+    async fn open(pair: &Pair, epoch: u64) -> (Self, Vec<(UnitId, u64)>) {
+        let mut enemy = Self::connect(pair).await;
+        let hello = Hello { newest: 1, oldest: 1, identity: pair.big.identity(), epoch, proof: None };
+        enemy.say(Frame::Hello(hello)).await;
+        assert!(matches!(enemy.hear().await, Frame::Hello(_)));
+        let lanes = [CompareLane { next: 1, ..CompareLane::default() }; 4];
+        let held = pair.edge.identity().log_name;
+        enemy.say(Frame::Compare(Box::new(Compare { held, lanes }))).await;
+        assert!(matches!(enemy.hear().await, Frame::Compare(_)));
+        let (mut parts, mut credits) = (Vec::new(), 0);
+        while credits < 4 {
+            match enemy.hear().await {
+                Frame::BodyPart(unit, length) => parts.push((unit, length)),
+                Frame::Credit(..) => credits += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        (enemy, parts)
+    }
+
+    /// The code and the words with which the edge closes the connection.
+    async fn closed(&self) -> (CloseCode, String) {
+        match timeout(FOREVER, self.connection.closed()).await.unwrap().into() {
+            LinkError::Closed { code: Some(code), reason } => (code, reason),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn last_error(handle: &Handle) -> String {
+    let mut status = handle.status();
+    let failed = status.wait_for(|status| status.last_error.is_some());
+    timeout(FOREVER, failed).await.expect("it fails").unwrap().last_error.clone().unwrap()
+}
+
+#[tokio::test]
+async fn who_broke_the_protocol_is_told_so_and_the_operator_too() {
+    let rejected = Frame::Stopped(Stop::Differs).encode().concat();
+    let unit = Unit { number: 2, id: [1; 16], after: None, head: Bytes::new(), body: Body::None };
+    let gap = Frame::Batch(Batch { units: vec![unit], chain: [0; 32] }).encode().concat();
+    let resume = crate::frame::Resume { position: Position::default(), rebase: false };
+    let resumed = [Frame::Resume(resume).encode().concat(), gap].concat();
+    let cases = [
+        (0, b"GET / HTTP/1.1\r\n\r\n".to_vec(), "a frame of unknown kind 71"),
+        (0, rejected, "STOPPED where it has no place"),
+        (3, resumed, "its numbers do not follow the last ones"),
+    ];
+    let pair = Pair::new();
+    for (epoch, (stream, bytes, what)) in (1..).zip(cases) {
+        let (mut enemy, _) = Enemy::open(&pair, epoch).await;
+        let sent = match stream {
+            0 => &mut enemy.streams.control.0,
+            lane => &mut enemy.streams.lanes[lane - 1].0,
+        };
+        sent.write_all(&bytes).await.unwrap();
+        let (code, reason) = enemy.closed().await;
+        assert_eq!(code, CloseCode::Protocol);
+        assert!(reason.contains(what), "{reason}");
+        let error = last_error(&pair.edge_handle).await;
+        assert!(error.contains(what), "{error}");
+        // Until the next connection clears it.
+        pair.edge_handle.opened(pair.address);
+        pair.edge_handle.closed();
+    }
+}
+
+#[tokio::test]
+async fn a_stale_hello_is_refused_and_has_no_effect() {
+    let pair = Pair::new();
+    let (first, _) = Enemy::open(&pair, 7).await;
+    for epoch in [7, 6, 0] {
+        let mut replayed = Enemy::connect(&pair).await;
+        let hello = Hello { newest: 1, oldest: 1, identity: pair.big.identity(), epoch, proof: None };
+        replayed.say(Frame::Hello(hello)).await;
+        assert!(matches!(replayed.hear().await, Frame::Refused(refused) if refused.epoch == 7));
+        assert_eq!(replayed.closed().await.0, CloseCode::Refused);
+    }
+    assert!(first.connection.close_reason().is_none(), "the live session goes on");
+    assert_eq!(pair.edge.with(|state| state.partner.as_ref().unwrap().epoch), 7);
+}
+
+#[tokio::test]
+async fn an_operator_who_holds_the_link_is_named_at_the_other_end() {
+    let pair = Pair::new();
+    let dialling = pair.dial();
+    connected(&pair.big_handle).await;
+    pair.edge_handle.hold(true);
+    let error = last_error(&pair.big_handle).await;
+    assert!(error.contains("an operator"), "{error}");
+    pair.edge_handle.hold(false);
+    pair.big_handle.redial();
+    connected(&pair.big_handle).await;
+    dialling.abort();
+}
+
+#[test]
+fn a_partners_last_words_are_cut_and_cleaned() {
+    let words = [b"\x1b[2J\r\nALARM \xff".as_slice(), &[b'x'; 1000]].concat();
+    let error = super::close::read(CloseCode::Protocol.number(), &words).to_string();
+    assert!(error.chars().all(|c| (' '..='~').contains(&c)) && error.len() < 400, "{error}");
+    let unknown = super::close::read(quinn::VarInt::from_u32(77), b"");
+    assert!(matches!(unknown, LinkError::Closed { code: None, .. }));
+}
+
+#[tokio::test]
+async fn wrong_peers_do_not_come_in() {
+    let pair = Pair::new();
+    let client = |alpn: &[u8], early: bool, key: Option<&Key>| {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let pinned = pair.edge_key.public().to_vec();
+        let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(tls::pinned_only(provider, pinned));
+        let mut config = match key {
+            Some(key) => builder.with_client_cert_resolver(Arc::new(
+                rustls::client::AlwaysResolvesClientRawPublicKeys::new(key.certified()),
+            )),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = if alpn.is_empty() { Vec::new() } else { vec![alpn.to_vec()] };
+        config.enable_early_data = early;
+        let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
+        transport::client_config(Arc::new(crypto))
+    };
+    let (link, other) = (b"sallypost-link/1".as_slice(), Key::generate().unwrap());
+    let peers = [
+        ("no key", client(link, false, None)),
+        ("another key", client(link, false, Some(&other))),
+        ("the edge's own key", client(link, false, Some(&pair.edge_key))),
+        ("another protocol", client(b"h3", false, Some(&pair.big_key))),
+        ("no protocol", client(b"", false, Some(&pair.big_key))),
+    ];
+    let endpoint = enemy();
+    for (what, config) in peers {
+        let connecting = endpoint.connect_with(config, pair.address, tls::SERVER_NAME).unwrap();
+        // In TLS 1.3 a client may believe for a moment that it is in.
+        let refused = match timeout(FOREVER, connecting).await.unwrap() {
+            Ok(connection) => timeout(FOREVER, connection.closed()).await.unwrap(),
+            Err(error) => error,
+        };
+        assert!(matches!(refused, quinn::ConnectionError::ConnectionClosed(_)), "{what}: {refused:?}");
+    }
+    // The right one, which would like to send before it is known: there is no ticket for that.
+    let early = client(link, true, Some(&pair.big_key));
+    for _ in 0..2 {
+        let connecting = endpoint.connect_with(early.clone(), pair.address, tls::SERVER_NAME).unwrap();
+        let connecting = connecting.into_0rtt().err().expect("no 0-RTT");
+        timeout(FOREVER, connecting).await.unwrap().unwrap();
+    }
+    assert_eq!(pair.edge.with(|state| state.partner.as_ref().unwrap().epoch), 0, "no hello came through");
+}
+
+#[tokio::test]
+async fn an_edge_that_shows_bigs_own_key_is_not_the_edge() {
+    let pair = Pair::new();
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (address, serving) = serve(loopback, &pair.big_key, &pair.edge, &Handle::new());
+    let dialler = Dialler::new(address, pair.big_key.clone()).unwrap();
+    let host = Arc::new(Node(Arc::clone(&pair.big)));
+    let parts = Arc::default();
+    let attempt = dialler.attempt(&host, &pair.big_handle, FOREVER, &parts);
+    let (error, _) = timeout(FOREVER, attempt).await.unwrap();
+    assert!(matches!(error, LinkError::Lost(_)), "{error}");
+    serving.abort();
+}
+
+#[tokio::test]
+async fn streams_beyond_the_limit_wait_for_ever() {
+    let pair = Pair::new();
+    let (enemy, _) = Enemy::open(&pair, 1).await;
+    let mut bodies = Vec::new();
+    for _ in 0..crate::session::BODIES_MAX {
+        bodies.push(timeout(FOREVER, enemy.connection.open_uni()).await.unwrap().unwrap());
+    }
+    // A round trip later nothing has been granted.
+    let more = async {
+        tokio::select! {
+            _ = enemy.connection.open_bi() => "a lane",
+            _ = enemy.connection.open_uni() => "a body",
+        }
+    };
+    tokio::select! {
+        biased;
+        what = more => panic!("one more stream for {what}"),
+        () = std::future::ready(()) => {}
+    }
+    assert_eq!(enemy.connection.max_datagram_size(), None, "no datagrams");
+}
+
+#[tokio::test]
+async fn bodies_that_never_end_leave_a_bounded_rest() {
+    let pair = Pair::new();
+    let mut number = 0;
+    for epoch in 1..=4u32 {
+        let (enemy, parts) = Enemy::open(&pair, epoch.into()).await;
+        assert!(parts.len() <= PARTS_MAX, "{parts:?}");
+        let before = pair.edge.with(|state| state.written);
+        for _ in 0..crate::session::BODIES_MAX {
+            number += 1;
+            let mut stream = enemy.connection.open_uni().await.unwrap();
+            let begun = [unit_id(number).as_slice(), &[0; 8], &4u32.to_le_bytes(), b"part"].concat();
+            stream.write_all(&begun).await.unwrap();
+        }
+        pair.edge.until("four parts", |state| state.written == before + 16).await;
+    }
+    let (_enemy, parts) = Enemy::open(&pair, 5).await;
+    assert_eq!(parts.len(), PARTS_MAX);
+    assert!(pair.edge.with(|state| state.staged.is_empty()));
+}
+
+#[tokio::test]
+async fn a_flood_of_first_packets_gets_retries_and_holds_nothing() {
+    const PACKETS: usize = 3000;
+    let pair = Pair::new();
+    let dialling = pair.dial();
+    connected(&pair.big_handle).await;
+    let epoch = pair.edge.with(|state| state.partner.as_ref().unwrap().epoch);
+    // A true first packet of somebody's.
+    let tap = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = enemy();
+    let config = tls::client_config(&pair.big_key, pair.edge_key.public().to_vec()).unwrap();
+    let connecting = endpoint.connect_with(config, tap.local_addr().unwrap(), tls::SERVER_NAME).unwrap();
+    let mut first = [0; 2048];
+    let size = timeout(FOREVER, tap.recv(&mut first)).await.unwrap().unwrap();
+    drop(connecting);
+    assert!(size >= 1200);
+    let (mut answers, mut answer) = (0, [0; 2048]);
+    let mut look = |tap: &tokio::net::UdpSocket| {
+        while let Ok((length, from)) = tap.try_recv_from(&mut answer) {
+            if from == pair.address {
+                assert_eq!(answer[0] & 0xf0, 0xf0, "a Retry (RFC 9000 §17.2.5)");
+                assert!(length < size, "no amplification");
+                answers += 1;
+            }
+        }
+    };
+    for _ in 0..PACKETS {
+        tap.send_to(&first[..size], pair.address).await.unwrap();
+        look(&tap);
+    }
+    pair.big.offer(Lane::Inter, 0..10);
+    pair.big_handle.units(Lane::Inter);
+    pair.edge.until("units of the live session", |state| state.filed[2] == ids(0..10)).await;
+    look(&tap);
+    assert!((1..=PACKETS).contains(&answers), "{answers}");
+    assert_eq!(pair.edge.with(|state| state.partner.as_ref().unwrap().epoch), epoch, "nobody came in");
+    assert!(pair.big_handle.is_open() && pair.edge_handle.is_open());
+    dialling.abort();
 }

@@ -47,18 +47,22 @@ pub(super) fn server_config(
 /// Big's configuration for an edge whose public key is `pinned`.
 pub(super) fn client_config(key: &Key, pinned: Vec<u8>) -> Result<quinn::ClientConfig, LinkError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let admits = Box::new(move |shown: &[u8]| shown == pinned);
     let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls_error)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Pinned { provider, admits }))
+        .with_custom_certificate_verifier(pinned_only(provider, pinned))
         .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key.certified())));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     config.enable_early_data = false;
     let crypto = QuicClientConfig::try_from(config).map_err(|error| LinkError::Tls(error.to_string()))?;
     Ok(transport::client_config(Arc::new(crypto)))
+}
+
+/// Admits the owner of one key.
+pub(super) fn pinned_only(provider: Arc<CryptoProvider>, pinned: Vec<u8>) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Pinned { provider, admits: Box::new(move |shown: &[u8]| shown == pinned) })
 }
 
 /// The public key that the partner proved to own.

@@ -41,11 +41,7 @@ const CONNECTION_ID_BYTES: usize = 8;
 /// How long the last words of a connection may take.
 pub(super) const CLOSE_TIME: Duration = Duration::from_secs(1);
 
-/// Closed because the session is over.
-pub(super) const ENDED: VarInt = VarInt::from_u32(0);
-/// Closed in favour of a newer connection.
-pub(super) const SUPERSEDED: VarInt = VarInt::from_u32(1);
-/// A stream given up before its end.
+/// A stream given up before its end; connections are closed with a [`super::CloseCode`].
 pub(super) const BROKEN: VarInt = VarInt::from_u32(2);
 
 /// The edge's endpoint. Its stateless resets (RFC 9000 §10.3) follow from its key: an edge that was

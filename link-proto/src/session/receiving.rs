@@ -13,7 +13,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Channel, LaneView, Output, Outputs, SKIP_MAX, SessionError, Window};
+use super::{Channel, LaneView, NUMBERS_SKIPPED_MAX, Output, Outputs, SessionError, Window};
 use crate::frame::{Batch, CompareLane, Confirmed, Credit, Frame, REJECTIONS_MAX, Resume, Stop, raw_bytes};
 use crate::host::Applied;
 use crate::unit::{Lane, Position, UnitId};
@@ -116,7 +116,7 @@ impl Receiver {
             return Err(self.violation("it resumes elsewhere than where this node stands"));
         }
         let skipped = position.number.checked_sub(self.arrived.number);
-        if rebase && skipped.is_none_or(|skipped| skipped > SKIP_MAX) {
+        if rebase && skipped.is_none_or(|skipped| skipped > NUMBERS_SKIPPED_MAX) {
             return Err(self.violation("it begins again below where this node stands, or too far above"));
         }
         if rebase {

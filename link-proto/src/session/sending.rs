@@ -25,7 +25,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Channel, LaneView, Output, Outputs, SKIP_MAX, SessionError};
+use super::{Channel, LaneView, NUMBERS_SKIPPED_MAX, Output, Outputs, SessionError};
 use crate::frame::{Batch, Confirmed, Credit, Frame, OFFER_UNITS_MAX, Resume, Stop, raw_bytes};
 use crate::host::{LaneState, Reach, Rebase, Settling};
 use crate::unit::{
@@ -82,7 +82,7 @@ pub(super) enum Verdict {
 
 /// The table above. `own` and `partner` are the generations now.
 pub(super) fn verdict(mine: &LaneState, received: Position, own: u32, partner: u32) -> Verdict {
-    if received.number.saturating_sub(mine.next) > SKIP_MAX {
+    if received.number.saturating_sub(mine.next) > NUMBERS_SKIPPED_MAX {
         return Verdict::Stop(Stop::Differs);
     }
     let confirmed = mine.confirmed;

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::sim::{BIG, EDGE, Random, Sim};
+use super::sim::{BIG, Cut, EDGE, Random, Sim};
 use crate::frame::{
-    Batch, Compare, CompareLane, Confirmed, Credit, Decoder, Frame, FrameError, Held, Refusal, Refused,
-    Resume, Stop,
+    Batch, Compare, CompareLane, Confirmed, Credit, Decoder, Frame, FrameError, Held, Hello, OFFER_UNITS_MAX,
+    Refusal, Refused, Resume, Stop,
 };
-use crate::host::{Applied, Rejection};
+use crate::host::{Applied, Identity, Rejection};
 use crate::session::{Channel, Input, SessionError, Window};
 use crate::unit::{BATCH_BYTES_MAX, Body, Lane, Position, Unit};
 
@@ -119,6 +119,101 @@ fn harmless(frame: &Frame) -> bool {
 }
 
 #[test]
+fn sequence_faults_end_the_session_on_every_lane() {
+    for lane in Lane::ALL {
+        let on = Channel::Lane(lane);
+        let refused = |result: Result<(), SessionError>, what: &str| {
+            let violates = matches!(result, Err(SessionError::Violation { lane: at, .. }) if at == lane);
+            assert!(violates, "{what} on {lane:?}: {result:?}");
+        };
+        // Three units have come; then the same again, two ahead, one back, none, the last of all numbers.
+        for number in [3, 5, 2, 0, u64::MAX] {
+            let mut sim = open();
+            let first = batch(Position::default(), 1..=3);
+            let here = first.units.iter().fold(Position::default(), |position, unit| position.after(unit));
+            sim.input(EDGE, Input::Frame(on, Frame::Batch(first))).unwrap();
+            let result = sim.input(EDGE, Input::Frame(on, Frame::Batch(batch(here, [number]))));
+            refused(result, &format!("number {number}"));
+        }
+        // The same number with other content, as if the first had never been sent.
+        let mut sim = open();
+        sim.input(EDGE, Input::Frame(on, Frame::Batch(batch(Position::default(), [1])))).unwrap();
+        let mut other = batch(Position::default(), [1]);
+        other.units[0].head = Bytes::from_static(b"other");
+        other.chain = Position::default().after(&other.units[0]).chain;
+        refused(sim.input(EDGE, Input::Frame(on, Frame::Batch(other))), "other content");
+    }
+}
+
+/// An edge that has just compared and may begin a lane; big's units are with it.
+fn waiting() -> Sim {
+    let mut sim = Sim::paired();
+    sim.connect().unwrap();
+    while !sim.sessions.iter().flatten().all(crate::session::Session::is_open) {
+        sim.step(None).unwrap();
+    }
+    sim
+}
+
+#[test]
+fn a_rebase_goes_on_within_its_bound_and_never_back() {
+    let resume = |number, rebase| {
+        let resume = Resume { position: Position { number, chain: [5; 32] }, rebase };
+        waiting().input(EDGE, Input::Frame(LANE, Frame::Resume(resume)))
+    };
+    violates(resume(1, false));
+    assert_eq!(resume(1, true), Ok(()));
+    assert_eq!(resume(1 << 40, true), Ok(()));
+    violates(resume((1 << 40) + 1, true));
+    violates(resume(u64::MAX, true));
+    let mut sim = open();
+    sim.input(EDGE, Input::Frame(LANE, Frame::Batch(batch(Position::default(), [1])))).unwrap();
+    let back = Resume { position: Position::default(), rebase: true };
+    let result = sim.input(EDGE, Input::Frame(LANE, Frame::Resume(back)));
+    assert_eq!(result, Err(SessionError::Unexpected("RESUME")), "a lane begins once");
+    sim.cut(Cut::Network);
+    sim.connect().unwrap();
+    while !sim.sessions.iter().flatten().all(crate::session::Session::is_open) {
+        sim.step(None).unwrap();
+    }
+    violates(sim.input(EDGE, Input::Frame(LANE, Frame::Resume(back))));
+}
+
+#[test]
+fn offers_are_bounded_and_have_their_time() {
+    let mut sim = waiting();
+    let offer = || Input::Frame(LANE, Frame::Offer(vec![[1; 16]; OFFER_UNITS_MAX]));
+    let unexpected = Err(SessionError::Unexpected("OFFER"));
+    let answered = (0..).find(|_| sim.input(EDGE, offer()) == unexpected);
+    assert_eq!(answered, Some(1024));
+    assert_eq!(open().input(EDGE, offer()), unexpected, "its lane has begun");
+}
+
+#[test]
+fn a_position_where_nobody_can_stand_stops_its_lane() {
+    // Believed by a restored node, it would use up every number there is.
+    for lane in 0..4 {
+        for (number, taken) in [((1 << 40) + 2, true), ((1 << 40) + 3, false), (u64::MAX, false)] {
+            let mut sim = Sim::paired();
+            sim.nodes[BIG].offer(Lane::ALL[lane], [1; 16], b"file", Body::None);
+            sim.nodes[BIG].identity.generation = 2;
+            sim.connect().unwrap();
+            let hello =
+                Hello { newest: 1, oldest: 1, identity: sim.nodes[EDGE].identity, epoch: 1, proof: None };
+            sim.input(BIG, Input::Frame(Channel::Control, Frame::Hello(hello))).unwrap();
+            let mut lanes = [CompareLane { next: 1, ..CompareLane::default() }; 4];
+            lanes[lane].received.number = number;
+            let compare = Compare { held: sim.nodes[BIG].identity.log_name, lanes };
+            let frame = Frame::Compare(Box::new(compare));
+            let result = sim.input(BIG, Input::Frame(Channel::Control, frame));
+            assert_eq!(result, Ok(()), "{number}");
+            let stopped = sim.stops.contains(&(BIG, Lane::ALL[lane], true, Stop::Differs));
+            assert_eq!(stopped, !taken, "{number}: {:?}", sim.stops);
+        }
+    }
+}
+
+#[test]
 fn frames_out_of_place_end_the_session() {
     for frame in samples() {
         let (name, placed) = (frame.name(), harmless(&frame));
@@ -161,12 +256,14 @@ fn a_body_that_cannot_be_taken_rests_and_is_offered_again() {
 }
 
 /// One of every kind.
-fn samples() -> Vec<Frame> {
+pub(super) fn samples() -> Vec<Frame> {
     let position = Position { number: 9, chain: [3; 32] };
     let lane = CompareLane { confirmed: position, next: 10, received: position };
     let rejection = || vec![Rejection { number: 9, reason: "spool full: wait".into() }];
     let applied = Applied { refused: rejection(), deferred: rejection() };
+    let identity = Identity { node: [0xa1; 16], log_name: [0xb2; 16], generation: 3 };
     vec![
+        Frame::Hello(Hello { newest: 1, oldest: 1, identity, epoch: 0x0102_0304, proof: Some([0xc3; 32]) }),
         Frame::Refused(Refused { why: Refusal::Stale, generation: 1, epoch: 2 }),
         Frame::Welcome(b"welcome".to_vec()),
         Frame::Compare(Box::new(Compare { held: [4; 16], lanes: [lane; 4] })),

@@ -18,6 +18,9 @@ const ID_MILLIS: u64 = 30 * 24 * 3_600_000;
 /// Units that are parked for one target, and in all.
 const PARKED_PER_TARGET: usize = 16;
 const PARKED_IN_ALL: usize = 10_000;
+/// Octets of a unit that is parked: what may wait is a fact about another unit, and all of it is looked
+/// through at once.
+const PARKED_HEAD_BYTES_MAX: usize = 1024;
 
 /// Why a unit is not applied.
 #[derive(Debug, thiserror::Error)]
@@ -233,8 +236,12 @@ pub struct Parked {
 }
 crate::row!(Parked, 1);
 
-/// Parks a unit without a body until `target` is applied; `false` if too many are parked already.
+/// Parks a unit without a body until `target` is applied; `false` if it is too large or too many are
+/// parked already.
 pub(super) fn park(txn: &mut Txn<'_>, target: &[u8; 16], parked: &Parked) -> Result<bool, StoreError> {
+    if parked.head.len() > PARKED_HEAD_BYTES_MAX {
+        return Ok(false);
+    }
     let here = txn.prefix::<Parked>(PARKED, target, PARKED_PER_TARGET)?;
     if here.iter().any(|(_, waits)| waits.id == parked.id) {
         // It comes again under another number.

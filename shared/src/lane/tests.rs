@@ -147,6 +147,21 @@ fn a_decision_is_compared_at_the_next_contact_and_damage_is_said() {
     });
 }
 
+#[test]
+fn what_is_parked_is_small() {
+    in_one_commit(|txn| {
+        for (octets, parked) in [(1024, true), (1025, false)] {
+            let head = vec![7; octets];
+            let id = [u8::from(parked); 16];
+            let arrival = Arrival { lane: LANE, number: 1, id, after: Some([9; 16]), alone: Some(&head) };
+            let row = take(txn, arrival, 1_000, |_, _| Ok(false), |_| Ok(()), |_, _| Ok(()))?;
+            assert_eq!(row.is_none(), parked, "{octets}");
+            assert!(row.is_none_or(|row| row.later), "it may come again once its target is here");
+        }
+        Ok(())
+    });
+}
+
 /// Takes a unit that says only its number; those below 100 are applied, by noting them.
 fn taken(txn: &mut Txn<'_>, number: u8, after: Option<u8>) -> Result<Option<RejectedRow>, StoreError> {
     let apply = move |txn: &mut Txn<'_>| match number {

@@ -1,0 +1,276 @@
+//! An edge that holds valid keys and means ill: what it may bring is bounded, what it may write is listed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use link_proto::host::{Applied, BodySink, Host};
+use link_proto::unit::{Body, HEAD_BYTES_MAX, Lane, Position, Unit};
+use shared::store::Rows;
+use shared::unit::{Inbound, Outcome, PopAct, ToBig, ToEdge, Unsettled, encode};
+use tokio::task::block_in_place;
+
+use super::{Letter, NOW, World};
+use crate::inbound::{self, SealedBody};
+use crate::link::LinkHost;
+use crate::pressure::Pressure;
+
+/// Octets of the edge's mail in an hour.
+const HOURLY: u64 = 1_000_000;
+const PIECE: usize = 64 * 1024;
+
+/// Big's end of the link, and what it says of its room.
+struct End {
+    host: LinkHost,
+    pressure: Arc<Pressure>,
+    positions: [Position; 4],
+}
+
+impl End {
+    fn new(world: &World) -> Self {
+        let pressure = Arc::new(Pressure::new(&world.store, HOURLY));
+        let (store, site) = (world.store.clone(), Arc::clone(&world.site));
+        let host = LinkHost::new(store, site, Arc::clone(&pressure), Arc::default());
+        Self { host, pressure, positions: [Position::default(); 4] }
+    }
+
+    /// What applying one unit comes to.
+    async fn bring(&mut self, lane: Lane, id: [u8; 16], head: Vec<u8>, body: Body) -> Applied {
+        let position = &mut self.positions[usize::from(lane.index())];
+        let unit = Unit { number: position.number + 1, id, after: None, head: head.into(), body };
+        *position = position.after(&unit);
+        self.host.apply(lane, vec![unit], *position).await.expect("commits")
+    }
+
+    /// Stages a large body, as far as it is let. Returns the octets that were taken.
+    async fn flood(&self, unit: [u8; 16], pieces: usize) -> u64 {
+        let Ok(mut sink) = self.host.stage(unit) else { return 0 };
+        for _ in 0..pieces {
+            sink.write(Bytes::from(vec![7; PIECE])).await.expect("is within a body's limit");
+        }
+        let length = (pieces * PIECE) as u64;
+        sink.finish(length, [0; 32]).await.expect("is staged");
+        length
+    }
+}
+
+fn id(number: u64) -> [u8; 16] {
+    let mut id = [1; 16];
+    id[..8].copy_from_slice(&number.to_be_bytes());
+    id
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_length_that_is_a_lie_is_not_believed() {
+    let world = block_in_place(World::new);
+    let mut end = End::new(&world);
+    let units: Vec<_> = (1..=2)
+        .map(|number| {
+            let body = Body::Staged { length: u64::MAX, digest: [0; 32] };
+            Unit { number, id: id(number), after: None, head: Bytes::from_static(b"x"), body }
+        })
+        .collect();
+    let position = units.iter().fold(Position::default(), |position, unit| position.after(unit));
+    let applied = end.host.apply(Lane::Batch, units, position).await.expect("commits");
+    assert_eq!((applied.refused.len(), applied.deferred.len()), (0, 2), "nothing was staged for them");
+    assert!(end.pressure.view().alarm().is_none(), "and nothing was taken in");
+    end.positions[usize::from(Lane::Batch.index())] = position;
+    let head = encode(&ToBig::WindowClosed { window: id(9) });
+    assert_eq!(end.bring(Lane::Event, id(3), head, Body::None).await.refused.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_for_units_that_never_come_are_counted() {
+    for same in [false, true] {
+        let world = block_in_place(World::new);
+        let end = End::new(&world);
+        let (mut taken, mut bodies) = (0, 0);
+        // Others, or the same again and again: room for 32 is one bound, the hour's octets the other.
+        for number in 0..100 {
+            let length = end.flood(id(if same { 0 } else { number }), 2).await;
+            taken += length;
+            bodies += u64::from(length > 0);
+        }
+        assert!(taken <= HOURLY + 2 * PIECE as u64, "{taken}");
+        assert!(bodies > 1);
+        assert!(!end.host.has_room(Lane::Inter) && !end.host.has_room(Lane::Batch));
+        assert!(end.host.has_room(Lane::Event) && end.host.has_room(Lane::Service), "they go on");
+        assert!(end.pressure.view().alarm().is_some_and(|alarm| alarm.contains("inbound_hourly")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_mail_ends_at_its_quota_and_facts_go_on() {
+    let world = block_in_place(World::new);
+    let letter = Letter::new("carol@remote.example", "alice@example.com");
+    assert_eq!(block_in_place(|| letter.send(&world)), Ok(()));
+    let mut end = End::new(&world);
+    let mut came = 0u64;
+    while end.host.has_room(Lane::Inter) {
+        let applied =
+            end.bring(Lane::Inter, id(came), b"garbage".to_vec(), Body::Inline(vec![7; PIECE].into()));
+        assert_eq!(applied.await.refused.len(), 1);
+        came += 1;
+        assert!(came < 1000, "it ends");
+    }
+    assert!(came * PIECE as u64 <= HOURLY + PIECE as u64, "{came}");
+    assert!(end.pressure.view().alarm().is_some());
+    let head = encode(&ToBig::WindowClosed { window: id(9) });
+    assert_eq!(end.bring(Lane::Event, id(5000), head, Body::None).await.refused.len(), 1, "is looked at");
+    let inside = Letter::new("alice@example.com", "bob@example.com");
+    assert_eq!(
+        block_in_place(|| inside.send(&world)),
+        Ok(()),
+        "what is not the link's has a budget of its own"
+    );
+}
+
+/// One of every kind that big writes.
+fn kinds_of_big() -> Vec<ToEdge> {
+    let window = id(1);
+    vec![
+        ToEdge::Introduction { sealing_key: [1; 32] },
+        ToEdge::AddressGone { hash: [1; 32] },
+        ToEdge::Address(shared::unit::AddressRow { hash: [1; 32], person: Some(id(2)) }),
+        ToEdge::WindowEnd { window },
+        ToEdge::DirectoryBegin,
+        ToEdge::DirectoryComplete,
+        ToEdge::Unsettled(Unsettled { from: id(0), to: id(9), messages: Vec::new() }),
+    ]
+}
+
+#[test]
+fn an_edge_writes_only_its_own_kinds() {
+    let world = World::new();
+    for kind in kinds_of_big() {
+        let prepared = inbound::prepare(&world.store, &world.site, &encode(&kind), SealedBody::None);
+        assert!(prepared.is_err(), "{kind:?}");
+    }
+    for head in [Vec::new(), vec![0], vec![1; 7], vec![255; HEAD_BYTES_MAX]] {
+        assert!(inbound::prepare(&world.store, &world.site, &head, SealedBody::None).is_err());
+    }
+}
+
+/// What big may later send an edge because of a unit: no wildcard, so that a new kind needs a row.
+fn reveals(unit: &ToBig) -> (&'static str, &'static str) {
+    match unit {
+        ToBig::Inbound(_) => ("Inbound", "nothing but what its recipients' own rules and answers send out"),
+        ToBig::Outcome(_) => ("Outcome", "nothing"),
+        ToBig::PopAct(_) => ("PopAct", "nothing"),
+        ToBig::WindowClosed { .. } => ("WindowClosed", "nothing"),
+    }
+}
+
+fn outcome(at: u64, text: &str) -> Outcome {
+    Outcome {
+        message: id(1),
+        recipient: 0,
+        state: shared::unit::DeliveryState::Failed,
+        at,
+        host: Some(text.into()),
+        tls: false,
+        text: text.into(),
+        status: text.into(),
+        in_doubt: true,
+        next_attempt_at: Some(at),
+    }
+}
+
+#[test]
+fn the_document_says_of_every_unit_what_it_can_reveal() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../link-proto/docs/PROTOCOL.md");
+    let document = std::fs::read_to_string(path).expect("is beside the crates");
+    let inbound = Inbound {
+        message: id(1),
+        wrapped_key: Vec::new(),
+        sealed_origin: Vec::new(),
+        submitted: None,
+        filed: Vec::new(),
+    };
+    let act = PopAct { window: id(1), message: id(2), revision: 0, retrieved: true, deleted: true, at: NOW };
+    let units = [
+        ToBig::Inbound(inbound),
+        ToBig::Outcome(outcome(NOW, "")),
+        ToBig::PopAct(act),
+        ToBig::WindowClosed { window: id(1) },
+    ];
+    for unit in &units {
+        let (kind, revealed) = reveals(unit);
+        let row = format!("| {kind} | {revealed} |");
+        assert!(document.contains(&row), "PROTOCOL.md has no row `{row}`");
+        for word in ["mailbox", "search", "file", "request"] {
+            assert!(!format!("{kind} {revealed}").to_lowercase().contains(word), "{row}");
+        }
+    }
+}
+
+#[test]
+fn absurd_times_names_and_numbers_are_borne() {
+    let year_9999 = 253_402_300_799_000;
+    for at in [0, 1, year_9999, u64::MAX] {
+        let world = World::new();
+        // A message of ours, so that the outcome is looked at.
+        let window = world.window("alice").window.window;
+        let sent = Letter::submitted(window, "alice@example.com", "carol@remote.example");
+        let mut origin = sent.origin();
+        origin.accepted_at = at;
+        origin.recipients[0].original = Some("rfc822;a\0b\r\nX: y".into());
+        let (head, sealed) = sent.seal(&world, &origin, Some(window));
+        // Late or not, it is an answer and no panic.
+        let taken = world.apply(&head, Some(&sealed));
+        let words = "no\0\r\nBcc: everybody\u{202e}".repeat(5_000);
+        let mut told = outcome(at, &words);
+        told.message = sent.id.0;
+        let told = world.apply(&ToBig::Outcome(told), None);
+        assert_eq!(taken.is_ok(), told.is_ok(), "{at}: {taken:?} {told:?}");
+        let rows = world.store.read().expect("reads");
+        for step in shared::trace::steps(&rows, "big", sent.id).expect("reads") {
+            assert!(step.what.len() < 8 * 1024, "{at}");
+            assert!(!shared::render::moment(step.at).is_empty());
+        }
+    }
+}
+
+#[test]
+fn many_recipients_with_absurd_names_are_one_undeliverable_message() {
+    let world = World::new();
+    let letter = Letter::new("carol@remote.example", "alice@example.com");
+    let mut origin = letter.origin();
+    let one = origin.recipients[0].clone();
+    // As many as a head may carry, and more.
+    origin.recipients = (0..20_000)
+        .map(|number| {
+            let mut one = one.clone();
+            one.address = format!("../{number}\0@example.com");
+            one
+        })
+        .collect();
+    let (head, sealed) = letter.seal(&world, &origin, None);
+    assert!(encode(&head).len() > HEAD_BYTES_MAX, "a million would never cross");
+    assert_eq!(world.apply(&head, Some(&sealed)), Ok(()));
+    assert_eq!(
+        world.entry("alice", letter.id).map(|(folder, _)| folder),
+        Some(crate::record::Folder::Undeliverable)
+    );
+    let steps = shared::trace::steps(&world.store.read().expect("reads"), "big", letter.id).expect("reads");
+    assert!(steps.iter().all(|step| step.what.len() < 8 * 1024), "what is noted is cut");
+}
+
+#[test]
+fn the_same_message_with_other_content_changes_nothing() {
+    let world = World::new();
+    let letter = Letter::new("carol@remote.example", "alice@example.com");
+    assert_eq!(letter.send(&world), Ok(()));
+    let mut other = Letter::new("mallory@remote.example", "bob@example.com");
+    other.id = letter.id;
+    other.content = b"From: mallory@remote.example\r\n\r\nanother\r\n".to_vec();
+    assert_eq!(other.send(&world), Ok(()), "a repeat, as far as anybody can know");
+    assert!(world.entry("bob", letter.id).is_none());
+    let message = world
+        .store
+        .read()
+        .and_then(|rows| rows.get::<crate::record::Message>(crate::record::MESSAGES, &letter.id.0));
+    assert_eq!(
+        message.expect("reads").expect("is there").origin.body,
+        *blake3::hash(&letter.content).as_bytes()
+    );
+}
