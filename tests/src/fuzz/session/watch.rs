@@ -219,7 +219,10 @@ impl Watch {
                 | Output::PairedWith(..)
                 | Output::Adopt(_)
                 | Output::Opened
+                // Bodies wait for credit, and for nothing else.
                 | Output::ListBodies { .. }
+                | Output::SendBody { .. }
+                | Output::BodyHeld(_)
         );
         assert!(early || self.began, "before the lanes began: {output:?}");
     }
