@@ -305,7 +305,10 @@ pub enum SessionError {
     #[error("this node is not paired; run `edge-node invite` there and `big-node pair TICKET` here")]
     NotPaired,
     /// Not the pinned key, and no invitation was proved.
-    #[error("the partner's key is not the one this node was paired with; pair again if it was replaced")]
+    #[error(
+        "the partner's key is not the one this node was paired with; if it was replaced or has new keys, run \
+         `edge-node invite` and `big-node pair --replace TICKET`"
+    )]
     WrongKey,
     /// Node, log name or generation are not what this node remembers.
     #[error("the partner lost its store, or it is another node: {0}; run `link adopt` if that is meant")]

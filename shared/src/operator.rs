@@ -18,6 +18,9 @@ use crate::store::{Rows, Store, StoreError};
 /// Dead letters that one answer lists at most.
 const LISTED_MAX: usize = 10_000;
 
+/// What `link hold` has brought about.
+pub const HELD: &str = "the link is held closed; `link release` lets it come up again";
+
 /// The lanes, as they are named everywhere.
 pub const LANE_NAMES: [&str; 4] = ["service", "event", "inter", "batch"];
 
@@ -49,7 +52,7 @@ pub enum Stored {
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LinkCommand {
-    /// Close the link and keep it closed
+    /// Close the link and keep it closed, until `link release` or a restart of this node
     Hold,
     /// Let the link come up again
     Release,
@@ -72,7 +75,8 @@ pub enum LinkCommand {
         #[arg(long)]
         yes: bool,
     },
-    /// Take the partner as it is: its store is new, or one of the stores was put back without `restore`
+    /// This node's store was put back without `restore`, or an alarm asks for it: compare and replay as after
+    /// a restore
     Adopt {
         /// Do it; without this, only say what would be done
         #[arg(long)]
@@ -118,8 +122,8 @@ fn done(text: impl Into<String>) -> Done {
     Done { done: text.into() }
 }
 
-/// Carries out a decision about lanes. `held` says whether the link is held closed; holding and
-/// releasing it is the node's own part.
+/// Carries out a decision about lanes. `held` says whether the link is held closed and no session is left;
+/// holding and releasing it is the node's own part.
 pub async fn decide(store: &Store, held: bool, command: LinkCommand) -> Result<Done, Refused> {
     let (lanes, yes) = match &command {
         LinkCommand::Hold | LinkCommand::Release => return Ok(done("")),
@@ -141,26 +145,29 @@ pub async fn decide(store: &Store, held: bool, command: LinkCommand) -> Result<D
         let name = LANE_NAMES.get(usize::from(lane)).unwrap_or(&"");
         plan.push(match &command {
             LinkCommand::Resolve { stored: Stored::Stored, .. } => format!(
-                "{name}: {units} in doubt counts as stored there; if that proves wrong, it is sent again from \
-                 the safety store and reported as damage"
+                "{name}: in doubt: {units}; taken as stored there. If that proves wrong, all of it is sent again \
+                 from the safety store, and an alarm says so"
             ),
-            LinkCommand::Resolve { .. } => format!("{name}: {units} in doubt counts as not stored and is sent anew"),
-            LinkCommand::Reset { .. } => {
-                format!("{name}: begins where the partner stands; {units} not confirmed is sent anew")
+            LinkCommand::Resolve { .. } => {
+                format!("{name}: in doubt: {units}; taken as not stored there, and sent under new numbers")
             }
-            _ => format!("{name}: is compared as after a restore; {units} not confirmed stays queued"),
+            LinkCommand::Reset { .. } => format!(
+                "{name}: goes on from wherever the other node stands; not confirmed: {units}; sent under new numbers"
+            ),
+            _ => format!("{name}: compared and replayed as after a restore; not confirmed: {units}; stays queued"),
         });
     }
     if matches!(command, LinkCommand::Adopt { .. }) {
-        plan.push("a partner with another log name is taken once: its store is new".into());
+        plan.push("if the other node has a new store, that is taken, once".into());
     }
     let plan = plan.join("\n");
     if !yes {
-        return Ok(done(format!("would be done with --yes, while the link is held:\n{plan}")));
+        return Ok(done(format!("would be done with --yes, after `link hold`:\n{plan}")));
     }
     if !held {
         return Err(Refused(
-            "the link may be up; run `link hold` first, and `link release` afterwards".into(),
+            "nothing was done, for the link may be up: run `link hold` first, and `link release` afterwards"
+                .into(),
         ));
     }
     let now = unix_millis();

@@ -6,13 +6,14 @@
 //! [`ledger`] keeps the books outside the nodes, [`messages`] makes the mail, [`netns`] makes networks
 //! that may fail, and [`proc`] asks the kernel about a process.
 //!
-//! [`world`] puts all of it together for one test; [`desk`] asks the nodes what their commands ask.
+//! [`damage`] makes a disk lie, [`world`] puts all of it together for one test; [`desk`] asks the nodes what their commands ask.
 //!
 //! Nothing here waits by sleeping: a wait ends by an event, or fails by a deadline.
 
 pub mod ask;
 pub mod client;
 pub mod control;
+pub mod damage;
 pub mod desk;
 pub mod internet;
 pub mod ledger;
