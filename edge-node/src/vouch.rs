@@ -34,6 +34,8 @@ const UNANSWERED: Table = Table("unanswered");
 const CONFIRM_TIME: Duration = Duration::from_secs(60);
 /// How long `pair-or-local` waits for it.
 const SOON: Duration = Duration::from_secs(2);
+/// Between two looks at what has been recorded without a word.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long the repeat of a message that was answered 451 is recognised, in milliseconds: RFC 5321
 /// §4.5.4.1 has clients try for 4 to 5 days.
 const RECOGNISED_MILLIS: u64 = 7 * 24 * 3_600_000;
@@ -153,8 +155,9 @@ async fn until_confirmed(node: &Node, message: &Unanswered) -> Result<Outstandin
             }
         }
         drop(rows);
-        // The sender lives as long as the node.
-        let _ = confirms.changed().await;
+        // The sender lives as long as the node. A confirm that came before anybody waited is recorded a little
+        // later and tells nobody, so that it is looked for, too.
+        let _ = tokio::time::timeout(LOOK_AGAIN, confirms.changed()).await;
     }
 }
 

@@ -422,6 +422,8 @@ impl Session {
             }
             Input::Settled { lane, position, rebase } => {
                 self.senders[index(lane)].settled(position, rebase, &mut self.outputs);
+                // Units with large bodies go the whole way again, and may be in no list yet.
+                self.bodies.wake(now, &mut self.outputs);
             }
             Input::Room(lane, room) => self.receivers[index(lane)].room(room, &mut self.outputs),
             Input::Parts(parts) => self.begin(parts),

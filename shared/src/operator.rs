@@ -251,10 +251,29 @@ pub fn alarms(rows: &impl Rows) -> Result<Vec<String>, StoreError> {
     let dead = lane::dead_letters(rows, LISTED_MAX)?.len();
     if dead > 0 {
         alarms.push(format!(
-            "{dead} dead letters; `queue dead` lists them, and they are retried or dropped there"
+            "{dead} dead letters; `queue dead` lists them; after the mend `queue dead retry ID`, or `queue dead drop ID`"
         ));
     }
     Ok(alarms)
+}
+
+/// What was done with one dead letter, as text.
+pub fn show_one_dead(command: &DeadCommand, letter: &DeadLetterView) -> String {
+    let table = show_dead(std::slice::from_ref(letter));
+    let body = if letter.with_body { ", and a body, which is kept" } else { "" };
+    let then = match command {
+        DeadCommand::Retry { .. } => {
+            "It is offered to the other node again; `queue dead` lists it if it is refused once more.".into()
+        }
+        DeadCommand::Drop { .. } => "It is dropped, with its body.".into(),
+        DeadCommand::List | DeadCommand::Show { .. } => format!(
+            "It says {} octets{body}. Mend what the reason names, then `queue dead retry {id}`; or give it up with \
+             `queue dead drop {id}`.",
+            letter.head_bytes,
+            id = letter.id
+        ),
+    };
+    format!("{table}\n{then}\n")
 }
 
 /// Dead letters as text.
