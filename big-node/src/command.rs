@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use link_proto::driver::{self, Key};
 use link_proto::ticket::Ticket;
@@ -30,6 +31,8 @@ use crate::travel::{self, NewWindow};
 
 /// Rows that one answer lists at most.
 const LISTED_MAX: usize = 10_000;
+/// How long a session that is told to end may take.
+const HOLD_TIME: Duration = Duration::from_secs(10);
 
 /// Answers requests.
 #[derive(Clone, Debug)]
@@ -60,7 +63,12 @@ impl Commands {
         let answer = match request {
             Request::Pair { ticket, replace } => json(self.pair(&ticket, replace).await?),
             Request::Backup { into } => json(self.backup(into).await?),
-            Request::QueueDead(command) => Ok(operator::dead(&node.store, command).await.map_err(asked)?),
+            Request::QueueDead(command) => {
+                let answer = operator::dead(&node.store, command).await.map_err(asked)?;
+                // What is retried leaves at once.
+                node.wake_link();
+                Ok(answer)
+            }
             Request::Link(command) => json(self.link_command(command).await?),
             Request::PersonAdd(new) => {
                 let person = directory::new_person(&node.site.domains, new)?;
@@ -147,7 +155,17 @@ impl Commands {
         match command {
             LinkCommand::Hold => {
                 link.hold(true);
-                Ok(Done { done: "the link is held closed; `link release` lets it come up again".into() })
+                // What a session has begun to commit is part of what is decided about.
+                let mut status = link.status();
+                let down = status.wait_for(|status| status.connected.is_none());
+                let down = tokio::time::timeout(HOLD_TIME, down).await.is_ok();
+                let text = match down {
+                    true => operator::HELD,
+                    false => {
+                        "the link is being closed, and its session has not ended yet; look with `link status`"
+                    }
+                };
+                Ok(Done { done: text.into() })
             }
             LinkCommand::Release => {
                 link.hold(false);
@@ -155,13 +173,14 @@ impl Commands {
                 Ok(Done { done: "the edge is dialled again".into() })
             }
             command => {
+                let held = link.is_held() && !link.is_open();
                 let sealing = self.node.site.sealing.public().0;
                 // Whatever the edge has been told, it is told the directory as it is here.
                 let besides = move |txn: &mut Txn<'_>, command: &LinkCommand| match command {
                     LinkCommand::Adopt { .. } | LinkCommand::Reset { .. } => directory::renew(txn, sealing),
                     _ => Ok(()),
                 };
-                let decided = operator::decide(&self.node.store, link.is_held(), command, besides);
+                let decided = operator::decide(&self.node.store, held, command, besides);
                 decided.await.map_err(asked)
             }
         }
@@ -242,7 +261,9 @@ impl Commands {
         let snapshot = self.node.store.read()?;
         let mut lanes = Vec::new();
         let pressure = self.node.pressure().view();
-        let mut alarms: Vec<String> = status.last_error.into_iter().collect();
+        // Why the session before ended says nothing then.
+        let held = self.node.link.is_held().then(|| operator::HELD.to_owned());
+        let mut alarms: Vec<String> = held.or(status.last_error).into_iter().collect();
         alarms.extend(operator::alarms(&snapshot)?);
         alarms.extend(pressure.alarm());
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {

@@ -178,10 +178,17 @@ pub fn project_all(txn: &mut Txn<'_>, sealing_key: [u8; 32]) -> Result<(), Store
             project_address(txn, address, Some(person.id))?;
         }
     }
-    for (_, row) in txn.prefix::<WindowRow>(WINDOWS, &[], usize::MAX)? {
-        if row.state == WindowState::Open {
-            tell_edge(txn, &ToEdge::Window(Box::new(row.window)))?;
+    let edge = edge(txn)?;
+    for (key, mut row) in txn.prefix::<WindowRow>(WINDOWS, &[], usize::MAX)? {
+        if row.state != WindowState::Open {
+            continue;
         }
+        // Another edge hashes with a key of its own.
+        if let (Some(edge), Some(person)) = (&edge, by_id(txn, &row.window.person)?) {
+            (row.window.logins, row.window.senders) = window_hashes(edge, &person);
+            txn.put(WINDOWS, &key, &row)?;
+        }
+        tell_edge(txn, &ToEdge::Window(Box::new(row.window)))?;
     }
     tell_edge(txn, &ToEdge::DirectoryComplete)
 }
@@ -192,6 +199,13 @@ pub fn renew(txn: &mut Txn<'_>, sealing_key: [u8; 32]) -> Result<(), StoreError>
         Some(_) => project_all(txn, sealing_key),
         None => Ok(()),
     }
+}
+
+/// The hashes under which a person logs in to a window, and those of the addresses they write from.
+pub fn window_hashes(edge: &EdgeRow, person: &Person) -> (Vec<[u8; 32]>, Vec<[u8; 32]>) {
+    let hash = |text: &String| directory_hash(&edge.directory_key, text);
+    let senders: Vec<_> = person.addresses.iter().map(hash).collect();
+    ([&[hash(&person.name)], senders.as_slice()].concat(), senders)
 }
 
 fn project_address(txn: &mut Txn<'_>, address: &str, person: Option<Id>) -> Result<(), StoreError> {

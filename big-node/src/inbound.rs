@@ -298,13 +298,7 @@ fn apply_outcome(txn: &mut Txn<'_>, outcome: &Outcome) -> Result<(), NotApplied>
     let id = MessageId(outcome.message);
     let key = mail::recipient_key(id, outcome.recipient);
     let Some(mut row) = txn.get::<Recipient>(RECIPIENTS, &key)? else {
-        // What was sent after the backup that this big was restored from: the edge says so rightly, and
-        // there is no record left that it could change.
-        if lane::identity(txn)?.is_some_and(|identity| identity.generation > 1) {
-            tracing::info!(message = %id, "an outcome of a message sent before the restore");
-            return Ok(());
-        }
-        return Err(never("an outcome for nobody we sent to"));
+        return of_what_was_lost(txn, "an outcome for nobody we sent to");
     };
     let final_already =
         matches!(row.state, DeliveryState::Relayed | DeliveryState::Failed | DeliveryState::Delivered);
@@ -333,17 +327,27 @@ fn apply_outcome(txn: &mut Txn<'_>, outcome: &Outcome) -> Result<(), NotApplied>
     Ok(trace::note(txn, id, outcome.at, format!("{}: {state}{host}: {}", row.address, row.text))?)
 }
 
+/// A fact about something that is not recorded here: refused, unless this big has been restored. Then it
+/// may be of the time since the backup, the edge says it rightly, and no record is left that it could change.
+fn of_what_was_lost(txn: &Txn<'_>, refusal: &str) -> Result<(), NotApplied> {
+    if lane::identity(txn)?.is_some_and(|identity| identity.generation > 1) {
+        tracing::info!(fact = refusal, "a fact of the time before the restore");
+        return Ok(());
+    }
+    Err(never(refusal))
+}
+
 fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), NotApplied> {
     let id = MessageId(act.message);
     let Some(row) = txn.get::<WindowRow>(WINDOWS, &act.window)? else {
-        return Err(never("there is no such travel window"));
+        return of_what_was_lost(txn, "there is no such travel window");
     };
     if row.state == WindowState::Ended {
         return Err(never("the edge had closed that window"));
     }
     let key = key2(&act.window, &id.0);
     let Some(mut copy) = txn.get::<CopyRow>(COPIES, &key)? else {
-        return Err(never("that message was not filed into that window"));
+        return of_what_was_lost(txn, "that message was not filed into that window");
     };
     if copy.retrieved >= act.retrieved && copy.deleted >= act.deleted {
         return Ok(());
@@ -361,8 +365,9 @@ fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), NotApplied
 }
 
 fn close_window(txn: &mut Txn<'_>, window: &Id) -> Result<(), NotApplied> {
-    let mut row =
-        txn.get::<WindowRow>(WINDOWS, window)?.ok_or_else(|| never("there is no such travel window"))?;
+    let Some(mut row) = txn.get::<WindowRow>(WINDOWS, window)? else {
+        return of_what_was_lost(txn, "there is no such travel window");
+    };
     if row.state == WindowState::Open {
         return Err(never("that window is open"));
     }

@@ -4,7 +4,7 @@ use shared::credential::Credential;
 use shared::id::{MessageId, random};
 use shared::seal::PrivateKey;
 use shared::store::{Rows, StoreError, Txn};
-use shared::unit::{Id, ToEdge, Window, directory_hash};
+use shared::unit::{Id, ToEdge, Window};
 
 use crate::directory;
 use crate::error::Refused;
@@ -54,13 +54,12 @@ pub fn start(
     if new.until.is_some_and(|until| until <= now) {
         return Err(Refused::new("the window would end before it begins; give a later --until"));
     }
-    let hash = |text: &String| directory_hash(&edge.directory_key, text);
-    let logins = [person.name.clone()].iter().chain(&person.addresses).map(hash).collect();
+    let (logins, senders) = directory::window_hashes(&edge, &person);
     let window = Window {
         window: random(),
         person: person.id,
         logins,
-        senders: person.addresses.iter().map(hash).collect(),
+        senders,
         from: now,
         until: new.until,
         public_key: new.key.public().0,

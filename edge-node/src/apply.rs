@@ -38,6 +38,11 @@ pub fn outbound(head: &[u8]) -> Option<MessageId> {
     }
 }
 
+/// Whether a unit may release what was held after a restore.
+pub fn releases_held(head: &[u8]) -> bool {
+    matches!(decode::<ToEdge>(head), Some(ToEdge::Unsettled(_)))
+}
+
 /// Applies a unit.
 pub fn apply(txn: &mut Txn<'_>, arrived: Arrived, now: u64) -> Result<(), NotApplied> {
     if arrived.lost {

@@ -33,7 +33,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make this node's state: keys and an empty store
+    /// Make this node's state: an empty store, and the keys that are not there yet
     Init,
     /// Validate the topology file and draw the pair
     Check,
@@ -47,12 +47,12 @@ enum Command {
         #[arg(long)]
         rebuild: bool,
     },
-    /// Copy keys and store to a new folder, while the node runs
+    /// Copy keys and store to a new folder, while the node runs; keep it as safe as the node
     Backup {
         /// The folder to make
         dir: PathBuf,
     },
-    /// Make this node's state from a backup
+    /// Make this node's state from a backup, where there is none; the other node makes up for what is missing
     Restore {
         /// The backup
         dir: PathBuf,
@@ -122,8 +122,8 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
                 operator::show_dead(dead)
             }),
         Command::Queue(QueueCommand::Dead { command: Some(command) }) => caller
-            .show(&Request::QueueDead(command), |dead: &DeadLetterView| {
-                operator::show_dead(std::slice::from_ref(dead))
+            .show(&Request::QueueDead(command.clone()), |dead: &DeadLetterView| {
+                operator::show_one_dead(&command, dead)
             }),
         Command::Queue(QueueCommand::Retry { message }) => caller
             .show(&Request::QueueRetry { message }, |queued: &Queued| {

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use link_proto::ticket::Ticket;
 use link_proto::unit::Lane;
 use serde_json::Value;
 use shared::control::Refused;
 use shared::id::{MessageId, random, unix_millis};
-use shared::lane;
+use shared::lane::{self, LANES_MAX};
 use shared::operator;
 use shared::state::State;
 use shared::store::{Copied, Rows, StoreError, Txn};
@@ -23,6 +24,8 @@ use crate::request::{Done, Invited, LaneView, LinkCommand, LinkView, Queued, Req
 
 /// Rows that one answer lists at most.
 const LISTED_MAX: usize = 10_000;
+/// How long a session that is told to end may take.
+const HOLD_TIME: Duration = Duration::from_secs(10);
 /// How long a ticket is good for, in seconds.
 const INVITATION_SECONDS: u64 = 24 * 3600;
 
@@ -45,7 +48,12 @@ impl Commands {
         let answer = match request {
             Request::Invite => json(self.invite().await.map_err(failed)?),
             Request::QueueList => json(self.queue().map_err(failed)?),
-            Request::QueueDead(command) => Ok(operator::dead(&self.node.store, command).await?),
+            Request::QueueDead(command) => {
+                let answer = operator::dead(&self.node.store, command).await?;
+                // What is retried leaves at once.
+                (0..LANES_MAX).for_each(|lane| self.node.queued(lane));
+                Ok(answer)
+            }
             Request::QueueRetry { message } => json(self.retry(&message).await?),
             Request::LinkStatus => json(self.link_status().map_err(failed)?),
             Request::Link(command) => json(self.link_command(command).await?),
@@ -79,19 +87,30 @@ impl Commands {
         match command {
             LinkCommand::Hold => {
                 link.hold(true);
-                Ok(Done { done: "the link is held closed; `link release` lets it come up again".into() })
+                // What a session has begun to commit is part of what is decided about.
+                let mut status = link.status();
+                let down = status.wait_for(|status| status.connected.is_none());
+                let down = tokio::time::timeout(HOLD_TIME, down).await.is_ok();
+                let text = match down {
+                    true => operator::HELD,
+                    false => {
+                        "the link is being closed, and its session has not ended yet; look with `link status`"
+                    }
+                };
+                Ok(Done { done: text.into() })
             }
             LinkCommand::Release => {
                 link.hold(false);
                 Ok(Done { done: "big may connect again".into() })
             }
             command => {
+                let held = link.is_held() && !link.is_open();
                 // What this edge holds may have been delivered by the one whose store is gone.
                 let besides = |txn: &mut Txn<'_>, command: &LinkCommand| match command {
                     LinkCommand::Adopt { .. } => maintenance::hold_back(txn),
                     _ => Ok(()),
                 };
-                operator::decide(&self.node.store, link.is_held(), command, besides).await
+                operator::decide(&self.node.store, held, command, besides).await
             }
         }
     }
@@ -126,7 +145,9 @@ impl Commands {
         let partner = lane::partner(&snapshot)?;
         let mut lanes = Vec::new();
         let pressure = self.node.pressure.view();
-        let mut alarms: Vec<String> = status.last_error.into_iter().collect();
+        // Why the session before ended says nothing then.
+        let held = self.node.link.is_held().then(|| operator::HELD.to_owned());
+        let mut alarms: Vec<String> = held.or(status.last_error).into_iter().collect();
         alarms.extend(operator::alarms(&snapshot)?);
         alarms.extend(pressure.alarm());
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {

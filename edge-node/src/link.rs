@@ -17,6 +17,7 @@ use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, StoreError, Stored, T
 use shared::unit::{Welcome, encode};
 
 use crate::apply::{self, Arrived};
+use crate::delivery;
 use crate::node::Node;
 use crate::record::{Invitation, OUTBOUND_KIND, SETTINGS};
 
@@ -209,6 +210,7 @@ impl Host for LinkHost {
                 .commit(move |txn| lane::received(txn, lane.index(), stored_position(position)));
             stands.await.map_err(host_error)?;
         }
+        let releases_held = arrived.iter().any(|(.., arrived)| apply::releases_held(&arrived.head));
         let committed = self.node.store.commit(move |txn| {
             let mut applied = Applied::default();
             for (number, id, after, arrived) in arrived {
@@ -233,6 +235,9 @@ impl Host for LinkHost {
             tracing::warn!(?lane, number = rejection.number, reason = %rejection.reason, "a unit was refused");
         }
         outbound.into_iter().for_each(|message| self.node.schedule.add(now, message));
+        if releases_held {
+            delivery::schedule_all(&self.node).map_err(host_error)?;
+        }
         self.node.due.notify_one();
         if lane == Lane::Service {
             self.node.queued(Lane::Event.index());

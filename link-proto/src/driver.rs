@@ -78,6 +78,12 @@ pub enum LinkError {
     /// The network, TLS, or the partner closed it.
     #[error("the connection was lost: {0}")]
     Lost(String),
+    /// The partner admits other keys only.
+    #[error(
+        "the partner does not know this node's key: its store is new, or no invitation is open; run `edge-node \
+         invite` there, then `big-node pair TICKET`, with --replace if an edge was paired before"
+    )]
+    NotAdmitted,
     /// The handshake took too long.
     #[error("the partner did not answer within {0:.1} s")]
     NoAnswer(f32),
@@ -132,6 +138,12 @@ impl From<quinn::ConnectionError> for LinkError {
                 Self::NotTaken
             }
             quinn::ConnectionError::LocallyClosed => Self::Superseded,
+            quinn::ConnectionError::ConnectionClosed(said) if said.error_code == tls::not_pinned() => {
+                Self::NotAdmitted
+            }
+            quinn::ConnectionError::TransportError(error) if error.code == tls::not_pinned() => {
+                SessionError::WrongKey.into()
+            }
             _ => Self::Lost(error.to_string()),
         }
     }

@@ -309,7 +309,10 @@ pub enum SessionError {
     #[error("this node is not paired; run `edge-node invite` there and `big-node pair TICKET` here")]
     NotPaired,
     /// Not the pinned key, and no invitation was proved.
-    #[error("the partner's key is not the one this node was paired with; pair again if it was replaced")]
+    #[error(
+        "the partner's key is not the one this node was paired with; if it was replaced or has new keys, run \
+         `edge-node invite` and `big-node pair --replace TICKET`"
+    )]
     WrongKey,
     /// Node, log name or generation are not what this node remembers.
     #[error("the partner lost its store, or it is another node: {0}; run `link adopt` if that is meant")]
@@ -423,6 +426,8 @@ impl Session {
             }
             Input::Settled { lane, position, rebase } => {
                 self.senders[index(lane)].settled(position, rebase, &mut self.outputs);
+                // Units with large bodies go the whole way again, and may be in no list yet.
+                self.bodies.wake(now, &mut self.outputs);
             }
             Input::Room(lane, room) => self.receivers[index(lane)].room(room, &mut self.outputs),
             Input::Parts(parts) => self.begin(parts),

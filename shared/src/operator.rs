@@ -18,6 +18,9 @@ use crate::store::{Rows, Store, StoreError, Txn};
 /// Dead letters that one answer lists at most.
 const LISTED_MAX: usize = 10_000;
 
+/// What `link hold` has brought about.
+pub const HELD: &str = "the link is held closed; `link release` lets it come up again";
+
 /// The lanes, as they are named everywhere.
 pub const LANE_NAMES: [&str; 4] = ["service", "event", "inter", "batch"];
 
@@ -49,7 +52,7 @@ pub enum Stored {
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LinkCommand {
-    /// Close the link and keep it closed
+    /// Close the link and keep it closed, until `link release` or a restart of this node
     Hold,
     /// Let the link come up again
     Release,
@@ -72,7 +75,8 @@ pub enum LinkCommand {
         #[arg(long)]
         yes: bool,
     },
-    /// Take the partner as it is: its store is new, or one of the stores was put back without `restore`
+    /// This node's store was put back without `restore`, or an alarm asks for it: compare and replay as after
+    /// a restore
     Adopt {
         /// Do it; without this, only say what would be done
         #[arg(long)]
@@ -118,8 +122,8 @@ fn done(text: impl Into<String>) -> Done {
     Done { done: text.into() }
 }
 
-/// Carries out a decision about lanes. `held` says whether the link is held closed; holding and
-/// releasing it is the node's own part. `besides` is what the node does in the same commit.
+/// Carries out a decision about lanes. `held` says whether the link is held closed and no session is
+/// left; holding and releasing it is the node's own part. `besides` is what the node does in the same commit.
 pub async fn decide(
     store: &Store,
     held: bool,
@@ -146,26 +150,29 @@ pub async fn decide(
         let name = LANE_NAMES.get(usize::from(lane)).unwrap_or(&"");
         plan.push(match &command {
             LinkCommand::Resolve { stored: Stored::Stored, .. } => format!(
-                "{name}: {units} in doubt counts as stored there; if that proves wrong, it is sent again from \
-                 the safety store and reported as damage"
+                "{name}: in doubt: {units}; taken as stored there. If that proves wrong, all of it is sent again \
+                 from the safety store, and an alarm says so"
             ),
-            LinkCommand::Resolve { .. } => format!("{name}: {units} in doubt counts as not stored and is sent anew"),
-            LinkCommand::Reset { .. } => {
-                format!("{name}: begins where the partner stands; {units} not confirmed is sent anew")
+            LinkCommand::Resolve { .. } => {
+                format!("{name}: in doubt: {units}; taken as not stored there, and sent under new numbers")
             }
-            _ => format!("{name}: is compared as after a restore; {units} not confirmed stays queued"),
+            LinkCommand::Reset { .. } => format!(
+                "{name}: goes on from wherever the other node stands; not confirmed: {units}; sent under new numbers"
+            ),
+            _ => format!("{name}: compared and replayed as after a restore; not confirmed: {units}; stays queued"),
         });
     }
     if matches!(command, LinkCommand::Adopt { .. }) {
-        plan.push("a partner with another log name is taken once: its store is new".into());
+        plan.push("if the other node has a new store, that is taken, once".into());
     }
     let plan = plan.join("\n");
     if !yes {
-        return Ok(done(format!("would be done with --yes, while the link is held:\n{plan}")));
+        return Ok(done(format!("would be done with --yes, after `link hold`:\n{plan}")));
     }
     if !held {
         return Err(Refused(
-            "the link may be up; run `link hold` first, and `link release` afterwards".into(),
+            "nothing was done, for the link may be up: run `link hold` first, and `link release` afterwards"
+                .into(),
         ));
     }
     let now = unix_millis();
@@ -252,10 +259,29 @@ pub fn alarms(rows: &impl Rows) -> Result<Vec<String>, StoreError> {
     let dead = lane::dead_letters(rows, LISTED_MAX)?.len();
     if dead > 0 {
         alarms.push(format!(
-            "{dead} dead letters; `queue dead` lists them, and they are retried or dropped there"
+            "{dead} dead letters; `queue dead` lists them; after the mend `queue dead retry ID`, or `queue dead drop ID`"
         ));
     }
     Ok(alarms)
+}
+
+/// What was done with one dead letter, as text.
+pub fn show_one_dead(command: &DeadCommand, letter: &DeadLetterView) -> String {
+    let table = show_dead(std::slice::from_ref(letter));
+    let body = if letter.with_body { ", and a body, which is kept" } else { "" };
+    let then = match command {
+        DeadCommand::Retry { .. } => {
+            "It is offered to the other node again; `queue dead` lists it if it is refused once more.".into()
+        }
+        DeadCommand::Drop { .. } => "It is dropped, with its body.".into(),
+        DeadCommand::List | DeadCommand::Show { .. } => format!(
+            "It says {} octets{body}. Mend what the reason names, then `queue dead retry {id}`; or give it up with \
+             `queue dead drop {id}`.",
+            letter.head_bytes,
+            id = letter.id
+        ),
+    };
+    format!("{table}\n{then}\n")
 }
 
 /// Dead letters as text.

@@ -44,12 +44,17 @@ pub struct State {
 }
 
 impl State {
-    /// Makes a node: its directory, a store with an identity and a log name, and the named keys.
+    /// Makes a node: its directory, a store with an identity and a log name, and those of the named keys
+    /// that are not there. A node that lost its store keeps its keys, and can read what was sealed to it.
     pub fn init(path: &Path, keys: &[(&str, Vec<u8>)]) -> Result<Self, StateError> {
         let state = Self { path: path.into() };
         state.make()?;
         for (name, bytes) in keys {
-            state.write_key(name, bytes)?;
+            if state.key_path(name).exists() {
+                state.key(name)?;
+            } else {
+                state.write_key(name, bytes)?;
+            }
         }
         let store = Store::open(Arc::new(DirectoryDisk::open(&state.store_path())?))?;
         let identity = NodeIdentity::new();
@@ -187,6 +192,10 @@ mod tests {
         assert_eq!(restored.key32("sealing").expect("readable"), [7; 32]);
         let raised = lane::identity(&restored.store().expect("opens").read().expect("reads")).expect("reads");
         assert_eq!(raised.map(|raised| (raised.node, raised.generation)), identity.map(|i| (i.node, 2)));
+        fs::remove_dir_all(state.store_path()).expect("removed");
+        let anew = State::init(&path, &[("sealing", vec![8; 32]), ("link", vec![9; 32])]).expect("made");
+        assert_eq!(anew.key32("sealing").expect("readable"), [7; 32], "a key that is there is kept");
+        assert_eq!(anew.key32("link").expect("readable"), [9; 32]);
         fs::set_permissions(state.key_path("sealing"), fs::Permissions::from_mode(0o640)).expect("changed");
         assert!(matches!(state.key("sealing"), Err(StateError::KeyExposed(_))));
     }

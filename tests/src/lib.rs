@@ -6,7 +6,7 @@
 //! [`ledger`] keeps the books outside the nodes, [`messages`] makes the mail, [`netns`] makes networks
 //! that may fail, and [`proc`] asks the kernel about a process.
 //!
-//! [`world`] puts all of it together for one test; [`desk`] asks the nodes what their commands ask.
+//! [`damage`] makes a disk lie, [`world`] puts all of it together for one test; [`desk`] asks the nodes what their commands ask.
 //!
 //! [`fuzz`] is what a fuzzer runs and the plain tests replay.
 //!
@@ -15,6 +15,7 @@
 pub mod ask;
 pub mod client;
 pub mod control;
+pub mod damage;
 pub mod desk;
 pub mod fuzz;
 pub mod internet;

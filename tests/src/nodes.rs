@@ -21,8 +21,8 @@ pub const END_WITHIN: Duration = Duration::from_secs(30);
 /// Why the nodes are not what a run needs.
 #[derive(Debug, thiserror::Error)]
 pub enum NodesError {
-    /// The folder or the topology could not be written.
-    #[error("the topology could not be written: {0}")]
+    /// The topology could not be written, or a state not removed.
+    #[error("the topology or a state could not be written: {0}")]
     Topology(#[from] std::io::Error),
     /// A command failed.
     #[error(transparent)]
@@ -129,6 +129,20 @@ impl Nodes {
             running.kill().await?;
         }
         Ok(())
+    }
+
+    /// `kill -9`, and everything that the node kept is gone, as with its disk.
+    pub async fn destroy(&mut self, node: Node) -> Result<(), NodesError> {
+        self.kill(node).await?;
+        Ok(std::fs::remove_dir_all(self.state_of(node))?)
+    }
+
+    /// Where a node keeps its state.
+    pub fn state_of(&self, node: Node) -> PathBuf {
+        match node {
+            Node::Big => self.topology.big_state(),
+            Node::Edge => self.topology.edge_state(),
+        }
     }
 
     /// Stops a node where it is, if it runs, until it is [thawed](Self::thaw).

@@ -5,8 +5,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use edge_node::request::{Queued, Request as EdgeRequest};
+use shared::report::LinkView;
 use tempfile::TempDir;
 
+use crate::ask::is_confirmed;
 use crate::client::pop3::Pop3Client;
 use crate::client::smtp::{Reply, SmtpClient};
 use crate::desk::{AtBig, Desk, Operator};
@@ -80,10 +83,13 @@ impl World {
         self.linked().await
     }
 
-    /// Waits until the link is up.
+    /// Waits until the link is up, as both nodes see it.
     pub async fn linked(&self) -> Result<(), Trouble> {
-        until("the nodes are linked", SOON, async || Ok(self.big().link().await?.connected.then_some(())))
-            .await
+        until("the nodes are linked", SOON, async || {
+            let both = self.big().link().await?.connected && self.edge_link().await?.connected;
+            Ok(both.then_some(()))
+        })
+        .await
     }
 
     /// Makes alice and bob, unless they are there, and waits until the edge takes mail for them.
@@ -143,6 +149,45 @@ impl World {
         Operator::new(Node::Edge.name(), &self.nodes.topology.edge_state())
     }
 
+    /// The link, as the edge sees it.
+    pub async fn edge_link(&self) -> Result<LinkView, Trouble> {
+        Ok(self.edge().ask(EdgeRequest::LinkStatus, Vec::new()).await?.0)
+    }
+
+    /// What waits on the edge for delivery.
+    pub async fn edge_queue(&self) -> Result<Vec<Queued>, Trouble> {
+        Ok(self.edge().ask(EdgeRequest::QueueList, Vec::new()).await?.0)
+    }
+
+    /// Waits until the link is up and each node has confirmed all that the other one has numbered. A large
+    /// body that is still ahead of its unit does not count.
+    pub async fn quiet(&self) -> Result<(), Trouble> {
+        // What was just handed over may make the other node send something: two looks have to agree.
+        let mut before = None;
+        until("the link is up and nothing is on its way", SOON, async || {
+            let (big, edge) = (self.big().link().await?, self.edge_link().await?);
+            let at_rest = big.connected && edge.connected && is_confirmed(&big) && is_confirmed(&edge);
+            let sent: Vec<_> = big.lanes.iter().chain(&edge.lanes).map(|lane| lane.sent).collect();
+            let again = before.replace(sent.clone()) == Some(sent);
+            Ok((at_rest && again).then_some(()))
+        })
+        .await
+    }
+
+    /// Waits until both nodes are linked without an alarm, and nothing is on its way.
+    pub async fn well(&self) -> Result<(), Trouble> {
+        self.quiet().await?;
+        let alarms = [self.big().link().await?.alarms, self.edge_link().await?.alarms].concat();
+        if alarms.is_empty() { Ok(()) } else { Err(format!("alarms: {alarms:?}").into()) }
+    }
+
+    /// What the edge says to a recipient.
+    pub async fn rcpt(&self, address: &str) -> Result<u16, Trouble> {
+        let mut client = self.smtp().await?;
+        client.expect("MAIL FROM:<>", 250).await?;
+        Ok(client.command(&format!("RCPT TO:<{address}>")).await?.code)
+    }
+
     /// A person's desk.
     pub fn desk(&self, person: &str) -> Desk {
         self.big().desk(person)
@@ -184,10 +229,10 @@ impl World {
     }
 }
 
-/// The id under which a message was accepted: the last word of the 250.
+/// The id under which a message was accepted, which the 250 names; behind it stands which way it went.
 pub fn accepted_as(reply: &Reply) -> Option<String> {
-    let word = reply.lines.last()?.rsplit(' ').next();
-    word.filter(|word| word.len() == 26).map(str::to_owned)
+    let mut words = reply.lines.last()?.split(' ');
+    words.find(|word| word.len() == 26).map(str::to_owned)
 }
 
 /// The first address of a service.

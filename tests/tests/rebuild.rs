@@ -6,6 +6,7 @@ use std::path::Path;
 
 use big_node::record::Folder;
 use edge_node::request::{DeadCommand, Request};
+use tests::damage::flip;
 use tests::ledger::Token;
 use tests::messages::{Letter, SHORT};
 use tests::process::{Node, Program};
@@ -75,7 +76,7 @@ async fn a_damaged_body_is_a_dead_letter_and_holds_nothing_up() -> Result<(), Tr
     let damaged = world.receive(&[ALICE], &letter(1)).await?;
     let behind = world.receive(&[ALICE], &letter(2)).await?;
     world.nodes.stop(Node::Edge).await?;
-    damage(&world.nodes.topology.edge_state(), &damaged)?;
+    flip(&world.nodes.topology.edge_state(), &damaged)?;
     world.nodes.start_edge().await?;
     world.nodes.start_big().await?;
     world.desk("alice").filed(Folder::In, &behind).await?;
@@ -88,20 +89,4 @@ async fn a_damaged_body_is_a_dead_letter_and_holds_nothing_up() -> Result<(), Tr
     assert_eq!(dead.iter().map(|letter| &letter.id).collect::<Vec<_>>(), [&damaged]);
     assert_eq!(world.desk("alice").messages(Folder::In).await?.len(), 1);
     world.end().await
-}
-
-/// Flips a bit in the stored body of a message, wherever its record lies.
-fn damage(state: &Path, message: &str) -> Result<(), Trouble> {
-    let id = message.parse::<shared::id::MessageId>()?;
-    for entry in fs::read_dir(state.join("store"))? {
-        let path = entry?.path();
-        let mut bytes = fs::read(&path)?;
-        let magic_and_id = [b"SLYPOST\x01".as_slice(), &id.0].concat();
-        let record = bytes.windows(magic_and_id.len()).position(|window| window == magic_and_id);
-        if let (Some(record), true) = (record, path.extension().is_some_and(|end| end == "seg")) {
-            bytes[record + 1000] ^= 1;
-            return Ok(fs::write(&path, bytes)?);
-        }
-    }
-    Err("no segment holds that message".into())
 }

@@ -67,11 +67,7 @@ pub struct Runner {
 impl Runner {
     /// A runner with everything in the queue on its schedule.
     pub fn new(node: Arc<Node>, resolver: Resolver) -> Result<Self, StoreError> {
-        for (key, row) in node.store.read()?.prefix::<QueueRow>(QUEUE, &[], usize::MAX)? {
-            if let (Ok(id), false) = (key.try_into(), row.held) {
-                node.schedule.add(row.next_attempt_at, MessageId(id));
-            }
-        }
+        schedule_all(&node)?;
         let attempt = Arc::new(Attempt::new(Arc::clone(&node), resolver));
         Ok(Self { node, attempt, permits: Arc::new(Semaphore::new(ATTEMPTS_MAX)), running: Arc::default() })
     }
@@ -119,6 +115,16 @@ impl Runner {
             drop(permit);
         });
     }
+}
+
+/// Puts everything in the queue that is not held on the schedule.
+pub fn schedule_all(node: &Node) -> Result<(), StoreError> {
+    for (key, row) in node.store.read()?.prefix::<QueueRow>(QUEUE, &[], usize::MAX)? {
+        if let (Ok(id), false) = (key.try_into(), row.held) {
+            node.schedule.add(row.next_attempt_at, MessageId(id));
+        }
+    }
+    Ok(())
 }
 
 /// One attempt for every recipient that waits. Returns when the next one is due, if any is left.

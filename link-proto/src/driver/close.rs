@@ -74,7 +74,8 @@ impl CloseCode {
             LinkError::Held => Self::Held,
             LinkError::NotRead => Self::NotRead,
             LinkError::Tls(_) => Self::Stranger,
-            LinkError::Lost(_)
+            LinkError::NotAdmitted
+            | LinkError::Lost(_)
             | LinkError::NoAnswer(_)
             | LinkError::TicketExpired
             | LinkError::Closed { .. }

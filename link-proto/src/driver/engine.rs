@@ -227,7 +227,9 @@ impl<H: Host> Engine<H> {
             Output::PairedWith(partner, welcome) => {
                 self.host.paired_with(partner.clone(), welcome).await?;
                 *self.paired.lock().unwrap_or_else(PoisonError::into_inner) = Some(partner);
-                return self.lanes_now().await.map(|lanes| Some(Input::Remembered { lanes }));
+                // For a new partner the lanes begin elsewhere than when the attempt began.
+                let lanes = Box::new(self.host.open().await?.lanes);
+                return Ok(Some(Input::Remembered { lanes }));
             }
             Output::Adopt(partner) => return self.adopt(partner).await.map(Some),
             Output::Opened => {

@@ -25,6 +25,14 @@ pub(super) const SERVER_NAME: &str = "sallypost-link.invalid";
 /// What the pairing's channel binding is exported under (RFC 8446 §7.5).
 const BINDING_LABEL: &[u8] = b"EXPORTER-sallypost-link-pairing";
 
+/// TLS's alert (RFC 8446 §6.2) that rustls makes of a key that is not admitted.
+const ACCESS_DENIED: u8 = 49;
+
+/// How QUIC says that a key was not admitted.
+pub(super) fn not_pinned() -> quinn::TransportErrorCode {
+    quinn::TransportErrorCode::crypto(ACCESS_DENIED)
+}
+
 /// The edge's configuration; `admits` says for a public key whether its owner may connect.
 pub(super) fn server_config(
     key: &Key,

@@ -1,0 +1,427 @@
+//! Nodes that went back, by a restore, by a snapshot put back by hand, or to nothing: what was promised
+//! since is there again, and nothing is there twice.
+
+use std::fs;
+use std::path::Path;
+
+use big_node::record::{AfterFetch, Folder, Scope, WindowState};
+use big_node::request::{Request as BigRequest, Sent, Started};
+use shared::report::LinkView;
+use shared::unit::DeliveryState;
+use tests::client::pop3::Pop3Client;
+use tests::internet::rules::{Rule, Stage};
+use tests::ledger::Token;
+use tests::messages::{LONG, Letter, SHORT};
+use tests::process::{Node, Program};
+use tests::wait::{SOON, Trouble, until};
+use tests::world::{ALICE, BOB, CAROL, World, without_trace};
+
+/// Somebody outside whose host may have nobody answered.
+const SLOW: &str = "slow@remote.example";
+
+async fn world() -> Result<World, Trouble> {
+    World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await
+}
+
+fn letter(number: u64) -> Vec<u8> {
+    let letter = Letter { from: CAROL, to: ALICE, subject: "kept", token: Token { seed: 5, number } };
+    // Every third is large: its body goes ahead of its unit.
+    if number.is_multiple_of(3) { letter.with_attachment("a.bin", LONG * 4) } else { letter.text(SHORT) }
+}
+
+/// Numbered letters to alice that the edge has answered 250, and their ids.
+#[derive(Default)]
+struct Received(Vec<(u64, String)>);
+
+impl Received {
+    async fn more(&mut self, world: &World, count: u64) -> Result<(), Trouble> {
+        for _ in 0..count {
+            let number = self.0.len() as u64 + 1;
+            self.0.push((number, world.receive(&[ALICE], &letter(number)).await?));
+        }
+        Ok(())
+    }
+
+    /// Each is in alice's mailbox as it was sent, and nothing else is.
+    async fn are_filed_once(&self, world: &World) -> Result<(), Trouble> {
+        let desk = world.desk("alice");
+        for (number, id) in &self.0 {
+            desk.filed(Folder::In, id).await?;
+            assert!(without_trace(&desk.raw(id).await?) == letter(*number), "{number} is altered");
+        }
+        world.quiet().await?;
+        assert_eq!(desk.messages(Folder::In).await?.len(), self.0.len(), "each is there once");
+        Ok(())
+    }
+}
+
+/// Alice sends to somebody outside.
+async fn send(world: &World, to: &str, subject: &str) -> Result<Sent, Trouble> {
+    world.desk("alice").send(to, subject, "text\n").await
+}
+
+async fn until_is(world: &World, sent: &Sent, state: DeliveryState) -> Result<(), Trouble> {
+    until(&format!("{} is {state:?}", sent.id), SOON, async || {
+        let recipients = world.desk("alice").status(&sent.id).await?.recipients;
+        Ok(recipients.iter().all(|recipient| recipient.state == state).then_some(()))
+    })
+    .await
+}
+
+/// How often a subject has arrived outside.
+fn arrived(world: &World, subject: &str) -> usize {
+    let line = format!("\r\nSubject: {subject}\r\n");
+    let holds = |data: &[u8]| memchr::memmem::find(data, line.as_bytes()).is_some();
+    world.internet.mta.mail().iter().filter(|mail| holds(&mail.data)).count()
+}
+
+async fn until_arrived(world: &World, subject: &str) -> Result<(), Trouble> {
+    until(&format!("{subject} arrives outside"), SOON, async || {
+        Ok((arrived(world, subject) > 0).then_some(()))
+    })
+    .await
+}
+
+/// Nobody at that address is answered before the rules are cleared.
+fn keep_waiting(world: &World, address: &str) {
+    world.internet.mta.add_rule(Rule::reply(Stage::Rcpt, 450, "4.2.1 later").only_for(address));
+}
+
+/// Alice travels, and the edge knows it.
+async fn set_out(world: &World, scope: Scope) -> Result<Started, Trouble> {
+    let started = world.desk("alice").travel(scope, AfterFetch::Keep).await?;
+    world.first_pop3s(&started.user, &started.password).await?.quit().await?;
+    Ok(started)
+}
+
+/// Waits until the maildrop holds so many messages, and gives a session with it.
+async fn collect_when(world: &World, trip: &Started, count: usize) -> Result<Pop3Client, Trouble> {
+    until(&format!("{count} messages are in the maildrop"), SOON, async || {
+        let mut session = world.first_pop3s(&trip.user, &trip.password).await?;
+        if session.stat().await?.0 == count as u64 {
+            return Ok(Some(session));
+        }
+        session.quit().await?;
+        Ok(None)
+    })
+    .await
+}
+
+/// Waits until the maildrop holds exactly these messages.
+async fn maildrop_holds(world: &World, trip: &Started, numbers: &[u64]) -> Result<(), Trouble> {
+    let mut session = collect_when(world, trip, numbers.len()).await?;
+    let mut expected: Vec<_> = numbers.iter().map(|number| letter(*number)).collect();
+    for number in 1..=numbers.len() as u64 {
+        let message = session.retr(number).await?;
+        let content = without_trace(&message);
+        let place = expected.iter().position(|letter| letter == content).ok_or("an altered copy")?;
+        expected.swap_remove(place);
+    }
+    Ok(session.quit().await?)
+}
+
+async fn backup(world: &World, node: Node, folder: &Path) -> Result<(), Trouble> {
+    let folder = folder.to_str().ok_or("UTF-8")?;
+    let said = commands(world, node).run(&["backup", folder]).await?;
+    assert!(said.contains("with the keys"), "{said}");
+    Ok(())
+}
+
+fn commands(world: &World, node: Node) -> &tests::control::Commands {
+    if node == Node::Big { &world.nodes.big } else { &world.nodes.edge }
+}
+
+/// A node's disk is lost, and its state is made from the backup.
+async fn restore(world: &mut World, node: Node, folder: &Path) -> Result<(), Trouble> {
+    world.nodes.destroy(node).await?;
+    commands(world, node).run(&["restore", folder.to_str().ok_or("UTF-8")?]).await?;
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), Trouble> {
+    fs::create_dir(to)?;
+    fs::set_permissions(to, fs::metadata(from)?.permissions())?;
+    for entry in fs::read_dir(from)? {
+        let (entry, target) = entry.map(|entry| (entry.path(), to.join(entry.file_name())))?;
+        if entry.is_dir() {
+            copy(&entry, &target)?;
+        } else if entry.is_file() {
+            fs::copy(&entry, &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn stopped(link: &LinkView, lane: &str) -> Option<String> {
+    link.alarms.iter().find(|alarm| alarm.starts_with(&format!("the {lane} lane has stopped"))).cloned()
+}
+
+#[tokio::test]
+async fn a_big_that_was_restored_is_given_again_what_it_lost() -> Result<(), Trouble> {
+    let mut world = world().await?;
+    let refuses = Rule::reply(Stage::Rcpt, 550, "5.2.1 closed").only_for("closed@remote.example");
+    world.internet.mta.add_rule(refuses);
+    keep_waiting(&world, SLOW);
+    let (alice, bob) = (world.desk("alice"), world.desk("bob"));
+    let mut received = Received::default();
+    received.more(&world, 2).await?;
+    received.are_filed_once(&world).await?;
+    let before = send(&world, CAROL, "before the backup").await?;
+    until_is(&world, &before, DeliveryState::Relayed).await?;
+    let waits = send(&world, SLOW, "waits at the backup").await?;
+    until_is(&world, &waits, DeliveryState::Deferred).await?;
+    bob.send("closed@remote.example", "fails before", "text\n").await?;
+    let told = bob.arrival(Folder::In, "bob is told of the failure", |_| true).await?;
+    world.quiet().await?;
+
+    let backups = tempfile::tempdir()?;
+    let folder = backups.path().join("big");
+    backup(&world, Node::Big, &folder).await?;
+
+    // All of this big forgets.
+    received.more(&world, 4).await?;
+    received.are_filed_once(&world).await?;
+    alice.send(BOB, "at home", "text\n").await?;
+    world.big().0.ask::<serde_json::Value>(delete("alice", &received.0[0].1), Vec::new()).await?;
+    world.internet.mta.clear_rules();
+    until_is(&world, &waits, DeliveryState::Relayed).await?;
+    let after = send(&world, CAROL, "after the backup").await?;
+    until_is(&world, &after, DeliveryState::Relayed).await?;
+    world.nodes.big.run(&["person", "add", "dave"]).await?;
+    until("dave is known", SOON, async || Ok((world.rcpt("dave@example.com").await? == 250).then_some(())))
+        .await?;
+    let trip = set_out(&world, Scope::All).await?;
+    // Five are in her mailbox: six came, and one was deleted.
+    let mut session = collect_when(&world, &trip, 5).await?;
+    session.retr(1).await?;
+    session.dele(1).await?;
+    session.quit().await?;
+    world.quiet().await?;
+
+    restore(&mut world, Node::Big, &folder).await?;
+    // What comes in while it is away is not mixed up with what it has to be given again.
+    received.more(&world, 1).await?;
+    world.nodes.start_big().await?;
+    received.are_filed_once(&world).await?;
+    until("dave, of whom big knows nothing, is unknown at the edge", SOON, async || {
+        Ok((world.rcpt("dave@example.com").await? == 550).then_some(()))
+    })
+    .await?;
+    assert_eq!(world.rcpt(BOB).await?, 250);
+    assert!(world.pop3s(&trip.user, &trip.password).await.is_err(), "the window is ended at the edge");
+    until_is(&world, &waits, DeliveryState::Relayed).await?;
+    world.well().await?;
+    let reports = bob.messages(Folder::In).await?;
+    assert_eq!(reports.iter().map(|line| &line.id).collect::<Vec<_>>(), [&told.id], "told once");
+    for subject in ["before the backup", "waits at the backup", "after the backup"] {
+        assert_eq!(arrived(&world, subject), 1, "{subject}");
+    }
+    assert!(world.edge_queue().await?.is_empty());
+
+    let again = send(&world, CAROL, "as ever").await?;
+    until_is(&world, &again, DeliveryState::Relayed).await?;
+    received.more(&world, 1).await?;
+    received.are_filed_once(&world).await?;
+    world.end().await
+}
+
+fn delete(person: &str, message: &str) -> BigRequest {
+    BigRequest::MailDelete { person: person.into(), message: message.into() }
+}
+
+#[tokio::test]
+async fn an_edge_that_was_restored_is_told_what_has_become_of_its_mail() -> Result<(), Trouble> {
+    let mut world = world().await?;
+    keep_waiting(&world, SLOW);
+    keep_waiting(&world, "late@remote.example");
+    let mut received = Received::default();
+    received.more(&world, 1).await?;
+    received.are_filed_once(&world).await?;
+    let trip = set_out(&world, Scope::All).await?;
+    let late = send(&world, "late@remote.example", "delivered after the backup").await?;
+    let waits = send(&world, SLOW, "waits at the backup").await?;
+    for sent in [&late, &waits] {
+        until_is(&world, sent, DeliveryState::Deferred).await?;
+    }
+    // What its author has deleted for good has been sent all the same.
+    let gone = send(&world, SLOW, "deleted by its author").await?;
+    until_is(&world, &gone, DeliveryState::Deferred).await?;
+    for _ in 0..2 {
+        world.big().0.ask::<serde_json::Value>(delete("alice", &gone.id), Vec::new()).await?;
+    }
+    world.quiet().await?;
+    let backups = tempfile::tempdir()?;
+    let folder = backups.path().join("edge");
+    backup(&world, Node::Edge, &folder).await?;
+
+    world.internet.mta.clear_rules();
+    keep_waiting(&world, SLOW);
+    until_is(&world, &late, DeliveryState::Relayed).await?;
+    received.more(&world, 3).await?;
+    let sent = send(&world, CAROL, "sent after the backup").await?;
+    until_is(&world, &sent, DeliveryState::Relayed).await?;
+    let waits_too = send(&world, SLOW, "waits since").await?;
+    until_is(&world, &waits_too, DeliveryState::Deferred).await?;
+    maildrop_holds(&world, &trip, &[1, 2, 3, 4]).await?;
+    received.are_filed_once(&world).await?;
+
+    world.nodes.stop(Node::Big).await?;
+    restore(&mut world, Node::Edge, &folder).await?;
+    world.nodes.start_edge().await?;
+    let queue = world.edge_queue().await?;
+    assert_eq!(queue.len(), 3, "{queue:?}");
+    assert!(queue.iter().all(|queued| queued.held), "nothing leaves before big has spoken: {queue:?}");
+    world.internet.mta.clear_rules();
+    world.nodes.start_big().await?;
+    for sent in [&waits, &waits_too] {
+        until_is(&world, sent, DeliveryState::Relayed).await?;
+    }
+    until_arrived(&world, "deleted by its author").await?;
+    maildrop_holds(&world, &trip, &[1, 2, 3, 4]).await?;
+    received.more(&world, 1).await?;
+    received.are_filed_once(&world).await?;
+    world.well().await?;
+    for subject in [
+        "delivered after the backup",
+        "waits at the backup",
+        "sent after the backup",
+        "waits since",
+        "deleted by its author",
+    ] {
+        assert_eq!(arrived(&world, subject), 1, "{subject}");
+    }
+    assert!(world.edge_queue().await?.is_empty());
+    world.end().await
+}
+
+/// A snapshot of a node's state is put back by hand; its lanes stop until it is adopted there.
+async fn put_back_and_adopted(node: Node, says: &str) -> Result<(), Trouble> {
+    let mut world = world().await?;
+    let mut received = Received::default();
+    received.more(&world, 1).await?;
+    received.are_filed_once(&world).await?;
+    let backups = tempfile::tempdir()?;
+    let (snapshot, state) = (backups.path().join("snapshot"), world.nodes.state_of(node));
+    world.nodes.stop(node).await?;
+    copy(&state, &snapshot)?;
+    start(&mut world, node).await?;
+    received.more(&world, 3).await?;
+    received.are_filed_once(&world).await?;
+    let before = send(&world, CAROL, "before").await?;
+    until_is(&world, &before, DeliveryState::Relayed).await?;
+    world.quiet().await?;
+
+    world.nodes.destroy(node).await?;
+    copy(&snapshot, &state)?;
+    start(&mut world, node).await?;
+    // Big's epoch went back with it, so it is refused until it has risen again.
+    for lane in ["inter", "batch"] {
+        until(&format!("both nodes raise an alarm about {lane}"), SOON, async || {
+            let (big, edge) = (world.big().link().await?, world.edge_link().await?);
+            let alarms = stopped(&big, lane).zip(stopped(&edge, lane));
+            let told = |alarm: &str| alarm.contains(says) && alarm.contains("run `link adopt` there");
+            Ok(alarms.filter(|(big, edge)| told(big) && told(edge)).map(drop))
+        })
+        .await?;
+    }
+    received.more(&world, 1).await?;
+    for (node, log) in [(Node::Big, "big.log"), (Node::Edge, "edge.log")] {
+        let log = fs::read_to_string(world.nodes.topology.state.join(log))?;
+        assert!(log.contains("link adopt"), "{node:?}'s log does not say what to do");
+    }
+    let there = commands(&world, node);
+    let shown = there.run(&["link", "adopt"]).await?;
+    assert!(shown.contains("--yes"), "{shown}");
+    let refused = there.run(&["link", "adopt", "--yes"]).await.expect_err("the link is up");
+    assert!(refused.refusal().is_some_and(|text| text.contains("link hold")), "{refused}");
+    assert!(stopped(&world.edge_link().await?, "inter").is_some(), "nothing was done");
+    there.run(&["link", "hold"]).await?;
+    there.run(&["link", "adopt", "--yes"]).await?;
+    there.run(&["link", "release"]).await?;
+    received.are_filed_once(&world).await?;
+    let after = send(&world, CAROL, "after").await?;
+    until_is(&world, &after, DeliveryState::Relayed).await?;
+    world.well().await?;
+    assert_eq!((arrived(&world, "before"), arrived(&world, "after")), (1, 1));
+    world.end().await
+}
+
+async fn start(world: &mut World, node: Node) -> Result<(), Trouble> {
+    match node {
+        Node::Big => drop(world.nodes.start_big().await?),
+        Node::Edge => drop(world.nodes.start_edge().await?),
+    }
+    world.linked().await
+}
+
+#[tokio::test]
+async fn an_edge_put_back_by_hand_stops_the_mail_until_it_is_adopted() -> Result<(), Trouble> {
+    put_back_and_adopted(Node::Edge, "store was put back without `restore`").await
+}
+
+#[tokio::test]
+async fn a_big_put_back_by_hand_stops_the_mail_until_it_is_adopted() -> Result<(), Trouble> {
+    put_back_and_adopted(Node::Big, "store was put back without `restore`").await
+}
+
+/// The edge's store is gone; with `keys`, its keys are not.
+async fn begins_anew(keys: bool) -> Result<(), Trouble> {
+    let mut world = world().await?;
+    keep_waiting(&world, SLOW);
+    let mut received = Received::default();
+    received.more(&world, 3).await?;
+    received.are_filed_once(&world).await?;
+    let trip = set_out(&world, Scope::All).await?;
+    let before = send(&world, CAROL, "before").await?;
+    until_is(&world, &before, DeliveryState::Relayed).await?;
+    let waits = send(&world, SLOW, "waits").await?;
+    until_is(&world, &waits, DeliveryState::Deferred).await?;
+    maildrop_holds(&world, &trip, &[1, 2, 3]).await?;
+    world.quiet().await?;
+
+    let state = world.nodes.state_of(Node::Edge);
+    if keys {
+        world.nodes.kill(Node::Edge).await?;
+        fs::remove_dir_all(state.join("store"))?;
+    } else {
+        world.nodes.destroy(Node::Edge).await?;
+    }
+    let key = fs::read(state.join("keys/sealing.key")).ok();
+    world.nodes.edge.run(&["init"]).await?;
+    let now = fs::read(state.join("keys/sealing.key"))?;
+    assert_eq!(key.is_some_and(|key| key == now), keys, "keys that are there are kept");
+    world.nodes.start_edge().await?;
+    until("big says what has to be done", SOON, async || {
+        let link = world.big().link().await?;
+        Ok(link.alarms.iter().any(|alarm| alarm.contains("--replace")).then_some(()))
+    })
+    .await?;
+    assert_eq!(world.rcpt(ALICE).await?, 451, "unknown is temporary while there is no directory");
+
+    let ticket = world.nodes.edge.run(&["invite"]).await?;
+    let refused = world.nodes.big.run(&["pair", ticket.trim()]).await.expect_err("there is an edge");
+    assert!(refused.refusal().is_some_and(|text| text.contains("--replace")), "{refused}");
+    world.internet.mta.clear_rules();
+    world.nodes.big.run(&["pair", "--replace", ticket.trim()]).await?;
+    until_is(&world, &waits, DeliveryState::Relayed).await?;
+    until_arrived(&world, "waits").await?;
+    maildrop_holds(&world, &trip, &[1, 2, 3]).await?;
+    received.more(&world, 1).await?;
+    received.are_filed_once(&world).await?;
+    assert_eq!(world.rcpt("nobody@example.com").await?, 550, "the directory is whole");
+    world.well().await?;
+    assert_eq!((arrived(&world, "before"), arrived(&world, "waits")), (1, 1));
+    let open = world.big().windows().await?.iter().filter(|window| window.state == WindowState::Open).count();
+    assert_eq!(open, 1);
+    world.end().await
+}
+
+#[tokio::test]
+async fn an_edge_that_lost_its_store_is_given_everything_again() -> Result<(), Trouble> {
+    begins_anew(true).await
+}
+
+#[tokio::test]
+async fn another_edge_in_its_place_is_given_everything_again() -> Result<(), Trouble> {
+    begins_anew(false).await
+}
