@@ -751,7 +751,7 @@ async fn an_edge_that_shows_bigs_own_key_is_not_the_edge() {
     let parts = Arc::default();
     let attempt = dialler.attempt(&host, &pair.big_handle, FOREVER, &parts);
     let (error, _) = timeout(FOREVER, attempt).await.unwrap();
-    assert!(matches!(error, LinkError::Lost(_)), "{error}");
+    assert!(matches!(error, LinkError::Session(SessionError::WrongKey)), "{error}");
     serving.abort();
 }
 
