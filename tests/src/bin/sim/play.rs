@@ -378,6 +378,8 @@ impl Play {
             return;
         }
         self.went_back |= !by_restore;
+        // Nor does what was applied before say anything about the order from here on.
+        self.note_applied();
         self.ledger.applied.clear();
         match who {
             Who::Edge => self.edge_forgot(&kept, &accepted, by_restore),
@@ -498,6 +500,7 @@ impl Play {
 
     fn note_applied(&mut self) {
         for applied in self.world.applied(Who::Big) {
+            self.say(|| format!("big applies {}: {}", named(&applied.id), !applied.deferred));
             match applied.deferred {
                 true => self.ledger.displaced.push(applied.id),
                 false => self.ledger.applied.push(applied.id),
