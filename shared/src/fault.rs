@@ -15,7 +15,7 @@ pub enum SeededFault {
     NumberReused,
     /// A unit, or a message, that has been applied is applied again.
     DedupeDropped,
-    /// The hash beside a row is not looked at.
+    /// The hash in a segment's record is not looked at.
     HashIgnored,
     /// A sync that failed is asked for again, and what the kernel dropped is taken for written.
     SyncRetried,

@@ -26,6 +26,7 @@ use super::StoreError;
 use super::body::BodyKey;
 use super::disk::{Disk, File};
 use super::gauge::Gauge;
+use crate::fault::{SeededFault, seeded};
 
 /// A segment that has grown past this is followed by a new one.
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -84,7 +85,9 @@ impl Record {
         let notes = bytes.get(HEADER_BYTES..notes_end)?;
         let content = bytes.get(notes_end..notes_end.checked_add(header.bytes)?)?;
         let unhashed = bytes.get(..HEADER_BYTES - 32)?;
-        (hash(unhashed, notes, content)[..] == bytes[HEADER_BYTES - 32..HEADER_BYTES]).then(|| Self {
+        let whole = hash(unhashed, notes, content)[..] == bytes[HEADER_BYTES - 32..HEADER_BYTES]
+            || seeded(SeededFault::HashIgnored);
+        whole.then(|| Self {
             key: header.key,
             piece: header.piece,
             last: header.flags & LAST != 0,
