@@ -4,7 +4,7 @@ use big_node::record::Folder;
 use edge_node::request::Request as EdgeRequest;
 use shared::pressure::Level;
 use shared::report::LinkView;
-use tests::client::smtp::SendError;
+use tests::client::smtp::{SendError, SmtpClient, SmtpError};
 use tests::ledger::Token;
 use tests::messages::{LONG, Letter};
 use tests::process::{Node, Program};
@@ -36,7 +36,15 @@ async fn a_full_spool_refuses_for_now_and_empties_by_itself() -> Result<(), Trou
     for number in 1..=MESSAGES_MAX {
         // A client that waits until what it sent is counted: the bound is looked at four times a second.
         let before = level(&world).await?;
-        match world.smtp().await?.send(CAROL, &[ALICE], &letter(number)).await {
+        let mut client = match SmtpClient::ready(world.smtp_address(), None).await {
+            Ok(client) => client,
+            Err(SmtpError::Answered { reply, .. }) => {
+                refused = Some(("connect", reply));
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match client.send(CAROL, &[ALICE], &letter(number)).await {
             Ok(reply) => {
                 accepted.push((number, tests::world::accepted_as(&reply).ok_or("no id")?));
                 assert!(before.takes_mail(), "accepted although {before:?}");
@@ -49,7 +57,11 @@ async fn a_full_spool_refuses_for_now_and_empties_by_itself() -> Result<(), Trou
         }
     }
     let (stage, reply) = refused.ok_or("the spool has no bound")?;
-    assert_eq!((stage, reply.code, reply.enhanced()), ("MAIL", 452, Some("4.3.1")));
+    // What is held is counted four times a second: in between it may have grown past the next level, at
+    // which connections are refused; or the count fell into the transaction. Which level answers how is
+    // tested beside the levels.
+    let expected = if stage == "connect" { 421 } else { 452 };
+    assert_eq!((reply.code, reply.enhanced()), (expected, Some("4.3.1")), "{stage}");
     assert!(accepted.len() >= 10, "{} were accepted", accepted.len());
 
     world.nodes.start_big().await?;
