@@ -219,6 +219,8 @@ impl Watch {
                 | Output::PairedWith(..)
                 | Output::Adopt(_)
                 | Output::Opened
+                // Settling a lane asks and answers what is there.
+                | Output::Send(_, Frame::Offer(_) | Frame::Known(_))
                 // Bodies wait for credit, and for nothing else.
                 | Output::ListBodies { .. }
                 | Output::SendBody { .. }
