@@ -22,6 +22,7 @@ use crate::error::Refused;
 use crate::inbound::PERSON_KIND;
 use crate::link::LinkHost;
 use crate::node::Node;
+use crate::projection;
 use crate::record::{MESSAGES, Message, Named, OPEN_WINDOWS, Person, UNSETTLED};
 use crate::request::{
     Done, LaneView, LinkCommand, LinkView, Paired, PersonView, Queue, Request, Settings, Started, Status,
@@ -177,7 +178,7 @@ impl Commands {
                 let sealing = self.node.site.sealing.public().0;
                 // Whatever the edge has been told, it is told the directory as it is here.
                 let besides = move |txn: &mut Txn<'_>, command: &LinkCommand| match command {
-                    LinkCommand::Adopt { .. } | LinkCommand::Reset { .. } => directory::renew(txn, sealing),
+                    LinkCommand::Adopt { .. } | LinkCommand::Reset { .. } => projection::renew(txn, sealing),
                     _ => Ok(()),
                 };
                 let decided = operator::decide(&self.node.store, held, command, besides);
@@ -196,7 +197,7 @@ impl Commands {
 
     async fn pair(&self, ticket: &str, replace: bool) -> Result<Paired, Refused> {
         let mut ticket: Ticket = ticket.trim().parse().map_err(|error| Refused::new(format!("{error}")))?;
-        if directory::edge(&self.node.store.read()?)?.is_some() && !replace {
+        if projection::edge(&self.node.store.read()?)?.is_some() && !replace {
             let text = "an edge is paired already, and one big has one edge; if it is gone or has new keys, \
                         `pair --replace` takes this one in its place";
             return Err(Refused::new(text));
@@ -275,7 +276,7 @@ impl Commands {
             lanes.push(LaneView { lane, sent, confirmed, received });
         }
         Ok(LinkView {
-            paired: directory::edge(&snapshot)?.is_some(),
+            paired: projection::edge(&snapshot)?.is_some(),
             connected: status.connected.is_some(),
             peer: status.connected.as_ref().map(|connected| connected.peer.to_string()),
             rtt_millis: status.connected.as_ref().map(|connected| connected.rtt.as_secs_f64() * 1000.0),

@@ -1,23 +1,17 @@
-//! The master directory: people and their addresses; and its projection, queued for the edge in the
-//! commit that changes it.
+//! The master directory: people and their addresses.
 
 use shared::address::{Address, Domain};
 use shared::id::random;
-use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::topology::AttachmentMode;
-use shared::unit::{self, AddressRow, Id, ToEdge, directory_hash};
+use shared::unit::Id;
 
 use crate::error::Refused;
-use crate::record::{
-    ADDRESSES, EDGE, EdgeRow, Holder, NAMES, Named, OPEN_WINDOWS, PERSONS, Person, WINDOWS, WindowRow,
-    WindowState,
-};
-use crate::travel;
+use crate::record::{ADDRESSES, Holder, NAMES, Named, OPEN_WINDOWS, PERSONS, Person};
+use crate::{projection, travel};
 
 /// Role names that every domain has (RFC 5321 §4.5.1, RFC 2142): the postmaster reads them.
 pub const ROLES: [&str; 2] = ["postmaster", "abuse"];
-const SERVICE_LANE: u8 = 0;
 
 /// A new person, as asked for.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
@@ -69,7 +63,7 @@ pub fn add(txn: &mut Txn<'_>, person: &Person, record: &Stored) -> Result<(), Re
         if txn.get::<Holder>(ADDRESSES, address.as_bytes())?.is_some() {
             return Err(Refused::new(format!("{address} belongs to somebody else")));
         }
-        project_address(txn, address, Some(person.id))?;
+        projection::tell_known(txn, address, Some(person.id))?;
     }
     txn.keep_body(record)?;
     Ok(enter(txn, person)?)
@@ -109,7 +103,7 @@ pub fn remove(txn: &mut Txn<'_>, name: &str, postmaster: &str, now: u64) -> Resu
     }
     for address in &person.addresses {
         txn.delete(ADDRESSES, address.as_bytes())?;
-        project_address(txn, address, None)?;
+        projection::tell_gone(txn, address)?;
     }
     txn.delete(NAMES, person.name.as_bytes())?;
     txn.delete(PERSONS, &person.id)?;
@@ -166,70 +160,4 @@ pub fn postmaster_person(rows: &impl Rows, postmaster: &str) -> Result<Option<Pe
         Some(Holder(id)) => by_id(rows, &id),
         None => Ok(None),
     }
-}
-
-/// Queues the whole projection: what a newly paired edge, or one that went back, has to know. What it
-/// holds besides is no more.
-pub fn project_all(txn: &mut Txn<'_>, sealing_key: [u8; 32]) -> Result<(), StoreError> {
-    tell_edge(txn, &ToEdge::Introduction { sealing_key })?;
-    tell_edge(txn, &ToEdge::DirectoryBegin)?;
-    for person in list(txn)? {
-        for address in &person.addresses {
-            project_address(txn, address, Some(person.id))?;
-        }
-    }
-    let edge = edge(txn)?;
-    for (key, mut row) in txn.prefix::<WindowRow>(WINDOWS, &[], usize::MAX)? {
-        if row.state != WindowState::Open {
-            continue;
-        }
-        // Another edge hashes with a key of its own.
-        if let (Some(edge), Some(person)) = (&edge, by_id(txn, &row.window.person)?) {
-            (row.window.logins, row.window.senders) = window_hashes(edge, &person);
-            txn.put(WINDOWS, &key, &row)?;
-        }
-        tell_edge(txn, &ToEdge::Window(Box::new(row.window)))?;
-    }
-    tell_edge(txn, &ToEdge::DirectoryComplete)
-}
-
-/// Queues the whole projection anew, if an edge is paired.
-pub fn renew(txn: &mut Txn<'_>, sealing_key: [u8; 32]) -> Result<(), StoreError> {
-    match edge(txn)? {
-        Some(_) => project_all(txn, sealing_key),
-        None => Ok(()),
-    }
-}
-
-/// The hashes under which a person logs in to a window, and those of the addresses they write from.
-pub fn window_hashes(edge: &EdgeRow, person: &Person) -> (Vec<[u8; 32]>, Vec<[u8; 32]>) {
-    let hash = |text: &String| directory_hash(&edge.directory_key, text);
-    let senders: Vec<_> = person.addresses.iter().map(hash).collect();
-    ([&[hash(&person.name)], senders.as_slice()].concat(), senders)
-}
-
-fn project_address(txn: &mut Txn<'_>, address: &str, person: Option<Id>) -> Result<(), StoreError> {
-    let Some(edge) = edge(txn)? else { return Ok(()) };
-    let hash = directory_hash(&edge.directory_key, address);
-    match person {
-        Some(_) => tell_edge(txn, &ToEdge::Address(AddressRow { hash, person })),
-        None => tell_edge(txn, &ToEdge::AddressGone { hash }),
-    }
-}
-
-/// The paired edge.
-pub fn edge(rows: &impl Rows) -> Result<Option<EdgeRow>, StoreError> {
-    rows.get(EDGE, b"edge")
-}
-
-/// Queues a service unit without a body.
-pub fn tell_edge(txn: &mut Txn<'_>, head: &ToEdge) -> Result<(), StoreError> {
-    let unit = QueuedUnit {
-        id: shared::id::MessageId::generate().0,
-        lane: SERVICE_LANE,
-        after: None,
-        head: unit::encode(head),
-        body: QueuedBody::None,
-    };
-    lane::queue(txn, &unit).map(drop)
 }

@@ -16,6 +16,7 @@ use crate::inbound::{BODY_KIND, PERSON_KIND, rebuild_notes};
 pub use crate::link::LinkHost;
 use crate::mail::{self, Incoming, Site};
 use crate::pressure::Pressure;
+use crate::projection;
 use crate::record::{
     EDGE, EdgeRow, Entry, Folder, Holder, MAILBOXES, MESSAGES, Message, RECIPIENTS, Recipient, message_of,
 };
@@ -50,7 +51,7 @@ impl Big {
         let own = self.site.sealing.public().0;
         let introduced = self.store.commit_blocking(move |txn| {
             txn.put(EDGE, b"edge", &EdgeRow { sealing_key, directory_key })?;
-            directory::project_all(txn, own)
+            projection::everything(txn, own)
         });
         introduced.map(drop)
     }
@@ -159,7 +160,7 @@ impl Big {
     /// Hashes of the addresses that the edge has to know.
     pub fn addresses(&self) -> Result<Vec<[u8; 32]>, StoreError> {
         let rows = self.store.read()?;
-        let Some(edge) = directory::edge(&rows)? else { return Ok(Vec::new()) };
+        let Some(edge) = projection::edge(&rows)? else { return Ok(Vec::new()) };
         let addresses = rows.prefix::<Holder>(crate::record::ADDRESSES, &[], usize::MAX)?;
         let hash = |key: Vec<u8>| directory_hash(&edge.directory_key, &String::from_utf8_lossy(&key));
         let mut hashes: Vec<_> = addresses.into_iter().map(|(key, _)| hash(key)).collect();
@@ -170,5 +171,5 @@ impl Big {
 
 /// What a restore, and a decision about lanes by an operator, do besides.
 pub fn restored(txn: &mut Txn<'_>, sealing: [u8; 32]) -> Result<(), StoreError> {
-    directory::renew(txn, PrivateKey::from_bytes(sealing).public().0)
+    projection::renew(txn, PrivateKey::from_bytes(sealing).public().0)
 }

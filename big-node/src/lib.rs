@@ -16,6 +16,7 @@ mod mail;
 mod maintenance;
 mod node;
 pub mod pressure;
+mod projection;
 mod reconcile;
 pub mod record;
 mod report;

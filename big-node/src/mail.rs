@@ -15,6 +15,7 @@ use shared::unit::{self, DeliveryState, Id, Outbound, ToEdge, WindowCopy};
 
 use crate::directory;
 use crate::error::Refused;
+use crate::projection;
 use crate::record::{
     AfterFetch, COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named,
     OPEN_WINDOWS, Part, Person, RECIPIENTS, REPORTS, Recipient, UNSETTLED, WINDOWS, WindowRow, WindowState,
@@ -476,7 +477,7 @@ pub fn queue_outbound(
     id: MessageId,
     recipients: Vec<(u32, String)>,
 ) -> Result<(), Refused> {
-    let Some(edge) = directory::edge(txn)? else {
+    let Some(edge) = projection::edge(txn)? else {
         return Err(Refused::new(
             "no edge is paired yet, so nothing can leave; run `edge-node invite`, then `big-node pair TICKET`",
         ));
@@ -520,7 +521,7 @@ fn queue_with_body(txn: &mut Txn<'_>, head: &ToEdge, message: &Message, id: Id) 
 pub fn outbound_key(rows: &impl Rows, site: &Site, head: &[u8]) -> Result<Option<FileKey>, StoreError> {
     let (message, revision, reader) = match unit::decode::<ToEdge>(head) {
         Some(ToEdge::Outbound(outbound)) => {
-            (outbound.message, outbound.revision, directory::edge(rows)?.map(|edge| edge.sealing_key))
+            (outbound.message, outbound.revision, projection::edge(rows)?.map(|edge| edge.sealing_key))
         }
         Some(ToEdge::Copy(copy)) => {
             let row = rows.get::<WindowRow>(WINDOWS, &copy.window)?;

@@ -10,9 +10,9 @@ use shared::seal::{FileKey, PublicKey};
 use shared::store::{Rows, StoreError, Txn};
 use shared::unit::{Id, Outbound, ToEdge, Unsettled, decode, encode};
 
-use crate::directory;
 use crate::error::Refused;
 use crate::mail::{self, Site};
+use crate::projection;
 use crate::record::{
     COPIES, CopyRow, MESSAGES, Message, Named, RECIPIENTS, Recipient, UNSETTLED, WINDOWS, WindowRow,
     WindowState, key2, message_of,
@@ -26,10 +26,10 @@ const LAST: Id = [0xff; 16];
 /// The edge was restored, has a new store, or is another one: queues the directory, what still waits for
 /// delivery, and what belongs into open windows. Nothing, while no edge is paired.
 pub fn edge_went_back(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
-    if directory::edge(txn)?.is_none() {
+    if projection::edge(txn)?.is_none() {
         return Ok(());
     }
-    directory::project_all(txn, site.sealing.public().0)?;
+    projection::everything(txn, site.sealing.public().0)?;
     let unsettled = unsettled(txn)?;
     tell_unsettled(txn, &unsettled)?;
     for (id, recipients) in unsettled {
@@ -59,7 +59,7 @@ fn tell_unsettled(txn: &mut Txn<'_>, unsettled: &[(Id, Vec<u32>)]) -> Result<(),
         let messages = chunks.next().unwrap_or_default().to_vec();
         let next = chunks.peek().and_then(|chunk| chunk.first()).map(|(id, _)| *id);
         let to = next.map_or(LAST, |next| (u128::from_be_bytes(next) - 1).to_be_bytes());
-        directory::tell_edge(txn, &ToEdge::Unsettled(Unsettled { from, to, messages }))?;
+        projection::tell_edge(txn, &ToEdge::Unsettled(Unsettled { from, to, messages }))?;
         match next {
             Some(next) => from = next,
             None => return Ok(()),
@@ -134,7 +134,7 @@ fn outbound_again(
             left.push((index, address));
         }
     }
-    let edge = directory::edge(txn)?;
+    let edge = projection::edge(txn)?;
     let (Some(edge), false, Some(_)) = (edge, left.is_empty(), unit.body.key()) else { return Ok(None) };
     let reader = PublicKey(edge.sealing_key);
     let key = FileKey::of_outbound(&site.outbound_secret, id, outbound.revision, &reader);

@@ -14,10 +14,10 @@ use shared::topology::Topology;
 use shared::{lifetime, telemetry};
 
 use crate::command::Commands;
-use crate::directory;
 use crate::link::LinkHost;
 use crate::maintenance;
 use crate::node::Node;
+use crate::projection;
 
 /// Octets of a control request's body: a message and its attachments.
 const CONTROL_BODY_MAX: u64 = 256 * 1024 * 1024;
@@ -62,7 +62,7 @@ pub fn init(topology: &Topology) -> Result<(), ServeError> {
 /// anew.
 pub fn restore(topology: &Topology, from: &Path) -> Result<(), ServeError> {
     let sealing = PrivateKey::from_bytes(State::open(from)?.key32("sealing")?).public().0;
-    State::restore(&topology.big.state, from, move |txn| directory::renew(txn, sealing))?;
+    State::restore(&topology.big.state, from, move |txn| projection::renew(txn, sealing))?;
     Ok(())
 }
 

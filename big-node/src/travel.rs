@@ -9,6 +9,7 @@ use shared::unit::{Id, ToEdge, Window};
 use crate::directory;
 use crate::error::Refused;
 use crate::mail::{self, Site};
+use crate::projection;
 use crate::record::{
     AfterFetch, COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGES, Message, Named, OPEN_WINDOWS, Person,
     Scope, WINDOWS, WindowRow, WindowState, message_of,
@@ -42,7 +43,7 @@ pub fn start(
     now: u64,
 ) -> Result<(WindowRow, usize), Refused> {
     let person = directory::by_name(txn, &new.person)?;
-    let Some(edge) = directory::edge(txn)? else {
+    let Some(edge) = projection::edge(txn)? else {
         return Err(Refused::new(
             "no edge is paired yet; run `edge-node invite`, then `big-node pair TICKET`",
         ));
@@ -54,7 +55,7 @@ pub fn start(
     if new.until.is_some_and(|until| until <= now) {
         return Err(Refused::new("the window would end before it begins; give a later --until"));
     }
-    let (logins, senders) = directory::window_hashes(&edge, &person);
+    let (logins, senders) = projection::window_hashes(&edge, &person);
     let window = Window {
         window: random(),
         person: person.id,
@@ -75,7 +76,7 @@ pub fn start(
     };
     txn.put(WINDOWS, &row.window.window, &row)?;
     txn.put(OPEN_WINDOWS, &person.id, &Named(row.window.window))?;
-    directory::tell_edge(txn, &ToEdge::Window(Box::new(row.window.clone())))?;
+    projection::tell_edge(txn, &ToEdge::Window(Box::new(row.window.clone())))?;
     let filled = back_fill(txn, site, &person, new.scope, now)?;
     Ok((row, filled))
 }
@@ -129,7 +130,7 @@ pub fn close(txn: &mut Txn<'_>, window: &Id, revoke: bool, now: u64) -> Result<W
     row.revoked = revoke;
     txn.put(WINDOWS, window, &row)?;
     txn.delete(OPEN_WINDOWS, &row.window.person)?;
-    directory::tell_edge(txn, &ToEdge::WindowEnd { window: *window })?;
+    projection::tell_edge(txn, &ToEdge::WindowEnd { window: *window })?;
     Ok(row)
 }
 

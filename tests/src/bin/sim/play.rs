@@ -44,6 +44,13 @@ impl Kind {
     }
 }
 
+/// How many events a schedule has. Most are short: what goes wrong mostly takes few of them, a short one
+/// that fails is read in a minute, and five fit into the time of a long one. One in eight is long enough
+/// for a restore to meet what another one left behind.
+fn length(dice: &mut Dice) -> u64 {
+    if dice.below(8) == 0 { 80 + dice.below(160) } else { 8 + dice.below(32) }
+}
+
 /// Plays the schedule of `seed`.
 pub fn schedule(seed: u64, verbose: bool) -> Outcome {
     id::sim::begin(seed, BEGINNING);
@@ -71,9 +78,9 @@ pub fn schedule(seed: u64, verbose: bool) -> Outcome {
         lied: false,
         verbose,
     };
-    let steps = 80 + play.dice.below(160);
+    let events = length(&mut play.dice);
     play.begin();
-    for _ in 0..steps {
+    for _ in 0..events {
         play.event();
     }
     play.come_to_rest();
