@@ -15,7 +15,6 @@ use shared::id::{MessageId, unix_millis};
 use shared::lane::{
     self, Arrival, LanePosition, LaneRow, NodeIdentity, NotApplied, PartnerRow, QueuedBody, QueuedUnit,
 };
-use shared::pressure::Level;
 use shared::seal::Sealer;
 use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, Snapshot, Store, StoreError, Stored, Txn};
 use shared::unit::{Welcome, decode};
@@ -221,10 +220,10 @@ impl Host for LinkHost {
         let (store, site, staged) = (self.store.clone(), Arc::clone(&self.site), Arc::clone(&self.staged));
         // What is here, never what a unit claims; a staged body was counted as it came.
         let octets = |unit: &Unit| match &unit.body {
-            Body::None | Body::Staged { .. } => 0,
-            Body::Inline(sealed) => sealed.len() as u64,
+            Body::None | Body::Staged { .. } => unit.head.len() as u64,
+            Body::Inline(sealed) => (unit.head.len() + sealed.len()) as u64,
         };
-        let taken_in = units.iter().map(octets).sum();
+        let (count, taken_in) = (units.len(), units.iter().map(octets).sum());
         // Opening a full batch takes milliseconds, and large bodies are read from the disk and written to it
         // again: the other tasks of this thread go elsewhere meanwhile.
         let prepared = tokio::task::block_in_place(|| {
@@ -264,7 +263,7 @@ impl Host for LinkHost {
         for rejection in &applied.refused {
             tracing::warn!(lane = ?lane, number = rejection.number, reason = %rejection.reason, "a unit was refused");
         }
-        self.pressure.took_in(taken_in);
+        self.pressure.took_in_units(count, taken_in);
         if follow_up {
             self.applied.notify_one();
         }
@@ -290,7 +289,7 @@ impl Host for LinkHost {
         };
         if nothing_rejected {
             // Losing this costs a repeat of the confirm, so it waits for a commit that has to be made anyway.
-            self.store.commit_lazily(record).map_err(host_error)
+            self.store.commit_lazily(record, || ()).map_err(host_error)
         } else {
             // The next confirm would not repeat these lists.
             self.store.commit(record).await.map(drop).map_err(host_error)
@@ -340,14 +339,13 @@ impl Host for LinkHost {
             lane::together(txn, lane.index(), generations)
         };
         // Lost, it is compared again.
-        self.store.commit_lazily(compare).map_err(host_error)
+        self.store.commit_lazily(compare, || ()).map_err(host_error)
     }
 
     fn has_room(&self, lane: Lane) -> bool {
-        let level = self.pressure.mail_level();
         match lane {
-            Lane::Service | Lane::Event => level != Level::Stopped,
-            Lane::Inter | Lane::Batch => level.takes_mail(),
+            Lane::Service | Lane::Event => self.pressure.takes_facts(),
+            Lane::Inter | Lane::Batch => self.pressure.mail_level().takes_mail(),
         }
     }
 

@@ -1,7 +1,8 @@
 //! How much more mail big can take from the edge.
 //!
-//! Against `[big] inbound_hourly` counts what the edge's mail took within the last hour. The count is in
-//! memory: a restart forgives it, and an edge cannot restart big.
+//! Against `[big] inbound_hourly` counts what the edge's units took within the last hour: their octets, and
+//! [`UNIT_OCTETS`] for the rows of each. The count is in memory: a restart forgives it, and an edge cannot
+//! restart big. Facts about mail go on a little longer than mail, until there are [`FACTS_SHARE`] more.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -11,10 +12,16 @@ use shared::pressure::{Bound, Hour, Level, Monitor};
 use shared::report::PressureView;
 use shared::store::Store;
 
+/// Octets that count for each unit besides its own: its id, and what applying it writes.
+const UNIT_OCTETS: u64 = 1024;
+/// Facts may take one part in so many of `inbound_hourly` when mail has taken all of it.
+const FACTS_SHARE: u64 = 20;
+
 /// Big's level, and what it is made from.
 #[derive(Debug)]
 pub struct Pressure {
     monitor: Monitor,
+    inbound_hourly: u64,
     start: Instant,
     hour: Mutex<Hour>,
     /// For the simulation, whose outcome must not depend on the machine's clock.
@@ -27,12 +34,13 @@ impl Pressure {
     pub fn new(store: &Store, inbound_hourly: u64) -> Self {
         let bound = Bound {
             octets: inbound_hourly,
-            counted: "within the last hour the edge's mail took",
+            counted: "within the last hour the edge's units took",
             mend: "see what floods the edge, or raise [big] inbound_hourly",
         };
         let monitor = Monitor::new(store.clone(), bound);
         Self {
             monitor,
+            inbound_hourly,
             start: Instant::now(),
             hour: Mutex::default(),
             #[cfg(feature = "sim")]
@@ -56,12 +64,24 @@ impl Pressure {
         self.monitor.level(self.taken_in())
     }
 
+    /// Whether the lanes of facts get credit: what became of mail is told while no more mail is taken, but
+    /// no flood of it fills the disk either.
+    pub fn takes_facts(&self) -> bool {
+        let most = self.inbound_hourly.saturating_add(self.inbound_hourly / FACTS_SHARE);
+        self.mail_level() != Level::Stopped && self.taken_in() < most
+    }
+
     /// The level and its reason, for people.
     pub fn view(&self) -> PressureView {
         self.monitor.view(self.taken_in())
     }
 
-    /// Counts octets of bodies that were stored for mail from the edge.
+    /// Counts units from the edge, with all their octets.
+    pub fn took_in_units(&self, units: usize, octets: u64) {
+        self.took_in(octets.saturating_add(UNIT_OCTETS.saturating_mul(units as u64)));
+    }
+
+    /// Counts octets of a body that the edge sends ahead of its unit.
     pub fn took_in(&self, octets: u64) {
         if seeded(SeededFault::QuotaIgnored) {
             return;
@@ -98,5 +118,19 @@ mod tests {
             let alarm = pressure.view().alarm();
             assert_eq!(alarm.is_some(), level == Level::Closed, "{alarm:?}");
         }
+    }
+
+    #[test]
+    fn facts_go_on_a_little_longer_than_mail_and_not_for_ever() {
+        let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
+        let pressure = Pressure::new(&store, 1_000_000);
+        pressure.took_in(1_000_000);
+        assert!(!pressure.mail_level().takes_mail() && pressure.takes_facts());
+        let mut units = 0;
+        while pressure.takes_facts() {
+            pressure.took_in_units(1, 100);
+            units += 1;
+        }
+        assert_eq!(units, 45, "a twentieth, at 1,124 octets each");
     }
 }

@@ -264,7 +264,9 @@ impl Host for LinkHost {
         };
         if nothing_rejected && !self.node.is_vouching() {
             // Losing this costs a repeat of the confirm, so it waits for a commit that has to be made anyway.
-            self.node.store.commit_lazily(record).map_err(host_error)
+            let confirms = self.node.confirms.clone();
+            let tell = move || confirms.send_modify(|confirms| *confirms += 1);
+            self.node.store.commit_lazily(record, tell).map_err(host_error)
         } else {
             // The next confirm would not repeat these lists; and who waits for it is told.
             self.node.store.commit(record).await.map_err(host_error)?;
@@ -316,7 +318,7 @@ impl Host for LinkHost {
             lane::together(txn, lane.index(), generations)
         };
         // Lost, it is compared again.
-        self.node.store.commit_lazily(compare).map_err(host_error)
+        self.node.store.commit_lazily(compare, || ()).map_err(host_error)
     }
 
     fn has_room(&self, lane: Lane) -> bool {

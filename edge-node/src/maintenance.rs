@@ -29,7 +29,7 @@ const INLINE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Runs for ever.
 pub async fn run(node: Arc<Node>) {
-    let mut ids = Vec::new();
+    let (mut ids, mut unanswered) = (Vec::new(), Vec::new());
     for round in 0_u64.. {
         tokio::time::sleep(ROUND).await;
         let link = &node.topology.link;
@@ -49,6 +49,7 @@ pub async fn run(node: Arc<Node>) {
                 trace::forget_old(&node.store).await?;
                 forget_ended(&node.store).await?;
                 ids = forget_units(&node.store, ids.clone()).await?;
+                unanswered = forget_unanswered(&node.store, unanswered.clone()).await?;
                 while node.store.compact().await? {}
                 Ok::<(), StoreError>(())
             };
@@ -73,9 +74,15 @@ async fn forget_units(store: &Store, cursor: Vec<u8>) -> Result<Vec<u8>, StoreEr
     let now = unix_millis();
     let forgotten = store.commit(move |txn| {
         lane::bury_overdue(txn, now.saturating_sub(PARKED_MILLIS), now)?;
-        vouch::forget(txn, now)?;
         lane::forget_ids(txn, &cursor, IDS_AT_ONCE, now)
     });
+    Ok(forgotten.await?.into_inner().unwrap_or_default())
+}
+
+/// The same for messages without a 250.
+async fn forget_unanswered(store: &Store, cursor: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+    let now = unix_millis();
+    let forgotten = store.commit(move |txn| vouch::forget(txn, &cursor, IDS_AT_ONCE, now));
     Ok(forgotten.await?.into_inner().unwrap_or_default())
 }
 

@@ -18,10 +18,10 @@ use shared::id::unix_millis;
 use shared::lane::{self, Outstanding};
 use shared::row;
 use shared::smtp::{Enhanced, Envelope, Reply, Verdict};
-use shared::store::{Rows, StoreError, Table, Txn};
+use shared::store::{Rows, StoreError, Table, Txn, behind};
 use shared::topology::Acknowledge;
 use shared::unit::Id;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 use crate::intake::refusal;
 use crate::node::Node;
@@ -34,8 +34,6 @@ const UNANSWERED: Table = Table("unanswered");
 const CONFIRM_TIME: Duration = Duration::from_secs(60);
 /// How long `pair-or-local` waits for it.
 const SOON: Duration = Duration::from_secs(2);
-/// How often it is looked at all the same whether big has confirmed.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How long the repeat of a message that was answered 451 is recognised, in milliseconds: RFC 5321
 /// §4.5.4.1 has clients try for 4 to 5 days.
 const RECOGNISED_MILLIS: u64 = 7 * 24 * 3_600_000;
@@ -114,7 +112,7 @@ pub async fn wait(node: &Node, message: Unanswered, fingerprint: Fingerprint) ->
         Acknowledge::PairOrLocal => SOON,
         Acknowledge::Pair => CONFIRM_TIME,
     };
-    let confirmed = timeout_at(Instant::now() + within, until_confirmed(node, &message)).await;
+    let confirmed = timeout(within, until_confirmed(node, &message)).await;
     match (confirmed, node.topology.edge.ack) {
         (Ok(Ok(Outstanding::Confirmed)), _) => {
             answered(node, message, fingerprint).await.map_err(|error| refusal(&error))?;
@@ -155,8 +153,8 @@ async fn until_confirmed(node: &Node, message: &Unanswered) -> Result<Outstandin
             }
         }
         drop(rows);
-        // A confirm that was recorded before this waited has told nobody.
-        let _ = timeout(LOOK_AGAIN, confirms.changed()).await;
+        // The sender is the node's, which is here.
+        let _ = confirms.changed().await;
     }
 }
 
@@ -196,10 +194,12 @@ pub fn hide(txn: &mut Txn<'_>, window: &Id, copy: &[u8]) -> Result<(), StoreErro
     txn.put(HIDDEN, &key, &Hidden { copy: copy.to_vec() })
 }
 
-/// Forgets messages whose repeat has not come, and shows the copies of those that big has: they are at
-/// home, whatever their sender believes.
-pub fn forget(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
-    for (key, row) in txn.prefix::<Unanswered>(UNANSWERED, &[], usize::MAX)? {
+/// Forgets messages whose repeat has not come, among `max` behind `cursor`, and shows the copies of those
+/// that big has: they are at home, whatever their sender believes. Returns where to go on; `None` at the end.
+pub fn forget(txn: &mut Txn<'_>, cursor: &[u8], max: usize, now: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    let found = txn.range::<Unanswered>(UNANSWERED, cursor, None, max)?;
+    let then = behind(&found, max);
+    for (key, row) in found {
         let age = now.saturating_sub(row.at);
         if age > u64::try_from(CONFIRM_TIME.as_millis()).unwrap_or(u64::MAX)
             && lane::outstanding(txn, row.lane, &row.message)? == Outstanding::Confirmed
@@ -210,5 +210,5 @@ pub fn forget(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
             txn.delete(UNANSWERED, &key)?;
         }
     }
-    Ok(())
+    Ok(then)
 }

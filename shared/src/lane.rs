@@ -24,8 +24,8 @@ mod settle;
 mod tests;
 
 pub use confirm::{
-    DeadLetter, OFFER_AGAIN_MILLIS, Outstanding, Reasons, confirmed, dead_letter, dead_letters, deferred,
-    drop_dead, is_due, outstanding, queue_due, retry_dead,
+    DeadLetter, OFFER_AGAIN_MILLIS, Outstanding, Reasons, confirmed, dead_letter, dead_letter_count,
+    dead_letters, deferred, drop_dead, is_due, outstanding, queue_due, retry_dead,
 };
 pub use decide::{Decision, DecisionRow, compared, decisions, reset, resolve};
 pub use node::{

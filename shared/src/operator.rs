@@ -256,7 +256,7 @@ pub fn alarms(rows: &impl Rows) -> Result<Vec<String>, StoreError> {
             alarms.push(format!("the {name} lane, decided by hand on {} UTC: {outcome}", when(row.at)));
         }
     }
-    let dead = lane::dead_letters(rows, LISTED_MAX)?.len();
+    let dead = lane::dead_letter_count(rows)?;
     if dead > 0 {
         alarms.push(format!(
             "{dead} dead letters; `queue dead` lists them; after the mend `queue dead retry ID`, or `queue dead drop ID`"

@@ -5,14 +5,21 @@
 //!
 //! Text that others chose (EHLO names, addresses, Message-IDs, reasons a peer gave) goes into an
 //! event only as [`Quoted`]: it can then neither end the line, nor drive a terminal, nor fill a
-//! disk. Whatever slips past that is made harmless where the line is written. Bodies and secrets are
-//! never logged.
+//! disk. Whatever slips past that is made harmless where the line is written, and no place in the code
+//! warns more than [`A_MINUTE_MAX`] times a minute. Bodies and secrets are never logged.
+
+mod bounded;
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry};
+
+pub use bounded::A_MINUTE_MAX;
+use bounded::Bounded;
 
 /// The environment variable that chooses what is logged.
 pub const LOG_VARIABLE: &str = "SALLYPOST_LOG";
@@ -26,14 +33,19 @@ pub fn init() {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
-    let started = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .with_writer(Lines(io::stderr))
-        .try_init();
+    let started = lines(filter, io::stderr).try_init();
     if let (Ok(()), Some(error)) = (started, refused) {
         tracing::warn!("{LOG_VARIABLE} is not understood ({error}); logging at `info`");
     }
+}
+
+/// Lines to `log`, of what `filter` lets through.
+fn lines<M>(filter: EnvFilter, log: M) -> impl tracing::Subscriber + Send + Sync
+where
+    M: for<'a> MakeWriter<'a> + Clone + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Lines(log.clone()));
+    Registry::default().with(lines).with(Bounded::new(Lines(log))).with(filter)
 }
 
 /// A text that others chose, for a log line: in double quotes, control and invisible characters
@@ -67,6 +79,7 @@ fn is_hidden(c: char) -> bool {
 }
 
 /// Writes each event as one line, whatever is in it.
+#[derive(Debug)]
 struct Lines<M>(M);
 
 impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for Lines<M> {
@@ -139,9 +152,8 @@ mod tests {
     fn one_event_is_one_line_even_when_someone_forgot_to_quote() {
         let kept = Kept::default();
         let writer = kept.clone();
-        let subscriber =
-            tracing_subscriber::fmt().with_ansi(false).with_writer(Lines(move || writer.clone())).finish();
-        tracing::subscriber::with_default(subscriber, || {
+        let log = lines(EnvFilter::new("info"), move || writer.clone());
+        tracing::subscriber::with_default(log, || {
             let hostile = "x\r\n2026-01-01 INFO forged\x1b[2J";
             tracing::info!(helo = %hostile, "greeted by {hostile}");
             tracing::info!(helo = %Quoted(hostile), "greeted");
@@ -149,5 +161,24 @@ mod tests {
         let log = String::from_utf8(kept.0.lock().expect("no writer panicked").clone()).expect("UTF-8");
         assert_eq!(log.lines().count(), 2, "{log}");
         assert!(!log.replace('\n', "").chars().any(char::is_control), "{log:?}");
+    }
+    #[test]
+    fn a_flood_of_warnings_is_cut_and_nothing_else() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let log = lines(EnvFilter::new("info"), move || writer.clone());
+        tracing::subscriber::with_default(log, || {
+            // Within two minutes, for one may end meanwhile.
+            for number in 0..1000 {
+                tracing::warn!(number, "refused");
+                tracing::info!(number, "taken");
+                tracing::debug!(number, "looked at");
+            }
+            tracing::error!("from another place");
+        });
+        let log = String::from_utf8(kept.0.lock().expect("no writer panicked").clone()).expect("UTF-8");
+        let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+        assert!((60..=120).contains(&count("refused")), "{}", count("refused"));
+        assert_eq!((count("taken"), count("looked at"), count("from another place")), (1000, 0, 1));
     }
 }

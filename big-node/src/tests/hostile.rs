@@ -99,7 +99,7 @@ async fn bodies_for_units_that_never_come_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_mail_ends_at_its_quota_and_facts_go_on() {
+async fn a_flood_of_mail_ends_at_its_quota_and_one_of_facts_soon_after() {
     let world = block_in_place(World::new);
     let letter = Letter::new("carol@remote.example", "alice@example.com");
     assert_eq!(block_in_place(|| letter.send(&world)), Ok(()));
@@ -116,6 +116,13 @@ async fn a_flood_of_mail_ends_at_its_quota_and_facts_go_on() {
     assert!(end.pressure.view().alarm().is_some());
     let head = encode(&ToBig::WindowClosed { window: id(9) });
     assert_eq!(end.bring(Lane::Event, id(5000), head, Body::None).await.refused.len(), 1, "is looked at");
+    let mut facts = 0u64;
+    while end.host.has_room(Lane::Event) {
+        let head = encode(&ToBig::WindowClosed { window: id(9) });
+        end.bring(Lane::Event, id(6000 + facts), head, Body::None).await;
+        facts += 1;
+        assert!(facts * 1024 <= HOURLY / 20, "facts end too");
+    }
     let inside = Letter::new("alice@example.com", "bob@example.com");
     assert_eq!(
         block_in_place(|| inside.send(&world)),

@@ -151,6 +151,11 @@ pub fn dead_letters(rows: &impl Rows, max: usize) -> Result<Vec<DeadLetter>, Sto
     Ok(rows.prefix(DEAD, &[], max)?.into_iter().map(|(_, letter)| letter).collect())
 }
 
+/// How many dead letters there are.
+pub fn dead_letter_count(rows: &impl Rows) -> Result<u64, StoreError> {
+    rows.count(DEAD)
+}
+
 /// One dead letter.
 pub fn dead_letter(rows: &impl Rows, id: &[u8; 16]) -> Result<Option<DeadLetter>, StoreError> {
     rows.get(DEAD, id)

@@ -2,10 +2,10 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::confirm::{DeadLetter, bury};
+use super::confirm::{DeadLetter, bury, dead_letter_count};
 use super::{LanePosition, QueuedBody, QueuedUnit, number_of, numbered, set_state, state};
 use crate::fault::{SeededFault, seeded};
-use crate::store::{Rows, StoreError, Table, Txn};
+use crate::store::{Rows, StoreError, Table, Txn, behind};
 
 const REJECTED: Table = Table("rejected");
 const IDS: Table = Table("unit-ids");
@@ -18,6 +18,8 @@ const ID_MILLIS: u64 = 30 * 24 * 3_600_000;
 /// Units that are parked for one target, and in all.
 const PARKED_PER_TARGET: usize = 16;
 const PARKED_IN_ALL: usize = 10_000;
+/// With so many dead letters nothing more is parked.
+const DEAD_MAX: u64 = 10_000;
 /// Octets of a unit that is parked: what may wait is a fact about another unit, and all of it is looked
 /// through at once.
 const PARKED_HEAD_BYTES_MAX: usize = 1024;
@@ -218,8 +220,7 @@ pub fn forget_ids(
             txn.delete(IDS, key)?;
         }
     }
-    let last = (found.len() == max).then(|| found.last().map(|(key, _)| [key.as_slice(), &[0]].concat()));
-    Ok(last.flatten())
+    Ok(behind(&found, max))
 }
 
 /// A unit that waits for another one to be applied first.
@@ -236,8 +237,8 @@ pub struct Parked {
 }
 crate::row!(Parked, 1);
 
-/// Parks a unit without a body until `target` is applied; `false` if it is too large or too many are
-/// parked already.
+/// Parks a unit without a body until `target` is applied; `false` if it is too large, or too many are
+/// parked or dead already.
 pub(super) fn park(txn: &mut Txn<'_>, target: &[u8; 16], parked: &Parked) -> Result<bool, StoreError> {
     if parked.head.len() > PARKED_HEAD_BYTES_MAX {
         return Ok(false);
@@ -247,8 +248,9 @@ pub(super) fn park(txn: &mut Txn<'_>, target: &[u8; 16], parked: &Parked) -> Res
         // It comes again under another number.
         return Ok(true);
     }
-    let all = txn.raw_range(PARKED, &[], None, PARKED_IN_ALL, false)?.len();
-    if here.len() >= PARKED_PER_TARGET || all >= PARKED_IN_ALL {
+    // What is parked may become a dead letter: too many of those, and the other node has to keep its own.
+    let full = txn.count(PARKED)? >= PARKED_IN_ALL as u64 || dead_letter_count(txn)? >= DEAD_MAX;
+    if here.len() >= PARKED_PER_TARGET || full {
         return Ok(false);
     }
     // Not their count: those before the last may have been buried.

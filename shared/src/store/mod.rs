@@ -36,7 +36,7 @@ pub use backup::{Copied, backup};
 pub use body::{BodyKey, BodyReader, BodyUse, BodyWriter, Stored};
 pub use disk::{DirectoryDisk, Disk, File};
 pub use segment::SEGMENT_BYTES;
-pub use txn::{Mark, Row, Rows, Snapshot, Table, Txn};
+pub use txn::{Mark, Row, Rows, Snapshot, Table, Txn, behind};
 pub use verify::{Recovered, Verdict, rebuild, verify};
 
 use gauge::Gauge;
@@ -150,12 +150,14 @@ impl Store {
     }
 
     /// Runs `operation` with the next commit, soon: for what costs nothing but a repeat if it is lost.
-    /// Such operations are run in order. Needs a tokio runtime.
-    pub fn commit_lazily<F>(&self, operation: F) -> Result<(), StoreError>
+    /// Such operations are run in order. `done` is called when that commit has succeeded or failed. Needs a
+    /// tokio runtime.
+    pub fn commit_lazily<F, D>(&self, operation: F, done: D) -> Result<(), StoreError>
     where
         F: FnOnce(&mut Txn<'_>) -> Result<(), StoreError> + Send + 'static,
+        D: FnOnce() + Send + 'static,
     {
-        self.writer.commit_lazily(operation)
+        self.writer.commit_lazily(operation, done)
     }
 
     /// The last committed state, as it stays while the snapshot is held. Hold it briefly.

@@ -3,7 +3,10 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use redb::{
+    ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata as _, TableDefinition,
+    TableError, WriteTransaction,
+};
 
 use super::StoreError;
 use super::index::from_redb;
@@ -88,6 +91,10 @@ fn typed<R: Row>(table: Table, (version, bytes): (u8, Vec<u8>)) -> Result<R, Sto
         .ok_or_else(|| StoreError::Damaged(format!("a row of {} (version {version})", table.0)))
 }
 
+fn all_typed<R: Row>(table: Table, rows: Vec<Found>) -> Result<Vec<(Vec<u8>, R)>, StoreError> {
+    rows.into_iter().map(|(key, raw)| Ok((key, typed(table, raw)?))).collect()
+}
+
 /// A key and the row under it, checked but not yet read.
 pub type Found = (Vec<u8>, (u8, Vec<u8>));
 
@@ -107,6 +114,9 @@ pub trait Rows {
         backwards: bool,
     ) -> Result<Vec<Found>, StoreError>;
 
+    /// How many rows there are. None of them is read.
+    fn count(&self, table: Table) -> Result<u64, StoreError>;
+
     /// The row under `key`.
     fn get<R: Row>(&self, table: Table, key: &[u8]) -> Result<Option<R>, StoreError> {
         self.raw(table, key)?.map(|raw| typed(table, raw)).transpose()
@@ -120,8 +130,7 @@ pub trait Rows {
         to: Option<&[u8]>,
         max: usize,
     ) -> Result<Vec<(Vec<u8>, R)>, StoreError> {
-        let rows = self.raw_range(table, from, to, max, false)?;
-        rows.into_iter().map(|(key, raw)| Ok((key, typed(table, raw)?))).collect()
+        all_typed(table, self.raw_range(table, from, to, max, false)?)
     }
 
     /// At most `max` rows with `from <= key < to`, from the last key down.
@@ -132,8 +141,7 @@ pub trait Rows {
         to: Option<&[u8]>,
         max: usize,
     ) -> Result<Vec<(Vec<u8>, R)>, StoreError> {
-        let rows = self.raw_range(table, from, to, max, true)?;
-        rows.into_iter().map(|(key, raw)| Ok((key, typed(table, raw)?))).collect()
+        all_typed(table, self.raw_range(table, from, to, max, true)?)
     }
 
     /// At most `max` rows whose key begins with `prefix`, rising.
@@ -155,6 +163,12 @@ pub trait Rows {
     ) -> Result<Vec<(Vec<u8>, R)>, StoreError> {
         self.range_backwards(table, prefix, after_prefix(prefix).as_deref(), max)
     }
+}
+
+/// Where to go on reading after `found`, of which `max` were asked for; `None` if it was the end.
+pub fn behind<R>(found: &[(Vec<u8>, R)], max: usize) -> Option<Vec<u8>> {
+    let (last, _) = found.last().filter(|_| found.len() == max)?;
+    Some([last.as_slice(), &[0]].concat())
 }
 
 /// The first key behind all that begin with `prefix`; `None` if there is none.
@@ -271,6 +285,10 @@ impl Rows for Snapshot {
     ) -> Result<Vec<Found>, StoreError> {
         let Some(open) = self.table(table)? else { return Ok(Vec::new()) };
         collect_range(table, &open, from, to, max, backwards)
+    }
+
+    fn count(&self, table: Table) -> Result<u64, StoreError> {
+        self.table(table)?.map_or(Ok(0), |open| open.len().map_err(from_redb))
     }
 }
 
@@ -393,5 +411,9 @@ impl Rows for Txn<'_> {
         backwards: bool,
     ) -> Result<Vec<Found>, StoreError> {
         self.with(table, |open| collect_range(table, open, from, to, max, backwards))
+    }
+
+    fn count(&self, table: Table) -> Result<u64, StoreError> {
+        self.with(table, |open| open.len().map_err(from_redb))
     }
 }

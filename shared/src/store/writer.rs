@@ -121,9 +121,10 @@ impl Writer {
         outcome.blocking_recv().unwrap_or_else(|_| Err(gone().into()))
     }
 
-    pub fn commit_lazily<F>(&self, operation: F) -> Result<(), StoreError>
+    pub fn commit_lazily<F, D>(&self, operation: F, done: D) -> Result<(), StoreError>
     where
         F: FnOnce(&mut Txn<'_>) -> Result<(), StoreError> + Send + 'static,
+        D: FnOnce() + Send + 'static,
     {
         // Weak, or a writer that is being closed would wait for this.
         let queue = self.queue.as_ref().ok_or_else(gone)?.downgrade();
@@ -132,7 +133,13 @@ impl Writer {
             operation(txn).inspect_err(|error| tracing::error!(%error, "a deferred operation failed"))
         });
         let mut lazy = self.lazy.lock().unwrap_or_else(PoisonError::into_inner);
-        lazy.push(operation);
+        lazy.push(Box::new(move |txn| {
+            let wake = operation(txn);
+            Box::new(move |committed| {
+                wake(committed);
+                done();
+            })
+        }));
         // Without a runtime (a simulation) the next commit comes when it comes.
         if let (1, Ok(runtime)) = (lazy.len(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(async move {

@@ -283,14 +283,15 @@ impl Step {
                 };
                 let _held = runtimes.holds.enter();
                 if let Some(lazy) = lazy.clone() {
-                    open.commit_lazily(move |txn| lazy.write(txn, None))?;
+                    open.commit_lazily(move |txn| lazy.write(txn, None), || ())?;
                 }
                 if *fails {
-                    open.commit_lazily(|txn| {
+                    let failing = |txn: &mut Txn<'_>| {
                         txn.put(ROWS, &u64::MAX.to_be_bytes(), &Numbers(vec![1]))?;
                         lane::queue(txn, &unit(u64::MAX, 0, None))?;
                         Err(StoreError::Full)
-                    })?;
+                    };
+                    open.commit_lazily(failing, || ())?;
                 }
                 let action = action.clone();
                 open.commit_blocking(move |txn| action.write(txn, stored.as_ref())).map(Committed::into_inner)
