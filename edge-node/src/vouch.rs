@@ -107,11 +107,19 @@ pub fn repeated(rows: &impl Rows, fingerprint: &Fingerprint) -> Result<Option<Un
 /// Waits as the policy says for big to have a message that this edge holds durably. What the 250 says
 /// behind the message's id, or the refusal for now.
 pub async fn wait(node: &Node, message: Unanswered, fingerprint: Fingerprint) -> Result<&'static str, Reply> {
-    let within = match node.topology.edge.ack {
-        Acknowledge::Local => return Ok(""),
-        Acknowledge::PairOrLocal => SOON,
-        Acknowledge::Pair => CONFIRM_TIME,
-    };
+    match node.topology.edge.ack {
+        Acknowledge::Local => Ok(""),
+        Acknowledge::PairOrLocal => wait_for(SOON, node, message, fingerprint).await,
+        Acknowledge::Pair => wait_for(CONFIRM_TIME, node, message, fingerprint).await,
+    }
+}
+
+async fn wait_for(
+    within: Duration,
+    node: &Node,
+    message: Unanswered,
+    fingerprint: Fingerprint,
+) -> Result<&'static str, Reply> {
     let confirmed = timeout(within, until_confirmed(node, &message)).await;
     match (confirmed, node.topology.edge.ack) {
         (Ok(Ok(Outstanding::Confirmed)), _) => {
@@ -211,4 +219,80 @@ pub fn forget(txn: &mut Txn<'_>, cursor: &[u8], max: usize, now: u64) -> Result<
         }
     }
     Ok(then)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use link_proto::host::{Applied, Host as _};
+    use link_proto::unit::{Lane, Position};
+    use shared::lane::{QueuedBody, QueuedUnit};
+    use shared::seal::PrivateKey;
+    use shared::store::Store;
+    use shared::store::sim::{Faults, SimDisk};
+    use shared::topology::Topology;
+
+    use super::*;
+    use crate::link::LinkHost;
+
+    const MESSAGE: Unanswered =
+        Unanswered { message: [1; 16], lane: Lane::Inter as u8, number: Some(1), at: 0 };
+
+    fn node(ack: &str) -> Node {
+        let text = format!(
+            r#"
+            [site]
+            domains = ["example.com"]
+            postmaster = "alice"
+            [big]
+            state = "big"
+            [edge]
+            hostname = "mx.example.com"
+            state = "edge"
+            ack = "{ack}"
+            [link]
+            listen = "127.0.0.1:7625"
+            dial = "127.0.0.1:7625"
+            "#
+        );
+        let topology = Topology::parse(&text, "test.toml").expect("is right");
+        let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
+        Node::new(store, topology, PrivateKey::from_bytes([1; 32]), [2; 32])
+    }
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    /// A node that holds a unit which big has not confirmed.
+    fn in_doubt(ack: &str) -> Arc<Node> {
+        let node = Arc::new(node(ack));
+        let Unanswered { message: id, lane, .. } = MESSAGE;
+        let unit = QueuedUnit { id, lane, after: None, head: vec![1], body: QueuedBody::None };
+        node.store.commit_blocking(move |txn| lane::queue(txn, &unit)).expect("there is room");
+        node
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.expect("a runtime").block_on(future)
+    }
+
+    #[test]
+    fn what_big_does_not_confirm_in_time_is_451_with_pair_and_250_with_pair_or_local() {
+        let answer = |ack| block_on(wait_for(SHORT, &in_doubt(ack), MESSAGE, [3; 32]));
+        let text = "not confirmed in time; try again, and the same message is recognised";
+        assert_eq!(answer("pair"), Err(Reply::new(451, Enhanced(4, 4, 7), text)));
+        assert_eq!(answer("pair-or-local"), Ok(" on the edge alone"));
+    }
+
+    #[test]
+    fn a_confirm_whose_record_waits_for_another_commit_is_told_to_who_has_come_meanwhile() {
+        let node = in_doubt("pair");
+        let answer = block_on(async {
+            let (host, position) = (LinkHost::new(Arc::clone(&node)), Position { number: 1, chain: [0; 32] });
+            host.confirmed(Lane::Inter, position, Applied::default()).await.expect("is recorded");
+            wait(&node, MESSAGE, [3; 32]).await
+        });
+        assert_eq!(answer, Ok(" on both nodes"));
+    }
 }
