@@ -43,6 +43,9 @@ struct Options {
     /// Stop after so many seconds, however many schedules that were
     #[arg(long, value_name = "SECONDS")]
     budget: Option<u64>,
+    /// Stop at the first schedule that fails
+    #[arg(long)]
+    first: bool,
     /// Processes that share the work
     #[arg(long, default_value_t = 1, value_name = "N")]
     jobs: u64,
@@ -99,6 +102,9 @@ fn play_all(options: &Options, first: u64, count: u64) -> Tally {
             }
         }
         tally.add(outcome);
+        if options.first && !tally.is_clean() {
+            break;
+        }
     }
     tally
 }
@@ -113,6 +119,9 @@ fn shared_out(options: &Options, first: u64, count: u64, jobs: u64) -> Result<Ta
         let mut command = Command::new(&program);
         command.args(["--child", "--seed", &from.to_string()]);
         command.args(["--schedules", &each.min((first + count).saturating_sub(from)).to_string()]);
+        if options.first {
+            command.arg("--first");
+        }
         if let Some(seconds) = options.budget {
             command.args(["--budget", &seconds.to_string()]);
         }
