@@ -322,7 +322,11 @@ impl Host for LinkHost {
             let generations = generations(txn)?;
             let (received, now) = (stored_position(received), unix_millis());
             let again = |txn: &mut Txn<'_>, unit: QueuedUnit| reconcile::again(txn, &site, unit);
-            lane::settle(txn, lane.index(), received, &settling(how), generations, now, again)
+            let settled = lane::settle(txn, lane.index(), received, &settling(how), generations, now, again)?;
+            if lane == Lane::Service {
+                reconcile::tell_who_waits(txn)?;
+            }
+            Ok::<_, StoreError>(settled)
         });
         Ok(position(settled.await.map_err(host_error)?.into_inner()))
     }

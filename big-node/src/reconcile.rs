@@ -30,9 +30,8 @@ pub fn edge_went_back(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> 
         return Ok(());
     }
     projection::everything(txn, site.sealing.public().0)?;
-    let unsettled = unsettled(txn)?;
-    tell_unsettled(txn, &unsettled)?;
-    for (id, recipients) in unsettled {
+    tell_who_waits(txn)?;
+    for (id, recipients) in unsettled(txn)? {
         offer_again(txn, site, id, &recipients)?;
     }
     fill_windows(txn, site)
@@ -51,8 +50,13 @@ fn unsettled(rows: &impl Rows) -> Result<Vec<(Id, Vec<u32>)>, StoreError> {
     Ok(unsettled)
 }
 
-/// Tells the edge which messages wait, in ranges that together cover every id.
-fn tell_unsettled(txn: &mut Txn<'_>, unsettled: &[(Id, Vec<u32>)]) -> Result<(), StoreError> {
+/// Tells the edge which messages wait, in ranges that together cover every id. Nothing, while no edge is
+/// paired.
+pub fn tell_who_waits(txn: &mut Txn<'_>) -> Result<(), StoreError> {
+    if projection::edge(txn)?.is_none() {
+        return Ok(());
+    }
+    let unsettled = unsettled(txn)?;
     let mut from = FIRST;
     let mut chunks = unsettled.chunks(LISTED_MAX).peekable();
     loop {
@@ -106,7 +110,8 @@ fn fill_windows(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
 }
 
 /// A unit that is to be sent once more, as it has to be now: without the recipients who have the message,
-/// with its key for the edge there is; `None` if nobody needs it any more.
+/// with its key for the edge there is; `None` if nobody needs it any more. Lists of who waits are among
+/// those: one from then would release what has left since, so it is told anew ([`tell_who_waits`]).
 pub fn again(txn: &mut Txn<'_>, site: &Site, unit: QueuedUnit) -> Result<Option<QueuedUnit>, StoreError> {
     match decode::<ToEdge>(&unit.head) {
         Some(ToEdge::Outbound(outbound)) => outbound_again(txn, site, unit, outbound),
@@ -117,6 +122,7 @@ pub fn again(txn: &mut Txn<'_>, site: &Site, unit: QueuedUnit) -> Result<Option<
                 && sent.is_none_or(|copy| !copy.deleted);
             Ok(wanted.then_some(unit))
         }
+        Some(ToEdge::Unsettled(_)) => Ok(None),
         _ => Ok(Some(unit)),
     }
 }

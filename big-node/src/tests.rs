@@ -4,6 +4,8 @@ mod hostile;
 
 use std::sync::Arc;
 
+use link_proto::host::{Host as _, Settling};
+use link_proto::unit::{Lane, Position};
 use shared::id::MessageId;
 use shared::lane::{self, Arrival};
 use shared::mime::HeaderFacts;
@@ -13,10 +15,14 @@ use shared::store::sim::{Faults, SimDisk};
 use shared::store::{Row, Rows, Store, Txn};
 use shared::topology::AttachmentMode;
 use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, ToEdge, decode, encode};
+use tokio::task::block_in_place;
 
 use crate::directory::{self, NewPerson};
 use crate::inbound::{self, PERSON_KIND, SealedBody};
+use crate::link::LinkHost;
 use crate::mail::{self, Site};
+use crate::pressure::Pressure;
+use crate::reconcile;
 use crate::record::{
     AfterFetch, EDGE, EdgeRow, Entry, Folder, MESSAGES, Message, Person, RECIPIENTS, Recipient, Scope,
     WINDOWS, WindowRow, WindowState,
@@ -374,25 +380,26 @@ fn after_the_end_a_submission_is_late_and_after_a_revocation_it_is_nothing() {
     }
 }
 
+fn outcome(message: [u8; 16], state: DeliveryState) -> ToBig {
+    ToBig::Outcome(Outcome {
+        message,
+        recipient: 0,
+        state,
+        at: NOW,
+        host: None,
+        tls: false,
+        text: "so it is".into(),
+        status: "5.0.0".into(),
+        in_doubt: false,
+        next_attempt_at: None,
+    })
+}
+
 #[test]
 fn facts_about_what_is_not_ours_are_refused_and_early_ones_wait_for_their_message() {
     let world = World::new();
     let window = world.window("alice").window.window;
-    let outcome = |message| {
-        ToBig::Outcome(Outcome {
-            message,
-            recipient: 0,
-            state: DeliveryState::Failed,
-            at: NOW,
-            host: None,
-            tls: false,
-            text: "no".into(),
-            status: "5.0.0".into(),
-            in_doubt: false,
-            next_attempt_at: None,
-        })
-    };
-    assert!(world.apply(&outcome([1; 16]), None).is_err());
+    assert!(world.apply(&outcome([1; 16], DeliveryState::Failed), None).is_err());
     let act = |window, message: MessageId| {
         ToBig::PopAct(PopAct {
             window,
@@ -421,4 +428,31 @@ fn facts_about_what_is_not_ours_are_refused_and_early_ones_wait_for_their_messag
     assert!(world.apply(&act(window, for_bob.id), None).is_err());
     assert_eq!(world.entry("bob", for_bob.id).map(|(folder, _)| folder), Some(Folder::In));
     assert!(world.apply(&ToBig::WindowClosed { window }, None).is_err(), "it is open");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_who_waits_is_told_anew_and_never_replayed() {
+    let world = block_in_place(World::new);
+    let window = block_in_place(|| world.window("alice")).window.window;
+    let [left, waits] = ["one@remote.example", "two@remote.example"].map(|to| {
+        let letter = Letter::submitted(window, "alice@example.com", to);
+        block_in_place(|| letter.send(&world)).expect("is sent");
+        letter.id
+    });
+    // The edge was restored, and was told of both; then the first one left, and now it is restored again.
+    let site = Arc::clone(&world.site);
+    let told = world.store.commit(move |txn| reconcile::edge_went_back(txn, &site)).await;
+    told.expect("commits");
+    let relayed = outcome(left.0, DeliveryState::Relayed);
+    assert_eq!(block_in_place(|| world.apply(&relayed, None)), Ok(()));
+    let pressure = Arc::new(Pressure::new(&world.store, u64::MAX));
+    let host = LinkHost::new(world.store.clone(), Arc::clone(&world.site), pressure, Arc::default());
+    let settled = host.settle(Lane::Service, Position::default(), Settling::Replay).await.expect("settles");
+    let snapshot = world.store.read().expect("reads");
+    let units = lane::units(&snapshot, Lane::Service.index(), settled.number + 1, usize::MAX).expect("reads");
+    let lists = units.into_iter().filter_map(|(_, unit)| match decode(&unit.head) {
+        Some(ToEdge::Unsettled(list)) => Some(list.messages),
+        _ => None,
+    });
+    assert_eq!(lists.collect::<Vec<_>>(), [vec![(waits.0, vec![0])]]);
 }
