@@ -1,44 +1,22 @@
 //! One attempt for one domain: its hosts in order, until one takes the message or refuses it.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::ClientConfig;
 use shared::address::{Address, Domain};
 use shared::id::MessageId;
 use shared::seal::FileKey;
 use shared::smtp::Enhanced;
+use shared::smtp::client::{
+    Class, Config, Host, Message, Outcome, Protocol, Status, Talk, TlsPolicy, converse, opportunistic,
+};
 use shared::store::BodyKey;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
-use super::client::{Action, Class, Client, Config, Message, Outcome, Status, TlsPolicy};
 use super::resolve::{MailHost, Resolver};
 use crate::content::Content;
 use crate::node::Node;
 use crate::record::QueueRow;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-const WRITE_TIMEOUT: Duration = Duration::from_secs(180);
-const READ_BYTES: usize = 16 * 1024;
-
-/// A status in our own words.
-pub(super) fn ours(class: Class, (class_digit, subject, detail): (u8, u16, u16), text: &str) -> Status {
-    Status {
-        class,
-        code: None,
-        enhanced: Enhanced(class_digit, subject, detail),
-        text: text.into(),
-        in_doubt: false,
-    }
-}
 
 /// What became of one recipient in an attempt.
 #[derive(Clone, Debug)]
@@ -62,16 +40,6 @@ pub(super) struct Attempt {
     node: Arc<Node>,
     resolver: Resolver,
     tls: Arc<ClientConfig>,
-}
-
-/// What became of one connection.
-enum Talk {
-    /// The host dealt with the message.
-    Done(Vec<Outcome>, bool),
-    /// It did not: another address or host may.
-    Next(Status),
-    /// The handshake failed: the same address may do without TLS.
-    HandshakeFailed(Status),
 }
 
 impl Attempt {
@@ -108,7 +76,11 @@ impl Attempt {
             }
         }
         let nobody = || {
-            Report::ours(ours(Class::Temporary, (4, 4, 1), &format!("no host of {domain} can be reached")))
+            Report::ours(Status::ours(
+                Class::Temporary,
+                Enhanced(4, 4, 1),
+                &format!("no host of {domain} can be reached"),
+            ))
         };
         let mut report = last.unwrap_or_else(nobody);
         if hosts.len() > 1 && report.status.class == Class::Permanent && report.status.code.is_some() {
@@ -124,7 +96,7 @@ impl Attempt {
             return Ok(());
         }
         let text = format!("DNS names {address}, which is not an address on the Internet");
-        Err(ours(Class::Permanent, (5, 4, 4), &text))
+        Err(Status::ours(Class::Permanent, Enhanced(5, 4, 4), &text))
     }
 
     async fn connection(
@@ -152,9 +124,13 @@ impl Attempt {
         recipients: &[(usize, Address)],
         tls: TlsPolicy,
     ) -> Talk {
-        let unreadable = |error: &dyn std::fmt::Display| {
+        let log = |error: &dyn std::fmt::Display| {
             tracing::error!(message = %id, %error, "a queued body cannot be read");
-            Talk::Next(ours(Class::Temporary, (4, 3, 0), "the message cannot be read at the moment"))
+        };
+        let unreadable = |error: &dyn std::fmt::Display| {
+            log(error);
+            let text = "the message cannot be read at the moment";
+            Talk::Next(Status::ours(Class::Temporary, Enhanced(4, 3, 0), text))
         };
         let key = match FileKey::unwrap(&row.wrapped_key, &self.node.sealing, id) {
             Ok(key) => key,
@@ -164,82 +140,16 @@ impl Attempt {
             Ok(reader) => Content::new(reader, &key),
             Err(error) => return unreadable(&error),
         };
-        let target = SocketAddr::new(address, self.node.topology.edge.outbound.port);
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(target)).await;
-        let mut stream: Pin<Box<dyn Connection>> = match connected {
-            Ok(Ok(stream)) => {
-                let _ = stream.set_nodelay(true);
-                Box::pin(stream)
-            }
-            Ok(Err(error)) => return Talk::Next(unreachable(host, target, &error.to_string())),
-            Err(_) => return Talk::Next(unreachable(host, target, "no answer in 30 s")),
+        let host = Host {
+            name: host.name.clone(),
+            address: SocketAddr::new(address, self.node.topology.edge.outbound.port),
+            tls: Arc::clone(&self.tls),
         };
-        let start = Instant::now();
         let helo = self.node.topology.edge.hostname.to_string();
-        let mut client = Client::new(Config { helo, tls }, start.elapsed());
-        client.deliver(message(row, recipients), start.elapsed());
-        let mut talk = None;
-        let mut buffer = vec![0; READ_BYTES];
-        loop {
-            while let Some(action) = client.poll() {
-                match action {
-                    Action::Send(bytes) => {
-                        let sent = tokio::time::timeout(WRITE_TIMEOUT, stream.write_all(&bytes)).await;
-                        if !matches!(sent, Ok(Ok(()))) || stream.flush().await.is_err() {
-                            client.disconnected();
-                        }
-                    }
-                    Action::StartTls => match self.handshake(stream, host).await {
-                        Ok(secured) => {
-                            stream = secured;
-                            client.tls_established(start.elapsed());
-                        }
-                        Err(error) => {
-                            let text = format!("{} offers TLS and fails at it: {error}", host.name);
-                            return Talk::HandshakeFailed(ours(Class::Temporary, (4, 7, 5), &text));
-                        }
-                    },
-                    Action::WantContent => match content.next() {
-                        Ok(Some(piece)) => client.content(&piece, start.elapsed()),
-                        Ok(None) => client.content_end(start.elapsed()),
-                        Err(error) => {
-                            tracing::error!(message = %id, %error, "a queued body cannot be read");
-                            client.content_failed();
-                        }
-                    },
-                    Action::Done(outcomes) => {
-                        talk = Some(Talk::Done(outcomes, client.is_tls()));
-                        client.quit(start.elapsed());
-                    }
-                    Action::Unusable(status) => talk = Some(Talk::Next(status)),
-                    Action::Close => {
-                        return talk.unwrap_or_else(|| Talk::Next(unreachable(host, target, "it hung up")));
-                    }
-                }
-            }
-            let wait = client.deadline().saturating_sub(start.elapsed());
-            match tokio::time::timeout(wait, stream.read(&mut buffer)).await {
-                Ok(Ok(0) | Err(_)) => client.disconnected(),
-                Ok(Ok(length)) => client.receive(&buffer[..length], start.elapsed()),
-                Err(_) => client.handle_timeout(start.elapsed()),
-            }
-        }
-    }
-
-    async fn handshake(
-        &self,
-        stream: Pin<Box<dyn Connection>>,
-        host: &MailHost,
-    ) -> io::Result<Pin<Box<dyn Connection>>> {
-        let name = ServerName::try_from(host.name.clone()).map_err(io::Error::other)?;
-        let connector = TlsConnector::from(Arc::clone(&self.tls));
-        let secured = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, stream)).await??;
-        Ok(Box::pin(secured))
+        let piece = || content.next().inspect_err(|error| log(error));
+        converse(&host, Config { helo, tls, protocol: Protocol::Smtp }, message(row, recipients), piece).await
     }
 }
-
-trait Connection: AsyncRead + AsyncWrite + Send {}
-impl<T: AsyncRead + AsyncWrite + Send> Connection for T {}
 
 fn message(row: &QueueRow, recipients: &[(usize, Address)]) -> Message {
     Message {
@@ -262,10 +172,6 @@ fn told(
         Some((*place, Report { status: outcome.status, host: Some(host.name.clone()), tls }))
     };
     outcomes.into_iter().filter_map(report).collect()
-}
-
-fn unreachable(host: &MailHost, target: SocketAddr, why: &str) -> Status {
-    ours(Class::Temporary, (4, 4, 1), &format!("{} ({target}) cannot be reached: {why}", host.name))
 }
 
 /// Whether an address is one on the Internet (RFC 6890): what is not must not be connected to because
@@ -311,57 +217,6 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || (a == 192 && b == 0 && c == 0)
         || (a == 192 && b == 88 && c == 99)
         || (a == 198 && (18..20).contains(&b)))
-}
-
-/// TLS as it comes (RFC 7435): any certificate will do, because the alternative is none at all.
-fn opportunistic() -> ClientConfig {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .expect("ring speaks TLS 1.2 and 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
-    config.resumption = rustls::client::Resumption::disabled();
-    config
-}
-
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

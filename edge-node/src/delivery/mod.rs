@@ -1,11 +1,10 @@
 //! Delivery to the Internet: who serves a domain (`resolve`), one attempt (`attempt`) of one
-//! conversation ([`client`]), and when ([`Runner`]).
+//! [conversation](shared::smtp::client), and when ([`Runner`]).
 //!
 //! An attempt's result is one commit: the new state of each recipient in the queue, and the event that
 //! tells big. Nothing is believed to have happened before that.
 
 mod attempt;
-pub mod client;
 mod resolve;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -15,6 +14,8 @@ use std::time::Duration;
 use shared::address::{Address, Domain};
 use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, QueuedBody, QueuedUnit};
+use shared::smtp::Enhanced;
+use shared::smtp::client::{Class, Status};
 use shared::store::{BodyKey, Rows, StoreError};
 use shared::trace;
 use shared::unit::{DeliveryState, Outcome, ToBig, encode};
@@ -23,7 +24,6 @@ use tokio::sync::{Semaphore, watch};
 use crate::node::Node;
 use crate::record::{QUEUE, QueueRow};
 use attempt::{Attempt, Report};
-use client::Class;
 pub use resolve::Resolver;
 
 /// Attempts at once.
@@ -145,7 +145,7 @@ async fn deliver(node: &Node, attempt: &Attempt, message: MessageId) -> Result<O
     for (domain, recipients) in domains {
         let attempted = attempt.domain(message, &row, &domain, &recipients);
         let reports = tokio::time::timeout(DOMAIN_TIMEOUT, attempted).await.unwrap_or_else(|_| {
-            let slow = attempt::ours(Class::Temporary, (4, 4, 1), "the hosts there were too slow");
+            let slow = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "the hosts there were too slow");
             recipients.iter().map(|(place, _)| (*place, Report::ours(slow.clone()))).collect()
         });
         // Domain by domain: what one host has taken must not wait for what another does.
@@ -174,7 +174,7 @@ fn by_domain(row: &QueueRow) -> (Domains, Vec<(usize, Report)>) {
         match recipient.address.parse::<Address>() {
             Ok(address) => domains.entry(address.domain().clone()).or_default().push((place, address)),
             Err(error) => {
-                let status = attempt::ours(Class::Permanent, (5, 1, 3), &error.to_string());
+                let status = Status::ours(Class::Permanent, Enhanced(5, 1, 3), &error.to_string());
                 unreadable.push((place, Report::ours(status)));
             }
         }
@@ -186,7 +186,7 @@ fn by_domain(row: &QueueRow) -> (Domains, Vec<(usize, Report)>) {
 #[cfg(feature = "sim")]
 pub(crate) async fn taken_by_remote(node: &Node, message: MessageId) -> Result<(), StoreError> {
     let Some(row) = node.store.read()?.get::<QueueRow>(QUEUE, &message.0)? else { return Ok(()) };
-    let taken = Report::ours(attempt::ours(Class::Delivered, (2, 0, 0), "taken"));
+    let taken = Report::ours(Status::ours(Class::Delivered, Enhanced(2, 0, 0), "taken"));
     let reports = (0..row.recipients.len()).map(|place| (place, taken.clone())).collect();
     let made = Made { number: row.attempts.saturating_add(1), again_at: unix_millis() };
     record(node, message, reports, made).await.map(drop)
@@ -209,9 +209,9 @@ async fn record(
             let Some(recipient) = row.recipients.get_mut(place) else { continue };
             let mut status = report.status;
             if status.class == Class::Temporary && expired {
-                status = attempt::ours(
+                status = Status::ours(
                     Class::Permanent,
-                    (4, 4, 7),
+                    Enhanced(4, 4, 7),
                     &format!(
                         "given up after {} attempts; the last answer was: {}",
                         row.attempts, status.text

@@ -12,8 +12,8 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 use shared::address::Domain;
 use shared::id::random;
 
-use super::attempt::ours;
-use super::client::{Class, Status};
+use shared::smtp::Enhanced;
+use shared::smtp::client::{Class, Status};
 
 /// Hosts of one domain that are tried.
 pub const HOSTS_MAX: usize = 10;
@@ -78,7 +78,7 @@ impl Resolver {
             (true, Some(error)) => Err(temporary(domain, &error)),
             (true, None) => {
                 let text = format!("no host that serves {domain} has an address in DNS");
-                Err(ours(Class::Permanent, (5, 4, 4), &text))
+                Err(Status::ours(Class::Permanent, Enhanced(5, 4, 4), &text))
             }
         }
     }
@@ -88,9 +88,9 @@ impl Resolver {
         let lookup = match self.0.lookup(name.as_str(), RecordType::MX).await {
             Ok(lookup) => lookup,
             Err(error) if error.is_nx_domain() => {
-                return Err(ours(
+                return Err(Status::ours(
                     Class::Permanent,
-                    (5, 1, 2),
+                    Enhanced(5, 1, 2),
                     &format!("there is no domain {domain} in DNS"),
                 ));
             }
@@ -111,7 +111,7 @@ impl Resolver {
         }
         if exchanges.iter().all(|(_, _, name)| name.is_empty()) {
             let text = format!("{domain} says that it accepts no mail (null MX)");
-            return Err(ours(Class::Permanent, (5, 1, 10), &text));
+            return Err(Status::ours(Class::Permanent, Enhanced(5, 1, 10), &text));
         }
         exchanges.retain(|(_, _, name)| !name.is_empty());
         exchanges.sort_unstable();
@@ -146,5 +146,5 @@ fn is_nothing(error: &NetError) -> bool {
 }
 
 fn temporary(domain: &Domain, error: &NetError) -> Status {
-    ours(Class::Temporary, (4, 4, 3), &format!("DNS gives no answer about {domain}: {error}"))
+    Status::ours(Class::Temporary, Enhanced(4, 4, 3), &format!("DNS gives no answer about {domain}: {error}"))
 }

@@ -1,4 +1,4 @@
-//! The server's side of SMTP: reception and submission (RFC 5321, 6409, 1870, 2920, 3207, 4954, 6152, 6531).
+//! SMTP. [`client`] is the side that delivers; the rest is the server's: reception and submission (RFC 5321, 6409, 1870, 2920, 3207, 4954, 6152, 6531).
 //!
 //! A [`Session`] is one connection as a state machine: bytes and answers in, [`Action`]s out. It opens
 //! no socket, reads no clock and stores nothing; a driver moves its bytes, asks the directory, opens
@@ -11,6 +11,7 @@
 //! - nothing carried across STARTTLS, and no AUTH outside TLS;
 //! - a named limit on every count, length and wait.
 
+pub mod client;
 mod command;
 mod config;
 mod content;

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::mem;
 use std::time::Duration;
 
-use shared::address::Address;
-use shared::smtp::Enhanced;
-use shared::wire::DotStuffing;
+use crate::address::Address;
+use crate::smtp::Enhanced;
+use crate::wire::DotStuffing;
 
 use super::outcome::{Class, Outcome, Status};
 use super::reply::{HostReply, Replies};
@@ -40,6 +40,15 @@ pub enum TlsPolicy {
     Required,
 }
 
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// SMTP: one reply to the final dot, for all recipients.
+    Smtp,
+    /// LMTP: one for each recipient that RCPT took, in their order.
+    Lmtp,
+}
+
 /// What a connection is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -47,6 +56,8 @@ pub struct Config {
     pub helo: String,
     /// How much TLS is wanted.
     pub tls: TlsPolicy,
+    /// What is spoken.
+    pub protocol: Protocol,
 }
 
 /// A message to deliver, without its content.
@@ -281,7 +292,7 @@ impl Client {
         match mem::replace(&mut self.phase, Phase::Closed) {
             Phase::Greeting if reply.code == 220 => self.ehlo(now),
             Phase::Ehlo if is_yes(&reply) => self.greeted(Capabilities::read(&reply.lines), now),
-            Phase::Ehlo if reply.code >= 500 && !self.tls => {
+            Phase::Ehlo if reply.code >= 500 && !self.tls && self.config.protocol == Protocol::Smtp => {
                 let helo = format!("HELO {}\r\n", self.config.helo);
                 self.expect(Phase::Helo, helo, now);
             }
@@ -304,7 +315,11 @@ impl Client {
     }
 
     fn ehlo(&mut self, now: Duration) {
-        let ehlo = format!("EHLO {}\r\n", self.config.helo);
+        let verb = match self.config.protocol {
+            Protocol::Smtp => "EHLO",
+            Protocol::Lmtp => "LHLO",
+        };
+        let ehlo = format!("{verb} {}\r\n", self.config.helo);
         self.expect(Phase::Ehlo, ehlo, now);
     }
 
@@ -417,6 +432,13 @@ impl Client {
         if reply.code / 100 == 3 {
             let status = Status { in_doubt: true, ..Status::of(reply) };
             return self.lose_transaction(transaction, status);
+        }
+        if self.config.protocol == Protocol::Lmtp && reply.code != 421 {
+            transaction.settle_next(&Status::of(reply));
+            if transaction.has_recipients() {
+                self.phase = Phase::Dot(transaction);
+                return;
+            }
         }
         transaction.settle(&Status::of(reply));
         self.unclean = false;

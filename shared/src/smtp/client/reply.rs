@@ -1,7 +1,7 @@
 //! Replies of a host that may be hostile (RFC 5321 §4.2).
 
-use shared::smtp::Enhanced;
-use shared::wire::{Input, LineError};
+use crate::smtp::Enhanced;
+use crate::wire::{Input, LineError};
 
 /// Lines of one reply.
 pub const LINES_MAX: usize = 100;

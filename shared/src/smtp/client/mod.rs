@@ -1,25 +1,30 @@
-//! The client's side of SMTP (RFC 5321, 1870, 2920, 3207, 6152, 6531): one connection to one host.
+//! The client's side of SMTP (RFC 5321, 1870, 2920, 3207, 6152, 6531) and LMTP (RFC 2033): one connection
+//! to one host.
 //!
 //! A [`Client`] is a state machine: bytes and content in, [`Action`]s out. It opens no socket, resolves
-//! no name and reads no clock; a driver connects, moves its bytes, does the TLS handshake and reads the
-//! message. What it keeps:
+//! no name and reads no clock; a driver ([`converse`]) connects, moves its bytes, does the TLS handshake and
+//! reads the message. What it keeps:
 //!
 //! - every recipient gets exactly one [`Outcome`], with the remote's own code and text made safe;
-//! - delivered is only what a 2yz after the final dot says; if the connection is lost in between, the
-//!   outcome is temporary and *in doubt*;
+//! - delivered is only what a 2yz after the final dot says, in LMTP the one for that recipient; if the
+//!   connection is lost in between, the outcome is temporary and *in doubt*;
 //! - nothing the host said before TLS is believed after it, and nothing may follow its reply to STARTTLS;
 //! - content is never altered: what the host cannot take (8-bit, UTF-8 addresses) comes back as a
 //!   permanent outcome with the reason;
 //! - a host's replies are bounded in lines and octets, and one that breaks the rules is left.
 
+mod converse;
 mod outcome;
 mod reply;
 mod session;
+mod tls;
 mod transaction;
 
 #[cfg(test)]
 mod tests;
 
+pub use converse::{Host, Talk, converse};
 pub use outcome::{Class, Outcome, Status, TEXT_BYTES_MAX};
 pub use reply::{LINE_BYTES_MAX, LINES_MAX, ReplyError};
-pub use session::{Action, Client, Config, Message, PIPELINE_MAX, TlsPolicy};
+pub use session::{Action, Client, Config, Message, PIPELINE_MAX, Protocol, TlsPolicy};
+pub use tls::opportunistic;

@@ -1,6 +1,6 @@
 //! What became of a message, recipient by recipient.
 
-use shared::smtp::Enhanced;
+use crate::smtp::Enhanced;
 
 use super::reply::HostReply;
 
@@ -35,7 +35,7 @@ pub struct Status {
 
 impl Status {
     /// A refusal of our own making.
-    pub(super) fn ours(class: Class, enhanced: Enhanced, text: &str) -> Self {
+    pub fn ours(class: Class, enhanced: Enhanced, text: &str) -> Self {
         Self { class, code: None, enhanced, text: sanitised(text), in_doubt: false }
     }
 

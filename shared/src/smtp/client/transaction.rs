@@ -1,7 +1,7 @@
 //! One message on its way through MAIL and RCPT, and what the host offers for it.
 
-use shared::address::Address;
-use shared::smtp::Enhanced;
+use crate::address::Address;
+use crate::smtp::Enhanced;
 
 use super::outcome::{Class, Outcome, Status};
 use super::reply::HostReply;
@@ -63,6 +63,13 @@ impl Transaction {
     /// Gives every recipient without a status this one.
     pub(super) fn settle(&mut self, status: &Status) {
         for open in self.statuses.iter_mut().filter(|known| known.is_none()) {
+            *open = Some(status.clone());
+        }
+    }
+
+    /// Gives the first recipient without a status this one.
+    pub(super) fn settle_next(&mut self, status: &Status) {
+        if let Some(open) = self.statuses.iter_mut().find(|known| known.is_none()) {
             *open = Some(status.clone());
         }
     }

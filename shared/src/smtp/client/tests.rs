@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::smtp::Enhanced;
+use crate::smtp::Enhanced;
 
 use super::*;
 
@@ -22,9 +22,12 @@ struct Driver {
 
 impl Driver {
     fn with(tls: TlsPolicy) -> Self {
-        let config = Config { helo: "mx.example.com".into(), tls };
+        Self::speaking(Protocol::Smtp, tls)
+    }
+
+    fn speaking(protocol: Protocol, tls: TlsPolicy) -> Self {
         Self {
-            client: Client::new(config, NOW),
+            client: Client::new(Config { helo: "mx.example.com".into(), tls, protocol }, NOW),
             content: vec![b"Subject: x\r\n\r\n.".to_vec(), b"dot\r\n".to_vec()],
             done: Vec::new(),
             unusable: None,
@@ -444,4 +447,41 @@ fn a_host_that_never_answers_quit_is_left() {
     driver.client.handle_timeout(driver.client.deadline());
     driver.run();
     assert!(driver.closed && driver.unusable.is_none());
+}
+
+#[test]
+fn lmtp_is_told_of_each_recipient_by_itself() {
+    let lmtp = || {
+        let mut driver = Driver::speaking(Protocol::Lmtp, TlsPolicy::Never);
+        driver.client.deliver(message(&["a@x.example", "b@x.example", "c@x.example"]), NOW);
+        assert_eq!(driver.hear("220 store.example\r\n"), "LHLO mx.example.com\r\n");
+        driver.hear(OFFER);
+        driver.hear("250 ok\r\n250 ok\r\n550 5.1.1 unknown\r\n250 ok\r\n");
+        driver.hear("354 go on\r\n");
+        driver
+    };
+    let classes = |driver: &Driver| {
+        let done = driver.done.first().expect("it is dealt with");
+        done.iter().map(|outcome| (outcome.status.class, outcome.status.in_doubt)).collect::<Vec<_>>()
+    };
+    let mut driver = lmtp();
+    driver.hear("250 2.0.0 kept\r\n");
+    assert!(driver.done.is_empty(), "one is still to come");
+    driver.hear("452 4.2.2 over quota\r\n");
+    let refused = (Permanent, false);
+    assert_eq!(classes(&driver), [(Delivered, false), refused, (Temporary, false)]);
+    // Lost between the two: only the second is in doubt.
+    let mut driver = lmtp();
+    driver.hear("250 2.0.0 kept\r\n");
+    driver.client.disconnected();
+    driver.run();
+    assert_eq!(classes(&driver), [(Delivered, false), refused, (Temporary, true)]);
+    // Both in one packet, and a host that does not know LHLO.
+    let mut driver = lmtp();
+    driver.hear("250 kept\r\n250 kept\r\n");
+    assert_eq!(classes(&driver), [(Delivered, false), refused, (Delivered, false)]);
+    let mut driver = Driver::speaking(Protocol::Lmtp, TlsPolicy::Never);
+    driver.hear("220 mx.example\r\n");
+    assert_eq!(driver.hear("500 what\r\n"), "", "HELO is not tried");
+    assert!(driver.unusable.is_some() && driver.closed);
 }
