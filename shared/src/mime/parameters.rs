@@ -102,8 +102,15 @@ fn segments(text: &str) -> Result<(String, Vec<Segment>), TooComplex> {
         }
     }
     done.push(current);
-    let first = done.remove(0);
-    Ok((first.name, done))
+    let mut first = done.remove(0);
+    // A semicolon that was forgotten: what follows the first word is a parameter.
+    let forgotten = first.name.trim().split_once([' ', '\t']).filter(|_| !first.value.is_empty());
+    let Some((value, name)) = forgotten.map(|(value, name)| (value.to_owned(), name.to_owned())) else {
+        return Ok((first.name, done));
+    };
+    first.name = name;
+    done.insert(0, first);
+    Ok((value, done))
 }
 
 /// A segment by its place: the parameter it belongs to, its section, and its octets.
@@ -226,6 +233,11 @@ mod tests {
         assert_eq!(parsed.value, "text/plain");
         assert_eq!(parsed.get("charset"), Some("utf-8"));
         assert_eq!(parsed.get("boundary"), Some("a b"));
+        let parsed = Parameterised::parse("application/pdf name=\"a.pdf\"; size=1").expect("few parameters");
+        assert_eq!(
+            (parsed.value.as_str(), parsed.get("name"), parsed.get("size")),
+            ("application/pdf", Some("a.pdf"), Some("1"))
+        );
     }
 
     #[test]

@@ -264,6 +264,7 @@ impl Part {
             Encoding::Identity => octets.to_vec(),
             Encoding::QuotedPrintable => decode::quoted_printable(octets),
             Encoding::Base64 => decode::base64(octets),
+            Encoding::Uuencode => decode::uuencode(octets),
         }
     }
 

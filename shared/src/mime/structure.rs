@@ -58,6 +58,8 @@ pub enum Encoding {
     QuotedPrintable,
     /// Base64.
     Base64,
+    /// Uuencode, which MIME replaced and old programs still write.
+    Uuencode,
 }
 
 /// One part: the whole message, a container, or a leaf with content.
@@ -158,6 +160,11 @@ enum Boundary {
 
 impl Scanner<'_> {
     fn line(&mut self, at: usize, line: &[u8]) -> Result<(), TooComplex> {
+        if let Current::Header { part, start } = self.current
+            && self.is_body(at, line)
+        {
+            self.end_header(part, start..at)?;
+        }
         if let Some((level, boundary)) = self.boundary(line) {
             self.end_part(at)?;
             self.end_closed(at);
@@ -178,6 +185,17 @@ impl Scanner<'_> {
             Current::Header { start, .. } if at - start > HEADER_BLOCK_MAX => Err(TooComplex::Header),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the line cannot be in a header, whose empty line must have been forgotten. One line that
+    /// is no field among those that are is passed over.
+    fn is_body(&self, at: usize, line: &[u8]) -> bool {
+        let is_header =
+            |line: &[u8]| matches!(line, [b' ' | b'\t', ..] | b"\r\n" | b"\n") || header::is_field(line);
+        if is_header(line) || self.boundary(line).is_some() {
+            return false;
+        }
+        line.starts_with(b"--") || !header::line_at(self.message, at + line.len()).is_some_and(is_header)
     }
 
     /// Which open multipart the line is a boundary of; the innermost counts.
@@ -306,6 +324,7 @@ impl Part {
         self.encoding = match encoding.value.as_str() {
             "base64" => Encoding::Base64,
             "quoted-printable" => Encoding::QuotedPrintable,
+            "x-uuencode" | "uuencode" | "x-uue" | "uue" => Encoding::Uuencode,
             _ => Encoding::Identity,
         };
         let boundary = content_type.get("boundary").map(str::trim_end).map(str::to_owned);

@@ -129,6 +129,14 @@ mod what_is_read {
                 0,
             ),
             ("Content-Type: nonsense\n\ntext", "text", 0),
+            (
+                "Content-Type: multipart/mixed boundary=b\n--b\nContent-Type: text/plain\ntext\n--b--",
+                "text",
+                0,
+            ),
+            ("Content-Type: multipart/mixed; boundary=b\nno empty line\n--b\n\ntext\n--b--", "text", 0),
+            ("Content-Type: text/plain\ntext", "text", 0),
+            ("From somebody\nContent-Type: text/plain\nno field\nX: y\n\ntext", "text", 0),
         ] {
             let message = crlf(message);
             assert_eq!(
@@ -576,6 +584,46 @@ mod what_is_written {
         for (found, written) in found.iter().zip(&written.attachments) {
             assert_eq!(attachment_bytes(&message, found.index).as_ref(), Some(&written.content));
         }
+    }
+
+    #[test]
+    fn text_that_is_attached_arrives_as_the_file_it_was() {
+        for (content, encoding) in [
+            ("TOTAL   12\r\nEND\r\n", "7bit"),
+            ("no end", "7bit"),
+            ("", "7bit"),
+            ("Größe\r\n", "base64"),
+            ("Größe of many things, and much text in one language\r\n.\r\n", "quoted-printable"),
+            (
+                "trailing blank \r\n--=_00000000010W3GE1R70W3GE1R7--\r\nFrom here\x0c\r\nno end ",
+                "quoted-printable",
+            ),
+            ("lines that end in LF\nare not lines here\n", "base64"),
+            ("lone \r stays\r\n", "quoted-printable"),
+            ("日本語", "base64"),
+        ] {
+            let attachment = NewAttachment {
+                name: "r.txt".into(),
+                content_type: "text/plain".into(),
+                content: content.into(),
+            };
+            let message = compose(&Draft { attachments: vec![attachment], ..draft() });
+            assert_7bit(&message);
+            let found = &attachments(&message)[0];
+            assert_eq!(found.content_type, "text/plain");
+            let opened = open(&message, found.index).expect("listed");
+            assert_eq!(String::from_utf8(opened.octets).as_deref(), Ok(content));
+            assert_eq!(
+                opened.part.charset.as_deref(),
+                Some(if content.is_ascii() { "us-ascii" } else { "utf-8" })
+            );
+            let said = format!("Content-Transfer-Encoding: {encoding}\r\n");
+            assert!(memchr::memmem::find(&message, said.as_bytes()).is_some(), "{content:?}");
+        }
+        let attachment =
+            NewAttachment { name: "r.txt".into(), content_type: "text/plain".into(), content: vec![0xff] };
+        let message = compose(&Draft { attachments: vec![attachment], ..draft() });
+        assert_eq!(attachments(&message)[0].content_type, "application/octet-stream");
     }
 
     #[test]

@@ -31,5 +31,6 @@ def leaves(message):
 
 for path in sys.stdin:
     with open(path.rstrip("\n"), "rb") as file:
-        message = email.message_from_binary_file(file, policy=email.policy.compat32)
+        # Not from the file: line ends would be changed.
+        message = email.message_from_bytes(file.read(), policy=email.policy.compat32)
     print(json.dumps(list(leaves(message))))

@@ -61,7 +61,7 @@ fn of_many_programs_can_all_be_read_and_put_together_again() {
 }
 
 /// What somebody else's program makes of a leaf: its type, its name, and its octets decoded.
-#[derive(Debug, PartialEq, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize)]
 struct Leaf {
     content_type: String,
     name: Option<String>,
@@ -97,26 +97,33 @@ fn are_read_as_others_read_them() {
     for (path, theirs) in theirs {
         let message = std::fs::read(&path).expect("readable");
         let Ok(structure) = scan(&message) else { continue };
-        let ours: Vec<_> = structure
-            .parts
-            .iter()
-            .filter(|part| !part.container)
-            .zip(theirs.iter().map(Some).chain(std::iter::repeat(None)))
-            .map(|(part, theirs)| Leaf {
-                content_type: part.content_type.clone(),
-                name: part.name.clone(),
-                octets: theirs.and_then(|theirs| theirs.octets).map(|_| part.content(&message).len()),
-            })
-            .collect();
+        let ours: Vec<_> = structure.parts.iter().filter(|part| !part.container).collect();
         leaves += ours.len();
-        match ours == theirs {
+        let alike = |ours: &Part, theirs: &Leaf| {
+            // Names in octets of no charset are left undecoded there, and guessed here.
+            let guessed = theirs.name.as_ref().is_some_and(|name| name.contains(char::REPLACEMENT_CHARACTER));
+            ours.content_type == theirs.content_type
+                && (guessed || ours.name == theirs.name)
+                && theirs.octets.is_none_or(|octets| octets == ours.content(&message).len())
+        };
+        match ours.len() == theirs.len() && ours.iter().zip(&theirs).all(|(ours, theirs)| alike(ours, theirs))
+        {
             true => same += 1,
             false => {
                 differ += 1;
                 println!("{}", path.display());
-                println!("  ours   {ours:?}\n  theirs {theirs:?}");
+                println!(
+                    "  {:?}",
+                    ours.iter()
+                        .map(|part| (&part.content_type, &part.name, part.content(&message).len()))
+                        .collect::<Vec<_>>()
+                );
+                println!("  {theirs:?}");
             }
         }
     }
-    println!("{same} messages read alike, {differ} not; {leaves} leaves");
+    println!(
+        "{same} messages and their {leaves} leaves are read as Python reads them; {differ} are read otherwise"
+    );
+    assert!(differ * 14 < same, "where readers differ, the message is broken, and few are");
 }
