@@ -15,6 +15,8 @@ use shared::id::MessageId;
 
 /// Files of one name in a folder, numbered from the second on.
 const NUMBER_MAX: u32 = 999;
+/// Octets of an ending, with its full stop; what is longer says nothing of what a file is.
+const ENDING_MAX: usize = 16;
 
 /// A folder to save in.
 #[derive(Debug)]
@@ -111,7 +113,8 @@ impl Drop for Unnamed<'_> {
 
 /// The name with a number before its ending; the first has none.
 fn numbered(name: &str, number: u32) -> String {
-    let (stem, ending) = name.rfind('.').filter(|at| *at > 0).map_or((name, ""), |at| name.split_at(at));
+    let ending = name.rfind('.').filter(|at| *at > 0 && name.len() - at <= ENDING_MAX);
+    let (stem, ending) = ending.map_or((name, ""), |at| name.split_at(at));
     if number == 1 { name.to_owned() } else { format!("{stem} ({number}){ending}") }
 }
 
@@ -162,8 +165,12 @@ mod tests {
 
     #[test]
     fn numbers_come_before_endings() {
-        for (name, expected) in [("a.tar.gz", "a.tar (2).gz"), ("a", "a (2)"), ("日本.txt", "日本 (2).txt")]
-        {
+        for (name, expected) in [
+            ("a.tar.gz", "a.tar (2).gz"),
+            ("a", "a (2)"),
+            ("a. long, long ending", "a. long, long ending (2)"),
+            ("日本.txt", "日本 (2).txt"),
+        ] {
             assert_eq!(numbered(name, 2), expected);
         }
     }

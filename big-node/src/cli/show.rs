@@ -107,7 +107,8 @@ pub(super) fn reading(reading: &Reading, person: &str) -> String {
         );
     }
     if !reading.parts.is_empty() {
-        let all = if reading.parts.len() > 1 { " --all" } else { "" };
+        // `save` with an attachment's id alone saves that one, not what is in it.
+        let all = if reading.parts.len() > 1 || reading.content_type.is_some() { " --all" } else { "" };
         text += &format!("\n{}", parts(reading));
         text += &format!("Save: big-node mail save {}{all} --as {person} --to DIR\n", reading.id);
     }
