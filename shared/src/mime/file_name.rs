@@ -81,10 +81,8 @@ fn made_up(content_type: &str, number: &str) -> String {
         "multipart/signed" => ("signed", "eml"),
         "multipart/encrypted" => ("encrypted", "eml"),
         _ => {
-            let word = match content_type.split('/').next() {
-                Some(kind @ ("audio" | "image" | "text" | "video")) => kind,
-                _ => "attachment",
-            };
+            let kind = content_type.split('/').next().unwrap_or_default();
+            let word = if ["audio", "image", "text", "video"].contains(&kind) { kind } else { "attachment" };
             let known = ENDINGS.iter().find(|(known, _)| *known == content_type);
             let unknown = if word == "text" { "txt" } else { "bin" };
             (word, known.map_or(unknown, |(_, ending)| ending))

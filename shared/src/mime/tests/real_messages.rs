@@ -84,7 +84,7 @@ fn by_python(files: &[PathBuf]) -> Option<BTreeMap<PathBuf, Vec<Leaf>>> {
     let answer = python.wait_with_output().expect("it ends");
     asked.join().expect("no panic").expect("it reads all");
     assert!(answer.status.success());
-    let leaves = answer.stdout.split(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line));
+    let leaves = answer.stdout.split(|byte| *byte == b'\n').map(serde_json::from_slice);
     Some(files.iter().cloned().zip(leaves.map_while(Result::ok)).collect())
 }
 
