@@ -2,10 +2,11 @@
 //!
 //! `init`, `check`, `serve` and `verify` work on the node's files; everything else is asked of the
 //! running node over its control socket, which decides. Nothing is decided here. `mail` and
-//! `travel` hold the commands that take more than a request and an answer, `show` what answers
-//! look like.
+//! `travel` hold the commands that take more than a request and an answer, `save` how a command writes
+//! files, `show` what answers look like.
 
 mod mail;
+mod save;
 mod show;
 #[cfg(test)]
 mod tests;

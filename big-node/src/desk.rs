@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shared::address::Address;
 use shared::id::{MessageId, unix_millis};
-use shared::mime::{self, Draft, DraftMailbox, NewAttachment};
+use shared::mime::{self, Draft, DraftMailbox, HeaderFacts, Kind, NewAttachment, Opened};
 use shared::origin::{Channel, Mailbox};
 use shared::store::{Rows, Snapshot};
 use shared::topology::AttachmentMode;
@@ -13,8 +13,9 @@ use crate::directory;
 use crate::error::Refused;
 use crate::mail::{self, recipient_key};
 use crate::node::Node;
+use crate::part::{self, PartPath};
 use crate::record::{
-    Entry, Folder, MAILBOXES, MESSAGES, Message, Person, RECIPIENTS, Recipient, entry_key, message_of,
+    Entry, Folder, MAILBOXES, MESSAGES, Message, Part, Person, RECIPIENTS, Recipient, entry_key, message_of,
 };
 use crate::request::{Attached, Deleted, Line, Reading, RecipientView, Sent, Status};
 
@@ -31,20 +32,29 @@ pub fn list(node: &Node, person: &Person, folder: Folder, max: usize) -> Result<
     for (key, entry) in snapshot.prefix_backwards::<Entry>(MAILBOXES, &prefix, max)? {
         let id = message_of(&key);
         let Some(message) = snapshot.get::<Message>(MESSAGES, &id.0)? else { continue };
-        lines.push(line(id, &message, &entry));
-        if node.site.filing_of(person) == AttachmentMode::BreakApart {
-            lines.extend(message.parts.iter().map(|part| Line {
-                id: format!("{id}.{}", part.number),
-                part: part.number,
-                to: Vec::new(),
-                subject: part.name.clone().unwrap_or_default(),
-                size: part.size,
-                content_type: Some(part.content_type.clone()),
-                ..line(id, &message, &entry)
-            }));
-        }
+        lines.extend(lines_of(id, &message, &entry, node.site.filing_of(person)));
     }
     Ok(lines)
+}
+
+/// A message's lines. The mode is the reader's of now, whatever it was when the message came.
+fn lines_of(id: MessageId, message: &Message, entry: &Entry, filing: AttachmentMode) -> Vec<Line> {
+    let cover = line(id, message, entry);
+    let parts = match filing {
+        AttachmentMode::BreakApart => message.parts.as_slice(),
+        AttachmentMode::Passthru => &[],
+    };
+    let part = |part: &Part| Line {
+        id: format!("{id}.{}", part.number),
+        part: part.number,
+        to: Vec::new(),
+        subject: part.name.clone().unwrap_or_default(),
+        size: part.size,
+        content_type: Some(part.content_type.clone()),
+        ..cover.clone()
+    };
+    let parts: Vec<_> = parts.iter().map(part).collect();
+    [vec![cover], parts].concat()
 }
 
 fn line(id: MessageId, message: &Message, entry: &Entry) -> Line {
@@ -72,20 +82,20 @@ fn shown(mailbox: &Mailbox) -> String {
     }
 }
 
-/// A message in the person's mailbox; `text` is its id, or its id and a part.
+/// A message in the person's mailbox; `text` is its id, or its id and the way to a part.
 fn find(
     snapshot: &Snapshot,
     person: &Person,
     text: &str,
-) -> Result<(MessageId, u32, Message, Entry), Refused> {
-    let (id, part) = text.split_once('.').unwrap_or((text, "0"));
+) -> Result<(MessageId, PartPath, Message, Entry), Refused> {
+    let (id, path) = text.split_once('.').unwrap_or((text, "0"));
     let id: MessageId = id.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
-    let part = part.parse().map_err(|_| Refused::new(format!("{text}: a part is a number, as in {id}.1")))?;
+    let path = path.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
     let missing =
         || Refused::new(format!("{} has no message {id}; `mail list` shows what there is", person.name));
     let (_, entry) = mail::entry(snapshot, &person.id, id)?.ok_or_else(missing)?;
     let message = snapshot.get::<Message>(MESSAGES, &id.0)?.ok_or_else(missing)?;
-    Ok((id, part, message, entry))
+    Ok((id, path, message, entry))
 }
 
 /// Reads a message and marks it read. The bytes are those of the part that was asked for, or of the
@@ -97,48 +107,84 @@ pub async fn read(
     raw: bool,
 ) -> Result<(Reading, Vec<u8>), Refused> {
     let snapshot = node.store.read()?;
-    let (id, part, message, entry) = find(&snapshot, person, text)?;
-    let content = tokio::task::block_in_place(|| {
-        mail::content(node.store.body(message.body())?, &message, READ_BYTES_MAX)
+    let (id, path, message, entry) = find(&snapshot, person, text)?;
+    // A large message takes a while to be read and taken apart.
+    let (mut reading, bytes) = tokio::task::block_in_place(|| {
+        let content = mail::content(node.store.body(message.body())?, &message, READ_BYTES_MAX)?;
+        let mut reading = whole(id, &message, &entry);
+        if path.is_whole() {
+            reading.text = if raw { String::new() } else { mime::text_of(&content) };
+            return Ok((reading, if raw { content } else { Vec::new() }));
+        }
+        let opened = path.open(&content, &message.parts).ok_or_else(|| no_part(id, &path, &message))?;
+        reading.id = format!("{id}.{path}");
+        of_part(&mut reading, &opened);
+        Ok::<_, Refused>((reading, opened.octets))
     })?;
-    let wanted = match part {
-        0 => None,
-        number => {
-            let part = message.parts.iter().find(|part| part.number == number);
-            Some(part.ok_or_else(|| {
-                Refused::new(format!("message {id} has no part {number}; it has {}", message.parts.len()))
-            })?)
-        }
+    if raw {
+        reading.text.clear();
+    }
+    if !entry.read {
+        let person = person.id;
+        node.store.commit(move |txn| mail::mark(txn, &person, id, |entry| entry.read = true)).await?;
+    }
+    Ok((reading, bytes))
+}
+
+fn no_part(id: MessageId, path: &PartPath, message: &Message) -> Refused {
+    let has = match message.parts.len() {
+        0 => "no attachments".to_owned(),
+        count => format!("{count}; `mail read {id}` lists them"),
     };
-    let bytes = match wanted {
-        Some(part) => {
-            let index = usize::try_from(part.index).unwrap_or(usize::MAX);
-            mime::attachment_bytes(&content, index).unwrap_or_default()
-        }
-        None if raw => content.clone(),
-        None => Vec::new(),
-    };
+    Refused::new(format!("message {id} has no attachment {path}; it has {has}"))
+}
+
+/// A message as it is read, still without its text.
+fn whole(id: MessageId, message: &Message, entry: &Entry) -> Reading {
     let strings = |list: &[Mailbox]| list.iter().map(shown).collect();
     let origin = &message.origin;
-    let reading = Reading {
+    Reading {
         id: id.to_string(),
         from: strings(&origin.from),
         to: strings(&origin.to),
         cc: strings(&origin.cc),
         subject: origin.subject.clone(),
         at: origin.accepted_at,
-        text: if raw || part > 0 { String::new() } else { mime::text_of(&content) },
+        text: String::new(),
         parts: message.parts.clone(),
         unparsed: message.unparsed.clone(),
         answered: entry.answered,
         parent: message.parent.map(|parent| MessageId(parent).to_string()),
-        part_name: wanted.and_then(|part| part.name.clone()),
-    };
-    if !entry.read {
-        let person = person.id;
-        node.store.commit(move |txn| mail::mark(txn, &person, id, |entry| entry.read = true)).await?;
+        part_name: None,
+        content_type: None,
     }
-    Ok((reading, bytes))
+}
+
+/// What is read of a part. An attached message is read as a message; what it says of itself, anybody
+/// can have written.
+fn of_part(reading: &mut Reading, opened: &Opened) {
+    reading.text = opened.text().unwrap_or_default();
+    reading.parts = part::within(opened);
+    reading.unparsed =
+        opened.structure().and_then(|structure| structure.err()).map(|error| error.to_string());
+    reading.part_name = opened.part.name.clone();
+    reading.content_type = Some(opened.part.content_type.clone());
+    if opened.kind != Kind::Message {
+        return;
+    }
+    let facts = HeaderFacts::of(&opened.octets);
+    let strings = |list: &[mime::Mailbox]| list.iter().map(shown_as_written).collect();
+    reading.from = strings(&facts.from);
+    reading.to = strings(&facts.to);
+    reading.cc = strings(&facts.cc);
+    reading.subject = facts.subject.unwrap_or_default();
+    let date = facts.date.and_then(|seconds| u64::try_from(seconds).ok());
+    reading.at = date.map_or(reading.at, |seconds| seconds.saturating_mul(1000));
+    (reading.answered, reading.parent) = (false, None);
+}
+
+fn shown_as_written(mailbox: &mime::Mailbox) -> String {
+    shown(&Mailbox { name: mailbox.name.clone().unwrap_or_default(), address: mailbox.address.clone() })
 }
 
 /// What is sent: recipients as typed, and the text.
@@ -165,9 +211,9 @@ pub fn attachments(
     let short = || Refused::new("the request's body is shorter than it says");
     let (text, mut rest) = body.split_at_checked(text_bytes).ok_or_else(short)?;
     let mut attachments = Vec::new();
-    for Attached { name, bytes } in attached {
+    for Attached { name, bytes, text } in attached {
         let (content, behind) = rest.split_at_checked(bytes).ok_or_else(short)?;
-        let content_type = "application/octet-stream".into();
+        let content_type = if text { "text/plain" } else { "application/octet-stream" }.into();
         attachments.push(NewAttachment { name, content_type, content: content.into() });
         rest = behind;
     }

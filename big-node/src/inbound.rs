@@ -19,8 +19,9 @@ use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, decode};
 use crate::directory;
 use crate::error::Refused;
 use crate::mail::{self, Incoming, Site};
+use crate::part::break_apart;
 use crate::record::{
-    COPIES, CopyRow, Named, OPEN_WINDOWS, Part, Person, RECIPIENTS, REPORTS, Recipient, UNSETTLED, WINDOWS,
+    COPIES, CopyRow, Named, OPEN_WINDOWS, Person, RECIPIENTS, REPORTS, Recipient, UNSETTLED, WINDOWS,
     WindowRow, WindowState, key2,
 };
 
@@ -33,9 +34,6 @@ pub const BODY_KIND: u8 = 2;
 pub const PARSED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Octets of trace headers that the edge puts before a message's content, at most.
 const TRACE_BYTES_MAX: u64 = 64 * 1024;
-/// Characters of an attachment's name that are kept, and attachments that a map tells apart.
-const NAME_MAX: usize = 2048;
-const PARTS_MAX: usize = 500;
 /// Characters of what an edge says about a delivery.
 const OUTCOME_TEXT_MAX: usize = 512;
 /// What was submitted before a window's end is accepted for so long after it.
@@ -192,25 +190,6 @@ impl Opened {
 /// What a rebuild of the index needs: the message and its origin.
 pub fn rebuild_notes(id: MessageId, origin: &Origin) -> Vec<u8> {
     [id.0.as_slice(), &origin.encode()].concat()
-}
-
-/// The break-apart map of a message.
-pub fn break_apart(plain: Option<&[u8]>) -> (Vec<Part>, Option<String>) {
-    let Some(plain) = plain else { return (Vec::new(), Some("too large to be broken apart".into())) };
-    match shared::mime::scan(plain) {
-        Ok(structure) => {
-            let attachments = structure.attachments(plain).into_iter().take(PARTS_MAX);
-            let parts = (1..).zip(attachments).map(|(number, attachment)| Part {
-                number,
-                index: u32::try_from(attachment.index).unwrap_or(u32::MAX),
-                name: attachment.name.map(|name| name.chars().take(NAME_MAX).collect()),
-                content_type: attachment.content_type,
-                size: attachment.size as u64,
-            });
-            (parts.collect(), None)
-        }
-        Err(error) => (Vec::new(), Some(error.to_string())),
-    }
 }
 
 /// Applies a unit without a body that was parked until now.

@@ -7,6 +7,7 @@ pub mod cli;
 mod command;
 mod desk;
 pub mod directory;
+mod ebcdic;
 mod error;
 #[cfg(feature = "sim")]
 pub mod harness;
@@ -15,6 +16,7 @@ mod link;
 mod mail;
 mod maintenance;
 mod node;
+mod part;
 pub mod pressure;
 mod projection;
 mod reconcile;

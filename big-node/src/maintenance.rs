@@ -11,8 +11,9 @@ use shared::store::{Disk, Recovered, Row, Rows, Store, StoreError, Txn, rebuild 
 use shared::trace;
 
 use crate::error::Refused;
-use crate::inbound::{BODY_KIND, PARSED_BYTES_MAX, PERSON_KIND, break_apart};
+use crate::inbound::{BODY_KIND, PARSED_BYTES_MAX, PERSON_KIND};
 use crate::node::Node;
+use crate::part::break_apart;
 use crate::record::{Entry, Folder, MAILBOXES, MESSAGES, Message, Person, message_of};
 use crate::{directory, mail, report, travel};
 

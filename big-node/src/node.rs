@@ -13,8 +13,9 @@ use shared::state::{State, StateError};
 use shared::store::{Store, StoreError};
 use shared::topology::Topology;
 
-use crate::inbound::{BODY_KIND, break_apart, rebuild_notes};
+use crate::inbound::{BODY_KIND, rebuild_notes};
 use crate::mail::{Incoming, Site};
+use crate::part::break_apart;
 use crate::pressure::Pressure;
 
 /// Big.

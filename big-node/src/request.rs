@@ -55,7 +55,7 @@ pub enum Request {
     MailRead {
         /// Whose.
         person: String,
-        /// Message id, or id.part as `mail list` prints it.
+        /// Message id, or id.part as `mail list` prints it, or id.part.part for a part of a part.
         message: String,
         /// The whole message as it is stored, with its trace headers.
         raw: bool,
@@ -144,6 +144,9 @@ pub struct Attached {
     pub name: String,
     /// Length in bytes.
     pub bytes: usize,
+    /// Whether it is text in UTF-8, to be shown where it arrives.
+    #[serde(default)]
+    pub text: bool,
 }
 
 /// The edge took the ticket.
@@ -226,6 +229,21 @@ pub struct Reading {
     pub parent: Option<String>,
     /// The file name of the part that was asked for.
     pub part_name: Option<String>,
+    /// The media type of the part that was asked for.
+    pub content_type: Option<String>,
+}
+
+/// An attachment was saved as a file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Saved {
+    /// Which: its number in the message, or numbers with full stops between them.
+    pub part: String,
+    /// The new file.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its media type, as the message says.
+    pub content_type: String,
 }
 
 /// A message was sent.

@@ -1,5 +1,5 @@
-//! Real messages, as people and programs wrote them: each is inside byte for byte, or was refused
-//! because it breaks SMTP's rules for content. None is accepted and altered.
+//! Real messages, as people and programs wrote them: each is inside byte for byte and is collected on the
+//! road so, or was refused because it breaks SMTP's rules for content. None is accepted and altered.
 //!
 //! Skipped, with a printed line, where the corpus is not beside the project.
 
@@ -8,13 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use big_node::record::Folder;
-use big_node::request::Line;
+use big_node::record::{AfterFetch, Folder, Scope};
+use big_node::request::{Line, Started};
 use shared::mime;
 use tests::client::smtp::{Reply, SendError};
 use tests::process::Program;
 use tests::wait::{SOON, Trouble, until};
-use tests::world::{ALICE, CAROL, World, accepted_as, without_trace};
+use tests::world::{ALICE, BOB, CAROL, World, accepted_as, without_trace};
 
 /// Sessions at once.
 const SESSIONS: usize = 4;
@@ -30,6 +30,8 @@ async fn every_message_of_the_corpus_is_kept_as_it_is_or_refused() -> Result<(),
         return Ok(());
     }
     let world = Arc::new(World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await?);
+    let trip = world.desk("bob").travel(Scope::New, AfterFetch::Keep).await?;
+    world.first_pop3s(&trip.user, &trip.password).await?.quit().await?;
     let mut sessions = Vec::new();
     for lane in 0..SESSIONS {
         let (world, files) = (world.clone(), files.clone());
@@ -67,7 +69,13 @@ async fn every_message_of_the_corpus_is_kept_as_it_is_or_refused() -> Result<(),
     for comparison in comparisons {
         comparison.await??;
     }
-    println!("{} messages: {} inside as they are, {refused} refused", files.len(), accepted.len());
+    let collected = collected(&world, &trip, &accepted).await?;
+    println!(
+        "{} messages: {} inside as they are, {collected} of them collected so, {refused} refused",
+        files.len(),
+        accepted.len()
+    );
+    assert_eq!(collected, accepted.len());
     assert_eq!(accepted.len() + refused, files.len());
     assert!(accepted.len() > refused, "most real messages keep the rules");
     Ok(())
@@ -77,7 +85,7 @@ async fn every_message_of_the_corpus_is_kept_as_it_is_or_refused() -> Result<(),
 async fn send(world: &World, file: &Path) -> Result<Option<(String, PathBuf)>, Trouble> {
     let message = in_crlf(&fs::read(file)?);
     let mut client = world.smtp().await?;
-    let (accepted, reply): (bool, Reply) = match client.send(CAROL, &[ALICE], &message).await {
+    let (accepted, reply): (bool, Reply) = match client.send(CAROL, &[ALICE, BOB], &message).await {
         Ok(reply) => (true, reply),
         Err(SendError::Refused { stage: "dot", reply }) => (false, reply),
         Err(other) => return Err(format!("{}: {other}", file.display()).into()),
@@ -109,17 +117,37 @@ async fn filed(world: &World, count: usize) -> Result<BTreeMap<String, Vec<Line>
 
 /// The bytes, and the names of the attachments as they are listed.
 async fn compare(world: &World, id: &str, file: &Path, lines: &[Line]) -> Result<(), Trouble> {
-    let sent = in_crlf(&fs::read(file)?);
+    let ended = as_sent(file)?;
     let raw = world.desk("alice").raw(id).await?;
     let inside = without_trace(&raw);
-    // A final line without its end has been given one, as SMTP must.
-    let ended = if sent.is_empty() || sent.ends_with(b"\r\n") { sent } else { [&sent[..], b"\r\n"].concat() };
     assert!(inside == ended, "{} is not inside as it was sent", file.display());
     let expected: Vec<_> =
         mime::attachments(&ended).into_iter().map(|part| part.name.unwrap_or_default()).collect();
     let listed: Vec<_> = lines.iter().filter(|line| line.part > 0).map(|line| line.subject.clone()).collect();
     assert_eq!(listed, expected, "{}", file.display());
     Ok(())
+}
+
+/// Collects all by POP3, and compares the bytes; gives how many there are.
+async fn collected(world: &World, trip: &Started, accepted: &[(String, PathBuf)]) -> Result<usize, Trouble> {
+    let files: BTreeMap<_, _> = accepted.iter().map(|(id, file)| (format!("{id}.0.0"), file)).collect();
+    let mut session = world.pop3s(&trip.user, &trip.password).await?;
+    let messages = session.uidl().await?;
+    for (number, id) in &messages {
+        let file = files.get(id).ok_or_else(|| format!("{id} was not accepted"))?;
+        assert!(without_trace(&session.retr(*number).await?) == as_sent(file)?, "{}", file.display());
+    }
+    session.quit().await?;
+    Ok(messages.len())
+}
+
+/// What was sent of a file: a final line without its end has been given one, as SMTP must.
+fn as_sent(file: &Path) -> Result<Vec<u8>, Trouble> {
+    let mut sent = in_crlf(&fs::read(file)?);
+    if !sent.is_empty() && !sent.ends_with(b"\r\n") {
+        sent.extend_from_slice(b"\r\n");
+    }
+    Ok(sent)
 }
 
 /// Every `.eml` below the folder, in order.

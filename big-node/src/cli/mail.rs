@@ -4,19 +4,21 @@
 //! or into something that is not a terminal.
 
 use std::error::Error;
-use std::fs::{self, File};
-use std::io::{self, IsTerminal, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use shared::command::{Caller, Outcome, explain, print_bytes};
-use shared::mime::terminal;
+use shared::mime::{self, terminal};
 use shared::render;
 
+use super::save::{self, save_as};
 use super::show;
+use crate::ebcdic::CodePage;
+use crate::part::PartPath;
 use crate::record::Folder;
-use crate::request::{Attached, Deleted, Line, Reading, Request, Sent, Status};
+use crate::request::{Attached, Deleted, Line, Reading, Request, Saved, Sent, Status};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -33,7 +35,7 @@ pub(super) enum Command {
     },
     /// Read a message, or get an attachment
     Read {
-        /// Message id, or ID.N for attachment N
+        /// Message id, or ID.N for attachment N, or ID.N.M for attachment M of that
         message: String,
         #[command(flatten)]
         who: Who,
@@ -44,8 +46,10 @@ pub(super) enum Command {
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Save attachments as new files, which replace none
+    Save(Save),
     /// Send a message
-    Send(Send),
+    Send(Box<Send>),
     /// Answer a message; addresses and subject follow from it
     Reply {
         /// Message id
@@ -83,6 +87,23 @@ pub(super) struct Who {
 }
 
 #[derive(Debug, clap::Args)]
+pub(super) struct Save {
+    /// Message id, or ID.N for attachment N
+    message: String,
+    #[command(flatten)]
+    who: Who,
+    /// Attachment N; may be given several times
+    #[arg(long = "part", value_name = "N", conflicts_with = "all")]
+    parts: Vec<PartPath>,
+    /// Every attachment
+    #[arg(long)]
+    all: bool,
+    /// The folder to save in
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    to: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
 pub(super) struct Send {
     #[command(flatten)]
     who: Who,
@@ -98,9 +119,27 @@ pub(super) struct Send {
     /// File to attach
     #[arg(long = "attach", value_name = "FILE")]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    report: Report,
     /// The text; from standard input otherwise
     #[arg(long)]
     text: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Report {
+    /// Report to attach, as text if it is text: a listing, a spool file, anything
+    #[arg(long = "report", value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Convert the report from this EBCDIC code page: 037, 500 or 1047
+    #[arg(long, value_name = "PAGE", requires = "file")]
+    ebcdic: Option<CodePage>,
+    /// The report's records are of N bytes, and each is a line
+    #[arg(long, value_name = "N", requires = "ebcdic")]
+    record_length: Option<std::num::NonZeroUsize>,
+    /// The report's name; its file's otherwise
+    #[arg(long, requires = "file")]
+    name: Option<String>,
 }
 
 /// Runs one; `size_max` is the largest message that the site takes, in octets.
@@ -111,7 +150,8 @@ pub(super) fn run(command: Command, caller: &Caller, size_max: u64) -> Outcome {
             caller.show(&request, |lines: &Vec<Line>| show::folder(lines, folder))
         }
         Command::Read { message, who, raw, output } => read(caller, message, who, raw, output.as_deref()),
-        Command::Send(command) => send(caller, command, size_max),
+        Command::Save(command) => save(caller, command),
+        Command::Send(command) => send(caller, *command, size_max),
         Command::Reply { message, who: Who { person }, all, text } => {
             let text = text_or_stdin(text, size_max)?;
             let request = Request::MailReply { person, message, all };
@@ -131,10 +171,10 @@ fn read(caller: &Caller, message: String, who: Who, raw: bool, output: Option<&P
     let person = who.person;
     let is_part = message.split_once('.').is_some_and(|(_, part)| part != "0");
     let raw = raw || output.is_some();
-    let request = Request::MailRead { person: person.clone(), message, raw };
+    let request = Request::MailRead { person: person.clone(), message: message.clone(), raw };
     let (reading, bytes): (Reading, _) = caller.ask(&request, b"")?;
     if let Some(file) = output {
-        save(file, &bytes)?;
+        save_as(file, &bytes)?;
         let size = render::size(bytes.len() as u64);
         return caller.print(&reading, |_| format!("{size} in {}\n", file.display()));
     }
@@ -143,6 +183,15 @@ fn read(caller: &Caller, message: String, who: Who, raw: bool, output: Option<&P
     }
     match io::stdout().is_terminal() {
         false => print_bytes(&bytes),
+        true if is_part && !raw => {
+            if reading.text.is_empty() && reading.parts.is_empty() {
+                return Err(format!(
+                    "this is not text: `big-node mail save {message} --as {person}` saves it"
+                )
+                .into());
+            }
+            caller.print(&reading, |reading| show::reading(reading, &person))
+        }
         true => {
             let text = for_terminal(&bytes).ok_or("this is not plain text: add --output FILE to save it")?;
             print_bytes(text.as_bytes())
@@ -157,31 +206,77 @@ pub(super) fn for_terminal(bytes: &[u8]) -> Option<String> {
     is_plain.then(|| terminal::safe(text))
 }
 
-/// Makes the file, for its owner alone; leaves one that exists as it is.
-pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), String> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            format!("{} exists and is left as it is: choose another name", path.display())
-        }
-        _ => format!("{}: {error}", path.display()),
+/// Takes the message as it is stored and takes it apart here: this process, which may do what its person
+/// may do, is the one that writes files.
+fn save(caller: &Caller, command: Save) -> Outcome {
+    let Save { message, who: Who { person }, mut parts, all, to } = command;
+    let folder = save::Folder::open(&to)?;
+    let (id, path) = message.split_once('.').unwrap_or((&message, "0"));
+    let path: PartPath = path.parse().map_err(|error| format!("{message}: {error}"))?;
+    let request = Request::MailRead { person: person.clone(), message: id.to_owned(), raw: true };
+    let (reading, content): (Reading, _) = caller.ask(&request, b"")?;
+    let within = match path.is_whole() {
+        true => reading.parts.clone(),
+        false => crate::part::within(&path.open(&content, &reading.parts).ok_or_else(|| no_part(id, &path))?),
     };
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|error| {
-        // Half a file would look like a whole one; why it is half is said either way.
-        let _ = fs::remove_file(path);
-        failed(error)
-    })
+    if all {
+        parts = within.iter().map(|part| part.number.into()).collect();
+    }
+    let parts: Vec<PartPath> = match within.as_slice() {
+        _ if all || !parts.is_empty() => parts.iter().map(|part| path.join(part)).collect(),
+        _ if !path.is_whole() => vec![path],
+        [_, _, ..] => {
+            let text = format!("it has {} attachments: choose with --part N, or --all", within.len());
+            return Err(text.into());
+        }
+        few => few.iter().map(|part| part.number.into()).collect(),
+    };
+    if parts.is_empty() {
+        let why = reading
+            .unparsed
+            .map_or_else(|| "it has no attachments".into(), |why| format!("its attachments are {why}"));
+        return Err(format!(
+            "{why}; `big-node mail read {message} --as {person} --output FILE` saves it whole"
+        )
+        .into());
+    }
+    let mut saved = Vec::new();
+    let outcome = parts.iter().try_for_each(|part| {
+        let opened = part.open(&content, &reading.parts).ok_or_else(|| no_part(id, part))?;
+        let name = mime::file_name(opened.part.name.as_deref(), &opened.part.content_type, &part.to_string());
+        let path = folder.save(&name, &opened.octets)?;
+        saved.push(Saved {
+            part: part.to_string(),
+            path: path.display().to_string(),
+            bytes: opened.octets.len() as u64,
+            content_type: opened.part.content_type,
+        });
+        Ok::<_, String>(())
+    });
+    if !saved.is_empty() {
+        caller.print(&saved, |saved| show::saved(saved))?;
+    }
+    Ok(outcome?)
+}
+
+fn no_part(id: &str, part: &PartPath) -> String {
+    format!("message {id} has no attachment {part}; `big-node mail read {id}` lists those it has")
 }
 
 fn send(caller: &Caller, command: Send, size_max: u64) -> Outcome {
-    let Send { who, to, cc, subject, files, text } = command;
+    let Send { who, to, cc, subject, files, report: given, text } = command;
     // Files first: a name mistyped is said before a text is typed.
-    let contents: Vec<_> = files.iter().map(|file| attachment(file, size_max)).collect::<Result<_, _>>()?;
+    let mut contents = Vec::new();
+    for file in &files {
+        let (name, content) = attachment(file, size_max)?;
+        contents.push((name, content, false));
+    }
+    contents.extend(report(given, size_max)?);
     let mut body = text_or_stdin(text, size_max)?.into_bytes();
     let text_bytes = body.len();
     let mut attachments = Vec::new();
-    for (name, content) in contents {
-        attachments.push(Attached { name, bytes: content.len() });
+    for (name, content, text) in contents {
+        attachments.push(Attached { name, bytes: content.len(), text });
         body.extend(content);
     }
     let request = Request::MailSend { person: who.person, to, cc, subject, attachments, text_bytes };
@@ -194,6 +289,27 @@ fn attachment(path: &Path, size_max: u64) -> Result<(String, Vec<u8>), String> {
     let content = content.map_err(|error| format!("{}: {error}", path.display()))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok((name, content))
+}
+
+/// The report, if one is sent: its name, its content, and whether that is text.
+fn report(report: Report, size_max: u64) -> Result<Option<(String, Vec<u8>, bool)>, String> {
+    let Report { file: Some(file), ebcdic, record_length, name } = report else { return Ok(None) };
+    let (own_name, content) = attachment(&file, size_max)?;
+    let Some(page) = ebcdic else {
+        let is_text = is_report_text(&content);
+        return Ok(Some((name.unwrap_or(own_name), content, is_text)));
+    };
+    let text = page.text(&content, record_length.map(Into::into));
+    let text = text.map_err(|error| format!("{}: {error}", file.display()))?;
+    // A mainframe's name has no ending that says what it is.
+    let name = name.unwrap_or_else(|| format!("{own_name}.txt"));
+    Ok(Some((name, text.into_bytes(), true)))
+}
+
+/// Whether a report is text in UTF-8, which may have tabs and form feeds in it.
+fn is_report_text(content: &[u8]) -> bool {
+    let is_printed = |c: char| !c.is_control() || matches!(c, '\t' | '\r' | '\n' | '\u{c}');
+    str::from_utf8(content).is_ok_and(|text| text.chars().all(is_printed))
 }
 
 fn text_or_stdin(text: Option<String>, size_max: u64) -> Result<String, Box<dyn Error>> {

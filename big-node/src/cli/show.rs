@@ -3,12 +3,13 @@
 //! Foreign text appears only in a table's cell, in a line's value, or at the very end of a message
 //! that is read, so that it cannot pass for something we say.
 
-use shared::mime::terminal;
+use shared::mime::{file_name, terminal};
 use shared::render::{Table, cut, line, size, when, word};
 
 use crate::record::{Folder, Scope};
 use crate::request::{
-    Deleted, Line, PersonView, Queue, Reading, RecipientView, Sent, Settings, Started, Status, WindowView,
+    Deleted, Line, PersonView, Queue, Reading, RecipientView, Saved, Sent, Settings, Started, Status,
+    WindowView,
 };
 
 /// Characters of a correspondent in a list.
@@ -58,7 +59,27 @@ fn message(line: &Line, folder: Folder) -> [String; 6] {
 fn part(line: &Line) -> [String; 6] {
     let content_type = line.content_type.clone().unwrap_or_default();
     let id = format!("  {}", line.id);
-    [id, String::new(), String::new(), size(line.size), cut(&content_type, WHO_MAX), line.subject.clone()]
+    let name = named(&line.subject, &content_type, &line.part.to_string());
+    [id, String::new(), String::new(), size(line.size), kind(&content_type), name]
+}
+
+/// What kind of thing an attachment is: a word where there is one, else its media type.
+fn kind(content_type: &str) -> String {
+    match content_type {
+        "message/rfc822" | "message/global" => "message".into(),
+        "multipart/related" => "page with pictures".into(),
+        "multipart/signed" => "signed message".into(),
+        "multipart/encrypted" => "encrypted message".into(),
+        other => cut(other, WHO_MAX),
+    }
+}
+
+/// An attachment's name as its sender gave it, or in brackets the one that it would be saved under.
+fn named(name: &str, content_type: &str, number: &str) -> String {
+    match name {
+        "" => format!("({})", file_name(None, content_type, number)),
+        name => name.to_owned(),
+    }
 }
 
 /// A message as read; whatever we have to say comes before its text.
@@ -71,6 +92,7 @@ pub(super) fn reading(reading: &Reading, person: &str) -> String {
         ("Date", format!("{} UTC", when(reading.at))),
         ("Subject", reading.subject.clone()),
         ("Id", reading.id.clone()),
+        ("Attachment", attachment(reading)),
         ("Answers", reading.parent.clone().unwrap_or_default()),
         ("Answered", if reading.answered { "yes" } else { "" }.into()),
     ] {
@@ -85,18 +107,41 @@ pub(super) fn reading(reading: &Reading, person: &str) -> String {
         );
     }
     if !reading.parts.is_empty() {
+        // `save` with an attachment's id alone saves that one, not what is in it.
+        let all = if reading.parts.len() > 1 || reading.content_type.is_some() { " --all" } else { "" };
         text += &format!("\n{}", parts(reading));
-        text += &format!("Save one: big-node mail read ID.N --as {person} --output FILE\n");
+        text += &format!("Save: big-node mail save {}{all} --as {person} --to DIR\n", reading.id);
     }
-    text + "\n" + terminal::safe(&reading.text).trim_end() + "\n"
+    match terminal::safe(&reading.text).trim_end() {
+        "" => text + "\n(no text)\n",
+        safe => text + "\n" + safe + "\n",
+    }
+}
+
+/// What is read, if it is an attachment.
+fn attachment(reading: &Reading) -> String {
+    let Some(content_type) = &reading.content_type else { return String::new() };
+    let number = reading.id.split_once('.').map_or("", |(_, number)| number);
+    let name = named(reading.part_name.as_deref().unwrap_or_default(), content_type, number);
+    format!("{}, {name}", kind(content_type))
 }
 
 fn parts(reading: &Reading) -> String {
-    let mut table = Table::new(["attachment", "size", "type", "name"]);
+    let mut table = Table::new(["attachment", "size", "kind", "name"]);
     for part in &reading.parts {
         let id = format!("{}.{}", reading.id, part.number);
         let name = part.name.clone().unwrap_or_default();
-        table.row([id, size(part.size), cut(&part.content_type, WHO_MAX), name]);
+        let number = id.split_once('.').map_or("", |(_, number)| number);
+        let name = named(&name, &part.content_type, number);
+        table.row([id, size(part.size), kind(&part.content_type), name]);
+    }
+    table.to_string()
+}
+
+pub(super) fn saved(saved: &[Saved]) -> String {
+    let mut table = Table::new(["attachment", "size", "kind", "saved as"]);
+    for file in saved {
+        table.row([file.part.clone(), size(file.bytes), kind(&file.content_type), file.path.clone()]);
     }
     table.to_string()
 }

@@ -1,5 +1,3 @@
-use std::os::unix::fs::PermissionsExt;
-
 use clap::CommandFactory;
 use shared::unit::DeliveryState;
 
@@ -43,6 +41,10 @@ fn what_can_be_typed() {
         "mail read ID --as alice --raw",
         "mail send --as bob --to a@b.example --to alice --cc c@d.example --subject S --attach F --attach G --text T",
         "mail reply ID --as alice --all --text T",
+        "mail save ID --as alice",
+        "mail save ID.2 --as alice --all --to DIR",
+        "mail save ID --as alice --part 1 --part 2.1",
+        "mail send --as bob --to a@b.example --subject S --report F --ebcdic 1047 --record-length 133 --name N",
         "mail delete ID --as alice",
         "mail status ID --as alice --json",
         "travel start alice --until standing --scope 7d --after-fetch delete",
@@ -66,6 +68,12 @@ fn what_cannot_be_typed() {
         "person add alice --uid -1",
         "mail list --as alice --folder drafts",
         "mail read ID --as alice --raw --json",
+        "mail save ID --as alice --all --part 1",
+        "mail save ID --as alice --part x",
+        "mail send --as bob --to a@b.example --subject S --ebcdic 037",
+        "mail send --as bob --to a@b.example --subject S --report F --ebcdic 850",
+        "mail send --as bob --to a@b.example --subject S --report F --record-length 80",
+        "mail send --as bob --to a@b.example --subject S --report F --ebcdic 037 --record-length 0",
         "mail send --as bob --subject S",
         "mail send --as bob --to a@b.example",
         "travel start alice",
@@ -173,6 +181,7 @@ fn message() -> Reading {
         answered: false,
         parent: None,
         part_name: None,
+        content_type: None,
     }
 }
 
@@ -186,9 +195,9 @@ fn a_message() {
          Subject     minutes\n\
          Id          01KAN0Q5WJ8J1V9Z8G8Q4T7RXE\n\
          \n\
-         attachment                    size   type             name\n\
+         attachment                    size   kind             name\n\
          01KAN0Q5WJ8J1V9Z8G8Q4T7RXE.1  900 B  application/pdf  report.pdf\n\
-         Save one: big-node mail read ID.N --as alice --output FILE\n\
+         Save: big-node mail save 01KAN0Q5WJ8J1V9Z8G8Q4T7RXE --as alice --to DIR\n\
          \n\
          As agreed.\n\n-- \nCarol\n"
     );
@@ -336,14 +345,40 @@ fn only_text_goes_to_a_terminal() {
 }
 
 #[test]
-fn a_file_is_made_for_its_owner_and_never_overwritten() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("report.pdf");
-    mail::save(&path, b"first").expect("saved");
-    let refusal = mail::save(&path, b"second").expect_err("it exists");
-    assert!(refusal.ends_with("exists and is left as it is: choose another name"), "{refusal}");
-    assert_eq!(std::fs::read(&path).expect("the file"), b"first");
-    assert_eq!(path.metadata().expect("the file").permissions().mode() & 0o777, 0o600);
+fn an_attachment_without_a_name_shows_the_one_it_would_have() {
+    let part = |number, content_type: &str| Part {
+        number,
+        index: number,
+        name: None,
+        content_type: content_type.into(),
+        size: 900,
+    };
+    let parts = vec![part(1, "message/rfc822"), part(2, "image/png"), part(3, "multipart/related")];
+    let reading = Reading {
+        id: format!("{ID}.2"),
+        subject: "inner".into(),
+        text: String::new(),
+        parts,
+        content_type: Some("message/rfc822".into()),
+        ..message()
+    };
+    assert_eq!(
+        show::reading(&reading, "alice"),
+        "From        Carol <carol@elsewhere.example>\n\
+         To          alice@example.com, bob@example.com\n\
+         Date        2026-11-22 07:41 UTC\n\
+         Subject     inner\n\
+         Id          01KAN0Q5WJ8J1V9Z8G8Q4T7RXE.2\n\
+         Attachment  message, (message-2.eml)\n\
+         \n\
+         attachment                      size   kind                name\n\
+         01KAN0Q5WJ8J1V9Z8G8Q4T7RXE.2.1  900 B  message             (message-2.1.eml)\n\
+         01KAN0Q5WJ8J1V9Z8G8Q4T7RXE.2.2  900 B  image/png           (image-2.2.png)\n\
+         01KAN0Q5WJ8J1V9Z8G8Q4T7RXE.2.3  900 B  page with pictures  (page-2.3.mht)\n\
+         Save: big-node mail save 01KAN0Q5WJ8J1V9Z8G8Q4T7RXE.2 --all --as alice --to DIR\n\
+         \n\
+         (no text)\n"
+    );
 }
 
 #[test]

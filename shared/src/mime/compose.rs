@@ -54,7 +54,7 @@ pub struct DraftMailbox {
 pub struct NewAttachment {
     /// Its name; written so that any text can be one.
     pub name: String,
-    /// Its media type; what is none becomes `application/octet-stream`.
+    /// Its media type; what is none becomes `application/octet-stream`, and so does text that is not UTF-8.
     pub content_type: String,
     /// Its content.
     pub content: Vec<u8>,
@@ -139,16 +139,43 @@ pub(super) fn text_part(out: &mut Vec<u8>, text: &str) {
 }
 
 fn attachment_part(out: &mut Vec<u8>, attachment: &NewAttachment) {
-    let media_type = media_type(&attachment.content_type);
-    write::field(out, "Content-Type", [media_type.to_owned()]);
+    let text = str::from_utf8(&attachment.content).ok().filter(|_| attachment.content_type == "text/plain");
+    let content_type = match (text, media_type(&attachment.content_type)) {
+        (Some(text), _) if text.is_ascii() => "text/plain; charset=us-ascii",
+        (Some(_), _) => "text/plain; charset=utf-8",
+        (None, "text/plain") => "application/octet-stream",
+        (None, other) => other,
+    };
+    write::field(out, "Content-Type", content_type.split(' ').map(str::to_owned));
     let mut disposition = vec![String::from("attachment")];
     if !attachment.name.is_empty() {
         disposition = vec!["attachment;".into()];
         disposition.extend(write::file_name_parameter("filename", &attachment.name));
     }
     write::field(out, "Content-Disposition", disposition);
-    out.extend_from_slice(b"Content-Transfer-Encoding: base64\r\n\r\n");
-    write::base64(out, &attachment.content);
+    // Whatever the encoding, the file that arrives is the one that was sent.
+    match text {
+        Some(text) if write::is_7bit_text(text) => {
+            out.extend_from_slice(b"Content-Transfer-Encoding: 7bit\r\n\r\n");
+            out.extend_from_slice(text.as_bytes());
+        }
+        Some(text) if is_mostly_readable(text) => {
+            out.extend_from_slice(b"Content-Transfer-Encoding: quoted-printable\r\n\r\n");
+            write::quoted_printable(out, text.as_bytes());
+        }
+        _ => {
+            out.extend_from_slice(b"Content-Transfer-Encoding: base64\r\n\r\n");
+            write::base64(out, &attachment.content);
+        }
+    }
+}
+
+/// Whether quoted-printable is of use: the lines end in CRLF, so that they stay lines, and it is the
+/// shorter encoding, with three octets for one that must be encoded, where base64 has four for every three.
+fn is_mostly_readable(text: &str) -> bool {
+    let is_line_end = |at: usize| at > 0 && text.as_bytes().get(at - 1) == Some(&b'\r');
+    let encoded = text.bytes().filter(|byte| !matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n')).count();
+    encoded <= text.len() / 6 && memchr::memchr_iter(b'\n', text.as_bytes()).all(is_line_end)
 }
 
 /// The media type, if it is one that may be in base64: multiparts and messages may not (RFC 2046

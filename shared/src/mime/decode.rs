@@ -77,6 +77,29 @@ pub(super) fn quoted_printable(text: &[u8]) -> Vec<u8> {
     octets
 }
 
+/// Uuencode: the lines between `begin` and `end`, each with its length before it. What has no `begin`
+/// stays as it is.
+pub(super) fn uuencode(text: &[u8]) -> Vec<u8> {
+    let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+    if !lines.any(|line| line.starts_with(b"begin ")) {
+        return text.to_vec();
+    }
+    let sextet = |byte: &u8| byte.wrapping_sub(b' ') & 0x3f;
+    let mut octets = Vec::with_capacity(text.len() / 4 * 3);
+    for line in lines.take_while(|line| *line != b"end") {
+        let Some((length, groups)) = line.split_first() else { continue };
+        let end = octets.len() + usize::from(sextet(length));
+        for group in groups.chunks(4) {
+            // Blanks at the end of a line are often lost; they are zeros.
+            let at = |n: usize| u32::from(group.get(n).map_or(0, sextet));
+            let [_, decoded @ ..] = (at(0) << 18 | at(1) << 12 | at(2) << 6 | at(3)).to_be_bytes();
+            octets.extend_from_slice(&decoded);
+        }
+        octets.resize(end, 0);
+    }
+    octets
+}
+
 /// Octets written as `mark` and two hexadecimal digits.
 pub(super) fn escapes(text: &[u8], mark: u8, octets: &mut Vec<u8>) {
     let mut rest = text;
@@ -204,6 +227,10 @@ mod tests {
         );
         assert_eq!(quoted_printable(b"a=\nb\n"), b"ab\n");
         assert_eq!(quoted_printable(b"=+1"), b"=+1");
+        let written = b"text\r\nbegin 644 cat.txt\r\n#0V%T\r\n%:&5L;&\\\r\n!80\r\n`\r\nend\r\ntext\r\n";
+        assert_eq!(uuencode(written), b"Cathelloa");
+        assert_eq!(uuencode(b"nothing\r\n"), b"nothing\r\n");
+        assert_eq!(uuencode(b"begin 644 x\nM"), [0; 45]);
     }
 
     #[test]

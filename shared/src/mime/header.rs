@@ -76,6 +76,11 @@ pub(super) fn raw_fields(block: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Whether a line is the beginning of a field.
+pub(super) fn is_field(line: &[u8]) -> bool {
+    field(line).is_some()
+}
+
 fn field(lines: &[u8]) -> Option<Field<'_>> {
     let (name, raw) = lines.split_at_checked(memchr(b':', lines)?)?;
     let name = str::from_utf8(name.trim_ascii_end()).ok()?;

@@ -11,7 +11,16 @@ pub(super) const PARAMETERS_MAX: usize = 1_000;
 pub(super) struct Parameterised {
     /// The value, in lower case, without comments.
     pub(super) value: String,
-    parameters: Vec<(String, String)>,
+    parameters: Vec<Parameter>,
+}
+
+/// One parameter, its sections joined.
+#[derive(Debug)]
+struct Parameter {
+    name: String,
+    value: String,
+    /// Whether it came in the encoding of RFC 2231.
+    extended: bool,
 }
 
 impl Parameterised {
@@ -23,12 +32,19 @@ impl Parameterised {
 
     /// The parameter called `name`, which is in lower case.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.find(name).map(|parameter| parameter.value.as_str())
     }
 
-    /// The file name under `name`: also in encoded words, which do not belong there and often come.
+    /// The file name under `name`: also in encoded words, which do not belong there and often come. In
+    /// the encoding that does belong there, what looks like one is a part of the name.
     pub(super) fn file_name(&self, name: &str) -> Option<String> {
-        self.get(name).map(decode::encoded_words).filter(|name| !name.is_empty())
+        let Parameter { value, extended, .. } = self.find(name)?;
+        let name = if *extended { value.clone() } else { decode::encoded_words(value) };
+        (!name.is_empty()).then_some(name)
+    }
+
+    fn find(&self, name: &str) -> Option<&Parameter> {
+        self.parameters.iter().find(|parameter| parameter.name == name)
     }
 }
 
@@ -86,8 +102,15 @@ fn segments(text: &str) -> Result<(String, Vec<Segment>), TooComplex> {
         }
     }
     done.push(current);
-    let first = done.remove(0);
-    Ok((first.name, done))
+    let mut first = done.remove(0);
+    // A semicolon that was forgotten: what follows the first word is a parameter.
+    let forgotten = first.name.trim().split_once([' ', '\t']).filter(|_| !first.value.is_empty());
+    let Some((value, name)) = forgotten.map(|(value, name)| (value.to_owned(), name.to_owned())) else {
+        return Ok((first.name, done));
+    };
+    first.name = name;
+    done.insert(0, first);
+    Ok((value, done))
 }
 
 /// A segment by its place: the parameter it belongs to, its section, and its octets.
@@ -123,7 +146,7 @@ impl Section {
 }
 
 /// The parameters, each once: its sections in order, or else its plain form.
-fn joined(segments: Vec<Segment>) -> Vec<(String, String)> {
+fn joined(segments: Vec<Segment>) -> Vec<Parameter> {
     let mut sections: Vec<Section> = segments.into_iter().filter_map(Section::of).collect();
     sections.sort_by(|a, b| (&a.name, a.number).cmp(&(&b.name, b.number)));
     sections.dedup_by(|later, first| later.name == first.name && later.number == first.number);
@@ -131,13 +154,14 @@ fn joined(segments: Vec<Segment>) -> Vec<(String, String)> {
 }
 
 /// The value of one parameter; `None` sorts first among its forms.
-fn value_of(forms: &[Section]) -> Option<(String, String)> {
+fn value_of(forms: &[Section]) -> Option<Parameter> {
     let (plain, numbered) = match forms {
         [plain, numbered @ ..] if plain.number.is_none() => (Some(plain), numbered),
         numbered => (None, numbered),
     };
     let Some(first) = numbered.first() else {
-        return plain.map(|plain| (plain.name.clone(), plain.value.clone()));
+        let (name, value) = plain.map(|plain| (plain.name.clone(), plain.value.clone()))?;
+        return Some(Parameter { name, value, extended: false });
     };
     let mut octets = Vec::new();
     let mut charset = None;
@@ -155,7 +179,8 @@ fn value_of(forms: &[Section]) -> Option<(String, String)> {
             false => octets.extend_from_slice(value.as_bytes()),
         }
     }
-    Some((first.name.clone(), decode::text_in(charset, &octets)))
+    let extended = numbered.iter().any(|section| section.extended);
+    Some(Parameter { name: first.name.clone(), value: decode::text_in(charset, &octets), extended })
 }
 
 #[cfg(test)]
@@ -179,6 +204,12 @@ mod tests {
             ("attachment; filename*0=\"a \"; filename*2=c; filename*1=\"b \"", Some("a b c")),
             ("attachment; filename*0*=UTF-8''%25; filename*1=%25", Some("%%25")),
             ("attachment; filename=\"=?utf-8?Q?caf=C3=A9.txt?=\"", Some("café.txt")),
+            ("attachment; filename= =?utf-8?Q?caf=C3=A9?= =?utf-8?Q?_2.txt?=; size=1", Some("café 2.txt")),
+            ("attachment; filename*0=\"=?utf-8?B?Y2Fm\"; filename*1=\"w6kudHh0?=\"", Some("café.txt")),
+            ("attachment; filename*=UTF-8''%3D%3Futf-8%3FQ%3Fx%3F%3D.txt", Some("=?utf-8?Q?x?=.txt")),
+            ("attachment; filename*=%e2%82%ac.txt", Some("€.txt")),
+            ("attachment; filename*=\"shift_jis''%93%fa%96%7b.txt\"", Some("日本.txt")),
+            ("attachment; filename=\"na%C3%AFve.txt\"", Some("na%C3%AFve.txt")),
             ("attachment; filename=\"日本.txt\"", Some("日本.txt")),
             ("attachment; filename=\"../../etc/passwd\"", Some("../../etc/passwd")),
             (r#"attachment; filename="..\..\x\"y\\z""#, Some(r#"..\..\x"y\z"#)),
@@ -202,6 +233,11 @@ mod tests {
         assert_eq!(parsed.value, "text/plain");
         assert_eq!(parsed.get("charset"), Some("utf-8"));
         assert_eq!(parsed.get("boundary"), Some("a b"));
+        let parsed = Parameterised::parse("application/pdf name=\"a.pdf\"; size=1").expect("few parameters");
+        assert_eq!(
+            (parsed.value.as_str(), parsed.get("name"), parsed.get("size")),
+            ("application/pdf", Some("a.pdf"), Some("1"))
+        );
     }
 
     #[test]

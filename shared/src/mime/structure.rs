@@ -58,6 +58,8 @@ pub enum Encoding {
     QuotedPrintable,
     /// Base64.
     Base64,
+    /// Uuencode, which MIME replaced and old programs still write.
+    Uuencode,
 }
 
 /// One part: the whole message, a container, or a leaf with content.
@@ -92,11 +94,28 @@ pub struct Part {
 pub struct Structure {
     /// Never empty.
     pub parts: Vec<Part>,
+    /// Whether the first is a package that was opened, and is to be taken apart.
+    pub(super) unpacked: bool,
 }
 
 /// Finds the parts of a message.
 pub fn scan(message: &[u8]) -> Result<Structure, TooComplex> {
-    let mut scanner = Scanner { message, parts: Vec::new(), open: Vec::new(), current: Current::Nothing };
+    Ok(Structure { parts: parts_of(message)?, unpacked: false })
+}
+
+/// Finds the parts of a package (see [`super::Kind`]), to look into it.
+pub(super) fn unpack(package: &[u8]) -> Result<Structure, TooComplex> {
+    Ok(Structure { parts: parts_of(package)?, unpacked: true })
+}
+
+fn parts_of(message: &[u8]) -> Result<Vec<Part>, TooComplex> {
+    let mut scanner = Scanner {
+        message,
+        parts: Vec::new(),
+        open: Vec::new(),
+        closed: Vec::new(),
+        current: Current::Nothing,
+    };
     scanner.begin_part(0)?;
     let mut at = 0;
     while let Some(line) = header::line_at(message, at) {
@@ -104,13 +123,17 @@ pub fn scan(message: &[u8]) -> Result<Structure, TooComplex> {
         at += line.len();
     }
     scanner.end_part(at)?;
-    Ok(Structure { parts: scanner.parts })
+    scanner.close_to(0, at);
+    scanner.end_closed(at);
+    Ok(scanner.parts)
 }
 
 struct Scanner<'a> {
     message: &'a [u8],
     parts: Vec<Part>,
     open: Vec<Multipart>,
+    /// Multiparts whose last boundary has come: what follows is theirs, up to a boundary around them.
+    closed: Vec<usize>,
     current: Current,
 }
 
@@ -137,17 +160,22 @@ enum Boundary {
 
 impl Scanner<'_> {
     fn line(&mut self, at: usize, line: &[u8]) -> Result<(), TooComplex> {
+        if let Current::Header { part, start } = self.current
+            && self.is_body(at, line)
+        {
+            self.end_header(part, start..at)?;
+        }
         if let Some((level, boundary)) = self.boundary(line) {
             self.end_part(at)?;
+            self.end_closed(at);
             // Inner multiparts end with the outer, said or not.
-            let height = match boundary {
-                Boundary::Next => level + 1,
-                Boundary::Last => level,
-            };
-            self.close_to(height, at);
+            self.close_to(level + 1, at);
             return match boundary {
                 Boundary::Next => self.begin_part(at + line.len()),
-                Boundary::Last => Ok(()),
+                Boundary::Last => {
+                    self.closed.extend(self.open.pop().map(|multipart| multipart.part));
+                    Ok(())
+                }
             };
         }
         match self.current {
@@ -157,6 +185,17 @@ impl Scanner<'_> {
             Current::Header { start, .. } if at - start > HEADER_BLOCK_MAX => Err(TooComplex::Header),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the line cannot be in a header, whose empty line must have been forgotten. One line that
+    /// is no field among those that are is passed over.
+    fn is_body(&self, at: usize, line: &[u8]) -> bool {
+        let is_header =
+            |line: &[u8]| matches!(line, [b' ' | b'\t', ..] | b"\r\n" | b"\n") || header::is_field(line);
+        if is_header(line) || self.boundary(line).is_some() {
+            return false;
+        }
+        line.starts_with(b"--") || !header::line_at(self.message, at + line.len()).is_some_and(is_header)
     }
 
     /// Which open multipart the line is a boundary of; the innermost counts.
@@ -200,7 +239,6 @@ impl Scanner<'_> {
                 }
             }
             Current::Body { part } => self.end_body(part, at),
-            Current::Nothing if at == self.message.len() => self.close_to(0, at),
             Current::Nothing => {}
         }
         self.current = Current::Nothing;
@@ -215,6 +253,12 @@ impl Scanner<'_> {
             false => body.strip_suffix(b"\n").map_or(body, |body| body.strip_suffix(b"\r").unwrap_or(body)),
         };
         part.body.end = part.body.start + trimmed.len();
+    }
+
+    fn end_closed(&mut self, at: usize) {
+        for part in std::mem::take(&mut self.closed) {
+            self.end_body(part, at);
+        }
     }
 
     fn close_to(&mut self, height: usize, at: usize) {
@@ -280,6 +324,7 @@ impl Part {
         self.encoding = match encoding.value.as_str() {
             "base64" => Encoding::Base64,
             "quoted-printable" => Encoding::QuotedPrintable,
+            "x-uuencode" | "uuencode" | "x-uue" | "uue" => Encoding::Uuencode,
             _ => Encoding::Identity,
         };
         let boundary = content_type.get("boundary").map(str::trim_end).map(str::to_owned);

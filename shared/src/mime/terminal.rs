@@ -60,7 +60,7 @@ fn push_line(line: &str, safe: &mut String) {
 
 /// Characters that show nothing and change what is around them: directions, joiners, fillers, tags,
 /// line separators, noncharacters.
-fn is_invisible(c: char) -> bool {
+pub(super) fn is_invisible(c: char) -> bool {
     let noncharacter = u32::from(c) & 0xfffe == 0xfffe;
     noncharacter
         || matches!(c,

@@ -1,5 +1,3 @@
-use std::path::{Path, PathBuf};
-
 use super::*;
 use crate::id::MessageId;
 
@@ -12,6 +10,11 @@ fn crlf(text: &str) -> Vec<u8> {
 fn listed(message: &[u8]) -> Vec<(usize, String, Option<String>, usize)> {
     let attachments = attachments(message);
     attachments.into_iter().map(|a| (a.index, a.content_type, a.name, a.size)).collect()
+}
+
+/// The octets of the attachment that is part `index`.
+fn attachment_bytes(message: &[u8], index: usize) -> Option<Vec<u8>> {
+    open(message, index).map(|opened| opened.octets)
 }
 
 mod what_is_read {
@@ -53,13 +56,22 @@ mod what_is_read {
         assert_eq!(
             listed(&message),
             [
-                (5, "image/png".into(), Some("pic.png".into()), 3),
+                (1, "multipart/related".into(), None, 312),
                 (6, "application/pdf".into(), Some("a b.pdf".into()), 5),
             ]
         );
-        assert!(attachments(&message)[0].inline && !attachments(&message)[1].inline);
         assert_eq!(attachment_bytes(&message, 6), Some(b"PDF\r\n".to_vec()));
-        assert_eq!(attachment_bytes(&message, 0), None, "a container has no content");
+        assert_eq!(attachment_bytes(&message, 0), None, "a container is torn apart or a package");
+        let page = open(&message, 1).expect("a package");
+        assert!(
+            page.octets.starts_with(b"Content-Type: multipart/related") && page.octets.ends_with(b"--rel--")
+        );
+        assert_eq!((page.kind, page.text()), (Kind::Package, Some("plain text".into())));
+        let picture = page.attachment(1).expect("a picture");
+        assert_eq!((picture.part.name.as_deref(), picture.octets.len()), (Some("pic.png"), 3));
+        assert!(
+            page.attachment(0).is_none() && page.attachment(2).is_none() && picture.attachment(1).is_none()
+        );
         assert_eq!(attachment_bytes(&message, 99), None);
         let parents: Vec<_> = scan(&message).expect("simple").parts.iter().map(|part| part.parent).collect();
         assert_eq!(parents, [None, Some(0), Some(1), Some(2), Some(2), Some(1), Some(0), Some(0)]);
@@ -117,6 +129,14 @@ mod what_is_read {
                 0,
             ),
             ("Content-Type: nonsense\n\ntext", "text", 0),
+            (
+                "Content-Type: multipart/mixed boundary=b\n--b\nContent-Type: text/plain\ntext\n--b--",
+                "text",
+                0,
+            ),
+            ("Content-Type: multipart/mixed; boundary=b\nno empty line\n--b\n\ntext\n--b--", "text", 0),
+            ("Content-Type: text/plain\ntext", "text", 0),
+            ("From somebody\nContent-Type: text/plain\nno field\nX: y\n\ntext", "text", 0),
         ] {
             let message = crlf(message);
             assert_eq!(
@@ -154,6 +174,227 @@ mod what_is_read {
         let message = format!("Subject: x\r\n\r\n{}", "é".repeat(TEXT_MAX));
         let text = text_of(message.as_bytes());
         assert!(text.ends_with("[the rest is not shown]\n") && text.len() <= TEXT_MAX + 100);
+    }
+}
+
+mod what_is_taken_apart {
+    use super::*;
+
+    /// A multipart of `parts`, each with a header of its own.
+    fn multipart(kind: &str, parts: &[&str]) -> String {
+        let whole = parts.concat();
+        let boundary = format!("{}-{}", kind.split(';').next().unwrap_or_default(), whole.len());
+        let parts: String = parts.iter().map(|part| format!("--{boundary}\n{part}\n")).collect();
+        format!("Content-Type: multipart/{kind}; boundary=\"{boundary}\"\n\n{parts}--{boundary}--\n")
+    }
+
+    const TEXT: &str = "Content-Type: text/plain\n\nthe text";
+    const HTML: &str = "Content-Type: text/html\n\n<p>the text</p>";
+    const PDF: &str = "Content-Type: application/pdf\nContent-Disposition: attachment; filename=a.pdf\n\nPDF";
+    const PNG: &str =
+        "Content-Type: image/png; name=p.png\nContent-ID: <p>\nContent-Disposition: inline\n\nPNG";
+    const SIGNATURE: &str = "Content-Type: application/pgp-signature; name=signature.asc\n\nsig";
+    const INNER: &str = "Content-Type: message/rfc822\n\nSubject: inner\n";
+
+    /// Each attachment's type and name, and in brackets what is in it.
+    fn tree(structure: &Structure, message: &[u8]) -> String {
+        let described = structure.attachments(message).into_iter().map(|attachment| {
+            let opened = structure.open(message, attachment.index).expect("what is listed can be opened");
+            assert_eq!(opened.octets.len(), attachment.size);
+            let name = attachment.name.map(|name| format!(" {name}")).unwrap_or_default();
+            let inline = if attachment.inline { " inline" } else { "" };
+            let within = opened.structure().map(|inner| tree(&inner.expect("simple"), &opened.octets));
+            let within = within.map(|within| format!(" [{within}]")).unwrap_or_default();
+            format!("{}{name}{inline}{within}", attachment.content_type)
+        });
+        described.collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn what_belongs_together_stays_together() {
+        let alternative = multipart("alternative", &[TEXT, HTML]);
+        let page = multipart("related", &[HTML, PNG]);
+        let signed = multipart("signed; protocol=\"application/pgp-signature\"", &[TEXT, SIGNATURE]);
+        let pdf = "application/pdf a.pdf";
+        let png = "image/png p.png inline";
+        let signature = "application/pgp-signature signature.asc";
+        for (what, message, text, expected) in [
+            ("files", multipart("mixed", &[TEXT, PDF, PNG]), "the text", format!("{pdf}, {png}")),
+            ("alternatives", alternative.clone(), "the text", String::new()),
+            ("alternatives and a file", multipart("mixed", &[&alternative, PDF]), "the text", pdf.into()),
+            (
+                "an invitation",
+                multipart("alternative", &[TEXT, HTML, "Content-Type: text/calendar\n\nBEGIN:VCALENDAR"]),
+                "the text",
+                "text/calendar".into(),
+            ),
+            ("a page", page.clone(), "the text", format!("multipart/related [{png}]")),
+            (
+                "a page in alternatives",
+                multipart("mixed", &[&multipart("alternative", &[TEXT, &page]), PDF]),
+                "the text",
+                format!("multipart/related [{png}], {pdf}"),
+            ),
+            (
+                "alternatives in a page",
+                multipart("related; type=\"multipart/alternative\"", &[&alternative, PNG]),
+                "the text",
+                format!("multipart/related [{png}]"),
+            ),
+            ("a page without pictures", multipart("related", &[&alternative]), "the text", String::new()),
+            (
+                "a file that is called a part of a page",
+                multipart("related", &[HTML, PNG, PDF]),
+                "the text",
+                format!("{png}, {pdf}"),
+            ),
+            ("signed", signed.clone(), "the text", format!("multipart/signed [{signature}]")),
+            (
+                "signed, with a file",
+                multipart("signed", &[&multipart("mixed", &[TEXT, PDF]), SIGNATURE]),
+                "the text",
+                format!("multipart/signed [{pdf}, {signature}]"),
+            ),
+            (
+                "signed, and a list's footer",
+                multipart("mixed", &[&signed, "Content-Type: text/plain\n\nfooter"]),
+                "the text\nfooter",
+                format!("multipart/signed [{signature}]"),
+            ),
+            (
+                "a page that is signed",
+                multipart("signed", &[&page, SIGNATURE]),
+                "the text",
+                format!("multipart/signed [multipart/related [{png}], {signature}]"),
+            ),
+            (
+                "encrypted",
+                multipart(
+                    "encrypted",
+                    &[
+                        "Content-Type: application/pgp-encrypted\n\nVersion: 1",
+                        "Content-Type: application/octet-stream; name=encrypted.asc\n\n-----BEGIN",
+                    ],
+                ),
+                "",
+                "multipart/encrypted [application/pgp-encrypted, application/octet-stream encrypted.asc]"
+                    .into(),
+            ),
+            (
+                "S/MIME",
+                "Content-Type: application/pkcs7-mime; smime-type=enveloped-data; name=smime.p7m\n\
+                 Content-Disposition: attachment; filename=smime.p7m\n\nMIAG"
+                    .into(),
+                "",
+                "application/pkcs7-mime smime.p7m".into(),
+            ),
+            (
+                "TNEF",
+                multipart("mixed", &[TEXT, "Content-Type: application/ms-tnef; name=winmail.dat\n\nx"]),
+                "the text",
+                "application/ms-tnef winmail.dat".into(),
+            ),
+            (
+                "a message in a message in a message",
+                multipart(
+                    "mixed",
+                    &[TEXT, &format!("{INNER}{}", multipart("mixed", &[TEXT, &format!("{INNER}{page}")]))],
+                ),
+                "the text",
+                format!("message/rfc822 [message/rfc822 [multipart/related [{png}]]]"),
+            ),
+            (
+                "a report",
+                multipart(
+                    "report",
+                    &[TEXT, "Content-Type: message/delivery-status\n\nStatus: 5.1.1", &format!("{INNER}\nx")],
+                ),
+                "the text",
+                "message/delivery-status, message/rfc822 []".into(),
+            ),
+        ] {
+            let message = crlf(&message);
+            let structure = scan(&message).expect("simple");
+            assert_eq!(tree(&structure, &message), expected, "{what}");
+            assert_eq!(text_of(&message).trim(), text, "{what}");
+            rejoined(&message, &structure);
+        }
+    }
+
+    /// Cuts the message at its attachments and puts it together again.
+    pub(super) fn rejoined(message: &[u8], structure: &Structure) {
+        let mut at = 0;
+        let mut whole = Vec::new();
+        for attachment in structure.attachments(message) {
+            let cover =
+                message.get(at..attachment.octets.start).expect("attachments lie one after the other");
+            whole.extend_from_slice(cover);
+            whole.extend_from_slice(&message[attachment.octets.clone()]);
+            at = attachment.octets.end;
+            let opened = structure.open(message, attachment.index).expect("what is listed can be opened");
+            assert_eq!(opened.octets.len(), attachment.size);
+        }
+        whole.extend_from_slice(&message[at..]);
+        assert!(whole == message);
+    }
+
+    #[test]
+    fn an_attached_message_is_read_like_a_message() {
+        let inner = format!("{INNER}{}", multipart("mixed", &[TEXT, PDF]));
+        let message = crlf(&multipart("mixed", &["\nsee below", &inner]));
+        let attached = open(&message, attachments(&message)[0].index).expect("listed");
+        assert_eq!((attached.kind, attached.text()), (Kind::Message, Some("the text".into())));
+        assert_eq!(HeaderFacts::of(&attached.octets).subject.as_deref(), Some("inner"));
+        let file = attached.attachment(1).expect("a file");
+        assert_eq!((file.octets.as_slice(), file.text()), (&b"PDF"[..], None));
+        let note =
+            crlf(&multipart("mixed", &[TEXT, "Content-Type: text/plain; charset=iso-8859-1; name=n\n\nx"]));
+        assert_eq!(open(&note, 2).and_then(|note| note.text()).as_deref(), Some("x"));
+    }
+
+    /// What a person sees of an attachment called in the `fields`.
+    fn name_of(fields: &[u8]) -> Option<String> {
+        let start = &b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"[..];
+        let message = [start, fields, b"\r\n\r\nx\r\n--b--\r\n"].concat();
+        attachments(&message).into_iter().next().and_then(|attachment| attachment.name)
+    }
+
+    #[test]
+    fn names_are_what_the_sender_meant() {
+        let long = "n".repeat(10_000);
+        let sections: String =
+            (0..150).map(|n| format!(";\r\n filename*{n}=\"{}\"", "s".repeat(60))).collect();
+        let disposition = |text: &str| format!("Content-Disposition: attachment{text}").into_bytes();
+        let jpeg = |text: &str| format!("Content-Type: image/jpeg{text}").into_bytes();
+        let raw = |octets: &[u8]| [b"Content-Disposition: attachment; filename=\"", octets, b"\""].concat();
+        for (fields, expected) in [
+            (
+                disposition(";\r\n filename*0*=UTF-8''caf;\r\n filename*1*=%C3%A9;\r\n filename*2=.txt"),
+                "café.txt",
+            ),
+            (disposition("; filename*=ISO-8859-15''%A4.txt"), "€.txt"),
+            (disposition("; filename*=koi8-r'ru'%C4%CF%CB.txt"), "док.txt"),
+            (disposition("; filename=\"=?windows-1251?B?5O7q?=.txt\""), "док.txt"),
+            (disposition(";\r\n filename=\"=?utf-8?Q?caf?=\r\n =?utf-8?Q?=C3=A9?=.txt\""), "café.txt"),
+            (jpeg(";\r\n name==?utf-8?B?w6k=?="), "é"),
+            (raw("日本語 €.txt".as_bytes()), "日本語 €.txt"),
+            (raw(b"caf\xe9 \x80.txt"), "café €.txt"),
+            (disposition("; filename=\"a\\\"b;c=d.txt\""), "a\"b;c=d.txt"),
+            (disposition("; filename=\"../../etc/passwd\""), "../../etc/passwd"),
+            (disposition("; filename*=UTF-8''..%2F%00%1B%5B2J%E2%80%AE.txt"), "../\0\x1b[2J\u{202e}.txt"),
+            (disposition("; filename=\".htaccess\""), ".htaccess"),
+            (disposition("; filename=NUL"), "NUL"),
+            (disposition(&format!("; filename={long}")), &long),
+            (disposition(&sections), &"s".repeat(9_000)),
+        ] {
+            let shown = String::from_utf8_lossy(&fields).chars().take(200).collect::<String>();
+            assert_eq!(name_of(&fields).as_deref(), Some(expected), "{shown}");
+        }
+        for fields in
+            ["Content-Type: image/jpeg", "Content-Type: image/jpeg; name=\"\"", "Content-Type: a/b; name*0"]
+        {
+            assert_eq!(name_of(fields.as_bytes()), None, "{fields}");
+        }
     }
 }
 
@@ -346,6 +587,46 @@ mod what_is_written {
     }
 
     #[test]
+    fn text_that_is_attached_arrives_as_the_file_it_was() {
+        for (content, encoding) in [
+            ("TOTAL   12\r\nEND\r\n", "7bit"),
+            ("no end", "7bit"),
+            ("", "7bit"),
+            ("Größe\r\n", "base64"),
+            ("Größe of many things, and much text in one language\r\n.\r\n", "quoted-printable"),
+            (
+                "trailing blank \r\n--=_00000000010W3GE1R70W3GE1R7--\r\nFrom here\x0c\r\nno end ",
+                "quoted-printable",
+            ),
+            ("lines that end in LF\nare not lines here\n", "base64"),
+            ("lone \r stays\r\n", "quoted-printable"),
+            ("日本語", "base64"),
+        ] {
+            let attachment = NewAttachment {
+                name: "r.txt".into(),
+                content_type: "text/plain".into(),
+                content: content.into(),
+            };
+            let message = compose(&Draft { attachments: vec![attachment], ..draft() });
+            assert_7bit(&message);
+            let found = &attachments(&message)[0];
+            assert_eq!(found.content_type, "text/plain");
+            let opened = open(&message, found.index).expect("listed");
+            assert_eq!(String::from_utf8(opened.octets).as_deref(), Ok(content));
+            assert_eq!(
+                opened.part.charset.as_deref(),
+                Some(if content.is_ascii() { "us-ascii" } else { "utf-8" })
+            );
+            let said = format!("Content-Transfer-Encoding: {encoding}\r\n");
+            assert!(memchr::memmem::find(&message, said.as_bytes()).is_some(), "{content:?}");
+        }
+        let attachment =
+            NewAttachment { name: "r.txt".into(), content_type: "text/plain".into(), content: vec![0xff] };
+        let message = compose(&Draft { attachments: vec![attachment], ..draft() });
+        assert_eq!(attachments(&message)[0].content_type, "application/octet-stream");
+    }
+
+    #[test]
     fn nothing_can_be_injected() {
         let evil = "x\r\nBcc: evil@example.com\r\n\r\n--b\r\nbody\0";
         let message = compose(&Draft {
@@ -460,52 +741,7 @@ mod what_is_written {
     }
 }
 
-mod real_messages {
-    use super::*;
-
-    fn messages(folder: &Path) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let mut folders = vec![folder.to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-                let path = entry.path();
-                match path.is_dir() {
-                    true => folders.push(path),
-                    false if path.extension().is_some_and(|extension| extension == "eml") => found.push(path),
-                    false => {}
-                }
-            }
-        }
-        found
-    }
-
-    /// Reads every message of the collection; the tree of each part lies within its message.
-    #[test]
-    fn of_many_programs_can_all_be_read() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpora");
-        let messages = messages(&folder);
-        if messages.is_empty() {
-            println!("skipped: there is no collection of messages at {}", folder.display());
-        }
-        for path in messages {
-            let message = std::fs::read(&path).expect("readable");
-            let facts = HeaderFacts::of(&message);
-            assert!(serde_json::to_string(&facts).is_ok());
-            let Ok(structure) = scan(&message) else { continue };
-            for (index, part) in structure.parts.iter().enumerate() {
-                assert!(
-                    part.header.start <= part.header.end && part.header.end <= part.body.start,
-                    "{path:?}"
-                );
-                assert!(part.body.start <= part.body.end && part.body.end <= message.len(), "{path:?}");
-                assert!(part.parent.is_none_or(|parent| parent < index), "{path:?}");
-            }
-            let text = terminal::safe(&text_of(&message));
-            assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{path:?}");
-            attachments(&message);
-        }
-    }
-}
+mod real_messages;
 
 mod whatever_comes {
     use proptest::prelude::*;
@@ -576,9 +812,11 @@ mod whatever_comes {
                 prop_assert!(part.body.start <= part.body.end && part.body.end <= message.len());
                 prop_assert!(part.parent.is_none_or(|parent| parent < index && structure.parts[parent].container));
             }
-            for attachment in structure.attachments(&message) {
-                let content = attachment_bytes(&message, attachment.index);
-                prop_assert_eq!(content.map(|content| content.len()), Some(attachment.size));
+            what_is_taken_apart::rejoined(&message, &structure);
+            for opened in structure.attachments(&message).iter().filter_map(|a| structure.open(&message, a.index)) {
+                if let Some(Ok(inner)) = opened.structure() {
+                    what_is_taken_apart::rejoined(&opened.octets, &inner);
+                }
             }
             prop_assert!(!terminal::safe_line(&text_of(&message)).contains(char::is_control));
         }
