@@ -245,3 +245,6 @@ pub fn drift(txn: &mut Txn<'_>, hash: [u8; 32], there: bool) -> Result<(), Store
         false => txn.delete(ADDRESSES, &place),
     }
 }
+
+#[cfg(test)]
+mod tests;
