@@ -160,6 +160,27 @@ impl Big {
         Ok(row.map(|row| row.state))
     }
 
+    /// Adds people in one commit.
+    pub fn add_people(&self, names: &[String]) -> Result<(), String> {
+        let mut people = Vec::new();
+        for name in names {
+            let new = NewPerson {
+                name: name.clone(),
+                display: name.clone(),
+                aliases: Vec::new(),
+                filing: None,
+                uid: None,
+            };
+            let person = directory::new_person(&self.site.domains, new).map_err(|error| error.to_string())?;
+            let writer = self.store.body_writer(directory::record_key(&person.id), PERSON_KIND);
+            people.push((writer.finish(person.encode()).map_err(|error| error.to_string())?, person));
+        }
+        let added = self.store.commit_blocking(move |txn| {
+            people.iter().try_for_each(|(record, person)| directory::add(txn, person, record))
+        });
+        added.map(drop).map_err(|error: Refused| error.to_string())
+    }
+
     /// Adds a person of whom the edge is not told, as a fault would.
     pub fn add_untold(&self, name: &str) -> Result<(), String> {
         let new = NewPerson {
