@@ -20,6 +20,8 @@ const STALE_AFTER: Duration = Duration::from_secs(120);
 const EVERY: Duration = Duration::from_secs(60);
 /// Names that come and go.
 const NAMES: u64 = 12;
+/// Changes of a burst while the line is down: more than one batch.
+const BURST: u64 = 70;
 /// Steps in which everything under way arrives.
 const ALL: u64 = 100_000;
 
@@ -37,7 +39,7 @@ struct Fence {
 
 impl Fence {
     fn pass(&mut self) {
-        let millis = 1 + self.dice.below(40_000);
+        let millis = 1 + self.dice.below(if self.world.is_connected() { 40_000 } else { 120_000 });
         self.world.now += Duration::from_millis(millis);
         id::sim::advance(millis);
     }
@@ -108,8 +110,10 @@ impl Fence {
 
     fn round(&mut self) {
         self.pass();
-        if self.dice.below(3) == 0 {
-            self.change();
+        match self.dice.below(if self.world.is_connected() { 3 } else { 12 }) {
+            0 => self.change(),
+            3 => (0..BURST).for_each(|_| self.change()),
+            _ => {}
         }
         if self.dice.below(60) == 0 {
             self.cut();
@@ -117,14 +121,15 @@ impl Fence {
             self.world.start(Who::Edge).expect("starts");
             self.probe();
         }
-        if !self.world.is_connected() && self.dice.below(3) == 0 {
+        if !self.world.is_connected() && self.dice.below(4) == 0 {
             self.world.connect().expect("nobody lies");
         }
         if self.world.is_connected() {
             // What arrives in part is cut in the middle; else no time passes on the line.
-            let whole = self.dice.below(3) > 0;
-            for _ in 0..2 {
-                let steps = if whole { ALL } else { self.dice.below(60) };
+            let whole = self.dice.below(2) == 0;
+            let pieces = if whole { 2 } else { self.dice.below(20) };
+            for _ in 0..pieces {
+                let steps = if whole { ALL } else { 1 + self.dice.below(12) };
                 self.run(steps);
                 self.probe();
                 self.mark();
@@ -132,9 +137,6 @@ impl Fence {
             if whole {
                 self.run(ALL);
             } else {
-                let steps = self.dice.below(30);
-                self.run(steps);
-                self.probe();
                 self.cut();
             }
         }
