@@ -191,3 +191,15 @@ fn nothing_is_told_while_no_edge_is_paired() {
     tell(&world);
     assert_eq!(world.queued().len(), units);
 }
+
+#[test]
+fn who_is_removed_between_rcpt_and_filing_leaves_mail_to_the_postmaster() {
+    let world = World::new();
+    // The edge has answered 250 when bob was there.
+    let letter = Letter::new("carol@remote.example", "bob@example.com");
+    world.store.commit_blocking(|txn| directory::remove(txn, "bob", "alice", NOW)).expect("is removed");
+    assert!(matches!(world.queued().last(), Some(ToEdge::AddressGone { .. })), "the edge is told at once");
+    assert_eq!(letter.send(&world), Ok(()));
+    let (folder, _) = world.entry("alice", letter.id).expect("the postmaster has it");
+    assert_eq!(folder, Folder::Undeliverable);
+}
