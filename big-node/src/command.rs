@@ -16,6 +16,7 @@ use shared::state::State;
 use shared::store::{Copied, Row, Rows, StoreError, Txn};
 use shared::trace;
 
+use crate::compare;
 use crate::desk::{self, Outgoing};
 use crate::directory;
 use crate::error::Refused;
@@ -267,6 +268,7 @@ impl Commands {
         let mut alarms: Vec<String> = held.or(status.last_error).into_iter().collect();
         alarms.extend(operator::alarms(&snapshot)?);
         alarms.extend(pressure.alarm());
+        alarms.extend(compare::alarm(&snapshot, unix_millis())?);
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
             let row = lane::state(&snapshot, lane.index())?;
             let lane = format!("{lane:?}").to_lowercase();
@@ -282,6 +284,7 @@ impl Commands {
             rtt_millis: status.connected.as_ref().map(|connected| connected.rtt.as_secs_f64() * 1000.0),
             epoch: lane::epoch(&snapshot)?,
             pressure,
+            directory: compare::view(&snapshot)?,
             lanes,
             alarms,
         })

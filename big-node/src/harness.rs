@@ -6,12 +6,15 @@ use std::sync::Arc;
 use shared::chunk;
 use shared::id::{BodyId, MessageId, unix_millis};
 use shared::origin::{Channel, Origin, OriginalRecipient};
+use shared::report::DirectoryView;
 use shared::seal::PrivateKey;
 use shared::store::{Row, Rows, Store, StoreError, Txn};
 use shared::topology::{AttachmentMode, Topology};
 use shared::unit::{DeliveryState, Id, directory_hash};
 
+use crate::compare;
 use crate::directory::{self, NewPerson};
+use crate::error::Refused;
 use crate::inbound::{BODY_KIND, PERSON_KIND, rebuild_notes};
 pub use crate::link::LinkHost;
 use crate::mail::{self, Incoming, Site};
@@ -155,6 +158,59 @@ impl Big {
     pub fn state_of(&self, id: Id) -> Result<Option<DeliveryState>, StoreError> {
         let row = self.store.read()?.get::<Recipient>(RECIPIENTS, &mail::recipient_key(MessageId(id), 0))?;
         Ok(row.map(|row| row.state))
+    }
+
+    /// Adds people in one commit.
+    pub fn add_people(&self, names: &[String]) -> Result<(), String> {
+        let mut people = Vec::new();
+        for name in names {
+            let new = NewPerson {
+                name: name.clone(),
+                display: name.clone(),
+                aliases: Vec::new(),
+                filing: None,
+                uid: None,
+            };
+            let person = directory::new_person(&self.site.domains, new).map_err(|error| error.to_string())?;
+            let writer = self.store.body_writer(directory::record_key(&person.id), PERSON_KIND);
+            people.push((writer.finish(person.encode()).map_err(|error| error.to_string())?, person));
+        }
+        let added = self.store.commit_blocking(move |txn| {
+            people.iter().try_for_each(|(record, person)| directory::add(txn, person, record))
+        });
+        added.map(drop).map_err(|error: Refused| error.to_string())
+    }
+
+    /// Adds a person of whom the edge is not told, as a fault would.
+    pub fn add_untold(&self, name: &str) -> Result<(), String> {
+        let new = NewPerson {
+            name: name.into(),
+            display: name.into(),
+            aliases: Vec::new(),
+            filing: None,
+            uid: None,
+        };
+        let person = directory::new_person(&self.site.domains, new).map_err(|error| error.to_string())?;
+        let writer = self.store.body_writer(directory::record_key(&person.id), PERSON_KIND);
+        let record = writer.finish(person.encode()).map_err(|error| error.to_string())?;
+        let added = self.store.commit_blocking(move |txn| {
+            if directory::by_name(txn, &person.name).is_ok() {
+                return Err(Refused::new("there is one already"));
+            }
+            txn.keep_body(&record)?;
+            Ok(directory::enter(txn, &person)?)
+        });
+        added.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Tells the edge that it was told everything, and mends what it has reported.
+    pub async fn tell_directory(&self) -> Result<(), StoreError> {
+        compare::tell(&self.store, unix_millis()).await
+    }
+
+    /// What is known of the edge's directory.
+    pub fn directory(&self) -> Result<DirectoryView, StoreError> {
+        compare::view(&self.store.read()?)
     }
 
     /// Hashes of the addresses that the edge has to know.

@@ -16,6 +16,7 @@ use shared::store::{BodyReader, BodyWriter, Row, Rows, Store, Txn};
 use shared::trace;
 use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, decode};
 
+use crate::compare;
 use crate::directory;
 use crate::error::Refused;
 use crate::mail::{self, Incoming, Site};
@@ -218,6 +219,7 @@ pub fn apply(txn: &mut Txn<'_>, site: &Site, prepared: Prepared, now: u64) -> Re
         Prepared::Fact(ToBig::Outcome(outcome)) => apply_outcome(txn, &outcome),
         Prepared::Fact(ToBig::PopAct(act)) => apply_act(txn, &act, now),
         Prepared::Fact(ToBig::WindowClosed { window }) => close_window(txn, &window),
+        Prepared::Fact(ToBig::DirectoryCompared(compared)) => compare::reported(txn, &compared, now),
         Prepared::Fact(ToBig::Inbound(_)) => Err(never("a message that was not prepared")),
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod cli;
 mod command;
+mod compare;
 mod desk;
 pub mod directory;
 mod ebcdic;

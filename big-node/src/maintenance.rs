@@ -15,7 +15,7 @@ use crate::inbound::{BODY_KIND, PARSED_BYTES_MAX, PERSON_KIND};
 use crate::node::Node;
 use crate::part::break_apart;
 use crate::record::{Entry, Folder, MAILBOXES, MESSAGES, Message, Person, message_of};
-use crate::{directory, mail, report, travel};
+use crate::{compare, directory, mail, report, travel};
 
 /// Looks around at least this often.
 const ROUND: Duration = Duration::from_secs(1);
@@ -60,7 +60,11 @@ async fn look_around(node: &Arc<Node>) -> Result<(), Refused> {
     let snapshot = node.store.read()?;
     let due = lane::is_due(&snapshot, now)?;
     let overdue = !travel::overdue(&snapshot, now)?.is_empty();
+    let reported = compare::is_reported(&snapshot)?;
     drop(snapshot);
+    if reported {
+        compare::tell(&node.store, now).await?;
+    }
     if due || overdue {
         let mended = node.store.commit(move |txn| {
             lane::queue_due(txn, now)?;

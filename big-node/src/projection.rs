@@ -1,13 +1,17 @@
-//! What the edge knows of the directory: rows queued for it in the commit that changes them.
+//! What the edge knows of the directory: rows queued for it in the commit that changes them, or the whole
+//! of them, many to a unit.
 
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::store::{Rows, StoreError, Txn};
-use shared::unit::{self, AddressRow, Id, ToEdge, directory_hash};
+use shared::unit::{self, AddressRow, DirectoryRows, Id, ToEdge, directory_hash};
 
 use crate::directory;
 use crate::record::{EDGE, EdgeRow, Person, WINDOWS, WindowRow, WindowState};
 
-const SERVICE_LANE: u8 = 0;
+/// The lane on which the edge is told what it has to know: ahead of all mail.
+pub const SERVICE_LANE: u8 = 0;
+/// Rows in one unit: some 12 KiB.
+pub const ROWS_PER_UNIT: usize = 256;
 
 /// The paired edge.
 pub fn edge(rows: &impl Rows) -> Result<Option<EdgeRow>, StoreError> {
@@ -39,17 +43,68 @@ pub fn tell_gone(txn: &mut Txn<'_>, canonical: &str) -> Result<(), StoreError> {
     tell_edge(txn, &ToEdge::AddressGone { hash: directory_hash(&edge.directory_key, canonical) })
 }
 
+/// Every address that takes mail, in its canonical form, and whose it is if that is a person.
+fn known(rows: &impl Rows) -> Result<Vec<(String, Option<Id>)>, StoreError> {
+    let people = directory::list(rows)?.into_iter();
+    let addresses = people.flat_map(|Person { id, addresses, .. }| {
+        addresses.into_iter().map(move |address| (address, Some(id)))
+    });
+    Ok(addresses.collect())
+}
+
+/// The projection: what `edge` has to know, in the order of its hashes.
+pub fn rows(rows: &impl Rows, edge: &EdgeRow) -> Result<Vec<AddressRow>, StoreError> {
+    let row = |(canonical, person): (String, Option<Id>)| AddressRow {
+        hash: directory_hash(&edge.directory_key, &canonical),
+        person,
+    };
+    let mut rows: Vec<_> = known(rows)?.into_iter().map(row).collect();
+    rows.sort_unstable_by_key(|row| row.hash);
+    rows.dedup_by_key(|row| row.hash);
+    Ok(rows)
+}
+
+/// Tells the edge all rows between two hashes, rising: what it holds there besides is no more.
+pub fn tell_rows(
+    txn: &mut Txn<'_>,
+    rows: &[AddressRow],
+    [mut from, last]: [[u8; 32]; 2],
+) -> Result<(), StoreError> {
+    let mut chunks = rows.chunks(ROWS_PER_UNIT).peekable();
+    loop {
+        let rows = chunks.next().unwrap_or_default().to_vec();
+        let next = chunks.peek().and_then(|chunk| chunk.first()).map(|row| row.hash);
+        let to = next.map_or(last, before);
+        tell_edge(txn, &ToEdge::DirectoryRows(Box::new(DirectoryRows { from, to, rows })))?;
+        match next {
+            Some(next) => from = next,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// The hash before this one, which is not the first.
+fn before(mut hash: [u8; 32]) -> [u8; 32] {
+    for byte in hash.iter_mut().rev() {
+        let (less, borrows) = byte.overflowing_sub(1);
+        *byte = less;
+        if !borrows {
+            break;
+        }
+    }
+    hash
+}
+
 /// Queues the whole projection: what a newly paired edge, or one that went back, has to know. What it
 /// holds besides is no more.
 pub fn everything(txn: &mut Txn<'_>, sealing_key: [u8; 32]) -> Result<(), StoreError> {
     tell_edge(txn, &ToEdge::Introduction { sealing_key })?;
     tell_edge(txn, &ToEdge::DirectoryBegin)?;
-    for person in directory::list(txn)? {
-        for address in &person.addresses {
-            tell_known(txn, address, Some(person.id))?;
-        }
-    }
     let edge = edge(txn)?;
+    if let Some(edge) = &edge {
+        let rows = rows(txn, edge)?;
+        tell_rows(txn, &rows, [[0; 32], [0xff; 32]])?;
+    }
     for (key, mut row) in txn.prefix::<WindowRow>(WINDOWS, &[], usize::MAX)? {
         if row.state != WindowState::Open {
             continue;

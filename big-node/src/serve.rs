@@ -15,9 +15,9 @@ use shared::{lifetime, telemetry};
 
 use crate::command::Commands;
 use crate::link::LinkHost;
-use crate::maintenance;
 use crate::node::Node;
 use crate::projection;
+use crate::{compare, maintenance};
 
 /// Octets of a control request's body: a message and its attachments.
 const CONTROL_BODY_MAX: u64 = 256 * 1024 * 1024;
@@ -113,6 +113,7 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
         async move { commands.answer(request, body).await }
     }));
     tokio::spawn(maintenance::run(Arc::clone(&node)));
+    tokio::spawn(compare::run(Arc::clone(&node)));
     let pressure = Arc::clone(node.pressure());
     tokio::spawn(async move { pressure.run().await });
     let handle = node.link.clone();

@@ -1,5 +1,6 @@
 //! What an edge may bring and what it may not, applied to a store in memory.
 
+mod compare;
 mod hostile;
 
 use std::sync::Arc;
@@ -111,7 +112,9 @@ impl World {
         let (id, after) = match head {
             ToBig::Inbound(inbound) => (inbound.message, None),
             ToBig::PopAct(act) => (MessageId::generate().0, Some(act.message)),
-            ToBig::Outcome(_) | ToBig::WindowClosed { .. } => (MessageId::generate().0, None),
+            ToBig::Outcome(_) | ToBig::WindowClosed { .. } | ToBig::DirectoryCompared(_) => {
+                (MessageId::generate().0, None)
+            }
         };
         let alone = sealed.is_none();
         let applied = self.store.commit_blocking(move |txn| {

@@ -8,14 +8,14 @@ use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::trace;
 use shared::unit::{
-    DeliveryState, Id, Outbound, ToBig, ToEdge, Unsettled, Window, WindowCopy, decode, encode,
+    DeliveryState, DirectoryMark, Id, Outbound, ToBig, ToEdge, Unsettled, Window, WindowCopy, decode, encode,
 };
 
 use crate::record::{
-    ADDRESSES, COPIES, CopyRow, ENDED_WINDOWS, EndedRow, Held, LOGINS, PERSON_WINDOWS, QUEUE, QueueRecipient,
-    QueueRow, SETTINGS, WINDOWS, big, copy_key,
+    COPIES, CopyRow, ENDED_WINDOWS, EndedRow, Held, LOGINS, PERSON_WINDOWS, QUEUE, QueueRecipient, QueueRow,
+    SETTINGS, WINDOWS, big, copy_key,
 };
-use crate::renewal;
+use crate::{correspondents, directory, renewal};
 
 const EVENT_LANE: u8 = 1;
 
@@ -43,8 +43,21 @@ pub fn releases_held(head: &[u8]) -> bool {
     matches!(decode::<ToEdge>(head), Some(ToEdge::Unsettled(_)))
 }
 
-/// Applies a unit.
-pub fn apply(txn: &mut Txn<'_>, arrived: Arrived, now: u64) -> Result<(), NotApplied> {
+/// The mark that a unit sets, if it does.
+pub fn mark(head: &[u8]) -> Option<DirectoryMark> {
+    match decode::<ToEdge>(head) {
+        Some(ToEdge::DirectoryMark(mark)) => Some(mark),
+        _ => None,
+    }
+}
+
+/// Applies a unit. Addresses outside are remembered under `directory_key`.
+pub fn apply(
+    txn: &mut Txn<'_>,
+    directory_key: &[u8; 32],
+    arrived: Arrived,
+    now: u64,
+) -> Result<(), NotApplied> {
     if arrived.lost {
         return Err(NotApplied::Later("its body was lost before it was applied".into()));
     }
@@ -57,27 +70,27 @@ pub fn apply(txn: &mut Txn<'_>, arrived: Arrived, now: u64) -> Result<(), NotApp
             row.sealing_key = Some(sealing_key);
             Ok(txn.put(SETTINGS, b"big", &row)?)
         }
-        ToEdge::DirectoryBegin => Ok(renewal::begin(txn)?),
+        ToEdge::DirectoryBegin => {
+            renewal::begin(txn)?;
+            Ok(directory::begin(txn)?)
+        }
+        ToEdge::DirectoryRows(rows) => directory::rows(txn, &rows),
         ToEdge::DirectoryComplete => {
             for window in renewal::complete(txn)? {
                 end_window(txn, &window, now)?;
             }
-            let mut row = big(txn)?;
-            row.directory_complete = true;
-            Ok(txn.put(SETTINGS, b"big", &row)?)
+            Ok(directory::complete(txn)?)
         }
-        ToEdge::Address(row) => {
-            renewal::address(txn, &row.hash)?;
-            Ok(txn.put(ADDRESSES, &row.hash, &row)?)
-        }
-        ToEdge::AddressGone { hash } => Ok(txn.delete(ADDRESSES, &hash)?),
+        ToEdge::DirectoryMark(mark) => Ok(directory::mark(txn, &mark)?),
+        ToEdge::Address(row) => Ok(directory::address(txn, &row)?),
+        ToEdge::AddressGone { hash } => Ok(directory::gone(txn, &hash)?),
         ToEdge::Window(window) => {
             renewal::window(txn, &window.window)?;
             Ok(open_window(txn, &window)?)
         }
         ToEdge::Unsettled(unsettled) => Ok(settle_held(txn, &unsettled, now)?),
         ToEdge::WindowEnd { window } => Ok(end_window(txn, &window, now)?),
-        ToEdge::Outbound(outbound) => Ok(queue_outbound(txn, outbound, body()?, now)?),
+        ToEdge::Outbound(outbound) => Ok(queue_outbound(txn, directory_key, outbound, body()?, now)?),
         ToEdge::Copy(copy) => Ok(file_copy(txn, copy, body()?)?),
     }
 }
@@ -148,11 +161,20 @@ fn end_window(txn: &mut Txn<'_>, id: &Id, now: u64) -> Result<(), StoreError> {
     lane::queue(txn, &closed).map(drop)
 }
 
-fn queue_outbound(txn: &mut Txn<'_>, outbound: Outbound, body: &Stored, now: u64) -> Result<(), StoreError> {
+fn queue_outbound(
+    txn: &mut Txn<'_>,
+    directory_key: &[u8; 32],
+    outbound: Outbound,
+    body: &Stored,
+    now: u64,
+) -> Result<(), StoreError> {
     if txn.raw(QUEUE, &outbound.message)?.is_some() {
         return Ok(());
     }
     txn.keep_body(body)?;
+    for (_, recipient) in &outbound.recipients {
+        correspondents::learn(txn, directory_key, recipient, now)?;
+    }
     let recipient = |(index, address)| QueueRecipient {
         index,
         address,
@@ -212,6 +234,7 @@ mod tests {
     const WINDOW: Id = [1; 16];
     const PERSON: Id = [2; 16];
     const MESSAGE: Id = [3; 16];
+    const KEY: [u8; 32] = [8; 32];
 
     fn store() -> Store {
         Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens")
@@ -225,7 +248,7 @@ mod tests {
             writer.write(b"sealed").and_then(|()| writer.finish(encode(head))).expect("writes")
         });
         let arrived = Arrived { head: encode(head).into(), stored, lost: false };
-        let applied = store.commit_blocking(move |txn| Ok::<_, StoreError>(apply(txn, arrived, 1000)));
+        let applied = store.commit_blocking(move |txn| Ok::<_, StoreError>(apply(txn, &KEY, arrived, 1000)));
         applied.expect("commits").into_inner().map_err(|rejected| format!("{rejected:?}"))
     }
 
@@ -282,11 +305,38 @@ mod tests {
     }
 
     #[test]
+    fn who_is_written_to_is_known_from_then_on() {
+        let store = store();
+        let outbound = ToEdge::Outbound(Outbound {
+            message: MESSAGE,
+            revision: 0,
+            wrapped_key: vec![7; 80],
+            size: 6,
+            reverse_path: None,
+            recipients: vec![(0, "Carol@remote.example".into()), (1, "dave@remote.example".into())],
+            body_8bit: false,
+            utf8_header: false,
+        });
+        let is_known = |text: &str| {
+            let address = text.parse().expect("an address");
+            store
+                .read()
+                .and_then(|rows| correspondents::is_known(&rows, &KEY, &address, 1000))
+                .expect("reads")
+        };
+        assert!(!is_known("carol@remote.example"));
+        assert_eq!(apply_unit(&store, 1, &outbound, true), Ok(()));
+        assert!(is_known("carol@remote.example") && is_known("dave@remote.example"));
+        assert!(!is_known("eve@remote.example"));
+    }
+
+    #[test]
     fn what_big_does_not_write_is_refused_and_a_lost_body_is_asked_for_again() {
         let store = store();
         let apply_raw = |head: Vec<u8>, lost| {
             let arrived = Arrived { head: head.into(), stored: None, lost };
-            let applied = store.commit_blocking(move |txn| Ok::<_, StoreError>(apply(txn, arrived, 1000)));
+            let applied =
+                store.commit_blocking(move |txn| Ok::<_, StoreError>(apply(txn, &KEY, arrived, 1000)));
             applied.expect("commits").into_inner()
         };
         assert!(matches!(apply_raw(Vec::new(), false), Err(NotApplied::Never(_))));

@@ -15,7 +15,7 @@ use shared::render::{self, Table, when, word};
 use shared::topology::{self, Topology};
 
 use crate::request::{
-    DeadCommand, DeadLetterView, Done, Invited, LinkCommand, LinkView, Queued, Request, Step,
+    DeadCommand, DeadLetterView, Done, Explained, Invited, LinkCommand, LinkView, Queued, Request, Step,
 };
 use crate::serve;
 
@@ -67,6 +67,11 @@ enum Command {
     Trace {
         /// Message id
         message: String,
+    },
+    /// Show what a recipient would be answered on port 25, and by which rule
+    Explain {
+        /// The address
+        address: String,
     },
 }
 
@@ -138,6 +143,7 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Trace { message } => {
             caller.show(&Request::Trace { message }, |steps: &Vec<Step>| render::way(steps))
         }
+        Command::Explain { address } => caller.show(&Request::Explain { address }, show_explained),
     }
 }
 
@@ -179,6 +185,12 @@ fn verify(caller: &Caller, topology: &Topology, rebuild: bool) -> Outcome {
         0 => Ok(()),
         n => Err(format!("{n} damaged; `edge-node verify --rebuild` keeps what is whole").into()),
     }
+}
+
+fn show_explained(explained: &Explained) -> String {
+    let Explained { address, answer, rule, why } = explained;
+    let rule = format!("{rule}: {why}");
+    render::line("address", address) + &render::line("answer", answer) + &render::line("rule", &rule)
 }
 
 /// Each message, and under it who is still to get it.
@@ -239,6 +251,7 @@ mod tests {
             "queue retry ID",
             "link status",
             "trace ID",
+            "explain alice@example.com --json",
         ] {
             assert!(parsed(line).is_ok(), "{line}");
         }
@@ -250,6 +263,7 @@ mod tests {
             "link reset",
             "backup",
             "trace",
+            "explain",
             "pair TICKET",
             "mail list",
         ] {

@@ -8,19 +8,24 @@ use std::time::Duration;
 use link_proto::ticket::Ticket;
 use link_proto::unit::Lane;
 use serde_json::Value;
+use shared::address::Address;
 use shared::control::Refused;
 use shared::id::{MessageId, random, unix_millis};
 use shared::lane::{self, LANES_MAX};
 use shared::operator;
+use shared::render::word;
+use shared::smtp::Role;
 use shared::state::State;
 use shared::store::{Copied, Rows, StoreError, Txn};
 use shared::trace;
 use shared::unit::DeliveryState;
 
-use crate::maintenance;
-use crate::node::Node;
+use crate::node::{Known, Node, Rule};
 use crate::record::{Invitation, QUEUE, QueueRow, SETTINGS};
-use crate::request::{Done, Invited, LaneView, LinkCommand, LinkView, Queued, Request, Step, Waiting};
+use crate::request::{
+    Done, Explained, Invited, LaneView, LinkCommand, LinkView, Queued, Request, Step, Waiting,
+};
+use crate::{maintenance, reception};
 
 /// Rows that one answer lists at most.
 const LISTED_MAX: usize = 10_000;
@@ -59,6 +64,7 @@ impl Commands {
             Request::Link(command) => json(self.link_command(command).await?),
             Request::Backup { into } => json(self.backup(into).await?),
             Request::Trace { message } => json(self.trace(&message)?),
+            Request::Explain { address } => json(self.explain(&address)?),
         };
         Ok((answer?, Vec::new()))
     }
@@ -165,9 +171,40 @@ impl Commands {
             rtt_millis: status.connected.as_ref().map(|connected| connected.rtt.as_secs_f64() * 1000.0),
             epoch: partner.map(|partner| partner.epoch),
             pressure,
+            directory: self.node.directory_view()?,
             lanes,
             alarms,
         })
+    }
+
+    fn explain(&self, text: &str) -> Result<Explained, Refused> {
+        let address: Address = text.parse().map_err(|error| Refused(format!("{text}: {error}")))?;
+        let known = self.node.lookup(&address).map_err(failed)?;
+        let (rule, why) = match &known {
+            Known::Yes(_, rule) => (
+                word(rule),
+                match rule {
+                    Rule::Exact => "it is in the directory".into(),
+                    Rule::Base => format!(
+                        "{} is in the directory, and what follows the + is a tag",
+                        address.without_tag().unwrap_or_else(|| address.clone())
+                    ),
+                    Rule::Role => "every domain has postmaster and abuse".into(),
+                    Rule::CatchAll => format!("{} takes what is nobody else's", address.domain()),
+                },
+            ),
+            Known::No => {
+                ("unknown-fresh".into(), "it is not in the directory, which is as big has it".into())
+            }
+            Known::Unsure(why) => ("unknown-stale".into(), format!("it is not in the directory, and {why}")),
+            Known::Foreign => ("foreign".into(), "its domain is not in [site] domains".into()),
+            Known::NotYet => ("no-directory".into(), "big has not told the whole directory yet".into()),
+        };
+        let answer = match reception::answer(&known, Role::Reception) {
+            Ok(()) => "250".to_owned(),
+            Err(reply) => reply.to_string().trim_end().to_owned(),
+        };
+        Ok(Explained { address: address.to_string(), answer, rule, why })
     }
 
     fn trace(&self, message: &str) -> Result<Vec<Step>, Refused> {

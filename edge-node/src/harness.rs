@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use shared::address::Address;
 use shared::id::MessageId;
+use shared::report::DirectoryView;
 use shared::seal::{FileKey, PrivateKey};
-use shared::smtp::{Envelope, Facts};
+use shared::smtp::{Envelope, Facts, Role};
 use shared::store::{BodyKey, Rows, Store, StoreError, Txn};
 use shared::topology::Topology;
-use shared::unit::{AddressRow, Id};
+use shared::unit::Id;
 
 use crate::content::Content;
 use crate::delivery;
 use crate::intake::Intake;
 pub use crate::link::LinkHost;
 use crate::node::Node;
-use crate::record::{ADDRESSES, QUEUE, QueueRow};
+use crate::record::{QUEUE, QueueRow};
+use crate::{directory, reception};
 
 /// An edge.
 #[derive(Debug)]
@@ -82,10 +84,43 @@ impl Edge {
         Ok((plain, delivery::taken_by_remote(&self.node, MessageId(id)).await))
     }
 
-    /// Hashes of the addresses it knows.
+    /// Hashes of the addresses it knows, rising.
     pub fn addresses(&self) -> Result<Vec<[u8; 32]>, StoreError> {
-        let rows = self.node.store.read()?.prefix::<AddressRow>(ADDRESSES, &[], usize::MAX)?;
-        Ok(rows.into_iter().map(|(_, row)| row.hash).collect())
+        let snapshot = self.node.store.read()?;
+        let mut hashes = Vec::new();
+        directory::each(&snapshot, &directory::state(&snapshot)?, |row| hashes.push(row.hash))?;
+        Ok(hashes)
+    }
+
+    /// Compares the directory, if big has said since the last time that it has told everything.
+    pub async fn compare(&self) -> Result<(), StoreError> {
+        match self.node.take_marked() {
+            Some(heard) => directory::compare(&self.node, heard).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The code that RCPT is answered with on port 25.
+    pub fn recipient(&self, address: &Address) -> Result<u16, StoreError> {
+        let known = self.node.lookup(address)?;
+        Ok(reception::answer(&known, Role::Reception).map_or_else(|reply| reply.code(), |()| 250))
+    }
+
+    /// How far the directory is.
+    pub fn directory(&self) -> Result<DirectoryView, StoreError> {
+        self.node.directory_view()
+    }
+
+    /// Removes old rows of the directory, until there are none.
+    pub fn sweep(&self) -> Result<(), StoreError> {
+        while self.node.store.commit_blocking(directory::sweep)?.into_inner() {}
+        Ok(())
+    }
+
+    /// Damages the directory behind the node's back: a row appears, or the one under `hash` is gone.
+    pub fn drift(&self, hash: [u8; 32], there: bool) -> Result<(), StoreError> {
+        let drift = move |txn: &mut Txn<'_>| directory::drift(txn, hash, there);
+        self.node.store.commit_blocking(drift).map(drop)
     }
 }
 

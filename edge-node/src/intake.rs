@@ -248,7 +248,7 @@ impl Intake {
         }
         let mut windows: Vec<(Id, Vec<u8>)> = Vec::new();
         for recipient in &self.envelope.recipients {
-            let Known::Yes(Some(person)) = self.node.lookup(recipient)? else { continue };
+            let Known::Yes(Some(person), _) = self.node.lookup(recipient)? else { continue };
             let Some(window) = self.node.window_of_person(&person)? else { continue };
             if windows.iter().all(|(known, _)| *known != window.window)
                 && let Ok(wrapped_key) = self.key.wrap(&PublicKey(window.public_key), self.id)

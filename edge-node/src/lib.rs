@@ -8,7 +8,10 @@ mod apply;
 pub mod cli;
 mod command;
 mod content;
+mod correspondents;
 pub mod delivery;
+mod directory;
+mod fence;
 #[cfg(feature = "sim")]
 pub mod harness;
 mod intake;

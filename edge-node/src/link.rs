@@ -18,6 +18,7 @@ use shared::unit::{Welcome, encode};
 
 use crate::apply::{self, Arrived};
 use crate::delivery;
+use crate::fence::Moment;
 use crate::node::Node;
 use crate::record::{Invitation, OUTBOUND_KIND, SETTINGS};
 
@@ -211,6 +212,8 @@ impl Host for LinkHost {
             stands.await.map_err(host_error)?;
         }
         let releases_held = arrived.iter().any(|(.., arrived)| apply::releases_held(&arrived.head));
+        let mark = arrived.iter().filter_map(|(.., arrived)| apply::mark(&arrived.head)).next_back();
+        let (heard, directory_key) = (Moment::now(), self.node.directory_key);
         let committed = self.node.store.commit(move |txn| {
             let mut applied = Applied::default();
             for (number, id, after, arrived) in arrived {
@@ -219,9 +222,9 @@ impl Host for LinkHost {
                 let arrival = Arrival { lane: lane.index(), number, id, after, alone };
                 let parked = |txn: &mut Txn<'_>, parked: &lane::Parked| {
                     let head = parked.head.clone().into();
-                    apply::apply(txn, Arrived { head, stored: None, lost: false }, now)
+                    apply::apply(txn, &directory_key, Arrived { head, stored: None, lost: false }, now)
                 };
-                let apply = |txn: &mut Txn<'_>| apply::apply(txn, arrived, now);
+                let apply = |txn: &mut Txn<'_>| apply::apply(txn, &directory_key, arrived, now);
                 if let Some(row) = lane::take(txn, arrival, now, |_, _| Ok(false), apply, parked)? {
                     let rejection = Rejection { number, reason: row.reason };
                     if row.later { applied.deferred.push(rejection) } else { applied.refused.push(rejection) }
@@ -239,6 +242,13 @@ impl Host for LinkHost {
             delivery::schedule_all(&self.node).map_err(host_error)?;
         }
         self.node.due.notify_one();
+        if let Some(mark) = mark {
+            let partner = lane::partner(&self.node.store.read().map_err(host_error)?).map_err(host_error)?;
+            // One of an earlier connection is old news: changes may wait behind it.
+            if partner.is_some_and(|partner| mark.epoch >= partner.epoch) {
+                self.node.marked(heard);
+            }
+        }
         if lane == Lane::Service {
             self.node.queued(Lane::Event.index());
         }

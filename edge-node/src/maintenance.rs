@@ -11,7 +11,7 @@ use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
 
 use crate::node::Node;
 use crate::record::{ENDED_WINDOWS, EndedRow, INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow};
-use crate::vouch;
+use crate::{correspondents, directory, vouch};
 
 const ROUND: Duration = Duration::from_secs(1);
 /// Rounds between two looks at space and old traces.
@@ -44,10 +44,14 @@ pub async fn run(node: Arc<Node>) {
         if let Err(error) = offer_deferred(&node).await {
             tracing::warn!(%error, "deferred units could not be queued again");
         }
+        if let Err(error) = sweep(&node.store).await {
+            tracing::warn!(%error, "a directory that was told anew leaves the old one behind");
+        }
         if round % SLOW_ROUNDS == 0 {
             let cleaned = async {
                 trace::forget_old(&node.store).await?;
                 forget_ended(&node.store).await?;
+                node.store.commit(|txn| correspondents::forget_old(txn, unix_millis())).await?;
                 ids = forget_units(&node.store, ids.clone()).await?;
                 unanswered = forget_unanswered(&node.store, unanswered.clone()).await?;
                 while node.store.compact().await? {}
@@ -58,6 +62,25 @@ pub async fn run(node: Arc<Node>) {
             }
         }
     }
+}
+
+/// Compares the directory whenever big says that it has told everything, for ever.
+pub async fn compare(node: Arc<Node>) {
+    loop {
+        node.comparison_due.notified().await;
+        let Some(heard) = node.take_marked() else { continue };
+        if let Err(error) = directory::compare(&node, heard).await {
+            tracing::warn!(%error, "the directory could not be compared; it is tried again in a minute");
+        }
+    }
+}
+
+/// Removes rows of a directory in whose place there is another one, some in each round.
+async fn sweep(store: &Store) -> Result<(), StoreError> {
+    if !directory::is_swept(&store.read()?)? {
+        store.commit(directory::sweep).await?;
+    }
+    Ok(())
 }
 
 async fn offer_deferred(node: &Node) -> Result<(), StoreError> {

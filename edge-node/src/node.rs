@@ -9,18 +9,22 @@ use link_proto::unit::Lane;
 use shared::address::{Address, Domain};
 use shared::credential::Credential;
 use shared::id::unix_millis;
+use shared::report::DirectoryView;
 use shared::sasl::Credentials;
 use shared::seal::PrivateKey;
 use shared::smtp::{Enhanced, Reply};
 use shared::state::{State, StateError};
 use shared::store::{Rows, Snapshot, Store, StoreError};
 use shared::topology::Topology;
-use shared::unit::{AddressRow, Id, Window, directory_hash};
+use shared::unit::{Id, Window, directory_hash};
 use tokio::sync::watch;
 
+use crate::correspondents;
 use crate::delivery::Schedule;
+use crate::directory::{self, DirectoryRow};
+use crate::fence::{Fence, Moment};
 use crate::pressure::Pressure;
-use crate::record::{ADDRESSES, BigRow, Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
+use crate::record::{Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
 
 /// Role names that every domain has (RFC 5321 §4.5.1, RFC 2142).
 const ROLES: [&str; 2] = ["postmaster", "abuse"];
@@ -46,6 +50,11 @@ pub struct Node {
     pub due: tokio::sync::Notify,
     /// Raised with every confirm of big's that has been recorded.
     pub confirms: watch::Sender<u64>,
+    /// Big was heard of: there is something to compare.
+    pub comparison_due: tokio::sync::Notify,
+    /// When, if that has not been compared yet.
+    marked: Mutex<Option<Moment>>,
+    fence: Mutex<Fence>,
     /// Sessions that wait for a confirm.
     vouching: AtomicUsize,
     locked_maildrops: Mutex<HashSet<Id>>,
@@ -55,13 +64,29 @@ pub struct Node {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
     /// Ours, and somebody's or a role's.
-    Yes(Option<Id>),
+    Yes(Option<Id>, Rule),
     /// Ours, and nobody's.
     No,
+    /// Ours, and not here; why it may be somebody's all the same.
+    Unsure(String),
     /// Another domain.
     Foreign,
     /// The directory has never been whole: nothing can be said.
     NotYet,
+}
+
+/// By what an address is somebody's, in the order in which it is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// It is in the directory as it is.
+    Exact,
+    /// It is without its tag.
+    Base,
+    /// It is the role of postmaster or abuse.
+    Role,
+    /// Its domain takes whatever is nobody else's.
+    CatchAll,
 }
 
 impl Node {
@@ -83,9 +108,17 @@ impl Node {
             schedule: Schedule::default(),
             due: tokio::sync::Notify::new(),
             confirms: watch::Sender::new(0),
+            comparison_due: tokio::sync::Notify::new(),
+            marked: Mutex::default(),
+            fence: Mutex::default(),
             vouching: AtomicUsize::new(0),
             locked_maildrops: Mutex::default(),
         }
+    }
+
+    /// Whether somebody inside has written to `address` lately.
+    pub fn is_known_correspondent(&self, address: &Address) -> Result<bool, StoreError> {
+        correspondents::is_known(&self.store.read()?, &self.directory_key, address, unix_millis())
     }
 
     /// Whether `domain` is ours.
@@ -94,22 +127,64 @@ impl Node {
     }
 
     /// Who `address` is, by the directory as big has pushed it: exact, then without its tag, then a
-    /// role.
+    /// role, then its domain's catch-all.
     pub fn lookup(&self, address: &Address) -> Result<Known, StoreError> {
         if !self.is_ours(address.domain()) {
             return Ok(Known::Foreign);
         }
         let snapshot = self.store.read()?;
-        let BigRow { sealing_key: Some(_), directory_complete: true } = big(&snapshot)? else {
+        let state = directory::state(&snapshot)?;
+        if state.current == 0 || big(&snapshot)?.sealing_key.is_none() {
             return Ok(Known::NotYet);
-        };
-        for candidate in [Some(address.clone()), address.without_tag()].into_iter().flatten() {
-            if let Some(row) = snapshot.get::<AddressRow>(ADDRESSES, &self.address_hash(&candidate))? {
-                return Ok(Known::Yes(row.person));
-            }
         }
-        let role = ROLES.contains(&address.local_part().to_ascii_lowercase().as_str());
-        Ok(if role { Known::Yes(None) } else { Known::No })
+        let find = |canonical: String| {
+            directory::find(&snapshot, &state, &directory_hash(&self.directory_key, &canonical))
+        };
+        if let Some(row) = find(address.canonical())? {
+            return Ok(Known::Yes(row.person, Rule::Exact));
+        }
+        if let Some(base) = address.without_tag()
+            && let Some(row) = find(base.canonical())?
+        {
+            return Ok(Known::Yes(row.person, Rule::Base));
+        }
+        if ROLES.contains(&address.local_part().to_ascii_lowercase().as_str()) {
+            return Ok(Known::Yes(None, Rule::Role));
+        }
+        if let Some(row) = find(format!("@{}", address.domain()))? {
+            return Ok(Known::Yes(row.person, Rule::CatchAll));
+        }
+        Ok(self.unsure().map_or(Known::No, Known::Unsure))
+    }
+
+    /// Why an address that is not in the directory may be somebody's all the same; `None` while it is
+    /// nobody's.
+    pub fn unsure(&self) -> Option<String> {
+        let stale_after = self.topology.edge.stale_after;
+        self.with_fence(|fence| fence.unsure(Moment::now(), stale_after))
+    }
+
+    /// Looks at the staleness fence, or moves it.
+    pub fn with_fence<T>(&self, action: impl FnOnce(&mut Fence) -> T) -> T {
+        action(&mut self.fence.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Big said, over the connection that is open now, that it has told everything.
+    pub fn marked(&self, at: Moment) {
+        *self.marked.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+        self.comparison_due.notify_one();
+    }
+
+    /// When big said so, unless that has been asked since.
+    pub fn take_marked(&self) -> Option<Moment> {
+        self.marked.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// How far the directory is, for people.
+    pub fn directory_view(&self) -> Result<DirectoryView, StoreError> {
+        let DirectoryRow { compared_at, differed, mended, .. } = directory::state(&self.store.read()?)?;
+        let compared_at = Some(compared_at).filter(|at| *at > 0);
+        Ok(DirectoryView { compared_at, differed, mended, unsure: self.unsure() })
     }
 
     /// The hash under which an address is known here.

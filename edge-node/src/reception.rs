@@ -184,7 +184,7 @@ impl Conversation {
         node.pressure.admits(config.role)?;
         vouch::may_begin(node)?;
         if config.role == Role::Reception {
-            if node.pressure.level() == Level::Slow {
+            if node.pressure.level() == Level::Slow && self.is_stranger(reverse_path) {
                 tokio::time::sleep(SLOW_PAUSE).await;
             }
             return Ok(());
@@ -202,18 +202,34 @@ impl Conversation {
         }
     }
 
+    /// Whether nobody inside has written to the sender; the null reverse-path is anybody's.
+    fn is_stranger(&self, reverse_path: Option<&Address>) -> bool {
+        let known = |address| self.service.node.is_known_correspondent(address).unwrap_or(false);
+        !reverse_path.is_some_and(known)
+    }
+
     fn recipient(&self, address: &Address) -> Verdict {
-        let submission = self.service.config.role == Role::Submission;
-        match self.service.node.lookup(address).map_err(|error| refusal(&error))? {
-            Known::Yes(_) => Ok(()),
-            Known::Foreign if submission => Ok(()),
-            Known::Foreign => {
-                Err(Reply::new(550, Enhanced(5, 7, 1), "that is not one of our domains, and we do not relay"))
-            }
-            Known::No => Err(Reply::new(550, Enhanced(5, 1, 1), "there is nobody of that name here")),
-            Known::NotYet => {
-                Err(Reply::new(451, Enhanced(4, 3, 2), "the directory is not here yet; try again later"))
-            }
+        let known = self.service.node.lookup(address).map_err(|error| refusal(&error))?;
+        answer(&known, self.service.config.role)
+    }
+}
+
+/// What RCPT is answered.
+pub fn answer(known: &Known, role: Role) -> Verdict {
+    match known {
+        Known::Yes(..) => Ok(()),
+        Known::Foreign if role == Role::Submission => Ok(()),
+        Known::Foreign => {
+            Err(Reply::new(550, Enhanced(5, 7, 1), "that is not one of our domains, and we do not relay"))
+        }
+        Known::No => Err(Reply::new(550, Enhanced(5, 1, 1), "there is nobody of that name here")),
+        // Why is for the operator, not for whoever asks.
+        Known::Unsure(_) => {
+            let text = "that name is not known here, and the directory may be out of date; try again later";
+            Err(Reply::new(451, Enhanced(4, 4, 3), text))
+        }
+        Known::NotYet => {
+            Err(Reply::new(451, Enhanced(4, 3, 2), "the directory is not here yet; try again later"))
         }
     }
 }

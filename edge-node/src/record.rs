@@ -6,8 +6,6 @@ use shared::row;
 use shared::store::{BodyKey, Rows, StoreError, Table};
 use shared::unit::{DeliveryState, Id};
 
-/// Keyed address hash to [`shared::unit::AddressRow`].
-pub const ADDRESSES: Table = Table("addresses");
 /// Window id to [`shared::unit::Window`].
 pub const WINDOWS: Table = Table("windows");
 /// Window id to [`EndedRow`], for windows that are no more.
@@ -20,7 +18,7 @@ pub const LOGINS: Table = Table("logins");
 pub const COPIES: Table = Table("copies");
 /// Message id to [`QueueRow`].
 pub const QUEUE: Table = Table("queue");
-/// `big` to [`BigRow`], `invitation` to [`Invitation`].
+/// `big` to [`BigRow`], `invitation` to [`Invitation`], `directory` to [`crate::directory::DirectoryRow`].
 pub const SETTINGS: Table = Table("settings");
 
 /// Kind of a sealed body that came in from outside.
@@ -45,10 +43,8 @@ row!(EndedRow, 1);
 pub struct BigRow {
     /// To which inbound bodies' keys are wrapped; `None` until big has introduced itself.
     pub sealing_key: Option<[u8; 32]>,
-    /// The whole directory has been received at least once: unknown means unknown.
-    pub directory_complete: bool,
 }
-row!(BigRow, 1);
+row!(BigRow, 2);
 
 /// An open invitation.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]

@@ -1,11 +1,12 @@
-//! The directory told anew, after big was restored or adopted this edge: what is not repeated goes.
+//! The travel windows told anew with the directory, after big was restored or adopted this edge: what is
+//! not repeated goes.
 
 use rkyv::{Archive, Deserialize, Serialize};
 use shared::row;
 use shared::store::{Rows, StoreError, Table, Txn};
-use shared::unit::{AddressRow, Id, Window};
+use shared::unit::{Id, Window};
 
-use crate::record::{ADDRESSES, WINDOWS};
+use crate::record::WINDOWS;
 
 /// What has been repeated since the renewal began; the empty key says that one is under way.
 const RENEWED: Table = Table("renewed");
@@ -20,33 +21,19 @@ pub fn begin(txn: &mut Txn<'_>) -> Result<(), StoreError> {
     txn.put(RENEWED, b"", &Repeated)
 }
 
-/// An address was told.
-pub fn address(txn: &mut Txn<'_>, hash: &[u8; 32]) -> Result<(), StoreError> {
-    repeated(txn, hash)
-}
-
 /// A window was told.
 pub fn window(txn: &mut Txn<'_>, window: &Id) -> Result<(), StoreError> {
-    repeated(txn, window)
-}
-
-fn repeated(txn: &mut Txn<'_>, key: &[u8]) -> Result<(), StoreError> {
     match txn.raw(RENEWED, b"")? {
-        Some(_) => txn.put(RENEWED, key, &Repeated),
+        Some(_) => txn.put(RENEWED, window, &Repeated),
         None => Ok(()),
     }
 }
 
-/// The renewal is complete: removes the addresses that were not repeated, and returns the windows that
-/// were not, which have to be ended. Nothing, if none was under way.
+/// The renewal is complete: returns the windows that were not repeated, which have to be ended. Nothing, if
+/// none was under way.
 pub fn complete(txn: &mut Txn<'_>) -> Result<Vec<Id>, StoreError> {
     if txn.raw(RENEWED, b"")?.is_none() {
         return Ok(Vec::new());
-    }
-    for (key, _) in txn.prefix::<AddressRow>(ADDRESSES, &[], usize::MAX)? {
-        if txn.raw(RENEWED, &key)?.is_none() {
-            txn.delete(ADDRESSES, &key)?;
-        }
     }
     let mut ended = Vec::new();
     for (key, window) in txn.prefix::<Window>(WINDOWS, &[], usize::MAX)? {

@@ -37,6 +37,24 @@ pub enum Request {
         /// Message id.
         message: String,
     },
+    /// What a recipient would be answered on port 25, and why. Answered with [`Explained`].
+    Explain {
+        /// The address.
+        address: String,
+    },
+}
+
+/// What a recipient would be answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Explained {
+    /// The address, as it was understood.
+    pub address: String,
+    /// The reply to RCPT; `250` if it is taken.
+    pub answer: String,
+    /// exact, base, role, catch-all, unknown-fresh, unknown-stale, foreign or no-directory.
+    pub rule: String,
+    /// The rule in words.
+    pub why: String,
 }
 
 /// An open invitation.

@@ -217,6 +217,7 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
     }));
     tokio::spawn(runner.run(stopping.clone()));
     tokio::spawn(maintenance::run(Arc::clone(&node)));
+    tokio::spawn(maintenance::compare(Arc::clone(&node)));
     let watched = Arc::clone(&node);
     tokio::spawn(async move { watched.pressure.run().await });
     let host = Arc::new(LinkHost::new(Arc::clone(&node)));

@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// 128-bit id given where a message is first accepted; never the `Message-ID` header.
 ///
@@ -88,6 +89,17 @@ pub fn unix_millis() -> u64 {
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Time that has passed since a moment early in this process, by a clock that nobody sets.
+pub fn monotonic() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let start = *START;
+    #[cfg(any(test, feature = "sim"))]
+    if let Some(passed) = sim::passed() {
+        return passed;
+    }
+    start.elapsed()
 }
 
 /// A clock and dice that a seed decides, in the place of the system's, for a whole process that plays

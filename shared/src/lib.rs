@@ -19,6 +19,7 @@ pub mod operator;
 pub mod origin;
 pub mod pop3;
 pub mod pressure;
+pub mod projection;
 pub mod render;
 pub mod report;
 pub mod sasl;

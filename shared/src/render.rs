@@ -11,7 +11,7 @@ use serde::Serialize;
 use unicode_normalization::char::is_combining_mark;
 
 use crate::mime::terminal;
-use crate::report::{LinkView, PressureView, Step};
+use crate::report::{DirectoryView, LinkView, PressureView, Step};
 use crate::store::{Copied, Verdict};
 
 /// Blanks between two columns.
@@ -147,8 +147,23 @@ pub fn link(link: &LinkView) -> String {
     let mut text = line("session", &session);
     text.extend(link.peer.as_deref().map(|peer| line("partner", peer)));
     text += &line("pressure", &pressure(&link.pressure));
+    text += &line("directory", &directory(&link.directory));
     text.extend(link.alarms.iter().map(|alarm| line("ALARM", alarm)));
     text + "\n" + &lanes.to_string()
+}
+
+fn directory(directory: &DirectoryView) -> String {
+    let mut text = match directory.compared_at {
+        Some(at) => format!("compared {} UTC", moment(at)),
+        None => "not compared yet".to_owned(),
+    };
+    if directory.differed > 0 {
+        let _ = write!(text, ", differed {} times, {} buckets mended", directory.differed, directory.mended);
+    }
+    if let Some(why) = &directory.unsure {
+        let _ = write!(text, "; unknown is answered 451: {why}");
+    }
+    text
 }
 
 /// A node's level and its reason, on one line.
@@ -233,6 +248,7 @@ mod tests {
             rtt_millis: Some(0.42),
             epoch: Some(3),
             pressure: PressureView { level: Level::Closed, why: Some("the disk is full".into()) },
+            directory: DirectoryView::default(),
             lanes: vec![lane],
             alarms: vec!["log lost\x07".into()],
         };
@@ -241,6 +257,7 @@ mod tests {
             "session     open, epoch 3, round trip 0.4 ms\n\
              partner     127.0.0.1:7625\n\
              pressure    closed (the disk is full)\n\
+             directory   not compared yet\n\
              ALARM       log lost␇\n\
              \n\
              lane   sent  confirmed  waiting  received\n\
@@ -248,6 +265,15 @@ mod tests {
         );
         view.pressure = PressureView { level: Level::Open, why: None };
         assert!(link(&view).contains("\npressure    open\n"));
+        view.directory = DirectoryView {
+            compared_at: Some(1_795_333_263_250),
+            differed: 1,
+            mended: 2,
+            unsure: Some("the link is down".into()),
+        };
+        let text = "directory   compared 2026-11-22 07:41:03.250 UTC, differed 1 times, 2 buckets mended; unknown is \
+                    answered 451: the link is down\n";
+        assert!(link(&view).contains(text), "{}", link(&view));
         view.paired = false;
         assert!(link(&view).starts_with("session     not paired: `big-node pair`"));
     }

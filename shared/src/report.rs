@@ -21,10 +21,26 @@ pub struct LinkView {
     pub epoch: Option<u64>,
     /// How much more mail this end can take.
     pub pressure: PressureView,
+    /// The directory that the edge holds.
+    pub directory: DirectoryView,
     /// The four lanes.
     pub lanes: Vec<LaneView>,
     /// What an operator has to see to.
     pub alarms: Vec<String>,
+}
+
+/// What the edge holds of the directory, beside what big has told it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectoryView {
+    /// Last compared, milliseconds since 1970; `None` if never.
+    pub compared_at: Option<u64>,
+    /// Comparisons that found a difference.
+    pub differed: u64,
+    /// Buckets that were told anew because of that.
+    pub mended: u64,
+    /// On the edge: why an address that is not there may be somebody's all the same, and is answered 451;
+    /// `None` where unknown means unknown.
+    pub unsure: Option<String>,
 }
 
 /// How much more mail a node can take, and why no more than that.

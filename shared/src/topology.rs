@@ -40,6 +40,9 @@ pub const RETRIES_MAX: usize = 64;
 /// What `expire` may be, in seconds: up to 30 days.
 pub const EXPIRE: RangeInclusive<i64> = 1..=2_592_000;
 
+/// What `stale_after` may be, in seconds: big says every minute that it has told everything, and one word
+/// of it may be late. Up to a week.
+pub const STALE_AFTER: RangeInclusive<i64> = 120..=604_800;
 /// What `spool_max`, `inbound_hourly` and `safety_bytes` may be, in octets: 1 MiB to 1 PiB.
 pub const BOUND_OCTETS: RangeInclusive<i64> = 1_048_576..=1_125_899_906_842_624;
 /// What `safety_hours` may be: up to 30 days.
@@ -187,6 +190,9 @@ pub struct Edge {
     pub size_max: u64,
     /// Octets of mail that it holds for big and for delivery; then it takes no more.
     pub spool_max: u64,
+    /// How long after big's last word an address that is not in the directory is refused for good; then
+    /// only for now.
+    pub stale_after: Duration,
     /// What a 250 vouches for.
     pub ack: Acknowledge,
     /// The certificate for STARTTLS and TLS; without it the node makes a self-signed one.

@@ -6,6 +6,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::credential::Credential;
+use crate::projection::BucketDigest;
 use crate::store::Row;
 
 /// A 128-bit id as it crosses.
@@ -25,6 +26,8 @@ pub enum ToBig {
         /// The window.
         window: Id,
     },
+    /// The edge has compared its directory with what big said of it.
+    DirectoryCompared(DirectoryCompared),
 }
 crate::row!(ToBig, 1);
 
@@ -105,6 +108,13 @@ pub struct PopAct {
     pub at: u64,
 }
 
+/// What comparing the directory came to.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryCompared {
+    /// `None` if it is the same; else the digests of every bucket as the edge has it.
+    pub differs: Option<Vec<BucketDigest>>,
+}
+
 /// From big to edge.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum ToEdge {
@@ -117,7 +127,8 @@ pub enum ToEdge {
     Outbound(Outbound),
     /// A message for a secondary mailbox; its sealed body comes with the unit.
     Copy(WindowCopy),
-    /// A row of the directory's projection, new or changed.
+    /// A row of the directory's projection, new or changed. An address is hashed in its canonical form, a
+    /// domain's catch-all as `@domain`.
     Address(AddressRow),
     /// An address that is known no more.
     AddressGone {
@@ -134,13 +145,40 @@ pub enum ToEdge {
     /// What follows, up to [`ToEdge::DirectoryComplete`], is the whole directory and every open window
     /// anew: what is not repeated is no more.
     DirectoryBegin,
-    /// Everything before this is the whole directory: from now on, unknown means unknown.
+    /// Everything since [`ToEdge::DirectoryBegin`] is the whole directory: from now on it counts, and
+    /// unknown means unknown.
     DirectoryComplete,
     /// After a restore of either node: which messages still wait for delivery, of those whose ids lie in
     /// a range. What the edge holds back beyond them is settled.
     Unsettled(Unsettled),
+    /// Many rows of the projection at once: of the directory that is being told anew, or else of the one
+    /// that counts.
+    DirectoryRows(Box<DirectoryRows>),
+    /// Every change of the directory up to here has been told.
+    DirectoryMark(DirectoryMark),
 }
 crate::row!(ToEdge, 1);
+
+/// The rows of the projection between two hashes, in place of whatever lies there.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryRows {
+    /// The first hash.
+    pub from: [u8; 32],
+    /// The last hash.
+    pub to: [u8; 32],
+    /// All there is between them, rising.
+    pub rows: Vec<AddressRow>,
+}
+
+/// A point of the service lane up to which the edge knows everything.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirectoryMark {
+    /// The epoch of the connection for which it was said. One that comes over a later connection is old
+    /// news: changes may wait behind it.
+    pub epoch: u64,
+    /// The digest of all buckets at this point, if there was a quiet moment to make it.
+    pub root: Option<[u8; 32]>,
+}
 
 /// Messages that still wait for delivery.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

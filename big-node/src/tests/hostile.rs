@@ -6,7 +6,10 @@ use bytes::Bytes;
 use link_proto::host::{Applied, BodySink, Host};
 use link_proto::unit::{Body, HEAD_BYTES_MAX, Lane, Position, Unit};
 use shared::store::Rows;
-use shared::unit::{Inbound, Outcome, PopAct, ToBig, ToEdge, Unsettled, encode};
+use shared::unit::{
+    DirectoryCompared, DirectoryMark, DirectoryRows, Inbound, Outcome, PopAct, ToBig, ToEdge, Unsettled,
+    encode,
+};
 use tokio::task::block_in_place;
 
 use super::{Letter, NOW, World};
@@ -142,6 +145,8 @@ fn kinds_of_big() -> Vec<ToEdge> {
         ToEdge::DirectoryBegin,
         ToEdge::DirectoryComplete,
         ToEdge::Unsettled(Unsettled { from: id(0), to: id(9), messages: Vec::new() }),
+        ToEdge::DirectoryRows(Box::new(DirectoryRows { from: [0; 32], to: [9; 32], rows: Vec::new() })),
+        ToEdge::DirectoryMark(DirectoryMark { epoch: 1, root: Some([1; 32]) }),
     ]
 }
 
@@ -164,6 +169,9 @@ fn reveals(unit: &ToBig) -> (&'static str, &'static str) {
         ToBig::Outcome(_) => ("Outcome", "nothing"),
         ToBig::PopAct(_) => ("PopAct", "nothing"),
         ToBig::WindowClosed { .. } => ("WindowClosed", "nothing"),
+        ToBig::DirectoryCompared(_) => {
+            ("DirectoryCompared", "parts of its own directory, as they were queued for it before")
+        }
     }
 }
 
@@ -199,6 +207,7 @@ fn the_document_says_of_every_unit_what_it_can_reveal() {
         ToBig::Outcome(outcome(NOW, "")),
         ToBig::PopAct(act),
         ToBig::WindowClosed { window: id(1) },
+        ToBig::DirectoryCompared(DirectoryCompared { differs: None }),
     ];
     for unit in &units {
         let (kind, revealed) = reveals(unit);

@@ -83,6 +83,7 @@ static EDGE: &[Entry] = &[
     ("receivers", Value("write a number, like 50")),
     ("size_max", Value("write a number of octets, like 52_428_800")),
     ("spool_max", Value("write a number of octets, like 10_737_418_240")),
+    ("stale_after", Value("write a number of seconds, like 600")),
     ("ack", Value("write \"local\", \"pair\" or \"pair-or-local\"")),
     ("tls", Optional(TLS)),
     ("outbound", Optional(OUTBOUND)),
@@ -93,7 +94,6 @@ static EDGE: &[Entry] = &[
     ("policy", Later),
     ("quota", Later),
     ("send_now", Later),
-    ("stale_after", Later),
     ("status", Later),
 ];
 

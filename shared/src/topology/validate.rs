@@ -11,7 +11,7 @@ use serde_spanned::Spanned;
 use super::refusal::{Source, TopologyError};
 use super::{
     Acknowledge, AttachmentMode, BOUND_OCTETS, Big, EXPIRE, Edge, Link, Outbound, RECEIVERS, RETRIES_MAX,
-    RETRY, SAFETY_HOURS, SIZE_MAX, Site, TlsFiles, Topology, keys,
+    RETRY, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, TlsFiles, Topology, keys,
 };
 use crate::address::{Address, Domain};
 
@@ -61,6 +61,7 @@ struct RawEdge {
     receivers: Option<Number>,
     size_max: Option<Number>,
     spool_max: Option<Number>,
+    stale_after: Option<Number>,
     ack: Option<Text>,
     tls: Option<RawTls>,
     #[serde(default)]
@@ -178,6 +179,12 @@ impl Source<'_> {
             receivers: self.number(raw.receivers.as_ref(), "receivers", RECEIVERS, 50)?,
             size_max: self.number(raw.size_max.as_ref(), "size_max", SIZE_MAX, 52_428_800)?,
             spool_max: self.number(raw.spool_max.as_ref(), "spool_max", BOUND_OCTETS, 10_737_418_240)?,
+            stale_after: Duration::from_secs(self.number(
+                raw.stale_after.as_ref(),
+                "stale_after",
+                STALE_AFTER,
+                600,
+            )?),
             ack: self.acknowledge(raw.ack.as_ref())?,
             tls: tls.transpose()?,
             outbound: self.outbound(&raw.outbound)?,

@@ -251,6 +251,22 @@ fn to_edge() -> Vec<ToEdge> {
     ]
 }
 
+fn directory_to_big() -> Vec<ToBig> {
+    let compared = |differs| ToBig::DirectoryCompared(unit::DirectoryCompared { differs });
+    vec![compared(None), compared(Some(vec![[1; 16], [2; 16]]))]
+}
+
+fn directory_to_edge() -> Vec<ToEdge> {
+    let row = |hash: u8, person| AddressRow { hash: [hash; 32], person };
+    let rows = vec![row(1, None), row(2, Some([3; 16]))];
+    let mark = |root| ToEdge::DirectoryMark(unit::DirectoryMark { epoch: 7, root });
+    vec![
+        ToEdge::DirectoryRows(Box::new(unit::DirectoryRows { from: [0; 32], to: [9; 32], rows })),
+        mark(None),
+        mark(Some([1; 32])),
+    ]
+}
+
 fn rows() -> Vec<Vec<u8>> {
     let position = LanePosition { number: 3, chain: [3; 32] };
     let lane = LaneRow {
@@ -302,6 +318,8 @@ fn units() -> Vec<(String, Vec<u8>)> {
     files.push((4, window().encode()));
     files.push((5, unit::encode(&unit::Welcome { sealing_key: [1; 32], directory_key: [2; 32] })));
     files.extend((6..).zip(rows()));
+    files.extend(directory_to_big().iter().map(|head| (0, unit::encode(head))));
+    files.extend(directory_to_edge().iter().map(|head| (1, unit::encode(head))));
     let file = |(at, (number, bytes)): (usize, (u8, Vec<u8>))| {
         (file_name(at, &format!("type {number}")), [vec![number], bytes].concat())
     };

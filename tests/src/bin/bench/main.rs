@@ -13,8 +13,12 @@
 //! too. Messages count as filed when big has applied their units (see [`tests::ask::filed`]). The
 //! result is a Markdown table.
 //!
+//! `bench directory` measures the directory instead: how long a new edge takes to know 50,000 persons, how
+//! soon each of 10,000 changes counts at its RCPT, and what comparing costs.
+//!
 //! `bench count` is for a bench from outside: it keeps the number of messages filed in a file.
 
+mod directory;
 mod load;
 mod machine;
 mod measure;
@@ -70,6 +74,15 @@ enum What {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure the directory: a new edge, changes, comparisons
+    Directory {
+        /// Persons that a new edge has to know
+        #[arg(long, default_value_t = 50_000)]
+        people: usize,
+        /// Changes, one after the other
+        #[arg(long, default_value_t = 10_000)]
+        changes: usize,
+    },
     /// Keep the number of messages that a running big has filed in a file, as `{"count":N}`
     Count {
         /// Big's control socket
@@ -95,6 +108,9 @@ fn main() -> ExitCode {
     let done = runtime.and_then(|runtime| match &options.command {
         Some(Command::Count { control, into, every }) => {
             runtime.block_on(count(control, into, Duration::from_micros(*every)))
+        }
+        Some(Command::Directory { people, changes }) => {
+            runtime.block_on(measure_directory((*people).max(1), (*changes).max(2)))
         }
         None => runtime.block_on(run(&options)),
     });
@@ -139,6 +155,12 @@ async fn run(options: &Options) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+async fn measure_directory(people: usize, changes: usize) -> Result<(), Failure> {
+    let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
+    println!("{}\n", machine::describe(folder.path()));
+    directory::run(folder.path(), people, changes).await
 }
 
 /// Keeps the count until it is killed. Written in place and at one width, so that a reader never

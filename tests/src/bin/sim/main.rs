@@ -13,6 +13,8 @@
 //! after the other. `--jobs` starts several such processes.
 
 mod end;
+#[cfg(test)]
+mod fence;
 mod ledger;
 mod line;
 mod play;

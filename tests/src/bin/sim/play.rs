@@ -169,6 +169,8 @@ impl Play {
             54..56 if self.kind.lies => self.lie(),
             56..58 => self.pass(6_000),
             58..61 => self.room(),
+            61..65 => self.tell_directory(),
+            65..66 => self.drift(),
             _ => {
                 let steps = 1 + self.dice.below(40);
                 self.run_line(usize::try_from(steps).unwrap_or(1));
@@ -301,6 +303,48 @@ impl Play {
         };
         self.say(|| format!("people: {done}"));
         self.mourn(Who::Big);
+    }
+
+    /// Big says that it has told everything, as it does when a connection opens and every minute of it.
+    fn tell_directory(&mut self) {
+        let Some(big) = &self.world.big else { return };
+        let told = block_on(big.tell_directory()).is_ok();
+        self.say(|| format!("the directory is marked: {told}"));
+        self.mourn(Who::Big);
+        self.run_line(60);
+        self.compare();
+    }
+
+    /// The edge compares, if it has been told.
+    fn compare(&mut self) {
+        let Some(edge) = &self.world.edge else { return };
+        let compared = block_on(edge.compare()).is_ok();
+        let view = edge.directory().unwrap_or_default();
+        self.say(|| format!("compared: {compared}, differed {}, mended {}", view.differed, view.mended));
+        self.mourn(Who::Edge);
+    }
+
+    /// The edge's directory is no more what it was told, or big's no more what it tells.
+    fn drift(&mut self) {
+        let roll = self.dice.below(3);
+        let done = match (roll, &self.world.big, &self.world.edge) {
+            (0, Some(big), _) => {
+                self.people += 1;
+                big.add_untold(&format!("p{}", self.people)).is_ok()
+            }
+            (1, _, Some(edge)) => {
+                let known = edge.addresses().unwrap_or_default();
+                let lost = known.first().map(|hash| edge.drift(*hash, false).is_ok());
+                lost.unwrap_or(false)
+            }
+            (_, _, Some(edge)) => {
+                let hash = [u8::try_from(self.dice.below(256)).unwrap_or(0); 32];
+                edge.drift(hash, true).is_ok()
+            }
+            _ => false,
+        };
+        self.say(|| format!("the directory drifts ({roll}): {done}"));
+        Who::BOTH.into_iter().for_each(|who| self.mourn(who));
     }
 
     fn cut(&mut self) {
@@ -568,12 +612,22 @@ impl Play {
             let held = self.world.edge.as_ref().map_or(0, |edge| edge.queue().unwrap_or_default().len());
             if held > 0 {
                 self.deliver();
-            } else if !busy && self.world.is_quiet() && self.world.is_open() {
+            } else if !busy && self.world.is_quiet() && self.world.is_open() && self.is_same() {
                 return;
+            }
+            if !self.is_same() {
+                self.tell_directory();
             }
         }
         let left = self.world.left();
         self.outcome.fault(|outcome| &mut outcome.stuck, format!("it does not come to rest: {left}"));
+    }
+
+    /// Whether the edge knows what big would tell it.
+    fn is_same(&self) -> bool {
+        let (Some(big), Some(edge)) = (&self.world.big, &self.world.edge) else { return false };
+        let (Ok(here), Ok(there)) = (big.addresses(), edge.addresses()) else { return false };
+        here == there
     }
 
     fn see_to_stops(&mut self, round: usize) {

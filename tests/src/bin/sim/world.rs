@@ -64,8 +64,13 @@ pub struct Image {
 impl World {
     /// Two nodes that are paired, and know alice.
     pub fn new() -> Result<Self, StoreError> {
+        Self::with(topology())
+    }
+
+    /// The same, of this topology.
+    pub fn with(topology: Topology) -> Result<Self, StoreError> {
         let mut world = Self {
-            topology: topology(),
+            topology,
             big: None,
             edge: None,
             big_disk: SimDisk::new(Faults::default()),
@@ -414,7 +419,8 @@ fn take<H: link_proto::host::Host>(
     Ok(Some(()))
 }
 
-fn topology() -> Topology {
+/// The topology of both.
+pub fn topology() -> Topology {
     let text = r#"
         [site]
         domains = ["example.com"]
