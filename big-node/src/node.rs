@@ -13,6 +13,7 @@ use shared::state::{State, StateError};
 use shared::store::{Store, StoreError};
 use shared::topology::Topology;
 
+use crate::directory::{self, Importing, Policy};
 use crate::inbound::{BODY_KIND, break_apart, rebuild_notes};
 use crate::mail::{Incoming, Site};
 use crate::pressure::Pressure;
@@ -29,6 +30,8 @@ pub struct Node {
     /// The running link.
     pub link: Handle,
     pressure: Arc<Pressure>,
+    /// The import that runs, if one does.
+    pub importing: Arc<Importing>,
     /// Something was applied or queued that others wait for.
     pub changed: Arc<tokio::sync::Notify>,
 }
@@ -36,21 +39,23 @@ pub struct Node {
 impl Node {
     /// Opens big's state.
     pub fn open(topology: Topology, state: &State) -> Result<Self, StateError> {
+        let outbound_secret = state.key32("outbound")?;
         let site = Site {
-            domains: topology.site.domains.clone(),
-            postmaster: topology.site.postmaster.local_part().to_lowercase(),
+            policy: Policy::of(&topology, &outbound_secret),
             filing: topology.site.attachments,
             sealing: PrivateKey::from_bytes(state.key32("sealing")?),
-            outbound_secret: state.key32("outbound")?,
+            outbound_secret,
             content_bytes_max: topology.edge.size_max,
         };
-        let store = state.store()?;
+        let (store, policy) = (state.store()?, site.policy.clone());
+        store.commit_blocking(move |txn| directory::settle(txn, &policy))?;
         Ok(Self {
             pressure: Arc::new(Pressure::new(&store, topology.big.inbound_hourly)),
             store,
             topology,
             site: Arc::new(site),
             link: Handle::new(),
+            importing: Arc::default(),
             changed: Arc::default(),
         })
     }
@@ -120,6 +125,6 @@ impl Node {
         writer.write(&chunk::encode_all(content))?;
         let stored = writer.finish(rebuild_notes(id, &origin))?;
         let (parts, unparsed) = break_apart(Some(content));
-        Ok(Incoming { id, origin, stored, parts, unparsed })
+        Ok(Incoming { id, origin, stored, parts, unparsed, passes: 0 })
     }
 }

@@ -44,10 +44,8 @@ pub fn tell_gone(txn: &mut Txn<'_>, canonical: &str) -> Result<(), StoreError> {
 pub fn everything(txn: &mut Txn<'_>, sealing_key: [u8; 32]) -> Result<(), StoreError> {
     tell_edge(txn, &ToEdge::Introduction { sealing_key })?;
     tell_edge(txn, &ToEdge::DirectoryBegin)?;
-    for person in directory::list(txn)? {
-        for address in &person.addresses {
-            tell_known(txn, address, Some(person.id))?;
-        }
+    for (address, person) in directory::known(txn)? {
+        tell_known(txn, &address, person)?;
     }
     let edge = edge(txn)?;
     for (key, mut row) in txn.prefix::<WindowRow>(WINDOWS, &[], usize::MAX)? {

@@ -14,6 +14,7 @@ use shared::topology::Topology;
 use shared::{lifetime, telemetry};
 
 use crate::command::Commands;
+use crate::directory::Policy;
 use crate::link::LinkHost;
 use crate::maintenance;
 use crate::node::Node;
@@ -72,7 +73,7 @@ pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError>
     let store = match rebuild {
         true => {
             let disk = Arc::new(DirectoryDisk::open(&state.store_path())?);
-            maintenance::rebuild(disk, topology.site.postmaster.local_part().to_lowercase())?
+            maintenance::rebuild(disk, Policy::of(topology, &state.key32("outbound")?))?
         }
         false => state.store()?,
     };

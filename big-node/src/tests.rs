@@ -14,12 +14,13 @@ use shared::store::{Row, Rows, Store, Txn};
 use shared::topology::AttachmentMode;
 use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, ToEdge, decode, encode};
 
-use crate::directory::{self, NewPerson};
-use crate::inbound::{self, PERSON_KIND, SealedBody};
+use crate::directory::{self, NewPerson, Policy, RECORD_KIND, srs};
+use crate::error::Refused;
+use crate::inbound::{self, SealedBody};
 use crate::mail::{self, Site};
 use crate::record::{
-    AfterFetch, EDGE, EdgeRow, Entry, Folder, MESSAGES, Message, Person, RECIPIENTS, Recipient, Scope,
-    WINDOWS, WindowRow, WindowState,
+    AfterFetch, EDGE, EdgeRow, Entry, Folder, MESSAGES, Message, Person, RECIPIENTS, Recipient, Record,
+    Scope, WINDOWS, WindowRow, WindowState,
 };
 use crate::travel::{self, NewWindow};
 
@@ -37,8 +38,13 @@ impl World {
         let (edge, edge_key) = PrivateKey::generate();
         drop(edge);
         let site = Site {
-            domains: vec!["example.com".parse().expect("a domain")],
-            postmaster: "alice".into(),
+            policy: Policy {
+                domains: vec!["example.com".parse().expect("a domain")],
+                postmaster: "alice".into(),
+                catch_all: None,
+                edge: "mx.example.com".into(),
+                srs_key: srs::Key([8; 32]),
+            },
             filing: AttachmentMode::BreakApart,
             sealing,
             outbound_secret: [5; 32],
@@ -53,25 +59,33 @@ impl World {
     }
 
     fn person(&self, name: &str) -> Person {
-        let new = NewPerson {
-            name: name.into(),
-            display: String::new(),
-            aliases: Vec::new(),
-            filing: None,
-            uid: None,
-        };
-        let person = directory::new_person(&self.site.domains, new).expect("a good name");
-        let writer = self.store.body_writer(directory::record_key(&person.id), PERSON_KIND);
-        let record = writer.finish(person.encode()).expect("writes");
-        let added = person.clone();
-        self.store.commit_blocking(move |txn| directory::add(txn, &added, &record)).expect("is new");
+        let new = NewPerson { name: name.into(), ..NewPerson::default() };
+        self.add_person(new)
+    }
+
+    fn add_person(&self, new: NewPerson) -> Person {
+        let person = directory::new_person(&self.site.policy, new, NOW).expect("a good person");
+        self.add(Record::Person(person.clone()));
         person
     }
 
-    /// As if [site] postmaster named somebody who was never added.
-    fn site_without_postmaster(&mut self) {
+    fn add(&self, record: Record) {
+        let writer = self.store.body_writer(record.key(), RECORD_KIND);
+        let kept = writer.finish(record.encode()).expect("writes");
+        self.store.commit_blocking(move |txn| directory::add(txn, &record, Some(&kept))).expect("is new");
+    }
+
+    fn remove(&self, name: &'static str) -> Result<(), Refused> {
+        let (record, site) = (Record::Person(self.known(name)), Arc::clone(&self.site));
+        let removed =
+            self.store.commit_blocking(move |txn| directory::remove(txn, &site.policy, &record, NOW));
+        removed.map(drop)
+    }
+
+    /// As if [site] postmaster named somebody else.
+    fn site_with_postmaster(&mut self, name: &str) {
         let site = Arc::get_mut(&mut self.site).expect("nothing runs");
-        site.postmaster = "nobody".into();
+        site.policy.postmaster = name.into();
     }
 
     fn known(&self, name: &str) -> Person {
@@ -247,19 +261,19 @@ fn a_vanished_recipient_is_not_silence() {
 #[test]
 fn without_a_postmaster_nothing_is_dropped() {
     let mut world = World::new();
-    world.site_without_postmaster();
+    world.site_with_postmaster("nobody");
     let letter = Letter::new("carol@remote.example", "gone@example.com");
     let text = letter.send(&world).expect_err("waits for the mend");
     assert!(text.starts_with("later") && text.contains("postmaster"), "{text}");
-    let removed = world.store.commit_blocking(|txn| directory::remove(txn, "alice", "alice", NOW));
-    assert!(removed.is_err(), "the postmaster stays");
+    world.site_with_postmaster("alice");
+    assert!(world.remove("alice").is_err(), "the postmaster stays");
 }
 
 #[test]
 fn who_is_removed_travels_no_more() {
     let world = World::new();
     let window = world.window("bob").window.window;
-    world.store.commit_blocking(|txn| directory::remove(txn, "bob", "alice", NOW)).expect("is removed");
+    world.remove("bob").expect("is removed");
     let row = world.store.read().and_then(|s| s.get::<WindowRow>(WINDOWS, &window)).expect("reads");
     assert_eq!(row.map(|row| (row.state, row.revoked)), Some((WindowState::Ending, true)));
     assert!(world.queued().contains(&ToEdge::WindowEnd { window }));
