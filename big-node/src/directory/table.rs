@@ -47,8 +47,9 @@ pub fn parse(kind: Kind, text: &[u8]) -> Result<(Vec<(u64, New)>, Vec<BadRow>), 
         return Err(Refused::new(format!("the first row names the columns: {}", known.join(","))));
     }
     let (mut rows, mut bad) = (Vec::new(), Vec::new());
+    let mut at = Line { offset: 0, number: 1 };
     while reader.read_byte_record(&mut record).map_err(unreadable)? {
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = at.of(text, record.position().map_or(0, csv::Position::byte));
         if rows.len() + bad.len() >= ROWS_MAX {
             return Err(Refused::new(format!("one file has {ROWS_MAX} rows at most; this one has more")));
         }
@@ -62,6 +63,23 @@ pub fn parse(kind: Kind, text: &[u8]) -> Result<(Vec<(u64, New)>, Vec<BadRow>), 
         }
     }
     Ok((rows, bad))
+}
+
+/// Counts lines. The reader leaves the end of a line to the row that follows.
+struct Line {
+    offset: usize,
+    number: u64,
+}
+
+impl Line {
+    /// The line of the row that begins at `offset` or behind the line ends there; offsets rise.
+    fn of(&mut self, text: &[u8], offset: u64) -> u64 {
+        let mut begin = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+        begin += text[begin..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let ends = text[self.offset..begin].iter().filter(|byte| **byte == b'\n').count();
+        (self.offset, self.number) = (begin, self.number + ends as u64);
+        self.number
+    }
 }
 
 fn row(kind: Kind, header: &[String], record: &ByteRecord) -> Result<New, String> {
