@@ -47,8 +47,7 @@ impl Node {
             outbound_secret,
             content_bytes_max: topology.edge.size_max,
         };
-        let (store, policy) = (state.store()?, site.policy.clone());
-        store.commit_blocking(move |txn| directory::settle(txn, &policy))?;
+        let store = state.store()?;
         Ok(Self {
             pressure: Arc::new(Pressure::new(&store, topology.big.inbound_hourly)),
             store,
@@ -58,6 +57,12 @@ impl Node {
             importing: Arc::default(),
             changed: Arc::default(),
         })
+    }
+
+    /// Tells the edge what the topology now says of addresses, if that has changed.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        let policy = self.site.policy.clone();
+        self.store.commit(move |txn| directory::settle(txn, &policy)).await.map(drop)
     }
 
     /// How much more mail can be taken from the edge.

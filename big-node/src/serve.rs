@@ -100,6 +100,7 @@ struct Ready {
 async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
     let control = Server::bind(&socket_in(state.path()))?;
     let node = Arc::new(Node::open(topology, state)?);
+    node.settle().await?;
     let dialler = Dialler::new(node.topology.link.dial, Key::from_pkcs8(&state.key("link")?)?)?;
     let host = Arc::new(LinkHost::new(
         node.store.clone(),

@@ -83,13 +83,13 @@ pub(super) fn imported(imported: &Imported) -> String {
 pub(super) fn explanation(explanation: &Explanation) -> String {
     let mut text = line("typed", &explanation.typed);
     if let Some(reason) = &explanation.refused {
-        text += &line("refused at a desk", reason);
+        text += &line("refused", reason);
     }
     if let Some(address) = &explanation.address {
         text += &line("address", address);
     }
     if let Some(code) = explanation.rcpt {
-        text += &line("from the Internet", &format!("the edge answers RCPT with {code}"));
+        text += &line("RCPT", &format!("the edge answers {code}"));
     }
     if !explanation.steps.is_empty() {
         let mut table = Table::new(["rule", "what it does"]);

@@ -8,7 +8,6 @@ use super::ROLES;
 use super::entry::{Group, Holder, Kind, Person, PolicyRow, Record, Shadow};
 use super::naming::shown;
 use super::policy::Policy;
-use super::register::person_of;
 use super::srs;
 use crate::error::Refused;
 use crate::record::{ADDRESSES, GROUPS, NAMES, PERSONS, POLICY, SHADOWS};
@@ -93,19 +92,19 @@ pub fn by_name(rows: &impl Rows, name: &str) -> Result<Person, Refused> {
     }
 }
 
-/// The person into whose mailbox mail to `address` comes, if it is one person's.
-pub fn person(rows: &impl Rows, policy: &Policy, address: &Address) -> Result<Option<Person>, StoreError> {
-    match find(rows, policy, address)? {
-        Some((holder, _)) => person_of(rows, holder),
-        None => Ok(None),
-    }
-}
-
 /// The person who reads the postmaster's mail, once there is one.
 pub fn postmaster_person(rows: &impl Rows, policy: &Policy) -> Result<Option<Person>, StoreError> {
     match rows.get::<Holder>(NAMES, policy.postmaster.as_bytes())? {
         Some(holder) => person_of(rows, holder),
         None => Ok(None),
+    }
+}
+
+/// The person behind a name, if it is a person's.
+fn person_of(rows: &impl Rows, holder: Holder) -> Result<Option<Person>, StoreError> {
+    match holder.kind {
+        Kind::Person => by_id(rows, &holder.id),
+        Kind::Shadow | Kind::Group => Ok(None),
     }
 }
 

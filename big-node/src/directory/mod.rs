@@ -28,14 +28,13 @@ pub use entry::RECORD_KIND;
 pub use explain::explain;
 pub use group::{GroupChange, NewGroup, changed as changed_group, join, member_name, nesting, new_group};
 pub use import::{BadRow, Imported, Importing, import};
-pub use lookup::{by_id, by_name, entry, groups, known, list, person, postmaster_person, shadows};
-pub use naming::shown;
+pub use lookup::{by_id, by_name, entry, groups, known, list, postmaster_person, shadows};
 pub use nickname::{known as known_nickname, new_nickname, of as nicknames, retargeted};
 pub use person::{NewPerson, PersonChange, changed as changed_person, new_person};
 pub use policy::{Policy, settle};
 pub use register::{add, remove, replace, restore};
 pub use resolve::{Resolved, resolve};
-pub use route::{Letter, PASSES_MAX, Route, Routed, route};
+pub use route::{Letter, Route, Routed, route};
 pub use shadow::{NewShadow, ShadowChange, changed as changed_shadow, new_shadow};
 pub use table::export;
 

@@ -4,8 +4,8 @@
 use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::unit::ToEdge;
 
-use super::entry::{Holder, Kind, Nickname, Record};
-use super::lookup::{by_id, known_of_policy, record_of};
+use super::entry::{Holder, Nickname, Record};
+use super::lookup::{known_of_policy, record_of};
 use super::policy::Policy;
 use crate::error::Refused;
 use crate::projection::{self, tell_gone, tell_known};
@@ -211,12 +211,4 @@ fn renew_window(txn: &mut Txn<'_>, record: &Record) -> Result<(), StoreError> {
         projection::tell_edge(txn, &ToEdge::Window(Box::new(row.window)))?;
     }
     Ok(())
-}
-
-/// The person behind a holder, if it is one.
-pub fn person_of(rows: &impl Rows, holder: Holder) -> Result<Option<super::entry::Person>, StoreError> {
-    match holder.kind {
-        Kind::Person => by_id(rows, &holder.id),
-        Kind::Shadow | Kind::Group => Ok(None),
-    }
 }

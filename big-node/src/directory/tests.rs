@@ -7,7 +7,7 @@ use shared::store::sim::{Faults, SimDisk};
 use shared::store::{Row, Rows, Store};
 
 use super::entry::{Group, Kind, Pop3, Record};
-use super::route::route_with_steps;
+use super::route::{PASSES_MAX, route_with_steps};
 use super::*;
 use crate::error::Refused;
 use crate::mail::Site;
