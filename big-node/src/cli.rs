@@ -1,10 +1,11 @@
 //! big-node's command line (design §11): what can be typed, and which request it becomes.
 //!
 //! `init`, `check`, `serve` and `verify` work on the node's files; everything else is asked of the
-//! running node over its control socket, which decides. Nothing is decided here. `mail` and
+//! running node over its control socket, which decides. Nothing is decided here. `directory`, `mail` and
 //! `travel` hold the commands that take more than a request and an answer, `save` how a command writes
 //! files, `show` what answers look like.
 
+mod directory;
 mod mail;
 mod save;
 mod show;
@@ -22,11 +23,10 @@ use serde_json::json;
 use shared::command::{self, Caller, Options, Outcome};
 use shared::operator;
 use shared::render;
-use shared::topology::{self, AttachmentMode, Topology};
+use shared::topology::{self, Topology};
 
-use crate::directory::NewPerson;
 use crate::request::{
-    DeadCommand, DeadLetterView, Done, LinkCommand, LinkView, Paired, PersonView, Queue, Request, Step,
+    DeadCommand, DeadLetterView, Done, Explanation, LinkCommand, LinkView, Paired, Queue, Request, Step,
 };
 use crate::serve;
 
@@ -78,7 +78,24 @@ enum Command {
     },
     /// People and their addresses
     #[command(subcommand)]
-    Person(PersonCommand),
+    Person(directory::PersonCommand),
+    /// Local names for people outside
+    #[command(subcommand)]
+    Shadow(directory::ShadowCommand),
+    /// Names for several
+    #[command(subcommand)]
+    Group(directory::GroupCommand),
+    /// A person's own names for others
+    #[command(subcommand)]
+    Nickname(directory::NicknameCommand),
+    /// What would happen to mail for an address, and by which rule; nothing is sent
+    Explain {
+        /// As it would be typed: a name, an address, `/GATEWAY address`
+        address: String,
+        /// Who would type it, for their nicknames
+        #[arg(long = "as", value_name = "PERSON")]
+        person: Option<String>,
+    },
     /// Read and write mail
     #[command(subcommand)]
     Mail(mail::Command),
@@ -96,42 +113,6 @@ enum Command {
         /// Message id
         message: String,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum PersonCommand {
-    /// Add a person
-    Add(Add),
-    /// Everyone
-    List,
-    /// One person
-    Show {
-        /// Name or address
-        name: String,
-    },
-    /// Remove a person's name and addresses; the mail stays stored
-    Remove {
-        /// Name or address
-        name: String,
-    },
-}
-
-#[derive(Debug, clap::Args)]
-struct Add {
-    /// Local name: the part of the address before the @
-    name: String,
-    /// Name for From lines
-    #[arg(long, default_value = "", hide_default_value = true)]
-    display: String,
-    /// One more address, in a domain of the site
-    #[arg(long = "alias", value_name = "ADDRESS")]
-    aliases: Vec<String>,
-    /// Filing of attachments, break-apart or passthru; as the site does it otherwise
-    #[arg(long = "attachments", value_name = "MODE")]
-    filing: Option<AttachmentMode>,
-    /// The Unix account that may act as this person
-    #[arg(long)]
-    uid: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -173,7 +154,14 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         }
         Command::Restore { dir } => restore(caller, &topology, &dir),
         Command::Verify { rebuild } => verify(caller, &topology, rebuild),
-        Command::Person(command) => person(caller, command),
+        Command::Person(command) => directory::person(caller, command),
+        Command::Shadow(command) => directory::shadow(caller, command),
+        Command::Group(command) => directory::group(caller, command),
+        Command::Nickname(command) => directory::nickname(caller, command),
+        Command::Explain { address, person } => caller
+            .show(&Request::Explain { person, address }, |explanation: &Explanation| {
+                show::explanation(explanation)
+            }),
         Command::Mail(command) => mail::run(command, caller, topology.edge.size_max),
         Command::Travel(command) => travel::run(command, caller),
         Command::Queue(QueueCommand::List) => {
@@ -234,22 +222,5 @@ fn verify(caller: &Caller, topology: &Topology, rebuild: bool) -> Outcome {
     match verdict.damage.len() {
         0 => Ok(()),
         n => Err(format!("{n} damaged; `big-node verify --rebuild` keeps what is whole").into()),
-    }
-}
-
-fn person(caller: &Caller, command: PersonCommand) -> Outcome {
-    let one = |person: &PersonView| show::people(std::slice::from_ref(person));
-    match command {
-        PersonCommand::Add(Add { name, display, aliases, filing, uid }) => {
-            caller.show(&Request::PersonAdd(NewPerson { name, display, aliases, filing, uid }), one)
-        }
-        PersonCommand::List => {
-            caller.show(&Request::PersonList, |people: &Vec<PersonView>| show::people(people))
-        }
-        PersonCommand::Show { name } => caller.show(&Request::PersonShow { name }, one),
-        PersonCommand::Remove { name } => caller
-            .show(&Request::PersonRemove { name }, |person: &PersonView| {
-                format!("{} is removed; the mail stays stored\n", person.name)
-            }),
     }
 }

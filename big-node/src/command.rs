@@ -1,4 +1,6 @@
-//! What the control socket is asked, answered.
+//! What the control socket is asked, answered. `directory` answers for the directory.
+
+mod directory;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,21 +15,19 @@ use shared::id::{MessageId, unix_millis};
 use shared::lane;
 use shared::operator;
 use shared::state::State;
-use shared::store::{Copied, Row, Rows, StoreError, Txn};
+use shared::store::{Copied, Rows, StoreError, Txn};
 use shared::trace;
 
 use crate::compare;
 use crate::desk::{self, Outgoing};
-use crate::directory;
+use crate::directory::by_name;
 use crate::error::Refused;
-use crate::inbound::PERSON_KIND;
 use crate::link::LinkHost;
 use crate::node::Node;
 use crate::projection;
-use crate::record::{MESSAGES, Message, Named, OPEN_WINDOWS, Person, UNSETTLED};
+use crate::record::{MESSAGES, Message, Named, Person, UNSETTLED};
 use crate::request::{
-    Done, LaneView, LinkCommand, LinkView, Paired, PersonView, Queue, Request, Settings, Started, Status,
-    Step,
+    Done, LaneView, LinkCommand, LinkView, Paired, Queue, Request, Settings, Started, Status, Step,
 };
 use crate::travel::{self, NewWindow};
 
@@ -72,29 +72,18 @@ impl Commands {
                 Ok(answer)
             }
             Request::Link(command) => json(self.link_command(command).await?),
-            Request::PersonAdd(new) => {
-                let person = directory::new_person(&node.site.domains, new)?;
-                let writer = node.store.body_writer(directory::record_key(&person.id), PERSON_KIND);
-                let record = writer.finish(person.encode())?;
-                let added = person.clone();
-                node.store.commit(move |txn| directory::add(txn, &added, &record)).await?;
-                node.queued();
-                json(self.person_view(&person)?)
-            }
-            Request::PersonList => {
-                let people = directory::list(&node.store.read()?)?;
-                json(people.iter().map(|person| self.person_view(person)).collect::<Result<Vec<_>, _>>()?)
-            }
-            Request::PersonShow { name } => json(self.person_view(&self.person(&name)?)?),
-            Request::PersonRemove { name } => {
-                let view = self.person_view(&self.person(&name)?)?;
-                let postmaster = node.site.postmaster.clone();
-                node.store
-                    .commit(move |txn| directory::remove(txn, &name, &postmaster, unix_millis()))
-                    .await?;
-                node.queued();
-                json(view)
-            }
+            request @ (Request::PersonAdd(_)
+            | Request::PersonSet(_)
+            | Request::PersonList
+            | Request::PersonShow { .. }
+            | Request::PersonRemove { .. }
+            | Request::Shadow(_)
+            | Request::Group(_)
+            | Request::Nickname { .. }
+            | Request::Import { .. }
+            | Request::ImportProgress
+            | Request::Export { .. }
+            | Request::Explain { .. }) => return self.directory(request, body).await,
             Request::MailList { person, folder, max } => {
                 json(desk::list(node, &self.person(&person)?, folder, max.min(LISTED_MAX))?)
             }
@@ -137,19 +126,7 @@ impl Commands {
     }
 
     fn person(&self, name: &str) -> Result<Person, Refused> {
-        directory::by_name(&self.node.store.read()?, name)
-    }
-
-    fn person_view(&self, person: &Person) -> Result<PersonView, Refused> {
-        let travelling = self.node.store.read()?.get::<Named>(OPEN_WINDOWS, &person.id)?.is_some();
-        Ok(PersonView {
-            name: person.name.clone(),
-            display: person.display.clone(),
-            addresses: person.addresses.clone(),
-            filing: person.filing,
-            uid: person.uid,
-            travelling,
-        })
+        by_name(&self.node.store.read()?, name)
     }
 
     async fn link_command(&self, command: LinkCommand) -> Result<Done, Refused> {

@@ -223,8 +223,8 @@ pub fn attachments(
 /// Composes and sends a message.
 pub async fn send(node: &Arc<Node>, author: &Person, outgoing: Outgoing) -> Result<Sent, Refused> {
     let snapshot = node.store.read()?;
-    let to = mailboxes(node, &snapshot, &outgoing.to)?;
-    let cc = mailboxes(node, &snapshot, &outgoing.cc)?;
+    let to = mailboxes(node, &snapshot, author, &outgoing.to)?;
+    let cc = mailboxes(node, &snapshot, author, &outgoing.cc)?;
     dispatch(node, author, to, cc, outgoing, None).await
 }
 
@@ -275,22 +275,17 @@ fn draft_mailbox(mailbox: &Mailbox) -> Result<DraftMailbox, Refused> {
     Ok(DraftMailbox { name: (!mailbox.name.is_empty()).then(|| mailbox.name.clone()), address })
 }
 
-/// Recipients as a person types them: addresses, or names of people here.
-fn mailboxes(node: &Node, rows: &impl Rows, typed: &[String]) -> Result<Vec<DraftMailbox>, Refused> {
+/// Recipients as a person types them: nicknames, names, addresses.
+fn mailboxes(
+    node: &Node,
+    rows: &impl Rows,
+    person: &Person,
+    typed: &[String],
+) -> Result<Vec<DraftMailbox>, Refused> {
     let one = |text: &String| {
-        if !text.contains('@') {
-            let person = directory::by_name(rows, text)?;
-            return own_mailbox(&person);
-        }
-        let address: Address = text.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
-        if node.site.is_ours(address.domain())
-            && directory::lookup(rows, &address, &node.site.postmaster)?.is_none()
-        {
-            return Err(Refused::new(format!(
-                "{text}: there is nobody of that name here; `person list` shows who there is"
-            )));
-        }
-        Ok(DraftMailbox { name: None, address })
+        let directory::Resolved { address, name, .. } =
+            directory::resolve(rows, &node.site.policy, Some(person), text)?;
+        Ok(DraftMailbox { name, address })
     };
     typed.iter().map(one).collect()
 }
@@ -393,6 +388,7 @@ pub fn recipients_of(rows: &impl Rows, id: MessageId) -> Result<Vec<RecipientVie
 fn recipient_view(row: Recipient) -> RecipientView {
     RecipientView {
         address: row.address,
+        via: row.via,
         state: row.state,
         at: row.at,
         host: row.host,

@@ -8,20 +8,20 @@ use shared::id::{BodyId, MessageId, unix_millis};
 use shared::origin::{Channel, Origin, OriginalRecipient};
 use shared::report::DirectoryView;
 use shared::seal::PrivateKey;
-use shared::store::{Row, Rows, Store, StoreError, Txn};
+use shared::store::{Row, Rows, Store, StoreError, Stored, Txn};
 use shared::topology::{AttachmentMode, Topology};
 use shared::unit::{DeliveryState, Id, directory_hash};
 
 use crate::compare;
-use crate::directory::{self, NewPerson};
+use crate::directory::{self, NewPerson, Policy, RECORD_KIND};
 use crate::error::Refused;
-use crate::inbound::{BODY_KIND, PERSON_KIND, rebuild_notes};
+use crate::inbound::{BODY_KIND, rebuild_notes};
 pub use crate::link::LinkHost;
 use crate::mail::{self, Incoming, Site};
 use crate::pressure::Pressure;
 use crate::projection;
 use crate::record::{
-    EDGE, EdgeRow, Entry, Folder, Holder, MAILBOXES, MESSAGES, Message, RECIPIENTS, Recipient, message_of,
+    EDGE, EdgeRow, Entry, Folder, MAILBOXES, MESSAGES, Message, RECIPIENTS, Recipient, Record, message_of,
 };
 
 /// A big node.
@@ -37,8 +37,7 @@ impl Big {
     /// Big over `store`.
     pub fn new(store: Store, topology: &Topology, sealing: [u8; 32]) -> Self {
         let site = Arc::new(Site {
-            domains: topology.site.domains.clone(),
-            postmaster: topology.site.postmaster.local_part().to_lowercase(),
+            policy: Policy::of(topology, &[7; 32]),
             filing: AttachmentMode::Passthru,
             sealing: PrivateKey::from_bytes(sealing),
             outbound_secret: [7; 32],
@@ -64,27 +63,50 @@ impl Big {
         &self.store
     }
 
+    /// A new person's record, written and not entered.
+    fn new_person(&self, name: &str) -> Result<(Record, Stored), String> {
+        let new = NewPerson { name: name.into(), ..NewPerson::default() };
+        let person = directory::new_person(&self.site.policy, new, unix_millis());
+        let record = Record::Person(person.map_err(|error| error.to_string())?);
+        let writer = self.store.body_writer(record.key(), RECORD_KIND);
+        let kept = writer.finish(record.encode()).map_err(|error| error.to_string())?;
+        Ok((record, kept))
+    }
+
     /// Adds a person.
     pub fn add_person(&self, name: &str) -> Result<(), String> {
-        let new = NewPerson {
-            name: name.into(),
-            display: name.into(),
-            aliases: Vec::new(),
-            filing: None,
-            uid: None,
-        };
-        let person = directory::new_person(&self.site.domains, new).map_err(|error| error.to_string())?;
-        let writer = self.store.body_writer(directory::record_key(&person.id), PERSON_KIND);
-        let record = writer.finish(person.encode()).map_err(|error| error.to_string())?;
-        let added = self.store.commit_blocking(move |txn| directory::add(txn, &person, &record));
+        self.add_people(&[name.to_owned()])
+    }
+
+    /// Adds people in one commit.
+    pub fn add_people(&self, names: &[String]) -> Result<(), String> {
+        let people = names.iter().map(|name| self.new_person(name)).collect::<Result<Vec<_>, _>>()?;
+        let added = self.store.commit_blocking(move |txn| {
+            people.iter().try_for_each(|(record, kept)| directory::add(txn, record, Some(kept)))
+        });
+        added.map(drop).map_err(|error: Refused| error.to_string())
+    }
+
+    /// Adds a person of whom the edge is not told, as a fault would.
+    pub fn add_untold(&self, name: &str) -> Result<(), String> {
+        let (record, kept) = self.new_person(name)?;
+        let added = self.store.commit_blocking(move |txn| {
+            if directory::by_name(txn, record.name()).is_ok() {
+                return Err(Refused::new("there is one already"));
+            }
+            txn.keep_body(&kept)?;
+            Ok(directory::restore(txn, &record).map(drop)?)
+        });
         added.map(drop).map_err(|error| error.to_string())
     }
 
     /// Removes a person.
     pub fn remove_person(&self, name: &str) -> Result<(), String> {
-        let (name, postmaster) = (name.to_owned(), self.site.postmaster.clone());
-        let removed =
-            self.store.commit_blocking(move |txn| directory::remove(txn, &name, &postmaster, unix_millis()));
+        let (name, site) = (name.to_owned(), Arc::clone(&self.site));
+        let removed = self.store.commit_blocking(move |txn| {
+            let person = Record::Person(directory::by_name(txn, &name)?);
+            directory::remove(txn, &site.policy, &person, unix_millis())
+        });
         removed.map(drop).map_err(|error| error.to_string())
     }
 
@@ -126,7 +148,7 @@ impl Big {
         let mut writer = self.store.body_writer(BodyId(origin.body).into(), BODY_KIND);
         writer.write(&chunk::encode_all(content)).map_err(failed)?;
         let stored = writer.finish(rebuild_notes(id, &origin)).map_err(failed)?;
-        let incoming = Incoming { id, origin, stored, parts: Vec::new(), unparsed: None };
+        let incoming = Incoming { id, origin, stored, parts: Vec::new(), unparsed: None, passes: 0 };
         let site = Arc::clone(&self.site);
         let sent = self
             .store
@@ -160,49 +182,6 @@ impl Big {
         Ok(row.map(|row| row.state))
     }
 
-    /// Adds people in one commit.
-    pub fn add_people(&self, names: &[String]) -> Result<(), String> {
-        let mut people = Vec::new();
-        for name in names {
-            let new = NewPerson {
-                name: name.clone(),
-                display: name.clone(),
-                aliases: Vec::new(),
-                filing: None,
-                uid: None,
-            };
-            let person = directory::new_person(&self.site.domains, new).map_err(|error| error.to_string())?;
-            let writer = self.store.body_writer(directory::record_key(&person.id), PERSON_KIND);
-            people.push((writer.finish(person.encode()).map_err(|error| error.to_string())?, person));
-        }
-        let added = self.store.commit_blocking(move |txn| {
-            people.iter().try_for_each(|(record, person)| directory::add(txn, person, record))
-        });
-        added.map(drop).map_err(|error: Refused| error.to_string())
-    }
-
-    /// Adds a person of whom the edge is not told, as a fault would.
-    pub fn add_untold(&self, name: &str) -> Result<(), String> {
-        let new = NewPerson {
-            name: name.into(),
-            display: name.into(),
-            aliases: Vec::new(),
-            filing: None,
-            uid: None,
-        };
-        let person = directory::new_person(&self.site.domains, new).map_err(|error| error.to_string())?;
-        let writer = self.store.body_writer(directory::record_key(&person.id), PERSON_KIND);
-        let record = writer.finish(person.encode()).map_err(|error| error.to_string())?;
-        let added = self.store.commit_blocking(move |txn| {
-            if directory::by_name(txn, &person.name).is_ok() {
-                return Err(Refused::new("there is one already"));
-            }
-            txn.keep_body(&record)?;
-            Ok(directory::enter(txn, &person)?)
-        });
-        added.map(drop).map_err(|error| error.to_string())
-    }
-
     /// Tells the edge that it was told everything, and mends what it has reported.
     pub async fn tell_directory(&self) -> Result<(), StoreError> {
         compare::tell(&self.store, unix_millis()).await
@@ -217,9 +196,8 @@ impl Big {
     pub fn addresses(&self) -> Result<Vec<[u8; 32]>, StoreError> {
         let rows = self.store.read()?;
         let Some(edge) = projection::edge(&rows)? else { return Ok(Vec::new()) };
-        let addresses = rows.prefix::<Holder>(crate::record::ADDRESSES, &[], usize::MAX)?;
-        let hash = |key: Vec<u8>| directory_hash(&edge.directory_key, &String::from_utf8_lossy(&key));
-        let mut hashes: Vec<_> = addresses.into_iter().map(|(key, _)| hash(key)).collect();
+        let hash = |(address, _): (String, _)| directory_hash(&edge.directory_key, &address);
+        let mut hashes: Vec<_> = directory::known(&rows)?.into_iter().map(hash).collect();
         hashes.sort_unstable();
         Ok(hashes)
     }

@@ -26,9 +26,6 @@ use crate::record::{
     WindowRow, WindowState, key2,
 };
 
-/// The kind under which people's records are written on big. A rebuild restores kinds in order, and
-/// mail is filed for people.
-pub const PERSON_KIND: u8 = 1;
 /// The kind under which bodies are written on big.
 pub const BODY_KIND: u8 = 2;
 /// Largest body that is parsed for its attachments; a larger one is filed whole.
@@ -108,7 +105,7 @@ fn prepare_message(
         return Err(never("it is larger than any message may be"));
     }
     store.ready().map_err(|error| NotApplied::Later(error.to_string()))?;
-    let mut opened = Opened::new(store, &origin);
+    let mut opened = Opened::new(store, &origin, &site.policy.edge);
     let mut opener = Opener::new(&key);
     match body {
         SealedBody::None => return Err(never("a message without a body")),
@@ -145,11 +142,14 @@ struct Opened {
     plain: Option<Vec<u8>>,
     length: u64,
     announced: u64,
+    /// What our edge calls itself in Received.
+    edge: String,
 }
 
 impl Opened {
-    fn new(store: &Store, origin: &Origin) -> Self {
+    fn new(store: &Store, origin: &Origin, edge: &str) -> Self {
         Self {
+            edge: edge.to_owned(),
             writer: store.body_writer(shared::store::BodyKey(origin.body), BODY_KIND),
             header: HeaderScan::default(),
             trace_left: usize::try_from(origin.trace_bytes).unwrap_or(usize::MAX),
@@ -184,8 +184,20 @@ impl Opened {
         }
         let (parts, unparsed) = break_apart(self.plain.as_deref());
         let stored = self.writer.finish(rebuild_notes(id, &origin))?;
-        Ok(Incoming { id, origin, stored, parts, unparsed })
+        let passes = passes(self.header.block(), &self.edge);
+        Ok(Incoming { id, origin, stored, parts, unparsed, passes })
     }
+}
+
+/// How often mail with this header has come in through our edge already. Who forges it keeps mail from
+/// being forwarded, and it is filed then.
+fn passes(header: &[u8], edge: &str) -> u32 {
+    let by_us = |field: &shared::mime::Field<'_>| {
+        let text = field.unfolded();
+        let mut words = text.split_ascii_whitespace();
+        field.is("Received") && words.any(|word| word == "by") && words.next() == Some(edge)
+    };
+    u32::try_from(shared::mime::fields(header).filter(by_us).count()).unwrap_or(u32::MAX)
 }
 
 /// What a rebuild of the index needs: the message and its origin.

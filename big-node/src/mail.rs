@@ -1,7 +1,7 @@
 //! Taking a message in: filing it, tying it to its thread, routing it onwards. All of it in the one
 //! commit that makes the message ours.
 
-use shared::address::{Address, Domain};
+use shared::address::Address;
 use shared::chunk;
 use shared::fault::{SeededFault, seeded};
 use shared::id::MessageId;
@@ -13,13 +13,13 @@ use shared::topology::AttachmentMode;
 use shared::trace;
 use shared::unit::{self, DeliveryState, Id, Outbound, ToEdge, WindowCopy};
 
-use crate::directory;
+use crate::directory::{self, Letter, Policy, Route, Routed, srs};
 use crate::error::Refused;
 use crate::projection;
 use crate::record::{
     AfterFetch, COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named,
-    OPEN_WINDOWS, Part, Person, RECIPIENTS, REPORTS, Recipient, UNSETTLED, WINDOWS, WindowRow, WindowState,
-    entry_key, key2, message_id_key,
+    OPEN_WINDOWS, Part, Person, Pop3, RECIPIENTS, REPORTS, Recipient, UNSETTLED, WINDOWS, WindowRow,
+    WindowState, entry_key, key2, message_id_key,
 };
 
 /// Names that a trace lists; of more it says how many.
@@ -37,10 +37,8 @@ const SEAL_BYTES: u64 = 16;
 /// What big's operations need to know besides the store.
 #[derive(Debug)]
 pub struct Site {
-    /// Our domains; the first is the one we write as.
-    pub domains: Vec<Domain>,
-    /// The name of the person who reads the postmaster's mail.
-    pub postmaster: String,
+    /// Whose an address is, besides the directory.
+    pub policy: Policy,
     /// How attachments are filed for those who have not chosen.
     pub filing: AttachmentMode,
     /// To which inbound bodies' keys are wrapped.
@@ -52,14 +50,12 @@ pub struct Site {
 }
 
 impl Site {
-    /// Whether `domain` is ours.
-    pub fn is_ours(&self, domain: &Domain) -> bool {
-        self.domains.contains(domain)
-    }
-
     /// How attachments are filed for `person`.
     pub fn filing_of(&self, person: &Person) -> AttachmentMode {
-        person.filing.unwrap_or(self.filing)
+        match person.pop3 {
+            Pop3::Passthru => AttachmentMode::Passthru,
+            Pop3::No | Pop3::Yes => person.filing.unwrap_or(self.filing),
+        }
     }
 }
 
@@ -76,6 +72,8 @@ pub struct Incoming {
     pub parts: Vec<Part>,
     /// Why there is no map.
     pub unparsed: Option<String>,
+    /// How often it has left through our edge before it came, as its header says.
+    pub passes: u32,
 }
 
 /// Whether big holds this message already.
@@ -91,20 +89,15 @@ pub fn receive(
     filed: &[Id],
     now: u64,
 ) -> Result<(), Refused> {
-    let id = incoming.id;
+    let (id, passes) = (incoming.id, incoming.passes);
     let message = keep(txn, incoming, now)?;
-    let mut readers: Vec<Person> = Vec::new();
-    let mut undeliverable = Vec::new();
-    for recipient in &message.origin.recipients {
-        let known = recipient.address.parse::<Address>().ok();
-        let person = match &known {
-            Some(address) => directory::lookup(txn, address, &site.postmaster)?,
-            None => None,
-        };
-        match person {
-            Some(person) if readers.iter().any(|reader| reader.id == person.id) => {}
-            Some(person) => readers.push(person),
-            None => undeliverable.push(recipient.address.clone()),
+    let (mut readers, mut outside, mut undeliverable): (Vec<Person>, _, _) =
+        (Vec::new(), Vec::new(), Vec::new());
+    for routed in routed(txn, site, &message, passes, now)? {
+        match routed.route {
+            Route::Mailbox(person) => readers.push(*person),
+            Route::Outside(..) => outside.push(routed),
+            Route::Nowhere(why, _) => undeliverable.push((routed.address, why)),
         }
     }
     for window in filed {
@@ -120,18 +113,15 @@ pub fn receive(
         copy_to_window(txn, site, &message, id, &reader.id)?;
         trace::note(txn, id, now, format!("filed for {}", reader.name))?;
     }
+    forward(txn, site, &message, id, outside, now)?;
     if !undeliverable.is_empty() {
         // The 250 has been given: nothing is dropped in silence (design §6).
-        let names = listed(&undeliverable);
-        match directory::postmaster_person(txn, &site.postmaster)? {
+        let (names, whys): (Vec<_>, Vec<_>) = undeliverable.into_iter().unzip();
+        let (names, why) = (listed(&names), whys.first().copied().unwrap_or_default());
+        match directory::postmaster_person(txn, &site.policy)? {
             Some(postmaster) => {
                 file(txn, &message, id, &postmaster, Folder::Undeliverable, Entry::default(), now)?;
-                trace::note(
-                    txn,
-                    id,
-                    now,
-                    format!("nobody is called {names} any more: filed as undeliverable"),
-                )?;
+                trace::note(txn, id, now, format!("not for {names} ({why}): filed as undeliverable"))?;
             }
             None => {
                 let text = "there is no postmaster to take it; add the person whom [site] postmaster names";
@@ -162,31 +152,30 @@ pub fn send(
     late: bool,
     now: u64,
 ) -> Result<(), Refused> {
-    let id = incoming.id;
+    let (id, passes) = (incoming.id, incoming.passes);
     let message = keep(txn, incoming, now)?;
+    for recipient in &message.origin.recipients {
+        let parsed: Result<Address, _> = recipient.address.parse();
+        parsed.map_err(|error| Refused::new(format!("{}: {error}", recipient.address)))?;
+    }
     file(txn, &message, id, author, Folder::Sent, Entry { read: true, late, ..Entry::default() }, now)?;
     if let Some(parent) = message.parent {
         mark(txn, &author.id, MessageId(parent), |entry| entry.answered = true)?;
     }
     let mut outside = Vec::new();
-    for (index, recipient) in (0..).zip(&message.origin.recipients) {
-        let address: Address = recipient
-            .address
-            .parse()
-            .map_err(|error| Refused::new(format!("{}: {error}", recipient.address)))?;
-        let row = if site.is_ours(address.domain()) {
-            deliver_inside(txn, site, &message, id, &address, now)?
-        } else {
-            outside.push((index, address.to_string()));
-            recipient_row(&address, DeliveryState::Queued, "waits for the link", "", now)
+    for (index, routed) in (0..).zip(routed(txn, site, &message, passes, now)?) {
+        let row = match &routed.route {
+            Route::Mailbox(person) => {
+                deliver_inside(txn, site, &message, id, person, now)?;
+                recipient_row(&routed, DeliveryState::Delivered, "in the mailbox", "2.1.5", now)
+            }
+            Route::Outside(_, address) => {
+                outside.push((index, address.to_string()));
+                recipient_row(&routed, DeliveryState::Queued, "waits for the link", "", now)
+            }
+            Route::Nowhere(why, status) => recipient_row(&routed, DeliveryState::Failed, why, status, now),
         };
-        if row.state == DeliveryState::Queued {
-            txn.put(UNSETTLED, &recipient_key(id, index), &Named(id.0))?;
-        }
-        if row.state == DeliveryState::Failed {
-            txn.put(REPORTS, &id.0, &Named(id.0))?;
-        }
-        txn.put(RECIPIENTS, &recipient_key(id, index), &row)?;
+        enter_recipient(txn, id, index, &row)?;
     }
     if !outside.is_empty() {
         queue_outbound(txn, site, &message, id, outside)?;
@@ -195,34 +184,71 @@ pub fn send(
     Ok(txn.release_body(message.body())?)
 }
 
+/// The recipients that a message's envelope leads to.
+fn routed(
+    rows: &impl Rows,
+    site: &Site,
+    message: &Message,
+    passes: u32,
+    now: u64,
+) -> Result<Vec<Routed>, StoreError> {
+    let addresses = message.origin.recipients.iter().map(|recipient| recipient.address.as_str());
+    directory::route(rows, &site.policy, Letter::of(&message.origin, passes, now), addresses)
+}
+
+/// Queues mail that came for somebody here and goes on to others outside.
+fn forward(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    message: &Message,
+    id: MessageId,
+    outside: Vec<Routed>,
+    now: u64,
+) -> Result<(), Refused> {
+    if outside.is_empty() {
+        return Ok(());
+    }
+    let mut recipients = Vec::new();
+    for (index, routed) in (0..).zip(&outside) {
+        let row = recipient_row(routed, DeliveryState::Queued, "waits for the link", "", now);
+        enter_recipient(txn, id, index, &row)?;
+        recipients.push((index, routed.address.clone()));
+    }
+    queue_outbound(txn, site, message, id, recipients)?;
+    let names: Vec<_> = outside.into_iter().map(|routed| routed.address).collect();
+    Ok(trace::note(txn, id, now, format!("goes on to {}: queued for the edge", listed(&names)))?)
+}
+
+/// Writes a recipient's row, and what follows from its state.
+fn enter_recipient(txn: &mut Txn<'_>, id: MessageId, index: u32, row: &Recipient) -> Result<(), StoreError> {
+    match row.state {
+        DeliveryState::Queued => txn.put(UNSETTLED, &recipient_key(id, index), &Named(id.0))?,
+        DeliveryState::Failed => txn.put(REPORTS, &id.0, &Named(id.0))?,
+        _ => {}
+    }
+    txn.put(RECIPIENTS, &recipient_key(id, index), row)
+}
+
 fn deliver_inside(
     txn: &mut Txn<'_>,
     site: &Site,
     message: &Message,
     id: MessageId,
-    address: &Address,
+    person: &Person,
     now: u64,
-) -> Result<Recipient, StoreError> {
-    let Some(person) = directory::lookup(txn, address, &site.postmaster)? else {
-        return Ok(recipient_row(
-            address,
-            DeliveryState::Failed,
-            "there is nobody of that name here",
-            "5.1.1",
-            now,
-        ));
-    };
-    if txn.raw(MAILBOXES, &entry_key(&person.id, Folder::In, id))?.is_none() {
-        file_received(txn, message, id, &person, now)?;
-        copy_to_window(txn, site, message, id, &person.id)?;
-        trace::note(txn, id, now, format!("filed for {}", person.name))?;
+) -> Result<(), StoreError> {
+    if txn.raw(MAILBOXES, &entry_key(&person.id, Folder::In, id))?.is_some() {
+        return Ok(());
     }
-    Ok(recipient_row(address, DeliveryState::Delivered, "in the mailbox", "2.1.5", now))
+    file_received(txn, message, id, person, now)?;
+    copy_to_window(txn, site, message, id, &person.id)?;
+    trace::note(txn, id, now, format!("filed for {}", person.name))
 }
 
-fn recipient_row(address: &Address, state: DeliveryState, text: &str, status: &str, now: u64) -> Recipient {
+fn recipient_row(routed: &Routed, state: DeliveryState, text: &str, status: &str, now: u64) -> Recipient {
     Recipient {
-        address: address.to_string(),
+        address: routed.address.clone(),
+        via: routed.via.clone(),
         state,
         at: now,
         host: None,
@@ -246,7 +272,7 @@ pub fn restore(
     id: MessageId,
     origin: Origin,
     body: BodyKey,
-    postmaster: &str,
+    policy: &Policy,
 ) -> Result<(), StoreError> {
     let message =
         Message { origin, revision: 0, thread: id.0, parent: None, parts: Vec::new(), unparsed: None };
@@ -256,16 +282,25 @@ pub fn restore(
         Channel::Desk { .. } | Channel::Submission { .. } => message.origin.reverse_path.as_ref(),
         Channel::Reception { .. } | Channel::Report => None,
     };
-    let sent = Entry { read: true, ..Entry::default() };
-    let readers =
-        message.origin.recipients.iter().map(|recipient| (&recipient.address, Folder::In, Entry::default()));
-    for (address, folder, entry) in author.map(|path| (path, Folder::Sent, sent)).into_iter().chain(readers) {
-        let Ok(address) = address.parse::<Address>() else { continue };
-        let (person, folder) = match directory::lookup(txn, &address, postmaster)? {
-            Some(person) => (Some(person), folder),
-            None => (directory::postmaster_person(txn, postmaster)?, Folder::Undeliverable),
-        };
-        let Some(person) = person else { continue };
+    let mut places: Vec<(Person, Folder, Entry)> = Vec::new();
+    let postmaster = directory::postmaster_person(txn, policy)?;
+    let undeliverable = postmaster.map(|person| (person, Folder::Undeliverable, Entry::default()));
+    match author.map(|path| directory::by_name(txn, path)) {
+        Some(Ok(person)) => places.push((person, Folder::Sent, Entry { read: true, ..Entry::default() })),
+        Some(Err(Refused::Store(error))) => return Err(error),
+        Some(Err(Refused::Asked(_))) => places.extend(undeliverable.clone()),
+        None => {}
+    }
+    let addresses = message.origin.recipients.iter().map(|recipient| recipient.address.as_str());
+    for routed in directory::route(txn, policy, Letter::of(&message.origin, 0, now), addresses)? {
+        match routed.route {
+            Route::Mailbox(person) => places.push((*person, Folder::In, Entry::default())),
+            // Nothing is sent again.
+            Route::Outside(..) => {}
+            Route::Nowhere(..) => places.extend(undeliverable.clone()),
+        }
+    }
+    for (person, folder, entry) in places {
         if txn.raw(MAILBOXES, &entry_key(&person.id, folder, id))?.is_none() {
             file(txn, &message, id, &person, folder, entry, now)?;
             filed = true;
@@ -289,7 +324,7 @@ fn enter(txn: &mut Txn<'_>, id: MessageId, message: &Message) -> Result<(), Stor
 
 /// Names the body and writes the message's row, tied into its thread.
 fn keep(txn: &mut Txn<'_>, incoming: Incoming, now: u64) -> Result<Message, StoreError> {
-    let Incoming { id, origin, stored, parts, unparsed } = incoming;
+    let Incoming { id, origin, stored, parts, unparsed, .. } = incoming;
     let parent = parent_of(txn, &origin)?;
     let thread = match parent {
         Some(parent) => txn.get::<Message>(MESSAGES, &parent)?.map_or(parent, |parent| parent.thread),
@@ -494,12 +529,24 @@ pub fn queue_outbound(
         revision: message.revision,
         wrapped_key,
         size: message.origin.size,
-        reverse_path: message.origin.reverse_path.clone(),
+        reverse_path: reverse_path(site, id, &message.origin),
         recipients,
         body_8bit: message.origin.body_8bit,
         utf8_header: message.origin.utf8_header,
     });
     Ok(queue_with_body(txn, &head, message, unit_id(id, message.revision, b"outbound"))?)
+}
+
+/// The reverse-path under which a message leaves. A stranger's is not ours to speak for: what is
+/// forwarded for them bears an address of ours that brings reports of failure home.
+fn reverse_path(site: &Site, id: MessageId, origin: &Origin) -> Option<String> {
+    let policy = &site.policy;
+    let sender: Address = origin.reverse_path.as_ref()?.parse().ok()?;
+    if policy.is_ours(sender.domain()) {
+        return origin.reverse_path.clone();
+    }
+    let wrapped = srs::wrap(&policy.srs_key, policy.domains.first()?, &sender, id, origin.accepted_at);
+    wrapped.map(|address| address.to_string())
 }
 
 /// Queues a unit that carries the message's body; the unit holds the body until it is confirmed.

@@ -10,11 +10,12 @@ use shared::origin::Origin;
 use shared::store::{Disk, Recovered, Row, Rows, Store, StoreError, Txn, rebuild as rebuild_store};
 use shared::trace;
 
+use crate::directory::{Policy, RECORD_KIND};
 use crate::error::Refused;
-use crate::inbound::{BODY_KIND, PARSED_BYTES_MAX, PERSON_KIND};
+use crate::inbound::{BODY_KIND, PARSED_BYTES_MAX};
 use crate::node::Node;
 use crate::part::break_apart;
-use crate::record::{Entry, Folder, MAILBOXES, MESSAGES, Message, Person, message_of};
+use crate::record::{Entry, Folder, MAILBOXES, MESSAGES, Message, Record, message_of};
 use crate::{compare, directory, mail, report, travel};
 
 /// Looks around at least this often.
@@ -107,10 +108,10 @@ fn empty_trash(txn: &mut Txn<'_>) -> Result<usize, StoreError> {
     Ok(emptied)
 }
 
-/// Makes the index anew: people first, then every message for the people that its origin names. What
+/// Makes the index anew: the directory first, then every message for the people that its origin leads to. What
 /// was marked, moved or deleted since is not in the segments; nothing is sent again.
-pub fn rebuild(disk: Arc<dyn Disk>, postmaster: String) -> Result<Store, StoreError> {
-    let restore = move |txn: &mut Txn<'_>, found: &Recovered| restore(txn, found, &postmaster);
+pub fn rebuild(disk: Arc<dyn Disk>, policy: Policy) -> Result<Store, StoreError> {
+    let restore = move |txn: &mut Txn<'_>, found: &Recovered| restore(txn, found, &policy);
     let (store, kept) = rebuild_store(disk, restore)?;
     // Another log name than before: the partner must not take this for the store it knew.
     store.commit_blocking(|txn| lane::set_identity(txn, NodeIdentity::new()))?;
@@ -136,16 +137,19 @@ fn break_apart_again(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn restore(txn: &mut Txn<'_>, found: &Recovered, postmaster: &str) -> Result<(), StoreError> {
+fn restore(txn: &mut Txn<'_>, found: &Recovered, policy: &Policy) -> Result<(), StoreError> {
     match found.kind {
-        PERSON_KIND => match Person::decode(&found.notes) {
-            Some(person) => directory::enter(txn, &person),
+        RECORD_KIND => match Record::decode(&found.notes) {
+            Some(record) => {
+                let mut gone = directory::restore(txn, &record)?.into_iter();
+                gone.try_for_each(|key| txn.release_body(key))
+            }
             None => txn.release_body(found.key),
         },
         BODY_KIND => {
             let read = |(id, origin): (&[u8; 16], &[u8])| Some((MessageId(*id), Origin::decode(origin)?));
             match found.notes.split_first_chunk().and_then(read) {
-                Some((id, origin)) => mail::restore(txn, id, origin, found.key, postmaster),
+                Some((id, origin)) => mail::restore(txn, id, origin, found.key, policy),
                 None => txn.release_body(found.key),
             }
         }

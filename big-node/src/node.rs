@@ -13,6 +13,7 @@ use shared::state::{State, StateError};
 use shared::store::{Store, StoreError};
 use shared::topology::Topology;
 
+use crate::directory::{self, Importing, Policy};
 use crate::inbound::{BODY_KIND, rebuild_notes};
 use crate::mail::{Incoming, Site};
 use crate::part::break_apart;
@@ -30,6 +31,8 @@ pub struct Node {
     /// The running link.
     pub link: Handle,
     pressure: Arc<Pressure>,
+    /// The import that runs, if one does.
+    pub importing: Arc<Importing>,
     /// Something was applied or queued that others wait for.
     pub changed: Arc<tokio::sync::Notify>,
 }
@@ -37,12 +40,12 @@ pub struct Node {
 impl Node {
     /// Opens big's state.
     pub fn open(topology: Topology, state: &State) -> Result<Self, StateError> {
+        let outbound_secret = state.key32("outbound")?;
         let site = Site {
-            domains: topology.site.domains.clone(),
-            postmaster: topology.site.postmaster.local_part().to_lowercase(),
+            policy: Policy::of(&topology, &outbound_secret),
             filing: topology.site.attachments,
             sealing: PrivateKey::from_bytes(state.key32("sealing")?),
-            outbound_secret: state.key32("outbound")?,
+            outbound_secret,
             content_bytes_max: topology.edge.size_max,
         };
         let store = state.store()?;
@@ -52,8 +55,15 @@ impl Node {
             topology,
             site: Arc::new(site),
             link: Handle::new(),
+            importing: Arc::default(),
             changed: Arc::default(),
         })
+    }
+
+    /// Tells the edge what the topology now says of addresses, if that has changed.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        let policy = self.site.policy.clone();
+        self.store.commit(move |txn| directory::settle(txn, &policy)).await.map(drop)
     }
 
     /// How much more mail can be taken from the edge.
@@ -121,6 +131,6 @@ impl Node {
         writer.write(&chunk::encode_all(content))?;
         let stored = writer.finish(rebuild_notes(id, &origin))?;
         let (parts, unparsed) = break_apart(Some(content));
-        Ok(Incoming { id, origin, stored, parts, unparsed })
+        Ok(Incoming { id, origin, stored, parts, unparsed, passes: 0 })
     }
 }

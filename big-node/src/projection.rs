@@ -43,22 +43,13 @@ pub fn tell_gone(txn: &mut Txn<'_>, canonical: &str) -> Result<(), StoreError> {
     tell_edge(txn, &ToEdge::AddressGone { hash: directory_hash(&edge.directory_key, canonical) })
 }
 
-/// Every address that takes mail, in its canonical form, and whose it is if that is a person.
-fn known(rows: &impl Rows) -> Result<Vec<(String, Option<Id>)>, StoreError> {
-    let people = directory::list(rows)?.into_iter();
-    let addresses = people.flat_map(|Person { id, addresses, .. }| {
-        addresses.into_iter().map(move |address| (address, Some(id)))
-    });
-    Ok(addresses.collect())
-}
-
 /// The projection: what `edge` has to know, in the order of its hashes.
 pub fn rows(rows: &impl Rows, edge: &EdgeRow) -> Result<Vec<AddressRow>, StoreError> {
     let row = |(canonical, person): (String, Option<Id>)| AddressRow {
         hash: directory_hash(&edge.directory_key, &canonical),
         person,
     };
-    let mut rows: Vec<_> = known(rows)?.into_iter().map(row).collect();
+    let mut rows: Vec<_> = directory::known(rows)?.into_iter().map(row).collect();
     rows.sort_unstable_by_key(|row| row.hash);
     rows.dedup_by_key(|row| row.hash);
     Ok(rows)

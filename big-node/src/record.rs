@@ -8,11 +8,22 @@ use shared::id::MessageId;
 use shared::origin::Origin;
 use shared::row;
 use shared::store::Table;
-use shared::topology::AttachmentMode;
 use shared::unit::{DeliveryState, Id, Window};
+
+pub use crate::directory::entry::{
+    Group, Holder, Kind, Member, Nickname, Person, PolicyRow, Pop3, Record, Shadow,
+};
 
 /// Person id to [`Person`].
 pub const PERSONS: Table = Table("persons");
+/// Shadow id to [`Shadow`].
+pub const SHADOWS: Table = Table("shadows");
+/// Group id to [`Group`].
+pub const GROUPS: Table = Table("groups");
+/// Person id, canonical name to that person's [`Nickname`].
+pub const NICKNAMES: Table = Table("nicknames");
+/// What the topology says of addresses, as the edge was told: [`PolicyRow`] under `site`.
+pub const POLICY: Table = Table("policy");
 /// Local name to [`Holder`].
 pub const NAMES: Table = Table("names");
 /// Canonical address to [`Holder`].
@@ -37,29 +48,6 @@ pub const OPEN_WINDOWS: Table = Table("open-windows");
 pub const COPIES: Table = Table("copies");
 /// What the edge said at pairing: [`EdgeRow`] under `edge`.
 pub const EDGE: Table = Table("edge");
-
-/// Someone with a mailbox.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
-pub struct Person {
-    /// The person.
-    pub id: Id,
-    /// The local name; also the local part of the first address.
-    pub name: String,
-    /// For From lines.
-    pub display: String,
-    /// Canonical addresses, the first one is written as From.
-    pub addresses: Vec<String>,
-    /// Filing of attachments; `None` follows the site.
-    pub filing: Option<AttachmentMode>,
-    /// The Unix account that may act as this person.
-    pub uid: Option<u32>,
-}
-row!(Person, 1);
-
-/// Whose a name or an address is.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holder(pub Id);
-row!(Holder, 1);
 
 /// Something that stands for a message or a window.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +142,8 @@ row!(Entry, 1);
 pub struct Recipient {
     /// The forward-path.
     pub address: String,
+    /// The address of ours that led to it, if the sender wrote that one: a group, a shadow, a forward.
+    pub via: Option<String>,
     /// Where its copy is.
     pub state: DeliveryState,
     /// Since when, milliseconds since 1970.
@@ -173,7 +163,7 @@ pub struct Recipient {
     /// The author has been told of its failure.
     pub reported: bool,
 }
-row!(Recipient, 1);
+row!(Recipient, 2);
 
 /// What is filed into a window.
 #[derive(

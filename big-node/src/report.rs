@@ -81,7 +81,8 @@ fn compose(
     let seconds = |millis: u64| i64::try_from(millis / 1000).unwrap_or(i64::MAX);
     let recipients = failed.iter().filter_map(|(_, row)| {
         Some(DsnRecipient {
-            recipient: row.address.parse().ok()?,
+            // Its author knows the address that was written to, not where that one leads.
+            recipient: row.via.as_ref().unwrap_or(&row.address).parse().ok()?,
             original: None,
             action: Action::Failed,
             status: row.status.clone(),

@@ -8,7 +8,11 @@ pub use shared::report::{DeadLetterView, LaneView, LinkView, Step};
 use shared::topology::AttachmentMode;
 use shared::unit::DeliveryState;
 
-use crate::directory::NewPerson;
+use crate::directory::entry::{Kind, Pop3};
+pub use crate::directory::explain::{Destination, Explanation};
+pub use crate::directory::{
+    BadRow, GroupChange, Imported, NewGroup, NewPerson, NewShadow, PersonChange, ShadowChange,
+};
 use crate::record::{AfterFetch, Folder, Part, Scope, WindowState};
 
 /// A request. A body (the bytes of a message or of text) may go with `Send` and `Reply`.
@@ -29,6 +33,8 @@ pub enum Request {
     },
     /// Adds a person. Answered with [`PersonView`].
     PersonAdd(NewPerson),
+    /// Changes a person. Answered with [`PersonView`].
+    PersonSet(PersonChange),
     /// Everyone. Answered with `Vec<PersonView>`.
     PersonList,
     /// One person. Answered with [`PersonView`].
@@ -40,6 +46,38 @@ pub enum Request {
     PersonRemove {
         /// Name or address.
         name: String,
+    },
+    /// Shadows. Answered with `Vec<ShadowView>`: those that were asked for, added, changed or removed.
+    Shadow(EntryRequest<NewShadow, ShadowChange>),
+    /// Groups. Answered with `Vec<GroupView>`, as with shadows.
+    Group(EntryRequest<NewGroup, GroupChange>),
+    /// A person's nicknames. Answered with `Vec<NicknameView>`, as with shadows.
+    Nickname {
+        /// Whose.
+        person: String,
+        /// What about them.
+        request: EntryRequest<NewNickname, NewNickname>,
+    },
+    /// Adds every row of the body, a CSV table, or none. Answered with [`Imported`].
+    Import {
+        /// What the rows are.
+        kind: Kind,
+        /// Only tries.
+        dry_run: bool,
+    },
+    /// How far the import is that runs. Answered with [`Progress`].
+    ImportProgress,
+    /// Everything of a kind. Answered with its number; the body is a CSV table.
+    Export {
+        /// What.
+        kind: Kind,
+    },
+    /// What would happen to mail for an address. Answered with [`Explanation`].
+    Explain {
+        /// Who would send; nobody in particular otherwise.
+        person: Option<String>,
+        /// What would be typed.
+        address: String,
     },
     /// A folder's messages, newest first. Answered with `Vec<Line>`.
     MailList {
@@ -137,6 +175,81 @@ pub enum Request {
     },
 }
 
+/// What is asked about entries of one kind.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EntryRequest<N, C> {
+    /// Add one.
+    Add(N),
+    /// Change one.
+    Set(C),
+    /// All of them.
+    List,
+    /// One.
+    Show {
+        /// Name or address.
+        name: String,
+    },
+    /// Remove one.
+    Remove {
+        /// Name or address.
+        name: String,
+    },
+}
+
+/// A nickname, as asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NewNickname {
+    /// The name.
+    pub name: String,
+    /// Whom it means: a name or an address in the directory, or an address outside.
+    pub target: String,
+}
+
+/// How far an import is.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Progress {
+    /// Steps done.
+    pub done: u64,
+    /// All there are.
+    pub total: u64,
+}
+
+/// A shadow, as shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShadowView {
+    /// Local name.
+    pub name: String,
+    /// The address outside.
+    pub target: String,
+    /// For To lines.
+    pub display: String,
+    /// Addresses here.
+    pub addresses: Vec<String>,
+}
+
+/// A group, as shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GroupView {
+    /// Local name.
+    pub name: String,
+    /// For To lines.
+    pub display: String,
+    /// Addresses.
+    pub addresses: Vec<String>,
+    /// Names and addresses of its members.
+    pub members: Vec<String>,
+}
+
+/// A nickname, as shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NicknameView {
+    /// The nickname.
+    pub name: String,
+    /// Whom it means; `None` for one who was removed.
+    pub target: Option<String>,
+}
+
 /// An attachment to send.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Attached {
@@ -169,6 +282,12 @@ pub struct PersonView {
     pub filing: Option<AttachmentMode>,
     /// Unix account.
     pub uid: Option<u32>,
+    /// Collecting on the road.
+    pub pop3: Pop3,
+    /// Addresses outside to which their mail goes on.
+    pub forward: Vec<String>,
+    /// Whether mail that goes on is filed here too.
+    pub keep_copy: bool,
     /// Whether a travel window is open.
     pub travelling: bool,
 }
@@ -260,6 +379,8 @@ pub struct Sent {
 pub struct RecipientView {
     /// Address.
     pub address: String,
+    /// The address that was written, if it led to this one: a group, a shadow, a forward.
+    pub via: Option<String>,
     /// Where its copy is.
     pub state: DeliveryState,
     /// Since when, milliseconds since 1970.

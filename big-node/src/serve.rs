@@ -14,6 +14,7 @@ use shared::topology::Topology;
 use shared::{lifetime, telemetry};
 
 use crate::command::Commands;
+use crate::directory::Policy;
 use crate::link::LinkHost;
 use crate::node::Node;
 use crate::projection;
@@ -72,7 +73,7 @@ pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError>
     let store = match rebuild {
         true => {
             let disk = Arc::new(DirectoryDisk::open(&state.store_path())?);
-            maintenance::rebuild(disk, topology.site.postmaster.local_part().to_lowercase())?
+            maintenance::rebuild(disk, Policy::of(topology, &state.key32("outbound")?))?
         }
         false => state.store()?,
     };
@@ -99,6 +100,7 @@ struct Ready {
 async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
     let control = Server::bind(&socket_in(state.path()))?;
     let node = Arc::new(Node::open(topology, state)?);
+    node.settle().await?;
     let dialler = Dialler::new(node.topology.link.dial, Key::from_pkcs8(&state.key("link")?)?)?;
     let host = Arc::new(LinkHost::new(
         node.store.clone(),

@@ -18,15 +18,16 @@ use shared::topology::AttachmentMode;
 use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, ToEdge, decode, encode};
 use tokio::task::block_in_place;
 
-use crate::directory::{self, NewPerson};
-use crate::inbound::{self, PERSON_KIND, SealedBody};
+use crate::directory::{self, NewGroup, NewPerson, NewShadow, Policy, RECORD_KIND, srs};
+use crate::error::Refused;
+use crate::inbound::{self, SealedBody};
 use crate::link::LinkHost;
 use crate::mail::{self, Site};
 use crate::pressure::Pressure;
 use crate::reconcile;
 use crate::record::{
-    AfterFetch, EDGE, EdgeRow, Entry, Folder, MESSAGES, Message, Person, RECIPIENTS, Recipient, Scope,
-    WINDOWS, WindowRow, WindowState,
+    AfterFetch, EDGE, EdgeRow, Entry, Folder, MESSAGES, Message, Person, Pop3, RECIPIENTS, Recipient, Record,
+    Scope, WINDOWS, WindowRow, WindowState,
 };
 use crate::travel::{self, NewWindow};
 
@@ -44,8 +45,13 @@ impl World {
         let (edge, edge_key) = PrivateKey::generate();
         drop(edge);
         let site = Site {
-            domains: vec!["example.com".parse().expect("a domain")],
-            postmaster: "alice".into(),
+            policy: Policy {
+                domains: vec!["example.com".parse().expect("a domain")],
+                postmaster: "alice".into(),
+                catch_all: None,
+                edge: "mx.example.com".into(),
+                srs_key: srs::Key([8; 32]),
+            },
             filing: AttachmentMode::BreakApart,
             sealing,
             outbound_secret: [5; 32],
@@ -60,25 +66,33 @@ impl World {
     }
 
     fn person(&self, name: &str) -> Person {
-        let new = NewPerson {
-            name: name.into(),
-            display: String::new(),
-            aliases: Vec::new(),
-            filing: None,
-            uid: None,
-        };
-        let person = directory::new_person(&self.site.domains, new).expect("a good name");
-        let writer = self.store.body_writer(directory::record_key(&person.id), PERSON_KIND);
-        let record = writer.finish(person.encode()).expect("writes");
-        let added = person.clone();
-        self.store.commit_blocking(move |txn| directory::add(txn, &added, &record)).expect("is new");
+        let new = NewPerson { name: name.into(), ..NewPerson::default() };
+        self.add_person(new)
+    }
+
+    fn add_person(&self, new: NewPerson) -> Person {
+        let person = directory::new_person(&self.site.policy, new, NOW).expect("a good person");
+        self.add(Record::Person(person.clone()));
         person
     }
 
-    /// As if [site] postmaster named somebody who was never added.
-    fn site_without_postmaster(&mut self) {
+    fn add(&self, record: Record) {
+        let writer = self.store.body_writer(record.key(), RECORD_KIND);
+        let kept = writer.finish(record.encode()).expect("writes");
+        self.store.commit_blocking(move |txn| directory::add(txn, &record, Some(&kept))).expect("is new");
+    }
+
+    fn remove(&self, name: &'static str) -> Result<(), Refused> {
+        let (record, site) = (Record::Person(self.known(name)), Arc::clone(&self.site));
+        let removed =
+            self.store.commit_blocking(move |txn| directory::remove(txn, &site.policy, &record, NOW));
+        removed.map(drop)
+    }
+
+    /// As if [site] postmaster named somebody else.
+    fn site_with_postmaster(&mut self, name: &str) {
         let site = Arc::get_mut(&mut self.site).expect("nothing runs");
-        site.postmaster = "nobody".into();
+        site.policy.postmaster = name.into();
     }
 
     fn known(&self, name: &str) -> Person {
@@ -172,7 +186,7 @@ impl Letter {
         Origin {
             channel: self.channel.clone(),
             accepted_at: NOW,
-            reverse_path: Some(self.from.into()),
+            reverse_path: (!self.from.is_empty()).then(|| self.from.into()),
             recipients: vec![OriginalRecipient { address: self.to.into(), original: None, notify: None }],
             envelope_id: None,
             return_content: None,
@@ -256,19 +270,19 @@ fn a_vanished_recipient_is_not_silence() {
 #[test]
 fn without_a_postmaster_nothing_is_dropped() {
     let mut world = World::new();
-    world.site_without_postmaster();
+    world.site_with_postmaster("nobody");
     let letter = Letter::new("carol@remote.example", "gone@example.com");
     let text = letter.send(&world).expect_err("waits for the mend");
     assert!(text.starts_with("later") && text.contains("postmaster"), "{text}");
-    let removed = world.store.commit_blocking(|txn| directory::remove(txn, "alice", "alice", NOW));
-    assert!(removed.is_err(), "the postmaster stays");
+    world.site_with_postmaster("alice");
+    assert!(world.remove("alice").is_err(), "the postmaster stays");
 }
 
 #[test]
 fn who_is_removed_travels_no_more() {
     let world = World::new();
     let window = world.window("bob").window.window;
-    world.store.commit_blocking(|txn| directory::remove(txn, "bob", "alice", NOW)).expect("is removed");
+    world.remove("bob").expect("is removed");
     let row = world.store.read().and_then(|s| s.get::<WindowRow>(WINDOWS, &window)).expect("reads");
     assert_eq!(row.map(|row| (row.state, row.revoked)), Some((WindowState::Ending, true)));
     assert!(world.queued().contains(&ToEdge::WindowEnd { window }));
@@ -458,4 +472,97 @@ async fn a_list_of_who_waits_is_told_anew_and_never_replayed() {
         _ => None,
     });
     assert_eq!(lists.collect::<Vec<_>>(), [vec![(waits.0, vec![0])]]);
+}
+
+#[test]
+fn mail_goes_on_with_a_path_that_brings_reports_home() {
+    let world = World::new();
+    let forward = vec!["both@remote.example".to_owned()];
+    world.add_person(NewPerson { name: "both".into(), forward, keep_copy: true, ..NewPerson::default() });
+    let outbound = || {
+        let units = world.queued().into_iter();
+        units.filter_map(|unit| if let ToEdge::Outbound(outbound) = unit { Some(outbound) } else { None })
+    };
+    let letter = Letter::new("dave@away.example", "both@example.com");
+    for _ in 0..2 {
+        assert_eq!(letter.send(&world), Ok(()));
+    }
+    assert_eq!(world.entry("both", letter.id).map(|(folder, _)| folder), Some(Folder::In), "a copy is kept");
+    let sent: Vec<_> = outbound().collect();
+    assert_eq!(sent.len(), 1, "once, however often it comes");
+    assert_eq!(sent[0].recipients, [(0, "both@remote.example".to_owned())]);
+    let path = sent[0].reverse_path.clone().expect("is not a report");
+    assert!(path.starts_with("srs0+") && path.ends_with("=away.example=dave@example.com"), "{path}");
+    let row =
+        world.store.read().and_then(|s| s.get::<Recipient>(RECIPIENTS, &mail::recipient_key(letter.id, 0)));
+    let row = row.expect("reads").expect("is there");
+    assert_eq!((row.state, row.via.as_deref()), (DeliveryState::Queued, Some("both@example.com")));
+
+    let report = Letter::new("", Box::leak(path.into_boxed_str()));
+    assert_eq!(report.send(&world), Ok(()));
+    let home = outbound().find(|unit| unit.message == report.id.0).expect("goes on");
+    assert_eq!((home.reverse_path, home.recipients), (None, vec![(0, "dave@away.example".to_owned())]));
+    let forged = Letter::new("", "srs0+aaaaaaaa=aa=away.example=dave@example.com");
+    assert_eq!(forged.send(&world), Ok(()));
+    let folder = world.entry("alice", forged.id).map(|(folder, _)| folder);
+    assert_eq!(folder, Some(Folder::Undeliverable), "and leaves nowhere");
+
+    // A person of ours speaks for themselves, wherever their mail goes.
+    let own = Letter::new("alice@example.com", "both@example.com");
+    own.send(&world).expect("is filed");
+    let unit = outbound().find(|unit| unit.message == own.id.0).expect("goes on");
+    assert_eq!(unit.reverse_path.as_deref(), Some("alice@example.com"));
+
+    let mut circling = Letter::new("dave@away.example", "both@example.com");
+    let passed = "Received: from a.example (a.example [192.0.2.1])\r\n\tby mx.example.com with ESMTP;\r\n";
+    circling.content = [passed.repeat(3).as_bytes(), &circling.content].concat();
+    circling.send(&world).expect("is filed");
+    assert!(world.entry("both", circling.id).is_some());
+    assert!(outbound().all(|unit| unit.message != circling.id.0), "it has been here three times");
+}
+
+#[test]
+fn a_group_reaches_each_member_once_and_each_shows_in_the_status() {
+    let world = World::new();
+    let policy = &world.site.policy;
+    let shadow =
+        NewShadow { name: "carol".into(), target: "carol@remote.example".into(), ..NewShadow::default() };
+    world.add(Record::Shadow(directory::new_shadow(policy, shadow, NOW).expect("a shadow")));
+    let new = NewGroup { name: "team".into(), ..NewGroup::default() };
+    let mut group = directory::new_group(policy, &new, NOW).expect("a group");
+    let members = ["alice", "bob", "carol", "x@remote.example"].map(str::to_owned);
+    directory::join(&world.store.read().expect("reads"), policy, &mut group, &members).expect("are there");
+    world.add(Record::Group(group));
+
+    let window = world.window("bob").window.window;
+    let letter = Letter::submitted(window, "bob@example.com", "team@example.com");
+    letter.send(&world).expect("is sent");
+    let rows = crate::desk::recipients_of(&world.store.read().expect("reads"), letter.id).expect("reads");
+    let shown: Vec<_> =
+        rows.iter().map(|row| (row.address.as_str(), row.via.as_deref(), row.state)).collect();
+    let via = Some("team@example.com");
+    assert_eq!(
+        shown,
+        [
+            ("alice@example.com", via, DeliveryState::Delivered),
+            ("bob@example.com", via, DeliveryState::Delivered),
+            ("carol@remote.example", via, DeliveryState::Queued),
+            ("x@remote.example", via, DeliveryState::Queued),
+        ]
+    );
+    for person in ["alice", "bob"] {
+        assert!(world.entry(person, letter.id).is_some(), "{person}");
+    }
+}
+
+#[test]
+fn who_may_not_collect_on_the_road_does_not_travel() {
+    let world = World::new();
+    world.add_person(NewPerson { name: "desk".into(), pop3: Pop3::No, ..NewPerson::default() });
+    let (key, _, credential) = travel::credentials();
+    let (scope, after_fetch) = (Scope::New, AfterFetch::Keep);
+    let new = NewWindow { person: "desk".into(), until: None, scope, after_fetch, key, credential };
+    let site = Arc::clone(&world.site);
+    let refused = world.store.commit_blocking(move |txn| travel::start(txn, &site, new, NOW));
+    assert!(refused.expect_err("is refused").to_string().contains("--pop3 yes"));
 }

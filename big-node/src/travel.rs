@@ -12,7 +12,7 @@ use crate::mail::{self, Site};
 use crate::projection;
 use crate::record::{
     AfterFetch, COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGES, Message, Named, OPEN_WINDOWS, Person,
-    Scope, WINDOWS, WindowRow, WindowState, message_of,
+    Pop3, Scope, WINDOWS, WindowRow, WindowState, message_of,
 };
 use crate::request::WindowView;
 
@@ -48,6 +48,13 @@ pub fn start(
             "no edge is paired yet; run `edge-node invite`, then `big-node pair TICKET`",
         ));
     };
+    if person.pop3 == Pop3::No {
+        let text = format!(
+            "{} may not collect mail on the road; `person set {} --pop3 yes` first",
+            person.name, person.name
+        );
+        return Err(Refused::new(text));
+    }
     if txn.get::<Named>(OPEN_WINDOWS, &person.id)?.is_some() {
         let text = format!("{} travels already; `travel end {}` first", person.name, person.name);
         return Err(Refused::new(text));

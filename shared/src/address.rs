@@ -127,7 +127,8 @@ impl Address {
     }
 }
 
-fn canonical_local(local: &str) -> String {
+/// The canonical form of a local part, and of a name that can be one: NFC, lower case.
+pub fn canonical_local(local: &str) -> String {
     local.nfc().flat_map(char::to_lowercase).nfc().collect()
 }
 

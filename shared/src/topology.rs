@@ -70,6 +70,8 @@ pub struct Site {
     pub postmaster: Address,
     /// How mail with attachments is filed for people who have not chosen.
     pub attachments: AttachmentMode,
+    /// Who takes mail for names that nobody has, in each of the domains: a local name at the first.
+    pub catch_all: Option<Address>,
 }
 
 /// How a received message with attachments is filed (design §10).

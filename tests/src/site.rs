@@ -120,13 +120,7 @@ impl Site {
         let nodes = Nodes::paired(topology, big, edge).await?;
         let site = Self { nodes, mta, _dns: dns };
         for name in people {
-            let person = NewPerson {
-                name: name.clone(),
-                display: String::new(),
-                aliases: Vec::new(),
-                filing: None,
-                uid: None,
-            };
+            let person = NewPerson { name: name.clone(), ..NewPerson::default() };
             ask::big::<PersonView>(&site.big(), BigRequest::PersonAdd(person), Vec::new()).await?;
         }
         site.until_settled(JOIN_WITHIN).await?;

@@ -1,171 +1,223 @@
-//! The directory at the edge: what a recipient is answered and why, how it is kept the same as big's, and
-//! what its files tell whoever takes them away.
+//! The directory as its people meet it: imported, written to from outside and inside, changed, removed.
 
 use std::path::Path;
 
-use big_node::request::{PersonView, Request as BigRequest};
-use edge_node::harness::Edge;
-use edge_node::request::Explained;
-use shared::state::State;
-use shared::topology::Topology;
-use shared::unit::directory_hash;
-use tests::client::load::{Outgoing, Plan, drive};
+use big_node::record::Folder;
+use big_node::request::{Explanation, GroupView, Imported, PersonView, Status};
+use shared::unit::DeliveryState;
+use tests::desk::Desk;
+use tests::internet::mta::Mail;
+use tests::internet::rules::{Rule, Stage};
 use tests::ledger::Token;
 use tests::messages::{Letter, SHORT};
-use tests::process::{Node, Program};
+use tests::process::Program;
 use tests::wait::{SOON, Trouble, until};
-use tests::world::{ALICE, BOB, CAROL, World};
+use tests::world::{ALICE, CAROL, World};
 
-/// Mail that waits on the edge while the link is down.
-const BACKLOG: u64 = 2000;
-const NOBODY: &str = "nobody@example.com";
+const PEOPLE: &str = "name,display,aliases,forward,keep_copy\n\
+                      dora,Dora Day,,dora@remote.example,yes\n\
+                      emil,Emil Eck,,,\n\
+                      emma,Emma Ohm,e@example.com,,\n";
+const SHADOWS: &str = "name,address,display\nzoe,zoe@remote.example,Zoe Outside\n";
+const GROUPS: &str = "name,display,members\nboard,,team emil\nteam,The Team,alice emil zoe\n";
 
 async fn world() -> Result<World, Trouble> {
-    World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await
+    let world = World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await?;
+    for (kind, table) in [("person", PEOPLE), ("shadow", SHADOWS), ("group", GROUPS)] {
+        let imported: Imported = world.nodes.big.json(&[kind, "import", &file(&world, kind, table)?]).await?;
+        assert_eq!(
+            (imported.added, imported.rows, imported.bad.len()),
+            (table.lines().count() - 1, imported.added, 0)
+        );
+    }
+    for name in ["dora", "emil", "e", "zoe", "team", "board"] {
+        takes(&world, &format!("{name}@example.com"), 250).await?;
+    }
+    Ok(world)
 }
 
-async fn explain(world: &World, address: &str) -> Result<Explained, Trouble> {
-    Ok(world.nodes.edge.json(&["explain", address]).await?)
+fn file(world: &World, name: &str, table: &str) -> Result<String, Trouble> {
+    let path = world.nodes.topology.state.join(format!("{name}.csv"));
+    std::fs::write(&path, table)?;
+    Ok(Path::to_str(&path).ok_or("UTF-8")?.to_owned())
 }
 
-/// Waits until unknown means unknown: big has been heard of.
-async fn fresh(world: &World) -> Result<(), Trouble> {
-    until("the directory is compared", SOON, async || {
-        Ok((explain(world, NOBODY).await?.rule == "unknown-fresh").then_some(()))
+/// Waits until the edge answers RCPT so.
+async fn takes(world: &World, address: &str, code: u16) -> Result<(), Trouble> {
+    until(&format!("{address} is answered {code}"), SOON, async || {
+        Ok((world.rcpt(address).await? == code).then_some(()))
     })
     .await
 }
 
-#[tokio::test]
-async fn the_edge_says_what_it_answers_and_by_which_rule() -> Result<(), Trouble> {
-    let mut world = world().await?;
-    fresh(&world).await?;
-    for (address, rule, answer) in [
-        (ALICE, "exact", "250"),
-        ("Bob+tag@EXAMPLE.com", "base", "250"),
-        ("postmaster@example.com", "role", "250"),
-        ("abuse@example.com", "role", "250"),
-        (NOBODY, "unknown-fresh", "550 5.1.1"),
-        (CAROL, "foreign", "550 5.7.1"),
-    ] {
-        let explained = explain(&world, address).await?;
-        assert_eq!(explained.rule, rule, "{address}");
-        assert!(explained.answer.starts_with(answer), "{address}: {}", explained.answer);
-    }
-    let text = world.nodes.edge.run(&["explain", ALICE]).await?;
-    assert!(text.contains("exact: it is in the directory"), "{text}");
-    let refused = world.nodes.edge.run(&["explain", "no address"]).await.expect_err("is refused");
-    assert!(refused.refusal().is_some_and(|text| text.contains("name@domain")), "{refused}");
-    for link in [world.big().link().await?, world.edge_link().await?] {
-        assert!(link.directory.compared_at.is_some() && link.directory.differed == 0, "{:?}", link.directory);
-    }
-
-    // An edge that starts while big is away has heard nothing: nobody is refused for good.
-    world.nodes.kill(Node::Big).await?;
-    world.nodes.stop(Node::Edge).await?;
-    world.nodes.start_edge().await?;
-    assert_eq!((world.rcpt(ALICE).await?, world.rcpt(NOBODY).await?), (250, 451));
-    let explained = explain(&world, NOBODY).await?;
-    assert_eq!(explained.rule, "unknown-stale");
-    assert!(explained.answer.starts_with("451 4.4.3"), "{}", explained.answer);
-    let unsure = world.edge_link().await?.directory.unsure;
-    assert!(unsure.is_some_and(|why| why.contains("has not been heard of")));
-    world.nodes.start_big().await?;
-    fresh(&world).await?;
-    assert_eq!((world.rcpt(ALICE).await?, world.rcpt(NOBODY).await?), (250, 550));
-    world.end().await
+fn letter(to: &str, number: u64) -> Vec<u8> {
+    Letter { from: CAROL, to, subject: "for the directory", token: Token { seed: 8, number } }.text(SHORT)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn drift_on_the_edges_disk_is_found_and_only_that_is_mended() -> Result<(), Trouble> {
-    let mut world = world().await?;
-    fresh(&world).await?;
-    world.nodes.stop(Node::Edge).await?;
-    let (state, file) = (world.nodes.topology.edge_state(), world.nodes.file.clone());
-    let drifted = tokio::task::spawn_blocking(move || drift(&state, &file)).await?;
-    drifted?;
-    world.nodes.start_edge().await?;
-    // Until it is compared it is not known to be gone, and after that it is not gone.
-    until("bob is back", SOON, async || match world.rcpt(BOB).await? {
-        250 => Ok(Some(())),
-        451 => Ok(None),
-        code => Err(format!("bob was answered {code}").into()),
+/// Waits until mail for `recipient` has come out, and gives all of it.
+async fn outside(world: &World, recipient: &str, count: usize) -> Result<Vec<Mail>, Trouble> {
+    until(&format!("{count} for {recipient} came out"), SOON, async || {
+        let mail = world.internet.mta.mail();
+        let theirs = mail.iter().filter(|mail| mail.recipients.iter().any(|to| to == recipient));
+        let theirs: Vec<Mail> = theirs.map(|mail| Mail::clone(mail)).collect();
+        Ok((theirs.len() >= count).then_some(theirs))
     })
-    .await?;
-    until("both know that it was mended", SOON, async || {
-        let (big, edge) = (world.big().link().await?.directory, world.edge_link().await?.directory);
-        let mended = |view: &shared::report::DirectoryView| (view.differed, view.mended) == (1, 1);
-        Ok((mended(&big) && mended(&edge) && edge.unsure.is_none()).then_some(()))
-    })
-    .await?;
-    assert_eq!(world.rcpt(NOBODY).await?, 550);
-    world.end().await
+    .await
 }
 
-/// Takes bob out of the edge's store, behind its back.
-fn drift(state: &Path, file: &Path) -> Result<(), Trouble> {
-    let state = State::open(state)?;
-    let key = state.key32("directory")?;
-    let edge = Edge::new(state.store()?, Topology::read(file)?, state.key32("sealing")?, key);
-    edge.drift(directory_hash(&key, BOB), false)?;
-    Ok(())
+fn text_of(mail: &Mail) -> String {
+    String::from_utf8_lossy(&mail.data).into_owned()
 }
 
 #[tokio::test]
-async fn without_the_key_file_the_edges_database_is_no_address_book() -> Result<(), Trouble> {
-    let mut world = world().await?;
-    world.quiet().await?;
-    let state = world.nodes.topology.edge_state();
-    world.nodes.stop(Node::Edge).await?;
-    let mut database = Vec::new();
-    for entry in std::fs::read_dir(state.join("store"))? {
-        database.extend(std::fs::read(entry?.path())?);
-    }
-    let contains = |bytes: &[u8]| memchr::memmem::find(&database, bytes).is_some();
-    let key = State::open(&state)?.key32("directory")?;
-    assert!(!contains(&key), "the key is not in what was taken");
-    // Hashing guesses, without the key: as they are, or under whatever else lies in the state.
-    let dictionary = ["alice", "bob", "carol", "postmaster", "info", "admin"];
-    let sealing = State::open(&state)?.key32("sealing")?;
-    for name in dictionary {
-        let guess = format!("{name}@example.com");
-        assert!(!contains(guess.as_bytes()), "{name} in clear");
-        assert!(!contains(blake3::hash(guess.as_bytes()).as_bytes()), "{name} hashed without a key");
-        for other in [[0; 32], sealing] {
-            assert!(!contains(&directory_hash(&other, &guess)), "{name} under another key");
+async fn a_bad_file_changes_nothing_and_a_name_is_not_guessed() -> Result<(), Trouble> {
+    let world = world().await?;
+    let big = &world.nodes.big;
+    let before: Vec<PersonView> = big.json(&["person", "list"]).await?;
+    let bad = file(&world, "bad", "name,aliases\nfine,\nalice,\nodd,x@elsewhere.example\nfine,\n")?;
+    for arguments in [&["person", "import", &bad][..], &["person", "import", &bad, "--dry-run"]] {
+        let done = big.finish(arguments, b"").await?;
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert_eq!(done.status.code(), Some(1), "{said}");
+        assert!(done.stderr.contains("3 of 4 rows are wrong; nothing was changed"), "{}", done.stderr);
+        for (line, reason) in
+            [("3", "a person alice already"), ("4", "not in a domain"), ("5", "line 2 has that name")]
+        {
+            let found = said.lines().any(|row| row.starts_with(line) && row.contains(reason));
+            assert!(found, "line {line}, {reason}: {said}");
         }
     }
-    // With it, guesses are confirmed: the README says so.
-    let confirmed: Vec<_> = dictionary
-        .into_iter()
-        .filter(|name| contains(&directory_hash(&key, &format!("{name}@example.com"))))
-        .collect();
-    assert_eq!(confirmed, ["alice", "bob"]);
+    assert_eq!(big.json::<Vec<PersonView>>(&["person", "list"]).await?.len(), before.len());
+    let exported = big.run(&["person", "export"]).await?;
+    assert!(exported.contains("\ndora,Dora Day,,,,yes,dora@remote.example,yes\n"), "{exported}");
+
+    let send =
+        |to: &'static str| ["mail", "send", "--as", "alice", "--to", to, "--subject", "s", "--text", "t"];
+    let refused = big.run(&send("em")).await.expect_err("two are meant");
+    let reason = refused.refusal().ok_or("was refused")?;
+    assert!(
+        reason.contains("emil (person, Emil Eck)") && reason.contains("emma (person, Emma Ohm)"),
+        "{reason}"
+    );
+    assert!(world.desk("alice").messages(Folder::Sent).await?.is_empty(), "nothing was sent");
+    big.run(&["nickname", "add", "em", "emma", "--as", "alice"]).await?;
+    big.run(&send("em")).await?;
+    let arrived = world.desk("emma").arrival(Folder::In, "by nickname", |line| line.subject == "s").await?;
+    assert!(arrived.from.contains(ALICE));
+    let explained: Explanation = big.json(&["explain", "em", "--as", "alice"]).await?;
+    assert_eq!(explained.address.as_deref(), Some("emma@example.com"));
+    let text = big.run(&["explain", "team"]).await?;
+    assert!(
+        text.contains("zoe stands for zoe@remote.example") && text.contains("the mailbox of emil"),
+        "{text}"
+    );
     world.end().await
 }
 
 #[tokio::test]
-async fn who_is_removed_is_refused_before_the_mail_that_waits_has_crossed() -> Result<(), Trouble> {
-    let mut world = world().await?;
-    fresh(&world).await?;
-    world.nodes.kill(Node::Big).await?;
-    let letter = Letter { from: CAROL, to: ALICE, subject: "waits", token: Token { seed: 8, number: 1 } };
-    let data = letter.text(SHORT);
-    let make = move |number: u64| {
-        let message = Outgoing { from: CAROL.into(), to: ALICE.into(), data: data.clone() };
-        (number < BACKLOG).then_some(message)
-    };
-    let plan =
-        Plan { to: world.smtp_address(), connections: 8, per_connection: 50, patience: SOON, login: None };
-    assert_eq!(drive(plan, make, |_, _| {}).await.accepted, BACKLOG);
-    world.nodes.start_big().await?;
-    world.linked().await?;
-    let remove = BigRequest::PersonRemove { name: "bob".into() };
-    world.big().0.ask::<PersonView>(remove, Vec::new()).await?;
-    until("bob is nobody any more", SOON, async || Ok((world.rcpt(BOB).await? == 550).then_some(()))).await?;
-    let mail =
-        world.edge_link().await?.lanes.into_iter().find(|lane| lane.lane == "inter").ok_or("a lane")?;
-    assert!(mail.confirmed < mail.sent, "mail waits still: {mail:?}");
+async fn a_group_reaches_people_and_those_outside_from_both_sides() -> Result<(), Trouble> {
+    let world = world().await?;
+    let message = letter("board@example.com", 1);
+    let id = world.receive(&["board@example.com", "alice+list@example.com"], &message).await?;
+    for person in ["alice", "emil"] {
+        world.desk(person).filed(Folder::In, &id).await?;
+    }
+    let out = outside(&world, "zoe@remote.example", 1).await?;
+    assert!(
+        out[0].reverse_path.starts_with("srs0+") && out[0].reverse_path.ends_with("=carol@example.com"),
+        "{}",
+        out[0].reverse_path
+    );
+    assert!(out[0].data.ends_with(&message), "what was written is not touched");
+
+    let sent = world.desk("alice").send("team", "to all of us", "hello\n").await?;
+    let status = until("zoe has it", SOON, async || {
+        let status: Status = world.desk("alice").status(&sent.id).await?;
+        let has_it = |view: &big_node::request::RecipientView| view.state == DeliveryState::Relayed;
+        Ok(status.recipients.iter().any(has_it).then_some(status))
+    })
+    .await?;
+    let shown: Vec<_> =
+        status.recipients.iter().map(|view| (view.address.as_str(), view.via.as_deref())).collect();
+    let via = Some("team@example.com");
+    assert_eq!(shown, [(ALICE, via), ("emil@example.com", via), ("zoe@remote.example", via)]);
+    let out = outside(&world, "zoe@remote.example", 2).await?;
+    assert_eq!(out[1].reverse_path, ALICE, "alice speaks for herself");
+    assert!(text_of(&out[1]).contains("team@example.com"), "and to the group");
+
+    world.nodes.big.run(&["group", "set", "team", "--remove-member", "zoe"]).await?;
+    let shown: Vec<GroupView> = world.nodes.big.json(&["group", "show", "team"]).await?;
+    assert_eq!(shown[0].members, ["alice", "emil"]);
+    world.nodes.big.run(&["person", "remove", "emil"]).await?;
+    world.nodes.big.run(&["shadow", "remove", "zoe"]).await?;
+    for gone in ["emil@example.com", "zoe@example.com"] {
+        takes(&world, gone, 550).await?;
+    }
+    let again = world.receive(&["team@example.com"], &letter("team@example.com", 2)).await?;
+    world.desk("alice").filed(Folder::In, &again).await?;
     world.quiet().await?;
+    assert_eq!(outside(&world, "zoe@remote.example", 2).await?.len(), 2, "no more for her");
+    world.well().await?;
+    world.end().await
+}
+
+/// How many messages are in a folder.
+async fn reports(desk: &Desk, folder: Folder) -> Result<usize, Trouble> {
+    Ok(desk.messages(folder).await?.len())
+}
+
+#[tokio::test]
+async fn forwarded_mail_keeps_a_copy_and_its_failures_come_home() -> Result<(), Trouble> {
+    let world = world().await?;
+    let message = letter("dora@example.com", 1);
+    let id = world.receive(&["dora@example.com"], &message).await?;
+    world.desk("dora").filed(Folder::In, &id).await?;
+    let out = outside(&world, "dora@remote.example", 1).await?;
+    let path = out[0].reverse_path.clone();
+    assert!(path.starts_with("srs0+") && path.ends_with("=remote.example=carol@example.com"), "{path}");
+
+    // The host that has it gives up later, and says so to the reverse-path.
+    let bounce = b"From: MAILER-DAEMON@remote.example\r\nSubject: no room\r\n\r\nIt did not fit.\r\n";
+    world.smtp().await?.send("", &[&path], bounce).await?;
+    let home = outside(&world, CAROL, 1).await?;
+    assert!(home[0].reverse_path.is_empty() && text_of(&home[0]).contains("It did not fit."));
+
+    // What is not a report, and what we did not make, goes nowhere.
+    let postmaster = world.desk("alice");
+    let forged = path.replace("carol@", "mallory@");
+    world.smtp().await?.send(CAROL, &[&path], bounce).await?;
+    world.smtp().await?.send("", &[&forged], bounce).await?;
+    until("both are undeliverable", SOON, async || {
+        Ok((reports(&postmaster, Folder::Undeliverable).await? == 2).then_some(()))
+    })
+    .await?;
+
+    // The host refuses it at once: carol is told, and does not learn where it went.
+    let refusal = Rule::reply(Stage::Rcpt, 550, "5.2.1 closed for ever").only_for("dora@remote.example");
+    world.internet.mta.add_rule(refusal);
+    world.receive(&["dora@example.com"], &letter("dora@example.com", 2)).await?;
+    let told = outside(&world, CAROL, 2).await?;
+    let report = text_of(&told[1]);
+    assert!(told[1].reverse_path.is_empty() && report.contains("Status: 5.2.1"), "{report}");
+    assert!(report.contains("dora@example.com") && report.contains("multipart/report"), "{report}");
+
+    let change = ["person", "set", "dora", "--no-forward", "--pop3", "no", "--display", "Dora Inside"];
+    let changed: PersonView = world.nodes.big.json(&change).await?;
+    assert_eq!((changed.forward.len(), changed.display.as_str()), (0, "Dora Inside"));
+    let id = world.receive(&["dora@example.com"], &letter("dora@example.com", 3)).await?;
+    world.desk("dora").filed(Folder::In, &id).await?;
+    world.quiet().await?;
+    assert_eq!(
+        world
+            .internet
+            .mta
+            .mail()
+            .iter()
+            .filter(|mail| mail.recipients.iter().any(|to| to == "dora@remote.example"))
+            .count(),
+        1
+    );
+    let refused = world.nodes.big.run(&["travel", "start", "dora", "--until", "standing"]).await;
+    assert!(refused.is_err_and(|error| error.to_string().contains("--pop3 yes")));
     world.end().await
 }

@@ -8,8 +8,8 @@ use shared::render::{Table, cut, line, size, when, word};
 
 use crate::record::{Folder, Scope};
 use crate::request::{
-    Deleted, Line, PersonView, Queue, Reading, RecipientView, Saved, Sent, Settings, Started, Status,
-    WindowView,
+    Deleted, Explanation, GroupView, Imported, Line, NicknameView, PersonView, Queue, Reading, RecipientView,
+    Saved, Sent, Settings, ShadowView, Started, Status, WindowView,
 };
 
 /// Characters of a correspondent in a list.
@@ -18,18 +18,94 @@ const WHO_MAX: usize = 32;
 const LANES: [&str; 4] = ["service", "event", "inter", "batch"];
 
 pub(super) fn people(people: &[PersonView]) -> String {
-    let mut table = Table::new(["name", "attachments", "uid", "travelling", "display", "addresses"]);
+    let header = ["name", "attachments", "pop3", "uid", "travelling", "display", "addresses", "forwards to"];
+    let mut table = Table::new(header);
     for person in people {
         table.row([
             person.name.clone(),
             person.filing.map_or("as the site", |mode| mode.as_str()).into(),
+            person.pop3.as_str().into(),
             person.uid.map_or_else(String::new, |uid| uid.to_string()),
             if person.travelling { "yes" } else { "no" }.into(),
             cut(&person.display, WHO_MAX),
             person.addresses.join(", "),
+            forwards(person),
         ]);
     }
     table.or("nobody yet: `big-node person add NAME`")
+}
+
+fn forwards(person: &PersonView) -> String {
+    let copy = if person.keep_copy { " and here" } else { "" };
+    if person.forward.is_empty() { String::new() } else { person.forward.join(", ") + copy }
+}
+
+pub(super) fn shadows(shadows: &[ShadowView]) -> String {
+    let mut table = Table::new(["name", "stands for", "display", "addresses"]);
+    for shadow in shadows {
+        let display = cut(&shadow.display, WHO_MAX);
+        table.row([shadow.name.clone(), shadow.target.clone(), display, shadow.addresses.join(", ")]);
+    }
+    table.or("none yet: `big-node shadow add NAME ADDRESS`")
+}
+
+pub(super) fn groups(groups: &[GroupView]) -> String {
+    let mut table = Table::new(["name", "display", "addresses", "members"]);
+    for group in groups {
+        let display = cut(&group.display, WHO_MAX);
+        table.row([group.name.clone(), display, group.addresses.join(", "), group.members.join(", ")]);
+    }
+    table.or("none yet: `big-node group add NAME --member NAME`")
+}
+
+pub(super) fn nicknames(nicknames: &[NicknameView]) -> String {
+    let mut table = Table::new(["nickname", "means"]);
+    for nickname in nicknames {
+        let target = nickname.target.clone().unwrap_or_else(|| "(removed)".into());
+        table.row([nickname.name.clone(), target]);
+    }
+    table.or("none yet: `big-node nickname add NAME TARGET --as PERSON`")
+}
+
+pub(super) fn imported(imported: &Imported) -> String {
+    let mut table = Table::new(["line", "name", "what is wrong"]);
+    for bad in &imported.bad {
+        table.row([bad.line.to_string(), bad.name.clone(), bad.reason.clone()]);
+    }
+    let (rows, wrong) = (imported.rows, imported.bad.len());
+    match (wrong, imported.dry_run) {
+        (0, true) => format!("{rows} rows could be added; nothing was changed\n"),
+        (0, false) => format!("{} of {rows} rows were added\n", imported.added),
+        _ => format!("{table}{wrong} of {rows} rows are wrong; nothing was changed\n"),
+    }
+}
+
+pub(super) fn explanation(explanation: &Explanation) -> String {
+    let mut text = line("typed", &explanation.typed);
+    if let Some(reason) = &explanation.refused {
+        text += &line("refused", reason);
+    }
+    if let Some(address) = &explanation.address {
+        text += &line("address", address);
+    }
+    if let Some(code) = explanation.rcpt {
+        text += &line("RCPT", &format!("the edge answers {code}"));
+    }
+    if !explanation.steps.is_empty() {
+        let mut table = Table::new(["rule", "what it does"]);
+        for step in &explanation.steps {
+            table.row([word(&step.rule), step.what.clone()]);
+        }
+        text += &format!("\n{table}");
+    }
+    if !explanation.recipients.is_empty() {
+        let mut table = Table::new(["recipient", "its copy goes to"]);
+        for recipient in &explanation.recipients {
+            table.row([recipient.address.clone(), recipient.to.clone()]);
+        }
+        text += &format!("\n{table}");
+    }
+    text
 }
 
 pub(super) fn folder(lines: &[Line], folder: Folder) -> String {
@@ -158,7 +234,11 @@ pub(super) fn status(status: &Status) -> String {
 fn recipients(recipients: &[RecipientView]) -> String {
     let mut table = Table::new(["recipient", "state", "since (UTC)", "what was said"]);
     for recipient in recipients {
-        table.row([recipient.address.clone(), word(&recipient.state), when(recipient.at), said(recipient)]);
+        let address = match &recipient.via {
+            None => recipient.address.clone(),
+            Some(via) => format!("{} (by {via})", recipient.address),
+        };
+        table.row([address, word(&recipient.state), when(recipient.at), said(recipient)]);
     }
     table.or("no recipients")
 }

@@ -3,8 +3,12 @@ use shared::unit::DeliveryState;
 
 use super::travel::{Until, scope, until};
 use super::*;
+use crate::directory::explain::{Rule, Step};
 use crate::record::{AfterFetch, Folder, Part, Scope, WindowState};
-use crate::request::{DeadLetterView, Line, Reading, RecipientView, Settings, Started, Status, WindowView};
+use crate::request::{
+    BadRow, DeadLetterView, Destination, Imported, Line, Progress, Reading, RecipientView, Settings, Started,
+    Status, WindowView,
+};
 
 const AT: u64 = 1_795_333_263_250;
 const ID: &str = "01KAN0Q5WJ8J1V9Z8G8Q4T7RXE";
@@ -36,6 +40,27 @@ fn what_can_be_typed() {
         "person list --json",
         "person show alice@example.com",
         "person remove alice",
+        "person add carl --pop3 no --forward c@remote.example --forward d@remote.example --keep-copy",
+        "person set alice --display A --add-alias x@example.com --remove-alias y@example.com --attachments site",
+        "person set alice --uid none --pop3 passthru --forward c@remote.example --keep-copy no",
+        "person set alice --no-forward",
+        "person import people.csv --dry-run --json",
+        "person export",
+        "shadow add carol carol@remote.example --display Carol --alias c@example.com",
+        "shadow set carol --address c@remote.example",
+        "shadow import s.csv",
+        "group add team --member alice --member x@remote.example --display Team --alias t@example.com",
+        "group set team --add-member bob --remove-member alice",
+        "group list --json",
+        "group show team",
+        "group remove team",
+        "nickname add bobby bob --as alice",
+        "nickname set bobby carol@remote.example --as alice",
+        "nickname list --as alice --json",
+        "nickname show bobby --as alice",
+        "nickname remove bobby --as alice",
+        "explain bob --as alice --json",
+        "explain bob@example.com",
         "mail list --as alice --folder undeliverable --max 5",
         "mail read ID.2 --as alice --output FILE",
         "mail read ID --as alice --raw",
@@ -66,6 +91,12 @@ fn what_cannot_be_typed() {
         "person add",
         "person add alice --attachments apart",
         "person add alice --uid -1",
+        "person add alice --pop3 maybe",
+        "person set alice --forward x@remote.example --no-forward",
+        "person import",
+        "shadow add carol",
+        "nickname list",
+        "explain",
         "mail list --as alice --folder drafts",
         "mail read ID --as alice --raw --json",
         "mail save ID --as alice --all --part 1",
@@ -205,6 +236,7 @@ fn a_message() {
 
 fn recipient() -> RecipientView {
     RecipientView {
+        via: None,
         address: "carol@elsewhere.example".into(),
         state: DeliveryState::Deferred,
         at: AT,
@@ -386,4 +418,52 @@ fn input_stops_at_the_largest_message() {
     assert_eq!(mail::read_at_most(&b"12345"[..], 5).expect("it fits"), b"12345");
     assert!(mail::read_at_most(&b"123456"[..], 5).is_err());
     assert!(mail::read_at_most(std::io::repeat(0), 5).is_err());
+}
+
+#[test]
+fn an_import() {
+    let bad = BadRow { line: 7, name: HOSTILE.into(), reason: "no".into() };
+    let report = Imported { rows: 3, added: 0, dry_run: false, bad: vec![bad] };
+    let shown = show::imported(&report);
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!((lines.len(), lines[2]), (3, "1 of 3 rows are wrong; nothing was changed"), "{shown}");
+    assert!(lines[1].starts_with("7     x") && !shown.contains('\x1b'), "{shown}");
+    let good = Imported { added: 3, bad: Vec::new(), ..report };
+    assert_eq!(show::imported(&good), "3 of 3 rows were added\n");
+    let tried = Imported { dry_run: true, added: 0, ..good };
+    assert_eq!(show::imported(&tried), "3 rows could be added; nothing was changed\n");
+    let bar = |done, total| directory::bar(Progress { done, total });
+    assert_eq!(bar(0, 0), format!("[{}]   0 %", " ".repeat(40)));
+    assert_eq!(bar(1, 2), format!("[{}{}]  50 %", "#".repeat(20), " ".repeat(20)));
+    assert_eq!(bar(9, 3), format!("[{}] 100 %", "#".repeat(40)));
+}
+
+#[test]
+fn an_explanation() {
+    let explanation = Explanation {
+        typed: "em".into(),
+        address: Some("emma@example.com".into()),
+        refused: None,
+        steps: vec![Step::new(Rule::PartOfName, "emma is a person in the directory")],
+        recipients: vec![Destination {
+            address: "emma@example.com".into(),
+            to: "the mailbox of emma".into(),
+            failed: false,
+        }],
+        rcpt: Some(250),
+    };
+    assert_eq!(
+        show::explanation(&explanation),
+        "typed       em\n\
+         address     emma@example.com\n\
+         RCPT        the edge answers 250\n\
+         \n\
+         rule          what it does\n\
+         part-of-name  emma is a person in the directory\n\
+         \n\
+         recipient         its copy goes to\n\
+         emma@example.com  the mailbox of emma\n"
+    );
+    let refused = Explanation { refused: Some("two are meant".into()), address: None, ..explanation };
+    assert!(show::explanation(&refused).contains("refused     two are meant\n"));
 }

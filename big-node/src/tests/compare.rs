@@ -2,7 +2,6 @@
 
 use shared::lane::{LanePosition, confirmed, next_epoch};
 use shared::projection::{BUCKETS, Digester};
-use shared::store::StoreError;
 use shared::unit::{AddressRow, DirectoryCompared, DirectoryMark, DirectoryRows};
 
 use super::*;
@@ -197,7 +196,7 @@ fn who_is_removed_between_rcpt_and_filing_leaves_mail_to_the_postmaster() {
     let world = World::new();
     // The edge has answered 250 when bob was there.
     let letter = Letter::new("carol@remote.example", "bob@example.com");
-    world.store.commit_blocking(|txn| directory::remove(txn, "bob", "alice", NOW)).expect("is removed");
+    world.remove("bob").expect("is removed");
     assert!(matches!(world.queued().last(), Some(ToEdge::AddressGone { .. })), "the edge is told at once");
     assert_eq!(letter.send(&world), Ok(()));
     let (folder, _) = world.entry("alice", letter.id).expect("the postmaster has it");

@@ -122,6 +122,8 @@ fn bad_values_are_refused() {
     let doubled = "[\"example.com\", \"EXAMPLE.com\"]";
     check("[\"example.com\"]", doubled, (3, 27), "example.com is listed twice", "leave one");
     check("\"alice\"", "\"alice@example.com\"", (4, 14), "`postmaster` is not a local name", "before the @");
+    let catch_all = "\"alice\"\ncatch_all = \"all of them\"";
+    check("\"alice\"", catch_all, (5, 13), "`catch_all` is not a local name", "to refuse unknown names");
     check(
         "\"var/edge\"",
         "\"var/big\"",
@@ -160,6 +162,7 @@ fn what_is_left_out_has_defaults() {
     let topology = Topology::parse(SMALLEST, "t.toml").expect("valid");
     assert_eq!(topology.site.attachments, AttachmentMode::BreakApart);
     assert_eq!(topology.site.postmaster.to_string(), "alice@example.com");
+    assert_eq!(topology.site.catch_all, None, "who has no name here is refused");
     let edge = topology.edge;
     assert!(edge.smtp.is_empty() && edge.dns_servers.is_empty() && edge.tls.is_none());
     assert_eq!((edge.receivers, edge.size_max), (50, 52_428_800));

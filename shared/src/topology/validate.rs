@@ -34,6 +34,7 @@ struct RawSite {
     domains: Texts,
     postmaster: Text,
     attachments: Option<Text>,
+    catch_all: Option<Text>,
 }
 
 #[derive(Deserialize)]
@@ -152,7 +153,15 @@ impl Source<'_> {
                 self.refuse(text.span(), format!("`{}` is not a way to file mail", text.get_ref()), mend)
             })?,
         };
-        Ok(Site { domains, postmaster, attachments })
+        let catch_all = raw.catch_all.map(|text| {
+            Address::new(text.get_ref(), first).map_err(|_| {
+                let mend =
+                    "write only the part before the @, like \"alice\"; leave it out to refuse unknown names";
+                self.refuse(text.span(), "`catch_all` is not a local name", mend)
+            })
+        });
+        let catch_all = catch_all.transpose()?;
+        Ok(Site { domains, postmaster, attachments, catch_all })
     }
 
     fn big(&self, raw: &RawBig) -> Result<Big, TopologyError> {

@@ -102,13 +102,7 @@ fn fill(state: &Path, file: &Path, people: usize) -> Result<(), Failure> {
 async fn change(nodes: &Nodes, number: usize, add: bool) -> Result<Duration, Failure> {
     let name = format!("new{number}");
     let request = match add {
-        true => Request::PersonAdd(NewPerson {
-            name: name.clone(),
-            display: String::new(),
-            aliases: Vec::new(),
-            filing: None,
-            uid: None,
-        }),
+        true => Request::PersonAdd(NewPerson { name: name.clone(), ..NewPerson::default() }),
         false => Request::PersonRemove { name: name.clone() },
     };
     let control = shared::control::socket_in(&nodes.topology.big_state());

@@ -1,0 +1,168 @@
+//! Who is meant: by id, by name, by address; and everything that the edge has to know.
+
+use shared::address::{Address, canonical_local};
+use shared::store::{Rows, StoreError};
+use shared::unit::Id;
+
+use super::ROLES;
+use super::entry::{Group, Holder, Kind, Person, PolicyRow, Record, Shadow};
+use super::naming::shown;
+use super::policy::Policy;
+use super::srs;
+use crate::error::Refused;
+use crate::record::{ADDRESSES, GROUPS, NAMES, PERSONS, POLICY, SHADOWS};
+
+/// Why an address is somebody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// It is theirs.
+    Exact,
+    /// It is theirs with a tag behind a `+`.
+    WithoutTag,
+    /// A role that every domain has: the postmaster's.
+    Role,
+    /// Nobody has it, and somebody takes what nobody has.
+    CatchAll,
+}
+
+/// Whose mail to `address` is: exact, then without its tag, then a role's holder, then who takes the rest.
+pub fn find(
+    rows: &impl Rows,
+    policy: &Policy,
+    address: &Address,
+) -> Result<Option<(Holder, Rule)>, StoreError> {
+    let base = address.without_tag();
+    for (candidate, rule) in [(Some(address), Rule::Exact), (base.as_ref(), Rule::WithoutTag)] {
+        let Some(candidate) = candidate else { continue };
+        if let Some(holder) = rows.get(ADDRESSES, candidate.canonical().as_bytes())? {
+            return Ok(Some((holder, rule)));
+        }
+    }
+    let local = canonical_local(base.as_ref().unwrap_or(address).local_part());
+    let (name, rule) = match ROLES.contains(&local.as_str()) {
+        true => (Some(&policy.postmaster), Rule::Role),
+        false => (policy.catch_all.as_ref(), Rule::CatchAll),
+    };
+    let Some(name) = name else { return Ok(None) };
+    let holder: Option<Holder> = rows.get(NAMES, name.as_bytes())?;
+    Ok(holder.map(|holder| (holder, rule)))
+}
+
+/// The entry behind a name or an address.
+pub fn record_of(rows: &impl Rows, holder: Holder) -> Result<Option<Record>, StoreError> {
+    Ok(match holder.kind {
+        Kind::Person => by_id(rows, &holder.id)?.map(Record::Person),
+        Kind::Shadow => rows.get(SHADOWS, &holder.id)?.map(Record::Shadow),
+        Kind::Group => rows.get(GROUPS, &holder.id)?.map(Record::Group),
+    })
+}
+
+/// The person with this id.
+pub fn by_id(rows: &impl Rows, id: &Id) -> Result<Option<Person>, StoreError> {
+    rows.get(PERSONS, id)
+}
+
+/// The holder of this local name or address.
+pub fn holder(rows: &impl Rows, name: &str) -> Result<Option<Holder>, StoreError> {
+    match name.parse::<Address>() {
+        Ok(address) => rows.get(ADDRESSES, address.canonical().as_bytes()),
+        Err(_) => rows.get(NAMES, canonical_local(name).as_bytes()),
+    }
+}
+
+/// The entry of this kind with this local name or address.
+pub fn entry(rows: &impl Rows, kind: Kind, name: &str) -> Result<Record, Refused> {
+    let word = kind.as_str();
+    let found = holder(rows, name)?;
+    if let Some(holder) = found.filter(|holder| holder.kind == kind)
+        && let Some(record) = record_of(rows, holder)?
+    {
+        return Ok(record);
+    }
+    let other =
+        found.map_or_else(String::new, |other| format!("; there is a {} of that name", other.kind.as_str()));
+    Err(Refused::new(format!("there is no {word} {}{other}; `{word} list` shows who there is", shown(name))))
+}
+
+/// The person with this local name or address.
+pub fn by_name(rows: &impl Rows, name: &str) -> Result<Person, Refused> {
+    match entry(rows, Kind::Person, name)? {
+        Record::Person(person) => Ok(person),
+        _ => Err(Refused::new(format!("{} is no person", shown(name)))),
+    }
+}
+
+/// The person who reads the postmaster's mail, once there is one.
+pub fn postmaster_person(rows: &impl Rows, policy: &Policy) -> Result<Option<Person>, StoreError> {
+    match rows.get::<Holder>(NAMES, policy.postmaster.as_bytes())? {
+        Some(holder) => person_of(rows, holder),
+        None => Ok(None),
+    }
+}
+
+/// The person behind a name, if it is a person's.
+fn person_of(rows: &impl Rows, holder: Holder) -> Result<Option<Person>, StoreError> {
+    match holder.kind {
+        Kind::Person => by_id(rows, &holder.id),
+        Kind::Shadow | Kind::Group => Ok(None),
+    }
+}
+
+/// Everyone, by name.
+pub fn list(rows: &impl Rows) -> Result<Vec<Person>, StoreError> {
+    let mut people: Vec<Person> = all(rows.prefix(PERSONS, &[], usize::MAX)?);
+    people.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(people)
+}
+
+/// Every shadow, by name.
+pub fn shadows(rows: &impl Rows) -> Result<Vec<Shadow>, StoreError> {
+    let mut shadows: Vec<Shadow> = all(rows.prefix(SHADOWS, &[], usize::MAX)?);
+    shadows.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(shadows)
+}
+
+/// Every group, by name.
+pub fn groups(rows: &impl Rows) -> Result<Vec<Group>, StoreError> {
+    let mut groups: Vec<Group> = all(rows.prefix(GROUPS, &[], usize::MAX)?);
+    groups.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(groups)
+}
+
+fn all<R>(rows: Vec<(Vec<u8>, R)>) -> Vec<R> {
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// Every canonical address that takes mail, and into whose mailbox, as the edge has to know it. A domain
+/// in which every name takes mail is `@domain`.
+pub fn known(rows: &impl Rows) -> Result<Vec<(String, Option<Id>)>, StoreError> {
+    let people =
+        rows.prefix::<Person>(PERSONS, &[], usize::MAX)?.into_iter().map(|(_, row)| Record::Person(row));
+    let shadows =
+        rows.prefix::<Shadow>(SHADOWS, &[], usize::MAX)?.into_iter().map(|(_, row)| Record::Shadow(row));
+    let groups =
+        rows.prefix::<Group>(GROUPS, &[], usize::MAX)?.into_iter().map(|(_, row)| Record::Group(row));
+    let mut known = Vec::new();
+    for record in people.chain(shadows).chain(groups) {
+        known.extend(record.addresses().iter().map(|address| (address.clone(), record.mailbox())));
+    }
+    let policy: PolicyRow = rows.get(POLICY, b"site")?.unwrap_or_default();
+    known.extend(known_of_policy(rows, &policy)?);
+    Ok(known)
+}
+
+/// What the edge has to know because the topology says so.
+pub fn known_of_policy(
+    rows: &impl Rows,
+    policy: &PolicyRow,
+) -> Result<Vec<(String, Option<Id>)>, StoreError> {
+    let returning = policy.domains.first().map(|first| (format!("{}@{first}", srs::NAME), None));
+    let mut known: Vec<_> = returning.into_iter().collect();
+    let Some(name) = &policy.catch_all else { return Ok(known) };
+    let holder: Option<Holder> = rows.get(NAMES, name.as_bytes())?;
+    let Some(record) = holder.map(|holder| record_of(rows, holder)).transpose()?.flatten() else {
+        return Ok(known);
+    };
+    known.extend(policy.domains.iter().map(|domain| (format!("@{domain}"), record.mailbox())));
+    Ok(known)
+}

@@ -1,0 +1,328 @@
+//! Where a message goes: from the addresses of an envelope to mailboxes here and addresses outside.
+//!
+//! The one way in which an address becomes recipients, whoever sends: mail from the Internet, from desks,
+//! from the road, reports of our own. Each mailbox and each address outside is reached once, however often
+//! and through whatever groups it is named.
+
+use std::collections::HashSet;
+
+use shared::address::Address;
+use shared::origin::{Origin, RECIPIENTS_BYTES_MAX};
+use shared::store::{Rows, StoreError};
+
+use super::entry::{Group, Holder, Member, Person, Record};
+use super::explain::{Rule as Because, Step};
+use super::group::DEPTH_MAX;
+use super::lookup::{Rule, find, record_of};
+use super::policy::Policy;
+use super::srs::{self, Returned};
+use crate::record::{MESSAGES, Message};
+
+/// Recipients of one message, when its groups are expanded.
+pub const EXPANDED_MAX: usize = 10_000;
+/// How often mail may have left through our edge before and is forwarded all the same. More than one,
+/// for a list outside may send back what somebody here wrote to it.
+pub const PASSES_MAX: u32 = 2;
+
+/// A way out of the site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gateway {
+    /// By the edge, to the hosts that DNS names.
+    #[default]
+    Smtp,
+}
+
+impl Gateway {
+    /// Every gateway.
+    pub const ALL: [Self; 1] = [Self::Smtp];
+
+    /// What it is called, as in `/smtp carol@remote.example`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Smtp => "smtp",
+        }
+    }
+}
+
+/// Where one recipient's copy goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Into a mailbox here.
+    Mailbox(Box<Person>),
+    /// Out.
+    Outside(Gateway, Address),
+    /// Nowhere: why, and as which status (RFC 3463).
+    Nowhere(&'static str, &'static str),
+}
+
+/// One recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routed {
+    /// The address as the sender wrote it, or the one it led to.
+    pub address: String,
+    /// The address that the sender wrote, if it is another.
+    pub via: Option<String>,
+    /// Where it goes.
+    pub route: Route,
+}
+
+/// What routing asks of a message.
+#[derive(Clone, Copy, Debug)]
+pub struct Letter {
+    /// Its reverse-path is the null one: it reports a failure.
+    pub is_report: bool,
+    /// How often it has left through our edge before.
+    pub passes: u32,
+    /// The present, milliseconds since 1970.
+    pub now: u64,
+}
+
+impl Letter {
+    /// Of a message that came as `origin` says.
+    pub fn of(origin: &Origin, passes: u32, now: u64) -> Self {
+        Self { is_report: origin.reverse_path.is_none(), passes, now }
+    }
+}
+
+const NOBODY: Route = Route::Nowhere("there is nobody of that name here", "5.1.1");
+const CIRCLES: Route = Route::Nowhere("it goes in circles: it left here and came back", "5.4.6");
+const DEEP: Route = Route::Nowhere("the groups in it are nested too deep", "5.4.6");
+const MANY: Route = Route::Nowhere("the groups in it have more members than one message goes to", "5.5.3");
+
+/// The recipients that `addresses`, the texts of an envelope, lead to.
+pub fn route<'a>(
+    rows: &impl Rows,
+    policy: &Policy,
+    letter: Letter,
+    addresses: impl IntoIterator<Item = &'a str>,
+) -> Result<Vec<Routed>, StoreError> {
+    let mut walk = Walk::new(rows, policy, letter, None);
+    for text in addresses {
+        walk.text(text)?;
+    }
+    Ok(walk.routed)
+}
+
+/// The recipients of one address, and each step that led to them.
+pub fn route_with_steps(
+    rows: &impl Rows,
+    policy: &Policy,
+    letter: Letter,
+    address: &Address,
+) -> Result<(Vec<Routed>, Vec<Step>), StoreError> {
+    let mut walk = Walk::new(rows, policy, letter, Some(Vec::new()));
+    walk.address(address, address.to_string())?;
+    Ok((walk.routed, walk.steps.unwrap_or_default()))
+}
+
+struct Walk<'a, R> {
+    rows: &'a R,
+    policy: &'a Policy,
+    letter: Letter,
+    entries: HashSet<Holder>,
+    outside: HashSet<String>,
+    /// Octets of addresses outside: one unit carries them all.
+    octets: usize,
+    routed: Vec<Routed>,
+    /// How it came to that, if somebody asks.
+    steps: Option<Vec<Step>>,
+}
+
+impl<'a, R: Rows> Walk<'a, R> {
+    fn new(rows: &'a R, policy: &'a Policy, letter: Letter, steps: Option<Vec<Step>>) -> Self {
+        Self {
+            rows,
+            policy,
+            letter,
+            entries: HashSet::new(),
+            outside: HashSet::new(),
+            octets: 0,
+            routed: Vec::new(),
+            steps,
+        }
+    }
+
+    fn step(&mut self, because: Because, what: impl FnOnce() -> String) {
+        if let Some(steps) = &mut self.steps {
+            steps.push(Step::new(because, what()));
+        }
+    }
+
+    fn push(&mut self, address: String, written: &str, route: Route) {
+        let via = (address != written).then(|| written.to_owned());
+        self.routed.push(Routed { address, via, route });
+    }
+
+    fn text(&mut self, text: &str) -> Result<(), StoreError> {
+        match text.parse::<Address>() {
+            Ok(address) => self.address(&address, text.to_owned()),
+            Err(_) => {
+                self.push(text.to_owned(), text, NOBODY);
+                Ok(())
+            }
+        }
+    }
+
+    /// `written` is the address that the sender wrote, which led to this one.
+    fn address(&mut self, address: &Address, written: String) -> Result<(), StoreError> {
+        if !self.policy.is_ours(address.domain()) {
+            self.leave(address, &written);
+            return Ok(());
+        }
+        if let Some(sender) = self.returned(address)? {
+            match sender {
+                Some(sender) => {
+                    self.step(Because::Returned, || format!("a report of failure goes on to {sender}"));
+                    self.leave(&sender, &written);
+                }
+                None => {
+                    let what =
+                        "not a returning address that we made in the last 30 days, or no report of failure";
+                    self.step(Because::Nobody, || what.into());
+                    self.push(address.to_string(), &written, NOBODY);
+                }
+            }
+            return Ok(());
+        }
+        match find(self.rows, self.policy, address)? {
+            None => {
+                self.step(Because::Nobody, || format!("{address}: there is nobody of that name here"));
+                self.push(address.to_string(), &written, NOBODY);
+                Ok(())
+            }
+            Some((holder, rule)) => {
+                self.step(
+                    match rule {
+                        Rule::Exact => Because::Address,
+                        Rule::WithoutTag => Because::Tag,
+                        Rule::Role => Because::Role,
+                        Rule::CatchAll => Because::CatchAll,
+                    },
+                    || match rule {
+                        Rule::Exact => format!("{} is an address here", address.canonical()),
+                        Rule::WithoutTag => format!("{address} is an address here without its tag"),
+                        Rule::Role => format!("{address} is the postmaster's, as in every domain"),
+                        Rule::CatchAll => format!("nobody is called {address}; [site] catch_all takes it"),
+                    },
+                );
+                self.entry(holder, &address.to_string(), &written, 0)
+            }
+        }
+    }
+
+    /// Whose a returning address is; `None` if `address` is none, `Some(None)` if it is not to be believed.
+    fn returned(&self, address: &Address) -> Result<Option<Option<Address>>, StoreError> {
+        let base = address.without_tag();
+        if base.is_none_or(|base| !base.local_part().eq_ignore_ascii_case(srs::NAME)) {
+            return Ok(None);
+        }
+        let returned = srs::unwrap(&self.policy.srs_key, address.local_part(), self.letter.now);
+        let sender = match returned.filter(|_| self.letter.is_report) {
+            Some(Returned::Sender(sender)) => Some(sender),
+            Some(Returned::Of(id)) => {
+                let message = self.rows.get::<Message>(MESSAGES, &id.0)?;
+                let path = message.and_then(|message| message.origin.reverse_path);
+                path.and_then(|path| path.parse().ok())
+            }
+            None => None,
+        };
+        Ok(Some(sender.filter(|sender| !self.policy.is_ours(sender.domain()))))
+    }
+
+    fn leave(&mut self, address: &Address, written: &str) {
+        if !self.outside.insert(address.canonical()) {
+            self.step(Because::Once, || format!("{address} has it already"));
+            return;
+        }
+        let text = address.to_string();
+        self.octets += text.len();
+        if self.octets > RECIPIENTS_BYTES_MAX || self.routed.len() >= EXPANDED_MAX {
+            self.push(text, written, MANY);
+            return;
+        }
+        self.step(Because::Outside, || {
+            format!("{address} is outside: by the default gateway, {}", Gateway::default().as_str())
+        });
+        self.push(text, written, Route::Outside(Gateway::default(), address.clone()));
+    }
+
+    fn entry(&mut self, holder: Holder, at: &str, written: &str, depth: usize) -> Result<(), StoreError> {
+        if !self.entries.insert(holder) {
+            self.step(Because::Once, || format!("{at} has it already"));
+            return Ok(());
+        }
+        match record_of(self.rows, holder)? {
+            Some(Record::Person(person)) => self.person(person, at, written),
+            Some(Record::Shadow(shadow)) => {
+                self.step(Because::Shadow, || format!("{} stands for {}", shadow.name, shadow.target));
+                match shadow.target.parse::<Address>() {
+                    _ if self.goes_in_circles() => self.push(at.to_owned(), written, CIRCLES),
+                    Ok(target) => self.leave(&target, written),
+                    Err(_) => self.push(at.to_owned(), written, NOBODY),
+                }
+                Ok(())
+            }
+            Some(Record::Group(group)) => self.group(&group, at, written, depth),
+            // What a group holds of it is passed over; an address always leads to an entry.
+            Some(Record::Nickname(_)) | None => Ok(()),
+        }
+    }
+
+    fn goes_in_circles(&self) -> bool {
+        self.letter.passes > PASSES_MAX
+    }
+
+    fn person(&mut self, person: Person, at: &str, written: &str) -> Result<(), StoreError> {
+        let forwards = !person.forward.is_empty() && !self.goes_in_circles();
+        if forwards {
+            for target in &person.forward {
+                let Ok(target) = target.parse::<Address>() else { continue };
+                self.step(Because::Forward, || format!("{} forwards to {target}", person.name));
+                self.leave(&target, written);
+            }
+        }
+        if forwards && !person.keep_copy {
+            self.step(Because::Forward, || format!("{} keeps no copy", person.name));
+            return Ok(());
+        }
+        if !forwards && !person.forward.is_empty() {
+            let what = || format!("{} forwards, but it left here and came back: it stays", person.name);
+            self.step(Because::Circles, what);
+        }
+        match self.routed.len() >= EXPANDED_MAX {
+            true => self.push(at.to_owned(), written, MANY),
+            false => self.push(at.to_owned(), written, Route::Mailbox(Box::new(person))),
+        }
+        Ok(())
+    }
+
+    fn group(&mut self, group: &Group, at: &str, written: &str, depth: usize) -> Result<(), StoreError> {
+        let count = group.members.len();
+        self.step(Because::Group, || format!("{} is a group of {count}", group.name));
+        if depth >= DEPTH_MAX {
+            self.push(at.to_owned(), written, DEEP);
+            return Ok(());
+        }
+        for member in &group.members {
+            if self.routed.len() > EXPANDED_MAX {
+                // One recipient says that there are too many.
+                return Ok(());
+            }
+            match member {
+                Member::Entry(holder) => {
+                    let at =
+                        record_of(self.rows, *holder)?.and_then(|record| record.addresses().first().cloned());
+                    if let Some(at) = at {
+                        self.entry(*holder, &at, written, depth + 1)?;
+                    }
+                }
+                Member::Outside(address) => match address.parse::<Address>() {
+                    _ if self.goes_in_circles() => self.push(address.clone(), written, CIRCLES),
+                    Ok(address) => self.leave(&address, written),
+                    Err(_) => self.push(address.clone(), written, NOBODY),
+                },
+            }
+        }
+        Ok(())
+    }
+}
