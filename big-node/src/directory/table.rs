@@ -25,8 +25,17 @@ fn columns(kind: Kind) -> &'static [&'static str] {
     }
 }
 
-/// Reads a table: what its rows ask for, each with the line it begins in, and the rows that cannot be read.
-pub fn parse(kind: Kind, text: &[u8]) -> Result<(Vec<(u64, New)>, Vec<BadRow>), Refused> {
+/// A table as read.
+#[derive(Debug)]
+pub struct Parsed {
+    /// What its rows ask for, each with the line it begins in.
+    pub rows: Vec<(u64, New)>,
+    /// The rows that cannot be read.
+    pub bad: Vec<BadRow>,
+}
+
+/// Reads a table.
+pub fn parse(kind: Kind, text: &[u8]) -> Result<Parsed, Refused> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
     let mut record = ByteRecord::new();
@@ -62,7 +71,7 @@ pub fn parse(kind: Kind, text: &[u8]) -> Result<(Vec<(u64, New)>, Vec<BadRow>), 
             }
         }
     }
-    Ok((rows, bad))
+    Ok(Parsed { rows, bad })
 }
 
 /// Counts lines. The reader leaves the end of a line to the row that follows.
