@@ -18,7 +18,7 @@ use super::person::{NewPerson, new_person};
 use super::policy::Policy;
 use super::register::add;
 use super::shadow::{NewShadow, new_shadow};
-use super::table::parse;
+use super::table::{Parsed, parse};
 use crate::error::Refused;
 use crate::record::GROUPS;
 
@@ -115,7 +115,7 @@ pub async fn import(
     dry_run: bool,
     now: u64,
 ) -> Result<Imported, Refused> {
-    let (parsed, mut bad) = tokio::task::block_in_place(|| parse(kind, text))?;
+    let Parsed { rows: parsed, mut bad } = tokio::task::block_in_place(|| parse(kind, text))?;
     let rows = parsed.len() + bad.len();
     importing.begin(3 * parsed.len());
     let asked = tokio::task::block_in_place(|| asked(policy, parsed, &mut bad, now));

@@ -127,6 +127,12 @@ fn entry(record: &Record, rule: Rule) -> Result<Resolved, Refused> {
 
 fn by_part(rows: &impl Rows, text: &str) -> Result<Resolved, Refused> {
     let found = candidates(rows, text)?;
+    // A name that is written in full is not part of a longer one.
+    let wanted = words(text);
+    let mut whole = found.iter().filter(|record| words(record.display()) == wanted);
+    if let (Some(record), None) = (whole.next(), whole.next()) {
+        return entry(record, Rule::Name);
+    }
     match found.as_slice() {
         [] => Err(Refused::new(format!(
             "nobody here is called {}; `person list`, `shadow list` and `group list` show who there is, and \

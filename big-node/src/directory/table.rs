@@ -25,11 +25,17 @@ fn columns(kind: Kind) -> &'static [&'static str] {
     }
 }
 
-/// What a row asks for, and the line it begins in.
-pub type Asked = (u64, New);
+/// A table as read.
+#[derive(Debug)]
+pub struct Parsed {
+    /// What its rows ask for, each with the line it begins in.
+    pub rows: Vec<(u64, New)>,
+    /// The rows that cannot be read.
+    pub bad: Vec<BadRow>,
+}
 
-/// Reads a table: what its rows ask for, and the rows that cannot be read.
-pub fn parse(kind: Kind, text: &[u8]) -> Result<(Vec<Asked>, Vec<BadRow>), Refused> {
+/// Reads a table.
+pub fn parse(kind: Kind, text: &[u8]) -> Result<Parsed, Refused> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
     let mut record = ByteRecord::new();
@@ -65,7 +71,7 @@ pub fn parse(kind: Kind, text: &[u8]) -> Result<(Vec<Asked>, Vec<BadRow>), Refus
             }
         }
     }
-    Ok((rows, bad))
+    Ok(Parsed { rows, bad })
 }
 
 /// Counts lines. The reader leaves the end of a line to the row that follows.

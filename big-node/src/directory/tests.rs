@@ -53,6 +53,7 @@ impl World {
             ("bob", "Bob Stone", &[]),
             ("ann", "Ann Lee", &["vip+alice@example.com"]),
             ("anna", "Anna Smith", &[]),
+            ("leeson", "Ann Leeson", &[]),
             ("hatter", "Mad Hatter", &[]),
             ("josé", "José García", &[]),
         ] {
