@@ -2,7 +2,7 @@
 //!
 //! The rows lie in generations. Lookups go by the current one; a directory that is told anew is built
 //! beside it, as another generation, and begins to count by one row that names it. What lies in neither is
-//! swept away in steps. [`Comparison`] finds rows that are not what big has told.
+//! swept away in steps. `compare` finds rows that are not what big has told.
 
 use std::collections::BTreeSet;
 
