@@ -141,12 +141,13 @@ fn shared_out(options: &Options, first: u64, count: u64, jobs: u64) -> Result<Ta
     Ok(tally)
 }
 
-/// A job that can be stopped and started again: its file says what has been played.
+/// A job that can be stopped and started again: its file says what has been played. Lines that begin with
+/// `#` are remarks.
 fn recorded(options: &Options, path: &PathBuf) -> Result<Tally, String> {
     let so_far = fs::read_to_string(path).unwrap_or_default();
     let mut tally = Tally::default();
     let mut next = options.seed;
-    for line in so_far.lines() {
+    for line in so_far.lines().filter(|line| !line.starts_with('#')) {
         let (seeds, counts) =
             line.split_once(": ").ok_or_else(|| format!("not a line of a record: {line}"))?;
         let last = seeds.rsplit(' ').next().and_then(|last| last.parse::<u64>().ok());
