@@ -231,7 +231,7 @@ mod tests {
     use shared::seal::PrivateKey;
     use shared::store::Store;
     use shared::store::sim::{Faults, SimDisk};
-    use shared::topology::Topology;
+    use shared::topology::{SMALLEST, Topology};
 
     use super::*;
     use crate::link::LinkHost;
@@ -240,22 +240,7 @@ mod tests {
         Unanswered { message: [1; 16], lane: Lane::Inter as u8, number: Some(1), at: 0 };
 
     fn node(ack: &str) -> Node {
-        let text = format!(
-            r#"
-            [site]
-            domains = ["example.com"]
-            postmaster = "alice"
-            [big]
-            state = "big"
-            [edge]
-            hostname = "mx.example.com"
-            state = "edge"
-            ack = "{ack}"
-            [link]
-            listen = "127.0.0.1:7625"
-            dial = "127.0.0.1:7625"
-            "#
-        );
+        let text = SMALLEST.replace("[link]", &format!("ack = \"{ack}\"\n[link]"));
         let topology = Topology::parse(&text, "test.toml").expect("is right");
         let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
         Node::new(store, topology, PrivateKey::from_bytes([1; 32]), [2; 32])

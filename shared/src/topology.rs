@@ -240,6 +240,22 @@ pub struct Link {
     pub safety_bytes: u64,
 }
 
+/// The smallest file that describes a pair, for tests.
+#[cfg(any(test, feature = "sim"))]
+pub const SMALLEST: &str = r#"
+[site]
+domains = ["example.com"]
+postmaster = "alice"
+[big]
+state = "var/big"
+[edge]
+hostname = "mx.example.com"
+state = "var/edge"
+[link]
+listen = "127.0.0.1:7625"
+dial = "127.0.0.1:7625"
+"#;
+
 impl Topology {
     /// Reads and validates the file at `path`.
     pub fn read(path: &Path) -> Result<Self, TopologyError> {

@@ -5,7 +5,7 @@ use shared::seal::PrivateKey;
 use shared::smtp::Role;
 use shared::store::Store;
 use shared::store::sim::{Faults, SimDisk};
-use shared::topology::Topology;
+use shared::topology::{SMALLEST, Topology};
 use shared::unit::{ToEdge, decode, directory_hash};
 
 use super::*;
@@ -14,23 +14,11 @@ use crate::node::{Known, Rule};
 use crate::reception::answer;
 
 const KEY: [u8; 32] = [8; 32];
-const TOPOLOGY: &str = r#"
-    [site]
-    domains = ["example.com", "example.org"]
-    postmaster = "alice"
-    [big]
-    state = "big"
-    [edge]
-    hostname = "mx.example.com"
-    state = "edge"
-    [link]
-    listen = "127.0.0.1:7625"
-    dial = "127.0.0.1:7625"
-"#;
 
 fn node() -> Node {
     let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
-    let topology = Topology::parse(TOPOLOGY, "test.toml").expect("is right");
+    let text = SMALLEST.replace("\"example.com\"", "\"example.com\", \"example.org\"");
+    let topology = Topology::parse(&text, "test.toml").expect("is right");
     Node::new(store, topology, PrivateKey::generate().0, KEY)
 }
 

@@ -3,20 +3,6 @@ use std::time::Duration;
 
 use super::*;
 
-const SMALLEST: &str = r#"
-[site]
-domains = ["example.com"]
-postmaster = "alice"
-[big]
-state = "var/big"
-[edge]
-hostname = "mx.example.com"
-state = "var/edge"
-[link]
-listen = "127.0.0.1:7625"
-dial = "127.0.0.1:7625"
-"#;
-
 fn root_file() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../topology.toml"))
 }

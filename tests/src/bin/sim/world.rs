@@ -9,7 +9,7 @@ use link_proto::session::Role;
 use shared::lane::{self, NodeIdentity, PartnerRow};
 use shared::store::sim::{Dice, Faults, SimDisk};
 use shared::store::{self, Store, StoreError};
-use shared::topology::Topology;
+use shared::topology::{SMALLEST, Topology};
 
 use crate::end::{Applied, End, Step, block_on};
 use crate::line::Line;
@@ -421,18 +421,5 @@ fn take<H: link_proto::host::Host>(
 
 /// The topology of both.
 pub fn topology() -> Topology {
-    let text = r#"
-        [site]
-        domains = ["example.com"]
-        postmaster = "alice"
-        [big]
-        state = "big"
-        [edge]
-        hostname = "mx.example.com"
-        state = "edge"
-        [link]
-        listen = "127.0.0.1:7625"
-        dial = "127.0.0.1:7625"
-    "#;
-    Topology::parse(text, "sim.toml").expect("a topology of our own is right")
+    Topology::parse(SMALLEST, "sim.toml").expect("a topology of our own is right")
 }
