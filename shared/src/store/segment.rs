@@ -185,7 +185,6 @@ impl State {
     fn begin_next(&mut self) {
         self.current += 1;
         self.end = 0;
-        self.unsynced_names = true;
     }
 }
 
@@ -224,7 +223,7 @@ impl Segments {
             current: first,
             end: 0,
             unsynced: Vec::new(),
-            unsynced_names: true,
+            unsynced_names: false,
             pinned: BTreeMap::new(),
             emptied: BTreeSet::new(),
         };
@@ -387,6 +386,8 @@ impl Segments {
 
     fn create_in(&self, state: &mut State, number: u32) -> Result<Arc<dyn File>, StoreError> {
         let file = self.disk.create(&name(number))?;
+        // Only now: names that were synced before this one was there say nothing of it.
+        state.unsynced_names = true;
         state.open.insert(number, Arc::clone(&file));
         Ok(file)
     }

@@ -186,6 +186,27 @@ fn a_full_disk_refuses_and_recovers_by_itself() {
 }
 
 #[test]
+fn a_segment_that_could_be_made_at_the_second_try_keeps_its_name() {
+    let disk = SimDisk::new(Faults::default());
+    let store = open(&disk).expect("opens");
+    let mut writer = store.body_writer(key(100), 1);
+    writer.write(&[7; SEGMENT as usize]).expect("there is room");
+    let fills_its_segment = writer.finish(Vec::new()).expect("there is room");
+    disk.fill_up();
+    assert!(add(&store, 1).is_err(), "the next segment cannot be made");
+    disk.make_room();
+    // Its sync of names finds no other segment yet.
+    store.commit_blocking(move |txn| txn.keep_body(&fills_its_segment)).expect("commits");
+    add(&store, 2).expect("there is room");
+    for seed in 0..50 {
+        let left = disk.after_power_cut(&mut Dice::new(seed), Faults::default());
+        let store = open(&left).expect("opens");
+        let body = store.body(key(2)).and_then(BodyReader::read_all);
+        assert_eq!(body.expect("is there"), content(2), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_failed_sync_stops_the_store_and_keeps_what_was_confirmed() {
     let (syncs, mut stopped) = (clean_run().syncs, 0);
     for sync in 1..=syncs {
