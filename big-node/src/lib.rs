@@ -10,6 +10,7 @@ mod desk;
 pub mod directory;
 mod ebcdic;
 mod error;
+mod gateway;
 #[cfg(feature = "sim")]
 pub mod harness;
 mod inbound;
@@ -17,6 +18,7 @@ mod link;
 mod mail;
 mod maintenance;
 mod node;
+mod outcome;
 mod part;
 pub mod pressure;
 mod projection;

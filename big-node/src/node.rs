@@ -15,7 +15,7 @@ use shared::topology::Topology;
 
 use crate::directory::{self, Importing, Policy};
 use crate::inbound::{BODY_KIND, rebuild_notes};
-use crate::mail::{Incoming, Site};
+use crate::mail::{Incoming, Site, Ways};
 use crate::part::break_apart;
 use crate::pressure::Pressure;
 
@@ -35,6 +35,8 @@ pub struct Node {
     pub importing: Arc<Importing>,
     /// Something was applied or queued that others wait for.
     pub changed: Arc<tokio::sync::Notify>,
+    /// Something may be due for an inside gateway.
+    pub due: tokio::sync::Notify,
 }
 
 impl Node {
@@ -57,6 +59,7 @@ impl Node {
             link: Handle::new(),
             importing: Arc::default(),
             changed: Arc::default(),
+            due: tokio::sync::Notify::new(),
         })
     }
 
@@ -71,9 +74,10 @@ impl Node {
         &self.pressure
     }
 
-    /// Something was queued: tells the link and the housekeeping.
+    /// Something was queued: tells the link, the gateways and the housekeeping.
     pub fn queued(&self) {
         self.wake_link();
+        self.due.notify_one();
         self.changed.notify_one();
     }
 
@@ -131,6 +135,6 @@ impl Node {
         writer.write(&chunk::encode_all(content))?;
         let stored = writer.finish(rebuild_notes(id, &origin))?;
         let (parts, unparsed) = break_apart(Some(content));
-        Ok(Incoming { id, origin, stored, parts, unparsed, passes: 0 })
+        Ok(Incoming { id, origin, stored, parts, unparsed, passes: 0, ways: Ways::new() })
     }
 }

@@ -237,6 +237,7 @@ fn a_message() {
 fn recipient() -> RecipientView {
     RecipientView {
         via: None,
+        gateway: None,
         address: "carol@elsewhere.example".into(),
         state: DeliveryState::Deferred,
         at: AT,
