@@ -20,11 +20,9 @@ use crate::compare;
 use crate::directory;
 use crate::error::Refused;
 use crate::mail::{self, Incoming, Site, Ways};
-use crate::part::break_apart;
 use crate::outcome::{self, Settled};
-use crate::record::{
-    COPIES, CopyRow, Named, OPEN_WINDOWS, Person, WINDOWS, WindowRow, WindowState, key2,
-};
+use crate::part::break_apart;
+use crate::record::{COPIES, CopyRow, Named, OPEN_WINDOWS, Person, WINDOWS, WindowRow, WindowState, key2};
 
 /// The kind under which bodies are written on big.
 pub const BODY_KIND: u8 = 2;
@@ -189,7 +187,7 @@ impl Opened {
 
 /// How often mail with this header has come in through our edge already. Who forges it keeps mail from
 /// being forwarded, and it is filed then.
-fn passes(header: &[u8], edge: &str) -> u32 {
+pub fn passes(header: &[u8], edge: &str) -> u32 {
     let by_us = |field: &shared::mime::Field<'_>| {
         let text = field.unfolded();
         let mut words = text.split_ascii_whitespace();

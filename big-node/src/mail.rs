@@ -258,7 +258,9 @@ fn forward(
 /// Writes a recipient's row, and what follows from its state.
 fn enter_recipient(txn: &mut Txn<'_>, id: MessageId, index: u32, row: &Recipient) -> Result<(), StoreError> {
     match row.state {
-        DeliveryState::Queued if row.gateway.is_none() => txn.put(UNSETTLED, &recipient_key(id, index), &Named(id.0))?,
+        DeliveryState::Queued if row.gateway.is_none() => {
+            txn.put(UNSETTLED, &recipient_key(id, index), &Named(id.0))?
+        }
         DeliveryState::Failed => txn.put(REPORTS, &id.0, &Named(id.0))?,
         _ => {}
     }

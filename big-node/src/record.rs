@@ -11,7 +11,8 @@ use shared::store::Table;
 use shared::unit::{DeliveryState, Id, Window};
 
 pub use crate::directory::entry::{
-    Gateway, Group, Holder, Kind, Member, Nickname, Person, PolicyRow, Pop3, Record, Shadow, TakenBy, Transport,
+    Gateway, Group, Holder, Kind, Member, Nickname, Person, PolicyRow, Pop3, Record, Shadow, TakenBy,
+    Transport,
 };
 
 /// Person id to [`Person`].

@@ -11,8 +11,8 @@ use shared::unit::DeliveryState;
 use crate::directory::entry::{Kind, Pop3};
 pub use crate::directory::explain::{Destination, Explanation};
 pub use crate::directory::{
-    BadRow, GatewayChange, GroupChange, Imported, NewGateway, NewGroup, NewPerson, NewShadow, PersonChange, Reach,
-    ShadowChange,
+    BadRow, GatewayChange, GroupChange, Imported, NewGateway, NewGroup, NewPerson, NewShadow, PersonChange,
+    Reach, ShadowChange,
 };
 use crate::record::{AfterFetch, Folder, Part, Scope, WindowState};
 

@@ -116,6 +116,7 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
     }));
     tokio::spawn(maintenance::run(Arc::clone(&node)));
     tokio::spawn(gateway::run(Arc::clone(&node)));
+    tokio::spawn(gateway::pick_up_all(Arc::clone(&node)));
     tokio::spawn(compare::run(Arc::clone(&node)));
     let pressure = Arc::clone(node.pressure());
     tokio::spawn(async move { pressure.run().await });

@@ -8,8 +8,8 @@ use shared::render::{Table, cut, line, size, when, word};
 
 use crate::record::{Folder, Scope};
 use crate::request::{
-    Deleted, Explanation, GatewayView, GroupView, Imported, Line, NicknameView, PersonView, Queue, Reading, RecipientView,
-    Saved, Sent, Settings, ShadowView, Started, Status, WindowView,
+    Deleted, Explanation, GatewayView, GroupView, Imported, Line, NicknameView, PersonView, Queue, Reading,
+    RecipientView, Saved, Sent, Settings, ShadowView, Started, Status, WindowView,
 };
 
 /// Characters of a correspondent in a list.
@@ -64,7 +64,12 @@ pub(super) fn gateways(gateways: &[GatewayView]) -> String {
         let mut places = gateway.hosts.clone();
         places.extend(gateway.drop.clone());
         places.extend(gateway.pickup.as_ref().map(|folder| format!("back from {folder}")));
-        table.row([gateway.name.clone(), gateway.kind.clone(), places.join(", "), gateway.domains.join(", ")]);
+        table.row([
+            gateway.name.clone(),
+            gateway.kind.clone(),
+            places.join(", "),
+            gateway.domains.join(", "),
+        ]);
     }
     table.or("none but smtp, by the edge: `big-node gateway add NAME --lmtp HOST:PORT --domain DOMAIN`")
 }

@@ -9,11 +9,10 @@ use shared::store::{Row, Rows, Snapshot, StoreError, Stored, Txn};
 use super::{Commands, json};
 use crate::directory::{self, Policy, RECORD_KIND};
 use crate::error::Refused;
-use crate::record::{
-    Gateway, Group, Kind, Named, Nickname, OPEN_WINDOWS, Person, Record, Shadow, Transport,
-};
+use crate::record::{Gateway, Group, Kind, Named, Nickname, OPEN_WINDOWS, Person, Record, Shadow, Transport};
 use crate::request::{
-    EntryRequest, GatewayChange, GatewayView, GroupView, NewGateway, NewNickname, NicknameView, PersonView, Progress, Request, ShadowView,
+    EntryRequest, GatewayChange, GatewayView, GroupView, NewGateway, NewNickname, NicknameView, PersonView,
+    Progress, Request, ShadowView,
 };
 
 impl Commands {

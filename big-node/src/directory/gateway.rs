@@ -80,9 +80,15 @@ pub fn new_gateway(rows: &impl Rows, new: &NewGateway, now: u64) -> Result<Gatew
     if rows.count(GATEWAYS)? >= GATEWAYS_MAX as u64 {
         return Err(Refused::new(format!("a site has {GATEWAYS_MAX} gateways at most")));
     }
-    let mut gateway =
-        Gateway { id: random(), name, transport: transport(&new.reach)?, domains: Vec::new(), changed_at: now };
+    let mut gateway = Gateway {
+        id: random(),
+        name,
+        transport: transport(&new.reach)?,
+        domains: Vec::new(),
+        changed_at: now,
+    };
     add_domains(rows, &mut gateway, &new.domains)?;
+    own_folders(rows, &gateway)?;
     Ok(gateway)
 }
 
@@ -105,7 +111,28 @@ pub fn changed(
         gateway.domains.remove(at);
     }
     add_domains(rows, &mut gateway, &change.add_domains)?;
+    own_folders(rows, &gateway)?;
     Ok(gateway)
+}
+
+/// Refuses a folder that another gateway has: one would overwrite what the other has put there.
+fn own_folders(rows: &impl Rows, gateway: &Gateway) -> Result<(), Refused> {
+    for other in all(rows)?.iter().filter(|other| other.name != gateway.name) {
+        for folder in folders(&gateway.transport) {
+            if folders(&other.transport).any(|taken| Path::new(taken) == Path::new(folder)) {
+                return Err(Refused::new(format!("{folder} belongs to the gateway {}", other.name)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn folders(transport: &Transport) -> impl Iterator<Item = &String> {
+    let (drop, pickup) = match transport {
+        Transport::Drop { folder, pickup } => (Some(folder), pickup.as_ref()),
+        Transport::Lmtp(_) | Transport::Smtp(_) => (None, None),
+    };
+    drop.into_iter().chain(pickup)
 }
 
 fn domain(text: &str) -> Result<String, Refused> {
@@ -224,7 +251,7 @@ mod tests {
             ("[fd00:0:0::5]:24", "[fd00::5]:24"),
             ("[::1]:24", "[::1]:24"),
         ] {
-            assert_eq!(one(text).as_deref(), Ok(kept));
+            assert_eq!(one(text), Ok(vec![kept.to_owned()]));
         }
         for (text, reason) in [
             ("dovecot.example.net:24", "resolves no names"),

@@ -10,8 +10,8 @@ use super::policy::{Policy, tell_difference};
 use crate::error::Refused;
 use crate::projection::{self, tell_gone, tell_known};
 use crate::record::{
-    ADDRESSES, GATEWAY_DOMAINS, GATEWAYS, GROUPS, NAMES, NICKNAMES, Named, OPEN_WINDOWS, PERSONS, POLICY, PolicyRow, SHADOWS, WINDOWS,
-    WindowRow, key2,
+    ADDRESSES, GATEWAY_DOMAINS, GATEWAYS, GROUPS, NAMES, NICKNAMES, Named, OPEN_WINDOWS, PERSONS, POLICY,
+    PolicyRow, SHADOWS, WINDOWS, WindowRow, key2,
 };
 use crate::travel;
 
@@ -213,10 +213,7 @@ fn rest(rows: &impl Rows) -> Result<Vec<(String, Option<shared::unit::Id>)>, Sto
 }
 
 /// Tells the edge where that is not as it was.
-fn tell_of_rest(
-    txn: &mut Txn<'_>,
-    before: &[(String, Option<shared::unit::Id>)],
-) -> Result<(), StoreError> {
+fn tell_of_rest(txn: &mut Txn<'_>, before: &[(String, Option<shared::unit::Id>)]) -> Result<(), StoreError> {
     let now = rest(txn)?;
     tell_difference(txn, before, &now)
 }

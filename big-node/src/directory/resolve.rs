@@ -6,11 +6,11 @@ use shared::store::{Rows, StoreError};
 
 use super::entry::{Group, Member, Person, Record, Shadow};
 use super::explain::{Rule, Step};
+use super::gateway;
 use super::lookup::{find, record_of};
 use super::naming::{self, shown};
 use super::nickname;
 use super::policy::Policy;
-use super::gateway;
 use super::route::Way;
 use crate::error::Refused;
 use crate::record::{GROUPS, Holder, NAMES, PERSONS, SHADOWS};

@@ -12,8 +12,8 @@ use shared::store::{Rows, StoreError};
 
 use super::entry::{Group, Holder, Member, Person, Record};
 use super::explain::{Rule as Because, Step};
-use super::group::DEPTH_MAX;
 use super::gateway;
+use super::group::DEPTH_MAX;
 use super::lookup::{Owner, Rule, find, record_of};
 use super::policy::Policy;
 use super::srs::{self, Returned};
@@ -181,12 +181,7 @@ impl<'a, R: Rows> Walk<'a, R> {
     }
 
     /// `written` is the address that the sender wrote, which led to this one.
-    fn address(
-        &mut self,
-        address: &Address,
-        by: Option<&Way>,
-        written: String,
-    ) -> Result<(), StoreError> {
+    fn address(&mut self, address: &Address, by: Option<&Way>, written: String) -> Result<(), StoreError> {
         if let Some(way) = by {
             let what = || format!("{address} goes by {}", way.as_str());
             self.leave_by(way.clone(), address, &written, Because::Outside, what);
@@ -217,8 +212,9 @@ impl<'a, R: Rows> Walk<'a, R> {
                 Ok(())
             }
             Some((Owner::Gateway(name), _)) => {
-                let what =
-                    format!("nobody here is called {address}; the gateway {name} takes the rest of its domain");
+                let what = format!(
+                    "nobody here is called {address}; the gateway {name} takes the rest of its domain"
+                );
                 match self.goes_in_circles() {
                     true => self.push(address.to_string(), &written, CIRCLES),
                     false => self.leave_by(Way::Inside(name), address, &written, Because::Domain, || what),
@@ -237,7 +233,9 @@ impl<'a, R: Rows> Walk<'a, R> {
                         Rule::Exact => format!("{} is an address here", address.canonical()),
                         Rule::WithoutTag => format!("{address} is an address here without its tag"),
                         Rule::Role => format!("{address} is the postmaster's, as in every domain"),
-                        Rule::Gateway | Rule::CatchAll => format!("nobody is called {address}; [site] catch_all takes it"),
+                        Rule::Gateway | Rule::CatchAll => {
+                            format!("nobody is called {address}; [site] catch_all takes it")
+                        }
                     },
                 );
                 self.entry(holder, &address.to_string(), &written, 0)

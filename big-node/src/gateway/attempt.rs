@@ -27,8 +27,7 @@ pub async fn attempt(
     for text in hosts {
         // A record holds what a socket address was written as.
         let Ok(address) = text.parse::<SocketAddr>() else { continue };
-        let host =
-            Host { name: address.ip().to_string(), address, tls: Arc::new(opportunistic()) };
+        let host = Host { name: address.ip().to_string(), address, tls: Arc::new(opportunistic()) };
         let talk = |tls| {
             let config = Config { helo: helo.clone(), tls, protocol };
             conversation(store, &host, config, message, &recipients)

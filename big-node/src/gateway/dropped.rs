@@ -44,12 +44,13 @@ pub async fn attempt(
     let written = tokio::task::block_in_place(|| write(store, Path::new(folder), id, message, names));
     let status = match written {
         Ok(()) => Status::ours(Class::Delivered, Enhanced(2, 0, 0), &format!("in {folder} as {id}")),
-        Err(error) => {
-            Status::ours(Class::Temporary, Enhanced(4, 3, 0), &format!("cannot be written to {folder}: {error}"))
-        }
+        Err(error) => Status::ours(
+            Class::Temporary,
+            Enhanced(4, 3, 0),
+            &format!("cannot be written to {folder}: {error}"),
+        ),
     };
-    let report =
-        |(recipient, _)| Report { recipient, status: status.clone(), host: None, tls: false };
+    let report = |(recipient, _)| Report { recipient, status: status.clone(), host: None, tls: false };
     recipients.into_iter().map(report).collect()
 }
 
@@ -86,7 +87,11 @@ fn write(
 
 /// Makes a file whole under its name, or not at all. What lies under the unfinished name, a link perhaps, is
 /// removed and never written through.
-fn put(folder: &Path, name: &str, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn put(
+    folder: &Path,
+    name: &str,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let unfinished = folder.join(format!(".{name}.part"));
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -30,7 +30,8 @@ const RETRY: [Duration; 5] = [
 const EXPIRE: Duration = Duration::from_secs(5 * 24 * 3600);
 
 /// Why a recipient waits whose message a rebuild found.
-pub const HELD: &str = "held after a rebuild, for it may have been handed over already; `big-node queue retry` lets it go";
+pub const HELD: &str =
+    "held after a rebuild, for it may have been handed over already; `big-node queue retry` lets it go";
 
 /// A message for a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -149,12 +150,7 @@ pub fn due(
 }
 
 /// Records what an attempt brought. Who is not in `reports` waits as before.
-pub fn record(
-    txn: &mut Txn<'_>,
-    due: &Due,
-    reports: Vec<Report>,
-    now: u64,
-) -> Result<(), StoreError> {
+pub fn record(txn: &mut Txn<'_>, due: &Due, reports: Vec<Report>, now: u64) -> Result<(), StoreError> {
     let Some(mut row) = get(txn, due)? else { return Ok(()) };
     txn.delete(HANDOVERS_DUE, &due.due_key(row.next_attempt_at))?;
     row.attempts = row.attempts.saturating_add(1);
@@ -226,11 +222,7 @@ pub fn retry(txn: &mut Txn<'_>, id: MessageId, now: u64) -> Result<(), Refused> 
 }
 
 /// The recipients of a handover, with their indexes.
-pub fn recipients(
-    rows: &impl Rows,
-    id: Id,
-    handover: &Handover,
-) -> Result<Vec<(u32, String)>, StoreError> {
+pub fn recipients(rows: &impl Rows, id: Id, handover: &Handover) -> Result<Vec<(u32, String)>, StoreError> {
     let mut found = Vec::new();
     for index in &handover.recipients {
         let row = rows.get::<Recipient>(RECIPIENTS, &recipient_key(MessageId(id), *index))?;

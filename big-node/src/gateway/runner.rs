@@ -86,7 +86,7 @@ async fn attempt_one(node: Arc<Node>, due: Due, under_way: UnderWay) {
 }
 
 /// One attempt for all recipients who wait, and its commit.
-pub(super) async fn hand_over(store: &Store, site: &Site, due: &Due) -> Result<(), StoreError> {
+pub async fn hand_over(store: &Store, site: &Site, due: &Due) -> Result<(), StoreError> {
     let snapshot = store.read()?;
     let Some(row) = queue::get(&snapshot, due)?.filter(|row| !row.held) else { return Ok(()) };
     let message = snapshot.get::<Message>(MESSAGES, &due.message.0)?;
@@ -94,8 +94,12 @@ pub(super) async fn hand_over(store: &Store, site: &Site, due: &Due) -> Result<(
     let named = queue::recipients(&snapshot, due.message.0, &row)?;
     drop(snapshot);
     let all = |status: &Status| -> Vec<Report> {
-        let report =
-            |(recipient, _): &(u32, String)| Report { recipient: *recipient, status: status.clone(), host: None, tls: false };
+        let report = |(recipient, _): &(u32, String)| Report {
+            recipient: *recipient,
+            status: status.clone(),
+            host: None,
+            tls: false,
+        };
         named.iter().map(report).collect()
     };
     let reports = match (gateway, &message) {
@@ -109,7 +113,9 @@ pub(super) async fn hand_over(store: &Store, site: &Site, due: &Due) -> Result<(
             let text = format!("the gateway {} was removed", due.gateway);
             all(&Status::ours(Class::Permanent, Enhanced(5, 4, 4), &text))
         }
-        (_, None) => all(&Status::ours(Class::Permanent, Enhanced(5, 3, 0), "the message is not here any more")),
+        (_, None) => {
+            all(&Status::ours(Class::Permanent, Enhanced(5, 3, 0), "the message is not here any more"))
+        }
     };
     let due = due.clone();
     store.commit(move |txn| queue::record(txn, &due, reports, unix_millis())).await.map(drop)
