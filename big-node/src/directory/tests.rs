@@ -140,6 +140,21 @@ impl World {
         self.try_add(Record::Gateway(new_gateway(&self.store.read().expect("reads"), &new, NOW)?))
     }
 
+    fn change_gateway(&self, name: &str, add: &[&str], remove: &[&str]) -> Result<(), Refused> {
+        let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+        let (rows, reach) = (self.store.read().expect("reads"), Reach::default());
+        let change = GatewayChange {
+            name: name.into(),
+            reach,
+            add_domains: owned(add),
+            remove_domains: owned(remove),
+        };
+        let old = known_gateway(&rows, name)?;
+        let new = Record::Gateway(changed_gateway(&rows, &old, &change, NOW)?);
+        let kept = self.store.body_writer(new.key(), RECORD_KIND).finish(new.encode()).expect("writes");
+        self.store.commit_blocking(move |txn| replace(txn, &Record::Gateway(old), &new, &kept)).map(drop)
+    }
+
     fn spoil(&self, name: &str, member: &str) {
         let rows = self.store.read().expect("reads");
         let Record::Group(mut group) = entry(&rows, Kind::Group, name).expect("is there") else {
@@ -411,11 +426,18 @@ fn a_rebuild_finds_every_kind_and_only_its_latest_change() {
         world.add(Record::Shadow(new_shadow(&world.site.policy, carol, NOW).expect("a shadow")));
         world.group("team", "", &["alice", "carol", "x@remote.example"]);
         world.nickname("bob", "al", "alice");
+        world.gateway("notes", "remote.example").expect("a gateway");
+        // What notes took first, dovecot takes now.
+        world.gateway("dovecot", "else.example").expect("a gateway");
+        world.change_gateway("dovecot", &["remote.example"], &["else.example"]).expect_err("is taken");
+        world.change_gateway("notes", &["third.example"], &["remote.example"]).expect("is changed");
+        world.change_gateway("dovecot", &["remote.example"], &["else.example"]).expect("is changed");
         let rows = world.store.read().expect("reads");
         (
             list(&rows).expect("reads"),
             shadows(&rows).expect("reads"),
             groups(&rows).expect("reads"),
+            gateways(&rows).expect("reads"),
             world.known(),
         )
     };
@@ -430,9 +452,13 @@ fn a_rebuild_finds_every_kind_and_only_its_latest_change() {
         list(&rows).expect("reads"),
         shadows(&rows).expect("reads"),
         groups(&rows).expect("reads"),
+        gateways(&rows).expect("reads"),
         world.known(),
     );
     assert_eq!(before, after);
+    let taken = |domain| super::gateway::of_domain(&rows, domain).expect("reads");
+    assert_eq!(taken("remote.example").as_deref(), Some("dovecot"));
+    assert_eq!(taken("else.example"), None);
     let bob = by_name(&rows, "old@example.com").expect("is bob's");
     assert_eq!((bob.name.as_str(), nicknames(&rows, &bob).expect("reads").len()), ("bob", 1));
 }
@@ -589,20 +615,9 @@ fn the_edge_knows_a_domain_of_ours_whose_rest_a_gateway_takes() {
         assert!(refused.contains(reason), "{name} {domain}: {refused}");
     }
 
-    let rows = world.store.read().expect("reads");
-    let old = known_gateway(&rows, "rest").expect("is there");
-    let change = GatewayChange {
-        name: "rest".into(),
-        add_domains: vec!["example.com".into()],
-        remove_domains: vec!["b\u{fc}cher.example".into()],
-        ..GatewayChange::default()
-    };
-    let new = Record::Gateway(changed_gateway(&rows, &old, &change, NOW).expect("is changed"));
-    let kept = world.store.body_writer(new.key(), RECORD_KIND).finish(new.encode()).expect("writes");
-    let replaced = new.clone();
-    let done = world.store.commit_blocking(move |txn| replace(txn, &Record::Gateway(old), &replaced, &kept));
-    done.expect("is changed");
+    world.change_gateway("rest", &["example.com"], &["b\u{fc}cher.example"]).expect("is changed");
     assert_eq!(rest(), of(false, true));
+    let new = Record::Gateway(known_gateway(&world.store.read().expect("reads"), "rest").expect("is there"));
     let policy = world.site.policy.clone();
     world.store.commit_blocking(move |txn| remove(txn, &policy, &new, NOW)).expect("is removed");
     assert_eq!(rest(), of(true, true));
