@@ -88,7 +88,8 @@ fn compose(
             original: None,
             action: Action::Failed,
             status: row.status.clone(),
-            remote_mta: row.host.clone(),
+            // Strangers are not told addresses inside.
+            remote_mta: row.host.clone().filter(|_| row.gateway.is_none()),
             diagnostic: Some(row.text.clone()),
             last_attempt: Some(seconds(row.at)),
             retry_until: None,

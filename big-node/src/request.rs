@@ -264,6 +264,8 @@ pub struct GatewayView {
     pub pickup: Option<String>,
     /// The domains that it takes.
     pub domains: Vec<String>,
+    /// Messages that it has still to get, up to 10,000.
+    pub waiting: usize,
 }
 
 /// A nickname, as shown.

@@ -116,6 +116,7 @@ async fn a_mail_system_inside_takes_what_nobody_here_has() -> Result<(), Trouble
         (1, 1, 1, 1)
     );
     assert_eq!(told("Final-Recipient: rfc822; user@example.net"), 0);
+    assert_eq!(told("Remote-MTA"), 0, "a stranger is not told addresses inside");
 
     // From a desk: by the domain, and by the gateway's name wherever the address is.
     for to in [USER, "/dovecot friend@elsewhere.example"] {
@@ -135,6 +136,14 @@ async fn a_mail_system_inside_takes_what_nobody_here_has() -> Result<(), Trouble
     let sent = desk.send("/dovecot gone@example.net", "from a desk", "text").await?;
     desk.arrival(Folder::In, "alice is told", |line| line.subject.starts_with("Undelivered")).await?;
     assert_eq!(desk.status(&sent.id).await?.recipients[0].status, "5.1.1");
+
+    // An SMTP host, under TLS if it offers that.
+    let notes = Mta::start(Options { name: "notes.inside.example".into(), ..Options::default() }).await?;
+    let address = notes.address().to_string();
+    big.run(&["gateway", "add", "notes", "--smtp", &address, "--domain", "legacy.example"]).await?;
+    desk.send("lotus@legacy.example", "from a desk", "text").await?;
+    let mail = notes.wait_for(1, SOON).await?;
+    assert_eq!((mail[0].recipients.join(" ").as_str(), mail[0].tls), ("lotus@legacy.example", true));
 
     big.run(&["gateway", "remove", "dovecot"]).await?;
     takes(&world, USER, 550).await?;

@@ -59,7 +59,7 @@ pub(super) fn groups(groups: &[GroupView]) -> String {
 }
 
 pub(super) fn gateways(gateways: &[GatewayView]) -> String {
-    let mut table = Table::new(["name", "kind", "where", "takes the domains"]);
+    let mut table = Table::new(["name", "kind", "waiting", "where", "takes the domains"]);
     for gateway in gateways {
         let mut places = gateway.hosts.clone();
         places.extend(gateway.drop.clone());
@@ -67,6 +67,7 @@ pub(super) fn gateways(gateways: &[GatewayView]) -> String {
         table.row([
             gateway.name.clone(),
             gateway.kind.clone(),
+            gateway.waiting.to_string(),
             places.join(", "),
             gateway.domains.join(", "),
         ]);

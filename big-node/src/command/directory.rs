@@ -6,9 +6,10 @@ use serde_json::Value;
 use shared::id::unix_millis;
 use shared::store::{Row, Rows, Snapshot, StoreError, Stored, Txn};
 
-use super::{Commands, json};
+use super::{Commands, LISTED_MAX, json};
 use crate::directory::{self, Policy, RECORD_KIND};
 use crate::error::Refused;
+use crate::gateway::queue;
 use crate::record::{Gateway, Group, Kind, Named, Nickname, OPEN_WINDOWS, Person, Record, Shadow, Transport};
 use crate::request::{
     EntryRequest, GatewayChange, GatewayView, GroupView, NewGateway, NewNickname, NicknameView, PersonView,
@@ -232,7 +233,8 @@ impl Commands {
         let (node, snapshot) = (&self.node, self.node.store.read()?);
         let gateway = match request {
             EntryRequest::List => {
-                return Ok(directory::gateways(&snapshot)?.iter().map(gateway_view).collect());
+                let gateways = directory::gateways(&snapshot)?;
+                return gateways.iter().map(|gateway| gateway_view(&snapshot, gateway)).collect();
             }
             EntryRequest::Show { name } => directory::known_gateway(&snapshot, &name)?,
             EntryRequest::Add(new) => {
@@ -266,7 +268,7 @@ impl Commands {
             }
         };
         node.queued();
-        Ok(vec![gateway_view(&gateway)])
+        Ok(vec![gateway_view(&snapshot, &gateway)?])
     }
 
     async fn nickname(
@@ -355,19 +357,20 @@ fn group_view(rows: &impl Rows, group: &Group) -> Result<GroupView, Refused> {
     })
 }
 
-fn gateway_view(gateway: &Gateway) -> GatewayView {
+fn gateway_view(rows: &impl Rows, gateway: &Gateway) -> Result<GatewayView, Refused> {
     let (hosts, drop, pickup) = match gateway.transport.clone() {
         Transport::Lmtp(hosts) | Transport::Smtp(hosts) => (hosts, None, None),
         Transport::Drop { folder, pickup } => (Vec::new(), Some(folder), pickup),
     };
-    GatewayView {
+    Ok(GatewayView {
         name: gateway.name.clone(),
         kind: gateway.transport.as_str().into(),
         hosts,
         drop,
         pickup,
         domains: gateway.domains.clone(),
-    }
+        waiting: queue::waiting(rows, &gateway.name, LISTED_MAX)?,
+    })
 }
 
 fn nickname_view(rows: &impl Rows, nickname: &Nickname) -> Result<NicknameView, Refused> {

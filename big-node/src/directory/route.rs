@@ -372,6 +372,10 @@ impl<'a, R: Rows> Walk<'a, R> {
                 }
                 Member::Outside(address) => match address.parse::<Address>() {
                     _ if self.goes_in_circles() => self.push(address.clone(), written, CIRCLES),
+                    // A gateway had it, and may not have it now.
+                    Ok(address) if self.policy.is_ours(address.domain()) => {
+                        self.address(&address, None, written.to_owned())?;
+                    }
                     Ok(address) => self.leave(&address, written)?,
                     Err(_) => self.push(address.clone(), written, NOBODY),
                 },

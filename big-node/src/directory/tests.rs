@@ -456,7 +456,7 @@ fn a_rebuild_finds_every_kind_and_only_its_latest_change() {
         world.known(),
     );
     assert_eq!(before, after);
-    let taken = |domain| super::gateway::of_domain(&rows, domain).expect("reads");
+    let taken = |domain| gateway::of_domain(&rows, domain).expect("reads");
     assert_eq!(taken("remote.example").as_deref(), Some("dovecot"));
     assert_eq!(taken("else.example"), None);
     let bob = by_name(&rows, "old@example.com").expect("is bob's");
@@ -602,6 +602,12 @@ fn the_edge_knows_a_domain_of_ours_whose_rest_a_gateway_takes() {
     world.gateway("rest", "B\u{fc}cher.example").expect("a gateway");
     assert_eq!(rest(), of(true, false), "whose mail it is, the edge cannot say");
     world.gateway("far", "remote.example").expect("a gateway");
+    let user = "user@xn--bcher-kva.example";
+    world.group("mixed", "", &["hatter", user]);
+    assert_eq!(
+        routes(&world, letter(), "mixed@example.com"),
+        ["hatter".to_owned(), format!("{user} via mixed@example.com")]
+    );
     assert_eq!(rest(), of(true, false), "the edge takes mail for our domains only");
 
     for (name, domain, reason) in [
@@ -621,4 +627,6 @@ fn the_edge_knows_a_domain_of_ours_whose_rest_a_gateway_takes() {
     let policy = world.site.policy.clone();
     world.store.commit_blocking(move |txn| remove(txn, &policy, &new, NOW)).expect("is removed");
     assert_eq!(rest(), of(true, true));
+    let everybody = routes(&world, letter(), "mixed@example.com");
+    assert_eq!(everybody, ["hatter", "5.1.1"], "and what it had is not sent round by the edge");
 }

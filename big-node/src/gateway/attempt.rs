@@ -38,7 +38,13 @@ pub async fn attempt(
         };
         match talked {
             Talk::Done(outcomes, tls) => return told(outcomes, &recipients, text, tls),
-            Talk::Next(status) | Talk::HandshakeFailed(status) => last = Some((text, status)),
+            Talk::Next(mut status) | Talk::HandshakeFailed(mut status) => {
+                if status.code.is_none() {
+                    // Reports go to strangers, who are not told addresses inside.
+                    status.text = status.text.replace(&format!("{} ({address})", host.name), "the host");
+                }
+                last = Some((text, status));
+            }
         }
     }
     let (host, mut status) = match last {

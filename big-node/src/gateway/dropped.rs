@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -17,6 +18,9 @@ use shared::store::Store;
 use super::attempt::Content;
 use super::queue::Report;
 use crate::record::Message;
+
+/// For us and, by the folder's group, for the system behind it.
+const MODE: u32 = 0o640;
 
 /// The envelope, as it is written.
 #[derive(Debug, Serialize)]
@@ -43,12 +47,12 @@ pub async fn attempt(
     let names: Vec<_> = recipients.iter().map(|(_, address)| address.to_string()).collect();
     let written = tokio::task::block_in_place(|| write(store, Path::new(folder), id, message, names));
     let status = match written {
-        Ok(()) => Status::ours(Class::Delivered, Enhanced(2, 0, 0), &format!("in {folder} as {id}")),
-        Err(error) => Status::ours(
-            Class::Temporary,
-            Enhanced(4, 3, 0),
-            &format!("cannot be written to {folder}: {error}"),
-        ),
+        Ok(()) => Status::ours(Class::Delivered, Enhanced(2, 0, 0), &format!("put into the folder as {id}")),
+        Err(error) => {
+            tracing::warn!(message = %id, folder, %error, "a message cannot be put into a gateway's folder");
+            let text = format!("cannot be put into the gateway's folder: {error}");
+            Status::ours(Class::Temporary, Enhanced(4, 3, 0), &text)
+        }
     };
     let report = |(recipient, _)| Report { recipient, status: status.clone(), host: None, tls: false };
     recipients.into_iter().map(report).collect()
@@ -97,7 +101,7 @@ pub(super) fn put(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = File::options().write(true).create_new(true).open(&unfinished)?;
+    let mut file = File::options().write(true).create_new(true).mode(MODE).open(&unfinished)?;
     fill(&mut file)?;
     file.sync_all()?;
     fs::rename(unfinished, folder.join(name))

@@ -122,7 +122,7 @@ pub async fn pick_up(
     folder: &Path,
 ) -> Result<usize, Refused> {
     let failed = |error: io::Error| Refused::new(format!("{}: {error}", folder.display()));
-    let mut taken = 0;
+    let (mut taken, mut failure) = (0, None);
     for name in names(folder).map_err(failed)? {
         let found =
             tokio::task::block_in_place(|| read(store, gateway, folder, &name, site.content_bytes_max))?;
@@ -137,7 +137,11 @@ pub async fn pick_up(
                 let site = Arc::clone(site);
                 let entered =
                     store.commit(move |txn| mail::receive(txn, &site, incoming, &[], unix_millis()));
-                entered.await?;
+                if let Err(refused) = entered.await {
+                    // It may be mended; the others go on.
+                    failure = Some(refused);
+                    continue;
+                }
                 taken += 1;
             }
             Found::Taken => {}
@@ -153,7 +157,10 @@ pub async fn pick_up(
             gone(fs::remove_file(folder.join(format!("{name}.{ending}")))).map_err(failed)?;
         }
     }
-    Ok(taken)
+    match failure {
+        Some(failure) if taken == 0 => Err(failure),
+        _ => Ok(taken),
+    }
 }
 
 fn gone(removed: io::Result<()>) -> io::Result<()> {

@@ -130,6 +130,12 @@ pub fn gateways(rows: &impl Rows) -> Result<Vec<String>, StoreError> {
     Ok(found)
 }
 
+/// How many messages a gateway has still to get, held ones excepted; `max` for that many and more.
+pub fn waiting(rows: &impl Rows, gateway: &str, max: usize) -> Result<usize, StoreError> {
+    let (begin, end) = (after(gateway, 0), after(gateway, 1));
+    Ok(rows.raw_range(HANDOVERS_DUE, &begin, Some(&end), max, false)?.len())
+}
+
 /// At most `max` messages that are due for a gateway, first the one that has waited longest; and when the
 /// next one will be, milliseconds since 1970.
 pub fn due(
