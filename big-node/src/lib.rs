@@ -1,7 +1,8 @@
 //! Big: what an organisation keeps inside.
 //!
-//! It holds the mailboxes and the master directory, files and routes mail, and dials the edge. It opens
-//! no Internet-facing socket and resolves no names; commands reach it over a Unix socket.
+//! It holds the mailboxes and the master directory, files and routes mail, dials the edge, and hands mail
+//! to other mail systems inside. It opens no Internet-facing socket and resolves no names; commands reach
+//! it over a Unix socket.
 
 pub mod cli;
 mod command;

@@ -22,8 +22,6 @@ pub enum Rule {
     WithoutTag,
     /// A role that every domain has: the postmaster's.
     Role,
-    /// Nobody has it, and a gateway takes the rest of its domain.
-    Gateway,
     /// Nobody has it, and somebody takes what nobody has.
     CatchAll,
 }
@@ -31,37 +29,33 @@ pub enum Rule {
 /// Who takes the mail to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// An entry.
-    Entry(Holder),
-    /// The gateway of this name.
+    /// An entry, and why.
+    Entry(Holder, Rule),
+    /// The gateway of this name: nobody has the address, and it takes the rest of the domain.
     Gateway(String),
 }
 
 /// Whose mail to `address`, in a domain of ours, is: exact, then without its tag, then a role's holder, then
 /// the gateway or else the entry that takes the rest.
-pub fn find(
-    rows: &impl Rows,
-    policy: &Policy,
-    address: &Address,
-) -> Result<Option<(Owner, Rule)>, StoreError> {
+pub fn find(rows: &impl Rows, policy: &Policy, address: &Address) -> Result<Option<Owner>, StoreError> {
     let base = address.without_tag();
     for (candidate, rule) in [(Some(address), Rule::Exact), (base.as_ref(), Rule::WithoutTag)] {
         let Some(candidate) = candidate else { continue };
         if let Some(holder) = rows.get(ADDRESSES, candidate.canonical().as_bytes())? {
-            return Ok(Some((Owner::Entry(holder), rule)));
+            return Ok(Some(Owner::Entry(holder, rule)));
         }
     }
     let local = canonical_local(base.as_ref().unwrap_or(address).local_part());
     let (name, rule) = match ROLES.contains(&local.as_str()) {
         true => (Some(&policy.postmaster), Rule::Role),
         false => match gateway::of_domain(rows, address.domain().as_str())? {
-            Some(gateway) => return Ok(Some((Owner::Gateway(gateway), Rule::Gateway))),
+            Some(gateway) => return Ok(Some(Owner::Gateway(gateway))),
             None => (policy.catch_all.as_ref(), Rule::CatchAll),
         },
     };
     let Some(name) = name else { return Ok(None) };
     let holder: Option<Holder> = rows.get(NAMES, name.as_bytes())?;
-    Ok(holder.map(|holder| (Owner::Entry(holder), rule)))
+    Ok(holder.map(|holder| Owner::Entry(holder, rule)))
 }
 
 /// The entry behind a name or an address.

@@ -211,7 +211,7 @@ impl<'a, R: Rows> Walk<'a, R> {
                 self.push(address.to_string(), &written, NOBODY);
                 Ok(())
             }
-            Some((Owner::Gateway(name), _)) => {
+            Some(Owner::Gateway(name)) => {
                 let what = format!(
                     "nobody here is called {address}; the gateway {name} takes the rest of its domain"
                 );
@@ -221,19 +221,19 @@ impl<'a, R: Rows> Walk<'a, R> {
                 }
                 Ok(())
             }
-            Some((Owner::Entry(holder), rule)) => {
+            Some(Owner::Entry(holder, rule)) => {
                 self.step(
                     match rule {
                         Rule::Exact => Because::Address,
                         Rule::WithoutTag => Because::Tag,
                         Rule::Role => Because::Role,
-                        Rule::Gateway | Rule::CatchAll => Because::CatchAll,
+                        Rule::CatchAll => Because::CatchAll,
                     },
                     || match rule {
                         Rule::Exact => format!("{} is an address here", address.canonical()),
                         Rule::WithoutTag => format!("{address} is an address here without its tag"),
                         Rule::Role => format!("{address} is the postmaster's, as in every domain"),
-                        Rule::Gateway | Rule::CatchAll => {
+                        Rule::CatchAll => {
                             format!("nobody is called {address}; [site] catch_all takes it")
                         }
                     },

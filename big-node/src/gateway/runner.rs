@@ -29,6 +29,18 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 type UnderWay = Arc<Mutex<HashSet<Due>>>;
 
+/// An attempt that is under way, until this is dropped, however it ends.
+struct Running {
+    due: Due,
+    under_way: UnderWay,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        lock(&self.under_way).remove(&self.due);
+    }
+}
+
 /// Runs for ever. Attempts that are under way end with the process, and their recipients wait as before.
 pub async fn run(node: Arc<Node>) {
     let under_way = UnderWay::default();
@@ -66,21 +78,22 @@ fn start_due(node: &Arc<Node>, under_way: &UnderWay) -> Result<Option<u64>, Stor
             }
             if running.insert(due.clone()) {
                 drop(running);
-                tokio::spawn(attempt_one(Arc::clone(node), due, Arc::clone(under_way)));
+                let running = Running { due, under_way: Arc::clone(under_way) };
+                tokio::spawn(attempt_one(Arc::clone(node), running));
             }
         }
     }
     Ok(next)
 }
 
-async fn attempt_one(node: Arc<Node>, due: Due, under_way: UnderWay) {
-    let result = hand_over(&node.store, &node.site, &due).await;
+async fn attempt_one(node: Arc<Node>, running: Running) {
+    let result = hand_over(&node.store, &node.site, &running.due).await;
     if let Err(error) = &result {
-        let message = due.message;
+        let message = running.due.message;
         tracing::error!(%message, %error, "a handover could not be recorded; it is tried again");
         tokio::time::sleep(PAUSE).await;
     }
-    lock(&under_way).remove(&due);
+    drop(running);
     // A report may be owed, and there is room for another attempt.
     node.queued();
 }
