@@ -30,7 +30,7 @@ pub enum Rule {
     Tag,
     /// A role that every domain has.
     Role,
-    /// [site] catch_all.
+    /// `[site] catch_all`.
     CatchAll,
     /// A returning address.
     Returned,

@@ -158,7 +158,7 @@ fn yes_or_no(word: &str) -> Option<bool> {
     }
 }
 
-/// Everything of a kind as a table that [`parse`] reads.
+/// Everything of a kind as a table that an import reads.
 pub fn export(rows: &impl Rows, kind: Kind) -> Result<Vec<u8>, Refused> {
     let mut table = Writer::from_writer(Vec::new());
     let failed = |error: csv::Error| Refused::new(error.to_string());
