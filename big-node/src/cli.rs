@@ -6,6 +6,7 @@
 //! files, `show` what answers look like.
 
 mod directory;
+mod gateway;
 mod mail;
 mod save;
 mod show;
@@ -88,6 +89,9 @@ enum Command {
     /// A person's own names for others
     #[command(subcommand)]
     Nickname(directory::NicknameCommand),
+    /// Mail systems inside to which mail is handed
+    #[command(subcommand)]
+    Gateway(gateway::Command),
     /// What would happen to mail for an address, and by which rule; nothing is sent
     Explain {
         /// As it would be typed: a name, an address, `/GATEWAY address`
@@ -119,6 +123,11 @@ enum Command {
 enum QueueCommand {
     /// Messages that are not at their end, and units the edge has not confirmed
     List,
+    /// Try a message again at once that waits for an inside gateway, or is held
+    Retry {
+        /// Message id
+        message: String,
+    },
     /// What the edge will never take, and why
     Dead {
         #[command(subcommand)]
@@ -158,6 +167,7 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Shadow(command) => directory::shadow(caller, command),
         Command::Group(command) => directory::group(caller, command),
         Command::Nickname(command) => directory::nickname(caller, command),
+        Command::Gateway(command) => gateway::run(caller, command),
         Command::Explain { address, person } => caller
             .show(&Request::Explain { person, address }, |explanation: &Explanation| {
                 show::explanation(explanation)
@@ -166,6 +176,9 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Travel(command) => travel::run(command, caller),
         Command::Queue(QueueCommand::List) => {
             caller.show(&Request::QueueList, |queue: &Queue| show::queue(queue))
+        }
+        Command::Queue(QueueCommand::Retry { message }) => {
+            caller.show(&Request::QueueRetry { message }, |done: &Done| format!("{}\n", done.done))
         }
         Command::Queue(QueueCommand::Dead { command: None | Some(DeadCommand::List) }) => caller
             .show(&Request::QueueDead(DeadCommand::List), |dead: &Vec<DeadLetterView>| {

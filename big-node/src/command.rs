@@ -22,6 +22,7 @@ use crate::compare;
 use crate::desk::{self, Outgoing};
 use crate::directory::by_name;
 use crate::error::Refused;
+use crate::gateway::queue;
 use crate::link::LinkHost;
 use crate::node::Node;
 use crate::projection;
@@ -80,6 +81,7 @@ impl Commands {
             | Request::Shadow(_)
             | Request::Group(_)
             | Request::Nickname { .. }
+            | Request::Gateway(_)
             | Request::Import { .. }
             | Request::ImportProgress
             | Request::Export { .. }
@@ -119,6 +121,7 @@ impl Commands {
                 json(travel::view(&node.store.read()?, &ended)?)
             }
             Request::QueueList => json(self.queue()?),
+            Request::QueueRetry { message } => json(self.retry(&message).await?),
             Request::LinkStatus => json(self.link_status()?),
             Request::Trace { message } => json(self.trace(&message)?),
         };
@@ -231,8 +234,27 @@ impl Commands {
                 recipients: desk::recipients_of(&snapshot, MessageId(id))?,
             });
         }
+        for (due, _) in queue::list(&snapshot, LISTED_MAX)? {
+            let id = due.message.to_string();
+            // It may go by several gateways, and by the edge.
+            if messages.iter().all(|message| message.id != id) {
+                let message = snapshot.get::<Message>(MESSAGES, &due.message.0)?;
+                messages.push(Status {
+                    id,
+                    subject: message.map(|message| message.origin.subject).unwrap_or_default(),
+                    recipients: desk::recipients_of(&snapshot, due.message)?,
+                });
+            }
+        }
         let dead_letters = dead_letters.into_iter().map(operator::view).collect();
         Ok(Queue { units: lane::depth(&snapshot)?, messages, dead_letters })
+    }
+
+    async fn retry(&self, message: &str) -> Result<Done, Refused> {
+        let id: MessageId = message.parse().map_err(|error| Refused::new(format!("{message}: {error}")))?;
+        self.node.store.commit(move |txn| queue::retry(txn, id, unix_millis())).await?;
+        self.node.queued();
+        Ok(Done { done: format!("{id} is tried again now") })
     }
 
     fn link_status(&self) -> Result<LinkView, StoreError> {

@@ -11,7 +11,7 @@ use shared::topology::AttachmentMode;
 
 use crate::directory;
 use crate::error::Refused;
-use crate::mail::{self, recipient_key};
+use crate::mail::{self, Ways, recipient_key};
 use crate::node::Node;
 use crate::part::{self, PartPath};
 use crate::record::{
@@ -223,9 +223,10 @@ pub fn attachments(
 /// Composes and sends a message.
 pub async fn send(node: &Arc<Node>, author: &Person, outgoing: Outgoing) -> Result<Sent, Refused> {
     let snapshot = node.store.read()?;
-    let to = mailboxes(node, &snapshot, author, &outgoing.to)?;
-    let cc = mailboxes(node, &snapshot, author, &outgoing.cc)?;
-    dispatch(node, author, to, cc, outgoing, None).await
+    let mut ways = Ways::new();
+    let to = mailboxes(node, &snapshot, author, &outgoing.to, &mut ways)?;
+    let cc = mailboxes(node, &snapshot, author, &outgoing.cc, &mut ways)?;
+    dispatch(node, author, to, cc, ways, outgoing, None).await
 }
 
 /// Answers a message: recipients, subject and thread come from its origin.
@@ -266,7 +267,7 @@ pub async fn reply(
         _ => format!("Re: {}", origin.subject),
     };
     let outgoing = Outgoing { to: Vec::new(), cc: Vec::new(), subject, text: body, attachments: Vec::new() };
-    dispatch(node, author, to, cc, outgoing, Some(&message)).await
+    dispatch(node, author, to, cc, Ways::new(), outgoing, Some(&message)).await
 }
 
 fn draft_mailbox(mailbox: &Mailbox) -> Result<DraftMailbox, Refused> {
@@ -275,16 +276,21 @@ fn draft_mailbox(mailbox: &Mailbox) -> Result<DraftMailbox, Refused> {
     Ok(DraftMailbox { name: (!mailbox.name.is_empty()).then(|| mailbox.name.clone()), address })
 }
 
-/// Recipients as a person types them: nicknames, names, addresses.
+/// Recipients as a person types them: nicknames, names, addresses, gateways. The first way that is
+/// chosen for an address counts.
 fn mailboxes(
     node: &Node,
     rows: &impl Rows,
     person: &Person,
     typed: &[String],
+    ways: &mut Ways,
 ) -> Result<Vec<DraftMailbox>, Refused> {
     let one = |text: &String| {
-        let directory::Resolved { address, name, .. } =
+        let directory::Resolved { address, name, by, .. } =
             directory::resolve(rows, &node.site.policy, Some(person), text)?;
+        if let Some(way) = by {
+            ways.entry(address.to_string()).or_insert(way);
+        }
         Ok(DraftMailbox { name, address })
     };
     typed.iter().map(one).collect()
@@ -302,6 +308,7 @@ async fn dispatch(
     author: &Person,
     to: Vec<DraftMailbox>,
     cc: Vec<DraftMailbox>,
+    ways: Ways,
     outgoing: Outgoing,
     answers: Option<&Message>,
 ) -> Result<Sent, Refused> {
@@ -340,9 +347,10 @@ async fn dispatch(
     };
     // Attachments may be large: composing and hashing them takes a while.
     let channel = Channel::Desk { person: author.id };
-    let incoming = tokio::task::block_in_place(|| {
+    let mut incoming = tokio::task::block_in_place(|| {
         node.incoming(id, channel, reverse_path, recipients, &mime::compose(&draft))
     })?;
+    incoming.ways = ways;
     let (site, author) = (Arc::clone(&node.site), author.clone());
     node.store.commit(move |txn| mail::send(txn, &site, incoming, &author, false, unix_millis())).await?;
     node.queued();
@@ -389,6 +397,7 @@ fn recipient_view(row: Recipient) -> RecipientView {
     RecipientView {
         address: row.address,
         via: row.via,
+        gateway: row.gateway,
         state: row.state,
         at: row.at,
         host: row.host,

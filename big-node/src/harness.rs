@@ -17,7 +17,7 @@ use crate::directory::{self, NewPerson, Policy, RECORD_KIND};
 use crate::error::Refused;
 use crate::inbound::{BODY_KIND, rebuild_notes};
 pub use crate::link::LinkHost;
-use crate::mail::{self, Incoming, Site};
+use crate::mail::{self, Incoming, Site, Ways};
 use crate::pressure::Pressure;
 use crate::projection;
 use crate::record::{
@@ -148,7 +148,8 @@ impl Big {
         let mut writer = self.store.body_writer(BodyId(origin.body).into(), BODY_KIND);
         writer.write(&chunk::encode_all(content)).map_err(failed)?;
         let stored = writer.finish(rebuild_notes(id, &origin)).map_err(failed)?;
-        let incoming = Incoming { id, origin, stored, parts: Vec::new(), unparsed: None, passes: 0 };
+        let incoming =
+            Incoming { id, origin, stored, parts: Vec::new(), unparsed: None, passes: 0, ways: Ways::new() };
         let site = Arc::clone(&self.site);
         let sent = self
             .store

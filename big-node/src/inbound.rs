@@ -19,12 +19,10 @@ use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, decode};
 use crate::compare;
 use crate::directory;
 use crate::error::Refused;
-use crate::mail::{self, Incoming, Site};
+use crate::mail::{self, Incoming, Site, Ways};
+use crate::outcome::{self, Settled};
 use crate::part::break_apart;
-use crate::record::{
-    COPIES, CopyRow, Named, OPEN_WINDOWS, Person, RECIPIENTS, REPORTS, Recipient, UNSETTLED, WINDOWS,
-    WindowRow, WindowState, key2,
-};
+use crate::record::{COPIES, CopyRow, Named, OPEN_WINDOWS, Person, WINDOWS, WindowRow, WindowState, key2};
 
 /// The kind under which bodies are written on big.
 pub const BODY_KIND: u8 = 2;
@@ -32,8 +30,6 @@ pub const BODY_KIND: u8 = 2;
 pub const PARSED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Octets of trace headers that the edge puts before a message's content, at most.
 const TRACE_BYTES_MAX: u64 = 64 * 1024;
-/// Characters of what an edge says about a delivery.
-const OUTCOME_TEXT_MAX: usize = 512;
 /// What was submitted before a window's end is accepted for so long after it.
 const LATE_AFTER_END_MILLIS: u64 = 7 * 24 * 3_600_000;
 
@@ -185,13 +181,13 @@ impl Opened {
         let (parts, unparsed) = break_apart(self.plain.as_deref());
         let stored = self.writer.finish(rebuild_notes(id, &origin))?;
         let passes = passes(self.header.block(), &self.edge);
-        Ok(Incoming { id, origin, stored, parts, unparsed, passes })
+        Ok(Incoming { id, origin, stored, parts, unparsed, passes, ways: Ways::new() })
     }
 }
 
 /// How often mail with this header has come in through our edge already. Who forges it keeps mail from
 /// being forwarded, and it is filed then.
-fn passes(header: &[u8], edge: &str) -> u32 {
+pub fn passes(header: &[u8], edge: &str) -> u32 {
     let by_us = |field: &shared::mime::Field<'_>| {
         let text = field.unfolded();
         let mut words = text.split_ascii_whitespace();
@@ -288,36 +284,11 @@ fn apply_outcome(txn: &mut Txn<'_>, outcome: &Outcome) -> Result<(), NotApplied>
     if !matches!(outcome.state, DeliveryState::Deferred | DeliveryState::Relayed | DeliveryState::Failed) {
         return Err(never("not a state that an attempt ends in"));
     }
-    let id = MessageId(outcome.message);
-    let key = mail::recipient_key(id, outcome.recipient);
-    let Some(mut row) = txn.get::<Recipient>(RECIPIENTS, &key)? else {
-        return of_what_was_lost(txn, "an outcome for nobody we sent to");
-    };
-    let final_already =
-        matches!(row.state, DeliveryState::Relayed | DeliveryState::Failed | DeliveryState::Delivered);
-    if final_already {
-        return Ok(());
+    match outcome::settle(txn, outcome, None)? {
+        Settled::Recorded => Ok(()),
+        Settled::Nobody => of_what_was_lost(txn, "an outcome for nobody we sent to"),
+        Settled::AnotherWay => Err(never("an outcome for somebody whose mail does not go by the edge")),
     }
-    let cut = |text: &str| text.chars().take(OUTCOME_TEXT_MAX).collect::<String>();
-    row.state = outcome.state;
-    row.at = outcome.at;
-    row.host = outcome.host.as_deref().map(cut);
-    row.tls = outcome.tls;
-    row.text = cut(&outcome.text);
-    row.status = cut(&outcome.status);
-    row.in_doubt = outcome.in_doubt;
-    row.next_attempt_at = outcome.next_attempt_at;
-    txn.put(RECIPIENTS, &key, &row)?;
-    if row.state != DeliveryState::Deferred {
-        txn.delete(UNSETTLED, &key)?;
-    }
-    if row.state == DeliveryState::Failed {
-        txn.put(REPORTS, &id.0, &Named(id.0))?;
-    }
-    let state = serde_json::to_value(row.state).unwrap_or_default();
-    let state = state.as_str().unwrap_or_default().to_owned();
-    let host = row.host.as_deref().map(|host| format!(" by {host}")).unwrap_or_default();
-    Ok(trace::note(txn, id, outcome.at, format!("{}: {state}{host}: {}", row.address, row.text))?)
 }
 
 /// A fact about something that is not recorded here: refused, unless this big has been restored. Then it

@@ -1,7 +1,8 @@
 //! Big: what an organisation keeps inside.
 //!
-//! It holds the mailboxes and the master directory, files and routes mail, and dials the edge. It opens
-//! no Internet-facing socket and resolves no names; commands reach it over a Unix socket.
+//! It holds the mailboxes and the master directory, files and routes mail, dials the edge, and hands mail
+//! to other mail systems inside. It opens no Internet-facing socket and resolves no names; commands reach
+//! it over a Unix socket.
 
 pub mod cli;
 mod command;
@@ -10,6 +11,7 @@ mod desk;
 pub mod directory;
 mod ebcdic;
 mod error;
+mod gateway;
 #[cfg(feature = "sim")]
 pub mod harness;
 mod inbound;
@@ -17,6 +19,7 @@ mod link;
 mod mail;
 mod maintenance;
 mod node;
+mod outcome;
 mod part;
 pub mod pressure;
 mod projection;

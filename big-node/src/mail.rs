@@ -1,6 +1,8 @@
 //! Taking a message in: filing it, tying it to its thread, routing it onwards. All of it in the one
 //! commit that makes the message ours.
 
+use std::collections::BTreeMap;
+
 use shared::address::Address;
 use shared::chunk;
 use shared::fault::{SeededFault, seeded};
@@ -13,8 +15,9 @@ use shared::topology::AttachmentMode;
 use shared::trace;
 use shared::unit::{self, DeliveryState, Id, Outbound, ToEdge, WindowCopy};
 
-use crate::directory::{self, Letter, Policy, Route, Routed, srs};
+use crate::directory::{self, Letter, Policy, Route, Routed, Wanted, Way, srs};
 use crate::error::Refused;
+use crate::gateway::queue::{self, Due};
 use crate::projection;
 use crate::record::{
     AfterFetch, COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named,
@@ -59,6 +62,9 @@ impl Site {
     }
 }
 
+/// The ways out that a person chose, by the address as the envelope has it.
+pub type Ways = BTreeMap<String, Way>;
+
 /// A message whose body is complete in the segments.
 #[derive(Debug)]
 pub struct Incoming {
@@ -74,6 +80,8 @@ pub struct Incoming {
     pub unparsed: Option<String>,
     /// How often it has left through our edge before it came, as its header says.
     pub passes: u32,
+    /// The ways that its sender chose.
+    pub ways: Ways,
 }
 
 /// Whether big holds this message already.
@@ -91,9 +99,10 @@ pub fn receive(
 ) -> Result<(), Refused> {
     let (id, passes) = (incoming.id, incoming.passes);
     let message = keep(txn, incoming, now)?;
+    let routed = routed(txn, site, &message, passes, &Ways::new(), now)?;
     let (mut readers, mut outside, mut undeliverable): (Vec<Person>, _, _) =
         (Vec::new(), Vec::new(), Vec::new());
-    for routed in routed(txn, site, &message, passes, now)? {
+    for routed in routed {
         match routed.route {
             Route::Mailbox(person) => readers.push(*person),
             Route::Outside(..) => outside.push(routed),
@@ -143,7 +152,7 @@ fn listed(names: &[String]) -> String {
 }
 
 /// Takes mail from a person of ours: files it in Sent, marks what it answers, delivers inside and
-/// queues the rest for the edge.
+/// queues the rest for the edge and for inside gateways.
 pub fn send(
     txn: &mut Txn<'_>,
     site: &Site,
@@ -152,7 +161,7 @@ pub fn send(
     late: bool,
     now: u64,
 ) -> Result<(), Refused> {
-    let (id, passes) = (incoming.id, incoming.passes);
+    let (id, passes, ways) = (incoming.id, incoming.passes, incoming.ways.clone());
     let message = keep(txn, incoming, now)?;
     for recipient in &message.origin.recipients {
         let parsed: Result<Address, _> = recipient.address.parse();
@@ -163,24 +172,21 @@ pub fn send(
         mark(txn, &author.id, MessageId(parent), |entry| entry.answered = true)?;
     }
     let mut outside = Vec::new();
-    for (index, routed) in (0..).zip(routed(txn, site, &message, passes, now)?) {
+    for (index, routed) in (0..).zip(routed(txn, site, &message, passes, &ways, now)?) {
         let row = match &routed.route {
             Route::Mailbox(person) => {
                 deliver_inside(txn, site, &message, id, person, now)?;
                 recipient_row(&routed, DeliveryState::Delivered, "in the mailbox", "2.1.5", now)
             }
-            Route::Outside(_, address) => {
-                outside.push((index, address.to_string()));
-                recipient_row(&routed, DeliveryState::Queued, "waits for the link", "", now)
+            Route::Outside(..) => {
+                outside.push((index, routed));
+                continue;
             }
             Route::Nowhere(why, status) => recipient_row(&routed, DeliveryState::Failed, why, status, now),
         };
         enter_recipient(txn, id, index, &row)?;
     }
-    if !outside.is_empty() {
-        queue_outbound(txn, site, &message, id, outside)?;
-        trace::note(txn, id, now, "queued for the edge")?;
-    }
+    send_on(txn, site, &message, id, outside, now)?;
     Ok(txn.release_body(message.body())?)
 }
 
@@ -190,13 +196,49 @@ fn routed(
     site: &Site,
     message: &Message,
     passes: u32,
+    ways: &Ways,
     now: u64,
 ) -> Result<Vec<Routed>, StoreError> {
-    let addresses = message.origin.recipients.iter().map(|recipient| recipient.address.as_str());
+    let wanted = |address| Wanted { address, by: ways.get(address) };
+    let addresses = message.origin.recipients.iter().map(|recipient| wanted(recipient.address.as_str()));
     directory::route(rows, &site.policy, Letter::of(&message.origin, passes, now), addresses)
 }
 
-/// Queues mail that came for somebody here and goes on to others outside.
+/// Queues a message for recipients who are not here, each by the way to them.
+fn send_on(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    message: &Message,
+    id: MessageId,
+    outside: Vec<(u32, Routed)>,
+    now: u64,
+) -> Result<(), Refused> {
+    let (mut edge, mut inside): (_, BTreeMap<String, Vec<u32>>) = (Vec::new(), BTreeMap::new());
+    for (index, routed) in outside {
+        let waits = match &routed.route {
+            Route::Outside(Way::Inside(name), _) => {
+                inside.entry(name.clone()).or_default().push(index);
+                format!("waits for the gateway {name}")
+            }
+            _ => {
+                edge.push((index, routed.address.clone()));
+                "waits for the link".into()
+            }
+        };
+        enter_recipient(txn, id, index, &recipient_row(&routed, DeliveryState::Queued, &waits, "", now))?;
+    }
+    if !edge.is_empty() {
+        queue_outbound(txn, site, message, id, edge)?;
+        trace::note(txn, id, now, "queued for the edge")?;
+    }
+    for (gateway, recipients) in inside {
+        trace::note(txn, id, now, format!("queued for the gateway {gateway}"))?;
+        queue::enter(txn, &Due { gateway, message: id }, message.body(), recipients, false, now)?;
+    }
+    Ok(())
+}
+
+/// Queues mail that came from outside and goes on: to others outside, or to an inside gateway.
 fn forward(
     txn: &mut Txn<'_>,
     site: &Site,
@@ -208,21 +250,17 @@ fn forward(
     if outside.is_empty() {
         return Ok(());
     }
-    let mut recipients = Vec::new();
-    for (index, routed) in (0..).zip(&outside) {
-        let row = recipient_row(routed, DeliveryState::Queued, "waits for the link", "", now);
-        enter_recipient(txn, id, index, &row)?;
-        recipients.push((index, routed.address.clone()));
-    }
-    queue_outbound(txn, site, message, id, recipients)?;
-    let names: Vec<_> = outside.into_iter().map(|routed| routed.address).collect();
-    Ok(trace::note(txn, id, now, format!("goes on to {}: queued for the edge", listed(&names)))?)
+    let names: Vec<_> = outside.iter().map(|routed| routed.address.clone()).collect();
+    trace::note(txn, id, now, format!("goes on to {}", listed(&names)))?;
+    send_on(txn, site, message, id, (0..).zip(outside).collect(), now)
 }
 
 /// Writes a recipient's row, and what follows from its state.
 fn enter_recipient(txn: &mut Txn<'_>, id: MessageId, index: u32, row: &Recipient) -> Result<(), StoreError> {
     match row.state {
-        DeliveryState::Queued => txn.put(UNSETTLED, &recipient_key(id, index), &Named(id.0))?,
+        DeliveryState::Queued if row.gateway.is_none() => {
+            txn.put(UNSETTLED, &recipient_key(id, index), &Named(id.0))?
+        }
         DeliveryState::Failed => txn.put(REPORTS, &id.0, &Named(id.0))?,
         _ => {}
     }
@@ -249,6 +287,10 @@ fn recipient_row(routed: &Routed, state: DeliveryState, text: &str, status: &str
     Recipient {
         address: routed.address.clone(),
         via: routed.via.clone(),
+        gateway: match &routed.route {
+            Route::Outside(Way::Inside(name), _) => Some(name.clone()),
+            _ => None,
+        },
         state,
         at: now,
         host: None,
@@ -280,9 +322,9 @@ pub fn restore(
     let (now, mut filed) = (message.origin.accepted_at, false);
     let author = match message.origin.channel {
         Channel::Desk { .. } | Channel::Submission { .. } => message.origin.reverse_path.as_ref(),
-        Channel::Reception { .. } | Channel::Report => None,
+        Channel::Reception { .. } | Channel::Report | Channel::Gateway { .. } => None,
     };
-    let mut places: Vec<(Person, Folder, Entry)> = Vec::new();
+    let (mut places, mut inside): (Vec<(Person, Folder, Entry)>, Vec<Routed>) = (Vec::new(), Vec::new());
     let postmaster = directory::postmaster_person(txn, policy)?;
     let undeliverable = postmaster.map(|person| (person, Folder::Undeliverable, Entry::default()));
     match author.map(|path| directory::by_name(txn, path)) {
@@ -295,8 +337,9 @@ pub fn restore(
     for routed in directory::route(txn, policy, Letter::of(&message.origin, 0, now), addresses)? {
         match routed.route {
             Route::Mailbox(person) => places.push((*person, Folder::In, Entry::default())),
-            // Nothing is sent again.
-            Route::Outside(..) => {}
+            // The edge has what it was given, and nothing is sent again.
+            Route::Outside(Way::Edge, _) => {}
+            Route::Outside(Way::Inside(_), _) => inside.push(routed),
             Route::Nowhere(..) => places.extend(undeliverable.clone()),
         }
     }
@@ -306,8 +349,31 @@ pub fn restore(
             filed = true;
         }
     }
+    filed |= !inside.is_empty();
+    hold(txn, &message, id, inside, now)?;
     // What nobody is there for stays in the store all the same.
     if filed { txn.release_body(body) } else { Ok(()) }
+}
+
+/// Enters a message that a rebuild found for inside gateways, which may have it already: it is held there until
+/// an operator lets it go.
+fn hold(
+    txn: &mut Txn<'_>,
+    message: &Message,
+    id: MessageId,
+    inside: Vec<Routed>,
+    now: u64,
+) -> Result<(), StoreError> {
+    let mut held: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    for (index, routed) in (0..).zip(inside) {
+        let row = recipient_row(&routed, DeliveryState::Queued, queue::HELD, "", now);
+        enter_recipient(txn, id, index, &row)?;
+        held.entry(row.gateway.unwrap_or_default()).or_default().push(index);
+    }
+    for (gateway, recipients) in held {
+        queue::enter(txn, &Due { gateway, message: id }, message.body(), recipients, true, now)?;
+    }
+    Ok(())
 }
 
 /// Writes a message's row, and makes it known by its Message-ID.
@@ -344,6 +410,7 @@ fn channel_name(origin: &Origin) -> &'static str {
         Channel::Submission { .. } => "from a traveller",
         Channel::Desk { .. } => "from a desk",
         Channel::Report => "a report of our own",
+        Channel::Gateway { .. } => "from an inside gateway",
     }
 }
 

@@ -73,8 +73,9 @@ async fn look_around(node: &Arc<Node>) -> Result<(), Refused> {
         });
         mended.await.map_err(|error: StoreError| Refused::from(error))?;
     }
-    // What was applied from the edge may have queued units for it; telling the link costs nothing.
+    // What was applied from the edge may have queued units for it, and mail for gateways; telling costs nothing.
     node.wake_link();
+    node.due.notify_one();
     report::write_owed(node).await
 }
 

@@ -15,7 +15,7 @@ use shared::topology::Topology;
 
 use crate::directory::{self, Importing, Policy};
 use crate::inbound::{BODY_KIND, rebuild_notes};
-use crate::mail::{Incoming, Site};
+use crate::mail::{Incoming, Site, Ways};
 use crate::part::break_apart;
 use crate::pressure::Pressure;
 
@@ -35,6 +35,8 @@ pub struct Node {
     pub importing: Arc<Importing>,
     /// Something was applied or queued that others wait for.
     pub changed: Arc<tokio::sync::Notify>,
+    /// Something may be due for an inside gateway.
+    pub due: tokio::sync::Notify,
 }
 
 impl Node {
@@ -57,6 +59,7 @@ impl Node {
             link: Handle::new(),
             importing: Arc::default(),
             changed: Arc::default(),
+            due: tokio::sync::Notify::new(),
         })
     }
 
@@ -71,9 +74,10 @@ impl Node {
         &self.pressure
     }
 
-    /// Something was queued: tells the link and the housekeeping.
+    /// Something was queued: tells the link, the gateways and the housekeeping.
     pub fn queued(&self) {
         self.wake_link();
+        self.due.notify_one();
         self.changed.notify_one();
     }
 
@@ -92,45 +96,55 @@ impl Node {
         recipients: Vec<String>,
         content: &[u8],
     ) -> Result<Incoming, StoreError> {
-        let facts = HeaderFacts::of(content);
-        let automatic = facts.is_automatic();
-        let mailboxes = |from: Vec<shared::mime::Mailbox>| -> Vec<Mailbox> {
-            from.into_iter()
-                .map(|m| Mailbox { name: m.name.unwrap_or_default(), address: m.address })
-                .collect()
-        };
-        let recipient = |address| OriginalRecipient { address, original: None, notify: None };
-        let origin = Origin {
-            channel,
-            accepted_at: unix_millis(),
-            reverse_path,
-            recipients: recipients.into_iter().map(recipient).collect(),
-            envelope_id: None,
-            return_content: None,
-            from: mailboxes(facts.from),
-            reply_to: mailboxes(facts.reply_to),
-            sender: mailboxes(facts.sender),
-            mail_followup_to: mailboxes(facts.mail_followup_to),
-            to: mailboxes(facts.to),
-            cc: mailboxes(facts.cc),
-            message_id: facts.message_id,
-            in_reply_to: facts.in_reply_to,
-            references: facts.references,
-            subject: facts.subject.unwrap_or_default(),
-            language: facts.content_language,
-            automatic,
-            verdicts: Vec::new(),
-            body_8bit: !content.is_ascii(),
-            utf8_header: !content[..shared::mime::header_len(content)].is_ascii(),
-            trace_bytes: 0,
-            size: content.len() as u64,
-            body: *blake3::hash(content).as_bytes(),
-        }
-        .bounded();
-        let mut writer = self.store.body_writer(BodyId(origin.body).into(), BODY_KIND);
-        writer.write(&chunk::encode_all(content))?;
-        let stored = writer.finish(rebuild_notes(id, &origin))?;
-        let (parts, unparsed) = break_apart(Some(content));
-        Ok(Incoming { id, origin, stored, parts, unparsed, passes: 0 })
+        incoming(&self.store, id, channel, reverse_path, recipients, content)
     }
+}
+
+/// A message made here or brought by an inside gateway, its body written and not yet named.
+pub fn incoming(
+    store: &Store,
+    id: MessageId,
+    channel: Channel,
+    reverse_path: Option<String>,
+    recipients: Vec<String>,
+    content: &[u8],
+) -> Result<Incoming, StoreError> {
+    let facts = HeaderFacts::of(content);
+    let automatic = facts.is_automatic();
+    let mailboxes = |from: Vec<shared::mime::Mailbox>| -> Vec<Mailbox> {
+        from.into_iter().map(|m| Mailbox { name: m.name.unwrap_or_default(), address: m.address }).collect()
+    };
+    let recipient = |address| OriginalRecipient { address, original: None, notify: None };
+    let origin = Origin {
+        channel,
+        accepted_at: unix_millis(),
+        reverse_path,
+        recipients: recipients.into_iter().map(recipient).collect(),
+        envelope_id: None,
+        return_content: None,
+        from: mailboxes(facts.from),
+        reply_to: mailboxes(facts.reply_to),
+        sender: mailboxes(facts.sender),
+        mail_followup_to: mailboxes(facts.mail_followup_to),
+        to: mailboxes(facts.to),
+        cc: mailboxes(facts.cc),
+        message_id: facts.message_id,
+        in_reply_to: facts.in_reply_to,
+        references: facts.references,
+        subject: facts.subject.unwrap_or_default(),
+        language: facts.content_language,
+        automatic,
+        verdicts: Vec::new(),
+        body_8bit: !content.is_ascii(),
+        utf8_header: !content[..shared::mime::header_len(content)].is_ascii(),
+        trace_bytes: 0,
+        size: content.len() as u64,
+        body: *blake3::hash(content).as_bytes(),
+    }
+    .bounded();
+    let mut writer = store.body_writer(BodyId(origin.body).into(), BODY_KIND);
+    writer.write(&chunk::encode_all(content))?;
+    let stored = writer.finish(rebuild_notes(id, &origin))?;
+    let (parts, unparsed) = break_apart(Some(content));
+    Ok(Incoming { id, origin, stored, parts, unparsed, passes: 0, ways: Ways::new() })
 }

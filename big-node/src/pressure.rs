@@ -1,8 +1,8 @@
 //! How much more mail big can take from the edge.
 //!
 //! Against `[big] inbound_hourly` counts what the edge's units took within the last hour: their octets, and
-//! [`UNIT_OCTETS`] for the rows of each. The count is in memory: a restart forgives it, and an edge cannot
-//! restart big. Facts about mail go on a little longer than mail, until there are [`FACTS_SHARE`] more.
+//! 1 KiB for the rows of each. The count is in memory: a restart forgives it, and an edge cannot restart big.
+//! Facts about mail go on a little longer than mail, until a twentieth more.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;

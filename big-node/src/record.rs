@@ -11,7 +11,8 @@ use shared::store::Table;
 use shared::unit::{DeliveryState, Id, Window};
 
 pub use crate::directory::entry::{
-    Group, Holder, Kind, Member, Nickname, Person, PolicyRow, Pop3, Record, Shadow,
+    Gateway, Group, Holder, Kind, Member, Nickname, Person, PolicyRow, Pop3, Record, Shadow, TakenBy,
+    Transport,
 };
 
 /// Person id to [`Person`].
@@ -22,6 +23,10 @@ pub const SHADOWS: Table = Table("shadows");
 pub const GROUPS: Table = Table("groups");
 /// Person id, canonical name to that person's [`Nickname`].
 pub const NICKNAMES: Table = Table("nicknames");
+/// Name to [`Gateway`].
+pub const GATEWAYS: Table = Table("gateways");
+/// Domain to the gateway that takes it: [`TakenBy`].
+pub const GATEWAY_DOMAINS: Table = Table("gateway-domains");
 /// What the topology says of addresses, as the edge was told: [`PolicyRow`] under `site`.
 pub const POLICY: Table = Table("policy");
 /// Local name to [`Holder`].
@@ -36,8 +41,14 @@ pub const MAILBOXES: Table = Table("mailboxes");
 pub const MESSAGE_IDS: Table = Table("message-ids");
 /// Message id, recipient index to [`Recipient`].
 pub const RECIPIENTS: Table = Table("recipients");
-/// Message id, recipient index to the [`Named`] message, as long as that recipient's state is not final.
+/// Message id, recipient index to the [`Named`] message, as long as that recipient's state is not final and
+/// it is the edge that sees to it.
 pub const UNSETTLED: Table = Table("unsettled-recipients");
+/// Message id, gateway's name to [`Handover`]: what inside gateways have still to get.
+pub const HANDOVERS: Table = Table("handovers");
+/// Gateway's name, 0, time of the next attempt, message id to the [`Named`] message: the schedule of
+/// [`HANDOVERS`].
+pub const HANDOVERS_DUE: Table = Table("handovers-due");
 /// Message id to the [`Named`] message whose author has to be told of a failure.
 pub const REPORTS: Table = Table("reports");
 /// Window id to [`WindowRow`].
@@ -144,6 +155,8 @@ pub struct Recipient {
     pub address: String,
     /// The address of ours that led to it, if the sender wrote that one: a group, a shadow, a forward.
     pub via: Option<String>,
+    /// The inside gateway by which it goes; `None` is by the edge, or not out at all.
+    pub gateway: Option<String>,
     /// Where its copy is.
     pub state: DeliveryState,
     /// Since when, milliseconds since 1970.
@@ -163,7 +176,23 @@ pub struct Recipient {
     /// The author has been told of its failure.
     pub reported: bool,
 }
-row!(Recipient, 2);
+row!(Recipient, 3);
+
+/// A message that an inside gateway has still to get. It holds the body.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Handover {
+    /// The indexes of the recipients who wait.
+    pub recipients: Vec<u32>,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Taken in, milliseconds since 1970.
+    pub queued_at: u64,
+    /// The next attempt, milliseconds since 1970.
+    pub next_attempt_at: u64,
+    /// A rebuild found it, and it may have been handed over already: it waits for an operator.
+    pub held: bool,
+}
+row!(Handover, 1);
 
 /// What is filed into a window.
 #[derive(

@@ -13,6 +13,7 @@ use shared::store::Rows;
 use shared::unit::DeliveryState;
 
 use crate::error::Refused;
+use crate::gateway::queue;
 use crate::mail;
 use crate::node::Node;
 use crate::record::{MESSAGES, Message, Named, RECIPIENTS, REPORTS, Recipient};
@@ -61,6 +62,7 @@ async fn write_one(node: &Arc<Node>, id: MessageId) -> Result<(), Refused> {
         let owed = |row: &Recipient| row.state == DeliveryState::Failed && !row.reported;
         if !now_failed.iter().any(|(_, row)| owed(row)) {
             txn.delete(REPORTS, &id.0)?;
+            queue::sweep(txn, id)?;
         }
         match report {
             Some(incoming) => mail::receive(txn, &site, incoming, &[], unix_millis()),
@@ -86,7 +88,8 @@ fn compose(
             original: None,
             action: Action::Failed,
             status: row.status.clone(),
-            remote_mta: row.host.clone(),
+            // Strangers are not told addresses inside.
+            remote_mta: row.host.clone().filter(|_| row.gateway.is_none()),
             diagnostic: Some(row.text.clone()),
             last_attempt: Some(seconds(row.at)),
             retry_until: None,

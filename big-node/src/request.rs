@@ -11,7 +11,8 @@ use shared::unit::DeliveryState;
 use crate::directory::entry::{Kind, Pop3};
 pub use crate::directory::explain::{Destination, Explanation};
 pub use crate::directory::{
-    BadRow, GroupChange, Imported, NewGroup, NewPerson, NewShadow, PersonChange, ShadowChange,
+    BadRow, GatewayChange, GroupChange, Imported, NewGateway, NewGroup, NewPerson, NewShadow, PersonChange,
+    Reach, ShadowChange,
 };
 use crate::record::{AfterFetch, Folder, Part, Scope, WindowState};
 
@@ -58,6 +59,8 @@ pub enum Request {
         /// What about them.
         request: EntryRequest<NewNickname, NewNickname>,
     },
+    /// Gateways. Answered with `Vec<GatewayView>`, as with shadows.
+    Gateway(EntryRequest<NewGateway, GatewayChange>),
     /// Adds every row of the body, a CSV table, or none. Answered with [`Imported`].
     Import {
         /// What the rows are.
@@ -161,6 +164,11 @@ pub enum Request {
     },
     /// What waits on big. Answered with [`Queue`].
     QueueList,
+    /// Tries a message again at once that waits for an inside gateway, or is held. Answered with [`Done`].
+    QueueRetry {
+        /// Message id.
+        message: String,
+    },
     /// Units that the edge refused. Answered with `Vec<DeadLetterView>` for a list, else with one
     /// [`DeadLetterView`].
     QueueDead(DeadCommand),
@@ -239,6 +247,25 @@ pub struct GroupView {
     pub addresses: Vec<String>,
     /// Names and addresses of its members.
     pub members: Vec<String>,
+}
+
+/// A gateway, as shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GatewayView {
+    /// Its name.
+    pub name: String,
+    /// `lmtp`, `smtp` or `drop`.
+    pub kind: String,
+    /// Its hosts, in the order in which they are tried.
+    pub hosts: Vec<String>,
+    /// Its drop directory.
+    pub drop: Option<String>,
+    /// Its pick-up directory.
+    pub pickup: Option<String>,
+    /// The domains that it takes.
+    pub domains: Vec<String>,
+    /// Messages that it has still to get, up to 10,000.
+    pub waiting: usize,
 }
 
 /// A nickname, as shown.
@@ -381,6 +408,8 @@ pub struct RecipientView {
     pub address: String,
     /// The address that was written, if it led to this one: a group, a shadow, a forward.
     pub via: Option<String>,
+    /// The inside gateway by which it goes.
+    pub gateway: Option<String>,
     /// Where its copy is.
     pub state: DeliveryState,
     /// Since when, milliseconds since 1970.

@@ -18,7 +18,7 @@ use crate::directory::Policy;
 use crate::link::LinkHost;
 use crate::node::Node;
 use crate::projection;
-use crate::{compare, maintenance};
+use crate::{compare, gateway, maintenance};
 
 /// Octets of a control request's body: a message and its attachments.
 const CONTROL_BODY_MAX: u64 = 256 * 1024 * 1024;
@@ -115,6 +115,8 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
         async move { commands.answer(request, body).await }
     }));
     tokio::spawn(maintenance::run(Arc::clone(&node)));
+    tokio::spawn(gateway::run(Arc::clone(&node)));
+    tokio::spawn(gateway::pick_up_all(Arc::clone(&node)));
     tokio::spawn(compare::run(Arc::clone(&node)));
     let pressure = Arc::clone(node.pressure());
     tokio::spawn(async move { pressure.run().await });

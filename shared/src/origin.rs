@@ -39,6 +39,11 @@ pub enum Channel {
     },
     /// Made by big itself: a delivery status notification.
     Report,
+    /// Picked up from an inside gateway's folder.
+    Gateway {
+        /// The gateway.
+        name: String,
+    },
 }
 
 /// One original recipient (RFC 5321 §3.3, RFC 3461 §4).

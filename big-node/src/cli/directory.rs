@@ -47,7 +47,7 @@ pub(super) enum PersonCommand {
 #[derive(Debug, clap::Args)]
 pub(super) struct Name {
     /// Name or address
-    name: String,
+    pub(super) name: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -375,11 +375,11 @@ pub(super) fn nickname(caller: &Caller, command: NicknameCommand) -> Outcome {
     caller.show(&request, |nicknames: &Vec<NicknameView>| show::nicknames(nicknames))
 }
 
-fn remove<N, C>(name: String) -> EntryRequest<N, C> {
+pub(super) fn remove<N, C>(name: String) -> EntryRequest<N, C> {
     EntryRequest::Remove { name }
 }
 
-fn removed(caller: &Caller, request: &Request) -> Outcome {
+pub(super) fn removed(caller: &Caller, request: &Request) -> Outcome {
     caller.show(request, |removed: &Vec<serde_json::Value>| {
         let names = removed.iter().filter_map(|entry| entry.get("name")?.as_str());
         format!("{} is removed\n", names.collect::<Vec<_>>().join(", "))

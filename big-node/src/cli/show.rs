@@ -8,8 +8,8 @@ use shared::render::{Table, cut, line, size, when, word};
 
 use crate::record::{Folder, Scope};
 use crate::request::{
-    Deleted, Explanation, GroupView, Imported, Line, NicknameView, PersonView, Queue, Reading, RecipientView,
-    Saved, Sent, Settings, ShadowView, Started, Status, WindowView,
+    Deleted, Explanation, GatewayView, GroupView, Imported, Line, NicknameView, PersonView, Queue, Reading,
+    RecipientView, Saved, Sent, Settings, ShadowView, Started, Status, WindowView,
 };
 
 /// Characters of a correspondent in a list.
@@ -56,6 +56,23 @@ pub(super) fn groups(groups: &[GroupView]) -> String {
         table.row([group.name.clone(), display, group.addresses.join(", "), group.members.join(", ")]);
     }
     table.or("none yet: `big-node group add NAME --member NAME`")
+}
+
+pub(super) fn gateways(gateways: &[GatewayView]) -> String {
+    let mut table = Table::new(["name", "kind", "waiting", "where", "takes the domains"]);
+    for gateway in gateways {
+        let mut places = gateway.hosts.clone();
+        places.extend(gateway.drop.clone());
+        places.extend(gateway.pickup.as_ref().map(|folder| format!("back from {folder}")));
+        table.row([
+            gateway.name.clone(),
+            gateway.kind.clone(),
+            gateway.waiting.to_string(),
+            places.join(", "),
+            gateway.domains.join(", "),
+        ]);
+    }
+    table.or("none but smtp, by the edge: `big-node gateway add NAME --lmtp HOST:PORT --domain DOMAIN`")
 }
 
 pub(super) fn nicknames(nicknames: &[NicknameView]) -> String {
@@ -234,10 +251,13 @@ pub(super) fn status(status: &Status) -> String {
 fn recipients(recipients: &[RecipientView]) -> String {
     let mut table = Table::new(["recipient", "state", "since (UTC)", "what was said"]);
     for recipient in recipients {
-        let address = match &recipient.via {
+        let mut address = match &recipient.via {
             None => recipient.address.clone(),
             Some(via) => format!("{} (by {via})", recipient.address),
         };
+        if let Some(gateway) = &recipient.gateway {
+            address = format!("/{gateway} {address}");
+        }
         table.row([address, word(&recipient.state), when(recipient.at), said(recipient)]);
     }
     table.or("no recipients")

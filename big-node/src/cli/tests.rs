@@ -6,8 +6,8 @@ use super::*;
 use crate::directory::explain::{Rule, Step};
 use crate::record::{AfterFetch, Folder, Part, Scope, WindowState};
 use crate::request::{
-    BadRow, DeadLetterView, Destination, Imported, Line, Progress, Reading, RecipientView, Settings, Started,
-    Status, WindowView,
+    BadRow, DeadLetterView, Destination, GatewayView, Imported, Line, Progress, Reading, RecipientView,
+    Settings, Started, Status, WindowView,
 };
 
 const AT: u64 = 1_795_333_263_250;
@@ -237,6 +237,7 @@ fn a_message() {
 fn recipient() -> RecipientView {
     RecipientView {
         via: None,
+        gateway: None,
         address: "carol@elsewhere.example".into(),
         state: DeliveryState::Deferred,
         at: AT,
@@ -466,4 +467,31 @@ fn an_explanation() {
     );
     let refused = Explanation { refused: Some("two are meant".into()), address: None, ..explanation };
     assert!(show::explanation(&refused).contains("refused     two are meant\n"));
+}
+
+#[test]
+fn gateways_and_what_goes_by_them() {
+    let gateway = |name: &str, kind: &str| GatewayView {
+        name: name.into(),
+        kind: kind.into(),
+        hosts: vec![],
+        drop: None,
+        pickup: None,
+        domains: vec!["example.net".into(), "example.org".into()],
+        waiting: 3,
+    };
+    let lmtp =
+        GatewayView { hosts: vec!["10.0.0.5:24".into(), "10.0.0.6:24".into()], ..gateway("dovecot", "lmtp") };
+    let (drop, pickup) = (Some("/out".into()), Some("/back".into()));
+    let files = GatewayView { drop, pickup, domains: vec![], waiting: 0, ..gateway("files", "drop") };
+    assert_eq!(
+        show::gateways(&[lmtp, files]),
+        "name     kind  waiting  where                     takes the domains\n\
+         dovecot  lmtp  3        10.0.0.5:24, 10.0.0.6:24  example.net, example.org\n\
+         files    drop  0        /out, back from /back\n"
+    );
+    assert!(show::gateways(&[]).contains("`big-node gateway add NAME --lmtp HOST:PORT --domain DOMAIN`"));
+    let by = RecipientView { gateway: Some("dovecot".into()), ..recipient() };
+    let status = Status { id: ID.into(), subject: "hello".into(), recipients: vec![by] };
+    assert!(show::status(&status).contains("\n/dovecot carol@elsewhere.example  deferred"));
 }

@@ -6,12 +6,14 @@ use serde_json::Value;
 use shared::id::unix_millis;
 use shared::store::{Row, Rows, Snapshot, StoreError, Stored, Txn};
 
-use super::{Commands, json};
+use super::{Commands, LISTED_MAX, json};
 use crate::directory::{self, Policy, RECORD_KIND};
 use crate::error::Refused;
-use crate::record::{Group, Kind, Named, Nickname, OPEN_WINDOWS, Person, Record, Shadow};
+use crate::gateway::queue;
+use crate::record::{Gateway, Group, Kind, Named, Nickname, OPEN_WINDOWS, Person, Record, Shadow, Transport};
 use crate::request::{
-    EntryRequest, GroupView, NewNickname, NicknameView, PersonView, Progress, Request, ShadowView,
+    EntryRequest, GatewayChange, GatewayView, GroupView, NewGateway, NewNickname, NicknameView, PersonView,
+    Progress, Request, ShadowView,
 };
 
 impl Commands {
@@ -65,6 +67,7 @@ impl Commands {
             }
             Request::Shadow(request) => json(self.shadow(request, now).await?),
             Request::Group(request) => json(self.group(request, now).await?),
+            Request::Gateway(request) => json(self.gateway(request, now).await?),
             Request::Nickname { person, request } => json(self.nickname(&person, request, now).await?),
             Request::Import { kind, dry_run } => {
                 let Ok(_running) = node.importing.running.try_lock() else {
@@ -222,6 +225,52 @@ impl Commands {
         }
     }
 
+    async fn gateway(
+        &self,
+        request: EntryRequest<NewGateway, GatewayChange>,
+        now: u64,
+    ) -> Result<Vec<GatewayView>, Refused> {
+        let (node, snapshot) = (&self.node, self.node.store.read()?);
+        let gateway = match request {
+            EntryRequest::List => {
+                let gateways = directory::gateways(&snapshot)?;
+                return gateways.iter().map(|gateway| gateway_view(&snapshot, gateway)).collect();
+            }
+            EntryRequest::Show { name } => directory::known_gateway(&snapshot, &name)?,
+            EntryRequest::Add(new) => {
+                let gateway = directory::new_gateway(&snapshot, &new, now)?;
+                self.add(Record::Gateway(gateway.clone())).await?;
+                gateway
+            }
+            EntryRequest::Set(change) => {
+                let old = directory::known_gateway(&snapshot, &change.name)?;
+                let new = directory::changed_gateway(&snapshot, &old, &change, now)?;
+                let record = Record::Gateway(new.clone());
+                let kept = self.write(&record)?;
+                let changed = node.store.commit(move |txn| {
+                    if directory::known_gateway(txn, &old.name)? != old {
+                        let text = format!("{} was changed meanwhile; look, and try again", old.name);
+                        return Err(Refused::new(text));
+                    }
+                    directory::replace(txn, &Record::Gateway(old), &record, &kept)
+                });
+                changed.await?;
+                new
+            }
+            EntryRequest::Remove { name } => {
+                let site = Arc::clone(&node.site);
+                let removed = node.store.commit(move |txn| {
+                    let gateway = directory::known_gateway(txn, &name)?;
+                    directory::remove(txn, &site.policy, &Record::Gateway(gateway.clone()), now)?;
+                    Ok::<_, Refused>(gateway)
+                });
+                removed.await?.into_inner()
+            }
+        };
+        node.queued();
+        Ok(vec![gateway_view(&snapshot, &gateway)?])
+    }
+
     async fn nickname(
         &self,
         person: &str,
@@ -305,6 +354,22 @@ fn group_view(rows: &impl Rows, group: &Group) -> Result<GroupView, Refused> {
         display: group.display.clone(),
         addresses: group.addresses.clone(),
         members: members.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect(),
+    })
+}
+
+fn gateway_view(rows: &impl Rows, gateway: &Gateway) -> Result<GatewayView, Refused> {
+    let (hosts, drop, pickup) = match gateway.transport.clone() {
+        Transport::Lmtp(hosts) | Transport::Smtp(hosts) => (hosts, None, None),
+        Transport::Drop { folder, pickup } => (Vec::new(), Some(folder), pickup),
+    };
+    Ok(GatewayView {
+        name: gateway.name.clone(),
+        kind: gateway.transport.as_str().into(),
+        hosts,
+        drop,
+        pickup,
+        domains: gateway.domains.clone(),
+        waiting: queue::waiting(rows, &gateway.name, LISTED_MAX)?,
     })
 }
 

@@ -186,6 +186,54 @@ pub struct Nickname {
 }
 row!(Nickname, 1);
 
+/// How a gateway is reached.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// LMTP (RFC 2033) to the first of these hosts that can be reached: private addresses with a port.
+    Lmtp(Vec<String>),
+    /// SMTP, likewise.
+    Smtp(Vec<String>),
+    /// Files in a folder.
+    Drop {
+        /// Where each message is put.
+        folder: String,
+        /// Where what comes back is picked up.
+        pickup: Option<String>,
+    },
+}
+
+impl Transport {
+    /// The word for it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Lmtp(_) => "lmtp",
+            Self::Smtp(_) => "smtp",
+            Self::Drop { .. } => "drop",
+        }
+    }
+}
+
+/// A mail system inside, to which big hands mail itself.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// The gateway.
+    pub id: Id,
+    /// Its name, as in `/dovecot user@example.net`.
+    pub name: String,
+    /// How it is reached.
+    pub transport: Transport,
+    /// The domains whose mail it takes: all of it, or in a domain of the site what nobody here has.
+    pub domains: Vec<String>,
+    /// The last change, milliseconds since 1970; rises with each.
+    pub changed_at: u64,
+}
+row!(Gateway, 1);
+
+/// The name of the gateway that takes a domain.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct TakenBy(pub String);
+row!(TakenBy, 1);
+
 /// What the topology says of addresses: what `known` and a rebuilt projection go by.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyRow {
@@ -207,6 +255,8 @@ pub enum Record {
     Group(Group),
     /// A nickname.
     Nickname(Nickname),
+    /// A gateway.
+    Gateway(Gateway),
 }
 row!(Record, 1);
 
@@ -218,6 +268,7 @@ impl Record {
             Self::Shadow(shadow) => shadow.id,
             Self::Group(group) => group.id,
             Self::Nickname(nickname) => nickname.id,
+            Self::Gateway(gateway) => gateway.id,
         }
     }
 
@@ -228,36 +279,38 @@ impl Record {
             Self::Shadow(shadow) => &shadow.name,
             Self::Group(group) => &group.name,
             Self::Nickname(nickname) => &nickname.name,
+            Self::Gateway(gateway) => &gateway.name,
         }
     }
 
-    /// What is shown beside its address; empty for a nickname.
+    /// What is shown beside its address; empty where there is none.
     pub fn display(&self) -> &str {
         match self {
             Self::Person(person) => &person.display,
             Self::Shadow(shadow) => &shadow.display,
             Self::Group(group) => &group.display,
-            Self::Nickname(_) => "",
+            Self::Nickname(_) | Self::Gateway(_) => "",
         }
     }
 
-    /// Its addresses here; a nickname has none.
+    /// Its addresses here; a nickname and a gateway have none.
     pub fn addresses(&self) -> &[String] {
         match self {
             Self::Person(person) => &person.addresses,
             Self::Shadow(shadow) => &shadow.addresses,
             Self::Group(group) => &group.addresses,
-            Self::Nickname(_) => &[],
+            Self::Nickname(_) | Self::Gateway(_) => &[],
         }
     }
 
-    /// As whom the directory's names and addresses know it; a nickname is known to its owner only.
+    /// As whom the directory's names and addresses know it; a nickname is known to its owner only, and
+    /// gateways have names of their own.
     pub fn holder(&self) -> Option<Holder> {
         let kind = match self {
             Self::Person(_) => Kind::Person,
             Self::Shadow(_) => Kind::Shadow,
             Self::Group(_) => Kind::Group,
-            Self::Nickname(_) => return None,
+            Self::Nickname(_) | Self::Gateway(_) => return None,
         };
         Some(Holder { kind, id: self.id() })
     }
@@ -269,6 +322,7 @@ impl Record {
             Self::Shadow(shadow) => shadow.changed_at,
             Self::Group(group) => group.changed_at,
             Self::Nickname(nickname) => nickname.changed_at,
+            Self::Gateway(gateway) => gateway.changed_at,
         }
     }
 

@@ -7,7 +7,7 @@ use shared::topology::AttachmentMode;
 use super::entry::{Person, Pop3};
 use super::naming::shown;
 use super::resolve::{Resolved, resolve};
-use super::route::{Letter, Route, route_with_steps};
+use super::route::{Letter, Route, Way, route_with_steps};
 use crate::error::Refused;
 use crate::mail::Site;
 use crate::record::{Named, OPEN_WINDOWS};
@@ -44,6 +44,8 @@ pub enum Rule {
     Circles,
     /// Each recipient gets it once.
     Once,
+    /// The gateway that takes its domain.
+    Domain,
     /// An address outside.
     Outside,
     /// How it is filed.
@@ -113,25 +115,30 @@ pub fn explain(
         rcpt: None,
     };
     let at_desk = resolve(rows, &site.policy, person, typed);
-    let address = match at_desk {
-        Ok(Resolved { address, steps, .. }) => {
+    let (address, by) = match at_desk {
+        Ok(Resolved { address, by, steps, .. }) => {
             explanation.steps = steps;
-            address
+            (address, by)
         }
         Err(Refused::Asked(reason)) => {
             explanation.refused = Some(reason);
             // What a stranger would have in the end, for an address that looks like one.
             match typed.parse() {
-                Ok(address) => address,
+                Ok(address) => (address, None),
                 Err(_) => return Ok(explanation),
             }
         }
         Err(error) => return Err(error),
     };
     let letter = Letter { is_report: false, passes: 0, now };
-    let (routed, steps) = route_with_steps(rows, &site.policy, letter, &address)?;
+    let (routed, steps) = route_with_steps(rows, &site.policy, letter, &address, by.as_ref())?;
     explanation.steps.extend(steps);
-    let known = routed.iter().any(|routed| !matches!(routed.route, Route::Nowhere(..)));
+    // The edge does not see which way a person inside would choose.
+    let by_itself = match by {
+        Some(_) => route_with_steps(rows, &site.policy, letter, &address, None)?.0,
+        None => routed.clone(),
+    };
+    let known = by_itself.iter().any(|routed| !matches!(routed.route, Route::Nowhere(..)));
     explanation.rcpt = Some(match site.policy.is_ours(address.domain()) && known {
         true => 250,
         false => 550,
@@ -143,7 +150,8 @@ pub fn explain(
                 filed(&mut explanation.steps, rows, site, person)?;
                 format!("the mailbox of {}", person.name)
             }
-            Route::Outside(gateway, _) => format!("outside, by {}", gateway.as_str()),
+            Route::Outside(way @ Way::Edge, _) => format!("outside, by {}", way.as_str()),
+            Route::Outside(Way::Inside(name), _) => format!("the gateway {name}"),
             Route::Nowhere(why, status) => format!("nowhere: {status} {why}"),
         };
         let failed = matches!(routed.route, Route::Nowhere(..));

@@ -9,6 +9,7 @@ use shared::store::{Rows, StoreError};
 use shared::unit::Id;
 
 use super::entry::{Group, Holder, Kind, Member, Record};
+use super::gateway;
 use super::lookup::{holder, record_of};
 use super::naming::{self, shown};
 use super::person::{add_aliases, remove_aliases};
@@ -131,7 +132,8 @@ pub fn member(rows: &impl Rows, policy: &Policy, text: &str) -> Result<Member, R
         return Err(nobody());
     }
     let address = naming::parsed(text)?;
-    match policy.is_ours(address.domain()) {
+    // What a gateway has of a domain of ours is outside, too.
+    match policy.is_ours(address.domain()) && gateway::of_domain(rows, address.domain().as_str())?.is_none() {
         true => Err(nobody()),
         false => Ok(Member::Outside(address.to_string())),
     }

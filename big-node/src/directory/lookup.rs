@@ -6,6 +6,7 @@ use shared::unit::Id;
 
 use super::ROLES;
 use super::entry::{Group, Holder, Kind, Person, PolicyRow, Record, Shadow};
+use super::gateway;
 use super::naming::shown;
 use super::policy::Policy;
 use super::srs;
@@ -25,27 +26,36 @@ pub enum Rule {
     CatchAll,
 }
 
-/// Whose mail to `address` is: exact, then without its tag, then a role's holder, then who takes the rest.
-pub fn find(
-    rows: &impl Rows,
-    policy: &Policy,
-    address: &Address,
-) -> Result<Option<(Holder, Rule)>, StoreError> {
+/// Who takes the mail to an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// An entry, and why.
+    Entry(Holder, Rule),
+    /// The gateway of this name: nobody has the address, and it takes the rest of the domain.
+    Gateway(String),
+}
+
+/// Whose mail to `address`, in a domain of ours, is: exact, then without its tag, then a role's holder, then
+/// the gateway or else the entry that takes the rest.
+pub fn find(rows: &impl Rows, policy: &Policy, address: &Address) -> Result<Option<Owner>, StoreError> {
     let base = address.without_tag();
     for (candidate, rule) in [(Some(address), Rule::Exact), (base.as_ref(), Rule::WithoutTag)] {
         let Some(candidate) = candidate else { continue };
         if let Some(holder) = rows.get(ADDRESSES, candidate.canonical().as_bytes())? {
-            return Ok(Some((holder, rule)));
+            return Ok(Some(Owner::Entry(holder, rule)));
         }
     }
     let local = canonical_local(base.as_ref().unwrap_or(address).local_part());
     let (name, rule) = match ROLES.contains(&local.as_str()) {
         true => (Some(&policy.postmaster), Rule::Role),
-        false => (policy.catch_all.as_ref(), Rule::CatchAll),
+        false => match gateway::of_domain(rows, address.domain().as_str())? {
+            Some(gateway) => return Ok(Some(Owner::Gateway(gateway))),
+            None => (policy.catch_all.as_ref(), Rule::CatchAll),
+        },
     };
     let Some(name) = name else { return Ok(None) };
     let holder: Option<Holder> = rows.get(NAMES, name.as_bytes())?;
-    Ok(holder.map(|holder| (holder, rule)))
+    Ok(holder.map(|holder| Owner::Entry(holder, rule)))
 }
 
 /// The entry behind a name or an address.
@@ -151,18 +161,24 @@ pub fn known(rows: &impl Rows) -> Result<Vec<(String, Option<Id>)>, StoreError> 
     Ok(known)
 }
 
-/// What the edge has to know because the topology says so.
+/// What the edge has to know because the topology or a gateway says so.
 pub fn known_of_policy(
     rows: &impl Rows,
     policy: &PolicyRow,
 ) -> Result<Vec<(String, Option<Id>)>, StoreError> {
     let returning = policy.domains.first().map(|first| (format!("{}@{first}", srs::NAME), None));
     let mut known: Vec<_> = returning.into_iter().collect();
-    let Some(name) = &policy.catch_all else { return Ok(known) };
-    let holder: Option<Holder> = rows.get(NAMES, name.as_bytes())?;
-    let Some(record) = holder.map(|holder| record_of(rows, holder)).transpose()?.flatten() else {
-        return Ok(known);
+    let catch_all = match &policy.catch_all {
+        Some(name) => rows.get::<Holder>(NAMES, name.as_bytes())?,
+        None => None,
     };
-    known.extend(policy.domains.iter().map(|domain| (format!("@{domain}"), record.mailbox())));
+    let catch_all = catch_all.map(|holder| record_of(rows, holder)).transpose()?.flatten();
+    for domain in &policy.domains {
+        match (gateway::of_domain(rows, domain)?, &catch_all) {
+            (Some(_), _) => known.push((format!("@{domain}"), None)),
+            (None, Some(record)) => known.push((format!("@{domain}"), record.mailbox())),
+            (None, None) => {}
+        }
+    }
     Ok(known)
 }

@@ -1,13 +1,14 @@
 //! The master directory: people, shadows, groups and nicknames, in one namespace of names and addresses.
 //!
 //! `entry` is what there is, `naming` what a name may be, `person`, `shadow`, `group` and `nickname` how
-//! each kind is made and changed, `register` how entries come and go. `lookup` says whose an address is,
+//! each kind is made and changed, `gateway` the mail systems inside that take whole domains, `register` how entries come and go. `lookup` says whose an address is,
 //! `route` where its mail goes, `resolve` what a person means who types a recipient, `explain` tells it
 //! all without sending. `srs` makes the addresses by which reports about forwarded mail come home, `table`
 //! is entries as CSV, `import` many at once.
 
 pub mod entry;
 pub mod explain;
+mod gateway;
 mod group;
 mod import;
 mod lookup;
@@ -26,6 +27,10 @@ mod tests;
 
 pub use entry::RECORD_KIND;
 pub use explain::explain;
+pub use gateway::{
+    GatewayChange, NewGateway, Reach, all as gateways, changed as changed_gateway, known as known_gateway,
+    new_gateway, of_name as gateway,
+};
 pub use group::{GroupChange, NewGroup, changed as changed_group, join, member_name, nesting, new_group};
 pub use import::{BadRow, Imported, Importing, import};
 pub use lookup::{by_id, by_name, entry, groups, known, list, postmaster_person, shadows};
@@ -34,7 +39,7 @@ pub use person::{NewPerson, PersonChange, changed as changed_person, new_person}
 pub use policy::{Policy, settle};
 pub use register::{add, remove, replace, restore};
 pub use resolve::{Resolved, resolve};
-pub use route::{Letter, Route, Routed, route};
+pub use route::{Letter, Route, Routed, Wanted, Way, route};
 pub use shadow::{NewShadow, ShadowChange, changed as changed_shadow, new_shadow};
 pub use table::export;
 

@@ -3,6 +3,7 @@
 use shared::address::{Domain, canonical_local};
 use shared::store::{Rows, StoreError, Txn};
 use shared::topology::Topology;
+use shared::unit::Id;
 
 use super::entry::PolicyRow;
 use super::lookup::known_of_policy;
@@ -60,6 +61,14 @@ pub fn settle(txn: &mut Txn<'_>, policy: &Policy) -> Result<(), StoreError> {
     }
     let (old, new) = (known_of_policy(txn, &before)?, known_of_policy(txn, &now)?);
     txn.put(POLICY, b"site", &now)?;
+    tell_difference(txn, &old, &new)
+}
+
+/// An address that the edge has to know, and into whose mailbox its mail goes.
+type Known = (String, Option<Id>);
+
+/// Tells the edge what it has to know now, where it was told something else.
+pub fn tell_difference(txn: &mut Txn<'_>, old: &[Known], new: &[Known]) -> Result<(), StoreError> {
     for (gone, _) in old.iter().filter(|(old, _)| new.iter().all(|(new, _)| new != old)) {
         projection::tell_gone(txn, gone)?;
     }

@@ -4,14 +4,14 @@
 use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::unit::ToEdge;
 
-use super::entry::{Holder, Nickname, Record};
+use super::entry::{Gateway, Holder, Nickname, Record, TakenBy};
 use super::lookup::{known_of_policy, record_of};
-use super::policy::Policy;
+use super::policy::{Policy, tell_difference};
 use crate::error::Refused;
 use crate::projection::{self, tell_gone, tell_known};
 use crate::record::{
-    ADDRESSES, GROUPS, NAMES, NICKNAMES, Named, OPEN_WINDOWS, PERSONS, POLICY, PolicyRow, SHADOWS, WINDOWS,
-    WindowRow, key2,
+    ADDRESSES, GATEWAY_DOMAINS, GATEWAYS, GROUPS, NAMES, NICKNAMES, Named, OPEN_WINDOWS, PERSONS, POLICY,
+    PolicyRow, SHADOWS, WINDOWS, WindowRow, key2,
 };
 use crate::travel;
 
@@ -24,13 +24,14 @@ pub fn changed_after(before: u64, now: u64) -> u64 {
 /// whether it could be entered, within a commit that will not be made.
 pub fn add(txn: &mut Txn<'_>, record: &Record, kept: Option<&Stored>) -> Result<(), Refused> {
     free(txn, record, &[])?;
+    let rest = rest(txn)?;
     enter(txn, record)?;
     if let Some(kept) = kept {
         txn.keep_body(kept)?;
         for address in record.addresses() {
             tell_known(txn, address, record.mailbox())?;
         }
-        tell_of_catch_all(txn, record)?;
+        tell_of_rest(txn, &rest)?;
     }
     Ok(())
 }
@@ -38,6 +39,7 @@ pub fn add(txn: &mut Txn<'_>, record: &Record, kept: Option<&Stored>) -> Result<
 /// Puts an entry in the place of what it was, and tells the edge the difference.
 pub fn replace(txn: &mut Txn<'_>, old: &Record, new: &Record, kept: &Stored) -> Result<(), Refused> {
     free(txn, new, old.addresses())?;
+    let rest = rest(txn)?;
     leave(txn, old)?;
     enter(txn, new)?;
     txn.keep_body(kept)?;
@@ -49,9 +51,7 @@ pub fn replace(txn: &mut Txn<'_>, old: &Record, new: &Record, kept: &Stored) -> 
     for address in new.addresses().iter().filter(|address| anew || !old.addresses().contains(address)) {
         tell_known(txn, address, new.mailbox())?;
     }
-    if anew {
-        tell_of_catch_all(txn, new)?;
-    }
+    tell_of_rest(txn, &rest)?;
     Ok(renew_window(txn, new)?)
 }
 
@@ -73,16 +73,13 @@ pub fn remove(txn: &mut Txn<'_>, policy: &Policy, record: &Record, now: u64) -> 
             txn.release_body(Record::Nickname(nickname).key())?;
         }
     }
-    let caught = if is_catch_all(txn, record)? { caught(txn)? } else { Vec::new() };
+    let rest = rest(txn)?;
     leave(txn, record)?;
     txn.release_body(record.key())?;
     for address in record.addresses() {
         tell_gone(txn, address)?;
     }
-    for (address, _) in caught {
-        tell_gone(txn, &address)?;
-    }
-    Ok(())
+    Ok(tell_of_rest(txn, &rest)?)
 }
 
 /// Enters an entry that a rebuild found. The segments may hold what was changed or removed since: of one
@@ -95,6 +92,7 @@ pub fn restore(txn: &mut Txn<'_>, found: &Record) -> Result<Vec<BodyKey>, StoreE
         Record::Nickname(nickname) => {
             rivals.extend(txn.get(NICKNAMES, &nickname_key(nickname))?.map(Record::Nickname));
         }
+        Record::Gateway(gateway) => rivals.extend(gateway_rivals(txn, gateway)?.map(Record::Gateway)),
         _ => {
             holders.extend(found.holder());
             holders.extend(txn.get::<Holder>(NAMES, found.name().as_bytes())?);
@@ -118,10 +116,29 @@ pub fn restore(txn: &mut Txn<'_>, found: &Record) -> Result<Vec<BodyKey>, StoreE
     Ok(rivals.iter().map(Record::key).collect())
 }
 
+/// The gateways that have the name or a domain of this one, each once.
+fn gateway_rivals(rows: &impl Rows, gateway: &Gateway) -> Result<impl Iterator<Item = Gateway>, StoreError> {
+    let mut names = std::collections::BTreeSet::from([gateway.name.clone()]);
+    for domain in &gateway.domains {
+        let taken = rows.get::<TakenBy>(GATEWAY_DOMAINS, domain.as_bytes())?;
+        names.extend(taken.map(|TakenBy(name)| name));
+    }
+    let found = names.into_iter().map(|name| rows.get::<Gateway>(GATEWAYS, name.as_bytes()));
+    Ok(found.collect::<Result<Vec<_>, _>>()?.into_iter().flatten())
+}
+
 /// Refuses a name or an address that somebody has, except those in `own`.
 fn free(rows: &impl Rows, record: &Record, own: &[String]) -> Result<(), Refused> {
-    if let Record::Nickname(_) = record {
-        return Ok(());
+    match record {
+        Record::Nickname(_) => return Ok(()),
+        Record::Gateway(gateway) => {
+            let mut rivals = gateway_rivals(rows, gateway)?.filter(|rival| rival.id != gateway.id);
+            return rivals.next().map_or(Ok(()), |rival| {
+                let text = format!("its name or a domain of its belongs to the gateway {}", rival.name);
+                Err(Refused::new(text))
+            });
+        }
+        _ => {}
     }
     let holder = record.holder();
     if let Some(other) = rows.get::<Holder>(NAMES, record.name().as_bytes())?
@@ -152,6 +169,12 @@ fn enter(txn: &mut Txn<'_>, record: &Record) -> Result<(), StoreError> {
         Record::Shadow(shadow) => txn.put(SHADOWS, &shadow.id, shadow),
         Record::Group(group) => txn.put(GROUPS, &group.id, group),
         Record::Nickname(nickname) => txn.put(NICKNAMES, &nickname_key(nickname), nickname),
+        Record::Gateway(gateway) => {
+            for domain in &gateway.domains {
+                txn.put(GATEWAY_DOMAINS, domain.as_bytes(), &TakenBy(gateway.name.clone()))?;
+            }
+            txn.put(GATEWAYS, gateway.name.as_bytes(), gateway)
+        }
     }
 }
 
@@ -168,6 +191,12 @@ fn leave(txn: &mut Txn<'_>, record: &Record) -> Result<(), StoreError> {
         Record::Shadow(shadow) => txn.delete(SHADOWS, &shadow.id),
         Record::Group(group) => txn.delete(GROUPS, &group.id),
         Record::Nickname(nickname) => txn.delete(NICKNAMES, &nickname_key(nickname)),
+        Record::Gateway(gateway) => {
+            for domain in &gateway.domains {
+                txn.delete(GATEWAY_DOMAINS, domain.as_bytes())?;
+            }
+            txn.delete(GATEWAYS, gateway.name.as_bytes())
+        }
     }
 }
 
@@ -176,25 +205,17 @@ pub fn nickname_key(nickname: &Nickname) -> Vec<u8> {
     key2(&nickname.owner, nickname.name.as_bytes())
 }
 
-/// The whole domains that the edge takes mail for now.
-fn caught(rows: &impl Rows) -> Result<Vec<(String, Option<shared::unit::Id>)>, StoreError> {
+/// The whole domains that the edge takes mail for now: a gateway or the catch-all has what nobody has.
+fn rest(rows: &impl Rows) -> Result<Vec<(String, Option<shared::unit::Id>)>, StoreError> {
     let policy: PolicyRow = rows.get(POLICY, b"site")?.unwrap_or_default();
     let known = known_of_policy(rows, &policy)?;
     Ok(known.into_iter().filter(|(address, _)| address.starts_with('@')).collect())
 }
 
-fn is_catch_all(rows: &impl Rows, record: &Record) -> Result<bool, StoreError> {
-    let policy: PolicyRow = rows.get(POLICY, b"site")?.unwrap_or_default();
-    Ok(record.holder().is_some() && policy.catch_all.as_deref() == Some(record.name()))
-}
-
-fn tell_of_catch_all(txn: &mut Txn<'_>, record: &Record) -> Result<(), StoreError> {
-    if is_catch_all(txn, record)? {
-        for (address, person) in caught(txn)? {
-            tell_known(txn, &address, person)?;
-        }
-    }
-    Ok(())
+/// Tells the edge where that is not as it was.
+fn tell_of_rest(txn: &mut Txn<'_>, before: &[(String, Option<shared::unit::Id>)]) -> Result<(), StoreError> {
+    let now = rest(txn)?;
+    tell_difference(txn, before, &now)
 }
 
 /// An open travel window goes by its person's names.

@@ -6,11 +6,12 @@ use shared::store::{Rows, StoreError};
 
 use super::entry::{Group, Member, Person, Record, Shadow};
 use super::explain::{Rule, Step};
+use super::gateway;
 use super::lookup::{find, record_of};
 use super::naming::{self, shown};
 use super::nickname;
 use super::policy::Policy;
-use super::route::Gateway;
+use super::route::Way;
 use crate::error::Refused;
 use crate::record::{GROUPS, Holder, NAMES, PERSONS, SHADOWS};
 
@@ -26,6 +27,8 @@ pub struct Resolved {
     pub address: Address,
     /// The name beside it.
     pub name: Option<String>,
+    /// The way out that was chosen.
+    pub by: Option<Way>,
     /// How it was found.
     pub steps: Vec<Step>,
 }
@@ -49,7 +52,7 @@ pub fn resolve(
         return Err(Refused::new("a recipient is a name or an address, of one line"));
     }
     if let Some(rest) = text.strip_prefix('/') {
-        return by_gateway(policy, rest);
+        return by_gateway(rows, policy, rest);
     }
     if let Some(person) = person
         && let Some(found) = nickname::find(rows, person, text)?
@@ -70,21 +73,30 @@ pub fn resolve(
     by_part(rows, text)
 }
 
-fn by_gateway(policy: &Policy, rest: &str) -> Result<Resolved, Refused> {
+fn by_gateway(rows: &impl Rows, policy: &Policy, rest: &str) -> Result<Resolved, Refused> {
     let (name, address) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-    let gateway = Gateway::ALL.into_iter().find(|gateway| gateway.as_str().eq_ignore_ascii_case(name));
-    let Some(gateway) = gateway else {
-        let all: Vec<_> = Gateway::ALL.iter().map(|gateway| format!("/{}", gateway.as_str())).collect();
-        let text = format!("/{}: there is no such gateway; there is {}", shown(name), all.join(", "));
-        return Err(Refused::new(text));
+    let edge = Way::Edge.as_str();
+    let way = match gateway::of_name(rows, name)? {
+        _ if name.eq_ignore_ascii_case(edge) => Way::Edge,
+        Some(gateway) => Way::Inside(gateway.name),
+        None => {
+            let inside = gateway::all(rows)?.into_iter().map(|gateway| format!(", /{}", gateway.name));
+            let all = inside.fold(format!("/{edge}"), |all, name| all + &name);
+            let text = format!("/{}: there is no such gateway; there is {all}", shown(name));
+            return Err(Refused::new(text));
+        }
     };
     if address.trim().is_empty() {
         let text = format!("/{name}: an address follows, as in /{name} carol@remote.example");
         return Err(Refused::new(text));
     }
-    let address = naming::outside_address(policy, address.trim())?;
-    let step = Step::new(Rule::Gateway, format!("{} was named as the gateway", gateway.as_str()));
-    Ok(Resolved { address, name: None, steps: vec![step] })
+    let address = match way {
+        Way::Edge => naming::outside_address(policy, address.trim())?,
+        // The mail system behind it may have addresses in our domains, too.
+        Way::Inside(_) => naming::parsed(address.trim())?,
+    };
+    let step = Step::new(Rule::Gateway, format!("{} was named as the gateway", way.as_str()));
+    Ok(Resolved { address, name: None, by: Some(way), steps: vec![step] })
 }
 
 fn by_address(rows: &impl Rows, policy: &Policy, text: &str) -> Result<Resolved, Refused> {
@@ -95,7 +107,7 @@ fn by_address(rows: &impl Rows, policy: &Policy, text: &str) -> Result<Resolved,
             shown(text)
         )));
     }
-    Ok(Resolved { address, name: None, steps: Vec::new() })
+    Ok(Resolved { address, name: None, by: None, steps: Vec::new() })
 }
 
 /// Whom an entry's or a nickname's member is; `None` if it was removed.
@@ -122,7 +134,7 @@ fn entry(record: &Record, rule: Rule) -> Result<Resolved, Refused> {
     let nowhere = || Refused::new(format!("{} has no address", record.name()));
     let address = naming::parsed(text.ok_or_else(nowhere)?)?;
     let name = Some(record.display().to_owned()).filter(|name| !name.is_empty());
-    Ok(Resolved { address, name, steps: vec![Step::new(rule, what)] })
+    Ok(Resolved { address, name, by: None, steps: vec![Step::new(rule, what)] })
 }
 
 fn by_part(rows: &impl Rows, text: &str) -> Result<Resolved, Refused> {

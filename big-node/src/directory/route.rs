@@ -12,8 +12,9 @@ use shared::store::{Rows, StoreError};
 
 use super::entry::{Group, Holder, Member, Person, Record};
 use super::explain::{Rule as Because, Step};
+use super::gateway;
 use super::group::DEPTH_MAX;
-use super::lookup::{Rule, find, record_of};
+use super::lookup::{Owner, Rule, find, record_of};
 use super::policy::Policy;
 use super::srs::{self, Returned};
 use crate::record::{MESSAGES, Message};
@@ -24,23 +25,38 @@ pub const EXPANDED_MAX: usize = 10_000;
 /// for a list outside may send back what somebody here wrote to it.
 pub const PASSES_MAX: u32 = 2;
 
-/// A way out of the site.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Gateway {
-    /// By the edge, to the hosts that DNS names.
+/// A way out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// By the edge, to the hosts that DNS names: the gateway that is always there, `smtp`.
     #[default]
-    Smtp,
+    Edge,
+    /// By the inside gateway of this name.
+    Inside(String),
 }
 
-impl Gateway {
-    /// Every gateway.
-    pub const ALL: [Self; 1] = [Self::Smtp];
-
-    /// What it is called, as in `/smtp carol@remote.example`.
-    pub fn as_str(self) -> &'static str {
+impl Way {
+    /// The gateway's name, as in `/smtp carol@remote.example`.
+    pub fn as_str(&self) -> &str {
         match self {
-            Self::Smtp => "smtp",
+            Self::Edge => "smtp",
+            Self::Inside(name) => name,
         }
+    }
+}
+
+/// An address of an envelope.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Its text.
+    pub address: &'a str,
+    /// The way out that its sender chose.
+    pub by: Option<&'a Way>,
+}
+
+impl<'a> From<&'a str> for Wanted<'a> {
+    fn from(address: &'a str) -> Self {
+        Self { address, by: None }
     }
 }
 
@@ -50,7 +66,7 @@ pub enum Route {
     /// Into a mailbox here.
     Mailbox(Box<Person>),
     /// Out.
-    Outside(Gateway, Address),
+    Outside(Way, Address),
     /// Nowhere: why, and as which status (RFC 3463).
     Nowhere(&'static str, &'static str),
 }
@@ -89,16 +105,16 @@ const CIRCLES: Route = Route::Nowhere("it goes in circles: it left here and came
 const DEEP: Route = Route::Nowhere("the groups in it are nested too deep", "5.4.6");
 const MANY: Route = Route::Nowhere("the groups in it have more members than one message goes to", "5.5.3");
 
-/// The recipients that `addresses`, the texts of an envelope, lead to.
+/// The recipients that `addresses`, those of an envelope, lead to.
 pub fn route<'a>(
     rows: &impl Rows,
     policy: &Policy,
     letter: Letter,
-    addresses: impl IntoIterator<Item = &'a str>,
+    addresses: impl IntoIterator<Item: Into<Wanted<'a>>>,
 ) -> Result<Vec<Routed>, StoreError> {
     let mut walk = Walk::new(rows, policy, letter, None);
-    for text in addresses {
-        walk.text(text)?;
+    for wanted in addresses {
+        walk.wanted(wanted.into())?;
     }
     Ok(walk.routed)
 }
@@ -109,9 +125,10 @@ pub fn route_with_steps(
     policy: &Policy,
     letter: Letter,
     address: &Address,
+    by: Option<&Way>,
 ) -> Result<(Vec<Routed>, Vec<Step>), StoreError> {
     let mut walk = Walk::new(rows, policy, letter, Some(Vec::new()));
-    walk.address(address, address.to_string())?;
+    walk.address(address, by, address.to_string())?;
     Ok((walk.routed, walk.steps.unwrap_or_default()))
 }
 
@@ -153,9 +170,9 @@ impl<'a, R: Rows> Walk<'a, R> {
         self.routed.push(Routed { address, via, route });
     }
 
-    fn text(&mut self, text: &str) -> Result<(), StoreError> {
+    fn wanted(&mut self, Wanted { address: text, by }: Wanted<'_>) -> Result<(), StoreError> {
         match text.parse::<Address>() {
-            Ok(address) => self.address(&address, text.to_owned()),
+            Ok(address) => self.address(&address, by, text.to_owned()),
             Err(_) => {
                 self.push(text.to_owned(), text, NOBODY);
                 Ok(())
@@ -164,16 +181,20 @@ impl<'a, R: Rows> Walk<'a, R> {
     }
 
     /// `written` is the address that the sender wrote, which led to this one.
-    fn address(&mut self, address: &Address, written: String) -> Result<(), StoreError> {
-        if !self.policy.is_ours(address.domain()) {
-            self.leave(address, &written);
+    fn address(&mut self, address: &Address, by: Option<&Way>, written: String) -> Result<(), StoreError> {
+        if let Some(way) = by {
+            let what = || format!("{address} goes by {}", way.as_str());
+            self.leave_by(way.clone(), address, &written, Because::Outside, what);
             return Ok(());
+        }
+        if !self.policy.is_ours(address.domain()) {
+            return self.leave(address, &written);
         }
         if let Some(sender) = self.returned(address)? {
             match sender {
                 Some(sender) => {
                     self.step(Because::Returned, || format!("a report of failure goes on to {sender}"));
-                    self.leave(&sender, &written);
+                    self.leave(&sender, &written)?;
                 }
                 None => {
                     let what =
@@ -190,7 +211,17 @@ impl<'a, R: Rows> Walk<'a, R> {
                 self.push(address.to_string(), &written, NOBODY);
                 Ok(())
             }
-            Some((holder, rule)) => {
+            Some(Owner::Gateway(name)) => {
+                let what = format!(
+                    "nobody here is called {address}; the gateway {name} takes the rest of its domain"
+                );
+                match self.goes_in_circles() {
+                    true => self.push(address.to_string(), &written, CIRCLES),
+                    false => self.leave_by(Way::Inside(name), address, &written, Because::Domain, || what),
+                }
+                Ok(())
+            }
+            Some(Owner::Entry(holder, rule)) => {
                 self.step(
                     match rule {
                         Rule::Exact => Because::Address,
@@ -202,7 +233,9 @@ impl<'a, R: Rows> Walk<'a, R> {
                         Rule::Exact => format!("{} is an address here", address.canonical()),
                         Rule::WithoutTag => format!("{address} is an address here without its tag"),
                         Rule::Role => format!("{address} is the postmaster's, as in every domain"),
-                        Rule::CatchAll => format!("nobody is called {address}; [site] catch_all takes it"),
+                        Rule::CatchAll => {
+                            format!("nobody is called {address}; [site] catch_all takes it")
+                        }
                     },
                 );
                 self.entry(holder, &address.to_string(), &written, 0)
@@ -229,7 +262,30 @@ impl<'a, R: Rows> Walk<'a, R> {
         Ok(Some(sender.filter(|sender| !self.policy.is_ours(sender.domain()))))
     }
 
-    fn leave(&mut self, address: &Address, written: &str) {
+    /// Leaves by the gateway that takes the domain, else by the edge.
+    fn leave(&mut self, address: &Address, written: &str) -> Result<(), StoreError> {
+        match gateway::of_domain(self.rows, address.domain().as_str())? {
+            Some(name) => {
+                let what = format!("{address} is outside, and the gateway {name} takes its domain");
+                self.leave_by(Way::Inside(name), address, written, Because::Domain, || what);
+            }
+            None => {
+                let way = Way::default();
+                let what = format!("{address} is outside: by the default gateway, {}", way.as_str());
+                self.leave_by(way, address, written, Because::Outside, || what);
+            }
+        }
+        Ok(())
+    }
+
+    fn leave_by(
+        &mut self,
+        way: Way,
+        address: &Address,
+        written: &str,
+        because: Because,
+        what: impl FnOnce() -> String,
+    ) {
         if !self.outside.insert(address.canonical()) {
             self.step(Because::Once, || format!("{address} has it already"));
             return;
@@ -240,10 +296,8 @@ impl<'a, R: Rows> Walk<'a, R> {
             self.push(text, written, MANY);
             return;
         }
-        self.step(Because::Outside, || {
-            format!("{address} is outside: by the default gateway, {}", Gateway::default().as_str())
-        });
-        self.push(text, written, Route::Outside(Gateway::default(), address.clone()));
+        self.step(because, what);
+        self.push(text, written, Route::Outside(way, address.clone()));
     }
 
     fn entry(&mut self, holder: Holder, at: &str, written: &str, depth: usize) -> Result<(), StoreError> {
@@ -257,14 +311,14 @@ impl<'a, R: Rows> Walk<'a, R> {
                 self.step(Because::Shadow, || format!("{} stands for {}", shadow.name, shadow.target));
                 match shadow.target.parse::<Address>() {
                     _ if self.goes_in_circles() => self.push(at.to_owned(), written, CIRCLES),
-                    Ok(target) => self.leave(&target, written),
+                    Ok(target) => self.leave(&target, written)?,
                     Err(_) => self.push(at.to_owned(), written, NOBODY),
                 }
                 Ok(())
             }
             Some(Record::Group(group)) => self.group(&group, at, written, depth),
             // What a group holds of it is passed over; an address always leads to an entry.
-            Some(Record::Nickname(_)) | None => Ok(()),
+            Some(Record::Nickname(_) | Record::Gateway(_)) | None => Ok(()),
         }
     }
 
@@ -278,7 +332,7 @@ impl<'a, R: Rows> Walk<'a, R> {
             for target in &person.forward {
                 let Ok(target) = target.parse::<Address>() else { continue };
                 self.step(Because::Forward, || format!("{} forwards to {target}", person.name));
-                self.leave(&target, written);
+                self.leave(&target, written)?;
             }
         }
         if forwards && !person.keep_copy {
@@ -318,7 +372,11 @@ impl<'a, R: Rows> Walk<'a, R> {
                 }
                 Member::Outside(address) => match address.parse::<Address>() {
                     _ if self.goes_in_circles() => self.push(address.clone(), written, CIRCLES),
-                    Ok(address) => self.leave(&address, written),
+                    // A gateway had it, and may not have it now.
+                    Ok(address) if self.policy.is_ours(address.domain()) => {
+                        self.address(&address, None, written.to_owned())?;
+                    }
+                    Ok(address) => self.leave(&address, written)?,
                     Err(_) => self.push(address.clone(), written, NOBODY),
                 },
             }

@@ -11,7 +11,7 @@ use super::route::{PASSES_MAX, route_with_steps};
 use super::*;
 use crate::error::Refused;
 use crate::mail::Site;
-use crate::record::{Holder, NAMES};
+use crate::record::{Holder, NAMES, POLICY, PolicyRow};
 
 pub const NOW: u64 = 1_800_000_000_000;
 
@@ -134,6 +134,27 @@ impl World {
         self.add(Record::Nickname(new));
     }
 
+    fn gateway(&self, name: &str, domain: &str) -> Result<(), Refused> {
+        let reach = Reach { lmtp: vec!["10.0.0.5:24".into()], ..Reach::default() };
+        let new = NewGateway { name: name.into(), reach, domains: vec![domain.into()] };
+        self.try_add(Record::Gateway(new_gateway(&self.store.read().expect("reads"), &new, NOW)?))
+    }
+
+    fn change_gateway(&self, name: &str, add: &[&str], remove: &[&str]) -> Result<(), Refused> {
+        let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+        let (rows, reach) = (self.store.read().expect("reads"), Reach::default());
+        let change = GatewayChange {
+            name: name.into(),
+            reach,
+            add_domains: owned(add),
+            remove_domains: owned(remove),
+        };
+        let old = known_gateway(&rows, name)?;
+        let new = Record::Gateway(changed_gateway(&rows, &old, &change, NOW)?);
+        let kept = self.store.body_writer(new.key(), RECORD_KIND).finish(new.encode()).expect("writes");
+        self.store.commit_blocking(move |txn| replace(txn, &Record::Gateway(old), &new, &kept)).map(drop)
+    }
+
     fn spoil(&self, name: &str, member: &str) {
         let rows = self.store.read().expect("reads");
         let Record::Group(mut group) = entry(&rows, Kind::Group, name).expect("is there") else {
@@ -187,8 +208,9 @@ fn told(world: &World, who: &str, typed: &str) -> Result<[String; 3], String> {
     let word =
         |step: &explain::Step| serde_json::to_value(step.rule).expect("a word").as_str().map(str::to_owned);
     let rules = explanation.steps.iter().filter(|step| step.rule != explain::Rule::Filed);
-    let to = explanation.recipients.iter().map(|recipient| {
-        recipient.to.strip_prefix("the mailbox of ").unwrap_or(&recipient.address).to_owned()
+    let to = explanation.recipients.iter().map(|recipient| match recipient.to.strip_prefix("the gateway ") {
+        Some(gateway) => format!("{}/{gateway}", recipient.address),
+        None => recipient.to.strip_prefix("the mailbox of ").unwrap_or(&recipient.address).to_owned(),
     });
     let to: Vec<_> = to.collect();
     let to = if to.is_empty() { "-".to_owned() } else { to.join(" ") };
@@ -205,6 +227,10 @@ fn addressing_goes_case_by_case_as_the_table_says() {
         }
         if let Some(name) = line.strip_prefix("@catch_all ") {
             world.site.policy.catch_all = Some(name.into());
+            continue;
+        }
+        if let Some((name, domain)) = line.strip_prefix("@gateway ").and_then(|rest| rest.split_once(' ')) {
+            world.gateway(name, domain).expect("a gateway");
             continue;
         }
         let fields: Vec<_> = line.split(';').map(str::trim).collect();
@@ -400,11 +426,18 @@ fn a_rebuild_finds_every_kind_and_only_its_latest_change() {
         world.add(Record::Shadow(new_shadow(&world.site.policy, carol, NOW).expect("a shadow")));
         world.group("team", "", &["alice", "carol", "x@remote.example"]);
         world.nickname("bob", "al", "alice");
+        world.gateway("notes", "remote.example").expect("a gateway");
+        // What notes took first, dovecot takes now.
+        world.gateway("dovecot", "else.example").expect("a gateway");
+        world.change_gateway("dovecot", &["remote.example"], &["else.example"]).expect_err("is taken");
+        world.change_gateway("notes", &["third.example"], &["remote.example"]).expect("is changed");
+        world.change_gateway("dovecot", &["remote.example"], &["else.example"]).expect("is changed");
         let rows = world.store.read().expect("reads");
         (
             list(&rows).expect("reads"),
             shadows(&rows).expect("reads"),
             groups(&rows).expect("reads"),
+            gateways(&rows).expect("reads"),
             world.known(),
         )
     };
@@ -419,9 +452,13 @@ fn a_rebuild_finds_every_kind_and_only_its_latest_change() {
         list(&rows).expect("reads"),
         shadows(&rows).expect("reads"),
         groups(&rows).expect("reads"),
+        gateways(&rows).expect("reads"),
         world.known(),
     );
     assert_eq!(before, after);
+    let taken = |domain| gateway::of_domain(&rows, domain).expect("reads");
+    assert_eq!(taken("remote.example").as_deref(), Some("dovecot"));
+    assert_eq!(taken("else.example"), None);
     let bob = by_name(&rows, "old@example.com").expect("is bob's");
     assert_eq!((bob.name.as_str(), nicknames(&rows, &bob).expect("reads").len()), ("bob", 1));
 }
@@ -538,7 +575,58 @@ fn steps_name_how_mail_is_filed() {
         &world.site.policy,
         letter(),
         &"x@remote.example".parse().expect("an address"),
+        None,
     )
     .expect("routes");
     assert_eq!(routed.len(), 1);
+}
+
+#[test]
+fn the_edge_knows_a_domain_of_ours_whose_rest_a_gateway_takes() {
+    let world = World::empty();
+    world.person("hatter", "", &[], &[], false);
+    let row = PolicyRow {
+        domains: vec!["example.com".into(), "xn--bcher-kva.example".into()],
+        catch_all: Some("hatter".into()),
+    };
+    let set = world.store.commit_blocking(move |txn| txn.put(POLICY, b"site", &row));
+    set.expect("commits");
+    let rest = || {
+        let known = world.known().into_iter();
+        known.filter(|(address, _)| address.starts_with('@')).collect::<Vec<_>>()
+    };
+    let of = |ours: bool, theirs: bool| {
+        vec![("@example.com".to_owned(), ours), ("@xn--bcher-kva.example".to_owned(), theirs)]
+    };
+    assert_eq!(rest(), of(true, true));
+    world.gateway("rest", "B\u{fc}cher.example").expect("a gateway");
+    assert_eq!(rest(), of(true, false), "whose mail it is, the edge cannot say");
+    world.gateway("far", "remote.example").expect("a gateway");
+    let user = "user@xn--bcher-kva.example";
+    world.group("mixed", "", &["hatter", user]);
+    assert_eq!(
+        routes(&world, letter(), "mixed@example.com"),
+        ["hatter".to_owned(), format!("{user} via mixed@example.com")]
+    );
+    assert_eq!(rest(), of(true, false), "the edge takes mail for our domains only");
+
+    for (name, domain, reason) in [
+        ("other", "b\u{fc}cher.example", "taken by the gateway rest"),
+        ("rest", "else.example", "there is a gateway rest already"),
+        ("smtp", "else.example", "by the edge"),
+        ("a b", "else.example", "letters and digits"),
+        ("other", "no domain", "no domain"),
+    ] {
+        let refused = world.gateway(name, domain).expect_err("is refused").to_string();
+        assert!(refused.contains(reason), "{name} {domain}: {refused}");
+    }
+
+    world.change_gateway("rest", &["example.com"], &["b\u{fc}cher.example"]).expect("is changed");
+    assert_eq!(rest(), of(false, true));
+    let new = Record::Gateway(known_gateway(&world.store.read().expect("reads"), "rest").expect("is there"));
+    let policy = world.site.policy.clone();
+    world.store.commit_blocking(move |txn| remove(txn, &policy, &new, NOW)).expect("is removed");
+    assert_eq!(rest(), of(true, true));
+    let everybody = routes(&world, letter(), "mixed@example.com");
+    assert_eq!(everybody, ["hatter", "5.1.1"], "and what it had is not sent round by the edge");
 }

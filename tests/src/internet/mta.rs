@@ -55,6 +55,8 @@ pub struct Options {
     pub smtputf8: bool,
     /// The largest message, in octets (RFC 1870).
     pub size_max: u64,
+    /// Whether it speaks LMTP (RFC 2033), with an answer to the dot for each recipient, and not SMTP.
+    pub lmtp: bool,
     /// A directory that also keeps each message, durably, before its 250.
     pub keep_in: Option<PathBuf>,
 }
@@ -68,6 +70,7 @@ impl Default for Options {
             eight_bit_mime: true,
             smtputf8: true,
             size_max: 64 * 1024 * 1024,
+            lmtp: false,
             keep_in: None,
         }
     }

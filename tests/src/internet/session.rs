@@ -1,4 +1,4 @@
-//! One SMTP session of the stand-in MTA (RFC 5321 §4.1, the receiver's side).
+//! One SMTP or LMTP session of the stand-in MTA (RFC 5321 §4.1, RFC 2033, the receiver's side).
 
 use std::io;
 use std::net::SocketAddr;
@@ -47,7 +47,8 @@ impl Session {
             let line = self.command().await?;
             let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
             match verb.to_ascii_uppercase().as_str() {
-                "EHLO" | "HELO" => self.hello(verb, rest).await?,
+                "EHLO" | "HELO" if !self.host.options.lmtp => self.hello(verb, rest).await?,
+                "LHLO" if self.host.options.lmtp => self.hello(verb, rest).await?,
                 "STARTTLS" => self.start_tls().await?,
                 "MAIL" => self.mail(rest).await?,
                 "RCPT" => self.rcpt(rest).await?,
@@ -175,6 +176,9 @@ impl Session {
         }
         self.reply("354 end with a dot on a line of its own").await?;
         mail.data = tokio::time::timeout(IDLE, self.wire.block()).await??;
+        if self.host.options.lmtp {
+            return self.each_dot(mail).await;
+        }
         let then = self.apply_rules(Stage::Dot, &mail.recipients).await?;
         if let Then::Answered = then {
             return Ok(());
@@ -189,6 +193,36 @@ impl Session {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         self.reply("250 2.0.0 kept").await
+    }
+
+    /// LMTP's answers to the dot: one for each recipient, and the message is kept for those who get a yes.
+    async fn each_dot(&mut self, mut mail: Mail) -> io::Result<()> {
+        let (mut answers, mut taken, mut hangs_up) = (Vec::new(), Vec::new(), false);
+        for recipient in std::mem::take(&mut mail.recipients) {
+            let mut answer = "250 2.0.0 kept".to_owned();
+            for action in self.host.decide(Stage::Dot, std::slice::from_ref(&recipient)) {
+                match action {
+                    Action::Delay(delay) => tokio::time::sleep(delay).await,
+                    Action::HangUp => return Err(io::ErrorKind::ConnectionAborted.into()),
+                    Action::KeepAndHangUp => hangs_up = true,
+                    Action::Reply(reply) => answer = reply,
+                }
+            }
+            if answer.starts_with('2') {
+                taken.push(recipient);
+            }
+            answers.push(answer);
+        }
+        if !taken.is_empty() {
+            self.host.clone().keep(Mail { recipients: taken, ..mail }).await?;
+        }
+        if hangs_up {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        for answer in answers {
+            self.reply(&answer).await?;
+        }
+        Ok(())
     }
 
     async fn apply_rules(&mut self, stage: Stage, recipients: &[String]) -> io::Result<Then> {

@@ -1,0 +1,135 @@
+//! One attempt by LMTP or SMTP: the gateway's hosts in order, until one deals with the message.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use shared::address::{Address, Domain};
+use shared::chunk::{self, Unframer};
+use shared::smtp::Enhanced;
+use shared::smtp::client::{
+    Class, Config, Host, Message, Outcome, Protocol, Status, Talk, TlsPolicy, converse, opportunistic,
+};
+use shared::store::{BodyReader, Store, StoreError};
+
+use super::queue::Report;
+use crate::record;
+
+/// Attempts delivery by the first of `hosts` that can be reached. A report for each recipient.
+pub async fn attempt(
+    store: &Store,
+    ours: &[Domain],
+    (protocol, hosts): (Protocol, &[String]),
+    message: &record::Message,
+    recipients: Vec<(u32, Address)>,
+) -> Vec<Report> {
+    let helo = ours.first().map_or_else(|| "localhost".to_owned(), ToString::to_string);
+    let mut last = None;
+    for text in hosts {
+        // A record holds what a socket address was written as.
+        let Ok(address) = text.parse::<SocketAddr>() else { continue };
+        let host = Host { name: address.ip().to_string(), address, tls: Arc::new(opportunistic()) };
+        let talk = |tls| {
+            let config = Config { helo: helo.clone(), tls, protocol };
+            conversation(store, &host, config, message, &recipients)
+        };
+        let talked = match talk(TlsPolicy::Opportunistic).await {
+            Talk::HandshakeFailed(_) => talk(TlsPolicy::Never).await,
+            other => other,
+        };
+        match talked {
+            Talk::Done(outcomes, tls) => return told(outcomes, &recipients, text, tls),
+            Talk::Next(mut status) | Talk::HandshakeFailed(mut status) => {
+                if status.code.is_none() {
+                    // Reports go to strangers, who are not told addresses inside.
+                    status.text = status.text.replace(&format!("{} ({address})", host.name), "the host");
+                }
+                last = Some((text, status));
+            }
+        }
+    }
+    let (host, mut status) = match last {
+        Some((host, status)) => (Some(host.clone()), status),
+        None => (None, Status::ours(Class::Temporary, Enhanced(4, 4, 1), "the gateway has no hosts")),
+    };
+    // A host that does not even want to talk speaks of itself; its operator mends that.
+    status.class = Class::Temporary;
+    let report =
+        |(recipient, _)| Report { recipient, status: status.clone(), host: host.clone(), tls: false };
+    recipients.into_iter().map(report).collect()
+}
+
+async fn conversation(
+    store: &Store,
+    host: &Host,
+    config: Config,
+    message: &record::Message,
+    recipients: &[(u32, Address)],
+) -> Talk {
+    let mut content = match store.body(message.body()) {
+        Ok(reader) => Content::of(reader),
+        Err(error) => {
+            tracing::error!(%error, "a body for a gateway cannot be read");
+            let text = "the message cannot be read at the moment";
+            return Talk::Next(Status::ours(Class::Temporary, Enhanced(4, 3, 0), text));
+        }
+    };
+    let origin = &message.origin;
+    let envelope = Message {
+        // Inside, nobody checks whose address it is: the sender's stays.
+        reverse_path: origin.reverse_path.as_deref().and_then(|path| path.parse().ok()),
+        recipients: recipients.iter().map(|(_, address)| address.clone()).collect(),
+        size: origin.size,
+        eight_bit: origin.body_8bit,
+        utf8_header: origin.utf8_header,
+    };
+    let piece = || {
+        let piece = content.next();
+        piece.inspect_err(|error| tracing::error!(%error, "a body for a gateway cannot be read"))
+    };
+    converse(host, config, envelope, piece).await
+}
+
+fn told(outcomes: Vec<Outcome>, recipients: &[(u32, Address)], host: &str, tls: bool) -> Vec<Report> {
+    let report = |outcome: Outcome| {
+        let (recipient, _) = recipients.get(outcome.recipient)?;
+        Some(Report { recipient: *recipient, status: outcome.status, host: Some(host.to_owned()), tls })
+    };
+    outcomes.into_iter().filter_map(report).collect()
+}
+
+/// A body's plain bytes, piece by piece.
+pub struct Content {
+    reader: BodyReader,
+    frames: Unframer,
+    ended: bool,
+}
+
+impl Content {
+    /// What `reader` reads.
+    pub fn of(reader: BodyReader) -> Self {
+        Self { reader, frames: Unframer::default(), ended: false }
+    }
+
+    /// The next plain bytes; `None` at the end.
+    pub fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        let broken = |_: chunk::Broken| StoreError::Damaged("a body".into());
+        while !self.ended {
+            let Some(stored) = self.reader.next_piece()? else {
+                self.ended = true;
+                std::mem::take(&mut self.frames).finish().map_err(broken)?;
+                break;
+            };
+            self.frames.push(&stored);
+            let mut plain = Vec::new();
+            let drained = self.frames.drain(|payload| {
+                plain.extend_from_slice(&chunk::decode(payload)?);
+                Ok::<(), chunk::Broken>(())
+            });
+            drained.map_err(broken)?;
+            if !plain.is_empty() {
+                return Ok(Some(plain));
+            }
+        }
+        Ok(None)
+    }
+}
