@@ -123,6 +123,13 @@ async fn a_message_is_broken_apart_or_passed_through_as_its_reader_has_it() -> R
     restart_big(&mut world).await?;
     assert_eq!(parts(&world, "alice", &id).await?, names, "and back");
     assert!(parts(&world, "dora", &id).await?.is_empty(), "dora has chosen");
+
+    for (person, mode, shown) in
+        [("dora", "break-apart", &names), ("alice", "passthru", &Vec::new()), ("alice", "site", &names)]
+    {
+        world.nodes.big.run(&["person", "set", person, "--attachments", mode]).await?;
+        assert_eq!(&parts(&world, person, &id).await?, shown, "{person} has chosen {mode}");
+    }
     Ok(())
 }
 

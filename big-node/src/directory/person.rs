@@ -1,6 +1,6 @@
 //! People: what is asked for when one is added or changed.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use shared::id::random;
 use shared::store::Rows;
 use shared::topology::AttachmentMode;
@@ -51,8 +51,10 @@ pub struct PersonChange {
     /// Addresses that go.
     pub remove_aliases: Vec<String>,
     /// Filing of attachments; `Some(None)` follows the site.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     pub filing: Option<Option<AttachmentMode>>,
     /// The Unix account; `Some(None)` is none.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     pub uid: Option<Option<u32>>,
     /// Collecting on the road.
     pub pop3: Option<Pop3>,
@@ -60,6 +62,11 @@ pub struct PersonChange {
     pub forward: Option<Vec<String>>,
     /// Whether mail that goes on is filed here too.
     pub keep_copy: Option<bool>,
+}
+
+/// A field that is there: `null` says something, and is not the same as nothing.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// The person that is asked for, with an address in each of the site's domains.

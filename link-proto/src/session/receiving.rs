@@ -153,6 +153,10 @@ impl Receiver {
         if self.state != State::Flowing {
             return Err(SessionError::Unexpected("BATCH"));
         }
+        // It would cost no credit, and a commit.
+        if batch.units.is_empty() {
+            return Err(self.violation("a batch without units"));
+        }
         let (units, bytes) = (batch.units.len() as u64, raw_bytes(&batch.units) as u64);
         if self.taken.units + units > self.granted.units || self.taken.bytes >= self.granted.bytes {
             return Err(self.violation("more than it has credit for"));
