@@ -12,7 +12,7 @@ use shared::topology::AttachmentMode;
 use crate::directory;
 use crate::error::Refused;
 use crate::mail::{self, Ways, recipient_key};
-use crate::node::Node;
+use crate::node::{Node, incoming};
 use crate::part::{self, PartPath};
 use crate::record::{
     Entry, Folder, MAILBOXES, MESSAGES, Message, Part, Person, RECIPIENTS, Recipient, entry_key, message_of,
@@ -348,7 +348,7 @@ async fn dispatch(
     // Attachments may be large: composing and hashing them takes a while.
     let channel = Channel::Desk { person: author.id };
     let mut incoming = tokio::task::block_in_place(|| {
-        node.incoming(id, channel, reverse_path, recipients, &mime::compose(&draft))
+        incoming(&node.store, id, channel, reverse_path, recipients, &mime::compose(&draft))
     })?;
     incoming.ways = ways;
     let (site, author) = (Arc::clone(&node.site), author.clone());

@@ -86,18 +86,6 @@ impl Node {
         Lane::ALL.into_iter().for_each(|lane| self.link.units(lane));
         self.link.bodies();
     }
-
-    /// A message made here, its body written and not yet named.
-    pub fn incoming(
-        &self,
-        id: MessageId,
-        channel: Channel,
-        reverse_path: Option<String>,
-        recipients: Vec<String>,
-        content: &[u8],
-    ) -> Result<Incoming, StoreError> {
-        incoming(&self.store, id, channel, reverse_path, recipients, content)
-    }
 }
 
 /// A message made here or brought by an inside gateway, its body written and not yet named.

@@ -15,7 +15,7 @@ use shared::unit::DeliveryState;
 use crate::error::Refused;
 use crate::gateway::queue;
 use crate::mail;
-use crate::node::Node;
+use crate::node::{Node, incoming};
 use crate::record::{MESSAGES, Message, Named, RECIPIENTS, REPORTS, Recipient};
 
 const AT_ONCE: usize = 100;
@@ -107,5 +107,5 @@ fn compose(
         recipients: recipients.collect(),
         original,
     };
-    Ok(node.incoming(id, Channel::Report, None, vec![author.to_string()], &dsn(&report))?)
+    Ok(incoming(&node.store, id, Channel::Report, None, vec![author.to_string()], &dsn(&report))?)
 }
