@@ -159,7 +159,11 @@ pub async fn pick_up(
     }
     match failure {
         Some(failure) if taken == 0 => Err(failure),
-        _ => Ok(taken),
+        Some(failure) => {
+            tracing::warn!(gateway, %failure, "some of what was to be picked up cannot be taken now");
+            Ok(taken)
+        }
+        None => Ok(taken),
     }
 }
 
