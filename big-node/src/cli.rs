@@ -27,7 +27,8 @@ use shared::render;
 use shared::topology::{self, Topology};
 
 use crate::request::{
-    DeadCommand, DeadLetterView, Done, Explanation, LinkCommand, LinkView, Paired, Queue, Request, Step,
+    Compared, DeadCommand, DeadLetterView, Done, Explanation, LinkCommand, LinkView, Paired, Queue, Request,
+    Step,
 };
 use crate::serve;
 
@@ -139,6 +140,13 @@ enum QueueCommand {
 enum Link {
     /// The session, the lanes, and alarms
     Status,
+    /// Compare what both nodes hold; exit 1 if it differs
+    Verify {
+        /// Of messages: origins, recipients who wait, copies in travel windows. The directory is compared each
+        /// minute, see `link status`
+        #[arg(long, required = true)]
+        meta: bool,
+    },
     #[command(flatten)]
     Operator(LinkCommand),
 }
@@ -191,11 +199,26 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Link(Link::Status) => {
             caller.show(&Request::LinkStatus, |link: &LinkView| render::link(link))
         }
+        Command::Link(Link::Verify { meta: _ }) => compare(caller),
         Command::Link(Link::Operator(command)) => {
             caller.show(&Request::Link(command), |done: &Done| format!("{}\n", done.done))
         }
         Command::Trace { message } => {
             caller.show(&Request::Trace { message }, |steps: &Vec<Step>| render::way(steps))
+        }
+    }
+}
+
+fn compare(caller: &Caller) -> Outcome {
+    let (compared, _): (Compared, _) = caller.ask(&Request::LinkVerify, b"")?;
+    caller.print(&compared, show::compared)?;
+    match compared.differing {
+        0 => Ok(()),
+        n if compared.quiet => {
+            Err(format!("{n} of {} are not the same on both nodes", compared.compared).into())
+        }
+        n => {
+            Err(format!("{n} were not the same, and mail was under way all the time: ask again later").into())
         }
     }
 }

@@ -4,7 +4,7 @@ mod directory;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use link_proto::driver::{self, Key};
 use link_proto::ticket::Ticket;
@@ -23,12 +23,13 @@ use crate::desk::{self, Outgoing};
 use crate::directory::by_name;
 use crate::error::Refused;
 use crate::gateway::queue;
+use crate::inventory;
 use crate::link::LinkHost;
 use crate::node::Node;
 use crate::projection;
 use crate::record::{MESSAGES, Message, Named, Person, UNSETTLED};
 use crate::request::{
-    Done, LaneView, LinkCommand, LinkView, Paired, Queue, Request, Settings, Started, Status, Step,
+    Compared, Done, LaneView, LinkCommand, LinkView, Paired, Queue, Request, Settings, Started, Status, Step,
 };
 use crate::travel::{self, NewWindow};
 
@@ -36,6 +37,12 @@ use crate::travel::{self, NewWindow};
 const LISTED_MAX: usize = 10_000;
 /// How long a session that is told to end may take.
 const HOLD_TIME: Duration = Duration::from_secs(10);
+/// How often the nodes are compared until nothing was under way.
+const VERIFIED_MAX: usize = 10;
+/// How long the edge may take to say what it holds.
+const VERIFY_TIME: Duration = Duration::from_secs(30);
+/// How often is looked whether it has.
+const VERIFY_LOOK: Duration = Duration::from_millis(50);
 
 /// Answers requests.
 #[derive(Clone, Debug)]
@@ -123,6 +130,7 @@ impl Commands {
             Request::QueueList => json(self.queue()?),
             Request::QueueRetry { message } => json(self.retry(&message).await?),
             Request::LinkStatus => json(self.link_status()?),
+            Request::LinkVerify => json(self.link_verify().await?),
             Request::Trace { message } => json(self.trace(&message)?),
         };
         Ok((answer?, Vec::new()))
@@ -287,6 +295,37 @@ impl Commands {
             lanes,
             alarms,
         })
+    }
+
+    /// Compares, again while mail that goes on meanwhile may be what differs.
+    async fn link_verify(&self) -> Result<Compared, Refused> {
+        let node = &self.node;
+        if !node.link.is_open() {
+            return Err(Refused::new("the link is down; see `big-node link status`"));
+        }
+        let mut compared = None;
+        for _ in 0..VERIFIED_MAX {
+            let asked = *node.store.commit(inventory::ask).await?;
+            node.queued();
+            let deadline = Instant::now() + VERIFY_TIME;
+            let found = loop {
+                match inventory::verdict(&node.store.read()?, &asked)? {
+                    Some(found) => break found,
+                    None if Instant::now() < deadline => tokio::time::sleep(VERIFY_LOOK).await,
+                    None => {
+                        return Err(Refused::new(
+                            "the edge has not answered in time; see `big-node link status`",
+                        ));
+                    }
+                }
+            };
+            let settled = found.quiet || found.differing == 0;
+            compared = Some(found);
+            if settled {
+                break;
+            }
+        }
+        compared.ok_or_else(|| Refused::new("nothing was compared"))
     }
 
     fn trace(&self, message: &str) -> Result<Vec<Step>, Refused> {

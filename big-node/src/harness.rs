@@ -16,6 +16,7 @@ use crate::compare;
 use crate::directory::{self, NewPerson, Policy, RECORD_KIND};
 use crate::error::Refused;
 use crate::inbound::{BODY_KIND, rebuild_notes};
+use crate::inventory;
 pub use crate::link::LinkHost;
 use crate::mail::{self, Incoming, Site, Ways};
 use crate::pressure::Pressure;
@@ -181,6 +182,17 @@ impl Big {
     pub fn state_of(&self, id: Id) -> Result<Option<DeliveryState>, StoreError> {
         let row = self.store.read()?.get::<Recipient>(RECIPIENTS, &mail::recipient_key(MessageId(id), 0))?;
         Ok(row.map(|row| row.state))
+    }
+
+    /// Asks the edge what it holds of messages; names the question.
+    pub fn ask_inventory(&self) -> Result<Id, String> {
+        self.store.commit_blocking(inventory::ask).map(|asked| *asked).map_err(|error| error.to_string())
+    }
+
+    /// What the answer to `asked` came to: how much was compared, and what differs; `None` before it is whole.
+    pub fn inventory(&self, asked: &Id) -> Result<Option<(u64, Vec<String>)>, StoreError> {
+        let verdict = inventory::verdict(&self.store.read()?, asked)?;
+        Ok(verdict.map(|verdict| (verdict.compared, verdict.named)))
     }
 
     /// Tells the edge that it was told everything, and mends what it has reported.

@@ -19,6 +19,7 @@ use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, decode};
 use crate::compare;
 use crate::directory;
 use crate::error::Refused;
+use crate::inventory;
 use crate::mail::{self, Incoming, Site, Ways};
 use crate::outcome::{self, Settled};
 use crate::part::break_apart;
@@ -228,6 +229,10 @@ pub fn apply(txn: &mut Txn<'_>, site: &Site, prepared: Prepared, now: u64) -> Re
         Prepared::Fact(ToBig::PopAct(act)) => apply_act(txn, &act, now),
         Prepared::Fact(ToBig::WindowClosed { window }) => close_window(txn, &window),
         Prepared::Fact(ToBig::DirectoryCompared(compared)) => compare::reported(txn, &compared, now),
+        Prepared::Fact(ToBig::Inventory(inventory)) => match inventory::reported(txn, site, &inventory)? {
+            true => Ok(()),
+            false => of_what_was_lost(txn, "an inventory that nobody asked for"),
+        },
         Prepared::Fact(ToBig::Inbound(_)) => Err(never("a message that was not prepared")),
     }
 }

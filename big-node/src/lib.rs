@@ -15,6 +15,7 @@ mod gateway;
 #[cfg(feature = "sim")]
 pub mod harness;
 mod inbound;
+mod inventory;
 mod link;
 mod mail;
 mod maintenance;

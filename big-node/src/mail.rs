@@ -536,16 +536,17 @@ pub fn copy_to_window(
         return Ok(());
     }
     txn.put(COPIES, &copy_key, &CopyRow::default())?;
-    queue_copy(txn, site, message, id, &row)
+    queue_copy(txn, site, message, id, &row, false)
 }
 
-/// Queues a copy of a message for a window.
+/// Queues a copy of a message for a window; `retrieved`, if a client had it already.
 pub fn queue_copy(
     txn: &mut Txn<'_>,
     site: &Site,
     message: &Message,
     id: MessageId,
     row: &WindowRow,
+    retrieved: bool,
 ) -> Result<(), StoreError> {
     let (window, reader) = (row.window.window, PublicKey(row.window.public_key));
     let key = FileKey::of_outbound(&site.outbound_secret, id, message.revision, &reader);
@@ -557,18 +558,9 @@ pub fn queue_copy(
         revision: message.revision,
         wrapped_key,
         size: message.origin.size,
+        retrieved,
     });
-    queue_with_body(txn, &head, message, unit_id(id, message.revision, &window))
-}
-
-/// The id of the unit that carries a message to one reader. The same message for the same reader is the
-/// same unit, also when it is queued anew after a restore, and so it is applied once.
-fn unit_id(id: MessageId, revision: u32, reader: &[u8]) -> Id {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&id.0).update(&revision.to_be_bytes()).update(reader);
-    let mut unit = id.0;
-    unit[6..].copy_from_slice(&hasher.finalize().as_bytes()[..10]);
-    unit
+    queue_with_body(txn, &head, message, unit::carrier(&id.0, message.revision, &window))
 }
 
 /// Queues a message for recipients outside.
@@ -601,12 +593,12 @@ pub fn queue_outbound(
         body_8bit: message.origin.body_8bit,
         utf8_header: message.origin.utf8_header,
     });
-    Ok(queue_with_body(txn, &head, message, unit_id(id, message.revision, b"outbound"))?)
+    Ok(queue_with_body(txn, &head, message, unit::carrier(&id.0, message.revision, unit::OUTBOUND_READER))?)
 }
 
 /// The reverse-path under which a message leaves. A stranger's is not ours to speak for: what is
 /// forwarded for them bears an address of ours that brings reports of failure home.
-fn reverse_path(site: &Site, id: MessageId, origin: &Origin) -> Option<String> {
+pub fn reverse_path(site: &Site, id: MessageId, origin: &Origin) -> Option<String> {
     let policy = &site.policy;
     let sender: Address = origin.reverse_path.as_ref()?.parse().ok()?;
     if policy.is_ours(sender.domain()) {

@@ -99,7 +99,7 @@ fn fill_windows(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
             let id = message_of(&key);
             let message = txn.get::<Message>(MESSAGES, &id.0)?.filter(|_| !copy.deleted);
             let Some(message) = message else { continue };
-            match mail::queue_copy(txn, site, &message, id, &row) {
+            match mail::queue_copy(txn, site, &message, id, &row, copy.retrieved) {
                 // The person has deleted it at home.
                 Ok(()) | Err(StoreError::Damaged(_)) => {}
                 Err(error) => return Err(error),

@@ -176,6 +176,8 @@ pub enum Request {
     Link(LinkCommand),
     /// The link. Answered with [`LinkView`].
     LinkStatus,
+    /// Compares with the edge what both hold of messages. Answered with [`Compared`].
+    LinkVerify,
     /// A message's way. Answered with `Vec<Step>`.
     Trace {
         /// Message id.
@@ -501,6 +503,21 @@ pub struct WindowView {
     pub fetched: usize,
     /// Copies that a client has deleted.
     pub deleted: usize,
+}
+
+/// What comparing came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Holdings that were compared: origins, recipients who wait, copies in travel windows.
+    pub compared: u64,
+    /// Of those, how many are not the same on both nodes.
+    pub differing: u64,
+    /// The first of these, in words.
+    pub named: Vec<String>,
+    /// There was more than is compared; of origins, only the newest were.
+    pub cut: bool,
+    /// Nothing was under way meanwhile. Otherwise a difference may be mail on its way.
+    pub quiet: bool,
 }
 
 /// What waits on big.

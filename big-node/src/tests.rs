@@ -3,12 +3,14 @@
 mod compare;
 mod gateway;
 mod hostile;
+mod inventory;
 
 use std::sync::Arc;
 
 use link_proto::host::{Host as _, Settling};
 use link_proto::unit::{Lane, Position};
 use shared::id::MessageId;
+use shared::inventory::origin_digest;
 use shared::lane::{self, Arrival};
 use shared::mime::HeaderFacts;
 use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
@@ -127,9 +129,10 @@ impl World {
         let (id, after) = match head {
             ToBig::Inbound(inbound) => (inbound.message, None),
             ToBig::PopAct(act) => (MessageId::generate().0, Some(act.message)),
-            ToBig::Outcome(_) | ToBig::WindowClosed { .. } | ToBig::DirectoryCompared(_) => {
-                (MessageId::generate().0, None)
-            }
+            ToBig::Outcome(_)
+            | ToBig::WindowClosed { .. }
+            | ToBig::DirectoryCompared(_)
+            | ToBig::Inventory(_) => (MessageId::generate().0, None),
         };
         let alone = sealed.is_none();
         let applied = self.store.commit_blocking(move |txn| {
@@ -221,6 +224,7 @@ impl Letter {
             message: self.id.0,
             wrapped_key: key.wrap(&world.site.sealing.public(), self.id).expect("wraps"),
             sealed_origin: key.seal_note(&origin.encode()),
+            origin_digest: origin_digest(&[6; 32], origin),
             submitted,
             filed: Vec::new(),
         });

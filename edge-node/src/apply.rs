@@ -1,6 +1,6 @@
 //! What comes over the link from big, applied within the commit that stores the lane's position.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use shared::id::MessageId;
@@ -8,14 +8,15 @@ use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::trace;
 use shared::unit::{
-    DeliveryState, DirectoryMark, Id, Outbound, ToBig, ToEdge, Unsettled, Window, WindowCopy, decode, encode,
+    DeliveryState, DirectoryMark, Id, OUTBOUND_READER, Outbound, Outcome, ToBig, ToEdge, Unsettled, Window,
+    WindowCopy, carrier, decode, encode,
 };
 
 use crate::record::{
     COPIES, CopyRow, ENDED_WINDOWS, EndedRow, Held, LOGINS, PERSON_WINDOWS, QUEUE, QueueRecipient, QueueRow,
     SETTINGS, WINDOWS, big, copy_key,
 };
-use crate::{correspondents, directory, renewal};
+use crate::{correspondents, directory, inventory, renewal};
 
 const EVENT_LANE: u8 = 1;
 
@@ -92,6 +93,7 @@ pub fn apply(
         ToEdge::WindowEnd { window } => Ok(end_window(txn, &window, now)?),
         ToEdge::Outbound(outbound) => Ok(queue_outbound(txn, directory_key, outbound, body()?, now)?),
         ToEdge::Copy(copy) => Ok(file_copy(txn, copy, body()?)?),
+        ToEdge::InventoryAsked { asked } => Ok(inventory::report(txn, asked)?),
     }
 }
 
@@ -120,6 +122,61 @@ fn settle_held(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(),
             txn.put(QUEUE, &key, &row)?;
             trace::note(txn, id, now, "goes on after a restore of this edge")?;
         }
+    }
+    tell_what_is_unknown(txn, unsettled, now)
+}
+
+/// Tells big of the recipients for whom it waits in vain: the edge was given their message, has them in its
+/// queue no more, and has no event of theirs left to tell. That is so where both nodes went back, to times on
+/// either side of a delivery. Nobody knows then what became of it, and its author has to.
+fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(), StoreError> {
+    let mut unknown = BTreeSet::new();
+    for (id, recipients) in &unsettled.messages {
+        if !lane::is_here(txn, &carrier(id, 0, OUTBOUND_READER))? {
+            continue;
+        }
+        let row = txn.get::<QueueRow>(QUEUE, id)?;
+        let waits = |index: &u32| {
+            let mut queued = row.iter().flat_map(|row| &row.recipients);
+            queued.any(|queued| queued.index == *index && queued.state.waits())
+        };
+        unknown.extend(recipients.iter().filter(|index| !waits(index)).map(|index| (*id, *index)));
+    }
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let oldest = lane::state(txn, EVENT_LANE)?.trimmed + 1;
+    for (_, unit) in lane::units(txn, EVENT_LANE, oldest, usize::MAX)? {
+        if let Some(ToBig::Outcome(outcome)) = decode(&unit.head)
+            && !outcome.state.waits()
+        {
+            unknown.remove(&(outcome.message, outcome.recipient));
+        }
+    }
+    for (message, recipient) in unknown {
+        let text =
+            "both nodes went back to backups, and what became of it is not known: it may have been delivered";
+        let outcome = Outcome {
+            message,
+            recipient,
+            state: DeliveryState::Failed,
+            at: now,
+            host: None,
+            tls: false,
+            text: text.into(),
+            status: "5.3.0".into(),
+            in_doubt: true,
+            next_attempt_at: None,
+        };
+        let unit = QueuedUnit {
+            id: MessageId::generate().0,
+            lane: EVENT_LANE,
+            after: None,
+            head: encode(&ToBig::Outcome(outcome)),
+            body: QueuedBody::None,
+        };
+        lane::queue(txn, &unit)?;
+        trace::note(txn, MessageId(message), now, format!("recipient {recipient}: {text}"))?;
     }
     Ok(())
 }
@@ -204,15 +261,20 @@ fn file_copy(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored) -> Result<(), S
     let key = copy_key(&copy.window, MessageId(copy.message), copy.revision);
     // A second arrival changes nothing; a window that has ended takes nothing. One that is still on its
     // way in another lane does: nobody can log in to it yet.
-    if txn.raw(ENDED_WINDOWS, &copy.window)?.is_some() || txn.raw(COPIES, &key)?.is_some() {
+    if txn.raw(ENDED_WINDOWS, &copy.window)?.is_some() {
         return Ok(());
+    }
+    if let Some(filed) = txn.get::<CopyRow>(COPIES, &key)? {
+        // Except that this edge, restored, may have forgotten what a client did.
+        let retrieved = filed.retrieved || copy.retrieved;
+        return txn.put(COPIES, &key, &CopyRow { retrieved, ..filed });
     }
     txn.keep_body(body)?;
     let row = CopyRow {
         body: body.key().0,
         wrapped_key: copy.wrapped_key,
         size: copy.size,
-        retrieved: false,
+        retrieved: copy.retrieved,
         after: None,
         hidden: false,
     };
@@ -269,7 +331,14 @@ mod tests {
 
     fn copy(revision: u32) -> ToEdge {
         let (window, message) = (WINDOW, MESSAGE);
-        ToEdge::Copy(WindowCopy { window, message, revision, wrapped_key: vec![7; 80], size: 6 })
+        ToEdge::Copy(WindowCopy {
+            window,
+            message,
+            revision,
+            wrapped_key: vec![7; 80],
+            size: 6,
+            retrieved: false,
+        })
     }
 
     fn copies(store: &Store) -> usize {
@@ -328,6 +397,82 @@ mod tests {
         assert_eq!(apply_unit(&store, 1, &outbound, true), Ok(()));
         assert!(is_known("carol@remote.example") && is_known("dave@remote.example"));
         assert!(!is_known("eve@remote.example"));
+    }
+
+    #[test]
+    fn where_nobody_knows_what_became_of_a_message_big_is_told_so_once() {
+        let store = store();
+        let outbound = |message: u8| {
+            ToEdge::Outbound(Outbound {
+                message: [message; 16],
+                revision: 0,
+                wrapped_key: vec![7; 80],
+                size: 6,
+                reverse_path: None,
+                recipients: vec![(0, "carol@remote.example".into()), (4, "dave@remote.example".into())],
+                body_8bit: false,
+                utf8_header: false,
+            })
+        };
+        let [waits, gone, told, never_given] = [10, 11, 12, 13];
+        for message in [waits, gone, told] {
+            let id = carrier(&[message; 16], 0, OUTBOUND_READER);
+            let head = outbound(message);
+            apply_unit(&store, message, &head, true).expect("is queued");
+            let arrival = move |txn: &mut Txn<'_>| {
+                let arrival = lane::Arrival { lane: 2, number: 1, id, after: None, alone: None };
+                let known = |_: &Txn<'_>, _: &Id| Ok(false);
+                lane::take(txn, arrival, 1000, known, |_| Ok(()), |_, _| Ok(()))
+            };
+            assert_eq!(*store.commit_blocking(arrival).expect("commits"), None, "it is here from now on");
+        }
+        let outcome = |recipient, state| Outcome {
+            message: [told; 16],
+            recipient,
+            state,
+            at: 1,
+            host: None,
+            tls: false,
+            text: String::new(),
+            status: "2.0.0".into(),
+            in_doubt: false,
+            next_attempt_at: None,
+        };
+        let events = [outcome(0, DeliveryState::Relayed), outcome(4, DeliveryState::Deferred)];
+        let forgotten = store.commit_blocking(move |txn| {
+            txn.delete(QUEUE, &[gone; 16])?;
+            txn.delete(QUEUE, &[told; 16])?;
+            for (number, event) in (1..).zip(events) {
+                let unit = QueuedUnit {
+                    id: [number; 16],
+                    lane: EVENT_LANE,
+                    after: None,
+                    head: encode(&ToBig::Outcome(event)),
+                    body: QueuedBody::None,
+                };
+                lane::queue(txn, &unit)?;
+            }
+            Ok::<_, StoreError>(())
+        });
+        forgotten.expect("commits");
+        let messages = [waits, gone, told, never_given].map(|message| ([message; 16], vec![0, 4])).to_vec();
+        let list = ToEdge::Unsettled(Unsettled { from: [0; 16], to: [0xff; 16], messages });
+        // The second list finds its own events.
+        for _ in 0..2 {
+            assert_eq!(apply_unit(&store, 20, &list, false), Ok(()));
+        }
+        let rows = store.read().expect("reads");
+        let units = lane::units(&rows, EVENT_LANE, 3, 10).expect("reads");
+        let said: Vec<_> = units
+            .iter()
+            .filter_map(|(_, unit)| match decode(&unit.head) {
+                Some(ToBig::Outcome(outcome)) => Some(outcome),
+                _ => None,
+            })
+            .map(|outcome| (outcome.message[0], outcome.recipient, outcome.state, outcome.in_doubt))
+            .collect();
+        let failed = DeliveryState::Failed;
+        assert_eq!(said, [(gone, 0, failed, true), (gone, 4, failed, true), (told, 4, failed, true)]);
     }
 
     #[test]

@@ -18,7 +18,6 @@ use shared::smtp::Role;
 use shared::state::State;
 use shared::store::{Copied, Rows, StoreError, Txn};
 use shared::trace;
-use shared::unit::DeliveryState;
 
 use crate::node::{Known, Node, Rule};
 use crate::record::{Invitation, QUEUE, QueueRow, SETTINGS};
@@ -221,8 +220,7 @@ impl Commands {
 }
 
 fn queued(id: MessageId, row: QueueRow) -> Queued {
-    let waits = |state| matches!(state, DeliveryState::Relaying | DeliveryState::Deferred);
-    let waiting = row.recipients.into_iter().filter(|recipient| waits(recipient.state));
+    let waiting = row.recipients.into_iter().filter(|recipient| recipient.state.waits());
     Queued {
         id: id.to_string(),
         from: row.reverse_path.unwrap_or_default(),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use link_proto::unit::HEAD_BYTES_MAX;
 use shared::address::Address;
 use shared::id::{MessageId, unix_millis};
+use shared::inventory::origin_digest;
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::mime::{HeaderFacts, HeaderScan, Mailbox as HeaderMailbox};
 use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient, RECIPIENTS_BYTES_MAX};
@@ -150,6 +151,7 @@ impl Intake {
             message: self.id.0,
             wrapped_key: self.key.wrap(&self.big, self.id).map_err(unsealable)?,
             sealed_origin: self.key.seal_note(&origin.encode()),
+            origin_digest: origin_digest(&self.node.directory_key, &origin),
             submitted: self.submitted.as_ref().map(|window| window.window),
             filed: windows.iter().map(|(window, _)| *window).collect(),
         });

@@ -15,6 +15,7 @@ mod fence;
 #[cfg(feature = "sim")]
 pub mod harness;
 mod intake;
+mod inventory;
 mod link;
 mod maildrop;
 mod maintenance;

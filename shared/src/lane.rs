@@ -35,7 +35,7 @@ pub use node::{
 pub use receive::{
     Arrival, NotApplied, Parked, RejectedRow, bury_overdue, forget_ids, is_here, received, rejected, take,
 };
-pub use safety::{Gone, Reach, gone, kept_octets, reach, trim, trim_all};
+pub use safety::{Gone, Reach, applied, gone, kept_octets, reach, trim, trim_all};
 pub use settle::{Settling, settle, together};
 
 const LANES: Table = Table("lanes");

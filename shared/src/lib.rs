@@ -11,6 +11,7 @@ pub mod control;
 pub mod credential;
 pub mod fault;
 pub mod id;
+pub mod inventory;
 pub mod lane;
 pub mod lifetime;
 pub mod listener;

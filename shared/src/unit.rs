@@ -6,6 +6,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::credential::Credential;
+use crate::inventory::Inventory;
 use crate::projection::BucketDigest;
 use crate::store::Row;
 
@@ -28,6 +29,8 @@ pub enum ToBig {
     },
     /// The edge has compared its directory with what big said of it.
     DirectoryCompared(DirectoryCompared),
+    /// What the edge holds of messages, because big has asked.
+    Inventory(Inventory),
 }
 crate::row!(ToBig, 1);
 
@@ -40,6 +43,8 @@ pub struct Inbound {
     pub wrapped_key: Vec<u8>,
     /// The [`crate::origin::Origin`], sealed with the body.
     pub sealed_origin: Vec<u8>,
+    /// Its [`crate::inventory::origin_digest`]: what the edge can say of an origin that it cannot read.
+    pub origin_digest: [u8; 16],
     /// The window a traveller submitted it through, as authenticated; `None` from port 25.
     pub submitted: Option<Id>,
     /// Windows whose secondary mailbox the edge has filed it into.
@@ -64,6 +69,13 @@ pub enum DeliveryState {
     Delivered,
     /// It will never arrive.
     Failed,
+}
+
+impl DeliveryState {
+    /// Whether there is something still to happen.
+    pub fn waits(self) -> bool {
+        matches!(self, Self::Queued | Self::Relaying | Self::Deferred)
+    }
 }
 
 /// What became of an attempt for one recipient.
@@ -156,6 +168,11 @@ pub enum ToEdge {
     DirectoryRows(Box<DirectoryRows>),
     /// Every change of the directory up to here has been told.
     DirectoryMark(DirectoryMark),
+    /// The edge is to list what it holds of messages ([`crate::inventory`]).
+    InventoryAsked {
+        /// Names the question. Rises with time.
+        asked: Id,
+    },
 }
 crate::row!(ToEdge, 1);
 
@@ -225,6 +242,8 @@ pub struct WindowCopy {
     pub wrapped_key: Vec<u8>,
     /// Length of the plain body in bytes: what POP3 counts.
     pub size: u64,
+    /// A client had retrieved it from an edge that has been restored since, or replaced.
+    pub retrieved: bool,
 }
 
 /// What the edge knows of one address: a keyed hash, and whose it is.
@@ -268,6 +287,19 @@ pub struct Welcome {
     pub directory_key: [u8; 32],
 }
 crate::row!(Welcome, 1);
+
+/// The reader of a message that the edge is to deliver outside; a copy's reader is its window.
+pub const OUTBOUND_READER: &[u8] = b"outbound";
+
+/// The id of the unit that carries a message from big to one reader. The same message for the same reader is
+/// the same unit, also when it is queued anew after a restore, and so it is applied once.
+pub fn carrier(message: &Id, revision: u32, reader: &[u8]) -> Id {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(message).update(&revision.to_be_bytes()).update(reader);
+    let mut unit = *message;
+    unit[6..].copy_from_slice(&hasher.finalize().as_bytes()[..10]);
+    unit
+}
 
 /// The keyed hash under which an address or a login name is known on the edge.
 pub fn directory_hash(directory_key: &[u8; 32], canonical: &str) -> [u8; 32] {

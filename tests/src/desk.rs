@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use big_node::record::{AfterFetch, Folder, Scope};
-use big_node::request::{Line, PersonView, Reading, Request, Sent, Started, Status, WindowView};
+use big_node::request::{Compared, Line, PersonView, Reading, Request, Sent, Started, Status, WindowView};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::control;
@@ -48,6 +48,11 @@ impl AtBig {
     /// The link, as big sees it.
     pub async fn link(&self) -> Result<LinkView, Trouble> {
         self.answer(Request::LinkStatus).await
+    }
+
+    /// Compares what both nodes hold of messages.
+    pub async fn compared(&self) -> Result<Compared, Trouble> {
+        self.answer(Request::LinkVerify).await
     }
 
     /// Everyone.

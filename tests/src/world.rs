@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use big_node::request::Compared;
 use edge_node::request::{Queued, Request as EdgeRequest};
 use shared::report::LinkView;
 use tempfile::TempDir;
@@ -121,8 +122,13 @@ impl World {
         .await
     }
 
-    /// Ends both nodes as an administrator does, and leaves nothing behind that it was to keep.
+    /// Ends both nodes as an administrator does, and leaves nothing behind that it was to keep. Whatever has
+    /// happened: if they are linked, they have to hold the same of messages.
     pub async fn end(mut self) -> Result<(), Trouble> {
+        let linked = |link: Result<LinkView, _>| link.is_ok_and(|link| link.connected);
+        if linked(self.big().link().await) && linked(self.edge_link().await) {
+            self.same().await?;
+        }
         self.nodes.stop(Node::Big).await?;
         self.nodes.stop(Node::Edge).await?;
         if let Some(folder) = self.folder {
@@ -179,6 +185,12 @@ impl World {
         self.quiet().await?;
         let alarms = [self.big().link().await?.alarms, self.edge_link().await?.alarms].concat();
         if alarms.is_empty() { Ok(()) } else { Err(format!("alarms: {alarms:?}").into()) }
+    }
+
+    /// Compares what both nodes hold of messages; how much that is.
+    pub async fn same(&self) -> Result<u64, Trouble> {
+        let Compared { compared, differing, named, .. } = self.big().compared().await?;
+        if differing == 0 { Ok(compared) } else { Err(format!("{differing} differ: {named:?}").into()) }
     }
 
     /// What the edge says to a recipient.

@@ -76,6 +76,8 @@ async fn every_message_of_the_corpus_is_kept_as_it_is_or_refused() -> Result<(),
         accepted.len()
     );
     assert_eq!(collected, accepted.len());
+    // An origin and a copy of each.
+    assert_eq!(world.same().await?, 2 * u64::try_from(accepted.len())?);
     assert_eq!(accepted.len() + refused, files.len());
     assert!(accepted.len() > refused, "most real messages keep the rules");
     Ok(())

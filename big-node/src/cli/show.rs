@@ -8,8 +8,8 @@ use shared::render::{Table, cut, line, size, when, word};
 
 use crate::record::{Folder, Scope};
 use crate::request::{
-    Deleted, Explanation, GatewayView, GroupView, Imported, Line, NicknameView, PersonView, Queue, Reading,
-    RecipientView, Saved, Sent, Settings, ShadowView, Started, Status, WindowView,
+    Compared, Deleted, Explanation, GatewayView, GroupView, Imported, Line, NicknameView, PersonView, Queue,
+    Reading, RecipientView, Saved, Sent, Settings, ShadowView, Started, Status, WindowView,
 };
 
 /// Characters of a correspondent in a list.
@@ -354,6 +354,23 @@ fn settings(settings: &Settings) -> Table<5> {
         }
     }
     table
+}
+
+pub(super) fn compared(compared: &Compared) -> String {
+    let Compared { compared, differing, named, cut, quiet: _ } = compared;
+    let mut text = format!(
+        "{compared} holdings of messages compared (origins, recipients who wait, copies in travel windows): \
+         {differing} differ\n"
+    );
+    named.iter().for_each(|difference| text += &format!("  {difference}\n"));
+    match differing.saturating_sub(named.len() as u64) {
+        0 => {}
+        more => text += &format!("  and {more} more\n"),
+    }
+    if *cut {
+        text += "there are more than are compared at once: of origins, only the newest were\n";
+    }
+    text
 }
 
 pub(super) fn queue(queue: &Queue) -> String {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use link_proto::host::{Applied, BodySink, Host};
 use link_proto::unit::{Body, HEAD_BYTES_MAX, Lane, Position, Unit};
+use shared::inventory::Inventory;
 use shared::store::Rows;
 use shared::unit::{
     DirectoryCompared, DirectoryMark, DirectoryRows, Inbound, Outcome, PopAct, ToBig, ToEdge, Unsettled,
@@ -147,6 +148,7 @@ fn kinds_of_big() -> Vec<ToEdge> {
         ToEdge::Unsettled(Unsettled { from: id(0), to: id(9), messages: Vec::new() }),
         ToEdge::DirectoryRows(Box::new(DirectoryRows { from: [0; 32], to: [9; 32], rows: Vec::new() })),
         ToEdge::DirectoryMark(DirectoryMark { epoch: 1, root: Some([1; 32]) }),
+        ToEdge::InventoryAsked { asked: id(1) },
     ]
 }
 
@@ -172,6 +174,7 @@ fn reveals(unit: &ToBig) -> (&'static str, &'static str) {
         ToBig::DirectoryCompared(_) => {
             ("DirectoryCompared", "parts of its own directory, as they were queued for it before")
         }
+        ToBig::Inventory(_) => ("Inventory", "nothing"),
     }
 }
 
@@ -198,6 +201,7 @@ fn the_document_says_of_every_unit_what_it_can_reveal() {
         message: id(1),
         wrapped_key: Vec::new(),
         sealed_origin: Vec::new(),
+        origin_digest: [0; 16],
         submitted: None,
         filed: Vec::new(),
     };
@@ -208,6 +212,7 @@ fn the_document_says_of_every_unit_what_it_can_reveal() {
         ToBig::PopAct(act),
         ToBig::WindowClosed { window: id(1) },
         ToBig::DirectoryCompared(DirectoryCompared { differs: None }),
+        ToBig::Inventory(Inventory { asked: id(1), holdings: Vec::new(), last: true, cut: false }),
     ];
     for unit in &units {
         let (kind, revealed) = reveals(unit);

@@ -7,7 +7,8 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::{
-    LANES_MAX, LanePosition, LaneRow, LoggedUnit, TRANSMISSION, let_go, number_of, numbered, set_state, state,
+    LANES_MAX, LanePosition, LaneRow, LoggedUnit, QueuedUnit, TRANSMISSION, let_go, number_of, numbered,
+    set_state, state,
 };
 use crate::store::{Rows, Store, StoreError, Table, Txn};
 
@@ -69,6 +70,15 @@ pub fn reach(rows: &impl Rows, lane: u8, number: u64) -> Result<Reach, StoreErro
     let position = found.first().map(|(key, row)| LanePosition { number: number_of(key), chain: row.chain });
     // Before the first confirm of a lane stands its beginning.
     Ok(Reach::From(position.unwrap_or_default()))
+}
+
+/// The newest units of a lane's safety store that the partner has applied, at most `max`.
+pub fn applied(rows: &impl Rows, lane: u8, max: usize) -> Result<Vec<QueuedUnit>, StoreError> {
+    let row = state(rows, lane)?;
+    let (first, end) =
+        (numbered(lane, row.trimmed + 1), numbered(lane, row.confirmed.number.saturating_add(1)));
+    let newest = rows.range_backwards::<LoggedUnit>(TRANSMISSION, &first, Some(&end), max)?;
+    Ok(newest.into_iter().filter(|(_, logged)| !logged.moved).map(|(_, logged)| logged.unit).collect())
 }
 
 /// Trims every lane of a store: see [`trim`].

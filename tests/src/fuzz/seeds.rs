@@ -10,6 +10,7 @@ use link_proto::frame::{
 use link_proto::host::{Applied, Identity, Rejection};
 use link_proto::unit::{Body, Lane, Position, Unit};
 use shared::credential::Credential;
+use shared::inventory::{Holding, Inventory};
 use shared::lane::{
     DeadLetter, Decision, DecisionRow, Gone, LanePosition, LaneRow, NodeIdentity, Parked, PartnerRow,
     QueuedBody, QueuedUnit, Rebase, RejectedRow,
@@ -188,6 +189,7 @@ fn to_big() -> Vec<ToBig> {
         message: [1; 16],
         wrapped_key: vec![2; 80],
         sealed_origin: vec![3; 100],
+        origin_digest: [4; 16],
         submitted: None,
         filed: vec![[4; 16]],
     };
@@ -235,6 +237,7 @@ fn to_edge() -> Vec<ToEdge> {
         revision: 1,
         wrapped_key: vec![3; 80],
         size: 9,
+        retrieved: true,
     };
     let unsettled = unit::Unsettled { from: [0; 16], to: [9; 16], messages: vec![([1; 16], vec![0, 2])] };
     vec![
@@ -253,7 +256,9 @@ fn to_edge() -> Vec<ToEdge> {
 
 fn directory_to_big() -> Vec<ToBig> {
     let compared = |differs| ToBig::DirectoryCompared(unit::DirectoryCompared { differs });
-    vec![compared(None), compared(Some(vec![[1; 16], [2; 16]]))]
+    let holding = Holding::copy(&[1; 16], &[2; 16], 0, 9, true);
+    let inventory = Inventory { asked: [3; 16], holdings: vec![holding], last: true, cut: false };
+    vec![compared(None), compared(Some(vec![[1; 16], [2; 16]])), ToBig::Inventory(inventory)]
 }
 
 fn directory_to_edge() -> Vec<ToEdge> {
@@ -264,6 +269,7 @@ fn directory_to_edge() -> Vec<ToEdge> {
         ToEdge::DirectoryRows(Box::new(unit::DirectoryRows { from: [0; 32], to: [9; 32], rows })),
         mark(None),
         mark(Some([1; 32])),
+        ToEdge::InventoryAsked { asked: [3; 16] },
     ]
 }
 

@@ -84,6 +84,7 @@ pub fn schedule(seed: u64, verbose: bool) -> Outcome {
         play.event();
     }
     play.come_to_rest();
+    play.hold_alike();
     play.audit();
     play.outcome.fingerprint = *play.log.finalize().as_bytes();
     play.outcome
@@ -641,6 +642,32 @@ impl Play {
                 (true, _) => self.world.adopt(who, now),
                 (false, true) => self.world.reset(who, now),
                 (false, false) => {}
+            }
+        }
+    }
+
+    /// At rest, both nodes hold the same of messages.
+    fn hold_alike(&mut self) {
+        let Some(asked) = self.world.big.as_ref().and_then(|big| big.ask_inventory().ok()) else { return };
+        let mut answer = None;
+        for _ in 0..ROUNDS_TO_REST {
+            self.pass(6_000);
+            self.run_line(STEPS_OF_A_ROUND);
+            answer = self.world.big.as_ref().and_then(|big| big.inventory(&asked).ok().flatten());
+            if answer.is_some() {
+                break;
+            }
+        }
+        match answer {
+            None if self.outcome.stuck > 0 => {}
+            None => {
+                self.outcome.fault(|outcome| &mut outcome.stuck, "the edge did not say what it holds".into());
+            }
+            Some((compared, differing)) => {
+                self.say(|| format!("{compared} holdings compared"));
+                for what in differing {
+                    self.outcome.fault(|outcome| &mut outcome.altered, what);
+                }
             }
         }
     }
