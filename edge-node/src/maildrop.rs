@@ -60,6 +60,7 @@ impl Service {
             stream = stream.start_tls(&self.acceptor).await?;
         }
         let mut session = Session::new(Config::default(), self.implicit_tls, start.elapsed());
+        session.bound_to(stream.exporter());
         let mut maildrop: Option<Maildrop> = None;
         let mut reading: Option<Content> = None;
         let mut buffer = vec![0; READ_BYTES];
@@ -73,7 +74,9 @@ impl Service {
                     Action::StartTls => {
                         stream = stream.start_tls(&self.acceptor).await?;
                         session.tls_established();
+                        session.bound_to(stream.exporter());
                     }
+                    Action::Keys(user) => session.keys(self.node.scram_keys(&user).ok().as_ref()),
                     Action::Authenticate(credentials) => {
                         let user = credentials.user.clone();
                         let verdict = match Maildrop::open(&self.node, credentials).await {

@@ -10,7 +10,7 @@ use shared::address::{Address, Domain};
 use shared::credential::Credential;
 use shared::id::unix_millis;
 use shared::report::DirectoryView;
-use shared::sasl::Credentials;
+use shared::sasl::{Credentials, ScramKeys};
 use shared::seal::PrivateKey;
 use shared::smtp::{Enhanced, Reply};
 use shared::state::{State, StateError};
@@ -199,15 +199,23 @@ impl Node {
         let window = self.window_of_login(&credentials.user)?;
         let opened = tokio::task::spawn_blocking(move || match window {
             Some(window) => {
-                let key = window.credential.open(&credentials.password).ok()?;
+                let key = window.credential.open(&credentials.secret).ok()?;
                 Some((window, key))
             }
             None => {
-                Credential::open_nothing(&credentials.password);
+                Credential::open_nothing(&credentials.secret);
                 None
             }
         });
         opened.await.map_err(|error| StoreError::Io(error.to_string()))
+    }
+
+    /// What a SCRAM exchange needs of a user's credential; of nobody's, something that looks the same.
+    pub fn scram_keys(&self, user: &str) -> Result<ScramKeys, StoreError> {
+        Ok(match self.window_of_login(user)? {
+            Some(window) => window.credential.scram_keys(),
+            None => Credential::scram_keys_of_nobody(&self.directory_key, &user.to_lowercase()),
+        })
     }
 
     fn window_of_login(&self, user: &str) -> Result<Option<Window>, StoreError> {

@@ -56,7 +56,8 @@ impl Service {
         if self.implicit_tls {
             stream = stream.start_tls(&self.acceptor).await?;
         }
-        let session = Session::new(Arc::clone(&self.config), self.implicit_tls, start.elapsed());
+        let mut session = Session::new(Arc::clone(&self.config), self.implicit_tls, start.elapsed());
+        session.bound_to(stream.exporter());
         let mut conversation = Conversation {
             service: self,
             client: peer.ip(),
@@ -77,6 +78,7 @@ impl Service {
                     Action::StartTls => {
                         stream = stream.start_tls(&conversation.service.acceptor).await?;
                         conversation.session.tls_established();
+                        conversation.session.bound_to(stream.exporter());
                     }
                     Action::Close => return stream.shutdown().await,
                     other => conversation.answer(other).await,
@@ -122,6 +124,10 @@ struct Conversation {
 impl Conversation {
     async fn answer(&mut self, action: Action) {
         match action {
+            Action::Keys(user) => {
+                let keys = self.service.node.scram_keys(&user).map_err(|_| not_checked());
+                self.session.keys(keys.as_ref().map_err(Clone::clone));
+            }
             Action::Authenticate(credentials) => {
                 let verdict = self.authenticate(credentials).await;
                 self.session.authenticated(verdict);
@@ -168,8 +174,8 @@ impl Conversation {
 
     async fn authenticate(&mut self, credentials: Credentials) -> Result<String, Reply> {
         let (user, client) = (credentials.user.clone(), self.client);
-        let unsure = |_| Reply::new(454, Enhanced(4, 7, 0), "cannot check that now; try again later");
-        let Some((window, _)) = self.service.node.log_in(credentials).await.map_err(unsure)? else {
+        let opened = self.service.node.log_in(credentials).await.map_err(|_| not_checked())?;
+        let Some((window, _)) = opened else {
             tracing::warn!(%client, user = %Quoted(&user), "submission login refused");
             let text = "user name or password is wrong, or no travel window is open";
             return Err(Reply::new(535, Enhanced(5, 7, 8), text));
@@ -212,6 +218,10 @@ impl Conversation {
         let known = self.service.node.lookup(address).map_err(|error| refusal(&error))?;
         answer(&known, self.service.config.role)
     }
+}
+
+fn not_checked() -> Reply {
+    Reply::new(454, Enhanced(4, 7, 0), "cannot check that now; try again later")
 }
 
 /// What RCPT is answered.

@@ -5,11 +5,14 @@
 //! the window's private key locked under the ClientKey, which no one has between logins. A plain
 //! password gives the ClientKey by computation, a SCRAM login by its proof: every method opens it.
 
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::Hmac;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use crate::id::random;
+use crate::sasl::scram::keyed;
+use crate::sasl::{ScramKeys, Secret};
 use crate::seal::{PrivateKey, Sealed};
 
 /// PBKDF2 rounds. The password is generated with 100 bits, so rounds add little: RFC 7677's minimum.
@@ -53,10 +56,15 @@ impl Credential {
         (password, credential)
     }
 
-    /// The window's private key, if the password is right.
-    pub fn open(&self, password: &str) -> Result<PrivateKey, Sealed> {
-        let client_key = keyed(&salted(password, &self.salt, self.iterations), b"Client Key");
-        let proof: [u8; 32] = Sha256::digest(client_key).into();
+    /// The window's private key, if what somebody knows is right.
+    pub fn open(&self, secret: &Secret) -> Result<PrivateKey, Sealed> {
+        let client_key = match secret {
+            Secret::Password(password) => {
+                Zeroizing::new(keyed(&salted(password, &self.salt, self.iterations), b"Client Key"))
+            }
+            Secret::ClientKey(key) => key.clone(),
+        };
+        let proof: [u8; 32] = Sha256::digest(*client_key).into();
         if !bool::from(proof.ct_eq(&self.stored_key)) {
             return Err(Sealed);
         }
@@ -64,8 +72,36 @@ impl Credential {
     }
 
     /// Does for a user who does not exist the work that [`Credential::open`] does for one who does.
-    pub fn open_nothing(password: &str) {
-        std::hint::black_box(salted(password, &[0; 16], ITERATIONS));
+    pub fn open_nothing(secret: &Secret) {
+        std::hint::black_box(match secret {
+            Secret::Password(password) => salted(password, &[0; 16], ITERATIONS),
+            Secret::ClientKey(key) => Sha256::digest(**key).into(),
+        });
+    }
+
+    /// What a SCRAM exchange needs of it.
+    pub fn scram_keys(&self) -> ScramKeys {
+        let Self { salt, iterations, stored_key, server_key, .. } = *self;
+        ScramKeys { salt, iterations, stored_key, server_key, nonce: random() }
+    }
+
+    /// The like for a user who does not exist: the same ones each time that somebody asks, as those of a user
+    /// would be. `secret` is the node's own.
+    pub fn scram_keys_of_nobody(secret: &[u8; 32], user: &str) -> ScramKeys {
+        let mut derived = [0; 80];
+        let mut hasher = blake3::Hasher::new_keyed(secret);
+        hasher.update(b"scram keys of nobody").update(user.as_bytes()).finalize_xof().fill(&mut derived);
+        let mut parts = derived.as_slice();
+        let mut part = |out: &mut [u8]| {
+            let (taken, rest) = parts.split_at(out.len());
+            out.copy_from_slice(taken);
+            parts = rest;
+        };
+        let (mut salt, mut stored_key, mut server_key) = ([0; 16], [0; 32], [0; 32]);
+        part(&mut salt);
+        part(&mut stored_key);
+        part(&mut server_key);
+        ScramKeys { salt, iterations: ITERATIONS, stored_key, server_key, nonce: random() }
     }
 }
 
@@ -74,12 +110,6 @@ fn salted(password: &str, salt: &[u8; 16], iterations: u32) -> [u8; 32] {
     pbkdf2::pbkdf2::<Hmac<Sha256>>(password.as_bytes(), salt, iterations, &mut out)
         .expect("HMAC takes keys of any length");
     out
-}
-
-fn keyed(key: &[u8; 32], text: &[u8]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-    mac.update(text);
-    mac.finalize().into_bytes().into()
 }
 
 #[cfg(test)]
@@ -103,12 +133,30 @@ mod tests {
     }
 
     #[test]
+    fn nobody_has_the_same_keys_each_time_and_others_than_somebody_else() {
+        let of = |secret: u8, user: &str| {
+            let keys = Credential::scram_keys_of_nobody(&[secret; 32], user);
+            (keys.salt, keys.iterations, keys.stored_key)
+        };
+        assert_eq!(of(1, "mallory"), of(1, "mallory"));
+        assert_ne!(of(1, "mallory").0, of(1, "trudy").0);
+        assert_ne!(of(1, "mallory").0, of(2, "mallory").0);
+        let nonce = || Credential::scram_keys_of_nobody(&[1; 32], "mallory").nonce;
+        assert_ne!(nonce(), nonce());
+    }
+
+    #[test]
     fn only_the_password_opens_the_window() {
         let (private, public) = PrivateKey::generate();
         let (password, credential) = Credential::generate(&private);
         assert_eq!(password.len(), PASSWORD_LETTERS + 3);
-        assert_eq!(credential.open(&password).map(|key| key.public()), Ok(public));
-        assert!(credential.open("abcde-fghij-kmnpq-rstuv").is_err());
+        let open = |password: &str| credential.open(&Secret::Password(Zeroizing::new(password.into())));
+        assert_eq!(open(&password).map(|key| key.public()), Ok(public));
+        assert!(open("abcde-fghij-kmnpq-rstuv").is_err());
+        let client_key = keyed(&salted(&password, &credential.salt, ITERATIONS), b"Client Key");
+        let open = |key: [u8; 32]| credential.open(&Secret::ClientKey(Zeroizing::new(key)));
+        assert_eq!(open(client_key).map(|key| key.public()), Ok(public));
+        assert!(open(credential.stored_key).is_err() && open(credential.server_key).is_err());
         let (other, _) = Credential::generate(&private);
         assert_ne!(other, password);
     }

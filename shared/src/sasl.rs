@@ -1,15 +1,21 @@
-//! The server's side of SASL PLAIN (RFC 4616) and LOGIN, as SMTP (RFC 4954) and POP3 (RFC 5034)
-//! carry them: base64 lines in, credentials out.
+//! The server's side of SASL PLAIN (RFC 4616), LOGIN and SCRAM-SHA-256 (`scram`), as SMTP (RFC 4954) and POP3
+//! (RFC 5034) carry them: base64 lines in, credentials out.
 //!
 //! It decides nothing about the credentials; it only makes sure there is one way to read them. Base64
 //! is taken strictly, a NUL or control character is refused, and nobody may ask to act for another.
 //! A password is wiped from memory when dropped and never shown.
+
+pub(crate) mod scram;
+#[cfg(test)]
+pub(crate) mod test_client;
 
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
+
+pub use scram::{ScramKeys, TlsExporter};
 
 /// Octets in a line of an exchange, without its CRLF (RFC 4954 §4).
 pub const LINE_BYTES_MAX: usize = 12_288;
@@ -23,8 +29,17 @@ pub const PASSWORD_BYTES_MAX: usize = 1_024;
 pub struct Credentials {
     /// The name, as the client wrote it.
     pub user: String,
+    /// What they know.
+    pub secret: Secret,
+}
+
+/// By what somebody claims to be who they are.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
     /// The password.
-    pub password: Zeroizing<String>,
+    Password(Zeroizing<String>),
+    /// SCRAM's ClientKey.
+    ClientKey(Zeroizing<[u8; 32]>),
 }
 
 impl Credentials {
@@ -36,7 +51,7 @@ impl Credentials {
         let plain =
             |text: &str, max: usize| (1..=max).contains(&text.len()) && !text.contains(char::is_control);
         if plain(&user, USER_BYTES_MAX) && plain(&password, PASSWORD_BYTES_MAX) {
-            Ok(Self { user, password })
+            Ok(Self { user, secret: Secret::Password(password) })
         } else {
             Err(SaslError::Malformed)
         }
@@ -64,6 +79,9 @@ pub enum SaslError {
     /// PLAIN with an authorization identity other than the user.
     #[error("one can only act for oneself: leave the authorization identity empty")]
     Identity,
+    /// SCRAM: what the client says of the channel or of the exchange is not so.
+    #[error("that exchange is not bound to this connection")]
+    Binding,
 }
 
 /// A mechanism that this server speaks.
@@ -73,6 +91,16 @@ pub enum Mechanism {
     Plain,
     /// Never standardised; still what some clients know alone.
     Login,
+    /// RFC 7677.
+    Scram,
+    /// RFC 7677, bound to the TLS connection.
+    ScramPlus,
+}
+
+/// The mechanisms that both SMTP and POP3 offer under TLS, as they list them; `bound`, if there is something to
+/// bind to.
+pub fn mechanisms(bound: bool) -> &'static str {
+    if bound { "PLAIN SCRAM-SHA-256 SCRAM-SHA-256-PLUS" } else { "PLAIN SCRAM-SHA-256" }
 }
 
 impl Mechanism {
@@ -81,12 +109,14 @@ impl Mechanism {
         match name {
             _ if name.eq_ignore_ascii_case("PLAIN") => Some(Self::Plain),
             _ if name.eq_ignore_ascii_case("LOGIN") => Some(Self::Login),
+            _ if name.eq_ignore_ascii_case("SCRAM-SHA-256") => Some(Self::Scram),
+            _ if name.eq_ignore_ascii_case("SCRAM-SHA-256-PLUS") => Some(Self::ScramPlus),
             _ => None,
         }
     }
 }
 
-/// An exchange that waits for the client's next line.
+/// An exchange that waits for the client's next line, or for keys.
 #[derive(Debug)]
 pub struct Exchange(Waiting);
 
@@ -95,30 +125,43 @@ enum Waiting {
     Plain,
     LoginUser,
     LoginPassword { user: String },
+    ScramFirst { plus: bool, exporter: Option<TlsExporter> },
+    ScramKeys(Box<scram::First>),
+    ScramFinal(Box<scram::Final>),
 }
 
 /// How an exchange goes on.
 #[derive(Debug)]
 pub enum Step {
     /// The client is to be sent this challenge, base64 already.
-    Challenge(&'static str, Exchange),
-    /// The exchange is over.
-    Done(Credentials),
+    Challenge(String, Exchange),
+    /// The keys of this user are wanted, as [`Exchange::keys`].
+    Keys(String, Exchange),
+    /// The exchange is over. If the credentials are good and there is a last word, base64 already, the client
+    /// is to be sent that as a challenge, and answers it with an empty line.
+    Done(Credentials, Option<String>),
 }
 
 impl Exchange {
-    /// Begins, perhaps with the client's initial response (`=` stands for an empty one).
-    pub fn begin(mechanism: Mechanism, initial: Option<&str>) -> Result<Step, SaslError> {
-        let exchange = match mechanism {
-            Mechanism::Plain => Self(Waiting::Plain),
-            Mechanism::Login => Self(Waiting::LoginUser),
-        };
+    /// Begins, perhaps with the client's initial response (`=` stands for an empty one). `exporter` is there if
+    /// the connection has one.
+    pub fn begin(
+        mechanism: Mechanism,
+        initial: Option<&str>,
+        exporter: Option<TlsExporter>,
+    ) -> Result<Step, SaslError> {
+        let exchange = Self(match mechanism {
+            Mechanism::Plain => Waiting::Plain,
+            Mechanism::Login => Waiting::LoginUser,
+            Mechanism::Scram => Waiting::ScramFirst { plus: false, exporter },
+            Mechanism::ScramPlus => Waiting::ScramFirst { plus: true, exporter },
+        });
         match initial {
             Some("=") => exchange.decoded(Zeroizing::default()),
             Some(line) => exchange.answer(line),
             None => Ok(match exchange.0 {
-                Waiting::Plain => Step::Challenge("", exchange),
-                _ => Step::Challenge("VXNlcm5hbWU6", exchange), // "Username:"
+                Waiting::LoginUser => Step::Challenge("VXNlcm5hbWU6".into(), exchange), // "Username:"
+                _ => Step::Challenge(String::new(), exchange),
             }),
         }
     }
@@ -133,14 +176,33 @@ impl Exchange {
         self.decoded(Zeroizing::new(text))
     }
 
+    /// Goes on with the keys that [`Step::Keys`] has asked for; those of nobody look the same.
+    pub fn keys(self, keys: &ScramKeys) -> Result<Step, SaslError> {
+        let Waiting::ScramKeys(first) = self.0 else { return Err(SaslError::Malformed) };
+        let (challenge, waiting) = first.challenge(keys);
+        Ok(Step::Challenge(STANDARD.encode(challenge), Self(Waiting::ScramFinal(Box::new(waiting)))))
+    }
+
     fn decoded(self, text: Zeroizing<String>) -> Result<Step, SaslError> {
         match self.0 {
-            Waiting::Plain => plain(&text).map(Step::Done),
+            Waiting::Plain => plain(&text).map(|credentials| Step::Done(credentials, None)),
             Waiting::LoginUser => {
                 let waiting = Waiting::LoginPassword { user: text.to_string() };
-                Ok(Step::Challenge("UGFzc3dvcmQ6", Self(waiting))) // "Password:"
+                Ok(Step::Challenge("UGFzc3dvcmQ6".into(), Self(waiting))) // "Password:"
             }
-            Waiting::LoginPassword { user } => Credentials::new(user, text).map(Step::Done),
+            Waiting::LoginPassword { user } => {
+                Credentials::new(user, text).map(|credentials| Step::Done(credentials, None))
+            }
+            Waiting::ScramFirst { plus, exporter } => {
+                let first = scram::First::read(&text, plus, exporter.as_ref())?;
+                Ok(Step::Keys(first.user.clone(), Self(Waiting::ScramKeys(Box::new(first)))))
+            }
+            Waiting::ScramKeys(_) => Err(SaslError::Malformed),
+            Waiting::ScramFinal(waiting) => {
+                let scram::Proved { user, client_key, last } = waiting.answer(&text)?;
+                let credentials = Credentials { user, secret: Secret::ClientKey(client_key) };
+                Ok(Step::Done(credentials, Some(STANDARD.encode(last))))
+            }
         }
     }
 }
@@ -161,17 +223,29 @@ fn plain(text: &str) -> Result<Credentials, SaslError> {
 
 #[cfg(test)]
 mod tests {
+    use super::test_client::{Client, keys_of, knows};
     use super::*;
 
     fn done(step: Result<Step, SaslError>) -> Result<(String, String), SaslError> {
         match step? {
-            Step::Done(credentials) => Ok((credentials.user, credentials.password.to_string())),
-            Step::Challenge(challenge, _) => panic!("challenged with {challenge:?}"),
+            Step::Done(Credentials { user, secret: Secret::Password(password) }, None) => {
+                Ok((user, password.to_string()))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn challenge(step: Result<Step, SaslError>) -> (String, Exchange) {
+        match step {
+            Ok(Step::Challenge(challenge, exchange)) => {
+                (String::from_utf8(STANDARD.decode(challenge).expect("base64")).expect("UTF-8"), exchange)
+            }
+            other => panic!("{other:?}"),
         }
     }
 
     fn plain_of(message: &str) -> Result<(String, String), SaslError> {
-        done(Exchange::begin(Mechanism::Plain, Some(&STANDARD.encode(message))))
+        done(Exchange::begin(Mechanism::Plain, Some(&STANDARD.encode(message)), None))
     }
 
     #[test]
@@ -203,21 +277,26 @@ mod tests {
     fn base64_is_taken_strictly() {
         for bad in ["AGFsaWNlAHB3!", "AGFsaWNlAHA", "AGFs aWNlAHB3", "AGFsaWNlAHB3=", "====", "AGFsaWNlAHB="]
         {
-            assert_eq!(done(Exchange::begin(Mechanism::Plain, Some(bad))), Err(SaslError::Base64), "{bad}");
+            assert_eq!(
+                done(Exchange::begin(Mechanism::Plain, Some(bad), None)),
+                Err(SaslError::Base64),
+                "{bad}"
+            );
         }
-        assert_eq!(done(Exchange::begin(Mechanism::Plain, Some("="))), Err(SaslError::Malformed));
-        assert_eq!(done(Exchange::begin(Mechanism::Plain, Some("*"))), Err(SaslError::Cancelled));
-        assert_eq!(done(Exchange::begin(Mechanism::Plain, Some("AP8A/w=="))), Err(SaslError::Malformed));
+        assert_eq!(done(Exchange::begin(Mechanism::Plain, Some("="), None)), Err(SaslError::Malformed));
+        assert_eq!(done(Exchange::begin(Mechanism::Plain, Some("*"), None)), Err(SaslError::Cancelled));
+        assert_eq!(
+            done(Exchange::begin(Mechanism::Plain, Some("AP8A/w=="), None)),
+            Err(SaslError::Malformed)
+        );
     }
 
     #[test]
     fn login_asks_for_the_name_then_the_password() {
-        let Ok(Step::Challenge("VXNlcm5hbWU6", exchange)) = Exchange::begin(Mechanism::Login, None) else {
-            panic!("LOGIN asks for the user name");
-        };
-        let Ok(Step::Challenge("UGFzc3dvcmQ6", exchange)) = exchange.answer("YWxpY2U=") else {
-            panic!("LOGIN asks for the password");
-        };
+        let (asked, exchange) = challenge(Exchange::begin(Mechanism::Login, None, None));
+        assert_eq!(asked, "Username:");
+        let (asked, exchange) = challenge(exchange.answer("YWxpY2U="));
+        assert_eq!(asked, "Password:");
         assert_eq!(done(exchange.answer("c2VjcmV0")), Ok(("alice".into(), "secret".into())));
     }
 
@@ -225,5 +304,127 @@ mod tests {
     fn credentials_do_not_show_the_password() {
         let credentials = Credentials::new("alice".into(), Zeroizing::new("secret".into())).expect("sound");
         assert!(!format!("{credentials:?}").contains("secret"));
+    }
+
+    /// An exchange with a client that knows the password; `alter` may change what its last message says.
+    fn scram(
+        mechanism: Mechanism,
+        header: &str,
+        exporter: Option<TlsExporter>,
+        data: &[u8],
+        alter: impl Fn(String) -> String,
+    ) -> Result<Credentials, SaslError> {
+        let client = Client { header, data, password: "pencil" };
+        let exchange = match Exchange::begin(mechanism, Some(&client.first()), exporter)? {
+            Step::Keys(user, exchange) if user == "user" => exchange,
+            other => panic!("{other:?}"),
+        };
+        let Ok(Step::Challenge(challenge, exchange)) = exchange.keys(&keys_of("pencil")) else {
+            panic!("it is challenged");
+        };
+        let (last, server) = client.last(&challenge);
+        match exchange.answer(&STANDARD.encode(alter(last)))? {
+            Step::Done(credentials, Some(proof)) => {
+                assert_eq!(proof, server, "the server is who it is");
+                Ok(credentials)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn scram_gives_the_client_key_and_proves_the_server() {
+        let right = |credentials: Credentials| {
+            matches!(credentials.secret, Secret::ClientKey(_))
+                && credentials.user == "user"
+                && knows(&keys_of("pencil"), &credentials.secret)
+        };
+        let exporter = Some([9; 32]);
+        for (mechanism, header, exporter, data) in [
+            (Mechanism::Scram, "n,,", None, &[][..]),
+            (Mechanism::Scram, "n,,", exporter, &[]),
+            (Mechanism::Scram, "y,,", None, &[]),
+            (Mechanism::Scram, "n,a=user,", None, &[]),
+            (Mechanism::ScramPlus, "p=tls-exporter,,", exporter, &[9; 32]),
+        ] {
+            let done = scram(mechanism, header, exporter, data, |last| last);
+            assert!(done.is_ok_and(right), "{header}");
+        }
+        // A proof of another password is a proof of another key.
+        let wrong = |last: String| last[..last.len() - 44].to_owned() + &STANDARD.encode([1; 32]);
+        let client = Client { header: "n,,", data: &[], password: "pencil" };
+        let Ok(Step::Keys(_, exchange)) = Exchange::begin(Mechanism::Scram, Some(&client.first()), None)
+        else {
+            panic!("it asks for keys");
+        };
+        let (challenge, exchange) = match exchange.keys(&keys_of("pencil")) {
+            Ok(Step::Challenge(challenge, exchange)) => (challenge, exchange),
+            other => panic!("{other:?}"),
+        };
+        match exchange.answer(&STANDARD.encode(wrong(client.last(&challenge).0))) {
+            Ok(Step::Done(credentials, _)) => assert!(!right(credentials)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn scram_is_bound_to_its_connection_and_exchange() {
+        let (ours, theirs) = (Some([9; 32]), [8; 32]);
+        let bad = [
+            ("somebody between", Mechanism::ScramPlus, "p=tls-exporter,,", ours, &theirs[..]),
+            ("PLUS was taken out of the list", Mechanism::Scram, "y,,", ours, &[]),
+            ("nothing to bind to", Mechanism::ScramPlus, "p=tls-exporter,,", None, &theirs),
+            ("another binding", Mechanism::ScramPlus, "p=tls-unique,,", ours, &theirs),
+            ("bound without PLUS", Mechanism::Scram, "p=tls-exporter,,", ours, &[9; 32]),
+        ];
+        for (why, mechanism, header, exporter, data) in bad {
+            assert_eq!(
+                scram(mechanism, header, exporter, data, |last| last).err(),
+                Some(SaslError::Binding),
+                "{why}"
+            );
+        }
+        let done = scram(Mechanism::ScramPlus, "n,,", ours, &[], |last| last);
+        assert_eq!(done.err(), Some(SaslError::Malformed), "PLUS without a binding");
+        let alter: [fn(String) -> String; 3] = [
+            |last| last.replacen("r=r", "r=R", 1),
+            |last| last.replacen("c=", "c=x", 1),
+            |last| last.replacen(",p=", ",m=1,p=", 1),
+        ];
+        for alter in alter {
+            assert_eq!(scram(Mechanism::Scram, "n,,", None, &[], alter).err(), Some(SaslError::Binding));
+        }
+        let other_user = scram(Mechanism::Scram, "n,a=bob,", None, &[], |last| last);
+        assert_eq!(other_user.err(), Some(SaslError::Identity));
+    }
+
+    #[test]
+    fn a_first_message_has_one_reading() {
+        let long = format!("n,,n=u,r={}", "x".repeat(257));
+        for bad in [
+            "",
+            "n",
+            "n,",
+            "n,,",
+            "n,,n=u",
+            "n,,r=x,n=u",
+            "n,,m=1,n=u,r=x",
+            "n,,n=,r=x",
+            "n,,n=u,r=",
+            "x,,n=u,r=x",
+            "n,,n=a=b,r=x",
+            "n,,n=a=2,r=x",
+            "n,,n=u\n,r=x",
+            "n,,n=u,r=x\t",
+            "n,bob,n=u,r=x",
+            &long,
+        ] {
+            let begun = Exchange::begin(Mechanism::Scram, Some(&STANDARD.encode(bad)), None);
+            assert!(matches!(begun, Err(SaslError::Malformed)), "{bad:?}");
+        }
+        match Exchange::begin(Mechanism::Scram, Some(&STANDARD.encode("n,,n=a=2Cb=3Dc,r=x,z=1")), None) {
+            Ok(Step::Keys(user, _)) => assert_eq!(user, "a,b=c"),
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -70,6 +70,20 @@ impl Wire {
         Ok(())
     }
 
+    /// What a login under TLS can be bound to (RFC 9266).
+    pub fn exporter(&self) -> Option<[u8; 32]> {
+        let Stream::Tls(stream) = &self.stream else { return None };
+        let label = b"EXPORTER-Channel-Binding";
+        match stream.as_ref() {
+            TlsStream::Client(client) => {
+                client.get_ref().1.export_keying_material([0; 32], label, Some(b"")).ok()
+            }
+            TlsStream::Server(server) => {
+                server.get_ref().1.export_keying_material([0; 32], label, Some(b"")).ok()
+            }
+        }
+    }
+
     /// The certificate the other side showed, DER.
     pub fn peer_certificate(&self) -> Option<&[u8]> {
         let Stream::Tls(stream) = &self.stream else { return None };

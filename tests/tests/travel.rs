@@ -241,3 +241,46 @@ async fn what_came_before_is_filled_in_and_after_the_end_nothing_is_left() -> Re
     assert!(collect(&world, &trip).await.is_err(), "the old password opens nothing");
     Ok(())
 }
+
+#[tokio::test]
+async fn every_way_to_log_in_opens_the_maildrop_and_none_tells_who_is_there() -> Result<(), Trouble> {
+    let world = world().await?;
+    let trip = set_out(&world, Scope::New, AfterFetch::Keep).await?;
+    let message = letter(1).text(SHORT);
+    world.receive(&[ALICE], &message).await?;
+    collect_when(&world, &trip, 1).await?.quit().await?;
+    let pop3 = first(&world.nodes.edge_ready().pop3);
+    let (user, password) = (trip.user.as_str(), trip.password.as_str());
+    for (plus, tls) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut session = match tls {
+            true => Pop3Client::connect_tls(first(&world.nodes.edge_ready().pop3s)).await?,
+            false => {
+                let mut session = Pop3Client::connect(pop3).await?;
+                let offered = session.capabilities().await?;
+                assert!(!offered.iter().any(|line| line.contains("SCRAM")), "in the clear: {offered:?}");
+                session.start_tls().await?;
+                session
+            }
+        };
+        let offered = session.capabilities().await?;
+        let sasl = "SASL PLAIN SCRAM-SHA-256 SCRAM-SHA-256-PLUS";
+        assert!(offered.iter().any(|line| line == sasl), "{offered:?}");
+        session.login_scram(user, password, plus).await?;
+        // The key that opens the mail came out of the proof.
+        assert!(without_trace(&session.retr(1).await?) == message);
+        session.quit().await?;
+    }
+    let mut refusals = Vec::new();
+    for (user, password) in [(user, "abcde-fghij-kmnpq-rstuv"), ("nobody", password)] {
+        for plus in [false, true] {
+            let mut session = Pop3Client::connect_tls(first(&world.nodes.edge_ready().pop3s)).await?;
+            refusals.push(refused(session.login_scram(user, password, plus).await));
+        }
+        let mut session = Pop3Client::connect_tls(first(&world.nodes.edge_ready().pop3s)).await?;
+        refusals.push(refused(session.login(user, password).await));
+        refusals.push(refused(session.login_plain(user, password).await));
+    }
+    refusals.dedup();
+    assert_eq!(refusals, ["[AUTH] bad user name or password"]);
+    world.end().await
+}

@@ -5,15 +5,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::ProtocolVersion;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use super::Acceptor;
+use crate::sasl::TlsExporter;
 
 /// How long a client may take for its TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// RFC 9266 §2.
+const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 
 /// A mail connection.
 #[derive(Debug)]
@@ -57,6 +62,17 @@ impl Stream {
             version: format!("{:?}", connection.protocol_version()?),
             cipher: format!("{:?}", connection.negotiated_cipher_suite()?.suite()),
         })
+    }
+
+    /// What a login under TLS 1.3 can be bound to (RFC 9266 §2).
+    pub fn exporter(&self) -> Option<TlsExporter> {
+        let Self::Tls(tls) = self else { return None };
+        let (_, connection) = tls.get_ref();
+        // Before 1.3 it is unique only with an extension that a client may leave out.
+        let is_unique = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        is_unique
+            .then(|| connection.export_keying_material([0; 32], EXPORTER_LABEL, Some(b"")).ok())
+            .flatten()
     }
 }
 

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::command::{self, Command};
 use super::maildrop::{Entry, Maildrop};
 use super::transaction::{Fetching, Listing};
-use crate::sasl::{self, Credentials, Exchange, Mechanism, SaslError, Step};
+use crate::sasl::{self, Credentials, Exchange, Mechanism, SaslError, ScramKeys, Step, TlsExporter};
 use crate::wire::{Input, LineError};
 
 /// Octets in a command line without its CRLF (RFC 2449 §4).
@@ -54,6 +54,8 @@ pub enum Action {
     Send(Vec<u8>),
     /// Do the TLS handshake, then call [`Session::tls_established`]; on failure, hang up.
     StartTls,
+    /// Say what is kept of this user's password, or the like for nobody; answer with [`Session::keys`].
+    Keys(String),
     /// Check these and lock the maildrop; answer with [`Session::authenticated`].
     Authenticate(Credentials),
     /// Read this message: give its content with [`Session::content`], then
@@ -94,8 +96,12 @@ pub(super) enum Phase {
     Authorization { user: Option<String> },
     /// The client's next line belongs to an AUTH exchange.
     Challenge(Exchange),
-    /// A login waits for the driver's answer.
-    Authenticating,
+    /// An exchange waits for the driver's keys.
+    Keys(Exchange),
+    /// A login waits for the driver's answer; there may be a last word for the client.
+    Authenticating(Option<String>),
+    /// The login is good, the client was told the last word and says that it has heard it.
+    Proving(Vec<Entry>),
     /// The driver does the TLS handshake.
     Handshake,
     /// TRANSACTION: commands are read.
@@ -118,6 +124,7 @@ pub struct Session {
     pub(super) actions: VecDeque<Action>,
     config: Config,
     tls: bool,
+    exporter: Option<TlsExporter>,
     input: Input,
     bad_commands: u32,
     login_failures: u32,
@@ -139,6 +146,7 @@ impl Session {
             actions: VecDeque::new(),
             config,
             tls,
+            exporter: None,
             input: Input::default(),
             bad_commands: 0,
             login_failures: 0,
@@ -190,7 +198,9 @@ impl Session {
     pub fn deadline(&self) -> Duration {
         let since = self.waiting_since;
         match self.phase {
-            Phase::Authorization { .. } | Phase::Challenge(_) | Phase::Handshake => since + LOGIN_TIMEOUT,
+            Phase::Authorization { .. } | Phase::Challenge(_) | Phase::Proving(_) | Phase::Handshake => {
+                since + LOGIN_TIMEOUT
+            }
             Phase::Transaction(_) if self.input.is_empty() => since + IDLE_TIMEOUT,
             Phase::Transaction(_) => (since + IDLE_TIMEOUT).min(self.line_since.max(since) + LINE_TIMEOUT),
             _ => Duration::MAX,
@@ -224,31 +234,56 @@ impl Session {
         }
     }
 
+    /// What logins can be bound to, under TLS: to be told before the next poll.
+    pub fn bound_to(&mut self, exporter: Option<TlsExporter>) {
+        self.exporter = exporter;
+    }
+
+    /// Answers [`Action::Keys`]; `None`, if they cannot be had now.
+    pub fn keys(&mut self, keys: Option<&ScramKeys>) {
+        match mem::replace(&mut self.phase, Phase::Authorization { user: None }) {
+            Phase::Keys(exchange) => match keys {
+                Some(keys) => self.auth_step(exchange.keys(keys)),
+                None => self.err("[SYS/TEMP] not now: try again later"),
+            },
+            other => self.phase = other,
+        }
+    }
+
     /// Answers [`Action::Authenticate`]: the maildrop, locked and in order of message numbers.
     pub fn authenticated(&mut self, verdict: Result<Vec<Entry>, LoginRefusal>) {
-        if !matches!(self.phase, Phase::Authenticating) {
-            return;
-        }
+        let Phase::Authenticating(last) = &mut self.phase else { return };
+        let last = last.take();
         self.rearm();
         self.phase = Phase::Authorization { user: None };
-        match verdict {
-            Ok(entries) => {
-                let maildrop = Maildrop::new(entries);
-                let (count, size) = maildrop.total();
-                self.ok(&format!("{count} messages ({size} octets)"));
-                self.phase = Phase::Transaction(maildrop);
+        match (verdict, last) {
+            (Ok(entries), None) => self.opened(entries),
+            (Ok(entries), Some(last)) => {
+                self.line(&format!("+ {last}"));
+                self.phase = Phase::Proving(entries);
             }
-            Err(LoginRefusal::Credentials) => {
+            (Err(refusal), _) => self.refused(refusal),
+        }
+    }
+
+    fn opened(&mut self, entries: Vec<Entry>) {
+        let maildrop = Maildrop::new(entries);
+        let (count, size) = maildrop.total();
+        self.ok(&format!("{count} messages ({size} octets)"));
+        self.phase = Phase::Transaction(maildrop);
+    }
+
+    fn refused(&mut self, refusal: LoginRefusal) {
+        match refusal {
+            LoginRefusal::Credentials => {
                 self.err("[AUTH] bad user name or password");
                 self.login_failures += 1;
                 if self.login_failures >= LOGIN_FAILURES_MAX {
                     self.close();
                 }
             }
-            Err(LoginRefusal::InUse) => {
-                self.err("[IN-USE] another session has the maildrop: try again later")
-            }
-            Err(LoginRefusal::Temporary) => self.err("[SYS/TEMP] not now: try again later"),
+            LoginRefusal::InUse => self.err("[IN-USE] another session has the maildrop: try again later"),
+            LoginRefusal::Temporary => self.err("[SYS/TEMP] not now: try again later"),
         }
     }
 
@@ -266,9 +301,14 @@ impl Session {
 
     fn awaits_answer(&self) -> bool {
         match self.phase {
-            Phase::Authenticating | Phase::Handshake | Phase::Fetching(..) | Phase::Committing => true,
+            Phase::Keys(_)
+            | Phase::Authenticating(_)
+            | Phase::Handshake
+            | Phase::Fetching(..)
+            | Phase::Committing => true,
             Phase::Authorization { .. }
             | Phase::Challenge(_)
+            | Phase::Proving(_)
             | Phase::Transaction(_)
             | Phase::Listing(..)
             | Phase::Closed => false,
@@ -284,6 +324,7 @@ impl Session {
                 true
             }
             Phase::Challenge(exchange) => self.challenged(exchange),
+            Phase::Proving(entries) => self.heard(entries),
             phase => {
                 self.phase = phase;
                 self.command()
@@ -365,7 +406,11 @@ impl Session {
     }
 
     fn authenticate(&mut self, credentials: Credentials) {
-        self.phase = Phase::Authenticating;
+        self.authenticate_with(credentials, None);
+    }
+
+    fn authenticate_with(&mut self, credentials: Credentials, last: Option<String>) {
+        self.phase = Phase::Authenticating(last);
         self.actions.push_back(Action::Authenticate(credentials));
     }
 
@@ -373,15 +418,18 @@ impl Session {
     fn mechanisms(&mut self) {
         self.ok("the mechanisms are");
         if self.may_log_in() {
-            self.line("PLAIN");
+            sasl::mechanisms(self.exporter.is_some()).split(' ').for_each(|name| self.line(name));
         }
         self.line(".");
     }
 
     fn auth(&mut self, mechanism: &str, initial: Option<&str>) {
         match Mechanism::named(mechanism) {
-            Some(Mechanism::Plain) => self.auth_step(Exchange::begin(Mechanism::Plain, initial)),
-            _ => self.bad_command("mechanism not recognized: use PLAIN"),
+            // Never standardised, and what POP3 has USER and PASS for.
+            None | Some(Mechanism::Login) => {
+                self.bad_command("mechanism not recognized: use PLAIN or SCRAM-SHA-256");
+            }
+            Some(mechanism) => self.auth_step(Exchange::begin(mechanism, initial, self.exporter)),
         }
     }
 
@@ -400,13 +448,35 @@ impl Session {
         true
     }
 
+    /// The client has heard the last word, by which it knows us (RFC 5034 §4): an empty line. Anything else is no
+    /// login.
+    fn heard(&mut self, entries: Vec<Entry>) -> bool {
+        match self.input.line(sasl::LINE_BYTES_MAX) {
+            Ok(None) => {
+                self.phase = Phase::Proving(entries);
+                return false;
+            }
+            Ok(Some(line)) if line.is_empty() => self.opened(entries),
+            Ok(Some(_)) => {
+                self.err("[AUTH] the exchange was not ended");
+                self.close();
+            }
+            Err(error) => self.broken_line(error),
+        }
+        true
+    }
+
     fn auth_step(&mut self, step: Result<Step, SaslError>) {
         match step {
             Ok(Step::Challenge(challenge, exchange)) => {
                 self.line(&format!("+ {challenge}"));
                 self.phase = Phase::Challenge(exchange);
             }
-            Ok(Step::Done(credentials)) => self.authenticate(credentials),
+            Ok(Step::Keys(user, exchange)) => {
+                self.phase = Phase::Keys(exchange);
+                self.actions.push_back(Action::Keys(user));
+            }
+            Ok(Step::Done(credentials, last)) => self.authenticate_with(credentials, last),
             Err(error) => {
                 self.phase = Phase::Authorization { user: None };
                 self.bad_command(&error.to_string());
@@ -444,7 +514,7 @@ impl Session {
         }
         if self.may_log_in() {
             self.line("USER");
-            self.line("SASL PLAIN");
+            self.line(&format!("SASL {}", sasl::mechanisms(self.exporter.is_some())));
         }
         if self.config.stls && !self.tls {
             self.line("STLS");

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::sasl::Credentials;
+use crate::sasl::test_client::{Client, keys_of, knows};
+use crate::sasl::{Credentials, ScramKeys, Secret};
 
 const NOW: Duration = Duration::from_secs(1_000);
 /// The messages of the examples in RFC 1939: 120 and 200 octets.
@@ -20,6 +21,8 @@ struct Driver {
     committed: Option<(Vec<usize>, Vec<usize>)>,
     logins: Vec<Credentials>,
     login: Result<(), LoginRefusal>,
+    user: &'static str,
+    keys: ScramKeys,
     handshakes: usize,
     closed: bool,
 }
@@ -36,6 +39,8 @@ impl Driver {
             committed: None,
             logins: Vec::new(),
             login: Ok(()),
+            user: "alice",
+            keys: keys_of("secret"),
             handshakes: 0,
             closed: false,
         };
@@ -76,8 +81,9 @@ impl Driver {
                     self.handshakes += 1;
                     self.session.tls_established();
                 }
+                Action::Keys(_) => self.session.keys(Some(&self.keys)),
                 Action::Authenticate(credentials) => {
-                    let good = credentials.user == "alice" && credentials.password.as_str() == "secret";
+                    let good = credentials.user == self.user && knows(&self.keys, &credentials.secret);
                     self.logins.push(credentials);
                     let entry = |(index, message): (usize, &Vec<u8>)| Entry {
                         size: message.len() as u64,
@@ -108,6 +114,46 @@ impl Driver {
         assert!(self.closed || self.session.wants_input());
         String::from_utf8(sent).expect("replies are UTF-8")
     }
+}
+
+/// RFC 5034 with RFC 7677.
+#[test]
+fn a_scram_login_is_challenged_proves_the_server_and_opens_the_maildrop() {
+    use base64::Engine as _;
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let alice = |mut driver: Driver, mechanism: &str, client: Client<'_>, end: &str| {
+        let challenge = driver.say(format!("AUTH {mechanism} {}\r\n", client.first()));
+        let challenge = challenge.strip_prefix("+ ").expect("a challenge").trim_end().to_owned();
+        let (last, server) = client.last(&challenge);
+        let said = driver.say(format!("{}\r\n", encode(&last)));
+        let proved = said == format!("+ {server}\r\n");
+        (if proved { driver.say(end) } else { said }, proved, driver)
+    };
+    let new = |exporter| {
+        let mut driver = Driver::with(Config::default(), true);
+        driver.user = "user";
+        driver.session.bound_to(exporter);
+        driver
+    };
+    let client = |header, data, password| Client { header, data, password };
+    let good = "+OK 2 messages (320 octets)\r\n";
+    let (said, proved, mut driver) =
+        alice(new(None), "SCRAM-SHA-256", client("n,,", &[], "secret"), "\r\nSTAT\r\n");
+    assert_eq!((said.as_str(), proved), (&*format!("{good}+OK 2 320\r\n"), true));
+    assert_eq!(driver.say("QUIT\r\n"), "+OK bye\r\n");
+    let plus = client("p=tls-exporter,,", &[5; 32], "secret");
+    let (said, proved, _) = alice(new(Some([5; 32])), "scram-sha-256-plus", plus, "\r\n");
+    assert_eq!((said.as_str(), proved), (good, true));
+    let (said, proved, mut driver) = alice(new(None), "SCRAM-SHA-256", client("n,,", &[], "guess"), "\r\n");
+    assert_eq!((said.as_str(), proved), ("-ERR [AUTH] bad user name or password\r\n", false));
+    assert!(driver.say("USER user\r\nPASS secret\r\n").ends_with(good), "the session goes on");
+    // Who does not say that it knows us by our proof has not logged in.
+    let (said, _, driver) = alice(new(None), "SCRAM-SHA-256", client("n,,", &[], "secret"), "*\r\nSTAT\r\n");
+    assert_eq!(said, "-ERR [AUTH] the exchange was not ended\r\n");
+    assert!(driver.closed && driver.committed.is_none());
+    let mut driver = new(Some([5; 32]));
+    assert!(driver.say("CAPA\r\n").contains("SASL PLAIN SCRAM-SHA-256 SCRAM-SHA-256-PLUS\r\n"));
+    assert_eq!(driver.say("AUTH\r\n").lines().count(), 5);
 }
 
 /// The dialogue of RFC 1939 §10, without APOP.
@@ -265,13 +311,16 @@ fn there_is_no_login_in_the_clear() {
     assert_eq!(
         driver.say("CAPA\r\n"),
         "+OK capabilities follow\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nEXPIRE NEVER\r\n\
-         USER\r\nSASL PLAIN\r\nIMPLEMENTATION Sallypost\r\n.\r\n"
+         USER\r\nSASL PLAIN SCRAM-SHA-256\r\nIMPLEMENTATION Sallypost\r\n.\r\n"
     );
     assert_eq!(driver.signs("USER alice\r\nPASS secret\r\n"), "++");
 
     let mut driver = Driver::with(Config { plaintext_login: true, stls: false, expire_days: Some(7) }, false);
     let capabilities = driver.say("CAPA\r\n");
-    assert!(capabilities.contains("EXPIRE 7\r\nUSER\r\nSASL PLAIN\r\nIMPLEMENTATION"), "{capabilities}");
+    assert!(
+        capabilities.contains("EXPIRE 7\r\nUSER\r\nSASL PLAIN SCRAM-SHA-256\r\nIMPLEMENTATION"),
+        "{capabilities}"
+    );
     assert_eq!(driver.signs("STLS\r\nUSER alice\r\nPASS secret\r\n"), "-++");
 }
 
@@ -297,7 +346,7 @@ fn every_way_to_log_in() {
     assert_eq!(fresh().say(format!("AUTH PLAIN {plain}\r\n")), good);
     assert_eq!(fresh().say(format!("auth plain\r\n{plain}\r\n")), format!("+ \r\n{good}"));
     assert_eq!(fresh().say("AUTH PLAIN\r\n*\r\n"), "+ \r\n-ERR authentication cancelled\r\n");
-    assert_eq!(fresh().say("AUTH\r\n"), "+OK the mechanisms are\r\nPLAIN\r\n.\r\n");
+    assert_eq!(fresh().say("AUTH\r\n"), "+OK the mechanisms are\r\nPLAIN\r\nSCRAM-SHA-256\r\n.\r\n");
     assert_eq!(fresh().signs("AUTH LOGIN\r\nAUTH CRAM-MD5\r\nAUTH PLAIN ====\r\nAUTH PLAIN =\r\n"), "----");
     assert_eq!(fresh().signs("PASS secret\r\nUSER alice\r\nNOOP\r\nPASS secret\r\n"), "-+--");
     assert_eq!(fresh().signs("APOP alice c4c9334bac560ecc979e58001b3e22fb\r\n"), "-");
@@ -311,7 +360,7 @@ fn every_way_to_log_in() {
     }
     let mut spaced = fresh();
     spaced.say("USER alice\r\nPASS  two words \r\n");
-    assert_eq!(spaced.logins[0].password.as_str(), " two words ");
+    assert!(spaced.logins[0].secret == Secret::Password(" two words ".to_owned().into()));
 }
 
 #[test]

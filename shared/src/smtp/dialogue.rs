@@ -104,7 +104,8 @@ impl Session {
             lines.push_str("\nSTARTTLS");
         }
         if self.is_submission() && self.tls {
-            lines.push_str("\nAUTH PLAIN LOGIN");
+            lines.push_str("\nAUTH LOGIN ");
+            lines.push_str(sasl::mechanisms(self.exporter.is_some()));
         }
         lines
     }
@@ -152,7 +153,7 @@ impl Session {
         } else if matches!(self.phase, Phase::Open(_)) {
             self.bad_order("not during a mail transaction");
         } else {
-            self.auth_step(Exchange::begin(mechanism, initial));
+            self.auth_step(Exchange::begin(mechanism, initial, self.exporter));
         }
     }
 
@@ -172,14 +173,35 @@ impl Session {
         true
     }
 
-    fn auth_step(&mut self, step: Result<Step, SaslError>) {
+    /// The client has heard the last word, by which it knows us (RFC 4954 §4): an empty line. Anything else is no
+    /// login.
+    pub(super) fn heard(&mut self, name: String) -> bool {
+        match self.line(sasl::LINE_BYTES_MAX) {
+            None => {
+                self.phase = Phase::Proving(name);
+                return false;
+            }
+            Some(Ok(line)) if line.is_empty() => self.logged_in(name),
+            Some(Ok(_)) => {
+                self.close_with(&Reply::new(501, Enhanced(5, 7, 0), "the exchange was not ended"));
+            }
+            Some(Err(error)) => self.broken_line(error),
+        }
+        true
+    }
+
+    pub(super) fn auth_step(&mut self, step: Result<Step, SaslError>) {
         match step {
             Ok(Step::Challenge(challenge, exchange)) => {
-                self.reply(&Reply::bare(334, challenge));
+                self.reply(&Reply::bare(334, &challenge));
                 self.phase = Phase::Challenge(exchange);
             }
-            Ok(Step::Done(credentials)) => {
-                self.phase = Phase::Authenticating;
+            Ok(Step::Keys(user, exchange)) => {
+                self.phase = Phase::Keys(exchange);
+                self.actions.push_back(Action::Keys(user));
+            }
+            Ok(Step::Done(credentials, last)) => {
+                self.phase = Phase::Authenticating(last);
                 self.actions.push_back(Action::Authenticate(credentials));
             }
             Err(error) => self.bad_command(&Reply::new(501, Enhanced(5, 5, 2), &error.to_string())),

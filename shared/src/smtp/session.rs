@@ -15,7 +15,7 @@ use super::content::{Decoder, Facts};
 use super::reply::{Enhanced, Reply};
 use super::{Envelope, Role};
 use crate::address::Address;
-use crate::sasl::{Credentials, Exchange};
+use crate::sasl::{Credentials, Exchange, ScramKeys, TlsExporter};
 use crate::wire::Input;
 
 /// A yes, or the reply that says no. A 421 also ends the session.
@@ -28,6 +28,8 @@ pub enum Action {
     Send(Vec<u8>),
     /// Do the TLS handshake, then call [`Session::tls_established`]; on failure, hang up.
     StartTls,
+    /// Say what is kept of this user's password, or the like for nobody; answer with [`Session::keys`].
+    Keys(String),
     /// Check these; answer with [`Session::authenticated`].
     Authenticate(Credentials),
     /// MAIL names this reverse-path (`None` is `<>`); answer with [`Session::sender`].
@@ -70,8 +72,12 @@ pub(super) enum Phase {
     Completing,
     /// The client's next line belongs to an AUTH exchange.
     Challenge(Exchange),
-    /// AUTH waits for the driver's answer.
-    Authenticating,
+    /// AUTH waits for the driver's keys.
+    Keys(Exchange),
+    /// AUTH waits for the driver's answer; there may be a last word for the client.
+    Authenticating(Option<String>),
+    /// The login under this name is good, the client was told the last word and says that it has heard it.
+    Proving(String),
     /// The driver does the TLS handshake.
     Handshake,
     /// Nothing more happens.
@@ -109,6 +115,7 @@ pub(super) struct Tally {
 pub struct Session {
     pub(super) config: Arc<Config>,
     pub(super) tls: bool,
+    pub(super) exporter: Option<TlsExporter>,
     pub(super) phase: Phase,
     pub(super) client: Option<Client>,
     pub(super) authenticated: Option<String>,
@@ -133,6 +140,7 @@ impl Session {
         let mut session = Self {
             config,
             tls,
+            exporter: None,
             phase: Phase::Ready,
             client: None,
             authenticated: None,
@@ -306,16 +314,33 @@ impl Session {
         }
     }
 
+    /// What logins can be bound to, under TLS: to be told before the next poll.
+    pub fn bound_to(&mut self, exporter: Option<TlsExporter>) {
+        self.exporter = exporter;
+    }
+
+    /// Answers [`Action::Keys`].
+    pub fn keys(&mut self, keys: Result<&ScramKeys, Reply>) {
+        match self.answered() {
+            Phase::Keys(exchange) => match keys {
+                Ok(keys) => self.auth_step(exchange.keys(keys)),
+                Err(reply) => self.refuse(&reply),
+            },
+            other => self.phase = other,
+        }
+    }
+
     /// Answers [`Action::Authenticate`]: the name under which the client's messages go, or the refusal
     /// (535 5.7.8 for bad credentials, the same whatever is wrong with them).
     pub fn authenticated(&mut self, verdict: Result<String, Reply>) {
         match self.answered() {
-            Phase::Authenticating => match verdict {
-                Ok(name) => {
-                    self.authenticated = Some(name);
-                    self.reply(&Reply::new(235, Enhanced(2, 7, 0), "welcome"));
+            Phase::Authenticating(last) => match (verdict, last) {
+                (Ok(name), None) => self.logged_in(name),
+                (Ok(name), Some(last)) => {
+                    self.reply(&Reply::bare(334, &last));
+                    self.phase = Phase::Proving(name);
                 }
-                Err(reply) => {
+                (Err(reply), _) => {
                     self.tally.login_failures += u32::from(reply.is_permanent());
                     self.refuse(&reply);
                     if self.tally.login_failures >= LOGIN_FAILURES_MAX {
@@ -325,6 +350,11 @@ impl Session {
             },
             other => self.phase = other,
         }
+    }
+
+    pub(super) fn logged_in(&mut self, name: String) {
+        self.authenticated = Some(name);
+        self.reply(&Reply::new(235, Enhanced(2, 7, 0), "welcome"));
     }
 
     /// Answers [`Action::StartTls`]: all that was said in the clear is forgotten (RFC 3207 §4.2).
@@ -348,12 +378,18 @@ impl Session {
 
     fn awaits_answer(&self) -> bool {
         match self.phase {
-            Phase::Ready | Phase::Open(_) | Phase::Content(_) | Phase::Challenge(_) | Phase::Closed => false,
+            Phase::Ready
+            | Phase::Open(_)
+            | Phase::Content(_)
+            | Phase::Challenge(_)
+            | Phase::Proving(_)
+            | Phase::Closed => false,
             Phase::Sender(_)
             | Phase::Recipient(..)
             | Phase::Beginning
             | Phase::Completing
-            | Phase::Authenticating
+            | Phase::Keys(_)
+            | Phase::Authenticating(_)
             | Phase::Handshake => true,
         }
     }
@@ -370,6 +406,7 @@ impl Session {
                 self.command()
             }
             Phase::Challenge(exchange) => self.challenged(exchange),
+            Phase::Proving(name) => self.heard(name),
             Phase::Content(decoder) => self.content(decoder),
             other => {
                 self.phase = other;

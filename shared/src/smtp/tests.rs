@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::sasl::test_client::{Client, keys_of, knows};
 
 /// A small generator (xorshift64*): the same seed gives the same run everywhere.
 pub(crate) struct Random(u64);
@@ -96,10 +97,11 @@ impl Driver {
                     self.handshakes += 1;
                     self.session.tls_established();
                 }
+                Action::Keys(_) => self.session.keys(Ok(&keys_of("secret"))),
                 Action::Authenticate(credentials) => {
                     self.credentials.push(credentials.user.clone());
                     let bad = Reply::new(535, Enhanced(5, 7, 8), "bad user name or password");
-                    let good = credentials.password.as_str() == "secret";
+                    let good = knows(&keys_of("secret"), &credentials.secret);
                     self.session.authenticated(if good { Ok(credentials.user) } else { Err(bad) });
                 }
                 Action::Sender { .. } => self.session.sender(Ok(())),
@@ -537,7 +539,7 @@ fn submission_wants_tls_then_a_login() {
     assert_eq!(driver.codes("MAIL FROM:<alice@example.com>\r\n"), ["530"]);
     assert_eq!(driver.codes("STARTTLS\r\n"), ["220"]);
     let offer = driver.say("EHLO laptop\r\n");
-    assert!(offer.contains("AUTH PLAIN LOGIN") && !offer.contains("STARTTLS"), "{offer}");
+    assert!(offer.contains("AUTH LOGIN PLAIN SCRAM-SHA-256\r\n") && !offer.contains("STARTTLS"), "{offer}");
     assert_eq!(driver.codes("MAIL FROM:<alice@example.com>\r\n"), ["530"]);
     assert_eq!(driver.codes(format!("AUTH PLAIN {PLAIN}\r\n")), ["235"]);
     assert_eq!(driver.codes(format!("AUTH PLAIN {PLAIN}\r\n")), ["503"]);
@@ -811,5 +813,34 @@ fn binary_noise() {
             }
         }
         assert!(driver.stored.is_empty());
+    }
+}
+
+/// RFC 4954 with RFC 7677.
+#[test]
+fn a_scram_login_is_challenged_and_proves_the_server() {
+    use base64::Engine as _;
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    for (password, end, good) in
+        [("secret", "\r\n", true), ("guess", "\r\n", false), ("secret", "x\r\n", false)]
+    {
+        let mut driver = Driver::greeted(config(Role::Submission), true);
+        let client = Client { header: "n,,", data: &[], password };
+        let challenge = driver.say(format!("AUTH SCRAM-SHA-256 {}\r\n", client.first()));
+        let challenge = challenge.strip_prefix("334 ").expect("a challenge").trim_end().to_owned();
+        let (last, server) = client.last(&challenge);
+        let said = driver.say(format!("{}\r\n", encode(&last)));
+        if password == "secret" {
+            assert_eq!(said, format!("334 {server}\r\n"));
+            let said = driver.say(end);
+            assert!(said.starts_with(if good { "235 2.7.0 " } else { "501 5.7.0 " }), "{said}");
+        } else {
+            assert!(said.starts_with("535 5.7.8 "), "{said}");
+        }
+        assert_eq!(driver.closed, end != "\r\n");
+        if !driver.closed {
+            let mail = driver.codes("MAIL FROM:<alice@example.com>\r\n");
+            assert_eq!(mail, [if good { "250" } else { "530" }]);
+        }
     }
 }

@@ -3,4 +3,5 @@
 
 pub mod load;
 pub mod pop3;
+pub mod scram;
 pub mod smtp;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use super::scram::Scram;
 use crate::wire::Wire;
 
 /// How long one answer may take before the connection counts as lost.
@@ -79,6 +80,20 @@ impl Pop3Client {
     pub async fn login_plain(&mut self, user: &str, password: &str) -> Result<(), Pop3Error> {
         let response = BASE64.encode(format!("\0{user}\0{password}"));
         self.command(&format!("AUTH PLAIN {response}")).await?;
+        Ok(())
+    }
+
+    /// SCRAM-SHA-256, bound to the connection if `plus` (RFC 5034, RFC 7677). The server has to prove itself.
+    pub async fn login_scram(&mut self, user: &str, password: &str, plus: bool) -> Result<(), Pop3Error> {
+        let scram = Scram { user, password, exporter: self.wire.exporter().filter(|_| plus) };
+        let asked = format!("AUTH {} {}", scram.mechanism(), scram.first());
+        let challenge = self.command(&asked).await?;
+        let Some((last, server)) = scram.last(&challenge) else { return Err(odd(&asked, challenge)) };
+        let proof = self.command(&last).await?;
+        if proof != server {
+            return Err(odd(&asked, proof));
+        }
+        self.command("").await?;
         Ok(())
     }
 

@@ -171,7 +171,16 @@ pub fn curl_send(sending: &Sending<'_>, file: &Path) -> Command {
 }
 
 /// msmtp; the message is its standard input.
-pub fn msmtp(sending: &Sending<'_>, _: &Path) -> Command {
+pub fn msmtp(sending: &Sending<'_>, file: &Path) -> Command {
+    msmtp_by("plain", sending, file)
+}
+
+/// msmtp with SCRAM.
+pub fn msmtp_scram(sending: &Sending<'_>, file: &Path) -> Command {
+    msmtp_by("scram-sha-256", sending, file)
+}
+
+fn msmtp_by(method: &str, sending: &Sending<'_>, _: &Path) -> Command {
     let mut command = Command::new("msmtp");
     let onoff = |on| if on { "on" } else { "off" };
     command.args(["--file=/dev/null", "--domain=client.test"]);
@@ -181,7 +190,7 @@ pub fn msmtp(sending: &Sending<'_>, _: &Path) -> Command {
     command.arg("--tls-certcheck=off").arg(format!("--from={}", sending.from));
     match sending.login {
         Some((user, password)) => {
-            command.args(["--auth=plain", &format!("--user={user}")]);
+            command.args([format!("--auth={method}"), format!("--user={user}")]);
             command.arg("--passwordeval=printenv INTEROP_PASSWORD").env("INTEROP_PASSWORD", password);
         }
         None => {
@@ -308,12 +317,21 @@ fn restrict(file: &Path) -> io::Result<()> {
 
 /// mpop, filing into a maildir.
 pub fn mpop(collecting: &Collecting<'_>) -> io::Result<Vec<Command>> {
+    mpop_by("user", collecting)
+}
+
+/// mpop with SCRAM.
+pub fn mpop_scram(collecting: &Collecting<'_>) -> io::Result<Vec<Command>> {
+    mpop_by("scram-sha-256", collecting)
+}
+
+fn mpop_by(method: &str, collecting: &Collecting<'_>) -> io::Result<Vec<Command>> {
     for part in ["tmp", "new", "cur"] {
         std::fs::create_dir_all(collecting.folder.join(part))?;
     }
     let onoff = |on| if on { "on" } else { "off" };
     let mut command = Command::new("mpop");
-    command.args(["--file=/dev/null", "--tls=on", "--tls-certcheck=off", "--auth=user"]);
+    command.args(["--file=/dev/null", "--tls=on", "--tls-certcheck=off"]).arg(format!("--auth={method}"));
     command.arg(format!("--host={}", collecting.server.ip()));
     command.arg(format!("--port={}", collecting.server.port()));
     command.arg(format!("--tls-starttls={}", onoff(collecting.way == Way::Upgrade)));

@@ -23,9 +23,10 @@ struct Collector {
     marks_header: bool,
 }
 
-const COLLECTORS: [Collector; 5] = [
+const COLLECTORS: [Collector; 6] = [
     Collector { name: "fetchmail", program: "fetchmail", commands: clients::fetchmail, marks_header: false },
     Collector { name: "mpop", program: "mpop", commands: clients::mpop, marks_header: false },
+    Collector { name: "mpop SCRAM", program: "mpop", commands: clients::mpop_scram, marks_header: false },
     Collector {
         name: "curl",
         program: "curl",

@@ -37,7 +37,7 @@ struct Sender {
     anonymous: bool,
 }
 
-const SENDERS: [Sender; 6] = [
+const SENDERS: [Sender; 7] = [
     Sender {
         name: "swaks PLAIN",
         program: "swaks",
@@ -65,6 +65,13 @@ const SENDERS: [Sender; 6] = [
         command: clients::msmtp,
         takes: Takes::Message,
         anonymous: true,
+    },
+    Sender {
+        name: "msmtp SCRAM",
+        program: "msmtp",
+        command: clients::msmtp_scram,
+        takes: Takes::Message,
+        anonymous: false,
     },
     Sender {
         name: "Python smtplib",
