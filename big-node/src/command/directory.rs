@@ -287,21 +287,21 @@ impl Commands {
             EntryRequest::Show { name } => directory::known_nickname(&snapshot, &owner, &name)?,
             EntryRequest::Add(new) => {
                 let new = directory::new_nickname(&snapshot, policy, &owner, &new.name, &new.target, now)?;
-                if directory::known_nickname(&snapshot, &owner, &new.name).is_ok() {
-                    let text =
-                        format!("{} has a nickname {} already; change it with `set`", owner.name, new.name);
-                    return Err(Refused::new(text));
-                }
                 self.add(Record::Nickname(new.clone())).await?;
                 new
             }
             EntryRequest::Set(change) => {
                 let old = directory::known_nickname(&snapshot, &owner, &change.name)?;
                 let new = directory::retargeted(&snapshot, policy, &old, &change.target, now)?;
-                let (old, record) = (Record::Nickname(old), Record::Nickname(new.clone()));
-                let kept = self.write(&record)?;
-                let changed =
-                    self.node.store.commit(move |txn| directory::replace(txn, &old, &record, &kept));
+                let record = Record::Nickname(new.clone());
+                let (kept, owner) = (self.write(&record)?, owner.clone());
+                let changed = self.node.store.commit(move |txn| {
+                    if directory::known_nickname(txn, &owner, &old.name)? != old {
+                        let text = format!("{} was changed meanwhile; look, and try again", old.name);
+                        return Err(Refused::new(text));
+                    }
+                    directory::replace(txn, &Record::Nickname(old), &record, &kept)
+                });
                 changed.await?;
                 new
             }

@@ -6,6 +6,7 @@ use shared::unit::ToEdge;
 
 use super::entry::{Gateway, Holder, Nickname, Record, TakenBy};
 use super::lookup::{known_of_policy, record_of};
+use super::nickname;
 use super::policy::{Policy, tell_difference};
 use crate::error::Refused;
 use crate::projection::{self, tell_gone, tell_known};
@@ -130,7 +131,7 @@ fn gateway_rivals(rows: &impl Rows, gateway: &Gateway) -> Result<impl Iterator<I
 /// Refuses a name or an address that somebody has, except those in `own`.
 fn free(rows: &impl Rows, record: &Record, own: &[String]) -> Result<(), Refused> {
     match record {
-        Record::Nickname(_) => return Ok(()),
+        Record::Nickname(nickname) => return nickname::free(rows, nickname),
         Record::Gateway(gateway) => {
             let mut rivals = gateway_rivals(rows, gateway)?.filter(|rival| rival.id != gateway.id);
             return rivals.next().map_or(Ok(()), |rival| {

@@ -630,3 +630,23 @@ fn the_edge_knows_a_domain_of_ours_whose_rest_a_gateway_takes() {
     let everybody = routes(&world, letter(), "mixed@example.com");
     assert_eq!(everybody, ["hatter", "5.1.1"], "and what it had is not sent round by the edge");
 }
+
+#[test]
+fn of_two_nicknames_at_once_the_second_is_refused() {
+    let world = World::new();
+    let rows = world.store.read().expect("reads");
+    let bob = by_name(&rows, "bob").expect("is there");
+    // Both are judged by what there was before either.
+    let new = |target| new_nickname(&rows, &world.site.policy, &bob, "pal", target, NOW).expect("is free");
+    let (first, second) = (new("ann"), new("anna"));
+    world.add(Record::Nickname(first.clone()));
+    let refused = world.try_add(Record::Nickname(second)).expect_err("it would take the first one's place");
+    assert!(refused.to_string().contains("has a nickname pal already"), "{refused}");
+    let rows = world.store.read().expect("reads");
+    assert_eq!(known_nickname(&rows, &bob, "pal").expect("is there"), first);
+
+    let late = new_nickname(&rows, &world.site.policy, &bob, "late", "ann", NOW).expect("a nickname");
+    world.remove("bob").expect("is removed");
+    let refused = world.try_add(Record::Nickname(late)).expect_err("nobody would ever remove it");
+    assert!(refused.to_string().contains("not here any more"), "{refused}");
+}
