@@ -23,7 +23,7 @@ mod shadow;
 pub mod srs;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use entry::RECORD_KIND;
 pub use explain::explain;
