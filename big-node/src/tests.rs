@@ -49,7 +49,7 @@ impl World {
             policy: Policy {
                 domains: vec!["example.com".parse().expect("a domain")],
                 postmaster: "alice".into(),
-                catch_all: None,
+                catch_all: std::collections::BTreeMap::new(),
                 edge: "mx.example.com".into(),
                 srs_key: srs::Key([8; 32]),
             },

@@ -239,10 +239,10 @@ row!(TakenBy, 1);
 pub struct PolicyRow {
     /// Our domains.
     pub domains: Vec<String>,
-    /// The name that takes mail for names that nobody has.
-    pub catch_all: Option<String>,
+    /// A domain, and the name that takes mail for names that nobody has in it.
+    pub catch_all: Vec<(String, String)>,
 }
-row!(PolicyRow, 1);
+row!(PolicyRow, 2);
 
 /// An entry as it lies in the segments, for a rebuild of the index.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

@@ -50,7 +50,7 @@ pub fn find(rows: &impl Rows, policy: &Policy, address: &Address) -> Result<Opti
         true => (Some(&policy.postmaster), Rule::Role),
         false => match gateway::of_domain(rows, address.domain().as_str())? {
             Some(gateway) => return Ok(Some(Owner::Gateway(gateway))),
-            None => (policy.catch_all.as_ref(), Rule::CatchAll),
+            None => (policy.catch_all.get(address.domain()), Rule::CatchAll),
         },
     };
     let Some(name) = name else { return Ok(None) };
@@ -168,16 +168,15 @@ pub fn known_of_policy(
 ) -> Result<Vec<(String, Option<Id>)>, StoreError> {
     let returning = policy.domains.first().map(|first| (format!("{}@{first}", srs::NAME), None));
     let mut known: Vec<_> = returning.into_iter().collect();
-    let catch_all = match &policy.catch_all {
-        Some(name) => rows.get::<Holder>(NAMES, name.as_bytes())?,
-        None => None,
-    };
-    let catch_all = catch_all.map(|holder| record_of(rows, holder)).transpose()?.flatten();
     for domain in &policy.domains {
-        match (gateway::of_domain(rows, domain)?, &catch_all) {
-            (Some(_), _) => known.push((format!("@{domain}"), None)),
-            (None, Some(record)) => known.push((format!("@{domain}"), record.mailbox())),
-            (None, None) => {}
+        if gateway::of_domain(rows, domain)?.is_some() {
+            known.push((format!("@{domain}"), None));
+            continue;
+        }
+        let Some((_, name)) = policy.catch_all.iter().find(|(of, _)| of == domain) else { continue };
+        let holder = rows.get::<Holder>(NAMES, name.as_bytes())?;
+        if let Some(record) = holder.map(|holder| record_of(rows, holder)).transpose()?.flatten() {
+            known.push((format!("@{domain}"), record.mailbox()));
         }
     }
     Ok(known)

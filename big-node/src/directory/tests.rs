@@ -1,5 +1,6 @@
 //! The directory as a whole, over a store in memory.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shared::address::Address;
@@ -20,10 +21,15 @@ pub fn policy() -> Policy {
     Policy {
         domains: ["example.com", "bücher.example"].map(|domain| domain.parse().expect("a domain")).into(),
         postmaster: "alice".into(),
-        catch_all: None,
+        catch_all: BTreeMap::new(),
         edge: "mx.example.com".into(),
         srs_key: srs::Key([3; 32]),
     }
+}
+
+/// `name` takes the unknown names of both.
+fn everywhere(name: &str) -> BTreeMap<shared::address::Domain, String> {
+    policy().domains.into_iter().map(|domain| (domain, name.to_owned())).collect()
 }
 
 struct World {
@@ -226,7 +232,7 @@ fn addressing_goes_case_by_case_as_the_table_says() {
             continue;
         }
         if let Some(name) = line.strip_prefix("@catch_all ") {
-            world.site.policy.catch_all = Some(name.into());
+            world.site.policy.catch_all = everywhere(name);
             continue;
         }
         if let Some((name, domain)) = line.strip_prefix("@gateway ").and_then(|rest| rest.split_once(' ')) {
@@ -382,7 +388,7 @@ fn the_edge_is_told_what_takes_mail_and_into_whose_mailbox() {
     let world = World::empty();
     let knows =
         |address: &str| world.known().into_iter().find(|(known, _)| known == address).map(|(_, whose)| whose);
-    let settled = Policy { catch_all: Some("rest".into()), ..policy() };
+    let settled = Policy { catch_all: everywhere("rest"), ..policy() };
     world.store.commit_blocking(move |txn| settle(txn, &settled)).expect("commits");
     assert_eq!(knows("srs0@example.com"), Some(false));
     assert_eq!(knows("@example.com"), None, "nobody is called rest yet");
@@ -587,7 +593,9 @@ fn the_edge_knows_a_domain_of_ours_whose_rest_a_gateway_takes() {
     world.person("hatter", "", &[], &[], false);
     let row = PolicyRow {
         domains: vec!["example.com".into(), "xn--bcher-kva.example".into()],
-        catch_all: Some("hatter".into()),
+        catch_all: ["example.com", "xn--bcher-kva.example"]
+            .map(|of| (of.to_owned(), "hatter".to_owned()))
+            .into(),
     };
     let set = world.store.commit_blocking(move |txn| txn.put(POLICY, b"site", &row));
     set.expect("commits");
@@ -649,4 +657,29 @@ fn of_two_nicknames_at_once_the_second_is_refused() {
     world.remove("bob").expect("is removed");
     let refused = world.try_add(Record::Nickname(late)).expect_err("nobody would ever remove it");
     assert!(refused.to_string().contains("not here any more"), "{refused}");
+}
+
+#[test]
+fn each_domain_may_have_a_catch_all_of_its_own() {
+    let mut world = World::empty();
+    world.person("rest", "", &[], &[], false);
+    world.person("other", "", &[], &["o@remote.example"], false);
+    let domains = policy().domains;
+    world.site.policy.catch_all = BTreeMap::from([(domains[0].clone(), "rest".to_owned())]);
+    let settled = world.site.policy.clone();
+    world.store.commit_blocking(move |txn| settle(txn, &settled)).expect("commits");
+    let all =
+        |world: &World| world.known().into_iter().filter(|(of, _)| of.starts_with('@')).collect::<Vec<_>>();
+    let (first, second) = ("@example.com".to_owned(), "@xn--bcher-kva.example".to_owned());
+    assert_eq!(all(&world), [(first.clone(), true)]);
+    assert_eq!(routes(&world, letter(), "nobody@example.com"), ["rest"]);
+    assert_eq!(routes(&world, letter(), "nobody@xn--bcher-kva.example"), ["5.1.1"]);
+
+    world.site.policy.catch_all.insert(domains[1].clone(), "other".into());
+    let settled = world.site.policy.clone();
+    world.store.commit_blocking(move |txn| settle(txn, &settled)).expect("commits");
+    assert_eq!(all(&world), [(first, true), (second, false)], "what leaves is in no mailbox");
+    let routed = routes(&world, letter(), "nobody@xn--bcher-kva.example");
+    assert_eq!(routed, ["o@remote.example via nobody@xn--bcher-kva.example"]);
+    assert_eq!(routes(&world, letter(), "nobody@example.com"), ["rest"]);
 }
