@@ -66,7 +66,8 @@ impl Big {
     /// A new person's record, written and not entered.
     fn new_person(&self, name: &str) -> Result<(Record, Stored), String> {
         let new = NewPerson { name: name.into(), ..NewPerson::default() };
-        let person = directory::new_person(&self.site.policy, new, unix_millis());
+        let rows = self.store.read().map_err(|error| error.to_string())?;
+        let person = directory::new_person(&rows, &self.site.policy, new, unix_millis());
         let record = Record::Person(person.map_err(|error| error.to_string())?);
         let writer = self.store.body_writer(record.key(), RECORD_KIND);
         let kept = writer.finish(record.encode()).map_err(|error| error.to_string())?;

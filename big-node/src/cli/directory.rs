@@ -78,7 +78,7 @@ pub(super) struct Add {
     /// Collecting on the road; with passthru, their mail is filed whole
     #[arg(long, value_enum, default_value = "yes")]
     pop3: Pop3,
-    /// An address outside to which their mail goes on
+    /// An address outside, or one that a gateway takes, to which their mail goes on
     #[arg(long = "forward", value_name = "ADDRESS")]
     forward: Vec<String>,
     /// Mail that goes on is filed here too
@@ -108,7 +108,7 @@ pub(super) struct Set {
     /// Collecting on the road; with passthru, their mail is filed whole
     #[arg(long, value_enum)]
     pop3: Option<Pop3>,
-    /// An address outside to which their mail goes on, in the place of those so far
+    /// An address outside, or one that a gateway takes, to which mail goes on, in the place of those so far
     #[arg(long = "forward", value_name = "ADDRESS", conflicts_with = "no_forward")]
     forward: Vec<String>,
     /// Their mail goes on no more
@@ -159,7 +159,7 @@ pub(super) enum ShadowCommand {
     Add {
         /// Local name
         name: String,
-        /// The address outside, to which mail goes on
+        /// The address outside, or one that a gateway takes, to which mail goes on
         address: String,
         /// Name for To lines
         #[arg(long, default_value = "", hide_default_value = true)]

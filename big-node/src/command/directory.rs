@@ -26,8 +26,9 @@ impl Commands {
         let now = unix_millis();
         let answer = match request {
             Request::PersonAdd(new) => {
-                let person = directory::new_person(policy, new, now)?;
-                let view = person_view(&node.store.read()?, &person)?;
+                let snapshot = node.store.read()?;
+                let person = directory::new_person(&snapshot, policy, new, now)?;
+                let view = person_view(&snapshot, &person)?;
                 self.add(Record::Person(person)).await?;
                 json(view)
             }
@@ -158,14 +159,15 @@ impl Commands {
             }
             EntryRequest::Show { name } => directory::entry(&self.node.store.read()?, Kind::Shadow, &name)?,
             EntryRequest::Add(new) => {
-                let record = Record::Shadow(directory::new_shadow(policy, new, now)?);
+                let record =
+                    Record::Shadow(directory::new_shadow(&self.node.store.read()?, policy, new, now)?);
                 self.add(record.clone()).await?;
                 record
             }
             EntryRequest::Set(change) => {
-                self.change(Kind::Shadow, change.name.clone(), move |_, policy, old| match old {
+                self.change(Kind::Shadow, change.name.clone(), move |rows, policy, old| match old {
                     Record::Shadow(old) => {
-                        directory::changed_shadow(policy, old, change, now).map(Record::Shadow)
+                        directory::changed_shadow(rows, policy, old, change, now).map(Record::Shadow)
                     }
                     _ => Err(no_such()),
                 })

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
-use shared::store::{Row, Store, StoreError, Txn};
+use shared::store::{Row, Rows, Store, StoreError, Txn};
 
 use super::entry::{Kind, RECORD_KIND, Record};
 use super::group::{NewGroup, join, nesting, new_group};
@@ -118,7 +118,8 @@ pub async fn import(
     let Parsed { rows: parsed, mut bad } = tokio::task::block_in_place(|| parse(kind, text))?;
     let rows = parsed.len() + bad.len();
     importing.begin(3 * parsed.len());
-    let asked = tokio::task::block_in_place(|| asked(policy, parsed, &mut bad, now));
+    let snapshot = store.read()?;
+    let asked = tokio::task::block_in_place(|| asked(&snapshot, policy, parsed, &mut bad, now));
     let checked = {
         let (policy, importing) = (Arc::clone(policy), Arc::clone(importing));
         store.commit(move |txn| Err::<(), _>(check(txn, &policy, &importing, asked))).await
@@ -155,14 +156,20 @@ pub async fn import(
 }
 
 /// The entries that the rows ask for, as far as each can be judged by itself.
-fn asked(policy: &Policy, parsed: Vec<(u64, New)>, bad: &mut Vec<BadRow>, now: u64) -> Vec<Asked> {
+fn asked(
+    rows: &impl Rows,
+    policy: &Policy,
+    parsed: Vec<(u64, New)>,
+    bad: &mut Vec<BadRow>,
+    now: u64,
+) -> Vec<Asked> {
     let mut lines: HashMap<String, u64> = HashMap::new();
     let mut asked = Vec::with_capacity(parsed.len());
     for (line, new) in parsed {
         let mut members = Vec::new();
         let (name, record) = match new {
-            New::Person(new) => (new.name.clone(), new_person(policy, new, now).map(Record::Person)),
-            New::Shadow(new) => (new.name.clone(), new_shadow(policy, new, now).map(Record::Shadow)),
+            New::Person(new) => (new.name.clone(), new_person(rows, policy, new, now).map(Record::Person)),
+            New::Shadow(new) => (new.name.clone(), new_shadow(rows, policy, new, now).map(Record::Shadow)),
             New::Group(new) => {
                 let group = new_group(policy, &new, now).map(Record::Group);
                 members = new.members;

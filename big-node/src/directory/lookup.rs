@@ -7,7 +7,7 @@ use shared::unit::Id;
 use super::ROLES;
 use super::entry::{Group, Holder, Kind, Person, PolicyRow, Record, Shadow};
 use super::gateway;
-use super::naming::shown;
+use super::naming::{self, shown};
 use super::policy::Policy;
 use super::srs;
 use crate::error::Refused;
@@ -56,6 +56,19 @@ pub fn find(rows: &impl Rows, policy: &Policy, address: &Address) -> Result<Opti
     let Some(name) = name else { return Ok(None) };
     let holder: Option<Holder> = rows.get(NAMES, name.as_bytes())?;
     Ok(holder.map(|holder| Owner::Entry(holder, rule)))
+}
+
+/// An address to which mail goes on: outside, or one in a domain of ours that a gateway has. One that somebody
+/// here has is refused, for it may lead back.
+pub fn onward_address(rows: &impl Rows, policy: &Policy, text: &str) -> Result<Address, Refused> {
+    let address = naming::parsed(text)?;
+    if policy.is_ours(address.domain()) && !matches!(find(rows, policy, &address)?, Some(Owner::Gateway(_))) {
+        return Err(Refused::new(format!(
+            "{} is an address here; one outside is wanted, or one that a gateway takes",
+            shown(text)
+        )));
+    }
+    Ok(address)
 }
 
 /// The entry behind a name or an address.

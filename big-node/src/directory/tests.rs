@@ -73,7 +73,10 @@ impl World {
             display: "Carol Outside".into(),
             aliases: Vec::new(),
         };
-        world.add(Record::Shadow(new_shadow(&world.site.policy, carol, NOW).expect("a shadow")));
+        world.add(Record::Shadow(
+            new_shadow(&world.store.read().expect("reads"), &world.site.policy, carol, NOW)
+                .expect("a shadow"),
+        ));
         world.group("team", "The Team", &["alice", "bob", "carol", "x@remote.example"]);
         world.group("all", "Everybody Here", &["team", "ann@example.com"]);
         world.group(
@@ -121,7 +124,9 @@ impl World {
             keep_copy,
             ..NewPerson::default()
         };
-        self.add(Record::Person(new_person(&self.site.policy, new, NOW).expect("a person")));
+        self.add(Record::Person(
+            new_person(&self.store.read().expect("reads"), &self.site.policy, new, NOW).expect("a person"),
+        ));
     }
 
     fn group(&self, name: &str, display: &str, members: &[&str]) {
@@ -266,7 +271,7 @@ fn addressing_goes_case_by_case_as_the_table_says() {
 #[test]
 fn names_and_addresses_are_one_namespace() {
     let world = World::new();
-    let policy = &world.site.policy;
+    let (policy, rows) = (&world.site.policy, world.store.read().expect("reads"));
     let shadow = |name: &str, aliases: &[&str]| NewShadow {
         name: name.into(),
         target: "x@remote.example".into(),
@@ -279,13 +284,13 @@ fn names_and_addresses_are_one_namespace() {
         ("new", &["sales@example.com"], "sales@example.com belongs to person alice"),
         ("sales", &[], "sales@example.com belongs to person alice"),
     ] {
-        let shadow = new_shadow(policy, shadow(name, aliases), NOW).expect("by itself it is good");
+        let shadow = new_shadow(&rows, policy, shadow(name, aliases), NOW).expect("by itself it is good");
         let refused = world.try_add(Record::Shadow(shadow)).expect_err("it is somebody else's");
         assert!(refused.to_string().contains(reason), "{refused}");
     }
     for bad in ["x", "x@example.com", "alice", "\u{430}lice@example.com"] {
         let shadow = NewShadow { target: bad.into(), ..shadow("new", &[]) };
-        assert!(new_shadow(policy, shadow, NOW).is_err(), "{bad} is not outside");
+        assert!(new_shadow(&rows, policy, shadow, NOW).is_err(), "{bad} is not outside");
     }
 }
 
@@ -429,7 +434,10 @@ fn a_rebuild_finds_every_kind_and_only_its_latest_change() {
             .expect("is changed");
         let carol =
             NewShadow { name: "carol".into(), target: "c@remote.example".into(), ..NewShadow::default() };
-        world.add(Record::Shadow(new_shadow(&world.site.policy, carol, NOW).expect("a shadow")));
+        world.add(Record::Shadow(
+            new_shadow(&world.store.read().expect("reads"), &world.site.policy, carol, NOW)
+                .expect("a shadow"),
+        ));
         world.group("team", "", &["alice", "carol", "x@remote.example"]);
         world.nickname("bob", "al", "alice");
         world.gateway("notes", "remote.example").expect("a gateway");
@@ -682,4 +690,65 @@ fn each_domain_may_have_a_catch_all_of_its_own() {
     let routed = routes(&world, letter(), "nobody@xn--bcher-kva.example");
     assert_eq!(routed, ["o@remote.example via nobody@xn--bcher-kva.example"]);
     assert_eq!(routes(&world, letter(), "nobody@example.com"), ["rest"]);
+}
+
+#[test]
+fn mail_goes_on_to_what_a_gateway_has_of_our_domains_and_never_round() {
+    let world = World::empty();
+    let shadow = |name: &str, target: &str, aliases: &[&str]| {
+        let aliases = aliases.iter().map(ToString::to_string).collect();
+        let new = NewShadow { name: name.into(), target: target.into(), aliases, ..NewShadow::default() };
+        new_shadow(&world.store.read().expect("reads"), &world.site.policy, new, NOW)
+    };
+    let theirs = |name: &str| format!("{name}@xn--bcher-kva.example");
+    for name in ["alice", "bob", "carol"] {
+        world.person(name, "", &[], &[], false);
+    }
+    let forward = |name: &str, to: &str| {
+        let change =
+            PersonChange { name: name.into(), forward: Some(vec![to.into()]), ..PersonChange::default() };
+        world.change(change)
+    };
+    assert!(forward("alice", &theirs("old")).is_err(), "nobody has it");
+    world.gateway("notes", "b\u{fc}cher.example").expect("a gateway");
+    for taken in [theirs("bob"), theirs("bob+tag"), theirs("postmaster"), "bob@example.com".into()] {
+        let refused = forward("alice", &taken).expect_err("it may lead back").to_string();
+        assert!(refused.contains("that a gateway takes"), "{refused}");
+        assert!(shadow("new", &taken, &[]).is_err(), "{taken}");
+    }
+
+    forward("alice", &theirs("b")).expect("the gateway has it");
+    world.add(Record::Shadow(shadow("old", &theirs("s"), &[]).expect("the gateway has it")));
+    let to = |address: &str| routes(&world, letter(), address);
+    let via = |to: &str, written: &str| format!("{to} via {written}@example.com");
+    assert_eq!(to("alice@example.com"), [via(&theirs("b"), "alice")]);
+    assert_eq!(to("old@example.com"), [via(&theirs("s"), "old")]);
+    let far = Letter { passes: PASSES_MAX + 1, ..letter() };
+    assert_eq!(routes(&world, far, "alice@example.com"), ["alice"], "it came back by the edge");
+
+    // What the gateway had becomes somebody's here, and that one's mail goes on to alice.
+    forward("bob", &theirs("a")).expect("the gateway has it");
+    let alias = |name: &str, alias: &str| PersonChange {
+        name: name.into(),
+        add_aliases: vec![theirs(alias)],
+        ..PersonChange::default()
+    };
+    world.change(alias("bob", "b")).expect("is changed");
+    assert_eq!(to("alice@example.com"), [via(&theirs("a"), "alice")], "by way of bob");
+    world.change(alias("alice", "a")).expect("is changed");
+    assert_eq!(to("alice@example.com"), ["bob"], "who keeps what would go round");
+    assert_eq!(to("bob@example.com"), ["alice"]);
+    let next = shadow("next", &theirs("t"), &[&theirs("s")]).expect("the gateway has it");
+    world.add(Record::Shadow(next));
+    world.add(Record::Shadow(shadow("third", &theirs("u"), &[&theirs("t")]).expect("the gateway has it")));
+    let carols = alias("carol", "u");
+    world.change(carols).expect("is changed");
+    assert_eq!(to("old@example.com"), ["carol"], "through two more");
+
+    let notes =
+        Record::Gateway(known_gateway(&world.store.read().expect("reads"), "notes").expect("is there"));
+    let policy = world.site.policy.clone();
+    forward("carol", &theirs("gone")).expect("the gateway has it");
+    world.store.commit_blocking(move |txn| remove(txn, &policy, &notes, NOW)).expect("is removed");
+    assert_eq!(to("carol@example.com"), ["carol"], "nobody has it now: it stays");
 }

@@ -209,7 +209,9 @@ fn a_gateway_that_is_down_or_gone_is_said() {
     world.gateway(Reach { smtp: vec![nobody.to_string()], ..Reach::default() }, "legacy.example");
     let policy = &world.site.policy;
     let shadow = NewShadow { name: "old".into(), target: "o@legacy.example".into(), ..NewShadow::default() };
-    world.add(Record::Shadow(directory::new_shadow(policy, shadow, NOW).expect("a shadow")));
+    world.add(Record::Shadow(
+        directory::new_shadow(&world.store.read().expect("reads"), policy, shadow, NOW).expect("a shadow"),
+    ));
     let letter = Letter::new("carol@remote.example", "old@example.com");
     letter.send(&world).expect("is taken in");
     world.attempt(letter.id);
