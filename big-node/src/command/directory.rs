@@ -13,7 +13,7 @@ use crate::gateway::queue;
 use crate::record::{Gateway, Group, Kind, Named, Nickname, OPEN_WINDOWS, Person, Record, Shadow, Transport};
 use crate::request::{
     EntryRequest, GatewayChange, GatewayView, GroupView, NewGateway, NewNickname, NicknameView, PersonView,
-    Progress, Request, ShadowView,
+    Progress, RecipientsRequest, Request, ShadowView,
 };
 
 impl Commands {
@@ -70,13 +70,16 @@ impl Commands {
             Request::Group(request) => json(self.group(request, now).await?),
             Request::Gateway(request) => json(self.gateway(request, now).await?),
             Request::Nickname { person, request } => json(self.nickname(&person, request, now).await?),
-            Request::Import { kind, dry_run } => {
+            Request::GatewayRecipients { gateway, request } => {
+                json(self.recipients(&gateway, request, now).await?)
+            }
+            Request::Import { of, dry_run } => {
                 let Ok(_running) = node.importing.running.try_lock() else {
                     return Err(Refused::new("an import is under way; try again when it is done"));
                 };
                 let policy = Arc::new(policy.clone());
                 let imported =
-                    directory::import(&node.store, &policy, &node.importing, kind, &body, dry_run, now)
+                    directory::import(&node.store, &policy, &node.importing, &of, &body, dry_run, now)
                         .await?;
                 node.queued();
                 json(imported)
@@ -273,6 +276,51 @@ impl Commands {
         Ok(vec![gateway_view(&snapshot, &gateway)?])
     }
 
+    /// Everything that is asked for of a gateway's addresses, or nothing.
+    async fn recipients(
+        &self,
+        gateway: &str,
+        request: RecipientsRequest,
+        now: u64,
+    ) -> Result<Vec<String>, Refused> {
+        let node = &self.node;
+        let gateway = directory::known_gateway(&node.store.read()?, gateway)?.name;
+        let addresses = match request {
+            RecipientsRequest::List => {
+                let listed = directory::listed(&node.store.read()?, &gateway)?;
+                return Ok(listed.into_iter().map(|listed| listed.address).collect());
+            }
+            RecipientsRequest::Add { addresses } => {
+                let record = |text: &String| {
+                    let listed = directory::new_listed(&node.site.policy, &gateway, text, now)?;
+                    let (address, record) = (listed.address.clone(), Record::Listed(listed));
+                    Ok((address, self.write(&record)?, record))
+                };
+                let new = addresses.iter().map(record).collect::<Result<Vec<_>, Refused>>()?;
+                let entered = node.store.commit(move |txn| {
+                    new.iter().try_for_each(|(_, kept, record)| directory::add(txn, record, Some(kept)))?;
+                    Ok::<_, Refused>(new.into_iter().map(|(address, ..)| address).collect::<Vec<_>>())
+                });
+                entered.await?.into_inner()
+            }
+            RecipientsRequest::Remove { addresses } => {
+                let site = Arc::clone(&node.site);
+                let removed = node.store.commit(move |txn| {
+                    let gone = addresses.iter().map(|text| {
+                        let listed = directory::known_listed(txn, &site.policy, &gateway, text)?;
+                        let address = listed.address.clone();
+                        directory::remove(txn, &site.policy, &Record::Listed(listed), now)?;
+                        Ok(address)
+                    });
+                    gone.collect::<Result<Vec<_>, Refused>>()
+                });
+                removed.await?.into_inner()
+            }
+        };
+        node.queued();
+        Ok(addresses)
+    }
+
     async fn nickname(
         &self,
         person: &str,
@@ -371,6 +419,8 @@ fn gateway_view(rows: &impl Rows, gateway: &Gateway) -> Result<GatewayView, Refu
         drop,
         pickup,
         domains: gateway.domains.clone(),
+        takes: gateway.takes,
+        listed: directory::listed(rows, &gateway.name)?.len(),
         waiting: queue::waiting(rows, &gateway.name, LISTED_MAX)?,
     })
 }

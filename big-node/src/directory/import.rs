@@ -11,14 +11,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 use shared::store::{Row, Rows, Store, StoreError, Txn};
 
-use super::entry::{Kind, RECORD_KIND, Record};
+use super::entry::{RECORD_KIND, Record};
+use super::gateway::new_listed;
 use super::group::{NewGroup, join, nesting, new_group};
 use super::naming::shown;
 use super::person::{NewPerson, new_person};
 use super::policy::Policy;
 use super::register::add;
 use super::shadow::{NewShadow, new_shadow};
-use super::table::{Parsed, parse};
+use super::table::{Parsed, Rowed, parse};
 use crate::error::Refused;
 use crate::record::GROUPS;
 
@@ -34,6 +35,13 @@ pub enum New {
     Shadow(NewShadow),
     /// A group.
     Group(NewGroup),
+    /// An address that a gateway takes.
+    Recipient {
+        /// The gateway's name.
+        gateway: String,
+        /// The address.
+        address: String,
+    },
 }
 
 /// A row that cannot be entered.
@@ -105,17 +113,17 @@ impl From<StoreError> for Tried {
     }
 }
 
-/// Adds everything in a table of entries of one kind, or nothing.
+/// Adds everything in a table, or nothing.
 pub async fn import(
     store: &Store,
     policy: &Arc<Policy>,
     importing: &Arc<Importing>,
-    kind: Kind,
+    of: &Rowed,
     text: &[u8],
     dry_run: bool,
     now: u64,
 ) -> Result<Imported, Refused> {
-    let Parsed { rows: parsed, mut bad } = tokio::task::block_in_place(|| parse(kind, text))?;
+    let Parsed { rows: parsed, mut bad } = tokio::task::block_in_place(|| parse(of, text))?;
     let rows = parsed.len() + bad.len();
     importing.begin(3 * parsed.len());
     let snapshot = store.read()?;
@@ -174,6 +182,10 @@ fn asked(
                 let group = new_group(policy, &new, now).map(Record::Group);
                 members = new.members;
                 (new.name, group)
+            }
+            New::Recipient { gateway, address } => {
+                let listed = new_listed(policy, &gateway, &address, now).map(Record::Listed);
+                (address, listed)
             }
         };
         let record = record.and_then(|record| match lines.insert(record.name().to_owned(), line) {

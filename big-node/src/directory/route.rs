@@ -314,7 +314,7 @@ impl<'a, R: Rows> Walk<'a, R> {
             Some(Record::Shadow(shadow)) => self.shadow(&shadow, at, written, depth),
             Some(Record::Group(group)) => self.group(&group, at, written, depth),
             // What a group holds of it is passed over; an address always leads to an entry.
-            Some(Record::Nickname(_) | Record::Gateway(_)) | None => Ok(()),
+            Some(Record::Nickname(_) | Record::Gateway(_) | Record::Listed(_)) | None => Ok(()),
         };
         self.way.pop();
         walked

@@ -12,7 +12,7 @@ use super::route::{PASSES_MAX, route_with_steps};
 use super::*;
 use crate::error::Refused;
 use crate::mail::Site;
-use crate::record::{Holder, NAMES, POLICY, PolicyRow};
+use crate::record::{Holder, NAMES, POLICY, PolicyRow, Takes};
 
 pub const NOW: u64 = 1_800_000_000_000;
 
@@ -147,11 +147,21 @@ impl World {
 
     fn gateway(&self, name: &str, domain: &str) -> Result<(), Refused> {
         let reach = Reach { lmtp: vec!["10.0.0.5:24".into()], ..Reach::default() };
-        let new = NewGateway { name: name.into(), reach, domains: vec![domain.into()] };
+        let new = NewGateway { name: name.into(), reach, domains: vec![domain.into()], takes: Takes::Any };
         self.try_add(Record::Gateway(new_gateway(&self.store.read().expect("reads"), &new, NOW)?))
     }
 
     fn change_gateway(&self, name: &str, add: &[&str], remove: &[&str]) -> Result<(), Refused> {
+        self.set_gateway(name, add, remove, None)
+    }
+
+    fn set_gateway(
+        &self,
+        name: &str,
+        add: &[&str],
+        remove: &[&str],
+        takes: Option<Takes>,
+    ) -> Result<(), Refused> {
         let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect();
         let (rows, reach) = (self.store.read().expect("reads"), Reach::default());
         let change = GatewayChange {
@@ -159,6 +169,7 @@ impl World {
             reach,
             add_domains: owned(add),
             remove_domains: owned(remove),
+            takes,
         };
         let old = known_gateway(&rows, name)?;
         let new = Record::Gateway(changed_gateway(&rows, &old, &change, NOW)?);
@@ -443,7 +454,31 @@ fn a_rebuild_finds_every_kind_and_only_its_latest_change() {
         world.gateway("notes", "remote.example").expect("a gateway");
         // What notes took first, dovecot takes now.
         world.gateway("dovecot", "else.example").expect("a gateway");
-        world.change_gateway("dovecot", &["remote.example"], &["else.example"]).expect_err("is taken");
+        world
+            .change_gateway("dovecot", &["remote.example", "example.com"], &["else.example"])
+            .expect_err("is taken");
+        world.change_gateway("dovecot", &["example.com"], &[]).expect("is changed");
+        world.set_gateway("dovecot", &[], &[], Some(Takes::Listed)).expect("is changed");
+        for address in ["listed@example.com", "was@example.com", "is@example.com"] {
+            let listed = new_listed(&world.site.policy, "dovecot", address, NOW).expect("an address");
+            world.add(Record::Listed(listed));
+        }
+        // Of two that had one address, the later has it.
+        let was = known_listed(
+            &world.store.read().expect("reads"),
+            &world.site.policy,
+            "dovecot",
+            "was@example.com",
+        );
+        let (was, policy) = (Record::Listed(was.expect("is there")), world.site.policy.clone());
+        world.store.commit_blocking(move |txn| remove(txn, &policy, &was, NOW)).expect("is removed");
+        world
+            .change(PersonChange {
+                name: "bob".into(),
+                add_aliases: vec!["was@example.com".into()],
+                ..PersonChange::default()
+            })
+            .expect("is changed");
         world.change_gateway("notes", &["third.example"], &["remote.example"]).expect("is changed");
         world.change_gateway("dovecot", &["remote.example"], &["else.example"]).expect("is changed");
         let rows = world.store.read().expect("reads");
@@ -478,12 +513,17 @@ fn a_rebuild_finds_every_kind_and_only_its_latest_change() {
 }
 
 fn imported(world: &World, kind: Kind, table: &str, dry_run: bool) -> Result<Imported, Refused> {
+    imported_as(world, &Rowed::Entries(kind), table, dry_run)
+}
+
+fn imported_as(world: &World, of: &Rowed, table: &str, dry_run: bool) -> Result<Imported, Refused> {
+    let of = of.clone();
     let (policy, importing) = (Arc::new(world.site.policy.clone()), Arc::new(Importing::default()));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("starts");
     let store = world.store.clone();
     let table = table.as_bytes().to_vec();
     let imports = async move {
-        tokio::spawn(async move { import(&store, &policy, &importing, kind, &table, dry_run, NOW).await })
+        tokio::spawn(async move { import(&store, &policy, &importing, &of, &table, dry_run, NOW).await })
             .await
     };
     runtime.block_on(imports).expect("does not panic")
@@ -751,4 +791,96 @@ fn mail_goes_on_to_what_a_gateway_has_of_our_domains_and_never_round() {
     forward("carol", &theirs("gone")).expect("the gateway has it");
     world.store.commit_blocking(move |txn| remove(txn, &policy, &notes, NOW)).expect("is removed");
     assert_eq!(to("carol@example.com"), ["carol"], "nobody has it now: it stays");
+}
+
+#[test]
+fn a_gateway_with_a_list_takes_what_is_listed_and_nobody_has_the_rest() {
+    let mut world = World::empty();
+    world.person("alice", "", &[], &[], false);
+    let settled = policy();
+    world.store.commit_blocking(move |txn| settle(txn, &settled)).expect("commits");
+    let theirs = |name: &str| format!("{name}@xn--bcher-kva.example");
+    let list = |world: &World, gateway: &str, address: &str| {
+        let listed = new_listed(&world.site.policy, gateway, address, NOW)?;
+        world.try_add(Record::Listed(listed))
+    };
+    assert!(list(&world, "notes", &theirs("old")).is_err(), "there is no such gateway");
+    world.gateway("notes", "b\u{fc}cher.example").expect("a gateway");
+    let out = |name: &str| format!("{} via ", theirs(name));
+    assert_eq!(routes(&world, letter(), &theirs("anybody")), [out("anybody")]);
+    // The list may be made before it counts.
+    list(&world, "Notes", "Old@B\u{fc}cher.example").expect("is listed");
+    let set = |world: &World, takes| world.set_gateway("notes", &[], &[], Some(takes));
+    set(&world, Takes::Listed).expect("is changed");
+
+    let rest = |world: &World| world.known().into_iter().filter(|(known, _)| known.starts_with('@')).count();
+    let knows = |world: &World, address: &str| world.known().iter().any(|(known, _)| known == address);
+    assert_eq!((rest(&world), knows(&world, &theirs("old"))), (0, true));
+    for (address, to) in [
+        (theirs("old"), out("old")),
+        (theirs("old+tag"), out("old+tag")),
+        (theirs("anybody"), "5.1.1".into()),
+        (theirs("postmaster"), "alice".into()),
+        (theirs("abuse"), "alice".into()),
+        (theirs("alice"), "alice".into()),
+    ] {
+        assert_eq!(routes(&world, letter(), &address), [to], "{address}");
+    }
+    world.site.policy.catch_all = everywhere("alice");
+    assert_eq!(routes(&world, letter(), &theirs("anybody")), ["alice"], "behind the list, as everywhere");
+
+    for (address, reason) in [
+        (theirs("old"), "is listed for the gateway notes"),
+        (theirs("alice"), "belongs to person alice"),
+        (theirs("abuse"), "a role"),
+        ("x@example.com".into(), "does not take the domain"),
+        ("x@remote.example".into(), "not in a domain of this site"),
+    ] {
+        let refused = list(&world, "notes", &address).expect_err("is refused").to_string();
+        assert!(refused.contains(reason), "{address}: {refused}");
+    }
+    let new = NewPerson { name: "old".into(), ..NewPerson::default() };
+    let old =
+        new_person(&world.store.read().expect("reads"), &world.site.policy, new, NOW).expect("a person");
+    let refused = world.try_add(Record::Person(old)).expect_err("the gateway has that name").to_string();
+    assert!(refused.contains("`gateway recipient remove` it"), "{refused}");
+    let refused =
+        world.change_gateway("notes", &[], &["b\u{fc}cher.example"]).expect_err("it is in use").to_string();
+    assert!(refused.contains("is listed for notes"), "{refused}");
+
+    let drop = |world: &World, record: Record| {
+        let policy = world.site.policy.clone();
+        world.store.commit_blocking(move |txn| remove(txn, &policy, &record, NOW)).expect("is removed");
+    };
+    let one = known_listed(&world.store.read().expect("reads"), &world.site.policy, "notes", &theirs("old"));
+    drop(&world, Record::Listed(one.expect("is there")));
+    assert!(!knows(&world, &theirs("old")));
+    list(&world, "notes", &theirs("old")).expect("is listed");
+    list(&world, "notes", &theirs("older")).expect("is listed");
+    let notes = known_gateway(&world.store.read().expect("reads"), "notes").expect("is there");
+    drop(&world, Record::Gateway(notes));
+    assert!(!knows(&world, &theirs("old")) && !knows(&world, &theirs("older")), "they went with it");
+    assert!(listed(&world.store.read().expect("reads"), "notes").expect("reads").is_empty());
+}
+
+#[test]
+fn thousands_of_recipients_are_imported_by_the_rules_of_every_import() {
+    let world = World::empty();
+    world.gateway("notes", "b\u{fc}cher.example").expect("a gateway");
+    world.set_gateway("notes", &[], &[], Some(Takes::Listed)).expect("is changed");
+    let importing = |table: &str, dry_run| {
+        let of = Rowed::Recipients("notes".into());
+        imported_as(&world, &of, table, dry_run)
+    };
+    let row = |number: u32| format!("user{number}@b\u{fc}cher.example\n");
+    let table = format!("address\n{}", (0..5000).map(row).collect::<String>());
+    let spoiled = format!("{table}user7@b\u{fc}cher.example\nx@example.com\nabuse@b\u{fc}cher.example\n");
+    let bad = importing(&spoiled, false).expect("is read");
+    let lines: Vec<_> = bad.bad.iter().map(|bad| bad.line).collect();
+    assert_eq!((bad.added, lines), (0, vec![5002, 5003, 5004]), "{:?}", bad.bad);
+    assert_eq!(importing(&table, true).expect("is read").added, 0);
+    assert_eq!(importing(&table, false).expect("is read").added, 5000);
+    assert_eq!(listed(&world.store.read().expect("reads"), "notes").expect("reads").len(), 5000);
+    assert!(world.known().contains(&("user4999@xn--bcher-kva.example".to_owned(), false)));
+    assert!(importing("name\nx\n", false).expect_err("another table").to_string().contains("address"));
 }

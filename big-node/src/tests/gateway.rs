@@ -17,7 +17,7 @@ use super::*;
 use crate::directory::{NewGateway, Reach};
 use crate::gateway::queue::{self, Due};
 use crate::gateway::{hand_over, pick_up};
-use crate::record::{Handover, REPORTS};
+use crate::record::{Handover, REPORTS, Takes};
 
 /// For hosts and attempts; what blocks is done outside.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
@@ -80,7 +80,8 @@ impl Host {
 
 impl World {
     fn gateway(&self, reach: Reach, domain: &str) {
-        let new = NewGateway { name: "inside".into(), reach, domains: vec![domain.into()] };
+        let new =
+            NewGateway { name: "inside".into(), reach, domains: vec![domain.into()], takes: Takes::Any };
         let gateway = directory::new_gateway(&self.store.read().expect("reads"), &new, NOW);
         self.add(Record::Gateway(gateway.expect("a gateway")));
     }
