@@ -205,6 +205,35 @@ impl Big {
     }
 }
 
+/// A message in a mailbox.
+#[derive(Debug)]
+pub struct Filed {
+    /// Whose.
+    pub person: Id,
+    /// Their name; `None` of one who was removed.
+    pub name: Option<String>,
+    /// Where in it.
+    pub folder: Folder,
+    /// The message as it is stored.
+    pub content: Vec<u8>,
+}
+
+/// Every message in every mailbox, those of removed people too.
+pub fn mailboxes(store: &Store) -> Result<Vec<Filed>, StoreError> {
+    let rows = store.read()?;
+    let mut all = Vec::new();
+    for (key, _) in rows.prefix::<Entry>(MAILBOXES, &[], usize::MAX)? {
+        let damaged = || StoreError::Damaged("a mailbox".into());
+        let person: Id = key.get(..16).and_then(|id| id.try_into().ok()).ok_or_else(damaged)?;
+        let folder = Folder::ALL.into_iter().find(|folder| key.get(16) == Some(&(*folder as u8)));
+        let message = rows.get::<Message>(MESSAGES, &message_of(&key).0)?.ok_or_else(damaged)?;
+        let content = mail::content(store.body(message.body())?, &message, usize::MAX)?;
+        let name = directory::by_id(&rows, &person)?.map(|person| person.name);
+        all.push(Filed { person, name, folder: folder.ok_or_else(damaged)?, content });
+    }
+    Ok(all)
+}
+
 /// What a restore, and a decision about lanes by an operator, do besides.
 pub fn restored(txn: &mut Txn<'_>, sealing: [u8; 32]) -> Result<(), StoreError> {
     projection::renew(txn, PrivateKey::from_bytes(sealing).public().0)
