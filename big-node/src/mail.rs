@@ -13,7 +13,7 @@ use shared::seal::{FileKey, PrivateKey, PublicKey};
 use shared::store::{BodyKey, BodyReader, Rows, StoreError, Stored, Txn};
 use shared::topology::AttachmentMode;
 use shared::trace;
-use shared::unit::{self, DeliveryState, Id, Outbound, ToEdge, WindowCopy};
+use shared::unit::{self, DeliveryState, Id, OUTBOUND, Outbound, ToEdge, WindowCopy, carrier_id};
 
 use crate::directory::{self, Letter, Policy, Route, Routed, Wanted, Way, srs};
 use crate::error::Refused;
@@ -558,17 +558,7 @@ pub fn queue_copy(
         wrapped_key,
         size: message.origin.size,
     });
-    queue_with_body(txn, &head, message, unit_id(id, message.revision, &window))
-}
-
-/// The id of the unit that carries a message to one reader. The same message for the same reader is the
-/// same unit, also when it is queued anew after a restore, and so it is applied once.
-fn unit_id(id: MessageId, revision: u32, reader: &[u8]) -> Id {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&id.0).update(&revision.to_be_bytes()).update(reader);
-    let mut unit = id.0;
-    unit[6..].copy_from_slice(&hasher.finalize().as_bytes()[..10]);
-    unit
+    queue_with_body(txn, &head, message, carrier_id(&id.0, message.revision, &window))
 }
 
 /// Queues a message for recipients outside.
@@ -601,7 +591,7 @@ pub fn queue_outbound(
         body_8bit: message.origin.body_8bit,
         utf8_header: message.origin.utf8_header,
     });
-    Ok(queue_with_body(txn, &head, message, unit_id(id, message.revision, b"outbound"))?)
+    Ok(queue_with_body(txn, &head, message, carrier_id(&id.0, message.revision, OUTBOUND))?)
 }
 
 /// The reverse-path under which a message leaves. A stranger's is not ours to speak for: what is

@@ -8,7 +8,8 @@ use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::trace;
 use shared::unit::{
-    DeliveryState, DirectoryMark, Id, Outbound, ToBig, ToEdge, Unsettled, Window, WindowCopy, decode, encode,
+    DeliveryState, DirectoryMark, Id, OUTBOUND, Outbound, Outcome, ToBig, ToEdge, Unsettled, Window,
+    WindowCopy, carrier_id, decode, encode,
 };
 
 use crate::record::{
@@ -18,6 +19,9 @@ use crate::record::{
 use crate::{correspondents, directory, renewal};
 
 const EVENT_LANE: u8 = 1;
+/// What is said of a recipient of whom no record is left.
+const FORGOTTEN: &str =
+    "it left the queue of the edge, and how was lost when a node was restored: it may have been delivered";
 
 /// A unit from big, its body complete in the segments.
 #[derive(Debug)]
@@ -120,6 +124,42 @@ fn settle_held(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(),
             txn.put(QUEUE, &key, &row)?;
             trace::note(txn, id, now, "goes on after a restore of this edge")?;
         }
+    }
+    for (id, recipients) in &unsettled.messages {
+        forgotten(txn, id, recipients, now)?;
+    }
+    Ok(())
+}
+
+/// Big waits for what has become of a message. If it came here and waits no more, then it was dealt with, and big
+/// has lost that. What is left of it here comes before this on the event lane and counts; if nothing is, the sender
+/// has to be told that nobody knows, for sent again it might be there twice.
+fn forgotten(txn: &mut Txn<'_>, message: &Id, recipients: &[u32], now: u64) -> Result<(), StoreError> {
+    let came = lane::is_here(txn, &carrier_id(message, 0, OUTBOUND))?;
+    if !came || txn.raw(QUEUE, message)?.is_some() {
+        return Ok(());
+    }
+    for recipient in recipients {
+        let outcome = Outcome {
+            message: *message,
+            recipient: *recipient,
+            state: DeliveryState::Failed,
+            at: now,
+            host: None,
+            tls: false,
+            text: FORGOTTEN.into(),
+            status: "5.3.0".into(),
+            in_doubt: true,
+            next_attempt_at: None,
+        };
+        let unit = QueuedUnit {
+            id: MessageId::generate().0,
+            lane: EVENT_LANE,
+            after: None,
+            head: encode(&ToBig::Outcome(outcome)),
+            body: QueuedBody::None,
+        };
+        lane::queue(txn, &unit)?;
     }
     Ok(())
 }
@@ -302,6 +342,61 @@ mod tests {
         assert!(store.body(BodyKey([2; 32])).is_err() && store.body(BodyKey([4; 32])).is_err());
         let told = lane::units(&rows, EVENT_LANE, 1, 10).expect("reads");
         assert_eq!(decode(&told[0].1.head), Some(ToBig::WindowClosed { window: WINDOW }));
+    }
+
+    #[test]
+    fn a_message_that_came_and_waits_no_more_has_an_end_though_its_record_is_lost() {
+        let store = store();
+        let outbound = encode(&ToEdge::Outbound(Outbound {
+            message: MESSAGE,
+            revision: 0,
+            wrapped_key: vec![7; 80],
+            size: 6,
+            reverse_path: None,
+            recipients: vec![(0, "carol@remote.example".into()), (1, "dave@remote.example".into())],
+            body_8bit: false,
+            utf8_header: false,
+        }));
+        let mut writer = store.body_writer(BodyKey([1; 32]), OUTBOUND_KIND);
+        let stored = writer.write(b"sealed").and_then(|()| writer.finish(outbound.clone())).expect("writes");
+        let unit = lane::Arrival {
+            lane: 2,
+            number: 1,
+            id: carrier_id(&MESSAGE, 0, OUTBOUND),
+            after: None,
+            alone: None,
+        };
+        let arrived = Arrived { head: outbound.into(), stored: Some(stored), lost: false };
+        let take = move |txn: &mut Txn<'_>| {
+            lane::take(
+                txn,
+                unit,
+                1000,
+                |_, _| Ok(false),
+                |txn| apply(txn, &KEY, arrived, 1000),
+                |_, _| Ok(()),
+            )
+        };
+        assert_eq!(store.commit_blocking(take).expect("commits").into_inner(), None);
+
+        let never_came = [9; 16];
+        let list = ToEdge::Unsettled(Unsettled {
+            from: [0; 16],
+            to: [0xff; 16],
+            messages: vec![(MESSAGE, vec![1]), (never_came, vec![0])],
+        });
+        let told = || lane::units(&store.read().expect("reads"), EVENT_LANE, 1, 10).expect("reads");
+        assert_eq!(apply_unit(&store, 2, &list, false), Ok(()));
+        assert!(told().is_empty(), "one waits, the other is yet to come");
+        store.commit_blocking(|txn| txn.delete(QUEUE, &MESSAGE)).expect("commits");
+        assert_eq!(apply_unit(&store, 3, &list, false), Ok(()));
+        let told = told();
+        let outcomes: Vec<_> = told.iter().map(|(_, unit)| decode::<ToBig>(&unit.head)).collect();
+        let [Some(ToBig::Outcome(outcome))] = outcomes.as_slice() else { panic!("{outcomes:?}") };
+        assert_eq!(
+            (outcome.message, outcome.recipient, outcome.state, outcome.in_doubt),
+            (MESSAGE, 1, DeliveryState::Failed, true)
+        );
     }
 
     #[test]

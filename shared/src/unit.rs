@@ -180,6 +180,19 @@ pub struct DirectoryMark {
     pub root: Option<[u8; 32]>,
 }
 
+/// The reader for whom a message is that leaves by the edge: see [`carrier_id`].
+pub const OUTBOUND: &[u8] = b"outbound";
+
+/// The id of the unit that carries a revision of a message to one reader: a window, or [`OUTBOUND`]. The same for
+/// the same reader is the same unit, also when it is queued anew after a restore, and so it is applied once.
+pub fn carrier_id(message: &Id, revision: u32, reader: &[u8]) -> Id {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(message).update(&revision.to_be_bytes()).update(reader);
+    let mut unit = *message;
+    unit[6..].copy_from_slice(&hasher.finalize().as_bytes()[..10]);
+    unit
+}
+
 /// Messages that still wait for delivery.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Unsettled {
