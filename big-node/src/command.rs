@@ -89,6 +89,7 @@ impl Commands {
             | Request::Group(_)
             | Request::Nickname { .. }
             | Request::Gateway(_)
+            | Request::GatewayRecipients { .. }
             | Request::Import { .. }
             | Request::ImportProgress
             | Request::Export { .. }

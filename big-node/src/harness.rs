@@ -67,7 +67,8 @@ impl Big {
     /// A new person's record, written and not entered.
     fn new_person(&self, name: &str) -> Result<(Record, Stored), String> {
         let new = NewPerson { name: name.into(), ..NewPerson::default() };
-        let person = directory::new_person(&self.site.policy, new, unix_millis());
+        let rows = self.store.read().map_err(|error| error.to_string())?;
+        let person = directory::new_person(&rows, &self.site.policy, new, unix_millis());
         let record = Record::Person(person.map_err(|error| error.to_string())?);
         let writer = self.store.body_writer(record.key(), RECORD_KIND);
         let kept = writer.finish(record.encode()).map_err(|error| error.to_string())?;
@@ -214,6 +215,35 @@ impl Big {
         hashes.sort_unstable();
         Ok(hashes)
     }
+}
+
+/// A message in a mailbox.
+#[derive(Debug)]
+pub struct Filed {
+    /// Whose.
+    pub person: Id,
+    /// Their name; `None` of one who was removed.
+    pub name: Option<String>,
+    /// Where in it.
+    pub folder: Folder,
+    /// The message as it is stored.
+    pub content: Vec<u8>,
+}
+
+/// Every message in every mailbox, those of removed people too.
+pub fn mailboxes(store: &Store) -> Result<Vec<Filed>, StoreError> {
+    let rows = store.read()?;
+    let mut all = Vec::new();
+    for (key, _) in rows.prefix::<Entry>(MAILBOXES, &[], usize::MAX)? {
+        let damaged = || StoreError::Damaged("a mailbox".into());
+        let person: Id = key.get(..16).and_then(|id| id.try_into().ok()).ok_or_else(damaged)?;
+        let folder = Folder::ALL.into_iter().find(|folder| key.get(16) == Some(&(*folder as u8)));
+        let message = rows.get::<Message>(MESSAGES, &message_of(&key).0)?.ok_or_else(damaged)?;
+        let content = mail::content(store.body(message.body())?, &message, usize::MAX)?;
+        let name = directory::by_id(&rows, &person)?.map(|person| person.name);
+        all.push(Filed { person, name, folder: folder.ok_or_else(damaged)?, content });
+    }
+    Ok(all)
 }
 
 /// What a restore, and a decision about lanes by an operator, do besides.

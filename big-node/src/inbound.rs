@@ -17,8 +17,9 @@ use shared::trace;
 use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, decode};
 
 use crate::compare;
-use crate::directory;
+use crate::directory::{self, Policy};
 use crate::error::Refused;
+use crate::gateway::picked_up;
 use crate::inventory;
 use crate::mail::{self, Incoming, Site, Ways};
 use crate::outcome::{self, Settled};
@@ -102,7 +103,7 @@ fn prepare_message(
         return Err(never("it is larger than any message may be"));
     }
     store.ready().map_err(|error| NotApplied::Later(error.to_string()))?;
-    let mut opened = Opened::new(store, &origin, &site.policy.edge);
+    let mut opened = Opened::new(store, &origin, &site.policy);
     let mut opener = Opener::new(&key);
     match body {
         SealedBody::None => return Err(never("a message without a body")),
@@ -129,7 +130,7 @@ fn prepare_message(
 }
 
 /// A body on its way from sealed to stored.
-struct Opened {
+struct Opened<'a> {
     writer: BodyWriter,
     /// The content's header, behind the trace that the edge put before it.
     header: HeaderScan,
@@ -139,14 +140,14 @@ struct Opened {
     plain: Option<Vec<u8>>,
     length: u64,
     announced: u64,
-    /// What our edge calls itself in Received.
-    edge: String,
+    /// By which our own trace is known.
+    policy: &'a Policy,
 }
 
-impl Opened {
-    fn new(store: &Store, origin: &Origin, edge: &str) -> Self {
+impl<'a> Opened<'a> {
+    fn new(store: &Store, origin: &Origin, policy: &'a Policy) -> Self {
         Self {
-            edge: edge.to_owned(),
+            policy,
             writer: store.body_writer(shared::store::BodyKey(origin.body), BODY_KIND),
             header: HeaderScan::default(),
             trace_left: usize::try_from(origin.trace_bytes).unwrap_or(usize::MAX),
@@ -181,20 +182,21 @@ impl Opened {
         }
         let (parts, unparsed) = break_apart(self.plain.as_deref());
         let stored = self.writer.finish(rebuild_notes(id, &origin))?;
-        let passes = passes(self.header.block(), &self.edge);
+        let passes = passes(self.header.block(), self.policy);
         Ok(Incoming { id, origin, stored, parts, unparsed, passes, ways: Ways::new() })
     }
 }
 
-/// How often mail with this header has come in through our edge already. Who forges it keeps mail from
-/// being forwarded, and it is filed then.
-pub fn passes(header: &[u8], edge: &str) -> u32 {
+/// How often mail with this header has come in through our edge or from a gateway already. Who forges that of the
+/// edge keeps mail from being forwarded, and it is filed then.
+pub fn passes(header: &[u8], policy: &Policy) -> u32 {
     let by_us = |field: &shared::mime::Field<'_>| {
         let text = field.unfolded();
         let mut words = text.split_ascii_whitespace();
-        field.is("Received") && words.any(|word| word == "by") && words.next() == Some(edge)
+        field.is("Received") && words.any(|word| word == "by") && words.next() == Some(&policy.edge)
     };
-    u32::try_from(shared::mime::fields(header).filter(by_us).count()).unwrap_or(u32::MAX)
+    let by_edge = shared::mime::fields(header).filter(by_us).count();
+    u32::try_from(by_edge + picked_up(header, policy)).unwrap_or(u32::MAX)
 }
 
 /// What a rebuild of the index needs: the message and its origin.

@@ -13,7 +13,7 @@ use shared::seal::{FileKey, PrivateKey, PublicKey};
 use shared::store::{BodyKey, BodyReader, Rows, StoreError, Stored, Txn};
 use shared::topology::AttachmentMode;
 use shared::trace;
-use shared::unit::{self, DeliveryState, Id, Outbound, ToEdge, WindowCopy};
+use shared::unit::{self, DeliveryState, Id, OUTBOUND, Outbound, ToEdge, WindowCopy, carrier_id};
 
 use crate::directory::{self, Letter, Policy, Route, Routed, Wanted, Way, srs};
 use crate::error::Refused;
@@ -560,7 +560,7 @@ pub fn queue_copy(
         size: message.origin.size,
         retrieved,
     });
-    queue_with_body(txn, &head, message, unit::carrier(&id.0, message.revision, &window))
+    queue_with_body(txn, &head, message, carrier_id(&id.0, message.revision, &window))
 }
 
 /// Queues a message for recipients outside.
@@ -593,7 +593,7 @@ pub fn queue_outbound(
         body_8bit: message.origin.body_8bit,
         utf8_header: message.origin.utf8_header,
     });
-    Ok(queue_with_body(txn, &head, message, unit::carrier(&id.0, message.revision, unit::OUTBOUND_READER))?)
+    Ok(queue_with_body(txn, &head, message, carrier_id(&id.0, message.revision, OUTBOUND))?)
 }
 
 /// The reverse-path under which a message leaves. A stranger's is not ours to speak for: what is

@@ -88,7 +88,7 @@ impl Node {
     }
 }
 
-/// A message made here or brought by an inside gateway, its body written and not yet named.
+/// A message made here, its body written and not yet named.
 pub fn incoming(
     store: &Store,
     id: MessageId,
@@ -97,7 +97,20 @@ pub fn incoming(
     recipients: Vec<String>,
     content: &[u8],
 ) -> Result<Incoming, StoreError> {
-    let facts = HeaderFacts::of(content);
+    traced(store, id, channel, reverse_path, recipients, content, 0)
+}
+
+/// A message brought by an inside gateway, likewise; `content` begins with so many octets of our own trace.
+pub fn traced(
+    store: &Store,
+    id: MessageId,
+    channel: Channel,
+    reverse_path: Option<String>,
+    recipients: Vec<String>,
+    content: &[u8],
+    trace_bytes: usize,
+) -> Result<Incoming, StoreError> {
+    let facts = HeaderFacts::of(content.get(trace_bytes..).unwrap_or_default());
     let automatic = facts.is_automatic();
     let mailboxes = |from: Vec<shared::mime::Mailbox>| -> Vec<Mailbox> {
         from.into_iter().map(|m| Mailbox { name: m.name.unwrap_or_default(), address: m.address }).collect()
@@ -125,7 +138,7 @@ pub fn incoming(
         verdicts: Vec::new(),
         body_8bit: !content.is_ascii(),
         utf8_header: !content[..shared::mime::header_len(content)].is_ascii(),
-        trace_bytes: 0,
+        trace_bytes: u32::try_from(trace_bytes).unwrap_or(u32::MAX),
         size: content.len() as u64,
         body: *blake3::hash(content).as_bytes(),
     }

@@ -91,9 +91,31 @@ impl PartPath {
 
     /// The part of `message`, which has `parts`; `None` where there is none.
     pub fn open(&self, message: &[u8], parts: &[Part]) -> Option<Opened> {
-        let (first, rest) = self.0.split_first()?;
-        let part = parts.iter().find(|part| part.number == *first)?;
-        let mut opened = mime::open(message, usize::try_from(part.index).ok()?)?;
+        Apart::of(message, parts).open(self)
+    }
+}
+
+/// A message whose structure was found once, however many of its parts are opened.
+#[derive(Debug)]
+pub struct Apart<'a> {
+    message: &'a [u8],
+    parts: &'a [Part],
+    structure: Option<Structure>,
+}
+
+impl<'a> Apart<'a> {
+    /// Of `message`, which has `parts`.
+    pub fn of(message: &'a [u8], parts: &'a [Part]) -> Self {
+        // One without parts may be too large to be looked at.
+        let structure = (!parts.is_empty()).then(|| mime::scan(message).ok()).flatten();
+        Self { message, parts, structure }
+    }
+
+    /// The part there; `None` where there is none.
+    pub fn open(&self, path: &PartPath) -> Option<Opened> {
+        let (first, rest) = path.0.split_first()?;
+        let part = self.parts.iter().find(|part| part.number == *first)?;
+        let mut opened = self.structure.as_ref()?.open(self.message, usize::try_from(part.index).ok()?)?;
         for number in rest {
             opened = opened.attachment(usize::try_from(*number).ok()?)?;
         }
@@ -114,6 +136,46 @@ mod tests {
         for text in ["", "-1", "1.0", "0.1", "1..2", "x", "1.", "99999999999", &"1.".repeat(20)] {
             assert!(text.parse::<PartPath>().is_err(), "{text}");
         }
+    }
+
+    /// A multipart of so many parts.
+    fn parallel(parts: usize) -> Vec<u8> {
+        let part = "--b\r\nContent-Type: application/x; name=a\r\n\r\nx\r\n";
+        format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{}--b--\r\n", part.repeat(parts))
+            .into_bytes()
+    }
+
+    /// Multiparts within each other, so many deep.
+    fn nested(depth: usize) -> Vec<u8> {
+        let open = |level| format!("Content-Type: multipart/mixed; boundary=b{level}\r\n\r\n--b{level}\r\n");
+        let opened: String = (0..depth).map(open).collect();
+        format!("{opened}Content-Type: application/x; name=a\r\n\r\nx\r\n").into_bytes()
+    }
+
+    #[test]
+    fn what_is_made_to_be_much_work_ends_at_a_limit() {
+        let apart = |message: &[u8]| break_apart(Some(message));
+        let (parts, unparsed) = apart(&parallel(mime::PARTS_MAX - 1));
+        assert_eq!((parts.len(), unparsed), (PARTS_MAX, None), "the rest stays in the cover");
+        let (parts, unparsed) = apart(&parallel(mime::PARTS_MAX));
+        assert!(parts.is_empty() && unparsed.is_some_and(|why| why.contains("more than 10000")));
+        assert_eq!(apart(&nested(mime::DEPTH_MAX)).0.len(), 1);
+        let (parts, unparsed) = apart(&nested(mime::DEPTH_MAX + 1));
+        assert!(parts.is_empty() && unparsed.is_some_and(|why| why.contains("64 deep")));
+
+        // Each attached message is opened only when it is asked for, and no deeper than a path goes.
+        let inner = "Content-Type: message/rfc822\r\n\r\n".repeat(10_000);
+        let (parts, unparsed) = apart(inner.as_bytes());
+        assert_eq!((parts.len(), unparsed), (1, None));
+        let deepest: PartPath = vec!["1"; DEPTH_MAX].join(".").parse().expect("a path");
+        let opened = deepest.open(inner.as_bytes(), &parts).expect("a message in it");
+        assert_eq!(
+            opened.octets.len(),
+            inner.len() - DEPTH_MAX * "Content-Type: message/rfc822\r\n\r\n".len()
+        );
+
+        let (parts, unparsed) = break_apart(None);
+        assert!(parts.is_empty() && unparsed.is_some(), "too large");
     }
 
     #[test]

@@ -11,8 +11,8 @@ use shared::store::Table;
 use shared::unit::{DeliveryState, Id, Window};
 
 pub use crate::directory::entry::{
-    Gateway, Group, Holder, Kind, Member, Nickname, Person, PolicyRow, Pop3, Record, Shadow, TakenBy,
-    Transport,
+    Gateway, Group, Holder, Kind, Listed, Member, Nickname, Person, PolicyRow, Pop3, Record, Shadow, TakenBy,
+    Takes, Transport,
 };
 
 /// Person id to [`Person`].
@@ -27,6 +27,8 @@ pub const NICKNAMES: Table = Table("nicknames");
 pub const GATEWAYS: Table = Table("gateways");
 /// Domain to the gateway that takes it: [`TakenBy`].
 pub const GATEWAY_DOMAINS: Table = Table("gateway-domains");
+/// Canonical address to [`Listed`]: the addresses in the site's domains that gateways with lists take.
+pub const LISTED: Table = Table("listed");
 /// What the topology says of addresses, as the edge was told: [`PolicyRow`] under `site`.
 pub const POLICY: Table = Table("policy");
 /// Local name to [`Holder`].

@@ -8,11 +8,11 @@ pub use shared::report::{DeadLetterView, LaneView, LinkView, Step};
 use shared::topology::AttachmentMode;
 use shared::unit::DeliveryState;
 
-use crate::directory::entry::{Kind, Pop3};
+use crate::directory::entry::{Kind, Pop3, Takes};
 pub use crate::directory::explain::{Destination, Explanation};
 pub use crate::directory::{
     BadRow, GatewayChange, GroupChange, Imported, NewGateway, NewGroup, NewPerson, NewShadow, PersonChange,
-    Reach, ShadowChange,
+    Reach, Rowed, ShadowChange,
 };
 use crate::record::{AfterFetch, Folder, Part, Scope, WindowState};
 
@@ -61,10 +61,18 @@ pub enum Request {
     },
     /// Gateways. Answered with `Vec<GatewayView>`, as with shadows.
     Gateway(EntryRequest<NewGateway, GatewayChange>),
+    /// The addresses in the site's domains that a gateway with a list takes. Answered with `Vec<String>`: those
+    /// that were asked for, added or removed.
+    GatewayRecipients {
+        /// The gateway's name.
+        gateway: String,
+        /// What about them.
+        request: RecipientsRequest,
+    },
     /// Adds every row of the body, a CSV table, or none. Answered with [`Imported`].
     Import {
         /// What the rows are.
-        kind: Kind,
+        of: Rowed,
         /// Only tries.
         dry_run: bool,
     },
@@ -251,6 +259,24 @@ pub struct GroupView {
     pub members: Vec<String>,
 }
 
+/// What is asked of the addresses that a gateway takes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecipientsRequest {
+    /// All of them.
+    List,
+    /// Adds all of these, or none.
+    Add {
+        /// The addresses.
+        addresses: Vec<String>,
+    },
+    /// Removes all of these, or none.
+    Remove {
+        /// The addresses.
+        addresses: Vec<String>,
+    },
+}
+
 /// A gateway, as shown.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GatewayView {
@@ -266,6 +292,10 @@ pub struct GatewayView {
     pub pickup: Option<String>,
     /// The domains that it takes.
     pub domains: Vec<String>,
+    /// Which names in the site's domains.
+    pub takes: Takes,
+    /// How many addresses are listed for it.
+    pub listed: usize,
     /// Messages that it has still to get, up to 10,000.
     pub waiting: usize,
 }

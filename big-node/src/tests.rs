@@ -51,7 +51,7 @@ impl World {
             policy: Policy {
                 domains: vec!["example.com".parse().expect("a domain")],
                 postmaster: "alice".into(),
-                catch_all: None,
+                catch_all: std::collections::BTreeMap::new(),
                 edge: "mx.example.com".into(),
                 srs_key: srs::Key([8; 32]),
             },
@@ -74,7 +74,8 @@ impl World {
     }
 
     fn add_person(&self, new: NewPerson) -> Person {
-        let person = directory::new_person(&self.site.policy, new, NOW).expect("a good person");
+        let person = directory::new_person(&self.store.read().expect("reads"), &self.site.policy, new, NOW)
+            .expect("a good person");
         self.add(Record::Person(person.clone()));
         person
     }
@@ -532,7 +533,9 @@ fn a_group_reaches_each_member_once_and_each_shows_in_the_status() {
     let policy = &world.site.policy;
     let shadow =
         NewShadow { name: "carol".into(), target: "carol@remote.example".into(), ..NewShadow::default() };
-    world.add(Record::Shadow(directory::new_shadow(policy, shadow, NOW).expect("a shadow")));
+    world.add(Record::Shadow(
+        directory::new_shadow(&world.store.read().expect("reads"), policy, shadow, NOW).expect("a shadow"),
+    ));
     let new = NewGroup { name: "team".into(), ..NewGroup::default() };
     let mut group = directory::new_group(policy, &new, NOW).expect("a group");
     let members = ["alice", "bob", "carol", "x@remote.example"].map(str::to_owned);

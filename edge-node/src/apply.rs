@@ -8,8 +8,8 @@ use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::trace;
 use shared::unit::{
-    DeliveryState, DirectoryMark, Id, OUTBOUND_READER, Outbound, Outcome, ToBig, ToEdge, Unsettled, Window,
-    WindowCopy, carrier, decode, encode,
+    DeliveryState, DirectoryMark, Id, OUTBOUND, Outbound, Outcome, ToBig, ToEdge, Unsettled, Window,
+    WindowCopy, carrier_id, decode, encode,
 };
 
 use crate::record::{
@@ -19,7 +19,6 @@ use crate::record::{
 use crate::{correspondents, directory, inventory, renewal};
 
 const EVENT_LANE: u8 = 1;
-
 /// A unit from big, its body complete in the segments.
 #[derive(Debug)]
 pub struct Arrived {
@@ -132,7 +131,7 @@ fn settle_held(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(),
 fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(), StoreError> {
     let mut unknown = BTreeSet::new();
     for (id, recipients) in &unsettled.messages {
-        if !lane::is_here(txn, &carrier(id, 0, OUTBOUND_READER))? {
+        if !lane::is_here(txn, &carrier_id(id, 0, OUTBOUND))? {
             continue;
         }
         let row = txn.get::<QueueRow>(QUEUE, id)?;
@@ -416,7 +415,7 @@ mod tests {
         };
         let [waits, gone, told, never_given] = [10, 11, 12, 13];
         for message in [waits, gone, told] {
-            let id = carrier(&[message; 16], 0, OUTBOUND_READER);
+            let id = carrier_id(&[message; 16], 0, OUTBOUND);
             let head = outbound(message);
             apply_unit(&store, message, &head, true).expect("is queued");
             let arrival = move |txn: &mut Txn<'_>| {

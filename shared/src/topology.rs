@@ -10,6 +10,7 @@
 //! In the order of reading: `keys` says which keys there are, `validate` what their values may be,
 //! `refusal` how an error looks, `figure` how the pair looks.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -70,8 +71,8 @@ pub struct Site {
     pub postmaster: Address,
     /// How mail with attachments is filed for people who have not chosen.
     pub attachments: AttachmentMode,
-    /// Who takes mail for names that nobody has, in each of the domains: a local name at the first.
-    pub catch_all: Option<Address>,
+    /// Who takes mail for names that nobody has in a domain: a local name at the first.
+    pub catch_all: BTreeMap<Domain, Address>,
 }
 
 /// How a received message with attachments is filed (design §10).

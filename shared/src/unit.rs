@@ -197,6 +197,19 @@ pub struct DirectoryMark {
     pub root: Option<[u8; 32]>,
 }
 
+/// The reader for whom a message is that leaves by the edge: see [`carrier_id`].
+pub const OUTBOUND: &[u8] = b"outbound";
+
+/// The id of the unit that carries a revision of a message to one reader: a window, or [`OUTBOUND`]. The same for
+/// the same reader is the same unit, also when it is queued anew after a restore, and so it is applied once.
+pub fn carrier_id(message: &Id, revision: u32, reader: &[u8]) -> Id {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(message).update(&revision.to_be_bytes()).update(reader);
+    let mut unit = *message;
+    unit[6..].copy_from_slice(&hasher.finalize().as_bytes()[..10]);
+    unit
+}
+
 /// Messages that still wait for delivery.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Unsettled {
@@ -287,19 +300,6 @@ pub struct Welcome {
     pub directory_key: [u8; 32],
 }
 crate::row!(Welcome, 1);
-
-/// The reader of a message that the edge is to deliver outside; a copy's reader is its window.
-pub const OUTBOUND_READER: &[u8] = b"outbound";
-
-/// The id of the unit that carries a message from big to one reader. The same message for the same reader is
-/// the same unit, also when it is queued anew after a restore, and so it is applied once.
-pub fn carrier(message: &Id, revision: u32, reader: &[u8]) -> Id {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(message).update(&revision.to_be_bytes()).update(reader);
-    let mut unit = *message;
-    unit[6..].copy_from_slice(&hasher.finalize().as_bytes()[..10]);
-    unit
-}
 
 /// The keyed hash under which an address or a login name is known on the edge.
 pub fn directory_hash(directory_key: &[u8; 32], canonical: &str) -> [u8; 32] {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes one target until its record says that it was run so often:
 #
-#   tests/fuzz/run.sh hello|frames|units|session|records [EXECUTIONS]
+#   tests/fuzz/run.sh hello|frames|units|session|records|mime [EXECUTIONS]
 #
 # Coverage-guided, with libFuzzer on the stable toolchain. Debug assertions and overflow checks are on. A
 # record, tests/jobs/fuzz-TARGET.log, gets one line for each chunk of a million executions, so the job may be

@@ -95,6 +95,11 @@ fn records_bear_their_corpus() {
 }
 
 #[test]
+fn mime_bears_its_corpus() {
+    replay("mime");
+}
+
+#[test]
 fn the_committed_seeds_are_those_of_this_code_and_the_corpora_are_small() {
     let mut bytes = 0;
     for (target, _) in TARGETS {

@@ -242,10 +242,12 @@ async fn mail_goes_out_as_files_and_comes_back_as_files() -> Result<(), Trouble>
     std::fs::rename(back.join(".1.json"), back.join("1.json"))?;
     let desk = world.desk("alice");
     let line = desk.arrival(Folder::In, "it came back", |line| line.subject == "as a file").await?;
-    assert_eq!(desk.raw(&line.id).await?, answer);
+    assert_eq!(without_trace(&desk.raw(&line.id).await?), answer);
     // Inside may write to the Internet, in its own name.
     let mail = world.internet.mta.wait_for(1, SOON).await?;
-    assert_eq!((mail[0].reverse_path.as_str(), mail[0].data.as_slice()), (USER, &answer[..]));
+    assert_eq!(mail[0].reverse_path, USER);
+    assert!(mail[0].data.starts_with(b"Received: by example.com with local id "), "and without Return-Path");
+    assert_eq!(without_trace(&mail[0].data), answer);
     until("the pair is removed", SOON, async || Ok((std::fs::read_dir(&back)?.count() == 0).then_some(())))
         .await?;
     world.end().await

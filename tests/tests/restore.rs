@@ -425,3 +425,51 @@ async fn an_edge_that_lost_its_store_is_given_everything_again() -> Result<(), T
 async fn another_edge_in_its_place_is_given_everything_again() -> Result<(), Trouble> {
     begins_anew(false).await
 }
+
+/// Both nodes are restored from backups: big's of a time when a message waited on the edge, the edge's older or
+/// newer by what happens between. Whatever neither backup holds, the message's status comes to an end.
+async fn both_went_back(edge_first: bool) -> Result<(), Trouble> {
+    let mut world = world().await?;
+    keep_waiting(&world, SLOW);
+    let mut received = Received::default();
+    received.more(&world, 1).await?;
+    received.are_filed_once(&world).await?;
+    let backups = tempfile::tempdir()?;
+    let (big, edge) = (backups.path().join("big"), backups.path().join("edge"));
+    if edge_first {
+        backup(&world, Node::Edge, &edge).await?;
+    }
+    let waits = send(&world, SLOW, "waits at the backup").await?;
+    until_is(&world, &waits, DeliveryState::Deferred).await?;
+    world.quiet().await?;
+    backup(&world, Node::Big, &big).await?;
+    world.internet.mta.clear_rules();
+    until_is(&world, &waits, DeliveryState::Relayed).await?;
+    world.quiet().await?;
+    if !edge_first {
+        backup(&world, Node::Edge, &edge).await?;
+    }
+
+    restore(&mut world, Node::Big, &big).await?;
+    restore(&mut world, Node::Edge, &edge).await?;
+    world.nodes.start_edge().await?;
+    world.nodes.start_big().await?;
+    until_is(&world, &waits, DeliveryState::Relayed).await?;
+    world.well().await?;
+    // An edge that has forgotten all of it delivers again; one that knows does not.
+    assert_eq!(arrived(&world, "waits at the backup"), if edge_first { 2 } else { 1 });
+    received.more(&world, 1).await?;
+    world.quiet().await?;
+    assert!(world.edge_queue().await?.is_empty());
+    world.end().await
+}
+
+#[tokio::test]
+async fn both_nodes_restored_the_edge_to_an_older_state_leave_nothing_waiting() -> Result<(), Trouble> {
+    both_went_back(true).await
+}
+
+#[tokio::test]
+async fn both_nodes_restored_the_edge_to_a_newer_state_leave_nothing_waiting() -> Result<(), Trouble> {
+    both_went_back(false).await
+}

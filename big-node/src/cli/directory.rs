@@ -16,7 +16,7 @@ use super::show;
 use crate::record::{Kind, Pop3};
 use crate::request::{
     EntryRequest, GroupChange, GroupView, Imported, NewGroup, NewNickname, NewPerson, NewShadow,
-    NicknameView, PersonChange, PersonView, Progress, Request, ShadowChange, ShadowView,
+    NicknameView, PersonChange, PersonView, Progress, Request, Rowed, ShadowChange, ShadowView,
 };
 
 /// Octets of a file to import.
@@ -78,7 +78,7 @@ pub(super) struct Add {
     /// Collecting on the road; with passthru, their mail is filed whole
     #[arg(long, value_enum, default_value = "yes")]
     pop3: Pop3,
-    /// An address outside to which their mail goes on
+    /// An address outside, or one that a gateway takes, to which their mail goes on
     #[arg(long = "forward", value_name = "ADDRESS")]
     forward: Vec<String>,
     /// Mail that goes on is filed here too
@@ -108,7 +108,7 @@ pub(super) struct Set {
     /// Collecting on the road; with passthru, their mail is filed whole
     #[arg(long, value_enum)]
     pop3: Option<Pop3>,
-    /// An address outside to which their mail goes on, in the place of those so far
+    /// An address outside, or one that a gateway takes, to which mail goes on, in the place of those so far
     #[arg(long = "forward", value_name = "ADDRESS", conflicts_with = "no_forward")]
     forward: Vec<String>,
     /// Their mail goes on no more
@@ -159,7 +159,7 @@ pub(super) enum ShadowCommand {
     Add {
         /// Local name
         name: String,
-        /// The address outside, to which mail goes on
+        /// The address outside, or one that a gateway takes, to which mail goes on
         address: String,
         /// Name for To lines
         #[arg(long, default_value = "", hide_default_value = true)]
@@ -315,7 +315,7 @@ pub(super) fn person(caller: &Caller, command: PersonCommand) -> Outcome {
             .show(&Request::PersonRemove { name }, |person: &PersonView| {
                 format!("{} is removed; the mail stays stored\n", person.name)
             }),
-        PersonCommand::Import(table) => import(caller, Kind::Person, table),
+        PersonCommand::Import(table) => import(caller, Rowed::Entries(Kind::Person), table),
         PersonCommand::Export => export(caller, Kind::Person),
     }
 }
@@ -331,7 +331,7 @@ pub(super) fn shadow(caller: &Caller, command: ShadowCommand) -> Outcome {
         ShadowCommand::List => EntryRequest::List,
         ShadowCommand::Show(Name { name }) => EntryRequest::Show { name },
         ShadowCommand::Remove(Name { name }) => return removed(caller, &Request::Shadow(remove(name))),
-        ShadowCommand::Import(table) => return import(caller, Kind::Shadow, table),
+        ShadowCommand::Import(table) => return import(caller, Rowed::Entries(Kind::Shadow), table),
         ShadowCommand::Export => return export(caller, Kind::Shadow),
     };
     caller.show(&Request::Shadow(request), |shadows: &Vec<ShadowView>| show::shadows(shadows))
@@ -355,7 +355,7 @@ pub(super) fn group(caller: &Caller, command: GroupCommand) -> Outcome {
         GroupCommand::List => EntryRequest::List,
         GroupCommand::Show(Name { name }) => EntryRequest::Show { name },
         GroupCommand::Remove(Name { name }) => return removed(caller, &Request::Group(remove(name))),
-        GroupCommand::Import(table) => return import(caller, Kind::Group, table),
+        GroupCommand::Import(table) => return import(caller, Rowed::Entries(Kind::Group), table),
         GroupCommand::Export => return export(caller, Kind::Group),
     };
     caller.show(&Request::Group(request), |groups: &Vec<GroupView>| show::groups(groups))
@@ -391,9 +391,9 @@ fn export(caller: &Caller, kind: Kind) -> Outcome {
     print_bytes(&table)
 }
 
-fn import(caller: &Caller, kind: Kind, Table { file, dry_run }: Table) -> Outcome {
+pub(super) fn import(caller: &Caller, of: Rowed, Table { file, dry_run }: Table) -> Outcome {
     let table = read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let request = Request::Import { kind, dry_run };
+    let request = Request::Import { of, dry_run };
     let (imported, _): (Imported, _) = match io::stderr().is_terminal() {
         true => with_progress(caller, || caller.ask(&request, &table))?,
         false => caller.ask(&request, &table)?,

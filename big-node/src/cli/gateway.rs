@@ -3,9 +3,12 @@
 use clap::Subcommand;
 use shared::command::{Caller, Outcome};
 
-use super::directory::{Name, remove, removed};
+use super::directory::{Name, Table, import, remove, removed};
 use super::show;
-use crate::request::{EntryRequest, GatewayChange, GatewayView, NewGateway, Reach, Request};
+use crate::record::Takes;
+use crate::request::{
+    EntryRequest, GatewayChange, GatewayView, NewGateway, Reach, RecipientsRequest, Request, Rowed,
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -18,6 +21,11 @@ pub(super) enum Command {
         /// A domain whose mail it takes; of a domain of the site, what nobody here has
         #[arg(long = "domain", value_name = "DOMAIN")]
         domains: Vec<String>,
+        /// Which names in the site's domains it takes. With `any`, what its host refuses after the edge's 250 is
+        /// reported to the sender, who may be forged; with `listed`, only what `gateway recipient` enters is taken,
+        /// and the edge refuses the rest
+        #[arg(long = "recipients", value_enum, default_value = "any")]
+        takes: Takes,
     },
     /// Change one; what is not named stays
     Set {
@@ -31,13 +39,45 @@ pub(super) enum Command {
         /// A domain that goes
         #[arg(long = "remove-domain", value_name = "DOMAIN")]
         remove_domains: Vec<String>,
+        /// Which names in the site's domains it takes, as with `add`
+        #[arg(long = "recipients", value_enum)]
+        takes: Option<Takes>,
     },
+    /// The addresses in the site's domains that a gateway with `--recipients listed` takes
+    #[command(subcommand)]
+    Recipient(Recipient),
     /// All of them
     List,
     /// One
     Show(Name),
     /// Remove one; what waits for it fails, and is reported to its senders
     Remove(Name),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Recipient {
+    /// Add addresses, all of them or none
+    Add(Addresses),
+    /// Remove addresses, all of them or none
+    Remove(Addresses),
+    /// All of them
+    List(Name),
+    /// Add every address in a CSV file, whose first row is `address`, or none
+    Import {
+        /// The gateway's name
+        name: String,
+        #[command(flatten)]
+        table: Table,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Addresses {
+    /// The gateway's name
+    name: String,
+    /// Addresses in the site's domains
+    #[arg(required = true, value_name = "ADDRESS")]
+    addresses: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -64,15 +104,30 @@ impl From<ReachArgs> for Reach {
 
 pub(super) fn run(caller: &Caller, command: Command) -> Outcome {
     let request = match command {
-        Command::Add { name, reach, domains } => {
-            EntryRequest::Add(NewGateway { name, reach: reach.into(), domains })
+        Command::Add { name, reach, domains, takes } => {
+            EntryRequest::Add(NewGateway { name, reach: reach.into(), domains, takes })
         }
-        Command::Set { name, reach, add_domains, remove_domains } => {
-            EntryRequest::Set(GatewayChange { name, reach: reach.into(), add_domains, remove_domains })
+        Command::Set { name, reach, add_domains, remove_domains, takes } => {
+            let reach = reach.into();
+            EntryRequest::Set(GatewayChange { name, reach, add_domains, remove_domains, takes })
         }
         Command::List => EntryRequest::List,
         Command::Show(Name { name }) => EntryRequest::Show { name },
         Command::Remove(Name { name }) => return removed(caller, &Request::Gateway(remove(name))),
+        Command::Recipient(command) => return recipient(caller, command),
     };
     caller.show(&Request::Gateway(request), |gateways: &Vec<GatewayView>| show::gateways(gateways))
+}
+
+fn recipient(caller: &Caller, command: Recipient) -> Outcome {
+    let (gateway, request) = match command {
+        Recipient::Add(Addresses { name, addresses }) => (name, RecipientsRequest::Add { addresses }),
+        Recipient::Remove(Addresses { name, addresses }) => (name, RecipientsRequest::Remove { addresses }),
+        Recipient::List(Name { name }) => (name, RecipientsRequest::List),
+        Recipient::Import { name, table } => return import(caller, Rowed::Recipients(name), table),
+    };
+    let request = Request::GatewayRecipients { gateway, request };
+    caller.show(&request, |addresses: &Vec<String>| {
+        addresses.iter().map(|address| format!("{address}\n")).collect()
+    })
 }

@@ -240,9 +240,9 @@ fn save(caller: &Caller, command: Save) -> Outcome {
         )
         .into());
     }
-    let mut saved = Vec::new();
+    let (mut saved, whole) = (Vec::new(), crate::part::Apart::of(&content, &reading.parts));
     let outcome = parts.iter().try_for_each(|part| {
-        let opened = part.open(&content, &reading.parts).ok_or_else(|| no_part(id, part))?;
+        let opened = whole.open(part).ok_or_else(|| no_part(id, part))?;
         let name = mime::file_name(opened.part.name.as_deref(), &opened.part.content_type, &part.to_string());
         let path = folder.save(&name, &opened.octets)?;
         saved.push(Saved {

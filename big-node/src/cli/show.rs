@@ -59,7 +59,7 @@ pub(super) fn groups(groups: &[GroupView]) -> String {
 }
 
 pub(super) fn gateways(gateways: &[GatewayView]) -> String {
-    let mut table = Table::new(["name", "kind", "waiting", "where", "takes the domains"]);
+    let mut table = Table::new(["name", "kind", "waiting", "where", "recipients", "takes the domains"]);
     for gateway in gateways {
         let mut places = gateway.hosts.clone();
         places.extend(gateway.drop.clone());
@@ -69,6 +69,10 @@ pub(super) fn gateways(gateways: &[GatewayView]) -> String {
             gateway.kind.clone(),
             gateway.waiting.to_string(),
             places.join(", "),
+            match gateway.listed {
+                0 => gateway.takes.as_str().to_owned(),
+                listed => format!("{} ({listed})", gateway.takes.as_str()),
+            },
             gateway.domains.join(", "),
         ]);
     }

@@ -4,7 +4,7 @@ use shared::unit::DeliveryState;
 use super::travel::{Until, scope, until};
 use super::*;
 use crate::directory::explain::{Rule, Step};
-use crate::record::{AfterFetch, Folder, Part, Scope, WindowState};
+use crate::record::{AfterFetch, Folder, Part, Scope, Takes, WindowState};
 use crate::request::{
     BadRow, DeadLetterView, Destination, GatewayView, Imported, Line, Progress, Reading, RecipientView,
     Settings, Started, Status, WindowView,
@@ -478,17 +478,27 @@ fn gateways_and_what_goes_by_them() {
         drop: None,
         pickup: None,
         domains: vec!["example.net".into(), "example.org".into()],
+        takes: Takes::Any,
+        listed: 0,
         waiting: 3,
     };
     let lmtp =
         GatewayView { hosts: vec!["10.0.0.5:24".into(), "10.0.0.6:24".into()], ..gateway("dovecot", "lmtp") };
     let (drop, pickup) = (Some("/out".into()), Some("/back".into()));
-    let files = GatewayView { drop, pickup, domains: vec![], waiting: 0, ..gateway("files", "drop") };
+    let files = GatewayView {
+        drop,
+        pickup,
+        domains: vec![],
+        waiting: 0,
+        takes: Takes::Listed,
+        listed: 12,
+        ..gateway("files", "drop")
+    };
     assert_eq!(
         show::gateways(&[lmtp, files]),
-        "name     kind  waiting  where                     takes the domains\n\
-         dovecot  lmtp  3        10.0.0.5:24, 10.0.0.6:24  example.net, example.org\n\
-         files    drop  0        /out, back from /back\n"
+        "name     kind  waiting  where                     recipients   takes the domains\n\
+         dovecot  lmtp  3        10.0.0.5:24, 10.0.0.6:24  any          example.net, example.org\n\
+         files    drop  0        /out, back from /back     listed (12)\n"
     );
     assert!(show::gateways(&[]).contains("`big-node gateway add NAME --lmtp HOST:PORT --domain DOMAIN`"));
     let by = RecipientView { gateway: Some("dovecot".into()), ..recipient() };

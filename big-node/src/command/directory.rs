@@ -13,7 +13,7 @@ use crate::gateway::queue;
 use crate::record::{Gateway, Group, Kind, Named, Nickname, OPEN_WINDOWS, Person, Record, Shadow, Transport};
 use crate::request::{
     EntryRequest, GatewayChange, GatewayView, GroupView, NewGateway, NewNickname, NicknameView, PersonView,
-    Progress, Request, ShadowView,
+    Progress, RecipientsRequest, Request, ShadowView,
 };
 
 impl Commands {
@@ -26,8 +26,9 @@ impl Commands {
         let now = unix_millis();
         let answer = match request {
             Request::PersonAdd(new) => {
-                let person = directory::new_person(policy, new, now)?;
-                let view = person_view(&node.store.read()?, &person)?;
+                let snapshot = node.store.read()?;
+                let person = directory::new_person(&snapshot, policy, new, now)?;
+                let view = person_view(&snapshot, &person)?;
                 self.add(Record::Person(person)).await?;
                 json(view)
             }
@@ -69,13 +70,16 @@ impl Commands {
             Request::Group(request) => json(self.group(request, now).await?),
             Request::Gateway(request) => json(self.gateway(request, now).await?),
             Request::Nickname { person, request } => json(self.nickname(&person, request, now).await?),
-            Request::Import { kind, dry_run } => {
+            Request::GatewayRecipients { gateway, request } => {
+                json(self.recipients(&gateway, request, now).await?)
+            }
+            Request::Import { of, dry_run } => {
                 let Ok(_running) = node.importing.running.try_lock() else {
                     return Err(Refused::new("an import is under way; try again when it is done"));
                 };
                 let policy = Arc::new(policy.clone());
                 let imported =
-                    directory::import(&node.store, &policy, &node.importing, kind, &body, dry_run, now)
+                    directory::import(&node.store, &policy, &node.importing, &of, &body, dry_run, now)
                         .await?;
                 node.queued();
                 json(imported)
@@ -158,14 +162,15 @@ impl Commands {
             }
             EntryRequest::Show { name } => directory::entry(&self.node.store.read()?, Kind::Shadow, &name)?,
             EntryRequest::Add(new) => {
-                let record = Record::Shadow(directory::new_shadow(policy, new, now)?);
+                let record =
+                    Record::Shadow(directory::new_shadow(&self.node.store.read()?, policy, new, now)?);
                 self.add(record.clone()).await?;
                 record
             }
             EntryRequest::Set(change) => {
-                self.change(Kind::Shadow, change.name.clone(), move |_, policy, old| match old {
+                self.change(Kind::Shadow, change.name.clone(), move |rows, policy, old| match old {
                     Record::Shadow(old) => {
-                        directory::changed_shadow(policy, old, change, now).map(Record::Shadow)
+                        directory::changed_shadow(rows, policy, old, change, now).map(Record::Shadow)
                     }
                     _ => Err(no_such()),
                 })
@@ -271,6 +276,51 @@ impl Commands {
         Ok(vec![gateway_view(&snapshot, &gateway)?])
     }
 
+    /// Everything that is asked for of a gateway's addresses, or nothing.
+    async fn recipients(
+        &self,
+        gateway: &str,
+        request: RecipientsRequest,
+        now: u64,
+    ) -> Result<Vec<String>, Refused> {
+        let node = &self.node;
+        let gateway = directory::known_gateway(&node.store.read()?, gateway)?.name;
+        let addresses = match request {
+            RecipientsRequest::List => {
+                let listed = directory::listed(&node.store.read()?, &gateway)?;
+                return Ok(listed.into_iter().map(|listed| listed.address).collect());
+            }
+            RecipientsRequest::Add { addresses } => {
+                let record = |text: &String| {
+                    let listed = directory::new_listed(&node.site.policy, &gateway, text, now)?;
+                    let (address, record) = (listed.address.clone(), Record::Listed(listed));
+                    Ok((address, self.write(&record)?, record))
+                };
+                let new = addresses.iter().map(record).collect::<Result<Vec<_>, Refused>>()?;
+                let entered = node.store.commit(move |txn| {
+                    new.iter().try_for_each(|(_, kept, record)| directory::add(txn, record, Some(kept)))?;
+                    Ok::<_, Refused>(new.into_iter().map(|(address, ..)| address).collect::<Vec<_>>())
+                });
+                entered.await?.into_inner()
+            }
+            RecipientsRequest::Remove { addresses } => {
+                let site = Arc::clone(&node.site);
+                let removed = node.store.commit(move |txn| {
+                    let gone = addresses.iter().map(|text| {
+                        let listed = directory::known_listed(txn, &site.policy, &gateway, text)?;
+                        let address = listed.address.clone();
+                        directory::remove(txn, &site.policy, &Record::Listed(listed), now)?;
+                        Ok(address)
+                    });
+                    gone.collect::<Result<Vec<_>, Refused>>()
+                });
+                removed.await?.into_inner()
+            }
+        };
+        node.queued();
+        Ok(addresses)
+    }
+
     async fn nickname(
         &self,
         person: &str,
@@ -287,21 +337,21 @@ impl Commands {
             EntryRequest::Show { name } => directory::known_nickname(&snapshot, &owner, &name)?,
             EntryRequest::Add(new) => {
                 let new = directory::new_nickname(&snapshot, policy, &owner, &new.name, &new.target, now)?;
-                if directory::known_nickname(&snapshot, &owner, &new.name).is_ok() {
-                    let text =
-                        format!("{} has a nickname {} already; change it with `set`", owner.name, new.name);
-                    return Err(Refused::new(text));
-                }
                 self.add(Record::Nickname(new.clone())).await?;
                 new
             }
             EntryRequest::Set(change) => {
                 let old = directory::known_nickname(&snapshot, &owner, &change.name)?;
                 let new = directory::retargeted(&snapshot, policy, &old, &change.target, now)?;
-                let (old, record) = (Record::Nickname(old), Record::Nickname(new.clone()));
-                let kept = self.write(&record)?;
-                let changed =
-                    self.node.store.commit(move |txn| directory::replace(txn, &old, &record, &kept));
+                let record = Record::Nickname(new.clone());
+                let (kept, owner) = (self.write(&record)?, owner.clone());
+                let changed = self.node.store.commit(move |txn| {
+                    if directory::known_nickname(txn, &owner, &old.name)? != old {
+                        let text = format!("{} was changed meanwhile; look, and try again", old.name);
+                        return Err(Refused::new(text));
+                    }
+                    directory::replace(txn, &Record::Nickname(old), &record, &kept)
+                });
                 changed.await?;
                 new
             }
@@ -369,6 +419,8 @@ fn gateway_view(rows: &impl Rows, gateway: &Gateway) -> Result<GatewayView, Refu
         drop,
         pickup,
         domains: gateway.domains.clone(),
+        takes: gateway.takes,
+        listed: directory::listed(rows, &gateway.name)?.len(),
         waiting: queue::waiting(rows, &gateway.name, LISTED_MAX)?,
     })
 }

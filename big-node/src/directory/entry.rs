@@ -213,6 +213,40 @@ impl Transport {
     }
 }
 
+/// Which addresses in the site's domains a gateway takes, of those that nobody here has.
+#[derive(
+    Archive,
+    Serialize,
+    Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Takes {
+    /// Every name. What its host then refuses is reported to the sender, who may be forged.
+    #[default]
+    Any,
+    /// Those that are listed; nobody has the others.
+    Listed,
+}
+
+impl Takes {
+    /// The word for it, on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::Listed => "listed",
+        }
+    }
+}
+
 /// A mail system inside, to which big hands mail itself.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Gateway {
@@ -224,10 +258,26 @@ pub struct Gateway {
     pub transport: Transport,
     /// The domains whose mail it takes: all of it, or in a domain of the site what nobody here has.
     pub domains: Vec<String>,
+    /// Which names in the site's domains.
+    pub takes: Takes,
     /// The last change, milliseconds since 1970; rises with each.
     pub changed_at: u64,
 }
-row!(Gateway, 1);
+row!(Gateway, 2);
+
+/// An address in a domain of the site that a gateway takes.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The listing.
+    pub id: Id,
+    /// The gateway's name.
+    pub gateway: String,
+    /// The address, canonical.
+    pub address: String,
+    /// The last change, milliseconds since 1970.
+    pub changed_at: u64,
+}
+row!(Listed, 1);
 
 /// The name of the gateway that takes a domain.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -239,10 +289,10 @@ row!(TakenBy, 1);
 pub struct PolicyRow {
     /// Our domains.
     pub domains: Vec<String>,
-    /// The name that takes mail for names that nobody has.
-    pub catch_all: Option<String>,
+    /// A domain, and the name that takes mail for names that nobody has in it.
+    pub catch_all: Vec<(String, String)>,
 }
-row!(PolicyRow, 1);
+row!(PolicyRow, 2);
 
 /// An entry as it lies in the segments, for a rebuild of the index.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -257,8 +307,10 @@ pub enum Record {
     Nickname(Nickname),
     /// A gateway.
     Gateway(Gateway),
+    /// An address that a gateway takes.
+    Listed(Listed),
 }
-row!(Record, 1);
+row!(Record, 2);
 
 impl Record {
     /// The entry.
@@ -269,6 +321,7 @@ impl Record {
             Self::Group(group) => group.id,
             Self::Nickname(nickname) => nickname.id,
             Self::Gateway(gateway) => gateway.id,
+            Self::Listed(listed) => listed.id,
         }
     }
 
@@ -280,6 +333,7 @@ impl Record {
             Self::Group(group) => &group.name,
             Self::Nickname(nickname) => &nickname.name,
             Self::Gateway(gateway) => &gateway.name,
+            Self::Listed(listed) => &listed.address,
         }
     }
 
@@ -289,7 +343,7 @@ impl Record {
             Self::Person(person) => &person.display,
             Self::Shadow(shadow) => &shadow.display,
             Self::Group(group) => &group.display,
-            Self::Nickname(_) | Self::Gateway(_) => "",
+            Self::Nickname(_) | Self::Gateway(_) | Self::Listed(_) => "",
         }
     }
 
@@ -299,18 +353,19 @@ impl Record {
             Self::Person(person) => &person.addresses,
             Self::Shadow(shadow) => &shadow.addresses,
             Self::Group(group) => &group.addresses,
+            Self::Listed(listed) => std::slice::from_ref(&listed.address),
             Self::Nickname(_) | Self::Gateway(_) => &[],
         }
     }
 
-    /// As whom the directory's names and addresses know it; a nickname is known to its owner only, and
-    /// gateways have names of their own.
+    /// As whom the directory's names and addresses know it; a nickname is known to its owner only, gateways
+    /// have names of their own, and what is listed for one is in a table of its own.
     pub fn holder(&self) -> Option<Holder> {
         let kind = match self {
             Self::Person(_) => Kind::Person,
             Self::Shadow(_) => Kind::Shadow,
             Self::Group(_) => Kind::Group,
-            Self::Nickname(_) | Self::Gateway(_) => return None,
+            Self::Nickname(_) | Self::Gateway(_) | Self::Listed(_) => return None,
         };
         Some(Holder { kind, id: self.id() })
     }
@@ -323,6 +378,7 @@ impl Record {
             Self::Group(group) => group.changed_at,
             Self::Nickname(nickname) => nickname.changed_at,
             Self::Gateway(gateway) => gateway.changed_at,
+            Self::Listed(listed) => listed.changed_at,
         }
     }
 

@@ -4,17 +4,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use shared::address::Domain;
+use shared::address::{Domain, canonical_local};
 use shared::id::random;
 use shared::mime::terminal;
 use shared::store::{Rows, StoreError};
 
-use super::entry::{Gateway, TakenBy, Transport};
-use super::naming::{local_name, shown};
+use super::ROLES;
+use super::entry::{Gateway, Listed, TakenBy, Takes, Transport};
+use super::naming::{local_name, own_address, shown};
+use super::policy::Policy;
 use super::register::changed_after;
 use super::route::Way;
 use crate::error::Refused;
-use crate::record::{GATEWAY_DOMAINS, GATEWAYS};
+use crate::record::{GATEWAY_DOMAINS, GATEWAYS, LISTED};
 
 /// Gateways of a site.
 pub const GATEWAYS_MAX: usize = 100;
@@ -22,6 +24,8 @@ pub const GATEWAYS_MAX: usize = 100;
 pub const HOSTS_MAX: usize = 10;
 /// Domains of one gateway.
 pub const DOMAINS_MAX: usize = 100;
+/// Addresses that are listed for the gateways of a site.
+pub const LISTED_MAX: u64 = 200_000;
 /// Octets of a folder's path.
 const FOLDER_MAX: usize = 1024;
 
@@ -53,6 +57,9 @@ pub struct NewGateway {
     pub reach: Reach,
     /// The domains that it takes.
     pub domains: Vec<String>,
+    /// Which names in the site's domains.
+    #[serde(default)]
+    pub takes: Takes,
 }
 
 /// What changes of a gateway; what is empty stays.
@@ -66,6 +73,9 @@ pub struct GatewayChange {
     pub add_domains: Vec<String>,
     /// Domains that go.
     pub remove_domains: Vec<String>,
+    /// Which names in the site's domains.
+    #[serde(default)]
+    pub takes: Option<Takes>,
 }
 
 /// The gateway that is asked for.
@@ -85,6 +95,7 @@ pub fn new_gateway(rows: &impl Rows, new: &NewGateway, now: u64) -> Result<Gatew
         name,
         transport: transport(&new.reach)?,
         domains: Vec::new(),
+        takes: new.takes,
         changed_at: now,
     };
     add_domains(rows, &mut gateway, &new.domains)?;
@@ -108,8 +119,16 @@ pub fn changed(
         let Some(at) = gateway.domains.iter().position(|taken| *taken == domain) else {
             return Err(Refused::new(format!("{} does not take {domain}", gateway.name)));
         };
+        if let Some(listed) = listed(rows, &gateway.name)?.iter().find(|listed| in_domain(listed, &domain)) {
+            let text = format!(
+                "{} is listed for {}; `gateway recipient remove` it first",
+                listed.address, gateway.name
+            );
+            return Err(Refused::new(text));
+        }
         gateway.domains.remove(at);
     }
+    gateway.takes = change.takes.unwrap_or(gateway.takes);
     add_domains(rows, &mut gateway, &change.add_domains)?;
     own_folders(rows, &gateway)?;
     Ok(gateway)
@@ -217,7 +236,7 @@ fn folder(text: &str) -> Result<String, Refused> {
 
 /// The gateway of this name.
 pub fn of_name(rows: &impl Rows, name: &str) -> Result<Option<Gateway>, StoreError> {
-    rows.get(GATEWAYS, shared::address::canonical_local(name).as_bytes())
+    rows.get(GATEWAYS, canonical_local(name).as_bytes())
 }
 
 /// The gateway of this name, or the reason why there is none.
@@ -229,6 +248,97 @@ pub fn known(rows: &impl Rows, name: &str) -> Result<Gateway, Refused> {
 /// The name of the gateway that takes a domain.
 pub fn of_domain(rows: &impl Rows, domain: &str) -> Result<Option<String>, StoreError> {
     Ok(rows.get::<TakenBy>(GATEWAY_DOMAINS, domain.as_bytes())?.map(|TakenBy(name)| name))
+}
+
+/// Whether the gateway `name`, which has its domain, takes mail for one of these canonical addresses: every one,
+/// or what is listed.
+pub fn takes<'a>(
+    rows: &impl Rows,
+    name: &str,
+    addresses: impl IntoIterator<Item = &'a str>,
+) -> Result<bool, StoreError> {
+    if takes_any(rows, name)? {
+        return Ok(true);
+    }
+    for address in addresses {
+        let listed = rows.get::<Listed>(LISTED, address.as_bytes())?;
+        if listed.is_some_and(|listed| listed.gateway == name) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether the gateway `name` takes every name of its domains.
+pub fn takes_any(rows: &impl Rows, name: &str) -> Result<bool, StoreError> {
+    Ok(of_name(rows, name)?.is_some_and(|gateway| gateway.takes == Takes::Any))
+}
+
+/// What is listed for a gateway, by address.
+pub fn listed(rows: &impl Rows, name: &str) -> Result<Vec<Listed>, StoreError> {
+    let all = rows.prefix::<Listed>(LISTED, &[], usize::MAX)?.into_iter().map(|(_, listed)| listed);
+    Ok(all.filter(|listed| listed.gateway == name).collect())
+}
+
+/// What is listed, as far as its gateway has the domain.
+pub fn listed_and_taken(rows: &impl Rows) -> Result<Vec<Listed>, StoreError> {
+    let gateways = all(rows)?;
+    let taken = |listed: &Listed| {
+        let gateway = gateways.iter().find(|gateway| gateway.name == listed.gateway);
+        gateway.is_some_and(|gateway| gateway.domains.iter().any(|domain| in_domain(listed, domain)))
+    };
+    let all = rows.prefix::<Listed>(LISTED, &[], usize::MAX)?.into_iter().map(|(_, listed)| listed);
+    Ok(all.filter(taken).collect())
+}
+
+fn in_domain(listed: &Listed, domain: &str) -> bool {
+    listed.address.rsplit_once('@').is_some_and(|(_, of)| of == domain)
+}
+
+/// The listing that is asked for. [`may_list`] says whether it may be entered.
+pub fn new_listed(policy: &Policy, gateway: &str, text: &str, now: u64) -> Result<Listed, Refused> {
+    let address = own_address(policy, text)?;
+    let role = address.split('@').next().is_some_and(|local| ROLES.contains(&local));
+    if role {
+        let text = format!("{address}: a role that every domain has; its mail goes to the postmaster");
+        return Err(Refused::new(text));
+    }
+    Ok(Listed { id: random(), gateway: canonical_local(gateway), address, changed_at: now })
+}
+
+/// Refuses what the gateway has no domain for, what somebody has, and more than there may be.
+pub fn may_list(rows: &impl Rows, new: &Listed) -> Result<(), Refused> {
+    let (gateway, address) = (known(rows, &new.gateway)?, &new.address);
+    if !gateway.domains.iter().any(|domain| in_domain(new, domain)) {
+        let text =
+            format!("{} does not take the domain of {address}; `gateway set --add-domain` it", gateway.name);
+        return Err(Refused::new(text));
+    }
+    not_listed(rows, address)?;
+    match rows.count(LISTED)? >= LISTED_MAX {
+        true => Err(Refused::new(format!("a site lists {LISTED_MAX} addresses for its gateways at most"))),
+        false => Ok(()),
+    }
+}
+
+/// Refuses an address that is listed.
+pub fn not_listed(rows: &impl Rows, address: &str) -> Result<(), Refused> {
+    match rows.get::<Listed>(LISTED, address.as_bytes())? {
+        None => Ok(()),
+        Some(Listed { gateway, .. }) => Err(Refused::new(format!(
+            "{address} is listed for the gateway {gateway}; `gateway recipient remove` it"
+        ))),
+    }
+}
+
+/// The listing of an address for a gateway, or the reason why there is none.
+pub fn known_listed(rows: &impl Rows, policy: &Policy, gateway: &str, text: &str) -> Result<Listed, Refused> {
+    let (gateway, address) = (known(rows, gateway)?.name, own_address(policy, text)?);
+    let listed = rows.get::<Listed>(LISTED, address.as_bytes())?.filter(|listed| listed.gateway == gateway);
+    let missing = || {
+        Refused::new(format!("{address} is not listed for {gateway}; `gateway recipient list` shows what is"))
+    };
+    listed.ok_or_else(missing)
 }
 
 /// Every gateway, by name.

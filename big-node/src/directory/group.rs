@@ -9,8 +9,7 @@ use shared::store::{Rows, StoreError};
 use shared::unit::Id;
 
 use super::entry::{Group, Holder, Kind, Member, Record};
-use super::gateway;
-use super::lookup::{holder, record_of};
+use super::lookup::{Owner, find, holder, record_of};
 use super::naming::{self, shown};
 use super::person::{add_aliases, remove_aliases};
 use super::policy::Policy;
@@ -133,9 +132,9 @@ pub fn member(rows: &impl Rows, policy: &Policy, text: &str) -> Result<Member, R
     }
     let address = naming::parsed(text)?;
     // What a gateway has of a domain of ours is outside, too.
-    match policy.is_ours(address.domain()) && gateway::of_domain(rows, address.domain().as_str())?.is_none() {
-        true => Err(nobody()),
-        false => Ok(Member::Outside(address.to_string())),
+    match policy.is_ours(address.domain()).then(|| find(rows, policy, &address)).transpose()? {
+        None | Some(Some(Owner::Gateway(_))) => Ok(Member::Outside(address.to_string())),
+        Some(_) => Err(nobody()),
     }
 }
 

@@ -9,16 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
-use shared::store::{Row, Store, StoreError, Txn};
+use shared::store::{Row, Rows, Store, StoreError, Txn};
 
-use super::entry::{Kind, RECORD_KIND, Record};
+use super::entry::{RECORD_KIND, Record};
+use super::gateway::new_listed;
 use super::group::{NewGroup, join, nesting, new_group};
 use super::naming::shown;
 use super::person::{NewPerson, new_person};
 use super::policy::Policy;
 use super::register::add;
 use super::shadow::{NewShadow, new_shadow};
-use super::table::{Parsed, parse};
+use super::table::{Parsed, Rowed, parse};
 use crate::error::Refused;
 use crate::record::GROUPS;
 
@@ -34,6 +35,13 @@ pub enum New {
     Shadow(NewShadow),
     /// A group.
     Group(NewGroup),
+    /// An address that a gateway takes.
+    Recipient {
+        /// The gateway's name.
+        gateway: String,
+        /// The address.
+        address: String,
+    },
 }
 
 /// A row that cannot be entered.
@@ -105,20 +113,21 @@ impl From<StoreError> for Tried {
     }
 }
 
-/// Adds everything in a table of entries of one kind, or nothing.
+/// Adds everything in a table, or nothing.
 pub async fn import(
     store: &Store,
     policy: &Arc<Policy>,
     importing: &Arc<Importing>,
-    kind: Kind,
+    of: &Rowed,
     text: &[u8],
     dry_run: bool,
     now: u64,
 ) -> Result<Imported, Refused> {
-    let Parsed { rows: parsed, mut bad } = tokio::task::block_in_place(|| parse(kind, text))?;
+    let Parsed { rows: parsed, mut bad } = tokio::task::block_in_place(|| parse(of, text))?;
     let rows = parsed.len() + bad.len();
     importing.begin(3 * parsed.len());
-    let asked = tokio::task::block_in_place(|| asked(policy, parsed, &mut bad, now));
+    let snapshot = store.read()?;
+    let asked = tokio::task::block_in_place(|| asked(&snapshot, policy, parsed, &mut bad, now));
     let checked = {
         let (policy, importing) = (Arc::clone(policy), Arc::clone(importing));
         store.commit(move |txn| Err::<(), _>(check(txn, &policy, &importing, asked))).await
@@ -155,18 +164,28 @@ pub async fn import(
 }
 
 /// The entries that the rows ask for, as far as each can be judged by itself.
-fn asked(policy: &Policy, parsed: Vec<(u64, New)>, bad: &mut Vec<BadRow>, now: u64) -> Vec<Asked> {
+fn asked(
+    rows: &impl Rows,
+    policy: &Policy,
+    parsed: Vec<(u64, New)>,
+    bad: &mut Vec<BadRow>,
+    now: u64,
+) -> Vec<Asked> {
     let mut lines: HashMap<String, u64> = HashMap::new();
     let mut asked = Vec::with_capacity(parsed.len());
     for (line, new) in parsed {
         let mut members = Vec::new();
         let (name, record) = match new {
-            New::Person(new) => (new.name.clone(), new_person(policy, new, now).map(Record::Person)),
-            New::Shadow(new) => (new.name.clone(), new_shadow(policy, new, now).map(Record::Shadow)),
+            New::Person(new) => (new.name.clone(), new_person(rows, policy, new, now).map(Record::Person)),
+            New::Shadow(new) => (new.name.clone(), new_shadow(rows, policy, new, now).map(Record::Shadow)),
             New::Group(new) => {
                 let group = new_group(policy, &new, now).map(Record::Group);
                 members = new.members;
                 (new.name, group)
+            }
+            New::Recipient { gateway, address } => {
+                let listed = new_listed(policy, &gateway, &address, now).map(Record::Listed);
+                (address, listed)
             }
         };
         let record = record.and_then(|record| match lines.insert(record.name().to_owned(), line) {

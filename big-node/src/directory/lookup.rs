@@ -7,7 +7,7 @@ use shared::unit::Id;
 use super::ROLES;
 use super::entry::{Group, Holder, Kind, Person, PolicyRow, Record, Shadow};
 use super::gateway;
-use super::naming::shown;
+use super::naming::{self, shown};
 use super::policy::Policy;
 use super::srs;
 use crate::error::Refused;
@@ -36,7 +36,7 @@ pub enum Owner {
 }
 
 /// Whose mail to `address`, in a domain of ours, is: exact, then without its tag, then a role's holder, then
-/// the gateway or else the entry that takes the rest.
+/// the gateway, if it takes every name or this one, or else the entry that takes the rest.
 pub fn find(rows: &impl Rows, policy: &Policy, address: &Address) -> Result<Option<Owner>, StoreError> {
     let base = address.without_tag();
     for (candidate, rule) in [(Some(address), Rule::Exact), (base.as_ref(), Rule::WithoutTag)] {
@@ -49,13 +49,38 @@ pub fn find(rows: &impl Rows, policy: &Policy, address: &Address) -> Result<Opti
     let (name, rule) = match ROLES.contains(&local.as_str()) {
         true => (Some(&policy.postmaster), Rule::Role),
         false => match gateway::of_domain(rows, address.domain().as_str())? {
-            Some(gateway) => return Ok(Some(Owner::Gateway(gateway))),
-            None => (policy.catch_all.as_ref(), Rule::CatchAll),
+            Some(gateway) if taken(rows, &gateway, address, base.as_ref())? => {
+                return Ok(Some(Owner::Gateway(gateway)));
+            }
+            _ => (policy.catch_all.get(address.domain()), Rule::CatchAll),
         },
     };
     let Some(name) = name else { return Ok(None) };
     let holder: Option<Holder> = rows.get(NAMES, name.as_bytes())?;
     Ok(holder.map(|holder| Owner::Entry(holder, rule)))
+}
+
+fn taken(
+    rows: &impl Rows,
+    gateway: &str,
+    address: &Address,
+    base: Option<&Address>,
+) -> Result<bool, StoreError> {
+    let candidates: Vec<_> = [Some(address), base].into_iter().flatten().map(Address::canonical).collect();
+    gateway::takes(rows, gateway, candidates.iter().map(String::as_str))
+}
+
+/// An address to which mail goes on: outside, or one in a domain of ours that a gateway has. One that somebody
+/// here has is refused, for it may lead back.
+pub fn onward_address(rows: &impl Rows, policy: &Policy, text: &str) -> Result<Address, Refused> {
+    let address = naming::parsed(text)?;
+    if policy.is_ours(address.domain()) && !matches!(find(rows, policy, &address)?, Some(Owner::Gateway(_))) {
+        return Err(Refused::new(format!(
+            "{} is an address here; one outside is wanted, or one that a gateway takes",
+            shown(text)
+        )));
+    }
+    Ok(address)
 }
 
 /// The entry behind a name or an address.
@@ -156,6 +181,7 @@ pub fn known(rows: &impl Rows) -> Result<Vec<(String, Option<Id>)>, StoreError> 
     for record in people.chain(shadows).chain(groups) {
         known.extend(record.addresses().iter().map(|address| (address.clone(), record.mailbox())));
     }
+    known.extend(gateway::listed_and_taken(rows)?.into_iter().map(|listed| (listed.address, None)));
     let policy: PolicyRow = rows.get(POLICY, b"site")?.unwrap_or_default();
     known.extend(known_of_policy(rows, &policy)?);
     Ok(known)
@@ -168,16 +194,17 @@ pub fn known_of_policy(
 ) -> Result<Vec<(String, Option<Id>)>, StoreError> {
     let returning = policy.domains.first().map(|first| (format!("{}@{first}", srs::NAME), None));
     let mut known: Vec<_> = returning.into_iter().collect();
-    let catch_all = match &policy.catch_all {
-        Some(name) => rows.get::<Holder>(NAMES, name.as_bytes())?,
-        None => None,
-    };
-    let catch_all = catch_all.map(|holder| record_of(rows, holder)).transpose()?.flatten();
     for domain in &policy.domains {
-        match (gateway::of_domain(rows, domain)?, &catch_all) {
-            (Some(_), _) => known.push((format!("@{domain}"), None)),
-            (None, Some(record)) => known.push((format!("@{domain}"), record.mailbox())),
-            (None, None) => {}
+        if let Some(gateway) = gateway::of_domain(rows, domain)?
+            && gateway::takes_any(rows, &gateway)?
+        {
+            known.push((format!("@{domain}"), None));
+            continue;
+        }
+        let Some((_, name)) = policy.catch_all.iter().find(|(of, _)| of == domain) else { continue };
+        let holder = rows.get::<Holder>(NAMES, name.as_bytes())?;
+        if let Some(record) = holder.map(|holder| record_of(rows, holder)).transpose()?.flatten() {
+            known.push((format!("@{domain}"), record.mailbox()));
         }
     }
     Ok(known)

@@ -23,13 +23,13 @@ mod shadow;
 pub mod srs;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use entry::RECORD_KIND;
 pub use explain::explain;
 pub use gateway::{
     GatewayChange, NewGateway, Reach, all as gateways, changed as changed_gateway, known as known_gateway,
-    new_gateway, of_name as gateway,
+    known_listed, listed, new_gateway, new_listed, of_name as gateway,
 };
 pub use group::{GroupChange, NewGroup, changed as changed_group, join, member_name, nesting, new_group};
 pub use import::{BadRow, Imported, Importing, import};
@@ -41,7 +41,7 @@ pub use register::{add, remove, replace, restore};
 pub use resolve::{Resolved, resolve};
 pub use route::{Letter, Route, Routed, Wanted, Way, route};
 pub use shadow::{NewShadow, ShadowChange, changed as changed_shadow, new_shadow};
-pub use table::export;
+pub use table::{Rowed, export};
 
 /// Role names that every domain has (RFC 5321 §4.5.1, RFC 2142): the postmaster reads them.
 pub const ROLES: [&str; 2] = ["postmaster", "abuse"];

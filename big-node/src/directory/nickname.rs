@@ -6,6 +6,7 @@ use shared::store::{Rows, StoreError};
 
 use super::entry::{Nickname, Person};
 use super::group::member;
+use super::lookup::by_id;
 use super::naming::{self, shown};
 use super::policy::Policy;
 use super::register::changed_after;
@@ -25,9 +26,6 @@ pub fn new_nickname(
     now: u64,
 ) -> Result<Nickname, Refused> {
     let name = naming::local_name(name)?;
-    if of(rows, owner)?.len() >= NICKNAMES_MAX {
-        return Err(Refused::new(format!("{} has {NICKNAMES_MAX} nicknames already", owner.name)));
-    }
     let target = member(rows, policy, target)?;
     Ok(Nickname { id: random(), owner: owner.id, name, target, changed_at: now })
 }
@@ -42,6 +40,25 @@ pub fn retargeted(
 ) -> Result<Nickname, Refused> {
     let changed_at = changed_after(nickname.changed_at, now);
     Ok(Nickname { target: member(rows, policy, target)?, changed_at, ..nickname.clone() })
+}
+
+/// Refuses a nickname that its owner, who has to be there still, has for something else already, and one too
+/// many.
+pub fn free(rows: &impl Rows, nickname: &Nickname) -> Result<(), Refused> {
+    let Some(owner) = by_id(rows, &nickname.owner)? else {
+        return Err(Refused::new("whose nickname it would be is not here any more"));
+    };
+    match find(rows, &owner, &nickname.name)? {
+        Some(other) if other.id == nickname.id => Ok(()),
+        Some(_) => Err(Refused::new(format!(
+            "{} has a nickname {} already; change it with `set`",
+            owner.name, nickname.name
+        ))),
+        None if of(rows, &owner)?.len() >= NICKNAMES_MAX => {
+            Err(Refused::new(format!("{} has {NICKNAMES_MAX} nicknames already", owner.name)))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What `name` means to `owner`.

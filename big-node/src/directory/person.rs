@@ -6,6 +6,7 @@ use shared::store::Rows;
 use shared::topology::AttachmentMode;
 
 use super::entry::{Person, Pop3};
+use super::lookup::onward_address;
 use super::naming::{self, ADDRESSES_MAX};
 use super::policy::Policy;
 use super::register::changed_after;
@@ -31,7 +32,7 @@ pub struct NewPerson {
     /// Collecting on the road.
     #[serde(default)]
     pub pop3: Pop3,
-    /// Addresses outside to which their mail goes on.
+    /// Addresses outside, or of a gateway, to which their mail goes on.
     #[serde(default)]
     pub forward: Vec<String>,
     /// Whether mail that goes on is filed here too.
@@ -58,7 +59,7 @@ pub struct PersonChange {
     pub uid: Option<Option<u32>>,
     /// Collecting on the road.
     pub pop3: Option<Pop3>,
-    /// Addresses outside to which their mail goes on.
+    /// Addresses outside, or of a gateway, to which their mail goes on.
     pub forward: Option<Vec<String>>,
     /// Whether mail that goes on is filed here too.
     pub keep_copy: Option<bool>,
@@ -70,7 +71,7 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Res
 }
 
 /// The person that is asked for, with an address in each of the site's domains.
-pub fn new_person(policy: &Policy, new: NewPerson, now: u64) -> Result<Person, Refused> {
+pub fn new_person(rows: &impl Rows, policy: &Policy, new: NewPerson, now: u64) -> Result<Person, Refused> {
     let (name, mut addresses) = naming::names(policy, &new.name)?;
     add_aliases(policy, &mut addresses, &new.aliases)?;
     Ok(Person {
@@ -81,7 +82,7 @@ pub fn new_person(policy: &Policy, new: NewPerson, now: u64) -> Result<Person, R
         filing: new.filing,
         uid: new.uid,
         pop3: new.pop3,
-        forward: forwards(policy, &new.forward)?,
+        forward: forwards(rows, policy, &new.forward)?,
         keep_copy: new.keep_copy,
         changed_at: now,
     })
@@ -105,7 +106,7 @@ pub fn changed(
     person.uid = change.uid.unwrap_or(person.uid);
     person.pop3 = change.pop3.unwrap_or(person.pop3);
     if let Some(forward) = change.forward {
-        person.forward = forwards(policy, &forward)?;
+        person.forward = forwards(rows, policy, &forward)?;
     }
     person.keep_copy = change.keep_copy.unwrap_or(person.keep_copy);
     if person.pop3 == Pop3::No && rows.get::<Named>(OPEN_WINDOWS, &person.id)?.is_some() {
@@ -152,12 +153,12 @@ pub fn remove_aliases(
     Ok(())
 }
 
-fn forwards(policy: &Policy, forward: &[String]) -> Result<Vec<String>, Refused> {
+fn forwards(rows: &impl Rows, policy: &Policy, forward: &[String]) -> Result<Vec<String>, Refused> {
     if forward.len() > FORWARDS_MAX {
         return Err(Refused::new(format!(
             "mail goes on to {FORWARDS_MAX} addresses at most; a group may do"
         )));
     }
-    let outside = |text: &String| Ok(naming::outside_address(policy, text)?.to_string());
-    forward.iter().map(outside).collect()
+    let onward = |text: &String| Ok(onward_address(rows, policy, text)?.to_string());
+    forward.iter().map(onward).collect()
 }

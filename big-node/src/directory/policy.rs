@@ -1,5 +1,7 @@
 //! What the topology and the node's keys say of addresses.
 
+use std::collections::BTreeMap;
+
 use shared::address::{Domain, canonical_local};
 use shared::store::{Rows, StoreError, Txn};
 use shared::topology::Topology;
@@ -21,8 +23,8 @@ pub struct Policy {
     pub domains: Vec<Domain>,
     /// The name of the person who reads the postmaster's mail.
     pub postmaster: String,
-    /// The name that takes mail for names that nobody has.
-    pub catch_all: Option<String>,
+    /// The name that takes mail for names that nobody has in a domain.
+    pub catch_all: BTreeMap<Domain, String>,
     /// The name that our edge writes into Received.
     pub edge: String,
     /// Under which returning addresses are made.
@@ -32,10 +34,13 @@ pub struct Policy {
 impl Policy {
     /// As `topology` says it; `secret` is one of this node's own.
     pub fn of(topology: &Topology, secret: &[u8; 32]) -> Self {
+        let catch_all = topology.site.catch_all.iter();
         Self {
             domains: topology.site.domains.clone(),
             postmaster: canonical_local(topology.site.postmaster.local_part()),
-            catch_all: topology.site.catch_all.as_ref().map(|name| canonical_local(name.local_part())),
+            catch_all: catch_all
+                .map(|(domain, name)| (domain.clone(), canonical_local(name.local_part())))
+                .collect(),
             edge: topology.edge.hostname.to_string(),
             srs_key: srs::Key(blake3::derive_key(SRS_CONTEXT, secret)),
         }
@@ -48,7 +53,9 @@ impl Policy {
 
     fn row(&self) -> PolicyRow {
         let domains = self.domains.iter().map(ToString::to_string).collect();
-        PolicyRow { domains, catch_all: self.catch_all.clone() }
+        let catch_all =
+            self.catch_all.iter().map(|(domain, name)| (domain.to_string(), name.clone())).collect();
+        PolicyRow { domains, catch_all }
     }
 }
 

@@ -5,13 +5,15 @@ use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::unit::ToEdge;
 
 use super::entry::{Gateway, Holder, Nickname, Record, TakenBy};
+use super::gateway;
 use super::lookup::{known_of_policy, record_of};
+use super::nickname;
 use super::policy::{Policy, tell_difference};
 use crate::error::Refused;
 use crate::projection::{self, tell_gone, tell_known};
 use crate::record::{
-    ADDRESSES, GATEWAY_DOMAINS, GATEWAYS, GROUPS, NAMES, NICKNAMES, Named, OPEN_WINDOWS, PERSONS, POLICY,
-    PolicyRow, SHADOWS, WINDOWS, WindowRow, key2,
+    ADDRESSES, GATEWAY_DOMAINS, GATEWAYS, GROUPS, LISTED, NAMES, NICKNAMES, Named, OPEN_WINDOWS, PERSONS,
+    POLICY, PolicyRow, SHADOWS, WINDOWS, WindowRow, key2,
 };
 use crate::travel;
 
@@ -55,7 +57,7 @@ pub fn replace(txn: &mut Txn<'_>, old: &Record, new: &Record, kept: &Stored) -> 
     Ok(renew_window(txn, new)?)
 }
 
-/// Removes an entry, and ends a person's travel window. The mail stays in the store until it is deleted.
+/// Removes an entry, ends a person's travel window, and forgets what is listed for a gateway. The mail stays in the store until it is deleted.
 pub fn remove(txn: &mut Txn<'_>, policy: &Policy, record: &Record, now: u64) -> Result<(), Refused> {
     if record.name() == policy.postmaster && matches!(record, Record::Person(_)) {
         let text = format!(
@@ -74,12 +76,20 @@ pub fn remove(txn: &mut Txn<'_>, policy: &Policy, record: &Record, now: u64) -> 
         }
     }
     let rest = rest(txn)?;
+    if let Record::Gateway(gateway) = record {
+        for listed in gateway::listed(txn, &gateway.name)? {
+            depart(txn, &Record::Listed(listed))?;
+        }
+    }
+    depart(txn, record)?;
+    Ok(tell_of_rest(txn, &rest)?)
+}
+
+/// Takes an entry's rows and its record away, and tells the edge of its addresses.
+fn depart(txn: &mut Txn<'_>, record: &Record) -> Result<(), StoreError> {
     leave(txn, record)?;
     txn.release_body(record.key())?;
-    for address in record.addresses() {
-        tell_gone(txn, address)?;
-    }
-    Ok(tell_of_rest(txn, &rest)?)
+    record.addresses().iter().try_for_each(|address| tell_gone(txn, address))
 }
 
 /// Enters an entry that a rebuild found. The segments may hold what was changed or removed since: of one
@@ -93,11 +103,16 @@ pub fn restore(txn: &mut Txn<'_>, found: &Record) -> Result<Vec<BodyKey>, StoreE
             rivals.extend(txn.get(NICKNAMES, &nickname_key(nickname))?.map(Record::Nickname));
         }
         Record::Gateway(gateway) => rivals.extend(gateway_rivals(txn, gateway)?.map(Record::Gateway)),
+        Record::Listed(listed) => {
+            rivals.extend(listing(txn, &listed.address)?);
+            holders.extend(txn.get::<Holder>(ADDRESSES, listed.address.as_bytes())?);
+        }
         _ => {
             holders.extend(found.holder());
             holders.extend(txn.get::<Holder>(NAMES, found.name().as_bytes())?);
             for address in found.addresses() {
                 holders.extend(txn.get::<Holder>(ADDRESSES, address.as_bytes())?);
+                rivals.extend(listing(txn, address)?);
             }
         }
     }
@@ -116,6 +131,10 @@ pub fn restore(txn: &mut Txn<'_>, found: &Record) -> Result<Vec<BodyKey>, StoreE
     Ok(rivals.iter().map(Record::key).collect())
 }
 
+fn listing(rows: &impl Rows, address: &str) -> Result<Option<Record>, StoreError> {
+    Ok(rows.get(LISTED, address.as_bytes())?.map(Record::Listed))
+}
+
 /// The gateways that have the name or a domain of this one, each once.
 fn gateway_rivals(rows: &impl Rows, gateway: &Gateway) -> Result<impl Iterator<Item = Gateway>, StoreError> {
     let mut names = std::collections::BTreeSet::from([gateway.name.clone()]);
@@ -130,7 +149,7 @@ fn gateway_rivals(rows: &impl Rows, gateway: &Gateway) -> Result<impl Iterator<I
 /// Refuses a name or an address that somebody has, except those in `own`.
 fn free(rows: &impl Rows, record: &Record, own: &[String]) -> Result<(), Refused> {
     match record {
-        Record::Nickname(_) => return Ok(()),
+        Record::Nickname(nickname) => return nickname::free(rows, nickname),
         Record::Gateway(gateway) => {
             let mut rivals = gateway_rivals(rows, gateway)?.filter(|rival| rival.id != gateway.id);
             return rivals.next().map_or(Ok(()), |rival| {
@@ -138,16 +157,19 @@ fn free(rows: &impl Rows, record: &Record, own: &[String]) -> Result<(), Refused
                 Err(Refused::new(text))
             });
         }
+        Record::Listed(listed) => gateway::may_list(rows, listed)?,
         _ => {}
     }
     let holder = record.holder();
-    if let Some(other) = rows.get::<Holder>(NAMES, record.name().as_bytes())?
+    if holder.is_some()
+        && let Some(other) = rows.get::<Holder>(NAMES, record.name().as_bytes())?
         && Some(other) != holder
     {
         let (kind, name) = (other.kind.as_str(), record.name());
         return Err(Refused::new(format!("there is a {kind} {name} already; choose another name")));
     }
     for address in record.addresses().iter().filter(|address| !own.contains(address)) {
+        gateway::not_listed(rows, address)?;
         if let Some(other) = rows.get::<Holder>(ADDRESSES, address.as_bytes())? {
             let whose = record_of(rows, other)?.map_or_else(String::new, |other| other.name().to_owned());
             return Err(Refused::new(format!("{address} belongs to {} {whose}", other.kind.as_str())));
@@ -175,6 +197,7 @@ fn enter(txn: &mut Txn<'_>, record: &Record) -> Result<(), StoreError> {
             }
             txn.put(GATEWAYS, gateway.name.as_bytes(), gateway)
         }
+        Record::Listed(listed) => txn.put(LISTED, listed.address.as_bytes(), listed),
     }
 }
 
@@ -197,6 +220,7 @@ fn leave(txn: &mut Txn<'_>, record: &Record) -> Result<(), StoreError> {
             }
             txn.delete(GATEWAYS, gateway.name.as_bytes())
         }
+        Record::Listed(listed) => txn.delete(LISTED, listed.address.as_bytes()),
     }
 }
 

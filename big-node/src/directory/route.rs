@@ -10,7 +10,7 @@ use shared::address::Address;
 use shared::origin::{Origin, RECIPIENTS_BYTES_MAX};
 use shared::store::{Rows, StoreError};
 
-use super::entry::{Group, Holder, Member, Person, Record};
+use super::entry::{Group, Holder, Member, Person, Record, Shadow};
 use super::explain::{Rule as Because, Step};
 use super::gateway;
 use super::group::DEPTH_MAX;
@@ -137,6 +137,8 @@ struct Walk<'a, R> {
     policy: &'a Policy,
     letter: Letter,
     entries: HashSet<Holder>,
+    /// The entries by which it came to the present one.
+    way: Vec<Holder>,
     outside: HashSet<String>,
     /// Octets of addresses outside: one unit carries them all.
     octets: usize,
@@ -152,6 +154,7 @@ impl<'a, R: Rows> Walk<'a, R> {
             policy,
             letter,
             entries: HashSet::new(),
+            way: Vec::new(),
             outside: HashSet::new(),
             octets: 0,
             routed: Vec::new(),
@@ -305,20 +308,58 @@ impl<'a, R: Rows> Walk<'a, R> {
             self.step(Because::Once, || format!("{at} has it already"));
             return Ok(());
         }
-        match record_of(self.rows, holder)? {
-            Some(Record::Person(person)) => self.person(person, at, written),
-            Some(Record::Shadow(shadow)) => {
-                self.step(Because::Shadow, || format!("{} stands for {}", shadow.name, shadow.target));
-                match shadow.target.parse::<Address>() {
-                    _ if self.goes_in_circles() => self.push(at.to_owned(), written, CIRCLES),
-                    Ok(target) => self.leave(&target, written)?,
-                    Err(_) => self.push(at.to_owned(), written, NOBODY),
-                }
-                Ok(())
-            }
+        self.way.push(holder);
+        let walked = match record_of(self.rows, holder)? {
+            Some(Record::Person(person)) => self.person(person, at, written, depth),
+            Some(Record::Shadow(shadow)) => self.shadow(&shadow, at, written, depth),
             Some(Record::Group(group)) => self.group(&group, at, written, depth),
             // What a group holds of it is passed over; an address always leads to an entry.
-            Some(Record::Nickname(_) | Record::Gateway(_)) | None => Ok(()),
+            Some(Record::Nickname(_) | Record::Gateway(_) | Record::Listed(_)) | None => Ok(()),
+        };
+        self.way.pop();
+        walked
+    }
+
+    fn shadow(&mut self, shadow: &Shadow, at: &str, written: &str, depth: usize) -> Result<(), StoreError> {
+        self.step(Because::Shadow, || format!("{} stands for {}", shadow.name, shadow.target));
+        let nowhere = match shadow.target.parse::<Address>() {
+            _ if self.goes_in_circles() => Some(CIRCLES),
+            Ok(target) => self.onward(&target, written, depth)?,
+            Err(_) => Some(NOBODY),
+        };
+        if let Some(nowhere) = nowhere {
+            self.push(at.to_owned(), written, nowhere);
+        }
+        Ok(())
+    }
+
+    /// Goes on to what an entry stands for or forwards to. Returns why nobody has it then, if so.
+    fn onward(&mut self, target: &Address, written: &str, depth: usize) -> Result<Option<Route>, StoreError> {
+        if !self.policy.is_ours(target.domain()) {
+            self.leave(target, written)?;
+            return Ok(None);
+        }
+        // A gateway had it when it was entered; it may be somebody's now, and lead back.
+        match find(self.rows, self.policy, target)? {
+            None => {
+                self.step(Because::Nobody, || format!("{target}: there is nobody of that name here"));
+                Ok(Some(NOBODY))
+            }
+            Some(Owner::Gateway(name)) => {
+                let what = format!("{target} is what the gateway {name} takes");
+                self.leave_by(Way::Inside(name), target, written, Because::Domain, || what);
+                Ok(None)
+            }
+            Some(Owner::Entry(holder, _)) if self.way.contains(&holder) => {
+                self.step(Because::Circles, || format!("{target} is where it came from"));
+                Ok(Some(CIRCLES))
+            }
+            Some(Owner::Entry(..)) if depth >= DEPTH_MAX => Ok(Some(DEEP)),
+            Some(Owner::Entry(holder, _)) => {
+                let (there, before) = (self.entries.contains(&holder), self.routed.len());
+                self.entry(holder, &target.to_string(), written, depth + 1)?;
+                Ok((!there && self.routed.len() == before).then_some(CIRCLES))
+            }
         }
     }
 
@@ -326,16 +367,17 @@ impl<'a, R: Rows> Walk<'a, R> {
         self.letter.passes > PASSES_MAX
     }
 
-    fn person(&mut self, person: Person, at: &str, written: &str) -> Result<(), StoreError> {
+    fn person(&mut self, person: Person, at: &str, written: &str, depth: usize) -> Result<(), StoreError> {
         let forwards = !person.forward.is_empty() && !self.goes_in_circles();
+        let mut stays = !forwards || person.keep_copy;
         if forwards {
             for target in &person.forward {
                 let Ok(target) = target.parse::<Address>() else { continue };
                 self.step(Because::Forward, || format!("{} forwards to {target}", person.name));
-                self.leave(&target, written)?;
+                stays |= self.onward(&target, written, depth)?.is_some();
             }
         }
-        if forwards && !person.keep_copy {
+        if !stays {
             self.step(Because::Forward, || format!("{} keeps no copy", person.name));
             return Ok(());
         }

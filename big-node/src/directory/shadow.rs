@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use shared::id::random;
+use shared::store::Rows;
 
 use super::entry::Shadow;
+use super::lookup::onward_address;
 use super::naming;
 use super::person::{add_aliases, remove_aliases};
 use super::policy::Policy;
@@ -15,7 +17,7 @@ use crate::error::Refused;
 pub struct NewShadow {
     /// The local name.
     pub name: String,
-    /// The address outside.
+    /// The address outside, or of a gateway.
     pub target: String,
     /// For To lines; empty means the name.
     pub display: String,
@@ -28,7 +30,7 @@ pub struct NewShadow {
 pub struct ShadowChange {
     /// Name or address here.
     pub name: String,
-    /// The address outside.
+    /// The address outside, or of a gateway.
     pub target: Option<String>,
     /// For To lines; empty means the name.
     pub display: Option<String>,
@@ -39,7 +41,7 @@ pub struct ShadowChange {
 }
 
 /// The shadow that is asked for, with an address in each of the site's domains.
-pub fn new_shadow(policy: &Policy, new: NewShadow, now: u64) -> Result<Shadow, Refused> {
+pub fn new_shadow(rows: &impl Rows, policy: &Policy, new: NewShadow, now: u64) -> Result<Shadow, Refused> {
     let (name, mut addresses) = naming::names(policy, &new.name)?;
     add_aliases(policy, &mut addresses, &new.aliases)?;
     Ok(Shadow {
@@ -47,16 +49,22 @@ pub fn new_shadow(policy: &Policy, new: NewShadow, now: u64) -> Result<Shadow, R
         display: naming::display(&new.display, &new.name)?,
         name,
         addresses,
-        target: naming::outside_address(policy, &new.target)?.to_string(),
+        target: onward_address(rows, policy, &new.target)?.to_string(),
         changed_at: now,
     })
 }
 
 /// The shadow as changed.
-pub fn changed(policy: &Policy, shadow: &Shadow, change: ShadowChange, now: u64) -> Result<Shadow, Refused> {
+pub fn changed(
+    rows: &impl Rows,
+    policy: &Policy,
+    shadow: &Shadow,
+    change: ShadowChange,
+    now: u64,
+) -> Result<Shadow, Refused> {
     let mut shadow = Shadow { changed_at: changed_after(shadow.changed_at, now), ..shadow.clone() };
     if let Some(target) = change.target {
-        shadow.target = naming::outside_address(policy, &target)?.to_string();
+        shadow.target = onward_address(rows, policy, &target)?.to_string();
     }
     if let Some(display) = change.display {
         shadow.display = naming::display(&display, &shadow.name)?;

@@ -17,6 +17,26 @@ use crate::error::Refused;
 /// Rows of one file.
 pub const ROWS_MAX: usize = 200_000;
 
+/// What the rows of a table are.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rowed {
+    /// Entries of a kind.
+    Entries(Kind),
+    /// Addresses that this gateway takes.
+    Recipients(String),
+}
+
+impl Rowed {
+    /// Of a row's cells, the first is what it is known by.
+    fn columns(&self) -> &'static [&'static str] {
+        match self {
+            Self::Entries(kind) => columns(*kind),
+            Self::Recipients(_) => &["address"],
+        }
+    }
+}
+
 fn columns(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Person => &["name", "display", "aliases", "attachments", "uid", "pop3", "forward", "keep_copy"],
@@ -35,12 +55,12 @@ pub struct Parsed {
 }
 
 /// Reads a table.
-pub fn parse(kind: Kind, text: &[u8]) -> Result<Parsed, Refused> {
+pub fn parse(of: &Rowed, text: &[u8]) -> Result<Parsed, Refused> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
     let mut record = ByteRecord::new();
     let unreadable = |error: csv::Error| Refused::new(format!("this is not CSV: {error}"));
-    let known = columns(kind);
+    let known = of.columns();
     if !reader.read_byte_record(&mut record).map_err(unreadable)? {
         return Err(Refused::new(format!("the file is empty; its first row is {}", known.join(","))));
     }
@@ -52,7 +72,7 @@ pub fn parse(kind: Kind, text: &[u8]) -> Result<Parsed, Refused> {
             return Err(Refused::new(text));
         }
     }
-    if !header.contains(&"name".to_owned()) {
+    if !known.first().is_some_and(|first| header.iter().any(|name| name == first)) {
         return Err(Refused::new(format!("the first row names the columns: {}", known.join(","))));
     }
     let (mut rows, mut bad) = (Vec::new(), Vec::new());
@@ -62,7 +82,7 @@ pub fn parse(kind: Kind, text: &[u8]) -> Result<Parsed, Refused> {
         if rows.len() + bad.len() >= ROWS_MAX {
             return Err(Refused::new(format!("one file has {ROWS_MAX} rows at most; this one has more")));
         }
-        match row(kind, &header, &record) {
+        match row(of, &header, &record) {
             Ok(new) => rows.push((line, new)),
             Err(reason) => {
                 let name =
@@ -91,7 +111,7 @@ impl Line {
     }
 }
 
-fn row(kind: Kind, header: &[String], record: &ByteRecord) -> Result<New, String> {
+fn row(of: &Rowed, header: &[String], record: &ByteRecord) -> Result<New, String> {
     if record.len() != header.len() {
         return Err(format!("it has {} cells, the first row has {}", record.len(), header.len()));
     }
@@ -111,6 +131,12 @@ fn row(kind: Kind, header: &[String], record: &ByteRecord) -> Result<New, String
     let several = |name| {
         let parts = cell(name).split([';', ' ', '\t', '\n', '\r']);
         parts.filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let kind = match of {
+        Rowed::Entries(kind) => *kind,
+        Rowed::Recipients(gateway) => {
+            return Ok(New::Recipient { gateway: gateway.clone(), address: text("address") });
+        }
     };
     Ok(match kind {
         Kind::Person => New::Person(NewPerson {

@@ -1,5 +1,6 @@
 //! The directory as a whole, over a store in memory.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shared::address::Address;
@@ -11,7 +12,7 @@ use super::route::{PASSES_MAX, route_with_steps};
 use super::*;
 use crate::error::Refused;
 use crate::mail::Site;
-use crate::record::{Holder, NAMES, POLICY, PolicyRow};
+use crate::record::{Holder, NAMES, POLICY, PolicyRow, Takes};
 
 pub const NOW: u64 = 1_800_000_000_000;
 
@@ -20,10 +21,15 @@ pub fn policy() -> Policy {
     Policy {
         domains: ["example.com", "bücher.example"].map(|domain| domain.parse().expect("a domain")).into(),
         postmaster: "alice".into(),
-        catch_all: None,
+        catch_all: BTreeMap::new(),
         edge: "mx.example.com".into(),
         srs_key: srs::Key([3; 32]),
     }
+}
+
+/// `name` takes the unknown names of both.
+fn everywhere(name: &str) -> BTreeMap<shared::address::Domain, String> {
+    policy().domains.into_iter().map(|domain| (domain, name.to_owned())).collect()
 }
 
 struct World {
@@ -67,7 +73,10 @@ impl World {
             display: "Carol Outside".into(),
             aliases: Vec::new(),
         };
-        world.add(Record::Shadow(new_shadow(&world.site.policy, carol, NOW).expect("a shadow")));
+        world.add(Record::Shadow(
+            new_shadow(&world.store.read().expect("reads"), &world.site.policy, carol, NOW)
+                .expect("a shadow"),
+        ));
         world.group("team", "The Team", &["alice", "bob", "carol", "x@remote.example"]);
         world.group("all", "Everybody Here", &["team", "ann@example.com"]);
         world.group(
@@ -115,7 +124,9 @@ impl World {
             keep_copy,
             ..NewPerson::default()
         };
-        self.add(Record::Person(new_person(&self.site.policy, new, NOW).expect("a person")));
+        self.add(Record::Person(
+            new_person(&self.store.read().expect("reads"), &self.site.policy, new, NOW).expect("a person"),
+        ));
     }
 
     fn group(&self, name: &str, display: &str, members: &[&str]) {
@@ -136,11 +147,21 @@ impl World {
 
     fn gateway(&self, name: &str, domain: &str) -> Result<(), Refused> {
         let reach = Reach { lmtp: vec!["10.0.0.5:24".into()], ..Reach::default() };
-        let new = NewGateway { name: name.into(), reach, domains: vec![domain.into()] };
+        let new = NewGateway { name: name.into(), reach, domains: vec![domain.into()], takes: Takes::Any };
         self.try_add(Record::Gateway(new_gateway(&self.store.read().expect("reads"), &new, NOW)?))
     }
 
     fn change_gateway(&self, name: &str, add: &[&str], remove: &[&str]) -> Result<(), Refused> {
+        self.set_gateway(name, add, remove, None)
+    }
+
+    fn set_gateway(
+        &self,
+        name: &str,
+        add: &[&str],
+        remove: &[&str],
+        takes: Option<Takes>,
+    ) -> Result<(), Refused> {
         let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect();
         let (rows, reach) = (self.store.read().expect("reads"), Reach::default());
         let change = GatewayChange {
@@ -148,6 +169,7 @@ impl World {
             reach,
             add_domains: owned(add),
             remove_domains: owned(remove),
+            takes,
         };
         let old = known_gateway(&rows, name)?;
         let new = Record::Gateway(changed_gateway(&rows, &old, &change, NOW)?);
@@ -226,7 +248,7 @@ fn addressing_goes_case_by_case_as_the_table_says() {
             continue;
         }
         if let Some(name) = line.strip_prefix("@catch_all ") {
-            world.site.policy.catch_all = Some(name.into());
+            world.site.policy.catch_all = everywhere(name);
             continue;
         }
         if let Some((name, domain)) = line.strip_prefix("@gateway ").and_then(|rest| rest.split_once(' ')) {
@@ -260,7 +282,7 @@ fn addressing_goes_case_by_case_as_the_table_says() {
 #[test]
 fn names_and_addresses_are_one_namespace() {
     let world = World::new();
-    let policy = &world.site.policy;
+    let (policy, rows) = (&world.site.policy, world.store.read().expect("reads"));
     let shadow = |name: &str, aliases: &[&str]| NewShadow {
         name: name.into(),
         target: "x@remote.example".into(),
@@ -273,13 +295,13 @@ fn names_and_addresses_are_one_namespace() {
         ("new", &["sales@example.com"], "sales@example.com belongs to person alice"),
         ("sales", &[], "sales@example.com belongs to person alice"),
     ] {
-        let shadow = new_shadow(policy, shadow(name, aliases), NOW).expect("by itself it is good");
+        let shadow = new_shadow(&rows, policy, shadow(name, aliases), NOW).expect("by itself it is good");
         let refused = world.try_add(Record::Shadow(shadow)).expect_err("it is somebody else's");
         assert!(refused.to_string().contains(reason), "{refused}");
     }
     for bad in ["x", "x@example.com", "alice", "\u{430}lice@example.com"] {
         let shadow = NewShadow { target: bad.into(), ..shadow("new", &[]) };
-        assert!(new_shadow(policy, shadow, NOW).is_err(), "{bad} is not outside");
+        assert!(new_shadow(&rows, policy, shadow, NOW).is_err(), "{bad} is not outside");
     }
 }
 
@@ -382,7 +404,7 @@ fn the_edge_is_told_what_takes_mail_and_into_whose_mailbox() {
     let world = World::empty();
     let knows =
         |address: &str| world.known().into_iter().find(|(known, _)| known == address).map(|(_, whose)| whose);
-    let settled = Policy { catch_all: Some("rest".into()), ..policy() };
+    let settled = Policy { catch_all: everywhere("rest"), ..policy() };
     world.store.commit_blocking(move |txn| settle(txn, &settled)).expect("commits");
     assert_eq!(knows("srs0@example.com"), Some(false));
     assert_eq!(knows("@example.com"), None, "nobody is called rest yet");
@@ -423,13 +445,40 @@ fn a_rebuild_finds_every_kind_and_only_its_latest_change() {
             .expect("is changed");
         let carol =
             NewShadow { name: "carol".into(), target: "c@remote.example".into(), ..NewShadow::default() };
-        world.add(Record::Shadow(new_shadow(&world.site.policy, carol, NOW).expect("a shadow")));
+        world.add(Record::Shadow(
+            new_shadow(&world.store.read().expect("reads"), &world.site.policy, carol, NOW)
+                .expect("a shadow"),
+        ));
         world.group("team", "", &["alice", "carol", "x@remote.example"]);
         world.nickname("bob", "al", "alice");
         world.gateway("notes", "remote.example").expect("a gateway");
         // What notes took first, dovecot takes now.
         world.gateway("dovecot", "else.example").expect("a gateway");
-        world.change_gateway("dovecot", &["remote.example"], &["else.example"]).expect_err("is taken");
+        world
+            .change_gateway("dovecot", &["remote.example", "example.com"], &["else.example"])
+            .expect_err("is taken");
+        world.change_gateway("dovecot", &["example.com"], &[]).expect("is changed");
+        world.set_gateway("dovecot", &[], &[], Some(Takes::Listed)).expect("is changed");
+        for address in ["listed@example.com", "was@example.com", "is@example.com"] {
+            let listed = new_listed(&world.site.policy, "dovecot", address, NOW).expect("an address");
+            world.add(Record::Listed(listed));
+        }
+        // Of two that had one address, the later has it.
+        let was = known_listed(
+            &world.store.read().expect("reads"),
+            &world.site.policy,
+            "dovecot",
+            "was@example.com",
+        );
+        let (was, policy) = (Record::Listed(was.expect("is there")), world.site.policy.clone());
+        world.store.commit_blocking(move |txn| remove(txn, &policy, &was, NOW)).expect("is removed");
+        world
+            .change(PersonChange {
+                name: "bob".into(),
+                add_aliases: vec!["was@example.com".into()],
+                ..PersonChange::default()
+            })
+            .expect("is changed");
         world.change_gateway("notes", &["third.example"], &["remote.example"]).expect("is changed");
         world.change_gateway("dovecot", &["remote.example"], &["else.example"]).expect("is changed");
         let rows = world.store.read().expect("reads");
@@ -464,12 +513,17 @@ fn a_rebuild_finds_every_kind_and_only_its_latest_change() {
 }
 
 fn imported(world: &World, kind: Kind, table: &str, dry_run: bool) -> Result<Imported, Refused> {
+    imported_as(world, &Rowed::Entries(kind), table, dry_run)
+}
+
+fn imported_as(world: &World, of: &Rowed, table: &str, dry_run: bool) -> Result<Imported, Refused> {
+    let of = of.clone();
     let (policy, importing) = (Arc::new(world.site.policy.clone()), Arc::new(Importing::default()));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("starts");
     let store = world.store.clone();
     let table = table.as_bytes().to_vec();
     let imports = async move {
-        tokio::spawn(async move { import(&store, &policy, &importing, kind, &table, dry_run, NOW).await })
+        tokio::spawn(async move { import(&store, &policy, &importing, &of, &table, dry_run, NOW).await })
             .await
     };
     runtime.block_on(imports).expect("does not panic")
@@ -587,7 +641,9 @@ fn the_edge_knows_a_domain_of_ours_whose_rest_a_gateway_takes() {
     world.person("hatter", "", &[], &[], false);
     let row = PolicyRow {
         domains: vec!["example.com".into(), "xn--bcher-kva.example".into()],
-        catch_all: Some("hatter".into()),
+        catch_all: ["example.com", "xn--bcher-kva.example"]
+            .map(|of| (of.to_owned(), "hatter".to_owned()))
+            .into(),
     };
     let set = world.store.commit_blocking(move |txn| txn.put(POLICY, b"site", &row));
     set.expect("commits");
@@ -629,4 +685,202 @@ fn the_edge_knows_a_domain_of_ours_whose_rest_a_gateway_takes() {
     assert_eq!(rest(), of(true, true));
     let everybody = routes(&world, letter(), "mixed@example.com");
     assert_eq!(everybody, ["hatter", "5.1.1"], "and what it had is not sent round by the edge");
+}
+
+#[test]
+fn of_two_nicknames_at_once_the_second_is_refused() {
+    let world = World::new();
+    let rows = world.store.read().expect("reads");
+    let bob = by_name(&rows, "bob").expect("is there");
+    // Both are judged by what there was before either.
+    let new = |target| new_nickname(&rows, &world.site.policy, &bob, "pal", target, NOW).expect("is free");
+    let (first, second) = (new("ann"), new("anna"));
+    world.add(Record::Nickname(first.clone()));
+    let refused = world.try_add(Record::Nickname(second)).expect_err("it would take the first one's place");
+    assert!(refused.to_string().contains("has a nickname pal already"), "{refused}");
+    let rows = world.store.read().expect("reads");
+    assert_eq!(known_nickname(&rows, &bob, "pal").expect("is there"), first);
+
+    let late = new_nickname(&rows, &world.site.policy, &bob, "late", "ann", NOW).expect("a nickname");
+    world.remove("bob").expect("is removed");
+    let refused = world.try_add(Record::Nickname(late)).expect_err("nobody would ever remove it");
+    assert!(refused.to_string().contains("not here any more"), "{refused}");
+}
+
+#[test]
+fn each_domain_may_have_a_catch_all_of_its_own() {
+    let mut world = World::empty();
+    world.person("rest", "", &[], &[], false);
+    world.person("other", "", &[], &["o@remote.example"], false);
+    let domains = policy().domains;
+    world.site.policy.catch_all = BTreeMap::from([(domains[0].clone(), "rest".to_owned())]);
+    let settled = world.site.policy.clone();
+    world.store.commit_blocking(move |txn| settle(txn, &settled)).expect("commits");
+    let all =
+        |world: &World| world.known().into_iter().filter(|(of, _)| of.starts_with('@')).collect::<Vec<_>>();
+    let (first, second) = ("@example.com".to_owned(), "@xn--bcher-kva.example".to_owned());
+    assert_eq!(all(&world), [(first.clone(), true)]);
+    assert_eq!(routes(&world, letter(), "nobody@example.com"), ["rest"]);
+    assert_eq!(routes(&world, letter(), "nobody@xn--bcher-kva.example"), ["5.1.1"]);
+
+    world.site.policy.catch_all.insert(domains[1].clone(), "other".into());
+    let settled = world.site.policy.clone();
+    world.store.commit_blocking(move |txn| settle(txn, &settled)).expect("commits");
+    assert_eq!(all(&world), [(first, true), (second, false)], "what leaves is in no mailbox");
+    let routed = routes(&world, letter(), "nobody@xn--bcher-kva.example");
+    assert_eq!(routed, ["o@remote.example via nobody@xn--bcher-kva.example"]);
+    assert_eq!(routes(&world, letter(), "nobody@example.com"), ["rest"]);
+}
+
+#[test]
+fn mail_goes_on_to_what_a_gateway_has_of_our_domains_and_never_round() {
+    let world = World::empty();
+    let shadow = |name: &str, target: &str, aliases: &[&str]| {
+        let aliases = aliases.iter().map(ToString::to_string).collect();
+        let new = NewShadow { name: name.into(), target: target.into(), aliases, ..NewShadow::default() };
+        new_shadow(&world.store.read().expect("reads"), &world.site.policy, new, NOW)
+    };
+    let theirs = |name: &str| format!("{name}@xn--bcher-kva.example");
+    for name in ["alice", "bob", "carol"] {
+        world.person(name, "", &[], &[], false);
+    }
+    let forward = |name: &str, to: &str| {
+        let change =
+            PersonChange { name: name.into(), forward: Some(vec![to.into()]), ..PersonChange::default() };
+        world.change(change)
+    };
+    assert!(forward("alice", &theirs("old")).is_err(), "nobody has it");
+    world.gateway("notes", "b\u{fc}cher.example").expect("a gateway");
+    for taken in [theirs("bob"), theirs("bob+tag"), theirs("postmaster"), "bob@example.com".into()] {
+        let refused = forward("alice", &taken).expect_err("it may lead back").to_string();
+        assert!(refused.contains("that a gateway takes"), "{refused}");
+        assert!(shadow("new", &taken, &[]).is_err(), "{taken}");
+    }
+
+    forward("alice", &theirs("b")).expect("the gateway has it");
+    world.add(Record::Shadow(shadow("old", &theirs("s"), &[]).expect("the gateway has it")));
+    let to = |address: &str| routes(&world, letter(), address);
+    let via = |to: &str, written: &str| format!("{to} via {written}@example.com");
+    assert_eq!(to("alice@example.com"), [via(&theirs("b"), "alice")]);
+    assert_eq!(to("old@example.com"), [via(&theirs("s"), "old")]);
+    let far = Letter { passes: PASSES_MAX + 1, ..letter() };
+    assert_eq!(routes(&world, far, "alice@example.com"), ["alice"], "it came back by the edge");
+
+    // What the gateway had becomes somebody's here, and that one's mail goes on to alice.
+    forward("bob", &theirs("a")).expect("the gateway has it");
+    let alias = |name: &str, alias: &str| PersonChange {
+        name: name.into(),
+        add_aliases: vec![theirs(alias)],
+        ..PersonChange::default()
+    };
+    world.change(alias("bob", "b")).expect("is changed");
+    assert_eq!(to("alice@example.com"), [via(&theirs("a"), "alice")], "by way of bob");
+    world.change(alias("alice", "a")).expect("is changed");
+    assert_eq!(to("alice@example.com"), ["bob"], "who keeps what would go round");
+    assert_eq!(to("bob@example.com"), ["alice"]);
+    let next = shadow("next", &theirs("t"), &[&theirs("s")]).expect("the gateway has it");
+    world.add(Record::Shadow(next));
+    world.add(Record::Shadow(shadow("third", &theirs("u"), &[&theirs("t")]).expect("the gateway has it")));
+    let carols = alias("carol", "u");
+    world.change(carols).expect("is changed");
+    assert_eq!(to("old@example.com"), ["carol"], "through two more");
+
+    let notes =
+        Record::Gateway(known_gateway(&world.store.read().expect("reads"), "notes").expect("is there"));
+    let policy = world.site.policy.clone();
+    forward("carol", &theirs("gone")).expect("the gateway has it");
+    world.store.commit_blocking(move |txn| remove(txn, &policy, &notes, NOW)).expect("is removed");
+    assert_eq!(to("carol@example.com"), ["carol"], "nobody has it now: it stays");
+}
+
+#[test]
+fn a_gateway_with_a_list_takes_what_is_listed_and_nobody_has_the_rest() {
+    let mut world = World::empty();
+    world.person("alice", "", &[], &[], false);
+    let settled = policy();
+    world.store.commit_blocking(move |txn| settle(txn, &settled)).expect("commits");
+    let theirs = |name: &str| format!("{name}@xn--bcher-kva.example");
+    let list = |world: &World, gateway: &str, address: &str| {
+        let listed = new_listed(&world.site.policy, gateway, address, NOW)?;
+        world.try_add(Record::Listed(listed))
+    };
+    assert!(list(&world, "notes", &theirs("old")).is_err(), "there is no such gateway");
+    world.gateway("notes", "b\u{fc}cher.example").expect("a gateway");
+    let out = |name: &str| format!("{} via ", theirs(name));
+    assert_eq!(routes(&world, letter(), &theirs("anybody")), [out("anybody")]);
+    // The list may be made before it counts.
+    list(&world, "Notes", "Old@B\u{fc}cher.example").expect("is listed");
+    let set = |world: &World, takes| world.set_gateway("notes", &[], &[], Some(takes));
+    set(&world, Takes::Listed).expect("is changed");
+
+    let rest = |world: &World| world.known().into_iter().filter(|(known, _)| known.starts_with('@')).count();
+    let knows = |world: &World, address: &str| world.known().iter().any(|(known, _)| known == address);
+    assert_eq!((rest(&world), knows(&world, &theirs("old"))), (0, true));
+    for (address, to) in [
+        (theirs("old"), out("old")),
+        (theirs("old+tag"), out("old+tag")),
+        (theirs("anybody"), "5.1.1".into()),
+        (theirs("postmaster"), "alice".into()),
+        (theirs("abuse"), "alice".into()),
+        (theirs("alice"), "alice".into()),
+    ] {
+        assert_eq!(routes(&world, letter(), &address), [to], "{address}");
+    }
+    world.site.policy.catch_all = everywhere("alice");
+    assert_eq!(routes(&world, letter(), &theirs("anybody")), ["alice"], "behind the list, as everywhere");
+
+    for (address, reason) in [
+        (theirs("old"), "is listed for the gateway notes"),
+        (theirs("alice"), "belongs to person alice"),
+        (theirs("abuse"), "a role"),
+        ("x@example.com".into(), "does not take the domain"),
+        ("x@remote.example".into(), "not in a domain of this site"),
+    ] {
+        let refused = list(&world, "notes", &address).expect_err("is refused").to_string();
+        assert!(refused.contains(reason), "{address}: {refused}");
+    }
+    let new = NewPerson { name: "old".into(), ..NewPerson::default() };
+    let old =
+        new_person(&world.store.read().expect("reads"), &world.site.policy, new, NOW).expect("a person");
+    let refused = world.try_add(Record::Person(old)).expect_err("the gateway has that name").to_string();
+    assert!(refused.contains("`gateway recipient remove` it"), "{refused}");
+    let refused =
+        world.change_gateway("notes", &[], &["b\u{fc}cher.example"]).expect_err("it is in use").to_string();
+    assert!(refused.contains("is listed for notes"), "{refused}");
+
+    let drop = |world: &World, record: Record| {
+        let policy = world.site.policy.clone();
+        world.store.commit_blocking(move |txn| remove(txn, &policy, &record, NOW)).expect("is removed");
+    };
+    let one = known_listed(&world.store.read().expect("reads"), &world.site.policy, "notes", &theirs("old"));
+    drop(&world, Record::Listed(one.expect("is there")));
+    assert!(!knows(&world, &theirs("old")));
+    list(&world, "notes", &theirs("old")).expect("is listed");
+    list(&world, "notes", &theirs("older")).expect("is listed");
+    let notes = known_gateway(&world.store.read().expect("reads"), "notes").expect("is there");
+    drop(&world, Record::Gateway(notes));
+    assert!(!knows(&world, &theirs("old")) && !knows(&world, &theirs("older")), "they went with it");
+    assert!(listed(&world.store.read().expect("reads"), "notes").expect("reads").is_empty());
+}
+
+#[test]
+fn thousands_of_recipients_are_imported_by_the_rules_of_every_import() {
+    let world = World::empty();
+    world.gateway("notes", "b\u{fc}cher.example").expect("a gateway");
+    world.set_gateway("notes", &[], &[], Some(Takes::Listed)).expect("is changed");
+    let importing = |table: &str, dry_run| {
+        let of = Rowed::Recipients("notes".into());
+        imported_as(&world, &of, table, dry_run)
+    };
+    let row = |number: u32| format!("user{number}@b\u{fc}cher.example\n");
+    let table = format!("address\n{}", (0..5000).map(row).collect::<String>());
+    let spoiled = format!("{table}user7@b\u{fc}cher.example\nx@example.com\nabuse@b\u{fc}cher.example\n");
+    let bad = importing(&spoiled, false).expect("is read");
+    let lines: Vec<_> = bad.bad.iter().map(|bad| bad.line).collect();
+    assert_eq!((bad.added, lines), (0, vec![5002, 5003, 5004]), "{:?}", bad.bad);
+    assert_eq!(importing(&table, true).expect("is read").added, 0);
+    assert_eq!(importing(&table, false).expect("is read").added, 5000);
+    assert_eq!(listed(&world.store.read().expect("reads"), "notes").expect("reads").len(), 5000);
+    assert!(world.known().contains(&("user4999@xn--bcher-kva.example".to_owned(), false)));
+    assert!(importing("name\nx\n", false).expect_err("another table").to_string().contains("address"));
 }

@@ -4,7 +4,7 @@
 //! The envelope says how long the message is, so nothing half written is taken. A pair is removed only after
 //! the commit, and its id follows from its name and envelope, so it is the same message when it is found again.
 //! A pair that cannot be taken is put into `bad` with the reason. Whoever writes here is not trusted with the
-//! rest of the disk: links are not followed, and only plain files are read.
+//! rest of the disk: links are not followed, and only plain files are read. What goes round is set aside, too.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -20,10 +20,12 @@ use shared::address::Address;
 use shared::id::{MessageId, unix_millis};
 use shared::mime::header_len;
 use shared::origin::Channel;
+use shared::smtp::return_path;
 use shared::store::Store;
 
 use super::dropped::put;
-use crate::directory;
+use super::hop;
+use crate::directory::{self, Policy};
 use crate::error::Refused;
 use crate::inbound;
 use crate::mail::{self, Site};
@@ -124,16 +126,19 @@ pub async fn pick_up(
     let failed = |error: io::Error| Refused::new(format!("{}: {error}", folder.display()));
     let (mut taken, mut failure) = (0, None);
     for name in names(folder).map_err(failed)? {
-        let found =
-            tokio::task::block_in_place(|| read(store, gateway, folder, &name, site.content_bytes_max))?;
+        let found = tokio::task::block_in_place(|| read(store, site, gateway, folder, &name))?;
         match found {
             Found::Pair(Pair { id, envelope, content }) => {
                 let channel = Channel::Gateway { name: gateway.to_owned() };
                 let reverse_path = Some(envelope.reverse_path).filter(|path| !path.is_empty());
+                let passes = inbound::passes(&content[..header_len(&content)], &site.policy);
+                let trace = trace(&site.policy, gateway, id, reverse_path.as_deref());
+                let content = [trace.as_bytes(), &content].concat();
                 let mut incoming = tokio::task::block_in_place(|| {
-                    node::incoming(store, id, channel, reverse_path, envelope.recipients, &content)
+                    let recipients = envelope.recipients;
+                    node::traced(store, id, channel, reverse_path, recipients, &content, trace.len())
                 })?;
-                incoming.passes = inbound::passes(&content[..header_len(&content)], &site.policy.edge);
+                incoming.passes = passes;
                 let site = Arc::clone(site);
                 let entered =
                     store.commit(move |txn| mail::receive(txn, &site, incoming, &[], unix_millis()));
@@ -167,6 +172,13 @@ pub async fn pick_up(
     }
 }
 
+/// The trace that is put before what was picked up (RFC 5321 §4.4), as the edge does with what it receives.
+fn trace(policy: &Policy, gateway: &str, id: MessageId, reverse_path: Option<&str>) -> String {
+    // The envelope was read already: what is no address is the null reverse-path.
+    let reverse_path: Option<Address> = reverse_path.and_then(|path| path.parse().ok());
+    return_path(reverse_path.as_ref()) + &hop::received(policy, gateway, id).unwrap_or_default()
+}
+
 fn gone(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -192,7 +204,7 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn read(store: &Store, gateway: &str, folder: &Path, name: &str, size_max: u64) -> Result<Found, Refused> {
+fn read(store: &Store, site: &Site, gateway: &str, folder: &Path, name: &str) -> Result<Found, Refused> {
     let flawed = |reason: String, young| Ok(Found::Flawed(reason, young));
     let (written, modified) = match plain_file(&folder.join(format!("{name}.json")), ENVELOPE_MAX) {
         Ok(read) => read,
@@ -203,8 +215,11 @@ fn read(store: &Store, gateway: &str, folder: &Path, name: &str, size_max: u64) 
     if mail::is_known(&store.read()?, id)? {
         return Ok(Found::Taken);
     }
-    match open(folder, name, &written, size_max) {
-        Ok((envelope, content)) => Ok(Found::Pair(Pair { id, envelope, content })),
+    match open(folder, name, &written, site.content_bytes_max) {
+        Ok((envelope, content)) => match hop::goes_round(&content[..header_len(&content)], &site.policy) {
+            None => Ok(Found::Pair(Pair { id, envelope, content })),
+            Some(reason) => flawed(reason, false),
+        },
         Err(reason) => flawed(reason, young),
     }
 }

@@ -17,7 +17,7 @@ use super::*;
 use crate::directory::{NewGateway, Reach};
 use crate::gateway::queue::{self, Due};
 use crate::gateway::{hand_over, pick_up};
-use crate::record::{Handover, REPORTS};
+use crate::record::{Handover, REPORTS, Takes};
 
 /// For hosts and attempts; what blocks is done outside.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
@@ -80,7 +80,8 @@ impl Host {
 
 impl World {
     fn gateway(&self, reach: Reach, domain: &str) {
-        let new = NewGateway { name: "inside".into(), reach, domains: vec![domain.into()] };
+        let new =
+            NewGateway { name: "inside".into(), reach, domains: vec![domain.into()], takes: Takes::Any };
         let gateway = directory::new_gateway(&self.store.read().expect("reads"), &new, NOW);
         self.add(Record::Gateway(gateway.expect("a gateway")));
     }
@@ -209,7 +210,9 @@ fn a_gateway_that_is_down_or_gone_is_said() {
     world.gateway(Reach { smtp: vec![nobody.to_string()], ..Reach::default() }, "legacy.example");
     let policy = &world.site.policy;
     let shadow = NewShadow { name: "old".into(), target: "o@legacy.example".into(), ..NewShadow::default() };
-    world.add(Record::Shadow(directory::new_shadow(policy, shadow, NOW).expect("a shadow")));
+    world.add(Record::Shadow(
+        directory::new_shadow(&world.store.read().expect("reads"), policy, shadow, NOW).expect("a shadow"),
+    ));
     let letter = Letter::new("carol@remote.example", "old@example.com");
     letter.send(&world).expect("is taken in");
     world.attempt(letter.id);
@@ -418,6 +421,36 @@ fn pairs_are_picked_up_once_and_bad_ones_set_aside() {
         assert!(fs::symlink_metadata(at.join(format!("bad/{name}.json"))).is_ok(), "{name}");
     }
 
+    // It has our trace before it, and is otherwise as it was put there.
+    let rows = world.store.read().expect("reads");
+    let (key, message) = rows.prefix::<Message>(MESSAGES, &[], 1).expect("reads").remove(0);
+    let stored = mail::content(world.store.body(message.body()).expect("is there"), &message, 4096);
+    let stored = String::from_utf8(stored.expect("is whole")).expect("is text");
+    let (trace, rest) = stored.split_at(message.origin.trace_bytes as usize);
+    assert_eq!(rest, content);
+    let id = MessageId(key.as_slice().try_into().expect("an id"));
+    let begins = format!(
+        "Return-Path: <x@legacy.example>\r\nReceived: by example.com with local id {id}\r\n\t(gateway "
+    );
+    assert!(trace.starts_with(&begins) && trace.ends_with("+0000\r\n"), "{trace}");
+
+    // Another system sends it back again and again: the third time it is set aside.
+    let mut round = stored;
+    for time in 1..=2 {
+        let name = format!("round{time}");
+        pair(at, &name, &envelope("alice@example.com", round.len()), &round);
+        world.pick_up(at);
+        let reason = fs::read_to_string(at.join(format!("bad/{name}.reason")));
+        assert_eq!(reason.is_ok_and(|text| text.contains("round in a loop")), time == 2, "the {time}. time");
+        let rows = world.store.read().expect("reads");
+        let mut found = rows.prefix::<Message>(MESSAGES, &[], 100).expect("reads");
+        found.sort_by_key(|(_, message)| message.origin.size);
+        let (_, longest) = found.pop().expect("there is one");
+        let stored = mail::content(world.store.body(longest.body()).expect("is there"), &longest, 4096);
+        round = String::from_utf8(stored.expect("is whole")).expect("is text");
+    }
+    let before = filed(&world).0;
+
     // Cut short between the commit and the removal: found again, and known.
     let modified = SystemTime::now() - Duration::from_secs(90);
     for _ in 0..2 {
@@ -429,7 +462,7 @@ fn pairs_are_picked_up_once_and_bad_ones_set_aside() {
             .set_modified(modified)
             .expect("is set");
         world.pick_up(at);
-        assert_eq!(filed(&world).0, 2);
+        assert_eq!(filed(&world).0, before + 1);
         assert!(!at.join("again.json").exists() && !at.join("again.eml").exists());
     }
 }

@@ -29,4 +29,4 @@ pub use content::Facts;
 pub use envelope::Envelope;
 pub use reply::{Enhanced, NotEnhanced, Reply};
 pub use session::{Action, Session, Verdict};
-pub use trace::{date, received, return_path};
+pub use trace::{date, received, received_by_itself, return_path};

@@ -11,6 +11,8 @@ use crate::address::{Address, Domain};
 
 /// Octets of a client's own name that are repeated in a comment.
 const HELO_COMMENT_BYTES_MAX: usize = 64;
+/// Characters of the comment that says how a message came to its own host.
+const HOW_COMMENT_CHARS_MAX: usize = 200;
 
 /// The Received field of a message that `by` accepted from `peer` as `id`, with its line ends.
 ///
@@ -25,6 +27,17 @@ pub fn received(envelope: &Envelope, peer: IpAddr, by: &Domain, id: &str, unix_s
     };
     let date = date(unix_seconds);
     format!("Received: from {from}\r\n\tby {by} with {protocol} id {id}{recipient};\r\n\t{date}\r\n")
+}
+
+/// The Received field of a message that came to `by` on its own host as `id`, with its line ends. `how`
+/// becomes a comment.
+pub fn received_by_itself(by: &Domain, how: &str, id: &str, unix_seconds: i64) -> String {
+    let how: String = how.chars().take(HOW_COMMENT_CHARS_MAX).map(in_comment).collect();
+    format!("Received: by {by} with local id {id}\r\n\t({how});\r\n\t{}\r\n", date(unix_seconds))
+}
+
+fn in_comment(c: char) -> char {
+    if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ',' | ' ') { c } else { '?' }
 }
 
 /// The Return-Path field, with its line end; `None` is the null reverse-path.

@@ -34,7 +34,7 @@ pub fn backup(store: &Store, into: &dyn Disk) -> Result<Copied, StoreError> {
     for number in numbers {
         copied.bytes += copy_segment(store, number, into)?;
     }
-    into.sync_names()?;
+    store.segments.marker().write(into)?;
     let index = index::open(into, false)?;
     copied.rows = snapshot.copy_rows(&index.database, ROWS_AT_ONCE)?;
     into.sync_names()?;

@@ -19,6 +19,7 @@ mod body;
 mod disk;
 mod gauge;
 mod index;
+mod marker;
 mod overlay;
 mod segment;
 #[cfg(any(test, feature = "sim"))]
@@ -41,6 +42,7 @@ pub use verify::{Recovered, Verdict, rebuild, verify};
 
 use gauge::Gauge;
 use index::Index;
+use marker::Marker;
 use segment::Segments;
 use writer::Writer;
 
@@ -117,12 +119,19 @@ impl Store {
             disk.remove(&segment::name(*number)).map_err(StoreError::from)?;
         }
         let next = numbers.last().map_or(1, |last| last + 1);
-        Self::on(disk, index, next, segment_bytes)
+        let marker = Marker::open(disk.as_ref(), &live, next)?;
+        Self::on(disk, index, next, segment_bytes, marker)
     }
 
-    fn on(disk: Arc<dyn Disk>, index: Index, next: u32, segment_bytes: u64) -> Result<Self, StoreError> {
+    fn on(
+        disk: Arc<dyn Disk>,
+        index: Index,
+        next: u32,
+        segment_bytes: u64,
+        marker: Marker,
+    ) -> Result<Self, StoreError> {
         let gauge = Arc::new(Gauge::default());
-        let segments = Segments::new(Arc::clone(&disk), Arc::clone(&gauge), next, segment_bytes);
+        let segments = Segments::new(Arc::clone(&disk), Arc::clone(&gauge), next, segment_bytes, marker);
         let segments = Arc::new(segments);
         let writer = Writer::start(Arc::clone(&disk), index, Arc::clone(&segments), Arc::clone(&gauge))?;
         Ok(Self { disk, segments, gauge, writer: Arc::new(writer) })

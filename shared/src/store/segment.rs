@@ -5,7 +5,7 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 8 | magic `SLYPOST` and the format's version, 1 |
+//! | 8 | the store's marker: 7 octets of its own and the format's version, 2; once `SLYPOST` and 1 |
 //! | 32 | key of the body |
 //! | 4 | piece, from 0 |
 //! | 1 | flags: bit 0 set on the body's last piece |
@@ -16,8 +16,8 @@
 //! | 32 | BLAKE3 of all of the above, the notes and the bytes |
 //!
 //! followed by the notes, the bytes, and zeros up to a multiple of 8. Numbers are little-endian.
-//! Records are found again after a damaged stretch by their magic, which stands only at multiples
-//! of 8. A segment is never appended to after a restart.
+//! Records are found again after a damaged stretch by the marker, which stands only at multiples
+//! of 8. A segment is never appended to after a restart, so it has records of one format only.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +26,7 @@ use super::StoreError;
 use super::body::BodyKey;
 use super::disk::{Disk, File};
 use super::gauge::Gauge;
+use super::marker::{self, MARKER_BYTES, Marker};
 use crate::fault::{SeededFault, seeded};
 
 /// A segment that has grown past this is followed by a new one.
@@ -34,7 +35,6 @@ pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 pub(super) const HEADER_BYTES: usize = 88;
 /// Notes and bytes of one record, at most.
 pub(super) const RECORD_BYTES_MAX: usize = 2 * 1024 * 1024;
-const MAGIC: [u8; 8] = *b"SLYPOST\x01";
 const ALIGNMENT: usize = 8;
 const LAST: u8 = 1;
 /// Segments that are kept open at once.
@@ -60,9 +60,10 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub fn encode(&self) -> Vec<u8> {
+    /// The record as it lies in a segment whose records begin with `marker`.
+    pub fn encode(&self, marker: &[u8; MARKER_BYTES]) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_BYTES + self.notes.len() + self.bytes.len() + ALIGNMENT);
-        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(marker);
         out.extend_from_slice(&self.key.0);
         out.extend_from_slice(&self.piece.to_le_bytes());
         out.extend_from_slice(&[if self.last { LAST } else { 0 }, self.kind, 0, 0]);
@@ -121,7 +122,9 @@ impl Header {
             notes: usize::try_from(number(48)).ok()?,
             bytes: usize::try_from(number(52)).ok()?,
         };
-        (bytes[..8] == MAGIC && header.notes.checked_add(header.bytes)? <= RECORD_BYTES_MAX).then_some(header)
+        (marker::is_one(&bytes[..MARKER_BYTES])
+            && header.notes.checked_add(header.bytes)? <= RECORD_BYTES_MAX)
+            .then_some(header)
     }
 
     /// Bytes of the whole record on disk.
@@ -162,6 +165,7 @@ pub(super) struct Segments {
     disk: Arc<dyn Disk>,
     gauge: Arc<Gauge>,
     bytes_max: u64,
+    marker: Marker,
     state: Mutex<State>,
 }
 
@@ -217,7 +221,7 @@ impl Drop for Pin {
 }
 
 impl Segments {
-    pub fn new(disk: Arc<dyn Disk>, gauge: Arc<Gauge>, first: u32, bytes_max: u64) -> Self {
+    pub fn new(disk: Arc<dyn Disk>, gauge: Arc<Gauge>, first: u32, bytes_max: u64, marker: Marker) -> Self {
         let state = State {
             open: HashMap::new(),
             current: first,
@@ -227,17 +231,27 @@ impl Segments {
             pinned: BTreeMap::new(),
             emptied: BTreeSet::new(),
         };
-        Self { disk, gauge, bytes_max, state: Mutex::new(state) }
+        Self { disk, gauge, bytes_max, marker, state: Mutex::new(state) }
     }
 
     /// Appends a record. It lies on disk durably only after the next [`Segments::sync`].
     pub fn append(self: &Arc<Self>, record: &Record) -> Result<(Extent, Pin), StoreError> {
-        self.append_bytes(&record.encode())
+        let bytes = record.encode(&self.marker.octets());
+        self.written(&bytes).inspect_err(|error| self.gauge.failed(error))
     }
 
-    /// Appends an encoded record as it is.
-    pub fn append_bytes(self: &Arc<Self>, bytes: &[u8]) -> Result<(Extent, Pin), StoreError> {
-        self.written(bytes).inspect_err(|error| self.gauge.failed(error))
+    /// Appends the record that lies elsewhere.
+    pub fn append_again(self: &Arc<Self>, from: Extent) -> Result<(Extent, Pin), StoreError> {
+        if self.marker.of(from.segment) != self.marker.octets() {
+            return self.append(&self.read(from)?);
+        }
+        let bytes = self.read_bytes(from)?;
+        self.written(&bytes).inspect_err(|error| self.gauge.failed(error))
+    }
+
+    /// What a copy of the segments has to know besides.
+    pub fn marker(&self) -> &Marker {
+        &self.marker
     }
 
     fn written(self: &Arc<Self>, bytes: &[u8]) -> Result<(Extent, Pin), StoreError> {
@@ -288,7 +302,7 @@ impl Segments {
     }
 
     /// Reads the bytes at `extent`, unchecked.
-    pub fn read_bytes(&self, extent: Extent) -> Result<Vec<u8>, StoreError> {
+    fn read_bytes(&self, extent: Extent) -> Result<Vec<u8>, StoreError> {
         let file = self.file_in(&mut self.lock(), extent.segment)?;
         let mut bytes = vec![0; usize::try_from(extent.length).map_err(|_| damaged(extent))?];
         file.read_at(extent.offset, &mut bytes)?;
@@ -354,10 +368,10 @@ impl Segments {
     /// passed over. Returns the number of bytes passed over.
     pub fn scan(&self, number: u32, mut visit: impl FnMut(Extent, Record)) -> Result<u64, StoreError> {
         let file = self.file_in(&mut self.lock(), number)?;
-        let end = file.len()?;
+        let (end, marker) = (file.len()?, self.marker.of(number));
         let (mut offset, mut skipped) = (0, 0);
         while offset < end {
-            match record_at(file.as_ref(), offset, end)? {
+            match record_at(file.as_ref(), offset, end, &marker)? {
                 Some((record, length)) => {
                     visit(Extent { segment: number, offset, length }, record);
                     offset += u64::from(length);
@@ -402,12 +416,20 @@ fn damaged(extent: Extent) -> StoreError {
     StoreError::Damaged(format!("segment {} at {}", extent.segment, extent.offset))
 }
 
-fn record_at(file: &dyn File, offset: u64, end: u64) -> Result<Option<(Record, u32)>, StoreError> {
+fn record_at(
+    file: &dyn File,
+    offset: u64,
+    end: u64,
+    marker: &[u8; MARKER_BYTES],
+) -> Result<Option<(Record, u32)>, StoreError> {
     let mut header = [0; HEADER_BYTES];
     if end - offset < HEADER_BYTES as u64 {
         return Ok(None);
     }
     file.read_at(offset, &mut header)?;
+    if header[..MARKER_BYTES] != *marker {
+        return Ok(None);
+    }
     let Some(length) = Header::decode(&header).map(|header| header.record_bytes()) else { return Ok(None) };
     if end - offset < length as u64 {
         return Ok(None);
@@ -421,6 +443,7 @@ fn record_at(file: &dyn File, offset: u64, end: u64) -> Result<Option<(Record, u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::marker::FIRST_FORMAT;
 
     fn record(bytes: &[u8]) -> Record {
         Record {
@@ -435,7 +458,7 @@ mod tests {
 
     #[test]
     fn the_format_is_frozen() {
-        let encoded = record(b"bytes").encode();
+        let encoded = record(b"bytes").encode(&FIRST_FORMAT);
         assert_eq!(&encoded[..8], b"SLYPOST\x01");
         assert_eq!(encoded.len(), 104);
         assert_eq!(
@@ -446,7 +469,7 @@ mod tests {
 
     #[test]
     fn every_changed_byte_is_found() {
-        let encoded = record(b"some bytes of a body").encode();
+        let encoded = record(b"some bytes of a body").encode(&FIRST_FORMAT);
         let whole = HEADER_BYTES + 5 + 20;
         for at in 0..whole {
             let mut flipped = encoded.clone();
@@ -457,5 +480,7 @@ mod tests {
             assert_eq!(Record::decode(&encoded[..end]), None, "cut at {end}");
         }
         assert_eq!(Record::decode(&encoded), Some(record(b"some bytes of a body")));
+        let marked = record(b"some bytes of a body").encode(b"\x17\xfe3456\x00\x02");
+        assert_eq!(Record::decode(&marked), Some(record(b"some bytes of a body")));
     }
 }

@@ -95,7 +95,7 @@ async fn empty(store: &Store, number: u32) -> Result<usize, StoreError> {
         for (old, key) in some {
             let named = store.read()?.get::<BodyRow>(BODIES, &key.0)?;
             if named.is_some_and(|row| row.extents().any(|extent| extent == *old)) {
-                let (new, pin) = store.segments.append_bytes(&store.segments.read_bytes(*old)?)?;
+                let (new, pin) = store.segments.append_again(*old)?;
                 moves.push((key.0, *old, new, pin));
             }
         }

@@ -309,6 +309,69 @@ fn the_index_is_made_anew_from_the_segments() {
     audit(&store, &ledger, "rebuilt");
 }
 
+/// A record that somebody may want to be taken for one.
+fn forged(marker: [u8; 8], number: u64) -> Vec<u8> {
+    let notes = number.to_be_bytes().to_vec();
+    segment::Record { key: key(number), piece: 0, last: true, kind: 1, notes, bytes: Vec::new() }
+        .encode(&marker)
+}
+
+/// What a rebuild finds, by the notes.
+fn found(disk: &SimDisk) -> (Store, Vec<u64>) {
+    let numbers = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&numbers);
+    let restore = move |_: &mut Txn<'_>, found: &Recovered| {
+        let number = u64::from_be_bytes(found.notes.as_slice().try_into().expect("our notes"));
+        seen.lock().expect("not poisoned").push(number);
+        Ok(())
+    };
+    let (store, _) = rebuild(Arc::new(disk.clone()), restore).expect("rebuilds");
+    let numbers = numbers.lock().expect("not poisoned").clone();
+    (store, numbers)
+}
+
+#[test]
+fn what_a_body_holds_is_no_record_though_the_one_around_it_is_damaged() {
+    let disk = SimDisk::new(Faults::default());
+    let store = open(&disk).expect("opens");
+    // The notes have 8 octets, so the bytes begin where a record might.
+    let body = [
+        forged(marker::FIRST_FORMAT, 666),
+        forged(*b"SLYPOST\x02", 667),
+        forged([0, 0, 0, 0, 0, 0, 0, 2], 668),
+    ];
+    let mut writer = store.body_writer(key(1), 1);
+    writer.write(&body.concat()).expect("writes");
+    let stored = writer.finish(1u64.to_be_bytes().to_vec()).expect("writes");
+    store.commit_blocking(move |txn| txn.keep_body(&stored)).expect("commits");
+    add(&store, 2).expect("adds");
+    drop(store);
+    let segment = disk.open("00000001.seg").expect("is there");
+    for damaged in [0, 20, 48] {
+        let mut before = [0];
+        segment.read_at(damaged, &mut before).expect("reads");
+        segment.write_at(damaged, &[before[0] ^ 0x55]).expect("writes");
+        assert_eq!(found(&disk).1, [2], "octet {damaged}");
+        segment.write_at(damaged, &before).expect("writes");
+    }
+    assert_eq!(found(&disk).1, [1, 2], "undamaged, the body is one body");
+}
+
+#[test]
+fn segments_of_the_first_format_are_read_and_move_on() {
+    let disk = SimDisk::new(Faults::default());
+    let old = forged(marker::FIRST_FORMAT, 0);
+    let file = disk.create("00000001.seg").expect("is made");
+    file.write_at(0, &[&[0; 64][..], &old, &vec![0; 4096]].concat()).expect("writes");
+    let (store, numbers) = found(&disk);
+    assert_eq!(numbers, [0], "behind a damaged stretch, too");
+    add(&store, 4).expect("adds");
+    while block_on(store.compact()).expect("compacts") {}
+    assert!(store.body(key(0)).expect("is there").read_all().expect("reads").is_empty());
+    drop(store);
+    assert_eq!(found(&disk).1.len(), 2, "the one of the first format is found where it was moved to");
+}
+
 #[test]
 fn space_is_given_back() {
     let disk = SimDisk::new(Faults::default());

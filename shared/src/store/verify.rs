@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::body::{BODIES, BodyKey, BodyRow, Stored};
+use super::marker::Marker;
 use super::segment::{self, Extent, Pin};
 use super::txn::{Rows, Txn};
 use super::{Disk, Store, StoreError, index};
@@ -80,7 +81,8 @@ pub fn rebuild(
     let numbers = segment::list(disk.as_ref())?;
     let next = numbers.last().map_or(1, |last| last + 1);
     let index = index::open(disk.as_ref(), false)?;
-    let store = Store::on(disk, index, next, segment::SEGMENT_BYTES)?;
+    let marker = Marker::open(disk.as_ref(), &numbers, next)?;
+    let store = Store::on(disk, index, next, segment::SEGMENT_BYTES, marker)?;
 
     let mut found = BTreeMap::<BodyKey, Pieces>::new();
     for number in &numbers {

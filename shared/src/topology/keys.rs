@@ -55,7 +55,12 @@ static SITE: &[Entry] = &[
     ("domains", Required("write the domains whose mail is yours, like [\"example.com\"]")),
     ("postmaster", Required("write the name of the person who reads the postmaster's mail, like \"alice\"")),
     ("attachments", Value("write \"break-apart\" or \"passthru\"")),
-    ("catch_all", Value("write the name of a person, a shadow or a group, like \"alice\"")),
+    (
+        "catch_all",
+        Value(
+            "write the name of a person, a shadow or a group, like \"alice\", or {\"example.com\" = \"alice\"}",
+        ),
+    ),
     ("language", Later),
     ("quota", Later),
 ];

@@ -148,7 +148,7 @@ fn what_is_left_out_has_defaults() {
     let topology = Topology::parse(SMALLEST, "t.toml").expect("valid");
     assert_eq!(topology.site.attachments, AttachmentMode::BreakApart);
     assert_eq!(topology.site.postmaster.to_string(), "alice@example.com");
-    assert_eq!(topology.site.catch_all, None, "who has no name here is refused");
+    assert!(topology.site.catch_all.is_empty(), "who has no name here is refused");
     let edge = topology.edge;
     assert!(edge.smtp.is_empty() && edge.dns_servers.is_empty() && edge.tls.is_none());
     assert_eq!((edge.receivers, edge.size_max), (50, 52_428_800));
@@ -211,4 +211,31 @@ fn the_figure_stays_within_its_width() {
     let widths: Vec<usize> = figure.lines().map(|line| line.chars().count()).collect();
     assert!(widths.iter().all(|width| *width <= 100), "{figure}");
     assert!(figure.contains("deep/"), "{figure}");
+}
+
+#[test]
+fn unknown_names_are_taken_by_one_for_all_domains_or_by_one_for_each() {
+    let site = |line: &str| {
+        let two = SMALLEST.replace("[\"example.com\"]", "[\"example.com\", \"b\u{fc}cher.example\"]");
+        let text = two.replace("postmaster = \"alice\"\n", &format!("postmaster = \"alice\"\n{line}\n"));
+        Topology::parse(&text, "topology.toml").map(|topology| {
+            let by = topology.site.catch_all.into_iter();
+            by.map(|(domain, name)| format!("{domain} {}", name.local_part())).collect::<Vec<_>>()
+        })
+    };
+    let read = |line: &str| site(line).expect("is good");
+    assert_eq!(read("catch_all = \"rest\""), ["example.com rest", "xn--bcher-kva.example rest"]);
+    assert_eq!(read("catch_all = { \"B\u{fc}cher.example\" = \"bob\" }"), ["xn--bcher-kva.example bob"]);
+    let section = "[site.catch_all]\n\"example.com\" = \"alice\"\n\"b\u{fc}cher.example\" = \"bob\"";
+    assert_eq!(read(section), ["example.com alice", "xn--bcher-kva.example bob"]);
+    for (line, reason) in [
+        ("catch_all = { \"other.example\" = \"bob\" }", "not one of the site's domains"),
+        ("catch_all = { \"example.com\" = \"bob@example.com\" }", "not a local name"),
+        ("catch_all = { \"b\u{fc}cher.example\" = \"a\", \"xn--bcher-kva.example\" = \"b\" }", "has two"),
+        ("catch_all = { \"example.com\" = 1 }", "string"),
+        ("catch_all = [\"alice\"]", "a name, or a table of domains and names"),
+    ] {
+        let refused = site(line).expect_err(line).to_string();
+        assert!(refused.contains(reason), "{line}: {refused}");
+    }
 }

@@ -1,11 +1,15 @@
 //! From the raw file to a [`Topology`]: what each value may be.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_spanned::Spanned;
 
 use super::refusal::{Source, TopologyError};
@@ -34,7 +38,37 @@ struct RawSite {
     domains: Texts,
     postmaster: Text,
     attachments: Option<Text>,
-    catch_all: Option<Text>,
+    catch_all: Option<Spanned<RawCatchAll>>,
+}
+
+/// One name for all domains, or a name for each of some.
+enum RawCatchAll {
+    Everywhere(String),
+    By(BTreeMap<Text, Text>),
+}
+
+impl<'de> Deserialize<'de> for RawCatchAll {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = RawCatchAll;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name, or a table of domains and names")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<RawCatchAll, E> {
+                Ok(RawCatchAll::Everywhere(name.to_owned()))
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, table: A) -> Result<RawCatchAll, A::Error> {
+                Deserialize::deserialize(MapAccessDeserializer::new(table)).map(RawCatchAll::By)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }
 
 #[derive(Deserialize)]
@@ -153,15 +187,50 @@ impl Source<'_> {
                 self.refuse(text.span(), format!("`{}` is not a way to file mail", text.get_ref()), mend)
             })?,
         };
-        let catch_all = raw.catch_all.map(|text| {
-            Address::new(text.get_ref(), first).map_err(|_| {
+        let catch_all =
+            raw.catch_all.map_or_else(|| Ok(BTreeMap::new()), |raw| self.catch_all(&domains, &raw))?;
+        Ok(Site { domains, postmaster, attachments, catch_all })
+    }
+
+    /// Who takes unknown names, by domain; `domains` are those of the site, and there is one.
+    fn catch_all(
+        &self,
+        domains: &[Domain],
+        raw: &Spanned<RawCatchAll>,
+    ) -> Result<BTreeMap<Domain, Address>, TopologyError> {
+        let name = |name: &str, span: Range<usize>| {
+            let first = domains.first().expect("a site has one domain or more");
+            Address::new(name, first).map_err(|_| {
                 let mend =
                     "write only the part before the @, like \"alice\"; leave it out to refuse unknown names";
-                self.refuse(text.span(), "`catch_all` is not a local name", mend)
+                self.refuse(span, "`catch_all` is not a local name", mend)
             })
-        });
-        let catch_all = catch_all.transpose()?;
-        Ok(Site { domains, postmaster, attachments, catch_all })
+        };
+        match raw.get_ref() {
+            RawCatchAll::Everywhere(text) => {
+                let name = name(text, raw.span())?;
+                Ok(domains.iter().map(|domain| (domain.clone(), name.clone())).collect())
+            }
+            RawCatchAll::By(table) => {
+                let mut by = BTreeMap::new();
+                for (domain, text) in table {
+                    let known = self.domain(domain)?;
+                    if !domains.contains(&known) {
+                        let reason = format!("{known} is not one of the site's domains");
+                        let mend = "name one of those in `domains`, or add it there";
+                        return Err(self.refuse(domain.span(), reason, mend));
+                    }
+                    if by.insert(known, name(text.get_ref(), text.span())?).is_some() {
+                        return Err(self.refuse(
+                            domain.span(),
+                            "this domain has two",
+                            "leave one of them out",
+                        ));
+                    }
+                }
+                Ok(by)
+            }
+        }
     }
 
     fn big(&self, raw: &RawBig) -> Result<Big, TopologyError> {

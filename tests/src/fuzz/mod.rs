@@ -1,4 +1,4 @@
-//! The fuzz targets: whatever bytes they are given, nothing of the link or of the store's format panics,
+//! The fuzz targets: whatever bytes they are given, nothing of the link, of the store's format or of messages panics,
 //! and what the code promises of itself holds.
 //!
 //! One plain function per target. `tests/fuzz` runs them under libFuzzer; the plain tests run the same
@@ -11,10 +11,12 @@
 //! | [`frames`] | how the stream is cut, then the stream | the same frames however it is cut; each comes back when it is encoded |
 //! | [`units`] | which type, then its bytes | what can be read comes back when it is written |
 //! | [`session`] | what two nodes and their stores do, step by step | see [`session`] |
+//! | [`mime`](self::mime()) | a message | limits hold, names are safe, and what is taken apart is the same when it is put together |
 //! | [`records`] | what is written to a segment, and what damages it | every whole record is found, and nothing else |
 
 mod frames;
 mod hello;
+mod mime;
 mod records;
 mod script;
 pub mod seeds;
@@ -23,6 +25,7 @@ mod units;
 
 pub use frames::frames;
 pub use hello::hello;
+pub use mime::mime;
 pub use records::records;
 pub use session::session;
 pub use units::units;
@@ -34,5 +37,11 @@ pub const BYTES_MAX: usize = 4096;
 pub type Target = fn(&[u8]);
 
 /// Every target and its name, which is that of its corpus.
-pub const TARGETS: [(&str, Target); 5] =
-    [("hello", hello), ("frames", frames), ("units", units), ("session", session), ("records", records)];
+pub const TARGETS: [(&str, Target); 6] = [
+    ("hello", hello),
+    ("frames", frames),
+    ("units", units),
+    ("session", session),
+    ("records", records),
+    ("mime", mime),
+];

@@ -39,11 +39,40 @@ pub fn seeds() -> Vec<Seed> {
         ("units", units()),
         ("session", scripts()),
         ("records", segments()),
+        ("mime", messages()),
     ];
     let named = |(target, files): (&'static str, Vec<(String, Vec<u8>)>)| {
         files.into_iter().map(move |(name, bytes)| Seed { target, name: format!("seed-{name}"), bytes })
     };
     targets.into_iter().flat_map(named).collect()
+}
+
+fn messages() -> Vec<(String, Vec<u8>)> {
+    let multipart = |kind: &str, parts: &[&str]| {
+        let parts: String = parts.iter().map(|part| format!("--b\n{part}\n")).collect();
+        format!("MIME-Version: 1.0\nContent-Type: multipart/{kind}; boundary=b\n\n{parts}--b--\n")
+    };
+    let text = "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\ngr=C3=BC=\n=DFe";
+    let file = "Content-Type: application/pdf; name*0*=utf-8''%e2%82%ac; name*1=\"a.pdf\"\n\
+                Content-Disposition: attachment; filename=\"=?utf-8?q?..=2F=E2=80=AEx.exe?=\"\n\
+                Content-Transfer-Encoding: base64\n\nSGVsbG8=";
+    let uu = "Content-Transfer-Encoding: x-uuencode\nContent-Disposition: attachment; filename=con.txt\n\n\
+              begin 644 a\n%2&5L;&\\\n`\nend";
+    let page =
+        multipart("related", &["Content-Type: text/html\n\n<p>a<img src=cid:1>", "Content-ID: <1>\n\nx"]);
+    let inner = format!("Content-Type: message/rfc822\n\nSubject: =?iso-2022-jp?b?GyRCJCI=?=\n{page}");
+    let signed = multipart("signed; micalg=x", &[text, "Content-Type: application/pgp-signature\n\ns"]);
+    let list = [
+        ("plain", "From: a@b.example\nSubject: x\n\n.text\n".to_owned()),
+        ("mixed", multipart("mixed", &[text, file, uu])),
+        ("alternative", multipart("alternative", &[text, "Content-Type: text/html\n\n<b>t</b>", &page])),
+        ("nested", multipart("digest", &["\nSubject: inner\n\nx", &inner])),
+        ("signed", signed.replace("=b\n", "=\"b\"\n")),
+        ("broken", "Content-Type: multipart/mixed; boundary=\n--\nno field\n\n--b\n--b--".to_owned()),
+    ];
+    list.into_iter()
+        .map(|(name, message)| (name.to_owned(), message.replace('\n', "\r\n").into_bytes()))
+        .collect()
 }
 
 fn greeting() -> Hello {

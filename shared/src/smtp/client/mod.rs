@@ -9,12 +9,13 @@
 //! - delivered is only what a 2yz after the final dot says, in LMTP the one for that recipient; if the
 //!   connection is lost in between, the outcome is temporary and *in doubt*;
 //! - nothing the host said before TLS is believed after it, and nothing may follow its reply to STARTTLS;
-//! - content is never altered: what the host cannot take (8-bit, UTF-8 addresses) comes back as a
-//!   permanent outcome with the reason;
+//! - content is never altered, but that a Return-Path at its head stays here (RFC 5321 §4.4): what the host
+//!   cannot take (8-bit, UTF-8 addresses) comes back as a permanent outcome with the reason;
 //! - a host's replies are bounded in lines and octets, and one that breaks the rules is left.
 
 mod converse;
 mod outcome;
+mod outgoing;
 mod reply;
 mod session;
 mod tls;

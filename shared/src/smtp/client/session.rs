@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::smtp::Enhanced;
-use crate::wire::DotStuffing;
 
 use super::outcome::{Class, Outcome, Status};
+use super::outgoing::Outgoing;
 use super::reply::{HostReply, Replies};
 use super::transaction::{Capabilities, Transaction};
 
@@ -115,7 +115,7 @@ enum Phase {
     /// The reply to DATA.
     Data(Transaction),
     /// Content is being sent.
-    Content(Transaction, DotStuffing),
+    Content(Transaction, Outgoing),
     /// The reply to the final dot.
     Dot(Transaction),
     Quit,
@@ -238,12 +238,12 @@ impl Client {
     /// The next piece of content, after [`Action::WantContent`].
     pub fn content(&mut self, piece: &[u8], now: Duration) {
         match mem::replace(&mut self.phase, Phase::Closed) {
-            Phase::Content(transaction, mut stuffing) => {
+            Phase::Content(transaction, mut outgoing) => {
                 let mut out = Vec::new();
-                match stuffing.piece(piece, &mut out) {
+                match outgoing.piece(piece, &mut out) {
                     Ok(()) => {
                         self.since = now;
-                        self.phase = Phase::Content(transaction, stuffing);
+                        self.phase = Phase::Content(transaction, outgoing);
                         self.actions.push_back(Action::Send(out));
                         self.actions.push_back(Action::WantContent);
                     }
@@ -257,9 +257,9 @@ impl Client {
     /// There is no more content.
     pub fn content_end(&mut self, now: Duration) {
         match mem::replace(&mut self.phase, Phase::Closed) {
-            Phase::Content(transaction, stuffing) => {
+            Phase::Content(transaction, outgoing) => {
                 let mut out = Vec::new();
-                match stuffing.finish(&mut out) {
+                match outgoing.finish(&mut out) {
                     Ok(()) if self.replies.is_empty() => self.expect(Phase::Dot(transaction), out, now),
                     // Half a reply is here; it cannot be to the dot.
                     Ok(()) => self.lose_transaction(transaction, out_of_step()),
@@ -412,7 +412,7 @@ impl Client {
         match reply.code {
             354 => {
                 self.since = now;
-                self.phase = Phase::Content(transaction, DotStuffing::new());
+                self.phase = Phase::Content(transaction, Outgoing::default());
                 self.actions.push_back(Action::WantContent);
             }
             400.. => {

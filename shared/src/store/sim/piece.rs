@@ -1,9 +1,10 @@
-//! The segment format, for those who attack it: records of any content, and a scan of any bytes.
+//! The segment format, with the marker that everybody knows, for those who attack it: records of any content, and a scan of any bytes.
 
 use std::sync::Arc;
 
 use super::{Faults, SimDisk};
 use crate::store::gauge::Gauge;
+use crate::store::marker::{FIRST_FORMAT, Marker};
 use crate::store::segment::{self, Record, SEGMENT_BYTES, Segments};
 use crate::store::{BodyKey, Disk, StoreError};
 
@@ -37,14 +38,14 @@ impl Piece {
     /// The record's bytes; offset and length are not in them.
     pub fn encode(&self) -> Vec<u8> {
         let Self { key, piece, last, kind, notes, bytes, .. } = self.clone();
-        Record { key, piece, last, kind, notes, bytes }.encode()
+        Record { key, piece, last, kind, notes, bytes }.encode(&FIRST_FORMAT)
     }
 }
 
 /// The record at the start of `bytes`; `None` if there is none, or not a whole one.
 pub fn piece_at(bytes: &[u8]) -> Option<Piece> {
     let record = Record::decode(bytes)?;
-    let length = u32::try_from(record.encode().len()).ok()?;
+    let length = u32::try_from(record.encode(&FIRST_FORMAT).len()).ok()?;
     Some(Piece::of(0, length, record))
 }
 
@@ -56,7 +57,8 @@ pub fn piece_at(bytes: &[u8]) -> Option<Piece> {
 pub fn scan(bytes: &[u8]) -> Result<(Vec<Piece>, u64), StoreError> {
     let disk = SimDisk::new(Faults::default());
     disk.create(&segment::name(0))?.write_at(0, bytes)?;
-    let segments = Segments::new(Arc::new(disk), Arc::new(Gauge::default()), 1, SEGMENT_BYTES);
+    let segments =
+        Segments::new(Arc::new(disk), Arc::new(Gauge::default()), 1, SEGMENT_BYTES, Marker::none());
     let mut found = Vec::new();
     let skipped =
         segments.scan(0, |extent, record| found.push(Piece::of(extent.offset, extent.length, record)))?;

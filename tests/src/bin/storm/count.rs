@@ -1,18 +1,25 @@
 //! The count at the end: every mailbox inside and everything outside, held against the books.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use big_node::harness::mailboxes;
 use big_node::record::Folder;
 use big_node::request::{Line, Reading, Request};
+use serde_json::Value;
 use shared::control::CallError;
+use shared::state::State;
+use shared::unit::Id;
 use tests::ask;
 use tests::ledger::{Audit, Place};
 use tests::site::Site;
 use tokio::task::JoinSet;
 
+use crate::Failure;
+use crate::clerk::{self, At};
 use crate::field::{BOB, Field, PEOPLE, inside};
 use crate::road::Road;
 
@@ -20,6 +27,10 @@ use crate::road::Road;
 const LISTED_MAX: usize = 10_000;
 /// Messages read at once.
 const READERS: usize = 8;
+/// What a line calls the changes of the directory.
+const CHANGES: &str = "directory changes";
+/// What it calls mail for those who were gone.
+const UNDELIVERABLE: &str = "undeliverable";
 /// Faults that are printed.
 const PRINTED_MAX: usize = 10;
 
@@ -28,6 +39,10 @@ pub struct Tally {
     mail: Audit,
     road: Audit,
     collected: usize,
+    /// Changes of the directory.
+    changes: usize,
+    /// Found in the postmaster's undeliverable mail.
+    undeliverable: usize,
     /// Everything else that should not be.
     faults: Vec<String>,
 }
@@ -51,6 +66,10 @@ pub struct Counts {
     pub repeated: usize,
     /// Everything else that should not be: good mail refused, a link that starved.
     pub faults: usize,
+    /// Changes of the directory that were made.
+    pub changes: usize,
+    /// Accepted for somebody who was gone when it was filed, and the postmaster's.
+    pub undeliverable: usize,
 }
 
 impl Counts {
@@ -69,44 +88,54 @@ impl Counts {
         self.undetermined += other.undetermined;
         self.repeated += other.repeated;
         self.faults += other.faults;
+        self.changes += other.changes;
+        self.undeliverable += other.undeliverable;
     }
 
-    /// Reads what a record's line says, in the order of the fields.
+    /// Reads what a record's line says. A line of before there was a clerk says nothing of their work.
     pub fn read(line: &str) -> Option<Self> {
-        let number = |part: &str, word: &str| part.strip_prefix(word)?.trim().parse().ok();
         let (accepted, rest) = line.split_once(" accepted, ")?;
-        let [lost, doubled, ghost, altered, undetermined, repeated, faults] =
-            rest.split(", ").collect::<Vec<_>>().try_into().ok()?;
-        Some(Self {
+        let mut parts: BTreeMap<&str, usize> = BTreeMap::new();
+        for part in rest.split(", ") {
+            let (word, number) = part.rsplit_once(' ')?;
+            parts.insert(word, number.trim().parse().ok()?);
+        }
+        let counts = Self {
             accepted: accepted.parse().ok()?,
-            lost: number(lost, "lost")?,
-            doubled: number(doubled, "doubled")?,
-            ghost: number(ghost, "ghost")?,
-            altered: number(altered, "altered")?,
-            undetermined: number(undetermined, "undetermined")?,
-            repeated: number(repeated, "repeated")?,
-            faults: number(faults, "faults")?,
-        })
+            lost: parts.remove("lost")?,
+            doubled: parts.remove("doubled")?,
+            ghost: parts.remove("ghost")?,
+            altered: parts.remove("altered")?,
+            undetermined: parts.remove("undetermined")?,
+            repeated: parts.remove("repeated")?,
+            faults: parts.remove("faults")?,
+            changes: parts.remove(CHANGES).unwrap_or_default(),
+            undeliverable: parts.remove(UNDELIVERABLE).unwrap_or_default(),
+        };
+        parts.is_empty().then_some(counts)
     }
 }
 
-/// As the last line of a run has them: what is no difference, and no doubt, is left out.
+/// As the last line of a run has them: what is no difference, no doubt and no part of the directory is left out.
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { accepted, lost, doubled, ghost, altered, undetermined, .. } = self;
+        let Self { accepted, lost, doubled, ghost, altered, undetermined, changes, undeliverable, .. } = self;
         write!(f, "{accepted} accepted, lost {lost}, doubled {doubled}, ghost {ghost}, ")?;
-        write!(f, "altered {altered}, undetermined {undetermined}")
+        write!(f, "altered {altered}, undetermined {undetermined}, ")?;
+        write!(f, "{CHANGES} {changes}, {UNDELIVERABLE} {undeliverable}")
     }
 }
 
-/// Reads everything and compares.
-pub async fn count(site: &Site, field: &Arc<Field>, road: &Road) -> Result<Tally, CallError> {
+/// Reads everything and compares. `copy` is where big's store is copied to: no desk reads the mailboxes of those who
+/// have gone.
+pub async fn count(site: &Site, field: &Arc<Field>, road: &Road, copy: &Path) -> Result<Tally, Failure> {
     let mut faults = field.faults().clone();
     let mut bobs = Vec::new();
     for person in PEOPLE {
         let messages = folder(&field.big, person, &mut faults).await?;
         for message in &messages {
-            field.books.found(Place::Inside, &inside(person), message, SystemTime::now());
+            let whose = clerk::addressee(message, At::Colleague(person)).unwrap_or_else(|| inside(person));
+            field.books.found(Place::Inside, &whose, message, SystemTime::now());
         }
         if person == BOB {
             bobs = messages;
@@ -115,14 +144,47 @@ pub async fn count(site: &Site, field: &Arc<Field>, road: &Road) -> Result<Tally
     for mail in site.mta.mail() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(mail.at);
         for recipient in &mail.recipients {
-            field.books.found(Place::Outside, recipient, &mail.data, at);
+            let whose = clerk::addressee(&mail.data, At::Outside);
+            field.books.found(Place::Outside, whose.as_ref().unwrap_or(recipient), &mail.data, at);
         }
     }
+    let undeliverable = guests(field, copy, &mut faults).await?;
     let (mail, road_audit) = (field.books.audit(), road.audit(&bobs));
     if mail.accepted == 0 {
         faults.push("nothing was accepted at all".into());
     }
-    Ok(Tally { mail, road: road_audit, collected: road.collected(), faults })
+    let (collected, changes) = (road.collected(), field.guests.changes());
+    Ok(Tally { mail, road: road_audit, collected, changes, undeliverable, faults })
+}
+
+/// Books what is in the mailboxes of guests, those who have gone among them, and in the postmaster's undeliverable
+/// mail. Returns how much that is.
+async fn guests(field: &Arc<Field>, copy: &Path, faults: &mut Vec<String>) -> Result<usize, Failure> {
+    ask::big::<Value>(&field.big, Request::Backup { into: copy.to_owned() }, Vec::new()).await?;
+    let mut undeliverable = 0;
+    let mut owners: BTreeMap<Id, String> = BTreeMap::new();
+    let store = State::open(copy)?.store()?;
+    for filed in mailboxes(&store)? {
+        let at = match filed.folder {
+            Folder::Undeliverable => At::Undeliverable,
+            Folder::In if !filed.name.as_ref().is_some_and(|name| PEOPLE.contains(&name.as_str())) => {
+                At::Guest
+            }
+            _ => continue,
+        };
+        let whose = clerk::addressee(&filed.content, at);
+        undeliverable += usize::from(filed.folder == Folder::Undeliverable);
+        if filed.folder == Folder::In {
+            let name = whose.clone().unwrap_or_default();
+            let before = owners.entry(filed.person).or_insert_with(|| name.clone());
+            if *before != name {
+                faults.push(format!("mail for {before} and for {name} is in one mailbox"));
+            }
+        }
+        let whose = whose.unwrap_or_else(|| "nobody of the clerk's".into());
+        field.books.found(Place::Inside, &whose, &filed.content, SystemTime::now());
+    }
+    Ok(undeliverable)
 }
 
 /// Every message in someone's In folder, as it is stored.
@@ -165,6 +227,8 @@ impl Tally {
             undetermined: self.mail.undetermined.len(),
             repeated: self.mail.repeated.len(),
             faults: self.faults.len(),
+            changes: self.changes,
+            undeliverable: self.undeliverable,
         }
     }
 }

@@ -9,6 +9,8 @@ use tests::ledger::{Fate, Ledger, Token};
 use tests::messages::Letter;
 use tests::site::Site;
 
+use crate::clerk::Guests;
+
 /// Who has a mailbox. The first reads the postmaster's mail.
 pub const PEOPLE: [&str; 4] = ["alice", BOB, "carol", "dave"];
 /// Who is on the road.
@@ -37,6 +39,8 @@ pub struct Field {
     pub big: PathBuf,
     /// The longest pause between two messages of one stranger, in milliseconds.
     pub stranger_pause_millis: u64,
+    /// Who comes and goes.
+    pub guests: Guests,
     over: AtomicBool,
     faults: Mutex<Vec<String>>,
 }
@@ -55,6 +59,7 @@ impl Field {
             pop3: first(&edge.pop3),
             big: site.big(),
             stranger_pause_millis,
+            guests: Guests::default(),
             over: AtomicBool::new(false),
             faults: Mutex::default(),
         }

@@ -1,7 +1,7 @@
 //! The storm: mail flows both ways while everything fails, again and again.
 //!
 //! Both nodes run as real processes. Strangers send to the edge, the desks inside write and answer, a
-//! traveller submits and collects; meanwhile
+//! traveller submits and collects, a clerk lets people, groups and shadows come, change and go; meanwhile
 //!
 //! - `storm --rounds N` kills edge, big or both with SIGKILL at a random moment of every round and
 //!   starts them again;
@@ -12,18 +12,20 @@
 //!
 //! Then everything is let settle, and what arrived is compared with books kept outside the nodes: every
 //! message answered 250 is filed exactly once, every message a desk was told is sent is delivered,
-//! every deletion on the road is final. An MTA outside may see a message again only where edge was
+//! every deletion on the road is final; what was accepted for somebody who went is in one place, their mailbox or
+//! the postmaster's undeliverable mail, and nobody who was known was refused for good. An MTA outside may see a message again only where edge was
 //! killed between that MTA's 250 and edge's record of it; each such case is named.
 //!
 //! The seed decides what fails and when, and what is sent; how the processes interleave is the
 //! machine's. The last line is
-//! `storm: N rounds, M accepted, lost 0, doubled 0, ghost 0, altered 0, undetermined U`, and the exit
-//! code 1 if one of the four is not 0. Loss and cuts need root, `ip` and `nft` for network namespaces of
+//! `storm: N rounds, M accepted, lost 0, doubled 0, ghost 0, altered 0, undetermined U, directory changes D,
+//! undeliverable V`, and the exit code 1 if one of the four is not 0. Loss and cuts need root, `ip` and `nft` for network namespaces of
 //! their own; without them they say so, and there is no such line.
 //!
 //! `--record FILE` makes a job of the kills: storms of 50 rounds, each with nodes of its own, until FILE
 //! has as many rounds as were asked for. It may be stopped at any time and goes on where it was.
 
+mod clerk;
 mod count;
 mod cuts;
 mod field;

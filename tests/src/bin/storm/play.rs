@@ -11,7 +11,7 @@ use crate::count::{self, Counts};
 use crate::field::{BOB, Field, PEOPLE};
 use crate::road::Road;
 use crate::weather::Weather;
-use crate::{Failure, senders};
+use crate::{Failure, clerk, senders};
 
 /// How long everything may take to arrive once the storm is over.
 const SETTLE_WITHIN: Duration = Duration::from_secs(120);
@@ -25,6 +25,7 @@ pub async fn play(weather: &Weather, seed: u64, state: &Path) -> Result<Counts, 
     let mut site = weather.site(state, &people).await?;
     let field = Arc::new(Field::new(&site, seed, weather.pause_millis()));
     let password = senders::open_window(&field, BOB).await?;
+    clerk::begin(&field).await?;
     site.until_settled(SETTLE_WITHIN).await?;
 
     let mut random = Random::new(seed);
@@ -35,6 +36,7 @@ pub async fn play(weather: &Weather, seed: u64, state: &Path) -> Result<Counts, 
     for (number, person) in (0..).zip(PEOPLE) {
         load.spawn(senders::desk(field.clone(), person, Random::new(seed ^ (100 + number))));
     }
+    load.spawn(clerk::clerk(field.clone(), site.edge(), Random::new(seed ^ 300)));
     load.spawn(senders::traveller(field.clone(), password.clone(), Random::new(seed ^ 200)));
     let road = Arc::new(Road::new(field.clone(), password));
     load.spawn(road.clone().collect_until_over());
@@ -52,7 +54,7 @@ pub async fn play(weather: &Weather, seed: u64, state: &Path) -> Result<Counts, 
     if let Err(late) = settled {
         field.fault(late.to_string());
     }
-    let tally = count::count(&site, &field, &road).await?;
+    let tally = count::count(&site, &field, &road, &state.join("counted")).await?;
     print!("{tally}");
     Ok(tally.counts())
 }

@@ -1,7 +1,8 @@
 //! The record of a long job: one line for each storm that ended, and what they come to together.
 //!
 //! ```text
-//! seed 7, 50 rounds, 1234 accepted, lost 0, doubled 0, ghost 0, altered 0, undetermined 5, repeated 1, faults 0
+//! seed 7, 50 rounds, 1234 accepted, lost 0, doubled 0, ghost 0, altered 0, undetermined 5, directory changes 90,
+//!   undeliverable 3, repeated 1, faults 0
 //! ```
 //!
 //! A storm that broke off is one line too, with its reason, and is a fault for good: starting the job
@@ -88,17 +89,34 @@ mod tests {
     fn a_job_goes_on_where_it_was_and_forgets_no_fault() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("storm.log");
-        fs::write(&path, "# a remark\n").expect("written");
-        let counts =
-            Counts { accepted: 10, lost: 0, doubled: 1, undetermined: 3, repeated: 2, ..Counts::default() };
+        let old = "seed 6, 0 rounds, 0 accepted, lost 0, doubled 0, ghost 0, altered 0, undetermined 0, repeated 0, \
+                   faults 0";
+        fs::write(&path, format!("# a remark\n{old}\n")).expect("written");
+        let counts = Counts {
+            accepted: 10,
+            lost: 0,
+            doubled: 1,
+            undetermined: 3,
+            repeated: 2,
+            changes: 7,
+            ..Counts::default()
+        };
         let mut record = Record::open(&path).expect("read");
         record.ended(7, 50, &counts).expect("appended");
         record.ended(8, 25, &counts).expect("appended");
         record.broke_off(9, "big did not\nstart").expect("appended");
 
         let again = Record::open(&path).expect("read");
-        assert_eq!((again.storms, again.rounds), (3, 75));
-        let sum = Counts { accepted: 20, doubled: 2, undetermined: 6, repeated: 4, faults: 1, ..counts };
+        assert_eq!((again.storms, again.rounds), (4, 75));
+        let sum = Counts {
+            accepted: 20,
+            doubled: 2,
+            undetermined: 6,
+            repeated: 4,
+            faults: 1,
+            changes: 14,
+            ..counts
+        };
         assert_eq!((&again.counts, &record.counts), (&sum, &sum));
         assert!(!again.counts.is_clean());
     }

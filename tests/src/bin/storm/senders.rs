@@ -24,6 +24,8 @@ const AWAY_PAUSE: Duration = Duration::from_millis(20);
 const PERSON_PAUSE_MILLIS: u64 = 120;
 /// Messages over one connection, at most.
 const PER_CONNECTION: u64 = 20;
+/// One message in so many goes to one of the clerk's names.
+const GUEST_ONE_IN: u64 = 4;
 /// Messages that a desk looks at for one to answer.
 const LOOKED_AT: usize = 5;
 
@@ -47,14 +49,18 @@ pub async fn stranger(field: Arc<Field>, mut random: Random) {
             continue;
         };
         for _ in 0..=random.below(PER_CONNECTION) {
-            let to = recipients(&mut random);
+            let guest = (random.below(GUEST_ONE_IN) == 0).then(|| field.guests.pick(&mut random));
+            let to = guest.as_ref().map_or_else(|| recipients(&mut random), |name| inside(name));
             let letter = field.letter(STRANGER, &to);
             let message = match random.below(20) {
                 0 => letter.with_attachment("storm.bin", LONG),
                 _ => letter.text(SHORT),
             };
             let to: Vec<&str> = to.split(", ").collect();
-            if field.is_over() || !send(&field, &mut client, STRANGER, &to, &message).await {
+            let known = |name: &String| field.guests.is_known(name);
+            let before = guest.as_ref().is_none_or(known);
+            let is_fault = || before && guest.as_ref().is_none_or(known);
+            if field.is_over() || !send(&field, &mut client, STRANGER, &to, &message, is_fault).await {
                 break;
             }
             pause(&mut random, field.stranger_pause_millis).await;
@@ -81,7 +87,7 @@ pub async fn traveller(field: Arc<Field>, password: String, mut random: Random) 
                 _ => format!("friend{}@{OUTSIDE}", random.below(10)),
             };
             let message = field.letter(&from, &to).text(SHORT);
-            if field.is_over() || !send(&field, &mut client, &from, &[&to], &message).await {
+            if field.is_over() || !send(&field, &mut client, &from, &[&to], &message, || true).await {
                 break;
             }
             pause(&mut random, PERSON_PAUSE_MILLIS).await;
@@ -171,15 +177,23 @@ fn recipients(random: &mut Random) -> String {
     }
 }
 
-/// Sends one message and books what became of it; whether the session can go on.
-async fn send(field: &Field, client: &mut SmtpClient, from: &str, to: &[&str], message: &[u8]) -> bool {
+/// Sends one message and books what became of it; whether the session can go on. `is_fault` is asked after a
+/// refusal for good.
+async fn send(
+    field: &Field,
+    client: &mut SmtpClient,
+    from: &str,
+    to: &[&str],
+    message: &[u8],
+    is_fault: impl Fn() -> bool,
+) -> bool {
     field.enter(message, to);
     let sent = client.send(from, to, message).await;
     let fate = match &sent {
         Ok(_) => Fate::Accepted,
         Err(SendError::InDoubt(_)) => Fate::InDoubt,
         Err(SendError::Refused { stage, reply }) => {
-            if reply.code >= 500 {
+            if reply.code >= 500 && is_fault() {
                 field.refused(&format!("{stage} from {from} to {}: {reply}", to.join(", ")));
             }
             Fate::NotAccepted
