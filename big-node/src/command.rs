@@ -108,6 +108,9 @@ impl Commands {
             Request::MailStatus { person, message } => {
                 json(desk::status(node, &self.person(&person)?, &message)?)
             }
+            Request::MailAmend { .. } | Request::MailHistory { .. } => {
+                Err(Refused::new("messages cannot be revised yet"))
+            }
             Request::TravelStart { person, until, scope, after_fetch } => {
                 let (key, password, credential) = travel::credentials();
                 let new = NewWindow { person, until, scope, after_fetch, key, credential };

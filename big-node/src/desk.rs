@@ -71,6 +71,9 @@ fn line(id: MessageId, message: &Message, entry: &Entry) -> Line {
         read: entry.read,
         answered: entry.answered,
         late: entry.late,
+        revision: 0,
+        amended: false,
+        withdrawn: false,
         thread: MessageId(message.thread).to_string(),
     }
 }
@@ -154,6 +157,9 @@ fn whole(id: MessageId, message: &Message, entry: &Entry) -> Reading {
         parts: message.parts.clone(),
         unparsed: message.unparsed.clone(),
         answered: entry.answered,
+        revision: 0,
+        amended: false,
+        withdrawn: false,
         parent: message.parent.map(|parent| MessageId(parent).to_string()),
         part_name: None,
         content_type: None,
@@ -406,5 +412,6 @@ fn recipient_view(row: Recipient) -> RecipientView {
         text: row.text,
         in_doubt: row.in_doubt,
         next_attempt_at: row.next_attempt_at,
+        revised: None,
     }
 }

@@ -168,6 +168,9 @@ fn lines() -> Vec<Line> {
         read: false,
         answered: true,
         late: false,
+        revision: 0,
+        amended: false,
+        withdrawn: false,
         thread: ID.into(),
     };
     let part = Line {
@@ -210,6 +213,9 @@ fn message() -> Reading {
         }],
         unparsed: None,
         answered: false,
+        revision: 0,
+        amended: false,
+        withdrawn: false,
         parent: None,
         part_name: None,
         content_type: None,
@@ -247,6 +253,7 @@ fn recipient() -> RecipientView {
         text: "450 later".into(),
         in_doubt: false,
         next_attempt_at: Some(AT + 60_000),
+        revised: None,
     }
 }
 
