@@ -10,7 +10,7 @@ use shared::report::DirectoryView;
 use shared::seal::PrivateKey;
 use shared::store::{Row, Rows, Store, StoreError, Stored, Txn};
 use shared::topology::{AttachmentMode, Topology};
-use shared::unit::{DeliveryState, Id, directory_hash};
+use shared::unit::{DeliveryState, Id, ReviseMode, directory_hash};
 
 use crate::compare;
 use crate::directory::{self, NewPerson, Policy, RECORD_KIND};
@@ -24,6 +24,7 @@ use crate::projection;
 use crate::record::{
     EDGE, EdgeRow, Entry, Folder, MAILBOXES, MESSAGES, Message, RECIPIENTS, Recipient, Record, message_of,
 };
+use crate::revise::{self, Amendment};
 
 /// A big node.
 #[derive(Debug)]
@@ -158,6 +159,29 @@ impl Big {
             .store
             .commit_blocking(move |txn| mail::send(txn, &site, incoming, &author, false, unix_millis()));
         sent.map(|_| id.0).map_err(|error| error.to_string())
+    }
+
+    /// Replaces the text of a message that was sent from a desk.
+    pub async fn replace(&self, author: &str, id: Id, text: &str) -> Result<(), String> {
+        let rows = self.store.read().map_err(|error| error.to_string())?;
+        let author = directory::by_name(&rows, author).map_err(|error| error.to_string())?;
+        let amendment = Amendment {
+            mode: ReviseMode::Replace,
+            recipients: Vec::new(),
+            subject: None,
+            reason: None,
+            base: None,
+            text: text.into(),
+            attachments: Vec::new(),
+        };
+        let amended = revise::amend(&self.store, &self.site, &author, MessageId(id), amendment, |_| Ok(()));
+        amended.await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// The revision of which the only recipient was said to get no earlier one.
+    pub fn replaced_by(&self, id: Id) -> Result<u32, StoreError> {
+        let row = self.store.read()?.get::<Recipient>(RECIPIENTS, &mail::recipient_key(MessageId(id), 0))?;
+        Ok(row.map_or(0, |row| row.revision))
     }
 
     /// Every message in every In folder and in *undeliverable*: how often it is filed, and its content

@@ -41,9 +41,12 @@ pub fn edge_went_back(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> 
     revise::send_again(txn, site)
 }
 
-/// Messages with recipients outside who have not got them: for each the index, and the revision that leaves.
-fn unsettled(rows: &impl Rows) -> Result<Vec<(Id, Vec<(u32, u32)>)>, StoreError> {
-    let mut unsettled: Vec<(Id, Vec<(u32, u32)>)> = Vec::new();
+/// A message, and its recipients outside who have not got it: for each the index, and the revision that leaves.
+type Waiting = (Id, Vec<(u32, u32)>);
+
+/// Messages with recipients outside who have not got them.
+fn unsettled(rows: &impl Rows) -> Result<Vec<Waiting>, StoreError> {
+    let mut unsettled: Vec<Waiting> = Vec::new();
     for (key, Named(id)) in rows.prefix::<Named>(UNSETTLED, &[], usize::MAX)? {
         let revision = rows.get::<Recipient>(RECIPIENTS, &key)?.map_or(0, |row| row.revision);
         let recipient = (revise::index_of(&key), revision);

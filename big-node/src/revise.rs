@@ -398,6 +398,10 @@ pub fn decided(
     let Some(mut row) = txn.get::<RevisedRow>(REVISED, &key)? else { return Ok(()) };
     let Some(mut who) = txn.get::<Recipient>(RECIPIENTS, &to)? else { return Ok(()) };
     (row.result, row.at, row.text) = (result, at, text.chars().take(TEXT_MAX).collect());
+    if who.in_doubt && matches!(result, ReviseResult::Replaced | ReviseResult::Withdrawn) {
+        row.text =
+            "a host may have the old text all the same: a connection was lost before it answered".into();
+    }
     match result {
         ReviseResult::Replaced if who.person.is_none() => who.revision = who.revision.max(revision),
         ReviseResult::Withdrawn if who.person.is_none() => {
@@ -474,10 +478,11 @@ pub fn reported(txn: &mut Txn<'_>, site: &Site, report: &Revised, now: u64) -> R
         return Ok(Reported::Recorded);
     }
     let at_end = matches!(who.state, DeliveryState::Relayed | DeliveryState::Failed);
-    if who.person.is_none() && result == done && at_end {
-        return Ok(Reported::Impossible("a revision of what the edge has reported as gone"));
-    }
     let mut result = result;
+    if who.person.is_none() && at_end {
+        // An edge that was restored does not know what it has reported before.
+        result = ReviseResult::TooLate;
+    }
     if let Some(person) = who.person {
         result = with_home(txn, id, &person, revision, (row.home, result), now)?;
     }
@@ -573,8 +578,26 @@ pub fn send_again(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
                 let row = txn.get::<Revision>(REVISIONS, &revision_key(id, number))?;
                 let original = txn.get::<Message>(MESSAGES, &id.0)?;
                 let (Some(row), Some(original)) = (row, original) else { continue };
-                if let (Some(found), mode) = (open_copy(txn, id, &person)?, row.mode) {
-                    ignoring_lost(send_to_window(txn, site, id, row.of(&original), mode, recipient, found))?;
+                match (open_copy(txn, id, &person)?, row.mode) {
+                    (Some(found), mode) => {
+                        ignoring_lost(send_to_window(
+                            txn,
+                            site,
+                            id,
+                            row.of(&original),
+                            mode,
+                            recipient,
+                            found,
+                        ))?;
+                    }
+                    // Its window has ended, and no edge knows of it any more: what was decided at home stands.
+                    (None, _) => {
+                        let row = txn.get::<RevisedRow>(REVISED, &revised_key(id, recipient, number))?;
+                        let Some(row) = row else { continue };
+                        let decided_here = Decided { id, recipient, revision: number, at: row.at };
+                        let home = row.home.unwrap_or(ReviseResult::TooLate);
+                        decided(txn, site, decided_here, home, "the travel window has ended")?;
+                    }
                 }
             }
         }

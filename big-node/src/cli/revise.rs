@@ -99,7 +99,7 @@ pub(super) fn history(caller: &Caller, message: String, who: Who) -> Outcome {
 /// a line's value.
 pub(super) fn shown(history: &[RevisionView]) -> String {
     let revision = |revision: &RevisionView| {
-        let mode = revision.mode.as_ref().map_or_else(|| "original".to_owned(), |mode| word(mode));
+        let mode = revision.mode.as_ref().map_or_else(|| "original".to_owned(), word);
         let mut text =
             line(&format!("Revision {}", revision.revision), &format!("{mode}, {} UTC", when(revision.at)));
         text += &line("By", &revision.author);

@@ -165,7 +165,10 @@ fn an_edge_writes_only_its_own_kinds() {
 /// What big may later send an edge because of a unit: no wildcard, so that a new kind needs a row.
 fn reveals(unit: &ToBig) -> (&'static str, &'static str) {
     match unit {
-        ToBig::Inbound(_) => ("Inbound", "nothing but what its recipients' own rules and answers send out"),
+        ToBig::Inbound(_) => (
+            "Inbound",
+            "nothing but what its recipients' own rules and answers send out, and revisions of what a traveller has sent",
+        ),
         ToBig::Outcome(_) => ("Outcome", "nothing"),
         ToBig::PopAct(_) => ("PopAct", "nothing"),
         ToBig::WindowClosed { .. } => ("WindowClosed", "nothing"),
