@@ -8,6 +8,7 @@
 mod directory;
 mod gateway;
 mod mail;
+mod revise;
 mod save;
 mod show;
 #[cfg(test)]

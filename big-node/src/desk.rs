@@ -15,9 +15,10 @@ use crate::mail::{self, Ways, recipient_key};
 use crate::node::{Node, incoming};
 use crate::part::{self, PartPath};
 use crate::record::{
-    Entry, Folder, MAILBOXES, MESSAGES, Message, Part, Person, RECIPIENTS, Recipient, entry_key, message_of,
+    Entry, Folder, MAILBOXES, Message, Part, Person, RECIPIENTS, Recipient, entry_key, message_of,
 };
-use crate::request::{Attached, Deleted, Line, Reading, RecipientView, Sent, Status};
+use crate::request::{Attached, Deleted, Line, Reading, RecipientView, RevisedView, Sent, Status};
+use crate::revise;
 
 /// Largest message that is read whole into memory.
 const READ_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -31,7 +32,7 @@ pub fn list(node: &Node, person: &Person, folder: Folder, max: usize) -> Result<
     let mut lines = Vec::new();
     for (key, entry) in snapshot.prefix_backwards::<Entry>(MAILBOXES, &prefix, max)? {
         let id = message_of(&key);
-        let Some(message) = snapshot.get::<Message>(MESSAGES, &id.0)? else { continue };
+        let Some(message) = mail::shown(&snapshot, id, entry.revision)? else { continue };
         lines.extend(lines_of(id, &message, &entry, node.site.filing_of(person)));
     }
     Ok(lines)
@@ -71,6 +72,9 @@ fn line(id: MessageId, message: &Message, entry: &Entry) -> Line {
         read: entry.read,
         answered: entry.answered,
         late: entry.late,
+        revision: entry.revision,
+        amended: entry.amended,
+        withdrawn: entry.withdrawn,
         thread: MessageId(message.thread).to_string(),
     }
 }
@@ -94,7 +98,7 @@ fn find(
     let missing =
         || Refused::new(format!("{} has no message {id}; `mail list` shows what there is", person.name));
     let (_, entry) = mail::entry(snapshot, &person.id, id)?.ok_or_else(missing)?;
-    let message = snapshot.get::<Message>(MESSAGES, &id.0)?.ok_or_else(missing)?;
+    let message = mail::shown(snapshot, id, entry.revision)?.ok_or_else(missing)?;
     Ok((id, path, message, entry))
 }
 
@@ -106,6 +110,26 @@ pub async fn read(
     text: &str,
     raw: bool,
 ) -> Result<(Reading, Vec<u8>), Refused> {
+    loop {
+        let (reading, bytes, revision) = read_once(node, person, text, raw)?;
+        let (id, _) = text.split_once('.').unwrap_or((text, ""));
+        let id: MessageId = id.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
+        let person = person.id;
+        // Marked before it is shown: a revision that is decided first is what is read then.
+        let marked = node.store.commit(move |txn| mail::read(txn, &person, id, revision)).await?;
+        if marked.into_inner() {
+            return Ok((reading, bytes));
+        }
+    }
+}
+
+/// Reads what is shown at this moment, and says which revision that is.
+fn read_once(
+    node: &Node,
+    person: &Person,
+    text: &str,
+    raw: bool,
+) -> Result<(Reading, Vec<u8>, u32), Refused> {
     let snapshot = node.store.read()?;
     let (id, path, message, entry) = find(&snapshot, person, text)?;
     // A large message takes a while to be read and taken apart.
@@ -124,11 +148,7 @@ pub async fn read(
     if raw {
         reading.text.clear();
     }
-    if !entry.read {
-        let person = person.id;
-        node.store.commit(move |txn| mail::mark(txn, &person, id, |entry| entry.read = true)).await?;
-    }
-    Ok((reading, bytes))
+    Ok((reading, bytes, entry.revision))
 }
 
 fn no_part(id: MessageId, path: &PartPath, message: &Message) -> Refused {
@@ -154,6 +174,9 @@ fn whole(id: MessageId, message: &Message, entry: &Entry) -> Reading {
         parts: message.parts.clone(),
         unparsed: message.unparsed.clone(),
         answered: entry.answered,
+        revision: entry.revision,
+        amended: entry.amended,
+        withdrawn: entry.withdrawn,
         parent: message.parent.map(|parent| MessageId(parent).to_string()),
         part_name: None,
         content_type: None,
@@ -390,10 +413,13 @@ pub fn recipients_of(rows: &impl Rows, id: MessageId) -> Result<Vec<RecipientVie
         Some(&recipient_key(id, u32::MAX)),
         usize::MAX,
     )?;
-    Ok(found.into_iter().map(|(_, row)| recipient_view(row)).collect())
+    let mut revised = revise::results(rows, id)?;
+    let view =
+        |(key, row): (Vec<u8>, Recipient)| recipient_view(row, revised.remove(&revise::index_of(&key)));
+    Ok(found.into_iter().map(view).collect())
 }
 
-fn recipient_view(row: Recipient) -> RecipientView {
+fn recipient_view(row: Recipient, revised: Option<RevisedView>) -> RecipientView {
     RecipientView {
         address: row.address,
         via: row.via,
@@ -406,5 +432,6 @@ fn recipient_view(row: Recipient) -> RecipientView {
         text: row.text,
         in_doubt: row.in_doubt,
         next_attempt_at: row.next_attempt_at,
+        revised,
     }
 }

@@ -10,11 +10,12 @@ use shared::report::DirectoryView;
 use shared::seal::PrivateKey;
 use shared::store::{Row, Rows, Store, StoreError, Stored, Txn};
 use shared::topology::{AttachmentMode, Topology};
-use shared::unit::{DeliveryState, Id, directory_hash};
+use shared::unit::{DeliveryState, Id, ReviseMode, directory_hash};
 
 use crate::compare;
 use crate::directory::{self, NewPerson, Policy, RECORD_KIND};
 use crate::error::Refused;
+use crate::gateway::queue::UnderWay;
 use crate::inbound::{BODY_KIND, rebuild_notes};
 use crate::inventory;
 pub use crate::link::LinkHost;
@@ -24,6 +25,7 @@ use crate::projection;
 use crate::record::{
     EDGE, EdgeRow, Entry, Folder, MAILBOXES, MESSAGES, Message, RECIPIENTS, Recipient, Record, message_of,
 };
+use crate::revise::{self, Amendment};
 
 /// A big node.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ impl Big {
             sealing: PrivateKey::from_bytes(sealing),
             outbound_secret: [7; 32],
             content_bytes_max: topology.edge.size_max,
+            follow_up: topology.site.follow_up,
+            under_way: UnderWay::default(),
         });
         let pressure = Arc::new(Pressure::none(&store));
         let host = LinkHost::new(store.clone(), Arc::clone(&site), pressure, Arc::default());
@@ -157,6 +161,29 @@ impl Big {
             .store
             .commit_blocking(move |txn| mail::send(txn, &site, incoming, &author, false, unix_millis()));
         sent.map(|_| id.0).map_err(|error| error.to_string())
+    }
+
+    /// Replaces the text of a message that was sent from a desk.
+    pub async fn replace(&self, author: &str, id: Id, text: &str) -> Result<(), String> {
+        let rows = self.store.read().map_err(|error| error.to_string())?;
+        let author = directory::by_name(&rows, author).map_err(|error| error.to_string())?;
+        let amendment = Amendment {
+            mode: ReviseMode::Replace,
+            recipients: Vec::new(),
+            subject: None,
+            reason: None,
+            base: None,
+            text: text.into(),
+            attachments: Vec::new(),
+        };
+        let amended = revise::amend(&self.store, &self.site, &author, MessageId(id), amendment, |_| Ok(()));
+        amended.await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// The revision of which the only recipient was said to get no earlier one.
+    pub fn replaced_by(&self, id: Id) -> Result<u32, StoreError> {
+        let row = self.store.read()?.get::<Recipient>(RECIPIENTS, &mail::recipient_key(MessageId(id), 0))?;
+        Ok(row.map_or(0, |row| row.revision))
     }
 
     /// Every message in every In folder and in *undeliverable*: how often it is filed, and its content

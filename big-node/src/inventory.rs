@@ -125,6 +125,7 @@ pub fn reported(txn: &mut Txn<'_>, site: &Site, inventory: &Inventory) -> Result
         let expected = match here.remove(key) {
             Some(digest) => Some(digest),
             None if key[0] == Kind::Origin as u8 => origin_of(txn, &key[1..])?,
+            None if key[0] == Kind::Copy as u8 => revised_copy(txn, &key[1..], digest)?,
             None => None,
         };
         match expected {
@@ -164,6 +165,27 @@ fn origin_of(rows: &impl Rows, message: &[u8]) -> Result<Option<[u8; 16]>, Store
     Ok(message.zip(edge).map(|(message, edge)| origin_digest(&edge.directory_key, &message.origin)))
 }
 
+/// The digest of a copy that is being revised or has been: until the edge has decided, it may hold an earlier
+/// revision, and one that was taken back it does not hold at all.
+fn revised_copy(rows: &impl Rows, key: &[u8], listed: &[u8; 16]) -> Result<Option<[u8; 16]>, StoreError> {
+    let Some(copy) = rows.get::<CopyRow>(COPIES, key)?.filter(|copy| copy.revision > 0) else {
+        return Ok(None);
+    };
+    let (Some(window), id) = (key.first_chunk(), message_of(key)) else { return Ok(None) };
+    let mut last = None;
+    for revision in 0..=copy.revision {
+        for retrieved in [false, true] {
+            let Some(message) = mail::shown(rows, id, revision)? else { continue };
+            let digest = Holding::copy(window, &id.0, revision, message.origin.size, retrieved).digest;
+            if digest == *listed {
+                return Ok(Some(digest));
+            }
+            last = Some(digest);
+        }
+    }
+    Ok(last)
+}
+
 /// What the edge should hold besides origins, of the keys above `from` and up to `to`; without `to`, of all.
 fn expected(
     rows: &impl Rows,
@@ -174,11 +196,8 @@ fn expected(
     let dead = dead(rows)?;
     let mut expected = BTreeMap::new();
     for (key, Named(id)) in within::<Named>(rows, Kind::Recipient, UNSETTLED, from, to)? {
-        let (Some(message), Some(recipient)) =
-            (rows.get::<Message>(MESSAGES, &id)?, rows.get::<Recipient>(RECIPIENTS, &key)?)
-        else {
-            continue;
-        };
+        let Some(recipient) = rows.get::<Recipient>(RECIPIENTS, &key)? else { continue };
+        let Some(message) = mail::shown(rows, MessageId(id), recipient.revision)? else { continue };
         if !dead.contains(&id) {
             let index = key.last_chunk().map_or(0, |index| u32::from_be_bytes(*index));
             let path = mail::reverse_path(site, MessageId(id), &message.origin);
@@ -202,7 +221,8 @@ fn expected(
         };
         let id = message_of(&key);
         let message = rows.get::<Message>(MESSAGES, &id.0)?;
-        if let (true, false, false, Some(message)) = (is_open, copy.deleted, dead.contains(&id.0), message) {
+        let is_original = !copy.deleted && copy.revision == 0 && !dead.contains(&id.0);
+        if let (true, true, Some(message)) = (is_open, is_original, message) {
             let (revision, size) = (message.revision, message.origin.size);
             let Holding { key, digest } = Holding::copy(window, &id.0, revision, size, copy.retrieved);
             expected.insert(key, digest);

@@ -10,10 +10,11 @@ use shared::mime::HeaderFacts;
 use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
 use shared::seal::PrivateKey;
 use shared::state::{State, StateError};
-use shared::store::{Store, StoreError};
+use shared::store::{Store, StoreError, Stored};
 use shared::topology::Topology;
 
 use crate::directory::{self, Importing, Policy};
+use crate::gateway::queue::UnderWay;
 use crate::inbound::{BODY_KIND, rebuild_notes};
 use crate::mail::{Incoming, Site, Ways};
 use crate::part::break_apart;
@@ -49,6 +50,8 @@ impl Node {
             sealing: PrivateKey::from_bytes(state.key32("sealing")?),
             outbound_secret,
             content_bytes_max: topology.edge.size_max,
+            follow_up: topology.site.follow_up,
+            under_way: UnderWay::default(),
         };
         let store = state.store()?;
         Ok(Self {
@@ -97,26 +100,59 @@ pub fn incoming(
     recipients: Vec<String>,
     content: &[u8],
 ) -> Result<Incoming, StoreError> {
-    traced(store, id, channel, reverse_path, recipients, content, 0)
+    taken_in(store, id, origin(channel, reverse_path, recipients, content), content)
 }
 
-/// A message brought by an inside gateway, likewise; `content` begins with so many octets of our own trace.
-pub fn traced(
+/// A message whose origin is known, its body written and not yet named.
+pub fn taken_in(
     store: &Store,
     id: MessageId,
+    origin: Origin,
+    content: &[u8],
+) -> Result<Incoming, StoreError> {
+    let stored = written(store, BODY_KIND, &origin, content, rebuild_notes(id, &origin))?;
+    let (parts, unparsed) = break_apart(Some(content));
+    Ok(Incoming { id, origin, stored, parts, unparsed, passes: 0, ways: Ways::new() })
+}
+
+/// Writes a message's body, which no commit names yet. `notes` is what a rebuild makes of it.
+pub fn written(
+    store: &Store,
+    kind: u8,
+    origin: &Origin,
+    content: &[u8],
+    notes: Vec<u8>,
+) -> Result<Stored, StoreError> {
+    let mut writer = store.body_writer(BodyId(origin.body).into(), kind);
+    writer.write(&chunk::encode_all(content))?;
+    writer.finish(notes)
+}
+
+/// The origin of a message made here: what its header and its envelope say.
+pub fn origin(
+    channel: Channel,
+    reverse_path: Option<String>,
+    recipients: Vec<String>,
+    content: &[u8],
+) -> Origin {
+    traced_origin(channel, reverse_path, recipients, content, 0)
+}
+
+/// The origin of a message brought by an inside gateway: `content` begins with so many octets of our own trace.
+pub fn traced_origin(
     channel: Channel,
     reverse_path: Option<String>,
     recipients: Vec<String>,
     content: &[u8],
     trace_bytes: usize,
-) -> Result<Incoming, StoreError> {
+) -> Origin {
     let facts = HeaderFacts::of(content.get(trace_bytes..).unwrap_or_default());
     let automatic = facts.is_automatic();
     let mailboxes = |from: Vec<shared::mime::Mailbox>| -> Vec<Mailbox> {
         from.into_iter().map(|m| Mailbox { name: m.name.unwrap_or_default(), address: m.address }).collect()
     };
     let recipient = |address| OriginalRecipient { address, original: None, notify: None };
-    let origin = Origin {
+    Origin {
         channel,
         accepted_at: unix_millis(),
         reverse_path,
@@ -142,10 +178,5 @@ pub fn traced(
         size: content.len() as u64,
         body: *blake3::hash(content).as_bytes(),
     }
-    .bounded();
-    let mut writer = store.body_writer(BodyId(origin.body).into(), BODY_KIND);
-    writer.write(&chunk::encode_all(content))?;
-    let stored = writer.finish(rebuild_notes(id, &origin))?;
-    let (parts, unparsed) = break_apart(Some(content));
-    Ok(Incoming { id, origin, stored, parts, unparsed, passes: 0, ways: Ways::new() })
+    .bounded()
 }

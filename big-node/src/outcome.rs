@@ -34,6 +34,11 @@ pub fn settle(txn: &mut Txn<'_>, outcome: &Outcome, by: Option<&str>) -> Result<
     if matches!(row.state, DeliveryState::Relayed | DeliveryState::Failed | DeliveryState::Delivered) {
         return Ok(Settled::Recorded);
     }
+    // What was withdrawn waits no more. That it has left all the same, from an edge that was put back by hand, is
+    // said.
+    if row.state == DeliveryState::Withdrawn && outcome.state != DeliveryState::Relayed {
+        return Ok(Settled::Recorded);
+    }
     let cut = |text: &str| text.chars().take(TEXT_MAX).collect::<String>();
     row.state = outcome.state;
     row.at = outcome.at;

@@ -9,6 +9,7 @@ use shared::store::{Rows, StoreError, Txn};
 use shared::unit::{Id, ToBig, decode, encode};
 
 use crate::record::{COPIES, CopyRow, QUEUE, QueueRow, copy_of};
+use crate::revise::message_of;
 
 const EVENT_LANE: u8 = 1;
 /// The lanes by which messages go to big.
@@ -40,7 +41,7 @@ pub fn report(txn: &mut Txn<'_>, asked: Id) -> Result<(), StoreError> {
 fn holdings(rows: &impl Rows) -> Result<(Vec<Holding>, bool), StoreError> {
     let mut holdings = Vec::new();
     for (key, row) in rows.prefix::<QueueRow>(QUEUE, &[], HOLDINGS_MAX)? {
-        let Ok(message) = key.try_into() else { continue };
+        let message = message_of(&key).0;
         let waits = row.recipients.iter().filter(|recipient| recipient.state.waits());
         let path = row.reverse_path.as_deref();
         holdings.extend(waits.map(|recipient| {
@@ -53,8 +54,14 @@ fn holdings(rows: &impl Rows) -> Result<(Vec<Holding>, bool), StoreError> {
         let Some(window) = key.first_chunk() else { continue };
         let (message, revision) = copy_of(&key);
         // Big does not know yet of what has not reached it.
-        if !row.hidden && row.after.is_none_or(|unit| !under_way.contains(&unit)) {
-            holdings.push(Holding::copy(window, &message.0, revision, row.size, row.retrieved));
+        if row.hidden || row.after.is_some_and(|unit| under_way.contains(&unit)) {
+            continue;
+        }
+        let copy = Holding::copy(window, &message.0, revision, row.size, row.retrieved);
+        // Of several revisions of one message the last one.
+        match holdings.last_mut() {
+            Some(before) if before.key == copy.key => *before = copy,
+            _ => holdings.push(copy),
         }
     }
     let mut origins = Vec::new();

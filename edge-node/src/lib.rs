@@ -25,6 +25,7 @@ mod reception;
 mod record;
 mod renewal;
 pub mod request;
+mod revise;
 pub mod serve;
 mod vouch;
 

@@ -101,8 +101,10 @@ impl Holding {
         }
     }
 
-    /// A copy of `revision` of a message, of `size` octets.
+    /// A copy of `revision` of a message, of `size` octets. Whether a client has retrieved it is compared of
+    /// the original only: a revision is offered again.
     pub fn copy(window: &Id, message: &Id, revision: u32, size: u64, retrieved: bool) -> Self {
+        let retrieved = retrieved && revision == 0;
         Self {
             key: [&[Kind::Copy as u8], window.as_slice(), message].concat(),
             digest: digest(&[&revision.to_be_bytes(), &size.to_be_bytes(), &[retrieved.into()]]),

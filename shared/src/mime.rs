@@ -26,7 +26,7 @@ mod tests;
 mod write;
 
 pub use address_list::{ADDRESSES_MAX, Mailbox};
-pub use compose::{Draft, DraftMailbox, NewAttachment, compose, message_id};
+pub use compose::{Draft, DraftMailbox, Identity, NewAttachment, compose, compose_as, message_id};
 pub use dsn::{Action, DsnRecipient, DsnReport, dsn};
 pub use facts::{HeaderFacts, REFERENCES_MAX};
 pub use file_name::{FILE_NAME_MAX, file_name};

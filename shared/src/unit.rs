@@ -31,6 +31,8 @@ pub enum ToBig {
     DirectoryCompared(DirectoryCompared),
     /// What the edge holds of messages, because big has asked.
     Inventory(Inventory),
+    /// What a revision came to for one recipient whose copy the edge held.
+    Revised(Revised),
 }
 crate::row!(ToBig, 1);
 
@@ -69,6 +71,44 @@ pub enum DeliveryState {
     Delivered,
     /// It will never arrive.
     Failed,
+    /// Its author took it back before it left.
+    Withdrawn,
+}
+
+/// What a revision does with a message that was sent.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReviseMode {
+    /// A new text takes the place of the old one.
+    Replace,
+    /// More text is added.
+    Append,
+    /// The message is taken back.
+    Withdraw,
+}
+
+/// What a revision came to for one recipient.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReviseResult {
+    /// The node that holds the copy has not decided yet.
+    Pending,
+    /// Only the new text is there: the old one was not read and never will be.
+    Replaced,
+    /// The message is gone: it was not read and never will be.
+    Withdrawn,
+    /// The old text was read or fetched; the new one is shown beside that mark, and offered again.
+    Revised,
+    /// The old text has left; a message that names it was sent after it.
+    NoticeSent,
+    /// The old text has left, or is gone.
+    TooLate,
+    /// There was nothing to revise: the recipient never had a copy.
+    Refused,
 }
 
 impl DeliveryState {
@@ -101,6 +141,23 @@ pub struct Outcome {
     pub in_doubt: bool,
     /// When it will be tried again, milliseconds since 1970.
     pub next_attempt_at: Option<u64>,
+}
+
+/// What a revision came to for one recipient, decided in one commit by the edge that held the copy.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Revised {
+    /// The message.
+    pub message: Id,
+    /// Index of the recipient, as the revision named it.
+    pub recipient: u32,
+    /// Which revision.
+    pub revision: u32,
+    /// What it came to; never [`ReviseResult::Pending`].
+    pub result: ReviseResult,
+    /// When, milliseconds since 1970.
+    pub at: u64,
+    /// More about it.
+    pub text: String,
 }
 
 /// What a traveller's client did with a copy, told when its session committed.
@@ -173,6 +230,11 @@ pub enum ToEdge {
         /// Names the question. Rises with time.
         asked: Id,
     },
+    /// A revision of a message that waits for delivery; its sealed body comes with the unit, unless the
+    /// message is taken back.
+    Revise(Revise),
+    /// A revision of a copy in a secondary mailbox; its sealed body comes with the unit.
+    ReviseCopy(CopyRevision),
 }
 crate::row!(ToEdge, 1);
 
@@ -199,6 +261,8 @@ pub struct DirectoryMark {
 
 /// The reader for whom a message is that leaves by the edge: see [`carrier_id`].
 pub const OUTBOUND: &[u8] = b"outbound";
+/// The reader for whom a revision of such a message is.
+pub const REVISION: &[u8] = b"revise";
 
 /// The id of the unit that carries a revision of a message to one reader: a window, or [`OUTBOUND`]. The same for
 /// the same reader is the same unit, also when it is queued anew after a restore, and so it is applied once.
@@ -217,8 +281,9 @@ pub struct Unsettled {
     pub from: Id,
     /// The last id of the range.
     pub to: Id,
-    /// Each message, and the indexes of the recipients who have not got it.
-    pub messages: Vec<(Id, Vec<u32>)>,
+    /// Each message, and for each recipient who has not got it the index, and the revision that is to
+    /// leave at the least.
+    pub messages: Vec<(Id, Vec<(u32, u32)>)>,
 }
 
 /// A message for the Internet.
@@ -257,6 +322,46 @@ pub struct WindowCopy {
     pub size: u64,
     /// A client had retrieved it from an edge that has been restored since, or replaced.
     pub retrieved: bool,
+}
+
+/// A revision of a message for the Internet.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Revise {
+    /// The message.
+    pub message: Id,
+    /// Which revision, from 1.
+    pub revision: u32,
+    /// What it does.
+    pub mode: ReviseMode,
+    /// Indexes of the recipients it is for.
+    pub recipients: Vec<u32>,
+    /// The body's file key, wrapped to the edge.
+    pub wrapped_key: Vec<u8>,
+    /// Length of the plain body in bytes.
+    pub size: u64,
+    /// Whether the content holds 8-bit bytes (RFC 6152).
+    pub body_8bit: bool,
+    /// Whether the header needs SMTPUTF8 (RFC 6531).
+    pub utf8_header: bool,
+}
+
+/// A revision of a copy in a secondary mailbox.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct CopyRevision {
+    /// The window.
+    pub window: Id,
+    /// The message.
+    pub message: Id,
+    /// Which revision, from 1.
+    pub revision: u32,
+    /// What it does. The body of a withdrawal is the notice for one who has fetched the message.
+    pub mode: ReviseMode,
+    /// Index of the recipient, for the report.
+    pub recipient: u32,
+    /// The body's file key, wrapped to the window.
+    pub wrapped_key: Vec<u8>,
+    /// Length of the plain body in bytes: what POP3 counts.
+    pub size: u64,
 }
 
 /// What the edge knows of one address: a keyed hash, and whose it is.

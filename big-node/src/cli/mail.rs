@@ -13,6 +13,7 @@ use shared::command::{Caller, Outcome, explain, print_bytes};
 use shared::mime::{self, terminal};
 use shared::render;
 
+use super::revise;
 use super::save::{self, save_as};
 use super::show;
 use crate::ebcdic::CodePage;
@@ -62,6 +63,15 @@ pub(super) enum Command {
         /// The text; from standard input otherwise
         #[arg(long)]
         text: Option<String>,
+    },
+    /// Replace what was sent, add to it, or take it back
+    Amend(Box<revise::Amend>),
+    /// The revisions of a message, and how they differ
+    History {
+        /// Message id
+        message: String,
+        #[command(flatten)]
+        who: Who,
     },
     /// Move a message to Trash, or from Trash away for good
     Delete {
@@ -158,6 +168,8 @@ pub(super) fn run(command: Command, caller: &Caller, size_max: u64) -> Outcome {
             let (sent, _): (Sent, _) = caller.ask(&request, text.as_bytes())?;
             caller.print(&sent, show::sent)
         }
+        Command::Amend(command) => revise::amend(caller, *command, size_max),
+        Command::History { message, who } => revise::history(caller, message, who),
         Command::Delete { message, who: Who { person } } => {
             caller.show(&Request::MailDelete { person, message }, |deleted: &Deleted| show::deleted(deleted))
         }
@@ -284,7 +296,7 @@ fn send(caller: &Caller, command: Send, size_max: u64) -> Outcome {
     caller.print(&sent, show::sent)
 }
 
-fn attachment(path: &Path, size_max: u64) -> Result<(String, Vec<u8>), String> {
+pub(super) fn attachment(path: &Path, size_max: u64) -> Result<(String, Vec<u8>), String> {
     let content = File::open(path).and_then(|file| read_at_most(file, size_max));
     let content = content.map_err(|error| format!("{}: {error}", path.display()))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -312,7 +324,7 @@ fn is_report_text(content: &[u8]) -> bool {
     str::from_utf8(content).is_ok_and(|text| text.chars().all(is_printed))
 }
 
-fn text_or_stdin(text: Option<String>, size_max: u64) -> Result<String, Box<dyn Error>> {
+pub(super) fn text_or_stdin(text: Option<String>, size_max: u64) -> Result<String, Box<dyn Error>> {
     if let Some(text) = text {
         return Ok(text);
     }

@@ -1,5 +1,5 @@
 use clap::CommandFactory;
-use shared::unit::DeliveryState;
+use shared::unit::{DeliveryState, ReviseMode, ReviseResult};
 
 use super::travel::{Until, scope, until};
 use super::*;
@@ -7,7 +7,7 @@ use crate::directory::explain::{Rule, Step};
 use crate::record::{AfterFetch, Folder, Part, Scope, Takes, WindowState};
 use crate::request::{
     BadRow, DeadLetterView, Destination, GatewayView, Imported, Line, Progress, Reading, RecipientView,
-    Settings, Started, Status, WindowView,
+    RevisedView, RevisionView, Settings, Started, Status, WindowView,
 };
 
 const AT: u64 = 1_795_333_263_250;
@@ -46,6 +46,9 @@ fn what_can_be_typed() {
         "person set alice --no-forward",
         "person import people.csv --dry-run --json",
         "person export",
+        "mail amend X --as alice --append --to bob --to carol --reason late --base 1 --attach f --text more",
+        "mail amend X --as alice --withdraw --reason wrong",
+        "mail history X --as alice",
         "shadow add carol carol@remote.example --display Carol --alias c@example.com",
         "shadow set carol --address c@remote.example",
         "shadow import s.csv",
@@ -168,6 +171,9 @@ fn lines() -> Vec<Line> {
         read: false,
         answered: true,
         late: false,
+        revision: 0,
+        amended: false,
+        withdrawn: false,
         thread: ID.into(),
     };
     let part = Line {
@@ -210,6 +216,9 @@ fn message() -> Reading {
         }],
         unparsed: None,
         answered: false,
+        revision: 0,
+        amended: false,
+        withdrawn: false,
         parent: None,
         part_name: None,
         content_type: None,
@@ -247,6 +256,7 @@ fn recipient() -> RecipientView {
         text: "450 later".into(),
         in_doubt: false,
         next_attempt_at: Some(AT + 60_000),
+        revised: None,
     }
 }
 
@@ -504,4 +514,56 @@ fn gateways_and_what_goes_by_them() {
     let by = RecipientView { gateway: Some("dovecot".into()), ..recipient() };
     let status = Status { id: ID.into(), subject: "hello".into(), recipients: vec![by] };
     assert!(show::status(&status).contains("\n/dovecot carol@elsewhere.example  deferred"));
+}
+
+#[test]
+fn a_revision() {
+    let revised = RevisedView {
+        revision: 2,
+        result: ReviseResult::NoticeSent,
+        at: AT,
+        text: "it had left already; a notice was sent as X".into(),
+    };
+    let by = RecipientView { revised: Some(revised), next_attempt_at: None, ..recipient() };
+    let status = Status { id: ID.into(), subject: "hello".into(), recipients: vec![by] };
+    let shown = show::status(&status);
+    let said =
+        "450 later (revision 2 notice-sent 2026-11-22 07:41: it had left already; a notice was sent as X)\n";
+    assert!(shown.ends_with(said), "{shown}");
+
+    let lines = [Line { amended: true, ..lines().remove(0) }, Line { withdrawn: true, ..lines().remove(0) }];
+    let shown = show::folder(&lines, Folder::In);
+    assert!(shown.contains("new answered amended ") && shown.contains("new answered withdrawn "), "{shown}");
+    let reading = Reading { revision: 3, amended: true, ..message() };
+    assert!(show::reading(&reading, "alice").contains("Revision    3 (amended by its author)\n"));
+
+    let original = RevisionView {
+        revision: 0,
+        at: AT,
+        mode: None,
+        reason: None,
+        author: "alice".into(),
+        subject: "hello".into(),
+        difference: String::new(),
+    };
+    let revision = RevisionView {
+        revision: 1,
+        mode: Some(ReviseMode::Replace),
+        reason: Some("a mistake".into()),
+        difference: "-at noon\n+at one\u{1b}[2J\n".into(),
+        ..original.clone()
+    };
+    assert_eq!(
+        revise::shown(&[original, revision]),
+        "Revision 0  original, 2026-11-22 07:41 UTC\n\
+         By          alice\n\
+         Subject     hello\n\
+         \n\
+         Revision 1  replace, 2026-11-22 07:41 UTC\n\
+         By          alice\n\
+         Subject     hello\n\
+         Reason      a mistake\n\
+         \n\
+         -at noon\n+at one\u{241b}[2J\n"
+    );
 }

@@ -136,7 +136,12 @@ pub async fn pick_up(
                 let content = [trace.as_bytes(), &content].concat();
                 let mut incoming = tokio::task::block_in_place(|| {
                     let recipients = envelope.recipients;
-                    node::traced(store, id, channel, reverse_path, recipients, &content, trace.len())
+                    node::taken_in(
+                        store,
+                        id,
+                        node::traced_origin(channel, reverse_path, recipients, &content, trace.len()),
+                        &content,
+                    )
                 })?;
                 incoming.passes = passes;
                 let site = Arc::clone(site);

@@ -8,8 +8,8 @@ use link_proto::unit::{Body, HEAD_BYTES_MAX, Lane, Position, Unit};
 use shared::inventory::Inventory;
 use shared::store::Rows;
 use shared::unit::{
-    DirectoryCompared, DirectoryMark, DirectoryRows, Inbound, Outcome, PopAct, ToBig, ToEdge, Unsettled,
-    encode,
+    DirectoryCompared, DirectoryMark, DirectoryRows, Inbound, Outcome, PopAct, ReviseResult, Revised, ToBig,
+    ToEdge, Unsettled, encode,
 };
 use tokio::task::block_in_place;
 
@@ -167,7 +167,10 @@ fn an_edge_writes_only_its_own_kinds() {
 /// What big may later send an edge because of a unit: no wildcard, so that a new kind needs a row.
 fn reveals(unit: &ToBig) -> (&'static str, &'static str) {
     match unit {
-        ToBig::Inbound(_) => ("Inbound", "nothing but what its recipients' own rules and answers send out"),
+        ToBig::Inbound(_) => (
+            "Inbound",
+            "nothing but what its recipients' own rules and answers send out, and revisions of what a traveller has sent",
+        ),
         ToBig::Outcome(_) => ("Outcome", "nothing"),
         ToBig::PopAct(_) => ("PopAct", "nothing"),
         ToBig::WindowClosed { .. } => ("WindowClosed", "nothing"),
@@ -175,6 +178,7 @@ fn reveals(unit: &ToBig) -> (&'static str, &'static str) {
             ("DirectoryCompared", "parts of its own directory, as they were queued for it before")
         }
         ToBig::Inventory(_) => ("Inventory", "nothing"),
+        ToBig::Revised(_) => ("Revised", "a notice to those outside who had the message already"),
     }
 }
 
@@ -191,6 +195,11 @@ fn outcome(at: u64, text: &str) -> Outcome {
         in_doubt: true,
         next_attempt_at: Some(at),
     }
+}
+
+fn revised() -> Revised {
+    let result = ReviseResult::Replaced;
+    Revised { message: id(1), recipient: 0, revision: 1, result, at: NOW, text: String::new() }
 }
 
 #[test]
@@ -213,6 +222,7 @@ fn the_document_says_of_every_unit_what_it_can_reveal() {
         ToBig::WindowClosed { window: id(1) },
         ToBig::DirectoryCompared(DirectoryCompared { differs: None }),
         ToBig::Inventory(Inventory { asked: id(1), holdings: Vec::new(), last: true, cut: false }),
+        ToBig::Revised(revised()),
     ];
     for unit in &units {
         let (kind, revealed) = reveals(unit);

@@ -61,6 +61,7 @@ static SITE: &[Entry] = &[
             "write the name of a person, a shadow or a group, like \"alice\", or {\"example.com\" = \"alice\"}",
         ),
     ),
+    ("follow_up", Value("write true or false")),
     ("language", Later),
     ("quota", Later),
 ];

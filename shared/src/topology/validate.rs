@@ -39,6 +39,7 @@ struct RawSite {
     postmaster: Text,
     attachments: Option<Text>,
     catch_all: Option<Spanned<RawCatchAll>>,
+    follow_up: Option<bool>,
 }
 
 /// One name for all domains, or a name for each of some.
@@ -189,7 +190,8 @@ impl Source<'_> {
         };
         let catch_all =
             raw.catch_all.map_or_else(|| Ok(BTreeMap::new()), |raw| self.catch_all(&domains, &raw))?;
-        Ok(Site { domains, postmaster, attachments, catch_all })
+        let follow_up = raw.follow_up.unwrap_or(true);
+        Ok(Site { domains, postmaster, attachments, catch_all, follow_up })
     }
 
     /// Who takes unknown names, by domain; `domains` are those of the site, and there is one.
