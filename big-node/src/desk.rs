@@ -6,16 +6,18 @@ use shared::address::Address;
 use shared::id::{MessageId, unix_millis};
 use shared::mime::{self, Draft, DraftMailbox, HeaderFacts, Kind, NewAttachment, Opened};
 use shared::origin::{Channel, Mailbox};
-use shared::store::{Rows, Snapshot};
+use shared::store::Rows;
 use shared::topology::AttachmentMode;
 
 use crate::directory;
 use crate::error::Refused;
+use crate::folder;
 use crate::mail::{self, Ways, recipient_key};
 use crate::node::{Node, incoming};
 use crate::part::{self, PartPath};
 use crate::record::{
-    Entry, Folder, MAILBOXES, MESSAGES, Message, Part, Person, RECIPIENTS, Recipient, entry_key, message_of,
+    Entry, Folder, MAILBOXES, MESSAGES, Message, Part, Person, RECIPIENTS, Recipient, entry_key,
+    folder_prefix, message_of,
 };
 use crate::request::{Attached, Deleted, Line, Reading, RecipientView, Sent, Status};
 
@@ -24,22 +26,47 @@ const READ_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Recipients of one message.
 const RECIPIENTS_MAX: usize = 1000;
 
-/// A folder's messages, newest first; under a cover, its attachments.
-pub fn list(node: &Node, person: &Person, folder: Folder, max: usize) -> Result<Vec<Line>, Refused> {
+/// A folder's messages, newest first; under a cover, its attachments. Only what is older than `before`.
+pub fn list(
+    node: &Node,
+    person: &Person,
+    folder: &str,
+    max: usize,
+    before: Option<&str>,
+) -> Result<Vec<Line>, Refused> {
     let snapshot = node.store.read()?;
-    let prefix = [person.id.as_slice(), &[folder as u8]].concat();
+    let folder = folder::find(&snapshot, person, folder)?;
+    let name = folder::name(&snapshot, &person.id, folder)?;
+    let prefix = folder_prefix(&person.id, folder);
+    let found = match before {
+        None => snapshot.prefix_backwards::<Entry>(MAILBOXES, &prefix, max)?,
+        Some(before) => {
+            let before = entry_key(&person.id, folder, message_id(before)?);
+            snapshot.range_backwards::<Entry>(MAILBOXES, &prefix, Some(&before), max)?
+        }
+    };
     let mut lines = Vec::new();
-    for (key, entry) in snapshot.prefix_backwards::<Entry>(MAILBOXES, &prefix, max)? {
+    for (key, entry) in found {
         let id = message_of(&key);
         let Some(message) = snapshot.get::<Message>(MESSAGES, &id.0)? else { continue };
-        lines.extend(lines_of(id, &message, &entry, node.site.filing_of(person)));
+        lines.extend(lines_of(id, &message, &entry, &name, node.site.filing_of(person)));
     }
     Ok(lines)
 }
 
+fn message_id(text: &str) -> Result<MessageId, Refused> {
+    text.parse().map_err(|error| Refused::new(format!("{}: {error}", directory::shown(text))))
+}
+
 /// A message's lines. The mode is the reader's of now, whatever it was when the message came.
-fn lines_of(id: MessageId, message: &Message, entry: &Entry, filing: AttachmentMode) -> Vec<Line> {
-    let cover = line(id, message, entry);
+fn lines_of(
+    id: MessageId,
+    message: &Message,
+    entry: &Entry,
+    folder: &str,
+    filing: AttachmentMode,
+) -> Vec<Line> {
+    let cover = line(id, message, entry, folder);
     let parts = match filing {
         AttachmentMode::BreakApart => message.parts.as_slice(),
         AttachmentMode::Passthru => &[],
@@ -57,7 +84,7 @@ fn lines_of(id: MessageId, message: &Message, entry: &Entry, filing: AttachmentM
     [vec![cover], parts].concat()
 }
 
-fn line(id: MessageId, message: &Message, entry: &Entry) -> Line {
+fn line(id: MessageId, message: &Message, entry: &Entry, folder: &str) -> Line {
     let origin = &message.origin;
     Line {
         id: id.to_string(),
@@ -70,8 +97,11 @@ fn line(id: MessageId, message: &Message, entry: &Entry) -> Line {
         content_type: None,
         read: entry.read,
         answered: entry.answered,
+        forwarded: entry.forwarded,
         late: entry.late,
         thread: MessageId(message.thread).to_string(),
+        folder: folder.to_owned(),
+        depth: 0,
     }
 }
 
@@ -82,20 +112,23 @@ fn shown(mailbox: &Mailbox) -> String {
     }
 }
 
-/// A message in the person's mailbox; `text` is its id, or its id and the way to a part.
-fn find(
-    snapshot: &Snapshot,
-    person: &Person,
-    text: &str,
-) -> Result<(MessageId, PartPath, Message, Entry), Refused> {
-    let (id, path) = text.split_once('.').unwrap_or((text, "0"));
-    let id: MessageId = id.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
-    let path = path.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
+/// A message in a person's mailbox.
+#[derive(Clone, Debug)]
+struct Filed {
+    id: MessageId,
+    message: Message,
+    folder: Folder,
+    entry: Entry,
+}
+
+/// The message of this id in the person's mailbox.
+fn filed(rows: &impl Rows, person: &Person, text: &str) -> Result<Filed, Refused> {
+    let id = message_id(text)?;
     let missing =
         || Refused::new(format!("{} has no message {id}; `mail list` shows what there is", person.name));
-    let (_, entry) = mail::entry(snapshot, &person.id, id)?.ok_or_else(missing)?;
-    let message = snapshot.get::<Message>(MESSAGES, &id.0)?.ok_or_else(missing)?;
-    Ok((id, path, message, entry))
+    let (folder, entry) = mail::entry(rows, &person.id, id)?.ok_or_else(missing)?;
+    let message = rows.get::<Message>(MESSAGES, &id.0)?.ok_or_else(missing)?;
+    Ok(Filed { id, message, folder, entry })
 }
 
 /// Reads a message and marks it read. The bytes are those of the part that was asked for, or of the
@@ -107,11 +140,14 @@ pub async fn read(
     raw: bool,
 ) -> Result<(Reading, Vec<u8>), Refused> {
     let snapshot = node.store.read()?;
-    let (id, path, message, entry) = find(&snapshot, person, text)?;
+    let (id, path) = text.split_once('.').unwrap_or((text, "0"));
+    let path: PartPath = path.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
+    let Filed { id, message, folder, entry } = filed(&snapshot, person, id)?;
+    let folder = folder::name(&snapshot, &person.id, folder)?;
     // A large message takes a while to be read and taken apart.
     let (mut reading, bytes) = tokio::task::block_in_place(|| {
         let content = mail::content(node.store.body(message.body())?, &message, READ_BYTES_MAX)?;
-        let mut reading = whole(id, &message, &entry);
+        let mut reading = whole(id, &message, &entry, folder);
         if path.is_whole() {
             reading.text = if raw { String::new() } else { mime::text_of(&content) };
             return Ok((reading, if raw { content } else { Vec::new() }));
@@ -140,7 +176,7 @@ fn no_part(id: MessageId, path: &PartPath, message: &Message) -> Refused {
 }
 
 /// A message as it is read, still without its text.
-fn whole(id: MessageId, message: &Message, entry: &Entry) -> Reading {
+fn whole(id: MessageId, message: &Message, entry: &Entry, folder: String) -> Reading {
     let strings = |list: &[Mailbox]| list.iter().map(shown).collect();
     let origin = &message.origin;
     Reading {
@@ -154,6 +190,8 @@ fn whole(id: MessageId, message: &Message, entry: &Entry) -> Reading {
         parts: message.parts.clone(),
         unparsed: message.unparsed.clone(),
         answered: entry.answered,
+        forwarded: entry.forwarded,
+        folder,
         parent: message.parent.map(|parent| MessageId(parent).to_string()),
         part_name: None,
         content_type: None,
@@ -180,7 +218,7 @@ fn of_part(reading: &mut Reading, opened: &Opened) {
     reading.subject = facts.subject.unwrap_or_default();
     let date = facts.date.and_then(|seconds| u64::try_from(seconds).ok());
     reading.at = date.map_or(reading.at, |seconds| seconds.saturating_mul(1000));
-    (reading.answered, reading.parent) = (false, None);
+    (reading.answered, reading.forwarded, reading.parent) = (false, false, None);
 }
 
 fn shown_as_written(mailbox: &mime::Mailbox) -> String {
@@ -238,7 +276,7 @@ pub async fn reply(
     body: String,
 ) -> Result<Sent, Refused> {
     let snapshot = node.store.read()?;
-    let (_, _, message, _) = find(&snapshot, author, text)?;
+    let Filed { message, .. } = filed(&snapshot, author, text)?;
     let origin = &message.origin;
     let own = |mailbox: &&Mailbox| {
         let address: Result<Address, _> = mailbox.address.parse();
@@ -359,7 +397,7 @@ async fn dispatch(
 
 /// Moves a message to Trash, or from there away.
 pub async fn delete(node: &Arc<Node>, person: &Person, text: &str) -> Result<Deleted, Refused> {
-    let id: MessageId = text.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
+    let id = message_id(text)?;
     let person = person.clone();
     let from = node.store.commit(move |txn| mail::delete(txn, &person, id, unix_millis())).await?;
     Ok(Deleted { id: id.to_string(), for_good: *from == Folder::Trash })
@@ -368,7 +406,7 @@ pub async fn delete(node: &Arc<Node>, person: &Person, text: &str) -> Result<Del
 /// Where each recipient's copy of a sent message is.
 pub fn status(node: &Node, person: &Person, text: &str) -> Result<Status, Refused> {
     let snapshot = node.store.read()?;
-    let (id, _, message, _) = find(&snapshot, person, text)?;
+    let Filed { id, message, .. } = filed(&snapshot, person, text)?;
     if snapshot.raw(MAILBOXES, &entry_key(&person.id, Folder::Sent, id))?.is_none() {
         return Err(Refused::new(format!(
             "{id} was not sent by {}; status is for what one has sent",

@@ -21,7 +21,8 @@ use crate::mail::{self, Incoming, Site, Ways};
 use crate::pressure::Pressure;
 use crate::projection;
 use crate::record::{
-    EDGE, EdgeRow, Entry, Folder, MAILBOXES, MESSAGES, Message, RECIPIENTS, Recipient, Record, message_of,
+    EDGE, EdgeRow, Entry, Folder, MAILBOXES, MESSAGES, Message, RECIPIENTS, Recipient, Record, folder_of,
+    message_of,
 };
 
 /// A big node.
@@ -164,8 +165,7 @@ impl Big {
         let mut filed: BTreeMap<Id, (usize, Vec<u8>)> = BTreeMap::new();
         for (key, _) in rows.prefix::<Entry>(MAILBOXES, &[], usize::MAX)? {
             let id = message_of(&key);
-            if !matches!(key.get(16).copied(), Some(folder) if folder == Folder::In as u8 || folder == Folder::Undeliverable as u8)
-            {
+            if !matches!(folder_of(&key), Some(Folder::In | Folder::Undeliverable)) {
                 continue;
             }
             let message = rows.get::<Message>(MESSAGES, &id.0)?;

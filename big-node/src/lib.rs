@@ -11,6 +11,7 @@ mod desk;
 pub mod directory;
 mod ebcdic;
 mod error;
+mod folder;
 mod gateway;
 #[cfg(feature = "sim")]
 pub mod harness;

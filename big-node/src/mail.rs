@@ -17,6 +17,7 @@ use shared::unit::{self, DeliveryState, Id, Outbound, ToEdge, WindowCopy};
 
 use crate::directory::{self, Letter, Policy, Route, Routed, Wanted, Way, srs};
 use crate::error::Refused;
+use crate::folder;
 use crate::gateway::queue::{self, Due};
 use crate::projection;
 use crate::record::{
@@ -458,7 +459,7 @@ fn file_received(
 
 /// A message's entry in a person's mailbox, wherever it is filed.
 pub fn entry(rows: &impl Rows, person: &Id, id: MessageId) -> Result<Option<(Folder, Entry)>, StoreError> {
-    for folder in Folder::ALL {
+    for folder in folder::every(rows, person)? {
         if let Some(entry) = rows.get(MAILBOXES, &entry_key(person, folder, id))? {
             return Ok(Some((folder, entry)));
         }

@@ -15,7 +15,7 @@ use crate::error::Refused;
 use crate::inbound::{BODY_KIND, PARSED_BYTES_MAX};
 use crate::node::Node;
 use crate::part::break_apart;
-use crate::record::{Entry, Folder, MAILBOXES, MESSAGES, Message, Record, message_of};
+use crate::record::{Entry, Folder, MAILBOXES, MESSAGES, Message, Record, folder_prefix, message_of};
 use crate::{compare, directory, mail, report, travel};
 
 /// Looks around at least this often.
@@ -98,7 +98,7 @@ fn empty_trash(txn: &mut Txn<'_>) -> Result<usize, StoreError> {
     let before = unix_millis().saturating_sub(TRASH_MILLIS);
     let mut emptied = 0;
     for person in directory::list(txn)? {
-        let trash = [person.id.as_slice(), &[Folder::Trash as u8]].concat();
+        let trash = folder_prefix(&person.id, Folder::Trash);
         for (key, entry) in txn.prefix::<Entry>(MAILBOXES, &trash, usize::MAX)? {
             if entry.filed_at < before && emptied < FORGOTTEN_AT_ONCE {
                 mail::forget(txn, &person.id, Folder::Trash, message_of(&key))?;

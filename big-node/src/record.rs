@@ -37,6 +37,8 @@ pub const ADDRESSES: Table = Table("addresses");
 pub const MESSAGES: Table = Table("messages");
 /// Person, folder, message id to [`Entry`].
 pub const MAILBOXES: Table = Table("mailboxes");
+/// Person, number to [`OwnFolder`].
+pub const FOLDERS: Table = Table("folders");
 /// Hash of a Message-ID to the [`Named`] message.
 pub const MESSAGE_IDS: Table = Table("message-ids");
 /// Message id, recipient index to [`Recipient`].
@@ -101,36 +103,72 @@ pub struct Message {
 row!(Message, 1);
 
 /// A folder of a mailbox.
-#[derive(
-    Archive,
-    Serialize,
-    Deserialize,
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    clap::ValueEnum,
-)]
-#[serde(rename_all = "lowercase")]
-#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Folder {
     /// Received.
-    In = 1,
+    In,
     /// Sent.
-    Sent = 2,
-    /// Deleted by the person, or on the road; emptied after 30 days.
-    Trash = 3,
+    Sent,
+    /// Being written.
+    Drafts,
+    /// Kept.
+    Saved,
+    /// One of the person's own: its number, from [`OWN_FIRST`] on.
+    Own(u8),
     /// For the postmaster: accepted mail whose recipient has vanished.
-    Undeliverable = 4,
+    Undeliverable,
+    /// Deleted by the person, or on the road; emptied after 30 days.
+    Trash,
 }
 
+/// The number of a person's first own folder; the last is 255, so there are [`OWN_FOLDERS_MAX`].
+pub const OWN_FIRST: u8 = 56;
+/// Folders of one person's own.
+pub const OWN_FOLDERS_MAX: usize = 200;
+
 impl Folder {
-    /// Every folder.
-    pub const ALL: [Self; 4] = [Self::In, Self::Sent, Self::Trash, Self::Undeliverable];
+    /// The folders that everybody has, with their names.
+    pub const FIXED: [(Self, &'static str); 6] = [
+        (Self::In, "in"),
+        (Self::Sent, "sent"),
+        (Self::Drafts, "drafts"),
+        (Self::Saved, "saved"),
+        (Self::Undeliverable, "undeliverable"),
+        (Self::Trash, "trash"),
+    ];
+
+    /// The folder's byte in the keys of [`MAILBOXES`].
+    pub fn byte(self) -> u8 {
+        match self {
+            Self::In => 1,
+            Self::Sent => 2,
+            Self::Trash => 3,
+            Self::Undeliverable => 4,
+            Self::Drafts => 5,
+            Self::Saved => 6,
+            Self::Own(number) => number,
+        }
+    }
+
+    /// The folder that a key of [`MAILBOXES`] names.
+    pub fn of_byte(byte: u8) -> Option<Self> {
+        let fixed = Self::FIXED.iter().map(|(folder, _)| *folder).find(|folder| folder.byte() == byte);
+        fixed.or((byte >= OWN_FIRST).then_some(Self::Own(byte)))
+    }
+
+    /// The name of a folder that everybody has.
+    pub fn fixed_name(self) -> Option<&'static str> {
+        Self::FIXED.iter().find(|(folder, _)| *folder == self).map(|(_, name)| *name)
+    }
 }
+
+/// A folder of a person's own.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct OwnFolder {
+    /// What it is called.
+    pub name: String,
+}
+row!(OwnFolder, 1);
 
 /// A message in a mailbox, with its marks.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default)]
@@ -293,7 +331,17 @@ pub fn key2(first: &Id, second: &[u8]) -> Vec<u8> {
 
 /// The key of a mailbox entry.
 pub fn entry_key(person: &Id, folder: Folder, message: MessageId) -> Vec<u8> {
-    [person.as_slice(), &[folder as u8], &message.0].concat()
+    [person.as_slice(), &[folder.byte()], &message.0].concat()
+}
+
+/// What the keys of a folder's entries begin with.
+pub fn folder_prefix(person: &Id, folder: Folder) -> Vec<u8> {
+    key2(person, &[folder.byte()])
+}
+
+/// The folder of a mailbox entry's key.
+pub fn folder_of(key: &[u8]) -> Option<Folder> {
+    Folder::of_byte(*key.get(size_of::<Id>())?)
 }
 
 /// The message of a key that ends in its id.

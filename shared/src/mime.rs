@@ -23,6 +23,7 @@ mod structure;
 pub mod terminal;
 #[cfg(test)]
 mod tests;
+pub mod words;
 mod write;
 
 pub use address_list::{ADDRESSES_MAX, Mailbox};

@@ -17,7 +17,6 @@ use super::save::{self, save_as};
 use super::show;
 use crate::ebcdic::CodePage;
 use crate::part::PartPath;
-use crate::record::Folder;
 use crate::request::{Attached, Deleted, Line, Reading, Request, Saved, Sent, Status};
 
 #[derive(Debug, Subcommand)]
@@ -27,11 +26,14 @@ pub(super) enum Command {
         #[command(flatten)]
         who: Who,
         /// Which folder
-        #[arg(long, value_enum, default_value = "in")]
-        folder: Folder,
+        #[arg(long, value_name = "NAME", default_value = "in")]
+        folder: String,
         /// At most so many messages
         #[arg(long, value_name = "N", default_value_t = 50)]
         max: usize,
+        /// Only those older than this message
+        #[arg(long, value_name = "ID")]
+        before: Option<String>,
     },
     /// Read a message, or get an attachment
     Read {
@@ -145,16 +147,24 @@ struct Report {
 /// Runs one; `size_max` is the largest message that the site takes, in octets.
 pub(super) fn run(command: Command, caller: &Caller, size_max: u64) -> Outcome {
     match command {
-        Command::List { who: Who { person }, folder, max } => {
-            let request = Request::MailList { person, folder, max };
-            caller.show(&request, |lines: &Vec<Line>| show::folder(lines, folder))
+        Command::List { who: Who { person }, folder, max, before } => {
+            let request = Request::MailList { person, folder: folder.clone(), max, before };
+            caller.show(&request, |lines: &Vec<Line>| show::folder(lines, &folder))
         }
         Command::Read { message, who, raw, output } => read(caller, message, who, raw, output.as_deref()),
         Command::Save(command) => save(caller, command),
         Command::Send(command) => send(caller, *command, size_max),
         Command::Reply { message, who: Who { person }, all, text } => {
             let text = text_or_stdin(text, size_max)?;
-            let request = Request::MailReply { person, message, all };
+            let request = Request::MailReply {
+                person,
+                message,
+                all,
+                list: false,
+                quote: false,
+                attachments: Vec::new(),
+                text_bytes: text.len(),
+            };
             let (sent, _): (Sent, _) = caller.ask(&request, text.as_bytes())?;
             caller.print(&sent, show::sent)
         }

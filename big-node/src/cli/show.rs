@@ -125,20 +125,27 @@ pub(super) fn explanation(explanation: &Explanation) -> String {
     text
 }
 
-pub(super) fn folder(lines: &[Line], folder: Folder) -> String {
-    let who = if folder == Folder::Sent { "to" } else { "from" };
+/// `name` is the folder's, as it was asked for.
+pub(super) fn folder(lines: &[Line], name: &str) -> String {
+    let who = if lines.iter().all(is_outgoing) && !lines.is_empty() { "to" } else { "from" };
     let mut table = Table::new(["id", "at (UTC)", "marks", "size", who, "subject"]);
     for line in lines {
-        table.row(if line.part == 0 { message(line, folder) } else { part(line) });
+        table.row(if line.part == 0 { message(line) } else { part(line) });
     }
-    table.or(&format!("nothing in folder {}", word(&folder)))
+    table.or(&format!("nothing in folder {name}"))
 }
 
-fn message(line: &Line, folder: Folder) -> [String; 6] {
-    let unread = !line.read && folder != Folder::Sent;
-    let marks = [(unread, "new"), (line.answered, "answered"), (line.late, "late")];
+/// Whether a line is of what the person has written, and says to whom it goes.
+fn is_outgoing(line: &Line) -> bool {
+    [Folder::Sent, Folder::Drafts].iter().any(|folder| folder.fixed_name() == Some(line.folder.as_str()))
+}
+
+fn message(line: &Line) -> [String; 6] {
+    let unread = !line.read && !is_outgoing(line);
+    let marks =
+        [(unread, "new"), (line.answered, "answered"), (line.forwarded, "forwarded"), (line.late, "late")];
     let marks: Vec<_> = marks.iter().filter(|(is_set, _)| *is_set).map(|(_, mark)| *mark).collect();
-    let who = if folder == Folder::Sent { line.to.join(", ") } else { line.from.clone() };
+    let who = if is_outgoing(line) { line.to.join(", ") } else { line.from.clone() };
     [
         line.id.clone(),
         when(line.at),
@@ -188,6 +195,7 @@ pub(super) fn reading(reading: &Reading, person: &str) -> String {
         ("Attachment", attachment(reading)),
         ("Answers", reading.parent.clone().unwrap_or_default()),
         ("Answered", if reading.answered { "yes" } else { "" }.into()),
+        ("Forwarded", if reading.forwarded { "yes" } else { "" }.into()),
     ] {
         if !value.is_empty() {
             text += &line(name, &value);

@@ -4,7 +4,7 @@ use shared::unit::DeliveryState;
 use super::travel::{Until, scope, until};
 use super::*;
 use crate::directory::explain::{Rule, Step};
-use crate::record::{AfterFetch, Folder, Part, Scope, WindowState};
+use crate::record::{AfterFetch, Part, Scope, WindowState};
 use crate::request::{
     BadRow, DeadLetterView, Destination, GatewayView, Imported, Line, Progress, Reading, RecipientView,
     Settings, Started, Status, WindowView,
@@ -62,6 +62,7 @@ fn what_can_be_typed() {
         "explain bob --as alice --json",
         "explain bob@example.com",
         "mail list --as alice --folder undeliverable --max 5",
+        "mail list --as alice --folder Travel --before ID",
         "mail read ID.2 --as alice --output FILE",
         "mail read ID --as alice --raw",
         "mail send --as bob --to a@b.example --to alice --cc c@d.example --subject S --attach F --attach G --text T",
@@ -97,7 +98,6 @@ fn what_cannot_be_typed() {
         "shadow add carol",
         "nickname list",
         "explain",
-        "mail list --as alice --folder drafts",
         "mail read ID --as alice --raw --json",
         "mail save ID --as alice --all --part 1",
         "mail save ID --as alice --part x",
@@ -167,6 +167,9 @@ fn lines() -> Vec<Line> {
         content_type: None,
         read: false,
         answered: true,
+        forwarded: false,
+        folder: "in".into(),
+        depth: 0,
         late: false,
         thread: ID.into(),
     };
@@ -184,12 +187,12 @@ fn lines() -> Vec<Line> {
 #[test]
 fn a_folder() {
     assert_eq!(
-        show::folder(&lines(), Folder::In),
+        show::folder(&lines(), "in"),
         "id                              at (UTC)          marks         size     from                             subject\n\
          01KAN0Q5WJ8J1V9Z8G8Q4T7RXE      2026-11-22 07:41  new answered  2.0 KiB  Carol <carol@elsewhere.example>  minutes\n  \
            01KAN0Q5WJ8J1V9Z8G8Q4T7RXE.1                                  900 B    application/pdf                  report.pdf\n"
     );
-    assert_eq!(show::folder(&[], Folder::Trash), "nothing in folder trash\n");
+    assert_eq!(show::folder(&[], "trash"), "nothing in folder trash\n");
 }
 
 fn message() -> Reading {
@@ -210,6 +213,8 @@ fn message() -> Reading {
         }],
         unparsed: None,
         answered: false,
+        forwarded: false,
+        folder: "in".into(),
         parent: None,
         part_name: None,
         content_type: None,
@@ -354,7 +359,7 @@ fn a_stranger_can_neither_drive_the_terminal_nor_forge_a_line() {
     (told.recipients[0].host, told.recipients[0].text) = (Some(HOSTILE.into()), HOSTILE.into());
 
     let texts = [
-        (show::folder(&list, Folder::In), show::folder(&lines(), Folder::In)),
+        (show::folder(&list, "in"), show::folder(&lines(), "in")),
         (show::queue(&queue), show::queue(&waiting())),
         // The text of a message has lines; they come last.
         (show::reading(&reading, "alice").replace("\nforged", ""), show::reading(&reading, "alice")),

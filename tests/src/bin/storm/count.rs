@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use big_node::record::Folder;
 use big_node::request::{Line, Reading, Request};
 use shared::control::CallError;
 use tests::ask;
@@ -128,7 +127,8 @@ pub async fn count(site: &Site, field: &Arc<Field>, road: &Road) -> Result<Tally
 /// Every message in someone's In folder, as it is stored.
 async fn folder(big: &Path, person: &str, faults: &mut Vec<String>) -> Result<Vec<Vec<u8>>, CallError> {
     let person = person.to_owned();
-    let request = Request::MailList { person: person.clone(), folder: Folder::In, max: LISTED_MAX };
+    let (whose, folder) = (person.clone(), "in".to_owned());
+    let request = Request::MailList { person: whose, folder, max: LISTED_MAX, before: None };
     let (lines, _): (Vec<Line>, _) = ask::big(big, request, Vec::new()).await?;
     if lines.len() >= LISTED_MAX {
         faults.push(format!("{person} has more than {LISTED_MAX} messages, and they cannot all be listed"));
