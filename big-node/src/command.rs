@@ -107,6 +107,9 @@ impl Commands {
             | Request::DraftSend { .. }
             | Request::MailDelete { .. }
             | Request::MailStatus { .. }) => return self.mail(request, body).await,
+            Request::MailAmend { .. } | Request::MailHistory { .. } => {
+                Err(Refused::new("messages cannot be revised yet"))
+            }
             Request::TravelStart { person, until, scope, after_fetch } => {
                 let (key, password, credential) = travel::credentials();
                 let new = NewWindow { person, until, scope, after_fetch, key, credential };

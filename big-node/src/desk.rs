@@ -99,6 +99,9 @@ fn line(id: MessageId, message: &Message, entry: &Entry, folder: &str) -> Line {
         answered: entry.answered,
         forwarded: entry.forwarded,
         late: entry.late,
+        revision: 0,
+        amended: false,
+        withdrawn: false,
         thread: MessageId(message.thread).to_string(),
         folder: folder.to_owned(),
         depth: 0,
@@ -192,6 +195,9 @@ fn whole(id: MessageId, message: &Message, entry: &Entry, folder: String) -> Rea
         answered: entry.answered,
         forwarded: entry.forwarded,
         folder,
+        revision: 0,
+        amended: false,
+        withdrawn: false,
         parent: message.parent.map(|parent| MessageId(parent).to_string()),
         part_name: None,
         content_type: None,
@@ -444,5 +450,6 @@ fn recipient_view(row: Recipient) -> RecipientView {
         text: row.text,
         in_doubt: row.in_doubt,
         next_attempt_at: row.next_attempt_at,
+        revised: None,
     }
 }

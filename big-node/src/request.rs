@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 pub use shared::operator::{DeadCommand, Done, LinkCommand};
 pub use shared::report::{DeadLetterView, LaneView, LinkView, Step};
 use shared::topology::AttachmentMode;
-use shared::unit::DeliveryState;
+use shared::unit::{DeliveryState, ReviseMode, ReviseResult};
 
 use crate::directory::entry::{Kind, Pop3};
 pub use crate::directory::explain::{Destination, Explanation};
@@ -281,6 +281,37 @@ pub enum Request {
     /// Where each recipient's copy is. Answered with [`Status`].
     MailStatus {
         /// Whose.
+        person: String,
+        /// Message id.
+        message: String,
+    },
+    /// Revises a message that the person has sent; its new text, or what is added, is the body. Answered with
+    /// [`Status`].
+    MailAmend {
+        /// Who has sent it.
+        person: String,
+        /// Message id.
+        message: String,
+        /// What is done with it.
+        mode: ReviseMode,
+        /// For which recipients, by their addresses; none for all.
+        recipients: Vec<String>,
+        /// Another subject.
+        subject: Option<String>,
+        /// Why.
+        reason: Option<String>,
+        /// The revision that was read; refused if there is a later one. `None` is the latest.
+        base: Option<u32>,
+        /// Length of the text in the body.
+        text_bytes: usize,
+        /// Attachments; their bytes follow the text. None keeps those of the base; some take their place, or
+        /// with `append` come to them.
+        attachments: Vec<Attached>,
+    },
+    /// The revisions of a message, the first one first: for its author all, for a reader those that were shown.
+    /// Answered with `Vec<RevisionView>`.
+    MailHistory {
+        /// Who reads.
         person: String,
         /// Message id.
         message: String,
@@ -621,6 +652,12 @@ pub struct Line {
     pub forwarded: bool,
     /// Submitted after the window's end.
     pub late: bool,
+    /// The revision that is shown; 0 is the original.
+    pub revision: u32,
+    /// Its author has revised it.
+    pub amended: bool,
+    /// Its author has taken it back: what is shown is the notice of that.
+    pub withdrawn: bool,
     /// The first message of its conversation.
     pub thread: String,
     /// The name of the folder it is in.
@@ -656,6 +693,12 @@ pub struct Reading {
     pub forwarded: bool,
     /// The name of the folder it is in.
     pub folder: String,
+    /// The revision that is shown; 0 is the original.
+    pub revision: u32,
+    /// Its author has revised it.
+    pub amended: bool,
+    /// Its author has taken it back: what is shown is the notice of that.
+    pub withdrawn: bool,
     /// The message that it answers.
     pub parent: Option<String>,
     /// The file name of the part that was asked for.
@@ -711,6 +754,40 @@ pub struct RecipientView {
     pub in_doubt: bool,
     /// The next attempt, milliseconds since 1970.
     pub next_attempt_at: Option<u64>,
+    /// What the last revision for this recipient came to.
+    pub revised: Option<RevisedView>,
+}
+
+/// What a revision came to for one recipient.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RevisedView {
+    /// Which revision, from 1.
+    pub revision: u32,
+    /// What it came to.
+    pub result: ReviseResult,
+    /// Since when, milliseconds since 1970.
+    pub at: u64,
+    /// More about it.
+    pub text: String,
+}
+
+/// A revision of a message.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RevisionView {
+    /// 0 is the original.
+    pub revision: u32,
+    /// When it was made, milliseconds since 1970.
+    pub at: u64,
+    /// What it did; `None` for the original.
+    pub mode: Option<ReviseMode>,
+    /// Why, as its author said.
+    pub reason: Option<String>,
+    /// Who made it.
+    pub author: String,
+    /// Its subject.
+    pub subject: String,
+    /// How its text differs from that of the revision before: each line with `+`, `-` or a space before it.
+    pub difference: String,
 }
 
 /// A message was deleted.

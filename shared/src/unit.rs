@@ -66,6 +66,42 @@ pub enum DeliveryState {
     Failed,
 }
 
+/// What a revision does with a message that was sent.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReviseMode {
+    /// A new text takes the place of the old one.
+    Replace,
+    /// More text is added.
+    Append,
+    /// The message is taken back.
+    Withdraw,
+}
+
+/// What a revision came to for one recipient.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReviseResult {
+    /// The node that holds the copy has not decided yet.
+    Pending,
+    /// Only the new text is there: the old one was not read and never will be.
+    Replaced,
+    /// The message is gone: it was not read and never will be.
+    Withdrawn,
+    /// The old text was read or fetched; the new one is shown beside that mark, and offered again.
+    Revised,
+    /// The old text has left; a message that names it was sent after it.
+    NoticeSent,
+    /// The old text has left, or is gone.
+    TooLate,
+    /// There was nothing to revise: the recipient never had a copy.
+    Refused,
+}
+
 /// What became of an attempt for one recipient.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {

@@ -171,6 +171,9 @@ fn lines() -> Vec<Line> {
         folder: "in".into(),
         depth: 0,
         late: false,
+        revision: 0,
+        amended: false,
+        withdrawn: false,
         thread: ID.into(),
     };
     let part = Line {
@@ -215,6 +218,9 @@ fn message() -> Reading {
         answered: false,
         forwarded: false,
         folder: "in".into(),
+        revision: 0,
+        amended: false,
+        withdrawn: false,
         parent: None,
         part_name: None,
         content_type: None,
@@ -252,6 +258,7 @@ fn recipient() -> RecipientView {
         text: "450 later".into(),
         in_doubt: false,
         next_attempt_at: Some(AT + 60_000),
+        revised: None,
     }
 }
 
