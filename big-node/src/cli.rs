@@ -8,6 +8,7 @@
 mod directory;
 mod gateway;
 mod mail;
+mod panel;
 mod save;
 mod show;
 #[cfg(test)]
@@ -103,6 +104,12 @@ enum Command {
     /// Read and write mail
     #[command(subcommand)]
     Mail(mail::Command),
+    /// Read and write mail on a full screen
+    Desk {
+        /// Whose desk; without it, that of the person whose account this is
+        #[arg(long = "as", value_name = "PERSON", env = "SALLYPOST_AS")]
+        person: Option<String>,
+    },
     /// Secondary mailboxes for people on the road
     #[command(subcommand)]
     Travel(travel::Command),
@@ -173,6 +180,7 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
                 show::explanation(explanation)
             }),
         Command::Mail(command) => mail::run(command, caller, topology.edge.size_max),
+        Command::Desk { person } => panel::run(caller, person, topology.edge.size_max),
         Command::Travel(command) => travel::run(command, caller),
         Command::Queue(QueueCommand::List) => {
             caller.show(&Request::QueueList, |queue: &Queue| show::queue(queue))

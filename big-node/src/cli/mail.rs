@@ -294,7 +294,7 @@ fn send(caller: &Caller, command: Send, size_max: u64) -> Outcome {
     caller.print(&sent, show::sent)
 }
 
-fn attachment(path: &Path, size_max: u64) -> Result<(String, Vec<u8>), String> {
+pub(super) fn attachment(path: &Path, size_max: u64) -> Result<(String, Vec<u8>), String> {
     let content = File::open(path).and_then(|file| read_at_most(file, size_max));
     let content = content.map_err(|error| format!("{}: {error}", path.display()))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

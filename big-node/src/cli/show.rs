@@ -164,7 +164,7 @@ fn part(line: &Line) -> [String; 6] {
 }
 
 /// What kind of thing an attachment is: a word where there is one, else its media type.
-fn kind(content_type: &str) -> String {
+pub(super) fn kind(content_type: &str) -> String {
     match content_type {
         "message/rfc822" | "message/global" => "message".into(),
         "multipart/related" => "page with pictures".into(),
@@ -175,7 +175,7 @@ fn kind(content_type: &str) -> String {
 }
 
 /// An attachment's name as its sender gave it, or in brackets the one that it would be saved under.
-fn named(name: &str, content_type: &str, number: &str) -> String {
+pub(super) fn named(name: &str, content_type: &str, number: &str) -> String {
     match name {
         "" => format!("({})", file_name(None, content_type, number)),
         name => name.to_owned(),
@@ -271,7 +271,7 @@ fn recipients(recipients: &[RecipientView]) -> String {
     table.or("no recipients")
 }
 
-fn said(recipient: &RecipientView) -> String {
+pub(super) fn said(recipient: &RecipientView) -> String {
     let mut said = Vec::new();
     if let Some(host) = &recipient.host {
         said.push(format!("{host} {}", if recipient.tls { "under TLS:" } else { "in clear:" }));
@@ -322,7 +322,7 @@ pub(super) fn windows(windows: &[WindowView]) -> String {
     table.or("nobody travels: `big-node travel start PERSON --until DATE`")
 }
 
-fn scope(scope: Scope) -> String {
+pub(super) fn scope(scope: Scope) -> String {
     match scope {
         Scope::New => "new".into(),
         Scope::Days(days) => format!("{days}d"),
