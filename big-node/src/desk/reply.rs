@@ -294,3 +294,242 @@ fn quoted(original: &Original) -> String {
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node;
+
+    const ALICE: &str = "From: carol@remote.example\nTo: alice@example.com\n";
+
+    /// Whom alice's answer to a message with this header and reverse-path goes to: `to | cc`, or why nobody.
+    fn answered(header: &str, path: Option<&str>, whom: Whom) -> String {
+        let header = format!("{}\r\n", header.replace('\n', "\r\n"));
+        let channel = Channel::Reception { helo: "mx".into(), client: "192.0.2.1".into(), tls: true };
+        let recipients = vec!["alice@example.com".to_owned()];
+        let origin = node::origin(channel, path.map(str::to_owned), recipients, header.as_bytes());
+        let list = HeaderFacts::of(header.as_bytes()).list_post;
+        let own = |address: &str| {
+            let address = address.to_lowercase();
+            address == "alice@example.com"
+                || address == "al@example.com"
+                || address.starts_with("alice+") && address.ends_with("@example.com")
+        };
+        match addressed(&origin, list.as_ref(), own, whom) {
+            Ok(Addressed { to, cc }) => {
+                let list = |list: &[Mailbox]| {
+                    list.iter().map(|mailbox| mailbox.address.clone()).collect::<Vec<_>>().join(" ")
+                };
+                format!("{} | {}", list(&to), list(&cc)).trim().to_owned()
+            }
+            Err(refused) => refused.to_string(),
+        }
+    }
+
+    #[test]
+    fn answers_go_where_they_belong() {
+        use Whom::{All, Author, List};
+        let path = Some("bounces@remote.example");
+        for (header, path, whom, expected) in [
+            // From, Reply-To, Sender.
+            (ALICE, path, Author, "carol@remote.example |"),
+            (
+                "From: carol@remote.example\nReply-To: dan@remote.example\n",
+                path,
+                Author,
+                "dan@remote.example |",
+            ),
+            (
+                "From: carol@remote.example\nReply-To: d@x.example, e@x.example\n",
+                path,
+                Author,
+                "d@x.example e@x.example |",
+            ),
+            (
+                "From: carol@remote.example\nSender: secretary@remote.example\n",
+                path,
+                Author,
+                "carol@remote.example |",
+            ),
+            (
+                "From: c@x.example, d@x.example\nSender: s@x.example\n",
+                path,
+                Author,
+                "c@x.example d@x.example |",
+            ),
+            (
+                "Sender: secretary@remote.example\nTo: alice@example.com\n",
+                path,
+                Author,
+                "secretary@remote.example |",
+            ),
+            ("From: not an address\nSender: s@x.example\n", path, Author, "s@x.example |"),
+            ("From: c@x.example\nReply-To: nonsense\n", path, Author, "c@x.example |"),
+            ("From: c@x.example\nReply-To: <>\n", path, Author, "c@x.example |"),
+            ("To: alice@example.com\n", path, Author, "bounces@remote.example |"),
+            (
+                "Subject: x\n",
+                Some("SRS0=abcd=XY=origin.example=carol@forwarder.example"),
+                Author,
+                "carol@origin.example |",
+            ),
+            (
+                "Subject: x\n",
+                Some("SRS1=e=f.example==abcd=XY=origin.example=carol@g.example"),
+                Author,
+                "carol@origin.example |",
+            ),
+            ("From: c@x.example\nReply-To: alice@example.com\n", path, Author, "c@x.example |"),
+            ("From: C@X.example\nReply-To: c@x.example, c@x.example\n", path, Author, "c@x.example |"),
+            // All.
+            (ALICE, path, All, "carol@remote.example |"),
+            (
+                "From: c@x.example\nTo: alice@example.com, bob@example.com\nCc: d@x.example, al@example.com\n",
+                path,
+                All,
+                "c@x.example | bob@example.com d@x.example",
+            ),
+            (
+                "From: c@x.example\nTo: Alice+list@Example.com, c@x.example\nCc: bob@example.com, BOB@example.com\n",
+                path,
+                All,
+                "c@x.example | bob@example.com",
+            ),
+            (
+                "From: c@x.example\nReply-To: office@x.example\nTo: alice@example.com\nCc: c@x.example\n",
+                path,
+                All,
+                "office@x.example | c@x.example",
+            ),
+            ("From: c@x.example\nTo: team@example.com\n", path, All, "c@x.example | team@example.com"),
+            ("From: c@x.example\nTo: undisclosed-recipients:;\n", path, All, "c@x.example |"),
+            (
+                "From: c@x.example\nTo: friends: d@x.example, e@x.example;\n",
+                path,
+                All,
+                "c@x.example | d@x.example e@x.example",
+            ),
+            ("From: c@x.example\nTo: broken, d@x.example\n", path, All, "c@x.example | d@x.example"),
+            // Mailing lists.
+            (
+                "From: c@x.example\nTo: l@lists.example\nList-Post: <mailto:l@lists.example>\n",
+                path,
+                Author,
+                "c@x.example |",
+            ),
+            (
+                "From: c@x.example\nTo: l@lists.example\nList-Post: <mailto:l@lists.example>\n",
+                path,
+                List,
+                "l@lists.example |",
+            ),
+            (
+                "From: c@x.example\nTo: l@lists.example\nList-Post: <mailto:l@lists.example>\n",
+                path,
+                All,
+                "c@x.example | l@lists.example",
+            ),
+            (
+                "From: c@x.example\nReply-To: l@lists.example\nTo: l@lists.example\nList-Post: <mailto:l@lists.example>\n",
+                path,
+                All,
+                "l@lists.example |",
+            ),
+            (
+                "From: c@x.example\nTo: l@lists.example\nMail-Followup-To: l@lists.example, d@x.example\n",
+                path,
+                All,
+                "l@lists.example d@x.example |",
+            ),
+            (
+                "From: c@x.example\nTo: l@lists.example\nMail-Followup-To: l@lists.example\n",
+                path,
+                Author,
+                "c@x.example |",
+            ),
+            (
+                "From: c@x.example\nCc: d@x.example\nMail-Followup-To: l@lists.example, alice@example.com\n",
+                path,
+                All,
+                "l@lists.example |",
+            ),
+            (
+                "From: c@x.example\nTo: l@lists.example\nMail-Followup-To: alice@example.com\n",
+                path,
+                All,
+                "c@x.example | l@lists.example",
+            ),
+            (
+                "From: c@x.example\nList-Post: <mailto:l@lists.example>\nMail-Followup-To: m@lists.example\n",
+                path,
+                List,
+                "m@lists.example |",
+            ),
+            (
+                "From: c@x.example\nList-Post: NO\n",
+                path,
+                List,
+                "that list takes no messages from its readers; answer its author instead",
+            ),
+            (
+                ALICE,
+                path,
+                List,
+                "that message says of no mailing list where its messages go; answer its author, or all",
+            ),
+            // One's own.
+            ("From: alice@example.com\nTo: c@x.example\nCc: d@x.example\n", path, Author, "c@x.example |"),
+            (
+                "From: alice@example.com\nTo: c@x.example\nCc: d@x.example\n",
+                path,
+                All,
+                "c@x.example | d@x.example",
+            ),
+            (
+                "From: al@example.com\nReply-To: al@example.com\nTo: c@x.example, alice@example.com\n",
+                path,
+                All,
+                "c@x.example |",
+            ),
+            (
+                "From: alice@example.com\nTo: alice@example.com\nCc: d@x.example\n",
+                path,
+                Author,
+                "d@x.example |",
+            ),
+            ("From: alice@example.com\nTo: alice@example.com\n", path, Author, "alice@example.com |"),
+            ("From: alice@example.com\n", path, Author, "alice@example.com |"),
+            (
+                "From: alice@example.com\nMail-Followup-To: l@lists.example\nTo: c@x.example\n",
+                path,
+                All,
+                "c@x.example |",
+            ),
+            // Reports.
+            ("From: c@x.example\nReply-To: office@x.example\n", None, Author, "office@x.example |"),
+        ] {
+            assert_eq!(answered(header, path, whom), expected, "{whom:?} {header}");
+        }
+        for whom in [Author, All] {
+            let refused = answered("From: MAILER-DAEMON@x.example\nTo: alice@example.com\n", None, whom);
+            assert!(refused.contains("a report by a mail system"), "{refused}");
+        }
+        let refused = answered("Subject: x\n", Some("alice@example.com"), Author);
+        assert!(refused.contains("nobody but yourself"), "{refused}");
+    }
+
+    #[test]
+    fn a_subject_gets_one_prefix() {
+        for (original, typed, expected) in [
+            ("Lunch", "", "Re: Lunch"),
+            ("RE: Lunch", "", "RE: Lunch"),
+            ("AW: Lunch", "", "AW: Lunch"),
+            ("Fwd: Lunch", "", "Re: Fwd: Lunch"),
+            ("Lunch", "Dinner", "Dinner"),
+            ("", "", "Re: "),
+            ("é: x", "", "Re: é: x"),
+        ] {
+            assert_eq!(subject(original, typed, "Re:", Prefix::Answer), expected);
+        }
+    }
+}
