@@ -1,11 +1,12 @@
 //! big-node's command line (design §11): what can be typed, and which request it becomes.
 //!
 //! `init`, `check`, `serve` and `verify` work on the node's files; everything else is asked of the
-//! running node over its control socket, which decides. Nothing is decided here. `directory`, `mail` and
+//! running node over its control socket, which decides. Nothing is decided here. `directory`, `mail`, `draft` and
 //! `travel` hold the commands that take more than a request and an answer, `save` how a command writes
 //! files, `show` what answers look like.
 
 mod directory;
+mod draft;
 mod gateway;
 mod mail;
 mod panel;

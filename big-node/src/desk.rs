@@ -1,30 +1,45 @@
-//! What a person at a desk does: list, read, send, reply, delete, ask.
+//! What a person at a desk does: list, read, delete, ask; `send` composes and sends, `reply`, `forward` and `returned`
+//! say what a message about another one is, `draft` keeps what is being written, `search` finds, `thread` shows a
+//! conversation, `watch` waits for change. `difference` compares two texts.
+
+mod difference;
+mod draft;
+mod forward;
+mod reply;
+mod returned;
+mod search;
+mod send;
+mod thread;
+mod watch;
 
 use std::sync::Arc;
 
-use shared::address::Address;
 use shared::id::{MessageId, unix_millis};
-use shared::mime::{self, Draft, DraftMailbox, HeaderFacts, Kind, NewAttachment, Opened};
-use shared::origin::{Channel, Mailbox};
+use shared::mime::{self, HeaderFacts, Kind, Opened};
+use shared::origin::Mailbox;
 use shared::store::Rows;
 use shared::topology::AttachmentMode;
 
 use crate::directory;
 use crate::error::Refused;
 use crate::folder;
-use crate::mail::{self, Ways, recipient_key};
-use crate::node::{Node, incoming};
+use crate::mail::{self, recipient_key};
+use crate::node::Node;
 use crate::part::{self, PartPath};
 use crate::record::{
     Entry, Folder, MAILBOXES, MESSAGES, Message, Part, Person, RECIPIENTS, Recipient, entry_key,
     folder_prefix, message_of,
 };
-use crate::request::{Attached, Deleted, Line, Reading, RecipientView, Sent, Status};
+use crate::request::{Deleted, Line, Marked, Moved, Reading, RecipientView, Status};
+
+pub use draft::{restore as restore_draft, save as save_draft, show as show_draft};
+pub use search::search;
+pub use send::{Outgoing, attachments, send, send_draft};
+pub use thread::thread;
+pub use watch::watch;
 
 /// Largest message that is read whole into memory.
 const READ_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Recipients of one message.
-const RECIPIENTS_MAX: usize = 1000;
 
 /// A folder's messages, newest first; under a cover, its attachments. Only what is older than `before`.
 pub fn list(
@@ -91,7 +106,11 @@ fn line(id: MessageId, message: &Message, entry: &Entry, folder: &str) -> Line {
         part: 0,
         at: entry.filed_at,
         from: origin.from.first().map(shown).or_else(|| origin.reverse_path.clone()).unwrap_or_default(),
-        to: origin.recipients.iter().map(|recipient| recipient.address.clone()).collect(),
+        to: match origin.recipients.as_slice() {
+            // A draft has none yet.
+            [] => origin.to.iter().map(shown).collect(),
+            recipients => recipients.iter().map(|recipient| recipient.address.clone()).collect(),
+        },
         subject: origin.subject.clone(),
         size: origin.size,
         content_type: None,
@@ -231,176 +250,6 @@ fn shown_as_written(mailbox: &mime::Mailbox) -> String {
     shown(&Mailbox { name: mailbox.name.clone().unwrap_or_default(), address: mailbox.address.clone() })
 }
 
-/// What is sent: recipients as typed, and the text.
-#[derive(Debug)]
-pub struct Outgoing {
-    /// Recipients, shown as To.
-    pub to: Vec<String>,
-    /// Recipients, shown as Cc.
-    pub cc: Vec<String>,
-    /// The subject.
-    pub subject: String,
-    /// The text.
-    pub text: String,
-    /// Attachments.
-    pub attachments: Vec<NewAttachment>,
-}
-
-/// Splits a request's body into text and attachments.
-pub fn attachments(
-    body: &[u8],
-    text_bytes: usize,
-    attached: Vec<Attached>,
-) -> Result<(String, Vec<NewAttachment>), Refused> {
-    let short = || Refused::new("the request's body is shorter than it says");
-    let (text, mut rest) = body.split_at_checked(text_bytes).ok_or_else(short)?;
-    let mut attachments = Vec::new();
-    for Attached { name, bytes, text } in attached {
-        let (content, behind) = rest.split_at_checked(bytes).ok_or_else(short)?;
-        let content_type = if text { "text/plain" } else { "application/octet-stream" }.into();
-        attachments.push(NewAttachment { name, content_type, content: content.into() });
-        rest = behind;
-    }
-    Ok((String::from_utf8_lossy(text).into_owned(), attachments))
-}
-
-/// Composes and sends a message.
-pub async fn send(node: &Arc<Node>, author: &Person, outgoing: Outgoing) -> Result<Sent, Refused> {
-    let snapshot = node.store.read()?;
-    let mut ways = Ways::new();
-    let to = mailboxes(node, &snapshot, author, &outgoing.to, &mut ways)?;
-    let cc = mailboxes(node, &snapshot, author, &outgoing.cc, &mut ways)?;
-    dispatch(node, author, to, cc, ways, outgoing, None).await
-}
-
-/// Answers a message: recipients, subject and thread come from its origin.
-pub async fn reply(
-    node: &Arc<Node>,
-    author: &Person,
-    text: &str,
-    all: bool,
-    body: String,
-) -> Result<Sent, Refused> {
-    let snapshot = node.store.read()?;
-    let Filed { message, .. } = filed(&snapshot, author, text)?;
-    let origin = &message.origin;
-    let own = |mailbox: &&Mailbox| {
-        let address: Result<Address, _> = mailbox.address.parse();
-        address.is_ok_and(|address| author.addresses.contains(&address.canonical()))
-    };
-    // One's own message is answered to those it went to.
-    let mine = origin.from.iter().any(|mailbox| own(&mailbox));
-    let main = if mine { &origin.to } else { origin.reply_addresses() };
-    let others = origin.to.iter().chain(&origin.cc).filter(|mailbox| !own(mailbox));
-    let drafts = |list: Vec<&Mailbox>| -> Result<Vec<DraftMailbox>, Refused> {
-        list.into_iter().map(draft_mailbox).collect()
-    };
-    let mut to = drafts(main.iter().collect())?;
-    if to.is_empty() {
-        // Nothing in the header to answer to: the reverse-path is left.
-        let path = origin
-            .reverse_path
-            .clone()
-            .ok_or_else(|| Refused::new("that message names nobody to answer to"))?;
-        to.push(draft_mailbox(&Mailbox { name: String::new(), address: path })?);
-    }
-    let mut cc = if all { drafts(others.collect())? } else { Vec::new() };
-    cc.retain(|mailbox| to.iter().all(|main| main.address.canonical() != mailbox.address.canonical()));
-    let subject = match origin.subject.get(..3) {
-        Some(prefix) if prefix.eq_ignore_ascii_case("re:") => origin.subject.clone(),
-        _ => format!("Re: {}", origin.subject),
-    };
-    let outgoing = Outgoing { to: Vec::new(), cc: Vec::new(), subject, text: body, attachments: Vec::new() };
-    dispatch(node, author, to, cc, Ways::new(), outgoing, Some(&message)).await
-}
-
-fn draft_mailbox(mailbox: &Mailbox) -> Result<DraftMailbox, Refused> {
-    let address =
-        mailbox.address.parse().map_err(|error| Refused::new(format!("{}: {error}", mailbox.address)))?;
-    Ok(DraftMailbox { name: (!mailbox.name.is_empty()).then(|| mailbox.name.clone()), address })
-}
-
-/// Recipients as a person types them: nicknames, names, addresses, gateways. The first way that is
-/// chosen for an address counts.
-fn mailboxes(
-    node: &Node,
-    rows: &impl Rows,
-    person: &Person,
-    typed: &[String],
-    ways: &mut Ways,
-) -> Result<Vec<DraftMailbox>, Refused> {
-    let one = |text: &String| {
-        let directory::Resolved { address, name, by, .. } =
-            directory::resolve(rows, &node.site.policy, Some(person), text)?;
-        if let Some(way) = by {
-            ways.entry(address.to_string()).or_insert(way);
-        }
-        Ok(DraftMailbox { name, address })
-    };
-    typed.iter().map(one).collect()
-}
-
-fn own_mailbox(person: &Person) -> Result<DraftMailbox, Refused> {
-    let nowhere = || Refused::new(format!("{} has no address", person.name));
-    let address = person.addresses.first().ok_or_else(nowhere)?;
-    let address = address.parse().map_err(|error| Refused::new(format!("{address}: {error}")))?;
-    Ok(DraftMailbox { name: Some(person.display.clone()), address })
-}
-
-async fn dispatch(
-    node: &Arc<Node>,
-    author: &Person,
-    to: Vec<DraftMailbox>,
-    cc: Vec<DraftMailbox>,
-    ways: Ways,
-    outgoing: Outgoing,
-    answers: Option<&Message>,
-) -> Result<Sent, Refused> {
-    let mut recipients: Vec<String> = Vec::new();
-    for mailbox in to.iter().chain(&cc) {
-        let address = mailbox.address.to_string();
-        if !recipients.contains(&address) {
-            recipients.push(address);
-        }
-    }
-    if recipients.is_empty() || recipients.len() > RECIPIENTS_MAX {
-        return Err(Refused::new(format!(
-            "a message goes to 1 to {RECIPIENTS_MAX} recipients, not to {}",
-            recipients.len()
-        )));
-    }
-    let id = MessageId::generate();
-    let from = own_mailbox(author)?;
-    let reverse_path = Some(from.address.to_string());
-    let mut references = Vec::new();
-    if let Some(answered) = answers {
-        references.clone_from(&answered.origin.references);
-        references.extend(answered.origin.message_id.clone());
-    }
-    let draft = Draft {
-        id,
-        from,
-        to,
-        cc,
-        subject: outgoing.subject,
-        date: i64::try_from(unix_millis() / 1000).unwrap_or(i64::MAX),
-        in_reply_to: answers.and_then(|answered| answered.origin.message_id.clone()),
-        references,
-        text: outgoing.text,
-        attachments: outgoing.attachments,
-    };
-    // Attachments may be large: composing and hashing them takes a while.
-    let channel = Channel::Desk { person: author.id };
-    let mut incoming = tokio::task::block_in_place(|| {
-        incoming(&node.store, id, channel, reverse_path, recipients, &mime::compose(&draft))
-    })?;
-    incoming.ways = ways;
-    let (site, author) = (Arc::clone(&node.site), author.clone());
-    node.store.commit(move |txn| mail::send(txn, &site, incoming, &author, false, unix_millis())).await?;
-    node.queued();
-    Ok(Sent { id: id.to_string(), recipients: recipients_of(&node.store.read()?, id)? })
-}
-
 /// Moves a message to Trash, or from there away.
 pub async fn delete(node: &Arc<Node>, person: &Person, text: &str) -> Result<Deleted, Refused> {
     let id = message_id(text)?;
@@ -409,11 +258,32 @@ pub async fn delete(node: &Arc<Node>, person: &Person, text: &str) -> Result<Del
     Ok(Deleted { id: id.to_string(), for_good: *from == Folder::Trash })
 }
 
+/// Moves a message to another folder.
+pub async fn shift(node: &Node, person: &Person, text: &str, to: &str) -> Result<Moved, Refused> {
+    let id = message_id(text)?;
+    let (whose, to) = (person.clone(), to.to_owned());
+    let moved = node.store.commit(move |txn| {
+        let to = folder::find(txn, &whose, &to)?;
+        folder::shift(txn, &whose, id, to, unix_millis())?;
+        Ok::<_, Refused>(to)
+    });
+    let folder = moved.await?.into_inner();
+    Ok(Moved { id: id.to_string(), folder: folder::name(&node.store.read()?, &person.id, folder)? })
+}
+
+/// Marks a message read or unread.
+pub async fn mark(node: &Node, person: &Person, text: &str, read: bool) -> Result<Marked, Refused> {
+    let Filed { id, .. } = filed(&node.store.read()?, person, text)?;
+    let person = person.id;
+    node.store.commit(move |txn| mail::mark(txn, &person, id, |entry| entry.read = read)).await?;
+    Ok(Marked { id: id.to_string(), read })
+}
+
 /// Where each recipient's copy of a sent message is.
 pub fn status(node: &Node, person: &Person, text: &str) -> Result<Status, Refused> {
     let snapshot = node.store.read()?;
     let Filed { id, message, .. } = filed(&snapshot, person, text)?;
-    if snapshot.raw(MAILBOXES, &entry_key(&person.id, Folder::Sent, id))?.is_none() {
+    if !mail::is_author(&message, person) || draft::row(&snapshot, id)?.is_some() {
         return Err(Refused::new(format!(
             "{id} was not sent by {}; status is for what one has sent",
             person.name

@@ -1,6 +1,7 @@
 //! A person's folders: those that everybody has, and their own. An entry's key holds a byte for its folder; the
 //! number of an own one is given when it is added, and free again once it is removed, which it can be when empty.
 
+use shared::id::MessageId;
 use shared::mime::{terminal, words};
 use shared::store::{Rows, StoreError, Txn};
 use shared::unit::Id;
@@ -8,8 +9,10 @@ use unicode_security::skeleton;
 
 use crate::directory::shown;
 use crate::error::Refused;
+use crate::mail;
 use crate::record::{
-    Entry, FOLDERS, Folder, MAILBOXES, OWN_FIRST, OWN_FOLDERS_MAX, OwnFolder, Person, folder_prefix, key2,
+    DRAFTS, Entry, FOLDERS, Folder, MAILBOXES, MESSAGES, Message, OWN_FIRST, OWN_FOLDERS_MAX, OwnFolder,
+    Person, entry_key, folder_prefix, key2,
 };
 use crate::request::FolderView;
 
@@ -107,6 +110,40 @@ pub fn remove(txn: &mut Txn<'_>, person: &Person, text: &str) -> Result<(), Refu
         )));
     }
     Ok(txn.delete(FOLDERS, &key2(&person.id, &[number]))?)
+}
+
+/// Moves a message to a folder. What is received, sent, written and undeliverable stays apart.
+pub fn shift(txn: &mut Txn<'_>, person: &Person, id: MessageId, to: Folder, now: u64) -> Result<(), Refused> {
+    let missing =
+        || Refused::new(format!("{} has no message {id}; `mail list` shows what there is", person.name));
+    let (from, entry) = mail::entry(txn, &person.id, id)?.ok_or_else(missing)?;
+    let message = txn.get::<Message>(MESSAGES, &id.0)?.ok_or_else(missing)?;
+    let is_draft = txn.raw(DRAFTS, &id.0)?.is_some();
+    let why = match to {
+        _ if from == to => return Ok(()),
+        Folder::Trash => None,
+        Folder::Drafts if !is_draft => Some("that folder is for what is being written"),
+        Folder::Drafts => None,
+        _ if is_draft => Some("it is a draft, which can only be sent or deleted"),
+        Folder::Sent if !mail::is_author(&message, person) => Some("that folder is for what one has sent"),
+        Folder::Undeliverable => Some("that folder is for mail whose recipient is not here any more"),
+        Folder::In | Folder::Sent | Folder::Saved | Folder::Own(_) => None,
+    };
+    if let Some(why) = why {
+        return Err(Refused::new(format!("{id} stays where it is: {why}")));
+    }
+    if to == Folder::Trash {
+        return Ok(mail::discard(txn, &person.id, from, id, entry, now)?);
+    }
+    let key = entry_key(&person.id, to, id);
+    if txn.raw(MAILBOXES, &key)?.is_some() {
+        // It lies there already: one entry holds one reference.
+        return Ok(mail::forget(txn, &person.id, from, id)?);
+    }
+    // In Trash it has the time at which it was deleted.
+    let filed_at = if from == Folder::Trash { message.origin.accepted_at } else { entry.filed_at };
+    txn.delete(MAILBOXES, &entry_key(&person.id, from, id))?;
+    Ok(txn.put(MAILBOXES, &key, &Entry { filed_at, ..entry })?)
 }
 
 fn own_number(rows: &impl Rows, person: &Person, text: &str) -> Result<u8, Refused> {

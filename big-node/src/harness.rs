@@ -149,8 +149,16 @@ impl Big {
         let mut writer = self.store.body_writer(BodyId(origin.body).into(), BODY_KIND);
         writer.write(&chunk::encode_all(content)).map_err(failed)?;
         let stored = writer.finish(rebuild_notes(id, &origin)).map_err(failed)?;
-        let incoming =
-            Incoming { id, origin, stored, parts: Vec::new(), unparsed: None, passes: 0, ways: Ways::new() };
+        let incoming = Incoming {
+            id,
+            origin,
+            stored,
+            parts: Vec::new(),
+            unparsed: None,
+            passes: 0,
+            ways: Ways::new(),
+            tie: None,
+        };
         let site = Arc::clone(&self.site);
         let sent = self
             .store

@@ -181,7 +181,7 @@ impl Opened {
         let (parts, unparsed) = break_apart(self.plain.as_deref());
         let stored = self.writer.finish(rebuild_notes(id, &origin))?;
         let passes = passes(self.header.block(), &self.edge);
-        Ok(Incoming { id, origin, stored, parts, unparsed, passes, ways: Ways::new() })
+        Ok(Incoming { id, origin, stored, parts, unparsed, passes, ways: Ways::new(), tie: None })
     }
 }
 

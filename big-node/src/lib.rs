@@ -7,6 +7,7 @@
 pub mod cli;
 mod command;
 mod compare;
+mod conversation;
 mod desk;
 pub mod directory;
 mod ebcdic;

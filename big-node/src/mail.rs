@@ -15,13 +15,15 @@ use shared::topology::AttachmentMode;
 use shared::trace;
 use shared::unit::{self, DeliveryState, Id, Outbound, ToEdge, WindowCopy};
 
+use crate::conversation;
+use crate::desk;
 use crate::directory::{self, Letter, Policy, Route, Routed, Wanted, Way, srs};
 use crate::error::Refused;
 use crate::folder;
 use crate::gateway::queue::{self, Due};
 use crate::projection;
 use crate::record::{
-    AfterFetch, COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named,
+    AfterFetch, COPIES, CopyRow, DRAFTS, Entry, Folder, MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named,
     OPEN_WINDOWS, Part, Person, Pop3, RECIPIENTS, REPORTS, Recipient, UNSETTLED, WINDOWS, WindowRow,
     WindowState, entry_key, key2, message_id_key,
 };
@@ -83,6 +85,25 @@ pub struct Incoming {
     pub passes: u32,
     /// The ways that its sender chose.
     pub ways: Ways,
+    /// What its author said it is about; otherwise its header says it.
+    pub tie: Option<Tie>,
+}
+
+/// What a message has to do with an earlier one here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tie {
+    /// It answers it.
+    Answers(MessageId),
+    /// It sends it on.
+    Forwards(MessageId),
+}
+
+impl Tie {
+    fn message(self) -> MessageId {
+        match self {
+            Self::Answers(message) | Self::Forwards(message) => message,
+        }
+    }
 }
 
 /// Whether big holds this message already.
@@ -162,7 +183,7 @@ pub fn send(
     late: bool,
     now: u64,
 ) -> Result<(), Refused> {
-    let (id, passes, ways) = (incoming.id, incoming.passes, incoming.ways.clone());
+    let (id, passes, ways, tie) = (incoming.id, incoming.passes, incoming.ways.clone(), incoming.tie);
     let message = keep(txn, incoming, now)?;
     for recipient in &message.origin.recipients {
         let parsed: Result<Address, _> = recipient.address.parse();
@@ -170,8 +191,14 @@ pub fn send(
     }
     file(txn, &message, id, author, Folder::Sent, Entry { read: true, late, ..Entry::default() }, now)?;
     if let Some(parent) = message.parent {
-        mark(txn, &author.id, MessageId(parent), |entry| entry.answered = true)?;
+        let forwards = tie
+            .map_or_else(|| conversation::sends_on(&message.origin), |tie| matches!(tie, Tie::Forwards(_)));
+        mark(txn, &author.id, MessageId(parent), |entry| match forwards {
+            true => entry.forwarded = true,
+            false => entry.answered = true,
+        })?;
     }
+    conversation::note_sent(txn, author, &message, id, now)?;
     let mut outside = Vec::new();
     for (index, routed) in (0..).zip(routed(txn, site, &message, passes, &ways, now)?) {
         let row = match &routed.route {
@@ -319,6 +346,11 @@ pub fn restore(
 ) -> Result<(), StoreError> {
     let message =
         Message { origin, revision: 0, thread: id.0, parent: None, parts: Vec::new(), unparsed: None };
+    if let Channel::Desk { person } = message.origin.channel
+        && message.origin.reverse_path.is_none()
+    {
+        return desk::restore_draft(txn, id, message, &person);
+    }
     enter(txn, id, &message)?;
     let (now, mut filed) = (message.origin.accepted_at, false);
     let author = match message.origin.channel {
@@ -391,8 +423,11 @@ fn enter(txn: &mut Txn<'_>, id: MessageId, message: &Message) -> Result<(), Stor
 
 /// Names the body and writes the message's row, tied into its thread.
 fn keep(txn: &mut Txn<'_>, incoming: Incoming, now: u64) -> Result<Message, StoreError> {
-    let Incoming { id, origin, stored, parts, unparsed, .. } = incoming;
-    let parent = parent_of(txn, &origin)?;
+    let Incoming { id, origin, stored, parts, unparsed, tie, .. } = incoming;
+    let parent = match tie {
+        Some(tie) => Some(tie.message().0),
+        None => conversation::parent_of(txn, &origin, id, now)?,
+    };
     let thread = match parent {
         Some(parent) => txn.get::<Message>(MESSAGES, &parent)?.map_or(parent, |parent| parent.thread),
         None => id.0,
@@ -401,6 +436,7 @@ fn keep(txn: &mut Txn<'_>, incoming: Incoming, now: u64) -> Result<Message, Stor
     txn.keep_body(&stored)?;
     let message = Message { origin, revision: 0, thread, parent, parts, unparsed };
     enter(txn, id, &message)?;
+    conversation::enter(txn, &message, id)?;
     trace::note(txn, id, now, format!("taken in by big ({})", channel_name(&message.origin)))?;
     Ok(message)
 }
@@ -413,16 +449,6 @@ fn channel_name(origin: &Origin) -> &'static str {
         Channel::Report => "a report of our own",
         Channel::Gateway { .. } => "from an inside gateway",
     }
-}
-
-/// The message here that this one answers: In-Reply-To, else the newest reference that is known.
-fn parent_of(rows: &impl Rows, origin: &Origin) -> Result<Option<Id>, StoreError> {
-    for message_id in origin.in_reply_to.iter().chain(origin.references.iter().rev()) {
-        if let Some(Named(parent)) = rows.get(MESSAGE_IDS, &message_id_key(message_id))? {
-            return Ok(Some(parent));
-        }
-    }
-    Ok(None)
 }
 
 /// Files a message in a folder; the entry holds the body.
@@ -439,7 +465,19 @@ fn file(
     txn.put(MAILBOXES, &entry_key(&person.id, folder, id), &Entry { filed_at: now, ..entry })
 }
 
-/// Files a received message, and marks what it answers in the receiver's Sent folder.
+/// Whether a person has sent a message.
+pub fn is_author(message: &Message, person: &Person) -> bool {
+    match &message.origin.channel {
+        Channel::Desk { person: author } => *author == person.id,
+        Channel::Submission { .. } => {
+            let path = message.origin.reverse_path.as_deref().map(str::parse::<Address>);
+            matches!(path, Some(Ok(path)) if person.addresses.contains(&path.canonical()))
+        }
+        Channel::Reception { .. } | Channel::Report | Channel::Gateway { .. } => false,
+    }
+}
+
+/// Files a received message, and marks what it answers, if the receiver has sent that.
 fn file_received(
     txn: &mut Txn<'_>,
     message: &Message,
@@ -448,12 +486,14 @@ fn file_received(
     now: u64,
 ) -> Result<(), StoreError> {
     file(txn, message, id, person, Folder::In, Entry::default(), now)?;
-    // A report or an absence notice answers nothing.
-    let Some(parent) = message.parent.filter(|_| !message.origin.automatic) else { return Ok(()) };
-    let key = entry_key(&person.id, Folder::Sent, MessageId(parent));
-    match txn.get::<Entry>(MAILBOXES, &key)? {
-        Some(sent) => txn.put(MAILBOXES, &key, &Entry { answered: true, ..sent }),
-        None => Ok(()),
+    // A report or an absence notice answers nothing, nor does what is only sent on.
+    let answers = !message.origin.automatic && !conversation::sends_on(&message.origin);
+    let Some(parent) = message.parent.filter(|_| answers) else { return Ok(()) };
+    match txn.get::<Message>(MESSAGES, &parent)? {
+        Some(sent) if is_author(&sent, person) => {
+            mark(txn, &person.id, MessageId(parent), |entry| entry.answered = true)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -467,16 +507,21 @@ pub fn entry(rows: &impl Rows, person: &Id, id: MessageId) -> Result<Option<(Fol
     Ok(None)
 }
 
-/// Changes the marks of a message in a person's mailbox, if it is there.
+/// Changes the marks of a message in a person's mailbox, in every folder in which it lies.
 pub fn mark(
     txn: &mut Txn<'_>,
     person: &Id,
     id: MessageId,
-    change: impl FnOnce(&mut Entry),
+    change: impl Fn(&mut Entry),
 ) -> Result<(), StoreError> {
-    let Some((folder, mut found)) = entry(txn, person, id)? else { return Ok(()) };
-    change(&mut found);
-    txn.put(MAILBOXES, &entry_key(person, folder, id), &found)
+    for folder in folder::every(txn, person)? {
+        let key = entry_key(person, folder, id);
+        if let Some(mut found) = txn.get::<Entry>(MAILBOXES, &key)? {
+            change(&mut found);
+            txn.put(MAILBOXES, &key, &found)?;
+        }
+    }
+    Ok(())
 }
 
 /// Moves a message to Trash; from Trash it goes for good, and with its last holder the body.
@@ -496,7 +541,7 @@ pub fn delete(txn: &mut Txn<'_>, person: &Person, id: MessageId, now: u64) -> Re
 }
 
 /// Moves an entry to Trash, where it counts from now.
-fn discard(
+pub fn discard(
     txn: &mut Txn<'_>,
     person: &Id,
     folder: Folder,
@@ -516,6 +561,8 @@ fn discard(
 /// Removes an entry for good, and with a message's last holder its body.
 pub fn forget(txn: &mut Txn<'_>, person: &Id, folder: Folder, id: MessageId) -> Result<(), StoreError> {
     txn.delete(MAILBOXES, &entry_key(person, folder, id))?;
+    // If it was a draft, that was its only holder.
+    txn.delete(DRAFTS, &id.0)?;
     match txn.get::<Message>(MESSAGES, &id.0)? {
         Some(message) => txn.release_body(message.body()),
         None => Ok(()),

@@ -16,7 +16,7 @@ use crate::inbound::{BODY_KIND, PARSED_BYTES_MAX};
 use crate::node::Node;
 use crate::part::break_apart;
 use crate::record::{Entry, Folder, MAILBOXES, MESSAGES, Message, Record, folder_prefix, message_of};
-use crate::{compare, directory, mail, report, travel};
+use crate::{compare, conversation, directory, mail, report, travel};
 
 /// Looks around at least this often.
 const ROUND: Duration = Duration::from_secs(1);
@@ -88,6 +88,8 @@ async fn clean(store: &Store, ids: Vec<u8>) -> Result<Vec<u8>, StoreError> {
         lane::forget_ids(txn, &ids, IDS_AT_ONCE, now)
     });
     let ids = forgotten.await?.into_inner().unwrap_or_default();
+    let forget = move |txn: &mut Txn<'_>| conversation::forget_old(txn, now);
+    while store.commit(forget).await?.into_inner() == conversation::FORGOTTEN_AT_ONCE {}
     while store.commit(empty_trash).await?.into_inner() == FORGOTTEN_AT_ONCE {}
     while store.compact().await? {}
     Ok(ids)

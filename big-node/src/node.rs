@@ -18,10 +18,16 @@ use crate::inbound::{BODY_KIND, rebuild_notes};
 use crate::mail::{Incoming, Site, Ways};
 use crate::part::break_apart;
 use crate::pressure::Pressure;
+use crate::record::MAILBOXES;
+
+/// Requests that wait at once for a mailbox to change: each holds a connection, and commands need some, too.
+const WATCHERS_MAX: usize = 96;
 
 /// Big.
 #[derive(Debug)]
 pub struct Node {
+    /// When, milliseconds since 1970.
+    pub started_at: u64,
     /// Where it is and what it is to do.
     pub topology: Topology,
     /// Its store.
@@ -37,6 +43,8 @@ pub struct Node {
     pub changed: Arc<tokio::sync::Notify>,
     /// Something may be due for an inside gateway.
     pub due: tokio::sync::Notify,
+    /// Requests that may wait at once for a mailbox to change.
+    pub watchers: tokio::sync::Semaphore,
 }
 
 impl Node {
@@ -51,7 +59,9 @@ impl Node {
             content_bytes_max: topology.edge.size_max,
         };
         let store = state.store()?;
+        store.touched().observe(MAILBOXES);
         Ok(Self {
+            started_at: unix_millis(),
             pressure: Arc::new(Pressure::new(&store, topology.big.inbound_hourly)),
             store,
             topology,
@@ -60,6 +70,7 @@ impl Node {
             importing: Arc::default(),
             changed: Arc::default(),
             due: tokio::sync::Notify::new(),
+            watchers: tokio::sync::Semaphore::new(WATCHERS_MAX),
         })
     }
 
@@ -97,13 +108,23 @@ pub fn incoming(
     recipients: Vec<String>,
     content: &[u8],
 ) -> Result<Incoming, StoreError> {
+    written(store, id, origin(channel, reverse_path, recipients, content), content)
+}
+
+/// The origin of a message made here or brought by an inside gateway: what its header and its envelope say.
+pub fn origin(
+    channel: Channel,
+    reverse_path: Option<String>,
+    recipients: Vec<String>,
+    content: &[u8],
+) -> Origin {
     let facts = HeaderFacts::of(content);
     let automatic = facts.is_automatic();
     let mailboxes = |from: Vec<shared::mime::Mailbox>| -> Vec<Mailbox> {
         from.into_iter().map(|m| Mailbox { name: m.name.unwrap_or_default(), address: m.address }).collect()
     };
     let recipient = |address| OriginalRecipient { address, original: None, notify: None };
-    let origin = Origin {
+    Origin {
         channel,
         accepted_at: unix_millis(),
         reverse_path,
@@ -129,10 +150,14 @@ pub fn incoming(
         size: content.len() as u64,
         body: *blake3::hash(content).as_bytes(),
     }
-    .bounded();
+    .bounded()
+}
+
+/// Writes the body of a message whose origin is known.
+pub fn written(store: &Store, id: MessageId, origin: Origin, content: &[u8]) -> Result<Incoming, StoreError> {
     let mut writer = store.body_writer(BodyId(origin.body).into(), BODY_KIND);
     writer.write(&chunk::encode_all(content))?;
     let stored = writer.finish(rebuild_notes(id, &origin))?;
     let (parts, unparsed) = break_apart(Some(content));
-    Ok(Incoming { id, origin, stored, parts, unparsed, passes: 0, ways: Ways::new() })
+    Ok(Incoming { id, origin, stored, parts, unparsed, passes: 0, ways: Ways::new(), tie: None })
 }

@@ -41,6 +41,15 @@ pub const MAILBOXES: Table = Table("mailboxes");
 pub const FOLDERS: Table = Table("folders");
 /// Hash of a Message-ID to the [`Named`] message.
 pub const MESSAGE_IDS: Table = Table("message-ids");
+/// First message of a conversation, message id to the [`Named`] message: those that answer it, or an answer to it.
+pub const THREADS: Table = Table("threads");
+/// Day since 1970, person, hash of the subject without its prefixes, message id to the [`Named`] message: what the
+/// person has sent lately.
+pub const SENT_SUBJECTS: Table = Table("sent-subjects");
+/// Message id, hash of a further Message-ID to [`FurtherId`]: by which it became known after it had left.
+pub const FURTHER_IDS: Table = Table("further-message-ids");
+/// Message id to [`DraftRow`].
+pub const DRAFTS: Table = Table("drafts");
 /// Message id, recipient index to [`Recipient`].
 pub const RECIPIENTS: Table = Table("recipients");
 /// Message id, recipient index to the [`Named`] message, as long as that recipient's state is not final and
@@ -185,6 +194,65 @@ pub struct Entry {
     pub late: bool,
 }
 row!(Entry, 1);
+
+/// A Message-ID that a message became known by later, because a relay has rewritten its own. Written once.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct FurtherId {
+    /// The Message-ID.
+    pub message_id: String,
+    /// Learned, milliseconds since 1970.
+    pub at: u64,
+    /// The message that named it.
+    pub by: Id,
+}
+row!(FurtherId, 1);
+
+/// What a draft has besides its message: recipients as they were typed, and what it is about.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct DraftRow {
+    /// Recipients.
+    pub to: Vec<String>,
+    /// More of them, shown as Cc.
+    pub cc: Vec<String>,
+    /// The subject as it was typed.
+    pub subject: String,
+    /// What it answers or sends on.
+    pub about: Option<About>,
+}
+row!(DraftRow, 1);
+
+/// What a message that is being written has to do with another one.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum About {
+    /// It answers it. Without typed recipients it goes to whom the answer goes by itself.
+    Reply {
+        /// Message id.
+        message: String,
+        /// Also to its other recipients.
+        all: bool,
+        /// To the mailing list that it came by.
+        list: bool,
+    },
+    /// It sends it on.
+    Forward {
+        /// Message id.
+        message: String,
+        /// Attached whole, as a message.
+        as_attachment: bool,
+        /// The numbers of its attachments that do not go along.
+        without: Vec<u32>,
+    },
+    /// It is its text, changed; without typed recipients it goes back.
+    Return {
+        /// Message id.
+        message: String,
+        /// The numbers of its attachments that do not go along.
+        without: Vec<u32>,
+    },
+}
 
 /// One recipient of a message sent from inside.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]

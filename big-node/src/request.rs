@@ -14,6 +14,7 @@ pub use crate::directory::{
     BadRow, GatewayChange, GroupChange, Imported, NewGateway, NewGroup, NewPerson, NewShadow, PersonChange,
     Reach, ShadowChange,
 };
+pub use crate::record::About;
 use crate::record::{AfterFetch, Part, Scope, WindowState};
 
 /// A request. A body may go with one: text and attachments, or a table.
@@ -513,37 +514,6 @@ pub struct DraftContent {
     pub attachments: Vec<Attached>,
     /// Length of the text in the body.
     pub text_bytes: usize,
-}
-
-/// What a message that is being written has to do with another one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum About {
-    /// It answers it. Without typed recipients it goes to whom the answer goes by itself.
-    Reply {
-        /// Message id.
-        message: String,
-        /// Also to its other recipients.
-        all: bool,
-        /// To the mailing list that it came by.
-        list: bool,
-    },
-    /// It sends it on.
-    Forward {
-        /// Message id.
-        message: String,
-        /// Attached whole, as a message.
-        as_attachment: bool,
-        /// The numbers of its attachments that do not go along.
-        without: Vec<u32>,
-    },
-    /// It is its text, changed; without typed recipients it goes back.
-    Return {
-        /// Message id.
-        message: String,
-        /// The numbers of its attachments that do not go along.
-        without: Vec<u32>,
-    },
 }
 
 /// A draft was saved.

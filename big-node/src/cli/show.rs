@@ -6,14 +6,17 @@
 use shared::mime::{file_name, terminal};
 use shared::render::{Table, cut, line, size, when, word};
 
-use crate::record::{Folder, Scope};
+use crate::record::{About, Folder, Part, Scope};
 use crate::request::{
-    Deleted, Explanation, GatewayView, GroupView, Imported, Line, NicknameView, PersonView, Queue, Reading,
-    RecipientView, Saved, Sent, Settings, ShadowView, Started, Status, WindowView,
+    Deleted, DraftView, Explanation, FolderView, Found, GatewayView, GroupView, Imported, Line, NicknameView,
+    PersonView, Queue, Reading, RecipientView, Saved, Sent, Settings, ShadowView, Started, Status,
+    WindowView,
 };
 
 /// Characters of a correspondent in a list.
 const WHO_MAX: usize = 32;
+/// How far an answer is set in, at most.
+const DEPTH_SHOWN_MAX: usize = 10;
 /// The lanes, as [`Queue::units`] counts them.
 const LANES: [&str; 4] = ["service", "event", "inter", "batch"];
 
@@ -135,6 +138,81 @@ pub(super) fn folder(lines: &[Line], name: &str) -> String {
     table.or(&format!("nothing in folder {name}"))
 }
 
+/// What a search found, and how far it looked.
+pub(super) fn found(found: &Found) -> String {
+    let mut text = lines_with_folder(&found.lines, |line| line.subject.clone()).or("nothing found");
+    text += &format!("\n{} messages looked at", found.looked_at);
+    if found.unread_texts > 0 {
+        text += &format!(", of {} of them not the text", found.unread_texts);
+    }
+    if let Some(why) = &found.ended {
+        text += &format!("; older ones were not ({why})");
+    }
+    text + ".\n"
+}
+
+/// A conversation: answers are set in under what they answer.
+pub(super) fn thread(lines: &[Line]) -> String {
+    let set_in = |line: &Line| {
+        let depth = usize::try_from(line.depth).unwrap_or(DEPTH_SHOWN_MAX).min(DEPTH_SHOWN_MAX);
+        format!("{}{}", "  ".repeat(depth), line.subject)
+    };
+    lines_with_folder(lines, set_in).or("no messages")
+}
+
+fn lines_with_folder(lines: &[Line], subject: impl Fn(&Line) -> String) -> Table<6> {
+    let mut table = Table::new(["id", "at (UTC)", "marks", "folder", "from", "subject"]);
+    for line in lines {
+        let [id, at, marks, _, who, _] = message(line);
+        table.row([id, at, marks, cut(&line.folder, WHO_MAX), who, subject(line)]);
+    }
+    table
+}
+
+pub(super) fn folders(folders: &[FolderView]) -> String {
+    let mut table = Table::new(["folder", "messages", "unread", "own"]);
+    for folder in folders {
+        let own = if folder.own { "yes" } else { "" };
+        table.row([
+            folder.name.clone(),
+            folder.messages.to_string(),
+            folder.unread.to_string(),
+            own.to_owned(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// A draft; whatever we have to say comes before its text.
+pub(super) fn draft(draft: &DraftView) -> String {
+    let about = match &draft.about {
+        None => String::new(),
+        Some(About::Reply { message, .. }) => format!("answers {message}"),
+        Some(About::Forward { message, .. }) => format!("sends {message} on"),
+        Some(About::Return { message, .. }) => format!("is {message}, changed"),
+    };
+    let mut text = String::new();
+    for (name, value) in [
+        ("To", draft.to.join(", ")),
+        ("Cc", draft.cc.join(", ")),
+        ("Subject", draft.subject.clone()),
+        ("Id", draft.id.clone()),
+        ("Saved", format!("{} UTC", when(draft.at))),
+        ("About", about),
+    ] {
+        if !value.is_empty() {
+            text += &line(name, &value);
+        }
+    }
+    if !draft.parts.is_empty() {
+        text += &format!("\n{}", parts(&draft.id, &draft.parts));
+    }
+    match terminal::safe(&draft.text).trim_end() {
+        "" => text + "\n(no text)\n",
+        safe => text + "\n" + safe + "\n",
+    }
+}
+
 /// Whether a line is of what the person has written, and says to whom it goes.
 fn is_outgoing(line: &Line) -> bool {
     [Folder::Sent, Folder::Drafts].iter().any(|folder| folder.fixed_name() == Some(line.folder.as_str()))
@@ -210,7 +288,7 @@ pub(super) fn reading(reading: &Reading, person: &str) -> String {
     if !reading.parts.is_empty() {
         // `save` with an attachment's id alone saves that one, not what is in it.
         let all = if reading.parts.len() > 1 || reading.content_type.is_some() { " --all" } else { "" };
-        text += &format!("\n{}", parts(reading));
+        text += &format!("\n{}", parts(&reading.id, &reading.parts));
         text += &format!("Save: big-node mail save {}{all} --as {person} --to DIR\n", reading.id);
     }
     match terminal::safe(&reading.text).trim_end() {
@@ -227,10 +305,10 @@ fn attachment(reading: &Reading) -> String {
     format!("{}, {name}", kind(content_type))
 }
 
-fn parts(reading: &Reading) -> String {
+fn parts(id: &str, parts: &[Part]) -> String {
     let mut table = Table::new(["attachment", "size", "kind", "name"]);
-    for part in &reading.parts {
-        let id = format!("{}.{}", reading.id, part.number);
+    for part in parts {
+        let id = format!("{id}.{}", part.number);
         let name = part.name.clone().unwrap_or_default();
         let number = id.split_once('.').map_or("", |(_, number)| number);
         let name = named(&name, &part.content_type, number);

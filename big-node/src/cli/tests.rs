@@ -67,6 +67,28 @@ fn what_can_be_typed() {
         "mail read ID --as alice --raw",
         "mail send --as bob --to a@b.example --to alice --cc c@d.example --subject S --attach F --attach G --text T",
         "mail reply ID --as alice --all --text T",
+        "mail reply ID --as alice --list --quote --attach F --text T",
+        "mail forward ID --as alice --to bob --cc c@d.example --without 1 --without 2 --attach F --text T",
+        "mail forward ID --as alice --to bob --as-attachment --text T",
+        "mail return ID --as alice --text T",
+        "mail return ID --as alice --to bob --subject S --without 1 --text T",
+        "mail draft save --as alice --text T",
+        "mail draft save --as alice --draft ID --keep 1 --to bob --cc cj --subject S --attach F --text T",
+        "mail draft save --as alice --reply ID --all --text T",
+        "mail draft save --as alice --forward ID --as-attachment --to bob --text T",
+        "mail draft save --as alice --return ID --without 1 --text T",
+        "mail draft list --as alice --json",
+        "mail draft show ID --as alice",
+        "mail draft send ID --as alice",
+        "mail search two words --as alice --folder Travel --max 9",
+        "mail thread ID --as alice --json",
+        "mail folder add Travel --as alice",
+        "mail folder list --as alice",
+        "mail folder rename Travel Trips --as alice",
+        "mail folder remove Trips --as alice",
+        "mail move ID Travel --as alice",
+        "mail mark ID --as alice --unread",
+        "mail watch --as alice --seen 7 --json",
         "mail save ID --as alice",
         "mail save ID.2 --as alice --all --to DIR",
         "mail save ID --as alice --part 1 --part 2.1",
@@ -98,6 +120,14 @@ fn what_cannot_be_typed() {
         "shadow add carol",
         "nickname list",
         "explain",
+        "mail reply ID --as alice --all --list",
+        "mail forward ID --as alice",
+        "mail forward ID --as alice --to bob --as-attachment --without 1",
+        "mail draft save --as alice --keep 1",
+        "mail draft save --as alice --reply ID --forward ID",
+        "mail draft save --as alice --all",
+        "mail search --as alice",
+        "mail move ID --as alice",
         "mail read ID --as alice --raw --json",
         "mail save ID --as alice --all --part 1",
         "mail save ID --as alice --part x",
@@ -123,7 +153,12 @@ fn every_mail_command_wants_a_person_or_the_variable() {
     let mut definition = Cli::command();
     definition.build();
     let mail = definition.find_subcommand("mail").expect("mail");
-    for command in mail.get_subcommands().filter(|command| command.get_name() != "help") {
+    let commands = mail.get_subcommands().filter(|command| command.get_name() != "help");
+    let leaves = commands.flat_map(|command| match command.has_subcommands() {
+        true => command.get_subcommands().filter(|command| command.get_name() != "help").collect(),
+        false => vec![command],
+    });
+    for command in leaves {
         let person =
             command.get_arguments().find(|argument| argument.get_long() == Some("as")).expect("--as");
         assert!(person.is_required_set());

@@ -6,7 +6,7 @@ use super::{Commands, LISTED_MAX, json};
 use crate::desk::{self, Outgoing};
 use crate::error::Refused;
 use crate::folder;
-use crate::request::{FolderView, Request};
+use crate::request::{About, FolderView, Request};
 
 impl Commands {
     pub(super) async fn mail(&self, request: Request, body: Vec<u8>) -> Result<(Value, Vec<u8>), Refused> {
@@ -38,12 +38,62 @@ impl Commands {
             }
             Request::MailSend { person, to, cc, subject, attachments, text_bytes } => {
                 let (text, attachments) = desk::attachments(&body, text_bytes, attachments)?;
-                let outgoing = Outgoing { to, cc, subject, text, attachments };
-                json(desk::send(node, &self.person(&person)?, outgoing).await?)
+                let outgoing = Outgoing { to, cc, subject, text, attachments, ..Outgoing::default() };
+                json(desk::send(node, &self.person(&person)?, outgoing, None).await?)
             }
-            Request::MailReply { person, message, all, attachments, text_bytes, .. } => {
-                let (text, _) = desk::attachments(&body, text_bytes, attachments)?;
-                json(desk::reply(node, &self.person(&person)?, &message, all, text).await?)
+            Request::MailReply { person, message, all, list, quote, attachments, text_bytes } => {
+                let (text, attachments) = desk::attachments(&body, text_bytes, attachments)?;
+                let outgoing = Outgoing { text, attachments, quote, ..Outgoing::default() };
+                let about = About::Reply { message, all, list };
+                json(desk::send(node, &self.person(&person)?, outgoing, Some(&about)).await?)
+            }
+            Request::MailForward {
+                person,
+                message,
+                to,
+                cc,
+                as_attachment,
+                without,
+                attachments,
+                text_bytes,
+            } => {
+                let (text, attachments) = desk::attachments(&body, text_bytes, attachments)?;
+                let outgoing = Outgoing { to, cc, text, attachments, ..Outgoing::default() };
+                let about = About::Forward { message, as_attachment, without };
+                json(desk::send(node, &self.person(&person)?, outgoing, Some(&about)).await?)
+            }
+            Request::MailReturn { person, message, to, subject, drop_parts, text_bytes } => {
+                let (text, _) = desk::attachments(&body, text_bytes, Vec::new())?;
+                let subject = subject.unwrap_or_default();
+                let outgoing = Outgoing { to, subject, text, ..Outgoing::default() };
+                let about = About::Return { message, without: drop_parts };
+                json(desk::send(node, &self.person(&person)?, outgoing, Some(&about)).await?)
+            }
+            Request::DraftSave { person, draft, content } => {
+                let person = self.person(&person)?;
+                json(desk::save_draft(node, &person, draft.as_deref(), content, &body).await?)
+            }
+            Request::DraftShow { person, draft } => {
+                json(desk::show_draft(node, &self.person(&person)?, &draft)?)
+            }
+            Request::DraftSend { person, draft } => {
+                json(desk::send_draft(node, &self.person(&person)?, &draft).await?)
+            }
+            Request::MailMove { person, message, folder } => {
+                json(desk::shift(node, &self.person(&person)?, &message, &folder).await?)
+            }
+            Request::MailMark { person, message, read } => {
+                json(desk::mark(node, &self.person(&person)?, &message, read).await?)
+            }
+            Request::MailThread { person, message } => {
+                json(desk::thread(node, &self.person(&person)?, &message)?)
+            }
+            Request::MailSearch { person, words, folder, max } => {
+                let (person, max) = (self.person(&person)?, max.min(LISTED_MAX));
+                json(desk::search(node, &person, &words, folder.as_deref(), max)?)
+            }
+            Request::MailWatch { person, seen } => {
+                json(desk::watch(node, &self.person(&person)?, seen).await?)
             }
             Request::MailDelete { person, message } => {
                 json(desk::delete(node, &self.person(&person)?, &message).await?)
@@ -51,7 +101,7 @@ impl Commands {
             Request::MailStatus { person, message } => {
                 json(desk::status(node, &self.person(&person)?, &message)?)
             }
-            _ => Err(Refused::new("big does not do this yet")),
+            _ => Err(Refused::new("that is nothing about mail")),
         };
         Ok((answer?, Vec::new()))
     }
