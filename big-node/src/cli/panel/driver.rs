@@ -234,7 +234,7 @@ impl Desk {
             let input = match effect {
                 Effect::Ask(purpose, request, body) => {
                     // The thread that takes these ends with this one.
-                    let _ = self.questions.send((purpose, request, body));
+                    let _ = self.questions.send((purpose, *request, body));
                     continue;
                 }
                 Effect::Redraw => {

@@ -187,7 +187,13 @@ const BINDINGS: &[Binding] = &[
     bind(MAIL, &[Key::F(2), Key::Char('r')], Action::Reply, "F2 Reply", "answer; no address is typed"),
     bind(MAIL, &[Key::Char('R'), Key::Char('a')], Action::ReplyAll, "", "answer all"),
     bind(&[Compose], &[Key::F(2), Key::Ctrl('x')], Action::Send, "F2 Send", "send it"),
-    bind(EVERYWHERE, &[Key::F(3), Key::Esc], Action::Back, "F3 Back", "back to where you came from"),
+    bind(
+        EVERYWHERE,
+        &[Key::F(3), Key::Esc],
+        Action::Back,
+        "F3 Back",
+        "back to where you came from; from a folder, q ends",
+    ),
     bind(LOOKING, &[Key::Char('q')], Action::Back, "", "the same; from a folder, end"),
     bind(
         MAIL,
@@ -219,7 +225,7 @@ const BINDINGS: &[Binding] = &[
         &[Key::F(6), Key::Char('e')],
         Action::Amend,
         "F6 Amend",
-        "what you have sent: revise it; what you have got: amend and return it",
+        "revise what you have sent; amend and return what you got",
     ),
     bind(MAIL, &[Key::Char('W')], Action::Withdraw, "", "take back what you have sent"),
     bind(&[Compose], &[Key::F(6), Key::Ctrl('o')], Action::Draft, "F6 Draft", "keep it as a draft"),
@@ -300,14 +306,18 @@ pub(super) fn bottom(place: Place, columns: usize) -> String {
     line + end
 }
 
-/// What all keys of a screen do.
+/// What all keys of a screen do; those that do the same stand together.
 pub(super) fn help(place: Place) -> String {
-    let mut text = String::new();
+    let mut lines: Vec<(Action, String, &str)> = Vec::new();
     for bound in BINDINGS.iter().filter(|bound| bound.places.contains(&place)) {
         let names: Vec<_> = bound.keys.iter().map(|key| key.name()).collect();
-        text.push_str(&format!("  {:<22} {}\n", names.join(", "), bound.help));
+        let names = names.join(", ");
+        match lines.iter_mut().find(|(action, _, _)| *action == bound.action) {
+            Some((_, same, _)) => *same = format!("{same}, {names}"),
+            None => lines.push((bound.action, names, bound.help)),
+        }
     }
-    text
+    lines.into_iter().map(|(_, names, help)| format!("  {names:<24} {help}\n")).collect()
 }
 
 #[cfg(test)]

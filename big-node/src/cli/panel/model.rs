@@ -86,7 +86,7 @@ pub(super) enum Failure {
 #[derive(Debug)]
 pub(super) enum Effect {
     /// Asks the node.
-    Ask(Purpose, Request, Vec<u8>),
+    Ask(Purpose, Box<Request>, Vec<u8>),
     /// Opens a text in the person's own editor.
     Edit(String),
     /// Reads a file that is to be attached.
@@ -431,7 +431,7 @@ impl Model {
 
     fn ask(&mut self, purpose: Purpose, request: Request, body: Vec<u8>) {
         self.open += 1;
-        self.effects.push(Effect::Ask(purpose, request, body));
+        self.effects.push(Effect::Ask(purpose, Box::new(request), body));
     }
 
     fn whose(&self) -> String {
@@ -651,7 +651,7 @@ impl Model {
         for screen in &mut self.screens {
             match screen {
                 Screen::Reader(reader) if reader.id == id => {
-                    reader.reading = Some(reading.clone());
+                    reader.reading = Some(Box::new(reading.clone()));
                     reader.lines.clear();
                 }
                 Screen::List(list) => {
@@ -1389,7 +1389,9 @@ impl Model {
         let person = self.whose();
         let Some(compose) = self.compose() else { return self.refuse("there is nothing to keep") };
         if compose.busy {
-            return;
+            // Who goes while it is on its way, and no answer comes, has it in a file.
+            let text = (then == Then::End).then(|| compose.as_file());
+            return self.effects.extend(text.map(Effect::Keep));
         }
         compose.busy = true;
         let (request, body) = compose.keep(&person);
@@ -1554,8 +1556,9 @@ impl Model {
 
 /// Rows for the text that is written, of those for what is shown.
 fn text_rows(compose: &Compose, rows: usize) -> usize {
-    let above = compose.fields.len() + usize::from(!compose.attachments.is_empty()) + 1;
-    rows.saturating_sub(above).max(1)
+    let above = compose.fields.len() + usize::from(!compose.attachments.is_empty());
+    // A line is between, if there is anything above it.
+    rows.saturating_sub(above + usize::from(above > 0)).max(1)
 }
 
 fn messages(lines: &[Line]) -> usize {

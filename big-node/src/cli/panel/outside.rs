@@ -37,7 +37,9 @@ pub(super) fn edit(editor: &str, text: &str, size_max: u64) -> Result<String, St
         folder.prefix("sallypost-").permissions(Permissions::from_mode(0o700)).tempdir().map_err(failed)?;
     let path = folder.path().join(EDITED);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
+    // Editors expect a last line to be ended.
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    file.write_all(format!("{text}{end}").as_bytes()).map_err(failed)?;
     drop(file);
     let mut shell = Command::new("/bin/sh");
     let ended = shell.arg("-c").arg(format!("exec {editor} \"$1\"")).arg("sh").arg(&path).status();

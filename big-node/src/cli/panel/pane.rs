@@ -138,8 +138,11 @@ pub(super) fn travel(windows: &[WindowView], person: &str) -> String {
     if text.is_empty() {
         text = "You do not travel.\n\n".into();
     }
-    text + "/TRAVEL START 2026-12-10       a mailbox on the edge until that day, for any mail client; or STANDING\n\
-            /TRAVEL START 2026-12-10 7d    with the mail of the last 7 days; or NEW, or ALL\n\
-            /TRAVEL START 2026-12-10 7d DELETE   what is deleted there goes to Trash here; or READ, or KEEP\n\
-            /TRAVEL END                    ends it; with REVOKE also what was sent through it and is not here yet\n"
+    text + "A mailbox for the road is on the edge, for any mail client:\n\n\
+            /TRAVEL START 2026-12-10          until that day; or STANDING, until it is ended\n\
+            /TRAVEL START 2026-12-10 7d       with the mail of the last 7 days; or ALL\n\
+            /TRAVEL START 2026-12-10 7d READ  what is deleted there is marked read here; with\n\
+            \x20                                 DELETE it goes to Trash, with KEEP nothing happens\n\
+            /TRAVEL END                       ends it; END REVOKE also refuses what was sent\n\
+            \x20                                 through it and is not here yet\n"
 }

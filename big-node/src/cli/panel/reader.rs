@@ -30,7 +30,7 @@ pub(super) struct Reader {
     /// Its id, or an attachment's.
     pub(super) id: String,
     /// What was answered.
-    pub(super) reading: Option<Reading>,
+    pub(super) reading: Option<Box<Reading>>,
     /// Its lines for `columns`.
     pub(super) lines: Vec<(Look, String)>,
     columns: usize,
@@ -240,7 +240,7 @@ pub(super) mod tests {
     #[test]
     fn the_screen_does_not_leave_the_text() {
         let mut reader = Reader::new("1");
-        reader.reading = Some(reading("1", &"line\n".repeat(100)));
+        reader.reading = Some(Box::new(reading("1", &"line\n".repeat(100))));
         reader.lay_out(80, Repertoire::Unicode);
         reader.go(1000, 18);
         assert_eq!(reader.top, reader.lines.len() - 18);

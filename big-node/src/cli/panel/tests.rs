@@ -77,7 +77,7 @@ impl Play {
             panic!("{purpose:?} is not among {:?}", self.effects);
         });
         match self.effects.remove(at) {
-            Effect::Ask(_, request, body) => (request, body),
+            Effect::Ask(_, request, body) => (*request, body),
             other => panic!("{other:?}"),
         }
     }
@@ -570,7 +570,7 @@ fn help_names_every_key_and_command() {
     let mut play = Play::with(&[]);
     play.keys(&[Key::F(1)]);
     play.sees("KEYS HERE");
-    play.sees("F2, r                  answer; no address is typed");
+    play.sees("  F2, r                    answer; no address is typed");
     play.keys(&[Key::End]);
     play.sees("MARKS IN LISTS");
     play.keys(&[Key::Char('q')]);

@@ -367,8 +367,10 @@ fn composed(model: &Model, compose: &Compose, canvas: &mut Canvas<'_, '_>) {
         canvas.put(row, 0, &repertoire.cell(&text, canvas.columns), Style::new());
         row += 1;
     }
-    canvas.rule(row, repertoire);
-    row += 1;
+    if row > BODY {
+        canvas.rule(row, repertoire);
+        row += 1;
+    }
     if compose.mode() == ReviseMode::Withdraw {
         return canvas.put(row, 0, "It is taken back; what was in it is not shown any more.", Style::new());
     }
