@@ -68,7 +68,7 @@ fn marked(old: &str, new: &str) -> Option<String> {
         return None;
     }
     let line = |change: &Change<'_>| match change {
-        Change::Same(line) if line.is_empty() => "\n".into(),
+        Change::Same("") => "\n".into(),
         Change::Same(line) => format!("  {line}\n"),
         Change::Old(line) => format!("- {line}\n"),
         Change::New(line) => format!("+ {line}\n"),
