@@ -10,6 +10,7 @@ mod draft;
 mod gateway;
 mod mail;
 mod panel;
+mod revise;
 mod save;
 mod show;
 #[cfg(test)]

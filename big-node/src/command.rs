@@ -31,6 +31,7 @@ use crate::record::{MESSAGES, Message, Named, Person, UNSETTLED};
 use crate::request::{
     Done, LaneView, LinkCommand, LinkView, Paired, Queue, Request, Settings, Started, Status, Step,
 };
+use crate::revise::{self, Amendment};
 use crate::travel::{self, NewWindow};
 
 /// Rows that one answer lists at most.
@@ -107,8 +108,9 @@ impl Commands {
             | Request::DraftSend { .. }
             | Request::MailDelete { .. }
             | Request::MailStatus { .. }) => return self.mail(request, body).await,
-            Request::MailAmend { .. } | Request::MailHistory { .. } => {
-                Err(Refused::new("messages cannot be revised yet"))
+            request @ Request::MailAmend { .. } => json(self.amend(request, &body).await?),
+            Request::MailHistory { person, message } => {
+                json(revise::history(&node.store, &self.person(&person)?, &message)?)
             }
             Request::TravelStart { person, until, scope, after_fetch } => {
                 let (key, password, credential) = travel::credentials();
@@ -132,6 +134,30 @@ impl Commands {
 
     fn person(&self, name: &str) -> Result<Person, Refused> {
         by_name(&self.node.store.read()?, name)
+    }
+
+    async fn amend(&self, request: Request, body: &[u8]) -> Result<Status, Refused> {
+        let Request::MailAmend {
+            person,
+            message,
+            mode,
+            recipients,
+            subject,
+            reason,
+            base,
+            text_bytes,
+            attachments,
+        } = request
+        else {
+            return Err(Refused::new("not a revision"));
+        };
+        let id = message.parse().map_err(|error| Refused::new(format!("{message}: {error}")))?;
+        let (text, attachments) = desk::attachments(body, text_bytes, attachments)?;
+        let amendment = Amendment { mode, recipients, subject, reason, base, text, attachments };
+        let (node, author) = (&self.node, self.person(&person)?);
+        let status = revise::amend(&node.store, &node.site, &author, id, amendment, |_| Ok(())).await;
+        node.queued();
+        status
     }
 
     async fn link_command(&self, command: LinkCommand) -> Result<Done, Refused> {

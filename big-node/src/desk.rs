@@ -27,10 +27,11 @@ use crate::mail::{self, recipient_key};
 use crate::node::Node;
 use crate::part::{self, PartPath};
 use crate::record::{
-    Entry, Folder, MAILBOXES, MESSAGES, Message, Part, Person, RECIPIENTS, Recipient, entry_key,
-    folder_prefix, message_of,
+    Entry, Folder, MAILBOXES, Message, Part, Person, RECIPIENTS, Recipient, entry_key, folder_prefix,
+    message_of,
 };
-use crate::request::{Deleted, Line, Marked, Moved, Reading, RecipientView, Status};
+use crate::request::{Deleted, Line, Marked, Moved, Reading, RecipientView, RevisedView, Status};
+use crate::revise;
 
 pub use draft::{restore as restore_draft, save as save_draft, show as show_draft};
 pub use search::search;
@@ -63,7 +64,7 @@ pub fn list(
     let mut lines = Vec::new();
     for (key, entry) in found {
         let id = message_of(&key);
-        let Some(message) = snapshot.get::<Message>(MESSAGES, &id.0)? else { continue };
+        let Some(message) = mail::shown(&snapshot, id, entry.revision)? else { continue };
         lines.extend(lines_of(id, &message, &entry, &name, node.site.filing_of(person)));
     }
     Ok(lines)
@@ -118,9 +119,9 @@ fn line(id: MessageId, message: &Message, entry: &Entry, folder: &str) -> Line {
         answered: entry.answered,
         forwarded: entry.forwarded,
         late: entry.late,
-        revision: 0,
-        amended: false,
-        withdrawn: false,
+        revision: entry.revision,
+        amended: entry.amended,
+        withdrawn: entry.withdrawn,
         thread: MessageId(message.thread).to_string(),
         folder: folder.to_owned(),
         depth: 0,
@@ -149,7 +150,7 @@ fn filed(rows: &impl Rows, person: &Person, text: &str) -> Result<Filed, Refused
     let missing =
         || Refused::new(format!("{} has no message {id}; `mail list` shows what there is", person.name));
     let (folder, entry) = mail::entry(rows, &person.id, id)?.ok_or_else(missing)?;
-    let message = rows.get::<Message>(MESSAGES, &id.0)?.ok_or_else(missing)?;
+    let message = mail::shown(rows, id, entry.revision)?.ok_or_else(missing)?;
     Ok(Filed { id, message, folder, entry })
 }
 
@@ -161,6 +162,26 @@ pub async fn read(
     text: &str,
     raw: bool,
 ) -> Result<(Reading, Vec<u8>), Refused> {
+    loop {
+        let (reading, bytes, revision) = read_once(node, person, text, raw)?;
+        let (id, _) = text.split_once('.').unwrap_or((text, ""));
+        let id: MessageId = id.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
+        let person = person.id;
+        // Marked before it is shown: a revision that is decided first is what is read then.
+        let marked = node.store.commit(move |txn| mail::read(txn, &person, id, revision)).await?;
+        if marked.into_inner() {
+            return Ok((reading, bytes));
+        }
+    }
+}
+
+/// Reads what is shown at this moment, and says which revision that is.
+fn read_once(
+    node: &Node,
+    person: &Person,
+    text: &str,
+    raw: bool,
+) -> Result<(Reading, Vec<u8>, u32), Refused> {
     let snapshot = node.store.read()?;
     let (id, path) = text.split_once('.').unwrap_or((text, "0"));
     let path: PartPath = path.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
@@ -182,11 +203,7 @@ pub async fn read(
     if raw {
         reading.text.clear();
     }
-    if !entry.read {
-        let person = person.id;
-        node.store.commit(move |txn| mail::mark(txn, &person, id, |entry| entry.read = true)).await?;
-    }
-    Ok((reading, bytes))
+    Ok((reading, bytes, entry.revision))
 }
 
 fn no_part(id: MessageId, path: &PartPath, message: &Message) -> Refused {
@@ -214,9 +231,9 @@ fn whole(id: MessageId, message: &Message, entry: &Entry, folder: String) -> Rea
         answered: entry.answered,
         forwarded: entry.forwarded,
         folder,
-        revision: 0,
-        amended: false,
-        withdrawn: false,
+        revision: entry.revision,
+        amended: entry.amended,
+        withdrawn: entry.withdrawn,
         parent: message.parent.map(|parent| MessageId(parent).to_string()),
         part_name: None,
         content_type: None,
@@ -304,10 +321,13 @@ pub fn recipients_of(rows: &impl Rows, id: MessageId) -> Result<Vec<RecipientVie
         Some(&recipient_key(id, u32::MAX)),
         usize::MAX,
     )?;
-    Ok(found.into_iter().map(|(_, row)| recipient_view(row)).collect())
+    let mut revised = revise::results(rows, id)?;
+    let view =
+        |(key, row): (Vec<u8>, Recipient)| recipient_view(row, revised.remove(&revise::index_of(&key)));
+    Ok(found.into_iter().map(view).collect())
 }
 
-fn recipient_view(row: Recipient) -> RecipientView {
+fn recipient_view(row: Recipient, revised: Option<RevisedView>) -> RecipientView {
     RecipientView {
         address: row.address,
         via: row.via,
@@ -320,6 +340,6 @@ fn recipient_view(row: Recipient) -> RecipientView {
         text: row.text,
         in_doubt: row.in_doubt,
         next_attempt_at: row.next_attempt_at,
-        revised: None,
+        revised,
     }
 }

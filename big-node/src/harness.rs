@@ -15,6 +15,7 @@ use shared::unit::{DeliveryState, Id, directory_hash};
 use crate::compare;
 use crate::directory::{self, NewPerson, Policy, RECORD_KIND};
 use crate::error::Refused;
+use crate::gateway::queue::UnderWay;
 use crate::inbound::{BODY_KIND, rebuild_notes};
 pub use crate::link::LinkHost;
 use crate::mail::{self, Incoming, Site, Ways};
@@ -43,6 +44,8 @@ impl Big {
             sealing: PrivateKey::from_bytes(sealing),
             outbound_secret: [7; 32],
             content_bytes_max: topology.edge.size_max,
+            follow_up: topology.site.follow_up,
+            under_way: UnderWay::default(),
         });
         let pressure = Arc::new(Pressure::none(&store));
         let host = LinkHost::new(store.clone(), Arc::clone(&site), pressure, Arc::default());

@@ -23,6 +23,7 @@ use crate::mail::{self, Incoming, Site, Ways};
 use crate::outcome::{self, Settled};
 use crate::part::break_apart;
 use crate::record::{COPIES, CopyRow, Named, OPEN_WINDOWS, Person, WINDOWS, WindowRow, WindowState, key2};
+use crate::revise::{self, Reported, control};
 
 /// The kind under which bodies are written on big.
 pub const BODY_KIND: u8 = 2;
@@ -228,6 +229,11 @@ pub fn apply(txn: &mut Txn<'_>, site: &Site, prepared: Prepared, now: u64) -> Re
         Prepared::Fact(ToBig::PopAct(act)) => apply_act(txn, &act, now),
         Prepared::Fact(ToBig::WindowClosed { window }) => close_window(txn, &window),
         Prepared::Fact(ToBig::DirectoryCompared(compared)) => compare::reported(txn, &compared, now),
+        Prepared::Fact(ToBig::Revised(revised)) => match revise::reported(txn, site, &revised, now)? {
+            Reported::Recorded => Ok(()),
+            Reported::Nobody => of_what_was_lost(txn, "a result of a revision that was not sent to the edge"),
+            Reported::Impossible(why) => Err(never(why)),
+        },
         Prepared::Fact(ToBig::Inbound(_)) => Err(never("a message that was not prepared")),
     }
 }
@@ -256,6 +262,9 @@ fn submit(
         directory::by_id(txn, &row.window.person)?.ok_or_else(|| never("its author is not here any more"))?;
     if !speaks_as(&incoming.origin, written, &author) {
         return Err(never("it is not sent as its author"));
+    }
+    if let Some(mode) = control::asked(&incoming.origin, &author) {
+        return Ok(control::take(txn, incoming, &author, mode, now)?);
     }
     mail::send(txn, site, incoming, &author, late, now).map_err(|refused| match refused {
         Refused::Store(error) => error.into(),
@@ -319,7 +328,7 @@ fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), NotApplied
     copy.retrieved |= act.retrieved;
     copy.deleted |= act.deleted;
     txn.put(COPIES, &key, &copy)?;
-    mail::after_fetch(txn, &row, id, act.retrieved, act.deleted, now)?;
+    mail::after_fetch(txn, &row, act, now)?;
     let what = match (act.retrieved, act.deleted) {
         (true, true) => "fetched and deleted on the road",
         (_, true) => "deleted on the road",

@@ -29,6 +29,7 @@ mod reconcile;
 pub mod record;
 mod report;
 pub mod request;
+mod revise;
 pub mod serve;
 #[cfg(test)]
 mod tests;

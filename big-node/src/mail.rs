@@ -13,20 +13,21 @@ use shared::seal::{FileKey, PrivateKey, PublicKey};
 use shared::store::{BodyKey, BodyReader, Rows, StoreError, Stored, Txn};
 use shared::topology::AttachmentMode;
 use shared::trace;
-use shared::unit::{self, DeliveryState, Id, Outbound, ToEdge, WindowCopy};
+use shared::unit::{self, DeliveryState, Id, OUTSIDE, Outbound, PopAct, ToEdge, WindowCopy, unit_id};
 
 use crate::conversation;
 use crate::desk;
 use crate::directory::{self, Letter, Policy, Route, Routed, Wanted, Way, srs};
 use crate::error::Refused;
 use crate::folder;
-use crate::gateway::queue::{self, Due};
+use crate::gateway::queue::{self, Due, UnderWay};
 use crate::projection;
 use crate::record::{
     AfterFetch, COPIES, CopyRow, DRAFTS, Entry, Folder, MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named,
-    OPEN_WINDOWS, Part, Person, Pop3, RECIPIENTS, REPORTS, Recipient, UNSETTLED, WINDOWS, WindowRow,
-    WindowState, entry_key, key2, message_id_key,
+    OPEN_WINDOWS, Part, Person, Pop3, RECIPIENTS, REPORTS, REVISIONS, Recipient, Revision, UNSETTLED,
+    WINDOWS, WindowRow, WindowState, entry_key, key2, message_id_key, revision_key,
 };
+use crate::revise;
 
 /// Names that a trace lists; of more it says how many.
 const NAMES_MAX: usize = 10;
@@ -53,6 +54,10 @@ pub struct Site {
     pub outbound_secret: [u8; 32],
     /// Octets of content that the edge accepts.
     pub content_bytes_max: u64,
+    /// Whether a notice is sent to those outside for whom a revision comes too late.
+    pub follow_up: bool,
+    /// Attempts under way for inside gateways.
+    pub under_way: UnderWay,
 }
 
 impl Site {
@@ -204,7 +209,8 @@ pub fn send(
         let row = match &routed.route {
             Route::Mailbox(person) => {
                 deliver_inside(txn, site, &message, id, person, now)?;
-                recipient_row(&routed, DeliveryState::Delivered, "in the mailbox", "2.1.5", now)
+                let row = recipient_row(&routed, DeliveryState::Delivered, "in the mailbox", "2.1.5", now);
+                Recipient { person: Some(person.id), ..row }
             }
             Route::Outside(..) => {
                 outside.push((index, routed));
@@ -261,7 +267,14 @@ fn send_on(
     }
     for (gateway, recipients) in inside {
         trace::note(txn, id, now, format!("queued for the gateway {gateway}"))?;
-        queue::enter(txn, &Due { gateway, message: id }, message.body(), recipients, false, now)?;
+        queue::enter(
+            txn,
+            &Due { gateway, message: id, revision: 0 },
+            message.body(),
+            recipients,
+            false,
+            now,
+        )?;
     }
     Ok(())
 }
@@ -328,6 +341,8 @@ fn recipient_row(routed: &Routed, state: DeliveryState, text: &str, status: &str
         in_doubt: false,
         next_attempt_at: None,
         reported: false,
+        person: None,
+        revision: 0,
     }
 }
 
@@ -404,7 +419,7 @@ fn hold(
         held.entry(row.gateway.unwrap_or_default()).or_default().push(index);
     }
     for (gateway, recipients) in held {
-        queue::enter(txn, &Due { gateway, message: id }, message.body(), recipients, true, now)?;
+        queue::enter(txn, &Due { gateway, message: id, revision: 0 }, message.body(), recipients, true, now)?;
     }
     Ok(())
 }
@@ -421,8 +436,8 @@ fn enter(txn: &mut Txn<'_>, id: MessageId, message: &Message) -> Result<(), Stor
     txn.put(MESSAGES, &id.0, message)
 }
 
-/// Names the body and writes the message's row, tied into its thread.
-fn keep(txn: &mut Txn<'_>, incoming: Incoming, now: u64) -> Result<Message, StoreError> {
+/// Names the body and writes the message's row, tied into its thread. The reference on the body is the caller's.
+pub fn keep(txn: &mut Txn<'_>, incoming: Incoming, now: u64) -> Result<Message, StoreError> {
     let Incoming { id, origin, stored, parts, unparsed, tie, .. } = incoming;
     let parent = match tie {
         Some(tie) => Some(tie.message().0),
@@ -507,12 +522,22 @@ pub fn entry(rows: &impl Rows, person: &Id, id: MessageId) -> Result<Option<(Fol
     Ok(None)
 }
 
+/// A message as one of its revisions.
+pub fn shown(rows: &impl Rows, id: MessageId, revision: u32) -> Result<Option<Message>, StoreError> {
+    let Some(message) = rows.get::<Message>(MESSAGES, &id.0)? else { return Ok(None) };
+    if revision == 0 {
+        return Ok(Some(message));
+    }
+    let found = rows.get::<Revision>(REVISIONS, &revision_key(id, revision))?;
+    Ok(found.map(|found| found.of(&message)))
+}
+
 /// Changes the marks of a message in a person's mailbox, in every folder in which it lies.
 pub fn mark(
     txn: &mut Txn<'_>,
     person: &Id,
     id: MessageId,
-    change: impl Fn(&mut Entry),
+    mut change: impl FnMut(&mut Entry),
 ) -> Result<(), StoreError> {
     for folder in folder::every(txn, person)? {
         let key = entry_key(person, folder, id);
@@ -522,6 +547,20 @@ pub fn mark(
         }
     }
     Ok(())
+}
+
+/// A person reads a revision of a message: marks it, unless another one is shown by now. An entry that is gone
+/// has nothing to mark.
+pub fn read(txn: &mut Txn<'_>, person: &Id, id: MessageId, revision: u32) -> Result<bool, StoreError> {
+    let Some((folder, found)) = entry(txn, person, id)? else { return Ok(true) };
+    if found.revision != revision {
+        return Ok(false);
+    }
+    let read = Entry { read: true, shown: found.shown | revise::bit(revision), ..found };
+    if (read.read, read.shown) != (found.read, found.shown) {
+        txn.put(MAILBOXES, &entry_key(person, folder, id), &read)?;
+    }
+    Ok(true)
 }
 
 /// Moves a message to Trash; from Trash it goes for good, and with its last holder the body.
@@ -560,13 +599,15 @@ pub fn discard(
 
 /// Removes an entry for good, and with a message's last holder its body.
 pub fn forget(txn: &mut Txn<'_>, person: &Id, folder: Folder, id: MessageId) -> Result<(), StoreError> {
-    txn.delete(MAILBOXES, &entry_key(person, folder, id))?;
+    let key = entry_key(person, folder, id);
+    let revision = txn.get::<Entry>(MAILBOXES, &key)?.map_or(0, |entry| entry.revision);
+    txn.delete(MAILBOXES, &key)?;
     // If it was a draft, that was its only holder.
     txn.delete(DRAFTS, &id.0)?;
-    match txn.get::<Message>(MESSAGES, &id.0)? {
-        Some(message) => txn.release_body(message.body()),
-        None => Ok(()),
+    if let Some(message) = shown(txn, id, revision)? {
+        txn.release_body(message.body())?;
     }
+    revise::let_go(txn, person, id)
 }
 
 /// Queues a copy for the person's open window, unless it has one.
@@ -583,7 +624,7 @@ pub fn copy_to_window(
     if row.state != WindowState::Open || txn.raw(COPIES, &copy_key)?.is_some() {
         return Ok(());
     }
-    txn.put(COPIES, &copy_key, &CopyRow::default())?;
+    txn.put(COPIES, &copy_key, &CopyRow { revision: message.revision, ..CopyRow::default() })?;
     queue_copy(txn, site, message, id, &row)
 }
 
@@ -607,16 +648,6 @@ pub fn queue_copy(
         size: message.origin.size,
     });
     queue_with_body(txn, &head, message, unit_id(id, message.revision, &window))
-}
-
-/// The id of the unit that carries a message to one reader. The same message for the same reader is the
-/// same unit, also when it is queued anew after a restore, and so it is applied once.
-fn unit_id(id: MessageId, revision: u32, reader: &[u8]) -> Id {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&id.0).update(&revision.to_be_bytes()).update(reader);
-    let mut unit = id.0;
-    unit[6..].copy_from_slice(&hasher.finalize().as_bytes()[..10]);
-    unit
 }
 
 /// Queues a message for recipients outside.
@@ -649,7 +680,7 @@ pub fn queue_outbound(
         body_8bit: message.origin.body_8bit,
         utf8_header: message.origin.utf8_header,
     });
-    Ok(queue_with_body(txn, &head, message, unit_id(id, message.revision, b"outbound"))?)
+    Ok(queue_with_body(txn, &head, message, unit_id(id, message.revision, OUTSIDE))?)
 }
 
 /// The reverse-path under which a message leaves. A stranger's is not ours to speak for: what is
@@ -666,17 +697,25 @@ fn reverse_path(site: &Site, id: MessageId, origin: &Origin) -> Option<String> {
 
 /// Queues a unit that carries the message's body; the unit holds the body until it is confirmed.
 fn queue_with_body(txn: &mut Txn<'_>, head: &ToEdge, message: &Message, id: Id) -> Result<(), StoreError> {
+    let (lane, body) = match queued_body(txn, message)? {
+        small @ QueuedBody::Inline { .. } => (INTER_LANE, small),
+        large => (BATCH_LANE, large),
+    };
+    lane::queue(txn, &QueuedUnit { id, lane, after: None, head: unit::encode(head), body }).map(drop)
+}
+
+/// How a message's body goes with a unit, which holds it from now on.
+pub fn queued_body(txn: &mut Txn<'_>, message: &Message) -> Result<QueuedBody, StoreError> {
     if !txn.reference_body(message.body())? {
         return Err(StoreError::Damaged("a message to be sent has no body: it".into()));
     }
     let key = message.origin.body;
     let chunks = message.origin.size / chunk::CHUNK_BYTES as u64 + 1;
     let sealed = txn.body_length(BodyKey(key))?.unwrap_or(u64::MAX).saturating_add(chunks * SEAL_BYTES);
-    let (lane, body) = match sealed {
-        0..=INLINE_BYTES_MAX => (INTER_LANE, QueuedBody::Inline { key }),
-        _ => (BATCH_LANE, QueuedBody::Ahead { key }),
-    };
-    lane::queue(txn, &QueuedUnit { id, lane, after: None, head: unit::encode(head), body }).map(drop)
+    Ok(match sealed {
+        0..=INLINE_BYTES_MAX => QueuedBody::Inline { key },
+        _ => QueuedBody::Ahead { key },
+    })
 }
 
 /// The key and the reader of the sealed body that a queued unit carries.
@@ -686,6 +725,13 @@ pub fn outbound_key(rows: &impl Rows, site: &Site, head: &[u8]) -> Result<Option
             (outbound.message, outbound.revision, projection::edge(rows)?.map(|edge| edge.sealing_key))
         }
         Some(ToEdge::Copy(copy)) => {
+            let row = rows.get::<WindowRow>(WINDOWS, &copy.window)?;
+            (copy.message, copy.revision, row.map(|row| row.window.public_key))
+        }
+        Some(ToEdge::Revise(revise)) => {
+            (revise.message, revise.revision, projection::edge(rows)?.map(|edge| edge.sealing_key))
+        }
+        Some(ToEdge::ReviseCopy(copy)) => {
             let row = rows.get::<WindowRow>(WINDOWS, &copy.window)?;
             (copy.message, copy.revision, row.map(|row| row.window.public_key))
         }
@@ -705,21 +751,20 @@ pub fn content(reader: BodyReader, message: &Message, bytes_max: usize) -> Resul
     Ok(plain)
 }
 
-/// What an act on the road does to the message at home.
-pub fn after_fetch(
-    txn: &mut Txn<'_>,
-    row: &WindowRow,
-    id: MessageId,
-    retrieved: bool,
-    deleted: bool,
-    now: u64,
-) -> Result<(), StoreError> {
-    let person = row.window.person;
-    if (retrieved || deleted) && row.after_fetch != AfterFetch::Keep {
-        mark(txn, &person, id, |entry| entry.read = true)?;
-    }
+/// What an act on the road does to the message at home. One with an earlier revision says nothing of that
+/// which is shown now, but that the earlier one was read.
+pub fn after_fetch(txn: &mut Txn<'_>, row: &WindowRow, act: &PopAct, now: u64) -> Result<(), StoreError> {
+    let (person, id, deleted) = (row.window.person, MessageId(act.message), act.deleted);
+    let mut is_shown = true;
+    mark(txn, &person, id, |entry| {
+        let is_it = entry.revision == act.revision;
+        is_shown &= is_it;
+        entry.shown |= revise::bit(act.revision);
+        entry.read |= is_it && row.after_fetch != AfterFetch::Keep;
+    })?;
     // What was collected on the road is what was received: a copy in Sent is left alone.
     if deleted
+        && is_shown
         && row.after_fetch == AfterFetch::Delete
         && let Some(found) = txn.get::<Entry>(MAILBOXES, &entry_key(&person, Folder::In, id))?
     {

@@ -15,8 +15,10 @@ use crate::error::Refused;
 use crate::inbound::{BODY_KIND, PARSED_BYTES_MAX};
 use crate::node::Node;
 use crate::part::break_apart;
-use crate::record::{Entry, Folder, MAILBOXES, MESSAGES, Message, Record, folder_prefix, message_of};
-use crate::{compare, conversation, directory, mail, report, travel};
+use crate::record::{
+    Entry, Folder, MAILBOXES, MESSAGES, Message, Record, Revision, folder_prefix, message_of,
+};
+use crate::{compare, conversation, directory, mail, report, revise, travel};
 
 /// Looks around at least this often.
 const ROUND: Duration = Duration::from_secs(1);
@@ -73,6 +75,8 @@ async fn look_around(node: &Arc<Node>) -> Result<(), Refused> {
         });
         mended.await.map_err(|error: StoreError| Refused::from(error))?;
     }
+    revise::control::carry_out(&node.store, &node.site, &node.topology.site.postmaster).await?;
+    revise::notice::write_owed(&node.store, &node.site).await?;
     // What was applied from the edge may have queued units for it, and mail for gateways; telling costs nothing.
     node.wake_link();
     node.due.notify_one();
@@ -153,6 +157,13 @@ fn restore(txn: &mut Txn<'_>, found: &Recovered, policy: &Policy) -> Result<(), 
             let read = |(id, origin): (&[u8; 16], &[u8])| Some((MessageId(*id), Origin::decode(origin)?));
             match found.notes.split_first_chunk().and_then(read) {
                 Some((id, origin)) => mail::restore(txn, id, origin, found.key, policy),
+                None => txn.release_body(found.key),
+            }
+        }
+        revise::REVISION_KIND => {
+            let read = |(id, row): (&[u8; 16], &[u8])| Some((MessageId(*id), Revision::decode(row)?));
+            match found.notes.split_first_chunk().and_then(read) {
+                Some((id, revision)) => revise::restore(txn, id, revision),
                 None => txn.release_body(found.key),
             }
         }

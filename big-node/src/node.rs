@@ -10,10 +10,11 @@ use shared::mime::HeaderFacts;
 use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
 use shared::seal::PrivateKey;
 use shared::state::{State, StateError};
-use shared::store::{Store, StoreError};
+use shared::store::{Store, StoreError, Stored};
 use shared::topology::Topology;
 
 use crate::directory::{self, Importing, Policy};
+use crate::gateway::queue::UnderWay;
 use crate::inbound::{BODY_KIND, rebuild_notes};
 use crate::mail::{Incoming, Site, Ways};
 use crate::part::break_apart;
@@ -57,6 +58,8 @@ impl Node {
             sealing: PrivateKey::from_bytes(state.key32("sealing")?),
             outbound_secret,
             content_bytes_max: topology.edge.size_max,
+            follow_up: topology.site.follow_up,
+            under_way: UnderWay::default(),
         };
         let store = state.store()?;
         store.touched().observe(MAILBOXES);
@@ -111,6 +114,19 @@ pub fn incoming(
     written(store, id, origin(channel, reverse_path, recipients, content), content)
 }
 
+/// Writes a message's body, which no commit names yet. `notes` is what a rebuild makes of it.
+pub fn write_body(
+    store: &Store,
+    kind: u8,
+    origin: &Origin,
+    content: &[u8],
+    notes: Vec<u8>,
+) -> Result<Stored, StoreError> {
+    let mut writer = store.body_writer(BodyId(origin.body).into(), kind);
+    writer.write(&chunk::encode_all(content))?;
+    writer.finish(notes)
+}
+
 /// The origin of a message made here or brought by an inside gateway: what its header and its envelope say.
 pub fn origin(
     channel: Channel,
@@ -155,9 +171,7 @@ pub fn origin(
 
 /// Writes the body of a message whose origin is known.
 pub fn written(store: &Store, id: MessageId, origin: Origin, content: &[u8]) -> Result<Incoming, StoreError> {
-    let mut writer = store.body_writer(BodyId(origin.body).into(), BODY_KIND);
-    writer.write(&chunk::encode_all(content))?;
-    let stored = writer.finish(rebuild_notes(id, &origin))?;
+    let stored = write_body(store, BODY_KIND, &origin, content, rebuild_notes(id, &origin))?;
     let (parts, unparsed) = break_apart(Some(content));
     Ok(Incoming { id, origin, stored, parts, unparsed, passes: 0, ways: Ways::new(), tie: None })
 }

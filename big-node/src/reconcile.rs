@@ -4,6 +4,8 @@
 //! it can be told twice: a directory that is renewed, units that bear the id of the message and reader
 //! they are for, and so are applied once.
 
+use std::collections::BTreeMap;
+
 use shared::id::MessageId;
 use shared::lane::{QueuedBody, QueuedUnit};
 use shared::seal::{FileKey, PublicKey};
@@ -14,9 +16,10 @@ use crate::error::Refused;
 use crate::mail::{self, Site};
 use crate::projection;
 use crate::record::{
-    COPIES, CopyRow, MESSAGES, Message, Named, RECIPIENTS, Recipient, UNSETTLED, WINDOWS, WindowRow,
-    WindowState, key2, message_of,
+    COPIES, CopyRow, Named, RECIPIENTS, Recipient, UNSETTLED, WINDOWS, WindowRow, WindowState, key2,
+    message_of,
 };
+use crate::revise;
 
 /// Messages that one list names.
 const LISTED_MAX: usize = 2000;
@@ -34,17 +37,19 @@ pub fn edge_went_back(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> 
     for (id, recipients) in unsettled(txn)? {
         offer_again(txn, site, id, &recipients)?;
     }
-    fill_windows(txn, site)
+    fill_windows(txn, site)?;
+    revise::send_again(txn, site)
 }
 
-/// Messages with recipients outside who have not got them, and the indexes of those.
-fn unsettled(rows: &impl Rows) -> Result<Vec<(Id, Vec<u32>)>, StoreError> {
-    let mut unsettled: Vec<(Id, Vec<u32>)> = Vec::new();
+/// Messages with recipients outside who have not got them: for each the index, and the revision that leaves.
+fn unsettled(rows: &impl Rows) -> Result<Vec<(Id, Vec<(u32, u32)>)>, StoreError> {
+    let mut unsettled: Vec<(Id, Vec<(u32, u32)>)> = Vec::new();
     for (key, Named(id)) in rows.prefix::<Named>(UNSETTLED, &[], usize::MAX)? {
-        let index = key.last_chunk().map_or(0, |index| u32::from_be_bytes(*index));
+        let revision = rows.get::<Recipient>(RECIPIENTS, &key)?.map_or(0, |row| row.revision);
+        let recipient = (revise::index_of(&key), revision);
         match unsettled.last_mut().filter(|(last, _)| *last == id) {
-            Some((_, recipients)) => recipients.push(index),
-            None => unsettled.push((id, vec![index])),
+            Some((_, recipients)) => recipients.push(recipient),
+            None => unsettled.push((id, vec![recipient])),
         }
     }
     Ok(unsettled)
@@ -71,23 +76,25 @@ pub fn tell_who_waits(txn: &mut Txn<'_>) -> Result<(), StoreError> {
     }
 }
 
-fn offer_again(txn: &mut Txn<'_>, site: &Site, id: Id, recipients: &[u32]) -> Result<(), StoreError> {
-    let Some(message) = txn.get::<Message>(MESSAGES, &id)? else { return Ok(()) };
-    let mut outside = Vec::new();
-    for index in recipients {
+fn offer_again(txn: &mut Txn<'_>, site: &Site, id: Id, recipients: &[(u32, u32)]) -> Result<(), StoreError> {
+    let mut outside: BTreeMap<u32, Vec<(u32, String)>> = BTreeMap::new();
+    for (index, revision) in recipients {
         if let Some(row) = txn.get::<Recipient>(RECIPIENTS, &mail::recipient_key(MessageId(id), *index))? {
-            outside.push((*index, row.address));
+            outside.entry(*revision).or_default().push((*index, row.address));
         }
     }
-    match mail::queue_outbound(txn, site, &message, MessageId(id), outside) {
-        Ok(()) => Ok(()),
-        // Its author has deleted it for good: what the edge or the safety store has of it still goes.
-        Err(Refused::Store(StoreError::Damaged(_)) | Refused::Asked(_)) => {
-            tracing::warn!(message = %MessageId(id), "a message that waits cannot be offered again: its body is gone");
-            Ok(())
+    for (revision, outside) in outside {
+        let Some(message) = mail::shown(txn, MessageId(id), revision)? else { continue };
+        match mail::queue_outbound(txn, site, &message, MessageId(id), outside) {
+            Ok(()) => {}
+            // Its author has deleted it for good: what the edge or the safety store has of it still goes.
+            Err(Refused::Store(StoreError::Damaged(_)) | Refused::Asked(_)) => {
+                tracing::warn!(message = %MessageId(id), "a message that waits cannot be offered again: its body is gone");
+            }
+            Err(Refused::Store(error)) => return Err(error),
         }
-        Err(Refused::Store(error)) => Err(error),
     }
+    Ok(())
 }
 
 fn fill_windows(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
@@ -97,7 +104,9 @@ fn fill_windows(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
         }
         for (key, copy) in txn.prefix::<CopyRow>(COPIES, &row.window.window, usize::MAX)? {
             let id = message_of(&key);
-            let message = txn.get::<Message>(MESSAGES, &id.0)?.filter(|_| !copy.deleted);
+            // What is not in the mailbox any more was deleted or withdrawn.
+            let Some((_, entry)) = mail::entry(txn, &row.window.person, id)? else { continue };
+            let message = mail::shown(txn, id, entry.revision)?.filter(|_| !copy.deleted);
             let Some(message) = message else { continue };
             match mail::queue_copy(txn, site, &message, id, &row) {
                 // The person has deleted it at home.
@@ -119,9 +128,10 @@ pub fn again(txn: &mut Txn<'_>, site: &Site, unit: QueuedUnit) -> Result<Option<
             let row = txn.get::<WindowRow>(WINDOWS, &copy.window)?;
             let sent = txn.get::<CopyRow>(COPIES, &key2(&copy.window, &copy.message))?;
             let wanted = row.is_some_and(|row| row.state == WindowState::Open)
-                && sent.is_none_or(|copy| !copy.deleted);
+                && sent.is_none_or(|sent| !sent.deleted && sent.revision <= copy.revision);
             Ok(wanted.then_some(unit))
         }
+        Some(ToEdge::Revise(_) | ToEdge::ReviseCopy(_)) => revise::again(txn, site, unit),
         Some(ToEdge::Unsettled(_)) => Ok(None),
         _ => Ok(Some(unit)),
     }
@@ -136,7 +146,9 @@ fn outbound_again(
     let id = MessageId(outbound.message);
     let mut left = Vec::new();
     for (index, address) in std::mem::take(&mut outbound.recipients) {
-        if txn.raw(UNSETTLED, &mail::recipient_key(id, index))?.is_some() {
+        let key = mail::recipient_key(id, index);
+        let revision = txn.get::<Recipient>(RECIPIENTS, &key)?.map_or(0, |row| row.revision);
+        if txn.raw(UNSETTLED, &key)?.is_some() && revision == outbound.revision {
             left.push((index, address));
         }
     }

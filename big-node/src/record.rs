@@ -8,7 +8,7 @@ use shared::id::MessageId;
 use shared::origin::Origin;
 use shared::row;
 use shared::store::Table;
-use shared::unit::{DeliveryState, Id, Window};
+use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult, Window};
 
 pub use crate::directory::entry::{
     Gateway, Group, Holder, Kind, Member, Nickname, Person, PolicyRow, Pop3, Record, Shadow, TakenBy,
@@ -55,9 +55,18 @@ pub const RECIPIENTS: Table = Table("recipients");
 /// Message id, recipient index to the [`Named`] message, as long as that recipient's state is not final and
 /// it is the edge that sees to it.
 pub const UNSETTLED: Table = Table("unsettled-recipients");
-/// Message id, gateway's name to [`Handover`]: what inside gateways have still to get.
+/// Message id, revision to [`Revision`]: what authors have made of their messages later.
+pub const REVISIONS: Table = Table("revisions");
+/// Message id, recipient index, revision to [`RevisedRow`].
+pub const REVISED: Table = Table("revised-recipients");
+/// Message id, revision to the [`Named`] message of which a revision was too late for somebody outside, who has
+/// to be sent a notice.
+pub const NOTICES: Table = Table("notices");
+/// Message id to [`ControlRow`]: what travellers have asked for by mail.
+pub const CONTROLS: Table = Table("control-mail");
+/// Message id, revision, gateway's name to [`Handover`]: what inside gateways have still to get.
 pub const HANDOVERS: Table = Table("handovers");
-/// Gateway's name, 0, time of the next attempt, message id to the [`Named`] message: the schedule of
+/// Gateway's name, 0, time of the next attempt, message id, revision to the [`Named`] message: the schedule of
 /// [`HANDOVERS`].
 pub const HANDOVERS_DUE: Table = Table("handovers-due");
 /// Message id to the [`Named`] message whose author has to be told of a failure.
@@ -192,8 +201,86 @@ pub struct Entry {
     pub forwarded: bool,
     /// Submitted by a traveller after the window's end.
     pub late: bool,
+    /// The revision that is shown, whose body this entry holds.
+    pub revision: u32,
+    /// The revisions that were read here, or fetched on the road: bit N for revision N.
+    pub shown: u128,
+    /// Its author has revised it.
+    pub amended: bool,
+    /// Its author has taken it back; what is shown is the notice of that.
+    pub withdrawn: bool,
 }
-row!(Entry, 1);
+row!(Entry, 2);
+
+/// What an author has made of a message later. It holds its body, and the first one that of the original, for
+/// as long as the author has the message.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Revision {
+    /// From 1.
+    pub number: u32,
+    /// Who made it.
+    pub author: Id,
+    /// When, milliseconds since 1970.
+    pub at: u64,
+    /// What it does.
+    pub mode: ReviseMode,
+    /// Why, as the author says.
+    pub reason: Option<String>,
+    /// The revision that its author had before them.
+    pub base: u32,
+    /// Indexes of the recipients it is for.
+    pub scope: Vec<u32>,
+    /// Whether those are all there are.
+    pub for_all: bool,
+    /// The new message; what is not of its content is the original's.
+    pub origin: Origin,
+    /// Its break-apart map.
+    pub parts: Vec<Part>,
+    /// Why there is no map.
+    pub unparsed: Option<String>,
+    /// Whether it holds its body still.
+    pub holds: bool,
+}
+row!(Revision, 1);
+
+/// What a revision came to for one recipient.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct RevisedRow {
+    /// What it does.
+    pub mode: ReviseMode,
+    /// What it came to.
+    pub result: ReviseResult,
+    /// Since when, milliseconds since 1970.
+    pub at: u64,
+    /// More about it.
+    pub text: String,
+    /// What it came to in the mailbox here, while a copy on the road is not decided.
+    pub home: Option<ReviseResult>,
+    /// It came too late, and a notice has to be sent.
+    pub notice_owed: bool,
+}
+row!(RevisedRow, 1);
+
+/// A message by which a traveller asks to revise another one. It holds the message's body.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct ControlRow {
+    /// Whose it is.
+    pub author: Id,
+    /// What is asked for.
+    pub mode: ReviseMode,
+    /// What came of it, for the author; `None` until it is carried out.
+    pub done: Option<ControlDone>,
+}
+row!(ControlRow, 1);
+
+/// What came of a traveller's request.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub enum ControlDone {
+    /// The message was revised.
+    Revised(Id),
+    /// It was not, and why.
+    Refused(String),
+}
 
 /// A Message-ID that a message became known by later, because a relay has rewritten its own. Written once.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -281,14 +368,31 @@ pub struct Recipient {
     pub next_attempt_at: Option<u64>,
     /// The author has been told of its failure.
     pub reported: bool,
+    /// The person here in whose mailbox it was filed.
+    pub person: Option<Id>,
+    /// The revision that leaves for it, as far as that is decided.
+    pub revision: u32,
 }
-row!(Recipient, 3);
+row!(Recipient, 4);
 
-/// A message that an inside gateway has still to get. It holds the body.
+/// A revision for a recipient that came while an attempt was under way.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// The recipient's index.
+    pub recipient: u32,
+    /// Which revision.
+    pub revision: u32,
+    /// What it does.
+    pub mode: ReviseMode,
+}
+
+/// A revision of a message that an inside gateway has still to get. It holds the body.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Handover {
     /// The indexes of the recipients who wait.
     pub recipients: Vec<u32>,
+    /// Later revisions for some of them, to be decided when the attempt that is under way has ended.
+    pub noted: Vec<Noted>,
     /// Attempts so far.
     pub attempts: u32,
     /// Taken in, milliseconds since 1970.
@@ -298,7 +402,7 @@ pub struct Handover {
     /// A rebuild found it, and it may have been handed over already: it waits for an operator.
     pub held: bool,
 }
-row!(Handover, 1);
+row!(Handover, 2);
 
 /// What is filed into a window.
 #[derive(
@@ -379,8 +483,10 @@ pub struct CopyRow {
     pub retrieved: bool,
     /// A client has deleted it.
     pub deleted: bool,
+    /// The revision that was sent last.
+    pub revision: u32,
 }
-row!(CopyRow, 1);
+row!(CopyRow, 2);
 
 /// What the edge said at pairing.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
@@ -395,6 +501,16 @@ row!(EdgeRow, 1);
 /// A key of two parts.
 pub fn key2(first: &Id, second: &[u8]) -> Vec<u8> {
     [first.as_slice(), second].concat()
+}
+
+/// The key of a message's revision.
+pub fn revision_key(id: MessageId, revision: u32) -> Vec<u8> {
+    key2(&id.0, &revision.to_be_bytes())
+}
+
+/// The key of what a revision came to for a recipient.
+pub fn revised_key(id: MessageId, recipient: u32, revision: u32) -> Vec<u8> {
+    [id.0.as_slice(), &recipient.to_be_bytes(), &revision.to_be_bytes()].concat()
 }
 
 /// The key of a mailbox entry.

@@ -4,6 +4,7 @@ mod compare;
 mod conversation;
 mod gateway;
 mod hostile;
+mod revise;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use tokio::task::block_in_place;
 
 use crate::directory::{self, NewGroup, NewPerson, NewShadow, Policy, RECORD_KIND, srs};
 use crate::error::Refused;
+use crate::gateway::queue::UnderWay;
 use crate::inbound::{self, SealedBody};
 use crate::link::LinkHost;
 use crate::mail::{self, Site};
@@ -58,6 +60,8 @@ impl World {
             sealing,
             outbound_secret: [5; 32],
             content_bytes_max: 1_000_000,
+            follow_up: true,
+            under_way: UnderWay::default(),
         };
         let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
         let world = Self { store, site: Arc::new(site) };
@@ -128,9 +132,10 @@ impl World {
         let (id, after) = match head {
             ToBig::Inbound(inbound) => (inbound.message, None),
             ToBig::PopAct(act) => (MessageId::generate().0, Some(act.message)),
-            ToBig::Outcome(_) | ToBig::WindowClosed { .. } | ToBig::DirectoryCompared(_) => {
-                (MessageId::generate().0, None)
-            }
+            ToBig::Outcome(_)
+            | ToBig::WindowClosed { .. }
+            | ToBig::DirectoryCompared(_)
+            | ToBig::Revised(_) => (MessageId::generate().0, None),
         };
         let alone = sealed.is_none();
         let applied = self.store.commit_blocking(move |txn| {
@@ -473,7 +478,7 @@ async fn a_list_of_who_waits_is_told_anew_and_never_replayed() {
         Some(ToEdge::Unsettled(list)) => Some(list.messages),
         _ => None,
     });
-    assert_eq!(lists.collect::<Vec<_>>(), [vec![(waits.0, vec![0])]]);
+    assert_eq!(lists.collect::<Vec<_>>(), [vec![(waits.0, vec![(0, 0)])]]);
 }
 
 #[test]

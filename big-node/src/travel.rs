@@ -11,8 +11,8 @@ use crate::error::Refused;
 use crate::mail::{self, Site};
 use crate::projection;
 use crate::record::{
-    AfterFetch, COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGES, Message, Named, OPEN_WINDOWS, Person,
-    Pop3, Scope, WINDOWS, WindowRow, WindowState, folder_prefix, message_of,
+    AfterFetch, COPIES, CopyRow, Entry, Folder, MAILBOXES, Named, OPEN_WINDOWS, Person, Pop3, Scope, WINDOWS,
+    WindowRow, WindowState, folder_prefix, message_of,
 };
 use crate::request::WindowView;
 
@@ -108,7 +108,7 @@ fn back_fill(
         if entry.filed_at < since {
             continue;
         }
-        if let Some(message) = txn.get::<Message>(MESSAGES, &id.0)? {
+        if let Some(message) = mail::shown(txn, id, entry.revision)? {
             mail::copy_to_window(txn, site, &message, id, &person.id)?;
             filled += 1;
         }

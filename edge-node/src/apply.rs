@@ -15,6 +15,8 @@ use crate::record::{
     COPIES, CopyRow, ENDED_WINDOWS, EndedRow, Held, LOGINS, PERSON_WINDOWS, QUEUE, QueueRecipient, QueueRow,
     SETTINGS, WINDOWS, big, copy_key,
 };
+use crate::revise::busy::Busy;
+use crate::revise::{self, Waiting};
 use crate::{correspondents, directory, renewal};
 
 const EVENT_LANE: u8 = 1;
@@ -30,10 +32,11 @@ pub struct Arrived {
     pub lost: bool,
 }
 
-/// The message that a unit brings for delivery, if it does.
+/// The message of which a unit brings something for delivery, if it does.
 pub fn outbound(head: &[u8]) -> Option<MessageId> {
     match decode::<ToEdge>(head) {
         Some(ToEdge::Outbound(outbound)) => Some(MessageId(outbound.message)),
+        Some(ToEdge::Revise(revise)) => Some(MessageId(revise.message)),
         _ => None,
     }
 }
@@ -51,10 +54,12 @@ pub fn mark(head: &[u8]) -> Option<DirectoryMark> {
     }
 }
 
-/// Applies a unit. Addresses outside are remembered under `directory_key`.
+/// Applies a unit. Addresses outside are remembered under `directory_key`; `busy` is what cannot be revised
+/// at this moment.
 pub fn apply(
     txn: &mut Txn<'_>,
     directory_key: &[u8; 32],
+    busy: &Busy,
     arrived: Arrived,
     now: u64,
 ) -> Result<(), NotApplied> {
@@ -90,8 +95,18 @@ pub fn apply(
         }
         ToEdge::Unsettled(unsettled) => Ok(settle_held(txn, &unsettled, now)?),
         ToEdge::WindowEnd { window } => Ok(end_window(txn, &window, now)?),
-        ToEdge::Outbound(outbound) => Ok(queue_outbound(txn, directory_key, outbound, body()?, now)?),
-        ToEdge::Copy(copy) => Ok(file_copy(txn, copy, body()?)?),
+        ToEdge::Outbound(outbound) => {
+            let message = outbound.message;
+            queue_outbound(txn, directory_key, outbound, body()?, now)?;
+            Ok(revise::apply_early(txn, busy, &message, now)?)
+        }
+        ToEdge::Copy(copy) => {
+            let prefix = [copy.window, copy.message].concat();
+            file_copy(txn, copy, body()?)?;
+            Ok(revise::apply_early(txn, busy, &prefix, now)?)
+        }
+        ToEdge::Revise(unit) => revise::revise(txn, busy, unit, arrived.stored.as_ref(), now),
+        ToEdge::ReviseCopy(copy) => revise::revise_copy(txn, busy, copy, body()?, now),
     }
 }
 
@@ -102,15 +117,21 @@ fn settle_held(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(),
     let after = MessageId(unsettled.to);
     let rows = txn.range::<QueueRow>(QUEUE, &unsettled.from, None, usize::MAX)?;
     for (key, mut row) in rows {
-        let Ok(id) = key.as_slice().try_into().map(MessageId) else { continue };
+        let id = revise::message_of(&key);
         if id > after {
             break;
         }
         if !row.restored {
             continue;
         }
+        // A text that was replaced since the backup must not leave: big sends the one that was put in its place.
         let left = waiting.get(&id.0);
-        row.recipients.retain(|recipient| left.is_some_and(|left| left.contains(&recipient.index)));
+        let is_left = |index, revision| {
+            left.is_some_and(|left| left.iter().any(|(other, least)| *other == index && revision >= *least))
+        };
+        row.recipients.retain(|recipient| is_left(recipient.index, row.revision));
+        // Big tells again what is not decided.
+        row.noted.clear();
         if row.recipients.is_empty() {
             txn.delete(QUEUE, &key)?;
             txn.release_body(BodyKey(row.body))?;
@@ -168,36 +189,46 @@ fn queue_outbound(
     body: &Stored,
     now: u64,
 ) -> Result<(), StoreError> {
-    if txn.raw(QUEUE, &outbound.message)?.is_some() {
+    let (id, revision) = (MessageId(outbound.message), outbound.revision);
+    let mut waiting = Waiting::load(txn, id)?;
+    // A repeat; or, after a restore of this edge, a later revision for some whose old text it still has.
+    let is_new =
+        |(index, _): &(u32, String)| waiting.revision_of(*index).is_none_or(|older| older < revision);
+    let fresh: Vec<_> = outbound.recipients.into_iter().filter(is_new).collect();
+    if fresh.is_empty() || waiting.row(revision).is_some() {
         return Ok(());
     }
     txn.keep_body(body)?;
-    for (_, recipient) in &outbound.recipients {
+    for (_, recipient) in &fresh {
         correspondents::learn(txn, directory_key, recipient, now)?;
     }
+    let older: Vec<_> =
+        fresh.iter().filter_map(|(index, _)| Some((*index, waiting.revision_of(*index)?))).collect();
+    older.into_iter().for_each(|(index, older)| waiting.shift(index, older, None));
     let recipient = |(index, address)| QueueRecipient {
         index,
         address,
         state: DeliveryState::Relaying,
         text: String::new(),
     };
-    let row = QueueRow {
-        revision: outbound.revision,
+    waiting.add(QueueRow {
+        revision,
         body: body.key().0,
         wrapped_key: outbound.wrapped_key,
         size: outbound.size,
         reverse_path: outbound.reverse_path,
         body_8bit: outbound.body_8bit,
         utf8_header: outbound.utf8_header,
-        recipients: outbound.recipients.into_iter().map(recipient).collect(),
+        recipients: fresh.into_iter().map(recipient).collect(),
+        noted: Vec::new(),
         queued_at: now,
         attempts: 0,
         next_attempt_at: now,
         held: false,
         restored: false,
-    };
-    txn.put(QUEUE, &outbound.message, &row)?;
-    trace::note(txn, MessageId(outbound.message), now, "queued for delivery by the edge")
+    });
+    waiting.store(txn)?;
+    trace::note(txn, id, now, "queued for delivery by the edge")
 }
 
 fn file_copy(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored) -> Result<(), StoreError> {
@@ -213,6 +244,8 @@ fn file_copy(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored) -> Result<(), S
         wrapped_key: copy.wrapped_key,
         size: copy.size,
         retrieved: false,
+        seen: false,
+        again: false,
         after: None,
         hidden: false,
     };
@@ -248,7 +281,9 @@ mod tests {
             writer.write(b"sealed").and_then(|()| writer.finish(encode(head))).expect("writes")
         });
         let arrived = Arrived { head: encode(head).into(), stored, lost: false };
-        let applied = store.commit_blocking(move |txn| Ok::<_, StoreError>(apply(txn, &KEY, arrived, 1000)));
+        let applied = store.commit_blocking(move |txn| {
+            Ok::<_, StoreError>(apply(txn, &KEY, &Busy::default(), arrived, 1000))
+        });
         applied.expect("commits").into_inner().map_err(|rejected| format!("{rejected:?}"))
     }
 
@@ -335,8 +370,9 @@ mod tests {
         let store = store();
         let apply_raw = |head: Vec<u8>, lost| {
             let arrived = Arrived { head: head.into(), stored: None, lost };
-            let applied =
-                store.commit_blocking(move |txn| Ok::<_, StoreError>(apply(txn, &KEY, arrived, 1000)));
+            let applied = store.commit_blocking(move |txn| {
+                Ok::<_, StoreError>(apply(txn, &KEY, &Busy::default(), arrived, 1000))
+            });
             applied.expect("commits").into_inner()
         };
         assert!(matches!(apply_raw(Vec::new(), false), Err(NotApplied::Never(_))));

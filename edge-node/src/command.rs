@@ -18,13 +18,13 @@ use shared::smtp::Role;
 use shared::state::State;
 use shared::store::{Copied, Rows, StoreError, Txn};
 use shared::trace;
-use shared::unit::DeliveryState;
 
 use crate::node::{Known, Node, Rule};
 use crate::record::{Invitation, QUEUE, QueueRow, SETTINGS};
 use crate::request::{
     Done, Explained, Invited, LaneView, LinkCommand, LinkView, Queued, Request, Step, Waiting,
 };
+use crate::revise;
 use crate::{maintenance, reception};
 
 /// Rows that one answer lists at most.
@@ -84,8 +84,9 @@ impl Commands {
 
     fn queue(&self) -> Result<Vec<Queued>, StoreError> {
         let rows = self.node.store.read()?.prefix::<QueueRow>(QUEUE, &[], LISTED_MAX)?;
-        let id = |key: Vec<u8>| MessageId(key.try_into().unwrap_or_default());
-        Ok(rows.into_iter().map(|(key, row)| queued(id(key), row)).collect())
+        let waiting = |row: &QueueRow| row.recipients.iter().any(revise::waits);
+        let rows = rows.into_iter().filter(|(_, row)| waiting(row));
+        Ok(rows.map(|(key, row)| queued(revise::message_of(&key), row)).collect())
     }
 
     async fn link_command(&self, command: LinkCommand) -> Result<Done, Refused> {
@@ -131,11 +132,14 @@ impl Commands {
         let id: MessageId = message.parse().map_err(|error| Refused(format!("{message}: {error}")))?;
         let now = unix_millis();
         let due = self.node.store.commit(move |txn| {
-            let Some(mut row) = txn.get::<QueueRow>(QUEUE, &id.0)? else { return Ok(None) };
-            (row.held, row.restored) = (false, false);
-            row.next_attempt_at = now;
-            txn.put(QUEUE, &id.0, &row)?;
-            Ok::<_, StoreError>(Some(row))
+            let mut retried = None;
+            for (key, mut row) in txn.prefix::<QueueRow>(QUEUE, &id.0, usize::MAX)? {
+                (row.held, row.restored) = (false, false);
+                row.next_attempt_at = now;
+                txn.put(QUEUE, &key, &row)?;
+                retried = Some(row);
+            }
+            Ok::<_, StoreError>(retried)
         });
         let row = due.await.map_err(failed)?.into_inner();
         let row =
@@ -221,8 +225,7 @@ impl Commands {
 }
 
 fn queued(id: MessageId, row: QueueRow) -> Queued {
-    let waits = |state| matches!(state, DeliveryState::Relaying | DeliveryState::Deferred);
-    let waiting = row.recipients.into_iter().filter(|recipient| waits(recipient.state));
+    let waiting = row.recipients.into_iter().filter(revise::waits);
     Queued {
         id: id.to_string(),
         from: row.reverse_path.unwrap_or_default(),

@@ -18,7 +18,7 @@ use crate::intake::Intake;
 pub use crate::link::LinkHost;
 use crate::node::Node;
 use crate::record::{QUEUE, QueueRow};
-use crate::{directory, reception};
+use crate::{directory, reception, revise};
 
 /// An edge.
 #[derive(Debug)]
@@ -65,14 +65,18 @@ impl Edge {
     /// What waits for delivery, and whether it is held.
     pub fn queue(&self) -> Result<Vec<(Id, bool)>, StoreError> {
         let rows = self.node.store.read()?.prefix::<QueueRow>(QUEUE, &[], usize::MAX)?;
-        Ok(rows.into_iter().filter_map(|(key, row)| Some((key.try_into().ok()?, row.held))).collect())
+        let waiting = |row: &QueueRow| row.recipients.iter().any(revise::waits);
+        let rows = rows.into_iter().filter(|(_, row)| waiting(row));
+        Ok(rows.map(|(key, row)| (revise::message_of(&key).0, row.held)).collect())
     }
 
     /// Reads a queued message as a remote host would get it, and then records that it was taken. The
     /// content, and whether the record is durable.
     pub async fn deliver(&self, id: Id) -> Result<(Vec<u8>, Result<(), StoreError>), String> {
         let failed = |error: StoreError| error.to_string();
-        let row = self.node.store.read().and_then(|rows| rows.get::<QueueRow>(QUEUE, &id)).map_err(failed)?;
+        let busy = Arc::clone(&self.node.busy);
+        let begun = move |txn: &mut Txn<'_>| revise::begin(txn, &busy, MessageId(id), u64::MAX);
+        let row = self.node.store.commit(begun).await.map_err(failed)?.into_inner();
         let row = row.ok_or("it does not wait")?;
         let key = FileKey::unwrap(&row.wrapped_key, &self.node.sealing, MessageId(id));
         let key = key.map_err(|error| error.to_string())?;
@@ -81,7 +85,7 @@ impl Edge {
         while let Some(piece) = content.next().map_err(|error| error.to_string())? {
             plain.extend_from_slice(&piece);
         }
-        Ok((plain, delivery::taken_by_remote(&self.node, MessageId(id)).await))
+        Ok((plain, delivery::taken_by_remote(&self.node, MessageId(id), row).await))
     }
 
     /// Hashes of the addresses it knows, rising.

@@ -188,6 +188,8 @@ impl Intake {
                             wrapped_key,
                             size,
                             retrieved: false,
+                            seen: false,
+                            again: false,
                             after: Some(id.0),
                             hidden: fingerprint.is_some(),
                         };

@@ -24,6 +24,7 @@ mod reception;
 mod record;
 mod renewal;
 pub mod request;
+mod revise;
 pub mod serve;
 mod vouch;
 

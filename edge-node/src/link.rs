@@ -214,6 +214,7 @@ impl Host for LinkHost {
         let releases_held = arrived.iter().any(|(.., arrived)| apply::releases_held(&arrived.head));
         let mark = arrived.iter().filter_map(|(.., arrived)| apply::mark(&arrived.head)).next_back();
         let (heard, directory_key) = (Moment::now(), self.node.directory_key);
+        let busy = Arc::clone(&self.node.busy);
         let committed = self.node.store.commit(move |txn| {
             let mut applied = Applied::default();
             for (number, id, after, arrived) in arrived {
@@ -222,9 +223,9 @@ impl Host for LinkHost {
                 let arrival = Arrival { lane: lane.index(), number, id, after, alone };
                 let parked = |txn: &mut Txn<'_>, parked: &lane::Parked| {
                     let head = parked.head.clone().into();
-                    apply::apply(txn, &directory_key, Arrived { head, stored: None, lost: false }, now)
+                    apply::apply(txn, &directory_key, &busy, Arrived { head, stored: None, lost: false }, now)
                 };
-                let apply = |txn: &mut Txn<'_>| apply::apply(txn, &directory_key, arrived, now);
+                let apply = |txn: &mut Txn<'_>| apply::apply(txn, &directory_key, &busy, arrived, now);
                 if let Some(row) = lane::take(txn, arrival, now, |_, _| Ok(false), apply, parked)? {
                     let rejection = Rejection { number, reason: row.reason };
                     if row.later { applied.deferred.push(rejection) } else { applied.refused.push(rejection) }
@@ -249,9 +250,8 @@ impl Host for LinkHost {
                 self.node.marked(heard);
             }
         }
-        if lane == Lane::Service {
-            self.node.queued(Lane::Event.index());
-        }
+        // An ended window or a revision has queued a report.
+        self.node.queued(Lane::Event.index());
         Ok(applied)
     }
 

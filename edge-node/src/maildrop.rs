@@ -4,7 +4,7 @@
 //! with it as they are read. What the client did goes to big as events, queued in the commit that
 //! deletes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use shared::listener::{Acceptor, Listener, Stream};
 use shared::pop3::{Action, Config, Entry, LoginRefusal, Session};
 use shared::sasl::Credentials;
 use shared::seal::{FileKey, PrivateKey};
-use shared::store::{BodyKey, Rows, StoreError};
+use shared::store::{BodyKey, Rows, StoreError, Txn};
 use shared::telemetry::Quoted;
 use shared::unit::{Id, PopAct, ToBig, Window, encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use crate::content::Content;
 use crate::node::{MaildropLock, Node};
 use crate::record::{COPIES, CopyRow, copy_key, copy_of};
+use crate::revise;
 
 /// Octets read from the network at once.
 const READ_BYTES: usize = 4 * 1024;
@@ -54,13 +55,27 @@ impl Service {
         listener.serve(stopping, |stream, peer| self.clone().connection(stream, peer)).await;
     }
 
-    async fn connection(self, mut stream: Stream, peer: SocketAddr) -> io::Result<()> {
+    async fn connection(self, stream: Stream, peer: SocketAddr) -> io::Result<()> {
+        let mut maildrop = None;
+        let ended = self.session(stream, peer, &mut maildrop).await;
+        // A session that does not come to QUIT deletes nothing, but it may have shown much.
+        if let Some(maildrop) = maildrop {
+            maildrop.abandon().await.map_err(io::Error::other)?;
+        }
+        ended
+    }
+
+    async fn session(
+        &self,
+        mut stream: Stream,
+        peer: SocketAddr,
+        maildrop: &mut Option<Maildrop>,
+    ) -> io::Result<()> {
         let start = Instant::now();
         if self.implicit_tls {
             stream = stream.start_tls(&self.acceptor).await?;
         }
         let mut session = Session::new(Config::default(), self.implicit_tls, start.elapsed());
-        let mut maildrop: Option<Maildrop> = None;
         let mut reading: Option<Content> = None;
         let mut buffer = vec![0; READ_BYTES];
         loop {
@@ -79,7 +94,7 @@ impl Service {
                         let verdict = match Maildrop::open(&self.node, credentials).await {
                             Ok((opened, entries)) => {
                                 tracing::info!(%peer, user = %Quoted(&user), messages = entries.len(), "POP3 login");
-                                maildrop = Some(opened);
+                                *maildrop = Some(opened);
                                 Ok(entries)
                             }
                             Err(refusal) => {
@@ -90,7 +105,7 @@ impl Service {
                         session.authenticated(verdict);
                     }
                     Action::Fetch { index, .. } => {
-                        reading = maildrop.as_ref().and_then(|maildrop| maildrop.read(index));
+                        reading = maildrop.as_mut().and_then(|maildrop| maildrop.read(index));
                         if reading.is_none() {
                             session.content_end(false);
                         }
@@ -141,7 +156,9 @@ struct Maildrop {
     window: Id,
     key: PrivateKey,
     copies: Vec<(MessageId, u32, CopyRow)>,
-    _lock: MaildropLock,
+    /// Places of those that were sent, at least in part.
+    sent: BTreeSet<usize>,
+    lock: MaildropLock,
 }
 
 impl Maildrop {
@@ -149,6 +166,10 @@ impl Maildrop {
         let opened = node.log_in(credentials).await.map_err(|_| LoginRefusal::Temporary)?;
         let (Window { window, .. }, key) = opened.ok_or(LoginRefusal::Credentials)?;
         let lock = node.lock_maildrop(window).ok_or(LoginRefusal::InUse)?;
+        // What was noted during a session that was cut off is decided now; and behind this operation no
+        // revision is decided without seeing the lock (see `revise::busy`).
+        let settle = move |txn: &mut Txn<'_>| revise::settle_copies(txn, &window, unix_millis());
+        node.store.commit(settle).await.map_err(|_| LoginRefusal::Temporary)?;
         let rows = node.store.read().and_then(|rows| rows.prefix::<CopyRow>(COPIES, &window, MESSAGES_MAX));
         let rows = rows.map_err(|_| LoginRefusal::Temporary)?;
         let copies: Vec<_> = rows
@@ -163,11 +184,12 @@ impl Maildrop {
             .iter()
             .map(|(message, revision, row)| Entry { size: row.size, uidl: format!("{message}.{revision}.0") })
             .collect();
-        Ok((Self { node: Arc::clone(node), window, key, copies, _lock: lock }, entries))
+        Ok((Self { node: Arc::clone(node), window, key, copies, sent: BTreeSet::new(), lock }, entries))
     }
 
     /// Opens a message; `None` if it cannot be.
-    fn read(&self, index: usize) -> Option<Content> {
+    fn read(&mut self, index: usize) -> Option<Content> {
+        self.sent.insert(index);
         let (message, _, row) = self.copies.get(index)?;
         let key = FileKey::unwrap(&row.wrapped_key, &self.key, *message).ok()?;
         let reader = self.node.store.body(BodyKey(row.body)).ok()?;
@@ -176,7 +198,8 @@ impl Maildrop {
 
     /// Deletes, and tells big what was done, in one commit.
     async fn commit(self, deleted: &[usize], retrieved: &[usize]) -> Result<(), StoreError> {
-        let (window, now) = (self.window, unix_millis());
+        let (window, now, sent) = (self.window, unix_millis(), self.sent());
+        let (node, lock) = (self.node, self.lock);
         let (deleted, retrieved): (HashSet<_>, HashSet<_>) =
             (deleted.iter().collect(), retrieved.iter().collect());
         let acts: Vec<_> = (0..)
@@ -193,8 +216,7 @@ impl Maildrop {
                 (act.retrieved || act.deleted).then_some((message, act, row))
             })
             .collect();
-        let told = !acts.is_empty();
-        let committed = self.node.store.commit(move |txn| {
+        let committed = node.store.commit(move |txn| {
             for (message, act, mut row) in acts {
                 let key = copy_key(&window, message, act.revision);
                 if act.deleted {
@@ -216,12 +238,32 @@ impl Maildrop {
                 };
                 lane::queue(txn, &unit)?;
             }
-            Ok::<(), StoreError>(())
+            revise::seen(txn, &window, &sent)?;
+            // The session is over in this commit, before what was noted during it is decided.
+            drop(lock);
+            revise::settle_copies(txn, &window, now)
         });
         committed.await?;
-        if told {
-            self.node.queued(EVENT_LANE);
-        }
+        node.queued(EVENT_LANE);
         Ok(())
+    }
+
+    /// Ends without QUIT: nothing is deleted, and big is told nothing of what was sent; but what a client may
+    /// have read cannot be swapped any more.
+    async fn abandon(self) -> Result<(), StoreError> {
+        let (window, sent, lock, now) = (self.window, self.sent(), self.lock, unix_millis());
+        let ended = self.node.store.commit(move |txn| {
+            revise::seen(txn, &window, &sent)?;
+            drop(lock);
+            revise::settle_copies(txn, &window, now)
+        });
+        ended.await?;
+        self.node.queued(EVENT_LANE);
+        Ok(())
+    }
+
+    fn sent(&self) -> Vec<(MessageId, u32)> {
+        let copies = self.sent.iter().filter_map(|place| self.copies.get(*place));
+        copies.map(|(message, revision, _)| (*message, *revision)).collect()
     }
 }

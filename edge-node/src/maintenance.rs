@@ -10,8 +10,10 @@ use shared::trace;
 use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
 
 use crate::node::Node;
-use crate::record::{ENDED_WINDOWS, EndedRow, INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow};
-use crate::{correspondents, directory, vouch};
+use crate::record::{
+    ENDED_WINDOWS, EndedRow, INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow, queue_key,
+};
+use crate::{correspondents, directory, revise, vouch};
 
 const ROUND: Duration = Duration::from_secs(1);
 /// Rounds between two looks at space and old traces.
@@ -52,6 +54,7 @@ pub async fn run(node: Arc<Node>) {
                 trace::forget_old(&node.store).await?;
                 forget_ended(&node.store).await?;
                 node.store.commit(|txn| correspondents::forget_old(txn, unix_millis())).await?;
+                node.store.commit(|txn| revise::forget_early(txn, unix_millis())).await?;
                 ids = forget_units(&node.store, ids.clone()).await?;
                 unanswered = forget_unanswered(&node.store, unanswered.clone()).await?;
                 while node.store.compact().await? {}
@@ -133,7 +136,10 @@ pub fn hold_back(txn: &mut Txn<'_>) -> Result<(), StoreError> {
 pub fn rebuild(disk: Arc<dyn Disk>) -> Result<Store, StoreError> {
     let (store, kept) = rebuild_store(disk, restore)?;
     // Another log name than before: the partner must not take this for the store it knew.
-    store.commit_blocking(|txn| lane::set_identity(txn, NodeIdentity::new()))?;
+    store.commit_blocking(|txn| {
+        lane::set_identity(txn, NodeIdentity::new())?;
+        revise::apply_found(txn, unix_millis())
+    })?;
     tracing::info!(kept, "bodies found in the segments");
     Ok(store)
 }
@@ -150,6 +156,7 @@ fn restore(txn: &mut Txn<'_>, found: &Recovered) -> Result<(), StoreError> {
             lane::queue(txn, &QueuedUnit { id: inbound.message, lane, after: None, head, body }).map(drop)
         }
         (OUTBOUND_KIND, _, Some(ToEdge::Outbound(outbound))) => hold(txn, outbound, found.key),
+        (OUTBOUND_KIND, _, Some(ToEdge::Revise(unit))) => revise::found(txn, unit, found.key, unix_millis()),
         // A copy for a window: big sends what a window lacks.
         _ => txn.release_body(found.key),
     }
@@ -171,11 +178,12 @@ fn hold(txn: &mut Txn<'_>, outbound: Outbound, body: BodyKey) -> Result<(), Stor
         body_8bit: outbound.body_8bit,
         utf8_header: outbound.utf8_header,
         recipients: outbound.recipients.into_iter().map(recipient).collect(),
+        noted: Vec::new(),
         queued_at: unix_millis(),
         attempts: 0,
         next_attempt_at: unix_millis(),
         held: true,
         restored: false,
     };
-    txn.put(QUEUE, &outbound.message, &row)
+    txn.put(QUEUE, &queue_key(&outbound.message, outbound.revision), &row)
 }

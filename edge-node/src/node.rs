@@ -1,6 +1,5 @@
 //! What every part of a running edge shares.
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,6 +24,7 @@ use crate::directory::{self, DirectoryRow};
 use crate::fence::{Fence, Moment};
 use crate::pressure::Pressure;
 use crate::record::{Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
+use crate::revise::busy::Busy;
 
 /// Role names that every domain has (RFC 5321 §4.5.1, RFC 2142).
 const ROLES: [&str; 2] = ["postmaster", "abuse"];
@@ -57,7 +57,8 @@ pub struct Node {
     fence: Mutex<Fence>,
     /// Sessions that wait for a confirm.
     vouching: AtomicUsize,
-    locked_maildrops: Mutex<HashSet<Id>>,
+    /// Attempts under way and maildrops in use.
+    pub busy: Arc<Busy>,
 }
 
 /// What RCPT is answered by.
@@ -112,7 +113,7 @@ impl Node {
             marked: Mutex::default(),
             fence: Mutex::default(),
             vouching: AtomicUsize::new(0),
-            locked_maildrops: Mutex::default(),
+            busy: Arc::default(),
         }
     }
 
@@ -261,8 +262,7 @@ impl Node {
 
     /// Locks a window's maildrop for one session (RFC 1939 §4); `None` if another one has it.
     pub fn lock_maildrop(self: &Arc<Self>, window: Id) -> Option<MaildropLock> {
-        let mut locked = self.locked_maildrops.lock().unwrap_or_else(PoisonError::into_inner);
-        locked.insert(window).then(|| MaildropLock { node: Arc::clone(self), window })
+        self.busy.lock_maildrop(window).then(|| MaildropLock { node: Arc::clone(self), window })
     }
 }
 
@@ -291,6 +291,6 @@ pub struct MaildropLock {
 
 impl Drop for MaildropLock {
     fn drop(&mut self) {
-        self.node.locked_maildrops.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.window);
+        self.node.busy.unlock_maildrop(&self.window);
     }
 }

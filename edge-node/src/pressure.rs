@@ -203,6 +203,8 @@ mod tests {
                     wrapped_key: Vec::new(),
                     size: 0,
                     retrieved: false,
+                    seen: false,
+                    again: false,
                     after: Some(message.0),
                     hidden: false,
                 };

@@ -4,7 +4,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use shared::id::MessageId;
 use shared::row;
 use shared::store::{BodyKey, Rows, StoreError, Table};
-use shared::unit::{DeliveryState, Id};
+use shared::unit::{DeliveryState, Id, ReviseMode};
 
 /// Window id to [`shared::unit::Window`].
 pub const WINDOWS: Table = Table("windows");
@@ -16,7 +16,7 @@ pub const PERSON_WINDOWS: Table = Table("person-windows");
 pub const LOGINS: Table = Table("logins");
 /// Window, message id, revision to [`CopyRow`].
 pub const COPIES: Table = Table("copies");
-/// Message id to [`QueueRow`].
+/// Message id, revision to [`QueueRow`].
 pub const QUEUE: Table = Table("queue");
 /// `big` to [`BigRow`], `invitation` to [`Invitation`], `directory` to [`crate::directory::DirectoryRow`].
 pub const SETTINGS: Table = Table("settings");
@@ -67,12 +67,16 @@ pub struct CopyRow {
     pub size: u64,
     /// A client has retrieved it.
     pub retrieved: bool,
+    /// It was sent to a client in a session that did not end well: it may have been read.
+    pub seen: bool,
+    /// An earlier revision was fetched: this one is offered beside it.
+    pub again: bool,
     /// The unit that tells big of the message, if the edge filed it: what clients do is told after it.
     pub after: Option<Id>,
     /// The message has no 250 yet: it is not shown.
     pub hidden: bool,
 }
-row!(CopyRow, 2);
+row!(CopyRow, 3);
 
 /// One recipient of a queued message.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
@@ -87,7 +91,18 @@ pub struct QueueRecipient {
     pub text: String,
 }
 
-/// A message on its way outside.
+/// A revision for a recipient that came while an attempt was under way: decided by the attempt's outcome.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// The recipient's index on big.
+    pub recipient: u32,
+    /// Which revision; the row of that one holds its body.
+    pub revision: u32,
+    /// What it does.
+    pub mode: ReviseMode,
+}
+
+/// A revision of a message on its way outside, and who is to get that one.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
 pub struct QueueRow {
     /// Its revision.
@@ -106,6 +121,8 @@ pub struct QueueRow {
     pub utf8_header: bool,
     /// Who is still to get it, and who has.
     pub recipients: Vec<QueueRecipient>,
+    /// Later revisions for some of them, to be decided when the attempt that is under way has ended.
+    pub noted: Vec<Noted>,
     /// Queued here, milliseconds since 1970.
     pub queued_at: u64,
     /// Attempts so far.
@@ -117,7 +134,12 @@ pub struct QueueRow {
     /// From a backup that was restored: held until big has said who is still to get it.
     pub restored: bool,
 }
-row!(QueueRow, 2);
+row!(QueueRow, 3);
+
+/// The key of a queued message's revision.
+pub fn queue_key(message: &Id, revision: u32) -> Vec<u8> {
+    [message.as_slice(), &revision.to_be_bytes()].concat()
+}
 
 /// The key of a copy.
 pub fn copy_key(window: &Id, message: MessageId, revision: u32) -> Vec<u8> {

@@ -29,7 +29,7 @@ pub mod words;
 mod write;
 
 pub use address_list::{ADDRESSES_MAX, Mailbox};
-pub use compose::{Draft, DraftMailbox, NewAttachment, compose, message_id};
+pub use compose::{Draft, DraftMailbox, Identity, NewAttachment, compose, compose_as, message_id};
 pub use dsn::{Action, DsnRecipient, DsnReport, dsn};
 pub use entity::{attached_message, entity};
 pub use facts::{HeaderFacts, ListPost, REFERENCES_MAX};

@@ -72,6 +72,8 @@ pub struct Site {
     pub attachments: AttachmentMode,
     /// Who takes mail for names that nobody has, in each of the domains: a local name at the first.
     pub catch_all: Option<Address>,
+    /// Whether those outside who have a message already are sent a notice when its author revises it.
+    pub follow_up: bool,
 }
 
 /// How a received message with attachments is filed (design §10).

@@ -6,6 +6,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::credential::Credential;
+use crate::id::MessageId;
 use crate::projection::BucketDigest;
 use crate::store::Row;
 
@@ -28,6 +29,8 @@ pub enum ToBig {
     },
     /// The edge has compared its directory with what big said of it.
     DirectoryCompared(DirectoryCompared),
+    /// What a revision came to for one recipient whose copy the edge held.
+    Revised(Revised),
 }
 crate::row!(ToBig, 1);
 
@@ -64,6 +67,8 @@ pub enum DeliveryState {
     Delivered,
     /// It will never arrive.
     Failed,
+    /// Its author took it back before it left.
+    Withdrawn,
 }
 
 /// What a revision does with a message that was sent.
@@ -125,6 +130,23 @@ pub struct Outcome {
     pub in_doubt: bool,
     /// When it will be tried again, milliseconds since 1970.
     pub next_attempt_at: Option<u64>,
+}
+
+/// What a revision came to for one recipient, decided in one commit by the edge that held the copy.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Revised {
+    /// The message.
+    pub message: Id,
+    /// Index of the recipient, as the revision named it.
+    pub recipient: u32,
+    /// Which revision.
+    pub revision: u32,
+    /// What it came to; never [`ReviseResult::Pending`].
+    pub result: ReviseResult,
+    /// When, milliseconds since 1970.
+    pub at: u64,
+    /// More about it.
+    pub text: String,
 }
 
 /// What a traveller's client did with a copy, told when its session committed.
@@ -192,6 +214,11 @@ pub enum ToEdge {
     DirectoryRows(Box<DirectoryRows>),
     /// Every change of the directory up to here has been told.
     DirectoryMark(DirectoryMark),
+    /// A revision of a message that waits for delivery; its sealed body comes with the unit, unless the
+    /// message is taken back.
+    Revise(Revise),
+    /// A revision of a copy in a secondary mailbox; its sealed body comes with the unit.
+    ReviseCopy(CopyRevision),
 }
 crate::row!(ToEdge, 1);
 
@@ -223,8 +250,9 @@ pub struct Unsettled {
     pub from: Id,
     /// The last id of the range.
     pub to: Id,
-    /// Each message, and the indexes of the recipients who have not got it.
-    pub messages: Vec<(Id, Vec<u32>)>,
+    /// Each message, and for each recipient who has not got it the index, and the revision that is to
+    /// leave at the least.
+    pub messages: Vec<(Id, Vec<(u32, u32)>)>,
 }
 
 /// A message for the Internet.
@@ -257,6 +285,46 @@ pub struct WindowCopy {
     pub message: Id,
     /// Its revision.
     pub revision: u32,
+    /// The body's file key, wrapped to the window.
+    pub wrapped_key: Vec<u8>,
+    /// Length of the plain body in bytes: what POP3 counts.
+    pub size: u64,
+}
+
+/// A revision of a message for the Internet.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Revise {
+    /// The message.
+    pub message: Id,
+    /// Which revision, from 1.
+    pub revision: u32,
+    /// What it does.
+    pub mode: ReviseMode,
+    /// Indexes of the recipients it is for.
+    pub recipients: Vec<u32>,
+    /// The body's file key, wrapped to the edge.
+    pub wrapped_key: Vec<u8>,
+    /// Length of the plain body in bytes.
+    pub size: u64,
+    /// Whether the content holds 8-bit bytes (RFC 6152).
+    pub body_8bit: bool,
+    /// Whether the header needs SMTPUTF8 (RFC 6531).
+    pub utf8_header: bool,
+}
+
+/// A revision of a copy in a secondary mailbox.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct CopyRevision {
+    /// The window.
+    pub window: Id,
+    /// The message.
+    pub message: Id,
+    /// Which revision, from 1.
+    pub revision: u32,
+    /// What it does. The body of a withdrawal is the notice for one who has fetched the message.
+    pub mode: ReviseMode,
+    /// Index of the recipient, for the report.
+    pub recipient: u32,
     /// The body's file key, wrapped to the window.
     pub wrapped_key: Vec<u8>,
     /// Length of the plain body in bytes: what POP3 counts.
@@ -304,6 +372,19 @@ pub struct Welcome {
     pub directory_key: [u8; 32],
 }
 crate::row!(Welcome, 1);
+
+/// For whom a unit with a message for delivery is, in its id: all recipients outside share it.
+pub const OUTSIDE: &[u8] = b"outbound";
+
+/// The id of a unit that brings a revision of a message to a reader: the same message is never sent to
+/// the same reader under another one.
+pub fn unit_id(id: MessageId, revision: u32, reader: &[u8]) -> Id {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&id.0).update(&revision.to_be_bytes()).update(reader);
+    let mut unit = id.0;
+    unit[6..].copy_from_slice(&hasher.finalize().as_bytes()[..10]);
+    unit
+}
 
 /// The keyed hash under which an address or a login name is known on the edge.
 pub fn directory_hash(directory_key: &[u8; 32], canonical: &str) -> [u8; 32] {

@@ -4,11 +4,14 @@
 use std::path::PathBuf;
 
 use big_node::record::{AfterFetch, Folder, Scope};
-use big_node::request::{Line, PersonView, Reading, Request, Sent, Started, Status, WindowView};
+use big_node::request::{
+    Line, PersonView, Reading, Request, RevisionView, Sent, Started, Status, WindowView,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::control;
 use shared::report::LinkView;
+use shared::unit::{ReviseMode, ReviseResult};
 
 use crate::wait::{SOON, Trouble, until};
 
@@ -145,6 +148,37 @@ impl Desk {
             text_bytes: text.len(),
         };
         Ok(self.big.0.ask(asked, text.into()).await?.0)
+    }
+
+    /// Revises a message sent, for all its recipients.
+    pub async fn amend(&self, id: &str, mode: ReviseMode, text: &str) -> Result<Status, Trouble> {
+        let asked = Request::MailAmend {
+            person: self.person.clone(),
+            message: id.to_owned(),
+            mode,
+            recipients: Vec::new(),
+            subject: None,
+            reason: None,
+            base: None,
+            text_bytes: text.len(),
+            attachments: Vec::new(),
+        };
+        Ok(self.big.0.ask(asked, text.into()).await?.0)
+    }
+
+    /// Waits until the last revision for a message's only recipient has come to `result`.
+    pub async fn revised(&self, id: &str, result: ReviseResult) -> Result<(), Trouble> {
+        until(&format!("the revision of {id} is {result:?}"), SOON, async || {
+            let recipient = self.status(id).await?.recipients.pop();
+            let revised = recipient.and_then(|recipient| recipient.revised);
+            Ok(revised.filter(|revised| revised.result == result).map(drop))
+        })
+        .await
+    }
+
+    /// The revisions of a message.
+    pub async fn history(&self, id: &str) -> Result<Vec<RevisionView>, Trouble> {
+        self.big.answer(Request::MailHistory { person: self.person.clone(), message: id.to_owned() }).await
     }
 
     /// Where the copies of a message sent are.

@@ -13,6 +13,7 @@ use shared::command::{Caller, Outcome, explain, print_bytes};
 use shared::mime::{self, terminal};
 use shared::render;
 
+use super::revise;
 use super::save::{self, save_as};
 use super::{draft, show};
 use crate::ebcdic::CodePage;
@@ -113,6 +114,15 @@ pub(super) enum Command {
         /// The mark that was printed before
         #[arg(long, value_name = "MARK")]
         seen: Option<u64>,
+    },
+    /// Replace what was sent, add to it, or take it back
+    Amend(Box<revise::Amend>),
+    /// The revisions of a message, and how they differ
+    History {
+        /// Message id
+        message: String,
+        #[command(flatten)]
+        who: Who,
     },
     /// Move a message to Trash, or from Trash away for good
     Delete {
@@ -367,6 +377,8 @@ pub(super) fn run(command: Command, caller: &Caller, size_max: u64) -> Outcome {
             let request = Request::MailWatch { person, seen };
             caller.show(&request, |watched: &Watched| format!("{}\n", watched.mark))
         }
+        Command::Amend(command) => revise::amend(caller, *command, size_max),
+        Command::History { message, who } => revise::history(caller, message, who),
         Command::Delete { message, who: Who { person } } => {
             caller.show(&Request::MailDelete { person, message }, |deleted: &Deleted| show::deleted(deleted))
         }
@@ -540,7 +552,7 @@ fn is_report_text(content: &[u8]) -> bool {
     str::from_utf8(content).is_ok_and(|text| text.chars().all(is_printed))
 }
 
-fn text_or_stdin(text: Option<String>, size_max: u64) -> Result<String, Box<dyn Error>> {
+pub(super) fn text_or_stdin(text: Option<String>, size_max: u64) -> Result<String, Box<dyn Error>> {
     if let Some(text) = text {
         return Ok(text);
     }

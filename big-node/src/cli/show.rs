@@ -220,8 +220,13 @@ fn is_outgoing(line: &Line) -> bool {
 
 fn message(line: &Line) -> [String; 6] {
     let unread = !line.read && !is_outgoing(line);
-    let marks =
-        [(unread, "new"), (line.answered, "answered"), (line.forwarded, "forwarded"), (line.late, "late")];
+    let marks = [
+        (unread, "new"),
+        (line.answered, "answered"),
+        (line.forwarded, "forwarded"),
+        (line.late, "late"),
+        revised(line.amended, line.withdrawn),
+    ];
     let marks: Vec<_> = marks.iter().filter(|(is_set, _)| *is_set).map(|(_, mark)| *mark).collect();
     let who = if is_outgoing(line) { line.to.join(", ") } else { line.from.clone() };
     [
@@ -232,6 +237,11 @@ fn message(line: &Line) -> [String; 6] {
         cut(&who, WHO_MAX),
         line.subject.clone(),
     ]
+}
+
+/// The mark of a message that its author has revised.
+fn revised(amended: bool, withdrawn: bool) -> (bool, &'static str) {
+    (amended || withdrawn, if withdrawn { "withdrawn" } else { "amended" })
 }
 
 fn part(line: &Line) -> [String; 6] {
@@ -272,6 +282,7 @@ pub(super) fn reading(reading: &Reading, person: &str) -> String {
         ("Id", reading.id.clone()),
         ("Attachment", attachment(reading)),
         ("Answers", reading.parent.clone().unwrap_or_default()),
+        ("Revision", amended(reading)),
         ("Answered", if reading.answered { "yes" } else { "" }.into()),
         ("Forwarded", if reading.forwarded { "yes" } else { "" }.into()),
     ] {
@@ -294,6 +305,14 @@ pub(super) fn reading(reading: &Reading, person: &str) -> String {
     match terminal::safe(&reading.text).trim_end() {
         "" => text + "\n(no text)\n",
         safe => text + "\n" + safe + "\n",
+    }
+}
+
+/// That a message was revised by its author.
+fn amended(reading: &Reading) -> String {
+    match revised(reading.amended, reading.withdrawn) {
+        (true, mark) => format!("{} ({mark} by its author)", reading.revision),
+        (false, _) => String::new(),
     }
 }
 
@@ -360,6 +379,11 @@ pub(super) fn said(recipient: &RecipientView) -> String {
     }
     if let Some(next) = recipient.next_attempt_at {
         said.push(format!("(next attempt {})", when(next)));
+    }
+    if let Some(revised) = &recipient.revised {
+        let more = if revised.text.is_empty() { String::new() } else { format!(": {}", revised.text) };
+        let (number, result, at) = (revised.revision, word(&revised.result), when(revised.at));
+        said.push(format!("(revision {number} {result} {at}{more})"));
     }
     said.join(" ")
 }

@@ -94,6 +94,8 @@ fn what_can_be_typed() {
         "mail save ID --as alice --part 1 --part 2.1",
         "mail send --as bob --to a@b.example --subject S --report F --ebcdic 1047 --record-length 133 --name N",
         "mail delete ID --as alice",
+        "desk --as alice",
+        "desk --topology t.toml",
         "mail status ID --as alice --json",
         "travel start alice --until standing --scope 7d --after-fetch delete",
         "travel list --all",
@@ -141,7 +143,6 @@ fn what_cannot_be_typed() {
         "travel start alice --until tomorrow",
         "travel start alice --until standing --scope 0d",
         "travel start alice --until standing --after-fetch burn",
-        "desk",
     ] {
         let refusal = parsed(line).expect_err(line);
         assert_eq!(refusal.exit_code(), 2, "{line}");

@@ -11,7 +11,7 @@ use crate::error::Refused;
 use crate::folder;
 use crate::mail;
 use crate::node::Node;
-use crate::record::{Entry, Folder, MAILBOXES, MESSAGES, Message, Person, folder_prefix, message_of};
+use crate::record::{Entry, Folder, MAILBOXES, Message, Person, folder_prefix, message_of};
 use crate::request::Found;
 
 /// Words of one search, and characters of all.
@@ -79,7 +79,7 @@ fn look(
         if found.ended.is_some() {
             break;
         }
-        let Some(message) = rows.get::<Message>(MESSAGES, &id.0)? else { continue };
+        let Some(message) = mail::shown(rows, id, entry.revision)? else { continue };
         found.looked_at += 1;
         let header = header_text(&message);
         let missing: Vec<_> = words.iter().filter(|word| !header.contains(word.as_str())).collect();

@@ -14,8 +14,9 @@ pub fn thread(node: &Node, person: &Person, text: &str) -> Result<Vec<Line>, Ref
     let snapshot = node.store.read()?;
     let thread = filed(&snapshot, person, text)?.message.thread;
     let mut lines = Vec::new();
-    for (id, message, depth) in conversation::thread(&snapshot, thread)? {
+    for (id, original, depth) in conversation::thread(&snapshot, thread)? {
         if let Some((folder, entry)) = mail::entry(&snapshot, &person.id, id)? {
+            let message = mail::shown(&snapshot, id, entry.revision)?.unwrap_or(original);
             let folder = folder::name(&snapshot, &person.id, folder)?;
             lines.push(Line { depth, ..line(id, &message, &entry, &folder) });
         }

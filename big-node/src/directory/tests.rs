@@ -10,6 +10,7 @@ use super::entry::{Group, Kind, Pop3, Record};
 use super::route::{PASSES_MAX, route_with_steps};
 use super::*;
 use crate::error::Refused;
+use crate::gateway::queue::UnderWay;
 use crate::mail::Site;
 use crate::record::{Holder, NAMES, POLICY, PolicyRow};
 
@@ -41,6 +42,8 @@ impl World {
             sealing,
             outbound_secret: [5; 32],
             content_bytes_max: 1_000_000,
+            follow_up: true,
+            under_way: UnderWay::default(),
         };
         Self { store, site }
     }

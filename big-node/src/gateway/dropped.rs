@@ -66,8 +66,10 @@ fn write(
     recipients: Vec<String>,
 ) -> io::Result<()> {
     let origin = &message.origin;
+    // Another recipient's earlier text may lie there still.
+    let name = if message.revision == 0 { id.to_string() } else { format!("{id}.{}", message.revision) };
     let mut content = Content::of(store.body(message.body()).map_err(io::Error::other)?);
-    put(folder, &format!("{id}.eml"), |file| {
+    put(folder, &format!("{name}.eml"), |file| {
         let mut hasher = blake3::Hasher::new();
         while let Some(piece) = content.next().map_err(io::Error::other)? {
             hasher.update(&piece);
@@ -85,7 +87,7 @@ fn write(
         blake3: blake3::Hash::from_bytes(origin.body).to_hex().to_string(),
         accepted_at: origin.accepted_at,
     };
-    put(folder, &format!("{id}.json"), |file| Ok(serde_json::to_writer_pretty(file, &envelope)?))?;
+    put(folder, &format!("{name}.json"), |file| Ok(serde_json::to_writer_pretty(file, &envelope)?))?;
     File::open(folder)?.sync_all()
 }
 

@@ -3,20 +3,21 @@
 //! A message is entered in the commit that takes it in, once for each gateway, and holds the body until its
 //! last recipient is at their end and every report that quotes it is written.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shared::id::MessageId;
 use shared::smtp::Enhanced;
 use shared::smtp::client::{Class, Status};
 use shared::store::{BodyKey, Rows, StoreError, Txn};
-use shared::unit::{DeliveryState, Id, Outcome};
+use shared::unit::{DeliveryState, Id, Outcome, ReviseMode, ReviseResult};
 
 use crate::error::Refused;
-use crate::mail::recipient_key;
+use crate::mail::{self, Site, recipient_key};
 use crate::outcome::{self, Settled};
-use crate::record::{
-    HANDOVERS, HANDOVERS_DUE, Handover, MESSAGES, Message, Named, RECIPIENTS, REPORTS, Recipient, key2,
-};
+use crate::record::{HANDOVERS, HANDOVERS_DUE, Handover, Named, Noted, RECIPIENTS, REPORTS, Recipient};
+use crate::revise::Decided;
 
 /// Between two attempts; the last repeats. A host inside that restarts is back in seconds.
 const RETRY: [Duration; 5] = [
@@ -33,22 +34,57 @@ const EXPIRE: Duration = Duration::from_secs(5 * 24 * 3600);
 pub const HELD: &str =
     "held after a rebuild, for it may have been handed over already; `big-node queue retry` lets it go";
 
-/// A message for a gateway.
+/// A revision of a message for a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Due {
     /// The gateway.
     pub gateway: String,
     /// The message.
     pub message: MessageId,
+    /// Which revision of it.
+    pub revision: u32,
 }
 
 impl Due {
     fn key(&self) -> Vec<u8> {
-        key2(&self.message.0, self.gateway.as_bytes())
+        [self.message.0.as_slice(), &self.revision.to_be_bytes(), self.gateway.as_bytes()].concat()
     }
 
     fn due_key(&self, at: u64) -> Vec<u8> {
-        [&after(&self.gateway, 0), at.to_be_bytes().as_slice(), &self.message.0].concat()
+        let (at, revision) = (at.to_be_bytes(), self.revision.to_be_bytes());
+        [&after(&self.gateway, 0), at.as_slice(), &self.message.0, &revision].concat()
+    }
+}
+
+/// Attempts that are under way. One is entered before an operation of the store's writer reads its row, and a
+/// revision is decided by such an operation, which looks here: so an attempt has either read what was decided, or
+/// is seen by who decides.
+#[derive(Debug, Default)]
+pub struct UnderWay(Mutex<HashSet<Due>>);
+
+impl UnderWay {
+    fn lock(&self) -> MutexGuard<'_, HashSet<Due>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters an attempt; `false` if it is under way already.
+    pub fn begin(&self, due: &Due) -> bool {
+        self.lock().insert(due.clone())
+    }
+
+    /// Whether an attempt is under way.
+    pub fn contains(&self, due: &Due) -> bool {
+        self.lock().contains(due)
+    }
+
+    /// An attempt is over.
+    pub fn end(&self, due: &Due) {
+        self.lock().remove(due);
+    }
+
+    /// How many are under way for a gateway.
+    pub fn count(&self, gateway: &str) -> usize {
+        self.lock().iter().filter(|due| due.gateway == gateway).count()
     }
 }
 
@@ -80,7 +116,8 @@ pub fn enter(
     if !txn.reference_body(body)? {
         return Err(StoreError::Damaged("a message for a gateway has no body: it".into()));
     }
-    put(txn, due, &Handover { recipients, attempts: 0, queued_at: now, next_attempt_at: now, held })
+    let noted = Vec::new();
+    put(txn, due, &Handover { recipients, noted, attempts: 0, queued_at: now, next_attempt_at: now, held })
 }
 
 /// Writes a row and, if it is to be attempted, its place in the schedule.
@@ -109,8 +146,10 @@ pub fn of_message(rows: &impl Rows, id: MessageId) -> Result<Vec<(Due, Handover)
 }
 
 fn due_of(key: &[u8]) -> Option<Due> {
-    let (id, gateway) = key.split_first_chunk::<16>()?;
-    Some(Due { gateway: String::from_utf8(gateway.to_vec()).ok()?, message: MessageId(*id) })
+    let (id, rest) = key.split_first_chunk::<16>()?;
+    let (revision, gateway) = rest.split_first_chunk::<4>()?;
+    let (gateway, revision) = (String::from_utf8(gateway.to_vec()).ok()?, u32::from_be_bytes(*revision));
+    Some(Due { gateway, message: MessageId(*id), revision })
 }
 
 /// The bound of a gateway's rows in the schedule. A name has no control characters.
@@ -143,7 +182,7 @@ pub fn due(
     gateway: &str,
     now: u64,
     max: usize,
-) -> Result<(Vec<MessageId>, Option<u64>), StoreError> {
+) -> Result<(Vec<Due>, Option<u64>), StoreError> {
     let (begin, end) = (after(gateway, 0), after(gateway, 1));
     let now_key = [begin.as_slice(), &now.saturating_add(1).to_be_bytes()].concat();
     let found = rows.range::<Named>(HANDOVERS_DUE, &begin, Some(&now_key), max)?;
@@ -152,11 +191,30 @@ pub fn due(
         let time = key.get(begin.len()..begin.len() + 8)?;
         Some(u64::from_be_bytes(time.try_into().ok()?))
     });
-    Ok((found.into_iter().map(|(_, Named(id))| MessageId(id)).collect(), next))
+    let due = |(key, Named(id)): (Vec<u8>, Named)| Due {
+        gateway: gateway.to_owned(),
+        message: MessageId(id),
+        revision: key.last_chunk().map_or(0, |revision| u32::from_be_bytes(*revision)),
+    };
+    Ok((found.into_iter().map(due).collect(), next))
 }
 
-/// Records what an attempt brought. Who is not in `reports` waits as before.
-pub fn record(txn: &mut Txn<'_>, due: &Due, reports: Vec<Report>, now: u64) -> Result<(), StoreError> {
+/// What an attempt is to hand over; `None` if there is nothing to do. What was noted and left undecided, by an
+/// attempt that was cut off, is decided first.
+pub fn begin(txn: &mut Txn<'_>, site: &Site, due: &Due, now: u64) -> Result<Option<Handover>, StoreError> {
+    settle(txn, site, due, now)?;
+    Ok(get(txn, due)?.filter(|row| !row.held && !row.recipients.is_empty()))
+}
+
+/// Records what an attempt brought, and that it is over. Who is not in `reports` waits as before.
+pub fn record(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    due: &Due,
+    reports: Vec<Report>,
+    now: u64,
+) -> Result<(), StoreError> {
+    site.under_way.end(due);
     let Some(mut row) = get(txn, due)? else { return Ok(()) };
     txn.delete(HANDOVERS_DUE, &due.due_key(row.next_attempt_at))?;
     row.attempts = row.attempts.saturating_add(1);
@@ -191,7 +249,91 @@ pub fn record(txn: &mut Txn<'_>, due: &Due, reports: Vec<Report>, now: u64) -> R
         }
     }
     put(txn, due, &row)?;
+    settle(txn, site, due, now)?;
     sweep(txn, due.message)
+}
+
+/// Decides a revision for a recipient who waits for a gateway; `None` if an attempt under way decides it later,
+/// by its outcome.
+pub fn revise(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    (id, gateway): (MessageId, &str),
+    noted: Noted,
+) -> Result<Option<ReviseResult>, StoreError> {
+    let waits = of_message(txn, id)?.into_iter();
+    let mut waits =
+        waits.filter(|(due, row)| due.gateway == gateway && row.recipients.contains(&noted.recipient));
+    let Some((due, mut row)) = waits.next() else { return Ok(Some(ReviseResult::TooLate)) };
+    if site.under_way.contains(&due) {
+        row.noted.push(noted);
+        put(txn, &due, &row)?;
+        return Ok(None);
+    }
+    shift(txn, &due, noted).map(Some)
+}
+
+/// Moves a recipient who waits to the row of another revision, or away.
+fn shift(txn: &mut Txn<'_>, due: &Due, noted: Noted) -> Result<ReviseResult, StoreError> {
+    let Some(mut row) = get(txn, due)? else { return Ok(ReviseResult::TooLate) };
+    row.recipients.retain(|waiting| *waiting != noted.recipient);
+    if row.recipients.is_empty() {
+        txn.delete(HANDOVERS_DUE, &due.due_key(row.next_attempt_at))?;
+    }
+    put(txn, due, &row)?;
+    let result = match noted.mode {
+        ReviseMode::Withdraw => ReviseResult::Withdrawn,
+        ReviseMode::Replace | ReviseMode::Append => {
+            let to = Due { revision: noted.revision, ..due.clone() };
+            let mut target = match get(txn, &to)? {
+                Some(target) => target,
+                None => {
+                    let message = mail::shown(txn, due.message, noted.revision)?;
+                    let damaged = || StoreError::Damaged("a revision for a gateway has no body: it".into());
+                    if !txn.reference_body(message.ok_or_else(damaged)?.body())? {
+                        return Err(damaged());
+                    }
+                    Handover { recipients: Vec::new(), noted: Vec::new(), ..row.clone() }
+                }
+            };
+            txn.delete(HANDOVERS_DUE, &to.due_key(target.next_attempt_at))?;
+            target.recipients.push(noted.recipient);
+            target.held |= row.held;
+            put(txn, &to, &target)?;
+            ReviseResult::Replaced
+        }
+    };
+    sweep(txn, due.message)?;
+    Ok(result)
+}
+
+/// Decides what was noted while an attempt was under way, by what that brought.
+fn settle(txn: &mut Txn<'_>, site: &Site, due: &Due, now: u64) -> Result<(), StoreError> {
+    let Some(mut row) = get(txn, due)?.filter(|row| !row.noted.is_empty()) else { return Ok(()) };
+    let mut noted = std::mem::take(&mut row.noted);
+    put(txn, due, &row)?;
+    noted.sort_by_key(|noted| noted.revision);
+    for noted in noted {
+        // An earlier one has moved the recipient on already.
+        let waits = of_message(txn, due.message)?
+            .into_iter()
+            .map(|(at, _)| at)
+            .filter(|at| at.gateway == due.gateway);
+        let mut present = None;
+        for at in waits {
+            if get(txn, &at)?.is_some_and(|row| row.recipients.contains(&noted.recipient)) {
+                present = Some(at);
+            }
+        }
+        let result = match present {
+            Some(present) => shift(txn, &present, noted)?,
+            None => ReviseResult::TooLate,
+        };
+        let decided =
+            Decided { id: due.message, recipient: noted.recipient, revision: noted.revision, at: now };
+        crate::revise::decided(txn, site, decided, result, "")?;
+    }
+    Ok(())
 }
 
 /// Lets go of what nobody waits for and no report has to quote.
@@ -199,9 +341,10 @@ pub fn sweep(txn: &mut Txn<'_>, id: MessageId) -> Result<(), StoreError> {
     if txn.raw(REPORTS, &id.0)?.is_some() {
         return Ok(());
     }
-    for (due, _) in of_message(txn, id)?.into_iter().filter(|(_, row)| row.recipients.is_empty()) {
+    let idle = |(_, row): &(Due, Handover)| row.recipients.is_empty() && row.noted.is_empty();
+    for (due, _) in of_message(txn, id)?.into_iter().filter(idle) {
         txn.delete(HANDOVERS, &due.key())?;
-        if let Some(message) = txn.get::<Message>(MESSAGES, &id.0)? {
+        if let Some(message) = mail::shown(txn, id, due.revision)? {
             txn.release_body(message.body())?;
         }
     }

@@ -1,22 +1,21 @@
 //! Attempts what is due for inside gateways. Each attempt ends in one commit: the recipients' new states, the
 //! trace, what reports are owed, and when the next attempt is. Nothing is believed to have happened before.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use shared::address::Address;
 use shared::id::unix_millis;
 use shared::smtp::Enhanced;
 use shared::smtp::client::{Class, Protocol, Status};
-use shared::store::{Rows, Store, StoreError};
+use shared::store::{Store, StoreError};
 
 use super::queue::{self, Due, Report};
 use super::{attempt, dropped};
 use crate::directory;
-use crate::mail::Site;
+use crate::mail::{self, Site};
 use crate::node::Node;
-use crate::record::{Gateway, MESSAGES, Message, Transport};
+use crate::record::{Gateway, Message, Transport};
 
 /// Attempts at once for one gateway: one that hangs holds up no other.
 const ATTEMPTS_MAX: usize = 8;
@@ -27,25 +26,22 @@ const ROUND: Duration = Duration::from_secs(60);
 /// After an attempt that could not be recorded.
 const PAUSE: Duration = Duration::from_secs(10);
 
-type UnderWay = Arc<Mutex<HashSet<Due>>>;
-
 /// An attempt that is under way, until this is dropped, however it ends.
 struct Running {
     due: Due,
-    under_way: UnderWay,
+    site: Arc<Site>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        lock(&self.under_way).remove(&self.due);
+        self.site.under_way.end(&self.due);
     }
 }
 
 /// Runs for ever. Attempts that are under way end with the process, and their recipients wait as before.
 pub async fn run(node: Arc<Node>) {
-    let under_way = UnderWay::default();
     loop {
-        let wait = match start_due(&node, &under_way) {
+        let wait = match start_due(&node) {
             Ok(Some(at)) => Duration::from_millis(at.saturating_sub(unix_millis()).max(1)).min(ROUND),
             Ok(None) => ROUND,
             Err(error) => {
@@ -57,29 +53,21 @@ pub async fn run(node: Arc<Node>) {
     }
 }
 
-fn lock(under_way: &UnderWay) -> MutexGuard<'_, HashSet<Due>> {
-    under_way.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Starts what is due and has room. Returns when the next is due, milliseconds since 1970.
-fn start_due(node: &Arc<Node>, under_way: &UnderWay) -> Result<Option<u64>, StoreError> {
+fn start_due(node: &Arc<Node>) -> Result<Option<u64>, StoreError> {
     let (snapshot, now) = (node.store.read()?, unix_millis());
     let mut next = None;
     for gateway in queue::gateways(&snapshot)? {
         // Those under way are in the schedule still, at its beginning.
         let (due, later) = queue::due(&snapshot, &gateway, now, 2 * ATTEMPTS_MAX)?;
         next = next.into_iter().chain(later).min();
-        for message in due {
-            let due = Due { gateway: gateway.clone(), message };
-            let mut running = lock(under_way);
-            let of_this = running.iter().filter(|other| other.gateway == gateway).count();
-            if of_this >= ATTEMPTS_MAX {
+        for due in due {
+            let site = Arc::clone(&node.site);
+            if site.under_way.count(&gateway) >= ATTEMPTS_MAX {
                 break;
             }
-            if running.insert(due.clone()) {
-                drop(running);
-                let running = Running { due, under_way: Arc::clone(under_way) };
-                tokio::spawn(attempt_one(Arc::clone(node), running));
+            if site.under_way.begin(&due) {
+                tokio::spawn(attempt_one(Arc::clone(node), Running { due, site }));
             }
         }
     }
@@ -99,10 +87,12 @@ async fn attempt_one(node: Arc<Node>, running: Running) {
 }
 
 /// One attempt for all recipients who wait, and its commit.
-pub async fn hand_over(store: &Store, site: &Site, due: &Due) -> Result<(), StoreError> {
+pub async fn hand_over(store: &Store, site: &Arc<Site>, due: &Due) -> Result<(), StoreError> {
+    let (begun, by) = (due.clone(), Arc::clone(site));
+    let begun = store.commit(move |txn| queue::begin(txn, &by, &begun, unix_millis())).await?;
+    let Some(row) = begun.into_inner() else { return Ok(()) };
     let snapshot = store.read()?;
-    let Some(row) = queue::get(&snapshot, due)?.filter(|row| !row.held) else { return Ok(()) };
-    let message = snapshot.get::<Message>(MESSAGES, &due.message.0)?;
+    let message = mail::shown(&snapshot, due.message, due.revision)?;
     let gateway = directory::gateway(&snapshot, &due.gateway)?;
     let named = queue::recipients(&snapshot, due.message.0, &row)?;
     drop(snapshot);
@@ -130,8 +120,8 @@ pub async fn hand_over(store: &Store, site: &Site, due: &Due) -> Result<(), Stor
             all(&Status::ours(Class::Permanent, Enhanced(5, 3, 0), "the message is not here any more"))
         }
     };
-    let due = due.clone();
-    store.commit(move |txn| queue::record(txn, &due, reports, unix_millis())).await.map(drop)
+    let (due, site) = (due.clone(), Arc::clone(site));
+    store.commit(move |txn| queue::record(txn, &site, &due, reports, unix_millis())).await.map(drop)
 }
 
 async fn by_transport(

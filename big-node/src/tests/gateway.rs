@@ -101,7 +101,12 @@ impl World {
     }
 
     fn scheduled(&self, now: u64) -> Vec<MessageId> {
-        queue::due(&self.store.read().expect("reads"), "inside", now, 100).expect("reads").0
+        queue::due(&self.store.read().expect("reads"), "inside", now, 100)
+            .expect("reads")
+            .0
+            .into_iter()
+            .map(|due| due.message)
+            .collect()
     }
 
     fn attempt(&self, id: MessageId) {
@@ -114,7 +119,7 @@ impl World {
 }
 
 fn due(message: MessageId) -> Due {
-    Due { gateway: "inside".into(), message }
+    Due { gateway: "inside".into(), message, revision: 0 }
 }
 
 #[test]
@@ -240,10 +245,11 @@ fn what_is_not_handed_over_in_five_days_fails() {
     let id = letter.id;
     let report = |now: u64| {
         let status = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "down");
+        let site = Arc::clone(&world.site);
         let report = queue::Report { recipient: 0, status, host: None, tls: false };
         world
             .store
-            .commit_blocking(move |txn| queue::record(txn, &due(id), vec![report], now))
+            .commit_blocking(move |txn| queue::record(txn, &site, &due(id), vec![report], now))
             .expect("commits");
         world.state(id, 0)
     };

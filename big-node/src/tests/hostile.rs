@@ -7,8 +7,8 @@ use link_proto::host::{Applied, BodySink, Host};
 use link_proto::unit::{Body, HEAD_BYTES_MAX, Lane, Position, Unit};
 use shared::store::Rows;
 use shared::unit::{
-    DirectoryCompared, DirectoryMark, DirectoryRows, Inbound, Outcome, PopAct, ToBig, ToEdge, Unsettled,
-    encode,
+    DirectoryCompared, DirectoryMark, DirectoryRows, Inbound, Outcome, PopAct, ReviseResult, Revised, ToBig,
+    ToEdge, Unsettled, encode,
 };
 use tokio::task::block_in_place;
 
@@ -172,6 +172,7 @@ fn reveals(unit: &ToBig) -> (&'static str, &'static str) {
         ToBig::DirectoryCompared(_) => {
             ("DirectoryCompared", "parts of its own directory, as they were queued for it before")
         }
+        ToBig::Revised(_) => ("Revised", "a notice to those outside who had the message already"),
     }
 }
 
@@ -188,6 +189,11 @@ fn outcome(at: u64, text: &str) -> Outcome {
         in_doubt: true,
         next_attempt_at: Some(at),
     }
+}
+
+fn revised() -> Revised {
+    let result = ReviseResult::Replaced;
+    Revised { message: id(1), recipient: 0, revision: 1, result, at: NOW, text: String::new() }
 }
 
 #[test]
@@ -208,6 +214,7 @@ fn the_document_says_of_every_unit_what_it_can_reveal() {
         ToBig::PopAct(act),
         ToBig::WindowClosed { window: id(1) },
         ToBig::DirectoryCompared(DirectoryCompared { differs: None }),
+        ToBig::Revised(revised()),
     ];
     for unit in &units {
         let (kind, revealed) = reveals(unit);

@@ -53,9 +53,9 @@ impl Attempt {
         id: MessageId,
         row: &QueueRow,
         domain: &Domain,
-        recipients: &[(usize, Address)],
-    ) -> Vec<(usize, Report)> {
-        let all = |report: &Report| recipients.iter().map(|(place, _)| (*place, report.clone())).collect();
+        recipients: &[(u32, Address)],
+    ) -> Vec<(u32, Report)> {
+        let all = |report: &Report| recipients.iter().map(|(index, _)| (*index, report.clone())).collect();
         let hosts = match self.resolver.hosts(domain).await {
             Ok(hosts) => hosts,
             Err(status) => return all(&Report::ours(status)),
@@ -105,7 +105,7 @@ impl Attempt {
         row: &QueueRow,
         host: &MailHost,
         address: IpAddr,
-        recipients: &[(usize, Address)],
+        recipients: &[(u32, Address)],
     ) -> Talk {
         match self.conversation(id, row, host, address, recipients, TlsPolicy::Opportunistic).await {
             Talk::HandshakeFailed(_) => {
@@ -121,7 +121,7 @@ impl Attempt {
         row: &QueueRow,
         host: &MailHost,
         address: IpAddr,
-        recipients: &[(usize, Address)],
+        recipients: &[(u32, Address)],
         tls: TlsPolicy,
     ) -> Talk {
         let log = |error: &dyn std::fmt::Display| {
@@ -151,7 +151,7 @@ impl Attempt {
     }
 }
 
-fn message(row: &QueueRow, recipients: &[(usize, Address)]) -> Message {
+fn message(row: &QueueRow, recipients: &[(u32, Address)]) -> Message {
     Message {
         reverse_path: row.reverse_path.as_deref().and_then(|path| path.parse().ok()),
         recipients: recipients.iter().map(|(_, address)| address.clone()).collect(),
@@ -163,13 +163,13 @@ fn message(row: &QueueRow, recipients: &[(usize, Address)]) -> Message {
 
 fn told(
     outcomes: Vec<Outcome>,
-    recipients: &[(usize, Address)],
+    recipients: &[(u32, Address)],
     host: &MailHost,
     tls: bool,
-) -> Vec<(usize, Report)> {
+) -> Vec<(u32, Report)> {
     let report = |outcome: Outcome| {
-        let (place, _) = recipients.get(outcome.recipient)?;
-        Some((*place, Report { status: outcome.status, host: Some(host.name.clone()), tls }))
+        let (index, _) = recipients.get(outcome.recipient)?;
+        Some((*index, Report { status: outcome.status, host: Some(host.name.clone()), tls }))
     };
     outcomes.into_iter().filter_map(report).collect()
 }

@@ -16,13 +16,14 @@ use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::smtp::Enhanced;
 use shared::smtp::client::{Class, Status};
-use shared::store::{BodyKey, Rows, StoreError};
+use shared::store::{Rows, StoreError, Txn};
 use shared::trace;
 use shared::unit::{DeliveryState, Outcome, ToBig, encode};
 use tokio::sync::{Semaphore, watch};
 
 use crate::node::Node;
 use crate::record::{QUEUE, QueueRow};
+use crate::revise::{self, Waiting};
 use attempt::{Attempt, Report};
 pub use resolve::Resolver;
 
@@ -120,62 +121,89 @@ impl Runner {
 /// Puts everything in the queue that is not held on the schedule.
 pub fn schedule_all(node: &Node) -> Result<(), StoreError> {
     for (key, row) in node.store.read()?.prefix::<QueueRow>(QUEUE, &[], usize::MAX)? {
-        if let (Ok(id), false) = (key.try_into(), row.held) {
-            node.schedule.add(row.next_attempt_at, MessageId(id));
+        if !row.held {
+            node.schedule.add(row.next_attempt_at, revise::message_of(&key));
         }
     }
     Ok(())
 }
 
-/// One attempt for every recipient that waits. Returns when the next one is due, if any is left.
+/// One attempt for every recipient that waits and is due. Returns when the next one is due, if any is left.
 async fn deliver(node: &Node, attempt: &Attempt, message: MessageId) -> Result<Option<u64>, StoreError> {
-    let Some(row) = node.store.read()?.get::<QueueRow>(QUEUE, &message.0)? else { return Ok(None) };
-    if row.held {
-        return Ok(None);
+    loop {
+        let busy = Arc::clone(&node.busy);
+        let begun = Begun { node, message };
+        let begin = move |txn: &mut Txn<'_>| revise::begin(txn, &busy, message, unix_millis());
+        let Some(row) = node.store.commit(begin).await?.into_inner() else { break };
+        attempt_row(node, attempt, message, &row).await?;
+        drop(begun);
     }
+    node.queued(EVENT_LANE);
+    Ok(Waiting::load(&node.store.read()?, message)?.next_attempt_at())
+}
+
+/// An attempt that is under way, until this is dropped, however it ends. At most one for each message.
+struct Begun<'n> {
+    node: &'n Node,
+    message: MessageId,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.node.busy.end(self.message);
+    }
+}
+
+/// Attempts one revision of a message, as its row was when that was entered as under way.
+async fn attempt_row(
+    node: &Node,
+    attempt: &Attempt,
+    message: MessageId,
+    row: &QueueRow,
+) -> Result<(), StoreError> {
     let retry = &node.topology.edge.outbound;
     let number = row.attempts.saturating_add(1);
     let wait = retry.wait_after(usize::try_from(number).unwrap_or(usize::MAX));
-    let made = Made { number, again_at: unix_millis() + millis(wait) };
-    let (domains, unreadable) = by_domain(&row);
-    let mut next = Some(made.again_at);
-    if !unreadable.is_empty() {
-        next = record(node, message, unreadable, made).await?;
+    let made = Made { revision: row.revision, number, again_at: unix_millis() + millis(wait) };
+    let (domains, unreadable) = by_domain(row);
+    let mut left = domains.len();
+    if !unreadable.is_empty() || left == 0 {
+        record(node, message, unreadable, made, left == 0).await?;
     }
     for (domain, recipients) in domains {
-        let attempted = attempt.domain(message, &row, &domain, &recipients);
+        left -= 1;
+        let attempted = attempt.domain(message, row, &domain, &recipients);
         let reports = tokio::time::timeout(DOMAIN_TIMEOUT, attempted).await.unwrap_or_else(|_| {
             let slow = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "the hosts there were too slow");
-            recipients.iter().map(|(place, _)| (*place, Report::ours(slow.clone()))).collect()
+            recipients.iter().map(|(index, _)| (*index, Report::ours(slow.clone()))).collect()
         });
         // Domain by domain: what one host has taken must not wait for what another does.
-        next = record(node, message, reports, made).await?;
+        record(node, message, reports, made, left == 0).await?;
     }
-    Ok(next)
+    Ok(())
 }
 
 /// Which attempt this is, and when the next one is due, milliseconds since 1970.
 #[derive(Clone, Copy)]
 struct Made {
+    revision: u32,
     number: u32,
     again_at: u64,
 }
 
-type Domains = BTreeMap<Domain, Vec<(usize, Address)>>;
+type Domains = BTreeMap<Domain, Vec<(u32, Address)>>;
 
-/// The recipients that wait, with their places in the row, by domain; and reports of those that are no
+/// The recipients that wait, with their indexes on big, by domain; and reports of those that are no
 /// addresses, which big should not have sent.
-fn by_domain(row: &QueueRow) -> (Domains, Vec<(usize, Report)>) {
+fn by_domain(row: &QueueRow) -> (Domains, Vec<(u32, Report)>) {
     let (mut domains, mut unreadable) = (Domains::new(), Vec::new());
-    for (place, recipient) in row.recipients.iter().enumerate() {
-        if !matches!(recipient.state, DeliveryState::Relaying | DeliveryState::Deferred) {
-            continue;
-        }
+    for recipient in row.recipients.iter().filter(|recipient| revise::waits(recipient)) {
+        let index = recipient.index;
         match recipient.address.parse::<Address>() {
-            Ok(address) => domains.entry(address.domain().clone()).or_default().push((place, address)),
+            Ok(address) => domains.entry(address.domain().clone()).or_default().push((index, address)),
             Err(error) => {
                 let status = Status::ours(Class::Permanent, Enhanced(5, 1, 3), &error.to_string());
-                unreadable.push((place, Report::ours(status)));
+                unreadable.push((index, Report::ours(status)));
             }
         }
     }
@@ -184,38 +212,50 @@ fn by_domain(row: &QueueRow) -> (Domains, Vec<(usize, Report)>) {
 
 /// For the simulation: a remote host has taken the message for everybody who waits.
 #[cfg(feature = "sim")]
-pub(crate) async fn taken_by_remote(node: &Node, message: MessageId) -> Result<(), StoreError> {
-    let Some(row) = node.store.read()?.get::<QueueRow>(QUEUE, &message.0)? else { return Ok(()) };
+pub(crate) async fn taken_by_remote(
+    node: &Node,
+    message: MessageId,
+    row: QueueRow,
+) -> Result<(), StoreError> {
+    let _begun = Begun { node, message };
     let taken = Report::ours(Status::ours(Class::Delivered, Enhanced(2, 0, 0), "taken"));
-    let reports = (0..row.recipients.len()).map(|place| (place, taken.clone())).collect();
-    let made = Made { number: row.attempts.saturating_add(1), again_at: unix_millis() };
-    record(node, message, reports, made).await.map(drop)
+    let waiting = row.recipients.iter().filter(|recipient| revise::waits(recipient));
+    let reports = waiting.map(|recipient| (recipient.index, taken.clone())).collect();
+    let number = row.attempts.saturating_add(1);
+    let made = Made { revision: row.revision, number, again_at: unix_millis() };
+    record(node, message, reports, made, true).await
 }
 
-/// Commits what an attempt brought: the queue, and the events for big.
+/// Commits what an attempt brought: the queue, the revisions that were noted while it was under way, and the
+/// events for big. With its `last` reports the attempt is over, from this commit on.
 async fn record(
     node: &Node,
     message: MessageId,
-    reports: Vec<(usize, Report)>,
+    reports: Vec<(u32, Report)>,
     made: Made,
-) -> Result<Option<u64>, StoreError> {
-    let (now, expire) = (unix_millis(), node.topology.edge.outbound.expire);
+    last: bool,
+) -> Result<(), StoreError> {
+    let (now, expire, busy) = (unix_millis(), node.topology.edge.outbound.expire, Arc::clone(&node.busy));
     let committed = node.store.commit(move |txn| {
-        let Some(mut row) = txn.get::<QueueRow>(QUEUE, &message.0)? else { return Ok(None) };
+        if last {
+            busy.end(message);
+        }
+        let mut waiting = Waiting::load(txn, message)?;
+        let Some(row) = waiting.row(made.revision) else { return Ok(()) };
         row.attempts = made.number;
         row.next_attempt_at = made.again_at;
         let expired = now >= row.queued_at + millis(expire);
-        for (place, report) in reports {
-            let Some(recipient) = row.recipients.get_mut(place) else { continue };
+        let reported: Vec<u32> = reports.iter().map(|(index, _)| *index).collect();
+        for (index, report) in reports {
+            let Some(recipient) = row.recipients.iter_mut().find(|recipient| recipient.index == index) else {
+                continue;
+            };
             let mut status = report.status;
             if status.class == Class::Temporary && expired {
                 status = Status::ours(
                     Class::Permanent,
                     Enhanced(4, 4, 7),
-                    &format!(
-                        "given up after {} attempts; the last answer was: {}",
-                        row.attempts, status.text
-                    ),
+                    &format!("given up after {} attempts; the last answer was: {}", made.number, status.text),
                 );
             }
             recipient.state = match status.class {
@@ -250,19 +290,14 @@ async fn record(
             };
             lane::queue(txn, &unit)?;
         }
-        let waits = |state| matches!(state, DeliveryState::Relaying | DeliveryState::Deferred);
-        if row.recipients.iter().any(|recipient| waits(recipient.state)) {
-            txn.put(QUEUE, &message.0, &row)?;
-            Ok(Some(made.again_at))
-        } else {
-            txn.delete(QUEUE, &message.0)?;
-            txn.release_body(BodyKey(row.body))?;
-            Ok::<_, StoreError>(None)
-        }
+        // Behind the outcome, so that big knows what a revision was too late for.
+        let decided = waiting.settle(made.revision, (!last).then_some(reported.as_slice()));
+        waiting.store(txn)?;
+        revise::tell(txn, message, decided, now)
     });
-    let next = committed.await?.into_inner();
+    committed.await?;
     node.queued(EVENT_LANE);
-    Ok(next)
+    Ok(())
 }
 
 fn millis(span: Duration) -> u64 {

@@ -12,6 +12,7 @@ use super::*;
 use crate::apply::{self, Arrived};
 use crate::node::{Known, Rule};
 use crate::reception::answer;
+use crate::revise::busy::Busy;
 
 const KEY: [u8; 32] = [8; 32];
 
@@ -38,7 +39,9 @@ fn tell(node: &Node, heads: &[ToEdge]) -> Result<(), String> {
         let arrived = Arrived { head: encode(head).into(), stored: None, lost: false };
         let applied = node
             .store
-            .commit_blocking(move |txn| Ok::<_, StoreError>(apply::apply(txn, &KEY, arrived, 1000)))
+            .commit_blocking(move |txn| {
+                Ok::<_, StoreError>(apply::apply(txn, &KEY, &Busy::default(), arrived, 1000))
+            })
             .expect("commits");
         applied.into_inner().map_err(|rejected| rejected.to_string())?;
     }

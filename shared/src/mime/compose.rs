@@ -71,8 +71,22 @@ impl Draft {
     }
 }
 
+/// What sets a message apart, where its draft does not say so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The Message-ID, without angle brackets, in the place of that which follows from the id.
+    pub message_id: Option<String>,
+    /// The Message-ID of the message whose place it takes (RFC 4021 §2.1.46).
+    pub supersedes: Option<String>,
+}
+
 /// The message that `draft` describes.
 pub fn compose(draft: &Draft) -> Vec<u8> {
+    compose_as(draft, &Identity::default())
+}
+
+/// The message that `draft` describes, with another identity.
+pub fn compose_as(draft: &Draft, identity: &Identity) -> Vec<u8> {
     let mut out = Vec::new();
     let domain = draft.from.address.domain();
     write::field(&mut out, "From", write::mailbox(draft.from.name.as_deref(), &draft.from.address));
@@ -84,7 +98,10 @@ pub fn compose(draft: &Draft) -> Vec<u8> {
     let subject: String = draft.subject.chars().take(SUBJECT_WRITTEN_MAX).collect();
     write::field(&mut out, "Subject", write::text(&subject));
     write::field(&mut out, "Date", [write::date(draft.date)]);
-    write::field(&mut out, "Message-ID", [format!("<{}>", message_id(draft.id, domain))]);
+    let kept = write::message_ids(&identity.message_id);
+    let own = || vec![format!("<{}>", message_id(draft.id, domain))];
+    write::field(&mut out, "Message-ID", if kept.is_empty() { own() } else { kept });
+    message_ids(&mut out, "Supersedes", write::message_ids(&identity.supersedes));
     message_ids(&mut out, "In-Reply-To", write::message_ids(&draft.in_reply_to));
     message_ids(&mut out, "References", write::message_ids(&draft.references));
     out.extend_from_slice(b"MIME-Version: 1.0\r\n");

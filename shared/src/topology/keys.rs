@@ -56,6 +56,7 @@ static SITE: &[Entry] = &[
     ("postmaster", Required("write the name of the person who reads the postmaster's mail, like \"alice\"")),
     ("attachments", Value("write \"break-apart\" or \"passthru\"")),
     ("catch_all", Value("write the name of a person, a shadow or a group, like \"alice\"")),
+    ("follow_up", Value("write true or false")),
     ("language", Later),
     ("quota", Later),
 ];

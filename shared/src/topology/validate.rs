@@ -35,6 +35,7 @@ struct RawSite {
     postmaster: Text,
     attachments: Option<Text>,
     catch_all: Option<Text>,
+    follow_up: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -161,7 +162,8 @@ impl Source<'_> {
             })
         });
         let catch_all = catch_all.transpose()?;
-        Ok(Site { domains, postmaster, attachments, catch_all })
+        let follow_up = raw.follow_up.unwrap_or(true);
+        Ok(Site { domains, postmaster, attachments, catch_all, follow_up })
     }
 
     fn big(&self, raw: &RawBig) -> Result<Big, TopologyError> {

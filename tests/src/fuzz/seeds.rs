@@ -236,7 +236,8 @@ fn to_edge() -> Vec<ToEdge> {
         wrapped_key: vec![3; 80],
         size: 9,
     };
-    let unsettled = unit::Unsettled { from: [0; 16], to: [9; 16], messages: vec![([1; 16], vec![0, 2])] };
+    let unsettled =
+        unit::Unsettled { from: [0; 16], to: [9; 16], messages: vec![([1; 16], vec![(0, 0), (2, 1)])] };
     vec![
         ToEdge::Introduction { sealing_key: [1; 32] },
         ToEdge::Outbound(outbound),

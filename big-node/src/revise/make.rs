@@ -1,0 +1,269 @@
+//! Composing a revision: a complete new message with the identity of the one it is of.
+
+use std::sync::Arc;
+
+use shared::address::Address;
+use shared::id::{MessageId, unix_millis};
+use shared::mime::{self, Draft, DraftMailbox, Identity, NewAttachment};
+use shared::origin::{Mailbox, Origin};
+use shared::render::when;
+use shared::store::{Row, Rows, Snapshot, Store, Txn};
+use shared::unit::ReviseMode;
+
+use super::{REVISION_KIND, enter, may_be_revised, own};
+use crate::desk;
+use crate::directory;
+use crate::error::Refused;
+use crate::mail::{self, Site};
+use crate::node;
+use crate::part::{PartPath, break_apart};
+use crate::record::{Message, Person, RECIPIENTS, Recipient, Revision};
+use crate::request::Status;
+
+/// Largest message that is read whole into memory.
+const READ_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Characters of a reason.
+const REASON_MAX: usize = 500;
+/// How often a revision without a base is tried again because another one came before it.
+const TRIES_MAX: usize = 5;
+
+/// What is to be made of a message.
+#[derive(Clone, Debug)]
+pub struct Amendment {
+    /// What is done with it.
+    pub mode: ReviseMode,
+    /// For which recipients, by address or name; none for all.
+    pub recipients: Vec<String>,
+    /// Another subject.
+    pub subject: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// The revision that its author has before them; `None` is the latest.
+    pub base: Option<u32>,
+    /// The new text, or what is added.
+    pub text: String,
+    /// In the place of the base's; with `append` besides them. None keeps those.
+    pub attachments: Vec<NewAttachment>,
+}
+
+/// Revises a message that the person has sent. `besides` is done in the same commit.
+pub async fn amend(
+    store: &Store,
+    site: &Arc<Site>,
+    author: &Person,
+    id: MessageId,
+    amendment: Amendment,
+    besides: impl Fn(&mut Txn<'_>) -> Result<(), Refused> + Clone + Send + 'static,
+) -> Result<Status, Refused> {
+    if amendment.mode != ReviseMode::Withdraw
+        && amendment.text.trim().is_empty()
+        && amendment.attachments.is_empty()
+    {
+        return Err(Refused::new("a revision needs a text; `--withdraw` takes the message back"));
+    }
+    if amendment.reason.as_ref().is_some_and(|reason| reason.chars().count() > REASON_MAX) {
+        return Err(Refused::new(format!("a reason has at most {REASON_MAX} characters")));
+    }
+    for attempt in 1.. {
+        let snapshot = store.read()?;
+        // Attachments may be large: composing and hashing them takes a while.
+        let (revision, content) =
+            tokio::task::block_in_place(|| revision(store, site, &snapshot, author, id, &amendment))?;
+        let notes = [id.0.as_slice(), &revision.encode()].concat();
+        let stored = tokio::task::block_in_place(|| {
+            node::write_body(store, REVISION_KIND, &revision.origin, &content, notes)
+        })?;
+        let (site, by, besides, number) =
+            (Arc::clone(site), author.clone(), besides.clone(), revision.number);
+        let entered = store.commit(move |txn| {
+            enter(txn, &site, &by, (id, revision, &stored), unix_millis())?;
+            besides(txn)
+        });
+        match entered.await {
+            Ok(_) => break,
+            // Somebody was faster: the author who has named no base means whatever is the latest.
+            Err(Refused::Asked(_))
+                if amendment.base.is_none()
+                    && attempt < TRIES_MAX
+                    && super::revisions(&store.read()?, id)?.len() >= number as usize => {}
+            Err(refused) => return Err(refused),
+        }
+    }
+    status(store, id)
+}
+
+/// Where each recipient's copy of a message is, and what its last revision came to.
+pub(super) fn status(store: &Store, id: MessageId) -> Result<Status, Refused> {
+    let rows = store.read()?;
+    let latest = super::revisions(&rows, id)?.pop();
+    let subject = match latest {
+        Some(latest) => latest.origin.subject,
+        None => mail::shown(&rows, id, 0)?.map(|message| message.origin.subject).unwrap_or_default(),
+    };
+    Ok(Status { id: id.to_string(), subject, recipients: desk::recipients_of(&rows, id)? })
+}
+
+/// The next revision of a message, and its content.
+fn revision(
+    store: &Store,
+    site: &Site,
+    rows: &Snapshot,
+    author: &Person,
+    id: MessageId,
+    amendment: &Amendment,
+) -> Result<(Revision, Vec<u8>), Refused> {
+    let (original, earlier) = own(rows, author, id)?;
+    may_be_revised(id, &earlier, amendment.base)?;
+    let latest = earlier.last().map_or(0, |revision| revision.number);
+    let (scope, for_all) = scope(site, rows, author, id, &amendment.recipients)?;
+    // One that took the message back from some has nothing that others are to read.
+    let base = earlier.into_iter().rev().find(|revision| revision.mode != ReviseMode::Withdraw);
+    let base = base.map_or_else(|| original.clone(), |revision| revision.of(&original));
+    let now = unix_millis();
+    let content = mime::compose_as(
+        &draft(store, author, id, &original, &base, amendment, now)?,
+        &Identity { message_id: original.origin.message_id.clone(), supersedes: None },
+    );
+    let recipients = original.origin.recipients.iter().map(|recipient| recipient.address.clone()).collect();
+    let own = &original.origin;
+    let origin = Origin {
+        accepted_at: own.accepted_at,
+        envelope_id: own.envelope_id.clone(),
+        return_content: own.return_content.clone(),
+        recipients: own.recipients.clone(),
+        ..node::origin(own.channel.clone(), own.reverse_path.clone(), recipients, &content)
+    };
+    let (parts, unparsed) = break_apart(Some(&content));
+    let revision = Revision {
+        number: latest + 1,
+        author: author.id,
+        at: now,
+        mode: amendment.mode,
+        reason: amendment.reason.clone(),
+        base: latest,
+        scope,
+        for_all,
+        origin,
+        parts,
+        unparsed,
+        holds: true,
+    };
+    Ok((revision, content))
+}
+
+/// The indexes of the recipients that are named, and whether those are all.
+fn scope(
+    site: &Site,
+    rows: &impl Rows,
+    author: &Person,
+    id: MessageId,
+    named: &[String],
+) -> Result<(Vec<u32>, bool), Refused> {
+    let all = rows.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)?;
+    let all: Vec<_> = all.into_iter().map(|(key, row)| (super::index_of(&key), row)).collect();
+    if all.is_empty() {
+        return Err(Refused::new(format!("{id} went to nobody, so there is nothing to revise")));
+    }
+    let mut scope = Vec::new();
+    for text in named {
+        let address = directory::resolve(rows, &site.policy, Some(author), text)?.address.canonical();
+        let is_meant = |row: &Recipient| {
+            let is_it =
+                |written: &str| written.parse::<Address>().is_ok_and(|other| other.canonical() == address);
+            is_it(&row.address) || row.via.as_deref().is_some_and(is_it)
+        };
+        let meant: Vec<u32> = all.iter().filter(|(_, row)| is_meant(row)).map(|(index, _)| *index).collect();
+        if meant.is_empty() {
+            let text = format!("{id} did not go to {text}; `mail status {id}` shows its recipients");
+            return Err(Refused::new(text));
+        }
+        scope.extend(meant);
+    }
+    scope.sort_unstable();
+    scope.dedup();
+    let for_all = scope.is_empty() || scope.len() == all.len();
+    Ok((if for_all { all.into_iter().map(|(index, _)| index).collect() } else { scope }, for_all))
+}
+
+fn draft(
+    store: &Store,
+    author: &Person,
+    id: MessageId,
+    original: &Message,
+    base: &Message,
+    amendment: &Amendment,
+    now: u64,
+) -> Result<Draft, Refused> {
+    let content = mail::content(store.body(base.body())?, base, READ_BYTES_MAX)?;
+    let given = amendment.attachments.clone();
+    let keeps = || {
+        let unparsed = base.unparsed.as_ref().map(|why| {
+            Refused::new(format!(
+                "its attachments could not be told apart ({why}); name those that it is to have"
+            ))
+        });
+        unparsed.map_or_else(|| Ok(attachments_of(&content, base)), Err)
+    };
+    let (text, attachments) = match amendment.mode {
+        ReviseMode::Replace => (amendment.text.clone(), if given.is_empty() { keeps()? } else { given }),
+        ReviseMode::Append => {
+            let before = mime::text_of(&content);
+            let text = format!("{}\n\n[Added on {} UTC]\n\n{}", before.trim_end(), when(now), amendment.text);
+            (text, [keeps()?, given].concat())
+        }
+        ReviseMode::Withdraw => {
+            let mut text = format!("{} has withdrawn this message on {} UTC.\n", author.display, when(now));
+            if let Some(reason) = &amendment.reason {
+                text += &format!("\nReason: {reason}\n");
+            }
+            (text, Vec::new())
+        }
+    };
+    let origin = &original.origin;
+    Ok(Draft {
+        id,
+        from: from(author, origin)?,
+        to: written(&origin.to),
+        cc: written(&origin.cc),
+        subject: amendment.subject.clone().unwrap_or_else(|| base.origin.subject.clone()),
+        date: i64::try_from(origin.accepted_at / 1000).unwrap_or(i64::MAX),
+        in_reply_to: origin.in_reply_to.first().cloned(),
+        references: origin.references.clone(),
+        text,
+        attachments,
+        entities: Vec::new(),
+    })
+}
+
+/// As whom the author wrote it.
+pub(super) fn from(author: &Person, origin: &Origin) -> Result<DraftMailbox, Refused> {
+    let as_written = written(&origin.from).into_iter().next();
+    let nowhere = || Refused::new(format!("{} has no address", author.name));
+    as_written.map_or_else(
+        || {
+            let address = author.addresses.first().ok_or_else(nowhere)?;
+            let address = address.parse().map_err(|error| Refused::new(format!("{address}: {error}")))?;
+            Ok(DraftMailbox { name: Some(author.display.clone()), address })
+        },
+        Ok,
+    )
+}
+
+/// Mailboxes as they can be written again.
+pub(super) fn written(mailboxes: &[Mailbox]) -> Vec<DraftMailbox> {
+    let mailbox = |mailbox: &Mailbox| {
+        let name = (!mailbox.name.is_empty()).then(|| mailbox.name.clone());
+        Some(DraftMailbox { name, address: mailbox.address.parse().ok()? })
+    };
+    mailboxes.iter().filter_map(mailbox).collect()
+}
+
+/// The attachments of a message, to be attached again.
+pub(super) fn attachments_of(content: &[u8], message: &Message) -> Vec<NewAttachment> {
+    let opened = message.parts.iter().filter_map(|part| {
+        let opened = PartPath::from(part.number).open(content, &message.parts)?;
+        let name = mime::file_name(part.name.as_deref(), &part.content_type, &part.number.to_string());
+        Some(NewAttachment { name, content_type: part.content_type.clone(), content: opened.octets })
+    });
+    opened.collect()
+}

@@ -1,0 +1,682 @@
+//! Revisions: the table of design §8, and who may ask for what.
+
+use shared::lane::QueuedBody;
+use shared::mime::{self, Draft, DraftMailbox};
+use shared::store::BodyKey;
+use shared::unit::{Revise, ReviseMode, ReviseResult, Revised};
+
+use super::*;
+use crate::directory::{NewGateway, Reach};
+use crate::gateway::queue::{self, Due};
+use crate::node::incoming;
+use crate::record::{CONTROLS, COPIES, CopyRow, MAILBOXES, REVISIONS, Revision, UNSETTLED};
+use crate::request::{RevisedView, Status};
+use crate::revise::{self, Amendment, REVISIONS_MAX};
+
+const OUTSIDE: &str = "carol@remote.example";
+
+fn amendment(mode: ReviseMode, text: &str) -> Amendment {
+    Amendment {
+        mode,
+        recipients: Vec::new(),
+        subject: None,
+        reason: None,
+        base: None,
+        text: text.into(),
+        attachments: Vec::new(),
+    }
+}
+
+impl World {
+    /// Alice sends a message from her desk.
+    fn sends(&self, to: &[&str], text: &str) -> MessageId {
+        let (id, alice) = (MessageId::generate(), self.known("alice"));
+        let mailbox =
+            |address: &str| DraftMailbox { name: None, address: address.parse().expect("an address") };
+        let draft = Draft {
+            id,
+            from: mailbox("alice@example.com"),
+            to: to.iter().map(|address| mailbox(address)).collect(),
+            cc: Vec::new(),
+            subject: "plans".into(),
+            date: 1_800_000_000,
+            in_reply_to: None,
+            references: Vec::new(),
+            text: text.into(),
+            attachments: Vec::new(),
+            entities: Vec::new(),
+        };
+        let to = to.iter().map(|address| (*address).to_owned()).collect();
+        let channel = Channel::Desk { person: alice.id };
+        let path = Some("alice@example.com".to_owned());
+        let incoming = incoming(&self.store, id, channel, path, to, &mime::compose(&draft)).expect("writes");
+        let site = Arc::clone(&self.site);
+        let sent =
+            self.store.commit_blocking(move |txn| mail::send(txn, &site, incoming, &alice, false, NOW));
+        sent.expect("is sent");
+        id
+    }
+
+    async fn amends(&self, by: &str, id: MessageId, what: Amendment) -> Result<Status, String> {
+        let by = block_in_place(|| self.known(by));
+        let amended = revise::amend(&self.store, &self.site, &by, id, what, |_| Ok(())).await;
+        amended.map_err(|refused| refused.to_string())
+    }
+
+    fn revised(&self, id: MessageId, recipient: u32) -> Option<RevisedView> {
+        revise::results(&self.store.read().expect("reads"), id).expect("reads").remove(&recipient)
+    }
+
+    /// The text that a person is shown, and what is said of it; `None` if there is none.
+    fn shows(&self, person: &str, id: MessageId) -> Option<(String, Entry)> {
+        let (folder, entry) = self.received(person, id)?;
+        assert_ne!(folder, Folder::Sent);
+        Some((self.text(id, entry.revision), entry))
+    }
+
+    fn received(&self, person: &str, id: MessageId) -> Option<(Folder, Entry)> {
+        self.entry(person, id).filter(|(folder, _)| *folder != Folder::Sent)
+    }
+
+    fn text(&self, id: MessageId, revision: u32) -> String {
+        let rows = self.store.read().expect("reads");
+        let message = mail::shown(&rows, id, revision).expect("reads").expect("is there");
+        let content =
+            self.store.body(message.body()).and_then(|reader| mail::content(reader, &message, 1 << 20));
+        mime::text_of(&content.expect("is whole")).trim().to_owned()
+    }
+
+    fn reads(&self, person: &str, id: MessageId) {
+        let person = self.known(person).id;
+        let (_, entry) =
+            mail::entry(&self.store.read().expect("reads"), &person, id).expect("reads").expect("has it");
+        let read = move |txn: &mut Txn<'_>| mail::read(txn, &person, id, entry.revision);
+        assert!(*self.store.commit_blocking(read).expect("commits"));
+    }
+
+    fn deletes(&self, person: &str, id: MessageId) {
+        let person = self.known(person);
+        self.store.commit_blocking(move |txn| mail::delete(txn, &person, id, NOW)).expect("has it");
+    }
+
+    fn told(&self, id: MessageId, recipient: u32, state: DeliveryState) {
+        let outcome = Outcome {
+            message: id.0,
+            recipient,
+            state,
+            at: NOW,
+            host: Some("mx.remote.example".into()),
+            tls: true,
+            text: "250 fine".into(),
+            status: "2.0.0".into(),
+            in_doubt: false,
+            next_attempt_at: None,
+        };
+        self.apply(&ToBig::Outcome(outcome), None).expect("is recorded");
+    }
+
+    fn reports(
+        &self,
+        id: MessageId,
+        recipient: u32,
+        revision: u32,
+        result: ReviseResult,
+    ) -> Result<(), String> {
+        let revised = Revised { message: id.0, recipient, revision, result, at: NOW, text: String::new() };
+        self.apply(&ToBig::Revised(revised), None)
+    }
+
+    async fn keeps_house(&self) {
+        let postmaster = "postmaster@example.com".parse().expect("an address");
+        revise::control::carry_out(&self.store, &self.site, &postmaster).await.expect("is done");
+        revise::notice::write_owed(&self.store, &self.site).await.expect("is done");
+    }
+
+    fn revisions_for_edge(&self) -> Vec<Revise> {
+        let units = self.queued().into_iter();
+        units.filter_map(|unit| if let ToEdge::Revise(revise) = unit { Some(revise) } else { None }).collect()
+    }
+}
+
+/// Where the copy is when it is revised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Unread,
+    Read,
+    /// Read, and marked unread again since.
+    ReadOnce,
+    UnreadInTrash,
+    DeletedForGood,
+    /// With an open window: what the edge reports, and whether it is read at home.
+    OnTheRoad(ReviseResult, bool),
+    /// Waits outside; what the edge reports.
+    Outside(ReviseResult),
+    /// The edge has reported that it has left.
+    Left,
+    Bounced,
+    Handover,
+    /// An attempt by the gateway is under way, which ends so.
+    BeingHandedOver(DeliveryState),
+    HandedOver,
+}
+
+impl Place {
+    fn recipient(self) -> &'static str {
+        match self {
+            Self::Outside(_) | Self::Left | Self::Bounced => OUTSIDE,
+            Self::Handover | Self::BeingHandedOver(_) | Self::HandedOver => "dora@legacy.example",
+            _ => "bob@example.com",
+        }
+    }
+}
+
+fn due(message: MessageId) -> Due {
+    Due { gateway: "inside".into(), message, revision: 0 }
+}
+
+/// What the attempt of the gateway brings.
+fn handed_over(world: &World, id: MessageId, state: DeliveryState) {
+    use shared::smtp::Enhanced;
+    use shared::smtp::client::{Class, Status};
+    let class = if state == DeliveryState::Relayed { Class::Delivered } else { Class::Temporary };
+    let status = Status::ours(class, Enhanced(2, 0, 0), "said");
+    let report = queue::Report { recipient: 0, status, host: None, tls: false };
+    let site = Arc::clone(&world.site);
+    let recorded =
+        world.store.commit_blocking(move |txn| queue::record(txn, &site, &due(id), vec![report], NOW));
+    recorded.expect("commits");
+}
+
+/// Brings the message to its place, revises it there, and lets happen what was under way.
+async fn play(world: &World, place: Place, mode: ReviseMode) -> MessageId {
+    let id = block_in_place(|| {
+        if matches!(place, Place::OnTheRoad(..)) {
+            world.window("bob");
+        }
+        let id = world.sends(&[place.recipient()], "old");
+        match place {
+            Place::Read | Place::OnTheRoad(_, true) => world.reads("bob", id),
+            Place::ReadOnce => {
+                world.reads("bob", id);
+                let bob = world.known("bob").id;
+                let unread = move |txn: &mut Txn<'_>| mail::mark(txn, &bob, id, |entry| entry.read = false);
+                world.store.commit_blocking(unread).expect("commits");
+            }
+            Place::UnreadInTrash => world.deletes("bob", id),
+            Place::DeletedForGood => (0..2).for_each(|_| world.deletes("bob", id)),
+            Place::Left => world.told(id, 0, DeliveryState::Relayed),
+            Place::Bounced => world.told(id, 0, DeliveryState::Failed),
+            Place::HandedOver => handed_over(world, id, DeliveryState::Relayed),
+            Place::BeingHandedOver(_) => assert!(world.site.under_way.begin(&due(id))),
+            _ => {}
+        }
+        id
+    });
+    let status = world.amends("alice", id, amendment(mode, "new")).await.expect("is revised");
+    let revised = status.recipients[0].revised.as_ref().expect("is said");
+    assert_eq!(revised.revision, 1);
+    block_in_place(|| match place {
+        Place::OnTheRoad(result, _) | Place::Outside(result) => {
+            assert_eq!(revised.result, ReviseResult::Pending, "{place:?}: the edge decides");
+            if result == ReviseResult::TooLate && place.recipient() == OUTSIDE {
+                world.told(id, 0, DeliveryState::Relayed);
+            }
+            assert_eq!(world.reports(id, 0, 1, result), Ok(()));
+        }
+        Place::BeingHandedOver(state) => {
+            assert_eq!(revised.result, ReviseResult::Pending, "{place:?}: the attempt decides");
+            handed_over(world, id, state);
+        }
+        _ => {}
+    });
+    world.keeps_house().await;
+    id
+}
+
+/// Every cell: where the copy is, what is done, what it comes to, and what is then read there (`None`: nothing).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_cell_of_the_table() {
+    use ReviseMode::{Append, Replace, Withdraw};
+    use ReviseResult::{NoticeSent, Replaced, Revised, TooLate, Withdrawn};
+    let notice = Some("alice has withdrawn this message on");
+    let cells = [
+        (Place::Unread, Replace, Replaced, Some("new")),
+        (Place::Unread, Append, Replaced, Some("old\n\n[Added on")),
+        (Place::Unread, Withdraw, Withdrawn, None),
+        (Place::Read, Replace, Revised, Some("new")),
+        (Place::Read, Append, Revised, Some("old\n\n[Added on")),
+        (Place::Read, Withdraw, Revised, notice),
+        (Place::ReadOnce, Replace, Revised, Some("new")),
+        (Place::ReadOnce, Withdraw, Revised, notice),
+        (Place::UnreadInTrash, Replace, Replaced, Some("new")),
+        (Place::UnreadInTrash, Withdraw, Withdrawn, None),
+        (Place::DeletedForGood, Replace, TooLate, None),
+        (Place::DeletedForGood, Withdraw, TooLate, None),
+        (Place::OnTheRoad(Replaced, false), Replace, Replaced, Some("new")),
+        (Place::OnTheRoad(Revised, false), Replace, Revised, Some("new")),
+        (Place::OnTheRoad(Revised, false), Append, Revised, Some("old\n\n[Added on")),
+        (Place::OnTheRoad(Replaced, true), Replace, Revised, Some("new")),
+        (Place::OnTheRoad(TooLate, false), Replace, Replaced, Some("new")),
+        (Place::OnTheRoad(TooLate, true), Replace, Revised, Some("new")),
+        (Place::OnTheRoad(Withdrawn, false), Withdraw, Withdrawn, None),
+        (Place::OnTheRoad(Revised, false), Withdraw, Revised, notice),
+        (Place::OnTheRoad(Withdrawn, true), Withdraw, Revised, notice),
+        (Place::Outside(Replaced), Replace, Replaced, None),
+        (Place::Outside(Replaced), Append, Replaced, None),
+        (Place::Outside(Withdrawn), Withdraw, Withdrawn, None),
+        (Place::Outside(TooLate), Replace, NoticeSent, None),
+        (Place::Outside(TooLate), Append, NoticeSent, None),
+        (Place::Outside(TooLate), Withdraw, NoticeSent, None),
+        (Place::Left, Replace, NoticeSent, None),
+        (Place::Left, Append, NoticeSent, None),
+        (Place::Left, Withdraw, NoticeSent, None),
+        (Place::Bounced, Replace, TooLate, None),
+        (Place::Bounced, Withdraw, TooLate, None),
+        (Place::Handover, Replace, Replaced, None),
+        (Place::Handover, Append, Replaced, None),
+        (Place::Handover, Withdraw, Withdrawn, None),
+        (Place::BeingHandedOver(DeliveryState::Deferred), Replace, Replaced, None),
+        (Place::BeingHandedOver(DeliveryState::Deferred), Withdraw, Withdrawn, None),
+        (Place::BeingHandedOver(DeliveryState::Relayed), Replace, NoticeSent, None),
+        (Place::BeingHandedOver(DeliveryState::Relayed), Withdraw, NoticeSent, None),
+        (Place::HandedOver, Replace, NoticeSent, None),
+        (Place::HandedOver, Withdraw, NoticeSent, None),
+    ];
+    for (place, mode, result, read) in cells {
+        let cell = format!("{place:?} {mode:?}");
+        let world = block_in_place(|| {
+            let world = World::new();
+            let reach = Reach { lmtp: vec!["10.0.0.9:24".into()], ..Reach::default() };
+            let new = NewGateway { name: "inside".into(), reach, domains: vec!["legacy.example".into()] };
+            let gateway = directory::new_gateway(&world.store.read().expect("reads"), &new, NOW);
+            world.add(Record::Gateway(gateway.expect("a gateway")));
+            world
+        });
+        let id = play(&world, place, mode).await;
+        assert_eq!(world.revised(id, 0).map(|revised| revised.result), Some(result), "{cell}");
+        if place.recipient() == "bob@example.com" {
+            let shown = world.shows("bob", id);
+            assert_eq!(shown.is_some(), read.is_some(), "{cell}");
+            if let Some((text, entry)) = shown {
+                assert!(read.is_some_and(|read| text.starts_with(read)), "{cell}: {text}");
+                assert!(
+                    entry.amended && !entry.read && entry.withdrawn == (mode == Withdraw),
+                    "{cell}: {entry:?}"
+                );
+            }
+        }
+        after_it_is_settled(&world, id, result, &cell);
+        block_in_place(|| nothing_is_held_for_nobody(&world, id, &cell));
+    }
+}
+
+/// What must be true of every recipient outside and of the gateway's queue.
+fn after_it_is_settled(world: &World, id: MessageId, result: ReviseResult, cell: &str) {
+    let rows = world.store.read().expect("reads");
+    let state =
+        rows.get::<Recipient>(RECIPIENTS, &mail::recipient_key(id, 0)).expect("reads").expect("is there");
+    let waits = rows.raw(UNSETTLED, &mail::recipient_key(id, 0)).expect("reads").is_some();
+    let queued = queue::of_message(&rows, id).expect("reads");
+    match result {
+        ReviseResult::Withdrawn if state.person.is_none() => {
+            assert_eq!((state.state, waits, queued.len()), (DeliveryState::Withdrawn, false, 0), "{cell}");
+        }
+        ReviseResult::Replaced if state.gateway.is_some() => {
+            let rows: Vec<_> =
+                queued.iter().map(|(due, row)| (due.revision, row.recipients.clone())).collect();
+            assert_eq!(rows, [(1, vec![0])], "{cell}: only the new text is handed over");
+        }
+        ReviseResult::Replaced if state.person.is_none() => {
+            assert_eq!((state.revision, waits), (1, true), "{cell}")
+        }
+        _ => {}
+    }
+    let notices = world.notices(id);
+    assert_eq!(notices, usize::from(result == ReviseResult::NoticeSent), "{cell}: one notice, if any");
+}
+
+impl World {
+    /// Messages that supersede another one.
+    fn notices(&self, id: MessageId) -> usize {
+        let rows = self.store.read().expect("reads");
+        let all = rows.prefix::<Message>(MESSAGES, &[], 1000).expect("reads");
+        let names = |message: &Message| {
+            let reader = self.store.body(message.body()).expect("is kept");
+            let content = mail::content(reader, message, 1 << 20).expect("is whole");
+            String::from_utf8_lossy(&content).contains(&format!("Supersedes: <{id}@example.com>"))
+        };
+        all.iter().filter(|(key, message)| key.as_slice() != id.0 && names(message)).count()
+    }
+}
+
+/// When everybody has deleted the message and nothing is queued, no body of it is left.
+fn nothing_is_held_for_nobody(world: &World, id: MessageId, cell: &str) {
+    let rows = world.store.read().expect("reads");
+    let entries = rows.prefix::<Entry>(MAILBOXES, &[], 1000).expect("reads");
+    for (key, _) in entries.iter().filter(|(key, _)| crate::record::message_of(key) == id) {
+        let person: Id = key.first_chunk().copied().expect("a person");
+        let person = directory::by_id(&rows, &person).expect("reads").expect("is there");
+        for _ in 0..2 {
+            let person = person.clone();
+            let _ = world.store.commit_blocking(move |txn| mail::delete(txn, &person, id, NOW));
+        }
+    }
+    let rows = world.store.read().expect("reads");
+    let mut bodies = vec![rows.get::<Message>(MESSAGES, &id.0).expect("reads").expect("is there").body()];
+    let revisions = rows.prefix::<Revision>(REVISIONS, &id.0, 100).expect("reads");
+    bodies.extend(revisions.iter().map(|(_, revision)| BodyKey(revision.origin.body)));
+    for (due, _) in queue::of_message(&rows, id).expect("reads") {
+        let message = mail::shown(&rows, id, due.revision).expect("reads").expect("is there");
+        let release = move |txn: &mut Txn<'_>| txn.release_body(message.body());
+        world.store.commit_blocking(release).expect("commits");
+    }
+    for lane in 0..4 {
+        for (_, unit) in lane::units(&rows, lane, 1, 1000).expect("reads") {
+            if let QueuedBody::Inline { key } = unit.body {
+                world.store.commit_blocking(move |txn| txn.release_body(BodyKey(key))).expect("commits");
+            }
+        }
+    }
+    for body in bodies {
+        assert!(world.store.body(body).is_err(), "{cell}: a body is held by nobody");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_its_author_revises_and_from_the_latest() {
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| world.sends(&["bob@example.com", OUTSIDE], "old"));
+    let replace = |base| Amendment { base, ..amendment(ReviseMode::Replace, "new") };
+    let not_his = world.amends("bob", id, replace(None)).await.expect_err("he only received it");
+    let unknown = MessageId::generate();
+    let not_there = world.amends("bob", unknown, replace(None)).await.expect_err("there is none");
+    assert_eq!(not_his.replace(&id.to_string(), ""), not_there.replace(&unknown.to_string(), ""), "alike");
+    assert!(world.amends("alice", id, replace(Some(0))).await.is_ok());
+    let stale = world.amends("alice", id, replace(Some(0))).await.expect_err("another one was faster");
+    assert!(stale.contains("the latest revision") && stale.contains("--base 1"), "{stale}");
+    assert!(world.amends("alice", id, replace(None)).await.is_ok(), "without a base, the latest is meant");
+    let nobody = Amendment { recipients: vec!["dave@remote.example".into()], ..replace(None) };
+    let nobody = world.amends("alice", id, nobody).await.expect_err("it did not go there");
+    assert!(nobody.contains("did not go to"), "{nobody}");
+    assert!(world.amends("alice", id, amendment(ReviseMode::Replace, " \n")).await.is_err(), "no text");
+    assert!(world.amends("alice", id, amendment(ReviseMode::Withdraw, "")).await.is_ok());
+    let gone = world.amends("alice", id, replace(None)).await.expect_err("it is withdrawn");
+    assert!(gone.contains("was withdrawn on"), "{gone}");
+    // Mail from outside has no author here, whatever it says.
+    let letter = Letter::new("alice@example.com", "alice@example.com");
+    block_in_place(|| letter.send(&world)).expect("comes in");
+    assert!(world.amends("alice", letter.id, replace(None)).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_is_revised_64_times_and_no_more() {
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| world.sends(&["bob@example.com"], "old"));
+    for number in 0..REVISIONS_MAX {
+        let text = format!("text {number}");
+        world.amends("alice", id, amendment(ReviseMode::Replace, &text)).await.expect("is revised");
+    }
+    let refused =
+        world.amends("alice", id, amendment(ReviseMode::Replace, "more")).await.expect_err("is the end");
+    assert!(refused.contains("64 times"), "{refused}");
+    assert_eq!(world.shows("bob", id).map(|(text, _)| text).as_deref(), Some("text 63"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn some_recipients_are_revised_and_others_not() {
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| world.sends(&["bob@example.com", OUTSIDE, "dave@remote.example"], "old"));
+    let some = Amendment { recipients: vec![OUTSIDE.into()], ..amendment(ReviseMode::Withdraw, "") };
+    world.amends("alice", id, some).await.expect("is revised");
+    let sent = world.revisions_for_edge();
+    assert_eq!(sent.iter().map(|revise| revise.recipients.clone()).collect::<Vec<_>>(), [vec![1]]);
+    assert_eq!(
+        world.shows("bob", id).map(|(text, entry)| (text, entry.amended)),
+        Some(("old".into(), false))
+    );
+    assert_eq!(
+        world.entry("alice", id).map(|(_, entry)| entry.revision),
+        Some(0),
+        "hers is as it was for most"
+    );
+    block_in_place(|| world.reports(id, 1, 1, ReviseResult::Withdrawn)).expect("is recorded");
+    // All that are left: who has nothing any more is told nothing.
+    world.amends("alice", id, amendment(ReviseMode::Append, "more")).await.expect("is revised");
+    assert_eq!(world.revised(id, 1).map(|revised| revised.result), Some(ReviseResult::Refused));
+    assert_eq!(world.revisions_for_edge().last().map(|revise| revise.recipients.clone()), Some(vec![2]));
+    let (text, _) = world.shows("bob", id).expect("has it");
+    assert!(text.starts_with("old") && text.ends_with("more"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_history_shows_a_reader_what_was_read_and_its_author_everything() {
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| world.sends(&["bob@example.com"], "one\ntwo"));
+    let replace = |text| Amendment { reason: Some("mistake".into()), ..amendment(ReviseMode::Replace, text) };
+    world.amends("alice", id, replace("never\nread")).await.expect("is revised");
+    world.amends("alice", id, replace("one\nthree")).await.expect("is revised");
+    block_in_place(|| world.reads("bob", id));
+    world.amends("alice", id, replace("one\nfour")).await.expect("is revised");
+    let history = |person: &str| {
+        let person = world.known(person);
+        revise::history(&world.store, &person, &id.to_string()).expect("is there")
+    };
+    let (hers, his) = block_in_place(|| (history("alice"), history("bob")));
+    assert_eq!(hers.iter().map(|view| view.revision).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert_eq!(hers[1].difference, "-one\n-two\n+never\n+read\n");
+    assert_eq!(his.iter().map(|view| view.revision).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!((his[0].difference.as_str(), his[1].difference.as_str()), ("", " one\n-three\n+four\n"));
+    assert_eq!((his[1].author.as_str(), his[1].reason.as_deref()), ("alice", Some("mistake")));
+    assert_eq!(world.shows("bob", id).map(|(_, entry)| entry.read), Some(false), "it is new again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_reports_what_it_was_asked_and_nothing_else() {
+    use ReviseResult::{NoticeSent, Pending, Refused, Replaced, TooLate, Withdrawn};
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| world.sends(&["bob@example.com", OUTSIDE, "dave@remote.example"], "old"));
+    let refused = |recipient, revision, result| {
+        let told = block_in_place(|| world.reports(id, recipient, revision, result));
+        told.expect_err("is refused")
+    };
+    assert!(refused(1, 1, Replaced).contains("was not sent to the edge"), "there is no revision yet");
+    world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
+    for (recipient, revision, result) in [
+        (1, 2, Replaced),
+        (7, 1, Replaced),
+        (1, 1, Withdrawn),
+        (1, 1, Pending),
+        (1, 1, NoticeSent),
+        (1, 1, Refused),
+        (1, 1, ReviseResult::Revised),
+    ] {
+        refused(recipient, revision, result);
+        assert_eq!(
+            world.revised(id, 1).map(|view| view.result),
+            Some(Pending),
+            "{recipient} {revision} {result:?}"
+        );
+    }
+    // What was decided here stays, whatever the edge says of it.
+    assert_eq!(block_in_place(|| world.reports(id, 0, 1, TooLate)), Ok(()));
+    assert_eq!(world.revised(id, 0).map(|view| view.result), Some(Replaced));
+    // It cannot have replaced what it has reported as delivered.
+    block_in_place(|| world.told(id, 2, DeliveryState::Relayed));
+    assert!(refused(2, 1, Replaced).contains("has reported as gone"));
+    for _ in 0..2 {
+        assert_eq!(block_in_place(|| world.reports(id, 1, 1, Replaced)), Ok(()), "a repeat is no error");
+    }
+    let unknown = MessageId::generate();
+    assert!(block_in_place(|| world.reports(unknown, 0, 1, Replaced)).is_err(), "no context is invented");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_follow_up_late_is_late() {
+    let mut world = block_in_place(World::new);
+    Arc::get_mut(&mut world.site).expect("nothing runs").follow_up = false;
+    let id = block_in_place(|| {
+        let id = world.sends(&[OUTSIDE], "old");
+        world.told(id, 0, DeliveryState::Relayed);
+        id
+    });
+    world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
+    world.keeps_house().await;
+    assert_eq!(world.revised(id, 0).map(|view| view.result), Some(ReviseResult::TooLate));
+    assert_eq!(world.notices(id), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notice_names_the_message_once_and_is_no_answer_to_it() {
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| {
+        let id = world.sends(&[OUTSIDE, "dave@remote.example"], "old");
+        world.told(id, 0, DeliveryState::Relayed);
+        id
+    });
+    world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
+    for _ in 0..3 {
+        world.keeps_house().await;
+    }
+    block_in_place(|| {
+        world.told(id, 1, DeliveryState::Relayed);
+        world.reports(id, 1, 1, ReviseResult::TooLate).expect("is recorded");
+    });
+    for _ in 0..3 {
+        world.keeps_house().await;
+    }
+    assert_eq!(world.notices(id), 2, "one for each who was late, each once");
+    let (_, entry) = world.entry("alice", id).expect("is in Sent");
+    assert!(!entry.answered);
+    let outbound = world.queued().into_iter().filter_map(|unit| match unit {
+        ToEdge::Outbound(outbound) if outbound.message != id.0 => {
+            Some(outbound.recipients.into_iter().map(|(_, address)| address).collect::<Vec<_>>())
+        }
+        _ => None,
+    });
+    assert_eq!(outbound.collect::<Vec<_>>(), [vec![OUTSIDE], vec!["dave@remote.example"]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_traveller_asks_by_mail_and_a_stranger_cannot() {
+    let world = block_in_place(World::new);
+    let (id, window) = block_in_place(|| {
+        let window = world.window("alice").window.window;
+        let sent = Letter::submitted(window, "alice@example.com", "bob@example.com");
+        sent.send(&world).expect("is sent");
+        (sent.id, window)
+    });
+    let asks = |letter: Letter, of: MessageId, text: &str| {
+        let head =
+            String::from_utf8_lossy(&letter.content).replace("\r\n\r\ntext", &format!("\r\n\r\n{text}"));
+        Letter { in_reply_to: Some(format!("{of}@test")), content: head.into_bytes(), ..letter }
+    };
+    // From port 25 it is mail for alice.
+    let forged = asks(Letter::new("alice@example.com", "alice+withdraw@example.com"), id, "");
+    block_in_place(|| forged.send(&world)).expect("comes in");
+    world.keeps_house().await;
+    assert!(world.received("alice", forged.id).is_some());
+    assert_eq!(world.shows("bob", id).map(|(text, _)| text).as_deref(), Some("text"));
+    // From the road it is asked for.
+    let replace =
+        asks(Letter::submitted(window, "alice@example.com", "alice+replace@example.com"), id, "better");
+    block_in_place(|| replace.send(&world)).expect("comes in");
+    world.keeps_house().await;
+    assert_eq!(world.shows("bob", id).map(|(text, _)| text).as_deref(), Some("better"));
+    assert!(world.entry("alice", replace.id).is_none(), "a request is filed nowhere");
+    let withdraw = asks(Letter::submitted(window, "alice@example.com", "alice+withdraw@example.com"), id, "");
+    block_in_place(|| withdraw.send(&world)).expect("comes in");
+    for _ in 0..2 {
+        world.keeps_house().await;
+    }
+    assert!(world.shows("bob", id).is_none());
+    // What is not hers is refused, in words.
+    let his = block_in_place(|| {
+        let his =
+            Letter::submitted(world.window("bob").window.window, "bob@example.com", "alice@example.com");
+        his.send(&world).expect("is sent");
+        his.id
+    });
+    let not_hers =
+        asks(Letter::submitted(window, "alice@example.com", "alice+withdraw@example.com"), his, "");
+    block_in_place(|| not_hers.send(&world)).expect("comes in");
+    world.keeps_house().await;
+    assert!(world.received("alice", his).is_some());
+    let rows = world.store.read().expect("reads");
+    assert_eq!(rows.count(CONTROLS).expect("reads"), 0);
+    let subjects = rows.prefix::<Message>(MESSAGES, &[], 100).expect("reads");
+    let mut subjects: Vec<_> = subjects
+        .into_iter()
+        .filter(|(_, message)| message.origin.channel == Channel::Report)
+        .map(|(_, message)| message.origin.subject)
+        .collect();
+    subjects.sort();
+    assert_eq!(subjects, ["Not revised", "Revised: s", "Revised: s"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_on_the_road_before_a_revision_came_is_not_what_is_shown_now() {
+    let world = block_in_place(World::new);
+    let (id, window) = block_in_place(|| {
+        let window = world.window("bob").window.window;
+        (world.sends(&["bob@example.com"], "old"), window)
+    });
+    world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
+    let act = |revision, deleted| {
+        let act = PopAct { window, message: id.0, revision, retrieved: true, deleted, at: NOW };
+        block_in_place(|| world.apply(&ToBig::PopAct(act), None)).expect("is recorded");
+    };
+    act(0, true);
+    let (text, entry) = world.shows("bob", id).expect("stays");
+    assert_eq!((text.as_str(), entry.read, entry.shown), ("new", false, 1));
+    block_in_place(|| world.reports(id, 0, 1, ReviseResult::Revised)).expect("is recorded");
+    let copy = |rows: &shared::store::Snapshot| {
+        rows.get::<CopyRow>(COPIES, &crate::record::key2(&window, &id.0)).expect("reads").expect("is there")
+    };
+    let row = copy(&world.store.read().expect("reads"));
+    assert_eq!((row.revision, row.retrieved, row.deleted), (1, false, false), "the new one is offered");
+    act(1, false);
+    assert_eq!(world.shows("bob", id).map(|(_, entry)| entry.read), Some(true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_the_edge_went_back_it_gets_the_text_that_counts() {
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| world.sends(&[OUTSIDE, "dave@remote.example", "erin@remote.example"], "old"));
+    let to = |name: &str, mode| Amendment { recipients: vec![name.into()], ..amendment(mode, "new") };
+    world.amends("alice", id, to(OUTSIDE, ReviseMode::Replace)).await.expect("is revised");
+    world.amends("alice", id, to("dave@remote.example", ReviseMode::Withdraw)).await.expect("is revised");
+    block_in_place(|| world.reports(id, 0, 1, ReviseResult::Replaced)).expect("is recorded");
+    let before = world.queued().len();
+    let site = Arc::clone(&world.site);
+    let went_back = world.store.commit(move |txn| reconcile::edge_went_back(txn, &site)).await;
+    went_back.expect("commits");
+    let mut told = Vec::new();
+    let units = world.queued();
+    assert!(units.len() > before);
+    // By lanes: what is sent again lies behind what was sent before.
+    for unit in units {
+        match unit {
+            ToEdge::Unsettled(list) => told.push(format!("waits {:?}", list.messages[0].1)),
+            ToEdge::Outbound(outbound) => {
+                let recipients: Vec<_> = outbound.recipients.iter().map(|(index, _)| *index).collect();
+                told.push(format!("outbound {} {recipients:?}", outbound.revision));
+            }
+            ToEdge::Revise(revise) => {
+                told.push(format!("revise {} {:?}", revise.revision, revise.recipients))
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(
+        told,
+        [
+            "revise 1 [0]",
+            "revise 2 [1]",
+            "waits [(0, 1), (1, 0), (2, 0)]",
+            "revise 2 [1]",
+            "outbound 0 [0, 1, 2]",
+            "outbound 0 [1, 2]",
+            "outbound 1 [0]",
+        ]
+    );
+}

@@ -1,0 +1,264 @@
+//! Revisions that big sends after a message: of what waits for delivery here (`waiting`), and of copies in
+//! secondary mailboxes (`copies`). Each is decided for each recipient in one commit, which also queues the
+//! report to big; `busy` says why the old text cannot leave after that.
+//!
+//! A revision may come before the message that it is of, which goes by another lane: it is kept until then, and
+//! applied in the message's own commit, so that nobody ever sees the old text.
+
+pub mod busy;
+mod copies;
+#[cfg(test)]
+mod tests;
+mod waiting;
+
+use rkyv::{Archive, Deserialize, Serialize};
+use shared::id::MessageId;
+use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
+use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
+use shared::trace;
+use shared::unit::{
+    CopyRevision, Id, OUTSIDE, Revise, ReviseMode, ReviseResult, Revised, ToBig, ToEdge, decode, encode,
+    unit_id,
+};
+
+use crate::record::{QueueRow, copy_key, queue_key};
+use busy::Busy;
+pub use copies::{seen, settle as settle_copies};
+pub use waiting::{Decided, Waiting, message_of, waits};
+
+const EVENT_LANE: u8 = 1;
+/// Message or window and message, revision to [`EarlyRow`]: revisions that have overtaken their message.
+const EARLY: Table = Table("early-revisions");
+/// Revisions that wait for their message, at most.
+const EARLY_MAX: u64 = 10_000;
+/// How long one waits: the message has not come by then, and will not.
+const EARLY_MILLIS: u64 = 30 * 24 * 3_600_000;
+
+/// A revision that came before its message.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+struct EarlyRow {
+    /// The unit.
+    head: Vec<u8>,
+    /// Its body, which this row holds.
+    body: Option<[u8; 32]>,
+    /// Since when, milliseconds since 1970.
+    at: u64,
+}
+shared::row!(EarlyRow, 1);
+
+/// Whether the message of a revision is here or has been. No row means too late only if a unit brought it once.
+fn has_come(rows: &impl Rows, id: MessageId, revision: u32, reader: &[u8]) -> Result<bool, StoreError> {
+    for earlier in 0..revision {
+        if lane::is_here(rows, &unit_id(id, earlier, reader))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Names the body of a unit. Returns what holds it.
+fn keep(txn: &mut Txn<'_>, body: Option<&Stored>) -> Result<Option<[u8; 32]>, StoreError> {
+    let Some(body) = body else { return Ok(None) };
+    txn.keep_body(body)?;
+    Ok(Some(body.key().0))
+}
+
+fn set_aside(
+    txn: &mut Txn<'_>,
+    key: &[u8],
+    head: &ToEdge,
+    body: Option<&Stored>,
+    now: u64,
+) -> Result<(), NotApplied> {
+    if txn.count(EARLY)? >= EARLY_MAX {
+        return Err(NotApplied::Later("too many revisions wait for their messages".into()));
+    }
+    let body = keep(txn, body)?;
+    Ok(txn.put(EARLY, key, &EarlyRow { head: encode(head), body, at: now })?)
+}
+
+/// Applies a revision of a message for the Internet.
+pub fn revise(
+    txn: &mut Txn<'_>,
+    busy: &Busy,
+    revise: Revise,
+    body: Option<&Stored>,
+    now: u64,
+) -> Result<(), NotApplied> {
+    if body.is_none() && revise.mode != ReviseMode::Withdraw {
+        return Err(NotApplied::Never("a revision without a body".into()));
+    }
+    let id = MessageId(revise.message);
+    if Waiting::load(txn, id)?.is_empty() && !has_come(txn, id, revise.revision, OUTSIDE)? {
+        let key = queue_key(&revise.message, revise.revision);
+        return set_aside(txn, &key, &ToEdge::Revise(revise), body, now);
+    }
+    let body = keep(txn, body)?;
+    Ok(decide(txn, busy, &revise, body, now)?)
+}
+
+/// Decides a revision for each of its recipients. Takes over the reference on `body`.
+fn decide(
+    txn: &mut Txn<'_>,
+    busy: &Busy,
+    revise: &Revise,
+    body: Option<[u8; 32]>,
+    now: u64,
+) -> Result<(), StoreError> {
+    let id = MessageId(revise.message);
+    let mut waiting = Waiting::load(txn, id)?;
+    if let Some(body) = body {
+        let reverse_path = waiting.rows().first().and_then(|row| row.reverse_path.clone());
+        let row = QueueRow {
+            revision: revise.revision,
+            body,
+            wrapped_key: revise.wrapped_key.clone(),
+            size: revise.size,
+            reverse_path,
+            body_8bit: revise.body_8bit,
+            utf8_header: revise.utf8_header,
+            recipients: Vec::new(),
+            noted: Vec::new(),
+            queued_at: now,
+            attempts: 0,
+            next_attempt_at: now,
+            held: false,
+            restored: false,
+        };
+        if !waiting.add(row) {
+            txn.release_body(BodyKey(body))?;
+        }
+    }
+    let mut decided = Vec::new();
+    for recipient in &revise.recipients {
+        let is_attempted = |revision| busy.is_attempted(id, revision);
+        decided.extend(waiting.revise(*recipient, revise.revision, revise.mode, is_attempted));
+    }
+    waiting.store(txn)?;
+    tell(txn, id, decided, now)
+}
+
+/// Tells big what was decided.
+pub fn tell(txn: &mut Txn<'_>, id: MessageId, decided: Vec<Decided>, now: u64) -> Result<(), StoreError> {
+    decided.into_iter().try_for_each(|decided| tell_one(txn, id, decided, now))
+}
+
+fn tell_one(txn: &mut Txn<'_>, id: MessageId, decided: Decided, now: u64) -> Result<(), StoreError> {
+    let Decided { recipient, revision, result, text } = decided;
+    let word = serde_json::to_value(result).unwrap_or_default();
+    let what =
+        format!("revision {revision} for recipient {recipient}: {}", word.as_str().unwrap_or_default());
+    trace::note(txn, id, now, what)?;
+    let revised = Revised { message: id.0, recipient, revision, result, at: now, text: text.into() };
+    let unit = QueuedUnit {
+        id: MessageId::generate().0,
+        lane: EVENT_LANE,
+        after: None,
+        head: encode(&ToBig::Revised(revised)),
+        body: QueuedBody::None,
+    };
+    lane::queue(txn, &unit).map(drop)
+}
+
+/// Applies a revision of a copy in a secondary mailbox.
+pub fn revise_copy(
+    txn: &mut Txn<'_>,
+    busy: &Busy,
+    copy: CopyRevision,
+    body: &Stored,
+    now: u64,
+) -> Result<(), NotApplied> {
+    let id = MessageId(copy.message);
+    if !copies::is_filed(txn, &copy.window, id)? && !has_come(txn, id, copy.revision, &copy.window)? {
+        let key = copy_key(&copy.window, id, copy.revision);
+        return set_aside(txn, &key, &ToEdge::ReviseCopy(copy), Some(body), now);
+    }
+    txn.keep_body(body)?;
+    Ok(copies::decide(txn, busy, &copy, body.key().0, now)?)
+}
+
+/// Applies the revisions that have come before what was queued or filed under `prefix`.
+pub fn apply_early(txn: &mut Txn<'_>, busy: &Busy, prefix: &[u8], now: u64) -> Result<(), StoreError> {
+    for (key, row) in txn.prefix::<EarlyRow>(EARLY, prefix, usize::MAX)? {
+        txn.delete(EARLY, &key)?;
+        match (decode::<ToEdge>(&row.head), row.body) {
+            (Some(ToEdge::Revise(revise)), body) => decide(txn, busy, &revise, body, now)?,
+            (Some(ToEdge::ReviseCopy(copy)), Some(body)) => copies::decide(txn, busy, &copy, body, now)?,
+            (_, Some(body)) => txn.release_body(BodyKey(body))?,
+            (_, None) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Gives up revisions whose message has not come for 30 days.
+pub fn forget_early(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
+    let limit = usize::try_from(EARLY_MAX).unwrap_or(usize::MAX);
+    for (key, row) in txn.prefix::<EarlyRow>(EARLY, &[], limit)? {
+        if now.saturating_sub(row.at) <= EARLY_MILLIS {
+            continue;
+        }
+        txn.delete(EARLY, &key)?;
+        if let Some(body) = row.body {
+            txn.release_body(BodyKey(body))?;
+        }
+        let (id, recipients, revision) = match decode::<ToEdge>(&row.head) {
+            Some(ToEdge::Revise(revise)) => (revise.message, revise.recipients, revise.revision),
+            Some(ToEdge::ReviseCopy(copy)) => (copy.message, vec![copy.recipient], copy.revision),
+            _ => continue,
+        };
+        let late = |recipient| Decided {
+            recipient,
+            revision,
+            result: ReviseResult::TooLate,
+            text: "the message has not come to the edge",
+        };
+        tell(txn, MessageId(id), recipients.into_iter().map(late).collect(), now)?;
+    }
+    Ok(())
+}
+
+/// Keeps a revision that a rebuild found, with its body, until the message is found too.
+pub fn found(txn: &mut Txn<'_>, revise: Revise, body: BodyKey, now: u64) -> Result<(), StoreError> {
+    let key = queue_key(&revise.message, revise.revision);
+    txn.put(EARLY, &key, &EarlyRow { head: encode(&ToEdge::Revise(revise)), body: Some(body.0), at: now })
+}
+
+/// After a rebuild: revisions take the place of the texts that they were of, as they did before.
+pub fn apply_found(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
+    let messages: std::collections::BTreeSet<Id> = txn
+        .prefix::<QueueRow>(crate::record::QUEUE, &[], usize::MAX)?
+        .iter()
+        .map(|(key, _)| message_of(key).0)
+        .collect();
+    messages.iter().try_for_each(|message| apply_early(txn, &Busy::default(), message, now))
+}
+
+/// Begins an attempt: decides what was left noted, then enters as under way a row that is due and returns it.
+pub fn begin(
+    txn: &mut Txn<'_>,
+    busy: &Busy,
+    id: MessageId,
+    now: u64,
+) -> Result<Option<QueueRow>, StoreError> {
+    let mut waiting = Waiting::load(txn, id)?;
+    let mut decided = Vec::new();
+    let left = |row: &&QueueRow| !row.noted.is_empty() && !busy.is_attempted(id, row.revision);
+    let left: Vec<u32> = waiting.rows().iter().filter(left).map(|row| row.revision).collect();
+    left.iter().for_each(|revision| decided.extend(waiting.settle(*revision, None)));
+    let is_due = |row: &&QueueRow| {
+        !row.held
+            && row.next_attempt_at <= now
+            && row.recipients.iter().any(waits)
+            && !busy.is_attempted(id, row.revision)
+    };
+    let row = waiting.rows().iter().find(is_due).cloned();
+    if !left.is_empty() {
+        waiting.store(txn)?;
+        tell(txn, id, decided, now)?;
+    }
+    if let Some(row) = &row {
+        busy.begin(id, row.revision);
+    }
+    Ok(row)
+}

@@ -1,0 +1,56 @@
+//! What is in use at this moment, and so cannot be revised before it is over.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use shared::id::MessageId;
+use shared::unit::Id;
+
+/// Attempts under way and maildrops in use.
+///
+/// A revision is decided by an operation of the store's writer, which looks here. For its word to hold, nobody
+/// may have read the old text before and still use it: an attempt is entered by the very operation that reads
+/// its row, and a maildrop is locked before an operation that its session waits for and only then reads. So
+/// every use is either before the decision, and seen here, or after it, and sees the new text.
+#[derive(Debug, Default)]
+pub struct Busy {
+    attempts: Mutex<HashSet<(MessageId, u32)>>,
+    maildrops: Mutex<HashSet<Id>>,
+}
+
+fn lock<T>(set: &Mutex<T>) -> MutexGuard<'_, T> {
+    set.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Busy {
+    /// An attempt with a revision of a message begins. Called within the operation that reads its row.
+    pub fn begin(&self, message: MessageId, revision: u32) {
+        lock(&self.attempts).insert((message, revision));
+    }
+
+    /// Whether an attempt with that revision is under way.
+    pub fn is_attempted(&self, message: MessageId, revision: u32) -> bool {
+        lock(&self.attempts).contains(&(message, revision))
+    }
+
+    /// No attempt with the message is under way any more. Called within the operation that records the last
+    /// outcome, or when the attempt is given up.
+    pub fn end(&self, message: MessageId) {
+        lock(&self.attempts).retain(|(attempted, _)| *attempted != message);
+    }
+
+    /// Locks a window's maildrop; `false` if it is locked already.
+    pub fn lock_maildrop(&self, window: Id) -> bool {
+        lock(&self.maildrops).insert(window)
+    }
+
+    /// Whether a session has the maildrop.
+    pub fn is_locked(&self, window: &Id) -> bool {
+        lock(&self.maildrops).contains(window)
+    }
+
+    /// Unlocks a maildrop.
+    pub fn unlock_maildrop(&self, window: &Id) {
+        lock(&self.maildrops).remove(window);
+    }
+}

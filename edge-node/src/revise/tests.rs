@@ -1,0 +1,355 @@
+//! What a revision does to what waits on the edge, with everything that may be under way at that moment.
+
+use std::sync::Arc;
+
+use shared::lane::{Arrival, take};
+use shared::store::Store;
+use shared::store::sim::{Faults, SimDisk};
+use shared::unit::{DeliveryState, Outbound, WindowCopy};
+
+use super::*;
+use crate::apply::{self, Arrived};
+use crate::record::{COPIES, CopyRow, OUTBOUND_KIND, QUEUE};
+
+const KEY: [u8; 32] = [8; 32];
+const MESSAGE: Id = [3; 16];
+const WINDOW: Id = [1; 16];
+const NOW: u64 = 1000;
+
+struct Edge {
+    store: Store,
+    busy: Arc<Busy>,
+}
+
+impl Edge {
+    fn new() -> Self {
+        let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
+        Self { store, busy: Arc::default() }
+    }
+
+    /// Applies a unit under its id, with its text as its body.
+    fn apply(&self, id: Id, head: &ToEdge, text: Option<&str>) -> Result<(), String> {
+        let stored = text.map(|text| {
+            let key = BodyKey(*blake3::hash(text.as_bytes()).as_bytes());
+            let mut writer = self.store.body_writer(key, OUTBOUND_KIND);
+            writer.write(text.as_bytes()).and_then(|()| writer.finish(encode(head))).expect("writes")
+        });
+        let arrived = Arrived { head: encode(head).into(), stored, lost: false };
+        let busy = Arc::clone(&self.busy);
+        let applied = self.store.commit_blocking(move |txn| {
+            let arrival = Arrival { lane: 2, number: 1, id, after: None, alone: None };
+            let apply = |txn: &mut Txn<'_>| apply::apply(txn, &KEY, &busy, arrived, NOW);
+            take(txn, arrival, NOW, |_, _| Ok(false), apply, |_, _| Ok(()))
+        });
+        match applied.expect("commits").into_inner() {
+            None => Ok(()),
+            Some(row) => Err(row.reason),
+        }
+    }
+
+    fn outbound(&self, recipients: u32) {
+        let head = ToEdge::Outbound(Outbound {
+            message: MESSAGE,
+            revision: 0,
+            wrapped_key: vec![7; 80],
+            size: 3,
+            reverse_path: Some("alice@example.com".into()),
+            recipients: (0..recipients).map(|index| (index, format!("r{index}@remote.example"))).collect(),
+            body_8bit: false,
+            utf8_header: false,
+        });
+        self.apply(unit_id(MessageId(MESSAGE), 0, OUTSIDE), &head, Some("old")).expect("is queued");
+    }
+
+    fn revise(&self, revision: u32, mode: ReviseMode, recipients: &[u32]) {
+        let head = ToEdge::Revise(Revise {
+            message: MESSAGE,
+            revision,
+            mode,
+            recipients: recipients.to_vec(),
+            wrapped_key: vec![9; 80],
+            size: 3,
+            body_8bit: false,
+            utf8_header: false,
+        });
+        let text = format!("new {revision}");
+        let text = (mode != ReviseMode::Withdraw).then_some(text.as_str());
+        self.apply(unit_id(MessageId(MESSAGE), revision, b"revise"), &head, text).expect("is applied");
+    }
+
+    /// An attempt begins: the text that would leave.
+    fn begin(&self) -> Option<(u32, String)> {
+        let busy = Arc::clone(&self.busy);
+        let begun = self.store.commit_blocking(move |txn| begin(txn, &busy, MessageId(MESSAGE), u64::MAX));
+        let row = begun.expect("commits").into_inner()?;
+        Some((row.revision, self.text(row.body)))
+    }
+
+    fn text(&self, body: [u8; 32]) -> String {
+        let bytes = self.store.body(BodyKey(body)).and_then(|reader| reader.read_all()).expect("is kept");
+        String::from_utf8(bytes).expect("text")
+    }
+
+    /// The attempt with a revision ends in the same state for everybody.
+    fn end(&self, revision: u32, state: DeliveryState) {
+        let busy = Arc::clone(&self.busy);
+        let ended = self.store.commit_blocking(move |txn| {
+            busy.end(MessageId(MESSAGE));
+            let mut waiting = Waiting::load(txn, MessageId(MESSAGE))?;
+            let row = waiting.row(revision).expect("waits");
+            row.recipients.iter_mut().for_each(|recipient| recipient.state = state);
+            let decided = waiting.settle(revision, None);
+            waiting.store(txn)?;
+            tell(txn, MessageId(MESSAGE), decided, NOW)
+        });
+        ended.expect("commits");
+    }
+
+    /// What big has been told: recipient, revision, result.
+    fn told(&self) -> Vec<(u32, u32, ReviseResult)> {
+        let rows = self.store.read().expect("reads");
+        let units = lane::units(&rows, EVENT_LANE, 1, 100).expect("reads");
+        let told = units.iter().filter_map(|(_, unit)| match decode::<ToBig>(&unit.head) {
+            Some(ToBig::Revised(told)) => Some((told.recipient, told.revision, told.result)),
+            _ => None,
+        });
+        told.collect()
+    }
+
+    fn waiting(&self) -> Vec<(u32, String)> {
+        let rows =
+            self.store.read().and_then(|rows| rows.prefix::<QueueRow>(QUEUE, &[], 100)).expect("reads");
+        rows.iter()
+            .flat_map(|(_, row)| {
+                row.recipients.iter().filter(|r| waits(r)).map(|r| (r.index, self.text(row.body)))
+            })
+            .collect()
+    }
+
+    fn copy(&self) {
+        let copy =
+            WindowCopy { window: WINDOW, message: MESSAGE, revision: 0, wrapped_key: vec![7; 80], size: 3 };
+        let id = unit_id(MessageId(MESSAGE), 0, &WINDOW);
+        self.apply(id, &ToEdge::Copy(copy), Some("old copy")).expect("is filed");
+    }
+
+    fn revise_copy(&self, revision: u32, mode: ReviseMode) {
+        let copy = CopyRevision {
+            window: WINDOW,
+            message: MESSAGE,
+            revision,
+            mode,
+            recipient: 5,
+            wrapped_key: vec![9; 80],
+            size: 3,
+        };
+        let id = unit_id(MessageId(MESSAGE), revision, b"revise copy");
+        self.apply(id, &ToEdge::ReviseCopy(copy), Some(&format!("new copy {revision}"))).expect("is applied");
+    }
+
+    /// What the window offers: the revision, the text.
+    fn offered(&self) -> Vec<(u32, String)> {
+        let rows =
+            self.store.read().and_then(|rows| rows.prefix::<CopyRow>(COPIES, &WINDOW, 10)).expect("reads");
+        rows.iter().map(|(key, row)| (crate::record::copy_of(key).1, self.text(row.body))).collect()
+    }
+
+    /// A session has ended that has sent the original, or not.
+    fn session_ends(&self, sent: bool) {
+        self.busy.unlock_maildrop(&WINDOW);
+        let ended = self.store.commit_blocking(move |txn| {
+            if sent {
+                seen(txn, &WINDOW, &[(MessageId(MESSAGE), 0)])?;
+            }
+            settle_copies(txn, &WINDOW, NOW)
+        });
+        ended.expect("commits");
+    }
+
+    fn bodies(&self) -> u64 {
+        self.store.live_bytes().expect("reads")
+    }
+}
+
+const BOTH: [u32; 2] = [0, 1];
+
+#[test]
+fn what_waits_is_swapped_and_the_old_text_is_gone() {
+    let edge = Edge::new();
+    edge.outbound(2);
+    edge.revise(1, ReviseMode::Replace, &[1]);
+    assert_eq!(edge.told(), [(1, 1, ReviseResult::Replaced)]);
+    assert_eq!(edge.waiting(), [(0, "old".into()), (1, "new 1".into())]);
+    edge.revise(2, ReviseMode::Withdraw, &[0]);
+    assert_eq!(edge.waiting(), [(1, "new 1".into())]);
+    assert!(edge.store.body(BodyKey(*blake3::hash(b"old").as_bytes())).is_err(), "nobody needs the old text");
+    edge.revise(3, ReviseMode::Withdraw, &BOTH);
+    assert_eq!(
+        edge.told()[1..],
+        [(0, 2, ReviseResult::Withdrawn), (0, 3, ReviseResult::TooLate), (1, 3, ReviseResult::Withdrawn),]
+    );
+    assert_eq!((edge.begin(), edge.bodies()), (None, 0), "nothing is left of it");
+}
+
+#[test]
+fn an_attempt_under_way_decides_by_its_outcome() {
+    for (outcome, mode, result, left) in [
+        (DeliveryState::Relayed, ReviseMode::Replace, ReviseResult::TooLate, None),
+        (DeliveryState::Relayed, ReviseMode::Withdraw, ReviseResult::TooLate, None),
+        (DeliveryState::Failed, ReviseMode::Replace, ReviseResult::TooLate, None),
+        (DeliveryState::Deferred, ReviseMode::Replace, ReviseResult::Replaced, Some((1, "new 1".to_owned()))),
+        (DeliveryState::Deferred, ReviseMode::Append, ReviseResult::Replaced, Some((1, "new 1".to_owned()))),
+        (DeliveryState::Deferred, ReviseMode::Withdraw, ReviseResult::Withdrawn, None),
+    ] {
+        let edge = Edge::new();
+        edge.outbound(1);
+        assert_eq!(edge.begin(), Some((0, "old".into())));
+        edge.revise(1, mode, &[0]);
+        assert_eq!(edge.told(), [], "{outcome:?}: nothing is promised while the old text may be leaving");
+        edge.end(0, outcome);
+        assert_eq!(edge.told(), [(0, 1, result)], "{outcome:?} {mode:?}");
+        assert_eq!(edge.begin(), left, "{outcome:?} {mode:?}");
+        if left.is_none() {
+            assert_eq!(edge.bodies(), 0, "{outcome:?} {mode:?}");
+        }
+    }
+}
+
+#[test]
+fn an_attempt_that_begins_after_a_decision_takes_the_new_text() {
+    let edge = Edge::new();
+    edge.outbound(1);
+    edge.revise(1, ReviseMode::Replace, &[0]);
+    assert_eq!(edge.begin(), Some((1, "new 1".into())));
+    // And one that was noted when the edge went down is decided before the next attempt.
+    edge.revise(2, ReviseMode::Replace, &[0]);
+    assert_eq!(edge.told(), [(0, 1, ReviseResult::Replaced)]);
+    let edge = Edge { store: edge.store, busy: Arc::default() };
+    assert_eq!(edge.begin(), Some((2, "new 2".into())));
+    assert_eq!(edge.told()[1..], [(0, 2, ReviseResult::Replaced)]);
+}
+
+#[test]
+fn a_later_revision_that_overtakes_an_earlier_one_stands() {
+    let edge = Edge::new();
+    edge.outbound(1);
+    edge.revise(2, ReviseMode::Replace, &[0]);
+    edge.revise(1, ReviseMode::Replace, &[0]);
+    assert_eq!(edge.told(), [(0, 2, ReviseResult::Replaced), (0, 1, ReviseResult::Replaced)]);
+    assert_eq!(edge.begin(), Some((2, "new 2".into())));
+}
+
+#[test]
+fn a_revision_that_overtakes_its_message_is_applied_with_it() {
+    let edge = Edge::new();
+    edge.revise(1, ReviseMode::Replace, &[0]);
+    edge.revise(2, ReviseMode::Withdraw, &[1]);
+    assert_eq!(edge.told(), []);
+    edge.outbound(2);
+    assert_eq!(edge.told(), [(0, 1, ReviseResult::Replaced), (1, 2, ReviseResult::Withdrawn)]);
+    assert_eq!(edge.waiting(), [(0, "new 1".into())]);
+    // The same for a copy.
+    edge.revise_copy(1, ReviseMode::Replace);
+    assert_eq!(edge.offered(), []);
+    edge.copy();
+    assert_eq!(edge.offered(), [(1, "new copy 1".into())]);
+}
+
+#[test]
+fn what_has_left_is_too_late() {
+    let edge = Edge::new();
+    edge.outbound(1);
+    assert!(edge.begin().is_some());
+    edge.end(0, DeliveryState::Relayed);
+    edge.revise(1, ReviseMode::Replace, &[0]);
+    assert_eq!(edge.told(), [(0, 1, ReviseResult::TooLate)]);
+    assert_eq!((edge.waiting(), edge.bodies()), (Vec::new(), 0));
+}
+
+#[test]
+fn a_copy_is_swapped_unless_a_client_may_have_read_it() {
+    for (sent, mode, result, offered) in [
+        (false, ReviseMode::Replace, ReviseResult::Replaced, vec![(1, "new copy 1".to_owned())]),
+        (false, ReviseMode::Withdraw, ReviseResult::Withdrawn, vec![]),
+        (true, ReviseMode::Replace, ReviseResult::Revised, vec![(1, "new copy 1".to_owned())]),
+        (true, ReviseMode::Withdraw, ReviseResult::Revised, vec![(1, "new copy 1".to_owned())]),
+    ] {
+        // Before the session ends, and after it.
+        for during in [true, false] {
+            let edge = Edge::new();
+            edge.copy();
+            assert!(edge.busy.lock_maildrop(WINDOW));
+            if during {
+                edge.revise_copy(1, mode);
+                assert_eq!(edge.told(), [], "a session keeps what it saw");
+                assert_eq!(edge.offered(), [(0, "old copy".into())]);
+            }
+            edge.session_ends(sent);
+            if !during {
+                edge.revise_copy(1, mode);
+            }
+            assert_eq!(edge.told(), [(5, 1, result)], "{sent} {mode:?} {during}");
+            assert_eq!(edge.offered(), offered, "{sent} {mode:?} {during}");
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_was_deleted_is_offered_again_and_one_of_an_ended_window_is_not() {
+    let edge = Edge::new();
+    edge.copy();
+    let delete = |txn: &mut Txn<'_>| txn.delete(COPIES, &copy_key(&WINDOW, MessageId(MESSAGE), 0));
+    edge.store.commit_blocking(delete).expect("commits");
+    edge.revise_copy(1, ReviseMode::Replace);
+    assert_eq!(edge.told(), [(5, 1, ReviseResult::Revised)]);
+    assert_eq!(edge.offered(), [(1, "new copy 1".into())]);
+    edge.apply([7; 16], &ToEdge::WindowEnd { window: WINDOW }, None).expect("ends");
+    edge.revise_copy(2, ReviseMode::Replace);
+    assert_eq!(edge.told()[1..], [(5, 2, ReviseResult::TooLate)]);
+    assert_eq!(edge.offered(), []);
+}
+
+#[test]
+fn after_a_restore_only_what_was_put_in_its_place_leaves() {
+    let edge = Edge::new();
+    edge.outbound(2);
+    edge.store.commit_blocking(crate::maintenance::hold_back).expect("commits");
+    // Since the backup, recipient 1 was sent another text.
+    let messages = vec![(MESSAGE, vec![(0, 0), (1, 1)])];
+    let list = shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages };
+    edge.apply([9; 16], &ToEdge::Unsettled(list), None).expect("is told");
+    assert_eq!(edge.waiting(), [(0, "old".into())]);
+    let offered = ToEdge::Outbound(Outbound {
+        message: MESSAGE,
+        revision: 1,
+        wrapped_key: vec![7; 80],
+        size: 3,
+        reverse_path: None,
+        recipients: vec![(1, "r1@remote.example".into())],
+        body_8bit: false,
+        utf8_header: false,
+    });
+    edge.apply(unit_id(MessageId(MESSAGE), 1, OUTSIDE), &offered, Some("new 1")).expect("is queued");
+    assert_eq!(edge.waiting(), [(0, "old".into()), (1, "new 1".into())]);
+}
+
+#[test]
+fn a_revision_without_a_text_is_refused_and_one_without_a_message_given_up() {
+    let edge = Edge::new();
+    let head = ToEdge::Revise(Revise {
+        message: MESSAGE,
+        revision: 1,
+        mode: ReviseMode::Replace,
+        recipients: vec![0],
+        wrapped_key: Vec::new(),
+        size: 3,
+        body_8bit: false,
+        utf8_header: false,
+    });
+    assert!(edge.apply([5; 16], &head, None).is_err());
+    edge.revise(1, ReviseMode::Replace, &[0]);
+    edge.store.commit_blocking(|txn| forget_early(txn, NOW + EARLY_MILLIS)).expect("commits");
+    assert_eq!(edge.told(), []);
+    edge.store.commit_blocking(|txn| forget_early(txn, NOW + EARLY_MILLIS + 1)).expect("commits");
+    assert_eq!((edge.told(), edge.bodies()), (vec![(0, 1, ReviseResult::TooLate)], 0));
+}

@@ -1,0 +1,189 @@
+//! The rows of one queued message: one for each revision that some recipient is still to get. Moving recipients
+//! between them is all that a revision does to the queue.
+
+use std::collections::HashSet;
+
+use shared::id::MessageId;
+use shared::store::{BodyKey, Rows, StoreError, Txn};
+use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult};
+
+use crate::record::{Noted, QUEUE, QueueRecipient, QueueRow, queue_key};
+
+/// What was decided for a recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// The recipient's index on big.
+    pub recipient: u32,
+    /// Which revision.
+    pub revision: u32,
+    /// What it came to.
+    pub result: ReviseResult,
+    /// Why, if that is not plain.
+    pub text: &'static str,
+}
+
+/// The rows of a message, read together and written together.
+#[derive(Debug)]
+pub struct Waiting {
+    message: MessageId,
+    rows: Vec<QueueRow>,
+    /// Revisions that lay in the queue when it was read.
+    stored: Vec<u32>,
+}
+
+/// Whether a recipient has still to get the message.
+pub fn waits(recipient: &QueueRecipient) -> bool {
+    matches!(recipient.state, DeliveryState::Relaying | DeliveryState::Deferred)
+}
+
+impl Waiting {
+    /// The rows of `message`.
+    pub fn load(rows: &impl Rows, message: MessageId) -> Result<Self, StoreError> {
+        let rows = rows.prefix::<QueueRow>(QUEUE, &message.0, usize::MAX)?;
+        let rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
+        let stored = rows.iter().map(|row| row.revision).collect();
+        Ok(Self { message, rows, stored })
+    }
+
+    /// Whether nothing of the message is queued.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Its rows, by revision.
+    pub fn rows(&self) -> &[QueueRow] {
+        &self.rows
+    }
+
+    /// The row of a revision.
+    pub fn row(&mut self, revision: u32) -> Option<&mut QueueRow> {
+        self.rows.iter_mut().find(|row| row.revision == revision)
+    }
+
+    /// Adds the row of a revision, which holds a body; `false` if there is one.
+    pub fn add(&mut self, row: QueueRow) -> bool {
+        if self.row(row.revision).is_some() {
+            return false;
+        }
+        self.rows.push(row);
+        true
+    }
+
+    /// The revision that a recipient is still to get.
+    pub fn revision_of(&self, recipient: u32) -> Option<u32> {
+        let is_it = |waiting: &QueueRecipient| waiting.index == recipient && waits(waiting);
+        self.rows.iter().find(|row| row.recipients.iter().any(is_it)).map(|row| row.revision)
+    }
+
+    /// Decides a revision for a recipient, or notes it if `is_attempted` says of the revision that the
+    /// recipient is to get that an attempt is under way.
+    pub fn revise(
+        &mut self,
+        recipient: u32,
+        revision: u32,
+        mode: ReviseMode,
+        is_attempted: impl Fn(u32) -> bool,
+    ) -> Option<Decided> {
+        let decided = |result, text| Some(Decided { recipient, revision, result, text });
+        match self.revision_of(recipient) {
+            None => decided(ReviseResult::TooLate, "it does not wait here any more"),
+            // A later revision has overtaken this one: the old text is gone all the same.
+            Some(present) if present >= revision => decided(ReviseResult::Replaced, ""),
+            Some(present) if is_attempted(present) => {
+                let row = self.row(present)?;
+                row.noted.push(Noted { recipient, revision, mode });
+                None
+            }
+            Some(present) => {
+                self.shift(recipient, present, (mode != ReviseMode::Withdraw).then_some(revision));
+                decided(done(mode), "")
+            }
+        }
+    }
+
+    /// Decides what was noted while an attempt with `revision` was under way: for the recipients in `of`, or
+    /// for all.
+    pub fn settle(&mut self, revision: u32, of: Option<&[u32]>) -> Vec<Decided> {
+        let Some(row) = self.row(revision) else { return Vec::new() };
+        let is_due = |noted: &Noted| of.is_none_or(|of| of.contains(&noted.recipient));
+        let (mut due, left): (Vec<_>, Vec<_>) = row.noted.drain(..).partition(is_due);
+        row.noted = left;
+        due.sort_by_key(|noted| noted.revision);
+        let mut decided = Vec::new();
+        for Noted { recipient, revision: noted, mode } in due {
+            let state = self.state_of(recipient);
+            let (result, text) = match (self.revision_of(recipient), state) {
+                (Some(present), _) => {
+                    self.shift(recipient, present, (mode != ReviseMode::Withdraw).then_some(noted));
+                    (done(mode), "")
+                }
+                (None, Some(DeliveryState::Failed)) => (ReviseResult::TooLate, "its delivery had failed"),
+                (None, _) => (ReviseResult::TooLate, "the attempt that was under way has delivered it"),
+            };
+            decided.push(Decided { recipient, revision: noted, result, text });
+        }
+        decided
+    }
+
+    fn state_of(&self, recipient: u32) -> Option<DeliveryState> {
+        let mut all = self.rows.iter().flat_map(|row| &row.recipients);
+        all.find(|other| other.index == recipient).map(|recipient| recipient.state)
+    }
+
+    /// Moves a recipient who waits to the row of another revision, or away.
+    pub fn shift(&mut self, recipient: u32, from: u32, to: Option<u32>) {
+        let Some(row) = self.row(from) else { return };
+        let Some(place) = row.recipients.iter().position(|other| other.index == recipient) else { return };
+        let moved = row.recipients.remove(place);
+        let (held, restored, attempts) = (row.held, row.restored, row.attempts);
+        let (queued_at, next_attempt_at) = (row.queued_at, row.next_attempt_at);
+        let Some(target) = to.and_then(|to| self.row(to)) else { return };
+        if target.recipients.is_empty() {
+            (target.held, target.restored, target.attempts) = (held, restored, attempts);
+            (target.queued_at, target.next_attempt_at) = (queued_at, next_attempt_at);
+        }
+        // Revising does not make a message younger, and what an operator has to look at stays with him.
+        target.held |= held;
+        target.restored |= restored;
+        target.queued_at = target.queued_at.min(queued_at);
+        target.next_attempt_at = target.next_attempt_at.min(next_attempt_at);
+        target.recipients.push(moved);
+    }
+
+    /// The earliest attempt that is due, milliseconds since 1970; held rows have none.
+    pub fn next_attempt_at(&self) -> Option<u64> {
+        let due = self.rows.iter().filter(|row| !row.held && row.recipients.iter().any(waits));
+        due.map(|row| row.next_attempt_at).min()
+    }
+
+    /// Writes the rows. Those that nobody waits for, and that no note may still need, go with their bodies.
+    pub fn store(self, txn: &mut Txn<'_>) -> Result<(), StoreError> {
+        let noted: HashSet<u32> =
+            self.rows.iter().flat_map(|row| &row.noted).map(|noted| noted.revision).collect();
+        for row in self.rows {
+            let key = queue_key(&self.message.0, row.revision);
+            if row.recipients.iter().any(waits) || noted.contains(&row.revision) {
+                txn.put(QUEUE, &key, &row)?;
+            } else {
+                if self.stored.contains(&row.revision) {
+                    txn.delete(QUEUE, &key)?;
+                }
+                txn.release_body(BodyKey(row.body))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn done(mode: ReviseMode) -> ReviseResult {
+    match mode {
+        ReviseMode::Replace | ReviseMode::Append => ReviseResult::Replaced,
+        ReviseMode::Withdraw => ReviseResult::Withdrawn,
+    }
+}
+
+/// The message of a queue row's key.
+pub fn message_of(key: &[u8]) -> MessageId {
+    let id: Option<Id> = key.first_chunk().copied();
+    MessageId(id.unwrap_or_default())
+}
