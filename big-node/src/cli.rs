@@ -1,13 +1,15 @@
 //! big-node's command line (design §11): what can be typed, and which request it becomes.
 //!
 //! `init`, `check`, `serve` and `verify` work on the node's files; everything else is asked of the
-//! running node over its control socket, which decides. Nothing is decided here. `directory`, `mail` and
+//! running node over its control socket, which decides. Nothing is decided here. `directory`, `mail`, `draft` and
 //! `travel` hold the commands that take more than a request and an answer, `save` how a command writes
 //! files, `show` what answers look like.
 
 mod directory;
+mod draft;
 mod gateway;
 mod mail;
+mod panel;
 mod revise;
 mod save;
 mod show;
@@ -105,6 +107,12 @@ enum Command {
     /// Read and write mail
     #[command(subcommand)]
     Mail(mail::Command),
+    /// Read and write mail on a full screen
+    Desk {
+        /// Whose desk; without it, that of the person whose account this is
+        #[arg(long = "as", value_name = "PERSON", env = "SALLYPOST_AS")]
+        person: Option<String>,
+    },
     /// Secondary mailboxes for people on the road
     #[command(subcommand)]
     Travel(travel::Command),
@@ -182,6 +190,7 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
                 show::explanation(explanation)
             }),
         Command::Mail(command) => mail::run(command, caller, topology.edge.size_max),
+        Command::Desk { person } => panel::run(caller, person, topology.edge.size_max),
         Command::Travel(command) => travel::run(command, caller),
         Command::Queue(QueueCommand::List) => {
             caller.show(&Request::QueueList, |queue: &Queue| show::queue(queue))

@@ -1,6 +1,7 @@
-//! What the control socket is asked, answered. `directory` answers for the directory.
+//! What the control socket is asked, answered. `directory` answers for the directory, `mail` for mailboxes.
 
 mod directory;
+mod mail;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use shared::store::{Copied, Rows, StoreError, Txn};
 use shared::trace;
 
 use crate::compare;
-use crate::desk::{self, Outgoing};
+use crate::desk;
 use crate::directory::by_name;
 use crate::error::Refused;
 use crate::gateway::queue;
@@ -95,28 +96,26 @@ impl Commands {
             | Request::ImportProgress
             | Request::Export { .. }
             | Request::Explain { .. }) => return self.directory(request, body).await,
-            Request::MailList { person, folder, max } => {
-                json(desk::list(node, &self.person(&person)?, folder, max.min(LISTED_MAX))?)
-            }
-            Request::MailRead { person, message, raw } => {
-                let (reading, bytes) = desk::read(node, &self.person(&person)?, &message, raw).await?;
-                return Ok((json(reading)?, bytes));
-            }
-            Request::MailSend { person, to, cc, subject, attachments, text_bytes } => {
-                let (text, attachments) = desk::attachments(&body, text_bytes, attachments)?;
-                let outgoing = Outgoing { to, cc, subject, text, attachments };
-                json(desk::send(node, &self.person(&person)?, outgoing).await?)
-            }
-            Request::MailReply { person, message, all } => {
-                let text = String::from_utf8_lossy(&body).into_owned();
-                json(desk::reply(node, &self.person(&person)?, &message, all, text).await?)
-            }
-            Request::MailDelete { person, message } => {
-                json(desk::delete(node, &self.person(&person)?, &message).await?)
-            }
-            Request::MailStatus { person, message } => {
-                json(desk::status(node, &self.person(&person)?, &message)?)
-            }
+            request @ (Request::MailList { .. }
+            | Request::MailFolders { .. }
+            | Request::FolderAdd { .. }
+            | Request::FolderRename { .. }
+            | Request::FolderRemove { .. }
+            | Request::MailMove { .. }
+            | Request::MailMark { .. }
+            | Request::MailThread { .. }
+            | Request::MailSearch { .. }
+            | Request::MailWatch { .. }
+            | Request::MailRead { .. }
+            | Request::MailSend { .. }
+            | Request::MailReply { .. }
+            | Request::MailForward { .. }
+            | Request::MailReturn { .. }
+            | Request::DraftSave { .. }
+            | Request::DraftShow { .. }
+            | Request::DraftSend { .. }
+            | Request::MailDelete { .. }
+            | Request::MailStatus { .. }) => return self.mail(request, body).await,
             request @ Request::MailAmend { .. } => json(self.amend(request, &body).await?),
             Request::MailHistory { person, message } => {
                 json(revise::history(&node.store, &self.person(&person)?, &message)?)

@@ -1,46 +1,88 @@
-//! What a person at a desk does: list, read, send, reply, delete, ask.
+//! What a person at a desk does: list, read, delete, ask; `send` composes and sends, `reply`, `forward` and `returned`
+//! say what a message about another one is, `draft` keeps what is being written, `search` finds, `thread` shows a
+//! conversation, `watch` waits for change. `difference` compares two texts.
+
+mod difference;
+mod draft;
+mod forward;
+mod reply;
+mod returned;
+mod search;
+mod send;
+mod thread;
+mod watch;
 
 use std::sync::Arc;
 
-use shared::address::Address;
 use shared::id::{MessageId, unix_millis};
-use shared::mime::{self, Draft, DraftMailbox, HeaderFacts, Kind, NewAttachment, Opened};
-use shared::origin::{Channel, Mailbox};
-use shared::store::{Rows, Snapshot};
+use shared::mime::{self, HeaderFacts, Kind, Opened};
+use shared::origin::Mailbox;
+use shared::store::Rows;
 use shared::topology::AttachmentMode;
 
 use crate::directory;
 use crate::error::Refused;
-use crate::mail::{self, Ways, recipient_key};
-use crate::node::{Node, incoming};
+use crate::folder;
+use crate::mail::{self, recipient_key};
+use crate::node::Node;
 use crate::part::{self, PartPath};
 use crate::record::{
-    Entry, Folder, MAILBOXES, Message, Part, Person, RECIPIENTS, Recipient, entry_key, message_of,
+    Entry, Folder, MAILBOXES, Message, Part, Person, RECIPIENTS, Recipient, entry_key, folder_prefix,
+    message_of,
 };
-use crate::request::{Attached, Deleted, Line, Reading, RecipientView, RevisedView, Sent, Status};
+use crate::request::{Deleted, Line, Marked, Moved, Reading, RecipientView, RevisedView, Status};
 use crate::revise;
+
+pub use draft::{restore as restore_draft, save as save_draft, show as show_draft};
+pub use search::search;
+pub use send::{Outgoing, attachments, send, send_draft};
+pub use thread::thread;
+pub use watch::watch;
 
 /// Largest message that is read whole into memory.
 const READ_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Recipients of one message.
-const RECIPIENTS_MAX: usize = 1000;
 
-/// A folder's messages, newest first; under a cover, its attachments.
-pub fn list(node: &Node, person: &Person, folder: Folder, max: usize) -> Result<Vec<Line>, Refused> {
+/// A folder's messages, newest first; under a cover, its attachments. Only what is older than `before`.
+pub fn list(
+    node: &Node,
+    person: &Person,
+    folder: &str,
+    max: usize,
+    before: Option<&str>,
+) -> Result<Vec<Line>, Refused> {
     let snapshot = node.store.read()?;
-    let prefix = [person.id.as_slice(), &[folder as u8]].concat();
+    let folder = folder::find(&snapshot, person, folder)?;
+    let name = folder::name(&snapshot, &person.id, folder)?;
+    let prefix = folder_prefix(&person.id, folder);
+    let found = match before {
+        None => snapshot.prefix_backwards::<Entry>(MAILBOXES, &prefix, max)?,
+        Some(before) => {
+            let before = entry_key(&person.id, folder, message_id(before)?);
+            snapshot.range_backwards::<Entry>(MAILBOXES, &prefix, Some(&before), max)?
+        }
+    };
     let mut lines = Vec::new();
-    for (key, entry) in snapshot.prefix_backwards::<Entry>(MAILBOXES, &prefix, max)? {
+    for (key, entry) in found {
         let id = message_of(&key);
         let Some(message) = mail::shown(&snapshot, id, entry.revision)? else { continue };
-        lines.extend(lines_of(id, &message, &entry, node.site.filing_of(person)));
+        lines.extend(lines_of(id, &message, &entry, &name, node.site.filing_of(person)));
     }
     Ok(lines)
 }
 
+fn message_id(text: &str) -> Result<MessageId, Refused> {
+    text.parse().map_err(|error| Refused::new(format!("{}: {error}", directory::shown(text))))
+}
+
 /// A message's lines. The mode is the reader's of now, whatever it was when the message came.
-fn lines_of(id: MessageId, message: &Message, entry: &Entry, filing: AttachmentMode) -> Vec<Line> {
-    let cover = line(id, message, entry);
+fn lines_of(
+    id: MessageId,
+    message: &Message,
+    entry: &Entry,
+    folder: &str,
+    filing: AttachmentMode,
+) -> Vec<Line> {
+    let cover = line(id, message, entry, folder);
     let parts = match filing {
         AttachmentMode::BreakApart => message.parts.as_slice(),
         AttachmentMode::Passthru => &[],
@@ -58,24 +100,31 @@ fn lines_of(id: MessageId, message: &Message, entry: &Entry, filing: AttachmentM
     [vec![cover], parts].concat()
 }
 
-fn line(id: MessageId, message: &Message, entry: &Entry) -> Line {
+fn line(id: MessageId, message: &Message, entry: &Entry, folder: &str) -> Line {
     let origin = &message.origin;
     Line {
         id: id.to_string(),
         part: 0,
         at: entry.filed_at,
         from: origin.from.first().map(shown).or_else(|| origin.reverse_path.clone()).unwrap_or_default(),
-        to: origin.recipients.iter().map(|recipient| recipient.address.clone()).collect(),
+        to: match origin.recipients.as_slice() {
+            // A draft has none yet.
+            [] => origin.to.iter().map(shown).collect(),
+            recipients => recipients.iter().map(|recipient| recipient.address.clone()).collect(),
+        },
         subject: origin.subject.clone(),
         size: origin.size,
         content_type: None,
         read: entry.read,
         answered: entry.answered,
+        forwarded: entry.forwarded,
         late: entry.late,
         revision: entry.revision,
         amended: entry.amended,
         withdrawn: entry.withdrawn,
         thread: MessageId(message.thread).to_string(),
+        folder: folder.to_owned(),
+        depth: 0,
     }
 }
 
@@ -86,20 +135,23 @@ fn shown(mailbox: &Mailbox) -> String {
     }
 }
 
-/// A message in the person's mailbox; `text` is its id, or its id and the way to a part.
-fn find(
-    snapshot: &Snapshot,
-    person: &Person,
-    text: &str,
-) -> Result<(MessageId, PartPath, Message, Entry), Refused> {
-    let (id, path) = text.split_once('.').unwrap_or((text, "0"));
-    let id: MessageId = id.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
-    let path = path.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
+/// A message in a person's mailbox.
+#[derive(Clone, Debug)]
+struct Filed {
+    id: MessageId,
+    message: Message,
+    folder: Folder,
+    entry: Entry,
+}
+
+/// The message of this id in the person's mailbox.
+fn filed(rows: &impl Rows, person: &Person, text: &str) -> Result<Filed, Refused> {
+    let id = message_id(text)?;
     let missing =
         || Refused::new(format!("{} has no message {id}; `mail list` shows what there is", person.name));
-    let (_, entry) = mail::entry(snapshot, &person.id, id)?.ok_or_else(missing)?;
-    let message = mail::shown(snapshot, id, entry.revision)?.ok_or_else(missing)?;
-    Ok((id, path, message, entry))
+    let (folder, entry) = mail::entry(rows, &person.id, id)?.ok_or_else(missing)?;
+    let message = mail::shown(rows, id, entry.revision)?.ok_or_else(missing)?;
+    Ok(Filed { id, message, folder, entry })
 }
 
 /// Reads a message and marks it read. The bytes are those of the part that was asked for, or of the
@@ -131,11 +183,14 @@ fn read_once(
     raw: bool,
 ) -> Result<(Reading, Vec<u8>, u32), Refused> {
     let snapshot = node.store.read()?;
-    let (id, path, message, entry) = find(&snapshot, person, text)?;
+    let (id, path) = text.split_once('.').unwrap_or((text, "0"));
+    let path: PartPath = path.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
+    let Filed { id, message, folder, entry } = filed(&snapshot, person, id)?;
+    let folder = folder::name(&snapshot, &person.id, folder)?;
     // A large message takes a while to be read and taken apart.
     let (mut reading, bytes) = tokio::task::block_in_place(|| {
         let content = mail::content(node.store.body(message.body())?, &message, READ_BYTES_MAX)?;
-        let mut reading = whole(id, &message, &entry);
+        let mut reading = whole(id, &message, &entry, folder);
         if path.is_whole() {
             reading.text = if raw { String::new() } else { mime::text_of(&content) };
             return Ok((reading, if raw { content } else { Vec::new() }));
@@ -160,7 +215,7 @@ fn no_part(id: MessageId, path: &PartPath, message: &Message) -> Refused {
 }
 
 /// A message as it is read, still without its text.
-fn whole(id: MessageId, message: &Message, entry: &Entry) -> Reading {
+fn whole(id: MessageId, message: &Message, entry: &Entry, folder: String) -> Reading {
     let strings = |list: &[Mailbox]| list.iter().map(shown).collect();
     let origin = &message.origin;
     Reading {
@@ -174,6 +229,8 @@ fn whole(id: MessageId, message: &Message, entry: &Entry) -> Reading {
         parts: message.parts.clone(),
         unparsed: message.unparsed.clone(),
         answered: entry.answered,
+        forwarded: entry.forwarded,
+        folder,
         revision: entry.revision,
         amended: entry.amended,
         withdrawn: entry.withdrawn,
@@ -203,196 +260,47 @@ fn of_part(reading: &mut Reading, opened: &Opened) {
     reading.subject = facts.subject.unwrap_or_default();
     let date = facts.date.and_then(|seconds| u64::try_from(seconds).ok());
     reading.at = date.map_or(reading.at, |seconds| seconds.saturating_mul(1000));
-    (reading.answered, reading.parent) = (false, None);
+    (reading.answered, reading.forwarded, reading.parent) = (false, false, None);
 }
 
 fn shown_as_written(mailbox: &mime::Mailbox) -> String {
     shown(&Mailbox { name: mailbox.name.clone().unwrap_or_default(), address: mailbox.address.clone() })
 }
 
-/// What is sent: recipients as typed, and the text.
-#[derive(Debug)]
-pub struct Outgoing {
-    /// Recipients, shown as To.
-    pub to: Vec<String>,
-    /// Recipients, shown as Cc.
-    pub cc: Vec<String>,
-    /// The subject.
-    pub subject: String,
-    /// The text.
-    pub text: String,
-    /// Attachments.
-    pub attachments: Vec<NewAttachment>,
-}
-
-/// Splits a request's body into text and attachments.
-pub fn attachments(
-    body: &[u8],
-    text_bytes: usize,
-    attached: Vec<Attached>,
-) -> Result<(String, Vec<NewAttachment>), Refused> {
-    let short = || Refused::new("the request's body is shorter than it says");
-    let (text, mut rest) = body.split_at_checked(text_bytes).ok_or_else(short)?;
-    let mut attachments = Vec::new();
-    for Attached { name, bytes, text } in attached {
-        let (content, behind) = rest.split_at_checked(bytes).ok_or_else(short)?;
-        let content_type = if text { "text/plain" } else { "application/octet-stream" }.into();
-        attachments.push(NewAttachment { name, content_type, content: content.into() });
-        rest = behind;
-    }
-    Ok((String::from_utf8_lossy(text).into_owned(), attachments))
-}
-
-/// Composes and sends a message.
-pub async fn send(node: &Arc<Node>, author: &Person, outgoing: Outgoing) -> Result<Sent, Refused> {
-    let snapshot = node.store.read()?;
-    let mut ways = Ways::new();
-    let to = mailboxes(node, &snapshot, author, &outgoing.to, &mut ways)?;
-    let cc = mailboxes(node, &snapshot, author, &outgoing.cc, &mut ways)?;
-    dispatch(node, author, to, cc, ways, outgoing, None).await
-}
-
-/// Answers a message: recipients, subject and thread come from its origin.
-pub async fn reply(
-    node: &Arc<Node>,
-    author: &Person,
-    text: &str,
-    all: bool,
-    body: String,
-) -> Result<Sent, Refused> {
-    let snapshot = node.store.read()?;
-    let (_, _, message, _) = find(&snapshot, author, text)?;
-    let origin = &message.origin;
-    let own = |mailbox: &&Mailbox| {
-        let address: Result<Address, _> = mailbox.address.parse();
-        address.is_ok_and(|address| author.addresses.contains(&address.canonical()))
-    };
-    // One's own message is answered to those it went to.
-    let mine = origin.from.iter().any(|mailbox| own(&mailbox));
-    let main = if mine { &origin.to } else { origin.reply_addresses() };
-    let others = origin.to.iter().chain(&origin.cc).filter(|mailbox| !own(mailbox));
-    let drafts = |list: Vec<&Mailbox>| -> Result<Vec<DraftMailbox>, Refused> {
-        list.into_iter().map(draft_mailbox).collect()
-    };
-    let mut to = drafts(main.iter().collect())?;
-    if to.is_empty() {
-        // Nothing in the header to answer to: the reverse-path is left.
-        let path = origin
-            .reverse_path
-            .clone()
-            .ok_or_else(|| Refused::new("that message names nobody to answer to"))?;
-        to.push(draft_mailbox(&Mailbox { name: String::new(), address: path })?);
-    }
-    let mut cc = if all { drafts(others.collect())? } else { Vec::new() };
-    cc.retain(|mailbox| to.iter().all(|main| main.address.canonical() != mailbox.address.canonical()));
-    let subject = match origin.subject.get(..3) {
-        Some(prefix) if prefix.eq_ignore_ascii_case("re:") => origin.subject.clone(),
-        _ => format!("Re: {}", origin.subject),
-    };
-    let outgoing = Outgoing { to: Vec::new(), cc: Vec::new(), subject, text: body, attachments: Vec::new() };
-    dispatch(node, author, to, cc, Ways::new(), outgoing, Some(&message)).await
-}
-
-fn draft_mailbox(mailbox: &Mailbox) -> Result<DraftMailbox, Refused> {
-    let address =
-        mailbox.address.parse().map_err(|error| Refused::new(format!("{}: {error}", mailbox.address)))?;
-    Ok(DraftMailbox { name: (!mailbox.name.is_empty()).then(|| mailbox.name.clone()), address })
-}
-
-/// Recipients as a person types them: nicknames, names, addresses, gateways. The first way that is
-/// chosen for an address counts.
-fn mailboxes(
-    node: &Node,
-    rows: &impl Rows,
-    person: &Person,
-    typed: &[String],
-    ways: &mut Ways,
-) -> Result<Vec<DraftMailbox>, Refused> {
-    let one = |text: &String| {
-        let directory::Resolved { address, name, by, .. } =
-            directory::resolve(rows, &node.site.policy, Some(person), text)?;
-        if let Some(way) = by {
-            ways.entry(address.to_string()).or_insert(way);
-        }
-        Ok(DraftMailbox { name, address })
-    };
-    typed.iter().map(one).collect()
-}
-
-fn own_mailbox(person: &Person) -> Result<DraftMailbox, Refused> {
-    let nowhere = || Refused::new(format!("{} has no address", person.name));
-    let address = person.addresses.first().ok_or_else(nowhere)?;
-    let address = address.parse().map_err(|error| Refused::new(format!("{address}: {error}")))?;
-    Ok(DraftMailbox { name: Some(person.display.clone()), address })
-}
-
-async fn dispatch(
-    node: &Arc<Node>,
-    author: &Person,
-    to: Vec<DraftMailbox>,
-    cc: Vec<DraftMailbox>,
-    ways: Ways,
-    outgoing: Outgoing,
-    answers: Option<&Message>,
-) -> Result<Sent, Refused> {
-    let mut recipients: Vec<String> = Vec::new();
-    for mailbox in to.iter().chain(&cc) {
-        let address = mailbox.address.to_string();
-        if !recipients.contains(&address) {
-            recipients.push(address);
-        }
-    }
-    if recipients.is_empty() || recipients.len() > RECIPIENTS_MAX {
-        return Err(Refused::new(format!(
-            "a message goes to 1 to {RECIPIENTS_MAX} recipients, not to {}",
-            recipients.len()
-        )));
-    }
-    let id = MessageId::generate();
-    let from = own_mailbox(author)?;
-    let reverse_path = Some(from.address.to_string());
-    let mut references = Vec::new();
-    if let Some(answered) = answers {
-        references.clone_from(&answered.origin.references);
-        references.extend(answered.origin.message_id.clone());
-    }
-    let draft = Draft {
-        id,
-        from,
-        to,
-        cc,
-        subject: outgoing.subject,
-        date: i64::try_from(unix_millis() / 1000).unwrap_or(i64::MAX),
-        in_reply_to: answers.and_then(|answered| answered.origin.message_id.clone()),
-        references,
-        text: outgoing.text,
-        attachments: outgoing.attachments,
-    };
-    // Attachments may be large: composing and hashing them takes a while.
-    let channel = Channel::Desk { person: author.id };
-    let mut incoming = tokio::task::block_in_place(|| {
-        incoming(&node.store, id, channel, reverse_path, recipients, &mime::compose(&draft))
-    })?;
-    incoming.ways = ways;
-    let (site, author) = (Arc::clone(&node.site), author.clone());
-    node.store.commit(move |txn| mail::send(txn, &site, incoming, &author, false, unix_millis())).await?;
-    node.queued();
-    Ok(Sent { id: id.to_string(), recipients: recipients_of(&node.store.read()?, id)? })
-}
-
 /// Moves a message to Trash, or from there away.
 pub async fn delete(node: &Arc<Node>, person: &Person, text: &str) -> Result<Deleted, Refused> {
-    let id: MessageId = text.parse().map_err(|error| Refused::new(format!("{text}: {error}")))?;
+    let id = message_id(text)?;
     let person = person.clone();
     let from = node.store.commit(move |txn| mail::delete(txn, &person, id, unix_millis())).await?;
     Ok(Deleted { id: id.to_string(), for_good: *from == Folder::Trash })
 }
 
+/// Moves a message to another folder.
+pub async fn shift(node: &Node, person: &Person, text: &str, to: &str) -> Result<Moved, Refused> {
+    let id = message_id(text)?;
+    let (whose, to) = (person.clone(), to.to_owned());
+    let moved = node.store.commit(move |txn| {
+        let to = folder::find(txn, &whose, &to)?;
+        folder::shift(txn, &whose, id, to, unix_millis())?;
+        Ok::<_, Refused>(to)
+    });
+    let folder = moved.await?.into_inner();
+    Ok(Moved { id: id.to_string(), folder: folder::name(&node.store.read()?, &person.id, folder)? })
+}
+
+/// Marks a message read or unread.
+pub async fn mark(node: &Node, person: &Person, text: &str, read: bool) -> Result<Marked, Refused> {
+    let Filed { id, .. } = filed(&node.store.read()?, person, text)?;
+    let person = person.id;
+    node.store.commit(move |txn| mail::mark(txn, &person, id, |entry| entry.read = read)).await?;
+    Ok(Marked { id: id.to_string(), read })
+}
+
 /// Where each recipient's copy of a sent message is.
 pub fn status(node: &Node, person: &Person, text: &str) -> Result<Status, Refused> {
     let snapshot = node.store.read()?;
-    let (id, _, message, _) = find(&snapshot, person, text)?;
-    if snapshot.raw(MAILBOXES, &entry_key(&person.id, Folder::Sent, id))?.is_none() {
+    let Filed { id, message, .. } = filed(&snapshot, person, text)?;
+    if !mail::is_author(&message, person) || draft::row(&snapshot, id)?.is_some() {
         return Err(Refused::new(format!(
             "{id} was not sent by {}; status is for what one has sent",
             person.name

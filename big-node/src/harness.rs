@@ -23,7 +23,8 @@ use crate::mail::{self, Incoming, Site, Ways};
 use crate::pressure::Pressure;
 use crate::projection;
 use crate::record::{
-    EDGE, EdgeRow, Entry, Folder, MAILBOXES, MESSAGES, Message, RECIPIENTS, Recipient, Record, message_of,
+    EDGE, EdgeRow, Entry, Folder, MAILBOXES, MESSAGES, Message, RECIPIENTS, Recipient, Record, folder_of,
+    message_of,
 };
 use crate::revise::{self, Amendment};
 
@@ -154,8 +155,16 @@ impl Big {
         let mut writer = self.store.body_writer(BodyId(origin.body).into(), BODY_KIND);
         writer.write(&chunk::encode_all(content)).map_err(failed)?;
         let stored = writer.finish(rebuild_notes(id, &origin)).map_err(failed)?;
-        let incoming =
-            Incoming { id, origin, stored, parts: Vec::new(), unparsed: None, passes: 0, ways: Ways::new() };
+        let incoming = Incoming {
+            id,
+            origin,
+            stored,
+            parts: Vec::new(),
+            unparsed: None,
+            passes: 0,
+            ways: Ways::new(),
+            tie: None,
+        };
         let site = Arc::clone(&self.site);
         let sent = self
             .store
@@ -193,8 +202,7 @@ impl Big {
         let mut filed: BTreeMap<Id, (usize, Vec<u8>)> = BTreeMap::new();
         for (key, _) in rows.prefix::<Entry>(MAILBOXES, &[], usize::MAX)? {
             let id = message_of(&key);
-            if !matches!(key.get(16).copied(), Some(folder) if folder == Folder::In as u8 || folder == Folder::Undeliverable as u8)
-            {
+            if !matches!(folder_of(&key), Some(Folder::In | Folder::Undeliverable)) {
                 continue;
             }
             let message = rows.get::<Message>(MESSAGES, &id.0)?;

@@ -184,7 +184,7 @@ impl<'a> Opened<'a> {
         let (parts, unparsed) = break_apart(self.plain.as_deref());
         let stored = self.writer.finish(rebuild_notes(id, &origin))?;
         let passes = passes(self.header.block(), self.policy);
-        Ok(Incoming { id, origin, stored, parts, unparsed, passes, ways: Ways::new() })
+        Ok(Incoming { id, origin, stored, parts, unparsed, passes, ways: Ways::new(), tie: None })
     }
 }
 

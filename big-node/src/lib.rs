@@ -7,10 +7,12 @@
 pub mod cli;
 mod command;
 mod compare;
+mod conversation;
 mod desk;
 pub mod directory;
 mod ebcdic;
 mod error;
+mod folder;
 mod gateway;
 #[cfg(feature = "sim")]
 pub mod harness;

@@ -15,12 +15,15 @@ use shared::topology::AttachmentMode;
 use shared::trace;
 use shared::unit::{self, DeliveryState, Id, OUTBOUND, Outbound, PopAct, ToEdge, WindowCopy, carrier_id};
 
+use crate::conversation;
+use crate::desk;
 use crate::directory::{self, Letter, Policy, Route, Routed, Wanted, Way, srs};
 use crate::error::Refused;
+use crate::folder;
 use crate::gateway::queue::{self, Due, UnderWay};
 use crate::projection;
 use crate::record::{
-    AfterFetch, COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named,
+    AfterFetch, COPIES, CopyRow, DRAFTS, Entry, Folder, MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named,
     OPEN_WINDOWS, Part, Person, Pop3, RECIPIENTS, REPORTS, REVISIONS, Recipient, Revision, UNSETTLED,
     WINDOWS, WindowRow, WindowState, entry_key, key2, message_id_key, revision_key,
 };
@@ -87,6 +90,25 @@ pub struct Incoming {
     pub passes: u32,
     /// The ways that its sender chose.
     pub ways: Ways,
+    /// What its author said it is about; otherwise its header says it.
+    pub tie: Option<Tie>,
+}
+
+/// What a message has to do with an earlier one here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tie {
+    /// It answers it.
+    Answers(MessageId),
+    /// It sends it on.
+    Forwards(MessageId),
+}
+
+impl Tie {
+    fn message(self) -> MessageId {
+        match self {
+            Self::Answers(message) | Self::Forwards(message) => message,
+        }
+    }
 }
 
 /// Whether big holds this message already.
@@ -166,7 +188,7 @@ pub fn send(
     late: bool,
     now: u64,
 ) -> Result<(), Refused> {
-    let (id, passes, ways) = (incoming.id, incoming.passes, incoming.ways.clone());
+    let (id, passes, ways, tie) = (incoming.id, incoming.passes, incoming.ways.clone(), incoming.tie);
     let message = keep(txn, incoming, now)?;
     for recipient in &message.origin.recipients {
         let parsed: Result<Address, _> = recipient.address.parse();
@@ -174,8 +196,14 @@ pub fn send(
     }
     file(txn, &message, id, author, Folder::Sent, Entry { read: true, late, ..Entry::default() }, now)?;
     if let Some(parent) = message.parent {
-        mark(txn, &author.id, MessageId(parent), |entry| entry.answered = true)?;
+        let forwards = tie
+            .map_or_else(|| conversation::sends_on(&message.origin), |tie| matches!(tie, Tie::Forwards(_)));
+        mark(txn, &author.id, MessageId(parent), |entry| match forwards {
+            true => entry.forwarded = true,
+            false => entry.answered = true,
+        })?;
     }
+    conversation::note_sent(txn, author, &message, id, now)?;
     let mut outside = Vec::new();
     for (index, routed) in (0..).zip(routed(txn, site, &message, passes, &ways, now)?) {
         let row = match &routed.route {
@@ -333,6 +361,11 @@ pub fn restore(
 ) -> Result<(), StoreError> {
     let message =
         Message { origin, revision: 0, thread: id.0, parent: None, parts: Vec::new(), unparsed: None };
+    if let Channel::Desk { person } = message.origin.channel
+        && message.origin.reverse_path.is_none()
+    {
+        return desk::restore_draft(txn, id, message, &person);
+    }
     enter(txn, id, &message)?;
     let (now, mut filed) = (message.origin.accepted_at, false);
     let author = match message.origin.channel {
@@ -405,8 +438,11 @@ fn enter(txn: &mut Txn<'_>, id: MessageId, message: &Message) -> Result<(), Stor
 
 /// Names the body and writes the message's row, tied into its thread. The reference on the body is the caller's.
 pub fn keep(txn: &mut Txn<'_>, incoming: Incoming, now: u64) -> Result<Message, StoreError> {
-    let Incoming { id, origin, stored, parts, unparsed, .. } = incoming;
-    let parent = parent_of(txn, &origin)?;
+    let Incoming { id, origin, stored, parts, unparsed, tie, .. } = incoming;
+    let parent = match tie {
+        Some(tie) => Some(tie.message().0),
+        None => conversation::parent_of(txn, &origin, id, now)?,
+    };
     let thread = match parent {
         Some(parent) => txn.get::<Message>(MESSAGES, &parent)?.map_or(parent, |parent| parent.thread),
         None => id.0,
@@ -415,6 +451,7 @@ pub fn keep(txn: &mut Txn<'_>, incoming: Incoming, now: u64) -> Result<Message, 
     txn.keep_body(&stored)?;
     let message = Message { origin, revision: 0, thread, parent, parts, unparsed };
     enter(txn, id, &message)?;
+    conversation::enter(txn, &message, id)?;
     trace::note(txn, id, now, format!("taken in by big ({})", channel_name(&message.origin)))?;
     Ok(message)
 }
@@ -427,16 +464,6 @@ fn channel_name(origin: &Origin) -> &'static str {
         Channel::Report => "a report of our own",
         Channel::Gateway { .. } => "from an inside gateway",
     }
-}
-
-/// The message here that this one answers: In-Reply-To, else the newest reference that is known.
-fn parent_of(rows: &impl Rows, origin: &Origin) -> Result<Option<Id>, StoreError> {
-    for message_id in origin.in_reply_to.iter().chain(origin.references.iter().rev()) {
-        if let Some(Named(parent)) = rows.get(MESSAGE_IDS, &message_id_key(message_id))? {
-            return Ok(Some(parent));
-        }
-    }
-    Ok(None)
 }
 
 /// Files a message in a folder; the entry holds the body.
@@ -453,7 +480,19 @@ fn file(
     txn.put(MAILBOXES, &entry_key(&person.id, folder, id), &Entry { filed_at: now, ..entry })
 }
 
-/// Files a received message, and marks what it answers in the receiver's Sent folder.
+/// Whether a person has sent a message.
+pub fn is_author(message: &Message, person: &Person) -> bool {
+    match &message.origin.channel {
+        Channel::Desk { person: author } => *author == person.id,
+        Channel::Submission { .. } => {
+            let path = message.origin.reverse_path.as_deref().map(str::parse::<Address>);
+            matches!(path, Some(Ok(path)) if person.addresses.contains(&path.canonical()))
+        }
+        Channel::Reception { .. } | Channel::Report | Channel::Gateway { .. } => false,
+    }
+}
+
+/// Files a received message, and marks what it answers, if the receiver has sent that.
 fn file_received(
     txn: &mut Txn<'_>,
     message: &Message,
@@ -462,18 +501,20 @@ fn file_received(
     now: u64,
 ) -> Result<(), StoreError> {
     file(txn, message, id, person, Folder::In, Entry::default(), now)?;
-    // A report or an absence notice answers nothing.
-    let Some(parent) = message.parent.filter(|_| !message.origin.automatic) else { return Ok(()) };
-    let key = entry_key(&person.id, Folder::Sent, MessageId(parent));
-    match txn.get::<Entry>(MAILBOXES, &key)? {
-        Some(sent) => txn.put(MAILBOXES, &key, &Entry { answered: true, ..sent }),
-        None => Ok(()),
+    // A report or an absence notice answers nothing, nor does what is only sent on.
+    let answers = !message.origin.automatic && !conversation::sends_on(&message.origin);
+    let Some(parent) = message.parent.filter(|_| answers) else { return Ok(()) };
+    match txn.get::<Message>(MESSAGES, &parent)? {
+        Some(sent) if is_author(&sent, person) => {
+            mark(txn, &person.id, MessageId(parent), |entry| entry.answered = true)
+        }
+        _ => Ok(()),
     }
 }
 
 /// A message's entry in a person's mailbox, wherever it is filed.
 pub fn entry(rows: &impl Rows, person: &Id, id: MessageId) -> Result<Option<(Folder, Entry)>, StoreError> {
-    for folder in Folder::ALL {
+    for folder in folder::every(rows, person)? {
         if let Some(entry) = rows.get(MAILBOXES, &entry_key(person, folder, id))? {
             return Ok(Some((folder, entry)));
         }
@@ -491,16 +532,21 @@ pub fn shown(rows: &impl Rows, id: MessageId, revision: u32) -> Result<Option<Me
     Ok(found.map(|found| found.of(&message)))
 }
 
-/// Changes the marks of a message in a person's mailbox, if it is there.
+/// Changes the marks of a message in a person's mailbox, in every folder in which it lies.
 pub fn mark(
     txn: &mut Txn<'_>,
     person: &Id,
     id: MessageId,
-    change: impl FnOnce(&mut Entry),
+    mut change: impl FnMut(&mut Entry),
 ) -> Result<(), StoreError> {
-    let Some((folder, mut found)) = entry(txn, person, id)? else { return Ok(()) };
-    change(&mut found);
-    txn.put(MAILBOXES, &entry_key(person, folder, id), &found)
+    for folder in folder::every(txn, person)? {
+        let key = entry_key(person, folder, id);
+        if let Some(mut found) = txn.get::<Entry>(MAILBOXES, &key)? {
+            change(&mut found);
+            txn.put(MAILBOXES, &key, &found)?;
+        }
+    }
+    Ok(())
 }
 
 /// A person reads a revision of a message: marks it, unless another one is shown by now. An entry that is gone
@@ -534,7 +580,7 @@ pub fn delete(txn: &mut Txn<'_>, person: &Person, id: MessageId, now: u64) -> Re
 }
 
 /// Moves an entry to Trash, where it counts from now.
-fn discard(
+pub fn discard(
     txn: &mut Txn<'_>,
     person: &Id,
     folder: Folder,
@@ -556,6 +602,8 @@ pub fn forget(txn: &mut Txn<'_>, person: &Id, folder: Folder, id: MessageId) -> 
     let key = entry_key(person, folder, id);
     let revision = txn.get::<Entry>(MAILBOXES, &key)?.map_or(0, |entry| entry.revision);
     txn.delete(MAILBOXES, &key)?;
+    // If it was a draft, that was its only holder.
+    txn.delete(DRAFTS, &id.0)?;
     if let Some(message) = shown(txn, id, revision)? {
         txn.release_body(message.body())?;
     }
@@ -711,9 +759,10 @@ pub fn after_fetch(txn: &mut Txn<'_>, row: &WindowRow, act: &PopAct, now: u64) -
     let (person, id, deleted) = (row.window.person, MessageId(act.message), act.deleted);
     let mut is_shown = true;
     mark(txn, &person, id, |entry| {
-        is_shown = entry.revision == act.revision;
+        let is_it = entry.revision == act.revision;
+        is_shown &= is_it;
         entry.shown |= revise::bit(act.revision);
-        entry.read |= is_shown && row.after_fetch != AfterFetch::Keep;
+        entry.read |= is_it && row.after_fetch != AfterFetch::Keep;
     })?;
     // What was collected on the road is what was received: a copy in Sent is left alone.
     if deleted

@@ -15,8 +15,10 @@ use crate::error::Refused;
 use crate::inbound::{BODY_KIND, PARSED_BYTES_MAX};
 use crate::node::Node;
 use crate::part::break_apart;
-use crate::record::{Entry, Folder, MAILBOXES, MESSAGES, Message, Record, Revision, message_of};
-use crate::{compare, directory, mail, report, revise, travel};
+use crate::record::{
+    Entry, Folder, MAILBOXES, MESSAGES, Message, Record, Revision, folder_prefix, message_of,
+};
+use crate::{compare, conversation, directory, mail, report, revise, travel};
 
 /// Looks around at least this often.
 const ROUND: Duration = Duration::from_secs(1);
@@ -90,6 +92,8 @@ async fn clean(store: &Store, ids: Vec<u8>) -> Result<Vec<u8>, StoreError> {
         lane::forget_ids(txn, &ids, IDS_AT_ONCE, now)
     });
     let ids = forgotten.await?.into_inner().unwrap_or_default();
+    let forget = move |txn: &mut Txn<'_>| conversation::forget_old(txn, now);
+    while store.commit(forget).await?.into_inner() == conversation::FORGOTTEN_AT_ONCE {}
     while store.commit(empty_trash).await?.into_inner() == FORGOTTEN_AT_ONCE {}
     while store.compact().await? {}
     Ok(ids)
@@ -100,7 +104,7 @@ fn empty_trash(txn: &mut Txn<'_>) -> Result<usize, StoreError> {
     let before = unix_millis().saturating_sub(TRASH_MILLIS);
     let mut emptied = 0;
     for person in directory::list(txn)? {
-        let trash = [person.id.as_slice(), &[Folder::Trash as u8]].concat();
+        let trash = folder_prefix(&person.id, Folder::Trash);
         for (key, entry) in txn.prefix::<Entry>(MAILBOXES, &trash, usize::MAX)? {
             if entry.filed_at < before && emptied < FORGOTTEN_AT_ONCE {
                 mail::forget(txn, &person.id, Folder::Trash, message_of(&key))?;

@@ -19,10 +19,16 @@ use crate::inbound::{BODY_KIND, rebuild_notes};
 use crate::mail::{Incoming, Site, Ways};
 use crate::part::break_apart;
 use crate::pressure::Pressure;
+use crate::record::MAILBOXES;
+
+/// Requests that wait at once for a mailbox to change: each holds a connection, and commands need some, too.
+const WATCHERS_MAX: usize = 96;
 
 /// Big.
 #[derive(Debug)]
 pub struct Node {
+    /// When, milliseconds since 1970.
+    pub started_at: u64,
     /// Where it is and what it is to do.
     pub topology: Topology,
     /// Its store.
@@ -38,6 +44,8 @@ pub struct Node {
     pub changed: Arc<tokio::sync::Notify>,
     /// Something may be due for an inside gateway.
     pub due: tokio::sync::Notify,
+    /// Requests that may wait at once for a mailbox to change.
+    pub watchers: tokio::sync::Semaphore,
 }
 
 impl Node {
@@ -54,7 +62,9 @@ impl Node {
             under_way: UnderWay::default(),
         };
         let store = state.store()?;
+        store.touched().observe(MAILBOXES);
         Ok(Self {
+            started_at: unix_millis(),
             pressure: Arc::new(Pressure::new(&store, topology.big.inbound_hourly)),
             store,
             topology,
@@ -63,6 +73,7 @@ impl Node {
             importing: Arc::default(),
             changed: Arc::default(),
             due: tokio::sync::Notify::new(),
+            watchers: tokio::sync::Semaphore::new(WATCHERS_MAX),
         })
     }
 
@@ -100,23 +111,11 @@ pub fn incoming(
     recipients: Vec<String>,
     content: &[u8],
 ) -> Result<Incoming, StoreError> {
-    taken_in(store, id, origin(channel, reverse_path, recipients, content), content)
-}
-
-/// A message whose origin is known, its body written and not yet named.
-pub fn taken_in(
-    store: &Store,
-    id: MessageId,
-    origin: Origin,
-    content: &[u8],
-) -> Result<Incoming, StoreError> {
-    let stored = written(store, BODY_KIND, &origin, content, rebuild_notes(id, &origin))?;
-    let (parts, unparsed) = break_apart(Some(content));
-    Ok(Incoming { id, origin, stored, parts, unparsed, passes: 0, ways: Ways::new() })
+    written(store, id, origin(channel, reverse_path, recipients, content), content)
 }
 
 /// Writes a message's body, which no commit names yet. `notes` is what a rebuild makes of it.
-pub fn written(
+pub fn write_body(
     store: &Store,
     kind: u8,
     origin: &Origin,
@@ -179,4 +178,11 @@ pub fn traced_origin(
         body: *blake3::hash(content).as_bytes(),
     }
     .bounded()
+}
+
+/// Writes the body of a message whose origin is known.
+pub fn written(store: &Store, id: MessageId, origin: Origin, content: &[u8]) -> Result<Incoming, StoreError> {
+    let stored = write_body(store, BODY_KIND, &origin, content, rebuild_notes(id, &origin))?;
+    let (parts, unparsed) = break_apart(Some(content));
+    Ok(Incoming { id, origin, stored, parts, unparsed, passes: 0, ways: Ways::new(), tie: None })
 }

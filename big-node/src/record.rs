@@ -39,8 +39,19 @@ pub const ADDRESSES: Table = Table("addresses");
 pub const MESSAGES: Table = Table("messages");
 /// Person, folder, message id to [`Entry`].
 pub const MAILBOXES: Table = Table("mailboxes");
+/// Person, number to [`OwnFolder`].
+pub const FOLDERS: Table = Table("folders");
 /// Hash of a Message-ID to the [`Named`] message.
 pub const MESSAGE_IDS: Table = Table("message-ids");
+/// First message of a conversation, message id to the [`Named`] message: those that answer it, or an answer to it.
+pub const THREADS: Table = Table("threads");
+/// Day since 1970, person, hash of the subject without its prefixes, message id to the [`Named`] message: what the
+/// person has sent lately.
+pub const SENT_SUBJECTS: Table = Table("sent-subjects");
+/// Message id, hash of a further Message-ID to [`FurtherId`]: by which it became known after it had left.
+pub const FURTHER_IDS: Table = Table("further-message-ids");
+/// Message id to [`DraftRow`].
+pub const DRAFTS: Table = Table("drafts");
 /// Message id, recipient index to [`Recipient`].
 pub const RECIPIENTS: Table = Table("recipients");
 /// Message id, recipient index to the [`Named`] message, as long as that recipient's state is not final and
@@ -112,36 +123,72 @@ pub struct Message {
 row!(Message, 1);
 
 /// A folder of a mailbox.
-#[derive(
-    Archive,
-    Serialize,
-    Deserialize,
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    clap::ValueEnum,
-)]
-#[serde(rename_all = "lowercase")]
-#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Folder {
     /// Received.
-    In = 1,
+    In,
     /// Sent.
-    Sent = 2,
-    /// Deleted by the person, or on the road; emptied after 30 days.
-    Trash = 3,
+    Sent,
+    /// Being written.
+    Drafts,
+    /// Kept.
+    Saved,
+    /// One of the person's own: its number, from [`OWN_FIRST`] on.
+    Own(u8),
     /// For the postmaster: accepted mail whose recipient has vanished.
-    Undeliverable = 4,
+    Undeliverable,
+    /// Deleted by the person, or on the road; emptied after 30 days.
+    Trash,
 }
 
+/// The number of a person's first own folder; the last is 255, so there are [`OWN_FOLDERS_MAX`].
+pub const OWN_FIRST: u8 = 56;
+/// Folders of one person's own.
+pub const OWN_FOLDERS_MAX: usize = 200;
+
 impl Folder {
-    /// Every folder.
-    pub const ALL: [Self; 4] = [Self::In, Self::Sent, Self::Trash, Self::Undeliverable];
+    /// The folders that everybody has, with their names.
+    pub const FIXED: [(Self, &'static str); 6] = [
+        (Self::In, "in"),
+        (Self::Sent, "sent"),
+        (Self::Drafts, "drafts"),
+        (Self::Saved, "saved"),
+        (Self::Undeliverable, "undeliverable"),
+        (Self::Trash, "trash"),
+    ];
+
+    /// The folder's byte in the keys of [`MAILBOXES`].
+    pub fn byte(self) -> u8 {
+        match self {
+            Self::In => 1,
+            Self::Sent => 2,
+            Self::Trash => 3,
+            Self::Undeliverable => 4,
+            Self::Drafts => 5,
+            Self::Saved => 6,
+            Self::Own(number) => number,
+        }
+    }
+
+    /// The folder that a key of [`MAILBOXES`] names.
+    pub fn of_byte(byte: u8) -> Option<Self> {
+        let fixed = Self::FIXED.iter().map(|(folder, _)| *folder).find(|folder| folder.byte() == byte);
+        fixed.or((byte >= OWN_FIRST).then_some(Self::Own(byte)))
+    }
+
+    /// The name of a folder that everybody has.
+    pub fn fixed_name(self) -> Option<&'static str> {
+        Self::FIXED.iter().find(|(folder, _)| *folder == self).map(|(_, name)| *name)
+    }
 }
+
+/// A folder of a person's own.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct OwnFolder {
+    /// What it is called.
+    pub name: String,
+}
+row!(OwnFolder, 1);
 
 /// A message in a mailbox, with its marks.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default)]
@@ -235,6 +282,65 @@ pub enum ControlDone {
     Revised(Id),
     /// It was not, and why.
     Refused(String),
+}
+
+/// A Message-ID that a message became known by later, because a relay has rewritten its own. Written once.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct FurtherId {
+    /// The Message-ID.
+    pub message_id: String,
+    /// Learned, milliseconds since 1970.
+    pub at: u64,
+    /// The message that named it.
+    pub by: Id,
+}
+row!(FurtherId, 1);
+
+/// What a draft has besides its message: recipients as they were typed, and what it is about.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct DraftRow {
+    /// Recipients.
+    pub to: Vec<String>,
+    /// More of them, shown as Cc.
+    pub cc: Vec<String>,
+    /// The subject as it was typed.
+    pub subject: String,
+    /// What it answers or sends on.
+    pub about: Option<About>,
+}
+row!(DraftRow, 1);
+
+/// What a message that is being written has to do with another one.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum About {
+    /// It answers it. Without typed recipients it goes to whom the answer goes by itself.
+    Reply {
+        /// Message id.
+        message: String,
+        /// Also to its other recipients.
+        all: bool,
+        /// To the mailing list that it came by.
+        list: bool,
+    },
+    /// It sends it on.
+    Forward {
+        /// Message id.
+        message: String,
+        /// Attached whole, as a message.
+        as_attachment: bool,
+        /// The numbers of its attachments that do not go along.
+        without: Vec<u32>,
+    },
+    /// It is its text, changed; without typed recipients it goes back.
+    Return {
+        /// Message id.
+        message: String,
+        /// The numbers of its attachments that do not go along.
+        without: Vec<u32>,
+    },
 }
 
 /// One recipient of a message sent from inside.
@@ -411,7 +517,17 @@ pub fn revised_key(id: MessageId, recipient: u32, revision: u32) -> Vec<u8> {
 
 /// The key of a mailbox entry.
 pub fn entry_key(person: &Id, folder: Folder, message: MessageId) -> Vec<u8> {
-    [person.as_slice(), &[folder as u8], &message.0].concat()
+    [person.as_slice(), &[folder.byte()], &message.0].concat()
+}
+
+/// What the keys of a folder's entries begin with.
+pub fn folder_prefix(person: &Id, folder: Folder) -> Vec<u8> {
+    key2(person, &[folder.byte()])
+}
+
+/// The folder of a mailbox entry's key.
+pub fn folder_of(key: &[u8]) -> Option<Folder> {
+    Folder::of_byte(*key.get(size_of::<Id>())?)
 }
 
 /// The message of a key that ends in its id.

@@ -14,9 +14,10 @@ pub use crate::directory::{
     BadRow, GatewayChange, GroupChange, Imported, NewGateway, NewGroup, NewPerson, NewShadow, PersonChange,
     Reach, Rowed, ShadowChange,
 };
-use crate::record::{AfterFetch, Folder, Part, Scope, WindowState};
+pub use crate::record::About;
+use crate::record::{AfterFetch, Part, Scope, WindowState};
 
-/// A request. A body (the bytes of a message or of text) may go with `Send` and `Reply`.
+/// A request. A body may go with one: text and attachments, or a table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
@@ -94,10 +95,84 @@ pub enum Request {
     MailList {
         /// Whose.
         person: String,
-        /// Which folder.
-        folder: Folder,
+        /// Which folder, by its name.
+        folder: String,
+        /// At most so many messages.
+        max: usize,
+        /// Only those older than the message with this id, which may be gone.
+        before: Option<String>,
+    },
+    /// A person's folders. Answered with `Vec<FolderView>`.
+    MailFolders {
+        /// Whose.
+        person: String,
+    },
+    /// Adds a folder. Answered with `Vec<FolderView>`, as all there are then.
+    FolderAdd {
+        /// Whose.
+        person: String,
+        /// What it is to be called.
+        name: String,
+    },
+    /// Renames a folder of the person's own. Answered with `Vec<FolderView>`.
+    FolderRename {
+        /// Whose.
+        person: String,
+        /// What it is called.
+        name: String,
+        /// What it is to be called.
+        to: String,
+    },
+    /// Removes a folder of the person's own that is empty. Answered with `Vec<FolderView>`.
+    FolderRemove {
+        /// Whose.
+        person: String,
+        /// What it is called.
+        name: String,
+    },
+    /// Moves a message to a folder. Answered with [`Moved`].
+    MailMove {
+        /// Whose.
+        person: String,
+        /// Message id.
+        message: String,
+        /// The folder's name.
+        folder: String,
+    },
+    /// Marks a message read or unread. Answered with [`Marked`].
+    MailMark {
+        /// Whose.
+        person: String,
+        /// Message id.
+        message: String,
+        /// Read, or not.
+        read: bool,
+    },
+    /// The conversation of a message, as far as it is in the person's mailbox. Answered with `Vec<Line>`,
+    /// oldest first.
+    MailThread {
+        /// Whose.
+        person: String,
+        /// Message id.
+        message: String,
+    },
+    /// Messages in which every word occurs, newest first. Answered with [`Found`].
+    MailSearch {
+        /// Whose.
+        person: String,
+        /// The words, with blanks between them.
+        words: String,
+        /// Only in the folder of this name.
+        folder: Option<String>,
         /// At most so many.
         max: usize,
+    },
+    /// Waits until the person's mailbox is not as it was, for 25 s at most. Answered with [`Watched`].
+    MailWatch {
+        /// Whose.
+        person: String,
+        /// The mark of the last answer; without one, the answer comes at once.
+        seen: Option<u64>,
     },
     /// Reads a message, or one part of it, and marks it read. Answered with [`Reading`] and, if `raw`
     /// or for a part other than 0, the bytes as the body.
@@ -124,7 +199,8 @@ pub enum Request {
         /// Length of the text in the body.
         text_bytes: usize,
     },
-    /// Answers a message; nothing is typed but the text, which is the body. Answered with [`Sent`].
+    /// Answers a message; no address is typed. Text and attachments are the body, as with `MailSend`.
+    /// Answered with [`Sent`].
     MailReply {
         /// Who answers.
         person: String,
@@ -132,6 +208,77 @@ pub enum Request {
         message: String,
         /// Also to its other recipients.
         all: bool,
+        /// To the mailing list that it came by.
+        #[serde(default)]
+        list: bool,
+        /// With the text that is answered below the answer.
+        #[serde(default)]
+        quote: bool,
+        /// Attachments.
+        attachments: Vec<Attached>,
+        /// Length of the text in the body.
+        text_bytes: usize,
+    },
+    /// Sends a message on to others, below a text and with its attachments. Answered with [`Sent`].
+    MailForward {
+        /// Who forwards.
+        person: String,
+        /// The message.
+        message: String,
+        /// Recipients as typed.
+        to: Vec<String>,
+        /// More recipients, shown as Cc.
+        cc: Vec<String>,
+        /// Attach it whole, as a message.
+        #[serde(default)]
+        as_attachment: bool,
+        /// The numbers of its attachments that do not go along.
+        #[serde(default)]
+        without: Vec<u32>,
+        /// More attachments.
+        attachments: Vec<Attached>,
+        /// Length of the text in the body.
+        text_bytes: usize,
+    },
+    /// Amend and return: sends a received message with its text changed back to its sender, or on to others.
+    /// The new text is the body. Answered with [`Sent`].
+    MailReturn {
+        /// Who has changed it.
+        person: String,
+        /// The message.
+        message: String,
+        /// Recipients as typed; none is back to its sender.
+        to: Vec<String>,
+        /// Another subject.
+        subject: Option<String>,
+        /// The numbers of its attachments that do not go along.
+        drop_parts: Vec<u32>,
+        /// Length of the text in the body.
+        text_bytes: usize,
+    },
+    /// Saves a draft, in the place of an earlier one if that is named. Text and new attachments are the body,
+    /// as with `MailSend`. Answered with [`DraftSaved`].
+    DraftSave {
+        /// Whose.
+        person: String,
+        /// The draft that this replaces.
+        draft: Option<String>,
+        /// What it says.
+        content: DraftContent,
+    },
+    /// A draft, to go on writing it. Answered with [`DraftView`].
+    DraftShow {
+        /// Whose.
+        person: String,
+        /// Message id.
+        draft: String,
+    },
+    /// Sends a draft, which is no draft then. Answered with [`Sent`].
+    DraftSend {
+        /// Who sends.
+        person: String,
+        /// Message id.
+        draft: String,
     },
     /// Moves a message to Trash, or from Trash away. Answered with [`Deleted`].
     MailDelete {
@@ -382,6 +529,104 @@ pub struct PersonView {
     pub travelling: bool,
 }
 
+/// What a draft says, besides its text.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DraftContent {
+    /// Recipients as typed: whom they mean is found out when it is sent.
+    pub to: Vec<String>,
+    /// More of them, shown as Cc.
+    pub cc: Vec<String>,
+    /// The subject; an empty one of an answer follows from the message that is answered.
+    pub subject: String,
+    /// What it answers or sends on.
+    pub about: Option<About>,
+    /// The numbers of the earlier draft's attachments that stay; they come before the new ones.
+    pub keep: Vec<u32>,
+    /// New attachments.
+    pub attachments: Vec<Attached>,
+    /// Length of the text in the body.
+    pub text_bytes: usize,
+}
+
+/// A draft was saved.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DraftSaved {
+    /// Message id; the same as before if it replaces one.
+    pub id: String,
+}
+
+/// A draft, as it was typed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DraftView {
+    /// Message id.
+    pub id: String,
+    /// Saved, milliseconds since 1970.
+    pub at: u64,
+    /// Recipients as typed.
+    pub to: Vec<String>,
+    /// More of them.
+    pub cc: Vec<String>,
+    /// The subject.
+    pub subject: String,
+    /// What it answers or sends on.
+    pub about: Option<About>,
+    /// The text.
+    pub text: String,
+    /// Its attachments.
+    pub parts: Vec<Part>,
+}
+
+/// A folder, as shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderView {
+    /// Its name.
+    pub name: String,
+    /// Whether it is one of the person's own, which can be renamed and removed.
+    pub own: bool,
+    /// Messages in it.
+    pub messages: u64,
+    /// Those of them that are not read.
+    pub unread: u64,
+}
+
+/// A message was moved.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Moved {
+    /// Message id.
+    pub id: String,
+    /// The folder it is in now.
+    pub folder: String,
+}
+
+/// A message was marked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Marked {
+    /// Message id.
+    pub id: String,
+    /// Whether it is read.
+    pub read: bool,
+}
+
+/// What a search found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Found {
+    /// The messages, newest first.
+    pub lines: Vec<Line>,
+    /// Messages that were looked at.
+    pub looked_at: u64,
+    /// Those of them whose text was not looked at: it is too large, or damaged.
+    pub unread_texts: u64,
+    /// Why older ones were not looked at.
+    pub ended: Option<String>,
+}
+
+/// The state of a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watched {
+    /// Another one for each state; it says nothing else.
+    pub mark: u64,
+}
+
 /// A line of a folder's list: a message, or under a cover one of its attachments.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Line {
@@ -405,6 +650,8 @@ pub struct Line {
     pub read: bool,
     /// Marks.
     pub answered: bool,
+    /// Marks.
+    pub forwarded: bool,
     /// Submitted after the window's end.
     pub late: bool,
     /// The revision that is shown; 0 is the original.
@@ -415,6 +662,10 @@ pub struct Line {
     pub withdrawn: bool,
     /// The first message of its conversation.
     pub thread: String,
+    /// The name of the folder it is in.
+    pub folder: String,
+    /// In a conversation, how many answers it is away from the first message; 0 otherwise.
+    pub depth: u32,
 }
 
 /// A message, as read.
@@ -440,6 +691,10 @@ pub struct Reading {
     pub unparsed: Option<String>,
     /// Marks.
     pub answered: bool,
+    /// Marks.
+    pub forwarded: bool,
+    /// The name of the folder it is in.
+    pub folder: String,
     /// The revision that is shown; 0 is the original.
     pub revision: u32,
     /// Its author has revised it.

@@ -25,6 +25,7 @@ use shared::unit::{
 };
 
 use crate::error::Refused;
+use crate::folder;
 use crate::gateway::queue;
 use crate::mail::{self, Site, recipient_key};
 use crate::projection;
@@ -250,7 +251,8 @@ fn taken_back(rows: &impl Rows, id: MessageId, recipient: u32, before: u32) -> R
 
 /// A reader's entry of the message, wherever it is filed; never the one by which its author has sent it.
 fn received(rows: &impl Rows, person: &Id, id: MessageId) -> Result<Option<(Folder, Entry)>, StoreError> {
-    for folder in Folder::ALL.into_iter().filter(|folder| *folder != Folder::Sent) {
+    let is_own = |folder: &Folder| matches!(folder, Folder::Sent | Folder::Drafts);
+    for folder in folder::every(rows, person)?.into_iter().filter(|folder| !is_own(folder)) {
         if let Some(entry) = rows.get::<Entry>(MAILBOXES, &entry_key(person, folder, id))? {
             return Ok(Some((folder, entry)));
         }

@@ -1,6 +1,7 @@
 //! What an edge may bring and what it may not, applied to a store in memory.
 
 mod compare;
+mod conversation;
 mod gateway;
 mod hostile;
 mod inventory;

@@ -12,7 +12,7 @@ use crate::mail::{self, Site};
 use crate::projection;
 use crate::record::{
     AfterFetch, COPIES, CopyRow, Entry, Folder, MAILBOXES, Named, OPEN_WINDOWS, Person, Pop3, Scope, WINDOWS,
-    WindowRow, WindowState, message_of,
+    WindowRow, WindowState, folder_prefix, message_of,
 };
 use crate::request::WindowView;
 
@@ -101,7 +101,7 @@ fn back_fill(
         Scope::Days(days) => now.saturating_sub(u64::from(days) * DAY_MILLIS),
         Scope::All => 0,
     };
-    let folder = [person.id.as_slice(), &[Folder::In as u8]].concat();
+    let folder = folder_prefix(&person.id, Folder::In);
     let mut filled = 0;
     for (key, entry) in txn.prefix::<Entry>(MAILBOXES, &folder, usize::MAX)? {
         let id = message_of(&key);

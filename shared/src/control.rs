@@ -30,7 +30,7 @@ pub const REQUEST_MAX: usize = 1 << 20;
 /// Octets of JSON in an answer: a long list is longer than any request.
 pub const ANSWER_MAX: usize = 16 << 20;
 /// Connections at once; the next is closed unheard.
-pub const CONNECTIONS_MAX: usize = 32;
+pub const CONNECTIONS_MAX: usize = 128;
 
 /// A request that was understood and not granted: the reason and the mend, for the person who asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

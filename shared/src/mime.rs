@@ -14,21 +14,25 @@ mod address_list;
 mod compose;
 mod decode;
 mod dsn;
+mod entity;
 mod facts;
 mod file_name;
 mod header;
+mod html;
 mod parameters;
 mod reading;
 mod structure;
 pub mod terminal;
 #[cfg(test)]
 mod tests;
+pub mod words;
 mod write;
 
 pub use address_list::{ADDRESSES_MAX, Mailbox};
 pub use compose::{Draft, DraftMailbox, Identity, NewAttachment, compose, compose_as, message_id};
 pub use dsn::{Action, DsnRecipient, DsnReport, dsn};
-pub use facts::{HeaderFacts, REFERENCES_MAX};
+pub use entity::{attached_message, entity};
+pub use facts::{HeaderFacts, ListPost, REFERENCES_MAX};
 pub use file_name::{FILE_NAME_MAX, file_name};
 pub use header::{Field, HEADER_BLOCK_MAX, HEADERS_MAX, HeaderScan, fields, find, header_len};
 pub use reading::{Attachment, Kind, Opened, TEXT_MAX, attachments, open, text_of};

@@ -89,7 +89,8 @@ impl Desk {
     /// A folder's lines, newest first.
     pub async fn list(&self, folder: Folder) -> Result<Vec<Line>, Trouble> {
         let person = self.person.clone();
-        self.big.answer(Request::MailList { person, folder, max: LINES_MAX }).await
+        let folder = folder.fixed_name().unwrap_or_default().to_owned();
+        self.big.answer(Request::MailList { person, folder, max: LINES_MAX, before: None }).await
     }
 
     /// The messages in a folder, newest first, without the lines of their parts.
@@ -142,7 +143,15 @@ impl Desk {
 
     /// Answers a message.
     pub async fn reply(&self, id: &str, text: &str) -> Result<Sent, Trouble> {
-        let asked = Request::MailReply { person: self.person.clone(), message: id.to_owned(), all: false };
+        let asked = Request::MailReply {
+            person: self.person.clone(),
+            message: id.to_owned(),
+            all: false,
+            list: false,
+            quote: false,
+            attachments: Vec::new(),
+            text_bytes: text.len(),
+        };
         Ok(self.big.0.ask(asked, text.into()).await?.0)
     }
 

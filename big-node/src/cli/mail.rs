@@ -15,11 +15,12 @@ use shared::render;
 
 use super::revise;
 use super::save::{self, save_as};
-use super::show;
+use super::{draft, show};
 use crate::ebcdic::CodePage;
 use crate::part::PartPath;
-use crate::record::Folder;
-use crate::request::{Attached, Deleted, Line, Reading, Request, Saved, Sent, Status};
+use crate::request::{
+    Attached, Deleted, FolderView, Found, Line, Marked, Moved, Reading, Request, Saved, Sent, Status, Watched,
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -28,11 +29,14 @@ pub(super) enum Command {
         #[command(flatten)]
         who: Who,
         /// Which folder
-        #[arg(long, value_enum, default_value = "in")]
-        folder: Folder,
+        #[arg(long, value_name = "NAME", default_value = "in")]
+        folder: String,
         /// At most so many messages
         #[arg(long, value_name = "N", default_value_t = 50)]
         max: usize,
+        /// Only those older than this message
+        #[arg(long, value_name = "ID")]
+        before: Option<String>,
     },
     /// Read a message, or get an attachment
     Read {
@@ -52,17 +56,64 @@ pub(super) enum Command {
     /// Send a message
     Send(Box<Send>),
     /// Answer a message; addresses and subject follow from it
-    Reply {
+    Reply(Reply),
+    /// Send a message on: its text below yours, its attachments with it
+    Forward(Box<Forward>),
+    /// Amend and return: send a message with its text changed back to its sender, or on with --to
+    Return(Return),
+    /// Messages being written
+    #[command(subcommand)]
+    Draft(draft::Command),
+    /// Messages in which every word occurs, newest first
+    Search {
+        /// Words, in subject, correspondents or text; case and accents do not count
+        #[arg(required = true)]
+        words: Vec<String>,
+        #[command(flatten)]
+        who: Who,
+        /// Only in this folder
+        #[arg(long, value_name = "NAME")]
+        folder: Option<String>,
+        /// At most so many messages
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        max: usize,
+    },
+    /// The conversation of a message, oldest first
+    Thread {
         /// Message id
         message: String,
         #[command(flatten)]
         who: Who,
-        /// Also to its other recipients
+    },
+    /// Folders
+    #[command(subcommand)]
+    Folder(FolderCommand),
+    /// Move a message to a folder
+    Move {
+        /// Message id
+        message: String,
+        /// The folder's name
+        folder: String,
+        #[command(flatten)]
+        who: Who,
+    },
+    /// Mark a message read, or unread
+    Mark {
+        /// Message id
+        message: String,
+        #[command(flatten)]
+        who: Who,
+        /// Not read
         #[arg(long)]
-        all: bool,
-        /// The text; from standard input otherwise
-        #[arg(long)]
-        text: Option<String>,
+        unread: bool,
+    },
+    /// Wait until the mailbox has changed, 25 s at most; prints a mark for the next time
+    Watch {
+        #[command(flatten)]
+        who: Who,
+        /// The mark that was printed before
+        #[arg(long, value_name = "MARK")]
+        seen: Option<u64>,
     },
     /// Replace what was sent, add to it, or take it back
     Amend(Box<revise::Amend>),
@@ -94,6 +145,107 @@ pub(super) struct Who {
     /// Whose mail: name or address
     #[arg(long = "as", value_name = "PERSON", env = "SALLYPOST_AS")]
     pub(super) person: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FolderCommand {
+    /// Add a folder of one's own
+    Add {
+        /// What it is to be called
+        name: String,
+        #[command(flatten)]
+        who: Who,
+    },
+    /// All folders, with their messages and the unread ones
+    List {
+        #[command(flatten)]
+        who: Who,
+    },
+    /// Rename a folder of one's own
+    Rename {
+        /// What it is called
+        name: String,
+        /// What it is to be called
+        to: String,
+        #[command(flatten)]
+        who: Who,
+    },
+    /// Remove a folder of one's own that is empty
+    Remove {
+        /// What it is called
+        name: String,
+        #[command(flatten)]
+        who: Who,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Reply {
+    /// Message id
+    message: String,
+    #[command(flatten)]
+    who: Who,
+    /// Also to its other recipients
+    #[arg(long, conflicts_with = "list")]
+    all: bool,
+    /// To the mailing list that it came by
+    #[arg(long)]
+    list: bool,
+    /// With its text below the answer
+    #[arg(long)]
+    quote: bool,
+    /// File to attach
+    #[arg(long = "attach", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The text; from standard input otherwise
+    #[arg(long)]
+    text: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Forward {
+    /// Message id
+    message: String,
+    #[command(flatten)]
+    who: Who,
+    /// Recipient: address or local name
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    to: Vec<String>,
+    /// Recipient, shown as Cc
+    #[arg(long, value_name = "ADDRESS")]
+    cc: Vec<String>,
+    /// Attach it whole, as a message
+    #[arg(long)]
+    as_attachment: bool,
+    /// Leave attachment N out; may be given several times
+    #[arg(long, value_name = "N", conflicts_with = "as_attachment")]
+    without: Vec<u32>,
+    /// File to attach
+    #[arg(long = "attach", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Your text above it; from standard input otherwise
+    #[arg(long)]
+    text: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Return {
+    /// Message id
+    message: String,
+    #[command(flatten)]
+    who: Who,
+    /// Recipient: address or local name; back to its sender otherwise
+    #[arg(long, value_name = "ADDRESS")]
+    to: Vec<String>,
+    /// Another subject
+    #[arg(long)]
+    subject: Option<String>,
+    /// Leave attachment N out; may be given several times
+    #[arg(long, value_name = "N")]
+    without: Vec<u32>,
+    /// The whole new text; from standard input otherwise
+    #[arg(long)]
+    text: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -137,7 +289,7 @@ pub(super) struct Send {
 }
 
 #[derive(Debug, clap::Args)]
-struct Report {
+pub(super) struct Report {
     /// Report to attach, as text if it is text: a listing, a spool file, anything
     #[arg(long = "report", value_name = "FILE")]
     file: Option<PathBuf>,
@@ -155,18 +307,75 @@ struct Report {
 /// Runs one; `size_max` is the largest message that the site takes, in octets.
 pub(super) fn run(command: Command, caller: &Caller, size_max: u64) -> Outcome {
     match command {
-        Command::List { who: Who { person }, folder, max } => {
-            let request = Request::MailList { person, folder, max };
-            caller.show(&request, |lines: &Vec<Line>| show::folder(lines, folder))
+        Command::List { who: Who { person }, folder, max, before } => {
+            let request = Request::MailList { person, folder: folder.clone(), max, before };
+            caller.show(&request, |lines: &Vec<Line>| show::folder(lines, &folder))
         }
         Command::Read { message, who, raw, output } => read(caller, message, who, raw, output.as_deref()),
         Command::Save(command) => save(caller, command),
         Command::Send(command) => send(caller, *command, size_max),
-        Command::Reply { message, who: Who { person }, all, text } => {
+        Command::Reply(Reply { message, who: Who { person }, all, list, quote, files, text }) => {
+            let Packed { body, text_bytes, attachments } = packed(&files, None, text, size_max)?;
+            let request = Request::MailReply { person, message, all, list, quote, attachments, text_bytes };
+            let (sent, _): (Sent, _) = caller.ask(&request, &body)?;
+            caller.print(&sent, show::sent)
+        }
+        Command::Forward(command) => {
+            let Forward { message, who: Who { person }, to, cc, as_attachment, without, files, text } =
+                *command;
+            let Packed { body, text_bytes, attachments } = packed(&files, None, text, size_max)?;
+            let request = Request::MailForward {
+                person,
+                message,
+                to,
+                cc,
+                as_attachment,
+                without,
+                attachments,
+                text_bytes,
+            };
+            let (sent, _): (Sent, _) = caller.ask(&request, &body)?;
+            caller.print(&sent, show::sent)
+        }
+        Command::Return(Return { message, who: Who { person }, to, subject, without, text }) => {
             let text = text_or_stdin(text, size_max)?;
-            let request = Request::MailReply { person, message, all };
+            let (drop_parts, text_bytes) = (without, text.len());
+            let request = Request::MailReturn { person, message, to, subject, drop_parts, text_bytes };
             let (sent, _): (Sent, _) = caller.ask(&request, text.as_bytes())?;
             caller.print(&sent, show::sent)
+        }
+        Command::Draft(command) => draft::run(command, caller, size_max),
+        Command::Search { words, who: Who { person }, folder, max } => {
+            let request = Request::MailSearch { person, words: words.join(" "), folder, max };
+            caller.show(&request, |found: &Found| show::found(found))
+        }
+        Command::Thread { message, who: Who { person } } => {
+            caller.show(&Request::MailThread { person, message }, |lines: &Vec<Line>| show::thread(lines))
+        }
+        Command::Folder(command) => {
+            let request = match command {
+                FolderCommand::Add { name, who: Who { person } } => Request::FolderAdd { person, name },
+                FolderCommand::List { who: Who { person } } => Request::MailFolders { person },
+                FolderCommand::Rename { name, to, who: Who { person } } => {
+                    Request::FolderRename { person, name, to }
+                }
+                FolderCommand::Remove { name, who: Who { person } } => Request::FolderRemove { person, name },
+            };
+            caller.show(&request, |folders: &Vec<FolderView>| show::folders(folders))
+        }
+        Command::Move { message, folder, who: Who { person } } => {
+            let request = Request::MailMove { person, message, folder };
+            caller.show(&request, |moved: &Moved| format!("{} is in {}\n", moved.id, moved.folder))
+        }
+        Command::Mark { message, who: Who { person }, unread } => {
+            let request = Request::MailMark { person, message, read: !unread };
+            caller.show(&request, |marked: &Marked| {
+                format!("{} is marked {}\n", marked.id, if marked.read { "read" } else { "unread" })
+            })
+        }
+        Command::Watch { who: Who { person }, seen } => {
+            let request = Request::MailWatch { person, seen };
+            caller.show(&request, |watched: &Watched| format!("{}\n", watched.mark))
         }
         Command::Amend(command) => revise::amend(caller, *command, size_max),
         Command::History { message, who } => revise::history(caller, message, who),
@@ -277,13 +486,34 @@ fn no_part(id: &str, part: &PartPath) -> String {
 
 fn send(caller: &Caller, command: Send, size_max: u64) -> Outcome {
     let Send { who, to, cc, subject, files, report: given, text } = command;
+    let Packed { body, text_bytes, attachments } = packed(&files, Some(given), text, size_max)?;
+    let request = Request::MailSend { person: who.person, to, cc, subject, attachments, text_bytes };
+    let (sent, _): (Sent, _) = caller.ask(&request, &body)?;
+    caller.print(&sent, show::sent)
+}
+
+/// A text and attachments, as the body of a request holds them.
+pub(super) struct Packed {
+    pub(super) body: Vec<u8>,
+    pub(super) text_bytes: usize,
+    pub(super) attachments: Vec<Attached>,
+}
+
+pub(super) fn packed(
+    files: &[PathBuf],
+    given: Option<Report>,
+    text: Option<String>,
+    size_max: u64,
+) -> Result<Packed, Box<dyn Error>> {
     // Files first: a name mistyped is said before a text is typed.
     let mut contents = Vec::new();
-    for file in &files {
+    for file in files {
         let (name, content) = attachment(file, size_max)?;
         contents.push((name, content, false));
     }
-    contents.extend(report(given, size_max)?);
+    if let Some(given) = given {
+        contents.extend(report(given, size_max)?);
+    }
     let mut body = text_or_stdin(text, size_max)?.into_bytes();
     let text_bytes = body.len();
     let mut attachments = Vec::new();
@@ -291,9 +521,7 @@ fn send(caller: &Caller, command: Send, size_max: u64) -> Outcome {
         attachments.push(Attached { name, bytes: content.len(), text });
         body.extend(content);
     }
-    let request = Request::MailSend { person: who.person, to, cc, subject, attachments, text_bytes };
-    let (sent, _): (Sent, _) = caller.ask(&request, &body)?;
-    caller.print(&sent, show::sent)
+    Ok(Packed { body, text_bytes, attachments })
 }
 
 pub(super) fn attachment(path: &Path, size_max: u64) -> Result<(String, Vec<u8>), String> {

@@ -6,14 +6,17 @@
 use shared::mime::{file_name, terminal};
 use shared::render::{Table, cut, line, size, when, word};
 
-use crate::record::{Folder, Scope};
+use crate::record::{About, Folder, Part, Scope};
 use crate::request::{
-    Compared, Deleted, Explanation, GatewayView, GroupView, Imported, Line, NicknameView, PersonView, Queue,
-    Reading, RecipientView, Saved, Sent, Settings, ShadowView, Started, Status, WindowView,
+    Compared, Deleted, DraftView, Explanation, FolderView, Found, GatewayView, GroupView, Imported, Line,
+    NicknameView, PersonView, Queue, Reading, RecipientView, Saved, Sent, Settings, ShadowView, Started,
+    Status, WindowView,
 };
 
 /// Characters of a correspondent in a list.
 const WHO_MAX: usize = 32;
+/// How far an answer is set in, at most.
+const DEPTH_SHOWN_MAX: usize = 10;
 /// The lanes, as [`Queue::units`] counts them.
 const LANES: [&str; 4] = ["service", "event", "inter", "batch"];
 
@@ -129,25 +132,107 @@ pub(super) fn explanation(explanation: &Explanation) -> String {
     text
 }
 
-pub(super) fn folder(lines: &[Line], folder: Folder) -> String {
-    let who = if folder == Folder::Sent { "to" } else { "from" };
+/// `name` is the folder's, as it was asked for.
+pub(super) fn folder(lines: &[Line], name: &str) -> String {
+    let who = if lines.iter().all(is_outgoing) && !lines.is_empty() { "to" } else { "from" };
     let mut table = Table::new(["id", "at (UTC)", "marks", "size", who, "subject"]);
     for line in lines {
-        table.row(if line.part == 0 { message(line, folder) } else { part(line) });
+        table.row(if line.part == 0 { message(line) } else { part(line) });
     }
-    table.or(&format!("nothing in folder {}", word(&folder)))
+    table.or(&format!("nothing in folder {name}"))
 }
 
-fn message(line: &Line, folder: Folder) -> [String; 6] {
-    let unread = !line.read && folder != Folder::Sent;
+/// What a search found, and how far it looked.
+pub(super) fn found(found: &Found) -> String {
+    let mut text = lines_with_folder(&found.lines, |line| line.subject.clone()).or("nothing found");
+    text += &format!("\n{} messages looked at", found.looked_at);
+    if found.unread_texts > 0 {
+        text += &format!(", of {} of them not the text", found.unread_texts);
+    }
+    if let Some(why) = &found.ended {
+        text += &format!("; older ones were not ({why})");
+    }
+    text + ".\n"
+}
+
+/// A conversation: answers are set in under what they answer.
+pub(super) fn thread(lines: &[Line]) -> String {
+    let set_in = |line: &Line| {
+        let depth = usize::try_from(line.depth).unwrap_or(DEPTH_SHOWN_MAX).min(DEPTH_SHOWN_MAX);
+        format!("{}{}", "  ".repeat(depth), line.subject)
+    };
+    lines_with_folder(lines, set_in).or("no messages")
+}
+
+fn lines_with_folder(lines: &[Line], subject: impl Fn(&Line) -> String) -> Table<6> {
+    let mut table = Table::new(["id", "at (UTC)", "marks", "folder", "from", "subject"]);
+    for line in lines {
+        let [id, at, marks, _, who, _] = message(line);
+        table.row([id, at, marks, cut(&line.folder, WHO_MAX), who, subject(line)]);
+    }
+    table
+}
+
+pub(super) fn folders(folders: &[FolderView]) -> String {
+    let mut table = Table::new(["folder", "messages", "unread", "own"]);
+    for folder in folders {
+        let own = if folder.own { "yes" } else { "" };
+        table.row([
+            folder.name.clone(),
+            folder.messages.to_string(),
+            folder.unread.to_string(),
+            own.to_owned(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// A draft; whatever we have to say comes before its text.
+pub(super) fn draft(draft: &DraftView) -> String {
+    let about = match &draft.about {
+        None => String::new(),
+        Some(About::Reply { message, .. }) => format!("answers {message}"),
+        Some(About::Forward { message, .. }) => format!("sends {message} on"),
+        Some(About::Return { message, .. }) => format!("is {message}, changed"),
+    };
+    let mut text = String::new();
+    for (name, value) in [
+        ("To", draft.to.join(", ")),
+        ("Cc", draft.cc.join(", ")),
+        ("Subject", draft.subject.clone()),
+        ("Id", draft.id.clone()),
+        ("Saved", format!("{} UTC", when(draft.at))),
+        ("About", about),
+    ] {
+        if !value.is_empty() {
+            text += &line(name, &value);
+        }
+    }
+    if !draft.parts.is_empty() {
+        text += &format!("\n{}", parts(&draft.id, &draft.parts));
+    }
+    match terminal::safe(&draft.text).trim_end() {
+        "" => text + "\n(no text)\n",
+        safe => text + "\n" + safe + "\n",
+    }
+}
+
+/// Whether a line is of what the person has written, and says to whom it goes.
+fn is_outgoing(line: &Line) -> bool {
+    [Folder::Sent, Folder::Drafts].iter().any(|folder| folder.fixed_name() == Some(line.folder.as_str()))
+}
+
+fn message(line: &Line) -> [String; 6] {
+    let unread = !line.read && !is_outgoing(line);
     let marks = [
         (unread, "new"),
         (line.answered, "answered"),
+        (line.forwarded, "forwarded"),
         (line.late, "late"),
         revised(line.amended, line.withdrawn),
     ];
     let marks: Vec<_> = marks.iter().filter(|(is_set, _)| *is_set).map(|(_, mark)| *mark).collect();
-    let who = if folder == Folder::Sent { line.to.join(", ") } else { line.from.clone() };
+    let who = if is_outgoing(line) { line.to.join(", ") } else { line.from.clone() };
     [
         line.id.clone(),
         when(line.at),
@@ -171,7 +256,7 @@ fn part(line: &Line) -> [String; 6] {
 }
 
 /// What kind of thing an attachment is: a word where there is one, else its media type.
-fn kind(content_type: &str) -> String {
+pub(super) fn kind(content_type: &str) -> String {
     match content_type {
         "message/rfc822" | "message/global" => "message".into(),
         "multipart/related" => "page with pictures".into(),
@@ -182,7 +267,7 @@ fn kind(content_type: &str) -> String {
 }
 
 /// An attachment's name as its sender gave it, or in brackets the one that it would be saved under.
-fn named(name: &str, content_type: &str, number: &str) -> String {
+pub(super) fn named(name: &str, content_type: &str, number: &str) -> String {
     match name {
         "" => format!("({})", file_name(None, content_type, number)),
         name => name.to_owned(),
@@ -203,6 +288,7 @@ pub(super) fn reading(reading: &Reading, person: &str) -> String {
         ("Answers", reading.parent.clone().unwrap_or_default()),
         ("Revision", amended(reading)),
         ("Answered", if reading.answered { "yes" } else { "" }.into()),
+        ("Forwarded", if reading.forwarded { "yes" } else { "" }.into()),
     ] {
         if !value.is_empty() {
             text += &line(name, &value);
@@ -217,7 +303,7 @@ pub(super) fn reading(reading: &Reading, person: &str) -> String {
     if !reading.parts.is_empty() {
         // `save` with an attachment's id alone saves that one, not what is in it.
         let all = if reading.parts.len() > 1 || reading.content_type.is_some() { " --all" } else { "" };
-        text += &format!("\n{}", parts(reading));
+        text += &format!("\n{}", parts(&reading.id, &reading.parts));
         text += &format!("Save: big-node mail save {}{all} --as {person} --to DIR\n", reading.id);
     }
     match terminal::safe(&reading.text).trim_end() {
@@ -242,10 +328,10 @@ fn attachment(reading: &Reading) -> String {
     format!("{}, {name}", kind(content_type))
 }
 
-fn parts(reading: &Reading) -> String {
+fn parts(id: &str, parts: &[Part]) -> String {
     let mut table = Table::new(["attachment", "size", "kind", "name"]);
-    for part in &reading.parts {
-        let id = format!("{}.{}", reading.id, part.number);
+    for part in parts {
+        let id = format!("{id}.{}", part.number);
         let name = part.name.clone().unwrap_or_default();
         let number = id.split_once('.').map_or("", |(_, number)| number);
         let name = named(&name, &part.content_type, number);
@@ -286,7 +372,7 @@ fn recipients(recipients: &[RecipientView]) -> String {
     table.or("no recipients")
 }
 
-fn said(recipient: &RecipientView) -> String {
+pub(super) fn said(recipient: &RecipientView) -> String {
     let mut said = Vec::new();
     if let Some(host) = &recipient.host {
         said.push(format!("{host} {}", if recipient.tls { "under TLS:" } else { "in clear:" }));
@@ -342,7 +428,7 @@ pub(super) fn windows(windows: &[WindowView]) -> String {
     table.or("nobody travels: `big-node travel start PERSON --until DATE`")
 }
 
-fn scope(scope: Scope) -> String {
+pub(super) fn scope(scope: Scope) -> String {
     match scope {
         Scope::New => "new".into(),
         Scope::Days(days) => format!("{days}d"),

@@ -68,6 +68,22 @@ pub fn unwrap(key: &Key, local: &str, now: u64) -> Option<Returned> {
     }
 }
 
+/// The sender in a returning address that somebody else made, with this local part and in the scheme's usual form. It
+/// is what the address says; nothing proves it.
+pub fn sender_of_foreign(local: &str) -> Option<Address> {
+    let (name, rest) = local.split_at_checked(4)?;
+    let rest = rest.strip_prefix(['=', '+', '-'])?;
+    let inner = match name.to_ascii_uppercase().as_str() {
+        "SRS0" => rest,
+        // Rewritten twice: the first rewriting stands behind the forwarder's name.
+        "SRS1" => rest.split_once("==")?.1,
+        _ => return None,
+    };
+    let mut parts = inner.splitn(4, '=');
+    let (_, _, domain, local) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    Address::new(local, &domain.parse().ok()?).ok()
+}
+
 fn tag(key: &Key, stamp: &str, domain: &str, local: &str) -> String {
     format!("{}={stamp}={domain}={local}", hashed(key, stamp, domain, local))
 }
@@ -130,6 +146,22 @@ mod tests {
         let address = wrapped(&format!("{}@a-rather-long-name.remote.example", "c".repeat(40)));
         assert!(address.local_part().len() <= 64);
         assert_eq!(unwrap(&key(), address.local_part(), NOW), Some(Returned::Of(MessageId([1; 16]))));
+    }
+
+    #[test]
+    fn the_usual_forms_of_others_are_read() {
+        for (local, expected) in [
+            ("SRS0=abcd=XY=remote.example=carol", Some("carol@remote.example")),
+            ("srs0+abcd=XY=remote.example=c=d", Some("c=d@remote.example")),
+            ("SRS1=efgh=relay.example==abcd=XY=remote.example=carol", Some("carol@remote.example")),
+            ("SRS0=abcd=XY=remote.example", None),
+            ("carol", None),
+            ("SRS2=abcd=XY=remote.example=carol", None),
+            ("SRS0=abcd=XY==carol", None),
+        ] {
+            let read = sender_of_foreign(local).map(|address| address.to_string());
+            assert_eq!(read.as_deref(), expected, "{local}");
+        }
     }
 
     #[test]

@@ -136,7 +136,7 @@ pub async fn pick_up(
                 let content = [trace.as_bytes(), &content].concat();
                 let mut incoming = tokio::task::block_in_place(|| {
                     let recipients = envelope.recipients;
-                    node::taken_in(
+                    node::written(
                         store,
                         id,
                         node::traced_origin(channel, reverse_path, recipients, &content, trace.len()),

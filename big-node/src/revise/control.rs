@@ -184,6 +184,7 @@ fn answer(
         references: Vec::new(),
         text,
         attachments: Vec::new(),
+        entities: Vec::new(),
     };
     let content = mime::compose(&draft);
     Ok(incoming(store, draft.id, Channel::Report, None, vec![to.to_string()], &content)?)

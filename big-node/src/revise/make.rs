@@ -71,7 +71,7 @@ pub async fn amend(
             tokio::task::block_in_place(|| revision(store, site, &snapshot, author, id, &amendment))?;
         let notes = [id.0.as_slice(), &revision.encode()].concat();
         let stored = tokio::task::block_in_place(|| {
-            node::written(store, REVISION_KIND, &revision.origin, &content, notes)
+            node::write_body(store, REVISION_KIND, &revision.origin, &content, notes)
         })?;
         let (site, by, besides, number) =
             (Arc::clone(site), author.clone(), besides.clone(), revision.number);
@@ -231,6 +231,7 @@ fn draft(
         references: origin.references.clone(),
         text,
         attachments,
+        entities: Vec::new(),
     })
 }
 

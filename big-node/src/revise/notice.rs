@@ -140,6 +140,7 @@ fn compose(
         references: own.references.iter().chain(&own.message_id).cloned().collect(),
         text,
         attachments: attachments_of(&content, &message),
+        entities: Vec::new(),
     };
     let content =
         mime::compose_as(&draft, &Identity { message_id: None, supersedes: own.message_id.clone() });

@@ -44,6 +44,7 @@ impl World {
             references: Vec::new(),
             text: text.into(),
             attachments: Vec::new(),
+            entities: Vec::new(),
         };
         let to = to.iter().map(|address| (*address).to_owned()).collect();
         let channel = Channel::Desk { person: alice.id };

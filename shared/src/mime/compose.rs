@@ -1,7 +1,8 @@
 //! Writes a message: what a person on big sends (RFC 5322, RFC 2045, RFC 2047, RFC 2231).
 //!
 //! The result is 7-bit safe: CRLF lines of at most 998 octets, aimed at 76, everything else encoded.
-//! So no host on its way has a reason to change it, and its signature holds. Whatever the texts of
+//! So no host on its way has a reason to change it, and its signature holds. Only a part of another
+//! message that is sent on stays as it is, and says so where it is 8-bit. Whatever the texts of
 //! the draft hold, they cannot begin a header field, a part or a message of their own.
 //!
 //! No clock and no dice: the same draft gives the same octets.
@@ -38,6 +39,8 @@ pub struct Draft {
     pub text: String,
     /// What goes with it.
     pub attachments: Vec<NewAttachment>,
+    /// Parts of other messages, each with its header, that go with it as they are; see [`super::entity`].
+    pub entities: Vec<Vec<u8>>,
 }
 
 /// A mailbox to write to or as.
@@ -102,15 +105,22 @@ pub fn compose_as(draft: &Draft, identity: &Identity) -> Vec<u8> {
     message_ids(&mut out, "In-Reply-To", write::message_ids(&draft.in_reply_to));
     message_ids(&mut out, "References", write::message_ids(&draft.references));
     out.extend_from_slice(b"MIME-Version: 1.0\r\n");
-    if draft.attachments.is_empty() {
+    if draft.attachments.is_empty() && draft.entities.is_empty() {
         text_part(&mut out, &draft.text);
         return out;
     }
     let boundary = boundary(draft.id);
     write::field(&mut out, "Content-Type", ["multipart/mixed;".into(), format!("boundary=\"{boundary}\"")]);
+    if !draft.entities.iter().all(|entity| entity.is_ascii()) {
+        write::field(&mut out, "Content-Transfer-Encoding", ["8bit".into()]);
+    }
     out.extend_from_slice(b"\r\n");
     begin_part(&mut out, &boundary);
     text_part(&mut out, &draft.text);
+    for entity in &draft.entities {
+        begin_part(&mut out, &boundary);
+        out.extend_from_slice(entity);
+    }
     for attachment in &draft.attachments {
         begin_part(&mut out, &boundary);
         attachment_part(&mut out, attachment);

@@ -67,6 +67,8 @@ pub struct HeaderFacts {
     pub content_language: Option<String>,
     /// The mailing list it came by (RFC 2919).
     pub list_id: Option<String>,
+    /// Where messages for that list go (RFC 2369 §3.4).
+    pub list_post: Option<ListPost>,
     /// `bulk`, `list`, `junk`.
     pub precedence: Option<String>,
     /// `auto-generated`, `auto-replied` …: no automatic answer to it (RFC 3834 §2).
@@ -131,12 +133,57 @@ impl HeaderFacts {
             "references" => self.references = message_ids(&field.unfolded()),
             "content-language" => self.content_language = word(),
             "list-id" => self.list_id = word(),
+            "list-post" => self.list_post = list_post(&field.unfolded()),
             "precedence" => self.precedence = word(),
             "auto-submitted" => self.auto_submitted = word(),
             "received" => self.received += 1,
             _ => {}
         }
     }
+}
+
+/// Where a mailing list takes messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ListPost {
+    /// Nowhere: it is for reading only.
+    Closed,
+    /// At this address, as it was written.
+    To(String),
+}
+
+/// The first address of a List-Post field; other ways than mail are passed over.
+fn list_post(text: &str) -> Option<ListPost> {
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    if !text.contains('<') && words.next().is_some_and(|word| word.eq_ignore_ascii_case("no")) {
+        return Some(ListPost::Closed);
+    }
+    let urls = text.split('<').skip(1).filter_map(|rest| Some(rest.split_once('>')?.0.trim()));
+    let mailto = |url: &str| {
+        let (scheme, rest) = url.split_once(':')?;
+        let address = rest.split('?').next().unwrap_or_default();
+        scheme.eq_ignore_ascii_case("mailto").then(|| percent_decoded(address))
+    };
+    urls.filter_map(mailto).find(|address| address.contains('@')).map(ListPost::To)
+}
+
+/// A part of a URL with its octets decoded (RFC 3986 §2.1).
+fn percent_decoded(text: &str) -> String {
+    let mut octets = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((octet, behind)) = rest.split_first() {
+        let hex = behind.get(..2).and_then(|digits| str::from_utf8(digits).ok());
+        match hex.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| *octet == b'%') {
+            Some(decoded) => {
+                octets.push(decoded);
+                rest = &behind[2..];
+            }
+            None => {
+                octets.push(*octet);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&octets).into_owned()
 }
 
 /// The texts between angle brackets; the first and the latest of too many.
@@ -198,6 +245,29 @@ mod tests {
         assert_eq!(facts.from.len(), 1);
         assert_eq!(facts.from[0].address, "a@example.com");
         assert_eq!(facts.duplicated, ["From", "Content-Type"]);
+    }
+
+    #[test]
+    fn a_list_says_where_it_takes_messages() {
+        let to = |address: &str| Some(ListPost::To(address.to_owned()));
+        for (text, expected) in [
+            ("<mailto:l@lists.example>", to("l@lists.example")),
+            (
+                "<https://lists.example/post>, <mailto:l@lists.example?subject=x> (members)",
+                to("l@lists.example"),
+            ),
+            ("<MAILTO:l%2Bdev@lists.example>", to("l+dev@lists.example")),
+            ("NO (posting is closed)", Some(ListPost::Closed)),
+            ("no", Some(ListPost::Closed)),
+            ("<https://lists.example/post>", None),
+            ("<mailto:>", None),
+            ("<mailto:l@lists.example", None),
+            ("<mailto:%zz%@x>", to("%zz%@x")),
+            ("", None),
+        ] {
+            let facts = HeaderFacts::of(format!("List-Post: {text}\r\n").as_bytes());
+            assert_eq!(facts.list_post, expected, "{text}");
+        }
     }
 
     #[test]

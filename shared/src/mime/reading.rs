@@ -8,9 +8,8 @@
 
 use std::ops::Range;
 
-use mail_parser::decoders::html::html_to_text;
-
 use super::decode;
+use super::html;
 use super::structure::{Disposition, Encoding, Part, Structure, TooComplex, scan, unpack};
 
 /// Octets of a message's text that are shown.
@@ -282,7 +281,7 @@ impl Part {
     fn as_text(&self, content: &[u8]) -> String {
         let kept = content.get(..TEXT_MAX).unwrap_or(content);
         let text = decode::text_in(self.charset.as_deref(), kept);
-        let text = if self.content_type == "text/html" { html_to_text(&text) } else { text };
+        let text = if self.content_type == "text/html" { html::to_text(&text) } else { text };
         cut_to_limit(&lines(&text), content.len())
     }
 }

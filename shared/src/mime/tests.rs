@@ -38,7 +38,7 @@ mod what_is_read {
             "Content-Type: text/plain; charset=iso-8859-1\nContent-Transfer-Encoding: quoted-printable\n";
         assert_eq!(text_of(&crlf(&format!("{head}\ncaf=E9 =\nau lait\n"))), "café au lait\n");
         let head = "Content-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: base64\n";
-        assert_eq!(text_of(&crlf(&format!("{head}\nPHA+aGk8L3A+PGI+eW91PC9iPg==\n"))).trim(), "hi\nyou");
+        assert_eq!(text_of(&crlf(&format!("{head}\nPHA+aGk8L3A+PGI+eW91PC9iPg==\n"))).trim(), "hi\n\nyou");
     }
 
     const TYPICAL: &str = "Content-Type: multipart/mixed; boundary=outer\n\npreamble\n--outer\n\
@@ -513,7 +513,44 @@ mod what_is_written {
             references: Vec::new(),
             text: "Hello Bob\n".into(),
             attachments: Vec::new(),
+            entities: Vec::new(),
         }
+    }
+
+    #[test]
+    fn parts_of_other_messages_go_along_as_they_are() {
+        let original = b"Received: from x\r\nFrom: c@remote.example\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n\
+            --b\r\n\r\ntext\r\n--b\r\nContent-Type: application/x;\r\n name=\"a.bin\"\r\nX-Other: no\r\n\
+            Content-Transfer-Encoding: base64\r\n\r\nAAEC\r\n--b--\r\n";
+        let [attached] = attachments(original).try_into().expect("one");
+        let part = entity(original, attached.index).expect("is there");
+        assert_eq!(
+            part,
+            b"Content-Type: application/x;\r\n name=\"a.bin\"\r\nContent-Transfer-Encoding: base64\r\n\r\nAAEC"
+        );
+        let eight_bit = [&original[..], "Grüße\r\n".as_bytes()].concat();
+        let file = [&original[..], &[b'x'; 1_000][..]].concat();
+        for (message, content_type, encoding) in [
+            (&original[..], "message/rfc822", "7bit"),
+            (&eight_bit, "message/rfc822", "8bit"),
+            (&file, "application/octet-stream", "base64"),
+        ] {
+            let entities = vec![part.clone(), attached_message(message, "Grüße.eml")];
+            let written = compose(&Draft { entities, ..draft() });
+            let text = String::from_utf8_lossy(&written).into_owned();
+            assert!(text.contains(&format!("Content-Transfer-Encoding: {encoding}\r\n")), "{text}");
+            let header = &written[..header_len(&written)];
+            assert_eq!(find(header, "Content-Transfer-Encoding").is_some(), encoding == "8bit");
+            let [bin, whole] = attachments(&written).try_into().expect("two");
+            assert_eq!((bin.name.as_deref(), whole.name.as_deref()), (Some("a.bin"), Some("Grüße.eml")));
+            assert_eq!(whole.content_type, content_type);
+            assert_eq!(open(&written, bin.index).expect("opens").octets, [0, 1, 2]);
+            assert_eq!(open(&written, whole.index).expect("opens").octets, message);
+            assert_eq!(text_of(&written), "Hello Bob\n");
+        }
+        let single = b"From: c@remote.example\r\nContent-Type: image/png\r\n\r\nPNG\r\n";
+        assert_eq!(entity(single, 0).expect("is there"), b"Content-Type: image/png\r\n\r\nPNG\r\n");
+        assert_eq!(entity(single, 1), None);
     }
 
     /// Every promise about octets, for whatever was composed.
@@ -835,6 +872,7 @@ mod whatever_comes {
                 references: Vec::new(),
                 text: text.clone(),
                 attachments: Vec::new(),
+                entities: Vec::new(),
             });
             prop_assert!(message.is_ascii());
             let longest = message.split(|byte| *byte == b'\n').map(<[u8]>::len).max();

@@ -27,6 +27,7 @@ pub mod sim;
 mod space;
 #[cfg(test)]
 mod tests;
+mod touched;
 mod txn;
 mod verify;
 mod writer;
@@ -37,6 +38,7 @@ pub use backup::{Copied, backup};
 pub use body::{BodyKey, BodyReader, BodyUse, BodyWriter, Stored};
 pub use disk::{DirectoryDisk, Disk, File};
 pub use segment::SEGMENT_BYTES;
+pub use touched::{TOUCHED_KEY_BYTES, Touched, TouchedKey};
 pub use txn::{Mark, Row, Rows, Snapshot, Table, Txn, behind};
 pub use verify::{Recovered, Verdict, rebuild, verify};
 
@@ -100,6 +102,7 @@ pub struct Store {
     disk: Arc<dyn Disk>,
     segments: Arc<Segments>,
     gauge: Arc<Gauge>,
+    touched: Arc<Touched>,
     writer: Arc<Writer>,
 }
 
@@ -133,8 +136,10 @@ impl Store {
         let gauge = Arc::new(Gauge::default());
         let segments = Segments::new(Arc::clone(&disk), Arc::clone(&gauge), next, segment_bytes, marker);
         let segments = Arc::new(segments);
-        let writer = Writer::start(Arc::clone(&disk), index, Arc::clone(&segments), Arc::clone(&gauge))?;
-        Ok(Self { disk, segments, gauge, writer: Arc::new(writer) })
+        let touched = Arc::new(Touched::default());
+        let observers = (Arc::clone(&gauge), Arc::clone(&touched));
+        let writer = Writer::start(Arc::clone(&disk), index, Arc::clone(&segments), observers)?;
+        Ok(Self { disk, segments, gauge, touched, writer: Arc::new(writer) })
     }
 
     /// Runs `operation` in the next commit and returns once that is durable. An `Err` from it undoes
@@ -187,6 +192,11 @@ impl Store {
     /// Reads a body that is complete and that no commit has named yet.
     pub fn staged(&self, stored: &Stored) -> BodyReader {
         BodyReader::of(Arc::clone(&self.segments), stored)
+    }
+
+    /// What commits have written of the table that is observed.
+    pub fn touched(&self) -> &Arc<Touched> {
+        &self.touched
     }
 
     /// The last barrier before a body is written, below the levels of [`crate::pressure`]: the writer

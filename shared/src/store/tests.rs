@@ -427,3 +427,30 @@ fn a_backup_taken_in_use_is_a_store_of_one_moment() {
     broken_off.make_room();
     assert!(open(&broken_off).is_err(), "a part of a backup is no store");
 }
+
+#[test]
+fn who_waits_is_told_of_the_commits_that_touch_a_table() {
+    let store = open(&SimDisk::new(Faults::default())).expect("opens");
+    let put = |table: Table, first: u8, fails: bool| {
+        let entry = Entry { number: 1, length: 1 };
+        let put = store.commit_blocking(move |txn| {
+            txn.put(table, &[first; 20], &entry)?;
+            if fails { Err(StoreError::Full) } else { Ok(()) }
+        });
+        assert_eq!(put.is_err(), fails);
+    };
+    put(ENTRIES, 1, false);
+    store.touched().observe(ENTRIES);
+    let times = |first: u8| store.touched().times(&[first; TOUCHED_KEY_BYTES]);
+    assert_eq!(times(1), 0, "what was before does not count");
+    put(ENTRIES, 1, false);
+    put(Table("others"), 1, false);
+    put(ENTRIES, 2, true);
+    assert_eq!((times(1), times(2)), (1, 0));
+    assert_eq!(block_on(store.touched().differs(&[1; TOUCHED_KEY_BYTES], 0)), 1, "at once");
+    let waiting = store.clone();
+    let waiter = std::thread::spawn(move || block_on(waiting.touched().differs(&[3; TOUCHED_KEY_BYTES], 0)));
+    put(ENTRIES, 2, false);
+    put(ENTRIES, 3, false);
+    assert_eq!(waiter.join().expect("ends"), 1);
+}

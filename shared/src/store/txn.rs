@@ -309,6 +309,15 @@ pub struct Txn<'t> {
     pub(super) emptied: Vec<u32>,
 }
 
+/// What a commit in the making has come to.
+#[derive(Debug)]
+pub(super) struct Finished {
+    /// The rows that were written or removed.
+    pub written: Vec<(Table, Vec<u8>)>,
+    /// The segments that were emptied.
+    pub emptied: Vec<u32>,
+}
+
 /// A point within an operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark(usize);
@@ -351,11 +360,14 @@ impl<'t> Txn<'t> {
         self.spoiled.get_or_insert(error);
     }
 
-    /// Closes the tables: whether anything was written, and the segments that were emptied.
-    pub(super) fn finish(self) -> Result<(bool, Vec<u32>), StoreError> {
+    /// Closes the tables.
+    pub(super) fn finish(self) -> Result<Finished, StoreError> {
         match self.spoiled {
             Some(error) => Err(error),
-            None => Ok((!self.undo.is_empty(), self.emptied)),
+            None => {
+                let written = self.undo.into_iter().map(|(table, key, _)| (table, key)).collect();
+                Ok(Finished { written, emptied: self.emptied })
+            }
         }
     }
 

@@ -11,7 +11,8 @@ use super::disk::Disk;
 use super::gauge::Gauge;
 use super::index::{self, Index, from_redb};
 use super::segment::Segments;
-use super::txn::{Snapshot, Txn};
+use super::touched::Touched;
+use super::txn::{Finished, Snapshot, Txn};
 use super::{Committed, StoreError, space};
 use crate::fault::{SeededFault, seeded};
 
@@ -88,13 +89,20 @@ impl Writer {
         disk: Arc<dyn Disk>,
         index: Index,
         segments: Arc<Segments>,
-        gauge: Arc<Gauge>,
+        (gauge, touched): (Arc<Gauge>, Arc<Touched>),
     ) -> Result<Self, StoreError> {
         let (queue, operations) = mpsc::channel(QUEUE_MAX);
         let state = Arc::new(RwLock::new(State::Running(index)));
         let lazy = Arc::default();
-        let thread =
-            Thread { disk, segments, gauge, state: Arc::clone(&state), operations, lazy: Arc::clone(&lazy) };
+        let thread = Thread {
+            disk,
+            segments,
+            gauge,
+            touched,
+            state: Arc::clone(&state),
+            operations,
+            lazy: Arc::clone(&lazy),
+        };
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || thread.run())?;
         Ok(Self { queue: Some(queue), lazy, state, thread: Some(thread) })
     }
@@ -206,6 +214,7 @@ struct Thread {
     disk: Arc<dyn Disk>,
     segments: Arc<Segments>,
     gauge: Arc<Gauge>,
+    touched: Arc<Touched>,
     state: Arc<RwLock<State>>,
     operations: mpsc::Receiver<Operation>,
     lazy: Arc<Mutex<Vec<Operation>>>,
@@ -260,8 +269,8 @@ impl Thread {
         for operation in operations {
             wakes.push(operation(Ok(&mut txn)));
         }
-        let (written, emptied) = txn.finish()?;
-        if !written {
+        let Finished { written, emptied } = txn.finish()?;
+        if written.is_empty() {
             transaction.abort().map_err(from_redb)?;
             self.give_back_or_say(&state);
             return Ok(false);
@@ -271,6 +280,7 @@ impl Thread {
         }
         self.segments.sync().map_err(|error| StoreError::Stopped(error.to_string()))?;
         transaction.commit().map_err(from_redb)?;
+        self.touched.committed(written.iter().map(|(table, key)| (*table, key.as_slice())));
         emptied.into_iter().for_each(|number| self.segments.emptied(number));
         self.give_back_or_say(&state);
         Ok(true)

@@ -190,7 +190,8 @@ async fn guests(field: &Arc<Field>, copy: &Path, faults: &mut Vec<String>) -> Re
 /// Every message in someone's In folder, as it is stored.
 async fn folder(big: &Path, person: &str, faults: &mut Vec<String>) -> Result<Vec<Vec<u8>>, CallError> {
     let person = person.to_owned();
-    let request = Request::MailList { person: person.clone(), folder: Folder::In, max: LISTED_MAX };
+    let (whose, folder) = (person.clone(), "in".to_owned());
+    let request = Request::MailList { person: whose, folder, max: LISTED_MAX, before: None };
     let (lines, _): (Vec<Line>, _) = ask::big(big, request, Vec::new()).await?;
     if lines.len() >= LISTED_MAX {
         faults.push(format!("{person} has more than {LISTED_MAX} messages, and they cannot all be listed"));

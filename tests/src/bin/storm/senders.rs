@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use big_node::record::{AfterFetch, Folder, Scope};
+use big_node::record::{AfterFetch, Scope};
 use big_node::request::{Line, Request, Sent, Started};
 use shared::control::CallError;
 use tests::ask;
@@ -102,7 +102,15 @@ pub async fn desk(field: Arc<Field>, person: &'static str, mut random: Random) {
         let (request, to) = match random.below(4) {
             0 => match answer_to(&field, person, &mut random).await {
                 Some(message) => {
-                    let request = Request::MailReply { person: person.into(), message, all: false };
+                    let request = Request::MailReply {
+                        person: person.into(),
+                        message,
+                        all: false,
+                        list: false,
+                        quote: false,
+                        attachments: Vec::new(),
+                        text_bytes: text.len(),
+                    };
                     (request, STRANGER.to_owned())
                 }
                 None => {
@@ -139,7 +147,8 @@ fn new_message(person: &str, to: &str, text_bytes: usize) -> Request {
 
 /// A stranger's message among the newest, to be answered.
 async fn answer_to(field: &Field, person: &str, random: &mut Random) -> Option<String> {
-    let request = Request::MailList { person: person.to_owned(), folder: Folder::In, max: LOOKED_AT };
+    let (person, folder) = (person.to_owned(), "in".to_owned());
+    let request = Request::MailList { person, folder, max: LOOKED_AT, before: None };
     let (lines, _): (Vec<Line>, _) = ask::big(&field.big, request, Vec::new()).await.ok()?;
     let strangers: Vec<_> =
         lines.into_iter().filter(|line| line.part == 0 && line.from.contains(STRANGER)).collect();

@@ -1,0 +1,296 @@
+//! The desk's terminal, its clock and its threads: one asks the node, one waits for what comes, one for
+//! signals. Everything that happens goes to the model as one [`Input`] after the other, here.
+
+use std::io::{self, Stdout};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Once};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ratatui::Terminal as Screen;
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::{cursor, execute, terminal};
+use serde_json::Value;
+use shared::command::{Caller, Outcome};
+use shared::control::CallError;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::keys::Key;
+use super::model::{Answer, Effect, Failure, Input, Model, Purpose};
+use super::{Terminal, outside, view};
+use crate::request::{PersonView, Request, Watched};
+
+/// The longest pause between two looks at what has happened: nobody notices one.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The same while an answer is waited for.
+const PAUSE_ASKING: Duration = Duration::from_millis(10);
+/// The pause before the node is watched again that did not answer.
+const WATCH_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs the desk.
+pub(super) fn run(caller: &Caller, person: PersonView, terminal: Terminal, size_max: u64) -> Outcome {
+    let (inputs, happened) = mpsc::channel();
+    let (questions, asked) = mpsc::channel();
+    let caller = Arc::new(caller.clone());
+    let name = person.name.clone();
+    spawn(inputs.clone(), Arc::clone(&caller), move |inputs, caller| answer(&asked, &caller, &inputs));
+    spawn(inputs.clone(), caller, move |inputs, caller| watch(&name, &caller, &inputs));
+    thread::spawn(move || until_told(&inputs));
+
+    let (columns, rows) = terminal::size()?;
+    let (model, effects) = Model::new(person, columns.into(), rows.into(), terminal.repertoire);
+    let mut desk = Desk { model, terminal, size_max, questions, own: Own::take()?, ending: None };
+    desk.perform(effects);
+    let ran = desk.run(&happened);
+    let Desk { own, ending, .. } = desk;
+    drop(own);
+    ran?;
+    if let Some(Some(last_words)) = ending {
+        shared::command::explain(&last_words);
+    }
+    Ok(())
+}
+
+fn spawn(
+    inputs: Sender<Input>,
+    caller: Arc<Caller>,
+    run: impl FnOnce(Sender<Input>, Arc<Caller>) + Send + 'static,
+) {
+    // These wait for the node as long as it takes, and go with the process.
+    thread::spawn(move || run(inputs, caller));
+}
+
+type Question = (Purpose, Request, Vec<u8>);
+
+/// Asks the node, one question after the other.
+fn answer(asked: &Receiver<Question>, caller: &Caller, inputs: &Sender<Input>) {
+    for (purpose, request, body) in asked {
+        let answered = caller.ask::<Value>(&request, &body).map_err(failure);
+        if inputs.send(Input::Answered(purpose, answered as Result<Answer, Failure>)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Says whenever the person's mailbox has changed.
+fn watch(person: &str, caller: &Caller, inputs: &Sender<Input>) {
+    let mut seen = None;
+    loop {
+        let request = Request::MailWatch { person: person.to_owned(), seen };
+        let watched = caller.ask::<Watched>(&request, b"").map(|(watched, _)| watched.mark).map_err(failure);
+        seen = watched.as_ref().ok().copied();
+        if inputs.send(Input::Watched(watched)).is_err() {
+            return;
+        }
+        if seen.is_none() {
+            thread::sleep(WATCH_PAUSE);
+        }
+    }
+}
+
+fn failure(error: CallError) -> Failure {
+    let text = error.to_string();
+    match error {
+        CallError::Refused(_) | CallError::TooLarge(_) => Failure::Refused(text),
+        CallError::NotRunning { .. } | CallError::NotAllowed { .. } => Failure::Away(text),
+        CallError::NoAnswer { .. } => Failure::Unsure(text),
+    }
+}
+
+/// Says when the desk is told to end, or its terminal is gone.
+fn until_told(inputs: &Sender<Input>) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    let told = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+        Ok::<_, io::Error>(())
+    });
+    if told.is_ok() {
+        // Nobody listens if the desk has ended meanwhile.
+        let _ = inputs.send(Input::Gone);
+    }
+}
+
+/// The terminal, while it is the desk's own: given back when dropped, and when the desk panics.
+struct Own {
+    screen: Screen<CrosstermBackend<Stdout>>,
+}
+
+impl Own {
+    fn take() -> io::Result<Self> {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            let told_before = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |info| {
+                give_back();
+                told_before(info);
+            }));
+        });
+        match enter().and_then(|()| Screen::new(CrosstermBackend::new(io::stdout()))) {
+            Ok(screen) => Ok(Self { screen }),
+            Err(error) => {
+                give_back();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+/// Takes the terminal: keys come at once, and what was on it stays behind.
+fn enter() -> io::Result<()> {
+    terminal::enable_raw_mode()?;
+    execute!(io::stdout(), terminal::EnterAlternateScreen, event::EnableBracketedPaste)
+}
+
+/// Gives the terminal back as it was. What it does not take any more, it does not need.
+fn give_back() {
+    let _ =
+        execute!(io::stdout(), event::DisableBracketedPaste, terminal::LeaveAlternateScreen, cursor::Show);
+    let _ = terminal::disable_raw_mode();
+}
+
+struct Desk {
+    model: Model,
+    terminal: Terminal,
+    size_max: u64,
+    questions: Sender<Question>,
+    own: Own,
+    /// The desk is over; with what is to be said then.
+    ending: Option<Option<String>>,
+}
+
+impl Desk {
+    fn run(&mut self, happened: &Receiver<Input>) -> io::Result<()> {
+        let began = Instant::now();
+        let mut is_drawn = false;
+        while self.ending.is_none() {
+            if !is_drawn {
+                let (model, colour) = (&self.model, self.terminal.colour);
+                if self.own.screen.draw(|frame| view::draw(model, frame, colour)).is_err() {
+                    self.apply(Input::Gone);
+                }
+            }
+            is_drawn = true;
+            let pause = if self.model.open > 0 { PAUSE_ASKING } else { PAUSE };
+            let mut wait = pause;
+            loop {
+                match event::poll(wait).and_then(|is_there| is_there.then(event::read).transpose()) {
+                    Ok(None) => break,
+                    Ok(Some(event)) => {
+                        self.take(event);
+                        is_drawn = false;
+                    }
+                    // No terminal any more: what is left is to keep what was written.
+                    Err(_) => {
+                        self.apply(Input::Gone);
+                        thread::sleep(pause);
+                        break;
+                    }
+                }
+                wait = Duration::ZERO;
+            }
+            for input in happened.try_iter() {
+                let effects = self.model.apply(input);
+                self.perform(effects);
+                is_drawn = false;
+            }
+            let now = began.elapsed().as_millis();
+            self.apply(Input::Tick(u64::try_from(now).unwrap_or(u64::MAX)));
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, input: Input) {
+        let effects = self.model.apply(input);
+        self.perform(effects);
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Key(event) if event.kind != KeyEventKind::Release => {
+                if let Some(key) = key(event) {
+                    self.apply(Input::Key(key));
+                }
+            }
+            Event::Paste(text) => self.apply(Input::Paste(text)),
+            Event::Resize(columns, rows) => self.apply(Input::Resize(columns.into(), rows.into())),
+            _ => {}
+        }
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            let input = match effect {
+                Effect::Ask(purpose, request, body) => {
+                    // The thread that takes these ends with this one.
+                    let _ = self.questions.send((purpose, *request, body));
+                    continue;
+                }
+                Effect::Redraw => {
+                    let _ = self.own.screen.clear();
+                    continue;
+                }
+                Effect::End(last_words) => {
+                    self.ending = Some(last_words);
+                    return;
+                }
+                Effect::Edit(text) => Input::Edited(self.edit(&text)),
+                Effect::Read(path) => Input::Read(outside::read(&path, self.size_max)),
+                Effect::Save { into, name, octets } => Input::Saved(outside::save(&into, &name, &octets)),
+                Effect::Keep(text) => Input::Kept(outside::keep(&text)),
+            };
+            self.apply(input);
+        }
+    }
+
+    /// Lends the terminal to the person's own editor.
+    fn edit(&mut self, text: &str) -> Result<String, String> {
+        let editor = outside::editor()
+            .ok_or("you have not said which editor is yours: set VISUAL or EDITOR, or write here")?;
+        give_back();
+        let edited = outside::edit(&editor, text, self.size_max);
+        let back = enter().and_then(|()| self.own.screen.clear());
+        back.map_err(|error| format!("the terminal did not come back: {error}"))?;
+        edited
+    }
+}
+
+/// The key of an event, if it is one that the desk knows.
+fn key(event: KeyEvent) -> Option<Key> {
+    let is_ctrl = event.modifiers.contains(KeyModifiers::CONTROL);
+    Some(match event.code {
+        // What older terminals send for Backspace and Enter.
+        KeyCode::Char('h') if is_ctrl => Key::Backspace,
+        KeyCode::Char('j') if is_ctrl => Key::Enter,
+        KeyCode::Char(c) if is_ctrl => Key::Ctrl(c.to_ascii_lowercase()),
+        KeyCode::Char(_) if event.modifiers.contains(KeyModifiers::ALT) => return None,
+        KeyCode::Char(c) => Key::Char(c),
+        KeyCode::F(number) => Key::F(number),
+        KeyCode::Enter => Key::Enter,
+        KeyCode::Esc => Key::Esc,
+        KeyCode::Tab => Key::Tab,
+        KeyCode::BackTab => Key::BackTab,
+        KeyCode::Up => Key::Up,
+        KeyCode::Down => Key::Down,
+        KeyCode::Left => Key::Left,
+        KeyCode::Right => Key::Right,
+        KeyCode::Home => Key::Home,
+        KeyCode::End => Key::End,
+        KeyCode::PageUp => Key::PageUp,
+        KeyCode::PageDown => Key::PageDown,
+        KeyCode::Backspace => Key::Backspace,
+        KeyCode::Delete => Key::Delete,
+        _ => return None,
+    })
+}
