@@ -65,6 +65,20 @@ pub fn parent_of(
     Ok(Some(parent))
 }
 
+/// Whether a message names others.
+pub fn refers(origin: &Origin) -> bool {
+    !origin.in_reply_to.is_empty() || !origin.references.is_empty()
+}
+
+/// Ties a message that a rebuild found to the newest that it names, if that is here.
+pub fn tie_again(txn: &mut Txn<'_>, id: MessageId, message: &mut Message) -> Result<(), StoreError> {
+    let named = message.origin.in_reply_to.iter().chain(message.origin.references.iter().rev());
+    let Some(parent) = first_known(txn, named)?.filter(|parent| *parent != id.0) else { return Ok(()) };
+    message.parent = Some(parent);
+    message.thread = thread_of(txn, parent)?;
+    enter(txn, message, id)
+}
+
 fn first_known<'a>(
     rows: &impl Rows,
     mut message_ids: impl Iterator<Item = &'a String>,

@@ -119,22 +119,29 @@ pub fn rebuild(disk: Arc<dyn Disk>, policy: Policy) -> Result<Store, StoreError>
     // Another log name than before: the partner must not take this for the store it knew.
     store.commit_blocking(|txn| lane::set_identity(txn, NodeIdentity::new()))?;
     tracing::info!(kept, "bodies found in the segments");
-    break_apart_again(&store)?;
+    follow_again(&store)?;
     Ok(store)
 }
 
-/// Break-apart maps are not in the segments; the messages they are of are.
-fn break_apart_again(store: &Store) -> Result<(), StoreError> {
+/// Break-apart maps and conversations are not in the segments; the messages that they follow from are.
+fn follow_again(store: &Store) -> Result<(), StoreError> {
+    // Ids rise with time: what is answered comes before its answer.
     for (key, mut message) in store.read()?.prefix::<Message>(MESSAGES, &[], usize::MAX)? {
-        if message.origin.size > PARSED_BYTES_MAX {
-            continue;
+        let content = match message.origin.size {
+            ..=PARSED_BYTES_MAX => {
+                store.body(message.body()).and_then(|reader| mail::content(reader, &message, usize::MAX)).ok()
+            }
+            _ => None,
+        };
+        if let Some(content) = content {
+            (message.parts, message.unparsed) = break_apart(Some(&content));
         }
-        let content =
-            store.body(message.body()).and_then(|reader| mail::content(reader, &message, usize::MAX));
-        let Ok(content) = content else { continue };
-        (message.parts, message.unparsed) = break_apart(Some(&content));
-        if !message.parts.is_empty() || message.unparsed.is_some() {
-            store.commit_blocking(move |txn| txn.put(MESSAGES, &key, &message))?;
+        let is_apart = !message.parts.is_empty() || message.unparsed.is_some();
+        if is_apart || conversation::refers(&message.origin) {
+            store.commit_blocking(move |txn| {
+                conversation::tie_again(txn, message_of(&key), &mut message)?;
+                txn.put(MESSAGES, &key, &message)
+            })?;
         }
     }
     Ok(())
