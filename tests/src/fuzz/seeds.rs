@@ -18,7 +18,7 @@ use shared::lane::{
 use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
 use shared::store::sim::Piece;
 use shared::store::{BodyKey, Row};
-use shared::unit::{self, AddressRow, DeliveryState, ToBig, ToEdge};
+use shared::unit::{self, AddressRow, DeliveryState, ReviseMode, ReviseResult, ToBig, ToEdge};
 
 /// One file of a corpus.
 #[derive(Clone, Debug)]
@@ -291,6 +291,42 @@ fn directory_to_big() -> Vec<ToBig> {
     vec![compared(None), compared(Some(vec![[1; 16], [2; 16]])), ToBig::Inventory(inventory)]
 }
 
+fn revised() -> ToBig {
+    ToBig::Revised(unit::Revised {
+        message: [1; 16],
+        recipient: 3,
+        revision: 2,
+        result: ReviseResult::TooLate,
+        at: 1_790_000_000_000,
+        text: "it does not wait here any more".into(),
+    })
+}
+
+fn revisions() -> Vec<ToEdge> {
+    let revise = |mode| {
+        ToEdge::Revise(unit::Revise {
+            message: [1; 16],
+            revision: 2,
+            mode,
+            recipients: vec![0, 3],
+            wrapped_key: vec![2; 80],
+            size: 1000,
+            body_8bit: false,
+            utf8_header: true,
+        })
+    };
+    let copy = unit::CopyRevision {
+        window: [1; 16],
+        message: [2; 16],
+        revision: 1,
+        mode: ReviseMode::Append,
+        recipient: 4,
+        wrapped_key: vec![3; 80],
+        size: 9,
+    };
+    vec![revise(ReviseMode::Replace), revise(ReviseMode::Withdraw), ToEdge::ReviseCopy(copy)]
+}
+
 fn directory_to_edge() -> Vec<ToEdge> {
     let row = |hash: u8, person| AddressRow { hash: [hash; 32], person };
     let rows = vec![row(1, None), row(2, Some([3; 16]))];
@@ -356,6 +392,8 @@ fn units() -> Vec<(String, Vec<u8>)> {
     files.extend((6..).zip(rows()));
     files.extend(directory_to_big().iter().map(|head| (0, unit::encode(head))));
     files.extend(directory_to_edge().iter().map(|head| (1, unit::encode(head))));
+    files.push((0, unit::encode(&revised())));
+    files.extend(revisions().iter().map(|head| (1, unit::encode(head))));
     let file = |(at, (number, bytes)): (usize, (u8, Vec<u8>))| {
         (file_name(at, &format!("type {number}")), [vec![number], bytes].concat())
     };

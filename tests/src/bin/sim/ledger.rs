@@ -29,6 +29,15 @@ pub struct Outbound {
     pub excused: bool,
     /// Both nodes went back to before its delivery: neither can know of it.
     pub unknowable: bool,
+    /// The texts that its author has put in its place, or may have: a word that is in each alone.
+    pub texts: Vec<String>,
+}
+
+impl Outbound {
+    /// Whether `content` is one of its later texts.
+    pub fn is_revised_as(&self, content: &[u8]) -> bool {
+        self.texts.iter().any(|word| memchr::memmem::find(content, word.as_bytes()).is_some())
+    }
 }
 
 /// Everything that was promised.

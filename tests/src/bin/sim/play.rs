@@ -172,6 +172,7 @@ impl Play {
             58..61 => self.room(),
             61..65 => self.tell_directory(),
             65..66 => self.drift(),
+            66..70 => self.revise(),
             _ => {
                 let steps = 1 + self.dice.below(40);
                 self.run_line(usize::try_from(steps).unwrap_or(1));
@@ -260,9 +261,35 @@ impl Play {
         let sent = big.send("alice", "reader@remote.example", &content);
         self.say(|| format!("send {} octets: {:?}", content.len(), sent.as_ref().map(named)));
         self.outcome.accepted += u64::from(sent.is_ok());
-        let out =
-            Outbound { answered: sent.ok(), delivered: 0, excusable: 0, excused: false, unknowable: false };
+        let out = Outbound {
+            answered: sent.ok(),
+            delivered: 0,
+            excusable: 0,
+            excused: false,
+            unknowable: false,
+            texts: Vec::new(),
+        };
         self.ledger.outbound.insert(content, out);
+        self.mourn(Who::Big);
+    }
+
+    /// Alice puts another text in the place of one that she has sent.
+    fn revise(&mut self) {
+        let Some(big) = &self.world.big else { return };
+        let sent = self.ledger.outbound.values_mut().filter(|out| out.answered.is_some() && !out.excused);
+        let mut sent: Vec<_> = sent.collect();
+        if sent.is_empty() {
+            return;
+        }
+        let place = usize::try_from(self.dice.below(sent.len() as u64)).unwrap_or(0);
+        let (out, number) = (&mut sent[place], self.written + 1);
+        let Some(id) = out.answered else { return };
+        let word = format!("text-{number}-of-{}.", named(&id));
+        let revised = block_on(big.replace("alice", id, &word));
+        // Refused, it may be there all the same: the power went before the answer.
+        out.texts.push(word);
+        self.written = number;
+        self.say(|| format!("revise {}: {revised:?}", named(&id)));
         self.mourn(Who::Big);
     }
 
@@ -279,11 +306,20 @@ impl Play {
         let recorded = delivered.as_ref().map(|(_, recorded)| recorded.is_ok());
         self.say(|| format!("deliver {}: {recorded:?}", named(&id)));
         if let Ok((content, recorded)) = delivered {
-            match self.ledger.outbound.get_mut(&content) {
+            let replaced_by = self.world.big.as_ref().and_then(|big| big.replaced_by(id).ok()).unwrap_or(0);
+            let is_it = |out: &Outbound| out.answered == Some(id) && out.is_revised_as(&content);
+            let revised = self.ledger.outbound.iter().find(|(_, out)| is_it(out)).map(|(key, _)| key.clone());
+            let is_original = revised.is_none();
+            match self.ledger.outbound.get_mut(revised.as_ref().unwrap_or(&content)) {
                 Some(out) => {
                     out.delivered += 1;
                     // The remote has it and the edge does not know: it will be attempted once more.
                     out.excusable += u32::from(recorded.is_err());
+                    // An edge that was put back by hand delivers what waited then.
+                    if is_original && replaced_by > 0 && !self.went_back {
+                        let what = format!("the old text of {} left after it was replaced", named(&id));
+                        self.outcome.fault(|outcome| &mut outcome.altered, what);
+                    }
                 }
                 None => self
                     .outcome
@@ -751,7 +787,8 @@ impl Play {
         }
         for dead in self.world.dead_letters() {
             // Big as it was put back by hand knows nothing of what it has sent since, and says so.
-            if self.went_back && dead.contains("nobody we sent to") {
+            if self.went_back && (dead.contains("nobody we sent to") || dead.contains("not sent to the edge"))
+            {
                 continue;
             }
             outcome.fault(|outcome| &mut outcome.lost, format!("a dead letter: {dead}"));
