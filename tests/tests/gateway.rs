@@ -250,5 +250,24 @@ async fn mail_goes_out_as_files_and_comes_back_as_files() -> Result<(), Trouble>
     assert_eq!(without_trace(&mail[0].data), answer);
     until("the pair is removed", SOON, async || Ok((std::fs::read_dir(&back)?.count() == 0).then_some(())))
         .await?;
+
+    // With a list, the edge refuses what is not on it.
+    let big = &world.nodes.big;
+    big.run(&["gateway", "set", "files", "--recipients", "listed"]).await?;
+    takes(&world, USER, 550).await?;
+    big.run(&["gateway", "recipient", "add", "files", USER]).await?;
+    takes(&world, USER, 250).await?;
+    takes(&world, &format!("postmaster@{SHARED}"), 250).await?;
+    assert_eq!(big.run(&["gateway", "recipient", "list", "files"]).await?, format!("{USER}\n"));
+    let table = folder.path().join("users.csv");
+    std::fs::write(&table, format!("address\nuser2@{SHARED}\n{USER}\n"))?;
+    let import = ["gateway", "recipient", "import", "files", &path(&table)?].map(str::to_owned);
+    let refused = big.run(&import.each_ref().map(String::as_str)).await.expect_err("one is there already");
+    assert!(refused.refusal().is_some_and(|text| text.contains("1 of 2 rows")), "{refused}");
+    std::fs::write(&table, format!("address\nuser2@{SHARED}\n"))?;
+    big.run(&import.each_ref().map(String::as_str)).await?;
+    takes(&world, &format!("user2@{SHARED}"), 250).await?;
+    big.run(&["gateway", "recipient", "remove", "files", USER]).await?;
+    takes(&world, USER, 550).await?;
     world.end().await
 }

@@ -295,7 +295,7 @@ fn in_domain(listed: &Listed, domain: &str) -> bool {
     listed.address.rsplit_once('@').is_some_and(|(_, of)| of == domain)
 }
 
-/// The listing that is asked for. [`may_list`] says whether it may be entered.
+/// The listing that is asked for. Whether it may be entered is judged in the commit that enters it.
 pub fn new_listed(policy: &Policy, gateway: &str, text: &str, now: u64) -> Result<Listed, Refused> {
     let address = own_address(policy, text)?;
     let role = address.split('@').next().is_some_and(|local| ROLES.contains(&local));
