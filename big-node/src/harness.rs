@@ -269,11 +269,11 @@ pub struct Filed {
 pub fn mailboxes(store: &Store) -> Result<Vec<Filed>, StoreError> {
     let rows = store.read()?;
     let mut all = Vec::new();
-    for (key, _) in rows.prefix::<Entry>(MAILBOXES, &[], usize::MAX)? {
+    for (key, entry) in rows.prefix::<Entry>(MAILBOXES, &[], usize::MAX)? {
         let damaged = || StoreError::Damaged("a mailbox".into());
         let person: Id = key.get(..16).and_then(|id| id.try_into().ok()).ok_or_else(damaged)?;
-        let folder = Folder::ALL.into_iter().find(|folder| key.get(16) == Some(&(*folder as u8)));
-        let message = rows.get::<Message>(MESSAGES, &message_of(&key).0)?.ok_or_else(damaged)?;
+        let folder = folder_of(&key);
+        let message = mail::shown(&rows, message_of(&key), entry.revision)?.ok_or_else(damaged)?;
         let content = mail::content(store.body(message.body())?, &message, usize::MAX)?;
         let name = directory::by_id(&rows, &person)?.map(|person| person.name);
         all.push(Filed { person, name, folder: folder.ok_or_else(damaged)?, content });

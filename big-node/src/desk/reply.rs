@@ -539,7 +539,7 @@ mod tests {
         let policy = Policy {
             domains: vec![ours.clone()],
             postmaster: "alice".into(),
-            catch_all: None,
+            catch_all: std::collections::BTreeMap::new(),
             edge: "mx.example.com".into(),
             srs_key: srs::Key([8; 32]),
         };
