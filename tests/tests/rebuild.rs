@@ -6,6 +6,7 @@ use std::path::Path;
 
 use big_node::record::Folder;
 use edge_node::request::{DeadCommand, Request};
+use shared::unit::ReviseMode;
 use tests::damage::flip;
 use tests::ledger::Token;
 use tests::messages::{Letter, SHORT};
@@ -32,6 +33,7 @@ async fn mailboxes_come_back_from_the_segments() -> Result<(), Trouble> {
         ids.push(id);
     }
     let sent = world.desk("bob").send("alice", "from a desk", "hello\n").await?;
+    world.desk("bob").amend(&sent.id, ReviseMode::Replace, "hello again\n").await?;
     world.nodes.stop(Node::Big).await?;
     lose_index(&world.nodes.topology.big_state())?;
 
@@ -46,6 +48,9 @@ async fn mailboxes_come_back_from_the_segments() -> Result<(), Trouble> {
     assert!(lines.iter().any(|line| line.part == 1 && line.subject == "plan.pdf"), "broken apart as before");
     desk.filed(Folder::In, &sent.id).await?;
     world.desk("bob").filed(Folder::Sent, &sent.id).await?;
+    assert_eq!(desk.read(&sent.id).await?.text.trim(), "hello", "what was decided about it is not there");
+    let history = world.desk("bob").history(&sent.id).await?;
+    assert_eq!(history.last().map(|last| last.difference.as_str()), Some("-hello\n+hello again\n"));
     world.end().await
 }
 
