@@ -20,8 +20,8 @@ use shared::seal::{FileKey, PublicKey};
 use shared::store::{Rows, StoreError, Stored, Txn};
 use shared::trace;
 use shared::unit::{
-    CopyRevision, DeliveryState, Id, Revise, ReviseMode, ReviseResult, Revised, ToEdge, decode, encode,
-    unit_id,
+    CopyRevision, DeliveryState, Id, REVISE, Revise, ReviseMode, ReviseResult, Revised, ToEdge, decode,
+    encode, unit_id,
 };
 
 use crate::error::Refused;
@@ -45,8 +45,6 @@ pub const REVISION_KIND: u8 = 4;
 const TEXT_MAX: usize = 512;
 const SERVICE_LANE: u8 = 0;
 const BATCH_LANE: u8 = 3;
-/// Readers in the ids of units: revisions for the edge, and for windows behind this.
-const REVISE: &[u8] = b"revise";
 
 impl Revision {
     /// The message as this revision.

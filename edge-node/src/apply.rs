@@ -8,7 +8,8 @@ use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::trace;
 use shared::unit::{
-    DeliveryState, DirectoryMark, Id, Outbound, ToBig, ToEdge, Unsettled, Window, WindowCopy, decode, encode,
+    DeliveryState, DirectoryMark, Id, Outbound, REVISE, ToBig, ToEdge, Unsettled, Window, WindowCopy, decode,
+    encode, unit_id,
 };
 
 use crate::record::{
@@ -190,6 +191,10 @@ fn queue_outbound(
     now: u64,
 ) -> Result<(), StoreError> {
     let (id, revision) = (MessageId(outbound.message), outbound.revision);
+    // What a revision has brought already is told again as a message after this edge went back: a repeat, too.
+    if revision > 0 && lane::is_here(txn, &unit_id(id, revision, REVISE))? {
+        return Ok(());
+    }
     let mut waiting = Waiting::load(txn, id)?;
     // A repeat; or, after a restore of this edge, a later revision for some whose old text it still has.
     let is_new =

@@ -376,6 +376,9 @@ crate::row!(Welcome, 1);
 /// For whom a unit with a message for delivery is, in its id: all recipients outside share it.
 pub const OUTSIDE: &[u8] = b"outbound";
 
+/// The same for the revisions that follow it; for a window, its id stands behind this.
+pub const REVISE: &[u8] = b"revise";
+
 /// The id of a unit that brings a revision of a message to a reader: the same message is never sent to
 /// the same reader under another one.
 pub fn unit_id(id: MessageId, revision: u32, reader: &[u8]) -> Id {

@@ -74,7 +74,8 @@ impl Edge {
         });
         let text = format!("new {revision}");
         let text = (mode != ReviseMode::Withdraw).then_some(text.as_str());
-        self.apply(unit_id(MessageId(MESSAGE), revision, b"revise"), &head, text).expect("is applied");
+        self.apply(unit_id(MessageId(MESSAGE), revision, shared::unit::REVISE), &head, text)
+            .expect("is applied");
     }
 
     /// An attempt begins: the text that would leave.
@@ -331,6 +332,27 @@ fn after_a_restore_only_what_was_put_in_its_place_leaves() {
     });
     edge.apply(unit_id(MessageId(MESSAGE), 1, OUTSIDE), &offered, Some("new 1")).expect("is queued");
     assert_eq!(edge.waiting(), [(0, "old".into()), (1, "new 1".into())]);
+}
+
+#[test]
+fn what_a_revision_has_brought_is_not_queued_again_when_it_is_offered() {
+    let edge = Edge::new();
+    edge.outbound(1);
+    edge.revise(1, ReviseMode::Replace, &[0]);
+    assert!(edge.begin().is_some());
+    edge.end(1, DeliveryState::Relayed);
+    let offered = ToEdge::Outbound(Outbound {
+        message: MESSAGE,
+        revision: 1,
+        wrapped_key: vec![7; 80],
+        size: 3,
+        reverse_path: None,
+        recipients: vec![(0, "r0@remote.example".into())],
+        body_8bit: false,
+        utf8_header: false,
+    });
+    edge.apply(unit_id(MessageId(MESSAGE), 1, OUTSIDE), &offered, Some("new 1")).expect("is taken");
+    assert_eq!((edge.waiting(), edge.bodies()), (Vec::new(), 0));
 }
 
 #[test]
