@@ -1,8 +1,7 @@
 //! What a person at a desk does: list, read, delete, ask; `send` composes and sends, `reply`, `forward` and `returned`
 //! say what a message about another one is, `draft` keeps what is being written, `search` finds, `thread` shows a
-//! conversation, `watch` waits for change. `difference` compares two texts.
+//! conversation, `watch` waits for change.
 
-mod difference;
 mod draft;
 mod forward;
 mod reply;

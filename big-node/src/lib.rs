@@ -9,6 +9,7 @@ mod command;
 mod compare;
 mod conversation;
 mod desk;
+mod difference;
 pub mod directory;
 mod ebcdic;
 mod error;

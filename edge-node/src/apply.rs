@@ -249,6 +249,10 @@ fn queue_outbound(
     now: u64,
 ) -> Result<(), StoreError> {
     let (id, revision) = (MessageId(outbound.message), outbound.revision);
+    // What a revision has brought already is told again as a message after this edge went back: a repeat, too.
+    if revision > 0 && lane::is_here(txn, &carrier_id(&id.0, revision, REVISION))? {
+        return Ok(());
+    }
     let mut waiting = Waiting::load(txn, id)?;
     // A repeat; or, after a restore of this edge, a later revision for some whose old text it still has.
     let is_new =

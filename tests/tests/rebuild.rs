@@ -7,6 +7,7 @@ use std::path::Path;
 use big_node::record::Folder;
 use big_node::request::{DraftSaved, DraftView};
 use edge_node::request::{DeadCommand, Request};
+use shared::unit::ReviseMode;
 use tests::damage::flip;
 use tests::ledger::Token;
 use tests::messages::{Letter, SHORT};
@@ -37,6 +38,7 @@ async fn mailboxes_come_back_from_the_segments() -> Result<(), Trouble> {
     let save = ["mail", "draft", "save", "--as", "alice", "--to", "the boss", "--subject", "later"];
     let draft: DraftSaved = world.nodes.big.json_with(&save, b"first").await?;
     world.nodes.big.run_with(&[&save[..], &["--draft", &draft.id]].concat(), b"second").await?;
+    world.desk("bob").amend(&sent.id, ReviseMode::Replace, "hello again\n").await?;
     world.nodes.stop(Node::Big).await?;
     lose_index(&world.nodes.topology.big_state())?;
 
@@ -55,6 +57,9 @@ async fn mailboxes_come_back_from_the_segments() -> Result<(), Trouble> {
     let shown: DraftView =
         world.nodes.big.json(&["mail", "draft", "show", &draft.id, "--as", "alice"]).await?;
     assert_eq!((shown.to, shown.text), (vec!["the boss".to_owned()], "second\n".to_owned()));
+    assert_eq!(desk.read(&sent.id).await?.text.trim(), "hello", "what was decided about it is not there");
+    let history = world.desk("bob").history(&sent.id).await?;
+    assert_eq!(history.last().map(|last| last.difference.as_str()), Some("-hello\n+hello again\n"));
     world.end().await
 }
 

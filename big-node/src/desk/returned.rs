@@ -7,9 +7,9 @@ use shared::mime::{self, terminal};
 use shared::render;
 use shared::store::Snapshot;
 
-use super::difference::{self, Change};
 use super::reply::{self, Whom, subject};
 use super::send::{Letter, Original, Outgoing, address};
+use crate::difference::{self, Change};
 use crate::error::Refused;
 use crate::mail::Tie;
 use crate::node::Node;

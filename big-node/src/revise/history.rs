@@ -5,6 +5,7 @@ use shared::mime;
 use shared::store::Store;
 
 use super::{bit, revisions};
+use crate::difference::{self, Change};
 use crate::directory;
 use crate::error::Refused;
 use crate::mail;
@@ -13,8 +14,6 @@ use crate::request::RevisionView;
 
 /// Largest message whose text is compared.
 const READ_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Lines of a text that are compared; comparing takes the square of it.
-const LINES_MAX: usize = 1000;
 
 /// The revisions of a message in the person's mailbox, the first one first: for its author all of them, for a
 /// reader those that were read and the one that is shown.
@@ -77,44 +76,12 @@ fn text_of(store: &Store, message: &Message) -> Option<String> {
 /// How two texts differ, line by line: what is in both after a blank, what was removed after `-`, what was added
 /// after `+`.
 fn difference(old: &str, new: &str) -> String {
-    let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
-    if old.len() > LINES_MAX || new.len() > LINES_MAX {
-        return format!("the texts are too long to be compared: {} lines and {}\n", old.len(), new.len());
-    }
-    // The length of the longest common subsequence of what is left of both, from each pair of lines on.
-    let width = new.len() + 1;
-    let mut common = vec![0_u32; (old.len() + 1) * width];
-    for (row, old) in old.iter().enumerate().rev() {
-        for (column, new) in new.iter().enumerate().rev() {
-            let at = row * width + column;
-            common[at] = match old == new {
-                true => common[at + width + 1] + 1,
-                false => common[at + width].max(common[at + 1]),
-            };
-        }
-    }
-    let (mut row, mut column, mut text) = (0, 0, String::new());
-    loop {
-        let at = row * width + column;
-        let (mark, line) = match (old.get(row), new.get(column)) {
-            (Some(old), Some(new)) if old == new => {
-                (row, column) = (row + 1, column + 1);
-                (' ', old)
-            }
-            (Some(old), added) if added.is_none() || common[at + width] >= common[at + 1] => {
-                row += 1;
-                ('-', old)
-            }
-            (_, Some(new)) => {
-                column += 1;
-                ('+', new)
-            }
-            _ => return text,
-        };
-        text.push(mark);
-        text.push_str(line);
-        text.push('\n');
-    }
+    let line = |change| match change {
+        Change::Same(line) => format!(" {line}\n"),
+        Change::Old(line) => format!("-{line}\n"),
+        Change::New(line) => format!("+{line}\n"),
+    };
+    difference::lines(old, new).into_iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -128,6 +95,5 @@ mod tests {
         assert_eq!(difference("a", ""), "-a\n");
         assert_eq!(difference("", ""), "");
         assert_eq!(difference("same\r\n", "same\n"), " same\n");
-        assert!(difference(&"x\n".repeat(LINES_MAX + 1), "y").starts_with("the texts are too long"));
     }
 }

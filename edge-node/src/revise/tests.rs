@@ -340,6 +340,27 @@ fn after_a_restore_only_what_was_put_in_its_place_leaves() {
 }
 
 #[test]
+fn what_a_revision_has_brought_is_not_queued_again_when_it_is_offered() {
+    let edge = Edge::new();
+    edge.outbound(1);
+    edge.revise(1, ReviseMode::Replace, &[0]);
+    assert!(edge.begin().is_some());
+    edge.end(1, DeliveryState::Relayed);
+    let offered = ToEdge::Outbound(Outbound {
+        message: MESSAGE,
+        revision: 1,
+        wrapped_key: vec![7; 80],
+        size: 3,
+        reverse_path: None,
+        recipients: vec![(0, "r0@remote.example".into())],
+        body_8bit: false,
+        utf8_header: false,
+    });
+    edge.apply(carrier_id(&MESSAGE, 1, OUTBOUND), &offered, Some("new 1")).expect("is taken");
+    assert_eq!((edge.waiting(), edge.bodies()), (Vec::new(), 0));
+}
+
+#[test]
 fn a_revision_without_a_text_is_refused_and_one_without_a_message_given_up() {
     let edge = Edge::new();
     let head = ToEdge::Revise(Revise {
