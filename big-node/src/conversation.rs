@@ -8,22 +8,21 @@ use shared::address::Address;
 use shared::id::MessageId;
 use shared::mime::words::{Prefix, base_subject};
 use shared::origin::{Channel, Mailbox, Origin};
-use shared::store::{Rows, StoreError, Txn};
+use shared::store::{Rows, StoreError, Txn, behind};
 use shared::unit::Id;
 
 use crate::directory;
 use crate::error::Refused;
 use crate::record::{
     FURTHER_IDS, FurtherId, MESSAGE_IDS, MESSAGES, Message, Named, Person, RECIPIENTS, Recipient,
-    SENT_SUBJECTS, THREADS, key2, message_id_key,
+    SENT_SUBJECTS, SentSubject, THREADS, key2, message_id_key, message_of,
 };
 
-const DAY_MILLIS: u64 = 24 * 3_600_000;
 /// How long an answer is looked for by its subject.
-const SUBJECT_DAYS: u32 = 60;
+const SUBJECT_MILLIS: u64 = 60 * 24 * 3_600_000;
 /// Receivers of an answer whose sent mail is looked through.
 const RECEIVERS_MAX: usize = 20;
-/// Messages of one subject, one sender and one day that are looked at.
+/// Messages of one subject and one sender that are looked at, the latest.
 const SAME_SUBJECT_MAX: usize = 16;
 /// Recipients of a sent message that are compared with who answers.
 const COMPARED_MAX: usize = 1000;
@@ -31,8 +30,6 @@ const COMPARED_MAX: usize = 1000;
 const FURTHER_IDS_MAX: usize = 16;
 /// Messages of a conversation that are shown.
 pub const THREAD_MAX: usize = 10_000;
-/// Old subjects that are forgotten in one commit.
-pub const FORGOTTEN_AT_ONCE: usize = 1000;
 
 /// Whether a message only sends another one on: it refers to it, and its subject says so.
 pub fn sends_on(origin: &Origin) -> bool {
@@ -63,6 +60,20 @@ pub fn parent_of(
         learn(txn, parent, unknown, id, now)?;
     }
     Ok(Some(parent))
+}
+
+/// Whether a message names others.
+pub fn refers(origin: &Origin) -> bool {
+    !origin.in_reply_to.is_empty() || !origin.references.is_empty()
+}
+
+/// Ties a message that a rebuild found to the newest that it names, if that is here.
+pub fn tie_again(txn: &mut Txn<'_>, id: MessageId, message: &mut Message) -> Result<(), StoreError> {
+    let named = message.origin.in_reply_to.iter().chain(message.origin.references.iter().rev());
+    let Some(parent) = first_known(txn, named)?.filter(|parent| *parent != id.0) else { return Ok(()) };
+    message.parent = Some(parent);
+    message.thread = thread_of(txn, parent)?;
+    enter(txn, message, id)
 }
 
 fn first_known<'a>(
@@ -106,15 +117,13 @@ fn parent_by_subject(rows: &impl Rows, origin: &Origin, now: u64) -> Result<Opti
     let authors = addresses(origin.from.iter().chain(&origin.sender).chain(&origin.reply_to));
     // Who answers through a list writes from an address that the list has, and to the list.
     let lists = addresses(origin.to.iter().chain(&origin.cc).chain(&origin.reply_to));
-    let today = day(now);
-    for day in (today.saturating_sub(SUBJECT_DAYS)..=today).rev() {
-        for receiver in &receivers {
-            let prefix = [&day.to_be_bytes(), receiver.id.as_slice(), &hash].concat();
-            let sent = rows.prefix_backwards::<Named>(SENT_SUBJECTS, &prefix, SAME_SUBJECT_MAX)?;
-            for (_, Named(id)) in sent {
-                if went_to(rows, id, &authors, &lists, receiver)? {
-                    return Ok(Some(id));
-                }
+    for receiver in &receivers {
+        let prefix = key2(&receiver.id, &hash);
+        let sent = rows.prefix_backwards::<SentSubject>(SENT_SUBJECTS, &prefix, SAME_SUBJECT_MAX)?;
+        for (key, _) in sent.iter().filter(|(_, sent)| !is_old(sent, now)) {
+            let id = message_of(key);
+            if went_to(rows, id.0, &authors, &lists, receiver)? {
+                return Ok(Some(id.0));
             }
         }
     }
@@ -165,8 +174,8 @@ fn went_to(
     }))
 }
 
-fn day(millis: u64) -> u32 {
-    u32::try_from(millis / DAY_MILLIS).unwrap_or(u32::MAX)
+fn is_old(sent: &SentSubject, now: u64) -> bool {
+    now.saturating_sub(sent.at) > SUBJECT_MILLIS
 }
 
 /// Enters a message into its conversation, unless it begins one.
@@ -189,18 +198,23 @@ pub fn note_sent(
     if subject.is_empty() {
         return Ok(());
     }
-    let key = [&day(now).to_be_bytes(), author.id.as_slice(), &message_id_key(&subject), &id.0].concat();
-    txn.put(SENT_SUBJECTS, &key, &Named(id.0))
+    let key = [author.id.as_slice(), &message_id_key(&subject), &id.0].concat();
+    txn.put(SENT_SUBJECTS, &key, &SentSubject { at: now })
 }
 
-/// Forgets subjects that are too old to be answered, some at a time. Returns how many that were.
-pub fn forget_old(txn: &mut Txn<'_>, now: u64) -> Result<usize, StoreError> {
-    let before = day(now).saturating_sub(SUBJECT_DAYS).to_be_bytes();
-    let old = txn.range::<Named>(SENT_SUBJECTS, &[], Some(&before), FORGOTTEN_AT_ONCE)?;
-    for (key, _) in &old {
+/// Looks at some of the subjects, from `cursor` on, and forgets those that are too old to be answered. Returns where to
+/// go on the next time; `None` is from the beginning.
+pub fn forget_old(
+    txn: &mut Txn<'_>,
+    cursor: &[u8],
+    max: usize,
+    now: u64,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let found = txn.range::<SentSubject>(SENT_SUBJECTS, cursor, None, max)?;
+    for (key, _) in found.iter().filter(|(_, sent)| is_old(sent, now)) {
         txn.delete(SENT_SUBJECTS, key)?;
     }
-    Ok(old.len())
+    Ok(behind(&found, max))
 }
 
 /// Every message of a conversation with how many answers it is away from the first, oldest first.

@@ -26,6 +26,8 @@ const ROUND: Duration = Duration::from_secs(1);
 const SLOW_ROUND: Duration = Duration::from_secs(60);
 /// Unit ids that are looked at in one slow round.
 const IDS_AT_ONCE: usize = 50_000;
+/// Subjects that are looked at in one slow round.
+const SUBJECTS_AT_ONCE: usize = 10_000;
 const HOUR_MILLIS: u64 = 3_600_000;
 /// How long a parked unit waits for what it follows.
 const PARKED_MILLIS: u64 = 30 * 24 * 3_600_000;
@@ -36,7 +38,7 @@ const TRASH_MILLIS: u64 = 30 * 24 * 3_600_000;
 /// Runs for ever.
 pub async fn run(node: Arc<Node>) {
     let mut cleaned_at = tokio::time::Instant::now();
-    let mut ids = Vec::new();
+    let mut cursors = Cursors::default();
     loop {
         let _ = tokio::time::timeout(ROUND, node.changed.notified()).await;
         if let Err(error) = look_around(&node).await {
@@ -45,8 +47,8 @@ pub async fn run(node: Arc<Node>) {
         }
         if cleaned_at.elapsed() > SLOW_ROUND {
             cleaned_at = tokio::time::Instant::now();
-            match clean(&node.store, ids.clone()).await {
-                Ok(next) => ids = next,
+            match clean(&node.store, cursors.clone()).await {
+                Ok(next) => cursors = next,
                 Err(error) => tracing::warn!(%error, "space could not be given back"),
             }
         }
@@ -83,20 +85,31 @@ async fn look_around(node: &Arc<Node>) -> Result<(), Refused> {
     report::write_owed(node).await
 }
 
-/// Returns where among the ids of units to go on the next time.
-async fn clean(store: &Store, ids: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+/// Where slow rounds go on, among rows of which each looks at some.
+#[derive(Clone, Debug, Default)]
+struct Cursors {
+    /// The ids of units.
+    ids: Vec<u8>,
+    /// The subjects of what was sent lately.
+    subjects: Vec<u8>,
+}
+
+/// Returns where to go on the next time.
+async fn clean(store: &Store, cursors: Cursors) -> Result<Cursors, StoreError> {
     trace::forget_old(store).await?;
     let now = unix_millis();
     let forgotten = store.commit(move |txn| {
         lane::bury_overdue(txn, now.saturating_sub(PARKED_MILLIS), now)?;
-        lane::forget_ids(txn, &ids, IDS_AT_ONCE, now)
+        Ok::<_, StoreError>(Cursors {
+            ids: lane::forget_ids(txn, &cursors.ids, IDS_AT_ONCE, now)?.unwrap_or_default(),
+            subjects: conversation::forget_old(txn, &cursors.subjects, SUBJECTS_AT_ONCE, now)?
+                .unwrap_or_default(),
+        })
     });
-    let ids = forgotten.await?.into_inner().unwrap_or_default();
-    let forget = move |txn: &mut Txn<'_>| conversation::forget_old(txn, now);
-    while store.commit(forget).await?.into_inner() == conversation::FORGOTTEN_AT_ONCE {}
+    let cursors = forgotten.await?.into_inner();
     while store.commit(empty_trash).await?.into_inner() == FORGOTTEN_AT_ONCE {}
     while store.compact().await? {}
-    Ok(ids)
+    Ok(cursors)
 }
 
 /// Removes what has lain in Trash for 30 days, some of it at a time. Returns how much that was.
@@ -123,22 +136,29 @@ pub fn rebuild(disk: Arc<dyn Disk>, policy: Policy) -> Result<Store, StoreError>
     // Another log name than before: the partner must not take this for the store it knew.
     store.commit_blocking(|txn| lane::set_identity(txn, NodeIdentity::new()))?;
     tracing::info!(kept, "bodies found in the segments");
-    break_apart_again(&store)?;
+    follow_again(&store)?;
     Ok(store)
 }
 
-/// Break-apart maps are not in the segments; the messages they are of are.
-fn break_apart_again(store: &Store) -> Result<(), StoreError> {
+/// Break-apart maps and conversations are not in the segments; the messages that they follow from are.
+fn follow_again(store: &Store) -> Result<(), StoreError> {
+    // Ids rise with time: what is answered comes before its answer.
     for (key, mut message) in store.read()?.prefix::<Message>(MESSAGES, &[], usize::MAX)? {
-        if message.origin.size > PARSED_BYTES_MAX {
-            continue;
+        let content = match message.origin.size {
+            ..=PARSED_BYTES_MAX => {
+                store.body(message.body()).and_then(|reader| mail::content(reader, &message, usize::MAX)).ok()
+            }
+            _ => None,
+        };
+        if let Some(content) = content {
+            (message.parts, message.unparsed) = break_apart(Some(&content));
         }
-        let content =
-            store.body(message.body()).and_then(|reader| mail::content(reader, &message, usize::MAX));
-        let Ok(content) = content else { continue };
-        (message.parts, message.unparsed) = break_apart(Some(&content));
-        if !message.parts.is_empty() || message.unparsed.is_some() {
-            store.commit_blocking(move |txn| txn.put(MESSAGES, &key, &message))?;
+        let is_apart = !message.parts.is_empty() || message.unparsed.is_some();
+        if is_apart || conversation::refers(&message.origin) {
+            store.commit_blocking(move |txn| {
+                conversation::tie_again(txn, message_of(&key), &mut message)?;
+                txn.put(MESSAGES, &key, &message)
+            })?;
         }
     }
     Ok(())

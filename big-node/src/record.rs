@@ -43,8 +43,7 @@ pub const FOLDERS: Table = Table("folders");
 pub const MESSAGE_IDS: Table = Table("message-ids");
 /// First message of a conversation, message id to the [`Named`] message: those that answer it, or an answer to it.
 pub const THREADS: Table = Table("threads");
-/// Day since 1970, person, hash of the subject without its prefixes, message id to the [`Named`] message: what the
-/// person has sent lately.
+/// Person, hash of the subject without its prefixes, message id to [`SentSubject`]: what the person has sent lately.
 pub const SENT_SUBJECTS: Table = Table("sent-subjects");
 /// Message id, hash of a further Message-ID to [`FurtherId`]: by which it became known after it had left.
 pub const FURTHER_IDS: Table = Table("further-message-ids");
@@ -281,6 +280,14 @@ pub enum ControlDone {
     /// It was not, and why.
     Refused(String),
 }
+
+/// A message that a person has sent lately, by its subject.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+pub struct SentSubject {
+    /// Sent, milliseconds since 1970.
+    pub at: u64,
+}
+row!(SentSubject, 1);
 
 /// A Message-ID that a message became known by later, because a relay has rewritten its own. Written once.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

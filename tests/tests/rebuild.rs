@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use big_node::record::Folder;
+use big_node::request::{DraftSaved, DraftView};
 use edge_node::request::{DeadCommand, Request};
 use tests::damage::flip;
 use tests::ledger::Token;
@@ -32,6 +33,10 @@ async fn mailboxes_come_back_from_the_segments() -> Result<(), Trouble> {
         ids.push(id);
     }
     let sent = world.desk("bob").send("alice", "from a desk", "hello\n").await?;
+    let answer = desk.reply(&ids[0], "An answer").await?;
+    let save = ["mail", "draft", "save", "--as", "alice", "--to", "the boss", "--subject", "later"];
+    let draft: DraftSaved = world.nodes.big.json_with(&save, b"first").await?;
+    world.nodes.big.run_with(&[&save[..], &["--draft", &draft.id]].concat(), b"second").await?;
     world.nodes.stop(Node::Big).await?;
     lose_index(&world.nodes.topology.big_state())?;
 
@@ -46,6 +51,10 @@ async fn mailboxes_come_back_from_the_segments() -> Result<(), Trouble> {
     assert!(lines.iter().any(|line| line.part == 1 && line.subject == "plan.pdf"), "broken apart as before");
     desk.filed(Folder::In, &sent.id).await?;
     world.desk("bob").filed(Folder::Sent, &sent.id).await?;
+    assert_eq!(desk.filed(Folder::Sent, &answer.id).await?.thread, ids[0], "tied as before");
+    let shown: DraftView =
+        world.nodes.big.json(&["mail", "draft", "show", &draft.id, "--as", "alice"]).await?;
+    assert_eq!((shown.to, shown.text), (vec!["the boss".to_owned()], "second\n".to_owned()));
     world.end().await
 }
 

@@ -6,8 +6,8 @@ use super::*;
 use crate::directory::explain::{Rule, Step};
 use crate::record::{AfterFetch, Part, Scope, WindowState};
 use crate::request::{
-    BadRow, DeadLetterView, Destination, GatewayView, Imported, Line, Progress, Reading, RecipientView,
-    Settings, Started, Status, WindowView,
+    BadRow, DeadLetterView, Destination, FolderView, Found, GatewayView, Imported, Line, Progress, Reading,
+    RecipientView, Settings, Started, Status, WindowView,
 };
 
 const AT: u64 = 1_795_333_263_250;
@@ -234,6 +234,37 @@ fn a_folder() {
     assert_eq!(show::folder(&[], "trash"), "nothing in folder trash\n");
 }
 
+#[test]
+fn conversations_searches_and_folders() {
+    let cover = lines().swap_remove(0);
+    let answer = Line {
+        depth: 1,
+        folder: "sent".into(),
+        answered: false,
+        to: vec!["c@d.example".into()],
+        ..cover.clone()
+    };
+    assert_eq!(
+        show::thread(&[cover.clone(), answer]),
+        "id                          at (UTC)          marks         folder  from                             subject\n\
+         01KAN0Q5WJ8J1V9Z8G8Q4T7RXE  2026-11-22 07:41  new answered  in      Carol <carol@elsewhere.example>  minutes\n\
+         01KAN0Q5WJ8J1V9Z8G8Q4T7RXE  2026-11-22 07:41                sent    c@d.example                        minutes\n"
+    );
+    let nothing =
+        Found { lines: Vec::new(), looked_at: 3, unread_texts: 1, ended: Some("2 are found".into()) };
+    assert_eq!(
+        show::found(&nothing),
+        "nothing found\n\n3 messages looked at, of 1 of them not the text; older ones were not (2 are found).\n"
+    );
+    let folders = [("in", false, 3), ("Travel", true, 0)];
+    let folders =
+        folders.map(|(name, own, messages)| FolderView { name: name.into(), own, messages, unread: 0 });
+    assert_eq!(
+        show::folders(&folders),
+        "folder  messages  unread  own\nin      3         0\nTravel  0         0       yes\n"
+    );
+}
+
 fn message() -> Reading {
     Reading {
         id: ID.into(),
@@ -404,6 +435,7 @@ fn a_stranger_can_neither_drive_the_terminal_nor_forge_a_line() {
     let texts = [
         (show::folder(&list, "in"), show::folder(&lines(), "in")),
         (show::queue(&queue), show::queue(&waiting())),
+        (show::thread(&list), show::thread(&lines())),
         // The text of a message has lines; they come last.
         (show::reading(&reading, "alice").replace("\nforged", ""), show::reading(&reading, "alice")),
     ];
@@ -411,10 +443,10 @@ fn a_stranger_can_neither_drive_the_terminal_nor_forge_a_line() {
         assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
         assert!(!text.contains('\u{202e}'));
     }
-    for (hostile, plain) in &texts[..2] {
+    for (hostile, plain) in &texts[..3] {
         assert_eq!(hostile.lines().count(), plain.lines().count());
     }
-    assert!(!texts[2].0.lines().any(|line| line.starts_with("forged")));
+    assert!(!texts[3].0.lines().any(|line| line.starts_with("forged")));
 }
 
 #[test]

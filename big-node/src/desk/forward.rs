@@ -24,7 +24,7 @@ pub(super) fn letter(
     without: &[u32],
     outgoing: Outgoing,
 ) -> Result<Letter, Refused> {
-    if outgoing.to.is_empty() {
+    if outgoing.to.is_empty() && outgoing.cc.is_empty() {
         return Err(Refused::new("a message is sent on to somebody: name a recipient"));
     }
     let mut letter = Letter {

@@ -9,7 +9,7 @@ use shared::store::{Rows, Snapshot, StoreError};
 
 use super::send::{Letter, Original, Outgoing, address};
 use crate::directory::srs::{self, Returned};
-use crate::directory::{self, Route, Way};
+use crate::directory::{self, Policy, Route, Way};
 use crate::error::Refused;
 use crate::mail::{Tie, Ways};
 use crate::node::Node;
@@ -198,7 +198,9 @@ pub(super) fn address_answer(
     };
     let addressed = addressed(origin, facts.list_post.as_ref(), is_own, whom)?;
     let boxes = |list: Vec<Mailbox>| -> Result<Vec<DraftMailbox>, Refused> {
-        list.into_iter().map(|mailbox| draft_mailbox(node, rows, mailbox)).collect()
+        list.into_iter()
+            .map(|mailbox| draft_mailbox(&node.site.policy, rows, mailbox, unix_millis()))
+            .collect()
     };
     (letter.to, letter.cc) = (boxes(addressed.to)?, boxes(addressed.cc)?);
     letter.ways = ways(node, rows, original, letter)?;
@@ -206,13 +208,17 @@ pub(super) fn address_answer(
 }
 
 /// A mailbox to write to; an address of ours that stands for a stranger's (SRS) is that stranger's.
-fn draft_mailbox(node: &Node, rows: &Snapshot, mailbox: Mailbox) -> Result<DraftMailbox, Refused> {
+fn draft_mailbox(
+    policy: &Policy,
+    rows: &impl Rows,
+    mailbox: Mailbox,
+    now: u64,
+) -> Result<DraftMailbox, Refused> {
     let address: Address =
         mailbox.address.parse().map_err(|error| Refused::new(format!("{}: {error}", mailbox.address)))?;
-    let policy = &node.site.policy;
     let returned = policy
         .is_ours(address.domain())
-        .then(|| srs::unwrap(&policy.srs_key, address.local_part(), unix_millis()))
+        .then(|| srs::unwrap(&policy.srs_key, address.local_part(), now))
         .flatten();
     let address = match returned {
         None => address,
@@ -297,6 +303,13 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use shared::address::Domain;
+    use shared::id::MessageId;
+    use shared::store::Store;
+    use shared::store::sim::{Faults, SimDisk};
+
     use super::*;
     use crate::node;
 
@@ -516,6 +529,35 @@ mod tests {
         }
         let refused = answered("Subject: x\n", Some("alice@example.com"), Author);
         assert!(refused.contains("nobody but yourself"), "{refused}");
+    }
+
+    #[test]
+    fn an_address_of_ours_that_stands_for_a_strangers_is_theirs() {
+        const NOW: u64 = 1_800_000_000_000;
+        let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
+        let ours: Domain = "example.com".parse().expect("a domain");
+        let policy = Policy {
+            domains: vec![ours.clone()],
+            postmaster: "alice".into(),
+            catch_all: None,
+            edge: "mx.example.com".into(),
+            srs_key: srs::Key([8; 32]),
+        };
+        let id = MessageId::generate();
+        let long = format!("{}@a-rather-long-name.remote.example", "c".repeat(40));
+        let origin = node::origin(Channel::Report, Some(long.clone()), Vec::new(), b"");
+        let message =
+            Message { origin, revision: 0, thread: id.0, parent: None, parts: Vec::new(), unparsed: None };
+        store.commit_blocking(move |txn| txn.put(MESSAGES, &id.0, &message)).expect("commits");
+        for sender in ["carol@remote.example", &long] {
+            let wrapped = srs::wrap(&policy.srs_key, &ours, &sender.parse().expect("an address"), id, NOW);
+            let address = wrapped.expect("fits").to_string();
+            assert_ne!(address, sender);
+            let mailbox = Mailbox { name: "Carol".into(), address };
+            let rows = store.read().expect("reads");
+            let real = draft_mailbox(&policy, &rows, mailbox, NOW).expect("an address");
+            assert_eq!((real.name.as_deref(), real.address.to_string()), (Some("Carol"), sender.to_owned()));
+        }
     }
 
     #[test]

@@ -91,7 +91,7 @@ fn what_is_learned_and_noted_has_bounds() {
     assert_eq!(rows.prefix::<FurtherId>(FURTHER_IDS, &id.0, 99).expect("reads").len(), 16);
     assert_eq!(rows.count(SENT_SUBJECTS).expect("counts"), 1);
     for (at, left) in [(NOW + 59 * DAY, 1), (NOW + 62 * DAY, 0)] {
-        world.store.commit_blocking(move |txn| conversation::forget_old(txn, at)).expect("commits");
+        world.store.commit_blocking(move |txn| conversation::forget_old(txn, &[], 9, at)).expect("commits");
         let rows = world.store.read().expect("reads");
         assert_eq!(rows.count(SENT_SUBJECTS).expect("counts"), left);
     }
