@@ -1,9 +1,10 @@
-//! The desk's terminal, its clock and its threads: one asks the node, one waits for what comes, one for
-//! signals. Everything that happens goes to the model as one [`Input`] after the other, here.
+//! The desk's terminal, its clock and its threads: one reads keys, one asks the node, one waits for what comes,
+//! one for signals. Everything that happens goes to the model as one [`Input`] after the other, here.
 
 use std::io::{self, Stdout};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,10 +22,10 @@ use super::model::{Answer, Effect, Failure, Input, Model, Purpose};
 use super::{Terminal, outside, view};
 use crate::request::{PersonView, Request, Watched};
 
-/// The longest pause between two looks at what has happened: nobody notices one.
-const PAUSE: Duration = Duration::from_millis(100);
-/// The same while an answer is waited for.
-const PAUSE_ASKING: Duration = Duration::from_millis(10);
+/// How often the clock is looked at when nothing happens.
+const TICK: Duration = Duration::from_millis(250);
+/// How long the reader of keys keeps the terminal at a time.
+const READING: Duration = Duration::from_millis(50);
 /// The pause before the node is watched again that did not answer.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
@@ -36,16 +37,19 @@ pub(super) fn run(caller: &Caller, person: PersonView, terminal: Terminal, size_
     let name = person.name.clone();
     spawn(inputs.clone(), Arc::clone(&caller), move |inputs, caller| answer(&asked, &caller, &inputs));
     spawn(inputs.clone(), caller, move |inputs, caller| watch(&name, &caller, &inputs));
-    thread::spawn(move || until_told(&inputs));
+    let told = inputs.clone();
+    thread::spawn(move || until_told(&told));
 
     let (columns, rows) = terminal::size()?;
     let (model, effects) = Model::new(person, columns.into(), rows.into(), terminal.repertoire);
-    let mut desk = Desk { model, terminal, size_max, questions, own: Own::take()?, ending: None };
+    let keys = Arc::new(Keys::default());
+    let own = Own::take()?;
+    let mut desk = Desk { model, terminal, size_max, questions, keys: Arc::clone(&keys), own, ending: None };
+    thread::spawn(move || keys.read(&inputs));
     desk.perform(effects);
-    let ran = desk.run(&happened);
+    desk.run(&happened);
     let Desk { own, ending, .. } = desk;
     drop(own);
-    ran?;
     if let Some(Some(last_words)) = ending {
         shared::command::explain(&last_words);
     }
@@ -116,6 +120,49 @@ fn until_told(inputs: &Sender<Input>) {
     }
 }
 
+/// Who reads what is typed: a thread of the desk's, or the person's own editor.
+///
+/// It is a thread because a reader does not come back from a terminal that is gone, and what was written has to
+/// be kept then.
+#[derive(Debug, Default)]
+struct Keys {
+    is_lent: AtomicBool,
+    reading: Mutex<()>,
+}
+
+impl Keys {
+    /// Says what is typed, for as long as somebody listens.
+    fn read(&self, inputs: &Sender<Input>) {
+        loop {
+            if self.is_lent.load(Ordering::Acquire) {
+                thread::sleep(READING);
+                continue;
+            }
+            let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+            let event = event::poll(READING).and_then(|is_there| is_there.then(event::read).transpose());
+            drop(reading);
+            let input = match event {
+                Ok(event) => event.and_then(input),
+                Err(_) => Some(Input::Gone),
+            };
+            let is_over = matches!(input, Some(Input::Gone));
+            if input.is_some_and(|input| inputs.send(input).is_err()) || is_over {
+                return;
+            }
+        }
+    }
+
+    /// Runs something else that reads what is typed.
+    fn lend<T>(&self, run: impl FnOnce() -> T) -> T {
+        self.is_lent.store(true, Ordering::Release);
+        let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let ran = run();
+        drop(reading);
+        self.is_lent.store(false, Ordering::Release);
+        ran
+    }
+}
+
 /// The terminal, while it is the desk's own: given back when dropped, and when the desk panics.
 struct Own {
     screen: Screen<CrosstermBackend<Stdout>>,
@@ -138,6 +185,15 @@ impl Own {
                 Err(error)
             }
         }
+    }
+}
+
+impl Own {
+    /// Draws everything anew the next time, whatever is on the terminal.
+    fn begin_anew(&mut self) -> io::Result<()> {
+        execute!(io::stdout(), terminal::Clear(terminal::ClearType::All))?;
+        self.screen = Screen::new(CrosstermBackend::new(io::stdout()))?;
+        Ok(())
     }
 }
 
@@ -165,13 +221,14 @@ struct Desk {
     terminal: Terminal,
     size_max: u64,
     questions: Sender<Question>,
+    keys: Arc<Keys>,
     own: Own,
     /// The desk is over; with what is to be said then.
     ending: Option<Option<String>>,
 }
 
 impl Desk {
-    fn run(&mut self, happened: &Receiver<Input>) -> io::Result<()> {
+    fn run(&mut self, happened: &Receiver<Input>) {
         let began = Instant::now();
         let mut is_drawn = false;
         while self.ending.is_none() {
@@ -182,51 +239,23 @@ impl Desk {
                 }
             }
             is_drawn = true;
-            let pause = if self.model.open > 0 { PAUSE_ASKING } else { PAUSE };
-            let mut wait = pause;
-            loop {
-                match event::poll(wait).and_then(|is_there| is_there.then(event::read).transpose()) {
-                    Ok(None) => break,
-                    Ok(Some(event)) => {
-                        self.take(event);
-                        is_drawn = false;
-                    }
-                    // No terminal any more: what is left is to keep what was written.
-                    Err(_) => {
-                        self.apply(Input::Gone);
-                        thread::sleep(pause);
-                        break;
-                    }
-                }
-                wait = Duration::ZERO;
-            }
-            for input in happened.try_iter() {
-                let effects = self.model.apply(input);
-                self.perform(effects);
+            // All that has happened is taken before anything is drawn.
+            let first = happened.recv_timeout(TICK).ok();
+            for input in first.into_iter().chain(happened.try_iter()) {
+                self.apply(input);
                 is_drawn = false;
+                if self.ending.is_some() {
+                    break;
+                }
             }
             let now = began.elapsed().as_millis();
             self.apply(Input::Tick(u64::try_from(now).unwrap_or(u64::MAX)));
         }
-        Ok(())
     }
 
     fn apply(&mut self, input: Input) {
         let effects = self.model.apply(input);
         self.perform(effects);
-    }
-
-    fn take(&mut self, event: Event) {
-        match event {
-            Event::Key(event) if event.kind != KeyEventKind::Release => {
-                if let Some(key) = key(event) {
-                    self.apply(Input::Key(key));
-                }
-            }
-            Event::Paste(text) => self.apply(Input::Paste(text)),
-            Event::Resize(columns, rows) => self.apply(Input::Resize(columns.into(), rows.into())),
-            _ => {}
-        }
     }
 
     fn perform(&mut self, effects: Vec<Effect>) {
@@ -238,7 +267,8 @@ impl Desk {
                     continue;
                 }
                 Effect::Redraw => {
-                    let _ = self.own.screen.clear();
+                    // A terminal that is gone is noticed when it is drawn on.
+                    let _ = self.own.begin_anew();
                     continue;
                 }
                 Effect::End(last_words) => {
@@ -258,11 +288,24 @@ impl Desk {
     fn edit(&mut self, text: &str) -> Result<String, String> {
         let editor = outside::editor()
             .ok_or("you have not said which editor is yours: set VISUAL or EDITOR, or write here")?;
-        give_back();
-        let edited = outside::edit(&editor, text, self.size_max);
-        let back = enter().and_then(|()| self.own.screen.clear());
+        let (keys, size_max) = (Arc::clone(&self.keys), self.size_max);
+        let edited = keys.lend(|| {
+            give_back();
+            outside::edit(&editor, text, size_max)
+        });
+        let back = enter().and_then(|()| self.own.begin_anew());
         back.map_err(|error| format!("the terminal did not come back: {error}"))?;
         edited
+    }
+}
+
+/// What an event is for the model, if it is anything.
+fn input(event: Event) -> Option<Input> {
+    match event {
+        Event::Key(event) if event.kind != KeyEventKind::Release => key(event).map(Input::Key),
+        Event::Paste(text) => Some(Input::Paste(text)),
+        Event::Resize(columns, rows) => Some(Input::Resize(columns.into(), rows.into())),
+        _ => None,
     }
 }
 

@@ -687,6 +687,7 @@ impl Model {
         if let Some(status) = status {
             let about = About::Status(status.id.clone());
             self.push(Screen::Pane(Pane::new("Where it is", about, pane::status(&status))));
+            self.say("revised; what is pending is decided where that copy is");
         }
         self.renew();
         Ok(())

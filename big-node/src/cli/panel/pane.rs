@@ -7,7 +7,7 @@ use super::command;
 use super::keys::{self, Place};
 use super::text::Repertoire;
 use crate::cli::show;
-use crate::request::{RevisionView, Status, WindowView};
+use crate::request::{RecipientView, RevisionView, Status, WindowView};
 
 /// What a text is about, for it to be renewed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +87,8 @@ pub(super) fn status(status: &Status) -> String {
         }
         let state = format!("{}, {} UTC", word(&recipient.state), when(recipient.at));
         text += &format!("\n{}\n  {state}\n", terminal::safe_line(&address));
-        let said = show::said(recipient);
+        // What a revision came to has a line of its own.
+        let said = show::said(&RecipientView { revised: None, ..recipient.clone() });
         if !said.is_empty() {
             text += &format!("  {}\n", terminal::safe_line(&said));
         }

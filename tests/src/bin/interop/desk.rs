@@ -106,14 +106,8 @@ impl Place<'_> {
             return Err(format!("the answer went to {:?}", sent.to).into());
         }
         terminal.keys(&["F3"]).await?;
-        let marked = format!("{subject}");
-        terminal
-            .until("it is marked as answered", |screen| {
-                screen
-                    .lines()
-                    .any(|line| line.starts_with(">  A") || line.starts_with("> A") && line.contains(&marked))
-            })
-            .await?;
+        let is_marked = |line: &str| line.starts_with("> A ") && line.contains(&subject);
+        terminal.until("it is marked as answered", |screen| screen.lines().any(is_marked)).await?;
 
         terminal.keys(&["F9"]).await?;
         terminal.types(&format!("lunch {size}")).await?;
@@ -152,7 +146,8 @@ impl Place<'_> {
         if !screen.is_ascii() || !screen.contains("Cafe ??") {
             return Err(format!("this is not ASCII:\n{screen}").into());
         }
-        if terminal.raw().await?.contains("\x1b[3") {
+        let raw = terminal.raw().await?;
+        if (30..=38).any(|colour| raw.contains(&format!("\x1b[{colour}"))) {
             return Err("there is colour".into());
         }
         terminal.ends().await?;
