@@ -83,7 +83,9 @@ pub fn ask(txn: &mut Txn<'_>) -> Result<Id, Refused> {
             "no edge is paired yet; run `edge-node invite`, then `big-node pair TICKET`",
         ));
     }
-    let asked = MessageId::generate().0;
+    // Ids of one millisecond rise by chance; an earlier question has to be told from a later one.
+    let above = state(txn)?.map_or(0, |row| u128::from_be_bytes(row.asked).saturating_add(1));
+    let asked = u128::from_be_bytes(MessageId::generate().0).max(above).to_be_bytes();
     let quiet = lane::depth(txn)? == [0; 4];
     projection::tell_edge(txn, &ToEdge::InventoryAsked { asked })?;
     let sent = if quiet { Some(sent(txn)?) } else { None };

@@ -8,8 +8,9 @@ use shared::id::MessageId;
 
 use crate::wait::Trouble;
 
-/// A record of a segment begins with this; a message's id follows.
-const MAGIC: &[u8] = b"SLYPOST\x01";
+/// Octets of what each record of a segment begins with, the first one at the segment's beginning; a message's
+/// id follows.
+const MARKER_BYTES: usize = 8;
 /// Well inside the body of any test message.
 const OFFSET: usize = 1000;
 
@@ -20,9 +21,10 @@ const OFFSET: usize = 1000;
 /// No segment holds that message, or its file cannot be written.
 pub fn flip(state: &Path, message: &str) -> Result<(), Trouble> {
     let id = message.parse::<MessageId>()?;
-    let head = [MAGIC, &id.0].concat();
     for path in segments(state)? {
         let bytes = fs::read(&path)?;
+        let Some(marker) = bytes.get(..MARKER_BYTES) else { continue };
+        let head = [marker, &id.0].concat();
         if let Some(record) = memchr::memmem::find(&bytes, &head) {
             let place = record + OFFSET;
             let byte = bytes.get(place).ok_or("a body that short")?;
@@ -42,8 +44,9 @@ pub fn flip(state: &Path, message: &str) -> Result<(), Trouble> {
 pub fn newest(state: &Path) -> Result<String, Trouble> {
     for path in segments(state)?.into_iter().rev() {
         let bytes = fs::read(&path)?;
-        let id = memchr::memmem::rfind(&bytes, MAGIC)
-            .and_then(|record| bytes[record + MAGIC.len()..].first_chunk());
+        let Some(marker) = bytes.get(..MARKER_BYTES) else { continue };
+        let id = memchr::memmem::rfind(&bytes, marker)
+            .and_then(|record| bytes[record + MARKER_BYTES..].first_chunk());
         if let Some(id) = id {
             return Ok(MessageId(*id).to_string());
         }

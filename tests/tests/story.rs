@@ -21,7 +21,7 @@ async fn the_story_ends_with_every_message_accounted_for() -> Result<(), Trouble
     let text = String::from_utf8_lossy(&told.stdout);
     assert!(told.status.success(), "{text}\n{}", told.stderr);
     let last = text.lines().last().unwrap_or_default();
-    assert_eq!(last, "story: 20 steps, 8 messages, every one accounted for exactly once");
+    assert_eq!(last, "story: 23 steps, 9 messages, every one accounted for exactly once");
     Ok(())
 }
 

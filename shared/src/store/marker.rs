@@ -64,6 +64,12 @@ impl Marker {
         Self { octets: FIRST_FORMAT, from: u32::MAX }
     }
 
+    /// Puts a marker onto an empty disk that is no secret, so that what is done there can be done again alike.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn put_known(disk: &dyn Disk) -> Result<(), StoreError> {
+        Self { octets: [1, 2, 3, 4, 5, 6, 7, VERSION], from: 1 }.write(disk)
+    }
+
     /// What a record that is written now begins with.
     pub fn octets(&self) -> [u8; MARKER_BYTES] {
         self.octets

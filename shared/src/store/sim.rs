@@ -13,7 +13,9 @@ mod trace;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::StoreError;
 use super::disk::{Disk, File};
+use super::marker::Marker;
 
 pub use piece::{Piece, piece_at, scan};
 pub use state::Loss;
@@ -77,6 +79,14 @@ impl SimDisk {
     /// An empty disk with the given faults to come.
     pub fn new(faults: Faults) -> Self {
         Self(Arc::new(Mutex::new(Inner { faults, ..Inner::default() })))
+    }
+
+    /// An empty disk, but for the marker of a store that is to be made on it, which is no secret: what is done there
+    /// can be done again alike.
+    pub fn repeatable() -> Result<Self, StoreError> {
+        let disk = Self::default();
+        Marker::put_known(&disk)?;
+        Ok(disk)
     }
 
     fn of(state: State) -> Self {

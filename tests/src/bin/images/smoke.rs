@@ -56,7 +56,7 @@ fn some_damage() {
 fn a_page_in_the_place_of_another_is_found() {
     let run = workload::record(0).expect("runs");
     let (closed, known) = (flips::closed(&run), run.end());
-    for seed in [18, 127, 341, 1092, 1399, 2014] {
+    for seed in [162, 183, 387, 652, 763, 1069] {
         // Or redb panics on it, as above.
         if let Ok(outcome) = std::panic::catch_unwind(|| flips::meet(&closed, &known, seed)) {
             assert_eq!(outcome, Outcome::Detected, "damage {seed}");

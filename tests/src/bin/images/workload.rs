@@ -142,7 +142,7 @@ impl Recorder {
 pub fn record(number: u64) -> Result<Run, StoreError> {
     let runtimes = Runtimes::new()?;
     let nothing = Known::new(Book::default());
-    let mut recorder = Recorder::open(SimDisk::default(), vec![Arc::clone(&nothing)])?;
+    let mut recorder = Recorder::open(SimDisk::repeatable()?, vec![Arc::clone(&nothing)])?;
     recorder.opened(nothing);
     let mut dice = Dice::new(number);
     // Neighbouring numbers begin alike.

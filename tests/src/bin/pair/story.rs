@@ -1,10 +1,12 @@
-//! The story of `pair --once` (design §11): mail in, mail out, mail on the road, and a cut link.
+//! The story of `pair --once` (design §11): mail in, mail out, mail on the road, second thoughts,
+//! and a cut link.
 //!
 //! Every act is done with what a person would use: the nodes' commands, SMTP, POP3. What is sent is
 //! entered in the [ledger](tests::ledger) first; at the end every mailbox is read, the books are
 //! audited, and each message's way is printed. The first thing that is not as it should be ends the
 //! story with what was expected.
 
+mod again;
 mod inside;
 mod road;
 mod telling;
@@ -60,6 +62,7 @@ impl Story {
         let question = self.bob_writes().await?;
         self.alice_collects(&trip, &question).await?;
         self.alice_answers_from_the_road(&trip, &question).await?;
+        self.bob_thinks_again().await?;
         self.the_link_is_cut(&trip).await?;
         self.a_letter_comes_back().await?;
         self.alice_comes_home(&trip).await?;
