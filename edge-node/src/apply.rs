@@ -125,22 +125,29 @@ fn settle_held(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(),
         if !row.restored {
             continue;
         }
-        // A text that was replaced since the backup must not leave: big sends the one that was put in its place.
-        let left = waiting.get(&id.0);
-        let is_left = |index, revision| {
-            left.is_some_and(|left| left.iter().any(|(other, least)| *other == index && revision >= *least))
+        let least = |index| {
+            let mut left = waiting.get(&id.0).into_iter().flat_map(|left| left.iter());
+            left.find(|(other, _)| *other == index).map(|(_, least)| *least)
         };
-        row.recipients.retain(|recipient| is_left(recipient.index, row.revision));
+        row.recipients.retain(|recipient| least(recipient.index).is_some());
         // Big tells again what is not decided.
         row.noted.clear();
+        let goes_on =
+            |recipient: &QueueRecipient| least(recipient.index).is_some_and(|least| row.revision >= least);
         if row.recipients.is_empty() {
             txn.delete(QUEUE, &key)?;
             txn.release_body(BodyKey(row.body))?;
             trace::note(txn, id, now, "settled before this edge was restored")?;
-        } else {
+        } else if row.recipients.iter().any(goes_on) {
+            row.recipients = row.recipients.iter().filter(|recipient| goes_on(recipient)).cloned().collect();
             (row.restored, row.held, row.next_attempt_at) = (false, false, now);
             txn.put(QUEUE, &key, &row)?;
             trace::note(txn, id, now, "goes on after a restore of this edge")?;
+        } else {
+            // A text that was replaced since the backup must not leave. Big sends the one that was put in its
+            // place, which takes over from this row; should big go back too, before that, this is the text again.
+            txn.put(QUEUE, &key, &row)?;
+            trace::note(txn, id, now, "was revised since the backup of this edge: waits for the new text")?;
         }
     }
     tell_what_is_unknown(txn, unsettled, now)

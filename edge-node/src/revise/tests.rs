@@ -340,6 +340,24 @@ fn after_a_restore_only_what_was_put_in_its_place_leaves() {
 }
 
 #[test]
+fn what_was_revised_since_the_backup_waits_until_big_says_what_leaves() {
+    let edge = Edge::new();
+    edge.outbound(1);
+    edge.store.commit_blocking(crate::maintenance::hold_back).expect("commits");
+    let told = |unit: u8, least| {
+        let messages = vec![(MESSAGE, vec![(0, least)])];
+        let list = shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages };
+        edge.apply([unit; 16], &ToEdge::Unsettled(list), None).expect("is told");
+    };
+    told(9, 1);
+    assert!(edge.begin().is_none(), "the old text does not leave");
+    // Before the new one came, big went back to a time when nothing was revised.
+    told(10, 0);
+    assert_eq!(edge.begin(), Some((0, "old".into())));
+    assert_eq!(edge.told(), [], "and nobody is told that it is lost");
+}
+
+#[test]
 fn what_a_revision_has_brought_is_not_queued_again_when_it_is_offered() {
     let edge = Edge::new();
     edge.outbound(1);
