@@ -205,11 +205,14 @@ pub(super) fn sent(txn: &mut Txn<'_>, person: &Person, id: MessageId) -> Result<
     Ok(txn.delete(MESSAGES, &id.0)?)
 }
 
-/// Files a draft that a rebuild found. Of several states of one, the one that is found last counts. Its body is kept
-/// already, for the rebuild.
+/// Files a draft that a rebuild found. Of several states of one, the one that was saved last counts, in whatever order
+/// they are found. Its body is kept already, for the rebuild.
 pub fn restore(txn: &mut Txn<'_>, id: MessageId, message: Message, person: &Id) -> Result<(), StoreError> {
-    if let Some(earlier) = txn.get::<Message>(MESSAGES, &id.0)? {
-        txn.release_body(earlier.body())?;
+    if let Some(found) = txn.get::<Message>(MESSAGES, &id.0)? {
+        if found.origin.accepted_at > message.origin.accepted_at {
+            return txn.release_body(message.body());
+        }
+        txn.release_body(found.body())?;
     }
     let typed = |list: &[Mailbox]| list.iter().map(|mailbox| mailbox.address.clone()).collect();
     let origin = &message.origin;
