@@ -203,8 +203,7 @@ fn decide(
         )?;
         return Ok(false);
     }
-    let waits =
-        matches!(row.state, DeliveryState::Queued | DeliveryState::Relaying | DeliveryState::Deferred);
+    let waits = row.state.waits();
     match (&row.person, &row.gateway) {
         (Some(person), _) => {
             let home = in_mailbox(txn, id, person, revision)?;

@@ -61,6 +61,21 @@ impl Edge {
         self.apply(carrier_id(&MESSAGE, 0, OUTBOUND), &head, Some("old")).expect("is queued");
     }
 
+    /// Big tells again, as a message, what revision 1 has brought for one recipient.
+    fn offer_revised(&self, recipient: u32) {
+        let head = ToEdge::Outbound(Outbound {
+            message: MESSAGE,
+            revision: 1,
+            wrapped_key: vec![7; 80],
+            size: 3,
+            reverse_path: None,
+            recipients: vec![(recipient, format!("r{recipient}@remote.example"))],
+            body_8bit: false,
+            utf8_header: false,
+        });
+        self.apply(carrier_id(&MESSAGE, 1, OUTBOUND), &head, Some("new 1")).expect("is taken");
+    }
+
     fn revise(&self, revision: u32, mode: ReviseMode, recipients: &[u32]) {
         let head = ToEdge::Revise(Revise {
             message: MESSAGE,
@@ -325,17 +340,7 @@ fn after_a_restore_only_what_was_put_in_its_place_leaves() {
     let list = shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages };
     edge.apply([9; 16], &ToEdge::Unsettled(list), None).expect("is told");
     assert_eq!(edge.waiting(), [(0, "old".into())]);
-    let offered = ToEdge::Outbound(Outbound {
-        message: MESSAGE,
-        revision: 1,
-        wrapped_key: vec![7; 80],
-        size: 3,
-        reverse_path: None,
-        recipients: vec![(1, "r1@remote.example".into())],
-        body_8bit: false,
-        utf8_header: false,
-    });
-    edge.apply(carrier_id(&MESSAGE, 1, OUTBOUND), &offered, Some("new 1")).expect("is queued");
+    edge.offer_revised(1);
     assert_eq!(edge.waiting(), [(0, "old".into()), (1, "new 1".into())]);
 }
 
@@ -364,17 +369,7 @@ fn what_a_revision_has_brought_is_not_queued_again_when_it_is_offered() {
     edge.revise(1, ReviseMode::Replace, &[0]);
     assert!(edge.begin().is_some());
     edge.end(1, DeliveryState::Relayed);
-    let offered = ToEdge::Outbound(Outbound {
-        message: MESSAGE,
-        revision: 1,
-        wrapped_key: vec![7; 80],
-        size: 3,
-        reverse_path: None,
-        recipients: vec![(0, "r0@remote.example".into())],
-        body_8bit: false,
-        utf8_header: false,
-    });
-    edge.apply(carrier_id(&MESSAGE, 1, OUTBOUND), &offered, Some("new 1")).expect("is taken");
+    edge.offer_revised(0);
     assert_eq!((edge.waiting(), edge.bodies()), (Vec::new(), 0));
 }
 

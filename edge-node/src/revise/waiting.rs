@@ -33,7 +33,7 @@ pub struct Waiting {
 
 /// Whether a recipient has still to get the message.
 pub fn waits(recipient: &QueueRecipient) -> bool {
-    matches!(recipient.state, DeliveryState::Relaying | DeliveryState::Deferred)
+    recipient.state.waits()
 }
 
 impl Waiting {

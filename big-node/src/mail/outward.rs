@@ -1,0 +1,156 @@
+//! What leaves big for the edge: messages for outside, and copies for travel windows, each as a unit with a sealed body.
+
+use shared::address::Address;
+use shared::chunk;
+use shared::id::MessageId;
+use shared::lane::{self, QueuedBody, QueuedUnit};
+use shared::origin::{Origin, RECIPIENTS_BYTES_MAX};
+use shared::seal::{FileKey, PublicKey};
+use shared::store::{BodyKey, Rows, StoreError, Txn};
+use shared::unit::{self, Id, OUTBOUND, Outbound, ToEdge, WindowCopy, carrier_id};
+
+use super::Site;
+use crate::directory::srs;
+use crate::error::Refused;
+use crate::projection;
+use crate::record::{COPIES, CopyRow, Message, Named, OPEN_WINDOWS, WINDOWS, WindowRow, WindowState, key2};
+
+const INTER_LANE: u8 = 2;
+const BATCH_LANE: u8 = 3;
+/// A sealed body up to this size travels inside its unit.
+const INLINE_BYTES_MAX: u64 = 64 * 1024;
+/// What sealing adds to a chunk of a stored body.
+const SEAL_BYTES: u64 = 16;
+
+/// Queues a copy for the person's open window, unless it has one.
+pub fn copy_to_window(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    message: &Message,
+    id: MessageId,
+    person: &Id,
+) -> Result<(), StoreError> {
+    let Some(Named(window)) = txn.get(OPEN_WINDOWS, person)? else { return Ok(()) };
+    let Some(row) = txn.get::<WindowRow>(WINDOWS, &window)? else { return Ok(()) };
+    let copy_key = key2(&window, &id.0);
+    if row.state != WindowState::Open || txn.raw(COPIES, &copy_key)?.is_some() {
+        return Ok(());
+    }
+    txn.put(COPIES, &copy_key, &CopyRow { revision: message.revision, ..CopyRow::default() })?;
+    queue_copy(txn, site, message, id, &row, false)
+}
+
+/// Queues a copy of a message for a window; `retrieved`, if a client had it already.
+pub fn queue_copy(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    message: &Message,
+    id: MessageId,
+    row: &WindowRow,
+    retrieved: bool,
+) -> Result<(), StoreError> {
+    let (window, reader) = (row.window.window, PublicKey(row.window.public_key));
+    let key = FileKey::of_outbound(&site.outbound_secret, id, message.revision, &reader);
+    let wrapped_key =
+        key.wrap(&reader, id).map_err(|error| StoreError::Damaged(format!("a window's key ({error})")))?;
+    let head = ToEdge::Copy(WindowCopy {
+        window,
+        message: id.0,
+        revision: message.revision,
+        wrapped_key,
+        size: message.origin.size,
+        retrieved,
+    });
+    queue_with_body(txn, &head, message, carrier_id(&id.0, message.revision, &window))
+}
+
+/// Queues a message for recipients outside.
+pub fn queue_outbound(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    message: &Message,
+    id: MessageId,
+    recipients: Vec<(u32, String)>,
+) -> Result<(), Refused> {
+    let Some(edge) = projection::edge(txn)? else {
+        return Err(Refused::new(
+            "no edge is paired yet, so nothing can leave; run `edge-node invite`, then `big-node pair TICKET`",
+        ));
+    };
+    let reader = PublicKey(edge.sealing_key);
+    let key = FileKey::of_outbound(&site.outbound_secret, id, message.revision, &reader);
+    let wrapped_key = key.wrap(&reader, id).map_err(|error| Refused::new(error.to_string()))?;
+    let names = recipients.iter().map(|(_, address)| address.len()).sum::<usize>();
+    if names > RECIPIENTS_BYTES_MAX {
+        return Err(Refused::new("too many recipients with long names; send the message to fewer at once"));
+    }
+    let head = ToEdge::Outbound(Outbound {
+        message: id.0,
+        revision: message.revision,
+        wrapped_key,
+        size: message.origin.size,
+        reverse_path: reverse_path(site, id, &message.origin),
+        recipients,
+        body_8bit: message.origin.body_8bit,
+        utf8_header: message.origin.utf8_header,
+    });
+    Ok(queue_with_body(txn, &head, message, carrier_id(&id.0, message.revision, OUTBOUND))?)
+}
+
+/// The reverse-path under which a message leaves. A stranger's is not ours to speak for: what is
+/// forwarded for them bears an address of ours that brings reports of failure home.
+pub fn reverse_path(site: &Site, id: MessageId, origin: &Origin) -> Option<String> {
+    let policy = &site.policy;
+    let sender: Address = origin.reverse_path.as_ref()?.parse().ok()?;
+    if policy.is_ours(sender.domain()) {
+        return origin.reverse_path.clone();
+    }
+    let wrapped = srs::wrap(&policy.srs_key, policy.domains.first()?, &sender, id, origin.accepted_at);
+    wrapped.map(|address| address.to_string())
+}
+
+/// Queues a unit that carries the message's body; the unit holds the body until it is confirmed.
+fn queue_with_body(txn: &mut Txn<'_>, head: &ToEdge, message: &Message, id: Id) -> Result<(), StoreError> {
+    let (lane, body) = match queued_body(txn, message)? {
+        small @ QueuedBody::Inline { .. } => (INTER_LANE, small),
+        large => (BATCH_LANE, large),
+    };
+    lane::queue(txn, &QueuedUnit { id, lane, after: None, head: unit::encode(head), body }).map(drop)
+}
+
+/// How a message's body goes with a unit, which holds it from now on.
+pub fn queued_body(txn: &mut Txn<'_>, message: &Message) -> Result<QueuedBody, StoreError> {
+    if !txn.reference_body(message.body())? {
+        return Err(StoreError::Damaged("a message to be sent has no body: it".into()));
+    }
+    let key = message.origin.body;
+    let chunks = message.origin.size / chunk::CHUNK_BYTES as u64 + 1;
+    let sealed = txn.body_length(BodyKey(key))?.unwrap_or(u64::MAX).saturating_add(chunks * SEAL_BYTES);
+    Ok(match sealed {
+        0..=INLINE_BYTES_MAX => QueuedBody::Inline { key },
+        _ => QueuedBody::Ahead { key },
+    })
+}
+
+/// The key and the reader of the sealed body that a queued unit carries.
+pub fn outbound_key(rows: &impl Rows, site: &Site, head: &[u8]) -> Result<Option<FileKey>, StoreError> {
+    let (message, revision, reader) = match unit::decode::<ToEdge>(head) {
+        Some(ToEdge::Outbound(outbound)) => {
+            (outbound.message, outbound.revision, projection::edge(rows)?.map(|edge| edge.sealing_key))
+        }
+        Some(ToEdge::Copy(copy)) => {
+            let row = rows.get::<WindowRow>(WINDOWS, &copy.window)?;
+            (copy.message, copy.revision, row.map(|row| row.window.public_key))
+        }
+        Some(ToEdge::Revise(revise)) => {
+            (revise.message, revise.revision, projection::edge(rows)?.map(|edge| edge.sealing_key))
+        }
+        Some(ToEdge::ReviseCopy(copy)) => {
+            let row = rows.get::<WindowRow>(WINDOWS, &copy.window)?;
+            (copy.message, copy.revision, row.map(|row| row.window.public_key))
+        }
+        _ => return Ok(None),
+    };
+    let secret = &site.outbound_secret;
+    Ok(reader.map(|reader| FileKey::of_outbound(secret, MessageId(message), revision, &PublicKey(reader))))
+}
