@@ -91,6 +91,9 @@ fn by_python(files: &[PathBuf]) -> Option<BTreeMap<PathBuf, Vec<Leaf>>> {
 #[test]
 fn are_read_as_others_read_them() {
     let files = messages();
+    if files.is_empty() {
+        return;
+    }
     let Some(theirs) = by_python(&files) else { return };
     assert_eq!(theirs.len(), files.len());
     let (mut same, mut differ, mut leaves) = (0, 0, 0);
