@@ -335,6 +335,7 @@ fn recipient_view(row: Recipient, revised: Option<RevisedView>) -> RecipientView
         at: row.at,
         host: row.host,
         tls: row.tls,
+        relay: row.relay,
         status: row.status,
         text: row.text,
         in_doubt: row.in_doubt,

@@ -330,6 +330,7 @@ fn recipient_row(routed: &Routed, state: DeliveryState, text: &str, status: &str
         at: now,
         host: None,
         tls: false,
+        relay: None,
         text: text.into(),
         status: status.into(),
         in_doubt: false,

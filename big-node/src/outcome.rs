@@ -44,6 +44,7 @@ pub fn settle(txn: &mut Txn<'_>, outcome: &Outcome, by: Option<&str>) -> Result<
     row.at = outcome.at;
     row.host = outcome.host.as_deref().map(cut);
     row.tls = outcome.tls;
+    row.relay = outcome.relay.as_deref().map(cut);
     row.text = cut(&outcome.text);
     row.status = cut(&outcome.status);
     row.in_doubt = outcome.in_doubt;

@@ -367,6 +367,8 @@ pub struct Recipient {
     pub host: Option<String>,
     /// Whether that was under TLS.
     pub tls: bool,
+    /// Why the smart host was asked; `None` if the domain's own hosts were.
+    pub relay: Option<String>,
     /// Its reply, or our reason, word for word.
     pub text: String,
     /// Enhanced status code (RFC 3463).
@@ -382,7 +384,7 @@ pub struct Recipient {
     /// The revision that leaves for it, as far as that is decided.
     pub revision: u32,
 }
-row!(Recipient, 4);
+row!(Recipient, 5);
 
 /// A revision for a recipient that came while an attempt was under way.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]

@@ -417,6 +417,7 @@ fn outcome(message: [u8; 16], state: DeliveryState) -> ToBig {
         at: NOW,
         host: None,
         tls: false,
+        relay: None,
         text: "so it is".into(),
         status: "5.0.0".into(),
         in_doubt: false,

@@ -19,7 +19,7 @@ use shared::{lifetime, telemetry};
 use tokio::sync::watch;
 
 use crate::command::Commands;
-use crate::delivery::{Resolver, Runner};
+use crate::delivery::{RelayError, Resolver, Route, Runner};
 use crate::link::LinkHost;
 use crate::node::Node;
 use crate::{maildrop, maintenance, reception};
@@ -72,6 +72,9 @@ pub enum ServeError {
     /// DNS.
     #[error("the resolvers cannot be used: {0}; see [edge.dns] in the topology")]
     Resolver(String),
+    /// The smart host.
+    #[error("the smart host: {0}")]
+    Relay(#[from] RelayError),
     /// The system.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -187,7 +190,8 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
     let on_pop3s = listen("POP3 under TLS", &edge.pop3s, &collectors, "")?;
     let resolver =
         Resolver::new(&edge.dns_servers).map_err(|error| ServeError::Resolver(error.to_string()))?;
-    let runner = Runner::new(Arc::clone(&node), resolver)?;
+    let route = Route::open(&edge.outbound.mode)?;
+    let runner = Runner::new(Arc::clone(&node), resolver, route)?;
     let ready = Ready {
         ready: true,
         smtp: ports(&on_smtp)?,

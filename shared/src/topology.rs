@@ -8,7 +8,7 @@
 //! in it are relative to the folder the file is in, so a command means the same wherever it is typed.
 //!
 //! In the order of reading: `keys` says which keys there are, `validate` what their values may be,
-//! `refusal` how an error looks, `figure` how the pair looks.
+//! `refusal` how an error looks, `figure` how the pair looks; `relay` is the smart host.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,12 +23,14 @@ use crate::address::{Address, Domain};
 mod figure;
 mod keys;
 mod refusal;
+mod relay;
 #[cfg(test)]
 mod tests;
 mod validate;
 
 pub use figure::figure;
 pub use refusal::{Refusal, TopologyError};
+pub use relay::{Mode, NotAPlace, NotRelayTls, Place, RelayTls, SmartHost};
 
 /// What `receivers` may be: SMTP sessions at once.
 pub const RECEIVERS: RangeInclusive<i64> = 1..=10_000;
@@ -220,6 +222,8 @@ pub struct TlsFiles {
 /// `[edge.outbound]`: how mail leaves for the Internet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outbound {
+    /// To whom.
+    pub mode: Mode,
     /// Whether mail may be delivered to loopback and private addresses.
     pub private_addresses: bool,
     /// The port other MTAs listen on.
@@ -278,7 +282,12 @@ impl Topology {
 
     fn make_paths_relative_to(&mut self, folder: &Path) {
         let tls = self.edge.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
-        for path in tls.chain([&mut self.big.state, &mut self.edge.state]) {
+        let relay = match &mut self.edge.outbound.mode {
+            Mode::Direct => None,
+            Mode::Relay(host) | Mode::DirectThenRelay(host) => Some([&mut host.roots, &mut host.login]),
+        };
+        let relay = relay.into_iter().flatten().flatten();
+        for path in tls.chain(relay).chain([&mut self.big.state, &mut self.edge.state]) {
             *path = folder.join(&*path);
         }
     }

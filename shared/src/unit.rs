@@ -133,6 +133,8 @@ pub struct Outcome {
     pub host: Option<String>,
     /// Whether the attempt was under TLS.
     pub tls: bool,
+    /// Why the smart host was asked; `None` if the domain's own hosts were.
+    pub relay: Option<String>,
     /// The remote's reply, or our reason, word for word.
     pub text: String,
     /// Enhanced status code (RFC 3463), `2.0.0` and so on.

@@ -128,11 +128,11 @@ impl Desk {
         Ok(self.big.0.ask::<Reading>(asked, Vec::new()).await?.1)
     }
 
-    /// Sends a text.
+    /// Sends a text; several recipients with commas between them.
     pub async fn send(&self, to: &str, subject: &str, text: &str) -> Result<Sent, Trouble> {
         let asked = Request::MailSend {
             person: self.person.clone(),
-            to: vec![to.to_owned()],
+            to: to.split(", ").map(str::to_owned).collect(),
             cc: Vec::new(),
             subject: subject.to_owned(),
             attachments: Vec::new(),

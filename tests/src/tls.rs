@@ -11,20 +11,22 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use shared::smtp::client::opportunistic;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// A server's half, with a new self-signed certificate for `name`.
+/// A server's half, with a new self-signed certificate for `name`; and the certificate, as PEM.
 ///
 /// # Panics
-/// If `name` is not a DNS name.
-pub fn self_signed_acceptor(name: &str) -> TlsAcceptor {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("the name is a DNS name");
+/// If `name` is neither a DNS name nor an IP address.
+pub fn self_signed_acceptor(name: &str) -> (TlsAcceptor, String) {
+    let made =
+        rcgen::generate_simple_self_signed([name.to_owned()]).expect("the name can be in a certificate");
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let pem = made.cert.pem();
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring supports TLS 1.2 and 1.3")
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.into()], key)
         .expect("the key was made for this certificate");
-    TlsAcceptor::from(Arc::new(config))
+    (TlsAcceptor::from(Arc::new(config)), pem)
 }
 
 /// A client's half that accepts whatever certificate the server shows.

@@ -61,6 +61,8 @@ pub struct TestTopology {
     pub retry: Vec<u32>,
     /// Seconds until delivery is given up.
     pub expire: u32,
+    /// Further lines of `[edge.outbound]`: keys and their values as TOML.
+    pub outbound: Vec<(&'static str, String)>,
     /// Where edge listens for the link.
     pub link_listen: SocketAddr,
     /// Where big dials it.
@@ -99,6 +101,7 @@ impl TestTopology {
             remote_port,
             retry: vec![1, 2, 5],
             expire: 3600,
+            outbound: Vec::new(),
             link_listen: link,
             link_dial: link,
             safety_hours: 48,
@@ -107,7 +110,7 @@ impl TestTopology {
     }
 
     /// The pair that `file` describes, with its ports, but with its state under `state`, its Internet
-    /// `dns`, and other MTAs on `remote_port`.
+    /// `dns`, other MTAs on `remote_port`, and no smart host.
     pub fn of(file: &Topology, state: impl Into<PathBuf>, dns: SocketAddr, remote_port: u16) -> Self {
         let (edge, outbound) = (&file.edge, &file.edge.outbound);
         let seconds = |span: &Duration| u32::try_from(span.as_secs()).unwrap_or(u32::MAX);
@@ -133,6 +136,7 @@ impl TestTopology {
             remote_port,
             retry: outbound.retry.iter().map(seconds).collect(),
             expire: seconds(&outbound.expire),
+            outbound: Vec::new(),
             link_listen: file.link.listen,
             link_dial: file.link.dial,
             safety_hours: file.link.safety_hours,
@@ -235,15 +239,14 @@ impl TestTopology {
                 ("ack", quoted(self.ack.as_str())),
             ],
         );
-        table(
-            "edge.outbound",
-            &[
-                ("private_addresses", self.private_addresses.to_string()),
-                ("port", self.remote_port.to_string()),
-                ("retry", format!("{:?}", self.retry)),
-                ("expire", self.expire.to_string()),
-            ],
-        );
+        let mut outbound = vec![
+            ("private_addresses", self.private_addresses.to_string()),
+            ("port", self.remote_port.to_string()),
+            ("retry", format!("{:?}", self.retry)),
+            ("expire", self.expire.to_string()),
+        ];
+        outbound.extend(self.outbound.iter().cloned());
+        table("edge.outbound", &outbound);
         if let Some(TlsFiles { certificate, key }) = &self.tls {
             let path = |path: &Path| quoted(&path.display().to_string());
             table("edge.tls", &[("certificate", path(certificate)), ("key", path(key))]);
@@ -278,7 +281,7 @@ fn list(values: &[impl ToString]) -> String {
 }
 
 /// A TOML basic string; what JSON escapes, TOML escapes the same way.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 

@@ -260,7 +260,7 @@ mod tests {
         let (mut near, mut far) = pair().await;
         near.send(b"STARTTLS\r\nNOOP\r\n").await.expect("sent");
         far.line().await.expect("a line");
-        let refused = far.accept_tls(&crate::tls::self_signed_acceptor("mx.remote.example")).await;
+        let refused = far.accept_tls(&crate::tls::self_signed_acceptor("mx.remote.example").0).await;
         assert_eq!(refused.expect_err("refused").kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -378,6 +378,9 @@ pub(super) fn said(recipient: &RecipientView) -> String {
         said.push(format!("{host} {}", if recipient.tls { "under TLS:" } else { "in clear:" }));
     }
     said.extend([&recipient.status, &recipient.text].into_iter().filter(|text| !text.is_empty()).cloned());
+    if let Some(why) = &recipient.relay {
+        said.push(format!("(through the smart host: {why})"));
+    }
     if recipient.in_doubt {
         said.push("(in doubt: it may have arrived)".into());
     }

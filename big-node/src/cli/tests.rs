@@ -324,6 +324,7 @@ fn recipient() -> RecipientView {
         at: AT,
         host: Some("mx.elsewhere.example".into()),
         tls: true,
+        relay: None,
         status: "4.7.1".into(),
         text: "450 later".into(),
         in_doubt: false,

@@ -29,7 +29,7 @@ pub async fn attempt(
         let Ok(address) = text.parse::<SocketAddr>() else { continue };
         let host = Host { name: address.ip().to_string(), address, tls: Arc::new(opportunistic()) };
         let talk = |tls| {
-            let config = Config { helo: helo.clone(), tls, protocol };
+            let config = Config { helo: helo.clone(), tls, protocol, login: None };
             conversation(store, &host, config, message, &recipients)
         };
         let talked = match talk(TlsPolicy::Opportunistic).await {

@@ -239,6 +239,7 @@ pub fn record(
             at: now,
             host,
             tls,
+            relay: None,
             text: status.text,
             status: status.enhanced.to_string(),
             in_doubt: status.in_doubt,

@@ -305,6 +305,8 @@ pub struct RecipientView {
     pub host: Option<String>,
     /// Whether that was under TLS.
     pub tls: bool,
+    /// Why the edge's smart host was asked; `None` if the domain's own hosts were.
+    pub relay: Option<String>,
     /// Enhanced status code.
     pub status: String,
     /// The remote's answer, or our reason.

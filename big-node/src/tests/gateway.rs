@@ -277,6 +277,7 @@ fn the_edge_has_no_say_in_what_goes_by_a_gateway() {
         at: NOW,
         host: None,
         tls: false,
+        relay: None,
         text: "trust me".into(),
         status: "2.0.0".into(),
         in_doubt: false,

@@ -190,6 +190,7 @@ fn outcome(at: u64, text: &str) -> Outcome {
         at,
         host: Some(text.into()),
         tls: false,
+        relay: None,
         text: text.into(),
         status: text.into(),
         in_doubt: true,

@@ -107,6 +107,7 @@ impl World {
             at: NOW,
             host: Some("mx.remote.example".into()),
             tls: true,
+            relay: None,
             text: "250 fine".into(),
             status: "2.0.0".into(),
             in_doubt: false,

@@ -1,4 +1,4 @@
-//! One attempt for one domain: its hosts in order, until one takes the message or refuses it.
+//! One attempt: the hosts of a domain in order, until one takes the message or refuses it; or the smart host.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -6,17 +6,23 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use shared::address::{Address, Domain};
 use shared::id::MessageId;
+use shared::sasl::Credentials;
 use shared::seal::FileKey;
 use shared::smtp::Enhanced;
 use shared::smtp::client::{
     Class, Config, Host, Message, Outcome, Protocol, Status, Talk, TlsPolicy, converse, opportunistic,
 };
 use shared::store::BodyKey;
+use shared::topology::Place;
 
-use super::resolve::{MailHost, Resolver};
+use super::relay::{Route, SmartHost};
+use super::resolve::Resolver;
 use crate::content::Content;
 use crate::node::Node;
 use crate::record::QueueRow;
+
+/// Why the smart host is asked, where all mail goes there.
+const BY_MODE: &str = "all mail goes there";
 
 /// What became of one recipient in an attempt.
 #[derive(Clone, Debug)]
@@ -25,13 +31,57 @@ pub(super) struct Report {
     /// The host that said so.
     pub host: Option<String>,
     pub tls: bool,
+    /// Why the smart host was asked; `None` if the domain's own were.
+    pub relay: Option<String>,
 }
 
 impl Report {
     /// No host was asked.
     pub fn ours(status: Status) -> Self {
-        Self { status, host: None, tls: false }
+        Self { status, host: None, tls: false, relay: None }
     }
+}
+
+/// A message on its way to some of its recipients.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Copies<'a> {
+    pub message: MessageId,
+    /// As it was when the attempt was entered as under way.
+    pub row: &'a QueueRow,
+    /// With their indexes on big.
+    pub recipients: &'a [(u32, Address)],
+}
+
+impl Copies<'_> {
+    /// The same report for each recipient.
+    pub fn all(&self, report: &Report) -> Vec<(u32, Report)> {
+        self.recipients.iter().map(|(index, _)| (*index, report.clone())).collect()
+    }
+
+    fn told(&self, outcomes: Vec<Outcome>, report: impl Fn(Status) -> Report) -> Vec<(u32, Report)> {
+        let one = |outcome: Outcome| {
+            let (index, _) = self.recipients.get(outcome.recipient)?;
+            Some((*index, report(outcome.status)))
+        };
+        outcomes.into_iter().filter_map(one).collect()
+    }
+}
+
+/// What came of asking the hosts of a domain.
+enum Asked {
+    /// DNS or a host has spoken.
+    Told(Vec<(u32, Report)>),
+    /// DNS gave no answer, or no host could be reached.
+    Unroutable(Report),
+}
+
+/// Whom to talk to, and how.
+struct Target<'a> {
+    name: &'a str,
+    address: SocketAddr,
+    tls: &'a Arc<ClientConfig>,
+    policy: TlsPolicy,
+    login: Option<&'a Credentials>,
 }
 
 /// What attempts need.
@@ -39,55 +89,121 @@ impl Report {
 pub(super) struct Attempt {
     node: Arc<Node>,
     resolver: Resolver,
+    route: Route,
     tls: Arc<ClientConfig>,
 }
 
 impl Attempt {
-    pub fn new(node: Arc<Node>, resolver: Resolver) -> Self {
-        Self { node, resolver, tls: Arc::new(opportunistic()) }
+    pub fn new(node: Arc<Node>, resolver: Resolver, route: Route) -> Self {
+        Self { node, resolver, route, tls: Arc::new(opportunistic()) }
     }
 
-    /// Attempts delivery to the recipients in one domain. Exactly one report for each.
-    pub async fn domain(
-        &self,
-        id: MessageId,
-        row: &QueueRow,
-        domain: &Domain,
-        recipients: &[(u32, Address)],
-    ) -> Vec<(u32, Report)> {
-        let all = |report: &Report| recipients.iter().map(|(index, _)| (*index, report.clone())).collect();
+    /// The group of recipients that this one is attempted with: those of its domain, or everybody.
+    pub fn group(&self, recipient: &Address) -> Option<Domain> {
+        match self.route {
+            Route::Relay(_) => None,
+            Route::Direct | Route::DirectThenRelay(_) => Some(recipient.domain().clone()),
+        }
+    }
+
+    /// Attempts delivery to the recipients of one [group](Self::group). Exactly one report for each.
+    pub async fn deliver(&self, copies: Copies<'_>, domain: Option<&Domain>) -> Vec<(u32, Report)> {
+        let asked = match domain {
+            Some(domain) => self.direct(copies, domain).await,
+            None => {
+                Asked::Unroutable(Report::ours(Status::ours(Class::Temporary, Enhanced(4, 4, 4), BY_MODE)))
+            }
+        };
+        match (asked, &self.route) {
+            (Asked::Told(reports), _) => reports,
+            (Asked::Unroutable(report), Route::Direct) => copies.all(&report),
+            (Asked::Unroutable(report), Route::Relay(host) | Route::DirectThenRelay(host)) => {
+                self.relay(copies, host, report.status.text).await
+            }
+        }
+    }
+
+    async fn direct(&self, copies: Copies<'_>, domain: &Domain) -> Asked {
         let hosts = match self.resolver.hosts(domain).await {
             Ok(hosts) => hosts,
-            Err(status) => return all(&Report::ours(status)),
+            Err(status) if status.class == Class::Temporary => {
+                return Asked::Unroutable(Report::ours(status));
+            }
+            Err(status) => return Asked::Told(copies.all(&Report::ours(status))),
         };
-        let mut last = None;
+        let (mut last, mut reached, mut tried) = (None, false, false);
         for host in &hosts {
             for address in &host.addresses {
                 if let Err(status) = self.allowed(*address) {
                     last.get_or_insert(Report::ours(status));
                     continue;
                 }
-                match self.connection(id, row, host, *address, recipients).await {
-                    Talk::Done(outcomes, tls) => return told(outcomes, recipients, host, tls),
+                tried = true;
+                let target = Target {
+                    name: &host.name,
+                    address: SocketAddr::new(*address, self.node.topology.edge.outbound.port),
+                    tls: &self.tls,
+                    policy: TlsPolicy::Opportunistic,
+                    login: None,
+                };
+                let report = |status, tls| Report { status, host: Some(host.name.clone()), tls, relay: None };
+                match self.connection(copies, &target).await {
+                    Talk::Done(outcomes, tls) => {
+                        return Asked::Told(copies.told(outcomes, |status| report(status, tls)));
+                    }
                     Talk::Next(status) | Talk::HandshakeFailed(status) => {
-                        last = Some(Report { status, host: Some(host.name.clone()), tls: false });
+                        reached |= status.code.is_some();
+                        last = Some(report(status, false));
                     }
                 }
             }
         }
         let nobody = || {
-            Report::ours(Status::ours(
-                Class::Temporary,
-                Enhanced(4, 4, 1),
-                &format!("no host of {domain} can be reached"),
-            ))
+            let text = format!("no host of {domain} can be reached");
+            Report::ours(Status::ours(Class::Temporary, Enhanced(4, 4, 1), &text))
         };
         let mut report = last.unwrap_or_else(nobody);
+        if tried && !reached {
+            return Asked::Unroutable(report);
+        }
         if hosts.len() > 1 && report.status.class == Class::Permanent && report.status.code.is_some() {
             // A host that greets with 5xx speaks for itself, not for the domain.
             report.status.class = Class::Temporary;
         }
-        all(&report)
+        Asked::Told(copies.all(&report))
+    }
+
+    /// Hands the copies to the smart host, and says why there.
+    async fn relay(&self, copies: Copies<'_>, host: &SmartHost, why: String) -> Vec<(u32, Report)> {
+        let name = host.place.name();
+        let report = |status, tls| Report { status, host: Some(name.clone()), tls, relay: Some(why.clone()) };
+        let addresses = match &host.place {
+            Place::Address(address) => Ok(vec![*address]),
+            Place::Name(_, port) => self.resolver.addresses(&name).await.map(|addresses| {
+                addresses.into_iter().map(|address| SocketAddr::new(address, *port)).collect()
+            }),
+        };
+        let no_address = |why: &str| {
+            let text = format!("DNS gives no address of the smart host {name}{why}");
+            report(Status::ours(Class::Temporary, Enhanced(4, 4, 3), &text), false)
+        };
+        let addresses = match addresses {
+            Ok(addresses) => addresses,
+            Err(error) => return copies.all(&no_address(&format!(": {error}"))),
+        };
+        let mut last = no_address("");
+        for address in addresses {
+            let SmartHost { tls, policy, login, .. } = host;
+            let target = Target { name: &name, address, tls, policy: *policy, login: login.as_ref() };
+            match self.connection(copies, &target).await {
+                Talk::Done(outcomes, tls) => return copies.told(outcomes, |status| report(status, tls)),
+                Talk::Next(status) | Talk::HandshakeFailed(status) => last = report(status, false),
+            }
+        }
+        tracing::warn!(message = %copies.message, relay = %host.place, why = last.status.text, "the smart host cannot be used");
+        // It speaks of itself; its operator, or ours, mends that.
+        last.status = last.status.into_temporary();
+        copies.all(&last)
     }
 
     /// The very address that would be connected to, after every step of resolution.
@@ -99,31 +215,17 @@ impl Attempt {
         Err(Status::ours(Class::Permanent, Enhanced(5, 4, 4), &text))
     }
 
-    async fn connection(
-        &self,
-        id: MessageId,
-        row: &QueueRow,
-        host: &MailHost,
-        address: IpAddr,
-        recipients: &[(u32, Address)],
-    ) -> Talk {
-        match self.conversation(id, row, host, address, recipients, TlsPolicy::Opportunistic).await {
-            Talk::HandshakeFailed(_) => {
-                self.conversation(id, row, host, address, recipients, TlsPolicy::Never).await
+    async fn connection(&self, copies: Copies<'_>, target: &Target<'_>) -> Talk {
+        match self.conversation(copies, target, target.policy).await {
+            Talk::HandshakeFailed(_) if target.policy == TlsPolicy::Opportunistic => {
+                self.conversation(copies, target, TlsPolicy::Never).await
             }
             other => other,
         }
     }
 
-    async fn conversation(
-        &self,
-        id: MessageId,
-        row: &QueueRow,
-        host: &MailHost,
-        address: IpAddr,
-        recipients: &[(u32, Address)],
-        tls: TlsPolicy,
-    ) -> Talk {
+    async fn conversation(&self, copies: Copies<'_>, target: &Target<'_>, tls: TlsPolicy) -> Talk {
+        let Copies { message: id, row, recipients } = copies;
         let log = |error: &dyn std::fmt::Display| {
             tracing::error!(message = %id, %error, "a queued body cannot be read");
         };
@@ -140,14 +242,16 @@ impl Attempt {
             Ok(reader) => Content::new(reader, &key),
             Err(error) => return unreadable(&error),
         };
-        let host = Host {
-            name: host.name.clone(),
-            address: SocketAddr::new(address, self.node.topology.edge.outbound.port),
-            tls: Arc::clone(&self.tls),
+        let host =
+            Host { name: target.name.to_owned(), address: target.address, tls: Arc::clone(target.tls) };
+        let config = Config {
+            helo: self.node.topology.edge.hostname.to_string(),
+            tls,
+            protocol: Protocol::Smtp,
+            login: target.login.cloned(),
         };
-        let helo = self.node.topology.edge.hostname.to_string();
         let piece = || content.next().inspect_err(|error| log(error));
-        converse(&host, Config { helo, tls, protocol: Protocol::Smtp }, message(row, recipients), piece).await
+        converse(&host, config, message(row, recipients), piece).await
     }
 }
 
@@ -159,19 +263,6 @@ fn message(row: &QueueRow, recipients: &[(u32, Address)]) -> Message {
         eight_bit: row.body_8bit,
         utf8_header: row.utf8_header,
     }
-}
-
-fn told(
-    outcomes: Vec<Outcome>,
-    recipients: &[(u32, Address)],
-    host: &MailHost,
-    tls: bool,
-) -> Vec<(u32, Report)> {
-    let report = |outcome: Outcome| {
-        let (index, _) = recipients.get(outcome.recipient)?;
-        Some((*index, Report { status: outcome.status, host: Some(host.name.clone()), tls }))
-    };
-    outcomes.into_iter().filter_map(report).collect()
 }
 
 /// Whether an address is one on the Internet (RFC 6890): what is not must not be connected to because

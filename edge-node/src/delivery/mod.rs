@@ -1,10 +1,11 @@
-//! Delivery to the Internet: who serves a domain (`resolve`), one attempt (`attempt`) of one
-//! [conversation](shared::smtp::client), and when ([`Runner`]).
+//! Delivery to the Internet: who serves a domain (`resolve`) or takes mail for everywhere (`relay`), one attempt
+//! (`attempt`) of one [conversation](shared::smtp::client), and when ([`Runner`]).
 //!
 //! An attempt's result is one commit: the new state of each recipient in the queue, and the event that
 //! tells big. Nothing is believed to have happened before that.
 
 mod attempt;
+mod relay;
 mod resolve;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -24,14 +25,15 @@ use tokio::sync::{Semaphore, watch};
 use crate::node::Node;
 use crate::record::{QUEUE, QueueRow};
 use crate::revise::{self, Waiting};
-use attempt::{Attempt, Report};
+use attempt::{Attempt, Copies, Report};
+pub use relay::{RelayError, Route};
 pub use resolve::Resolver;
 
 /// Attempts at once.
 const ATTEMPTS_MAX: usize = 50;
 const EVENT_LANE: u8 = 1;
-/// How long one attempt at one domain may take, over all its hosts.
-const DOMAIN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// How long one attempt for one group of recipients may take, over all hosts.
+const GROUP_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// What is to be attempted, and when.
 #[derive(Debug, Default)]
@@ -67,9 +69,9 @@ pub struct Runner {
 
 impl Runner {
     /// A runner with everything in the queue on its schedule.
-    pub fn new(node: Arc<Node>, resolver: Resolver) -> Result<Self, StoreError> {
+    pub fn new(node: Arc<Node>, resolver: Resolver, route: Route) -> Result<Self, StoreError> {
         schedule_all(&node)?;
-        let attempt = Arc::new(Attempt::new(Arc::clone(&node), resolver));
+        let attempt = Arc::new(Attempt::new(Arc::clone(&node), resolver, route));
         Ok(Self { node, attempt, permits: Arc::new(Semaphore::new(ATTEMPTS_MAX)), running: Arc::default() })
     }
 
@@ -165,19 +167,20 @@ async fn attempt_row(
     let number = row.attempts.saturating_add(1);
     let wait = retry.wait_after(usize::try_from(number).unwrap_or(usize::MAX));
     let made = Made { revision: row.revision, number, again_at: unix_millis() + millis(wait) };
-    let (domains, unreadable) = by_domain(row);
-    let mut left = domains.len();
+    let (groups, unreadable) = groups(row, attempt);
+    let mut left = groups.len();
     if !unreadable.is_empty() || left == 0 {
         record(node, message, unreadable, made, left == 0).await?;
     }
-    for (domain, recipients) in domains {
+    for (domain, recipients) in groups {
         left -= 1;
-        let attempted = attempt.domain(message, row, &domain, &recipients);
-        let reports = tokio::time::timeout(DOMAIN_TIMEOUT, attempted).await.unwrap_or_else(|_| {
+        let copies = Copies { message, row, recipients: &recipients };
+        let attempted = tokio::time::timeout(GROUP_TIMEOUT, attempt.deliver(copies, domain.as_ref()));
+        let reports = attempted.await.unwrap_or_else(|_| {
             let slow = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "the hosts there were too slow");
-            recipients.iter().map(|(index, _)| (*index, Report::ours(slow.clone()))).collect()
+            copies.all(&Report::ours(slow))
         });
-        // Domain by domain: what one host has taken must not wait for what another does.
+        // Group by group: what one host has taken must not wait for what another does.
         record(node, message, reports, made, left == 0).await?;
     }
     Ok(())
@@ -191,23 +194,23 @@ struct Made {
     again_at: u64,
 }
 
-type Domains = BTreeMap<Domain, Vec<(u32, Address)>>;
+type Groups = BTreeMap<Option<Domain>, Vec<(u32, Address)>>;
 
-/// The recipients that wait, with their indexes on big, by domain; and reports of those that are no
-/// addresses, which big should not have sent.
-fn by_domain(row: &QueueRow) -> (Domains, Vec<(u32, Report)>) {
-    let (mut domains, mut unreadable) = (Domains::new(), Vec::new());
+/// The recipients that wait, with their indexes on big, by whom they are attempted with; and reports of those that
+/// are no addresses, which big should not have sent.
+fn groups(row: &QueueRow, attempt: &Attempt) -> (Groups, Vec<(u32, Report)>) {
+    let (mut groups, mut unreadable) = (Groups::new(), Vec::new());
     for recipient in row.recipients.iter().filter(|recipient| revise::waits(recipient)) {
         let index = recipient.index;
         match recipient.address.parse::<Address>() {
-            Ok(address) => domains.entry(address.domain().clone()).or_default().push((index, address)),
+            Ok(address) => groups.entry(attempt.group(&address)).or_default().push((index, address)),
             Err(error) => {
                 let status = Status::ours(Class::Permanent, Enhanced(5, 1, 3), &error.to_string());
                 unreadable.push((index, Report::ours(status)));
             }
         }
     }
-    (domains, unreadable)
+    (groups, unreadable)
 }
 
 /// For the simulation: a remote host has taken the message for everybody who waits.
@@ -272,6 +275,7 @@ async fn record(
                 at: now,
                 host: report.host,
                 tls: report.tls,
+                relay: report.relay,
                 text: status.text,
                 status: status.enhanced.to_string(),
                 in_doubt: status.in_doubt,

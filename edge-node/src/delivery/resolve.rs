@@ -119,7 +119,7 @@ impl Resolver {
     }
 
     /// A host's addresses; none if it has none. An IP address is not a host name (RFC 5321 §5.1).
-    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, NetError> {
+    pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, NetError> {
         let (name, mut addresses) = (format!("{host}."), Vec::new());
         for record_type in [RecordType::A, RecordType::AAAA] {
             match self.0.lookup(name.as_str(), record_type).await {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::Topology;
+use super::{Mode, Topology};
 
 /// Columns of the whole figure, at most.
 const WIDTH_MAX: usize = 100;
@@ -64,7 +64,12 @@ fn rows(topology: &Topology) -> Vec<Row> {
     listen("travellers", "POP3", &edge.pop3);
     listen("travellers", "POP3S", &edge.pop3s);
     let private = if edge.outbound.private_addresses { ", private addresses too" } else { "" };
-    left.push(("  other MTAs  ◀─SMTP──────── ".into(), format!("port {}{private}", edge.outbound.port)));
+    if !matches!(edge.outbound.mode, Mode::Relay(_)) {
+        left.push(("  other MTAs  ◀─SMTP──────── ".into(), format!("port {}{private}", edge.outbound.port)));
+    }
+    if let Some(host) = edge.outbound.mode.smart_host() {
+        left.push(("  smart host  ◀─SMTP──────── ".into(), format!("{}, {}", host.place, host.tls.as_str())));
+    }
     let resolvers = edge.dns_servers.iter().map(SocketAddr::to_string);
     let resolvers =
         if edge.dns_servers.is_empty() { vec!["the system's".into()] } else { resolvers.collect() };

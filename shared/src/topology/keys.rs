@@ -107,7 +107,11 @@ static EDGE: &[Entry] = &[
 static TLS: &[Entry] = &[("certificate", Required(FILE)), ("key", Required(FILE))];
 
 static OUTBOUND: &[Entry] = &[
-    ("mode", Value("write \"direct\"")),
+    ("mode", Value("write \"direct\", \"relay\" or \"direct-then-relay\"")),
+    ("relay", Value("write a host and a port, like \"smtp.isp.example:587\"")),
+    ("relay_tls", Value("write \"starttls\", \"tls\" or \"opportunistic\"")),
+    ("relay_login", Value("write the path of a file with the user and the password, a line each")),
+    ("relay_roots", Value(FILE)),
     ("private_addresses", Value("write true or false")),
     ("port", Value("write a port number, like 25")),
     ("retry", Value("write the waits between attempts in seconds, like [60, 300, 900, 3600]")),
@@ -116,7 +120,6 @@ static OUTBOUND: &[Entry] = &[
     ("delay_notice", Later),
     ("limits", Later),
     ("mta_sts", Later),
-    ("relay", Later),
     ("tls", Later),
 ];
 

@@ -36,10 +36,64 @@ fn what_is_not_in_this_version_is_said_so() {
     );
     check(edge, &with("send_now = true"), (10, 1), &format!("`edge.send_now` {later}"), "leave it out");
     check("[link]", "[gateways]\n[link]", (10, 2), &format!("`gateways` {later}"), "leave it out");
-    let mode = with("outbound.mode = \"direct-then-relay\"");
-    check(edge, &mode, (10, 17), &format!("mode = \"direct-then-relay\" {later}"), "mode = \"direct\"");
-    let relay = with("outbound.relay = \"smtp.isp.example:587\"");
-    check(edge, &relay, (10, 10), &format!("`edge.outbound.relay` {later}"), "leave it out");
+}
+
+#[test]
+fn mail_leaves_by_itself_or_by_a_smart_host() {
+    let outbound = |lines: &str| {
+        let text = SMALLEST.replace("[link]", &format!("[edge.outbound]\n{lines}\n[link]"));
+        Topology::parse(&text, "t.toml").map(|topology| topology.edge.outbound.mode)
+    };
+    let isp = || SmartHost {
+        place: Place::Name("smtp.isp.example".parse().expect("a name"), 587),
+        tls: RelayTls::StartTls,
+        roots: None,
+        login: None,
+    };
+    let relay = "relay = \"smtp.isp.example:587\"";
+    assert_eq!(outbound("").expect("valid"), Mode::Direct);
+    assert_eq!(outbound(&format!("mode = \"relay\"\n{relay}")).expect("valid"), Mode::Relay(isp()));
+    let all = "mode = \"direct-then-relay\"\nrelay = \"[2001:db8::1]:465\"\nrelay_tls = \"tls\"\n\
+               relay_login = \"keys/login\"\nrelay_roots = \"ca.pem\"";
+    let all = outbound(all).expect("valid");
+    let place = Place::Address("[2001:db8::1]:465".parse().expect("an address"));
+    let (login, roots) = (Some("keys/login".into()), Some("ca.pem".into()));
+    assert_eq!(all, Mode::DirectThenRelay(SmartHost { place, tls: RelayTls::Implicit, roots, login }));
+    for (lines, reason, mend) in [
+        ("mode = \"smarthost\"", "`smarthost` is unknown as a value of `mode`", "write mode ="),
+        ("mode = \"relay\"", "mode = \"relay\" needs a smart host", "add `relay = …`"),
+        (relay, "with mode = \"direct\" no smart host is asked", "leave it out"),
+        ("relay_login = \"x\"", "with mode = \"direct\" no smart host is asked", "leave it out"),
+        (
+            "mode = \"relay\"\nrelay = \"smtp.isp.example\"",
+            "is not a host with a port",
+            "smtp.isp.example:587",
+        ),
+        ("mode = \"relay\"\nrelay = \"smtp.isp.example:0\"", "is not a host with a port", "a port"),
+        ("mode = \"relay\"\nrelay = \"0.0.0.0:25\"", "is not a host with a port", "a port"),
+        ("mode = \"relay\"\nrelay = \"2001:db8::1:25\"", "is not a host with a port", "a port"),
+        (&format!("mode = \"relay\"\n{relay}\nrelay_tls = \"ssl\""), "`ssl` is unknown", "\"opportunistic\""),
+        (
+            &format!("mode = \"relay\"\n{relay}\nrelay_tls = \"opportunistic\"\nrelay_login = \"x\""),
+            "a login with relay_tls = \"opportunistic\", where no host proves its name",
+            "\"starttls\" or \"tls\"",
+        ),
+    ] {
+        let refused = outbound(lines).expect_err(lines).to_string();
+        assert!(refused.contains(reason) && refused.contains(mend), "{lines}: {refused}");
+    }
+}
+
+#[test]
+fn the_figure_shows_the_smart_host() {
+    let figure_of = |mode: &str| {
+        let lines = format!("[edge.outbound]\nmode = \"{mode}\"\nrelay = \"smtp.isp.example:587\"\n[link]");
+        figure(&Topology::parse(&SMALLEST.replace("[link]", &lines), "t.toml").expect("valid"))
+    };
+    let (relay, both) = (figure_of("relay"), figure_of("direct-then-relay"));
+    let host = "  smart host  ◀─SMTP──────── │ smtp.isp.example:587, starttls";
+    assert!(relay.contains(host) && !relay.contains("other MTAs  ◀"), "{relay}");
+    assert!(both.contains(host) && both.contains("other MTAs  ◀"), "{both}");
 }
 
 #[test]

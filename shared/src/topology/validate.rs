@@ -14,8 +14,9 @@ use serde_spanned::Spanned;
 
 use super::refusal::{Source, TopologyError};
 use super::{
-    Acknowledge, AttachmentMode, BOUND_OCTETS, Big, EXPIRE, Edge, Link, Outbound, RECEIVERS, RETRIES_MAX,
-    RETRY, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, TlsFiles, Topology, keys,
+    Acknowledge, AttachmentMode, BOUND_OCTETS, Big, EXPIRE, Edge, Link, Mode, Outbound, RECEIVERS,
+    RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles, Topology,
+    keys,
 };
 use crate::address::{Address, Domain};
 
@@ -117,6 +118,10 @@ struct RawTls {
 #[serde(deny_unknown_fields)]
 struct RawOutbound {
     mode: Option<Text>,
+    relay: Option<Text>,
+    relay_tls: Option<Text>,
+    relay_login: Option<Text>,
+    relay_roots: Option<Text>,
     private_addresses: Option<bool>,
     port: Option<Number>,
     retry: Option<Spanned<Vec<Number>>>,
@@ -281,13 +286,71 @@ impl Source<'_> {
     }
 
     fn outbound(&self, raw: &RawOutbound) -> Result<Outbound, TopologyError> {
-        self.choice(raw.mode.as_ref(), "mode", "direct", &["relay", "direct-then-relay"])?;
         Ok(Outbound {
+            mode: self.mode(raw)?,
             private_addresses: raw.private_addresses.unwrap_or(false),
             port: self.number(raw.port.as_ref(), "port", 1..=65_535, 25)?,
             retry: self.retry(raw.retry.as_ref())?,
             expire: Duration::from_secs(self.number(raw.expire.as_ref(), "expire", EXPIRE, 432_000)?),
         })
+    }
+
+    fn mode(&self, raw: &RawOutbound) -> Result<Mode, TopologyError> {
+        let mode = raw.mode.as_ref().map_or("direct", |mode| mode.get_ref().as_str());
+        let smart_host: fn(SmartHost) -> Mode = match mode {
+            "direct" => {
+                let unused = [&raw.relay, &raw.relay_tls, &raw.relay_login, &raw.relay_roots];
+                return match unused.into_iter().flatten().next() {
+                    None => Ok(Mode::Direct),
+                    Some(text) => Err(self.refuse(
+                        text.span(),
+                        "with mode = \"direct\" no smart host is asked",
+                        "leave it out, or write mode = \"relay\" or mode = \"direct-then-relay\"",
+                    )),
+                };
+            }
+            "relay" => Mode::Relay,
+            "direct-then-relay" => Mode::DirectThenRelay,
+            other => {
+                let span = raw.mode.as_ref().map_or(0..0, Spanned::span);
+                let mend = "write mode = \"direct\", \"relay\" or \"direct-then-relay\"";
+                return Err(self.refuse(span, format!("`{other}` is unknown as a value of `mode`"), mend));
+            }
+        };
+        let Some(place) = &raw.relay else {
+            let span = raw.mode.as_ref().map_or(0..0, Spanned::span);
+            let mend = "add `relay = …` beside it: a host and a port, like \"smtp.isp.example:587\"";
+            return Err(self.refuse(span, format!("mode = \"{mode}\" needs a smart host"), mend));
+        };
+        Ok(smart_host(self.smart_host(place, raw)?))
+    }
+
+    fn smart_host(&self, place: &Text, raw: &RawOutbound) -> Result<SmartHost, TopologyError> {
+        let place = place.get_ref().parse().map_err(|_| {
+            let reason = format!("`{}` is not a host with a port", place.get_ref());
+            let mend = "write a host name or an IP address, and a port, like \"smtp.isp.example:587\"";
+            self.refuse(place.span(), reason, mend)
+        })?;
+        let tls = match &raw.relay_tls {
+            None => RelayTls::default(),
+            Some(text) => text.get_ref().parse().map_err(|_| {
+                let reason = format!("`{}` is unknown as a value of `relay_tls`", text.get_ref());
+                let mend = "write relay_tls = \"starttls\", \"tls\" or \"opportunistic\"";
+                self.refuse(text.span(), reason, mend)
+            })?,
+        };
+        let proves = |text: &Option<Text>, what: &str| match text {
+            Some(text) if tls == RelayTls::Opportunistic => {
+                let reason =
+                    format!("{what} with relay_tls = \"opportunistic\", where no host proves its name");
+                Err(self.refuse(text.span(), reason, "write relay_tls = \"starttls\" or \"tls\""))
+            }
+            Some(text) => self.path(text).map(Some),
+            None => Ok(None),
+        };
+        let login = proves(&raw.relay_login, "a login")?;
+        let roots = proves(&raw.relay_roots, "certificates to trust")?;
+        Ok(SmartHost { place, tls, roots, login })
     }
 
     fn retry(&self, raw: Option<&Spanned<Vec<Number>>>) -> Result<Vec<Duration>, TopologyError> {
@@ -398,18 +461,6 @@ impl Source<'_> {
                 format!("write a number from {} to {}", range.start(), range.end()),
             )
         })
-    }
-
-    /// A word of which this version knows one, and the design several.
-    fn choice(&self, text: Option<&Text>, key: &str, now: &str, later: &[&str]) -> Result<(), TopologyError> {
-        let Some(text) = text.filter(|text| text.get_ref() != now) else { return Ok(()) };
-        let value = text.get_ref();
-        let reason = if later.contains(&value.as_str()) {
-            format!("{key} = \"{value}\" is not in this version")
-        } else {
-            format!("`{value}` is unknown as a value of `{key}`")
-        };
-        Err(self.refuse(text.span(), reason, format!("write {key} = \"{now}\"")))
     }
 }
 

@@ -201,6 +201,7 @@ fn to_big() -> Vec<ToBig> {
         at: 1_790_000_000_000,
         host: Some("mx.example.org".into()),
         tls: true,
+        relay: None,
         text: "451 4.7.1 later".into(),
         status: "4.7.1".into(),
         in_doubt: false,

@@ -38,6 +38,8 @@ pub enum StartTls {
     SelfSigned,
     /// It is offered, and the handshake fails.
     Broken,
+    /// TLS comes from the first byte instead, with a self-signed certificate.
+    Implicit,
 }
 
 /// What kind of host this is.
@@ -57,6 +59,8 @@ pub struct Options {
     pub size_max: u64,
     /// Whether it speaks LMTP (RFC 2033), with an answer to the dot for each recipient, and not SMTP.
     pub lmtp: bool,
+    /// The user and the password without whom it takes nothing (RFC 4954), offered under TLS only.
+    pub login: Option<(String, String)>,
     /// A directory that also keeps each message, durably, before its 250.
     pub keep_in: Option<PathBuf>,
 }
@@ -71,6 +75,7 @@ impl Default for Options {
             smtputf8: true,
             size_max: 64 * 1024 * 1024,
             lmtp: false,
+            login: None,
             keep_in: None,
         }
     }
@@ -89,6 +94,8 @@ pub struct Mail {
     pub hello: String,
     /// Whether it came under TLS.
     pub tls: bool,
+    /// As whom the peer had logged in.
+    pub user: Option<String>,
     /// The reverse-path; empty for `<>`.
     pub reverse_path: String,
     /// What followed the reverse-path, such as `BODY=8BITMIME`.
@@ -147,6 +154,11 @@ impl Mta {
         self.address
     }
 
+    /// Its certificate, as PEM.
+    pub fn certificate(&self) -> &str {
+        &self.host.certificate
+    }
+
     /// Adds an unkindness, after those there are.
     pub fn add_rule(&self, rule: Rule) {
         self.host.rules.lock().unwrap_or_else(PoisonError::into_inner).push(rule);
@@ -192,6 +204,7 @@ impl Drop for Mta {
 pub(super) struct Host {
     pub(super) options: Options,
     pub(super) tls: Option<TlsAcceptor>,
+    certificate: String,
     rules: Mutex<Vec<Rule>>,
     kept: watch::Sender<Vec<Arc<Mail>>>,
     numbers: AtomicU64,
@@ -203,9 +216,10 @@ impl Host {
             Some(directory) => last_number(directory)?,
             None => 0,
         };
+        let (acceptor, certificate) = crate::tls::self_signed_acceptor(&options.name);
         Ok(Self {
-            tls: (options.starttls == StartTls::SelfSigned)
-                .then(|| crate::tls::self_signed_acceptor(&options.name)),
+            tls: matches!(options.starttls, StartTls::SelfSigned | StartTls::Implicit).then_some(acceptor),
+            certificate,
             rules: Mutex::default(),
             kept: watch::Sender::default(),
             numbers: AtomicU64::new(last + 1),

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tokio::net::TcpStream;
 
 use super::mta::{Host, Mail, StartTls};
@@ -16,7 +18,8 @@ const IDLE: Duration = Duration::from_secs(300);
 
 /// Serves one connection to its end. However it ends, only this session is affected.
 pub(super) async fn run(host: Arc<Host>, stream: TcpStream, peer: SocketAddr) {
-    let mut session = Session { host, wire: Wire::new(stream), peer, hello: String::new(), mail: None };
+    let mut session =
+        Session { host, wire: Wire::new(stream), peer, hello: String::new(), user: None, mail: None };
     // A peer that closes, resets or talks nonsense is what this MTA is there to bear.
     let _ = session.serve().await;
 }
@@ -26,6 +29,8 @@ struct Session {
     wire: Wire,
     peer: SocketAddr,
     hello: String,
+    /// As whom the peer has logged in.
+    user: Option<String>,
     /// The transaction under way, from MAIL on.
     mail: Option<Mail>,
 }
@@ -39,6 +44,9 @@ enum Then {
 
 impl Session {
     async fn serve(&mut self) -> io::Result<()> {
+        if let (StartTls::Implicit, Some(acceptor)) = (self.host.options.starttls, self.host.tls.clone()) {
+            self.wire.accept_tls(&acceptor).await?;
+        }
         if let Then::GoOn = self.apply_rules(Stage::Connect, &[]).await? {
             let greeting = format!("220 {} ESMTP stand-in", self.host.options.name);
             self.reply(&greeting).await?;
@@ -50,6 +58,7 @@ impl Session {
                 "EHLO" | "HELO" if !self.host.options.lmtp => self.hello(verb, rest).await?,
                 "LHLO" if self.host.options.lmtp => self.hello(verb, rest).await?,
                 "STARTTLS" => self.start_tls().await?,
+                "AUTH" => self.auth(rest).await?,
                 "MAIL" => self.mail(rest).await?,
                 "RCPT" => self.rcpt(rest).await?,
                 "DATA" => self.data().await?,
@@ -83,6 +92,7 @@ impl Session {
         keywords.extend(options.eight_bit_mime.then(|| "8BITMIME".into()));
         keywords.extend(options.smtputf8.then(|| "SMTPUTF8".into()));
         let starttls = options.starttls != StartTls::Absent && !self.wire.is_tls();
+        keywords.extend(self.wants_login().then(|| "AUTH LOGIN PLAIN".into()));
         keywords.extend(starttls.then(|| "STARTTLS".into()));
         let mut answer: String = keywords.iter().map(|keyword| format!("250-{keyword}\r\n")).collect();
         answer.push_str("250 ENHANCEDSTATUSCODES");
@@ -100,7 +110,7 @@ impl Session {
                 self.wire.send(b"this is no handshake\r\n").await?;
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
-            (StartTls::SelfSigned, Some(acceptor)) => {
+            (StartTls::SelfSigned | StartTls::Implicit, Some(acceptor)) => {
                 self.reply("220 2.0.0 go ahead").await?;
                 self.wire.accept_tls(&acceptor).await?;
             }
@@ -110,7 +120,28 @@ impl Session {
         Ok(())
     }
 
+    /// Whether there is a login to be made, and a line to make it on.
+    fn wants_login(&self) -> bool {
+        self.host.options.login.is_some() && self.user.is_none() && self.wire.is_tls()
+    }
+
+    /// PLAIN with its response at once; of LOGIN only the name is known.
+    async fn auth(&mut self, rest: &str) -> io::Result<()> {
+        let Some((user, password)) = self.host.options.login.clone().filter(|_| self.wants_login()) else {
+            return self.reply("503 5.5.1 AUTH is not offered").await;
+        };
+        let wanted = STANDARD.encode(format!("\0{user}\0{password}"));
+        if rest.strip_prefix("PLAIN ") != Some(wanted.as_str()) {
+            return self.reply("535 5.7.8 not with these credentials").await;
+        }
+        self.user = Some(user);
+        self.reply("235 2.7.0 welcome").await
+    }
+
     async fn mail(&mut self, rest: &str) -> io::Result<()> {
+        if self.host.options.login.is_some() && self.user.is_none() {
+            return self.reply("530 5.7.0 log in first").await;
+        }
         if self.hello.is_empty() || self.mail.is_some() {
             return self.reply("503 5.5.1 MAIL comes once, after EHLO").await;
         }
@@ -130,6 +161,7 @@ impl Session {
             peer: self.peer,
             hello: self.hello.clone(),
             tls: self.wire.is_tls(),
+            user: self.user.clone(),
             reverse_path,
             parameters,
             recipients: Vec::new(),

@@ -166,6 +166,7 @@ fn recipient() -> RecipientView {
         at: 1_795_333_263_250,
         host: Some("mx.remote.example".into()),
         tls: true,
+        relay: None,
         status: "2.0.0".into(),
         text: "250 ok \x1b[2J".into(),
         in_doubt: false,

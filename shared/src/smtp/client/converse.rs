@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::{Action, Class, Client, Config, Message, Outcome, Status};
+use super::{Action, Class, Client, Config, Message, Outcome, Status, TlsPolicy};
 use crate::smtp::Enhanced;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ pub enum Talk {
     Done(Vec<Outcome>, bool),
     /// It did not: another address or host may.
     Next(Status),
-    /// The handshake failed: the same address may do without TLS.
+    /// The handshake failed: where TLS is not required, the same address may do without it.
     HandshakeFailed(Status),
 }
 
@@ -62,6 +62,12 @@ pub async fn converse<E>(
         Ok(Err(error)) => return Talk::Next(unreachable(host, &error.to_string())),
         Err(_) => return Talk::Next(unreachable(host, "no answer in 30 s")),
     };
+    if config.tls == TlsPolicy::Implicit {
+        stream = match handshake(stream, host).await {
+            Ok(secured) => secured,
+            Err(error) => return Talk::HandshakeFailed(handshake_failed(host, &error)),
+        };
+    }
     let start = Instant::now();
     let mut client = Client::new(config, start.elapsed());
     client.deliver(message, start.elapsed());
@@ -81,14 +87,7 @@ pub async fn converse<E>(
                         stream = secured;
                         client.tls_established(start.elapsed());
                     }
-                    Err(error) => {
-                        let text = format!("{} offers TLS and fails at it: {error}", host.name);
-                        return Talk::HandshakeFailed(Status::ours(
-                            Class::Temporary,
-                            Enhanced(4, 7, 5),
-                            &text,
-                        ));
-                    }
+                    Err(error) => return Talk::HandshakeFailed(handshake_failed(host, &error)),
                 },
                 Action::WantContent => match content() {
                     Ok(Some(piece)) => client.content(&piece, start.elapsed()),
@@ -116,6 +115,11 @@ async fn handshake(stream: Stream, host: &Host) -> io::Result<Stream> {
     let name = ServerName::try_from(host.name.clone()).map_err(io::Error::other)?;
     let connector = TlsConnector::from(Arc::clone(&host.tls));
     Ok(Box::pin(timeout(CONNECT_TIMEOUT, connector.connect(name, stream)).await??))
+}
+
+fn handshake_failed(host: &Host, error: &io::Error) -> Status {
+    let text = format!("{} offers TLS and fails at it: {error}", host.name);
+    Status::ours(Class::Temporary, Enhanced(4, 7, 5), &text)
 }
 
 fn unreachable(host: &Host, why: &str) -> Status {

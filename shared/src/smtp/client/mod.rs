@@ -1,4 +1,4 @@
-//! The client's side of SMTP (RFC 5321, 1870, 2920, 3207, 6152, 6531) and LMTP (RFC 2033): one connection
+//! The client's side of SMTP (RFC 5321, 1870, 2920, 3207, 4954, 6152, 6531) and LMTP (RFC 2033): one connection
 //! to one host.
 //!
 //! A [`Client`] is a state machine: bytes and content in, [`Action`]s out. It opens no socket, resolves
@@ -14,6 +14,7 @@
 //! - a host's replies are bounded in lines and octets, and one that breaks the rules is left.
 
 mod converse;
+mod login;
 mod outcome;
 mod outgoing;
 mod reply;
@@ -28,4 +29,4 @@ pub use converse::{Host, Talk, converse};
 pub use outcome::{Class, Outcome, Status, TEXT_BYTES_MAX};
 pub use reply::{LINE_BYTES_MAX, LINES_MAX, ReplyError};
 pub use session::{Action, Client, Config, Message, PIPELINE_MAX, Protocol, TlsPolicy};
-pub use tls::opportunistic;
+pub use tls::{opportunistic, verified};

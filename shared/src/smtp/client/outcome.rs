@@ -62,7 +62,7 @@ impl Status {
     }
 
     /// The same, as something to try again.
-    pub(super) fn into_temporary(self) -> Self {
+    pub fn into_temporary(self) -> Self {
         let Enhanced(_, subject, detail) = self.enhanced;
         Self { class: Class::Temporary, enhanced: Enhanced(4, subject, detail), ..self }
     }

@@ -5,8 +5,10 @@ use std::mem;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::sasl::Credentials;
 use crate::smtp::Enhanced;
 
+use super::login::Login;
 use super::outcome::{Class, Outcome, Status};
 use super::outgoing::Outgoing;
 use super::reply::{HostReply, Replies};
@@ -38,6 +40,8 @@ pub enum TlsPolicy {
     Opportunistic,
     /// Or nothing is delivered.
     Required,
+    /// From the first byte, before the greeting (RFC 8314), or nothing is delivered.
+    Implicit,
 }
 
 /// What is spoken.
@@ -58,6 +62,8 @@ pub struct Config {
     pub tls: TlsPolicy,
     /// What is spoken.
     pub protocol: Protocol,
+    /// As whom to log in, before anything is delivered; only ever under TLS.
+    pub login: Option<Credentials>,
 }
 
 /// A message to deliver, without its content.
@@ -106,6 +112,8 @@ enum Phase {
     /// The reply to STARTTLS.
     StartTls,
     Handshake,
+    /// The reply to AUTH, or to a line of its exchange.
+    Login(Login),
     /// Nothing, until there is a message or QUIT.
     Idle,
     /// The reply to the RSET that clears a transaction which came to nothing.
@@ -141,12 +149,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// A connection just made. `now` is any clock that never goes back.
+    /// A connection just made; with [`TlsPolicy::Implicit`], one under TLS. `now` is any clock that never goes
+    /// back.
     pub fn new(config: Config, now: Duration) -> Self {
         Self {
-            config,
             phase: Phase::Greeting,
-            tls: false,
+            tls: config.tls == TlsPolicy::Implicit,
+            config,
             capabilities: Capabilities::default(),
             replies: Replies::default(),
             actions: VecDeque::new(),
@@ -187,7 +196,9 @@ impl Client {
     pub fn deadline(&self) -> Duration {
         let timeout = match self.phase {
             Phase::Idle | Phase::Closed => return Duration::MAX,
-            Phase::Greeting | Phase::Ehlo | Phase::Helo | Phase::StartTls => COMMAND_TIMEOUT,
+            Phase::Greeting | Phase::Ehlo | Phase::Helo | Phase::StartTls | Phase::Login(_) => {
+                COMMAND_TIMEOUT
+            }
             Phase::Rset(_) | Phase::Envelope(_) => COMMAND_TIMEOUT,
             Phase::Handshake => HANDSHAKE_TIMEOUT,
             Phase::Data(_) => DATA_TIMEOUT,
@@ -298,6 +309,7 @@ impl Client {
             }
             Phase::Helo if is_yes(&reply) => self.greeted(Capabilities::default(), now),
             Phase::StartTls => self.start_tls(&reply, now),
+            Phase::Login(login) => self.login(login, &reply, now),
             Phase::Greeting | Phase::Ehlo | Phase::Helo => self.unusable(Status::of(&reply)),
             Phase::Rset(transaction) if is_yes(&reply) => self.begin(transaction, now),
             Phase::Rset(_) => self.unusable(Status::of(&reply).into_temporary()),
@@ -330,7 +342,7 @@ impl Client {
             TlsPolicy::Opportunistic | TlsPolicy::Required if capabilities.starttls => {
                 self.expect(Phase::StartTls, "STARTTLS\r\n", now);
             }
-            TlsPolicy::Required => self.no_tls(),
+            TlsPolicy::Required | TlsPolicy::Implicit => self.no_tls(),
             TlsPolicy::Never | TlsPolicy::Opportunistic => self.ready(now),
         }
     }
@@ -358,6 +370,33 @@ impl Client {
     }
 
     fn ready(&mut self, now: Duration) {
+        let Some(credentials) = &self.config.login else { return self.logged_in(now) };
+        // A password is never sent in the clear, whatever was configured.
+        match Login::begin(credentials, self.capabilities.auth).filter(|_| self.tls) {
+            Some((login, line)) => self.expect(Phase::Login(login), line.as_slice(), now),
+            None => {
+                let text = "the host offers no login that is known here: PLAIN or LOGIN, under TLS";
+                self.unusable(Status::ours(Class::Temporary, Enhanced(4, 7, 0), text));
+            }
+        }
+    }
+
+    fn login(&mut self, mut login: Login, reply: &HostReply, now: Duration) {
+        match reply.code {
+            235 => self.logged_in(now),
+            334 if let Some(line) = login.challenged() => {
+                self.expect(Phase::Login(login), line.as_slice(), now);
+            }
+            // Ours to mend, not the sender's: the mail waits.
+            _ => {
+                let Status { enhanced, text, .. } = Status::of(reply).into_temporary();
+                let text = format!("the host refused our login: {} {text}", reply.code);
+                self.unusable(Status::ours(Class::Temporary, enhanced, &text));
+            }
+        }
+    }
+
+    fn logged_in(&mut self, now: Duration) {
         self.phase = Phase::Idle;
         self.idle(now);
     }

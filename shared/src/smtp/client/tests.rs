@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::sasl::Credentials;
 use crate::smtp::Enhanced;
 
 use super::*;
@@ -26,8 +27,12 @@ impl Driver {
     }
 
     fn speaking(protocol: Protocol, tls: TlsPolicy) -> Self {
+        Self::of(Config { helo: "mx.example.com".into(), tls, protocol, login: None })
+    }
+
+    fn of(config: Config) -> Self {
         Self {
-            client: Client::new(Config { helo: "mx.example.com".into(), tls, protocol }, NOW),
+            client: Client::new(config, NOW),
             content: vec![b"Subject: x\r\n\r\n.".to_vec(), b"dot\r\n".to_vec()],
             done: Vec::new(),
             unusable: None,
@@ -484,4 +489,67 @@ fn lmtp_is_told_of_each_recipient_by_itself() {
     driver.hear("220 mx.example\r\n");
     assert_eq!(driver.hear("500 what\r\n"), "", "HELO is not tried");
     assert!(driver.unusable.is_some() && driver.closed);
+}
+
+/// With a smart host that wants a login, past EHLO under TLS; and what the client said then.
+fn logging_in(tls: TlsPolicy, auth: &str) -> (Driver, String) {
+    let login = Credentials::new("alice".into(), "secret".to_owned().into()).expect("fit to be used");
+    let config = Config { helo: "mx.example.com".into(), tls, protocol: Protocol::Smtp, login: Some(login) };
+    let mut driver = Driver::of(config);
+    driver.client.deliver(bob(), NOW);
+    let offer = format!("250-host\r\n250-STARTTLS\r\n250 {auth}\r\n");
+    assert_eq!(driver.hear("220 hi\r\n"), "EHLO mx.example.com\r\n");
+    let mut said = driver.hear(&offer);
+    if said == "STARTTLS\r\n" {
+        assert_eq!(driver.hear("220 go\r\n"), "EHLO mx.example.com\r\n");
+        said = driver.hear(&offer);
+    }
+    (driver, said)
+}
+
+#[test]
+fn a_login_comes_before_the_message_and_under_tls() {
+    let plain = "AUTH PLAIN AGFsaWNlAHNlY3JldA==\r\n";
+    for tls in [TlsPolicy::Required, TlsPolicy::Implicit, TlsPolicy::Opportunistic] {
+        let (mut driver, said) = logging_in(tls, "AUTH LOGIN plain");
+        assert_eq!((said.as_str(), driver.handshakes), (plain, usize::from(tls != TlsPolicy::Implicit)));
+        assert!(driver.hear("235 2.7.0 ok\r\n").starts_with("MAIL FROM:"));
+    }
+    let (mut driver, said) = logging_in(TlsPolicy::Required, "AUTH LOGIN CRAM-MD5");
+    assert_eq!(said, "AUTH LOGIN\r\n");
+    assert_eq!(driver.hear("334 VXNlcm5hbWU6\r\n"), "YWxpY2U=\r\n");
+    assert_eq!(driver.hear("334 UGFzc3dvcmQ6\r\n"), "c2VjcmV0\r\n");
+    assert!(driver.hear("235 ok\r\n").starts_with("MAIL FROM:"));
+    assert!(!format!("{:?}", driver.client).contains("secret"), "a password is not shown");
+}
+
+#[test]
+fn where_the_login_fails_the_mail_waits() {
+    let told = |driver: &Driver| {
+        let status = driver.unusable.as_ref().expect("the host is of no use");
+        assert!(driver.closed && driver.done.is_empty());
+        (status.class, status.enhanced.to_string(), status.text.clone())
+    };
+    let (mut driver, _) = logging_in(TlsPolicy::Required, "AUTH PLAIN");
+    driver.hear("535 5.7.8 who are you\r\n");
+    let text = "the host refused our login: 535 who are you";
+    assert_eq!(told(&driver), (Temporary, "4.7.8".into(), text.into()));
+    // A yes that is not 235 is none.
+    let (mut driver, _) = logging_in(TlsPolicy::Required, "AUTH PLAIN");
+    driver.hear("250 fine\r\n");
+    assert_eq!(told(&driver).0, Temporary);
+    // A host that asks and asks.
+    let (mut driver, _) = logging_in(TlsPolicy::Required, "AUTH PLAIN");
+    assert_eq!(driver.hear("334 more\r\n"), "*\r\n");
+    assert_eq!(driver.hear("334 more\r\n"), "");
+    assert_eq!(told(&driver).0, Temporary);
+    for (tls, auth) in [
+        (TlsPolicy::Required, "AUTH CRAM-MD5"),
+        (TlsPolicy::Required, "SIZE"),
+        // In the clear nothing is sent, whatever was configured.
+        (TlsPolicy::Never, "AUTH PLAIN"),
+    ] {
+        let (driver, said) = logging_in(tls, auth);
+        assert_eq!((said.as_str(), told(&driver).1.as_str()), ("", "4.7.0"), "{auth}");
+    }
 }

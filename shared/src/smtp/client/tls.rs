@@ -1,11 +1,11 @@
-//! TLS as it comes (RFC 7435).
+//! TLS as it comes (RFC 7435), and TLS with a host that proves its name.
 
 use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 /// TLS 1.2 and 1.3 with whoever answers: any certificate will do, because the alternative is none at all.
@@ -16,6 +16,17 @@ pub fn opportunistic() -> ClientConfig {
         .expect("ring speaks TLS 1.2 and 1.3")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    config
+}
+
+/// TLS 1.2 and 1.3 with a host whose certificate is for its name and leads to one of `roots`.
+pub fn verified(roots: RootCertStore) -> ClientConfig {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .expect("ring speaks TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
     config

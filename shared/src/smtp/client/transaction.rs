@@ -3,6 +3,7 @@
 use crate::address::Address;
 use crate::smtp::Enhanced;
 
+use super::login::Offered;
 use super::outcome::{Class, Outcome, Status};
 use super::reply::HostReply;
 use super::session::Message;
@@ -14,6 +15,7 @@ pub(super) struct Capabilities {
     eight_bit_mime: bool,
     smtputf8: bool,
     pub starttls: bool,
+    pub auth: Offered,
     /// Offered, and the largest size if the host names one.
     pub size: Option<u64>,
 }
@@ -29,6 +31,7 @@ impl Capabilities {
                 "8BITMIME" => capabilities.eight_bit_mime = true,
                 "SMTPUTF8" => capabilities.smtputf8 = true,
                 "STARTTLS" => capabilities.starttls = true,
+                "AUTH" => capabilities.auth = Offered::read(words),
                 "SIZE" => {
                     capabilities.size = Some(words.next().and_then(|size| size.parse().ok()).unwrap_or(0))
                 }

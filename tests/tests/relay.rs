@@ -1,0 +1,167 @@
+//! Mail out by a smart host: all of it, or what cannot be routed.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use big_node::record::Folder;
+use big_node::request::{RecipientView, Sent};
+use shared::unit::DeliveryState;
+use tests::desk::Desk;
+use tests::internet::dns::Zone;
+use tests::internet::mta::{Mta, Options, StartTls};
+use tests::internet::rules::{Rule, Stage};
+use tests::process::Program;
+use tests::topology::quoted;
+use tests::wait::{SOON, Trouble, until};
+use tests::world::World;
+
+const ISP: &str = "smtp.isp.example";
+const PASSWORD: &str = "correct horse";
+
+/// An address of this machine's own, other than 127.0.0.1.
+fn loopback(last: u8) -> IpAddr {
+    Ipv4Addr::new(127, 0, 0, last).into()
+}
+
+/// A smart host that wants a login, at 127.0.0.2.
+async fn smart_host(starttls: StartTls) -> Result<Mta, Trouble> {
+    let login = Some(("example-com".to_owned(), PASSWORD.to_owned()));
+    let listen = SocketAddr::new(loopback(2), 0);
+    Ok(Mta::start(Options { name: ISP.into(), listen, starttls, login, ..Options::default() }).await?)
+}
+
+/// A world whose mail leaves by `host` as `mode` says, with this password, and who trusts `trusted`.
+async fn world(mode: &str, host: &Mta, tls: &str, password: &str, trusted: &Mta) -> Result<World, Trouble> {
+    let (port, pem) = (host.address().port(), trusted.certificate().to_owned());
+    let mut written = Ok(());
+    let change = |topology: &mut tests::topology::TestTopology| {
+        let file = |name: &str| -> PathBuf { topology.state.join(name) };
+        let (login, roots) = (file("relay.login"), file("isp.pem"));
+        written =
+            secret(&login, &format!("example-com\n{password}\n")).and_then(|()| std::fs::write(&roots, pem));
+        let path = |path: &PathBuf| quoted(&path.display().to_string());
+        topology.outbound = vec![
+            ("mode", quoted(mode)),
+            ("relay", quoted(&format!("{ISP}:{port}"))),
+            ("relay_tls", quoted(tls)),
+            ("relay_login", path(&login)),
+            ("relay_roots", path(&roots)),
+        ];
+    };
+    let world = World::with(Program::at(env!("CARGO_BIN_EXE_pair")), change).await?;
+    written?;
+    world.internet.dns.publish(Zone::new("isp.example").a(ISP, loopback(2)));
+    Ok(world)
+}
+
+fn secret(path: &std::path::Path, content: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content.as_bytes())
+}
+
+/// Waits until every recipient is in `state`.
+async fn until_all(desk: &Desk, sent: &Sent, state: DeliveryState) -> Result<Vec<RecipientView>, Trouble> {
+    until(&format!("{:?} are {state:?}", sent.recipients), SOON, async || {
+        let recipients = desk.status(&sent.id).await?.recipients;
+        Ok(recipients.iter().all(|recipient| recipient.state == state).then_some(recipients))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn all_mail_goes_to_the_smart_host_under_tls_and_with_a_login() -> Result<(), Trouble> {
+    for (starttls, tls) in [(StartTls::SelfSigned, "starttls"), (StartTls::Implicit, "tls")] {
+        let host = smart_host(starttls).await?;
+        let world = world("relay", &host, tls, PASSWORD, &host).await?;
+        let desk = world.desk("alice");
+        // Nobody asks DNS about them: one is not even there.
+        let to = "x@remote.example, y@there-is-no-such.example";
+        let sent = desk.send(to, "by the smart host", "text").await?;
+        for recipient in until_all(&desk, &sent, DeliveryState::Relayed).await? {
+            assert_eq!(recipient.host.as_deref(), Some(ISP));
+            assert_eq!(recipient.relay.as_deref(), Some("all mail goes there"));
+            assert!(recipient.tls);
+        }
+        let mail = host.wait_for(1, SOON).await?;
+        assert_eq!(mail.len(), 1, "one transaction for all");
+        assert_eq!(mail[0].recipients, ["x@remote.example", "y@there-is-no-such.example"]);
+        assert_eq!((mail[0].user.as_deref(), mail[0].tls), (Some("example-com"), true));
+        assert!(world.internet.mta.mail().is_empty());
+        let asked = world.internet.dns.questions();
+        assert!(asked.iter().all(|(name, _)| name.contains("isp.example")), "{asked:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_smart_host_that_cannot_be_used_loses_nothing_and_hears_no_secret() -> Result<(), Trouble> {
+    let host = smart_host(StartTls::SelfSigned).await?;
+    let stranger = smart_host(StartTls::SelfSigned).await?;
+    for (password, trusted, status, said) in [
+        ("wrong", &host, "4.7.8", "the host refused our login: 535 not with these credentials"),
+        (
+            PASSWORD,
+            &stranger,
+            "4.7.5",
+            "smtp.isp.example offers TLS and fails at it: invalid peer certificate",
+        ),
+    ] {
+        let world = world("relay", &host, "starttls", password, trusted).await?;
+        let desk = world.desk("alice");
+        let sent = desk.send("x@remote.example", "waits", "text").await?;
+        let deferred = until_all(&desk, &sent, DeliveryState::Deferred).await?;
+        let view = &deferred[0];
+        assert_eq!(view.status, status, "{view:?}");
+        assert!(view.text.starts_with(said) && view.next_attempt_at.is_some(), "{view:?}");
+        assert!(host.mail().is_empty() && world.internet.mta.mail().is_empty());
+        assert!(!format!("{view:?}").contains(password));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_what_cannot_be_routed_goes_to_the_smart_host() -> Result<(), Trouble> {
+    let host = smart_host(StartTls::SelfSigned).await?;
+    let world = world("direct-then-relay", &host, "starttls", PASSWORD, &host).await?;
+    let (dns, mta) = (&world.internet.dns, &world.internet.mta);
+    // Nobody listens at 127.0.0.9.
+    dns.publish(Zone::new("down.example").mx(10, "mx.down.example").a("mx.down.example", loopback(9)));
+    dns.publish(Zone::new("silent.example"));
+    dns.fail("silent.example");
+    dns.publish(Zone::new("null.example").null_mx());
+    mta.add_rule(Rule::reply(Stage::Rcpt, 550, "5.1.1 nobody").only_for("gone@remote.example"));
+    let desk = world.desk("alice");
+    for (to, state, relay) in [
+        ("here@remote.example", DeliveryState::Relayed, None),
+        ("x@down.example", DeliveryState::Relayed, Some("mx.down.example (127.0.0.9:")),
+        ("x@silent.example", DeliveryState::Relayed, Some("DNS gives no answer about silent.example")),
+        // Explicit answers are the end of it, or a reason to come back.
+        ("gone@remote.example", DeliveryState::Failed, None),
+        ("x@null.example", DeliveryState::Failed, None),
+        ("x@there-is-no-such.example", DeliveryState::Failed, None),
+        ("busy@remote.example", DeliveryState::Deferred, None),
+    ] {
+        if state == DeliveryState::Deferred {
+            mta.add_rule(Rule::reply(Stage::Connect, 421, "4.3.2 not today").times(1));
+        }
+        let sent = desk.send(to, "which way", "text").await?;
+        let view = until_all(&desk, &sent, state).await?.remove(0);
+        let why = view.relay.as_deref();
+        assert_eq!(why.is_some(), relay.is_some(), "{to}: {view:?}");
+        assert!(relay.is_none_or(|begins| why.is_some_and(|why| why.starts_with(begins))), "{to}: {view:?}");
+        if relay.is_some() {
+            assert_eq!(view.host.as_deref(), Some(ISP), "{to}: {view:?}");
+        }
+    }
+    let relayed: Vec<_> = host.mail().iter().flat_map(|mail| mail.recipients.clone()).collect();
+    assert_eq!(relayed, ["x@down.example", "x@silent.example"]);
+    // The three that failed are reported, once each.
+    let reports = until("the reports", SOON, async || {
+        let lines = desk.messages(Folder::In).await?;
+        Ok((lines.len() >= 3).then_some(lines))
+    });
+    assert_eq!(reports.await?.len(), 3);
+    Ok(())
+}
