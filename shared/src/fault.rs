@@ -1,10 +1,7 @@
 //! Faults that are seeded on purpose, to show that the suites find each of them.
 //!
-//! Only a build with the feature `faults` has them, one at a time, named by the environment variable
-//! `SEEDED_FAULT`; and such a build is never a release.
-
-#[cfg(all(feature = "faults", not(debug_assertions)))]
-compile_error!("the feature `faults` breaks promises on purpose: it is not for release builds");
+//! Only what the tests are built of can have them, and no release: one at a time, named by the environment variable
+//! `SEEDED_FAULT`.
 
 /// What can be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +45,7 @@ impl SeededFault {
 }
 
 /// Whether `fault` is seeded in this process.
-#[cfg(feature = "faults")]
+#[cfg(all(debug_assertions, any(test, feature = "sim")))]
 pub fn seeded(fault: SeededFault) -> bool {
     use std::sync::OnceLock;
     static SEEDED: OnceLock<Option<SeededFault>> = OnceLock::new();
@@ -60,8 +57,8 @@ pub fn seeded(fault: SeededFault) -> bool {
     *seeded == Some(fault)
 }
 
-/// Whether `fault` is seeded in this process: without the feature, none is.
-#[cfg(not(feature = "faults"))]
+/// Whether `fault` is seeded in this process: here, none can be.
+#[cfg(not(all(debug_assertions, any(test, feature = "sim"))))]
 #[inline]
 pub const fn seeded(_: SeededFault) -> bool {
     false
