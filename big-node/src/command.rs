@@ -311,7 +311,7 @@ impl Commands {
             let stops = live.stopped_out.iter().chain(&live.stopped_in);
             alarms.extend(stops.map(|stop| format!("the {lane} lane has stopped: {stop}")));
             let (sent, confirmed, received) = (row.last, row.confirmed.number, row.received.number);
-            lanes.push(LaneView { lane, sent, confirmed, received });
+            lanes.push(LaneView { lane, sent, confirmed, received, trimmed: row.trimmed });
         }
         Ok(LinkView {
             paired: projection::edge(&snapshot)?.is_some(),
@@ -322,6 +322,8 @@ impl Commands {
             pressure,
             directory: compare::view(&snapshot)?,
             lanes,
+            missing: operator::missing(&snapshot)?,
+            decisions: operator::decisions(&snapshot)?,
             alarms,
         })
     }

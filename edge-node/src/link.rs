@@ -290,7 +290,12 @@ impl Host for LinkHost {
         Ok(match lane::reach(&snapshot, lane.index(), number).map_err(host_error)? {
             lane::Reach::From(from) => Reach::From(position(from)),
             lane::Reach::Unproved => Reach::Unproved,
-            lane::Reach::Gone => Reach::Gone,
+            lane::Reach::Gone => {
+                // So that an operator is told what is gone; lost, it is noted by the next session.
+                let note = move |txn: &mut Txn<'_>| lane::lacks(txn, lane.index(), number);
+                self.node.store.commit_lazily(note, || ()).map_err(host_error)?;
+                Reach::Gone
+            }
         })
     }
 

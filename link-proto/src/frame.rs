@@ -127,8 +127,8 @@ pub enum Stop {
     ReceiverPutBack = 2,
     /// The receiver was restored, and lacks more than the sender's safety store still has.
     #[error(
-        "the receiver was restored from a backup that is older than the safety store; see what is missing \
-         with `link status`, then run `link adopt` on the sending side to go on without it"
+        "the receiver was restored from a backup that is older than the safety store; on the sending side \
+         `link status` lists what is gone, and `link hold`, `link adopt --yes`, `link release` go on without it"
     )]
     OlderThanSafety = 3,
     /// The receiver is at or above the sender's next number, at the sender's same generation.

@@ -16,6 +16,7 @@ use crate::store::{BodyKey, Rows, StoreError, Table, Txn};
 
 mod confirm;
 mod decide;
+mod missing;
 mod node;
 mod receive;
 mod safety;
@@ -28,6 +29,7 @@ pub use confirm::{
     dead_letters, deferred, drop_dead, is_due, outstanding, queue_due, retry_dead,
 };
 pub use decide::{Decision, DecisionRow, compared, decisions, reset, resolve};
+pub use missing::{Missing, NAMED_MAX, lacks, missing};
 pub use node::{
     NodeIdentity, PartnerRow, adopt, adopted, epoch, identity, next_epoch, partner, raise_generation,
     set_identity, set_partner,
@@ -196,15 +198,21 @@ pub fn queue(txn: &mut Txn<'_>, unit: &QueuedUnit) -> Result<Option<u64>, StoreE
 
 /// Gives a unit the next number of its lane.
 fn append(txn: &mut Txn<'_>, row: &mut LaneRow, unit: &QueuedUnit) -> Result<(), StoreError> {
+    let octets = octets(txn, unit)?;
+    let reused = seeded(SeededFault::NumberReused) && row.last % 16 == 9;
+    row.last += u64::from(!reused);
+    let logged = LoggedUnit { unit: unit.clone(), bytes_before: row.bytes, moved: false };
+    row.bytes = row.bytes.saturating_add(octets);
+    txn.put(TRANSMISSION, &numbered(unit.lane, row.last), &logged)
+}
+
+/// Octets of a unit's head and body.
+fn octets(txn: &Txn<'_>, unit: &QueuedUnit) -> Result<u64, StoreError> {
     let body = match unit.body.key() {
         Some(key) => txn.body_length(BodyKey(key))?.unwrap_or_default(),
         None => 0,
     };
-    let reused = seeded(SeededFault::NumberReused) && row.last % 16 == 9;
-    row.last += u64::from(!reused);
-    let logged = LoggedUnit { unit: unit.clone(), bytes_before: row.bytes, moved: false };
-    row.bytes = row.bytes.saturating_add(unit.head.len() as u64).saturating_add(body);
-    txn.put(TRANSMISSION, &numbered(unit.lane, row.last), &logged)
+    Ok(body.saturating_add(unit.head.len() as u64))
 }
 
 /// Numbered units of a lane from `from` on, at most `max`.

@@ -10,13 +10,18 @@ use serde_json::Value;
 
 use crate::control::Refused;
 use crate::id::{MessageId, unix_millis};
-use crate::lane::{self, DeadLetter, LANES_MAX};
-use crate::render::{Table, when};
-use crate::report::DeadLetterView;
+use crate::lane::{self, DeadLetter, LANES_MAX, Missing};
+use crate::render::{self, Table, size, when, word};
+use crate::report::{DeadLetterView, DecisionView, MissingView};
 use crate::store::{Rows, Store, StoreError, Txn};
+use crate::trace;
 
 /// Dead letters that one answer lists at most.
 const LISTED_MAX: usize = 10_000;
+/// Decisions that `link status` shows: the last ones.
+const DECISIONS_SHOWN: usize = 8;
+/// Ids that an alarm names.
+const NAMED_IN_ALARM: usize = 5;
 
 /// What `link hold` has brought about.
 pub const HELD: &str = "the link is held closed; `link release` lets it come up again";
@@ -138,7 +143,7 @@ pub async fn decide(
         LinkCommand::Adopt { yes } => (0..LANES_MAX, *yes),
     };
     let snapshot = store.read().map_err(failed)?;
-    let mut plan = Vec::new();
+    let (mut plan, mut gone) = (Vec::new(), Vec::new());
     for lane in lanes.clone() {
         let row = lane::state(&snapshot, lane).map_err(failed)?;
         let (from, to) = (row.confirmed.number + 1, row.last);
@@ -147,7 +152,15 @@ pub async fn decide(
             1 => format!("unit {to}"),
             _ => format!("units {from} to {to}"),
         };
-        let name = LANE_NAMES.get(usize::from(lane)).unwrap_or(&"");
+        let name = lane_name(lane);
+        let missing = lane::missing(&snapshot, lane).map_err(failed)?;
+        if let Some(missing) = missing {
+            plan.push(format!(
+                "{name}: goes on without {} that the other node lacks and this one has no more",
+                amount(&missing)
+            ));
+            gone.extend(named(&snapshot, lane, &missing).map_err(failed)?);
+        }
         plan.push(match &command {
             LinkCommand::Resolve { stored: Stored::Stored, .. } => format!(
                 "{name}: in doubt: {units}; taken as stored there. If that proves wrong, all of it is sent again \
@@ -166,8 +179,9 @@ pub async fn decide(
         plan.push("if the other node has a new store, that is taken, once".into());
     }
     let plan = plan.join("\n");
+    let list = if gone.is_empty() { String::new() } else { format!("\n{}", render::missing(&gone)) };
     if !yes {
-        return Ok(done(format!("would be done with --yes, after `link hold`:\n{plan}")));
+        return Ok(done(format!("would be done with --yes, after `link hold`:\n{plan}{list}")));
     }
     if !held {
         return Err(Refused(
@@ -189,7 +203,52 @@ pub async fn decide(
     });
     decided.await.map_err(failed)?;
     tracing::warn!(%plan, "an operator decided about the link");
-    Ok(done(format!("{plan}\nrun `link release` to let the link come up")))
+    Ok(done(format!("{plan}{list}\nrun `link release` to let the link come up")))
+}
+
+fn lane_name(lane: u8) -> &'static str {
+    LANE_NAMES.get(usize::from(lane)).copied().unwrap_or_default()
+}
+
+fn amount(missing: &Missing) -> String {
+    format!("{} units ({})", missing.units, size(missing.octets))
+}
+
+/// The units that are named of what is missing, and what is known of each.
+fn named(rows: &impl Rows, lane: u8, missing: &Missing) -> Result<Vec<MissingView>, StoreError> {
+    let view = |(_, gone): &(u64, lane::Gone)| {
+        let id = MessageId(gone.id);
+        let from = trace::first(rows, id)?;
+        Ok(MissingView { lane: lane_name(lane).into(), id: id.to_string(), octets: gone.octets, from })
+    };
+    missing.named.iter().map(view).collect()
+}
+
+/// What the other node lacks and this one has no more, where a lane stands still because of that.
+pub fn missing(rows: &impl Rows) -> Result<Vec<MissingView>, StoreError> {
+    let mut views = Vec::new();
+    for lane in 0..LANES_MAX {
+        if let Some(missing) = lane::missing(rows, lane)? {
+            views.extend(named(rows, lane, &missing)?);
+        }
+    }
+    Ok(views)
+}
+
+/// The last decisions about lanes, oldest first.
+pub fn decisions(rows: &impl Rows) -> Result<Vec<DecisionView>, StoreError> {
+    let mut rows = lane::decisions(rows)?;
+    let shown = rows.split_off(rows.len().saturating_sub(DECISIONS_SHOWN));
+    let view = |row: lane::DecisionRow| DecisionView {
+        at: row.at,
+        lane: lane_name(row.lane).into(),
+        decision: word(&row.decision),
+        outcome: row.outcome,
+        missing_units: row.missing.units,
+        missing_octets: row.missing.octets,
+        missing: row.missing.named.iter().map(|(_, gone)| MessageId(gone.id).to_string()).collect(),
+    };
+    Ok(shown.into_iter().map(view).collect())
 }
 
 /// Lists, shows, retries or drops dead letters.
@@ -238,7 +297,7 @@ fn unknown(id: &str) -> Refused {
 pub fn view(letter: DeadLetter) -> DeadLetterView {
     DeadLetterView {
         id: MessageId(letter.unit.id).to_string(),
-        lane: LANE_NAMES.get(usize::from(letter.unit.lane)).unwrap_or(&"").to_string(),
+        lane: lane_name(letter.unit.lane).into(),
         head_bytes: letter.unit.head.len() as u64,
         with_body: letter.unit.body.key().is_some(),
         inbound: letter.inbound,
@@ -247,12 +306,25 @@ pub fn view(letter: DeadLetter) -> DeadLetterView {
     }
 }
 
-/// Alarms that the durable lanes raise by themselves: decisions that proved wrong, dead letters.
+/// Alarms that the durable lanes raise by themselves: what is gone, decisions that proved wrong, dead letters.
 pub fn alarms(rows: &impl Rows) -> Result<Vec<String>, StoreError> {
     let mut alarms = Vec::new();
+    for lane in 0..LANES_MAX {
+        let Some(missing) = lane::missing(rows, lane)?.filter(|missing| missing.units > 0) else { continue };
+        let ids = missing.named.iter().take(NAMED_IN_ALARM).map(|(_, gone)| MessageId(gone.id).to_string());
+        let more =
+            if missing.units > NAMED_IN_ALARM as u64 { " and others, which `link status` lists" } else { "" };
+        alarms.push(format!(
+            "the {} lane stands: the other node was restored from too old a backup, and {} that it lacks are gone \
+             here: {}{more}; `link hold`, `link adopt --yes`, `link release` here go on without them",
+            lane_name(lane),
+            amount(&missing),
+            ids.collect::<Vec<_>>().join(", ")
+        ));
+    }
     for row in lane::decisions(rows)? {
         if let Some(outcome) = row.outcome.filter(|_| row.damage) {
-            let name = LANE_NAMES.get(usize::from(row.lane)).unwrap_or(&"");
+            let name = lane_name(row.lane);
             alarms.push(format!("the {name} lane, decided by hand on {} UTC: {outcome}", when(row.at)));
         }
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use unicode_normalization::char::is_combining_mark;
 
 use crate::mime::terminal;
-use crate::report::{DirectoryView, LinkView, PressureView, Step};
+use crate::report::{DecisionView, DirectoryView, LinkView, MissingView, PressureView, Step};
 use crate::store::{Copied, Verdict};
 
 /// Blanks between two columns.
@@ -137,19 +137,45 @@ pub fn link(link: &LinkView) -> String {
     if let Some(rtt) = link.rtt_millis {
         let _ = write!(session, ", round trip {rtt:.1} ms");
     }
-    let mut lanes = Table::new(["lane", "sent", "confirmed", "waiting", "received"]);
+    let mut lanes = Table::new(["lane", "sent", "confirmed", "waiting", "received", "trimmed"]);
     for lane in &link.lanes {
         let waiting = lane.sent.saturating_sub(lane.confirmed);
-        let numbers = [lane.sent, lane.confirmed, waiting, lane.received].map(|number| number.to_string());
-        let [sent, confirmed, waiting, received] = numbers;
-        lanes.row([lane.lane.clone(), sent, confirmed, waiting, received]);
+        let numbers = [lane.sent, lane.confirmed, waiting, lane.received, lane.trimmed];
+        let [sent, confirmed, waiting, received, trimmed] = numbers.map(|number| number.to_string());
+        lanes.row([lane.lane.clone(), sent, confirmed, waiting, received, trimmed]);
     }
     let mut text = line("session", &session);
     text.extend(link.peer.as_deref().map(|peer| line("partner", peer)));
     text += &line("pressure", &pressure(&link.pressure));
     text += &line("directory", &directory(&link.directory));
     text.extend(link.alarms.iter().map(|alarm| line("ALARM", alarm)));
-    text + "\n" + &lanes.to_string()
+    text.extend(link.decisions.iter().map(|decision| line("decided", &decided(decision))));
+    text = text + "\n" + &lanes.to_string();
+    if !link.missing.is_empty() {
+        text += "\nlacking at the other node, and gone here:\n";
+        text += &missing(&link.missing);
+    }
+    text
+}
+
+/// Units that are gone, one a line.
+pub fn missing(units: &[MissingView]) -> String {
+    let mut table = Table::new(["lane", "id", "size", "what is known"]);
+    for MissingView { lane, id, octets, from } in units {
+        table.row([lane.clone(), id.clone(), size(*octets), from.clone().unwrap_or_default()]);
+    }
+    table.or("nothing is gone")
+}
+
+fn decided(decision: &DecisionView) -> String {
+    let DecisionView { at, lane, decision, outcome, missing_units, missing_octets, missing } = decision;
+    let outcome = outcome.as_deref().unwrap_or("not compared yet");
+    let mut text = format!("{} UTC {lane}: {decision}; {outcome}", when(*at));
+    if *missing_units > 0 {
+        let _ =
+            write!(text, "; gone: {missing_units} units, {}: {}", size(*missing_octets), missing.join(" "));
+    }
+    text
 }
 
 fn directory(directory: &DirectoryView) -> String {
@@ -240,7 +266,7 @@ mod tests {
 
     #[test]
     fn the_link_is_shown_with_what_waits() {
-        let lane = LaneView { lane: "inter".into(), sent: 12, confirmed: 10, received: 7 };
+        let lane = LaneView { lane: "inter".into(), sent: 12, confirmed: 10, received: 7, trimmed: 4 };
         let mut view = LinkView {
             paired: true,
             connected: true,
@@ -250,6 +276,8 @@ mod tests {
             pressure: PressureView { level: Level::Closed, why: Some("the disk is full".into()) },
             directory: DirectoryView::default(),
             lanes: vec![lane],
+            missing: Vec::new(),
+            decisions: Vec::new(),
             alarms: vec!["log lost\x07".into()],
         };
         assert_eq!(
@@ -260,8 +288,8 @@ mod tests {
              directory   not compared yet\n\
              ALARM       log lost␇\n\
              \n\
-             lane   sent  confirmed  waiting  received\n\
-             inter  12    10         2        7\n"
+             lane   sent  confirmed  waiting  received  trimmed\n\
+             inter  12    10         2        7         4\n"
         );
         view.pressure = PressureView { level: Level::Open, why: None };
         assert!(link(&view).contains("\npressure    open\n"));
@@ -274,6 +302,26 @@ mod tests {
         let text = "directory   compared 2026-11-22 07:41:03.250 UTC, differed 1 times, 2 buckets mended; unknown is \
                     answered 451: the link is down\n";
         assert!(link(&view).contains(text), "{}", link(&view));
+        view.missing = vec![MissingView {
+            lane: "batch".into(),
+            id: "01K".into(),
+            octets: 1536,
+            from: Some("accepted by the edge from 192.0.2.1".into()),
+        }];
+        view.decisions = vec![DecisionView {
+            at: 1_795_333_263_250,
+            lane: "batch".into(),
+            decision: "adopt".into(),
+            outcome: None,
+            missing_units: 2,
+            missing_octets: 3000,
+            missing: vec!["01K".into(), "01L".into()],
+        }];
+        let text = link(&view);
+        let decided = "decided     2026-11-22 07:41 UTC batch: adopt; not compared yet; gone: 2 units, 2.9 KiB: 01K 01L\n";
+        assert!(text.contains(decided), "{text}");
+        let gone = "batch  01K  1.5 KiB  accepted by the edge from 192.0.2.1\n";
+        assert!(text.ends_with(gone), "{text}");
         view.paired = false;
         assert!(link(&view).starts_with("session     not paired: `big-node pair`"));
     }

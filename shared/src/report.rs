@@ -25,6 +25,10 @@ pub struct LinkView {
     pub directory: DirectoryView,
     /// The four lanes.
     pub lanes: Vec<LaneView>,
+    /// What the other node lacks and this one has no more, so that a lane stands still.
+    pub missing: Vec<MissingView>,
+    /// What an operator decided lately about lanes, oldest first.
+    pub decisions: Vec<DecisionView>,
     /// What an operator has to see to.
     pub alarms: Vec<String>,
 }
@@ -71,6 +75,40 @@ pub struct LaneView {
     pub confirmed: u64,
     /// The last number applied here.
     pub received: u64,
+    /// The safety store begins behind this number.
+    pub trimmed: u64,
+}
+
+/// A unit that the other node lacks, and that is gone from the safety store here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingView {
+    /// service, event, inter or batch.
+    pub lane: String,
+    /// Unit id: of a message from outside, the message's.
+    pub id: String,
+    /// Octets of what it said, with its body as it was stored.
+    pub octets: u64,
+    /// The first that this node knows of it: of a message, whom it came from; `None` if that is forgotten.
+    pub from: Option<String>,
+}
+
+/// What an operator decided about a lane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionView {
+    /// When, milliseconds since 1970.
+    pub at: u64,
+    /// service, event, inter or batch.
+    pub lane: String,
+    /// stored, not-stored, reset or adopt.
+    pub decision: String,
+    /// What the next contact showed; `None` before it.
+    pub outcome: Option<String>,
+    /// How many units the lane goes on without.
+    pub missing_units: u64,
+    /// Their octets.
+    pub missing_octets: u64,
+    /// Their ids, oldest first; at most [`crate::lane::NAMED_MAX`].
+    pub missing: Vec<String>,
 }
 
 /// One fact of a message's way.

@@ -44,6 +44,12 @@ pub fn steps(rows: &impl Rows, node: &str, message: MessageId) -> Result<Vec<Ste
     Ok(facts.into_iter().map(step).collect())
 }
 
+/// The first that is known of a message: how it came here.
+pub fn first(rows: &impl Rows, message: MessageId) -> Result<Option<String>, StoreError> {
+    let fact = rows.prefix::<Fact>(TRACE, &message.0, 1)?.pop();
+    Ok(fact.map(|(_, fact)| fact.what))
+}
+
 /// Forgets what is older than 30 days.
 pub async fn forget_old(store: &Store) -> Result<(), StoreError> {
     // Ids rise with time, so the oldest messages come first.
@@ -80,5 +86,8 @@ mod tests {
         let whats: Vec<_> = told(new).into_iter().map(|step| (step.at, step.what)).collect();
         assert_eq!(whats, [(4, "before both".into()), (5, "first".into()), (5, "second".into())]);
         assert!(told(old).is_empty());
+        let rows = store.read().expect("reads");
+        assert_eq!(first(&rows, new).expect("reads").as_deref(), Some("before both"));
+        assert_eq!(first(&rows, old).expect("reads"), None);
     }
 }

@@ -42,6 +42,15 @@ impl Received {
         Ok(())
     }
 
+    /// The same, all of them large.
+    async fn more_large(&mut self, world: &World, count: u64) -> Result<(), Trouble> {
+        for _ in 0..count {
+            let number = 3 * (self.0.len() as u64 + 1);
+            self.0.push((number, world.receive(&[ALICE], &letter(number)).await?));
+        }
+        Ok(())
+    }
+
     /// Each is in alice's mailbox as it was sent, and nothing else is.
     async fn are_filed_once(&self, world: &World) -> Result<(), Trouble> {
         let desk = world.desk("alice");
@@ -221,6 +230,69 @@ async fn a_big_that_was_restored_is_given_again_what_it_lost() -> Result<(), Tro
     let again = send(&world, CAROL, "as ever").await?;
     until_is(&world, &again, DeliveryState::Relayed).await?;
     received.more(&world, 1).await?;
+    received.are_filed_once(&world).await?;
+    world.end().await
+}
+
+#[tokio::test]
+async fn what_is_older_than_the_safety_store_is_listed_and_gone_on_without() -> Result<(), Trouble> {
+    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
+    let mut world = World::with(program, |topology| topology.safety_bytes = 1 << 20).await?;
+    let mut received = Received::default();
+    received.more_large(&world, 1).await?;
+    received.are_filed_once(&world).await?;
+    let backups = tempfile::tempdir()?;
+    let folder = backups.path().join("big");
+    backup(&world, Node::Big, &folder).await?;
+    received.more_large(&world, 8).await?;
+    received.are_filed_once(&world).await?;
+    until("the safety store gives up something since the backup", SOON, async || {
+        let lanes = world.edge_link().await?.lanes;
+        Ok(lanes.iter().any(|lane| lane.lane == "batch" && lane.trimmed > 1).then_some(()))
+    })
+    .await?;
+
+    restore(&mut world, Node::Big, &folder).await?;
+    world.nodes.start_big().await?;
+    let gone = until("the edge lists what is gone", SOON, async || {
+        let (big, edge) = (world.big().link().await?, world.edge_link().await?);
+        let stops = stopped(&big, "batch").zip(stopped(&edge, "batch"));
+        let older = |stop: &str| stop.contains("older than the safety store");
+        let both = stops.is_some_and(|(big, edge)| older(&big) && older(&edge));
+        Ok((both && !edge.missing.is_empty()).then_some(edge.missing))
+    })
+    .await?;
+    // The backup has the first; the safety store has the last ones.
+    let ids: Vec<_> = received.0.iter().map(|(_, id)| id.as_str()).collect();
+    let listed: Vec<_> = gone.iter().map(|gone| gone.id.as_str()).collect();
+    assert_eq!(listed, ids[1..=gone.len()]);
+    assert!(gone.len() < 8, "{gone:?}");
+    for unit in &gone {
+        assert_eq!(unit.lane, "batch");
+        assert!(unit.octets > 150_000, "{unit:?}");
+        assert!(unit.from.as_ref().is_some_and(|from| from.contains("from 127.0.0.1")), "{unit:?}");
+    }
+    let alarms = world.edge_link().await?.alarms;
+    let told = |alarm: &&String| alarm.contains(&gone[0].id) && alarm.contains("`link adopt --yes`");
+    assert_eq!(alarms.iter().filter(told).count(), 1, "{alarms:?}");
+    let edge = &world.nodes.edge;
+    for asked in [&["link", "adopt"][..], &["link", "status"]] {
+        let shown = edge.run(asked).await?;
+        assert!(gone.iter().all(|unit| shown.contains(&unit.id)), "{asked:?}: {shown}");
+    }
+
+    edge.run(&["link", "hold"]).await?;
+    edge.run(&["link", "adopt", "--yes"]).await?;
+    edge.run(&["link", "release"]).await?;
+    received.0.retain(|(_, id)| gone.iter().all(|unit| unit.id != *id));
+    received.are_filed_once(&world).await?;
+    world.well().await?;
+    let link = world.edge_link().await?;
+    assert!(link.missing.is_empty());
+    let batch = link.decisions.iter().find(|decision| decision.lane == "batch").ok_or("no record")?;
+    assert_eq!(batch.missing, gone.iter().map(|unit| unit.id.clone()).collect::<Vec<_>>());
+    assert!(batch.outcome.as_ref().is_some_and(|said| said.contains("as decided")), "{batch:?}");
+    received.more_large(&world, 1).await?;
     received.are_filed_once(&world).await?;
     world.end().await
 }

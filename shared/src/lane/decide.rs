@@ -5,6 +5,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use super::missing::{Missing, behind, missing};
 use super::safety::record;
 use super::{LanePosition, Rebase, set_state, state};
 use crate::store::{Rows, StoreError, Table, Txn};
@@ -46,8 +47,11 @@ pub struct DecisionRow {
     pub outcome: Option<String>,
     /// The next contact showed that it was wrong.
     pub damage: bool,
+    /// What the lane goes on without: as it was known when this was decided, and exactly since the next
+    /// contact.
+    pub missing: Missing,
 }
-crate::row!(DecisionRow, 1);
+crate::row!(DecisionRow, 2);
 
 /// Writes a record.
 pub(super) fn note(
@@ -62,7 +66,8 @@ pub(super) fn note(
         txn.delete(DECISIONS, key)?;
     }
     let last = old.last().and_then(|(key, _)| key.first_chunk()).map_or(0, |key| u64::from_be_bytes(*key));
-    let row = DecisionRow { lane, decision, after, to, at: now, outcome: None, damage: false };
+    let missing = missing(txn, lane)?.unwrap_or_default();
+    let row = DecisionRow { lane, decision, after, to, at: now, outcome: None, damage: false, missing };
     txn.put(DECISIONS, &(last + 1).to_be_bytes(), &row)
 }
 
@@ -97,7 +102,23 @@ pub fn compared(txn: &mut Txn<'_>, lane: u8, received: u64) -> Result<(), StoreE
         if row.lane != lane || row.outcome.is_some() {
             continue;
         }
+        let (gone, listed) = (behind(txn, lane, received)?, row.missing.units);
         let (outcome, damage) = match row.decision {
+            _ if gone.units > listed => (
+                format!(
+                    "damage: the partner stands at {received}, and {} units that it lacks are gone from the safety \
+                     store; when this was decided {listed} of them were known",
+                    gone.units
+                ),
+                true,
+            ),
+            _ if gone.units > 0 => (
+                format!(
+                    "the partner stands at {received}: as decided, the lane goes on without {} units that are gone",
+                    gone.units
+                ),
+                false,
+            ),
             Decision::Stored if received < row.to => (
                 format!(
                     "damage: the partner stands at {received}; units {} to {} were not stored there, and were \
@@ -121,7 +142,7 @@ pub fn compared(txn: &mut Txn<'_>, lane: u8, received: u64) -> Result<(), StoreE
         if damage {
             tracing::error!(lane, %outcome, "a decision of the operator was wrong");
         }
-        (row.outcome, row.damage) = (Some(outcome), damage);
+        (row.outcome, row.damage, row.missing) = (Some(outcome), damage, gone);
         txn.put(DECISIONS, &key, &row)?;
     }
     Ok(())

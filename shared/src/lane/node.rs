@@ -3,7 +3,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::decide::{Decision, note};
-use super::{LANES_MAX, LanePosition, LaneRow, Rebase, set_state, state};
+use super::{LANES_MAX, LanePosition, LaneRow, Rebase, missing, set_state, state};
 use crate::id::random;
 use crate::store::{Rows, StoreError, Table, Txn};
 
@@ -84,7 +84,8 @@ pub fn set_partner(txn: &mut Txn<'_>, partner: &PartnerRow) -> Result<(), StoreE
 }
 
 /// `link adopt`: raises this node's generation, so that whatever either side holds is compared and
-/// replayed as after a restore, and takes the partner's next log name, whatever it is.
+/// replayed as after a restore, and takes the partner's next log name, whatever it is. A lane whose partner
+/// lacks what is gone here ([`missing`]) goes on without it.
 pub fn adopt(txn: &mut Txn<'_>, now: u64) -> Result<NodeIdentity, StoreError> {
     if let Some(partner) = partner(txn)? {
         set_partner(txn, &PartnerRow { adopt: true, ..partner })?;
@@ -92,6 +93,10 @@ pub fn adopt(txn: &mut Txn<'_>, now: u64) -> Result<NodeIdentity, StoreError> {
     for lane in 0..LANES_MAX {
         let row = state(txn, lane)?;
         note(txn, lane, Decision::Adopt, (row.confirmed.number, row.last), now)?;
+        // No other lane goes on without a proof.
+        if missing(txn, lane)?.is_some() {
+            set_state(txn, lane, &LaneRow { rebase: Rebase::Any, ..row })?;
+        }
     }
     raise_generation(txn, 0)
 }

@@ -6,9 +6,10 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use super::missing::is_lacking;
 use super::{
     LANES_MAX, LanePosition, LaneRow, LoggedUnit, QueuedUnit, TRANSMISSION, let_go, number_of, numbered,
-    set_state, state,
+    octets, set_state, state,
 };
 use crate::store::{Rows, Store, StoreError, Table, Txn};
 
@@ -32,8 +33,10 @@ crate::row!(ConfirmRow, 1);
 pub struct Gone {
     /// Its id: of a message from outside, the message's.
     pub id: [u8; 16],
+    /// Octets of its head and body.
+    pub octets: u64,
 }
-crate::row!(Gone, 1);
+crate::row!(Gone, 2);
 
 /// Notes a confirmed position.
 pub(super) fn record(
@@ -99,7 +102,8 @@ fn is_due(rows: &impl Rows, lane: u8, before: u64, bytes_max: u64) -> Result<boo
     let Some((key, oldest)) = oldest.first() else { return Ok(false) };
     let over = confirmed_bytes(rows, lane, &row)?.saturating_sub(oldest.bytes_before) > bytes_max;
     let confirm = rows.range::<ConfirmRow>(CONFIRMS, key, Some(&end), 1)?;
-    Ok(over || confirm.first().is_some_and(|(_, confirm)| confirm.at < before))
+    let aged = confirm.first().is_some_and(|(_, confirm)| confirm.at < before);
+    Ok(over || (aged && !is_lacking(rows, lane)?))
 }
 
 /// Octets of heads and bodies that the safety stores of all lanes hold.
@@ -125,13 +129,13 @@ fn confirmed_bytes(rows: &impl Rows, lane: u8, row: &LaneRow) -> Result<u64, Sto
 
 /// Removes what has been confirmed before `before` (milliseconds since 1970), and the oldest beyond
 /// `bytes_max` octets. Returns how many units that was; at most some at a time, so call it until that
-/// is 0.
+/// is 0. Nothing ages while an operator has to decide about what is gone of the lane.
 pub fn trim(txn: &mut Txn<'_>, lane: u8, before: u64, bytes_max: u64) -> Result<usize, StoreError> {
-    let mut row = state(txn, lane)?;
+    let (mut row, lacking) = (state(txn, lane)?, is_lacking(txn, lane)?);
     let end = numbered(lane, row.confirmed.number.saturating_add(1));
     let oldest = txn.range::<ConfirmRow>(CONFIRMS, &[lane], Some(&end), TRIMMED_AT_ONCE)?;
     let aged = oldest.iter().take_while(|(_, confirm)| confirm.at < before).last();
-    let aged = aged.map_or(0, |(key, _)| number_of(key));
+    let aged = aged.filter(|_| !lacking).map_or(0, |(key, _)| number_of(key));
     let from = numbered(lane, row.trimmed + 1);
     let units = txn.range::<LoggedUnit>(TRANSMISSION, &from, Some(&end), TRIMMED_AT_ONCE)?;
     let confirmed_bytes = confirmed_bytes(txn, lane, &row)?;
@@ -142,8 +146,12 @@ pub fn trim(txn: &mut Txn<'_>, lane: u8, before: u64, bytes_max: u64) -> Result<
             break;
         }
         txn.delete(TRANSMISSION, &key)?;
+        // What was moved lives on elsewhere.
+        if !logged.moved {
+            let octets = octets(txn, &logged.unit)?;
+            txn.put(GONE, &key, &Gone { id: logged.unit.id, octets })?;
+        }
         let_go(txn, &logged.unit)?;
-        txn.put(GONE, &key, &Gone { id: logged.unit.id })?;
         row.trimmed = number;
         trimmed += 1;
     }

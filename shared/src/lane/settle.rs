@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::missing;
 use super::safety::record;
 use super::{
     LanePosition, LoggedUnit, QueuedBody, QueuedUnit, Rebase, TRANSMISSION, append, let_go, number_of,
@@ -74,6 +75,7 @@ pub fn settle(
             }
         }
     }
+    missing::forget(txn, lane)?;
     record(txn, lane, row.confirmed, now)?;
     set_state(txn, lane, &row)?;
     Ok(row.confirmed)
@@ -83,5 +85,6 @@ pub fn settle(
 pub fn together(txn: &mut Txn<'_>, lane: u8, generations: (u32, u32)) -> Result<(), StoreError> {
     let mut row = state(txn, lane)?;
     (row.own_generation, row.partner_generation) = generations;
+    missing::forget(txn, lane)?;
     set_state(txn, lane, &row)
 }

@@ -81,7 +81,7 @@ fn the_safety_store_is_trimmed_by_age_and_by_size() {
         assert_eq!(trim(txn, LANE, 1_001, 1_000_000)?, 2);
         assert_eq!(reach(txn, LANE, 1)?, Reach::Gone, "older than the safety store");
         assert_eq!(reach(txn, LANE, 3)?, Reach::From(position(2, 2)), "the edge of what is kept is known");
-        assert_eq!(gone(txn, LANE, 1, 10)?, [(2, Gone { id: [2; 16] })]);
+        assert_eq!(gone(txn, LANE, 1, 10)?, [(2, Gone { id: [2; 16], octets: 100 })]);
         assert_eq!(trim(txn, LANE, 0, 200)?, 0, "two confirmed units of 100 octets");
         assert_eq!(trim(txn, LANE, 0, 199)?, 1);
         assert_eq!(trim(txn, LANE, u64::MAX, 0)?, 1);
@@ -148,6 +148,51 @@ fn a_decision_is_compared_at_the_next_contact_and_damage_is_said() {
 }
 
 #[test]
+fn adopting_goes_on_without_what_is_gone_and_says_exactly_what_that_is() {
+    in_one_commit(|txn| {
+        five(txn)?;
+        queue(txn, &QueuedUnit { lane: 1, ..unit(9, QueuedBody::None) })?;
+        confirmed(txn, LANE, position(5, 5), &[(3, "malformed".into())], &[], 1_000)?;
+        trim(txn, LANE, 0, 100)?;
+        assert_eq!(missing(txn, LANE)?, None, "nobody lacks anything");
+        lacks(txn, LANE, 1)?;
+        assert_eq!(trim(txn, LANE, 2_000, 100)?, 0, "nothing more goes by its age until that is decided");
+        let gone = |id| (u64::from(id), Gone { id: [id; 16], octets: 100 });
+        // The third was refused, and is a dead letter.
+        let exact = Missing { after: 1, units: 2, octets: 200, named: vec![gone(2), gone(4)] };
+        assert_eq!(missing(txn, LANE)?, Some(exact.clone()));
+
+        adopt(txn, 2_000)?;
+        assert_eq!(state(txn, LANE)?.rebase, Rebase::Any);
+        assert_eq!(state(txn, 1)?.rebase, Rebase::None, "the other lanes ask for their proofs");
+        let decided = |txn: &Txn<'_>| Ok::<_, StoreError>(decisions(txn)?.swap_remove(usize::from(LANE)));
+        assert_eq!(decided(txn)?.missing, exact, "the record has the list");
+        compared(txn, LANE, 1)?;
+        settle(txn, LANE, position(1, 1), &Settling::Replay, (2, 2), 3_000, same)?;
+        assert_eq!(numbers(txn).last(), Some(&(6, 5)), "what is left is sent again");
+        let record = decided(txn)?;
+        assert!(!record.damage && record.missing == exact, "{record:?}");
+        assert_eq!(missing(txn, LANE)?, None);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_decision_that_loses_more_than_it_listed_is_damage() {
+    in_one_commit(|txn| {
+        five(txn)?;
+        confirmed(txn, LANE, position(5, 5), &[], &[], 1_000)?;
+        trim(txn, LANE, 0, 100)?;
+        reset(txn, LANE, 2_000)?;
+        compared(txn, LANE, 2)?;
+        let record = decisions(txn)?.remove(0);
+        assert!(record.damage && record.outcome.is_some_and(|said| said.contains("2 units")));
+        assert_eq!(record.missing.named.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [3, 4]);
+        Ok(())
+    });
+}
+
+#[test]
 fn what_is_parked_is_small() {
     in_one_commit(|txn| {
         for (octets, parked) in [(1024, true), (1025, false)] {
@@ -165,7 +210,7 @@ fn what_is_parked_is_small() {
 /// Takes a unit that says only its number; those below 100 are applied, by noting them.
 fn taken(txn: &mut Txn<'_>, number: u8, after: Option<u8>) -> Result<Option<RejectedRow>, StoreError> {
     let apply = move |txn: &mut Txn<'_>| match number {
-        0..100 => Ok(txn.put(Table("applied"), &[number], &Gone { id: [number; 16] })?),
+        0..100 => Ok(txn.put(Table("applied"), &[number], &Gone { id: [number; 16], octets: 0 })?),
         _ => Err(NotApplied::Never("too large a number".into())),
     };
     let head = [number];
@@ -179,7 +224,7 @@ fn taken(txn: &mut Txn<'_>, number: u8, after: Option<u8>) -> Result<Option<Reje
         apply,
         |txn, parked| {
             assert!(txn.raw(Table("applied"), &parked.head)?.is_none(), "parked units are applied once");
-            Ok(txn.put(Table("applied"), &parked.head, &Gone { id: parked.id })?)
+            Ok(txn.put(Table("applied"), &parked.head, &Gone { id: parked.id, octets: 0 })?)
         },
     )
 }

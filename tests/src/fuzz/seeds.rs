@@ -12,8 +12,8 @@ use link_proto::unit::{Body, Lane, Position, Unit};
 use shared::credential::Credential;
 use shared::inventory::{Holding, Inventory};
 use shared::lane::{
-    DeadLetter, Decision, DecisionRow, Gone, LanePosition, LaneRow, NodeIdentity, Parked, PartnerRow,
-    QueuedBody, QueuedUnit, Rebase, RejectedRow,
+    DeadLetter, Decision, DecisionRow, Gone, LanePosition, LaneRow, Missing, NodeIdentity, Parked,
+    PartnerRow, QueuedBody, QueuedUnit, Rebase, RejectedRow,
 };
 use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
 use shared::store::sim::Piece;
@@ -366,6 +366,7 @@ fn rows() -> Vec<Vec<u8>> {
         at: 4,
         outcome: Some("as it was decided".into()),
         damage: false,
+        missing: Missing { after: 1, units: 1, octets: 2, named: vec![(2, Gone { id: [1; 16], octets: 2 })] },
     };
     let dead = DeadLetter { unit: queued.clone(), reason: "refused".into(), at: 1, inbound: true };
     vec![
@@ -375,7 +376,7 @@ fn rows() -> Vec<Vec<u8>> {
         partner.encode(),
         RejectedRow { later: true, reason: "not now".into() }.encode(),
         Parked { id: [1; 16], lane: 0, head: b"head".to_vec(), at: 1 }.encode(),
-        Gone { id: [1; 16] }.encode(),
+        Gone { id: [1; 16], octets: 2 }.encode(),
         decision.encode(),
         dead.encode(),
     ]

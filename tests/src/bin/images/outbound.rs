@@ -171,8 +171,10 @@ impl Book {
             && (*number <= aged || book.kept() > octets_max)
         {
             let number = *number;
-            if let Some(Logged { unit, .. }) = book.units.remove(&number) {
-                book.gone.insert(number, unit.id);
+            if let Some(Logged { unit, moved, .. }) = book.units.remove(&number) {
+                if !moved {
+                    book.gone.insert(number, unit.id);
+                }
                 released.push(unit);
             }
             book.row.trimmed = number;

@@ -1,0 +1,71 @@
+//! What a partner lacks that went back behind the safety store: which units are gone, until an operator goes
+//! on without them.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::safety::{Gone, gone};
+use super::state;
+use crate::store::{Rows, StoreError, Table, Txn};
+
+const LACKING: Table = Table("lacking");
+/// Units that are named one by one; all are counted.
+pub const NAMED_MAX: usize = 10_000;
+/// Ids that are looked at together.
+const AT_ONCE: usize = 10_000;
+
+/// Where the partner of a lane that has stopped stands.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+struct LackingRow {
+    after: u64,
+}
+crate::row!(LackingRow, 1);
+
+/// Units of a lane that the partner lacks and that the safety store has no more.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// The partner has everything up to this number.
+    pub after: u64,
+    /// How many they are.
+    pub units: u64,
+    /// Octets of their heads and bodies.
+    pub octets: u64,
+    /// Their numbers and ids, oldest first; at most [`NAMED_MAX`].
+    pub named: Vec<(u64, Gone)>,
+}
+
+/// Notes that the partner, restored to number `after`, lacks more of a lane than the safety store has.
+pub fn lacks(txn: &mut Txn<'_>, lane: u8, after: u64) -> Result<(), StoreError> {
+    txn.put(LACKING, &[lane], &LackingRow { after })
+}
+
+/// Whether a lane stands still because of that.
+pub(super) fn is_lacking(rows: &impl Rows, lane: u8) -> Result<bool, StoreError> {
+    Ok(rows.raw(LACKING, &[lane])?.is_some())
+}
+
+/// What a lane that stands still because of that would go on without.
+pub fn missing(rows: &impl Rows, lane: u8) -> Result<Option<Missing>, StoreError> {
+    let row = rows.get::<LackingRow>(LACKING, &[lane])?;
+    row.map(|row| behind(rows, lane, row.after)).transpose()
+}
+
+/// The ends of a lane stand together again.
+pub(super) fn forget(txn: &mut Txn<'_>, lane: u8) -> Result<(), StoreError> {
+    txn.delete(LACKING, &[lane])
+}
+
+/// What is gone of a lane behind number `after`.
+pub(super) fn behind(rows: &impl Rows, lane: u8, after: u64) -> Result<Missing, StoreError> {
+    let mut missing = Missing { after, ..Missing::default() };
+    let (mut at, trimmed) = (after, state(rows, lane)?.trimmed);
+    while at < trimmed {
+        let found = gone(rows, lane, at, AT_ONCE)?;
+        let Some((last, _)) = found.last() else { break };
+        at = *last;
+        missing.units += found.len() as u64;
+        missing.octets += found.iter().map(|(_, gone)| gone.octets).sum::<u64>();
+        let room = NAMED_MAX - missing.named.len();
+        missing.named.extend(found.into_iter().take(room));
+    }
+    Ok(missing)
+}
