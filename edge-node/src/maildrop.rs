@@ -124,6 +124,9 @@ impl Service {
                 }
             }
             if let Some(message) = &mut reading {
+                if maildrop.as_ref().is_some_and(|maildrop| !self.node.is_open(&maildrop.window)) {
+                    return stream.shutdown().await;
+                }
                 match message.next() {
                     Ok(Some(piece)) if session.content(&piece) => {}
                     // The end, or as much of it as TOP wanted.

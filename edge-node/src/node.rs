@@ -280,6 +280,12 @@ impl Node {
         self.windows_changed.send_modify(|changes| *changes += 1);
     }
 
+    /// Whether a window is open; what cannot be read now may be.
+    pub fn is_open(&self, window: &Id) -> bool {
+        let open = self.store.read().and_then(|snapshot| open_window(&snapshot, window));
+        !matches!(open, Ok(None))
+    }
+
     /// Returns when a window is open no more.
     pub async fn over(&self, window: &Id) {
         let mut changes = self.windows_changed.subscribe();

@@ -240,14 +240,19 @@ fn tell(txn: &mut Txn<'_>, head: &ToBig) -> Result<(), StoreError> {
 mod tests {
     use std::sync::Arc;
 
+    use link_proto::host::{Applied, Host as _, Rejection};
+    use link_proto::unit::{Lane, Position};
     use shared::credential::Credential;
     use shared::seal::PrivateKey;
     use shared::store::Store;
     use shared::store::sim::{Faults, SimDisk};
+    use shared::topology::{SMALLEST, Topology};
     use shared::unit::decode;
 
     use super::*;
-    use crate::record::OUTBOUND_KIND;
+    use crate::link::LinkHost;
+    use crate::node::Node;
+    use crate::record::{OUTBOUND_KIND, copy_of};
 
     const WINDOW: Id = [1; 16];
     const MESSAGE: MessageId = MessageId([3; 16]);
@@ -390,6 +395,32 @@ mod tests {
             edge.commit(move |txn| refused(txn, &busy, message, 1000));
         }
         assert_eq!(edge.copies(), 1);
+    }
+
+    #[test]
+    fn a_refusal_of_bigs_takes_the_copy_away_in_the_commit_that_records_it() {
+        let Edge { store, .. } = Edge::new(&window(None));
+        let topology = Topology::parse(SMALLEST, "test.toml").expect("is right");
+        let node = Arc::new(Node::new(store, topology, PrivateKey::from_bytes([1; 32]), [2; 32]));
+        let edge = Edge { store: node.store.clone(), busy: Arc::clone(&node.busy) };
+        let taken = MessageId([7; 16]);
+        for message in [MESSAGE, taken] {
+            edge.file(message, 9);
+            let (id, head, body) = (message.0, vec![1], QueuedBody::None);
+            let unit = QueuedUnit { id, lane: Lane::Inter.index(), after: None, head, body };
+            edge.commit(move |txn| lane::queue(txn, &unit));
+        }
+        let host = LinkHost::new(node);
+        let refused = vec![Rejection { number: 1, reason: "malformed".into() }];
+        let applied = Applied { refused, deferred: Vec::new() };
+        let position = Position { number: 2, chain: [0; 32] };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(host.confirmed(Lane::Inter, position, applied)).expect("is recorded");
+        let rows = edge.store.read().expect("reads");
+        let left = rows.prefix::<CopyRow>(COPIES, &WINDOW, 10).expect("reads");
+        let left: Vec<_> = left.iter().map(|(key, _)| copy_of(key).0).collect();
+        assert_eq!(left, [taken]);
+        assert_eq!(lane::dead_letter_count(&rows).expect("reads"), 1);
     }
 
     #[test]
