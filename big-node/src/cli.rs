@@ -12,6 +12,7 @@ mod mail;
 mod panel;
 mod revise;
 mod save;
+mod settings;
 mod show;
 #[cfg(test)]
 mod tests;

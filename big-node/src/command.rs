@@ -1,7 +1,9 @@
-//! What the control socket is asked, answered. `directory` answers for the directory, `mail` for mailboxes.
+//! What the control socket is asked, answered. `directory` answers for the directory, `mail` for mailboxes, `travel`
+//! for windows.
 
 mod directory;
 mod mail;
+mod travel;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,11 +31,8 @@ use crate::link::LinkHost;
 use crate::node::Node;
 use crate::projection;
 use crate::record::{MESSAGES, Message, Named, Person, UNSETTLED};
-use crate::request::{
-    Compared, Done, LaneView, LinkCommand, LinkView, Paired, Queue, Request, Settings, Started, Status, Step,
-};
+use crate::request::{Compared, Done, LaneView, LinkCommand, LinkView, Paired, Queue, Request, Status, Step};
 use crate::revise::{self, Amendment};
-use crate::travel::{self, NewWindow};
 
 /// Rows that one answer lists at most.
 const LISTED_MAX: usize = 10_000;
@@ -120,18 +119,11 @@ impl Commands {
             Request::MailHistory { person, message } => {
                 json(revise::history(&node.store, &self.person(&person)?, &message)?)
             }
-            Request::TravelStart { person, until, scope, after_fetch } => {
-                let (key, password, credential) = travel::credentials();
-                let new = NewWindow { person, until, scope, after_fetch, key, credential };
-                json(self.travel_start(new, password).await?)
-            }
-            Request::TravelList { all } => json(travel::list(&node.store.read()?, all)?),
-            Request::TravelEnd { person, revoke } => {
-                let ended =
-                    node.store.commit(move |txn| travel::end(txn, &person, revoke, unix_millis())).await?;
-                node.queued();
-                json(travel::view(&node.store.read()?, &ended)?)
-            }
+            request @ (Request::TravelStart { .. }
+            | Request::TravelExtend { .. }
+            | Request::TravelRotate { .. }
+            | Request::TravelList { .. }
+            | Request::TravelEnd { .. }) => self.travel(request).await,
             Request::QueueList => json(self.queue()?),
             Request::QueueRetry { message } => json(self.retry(&message).await?),
             Request::LinkStatus => json(self.link_status()?),
@@ -231,29 +223,6 @@ impl Commands {
         Ok(Paired { address: ticket.address.to_string() })
     }
 
-    async fn travel_start(&self, new: NewWindow, password: String) -> Result<Started, Refused> {
-        let (node, user) = (&self.node, self.person(&new.person)?.name);
-        let site = Arc::clone(&node.site);
-        let started = node.store.commit(move |txn| travel::start(txn, &site, new, unix_millis())).await?;
-        node.queued();
-        let (row, backfilled) = started.into_inner();
-        let edge = &node.topology.edge;
-        let ports = |addresses: &[std::net::SocketAddr]| addresses.iter().map(ToString::to_string).collect();
-        Ok(Started {
-            window: travel::view(&node.store.read()?, &row)?,
-            user,
-            password,
-            backfilled,
-            settings: Settings {
-                host: edge.hostname.to_string(),
-                pop3: ports(&edge.pop3),
-                pop3s: ports(&edge.pop3s),
-                submission: ports(&edge.submission),
-                submissions: ports(&edge.submissions),
-            },
-        })
-    }
-
     fn queue(&self) -> Result<Queue, Refused> {
         let snapshot = self.node.store.read()?;
         let dead_letters = lane::dead_letters(&snapshot, LISTED_MAX)?;
@@ -268,6 +237,7 @@ impl Commands {
             messages.push(Status {
                 id: MessageId(id).to_string(),
                 subject: message.map(|message| message.origin.subject).unwrap_or_default(),
+                late: false,
                 recipients: desk::recipients_of(&snapshot, MessageId(id))?,
             });
         }
@@ -279,6 +249,7 @@ impl Commands {
                 messages.push(Status {
                     id,
                     subject: message.map(|message| message.origin.subject).unwrap_or_default(),
+                    late: false,
                     recipients: desk::recipients_of(&snapshot, due.message)?,
                 });
             }
@@ -305,6 +276,7 @@ impl Commands {
         alarms.extend(operator::alarms(&snapshot)?);
         alarms.extend(pressure.alarm());
         alarms.extend(compare::alarm(&snapshot, unix_millis())?);
+        alarms.extend(crate::travel::alarms(&snapshot, unix_millis())?);
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
             let row = lane::state(&snapshot, lane.index())?;
             let lane = format!("{lane:?}").to_lowercase();

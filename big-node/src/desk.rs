@@ -298,7 +298,7 @@ pub async fn mark(node: &Node, person: &Person, text: &str, read: bool) -> Resul
 /// Where each recipient's copy of a sent message is.
 pub fn status(node: &Node, person: &Person, text: &str) -> Result<Status, Refused> {
     let snapshot = node.store.read()?;
-    let Filed { id, message, .. } = filed(&snapshot, person, text)?;
+    let Filed { id, message, entry, .. } = filed(&snapshot, person, text)?;
     if !mail::is_author(&message, person) || draft::row(&snapshot, id)?.is_some() {
         return Err(Refused::new(format!(
             "{id} was not sent by {}; status is for what one has sent",
@@ -308,6 +308,7 @@ pub fn status(node: &Node, person: &Person, text: &str) -> Result<Status, Refuse
     Ok(Status {
         id: id.to_string(),
         subject: message.origin.subject,
+        late: entry.late,
         recipients: recipients_of(&snapshot, id)?,
     })
 }

@@ -24,8 +24,11 @@ use crate::inventory;
 use crate::mail::{self, Incoming, Site, Ways};
 use crate::outcome::{self, Settled};
 use crate::part::break_apart;
-use crate::record::{COPIES, CopyRow, Named, OPEN_WINDOWS, Person, WINDOWS, WindowRow, WindowState, key2};
+use crate::record::{
+    COPIES, CopyRow, Person, RefusedRow, TRIPS, Trip, WINDOWS, WindowRow, WindowState, key2,
+};
 use crate::revise::{self, Reported, control};
+use crate::travel;
 
 /// The kind under which bodies are written on big.
 pub const BODY_KIND: u8 = 2;
@@ -230,7 +233,8 @@ pub fn apply(txn: &mut Txn<'_>, site: &Site, prepared: Prepared, now: u64) -> Re
         }
         Prepared::Fact(ToBig::Outcome(outcome)) => apply_outcome(txn, &outcome),
         Prepared::Fact(ToBig::PopAct(act)) => apply_act(txn, &act, now),
-        Prepared::Fact(ToBig::WindowClosed { window }) => close_window(txn, &window),
+        Prepared::Fact(ToBig::WindowClosed { window, until }) => close_window(txn, &window, until, now),
+        Prepared::Fact(ToBig::WindowUsed { window, at }) => window_used(txn, &window, at),
         Prepared::Fact(ToBig::DirectoryCompared(compared)) => compare::reported(txn, &compared, now),
         Prepared::Fact(ToBig::Inventory(inventory)) => match inventory::reported(txn, site, &inventory)? {
             true => Ok(()),
@@ -336,6 +340,9 @@ fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), NotApplied
     copy.deleted |= act.deleted;
     txn.put(COPIES, &key, &copy)?;
     mail::after_fetch(txn, &row, act, now)?;
+    if act.deleted {
+        travel::count_deletion(txn, &act.window, now)?;
+    }
     let what = match (act.retrieved, act.deleted) {
         (true, true) => "fetched and deleted on the road",
         (_, true) => "deleted on the road",
@@ -344,17 +351,30 @@ fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), NotApplied
     Ok(trace::note(txn, id, act.at, what)?)
 }
 
-fn close_window(txn: &mut Txn<'_>, window: &Id) -> Result<(), NotApplied> {
-    let Some(mut row) = txn.get::<WindowRow>(WINDOWS, window)? else {
+fn close_window(txn: &mut Txn<'_>, window: &Id, until: Option<u64>, now: u64) -> Result<(), NotApplied> {
+    let Some(row) = txn.get::<WindowRow>(WINDOWS, window)? else {
         return of_what_was_lost(txn, "there is no such travel window");
     };
-    if row.state == WindowState::Open {
+    // By its own clock an edge ends what has an end, and nothing else.
+    if row.state == WindowState::Open && until.is_none() {
         return Err(never("that window is open"));
     }
-    row.state = WindowState::Ended;
-    txn.put(WINDOWS, window, &row)?;
-    if txn.get::<Named>(OPEN_WINDOWS, &row.window.person)? == Some(Named(*window)) {
-        txn.delete(OPEN_WINDOWS, &row.window.person)?;
+    Ok(travel::closed(txn, row, until, now)?)
+}
+
+fn window_used(txn: &mut Txn<'_>, window: &Id, at: u64) -> Result<(), NotApplied> {
+    if txn.raw(WINDOWS, window)?.is_none() {
+        return of_what_was_lost(txn, "there is no such travel window");
     }
-    Ok(())
+    let trip = travel::fill::trip(txn, window)?;
+    Ok(txn.put(TRIPS, window, &Trip { last_login: Some(at), ..trip })?)
+}
+
+/// What a person is told of a submission, should it be refused.
+pub fn submission(prepared: &Prepared) -> Option<(Id, MessageId, RefusedRow)> {
+    let Prepared::Message { incoming, submitted: Some(submitted), .. } = prepared else { return None };
+    let origin = &incoming.origin;
+    let to = origin.recipients.iter().map(|recipient| recipient.address.clone()).collect();
+    let row = RefusedRow { to, subject: origin.subject.clone(), at: origin.accepted_at };
+    Some((submitted.0, incoming.id, row))
 }

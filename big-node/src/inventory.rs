@@ -216,14 +216,14 @@ fn expected(
             Some(is_open) => *is_open,
             None => {
                 let row = rows.get::<WindowRow>(WINDOWS, window)?;
-                let is_open = row.is_some_and(|row| row.state == WindowState::Open);
+                let is_open = row.is_some_and(|row| row.state != WindowState::Ended);
                 open.insert(*window, is_open);
                 is_open
             }
         };
         let id = message_of(&key);
         let message = rows.get::<Message>(MESSAGES, &id.0)?;
-        let is_original = !copy.deleted && copy.revision == 0 && !dead.contains(&id.0);
+        let is_original = copy.is_there() && copy.revision == 0 && !dead.contains(&id.0);
         if let (true, true, Some(message)) = (is_open, is_original, message) {
             let (revision, size) = (message.revision, message.origin.size);
             let Holding { key, digest } = Holding::copy(window, &id.0, revision, size, copy.retrieved);

@@ -24,6 +24,7 @@ use crate::mail::{self, Site, outbound_key};
 use crate::pressure::Pressure;
 use crate::reconcile;
 use crate::record::{EDGE, EdgeRow};
+use crate::travel::notice;
 
 /// The kind under which large bodies are staged for the units that name them.
 const STAGED_KIND: u8 = 3;
@@ -248,15 +249,20 @@ impl Host for LinkHost {
                 let parked = |txn: &mut Txn<'_>, parked: &lane::Parked| {
                     inbound::apply_alone(txn, &site, &parked.head, now)
                 };
+                let submission = prepared.as_ref().ok().and_then(inbound::submission);
                 let apply = |txn: &mut Txn<'_>| inbound::apply(txn, &site, prepared?, now);
                 if let Some(row) = lane::take(txn, arrival, now, known, apply, parked)? {
+                    if let Some((window, message, refused)) = submission.filter(|_| !row.later) {
+                        notice::owe(txn, &window, message, &refused)?;
+                    }
                     let rejection = Rejection { number, reason: row.reason };
                     if row.later { applied.deferred.push(rejection) } else { applied.refused.push(rejection) }
                 }
             }
             lane::received(txn, lane.index(), stored_position(position))?;
             // Facts may have made a report due; mail may have queued copies or answers for the edge.
-            let follow_up = lane == Lane::Event || lane::queue_mark(txn)? != queued_before;
+            let refused = !applied.refused.is_empty();
+            let follow_up = lane == Lane::Event || refused || lane::queue_mark(txn)? != queued_before;
             Ok::<_, StoreError>((applied, follow_up))
         });
         let (applied, follow_up) = committed.await.map_err(host_error)?.into_inner();
@@ -289,7 +295,14 @@ impl Host for LinkHost {
         };
         if nothing_rejected {
             // Losing this costs a repeat of the confirm, so it waits for a commit that has to be made anyway.
-            self.store.commit_lazily(record, || ()).map_err(host_error)
+            let applied = Arc::clone(&self.applied);
+            // Back-fill may wait for the lane to be emptier.
+            let tell = move || {
+                if lane == Lane::Batch {
+                    applied.notify_one()
+                }
+            };
+            self.store.commit_lazily(record, tell).map_err(host_error)
         } else {
             // The next confirm would not repeat these lists.
             self.store.commit(record).await.map(drop).map_err(host_error)

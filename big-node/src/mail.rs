@@ -28,7 +28,8 @@ use crate::record::{
     entry_key, key2, message_id_key, revision_key,
 };
 use crate::revise;
-pub use outward::{copy_to_window, outbound_key, queue_copy, queue_outbound, queued_body, reverse_path};
+use crate::travel::fill;
+pub use outward::{outbound_key, queue_copy, queue_outbound, queued_body, reverse_path};
 
 /// Names that a trace lists; of more it says how many.
 const NAMES_MAX: usize = 10;
@@ -134,13 +135,14 @@ pub fn receive(
         // The edge's word for it: only windows that are there, and of those whom the message is for.
         let row = txn.get::<WindowRow>(WINDOWS, window)?;
         if row.is_some_and(|row| readers.iter().any(|reader| reader.id == row.window.person)) {
-            let copy = CopyRow { filed_by_edge: true, ..CopyRow::default() };
+            let size = message.origin.size;
+            let copy = CopyRow { filed_by_edge: true, size, ..CopyRow::default() };
             txn.put(COPIES, &key2(window, &id.0), &copy)?;
         }
     }
     for reader in &readers {
         file_received(txn, &message, id, reader, now)?;
-        copy_to_window(txn, site, &message, id, &reader.id)?;
+        fill::arrived(txn, site, &message, id, &reader.id, now)?;
         trace::note(txn, id, now, format!("filed for {}", reader.name))?;
     }
     forward(txn, site, &message, id, outside, now)?;
@@ -314,7 +316,7 @@ fn deliver_inside(
         return Ok(());
     }
     file_received(txn, message, id, person, now)?;
-    copy_to_window(txn, site, message, id, &person.id)?;
+    fill::arrived(txn, site, message, id, &person.id, now)?;
     trace::note(txn, id, now, format!("filed for {}", person.name))
 }
 
@@ -583,6 +585,9 @@ pub fn discard(
     found: Entry,
     now: u64,
 ) -> Result<(), StoreError> {
+    if !matches!(folder, Folder::Sent | Folder::Drafts) {
+        fill::deleted(txn, person, id)?;
+    }
     let trash = entry_key(person, Folder::Trash, id);
     if txn.raw(MAILBOXES, &trash)?.is_some() {
         // It lies there already, from another folder: one entry holds one reference.

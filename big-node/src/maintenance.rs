@@ -77,6 +77,8 @@ async fn look_around(node: &Arc<Node>) -> Result<(), Refused> {
         });
         mended.await.map_err(|error: StoreError| Refused::from(error))?;
     }
+    travel::fill::go_on(&node.store, &node.site).await?;
+    travel::notice::write_owed(&node.store, &node.site, &node.topology.site.postmaster).await?;
     revise::control::carry_out(&node.store, &node.site, &node.topology.site.postmaster).await?;
     revise::notice::write_owed(&node.store, &node.site).await?;
     // What was applied from the edge may have queued units for it, and mail for gateways; telling costs nothing.

@@ -16,10 +16,11 @@ use crate::error::Refused;
 use crate::mail::{self, Site};
 use crate::projection;
 use crate::record::{
-    COPIES, CopyRow, Named, RECIPIENTS, Recipient, UNSETTLED, WINDOWS, WindowRow, WindowState, key2,
-    message_of,
+    COPIES, CopyRow, Named, OVERSIZED, Place, RECIPIENTS, Recipient, UNSETTLED, WINDOWS, WindowRow,
+    WindowState, key2, message_of,
 };
 use crate::revise;
+use crate::travel::fill::Pace;
 
 /// Messages that one list names.
 const LISTED_MAX: usize = 2000;
@@ -109,9 +110,13 @@ fn fill_windows(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
             let id = message_of(&key);
             // What is not in the mailbox any more was deleted or withdrawn.
             let Some((_, entry)) = mail::entry(txn, &row.window.person, id)? else { continue };
-            let message = mail::shown(txn, id, entry.revision)?.filter(|_| !copy.deleted);
+            // Of what is too large the traveller is told again: the notice was on that edge only.
+            if copy.place == Place::TooLarge {
+                txn.put(OVERSIZED, &key, &Named(id.0))?;
+            }
+            let message = mail::shown(txn, id, entry.revision)?.filter(|_| copy.is_there());
             let Some(message) = message else { continue };
-            match mail::queue_copy(txn, site, &message, id, &row, copy.retrieved) {
+            match mail::queue_copy(txn, site, &message, id, &row, (copy.retrieved, Pace::Batch)) {
                 // The person has deleted it at home.
                 Ok(()) | Err(StoreError::Damaged(_)) => {}
                 Err(error) => return Err(error),
@@ -131,8 +136,14 @@ pub fn again(txn: &mut Txn<'_>, site: &Site, unit: QueuedUnit) -> Result<Option<
             let row = txn.get::<WindowRow>(WINDOWS, &copy.window)?;
             let sent = txn.get::<CopyRow>(COPIES, &key2(&copy.window, &copy.message))?;
             let wanted = row.is_some_and(|row| row.state == WindowState::Open)
-                && sent.is_none_or(|sent| !sent.deleted && sent.revision <= copy.revision);
+                && sent.is_none_or(|sent| sent.is_there() && sent.revision <= copy.revision);
             Ok(wanted.then_some(unit))
+        }
+        // As it is now, if it is open still: one that has ended must not open again for a moment.
+        Some(ToEdge::Window(window)) => {
+            let row = txn.get::<WindowRow>(WINDOWS, &window.window)?;
+            let row = row.filter(|row| row.state == WindowState::Open);
+            Ok(row.map(|row| QueuedUnit { head: encode(&ToEdge::Window(Box::new(row.window))), ..unit }))
         }
         Some(ToEdge::Revise(_) | ToEdge::ReviseCopy(_)) => revise::again(txn, site, unit),
         Some(ToEdge::Unsettled(_)) => Ok(None),

@@ -331,15 +331,28 @@ pub enum Request {
     TravelStart {
         /// Whose.
         person: String,
+        /// When, for what, and with which limits.
+        terms: Terms,
+    },
+    /// Puts the end of a person's window off, or forward. Answered with [`WindowView`].
+    TravelExtend {
+        /// Whose.
+        person: String,
         /// Ends, milliseconds since 1970; `None` is standing.
         until: Option<u64>,
-        /// What is filed into it.
-        scope: Scope,
-        /// What a deletion on the road does.
-        after_fetch: AfterFetch,
+    },
+    /// Gives a person's window another password. Answered with [`Started`].
+    TravelRotate {
+        /// Whose.
+        person: String,
+        /// Seconds for which the old one is good besides.
+        grace: u64,
     },
     /// Travel windows. Answered with `Vec<WindowView>`.
     TravelList {
+        /// Whose; everybody's otherwise.
+        #[serde(default)]
+        person: Option<String>,
         /// Also those that have ended.
         all: bool,
     },
@@ -371,6 +384,44 @@ pub enum Request {
         /// Message id.
         message: String,
     },
+}
+
+/// What a travel window is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// Opens, milliseconds since 1970; `None` is at once.
+    #[serde(default)]
+    pub from: Option<u64>,
+    /// Ends, milliseconds since 1970; `None` is standing.
+    pub until: Option<u64>,
+    /// What is filed into it.
+    pub scope: Scope,
+    /// What a deletion on the road does.
+    pub after_fetch: AfterFetch,
+    /// What is small is filled in before what is large.
+    #[serde(default)]
+    pub headers_first: bool,
+    /// Larger messages stay at home, octets.
+    #[serde(default)]
+    pub size_max: Option<u64>,
+    /// Octets that the window may hold on the edge.
+    #[serde(default)]
+    pub quota: Option<u64>,
+}
+
+impl Default for Terms {
+    /// At once and standing, for what comes from then on; nothing happens at home, and nothing is limited.
+    fn default() -> Self {
+        Self {
+            from: None,
+            until: None,
+            scope: Scope::New,
+            after_fetch: AfterFetch::Keep,
+            headers_first: false,
+            size_max: None,
+            quota: None,
+        }
+    }
 }
 
 /// What is asked about entries of one kind.

@@ -30,11 +30,12 @@ use crate::gateway::queue;
 use crate::mail::{self, Site, recipient_key};
 use crate::projection;
 use crate::record::{
-    COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGES, Message, NOTICES, Named, Noted, OPEN_WINDOWS,
-    Person, RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow, Revision, UNSETTLED, WINDOWS, WindowRow,
-    WindowState, entry_key, key2, revised_key, revision_key,
+    COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGES, Message, NOTICES, Named, Noted, Person, Place,
+    RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow, Revision, UNSETTLED, WINDOWS, WindowRow,
+    entry_key, key2, revised_key, revision_key,
 };
 use crate::request::RevisedView;
+use crate::travel::fill::open_window;
 pub use history::history;
 pub use make::{Amendment, amend};
 
@@ -301,9 +302,10 @@ fn open_copy(
     id: MessageId,
     person: &Id,
 ) -> Result<Option<(WindowRow, CopyRow)>, StoreError> {
-    let Some(Named(window)) = rows.get(OPEN_WINDOWS, person)? else { return Ok(None) };
-    let row = rows.get::<WindowRow>(WINDOWS, &window)?.filter(|row| row.state == WindowState::Open);
-    Ok(row.zip(rows.get::<CopyRow>(COPIES, &key2(&window, &id.0))?))
+    let Some(row) = open_window(rows, person)? else { return Ok(None) };
+    let copy = rows.get::<CopyRow>(COPIES, &key2(&row.window.window, &id.0))?;
+    // What is not on the edge is sent as its author last wrote it.
+    Ok(copy.filter(|copy| copy.place == Place::Edge).map(|copy| (row, copy)))
 }
 
 /// Queues a revision for what the edge has still to deliver. A small one goes by the lane of what is urgent, so
@@ -347,7 +349,7 @@ fn send_to_window(
 ) -> Result<(), StoreError> {
     let (number, reader) = (message.revision, PublicKey(window.window.public_key));
     let window = window.window.window;
-    txn.put(COPIES, &key2(&window, &id.0), &CopyRow { revision: number, ..copy })?;
+    txn.put(COPIES, &key2(&window, &id.0), &CopyRow { revision: number, size: message.origin.size, ..copy })?;
     let head = ToEdge::ReviseCopy(CopyRevision {
         window,
         message: id.0,

@@ -6,6 +6,7 @@ mod gateway;
 mod hostile;
 mod inventory;
 mod revise;
+mod travel_windows;
 
 use std::sync::Arc;
 
@@ -33,8 +34,9 @@ use crate::pressure::Pressure;
 use crate::reconcile;
 use crate::record::{
     AfterFetch, EDGE, EdgeRow, Entry, Folder, MESSAGES, Message, Person, Pop3, RECIPIENTS, Recipient, Record,
-    Scope, WINDOWS, WindowRow, WindowState,
+    WINDOWS, WindowRow, WindowState,
 };
+use crate::request::Terms;
 use crate::travel::{self, NewWindow};
 
 const NOW: u64 = 1_800_000_000_000;
@@ -109,21 +111,15 @@ impl World {
     }
 
     fn window(&self, person: &str) -> WindowRow {
+        self.travel(person, Terms { after_fetch: AfterFetch::Delete, ..Terms::default() }).expect("opens").0
+    }
+
+    fn travel(&self, person: &str, terms: Terms) -> Result<(WindowRow, usize), Refused> {
         let (key, _, credential) = travel::credentials();
-        let new = NewWindow {
-            person: person.into(),
-            until: None,
-            scope: Scope::New,
-            after_fetch: AfterFetch::Delete,
-            key,
-            credential,
-        };
+        let new = NewWindow { person: person.into(), terms, key, credential };
         let site = Arc::clone(&self.site);
-        self.store
-            .commit_blocking(move |txn| travel::start(txn, &site, new, NOW))
-            .expect("opens")
-            .into_inner()
-            .0
+        let started = self.store.commit_blocking(move |txn| travel::start(txn, &site, new, NOW));
+        started.map(shared::store::Committed::into_inner)
     }
 
     /// What applying a unit from the edge comes to.
@@ -137,6 +133,7 @@ impl World {
             ToBig::PopAct(act) => (MessageId::generate().0, Some(act.message)),
             ToBig::Outcome(_)
             | ToBig::WindowClosed { .. }
+            | ToBig::WindowUsed { .. }
             | ToBig::DirectoryCompared(_)
             | ToBig::Inventory(_)
             | ToBig::Revised(_) => (MessageId::generate().0, None),
@@ -400,7 +397,7 @@ fn after_the_end_a_submission_is_late_and_after_a_revocation_it_is_nothing() {
         let letter = Letter::submitted(window, "alice@example.com", "bob@example.com");
         assert_eq!(letter.send(&world).is_ok(), !revoke);
         assert_eq!(world.entry("alice", letter.id).map(|(_, entry)| entry.late), (!revoke).then_some(true));
-        assert_eq!(world.apply(&ToBig::WindowClosed { window }, None), Ok(()));
+        assert_eq!(world.apply(&ToBig::WindowClosed { window, until: None }, None), Ok(()));
         let row = world.store.read().and_then(|s| s.get::<WindowRow>(WINDOWS, &window)).expect("reads");
         assert_eq!(row.expect("is there").state, WindowState::Ended);
         // Events overtake mail: that the edge has closed the window does not make what it held void.
@@ -457,7 +454,7 @@ fn facts_about_what_is_not_ours_are_refused_and_early_ones_wait_for_their_messag
     for_bob.send(&world).expect("is filed");
     assert!(world.apply(&act(window, for_bob.id), None).is_err());
     assert_eq!(world.entry("bob", for_bob.id).map(|(folder, _)| folder), Some(Folder::In));
-    assert!(world.apply(&ToBig::WindowClosed { window }, None).is_err(), "it is open");
+    assert!(world.apply(&ToBig::WindowClosed { window, until: None }, None).is_err(), "it is open");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -574,10 +571,6 @@ fn a_group_reaches_each_member_once_and_each_shows_in_the_status() {
 fn who_may_not_collect_on_the_road_does_not_travel() {
     let world = World::new();
     world.add_person(NewPerson { name: "desk".into(), pop3: Pop3::No, ..NewPerson::default() });
-    let (key, _, credential) = travel::credentials();
-    let (scope, after_fetch) = (Scope::New, AfterFetch::Keep);
-    let new = NewWindow { person: "desk".into(), until: None, scope, after_fetch, key, credential };
-    let site = Arc::clone(&world.site);
-    let refused = world.store.commit_blocking(move |txn| travel::start(txn, &site, new, NOW));
+    let refused = world.travel("desk", Terms::default());
     assert!(refused.expect_err("is refused").to_string().contains("--pop3 yes"));
 }

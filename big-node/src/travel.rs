@@ -1,41 +1,59 @@
-//! Travel windows: opened with credentials that are shown once, filled, ended.
+//! Travel windows: opened with credentials that are shown once, filled (`fill`), put off, ended.
+//!
+//! The edge ends a window at its moment by its own clock, and says so. Big, whose clock may be another one, takes no
+//! part in it until a day has gone by without that word.
+
+pub mod fill;
+pub mod notice;
+
+use std::time::Duration;
 
 use shared::credential::Credential;
 use shared::id::{MessageId, random};
+use shared::render;
 use shared::seal::PrivateKey;
 use shared::store::{Rows, StoreError, Txn};
-use shared::unit::{Id, ToEdge, Window};
+use shared::unit::{Former, Id, ToEdge, Window};
 
 use crate::directory;
 use crate::error::Refused;
-use crate::mail::{self, Site};
+use crate::mail::Site;
 use crate::projection;
 use crate::record::{
-    AfterFetch, COPIES, CopyRow, Entry, Folder, MAILBOXES, Named, OPEN_WINDOWS, Person, Pop3, Scope, WINDOWS,
-    WindowRow, WindowState, folder_prefix, message_of,
+    AfterFetch, COPIES, CopyRow, ENDING_WINDOWS, Named, OPEN_WINDOWS, OVERSIZED, Person, Place, Pop3, TRIPS,
+    Trip, WAITING_COPIES, WINDOW_KEYS, WINDOWS, WindowKey, WindowRow, WindowState,
 };
-use crate::request::WindowView;
+use crate::request::{Terms, WindowView};
 
-const DAY_MILLIS: u64 = 24 * 3_600_000;
+/// How long after its end the edge is waited for to end a window by its own clock.
+const OWN_CLOCK_MILLIS: u64 = 24 * 3_600_000;
+/// The least limit on the size of messages, and the least quota, in octets.
+pub const SIZE_MIN: u64 = 1024;
+/// The longest time for which a password that was rotated away stays good.
+pub const GRACE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Deletions on the road within [`DELETIONS_MILLIS`] that are an alarm.
+pub const DELETIONS_MAX: u64 = 200;
+/// For how long deletions are counted together.
+pub const DELETIONS_MILLIS: u64 = 3_600_000;
+/// Ends that were put off of which is known that they were.
+const PUT_OFF_MAX: usize = 64;
+/// How long such an alarm is shown.
+const ALARM_MILLIS: u64 = 24 * 3_600_000;
 
 /// What a window is opened with.
 #[derive(Debug)]
 pub struct NewWindow {
     /// Whose.
     pub person: String,
-    /// Ends, milliseconds since 1970; `None` is standing.
-    pub until: Option<u64>,
-    /// What is filed into it.
-    pub scope: Scope,
-    /// What a deletion on the road does.
-    pub after_fetch: AfterFetch,
+    /// When, for what, and with which limits.
+    pub terms: Terms,
     /// The private half of its keys; the edge gets it locked.
     pub key: PrivateKey,
     /// The login.
     pub credential: Credential,
 }
 
-/// Opens a window, tells the edge, and queues the back-fill. Returns it and how many messages that is.
+/// Opens a window, tells the edge, and begins its back-fill. Returns it and how many messages that is.
 pub fn start(
     txn: &mut Txn<'_>,
     site: &Site,
@@ -56,11 +74,19 @@ pub fn start(
         return Err(Refused::new(text));
     }
     if txn.get::<Named>(OPEN_WINDOWS, &person.id)?.is_some() {
-        let text = format!("{} travels already; `travel end {}` first", person.name, person.name);
+        let text = format!(
+            "{} travels already; `travel extend {}` changes the end, `travel end {}` ends it",
+            person.name, person.name, person.name
+        );
         return Err(Refused::new(text));
     }
-    if new.until.is_some_and(|until| until <= now) {
-        return Err(Refused::new("the window would end before it begins; give a later --until"));
+    let Terms { from, until, scope, after_fetch, headers_first, size_max, quota } = new.terms;
+    let from = from.unwrap_or(now).max(now);
+    check_end(from, until, now)?;
+    if [size_max, quota].into_iter().flatten().any(|limit| limit < SIZE_MIN) {
+        return Err(Refused::new(format!(
+            "a limit below {SIZE_MIN} octets lets no mail through; give a larger one"
+        )));
     }
     let (logins, senders) = projection::window_hashes(&edge, &person);
     let window = Window {
@@ -68,105 +94,234 @@ pub fn start(
         person: person.id,
         logins,
         senders,
-        from: now,
-        until: new.until,
+        from,
+        until,
         public_key: new.key.public().0,
         credential: new.credential,
+        former: None,
+        size_max,
+        quota,
     };
     let row = WindowRow {
         window,
-        scope: new.scope,
-        after_fetch: new.after_fetch,
+        scope,
+        after_fetch,
         state: WindowState::Open,
         ended_at: None,
         revoked: false,
+        headers_first,
+        told: false,
+        put_off: Vec::new(),
     };
-    txn.put(WINDOWS, &row.window.window, &row)?;
+    txn.put(WINDOW_KEYS, &row.window.window, &WindowKey(*new.key.as_bytes()))?;
     txn.put(OPEN_WINDOWS, &person.id, &Named(row.window.window))?;
-    projection::tell_edge(txn, &ToEdge::Window(Box::new(row.window.clone())))?;
-    let filled = back_fill(txn, site, &person, new.scope, now)?;
-    Ok((row, filled))
+    put(txn, &row)?;
+    let filled = fill::begin(txn, site, &row)?;
+    Ok((row, usize::try_from(filled).unwrap_or(usize::MAX)))
 }
 
-/// Queues copies of what came before the window.
-fn back_fill(
-    txn: &mut Txn<'_>,
-    site: &Site,
-    person: &Person,
-    scope: Scope,
-    now: u64,
-) -> Result<usize, StoreError> {
-    let since = match scope {
-        Scope::New => return Ok(0),
-        Scope::Days(days) => now.saturating_sub(u64::from(days) * DAY_MILLIS),
-        Scope::All => 0,
-    };
-    let folder = folder_prefix(&person.id, Folder::In);
-    let mut filled = 0;
-    for (key, entry) in txn.prefix::<Entry>(MAILBOXES, &folder, usize::MAX)? {
-        let id = message_of(&key);
-        if entry.filed_at < since {
-            continue;
+fn check_end(from: u64, until: Option<u64>, now: u64) -> Result<(), Refused> {
+    match until {
+        Some(until) if until <= from.max(now) => {
+            Err(Refused::new("the window would end before it begins; give a later --until"))
         }
-        if let Some(message) = mail::shown(txn, id, entry.revision)? {
-            mail::copy_to_window(txn, site, &message, id, &person.id)?;
-            filled += 1;
-        }
+        _ => Ok(()),
     }
-    Ok(filled)
+}
+
+/// Writes an open window, and tells the edge of it.
+fn put(txn: &mut Txn<'_>, row: &WindowRow) -> Result<(), StoreError> {
+    txn.put(WINDOWS, &row.window.window, row)?;
+    projection::tell_edge(txn, &ToEdge::Window(Box::new(row.window.clone())))
+}
+
+/// A person's open window, or what to say to who asks for it.
+fn open_window(rows: &impl Rows, person: &Person) -> Result<WindowRow, Refused> {
+    fill::open_window(rows, &person.id)?.ok_or_else(|| {
+        Refused::new(format!(
+            "{} has no open travel window; `travel list --all` shows past ones",
+            person.name
+        ))
+    })
+}
+
+/// Changes the end of a person's window; `None` makes it standing. Its credentials stay.
+pub fn extend(txn: &mut Txn<'_>, person: &str, until: Option<u64>, now: u64) -> Result<WindowRow, Refused> {
+    let person = directory::by_name(txn, person)?;
+    let mut row = open_window(txn, &person)?;
+    check_end(row.window.from, until, now)?;
+    row.put_off.extend(row.window.until);
+    row.put_off.drain(..row.put_off.len().saturating_sub(PUT_OFF_MAX));
+    row.window.until = until;
+    put(txn, &row)?;
+    Ok(row)
+}
+
+/// Gives a person's window another password, and returns it. The old one is good for `grace` more; mailbox and keys
+/// stay as they are.
+pub fn rotate(
+    txn: &mut Txn<'_>,
+    person: &str,
+    grace: Duration,
+    now: u64,
+) -> Result<(WindowRow, String), Refused> {
+    let person = directory::by_name(txn, person)?;
+    let mut row = open_window(txn, &person)?;
+    if grace > GRACE_MAX {
+        let days = GRACE_MAX.as_secs() / 86_400;
+        return Err(Refused::new(format!("an old password is good for {days} days more at the most")));
+    }
+    let key = txn.get::<WindowKey>(WINDOW_KEYS, &row.window.window)?;
+    let key = key.ok_or_else(|| StoreError::Damaged("a travel window's key".into()))?;
+    let (password, credential) = row.window.credential.rotate(&PrivateKey::from_bytes(key.0));
+    let old = std::mem::replace(&mut row.window.credential, credential);
+    let good_until = now.saturating_add(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
+    row.window.former = (!grace.is_zero()).then_some(Former { credential: old, until: good_until });
+    put(txn, &row)?;
+    Ok((row, password))
 }
 
 /// Ends a person's window and tells the edge to destroy it.
 pub fn end(txn: &mut Txn<'_>, person: &str, revoke: bool, now: u64) -> Result<WindowRow, Refused> {
     let person = directory::by_name(txn, person)?;
-    let Some(Named(window)) = txn.get(OPEN_WINDOWS, &person.id)? else {
-        return Err(Refused::new(format!(
-            "{} has no open travel window; `travel list --all` shows past ones",
-            person.name
-        )));
+    let row = match (open_window(txn, &person), revoke) {
+        // One that has ended, and was not confirmed, can still be revoked.
+        (Err(Refused::Asked(why)), true) => ending(txn, &person)?.ok_or(Refused::Asked(why))?,
+        (found, _) => found?,
     };
-    Ok(close(txn, &window, revoke, now)?)
+    Ok(close(txn, &row.window.window, revoke, now)?)
+}
+
+/// The last window of a person that the edge has not confirmed as ended.
+fn ending(rows: &impl Rows, person: &Person) -> Result<Option<WindowRow>, StoreError> {
+    let mut last: Option<WindowRow> = None;
+    for (window, _) in rows.prefix::<Named>(ENDING_WINDOWS, &[], usize::MAX)? {
+        let row = rows.get::<WindowRow>(WINDOWS, &window)?.filter(|row| row.window.person == person.id);
+        last = last.into_iter().chain(row).max_by_key(|row| row.ended_at);
+    }
+    Ok(last)
 }
 
 /// Ends a window and tells the edge to destroy it.
 pub fn close(txn: &mut Txn<'_>, window: &Id, revoke: bool, now: u64) -> Result<WindowRow, StoreError> {
-    let row = txn.get::<WindowRow>(WINDOWS, window)?;
-    let mut row = row.ok_or_else(|| StoreError::Damaged("a travel window".into()))?;
-    row.state = WindowState::Ending;
-    row.ended_at = Some(now);
-    row.revoked = revoke;
+    let mut row = is_over(txn, window, WindowState::Ending, now)?;
+    (row.revoked, row.told) = (revoke, true);
     txn.put(WINDOWS, window, &row)?;
-    txn.delete(OPEN_WINDOWS, &row.window.person)?;
     projection::tell_edge(txn, &ToEdge::WindowEnd { window: *window })?;
     Ok(row)
 }
 
-/// Windows whose time has come.
+/// A window is over here: its key goes, and nothing more is filled into it.
+fn is_over(txn: &mut Txn<'_>, window: &Id, state: WindowState, now: u64) -> Result<WindowRow, StoreError> {
+    let row = txn.get::<WindowRow>(WINDOWS, window)?;
+    let mut row = row.ok_or_else(|| StoreError::Damaged("a travel window".into()))?;
+    row.state = state;
+    row.ended_at = row.ended_at.or(Some(now));
+    txn.put(WINDOWS, window, &row)?;
+    if txn.get::<Named>(OPEN_WINDOWS, &row.window.person)? == Some(Named(*window)) {
+        txn.delete(OPEN_WINDOWS, &row.window.person)?;
+    }
+    match state {
+        WindowState::Ending => txn.put(ENDING_WINDOWS, window, &Named(*window))?,
+        WindowState::Open | WindowState::Ended => txn.delete(ENDING_WINDOWS, window)?,
+    }
+    txn.delete(WINDOW_KEYS, window)?;
+    for table in [WAITING_COPIES, OVERSIZED] {
+        for (key, _) in txn.prefix::<Named>(table, window, usize::MAX)? {
+            txn.delete(table, &key)?;
+        }
+    }
+    let trip = fill::trip(txn, window)?;
+    txn.put(TRIPS, window, &Trip { cursor: None, ..trip })?;
+    Ok(row)
+}
+
+/// The edge has ended a window, because its end `until` had come there, or because it was told to.
+pub fn closed(txn: &mut Txn<'_>, mut row: WindowRow, until: Option<u64>, now: u64) -> Result<(), StoreError> {
+    let window = row.window.window;
+    let put_off = row.put_off.iter().position(|end| Some(*end) == until);
+    if let (WindowState::Open, Some(place)) = (row.state, put_off) {
+        // It did not know that yet: it opens again, with the same credentials. Once for each end that was put off,
+        // or an edge could have everything sent to it again and again.
+        row.put_off.drain(..=place);
+        tracing::info!(window = %MessageId(window), "a travel window that the edge had ended opens again");
+        put(txn, &row)?;
+        return fill::again(txn, &row);
+    }
+    is_over(txn, &window, WindowState::Ended, now).map(drop)
+}
+
+/// Windows whose time has come here: those to be marked as ending, and those that the edge is to be told of.
 pub fn overdue(rows: &impl Rows, now: u64) -> Result<Vec<Id>, StoreError> {
-    let open = rows.prefix::<Named>(OPEN_WINDOWS, &[], usize::MAX)?;
     let mut overdue = Vec::new();
-    for (_, Named(window)) in open {
-        let row = rows.get::<WindowRow>(WINDOWS, &window)?;
-        if row.is_some_and(|row| row.window.until.is_some_and(|until| until <= now)) {
-            overdue.push(window);
+    for table in [OPEN_WINDOWS, ENDING_WINDOWS] {
+        for (_, Named(window)) in rows.prefix::<Named>(table, &[], usize::MAX)? {
+            let Some(row) = rows.get::<WindowRow>(WINDOWS, &window)? else { continue };
+            let is_past =
+                |millis: u64| row.window.until.is_some_and(|until| until.saturating_add(millis) <= now);
+            let due = match row.state {
+                WindowState::Open => is_past(0),
+                WindowState::Ending => !row.told && is_past(OWN_CLOCK_MILLIS),
+                WindowState::Ended => false,
+            };
+            if due {
+                overdue.push(window);
+            }
         }
     }
     Ok(overdue)
 }
 
-/// Ends the windows whose time has come.
+/// Sees to the windows whose time has come.
 pub fn end_overdue(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
     for window in overdue(txn, now)? {
-        close(txn, &window, false, now)?;
+        match txn.get::<WindowRow>(WINDOWS, &window)?.map(|row| row.state) {
+            Some(WindowState::Open) => drop(is_over(txn, &window, WindowState::Ending, now)?),
+            _ => drop(close(txn, &window, false, now)?),
+        }
     }
     Ok(())
 }
 
-/// Windows as shown; with `all`, also those that have ended.
-pub fn list(rows: &impl Rows, all: bool) -> Result<Vec<WindowView>, StoreError> {
+/// Counts a deletion on the road. More than [`DELETIONS_MAX`] within an hour may be a client that is set wrongly, or
+/// an edge that is not ours any more.
+pub fn count_deletion(txn: &mut Txn<'_>, window: &Id, now: u64) -> Result<(), StoreError> {
+    let mut trip = fill::trip(txn, window)?;
+    if now.abs_diff(trip.counted_from) >= DELETIONS_MILLIS {
+        (trip.counted_from, trip.deletions) = (now, 0);
+    }
+    trip.deletions += 1;
+    if trip.deletions > DELETIONS_MAX {
+        trip.alarmed_at = Some(now);
+    }
+    txn.put(TRIPS, window, &trip)
+}
+
+/// What an operator should know of deletions on the road.
+pub fn alarms(rows: &impl Rows, now: u64) -> Result<Vec<String>, StoreError> {
+    let mut alarms = Vec::new();
+    for (key, trip) in rows.prefix::<Trip>(TRIPS, &[], usize::MAX)? {
+        let Some(at) = trip.alarmed_at.filter(|at| now.abs_diff(*at) < ALARM_MILLIS) else { continue };
+        let row = rows.get::<WindowRow>(WINDOWS, &key)?;
+        let moved = row.filter(|row| row.after_fetch == AfterFetch::Delete);
+        let Some(row) = moved else { continue };
+        let person = directory::by_id(rows, &row.window.person)?;
+        let name = person.map_or_else(|| "(removed)".into(), |person| person.name);
+        alarms.push(format!(
+            "more than {DELETIONS_MAX} messages of {name} were deleted on the road within an hour, at {} UTC: they \
+             are in Trash for 30 days; if that was not meant, `big-node travel end {name} --revoke`",
+            render::when(at)
+        ));
+    }
+    Ok(alarms)
+}
+
+/// Windows as shown, of one person or of everybody; with `all`, also those that have ended.
+pub fn list(rows: &impl Rows, person: Option<&Person>, all: bool) -> Result<Vec<WindowView>, StoreError> {
     let mut views = Vec::new();
     for (_, row) in rows.prefix::<WindowRow>(WINDOWS, &[], usize::MAX)? {
-        if all || row.state != WindowState::Ended {
+        let asked_for = person.is_none_or(|person| person.id == row.window.person);
+        if asked_for && (all || row.state != WindowState::Ended) {
             views.push(view(rows, &row)?);
         }
     }
@@ -176,19 +331,32 @@ pub fn list(rows: &impl Rows, all: bool) -> Result<Vec<WindowView>, StoreError> 
 
 /// A window as shown.
 pub fn view(rows: &impl Rows, row: &WindowRow) -> Result<WindowView, StoreError> {
-    let copies = rows.prefix::<CopyRow>(COPIES, &row.window.window, usize::MAX)?;
-    let person = directory::by_id(rows, &row.window.person)?;
+    let window = &row.window;
+    let copies = rows.prefix::<CopyRow>(COPIES, &window.window, usize::MAX)?;
+    let count = |fits: fn(&CopyRow) -> bool| copies.iter().filter(|(_, copy)| fits(copy)).count();
+    let person = directory::by_id(rows, &window.person)?;
+    let trip = fill::trip(rows, &window.window)?;
+    let is_there = row.state != WindowState::Ended;
     Ok(WindowView {
-        id: MessageId(row.window.window).to_string(),
+        id: MessageId(window.window).to_string(),
         person: person.map_or_else(|| "(removed)".into(), |person| person.name),
-        from: row.window.from,
-        until: row.window.until,
+        from: window.from,
+        until: window.until,
         scope: row.scope,
         after_fetch: row.after_fetch,
+        headers_first: row.headers_first,
+        size_max: window.size_max,
+        quota: window.quota,
         state: row.state,
-        filed: copies.len(),
-        fetched: copies.iter().filter(|(_, copy)| copy.retrieved).count(),
-        deleted: copies.iter().filter(|(_, copy)| copy.deleted).count(),
+        ended_at: row.ended_at,
+        filed: count(|copy| copy.place == Place::Edge),
+        fetched: count(|copy| copy.retrieved),
+        deleted: count(|copy| copy.deleted),
+        waiting: count(|copy| copy.place == Place::Waiting),
+        too_large: count(|copy| copy.place == Place::TooLarge),
+        bytes: if is_there { fill::bytes(rows, &window.window)? } else { 0 },
+        back_fill: (trip.done, trip.total),
+        last_login: trip.last_login,
     })
 }
 

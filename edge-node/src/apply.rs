@@ -8,17 +8,14 @@ use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::trace;
 use shared::unit::{
-    DeliveryState, DirectoryMark, Id, OUTBOUND, Outbound, Outcome, REVISION, ToBig, ToEdge, Unsettled,
-    Window, WindowCopy, carrier_id, decode, encode,
+    DeliveryState, DirectoryMark, OUTBOUND, Outbound, Outcome, REVISION, ToBig, ToEdge, Unsettled, Window,
+    carrier_id, decode, encode,
 };
 
-use crate::record::{
-    COPIES, CopyRow, ENDED_WINDOWS, EndedRow, Held, LOGINS, PERSON_WINDOWS, QUEUE, QueueRecipient, QueueRow,
-    SETTINGS, WINDOWS, big, copy_key,
-};
+use crate::record::{QUEUE, QueueRecipient, QueueRow, SETTINGS, big};
 use crate::revise::busy::Busy;
 use crate::revise::{self, Waiting};
-use crate::{correspondents, directory, inventory, renewal};
+use crate::{correspondents, directory, inventory, renewal, windows};
 
 const EVENT_LANE: u8 = 1;
 /// A unit from big, its body complete in the segments.
@@ -44,6 +41,20 @@ pub fn outbound(head: &[u8]) -> Option<MessageId> {
 /// Whether a unit may release what was held after a restore.
 pub fn releases_held(head: &[u8]) -> bool {
     matches!(decode::<ToEdge>(head), Some(ToEdge::Unsettled(_)))
+}
+
+/// The window that a unit opens or changes, if it does.
+pub fn opened(head: &[u8]) -> Option<Window> {
+    match decode::<ToEdge>(head) {
+        Some(ToEdge::Window(window)) => Some(*window),
+        _ => None,
+    }
+}
+
+/// Whether a unit may end windows, or change how long they last.
+pub fn changes_windows(head: &[u8]) -> bool {
+    let kind = decode::<ToEdge>(head);
+    matches!(kind, Some(ToEdge::Window(_) | ToEdge::WindowEnd { .. } | ToEdge::DirectoryComplete))
 }
 
 /// The mark that a unit sets, if it does.
@@ -82,7 +93,7 @@ pub fn apply(
         ToEdge::DirectoryRows(rows) => directory::rows(txn, &rows),
         ToEdge::DirectoryComplete => {
             for window in renewal::complete(txn)? {
-                end_window(txn, &window, now)?;
+                windows::end(txn, &window, None, now)?;
             }
             Ok(directory::complete(txn)?)
         }
@@ -91,10 +102,13 @@ pub fn apply(
         ToEdge::AddressGone { hash } => Ok(directory::gone(txn, &hash)?),
         ToEdge::Window(window) => {
             renewal::window(txn, &window.window)?;
-            Ok(open_window(txn, &window)?)
+            Ok(windows::open(txn, &window)?)
         }
         ToEdge::Unsettled(unsettled) => Ok(settle_held(txn, &unsettled, now)?),
-        ToEdge::WindowEnd { window } => Ok(end_window(txn, &window, now)?),
+        ToEdge::WindowEnd { window } => Ok(windows::end(txn, &window, None, now)?),
+        ToEdge::CopyGone { window, message } => {
+            Ok(windows::gone(txn, busy, &window, MessageId(message), now)?)
+        }
         ToEdge::InventoryAsked { asked } => Ok(inventory::report(txn, asked)?),
         ToEdge::Outbound(outbound) => {
             let message = outbound.message;
@@ -103,7 +117,7 @@ pub fn apply(
         }
         ToEdge::Copy(copy) => {
             let prefix = [copy.window, copy.message].concat();
-            file_copy(txn, copy, body()?)?;
+            windows::file(txn, copy, body()?)?;
             Ok(revise::apply_early(txn, busy, &prefix, now)?)
         }
         ToEdge::Revise(unit) => revise::revise(txn, busy, unit, arrived.stored.as_ref(), now),
@@ -212,43 +226,6 @@ fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> R
     Ok(())
 }
 
-fn open_window(txn: &mut Txn<'_>, window: &Window) -> Result<(), StoreError> {
-    for login in &window.logins {
-        txn.put(LOGINS, login, &Held(window.window))?;
-    }
-    txn.put(PERSON_WINDOWS, &window.person, &Held(window.window))?;
-    txn.put(WINDOWS, &window.window, window)
-}
-
-/// Destroys a window: with its credential goes the only way to its private key, and so to whatever of
-/// its copies a disk may still hold.
-fn end_window(txn: &mut Txn<'_>, id: &Id, now: u64) -> Result<(), StoreError> {
-    txn.put(ENDED_WINDOWS, id, &EndedRow { at: now })?;
-    if let Some(window) = txn.get::<Window>(WINDOWS, id)? {
-        for login in &window.logins {
-            if txn.get::<Held>(LOGINS, login)? == Some(Held(*id)) {
-                txn.delete(LOGINS, login)?;
-            }
-        }
-        if txn.get::<Held>(PERSON_WINDOWS, &window.person)? == Some(Held(*id)) {
-            txn.delete(PERSON_WINDOWS, &window.person)?;
-        }
-        txn.delete(WINDOWS, id)?;
-    }
-    for (key, copy) in txn.prefix::<CopyRow>(COPIES, id, usize::MAX)? {
-        txn.delete(COPIES, &key)?;
-        txn.release_body(BodyKey(copy.body))?;
-    }
-    let closed = QueuedUnit {
-        id: MessageId::generate().0,
-        lane: EVENT_LANE,
-        after: None,
-        head: encode(&ToBig::WindowClosed { window: *id }),
-        body: QueuedBody::None,
-    };
-    lane::queue(txn, &closed).map(drop)
-}
-
 fn queue_outbound(
     txn: &mut Txn<'_>,
     directory_key: &[u8; 32],
@@ -302,32 +279,6 @@ fn queue_outbound(
     trace::note(txn, id, now, "queued for delivery by the edge")
 }
 
-fn file_copy(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored) -> Result<(), StoreError> {
-    let key = copy_key(&copy.window, MessageId(copy.message), copy.revision);
-    // A second arrival changes nothing; a window that has ended takes nothing. One that is still on its
-    // way in another lane does: nobody can log in to it yet.
-    if txn.raw(ENDED_WINDOWS, &copy.window)?.is_some() {
-        return Ok(());
-    }
-    if let Some(filed) = txn.get::<CopyRow>(COPIES, &key)? {
-        // Except that this edge, restored, may have forgotten what a client did.
-        let retrieved = filed.retrieved || copy.retrieved;
-        return txn.put(COPIES, &key, &CopyRow { retrieved, ..filed });
-    }
-    txn.keep_body(body)?;
-    let row = CopyRow {
-        body: body.key().0,
-        wrapped_key: copy.wrapped_key,
-        size: copy.size,
-        retrieved: copy.retrieved,
-        seen: copy.retrieved,
-        again: false,
-        after: None,
-        hidden: false,
-    };
-    txn.put(COPIES, &key, &row)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -337,8 +288,10 @@ mod tests {
     use shared::store::Store;
     use shared::store::sim::{Faults, SimDisk};
 
+    use shared::unit::{Id, WindowCopy};
+
     use super::*;
-    use crate::record::{OUTBOUND_KIND, queue_key};
+    use crate::record::{COPIES, CopyRow, LOGINS, OUTBOUND_KIND, PERSON_WINDOWS, WINDOWS, queue_key};
 
     const WINDOW: Id = [1; 16];
     const PERSON: Id = [2; 16];
@@ -375,6 +328,9 @@ mod tests {
             until: None,
             public_key: public.0,
             credential,
+            former: None,
+            size_max: None,
+            quota: None,
         }))
     }
 
@@ -419,7 +375,7 @@ mod tests {
         }
         assert!(store.body(BodyKey([2; 32])).is_err() && store.body(BodyKey([4; 32])).is_err());
         let told = lane::units(&rows, EVENT_LANE, 1, 10).expect("reads");
-        assert_eq!(decode(&told[0].1.head), Some(ToBig::WindowClosed { window: WINDOW }));
+        assert_eq!(decode(&told[0].1.head), Some(ToBig::WindowClosed { window: WINDOW, until: None }));
     }
 
     #[test]

@@ -21,6 +21,24 @@ impl Moment {
         Self { monotonic: monotonic(), wall: unix_millis() }
     }
 
+    /// One that is made up.
+    #[cfg(test)]
+    pub fn of(monotonic: Duration, wall: u64) -> Self {
+        Self { monotonic, wall }
+    }
+
+    /// How long ago `earlier` is by the clock that nobody can set.
+    pub fn elapsed_since(self, earlier: Self) -> Duration {
+        self.monotonic.saturating_sub(earlier.monotonic)
+    }
+
+    /// By how much the clock that can be set has run ahead of the other one since `earlier`; nothing, if it has
+    /// fallen behind.
+    pub fn gained_since(self, earlier: Self) -> Duration {
+        let wall = Duration::from_millis(self.wall.saturating_sub(earlier.wall));
+        wall.saturating_sub(self.elapsed_since(earlier))
+    }
+
     /// How long ago `earlier` is by the clock that says more; `None` if a clock was set back.
     fn since(self, earlier: Self) -> Option<Duration> {
         let monotonic = self.monotonic.checked_sub(earlier.monotonic)?;

@@ -24,6 +24,7 @@ use shared::unit::{Id, Inbound, ToBig, Window, encode};
 use crate::node::{Known, Node};
 use crate::record::{COPIES, CopyRow, INBOUND_KIND, WINDOWS, big, copy_key, inbound_body};
 use crate::vouch::{self, Fingerprint, Unanswered};
+use crate::windows::has_room;
 
 const INTER_LANE: u8 = 2;
 const BATCH_LANE: u8 = 3;
@@ -254,6 +255,10 @@ impl Intake {
         for recipient in &self.envelope.recipients {
             let Known::Yes(Some(person), _) = self.node.lookup(recipient)? else { continue };
             let Some(window) = self.node.window_of_person(&person)? else { continue };
+            // Big tells the traveller of what is too large, and sends the rest when there is room.
+            if !has_room(&self.node.store.read()?, &window, self.size)? {
+                continue;
+            }
             if windows.iter().all(|(known, _)| *known != window.window)
                 && let Ok(wrapped_key) = self.key.wrap(&PublicKey(window.public_key), self.id)
             {

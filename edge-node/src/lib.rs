@@ -9,8 +9,10 @@ pub mod cli;
 mod command;
 mod content;
 mod correspondents;
+mod cover;
 pub mod delivery;
 mod directory;
+mod ends;
 mod fence;
 #[cfg(feature = "sim")]
 pub mod harness;
@@ -28,5 +30,6 @@ pub mod request;
 mod revise;
 pub mod serve;
 mod vouch;
+mod windows;
 
 pub use cli::cli;

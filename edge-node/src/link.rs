@@ -14,13 +14,14 @@ use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, Arrival, LanePosition, LaneRow, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit};
 use shared::pressure::Level;
 use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, StoreError, Stored, Txn};
-use shared::unit::{Welcome, encode};
+use shared::unit::{ToEdge, Welcome, encode};
 
 use crate::apply::{self, Arrived};
 use crate::delivery;
 use crate::fence::Moment;
 use crate::node::Node;
 use crate::record::{Invitation, OUTBOUND_KIND, SETTINGS};
+use crate::windows;
 
 /// Large bodies that may be staged for units that have not come.
 const STAGED_MAX: usize = 32;
@@ -185,8 +186,18 @@ impl Host for LinkHost {
     }
 
     async fn apply(&self, lane: Lane, units: Vec<Unit>, position: Position) -> Result<Applied, HostError> {
+        // Held until the keys that come are in the store under their covers, and those that go are destroyed.
+        let changes_windows = units.iter().any(|unit| apply::changes_windows(&unit.head));
+        let _covering = match changes_windows {
+            true => Some(self.node.covering.lock().await),
+            false => None,
+        };
         let mut arrived = Vec::with_capacity(units.len());
-        for unit in units {
+        for mut unit in units {
+            if let Some(mut window) = apply::opened(&unit.head) {
+                self.node.covers.cover(&mut window).map_err(|error| HostError(error.to_string()))?;
+                unit.head = encode(&ToEdge::Window(Box::new(window))).into();
+            }
             let stored = match &unit.body {
                 Body::None => None,
                 Body::Inline(sealed) => {
@@ -238,6 +249,13 @@ impl Host for LinkHost {
         for rejection in &applied.refused {
             tracing::warn!(?lane, number = rejection.number, reason = %rejection.reason, "a unit was refused");
         }
+        if changes_windows {
+            self.node.windows_changed();
+            if let Err(error) = self.node.destroy_covers() {
+                // It is tried again within a minute.
+                tracing::warn!(%error, "the cover of a window that has ended could not be destroyed");
+            }
+        }
         outbound.into_iter().for_each(|message| self.node.schedule.add(now, message));
         if releases_held {
             delivery::schedule_all(&self.node).map_err(host_error)?;
@@ -269,7 +287,15 @@ impl Host for LinkHost {
         let pairs = |list: Vec<Rejection>| list.into_iter().map(|r| (r.number, r.reason)).collect::<Vec<_>>();
         let (refused, deferred) = (pairs(applied.refused), pairs(applied.deferred));
         let nothing_rejected = refused.is_empty() && deferred.is_empty();
+        let (busy, mail) = (Arc::clone(&self.node.busy), matches!(lane, Lane::Inter | Lane::Batch));
         let record = move |txn: &mut Txn<'_>| {
+            for (number, _) in refused.iter().filter(|_| mail) {
+                // What big does not take is not left on the road either.
+                let unit = lane::units(txn, lane.index(), *number, 1)?.pop();
+                if let Some((_, unit)) = unit.filter(|(found, _)| found == number) {
+                    windows::refused(txn, &busy, MessageId(unit.id), unix_millis())?;
+                }
+            }
             lane::confirmed(txn, lane.index(), stored_position(position), &refused, &deferred, unix_millis())
         };
         if nothing_rejected && !self.node.is_vouching() {

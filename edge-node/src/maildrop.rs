@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use crate::content::Content;
 use crate::node::{MaildropLock, Node};
-use crate::record::{COPIES, CopyRow, copy_key, copy_of};
+use crate::record::{COPIES, CopyRow, WINDOWS, copy_key, copy_of};
 use crate::revise;
 
 /// Octets read from the network at once.
@@ -124,6 +124,9 @@ impl Service {
                 }
             }
             if let Some(message) = &mut reading {
+                if maildrop.as_ref().is_some_and(|maildrop| !self.node.is_open(&maildrop.window)) {
+                    return stream.shutdown().await;
+                }
                 match message.next() {
                     Ok(Some(piece)) if session.content(&piece) => {}
                     // The end, or as much of it as TOP wanted.
@@ -143,12 +146,24 @@ impl Service {
                 continue;
             }
             let wait = session.deadline().saturating_sub(start.elapsed());
-            match tokio::time::timeout(wait, stream.read(&mut buffer)).await {
-                Ok(Ok(0) | Err(_)) => session.disconnected(),
-                Ok(Ok(length)) => session.receive(&buffer[..length], start.elapsed()),
-                Err(_) => session.handle_timeout(start.elapsed()),
+            tokio::select! {
+                read = stream.read(&mut buffer) => match read {
+                    Ok(0) | Err(_) => session.disconnected(),
+                    Ok(length) => session.receive(&buffer[..length], start.elapsed()),
+                },
+                () = tokio::time::sleep(wait) => session.handle_timeout(start.elapsed()),
+                // With the window ends every session in it; nobody is left to whom an answer could be promised.
+                () = over(maildrop.as_ref()) => return stream.shutdown().await,
             }
         }
+    }
+}
+
+/// Returns when the window of a session has ended; without one, never.
+async fn over(maildrop: Option<&Maildrop>) {
+    match maildrop {
+        Some(maildrop) => maildrop.node.over(&maildrop.window).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -220,6 +235,10 @@ impl Maildrop {
             })
             .collect();
         let committed = node.store.commit(move |txn| {
+            // Behind its end nothing is told of a window; what was deleted in it is gone in any case.
+            if txn.raw(WINDOWS, &window)?.is_none() {
+                return Err(StoreError::Io("the travel window has ended".into()));
+            }
             for (message, act, mut row) in acts {
                 let key = copy_key(&window, message, act.revision);
                 if act.deleted {

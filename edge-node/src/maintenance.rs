@@ -9,16 +9,16 @@ use shared::store::{BodyKey, Disk, Recovered, Rows, Store, StoreError, Txn, rebu
 use shared::trace;
 use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
 
+use crate::ends::Ends;
+use crate::fence::Moment;
 use crate::node::Node;
-use crate::record::{
-    ENDED_WINDOWS, EndedRow, INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow, queue_key,
-};
-use crate::{correspondents, directory, revise, vouch};
+use crate::record::{INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow, queue_key};
+use crate::{correspondents, directory, revise, vouch, windows};
 
 const ROUND: Duration = Duration::from_secs(1);
 /// Rounds between two looks at space and old traces.
 const SLOW_ROUNDS: u64 = 60;
-/// How long the end of a window is remembered.
+/// How long the end of a window is remembered, and that a message has gone from it.
 const ENDED_MILLIS: u64 = 30 * 24 * 3_600_000;
 const HOUR_MILLIS: u64 = 3_600_000;
 /// How long a parked unit waits for what it follows.
@@ -32,8 +32,16 @@ const INLINE_BYTES_MAX: u64 = 64 * 1024;
 /// Runs for ever.
 pub async fn run(node: Arc<Node>) {
     let (mut ids, mut unanswered) = (Vec::new(), Vec::new());
+    let mut ends = Ends::new(Moment::now());
     for round in 0_u64.. {
         tokio::time::sleep(ROUND).await;
+        // Logins stop by the clock in any case, whatever becomes of the keys.
+        node.windows_changed();
+        if ends.believe(Moment::now())
+            && let Err(error) = node.end_overdue().await
+        {
+            tracing::warn!(%error, "travel windows could not be ended; it is tried again");
+        }
         let link = &node.topology.link;
         let before = unix_millis().saturating_sub(link.safety_hours * HOUR_MILLIS);
         // Room for mail comes before room for a replay.
@@ -53,6 +61,9 @@ pub async fn run(node: Arc<Node>) {
             let cleaned = async {
                 trace::forget_old(&node.store).await?;
                 forget_ended(&node.store).await?;
+                let covering = node.covering.lock().await;
+                node.destroy_covers()?;
+                drop(covering);
                 node.store.commit(|txn| correspondents::forget_old(txn, unix_millis())).await?;
                 node.store.commit(|txn| revise::forget_early(txn, unix_millis())).await?;
                 ids = forget_units(&node.store, ids.clone()).await?;
@@ -114,12 +125,7 @@ async fn forget_unanswered(store: &Store, cursor: Vec<u8>) -> Result<Vec<u8>, St
 
 async fn forget_ended(store: &Store) -> Result<(), StoreError> {
     let before = unix_millis().saturating_sub(ENDED_MILLIS);
-    let forget = move |txn: &mut Txn<'_>| {
-        let ended = txn.prefix::<EndedRow>(ENDED_WINDOWS, &[], usize::MAX)?;
-        let old = ended.iter().filter(|(_, row)| row.at < before);
-        old.map(|(key, _)| key).try_for_each(|key| txn.delete(ENDED_WINDOWS, key))
-    };
-    store.commit(forget).await.map(drop)
+    store.commit(move |txn| windows::forget(txn, before)).await.map(drop)
 }
 
 /// After a restore: what waits for delivery may have been delivered since the backup.

@@ -1,13 +1,15 @@
 //! What every part of a running edge shares.
 
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use link_proto::driver::Handle;
 use link_proto::unit::Lane;
 use shared::address::{Address, Domain};
 use shared::credential::Credential;
-use shared::id::unix_millis;
+use shared::id::{MessageId, unix_millis};
 use shared::report::DirectoryView;
 use shared::sasl::{Credentials, ScramKeys};
 use shared::seal::PrivateKey;
@@ -18,13 +20,14 @@ use shared::topology::Topology;
 use shared::unit::{Id, Window, directory_hash};
 use tokio::sync::watch;
 
-use crate::correspondents;
+use crate::cover::Covers;
 use crate::delivery::Schedule;
 use crate::directory::{self, DirectoryRow};
 use crate::fence::{Fence, Moment};
 use crate::pressure::Pressure;
 use crate::record::{Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
 use crate::revise::busy::Busy;
+use crate::{correspondents, windows};
 
 /// Role names that every domain has (RFC 5321 §4.5.1, RFC 2142).
 const ROLES: [&str; 2] = ["postmaster", "abuse"];
@@ -59,6 +62,12 @@ pub struct Node {
     vouching: AtomicUsize,
     /// Attempts under way and maildrops in use.
     pub busy: Arc<Busy>,
+    /// The covers of the windows' keys.
+    pub covers: Covers,
+    /// Held from the making or the last use of a cover to the commit that goes with it.
+    pub covering: tokio::sync::Mutex<()>,
+    /// Raised when a window has ended, or ends at another moment than before.
+    windows_changed: watch::Sender<u64>,
 }
 
 /// What RCPT is answered by.
@@ -100,6 +109,9 @@ impl Node {
     /// An edge over an open store.
     pub fn new(store: Store, topology: Topology, sealing: PrivateKey, directory_key: [u8; 32]) -> Self {
         Self {
+            covers: Covers::of(&topology.edge.state.join("windows")),
+            covering: tokio::sync::Mutex::default(),
+            windows_changed: watch::Sender::new(0),
             pressure: Pressure::new(&store, topology.edge.spool_max),
             store,
             sealing,
@@ -198,17 +210,101 @@ impl Node {
     /// sessions.
     pub async fn log_in(&self, credentials: Credentials) -> Result<Option<(Window, PrivateKey)>, StoreError> {
         let window = self.window_of_login(&credentials.user)?;
+        let covers = self.covers.clone();
         let opened = tokio::task::spawn_blocking(move || match window {
-            Some(window) => {
-                let key = window.credential.open(&credentials.secret).ok()?;
-                Some((window, key))
+            Some(mut window) => {
+                covers.uncover(&mut window)?;
+                let key = window.open(&credentials.secret, unix_millis()).ok();
+                Ok(key.map(|key| (window, key)))
             }
             None => {
                 Credential::open_nothing(&credentials.secret);
-                None
+                Ok(None)
             }
         });
-        opened.await.map_err(|error| StoreError::Io(error.to_string()))
+        let opened: io::Result<_> = opened.await.map_err(|error| StoreError::Io(error.to_string()))?;
+        let opened = opened.map_err(|error| StoreError::Io(error.to_string()))?;
+        if let Some((window, _)) = &opened {
+            self.used(window.window)?;
+        }
+        Ok(opened)
+    }
+
+    /// Tells big of a login, seldom; losing that costs nothing, so it waits for another commit.
+    fn used(&self, window: Id) -> Result<(), StoreError> {
+        let now = unix_millis();
+        if !windows::is_use_told(&self.store.read()?, &window, now)? {
+            return Ok(());
+        }
+        let link = self.link.clone();
+        self.store.commit_lazily(move |txn| windows::used(txn, &window, now), move || link.units(Lane::Event))
+    }
+
+    /// Ends the windows whose end has come, and destroys their keys.
+    pub async fn end_overdue(&self) -> Result<(), StoreError> {
+        let now = unix_millis();
+        let overdue = windows::overdue(&self.store.read()?, now)?;
+        if overdue.is_empty() {
+            return Ok(());
+        }
+        let _covering = self.covering.lock().await;
+        let ended = self.store.commit(move |txn| {
+            // Big may have put an end off since.
+            let overdue = windows::overdue(txn, now)?;
+            overdue.iter().try_for_each(|(window, until)| windows::end(txn, window, Some(*until), now))?;
+            Ok::<_, StoreError>(overdue)
+        });
+        for (window, _) in ended.await?.into_inner() {
+            tracing::info!(window = %MessageId(window), "a travel window has ended");
+            self.covers.destroy(&window).map_err(|error| StoreError::Io(error.to_string()))?;
+        }
+        self.windows_changed();
+        self.queued(Lane::Event.index());
+        Ok(())
+    }
+
+    /// Destroys the covers of windows that are no more. The caller holds `covering`.
+    pub fn destroy_covers(&self) -> Result<(), StoreError> {
+        let failed = |error: io::Error| StoreError::Io(error.to_string());
+        let snapshot = self.store.read()?;
+        for window in self.covers.windows().map_err(failed)? {
+            if snapshot.raw(WINDOWS, &window)?.is_none() {
+                self.covers.destroy(&window).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells sessions to look whether their windows are open still.
+    pub fn windows_changed(&self) {
+        self.windows_changed.send_modify(|changes| *changes += 1);
+    }
+
+    /// Whether a window is open; what cannot be read now may be.
+    pub fn is_open(&self, window: &Id) -> bool {
+        let open = self.store.read().and_then(|snapshot| open_window(&snapshot, window));
+        !matches!(open, Ok(None))
+    }
+
+    /// Returns when a window is open no more.
+    pub async fn over(&self, window: &Id) {
+        let mut changes = self.windows_changed.subscribe();
+        loop {
+            changes.borrow_and_update();
+            let open = self.store.read().and_then(|snapshot| open_window(&snapshot, window));
+            let until = match open {
+                Ok(Some(window)) => window.until,
+                Ok(None) => return,
+                // What cannot be read now may be open.
+                Err(_) => None,
+            };
+            let left = until.map(|until| Duration::from_millis(until.saturating_sub(unix_millis())));
+            tokio::select! {
+                // The sender is the node's, which is here.
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(left.unwrap_or(Duration::MAX)), if left.is_some() => {}
+            }
+        }
     }
 
     /// What a SCRAM exchange needs of a user's credential; of nobody's, something that looks the same.

@@ -67,7 +67,7 @@ impl Service {
             failed: None,
         };
         let mut buffer = vec![0; READ_BYTES];
-        let mut stopped = false;
+        let (mut stopped, mut ended) = (false, false);
         loop {
             while let Some(action) = conversation.session.poll(start.elapsed()) {
                 match action {
@@ -94,6 +94,10 @@ impl Service {
                     Ok(length) => conversation.session.receive(&buffer[..length], start.elapsed()),
                 },
                 () = tokio::time::sleep(wait) => conversation.session.handle_timeout(start.elapsed()),
+                () = over(&conversation.service.node, conversation.login.as_ref()), if !ended => {
+                    ended = true;
+                    conversation.session.stop();
+                }
                 () = told_to_stop(&mut stopping), if !stopped => {
                     stopped = true;
                     conversation.session.stop();
@@ -106,6 +110,14 @@ impl Service {
 async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
     // An error means that the node is gone already.
     let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// Returns when the window that was logged in to has ended; without one, never.
+async fn over(node: &Node, login: Option<&Window>) {
+    match login {
+        Some(window) => node.over(&window.window).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A session, and what the node holds for it.

@@ -135,6 +135,11 @@ struct Ready {
 async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
     let control = Server::bind(&socket_in(state.path()))?;
     let node = Arc::new(Node::open(topology, state)?);
+    // Before anybody is served: this edge may have been away for weeks.
+    if let Err(error) = node.end_overdue().await.and_then(|()| node.destroy_covers()) {
+        // Logins are refused by the clock; the rest is tried again while it runs.
+        tracing::warn!(%error, "travel windows that have run out could not be destroyed yet");
+    }
     let edge = &node.topology.edge;
     let link_address = node.topology.link.listen;
     let key = Key::from_pkcs8(&state.key("link")?)?;

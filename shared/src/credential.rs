@@ -39,11 +39,20 @@ pub struct Credential {
 impl Credential {
     /// A generated password of 100 bits, in groups that a person can copy, and what is kept of it.
     pub fn generate(window: &PrivateKey) -> (String, Self) {
+        Self::salted(window, random())
+    }
+
+    /// Another password for the same window. The salt stays, so that the old one can be good for a while longer
+    /// without costing whoever logs in more work.
+    pub fn rotate(&self, window: &PrivateKey) -> (String, Self) {
+        Self::salted(window, self.salt)
+    }
+
+    fn salted(window: &PrivateKey, salt: [u8; 16]) -> (String, Self) {
         let letters: Vec<u8> =
             random::<PASSWORD_LETTERS>().iter().map(|byte| ALPHABET[usize::from(byte % 32)]).collect();
         let groups: Vec<_> = letters.chunks(5).map(String::from_utf8_lossy).collect();
         let password = groups.join("-");
-        let salt = random();
         let salted = salted(&password, &salt, ITERATIONS);
         let client_key = keyed(&salted, b"Client Key");
         let credential = Self {
@@ -58,17 +67,26 @@ impl Credential {
 
     /// The window's private key, if what somebody knows is right.
     pub fn open(&self, secret: &Secret) -> Result<PrivateKey, Sealed> {
-        let client_key = match secret {
+        self.open_with(&self.client_key(secret))
+    }
+
+    /// The ClientKey that what somebody knows gives under this salt, right or wrong.
+    pub fn client_key(&self, secret: &Secret) -> Zeroizing<[u8; 32]> {
+        match secret {
             Secret::Password(password) => {
                 Zeroizing::new(keyed(&salted(password, &self.salt, self.iterations), b"Client Key"))
             }
             Secret::ClientKey(key) => key.clone(),
-        };
-        let proof: [u8; 32] = Sha256::digest(*client_key).into();
+        }
+    }
+
+    /// The window's private key, if the ClientKey is right.
+    pub fn open_with(&self, client_key: &[u8; 32]) -> Result<PrivateKey, Sealed> {
+        let proof: [u8; 32] = Sha256::digest(client_key).into();
         if !bool::from(proof.ct_eq(&self.stored_key)) {
             return Err(Sealed);
         }
-        PrivateKey::unlock(&self.locked_private_key, &client_key)
+        PrivateKey::unlock(&self.locked_private_key, client_key)
     }
 
     /// Does for a user who does not exist the work that [`Credential::open`] does for one who does.
@@ -159,5 +177,33 @@ mod tests {
         assert!(open(credential.stored_key).is_err() && open(credential.server_key).is_err());
         let (other, _) = Credential::generate(&private);
         assert_ne!(other, password);
+    }
+
+    #[test]
+    fn after_a_rotation_the_new_password_opens_the_same_key_and_the_old_one_for_as_long_as_it_was_given() {
+        let (private, public) = PrivateKey::generate();
+        let (old, former) = Credential::generate(&private);
+        let (new, credential) = former.rotate(&private);
+        assert_ne!((&old, former.stored_key), (&new, credential.stored_key));
+        let window = crate::unit::Window {
+            window: [1; 16],
+            person: [2; 16],
+            logins: Vec::new(),
+            senders: Vec::new(),
+            from: 0,
+            until: None,
+            public_key: public.0,
+            credential,
+            former: Some(crate::unit::Former { credential: former, until: 1000 }),
+            size_max: None,
+            quota: None,
+        };
+        let opens = |password: &str, now| {
+            let secret = Secret::Password(Zeroizing::new(password.into()));
+            window.open(&secret, now).map(|key| key.public()) == Ok(public)
+        };
+        assert!(opens(&new, 999) && opens(&new, 1000));
+        assert!(opens(&old, 999) && !opens(&old, 1000));
+        assert!(!opens("abcde-fghij-kmnpq-rstuv", 999));
     }
 }

@@ -8,6 +8,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::credential::Credential;
 use crate::inventory::Inventory;
 use crate::projection::BucketDigest;
+use crate::sasl::Secret;
+use crate::seal::{PrivateKey, Sealed};
 use crate::store::Row;
 
 /// A 128-bit id as it crosses.
@@ -26,6 +28,8 @@ pub enum ToBig {
     WindowClosed {
         /// The window.
         window: Id,
+        /// The end that had come by the edge's clock; `None` if big had told it to end the window.
+        until: Option<u64>,
     },
     /// The edge has compared its directory with what big said of it.
     DirectoryCompared(DirectoryCompared),
@@ -33,8 +37,15 @@ pub enum ToBig {
     Inventory(Inventory),
     /// What a revision came to for one recipient whose copy the edge held.
     Revised(Revised),
+    /// Somebody has logged in to a window; told seldom.
+    WindowUsed {
+        /// The window.
+        window: Id,
+        /// When, milliseconds since 1970.
+        at: u64,
+    },
 }
-crate::row!(ToBig, 1);
+crate::row!(ToBig, 2);
 
 /// A message accepted by the edge.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -237,8 +248,15 @@ pub enum ToEdge {
     Revise(Revise),
     /// A revision of a copy in a secondary mailbox; its sealed body comes with the unit.
     ReviseCopy(CopyRevision),
+    /// A message that is at home no more: its copy in a secondary mailbox goes too.
+    CopyGone {
+        /// The window.
+        window: Id,
+        /// The message.
+        message: Id,
+    },
 }
-crate::row!(ToEdge, 1);
+crate::row!(ToEdge, 2);
 
 /// The rows of the projection between two hashes, in place of whatever lies there.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -395,8 +413,34 @@ pub struct Window {
     pub public_key: [u8; 32],
     /// The login, and the private half under it.
     pub credential: Credential,
+    /// The login that was rotated away, as long as it is good besides.
+    pub former: Option<Former>,
+    /// Larger messages are not filed into it, octets; `None` is any size.
+    pub size_max: Option<u64>,
+    /// Octets of copies that it may hold; `None` is any number.
+    pub quota: Option<u64>,
 }
-crate::row!(Window, 1);
+crate::row!(Window, 2);
+
+/// A login in whose place there is another one. Both have the same salt.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// The login.
+    pub credential: Credential,
+    /// Good until then, milliseconds since 1970.
+    pub until: u64,
+}
+
+impl Window {
+    /// The private half of its keys, if what somebody knows is right at `now`. Passwords that were rotated away
+    /// open it while they are good; by SCRAM, which is promised one key, only the present one does.
+    pub fn open(&self, secret: &Secret, now: u64) -> Result<PrivateKey, Sealed> {
+        let client_key = self.credential.client_key(secret);
+        let former = self.former.as_ref().filter(|former| now < former.until);
+        let opened = self.credential.open_with(&client_key);
+        opened.or_else(|error| former.map_or(Err(error), |former| former.credential.open_with(&client_key)))
+    }
+}
 
 /// What the edge tells big when it takes the ticket.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

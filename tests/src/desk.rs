@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use big_node::record::{AfterFetch, Folder, Scope};
 use big_node::request::{
-    Compared, Line, PersonView, Reading, Request, RevisionView, Sent, Started, Status, WindowView,
+    Compared, Deleted, Line, PersonView, Reading, Request, RevisionView, Sent, Started, Status, Terms,
+    WindowView,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -65,7 +66,7 @@ impl AtBig {
 
     /// Travel windows, also those that have ended.
     pub async fn windows(&self) -> Result<Vec<WindowView>, Trouble> {
-        self.answer(Request::TravelList { all: true }).await
+        self.answer(Request::TravelList { person: None, all: true }).await
     }
 
     /// A person's desk.
@@ -193,8 +194,32 @@ impl Desk {
 
     /// Opens a standing travel window.
     pub async fn travel(&self, scope: Scope, after_fetch: AfterFetch) -> Result<Started, Trouble> {
-        let person = self.person.clone();
-        self.big.answer(Request::TravelStart { person, until: None, scope, after_fetch }).await
+        self.travel_on(Terms { scope, after_fetch, ..Terms::default() }).await
+    }
+
+    /// Opens a travel window.
+    pub async fn travel_on(&self, terms: Terms) -> Result<Started, Trouble> {
+        self.big.answer(Request::TravelStart { person: self.person.clone(), terms }).await
+    }
+
+    /// Changes the end of the travel window.
+    pub async fn extend(&self, until: Option<u64>) -> Result<WindowView, Trouble> {
+        self.big.answer(Request::TravelExtend { person: self.person.clone(), until }).await
+    }
+
+    /// Gives the travel window another password; the old one is good for `grace` seconds more.
+    pub async fn rotate(&self, grace: u64) -> Result<Started, Trouble> {
+        self.big.answer(Request::TravelRotate { person: self.person.clone(), grace }).await
+    }
+
+    /// Moves a message to Trash.
+    pub async fn delete(&self, id: &str) -> Result<Deleted, Trouble> {
+        self.big.answer(Request::MailDelete { person: self.person.clone(), message: id.to_owned() }).await
+    }
+
+    /// Ends the travel window, and takes nothing more that was submitted through it.
+    pub async fn revoke(&self) -> Result<WindowView, Trouble> {
+        self.big.answer(Request::TravelEnd { person: self.person.clone(), revoke: true }).await
     }
 
     /// Ends the travel window.

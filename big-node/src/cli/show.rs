@@ -6,7 +6,7 @@
 use shared::mime::{file_name, terminal};
 use shared::render::{Table, cut, line, size, when, word};
 
-use crate::record::{About, Folder, Part, Scope};
+use crate::record::{About, Folder, Part, Scope, WindowState};
 use crate::request::{
     Compared, Deleted, DraftView, Explanation, FolderView, Found, GatewayView, GroupView, Imported, Line,
     NicknameView, PersonView, Queue, Reading, RecipientView, Saved, Sent, Settings, ShadowView, Started,
@@ -353,7 +353,10 @@ pub(super) fn sent(sent: &Sent) -> String {
 }
 
 pub(super) fn status(status: &Status) -> String {
-    let head = line("message", &status.id) + &line("subject", &status.subject);
+    let mut head = line("message", &status.id) + &line("subject", &status.subject);
+    if status.late {
+        head += &line("late", "submitted on the road; it came after the travel window had ended");
+    }
     format!("{head}\n{}", recipients(&status.recipients))
 }
 
@@ -408,27 +411,59 @@ pub(super) fn windows(windows: &[WindowView]) -> String {
         "until (UTC)",
         "scope",
         "after fetch",
-        "filed",
+        "filled in",
+        "on the edge",
+        "waiting",
         "fetched",
         "deleted",
+        "last login (UTC)",
         "id",
     ];
     let mut table = Table::new(header);
     for window in windows {
+        let on_edge = match window.quota {
+            None => size(window.bytes),
+            Some(quota) => format!("{} of {}", size(window.bytes), size(quota)),
+        };
         table.row([
             window.person.clone(),
-            word(&window.state),
+            state_of(window),
             when(window.from),
             window.until.map_or_else(|| "standing".into(), when),
-            scope(window.scope),
+            limits(window),
             word(&window.after_fetch),
-            window.filed.to_string(),
+            format!("{} of {}", window.back_fill.0, window.back_fill.1),
+            format!("{} ({on_edge})", window.filed - window.deleted.min(window.filed)),
+            window.waiting.to_string(),
             window.fetched.to_string(),
             window.deleted.to_string(),
+            window.last_login.map_or_else(|| "never".into(), when),
             window.id.clone(),
         ]);
     }
     table.or("nobody travels: `big-node travel start PERSON --until DATE`")
+}
+
+/// A window that has ended here stays a worry until the edge says so.
+fn state_of(window: &WindowView) -> String {
+    match (window.state, window.ended_at) {
+        (WindowState::Ending, Some(at)) => format!("ending, not confirmed since {}", when(at)),
+        (state, _) => word(&state),
+    }
+}
+
+fn limits(window: &WindowView) -> String {
+    let mut text = scope(window.scope);
+    if window.headers_first {
+        text += ", small first";
+    }
+    if let Some(limit) = window.size_max {
+        text += &format!(", up to {}", size(limit));
+    }
+    if window.too_large > 0 {
+        text += &format!(" ({} larger)", window.too_large);
+    }
+    text
 }
 
 pub(super) fn scope(scope: Scope) -> String {

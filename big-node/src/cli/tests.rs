@@ -1,7 +1,7 @@
 use clap::CommandFactory;
 use shared::unit::{DeliveryState, ReviseMode, ReviseResult};
 
-use super::travel::{Until, scope, until};
+use super::travel::{Until, from, grace, scope, until};
 use super::*;
 use crate::directory::explain::{Rule, Step};
 use crate::record::{AfterFetch, Part, Scope, Takes, WindowState};
@@ -101,7 +101,12 @@ fn what_can_be_typed() {
         "desk --topology t.toml",
         "mail status ID --as alice --json",
         "travel start alice --until standing --scope 7d --after-fetch delete",
+        "travel start alice --from 2026-12-01 --until 2026-12-10 --headers-first --max-size 5M --quota 1G",
+        "travel start alice --until standing --settings DIR --qr --json",
+        "travel extend alice --until standing",
+        "travel rotate alice --grace 24h --settings DIR",
         "travel list --all",
+        "travel list --as alice --json",
         "travel end alice --revoke",
         "queue list",
         "link status --json --topology t.toml",
@@ -145,6 +150,10 @@ fn what_cannot_be_typed() {
         "travel start alice",
         "travel start alice --until tomorrow",
         "travel start alice --until standing --scope 0d",
+        "travel start alice --until standing --max-size 5X",
+        "travel start alice --until standing --from standing",
+        "travel extend alice",
+        "travel rotate alice --grace 7",
         "travel start alice --until standing --after-fetch burn",
     ] {
         let refusal = parsed(line).expect_err(line);
@@ -336,7 +345,12 @@ fn recipient() -> RecipientView {
 fn waiting() -> Queue {
     Queue {
         units: [0, 0, 3, 0],
-        messages: vec![Status { id: ID.into(), subject: "hello".into(), recipients: vec![recipient()] }],
+        messages: vec![Status {
+            id: ID.into(),
+            subject: "hello".into(),
+            late: false,
+            recipients: vec![recipient()],
+        }],
         dead_letters: vec![DeadLetterView {
             id: "f00d".into(),
             lane: "inter".into(),
@@ -372,20 +386,84 @@ fn a_queue() {
     );
 }
 
-#[test]
-fn credentials_with_everything_a_client_asks_for() {
-    let window = WindowView {
+fn window() -> WindowView {
+    WindowView {
         id: "0a".into(),
         person: "alice".into(),
         from: AT,
         until: Some(AT),
         scope: Scope::Days(7),
         after_fetch: AfterFetch::Keep,
+        headers_first: false,
+        size_max: None,
+        quota: None,
         state: WindowState::Open,
+        ended_at: None,
         filed: 0,
         fetched: 0,
         deleted: 0,
+        waiting: 0,
+        too_large: 0,
+        bytes: 0,
+        back_fill: (0, 0),
+        last_login: None,
+    }
+}
+
+#[test]
+fn windows_and_how_far_they_are() {
+    let open = WindowView {
+        headers_first: true,
+        size_max: Some(5 << 20),
+        quota: Some(100 << 20),
+        filed: 415,
+        deleted: 3,
+        waiting: 2,
+        too_large: 1,
+        bytes: 3 << 20,
+        back_fill: (412, 3000),
+        last_login: Some(AT),
+        ..window()
     };
+    let ending = WindowView { until: None, state: WindowState::Ending, ended_at: Some(AT), ..window() };
+    let text = show::windows(&[open, ending]);
+    for told in [
+        "412 of 3000",
+        "412 (3.0 MiB of 100.0 MiB)",
+        "7d, small first, up to 5.0 MiB (1 larger)",
+        "ending, not confirmed since 2026-11-22 07:41",
+        "never",
+        "standing",
+    ] {
+        assert!(text.contains(told), "{told} in\n{text}");
+    }
+}
+
+#[test]
+fn what_came_late_is_said_in_its_status() {
+    let status =
+        |late| Status { id: ID.into(), subject: "hello".into(), late, recipients: vec![recipient()] };
+    assert!(show::status(&status(true)).contains("late        submitted on the road"));
+    assert!(!show::status(&status(false)).contains("submitted on the road"));
+}
+
+#[test]
+fn beginnings_sizes_and_graces() {
+    assert_eq!(from("1970-01-02"), Ok(86_400_000));
+    assert_eq!(from("1970-01-02T01:00:00+01:00"), Ok(86_400_000));
+    assert!(["", "standing", "tomorrow", "1969-12-30"].iter().all(|text| from(text).is_err()));
+    let sizes = [("1024", 1024), ("500K", 512_000), ("5M", 5 << 20), ("1G", 1 << 30)];
+    assert!(sizes.iter().all(|(text, octets)| travel::size(text) == Ok(*octets)));
+    let bad = ["", "K", "-1", "5MM", "5 M", "5m", "99999999999999G"];
+    assert!(bad.iter().all(|text| travel::size(text).is_err()));
+    let graces = [("0m", 0), ("30m", 1800), ("24h", 86_400), ("7d", 604_800)];
+    assert!(graces.iter().all(|(text, seconds)| grace(text).map(|grace| grace.as_secs()) == Ok(*seconds)));
+    assert!(["", "7", "d", "-1d", "1w", "99999999999999999d"].iter().all(|text| grace(text).is_err()));
+}
+
+#[test]
+fn credentials_with_everything_a_client_asks_for() {
+    let window = window();
     let settings = Settings {
         host: "mx.example.com".into(),
         pop3: vec!["127.0.0.1:2110".into()],
@@ -398,6 +476,8 @@ fn credentials_with_everything_a_client_asks_for() {
         user: "alice@example.com".into(),
         password: "abcd-efgh".into(),
         backfilled: 2,
+        address: "alice@example.com".into(),
+        display: "Alice".into(),
         settings,
     };
     assert_eq!(
@@ -586,7 +666,7 @@ fn gateways_and_what_goes_by_them() {
     );
     assert!(show::gateways(&[]).contains("`big-node gateway add NAME --lmtp HOST:PORT --domain DOMAIN`"));
     let by = RecipientView { gateway: Some("dovecot".into()), ..recipient() };
-    let status = Status { id: ID.into(), subject: "hello".into(), recipients: vec![by] };
+    let status = Status { id: ID.into(), subject: "hello".into(), late: false, recipients: vec![by] };
     assert!(show::status(&status).contains("\n/dovecot carol@elsewhere.example  deferred"));
 }
 
@@ -599,7 +679,7 @@ fn a_revision() {
         text: "it had left already; a notice was sent as X".into(),
     };
     let by = RecipientView { revised: Some(revised), next_attempt_at: None, ..recipient() };
-    let status = Status { id: ID.into(), subject: "hello".into(), recipients: vec![by] };
+    let status = Status { id: ID.into(), subject: "hello".into(), late: false, recipients: vec![by] };
     let shown = show::status(&status);
     let said =
         "450 later (revision 2 notice-sent 2026-11-22 07:41: it had left already; a notice was sent as X)\n";

@@ -13,7 +13,8 @@ use super::Site;
 use crate::directory::srs;
 use crate::error::Refused;
 use crate::projection;
-use crate::record::{COPIES, CopyRow, Message, Named, OPEN_WINDOWS, WINDOWS, WindowRow, WindowState, key2};
+use crate::record::{Message, WINDOWS, WindowRow};
+use crate::travel::fill::{self, Pace};
 
 const INTER_LANE: u8 = 2;
 const BATCH_LANE: u8 = 3;
@@ -22,32 +23,14 @@ const INLINE_BYTES_MAX: u64 = 64 * 1024;
 /// What sealing adds to a chunk of a stored body.
 const SEAL_BYTES: u64 = 16;
 
-/// Queues a copy for the person's open window, unless it has one.
-pub fn copy_to_window(
-    txn: &mut Txn<'_>,
-    site: &Site,
-    message: &Message,
-    id: MessageId,
-    person: &Id,
-) -> Result<(), StoreError> {
-    let Some(Named(window)) = txn.get(OPEN_WINDOWS, person)? else { return Ok(()) };
-    let Some(row) = txn.get::<WindowRow>(WINDOWS, &window)? else { return Ok(()) };
-    let copy_key = key2(&window, &id.0);
-    if row.state != WindowState::Open || txn.raw(COPIES, &copy_key)?.is_some() {
-        return Ok(());
-    }
-    txn.put(COPIES, &copy_key, &CopyRow { revision: message.revision, ..CopyRow::default() })?;
-    queue_copy(txn, site, message, id, &row, false)
-}
-
-/// Queues a copy of a message for a window; `retrieved`, if a client had it already.
+/// Queues a copy of a message for a window: whether a client had it already, and how urgent it is.
 pub fn queue_copy(
     txn: &mut Txn<'_>,
     site: &Site,
     message: &Message,
     id: MessageId,
     row: &WindowRow,
-    retrieved: bool,
+    (retrieved, pace): (bool, Pace),
 ) -> Result<(), StoreError> {
     let (window, reader) = (row.window.window, PublicKey(row.window.public_key));
     let key = FileKey::of_outbound(&site.outbound_secret, id, message.revision, &reader);
@@ -61,7 +44,12 @@ pub fn queue_copy(
         size: message.origin.size,
         retrieved,
     });
-    queue_with_body(txn, &head, message, carrier_id(&id.0, message.revision, &window))
+    // What is sent anew because the edge had ended the window is another unit than the one it has applied.
+    let reader = match fill::trip(txn, &window)?.again {
+        0 => window.to_vec(),
+        again => [window.as_slice(), &again.to_be_bytes()].concat(),
+    };
+    queue_with_body(txn, &head, message, carrier_id(&id.0, message.revision, &reader), pace)
 }
 
 /// Queues a message for recipients outside.
@@ -94,7 +82,7 @@ pub fn queue_outbound(
         body_8bit: message.origin.body_8bit,
         utf8_header: message.origin.utf8_header,
     });
-    Ok(queue_with_body(txn, &head, message, carrier_id(&id.0, message.revision, OUTBOUND))?)
+    Ok(queue_with_body(txn, &head, message, carrier_id(&id.0, message.revision, OUTBOUND), Pace::Live)?)
 }
 
 /// The reverse-path under which a message leaves. A stranger's is not ours to speak for: what is
@@ -110,10 +98,16 @@ pub fn reverse_path(site: &Site, id: MessageId, origin: &Origin) -> Option<Strin
 }
 
 /// Queues a unit that carries the message's body; the unit holds the body until it is confirmed.
-fn queue_with_body(txn: &mut Txn<'_>, head: &ToEdge, message: &Message, id: Id) -> Result<(), StoreError> {
-    let (lane, body) = match queued_body(txn, message)? {
-        small @ QueuedBody::Inline { .. } => (INTER_LANE, small),
-        large => (BATCH_LANE, large),
+fn queue_with_body(
+    txn: &mut Txn<'_>,
+    head: &ToEdge,
+    message: &Message,
+    id: Id,
+    pace: Pace,
+) -> Result<(), StoreError> {
+    let (lane, body) = match (queued_body(txn, message)?, pace) {
+        (small @ QueuedBody::Inline { .. }, Pace::Live) => (INTER_LANE, small),
+        (body, _) => (BATCH_LANE, body),
     };
     lane::queue(txn, &QueuedUnit { id, lane, after: None, head: unit::encode(head), body }).map(drop)
 }

@@ -367,6 +367,9 @@ pub struct Status {
     pub id: String,
     /// Subject.
     pub subject: String,
+    /// Submitted by a traveller, and here only after the window's end.
+    #[serde(default)]
+    pub late: bool,
     /// Recipients, in order.
     pub recipients: Vec<RecipientView>,
 }
@@ -382,6 +385,10 @@ pub struct Started {
     pub password: String,
     /// Messages queued for back-fill.
     pub backfilled: usize,
+    /// The address that its person writes from.
+    pub address: String,
+    /// The name beside it.
+    pub display: String,
     /// Client settings: service, host name and addresses.
     pub settings: Settings,
 }
@@ -416,14 +423,32 @@ pub struct WindowView {
     pub scope: Scope,
     /// What a deletion on the road does.
     pub after_fetch: AfterFetch,
+    /// What is small is filled in before what is large.
+    pub headers_first: bool,
+    /// Larger messages stay at home, octets.
+    pub size_max: Option<u64>,
+    /// Octets that it may hold on the edge.
+    pub quota: Option<u64>,
     /// How far it is.
     pub state: WindowState,
-    /// Copies filed, fetched and deleted.
+    /// Ended here, milliseconds since 1970.
+    pub ended_at: Option<u64>,
+    /// Copies that were filed on the edge.
     pub filed: usize,
     /// Copies that a client has retrieved.
     pub fetched: usize,
     /// Copies that a client has deleted.
     pub deleted: usize,
+    /// Copies that wait for room on the edge.
+    pub waiting: usize,
+    /// Messages that are too large for it.
+    pub too_large: usize,
+    /// Octets of copies on the edge.
+    pub bytes: u64,
+    /// Of the messages that were there before, how many have been dealt with, and how many there are.
+    pub back_fill: (u64, u64),
+    /// The last login, milliseconds since 1970; of several within ten minutes one is told.
+    pub last_login: Option<u64>,
 }
 
 /// What comparing came to.

@@ -100,7 +100,7 @@ pub(super) fn status(store: &Store, id: MessageId) -> Result<Status, Refused> {
         Some(latest) => latest.origin.subject,
         None => mail::shown(&rows, id, 0)?.map(|message| message.origin.subject).unwrap_or_default(),
     };
-    Ok(Status { id: id.to_string(), subject, recipients: desk::recipients_of(&rows, id)? })
+    Ok(Status { id: id.to_string(), subject, late: false, recipients: desk::recipients_of(&rows, id)? })
 }
 
 /// The next revision of a message, and its content.

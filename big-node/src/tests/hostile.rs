@@ -78,7 +78,7 @@ async fn a_length_that_is_a_lie_is_not_believed() {
     assert_eq!((applied.refused.len(), applied.deferred.len()), (0, 2), "nothing was staged for them");
     assert!(end.pressure.view().alarm().is_none(), "and nothing was taken in");
     end.positions[usize::from(Lane::Batch.index())] = position;
-    let head = encode(&ToBig::WindowClosed { window: id(9) });
+    let head = encode(&ToBig::WindowClosed { window: id(9), until: None });
     assert_eq!(end.bring(Lane::Event, id(3), head, Body::None).await.refused.len(), 1);
 }
 
@@ -118,11 +118,11 @@ async fn a_flood_of_mail_ends_at_its_quota_and_one_of_facts_soon_after() {
     }
     assert!(came * PIECE as u64 <= HOURLY + PIECE as u64, "{came}");
     assert!(end.pressure.view().alarm().is_some());
-    let head = encode(&ToBig::WindowClosed { window: id(9) });
+    let head = encode(&ToBig::WindowClosed { window: id(9), until: None });
     assert_eq!(end.bring(Lane::Event, id(5000), head, Body::None).await.refused.len(), 1, "is looked at");
     let mut facts = 0u64;
     while end.host.has_room(Lane::Event) {
-        let head = encode(&ToBig::WindowClosed { window: id(9) });
+        let head = encode(&ToBig::WindowClosed { window: id(9), until: None });
         end.bring(Lane::Event, id(6000 + facts), head, Body::None).await;
         facts += 1;
         assert!(facts * 1024 <= HOURLY / 20, "facts end too");
@@ -143,6 +143,7 @@ fn kinds_of_big() -> Vec<ToEdge> {
         ToEdge::AddressGone { hash: [1; 32] },
         ToEdge::Address(shared::unit::AddressRow { hash: [1; 32], person: Some(id(2)) }),
         ToEdge::WindowEnd { window },
+        ToEdge::CopyGone { window, message: id(2) },
         ToEdge::DirectoryBegin,
         ToEdge::DirectoryComplete,
         ToEdge::Unsettled(Unsettled { from: id(0), to: id(9), messages: Vec::new() }),
@@ -173,7 +174,10 @@ fn reveals(unit: &ToBig) -> (&'static str, &'static str) {
         ),
         ToBig::Outcome(_) => ("Outcome", "nothing"),
         ToBig::PopAct(_) => ("PopAct", "nothing"),
-        ToBig::WindowClosed { .. } => ("WindowClosed", "nothing"),
+        ToBig::WindowClosed { .. } => {
+            ("WindowClosed", "the window and its copies again, where its end had been put off meanwhile")
+        }
+        ToBig::WindowUsed { .. } => ("WindowUsed", "nothing"),
         ToBig::DirectoryCompared(_) => {
             ("DirectoryCompared", "parts of its own directory, as they were queued for it before")
         }
@@ -220,7 +224,8 @@ fn the_document_says_of_every_unit_what_it_can_reveal() {
         ToBig::Inbound(inbound),
         ToBig::Outcome(outcome(NOW, "")),
         ToBig::PopAct(act),
-        ToBig::WindowClosed { window: id(1) },
+        ToBig::WindowClosed { window: id(1), until: None },
+        ToBig::WindowUsed { window: id(1), at: NOW },
         ToBig::DirectoryCompared(DirectoryCompared { differs: None }),
         ToBig::Inventory(Inventory { asked: id(1), holdings: Vec::new(), last: true, cut: false }),
         ToBig::Revised(revised()),

@@ -11,6 +11,7 @@ use super::busy::Busy;
 use super::tell_one;
 use super::waiting::Decided;
 use crate::record::{COPIES, CopyRow, ENDED_WINDOWS, copy_key, copy_of};
+use crate::windows;
 
 /// Window, message id, revision to [`NotedRow`]: revisions that came during a session.
 const NOTED: Table = Table("noted-copy-revisions");
@@ -53,6 +54,7 @@ pub(super) fn decide(
 
 /// Decides what was noted for a window. Called when nobody shows the maildrop to a client.
 pub fn settle(txn: &mut Txn<'_>, window: &Id, now: u64) -> Result<(), StoreError> {
+    windows::settle_gone(txn, window)?;
     for (key, row) in txn.prefix::<NotedRow>(NOTED, window, usize::MAX)? {
         txn.delete(NOTED, &key)?;
         let (message, revision) = copy_of(&key);

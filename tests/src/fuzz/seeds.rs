@@ -227,7 +227,8 @@ fn to_big() -> Vec<ToBig> {
         ToBig::Inbound(inbound),
         ToBig::Outcome(outcome),
         ToBig::PopAct(act),
-        ToBig::WindowClosed { window: [1; 16] },
+        ToBig::WindowClosed { window: [1; 16], until: Some(2) },
+        ToBig::WindowUsed { window: [1; 16], at: 3 },
     ]
 }
 
@@ -247,6 +248,9 @@ fn window() -> unit::Window {
             server_key: [8; 32],
             locked_private_key: vec![9; 48],
         },
+        former: None,
+        size_max: Some(5_000_000),
+        quota: None,
     }
 }
 
@@ -279,6 +283,7 @@ fn to_edge() -> Vec<ToEdge> {
         ToEdge::AddressGone { hash: [1; 32] },
         ToEdge::Window(Box::new(window())),
         ToEdge::WindowEnd { window: [1; 16] },
+        ToEdge::CopyGone { window: [1; 16], message: [2; 16] },
         ToEdge::DirectoryBegin,
         ToEdge::DirectoryComplete,
         ToEdge::Unsettled(unsettled),

@@ -478,7 +478,10 @@ impl Model {
                 let request = Request::MailStatus { person, message: message.clone() };
                 self.ask(Purpose::Status(message), request, Vec::new());
             }
-            About::Travel => self.ask(Purpose::Travel, Request::TravelList { all: false }, Vec::new()),
+            About::Travel => {
+                let request = Request::TravelList { person: Some(person), all: false };
+                self.ask(Purpose::Travel, request, Vec::new());
+            }
         }
     }
 

@@ -442,7 +442,8 @@ fn what_one_has_sent_is_revised_and_what_one_has_got_is_returned() {
     let mut revised = recipient();
     let result = ReviseResult::Replaced;
     revised.revised = Some(RevisedView { revision: 2, result, at: 1_795_333_263_250, text: String::new() });
-    let status = Status { id: "00001".into(), subject: "Lunch".into(), recipients: vec![revised] };
+    let status =
+        Status { id: "00001".into(), subject: "Lunch".into(), late: false, recipients: vec![revised] };
     let (request, body) = play.answers(&Purpose::Sent, &status);
     let Request::MailAmend { mode, base, reason, .. } = request else { panic!("{request:?}") };
     assert_eq!((mode, base, reason.as_deref()), (ReviseMode::Replace, Some(1), Some("typo")));
@@ -467,7 +468,8 @@ fn where_it_is_stays_true() {
     let mut play = Play::with(&[line("00001")]);
     play.keys(&[Key::F(11)]);
     let purpose = Purpose::Status("00001".into());
-    let mut status = Status { id: "00001".into(), subject: "Lunch".into(), recipients: vec![recipient()] };
+    let mut status =
+        Status { id: "00001".into(), subject: "Lunch".into(), late: false, recipients: vec![recipient()] };
     status.recipients[0].state = DeliveryState::Queued;
     play.answers(&purpose, &status);
     play.sees("queued, 2026-11-22 07:41 UTC");

@@ -16,6 +16,8 @@
 //! `bench directory` measures the directory instead: how long a new edge takes to know 50,000 persons, how
 //! soon each of 10,000 changes counts at its RCPT, and what comparing costs.
 //!
+//! `bench travel` measures how soon a travel window is live at the edge, and over.
+//!
 //! `bench count` is for a bench from outside: it keeps the number of messages filed in a file.
 
 mod directory;
@@ -23,6 +25,7 @@ mod load;
 mod machine;
 mod measure;
 mod table;
+mod travel;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -83,6 +86,12 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         changes: usize,
     },
+    /// Measure travel windows: from the command to the login, and to its refusal
+    Travel {
+        /// Windows, one after the other
+        #[arg(long, default_value_t = 200)]
+        trips: usize,
+    },
     /// Keep the number of messages that a running big has filed in a file, as `{"count":N}`
     Count {
         /// Big's control socket
@@ -112,6 +121,7 @@ fn main() -> ExitCode {
         Some(Command::Directory { people, changes }) => {
             runtime.block_on(measure_directory((*people).max(1), (*changes).max(2)))
         }
+        Some(Command::Travel { trips }) => runtime.block_on(measure_travel((*trips).max(1))),
         None => runtime.block_on(run(&options)),
     });
     match done {
@@ -161,6 +171,12 @@ async fn measure_directory(people: usize, changes: usize) -> Result<(), Failure>
     let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
     println!("{}\n", machine::describe(folder.path()));
     directory::run(folder.path(), people, changes).await
+}
+
+async fn measure_travel(trips: usize) -> Result<(), Failure> {
+    let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
+    println!("{}\n", machine::describe(folder.path()));
+    travel::run(folder.path(), trips).await
 }
 
 /// Keeps the count until it is killed. Written in place and at one width, so that a reader never

@@ -32,7 +32,7 @@ struct Small {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+pub(crate) enum Kind {
     /// In memory.
     Tmpfs(&'static str),
     /// In a file of so many MiB.
@@ -235,12 +235,12 @@ impl Filler {
 }
 
 /// A file system that is unmounted when dropped.
-struct Mounted {
-    path: PathBuf,
+pub(crate) struct Mounted {
+    pub(crate) path: PathBuf,
 }
 
 impl Mounted {
-    fn at(path: PathBuf, kind: Kind) -> Result<Self, String> {
+    pub(crate) fn at(path: PathBuf, kind: Kind) -> Result<Self, String> {
         fs::create_dir_all(&path).map_err(|error| error.to_string())?;
         let mut mount = Command::new("mount");
         match kind {
@@ -258,7 +258,7 @@ impl Mounted {
     }
 }
 
-fn run(command: &mut Command) -> Result<(), String> {
+pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         other => Err(format!("a small file system could not be mounted: {command:?}: {other:?}")),

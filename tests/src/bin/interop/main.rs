@@ -4,18 +4,20 @@
 //! client that is installed submit (587's and 465's roles), send to port 25's role, and collect by
 //! POP3 and POP3S. Then a real Postfix in a network namespace of its own takes mail from the edge by
 //! real DNS and sends some back, a real Dovecot takes mail from big by LMTP, the desk is driven in a
-//! terminal of tmux's, and both nodes meet disks that are really full. What arrives is compared with what was sent by the ledger. One line is printed
+//! terminal of tmux's, both nodes meet disks that are really full, and an image of the edge's disk is searched. What arrives is compared with what was sent by the ledger. One line is printed
 //! for each case, and a last one with the counts; a program that is not installed is named, and is
 //! neither passed nor failed.
 
 mod clients;
 mod collect;
 mod desk;
+mod disk_image;
 mod dovecot;
 mod full_disk;
 mod namespaces;
 mod postfix;
 mod send;
+mod settings;
 mod tally;
 
 use std::net::SocketAddr;
@@ -96,6 +98,8 @@ async fn run(options: &Options, tally: &mut Tally) -> Result<(), Box<dyn std::er
     }
     desk::cases(&pair, folder.path(), tally).await;
     full_disk::cases(&pair, folder.path(), tally).await;
+    disk_image::case(&pair, folder.path(), tally).await;
+    settings::case(&pair, folder.path(), tally).await;
     postfix::case(&pair, folder.path(), tally).await;
     dovecot::case(&pair, folder.path(), tally).await;
     Ok(())

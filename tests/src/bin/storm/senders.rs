@@ -6,8 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use big_node::record::{AfterFetch, Scope};
-use big_node::request::{Line, Request, Sent, Started};
+use big_node::request::{Line, Request, Sent, Started, Terms};
 use shared::control::CallError;
 use tests::ask;
 use tests::client::smtp::{SendError, SmtpClient, SmtpError};
@@ -31,12 +30,7 @@ const LOOKED_AT: usize = 5;
 
 /// Opens a travel window for everything that comes from now on; returns the password.
 pub async fn open_window(field: &Field, person: &str) -> Result<String, CallError> {
-    let request = Request::TravelStart {
-        person: person.to_owned(),
-        until: None,
-        scope: Scope::New,
-        after_fetch: AfterFetch::Keep,
-    };
+    let request = Request::TravelStart { person: person.to_owned(), terms: Terms::default() };
     let (started, _): (Started, _) = ask::big(&field.big, request, Vec::new()).await?;
     Ok(started.password)
 }

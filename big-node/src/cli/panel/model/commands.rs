@@ -8,7 +8,7 @@ use crate::cli::panel::editor::Field;
 use crate::cli::panel::keys::{Action, Key};
 use crate::cli::panel::listing::Source;
 use crate::cli::panel::reader::Reader;
-use crate::request::{EntryRequest, NewNickname, Request};
+use crate::request::{EntryRequest, NewNickname, Request, Terms};
 
 impl Model {
     pub(super) fn run(&mut self, typed: &str) {
@@ -83,7 +83,8 @@ impl Model {
             }
             Command::Travel => self.travel(),
             Command::TravelStart { until, scope, after_fetch } => {
-                let request = Request::TravelStart { person, until, scope, after_fetch };
+                let terms = Terms { until, scope, after_fetch, ..Terms::default() };
+                let request = Request::TravelStart { person, terms };
                 self.ask(Purpose::Started, request, Vec::new());
             }
             Command::TravelEnd { revoke } => {

@@ -1,0 +1,195 @@
+//! Covers: what makes the end of a travel window final.
+//!
+//! A window's private key is locked under its password, and lies in the store like that. But what a store deletes
+//! lies on the disk until something else is written there, and a password may be learnt later. So the locked key is
+//! covered once more, under a random key in a file of its own, which is overwritten where it lies when the window
+//! ends. What is left of the locked key then is noise. A file system that writes elsewhere instead of in place, or a
+//! disk that does, keeps the old cover for a while; the README says so.
+//!
+//! Covers are no part of a backup: a restored edge is told its windows anew.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use shared::id::{MessageId, random};
+use shared::unit::{Id, Window};
+use zeroize::Zeroizing;
+
+const COVER_BYTES: usize = 32;
+const CONTEXT: &str = "sallypost 1 cover of a window's locked key";
+
+/// The covers of this node's windows: a file for each, in one folder.
+#[derive(Clone, Debug)]
+pub struct Covers {
+    folder: PathBuf,
+}
+
+impl Covers {
+    /// Those in `folder`, which need not be there yet.
+    pub fn of(folder: &Path) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    fn path(&self, window: &Id) -> PathBuf {
+        self.folder.join(MessageId(*window).to_string())
+    }
+
+    /// Covers a window's locked keys. Its cover is durable before this returns.
+    pub fn cover(&self, window: &mut Window) -> io::Result<()> {
+        let key = match self.read(&window.window) {
+            Ok(key) => key,
+            // Not there, or not whole: no row that a commit holds can be under it.
+            Err(_) => self.make(&window.window)?,
+        };
+        turn(&key, window);
+        Ok(())
+    }
+
+    /// Uncovers them; an error if the cover is not there.
+    pub fn uncover(&self, window: &mut Window) -> io::Result<()> {
+        let key = self.read(&window.window)?;
+        turn(&key, window);
+        Ok(())
+    }
+
+    fn read(&self, window: &Id) -> io::Result<Zeroizing<[u8; COVER_BYTES]>> {
+        let mut key = Zeroizing::new([0; COVER_BYTES]);
+        File::open(self.path(window))?.read_exact(key.as_mut_slice())?;
+        match key.iter().all(|byte| *byte == 0) {
+            true => Err(io::Error::other("the cover was destroyed")),
+            false => Ok(key),
+        }
+    }
+
+    fn make(&self, window: &Id) -> io::Result<Zeroizing<[u8; COVER_BYTES]>> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let key = Zeroizing::new(random::<COVER_BYTES>());
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.path(window))?;
+        file.write_all(key.as_slice())?;
+        file.sync_all()?;
+        self.sync_folder()?;
+        Ok(key)
+    }
+
+    /// Overwrites a window's cover where it lies, and removes it.
+    pub fn destroy(&self, window: &Id) -> io::Result<()> {
+        let path = self.path(window);
+        match OpenOptions::new().write(true).open(&path) {
+            Ok(mut file) => {
+                file.write_all(&[0; COVER_BYTES])?;
+                file.sync_all()?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        fs::remove_file(path)?;
+        self.sync_folder()
+    }
+
+    /// The windows that have a cover.
+    pub fn windows(&self) -> io::Result<Vec<Id>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut windows = Vec::new();
+        for entry in entries {
+            let window = entry?.file_name().to_str().and_then(|name| name.parse::<MessageId>().ok());
+            windows.extend(window.map(|window| window.0));
+        }
+        Ok(windows)
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        File::open(&self.folder)?.sync_all()
+    }
+}
+
+/// Covers or uncovers: a stream that is another one for each credential, over its locked key.
+fn turn(key: &[u8; COVER_BYTES], window: &mut Window) {
+    let key = Zeroizing::new(blake3::derive_key(CONTEXT, key));
+    let former = window.former.as_mut().map(|former| &mut former.credential);
+    for credential in std::iter::once(&mut window.credential).chain(former) {
+        let mut stream = Zeroizing::new(vec![0; credential.locked_private_key.len()]);
+        let mut hasher = blake3::Hasher::new_keyed(&key);
+        hasher.update(&credential.stored_key).finalize_xof().fill(&mut stream);
+        credential.locked_private_key.iter_mut().zip(stream.iter()).for_each(|(byte, over)| *byte ^= over);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::credential::Credential;
+    use shared::seal::PrivateKey;
+    use shared::unit::Former;
+
+    use super::*;
+
+    fn window() -> Window {
+        let (private, public) = PrivateKey::generate();
+        let (_, former) = Credential::generate(&private);
+        let (_, credential) = former.rotate(&private);
+        Window {
+            window: random(),
+            person: [2; 16],
+            logins: Vec::new(),
+            senders: Vec::new(),
+            from: 0,
+            until: None,
+            public_key: public.0,
+            credential,
+            former: Some(Former { credential: former, until: 9 }),
+            size_max: None,
+            quota: None,
+        }
+    }
+
+    #[test]
+    fn what_is_covered_comes_back_until_its_cover_is_destroyed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let covers = Covers::of(&folder.path().join("windows"));
+        assert_eq!(covers.windows().expect("reads"), Vec::<Id>::new());
+        let plain = window();
+        let mut covered = plain.clone();
+        covers.cover(&mut covered).expect("covers");
+        let locked = |window: &Window| window.credential.locked_private_key.clone();
+        let former =
+            |window: &Window| window.former.clone().map(|former| former.credential.locked_private_key);
+        assert_ne!((locked(&covered), former(&covered)), (locked(&plain), former(&plain)));
+        let mut opened = covered.clone();
+        covers.uncover(&mut opened).expect("uncovers");
+        assert_eq!(opened, plain);
+        // Another credential of the same window is under another stream.
+        let mut same = window();
+        same.window = plain.window;
+        let mut once = same.clone();
+        covers.cover(&mut once).expect("covers");
+        let over = |one: &Window, other: &Window| {
+            locked(one).iter().zip(locked(other)).map(|(one, other)| one ^ other).collect::<Vec<_>>()
+        };
+        assert_ne!(over(&covered, &plain), over(&once, &same));
+        assert_eq!(covers.windows().expect("reads"), [plain.window]);
+
+        covers.destroy(&plain.window).expect("destroys");
+        covers.destroy(&plain.window).expect("once more changes nothing");
+        assert!(covers.uncover(&mut covered).is_err());
+        assert_eq!(covers.windows().expect("reads"), Vec::<Id>::new());
+    }
+
+    #[test]
+    fn a_cover_that_was_not_written_whole_is_made_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let covers = Covers::of(folder.path());
+        let mut window = window();
+        for broken in [&b"half"[..], &[0; COVER_BYTES]] {
+            fs::write(covers.path(&window.window), broken).expect("writes");
+            assert!(covers.uncover(&mut window.clone()).is_err());
+            covers.cover(&mut window).expect("covers");
+            covers.uncover(&mut window).expect("uncovers");
+        }
+    }
+}

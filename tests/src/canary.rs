@@ -1,0 +1,125 @@
+//! A trip whose mail, password and keys are looked for on the edge's disk, byte by byte.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use big_node::record::{AfterFetch, Scope, WINDOW_KEYS, WINDOWS, WindowKey, WindowRow};
+use shared::state::State;
+use shared::store::Rows;
+
+use crate::process::Node;
+use crate::wait::{SOON, Trouble, until};
+use crate::world::{ALICE, BOB, CAROL, World};
+
+const SUBJECT: &str = "k7Qz-canary-subject-Wm3x";
+const BODY: &str = "J9pL-canary-body-Tf5v";
+
+/// What nobody may find on an edge's disk, and the cover of the window's key, which goes with the window.
+#[derive(Debug)]
+pub struct Canary {
+    secrets: Vec<(&'static str, Vec<u8>)>,
+    cover: Vec<u8>,
+}
+
+/// The covers of the keys of open windows, as they lie on the edge's disk.
+pub fn covers(world: &World) -> Result<Vec<Vec<u8>>, Trouble> {
+    match fs::read_dir(world.nodes.state_of(Node::Edge).join("windows")) {
+        Ok(files) => files.map(|file| Ok(fs::read(file?.path())?)).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Canary {
+    /// Alice travels, collects mail from outside and from inside, and answers. Big is stopped and started again in
+    /// the end, for its store to be looked into.
+    pub async fn released(world: &mut World) -> Result<Self, Trouble> {
+        let trip = world.desk("alice").travel(Scope::All, AfterFetch::Keep).await?;
+        let text = format!("From: {CAROL}\r\nTo: {ALICE}\r\nSubject: {SUBJECT}\r\n\r\n{BODY}\r\n");
+        world.receive(&[ALICE], text.as_bytes()).await?;
+        world.desk("bob").send(ALICE, SUBJECT, BODY).await?;
+        until("both are in the maildrop, and read as they were", SOON, async || {
+            let Ok(mut session) = world.pop3s(&trip.user, &trip.password).await else { return Ok(None) };
+            let count = session.stat().await?.0;
+            for number in 1..=count {
+                let message = String::from_utf8(session.retr(number).await?)?;
+                if !message.contains(SUBJECT) || !message.contains(BODY) {
+                    return Err("a message was altered".into());
+                }
+            }
+            session.quit().await?;
+            Ok((count == 2).then_some(()))
+        })
+        .await?;
+        let mut session = world.submission(&trip.user, &trip.password).await?;
+        let answer = format!("From: {ALICE}\r\nSubject: {SUBJECT}\r\n\r\n{BODY}\r\n");
+        session.send(ALICE, &[BOB], answer.as_bytes()).await?;
+        world.quiet().await?;
+        world.nodes.stop(Node::Big).await?;
+        let (private, locked) = keys_at_home(world)?;
+        world.nodes.start_big().await?;
+        world.linked().await?;
+        let secrets = vec![
+            ("the subject", SUBJECT.into()),
+            ("the body", BODY.into()),
+            ("the password", trip.password.clone().into_bytes()),
+            ("the password without hyphens", trip.password.replace('-', "").into_bytes()),
+            ("the private key", private),
+            ("the locked private key without its cover", locked),
+        ];
+        let cover = covers(world)?.pop().ok_or("an open window has a cover")?;
+        Ok(Self { secrets, cover })
+    }
+
+    /// Which secrets stand in these files, or in files below these folders, and where.
+    pub fn found(&self, places: &[&Path]) -> Result<Vec<String>, Trouble> {
+        let mut found = Vec::new();
+        for (what, secret) in &self.secrets {
+            found.extend(holding(places, secret)?.into_iter().map(|file| format!("{what} in {file}")));
+        }
+        Ok(found)
+    }
+
+    /// Where the cover stands.
+    pub fn cover_found(&self, places: &[&Path]) -> Result<Vec<String>, Trouble> {
+        holding(places, &self.cover)
+    }
+
+    /// The same search where there is something to be found: on big.
+    pub fn found_at_home(&self, world: &World) -> Result<Vec<String>, Trouble> {
+        self.found(&[&world.nodes.state_of(Node::Big)])
+    }
+}
+
+fn holding(places: &[&Path], needle: &[u8]) -> Result<Vec<String>, Trouble> {
+    let mut left: Vec<_> = places.iter().map(|place| place.to_path_buf()).collect();
+    let mut holding = Vec::new();
+    while let Some(place) = left.pop() {
+        // A file that a node has removed meanwhile holds nothing.
+        let Ok(kind) = fs::symlink_metadata(&place) else { continue };
+        if kind.is_dir() {
+            for entry in fs::read_dir(&place)? {
+                left.push(entry?.path());
+            }
+        } else if kind.is_file() {
+            let content = match fs::read(&place) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                content => content?,
+            };
+            if memchr::memmem::find(&content, needle).is_some() {
+                holding.push(place.display().to_string());
+            }
+        }
+    }
+    Ok(holding)
+}
+
+/// The private key of the only open window, and the same locked under its password, out of big's store.
+fn keys_at_home(world: &World) -> Result<(Vec<u8>, Vec<u8>), Trouble> {
+    let store = State::open(&world.nodes.state_of(Node::Big))?.store()?;
+    let rows = store.read()?;
+    let (id, key) = rows.prefix::<WindowKey>(WINDOW_KEYS, &[], 2)?.pop().ok_or("a window is open")?;
+    let row: WindowRow = rows.get(WINDOWS, &id)?.ok_or("a key has a window")?;
+    Ok((key.0.to_vec(), row.window.credential.locked_private_key))
+}
