@@ -9,7 +9,7 @@ use shared::address::{Address, Domain};
 use shared::credential::Credential;
 use shared::id::unix_millis;
 use shared::report::DirectoryView;
-use shared::sasl::{Credentials, ScramKeys};
+use shared::sasl::ScramKeys;
 use shared::seal::PrivateKey;
 use shared::smtp::{Enhanced, Reply};
 use shared::state::{State, StateError};
@@ -22,6 +22,8 @@ use crate::correspondents;
 use crate::delivery::Schedule;
 use crate::directory::{self, DirectoryRow};
 use crate::fence::{Fence, Moment};
+use crate::lockout::Lockout;
+use crate::maildrop::LastLogins;
 use crate::pressure::Pressure;
 use crate::record::{Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
 use crate::revise::busy::Busy;
@@ -55,6 +57,8 @@ pub struct Node {
     /// When, if that has not been compared yet.
     marked: Mutex<Option<Moment>>,
     fence: Mutex<Fence>,
+    lockout: Mutex<Lockout>,
+    last_logins: Mutex<LastLogins>,
     /// Sessions that wait for a confirm.
     vouching: AtomicUsize,
     /// Attempts under way and maildrops in use.
@@ -112,6 +116,8 @@ impl Node {
             comparison_due: tokio::sync::Notify::new(),
             marked: Mutex::default(),
             fence: Mutex::default(),
+            lockout: Mutex::default(),
+            last_logins: Mutex::default(),
             vouching: AtomicUsize::new(0),
             busy: Arc::default(),
         }
@@ -193,22 +199,20 @@ impl Node {
         directory_hash(&self.directory_key, &address.canonical())
     }
 
-    /// The open window that these credentials log in to, and the private key that they open; `None` for
-    /// wrong ones. A user who does not exist costs the same work, away from the threads that serve
-    /// sessions.
-    pub async fn log_in(&self, credentials: Credentials) -> Result<Option<(Window, PrivateKey)>, StoreError> {
-        let window = self.window_of_login(&credentials.user)?;
-        let opened = tokio::task::spawn_blocking(move || match window {
-            Some(window) => {
-                let key = window.credential.open(&credentials.secret).ok()?;
-                Some((window, key))
-            }
-            None => {
-                Credential::open_nothing(&credentials.secret);
-                None
-            }
-        });
-        opened.await.map_err(|error| StoreError::Io(error.to_string()))
+    /// An account as logins are counted: its name in small letters, without one of our domains.
+    pub fn account_name(&self, user: &str) -> String {
+        let address = user.parse::<Address>().ok().filter(|address| self.is_ours(address.domain()));
+        address.as_ref().map_or(user, |address| address.local_part()).to_lowercase()
+    }
+
+    /// Looks at the counts of failed logins, or adds to them.
+    pub fn with_lockout<T>(&self, action: impl FnOnce(&mut Lockout) -> T) -> T {
+        action(&mut self.lockout.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks at when maildrops were opened, or adds to it.
+    pub fn with_logins<T>(&self, action: impl FnOnce(&mut LastLogins) -> T) -> T {
+        action(&mut self.last_logins.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What a SCRAM exchange needs of a user's credential; of nobody's, something that looks the same.
@@ -219,7 +223,8 @@ impl Node {
         })
     }
 
-    fn window_of_login(&self, user: &str) -> Result<Option<Window>, StoreError> {
+    /// The open window of a login name.
+    pub fn window_of_login(&self, user: &str) -> Result<Option<Window>, StoreError> {
         let hash = directory_hash(&self.directory_key, &user.to_lowercase());
         let snapshot = self.store.read()?;
         match snapshot.get::<Held>(LOGINS, &hash)? {

@@ -22,7 +22,7 @@ use crate::command::Commands;
 use crate::delivery::{Resolver, Runner};
 use crate::link::LinkHost;
 use crate::node::Node;
-use crate::{maildrop, maintenance, reception};
+use crate::{login, maildrop, maintenance, reception};
 
 /// Sessions of each of submission and POP3 at once; pools of their own, so that a flood of mail cannot
 /// keep travellers out.
@@ -218,6 +218,7 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
     tokio::spawn(runner.run(stopping.clone()));
     tokio::spawn(maintenance::run(Arc::clone(&node)));
     tokio::spawn(maintenance::compare(Arc::clone(&node)));
+    tokio::spawn(login::run(Arc::clone(&node)));
     let watched = Arc::clone(&node);
     tokio::spawn(async move { watched.pressure.run().await });
     let host = Arc::new(LinkHost::new(Arc::clone(&node)));

@@ -14,8 +14,8 @@ use serde_spanned::Spanned;
 
 use super::refusal::{Source, TopologyError};
 use super::{
-    Acknowledge, AttachmentMode, BOUND_OCTETS, Big, EXPIRE, Edge, Link, Outbound, RECEIVERS, RETRIES_MAX,
-    RETRY, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, TlsFiles, Topology, keys,
+    Acknowledge, AttachmentMode, BOUND_OCTETS, Big, EXPIRE, Edge, LOGIN_DELAY, Link, Outbound, RECEIVERS,
+    RETRIES_MAX, RETRY, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, TlsFiles, Topology, keys,
 };
 use crate::address::{Address, Domain};
 
@@ -99,6 +99,7 @@ struct RawEdge {
     spool_max: Option<Number>,
     stale_after: Option<Number>,
     ack: Option<Text>,
+    login_delay: Option<Number>,
     tls: Option<RawTls>,
     #[serde(default)]
     outbound: RawOutbound,
@@ -266,6 +267,12 @@ impl Source<'_> {
                 600,
             )?),
             ack: self.acknowledge(raw.ack.as_ref())?,
+            login_delay: Duration::from_secs(self.number(
+                raw.login_delay.as_ref(),
+                "login_delay",
+                LOGIN_DELAY,
+                0,
+            )?),
             tls: tls.transpose()?,
             outbound: self.outbound(&raw.outbound)?,
             dns_servers: self.dns_servers(&raw.dns.servers)?,
