@@ -3,7 +3,7 @@
 //! `cargo run --release --bin interop` starts `pair`, which lies beside this program, and lets each
 //! client that is installed submit (587's and 465's roles), send to port 25's role, and collect by
 //! POP3 and POP3S. Then a real Postfix in a network namespace of its own takes mail from the edge by
-//! real DNS and sends some back, a real Dovecot takes mail from big by LMTP, the desk is driven in a
+//! real DNS and sends some back, a real Dovecot takes mail from big by LMTP and is held to the POP3 dialogues, the desk is driven in a
 //! terminal of tmux's, and both nodes meet disks that are really full. What arrives is compared with what was sent by the ledger. One line is printed
 //! for each case, and a last one with the counts; a program that is not installed is named, and is
 //! neither passed nor failed.
@@ -12,6 +12,7 @@ mod clients;
 mod collect;
 mod desk;
 mod dovecot;
+mod dovecot_pop3;
 mod full_disk;
 mod namespaces;
 mod postfix;
@@ -98,6 +99,7 @@ async fn run(options: &Options, tally: &mut Tally) -> Result<(), Box<dyn std::er
     full_disk::cases(&pair, folder.path(), tally).await;
     postfix::case(&pair, folder.path(), tally).await;
     dovecot::case(&pair, folder.path(), tally).await;
+    dovecot_pop3::case(folder.path(), tally).await;
     Ok(())
 }
 
