@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use link_proto::driver::Handle;
 use link_proto::unit::Lane;
-use shared::address::{Address, Domain};
+use shared::address::{Address, Domain, canonical_local};
 use shared::credential::Credential;
 use shared::id::unix_millis;
 use shared::report::DirectoryView;
@@ -199,10 +199,10 @@ impl Node {
         directory_hash(&self.directory_key, &address.canonical())
     }
 
-    /// An account as logins are counted: its name in small letters, without one of our domains.
+    /// An account as logins are counted: its name without one of our domains.
     pub fn account_name(&self, user: &str) -> String {
         let address = user.parse::<Address>().ok().filter(|address| self.is_ours(address.domain()));
-        address.as_ref().map_or(user, |address| address.local_part()).to_lowercase()
+        canonical_local(address.as_ref().map_or(user, |address| address.local_part()))
     }
 
     /// Looks at the counts of failed logins, or adds to them.
@@ -219,13 +219,13 @@ impl Node {
     pub fn scram_keys(&self, user: &str) -> Result<ScramKeys, StoreError> {
         Ok(match self.window_of_login(user)? {
             Some(window) => window.credential.scram_keys(),
-            None => Credential::scram_keys_of_nobody(&self.directory_key, &user.to_lowercase()),
+            None => Credential::scram_keys_of_nobody(&self.directory_key, &canonical_login(user)),
         })
     }
 
     /// The open window of a login name.
     pub fn window_of_login(&self, user: &str) -> Result<Option<Window>, StoreError> {
-        let hash = directory_hash(&self.directory_key, &user.to_lowercase());
+        let hash = directory_hash(&self.directory_key, &canonical_login(user));
         let snapshot = self.store.read()?;
         match snapshot.get::<Held>(LOGINS, &hash)? {
             Some(Held(window)) => open_window(&snapshot, &window),
@@ -279,6 +279,11 @@ impl Node {
     }
 }
 
+/// A login name, which may be an address, as big knows it.
+fn canonical_login(user: &str) -> String {
+    user.parse::<Address>().map_or_else(|_| canonical_local(user), |address| address.canonical())
+}
+
 fn open_window(snapshot: &Snapshot, window: &Id) -> Result<Option<Window>, StoreError> {
     let now = unix_millis();
     let window = snapshot.get::<Window>(WINDOWS, window)?;
@@ -305,5 +310,22 @@ pub struct MaildropLock {
 impl Drop for MaildropLock {
     fn drop(&mut self) {
         self.node.busy.unlock_maildrop(&self.window);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_name_is_the_same_however_it_is_typed() {
+        for (typed, known) in [
+            ("Alice", "alice"),
+            ("ALICE@Example.COM", "alice@example.com"),
+            ("Ju\u{308}rgen", "j\u{fc}rgen"),
+            ("J\u{dc}RGEN@b\u{fc}cher.example", "j\u{fc}rgen@xn--bcher-kva.example"),
+        ] {
+            assert_eq!(canonical_login(typed), known);
+        }
     }
 }
