@@ -12,7 +12,7 @@ use crate::send::{crlf, look, maildrop, same};
 use crate::tally::Tally;
 
 /// Messages that wait in the maildrop for each case.
-const WAITING: usize = 2;
+pub const WAITING: usize = 2;
 
 struct Collector {
     name: &'static str,
@@ -90,12 +90,7 @@ async fn collect(setting: &Setting, collector: &Collector, way: Way, delete: boo
     let (person, password) = setting.traveller();
     let edge = &setting.ready.edge;
     let server = if way == Way::Implicit { edge.pop3s } else { edge.pop3 };
-    let count = |mail: Vec<Vec<u8>>| mail.len();
-    let waiting = async || maildrop(edge.pop3, &person.name, password, false).await.ok().map(count);
-    maildrop(edge.pop3, &person.name, password, true).await.map_err(|e| e.to_string())?;
-    let sent = fill(setting, &person.address).await?;
-    look(async || waiting().await.filter(|&waiting| waiting == WAITING), "the maildrop is not filled")
-        .await?;
+    let sent = fill_anew(setting).await?;
 
     let folder = setting.scratch().map_err(|e| e.to_string())?;
     let collecting = Collecting {
@@ -129,8 +124,25 @@ async fn collect(setting: &Setting, collector: &Collector, way: Way, delete: boo
         }
     }
     let expected = if delete { 0 } else { WAITING };
-    let left = waiting().await;
-    if left == Some(expected) { Ok(()) } else { Err(format!("{left:?} messages are left, not {expected}")) }
+    let left = left(setting).await?;
+    if left == expected { Ok(()) } else { Err(format!("{left} messages are left, not {expected}")) }
+}
+
+/// Empties the traveller's maildrop, and fills it with new mail; gives what was sent.
+pub async fn fill_anew(setting: &Setting) -> Result<Vec<Vec<u8>>, String> {
+    let (person, password) = setting.traveller();
+    maildrop(setting.ready.edge.pop3, &person.name, password, true).await.map_err(|e| e.to_string())?;
+    let sent = fill(setting, &person.address).await?;
+    let filled = async || left(setting).await.ok().filter(|&left| left == WAITING);
+    look(filled, "the maildrop is not filled").await?;
+    Ok(sent)
+}
+
+/// How many messages are in the traveller's maildrop.
+pub async fn left(setting: &Setting) -> Result<usize, String> {
+    let (person, password) = setting.traveller();
+    let mail = maildrop(setting.ready.edge.pop3, &person.name, password, false).await;
+    mail.map(|mail| mail.len()).map_err(|e| e.to_string())
 }
 
 /// Sends the person some mail from outside.

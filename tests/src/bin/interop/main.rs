@@ -18,6 +18,7 @@ mod namespaces;
 mod postfix;
 mod send;
 mod tally;
+mod thunderbird;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -90,6 +91,7 @@ async fn run(options: &Options, tally: &mut Tally) -> Result<(), Box<dyn std::er
 
     send::cases(&setting, tally).await;
     collect::cases(&setting, tally).await;
+    thunderbird::cases(&setting, tally).await;
     if let Some(running) = running {
         let ended = running.interrupt(PAIR_END_WITHIN).await?;
         let verdict = if ended.success() { Ok(()) } else { Err(format!("it ended with {ended}")) };
