@@ -16,12 +16,16 @@
 //! `bench directory` measures the directory instead: how long a new edge takes to know 50,000 persons, how
 //! soon each of 10,000 changes counts at its RCPT, and what comparing costs.
 //!
+//! `bench pop3` measures collecting: a large maildrop, many sessions at once, and what an idle one costs; beside
+//! another server if there is one (`tests/bench/pop3-beside-dovecot.sh`).
+//!
 //! `bench count` is for a bench from outside: it keeps the number of messages filed in a file.
 
 mod directory;
 mod load;
 mod machine;
 mod measure;
+mod pop3;
 mod table;
 
 use std::error::Error;
@@ -83,6 +87,8 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         changes: usize,
     },
+    /// Measure collecting by POP3
+    Pop3(pop3::Options),
     /// Keep the number of messages that a running big has filed in a file, as `{"count":N}`
     Count {
         /// Big's control socket
@@ -112,6 +118,7 @@ fn main() -> ExitCode {
         Some(Command::Directory { people, changes }) => {
             runtime.block_on(measure_directory((*people).max(1), (*changes).max(2)))
         }
+        Some(Command::Pop3(options)) => runtime.block_on(measure_pop3(options)),
         None => runtime.block_on(run(&options)),
     });
     match done {
@@ -161,6 +168,12 @@ async fn measure_directory(people: usize, changes: usize) -> Result<(), Failure>
     let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
     println!("{}\n", machine::describe(folder.path()));
     directory::run(folder.path(), people, changes).await
+}
+
+async fn measure_pop3(options: &pop3::Options) -> Result<(), Failure> {
+    let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
+    println!("{}\n", machine::describe(folder.path()));
+    pop3::run(folder.path(), options).await
 }
 
 /// Keeps the count until it is killed. Written in place and at one width, so that a reader never
