@@ -15,7 +15,8 @@ use shared::render::{self, Table, when, word};
 use shared::topology::{self, Topology};
 
 use crate::request::{
-    DeadCommand, DeadLetterView, Done, Explained, Invited, LinkCommand, LinkView, Queued, Request, Step,
+    DeadCommand, DeadLetterView, Done, Explained, Invited, LinkCommand, LinkView, LockedView, Queued,
+    Request, Step,
 };
 use crate::serve;
 
@@ -60,6 +61,8 @@ enum Command {
     /// What waits for delivery
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// Networks that are locked out and accounts that are guarded, because too many logins have failed
+    Logins,
     /// The link to big
     #[command(subcommand)]
     Link(Link),
@@ -134,6 +137,7 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
             .show(&Request::QueueRetry { message }, |queued: &Queued| {
                 show_queue(std::slice::from_ref(queued))
             }),
+        Command::Logins => caller.show(&Request::Logins, |locked: &Vec<LockedView>| show_locked(locked)),
         Command::Link(Link::Status) => {
             caller.show(&Request::LinkStatus, |link: &LinkView| render::link(link))
         }
@@ -193,6 +197,16 @@ fn show_explained(explained: &Explained) -> String {
     render::line("address", address) + &render::line("answer", answer) + &render::line("rule", &rule)
 }
 
+fn show_locked(locked: &[LockedView]) -> String {
+    let mut table = Table::new(["what", "state", "failed logins", "over in"]);
+    for one in locked {
+        let state = if one.is_network { "locked out" } else { "guarded" };
+        let left = format!("{} min", one.seconds_left.div_ceil(60));
+        table.row([one.what.clone(), state.into(), one.failures.to_string(), left]);
+    }
+    table.or("nobody is locked out")
+}
+
 /// Each message, and under it who is still to get it.
 fn show_queue(queue: &[Queued]) -> String {
     let mut table = Table::new(["id", "queued (UTC)", "attempts", "next (UTC)", "size", "from"]);
@@ -250,6 +264,7 @@ mod tests {
             "link adopt --yes",
             "queue retry ID",
             "link status",
+            "logins",
             "trace ID",
             "explain alice@example.com --json",
         ] {
@@ -269,6 +284,20 @@ mod tests {
         ] {
             assert_eq!(parsed(line).expect_err(line).exit_code(), 2, "{line}");
         }
+    }
+
+    #[test]
+    fn logins_show_who_is_locked_out() {
+        let network =
+            LockedView { what: "192.0.2.0/24".into(), is_network: true, failures: 20, seconds_left: 61 };
+        let account = LockedView { what: "al\x1bice".into(), is_network: false, ..network.clone() };
+        assert_eq!(
+            show_locked(&[network, account]),
+            "what          state       failed logins  over in\n\
+             192.0.2.0/24  locked out  20             2 min\n\
+             al␛ice        guarded     20             2 min\n"
+        );
+        assert_eq!(show_locked(&[]), "nobody is locked out\n");
     }
 
     #[test]

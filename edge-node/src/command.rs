@@ -10,7 +10,7 @@ use link_proto::unit::Lane;
 use serde_json::Value;
 use shared::address::Address;
 use shared::control::Refused;
-use shared::id::{MessageId, random, unix_millis};
+use shared::id::{MessageId, monotonic, random, unix_millis};
 use shared::lane::{self, LANES_MAX};
 use shared::operator;
 use shared::render::word;
@@ -19,10 +19,11 @@ use shared::state::State;
 use shared::store::{Copied, Rows, StoreError, Txn};
 use shared::trace;
 
+use crate::lockout::Locked;
 use crate::node::{Known, Node, Rule};
 use crate::record::{Invitation, QUEUE, QueueRow, SETTINGS};
 use crate::request::{
-    Done, Explained, Invited, LaneView, LinkCommand, LinkView, Queued, Request, Step, Waiting,
+    Done, Explained, Invited, LaneView, LinkCommand, LinkView, LockedView, Queued, Request, Step, Waiting,
 };
 use crate::revise;
 use crate::{maintenance, reception};
@@ -60,6 +61,7 @@ impl Commands {
                 Ok(answer)
             }
             Request::QueueRetry { message } => json(self.retry(&message).await?),
+            Request::Logins => json(self.locked()),
             Request::LinkStatus => json(self.link_status().map_err(failed)?),
             Request::Link(command) => json(self.link_command(command).await?),
             Request::Backup { into } => json(self.backup(into).await?),
@@ -160,6 +162,7 @@ impl Commands {
         let mut alarms: Vec<String> = held.or(status.last_error).into_iter().collect();
         alarms.extend(operator::alarms(&snapshot)?);
         alarms.extend(pressure.alarm());
+        alarms.extend(guessing_alarm(&self.locked()));
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
             let row = lane::state(&snapshot, lane.index())?;
             let lane = format!("{lane:?}").to_lowercase();
@@ -181,6 +184,17 @@ impl Commands {
             decisions: operator::decisions(&snapshot)?,
             alarms,
         })
+    }
+
+    fn locked(&self) -> Vec<LockedView> {
+        let locked = self.node.with_lockout(|lockout| lockout.locked(monotonic()));
+        let view = |Locked { what, is_network, failures, left }| LockedView {
+            what,
+            is_network,
+            failures,
+            seconds_left: left.as_secs(),
+        };
+        locked.into_iter().take(LISTED_MAX).map(view).collect()
     }
 
     fn explain(&self, text: &str) -> Result<Explained, Refused> {
@@ -238,6 +252,14 @@ fn queued(id: MessageId, row: QueueRow) -> Queued {
         held: row.held,
         recipients: waiting.map(|r| Waiting { address: r.address, state: r.state, text: r.text }).collect(),
     }
+}
+
+fn guessing_alarm(locked: &[LockedView]) -> Option<String> {
+    let networks = locked.iter().filter(|locked| locked.is_network).count();
+    let accounts = locked.len() - networks;
+    (!locked.is_empty()).then(|| {
+        format!("passwords are being guessed: {networks} networks are locked out, {accounts} accounts guarded; `edge-node logins` lists them")
+    })
 }
 
 fn failed(error: StoreError) -> Refused {

@@ -19,6 +19,8 @@ pub mod harness;
 mod intake;
 mod inventory;
 mod link;
+mod lockout;
+mod login;
 mod maildrop;
 mod maintenance;
 mod node;

@@ -4,25 +4,26 @@
 //! with it as they are read. What the client did goes to big as events, queued in the commit that
 //! deletes.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::id::{MessageId, unix_millis};
+use shared::id::{MessageId, monotonic, unix_millis};
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::listener::{Acceptor, Listener, Stream};
-use shared::pop3::{Action, Config, Entry, LoginRefusal, Session};
+use shared::pop3::{Action, Config, End, Entry, Expire, LoginRefusal, Opened, Session};
 use shared::sasl::Credentials;
 use shared::seal::{FileKey, PrivateKey};
-use shared::store::{BodyKey, Rows, StoreError, Txn};
+use shared::store::{BodyKey, Rows, Store, StoreError, Txn, behind};
 use shared::telemetry::Quoted;
 use shared::unit::{Id, PopAct, ToBig, Window, encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
-use crate::content::Content;
+use crate::content::{Content, Unreadable};
+use crate::login::{self, Refused};
 use crate::node::{MaildropLock, Node};
 use crate::record::{COPIES, CopyRow, WINDOWS, copy_key, copy_of};
 use crate::revise;
@@ -34,6 +35,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 const EVENT_LANE: u8 = 1;
 /// Messages in one maildrop that a session shows.
 const MESSAGES_MAX: usize = 1_000_000;
+/// Rows that are read at once when a maildrop is opened.
+const ROWS_AT_ONCE: usize = 1_000;
+const DAY_MILLIS: u64 = 24 * 3_600_000;
 
 /// One of the edge's POP3 services.
 #[derive(Clone)]
@@ -75,7 +79,8 @@ impl Service {
         if self.implicit_tls {
             stream = stream.start_tls(&self.acceptor).await?;
         }
-        let mut session = Session::new(Config::default(), self.implicit_tls, start.elapsed());
+        let config = Config { login_delay: self.node.topology.edge.login_delay, ..Config::default() };
+        let mut session = Session::new(config, self.implicit_tls, start.elapsed());
         session.bound_to(stream.exporter());
         let mut reading: Option<Content> = None;
         let mut buffer = vec![0; READ_BYTES];
@@ -94,11 +99,12 @@ impl Service {
                     Action::Keys(user) => session.keys(self.node.scram_keys(&user).ok().as_ref()),
                     Action::Authenticate(credentials) => {
                         let user = credentials.user.clone();
-                        let verdict = match Maildrop::open(&self.node, credentials).await {
-                            Ok((opened, entries)) => {
-                                tracing::info!(%peer, user = %Quoted(&user), messages = entries.len(), "POP3 login");
-                                *maildrop = Some(opened);
-                                Ok(entries)
+                        let verdict = match Maildrop::open(&self.node, credentials, peer.ip()).await {
+                            Ok((locked, opened)) => {
+                                let messages = opened.entries.len();
+                                tracing::info!(%peer, user = %Quoted(&user), messages, "POP3 login");
+                                *maildrop = Some(locked);
+                                Ok(opened)
                             }
                             Err(refusal) => {
                                 tracing::warn!(%peer, user = %Quoted(&user), ?refusal, "POP3 login refused");
@@ -107,10 +113,11 @@ impl Service {
                         };
                         session.authenticated(verdict);
                     }
-                    Action::Fetch { index, .. } => {
-                        reading = maildrop.as_mut().and_then(|maildrop| maildrop.read(index));
-                        if reading.is_none() {
-                            session.content_end(false);
+                    Action::Fetch { entry, .. } => {
+                        let read = maildrop.as_mut().ok_or(End::Later);
+                        match read.and_then(|maildrop| maildrop.read(&entry)) {
+                            Ok(content) => reading = Some(content),
+                            Err(end) => session.content_end(end),
                         }
                     }
                     Action::Commit { deleted, retrieved } => {
@@ -132,12 +139,12 @@ impl Service {
                     // The end, or as much of it as TOP wanted.
                     Ok(_) => {
                         reading = None;
-                        session.content_end(true);
+                        session.content_end(End::Whole);
                     }
                     Err(error) => {
                         tracing::error!(%error, "a message in a secondary mailbox cannot be read");
                         reading = None;
-                        session.content_end(false);
+                        session.content_end(end_of(&error));
                     }
                 }
                 continue;
@@ -167,100 +174,137 @@ async fn over(maildrop: Option<&Maildrop>) {
     }
 }
 
-/// A locked maildrop, as it was at the login.
+/// When maildrops were opened, for as long as that matters.
+#[derive(Debug, Default)]
+pub struct LastLogins(HashMap<Id, Duration>);
+
+impl LastLogins {
+    /// Whether the window was logged in to less than `delay` before `now`.
+    fn is_too_soon(&self, window: &Id, delay: Duration, now: Duration) -> bool {
+        self.0.get(window).is_some_and(|last| now.saturating_sub(*last) < delay)
+    }
+
+    /// The window is logged in to. No more windows are remembered than there were within `delay`.
+    fn logged_in(&mut self, window: Id, delay: Duration, now: Duration) {
+        self.0.retain(|_, last| now.saturating_sub(*last) < delay);
+        if !delay.is_zero() {
+            self.0.insert(window, now);
+        }
+    }
+}
+
+/// A locked maildrop.
 #[derive(Debug)]
 struct Maildrop {
     node: Arc<Node>,
     window: Id,
     key: PrivateKey,
-    copies: Vec<(MessageId, u32, CopyRow)>,
-    /// Places of those that were sent, at least in part.
-    sent: BTreeSet<usize>,
+    /// What was sent, at least in part, and the unit that told big of it.
+    sent: BTreeMap<(MessageId, u32), Option<Id>>,
     lock: MaildropLock,
 }
 
 impl Maildrop {
-    async fn open(node: &Arc<Node>, credentials: Credentials) -> Result<(Self, Vec<Entry>), LoginRefusal> {
-        let opened = node.log_in(credentials).await.map_err(|_| LoginRefusal::Temporary)?;
-        let (Window { window, .. }, key) = opened.ok_or(LoginRefusal::Credentials)?;
+    async fn open(
+        node: &Arc<Node>,
+        credentials: Credentials,
+        client: IpAddr,
+    ) -> Result<(Self, Opened), LoginRefusal> {
+        let opened = login::log_in(node, credentials, client).await;
+        let (Window { window, until, .. }, key) = opened.map_err(|refused| match refused {
+            Refused::Credentials => LoginRefusal::Credentials,
+            Refused::Guessing => LoginRefusal::Guessing,
+            Refused::Temporary => LoginRefusal::Temporary,
+        })?;
+        let delay = node.topology.edge.login_delay;
+        if node.with_logins(|logins| logins.is_too_soon(&window, delay, monotonic())) {
+            return Err(LoginRefusal::TooSoon);
+        }
         let lock = node.lock_maildrop(window).ok_or(LoginRefusal::InUse)?;
+        node.with_logins(|logins| logins.logged_in(window, delay, monotonic()));
         // What was noted during a session that was cut off is decided now; and behind this operation no
         // revision is decided without seeing the lock (see `revise::busy`).
         let settle = move |txn: &mut Txn<'_>| revise::settle_copies(txn, &window, unix_millis());
         node.store.commit(settle).await.map_err(|_| LoginRefusal::Temporary)?;
-        let rows = node.store.read().and_then(|rows| rows.prefix::<CopyRow>(COPIES, &window, MESSAGES_MAX));
-        let rows = rows.map_err(|_| LoginRefusal::Temporary)?;
-        let copies: Vec<_> = rows
-            .into_iter()
-            .filter(|(_, row)| !row.hidden)
-            .map(|(key, row)| {
-                let (message, revision) = copy_of(&key);
-                (message, revision, row)
-            })
-            .collect();
-        let entries = copies
-            .iter()
-            .map(|(message, revision, row)| Entry { size: row.size, uidl: format!("{message}.{revision}.0") })
-            .collect();
-        Ok((Self { node: Arc::clone(node), window, key, copies, sent: BTreeSet::new(), lock }, entries))
+        let of_node = Arc::clone(node);
+        let listed = tokio::task::spawn_blocking(move || entries(&of_node.store, &window)).await;
+        let Ok(Ok(entries)) = listed else { return Err(LoginRefusal::Temporary) };
+        let expire = match until {
+            None => Expire::Never,
+            Some(until) => Expire::Days(until.saturating_sub(unix_millis()) / DAY_MILLIS),
+        };
+        let maildrop = Self { node: Arc::clone(node), window, key, sent: BTreeMap::new(), lock };
+        Ok((maildrop, Opened { entries, expire }))
     }
 
-    /// Opens a message; `None` if it cannot be.
-    fn read(&mut self, index: usize) -> Option<Content> {
-        self.sent.insert(index);
-        let (message, _, row) = self.copies.get(index)?;
-        let key = FileKey::unwrap(&row.wrapped_key, &self.key, *message).ok()?;
-        let reader = self.node.store.body(BodyKey(row.body)).ok()?;
-        Some(Content::new(reader, &key))
+    /// Opens a message.
+    fn read(&mut self, entry: &Entry) -> Result<Content, End> {
+        let Entry { message, revision, .. } = *entry;
+        let key = copy_key(&self.window, message, revision);
+        let row = self.node.store.read().and_then(|rows| rows.get::<CopyRow>(COPIES, &key));
+        // It goes with its window.
+        let row = row.map_err(|error| end_of(&error.into()))?.ok_or(End::Lost)?;
+        self.sent.insert((message, revision), row.after);
+        let key = FileKey::unwrap(&row.wrapped_key, &self.key, message).map_err(|_| End::Lost)?;
+        let reader = self.node.store.body(BodyKey(row.body)).map_err(|error| end_of(&error.into()))?;
+        Ok(Content::new(reader, &key))
     }
 
     /// Deletes, and tells big what was done, in one commit.
-    async fn commit(self, deleted: &[usize], retrieved: &[usize]) -> Result<(), StoreError> {
-        let (window, now, sent) = (self.window, unix_millis(), self.sent());
+    async fn commit(self, deleted: &[Entry], retrieved: &[Entry]) -> Result<(), StoreError> {
+        let (window, now, sent) = (self.window, unix_millis(), self.sent);
         let (node, lock) = (self.node, self.lock);
-        let (deleted, retrieved): (HashSet<_>, HashSet<_>) =
-            (deleted.iter().collect(), retrieved.iter().collect());
-        let acts: Vec<_> = (0..)
-            .zip(self.copies)
-            .filter_map(|(index, (message, revision, row))| {
-                let act = PopAct {
+        let mut done = BTreeMap::<(MessageId, u32), PopAct>::new();
+        for (entries, is_deleted) in [(deleted, true), (retrieved, false)] {
+            for Entry { message, revision, .. } in entries.iter().copied() {
+                let act = done.entry((message, revision)).or_insert(PopAct {
                     window,
                     message: message.0,
                     revision,
-                    retrieved: retrieved.contains(&index) && !row.retrieved,
-                    deleted: deleted.contains(&index),
+                    retrieved: false,
+                    deleted: false,
                     at: now,
-                };
-                (act.retrieved || act.deleted).then_some((message, act, row))
-            })
-            .collect();
+                });
+                act.deleted |= is_deleted;
+                act.retrieved |= !is_deleted;
+            }
+        }
         let committed = node.store.commit(move |txn| {
             // Behind its end nothing is told of a window; what was deleted in it is gone in any case.
             if txn.raw(WINDOWS, &window)?.is_none() {
                 return Err(StoreError::Io("the travel window has ended".into()));
             }
-            for (message, act, mut row) in acts {
-                let key = copy_key(&window, message, act.revision);
-                if act.deleted {
-                    // Gone already if the message or the window ended during the session.
-                    if txn.raw(COPIES, &key)?.is_some() {
+            for ((message, revision), mut act) in done {
+                let key = copy_key(&window, message, revision);
+                // Gone already if the message or the window ended during the session.
+                let row = txn.get::<CopyRow>(COPIES, &key)?;
+                let after = match &row {
+                    Some(row) => row.after,
+                    None => sent.get(&(message, revision)).copied().flatten(),
+                };
+                act.retrieved &= !row.as_ref().is_some_and(|row| row.retrieved);
+                match row {
+                    Some(row) if act.deleted => {
                         txn.delete(COPIES, &key)?;
                         txn.release_body(BodyKey(row.body))?;
                     }
-                } else if txn.raw(COPIES, &key)?.is_some() {
-                    row.retrieved = true;
-                    txn.put(COPIES, &key, &row)?;
+                    Some(row) if act.retrieved => {
+                        txn.put(COPIES, &key, &CopyRow { retrieved: true, ..row })?
+                    }
+                    _ => {}
                 }
-                let unit = QueuedUnit {
-                    id: MessageId::generate().0,
-                    lane: EVENT_LANE,
-                    after: row.after,
-                    head: encode(&ToBig::PopAct(act)),
-                    body: QueuedBody::None,
-                };
-                lane::queue(txn, &unit)?;
+                if act.retrieved || act.deleted {
+                    let unit = QueuedUnit {
+                        id: MessageId::generate().0,
+                        lane: EVENT_LANE,
+                        after,
+                        head: encode(&ToBig::PopAct(act)),
+                        body: QueuedBody::None,
+                    };
+                    lane::queue(txn, &unit)?;
+                }
             }
-            revise::seen(txn, &window, &sent)?;
+            revise::seen(txn, &window, &places(&sent))?;
             // The session is over in this commit, before what was noted during it is decided.
             drop(lock);
             revise::settle_copies(txn, &window, now)
@@ -273,7 +317,7 @@ impl Maildrop {
     /// Ends without QUIT: nothing is deleted, and big is told nothing of what was sent; but what a client may
     /// have read cannot be swapped any more.
     async fn abandon(self) -> Result<(), StoreError> {
-        let (window, sent, lock, now) = (self.window, self.sent(), self.lock, unix_millis());
+        let (window, sent, lock, now) = (self.window, places(&self.sent), self.lock, unix_millis());
         let ended = self.node.store.commit(move |txn| {
             revise::seen(txn, &window, &sent)?;
             drop(lock);
@@ -283,9 +327,57 @@ impl Maildrop {
         self.node.queued(EVENT_LANE);
         Ok(())
     }
+}
 
-    fn sent(&self) -> Vec<(MessageId, u32)> {
-        let copies = self.sent.iter().filter_map(|place| self.copies.get(*place));
-        copies.map(|(message, revision, _)| (*message, *revision)).collect()
+fn places(sent: &BTreeMap<(MessageId, u32), Option<Id>>) -> Vec<(MessageId, u32)> {
+    sent.keys().copied().collect()
+}
+
+/// The messages that a window's maildrop shows. Of each only what a session needs all the time is kept: what
+/// opens it is read when it is asked for.
+fn entries(store: &Store, window: &Id) -> Result<Vec<Entry>, StoreError> {
+    let snapshot = store.read()?;
+    let end = copy_key(window, MessageId([u8::MAX; 16]), u32::MAX);
+    let (mut entries, mut from) = (Vec::new(), Some(window.to_vec()));
+    while let Some(start) = from {
+        let page = snapshot.range::<CopyRow>(COPIES, &start, Some(&end), ROWS_AT_ONCE)?;
+        let shown = page.iter().filter(|(_, row)| !row.hidden).map(|(key, row)| {
+            let (message, revision) = copy_of(key);
+            Entry { size: row.size, message, revision }
+        });
+        entries.extend(shown.take(MESSAGES_MAX - entries.len()));
+        from = behind(&page, ROWS_AT_ONCE).filter(|_| entries.len() < MESSAGES_MAX);
+    }
+    Ok(entries)
+}
+
+/// Whether what cannot be read may be later.
+fn end_of(error: &Unreadable) -> End {
+    match error {
+        Unreadable::Store(StoreError::Damaged(_)) | Unreadable::Sealed(_) | Unreadable::Broken(_) => {
+            End::Lost
+        }
+        Unreadable::Store(_) => End::Later,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_maildrop_is_opened_once_within_the_delay() {
+        let (delay, second) = (Duration::from_secs(60), Duration::from_secs(1));
+        let mut logins = LastLogins::default();
+        let now = Duration::from_secs(1_000);
+        assert!(!logins.is_too_soon(&[1; 16], delay, now));
+        logins.logged_in([1; 16], delay, now);
+        assert!(logins.is_too_soon(&[1; 16], delay, now + delay - second));
+        assert!(!logins.is_too_soon(&[1; 16], delay, now + delay));
+        assert!(!logins.is_too_soon(&[2; 16], delay, now), "another one's");
+        logins.logged_in([2; 16], delay, now + delay);
+        assert_eq!(logins.0.len(), 1, "what is over is forgotten");
+        logins.logged_in([3; 16], Duration::ZERO, now + delay);
+        assert!(logins.0.is_empty(), "without a delay nothing is kept");
     }
 }

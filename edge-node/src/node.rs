@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use link_proto::driver::Handle;
 use link_proto::unit::Lane;
-use shared::address::{Address, Domain};
+use shared::address::{Address, Domain, canonical_local};
 use shared::credential::Credential;
 use shared::id::{MessageId, unix_millis};
 use shared::report::DirectoryView;
-use shared::sasl::{Credentials, ScramKeys};
+use shared::sasl::ScramKeys;
 use shared::seal::PrivateKey;
 use shared::smtp::{Enhanced, Reply};
 use shared::state::{State, StateError};
@@ -24,6 +24,8 @@ use crate::cover::Covers;
 use crate::delivery::Schedule;
 use crate::directory::{self, DirectoryRow};
 use crate::fence::{Fence, Moment};
+use crate::lockout::Lockout;
+use crate::maildrop::LastLogins;
 use crate::pressure::Pressure;
 use crate::record::{Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
 use crate::revise::busy::Busy;
@@ -58,6 +60,8 @@ pub struct Node {
     /// When, if that has not been compared yet.
     marked: Mutex<Option<Moment>>,
     fence: Mutex<Fence>,
+    lockout: Mutex<Lockout>,
+    last_logins: Mutex<LastLogins>,
     /// Sessions that wait for a confirm.
     vouching: AtomicUsize,
     /// Attempts under way and maildrops in use.
@@ -124,6 +128,8 @@ impl Node {
             comparison_due: tokio::sync::Notify::new(),
             marked: Mutex::default(),
             fence: Mutex::default(),
+            lockout: Mutex::default(),
+            last_logins: Mutex::default(),
             vouching: AtomicUsize::new(0),
             busy: Arc::default(),
         }
@@ -205,33 +211,8 @@ impl Node {
         directory_hash(&self.directory_key, &address.canonical())
     }
 
-    /// The open window that these credentials log in to, and the private key that they open; `None` for
-    /// wrong ones. A user who does not exist costs the same work, away from the threads that serve
-    /// sessions.
-    pub async fn log_in(&self, credentials: Credentials) -> Result<Option<(Window, PrivateKey)>, StoreError> {
-        let window = self.window_of_login(&credentials.user)?;
-        let covers = self.covers.clone();
-        let opened = tokio::task::spawn_blocking(move || match window {
-            Some(mut window) => {
-                covers.uncover(&mut window)?;
-                let key = window.open(&credentials.secret, unix_millis()).ok();
-                Ok(key.map(|key| (window, key)))
-            }
-            None => {
-                Credential::open_nothing(&credentials.secret);
-                Ok(None)
-            }
-        });
-        let opened: io::Result<_> = opened.await.map_err(|error| StoreError::Io(error.to_string()))?;
-        let opened = opened.map_err(|error| StoreError::Io(error.to_string()))?;
-        if let Some((window, _)) = &opened {
-            self.used(window.window)?;
-        }
-        Ok(opened)
-    }
-
     /// Tells big of a login, seldom; losing that costs nothing, so it waits for another commit.
-    fn used(&self, window: Id) -> Result<(), StoreError> {
+    pub fn used(&self, window: Id) -> Result<(), StoreError> {
         let now = unix_millis();
         if !windows::is_use_told(&self.store.read()?, &window, now)? {
             return Ok(());
@@ -307,16 +288,33 @@ impl Node {
         }
     }
 
+    /// An account as logins are counted: its name without one of our domains.
+    pub fn account_name(&self, user: &str) -> String {
+        let address = user.parse::<Address>().ok().filter(|address| self.is_ours(address.domain()));
+        canonical_local(address.as_ref().map_or(user, |address| address.local_part()))
+    }
+
+    /// Looks at the counts of failed logins, or adds to them.
+    pub fn with_lockout<T>(&self, action: impl FnOnce(&mut Lockout) -> T) -> T {
+        action(&mut self.lockout.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks at when maildrops were opened, or adds to it.
+    pub fn with_logins<T>(&self, action: impl FnOnce(&mut LastLogins) -> T) -> T {
+        action(&mut self.last_logins.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// What a SCRAM exchange needs of a user's credential; of nobody's, something that looks the same.
     pub fn scram_keys(&self, user: &str) -> Result<ScramKeys, StoreError> {
         Ok(match self.window_of_login(user)? {
             Some(window) => window.credential.scram_keys(),
-            None => Credential::scram_keys_of_nobody(&self.directory_key, &user.to_lowercase()),
+            None => Credential::scram_keys_of_nobody(&self.directory_key, &canonical_login(user)),
         })
     }
 
-    fn window_of_login(&self, user: &str) -> Result<Option<Window>, StoreError> {
-        let hash = directory_hash(&self.directory_key, &user.to_lowercase());
+    /// The open window of a login name.
+    pub fn window_of_login(&self, user: &str) -> Result<Option<Window>, StoreError> {
+        let hash = directory_hash(&self.directory_key, &canonical_login(user));
         let snapshot = self.store.read()?;
         match snapshot.get::<Held>(LOGINS, &hash)? {
             Some(Held(window)) => open_window(&snapshot, &window),
@@ -370,6 +368,11 @@ impl Node {
     }
 }
 
+/// A login name, which may be an address, as big knows it.
+fn canonical_login(user: &str) -> String {
+    user.parse::<Address>().map_or_else(|_| canonical_local(user), |address| address.canonical())
+}
+
 fn open_window(snapshot: &Snapshot, window: &Id) -> Result<Option<Window>, StoreError> {
     let now = unix_millis();
     let window = snapshot.get::<Window>(WINDOWS, window)?;
@@ -396,5 +399,22 @@ pub struct MaildropLock {
 impl Drop for MaildropLock {
     fn drop(&mut self) {
         self.node.busy.unlock_maildrop(&self.window);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_name_is_the_same_however_it_is_typed() {
+        for (typed, known) in [
+            ("Alice", "alice"),
+            ("ALICE@Example.COM", "alice@example.com"),
+            ("Ju\u{308}rgen", "j\u{fc}rgen"),
+            ("J\u{dc}RGEN@b\u{fc}cher.example", "j\u{fc}rgen@xn--bcher-kva.example"),
+        ] {
+            assert_eq!(canonical_login(typed), known);
+        }
     }
 }

@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 use crate::intake::{Intake, refusal};
+use crate::login::{self, Refused};
 use crate::node::{Known, Node};
 use crate::pressure::{SLOW_PAUSE, instead_of_greeting};
 use crate::vouch;
@@ -186,11 +187,22 @@ impl Conversation {
 
     async fn authenticate(&mut self, credentials: Credentials) -> Result<String, Reply> {
         let (user, client) = (credentials.user.clone(), self.client);
-        let opened = self.service.node.log_in(credentials).await.map_err(|_| not_checked())?;
-        let Some((window, _)) = opened else {
-            tracing::warn!(%client, user = %Quoted(&user), "submission login refused");
-            let text = "user name or password is wrong, or no travel window is open";
-            return Err(Reply::new(535, Enhanced(5, 7, 8), text));
+        let window = match login::log_in(&self.service.node, credentials, client).await {
+            Ok((window, _)) => window,
+            Err(refused) => {
+                tracing::warn!(%client, user = %Quoted(&user), ?refused, "submission login refused");
+                return Err(match refused {
+                    Refused::Credentials => {
+                        let text = "user name or password is wrong, or no travel window is open";
+                        Reply::new(535, Enhanced(5, 7, 8), text)
+                    }
+                    Refused::Guessing => {
+                        let text = "too many failed logins; try again in some minutes";
+                        Reply::new(454, Enhanced(4, 7, 0), text)
+                    }
+                    Refused::Temporary => not_checked(),
+                });
+            }
         };
         tracing::info!(%client, user = %Quoted(&user), "submission login");
         self.login = Some(window);

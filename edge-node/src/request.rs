@@ -25,6 +25,8 @@ pub enum Request {
     },
     /// The link. Answered with [`LinkView`].
     LinkStatus,
+    /// Where too many logins have failed. Answered with `Vec<LockedView>`.
+    Logins,
     /// What an operator decides about the link. Answered with [`Done`].
     Link(LinkCommand),
     /// Copies keys and store. Answered with [`shared::store::Copied`].
@@ -55,6 +57,19 @@ pub struct Explained {
     pub rule: String,
     /// The rule in words.
     pub why: String,
+}
+
+/// A network that is locked out, or an account that is guarded, because too many logins have failed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LockedView {
+    /// A network, or the name of an account as it was tried; it need not exist.
+    pub what: String,
+    /// It is a network.
+    pub is_network: bool,
+    /// Failed logins.
+    pub failures: u32,
+    /// Seconds until it is over, if no more fail.
+    pub seconds_left: u64,
 }
 
 /// An open invitation.

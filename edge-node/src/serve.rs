@@ -22,12 +22,16 @@ use crate::command::Commands;
 use crate::delivery::{RelayError, Resolver, Route, Runner};
 use crate::link::LinkHost;
 use crate::node::Node;
-use crate::{maildrop, maintenance, reception};
+use crate::{login, maildrop, maintenance, reception};
 
-/// Sessions of each of submission and POP3 at once; pools of their own, so that a flood of mail cannot
+/// Submission sessions at once. Submission and POP3 have pools of their own, so that a flood of mail cannot
 /// keep travellers out.
-const TRAVELLER_SESSIONS_MAX: usize = 200;
-const TRAVELLER_SESSIONS_PER_NETWORK_MAX: usize = 50;
+const SUBMITTERS_MAX: usize = 200;
+const SUBMITTERS_PER_NETWORK_MAX: usize = 50;
+/// POP3 sessions at once, most of which wait: a client may stay for as long as it likes. Never more than half of
+/// the descriptors.
+const COLLECTORS_MAX: usize = 4_000;
+const COLLECTORS_PER_NETWORK_MAX: usize = 400;
 /// How long one submitted message may take to arrive.
 const SUBMISSION_DATA_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Octets of a control request's body: this node's requests have none.
@@ -112,10 +116,10 @@ pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError>
 /// Runs the edge until it is told to stop.
 pub fn run(topology: Topology) -> Result<(), ServeError> {
     telemetry::init();
-    lifetime::take_descriptors();
+    let descriptors = lifetime::take_descriptors();
     let state = State::open(&topology.edge.state)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(topology, &state))
+    runtime.block_on(serve(topology, &state, descriptors))
 }
 
 /// What listens, for the ready line.
@@ -132,7 +136,7 @@ struct Ready {
     control: std::path::PathBuf,
 }
 
-async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
+async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<(), ServeError> {
     let control = Server::bind(&socket_in(state.path()))?;
     let node = Arc::new(Node::open(topology, state)?);
     // Before anybody is served: this edge may have been away for weeks.
@@ -157,8 +161,8 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
     // However many places one network takes, some are left for the others.
     let per_network = (edge.receivers * 4 / 5).max(1);
     let strangers = Admission::new(edge.receivers, per_network);
-    let submitters = Admission::new(TRAVELLER_SESSIONS_MAX, TRAVELLER_SESSIONS_PER_NETWORK_MAX);
-    let collectors = Admission::new(TRAVELLER_SESSIONS_MAX, TRAVELLER_SESSIONS_PER_NETWORK_MAX);
+    let submitters = Admission::new(SUBMITTERS_MAX, SUBMITTERS_PER_NETWORK_MAX);
+    let collectors = Admission::new(COLLECTORS_MAX.min(descriptors / 2), COLLECTORS_PER_NETWORK_MAX);
     let smtp_busy = "421 4.3.2 too many sessions; try again later\r\n";
     let pop3_busy = "-ERR [SYS/TEMP] too many sessions; try again later\r\n";
 
@@ -227,6 +231,7 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
     tokio::spawn(runner.run(stopping.clone()));
     tokio::spawn(maintenance::run(Arc::clone(&node)));
     tokio::spawn(maintenance::compare(Arc::clone(&node)));
+    tokio::spawn(login::run(Arc::clone(&node)));
     let watched = Arc::clone(&node);
     tokio::spawn(async move { watched.pressure.run().await });
     let host = Arc::new(LinkHost::new(Arc::clone(&node)));

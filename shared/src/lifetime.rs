@@ -31,12 +31,14 @@ pub async fn until_told_to_stop() -> io::Result<&'static str> {
 }
 
 /// Takes as many file descriptors as the system allows this process: each session and each segment in
-/// use needs one.
-pub fn take_descriptors() {
+/// use needs one. How many it has then.
+pub fn take_descriptors() -> usize {
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current = limit.maximum;
     // Refused, the node runs with what it has.
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
+    let taken = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    taken.and_then(|taken| usize::try_from(taken).ok()).unwrap_or(usize::MAX)
 }
 
 /// Waits until `left` is 0, but not for long.

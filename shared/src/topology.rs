@@ -46,6 +46,8 @@ pub const EXPIRE: RangeInclusive<i64> = 1..=2_592_000;
 /// What `stale_after` may be, in seconds: big says every minute that it has told everything, and one word
 /// of it may be late. Up to a week.
 pub const STALE_AFTER: RangeInclusive<i64> = 120..=604_800;
+/// What `login_delay` may be, in seconds: up to an hour.
+pub const LOGIN_DELAY: RangeInclusive<i64> = 0..=3_600;
 /// What `spool_max`, `inbound_hourly` and `safety_bytes` may be, in octets: 1 MiB to 1 PiB.
 pub const BOUND_OCTETS: RangeInclusive<i64> = 1_048_576..=1_125_899_906_842_624;
 /// What `safety_hours` may be: up to 30 days.
@@ -202,6 +204,8 @@ pub struct Edge {
     pub stale_after: Duration,
     /// What a 250 vouches for.
     pub ack: Acknowledge,
+    /// How long a traveller is to wait between two logins by POP3; zero is not at all.
+    pub login_delay: Duration,
     /// The certificate for STARTTLS and TLS; without it the node makes a self-signed one.
     pub tls: Option<TlsFiles>,
     /// How mail leaves for the Internet.

@@ -8,6 +8,8 @@
 //!
 //! [`damage`] makes a disk lie, [`world`] puts all of it together for one test; [`desk`] asks the nodes what their commands ask.
 //!
+//! [`dialogue`] holds a POP3 server to the conformance suite.
+//!
 //! [`fuzz`] is what a fuzzer runs and the plain tests replay.
 //!
 //! Nothing here waits by sleeping: a wait ends by an event, or fails by a deadline.
@@ -18,6 +20,7 @@ pub mod client;
 pub mod control;
 pub mod damage;
 pub mod desk;
+pub mod dialogue;
 pub mod fuzz;
 pub mod internet;
 pub mod ledger;

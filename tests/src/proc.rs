@@ -61,10 +61,26 @@ pub struct Usage {
     pub peak_memory: u64,
 }
 
+/// The memory that the process `pid` has resident, in bytes.
+pub fn resident(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"))?;
+    in_status(&status, "VmRSS:")
+}
+
+/// A figure of `status`, in bytes.
+fn in_status(status: &str, name: &str) -> io::Result<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kibibytes: Option<u64> = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    kibibytes.map(|kibibytes| kibibytes * 1024).ok_or_else(odd)
+}
+
+fn odd() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "/proc is not as proc(5) describes it")
+}
+
 /// What the process `pid` has used so far.
 pub fn usage(pid: u32) -> io::Result<Usage> {
     let process = Path::new("/proc").join(pid.to_string());
-    let odd = || io::Error::new(io::ErrorKind::InvalidData, "/proc is not as proc(5) describes it");
     let stat = fs::read_to_string(process.join("stat"))?;
     // The name, in parentheses, may hold anything: fields are counted after it. utime and stime are
     // fields 14 and 15.
@@ -73,10 +89,8 @@ pub fn usage(pid: u32) -> io::Result<Usage> {
         after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
     let [user, system] = ticks[..] else { return Err(odd()) };
     let status = fs::read_to_string(process.join("status"))?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or_else(odd)?;
-    let kibibytes: u64 = peak.split_whitespace().next().and_then(|n| n.parse().ok()).ok_or_else(odd)?;
     let cpu = Duration::from_millis((user + system) * 1000 / TICKS_PER_SECOND);
-    Ok(Usage { cpu, peak_memory: kibibytes * 1024 })
+    Ok(Usage { cpu, peak_memory: in_status(&status, "VmHWM:")? })
 }
 
 /// Lets the process `pid` begin a new count of its peak memory (proc(5), `clear_refs`).

@@ -45,6 +45,8 @@ pub struct TestTopology {
     pub spool_max: u64,
     /// What a 250 vouches for.
     pub ack: Acknowledge,
+    /// Seconds between two logins of a traveller's.
+    pub login_delay: u64,
     /// Octets that big takes in within an hour.
     pub inbound_hourly: u64,
     /// Who answers DNS questions.
@@ -93,6 +95,7 @@ impl TestTopology {
             size_max: 50 * 1024 * 1024,
             spool_max: 10 << 30,
             ack: Acknowledge::default(),
+            login_delay: 0,
             inbound_hourly: 10 << 30,
             dns: vec![dns],
             tls: None,
@@ -128,6 +131,7 @@ impl TestTopology {
             size_max: edge.size_max,
             spool_max: edge.spool_max,
             ack: edge.ack,
+            login_delay: edge.login_delay.as_secs(),
             inbound_hourly: file.big.inbound_hourly,
             dns: vec![dns],
             tls: edge.tls.clone(),
@@ -237,6 +241,7 @@ impl TestTopology {
                 ("size_max", self.size_max.to_string()),
                 ("spool_max", self.spool_max.to_string()),
                 ("ack", quoted(self.ack.as_str())),
+                ("login_delay", self.login_delay.to_string()),
             ],
         );
         let mut outbound = vec![

@@ -144,6 +144,27 @@ impl Wire {
         }
     }
 
+    /// Reads over a dot-stuffed block that follows a line, as fast as it comes; how many octets it had.
+    pub async fn skip_block(&mut self) -> io::Result<u64> {
+        // An empty one ends where it begins.
+        let (mut octets, mut kept) = (0, b"\r\n".to_vec());
+        loop {
+            kept.extend_from_slice(self.buffer.get(self.taken..).unwrap_or_default());
+            if let Some(at) = memchr::memmem::find(&kept, b"\r\n.\r\n") {
+                let beyond = kept.len() - (at + 5);
+                self.taken = self.buffer.len() - beyond;
+                return Ok(octets + at as u64);
+            }
+            let done = kept.len().saturating_sub(4);
+            kept.drain(..done);
+            octets += done as u64;
+            self.taken = self.buffer.len();
+            if self.fill().await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
     /// A dot-stuffed block, unstuffed; its final line is consumed and not part of the result.
     pub async fn block(&mut self) -> io::Result<Vec<u8>> {
         let mut block = Vec::new();
@@ -238,6 +259,17 @@ mod tests {
         check_block(b"..a\r\n..\r\n.\r\n", b".a\r\n.\r\n").await;
         check_block(b"a\n.\r\nb\r\n.\r\n", b"a\n.\r\nb\r\n").await;
         check_block(b"a\r\n.\nb\r\n.\r\n", b"a\r\n\nb\r\n").await;
+    }
+
+    #[tokio::test]
+    async fn a_block_is_read_over_and_no_more() {
+        for block in [&b".\r\n"[..], b"a\r\n.\r\n", b"..\r\n.a\r\n\r\n.\r\n"] {
+            let (mut near, mut far) = pair().await;
+            near.send(block).await.expect("sent");
+            near.send(b"+OK\r\n").await.expect("sent");
+            assert_eq!(far.skip_block().await.expect("a block"), block.len() as u64 - 3, "{block:?}");
+            assert_eq!(far.line().await.expect("a line"), b"+OK\r\n");
+        }
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use big_node::request::Compared;
 use edge_node::request::{Queued, Request as EdgeRequest};
@@ -24,6 +25,8 @@ use crate::wait::{SOON, Trouble, until};
 pub const PEOPLE: [&str; 2] = ["alice", "bob"];
 /// Somebody outside.
 pub const CAROL: &str = "carol@remote.example";
+/// The first pause while a window is waited for.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// Alice's address.
 pub const ALICE: &str = "alice@example.com";
 /// Bob's address.
@@ -228,10 +231,18 @@ impl World {
         Ok(client)
     }
 
-    /// Waits until the edge knows a window, and gives a session with it.
+    /// Waits until the edge knows a window, and gives a session with it. The pauses become longer, for too many
+    /// failed logins lock an account.
     pub async fn first_pop3s(&self, user: &str, password: &str) -> Result<Pop3Client, Trouble> {
-        until("the window is open at the edge", SOON, async || Ok(self.pop3s(user, password).await.ok()))
-            .await
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.pop3s(user, password).await {
+                Ok(session) => return Ok(session),
+                Err(error) if pause > SOON => return Err(error),
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+            pause *= 2;
+        }
     }
 
     /// Sends a message from outside to people inside, which must be accepted; returns its id.

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use big_node::record::{AfterFetch, Folder, Scope};
 use big_node::request::{Line, Started};
 use shared::mime;
+use tests::client::pop3::Pop3Client;
 use tests::client::smtp::{Reply, SendError};
 use tests::process::Program;
 use tests::wait::{SOON, Trouble, until};
-use tests::world::{ALICE, BOB, CAROL, World, accepted_as, without_trace};
+use tests::world::{ALICE, BOB, CAROL, World, accepted_as, first, without_trace};
 
 /// Sessions at once.
 const SESSIONS: usize = 4;
@@ -133,7 +134,10 @@ async fn compare(world: &World, id: &str, file: &Path, lines: &[Line]) -> Result
 /// Collects all by POP3, and compares the bytes; gives how many there are.
 async fn collected(world: &World, trip: &Started, accepted: &[(String, PathBuf)]) -> Result<usize, Trouble> {
     let files: BTreeMap<_, _> = accepted.iter().map(|(id, file)| (format!("{id}.0.0"), file)).collect();
-    let mut session = world.pop3s(&trip.user, &trip.password).await?;
+    let mut session = Pop3Client::connect_tls(first(&world.nodes.edge_ready().pop3s)).await?;
+    // Without it, headers that are not ASCII come encoded.
+    session.command("UTF8").await?;
+    session.login(&trip.user, &trip.password).await?;
     let messages = session.uidl().await?;
     for (number, id) in &messages {
         let file = files.get(id).ok_or_else(|| format!("{id} was not accepted"))?;

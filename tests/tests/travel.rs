@@ -2,6 +2,7 @@
 
 use big_node::record::{AfterFetch, Folder, Scope, WindowState};
 use big_node::request::Started;
+use edge_node::request::{LockedView, Request as EdgeRequest};
 use tests::client::pop3::{Pop3Client, Pop3Error};
 use tests::client::smtp::{SendError, SmtpClient};
 use tests::ledger::Token;
@@ -9,6 +10,10 @@ use tests::messages::{LONG, Letter, SHORT};
 use tests::process::{Node, Program};
 use tests::wait::{SOON, Trouble, until};
 use tests::world::{ALICE, BOB, CAROL, World, accepted_as, first, without_trace};
+use tokio::task::JoinSet;
+
+/// More than an account bears.
+const GUESSES: usize = 30;
 
 async fn world() -> Result<World, Trouble> {
     World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await
@@ -282,5 +287,41 @@ async fn every_way_to_log_in_opens_the_maildrop_and_none_tells_who_is_there() ->
     }
     refusals.dedup();
     assert_eq!(refusals, ["[AUTH] bad user name or password"]);
+    world.end().await
+}
+
+#[tokio::test]
+async fn guesses_lock_who_was_not_there_before_and_the_operator_sees_it() -> Result<(), Trouble> {
+    let mut world = world().await?;
+    let alice = set_out(&world, Scope::New, AfterFetch::Keep).await?;
+    let bob = world.desk("bob").travel(Scope::New, AfterFetch::Keep).await?;
+    world.quiet().await?;
+    // All at once, for one after the other they would be slowed down.
+    let mut guessers = JoinSet::new();
+    for _ in 0..GUESSES {
+        let mut session = Pop3Client::connect_tls(first(&world.nodes.edge_ready().pop3s)).await?;
+        session.command("USER bob@example.com").await?;
+        guessers.spawn(async move { refused(session.command("PASS a-guess").await) });
+    }
+    for refusal in guessers.join_all().await {
+        assert!(refusal.starts_with("[AUTH]") || refusal.starts_with("[SYS/TEMP] too many"), "{refusal}");
+    }
+    let (locked, _): (Vec<LockedView>, _) = world.edge().ask(EdgeRequest::Logins, Vec::new()).await?;
+    let [LockedView { what, is_network: false, failures: 20.., .. }] = locked.as_slice() else {
+        panic!("one account is guarded: {locked:?}")
+    };
+    assert_eq!(what, "bob@example.com");
+    let alarms = world.edge_link().await?.alarms;
+    assert!(alarms.iter().any(|alarm| alarm.contains("being guessed")), "{alarms:?}");
+
+    let from_here = world.pop3s(&bob.user, &bob.password).await.err().ok_or("bob was not here before")?;
+    assert!(from_here.to_string().contains("[SYS/TEMP] too many failed logins"), "{from_here}");
+    let sending = world.submission("bob@example.com", &bob.password).await.err().ok_or("it is one count")?;
+    assert!(sending.to_string().contains("454 4.7.0"), "{sending}");
+    world.pop3s(&alice.user, &alice.password).await?.quit().await?;
+
+    world.nodes.kill(Node::Edge).await?;
+    world.nodes.start_edge().await?;
+    world.pop3s(&bob.user, &bob.password).await?.quit().await?;
     world.end().await
 }

@@ -13,6 +13,9 @@ pub(super) enum Command {
         initial: Option<String>,
     },
     Stls,
+    Utf8,
+    /// LANG: a language range, or a question which there are.
+    Lang(Option<String>),
     Capa,
     Stat,
     /// LIST, of one message or all.
@@ -42,6 +45,8 @@ pub(super) fn parse(line: &[u8]) -> Result<Command, &'static str> {
         "PASS" => Ok(Command::Pass(Zeroizing::new(argument.into()))),
         "AUTH" => auth(argument),
         "STLS" => nothing(Command::Stls),
+        "UTF8" => nothing(Command::Utf8),
+        "LANG" => one_word(argument).map(Command::Lang),
         "CAPA" => nothing(Command::Capa),
         "STAT" => nothing(Command::Stat),
         "LIST" => Ok(Command::List(numbers(argument)?.at_most_one()?)),
@@ -67,6 +72,12 @@ fn auth(argument: &str) -> Result<Command, &'static str> {
         None => Ok(Command::Auth { mechanism, initial }),
         Some(_) => Err("write AUTH, a mechanism, and perhaps an initial response"),
     }
+}
+
+fn one_word(argument: &str) -> Result<Option<String>, &'static str> {
+    let mut words = argument.split_ascii_whitespace().map(str::to_owned);
+    let word = words.next();
+    if words.next().is_none() { Ok(word) } else { Err("too many arguments") }
 }
 
 /// Up to two numbers.
@@ -110,7 +121,9 @@ mod tests {
         assert_eq!(parse(b"list"), Ok(Command::List(None)));
         assert_eq!(parse(b"LIST 3"), Ok(Command::List(Some(3))));
         assert_eq!(parse(b"TOP 1 9223372036854775808"), Ok(Command::Top(1, 1 << 63)));
-        let bad: [&[u8]; 17] = [
+        assert_eq!(parse(b"LANG"), Ok(Command::Lang(None)));
+        assert_eq!(parse(b"lang EN"), Ok(Command::Lang(Some("EN".into()))));
+        let bad: [&[u8]; 19] = [
             b"",
             b"RETR",
             b"RETR x",
@@ -128,6 +141,8 @@ mod tests {
             b"APOP a b",
             b"USER \xff",
             b" NOOP",
+            b"UTF8 USER",
+            b"LANG en de",
         ];
         for line in bad {
             assert!(parse(line).is_err(), "{line:?}");

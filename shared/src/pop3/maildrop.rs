@@ -2,13 +2,25 @@
 
 use memchr::memchr;
 
+use crate::id::MessageId;
+
 /// One message of a maildrop.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Octets as they are served: with CRLF at every line's end, without doubled dots.
     pub size: u64,
-    /// The unique-id: 1 to 70 characters from `!` to `~` (RFC 1939 §7).
-    pub uidl: String,
+    /// The message.
+    pub message: MessageId,
+    /// Its revision.
+    pub revision: u32,
+}
+
+impl Entry {
+    /// The unique-id (RFC 1939 §7): message, revision and part, of which 0 is the whole. Nothing of it is
+    /// the sender's to choose, and no other message ever has it.
+    pub fn unique_id(&self) -> String {
+        format!("{}.{}.0", self.message, self.revision)
+    }
 }
 
 /// The messages of a session and what has been done to them.
@@ -38,6 +50,11 @@ impl Maildrop {
             Some((_, message)) if message.deleted => Err("the message is deleted"),
             Some((index, _)) => Ok(index),
         }
+    }
+
+    /// The message at an index.
+    pub(super) fn entry(&self, index: usize) -> Option<Entry> {
+        self.messages.get(index).map(|message| message.entry)
     }
 
     /// Number and entry of the first message at `index` or after it that is not deleted.
@@ -70,13 +87,12 @@ impl Maildrop {
         }
     }
 
-    /// The indexes of the deleted messages, and of those that were retrieved whole.
-    pub(super) fn marks(&self) -> (Vec<usize>, Vec<usize>) {
-        let indexes = |marked: fn(&Message) -> bool| {
-            let marked = self.messages.iter().enumerate().filter(|(_, message)| marked(message));
-            marked.map(|(index, _)| index).collect()
+    /// The deleted messages, and those that were retrieved whole.
+    pub(super) fn marks(&self) -> (Vec<Entry>, Vec<Entry>) {
+        let entries = |marked: fn(&&Message) -> bool| {
+            self.messages.iter().filter(marked).map(|message| message.entry).collect()
         };
-        (indexes(|message| message.deleted), indexes(|message| message.retrieved))
+        (entries(|message| message.deleted), entries(|message| message.retrieved))
     }
 }
 

@@ -23,6 +23,9 @@ pub const LOGIN_FAILURES_MAX: u32 = 5;
 /// Octets of replies that are collected before they are sent.
 pub const REPLIES_BYTES_MAX: usize = 16 * 1024;
 
+/// Languages of our texts: tag, and name in it. The first is the one that `*` gets.
+const LANGUAGES: [(&str, &str); 2] = [("en", "English"), ("i-default", "English")];
+
 /// How long a client may take to log in; anew after every attempt and after STLS.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client may be silent between commands (RFC 1939 §3: at least 10 minutes).
@@ -37,13 +40,14 @@ pub struct Config {
     pub stls: bool,
     /// Whether logins are taken in the clear: for private links only.
     pub plaintext_login: bool,
-    /// Days that mail is kept, as CAPA announces; `None` for ever (RFC 2449 §6.7).
-    pub expire_days: Option<u32>,
+    /// How long a client is to wait between two logins, which the driver sees to; zero is not at all
+    /// (RFC 2449 §6.5). In whole seconds.
+    pub login_delay: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { stls: true, plaintext_login: false, expire_days: None }
+        Self { stls: true, plaintext_login: false, login_delay: Duration::ZERO }
     }
 }
 
@@ -61,17 +65,17 @@ pub enum Action {
     /// Read this message: give its content with [`Session::content`], then
     /// [`Session::content_end`]. Poll after every piece.
     Fetch {
-        /// Its place in the list given at the login, from 0.
-        index: usize,
+        /// As it was given at the login.
+        entry: Entry,
         /// TOP: the header and so many lines of the body will do.
         lines: Option<u64>,
     },
     /// QUIT: do this durably and release the maildrop; answer with [`Session::committed`].
     Commit {
-        /// Messages to delete, as indexes.
-        deleted: Vec<usize>,
-        /// Messages that were retrieved whole.
-        retrieved: Vec<usize>,
+        /// Messages to delete, in their order.
+        deleted: Vec<Entry>,
+        /// Messages that were retrieved whole, in their order.
+        retrieved: Vec<Entry>,
     },
     /// Close the connection and release the maildrop, if it is locked. Nothing follows; without a
     /// `Commit` before, nothing is deleted.
@@ -87,6 +91,28 @@ pub enum LoginRefusal {
     InUse,
     /// Not the user's fault, and worth another try later (RFC 3206).
     Temporary,
+    /// The user is who they say, and was here a moment ago (RFC 2449 §8.1.1).
+    TooSoon,
+    /// Too many guesses: nothing was checked, and [`LoginRefusal::Credentials`] is not to be inferred.
+    Guessing,
+}
+
+/// A maildrop that has been opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Its messages, in order of message numbers.
+    pub entries: Vec<Entry>,
+    /// How long they are kept.
+    pub expire: Expire,
+}
+
+/// How long mail is kept, as CAPA announces it once it is known whose (RFC 2449 §6.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expire {
+    /// Until it is deleted.
+    Never,
+    /// So many whole days at least.
+    Days(u64),
 }
 
 /// What the session is doing.
@@ -101,7 +127,7 @@ pub(super) enum Phase {
     /// A login waits for the driver's answer; there may be a last word for the client.
     Authenticating(Option<String>),
     /// The login is good, the client was told the last word and says that it has heard it.
-    Proving(Vec<Entry>),
+    Proving(Opened),
     /// The driver does the TLS handshake.
     Handshake,
     /// TRANSACTION: commands are read.
@@ -125,6 +151,10 @@ pub struct Session {
     config: Config,
     tls: bool,
     exporter: Option<TlsExporter>,
+    /// The client has said UTF8.
+    pub(super) utf8: bool,
+    /// Known from the login on.
+    expire: Option<Expire>,
     input: Input,
     bad_commands: u32,
     login_failures: u32,
@@ -147,6 +177,8 @@ impl Session {
             config,
             tls,
             exporter: None,
+            utf8: false,
+            expire: None,
             input: Input::default(),
             bad_commands: 0,
             login_failures: 0,
@@ -228,6 +260,7 @@ impl Session {
     pub fn tls_established(&mut self) {
         if matches!(self.phase, Phase::Handshake) {
             self.tls = true;
+            self.utf8 = false;
             self.input.clear();
             self.rearm();
             self.phase = Phase::Authorization { user: None };
@@ -250,40 +283,48 @@ impl Session {
         }
     }
 
-    /// Answers [`Action::Authenticate`]: the maildrop, locked and in order of message numbers.
-    pub fn authenticated(&mut self, verdict: Result<Vec<Entry>, LoginRefusal>) {
+    /// Answers [`Action::Authenticate`]: the maildrop, locked.
+    pub fn authenticated(&mut self, verdict: Result<Opened, LoginRefusal>) {
         let Phase::Authenticating(last) = &mut self.phase else { return };
         let last = last.take();
         self.rearm();
         self.phase = Phase::Authorization { user: None };
         match (verdict, last) {
-            (Ok(entries), None) => self.opened(entries),
-            (Ok(entries), Some(last)) => {
+            (Ok(opened), None) => self.opened(opened),
+            (Ok(opened), Some(last)) => {
                 self.line(&format!("+ {last}"));
-                self.phase = Phase::Proving(entries);
+                self.phase = Phase::Proving(opened);
             }
             (Err(refusal), _) => self.refused(refusal),
         }
     }
 
-    fn opened(&mut self, entries: Vec<Entry>) {
-        let maildrop = Maildrop::new(entries);
+    fn opened(&mut self, opened: Opened) {
+        let maildrop = Maildrop::new(opened.entries);
         let (count, size) = maildrop.total();
         self.ok(&format!("{count} messages ({size} octets)"));
+        self.expire = Some(opened.expire);
         self.phase = Phase::Transaction(maildrop);
     }
 
     fn refused(&mut self, refusal: LoginRefusal) {
         match refusal {
-            LoginRefusal::Credentials => {
-                self.err("[AUTH] bad user name or password");
-                self.login_failures += 1;
-                if self.login_failures >= LOGIN_FAILURES_MAX {
-                    self.close();
-                }
+            LoginRefusal::Credentials => self.err("[AUTH] bad user name or password"),
+            LoginRefusal::Guessing => {
+                self.err("[SYS/TEMP] too many failed logins: try again in some minutes");
             }
             LoginRefusal::InUse => self.err("[IN-USE] another session has the maildrop: try again later"),
             LoginRefusal::Temporary => self.err("[SYS/TEMP] not now: try again later"),
+            LoginRefusal::TooSoon => {
+                let seconds = self.config.login_delay.as_secs();
+                self.err(&format!("[LOGIN-DELAY] collect once in {seconds} s: try again later"));
+            }
+        }
+        if matches!(refusal, LoginRefusal::Credentials | LoginRefusal::Guessing) {
+            self.login_failures += 1;
+            if self.login_failures >= LOGIN_FAILURES_MAX {
+                self.close();
+            }
         }
     }
 
@@ -324,7 +365,7 @@ impl Session {
                 true
             }
             Phase::Challenge(exchange) => self.challenged(exchange),
-            Phase::Proving(entries) => self.heard(entries),
+            Phase::Proving(opened) => self.heard(opened),
             phase => {
                 self.phase = phase;
                 self.command()
@@ -376,6 +417,15 @@ impl Session {
             Command::Capa => self.capabilities(),
             Command::Stls => self.start_tls(),
             Command::Auth { mechanism: None, .. } => self.mechanisms(),
+            Command::Lang(range) => {
+                if let Err(text) = self.language(range.as_deref()) {
+                    self.bad_command(text);
+                }
+            }
+            Command::Utf8 => {
+                self.utf8 = true;
+                self.ok("headers come in UTF-8");
+            }
             Command::User(_) | Command::Pass(_) | Command::Auth { .. } if !self.may_log_in() => {
                 self.bad_command("[AUTH] logging in needs TLS: send STLS first");
             }
@@ -450,13 +500,13 @@ impl Session {
 
     /// The client has heard the last word, by which it knows us (RFC 5034 §4): an empty line. Anything else is no
     /// login.
-    fn heard(&mut self, entries: Vec<Entry>) -> bool {
+    fn heard(&mut self, opened: Opened) -> bool {
         match self.input.line(sasl::LINE_BYTES_MAX) {
             Ok(None) => {
-                self.phase = Phase::Proving(entries);
+                self.phase = Phase::Proving(opened);
                 return false;
             }
-            Ok(Some(line)) if line.is_empty() => self.opened(entries),
+            Ok(Some(line)) if line.is_empty() => self.opened(opened),
             Ok(Some(_)) => {
                 self.err("[AUTH] the exchange was not ended");
                 self.close();
@@ -505,12 +555,17 @@ impl Session {
     /// CAPA, in either state (RFC 2449 §5).
     pub(super) fn capabilities(&mut self) {
         self.ok("capabilities follow");
-        for line in ["TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"] {
+        for line in ["TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "UTF8 USER", "LANG"] {
             self.line(line);
         }
-        match self.config.expire_days {
-            Some(days) => self.line(&format!("EXPIRE {days}")),
-            None => self.line("EXPIRE NEVER"),
+        match self.expire {
+            Some(Expire::Never) => self.line("EXPIRE NEVER"),
+            Some(Expire::Days(days)) => self.line(&format!("EXPIRE {days}")),
+            // It is another one for each user.
+            None => {}
+        }
+        if !self.config.login_delay.is_zero() {
+            self.line(&format!("LOGIN-DELAY {}", self.config.login_delay.as_secs()));
         }
         if self.may_log_in() {
             self.line("USER");
@@ -521,6 +576,26 @@ impl Session {
         }
         self.line("IMPLEMENTATION Sallypost");
         self.line(".");
+    }
+
+    /// LANG (RFC 6856 §3): which language our texts are in. There is one.
+    pub(super) fn language(&mut self, range: Option<&str>) -> Result<(), &'static str> {
+        let Some(range) = range else {
+            self.ok("languages follow");
+            LANGUAGES.iter().for_each(|(tag, name)| self.line(&format!("{tag} {name}")));
+            self.line(".");
+            return Ok(());
+        };
+        let range = if range == "*" { LANGUAGES[0].0 } else { range };
+        // What is asked for, or more and more of it left out from its end (RFC 4647 §3.4).
+        let fits = |tag: &str| {
+            let same = range.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
+            same && matches!(range.as_bytes().get(tag.len()), None | Some(b'-'))
+        };
+        let (tag, _) =
+            LANGUAGES.iter().find(|(tag, _)| fits(tag)).ok_or("no such language: send LANG for a list")?;
+        self.ok(&format!("{tag} is what follows"));
+        Ok(())
     }
 
     /// Refuses a command, and the client that sends too many such.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::id::MessageId;
 use crate::sasl::test_client::{Client, keys_of, knows};
 use crate::sasl::{Credentials, ScramKeys, Secret};
 
@@ -10,14 +11,22 @@ const NOW: Duration = Duration::from_secs(1_000);
 /// The messages of the examples in RFC 1939: 120 and 200 octets.
 const SIZES: [usize; 2] = [120, 200];
 
+/// Where in the maildrop a message is.
+fn place(entry: &Entry) -> usize {
+    usize::try_from(entry.message.unix_millis()).expect("a small number")
+}
+
 /// A driver whose only user is alice, with the password `secret`.
 struct Driver {
     session: Session,
     messages: Vec<Vec<u8>>,
     /// Content is given in pieces of this size.
     piece: usize,
-    readable: bool,
+    /// How each message ends.
+    end: End,
+    expire: Expire,
     commit: bool,
+    /// Places of what was deleted, and of what was retrieved.
     committed: Option<(Vec<usize>, Vec<usize>)>,
     logins: Vec<Credentials>,
     login: Result<(), LoginRefusal>,
@@ -34,7 +43,8 @@ impl Driver {
             session: Session::new(config, tls, NOW),
             messages: SIZES.map(message).to_vec(),
             piece: 7,
-            readable: true,
+            end: End::Whole,
+            expire: Expire::Never,
             commit: true,
             committed: None,
             logins: Vec::new(),
@@ -85,27 +95,29 @@ impl Driver {
                 Action::Authenticate(credentials) => {
                     let good = credentials.user == self.user && knows(&self.keys, &credentials.secret);
                     self.logins.push(credentials);
-                    let entry = |(index, message): (usize, &Vec<u8>)| Entry {
+                    let entry = |(index, message): (u64, &Vec<u8>)| Entry {
                         size: message.len() as u64,
-                        uidl: format!("id{index}"),
+                        message: MessageId::from_parts(index, [0; 10]),
+                        revision: 2,
                     };
-                    let entries = self.messages.iter().enumerate().map(entry).collect();
+                    let entries = (0..).zip(&self.messages).map(entry).collect();
                     let verdict = if good { self.login } else { Err(LoginRefusal::Credentials) };
-                    self.session.authenticated(verdict.map(|()| entries));
+                    self.session.authenticated(verdict.map(|()| Opened { entries, expire: self.expire }));
                 }
-                Action::Fetch { index, .. } => {
-                    for piece in self.messages[index].chunks(self.piece) {
-                        if !self.readable || !self.session.content(piece) {
+                Action::Fetch { entry, .. } => {
+                    for piece in self.messages[place(&entry)].chunks(self.piece) {
+                        if self.end != End::Whole || !self.session.content(piece) {
                             break;
                         }
                         while let Some(Action::Send(bytes)) = self.session.poll(NOW) {
                             sent.extend(bytes);
                         }
                     }
-                    self.session.content_end(self.readable);
+                    self.session.content_end(self.end);
                 }
                 Action::Commit { deleted, retrieved } => {
-                    self.committed = Some((deleted, retrieved));
+                    let places = |entries: Vec<Entry>| entries.iter().map(place).collect();
+                    self.committed = Some((places(deleted), places(retrieved)));
                     self.session.committed(self.commit);
                 }
                 Action::Close => self.closed = true,
@@ -181,8 +193,11 @@ fn every_command_of_rfc_1939() {
         ("LIST 2", "+OK 2 200\r\n"),
         ("LIST 3", "-ERR no such message\r\n"),
         ("LIST 0", "-ERR no such message\r\n"),
-        ("UIDL", "+OK 2 messages (320 octets)\r\n1 id0\r\n2 id1\r\n.\r\n"),
-        ("UIDL 2", "+OK 2 id1\r\n"),
+        (
+            "UIDL",
+            "+OK 2 messages (320 octets)\r\n1 00000000000000000000000000.2.0\r\n2 00000000010000000000000000.2.0\r\n.\r\n",
+        ),
+        ("UIDL 2", "+OK 2 00000000010000000000000000.2.0\r\n"),
         ("NOOP", "+OK still here\r\n"),
         ("DELE 1", "+OK deleted at QUIT\r\n"),
         ("DELE 1", "-ERR the message is deleted\r\n"),
@@ -191,7 +206,7 @@ fn every_command_of_rfc_1939() {
         ("UIDL 1", "-ERR the message is deleted\r\n"),
         ("STAT", "+OK 1 200\r\n"),
         ("LIST", "+OK 1 messages (200 octets)\r\n2 200\r\n.\r\n"),
-        ("UIDL", "+OK 1 messages (200 octets)\r\n2 id1\r\n.\r\n"),
+        ("UIDL", "+OK 1 messages (200 octets)\r\n2 00000000010000000000000000.2.0\r\n.\r\n"),
         ("RSET", "+OK nothing is deleted\r\n"),
         ("STAT", "+OK 2 320\r\n"),
         ("TOP 1 0", "+OK message follows\r\nA: b\r\n\r\n.\r\n"),
@@ -240,14 +255,16 @@ fn messages_are_dot_stuffed_and_ended_whatever_the_pieces() {
 #[test]
 fn a_message_that_cannot_be_read() {
     let mut driver = Driver::logged_in(&[]);
-    driver.readable = false;
-    assert!(driver.say("RETR 1\r\n").starts_with("-ERR [SYS/TEMP] "));
+    for (end, code) in [(End::Later, "[SYS/TEMP]"), (End::Lost, "[SYS/PERM]")] {
+        driver.end = end;
+        assert!(driver.say("RETR 1\r\n").starts_with(&format!("-ERR {code} ")));
+    }
     assert_eq!(driver.signs("NOOP\r\n"), "+");
     // Broken after it has begun: there is no honest end.
     driver.session.receive(b"RETR 1\r\n", NOW);
-    assert!(matches!(driver.session.poll(NOW), Some(Action::Fetch { index: 0, lines: None })));
+    assert!(matches!(driver.session.poll(NOW), Some(Action::Fetch { lines: None, .. })));
     assert!(driver.session.content(b"A: b\r\n"));
-    driver.session.content_end(false);
+    driver.session.content_end(End::Lost);
     assert_eq!(driver.run(), "+OK message follows\r\nA: b\r\n");
     assert!(driver.closed && driver.committed.is_none());
     // Lines that a client could read otherwise than we do.
@@ -296,7 +313,7 @@ fn there_is_no_login_in_the_clear() {
     let mut driver = Driver::with(Config::default(), false);
     let capabilities = driver.say("CAPA\r\n");
     assert!(capabilities.contains("STLS\r\n"), "{capabilities}");
-    assert!(!capabilities.contains("USER") && !capabilities.contains("SASL"), "{capabilities}");
+    assert!(!capabilities.contains("\r\nUSER\r\n") && !capabilities.contains("SASL"), "{capabilities}");
     assert_eq!(driver.say("AUTH\r\n"), "+OK the mechanisms are\r\n.\r\n");
     for login in
         ["USER alice\r\n", "PASS secret\r\n", "AUTH PLAIN AGFsaWNlAHNlY3JldA==\r\n", "AUTH PLAIN\r\n"]
@@ -310,17 +327,16 @@ fn there_is_no_login_in_the_clear() {
     assert_eq!(driver.signs("STLS\r\n"), "-");
     assert_eq!(
         driver.say("CAPA\r\n"),
-        "+OK capabilities follow\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nEXPIRE NEVER\r\n\
-         USER\r\nSASL PLAIN SCRAM-SHA-256\r\nIMPLEMENTATION Sallypost\r\n.\r\n"
+        "+OK capabilities follow\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nUTF8 USER\r\n\
+         LANG\r\nUSER\r\nSASL PLAIN SCRAM-SHA-256\r\nIMPLEMENTATION Sallypost\r\n.\r\n"
     );
     assert_eq!(driver.signs("USER alice\r\nPASS secret\r\n"), "++");
 
-    let mut driver = Driver::with(Config { plaintext_login: true, stls: false, expire_days: Some(7) }, false);
+    let login_delay = Duration::from_secs(30);
+    let mut driver = Driver::with(Config { plaintext_login: true, stls: false, login_delay }, false);
+    let announced = "LANG\r\nLOGIN-DELAY 30\r\nUSER\r\nSASL PLAIN SCRAM-SHA-256\r\nIMPLEMENTATION";
     let capabilities = driver.say("CAPA\r\n");
-    assert!(
-        capabilities.contains("EXPIRE 7\r\nUSER\r\nSASL PLAIN SCRAM-SHA-256\r\nIMPLEMENTATION"),
-        "{capabilities}"
-    );
+    assert!(capabilities.contains(announced), "{capabilities}");
     assert_eq!(driver.signs("STLS\r\nUSER alice\r\nPASS secret\r\n"), "-++");
 }
 
@@ -350,7 +366,12 @@ fn every_way_to_log_in() {
     assert_eq!(fresh().signs("AUTH LOGIN\r\nAUTH CRAM-MD5\r\nAUTH PLAIN ====\r\nAUTH PLAIN =\r\n"), "----");
     assert_eq!(fresh().signs("PASS secret\r\nUSER alice\r\nNOOP\r\nPASS secret\r\n"), "-+--");
     assert_eq!(fresh().signs("APOP alice c4c9334bac560ecc979e58001b3e22fb\r\n"), "-");
-    for (refusal, code) in [(LoginRefusal::InUse, "[IN-USE]"), (LoginRefusal::Temporary, "[SYS/TEMP]")] {
+    for (refusal, code) in [
+        (LoginRefusal::InUse, "[IN-USE]"),
+        (LoginRefusal::Temporary, "[SYS/TEMP]"),
+        (LoginRefusal::TooSoon, "[LOGIN-DELAY]"),
+        (LoginRefusal::Guessing, "[SYS/TEMP]"),
+    ] {
         let mut driver = fresh();
         driver.login = Err(refusal);
         let reply = driver.say("USER alice\r\nPASS secret\r\n");
@@ -382,7 +403,7 @@ fn pipelined_commands_are_answered_in_order() {
     assert_eq!(
         replies,
         "+OK 2 320\r\n+OK 2 messages (320 octets)\r\n1 120\r\n2 200\r\n.\r\n+OK message follows\r\nA: b\r\n\r\n.\r\n\
-         +OK deleted at QUIT\r\n+OK 1 messages (200 octets)\r\n2 id1\r\n.\r\n+OK bye\r\n"
+         +OK deleted at QUIT\r\n+OK 1 messages (200 octets)\r\n2 00000000010000000000000000.2.0\r\n.\r\n+OK bye\r\n"
     );
 }
 
@@ -431,4 +452,52 @@ fn clients_that_stop_talking_are_hung_up_on() {
     driver.session.handle_timeout(NOW + LINE_TIMEOUT);
     driver.run();
     assert!(driver.closed);
+}
+
+/// RFC 2449 §6.7: before the login nobody knows whose mail it is.
+#[test]
+fn how_long_mail_is_kept_is_said_after_the_login() {
+    for (expire, line) in [(Expire::Never, "EXPIRE NEVER\r\n"), (Expire::Days(0), "EXPIRE 0\r\n")] {
+        let mut driver = Driver::with(Config::default(), true);
+        driver.expire = expire;
+        assert!(!driver.say("CAPA\r\n").contains("EXPIRE"));
+        driver.say("USER alice\r\nPASS secret\r\n");
+        assert!(driver.say("CAPA\r\n").contains(line));
+    }
+}
+
+/// RFC 6856.
+#[test]
+fn headers_are_ascii_for_those_who_have_not_said_utf8() {
+    let message = "Subject: \u{fc}\r\n\r\n\u{fc}\r\n";
+    let (raw, ascii) = (format!("{message}.\r\n"), "Subject: =?utf-8?Q?=C3=BC?=\r\n\r\n\u{fc}\r\n.\r\n");
+    let fetched = |before: &str| {
+        let mut driver = Driver::with(Config::default(), false);
+        driver.messages = vec![message.as_bytes().to_vec()];
+        assert!(!driver.say(before).contains("-ERR"));
+        driver.say("STLS\r\n");
+        driver
+    };
+    let replies = |mut driver: Driver, last: &str| {
+        let said = driver.say(format!("{last}USER alice\r\nPASS secret\r\nUTF8\r\nRETR 1\r\nTOP 1 1\r\n"));
+        said.split_once("-ERR UTF8 comes before the login\r\n").expect("too late for UTF8").1.to_owned()
+    };
+    let both = |text: &str| format!("+OK message follows\r\n{text}").repeat(2);
+    assert_eq!(replies(fetched("CAPA\r\n"), ""), both(ascii));
+    assert_eq!(replies(fetched("UTF8\r\n"), ""), both(ascii), "nothing crosses STLS");
+    assert_eq!(replies(fetched("CAPA\r\n"), "UTF8\r\n"), both(&raw));
+}
+
+#[test]
+fn our_texts_are_in_english() {
+    let mut driver = Driver::with(Config::default(), true);
+    let list = "+OK languages follow\r\nen English\r\ni-default English\r\n.\r\n";
+    assert_eq!(driver.say("LANG\r\n"), list);
+    for (range, tag) in [("en", "en"), ("EN-gb", "en"), ("*", "en"), ("i-default", "i-default")] {
+        assert_eq!(driver.say(format!("LANG {range}\r\n")), format!("+OK {tag} is what follows\r\n"));
+    }
+    assert_eq!(driver.signs("LANG de\r\nLANG eng\r\nLANG e\r\n"), "---");
+    driver.say("USER alice\r\nPASS secret\r\n");
+    assert_eq!(driver.say("LANG\r\n"), list);
+    assert_eq!(driver.signs("LANG en\r\nLANG x-none\r\n"), "+-");
 }

@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use super::ascii_header::AsciiHeader;
 use super::command::Command;
 use super::maildrop::{Entry, Maildrop, Top};
 use super::session::{Action, Phase, REPLIES_BYTES_MAX, Session};
@@ -25,9 +26,20 @@ impl ListKind {
     fn line(self, number: usize, entry: &Entry) -> String {
         match self {
             Self::Sizes => format!("{number} {}", entry.size),
-            Self::UniqueIds => format!("{number} {}", entry.uidl),
+            Self::UniqueIds => format!("{number} {}", entry.unique_id()),
         }
     }
+}
+
+/// How the content of a message ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All of it was given, or all that was wanted.
+    Whole,
+    /// It cannot be read now.
+    Later,
+    /// It cannot be had here any more.
+    Lost,
 }
 
 /// A message that is sent piece by piece.
@@ -36,6 +48,8 @@ pub(super) struct Fetching {
     index: usize,
     /// Where TOP ends; RETR has none.
     top: Option<Top>,
+    /// The header is to be ASCII.
+    ascii: Option<AsciiHeader>,
     /// What is written once +OK is.
     stuffing: Option<DotStuffing>,
 }
@@ -72,6 +86,8 @@ impl Session {
                 self.capabilities();
                 Ok(())
             }
+            Command::Lang(range) => self.language(range.as_deref()),
+            Command::Utf8 => Err("UTF8 comes before the login"),
             Command::User(_) | Command::Pass(_) | Command::Auth { .. } | Command::Stls => {
                 Err("you are logged in")
             }
@@ -114,8 +130,9 @@ impl Session {
     fn fetch(&mut self, maildrop: Maildrop, number: u64, lines: Option<u64>) {
         match maildrop.index(number) {
             Ok(index) => {
-                self.actions.push_back(Action::Fetch { index, lines });
-                let fetching = Fetching { index, top: lines.map(Top::new), stuffing: None };
+                self.actions.extend(maildrop.entry(index).map(|entry| Action::Fetch { entry, lines }));
+                let ascii = (!self.utf8).then(AsciiHeader::new);
+                let fetching = Fetching { index, top: lines.map(Top::new), ascii, stuffing: None };
                 self.phase = Phase::Fetching(maildrop, fetching);
             }
             Err(text) => {
@@ -145,17 +162,18 @@ impl Session {
         }
     }
 
-    /// Ends the message of [`Action::Fetch`]: `true` when all of it was given (or all that was
-    /// wanted), `false` when it cannot be read.
-    pub fn content_end(&mut self, whole: bool) {
+    /// Ends the message of [`Action::Fetch`].
+    pub fn content_end(&mut self, end: End) {
         match mem::replace(&mut self.phase, Phase::Closed) {
             Phase::Fetching(mut maildrop, fetching) => {
                 self.rearm();
                 let (index, started, is_top) =
                     (fetching.index, fetching.stuffing.is_some(), fetching.top.is_some());
-                if !whole && !started {
+                if end == End::Later && !started {
                     self.err("[SYS/TEMP] the message cannot be read now: try again later");
-                } else if !whole || fetching.finish(&mut self.replies).is_err() {
+                } else if end == End::Lost && !started {
+                    self.err("[SYS/PERM] the message cannot be had here any more: ask for it at home");
+                } else if end != End::Whole || fetching.finish(&mut self.replies).is_err() {
                     return self.broken_message();
                 } else if !is_top {
                     maildrop.retrieved(index);
@@ -185,10 +203,19 @@ impl Fetching {
             Some(top) => top.cut(piece),
             None => piece,
         };
-        self.begun(out).piece(wanted, out)
+        match &mut self.ascii {
+            Some(header) => {
+                let header = header.piece(wanted);
+                self.begun(out).piece(&header, out)
+            }
+            None => self.begun(out).piece(wanted, out),
+        }
     }
 
     fn finish(mut self, out: &mut Vec<u8>) -> Result<(), LineError> {
+        if let Some(header) = self.ascii.take() {
+            self.begun(out).piece(&header.finish(), out)?;
+        }
         mem::take(self.begun(out)).finish(out)
     }
 

@@ -92,6 +92,7 @@ static EDGE: &[Entry] = &[
     ("spool_max", Value("write a number of octets, like 10_737_418_240")),
     ("stale_after", Value("write a number of seconds, like 600")),
     ("ack", Value("write \"local\", \"pair\" or \"pair-or-local\"")),
+    ("login_delay", Value("write a number of seconds, like 60")),
     ("tls", Optional(TLS)),
     ("outbound", Optional(OUTBOUND)),
     ("dns", Optional(DNS)),

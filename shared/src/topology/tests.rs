@@ -131,6 +131,8 @@ fn bad_values_are_refused() {
         "from 1 to 10000",
     );
     check(edge, &with("size_max = 1000"), (10, 12), "1000 is out of range for `size_max`", "from 65536");
+    let high = "3601 is out of range for `login_delay`";
+    check(edge, &with("login_delay = 3601"), (10, 15), high, "from 0 to 3600");
     let low = "60 is out of range for `stale_after`";
     check(edge, &with("stale_after = 60"), (10, 15), low, "from 120 to 604800");
     let low = "1048575 is out of range for `spool_max`";
@@ -207,7 +209,7 @@ fn what_is_left_out_has_defaults() {
     assert!(edge.smtp.is_empty() && edge.dns_servers.is_empty() && edge.tls.is_none());
     assert_eq!((edge.receivers, edge.size_max), (50, 52_428_800));
     assert_eq!((edge.spool_max, edge.ack), (10 << 30, Acknowledge::Local));
-    assert_eq!(edge.stale_after, Duration::from_secs(600));
+    assert_eq!((edge.stale_after, edge.login_delay), (Duration::from_secs(600), Duration::ZERO));
     assert_eq!(topology.big.inbound_hourly, 10 << 30);
     assert_eq!((topology.link.safety_hours, topology.link.safety_bytes), (48, 1 << 30));
     assert_eq!((edge.outbound.port, edge.outbound.private_addresses), (25, false));
@@ -244,6 +246,7 @@ fn the_root_file_says_the_defaults_and_its_paths_are_beside_it() {
     assert_eq!(root.big.inbound_hourly, smallest.big.inbound_hourly);
     assert_eq!((root.edge.spool_max, root.edge.ack), (smallest.edge.spool_max, smallest.edge.ack));
     assert_eq!(root.edge.stale_after, smallest.edge.stale_after);
+    assert_eq!(root.edge.login_delay, smallest.edge.login_delay);
     assert!(root.edge.outbound.private_addresses, "the demonstration delivers on loopback");
     assert_eq!(Outbound { private_addresses: false, ..root.edge.outbound }, smallest.edge.outbound);
 }

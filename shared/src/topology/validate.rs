@@ -14,9 +14,9 @@ use serde_spanned::Spanned;
 
 use super::refusal::{Source, TopologyError};
 use super::{
-    Acknowledge, AttachmentMode, BOUND_OCTETS, Big, EXPIRE, Edge, Link, Mode, Outbound, RECEIVERS,
-    RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles, Topology,
-    keys,
+    Acknowledge, AttachmentMode, BOUND_OCTETS, Big, EXPIRE, Edge, LOGIN_DELAY, Link, Mode, Outbound,
+    RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles,
+    Topology, keys,
 };
 use crate::address::{Address, Domain};
 
@@ -100,6 +100,7 @@ struct RawEdge {
     spool_max: Option<Number>,
     stale_after: Option<Number>,
     ack: Option<Text>,
+    login_delay: Option<Number>,
     tls: Option<RawTls>,
     #[serde(default)]
     outbound: RawOutbound,
@@ -271,6 +272,12 @@ impl Source<'_> {
                 600,
             )?),
             ack: self.acknowledge(raw.ack.as_ref())?,
+            login_delay: Duration::from_secs(self.number(
+                raw.login_delay.as_ref(),
+                "login_delay",
+                LOGIN_DELAY,
+                0,
+            )?),
             tls: tls.transpose()?,
             outbound: self.outbound(&raw.outbound)?,
             dns_servers: self.dns_servers(&raw.dns.servers)?,

@@ -154,6 +154,11 @@ impl Pop3Client {
         Ok(tokio::time::timeout(ANSWER_WITHIN, self.wire.block()).await.map_err(io::Error::from)??)
     }
 
+    /// Reads over the block that follows an answer.
+    pub async fn skip_block(&mut self) -> Result<u64, Pop3Error> {
+        Ok(tokio::time::timeout(ANSWER_WITHIN, self.wire.skip_block()).await.map_err(io::Error::from)??)
+    }
+
     /// Sends raw bytes; CRLFs are the caller's.
     pub async fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.wire.send(bytes).await

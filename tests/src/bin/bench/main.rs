@@ -18,12 +18,16 @@
 //!
 //! `bench travel` measures how soon a travel window is live at the edge, and over.
 //!
+//! `bench pop3` measures collecting: a large maildrop, many sessions at once, and what an idle one costs; beside
+//! another server if there is one (`tests/bench/pop3-beside-dovecot.sh`).
+//!
 //! `bench count` is for a bench from outside: it keeps the number of messages filed in a file.
 
 mod directory;
 mod load;
 mod machine;
 mod measure;
+mod pop3;
 mod table;
 mod travel;
 
@@ -92,6 +96,8 @@ enum Command {
         #[arg(long, default_value_t = 200)]
         trips: usize,
     },
+    /// Measure collecting by POP3
+    Pop3(pop3::Options),
     /// Keep the number of messages that a running big has filed in a file, as `{"count":N}`
     Count {
         /// Big's control socket
@@ -122,6 +128,7 @@ fn main() -> ExitCode {
             runtime.block_on(measure_directory((*people).max(1), (*changes).max(2)))
         }
         Some(Command::Travel { trips }) => runtime.block_on(measure_travel((*trips).max(1))),
+        Some(Command::Pop3(options)) => runtime.block_on(measure_pop3(options)),
         None => runtime.block_on(run(&options)),
     });
     match done {
@@ -177,6 +184,12 @@ async fn measure_travel(trips: usize) -> Result<(), Failure> {
     let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
     println!("{}\n", machine::describe(folder.path()));
     travel::run(folder.path(), trips).await
+}
+
+async fn measure_pop3(options: &pop3::Options) -> Result<(), Failure> {
+    let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
+    println!("{}\n", machine::describe(folder.path()));
+    pop3::run(folder.path(), options).await
 }
 
 /// Keeps the count until it is killed. Written in place and at one width, so that a reader never

@@ -288,7 +288,7 @@ pub fn curl_collect(collecting: &Collecting<'_>) -> Vec<Command> {
 pub fn fetchmail(collecting: &Collecting<'_>) -> io::Result<Vec<Command>> {
     let file = collecting.folder.with_extension("fetchmailrc");
     let (server, folder) = (collecting.server, collecting.folder.display());
-    let keep = if collecting.delete { "fetchall nokeep" } else { "fetchall keep" };
+    let keep = if collecting.delete { "fetchall nokeep" } else { "keep" };
     let tls = if collecting.way == Way::Implicit { "ssl" } else { "sslproto 'TLS1.2+'" };
     std::fs::write(
         &file,
@@ -302,8 +302,11 @@ pub fn fetchmail(collecting: &Collecting<'_>) -> io::Result<Vec<Command>> {
         ),
     )?;
     restrict(&file)?;
-    let mut command = Command::new("fetchmail");
-    command.args(["--nodetach", "--nosyslog", "-v", "-f"]).arg(&file);
+    // It ends with 1 where there was nothing new.
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "\"$@\" || [ $? = 1 ]", "sh", "fetchmail", "--nodetach", "--nosyslog", "-v", "-f"])
+        .arg(&file);
     command.arg("-i").arg(file.with_extension("ids")).arg("--pidfile").arg(file.with_extension("pid"));
     command.env("HOME", &collecting.setting.folder);
     Ok(vec![command])
@@ -313,6 +316,28 @@ pub fn fetchmail(collecting: &Collecting<'_>) -> io::Result<Vec<Command>> {
 fn restrict(file: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))
+}
+
+/// getmail, giving each message to a program that files it; it knows no STLS.
+pub fn getmail(collecting: &Collecting<'_>) -> io::Result<Vec<Command>> {
+    let file = collecting.folder.with_extension("getmailrc");
+    let Collecting { server, user, password, delete, folder, .. } = collecting;
+    let (host, port, folder) = (server.ip(), server.port(), folder.display());
+    std::fs::write(
+        &file,
+        format!(
+            "[retriever]\ntype = SimplePOP3SSLRetriever\nserver = {host}\nport = {port}\nusername = {user}\n\
+             password = {password}\n[destination]\ntype = MDA_external\npath = /bin/sh\n\
+             arguments = (\"-c\", \"cat > {folder}/$$.eml\")\nallow_root_commands = true\n\
+             [options]\nread_all = false\ndelete = {delete}\ndelivered_to = false\nreceived = false\n"
+        ),
+    )?;
+    restrict(&file)?;
+    let state = file.with_extension("getmail");
+    std::fs::create_dir_all(&state)?;
+    let mut command = Command::new("getmail");
+    command.arg("--rcfile").arg(&file).arg("--getmaildir").arg(&state);
+    Ok(vec![command])
 }
 
 /// mpop, filing into a maildir.

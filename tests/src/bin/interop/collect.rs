@@ -12,7 +12,7 @@ use crate::send::{crlf, look, maildrop, same};
 use crate::tally::Tally;
 
 /// Messages that wait in the maildrop for each case.
-const WAITING: usize = 2;
+pub const WAITING: usize = 2;
 
 struct Collector {
     name: &'static str,
@@ -21,29 +21,53 @@ struct Collector {
     /// Whether it adds header fields of its own below those there are, so that only the body can be
     /// compared.
     marks_header: bool,
+    /// Whether it can go over to TLS.
+    upgrades: bool,
+    /// Whether it knows what it has collected before.
+    remembers: bool,
 }
 
-const COLLECTORS: [Collector; 6] = [
-    Collector { name: "fetchmail", program: "fetchmail", commands: clients::fetchmail, marks_header: false },
-    Collector { name: "mpop", program: "mpop", commands: clients::mpop, marks_header: false },
-    Collector { name: "mpop SCRAM", program: "mpop", commands: clients::mpop_scram, marks_header: false },
+const PLAIN: Collector = Collector {
+    name: "",
+    program: "",
+    commands: |_| Ok(Vec::new()),
+    marks_header: false,
+    upgrades: true,
+    remembers: false,
+};
+
+const COLLECTORS: [Collector; 7] = [
     Collector {
-        name: "curl",
-        program: "curl",
-        commands: |c| Ok(clients::curl_collect(c)),
-        marks_header: false,
+        name: "fetchmail",
+        program: "fetchmail",
+        commands: clients::fetchmail,
+        remembers: true,
+        ..PLAIN
     },
     Collector {
-        name: "Python poplib",
-        program: "python3",
-        commands: |c| Ok(clients::poplib(c)),
-        marks_header: false,
+        name: "getmail",
+        program: "getmail",
+        commands: clients::getmail,
+        upgrades: false,
+        remembers: true,
+        ..PLAIN
     },
+    Collector { name: "mpop", program: "mpop", commands: clients::mpop, remembers: true, ..PLAIN },
+    Collector {
+        name: "mpop SCRAM",
+        program: "mpop",
+        commands: clients::mpop_scram,
+        remembers: true,
+        ..PLAIN
+    },
+    Collector { name: "curl", program: "curl", commands: |c| Ok(clients::curl_collect(c)), ..PLAIN },
+    Collector { name: "Python poplib", program: "python3", commands: |c| Ok(clients::poplib(c)), ..PLAIN },
     Collector {
         name: "mutt",
         program: "mutt",
         commands: |c| Ok(clients::mutt_collect(c)),
         marks_header: true,
+        ..PLAIN
     },
 ];
 
@@ -53,7 +77,8 @@ pub async fn cases(setting: &Setting, tally: &mut Tally) {
         for (way, port) in [(Way::Upgrade, "110 STLS"), (Way::Implicit, "995")] {
             for (delete, verb) in [(false, "keep"), (true, "delete")] {
                 let case = format!("POP3 {port} {verb}, {}", collector.name);
-                if tally.wants(&case, collector.program) {
+                let can = way == Way::Implicit || collector.upgrades;
+                if can && tally.wants(&case, collector.program) {
                     tally.note(&case, collect(setting, collector, way, delete).await);
                 }
             }
@@ -65,12 +90,7 @@ async fn collect(setting: &Setting, collector: &Collector, way: Way, delete: boo
     let (person, password) = setting.traveller();
     let edge = &setting.ready.edge;
     let server = if way == Way::Implicit { edge.pop3s } else { edge.pop3 };
-    let count = |mail: Vec<Vec<u8>>| mail.len();
-    let waiting = async || maildrop(edge.pop3, &person.name, password, false).await.ok().map(count);
-    maildrop(edge.pop3, &person.name, password, true).await.map_err(|e| e.to_string())?;
-    let sent = fill(setting, &person.address).await?;
-    look(async || waiting().await.filter(|&waiting| waiting == WAITING), "the maildrop is not filled")
-        .await?;
+    let sent = fill_anew(setting).await?;
 
     let folder = setting.scratch().map_err(|e| e.to_string())?;
     let collecting = Collecting {
@@ -83,8 +103,12 @@ async fn collect(setting: &Setting, collector: &Collector, way: Way, delete: boo
         delete,
         folder: &folder,
     };
-    for command in (collector.commands)(&collecting).map_err(|e| e.to_string())? {
-        run(command, None).await?;
+    // Whoever leaves mail there and comes again is to get nothing twice.
+    let times = if collector.remembers && !delete { 2 } else { 1 };
+    for _ in 0..times {
+        for command in (collector.commands)(&collecting).map_err(|e| e.to_string())? {
+            run(command, None).await?;
+        }
     }
     let found = messages_under(&folder).map_err(|e| e.to_string())?;
     if found.len() != WAITING {
@@ -100,8 +124,25 @@ async fn collect(setting: &Setting, collector: &Collector, way: Way, delete: boo
         }
     }
     let expected = if delete { 0 } else { WAITING };
-    let left = waiting().await;
-    if left == Some(expected) { Ok(()) } else { Err(format!("{left:?} messages are left, not {expected}")) }
+    let left = left(setting).await?;
+    if left == expected { Ok(()) } else { Err(format!("{left} messages are left, not {expected}")) }
+}
+
+/// Empties the traveller's maildrop, and fills it with new mail; gives what was sent.
+pub async fn fill_anew(setting: &Setting) -> Result<Vec<Vec<u8>>, String> {
+    let (person, password) = setting.traveller();
+    maildrop(setting.ready.edge.pop3, &person.name, password, true).await.map_err(|e| e.to_string())?;
+    let sent = fill(setting, &person.address).await?;
+    let filled = async || left(setting).await.ok().filter(|&left| left == WAITING);
+    look(filled, "the maildrop is not filled").await?;
+    Ok(sent)
+}
+
+/// How many messages are in the traveller's maildrop.
+pub async fn left(setting: &Setting) -> Result<usize, String> {
+    let (person, password) = setting.traveller();
+    let mail = maildrop(setting.ready.edge.pop3, &person.name, password, false).await;
+    mail.map(|mail| mail.len()).map_err(|e| e.to_string())
 }
 
 /// Sends the person some mail from outside.

@@ -20,8 +20,8 @@ use crate::tally::Tally;
 const USER: &str = "user@legacy.example";
 /// Whom Dovecot does not know.
 const NOBODY: &str = "nobody@legacy.example";
-/// The account that owns the user's mail: nobody.
-const MAIL_OWNER: u32 = 65_534;
+/// The account that owns the users' mail: nobody.
+pub const MAIL_OWNER: u32 = 65_534;
 
 const CASE: &str = "Dovecot receives from big by LMTP, and whom it does not know is reported";
 
@@ -79,31 +79,23 @@ async fn report(nodes: &Nodes) -> Option<String> {
     Some(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
-/// A Dovecot with a configuration of its own. It ends when it is dropped.
+/// A Dovecot that takes mail by LMTP.
 struct Dovecot {
     folder: PathBuf,
     address: SocketAddr,
-    process: Child,
+    _daemon: Daemon,
 }
 
 impl Dovecot {
     fn start(folder: &Path) -> std::io::Result<Self> {
-        for (name, owner) in [("run", 0), ("state", 0), ("mail", MAIL_OWNER)] {
-            fs::create_dir_all(folder.join(name))?;
-            chown(folder.join(name), Some(owner), None)?;
-        }
-        // Nobody must get through to the mail.
-        for folder in folder.ancestors().take(2) {
-            fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
-        }
+        fs::create_dir_all(folder.join("mail"))?;
+        chown(folder.join("mail"), Some(MAIL_OWNER), None)?;
+        open_to_all(folder)?;
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let mail = folder.join("mail/user");
         fs::write(folder.join("users"), format!("user::{MAIL_OWNER}:{MAIL_OWNER}::{}::\n", mail.display()))?;
-        fs::write(folder.join("dovecot.conf"), configuration(folder, address.port()))?;
-        let mut command = Command::new("dovecot");
-        command.arg("-F").arg("-c").arg(folder.join("dovecot.conf"));
-        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        Ok(Self { folder: folder.to_owned(), address, process })
+        let daemon = Daemon::start(folder, &configuration(folder, address.port()))?;
+        Ok(Self { folder: folder.to_owned(), address, _daemon: daemon })
     }
 
     /// The user's copy of the message.
@@ -121,13 +113,35 @@ impl Dovecot {
     }
 }
 
-impl Drop for Dovecot {
+/// Lets Dovecot's accounts, and the owner of mail, get through to a folder in the suite's own.
+pub fn open_to_all(folder: &Path) -> std::io::Result<()> {
+    let mut folders = folder.ancestors().take(2);
+    folders.try_for_each(|folder| fs::set_permissions(folder, fs::Permissions::from_mode(0o755)))
+}
+
+/// A Dovecot with a configuration of its own. It ends when it is dropped.
+pub struct Daemon(Child);
+
+impl Daemon {
+    /// Starts it with its files in `folder`.
+    pub fn start(folder: &Path, configuration: &str) -> std::io::Result<Self> {
+        for name in ["run", "state"] {
+            fs::create_dir_all(folder.join(name))?;
+        }
+        fs::write(folder.join("dovecot.conf"), configuration)?;
+        let mut command = Command::new("dovecot");
+        command.arg("-F").arg("-c").arg(folder.join("dovecot.conf"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map(Self)
+    }
+}
+
+impl Drop for Daemon {
     fn drop(&mut self) {
         // Told to end, it ends its own processes.
-        if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
-        let _ = self.process.wait();
+        let _ = self.0.wait();
     }
 }
 

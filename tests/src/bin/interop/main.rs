@@ -3,8 +3,9 @@
 //! `cargo run --release --bin interop` starts `pair`, which lies beside this program, and lets each
 //! client that is installed submit (587's and 465's roles), send to port 25's role, and collect by
 //! POP3 and POP3S. Then a real Postfix in a network namespace of its own takes mail from the edge by
-//! real DNS and sends some back, a real Dovecot takes mail from big by LMTP, the desk is driven in a
-//! terminal of tmux's, both nodes meet disks that are really full, and an image of the edge's disk is searched. What arrives is compared with what was sent by the ledger. One line is printed
+//! real DNS and sends some back, a real Dovecot takes mail from big by LMTP and is held to the POP3 dialogues, the
+//! desk is driven in a terminal of tmux's, both nodes meet disks that are really full, and an image of the edge's disk
+//! is searched. What arrives is compared with what was sent by the ledger. One line is printed
 //! for each case, and a last one with the counts; a program that is not installed is named, and is
 //! neither passed nor failed.
 
@@ -13,12 +14,14 @@ mod collect;
 mod desk;
 mod disk_image;
 mod dovecot;
+mod dovecot_pop3;
 mod full_disk;
 mod namespaces;
 mod postfix;
 mod send;
 mod settings;
 mod tally;
+mod thunderbird;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -91,6 +94,7 @@ async fn run(options: &Options, tally: &mut Tally) -> Result<(), Box<dyn std::er
 
     send::cases(&setting, tally).await;
     collect::cases(&setting, tally).await;
+    thunderbird::cases(&setting, tally).await;
     if let Some(running) = running {
         let ended = running.interrupt(PAIR_END_WITHIN).await?;
         let verdict = if ended.success() { Ok(()) } else { Err(format!("it ended with {ended}")) };
@@ -102,6 +106,7 @@ async fn run(options: &Options, tally: &mut Tally) -> Result<(), Box<dyn std::er
     settings::case(&pair, folder.path(), tally).await;
     postfix::case(&pair, folder.path(), tally).await;
     dovecot::case(&pair, folder.path(), tally).await;
+    dovecot_pop3::case(folder.path(), tally).await;
     Ok(())
 }
 

@@ -118,7 +118,7 @@ async fn submission(setting: &Setting, sender: &Sender, way: Way) -> Result<(), 
     let from = person.address.as_str();
     let sent = send(sender, Sending { setting, server, way, login, from, to: &to }).await?;
     let folder = &setting.ready.internet.mailbox_dir;
-    let found = look(async || kept_in(folder, &sent), "it is not in the outside mailbox").await?;
+    let found = outside(folder, &sent.mark).await?;
     same(&sent.content, &to, Place::Outside, &found)
 }
 
@@ -203,15 +203,20 @@ pub async fn look<T>(mut at: impl AsyncFnMut() -> Option<T>, otherwise: &str) ->
     tokio::time::timeout(ARRIVES_WITHIN, looking).await.map_err(late)
 }
 
+/// Waits for the message with that mark in the stand-in MTA's folder.
+pub async fn outside(folder: &Path, mark: &str) -> Result<Vec<u8>, String> {
+    look(async || kept_in(folder, mark), "it is not in the outside mailbox").await
+}
+
 /// The message in the stand-in MTA's folder; it is complete once its `.json` is there.
-fn kept_in(folder: &Path, sent: &Sent) -> Option<Vec<u8>> {
+fn kept_in(folder: &Path, mark: &str) -> Option<Vec<u8>> {
     let entries = std::fs::read_dir(folder).ok()?;
     let complete = entries
         .flatten()
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "json"));
     let mut messages = complete.filter_map(|path| std::fs::read(path.with_extension("eml")).ok());
-    messages.find(|message| contains(message, &sent.mark))
+    messages.find(|message| contains(message, mark))
 }
 
 fn contains(message: &[u8], mark: &str) -> bool {

@@ -1,0 +1,388 @@
+//! Guesses at passwords: who is slowed down, and who may not try for a while.
+//!
+//! Failed logins are counted by network, by account, and by both together, and forgotten some minutes after
+//! the last one. A network that guesses is slowed down and then locked out, whichever accounts it tries. An
+//! account at which many networks guess is guarded: a network from which nobody has logged in to it before
+//! gets a few slow tries, so that a traveller who arrives somewhere new still comes in. A network from which
+//! the traveller has logged in before is never locked out of that account, only slowed down by what was
+//! guessed at it from there. An account that does not exist is counted like any other.
+//!
+//! Time comes in with each question. The counts are in memory: a restart forgives them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+/// How long after the last failure all of them are forgotten, and a lock is opened.
+pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+/// Failures that cost nothing: people mistype.
+const FREE: u32 = 3;
+/// What the next tries have to wait for; the last is the longest.
+const DELAYS: [Duration; 5] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    LONGEST_DELAY,
+];
+const LONGEST_DELAY: Duration = Duration::from_secs(15);
+/// Failures after which a network is locked out, and an account guarded.
+const LOCKED_AFTER: u32 = 20;
+/// Counts that are kept: some MiB.
+const COUNTS_MAX: usize = 65_536;
+/// Letters of a login name that are kept for the operator.
+const NAME_LETTERS_MAX: usize = 64;
+/// Bits of an address that count as one network: what one customer mostly has.
+const IPV4_BITS: u32 = 24;
+const IPV6_BITS: u32 = 64;
+
+/// Where logins come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Network {
+    /// An IPv4 /24 or an IPv6 /64, by its first address.
+    Of(IpAddr),
+    /// This host: whoever is behind a proxy here is not one network.
+    Here,
+}
+
+impl Network {
+    /// The network of a client.
+    pub fn of(client: IpAddr) -> Self {
+        match client.to_canonical() {
+            address if address.is_loopback() => Self::Here,
+            IpAddr::V4(v4) => {
+                let host_bits = u32::BITS - IPV4_BITS;
+                Self::Of(Ipv4Addr::from_bits(v4.to_bits() >> host_bits << host_bits).into())
+            }
+            IpAddr::V6(v6) => {
+                let host_bits = u128::BITS - IPV6_BITS;
+                Self::Of(Ipv6Addr::from_bits(v6.to_bits() >> host_bits << host_bits).into())
+            }
+        }
+    }
+
+    /// As octets: 4, 16 or none.
+    pub fn octets(&self) -> Vec<u8> {
+        match self {
+            Self::Of(IpAddr::V4(v4)) => v4.octets().to_vec(),
+            Self::Of(IpAddr::V6(v6)) => v6.octets().to_vec(),
+            Self::Here => Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Of(v4 @ IpAddr::V4(_)) => write!(f, "{v4}/{IPV4_BITS}"),
+            Self::Of(v6) => write!(f, "{v6}/{IPV6_BITS}"),
+            Self::Here => f.write_str("this host"),
+        }
+    }
+}
+
+/// The keyed hash of a login name.
+pub type Account = [u8; 32];
+
+/// A login that is being tried.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// At which account.
+    pub account: Account,
+    /// As the client wrote it.
+    pub name: String,
+    /// From where.
+    pub network: Network,
+    /// Somebody has logged in to the account from there before.
+    pub known: bool,
+}
+
+/// Whether a login may be tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// After this wait, which may be none.
+    After(Duration),
+    /// Not now.
+    Locked,
+}
+
+/// What is locked or guarded, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Locked {
+    /// A network, or the name of an account as it was tried.
+    pub what: String,
+    /// It is a network, which is locked out; else an account, which is guarded.
+    pub is_network: bool,
+    /// Failed logins.
+    pub failures: u32,
+    /// For how much longer, if there is none more.
+    pub left: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Subject {
+    Network(Network),
+    Account(Account),
+    Both(Account, Network),
+}
+
+#[derive(Clone, Debug)]
+struct Count {
+    failures: u32,
+    last: Duration,
+    /// Of an account.
+    name: Option<Box<str>>,
+}
+
+/// The counts.
+#[derive(Debug, Default)]
+pub struct Lockout {
+    counts: HashMap<Subject, Count>,
+}
+
+impl Lockout {
+    /// Whether `attempt` may be made at `now`.
+    pub fn ask(&self, attempt: &Attempt, now: Duration) -> Answer {
+        let from_there = self.failures(&both(attempt), now);
+        if attempt.known {
+            return Answer::After(delay(from_there));
+        }
+        let network = match attempt.network {
+            Network::Here => 0,
+            network => self.failures(&Subject::Network(network), now),
+        };
+        if network >= LOCKED_AFTER {
+            return Answer::Locked;
+        }
+        if self.failures(&Subject::Account(attempt.account), now) < LOCKED_AFTER {
+            return Answer::After(delay(network.max(from_there)));
+        }
+        if from_there < FREE { Answer::After(LONGEST_DELAY) } else { Answer::Locked }
+    }
+
+    /// The attempt has failed. What was locked or guarded by it is returned, for the log.
+    pub fn failed(&mut self, attempt: &Attempt, now: Duration) -> Vec<Locked> {
+        self.count(both(attempt), None, now);
+        if attempt.known {
+            return Vec::new();
+        }
+        let name = attempt.name.chars().take(NAME_LETTERS_MAX).collect::<String>();
+        let subjects = match attempt.network {
+            Network::Here => vec![],
+            network => vec![(Subject::Network(network), None)],
+        };
+        let subjects = subjects.into_iter().chain([(Subject::Account(attempt.account), Some(name.into()))]);
+        let mut locked = Vec::new();
+        for (subject, name) in subjects {
+            if self.count(subject, name, now) == LOCKED_AFTER {
+                locked.extend(self.counts.get(&subject).and_then(|count| view(&subject, count, now)));
+            }
+        }
+        locked
+    }
+
+    /// The attempt has succeeded.
+    pub fn succeeded(&mut self, attempt: &Attempt) {
+        self.counts.remove(&both(attempt));
+    }
+
+    /// What is locked or guarded at `now`, the longest first.
+    pub fn locked(&self, now: Duration) -> Vec<Locked> {
+        let mut locked: Vec<_> =
+            self.counts.iter().filter_map(|(subject, count)| view(subject, count, now)).collect();
+        locked.sort_by(|a, b| (b.left, &a.what).cmp(&(a.left, &b.what)));
+        locked
+    }
+
+    fn failures(&self, subject: &Subject, now: Duration) -> u32 {
+        let count = self.counts.get(subject).filter(|count| is_remembered(count, now));
+        count.map_or(0, |count| count.failures)
+    }
+
+    /// Counts a failure; how many that makes.
+    fn count(&mut self, subject: Subject, name: Option<Box<str>>, now: Duration) -> u32 {
+        if self.counts.len() >= COUNTS_MAX && !self.counts.contains_key(&subject) {
+            self.make_room(now);
+        }
+        let failures = self.failures(&subject, now).saturating_add(1);
+        self.counts.insert(subject, Count { failures, last: now, name });
+        failures
+    }
+
+    /// Forgets what is over and, if that is little, the older half of the rest.
+    fn make_room(&mut self, now: Duration) {
+        self.counts.retain(|_, count| is_remembered(count, now));
+        if self.counts.len() > COUNTS_MAX / 2 {
+            let mut times: Vec<_> = self.counts.values().map(|count| count.last).collect();
+            let middle = times.len() / 2;
+            let (_, middle, _) = times.select_nth_unstable(middle);
+            let middle = *middle;
+            self.counts.retain(|_, count| count.last > middle);
+        }
+    }
+}
+
+fn both(attempt: &Attempt) -> Subject {
+    Subject::Both(attempt.account, attempt.network)
+}
+
+fn is_remembered(count: &Count, now: Duration) -> bool {
+    now.saturating_sub(count.last) < FORGOTTEN_AFTER
+}
+
+fn delay(failures: u32) -> Duration {
+    let place = failures.checked_sub(FREE).and_then(|place| usize::try_from(place).ok());
+    place.map_or(Duration::ZERO, |place| DELAYS.get(place).copied().unwrap_or(LONGEST_DELAY))
+}
+
+fn view(subject: &Subject, count: &Count, now: Duration) -> Option<Locked> {
+    let (what, is_network) = match subject {
+        Subject::Network(network) => (network.to_string(), true),
+        Subject::Account(_) => (count.name.as_deref().unwrap_or_default().to_owned(), false),
+        Subject::Both(..) => return None,
+    };
+    let left = FORGOTTEN_AFTER.saturating_sub(now.saturating_sub(count.last));
+    let is_locked = count.failures >= LOCKED_AFTER && !left.is_zero();
+    is_locked.then_some(Locked { what, is_network, failures: count.failures, left })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: Account = [1; 32];
+    const BOB: Account = [2; 32];
+    /// The attacker's address, the hotel's, home's.
+    const EVIL: &str = "203.0.113.7";
+    const HOTEL: &str = "198.51.100.9";
+    const HOME: &str = "192.0.2.33";
+
+    fn attempt(account: Account, client: &str, known: bool) -> Attempt {
+        let network = Network::of(client.parse().expect("an address"));
+        Attempt { account, name: format!("name{}", account[0]), network, known }
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn after(wait: u64) -> Answer {
+        Answer::After(seconds(wait))
+    }
+
+    /// As many failures of `attempt` as may be tried, at one moment.
+    fn guess(lockout: &mut Lockout, attempt: &Attempt, times: u32, now: Duration) {
+        (0..times).for_each(|_| drop(lockout.failed(attempt, now)));
+    }
+
+    #[test]
+    fn a_guesser_waits_ever_longer_and_is_locked_out() {
+        let mut lockout = Lockout::default();
+        let evil = attempt(ALICE, EVIL, false);
+        let mut now = Duration::ZERO;
+        let waits = [0, 0, 0, 1, 2, 4, 8, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15];
+        for (failures, wait) in (0..).zip(waits) {
+            assert_eq!(lockout.ask(&evil, now), after(wait), "after {failures} failures");
+            let locked = lockout.failed(&evil, now);
+            assert_eq!(locked.len(), if failures == 19 { 2 } else { 0 }, "after {failures} failures");
+            now += seconds(wait);
+        }
+        let neighbour = attempt(BOB, "203.0.113.200", false);
+        for other in [&evil, &neighbour] {
+            assert_eq!(lockout.ask(other, now), Answer::Locked, "whatever it tries");
+        }
+        let told: Vec<_> =
+            lockout.locked(now).into_iter().map(|locked| (locked.what, locked.is_network)).collect();
+        assert_eq!(told, [("203.0.113.0/24".to_owned(), true), ("name1".to_owned(), false)]);
+        assert_eq!(lockout.ask(&evil, now + FORGOTTEN_AFTER), after(0), "not for ever");
+        assert!(lockout.locked(now + FORGOTTEN_AFTER).is_empty());
+    }
+
+    #[test]
+    fn the_traveller_comes_in_from_elsewhere() {
+        let now = seconds(1_000);
+        let (home, hotel) = (attempt(ALICE, HOME, true), attempt(ALICE, HOTEL, false));
+        // One who guesses from one network.
+        let mut lockout = Lockout::default();
+        guess(&mut lockout, &attempt(ALICE, EVIL, false), 10, now);
+        assert_eq!((lockout.ask(&home, now), lockout.ask(&hotel, now)), (after(0), after(0)));
+        // One who guesses from many.
+        for network in 0..100_u8 {
+            guess(&mut lockout, &attempt(ALICE, &format!("10.0.{network}.1"), false), 3, now);
+        }
+        assert_eq!(lockout.ask(&home, now), after(0), "as if nothing was");
+        for tries in 0..3 {
+            assert_eq!(lockout.ask(&hotel, now), after(15), "slowly, after {tries} mistakes");
+            lockout.failed(&hotel, now);
+        }
+        assert_eq!(lockout.ask(&hotel, now), Answer::Locked);
+        assert_eq!(lockout.ask(&attempt(ALICE, "10.0.5.9", false), now), Answer::Locked);
+        assert_eq!(lockout.ask(&attempt(BOB, HOTEL, false), now), after(1), "another account is not guarded");
+    }
+
+    #[test]
+    fn where_the_traveller_was_before_is_never_locked() {
+        let now = seconds(1_000);
+        let mut lockout = Lockout::default();
+        // Somebody else in the hotel guesses, at this account and at others.
+        let (known, stranger) = (attempt(ALICE, HOTEL, true), attempt(BOB, HOTEL, false));
+        guess(&mut lockout, &stranger, 30, now);
+        assert_eq!(lockout.ask(&stranger, now), Answer::Locked);
+        assert_eq!(lockout.ask(&known, now), after(0));
+        guess(&mut lockout, &known, 50, now);
+        assert_eq!(lockout.ask(&known, now), after(15), "slowed down by guesses at it from there");
+        assert_eq!(lockout.ask(&attempt(ALICE, HOME, true), now), after(0));
+        lockout.succeeded(&known);
+        assert_eq!(lockout.ask(&known, now), after(0));
+        assert_eq!(
+            lockout.ask(&attempt(ALICE, EVIL, false), now),
+            after(0),
+            "the account is not guarded by it"
+        );
+    }
+
+    #[test]
+    fn a_success_clears_the_mistakes_of_that_account_alone() {
+        let now = seconds(1_000);
+        let mut lockout = Lockout::default();
+        let (own, other) = (attempt(BOB, EVIL, false), attempt(ALICE, EVIL, false));
+        guess(&mut lockout, &other, 19, now);
+        lockout.succeeded(&own);
+        assert_eq!(lockout.ask(&other, now), after(15), "who owns an account guesses no better");
+        lockout.failed(&other, now);
+        assert_eq!(lockout.ask(&other, now), Answer::Locked);
+    }
+
+    #[test]
+    fn networks_are_what_one_customer_has() {
+        for (client, network) in [
+            ("192.0.2.200", "192.0.2.0/24"),
+            ("::ffff:192.0.2.1", "192.0.2.0/24"),
+            ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+            ("127.0.0.9", "this host"),
+            ("::1", "this host"),
+        ] {
+            assert_eq!(Network::of(client.parse().expect("an address")).to_string(), network);
+        }
+        // Clients of a proxy on this host are told apart by account only.
+        let mut lockout = Lockout::default();
+        guess(&mut lockout, &attempt(ALICE, "127.0.0.1", false), 30, Duration::ZERO);
+        assert_eq!(lockout.ask(&attempt(ALICE, "127.0.0.1", false), Duration::ZERO), Answer::Locked);
+        assert_eq!(lockout.ask(&attempt(BOB, "127.0.0.1", false), Duration::ZERO), after(0));
+    }
+
+    #[test]
+    fn a_flood_of_networks_costs_bounded_memory_and_forgets_the_oldest() {
+        let mut lockout = Lockout::default();
+        let last = 2 * u32::try_from(COUNTS_MAX).expect("small");
+        for number in 0..last {
+            let client = IpAddr::from(Ipv6Addr::from_bits(u128::from(number) << 64 | 0x2001 << 112));
+            let attempt =
+                Attempt { account: ALICE, name: String::new(), network: Network::of(client), known: false };
+            lockout.failed(&attempt, seconds(1) + Duration::from_millis(number.into()) / 1_000);
+            assert!(lockout.counts.len() <= COUNTS_MAX + 2);
+        }
+        assert_eq!(lockout.ask(&attempt(ALICE, HOTEL, false), seconds(200)), after(15), "still guarded");
+    }
+}
