@@ -35,6 +35,8 @@ pub const POLICY: Table = Table("policy");
 pub const NAMES: Table = Table("names");
 /// Canonical address to [`Holder`].
 pub const ADDRESSES: Table = Table("addresses");
+/// Number of a Unix account, big-endian, to the [`Named`] person whose it is.
+pub const ACCOUNTS: Table = Table("accounts");
 /// Message id to [`Message`].
 pub const MESSAGES: Table = Table("messages");
 /// Person, folder, message id to [`Entry`].

@@ -168,6 +168,8 @@ impl FromStr for Acknowledge {
 pub struct Big {
     /// The folder that holds all it keeps.
     pub state: PathBuf,
+    /// The socket at which people ask for what is theirs; without it, only the account that serves and root do.
+    pub desk: Option<PathBuf>,
     /// Octets of mail from the edge that it takes in within an hour.
     pub inbound_hourly: u64,
 }
@@ -278,7 +280,7 @@ impl Topology {
 
     fn make_paths_relative_to(&mut self, folder: &Path) {
         let tls = self.edge.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
-        for path in tls.chain([&mut self.big.state, &mut self.edge.state]) {
+        for path in tls.chain([&mut self.big.state, &mut self.edge.state]).chain(&mut self.big.desk) {
             *path = folder.join(&*path);
         }
     }

@@ -45,6 +45,8 @@ pub struct TestTopology {
     pub spool_max: u64,
     /// What a 250 vouches for.
     pub ack: Acknowledge,
+    /// Where big's socket for everybody is.
+    pub desk: Option<PathBuf>,
     /// Octets that big takes in within an hour.
     pub inbound_hourly: u64,
     /// Who answers DNS questions.
@@ -91,6 +93,7 @@ impl TestTopology {
             size_max: 50 * 1024 * 1024,
             spool_max: 10 << 30,
             ack: Acknowledge::default(),
+            desk: None,
             inbound_hourly: 10 << 30,
             dns: vec![dns],
             tls: None,
@@ -125,6 +128,7 @@ impl TestTopology {
             size_max: edge.size_max,
             spool_max: edge.spool_max,
             ack: edge.ack,
+            desk: file.big.desk.clone(),
             inbound_hourly: file.big.inbound_hourly,
             dns: vec![dns],
             tls: edge.tls.clone(),
@@ -212,13 +216,12 @@ impl TestTopology {
                 ("attachments", quoted(self.attachments.as_str())),
             ],
         );
-        table(
-            "big",
-            &[
-                ("state", quoted(&self.big_state().display().to_string())),
-                ("inbound_hourly", self.inbound_hourly.to_string()),
-            ],
-        );
+        let mut big = vec![
+            ("state", quoted(&self.big_state().display().to_string())),
+            ("inbound_hourly", self.inbound_hourly.to_string()),
+        ];
+        big.extend(self.desk.as_ref().map(|desk| ("desk", quoted(&desk.display().to_string()))));
+        table("big", &big);
         table(
             "edge",
             &[
