@@ -1,10 +1,11 @@
 //! big-node's command line (design §11): what can be typed, and which request it becomes.
 //!
 //! `init`, `check`, `serve` and `verify` work on the node's files; everything else is asked of the
-//! running node over its control socket, which decides. Nothing is decided here. `directory`, `mail`, `draft` and
+//! running node over its control socket, or over that for everybody, and it decides. Nothing is decided here. `directory`, `mail`, `draft` and
 //! `travel` hold the commands that take more than a request and an answer, `save` how a command writes
-//! files, `show` what answers look like.
+//! files, `account` how Unix accounts are typed, `show` what answers look like.
 
+mod account;
 mod directory;
 mod draft;
 mod gateway;
@@ -165,7 +166,8 @@ enum Link {
 pub fn cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     command::run(args, |Cli { options, command }| {
         let topology = Topology::read(&options.topology)?;
-        run(command, &Caller::new(NODE, &topology.big.state, &options), topology)
+        let desk = topology.big.desk.as_deref();
+        run(command, &Caller::new(NODE, &topology.big.state, desk, &options), topology)
     })
 }
 

@@ -1,8 +1,9 @@
 //! What the control socket is asked, answered. `directory` answers for the directory, `mail` for mailboxes, `travel`
-//! for windows.
+//! for windows, `people` whatever people ask for themselves.
 
 mod directory;
 mod mail;
+mod people;
 mod travel;
 
 use std::path::PathBuf;
@@ -13,13 +14,14 @@ use link_proto::driver::{self, Key};
 use link_proto::ticket::Ticket;
 use link_proto::unit::Lane;
 use serde_json::Value;
-use shared::control;
+use shared::control::{self, Peer};
 use shared::id::{MessageId, unix_millis};
 use shared::lane;
 use shared::operator;
 use shared::state::State;
 use shared::store::{Copied, Rows, StoreError, Txn};
 use shared::trace;
+use tokio::sync::Semaphore;
 
 use crate::compare;
 use crate::desk;
@@ -56,20 +58,28 @@ pub struct Commands {
     pub key: Arc<Key>,
     /// The node's files.
     pub state: State,
+    /// Requests that may wait at once for a mailbox to change; each holds a connection.
+    pub watchers: Arc<Semaphore>,
 }
 
 impl Commands {
-    /// Answers one request.
+    /// Answers one request of whoever operates the node.
     pub async fn answer(
         &self,
+        peer: Peer,
         request: Request,
         body: Vec<u8>,
     ) -> Result<(Value, Vec<u8>), control::Refused> {
-        let answered = self.dispatch(request, body).await;
+        let answered = self.dispatch(peer, request, body).await;
         answered.map_err(|refused| control::Refused(refused.to_string()))
     }
 
-    async fn dispatch(&self, request: Request, body: Vec<u8>) -> Result<(Value, Vec<u8>), Refused> {
+    async fn dispatch(
+        &self,
+        peer: Peer,
+        request: Request,
+        body: Vec<u8>,
+    ) -> Result<(Value, Vec<u8>), Refused> {
         let node = &self.node;
         let answer = match request {
             Request::Pair { ticket, replace } => json(self.pair(&ticket, replace).await?),
@@ -81,6 +91,9 @@ impl Commands {
                 Ok(answer)
             }
             Request::Link(command) => json(self.link_command(command).await?),
+            Request::Whoami => {
+                json(directory::person_view(&node.store.read()?, &self.of_account(peer.uid)?)?)
+            }
             request @ (Request::PersonAdd(_)
             | Request::PersonSet(_)
             | Request::PersonList

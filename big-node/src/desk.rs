@@ -18,6 +18,7 @@ use shared::mime::{self, HeaderFacts, Kind, Opened};
 use shared::origin::Mailbox;
 use shared::store::Rows;
 use shared::topology::AttachmentMode;
+use shared::unit::revision_ordinal;
 
 use crate::directory;
 use crate::error::Refused;
@@ -118,7 +119,7 @@ fn line(id: MessageId, message: &Message, entry: &Entry, folder: &str) -> Line {
         answered: entry.answered,
         forwarded: entry.forwarded,
         late: entry.late,
-        revision: entry.revision,
+        revision: revision_ordinal(entry.revision),
         amended: entry.amended,
         withdrawn: entry.withdrawn,
         thread: MessageId(message.thread).to_string(),
@@ -230,7 +231,7 @@ fn whole(id: MessageId, message: &Message, entry: &Entry, folder: String) -> Rea
         answered: entry.answered,
         forwarded: entry.forwarded,
         folder,
-        revision: entry.revision,
+        revision: revision_ordinal(entry.revision),
         amended: entry.amended,
         withdrawn: entry.withdrawn,
         parent: message.parent.map(|parent| MessageId(parent).to_string()),

@@ -10,7 +10,7 @@ use shared::report::DirectoryView;
 use shared::seal::PrivateKey;
 use shared::store::{Row, Rows, Store, StoreError, Stored, Txn};
 use shared::topology::{AttachmentMode, Topology};
-use shared::unit::{DeliveryState, Id, ReviseMode, directory_hash};
+use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult, directory_hash, revision_ordinal};
 
 use crate::compare;
 use crate::directory::{self, NewPerson, Policy, RECORD_KIND};
@@ -23,10 +23,11 @@ use crate::mail::{self, Incoming, Site, Ways};
 use crate::pressure::Pressure;
 use crate::projection;
 use crate::record::{
-    EDGE, EdgeRow, Entry, Folder, MAILBOXES, MESSAGES, Message, RECIPIENTS, Recipient, Record, folder_of,
-    message_of,
+    AfterFetch, EDGE, EdgeRow, Entry, Folder, MAILBOXES, MESSAGES, Message, RECIPIENTS, REVISED, Recipient,
+    Record, RevisedRow, Scope, entry_key, folder_of, message_of,
 };
 use crate::revise::{self, Amendment};
+use crate::travel::{self, NewWindow};
 
 /// A big node.
 #[derive(Debug)]
@@ -172,30 +173,67 @@ impl Big {
         sent.map(|_| id.0).map_err(|error| error.to_string())
     }
 
-    /// Replaces the text of a message that was sent from a desk.
-    pub async fn replace(&self, author: &str, id: Id, text: &str) -> Result<(), String> {
+    /// Revises a message that was sent from a desk; the revision's number is for the person's exit 0.
+    pub async fn revise(
+        &self,
+        author: &str,
+        id: Id,
+        mode: ReviseMode,
+        text: &str,
+        base: Option<u32>,
+    ) -> Result<u32, String> {
         let rows = self.store.read().map_err(|error| error.to_string())?;
         let author = directory::by_name(&rows, author).map_err(|error| error.to_string())?;
         let amendment = Amendment {
-            mode: ReviseMode::Replace,
+            mode,
             recipients: Vec::new(),
             subject: None,
             reason: None,
-            base: None,
+            base: base.map(revision_ordinal),
             text: text.into(),
             attachments: Vec::new(),
         };
         let amended = revise::amend(&self.store, &self.site, &author, MessageId(id), amendment, |_| Ok(()));
-        amended.await.map(drop).map_err(|error| error.to_string())
+        amended.await.map_err(|error| error.to_string())?;
+        let results = self.results(id).map_err(|error| error.to_string())?;
+        results.last().map(|last| last.revision).ok_or_else(|| "it went to nobody".into())
     }
 
-    /// The revision of which the only recipient was said to get no earlier one.
-    pub fn replaced_by(&self, id: Id) -> Result<u32, StoreError> {
-        let row = self.store.read()?.get::<Recipient>(RECIPIENTS, &mail::recipient_key(MessageId(id), 0))?;
-        Ok(row.map_or(0, |row| row.revision))
+    /// What each revision of a message came to for its only recipient, the first one first.
+    pub fn results(&self, id: Id) -> Result<Vec<RevisionResult>, StoreError> {
+        let rows = self.store.read()?.prefix::<RevisedRow>(REVISED, &id, usize::MAX)?;
+        let result = |(key, row): (Vec<u8>, RevisedRow)| RevisionResult {
+            revision: revise::index_of(&key),
+            mode: row.mode,
+            result: row.result,
+        };
+        Ok(rows.into_iter().map(result).collect())
     }
 
-    /// Every message in every In folder and in *undeliverable*: how often it is filed, and its content
+    /// How many results of revisions are not decided, by either node.
+    pub fn undecided(&self) -> Result<usize, StoreError> {
+        Ok(revise::undecided(&self.store.read()?)?.len())
+    }
+
+    /// The revision that a person is shown of a message in In.
+    pub fn shown_to(&self, name: &str, id: Id) -> Result<Option<u32>, String> {
+        let rows = self.store.read().map_err(|error| error.to_string())?;
+        let person = directory::by_name(&rows, name).map_err(|error| error.to_string())?;
+        let entry = rows.get::<Entry>(MAILBOXES, &entry_key(&person.id, Folder::In, MessageId(id)));
+        Ok(entry.map_err(|error| error.to_string())?.map(|entry| entry.revision))
+    }
+
+    /// Opens a standing travel window for what comes from now on.
+    pub fn travel(&self, name: &str) -> Result<(), String> {
+        let (key, _, credential) = travel::credentials();
+        let (person, scope, after_fetch) = (name.to_owned(), Scope::New, AfterFetch::Keep);
+        let new = NewWindow { person, until: None, scope, after_fetch, key, credential };
+        let site = Arc::clone(&self.site);
+        let started = self.store.commit_blocking(move |txn| travel::start(txn, &site, new, unix_millis()));
+        started.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Every message from outside in every In folder and in *undeliverable*: how often it is filed, and its content
     /// behind the trace that the edge put before it.
     pub fn filed(&self) -> Result<BTreeMap<Id, (usize, Vec<u8>)>, StoreError> {
         let rows = self.store.read()?;
@@ -207,6 +245,9 @@ impl Big {
             }
             let message = rows.get::<Message>(MESSAGES, &id.0)?;
             let message = message.ok_or_else(|| StoreError::Damaged("a filed message".into()))?;
+            if matches!(message.origin.channel, Channel::Desk { .. }) {
+                continue;
+            }
             let plain = mail::content(self.store.body(message.body())?, &message, usize::MAX)?;
             let trace = usize::try_from(message.origin.trace_bytes).unwrap_or(usize::MAX);
             filed.entry(id.0).or_insert((0, plain.get(trace..).unwrap_or_default().to_vec())).0 += 1;
@@ -250,6 +291,17 @@ impl Big {
         hashes.sort_unstable();
         Ok(hashes)
     }
+}
+
+/// What a revision came to for a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RevisionResult {
+    /// Which revision, from 1.
+    pub revision: u32,
+    /// What it does.
+    pub mode: ReviseMode,
+    /// What it came to.
+    pub result: ReviseResult,
 }
 
 /// A message in a mailbox.

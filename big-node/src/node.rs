@@ -21,9 +21,6 @@ use crate::part::break_apart;
 use crate::pressure::Pressure;
 use crate::record::MAILBOXES;
 
-/// Requests that wait at once for a mailbox to change: each holds a connection, and commands need some, too.
-const WATCHERS_MAX: usize = 96;
-
 /// Big.
 #[derive(Debug)]
 pub struct Node {
@@ -44,8 +41,6 @@ pub struct Node {
     pub changed: Arc<tokio::sync::Notify>,
     /// Something may be due for an inside gateway.
     pub due: tokio::sync::Notify,
-    /// Requests that may wait at once for a mailbox to change.
-    pub watchers: tokio::sync::Semaphore,
 }
 
 impl Node {
@@ -73,7 +68,6 @@ impl Node {
             importing: Arc::default(),
             changed: Arc::default(),
             due: tokio::sync::Notify::new(),
-            watchers: tokio::sync::Semaphore::new(WATCHERS_MAX),
         })
     }
 

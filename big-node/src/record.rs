@@ -35,6 +35,8 @@ pub const POLICY: Table = Table("policy");
 pub const NAMES: Table = Table("names");
 /// Canonical address to [`Holder`].
 pub const ADDRESSES: Table = Table("addresses");
+/// Number of a Unix account, big-endian, to the [`Named`] person whose it is.
+pub const ACCOUNTS: Table = Table("accounts");
 /// Message id to [`Message`].
 pub const MESSAGES: Table = Table("messages");
 /// Person, folder, message id to [`Entry`].
@@ -230,7 +232,7 @@ row!(Entry, 2);
 /// as long as the author has the message.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
 pub struct Revision {
-    /// From 1.
+    /// Rises from one to the next ([`shared::unit::revision_number`]).
     pub number: u32,
     /// Who made it.
     pub author: Id,

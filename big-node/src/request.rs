@@ -46,6 +46,8 @@ pub enum Request {
         /// Name or address.
         name: String,
     },
+    /// The person whose account asks. Answered with [`PersonView`].
+    Whoami,
     /// Removes a person. Answered with [`PersonView`].
     PersonRemove {
         /// Name or address.
@@ -420,6 +422,95 @@ impl Default for Terms {
             headers_first: false,
             size_max: None,
             quota: None,
+        }
+    }
+}
+
+/// Whose a request is to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks<'a> {
+    /// The person of this name or address: it is about what is theirs.
+    Own(&'a str),
+    /// Everybody who has an account here; this is what they are shown of the answer.
+    Everybody(Shows),
+    /// Who operates the node.
+    Operator,
+}
+
+/// What one person is shown of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shows {
+    /// All of it.
+    All,
+    /// A [`PersonView`]: of somebody else, name and addresses.
+    Person,
+    /// Several of them.
+    People,
+    /// Of [`GatewayView`]s, what they are called and take.
+    Gateways,
+    /// Of [`WindowView`]s, their own.
+    OwnWindows,
+}
+
+impl Request {
+    /// Whose it is to make. A new request does not compile without its row here.
+    pub fn asks(&self) -> Asks<'_> {
+        match self {
+            Self::Nickname { person, .. }
+            | Self::Explain { person: Some(person), .. }
+            | Self::MailList { person, .. }
+            | Self::MailFolders { person }
+            | Self::FolderAdd { person, .. }
+            | Self::FolderRename { person, .. }
+            | Self::FolderRemove { person, .. }
+            | Self::MailMove { person, .. }
+            | Self::MailMark { person, .. }
+            | Self::MailThread { person, .. }
+            | Self::MailSearch { person, .. }
+            | Self::MailWatch { person, .. }
+            | Self::MailRead { person, .. }
+            | Self::MailSend { person, .. }
+            | Self::MailReply { person, .. }
+            | Self::MailForward { person, .. }
+            | Self::MailReturn { person, .. }
+            | Self::DraftSave { person, .. }
+            | Self::DraftShow { person, .. }
+            | Self::DraftSend { person, .. }
+            | Self::MailDelete { person, .. }
+            | Self::MailStatus { person, .. }
+            | Self::MailAmend { person, .. }
+            | Self::MailHistory { person, .. }
+            | Self::TravelStart { person, .. }
+            | Self::TravelExtend { person, .. }
+            | Self::TravelRotate { person, .. }
+            | Self::TravelEnd { person, .. } => Asks::Own(person),
+            Self::Whoami | Self::Explain { person: None, .. } => Asks::Everybody(Shows::All),
+            Self::PersonList => Asks::Everybody(Shows::People),
+            Self::PersonShow { .. } => Asks::Everybody(Shows::Person),
+            Self::Shadow(EntryRequest::List | EntryRequest::Show { .. })
+            | Self::Group(EntryRequest::List | EntryRequest::Show { .. }) => Asks::Everybody(Shows::All),
+            Self::Gateway(EntryRequest::List | EntryRequest::Show { .. }) => Asks::Everybody(Shows::Gateways),
+            Self::TravelList { .. } => Asks::Everybody(Shows::OwnWindows),
+            // A message's way names all its recipients, and whoever knows an id could ask.
+            Self::Trace { .. }
+            | Self::Pair { .. }
+            | Self::Backup { .. }
+            | Self::PersonAdd(_)
+            | Self::PersonSet(_)
+            | Self::PersonRemove { .. }
+            | Self::Shadow(EntryRequest::Add(_) | EntryRequest::Set(_) | EntryRequest::Remove { .. })
+            | Self::Group(EntryRequest::Add(_) | EntryRequest::Set(_) | EntryRequest::Remove { .. })
+            | Self::Gateway(EntryRequest::Add(_) | EntryRequest::Set(_) | EntryRequest::Remove { .. })
+            | Self::GatewayRecipients { .. }
+            | Self::Import { .. }
+            | Self::ImportProgress
+            | Self::Export { .. }
+            | Self::QueueList
+            | Self::QueueRetry { .. }
+            | Self::QueueDead(_)
+            | Self::Link(_)
+            | Self::LinkStatus
+            | Self::LinkVerify => Asks::Operator,
         }
     }
 }

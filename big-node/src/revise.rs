@@ -21,7 +21,7 @@ use shared::store::{Rows, StoreError, Stored, Txn};
 use shared::trace;
 use shared::unit::{
     CopyRevision, DeliveryState, Id, REVISION, Revise, ReviseMode, ReviseResult, Revised, ToEdge, carrier_id,
-    decode, encode,
+    decode, encode, revision_number, revision_ordinal,
 };
 
 use crate::error::Refused;
@@ -59,7 +59,13 @@ impl Revision {
 
 /// The bit of a revision in [`Entry::shown`].
 pub fn bit(revision: u32) -> u128 {
-    1_u128.checked_shl(revision).unwrap_or_default()
+    1_u128.checked_shl(revision_ordinal(revision)).unwrap_or_default()
+}
+
+/// The number of the revision that comes after the latest one.
+fn next_number(rows: &impl Rows, latest: u32) -> Result<u32, StoreError> {
+    let generation = lane::identity(rows)?.map_or(1, |identity| identity.generation);
+    Ok(revision_number(generation, revision_ordinal(latest) + 1))
 }
 
 /// The recipient's index in the key of their row.
@@ -102,7 +108,7 @@ fn own(rows: &impl Rows, person: &Person, id: MessageId) -> Result<(Message, Vec
 
 /// Refuses a revision of what is not in the state that its author believes it to be in.
 fn may_be_revised(id: MessageId, revisions: &[Revision], base: Option<u32>) -> Result<(), Refused> {
-    let latest = revisions.last().map_or(0, |revision| revision.number);
+    let latest = revisions.last().map_or(0, |revision| revision_ordinal(revision.number));
     if let Some(withdrawn) =
         revisions.iter().find(|revision| revision.mode == ReviseMode::Withdraw && revision.for_all)
     {
@@ -144,13 +150,18 @@ fn enter(
     now: u64,
 ) -> Result<(), Refused> {
     let (original, earlier) = own(txn, author, id)?;
-    may_be_revised(id, &earlier, Some(revision.number - 1))?;
+    may_be_revised(id, &earlier, Some(revision_ordinal(revision.base)))?;
     txn.keep_body(stored)?;
-    if revision.number == 1 && !txn.reference_body(original.body())? {
+    if earlier.is_empty() && !txn.reference_body(original.body())? {
         return Err(Refused::Store(StoreError::Damaged("a message that is revised has no body: it".into())));
     }
     txn.put(REVISIONS, &revision_key(id, revision.number), &revision)?;
-    trace::note(txn, id, now, format!("revision {}: {}", revision.number, word(&revision.mode)))?;
+    trace::note(
+        txn,
+        id,
+        now,
+        format!("revision {}: {}", revision_ordinal(revision.number), word(&revision.mode)),
+    )?;
     let mut by_edge = Vec::new();
     for recipient in &revision.scope {
         if decide(txn, site, id, &revision, &original, *recipient, now)? {
@@ -420,7 +431,8 @@ pub fn decided(
     row.home = None;
     txn.put(RECIPIENTS, &to, &who)?;
     txn.put(REVISED, &key, &row)?;
-    let what = format!("revision {revision} for {}: {} {}", who.address, word(&row.result), row.text);
+    let number = revision_ordinal(revision);
+    let what = format!("revision {number} for {}: {} {}", who.address, word(&row.result), row.text);
     trace::note(txn, id, at, what.trim_end())
 }
 
@@ -531,7 +543,8 @@ pub fn results(rows: &impl Rows, id: MessageId) -> Result<BTreeMap<u32, RevisedV
     let mut results = BTreeMap::new();
     for (key, row) in rows.prefix::<RevisedRow>(REVISED, &id.0, usize::MAX)? {
         let recipient = key.get(..20).map_or(0, index_of);
-        let view = RevisedView { revision: index_of(&key), result: row.result, at: row.at, text: row.text };
+        let revision = revision_ordinal(index_of(&key));
+        let view = RevisedView { revision, result: row.result, at: row.at, text: row.text };
         results.insert(recipient, view);
     }
     Ok(results)
@@ -557,7 +570,7 @@ pub fn let_go(txn: &mut Txn<'_>, person: &Id, id: MessageId) -> Result<(), Store
 }
 
 /// The revisions that the edge has not decided: message, recipient, revision.
-fn undecided(rows: &impl Rows) -> Result<Vec<(MessageId, u32, u32)>, StoreError> {
+pub fn undecided(rows: &impl Rows) -> Result<Vec<(MessageId, u32, u32)>, StoreError> {
     let found = rows.prefix::<RevisedRow>(REVISED, &[], usize::MAX)?;
     let open = found.into_iter().filter(|(_, row)| row.result == ReviseResult::Pending && !row.notice_owed);
     let place = |key: &[u8]| {

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use link_proto::driver::{Dialler, Key, KeyError, LinkError};
-use shared::control::{BindError, Server, socket_in};
+use shared::control::{BindError, CONNECTIONS_MAX, PEOPLE_CONNECTIONS_MAX, Server, socket_in};
 use shared::id::random;
 use shared::seal::PrivateKey;
 use shared::state::{State, StateError};
 use shared::store::{DirectoryDisk, StoreError, Verdict};
 use shared::topology::Topology;
 use shared::{lifetime, telemetry};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::Semaphore;
 
 use crate::command::Commands;
 use crate::directory::Policy;
@@ -22,6 +24,14 @@ use crate::{compare, gateway, maintenance};
 
 /// Octets of a control request's body: a message and its attachments.
 const CONTROL_BODY_MAX: u64 = 256 * 1024 * 1024;
+
+/// The same of a person's, beside the largest message.
+const PERSON_BODY_BESIDE: u64 = 1024 * 1024;
+/// The quarter of a socket's connections that commands have for themselves; the others may wait for a mailbox to
+/// change.
+const WATCHERS_LEAVE: usize = 4;
+/// Threads that answer people. They are not those that answer operators and move mail.
+const PEOPLE_THREADS: usize = 2;
 
 /// Why big cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -85,8 +95,9 @@ pub fn run(topology: Topology) -> Result<(), ServeError> {
     telemetry::init();
     lifetime::take_descriptors();
     let state = State::open(&topology.big.state)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(topology, &state))
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    let people = Builder::new_multi_thread().worker_threads(PEOPLE_THREADS).enable_all().build()?;
+    runtime.block_on(serve(topology, &state, people.handle()))
 }
 
 /// Big has no listener: this is all there is to say.
@@ -97,8 +108,13 @@ struct Ready {
     control: PathBuf,
 }
 
-async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
+async fn serve(topology: Topology, state: &State, people: &Handle) -> Result<(), ServeError> {
     let control = Server::bind(&socket_in(state.path()))?;
+    let desk = topology.big.desk.as_deref().map(|path| {
+        let _within = people.enter();
+        Server::bind_for_everybody(path)
+    });
+    let desk = desk.transpose()?;
     let node = Arc::new(Node::open(topology, state)?);
     node.settle().await?;
     let dialler = Dialler::new(node.topology.link.dial, Key::from_pkcs8(&state.key("link")?)?)?;
@@ -109,10 +125,25 @@ async fn serve(topology: Topology, state: &State) -> Result<(), ServeError> {
         Arc::clone(&node.changed),
     ));
     let key = Arc::new(Key::from_pkcs8(&state.key("link")?)?);
-    let commands = Commands { node: Arc::clone(&node), host: Arc::clone(&host), key, state: state.clone() };
-    tokio::spawn(control.serve(CONTROL_BODY_MAX, move |_, request, body| {
+    let watchers = |connections: usize| Arc::new(Semaphore::new(connections - connections / WATCHERS_LEAVE));
+    let commands = Commands {
+        node: Arc::clone(&node),
+        host: Arc::clone(&host),
+        key,
+        state: state.clone(),
+        watchers: watchers(CONNECTIONS_MAX),
+    };
+    if let Some(desk) = desk {
+        let commands = Commands { watchers: watchers(PEOPLE_CONNECTIONS_MAX), ..commands.clone() };
+        let body_max = node.topology.edge.size_max.saturating_add(PERSON_BODY_BESIDE);
+        people.spawn(desk.serve(body_max, move |peer, request, body| {
+            let commands = commands.clone();
+            async move { commands.answer_person(peer, request, body).await }
+        }));
+    }
+    tokio::spawn(control.serve(CONTROL_BODY_MAX, move |peer, request, body| {
         let commands = commands.clone();
-        async move { commands.answer(request, body).await }
+        async move { commands.answer(peer, request, body).await }
     }));
     tokio::spawn(maintenance::run(Arc::clone(&node)));
     tokio::spawn(gateway::run(Arc::clone(&node)));

@@ -106,7 +106,7 @@ enum Link {
 pub fn cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     command::run(args, |Cli { options, command }| {
         let topology = Topology::read(&options.topology)?;
-        run(command, &Caller::new(NODE, &topology.edge.state, &options), topology)
+        run(command, &Caller::new(NODE, &topology.edge.state, None, &options), topology)
     })
 }
 

@@ -17,7 +17,7 @@ use crate::delivery;
 use crate::intake::Intake;
 pub use crate::link::LinkHost;
 use crate::node::Node;
-use crate::record::{QUEUE, QueueRow};
+use crate::record::{COPIES, CopyRow, QUEUE, QueueRow, copy_of};
 use crate::{directory, reception, revise};
 
 /// An edge.
@@ -86,6 +86,13 @@ impl Edge {
             plain.extend_from_slice(&piece);
         }
         Ok((plain, delivery::taken_by_remote(&self.node, MessageId(id), row).await))
+    }
+
+    /// The copies in secondary mailboxes: message and revision of each.
+    pub fn copies(&self) -> Result<Vec<(Id, u32)>, StoreError> {
+        let rows = self.node.store.read()?.prefix::<CopyRow>(COPIES, &[], usize::MAX)?;
+        let copy = |(message, revision): (MessageId, u32)| (message.0, revision);
+        Ok(rows.iter().map(|(key, _)| copy(copy_of(key))).collect())
     }
 
     /// Hashes of the addresses it knows, rising.

@@ -18,7 +18,7 @@ use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
 use shared::trace;
 use shared::unit::{
     CopyRevision, Id, OUTBOUND, Revise, ReviseMode, ReviseResult, Revised, ToBig, ToEdge, carrier_id, decode,
-    encode,
+    encode, revision_ordinal,
 };
 
 use crate::record::{QueueRow, copy_key, queue_key};
@@ -146,8 +146,11 @@ pub fn tell(txn: &mut Txn<'_>, id: MessageId, decided: Vec<Decided>, now: u64) -
 fn tell_one(txn: &mut Txn<'_>, id: MessageId, decided: Decided, now: u64) -> Result<(), StoreError> {
     let Decided { recipient, revision, result, text } = decided;
     let word = serde_json::to_value(result).unwrap_or_default();
-    let what =
-        format!("revision {revision} for recipient {recipient}: {}", word.as_str().unwrap_or_default());
+    let what = format!(
+        "revision {} for recipient {recipient}: {}",
+        revision_ordinal(revision),
+        word.as_str().unwrap_or_default()
+    );
     trace::note(txn, id, now, what)?;
     let revised = Revised { message: id.0, recipient, revision, result, at: now, text: text.into() };
     let unit = QueuedUnit {

@@ -67,13 +67,15 @@ pub fn explain(text: &str) {
 pub struct Caller {
     node: &'static str,
     socket: PathBuf,
+    /// The socket for everybody, if the node has one.
+    desk: Option<PathBuf>,
     json: bool,
 }
 
 impl Caller {
-    /// For the commands of `node`, which keeps its state in `state`.
-    pub fn new(node: &'static str, state: &Path, options: &Options) -> Self {
-        Self { node, socket: control::socket_in(state), json: options.json }
+    /// For the commands of `node`, which keeps its state in `state`, and has a socket for everybody at `desk`.
+    pub fn new(node: &'static str, state: &Path, desk: Option<&Path>, options: &Options) -> Self {
+        Self { node, socket: control::socket_in(state), desk: desk.map(Path::to_owned), json: options.json }
     }
 
     /// Whether data is printed as JSON.
@@ -81,13 +83,19 @@ impl Caller {
         self.json
     }
 
-    /// Asks the running node, with a body; returns its answer and the answer's body.
+    /// Asks the running node, with a body; returns its answer and the answer's body. Whoever cannot reach the
+    /// control socket asks at the one for everybody.
     pub fn ask<A: DeserializeOwned>(
         &self,
         request: &impl Serialize,
         body: &[u8],
     ) -> Result<(A, Vec<u8>), CallError> {
-        control::call(self.node, &self.socket, request, body)
+        match (control::call(self.node, &self.socket, request, body), &self.desk) {
+            (Err(CallError::NotAllowed { .. } | CallError::NotRunning { .. }), Some(desk)) => {
+                control::call(self.node, desk, request, body)
+            }
+            (answered, _) => answered,
+        }
     }
 
     /// Asks the running node and prints its answer.

@@ -11,6 +11,9 @@
 //! that sends too much, too little, too slowly or no JSON loses its connection, and nobody else
 //! notices. Each length is checked before memory is given to it.
 //!
+//! A node may serve a second socket of the same kind for everybody on its host: each account gets a share of it,
+//! and what it may ask is the handler's to say. A node that serves both keeps them apart.
+//!
 //! [`Server`] is the node's half, [`call`] the command's.
 
 mod client;
@@ -31,6 +34,10 @@ pub const REQUEST_MAX: usize = 1 << 20;
 pub const ANSWER_MAX: usize = 16 << 20;
 /// Connections at once; the next is closed unheard.
 pub const CONNECTIONS_MAX: usize = 128;
+/// Connections at once to a socket for everybody.
+pub const PEOPLE_CONNECTIONS_MAX: usize = 512;
+/// Of those, from one account.
+pub const ACCOUNT_CONNECTIONS_MAX: usize = 8;
 
 /// A request that was understood and not granted: the reason and the mend, for the person who asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -172,6 +172,8 @@ impl FromStr for Acknowledge {
 pub struct Big {
     /// The folder that holds all it keeps.
     pub state: PathBuf,
+    /// The socket at which people ask for what is theirs; without it, only the account that serves and root do.
+    pub desk: Option<PathBuf>,
     /// Octets of mail from the edge that it takes in within an hour.
     pub inbound_hourly: u64,
 }
@@ -291,7 +293,8 @@ impl Topology {
             Mode::Relay(host) | Mode::DirectThenRelay(host) => Some([&mut host.roots, &mut host.login]),
         };
         let relay = relay.into_iter().flatten().flatten();
-        for path in tls.chain(relay).chain([&mut self.big.state, &mut self.edge.state]) {
+        let states = [&mut self.big.state, &mut self.edge.state];
+        for path in tls.chain(relay).chain(states).chain(&mut self.big.desk) {
             *path = folder.join(&*path);
         }
     }

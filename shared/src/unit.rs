@@ -284,6 +284,23 @@ pub const OUTBOUND: &[u8] = b"outbound";
 /// The reader for whom a revision of such a message is.
 pub const REVISION: &[u8] = b"revise";
 
+/// Bits of a revision's number that say which one it is of its message; those above say since when big has not gone
+/// back (see [`revision_number`]).
+const ORDINAL_BITS: u32 = 7;
+
+/// The number of a revision that is the `ordinal`-th of its message. A big that was restored has forgotten revisions
+/// that an edge may hold: what it makes then has higher numbers than those, and never one that they had, for with the
+/// same number a sealed text would have the same key.
+pub fn revision_number(generation: u32, ordinal: u32) -> u32 {
+    let since = generation.saturating_sub(1).min(u32::MAX >> ORDINAL_BITS);
+    (since << ORDINAL_BITS) | ordinal & ((1 << ORDINAL_BITS) - 1)
+}
+
+/// Which revision of its message one with this number is, as people count them; 0 is the original.
+pub fn revision_ordinal(number: u32) -> u32 {
+    number & ((1 << ORDINAL_BITS) - 1)
+}
+
 /// The id of the unit that carries a revision of a message to one reader: a window, or [`OUTBOUND`]. The same for
 /// the same reader is the same unit, also when it is queued anew after a restore, and so it is applied once.
 pub fn carrier_id(message: &Id, revision: u32, reader: &[u8]) -> Id {

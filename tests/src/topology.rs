@@ -47,6 +47,8 @@ pub struct TestTopology {
     pub ack: Acknowledge,
     /// Seconds between two logins of a traveller's.
     pub login_delay: u64,
+    /// Where big's socket for everybody is.
+    pub desk: Option<PathBuf>,
     /// Octets that big takes in within an hour.
     pub inbound_hourly: u64,
     /// Who answers DNS questions.
@@ -96,6 +98,7 @@ impl TestTopology {
             spool_max: 10 << 30,
             ack: Acknowledge::default(),
             login_delay: 0,
+            desk: None,
             inbound_hourly: 10 << 30,
             dns: vec![dns],
             tls: None,
@@ -132,6 +135,7 @@ impl TestTopology {
             spool_max: edge.spool_max,
             ack: edge.ack,
             login_delay: edge.login_delay.as_secs(),
+            desk: file.big.desk.clone(),
             inbound_hourly: file.big.inbound_hourly,
             dns: vec![dns],
             tls: edge.tls.clone(),
@@ -220,13 +224,12 @@ impl TestTopology {
                 ("attachments", quoted(self.attachments.as_str())),
             ],
         );
-        table(
-            "big",
-            &[
-                ("state", quoted(&self.big_state().display().to_string())),
-                ("inbound_hourly", self.inbound_hourly.to_string()),
-            ],
-        );
+        let mut big = vec![
+            ("state", quoted(&self.big_state().display().to_string())),
+            ("inbound_hourly", self.inbound_hourly.to_string()),
+        ];
+        big.extend(self.desk.as_ref().map(|desk| ("desk", quoted(&desk.display().to_string()))));
+        table("big", &big);
         table(
             "edge",
             &[

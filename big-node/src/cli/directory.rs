@@ -11,6 +11,7 @@ use clap::Subcommand;
 use shared::command::{Caller, Outcome, print_bytes};
 use shared::topology::AttachmentMode;
 
+use super::account::{Account, Accounts};
 use super::mail::Who;
 use super::show;
 use crate::record::{Kind, Pop3};
@@ -72,9 +73,9 @@ pub(super) struct Add {
     /// Filing of attachments, break-apart or passthru; as the site does it otherwise
     #[arg(long = "attachments", value_name = "MODE")]
     filing: Option<AttachmentMode>,
-    /// The Unix account that may act as this person
+    /// Their Unix account: its name or its number
     #[arg(long)]
-    uid: Option<u32>,
+    account: Option<Account>,
     /// Collecting on the road; with passthru, their mail is filed whole
     #[arg(long, value_enum, default_value = "yes")]
     pop3: Pop3,
@@ -102,9 +103,9 @@ pub(super) struct Set {
     /// Filing of attachments: break-apart, passthru, or site to follow the site
     #[arg(long = "attachments", value_name = "MODE")]
     filing: Option<Otherwise<AttachmentMode>>,
-    /// The Unix account that may act as this person, or none
-    #[arg(long)]
-    uid: Option<Otherwise<u32>>,
+    /// Their Unix account: its name or its number, or none
+    #[arg(long, value_name = "ACCOUNT|none")]
+    account: Option<Otherwise<Account>>,
     /// Collecting on the road; with passthru, their mail is filed whole
     #[arg(long, value_enum)]
     pop3: Option<Pop3>,
@@ -120,7 +121,7 @@ pub(super) struct Set {
 }
 
 /// A value, or the word that stands for none.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Otherwise<T>(Option<T>);
 
 impl FromStr for Otherwise<AttachmentMode> {
@@ -134,13 +135,16 @@ impl FromStr for Otherwise<AttachmentMode> {
     }
 }
 
-impl FromStr for Otherwise<u32> {
+impl FromStr for Otherwise<Account> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "none" => Ok(Self(None)),
-            uid => uid.parse().map(|uid| Self(Some(uid))).map_err(|_| "a number, or `none`".into()),
+            account => account
+                .parse()
+                .map(|account| Self(Some(account)))
+                .map_err(|error| format!("{error}, or `none`")),
         }
     }
 }
@@ -287,9 +291,11 @@ pub(super) enum NicknameCommand {
 }
 
 pub(super) fn person(caller: &Caller, command: PersonCommand) -> Outcome {
-    let one = |person: &PersonView| show::people(std::slice::from_ref(person));
+    let shown = |people: &[PersonView]| show::people(people, &Accounts::read());
+    let one = |person: &PersonView| shown(std::slice::from_ref(person));
     match command {
-        PersonCommand::Add(Add { name, display, aliases, filing, uid, pop3, forward, keep_copy }) => {
+        PersonCommand::Add(Add { name, display, aliases, filing, account, pop3, forward, keep_copy }) => {
+            let uid = account.as_ref().map(Account::uid).transpose()?;
             let new = NewPerson { name, display, aliases, filing, uid, pop3, forward, keep_copy };
             caller.show(&Request::PersonAdd(new), one)
         }
@@ -300,16 +306,17 @@ pub(super) fn person(caller: &Caller, command: PersonCommand) -> Outcome {
                 add_aliases: set.add_aliases,
                 remove_aliases: set.remove_aliases,
                 filing: set.filing.map(|filing| filing.0),
-                uid: set.uid.map(|uid| uid.0),
+                uid: match set.account {
+                    Some(Otherwise(account)) => Some(account.as_ref().map(Account::uid).transpose()?),
+                    None => None,
+                },
                 pop3: set.pop3,
                 forward: (set.no_forward || !set.forward.is_empty()).then_some(set.forward),
                 keep_copy: set.keep_copy,
             };
             caller.show(&Request::PersonSet(change), one)
         }
-        PersonCommand::List => {
-            caller.show(&Request::PersonList, |people: &Vec<PersonView>| show::people(people))
-        }
+        PersonCommand::List => caller.show(&Request::PersonList, |people: &Vec<PersonView>| shown(people)),
         PersonCommand::Show(Name { name }) => caller.show(&Request::PersonShow { name }, one),
         PersonCommand::Remove(Name { name }) => caller
             .show(&Request::PersonRemove { name }, |person: &PersonView| {
@@ -368,10 +375,10 @@ pub(super) fn nickname(caller: &Caller, command: NicknameCommand) -> Outcome {
         NicknameCommand::List { who } => (who, EntryRequest::List),
         NicknameCommand::Show { name, who } => (who, EntryRequest::Show { name }),
         NicknameCommand::Remove { name, who } => {
-            return removed(caller, &Request::Nickname { person: who.person, request: remove(name) });
+            return removed(caller, &Request::Nickname { person: who.name(caller)?, request: remove(name) });
         }
     };
-    let request = Request::Nickname { person: who.person, request };
+    let request = Request::Nickname { person: who.name(caller)?, request };
     caller.show(&request, |nicknames: &Vec<NicknameView>| show::nicknames(nicknames))
 }
 

@@ -107,24 +107,29 @@ impl AboutOptions {
 pub(super) fn run(command: Command, caller: &Caller, size_max: u64) -> Outcome {
     match command {
         Command::Save(command) => {
-            let Save { who: Who { person }, draft, keep, to, cc, subject, about, files, text } = *command;
+            let Save { who, draft, keep, to, cc, subject, about, files, text } = *command;
             let Packed { body, text_bytes, attachments } = packed(&files, None, text, size_max)?;
             let about = about.about();
             let content = DraftContent { to, cc, subject, about, keep, attachments, text_bytes };
             let (saved, _): (DraftSaved, _) =
-                caller.ask(&Request::DraftSave { person, draft, content }, &body)?;
+                caller.ask(&Request::DraftSave { person: who.name(caller)?, draft, content }, &body)?;
             caller.print(&saved, |saved| format!("saved as {}\n", saved.id))
         }
-        Command::List { who: Who { person } } => {
+        Command::List { who } => {
             let folder = Folder::Drafts.fixed_name().unwrap_or_default().to_owned();
-            let request = Request::MailList { person, folder: folder.clone(), max: LISTED_MAX, before: None };
+            let request = Request::MailList {
+                person: who.name(caller)?,
+                folder: folder.clone(),
+                max: LISTED_MAX,
+                before: None,
+            };
             caller.show(&request, |lines: &Vec<Line>| show::folder(lines, &folder))
         }
-        Command::Show { draft, who: Who { person } } => {
-            caller.show(&Request::DraftShow { person, draft }, |draft: &DraftView| show::draft(draft))
-        }
-        Command::Send { draft, who: Who { person } } => {
-            caller.show(&Request::DraftSend { person, draft }, |sent: &Sent| show::sent(sent))
-        }
+        Command::Show { draft, who } => caller
+            .show(&Request::DraftShow { person: who.name(caller)?, draft }, |draft: &DraftView| {
+                show::draft(draft)
+            }),
+        Command::Send { draft, who } => caller
+            .show(&Request::DraftSend { person: who.name(caller)?, draft }, |sent: &Sent| show::sent(sent)),
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use shared::command::{Caller, Outcome, explain, print_bytes};
+use shared::control::CallError;
 use shared::mime::{self, terminal};
 use shared::render;
 
@@ -19,7 +20,8 @@ use super::{draft, show};
 use crate::ebcdic::CodePage;
 use crate::part::PartPath;
 use crate::request::{
-    Attached, Deleted, FolderView, Found, Line, Marked, Moved, Reading, Request, Saved, Sent, Status, Watched,
+    Attached, Deleted, FolderView, Found, Line, Marked, Moved, PersonView, Reading, Request, Saved, Sent,
+    Status, Watched,
 };
 
 #[derive(Debug, Subcommand)]
@@ -142,9 +144,19 @@ pub(super) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Who {
-    /// Whose mail: name or address
+    /// Whose mail: name or address; that of the person whose account this is otherwise
     #[arg(long = "as", value_name = "PERSON", env = "SALLYPOST_AS")]
-    pub(super) person: String,
+    pub(super) person: Option<String>,
+}
+
+impl Who {
+    /// The person's name; the node is asked for it if none was typed.
+    pub(super) fn name(self, caller: &Caller) -> Result<String, CallError> {
+        match self.person {
+            Some(name) => Ok(name),
+            None => caller.ask(&Request::Whoami, b"").map(|(own, _): (PersonView, _)| own.name),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -307,25 +319,33 @@ pub(super) struct Report {
 /// Runs one; `size_max` is the largest message that the site takes, in octets.
 pub(super) fn run(command: Command, caller: &Caller, size_max: u64) -> Outcome {
     match command {
-        Command::List { who: Who { person }, folder, max, before } => {
-            let request = Request::MailList { person, folder: folder.clone(), max, before };
+        Command::List { who, folder, max, before } => {
+            let request =
+                Request::MailList { person: who.name(caller)?, folder: folder.clone(), max, before };
             caller.show(&request, |lines: &Vec<Line>| show::folder(lines, &folder))
         }
         Command::Read { message, who, raw, output } => read(caller, message, who, raw, output.as_deref()),
         Command::Save(command) => save(caller, command),
         Command::Send(command) => send(caller, *command, size_max),
-        Command::Reply(Reply { message, who: Who { person }, all, list, quote, files, text }) => {
+        Command::Reply(Reply { message, who, all, list, quote, files, text }) => {
             let Packed { body, text_bytes, attachments } = packed(&files, None, text, size_max)?;
-            let request = Request::MailReply { person, message, all, list, quote, attachments, text_bytes };
+            let request = Request::MailReply {
+                person: who.name(caller)?,
+                message,
+                all,
+                list,
+                quote,
+                attachments,
+                text_bytes,
+            };
             let (sent, _): (Sent, _) = caller.ask(&request, &body)?;
             caller.print(&sent, show::sent)
         }
         Command::Forward(command) => {
-            let Forward { message, who: Who { person }, to, cc, as_attachment, without, files, text } =
-                *command;
+            let Forward { message, who, to, cc, as_attachment, without, files, text } = *command;
             let Packed { body, text_bytes, attachments } = packed(&files, None, text, size_max)?;
             let request = Request::MailForward {
-                person,
+                person: who.name(caller)?,
                 message,
                 to,
                 cc,
@@ -337,59 +357,72 @@ pub(super) fn run(command: Command, caller: &Caller, size_max: u64) -> Outcome {
             let (sent, _): (Sent, _) = caller.ask(&request, &body)?;
             caller.print(&sent, show::sent)
         }
-        Command::Return(Return { message, who: Who { person }, to, subject, without, text }) => {
+        Command::Return(Return { message, who, to, subject, without, text }) => {
             let text = text_or_stdin(text, size_max)?;
             let (drop_parts, text_bytes) = (without, text.len());
-            let request = Request::MailReturn { person, message, to, subject, drop_parts, text_bytes };
+            let request = Request::MailReturn {
+                person: who.name(caller)?,
+                message,
+                to,
+                subject,
+                drop_parts,
+                text_bytes,
+            };
             let (sent, _): (Sent, _) = caller.ask(&request, text.as_bytes())?;
             caller.print(&sent, show::sent)
         }
         Command::Draft(command) => draft::run(command, caller, size_max),
-        Command::Search { words, who: Who { person }, folder, max } => {
-            let request = Request::MailSearch { person, words: words.join(" "), folder, max };
+        Command::Search { words, who, folder, max } => {
+            let request =
+                Request::MailSearch { person: who.name(caller)?, words: words.join(" "), folder, max };
             caller.show(&request, |found: &Found| show::found(found))
         }
-        Command::Thread { message, who: Who { person } } => {
-            caller.show(&Request::MailThread { person, message }, |lines: &Vec<Line>| show::thread(lines))
-        }
+        Command::Thread { message, who } => caller
+            .show(&Request::MailThread { person: who.name(caller)?, message }, |lines: &Vec<Line>| {
+                show::thread(lines)
+            }),
         Command::Folder(command) => {
             let request = match command {
-                FolderCommand::Add { name, who: Who { person } } => Request::FolderAdd { person, name },
-                FolderCommand::List { who: Who { person } } => Request::MailFolders { person },
-                FolderCommand::Rename { name, to, who: Who { person } } => {
-                    Request::FolderRename { person, name, to }
+                FolderCommand::Add { name, who } => Request::FolderAdd { person: who.name(caller)?, name },
+                FolderCommand::List { who } => Request::MailFolders { person: who.name(caller)? },
+                FolderCommand::Rename { name, to, who } => {
+                    Request::FolderRename { person: who.name(caller)?, name, to }
                 }
-                FolderCommand::Remove { name, who: Who { person } } => Request::FolderRemove { person, name },
+                FolderCommand::Remove { name, who } => {
+                    Request::FolderRemove { person: who.name(caller)?, name }
+                }
             };
             caller.show(&request, |folders: &Vec<FolderView>| show::folders(folders))
         }
-        Command::Move { message, folder, who: Who { person } } => {
-            let request = Request::MailMove { person, message, folder };
+        Command::Move { message, folder, who } => {
+            let request = Request::MailMove { person: who.name(caller)?, message, folder };
             caller.show(&request, |moved: &Moved| format!("{} is in {}\n", moved.id, moved.folder))
         }
-        Command::Mark { message, who: Who { person }, unread } => {
-            let request = Request::MailMark { person, message, read: !unread };
+        Command::Mark { message, who, unread } => {
+            let request = Request::MailMark { person: who.name(caller)?, message, read: !unread };
             caller.show(&request, |marked: &Marked| {
                 format!("{} is marked {}\n", marked.id, if marked.read { "read" } else { "unread" })
             })
         }
-        Command::Watch { who: Who { person }, seen } => {
-            let request = Request::MailWatch { person, seen };
+        Command::Watch { who, seen } => {
+            let request = Request::MailWatch { person: who.name(caller)?, seen };
             caller.show(&request, |watched: &Watched| format!("{}\n", watched.mark))
         }
         Command::Amend(command) => revise::amend(caller, *command, size_max),
         Command::History { message, who } => revise::history(caller, message, who),
-        Command::Delete { message, who: Who { person } } => {
-            caller.show(&Request::MailDelete { person, message }, |deleted: &Deleted| show::deleted(deleted))
-        }
-        Command::Status { message, who: Who { person } } => {
-            caller.show(&Request::MailStatus { person, message }, |status: &Status| show::status(status))
-        }
+        Command::Delete { message, who } => caller
+            .show(&Request::MailDelete { person: who.name(caller)?, message }, |deleted: &Deleted| {
+                show::deleted(deleted)
+            }),
+        Command::Status { message, who } => caller
+            .show(&Request::MailStatus { person: who.name(caller)?, message }, |status: &Status| {
+                show::status(status)
+            }),
     }
 }
 
 fn read(caller: &Caller, message: String, who: Who, raw: bool, output: Option<&Path>) -> Outcome {
-    let person = who.person;
+    let person = who.name(caller)?;
     let is_part = message.split_once('.').is_some_and(|(_, part)| part != "0");
     let raw = raw || output.is_some();
     let request = Request::MailRead { person: person.clone(), message: message.clone(), raw };
@@ -430,7 +463,8 @@ pub(super) fn for_terminal(bytes: &[u8]) -> Option<String> {
 /// Takes the message as it is stored and takes it apart here: this process, which may do what its person
 /// may do, is the one that writes files.
 fn save(caller: &Caller, command: Save) -> Outcome {
-    let Save { message, who: Who { person }, mut parts, all, to } = command;
+    let Save { message, who, mut parts, all, to } = command;
+    let person = who.name(caller)?;
     let folder = save::Folder::open(&to)?;
     let (id, path) = message.split_once('.').unwrap_or((&message, "0"));
     let path: PartPath = path.parse().map_err(|error| format!("{message}: {error}"))?;
@@ -487,7 +521,7 @@ fn no_part(id: &str, part: &PartPath) -> String {
 fn send(caller: &Caller, command: Send, size_max: u64) -> Outcome {
     let Send { who, to, cc, subject, files, report: given, text } = command;
     let Packed { body, text_bytes, attachments } = packed(&files, Some(given), text, size_max)?;
-    let request = Request::MailSend { person: who.person, to, cc, subject, attachments, text_bytes };
+    let request = Request::MailSend { person: who.name(caller)?, to, cc, subject, attachments, text_bytes };
     let (sent, _): (Sent, _) = caller.ask(&request, &body)?;
     caller.print(&sent, show::sent)
 }

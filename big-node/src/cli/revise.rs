@@ -75,7 +75,7 @@ pub(super) fn amend(caller: &Caller, command: Amend, size_max: u64) -> Outcome {
         body.extend(content);
     }
     let request = Request::MailAmend {
-        person: who.person,
+        person: who.name(caller)?,
         message,
         mode,
         recipients: to,
@@ -91,7 +91,7 @@ pub(super) fn amend(caller: &Caller, command: Amend, size_max: u64) -> Outcome {
 
 /// Shows the revisions of a message.
 pub(super) fn history(caller: &Caller, message: String, who: Who) -> Outcome {
-    let request = Request::MailHistory { person: who.person, message };
+    let request = Request::MailHistory { person: who.name(caller)?, message };
     caller.show(&request, |history: &Vec<RevisionView>| shown(history))
 }
 

@@ -6,6 +6,7 @@
 use shared::mime::{file_name, terminal};
 use shared::render::{Table, cut, line, size, when, word};
 
+use super::account::Accounts;
 use crate::record::{About, Folder, Part, Scope, WindowState};
 use crate::request::{
     Compared, Deleted, DraftView, Explanation, FolderView, Found, GatewayView, GroupView, Imported, Line,
@@ -20,15 +21,16 @@ const DEPTH_SHOWN_MAX: usize = 10;
 /// The lanes, as [`Queue::units`] counts them.
 const LANES: [&str; 4] = ["service", "event", "inter", "batch"];
 
-pub(super) fn people(people: &[PersonView]) -> String {
-    let header = ["name", "attachments", "pop3", "uid", "travelling", "display", "addresses", "forwards to"];
+pub(super) fn people(people: &[PersonView], accounts: &Accounts) -> String {
+    let header =
+        ["name", "attachments", "pop3", "account", "travelling", "display", "addresses", "forwards to"];
     let mut table = Table::new(header);
     for person in people {
         table.row([
             person.name.clone(),
             person.filing.map_or("as the site", |mode| mode.as_str()).into(),
             person.pop3.as_str().into(),
-            person.uid.map_or_else(String::new, |uid| uid.to_string()),
+            person.uid.map_or_else(String::new, |uid| accounts.shown(uid)),
             if person.travelling { "yes" } else { "no" }.into(),
             cut(&person.display, WHO_MAX),
             person.addresses.join(", "),

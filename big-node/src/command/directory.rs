@@ -373,7 +373,7 @@ fn no_such() -> Refused {
     Refused::new("the directory gave an entry of another kind")
 }
 
-fn person_view(rows: &impl Rows, person: &Person) -> Result<PersonView, Refused> {
+pub(super) fn person_view(rows: &impl Rows, person: &Person) -> Result<PersonView, Refused> {
     let travelling = rows.get::<Named>(OPEN_WINDOWS, &person.id)?.is_some();
     Ok(PersonView {
         name: person.name.clone(),

@@ -93,7 +93,7 @@ impl Commands {
                 json(desk::search(node, &person, &words, folder.as_deref(), max)?)
             }
             Request::MailWatch { person, seen } => {
-                json(desk::watch(node, &self.person(&person)?, seen).await?)
+                json(desk::watch(node, &self.watchers, &self.person(&person)?, seen).await?)
             }
             Request::MailDelete { person, message } => {
                 json(desk::delete(node, &self.person(&person)?, &message).await?)

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::error::Refused;
 use crate::node::Node;
 use crate::record::Person;
@@ -12,10 +14,15 @@ const WAIT: Duration = Duration::from_secs(25);
 /// Bits of a mark below the time of the node's start, so that no mark of an earlier run is given again.
 const TIMES_BITS: u32 = 20;
 
-/// Waits until the person's mailbox is not as it was at `seen`, but not for ever.
-pub async fn watch(node: &Node, person: &Person, seen: Option<u64>) -> Result<Watched, Refused> {
-    let _permit = node
-        .watchers
+/// Waits until the person's mailbox is not as it was at `seen`, but not for ever. `watchers` has a permit for each
+/// who may wait at once.
+pub async fn watch(
+    node: &Node,
+    watchers: &Semaphore,
+    person: &Person,
+    seen: Option<u64>,
+) -> Result<Watched, Refused> {
+    let _permit = watchers
         .try_acquire()
         .map_err(|_| Refused::new("too many wait for their mailboxes at once; ask again in some seconds"))?;
     let (touched, start) = (node.store.touched(), node.started_at << TIMES_BITS);

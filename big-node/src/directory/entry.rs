@@ -105,7 +105,7 @@ pub struct Person {
     pub addresses: Vec<String>,
     /// Filing of attachments; `None` follows the site.
     pub filing: Option<AttachmentMode>,
-    /// The Unix account that may act as this person.
+    /// The number of their Unix account, which is nobody else's.
     pub uid: Option<u32>,
     /// Collecting on the road.
     pub pop3: Pop3,

@@ -11,7 +11,7 @@ use super::naming::{self, shown};
 use super::policy::Policy;
 use super::srs;
 use crate::error::Refused;
-use crate::record::{ADDRESSES, GROUPS, NAMES, PERSONS, POLICY, SHADOWS};
+use crate::record::{ACCOUNTS, ADDRESSES, GROUPS, NAMES, Named, PERSONS, POLICY, SHADOWS};
 
 /// Why an address is somebody's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +95,12 @@ pub fn record_of(rows: &impl Rows, holder: Holder) -> Result<Option<Record>, Sto
 /// The person with this id.
 pub fn by_id(rows: &impl Rows, id: &Id) -> Result<Option<Person>, StoreError> {
     rows.get(PERSONS, id)
+}
+
+/// The person whose Unix account this is.
+pub fn of_account(rows: &impl Rows, uid: u32) -> Result<Option<Person>, StoreError> {
+    let Some(Named(id)) = rows.get(ACCOUNTS, &uid.to_be_bytes())? else { return Ok(None) };
+    by_id(rows, &id)
 }
 
 /// The holder of this local name or address.

@@ -33,7 +33,7 @@ pub use gateway::{
 };
 pub use group::{GroupChange, NewGroup, changed as changed_group, join, member_name, nesting, new_group};
 pub use import::{BadRow, Imported, Importing, import};
-pub use lookup::{by_id, by_name, entry, groups, known, list, postmaster_person, shadows};
+pub use lookup::{by_id, by_name, entry, groups, known, list, of_account, postmaster_person, shadows};
 pub use naming::shown;
 pub use nickname::{known as known_nickname, new_nickname, of as nicknames, retargeted};
 pub use person::{NewPerson, PersonChange, changed as changed_person, new_person};

@@ -16,6 +16,9 @@ use crate::record::{Named, OPEN_WINDOWS};
 /// Addresses outside to which one person's mail goes on.
 pub const FORWARDS_MAX: usize = 10;
 
+/// The account that is nobody's (user_namespaces(7)).
+const NOBODY: u32 = 65_534;
+
 /// A new person, as asked for.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct NewPerson {
@@ -27,7 +30,7 @@ pub struct NewPerson {
     pub aliases: Vec<String>,
     /// Filing of attachments.
     pub filing: Option<AttachmentMode>,
-    /// The Unix account that may act as this person.
+    /// The number of their Unix account.
     pub uid: Option<u32>,
     /// Collecting on the road.
     #[serde(default)]
@@ -54,7 +57,7 @@ pub struct PersonChange {
     /// Filing of attachments; `Some(None)` follows the site.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     pub filing: Option<Option<AttachmentMode>>,
-    /// The Unix account; `Some(None)` is none.
+    /// The number of their Unix account; `Some(None)` is none.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     pub uid: Option<Option<u32>>,
     /// Collecting on the road.
@@ -63,6 +66,16 @@ pub struct PersonChange {
     pub forward: Option<Vec<String>>,
     /// Whether mail that goes on is filed here too.
     pub keep_copy: Option<bool>,
+}
+
+/// The account, if it can be somebody's: for those that it cannot name, the kernel has one number.
+fn account(uid: u32) -> Result<u32, Refused> {
+    match uid {
+        NOBODY | u32::MAX => {
+            Err(Refused::new(format!("account {uid} stands for those that have none; choose another")))
+        }
+        uid => Ok(uid),
+    }
 }
 
 /// A field that is there: `null` says something, and is not the same as nothing.
@@ -80,7 +93,7 @@ pub fn new_person(rows: &impl Rows, policy: &Policy, new: NewPerson, now: u64) -
         name,
         addresses,
         filing: new.filing,
-        uid: new.uid,
+        uid: new.uid.map(account).transpose()?,
         pop3: new.pop3,
         forward: forwards(rows, policy, &new.forward)?,
         keep_copy: new.keep_copy,
@@ -103,7 +116,9 @@ pub fn changed(
     remove_aliases(policy, &person.name, &mut person.addresses, &change.remove_aliases)?;
     add_aliases(policy, &mut person.addresses, &change.add_aliases)?;
     person.filing = change.filing.unwrap_or(person.filing);
-    person.uid = change.uid.unwrap_or(person.uid);
+    if let Some(uid) = change.uid {
+        person.uid = uid.map(account).transpose()?;
+    }
     person.pop3 = change.pop3.unwrap_or(person.pop3);
     if let Some(forward) = change.forward {
         person.forward = forwards(rows, policy, &forward)?;

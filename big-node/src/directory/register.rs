@@ -4,16 +4,16 @@
 use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::unit::ToEdge;
 
-use super::entry::{Gateway, Holder, Nickname, Record, TakenBy};
+use super::entry::{Gateway, Holder, Kind, Nickname, Person, Record, TakenBy};
 use super::gateway;
-use super::lookup::{known_of_policy, record_of};
+use super::lookup::{known_of_policy, of_account, record_of};
 use super::nickname;
 use super::policy::{Policy, tell_difference};
 use crate::error::Refused;
 use crate::projection::{self, tell_gone, tell_known};
 use crate::record::{
-    ADDRESSES, GATEWAY_DOMAINS, GATEWAYS, GROUPS, LISTED, NAMES, NICKNAMES, Named, OPEN_WINDOWS, PERSONS,
-    POLICY, PolicyRow, SHADOWS, WINDOWS, WindowRow, key2,
+    ACCOUNTS, ADDRESSES, GATEWAY_DOMAINS, GATEWAYS, GROUPS, LISTED, NAMES, NICKNAMES, Named, OPEN_WINDOWS,
+    PERSONS, POLICY, PolicyRow, SHADOWS, WINDOWS, WindowRow, key2,
 };
 use crate::travel;
 
@@ -110,6 +110,10 @@ pub fn restore(txn: &mut Txn<'_>, found: &Record) -> Result<Vec<BodyKey>, StoreE
         _ => {
             holders.extend(found.holder());
             holders.extend(txn.get::<Holder>(NAMES, found.name().as_bytes())?);
+            if let Record::Person(Person { uid: Some(uid), .. }) = found {
+                let Named(id) = txn.get(ACCOUNTS, &uid.to_be_bytes())?.unwrap_or(Named(found.id()));
+                holders.push(Holder { kind: Kind::Person, id });
+            }
             for address in found.addresses() {
                 holders.extend(txn.get::<Holder>(ADDRESSES, address.as_bytes())?);
                 rivals.extend(listing(txn, address)?);
@@ -161,6 +165,14 @@ fn free(rows: &impl Rows, record: &Record, own: &[String]) -> Result<(), Refused
         _ => {}
     }
     let holder = record.holder();
+    if let Record::Person(Person { id, uid: Some(uid), .. }) = record
+        && let Some(other) = of_account(rows, *uid)?.filter(|other| other.id != *id)
+    {
+        let name = other.name;
+        return Err(Refused::new(format!(
+            "account {uid} is {name}'s, and one account is one person's; `person set {name} --account none` first"
+        )));
+    }
     if holder.is_some()
         && let Some(other) = rows.get::<Holder>(NAMES, record.name().as_bytes())?
         && Some(other) != holder
@@ -187,7 +199,12 @@ fn enter(txn: &mut Txn<'_>, record: &Record) -> Result<(), StoreError> {
         txn.put(NAMES, record.name().as_bytes(), &holder)?;
     }
     match record {
-        Record::Person(person) => txn.put(PERSONS, &person.id, person),
+        Record::Person(person) => {
+            if let Some(uid) = person.uid {
+                txn.put(ACCOUNTS, &uid.to_be_bytes(), &Named(person.id))?;
+            }
+            txn.put(PERSONS, &person.id, person)
+        }
         Record::Shadow(shadow) => txn.put(SHADOWS, &shadow.id, shadow),
         Record::Group(group) => txn.put(GROUPS, &group.id, group),
         Record::Nickname(nickname) => txn.put(NICKNAMES, &nickname_key(nickname), nickname),
@@ -210,7 +227,12 @@ fn leave(txn: &mut Txn<'_>, record: &Record) -> Result<(), StoreError> {
         txn.delete(NAMES, record.name().as_bytes())?;
     }
     match record {
-        Record::Person(person) => txn.delete(PERSONS, &person.id),
+        Record::Person(person) => {
+            if let Some(uid) = person.uid {
+                txn.delete(ACCOUNTS, &uid.to_be_bytes())?;
+            }
+            txn.delete(PERSONS, &person.id)
+        }
         Record::Shadow(shadow) => txn.delete(SHADOWS, &shadow.id),
         Record::Group(group) => txn.delete(GROUPS, &group.id),
         Record::Nickname(nickname) => txn.delete(NICKNAMES, &nickname_key(nickname)),

@@ -33,8 +33,9 @@ fn everywhere(name: &str) -> BTreeMap<shared::address::Domain, String> {
     policy().domains.into_iter().map(|domain| (domain, name.to_owned())).collect()
 }
 
-struct World {
-    store: Store,
+/// A directory with people in it.
+pub(crate) struct World {
+    pub(crate) store: Store,
     site: Site,
 }
 
@@ -55,7 +56,7 @@ impl World {
     }
 
     /// The directory that cases.txt speaks of.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let world = Self::empty();
         for (name, display, aliases) in [
             ("alice", "Alice Liddell", &["sales@example.com"][..]),
@@ -578,6 +579,45 @@ fn an_import_is_all_or_nothing_and_names_every_bad_row() {
     for bad in ["", "nome\nx\n", "name,name\nx,y\n", "display\nx\n"] {
         assert!(imported(&world, Kind::Person, bad, false).is_err(), "{bad:?}");
     }
+}
+
+#[test]
+fn an_account_is_one_persons() {
+    let world = World::new();
+    let set = |name: &str, uid: Option<u32>| {
+        let (name, policy) = (name.to_owned(), policy());
+        let rows = world.store.read().expect("reads");
+        let old = by_name(&rows, &name)?;
+        let change = PersonChange { name, uid: Some(uid), ..PersonChange::default() };
+        let new = Record::Person(changed_person(&rows, &policy, &old, change, NOW)?);
+        let kept = world.store.body_writer(new.key(), RECORD_KIND).finish(new.encode())?;
+        world.store.commit_blocking(move |txn| replace(txn, &Record::Person(old), &new, &kept)).map(drop)
+    };
+    let whose = |uid| {
+        let rows = world.store.read().expect("reads");
+        of_account(&rows, uid).expect("reads").map(|person| person.name)
+    };
+    set("alice", Some(7)).expect("it is free");
+    set("alice", Some(7)).expect("it is hers");
+    let taken = set("bob", Some(7)).expect_err("it is hers").to_string();
+    assert_eq!(
+        taken,
+        "account 7 is alice's, and one account is one person's; `person set alice --account none` first"
+    );
+    for nobodys in [65_534, u32::MAX] {
+        assert!(set("bob", Some(nobodys)).is_err());
+    }
+    assert_eq!((whose(7).as_deref(), whose(8)), (Some("alice"), None));
+    set("alice", Some(8)).expect("it is free");
+    set("bob", Some(7)).expect("it is free again");
+    assert_eq!((whose(7).as_deref(), whose(8).as_deref()), (Some("bob"), Some("alice")));
+    set("bob", None).expect("he needs none");
+    assert_eq!(whose(7), None);
+    let report =
+        imported(&world, Kind::Person, "name,uid\ndora,8\nemil,9\nfred,9\n", false).expect("is read");
+    let lines: Vec<_> =
+        report.bad.iter().map(|bad| (bad.line, bad.reason.contains("one person's"))).collect();
+    assert_eq!(lines, [(2, true), (4, true)]);
 }
 
 #[test]

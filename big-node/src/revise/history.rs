@@ -3,6 +3,7 @@
 use shared::id::MessageId;
 use shared::mime;
 use shared::store::Store;
+use shared::unit::revision_ordinal;
 
 use super::{bit, revisions};
 use crate::difference::{self, Change};
@@ -44,7 +45,7 @@ pub fn history(store: &Store, person: &Person, text: &str) -> Result<Vec<Revisio
     for revision in revisions.into_iter().filter(|revision| is_visible(revision.number)) {
         let by = directory::by_id(&snapshot, &revision.author)?;
         let (revised, at, mode, reason) =
-            (revision.number, revision.at, revision.mode, revision.reason.clone());
+            (revision_ordinal(revision.number), revision.at, revision.mode, revision.reason.clone());
         let message = revision.of(&original);
         let text = text_of(store, &message);
         let difference = match (before, &text) {

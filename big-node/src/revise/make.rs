@@ -8,7 +8,7 @@ use shared::mime::{self, Draft, DraftMailbox, Identity, NewAttachment};
 use shared::origin::{Mailbox, Origin};
 use shared::render::when;
 use shared::store::{Row, Rows, Snapshot, Store, Txn};
-use shared::unit::ReviseMode;
+use shared::unit::{ReviseMode, revision_ordinal};
 
 use super::{REVISION_KIND, enter, may_be_revised, own};
 use crate::desk;
@@ -73,8 +73,8 @@ pub async fn amend(
         let stored = tokio::task::block_in_place(|| {
             node::write_body(store, REVISION_KIND, &revision.origin, &content, notes)
         })?;
-        let (site, by, besides, number) =
-            (Arc::clone(site), author.clone(), besides.clone(), revision.number);
+        let (site, by, besides, ordinal) =
+            (Arc::clone(site), author.clone(), besides.clone(), revision_ordinal(revision.number));
         let entered = store.commit(move |txn| {
             enter(txn, &site, &by, (id, revision, &stored), unix_millis())?;
             besides(txn)
@@ -85,7 +85,7 @@ pub async fn amend(
             Err(Refused::Asked(_))
                 if amendment.base.is_none()
                     && attempt < TRIES_MAX
-                    && super::revisions(&store.read()?, id)?.len() >= number as usize => {}
+                    && super::revisions(&store.read()?, id)?.len() >= ordinal as usize => {}
             Err(refused) => return Err(refused),
         }
     }
@@ -135,7 +135,7 @@ fn revision(
     };
     let (parts, unparsed) = break_apart(Some(&content));
     let revision = Revision {
-        number: latest + 1,
+        number: super::next_number(rows, latest)?,
         author: author.id,
         at: now,
         mode: amendment.mode,

@@ -8,7 +8,7 @@ use shared::mime::{self, Draft, Identity};
 use shared::origin::Channel;
 use shared::store::{Rows, Store, Txn};
 use shared::trace;
-use shared::unit::{ReviseMode, ReviseResult};
+use shared::unit::{ReviseMode, ReviseResult, revision_ordinal};
 
 use super::make::{attachments_of, from, written};
 use super::{decided_late, index_of};
@@ -73,7 +73,12 @@ async fn write_one(store: &Store, site: &Arc<Site>, id: MessageId, number: u32) 
                 mail::send(txn, &site, notice, &author, false, now)?;
                 // It names the message, but it is no answer to it.
                 mail::mark(txn, &author.id, id, |entry| entry.answered = before)?;
-                trace::note(txn, id, now, format!("revision {number}: a notice was sent as {sent_as}"))?;
+                trace::note(
+                    txn,
+                    id,
+                    now,
+                    format!("revision {}: a notice was sent as {sent_as}", revision_ordinal(number)),
+                )?;
                 (ReviseResult::NoticeSent, format!("it had left already; a notice was sent as {sent_as}"))
             }
             _ => (ReviseResult::TooLate, "it had left already".to_owned()),

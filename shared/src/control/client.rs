@@ -25,7 +25,10 @@ pub enum CallError {
         node: &'static str,
     },
     /// The socket belongs to another account.
-    #[error("this account may not control {node}: run the command as the account that serves it, or as root")]
+    #[error(
+        "this account may not control {node}: run the command as the account that serves it, or as root; what \
+         people may ask for themselves needs [big] desk in the topology"
+    )]
     NotAllowed {
         /// The node's command.
         node: &'static str,

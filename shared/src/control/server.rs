@@ -1,8 +1,9 @@
-//! The node's half of the control socket.
+//! The node's half of the control socket, and of the one for everybody.
 
-use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +12,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{ANSWER_MAX, Answer, CONNECTIONS_MAX, REQUEST_MAX, Refused};
+use super::{
+    ACCOUNT_CONNECTIONS_MAX, ANSWER_MAX, Answer, CONNECTIONS_MAX, PEOPLE_CONNECTIONS_MAX, REQUEST_MAX,
+    Refused,
+};
 
 /// How long a client may take to send its request, and again to take its answer.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -44,6 +48,12 @@ pub enum BindError {
     /// The folder lets others in.
     #[error("{} must be open to its owner alone: chmod 700 it, owned by the account that serves", .0.display())]
     OpenFolder(PathBuf),
+    /// Others could put another socket in its place.
+    #[error(
+        "{} must belong to the account that serves, or to root, and nobody else may write to it: chmod go-w it",
+        .0.display()
+    )]
+    WritableFolder(PathBuf),
     /// Something else has the socket's name.
     #[error("{} is in the way and is not a socket: move it elsewhere", .0.display())]
     InTheWay(PathBuf),
@@ -57,25 +67,92 @@ pub enum BindError {
     },
 }
 
-/// The control socket of a running node; removed when dropped.
+/// Whom a socket admits, and how much each may hold at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    /// The account the node runs as, and root.
+    Operators,
+    /// Every account: the handler is told which, and decides.
+    Everybody,
+}
+
+impl Door {
+    fn admits(self, uid: u32) -> bool {
+        self == Self::Everybody || uid == own_uid() || uid == 0
+    }
+
+    /// Connections at once: in all, and of one account.
+    fn connections(self) -> (usize, usize) {
+        match self {
+            Self::Operators => (CONNECTIONS_MAX, CONNECTIONS_MAX),
+            Self::Everybody => (PEOPLE_CONNECTIONS_MAX, ACCOUNT_CONNECTIONS_MAX),
+        }
+    }
+
+    /// Requests with a large body that are held in memory at once: in all, and of one account.
+    fn large_bodies(self) -> (usize, usize) {
+        match self {
+            Self::Operators => (LARGE_BODIES_MAX, LARGE_BODIES_MAX),
+            Self::Everybody => (LARGE_BODIES_MAX, 1),
+        }
+    }
+}
+
+/// What one account, or all of them together, may hold at once.
+#[derive(Debug)]
+struct Quota {
+    connections: Arc<Semaphore>,
+    large_bodies: Semaphore,
+}
+
+impl Quota {
+    fn new(connections: usize, large_bodies: usize) -> Arc<Self> {
+        Arc::new(Self {
+            connections: Arc::new(Semaphore::new(connections)),
+            large_bodies: Semaphore::new(large_bodies),
+        })
+    }
+}
+
+/// A socket that a running node serves; removed when dropped.
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
     path: PathBuf,
+    door: Door,
     /// Held locked while the socket is ours. A lock dies with its process, however that dies, so a
     /// socket file found without one is stale.
     _lock: File,
 }
 
 impl Server {
-    /// Makes the socket at `path`, in place of one that a killed process left.
+    /// Makes the control socket at `path`, in place of one that a killed process left.
     ///
     /// Must be called within a tokio runtime.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
-        let io = |source| BindError::Io { path: path.into(), source };
         let folder = path.parent().unwrap_or(Path::new("."));
-        own_folder(folder).map_err(io)?.then_some(()).ok_or_else(|| BindError::OpenFolder(folder.into()))?;
-        let lock = File::create(path.with_extension("lock")).map_err(io)?;
+        let is_own = own_folder(folder).map_err(|source| BindError::Io { path: path.into(), source })?;
+        is_own.then_some(()).ok_or_else(|| BindError::OpenFolder(folder.into()))?;
+        Self::bind_at(path, Door::Operators)
+    }
+
+    /// Makes a socket at `path` to which every account of this host may connect, as far as its folder lets them.
+    /// The folder is made if it is absent.
+    ///
+    /// Must be called within a tokio runtime.
+    pub fn bind_for_everybody(path: &Path) -> Result<Self, BindError> {
+        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let is_safe = shared_folder(folder).map_err(|source| BindError::Io { path: path.into(), source })?;
+        is_safe.then_some(()).ok_or_else(|| BindError::WritableFolder(folder.into()))?;
+        Self::bind_at(path, Door::Everybody)
+    }
+
+    fn bind_at(path: &Path, door: Door) -> Result<Self, BindError> {
+        let io = |source| BindError::Io { path: path.into(), source };
+        // Who may open the lock could hold it, and the node would not start.
+        let mut lock = OpenOptions::new();
+        let lock = lock.write(true).create(true).truncate(false).mode(0o600);
+        let lock = lock.open(path.with_extension("lock")).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(BindError::Running(path.into())),
@@ -88,8 +165,12 @@ impl Server {
             Err(source) => return Err(io(source)),
         }
         let listener = UnixListener::bind(path).map_err(io)?;
-        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(io)?;
-        Ok(Self { listener, path: path.into(), _lock: lock })
+        let mode = match door {
+            Door::Operators => 0o600,
+            Door::Everybody => 0o666,
+        };
+        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(io)?;
+        Ok(Self { listener, path: path.into(), door, _lock: lock })
     }
 
     /// Serves requests with bodies of at most `body_max` octets, until dropped; dropping it ends
@@ -101,8 +182,11 @@ impl Server {
         H: Fn(Peer, Q, Vec<u8>) -> F + Clone + Send + 'static,
         F: Future<Output = Result<(A, Vec<u8>), Refused>> + Send + 'static,
     {
-        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let large_bodies = Arc::new(Semaphore::new(LARGE_BODIES_MAX));
+        let ((connections, of_one), (large_bodies, large_of_one)) =
+            (self.door.connections(), self.door.large_bodies());
+        let all = Quota::new(connections, large_bodies);
+        // Those that have a connection: as many as there are connections, at most.
+        let mut accounts: HashMap<u32, Arc<Quota>> = HashMap::new();
         let mut sessions = JoinSet::new();
         loop {
             while sessions.try_join_next().is_some() {}
@@ -114,14 +198,15 @@ impl Server {
                     continue;
                 }
             };
-            let (Some(peer), Ok(permit)) = (admitted(&stream), connections.clone().try_acquire_owned())
-            else {
-                continue;
-            };
-            let (handler, large_bodies) = (handler.clone(), large_bodies.clone());
+            let Some(peer) = peer(&stream).filter(|peer| self.door.admits(peer.uid)) else { continue };
+            accounts.retain(|_, quota| Arc::strong_count(quota) > 1);
+            let own = accounts.entry(peer.uid).or_insert_with(|| Quota::new(of_one, large_of_one));
+            let permits = [&*own, &all].map(|quota| Arc::clone(&quota.connections).try_acquire_owned());
+            let [Ok(first), Ok(second)] = permits else { continue };
+            let (handler, quotas) = (handler.clone(), [Arc::clone(own), Arc::clone(&all)]);
             sessions.spawn(async move {
-                let _permit = permit;
-                if let Err(error) = session(stream, peer, body_max, &large_bodies, handler).await {
+                let _permits = (first, second);
+                if let Err(error) = session(stream, peer, body_max, &quotas, handler).await {
                     tracing::debug!(%error, uid = peer.uid, "a control connection was cut");
                 }
             });
@@ -147,10 +232,20 @@ fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// The peer, if it is the account the node runs as, or root.
-fn admitted(stream: &UnixStream) -> Option<Peer> {
-    let uid = stream.peer_cred().ok()?.uid();
-    (uid == own_uid() || uid == 0).then_some(Peer { uid })
+/// Makes the folder if it is absent, open to others. Whether nobody else can put something in the socket's place.
+fn shared_folder(folder: &Path) -> io::Result<bool> {
+    if !folder.try_exists()? {
+        DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+        // Whatever mask the node was started with.
+        fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+    }
+    let found = fs::metadata(folder)?;
+    Ok(found.mode() & 0o022 == 0 && [own_uid(), 0].contains(&found.uid()))
+}
+
+/// Who is at the other end, as the kernel says.
+fn peer(stream: &UnixStream) -> Option<Peer> {
+    Some(Peer { uid: stream.peer_cred().ok()?.uid() })
 }
 
 /// One request and its answer.
@@ -158,7 +253,7 @@ async fn session<Q, A, H, F>(
     mut stream: UnixStream,
     peer: Peer,
     body_max: u64,
-    large_bodies: &Semaphore,
+    quotas: &[Arc<Quota>; 2],
     handler: H,
 ) -> io::Result<()>
 where
@@ -167,7 +262,7 @@ where
     H: Fn(Peer, Q, Vec<u8>) -> F,
     F: Future<Output = Result<(A, Vec<u8>), Refused>>,
 {
-    let reading = read_request(&mut stream, body_max, large_bodies);
+    let reading = read_request(&mut stream, body_max, quotas);
     let (request, body, _large) = timeout(TRANSFER_TIMEOUT, reading).await??;
     let handled = match serde_json::from_slice::<Q>(&request) {
         Ok(request) => timeout(HANDLING_TIMEOUT, handler(peer, request, body)).await.unwrap_or_else(|_| {
@@ -185,23 +280,26 @@ where
     timeout(TRANSFER_TIMEOUT, write_answer(&mut stream, &answer, &body)).await?
 }
 
-type Request<'a> = (Vec<u8>, Vec<u8>, Option<tokio::sync::SemaphorePermit<'a>>);
+type Request<'a> = (Vec<u8>, Vec<u8>, Vec<SemaphorePermit<'a>>);
 
-/// The JSON and the body of one request, and the permit that a large body needs.
+/// The JSON and the body of one request, and the permits that a large body needs.
 async fn read_request<'a>(
     stream: &mut UnixStream,
     body_max: u64,
-    large_bodies: &'a Semaphore,
+    quotas: &'a [Arc<Quota>; 2],
 ) -> io::Result<Request<'a>> {
     let length = u64::from(stream.read_u32().await?);
     let json = read_exactly(stream, length, REQUEST_MAX as u64).await?;
     let length = stream.read_u64().await?;
-    let permit = match length {
-        LARGE_BODY.. => large_bodies.acquire().await.ok(),
-        _ => None,
-    };
+    let mut permits = Vec::new();
+    if length >= LARGE_BODY {
+        // The account's own first: who waits for that holds nothing of what is everybody's.
+        for quota in quotas {
+            permits.extend(quota.large_bodies.acquire().await.ok());
+        }
+    }
     let body = read_exactly(stream, length, body_max).await?;
-    Ok((json, body, permit))
+    Ok((json, body, permits))
 }
 
 /// `length` octets; memory grows with what arrives, not with what was announced.

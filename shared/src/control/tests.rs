@@ -21,9 +21,13 @@ struct Node {
 
 impl Node {
     fn start() -> Self {
+        Self::start_with(Server::bind)
+    }
+
+    fn start_with(bind: fn(&Path) -> Result<Server, BindError>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = socket_in(&folder.path().join("state"));
-        let server = Server::bind(&path).expect("a free path");
+        let server = bind(&path).expect("a free path");
         let serving = tokio::spawn(server.serve(BODY_MAX, answer));
         Self { path, serving, _folder: folder }
     }
@@ -132,6 +136,44 @@ async fn connections_over_the_cap_are_closed_and_come_free_again() {
         }
     }
     assert!(freed);
+}
+
+#[tokio::test]
+async fn one_account_gets_its_share_of_a_socket_for_everybody_and_no_more() {
+    let node = Node::start_with(Server::bind_for_everybody);
+    let (uid, _) = node.call(json!("uid"), Vec::new()).await.expect("granted");
+    assert_eq!(uid, json!(rustix::process::geteuid().as_raw()));
+    let path = node.path.clone();
+    let mut idle: Vec<UnixStream> =
+        (0..ACCOUNT_CONNECTIONS_MAX).map(|_| UnixStream::connect(&path).expect("it listens")).collect();
+    let over = node.call(json!({"echo": 1}), Vec::new()).await;
+    assert!(matches!(over, Err(CallError::NoAnswer { .. })), "{over:?}");
+    idle.clear();
+    let mut freed = false;
+    for _ in 0..1_000 {
+        freed = node.call(json!({"echo": 1}), vec![1; 2 << 20]).await.is_ok();
+        if freed {
+            break;
+        }
+    }
+    assert!(freed);
+}
+
+#[tokio::test]
+async fn a_socket_for_everybody_is_where_nobody_else_can_replace_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = folder.path().join("run");
+    let path = run.join("desk.sock");
+    let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    drop(Server::bind_for_everybody(&path).expect("a free path"));
+    let server = Server::bind_for_everybody(&path).expect("a free path");
+    assert_eq!((mode(&run), mode(&path), mode(&run.join("desk.lock"))), (0o755, 0o666, 0o600));
+    assert!(matches!(Server::bind_for_everybody(&path), Err(BindError::Running(_))));
+    drop(server);
+    for open in [0o775, 0o777, 0o1777] {
+        fs::set_permissions(&run, fs::Permissions::from_mode(open)).expect("it is ours");
+        assert!(matches!(Server::bind_for_everybody(&path), Err(BindError::WritableFolder(_))), "{open:o}");
+    }
 }
 
 #[tokio::test]

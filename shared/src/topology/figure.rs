@@ -81,6 +81,7 @@ fn rows(topology: &Topology) -> Vec<Row> {
     right.push(format!("postmaster: {}", site.postmaster.local_part()));
     right.push(format!("attachments: {}", site.attachments.as_str()));
     right.push("listens nowhere".into());
+    right.extend(big.desk.as_ref().map(|desk| format!("desk: {}", desk.display())));
     right.push(format!("state: {}", big.state.display()));
 
     let height = left.len().max(right.len());

@@ -68,6 +68,7 @@ static SITE: &[Entry] = &[
 
 static BIG: &[Entry] = &[
     ("state", Required(FOLDER)),
+    ("desk", Value("write a path, like \"/run/sallypost/desk.sock\"")),
     ("inbound_hourly", Value("write a number of octets, like 10_737_418_240")),
     ("dkim", Later),
     ("gateways", Later),

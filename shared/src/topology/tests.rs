@@ -140,6 +140,8 @@ fn bad_values_are_refused() {
     let big = "state = \"var/big\"";
     let high = "1125899906842625 is out of range for `inbound_hourly`";
     check(big, &format!("{big}\ninbound_hourly = 1_125_899_906_842_625"), (7, 18), high, "from 1048576 to");
+    let inside = "people cannot get to a socket in the state's folder, which is the node's alone";
+    check(big, &format!("{big}\ndesk = \"var/big/desk.sock\""), (7, 8), inside, "a folder of its own");
     let dial = "dial = \"127.0.0.1:7625\"";
     for (hours, wrong) in [("0", "0 is out of range"), ("721", "721 is out of range")] {
         let line = format!("{dial}\nsafety_hours = {hours}");
@@ -244,6 +246,7 @@ fn the_root_file_says_the_defaults_and_its_paths_are_beside_it() {
     assert_eq!(root.site, smallest.site);
     assert_eq!(root.link, smallest.link);
     assert_eq!(root.big.inbound_hourly, smallest.big.inbound_hourly);
+    assert_eq!((root.big.desk, &smallest.big.desk), (None, &None));
     assert_eq!((root.edge.spool_max, root.edge.ack), (smallest.edge.spool_max, smallest.edge.ack));
     assert_eq!(root.edge.stale_after, smallest.edge.stale_after);
     assert_eq!(root.edge.login_delay, smallest.edge.login_delay);

@@ -77,6 +77,7 @@ impl<'de> Deserialize<'de> for RawCatchAll {
 #[serde(deny_unknown_fields)]
 struct RawBig {
     state: Text,
+    desk: Option<Text>,
     inbound_hourly: Option<Number>,
 }
 
@@ -243,8 +244,18 @@ impl Source<'_> {
 
     fn big(&self, raw: &RawBig) -> Result<Big, TopologyError> {
         let hourly = raw.inbound_hourly.as_ref();
+        let state = self.path(&raw.state)?;
+        let desk = raw.desk.as_ref().map(|text| self.path(text)).transpose()?;
+        if let (Some(desk), Some(text)) = (&desk, &raw.desk)
+            && desk.starts_with(&state)
+        {
+            let reason = "people cannot get to a socket in the state's folder, which is the node's alone";
+            let mend = "write a path in a folder of its own, like \"/run/sallypost/desk.sock\"";
+            return Err(self.refuse(text.span(), reason, mend));
+        }
         Ok(Big {
-            state: self.path(&raw.state)?,
+            state,
+            desk,
             inbound_hourly: self.number(hourly, "inbound_hourly", BOUND_OCTETS, 10_737_418_240)?,
         })
     }

@@ -43,23 +43,11 @@ pub(super) fn run(caller: &Caller, person: Option<String>, size_max: u64) -> Out
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         return Err("the desk needs a terminal; `big-node mail` is for scripts".into());
     }
-    let person = match person {
+    let person: PersonView = match person {
         Some(name) => caller.ask(&Request::PersonShow { name }, b"")?.0,
-        None => own_person(caller)?,
+        None => caller.ask(&Request::Whoami, b"")?.0,
     };
     driver::run(caller, person, terminal, size_max)
-}
-
-/// The one person whose account this is.
-fn own_person(caller: &Caller) -> Result<PersonView, Box<dyn std::error::Error>> {
-    let (people, _): (Vec<PersonView>, _) = caller.ask(&Request::PersonList, b"")?;
-    let uid = rustix::process::geteuid().as_raw();
-    let mut own = people.into_iter().filter(|person| person.uid == Some(uid));
-    match (own.next(), own.next()) {
-        (Some(person), None) => Ok(person),
-        (None, _) => Err(format!("account {uid} is nobody's: say whose desk with --as PERSON").into()),
-        _ => Err(format!("account {uid} is several persons': say whose desk with --as PERSON").into()),
-    }
 }
 
 impl Terminal {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use shared::unit::Id;
+use shared::mime;
+use shared::unit::{Id, ReviseMode};
 
 /// A message from outside: known by its content, which no other one has.
 #[derive(Clone, Debug)]
@@ -29,14 +30,42 @@ pub struct Outbound {
     pub excused: bool,
     /// Both nodes went back to before its delivery: neither can know of it.
     pub unknowable: bool,
-    /// The texts that its author has put in its place, or may have: a word that is in each alone.
-    pub texts: Vec<String>,
+    /// What its author has made of it, or may have, in that order.
+    pub revisions: Vec<Made>,
+}
+
+/// A message to somebody inside, of whom a copy is on the road.
+#[derive(Clone, Debug)]
+pub struct Inside {
+    /// The id of the exit 0.
+    pub id: Id,
+    /// Big has forgotten it.
+    pub excused: bool,
+    /// What its author has made of it, or may have, in that order.
+    pub revisions: Vec<Made>,
+}
+
+/// What an author has made of a message, or may have.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// What it does.
+    pub mode: ReviseMode,
+    /// A word that is in its text, and in what was added to that.
+    pub word: String,
+    /// Its number, if that was answered. An author who saw no answer does not know whether there is such a revision.
+    pub number: Option<u32>,
 }
 
 impl Outbound {
-    /// Whether `content` is one of its later texts.
-    pub fn is_revised_as(&self, content: &[u8]) -> bool {
-        self.texts.iter().any(|word| memchr::memmem::find(content, word.as_bytes()).is_some())
+    /// Which of its texts `content` is: the place in `revisions` of the last whose word is in it.
+    pub fn text_in(&self, content: &[u8]) -> Option<usize> {
+        let text = mime::text_of(content);
+        self.revisions.iter().rposition(|made| made.mode != ReviseMode::Withdraw && text.contains(&made.word))
+    }
+
+    /// Whether its author has taken it back, or may have.
+    pub fn may_be_withdrawn(&self) -> bool {
+        self.revisions.iter().any(|made| made.mode == ReviseMode::Withdraw)
     }
 }
 
@@ -47,6 +76,10 @@ pub struct Ledger {
     pub inbound: BTreeMap<Vec<u8>, Inbound>,
     /// By content.
     pub outbound: BTreeMap<Vec<u8>, Outbound>,
+    /// Big has gone back: what was done at desks since the backup is lost.
+    pub big_went_back: bool,
+    /// To bob, who travels, in the order of their exits 0.
+    pub inside: Vec<Inside>,
     /// Ids of answered messages on the lane of small mail, in the order of their 250s.
     pub order: Vec<Id>,
     /// Ids that were deferred, or whose node went back: they may come later than their place.

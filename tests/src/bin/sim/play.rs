@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use big_node::harness::Big;
+use edge_node::harness::Edge;
 use shared::address::Address;
 use shared::id::{self, unix_millis};
 use shared::store::sim::{Dice, Faults};
-use shared::unit::{DeliveryState, Id};
+use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult};
 
 use crate::end::block_on;
-use crate::ledger::{Inbound, Ledger, Outbound, Outcome};
+use crate::ledger::{Inbound, Inside, Ledger, Made, Outbound, Outcome};
 use crate::world::{Image, Who, World};
 
 /// When schedules begin, milliseconds since 1970.
@@ -139,6 +141,8 @@ impl Play {
     fn begin(&mut self) {
         if let Some(big) = &self.world.big {
             big.add_person("alice").expect("the first person of a site");
+            big.add_person("bob").expect("a second one");
+            big.travel("bob").expect("his first window");
         }
         let _ = self.world.connect();
         self.run_line(usize::MAX);
@@ -173,6 +177,7 @@ impl Play {
             61..65 => self.tell_directory(),
             65..66 => self.drift(),
             66..70 => self.revise(),
+            70..72 => self.send_inside(),
             _ => {
                 let steps = 1 + self.dice.below(40);
                 self.run_line(usize::try_from(steps).unwrap_or(1));
@@ -267,30 +272,69 @@ impl Play {
             excusable: 0,
             excused: false,
             unknowable: false,
-            texts: Vec::new(),
+            revisions: Vec::new(),
         };
         self.ledger.outbound.insert(content, out);
         self.mourn(Who::Big);
     }
 
-    /// Alice puts another text in the place of one that she has sent.
-    fn revise(&mut self) {
+    /// Alice writes to bob, who travels.
+    fn send_inside(&mut self) {
+        let content = self.content();
         let Some(big) = &self.world.big else { return };
-        let sent = self.ledger.outbound.values_mut().filter(|out| out.answered.is_some() && !out.excused);
-        let mut sent: Vec<_> = sent.collect();
+        let sent = big.send("alice", "bob@example.com", &content);
+        self.say(|| format!("send {} octets to bob: {:?}", content.len(), sent.as_ref().map(named)));
+        if let Ok(id) = sent {
+            self.outcome.accepted += 1;
+            self.ledger.inside.push(Inside { id, excused: false, revisions: Vec::new() });
+        }
+        self.mourn(Who::Big);
+    }
+
+    /// Alice revises one that she has sent, sometimes twice, and then once more as if she had not seen the second.
+    fn revise(&mut self) {
+        let outside = self.ledger.outbound.values().filter(|out| !out.excused).filter_map(|out| out.answered);
+        let inside = self.ledger.inside.iter().filter(|message| !message.excused).map(|message| message.id);
+        let sent: Vec<Id> = outside.chain(inside).collect();
         if sent.is_empty() {
             return;
         }
-        let place = usize::try_from(self.dice.below(sent.len() as u64)).unwrap_or(0);
-        let (out, number) = (&mut sent[place], self.written + 1);
-        let Some(id) = out.answered else { return };
-        let word = format!("text-{number}-of-{}.", named(&id));
-        let revised = block_on(big.replace("alice", id, &word));
+        let id = sent[usize::try_from(self.dice.below(sent.len() as u64)).unwrap_or(0)];
+        let first = self.revise_once(id, None);
+        if self.dice.below(3) != 0 {
+            return;
+        }
+        let second = self.revise_once(id, None);
+        if let (Ok(first), Ok(second)) = (first, second)
+            && second > first
+            && self.revise_once(id, Some(first)).is_ok()
+        {
+            let what = format!("{} was revised from {first}, and {second} was there", named(&id));
+            self.outcome.fault(|outcome| &mut outcome.altered, what);
+        }
+    }
+
+    fn revise_once(&mut self, id: Id, base: Option<u32>) -> Result<u32, String> {
+        let mode = match self.dice.below(8) {
+            0 => ReviseMode::Withdraw,
+            1 | 2 => ReviseMode::Append,
+            _ => ReviseMode::Replace,
+        };
+        self.written += 1;
+        let word = format!("text-{}-of-{}.", self.written, named(&id));
+        let Some(big) = &self.world.big else { return Err("big does not run".into()) };
+        let revised = block_on(big.revise("alice", id, mode, &word, base));
         // Refused, it may be there all the same: the power went before the answer.
-        out.texts.push(word);
-        self.written = number;
-        self.say(|| format!("revise {}: {revised:?}", named(&id)));
+        let made = Made { mode, word, number: revised.as_ref().ok().copied() };
+        let outside = self.ledger.outbound.values_mut().find(|out| out.answered == Some(id));
+        let outside = outside.map(|out| &mut out.revisions);
+        let inside = self.ledger.inside.iter_mut().find(|message| message.id == id);
+        if let Some(revisions) = outside.or(inside.map(|message| &mut message.revisions)) {
+            revisions.push(made);
+        }
+        self.say(|| format!("{mode:?} {}: {revised:?}", named(&id)));
         self.mourn(Who::Big);
+        revised
     }
 
     /// A remote host takes what waits on the edge.
@@ -306,27 +350,49 @@ impl Play {
         let recorded = delivered.as_ref().map(|(_, recorded)| recorded.is_ok());
         self.say(|| format!("deliver {}: {recorded:?}", named(&id)));
         if let Ok((content, recorded)) = delivered {
-            let replaced_by = self.world.big.as_ref().and_then(|big| big.replaced_by(id).ok()).unwrap_or(0);
-            let is_it = |out: &Outbound| out.answered == Some(id) && out.is_revised_as(&content);
-            let revised = self.ledger.outbound.iter().find(|(_, out)| is_it(out)).map(|(key, _)| key.clone());
-            let is_original = revised.is_none();
-            match self.ledger.outbound.get_mut(revised.as_ref().unwrap_or(&content)) {
-                Some(out) => {
-                    out.delivered += 1;
-                    // The remote has it and the edge does not know: it will be attempted once more.
-                    out.excusable += u32::from(recorded.is_err());
-                    // An edge that was put back by hand delivers what waited then.
-                    if is_original && replaced_by > 0 && !self.went_back {
-                        let what = format!("the old text of {} left after it was replaced", named(&id));
-                        self.outcome.fault(|outcome| &mut outcome.altered, what);
-                    }
-                }
-                None => self
-                    .outcome
-                    .fault(|outcome| &mut outcome.altered, "a remote got what was never sent".into()),
-            }
+            self.delivered(id, &content, recorded.is_ok());
         }
         self.mourn(Who::Edge);
+    }
+
+    /// A remote host has got this.
+    fn delivered(&mut self, id: Id, content: &[u8], is_recorded: bool) {
+        let reported = self.world.big.as_ref().and_then(|big| big.results(id).ok()).unwrap_or_default();
+        let known = self.ledger.outbound.iter().find(|(_, out)| out.answered == Some(id));
+        // One whose exit 0 was not seen has the text that it was written with.
+        let original = known.map_or_else(|| content.to_vec(), |(original, _)| original.clone());
+        let Some(out) = self.ledger.outbound.get_mut(&original) else {
+            let what = "a remote got what was never sent".into();
+            self.outcome.fault(|outcome| &mut outcome.altered, what);
+            return;
+        };
+        out.delivered += 1;
+        // The remote has it and the edge does not know: it will be attempted once more.
+        out.excusable += u32::from(!is_recorded);
+        let text = out.text_in(content);
+        let number = match text {
+            None if original == content => Some(0),
+            None => {
+                let what = format!("a remote got another text of {} than was ever sent", named(&id));
+                self.outcome.fault(|outcome| &mut outcome.altered, what);
+                return;
+            }
+            Some(place) => out.revisions[place].number,
+        };
+        // An edge that was put back by hand delivers what waited then.
+        let Some(number) = number.filter(|_| !self.went_back) else { return };
+        for result in reported {
+            let is_old = match result.result {
+                ReviseResult::Replaced => number < result.revision,
+                ReviseResult::Withdrawn => true,
+                _ => false,
+            };
+            if is_old {
+                let what =
+                    format!("revision {number} of {} left, and it was reported: {result:?}", named(&id));
+                self.outcome.fault(|outcome| &mut outcome.altered, what);
+            }
+        }
     }
 
     fn people(&mut self) {
@@ -471,7 +537,10 @@ impl Play {
         self.ledger.applied.clear();
         match who {
             Who::Edge => self.edge_forgot(&kept, &accepted, by_restore),
-            Who::Big => self.big_forgot(),
+            Who::Big => {
+                self.ledger.big_went_back = true;
+                self.big_forgot();
+            }
         }
     }
 
@@ -519,6 +588,9 @@ impl Play {
                 }
                 Some(_) => {}
             }
+        }
+        for message in &mut self.ledger.inside {
+            message.excused |= state(message.id).is_none();
         }
     }
 
@@ -702,10 +774,23 @@ impl Play {
             Some((compared, differing)) => {
                 self.say(|| format!("{compared} holdings compared"));
                 for what in differing {
+                    if self.is_lost_at_home(&what) {
+                        continue;
+                    }
                     self.outcome.fault(|outcome| &mut outcome.altered, what);
                 }
             }
         }
+    }
+
+    /// Whether a difference is about a copy on the road of what big had done at a desk and has forgotten.
+    fn is_lost_at_home(&self, what: &str) -> bool {
+        let Some(big) = self.world.big.as_ref().filter(|_| self.ledger.big_went_back) else { return false };
+        let id = what.strip_prefix("the copy of ").and_then(|rest| rest.split(' ').next());
+        let Some(id) = id.and_then(|id| id.parse::<id::MessageId>().ok()) else { return false };
+        let message = self.ledger.inside.iter().find(|message| message.id == id.0);
+        big.state_of(id.0).is_ok_and(|state| state.is_none())
+            || message.is_some_and(|message| has_lost_revisions(message, big))
     }
 
     /// Compares the books with the nodes.
@@ -746,7 +831,7 @@ impl Play {
             }
         }
         for out in self.ledger.outbound.values() {
-            if out.answered.is_some() && out.delivered == 0 && !out.excused {
+            if out.answered.is_some() && out.delivered == 0 && !out.excused && !out.may_be_withdrawn() {
                 outcome.fault(
                     |outcome| &mut outcome.lost,
                     format!("{:?} did not get out", out.answered.as_ref().map(named)),
@@ -759,9 +844,15 @@ impl Play {
             let Some(id) = out.answered.filter(|_| !out.excused && !out.unknowable) else { continue };
             match big.state_of(id) {
                 Ok(Some(DeliveryState::Relayed)) => {}
+                Ok(Some(DeliveryState::Withdrawn))
+                    if out.delivered <= out.excusable && out.may_be_withdrawn() => {}
                 other => outcome
                     .fault(|outcome| &mut outcome.lost, format!("{}: its outcome is {other:?}", named(&id))),
             }
+        }
+        // Who resets lanes gives up what was on them.
+        if !self.lied && !self.went_back {
+            audit_revisions(&self.ledger, big, edge, outcome);
         }
         let mut last = None;
         for id in &self.ledger.applied {
@@ -792,6 +883,48 @@ impl Play {
                 continue;
             }
             outcome.fault(|outcome| &mut outcome.lost, format!("a dead letter: {dead}"));
+        }
+    }
+}
+
+/// Whether big has forgotten a revision of a message.
+fn has_lost_revisions(message: &Inside, big: &Big) -> bool {
+    let known = big.results(message.id).unwrap_or_default();
+    let is_lost = |made: &Made| made.number.is_none_or(|n| known.iter().all(|known| known.revision != n));
+    message.revisions.iter().any(is_lost)
+}
+
+/// Whether every revision was decided, and bob has of each message what alice has made of it last: at home and on
+/// the road, and once.
+fn audit_revisions(ledger: &Ledger, big: &Big, edge: &Edge, outcome: &mut Outcome) {
+    match big.undecided() {
+        Ok(0) => {}
+        undecided => {
+            outcome.fault(|outcome| &mut outcome.stuck, format!("revisions are not decided: {undecided:?}"));
+        }
+    }
+    let copies = edge.copies().unwrap_or_default();
+    // What was made at a desk and is lost with big may be on the road.
+    let is_lost =
+        |message: &&Inside| message.excused || ledger.big_went_back && has_lost_revisions(message, big);
+    for message in ledger.inside.iter().filter(|message| !is_lost(message)) {
+        let (id, name) = (message.id, named(&message.id));
+        let on_the_road: Vec<u32> =
+            copies.iter().filter(|(of, _)| *of == id).map(|(_, revision)| *revision).collect();
+        let latest = big.results(id).unwrap_or_default().pop();
+        let at_home = big.shown_to("bob", id).ok().flatten();
+        let should = match latest {
+            None => Some(0),
+            Some(last) if last.result == ReviseResult::Withdrawn => None,
+            Some(last) => Some(last.revision),
+        };
+        if at_home != should || on_the_road != Vec::from_iter(should) {
+            let what = format!("{name} is {at_home:?} at home and {on_the_road:?} on the road: {latest:?}");
+            outcome.fault(|outcome| &mut outcome.altered, what);
+        }
+        let known: Vec<u32> = message.revisions.iter().filter_map(|made| made.number).collect();
+        if known.iter().max() > latest.map(|last| last.revision).as_ref() {
+            outcome.fault(|outcome| &mut outcome.lost, format!("{name} was revised, and is not: {known:?}"));
         }
     }
 }
