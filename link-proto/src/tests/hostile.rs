@@ -117,19 +117,16 @@ fn a_confirm_with_another_digest_stops_its_lane_alone() {
 fn ten_thousand_aborts_leave_nothing() {
     let mut sim = Sim::paired();
     sim.nodes[BIG].offer(Lane::Inter, [1; 16], b"file", Body::None);
-    for abort in 0..10_000 {
+    for _ in 0..10_000 {
         sim.connect().unwrap();
-        for _ in 0..12 {
+        while !sim.sessions[BIG].as_ref().is_some_and(Session::is_open) {
             sim.step(None).unwrap();
         }
-        if sim.sessions[BIG].as_ref().is_some_and(Session::is_open) {
-            let resume = Resume { position: Position::default(), rebase: false };
-            sim.input(BIG, Input::Frame(LANE, Frame::Resume(resume))).unwrap();
-            sim.input(BIG, Input::Frame(LANE, Frame::Batch(batch(Position::default(), 1..=3)))).unwrap();
-        }
+        let resume = Resume { position: Position::default(), rebase: false };
+        sim.input(BIG, Input::Frame(LANE, Frame::Resume(resume))).unwrap();
+        sim.input(BIG, Input::Frame(LANE, Frame::Batch(batch(Position::default(), 1..=3)))).unwrap();
         // Prepared, and never committed.
         sim.cut(Cut::CrashBoth);
-        assert!(abort > 0 || sim.delivered > 0);
     }
     let (inter, big) = (usize::from(Lane::Inter.index()), &sim.nodes[BIG]);
     assert!(big.filed.iter().all(Vec::is_empty));
