@@ -33,7 +33,9 @@ use crate::link::LinkHost;
 use crate::node::Node;
 use crate::projection;
 use crate::record::{MESSAGES, Message, Named, Person, UNSETTLED};
-use crate::request::{Compared, Done, LaneView, LinkCommand, LinkView, Paired, Queue, Request, Status, Step};
+use crate::request::{
+    Compared, Done, LaneView, LinkCommand, LinkView, Paired, PartnerLaneView, Queue, Request, Status, Step,
+};
 use crate::revise::{self, Amendment};
 
 /// Rows that one answer lists at most.
@@ -296,7 +298,12 @@ impl Commands {
             let stops = live.stopped_out.iter().chain(&live.stopped_in);
             alarms.extend(stops.map(|stop| format!("the {lane} lane has stopped: {stop}")));
             let (sent, confirmed, received) = (row.last, row.confirmed.number, row.received.number);
-            lanes.push(LaneView { lane, sent, confirmed, received, trimmed: row.trimmed });
+            let partner = live.partner.map(|said| PartnerLaneView {
+                sent: said.next.saturating_sub(1),
+                confirmed: said.confirmed.number,
+                received: said.received.number,
+            });
+            lanes.push(LaneView { lane, sent, confirmed, received, trimmed: row.trimmed, partner });
         }
         Ok(LinkView {
             paired: projection::edge(&snapshot)?.is_some(),

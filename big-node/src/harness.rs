@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use shared::age::Pulse;
 use shared::chunk;
 use shared::id::{BodyId, MessageId, unix_millis};
 use shared::origin::{Channel, Origin, OriginalRecipient};
@@ -20,6 +21,7 @@ use crate::inbound::{BODY_KIND, rebuild_notes};
 use crate::inventory;
 pub use crate::link::LinkHost;
 use crate::mail::{self, Incoming, Site, Ways};
+use crate::maintenance::{self, Cursors};
 use crate::pressure::Pressure;
 use crate::projection;
 use crate::record::{
@@ -270,6 +272,12 @@ impl Big {
     pub fn inventory(&self, asked: &Id) -> Result<Option<(u64, Vec<String>)>, StoreError> {
         let verdict = inventory::verdict(&self.store.read()?, asked)?;
         Ok(verdict.map(|verdict| (verdict.compared, verdict.named)))
+    }
+
+    /// Sees once to what is seen to every minute, and before that to the safety store.
+    pub async fn see_to_all(&self, pulse: &mut Pulse, topology: &Topology) -> Result<(), StoreError> {
+        maintenance::trim(&self.store, topology, true).await?;
+        maintenance::clean(&self.store, topology, pulse, Cursors::default()).await.map(drop)
     }
 
     /// Tells the edge that it was told everything, and mends what it has reported.

@@ -1,7 +1,6 @@
 //! Big's end of the link: what the driver asks of a node, answered from the store.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use link_proto::host::{
@@ -11,12 +10,13 @@ use link_proto::host::{
 use link_proto::unit::{Body, Digest, Lane, Position, Unit, UnitId};
 use shared::chunk::Unframer;
 use shared::fault::{SeededFault, seeded};
-use shared::id::{MessageId, unix_millis};
+use shared::id::{MessageId, monotonic, unix_millis};
 use shared::lane::{
     self, Arrival, LanePosition, LaneRow, NodeIdentity, NotApplied, PartnerRow, QueuedBody, QueuedUnit,
+    Staged,
 };
 use shared::seal::Sealer;
-use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, Snapshot, Store, StoreError, Stored, Txn};
+use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, Snapshot, Store, StoreError, Txn};
 use shared::unit::{Welcome, decode};
 
 use crate::inbound::{self, Prepared, SealedBody};
@@ -28,8 +28,6 @@ use crate::travel::notice;
 
 /// The kind under which large bodies are staged for the units that name them.
 const STAGED_KIND: u8 = 3;
-/// Large bodies that may be staged for units that have not come.
-const STAGED_MAX: usize = 32;
 /// Bytes of a piece of a large body.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -39,7 +37,7 @@ pub struct LinkHost {
     store: Store,
     site: Arc<Site>,
     /// Large bodies that have come ahead of their units.
-    staged: Arc<Mutex<HashMap<UnitId, Stored>>>,
+    staged: Arc<Staged>,
     /// Whether the edge's mail may be taken in, and how much it has been.
     pressure: Arc<Pressure>,
     /// Something was applied that others wait for: reports to write, units to send.
@@ -230,7 +228,7 @@ impl Host for LinkHost {
         let prepared = tokio::task::block_in_place(|| {
             let prepare = |unit: Unit| {
                 let alone = (unit.body == Body::None).then(|| unit.head.clone());
-                (unit.number, unit.id, unit.after, alone, prepare_one(&store, &site, &staged, &unit))
+                (unit.number, unit.id, unit.after, alone, prepare_one(&store, &site, &staged, lane, &unit))
             };
             units.into_iter().map(prepare).collect::<Vec<_>>()
         });
@@ -338,9 +336,9 @@ impl Host for LinkHost {
         let settled = self.store.commit(move |txn| {
             lane::compared(txn, lane.index(), received.number)?;
             let generations = generations(txn)?;
-            let (received, now) = (stored_position(received), unix_millis());
+            let received = stored_position(received);
             let again = |txn: &mut Txn<'_>, unit: QueuedUnit| reconcile::again(txn, &site, unit);
-            let settled = lane::settle(txn, lane.index(), received, &settling(how), generations, now, again)?;
+            let settled = lane::settle(txn, lane.index(), received, &settling(how), generations, again)?;
             if lane == Lane::Service {
                 reconcile::tell_who_waits(txn)?;
             }
@@ -394,7 +392,7 @@ impl Host for LinkHost {
         if !self.pressure.mail_level().takes_mail() {
             return Err(HostError("there is no room for large mail at the moment".into()));
         }
-        if self.staged.lock().unwrap_or_else(PoisonError::into_inner).len() >= STAGED_MAX {
+        if !self.staged.has_room(monotonic()) {
             return Err(HostError("too many bodies wait for their units".into()));
         }
         // Not the body's final key: nothing names these bytes but the unit that follows.
@@ -433,16 +431,22 @@ fn partner_row(partner: Partner) -> PartnerRow {
 fn prepare_one(
     store: &Store,
     site: &Site,
-    staged: &Mutex<HashMap<UnitId, Stored>>,
+    staged: &Staged,
+    lane: Lane,
     unit: &Unit,
 ) -> Result<Prepared, NotApplied> {
+    if unit.body != Body::None && matches!(lane, Lane::Service | Lane::Event) {
+        staged.take(&unit.id);
+        // Facts have a share of the hour's octets of their own, which mail must not take.
+        return Err(NotApplied::Never("mail has lanes of its own, and this is not one of them".into()));
+    }
     match &unit.body {
         Body::None => inbound::prepare(store, site, &unit.head, SealedBody::None),
         Body::Inline(sealed) => inbound::prepare(store, site, &unit.head, SealedBody::Inline(sealed)),
         Body::Staged { .. } => {
-            let stored = staged.lock().unwrap_or_else(PoisonError::into_inner).remove(&unit.id);
-            let stored =
-                stored.ok_or_else(|| NotApplied::Later("its body was lost before it was applied".into()))?;
+            let stored = staged
+                .take(&unit.id)
+                .ok_or_else(|| NotApplied::Later("its body was lost before it was applied".into()))?;
             inbound::prepare(store, site, &unit.head, SealedBody::Staged(store.staged(&stored)))
         }
     }
@@ -455,7 +459,7 @@ pub struct Staging {
     writer: BodyWriter,
     /// A sealed body is hardly longer than the plain one may be.
     bytes_max: u64,
-    staged: Arc<Mutex<HashMap<UnitId, Stored>>>,
+    staged: Arc<Staged>,
     pressure: Arc<Pressure>,
 }
 
@@ -472,7 +476,7 @@ impl BodySink for Staging {
 
     async fn finish(self, _: u64, _: Digest) -> Result<(), HostError> {
         let stored = self.writer.finish(Vec::new()).map_err(host_error)?;
-        self.staged.lock().unwrap_or_else(PoisonError::into_inner).insert(self.unit, stored);
+        self.staged.put(self.unit, stored, monotonic());
         Ok(())
     }
 }

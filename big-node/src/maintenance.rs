@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::age::{self, Pulse};
 use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, NodeIdentity};
 use shared::origin::Origin;
 use shared::store::{Disk, Recovered, Row, Rows, Store, StoreError, Txn, rebuild as rebuild_store};
+use shared::topology::Topology;
 use shared::trace;
 
 use crate::directory::{Policy, RECORD_KIND};
@@ -28,8 +30,7 @@ const SLOW_ROUND: Duration = Duration::from_secs(60);
 const IDS_AT_ONCE: usize = 50_000;
 /// Subjects that are looked at in one slow round.
 const SUBJECTS_AT_ONCE: usize = 10_000;
-const HOUR_MILLIS: u64 = 3_600_000;
-/// How long a parked unit waits for what it follows.
+/// How long a parked unit waits for what it follows, in milliseconds that this node lives.
 const PARKED_MILLIS: u64 = 30 * 24 * 3_600_000;
 const FORGOTTEN_AT_ONCE: usize = 1000;
 /// How long what was deleted lies in Trash.
@@ -38,7 +39,7 @@ const TRASH_MILLIS: u64 = 30 * 24 * 3_600_000;
 /// Runs for ever.
 pub async fn run(node: Arc<Node>) {
     let mut cleaned_at = tokio::time::Instant::now();
-    let mut cursors = Cursors::default();
+    let (mut pulse, mut cursors) = (Pulse::begin(), Cursors::default());
     loop {
         let _ = tokio::time::timeout(ROUND, node.changed.notified()).await;
         if let Err(error) = look_around(&node).await {
@@ -47,7 +48,7 @@ pub async fn run(node: Arc<Node>) {
         }
         if cleaned_at.elapsed() > SLOW_ROUND {
             cleaned_at = tokio::time::Instant::now();
-            match clean(&node.store, cursors.clone()).await {
+            match clean(&node.store, &node.topology, &mut pulse, cursors.clone()).await {
                 Ok(next) => cursors = next,
                 Err(error) => tracing::warn!(%error, "space could not be given back"),
             }
@@ -57,11 +58,7 @@ pub async fn run(node: Arc<Node>) {
 
 async fn look_around(node: &Arc<Node>) -> Result<(), Refused> {
     let now = unix_millis();
-    let link = &node.topology.link;
-    let before = now.saturating_sub(link.safety_hours * HOUR_MILLIS);
-    // Room for mail comes before room for a replay.
-    let octets = if node.pressure().mail_level().takes_mail() { link.safety_bytes } else { 0 };
-    lane::trim_all(&node.store, before, octets).await?;
+    trim(&node.store, &node.topology, node.pressure().mail_level().takes_mail()).await?;
     let snapshot = node.store.read()?;
     let due = lane::is_due(&snapshot, now)?;
     let overdue = !travel::overdue(&snapshot, now)?.is_empty();
@@ -87,29 +84,52 @@ async fn look_around(node: &Arc<Node>) -> Result<(), Refused> {
     report::write_owed(node).await
 }
 
+/// Trims the safety store. Room for mail comes before room for a replay.
+pub(crate) async fn trim(store: &Store, topology: &Topology, takes_mail: bool) -> Result<(), StoreError> {
+    let link = &topology.link;
+    let before = age::lived(&store.read()?)?.saturating_sub(millis(link.safety()));
+    lane::trim_all(store, before, if takes_mail { link.safety_bytes } else { 0 }).await
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Where slow rounds go on, among rows of which each looks at some.
 #[derive(Clone, Debug, Default)]
-struct Cursors {
+pub(crate) struct Cursors {
     /// The ids of units.
     ids: Vec<u8>,
     /// The subjects of what was sent lately.
     subjects: Vec<u8>,
 }
 
-/// Returns where to go on the next time.
-async fn clean(store: &Store, cursors: Cursors) -> Result<Cursors, StoreError> {
-    trace::forget_old(store).await?;
-    let now = unix_millis();
+/// A slow round: what is old is forgotten, and space given back. Returns where to go on the next time.
+pub(crate) async fn clean(
+    store: &Store,
+    topology: &Topology,
+    pulse: &mut Pulse,
+    cursors: Cursors,
+) -> Result<Cursors, StoreError> {
+    pulse.beat(store).await?;
+    let believed = age::is_clock_believed(&store.read()?)?;
+    let kept = lane::ids_kept(topology.link.safety(), topology.edge.outbound.expire);
     let forgotten = store.commit(move |txn| {
-        lane::bury_overdue(txn, now.saturating_sub(PARKED_MILLIS), now)?;
-        Ok::<_, StoreError>(Cursors {
-            ids: lane::forget_ids(txn, &cursors.ids, IDS_AT_ONCE, now)?.unwrap_or_default(),
-            subjects: conversation::forget_old(txn, &cursors.subjects, SUBJECTS_AT_ONCE, now)?
-                .unwrap_or_default(),
-        })
+        let (now, lived) = (unix_millis(), age::lived(txn)?);
+        lane::bury_overdue(txn, lived.saturating_sub(PARKED_MILLIS), now)?;
+        let ids = lane::forget_ids(txn, &cursors.ids, IDS_AT_ONCE, lived.saturating_sub(millis(kept)))?;
+        let subjects = match believed {
+            true => conversation::forget_old(txn, &cursors.subjects, SUBJECTS_AT_ONCE, now)?,
+            false => None,
+        };
+        let (ids, subjects) = (ids.unwrap_or_default(), subjects.unwrap_or_default());
+        Ok::<_, StoreError>(Cursors { ids, subjects })
     });
     let cursors = forgotten.await?.into_inner();
-    while store.commit(empty_trash).await?.into_inner() == FORGOTTEN_AT_ONCE {}
+    if believed {
+        trace::forget_old(store).await?;
+        while store.commit(empty_trash).await?.into_inner() == FORGOTTEN_AT_ONCE {}
+    }
     while store.compact().await? {}
     Ok(cursors)
 }

@@ -423,12 +423,14 @@ pub struct Handover {
     pub attempts: u32,
     /// Taken in, milliseconds since 1970.
     pub queued_at: u64,
+    /// How long this node had lived then, in milliseconds: what its age is counted from.
+    pub since: u64,
     /// The next attempt, milliseconds since 1970.
     pub next_attempt_at: u64,
     /// A rebuild found it, and it may have been handed over already: it waits for an operator.
     pub held: bool,
 }
-row!(Handover, 2);
+row!(Handover, 3);
 
 /// What is filed into a window.
 #[derive(

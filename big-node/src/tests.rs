@@ -49,6 +49,10 @@ struct World {
 impl World {
     /// A big node with alice, bob and a paired edge.
     fn new() -> Self {
+        Self::on(SimDisk::new(Faults::default()))
+    }
+
+    fn on(disk: SimDisk) -> Self {
         let (sealing, _) = PrivateKey::generate();
         let (edge, edge_key) = PrivateKey::generate();
         drop(edge);
@@ -67,7 +71,7 @@ impl World {
             follow_up: true,
             under_way: UnderWay::default(),
         };
-        let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
+        let store = Store::open(Arc::new(disk)).expect("opens");
         let world = Self { store, site: Arc::new(site) };
         let row = EdgeRow { sealing_key: edge_key.0, directory_key: [6; 32] };
         world.store.commit_blocking(move |txn| txn.put(EDGE, b"edge", &row)).expect("commits");

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use shared::age;
 use shared::id::MessageId;
 use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
@@ -270,6 +271,7 @@ fn queue_outbound(
         recipients: fresh.into_iter().map(recipient).collect(),
         noted: Vec::new(),
         queued_at: now,
+        since: age::lived(txn)?,
         attempts: 0,
         next_attempt_at: now,
         held: false,

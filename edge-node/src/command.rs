@@ -23,7 +23,8 @@ use crate::lockout::Locked;
 use crate::node::{Known, Node, Rule};
 use crate::record::{Invitation, QUEUE, QueueRow, SETTINGS};
 use crate::request::{
-    Done, Explained, Invited, LaneView, LinkCommand, LinkView, LockedView, Queued, Request, Step, Waiting,
+    Done, Explained, Invited, LaneView, LinkCommand, LinkView, LockedView, PartnerLaneView, Queued, Request,
+    Step, Waiting,
 };
 use crate::revise;
 use crate::{maintenance, reception};
@@ -169,7 +170,12 @@ impl Commands {
             let stops = live.stopped_out.iter().chain(&live.stopped_in);
             alarms.extend(stops.map(|stop| format!("the {lane} lane has stopped: {stop}")));
             let (sent, confirmed, received) = (row.last, row.confirmed.number, row.received.number);
-            lanes.push(LaneView { lane, sent, confirmed, received, trimmed: row.trimmed });
+            let partner = live.partner.map(|said| PartnerLaneView {
+                sent: said.next.saturating_sub(1),
+                confirmed: said.confirmed.number,
+                received: said.received.number,
+            });
+            lanes.push(LaneView { lane, sent, confirmed, received, trimmed: row.trimmed, partner });
         }
         Ok(LinkView {
             paired: partner.is_some(),

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use shared::address::Address;
+use shared::age::Pulse;
 use shared::id::MessageId;
 use shared::report::DirectoryView;
 use shared::seal::{FileKey, PrivateKey};
@@ -16,9 +17,10 @@ use crate::content::Content;
 use crate::delivery;
 use crate::intake::Intake;
 pub use crate::link::LinkHost;
+use crate::maintenance::Cursors;
 use crate::node::Node;
 use crate::record::{COPIES, CopyRow, QUEUE, QueueRow, copy_of};
-use crate::{directory, reception, revise};
+use crate::{directory, maintenance, reception, revise};
 
 /// An edge.
 #[derive(Debug)]
@@ -70,9 +72,9 @@ impl Edge {
         Ok(rows.map(|(key, row)| (revise::message_of(&key).0, row.held)).collect())
     }
 
-    /// Reads a queued message as a remote host would get it, and then records that it was taken. The
-    /// content, and whether the record is durable.
-    pub async fn deliver(&self, id: Id) -> Result<(Vec<u8>, Result<(), StoreError>), String> {
+    /// Reads a queued message as a remote host would get it, and then records that it was `taken`, or is to
+    /// come again. The content, and whether the record is durable.
+    pub async fn deliver(&self, id: Id, taken: bool) -> Result<(Vec<u8>, Result<(), StoreError>), String> {
         let failed = |error: StoreError| error.to_string();
         let busy = Arc::clone(&self.node.busy);
         let begun = move |txn: &mut Txn<'_>| revise::begin(txn, &busy, MessageId(id), u64::MAX);
@@ -85,7 +87,13 @@ impl Edge {
         while let Some(piece) = content.next().map_err(|error| error.to_string())? {
             plain.extend_from_slice(&piece);
         }
-        Ok((plain, delivery::taken_by_remote(&self.node, MessageId(id), row).await))
+        Ok((plain, delivery::answered_by_remote(&self.node, MessageId(id), row, taken).await))
+    }
+
+    /// Sees once to what is seen to every minute, and before that to the safety store.
+    pub async fn see_to_all(&self, pulse: &mut Pulse) -> Result<(), StoreError> {
+        maintenance::trim(&self.node).await?;
+        maintenance::clean(&self.node, pulse, Cursors::default()).await.map(drop)
     }
 
     /// The copies in secondary mailboxes: message and revision of each.
@@ -137,5 +145,5 @@ impl Edge {
 
 /// What a restore does first.
 pub fn restored(txn: &mut Txn<'_>) -> Result<(), StoreError> {
-    crate::maintenance::hold_back(txn)
+    maintenance::hold_back(txn)
 }

@@ -1,7 +1,6 @@
 //! The edge's end of the link: what the driver asks of a node, answered from the store.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use link_proto::host::{
@@ -10,8 +9,10 @@ use link_proto::host::{
 };
 use link_proto::unit::{Body, Digest, Lane, Position, Unit, UnitId};
 use shared::fault::{SeededFault, seeded};
-use shared::id::{MessageId, unix_millis};
-use shared::lane::{self, Arrival, LanePosition, LaneRow, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit};
+use shared::id::{MessageId, monotonic, unix_millis};
+use shared::lane::{
+    self, Arrival, LanePosition, LaneRow, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit, Staged,
+};
 use shared::pressure::Level;
 use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, StoreError, Stored, Txn};
 use shared::unit::{ToEdge, Welcome, encode};
@@ -23,8 +24,6 @@ use crate::node::Node;
 use crate::record::{Invitation, OUTBOUND_KIND, SETTINGS};
 use crate::windows;
 
-/// Large bodies that may be staged for units that have not come.
-const STAGED_MAX: usize = 32;
 /// Bytes of a piece of a large body.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -33,7 +32,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 pub struct LinkHost {
     node: Arc<Node>,
     /// Large bodies that have come ahead of their units.
-    staged: Arc<Mutex<HashMap<UnitId, Stored>>>,
+    staged: Arc<Staged>,
 }
 
 impl LinkHost {
@@ -205,9 +204,7 @@ impl Host for LinkHost {
                     let stored = writer.write(sealed).and_then(|()| writer.finish(unit.head.to_vec()));
                     Some(stored.map_err(host_error)?)
                 }
-                Body::Staged { .. } => {
-                    self.staged.lock().unwrap_or_else(PoisonError::into_inner).remove(&unit.id)
-                }
+                Body::Staged { .. } => self.staged.take(&unit.id),
             };
             let lost = stored.is_none() && unit.body != Body::None;
             arrived.push((unit.number, unit.id, unit.after, Arrived { head: unit.head, stored, lost }));
@@ -339,10 +336,8 @@ impl Host for LinkHost {
         let settled = self.node.store.commit(move |txn| {
             lane::compared(txn, lane.index(), received.number)?;
             let generations = generations(txn)?;
-            let (received, now) = (stored_position(received), unix_millis());
-            lane::settle(txn, lane.index(), received, &settling(how), generations, now, |_, unit| {
-                Ok(Some(unit))
-            })
+            let received = stored_position(received);
+            lane::settle(txn, lane.index(), received, &settling(how), generations, |_, unit| Ok(Some(unit)))
         });
         Ok(position(settled.await.map_err(host_error)?.into_inner()))
     }
@@ -393,7 +388,7 @@ impl Host for LinkHost {
 
     fn stage(&self, unit: UnitId) -> Result<Staging, HostError> {
         self.node.store.ready().map_err(host_error)?;
-        if self.staged.lock().unwrap_or_else(PoisonError::into_inner).len() >= STAGED_MAX {
+        if !self.staged.has_room(monotonic()) {
             return Err(HostError("too many bodies wait for their units".into()));
         }
         let writer = self.node.store.body_writer(body_key(&unit), OUTBOUND_KIND);
@@ -425,7 +420,7 @@ fn body_key(unit: &UnitId) -> BodyKey {
 pub struct Staging {
     unit: UnitId,
     writer: BodyWriter,
-    staged: Arc<Mutex<HashMap<UnitId, Stored>>>,
+    staged: Arc<Staged>,
 }
 
 impl BodySink for Staging {
@@ -435,7 +430,7 @@ impl BodySink for Staging {
 
     async fn finish(self, _: u64, _: Digest) -> Result<(), HostError> {
         let stored = self.writer.finish(Vec::new()).map_err(host_error)?;
-        self.staged.lock().unwrap_or_else(PoisonError::into_inner).insert(self.unit, stored);
+        self.staged.put(self.unit, stored, monotonic());
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::age::{self, Pulse};
 use shared::id::unix_millis;
 use shared::lane::{self, NodeIdentity, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Disk, Recovered, Rows, Store, StoreError, Txn, rebuild as rebuild_store};
@@ -20,8 +21,7 @@ const ROUND: Duration = Duration::from_secs(1);
 const SLOW_ROUNDS: u64 = 60;
 /// How long the end of a window is remembered, and that a message has gone from it.
 const ENDED_MILLIS: u64 = 30 * 24 * 3_600_000;
-const HOUR_MILLIS: u64 = 3_600_000;
-/// How long a parked unit waits for what it follows.
+/// How long a parked unit waits for what it follows, in milliseconds that this node lives.
 const PARKED_MILLIS: u64 = 30 * 24 * 3_600_000;
 /// Unit ids that are looked at in one slow round.
 const IDS_AT_ONCE: usize = 50_000;
@@ -31,7 +31,7 @@ const INLINE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Runs for ever.
 pub async fn run(node: Arc<Node>) {
-    let (mut ids, mut unanswered) = (Vec::new(), Vec::new());
+    let (mut pulse, mut cursors) = (Pulse::begin(), Cursors::default());
     let mut ends = Ends::new(Moment::now());
     for round in 0_u64.. {
         tokio::time::sleep(ROUND).await;
@@ -42,12 +42,7 @@ pub async fn run(node: Arc<Node>) {
         {
             tracing::warn!(%error, "travel windows could not be ended; it is tried again");
         }
-        let link = &node.topology.link;
-        let before = unix_millis().saturating_sub(link.safety_hours * HOUR_MILLIS);
-        // Room for mail comes before room for a replay.
-        let octets = if node.pressure.level().takes_mail() { link.safety_bytes } else { 0 };
-        let trimmed = lane::trim_all(&node.store, before, octets).await;
-        match trimmed.and_then(|()| lane::kept_octets(&node.store.read()?)) {
+        match trim(&node).await {
             Ok(kept) => node.pressure.kept_for_replay(kept),
             Err(error) => tracing::warn!(%error, "the safety store could not be trimmed"),
         }
@@ -58,24 +53,51 @@ pub async fn run(node: Arc<Node>) {
             tracing::warn!(%error, "a directory that was told anew leaves the old one behind");
         }
         if round % SLOW_ROUNDS == 0 {
-            let cleaned = async {
-                trace::forget_old(&node.store).await?;
-                forget_ended(&node.store).await?;
-                let covering = node.covering.lock().await;
-                node.destroy_covers()?;
-                drop(covering);
-                node.store.commit(|txn| correspondents::forget_old(txn, unix_millis())).await?;
-                node.store.commit(|txn| revise::forget_early(txn, unix_millis())).await?;
-                ids = forget_units(&node.store, ids.clone()).await?;
-                unanswered = forget_unanswered(&node.store, unanswered.clone()).await?;
-                while node.store.compact().await? {}
-                Ok::<(), StoreError>(())
-            };
-            if let Err(error) = cleaned.await {
-                tracing::warn!(%error, "space could not be given back");
+            match clean(&node, &mut pulse, cursors.clone()).await {
+                Ok(next) => cursors = next,
+                Err(error) => tracing::warn!(%error, "space could not be given back"),
             }
         }
     }
+}
+
+/// Where slow rounds go on, among rows of which each looks at some.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cursors {
+    ids: Vec<u8>,
+    unanswered: Vec<u8>,
+}
+
+/// Trims the safety store. Returns how many octets it keeps.
+pub(crate) async fn trim(node: &Node) -> Result<u64, StoreError> {
+    let link = &node.topology.link;
+    let before = age::lived(&node.store.read()?)?.saturating_sub(millis(link.safety()));
+    // Room for mail comes before room for a replay.
+    let octets = if node.pressure.level().takes_mail() { link.safety_bytes } else { 0 };
+    lane::trim_all(&node.store, before, octets).await?;
+    lane::kept_octets(&node.store.read()?)
+}
+
+/// A slow round: what is old is forgotten, and space given back. Returns where to go on the next time.
+pub(crate) async fn clean(node: &Node, pulse: &mut Pulse, cursors: Cursors) -> Result<Cursors, StoreError> {
+    pulse.beat(&node.store).await?;
+    if age::is_clock_believed(&node.store.read()?)? {
+        trace::forget_old(&node.store).await?;
+        forget_ended(&node.store).await?;
+        node.store.commit(|txn| correspondents::forget_old(txn, unix_millis())).await?;
+        node.store.commit(|txn| revise::forget_early(txn, unix_millis())).await?;
+    }
+    let covering = node.covering.lock().await;
+    node.destroy_covers()?;
+    drop(covering);
+    let ids = forget_units(node, cursors.ids).await?;
+    let unanswered = forget_unanswered(&node.store, cursors.unanswered).await?;
+    while node.store.compact().await? {}
+    Ok(Cursors { ids, unanswered })
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Compares the directory whenever big says that it has told everything, for ever.
@@ -107,11 +129,12 @@ async fn offer_deferred(node: &Node) -> Result<(), StoreError> {
 }
 
 /// Goes on forgetting unit ids at `cursor`; returns where to go on the next time.
-async fn forget_units(store: &Store, cursor: Vec<u8>) -> Result<Vec<u8>, StoreError> {
-    let now = unix_millis();
-    let forgotten = store.commit(move |txn| {
-        lane::bury_overdue(txn, now.saturating_sub(PARKED_MILLIS), now)?;
-        lane::forget_ids(txn, &cursor, IDS_AT_ONCE, now)
+async fn forget_units(node: &Node, cursor: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+    let kept = lane::ids_kept(node.topology.link.safety(), node.topology.edge.outbound.expire);
+    let forgotten = node.store.commit(move |txn| {
+        let lived = age::lived(txn)?;
+        lane::bury_overdue(txn, lived.saturating_sub(PARKED_MILLIS), unix_millis())?;
+        lane::forget_ids(txn, &cursor, IDS_AT_ONCE, lived.saturating_sub(millis(kept)))
     });
     Ok(forgotten.await?.into_inner().unwrap_or_default())
 }
@@ -186,6 +209,7 @@ fn hold(txn: &mut Txn<'_>, outbound: Outbound, body: BodyKey) -> Result<(), Stor
         recipients: outbound.recipients.into_iter().map(recipient).collect(),
         noted: Vec::new(),
         queued_at: unix_millis(),
+        since: age::lived(txn)?,
         attempts: 0,
         next_attempt_at: unix_millis(),
         held: true,

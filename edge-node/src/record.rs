@@ -125,6 +125,8 @@ pub struct QueueRow {
     pub noted: Vec<Noted>,
     /// Queued here, milliseconds since 1970.
     pub queued_at: u64,
+    /// How long this node had lived then, in milliseconds: what its age is counted from.
+    pub since: u64,
     /// Attempts so far.
     pub attempts: u32,
     /// The next attempt, milliseconds since 1970.
@@ -134,7 +136,7 @@ pub struct QueueRow {
     /// From a backup that was restored: held until big has said who is still to get it.
     pub restored: bool,
 }
-row!(QueueRow, 3);
+row!(QueueRow, 4);
 
 /// The key of a queued message's revision.
 pub fn queue_key(message: &Id, revision: u32) -> Vec<u8> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 pub use shared::operator::{DeadCommand, Done, LinkCommand};
-pub use shared::report::{DeadLetterView, LaneView, LinkView, Step};
+pub use shared::report::{DeadLetterView, LaneView, LinkView, PartnerLaneView, Step};
 use shared::unit::DeliveryState;
 
 /// A request.

@@ -12,6 +12,7 @@ mod tests;
 mod waiting;
 
 use rkyv::{Archive, Deserialize, Serialize};
+use shared::age;
 use shared::id::MessageId;
 use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
@@ -120,6 +121,7 @@ fn decide(
             recipients: Vec::new(),
             noted: Vec::new(),
             queued_at: now,
+            since: age::lived(txn)?,
             attempts: 0,
             next_attempt_at: now,
             held: false,
@@ -251,7 +253,7 @@ pub fn begin(
     left.iter().for_each(|revision| decided.extend(waiting.settle(*revision, None)));
     let is_due = |row: &&QueueRow| {
         !row.held
-            && row.next_attempt_at <= now
+            && age::is_due(row.next_attempt_at, now)
             && row.recipients.iter().any(waits)
             && !busy.is_attempted(id, row.revision)
     };

@@ -24,7 +24,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::frame::{Confirmed, Frame, Held, Refused, Stop};
+use crate::frame::{CompareLane, Confirmed, Frame, Held, Refused, Stop};
 use crate::host::{Applied, Identity, LaneState, Opening, Partner, Reach, Settling};
 use crate::unit::{Lane, Position, Unit, UnitId};
 
@@ -358,6 +358,8 @@ pub struct LaneView {
     pub stopped_out: Option<Stop>,
     /// Why the inbound direction stands still.
     pub stopped_in: Option<Stop>,
+    /// Where the partner said that it stood when this session began; `None` before that.
+    pub partner: Option<CompareLane>,
 }
 
 /// The outputs of a session, in order.
@@ -369,6 +371,8 @@ pub struct Session {
     handshake: Option<Handshake>,
     /// What was compared, until the lanes begin.
     opened: Option<Opened>,
+    /// What the partner said then.
+    theirs: Option<[CompareLane; 4]>,
     senders: [Sender; 4],
     receivers: [Receiver; 4],
     bodies: Bodies,
@@ -387,6 +391,7 @@ impl Session {
         Ok(Self {
             handshake: Some(handshake),
             opened: None,
+            theirs: None,
             senders: Lane::ALL.map(Sender::new),
             receivers: Lane::ALL.map(Receiver::new),
             bodies: Bodies::new(),
@@ -469,7 +474,8 @@ impl Session {
 
     /// How a lane stands.
     pub fn lane(&self, lane: Lane) -> LaneView {
-        let mut view = LaneView::default();
+        let partner = self.theirs.map(|lanes| lanes[index(lane)]);
+        let mut view = LaneView { partner, ..LaneView::default() };
         self.senders[index(lane)].view(&mut view);
         self.receivers[index(lane)].view(&mut view);
         view
@@ -502,6 +508,7 @@ impl Session {
             }
             if let Some(opened) = handshake.frame(frame, &mut self.outputs)? {
                 self.handshake = None;
+                self.theirs = Some(opened.theirs);
                 self.opened = Some(opened);
                 self.outputs.push_back(Output::Opened);
             }

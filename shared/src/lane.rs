@@ -21,6 +21,7 @@ mod node;
 mod receive;
 mod safety;
 mod settle;
+mod staged;
 #[cfg(test)]
 mod tests;
 
@@ -35,10 +36,12 @@ pub use node::{
     set_identity, set_partner,
 };
 pub use receive::{
-    Arrival, NotApplied, Parked, RejectedRow, bury_overdue, forget_ids, is_here, received, rejected, take,
+    Arrival, NotApplied, Parked, RejectedRow, bury_overdue, forget_ids, ids_kept, is_here, received,
+    rejected, take,
 };
 pub use safety::{Gone, Reach, applied, gone, kept_octets, reach, trim, trim_all};
 pub use settle::{Settling, settle, together};
+pub use staged::{STAGED_MAX, STAGED_TIME, Staged};
 
 const LANES: Table = Table("lanes");
 const TRANSMISSION: Table = Table("transmission");

@@ -5,6 +5,7 @@
 //! [`store`] is the only module that knows redb. Nothing here knows the link.
 
 pub mod address;
+pub mod age;
 pub mod chunk;
 pub mod command;
 pub mod control;

@@ -11,7 +11,9 @@ use serde::Serialize;
 use unicode_normalization::char::is_combining_mark;
 
 use crate::mime::terminal;
-use crate::report::{DecisionView, DirectoryView, LinkView, MissingView, PressureView, Step};
+use crate::report::{
+    DecisionView, DirectoryView, LinkView, MissingView, PartnerLaneView, PressureView, Step,
+};
 use crate::store::{Copied, Verdict};
 
 /// Blanks between two columns.
@@ -151,6 +153,14 @@ pub fn link(link: &LinkView) -> String {
     text.extend(link.alarms.iter().map(|alarm| line("ALARM", alarm)));
     text.extend(link.decisions.iter().map(|decision| line("decided", &decided(decision))));
     text = text + "\n" + &lanes.to_string();
+    let mut partner = Table::new(["lane", "sent", "confirmed", "received"]);
+    let said = link.lanes.iter().filter_map(|lane| Some((&lane.lane, lane.partner.as_ref()?)));
+    for (lane, PartnerLaneView { sent, confirmed, received }) in said {
+        partner.row([lane.clone(), sent.to_string(), confirmed.to_string(), received.to_string()]);
+    }
+    if !partner.rows.is_empty() {
+        text += &format!("\nthe other node, when the link came up:\n{partner}");
+    }
     if !link.missing.is_empty() {
         text += "\nlacking at the other node, and gone here:\n";
         text += &missing(&link.missing);
@@ -266,7 +276,14 @@ mod tests {
 
     #[test]
     fn the_link_is_shown_with_what_waits() {
-        let lane = LaneView { lane: "inter".into(), sent: 12, confirmed: 10, received: 7, trimmed: 4 };
+        let lane = LaneView {
+            lane: "inter".into(),
+            sent: 12,
+            confirmed: 10,
+            received: 7,
+            trimmed: 4,
+            partner: None,
+        };
         let mut view = LinkView {
             paired: true,
             connected: true,
@@ -302,6 +319,9 @@ mod tests {
         let text = "directory   compared 2026-11-22 07:41:03.250 UTC, differed 1 times, 2 buckets mended; unknown is \
                     answered 451: the link is down\n";
         assert!(link(&view).contains(text), "{}", link(&view));
+        view.lanes[0].partner = Some(PartnerLaneView { sent: 7, confirmed: 6, received: 9 });
+        let there = "\nthe other node, when the link came up:\nlane   sent  confirmed  received\ninter  7     6          9\n";
+        assert!(link(&view).contains(there), "{}", link(&view));
         view.missing = vec![MissingView {
             lane: "batch".into(),
             id: "01K".into(),

@@ -77,6 +77,19 @@ pub struct LaneView {
     pub received: u64,
     /// The safety store begins behind this number.
     pub trimmed: u64,
+    /// Where the other node said that it stood, when the link came up last; `None` since a restart.
+    pub partner: Option<PartnerLaneView>,
+}
+
+/// One lane, as the other end saw it when the link came up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartnerLaneView {
+    /// The last number that it had given out.
+    pub sent: u64,
+    /// The last number that this node had confirmed to it.
+    pub confirmed: u64,
+    /// The last number that it had applied.
+    pub received: u64,
 }
 
 /// A unit that the other node lacks, and that is gone from the safety store here.

@@ -300,6 +300,13 @@ impl Topology {
     }
 }
 
+impl Link {
+    /// How long confirmed units are kept, while a node runs.
+    pub fn safety(&self) -> Duration {
+        Duration::from_secs(self.safety_hours * 3_600)
+    }
+}
+
 impl Outbound {
     /// How long to wait after the `failures`-th failed attempt in a row, counted from 1.
     pub fn wait_after(&self, failures: usize) -> Duration {

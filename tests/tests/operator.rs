@@ -76,6 +76,12 @@ async fn a_wrong_decision_about_a_lane_is_reported_and_loses_nothing() -> Result
     assert_eq!((inter.confirmed, inter.sent), (3, 3), "as decided");
     world.nodes.start_big().await?;
     world.linked().await?;
+    until("the edge says where big stood: it had the first only", SOON, async || {
+        let lanes = world.edge_link().await?.lanes;
+        let inter = lanes.into_iter().find(|lane| lane.lane == "inter").and_then(|lane| lane.partner);
+        Ok(inter.filter(|there| there.received == 1).map(drop))
+    })
+    .await?;
     filed_once(&world, &ids).await?;
     let link = world.edge_link().await?;
     let damage = damage_of(&link).ok_or_else(|| format!("no alarm says so: {:?}", link.alarms))?;

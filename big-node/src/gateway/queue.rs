@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use shared::age;
 use shared::id::MessageId;
 use shared::smtp::Enhanced;
 use shared::smtp::client::{Class, Status};
@@ -116,8 +117,16 @@ pub fn enter(
     if !txn.reference_body(body)? {
         return Err(StoreError::Damaged("a message for a gateway has no body: it".into()));
     }
-    let noted = Vec::new();
-    put(txn, due, &Handover { recipients, noted, attempts: 0, queued_at: now, next_attempt_at: now, held })
+    let row = Handover {
+        recipients,
+        noted: Vec::new(),
+        attempts: 0,
+        queued_at: now,
+        since: age::lived(txn)?,
+        next_attempt_at: now,
+        held,
+    };
+    put(txn, due, &row)
 }
 
 /// Writes a row and, if it is to be attempted, its place in the schedule.
@@ -185,7 +194,10 @@ pub fn due(
 ) -> Result<(Vec<Due>, Option<u64>), StoreError> {
     let (begin, end) = (after(gateway, 0), after(gateway, 1));
     let now_key = [begin.as_slice(), &now.saturating_add(1).to_be_bytes()].concat();
-    let found = rows.range::<Named>(HANDOVERS_DUE, &begin, Some(&now_key), max)?;
+    let mut found = rows.range::<Named>(HANDOVERS_DUE, &begin, Some(&now_key), max)?;
+    // What was set by a clock that has gone back since does not wait for it.
+    let too_far = [begin.as_slice(), &age::too_far(now).to_be_bytes()].concat();
+    found.extend(rows.range::<Named>(HANDOVERS_DUE, &too_far, Some(&end), max - found.len())?);
     let next = rows.range::<Named>(HANDOVERS_DUE, &now_key, Some(&end), 1)?.pop();
     let next = next.and_then(|(key, _)| {
         let time = key.get(begin.len()..begin.len() + 8)?;
@@ -219,7 +231,7 @@ pub fn record(
     txn.delete(HANDOVERS_DUE, &due.due_key(row.next_attempt_at))?;
     row.attempts = row.attempts.saturating_add(1);
     row.next_attempt_at = now.saturating_add(wait_after(row.attempts));
-    let expired = now >= row.queued_at.saturating_add(millis(EXPIRE));
+    let expired = age::lived(txn)? >= row.since.saturating_add(millis(EXPIRE));
     for Report { recipient, mut status, host, tls } in reports {
         if status.class == Class::Temporary && expired {
             let text =
@@ -365,8 +377,8 @@ pub fn retry(txn: &mut Txn<'_>, id: MessageId, now: u64) -> Result<(), Refused> 
     for (due, row) in waits {
         txn.delete(HANDOVERS_DUE, &due.due_key(row.next_attempt_at))?;
         // What was held has its time from here on.
-        let queued_at = if row.held { now } else { row.queued_at };
-        put(txn, &due, &Handover { held: false, next_attempt_at: now, queued_at, ..row })?;
+        let (queued_at, since) = if row.held { (now, age::lived(txn)?) } else { (row.queued_at, row.since) };
+        put(txn, &due, &Handover { held: false, next_attempt_at: now, queued_at, since, ..row })?;
     }
     Ok(())
 }

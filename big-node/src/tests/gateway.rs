@@ -246,7 +246,9 @@ fn what_is_not_handed_over_in_five_days_fails() {
     let letter = Letter::new("carol@remote.example", "gone@example.com");
     letter.send(&world).expect("is taken in");
     let id = letter.id;
-    let report = |now: u64| {
+    let report = |now: u64, lived: u64| {
+        let passed = Duration::from_millis(lived);
+        world.store.commit_blocking(move |txn| shared::age::live_on(txn, passed, now)).expect("commits");
         let status = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "down");
         let site = Arc::clone(&world.site);
         let report = queue::Report { recipient: 0, status, host: None, tls: false };
@@ -257,11 +259,17 @@ fn what_is_not_handed_over_in_five_days_fails() {
         world.state(id, 0)
     };
     let day = 24 * 3_600_000;
-    assert_eq!(report(NOW).next_attempt_at, Some(NOW + 5_000));
-    assert_eq!(report(NOW + 4 * day).next_attempt_at, Some(NOW + 4 * day + 30_000));
-    let row = report(NOW + 5 * day);
+    assert_eq!(report(NOW, 0).next_attempt_at, Some(NOW + 5_000));
+    assert_eq!(report(NOW + 4 * day, 4 * day).next_attempt_at, Some(NOW + 4 * day + 30_000));
+    let years = 10 * 365 * day;
+    assert_eq!(report(NOW + years, day - 1).state, DeliveryState::Deferred, "the clock jumps ahead");
+    let due =
+        |now| queue::due(&world.store.read().expect("reads"), "inside", now, 10).expect("reads").0.len();
+    assert_eq!((due(NOW + years), due(NOW)), (0, 1), "nothing waits for a clock that went back");
+    assert_eq!(report(NOW, 0).state, DeliveryState::Deferred, "and back");
+    let row = report(NOW, 1);
     assert_eq!((row.state, row.status.as_str()), (DeliveryState::Failed, "4.4.7"));
-    assert!(row.text.contains("given up after 3 attempts"), "{}", row.text);
+    assert!(row.text.contains("given up after 5 attempts"), "{}", row.text);
 }
 
 #[test]

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use link_proto::host::{Applied, BodySink, Host};
 use link_proto::unit::{Body, HEAD_BYTES_MAX, Lane, Position, Unit};
+use shared::credential::Credential;
 use shared::inventory::Inventory;
+use shared::seal::PrivateKey;
 use shared::store::Rows;
+use shared::store::sim::{Faults, SimDisk};
 use shared::unit::{
-    DirectoryCompared, DirectoryMark, DirectoryRows, Inbound, Outcome, PopAct, ReviseResult, Revised, ToBig,
-    ToEdge, Unsettled, encode,
+    AddressRow, CopyRevision, DirectoryCompared, DirectoryMark, DirectoryRows, Inbound, Outbound, Outcome,
+    PopAct, Revise, ReviseMode, ReviseResult, Revised, ToBig, ToEdge, Unsettled, Window, WindowCopy, encode,
 };
 use tokio::task::block_in_place;
 
@@ -31,7 +34,11 @@ struct End {
 
 impl End {
     fn new(world: &World) -> Self {
-        let pressure = Arc::new(Pressure::new(&world.store, HOURLY));
+        Self::with(world, HOURLY)
+    }
+
+    fn with(world: &World, hourly: u64) -> Self {
+        let pressure = Arc::new(Pressure::new(&world.store, hourly));
         let (store, site) = (world.store.clone(), Arc::clone(&world.site));
         let host = LinkHost::new(store, site, Arc::clone(&pressure), Arc::default());
         Self { host, pressure, positions: [Position::default(); 4] }
@@ -135,28 +142,150 @@ async fn a_flood_of_mail_ends_at_its_quota_and_one_of_facts_soon_after() {
     );
 }
 
+/// Octets of the edge's mail in an hour, where the disk is measured.
+const MEASURED_HOURLY: u64 = 16 * 1024 * 1024;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_disk_grows_by_no_more_than_the_quota_in_a_flood() {
+    for staged in [false, true] {
+        let disk = SimDisk::new(Faults::default());
+        let world = block_in_place(|| World::on(disk.clone()));
+        let mut end = End::with(&world, MEASURED_HOURLY);
+        let (before, mut number) = (disk.bytes() as u64, 0);
+        while end.host.has_room(Lane::Inter) {
+            if staged {
+                // Whole bodies, each for a unit that comes and is refused.
+                let length = end.flood(id(number), 8).await;
+                let body = Body::Staged { length, digest: [0; 32] };
+                let refused = end.bring(Lane::Batch, id(number), b"garbage".to_vec(), body).await.refused;
+                assert_eq!(refused.len(), 1);
+                number += 1;
+            } else {
+                // Each unit as small as can be, so that what is noted of it is most beside it.
+                let place = &mut end.positions[usize::from(Lane::Inter.index())];
+                let units: Vec<_> = (1..=50)
+                    .map(|next| Unit {
+                        number: place.number + next,
+                        id: id(number + next),
+                        after: None,
+                        head: Bytes::from_static(b"x"),
+                        body: Body::Inline(Bytes::from_static(b"y")),
+                    })
+                    .collect();
+                *place = units.iter().fold(*place, |position, unit| position.after(unit));
+                let applied = end.host.apply(Lane::Inter, units, *place).await.expect("commits");
+                assert_eq!(applied.refused.len(), 50);
+                number += 50;
+            }
+            assert!(number < 1_000_000, "it ends");
+        }
+        let grown = (disk.bytes() as u64).saturating_sub(before);
+        // Bodies lie in segments, notes in the index.
+        let percent = if staged { 105 } else { 130 };
+        assert!(grown * 100 <= MEASURED_HOURLY * percent, "{grown} octets after {number} units");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mail_on_a_lane_for_facts_is_refused() {
+    let world = block_in_place(World::new);
+    let mut end = End::new(&world);
+    let letter = Letter::new("carol@remote.example", "alice@example.com");
+    let (head, sealed) = block_in_place(|| letter.seal(&world, &letter.origin(), None));
+    for lane in [Lane::Service, Lane::Event] {
+        let body = Body::Inline(sealed.clone().into());
+        let applied = end.bring(lane, letter.id.0, encode(&head), body).await;
+        assert!(applied.refused[0].reason.contains("lanes of its own"), "{applied:?}");
+        assert_eq!(end.flood(id(7), 2).await, 2 * PIECE as u64);
+        let body = Body::Staged { length: 2 * PIECE as u64, digest: [0; 32] };
+        assert_eq!(end.bring(lane, id(7), encode(&head), body).await.refused.len(), 1);
+    }
+    assert!(world.entry("alice", letter.id).is_none());
+    let body = Body::Inline(sealed.into());
+    assert_eq!(end.bring(Lane::Inter, letter.id.0, encode(&head), body).await.refused, []);
+    assert!(world.entry("alice", letter.id).is_some());
+}
+
+/// The kind after this one: no wildcard, so that a new kind takes its place in the row.
+fn next_kind(kind: &ToEdge) -> Option<ToEdge> {
+    let (window, message, wrapped_key) = (id(1), id(2), vec![3; 80]);
+    Some(match kind {
+        ToEdge::Introduction { .. } => ToEdge::Outbound(Outbound {
+            message,
+            revision: 0,
+            wrapped_key,
+            size: 9,
+            reverse_path: Some("alice@example.com".into()),
+            recipients: vec![(0, "carol@remote.example".into())],
+            body_8bit: false,
+            utf8_header: false,
+        }),
+        ToEdge::Outbound(_) => {
+            ToEdge::Copy(WindowCopy { window, message, revision: 0, wrapped_key, size: 9, retrieved: false })
+        }
+        ToEdge::Copy(_) => ToEdge::CopyGone { window, message },
+        ToEdge::CopyGone { .. } => ToEdge::Address(AddressRow { hash: [1; 32], person: Some(id(2)) }),
+        ToEdge::Address(_) => ToEdge::AddressGone { hash: [1; 32] },
+        ToEdge::AddressGone { .. } => ToEdge::Window(Box::new(Window {
+            window,
+            person: id(2),
+            logins: vec![[3; 32]],
+            senders: vec![[4; 32]],
+            from: NOW,
+            until: Some(NOW),
+            public_key: [5; 32],
+            credential: Credential::generate(&PrivateKey::from_bytes([6; 32])).1,
+            former: None,
+            size_max: None,
+            quota: None,
+        })),
+        ToEdge::Window(_) => ToEdge::WindowEnd { window },
+        ToEdge::WindowEnd { .. } => ToEdge::DirectoryBegin,
+        ToEdge::DirectoryBegin => ToEdge::DirectoryComplete,
+        ToEdge::DirectoryComplete => {
+            ToEdge::Unsettled(Unsettled { from: id(0), to: id(9), messages: Vec::new() })
+        }
+        ToEdge::Unsettled(_) => {
+            let rows = vec![AddressRow { hash: [1; 32], person: None }];
+            ToEdge::DirectoryRows(Box::new(DirectoryRows { from: [0; 32], to: [9; 32], rows }))
+        }
+        ToEdge::DirectoryRows(_) => ToEdge::DirectoryMark(DirectoryMark { epoch: 1, root: Some([1; 32]) }),
+        ToEdge::DirectoryMark(_) => ToEdge::InventoryAsked { asked: id(1) },
+        ToEdge::InventoryAsked { .. } => ToEdge::Revise(Revise {
+            message,
+            revision: 1,
+            mode: ReviseMode::Replace,
+            recipients: vec![0],
+            wrapped_key,
+            size: 9,
+            body_8bit: false,
+            utf8_header: false,
+        }),
+        ToEdge::Revise(_) => ToEdge::ReviseCopy(CopyRevision {
+            window,
+            message,
+            revision: 1,
+            mode: ReviseMode::Replace,
+            recipient: 0,
+            wrapped_key,
+            size: 9,
+        }),
+        ToEdge::ReviseCopy(_) => return None,
+    })
+}
+
 /// One of every kind that big writes.
 fn kinds_of_big() -> Vec<ToEdge> {
-    let window = id(1);
-    vec![
-        ToEdge::Introduction { sealing_key: [1; 32] },
-        ToEdge::AddressGone { hash: [1; 32] },
-        ToEdge::Address(shared::unit::AddressRow { hash: [1; 32], person: Some(id(2)) }),
-        ToEdge::WindowEnd { window },
-        ToEdge::CopyGone { window, message: id(2) },
-        ToEdge::DirectoryBegin,
-        ToEdge::DirectoryComplete,
-        ToEdge::Unsettled(Unsettled { from: id(0), to: id(9), messages: Vec::new() }),
-        ToEdge::DirectoryRows(Box::new(DirectoryRows { from: [0; 32], to: [9; 32], rows: Vec::new() })),
-        ToEdge::DirectoryMark(DirectoryMark { epoch: 1, root: Some([1; 32]) }),
-        ToEdge::InventoryAsked { asked: id(1) },
-    ]
+    let first = ToEdge::Introduction { sealing_key: [1; 32] };
+    std::iter::successors(Some(first), next_kind).collect()
 }
 
 #[test]
 fn an_edge_writes_only_its_own_kinds() {
     let world = World::new();
-    for kind in kinds_of_big() {
+    let kinds = kinds_of_big();
+    assert_eq!(kinds.len(), 15, "every kind is in the row once");
+    for kind in kinds {
         let prepared = inbound::prepare(&world.store, &world.site, &encode(&kind), SealedBody::None);
         assert!(prepared.is_err(), "{kind:?}");
     }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shared::address::{Address, Domain};
+use shared::age;
 use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::smtp::Enhanced;
@@ -48,12 +49,14 @@ impl Schedule {
     /// Takes one message that is due, or says when the next one will be.
     fn take(&self, now: u64) -> Result<MessageId, Option<u64>> {
         let mut schedule = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match schedule.first().copied() {
-            Some((at, message)) if at <= now => {
-                schedule.pop_first();
-                Ok(message)
+        // The last one is due before its time if the clock went back.
+        let mut ends = schedule.first().into_iter().chain(schedule.last()).copied();
+        match ends.find(|(at, _)| age::is_due(*at, now)) {
+            Some(due) => {
+                schedule.remove(&due);
+                Ok(due.1)
             }
-            first => Err(first.map(|(at, _)| at)),
+            None => Err(schedule.first().map(|(at, _)| *at)),
         }
     }
 }
@@ -213,15 +216,20 @@ fn groups(row: &QueueRow, attempt: &Attempt) -> (Groups, Vec<(u32, Report)>) {
     (groups, unreadable)
 }
 
-/// For the simulation: a remote host has taken the message for everybody who waits.
+/// For the simulation: a remote host has taken the message for everybody who waits, or says to come again.
 #[cfg(feature = "sim")]
-pub(crate) async fn taken_by_remote(
+pub(crate) async fn answered_by_remote(
     node: &Node,
     message: MessageId,
     row: QueueRow,
+    taken: bool,
 ) -> Result<(), StoreError> {
     let _begun = Begun { node, message };
-    let taken = Report::ours(Status::ours(Class::Delivered, Enhanced(2, 0, 0), "taken"));
+    let status = match taken {
+        true => Status::ours(Class::Delivered, Enhanced(2, 0, 0), "taken"),
+        false => Status::ours(Class::Temporary, Enhanced(4, 2, 1), "later"),
+    };
+    let taken = Report::ours(status);
     let waiting = row.recipients.iter().filter(|recipient| revise::waits(recipient));
     let reports = waiting.map(|recipient| (recipient.index, taken.clone())).collect();
     let number = row.attempts.saturating_add(1);
@@ -243,11 +251,11 @@ async fn record(
         if last {
             busy.end(message);
         }
-        let mut waiting = Waiting::load(txn, message)?;
+        let (mut waiting, lived) = (Waiting::load(txn, message)?, age::lived(txn)?);
         let Some(row) = waiting.row(made.revision) else { return Ok(()) };
         row.attempts = made.number;
         row.next_attempt_at = made.again_at;
-        let expired = now >= row.queued_at + millis(expire);
+        let expired = lived >= row.since.saturating_add(millis(expire));
         let reported: Vec<u32> = reports.iter().map(|(index, _)| *index).collect();
         for (index, report) in reports {
             let Some(recipient) = row.recipients.iter_mut().find(|recipient| recipient.index == index) else {

@@ -136,16 +136,17 @@ impl Waiting {
         let Some(place) = row.recipients.iter().position(|other| other.index == recipient) else { return };
         let moved = row.recipients.remove(place);
         let (held, restored, attempts) = (row.held, row.restored, row.attempts);
-        let (queued_at, next_attempt_at) = (row.queued_at, row.next_attempt_at);
+        let (queued_at, since, next_attempt_at) = (row.queued_at, row.since, row.next_attempt_at);
         let Some(target) = to.and_then(|to| self.row(to)) else { return };
         if target.recipients.is_empty() {
             (target.held, target.restored, target.attempts) = (held, restored, attempts);
-            (target.queued_at, target.next_attempt_at) = (queued_at, next_attempt_at);
+            (target.queued_at, target.since, target.next_attempt_at) = (queued_at, since, next_attempt_at);
         }
         // Revising does not make a message younger, and what an operator has to look at stays with him.
         target.held |= held;
         target.restored |= restored;
         target.queued_at = target.queued_at.min(queued_at);
+        target.since = target.since.min(since);
         target.next_attempt_at = target.next_attempt_at.min(next_attempt_at);
         target.recipients.push(moved);
     }

@@ -14,10 +14,14 @@ use tokio::time::timeout;
 use super::streams::Streams;
 use super::{CloseCode, Dialler, Handle, Key, LinkError, Listener, pair, tls, transport};
 use crate::frame::{Batch, Compare, CompareLane, Frame, Hello, Refusal, Stop};
-use crate::host::{Applied, BodySink, BodySource, Host, HostError, Identity, LaneState, Opening, Partner};
+use crate::host::{
+    Applied, BodySink, BodySource, Host, HostError, Identity, LaneState, Opening, Partner, Rejection,
+};
 use crate::session::{PARTS_MAX, SessionError};
 use crate::ticket::Ticket;
 use crate::unit::{Body, Digest, Lane, Position, Unit, UnitId};
+
+mod edge;
 
 const SECRET: [u8; 32] = [3; 32];
 const LARGE_BYTES: u64 = 20 * 1024 * 1024 + 5;
@@ -194,6 +198,10 @@ impl Host for Node {
     }
 
     async fn apply(&self, lane: Lane, units: Vec<Unit>, position: Position) -> Result<Applied, HostError> {
+        let refused = units.iter().filter(|unit| unit.head.starts_with(b"refuse"));
+        let reason = "no ".repeat(80);
+        let refused = refused.map(|unit| Rejection { number: unit.number, reason: reason.clone() }).collect();
+        let applied = Applied { refused, deferred: Vec::new() };
         // Another task's turn, as a real commit would give.
         tokio::task::yield_now().await;
         self.0.with(|state| {
@@ -207,7 +215,7 @@ impl Host for Node {
             }
             state.lanes[index].received = position;
         });
-        Ok(Applied::default())
+        Ok(applied)
     }
 
     async fn confirmed(&self, lane: Lane, position: Position, _applied: Applied) -> Result<(), HostError> {
@@ -651,6 +659,42 @@ async fn who_broke_the_protocol_is_told_so_and_the_operator_too() {
         pair.edge_handle.opened(pair.address);
         pair.edge_handle.closed();
     }
+}
+
+#[tokio::test]
+async fn who_never_reads_is_told_so_and_does_not_fill_the_memory() {
+    const BATCH: u64 = 50;
+    let pair = Pair::new();
+    let (mut enemy, _) = Enemy::open(&pair, 1).await;
+    let resume = crate::frame::Resume { position: Position::default(), rebase: false };
+    enemy.streams.lanes[2].0.write_all(&Frame::Resume(resume).encode().concat()).await.unwrap();
+    let mut position = Position::default();
+    // Confirms with many reasons, of which nobody reads one: beyond the windows they wait, and then no more do.
+    while enemy.connection.close_reason().is_none() {
+        let units: Vec<_> = (position.number + 1..=position.number + BATCH)
+            .map(|number| {
+                let id = unit_id(u32::try_from(number).unwrap());
+                Unit { number, id, after: None, head: Bytes::from_static(b"refuse"), body: Body::None }
+            })
+            .collect();
+        position = units.iter().fold(position, |position, unit| position.after(unit));
+        assert!(position.number < 1_000_000, "it ends");
+        let batch = Frame::Batch(Batch { units, chain: position.chain }).encode().concat();
+        if enemy.streams.lanes[2].0.write_all(&batch).await.is_err() {
+            break;
+        }
+        // Its credit is known without reading: it is what was applied, and 400 units more.
+        let applied = pair
+            .edge
+            .until("it is applied", |state| state.lanes[2].received.number + 2 * BATCH >= position.number);
+        tokio::select! {
+            () = applied => {}
+            _ = enemy.connection.closed() => {}
+        }
+    }
+    assert_eq!(enemy.closed().await.0, CloseCode::NotRead);
+    let error = last_error(&pair.edge_handle).await;
+    assert!(error.contains("does not read"), "{error}");
 }
 
 #[tokio::test]

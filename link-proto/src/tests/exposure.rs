@@ -64,13 +64,3 @@ fn the_document_says_of_every_frame_what_it_can_reveal() {
         assert!(document.contains(&row), "PROTOCOL.md has no row `{row}`");
     }
 }
-
-#[test]
-fn no_frame_is_a_request_for_what_a_node_holds() {
-    for frame in samples() {
-        let text = format!("{} {}", frame.name(), reveals(&frame).text()).to_lowercase();
-        for word in ["mailbox", "message", "search", "file", "query", "list", "get", "fetch", "read"] {
-            assert!(!text.split(|c: char| !c.is_alphabetic()).any(|found| found == word), "{text}: {word}");
-        }
-    }
-}

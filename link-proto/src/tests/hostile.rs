@@ -8,7 +8,7 @@ use crate::frame::{
     Refusal, Refused, Resume, Stop,
 };
 use crate::host::{Applied, Identity, Rejection};
-use crate::session::{Channel, Input, SessionError, Window};
+use crate::session::{Channel, Input, Session, SessionError, Window};
 use crate::unit::{BATCH_BYTES_MAX, Body, Lane, Position, Unit};
 
 const LANE: Channel = Channel::Lane(Lane::Inter);
@@ -113,6 +113,49 @@ fn a_confirm_with_another_digest_stops_its_lane_alone() {
     assert_eq!(sim.sessions[BIG].as_ref().unwrap().lane(Lane::Inter).stopped_out, Some(Stop::Differs));
 }
 
+#[test]
+fn ten_thousand_aborts_leave_nothing() {
+    let mut sim = Sim::paired();
+    sim.nodes[BIG].offer(Lane::Inter, [1; 16], b"file", Body::None);
+    for _ in 0..10_000 {
+        sim.connect().unwrap();
+        while !sim.sessions[BIG].as_ref().is_some_and(Session::is_open) {
+            sim.step(None).unwrap();
+        }
+        let resume = Resume { position: Position::default(), rebase: false };
+        sim.input(BIG, Input::Frame(LANE, Frame::Resume(resume))).unwrap();
+        sim.input(BIG, Input::Frame(LANE, Frame::Batch(batch(Position::default(), 1..=3)))).unwrap();
+        // Prepared, and never committed.
+        sim.cut(Cut::CrashBoth);
+    }
+    let (inter, big) = (usize::from(Lane::Inter.index()), &sim.nodes[BIG]);
+    assert!(big.filed.iter().all(Vec::is_empty));
+    assert_eq!((big.lanes[inter].received, big.lanes[inter].confirmed), Default::default());
+    assert_eq!((big.lanes[inter].next, big.epoch), (2, 10_000), "its unit waits, under its number");
+}
+
+#[test]
+fn a_generation_that_rises_each_time_doubles_nothing_and_wastes_few_numbers() {
+    let mut sim = open();
+    sim.settle().unwrap();
+    for _ in 0..200 {
+        sim.cut(Cut::Network);
+        // "I was restored, to nothing", again and again; what it has is kept all the same.
+        sim.nodes[EDGE].identity.generation += 1;
+        for state in &mut sim.nodes[EDGE].lanes {
+            state.received = Position::default();
+        }
+        sim.connect().unwrap();
+        sim.settle().unwrap();
+        assert_eq!(sim.stops, []);
+    }
+    for lane in Lane::ALL {
+        let index = usize::from(lane.index());
+        assert_eq!(sim.nodes[EDGE].filed[index].len(), 1, "{lane:?}");
+        assert!(sim.nodes[BIG].lanes[index].next <= 2 + 200, "{lane:?}: one new number for each replay");
+    }
+}
+
 /// Frames that say nothing that could be wrong.
 fn harmless(frame: &Frame) -> bool {
     matches!(frame, Frame::BodyFailed(_) | Frame::Credit(..) | Frame::BodyPart(..))
@@ -149,7 +192,7 @@ fn sequence_faults_end_the_session_on_every_lane() {
 fn waiting() -> Sim {
     let mut sim = Sim::paired();
     sim.connect().unwrap();
-    while !sim.sessions.iter().flatten().all(crate::session::Session::is_open) {
+    while !sim.sessions.iter().flatten().all(Session::is_open) {
         sim.step(None).unwrap();
     }
     sim
@@ -173,7 +216,7 @@ fn a_rebase_goes_on_within_its_bound_and_never_back() {
     assert_eq!(result, Err(SessionError::Unexpected("RESUME")), "a lane begins once");
     sim.cut(Cut::Network);
     sim.connect().unwrap();
-    while !sim.sessions.iter().flatten().all(crate::session::Session::is_open) {
+    while !sim.sessions.iter().flatten().all(Session::is_open) {
         sim.step(None).unwrap();
     }
     violates(sim.input(EDGE, Input::Frame(LANE, Frame::Resume(back))));

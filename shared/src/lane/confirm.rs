@@ -65,7 +65,7 @@ pub fn confirmed(
     }
     row.confirmed = position;
     row.rebase = Rebase::None;
-    record(txn, lane, position, now)?;
+    record(txn, lane, position)?;
     set_state(txn, lane, &row)?;
     if seeded(SeededFault::SafetyCutShort) {
         trim(txn, lane, 0, 0)?;

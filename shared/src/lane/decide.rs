@@ -79,7 +79,7 @@ pub fn resolve(txn: &mut Txn<'_>, lane: u8, stored: bool, now: u64) -> Result<(u
     row.rebase = Rebase::Any;
     if stored {
         row.confirmed = LanePosition { number: row.last, chain: row.confirmed.chain };
-        record(txn, lane, row.confirmed, now)?;
+        record(txn, lane, row.confirmed)?;
     }
     set_state(txn, lane, &row)?;
     note(txn, lane, if stored { Decision::Stored } else { Decision::NotStored }, range, now)?;

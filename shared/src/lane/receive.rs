@@ -1,9 +1,12 @@
 //! The receiving half: units applied once, in order; the position, what was rejected, what is parked.
 
+use std::time::Duration;
+
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::confirm::{DeadLetter, bury, dead_letter_count};
 use super::{LanePosition, QueuedBody, QueuedUnit, number_of, numbered, set_state, state};
+use crate::age::lived;
 use crate::fault::{SeededFault, seeded};
 use crate::store::{Rows, StoreError, Table, Txn, behind};
 
@@ -13,8 +16,8 @@ const PARKED: Table = Table("parked-units");
 
 /// How far behind the newest number rejections are remembered.
 const REJECTED_MAX: u64 = 100_000;
-/// How long the id of a unit is remembered, in milliseconds: 30 days.
-const ID_MILLIS: u64 = 30 * 24 * 3_600_000;
+/// How long the id of a unit is remembered at least: 30 days.
+const IDS_KEPT_MIN: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Units that are parked for one target, and in all.
 const PARKED_PER_TARGET: usize = 16;
 const PARKED_IN_ALL: usize = 10_000;
@@ -81,14 +84,15 @@ pub fn take(
     if is_here(txn, &id)? && !seeded(SeededFault::DedupeDropped) {
         return Ok(None);
     }
+    let lived = lived(txn)?;
     let not_applied = match missing(txn, after, known)? {
-        Some(target) => match alone.map(|head| Parked { id, lane, head: head.into(), at: now }) {
+        Some(target) => match alone.map(|head| Parked { id, lane, head: head.into(), at: lived }) {
             Some(unit) if park(txn, &target, &unit)? => return Ok(None),
             _ => NotApplied::Later("what it follows is not here yet".into()),
         },
         None => match undone_unless_applied(txn, apply) {
             Ok(()) => {
-                remember(txn, &id, now)?;
+                remember(txn, &id, lived)?;
                 // What was parked may itself be what others are parked for.
                 let mut targets = vec![id];
                 while let Some(target) = targets.pop() {
@@ -98,7 +102,7 @@ pub fn take(
                         }
                         match undone_unless_applied(txn, |txn| parked(txn, &unit)) {
                             Ok(()) => {
-                                remember(txn, &unit.id, now)?;
+                                remember(txn, &unit.id, lived)?;
                                 targets.push(unit.id);
                             }
                             Err(NotApplied::Store(error)) => return Err(error),
@@ -192,31 +196,37 @@ pub fn rejected(rows: &impl Rows, lane: u8, after: u64) -> Result<Vec<(u64, Reje
 
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
 struct IdRow {
+    /// How long this node had lived, in milliseconds.
     at: u64,
 }
 crate::row!(IdRow, 1);
 
-/// Whether a unit of this id has been applied here within the last 30 days.
+/// Whether a unit of this id has been applied here, as long as that is remembered ([`ids_kept`]).
 pub fn is_here(rows: &impl Rows, id: &[u8; 16]) -> Result<bool, StoreError> {
     Ok(rows.raw(IDS, id)?.is_some())
 }
 
-fn remember(txn: &mut Txn<'_>, id: &[u8; 16], now: u64) -> Result<(), StoreError> {
-    txn.put(IDS, id, &IdRow { at: now })
+fn remember(txn: &mut Txn<'_>, id: &[u8; 16], lived: u64) -> Result<(), StoreError> {
+    txn.put(IDS, id, &IdRow { at: lived })
 }
 
-/// Forgets ids that are over 30 days old, among `max` behind `cursor`. Returns where to go on; `None` at
-/// the end.
+/// How long ids are remembered where the partner keeps confirmed units for `safety` and tries mail for
+/// `queue_life`: whatever it may send again is known here.
+pub fn ids_kept(safety: Duration, queue_life: Duration) -> Duration {
+    IDS_KEPT_MIN.max(safety.saturating_add(queue_life))
+}
+
+/// Forgets ids of units that were applied when this node had lived for less than `before` milliseconds, among
+/// `max` behind `cursor`. Returns where to go on; `None` at the end.
 pub fn forget_ids(
     txn: &mut Txn<'_>,
     cursor: &[u8],
     max: usize,
-    now: u64,
+    before: u64,
 ) -> Result<Option<Vec<u8>>, StoreError> {
     let found = txn.range::<IdRow>(IDS, cursor, None, max)?;
     for (key, row) in &found {
-        // A clock that jumps ahead must not make the node forget: what is from the future stays.
-        if now.saturating_sub(row.at) > ID_MILLIS {
+        if row.at < before {
             txn.delete(IDS, key)?;
         }
     }
@@ -232,7 +242,7 @@ pub struct Parked {
     pub lane: u8,
     /// What it says.
     pub head: Vec<u8>,
-    /// Since when, milliseconds since 1970.
+    /// How long this node had lived then, in milliseconds.
     pub at: u64,
 }
 crate::row!(Parked, 1);
@@ -281,8 +291,8 @@ fn bury_parked(txn: &mut Txn<'_>, parked: Parked, reason: String, now: u64) -> R
     bury(txn, &DeadLetter { unit, reason, at: now, inbound: true })
 }
 
-/// Makes dead letters of what has been parked since before `before`, in milliseconds since 1970: what it
-/// follows will not come any more.
+/// Makes dead letters, at `now`, of what was parked when this node had lived for less than `before`
+/// milliseconds: what it follows will not come any more.
 pub fn bury_overdue(txn: &mut Txn<'_>, before: u64, now: u64) -> Result<(), StoreError> {
     for (key, parked) in txn.prefix::<Parked>(PARKED, &[], PARKED_IN_ALL)? {
         if parked.at < before {

@@ -11,6 +11,7 @@ use super::{
     LANES_MAX, LanePosition, LaneRow, LoggedUnit, QueuedUnit, TRANSMISSION, let_go, number_of, numbered,
     octets, set_state, state,
 };
+use crate::age::lived;
 use crate::store::{Rows, Store, StoreError, Table, Txn};
 
 const CONFIRMS: Table = Table("confirms");
@@ -24,6 +25,7 @@ const GONE_MAX: u64 = 1_000_000;
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
 struct ConfirmRow {
     chain: [u8; 32],
+    /// How long this node had lived, in milliseconds.
     at: u64,
 }
 crate::row!(ConfirmRow, 1);
@@ -39,13 +41,9 @@ pub struct Gone {
 crate::row!(Gone, 2);
 
 /// Notes a confirmed position.
-pub(super) fn record(
-    txn: &mut Txn<'_>,
-    lane: u8,
-    position: LanePosition,
-    now: u64,
-) -> Result<(), StoreError> {
-    txn.put(CONFIRMS, &numbered(lane, position.number), &ConfirmRow { chain: position.chain, at: now })
+pub(super) fn record(txn: &mut Txn<'_>, lane: u8, position: LanePosition) -> Result<(), StoreError> {
+    let row = ConfirmRow { chain: position.chain, at: lived(txn)? };
+    txn.put(CONFIRMS, &numbered(lane, position.number), &row)
 }
 
 /// How far back a safety store reaches.
@@ -127,7 +125,7 @@ fn confirmed_bytes(rows: &impl Rows, lane: u8, row: &LaneRow) -> Result<u64, Sto
     Ok(rows.get::<LoggedUnit>(TRANSMISSION, &next)?.map_or(row.bytes, |next| next.bytes_before))
 }
 
-/// Removes what has been confirmed before `before` (milliseconds since 1970), and the oldest beyond
+/// Removes what had been confirmed when this node had lived for `before` milliseconds, and the oldest beyond
 /// `bytes_max` octets. Returns how many units that was; at most some at a time, so call it until that
 /// is 0. Nothing ages while an operator has to decide about what is gone of the lane.
 pub fn trim(txn: &mut Txn<'_>, lane: u8, before: u64, bytes_max: u64) -> Result<usize, StoreError> {

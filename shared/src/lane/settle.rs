@@ -37,7 +37,6 @@ pub fn settle(
     received: LanePosition,
     settling: &Settling,
     generations: (u32, u32),
-    now: u64,
     mut again: impl FnMut(&mut Txn<'_>, QueuedUnit) -> Result<Option<QueuedUnit>, StoreError>,
 ) -> Result<LanePosition, StoreError> {
     let mut row = state(txn, lane)?;
@@ -76,7 +75,7 @@ pub fn settle(
         }
     }
     missing::forget(txn, lane)?;
-    record(txn, lane, row.confirmed, now)?;
+    record(txn, lane, row.confirmed)?;
     set_state(txn, lane, &row)?;
     Ok(row.confirmed)
 }

@@ -1,6 +1,8 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
+use crate::age;
 use crate::store::Store;
 use crate::store::sim::{Faults, SimDisk};
 
@@ -33,6 +35,11 @@ fn five(txn: &mut Txn<'_>) -> Result<(), StoreError> {
 
 fn same(_: &mut Txn<'_>, unit: QueuedUnit) -> Result<Option<QueuedUnit>, StoreError> {
     Ok(Some(unit))
+}
+
+/// The node lives longer by so many milliseconds, whatever its clock says.
+fn live(txn: &mut Txn<'_>, millis: u64) -> Result<(), StoreError> {
+    age::live_on(txn, Duration::from_millis(millis), 0)
 }
 
 #[test]
@@ -73,8 +80,10 @@ fn units_are_numbered_confirmed_refused_and_offered_again() {
 fn the_safety_store_is_trimmed_by_age_and_by_size() {
     in_one_commit(|txn| {
         five(txn)?;
+        live(txn, 1_000)?;
         confirmed(txn, LANE, position(2, 2), &[], &[], 1_000)?;
-        confirmed(txn, LANE, position(4, 4), &[], &[], 2_000)?;
+        live(txn, 1_000)?;
+        confirmed(txn, LANE, position(4, 4), &[], &[], 1_000)?;
         assert_eq!(reach(txn, LANE, 0)?, Reach::From(LanePosition::default()));
         assert_eq!(reach(txn, LANE, 3)?, Reach::From(position(2, 2)));
         assert_eq!(trim(txn, LANE, 1_000, 1_000_000)?, 0, "confirmed at 1,000 is not before 1,000");
@@ -95,7 +104,7 @@ fn a_restored_receiver_is_given_again_what_it_lost_in_order_above_all_numbers() 
     in_one_commit(|txn| {
         five(txn)?;
         confirmed(txn, LANE, position(4, 4), &[(3, "malformed".into())], &[], 1_000)?;
-        let base = settle(txn, LANE, position(1, 1), &Settling::Replay, (1, 2), 2_000, same)?;
+        let base = settle(txn, LANE, position(1, 1), &Settling::Replay, (1, 2), same)?;
         assert_eq!(base, position(5, 1), "the chain goes on from where the receiver stands");
         assert_eq!(numbers(txn), [(1, 1), (6, 2), (7, 4), (8, 5)], "what was refused stays a dead letter");
         let row = state(txn, LANE)?;
@@ -117,7 +126,7 @@ fn a_restored_sender_numbers_anew_what_the_receiver_does_not_hold() {
         confirmed(txn, LANE, position(2, 2), &[], &[], 1_000)?;
         assert_eq!(unconfirmed_ids(txn, LANE, 3, 10)?, [(4, [4; 16]), (5, [5; 16])]);
         let settling = Settling::Renumber { held: vec![[3; 16], [5; 16]] };
-        assert_eq!(settle(txn, LANE, position(9, 9), &settling, (2, 1), 2_000, same)?, position(9, 9));
+        assert_eq!(settle(txn, LANE, position(9, 9), &settling, (2, 1), same)?, position(9, 9));
         assert_eq!(
             numbers(txn),
             [(1, 1), (2, 2), (3, 3), (5, 5), (10, 4)],
@@ -168,7 +177,7 @@ fn adopting_goes_on_without_what_is_gone_and_says_exactly_what_that_is() {
         let decided = |txn: &Txn<'_>| Ok::<_, StoreError>(decisions(txn)?.swap_remove(usize::from(LANE)));
         assert_eq!(decided(txn)?.missing, exact, "the record has the list");
         compared(txn, LANE, 1)?;
-        settle(txn, LANE, position(1, 1), &Settling::Replay, (2, 2), 3_000, same)?;
+        settle(txn, LANE, position(1, 1), &Settling::Replay, (2, 2), same)?;
         assert_eq!(numbers(txn).last(), Some(&(6, 5)), "what is left is sent again");
         let record = decided(txn)?;
         assert!(!record.damage && record.missing == exact, "{record:?}");
@@ -241,6 +250,7 @@ fn a_unit_is_applied_once_and_not_before_what_it_follows() {
         assert_eq!(taken(txn, 1, None)?, None);
         assert_eq!(taken(txn, 2, None)?, None);
         assert_eq!(applied(txn)?, 2, "repeats change nothing");
+        live(txn, 1_000)?;
         assert!(taken(txn, 200, None)?.is_some_and(|row| !row.later));
         assert_eq!(dead_letters(txn, 10)?.len(), 1, "its target was refused");
         for number in 10..26 {
@@ -252,8 +262,26 @@ fn a_unit_is_applied_once_and_not_before_what_it_follows() {
             );
         }
         assert!(taken(txn, 26, Some(99))?.is_some_and(|row| row.later), "what is parked is bounded");
+        bury_overdue(txn, 1_000, 2_000)?;
+        assert_eq!(dead_letters(txn, 100)?.len(), 1, "nothing has waited so long");
         bury_overdue(txn, 1_001, 2_000)?;
         assert_eq!(dead_letters(txn, 100)?.len(), 17);
+        Ok(())
+    });
+}
+
+#[test]
+fn ids_are_remembered_for_as_long_as_a_unit_may_come_again() {
+    let days = |days: u64| Duration::from_secs(days * 24 * 3_600);
+    assert_eq!(ids_kept(days(2), days(5)), days(30));
+    assert_eq!(ids_kept(days(30), days(5)), days(35));
+    in_one_commit(|txn| {
+        taken(txn, 1, None)?;
+        live(txn, 1_000)?;
+        taken(txn, 2, None)?;
+        assert_eq!(forget_ids(txn, &[], 1, 1_000)?.as_deref(), Some(&[&[1; 16][..], &[0]].concat()[..]));
+        assert_eq!(forget_ids(txn, &[1; 17], 10, 1_000)?, None);
+        assert!(!is_here(txn, &[1; 16])? && is_here(txn, &[2; 16])?);
         Ok(())
     });
 }

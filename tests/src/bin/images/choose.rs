@@ -3,7 +3,7 @@
 use shared::store::sim::Dice;
 
 use crate::book::{Book, Id, LANES, Numbers, number_of, position};
-use crate::inbound::{Fate, Incoming, SEEN_MILLIS, read_head};
+use crate::inbound::{Fate, Incoming, read_head};
 use crate::step::{Action, Step};
 
 /// Entries from which on more are removed than added.
@@ -142,9 +142,7 @@ impl Chooser {
         // Just not, and just.
         let edge = self.dice.below(2);
         if self.dice.below(3) == 0 {
-            return self
-                .any_of(book.seen.values().copied())
-                .map(|at| Action::Forget { now: at + SEEN_MILLIS + edge });
+            return self.any_of(book.seen.values().copied()).map(|at| Action::Forget { before: at + edge });
         }
         let since: Vec<u64> = book.parked.values().flatten().map(|unit| unit.at).collect();
         self.any_of(since.into_iter()).map(|at| Action::BuryOverdue { before: at + edge, now: self.now() })

@@ -4,8 +4,6 @@ use shared::lane::{Parked, QueuedBody, QueuedUnit, RejectedRow};
 
 use crate::book::{Book, Id, number_of, position};
 
-/// Ids are remembered for 30 days, in milliseconds.
-pub const SEEN_MILLIS: u64 = 30 * 24 * 3_600_000;
 /// Units that may wait for the same one.
 const PARKED_MAX: usize = 16;
 
@@ -138,7 +136,7 @@ impl Book {
     }
 
     /// Old ids are forgotten.
-    pub fn forget_seen(&mut self, now: u64) {
-        self.seen.retain(|_, at| now.saturating_sub(*at) <= SEEN_MILLIS);
+    pub fn forget_seen(&mut self, before: u64) {
+        self.seen.retain(|_, at| *at >= before);
     }
 }

@@ -1,7 +1,9 @@
 //! Steps of a workload: done on a store, and entered in the books.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use shared::age;
 use shared::lane::{self, Arrival, LanePosition, NotApplied, Parked, QueuedBody, QueuedUnit, Settling};
 use shared::store::sim::SimDisk;
 use shared::store::{BodyKey, Committed, Rows, Store, StoreError, Stored, Txn};
@@ -32,8 +34,8 @@ pub enum Action {
     Queue { unit: u64, lane: u8 },
     /// Units arrive under the numbers from `first` on.
     Arrive { lane: u8, first: u64, units: Vec<Incoming>, now: u64 },
-    /// Ids that are old at `now` are forgotten.
-    Forget { now: u64 },
+    /// Ids of what was applied before `before` are forgotten.
+    Forget { before: u64 },
     /// What was parked before `before` becomes a dead letter.
     BuryOverdue { before: u64, now: u64 },
     /// The partner confirms up to `to`.
@@ -123,6 +125,12 @@ fn arrive(txn: &mut Txn<'_>, lane: u8, first: u64, units: &[Incoming], now: u64)
     lane::received(txn, lane, position(lane, first + units.len() as u64 - 1))
 }
 
+/// The node has lived until `now`.
+fn live_until(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
+    let passed = now.saturating_sub(age::lived(txn)?);
+    age::live_on(txn, Duration::from_millis(passed), now)
+}
+
 impl Action {
     /// Enters it in the books.
     pub fn enter(&self, book: &mut Book) {
@@ -149,7 +157,7 @@ impl Action {
             }
             Self::Queue { unit: number, lane } => book.queue(unit(*number, *lane, None)),
             Self::Arrive { lane, first, units, now } => book.arrive(*lane, *first, units, *now),
-            Self::Forget { now } => book.forget_seen(*now),
+            Self::Forget { before } => book.forget_seen(*before),
             Self::BuryOverdue { before, now } => book.bury_overdue(*before, *now),
             Self::Confirmed { lane, to, refused, deferred, now } => {
                 book.confirmed(*lane, *to, refused, deferred, *now);
@@ -190,16 +198,20 @@ impl Action {
                 None => txn.delete(ROWS, &key.to_be_bytes()),
             }),
             Self::Queue { unit: number, lane } => lane::queue(txn, &unit(*number, *lane, None)).map(drop),
-            Self::Arrive { lane, first, units, now } => arrive(txn, *lane, *first, units, *now),
-            Self::Forget { now } => {
+            Self::Arrive { lane, first, units, now } => {
+                live_until(txn, *now)?;
+                arrive(txn, *lane, *first, units, *now)
+            }
+            Self::Forget { before } => {
                 let mut next = Some(Vec::new());
                 while let Some(cursor) = next {
-                    next = lane::forget_ids(txn, &cursor, FORGET_AT_ONCE, *now)?;
+                    next = lane::forget_ids(txn, &cursor, FORGET_AT_ONCE, *before)?;
                 }
                 Ok(())
             }
             Self::BuryOverdue { before, now } => lane::bury_overdue(txn, *before, *now),
             Self::Confirmed { lane, to, refused, deferred, now } => {
+                live_until(txn, *now)?;
                 let with_reason =
                     |numbers: &[u64]| numbers.iter().map(|n| (*n, reason(*n))).collect::<Vec<_>>();
                 let (refused, deferred) = (with_reason(refused), with_reason(deferred));
@@ -218,8 +230,9 @@ impl Action {
                     Some(held) => Settling::Renumber { held: held.clone() },
                     None => Settling::Replay,
                 };
+                live_until(txn, *now)?;
                 let again = |_: &mut Txn<'_>, unit| Ok(again(unit));
-                lane::settle(txn, *lane, *received, &settling, *generations, *now, again).map(drop)
+                lane::settle(txn, *lane, *received, &settling, *generations, again).map(drop)
             }
         }
     }

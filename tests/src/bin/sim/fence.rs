@@ -146,6 +146,7 @@ impl Fence {
 
 #[test]
 fn nobody_whom_big_has_known_for_longer_than_the_fence_is_refused_for_good() {
+    let _alone = crate::alone();
     id::sim::begin(SEED, BEGINNING);
     let mut topology = topology();
     topology.edge.stale_after = STALE_AFTER;

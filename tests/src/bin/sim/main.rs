@@ -88,6 +88,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// The clock and the dice are the process's: tests that set them wait for each other.
+#[cfg(test)]
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Plays `count` schedules from `first` on, or as many as the budget allows.
 fn play_all(options: &Options, first: u64, count: u64) -> Tally {
     let until = options.budget.map(|seconds| Instant::now() + Duration::from_secs(seconds));

@@ -21,6 +21,7 @@ const ROUNDS_TO_REST: usize = 400;
 const STEPS_OF_A_ROUND: usize = 5_000;
 /// Octets from which a message goes ahead of its unit.
 const LARGE_BYTES: u64 = 70_000;
+const EVENT_LANE: u8 = 1;
 /// How far a clock jumps, in milliseconds: ten years at most.
 const JUMP_MAX: u64 = 10 * 365 * 24 * 3_600_000;
 
@@ -32,6 +33,8 @@ struct Kind {
     lies: bool,
     failed_syncs: bool,
     jumps: bool,
+    /// The edge's safety store is short.
+    trims: bool,
 }
 
 impl Kind {
@@ -42,6 +45,7 @@ impl Kind {
             lies: dice.below(8) == 0,
             failed_syncs: dice.below(4) == 0,
             jumps: dice.below(4) == 0,
+            trims: dice.below(8) == 0,
         }
     }
 }
@@ -119,6 +123,11 @@ struct Play {
     verbose: bool,
 }
 
+/// A lane's receiver has gone back behind the safety store.
+fn is_older(stop: &str) -> bool {
+    stop.contains("OlderThanSafety") || stop.contains("older than the safety store")
+}
+
 /// An id as it is printed.
 fn named(id: &Id) -> String {
     id::MessageId(*id).to_string()
@@ -159,7 +168,10 @@ impl Play {
         match self.dice.below(100) {
             0..12 => self.accept(),
             12..20 => self.send(),
-            20..26 => self.deliver(),
+            20..26 => {
+                let taken = self.dice.below(4) > 0;
+                self.deliver(taken);
+            }
             26..30 => self.people(),
             30..34 => self.cut(),
             34..40 => self.crash(),
@@ -169,10 +181,10 @@ impl Play {
             46..48 if self.kind.jumps => self.jump(),
             48..51 if self.kind.restores || self.kind.put_back => self.back_up(),
             51..53 if self.kind.restores => self.put_back(true),
-            56..57 if self.dice.below(4) == 0 => self.trim(),
             53..54 if self.kind.put_back => self.put_back(false),
             54..56 if self.kind.lies => self.lie(),
-            56..58 => self.pass(6_000),
+            56..57 => self.see_to_all(),
+            57..58 => self.pass(6_000),
             58..61 => self.room(),
             61..65 => self.tell_directory(),
             65..66 => self.drift(),
@@ -337,8 +349,8 @@ impl Play {
         revised
     }
 
-    /// A remote host takes what waits on the edge.
-    fn deliver(&mut self) {
+    /// A remote host takes what waits on the edge, or says to come again.
+    fn deliver(&mut self, taken: bool) {
         let Some(edge) = &self.world.edge else { return };
         let waiting = edge.queue().unwrap_or_default();
         let free: Vec<Id> = waiting.into_iter().filter(|(_, held)| !held).map(|(id, _)| id).collect();
@@ -346,10 +358,10 @@ impl Play {
             return;
         }
         let id = free[usize::try_from(self.dice.below(free.len() as u64)).unwrap_or(0)];
-        let delivered = block_on(edge.deliver(id));
+        let delivered = block_on(edge.deliver(id, taken));
         let recorded = delivered.as_ref().map(|(_, recorded)| recorded.is_ok());
-        self.say(|| format!("deliver {}: {recorded:?}", named(&id)));
-        if let Ok((content, recorded)) = delivered {
+        self.say(|| format!("deliver {}, taken: {taken}: {recorded:?}", named(&id)));
+        if let (Ok((content, recorded)), true) = (delivered, taken) {
             self.delivered(id, &content, recorded.is_ok());
         }
         self.mourn(Who::Edge);
@@ -603,11 +615,15 @@ impl Play {
         }
     }
 
-    /// Space is given back; the safety store keeps everything.
-    fn trim(&mut self) {
+    /// A node sees to what has aged: nothing has, whatever its clock says. A short safety store gives up some.
+    fn see_to_all(&mut self) {
         let who = self.one_of();
-        self.say(|| format!("{who:?} gives space back"));
-        self.world.compact(who);
+        self.say(|| format!("{who:?} sees to what has aged"));
+        self.world.see_to_all(who);
+        if self.kind.trims {
+            self.world.trim(self.dice.below(4_000));
+        }
+        Who::BOTH.into_iter().for_each(|who| self.mourn(who));
     }
 
     /// The peer sends garbage in the place of some bytes.
@@ -688,7 +704,9 @@ impl Play {
     /// Notes lanes that stand still without a cause.
     fn look(&mut self) {
         if !self.went_back && !self.lied {
-            let stops = self.world.stops();
+            let mut stops = self.world.stops();
+            // What a short safety store has given up waits for the operator.
+            stops.retain(|stop| !self.kind.trims || !is_older(stop));
             if !stops.is_empty() {
                 self.outcome.fault(|outcome| &mut outcome.stuck, format!("lanes stand still: {stops:?}"));
                 self.lied = true;
@@ -720,7 +738,7 @@ impl Play {
             let busy = self.world.steps().iter().any(|_| true);
             let held = self.world.edge.as_ref().map_or(0, |edge| edge.queue().unwrap_or_default().len());
             if held > 0 {
-                self.deliver();
+                self.deliver(true);
             } else if !busy && self.world.is_quiet() && self.world.is_open() && self.is_same() {
                 return;
             }
@@ -745,9 +763,15 @@ impl Play {
         self.world.cut_line(None);
         let now = unix_millis();
         let put_back = stops.iter().any(|stop| stop.contains("put back"));
+        let older = stops.iter().any(|stop| is_older(stop));
         for who in Who::BOTH {
             match (put_back && round < ROUNDS_TO_REST / 2, self.lied || self.went_back) {
                 (true, _) => self.world.adopt(who, now),
+                _ if older => {
+                    if who == Who::Edge {
+                        self.world.adopt(who, now);
+                    }
+                }
                 (false, true) => self.world.reset(who, now),
                 (false, false) => {}
             }
@@ -803,6 +827,16 @@ impl Play {
                 return;
             }
         };
+        // What an operator was told is gone, and nothing else may be.
+        let gone = match self.world.gone() {
+            Ok(gone) => gone,
+            Err(error) => {
+                self.outcome
+                    .fault(|outcome| &mut outcome.altered, format!("the edge cannot be read: {error}"));
+                return;
+            }
+        };
+        let facts_gone = gone.iter().any(|(lane, _)| *lane == EVENT_LANE);
         let outcome = &mut self.outcome;
         let mut found = std::collections::BTreeMap::new();
         for (id, (count, content)) in &filed {
@@ -823,7 +857,12 @@ impl Play {
                     format!("{:?} is filed {count} times", message.answered.as_ref().map(named)),
                 );
             }
-            if count == 0 && message.answered.is_some() && !message.excused {
+            let is_gone = message.answered.is_some_and(|id| gone.iter().any(|(_, gone)| *gone == id));
+            if is_gone && count > 0 && !self.edge_went_back {
+                let what = format!("{:?} was said to be gone", message.answered.as_ref().map(named));
+                outcome.fault(|outcome| &mut outcome.altered, what);
+            }
+            if count == 0 && message.answered.is_some() && !message.excused && !is_gone {
                 outcome.fault(
                     |outcome| &mut outcome.lost,
                     format!("{:?} is not filed", message.answered.as_ref().map(named)),
@@ -841,7 +880,8 @@ impl Play {
                 let what = format!("{:?} got out {} times", out.answered.as_ref().map(named), out.delivered);
                 outcome.fault(|outcome| &mut outcome.doubled, what);
             }
-            let Some(id) = out.answered.filter(|_| !out.excused && !out.unknowable) else { continue };
+            let knowable = !out.excused && !out.unknowable && !facts_gone;
+            let Some(id) = out.answered.filter(|_| knowable) else { continue };
             match big.state_of(id) {
                 Ok(Some(DeliveryState::Relayed)) => {}
                 Ok(Some(DeliveryState::Withdrawn))
@@ -926,5 +966,21 @@ fn audit_revisions(ledger: &Ledger, big: &Big, edge: &Edge, outcome: &mut Outcom
         if known.iter().max() > latest.map(|last| last.revision).as_ref() {
             outcome.fault(|outcome| &mut outcome.lost, format!("{name} was revised, and is not: {known:?}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::schedule;
+
+    #[test]
+    fn a_seed_plays_the_same_schedule_again() {
+        let _alone = crate::alone();
+        for seed in [1, 2, 3, 4, 5, 60_004] {
+            let [once, again] = [0; 2].map(|_| schedule(seed, false));
+            assert!(once.is_clean(), "{seed}: {once}");
+            assert_eq!(once.fingerprint, again.fingerprint, "{seed}");
+        }
+        assert_ne!(schedule(1, false).fingerprint, schedule(2, false).fingerprint);
     }
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 use big_node::harness::{self as big, Big};
 use edge_node::harness::{self as edge, Edge};
 use link_proto::session::Role;
+use shared::age::Pulse;
 use shared::lane::{self, NodeIdentity, PartnerRow};
 use shared::store::sim::{Dice, Faults, SimDisk};
 use shared::store::{self, Store, StoreError};
 use shared::topology::{SMALLEST, Topology};
+use shared::unit::Id;
 
 use crate::end::{Applied, End, Step, block_on};
 use crate::line::Line;
@@ -51,6 +53,8 @@ pub struct World {
     edge_end: End<edge::LinkHost>,
     to_big: Line,
     to_edge: Line,
+    /// What makes each node that runs older; by [`Who`].
+    pulses: [Pulse; 2],
     /// Since the beginning.
     pub now: Duration,
 }
@@ -79,6 +83,7 @@ impl World {
             edge_end: End::default(),
             to_big: Line::default(),
             to_edge: Line::default(),
+            pulses: [Pulse::begin(), Pulse::begin()],
             now: Duration::ZERO,
         };
         for who in Who::BOTH {
@@ -125,6 +130,7 @@ impl World {
     pub fn start(&mut self, who: Who) -> Result<(), StoreError> {
         let disk: Arc<SimDisk> = Arc::new(self.disk(who).clone());
         let store = Store::open_with(disk, SEGMENT_BYTES)?;
+        self.pulses[who as usize] = Pulse::begin();
         match who {
             Who::Big => self.big = Some(Big::new(store, &self.topology, BIG_SEALING)),
             Who::Edge => {
@@ -282,12 +288,32 @@ impl World {
         }
     }
 
-    /// Gives space back.
-    pub fn compact(&self, who: Who) {
-        if let Some(store) = self.store(who) {
-            // A store that refuses is seen elsewhere.
-            let _ = block_on(store.compact());
+    /// What a node sees to every minute: its safety store and what else has aged, and space.
+    pub fn see_to_all(&mut self, who: Who) {
+        let pulse = &mut self.pulses[who as usize];
+        // A store that refuses is seen elsewhere.
+        let _ = match (who, &self.big, &self.edge) {
+            (Who::Big, Some(big), _) => block_on(big.see_to_all(pulse, &self.topology)),
+            (Who::Edge, _, Some(edge)) => block_on(edge.see_to_all(pulse)),
+            _ => Ok(()),
+        };
+    }
+
+    /// The edge's safety store has room for so many octets.
+    pub fn trim(&self, octets: u64) {
+        if let Some(edge) = &self.edge {
+            let _ = block_on(lane::trim_all(edge.store(), 0, octets));
         }
+    }
+
+    /// What an operator of the edge has decided to go on without: lane and id.
+    pub fn gone(&self) -> Result<Vec<(u8, Id)>, StoreError> {
+        let Some(edge) = &self.edge else { return Ok(Vec::new()) };
+        let mut gone = Vec::new();
+        for row in lane::decisions(&edge.store().read()?)? {
+            gone.extend(row.missing.named.iter().map(|(_, unit)| (row.lane, unit.id)));
+        }
+        Ok(gone)
     }
 
     /// A backup, as the command makes it.
