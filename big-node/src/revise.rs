@@ -686,8 +686,12 @@ pub fn show_again(txn: &mut Txn<'_>, key: &[u8]) -> Result<(), StoreError> {
     let (Some(person), Some(folder)) = (key.first_chunk::<16>(), folder_of(key)) else {
         return Err(damaged());
     };
+    let made = revisions(txn, id)?;
+    if made.iter().any(|revision| !revision.holds) {
+        hold_again(txn, id, &made)?;
+    }
     let (Some(entry), Some(last)) =
-        (txn.get::<Entry>(MAILBOXES, key)?, revisions(txn, id)?.into_iter().rfind(|made| made.for_all))
+        (txn.get::<Entry>(MAILBOXES, key)?, made.into_iter().rfind(|revision| revision.for_all))
     else {
         return Ok(());
     };
@@ -695,4 +699,18 @@ pub fn show_again(txn: &mut Txn<'_>, key: &[u8]) -> Result<(), StoreError> {
         true => Ok(()),
         false => show(txn, person, folder, id, (entry, &last), entry.read),
     }
+}
+
+/// After a rebuild: the revisions of a message hold their bodies, which the rebuild has kept, and that of the original.
+fn hold_again(txn: &mut Txn<'_>, id: MessageId, made: &[Revision]) -> Result<(), StoreError> {
+    let original = txn.get::<Message>(MESSAGES, &id.0)?;
+    if let Some(original) = original
+        && txn.reference_body(original.body())?
+    {
+        for revision in made {
+            let held = Revision { holds: true, ..revision.clone() };
+            txn.put(REVISIONS, &revision_key(id, revision.number), &held)?;
+        }
+    }
+    Ok(())
 }
