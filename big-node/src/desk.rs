@@ -300,7 +300,7 @@ pub async fn mark(node: &Node, person: &Person, text: &str, read: bool) -> Resul
 pub fn status(node: &Node, person: &Person, text: &str) -> Result<Status, Refused> {
     let snapshot = node.store.read()?;
     let Filed { id, message, entry, .. } = filed(&snapshot, person, text)?;
-    if !mail::is_author(&message, person) || draft::row(&snapshot, id)?.is_some() {
+    if !mail::is_author(&snapshot, &message, person)? || draft::row(&snapshot, id)?.is_some() {
         return Err(Refused::new(format!(
             "{id} was not sent by {}; status is for what one has sent",
             person.name

@@ -125,7 +125,9 @@ pub fn shift(txn: &mut Txn<'_>, person: &Person, id: MessageId, to: Folder, now:
         Folder::Drafts if !is_draft => Some("that folder is for what is being written"),
         Folder::Drafts => None,
         _ if is_draft => Some("it is a draft, which can only be sent or deleted"),
-        Folder::Sent if !mail::is_author(&message, person) => Some("that folder is for what one has sent"),
+        Folder::Sent if !mail::is_author(txn, &message, person)? => {
+            Some("that folder is for what one has sent")
+        }
         Folder::Undeliverable => Some("that folder is for mail whose recipient is not here any more"),
         Folder::In | Folder::Sent | Folder::Saved | Folder::Own(_) => None,
     };

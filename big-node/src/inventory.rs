@@ -14,16 +14,17 @@ use shared::inventory::{HOLDINGS_MAX, HOLDINGS_PER_UNIT, Holding, Inventory, Kin
 use shared::lane::{self, LANES_MAX, NotApplied};
 use shared::row;
 use shared::store::{Rows, StoreError, Txn};
-use shared::unit::{Id, ToEdge, decode};
+use shared::unit::{Id, ReviseResult, ToEdge, decode};
 
 use crate::error::Refused;
 use crate::mail::{self, Site};
 use crate::projection;
 use crate::record::{
-    COPIES, CopyRow, EDGE, MESSAGES, Message, Named, RECIPIENTS, Recipient, UNSETTLED, WINDOWS, WindowRow,
-    WindowState, message_of,
+    COPIES, CopyRow, EDGE, MESSAGES, Message, Named, RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow,
+    Revision, UNSETTLED, WINDOWS, WindowRow, WindowState, message_of, revised_key,
 };
 use crate::request::Compared;
+use crate::revise::{self, REVISIONS_MAX};
 
 /// Differences that are named; of more it is said how many.
 const NAMED_MAX: usize = 20;
@@ -167,15 +168,20 @@ fn origin_of(rows: &impl Rows, message: &[u8]) -> Result<Option<[u8; 16]>, Store
     Ok(message.zip(edge).map(|(message, edge)| origin_digest(&edge.directory_key, &message.origin)))
 }
 
-/// The digest of a copy that is being revised or has been: until the edge has decided, it may hold an earlier
-/// revision, and one that was taken back it does not hold at all.
+/// The digest of a copy that is being revised: until the edge has decided, it may hold an earlier revision. One
+/// that is decided is as it should be, or differs.
 fn revised_copy(rows: &impl Rows, key: &[u8], listed: &[u8; 16]) -> Result<Option<[u8; 16]>, StoreError> {
     let Some(copy) = rows.get::<CopyRow>(COPIES, key)?.filter(|copy| copy.revision > 0) else {
         return Ok(None);
     };
     let (Some(window), id) = (key.first_chunk(), message_of(key)) else { return Ok(None) };
+    if result(rows, window, id, copy.revision)? == Some(ReviseResult::Withdrawn) {
+        return Ok(None);
+    }
+    let made = rows.prefix::<Revision>(REVISIONS, &id.0, REVISIONS_MAX)?;
+    let numbers = made.iter().map(|(_, revision)| revision.number).filter(|number| *number <= copy.revision);
     let mut last = None;
-    for revision in 0..=copy.revision {
+    for revision in std::iter::once(0).chain(numbers) {
         for retrieved in [false, true] {
             let Some(message) = mail::shown(rows, id, revision)? else { continue };
             let digest = Holding::copy(window, &id.0, revision, message.origin.size, retrieved).digest;
@@ -186,6 +192,29 @@ fn revised_copy(rows: &impl Rows, key: &[u8], listed: &[u8; 16]) -> Result<Optio
         }
     }
     Ok(last)
+}
+
+/// What a revision came to for the person whose window this is.
+fn result(
+    rows: &impl Rows,
+    window: &Id,
+    id: MessageId,
+    revision: u32,
+) -> Result<Option<ReviseResult>, StoreError> {
+    let Some(window) = rows.get::<WindowRow>(WINDOWS, window)? else { return Ok(None) };
+    for (key, recipient) in rows.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)? {
+        if recipient.person == Some(window.window.person) {
+            let row = rows.get::<RevisedRow>(REVISED, &revised_key(id, revise::index_of(&key), revision))?;
+            return Ok(row.map(|row| row.result));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the edge has to hold this revision of a copy: the original, or one that it has decided.
+fn is_settled(rows: &impl Rows, window: &Id, id: MessageId, revision: u32) -> Result<bool, StoreError> {
+    let decided = [Some(ReviseResult::Replaced), Some(ReviseResult::Revised)];
+    Ok(revision == 0 || decided.contains(&result(rows, window, id, revision)?))
 }
 
 /// What the edge should hold besides origins, of the keys above `from` and up to `to`; without `to`, of all.
@@ -222,9 +251,11 @@ fn expected(
             }
         };
         let id = message_of(&key);
-        let message = rows.get::<Message>(MESSAGES, &id.0)?;
-        let is_original = copy.is_there() && copy.revision == 0 && !dead.contains(&id.0);
-        if let (true, true, Some(message)) = (is_open, is_original, message) {
+        let is_there = is_open && copy.is_there() && !dead.contains(&id.0);
+        if is_there
+            && is_settled(rows, window, id, copy.revision)?
+            && let Some(message) = mail::shown(rows, id, copy.revision)?
+        {
             let (revision, size) = (message.revision, message.origin.size);
             let Holding { key, digest } = Holding::copy(window, &id.0, revision, size, copy.retrieved);
             expected.insert(key, digest);

@@ -23,9 +23,9 @@ use crate::error::Refused;
 use crate::folder;
 use crate::gateway::queue::{self, Due, UnderWay};
 use crate::record::{
-    AfterFetch, COPIES, CopyRow, DRAFTS, Entry, Folder, MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named,
-    Part, Person, Pop3, RECIPIENTS, REPORTS, REVISIONS, Recipient, Revision, UNSETTLED, WINDOWS, WindowRow,
-    entry_key, key2, message_id_key, revision_key,
+    ADDRESSES, AfterFetch, COPIES, CopyRow, DRAFTS, Entry, Folder, Holder, Kind, MAILBOXES, MESSAGE_IDS,
+    MESSAGES, Message, Named, Part, Person, Pop3, RECIPIENTS, REPORTS, REVISIONS, Recipient, Revision,
+    UNSETTLED, WINDOWS, WindowRow, entry_key, key2, message_id_key, revision_key,
 };
 use crate::revise;
 use crate::travel::fill;
@@ -477,16 +477,37 @@ fn file(
     txn.put(MAILBOXES, &entry_key(&person.id, folder, id), &Entry { filed_at: now, ..entry })
 }
 
-/// Whether a person has sent a message.
-pub fn is_author(message: &Message, person: &Person) -> bool {
-    match &message.origin.channel {
-        Channel::Desk { person: author } => *author == person.id,
-        Channel::Submission { .. } => {
-            let path = message.origin.reverse_path.as_deref().map(str::parse::<Address>);
-            matches!(path, Some(Ok(path)) if person.addresses.contains(&path.canonical()))
-        }
-        Channel::Reception { .. } | Channel::Report | Channel::Gateway { .. } => false,
+/// Who has sent a message, by the channel it came by; never by what it says of itself. What was submitted is of whose
+/// window that was. Of a window that a rebuild has not brought back, big had checked that the reverse-path was its
+/// person's.
+pub fn author_of(rows: &impl Rows, message: &Message) -> Result<Option<Id>, StoreError> {
+    let window = match message.origin.channel {
+        Channel::Desk { person } => return Ok(Some(person)),
+        Channel::Submission { window } => window,
+        Channel::Reception { .. } | Channel::Report | Channel::Gateway { .. } => return Ok(None),
+    };
+    if let Some(row) = rows.get::<WindowRow>(WINDOWS, &window)? {
+        return Ok(Some(row.window.person));
     }
+    let path = message.origin.reverse_path.as_deref().map(str::parse::<Address>);
+    let Some(Ok(path)) = path else { return Ok(None) };
+    let holder = rows.get::<Holder>(ADDRESSES, path.canonical().as_bytes())?;
+    Ok(holder.filter(|holder| holder.kind == Kind::Person).map(|holder| holder.id))
+}
+
+/// Whether a person has sent a message.
+pub fn is_author(rows: &impl Rows, message: &Message, person: &Person) -> Result<bool, StoreError> {
+    Ok(author_of(rows, message)? == Some(person.id))
+}
+
+/// What a message's author is shown of it has changed: tells their desk, if it waits.
+pub fn touch_author(txn: &mut Txn<'_>, id: MessageId) -> Result<(), StoreError> {
+    if let Some(message) = txn.get::<Message>(MESSAGES, &id.0)?
+        && let Some(author) = author_of(txn, &message)?
+    {
+        txn.touch(MAILBOXES, &author);
+    }
+    Ok(())
 }
 
 /// Files a received message, and marks what it answers, if the receiver has sent that.
@@ -502,7 +523,7 @@ fn file_received(
     let answers = !message.origin.automatic && !conversation::sends_on(&message.origin);
     let Some(parent) = message.parent.filter(|_| answers) else { return Ok(()) };
     match txn.get::<Message>(MESSAGES, &parent)? {
-        Some(sent) if is_author(&sent, person) => {
+        Some(sent) if is_author(txn, &sent, person)? => {
             mark(txn, &person.id, MessageId(parent), |entry| entry.answered = true)
         }
         _ => Ok(()),

@@ -159,6 +159,11 @@ pub fn rebuild(disk: Arc<dyn Disk>, policy: Policy) -> Result<Store, StoreError>
     store.commit_blocking(|txn| lane::set_identity(txn, NodeIdentity::new()))?;
     tracing::info!(kept, "bodies found in the segments");
     follow_again(&store)?;
+    for (key, _) in store.read()?.prefix::<Entry>(MAILBOXES, &[], usize::MAX)? {
+        if revise::has_revisions(&store.read()?, message_of(&key))? {
+            store.commit_blocking(move |txn| revise::show_again(txn, &key))?;
+        }
+    }
     Ok(store)
 }
 

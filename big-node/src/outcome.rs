@@ -5,7 +5,7 @@ use shared::store::{Rows, StoreError, Txn};
 use shared::trace;
 use shared::unit::{DeliveryState, Outcome};
 
-use crate::mail::recipient_key;
+use crate::mail::{self, recipient_key};
 use crate::record::{Named, RECIPIENTS, REPORTS, Recipient, UNSETTLED};
 
 /// Characters of what a host says about a delivery.
@@ -50,6 +50,7 @@ pub fn settle(txn: &mut Txn<'_>, outcome: &Outcome, by: Option<&str>) -> Result<
     row.in_doubt = outcome.in_doubt;
     row.next_attempt_at = outcome.next_attempt_at;
     txn.put(RECIPIENTS, &key, &row)?;
+    mail::touch_author(txn, id)?;
     if row.state != DeliveryState::Deferred {
         txn.delete(UNSETTLED, &key)?;
     }

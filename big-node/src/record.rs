@@ -232,7 +232,7 @@ row!(Entry, 2);
 /// as long as the author has the message.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
 pub struct Revision {
-    /// Rises from one to the next ([`shared::unit::revision_number`]).
+    /// Rises from one to the next ([`shared::unit::revision_after`]).
     pub number: u32,
     /// Who made it.
     pub author: Id,

@@ -14,14 +14,13 @@ use std::collections::BTreeMap;
 
 use shared::id::MessageId;
 use shared::lane::{self, QueuedBody, QueuedUnit};
-use shared::origin::Channel;
 use shared::render::{when, word};
 use shared::seal::{FileKey, PublicKey};
 use shared::store::{Rows, StoreError, Stored, Txn};
 use shared::trace;
 use shared::unit::{
     CopyRevision, DeliveryState, Id, REVISION, Revise, ReviseMode, ReviseResult, Revised, ToEdge, carrier_id,
-    decode, encode, revision_number, revision_ordinal,
+    decode, encode, revision_after, revision_ordinal,
 };
 
 use crate::error::Refused;
@@ -30,9 +29,9 @@ use crate::gateway::queue;
 use crate::mail::{self, Site, recipient_key};
 use crate::projection;
 use crate::record::{
-    COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGES, Message, NOTICES, Named, Noted, Person, Place,
-    RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow, Revision, UNSETTLED, WINDOWS, WindowRow,
-    entry_key, key2, revised_key, revision_key,
+    COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGES, Message, NOTICES, Named, Noted, OPEN_WINDOWS,
+    Person, Place, RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow, Revision, UNSETTLED, WINDOWS,
+    WindowRow, WindowState, entry_key, folder_of, key2, message_of, revised_key, revision_key,
 };
 use crate::request::RevisedView;
 use crate::travel::fill::open_window;
@@ -65,7 +64,7 @@ pub fn bit(revision: u32) -> u128 {
 /// The number of the revision that comes after the latest one.
 fn next_number(rows: &impl Rows, latest: u32) -> Result<u32, StoreError> {
     let generation = lane::identity(rows)?.map_or(1, |identity| identity.generation);
-    Ok(revision_number(generation, revision_ordinal(latest) + 1))
+    Ok(revision_after(latest, generation))
 }
 
 /// The recipient's index in the key of their row.
@@ -79,17 +78,6 @@ fn revisions(rows: &impl Rows, id: MessageId) -> Result<Vec<Revision>, StoreErro
     Ok(found.into_iter().map(|(_, revision)| revision).collect())
 }
 
-/// Who wrote a message, by the channel it came by; never by what it says of itself.
-fn author_of(rows: &impl Rows, message: &Message) -> Result<Option<Id>, StoreError> {
-    Ok(match message.origin.channel {
-        Channel::Desk { person } => Some(person),
-        Channel::Submission { window } => {
-            rows.get::<WindowRow>(WINDOWS, &window)?.map(|row| row.window.person)
-        }
-        Channel::Reception { .. } | Channel::Report | Channel::Gateway { .. } => None,
-    })
-}
-
 /// A message that the person has sent and still has, and its revisions. What is somebody else's is refused as
 /// what is not there.
 fn own(rows: &impl Rows, person: &Person, id: MessageId) -> Result<(Message, Vec<Revision>), Refused> {
@@ -100,7 +88,7 @@ fn own(rows: &impl Rows, person: &Person, id: MessageId) -> Result<(Message, Vec
         ))
     };
     let message = rows.get::<Message>(MESSAGES, &id.0)?.ok_or_else(missing)?;
-    if author_of(rows, &message)? != Some(person.id) || mail::entry(rows, &person.id, id)?.is_none() {
+    if !mail::is_author(rows, &message, person)? || mail::entry(rows, &person.id, id)?.is_none() {
         return Err(missing());
     }
     Ok((message, revisions(rows, id)?))
@@ -171,11 +159,26 @@ fn enter(
     if !by_edge.is_empty() {
         send_to_edge(txn, site, id, &revision, &original, by_edge)?;
     }
-    if revision.for_all
-        && let Some(sent) = txn.get::<Entry>(MAILBOXES, &entry_key(&author.id, Folder::Sent, id))?
-    {
-        let entry = Entry { shown: sent.shown | bit(revision.number), ..sent };
-        show(txn, &author.id, Folder::Sent, id, (entry, &revision), true)?;
+    if revision.for_all {
+        show_to_author(txn, author, id, &revision)?;
+    }
+    Ok(())
+}
+
+/// Shows a revision wherever its author has the message. What its author has received is decided by then.
+fn show_to_author(
+    txn: &mut Txn<'_>,
+    author: &Person,
+    id: MessageId,
+    revision: &Revision,
+) -> Result<(), StoreError> {
+    for folder in folder::every(txn, &author.id)? {
+        let key = entry_key(&author.id, folder, id);
+        let entry = txn.get::<Entry>(MAILBOXES, &key)?.filter(|entry| entry.revision != revision.number);
+        if let Some(entry) = entry {
+            let entry = Entry { shown: entry.shown | bit(revision.number), ..entry };
+            show(txn, &author.id, folder, id, (entry, revision), true)?;
+        }
     }
     Ok(())
 }
@@ -429,6 +432,7 @@ pub fn decided(
         _ => {}
     }
     row.home = None;
+    mail::touch_author(txn, id)?;
     txn.put(RECIPIENTS, &to, &who)?;
     txn.put(REVISED, &key, &row)?;
     let number = revision_ordinal(revision);
@@ -669,4 +673,46 @@ pub fn restore(txn: &mut Txn<'_>, id: MessageId, revision: Revision) -> Result<(
     // The original may lie behind it in the segments: that it is held too is what `holds` says not.
     let revision = Revision { holds: false, ..revision };
     txn.put(REVISIONS, &revision_key(id, revision.number), &revision)
+}
+
+/// Whether its author has made something else of a message.
+pub fn has_revisions(rows: &impl Rows, id: MessageId) -> Result<bool, StoreError> {
+    Ok(!rows.prefix::<Revision>(REVISIONS, &id.0, 1)?.is_empty())
+}
+
+/// After a rebuild: an entry that shows the original is to show what its author has last made of it for everybody.
+/// What was unread when it was withdrawn was not shown any more; which that was, no record says, and so all say that
+/// it was withdrawn.
+pub fn show_again(txn: &mut Txn<'_>, key: &[u8]) -> Result<(), StoreError> {
+    let (id, damaged) = (message_of(key), || StoreError::Damaged("a mailbox".into()));
+    let (Some(person), Some(folder)) = (key.first_chunk::<16>(), folder_of(key)) else {
+        return Err(damaged());
+    };
+    let made = revisions(txn, id)?;
+    if made.iter().any(|revision| !revision.holds) {
+        hold_again(txn, id, &made)?;
+    }
+    let (Some(entry), Some(last)) =
+        (txn.get::<Entry>(MAILBOXES, key)?, made.into_iter().rfind(|revision| revision.for_all))
+    else {
+        return Ok(());
+    };
+    match entry.revision == last.number {
+        true => Ok(()),
+        false => show(txn, person, folder, id, (entry, &last), entry.read),
+    }
+}
+
+/// After a rebuild: the revisions of a message hold their bodies, which the rebuild has kept, and that of the original.
+fn hold_again(txn: &mut Txn<'_>, id: MessageId, made: &[Revision]) -> Result<(), StoreError> {
+    let original = txn.get::<Message>(MESSAGES, &id.0)?;
+    if let Some(original) = original
+        && txn.reference_body(original.body())?
+    {
+        for revision in made {
+            let held = Revision { holds: true, ..revision.clone() };
+            txn.put(REVISIONS, &revision_key(id, revision.number), &held)?;
+        }
+    }
+    Ok(())
 }

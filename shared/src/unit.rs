@@ -285,15 +285,16 @@ pub const OUTBOUND: &[u8] = b"outbound";
 pub const REVISION: &[u8] = b"revise";
 
 /// Bits of a revision's number that say which one it is of its message; those above say since when big has not gone
-/// back (see [`revision_number`]).
+/// back (see [`revision_after`]).
 const ORDINAL_BITS: u32 = 7;
 
-/// The number of a revision that is the `ordinal`-th of its message. A big that was restored has forgotten revisions
-/// that an edge may hold: what it makes then has higher numbers than those, and never one that they had, for with the
-/// same number a sealed text would have the same key.
-pub fn revision_number(generation: u32, ordinal: u32) -> u32 {
-    let since = generation.saturating_sub(1).min(u32::MAX >> ORDINAL_BITS);
-    (since << ORDINAL_BITS) | ordinal & ((1 << ORDINAL_BITS) - 1)
+/// The number of the revision that comes after the one with the number `latest`, or after the original, made by a big
+/// of this generation. A big that was restored has forgotten revisions that an edge may hold: what it makes then has
+/// higher numbers than those, and never one that they had, for with the same number two sealed texts would have the
+/// same key.
+pub fn revision_after(latest: u32, generation: u32) -> u32 {
+    let since = generation.saturating_sub(1).min(u32::MAX >> ORDINAL_BITS).max(latest >> ORDINAL_BITS);
+    (since << ORDINAL_BITS) | revision_ordinal(revision_ordinal(latest) + 1)
 }
 
 /// Which revision of its message one with this number is, as people count them; 0 is the original.
@@ -490,6 +491,18 @@ pub fn decode<R: Row>(bytes: &[u8]) -> Option<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_revisions_rise_over_restores_and_count_from_one_for_people() {
+        assert_eq!([revision_after(0, 1), revision_after(1, 1)], [1, 2]);
+        let restored = revision_after(2, 2);
+        assert!(restored > revision_after(revision_after(2, 1), 1));
+        assert_eq!(revision_ordinal(restored), 3);
+        // A store that was made anew from its segments begins with the first generation again.
+        assert!(revision_after(restored, 1) > restored);
+        assert_eq!(revision_ordinal(revision_after(restored, 1)), 4);
+        assert!(revision_after(0, u32::MAX) > revision_after(64, u32::MAX - 1 - (1 << 31)));
+    }
 
     #[test]
     fn heads_come_back_and_foreign_bytes_do_not_panic() {

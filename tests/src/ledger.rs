@@ -215,6 +215,12 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether a node was killed so soon after `at` that it may not have recorded what it had done then.
+    pub fn was_killed_after(&self, at: SystemTime) -> bool {
+        let within = |kill: &Kill| kill.at.duration_since(at).is_ok_and(|after| after <= REPEAT_WINDOW);
+        self.books().kills.iter().any(within)
+    }
+
     /// Whether every message accepted so far has been [found](Self::found): when a drain may end.
     pub fn is_complete(&self) -> bool {
         self.audit().lost.is_empty()

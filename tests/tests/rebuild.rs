@@ -39,6 +39,8 @@ async fn mailboxes_come_back_from_the_segments() -> Result<(), Trouble> {
     let draft: DraftSaved = world.nodes.big.json_with(&save, b"first").await?;
     world.nodes.big.run_with(&[&save[..], &["--draft", &draft.id]].concat(), b"second").await?;
     world.desk("bob").amend(&sent.id, ReviseMode::Replace, "hello again\n").await?;
+    let withdrawn = world.desk("bob").send("alice", "early", "too early\n").await?;
+    world.desk("bob").amend(&withdrawn.id, ReviseMode::Withdraw, "").await?;
     world.nodes.stop(Node::Big).await?;
     lose_index(&world.nodes.topology.big_state())?;
 
@@ -57,7 +59,9 @@ async fn mailboxes_come_back_from_the_segments() -> Result<(), Trouble> {
     let shown: DraftView =
         world.nodes.big.json(&["mail", "draft", "show", &draft.id, "--as", "alice"]).await?;
     assert_eq!((shown.to, shown.text), (vec!["the boss".to_owned()], "second\n".to_owned()));
-    assert_eq!(desk.read(&sent.id).await?.text.trim(), "hello", "what was decided about it is not there");
+    assert_eq!(desk.read(&sent.id).await?.text.trim(), "hello again", "what its author made of it last");
+    let taken_back = desk.read(&withdrawn.id).await?;
+    assert!(taken_back.withdrawn && !taken_back.text.contains("too early"), "{}", taken_back.text);
     let history = world.desk("bob").history(&sent.id).await?;
     assert_eq!(history.last().map(|last| last.difference.as_str()), Some("-hello\n+hello again\n"));
     world.end().await

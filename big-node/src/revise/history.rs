@@ -26,7 +26,7 @@ pub fn history(store: &Store, person: &Person, text: &str) -> Result<Vec<Revisio
     let (_, entry) = mail::entry(&snapshot, &person.id, id)?.ok_or_else(missing)?;
     let original = mail::shown(&snapshot, id, 0)?.ok_or_else(missing)?;
     let revisions = revisions(&snapshot, id)?;
-    let is_author = super::author_of(&snapshot, &original)? == Some(person.id);
+    let is_author = mail::is_author(&snapshot, &original, person)?;
     let is_visible = |number: u32| is_author || number == entry.revision || entry.shown & bit(number) != 0;
     let author = original.origin.from.first().map_or_else(String::new, |from| from.address.clone());
     let (mut views, mut before): (Vec<RevisionView>, Option<Option<String>>) = (Vec::new(), None);

@@ -172,3 +172,51 @@ fn an_inventory_that_nobody_asked_for_or_that_is_none_is_refused() {
         assert_eq!(taken.is_ok(), list < HOLDINGS_MAX / HOLDINGS_PER_UNIT, "{taken:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revised_copy_is_compared_as_what_the_edge_has_decided() {
+    use shared::unit::{ReviseMode, ReviseResult};
+
+    use crate::record::{REVISED, RevisedRow, revised_key};
+
+    let world = tokio::task::block_in_place(World::new);
+    let (id, window) = tokio::task::block_in_place(|| {
+        let window = world.window("bob").window.window;
+        (world.sends(&["bob@example.com"], "old"), window)
+    });
+    let size = |revision| {
+        let rows = world.store.read().expect("reads");
+        crate::mail::shown(&rows, id, revision).expect("reads").expect("is there").origin.size
+    };
+    let old = Holding::copy(&window, &id.0, 0, size(0), false);
+    world
+        .amends("alice", id, super::revise::amendment(ReviseMode::Replace, "a longer text"))
+        .await
+        .expect("revised");
+    let new = Holding::copy(&window, &id.0, 1, size(1), false);
+    let differing = |holdings: &[Holding]| {
+        let asked = world.ask();
+        world.list(asked, holdings, true).expect("is taken");
+        world.verdict(&asked).expect("is whole").differing
+    };
+    let decide = |result| {
+        let decided = world.store.commit_blocking(move |txn| {
+            let key = revised_key(id, 0, 1);
+            let row: RevisedRow = shared::store::Rows::get(txn, REVISED, &key)?.expect("is there");
+            txn.put(REVISED, &key, &RevisedRow { result, ..row })
+        });
+        decided.expect("commits");
+    };
+    tokio::task::block_in_place(|| {
+        for (result, before, after, gone) in [
+            (ReviseResult::Pending, 0, 0, 0),
+            (ReviseResult::Replaced, 1, 0, 1),
+            (ReviseResult::Revised, 1, 0, 1),
+            (ReviseResult::Withdrawn, 1, 1, 0),
+        ] {
+            decide(result);
+            let found = [std::slice::from_ref(&old), std::slice::from_ref(&new), &[]].map(differing);
+            assert_eq!(found, [before, after, gone], "{result:?}");
+        }
+    });
+}

@@ -303,6 +303,8 @@ pub struct Txn<'t> {
     tables: RefCell<BTreeMap<Table, OpenTable<'t>>>,
     /// What each write replaced, so that an operation that fails leaves nothing behind.
     undo: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
+    /// What counts as written for those who wait, although its row stays as it is.
+    touched: Vec<(Table, Vec<u8>)>,
     /// Undoing failed: nothing of this commit may become durable.
     spoiled: Option<StoreError>,
     /// Segments in which, after this commit, nothing lives any more.
@@ -330,7 +332,14 @@ impl std::fmt::Debug for Txn<'_> {
 
 impl<'t> Txn<'t> {
     pub(super) fn new(transaction: &'t WriteTransaction) -> Self {
-        Self { transaction, tables: RefCell::default(), undo: Vec::new(), spoiled: None, emptied: Vec::new() }
+        Self {
+            transaction,
+            tables: RefCell::default(),
+            undo: Vec::new(),
+            touched: Vec::new(),
+            spoiled: None,
+            emptied: Vec::new(),
+        }
     }
 
     /// Writes `row` under `key`.
@@ -356,6 +365,12 @@ impl<'t> Txn<'t> {
         Ok(())
     }
 
+    /// Tells those who wait for rows that begin with `key` that something they show has changed, in another table. It
+    /// counts only with a write in the same commit.
+    pub fn touch(&mut self, table: Table, key: &[u8]) {
+        self.touched.push((table, key.into()));
+    }
+
     pub(super) fn spoil(&mut self, error: StoreError) {
         self.spoiled.get_or_insert(error);
     }
@@ -365,7 +380,10 @@ impl<'t> Txn<'t> {
         match self.spoiled {
             Some(error) => Err(error),
             None => {
-                let written = self.undo.into_iter().map(|(table, key, _)| (table, key)).collect();
+                let mut written: Vec<_> = self.undo.into_iter().map(|(table, key, _)| (table, key)).collect();
+                if !written.is_empty() {
+                    written.extend(self.touched);
+                }
                 Ok(Finished { written, emptied: self.emptied })
             }
         }

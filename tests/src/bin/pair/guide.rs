@@ -45,6 +45,11 @@ Alice, at her desk, reads it and answers (ID as in the list); then see what the 
   big mail reply ID --as alice --text 'Hello yourself.'
   ls {mailbox}
 
+The same on a full screen, with F1 for its keys; what has not left yet can be amended there, or by command:
+
+  big desk --as alice
+  big mail amend ID --as alice --text 'Hello, once more.';  big mail status ID --as alice
+
 Bob, on the road, collects by POP3 and sends by submission; the certificate is self-signed:
 
   curl -k --user {bob}:{password} pop3s://{pop3s}/

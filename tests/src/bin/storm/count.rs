@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use crate::Failure;
 use crate::clerk::{self, At};
 use crate::field::{BOB, Field, PEOPLE, inside};
+use crate::revisions;
 use crate::road::Road;
 
 /// Messages of one folder; big lists no more.
@@ -38,6 +39,8 @@ const PRINTED_MAX: usize = 10;
 pub struct Tally {
     mail: Audit,
     road: Audit,
+    /// What became of what was revised, in words.
+    second_thoughts: String,
     collected: usize,
     /// Changes of the directory.
     changes: usize,
@@ -130,9 +133,15 @@ impl fmt::Display for Counts {
 /// have gone.
 pub async fn count(site: &Site, field: &Arc<Field>, road: &Road, copy: &Path) -> Result<Tally, Failure> {
     let mut faults = field.faults().clone();
-    let mut bobs = Vec::new();
+    let (mut bobs, mut revised) = (Vec::new(), Vec::new());
     for person in PEOPLE {
         let messages = folder(&field.big, person, &mut faults).await?;
+        let (second_thoughts, messages): (Vec<_>, Vec<_>) =
+            messages.into_iter().partition(|message| revisions::is_one(message));
+        revised.extend(second_thoughts.into_iter().map(|content| {
+            let (recipient, at) = (inside(person), SystemTime::now());
+            revisions::Copy { recipient, content, at }
+        }));
         for message in &messages {
             let whose = clerk::addressee(message, At::Colleague(person)).unwrap_or_else(|| inside(person));
             field.books.found(Place::Inside, &whose, message, SystemTime::now());
@@ -143,18 +152,28 @@ pub async fn count(site: &Site, field: &Arc<Field>, road: &Road, copy: &Path) ->
     }
     for mail in site.mta.mail() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(mail.at);
+        if revisions::is_one(&mail.data) {
+            let copy = |recipient: &String| {
+                let (recipient, content) = (recipient.clone(), mail.data.clone());
+                revisions::Copy { recipient, content, at }
+            };
+            revised.extend(mail.recipients.iter().map(copy));
+            continue;
+        }
         for recipient in &mail.recipients {
             let whose = clerk::addressee(&mail.data, At::Outside);
             field.books.found(Place::Outside, whose.as_ref().unwrap_or(recipient), &mail.data, at);
         }
     }
+    let (second_thoughts, found) = revisions::audit(field, &revised).await?;
+    faults.extend(found);
     let undeliverable = guests(field, copy, &mut faults).await?;
     let (mail, road_audit) = (field.books.audit(), road.audit(&bobs));
     if mail.accepted == 0 {
         faults.push("nothing was accepted at all".into());
     }
     let (collected, changes) = (road.collected(), field.guests.changes());
-    Ok(Tally { mail, road: road_audit, collected, changes, undeliverable, faults })
+    Ok(Tally { mail, road: road_audit, second_thoughts, collected, changes, undeliverable, faults })
 }
 
 /// Books what is in the mailboxes of guests, those who have gone among them, and in the postmaster's undeliverable
@@ -240,6 +259,7 @@ impl fmt::Display for Tally {
         writeln!(f, "mailboxes and outside: {}", self.mail)?;
         writeln!(f, "repeated outside, explained by a kill of edge: {}", self.mail.repeated.len())?;
         writeln!(f, "delivery reports: {}", self.mail.reports)?;
+        writeln!(f, "revised: {}", self.second_thoughts)?;
         writeln!(f, "the road, {} collected: {}", self.collected, self.road)?;
         for fault in self.faults.iter().take(PRINTED_MAX) {
             writeln!(f, "fault: {fault}")?;

@@ -10,6 +10,7 @@ use tests::messages::Letter;
 use tests::site::Site;
 
 use crate::clerk::Guests;
+use crate::revisions::Revisions;
 
 /// Who has a mailbox. The first reads the postmaster's mail.
 pub const PEOPLE: [&str; 4] = ["alice", BOB, "carol", "dave"];
@@ -41,6 +42,8 @@ pub struct Field {
     pub stranger_pause_millis: u64,
     /// Who comes and goes.
     pub guests: Guests,
+    /// What was revised.
+    pub revisions: Revisions,
     over: AtomicBool,
     faults: Mutex<Vec<String>>,
 }
@@ -60,6 +63,7 @@ impl Field {
             big: site.big(),
             stranger_pause_millis,
             guests: Guests::default(),
+            revisions: Revisions::default(),
             over: AtomicBool::new(false),
             faults: Mutex::default(),
         }

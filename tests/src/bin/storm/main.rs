@@ -35,6 +35,7 @@ mod line;
 mod loss;
 mod play;
 mod record;
+mod revisions;
 mod road;
 mod senders;
 mod weather;

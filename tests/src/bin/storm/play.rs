@@ -11,7 +11,7 @@ use crate::count::{self, Counts};
 use crate::field::{BOB, Field, PEOPLE};
 use crate::road::Road;
 use crate::weather::Weather;
-use crate::{Failure, clerk, senders};
+use crate::{Failure, clerk, revisions, senders};
 
 /// How long everything may take to arrive once the storm is over.
 const SETTLE_WITHIN: Duration = Duration::from_secs(120);
@@ -35,6 +35,9 @@ pub async fn play(weather: &Weather, seed: u64, state: &Path) -> Result<Counts, 
     }
     for (number, person) in (0..).zip(PEOPLE) {
         load.spawn(senders::desk(field.clone(), person, Random::new(seed ^ (100 + number))));
+    }
+    for (number, author) in (0..).zip([PEOPLE[0], "dave"]) {
+        load.spawn(revisions::reviser(field.clone(), author, Random::new(seed ^ (400 + number))));
     }
     load.spawn(clerk::clerk(field.clone(), site.edge(), Random::new(seed ^ 300)));
     load.spawn(senders::traveller(field.clone(), password.clone(), Random::new(seed ^ 200)));

@@ -1,0 +1,242 @@
+//! Who changes their mind: desks that replace, append to and withdraw what they have sent while everything fails, and
+//! the books of it.
+//!
+//! These messages are not in the ledger, which knows one text of each. Here each has all its texts, with a word that
+//! is in each alone, and what the author was told of each revision. At the end every result has to be final, and
+//! what was found has to fit it: a text that was reported as *replaced* or *withdrawn* is nowhere, nobody has one
+//! text twice, and nothing is lost. A copy outside that a kill of edge explains is no fault, as in the ledger.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use big_node::request::{RecipientView, Request, Sent, Status};
+use shared::control::CallError;
+use shared::mime;
+use shared::unit::{DeliveryState, ReviseMode, ReviseResult};
+use tests::ask;
+use tests::random::Random;
+use tests::site::OUTSIDE;
+
+use crate::field::{BOB, Field, inside};
+
+/// Begins the line that marks each text.
+const MARK: &str = "Storm-Text: ";
+/// Messages that an author goes on revising: the last ones.
+const REMEMBERED: usize = 6;
+/// The longest pause between two acts of one author.
+const PAUSE_MILLIS: u64 = 120;
+
+/// What was written, and what became of it.
+#[derive(Default)]
+pub struct Revisions {
+    written: Mutex<Vec<Written>>,
+}
+
+struct Written {
+    id: String,
+    author: &'static str,
+    to: String,
+    /// The original first.
+    texts: Vec<Text>,
+}
+
+struct Text {
+    word: String,
+    /// What the author has done; `None` for the original.
+    mode: Option<ReviseMode>,
+    /// Which revision it became, if that was answered: 0 is the original.
+    number: Option<u32>,
+}
+
+/// A copy that was found.
+pub struct Copy {
+    /// In whose mailbox, or for whom outside.
+    pub recipient: String,
+    /// The message.
+    pub content: Vec<u8>,
+    /// When it got there.
+    pub at: SystemTime,
+}
+
+/// Whether a message is one of these, or a notice about one.
+pub fn is_one(content: &[u8]) -> bool {
+    let is_notice = mime::fields(content).any(|field| field.is("Supersedes"));
+    is_notice || mime::text_of(content).contains(MARK)
+}
+
+/// Sends messages and revises them until the storm is over.
+pub async fn reviser(field: Arc<Field>, author: &'static str, mut random: Random) {
+    let mut number = 0;
+    while !field.is_over() {
+        let own: Vec<usize> = {
+            let written = field.revisions.written();
+            let own = (0..written.len()).filter(|place| written[*place].author == author);
+            own.rev().take(REMEMBERED).collect()
+        };
+        number += 1;
+        let word = format!("{MARK}{author}-{number}.");
+        match own.is_empty() || random.below(3) == 0 {
+            true => send(&field, author, word, &mut random).await,
+            false => revise(&field, *random.pick(&own), word, &mut random).await,
+        }
+        tokio::time::sleep(Duration::from_millis(random.below(PAUSE_MILLIS + 1))).await;
+    }
+}
+
+async fn send(field: &Field, author: &'static str, word: String, random: &mut Random) {
+    let to = match random.below(4) {
+        0 => inside("carol"),
+        1 => inside(BOB),
+        _ => format!("friend{}@{OUTSIDE}", random.below(10)),
+    };
+    let request = Request::MailSend {
+        person: author.into(),
+        to: vec![to.clone()],
+        cc: Vec::new(),
+        subject: "second thoughts".into(),
+        attachments: Vec::new(),
+        text_bytes: word.len(),
+    };
+    // Whether there is one that was not answered, only its mark will tell: it is never revised.
+    if let Ok((sent, _)) = ask::big::<Sent>(&field.big, request, word.clone().into_bytes()).await {
+        let texts = vec![Text { word, mode: None, number: Some(0) }];
+        field.revisions.written().push(Written { id: sent.id, author, to, texts });
+    }
+}
+
+async fn revise(field: &Field, place: usize, word: String, random: &mut Random) {
+    let (id, author, to) = {
+        let written = &field.revisions.written()[place];
+        (written.id.clone(), written.author, written.to.clone())
+    };
+    let mode = match random.below(8) {
+        // What is read on the road leaves a notice behind that has no mark.
+        0 if to != inside(BOB) => ReviseMode::Withdraw,
+        1 | 2 => ReviseMode::Append,
+        _ => ReviseMode::Replace,
+    };
+    let text = if mode == ReviseMode::Withdraw { String::new() } else { word.clone() };
+    let request = Request::MailAmend {
+        person: author.into(),
+        message: id,
+        mode,
+        recipients: Vec::new(),
+        subject: None,
+        reason: None,
+        base: None,
+        text_bytes: text.len(),
+        attachments: Vec::new(),
+    };
+    let amended = ask::big::<Status>(&field.big, request, text.into_bytes()).await;
+    let number = match &amended {
+        Ok((status, _)) => {
+            status.recipients.first().and_then(|to| to.revised.as_ref()).map(|made| made.revision)
+        }
+        Err(CallError::NoAnswer { .. }) => None,
+        Err(CallError::Refused(refused)) => {
+            // What was withdrawn is not revised, nor what was revised 64 times.
+            if !refused.0.contains("was withdrawn") && !refused.0.contains("as often as may be") {
+                field.refused(&format!("a revision: {refused}"));
+            }
+            return;
+        }
+        Err(_) => return,
+    };
+    field.revisions.written()[place].texts.push(Text { word, mode: Some(mode), number });
+}
+
+impl Revisions {
+    fn written(&self) -> MutexGuard<'_, Vec<Written>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How much was revised, and everything that should not be.
+pub async fn audit(field: &Field, copies: &[Copy]) -> Result<(String, Vec<String>), CallError> {
+    let mut faults = Vec::new();
+    let written = std::mem::take(&mut *field.revisions.written());
+    let mut results = std::collections::BTreeMap::<String, usize>::new();
+    for message in &written {
+        let request = Request::MailStatus { person: message.author.into(), message: message.id.clone() };
+        let (status, _): (Status, _) = ask::big(&field.big, request, Vec::new()).await?;
+        let Some(recipient) = status.recipients.first() else {
+            faults.push(format!("{} has no recipient", message.id));
+            continue;
+        };
+        let result = recipient.revised.as_ref().map(|revised| revised.result);
+        *results
+            .entry(result.map_or_else(|| "as it was".into(), |result| shared::render::word(&result)))
+            .or_default() += 1;
+        let found: Vec<(usize, SystemTime)> = copies
+            .iter()
+            .filter(|copy| copy.recipient == message.to)
+            .filter_map(|copy| Some((message.text_in(&mime::text_of(&copy.content))?, copy.at)))
+            .collect();
+        let excused = |at: SystemTime| field.books.was_killed_after(at);
+        faults.extend(message.faults(recipient, &found, excused).into_iter().map(|what| {
+            let texts: Vec<_> = message.texts.iter().map(|text| (text.mode, text.number)).collect();
+            format!("{} to {}: {what}; {texts:?}, {recipient:?}", message.id, message.to)
+        }));
+    }
+    let mut summary = format!("{} messages", written.len());
+    for (result, count) in &results {
+        // Writing to a string does not fail.
+        let _ = write!(summary, ", {result} {count}");
+    }
+    Ok((summary, faults))
+}
+
+impl Written {
+    /// Which of its texts is in a message: the last whose word is, for what is added to a text keeps it.
+    fn text_in(&self, content: &str) -> Option<usize> {
+        self.texts
+            .iter()
+            .rposition(|text| text.mode != Some(ReviseMode::Withdraw) && content.contains(&text.word))
+    }
+
+    fn faults(
+        &self,
+        recipient: &RecipientView,
+        found: &[(usize, SystemTime)],
+        excused: impl Fn(SystemTime) -> bool,
+    ) -> Vec<String> {
+        let mut faults = Vec::new();
+        let revised = recipient.revised.as_ref().map(|revised| (revised.revision, revised.result));
+        let at_end = matches!(
+            recipient.state,
+            DeliveryState::Relayed | DeliveryState::Delivered | DeliveryState::Withdrawn
+        );
+        if !at_end {
+            faults.push("it is not at its end".to_owned());
+        }
+        // The text that may be found, if it is one alone: the one of the last revision.
+        let may_be = |place: usize| match revised {
+            None => self.texts[place].number.is_none_or(|number| number == 0),
+            Some((last, ReviseResult::Replaced | ReviseResult::Revised)) => {
+                self.texts[place].number.is_none_or(|number| number == last)
+            }
+            Some((_, ReviseResult::Withdrawn)) => false,
+            Some((_, ReviseResult::NoticeSent | ReviseResult::TooLate)) => true,
+            Some((_, ReviseResult::Pending | ReviseResult::Refused)) => true,
+        };
+        if let Some((_, ReviseResult::Pending)) = revised {
+            faults.push("it is not decided".to_owned());
+        }
+        let is_gone = matches!(revised, Some((_, ReviseResult::Withdrawn)));
+        if !is_gone && found.iter().all(|(place, _)| !may_be(*place)) {
+            faults.push("it is lost".to_owned());
+        }
+        for (place, at) in found.iter().filter(|(place, at)| !may_be(*place) && !excused(*at)) {
+            faults.push(format!("text {place} was received all the same, {at:?}"));
+        }
+        for place in 0..self.texts.len() {
+            let mut times: Vec<_> = found.iter().filter(|(of, _)| *of == place).map(|(_, at)| *at).collect();
+            times.sort_unstable();
+            if times.len() > 1 && !times[..times.len() - 1].iter().all(|at| excused(*at)) {
+                faults.push(format!("text {place} is there {} times", times.len()));
+            }
+        }
+        faults
+    }
+}
