@@ -29,9 +29,9 @@ use crate::gateway::queue;
 use crate::mail::{self, Site, recipient_key};
 use crate::projection;
 use crate::record::{
-    COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGES, Message, NOTICES, Named, Noted, OPEN_WINDOWS,
-    Person, Place, RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow, Revision, UNSETTLED, WINDOWS,
-    WindowRow, WindowState, entry_key, folder_of, key2, message_of, revised_key, revision_key,
+    COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGES, Message, NOTICES, Named, Noted, Person, Place,
+    RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow, Revision, UNSETTLED, WindowRow, entry_key,
+    folder_of, key2, message_of, revised_key, revision_key,
 };
 use crate::request::RevisedView;
 use crate::travel::fill::open_window;

@@ -14,7 +14,7 @@ use shared::lane::{
     self, Arrival, LanePosition, LaneRow, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit, Staged,
 };
 use shared::pressure::Level;
-use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, StoreError, Stored, Txn};
+use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, StoreError, Txn};
 use shared::unit::{ToEdge, Welcome, encode};
 
 use crate::apply::{self, Arrived};

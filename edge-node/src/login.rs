@@ -81,7 +81,7 @@ pub async fn log_in(
         Some(mut window) => {
             covers.uncover(&mut window).map_err(|_| Refused::Temporary)?;
             let key = window.open(&credentials.secret, unix_millis()).ok();
-            Ok(key.map(|key| (window, key)))
+            Ok::<_, Refused>(key.map(|key| (window, key)))
         }
         None => {
             Credential::open_nothing(&credentials.secret);

@@ -215,12 +215,7 @@ mod tests {
                 attachments: vec![],
             },
             Request::MailHistory { person: person(), message: id() },
-            Request::TravelStart {
-                person: person(),
-                until: None,
-                scope: Scope::New,
-                after_fetch: AfterFetch::Keep,
-            },
+            Request::TravelStart { person: person(), terms: Terms::default() },
             Request::TravelEnd { person: person(), revoke: false },
         ]
     }
@@ -238,7 +233,7 @@ mod tests {
             Request::Gateway(EntryRequest::List),
             Request::Gateway(EntryRequest::Show { name: "notes".into() }),
             Request::Explain { person: None, address: "bob".into() },
-            Request::TravelList { all: true },
+            Request::TravelList { person: None, all: true },
         ]
     }
 
