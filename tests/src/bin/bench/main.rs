@@ -16,7 +16,7 @@
 //! `bench directory` measures the directory instead: how long a new edge takes to know 50,000 persons, how
 //! soon each of 10,000 changes counts at its RCPT, and what comparing costs.
 //!
-//! `bench travel` measures how soon a travel window is live at the edge, and over.
+//! `bench travel` measures how soon a travel window is live at the edge, and over, and how fast it is filled.
 //!
 //! `bench count` is for a bench from outside: it keeps the number of messages filed in a file.
 
@@ -86,11 +86,14 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         changes: usize,
     },
-    /// Measure travel windows: from the command to the login, and to its refusal
+    /// Measure travel windows: from the command to the login, to its refusal, and how fast they fill
     Travel {
         /// Windows, one after the other
         #[arg(long, default_value_t = 200)]
         trips: usize,
+        /// Messages that lie at home, to be filled into another one
+        #[arg(long, default_value_t = 3000)]
+        messages: u64,
     },
     /// Keep the number of messages that a running big has filed in a file, as `{"count":N}`
     Count {
@@ -121,7 +124,9 @@ fn main() -> ExitCode {
         Some(Command::Directory { people, changes }) => {
             runtime.block_on(measure_directory((*people).max(1), (*changes).max(2)))
         }
-        Some(Command::Travel { trips }) => runtime.block_on(measure_travel((*trips).max(1))),
+        Some(Command::Travel { trips, messages }) => {
+            runtime.block_on(measure_travel((*trips).max(1), *messages))
+        }
         None => runtime.block_on(run(&options)),
     });
     match done {
@@ -173,10 +178,10 @@ async fn measure_directory(people: usize, changes: usize) -> Result<(), Failure>
     directory::run(folder.path(), people, changes).await
 }
 
-async fn measure_travel(trips: usize) -> Result<(), Failure> {
+async fn measure_travel(trips: usize, messages: u64) -> Result<(), Failure> {
     let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
     println!("{}\n", machine::describe(folder.path()));
-    travel::run(folder.path(), trips).await
+    travel::run(folder.path(), trips, messages).await
 }
 
 /// Keeps the count until it is killed. Written in place and at one width, so that a reader never
