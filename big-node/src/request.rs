@@ -483,6 +483,7 @@ impl Request {
             | Self::TravelStart { person, .. }
             | Self::TravelExtend { person, .. }
             | Self::TravelRotate { person, .. }
+            | Self::TravelList { person: Some(person), .. }
             | Self::TravelEnd { person, .. } => Asks::Own(person),
             Self::Whoami | Self::Explain { person: None, .. } => Asks::Everybody(Shows::All),
             Self::PersonList => Asks::Everybody(Shows::People),
@@ -490,7 +491,7 @@ impl Request {
             Self::Shadow(EntryRequest::List | EntryRequest::Show { .. })
             | Self::Group(EntryRequest::List | EntryRequest::Show { .. }) => Asks::Everybody(Shows::All),
             Self::Gateway(EntryRequest::List | EntryRequest::Show { .. }) => Asks::Everybody(Shows::Gateways),
-            Self::TravelList { .. } => Asks::Everybody(Shows::OwnWindows),
+            Self::TravelList { person: None, .. } => Asks::Everybody(Shows::OwnWindows),
             // A message's way names all its recipients, and whoever knows an id could ask.
             Self::Trace { .. }
             | Self::Pair { .. }

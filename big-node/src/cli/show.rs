@@ -483,8 +483,12 @@ pub(super) fn started(started: &Started) -> String {
         None => "until it is ended (standing)".into(),
         Some(until) => format!("until {} UTC", when(until)),
     };
+    let on_their_way = match started.backfilled {
+        0 => String::new(),
+        messages => format!("; {messages} messages are on their way"),
+    };
     [
-        format!("{} travels {until}; {} messages are on their way.\n\n", window.person, started.backfilled),
+        format!("{} travels {until}{on_their_way}.\n\n", window.person),
         line("user name", &started.user),
         line("password", &started.password),
         "\nThe password is shown this once and stored nowhere. It does not work on big-node.\n\n".into(),

@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
     use crate::directory::tests::World;
-    use crate::record::{AfterFetch, Kind, Scope};
+    use crate::record::Kind;
     use crate::request::{
         DraftContent, EntryRequest, GatewayChange, GroupChange, NewGateway, NewGroup, NewNickname, NewPerson,
         NewShadow, PersonChange, Reach, RecipientsRequest, Rowed, ShadowChange,
@@ -216,6 +216,9 @@ mod tests {
             },
             Request::MailHistory { person: person(), message: id() },
             Request::TravelStart { person: person(), terms: Terms::default() },
+            Request::TravelExtend { person: person(), until: None },
+            Request::TravelRotate { person: person(), grace: None },
+            Request::TravelList { person: Some(person()), all: true },
             Request::TravelEnd { person: person(), revoke: false },
         ]
     }

@@ -16,7 +16,7 @@
 //! `bench directory` measures the directory instead: how long a new edge takes to know 50,000 persons, how
 //! soon each of 10,000 changes counts at its RCPT, and what comparing costs.
 //!
-//! `bench travel` measures how soon a travel window is live at the edge, and over.
+//! `bench travel` measures how soon a travel window is live at the edge, and over, and how fast it is filled.
 //!
 //! `bench pop3` measures collecting: a large maildrop, many sessions at once, and what an idle one costs; beside
 //! another server if there is one (`tests/bench/pop3-beside-dovecot.sh`).
@@ -90,11 +90,14 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         changes: usize,
     },
-    /// Measure travel windows: from the command to the login, and to its refusal
+    /// Measure travel windows: from the command to the login, to its refusal, and how fast they fill
     Travel {
         /// Windows, one after the other
         #[arg(long, default_value_t = 200)]
         trips: usize,
+        /// Messages that lie at home, to be filled into another one
+        #[arg(long, default_value_t = 3000)]
+        messages: u64,
     },
     /// Measure collecting by POP3
     Pop3(pop3::Options),
@@ -127,7 +130,9 @@ fn main() -> ExitCode {
         Some(Command::Directory { people, changes }) => {
             runtime.block_on(measure_directory((*people).max(1), (*changes).max(2)))
         }
-        Some(Command::Travel { trips }) => runtime.block_on(measure_travel((*trips).max(1))),
+        Some(Command::Travel { trips, messages }) => {
+            runtime.block_on(measure_travel((*trips).max(1), *messages))
+        }
         Some(Command::Pop3(options)) => runtime.block_on(measure_pop3(options)),
         None => runtime.block_on(run(&options)),
     });
@@ -180,10 +185,10 @@ async fn measure_directory(people: usize, changes: usize) -> Result<(), Failure>
     directory::run(folder.path(), people, changes).await
 }
 
-async fn measure_travel(trips: usize) -> Result<(), Failure> {
+async fn measure_travel(trips: usize, messages: u64) -> Result<(), Failure> {
     let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
     println!("{}\n", machine::describe(folder.path()));
-    travel::run(folder.path(), trips).await
+    travel::run(folder.path(), trips, messages).await
 }
 
 async fn measure_pop3(options: &pop3::Options) -> Result<(), Failure> {
