@@ -215,7 +215,8 @@ impl Session {
                 return Some(action);
             }
             let fetching = matches!(self.phase, Phase::Fetching(..));
-            if self.awaits_answer() && !fetching {
+            // A message that is being read goes out in large pieces, the last with its end.
+            if self.awaits_answer() && !(fetching && self.replies.len() >= REPLIES_BYTES_MAX) {
                 return None;
             }
             if fetching || self.replies.len() >= REPLIES_BYTES_MAX || !self.advance() {

@@ -14,6 +14,7 @@ use tests::ask;
 use tests::client::load::{Outgoing, Plan, drive};
 use tests::client::pop3::Pop3Client;
 use tests::proc::resident;
+use tests::process::Node;
 use tests::site::{INSIDE, OUTSIDE, Site};
 use tests::wait::until;
 use tokio::task::JoinSet;
@@ -76,7 +77,7 @@ struct Round {
 
 /// Measures, and prints a table.
 pub async fn run(folder: &Path, options: &Options) -> Result<(), Failure> {
-    let (site, ours) = ours(folder, options).await?;
+    let (mut site, ours) = ours(folder, options).await?;
     let other = options.maildirs.as_deref().zip(options.beside.first().zip(options.beside.get(1)));
     let mut servers = vec![ours];
     if let Some((maildirs, (clear, tls))) = other {
@@ -105,7 +106,7 @@ pub async fn run(folder: &Path, options: &Options) -> Result<(), Failure> {
         row(format!("RETR of {messages}, messages/s"), |round| round.one);
         row(format!("{sessions} sessions of {each} at once, messages/s"), |round| round.many);
     }
-    println!("\n{}", idle(&site, &servers[0]).await?);
+    println!("\n{}", idle(&mut site, &servers[0]).await?);
     Ok(())
 }
 
@@ -234,8 +235,11 @@ async fn fetch(session: &mut Pop3Client, count: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a session costs that is logged in and does nothing.
-async fn idle(site: &Site, server: &Server) -> Result<String, Failure> {
+/// What a session costs that is logged in and does nothing, at an edge that has done nothing else.
+async fn idle(site: &mut Site, server: &Server) -> Result<String, Failure> {
+    site.nodes.stop(Node::Edge).await?;
+    site.nodes.start_edge().await?;
+    session(server, 1, false).await?.quit().await?;
     let edge = site.nodes.edge_ready().pid;
     let before = resident(edge)?;
     let mut sessions = Vec::new();
