@@ -25,9 +25,10 @@ use crate::maintenance::{self, Cursors};
 use crate::pressure::Pressure;
 use crate::projection;
 use crate::record::{
-    AfterFetch, EDGE, EdgeRow, Entry, Folder, MAILBOXES, MESSAGES, Message, RECIPIENTS, REVISED, Recipient,
-    Record, RevisedRow, Scope, entry_key, folder_of, message_of,
+    EDGE, EdgeRow, Entry, Folder, MAILBOXES, MESSAGES, Message, RECIPIENTS, REVISED, Recipient, Record,
+    RevisedRow, entry_key, folder_of, message_of,
 };
+use crate::request::Terms;
 use crate::revise::{self, Amendment};
 use crate::travel::{self, NewWindow};
 
@@ -228,8 +229,7 @@ impl Big {
     /// Opens a standing travel window for what comes from now on.
     pub fn travel(&self, name: &str) -> Result<(), String> {
         let (key, _, credential) = travel::credentials();
-        let (person, scope, after_fetch) = (name.to_owned(), Scope::New, AfterFetch::Keep);
-        let new = NewWindow { person, until: None, scope, after_fetch, key, credential };
+        let new = NewWindow { person: name.to_owned(), terms: Terms::default(), key, credential };
         let site = Arc::clone(&self.site);
         let started = self.store.commit_blocking(move |txn| travel::start(txn, &site, new, unix_millis()));
         started.map(drop).map_err(|error| error.to_string())

@@ -1,10 +1,10 @@
-//! A spool that reaches its bound: 452, and on again by itself; nothing lost, nothing doubled.
+//! Mail that has nowhere to go: the edge spools, refuses for now, and goes on by itself; nothing lost, nothing doubled.
 
 use big_node::record::Folder;
-use edge_node::request::Request as EdgeRequest;
+use edge_node::request::{Explained, Request as EdgeRequest};
 use shared::pressure::Level;
 use shared::report::LinkView;
-use tests::client::smtp::{SendError, SmtpClient, SmtpError};
+use tests::client::smtp::{Reply, SendError, SmtpClient, SmtpError};
 use tests::ledger::Token;
 use tests::messages::{LONG, Letter};
 use tests::process::{Node, Program};
@@ -13,8 +13,10 @@ use tests::world::{ALICE, CAROL, World, without_trace};
 
 /// The least that `spool_max` may be.
 const SPOOL_MAX: u64 = 1 << 20;
+/// What big takes in an hour: more than the spool, so that a big that is started anew takes all of that.
+const INBOUND_HOURLY: u64 = 2 << 20;
 /// More than twice what fits: each is about [`LONG`], and random.
-const MESSAGES_MAX: u64 = 40;
+const MESSAGES_MAX: u64 = 100;
 
 fn letter(number: u64) -> Vec<u8> {
     let token = Token { seed: 3, number };
@@ -26,22 +28,18 @@ async fn level(world: &World) -> Result<Level, Trouble> {
     Ok(link.pressure.level)
 }
 
-#[tokio::test]
-async fn a_full_spool_refuses_for_now_and_empties_by_itself() -> Result<(), Trouble> {
-    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
-    let mut world = World::with(program, |topology| topology.spool_max = SPOOL_MAX).await?;
-    world.nodes.kill(Node::Big).await?;
+/// A message that was accepted: its number, and the id it got.
+type Accepted = (u64, String);
+
+/// Sends letters until the edge refuses one; and what it says then, and at which stage.
+async fn until_refused(world: &World) -> Result<(Vec<Accepted>, (&'static str, Reply)), Trouble> {
     let mut accepted = Vec::new();
-    let mut refused = None;
     for number in 1..=MESSAGES_MAX {
         // A client that waits until what it sent is counted: the bound is looked at four times a second.
-        let before = level(&world).await?;
+        let before = level(world).await?;
         let mut client = match SmtpClient::ready(world.smtp_address(), None).await {
             Ok(client) => client,
-            Err(SmtpError::Answered { reply, .. }) => {
-                refused = Some(("connect", reply));
-                break;
-            }
+            Err(SmtpError::Answered { reply, .. }) => return Ok((accepted, ("connect", reply))),
             Err(error) => return Err(error.into()),
         };
         match client.send(CAROL, &[ALICE], &letter(number)).await {
@@ -49,27 +47,27 @@ async fn a_full_spool_refuses_for_now_and_empties_by_itself() -> Result<(), Trou
                 accepted.push((number, tests::world::accepted_as(&reply).ok_or("no id")?));
                 assert!(before.takes_mail(), "accepted although {before:?}");
             }
-            Err(SendError::Refused { stage, reply }) => {
-                refused = Some((stage, reply));
-                break;
-            }
+            Err(SendError::Refused { stage, reply }) => return Ok((accepted, (stage, reply))),
             Err(error) => return Err(error.into()),
         }
     }
-    let (stage, reply) = refused.ok_or("the spool has no bound")?;
-    // What is held is counted four times a second: in between it may have grown past the next level, at
-    // which connections are refused; or the count fell into the transaction. Which level answers how is
-    // tested beside the levels.
+    Err("the spool has no bound".into())
+}
+
+/// What is held is counted four times a second: in between it may have grown past the next level, at which
+/// connections are refused; or the count fell into the transaction. Which level answers how is tested beside
+/// the levels.
+fn assert_for_now((stage, reply): (&str, Reply)) {
     let expected = if stage == "connect" { 421 } else { 452 };
     assert_eq!((reply.code, reply.enhanced()), (expected, Some("4.3.1")), "{stage}");
-    assert!(accepted.len() >= 10, "{} were accepted", accepted.len());
+}
 
-    world.nodes.start_big().await?;
-    world.linked().await?;
-    until("mail is taken again", SOON, async || Ok((level(&world).await? == Level::Open).then_some(())))
+/// The edge takes mail again, and each letter that it ever took is in the mailbox once, as it was.
+async fn goes_on(world: &World, mut accepted: Vec<Accepted>) -> Result<(), Trouble> {
+    until("mail is taken again", SOON, async || Ok((level(world).await? == Level::Open).then_some(())))
         .await?;
-    let last = world.receive(&[ALICE], &letter(100)).await?;
-    accepted.push((100, last));
+    let last = MESSAGES_MAX + 1;
+    accepted.push((last, world.receive(&[ALICE], &letter(last)).await?));
     let desk = world.desk("alice");
     for (number, id) in &accepted {
         desk.filed(Folder::In, id).await?;
@@ -77,4 +75,47 @@ async fn a_full_spool_refuses_for_now_and_empties_by_itself() -> Result<(), Trou
     }
     assert_eq!(desk.messages(Folder::In).await?.len(), accepted.len(), "each is there once");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_full_spool_refuses_for_now_and_empties_by_itself() -> Result<(), Trouble> {
+    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
+    let mut world = World::with(program, |topology| topology.spool_max = SPOOL_MAX).await?;
+    world.nodes.kill(Node::Big).await?;
+    let (accepted, refusal) = until_refused(&world).await?;
+    assert_for_now(refusal);
+    assert!(accepted.len() >= 10, "{} were accepted", accepted.len());
+    world.nodes.start_big().await?;
+    world.linked().await?;
+    goes_on(&world, accepted).await
+}
+
+#[tokio::test]
+async fn where_big_takes_no_more_the_edge_spools_and_then_refuses_for_now() -> Result<(), Trouble> {
+    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
+    let change = |topology: &mut tests::topology::TestTopology| {
+        topology.spool_max = SPOOL_MAX;
+        topology.inbound_hourly = INBOUND_HOURLY;
+    };
+    let mut world = World::with(program, change).await?;
+    let (accepted, refusal) = until_refused(&world).await?;
+    assert_for_now(refusal);
+    let (filed, link) = (world.desk("alice").messages(Folder::In).await?.len(), world.big().link().await?);
+    assert!(link.connected && !link.pressure.level.takes_mail(), "{:?}", link.pressure);
+    assert!(link.pressure.why.is_some_and(|why| why.contains("inbound_hourly")), "it says what mends it");
+    // Two thirds of it on big, and a third on the edge.
+    assert!(filed >= 20 && accepted.len() >= filed + 10, "{filed} of {} are filed", accepted.len());
+    // Facts pass all the same: a colleague who comes now is known at the edge.
+    world.nodes.big.run(&["person", "add", "erin"]).await?;
+    until("erin is known", SOON, async || {
+        let asked = EdgeRequest::Explain { address: "erin@example.com".into() };
+        let (explained, _): (Explained, _) = world.edge().ask(asked, Vec::new()).await?;
+        Ok((explained.rule == "exact").then_some(()))
+    })
+    .await?;
+    // An hour's count ends with the process.
+    world.nodes.kill(Node::Big).await?;
+    world.nodes.start_big().await?;
+    world.linked().await?;
+    goes_on(&world, accepted).await
 }

@@ -136,7 +136,7 @@ mod tests {
     use crate::record::Kind;
     use crate::request::{
         DraftContent, EntryRequest, GatewayChange, GroupChange, NewGateway, NewGroup, NewNickname, NewPerson,
-        NewShadow, PersonChange, Reach, RecipientsRequest, Rowed, ShadowChange,
+        NewShadow, PersonChange, Reach, RecipientsRequest, Rowed, ShadowChange, Terms,
     };
 
     /// What is about a person's own, asked about `person`.
@@ -217,7 +217,7 @@ mod tests {
             Request::MailHistory { person: person(), message: id() },
             Request::TravelStart { person: person(), terms: Terms::default() },
             Request::TravelExtend { person: person(), until: None },
-            Request::TravelRotate { person: person(), grace: None },
+            Request::TravelRotate { person: person(), grace: 0 },
             Request::TravelList { person: Some(person()), all: true },
             Request::TravelEnd { person: person(), revoke: false },
         ]

@@ -7,8 +7,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use big_node::record::{AfterFetch, Scope};
-use big_node::request::{Request, Started};
+use big_node::request::{Request, Started, Terms};
 use clap::Args;
 use tests::ask;
 use tests::client::load::{Outgoing, Plan, drive};
@@ -117,8 +116,7 @@ async fn ours(folder: &Path, options: &Options) -> Result<(Site, Server), Failur
     let site = Site::start(folder, &people).await?;
     let mut users = Vec::new();
     for person in &names {
-        let (person, after_fetch) = (person.clone(), AfterFetch::Keep);
-        let request = Request::TravelStart { person, until: None, scope: Scope::New, after_fetch };
+        let request = Request::TravelStart { person: person.clone(), terms: Terms::default() };
         let (started, _): (Started, _) = ask::big(&site.big(), request, Vec::new()).await?;
         users.push((started.user, started.password));
     }
