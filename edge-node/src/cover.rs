@@ -8,32 +8,31 @@
 //!
 //! Covers are no part of a backup: a restored edge is told its windows anew.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::sync::Arc;
 
 use shared::id::{MessageId, random};
+use shared::store::Disk;
 use shared::unit::{Id, Window};
 use zeroize::Zeroizing;
 
 const COVER_BYTES: usize = 32;
 const CONTEXT: &str = "sallypost 1 cover of a window's locked key";
 
-/// The covers of this node's windows: a file for each, in one folder.
+/// The covers of this node's windows: a file for each.
 #[derive(Clone, Debug)]
-pub struct Covers {
-    folder: PathBuf,
-}
+pub struct Covers(Arc<dyn Disk>);
 
 impl Covers {
-    /// Those in `folder`, which need not be there yet.
-    pub fn of(folder: &Path) -> Self {
-        Self { folder: folder.into() }
+    /// Those on `disk`, which holds nothing else.
+    pub fn on(disk: Arc<dyn Disk>) -> Self {
+        Self(disk)
     }
 
-    fn path(&self, window: &Id) -> PathBuf {
-        self.folder.join(MessageId(*window).to_string())
+    /// On a disk of their own, for tests.
+    #[cfg(test)]
+    pub fn simulated() -> Self {
+        Self::on(Arc::new(shared::store::sim::SimDisk::new(shared::store::sim::Faults::default())))
     }
 
     /// Covers a window's locked keys. Its cover is durable before this returns.
@@ -56,7 +55,7 @@ impl Covers {
 
     fn read(&self, window: &Id) -> io::Result<Zeroizing<[u8; COVER_BYTES]>> {
         let mut key = Zeroizing::new([0; COVER_BYTES]);
-        File::open(self.path(window))?.read_exact(key.as_mut_slice())?;
+        self.0.open(&name(window))?.read_at(0, key.as_mut_slice())?;
         match key.iter().all(|byte| *byte == 0) {
             true => Err(io::Error::other("the cover was destroyed")),
             false => Ok(key),
@@ -64,49 +63,38 @@ impl Covers {
     }
 
     fn make(&self, window: &Id) -> io::Result<Zeroizing<[u8; COVER_BYTES]>> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let key = Zeroizing::new(random::<COVER_BYTES>());
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.path(window))?;
-        file.write_all(key.as_slice())?;
-        file.sync_all()?;
-        self.sync_folder()?;
+        let file = self.0.create(&name(window))?;
+        file.write_at(0, key.as_slice())?;
+        file.sync()?;
+        self.0.sync_names()?;
         Ok(key)
     }
 
     /// Overwrites a window's cover where it lies, and removes it.
     pub fn destroy(&self, window: &Id) -> io::Result<()> {
-        let path = self.path(window);
-        match OpenOptions::new().write(true).open(&path) {
-            Ok(mut file) => {
-                file.write_all(&[0; COVER_BYTES])?;
-                file.sync_all()?;
+        let name = name(window);
+        match self.0.open(&name) {
+            Ok(file) => {
+                file.write_at(0, &[0; COVER_BYTES])?;
+                file.sync()?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         }
-        fs::remove_file(path)?;
-        self.sync_folder()
+        self.0.remove(&name)?;
+        self.0.sync_names()
     }
 
     /// The windows that have a cover.
     pub fn windows(&self) -> io::Result<Vec<Id>> {
-        let entries = match fs::read_dir(&self.folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let mut windows = Vec::new();
-        for entry in entries {
-            let window = entry?.file_name().to_str().and_then(|name| name.parse::<MessageId>().ok());
-            windows.extend(window.map(|window| window.0));
-        }
-        Ok(windows)
+        let names = self.0.list()?;
+        Ok(names.iter().filter_map(|name| name.parse::<MessageId>().ok()).map(|window| window.0).collect())
     }
+}
 
-    fn sync_folder(&self) -> io::Result<()> {
-        File::open(&self.folder)?.sync_all()
-    }
+fn name(window: &Id) -> String {
+    MessageId(*window).to_string()
 }
 
 /// Covers or uncovers: a stream that is another one for each credential, over its locked key.
@@ -125,6 +113,7 @@ fn turn(key: &[u8; COVER_BYTES], window: &mut Window) {
 mod tests {
     use shared::credential::Credential;
     use shared::seal::PrivateKey;
+    use shared::store::sim::{Faults, SimDisk};
     use shared::unit::Former;
 
     use super::*;
@@ -150,8 +139,7 @@ mod tests {
 
     #[test]
     fn what_is_covered_comes_back_until_its_cover_is_destroyed() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let covers = Covers::of(&folder.path().join("windows"));
+        let covers = Covers::simulated();
         assert_eq!(covers.windows().expect("reads"), Vec::<Id>::new());
         let plain = window();
         let mut covered = plain.clone();
@@ -182,11 +170,12 @@ mod tests {
 
     #[test]
     fn a_cover_that_was_not_written_whole_is_made_anew() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let covers = Covers::of(folder.path());
+        let disk = Arc::new(SimDisk::new(Faults::default()));
+        let covers = Covers::on(Arc::<SimDisk>::clone(&disk));
         let mut window = window();
         for broken in [&b"half"[..], &[0; COVER_BYTES]] {
-            fs::write(covers.path(&window.window), broken).expect("writes");
+            let file = disk.create(&name(&window.window)).expect("is made");
+            file.set_len(0).and_then(|()| file.write_at(0, broken)).expect("writes");
             assert!(covers.uncover(&mut window.clone()).is_err());
             covers.cover(&mut window).expect("covers");
             covers.uncover(&mut window).expect("uncovers");

@@ -9,11 +9,12 @@ use shared::id::MessageId;
 use shared::report::DirectoryView;
 use shared::seal::{FileKey, PrivateKey};
 use shared::smtp::{Envelope, Facts, Role};
-use shared::store::{BodyKey, Rows, Store, StoreError, Txn};
+use shared::store::{BodyKey, Disk, Rows, Store, StoreError, Txn};
 use shared::topology::Topology;
 use shared::unit::Id;
 
 use crate::content::Content;
+use crate::cover::Covers;
 use crate::delivery;
 use crate::intake::Intake;
 pub use crate::link::LinkHost;
@@ -32,8 +33,15 @@ pub struct Edge {
 
 impl Edge {
     /// An edge over `store`.
-    pub fn new(store: Store, topology: Topology, sealing: [u8; 32], directory_key: [u8; 32]) -> Self {
-        let node = Arc::new(Node::new(store, topology, PrivateKey::from_bytes(sealing), directory_key));
+    pub fn new(
+        store: Store,
+        covers: Arc<dyn Disk>,
+        topology: Topology,
+        sealing: [u8; 32],
+        directory_key: [u8; 32],
+    ) -> Self {
+        let (covers, sealing) = (Covers::on(covers), PrivateKey::from_bytes(sealing));
+        let node = Arc::new(Node::new(store, covers, topology, sealing, directory_key));
         Self { host: LinkHost::new(Arc::clone(&node)), node }
     }
 

@@ -42,9 +42,8 @@ pub async fn run(node: Arc<Node>) {
         {
             tracing::warn!(%error, "travel windows could not be ended; it is tried again");
         }
-        match trim(&node).await {
-            Ok(kept) => node.pressure.kept_for_replay(kept),
-            Err(error) => tracing::warn!(%error, "the safety store could not be trimmed"),
+        if let Err(error) = trim(&node).await {
+            tracing::warn!(%error, "the safety store could not be trimmed");
         }
         if let Err(error) = offer_deferred(&node).await {
             tracing::warn!(%error, "deferred units could not be queued again");
@@ -68,14 +67,13 @@ pub(crate) struct Cursors {
     unanswered: Vec<u8>,
 }
 
-/// Trims the safety store. Returns how many octets it keeps.
-pub(crate) async fn trim(node: &Node) -> Result<u64, StoreError> {
+/// Trims the safety store.
+pub(crate) async fn trim(node: &Node) -> Result<(), StoreError> {
     let link = &node.topology.link;
     let before = age::lived(&node.store.read()?)?.saturating_sub(millis(link.safety()));
     // Room for mail comes before room for a replay.
     let octets = if node.pressure.level().takes_mail() { link.safety_bytes } else { 0 };
-    lane::trim_all(&node.store, before, octets).await?;
-    lane::kept_octets(&node.store.read()?)
+    lane::trim_all(&node.store, before, octets).await
 }
 
 /// A slow round: what is old is forgotten, and space given back. Returns where to go on the next time.

@@ -15,7 +15,7 @@ use shared::sasl::ScramKeys;
 use shared::seal::PrivateKey;
 use shared::smtp::{Enhanced, Reply};
 use shared::state::{State, StateError};
-use shared::store::{Rows, Snapshot, Store, StoreError};
+use shared::store::{DirectoryDisk, Rows, Snapshot, Store, StoreError};
 use shared::topology::Topology;
 use shared::unit::{Id, Window, directory_hash};
 use tokio::sync::watch;
@@ -107,13 +107,20 @@ impl Node {
     /// Opens the edge's state.
     pub fn open(topology: Topology, state: &State) -> Result<Self, StateError> {
         let sealing = PrivateKey::from_bytes(state.key32("sealing")?);
-        Ok(Self::new(state.store()?, topology, sealing, state.key32("directory")?))
+        let covers = Covers::on(Arc::new(DirectoryDisk::open(&state.path().join("windows"))?));
+        Ok(Self::new(state.store()?, covers, topology, sealing, state.key32("directory")?))
     }
 
     /// An edge over an open store.
-    pub fn new(store: Store, topology: Topology, sealing: PrivateKey, directory_key: [u8; 32]) -> Self {
+    pub fn new(
+        store: Store,
+        covers: Covers,
+        topology: Topology,
+        sealing: PrivateKey,
+        directory_key: [u8; 32],
+    ) -> Self {
         Self {
-            covers: Covers::of(&topology.edge.state.join("windows")),
+            covers,
             covering: tokio::sync::Mutex::default(),
             windows_changed: watch::Sender::new(0),
             pressure: Pressure::new(&store, topology.edge.spool_max),

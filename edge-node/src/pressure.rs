@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use shared::lane;
 use shared::pressure::{Bound, Level, Monitor};
 use shared::report::PressureView;
 use shared::smtp::{Enhanced, Reply, Role};
@@ -30,8 +31,6 @@ pub struct Pressure {
     monitor: Monitor,
     /// Octets held for big and for delivery, as last counted.
     spool: AtomicU64,
-    /// Octets kept for replay alone.
-    replay: AtomicU64,
     maildrops: Mutex<Maildrops>,
 }
 
@@ -54,7 +53,6 @@ impl Pressure {
             store: store.clone(),
             monitor: Monitor::new(store.clone(), bound),
             spool: AtomicU64::new(0),
-            replay: AtomicU64::new(0),
             maildrops: Mutex::default(),
         }
     }
@@ -67,11 +65,6 @@ impl Pressure {
     /// The level and its reason, for people.
     pub fn view(&self) -> PressureView {
         self.monitor.view(self.spool.load(Ordering::Relaxed))
-    }
-
-    /// Says how many octets of bodies are kept for nothing but a replay: they have a bound of their own.
-    pub fn kept_for_replay(&self, octets: u64) {
-        self.replay.store(octets, Ordering::Relaxed);
     }
 
     /// Whether `role` may take a message now, or the reply that says no.
@@ -99,7 +92,8 @@ impl Pressure {
             maildrops.octets = in_maildrops_only(&snapshot)?;
             maildrops.due = Some(begun + MAILDROPS_EVERY.max(begun.elapsed() * MAILDROPS_SHARE));
         }
-        let elsewhere = maildrops.octets.saturating_add(self.replay.load(Ordering::Relaxed));
+        // What is kept for a replay has a bound of its own.
+        let elsewhere = maildrops.octets.saturating_add(lane::kept_octets(&snapshot)?);
         let live = self.store.live_bytes()?;
         self.spool.store(live.saturating_sub(elsewhere), Ordering::Relaxed);
         Ok(())
@@ -165,10 +159,14 @@ mod tests {
     use std::sync::Arc;
 
     use shared::id::MessageId;
+    use shared::lane::{LanePosition, QueuedBody, QueuedUnit};
+    use shared::store::Txn;
     use shared::store::sim::{Faults, SimDisk};
 
     use super::*;
     use crate::record::{INBOUND_KIND, copy_key, inbound_body};
+
+    const LANE: u8 = 2;
 
     #[test]
     fn each_level_refuses_whom_it_should() {
@@ -194,7 +192,7 @@ mod tests {
         writer.write(&[7; 2 << 20]).expect("writes");
         let stored = writer.finish(Vec::new()).expect("writes");
         // As intake does: one reference for the unit, one for each copy.
-        let copies = move |txn: &mut shared::store::Txn<'_>| {
+        let copies = move |txn: &mut Txn<'_>| {
             txn.keep_body(&stored)?;
             for window in [[1; 16], [2; 16]] {
                 txn.reference_body(body)?;
@@ -210,21 +208,26 @@ mod tests {
                 };
                 txn.put(COPIES, &copy_key(&window, message, 0), &row)?;
             }
-            Ok::<_, StoreError>(())
+            let inline = QueuedBody::Inline { key: body.0 };
+            let unit = QueuedUnit { id: message.0, lane: LANE, after: None, head: vec![1], body: inline };
+            lane::queue(txn, &unit).map(drop)
         };
         store.commit_blocking(copies).expect("commits");
-        let pressure = |replay| {
+        let pressure = || {
             let pressure = Pressure::new(&store, 2 << 20);
-            pressure.kept_for_replay(replay);
             pressure.count().expect("counts");
             pressure
         };
-        assert_eq!(pressure(0).level(), Level::Closed);
-        let why = pressure(0).view().why.expect("a reason");
+        assert_eq!(pressure().level(), Level::Closed);
+        let why = pressure().view().why.expect("a reason");
         assert!(why.starts_with("the spool holds 2.0 MiB, 2.0 MiB are allowed; see that the link"), "{why}");
-        assert_eq!(pressure(2 << 20).level(), Level::Open);
-        // Big has confirmed it: only the copies hold it.
-        store.commit_blocking(move |txn| txn.release_body(body)).expect("commits");
-        assert_eq!(pressure(0).level(), Level::Open);
+        // Big has confirmed it: it is kept for a replay, and then only the copies hold it.
+        let position = LanePosition { number: 1, ..LanePosition::default() };
+        let confirmed = move |txn: &mut Txn<'_>| lane::confirmed(txn, LANE, position, &[], &[], 1);
+        store.commit_blocking(confirmed).expect("commits");
+        assert_eq!(pressure().level(), Level::Open);
+        let trimmed =
+            store.commit_blocking(|txn| lane::trim(txn, LANE, u64::MAX, u64::MAX)).expect("commits");
+        assert_eq!((*trimmed, pressure().level()), (1, Level::Open));
     }
 }

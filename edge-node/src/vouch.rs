@@ -234,6 +234,7 @@ mod tests {
     use shared::topology::{SMALLEST, Topology};
 
     use super::*;
+    use crate::cover::Covers;
     use crate::link::LinkHost;
 
     const MESSAGE: Unanswered =
@@ -243,7 +244,7 @@ mod tests {
         let text = SMALLEST.replace("[link]", &format!("ack = \"{ack}\"\n[link]"));
         let topology = Topology::parse(&text, "test.toml").expect("is right");
         let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
-        Node::new(store, topology, PrivateKey::from_bytes([1; 32]), [2; 32])
+        Node::new(store, Covers::simulated(), topology, PrivateKey::from_bytes([1; 32]), [2; 32])
     }
 
     const SHORT: Duration = Duration::from_millis(20);

@@ -250,6 +250,7 @@ mod tests {
     use shared::unit::decode;
 
     use super::*;
+    use crate::cover::Covers;
     use crate::link::LinkHost;
     use crate::node::Node;
     use crate::record::{OUTBOUND_KIND, copy_of};
@@ -401,7 +402,13 @@ mod tests {
     fn a_refusal_of_bigs_takes_the_copy_away_in_the_commit_that_records_it() {
         let Edge { store, .. } = Edge::new(&window(None));
         let topology = Topology::parse(SMALLEST, "test.toml").expect("is right");
-        let node = Arc::new(Node::new(store, topology, PrivateKey::from_bytes([1; 32]), [2; 32]));
+        let node = Arc::new(Node::new(
+            store,
+            Covers::simulated(),
+            topology,
+            PrivateKey::from_bytes([1; 32]),
+            [2; 32],
+        ));
         let edge = Edge { store: node.store.clone(), busy: Arc::clone(&node.busy) };
         let taken = MessageId([7; 16]);
         for message in [MESSAGE, taken] {

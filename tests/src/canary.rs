@@ -24,11 +24,14 @@ pub struct Canary {
 
 /// The covers of the keys of open windows, as they lie on the edge's disk.
 pub fn covers(world: &World) -> Result<Vec<Vec<u8>>, Trouble> {
-    match fs::read_dir(world.nodes.state_of(Node::Edge).join("windows")) {
-        Ok(files) => files.map(|file| Ok(fs::read(file?.path())?)).collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error.into()),
+    let mut covers = Vec::new();
+    for file in fs::read_dir(world.nodes.state_of(Node::Edge).join("windows"))? {
+        let file = file?;
+        if file.file_name() != "lock" {
+            covers.push(fs::read(file.path())?);
+        }
     }
+    Ok(covers)
 }
 
 impl Canary {

@@ -16,7 +16,7 @@ const SPOOL_MAX: u64 = 1 << 20;
 /// What big takes in an hour: more than the spool, so that a big that is started anew takes all of that.
 const INBOUND_HOURLY: u64 = 2 << 20;
 /// More than twice what fits: each is about [`LONG`], and random.
-const MESSAGES_MAX: u64 = 100;
+const MESSAGES_MAX: u64 = 250;
 
 fn letter(number: u64) -> Vec<u8> {
     let token = Token { seed: 3, number };

@@ -2,11 +2,13 @@
 //! what its files tell whoever takes them away.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use big_node::request::{PersonView, Request as BigRequest};
 use edge_node::harness::Edge;
 use edge_node::request::Explained;
 use shared::state::State;
+use shared::store::sim::{Faults, SimDisk};
 use shared::topology::Topology;
 use shared::unit::directory_hash;
 use tests::client::load::{Outgoing, Plan, drive};
@@ -106,7 +108,9 @@ async fn drift_on_the_edges_disk_is_found_and_only_that_is_mended() -> Result<()
 fn drift(state: &Path, file: &Path) -> Result<(), Trouble> {
     let state = State::open(state)?;
     let key = state.key32("directory")?;
-    let edge = Edge::new(state.store()?, Topology::read(file)?, state.key32("sealing")?, key);
+    // Nobody travels.
+    let covers = Arc::new(SimDisk::new(Faults::default()));
+    let edge = Edge::new(state.store()?, covers, Topology::read(file)?, state.key32("sealing")?, key);
     edge.drift(directory_hash(&key, BOB), false)?;
     Ok(())
 }

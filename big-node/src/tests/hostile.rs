@@ -285,7 +285,7 @@ fn kinds_of_big() -> Vec<ToEdge> {
 fn an_edge_writes_only_its_own_kinds() {
     let world = World::new();
     let kinds = kinds_of_big();
-    assert_eq!(kinds.len(), 15, "every kind is in the row once");
+    assert_eq!(kinds.len(), 16, "every kind is in the row once");
     for kind in kinds {
         let head = encode(&kind);
         let prepared = inbound::prepare(&world.store, &world.site, &head, SealedBody::None);

@@ -10,6 +10,7 @@ use shared::unit::{ToEdge, decode, directory_hash};
 
 use super::*;
 use crate::apply::{self, Arrived};
+use crate::cover::Covers;
 use crate::node::{Known, Rule};
 use crate::reception::answer;
 use crate::revise::busy::Busy;
@@ -20,7 +21,7 @@ fn node() -> Node {
     let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
     let text = SMALLEST.replace("\"example.com\"", "\"example.com\", \"example.org\"");
     let topology = Topology::parse(&text, "test.toml").expect("is right");
-    Node::new(store, topology, PrivateKey::generate().0, KEY)
+    Node::new(store, Covers::simulated(), topology, PrivateKey::generate().0, KEY)
 }
 
 fn row(canonical: &str) -> AddressRow {

@@ -262,7 +262,7 @@ pub(super) struct Sim {
     pub(super) now: Duration,
     /// Frames and bodies delivered so far.
     pub(super) delivered: usize,
-    connections: u8,
+    connections: u32,
     /// Alarms: node, lane, outbound.
     pub(super) stops: Vec<(usize, Lane, bool, crate::frame::Stop)>,
     pub(super) in_flight_max: usize,
@@ -306,7 +306,7 @@ impl Sim {
             },
             local_key: this.key.clone(),
             peer_key: other.key.clone(),
-            binding: [self.connections; 32],
+            binding: *blake3::hash(&self.connections.to_le_bytes()).as_bytes(),
             secret: this.secret.filter(|_| node == EDGE || this.partner.is_none()),
         }
     }

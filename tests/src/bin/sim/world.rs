@@ -49,6 +49,7 @@ pub struct World {
     pub big_disk: SimDisk,
     /// See `big_disk`.
     pub edge_disk: SimDisk,
+    covers_disk: SimDisk,
     big_end: End<big::LinkHost>,
     edge_end: End<edge::LinkHost>,
     to_big: Line,
@@ -79,6 +80,7 @@ impl World {
             edge: None,
             big_disk: SimDisk::new(Faults::default()),
             edge_disk: SimDisk::new(Faults::default()),
+            covers_disk: SimDisk::new(Faults::default()),
             big_end: End::default(),
             edge_end: End::default(),
             to_big: Line::default(),
@@ -135,7 +137,8 @@ impl World {
             Who::Big => self.big = Some(Big::new(store, &self.topology, BIG_SEALING)),
             Who::Edge => {
                 let topology = self.topology.clone();
-                self.edge = Some(Edge::new(store, topology, EDGE_SEALING, DIRECTORY_KEY));
+                let covers = Arc::new(self.covers_disk.clone());
+                self.edge = Some(Edge::new(store, covers, topology, EDGE_SEALING, DIRECTORY_KEY));
             }
         }
         Ok(())
@@ -146,6 +149,9 @@ impl World {
         let left = self.disk(who).after_power_cut(dice, Faults::default());
         self.cut_line(Some(who));
         *self.disk(who) = left;
+        if let Who::Edge = who {
+            self.covers_disk = self.covers_disk.after_power_cut(dice, Faults::default());
+        }
     }
 
     /// The node goes; what its session was asked for goes with it.
@@ -333,6 +339,10 @@ impl World {
     ) -> Result<(), StoreError> {
         self.cut_line(Some(who));
         *self.disk(who) = image.disk.after_power_cut(dice, Faults::default());
+        if let Who::Edge = who {
+            // They are no part of a backup.
+            self.covers_disk = SimDisk::new(Faults::default());
+        }
         if by_restore {
             let disk: Arc<SimDisk> = Arc::new(self.disk(who).clone());
             let store = Store::open_with(disk, SEGMENT_BYTES)?;
