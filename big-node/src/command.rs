@@ -132,7 +132,9 @@ impl Commands {
             | Request::MailStatus { .. }) => return self.mail(request, body).await,
             request @ Request::MailAmend { .. } => json(self.amend(request, &body).await?),
             Request::MailHistory { person, message } => {
-                json(revise::history(&node.store, &self.person(&person)?, &message)?)
+                let person = self.person(&person)?;
+                // Comparing long texts takes a while: the other tasks of this thread go elsewhere meanwhile.
+                json(tokio::task::block_in_place(|| revise::history(&node.store, &person, &message))?)
             }
             request @ (Request::TravelStart { .. }
             | Request::TravelExtend { .. }

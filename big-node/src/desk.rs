@@ -35,7 +35,7 @@ use crate::revise;
 
 pub use draft::{restore as restore_draft, save as save_draft, show as show_draft};
 pub use search::search;
-pub use send::{Outgoing, attachments, send, send_draft};
+pub use send::{Outgoing, attachments, send, send_draft, within_size};
 pub use thread::thread;
 pub use watch::watch;
 

@@ -36,8 +36,6 @@ pub const BODY_KIND: u8 = 2;
 pub const PARSED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Octets of trace headers that the edge puts before a message's content, at most.
 const TRACE_BYTES_MAX: u64 = 64 * 1024;
-/// What was submitted before a window's end is accepted for so long after it.
-const LATE_AFTER_END_MILLIS: u64 = 7 * 24 * 3_600_000;
 
 fn never(text: &str) -> NotApplied {
     NotApplied::Never(text.into())
@@ -263,9 +261,8 @@ fn submit(
     let accepted_at = incoming.origin.accepted_at;
     let late = row.state != WindowState::Open || row.window.until.is_some_and(|until| accepted_at > until);
     if late {
-        let ended = row.ended_at.or(row.window.until).unwrap_or(now);
         // That the edge has closed the window says nothing: events overtake mail.
-        if row.revoked || now.saturating_sub(ended) > LATE_AFTER_END_MILLIS {
+        if travel::is_too_late(&row, now) {
             return Err(never("its travel window has ended"));
         }
     }
@@ -326,7 +323,8 @@ fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), NotApplied
     let Some(row) = txn.get::<WindowRow>(WINDOWS, &act.window)? else {
         return of_what_was_lost(txn, "there is no such travel window");
     };
-    if row.state == WindowState::Ended {
+    // What was done before the end may be told behind it: an act waits for its message, and the end does not.
+    if row.state == WindowState::Ended && travel::is_too_late(&row, now) {
         return Err(never("the edge had closed that window"));
     }
     let key = key2(&act.window, &id.0);

@@ -136,15 +136,21 @@ async fn serve(topology: Topology, state: &State, people: &Handle) -> Result<(),
     if let Some(desk) = desk {
         let commands = Commands { watchers: watchers(PEOPLE_CONNECTIONS_MAX), ..commands.clone() };
         let body_max = node.topology.edge.size_max.saturating_add(PERSON_BODY_BESIDE);
-        people.spawn(desk.serve(body_max, move |peer, request, body| {
+        let known = commands.clone();
+        let is_known = move |peer| known.is_a_person(peer);
+        people.spawn(desk.serve(body_max, is_known, move |peer, request, body| {
             let commands = commands.clone();
             async move { commands.answer_person(peer, request, body).await }
         }));
     }
-    tokio::spawn(control.serve(CONTROL_BODY_MAX, move |peer, request, body| {
-        let commands = commands.clone();
-        async move { commands.answer(peer, request, body).await }
-    }));
+    tokio::spawn(control.serve(
+        CONTROL_BODY_MAX,
+        |_| true,
+        move |peer, request, body| {
+            let commands = commands.clone();
+            async move { commands.answer(peer, request, body).await }
+        },
+    ));
     tokio::spawn(maintenance::run(Arc::clone(&node)));
     tokio::spawn(gateway::run(Arc::clone(&node)));
     tokio::spawn(gateway::pick_up_all(Arc::clone(&node)));

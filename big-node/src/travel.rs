@@ -25,6 +25,8 @@ use crate::record::{
 };
 use crate::request::{Terms, WindowView};
 
+/// What was submitted before a window's end is accepted for so long after it.
+const LATE_AFTER_END_MILLIS: u64 = 7 * 24 * 3_600_000;
 /// How long after its end the edge is waited for to end a window by its own clock.
 const OWN_CLOCK_MILLIS: u64 = 24 * 3_600_000;
 /// The least limit on the size of messages, and the least quota, in octets.
@@ -186,7 +188,11 @@ pub fn end(txn: &mut Txn<'_>, person: &str, revoke: bool, now: u64) -> Result<Wi
     let person = directory::by_name(txn, person)?;
     let row = match (open_window(txn, &person), revoke) {
         // One that has ended, and was not confirmed, can still be revoked.
-        (Err(Refused::Asked(why)), true) => ending(txn, &person)?.ok_or(Refused::Asked(why))?,
+        (Err(Refused::Asked(why)), true) => match ending(txn, &person)? {
+            Some(row) => row,
+            // Nor does an end that was confirmed keep away what was submitted before it, and is taken for a while.
+            None => return revoke_ended(txn, &person, now)?.ok_or(Refused::Asked(why)),
+        },
         (found, _) => found?,
     };
     Ok(close(txn, &row.window.window, revoke, now)?)
@@ -200,6 +206,26 @@ fn ending(rows: &impl Rows, person: &Person) -> Result<Option<WindowRow>, StoreE
         last = last.into_iter().chain(row).max_by_key(|row| row.ended_at);
     }
     Ok(last)
+}
+
+/// Revokes the windows of a person that have ended lately; returns the last of them.
+fn revoke_ended(txn: &mut Txn<'_>, person: &Person, now: u64) -> Result<Option<WindowRow>, StoreError> {
+    let mut last: Option<WindowRow> = None;
+    for (window, mut row) in txn.prefix::<WindowRow>(WINDOWS, &[], usize::MAX)? {
+        let is_theirs = row.window.person == person.id && row.state == WindowState::Ended;
+        if is_theirs && !is_too_late(&row, now) {
+            row.revoked = true;
+            txn.put(WINDOWS, &window, &row)?;
+            last = last.into_iter().chain([row]).max_by_key(|row| row.ended_at);
+        }
+    }
+    Ok(last)
+}
+
+/// Whether nothing more is taken that comes out of a window that has ended.
+pub fn is_too_late(row: &WindowRow, now: u64) -> bool {
+    let ended = row.ended_at.or(row.window.until).unwrap_or(now);
+    row.revoked || now.saturating_sub(ended) > LATE_AFTER_END_MILLIS
 }
 
 /// Ends a window and tells the edge to destroy it.

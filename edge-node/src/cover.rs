@@ -40,7 +40,8 @@ impl Covers {
         let key = match self.read(&window.window) {
             Ok(key) => key,
             // Not there, or not whole: no row that a commit holds can be under it.
-            Err(_) => self.make(&window.window)?,
+            Err(error) if is_no_cover(&error) => self.make(&window.window)?,
+            Err(error) => return Err(error),
         };
         turn(&key, window);
         Ok(())
@@ -57,7 +58,7 @@ impl Covers {
         let mut key = Zeroizing::new([0; COVER_BYTES]);
         self.0.open(&name(window))?.read_at(0, key.as_mut_slice())?;
         match key.iter().all(|byte| *byte == 0) {
-            true => Err(io::Error::other("the cover was destroyed")),
+            true => Err(io::Error::new(io::ErrorKind::InvalidData, "the cover was destroyed")),
             false => Ok(key),
         }
     }
@@ -91,6 +92,14 @@ impl Covers {
         let names = self.0.list()?;
         Ok(names.iter().filter_map(|name| name.parse::<MessageId>().ok()).map(|window| window.0).collect())
     }
+}
+
+/// Whether a cover could not be read because there is none, or not a whole one; else there may be one.
+fn is_no_cover(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
+    )
 }
 
 fn name(window: &Id) -> String {

@@ -14,9 +14,9 @@ use shared::row;
 use shared::store::{Rows, StoreError, Table, Txn};
 use shared::unit::{AddressRow, DirectoryCompared, DirectoryMark, DirectoryRows, ToBig, encode};
 
-use crate::fence::Moment;
 use crate::node::Node;
 use crate::record::SETTINGS;
+use shared::moment::Moment;
 
 /// Generation, keyed address hash to [`AddressRow`].
 const ADDRESSES: Table = Table("addresses");

@@ -6,45 +6,7 @@
 
 use std::time::Duration;
 
-use shared::id::{monotonic, unix_millis};
-
-/// A moment, by two clocks: one can be set, the other may stand still while the machine sleeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
-    monotonic: Duration,
-    wall: u64,
-}
-
-impl Moment {
-    /// This one.
-    pub fn now() -> Self {
-        Self { monotonic: monotonic(), wall: unix_millis() }
-    }
-
-    /// One that is made up.
-    #[cfg(test)]
-    pub fn of(monotonic: Duration, wall: u64) -> Self {
-        Self { monotonic, wall }
-    }
-
-    /// How long ago `earlier` is by the clock that nobody can set.
-    pub fn elapsed_since(self, earlier: Self) -> Duration {
-        self.monotonic.saturating_sub(earlier.monotonic)
-    }
-
-    /// By how much the clock that can be set has run ahead of the other one since `earlier`; nothing, if it has
-    /// fallen behind.
-    pub fn gained_since(self, earlier: Self) -> Duration {
-        let wall = Duration::from_millis(self.wall.saturating_sub(earlier.wall));
-        wall.saturating_sub(self.elapsed_since(earlier))
-    }
-
-    /// How long ago `earlier` is by the clock that says more; `None` if a clock was set back.
-    fn since(self, earlier: Self) -> Option<Duration> {
-        let monotonic = self.monotonic.checked_sub(earlier.monotonic)?;
-        Some(monotonic.max(Duration::from_millis(self.wall.checked_sub(earlier.wall)?)))
-    }
-}
+use shared::moment::Moment;
 
 /// What is known of the directory's age.
 #[derive(Clone, Debug, Default)]
@@ -90,7 +52,7 @@ mod tests {
     const AFTER: Duration = Duration::from_secs(600);
 
     fn moment(monotonic: u64, wall: u64) -> Moment {
-        Moment { monotonic: Duration::from_secs(monotonic), wall: wall * 1000 }
+        Moment::of(Duration::from_secs(monotonic), wall * 1000)
     }
 
     #[test]

@@ -12,7 +12,6 @@ mod correspondents;
 mod cover;
 pub mod delivery;
 mod directory;
-mod ends;
 mod fence;
 #[cfg(feature = "sim")]
 pub mod harness;

@@ -19,10 +19,10 @@ use shared::unit::{ToEdge, Welcome, encode};
 
 use crate::apply::{self, Arrived};
 use crate::delivery;
-use crate::fence::Moment;
 use crate::node::Node;
 use crate::record::{Invitation, OUTBOUND_KIND, SETTINGS};
 use crate::windows;
+use shared::moment::Moment;
 
 /// Bytes of a piece of a large body.
 const PIECE_BYTES: usize = 64 * 1024;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rkyv::{Archive, Deserialize, Serialize};
+use shared::age;
 use shared::credential::Credential;
 use shared::id::{monotonic, unix_millis};
 use shared::row;
@@ -76,6 +77,8 @@ pub async fn log_in(
         Answer::After(delay) => tokio::time::sleep(delay).await,
         Answer::Locked => return Err(Refused::Guessing),
     }
+    // It may have ended or got another password meanwhile.
+    let window = node.window_of_login(&credentials.user)?;
     let covers = node.covers.clone();
     let opened = tokio::task::spawn_blocking(move || match window {
         Some(mut window) => {
@@ -98,6 +101,9 @@ pub async fn log_in(
         }
         return Err(Refused::Credentials);
     };
+    if !node.is_open(&window.window, &window.credential.stored_key) {
+        return Err(Refused::Credentials);
+    }
     node.with_lockout(|lockout| lockout.succeeded(&attempt));
     let now = unix_millis();
     if known_at.is_none_or(|known| known.at.saturating_add(AGAIN_MILLIS) < now) {
@@ -113,7 +119,9 @@ pub async fn log_in(
 /// Forgets networks of windows that are no more and of long ago, for ever.
 pub async fn run(node: Arc<Node>) {
     loop {
-        let mut from = Some(Vec::new());
+        // By a clock that has jumped, travellers would be forgotten who logged in yesterday.
+        let believed = node.store.read().and_then(|rows| age::is_clock_believed(&rows)).unwrap_or(false);
+        let mut from = believed.then(Vec::new);
         while let Some(start) = from.take() {
             let forgotten = node.store.commit(move |txn| forget(txn, &start, unix_millis())).await;
             match forgotten {

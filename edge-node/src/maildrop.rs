@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use crate::content::{Content, Unreadable};
 use crate::login::{self, Refused};
-use crate::node::{MaildropLock, Node};
+use crate::node::{Login, MaildropLock, Node};
 use crate::record::{COPIES, CopyRow, WINDOWS, copy_key, copy_of};
 use crate::revise;
 
@@ -131,7 +131,10 @@ impl Service {
                 }
             }
             if let Some(message) = &mut reading {
-                if maildrop.as_ref().is_some_and(|maildrop| !self.node.is_open(&maildrop.window)) {
+                if maildrop
+                    .as_ref()
+                    .is_some_and(|maildrop| !self.node.is_open(&maildrop.window, &maildrop.login))
+                {
                     return stream.shutdown().await;
                 }
                 match message.next() {
@@ -169,7 +172,7 @@ impl Service {
 /// Returns when the window of a session has ended; without one, never.
 async fn over(maildrop: Option<&Maildrop>) {
     match maildrop {
-        Some(maildrop) => maildrop.node.over(&maildrop.window).await,
+        Some(maildrop) => maildrop.node.over(&maildrop.window, &maildrop.login).await,
         None => std::future::pending().await,
     }
 }
@@ -198,6 +201,7 @@ impl LastLogins {
 struct Maildrop {
     node: Arc<Node>,
     window: Id,
+    login: Login,
     key: PrivateKey,
     /// What was sent, at least in part, and the unit that told big of it.
     sent: BTreeMap<(MessageId, u32), Option<Id>>,
@@ -211,7 +215,7 @@ impl Maildrop {
         client: IpAddr,
     ) -> Result<(Self, Opened), LoginRefusal> {
         let opened = login::log_in(node, credentials, client).await;
-        let (Window { window, until, .. }, key) = opened.map_err(|refused| match refused {
+        let (Window { window, until, credential, .. }, key) = opened.map_err(|refused| match refused {
             Refused::Credentials => LoginRefusal::Credentials,
             Refused::Guessing => LoginRefusal::Guessing,
             Refused::Temporary => LoginRefusal::Temporary,
@@ -233,7 +237,8 @@ impl Maildrop {
             None => Expire::Never,
             Some(until) => Expire::Days(until.saturating_sub(unix_millis()) / DAY_MILLIS),
         };
-        let maildrop = Self { node: Arc::clone(node), window, key, sent: BTreeMap::new(), lock };
+        let login = credential.stored_key;
+        let maildrop = Self { node: Arc::clone(node), window, login, key, sent: BTreeMap::new(), lock };
         Ok((maildrop, Opened { entries, expire }))
     }
 

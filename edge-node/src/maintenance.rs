@@ -10,11 +10,10 @@ use shared::store::{BodyKey, Disk, Recovered, Rows, Store, StoreError, Txn, rebu
 use shared::trace;
 use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
 
-use crate::ends::Ends;
-use crate::fence::Moment;
 use crate::node::Node;
 use crate::record::{INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow, queue_key};
 use crate::{correspondents, directory, revise, vouch, windows};
+use shared::moment::{Moment, Trust};
 
 const ROUND: Duration = Duration::from_secs(1);
 /// Rounds between two looks at space and old traces.
@@ -32,12 +31,12 @@ const INLINE_BYTES_MAX: u64 = 64 * 1024;
 /// Runs for ever.
 pub async fn run(node: Arc<Node>) {
     let (mut pulse, mut cursors) = (Pulse::begin(), Cursors::default());
-    let mut ends = Ends::new(Moment::now());
+    let mut trust = Trust::new(Moment::now());
     for round in 0_u64.. {
         tokio::time::sleep(ROUND).await;
         // Logins stop by the clock in any case, whatever becomes of the keys.
         node.windows_changed();
-        if ends.believe(Moment::now())
+        if trust.believe(Moment::now())
             && let Err(error) = node.end_overdue().await
         {
             tracing::warn!(%error, "travel windows could not be ended; it is tried again");

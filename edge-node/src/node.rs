@@ -23,13 +23,14 @@ use tokio::sync::watch;
 use crate::cover::Covers;
 use crate::delivery::Schedule;
 use crate::directory::{self, DirectoryRow};
-use crate::fence::{Fence, Moment};
+use crate::fence::Fence;
 use crate::lockout::Lockout;
 use crate::maildrop::LastLogins;
 use crate::pressure::Pressure;
 use crate::record::{Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
 use crate::revise::busy::Busy;
 use crate::{correspondents, windows};
+use shared::moment::Moment;
 
 /// Role names that every domain has (RFC 5321 §4.5.1, RFC 2142).
 const ROLES: [&str; 2] = ["postmaster", "abuse"];
@@ -268,18 +269,18 @@ impl Node {
         self.windows_changed.send_modify(|changes| *changes += 1);
     }
 
-    /// Whether a window is open; what cannot be read now may be.
-    pub fn is_open(&self, window: &Id) -> bool {
-        let open = self.store.read().and_then(|snapshot| open_window(&snapshot, window));
+    /// Whether a window is open to whom it was opened with this login; what cannot be read now may be.
+    pub fn is_open(&self, window: &Id, login: &Login) -> bool {
+        let open = self.store.read().and_then(|snapshot| open_to(&snapshot, window, login));
         !matches!(open, Ok(None))
     }
 
-    /// Returns when a window is open no more.
-    pub async fn over(&self, window: &Id) {
+    /// Returns when it is open to them no more: it has ended, or has another password.
+    pub async fn over(&self, window: &Id, login: &Login) {
         let mut changes = self.windows_changed.subscribe();
         loop {
             changes.borrow_and_update();
-            let open = self.store.read().and_then(|snapshot| open_window(&snapshot, window));
+            let open = self.store.read().and_then(|snapshot| open_to(&snapshot, window, login));
             let until = match open {
                 Ok(Some(window)) => window.until,
                 Ok(None) => return,
@@ -338,12 +339,16 @@ impl Node {
         }
     }
 
-    /// Refuses one who logged in to a window that has ended since.
+    /// Refuses one who logged in to a window that has ended since, or got another password.
     pub fn still_open(&self, window: &Window) -> Result<(), Reply> {
-        let open = self.store.read().and_then(|snapshot| open_window(&snapshot, &window.window));
+        let login = &window.credential.stored_key;
+        let open = self.store.read().and_then(|snapshot| open_to(&snapshot, &window.window, login));
         match open {
             Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(Reply::new(421, Enhanced(4, 7, 0), "your travel window has ended")),
+            Ok(None) => {
+                let text = "your travel window has ended, or has another password";
+                Err(Reply::new(421, Enhanced(4, 7, 0), text))
+            }
             Err(_) => Err(Reply::new(451, Enhanced(4, 3, 0), "cannot check that now; try again later")),
         }
     }
@@ -378,6 +383,19 @@ impl Node {
 /// A login name, which may be an address, as big knows it.
 fn canonical_login(user: &str) -> String {
     user.parse::<Address>().map_or_else(|_| canonical_local(user), |address| address.canonical())
+}
+
+/// What a session has logged in by: the stored key of its window's password then.
+pub type Login = [u8; 32];
+
+/// An open window, unless the password that it was opened with has been rotated away and is good no more.
+fn open_to(snapshot: &Snapshot, window: &Id, login: &Login) -> Result<Option<Window>, StoreError> {
+    let now = unix_millis();
+    Ok(open_window(snapshot, window)?.filter(|window| {
+        let former = window.former.as_ref().filter(|former| now < former.until);
+        let good = std::iter::once(&window.credential).chain(former.map(|former| &former.credential));
+        good.map(|credential| &credential.stored_key).any(|key| key == login)
+    }))
 }
 
 fn open_window(snapshot: &Snapshot, window: &Id) -> Result<Option<Window>, StoreError> {

@@ -116,7 +116,7 @@ async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
 /// Returns when the window that was logged in to has ended; without one, never.
 async fn over(node: &Node, login: Option<&Window>) {
     match login {
-        Some(window) => node.over(&window.window).await,
+        Some(window) => node.over(&window.window, &window.credential.stored_key).await,
         None => std::future::pending().await,
     }
 }

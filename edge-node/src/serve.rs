@@ -224,10 +224,14 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         listeners.into_iter().for_each(|listener| drop(tokio::spawn(service.clone().run(listener))));
     }
     let commands = Commands { node: Arc::clone(&node), link: link_bound, public_key, state: state.clone() };
-    tokio::spawn(control.serve(CONTROL_BODY_MAX, move |_, request, _| {
-        let commands = commands.clone();
-        async move { commands.answer(request).await }
-    }));
+    tokio::spawn(control.serve(
+        CONTROL_BODY_MAX,
+        |_| true,
+        move |_, request, _| {
+            let commands = commands.clone();
+            async move { commands.answer(request).await }
+        },
+    ));
     tokio::spawn(runner.run(stopping.clone()));
     tokio::spawn(maintenance::run(Arc::clone(&node)));
     tokio::spawn(maintenance::compare(Arc::clone(&node)));

@@ -17,6 +17,7 @@ pub mod lane;
 pub mod lifetime;
 pub mod listener;
 pub mod mime;
+pub mod moment;
 pub mod operator;
 pub mod origin;
 pub mod pop3;

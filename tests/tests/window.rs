@@ -222,7 +222,12 @@ async fn other_credentials_open_the_same_mailbox_and_the_old_ones_end() -> Resul
     scram.login_scram(&second.user, &second.password, true).await?;
     assert!(without_trace(&scram.retr(1).await?) == message);
     scram.quit().await?;
+    let mut held = collect(&world, &second).await?;
     let third = desk.rotate(0).await?;
+    until("a session of the old password is over", SOON, async || {
+        Ok(held.stat().await.is_err().then_some(()))
+    })
+    .await?;
     refused(&world, &second).await?;
     assert!(
         is_refused(&world, &trip.user, &trip.password).await?,

@@ -37,6 +37,11 @@ impl Commands {
         Ok((shown(answer, shows, &own)?, body))
     }
 
+    /// Whether an account is somebody's here.
+    pub fn is_a_person(&self, peer: Peer) -> bool {
+        self.of_account(peer.uid).is_ok()
+    }
+
     /// The person whose account this is.
     pub(super) fn of_account(&self, uid: u32) -> Result<Person, Refused> {
         directory::of_account(&self.node.store.read()?, uid)?.ok_or_else(|| {

@@ -80,7 +80,7 @@ pub async fn save(
             entities,
         };
         let content = mime::compose(&written);
-        within_size(node, &content)?;
+        within_size(&node.site, &content)?;
         let mut origin = node::origin(Channel::Desk { person: person.id }, None, Vec::new(), &content);
         let typed = |list: &[String]| -> Vec<Mailbox> {
             list.iter().map(|text| Mailbox { name: String::new(), address: text.clone() }).collect()

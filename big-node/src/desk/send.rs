@@ -11,7 +11,7 @@ use shared::store::{Rows, Snapshot};
 use super::{Filed, draft, forward, recipients_of, reply, returned};
 use crate::directory;
 use crate::error::Refused;
-use crate::mail::{self, Tie, Ways};
+use crate::mail::{self, Site, Tie, Ways};
 use crate::node::{Node, incoming};
 use crate::record::{About, Person};
 use crate::request::{Attached, Sent};
@@ -312,7 +312,7 @@ async fn dispatch(
     let channel = Channel::Desk { person: author.id };
     let mut incoming = tokio::task::block_in_place(|| {
         let content = mime::compose(&written);
-        within_size(node, &content)?;
+        within_size(&node.site, &content)?;
         Ok::<_, Refused>(incoming(&node.store, id, channel, reverse_path, recipients, &content)?)
     })?;
     (incoming.ways, incoming.tie) = (letter.ways, letter.tie);
@@ -330,8 +330,8 @@ async fn dispatch(
 }
 
 /// Refuses what is larger than any message here may be.
-pub(super) fn within_size(node: &Node, content: &[u8]) -> Result<(), Refused> {
-    let max = node.site.content_bytes_max;
+pub fn within_size(site: &Site, content: &[u8]) -> Result<(), Refused> {
+    let max = site.content_bytes_max;
     match content.len() as u64 > max {
         false => Ok(()),
         true => Err(Refused::new(format!(

@@ -38,7 +38,7 @@ pub async fn attempt(
         };
         match talked {
             Talk::Done(outcomes, tls) => return told(outcomes, &recipients, text, tls),
-            Talk::Next(mut status) | Talk::HandshakeFailed(mut status) => {
+            Talk::Next { mut status, .. } | Talk::HandshakeFailed(mut status) => {
                 if status.code.is_none() {
                     // Reports go to strangers, who are not told addresses inside.
                     status.text = status.text.replace(&format!("{} ({address})", host.name), "the host");
@@ -70,7 +70,8 @@ async fn conversation(
         Err(error) => {
             tracing::error!(%error, "a body for a gateway cannot be read");
             let text = "the message cannot be read at the moment";
-            return Talk::Next(Status::ours(Class::Temporary, Enhanced(4, 3, 0), text));
+            let status = Status::ours(Class::Temporary, Enhanced(4, 3, 0), text);
+            return Talk::Next { status, greeted: false };
         }
     };
     let origin = &message.origin;

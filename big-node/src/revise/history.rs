@@ -15,6 +15,8 @@ use crate::request::RevisionView;
 
 /// Largest message whose text is compared.
 const READ_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Octets of all differences in one answer.
+const DIFFERENCES_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The revisions of a message in the person's mailbox, the first one first: for its author all of them, for a
 /// reader those that were read and the one that is shown.
@@ -47,9 +49,13 @@ pub fn history(store: &Store, person: &Person, text: &str) -> Result<Vec<Revisio
         let (revised, at, mode, reason) =
             (revision_ordinal(revision.number), revision.at, revision.mode, revision.reason.clone());
         let message = revision.of(&original);
+        let shown: usize = views.iter().map(|view| view.difference.len()).sum();
         let text = text_of(store, &message);
         let difference = match (before, &text) {
             (None, _) => String::new(),
+            (Some(Some(old)), Some(new)) if shown + old.len() + new.len() > DIFFERENCES_BYTES_MAX => {
+                "the texts are too long to be compared here\n".into()
+            }
             (Some(Some(old)), Some(new)) => difference(&old, new),
             _ => "the texts cannot be compared: one of them is not here any more\n".into(),
         };

@@ -124,6 +124,7 @@ fn revision(
         &draft(store, author, id, &original, &base, amendment, now)?,
         &Identity { message_id: original.origin.message_id.clone(), supersedes: None },
     );
+    desk::within_size(site, &content)?;
     let recipients = original.origin.recipients.iter().map(|recipient| recipient.address.clone()).collect();
     let own = &original.origin;
     let origin = Origin {

@@ -363,6 +363,17 @@ fn an_end_by_the_edges_clock_counts_whatever_bigs_says() {
     assert_eq!(world.apply(&ToBig::WindowClosed { window, until }, None), Ok(()));
     assert_eq!(world.row(&window).state, WindowState::Ended);
     assert_eq!(world.copies().len(), 2);
+
+    // What was done before the end may be told behind it, until somebody revokes what comes out of the window.
+    let act = |deleted| {
+        let message = message.0;
+        let act = PopAct { window, message, revision: 0, retrieved: true, deleted, at: NOW };
+        world.apply(&ToBig::PopAct(act), None)
+    };
+    assert_eq!(act(false), Ok(()));
+    let revoked = world.commit(|txn| travel::end(txn, "alice", true, NOW + DAY));
+    assert!(revoked.expect("also when its end is confirmed").revoked);
+    assert!(act(true).is_err());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use shared::address::{Address, Domain};
@@ -23,6 +24,9 @@ use crate::record::QueueRow;
 
 /// Why the smart host is asked, where all mail goes there.
 const BY_MODE: &str = "all mail goes there";
+
+/// How long hosts of a domain that say nothing are tried, one after the other.
+const DIRECT_TIME: Duration = Duration::from_secs(5 * 60);
 
 /// What became of one recipient in an attempt.
 #[derive(Clone, Debug)]
@@ -132,8 +136,13 @@ impl Attempt {
             Err(status) => return Asked::Told(copies.all(&Report::ours(status))),
         };
         let (mut last, mut reached, mut tried) = (None, false, false);
+        let begun = Instant::now();
         for host in &hosts {
             for address in &host.addresses {
+                // Hosts that take connections and say nothing would use up what time there is for the smart host.
+                if !reached && begun.elapsed() > DIRECT_TIME {
+                    break;
+                }
                 if let Err(status) = self.allowed(*address) {
                     last.get_or_insert(Report::ours(status));
                     continue;
@@ -151,8 +160,13 @@ impl Attempt {
                     Talk::Done(outcomes, tls) => {
                         return Asked::Told(copies.told(outcomes, |status| report(status, tls)));
                     }
-                    Talk::Next(status) | Talk::HandshakeFailed(status) => {
-                        reached |= status.code.is_some();
+                    Talk::Next { status, greeted } => {
+                        reached |= greeted;
+                        last = Some(report(status, false));
+                    }
+                    // It was there to offer TLS.
+                    Talk::HandshakeFailed(status) => {
+                        reached = true;
                         last = Some(report(status, false));
                     }
                 }
@@ -196,8 +210,10 @@ impl Attempt {
             let SmartHost { tls, policy, login, .. } = host;
             let target = Target { name: &name, address, tls, policy: *policy, login: login.as_ref() };
             match self.connection(copies, &target).await {
-                Talk::Done(outcomes, tls) => return copies.told(outcomes, |status| report(status, tls)),
-                Talk::Next(status) | Talk::HandshakeFailed(status) => last = report(status, false),
+                Talk::Done(outcomes, tls) => {
+                    return copies.told(outcomes, |status| report(ours_to_mend(status), tls));
+                }
+                Talk::Next { status, .. } | Talk::HandshakeFailed(status) => last = report(status, false),
             }
         }
         tracing::warn!(message = %copies.message, relay = %host.place, why = last.status.text, "the smart host cannot be used");
@@ -232,7 +248,7 @@ impl Attempt {
         let unreadable = |error: &dyn std::fmt::Display| {
             log(error);
             let text = "the message cannot be read at the moment";
-            Talk::Next(Status::ours(Class::Temporary, Enhanced(4, 3, 0), text))
+            Talk::Next { status: Status::ours(Class::Temporary, Enhanced(4, 3, 0), text), greeted: false }
         };
         let key = match FileKey::unwrap(&row.wrapped_key, &self.node.sealing, id) {
             Ok(key) => key,
@@ -252,6 +268,14 @@ impl Attempt {
         };
         let piece = || content.next().inspect_err(|error| log(error));
         converse(&host, config, message(row, recipients), piece).await
+    }
+}
+
+/// What a smart host says of our login speaks of its topology, not of the recipient (RFC 4954 §6).
+fn ours_to_mend(status: Status) -> Status {
+    match status.code {
+        Some(530 | 534 | 535 | 538) => status.into_temporary(),
+        _ => status,
     }
 }
 

@@ -174,9 +174,14 @@ impl Server {
     }
 
     /// Serves requests with bodies of at most `body_max` octets, until dropped; dropping it ends
-    /// the requests under way.
-    pub async fn serve<Q, A, H, F>(self, body_max: u64, handler: H)
-    where
+    /// the requests under way. All accounts of which `is_known` knows nothing share what one may hold: a host has
+    /// as many of them as anybody likes.
+    pub async fn serve<Q, A, H, F>(
+        self,
+        body_max: u64,
+        is_known: impl Fn(Peer) -> bool + Send + 'static,
+        handler: H,
+    ) where
         Q: DeserializeOwned + Send + 'static,
         A: Serialize + Send + 'static,
         H: Fn(Peer, Q, Vec<u8>) -> F + Clone + Send + 'static,
@@ -186,7 +191,7 @@ impl Server {
             (self.door.connections(), self.door.large_bodies());
         let all = Quota::new(connections, large_bodies);
         // Those that have a connection: as many as there are connections, at most.
-        let mut accounts: HashMap<u32, Arc<Quota>> = HashMap::new();
+        let mut accounts: HashMap<Option<u32>, Arc<Quota>> = HashMap::new();
         let mut sessions = JoinSet::new();
         loop {
             while sessions.try_join_next().is_some() {}
@@ -200,7 +205,8 @@ impl Server {
             };
             let Some(peer) = peer(&stream).filter(|peer| self.door.admits(peer.uid)) else { continue };
             accounts.retain(|_, quota| Arc::strong_count(quota) > 1);
-            let own = accounts.entry(peer.uid).or_insert_with(|| Quota::new(of_one, large_of_one));
+            let account = Some(peer.uid).filter(|_| is_known(peer));
+            let own = accounts.entry(account).or_insert_with(|| Quota::new(of_one, large_of_one));
             let permits = [&*own, &all].map(|quota| Arc::clone(&quota.connections).try_acquire_owned());
             let [Ok(first), Ok(second)] = permits else { continue };
             let (handler, quotas) = (handler.clone(), [Arc::clone(own), Arc::clone(&all)]);
@@ -240,7 +246,15 @@ fn shared_folder(folder: &Path) -> io::Result<bool> {
         fs::set_permissions(folder, Permissions::from_mode(0o755))?;
     }
     let found = fs::metadata(folder)?;
-    Ok(found.mode() & 0o022 == 0 && [own_uid(), 0].contains(&found.uid()))
+    let is_ours = found.mode() & 0o022 == 0 && [own_uid(), 0].contains(&found.uid());
+    // Nor can the folder itself be moved away: what is above it is not for others to write, or sticky as /tmp is.
+    let folder = folder.canonicalize()?;
+    let mut above = folder.ancestors().skip(1);
+    Ok(is_ours
+        && above.try_fold(true, |safe, folder| {
+            let mode = fs::metadata(folder)?.mode();
+            Ok::<_, io::Error>(safe && (mode & 0o022 == 0 || mode & 0o1000 != 0))
+        })?)
 }
 
 /// Who is at the other end, as the kernel says.

@@ -28,7 +28,7 @@ impl Node {
         let folder = tempfile::tempdir().expect("a folder");
         let path = socket_in(&folder.path().join("state"));
         let server = bind(&path).expect("a free path");
-        let serving = tokio::spawn(server.serve(BODY_MAX, answer));
+        let serving = tokio::spawn(server.serve(BODY_MAX, |_| true, answer));
         Self { path, serving, _folder: folder }
     }
 

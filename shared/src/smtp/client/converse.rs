@@ -36,8 +36,13 @@ pub struct Host {
 pub enum Talk {
     /// The host dealt with the message; under TLS or not.
     Done(Vec<Outcome>, bool),
-    /// It did not: another address or host may.
-    Next(Status),
+    /// It did not, although it may have `greeted`: another address or host may.
+    Next {
+        /// Why not.
+        status: Status,
+        /// The host was there: it has said something.
+        greeted: bool,
+    },
     /// The handshake failed: where TLS is not required, the same address may do without it.
     HandshakeFailed(Status),
 }
@@ -59,8 +64,8 @@ pub async fn converse<E>(
             let _ = stream.set_nodelay(true);
             Box::pin(stream)
         }
-        Ok(Err(error)) => return Talk::Next(unreachable(host, &error.to_string())),
-        Err(_) => return Talk::Next(unreachable(host, "no answer in 30 s")),
+        Ok(Err(error)) => return not_there(host, &error.to_string()),
+        Err(_) => return not_there(host, "no answer in 30 s"),
     };
     if config.tls == TlsPolicy::Implicit {
         stream = match handshake(stream, host).await {
@@ -71,7 +76,7 @@ pub async fn converse<E>(
     let start = Instant::now();
     let mut client = Client::new(config, start.elapsed());
     client.deliver(message, start.elapsed());
-    let mut talk = None;
+    let (mut talk, mut greeted) = (None, false);
     let mut buffer = vec![0; READ_BYTES];
     loop {
         while let Some(action) = client.poll() {
@@ -98,14 +103,17 @@ pub async fn converse<E>(
                     talk = Some(Talk::Done(outcomes, client.is_tls()));
                     client.quit(start.elapsed());
                 }
-                Action::Unusable(status) => talk = Some(Talk::Next(status)),
-                Action::Close => return talk.unwrap_or_else(|| Talk::Next(unreachable(host, "it hung up"))),
+                Action::Unusable(status) => talk = Some(Talk::Next { status, greeted }),
+                Action::Close => return talk.unwrap_or_else(|| not_there(host, "it hung up")),
             }
         }
         let wait = client.deadline().saturating_sub(start.elapsed());
         match timeout(wait, stream.read(&mut buffer)).await {
             Ok(Ok(0) | Err(_)) => client.disconnected(),
-            Ok(Ok(length)) => client.receive(&buffer[..length], start.elapsed()),
+            Ok(Ok(length)) => {
+                greeted = true;
+                client.receive(&buffer[..length], start.elapsed());
+            }
             Err(_) => client.handle_timeout(start.elapsed()),
         }
     }
@@ -122,7 +130,7 @@ fn handshake_failed(host: &Host, error: &io::Error) -> Status {
     Status::ours(Class::Temporary, Enhanced(4, 7, 5), &text)
 }
 
-fn unreachable(host: &Host, why: &str) -> Status {
+fn not_there(host: &Host, why: &str) -> Talk {
     let text = format!("{} ({}) cannot be reached: {why}", host.name, host.address);
-    Status::ours(Class::Temporary, Enhanced(4, 4, 1), &text)
+    Talk::Next { status: Status::ours(Class::Temporary, Enhanced(4, 4, 1), &text), greeted: false }
 }

@@ -20,6 +20,7 @@ use tests::process::{Node, Program};
 use tests::topology::TestTopology;
 
 use crate::Failure;
+use crate::took::Took;
 
 /// People added in one commit, before anything is measured.
 const ADDED_AT_ONCE: usize = 1000;
@@ -60,8 +61,7 @@ pub async fn run(state: &Path, people: usize, changes: usize) -> Result<(), Fail
     for number in 0..changes {
         took.push(change(&nodes, number / 2, number % 2 == 0).await?);
     }
-    took.sort_unstable();
-    let percentile = |percent: usize| took.get((took.len() - 1) * percent / 100).copied().unwrap_or_default();
+    let took = Took::of(took);
     let delta = encode(&ToEdge::Address(AddressRow { hash: [1; 32], person: Some([1; 16]) })).len();
     nodes.stop(Node::Big).await?;
     nodes.stop(Node::Edge).await?;
@@ -78,9 +78,9 @@ pub async fn run(state: &Path, people: usize, changes: usize) -> Result<(), Fail
     );
     println!(
         "| {changes} changes: effective at RCPT, p50 / p99 / longest ms | {:.1} / {:.1} / {:.1} |",
-        ms(percentile(50)),
-        ms(percentile(99)),
-        ms(percentile(100))
+        took.ms(50),
+        took.ms(99),
+        took.ms(100)
     );
     println!("| octets of one change | {delta} |");
     Ok(())

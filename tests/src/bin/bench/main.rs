@@ -16,6 +16,8 @@
 //! `bench directory` measures the directory instead: how long a new edge takes to know 50,000 persons, how
 //! soon each of 10,000 changes counts at its RCPT, and what comparing costs.
 //!
+//! `bench desk` measures how soon a sender sees what became of a message, and a long folder.
+//!
 //! `bench travel` measures how soon a travel window is live at the edge, and over, and how fast it is filled.
 //!
 //! `bench pop3` measures collecting: a large maildrop, many sessions at once, and what an idle one costs; beside
@@ -23,12 +25,14 @@
 //!
 //! `bench count` is for a bench from outside: it keeps the number of messages filed in a file.
 
+mod desk;
 mod directory;
 mod load;
 mod machine;
 mod measure;
 mod pop3;
 mod table;
+mod took;
 mod travel;
 
 use std::error::Error;
@@ -90,6 +94,15 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         changes: usize,
     },
+    /// Measure the desk: what became of a message is seen, and a long folder is worked with
+    Desk {
+        /// Messages in the folder
+        #[arg(long, default_value_t = 50_000)]
+        messages: u64,
+        /// Messages that are sent out before, one after the other
+        #[arg(long, default_value_t = 200)]
+        sends: usize,
+    },
     /// Measure travel windows: from the command to the login, to its refusal, and how fast they fill
     Travel {
         /// Windows, one after the other
@@ -129,6 +142,9 @@ fn main() -> ExitCode {
         }
         Some(Command::Directory { people, changes }) => {
             runtime.block_on(measure_directory((*people).max(1), (*changes).max(2)))
+        }
+        Some(Command::Desk { messages, sends }) => {
+            runtime.block_on(measure_desk((*messages).max(1), (*sends).max(1)))
         }
         Some(Command::Travel { trips, messages }) => {
             runtime.block_on(measure_travel((*trips).max(1), *messages))
@@ -183,6 +199,12 @@ async fn measure_directory(people: usize, changes: usize) -> Result<(), Failure>
     let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
     println!("{}\n", machine::describe(folder.path()));
     directory::run(folder.path(), people, changes).await
+}
+
+async fn measure_desk(messages: u64, sends: usize) -> Result<(), Failure> {
+    let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
+    println!("{}\n", machine::describe(folder.path()));
+    desk::run(folder.path(), messages, sends).await
 }
 
 async fn measure_travel(trips: usize, messages: u64) -> Result<(), Failure> {

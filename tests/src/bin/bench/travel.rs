@@ -20,6 +20,7 @@ use tests::topology::TestTopology;
 
 use crate::Failure;
 use crate::load::message;
+use crate::took::Took;
 
 /// How long the edge may take for anything.
 const WITHIN: Duration = Duration::from_secs(120);
@@ -65,16 +66,8 @@ pub async fn run(state: &Path, trips: usize, messages: u64) -> Result<(), Failur
     nodes.stop(Node::Big).await?;
     nodes.stop(Node::Edge).await?;
     println!("| {trips} travel windows, ms | p50 | p99 | longest |\n|---|---|---|---|");
-    for (what, mut took) in
-        [("`travel start` until a login works", begins), ("`travel end` until it is refused", ends)]
-    {
-        took.sort_unstable();
-        let percentile = |percent: usize| {
-            let at = (took.len().saturating_sub(1)) * percent / 100;
-            took.get(at).copied().unwrap_or_default().as_secs_f64() * 1000.0
-        };
-        println!("| {what} | {:.1} | {:.1} | {:.1} |", percentile(50), percentile(99), percentile(100));
-    }
+    println!("{}", Took::of(begins).row("`travel start` until a login works"));
+    println!("{}", Took::of(ends).row("`travel end` until it is refused"));
     let rate = messages as f64 / filled.as_secs_f64();
     println!(
         "\nWith {messages} messages of {} KiB to be filled in: live after {:.0} ms, full after {:.1} s, {rate:.0} messages/s",
