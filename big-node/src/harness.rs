@@ -274,6 +274,11 @@ impl Big {
         Ok(verdict.map(|verdict| (verdict.compared, verdict.named)))
     }
 
+    /// Goes on with what is to be copied into travel windows.
+    pub async fn fill_windows(&self) -> Result<(), StoreError> {
+        travel::fill::go_on(&self.store, &self.site).await
+    }
+
     /// Sees once to what is seen to every minute, and before that to the safety store.
     pub async fn see_to_all(&self, pulse: &mut Pulse, topology: &Topology) -> Result<(), StoreError> {
         maintenance::trim(&self.store, topology, true).await?;

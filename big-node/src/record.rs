@@ -505,8 +505,17 @@ pub struct WindowRow {
     pub told: bool,
     /// Ends that were put off: each may have come at the edge before it knew.
     pub put_off: Vec<u64>,
+    /// When it was made, milliseconds since 1970.
+    pub made_at: u64,
 }
-row!(WindowRow, 2);
+row!(WindowRow, 3);
+
+impl WindowRow {
+    /// When it begins, milliseconds since 1970.
+    pub fn begins_at(&self) -> u64 {
+        self.window.from.max(self.made_at)
+    }
+}
 
 /// The private half of an open window's keys, so that it can be locked under another password. It does not leave big
 /// but so locked.

@@ -83,8 +83,9 @@ pub fn start(
         return Err(Refused::new(text));
     }
     let Terms { from, until, scope, after_fetch, headers_first, size_max, quota } = new.terms;
-    let from = from.unwrap_or(now).max(now);
-    check_end(from, until, now)?;
+    // One that begins at once begins on both nodes, whatever their clocks say.
+    let from = from.filter(|from| *from > now).unwrap_or(0);
+    check_end(from.max(now), until, now)?;
     if [size_max, quota].into_iter().flatten().any(|limit| limit < SIZE_MIN) {
         return Err(Refused::new(format!(
             "a limit below {SIZE_MIN} octets lets no mail through; give a larger one"
@@ -114,6 +115,7 @@ pub fn start(
         headers_first,
         told: false,
         put_off: Vec::new(),
+        made_at: now,
     };
     txn.put(WINDOW_KEYS, &row.window.window, &WindowKey(*new.key.as_bytes()))?;
     txn.put(OPEN_WINDOWS, &person.id, &Named(row.window.window))?;
@@ -151,7 +153,7 @@ fn open_window(rows: &impl Rows, person: &Person) -> Result<WindowRow, Refused> 
 pub fn extend(txn: &mut Txn<'_>, person: &str, until: Option<u64>, now: u64) -> Result<WindowRow, Refused> {
     let person = directory::by_name(txn, person)?;
     let mut row = open_window(txn, &person)?;
-    check_end(row.window.from, until, now)?;
+    check_end(row.begins_at(), until, now)?;
     row.put_off.extend(row.window.until);
     row.put_off.drain(..row.put_off.len().saturating_sub(PUT_OFF_MAX));
     row.window.until = until;
@@ -366,7 +368,7 @@ pub fn view(rows: &impl Rows, row: &WindowRow) -> Result<WindowView, StoreError>
     Ok(WindowView {
         id: MessageId(window.window).to_string(),
         person: person.map_or_else(|| "(removed)".into(), |person| person.name),
-        from: window.from,
+        from: row.begins_at(),
         until: window.until,
         scope: row.scope,
         after_fetch: row.after_fetch,

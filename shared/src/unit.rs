@@ -423,7 +423,7 @@ pub struct Window {
     pub logins: Vec<[u8; 32]>,
     /// Keyed hashes of the addresses its person may send as.
     pub senders: Vec<[u8; 32]>,
-    /// Opens, milliseconds since 1970.
+    /// Opens, milliseconds since 1970; 0 is at once, whatever the edge's clock says.
     pub from: u64,
     /// Ends, milliseconds since 1970; `None` is standing.
     pub until: Option<u64>,

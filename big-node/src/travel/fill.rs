@@ -143,7 +143,7 @@ pub fn trip(rows: &impl Rows, window: &Id) -> Result<Trip, StoreError> {
 fn since(row: &WindowRow) -> Option<u64> {
     match row.scope {
         Scope::New => None,
-        Scope::Days(days) => Some(row.window.from.saturating_sub(u64::from(days) * DAY_MILLIS)),
+        Scope::Days(days) => Some(row.begins_at().saturating_sub(u64::from(days) * DAY_MILLIS)),
         Scope::All => Some(0),
     }
 }

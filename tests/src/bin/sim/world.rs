@@ -294,6 +294,14 @@ impl World {
         }
     }
 
+    /// Big goes on with what is to be copied into travel windows.
+    pub fn fill_windows(&self, who: Who) {
+        if let (Who::Big, Some(big)) = (who, &self.big) {
+            // What the disk refuses now is done the next time.
+            let _ = block_on(big.fill_windows());
+        }
+    }
+
     /// What a node sees to every minute: its safety store and what else has aged, and space.
     pub fn see_to_all(&mut self, who: Who) {
         let pulse = &mut self.pulses[who as usize];
