@@ -6,7 +6,7 @@ use shared::store::sim::{Dice, Faults, SimDisk};
 use shared::store::{Store, StoreError};
 
 use crate::book::Book;
-use crate::image::{Tally, audit, go_on, recover};
+use crate::image::{AFTER_RECOVERY, Tally, audit, go_on, recover};
 use crate::step::{Runtimes, Step, open};
 use crate::workload::{Known, Run};
 
@@ -151,7 +151,7 @@ fn unsynced(run: &Run, sync: u64) -> Outcome {
     drop(store);
     recover(&disk.after_power_cut(&mut dice, Faults::default()), &known, &mut dice)?;
     // The kernel's pages still show what the disk never got.
-    let (again, holds) = go_on(&disk, &known, &mut dice)?;
+    let (again, holds) = go_on(&disk, &known, &mut dice, AFTER_RECOVERY)?;
     let cut = disk.after_power_cut(&mut dice, Faults::default());
     drop(again);
     recover(&cut, &[holds], &mut dice)

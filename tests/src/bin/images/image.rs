@@ -18,8 +18,11 @@ const DOUBLE_ONE_IN: u64 = 5;
 const VERIFY_ONE_IN: u64 = 16;
 /// Steps after a recovery: it has to go on working.
 const STEPS_AFTER: u64 = 3;
-/// Where the numbers of what is new begin: in the workload, then after a first and a last recovery.
-const FIRST_AFTER_CUT: [u64; 2] = [1 << 20, 1 << 21];
+/// Where the numbers of what is new begin after a recovery that is not the last one. They are times too, and
+/// those only rise.
+pub const AFTER_RECOVERY: u64 = 1 << 20;
+/// Where they begin after the last one.
+const AFTER_LAST_RECOVERY: u64 = 1 << 21;
 
 /// What was made and what was wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,18 +105,19 @@ fn unopenable(error: &StoreError) -> (Tally, String) {
     (Tally { unopenable: 1, ..Tally::default() }, error.to_string())
 }
 
-/// Opens the store on `disk`, holds it against the books, and lets it go on working: the open store, and
-/// what it holds then.
+/// Opens the store on `disk`, holds it against the books, and lets it go on working, with new things numbered from
+/// `first` on: the open store, and what it holds then.
 pub fn go_on(
     disk: &SimDisk,
     known: &[Arc<Known>],
     dice: &mut Dice,
+    first: u64,
 ) -> Result<(Option<Store>, Arc<Known>), (Tally, String)> {
     let runtimes = Runtimes::new().map_err(|error| unopenable(&error.into()))?;
     let opened = open(disk).map_err(|error| unopenable(&error))?;
     let mut holds = audit(&opened, known)?;
     let mut store = Some(opened);
-    let mut chooser = Chooser::new(*dice, FIRST_AFTER_CUT[1]);
+    let mut chooser = Chooser::new(*dice, first);
     dice.roll();
     for _ in 0..STEPS_AFTER {
         let step = chooser.step(&holds.book);
@@ -134,7 +138,7 @@ pub fn go_on(
 
 /// [`go_on`], for the last time on this disk.
 pub fn recover(disk: &SimDisk, known: &[Arc<Known>], dice: &mut Dice) -> Result<(), (Tally, String)> {
-    let open = go_on(disk, known, dice)?;
+    let open = go_on(disk, known, dice, AFTER_LAST_RECOVERY)?;
     // What closing would write is of no use to anybody.
     disk.cut_power();
     drop(open);
@@ -174,7 +178,7 @@ fn cut_twice(run: &Run, dice: &mut Dice) -> Result<(), (Tally, String)> {
         let holds = audit(store, &known)?;
         recorder.opened(holds);
     }
-    let mut chooser = Chooser::new(*dice, FIRST_AFTER_CUT[0]);
+    let mut chooser = Chooser::new(*dice, AFTER_RECOVERY);
     dice.roll();
     recorder.steps(&mut chooser, 1, &runtimes).map_err(failed)?;
     let recovery = recorder.close();
