@@ -888,9 +888,10 @@ impl Play {
             let Some(id) = out.answered.filter(|_| knowable) else { continue };
             match big.state_of(id) {
                 Ok(Some(DeliveryState::Relayed)) => {}
-                // Both went back, and nobody knows that it was withdrawn: its author is told that it may have left.
+                // Both went back, or big without being told again, and nobody knows that it was withdrawn: its author is
+                // told that it may have left.
                 Ok(Some(DeliveryState::Failed))
-                    if self.edge_went_back
+                    if (self.edge_went_back || self.went_back)
                         && self.ledger.big_went_back
                         && out.delivered == 0
                         && out.may_be_withdrawn() => {}
