@@ -14,7 +14,7 @@ use shared::inventory::{HOLDINGS_MAX, HOLDINGS_PER_UNIT, Holding, Inventory, Kin
 use shared::lane::{self, LANES_MAX, NotApplied};
 use shared::row;
 use shared::store::{Rows, StoreError, Txn};
-use shared::unit::{Id, ReviseResult, ToEdge, decode};
+use shared::unit::{Id, REVISIONS_MAX, ReviseResult, ToEdge, decode};
 
 use crate::error::Refused;
 use crate::mail::{self, Site};
@@ -24,7 +24,7 @@ use crate::record::{
     Revision, UNSETTLED, WINDOWS, WindowRow, WindowState, message_of, revised_key,
 };
 use crate::request::Compared;
-use crate::revise::{self, REVISIONS_MAX};
+use crate::revise;
 
 /// Differences that are named; of more it is said how many.
 const NAMED_MAX: usize = 20;

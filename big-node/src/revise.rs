@@ -19,8 +19,8 @@ use shared::seal::{FileKey, PublicKey};
 use shared::store::{Rows, StoreError, Stored, Txn};
 use shared::trace;
 use shared::unit::{
-    CopyRevision, DeliveryState, Id, REVISION, Revise, ReviseMode, ReviseResult, Revised, ToEdge, carrier_id,
-    decode, encode, revision_after, revision_ordinal,
+    CopyRevision, DeliveryState, Id, REVISION, REVISIONS_MAX, Revise, ReviseMode, ReviseResult, Revised,
+    ToEdge, carrier_id, decode, encode, revision_after, revision_ordinal,
 };
 
 use crate::error::Refused;
@@ -38,8 +38,6 @@ use crate::travel::fill::open_window;
 pub use history::history;
 pub use make::{Amendment, amend};
 
-/// Revisions of one message.
-pub const REVISIONS_MAX: usize = 64;
 /// The kind under which the bodies of revisions are written.
 pub const REVISION_KIND: u8 = 4;
 /// Characters of what an edge says about a revision.
@@ -76,6 +74,12 @@ pub fn index_of(key: &[u8]) -> u32 {
 fn revisions(rows: &impl Rows, id: MessageId) -> Result<Vec<Revision>, StoreError> {
     let found = rows.prefix::<Revision>(REVISIONS, &id.0, REVISIONS_MAX)?;
     Ok(found.into_iter().map(|(_, revision)| revision).collect())
+}
+
+/// The numbers of the revisions before one.
+fn earlier(rows: &impl Rows, id: MessageId, before: u32) -> Result<Vec<u32>, StoreError> {
+    let numbers = revisions(rows, id)?.into_iter().map(|revision| revision.number);
+    Ok(numbers.filter(|number| *number < before).collect())
 }
 
 /// A message that the person has sent and still has, and its revisions. What is somebody else's is refused as
@@ -340,6 +344,7 @@ fn send_to_edge(
     let head = ToEdge::Revise(Revise {
         message: id.0,
         revision: revision.number,
+        earlier: earlier(txn, id, revision.number)?,
         mode,
         recipients,
         wrapped_key: wrapped(site, id, revision.number, PublicKey(edge.sealing_key))?,
@@ -366,6 +371,7 @@ fn send_to_window(
         window,
         message: id.0,
         revision: number,
+        earlier: earlier(txn, id, number)?,
         mode,
         recipient,
         wrapped_key: wrapped(site, id, number, reader)?,

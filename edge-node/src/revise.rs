@@ -18,8 +18,8 @@ use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
 use shared::trace;
 use shared::unit::{
-    CopyRevision, Id, OUTBOUND, REVISION, Revise, ReviseMode, ReviseResult, Revised, ToBig, ToEdge,
-    carrier_id, decode, encode, revision_ordinal,
+    CopyRevision, Id, OUTBOUND, REVISION, REVISIONS_MAX, Revise, ReviseMode, ReviseResult, Revised, ToBig,
+    ToEdge, carrier_id, decode, encode, revision_ordinal,
 };
 
 use crate::record::{QueueRow, copy_key, queue_key};
@@ -47,10 +47,11 @@ struct EarlyRow {
 }
 shared::row!(EarlyRow, 2);
 
-/// Whether the message of a revision is here or has been. No row means too late only if a unit brought it once.
-fn has_come(rows: &impl Rows, id: MessageId, revision: u32, reader: &[u8]) -> Result<bool, StoreError> {
-    for earlier in 0..revision {
-        if lane::is_here(rows, &carrier_id(&id.0, earlier, reader))? {
+/// Whether the message of a revision is here or has been, as one of the revisions `earlier` or as the original. No row
+/// means too late only if a unit brought it once.
+fn has_come(rows: &impl Rows, id: MessageId, earlier: &[u32], reader: &[u8]) -> Result<bool, StoreError> {
+    for revision in std::iter::once(&0).chain(earlier).take(REVISIONS_MAX) {
+        if lane::is_here(rows, &carrier_id(&id.0, *revision, reader))? {
             return Ok(true);
         }
     }
@@ -91,7 +92,7 @@ pub fn revise(
         return Err(NotApplied::Never("a revision without a body".into()));
     }
     let id = MessageId(revise.message);
-    if Waiting::load(txn, id)?.is_empty() && !has_come(txn, id, revise.revision, OUTBOUND)? {
+    if Waiting::load(txn, id)?.is_empty() && !has_come(txn, id, &revise.earlier, OUTBOUND)? {
         let key = queue_key(&revise.message, revise.revision);
         return set_aside(txn, &key, &ToEdge::Revise(revise), body);
     }
@@ -177,7 +178,7 @@ pub fn revise_copy(
     let id = MessageId(copy.message);
     // A withdrawal waits for nothing that will not come; another text comes itself, as a copy.
     let comes = !copy.resent || copy.mode != ReviseMode::Withdraw;
-    if comes && !copies::is_filed(txn, &copy.window, id)? && !has_come(txn, id, copy.revision, &copy.window)?
+    if comes && !copies::is_filed(txn, &copy.window, id)? && !has_come(txn, id, &copy.earlier, &copy.window)?
     {
         let key = copy_key(&copy.window, id, copy.revision);
         return set_aside(txn, &key, &ToEdge::ReviseCopy(copy), Some(body));

@@ -32,8 +32,8 @@ pub use confirm::{
 pub use decide::{Decision, DecisionRow, compared, decisions, reset, resolve};
 pub use missing::{Missing, NAMED_MAX, lacks, missing};
 pub use node::{
-    NodeIdentity, PartnerRow, adopt, adopted, epoch, identity, next_epoch, partner, raise_generation,
-    set_identity, set_partner,
+    NodeIdentity, PartnerRow, adopt, adopted, epoch, identity, next_epoch, partner, restored, set_identity,
+    set_partner,
 };
 pub use receive::{
     Arrival, NotApplied, Parked, RejectedRow, bury_overdue, forget_ids, ids_kept, is_here, received,

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::id::unix_millis;
 use crate::lane::{self, NodeIdentity};
 use crate::store::{self, Copied, DirectoryDisk, Store, StoreError, Txn};
 
@@ -94,7 +95,7 @@ impl State {
             .and_then(|store| Ok(store::backup(&store, &DirectoryDisk::open(&state.store_path())?)?));
         copied?;
         state.store()?.commit_blocking(move |txn| {
-            lane::raise_generation(txn, 0)?;
+            lane::restored(txn, unix_millis())?;
             first(txn)
         })?;
         Ok(state)

@@ -284,6 +284,9 @@ pub const OUTBOUND: &[u8] = b"outbound";
 /// The reader for whom a revision of such a message is.
 pub const REVISION: &[u8] = b"revise";
 
+/// Revisions of one message.
+pub const REVISIONS_MAX: usize = 64;
+
 /// Bits of a revision's number that say which one it is of its message; those above say since when big has not gone
 /// back (see [`revision_after`]).
 const ORDINAL_BITS: u32 = 7;
@@ -369,6 +372,8 @@ pub struct Revise {
     pub message: Id,
     /// Which revision, from 1.
     pub revision: u32,
+    /// The numbers of those before it, besides the original's: any may have brought the message.
+    pub earlier: Vec<u32>,
     /// What it does.
     pub mode: ReviseMode,
     /// Indexes of the recipients it is for.
@@ -392,6 +397,8 @@ pub struct CopyRevision {
     pub message: Id,
     /// Which revision, from 1.
     pub revision: u32,
+    /// The numbers of those before it, besides the original's: any may have brought the message.
+    pub earlier: Vec<u32>,
     /// What it does. The body of a withdrawal is the notice for one who has fetched the message.
     pub mode: ReviseMode,
     /// Index of the recipient, for the report.

@@ -255,6 +255,7 @@ fn next_kind(kind: &ToEdge) -> Option<ToEdge> {
         ToEdge::InventoryAsked { .. } => ToEdge::Revise(Revise {
             message,
             revision: 1,
+            earlier: Vec::new(),
             mode: ReviseMode::Replace,
             recipients: vec![0],
             wrapped_key,
@@ -266,6 +267,7 @@ fn next_kind(kind: &ToEdge) -> Option<ToEdge> {
             window,
             message,
             revision: 1,
+            earlier: Vec::new(),
             mode: ReviseMode::Replace,
             recipient: 0,
             wrapped_key,

@@ -3,7 +3,7 @@
 use shared::lane::QueuedBody;
 use shared::mime::{self, Draft, DraftMailbox};
 use shared::store::BodyKey;
-use shared::unit::{Revise, ReviseMode, ReviseResult, Revised};
+use shared::unit::{REVISIONS_MAX, Revise, ReviseMode, ReviseResult, Revised};
 
 use super::*;
 use crate::directory::{NewGateway, Reach};
@@ -11,7 +11,7 @@ use crate::gateway::queue::{self, Due};
 use crate::node::incoming;
 use crate::record::{CONTROLS, COPIES, CopyRow, MAILBOXES, REVISIONS, Revision, UNSETTLED};
 use crate::request::{RevisedView, Status};
-use crate::revise::{self, Amendment, REVISIONS_MAX};
+use crate::revise::{self, Amendment};
 
 const OUTSIDE: &str = "carol@remote.example";
 
@@ -736,7 +736,7 @@ async fn a_restored_big_learns_that_what_it_has_forgotten_to_have_withdrawn_does
         row.expect("is there").state
     };
     assert!(withdrawn(0).is_err(), "an edge does not make it up");
-    world.store.commit(|txn| lane::raise_generation(txn, 0)).await.expect("commits");
+    world.store.commit(|txn| lane::restored(txn, NOW)).await.expect("commits");
     withdrawn(0).expect("may be so");
     withdrawn(1).expect("may be so");
     assert_eq!(state(0), DeliveryState::Withdrawn);
@@ -749,11 +749,8 @@ async fn a_restored_big_learns_that_what_it_has_forgotten_to_have_withdrawn_does
 async fn a_big_that_was_restored_gives_no_number_again() {
     let world = block_in_place(World::new);
     let id = block_in_place(|| world.sends(&[OUTSIDE], "old"));
-    // As after a second restore: what was revised before it is forgotten here, and may be at the edge.
-    let restored = world.store.commit(|txn| {
-        lane::raise_generation(txn, 0)?;
-        lane::raise_generation(txn, 0)
-    });
+    // What was revised before it is forgotten here, and may be at the edge.
+    let restored = world.store.commit(|txn| lane::restored(txn, 1_800_000_000_000));
     let generation = restored.await.expect("commits").generation;
     world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
     let first = world.revisions_for_edge().last().map(|revise| revise.revision).expect("is queued");

@@ -26,6 +26,8 @@ struct NotedRow {
     body: [u8; 32],
     wrapped_key: Vec<u8>,
     size: u64,
+    /// See [`CopyRevision::earlier`].
+    earlier: Vec<u32>,
     /// See [`CopyRevision::resent`].
     resent: bool,
     /// See [`CopyRevision::retrieved`].
@@ -49,9 +51,18 @@ pub(super) fn decide(
     body: [u8; 32],
     now: u64,
 ) -> Result<(), StoreError> {
-    let CopyRevision { window, message, revision, mode, recipient, wrapped_key, size, resent, retrieved } =
-        copy.clone();
-    let row = NotedRow { recipient: Some(recipient), mode, body, wrapped_key, size, resent, retrieved };
+    let copy = copy.clone();
+    let (window, message, revision) = (copy.window, copy.message, copy.revision);
+    let row = NotedRow {
+        recipient: Some(copy.recipient),
+        mode: copy.mode,
+        body,
+        wrapped_key: copy.wrapped_key,
+        size: copy.size,
+        earlier: copy.earlier,
+        resent: copy.resent,
+        retrieved: copy.retrieved,
+    };
     note_or_swap(txn, busy, copy_key(&window, MessageId(message), revision), row, now)
 }
 
@@ -76,6 +87,7 @@ pub fn file(
         body: body.key().0,
         wrapped_key,
         size,
+        earlier: Vec::new(),
         resent: false,
         retrieved,
     };
@@ -131,14 +143,14 @@ pub fn seen(txn: &mut Txn<'_>, window: &Id, sent: &[(MessageId, u32)]) -> Result
 }
 
 fn swap(txn: &mut Txn<'_>, key: &[u8], row: NotedRow, now: u64) -> Result<(), StoreError> {
-    let NotedRow { recipient, mode, body, wrapped_key, size, resent, retrieved } = row;
+    let NotedRow { recipient, mode, body, wrapped_key, size, earlier, resent, retrieved } = row;
     let (window, (id, revision)) = (key.first_chunk().copied().unwrap_or_default(), copy_of(key));
     let prefix = [window, id.0].concat();
     let present = txn.prefix::<CopyRow>(COPIES, &prefix, usize::MAX)?;
     let later = present.iter().find(|(key, _)| copy_of(key).1 >= revision);
     // What is not there any more has been deleted by a client, and that it was fetched before must be assumed: except
     // of what was never there.
-    let deleted = present.is_empty() && (!resent || has_come(txn, id, revision, &window)?);
+    let deleted = present.is_empty() && (!resent || has_come(txn, id, &earlier, &window)?);
     let fetched =
         retrieved || deleted || present.iter().any(|(_, row)| row.retrieved || row.seen || row.again);
     let (result, text) = if txn.raw(ENDED_WINDOWS, &window)?.is_some() {

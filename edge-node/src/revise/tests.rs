@@ -81,6 +81,7 @@ impl Edge {
         let head = ToEdge::Revise(Revise {
             message: MESSAGE,
             revision,
+            earlier: (1..revision).collect(),
             mode,
             recipients: recipients.to_vec(),
             wrapped_key: vec![9; 80],
@@ -168,6 +169,7 @@ impl Edge {
             window: WINDOW,
             message: MESSAGE,
             revision,
+            earlier: (1..revision).collect(),
             mode,
             recipient: 5,
             wrapped_key: vec![9; 80],
@@ -443,6 +445,7 @@ fn a_revision_without_a_text_is_refused_and_one_without_a_message_given_up() {
     let head = ToEdge::Revise(Revise {
         message: MESSAGE,
         revision: 1,
+        earlier: Vec::new(),
         mode: ReviseMode::Replace,
         recipients: vec![0],
         wrapped_key: Vec::new(),

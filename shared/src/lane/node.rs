@@ -58,19 +58,30 @@ pub fn identity(rows: &impl Rows) -> Result<Option<NodeIdentity>, StoreError> {
     rows.get(NODE, b"identity")
 }
 
+/// Since when minutes are counted for generations: 2020, in milliseconds since 1970.
+const MINUTES_FROM: u64 = 1_577_836_800_000;
+/// The year 2083. A clock that is further ahead says nothing, and what it would say could not be undone.
+const MINUTES_MAX: u32 = (1 << 25) - 1;
+
 /// Stores this node's identity.
 pub fn set_identity(txn: &mut Txn<'_>, identity: NodeIdentity) -> Result<(), StoreError> {
     txn.put(NODE, b"identity", &identity)
 }
 
-/// Raises this node's generation: its store was restored from a backup, or put back by hand. `to` is a
-/// generation that the partner has seen already, if it is known.
-pub fn raise_generation(txn: &mut Txn<'_>, to: u32) -> Result<NodeIdentity, StoreError> {
+/// Raises this node's generation above what it is, and above `to`.
+fn raise_generation(txn: &mut Txn<'_>, to: u32) -> Result<NodeIdentity, StoreError> {
     let identity = identity(txn)?.unwrap_or_default();
     let generation = identity.generation.max(to).saturating_add(1);
     let raised = NodeIdentity { generation, ..identity };
     set_identity(txn, raised)?;
     Ok(raised)
+}
+
+/// This node's store was restored from a backup, at `now` in milliseconds since 1970. Its generation is the minute, so
+/// that two restores of one backup, a minute or more apart, have two; and above the one it had, whatever the clock says.
+pub fn restored(txn: &mut Txn<'_>, now: u64) -> Result<NodeIdentity, StoreError> {
+    let minutes = now.saturating_sub(MINUTES_FROM) / 60_000;
+    raise_generation(txn, u32::try_from(minutes).unwrap_or(0).min(MINUTES_MAX))
 }
 
 /// The partner; `None` before pairing.

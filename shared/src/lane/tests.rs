@@ -313,3 +313,22 @@ fn no_parked_unit_takes_the_place_of_another() {
         Ok(())
     });
 }
+
+#[test]
+fn two_restores_of_one_backup_have_two_generations() {
+    const NOW: u64 = 1_800_000_000_000;
+    in_one_commit(|txn| {
+        let backup = identity(txn)?.unwrap_or_default();
+        let mut at = |now| {
+            set_identity(txn, backup)?;
+            Ok::<_, StoreError>(restored(txn, now)?.generation)
+        };
+        let (first, second) = (at(NOW)?, at(NOW + 60_000)?);
+        assert_eq!(second, first + 1);
+        assert_eq!(at(0)?, backup.generation + 1, "also by a clock that knows nothing");
+        let ahead = at(u64::MAX)?;
+        assert!(ahead < 1 << 26, "and one that is far ahead leaves room");
+        assert_eq!(restored(txn, NOW)?.generation, ahead + 1, "it only rises");
+        Ok(())
+    });
+}

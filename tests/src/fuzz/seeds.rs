@@ -313,6 +313,7 @@ fn revisions() -> Vec<ToEdge> {
         ToEdge::Revise(unit::Revise {
             message: [1; 16],
             revision: 2,
+            earlier: vec![1],
             mode,
             recipients: vec![0, 3],
             wrapped_key: vec![2; 80],
@@ -325,6 +326,7 @@ fn revisions() -> Vec<ToEdge> {
         window: [1; 16],
         message: [2; 16],
         revision: 1,
+        earlier: Vec::new(),
         mode: ReviseMode::Append,
         recipient: 4,
         wrapped_key: vec![3; 80],

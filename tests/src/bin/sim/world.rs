@@ -7,6 +7,7 @@ use big_node::harness::{self as big, Big};
 use edge_node::harness::{self as edge, Edge};
 use link_proto::session::Role;
 use shared::age::Pulse;
+use shared::id::unix_millis;
 use shared::lane::{self, NodeIdentity, PartnerRow};
 use shared::store::sim::{Dice, Faults, SimDisk};
 use shared::store::{self, Store, StoreError};
@@ -361,7 +362,7 @@ impl World {
             let disk: Arc<SimDisk> = Arc::new(self.disk(who).clone());
             let store = Store::open_with(disk, SEGMENT_BYTES)?;
             store.commit_blocking(move |txn| {
-                lane::raise_generation(txn, 0)?;
+                lane::restored(txn, unix_millis())?;
                 match who {
                     Who::Big => big::restored(txn, BIG_SEALING),
                     Who::Edge => edge::restored(txn),
