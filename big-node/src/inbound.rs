@@ -233,6 +233,9 @@ pub fn apply(txn: &mut Txn<'_>, site: &Site, prepared: Prepared, now: u64) -> Re
         Prepared::Fact(ToBig::PopAct(act)) => apply_act(txn, &act, now),
         Prepared::Fact(ToBig::WindowClosed { window, until }) => close_window(txn, &window, until, now),
         Prepared::Fact(ToBig::WindowUsed { window, at }) => window_used(txn, &window, at),
+        Prepared::Fact(ToBig::Guessing { networks, accounts }) => {
+            Ok(travel::guessing::told(txn, networks, accounts, now)?)
+        }
         Prepared::Fact(ToBig::DirectoryCompared(compared)) => compare::reported(txn, &compared, now),
         Prepared::Fact(ToBig::Inventory(inventory)) => match inventory::reported(txn, site, &inventory)? {
             true => Ok(()),

@@ -41,7 +41,10 @@ const TRASH_MILLIS: u64 = 30 * 24 * 3_600_000;
 pub async fn run(node: Arc<Node>) {
     let mut cleaned_at = tokio::time::Instant::now();
     let (mut pulse, mut cursors) = (Pulse::begin(), Cursors::default());
-    let mut trust = Trust::new(Moment::now());
+    let mut trust = age::awake(&node.store).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "what is known of this clock could not be read: for an hour it ends no travel window");
+        Trust::starting(Moment::now(), Some(Duration::ZERO))
+    });
     loop {
         let _ = tokio::time::timeout(ROUND, node.changed.notified()).await;
         if let Err(error) = look_around(&node, trust.believe(Moment::now())).await {

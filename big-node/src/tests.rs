@@ -138,6 +138,7 @@ impl World {
             ToBig::Outcome(_)
             | ToBig::WindowClosed { .. }
             | ToBig::WindowUsed { .. }
+            | ToBig::Guessing { .. }
             | ToBig::DirectoryCompared(_)
             | ToBig::Inventory(_)
             | ToBig::Revised(_) => (MessageId::generate().0, None),

@@ -4,6 +4,7 @@
 //! part in it until a day has gone by without that word.
 
 pub mod fill;
+pub mod guessing;
 pub mod notice;
 
 use std::time::Duration;
@@ -39,7 +40,7 @@ pub const DELETIONS_MAX: u64 = 200;
 pub const DELETIONS_MILLIS: u64 = 3_600_000;
 /// Ends that were put off of which is known that they were.
 const PUT_OFF_MAX: usize = 64;
-/// How long such an alarm is shown.
+/// How long an alarm of the road is shown.
 const ALARM_MILLIS: u64 = 24 * 3_600_000;
 
 /// What a window is opened with.
@@ -325,9 +326,9 @@ pub fn count_deletion(txn: &mut Txn<'_>, window: &Id, now: u64) -> Result<(), St
     txn.put(TRIPS, window, &trip)
 }
 
-/// What an operator should know of deletions on the road.
+/// What an operator should know of the road: guesses, and deletions.
 pub fn alarms(rows: &impl Rows, now: u64) -> Result<Vec<String>, StoreError> {
-    let mut alarms = Vec::new();
+    let mut alarms: Vec<_> = guessing::alarm(rows, now)?.into_iter().collect();
     for (key, trip) in rows.prefix::<Trip>(TRIPS, &[], usize::MAX)? {
         let Some(at) = trip.alarmed_at.filter(|at| now.abs_diff(*at) < ALARM_MILLIS) else { continue };
         let row = rows.get::<WindowRow>(WINDOWS, &key)?;

@@ -12,6 +12,7 @@ use shared::address::Address;
 use shared::control::Refused;
 use shared::id::{MessageId, monotonic, random, unix_millis};
 use shared::lane::{self, LANES_MAX};
+use shared::moment::Moment;
 use shared::operator;
 use shared::render::word;
 use shared::smtp::Role;
@@ -164,6 +165,7 @@ impl Commands {
         alarms.extend(operator::alarms(&snapshot)?);
         alarms.extend(pressure.alarm());
         alarms.extend(guessing_alarm(&self.locked()));
+        alarms.extend(self.node.with_trust(|trust| trust.differs(Moment::now())).map(clock_alarm));
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
             let row = lane::state(&snapshot, lane.index())?;
             let lane = format!("{lane:?}").to_lowercase();
@@ -258,6 +260,14 @@ fn queued(id: MessageId, row: QueueRow) -> Queued {
         held: row.held,
         recipients: waiting.map(|r| Waiting { address: r.address, state: r.state, text: r.text }).collect(),
     }
+}
+
+fn clock_alarm(apart: Duration) -> String {
+    format!(
+        "this clock and big's are {} h apart: see which is right, and set the other one; until then no travel window \
+         is ended for good by this clock",
+        apart.as_secs() / 3600
+    )
 }
 
 fn guessing_alarm(locked: &[LockedView]) -> Option<String> {

@@ -7,6 +7,8 @@
 //! disk that does, keeps the old cover for a while; the README says so.
 //!
 //! Covers are no part of a backup: a restored edge is told its windows anew.
+//!
+//! There is one more cover, of a window that is nobody's: so that a login of a name that does not exist reads one, too.
 
 use std::io;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use shared::store::Disk;
 use shared::unit::{Id, Window};
 use zeroize::Zeroizing;
 
+/// The window of names that do not exist.
+pub const NOBODY: Id = [0; 16];
 const COVER_BYTES: usize = 32;
 const CONTEXT: &str = "sallypost 1 cover of a window's locked key";
 
@@ -87,10 +91,11 @@ impl Covers {
         self.0.sync_names()
     }
 
-    /// The windows that have a cover.
+    /// The windows that have a cover, without the one that is nobody's.
     pub fn windows(&self) -> io::Result<Vec<Id>> {
         let names = self.0.list()?;
-        Ok(names.iter().filter_map(|name| name.parse::<MessageId>().ok()).map(|window| window.0).collect())
+        let windows = names.iter().filter_map(|name| name.parse::<MessageId>().ok()).map(|window| window.0);
+        Ok(windows.filter(|window| *window != NOBODY).collect())
     }
 }
 

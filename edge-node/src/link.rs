@@ -220,7 +220,9 @@ impl Host for LinkHost {
             stands.await.map_err(host_error)?;
         }
         let releases_held = arrived.iter().any(|(.., arrived)| apply::releases_held(&arrived.head));
-        let mark = arrived.iter().filter_map(|(.., arrived)| apply::mark(&arrived.head)).next_back();
+        let marks =
+            arrived.iter().filter_map(|(_, id, _, arrived)| apply::mark(&arrived.head).zip(Some(*id)));
+        let mark = marks.last();
         let (heard, directory_key) = (Moment::now(), self.node.directory_key);
         let busy = Arc::clone(&self.node.busy);
         let committed = self.node.store.commit(move |txn| {
@@ -258,10 +260,12 @@ impl Host for LinkHost {
             delivery::schedule_all(&self.node).map_err(host_error)?;
         }
         self.node.due.notify_one();
-        if let Some(mark) = mark {
+        if let Some((mark, id)) = mark {
             let partner = lane::partner(&self.node.store.read().map_err(host_error)?).map_err(host_error)?;
             // One of an earlier connection is old news: changes may wait behind it.
             if partner.is_some_and(|partner| mark.epoch >= partner.epoch) {
+                // It was made a moment ago, and its id says when that was by big's clock.
+                self.node.with_trust(|trust| trust.told(heard, MessageId(id).unix_millis()));
                 self.node.marked(heard);
             }
         }

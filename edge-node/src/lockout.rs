@@ -7,6 +7,9 @@
 //! the traveller has logged in before is never locked out of that account, only slowed down by what was
 //! guessed at it from there. An account that does not exist is counted like any other.
 //!
+//! A try counts towards the locks from its beginning, in the step that lets it begin: of guesses that are sent all
+//! at once no more are tried than of guesses one after the other. One that succeeds is given back.
+//!
 //! Time comes in with each question. The counts are in memory: a restart forgives them.
 
 use std::collections::HashMap;
@@ -29,6 +32,8 @@ const DELAYS: [Duration; 5] = [
 const LONGEST_DELAY: Duration = Duration::from_secs(15);
 /// Failures after which a network is locked out, and an account guarded.
 const LOCKED_AFTER: u32 = 20;
+/// Between two words to big.
+const TOLD_EVERY: Duration = Duration::from_secs(600);
 /// Counts that are kept: some MiB.
 const COUNTS_MAX: usize = 65_536;
 /// Letters of a login name that are kept for the operator.
@@ -127,9 +132,23 @@ enum Subject {
     Both(Account, Network),
 }
 
+/// What became of a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tried {
+    /// The password was wrong.
+    Failed,
+    /// It was right.
+    Succeeded,
+    /// It could not be checked.
+    Unchecked,
+}
+
 #[derive(Clone, Debug)]
 struct Count {
     failures: u32,
+    /// Tries that have begun and not ended.
+    under_way: u32,
+    /// The last failure; before the first one, the first try.
     last: Duration,
     /// Of an account.
     name: Option<Box<str>>,
@@ -139,52 +158,86 @@ struct Count {
 #[derive(Debug, Default)]
 pub struct Lockout {
     counts: HashMap<Subject, Count>,
+    /// Something was locked or guarded since big was told.
+    untold: bool,
+    /// When big was told.
+    told_at: Option<Duration>,
+}
+
+/// How much is locked and guarded, for big.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guessing {
+    /// Networks that are locked out.
+    pub networks: u32,
+    /// Accounts that are guarded.
+    pub accounts: u32,
 }
 
 impl Lockout {
+    /// Begins `attempt` at `now`, if it may be made. One that has begun has to end.
+    pub fn begin(&mut self, attempt: &Attempt, now: Duration) -> Answer {
+        let answer = self.ask(attempt, now);
+        if let Answer::After(_) = answer {
+            for (subject, name) in subjects(attempt) {
+                self.count(subject, name, now).under_way += 1;
+            }
+        }
+        answer
+    }
+
     /// Whether `attempt` may be made at `now`.
-    pub fn ask(&self, attempt: &Attempt, now: Duration) -> Answer {
+    fn ask(&self, attempt: &Attempt, now: Duration) -> Answer {
         let from_there = self.failures(&both(attempt), now);
         if attempt.known {
             return Answer::After(delay(from_there));
         }
-        let network = match attempt.network {
-            Network::Here => 0,
-            network => self.failures(&Subject::Network(network), now),
-        };
-        if network >= LOCKED_AFTER {
+        let network = Subject::Network(attempt.network);
+        if self.tries(&network, now) >= LOCKED_AFTER {
             return Answer::Locked;
         }
-        if self.failures(&Subject::Account(attempt.account), now) < LOCKED_AFTER {
-            return Answer::After(delay(network.max(from_there)));
+        if self.tries(&Subject::Account(attempt.account), now) < LOCKED_AFTER {
+            return Answer::After(delay(self.failures(&network, now).max(from_there)));
         }
-        if from_there < FREE { Answer::After(LONGEST_DELAY) } else { Answer::Locked }
+        if self.tries(&both(attempt), now) < FREE { Answer::After(LONGEST_DELAY) } else { Answer::Locked }
     }
 
-    /// The attempt has failed. What was locked or guarded by it is returned, for the log.
-    pub fn failed(&mut self, attempt: &Attempt, now: Duration) -> Vec<Locked> {
-        self.count(both(attempt), None, now);
-        if attempt.known {
-            return Vec::new();
-        }
-        let name = attempt.name.chars().take(NAME_LETTERS_MAX).collect::<String>();
-        let subjects = match attempt.network {
-            Network::Here => vec![],
-            network => vec![(Subject::Network(network), None)],
-        };
-        let subjects = subjects.into_iter().chain([(Subject::Account(attempt.account), Some(name.into()))]);
+    /// An attempt that has begun has ended. What was locked or guarded by it is returned, for the log.
+    pub fn end(&mut self, attempt: &Attempt, tried: Tried, now: Duration) -> Vec<Locked> {
         let mut locked = Vec::new();
-        for (subject, name) in subjects {
-            if self.count(subject, name, now) == LOCKED_AFTER {
-                locked.extend(self.counts.get(&subject).and_then(|count| view(&subject, count, now)));
+        for (subject, name) in subjects(attempt) {
+            let before = self.failures(&subject, now);
+            let count = self.count(subject, name, now);
+            count.under_way = count.under_way.saturating_sub(1);
+            match (tried, subject) {
+                (Tried::Failed, _) => {
+                    (count.failures, count.last) = (before.saturating_add(1), now);
+                    if count.failures == LOCKED_AFTER {
+                        locked.extend(view(&subject, count, now));
+                    }
+                }
+                (Tried::Succeeded, Subject::Both(..)) => count.failures = 0,
+                _ => {}
+            }
+            if (count.failures, count.under_way) == (0, 0) {
+                self.counts.remove(&subject);
             }
         }
+        self.untold |= !locked.is_empty();
         locked
     }
 
-    /// The attempt has succeeded.
-    pub fn succeeded(&mut self, attempt: &Attempt) {
-        self.counts.remove(&both(attempt));
+    /// What big is to be told at `now`: nothing, unless something was locked since it was told last, some minutes
+    /// ago. It counts as told then.
+    pub fn tell(&mut self, now: Duration) -> Option<Guessing> {
+        let lately = self.told_at.is_some_and(|at| now.saturating_sub(at) < TOLD_EVERY);
+        if !self.untold || lately {
+            return None;
+        }
+        (self.untold, self.told_at) = (false, Some(now));
+        let locked = self.locked(now);
+        let networks = locked.iter().filter(|locked| locked.is_network).count();
+        let counted = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Some(Guessing { networks: counted(networks), accounts: counted(locked.len() - networks) })
     }
 
     /// What is locked or guarded at `now`, the longest first.
@@ -200,27 +253,42 @@ impl Lockout {
         count.map_or(0, |count| count.failures)
     }
 
-    /// Counts a failure; how many that makes.
-    fn count(&mut self, subject: Subject, name: Option<Box<str>>, now: Duration) -> u32 {
+    /// Those that have failed, and those of which it is not known yet.
+    fn tries(&self, subject: &Subject, now: Duration) -> u32 {
+        let under_way = self.counts.get(subject).map_or(0, |count| count.under_way);
+        self.failures(subject, now).saturating_add(under_way)
+    }
+
+    /// The count of a subject, which begins at `now` if there is none.
+    fn count(&mut self, subject: Subject, name: Option<Box<str>>, now: Duration) -> &mut Count {
         if self.counts.len() >= COUNTS_MAX && !self.counts.contains_key(&subject) {
             self.make_room(now);
         }
-        let failures = self.failures(&subject, now).saturating_add(1);
-        self.counts.insert(subject, Count { failures, last: now, name });
-        failures
+        let count = self.counts.entry(subject);
+        count.or_insert(Count { failures: 0, under_way: 0, last: now, name })
     }
 
-    /// Forgets what is over and, if that is little, the older half of the rest.
+    /// Forgets what is over and, if that is little, the older half of the rest. What is under way stays.
     fn make_room(&mut self, now: Duration) {
-        self.counts.retain(|_, count| is_remembered(count, now));
+        self.counts.retain(|_, count| count.under_way > 0 || is_remembered(count, now));
         if self.counts.len() > COUNTS_MAX / 2 {
             let mut times: Vec<_> = self.counts.values().map(|count| count.last).collect();
             let middle = times.len() / 2;
             let (_, middle, _) = times.select_nth_unstable(middle);
             let middle = *middle;
-            self.counts.retain(|_, count| count.last > middle);
+            self.counts.retain(|_, count| count.under_way > 0 || count.last > middle);
         }
     }
+}
+
+/// Where an attempt is counted, and the name of its account.
+fn subjects(attempt: &Attempt) -> impl Iterator<Item = (Subject, Option<Box<str>>)> {
+    let name = || attempt.name.chars().take(NAME_LETTERS_MAX).collect::<String>().into();
+    // Whoever is on this host is not one network.
+    let network = (attempt.network != Network::Here).then_some((Subject::Network(attempt.network), None));
+    let account = (Subject::Account(attempt.account), Some(name()));
+    let besides = (!attempt.known).then_some(network.into_iter().chain([account]));
+    [(both(attempt), None)].into_iter().chain(besides.into_iter().flatten())
 }
 
 fn both(attempt: &Attempt) -> Subject {
@@ -271,9 +339,20 @@ mod tests {
         Answer::After(seconds(wait))
     }
 
-    /// As many failures of `attempt` as may be tried, at one moment.
+    /// A failure of `attempt`, whether or not it may be made; what is locked by it.
+    fn fail(lockout: &mut Lockout, attempt: &Attempt, now: Duration) -> Vec<Locked> {
+        lockout.begin(attempt, now);
+        lockout.end(attempt, Tried::Failed, now)
+    }
+
+    /// So many failures of `attempt` at one moment.
     fn guess(lockout: &mut Lockout, attempt: &Attempt, times: u32, now: Duration) {
-        (0..times).for_each(|_| drop(lockout.failed(attempt, now)));
+        (0..times).for_each(|_| drop(fail(lockout, attempt, now)));
+    }
+
+    fn succeed(lockout: &mut Lockout, attempt: &Attempt, now: Duration) {
+        assert!(matches!(lockout.begin(attempt, now), Answer::After(_)));
+        assert!(lockout.end(attempt, Tried::Succeeded, now).is_empty());
     }
 
     #[test]
@@ -284,7 +363,7 @@ mod tests {
         let waits = [0, 0, 0, 1, 2, 4, 8, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15];
         for (failures, wait) in (0..).zip(waits) {
             assert_eq!(lockout.ask(&evil, now), after(wait), "after {failures} failures");
-            let locked = lockout.failed(&evil, now);
+            let locked = fail(&mut lockout, &evil, now);
             assert_eq!(locked.len(), if failures == 19 { 2 } else { 0 }, "after {failures} failures");
             now += seconds(wait);
         }
@@ -314,7 +393,7 @@ mod tests {
         assert_eq!(lockout.ask(&home, now), after(0), "as if nothing was");
         for tries in 0..3 {
             assert_eq!(lockout.ask(&hotel, now), after(15), "slowly, after {tries} mistakes");
-            lockout.failed(&hotel, now);
+            fail(&mut lockout, &hotel, now);
         }
         assert_eq!(lockout.ask(&hotel, now), Answer::Locked);
         assert_eq!(lockout.ask(&attempt(ALICE, "10.0.5.9", false), now), Answer::Locked);
@@ -333,7 +412,7 @@ mod tests {
         guess(&mut lockout, &known, 50, now);
         assert_eq!(lockout.ask(&known, now), after(15), "slowed down by guesses at it from there");
         assert_eq!(lockout.ask(&attempt(ALICE, HOME, true), now), after(0));
-        lockout.succeeded(&known);
+        succeed(&mut lockout, &known, now);
         assert_eq!(lockout.ask(&known, now), after(0));
         assert_eq!(
             lockout.ask(&attempt(ALICE, EVIL, false), now),
@@ -348,10 +427,63 @@ mod tests {
         let mut lockout = Lockout::default();
         let (own, other) = (attempt(BOB, EVIL, false), attempt(ALICE, EVIL, false));
         guess(&mut lockout, &other, 19, now);
-        lockout.succeeded(&own);
+        succeed(&mut lockout, &own, now);
         assert_eq!(lockout.ask(&other, now), after(15), "who owns an account guesses no better");
-        lockout.failed(&other, now);
+        fail(&mut lockout, &other, now);
         assert_eq!(lockout.ask(&other, now), Answer::Locked);
+    }
+
+    #[test]
+    fn of_guesses_that_are_sent_at_once_no_more_are_tried_than_of_others() {
+        let now = seconds(1_000);
+        let all_at_once = |lockout: &mut Lockout, attempt: &Attempt| {
+            let begun = (0..400).filter(|_| lockout.begin(attempt, now) != Answer::Locked).count();
+            (0..begun).for_each(|_| drop(lockout.end(attempt, Tried::Failed, now)));
+            begun
+        };
+        let mut lockout = Lockout::default();
+        assert_eq!(all_at_once(&mut lockout, &attempt(ALICE, EVIL, false)), 20);
+        // The account is guarded by it, for those who were not there before.
+        assert_eq!(all_at_once(&mut lockout, &attempt(ALICE, HOTEL, false)), 3);
+        assert_eq!(lockout.ask(&attempt(ALICE, HOME, true), now), after(0));
+        assert_eq!(lockout.ask(&attempt(BOB, HOTEL, false), now), after(1), "another one is not");
+    }
+
+    #[test]
+    fn a_try_that_succeeds_or_cannot_be_checked_is_given_back() {
+        let now = seconds(1_000);
+        for tried in [Tried::Succeeded, Tried::Unchecked] {
+            let mut lockout = Lockout::default();
+            let attempt = attempt(ALICE, HOTEL, false);
+            for _ in 0..20 {
+                assert_eq!(
+                    lockout.begin(&attempt, now),
+                    after(0),
+                    "many clients of one person are no guesses"
+                );
+            }
+            assert_eq!(lockout.begin(&attempt, now), Answer::Locked, "none of them is known to be good yet");
+            for left in (0..20).rev() {
+                assert!(lockout.end(&attempt, tried, now).is_empty());
+                assert_eq!(lockout.ask(&attempt, now), after(0), "{left} are under way");
+            }
+            assert!(lockout.counts.is_empty());
+        }
+    }
+
+    #[test]
+    fn big_is_told_once_in_some_minutes_and_not_without_a_reason() {
+        let mut lockout = Lockout::default();
+        let now = seconds(1_000);
+        guess(&mut lockout, &attempt(ALICE, EVIL, false), 19, now);
+        assert_eq!(lockout.tell(now), None, "nothing is locked");
+        guess(&mut lockout, &attempt(ALICE, EVIL, false), 1, now);
+        assert_eq!(lockout.tell(now), Some(Guessing { networks: 1, accounts: 1 }));
+        guess(&mut lockout, &attempt(BOB, HOTEL, false), 20, now);
+        assert_eq!(lockout.tell(now + seconds(599)), None, "not so soon again");
+        guess(&mut lockout, &attempt(BOB, HOME, false), 20, now + seconds(599));
+        assert_eq!(lockout.tell(now + TOLD_EVERY), Some(Guessing { networks: 1, accounts: 1 }));
+        assert_eq!(lockout.tell(now + TOLD_EVERY * 2), None, "nothing new");
     }
 
     #[test]
@@ -380,8 +512,8 @@ mod tests {
             let client = IpAddr::from(Ipv6Addr::from_bits(u128::from(number) << 64 | 0x2001 << 112));
             let attempt =
                 Attempt { account: ALICE, name: String::new(), network: Network::of(client), known: false };
-            lockout.failed(&attempt, seconds(1) + Duration::from_millis(number.into()) / 1_000);
-            assert!(lockout.counts.len() <= COUNTS_MAX + 2);
+            fail(&mut lockout, &attempt, seconds(1) + Duration::from_millis(number.into()) / 1_000);
+            assert!(lockout.counts.len() <= COUNTS_MAX);
         }
         assert_eq!(lockout.ask(&attempt(ALICE, HOTEL, false), seconds(200)), after(15), "still guarded");
     }

@@ -1,13 +1,13 @@
 //! Logins to travel windows, by POP3 and submission alike: slowed down where there are guesses, and checked
 //! with the same work whoever is meant.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rkyv::{Archive, Deserialize, Serialize};
 use shared::age;
-use shared::credential::Credential;
 use shared::id::{monotonic, unix_millis};
 use shared::row;
 use shared::sasl::Credentials;
@@ -16,7 +16,8 @@ use shared::store::{Rows, StoreError, Table, Txn, behind};
 use shared::telemetry::Quoted;
 use shared::unit::{Id, Window, directory_hash};
 
-use crate::lockout::{Answer, Attempt, Network};
+use crate::cover::NOBODY;
+use crate::lockout::{Answer, Attempt, Network, Tried};
 use crate::node::Node;
 use crate::record::WINDOWS;
 
@@ -68,43 +69,33 @@ pub async fn log_in(
     let window = node.window_of_login(&credentials.user)?;
     let network = Network::of(client);
     // Of nobody's window the same is read.
-    let id = window.as_ref().map_or([0; 16], |window| window.window);
+    let id = window.as_ref().map_or(NOBODY, |window| window.window);
     let known_at = node.store.read()?.get::<KnownRow>(KNOWN_NETWORKS, &key(&id, network))?;
     let known = known_at.is_some();
     let account = directory_hash(&node.directory_key, &node.account_name(&credentials.user));
     let attempt = Attempt { account, name: credentials.user.clone(), network, known };
-    match node.with_lockout(|lockout| lockout.ask(&attempt, monotonic())) {
-        Answer::After(delay) => tokio::time::sleep(delay).await,
-        Answer::Locked => return Err(Refused::Guessing),
-    }
+    let mut trying = Trying::begin(node, attempt).await?;
     // It may have ended or got another password meanwhile.
-    let window = node.window_of_login(&credentials.user)?;
-    let covers = node.covers.clone();
-    let opened = tokio::task::spawn_blocking(move || match window {
-        Some(mut window) => {
-            covers.uncover(&mut window).map_err(|_| Refused::Temporary)?;
-            let key = window.open(&credentials.secret, unix_millis()).ok();
-            Ok::<_, Refused>(key.map(|key| (window, key)))
-        }
-        None => {
-            Credential::open_nothing(&credentials.secret);
-            Ok(None)
-        }
-    });
-    let Some((window, private_key)) = opened.await.map_err(|_| Refused::Temporary)?? else {
-        for locked in node.with_lockout(|lockout| lockout.failed(&attempt, monotonic())) {
-            let what = Quoted(&locked.what);
-            match locked.is_network {
-                true => tracing::warn!(network = %what, "too many failed logins: a network is locked out"),
-                false => tracing::warn!(user = %what, "too many failed logins: an account is guarded"),
-            }
-        }
-        return Err(Refused::Credentials);
+    let mut window = match node.window_of_login(&credentials.user)? {
+        Some(window) => window,
+        None => node.nobody().map_err(|_| Refused::Temporary)?,
     };
+    let covers = node.covers.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        covers.uncover(&mut window)?;
+        let key = window.open(&credentials.secret, unix_millis()).ok();
+        Ok::<_, io::Error>(key.map(|key| (window, key)))
+    });
+    let Ok(Ok(opened)) = opened.await else {
+        trying.tried = Tried::Unchecked;
+        return Err(Refused::Temporary);
+    };
+    let (window, private_key) = opened.ok_or(Refused::Credentials)?;
     if !node.is_open(&window.window, &window.credential.stored_key) {
         return Err(Refused::Credentials);
     }
-    node.with_lockout(|lockout| lockout.succeeded(&attempt));
+    trying.tried = Tried::Succeeded;
+    drop(trying);
     let now = unix_millis();
     if known_at.is_none_or(|known| known.at.saturating_add(AGAIN_MILLIS) < now) {
         // Without it the login is good all the same.
@@ -114,6 +105,37 @@ pub async fn log_in(
     }
     node.used(id)?;
     Ok((window, private_key))
+}
+
+/// A login that is being tried, which ends when this is dropped: as one that has failed, unless it is said otherwise.
+struct Trying<'n> {
+    node: &'n Node,
+    attempt: Attempt,
+    tried: Tried,
+}
+
+impl<'n> Trying<'n> {
+    /// Begins it, after the wait that it has to wait for.
+    async fn begin(node: &'n Node, attempt: Attempt) -> Result<Self, Refused> {
+        let answer = node.with_lockout(|lockout| lockout.begin(&attempt, monotonic()));
+        let Answer::After(delay) = answer else { return Err(Refused::Guessing) };
+        let trying = Self { node, attempt, tried: Tried::Failed };
+        tokio::time::sleep(delay).await;
+        Ok(trying)
+    }
+}
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        let Self { node, attempt, tried } = self;
+        for locked in node.with_lockout(|lockout| lockout.end(attempt, *tried, monotonic())) {
+            let what = Quoted(&locked.what);
+            match locked.is_network {
+                true => tracing::warn!(network = %what, "too many failed logins: a network is locked out"),
+                false => tracing::warn!(user = %what, "too many failed logins: an account is guarded"),
+            }
+        }
+    }
 }
 
 /// Forgets networks of windows that are no more and of long ago, for ever.
@@ -162,4 +184,125 @@ fn forget(txn: &mut Txn<'_>, from: &[u8], now: u64) -> Result<Option<Vec<u8>>, S
         }
     }
     Ok(behind(&rows, ROWS_AT_ONCE))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use shared::credential::Credential;
+    use shared::moment::Moment;
+    use shared::store::sim::{Faults, SimDisk};
+    use shared::store::{Disk, Store};
+    use shared::topology::{SMALLEST, Topology};
+
+    use super::*;
+    use crate::cover::Covers;
+    use crate::windows;
+
+    const ALICE: &str = "alice";
+
+    /// An edge with a window of Alice's until then, its covers' disk, and her password.
+    async fn edge(until: Option<u64>) -> (Node, Arc<SimDisk>, String) {
+        let disk = || Arc::new(SimDisk::new(Faults::default()));
+        let store = Store::open(disk()).expect("opens");
+        let (topology, covers) = (Topology::parse(SMALLEST, "test.toml").expect("is right"), disk());
+        let on_disk = Covers::on(Arc::<SimDisk>::clone(&covers));
+        let node = Node::new(store, on_disk, topology, PrivateKey::from_bytes([1; 32]), [2; 32]);
+        let (key, public) = PrivateKey::generate();
+        let (password, credential) = Credential::generate(&key);
+        let mut window = Window {
+            window: [1; 16],
+            person: [2; 16],
+            logins: vec![directory_hash(&node.directory_key, ALICE)],
+            senders: Vec::new(),
+            from: 0,
+            until,
+            public_key: public.0,
+            credential,
+            former: None,
+            size_max: None,
+            quota: None,
+        };
+        node.covers.cover(&mut window).expect("covers");
+        node.store.commit(move |txn| windows::open(txn, &window)).await.expect("commits");
+        (node, covers, password)
+    }
+
+    async fn try_login(node: &Node, user: &str, password: &str) -> Result<Id, Refused> {
+        let credentials = Credentials::new(user.into(), password.to_owned().into()).expect("may be tried");
+        let client = IpAddr::from([192, 0, 2, 1]);
+        log_in(node, credentials, client).await.map(|(window, _)| window.window)
+    }
+
+    #[tokio::test]
+    async fn a_cover_is_read_for_a_name_that_does_not_exist_as_for_one_that_does() {
+        let (node, covers, password) = edge(None).await;
+        assert_eq!(try_login(&node, ALICE, &password).await, Ok([1; 16]));
+        for user in [ALICE, "nobody"] {
+            assert_eq!(try_login(&node, user, "a-guess").await, Err(Refused::Credentials), "{user}");
+        }
+        let names = covers.list().expect("lists");
+        assert_eq!(names.len(), 2, "hers, and the one that is nobody's");
+        assert_eq!(node.covers.windows().expect("lists"), [[1; 16]]);
+        node.destroy_covers().expect("destroys");
+        // A disk that cannot be read shows who is there as little.
+        names.iter().try_for_each(|name| covers.remove(name)).expect("removes");
+        for user in [ALICE, "nobody"] {
+            assert_eq!(try_login(&node, user, "a-guess").await, Err(Refused::Temporary), "{user}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_tried_is_counted_as_it_begins_and_given_back_if_it_is_right() {
+        let (node, _, password) = edge(None).await;
+        let guesses = (0..100).map(|_| try_login(&node, "nobody", "a-guess"));
+        let mut answers = Vec::new();
+        let mut guesses: Vec<_> = guesses.map(Box::pin).collect();
+        // Each is begun before any has ended.
+        for guess in &mut guesses {
+            if let Poll::Ready(answer) = poll_fn(|context| Poll::Ready(guess.as_mut().poll(context))).await {
+                answers.push(answer);
+            }
+        }
+        assert_eq!(answers.len(), 80, "20 are under way");
+        assert!(answers.iter().all(|answer| *answer == Err(Refused::Guessing)));
+        drop(guesses);
+        assert_eq!(try_login(&node, "nobody", "a-guess").await, Err(Refused::Guessing));
+        let locked = node.with_lockout(|lockout| lockout.locked(monotonic()));
+        assert!(locked.iter().all(|locked| locked.failures == 20) && locked.len() == 2);
+        assert_eq!(try_login(&node, ALICE, &password).await, Err(Refused::Guessing), "its network is locked");
+    }
+
+    /// It was seen apart from the node's life a moment before the start, or an hour of life before.
+    #[tokio::test]
+    async fn a_start_behind_a_jump_of_the_clock_ends_a_window_for_good_only_once_it_is_known_to_be_right() {
+        const HOUR: u64 = 3_600_000;
+        let hour = Duration::from_millis(HOUR);
+        for (lived_since, told, ends) in [
+            (Duration::ZERO, None, false),
+            (hour / 2, None, false),
+            (hour, None, true),
+            (Duration::ZERO, Some(0), true),
+            (hour, Some(2 * HOUR), false),
+        ] {
+            let (node, _, password) = edge(Some(unix_millis() - 1)).await;
+            let past = unix_millis() - 5 * HOUR;
+            node.store.commit(move |txn| age::live_on(txn, Duration::ZERO, past)).await.expect("commits");
+            let jumped = move |txn: &mut Txn<'_>| {
+                age::live_on(txn, Duration::ZERO, unix_millis())?;
+                age::live_on(txn, lived_since, unix_millis())
+            };
+            node.store.commit(jumped).await.expect("commits");
+            node.wake().await.expect("wakes");
+            if let Some(behind) = told {
+                node.with_trust(|trust| trust.told(Moment::now(), unix_millis() - behind));
+            }
+            node.end_overdue().await.expect("is read");
+            let destroyed = node.covers.windows().expect("lists").is_empty();
+            assert_eq!(destroyed, ends, "{lived_since:?} {told:?}");
+            assert_eq!(try_login(&node, ALICE, &password).await, Err(Refused::Credentials), "in any case");
+        }
+    }
 }

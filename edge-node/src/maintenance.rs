@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use link_proto::unit::Lane;
 use shared::age::{self, Pulse};
-use shared::id::unix_millis;
+use shared::id::{monotonic, unix_millis};
 use shared::lane::{self, NodeIdentity, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Disk, Recovered, Rows, Store, StoreError, Txn, rebuild as rebuild_store};
 use shared::trace;
 use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
 
+use crate::lockout::Guessing;
 use crate::node::Node;
 use crate::record::{INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow, queue_key};
 use crate::{correspondents, directory, revise, vouch, windows};
-use shared::moment::{Moment, Trust};
 
 const ROUND: Duration = Duration::from_secs(1);
 /// Rounds between two looks at space and old traces.
@@ -31,15 +32,15 @@ const INLINE_BYTES_MAX: u64 = 64 * 1024;
 /// Runs for ever.
 pub async fn run(node: Arc<Node>) {
     let (mut pulse, mut cursors) = (Pulse::begin(), Cursors::default());
-    let mut trust = Trust::new(Moment::now());
     for round in 0_u64.. {
         tokio::time::sleep(ROUND).await;
         // Logins stop by the clock in any case, whatever becomes of the keys.
         node.windows_changed();
-        if trust.believe(Moment::now())
-            && let Err(error) = node.end_overdue().await
-        {
+        if let Err(error) = node.end_overdue().await {
             tracing::warn!(%error, "travel windows could not be ended; it is tried again");
+        }
+        if let Err(error) = tell_guesses(&node).await {
+            tracing::warn!(%error, "big could not be told that passwords are being guessed");
         }
         if let Err(error) = trim(&node).await {
             tracing::warn!(%error, "the safety store could not be trimmed");
@@ -113,6 +114,16 @@ async fn sweep(store: &Store) -> Result<(), StoreError> {
     if !directory::is_swept(&store.read()?)? {
         store.commit(directory::sweep).await?;
     }
+    Ok(())
+}
+
+/// Tells big that travellers' passwords are being guessed, if they are.
+async fn tell_guesses(node: &Node) -> Result<(), StoreError> {
+    let Some(Guessing { networks, accounts }) = node.with_lockout(|lockout| lockout.tell(monotonic())) else {
+        return Ok(());
+    };
+    node.store.commit(move |txn| windows::tell(txn, &ToBig::Guessing { networks, accounts })).await?;
+    node.queued(Lane::Event.index());
     Ok(())
 }
 

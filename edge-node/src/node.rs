@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use link_proto::driver::Handle;
@@ -20,7 +20,7 @@ use shared::topology::Topology;
 use shared::unit::{Id, Window, directory_hash};
 use tokio::sync::watch;
 
-use crate::cover::Covers;
+use crate::cover::{Covers, NOBODY};
 use crate::delivery::Schedule;
 use crate::directory::{self, DirectoryRow};
 use crate::fence::Fence;
@@ -30,7 +30,8 @@ use crate::pressure::Pressure;
 use crate::record::{Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
 use crate::revise::busy::Busy;
 use crate::{correspondents, windows};
-use shared::moment::Moment;
+use shared::age;
+use shared::moment::{Moment, Trust};
 
 /// Role names that every domain has (RFC 5321 §4.5.1, RFC 2142).
 const ROLES: [&str; 2] = ["postmaster", "abuse"];
@@ -69,8 +70,12 @@ pub struct Node {
     pub busy: Arc<Busy>,
     /// The covers of the windows' keys.
     pub covers: Covers,
+    /// Made when it is needed first: see [`Node::nobody`].
+    nobody: OnceLock<Window>,
     /// Held from the making or the last use of a cover to the commit that goes with it.
     pub covering: tokio::sync::Mutex<()>,
+    /// Whether the clock may end windows for good.
+    trust: Mutex<Trust>,
     /// Raised when a window has ended, or ends at another moment than before.
     windows_changed: watch::Sender<u64>,
 }
@@ -122,7 +127,9 @@ impl Node {
     ) -> Self {
         Self {
             covers,
+            nobody: OnceLock::new(),
             covering: tokio::sync::Mutex::default(),
+            trust: Mutex::new(Trust::new(Moment::now())),
             windows_changed: watch::Sender::new(0),
             pressure: Pressure::new(&store, topology.edge.spool_max),
             store,
@@ -229,8 +236,24 @@ impl Node {
         self.store.commit_lazily(move |txn| windows::used(txn, &window, now), move || link.units(Lane::Event))
     }
 
-    /// Ends the windows whose end has come, and destroys their keys.
+    /// This node starts: what it knows of its clock counts from here on.
+    pub async fn wake(&self) -> Result<(), StoreError> {
+        let trust = age::awake(&self.store).await?;
+        self.with_trust(|known| *known = trust);
+        Ok(())
+    }
+
+    /// Looks at how far the clock is trusted, or changes it.
+    pub fn with_trust<T>(&self, action: impl FnOnce(&mut Trust) -> T) -> T {
+        action(&mut self.trust.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ends the windows whose end has come, and destroys their keys, if the clock is to be believed. Logins stop by
+    /// the clock in any case.
     pub async fn end_overdue(&self) -> Result<(), StoreError> {
+        if !self.with_trust(|trust| trust.believe(Moment::now())) {
+            return Ok(());
+        }
         let now = unix_millis();
         let overdue = windows::overdue(&self.store.read()?, now)?;
         if overdue.is_empty() {
@@ -328,6 +351,31 @@ impl Node {
             Some(Held(window)) => open_window(&snapshot, &window),
             None => Ok(None),
         }
+    }
+
+    /// The window, under its cover, that a name without one is checked against. Nobody has its password, and it is
+    /// not open.
+    pub fn nobody(&self) -> io::Result<Window> {
+        if let Some(window) = self.nobody.get() {
+            return Ok(window.clone());
+        }
+        let (private, public) = PrivateKey::generate();
+        let (_, credential) = Credential::generate(&private);
+        let mut window = Window {
+            window: NOBODY,
+            person: NOBODY,
+            logins: Vec::new(),
+            senders: Vec::new(),
+            from: 0,
+            until: None,
+            public_key: public.0,
+            credential,
+            former: None,
+            size_max: None,
+            quota: None,
+        };
+        self.covers.cover(&mut window)?;
+        Ok(self.nobody.get_or_init(|| window).clone())
     }
 
     /// The open window of a person.

@@ -139,10 +139,15 @@ struct Ready {
 async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<(), ServeError> {
     let control = Server::bind(&socket_in(state.path()))?;
     let node = Arc::new(Node::open(topology, state)?);
-    // Before anybody is served: this edge may have been away for weeks.
+    // Before anybody is served: this edge may have been away for weeks. Big says whether that is so.
+    node.wake().await?;
     if let Err(error) = node.end_overdue().await.and_then(|()| node.destroy_covers()) {
         // Logins are refused by the clock; the rest is tried again while it runs.
         tracing::warn!(%error, "travel windows that have run out could not be destroyed yet");
+    }
+    if let Err(error) = node.nobody() {
+        // It is made when it is needed.
+        tracing::warn!(%error, "the cover for names that do not exist could not be made yet");
     }
     let edge = &node.topology.edge;
     let link_address = node.topology.link.listen;

@@ -226,7 +226,8 @@ pub fn used(txn: &mut Txn<'_>, window: &Id, now: u64) -> Result<(), StoreError> 
     tell(txn, &ToBig::WindowUsed { window: *window, at: now })
 }
 
-fn tell(txn: &mut Txn<'_>, head: &ToBig) -> Result<(), StoreError> {
+/// Tells big a fact.
+pub fn tell(txn: &mut Txn<'_>, head: &ToBig) -> Result<(), StoreError> {
     let unit = QueuedUnit {
         id: MessageId::generate().0,
         lane: EVENT_LANE,

@@ -89,14 +89,6 @@ impl Credential {
         PrivateKey::unlock(&self.locked_private_key, client_key)
     }
 
-    /// Does for a user who does not exist the work that [`Credential::open`] does for one who does.
-    pub fn open_nothing(secret: &Secret) {
-        std::hint::black_box(match secret {
-            Secret::Password(password) => salted(password, &[0; 16], ITERATIONS),
-            Secret::ClientKey(key) => Sha256::digest(**key).into(),
-        });
-    }
-
     /// What a SCRAM exchange needs of it.
     pub fn scram_keys(&self) -> ScramKeys {
         let Self { salt, iterations, stored_key, server_key, .. } = *self;

@@ -206,6 +206,8 @@ pub struct Edge {
     pub stale_after: Duration,
     /// What a 250 vouches for.
     pub ack: Acknowledge,
+    /// The ports at which travellers reach it, where those are others than it listens on.
+    pub public: PublicPorts,
     /// How long a traveller is to wait between two logins by POP3; zero is not at all.
     pub login_delay: Duration,
     /// The certificate for STARTTLS and TLS; without it the node makes a self-signed one.
@@ -214,6 +216,19 @@ pub struct Edge {
     pub outbound: Outbound,
     /// Who answers DNS questions; empty means the system's resolvers.
     pub dns_servers: Vec<SocketAddr>,
+}
+
+/// `[edge.public]`: the ports that something before the edge forwards to it; `None` is the one it listens on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublicPorts {
+    /// Submission with STARTTLS.
+    pub submission: Option<u16>,
+    /// Submission under TLS.
+    pub submissions: Option<u16>,
+    /// POP3 with STLS.
+    pub pop3: Option<u16>,
+    /// POP3 under TLS.
+    pub pop3s: Option<u16>,
 }
 
 /// `[edge.tls]`: a certificate chain and its key, as PEM files.

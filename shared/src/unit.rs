@@ -44,6 +44,13 @@ pub enum ToBig {
         /// When, milliseconds since 1970.
         at: u64,
     },
+    /// Passwords of travellers are being guessed; told seldom.
+    Guessing {
+        /// Networks that are locked out.
+        networks: u32,
+        /// Accounts that are guarded.
+        accounts: u32,
+    },
 }
 crate::row!(ToBig, 2);
 

@@ -31,6 +31,7 @@ pub mod proc;
 pub mod process;
 pub mod random;
 pub mod ready;
+pub mod road;
 pub mod site;
 pub mod tls;
 pub mod topology;

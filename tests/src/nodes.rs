@@ -145,6 +145,12 @@ impl Nodes {
         }
     }
 
+    /// Lets a node write no file beyond so many octets, as far as it likes with `None`; its program has to be one
+    /// [with bounded files](Program::with_bounded_files).
+    pub fn bound_files(&self, node: Node, octets: Option<u64>) -> Result<(), NodesError> {
+        self.running(node).map_or(Ok(()), |running| running.bound_files(octets)).map_err(Into::into)
+    }
+
     /// Stops a node where it is, if it runs, until it is [thawed](Self::thaw).
     pub fn freeze(&self, node: Node) -> Result<(), NodesError> {
         self.running(node).map_or(Ok(()), Running::freeze).map_err(Into::into)

@@ -18,7 +18,8 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, prlimit,
+    waitid,
 };
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -96,6 +97,12 @@ impl Program {
     /// The same program, started through another that replaces itself by it: `ip netns exec NAME`.
     pub fn through(self, prefix: &[&str]) -> Self {
         Self { through: prefix.iter().map(OsString::from).collect(), ..self }
+    }
+
+    /// The same program, for [`Running::bound_files`]: a write beyond the bound fails, and does not end the process.
+    /// What it writes to standard error goes through a pipe, so that it is not bound.
+    pub fn with_bounded_files(self) -> Self {
+        self.through(&["bash", "-c", "trap '' XFSZ; exec \"$0\" \"$@\" 2> >(exec cat >&2)"])
     }
 
     /// The command that makes it `node`, with that node's arguments.
@@ -251,6 +258,15 @@ impl Running {
             self.child.wait()
         };
         ended.await.map_err(|source| ProcessError::System { program: self.program.clone(), source })
+    }
+
+    /// From now on it can write no file beyond so many octets; with `None`, as far as it likes.
+    pub fn bound_files(&self, octets: Option<u64>) -> Result<(), ProcessError> {
+        let bounded = Rlimit { current: octets, maximum: None };
+        match prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, bounded) {
+            Ok(_) => Ok(()),
+            Err(e) => Err(ProcessError::System { program: self.program.clone(), source: e.into() }),
+        }
     }
 
     /// Stops it where it is (SIGSTOP), as a machine does that hangs; it can still be killed.

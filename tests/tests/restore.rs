@@ -4,11 +4,10 @@
 use std::fs;
 use std::path::Path;
 
-use big_node::record::{AfterFetch, Folder, Scope, WindowState};
-use big_node::request::{Request as BigRequest, Sent, Started};
+use big_node::record::{Folder, Scope, WindowState};
+use big_node::request::{Request as BigRequest, Sent, Started, Terms};
 use shared::report::LinkView;
 use shared::unit::DeliveryState;
-use tests::client::pop3::Pop3Client;
 use tests::internet::rules::{Rule, Stage};
 use tests::ledger::Token;
 use tests::messages::{LONG, Letter, SHORT};
@@ -98,27 +97,12 @@ fn keep_waiting(world: &World, address: &str) {
 
 /// Alice travels, and the edge knows it.
 async fn set_out(world: &World, scope: Scope) -> Result<Started, Trouble> {
-    let started = world.desk("alice").travel(scope, AfterFetch::Keep).await?;
-    world.first_pop3s(&started.user, &started.password).await?.quit().await?;
-    Ok(started)
-}
-
-/// Waits until the maildrop holds so many messages, and gives a session with it.
-async fn collect_when(world: &World, trip: &Started, count: usize) -> Result<Pop3Client, Trouble> {
-    until(&format!("{count} messages are in the maildrop"), SOON, async || {
-        let mut session = world.first_pop3s(&trip.user, &trip.password).await?;
-        if session.stat().await?.0 == count as u64 {
-            return Ok(Some(session));
-        }
-        session.quit().await?;
-        Ok(None)
-    })
-    .await
+    world.set_out("alice", Terms { scope, ..Terms::default() }).await
 }
 
 /// Waits until the maildrop holds exactly these messages.
 async fn maildrop_holds(world: &World, trip: &Started, numbers: &[u64]) -> Result<(), Trouble> {
-    let mut session = collect_when(world, trip, numbers.len()).await?;
+    let mut session = world.collect_when(trip, numbers.len() as u64).await?;
     let mut expected: Vec<_> = numbers.iter().map(|number| letter(*number)).collect();
     for number in 1..=numbers.len() as u64 {
         let message = session.retr(number).await?;
@@ -201,7 +185,7 @@ async fn a_big_that_was_restored_is_given_again_what_it_lost() -> Result<(), Tro
         .await?;
     let trip = set_out(&world, Scope::All).await?;
     // Five are in her mailbox: six came, and one was deleted.
-    let mut session = collect_when(&world, &trip, 5).await?;
+    let mut session = world.collect_when(&trip, 5).await?;
     session.retr(1).await?;
     session.dele(1).await?;
     session.quit().await?;

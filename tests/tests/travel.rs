@@ -1,19 +1,23 @@
 //! Mail on the road: the window, the maildrop, submission, and what comes home of it.
 
 use big_node::record::{AfterFetch, Folder, Scope, WindowState};
-use big_node::request::Started;
+use big_node::request::{Started, Terms};
 use edge_node::request::{LockedView, Request as EdgeRequest};
-use tests::client::pop3::{Pop3Client, Pop3Error};
+use tests::client::pop3::Pop3Client;
 use tests::client::smtp::{SendError, SmtpClient};
+use tests::damage::flip;
 use tests::ledger::Token;
 use tests::messages::{LONG, Letter, SHORT};
 use tests::process::{Node, Program};
+use tests::road::refused;
 use tests::wait::{SOON, Trouble, until};
 use tests::world::{ALICE, BOB, CAROL, World, accepted_as, first, without_trace};
 use tokio::task::JoinSet;
 
 /// More than an account bears.
-const GUESSES: usize = 30;
+const GUESSES: usize = 60;
+/// How many of them are tried.
+const TRIED: usize = 20;
 
 async fn world() -> Result<World, Trouble> {
     World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await
@@ -25,33 +29,7 @@ fn letter(number: u64) -> Letter<'static> {
 
 /// Alice travels, and the edge knows it.
 async fn set_out(world: &World, scope: Scope, after_fetch: AfterFetch) -> Result<Started, Trouble> {
-    let started = world.desk("alice").travel(scope, after_fetch).await?;
-    world.first_pop3s(&started.user, &started.password).await?.quit().await?;
-    Ok(started)
-}
-
-async fn collect(world: &World, trip: &Started) -> Result<Pop3Client, Trouble> {
-    world.pop3s(&trip.user, &trip.password).await
-}
-
-/// Waits until the maildrop holds so many messages, and gives a session with it.
-async fn collect_when(world: &World, trip: &Started, count: u64) -> Result<Pop3Client, Trouble> {
-    until(&format!("{count} messages are in the maildrop"), SOON, async || {
-        let mut session = collect(world, trip).await?;
-        if session.stat().await?.0 == count {
-            return Ok(Some(session));
-        }
-        session.quit().await?;
-        Ok(None)
-    })
-    .await
-}
-
-fn refused<T: std::fmt::Debug>(answer: Result<T, Pop3Error>) -> String {
-    match answer {
-        Err(Pop3Error::Refused { text, .. }) => text,
-        other => panic!("not refused: {other:?}"),
-    }
+    world.set_out("alice", Terms { scope, after_fetch, ..Terms::default() }).await
 }
 
 #[tokio::test]
@@ -64,7 +42,7 @@ async fn the_maildrop_fills_while_the_link_is_down_and_acts_come_home_after() ->
     for message in &messages {
         ids.push(world.receive(&[ALICE], message).await?);
     }
-    let mut session = collect(&world, &trip).await?;
+    let mut session = world.log_in(&trip).await?;
     assert_eq!(session.stat().await?.0, 2, "both are there at once");
     for (number, message) in (1..).zip(&messages) {
         assert!(without_trace(&session.retr(number).await?) == message);
@@ -79,7 +57,7 @@ async fn the_maildrop_fills_while_the_link_is_down_and_acts_come_home_after() ->
         assert!(without_trace(&desk.raw(id).await?) == message);
     }
     assert_eq!(desk.messages(Folder::In).await?.len(), 2);
-    let mut session = collect(&world, &trip).await?;
+    let mut session = world.log_in(&trip).await?;
     assert_eq!(session.stat().await?.0, 2, "what the edge had filed is not copied again by big");
     session.quit().await?;
     Ok(())
@@ -94,8 +72,8 @@ async fn a_maildrop_speaks_all_of_pop3_and_keeps_its_ids() -> Result<(), Trouble
     for message in &messages {
         ids.push(world.receive(&[ALICE], message).await?);
     }
-    let mut session = collect_when(&world, &trip, 3).await?;
-    let busy = refused(collect_again(&world, &trip).await);
+    let mut session = world.collect_when(&trip, 3).await?;
+    let busy = refused(world.log_in(&trip).await);
     assert!(busy.starts_with("[IN-USE]"), "{busy}");
     let capabilities = session.capabilities().await?;
     for capability in ["UIDL", "TOP", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE"] {
@@ -122,24 +100,19 @@ async fn a_maildrop_speaks_all_of_pop3_and_keeps_its_ids() -> Result<(), Trouble
     session.dele(3).await?;
     // Hanging up deletes nothing (RFC 1939 §6).
     drop(session);
-    let mut session = collect_when(&world, &trip, 3).await?;
+    let mut session = world.collect_when(&trip, 3).await?;
     session.dele(3).await?;
     session.quit().await?;
 
     world.nodes.kill(Node::Edge).await?;
     world.nodes.start_edge().await?;
-    let mut session = collect(&world, &trip).await?;
+    let mut session = world.log_in(&trip).await?;
     assert_eq!(session.uidl().await?, expected[..2]);
     session.quit().await?;
     let desk = world.desk("alice");
     desk.filed(Folder::Trash, &ids[2]).await?;
     desk.filed(Folder::In, &ids[0]).await?;
     Ok(())
-}
-
-async fn collect_again(world: &World, trip: &Started) -> Result<(), Pop3Error> {
-    let mut session = Pop3Client::connect_tls(first(&world.nodes.edge_ready().pop3s)).await?;
-    session.login(&trip.user, &trip.password).await
 }
 
 #[tokio::test]
@@ -222,7 +195,7 @@ async fn what_came_before_is_filled_in_and_after_the_end_nothing_is_left() -> Re
     let trip = set_out(&world, Scope::All, AfterFetch::Keep).await?;
     assert_eq!(trip.backfilled, 2);
     world.desk("bob").send(ALICE, "inside", "text").await?;
-    let mut session = collect_when(&world, &trip, 3).await?;
+    let mut session = world.collect_when(&trip, 3).await?;
     let mut collected = Vec::new();
     for number in 1..=3 {
         collected.push(without_trace(&session.retr(number).await?).to_vec());
@@ -231,7 +204,7 @@ async fn what_came_before_is_filled_in_and_after_the_end_nothing_is_left() -> Re
     session.quit().await?;
 
     assert_eq!(desk.come_home().await?.state, WindowState::Ending);
-    until("the login ends", SOON, async || Ok(collect(&world, &trip).await.is_err().then_some(()))).await?;
+    until("the login ends", SOON, async || Ok(world.log_in(&trip).await.is_err().then_some(()))).await?;
     assert!(world.submission(&trip.user, &trip.password).await.is_err());
     until("big lists the window as ended", SOON, async || {
         let windows = world.big().windows().await?;
@@ -243,7 +216,7 @@ async fn what_came_before_is_filled_in_and_after_the_end_nothing_is_left() -> Re
     assert_eq!(desk.messages(Folder::In).await?.len(), 3, "nothing at home is lost by it");
     let again = set_out(&world, Scope::New, AfterFetch::Keep).await?;
     assert_ne!(again.password, trip.password);
-    assert!(collect(&world, &trip).await.is_err(), "the old password opens nothing");
+    assert!(world.log_in(&trip).await.is_err(), "the old password opens nothing");
     Ok(())
 }
 
@@ -253,7 +226,7 @@ async fn every_way_to_log_in_opens_the_maildrop_and_none_tells_who_is_there() ->
     let trip = set_out(&world, Scope::New, AfterFetch::Keep).await?;
     let message = letter(1).text(SHORT);
     world.receive(&[ALICE], &message).await?;
-    collect_when(&world, &trip, 1).await?.quit().await?;
+    world.collect_when(&trip, 1).await?.quit().await?;
     let pop3 = first(&world.nodes.edge_ready().pop3);
     let (user, password) = (trip.user.as_str(), trip.password.as_str());
     for (plus, tls) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -303,16 +276,23 @@ async fn guesses_lock_who_was_not_there_before_and_the_operator_sees_it() -> Res
         session.command("USER bob@example.com").await?;
         guessers.spawn(async move { refused(session.command("PASS a-guess").await) });
     }
-    for refusal in guessers.join_all().await {
-        assert!(refusal.starts_with("[AUTH]") || refusal.starts_with("[SYS/TEMP] too many"), "{refusal}");
-    }
+    let (tried, kept_off): (Vec<_>, Vec<_>) =
+        guessers.join_all().await.into_iter().partition(|refusal| refusal.starts_with("[AUTH]"));
+    assert!(kept_off.iter().all(|refusal| refusal.starts_with("[SYS/TEMP] too many")), "{kept_off:?}");
+    assert_eq!(tried.len(), TRIED, "and no more, although all came at once");
     let (locked, _): (Vec<LockedView>, _) = world.edge().ask(EdgeRequest::Logins, Vec::new()).await?;
-    let [LockedView { what, is_network: false, failures: 20.., .. }] = locked.as_slice() else {
+    let [LockedView { what, is_network: false, failures: 20, .. }] = locked.as_slice() else {
         panic!("one account is guarded: {locked:?}")
     };
     assert_eq!(what, "bob@example.com");
     let alarms = world.edge_link().await?.alarms;
     assert!(alarms.iter().any(|alarm| alarm.contains("being guessed")), "{alarms:?}");
+
+    until("big's operator is told", SOON, async || {
+        let alarms = world.big().link().await?.alarms;
+        Ok(alarms.iter().any(|alarm| alarm.contains("0 networks were locked out, 1 accounts")).then_some(()))
+    })
+    .await?;
 
     let from_here = world.pop3s(&bob.user, &bob.password).await.err().ok_or("bob was not here before")?;
     assert!(from_here.to_string().contains("[SYS/TEMP] too many failed logins"), "{from_here}");
@@ -323,5 +303,56 @@ async fn guesses_lock_who_was_not_there_before_and_the_operator_sees_it() -> Res
     world.nodes.kill(Node::Edge).await?;
     world.nodes.start_edge().await?;
     world.pop3s(&bob.user, &bob.password).await?.quit().await?;
+    world.end().await
+}
+
+#[tokio::test]
+async fn what_is_damaged_is_lost_for_good_and_what_cannot_be_read_now_is_not() -> Result<(), Trouble> {
+    let world = world().await?;
+    let trip = set_out(&world, Scope::New, AfterFetch::Delete).await?;
+    let messages = [letter(1).text(SHORT), letter(2).text(SHORT)];
+    let mut ids = Vec::new();
+    for message in &messages {
+        ids.push(world.receive(&[ALICE], message).await?);
+    }
+    let mut session = world.collect_when(&trip, 2).await?;
+    let edge = world.nodes.state_of(Node::Edge);
+    flip(&edge, &ids[0])?;
+    for command in ["RETR 1", "TOP 1 0"] {
+        let said = refused(session.command(command).await);
+        assert!(said.starts_with("[SYS/PERM]"), "{command}: {said}");
+    }
+    assert!(without_trace(&session.retr(2).await?) == messages[1], "the session and the rest go on");
+    flip(&edge, &ids[0])?;
+    assert!(without_trace(&session.retr(1).await?) == messages[0]);
+    session.quit().await?;
+    world.end().await
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_nothing_is_said_to_be_for_now_and_nothing_is_lost() -> Result<(), Trouble> {
+    let world = World::start(Program::at(env!("CARGO_BIN_EXE_pair")).with_bounded_files()).await?;
+    let trip = set_out(&world, Scope::New, AfterFetch::Delete).await?;
+    let mut ids = Vec::new();
+    for number in 1..=2 {
+        ids.push(world.receive(&[ALICE], &letter(number).text(SHORT)).await?);
+    }
+    let mut session = world.collect_when(&trip, 2).await?;
+    let uidl = session.uidl().await?;
+    session.retr(1).await?;
+    session.dele(1).await?;
+    world.quiet().await?;
+    world.nodes.bound_files(Node::Edge, Some(1))?;
+    let said = refused(session.quit().await);
+    assert!(said.starts_with("[SYS/TEMP]"), "{said}");
+    let said = refused(world.log_in(&trip).await);
+    assert!(said.starts_with("[SYS/TEMP]"), "{said}");
+    world.nodes.bound_files(Node::Edge, None)?;
+    let mut session =
+        until("the maildrop opens again", SOON, async || Ok(world.log_in(&trip).await.ok())).await?;
+    assert_eq!(session.uidl().await?, uidl, "nothing was deleted");
+    session.dele(1).await?;
+    session.quit().await?;
+    world.desk("alice").filed(Folder::Trash, &ids[0]).await?;
     world.end().await
 }

@@ -28,26 +28,7 @@ fn letter(number: u64) -> Letter<'static> {
 
 /// Alice travels, and the edge knows it.
 async fn set_out(world: &World, terms: Terms) -> Result<Started, Trouble> {
-    let trip = world.desk("alice").travel_on(terms).await?;
-    world.first_pop3s(&trip.user, &trip.password).await?.quit().await?;
-    Ok(trip)
-}
-
-async fn collect(world: &World, trip: &Started) -> Result<Pop3Client, Trouble> {
-    world.pop3s(&trip.user, &trip.password).await
-}
-
-/// Waits until the maildrop holds so many messages, and gives a session with it.
-async fn collect_when(world: &World, trip: &Started, count: u64) -> Result<Pop3Client, Trouble> {
-    until(&format!("{count} messages are in the maildrop"), SOON, async || {
-        let mut session = collect(world, trip).await?;
-        if session.stat().await?.0 == count {
-            return Ok(Some(session));
-        }
-        session.quit().await?;
-        Ok(None)
-    })
-    .await
+    world.set_out("alice", terms).await
 }
 
 /// Waits until nobody can log in with these credentials any more.
@@ -90,7 +71,7 @@ async fn a_window_ends_at_its_moment_without_the_link_and_its_sessions_with_it()
     let mut world = world().await?;
     let trip = set_out(&world, Terms { until: shortly(), ..Terms::default() }).await?;
     world.receive(&[ALICE], &letter(1).text(SHORT)).await?;
-    let mut reading = collect_when(&world, &trip, 1).await?;
+    let mut reading = world.collect_when(&trip, 1).await?;
     let mut sending = world.submission(&trip.user, &trip.password).await?;
     world.nodes.kill(Node::Big).await?;
     // What was fetched and not committed before the end is not told after it.
@@ -157,7 +138,7 @@ async fn a_window_begins_when_it_is_to_and_its_end_can_be_put_off() -> Result<()
     let later = desk.extend(None).await?;
     assert_eq!((later.until, later.state), (None, WindowState::Open));
     until("the first end has passed", SOON, async || Ok((ends < Some(unix_millis())).then_some(()))).await?;
-    let mut session = collect(&world, &trip).await?;
+    let mut session = world.log_in(&trip).await?;
     assert_eq!(session.uidl().await?, uidl, "the same credentials and the same mailbox");
     session.quit().await?;
     until("the login is told", SOON, async || {
@@ -177,7 +158,7 @@ async fn a_window_that_has_ended_too_early_opens_again_with_all_it_held() -> Res
     for message in &messages {
         world.receive(&[ALICE], message).await?;
     }
-    collect_when(&world, &trip, 2).await?.quit().await?;
+    world.collect_when(&trip, 2).await?.quit().await?;
     world.quiet().await?;
     // The edge stands still while big puts the end off, and so learns of both at once.
     world.nodes.kill(Node::Edge).await?;
@@ -185,7 +166,7 @@ async fn a_window_that_has_ended_too_early_opens_again_with_all_it_held() -> Res
     until("the moment has come", SOON, async || Ok((ends < Some(unix_millis())).then_some(()))).await?;
     world.nodes.start_edge().await?;
     let mut session = until("the window opens again with both", SOON, async || {
-        let Ok(mut session) = collect(&world, &trip).await else { return Ok(None) };
+        let Ok(mut session) = world.log_in(&trip).await else { return Ok(None) };
         if session.stat().await?.0 == 2 {
             return Ok(Some(session));
         }
@@ -206,7 +187,7 @@ async fn other_credentials_open_the_same_mailbox_and_the_old_ones_end() -> Resul
     let trip = set_out(&world, Terms::default()).await?;
     let message = letter(1).text(SHORT);
     world.receive(&[ALICE], &message).await?;
-    let mut session = collect_when(&world, &trip, 1).await?;
+    let mut session = world.collect_when(&trip, 1).await?;
     let uidl = session.uidl().await?;
     session.quit().await?;
     let desk = world.desk("alice");
@@ -222,7 +203,7 @@ async fn other_credentials_open_the_same_mailbox_and_the_old_ones_end() -> Resul
     scram.login_scram(&second.user, &second.password, true).await?;
     assert!(without_trace(&scram.retr(1).await?) == message);
     scram.quit().await?;
-    let mut held = collect(&world, &second).await?;
+    let mut held = world.log_in(&second).await?;
     let third = desk.rotate(0).await?;
     until("a session of the old password is over", SOON, async || {
         Ok(held.stat().await.is_err().then_some(()))
@@ -233,7 +214,7 @@ async fn other_credentials_open_the_same_mailbox_and_the_old_ones_end() -> Resul
         is_refused(&world, &trip.user, &trip.password).await?,
         "each rotation leaves one old password at most"
     );
-    let mut session = collect(&world, &third).await?;
+    let mut session = world.log_in(&third).await?;
     assert_eq!(session.uidl().await?, uidl);
     session.quit().await?;
     world.end().await
@@ -247,7 +228,7 @@ async fn of_what_is_too_large_there_is_a_notice_and_what_does_not_fit_comes_late
     let trip = set_out(&world, terms).await?;
     let large = letter(1).with_attachment("a.bin", LONG * 4);
     let id = world.receive(&[ALICE], &large).await?;
-    let mut session = collect_when(&world, &trip, 1).await?;
+    let mut session = world.collect_when(&trip, 1).await?;
     let notice = String::from_utf8(session.retr(1).await?)?;
     for told in ["Subject: Too large for the road: test", CAROL, "KiB"] {
         assert!(notice.contains(told), "{told} in {notice}");
@@ -263,7 +244,7 @@ async fn of_what_is_too_large_there_is_a_notice_and_what_does_not_fit_comes_late
     let mut collected = Vec::new();
     while collected.len() < messages.len() {
         let mut session = until("some are in the maildrop", SOON, async || {
-            let mut session = collect(&world, &trip).await?;
+            let mut session = world.log_in(&trip).await?;
             let (count, octets) = session.stat().await?;
             assert!(octets <= limit, "{octets} octets are more than the quota");
             if count > 0 {
@@ -295,14 +276,14 @@ async fn what_happens_at_home_shows_on_the_road() -> Result<(), Trouble> {
     for id in &ids {
         desk.filed(Folder::In, id).await?;
     }
-    let mut session = collect_when(&world, &trip, 3).await?;
+    let mut session = world.collect_when(&trip, 3).await?;
     desk.delete(&ids[0]).await?;
     world.quiet().await?;
     assert!(without_trace(&session.retr(1).await?) == letter(1).text(SHORT), "a session keeps what it saw");
     session.quit().await?;
     desk.read(&ids[1]).await?;
     desk.delete(&ids[2]).await?;
-    let mut session = collect_when(&world, &trip, 1).await?;
+    let mut session = world.collect_when(&trip, 1).await?;
     assert!(without_trace(&session.retr(1).await?) == letter(2).text(SHORT), "what was read at home stays");
     session.quit().await?;
     world.end().await
@@ -319,7 +300,7 @@ async fn what_is_deleted_on_the_road_does_at_home_what_was_asked_for() -> Result
     ]) {
         let trip = set_out(&world, Terms { after_fetch, ..Terms::default() }).await?;
         let id = world.receive(&[ALICE], &letter(number).text(SHORT)).await?;
-        let mut session = collect_when(&world, &trip, 1).await?;
+        let mut session = world.collect_when(&trip, 1).await?;
         session.retr(1).await?;
         session.dele(1).await?;
         session.quit().await?;
@@ -418,7 +399,7 @@ async fn whoever_is_killed_at_whatever_step_the_step_counts() -> Result<(), Trou
                 Step::Start => world.first_pop3s(&now.user, &now.password).await?.quit().await?,
                 Step::Extend => {
                     world.quiet().await?;
-                    collect(&world, now).await?.quit().await?;
+                    world.log_in(now).await?.quit().await?;
                     let windows = world.big().windows().await?;
                     assert!(
                         windows
@@ -474,7 +455,7 @@ async fn mail_is_sent_while_a_maildrop_is_open() -> Result<(), Trouble> {
     let world = world().await?;
     let trip = set_out(&world, Terms::default()).await?;
     world.receive(&[ALICE], &letter(1).text(SHORT)).await?;
-    let mut reading = collect_when(&world, &trip, 1).await?;
+    let mut reading = world.collect_when(&trip, 1).await?;
     let mut sending: SmtpClient = world.submission(&trip.user, &trip.password).await?;
     reading.retr(1).await?;
     let text = b"From: alice@example.com\r\nSubject: meanwhile\r\n\r\nx\r\n";
@@ -482,5 +463,31 @@ async fn mail_is_sent_while_a_maildrop_is_open() -> Result<(), Trouble> {
     reading.dele(1).await?;
     reading.quit().await?;
     tokio::time::timeout(Duration::from_secs(20), world.desk("bob").filed(Folder::In, &id)).await??;
+    world.end().await
+}
+
+/// CAPA tells a client how long it may leave its mail there, by the window as it is at the login.
+#[tokio::test]
+async fn whole_days_are_told_until_the_window_ends() -> Result<(), Trouble> {
+    const DAY: u64 = 24 * 3_600_000;
+    let world = world().await?;
+    let expire = async |trip: &Started| -> Result<String, Trouble> {
+        let mut session = Pop3Client::connect_tls(first(&world.nodes.edge_ready().pop3s)).await?;
+        let is_expire = |line: &String| line.starts_with("EXPIRE");
+        let before = session.capabilities().await?;
+        assert!(!before.iter().any(is_expire), "nobody knows yet whose: {before:?}");
+        session.login(&trip.user, &trip.password).await?;
+        let told = session.capabilities().await?.into_iter().find(is_expire).ok_or("it is told")?;
+        session.quit().await?;
+        Ok(told)
+    };
+    let now = unix_millis();
+    let trip = set_out(&world, Terms { until: Some(now + 3 * DAY + DAY / 2), ..Terms::default() }).await?;
+    assert_eq!(expire(&trip).await?, "EXPIRE 3");
+    for (until, told) in [(Some(now + DAY / 2), "EXPIRE 0"), (None, "EXPIRE NEVER")] {
+        world.desk("alice").extend(until).await?;
+        world.quiet().await?;
+        assert_eq!(expire(&trip).await?, told);
+    }
     world.end().await
 }

@@ -294,6 +294,17 @@ mod tests {
     }
 
     #[test]
+    fn a_forwarded_port_is_told() {
+        let mut started = started(true);
+        started.settings.pop3s = vec![":995".into()];
+        started.settings.submissions = vec![":8465".into()];
+        let (payload, autoconfig) = (payload(&started), autoconfig(&started));
+        assert!(payload.is_some_and(|text| text.contains(",995,") && text.contains(",8465,")));
+        assert!(autoconfig.is_some_and(|text| text.contains("<port>8465</port>")));
+        assert!(mobileconfig(&started).is_some_and(|text| text.contains("<integer>8465</integer>")));
+    }
+
+    #[test]
     fn a_code_is_read_by_another_decoder_and_holds_the_account() {
         let payload = payload(&started(true)).expect("both services");
         let text = code(&payload).expect("fits into a code");

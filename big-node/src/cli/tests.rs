@@ -470,7 +470,7 @@ fn credentials_with_everything_a_client_asks_for() {
         host: "mx.example.com".into(),
         pop3: vec!["127.0.0.1:2110".into()],
         pop3s: vec!["[::1]:2995".into()],
-        submission: vec![],
+        submission: vec![":587".into()],
         submissions: vec!["127.0.0.1:2465".into()],
     };
     let started = Started {
@@ -495,6 +495,7 @@ fn credentials_with_everything_a_client_asks_for() {
          POP3 (collecting)  mx.example.com  2995  SSL/TLS   [::1]\n\
          POP3 (collecting)  mx.example.com  2110  STARTTLS  127.0.0.1\n\
          SMTP (sending)     mx.example.com  2465  SSL/TLS   127.0.0.1\n\
+         SMTP (sending)     mx.example.com  587   STARTTLS\n\
          \n\
          Authentication is by normal password. Take one line for collecting and one for sending.\n"
     );

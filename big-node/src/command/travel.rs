@@ -56,7 +56,6 @@ impl Commands {
         let (snapshot, edge) = (self.node.store.read()?, &self.node.topology.edge);
         let person = crate::directory::by_id(&snapshot, &row.window.person)?
             .ok_or_else(|| Refused::new("that person was removed at this moment"))?;
-        let ports = |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect();
         Ok(Started {
             window: travel::view(&snapshot, row)?,
             user: person.name,
@@ -66,11 +65,32 @@ impl Commands {
             display: person.display,
             settings: Settings {
                 host: edge.hostname.to_string(),
-                pop3: ports(&edge.pop3),
-                pop3s: ports(&edge.pop3s),
-                submission: ports(&edge.submission),
-                submissions: ports(&edge.submissions),
+                pop3: places(&edge.pop3, edge.public.pop3),
+                pop3s: places(&edge.pop3s, edge.public.pop3s),
+                submission: places(&edge.submission, edge.public.submission),
+                submissions: places(&edge.submissions, edge.public.submissions),
             },
         })
+    }
+}
+
+/// Where a service is reached. Behind a port that is forwarded, the address it listens on says nothing to a client.
+fn places(listeners: &[SocketAddr], forwarded: Option<u16>) -> Vec<String> {
+    match forwarded {
+        Some(port) => vec![format!(":{port}")],
+        None => listeners.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forwarded_port_takes_the_place_of_those_that_are_listened_on() {
+        let listeners = ["10.0.0.2:2995", "[fd00::2]:2995"].map(|text| text.parse().expect("an address"));
+        assert_eq!(places(&listeners, None), ["10.0.0.2:2995", "[fd00::2]:2995"]);
+        assert_eq!(places(&listeners, Some(995)), [":995"]);
+        assert_eq!(places(&[], None), Vec::<String>::new());
     }
 }

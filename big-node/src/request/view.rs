@@ -393,7 +393,8 @@ pub struct Started {
     pub settings: Settings,
 }
 
-/// What a mail client is to be told.
+/// What a mail client is to be told: where each service is reached, as address and port, or as a colon and the port
+/// that is forwarded to it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
     /// The edge's host name.

@@ -314,6 +314,7 @@ fn reveals(unit: &ToBig) -> (&'static str, &'static str) {
             ("WindowClosed", "the window and its copies again, where its end had been put off meanwhile")
         }
         ToBig::WindowUsed { .. } => ("WindowUsed", "nothing"),
+        ToBig::Guessing { .. } => ("Guessing", "nothing"),
         ToBig::DirectoryCompared(_) => {
             ("DirectoryCompared", "parts of its own directory, as they were queued for it before")
         }
@@ -362,6 +363,7 @@ fn the_document_says_of_every_unit_what_it_can_reveal() {
         ToBig::PopAct(act),
         ToBig::WindowClosed { window: id(1), until: None },
         ToBig::WindowUsed { window: id(1), at: NOW },
+        ToBig::Guessing { networks: 1, accounts: 2 },
         ToBig::DirectoryCompared(DirectoryCompared { differs: None }),
         ToBig::Inventory(Inventory { asked: id(1), holdings: Vec::new(), last: true, cut: false }),
         ToBig::Revised(revised()),

@@ -397,6 +397,20 @@ fn many_deletions_on_the_road_are_an_alarm() {
 }
 
 #[test]
+fn guesses_at_the_edge_are_an_alarm_for_a_day() {
+    let world = World::new();
+    let alarms = |now| travel::alarms(&world.store.read().expect("reads"), now).expect("reads");
+    assert_eq!(alarms(NOW), Vec::<String>::new());
+    for accounts in [1, 7, u32::MAX] {
+        assert_eq!(world.apply(&ToBig::Guessing { networks: 2, accounts }, None), Ok(()));
+        let told = alarms(NOW + 1);
+        let what = format!("2 networks were locked out, {accounts} accounts guarded");
+        assert!(told.len() == 1 && told[0].contains(&what), "{told:?}");
+    }
+    assert_eq!(alarms(NOW + DAY), Vec::<String>::new());
+}
+
+#[test]
 fn logins_are_remembered_and_those_of_no_window_refused() {
     let world = World::new();
     let window = world.window("alice").window.window;

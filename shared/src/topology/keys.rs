@@ -94,6 +94,7 @@ static EDGE: &[Entry] = &[
     ("stale_after", Value("write a number of seconds, like 600")),
     ("ack", Value("write \"local\", \"pair\" or \"pair-or-local\"")),
     ("login_delay", Value("write a number of seconds, like 60")),
+    ("public", Optional(PUBLIC)),
     ("tls", Optional(TLS)),
     ("outbound", Optional(OUTBOUND)),
     ("dns", Optional(DNS)),
@@ -104,6 +105,13 @@ static EDGE: &[Entry] = &[
     ("quota", Later),
     ("send_now", Later),
     ("status", Later),
+];
+
+static PUBLIC: &[Entry] = &[
+    ("submission", Value("write a port number, like 587")),
+    ("submissions", Value("write a port number, like 465")),
+    ("pop3", Value("write a port number, like 110")),
+    ("pop3s", Value("write a port number, like 995")),
 ];
 
 static TLS: &[Entry] = &[("certificate", Required(FILE)), ("key", Required(FILE))];

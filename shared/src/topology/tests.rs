@@ -85,6 +85,28 @@ fn mail_leaves_by_itself_or_by_a_smart_host() {
 }
 
 #[test]
+fn ports_that_are_forwarded_are_told_for_services_that_there_are() {
+    let public = |lines: &str| {
+        let edge = "state = \"var/edge\"";
+        let text = SMALLEST.replace(edge, &format!("{edge}\npop3s = [\"127.0.0.1:2995\"]\n{lines}"));
+        Topology::parse(&text, "t.toml").map(|topology| topology.edge.public)
+    };
+    assert_eq!(public("").expect("valid"), PublicPorts::default());
+    let forwarded = PublicPorts { pop3s: Some(995), ..PublicPorts::default() };
+    assert_eq!(public("[edge.public]\npop3s = 995").expect("valid"), forwarded);
+    for (lines, reason, mend) in [
+        ("public.pop3s = 0", "0 is out of range for `pop3s`", "from 1 to 65535"),
+        ("public.pop3s = 65536", "65536 is out of range for `pop3s`", "from 1 to 65535"),
+        ("public.pop3 = 110", "the edge has no listener for `pop3`", "add `pop3 = …` to [edge]"),
+        ("public.imap = 143", "`edge.public.imap` is unknown", "pop3s"),
+        ("public.pop3s = \"995\"", "invalid type", "write a port number, like 995"),
+    ] {
+        let refused = public(lines).expect_err(lines).to_string();
+        assert!(refused.contains(reason) && refused.contains(mend), "{lines}: {refused}");
+    }
+}
+
+#[test]
 fn the_figure_shows_the_smart_host() {
     let figure_of = |mode: &str| {
         let lines = format!("[edge.outbound]\nmode = \"{mode}\"\nrelay = \"smtp.isp.example:587\"\n[link]");

@@ -15,8 +15,8 @@ use serde_spanned::Spanned;
 use super::refusal::{Source, TopologyError};
 use super::{
     Acknowledge, AttachmentMode, BOUND_OCTETS, Big, EXPIRE, Edge, LOGIN_DELAY, Link, Mode, Outbound,
-    RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles,
-    Topology, keys,
+    PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site,
+    SmartHost, TlsFiles, Topology, keys,
 };
 use crate::address::{Address, Domain};
 
@@ -102,11 +102,22 @@ struct RawEdge {
     stale_after: Option<Number>,
     ack: Option<Text>,
     login_delay: Option<Number>,
+    #[serde(default)]
+    public: RawPublic,
     tls: Option<RawTls>,
     #[serde(default)]
     outbound: RawOutbound,
     #[serde(default)]
     dns: RawDns,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPublic {
+    submission: Option<Number>,
+    submissions: Option<Number>,
+    pop3: Option<Number>,
+    pop3s: Option<Number>,
 }
 
 #[derive(Deserialize)]
@@ -289,9 +300,29 @@ impl Source<'_> {
                 LOGIN_DELAY,
                 0,
             )?),
+            public: self.public(raw)?,
             tls: tls.transpose()?,
             outbound: self.outbound(&raw.outbound)?,
             dns_servers: self.dns_servers(&raw.dns.servers)?,
+        })
+    }
+
+    fn public(&self, raw: &RawEdge) -> Result<PublicPorts, TopologyError> {
+        let port = |number: &Option<Number>, key: &str, listeners: &[Text]| match number {
+            Some(number) if listeners.is_empty() => {
+                let reason = format!("the edge has no listener for `{key}`");
+                let mend = format!("add `{key} = …` to [edge]: where it listens, or leave this out");
+                Err(self.refuse(number.span(), reason, mend))
+            }
+            Some(number) => self.number(Some(number), key, 1..=65_535, 0).map(Some),
+            None => Ok(None),
+        };
+        let RawPublic { submission, submissions, pop3, pop3s } = &raw.public;
+        Ok(PublicPorts {
+            submission: port(submission, "submission", &raw.submission)?,
+            submissions: port(submissions, "submissions", &raw.submissions)?,
+            pop3: port(pop3, "pop3", &raw.pop3)?,
+            pop3s: port(pop3s, "pop3s", &raw.pop3s)?,
         })
     }
 

@@ -229,6 +229,7 @@ fn to_big() -> Vec<ToBig> {
         ToBig::PopAct(act),
         ToBig::WindowClosed { window: [1; 16], until: Some(2) },
         ToBig::WindowUsed { window: [1; 16], at: 3 },
+        ToBig::Guessing { networks: 1, accounts: 2 },
     ]
 }
 

@@ -103,7 +103,7 @@ async fn run(options: &Options, tally: &mut Tally) -> Result<(), Box<dyn std::er
     desk::cases(&pair, folder.path(), tally).await;
     full_disk::cases(&pair, folder.path(), tally).await;
     disk_image::case(&pair, folder.path(), tally).await;
-    settings::case(&pair, folder.path(), tally).await;
+    settings::cases(&pair, folder.path(), tally).await;
     postfix::case(&pair, folder.path(), tally).await;
     dovecot::case(&pair, folder.path(), tally).await;
     dovecot_pop3::case(folder.path(), tally).await;
