@@ -86,11 +86,11 @@ pub async fn log_in(
         let key = window.open(&credentials.secret, unix_millis()).ok();
         Ok::<_, io::Error>(key.map(|key| (window, key)))
     });
-    let Ok(Ok(opened)) = opened.await else {
-        trying.tried = Tried::Unchecked;
-        return Err(Refused::Temporary);
+    let Ok(Ok(opened)) = opened.await else { return Err(Refused::Temporary) };
+    let Some((window, private_key)) = opened else {
+        trying.tried = Tried::Failed;
+        return Err(Refused::Credentials);
     };
-    let (window, private_key) = opened.ok_or(Refused::Credentials)?;
     if !node.is_open(&window.window, &window.credential.stored_key) {
         return Err(Refused::Credentials);
     }
@@ -107,7 +107,8 @@ pub async fn log_in(
     Ok((window, private_key))
 }
 
-/// A login that is being tried, which ends when this is dropped: as one that has failed, unless it is said otherwise.
+/// A login that is being tried, which ends when this is dropped: as one that was not checked, unless something else is
+/// said before.
 struct Trying<'n> {
     node: &'n Node,
     attempt: Attempt,
@@ -119,7 +120,7 @@ impl<'n> Trying<'n> {
     async fn begin(node: &'n Node, attempt: Attempt) -> Result<Self, Refused> {
         let answer = node.with_lockout(|lockout| lockout.begin(&attempt, monotonic()));
         let Answer::After(delay) = answer else { return Err(Refused::Guessing) };
-        let trying = Self { node, attempt, tried: Tried::Failed };
+        let trying = Self { node, attempt, tried: Tried::Unchecked };
         tokio::time::sleep(delay).await;
         Ok(trying)
     }
@@ -258,17 +259,21 @@ mod tests {
     async fn what_is_tried_is_counted_as_it_begins_and_given_back_if_it_is_right() {
         let (node, _, password) = edge(None).await;
         let guesses = (0..100).map(|_| try_login(&node, "nobody", "a-guess"));
-        let mut answers = Vec::new();
-        let mut guesses: Vec<_> = guesses.map(Box::pin).collect();
         // Each is begun before any has ended.
-        for guess in &mut guesses {
-            if let Poll::Ready(answer) = poll_fn(|context| Poll::Ready(guess.as_mut().poll(context))).await {
-                answers.push(answer);
+        let (mut under_way, mut kept_off) = (Vec::new(), 0);
+        for mut guess in guesses.map(Box::pin) {
+            match poll_fn(|context| Poll::Ready(guess.as_mut().poll(context))).await {
+                Poll::Pending => under_way.push(guess),
+                Poll::Ready(answer) => {
+                    assert_eq!(answer, Err(Refused::Guessing));
+                    kept_off += 1;
+                }
             }
         }
-        assert_eq!(answers.len(), 80, "20 are under way");
-        assert!(answers.iter().all(|answer| *answer == Err(Refused::Guessing)));
-        drop(guesses);
+        assert_eq!((under_way.len(), kept_off), (20, 80));
+        for guess in under_way {
+            assert_eq!(guess.await, Err(Refused::Credentials));
+        }
         assert_eq!(try_login(&node, "nobody", "a-guess").await, Err(Refused::Guessing));
         let locked = node.with_lockout(|lockout| lockout.locked(monotonic()));
         assert!(locked.iter().all(|locked| locked.failures == 20) && locked.len() == 2);

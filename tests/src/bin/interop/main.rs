@@ -9,12 +9,14 @@
 //! for each case, and a last one with the counts; a program that is not installed is named, and is
 //! neither passed nor failed.
 
+mod claws;
 mod clients;
 mod collect;
 mod desk;
 mod disk_image;
 mod dovecot;
 mod dovecot_pop3;
+mod driven;
 mod full_disk;
 mod namespaces;
 mod postfix;
@@ -95,6 +97,7 @@ async fn run(options: &Options, tally: &mut Tally) -> Result<(), Box<dyn std::er
     send::cases(&setting, tally).await;
     collect::cases(&setting, tally).await;
     thunderbird::cases(&setting, tally).await;
+    claws::cases(&setting, tally).await;
     if let Some(running) = running {
         let ended = running.interrupt(PAIR_END_WITHIN).await?;
         let verdict = if ended.success() { Ok(()) } else { Err(format!("it ended with {ended}")) };

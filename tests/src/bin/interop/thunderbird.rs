@@ -7,13 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use tests::ledger::Place;
-use tests::messages::{Letter, SHORT};
 use tests::process::finish;
 
 use crate::clients::{Setting, Way};
-use crate::collect::{WAITING, fill_anew, left};
-use crate::send::{crlf, outside, same};
+use crate::driven::{self, Inbox, Outgoing};
+use crate::send::crlf;
 use crate::tally::Tally;
 
 const INSTALLED: &str = "/usr/lib/thunderbird";
@@ -38,31 +36,8 @@ pub async fn cases(setting: &Setting, tally: &mut Tally) {
 
 async fn round(setting: &Setting, way: Way) -> Result<(), String> {
     let thunderbird = Thunderbird::install(setting, way).map_err(|e| e.to_string())?;
-    let sent = fill_anew(setting).await?;
-    let (person, _) = setting.traveller();
-    let to = format!("interop@{}", setting.ready.internet.domain);
-    let token = setting.token();
-    let letter = Letter { from: &person.address, to: &to, subject: "interoperation", token }.text(SHORT);
-    let file = thunderbird.folder.join("message");
-    std::fs::write(&file, &letter).map_err(|e| e.to_string())?;
-    thunderbird.run(false, Some((file.as_path(), to.as_str()))).await?;
-    let found = outside(&setting.ready.internet.mailbox_dir, &token.to_string()).await?;
-    same(&letter, &to, Place::Outside, &found)?;
-    // What stays there is not fetched again.
-    for delete in [false, true] {
-        let inbox = thunderbird.run(delete, None).await?;
-        let text = std::fs::read(inbox).map_err(|e| e.to_string())?;
-        // As the format has it, a line that begins so is quoted.
-        let text = String::from_utf8_lossy(&crlf(&text)).replace("\r\n>From ", "\r\nFrom ");
-        let all = sent.iter().all(|message| text.matches(&*String::from_utf8_lossy(message)).count() == 1);
-        if !all || text.matches("\r\nX-UIDL: ").count() != WAITING {
-            return Err(format!("not each message is there once:\n{text}"));
-        }
-    }
-    match left(setting).await? {
-        0 => Ok(()),
-        left => Err(format!("{left} messages are left")),
-    }
+    let run = async |delete, message: Outgoing<'_>| thunderbird.run(delete, message).await;
+    driven::round(setting, &thunderbird.folder, run).await
 }
 
 /// A copy of the program with a profile of its own.
@@ -84,42 +59,25 @@ impl<'s> Thunderbird<'s> {
         Ok(Self { setting, way, folder })
     }
 
-    /// Fetches, and sends a message to somebody; returns the inbox.
-    async fn run(&self, delete: bool, message: Option<(&Path, &str)>) -> Result<PathBuf, String> {
-        let (person, password) = self.setting.traveller();
-        let edge = &self.setting.ready.edge;
-        let (pop3, smtp) = match self.way {
-            Way::Implicit => (edge.pop3s, edge.submissions),
-            Way::Clear | Way::Upgrade => (edge.pop3, edge.submission),
-        };
+    /// Fetches, and sends a message to somebody; returns what is in the inbox.
+    async fn run(&self, delete: bool, message: Outgoing<'_>) -> Result<Inbox, String> {
         let pem = std::fs::read_to_string(&self.setting.certificate).map_err(|e| e.to_string())?;
         let certificate: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
         let mut command = Command::new(self.folder.join("program/thunderbird-bin"));
         command.args(["--headless", "--no-remote", "--profile"]).arg(self.folder.join("profile"));
-        command.env("HOME", self.folder.join("home"));
-        for (name, value) in [
-            ("HOST", pop3.ip().to_string()),
-            ("POP3", pop3.port().to_string()),
-            ("SMTP", smtp.port().to_string()),
-            ("USER", person.name.clone()),
-            ("PASSWORD", password.to_owned()),
-            ("ADDRESS", person.address.clone()),
-            ("WAY", format!("{:?}", self.way)),
-            ("DELETE", delete.to_string()),
-            ("CERTIFICATE", certificate),
-        ] {
-            command.env(format!("INTEROP_{name}"), value);
-        }
-        if let Some((file, to)) = message {
-            command.env("INTEROP_MESSAGE", file).env("INTEROP_TO", to);
-        }
+        command.env("HOME", self.folder.join("home")).env("INTEROP_CERTIFICATE", certificate);
+        driven::tell(&mut command, self.setting, self.way, delete, message);
         let done = finish(command, b"", ENDS_WITHIN).await.map_err(|e| e.to_string())?;
         let said = String::from_utf8_lossy(&done.stdout);
         let lines = || said.lines().filter_map(|line| line.strip_prefix("INTEROP "));
-        match lines().find_map(|line| line.strip_prefix("inbox ")) {
-            Some(inbox) if lines().any(|line| line == "done") => Ok(inbox.into()),
-            _ => Err(format!("it did not come to its end: {said}")),
-        }
+        let inbox = match lines().find_map(|line| line.strip_prefix("inbox ")) {
+            Some(inbox) if lines().any(|line| line == "done") => inbox,
+            _ => return Err(format!("it did not come to its end: {said}")),
+        };
+        let text = std::fs::read(inbox).map_err(|e| e.to_string())?;
+        // As the format has it, a line that begins so is quoted.
+        let text = String::from_utf8_lossy(&crlf(&text)).replace("\r\n>From ", "\r\nFrom ");
+        Ok(Inbox { messages: text.matches("\r\nX-UIDL: ").count(), text })
     }
 }
 
