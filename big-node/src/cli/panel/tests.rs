@@ -569,12 +569,12 @@ fn answers_are_set_in_under_what_they_answer() {
     let mut play = Play::with(&[line("00001")]);
     play.keys(&[Key::F(10)]);
     let answer = |id: &str, depth| Line { depth, ..line(id) };
-    let lines = [answer("00001", 0), answer("00002", 1), answer("00003", 2), answer("00004", 99)];
+    let lines = [answer("00001", 0), answer("00002", 1), answer("00003", 2), answer("00004", 5)];
     let (request, _) = play.answers(&Purpose::Page(Source::Thread("00001".into()), false), &lines);
     assert!(matches!(request, Request::MailThread { message, .. } if message == "00001"));
     let subjects: Vec<_> =
         play.screen()[3..7].iter().map(|row| row[row.find("in ").unwrap_or(0)..].to_owned()).collect();
-    let expected = ["", "  ", "    ", "            "].into_iter().zip(1..);
+    let expected = ["", "  ", "    ", "          "].into_iter().zip(1..);
     let expected: Vec<_> = expected.map(|(by, n)| format!("in         {by}subject 0000{n}")).collect();
     assert_eq!(subjects, expected);
 }

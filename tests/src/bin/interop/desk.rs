@@ -214,7 +214,11 @@ impl Place<'_> {
 
 /// Whether what a terminal was sent is without colour.
 fn no_colour(raw: &str) -> Result<(), Trouble> {
-    match (30..=49).any(|colour| raw.contains(&format!("\x1b[{colour}"))) {
+    let sequences = raw.split("\x1b[").skip(1).filter_map(|text| text.split_once('m'));
+    let mut said =
+        sequences.flat_map(|(numbers, _)| numbers.split(';')).filter_map(|number| number.parse().ok());
+    // 39 and 49 are the terminal's own.
+    match said.any(|number: u8| matches!(number, 30..=38 | 40..=48 | 90..=107)) {
         true => Err(format!("there is colour:\n{raw:?}").into()),
         false => Ok(()),
     }
