@@ -240,7 +240,10 @@ pub fn apply(txn: &mut Txn<'_>, site: &Site, prepared: Prepared, now: u64) -> Re
         },
         Prepared::Fact(ToBig::Revised(revised)) => match revise::reported(txn, site, &revised, now)? {
             Reported::Recorded => Ok(()),
-            Reported::Nobody => of_what_was_lost(txn, "a result of a revision that was not sent to the edge"),
+            Reported::Nobody => {
+                of_what_was_lost(txn, "a result of a revision that was not sent to the edge")?;
+                Ok(revise::withdrawn_before_restore(txn, &revised)?)
+            }
             Reported::Impossible(why) => Err(never(why)),
         },
         Prepared::Fact(ToBig::Inbound(_)) => Err(never("a message that was not prepared")),

@@ -4,7 +4,7 @@
 //! it can be told twice: a directory that is renewed, units that bear the id of the message and reader
 //! they are for, and so are applied once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use shared::id::MessageId;
 use shared::lane::{QueuedBody, QueuedUnit};
@@ -102,14 +102,27 @@ fn offer_again(txn: &mut Txn<'_>, site: &Site, id: Id, recipients: &[(u32, u32)]
 }
 
 fn fill_windows(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
+    let mut undecided = HashSet::new();
+    for (id, recipient, _) in revise::undecided(txn)? {
+        let row = txn.get::<Recipient>(RECIPIENTS, &mail::recipient_key(id, recipient))?;
+        undecided.extend(row.and_then(|row| row.person).map(|person| (id, person)));
+    }
     for (_, row) in txn.prefix::<WindowRow>(WINDOWS, &[], usize::MAX)? {
         if row.state != WindowState::Open {
             continue;
         }
         for (key, copy) in txn.prefix::<CopyRow>(COPIES, &row.window.window, usize::MAX)? {
             let id = message_of(&key);
-            // What is not in the mailbox any more was deleted or withdrawn.
-            let Some((_, entry)) = mail::entry(txn, &row.window.person, id)? else { continue };
+            let Some((_, entry)) = mail::entry(txn, &row.window.person, id)? else {
+                // It was deleted or withdrawn, which this edge may have forgotten. What it has still to decide it is
+                // told again.
+                let may_be_there = matches!(copy.place, Place::Edge | Place::Gone);
+                if may_be_there && !undecided.contains(&(id, row.window.person)) {
+                    let window = row.window.window;
+                    projection::tell_edge(txn, &ToEdge::CopyGone { window, message: id.0 })?;
+                }
+                continue;
+            };
             // Of what is too large the traveller is told again: the notice was on that edge only.
             if copy.place == Place::TooLarge {
                 txn.put(OVERSIZED, &key, &Named(id.0))?;

@@ -230,8 +230,7 @@ fn decide(
                     site,
                     id,
                     revision.clone().of(original),
-                    mode,
-                    recipient,
+                    (mode, recipient, false),
                     (window, copy),
                 )?;
             } else {
@@ -351,14 +350,13 @@ fn send_to_edge(
     queue_unit(txn, &head, carrier_id(&id.0, revision.number, REVISION), body)
 }
 
-/// Queues a revision of a copy in a secondary mailbox.
+/// Queues a revision of a copy in a secondary mailbox; `resent` if the edge may have lost the copy.
 fn send_to_window(
     txn: &mut Txn<'_>,
     site: &Site,
     id: MessageId,
     message: Message,
-    mode: ReviseMode,
-    recipient: u32,
+    (mode, recipient, resent): (ReviseMode, u32, bool),
     (window, copy): (WindowRow, CopyRow),
 ) -> Result<(), StoreError> {
     let (number, reader) = (message.revision, PublicKey(window.window.public_key));
@@ -372,6 +370,8 @@ fn send_to_window(
         recipient,
         wrapped_key: wrapped(site, id, number, reader)?,
         size: message.origin.size,
+        resent,
+        retrieved: copy.retrieved,
     });
     let body = mail::queued_body(txn, &message)?;
     queue_unit(txn, &head, carrier_id(&id.0, number, &[REVISION, &window].concat()), body)
@@ -420,9 +420,7 @@ pub fn decided(
     match result {
         ReviseResult::Replaced if who.person.is_none() => who.revision = who.revision.max(revision),
         ReviseResult::Withdrawn if who.person.is_none() => {
-            (who.state, who.at, who.text) = (DeliveryState::Withdrawn, at, "withdrawn by its author".into());
-            (who.status, who.next_attempt_at) = (String::new(), None);
-            txn.delete(UNSETTLED, &to)?;
+            settle_withdrawn(txn, &to, &mut who, at, "withdrawn by its author")?;
         }
         ReviseResult::TooLate if who.state == DeliveryState::Relayed && site.follow_up => {
             (row.result, row.notice_owed) = (ReviseResult::Pending, true);
@@ -438,6 +436,36 @@ pub fn decided(
     let number = revision_ordinal(revision);
     let what = format!("revision {number} for {}: {} {}", who.address, word(&row.result), row.text);
     trace::note(txn, id, at, what.trim_end())
+}
+
+/// The recipient's copy is not delivered any more.
+fn settle_withdrawn(
+    txn: &mut Txn<'_>,
+    to: &[u8],
+    who: &mut Recipient,
+    at: u64,
+    why: &str,
+) -> Result<(), StoreError> {
+    (who.state, who.at, who.text) = (DeliveryState::Withdrawn, at, why.into());
+    (who.status, who.next_attempt_at) = (String::new(), None);
+    txn.delete(UNSETTLED, to)
+}
+
+/// The edge reports that it has withdrawn a copy, by a revision that a restored big knows nothing of. What waited
+/// there waits no more, and its author learns why.
+pub fn withdrawn_before_restore(txn: &mut Txn<'_>, report: &Revised) -> Result<(), StoreError> {
+    let id = MessageId(report.message);
+    let to = recipient_key(id, report.recipient);
+    let Some(mut who) = txn.get::<Recipient>(RECIPIENTS, &to)? else { return Ok(()) };
+    let goes_by_edge = who.person.is_none() && who.gateway.is_none();
+    if report.result != ReviseResult::Withdrawn || !goes_by_edge || !who.state.waits() {
+        return Ok(());
+    }
+    let why = "withdrawn by its author, before this node was restored";
+    settle_withdrawn(txn, &to, &mut who, report.at, why)?;
+    txn.put(RECIPIENTS, &to, &who)?;
+    mail::touch_author(txn, id)?;
+    trace::note(txn, id, report.at, format!("for {}: {why}", who.address))
 }
 
 /// Records what became of a notice that was owed to a recipient.
@@ -590,8 +618,13 @@ pub fn send_again(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
     for (id, recipient, number) in undecided(txn)? {
         let Some(who) = txn.get::<Recipient>(RECIPIENTS, &recipient_key(id, recipient))? else { continue };
         match who.person {
-            None if who.gateway.is_none() => by_edge.entry((id, number)).or_default().push(recipient),
-            None => {}
+            None if who.gateway.is_some() => {}
+            None if who.state.waits() => by_edge.entry((id, number)).or_default().push(recipient),
+            // An edge that went back to before it got the message would wait for it.
+            None => {
+                let decided_here = Decided { id, recipient, revision: number, at: who.at };
+                decided(txn, site, decided_here, ReviseResult::TooLate, "")?;
+            }
             Some(person) => {
                 let row = txn.get::<Revision>(REVISIONS, &revision_key(id, number))?;
                 let original = txn.get::<Message>(MESSAGES, &id.0)?;
@@ -603,8 +636,7 @@ pub fn send_again(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
                             site,
                             id,
                             row.of(&original),
-                            mode,
-                            recipient,
+                            (mode, recipient, true),
                             found,
                         ))?;
                     }
@@ -662,7 +694,11 @@ pub fn again(txn: &mut Txn<'_>, site: &Site, mut unit: QueuedUnit) -> Result<Opt
             Ok(Some(unit))
         }
         Some(ToEdge::ReviseCopy(copy)) => {
-            Ok(is_open(txn, copy.message, copy.recipient, copy.revision)?.then_some(unit))
+            let is_open = is_open(txn, copy.message, copy.recipient, copy.revision)?;
+            let sent = txn.get::<CopyRow>(COPIES, &key2(&copy.window, &copy.message))?;
+            let retrieved = sent.is_some_and(|sent| sent.retrieved);
+            unit.head = encode(&ToEdge::ReviseCopy(CopyRevision { resent: true, retrieved, ..copy }));
+            Ok(is_open.then_some(unit))
         }
         _ => Ok(Some(unit)),
     }

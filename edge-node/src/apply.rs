@@ -9,8 +9,8 @@ use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::trace;
 use shared::unit::{
-    DeliveryState, DirectoryMark, OUTBOUND, Outbound, Outcome, REVISION, ToBig, ToEdge, Unsettled, Window,
-    carrier_id, decode, encode,
+    DeliveryState, DirectoryMark, OUTBOUND, Outbound, Outcome, ToBig, ToEdge, Unsettled, Window, carrier_id,
+    decode, encode,
 };
 
 use crate::record::{QUEUE, QueueRecipient, QueueRow, SETTINGS, big};
@@ -118,7 +118,7 @@ pub fn apply(
         }
         ToEdge::Copy(copy) => {
             let prefix = [copy.window, copy.message].concat();
-            windows::file(txn, copy, body()?)?;
+            revise::file_copy(txn, busy, copy, body()?, now)?;
             Ok(revise::apply_early(txn, busy, &prefix, now)?)
         }
         ToEdge::Revise(unit) => revise::revise(txn, busy, unit, arrived.stored.as_ref(), now),
@@ -178,10 +178,8 @@ fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> R
         for (index, revision) in recipients {
             let mut queued = rows.iter().flat_map(|(_, row)| &row.recipients);
             let waits = queued.any(|queued| queued.index == *index && queued.state.waits());
-            let mut given = false;
-            for carrier in [OUTBOUND, REVISION] {
-                given |= lane::is_here(txn, &carrier_id(id, *revision, carrier))?;
-            }
+            let given = lane::is_here(txn, &carrier_id(id, *revision, OUTBOUND))?
+                || revise::has_brought(txn, MessageId(*id), *revision)?;
             if given && !waits {
                 unknown.insert((*id, *index));
             }
@@ -236,7 +234,7 @@ fn queue_outbound(
 ) -> Result<(), StoreError> {
     let (id, revision) = (MessageId(outbound.message), outbound.revision);
     // What a revision has brought already is told again as a message after this edge went back: a repeat, too.
-    if revision > 0 && lane::is_here(txn, &carrier_id(&id.0, revision, REVISION))? {
+    if revision > 0 && revise::has_brought(txn, id, revision)? {
         return Ok(());
     }
     let mut waiting = Waiting::load(txn, id)?;

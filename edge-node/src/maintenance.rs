@@ -182,7 +182,7 @@ fn restore(txn: &mut Txn<'_>, found: &Recovered) -> Result<(), StoreError> {
             lane::queue(txn, &QueuedUnit { id: inbound.message, lane, after: None, head, body }).map(drop)
         }
         (OUTBOUND_KIND, _, Some(ToEdge::Outbound(outbound))) => hold(txn, outbound, found.key),
-        (OUTBOUND_KIND, _, Some(ToEdge::Revise(unit))) => revise::found(txn, unit, found.key, unix_millis()),
+        (OUTBOUND_KIND, _, Some(ToEdge::Revise(unit))) => revise::found(txn, unit, found.key),
         // A copy for a window: big sends what a window lacks.
         _ => txn.release_body(found.key),
     }

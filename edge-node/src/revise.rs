@@ -18,13 +18,13 @@ use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
 use shared::trace;
 use shared::unit::{
-    CopyRevision, Id, OUTBOUND, Revise, ReviseMode, ReviseResult, Revised, ToBig, ToEdge, carrier_id, decode,
-    encode, revision_ordinal,
+    CopyRevision, Id, OUTBOUND, REVISION, Revise, ReviseMode, ReviseResult, Revised, ToBig, ToEdge,
+    carrier_id, decode, encode, revision_ordinal,
 };
 
 use crate::record::{QueueRow, copy_key, queue_key};
 use busy::Busy;
-pub use copies::{seen, settle as settle_copies};
+pub use copies::{file as file_copy, seen, settle as settle_copies};
 pub use waiting::{Decided, Waiting, message_of, waits};
 
 const EVENT_LANE: u8 = 1;
@@ -32,7 +32,7 @@ const EVENT_LANE: u8 = 1;
 const EARLY: Table = Table("early-revisions");
 /// Revisions that wait for their message, at most.
 const EARLY_MAX: u64 = 10_000;
-/// How long one waits: the message has not come by then, and will not.
+/// How long one waits, of the node's life: the message has not come by then, and will not.
 const EARLY_MILLIS: u64 = 30 * 24 * 3_600_000;
 
 /// A revision that came before its message.
@@ -42,10 +42,10 @@ struct EarlyRow {
     head: Vec<u8>,
     /// Its body, which this row holds.
     body: Option<[u8; 32]>,
-    /// Since when, milliseconds since 1970.
-    at: u64,
+    /// Since when, in milliseconds of the node's life ([`age`]).
+    since: u64,
 }
-shared::row!(EarlyRow, 1);
+shared::row!(EarlyRow, 2);
 
 /// Whether the message of a revision is here or has been. No row means too late only if a unit brought it once.
 fn has_come(rows: &impl Rows, id: MessageId, revision: u32, reader: &[u8]) -> Result<bool, StoreError> {
@@ -57,6 +57,12 @@ fn has_come(rows: &impl Rows, id: MessageId, revision: u32, reader: &[u8]) -> Re
     Ok(false)
 }
 
+/// Whether a revision has brought a text that stays: not while it waits for its message.
+pub fn has_brought(rows: &impl Rows, id: MessageId, revision: u32) -> Result<bool, StoreError> {
+    let is_early = rows.raw(EARLY, &queue_key(&id.0, revision))?.is_some();
+    Ok(!is_early && lane::is_here(rows, &carrier_id(&id.0, revision, REVISION))?)
+}
+
 /// Names the body of a unit. Returns what holds it.
 fn keep(txn: &mut Txn<'_>, body: Option<&Stored>) -> Result<Option<[u8; 32]>, StoreError> {
     let Some(body) = body else { return Ok(None) };
@@ -64,18 +70,13 @@ fn keep(txn: &mut Txn<'_>, body: Option<&Stored>) -> Result<Option<[u8; 32]>, St
     Ok(Some(body.key().0))
 }
 
-fn set_aside(
-    txn: &mut Txn<'_>,
-    key: &[u8],
-    head: &ToEdge,
-    body: Option<&Stored>,
-    now: u64,
-) -> Result<(), NotApplied> {
+fn set_aside(txn: &mut Txn<'_>, key: &[u8], head: &ToEdge, body: Option<&Stored>) -> Result<(), NotApplied> {
     if txn.count(EARLY)? >= EARLY_MAX {
         return Err(NotApplied::Later("too many revisions wait for their messages".into()));
     }
     let body = keep(txn, body)?;
-    Ok(txn.put(EARLY, key, &EarlyRow { head: encode(head), body, at: now })?)
+    let since = age::lived(txn)?;
+    Ok(txn.put(EARLY, key, &EarlyRow { head: encode(head), body, since })?)
 }
 
 /// Applies a revision of a message for the Internet.
@@ -92,7 +93,7 @@ pub fn revise(
     let id = MessageId(revise.message);
     if Waiting::load(txn, id)?.is_empty() && !has_come(txn, id, revise.revision, OUTBOUND)? {
         let key = queue_key(&revise.message, revise.revision);
-        return set_aside(txn, &key, &ToEdge::Revise(revise), body, now);
+        return set_aside(txn, &key, &ToEdge::Revise(revise), body);
     }
     let body = keep(txn, body)?;
     Ok(decide(txn, busy, &revise, body, now)?)
@@ -174,9 +175,12 @@ pub fn revise_copy(
     now: u64,
 ) -> Result<(), NotApplied> {
     let id = MessageId(copy.message);
-    if !copies::is_filed(txn, &copy.window, id)? && !has_come(txn, id, copy.revision, &copy.window)? {
+    // A withdrawal waits for nothing that will not come; another text comes itself, as a copy.
+    let comes = !copy.resent || copy.mode != ReviseMode::Withdraw;
+    if comes && !copies::is_filed(txn, &copy.window, id)? && !has_come(txn, id, copy.revision, &copy.window)?
+    {
         let key = copy_key(&copy.window, id, copy.revision);
-        return set_aside(txn, &key, &ToEdge::ReviseCopy(copy), Some(body), now);
+        return set_aside(txn, &key, &ToEdge::ReviseCopy(copy), Some(body));
     }
     txn.keep_body(body)?;
     Ok(copies::decide(txn, busy, &copy, body.key().0, now)?)
@@ -199,8 +203,9 @@ pub fn apply_early(txn: &mut Txn<'_>, busy: &Busy, prefix: &[u8], now: u64) -> R
 /// Gives up revisions whose message has not come for 30 days.
 pub fn forget_early(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
     let limit = usize::try_from(EARLY_MAX).unwrap_or(usize::MAX);
+    let lived = age::lived(txn)?;
     for (key, row) in txn.prefix::<EarlyRow>(EARLY, &[], limit)? {
-        if now.saturating_sub(row.at) <= EARLY_MILLIS {
+        if lived.saturating_sub(row.since) <= EARLY_MILLIS {
             continue;
         }
         txn.delete(EARLY, &key)?;
@@ -224,9 +229,10 @@ pub fn forget_early(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
 }
 
 /// Keeps a revision that a rebuild found, with its body, until the message is found too.
-pub fn found(txn: &mut Txn<'_>, revise: Revise, body: BodyKey, now: u64) -> Result<(), StoreError> {
+pub fn found(txn: &mut Txn<'_>, revise: Revise, body: BodyKey) -> Result<(), StoreError> {
     let key = queue_key(&revise.message, revise.revision);
-    txn.put(EARLY, &key, &EarlyRow { head: encode(&ToEdge::Revise(revise)), body: Some(body.0), at: now })
+    let since = age::lived(txn)?;
+    txn.put(EARLY, &key, &EarlyRow { head: encode(&ToEdge::Revise(revise)), body: Some(body.0), since })
 }
 
 /// After a rebuild: revisions take the place of the texts that they were of, as they did before.

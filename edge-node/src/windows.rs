@@ -144,7 +144,8 @@ fn message_key(window: &Id, message: MessageId) -> Vec<u8> {
     [window.as_slice(), &message.0].concat()
 }
 
-fn is_gone(rows: &impl Rows, window: &Id, message: MessageId) -> Result<bool, StoreError> {
+/// Whether a message has been deleted at home.
+pub fn is_gone(rows: &impl Rows, window: &Id, message: MessageId) -> Result<bool, StoreError> {
     Ok(rows.raw(GONE, &message_key(window, message))?.is_some())
 }
 

@@ -400,6 +400,10 @@ pub struct CopyRevision {
     pub wrapped_key: Vec<u8>,
     /// Length of the plain body in bytes: what POP3 counts.
     pub size: u64,
+    /// The edge went back, and is told again: a copy that it does not have will not come.
+    pub resent: bool,
+    /// Big knows that a client has retrieved the copy.
+    pub retrieved: bool,
 }
 
 /// What the edge knows of one address: a keyed hash, and whose it is.

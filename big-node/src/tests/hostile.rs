@@ -312,6 +312,8 @@ fn next_kind(kind: &ToEdge) -> Option<ToEdge> {
             recipient: 0,
             wrapped_key,
             size: 9,
+            resent: false,
+            retrieved: false,
         }),
         ToEdge::ReviseCopy(_) => return None,
     })

@@ -716,6 +716,66 @@ async fn after_the_edge_went_back_it_gets_the_text_that_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_that_went_back_is_told_what_is_at_home_no_more_and_waits_for_nothing() {
+    let world = block_in_place(World::new);
+    let (gone, open, left) = block_in_place(|| {
+        world.window("bob");
+        let [gone, open] = [0; 2].map(|_| world.sends(&["bob@example.com"], "old"));
+        (gone, open, world.sends(&[OUTSIDE], "old"))
+    });
+    for (id, mode) in
+        [(gone, ReviseMode::Withdraw), (open, ReviseMode::Withdraw), (left, ReviseMode::Replace)]
+    {
+        world.amends("alice", id, amendment(mode, "new")).await.expect("is revised");
+    }
+    block_in_place(|| {
+        world.reports(gone, 0, 1, ReviseResult::Withdrawn).expect("is recorded");
+        // The edge went back before it could report that the revision came too late.
+        world.apply(&outcome(left.0, DeliveryState::Relayed), None).expect("is recorded");
+    });
+    let before = world.queued();
+    let site = Arc::clone(&world.site);
+    world.store.commit(move |txn| reconcile::edge_went_back(txn, &site)).await.expect("commits");
+    let told: Vec<_> = world.queued().into_iter().filter(|unit| !before.contains(unit)).collect();
+    let of_bob = told.iter().filter_map(|unit| match unit {
+        ToEdge::CopyGone { message, .. } => Some((MessageId(*message), false)),
+        ToEdge::ReviseCopy(copy) => Some((MessageId(copy.message), copy.resent)),
+        ToEdge::Copy(copy) => panic!("{} is at home no more", MessageId(copy.message)),
+        _ => None,
+    });
+    let mut of_bob: Vec<_> = of_bob.collect();
+    of_bob.sort_unstable();
+    assert_eq!(of_bob, [(gone, false), (open, true)]);
+    assert!(!told.iter().any(|unit| matches!(unit, ToEdge::Revise(_))));
+    let undecided = revise::undecided(&world.store.read().expect("reads")).expect("reads");
+    assert_eq!(
+        undecided.iter().map(|(id, ..)| *id).collect::<Vec<_>>(),
+        [open],
+        "the other one came too late"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_big_learns_that_what_it_has_forgotten_to_have_withdrawn_does_not_leave() {
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| world.sends(&[OUTSIDE, "bob@example.com"], "old"));
+    let withdrawn = |recipient| block_in_place(|| world.reports(id, recipient, 1, ReviseResult::Withdrawn));
+    let state = |recipient| {
+        let rows = world.store.read().expect("reads");
+        let row = rows.get::<Recipient>(RECIPIENTS, &mail::recipient_key(id, recipient)).expect("reads");
+        row.expect("is there").state
+    };
+    assert!(withdrawn(0).is_err(), "an edge does not make it up");
+    world.store.commit(|txn| lane::raise_generation(txn, 0)).await.expect("commits");
+    withdrawn(0).expect("may be so");
+    withdrawn(1).expect("may be so");
+    assert_eq!(state(0), DeliveryState::Withdrawn);
+    assert_eq!((state(1), world.shows("bob", id).is_some()), (DeliveryState::Delivered, true), "he has it");
+    let rows = world.store.read().expect("reads");
+    assert_eq!(rows.count(UNSETTLED).expect("reads"), 0, "and nothing is waited for");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_big_that_was_restored_gives_no_number_again() {
     let world = block_in_place(World::new);
     let id = block_in_place(|| world.sends(&[OUTSIDE], "old"));

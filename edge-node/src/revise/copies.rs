@@ -1,15 +1,16 @@
 //! Revisions of copies in secondary mailboxes. A copy that no client has fetched is swapped; else the new text
 //! is offered as another message. A session keeps what it saw at its login: what comes meanwhile is noted, and
-//! decided when it ends.
+//! decided when it ends. A later revision that big files because this edge went back takes the place of the copy in
+//! the same way, and nobody is told.
 
 use rkyv::{Archive, Deserialize, Serialize};
 use shared::id::MessageId;
-use shared::store::{BodyKey, Rows, StoreError, Table, Txn};
-use shared::unit::{CopyRevision, Id, ReviseMode, ReviseResult};
+use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
+use shared::unit::{CopyRevision, Id, ReviseMode, ReviseResult, WindowCopy};
 
 use super::busy::Busy;
-use super::tell_one;
-use super::waiting::Decided;
+use super::waiting::{Decided, done};
+use super::{has_come, tell_one};
 use crate::record::{COPIES, CopyRow, ENDED_WINDOWS, copy_key, copy_of};
 use crate::windows;
 
@@ -18,14 +19,19 @@ const NOTED: Table = Table("noted-copy-revisions");
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
 struct NotedRow {
-    recipient: u32,
+    /// Whose it is, for the report; `None` if big waits for none.
+    recipient: Option<u32>,
     mode: ReviseMode,
     /// The sealed body, which this row holds.
     body: [u8; 32],
     wrapped_key: Vec<u8>,
     size: u64,
+    /// See [`CopyRevision::resent`].
+    resent: bool,
+    /// See [`CopyRevision::retrieved`].
+    retrieved: bool,
 }
-shared::row!(NotedRow, 1);
+shared::row!(NotedRow, 2);
 
 /// Whether a copy of the message, or a revision of it, is in the window, or the window is no more.
 pub(super) fn is_filed(rows: &impl Rows, window: &Id, id: MessageId) -> Result<bool, StoreError> {
@@ -43,13 +49,64 @@ pub(super) fn decide(
     body: [u8; 32],
     now: u64,
 ) -> Result<(), StoreError> {
-    let CopyRevision { window, message, revision, mode, recipient, wrapped_key, size } = copy.clone();
-    let row = NotedRow { recipient, mode, body, wrapped_key, size };
-    if busy.is_locked(&window) {
-        return txn.put(NOTED, &copy_key(&window, MessageId(message), revision), &row);
+    let CopyRevision { window, message, revision, mode, recipient, wrapped_key, size, resent, retrieved } =
+        copy.clone();
+    let row = NotedRow { recipient: Some(recipient), mode, body, wrapped_key, size, resent, retrieved };
+    note_or_swap(txn, busy, copy_key(&window, MessageId(message), revision), row, now)
+}
+
+/// Files a copy that big has sent. If an earlier revision is here, for this edge went back, it takes the place of that.
+pub fn file(
+    txn: &mut Txn<'_>,
+    busy: &Busy,
+    copy: WindowCopy,
+    body: &Stored,
+    now: u64,
+) -> Result<(), StoreError> {
+    let (window, id) = (copy.window, MessageId(copy.message));
+    let present = txn.prefix::<CopyRow>(COPIES, &[window, id.0].concat(), usize::MAX)?;
+    if present.iter().all(|(key, _)| copy_of(key).1 == copy.revision) {
+        return windows::file(txn, copy, body);
     }
-    settle(txn, &window, now)?;
-    swap(txn, &window, MessageId(message), revision, row, now)
+    txn.keep_body(body)?;
+    let WindowCopy { revision, wrapped_key, size, retrieved, .. } = copy;
+    let row = NotedRow {
+        recipient: None,
+        mode: ReviseMode::Replace,
+        body: body.key().0,
+        wrapped_key,
+        size,
+        resent: false,
+        retrieved,
+    };
+    note_or_swap(txn, busy, copy_key(&window, id, revision), row, now)
+}
+
+fn note_or_swap(
+    txn: &mut Txn<'_>,
+    busy: &Busy,
+    key: Vec<u8>,
+    row: NotedRow,
+    now: u64,
+) -> Result<(), StoreError> {
+    let window: Id = key.first_chunk().copied().unwrap_or_default();
+    if !busy.is_locked(&window) {
+        settle(txn, &window, now)?;
+        return swap(txn, &key, row, now);
+    }
+    // The same revision may be noted already, as what big files and as what it waits for a report of: that one stays.
+    match txn.get::<NotedRow>(NOTED, &key)? {
+        Some(noted) if noted.recipient.is_some() || row.recipient.is_none() => {
+            txn.release_body(BodyKey(row.body))?;
+        }
+        noted => {
+            if let Some(noted) = noted {
+                txn.release_body(BodyKey(noted.body))?;
+            }
+            txn.put(NOTED, &key, &row)?;
+        }
+    }
+    Ok(())
 }
 
 /// Decides what was noted for a window. Called when nobody shows the maildrop to a client.
@@ -57,8 +114,7 @@ pub fn settle(txn: &mut Txn<'_>, window: &Id, now: u64) -> Result<(), StoreError
     windows::settle_gone(txn, window)?;
     for (key, row) in txn.prefix::<NotedRow>(NOTED, window, usize::MAX)? {
         txn.delete(NOTED, &key)?;
-        let (message, revision) = copy_of(&key);
-        swap(txn, window, message, revision, row, now)?;
+        swap(txn, &key, row, now)?;
     }
     Ok(())
 }
@@ -74,26 +130,26 @@ pub fn seen(txn: &mut Txn<'_>, window: &Id, sent: &[(MessageId, u32)]) -> Result
     Ok(())
 }
 
-fn swap(
-    txn: &mut Txn<'_>,
-    window: &Id,
-    id: MessageId,
-    revision: u32,
-    row: NotedRow,
-    now: u64,
-) -> Result<(), StoreError> {
-    let NotedRow { recipient, mode, body, wrapped_key, size } = row;
-    let prefix = [window.as_slice(), &id.0].concat();
+fn swap(txn: &mut Txn<'_>, key: &[u8], row: NotedRow, now: u64) -> Result<(), StoreError> {
+    let NotedRow { recipient, mode, body, wrapped_key, size, resent, retrieved } = row;
+    let (window, (id, revision)) = (key.first_chunk().copied().unwrap_or_default(), copy_of(key));
+    let prefix = [window, id.0].concat();
     let present = txn.prefix::<CopyRow>(COPIES, &prefix, usize::MAX)?;
     let later = present.iter().find(|(key, _)| copy_of(key).1 >= revision);
-    // What is not there any more has been deleted by a client, and that it was fetched before must be assumed.
-    let fetched = present.is_empty() || present.iter().any(|(_, row)| row.retrieved || row.seen || row.again);
-    let (result, text) = if txn.raw(ENDED_WINDOWS, window)?.is_some() {
+    // What is not there any more has been deleted by a client, and that it was fetched before must be assumed: except
+    // of what was never there.
+    let deleted = present.is_empty() && (!resent || has_come(txn, id, revision, &window)?);
+    let fetched =
+        retrieved || deleted || present.iter().any(|(_, row)| row.retrieved || row.seen || row.again);
+    let (result, text) = if txn.raw(ENDED_WINDOWS, &window)?.is_some() {
         txn.release_body(BodyKey(body))?;
         (ReviseResult::TooLate, "the travel window has ended")
+    } else if windows::is_gone(txn, &window, id)? {
+        txn.release_body(BodyKey(body))?;
+        (ReviseResult::TooLate, "it is not at home any more")
     } else if let Some((_, later)) = later {
         txn.release_body(BodyKey(body))?;
-        (if later.again { ReviseResult::Revised } else { ReviseResult::Replaced }, "")
+        (if later.again { ReviseResult::Revised } else { done(mode) }, "")
     } else {
         for (key, old) in present {
             txn.delete(COPIES, &key)?;
@@ -113,12 +169,15 @@ fn swap(
                 after: None,
                 hidden: false,
             };
-            txn.put(COPIES, &copy_key(window, id, revision), &copy)?;
+            txn.put(COPIES, key, &copy)?;
             match fetched {
                 true => (ReviseResult::Revised, "it was fetched on the road, and is offered there again"),
                 false => (ReviseResult::Replaced, ""),
             }
         }
     };
-    tell_one(txn, id, Decided { recipient, revision, result, text }, now)
+    match recipient {
+        Some(recipient) => tell_one(txn, id, Decided { recipient, revision, result, text }, now),
+        None => Ok(()),
+    }
 }

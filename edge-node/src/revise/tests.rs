@@ -1,6 +1,7 @@
 //! What a revision does to what waits on the edge, with everything that may be under way at that moment.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::lane::{Arrival, take};
 use shared::store::Store;
@@ -142,19 +143,27 @@ impl Edge {
     }
 
     fn copy(&self) {
+        self.copy_of(0, "old copy");
+    }
+
+    fn copy_of(&self, revision: u32, text: &str) {
         let copy = WindowCopy {
             window: WINDOW,
             message: MESSAGE,
-            revision: 0,
+            revision,
             wrapped_key: vec![7; 80],
             size: 3,
             retrieved: false,
         };
-        let id = carrier_id(&MESSAGE, 0, &WINDOW);
-        self.apply(id, &ToEdge::Copy(copy), Some("old copy")).expect("is filed");
+        let id = carrier_id(&MESSAGE, revision, &WINDOW);
+        self.apply(id, &ToEdge::Copy(copy), Some(text)).expect("is filed");
     }
 
     fn revise_copy(&self, revision: u32, mode: ReviseMode) {
+        self.tell_of_copy(revision, mode, (false, false));
+    }
+
+    fn tell_of_copy(&self, revision: u32, mode: ReviseMode, (resent, retrieved): (bool, bool)) {
         let copy = CopyRevision {
             window: WINDOW,
             message: MESSAGE,
@@ -163,6 +172,8 @@ impl Edge {
             recipient: 5,
             wrapped_key: vec![9; 80],
             size: 3,
+            resent,
+            retrieved,
         };
         let id = carrier_id(&MESSAGE, revision, b"revise copy");
         self.apply(id, &ToEdge::ReviseCopy(copy), Some(&format!("new copy {revision}"))).expect("is applied");
@@ -331,6 +342,59 @@ fn a_copy_that_was_deleted_is_offered_again_and_one_of_an_ended_window_is_not() 
 }
 
 #[test]
+fn a_revision_that_big_files_after_a_restore_takes_the_place_of_the_copy() {
+    for sent in [false, true] {
+        for during in [true, false] {
+            let edge = Edge::new();
+            edge.copy();
+            assert!(edge.busy.lock_maildrop(WINDOW));
+            if during {
+                edge.copy_of(1, "new copy 1");
+                assert_eq!(edge.offered(), [(0, "old copy".into())], "a session keeps what it saw");
+            }
+            edge.session_ends(sent);
+            if !during {
+                edge.copy_of(1, "new copy 1");
+            }
+            assert_eq!(edge.offered(), [(1, "new copy 1".into())], "{sent} {during}");
+            // Whose result was lost with the edge is told again; what overtakes what it revises stands.
+            edge.tell_of_copy(1, ReviseMode::Replace, (true, false));
+            let result = if sent { ReviseResult::Revised } else { ReviseResult::Replaced };
+            assert_eq!(edge.told(), [(5, 1, result)], "{sent} {during}");
+            edge.copy();
+            assert_eq!(edge.offered(), [(1, "new copy 1".into())], "{sent} {during}");
+        }
+    }
+}
+
+#[test]
+fn a_withdrawal_that_is_told_again_waits_for_no_copy() {
+    for (retrieved, result, offered) in [
+        (false, ReviseResult::Withdrawn, vec![]),
+        (true, ReviseResult::Revised, vec![(1, "new copy 1".to_owned())]),
+    ] {
+        let edge = Edge::new();
+        edge.tell_of_copy(1, ReviseMode::Withdraw, (true, retrieved));
+        assert_eq!(edge.told(), [(5, 1, result)]);
+        assert_eq!(edge.offered(), offered);
+    }
+}
+
+#[test]
+fn a_revision_that_waits_for_its_message_has_brought_nothing_yet() {
+    let edge = Edge::new();
+    edge.revise(1, ReviseMode::Replace, &[0]);
+    let list =
+        shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages: vec![(MESSAGE, vec![(0, 1)])] };
+    edge.apply([9; 16], &ToEdge::Unsettled(list), None).expect("is told");
+    let rows = edge.store.read().expect("reads");
+    assert_eq!(lane::units(&rows, EVENT_LANE, 1, 10).expect("reads"), [], "nothing is given up");
+    edge.offer_revised(0);
+    assert_eq!(edge.waiting(), [(0, "new 1".into())]);
+    assert_eq!(edge.told(), [(0, 1, ReviseResult::Replaced)]);
+}
+
+#[test]
 fn after_a_restore_only_what_was_put_in_its_place_leaves() {
     let edge = Edge::new();
     edge.outbound(2);
@@ -388,8 +452,15 @@ fn a_revision_without_a_text_is_refused_and_one_without_a_message_given_up() {
     });
     assert!(edge.apply([5; 16], &head, None).is_err());
     edge.revise(1, ReviseMode::Replace, &[0]);
-    edge.store.commit_blocking(|txn| forget_early(txn, NOW + EARLY_MILLIS)).expect("commits");
-    assert_eq!(edge.told(), []);
-    edge.store.commit_blocking(|txn| forget_early(txn, NOW + EARLY_MILLIS + 1)).expect("commits");
+    let live_and_forget = |millis, clock| {
+        let lived = move |txn: &mut Txn<'_>| {
+            age::live_on(txn, Duration::from_millis(millis), clock)?;
+            forget_early(txn, clock)
+        };
+        edge.store.commit_blocking(lived).expect("commits");
+    };
+    live_and_forget(EARLY_MILLIS, NOW + 100 * EARLY_MILLIS);
+    assert_eq!(edge.told(), [], "whatever the clock says");
+    live_and_forget(1, NOW);
     assert_eq!((edge.told(), edge.bodies()), (vec![(0, 1, ReviseResult::TooLate)], 0));
 }

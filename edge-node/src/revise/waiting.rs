@@ -176,7 +176,8 @@ impl Waiting {
     }
 }
 
-fn done(mode: ReviseMode) -> ReviseResult {
+/// What a revision comes to for one who has not got the old text.
+pub(super) fn done(mode: ReviseMode) -> ReviseResult {
     match mode {
         ReviseMode::Replace | ReviseMode::Append => ReviseResult::Replaced,
         ReviseMode::Withdraw => ReviseResult::Withdrawn,

@@ -1,9 +1,10 @@
 //! The driver of [`Pressure`]: a store's measures, a clock, and one line in the log for each change.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Bound, Level, Measures, Pressure};
+use crate::id::monotonic;
 use crate::render::word;
 use crate::report::PressureView;
 use crate::store::Store;
@@ -23,14 +24,13 @@ pub struct Monitor {
     store: Store,
     /// What may count against the bound.
     octets: u64,
-    start: Instant,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     pressure: Pressure,
-    /// When measures were made last, since the start.
+    /// When measures were made last, by [`monotonic`].
     measured_at: Option<Duration>,
 }
 
@@ -39,7 +39,7 @@ impl Monitor {
     pub fn new(store: Store, bound: Bound) -> Self {
         let octets = bound.octets;
         let state = State { pressure: Pressure::new(bound), measured_at: None };
-        Self { store, octets, start: Instant::now(), state: Mutex::new(state) }
+        Self { store, octets, state: Mutex::new(state) }
     }
 
     /// The level, with `held` octets counting against the bound.
@@ -59,13 +59,13 @@ impl Monitor {
         loop {
             tokio::time::sleep(WATCHED_EVERY).await;
             let level = self.level(held());
-            let now = self.start.elapsed();
+            let now = monotonic();
             let due = reclaimed_at.is_none_or(|at| now >= at + RECLAIMED_EVERY);
             if !level.takes_mail() && level != Level::Stopped && due {
                 if let Err(error) = self.store.reclaim().await {
                     tracing::warn!(%error, "space could not be given back");
                 }
-                reclaimed_at = Some(self.start.elapsed());
+                reclaimed_at = Some(monotonic());
             }
         }
     }
@@ -73,7 +73,7 @@ impl Monitor {
     fn fresh(&self, held: u64) -> MutexGuard<'_, State> {
         // Nothing in the critical section leaves the state half changed.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.start.elapsed();
+        let now = monotonic();
         let found_full = self.store.take_found_full();
         let old = state.measured_at.is_none_or(|at| now >= at + MEASURED_EVERY);
         // A bound that waited for the next measures would be passed by what a fast line carries meanwhile.

@@ -188,8 +188,7 @@ impl Play {
             58..61 => self.room(),
             61..65 => self.tell_directory(),
             65..66 => self.drift(),
-            // Beside nodes that go back and clocks that jump, revisions are not right yet: see README's Limits.
-            66..70 if !(self.kind.restores || self.kind.put_back || self.kind.jumps) => self.revise(),
+            66..70 => self.revise(),
             70..72 => self.send_inside(),
             _ => {
                 let steps = 1 + self.dice.below(40);
@@ -578,9 +577,10 @@ impl Play {
         for out in self.ledger.outbound.values_mut() {
             // Big had not learnt of the delivery, or cannot say now: it may be made once more. And what was
             // put back by hand holds nothing back until an operator adopts it.
-            if out.delivered > 0 && (!by_restore || !out.answered.is_some_and(&settled)) {
-                out.excusable += 1;
-            }
+            let repeated = out.delivered > 0 && (!by_restore || !out.answered.is_some_and(&settled));
+            // The text that waited then may leave, and what has been put in its place follows it.
+            let followed = !by_restore && !out.revisions.is_empty();
+            out.excusable += u32::from(repeated || followed);
         }
     }
 
@@ -625,6 +625,8 @@ impl Play {
         if self.kind.trims {
             self.world.trim(self.dice.below(4_000));
         }
+        // An edge whose disk is full gives its safety store up, too.
+        self.kind.trims |= self.world.has_trimmed();
         Who::BOTH.into_iter().for_each(|who| self.mourn(who));
     }
 

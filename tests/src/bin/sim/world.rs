@@ -320,6 +320,12 @@ impl World {
         }
     }
 
+    /// Whether the edge's safety store has given anything up.
+    pub fn has_trimmed(&self) -> bool {
+        let Some(Ok(rows)) = self.edge.as_ref().map(|edge| edge.store().read()) else { return false };
+        (0..4).any(|lane| lane::state(&rows, lane).is_ok_and(|row| row.trimmed > 0))
+    }
+
     /// What an operator of the edge has decided to go on without: lane and id.
     pub fn gone(&self) -> Result<Vec<(u8, Id)>, StoreError> {
         let Some(edge) = &self.edge else { return Ok(Vec::new()) };
