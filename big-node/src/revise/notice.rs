@@ -10,8 +10,9 @@ use shared::store::{Rows, Store, Txn};
 use shared::trace;
 use shared::unit::{ReviseMode, ReviseResult, revision_ordinal};
 
+use super::index_of;
 use super::make::{attachments_of, from, written};
-use super::{decided_late, index_of};
+use super::result::decided_late;
 use crate::directory::{self, Way};
 use crate::error::Refused;
 use crate::mail::{self, Site, Ways, recipient_key};
