@@ -25,7 +25,6 @@ use tokio::sync::Semaphore;
 
 use crate::compare;
 use crate::desk;
-use crate::directory::by_name;
 use crate::error::Refused;
 use crate::gateway::queue;
 use crate::inventory;
@@ -33,6 +32,7 @@ use crate::link::LinkHost;
 use crate::node::Node;
 use crate::projection;
 use crate::record::{MESSAGES, Message, Named, Person, UNSETTLED};
+use crate::refusal;
 use crate::request::{
     Compared, Done, LaneView, LinkCommand, LinkView, Paired, PartnerLaneView, Queue, Request, Status, Step,
 };
@@ -72,17 +72,20 @@ impl Commands {
         request: Request,
         body: Vec<u8>,
     ) -> Result<(Value, Vec<u8>), control::Refused> {
-        let answered = self.dispatch(peer, request, body).await;
+        let answered = self.dispatch(peer, None, request, body).await;
         answered.map_err(|refused| control::Refused(refused.to_string()))
     }
 
+    /// Answers a request: of the person `own` about what is theirs, or of whoever operates the node about anybody's.
     async fn dispatch(
         &self,
         peer: Peer,
+        own: Option<Person>,
         request: Request,
         body: Vec<u8>,
     ) -> Result<(Value, Vec<u8>), Refused> {
         let node = &self.node;
+        let whose = people::whose(&node.store.read()?, own.as_ref(), &request)?;
         let answer = match request {
             Request::Pair { ticket, replace } => json(self.pair(&ticket, replace).await?),
             Request::Backup { into } => json(self.backup(into).await?),
@@ -94,7 +97,8 @@ impl Commands {
             }
             Request::Link(command) => json(self.link_command(command).await?),
             Request::Whoami => {
-                json(directory::person_view(&node.store.read()?, &self.of_account(peer.uid)?)?)
+                let own = own.map_or_else(|| self.of_account(peer.uid), Ok)?;
+                json(directory::person_view(&node.store.read()?, &own)?)
             }
             request @ (Request::PersonAdd(_)
             | Request::PersonSet(_)
@@ -109,7 +113,7 @@ impl Commands {
             | Request::Import { .. }
             | Request::ImportProgress
             | Request::Export { .. }
-            | Request::Explain { .. }) => return self.directory(request, body).await,
+            | Request::Explain { .. }) => return self.directory(whose, request, body).await,
             request @ (Request::MailList { .. }
             | Request::MailFolders { .. }
             | Request::FolderAdd { .. }
@@ -122,17 +126,14 @@ impl Commands {
             | Request::MailWatch { .. }
             | Request::MailRead { .. }
             | Request::MailSend { .. }
-            | Request::MailReply { .. }
-            | Request::MailForward { .. }
-            | Request::MailReturn { .. }
             | Request::DraftSave { .. }
             | Request::DraftShow { .. }
             | Request::DraftSend { .. }
             | Request::MailDelete { .. }
-            | Request::MailStatus { .. }) => return self.mail(request, body).await,
-            request @ Request::MailAmend { .. } => json(self.amend(request, &body).await?),
-            Request::MailHistory { person, message } => {
-                let person = self.person(&person)?;
+            | Request::MailStatus { .. }) => return self.mail(theirs(whose)?, request, body).await,
+            request @ Request::MailAmend { .. } => json(self.amend(theirs(whose)?, request, &body).await?),
+            Request::MailHistory { message, .. } => {
+                let person = theirs(whose)?;
                 // Comparing long texts takes a while: the other tasks of this thread go elsewhere meanwhile.
                 json(tokio::task::block_in_place(|| revise::history(&node.store, &person, &message))?)
             }
@@ -140,7 +141,7 @@ impl Commands {
             | Request::TravelExtend { .. }
             | Request::TravelRotate { .. }
             | Request::TravelList { .. }
-            | Request::TravelEnd { .. }) => self.travel(request).await,
+            | Request::TravelEnd { .. }) => self.travel(whose, request).await,
             Request::QueueList => json(self.queue()?),
             Request::QueueRetry { message } => json(self.retry(&message).await?),
             Request::LinkStatus => json(self.link_status()?),
@@ -150,13 +151,8 @@ impl Commands {
         Ok((answer?, Vec::new()))
     }
 
-    fn person(&self, name: &str) -> Result<Person, Refused> {
-        by_name(&self.node.store.read()?, name)
-    }
-
-    async fn amend(&self, request: Request, body: &[u8]) -> Result<Status, Refused> {
+    async fn amend(&self, author: Person, request: Request, body: &[u8]) -> Result<Status, Refused> {
         let Request::MailAmend {
-            person,
             message,
             mode,
             recipients,
@@ -165,6 +161,7 @@ impl Commands {
             base,
             text_bytes,
             attachments,
+            ..
         } = request
         else {
             return Err(Refused::new("not a revision"));
@@ -172,7 +169,7 @@ impl Commands {
         let id = message.parse().map_err(|error| Refused::new(format!("{message}: {error}")))?;
         let (text, attachments) = desk::attachments(body, text_bytes, attachments)?;
         let amendment = Amendment { mode, recipients, subject, reason, base, text, attachments };
-        let (node, author) = (&self.node, self.person(&person)?);
+        let node = &self.node;
         let status = revise::amend(&node.store, &node.site, &author, id, amendment, |_| Ok(())).await;
         node.queued();
         status
@@ -293,6 +290,7 @@ impl Commands {
         alarms.extend(operator::alarms(&snapshot)?);
         alarms.extend(pressure.alarm());
         alarms.extend(compare::alarm(&snapshot, unix_millis())?);
+        alarms.extend(refusal::alarm(&snapshot, unix_millis())?);
         alarms.extend(crate::travel::alarms(&snapshot, unix_millis())?);
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
             let row = lane::state(&snapshot, lane.index())?;
@@ -361,6 +359,11 @@ impl Commands {
         }
         Ok(steps)
     }
+}
+
+/// The person whose a request is, if it is one's.
+fn theirs(whose: Option<Person>) -> Result<Person, Refused> {
+    whose.ok_or_else(|| Refused::new("whose is it? name a person with --as"))
 }
 
 fn asked(refused: control::Refused) -> Refused {

@@ -34,8 +34,8 @@ use crate::request::{Deleted, Line, Marked, Moved, Reading, RecipientView, Revis
 use crate::revise;
 
 pub use draft::{restore as restore_draft, save as save_draft, show as show_draft};
-pub use search::search;
-pub use send::{Outgoing, attachments, send, send_draft, within_size};
+pub use search::{Search, search};
+pub use send::{attachments, send, send_draft, within_size};
 pub use thread::thread;
 pub use watch::watch;
 
@@ -332,6 +332,7 @@ fn recipient_view(row: Recipient, revised: Option<RevisedView>) -> RecipientView
     RecipientView {
         address: row.address,
         via: row.via,
+        forwarder: row.forwarder,
         gateway: row.gateway,
         state: row.state,
         at: row.at,

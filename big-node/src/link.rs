@@ -24,6 +24,7 @@ use crate::mail::{self, Site, outbound_key};
 use crate::pressure::Pressure;
 use crate::reconcile;
 use crate::record::{EDGE, EdgeRow};
+use crate::refusal;
 use crate::travel::notice;
 
 /// The kind under which large bodies are staged for the units that name them.
@@ -252,6 +253,9 @@ impl Host for LinkHost {
                 if let Some(row) = lane::take(txn, arrival, now, known, apply, parked)? {
                     if let Some((window, message, refused)) = submission.filter(|_| !row.later) {
                         notice::owe(txn, &window, message, &refused)?;
+                    }
+                    if !row.later {
+                        refusal::note(txn, &row.reason, now)?;
                     }
                     let rejection = Rejection { number, reason: row.reason };
                     if row.later { applied.deferred.push(rejection) } else { applied.refused.push(rejection) }

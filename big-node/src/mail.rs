@@ -324,6 +324,7 @@ fn recipient_row(routed: &Routed, state: DeliveryState, text: &str, status: &str
     Recipient {
         address: routed.address.clone(),
         via: routed.via.clone(),
+        forwarder: routed.forwarder.clone(),
         gateway: match &routed.route {
             Route::Outside(Way::Inside(name), _) => Some(name.clone()),
             _ => None,

@@ -95,6 +95,8 @@ pub const OVERSIZED: Table = Table("oversized-messages");
 pub const REFUSED_SUBMISSIONS: Table = Table("refused-submissions");
 /// What the edge said at pairing: [`EdgeRow`] under `edge`.
 pub const EDGE: Table = Table("edge");
+/// The units of the edge's that were refused lately: one row, [`Refusals`].
+pub const REFUSALS: Table = Table("refusals");
 
 /// Something that stands for a message or a window.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,6 +261,18 @@ pub struct Revision {
 }
 row!(Revision, 1);
 
+/// Units that were refused.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub struct Refusals {
+    /// How many, each within a day of the one before.
+    pub count: u64,
+    /// The last one, milliseconds since 1970.
+    pub at: u64,
+    /// Why that one was.
+    pub reason: String,
+}
+row!(Refusals, 1);
+
 /// What a revision came to for one recipient.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
 pub struct RevisedRow {
@@ -372,6 +386,8 @@ pub struct Recipient {
     pub address: String,
     /// The address of ours that led to it, if the sender wrote that one: a group, a shadow, a forward.
     pub via: Option<String>,
+    /// The address of the person whose forward led to it. Where that leads is theirs to tell.
+    pub forwarder: Option<String>,
     /// The inside gateway by which it goes; `None` is by the edge, or not out at all.
     pub gateway: Option<String>,
     /// Where its copy is.
@@ -399,7 +415,7 @@ pub struct Recipient {
     /// The revision that leaves for it, as far as that is decided.
     pub revision: u32,
 }
-row!(Recipient, 5);
+row!(Recipient, 6);
 
 /// A revision for a recipient that came while an attempt was under way.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]

@@ -88,9 +88,12 @@ fn compose(
             original: None,
             action: Action::Failed,
             status: row.status.clone(),
-            // Strangers are not told addresses inside.
-            remote_mta: row.host.clone().filter(|_| row.gateway.is_none()),
-            diagnostic: Some(row.text.clone()),
+            // Strangers are not told addresses inside, nor anybody where a person forwards to.
+            remote_mta: row.host.clone().filter(|_| row.gateway.is_none() && row.forwarder.is_none()),
+            diagnostic: Some(match row.forwarder {
+                Some(_) => "it could not be forwarded".into(),
+                None => row.text.clone(),
+            }),
             last_attempt: Some(seconds(row.at)),
             retry_until: None,
         })

@@ -160,7 +160,8 @@ pub enum Request {
         /// Message id.
         message: String,
     },
-    /// Messages in which every word occurs, newest first. Answered with [`Found`].
+    /// Messages in which every word occurs, newest first, among those that one request looks at. Answered with
+    /// [`Found`].
     MailSearch {
         /// Whose.
         person: String,
@@ -170,6 +171,8 @@ pub enum Request {
         folder: Option<String>,
         /// At most so many.
         max: usize,
+        /// Only those older than the message with this id.
+        before: Option<String>,
     },
     /// Waits until the person's mailbox is not as it was, for 25 s at most. Answered with [`Watched`].
     MailWatch {
@@ -188,87 +191,27 @@ pub enum Request {
         /// The whole message as it is stored, with its trace headers.
         raw: bool,
     },
-    /// Sends a message whose text is the body. Answered with [`Sent`].
+    /// Sends what is written: a message of its own, an answer, a message that goes on, or one that is amended and goes
+    /// back. Answered with [`Sent`].
     MailSend {
         /// Who sends.
         person: String,
-        /// Addresses or local names.
-        to: Vec<String>,
-        /// More recipients, shown as Cc.
-        cc: Vec<String>,
-        /// The subject.
-        subject: String,
-        /// Attachments: name and length of each; their bytes follow the text in the body, in order.
-        attachments: Vec<Attached>,
-        /// Length of the text in the body.
-        text_bytes: usize,
-    },
-    /// Answers a message; no address is typed. Text and attachments are the body, as with `MailSend`.
-    /// Answered with [`Sent`].
-    MailReply {
-        /// Who answers.
-        person: String,
-        /// The message that is answered.
-        message: String,
-        /// Also to its other recipients.
-        all: bool,
-        /// To the mailing list that it came by.
-        #[serde(default)]
-        list: bool,
-        /// With the text that is answered below the answer.
+        /// What it is. Its text and attachments are the body.
+        written: Written,
+        /// Of an answer: with the text that is answered below it.
         #[serde(default)]
         quote: bool,
-        /// Attachments.
-        attachments: Vec<Attached>,
-        /// Length of the text in the body.
-        text_bytes: usize,
     },
-    /// Sends a message on to others, below a text and with its attachments. Answered with [`Sent`].
-    MailForward {
-        /// Who forwards.
-        person: String,
-        /// The message.
-        message: String,
-        /// Recipients as typed.
-        to: Vec<String>,
-        /// More recipients, shown as Cc.
-        cc: Vec<String>,
-        /// Attach it whole, as a message.
-        #[serde(default)]
-        as_attachment: bool,
-        /// The numbers of its attachments that do not go along.
-        #[serde(default)]
-        without: Vec<u32>,
-        /// More attachments.
-        attachments: Vec<Attached>,
-        /// Length of the text in the body.
-        text_bytes: usize,
-    },
-    /// Amend and return: sends a received message with its text changed back to its sender, or on to others.
-    /// The new text is the body. Answered with [`Sent`].
-    MailReturn {
-        /// Who has changed it.
-        person: String,
-        /// The message.
-        message: String,
-        /// Recipients as typed; none is back to its sender.
-        to: Vec<String>,
-        /// Another subject.
-        subject: Option<String>,
-        /// The numbers of its attachments that do not go along.
-        drop_parts: Vec<u32>,
-        /// Length of the text in the body.
-        text_bytes: usize,
-    },
-    /// Saves a draft, in the place of an earlier one if that is named. Text and new attachments are the body,
-    /// as with `MailSend`. Answered with [`DraftSaved`].
+    /// Saves a draft, in the place of an earlier one if that is named. Answered with [`DraftSaved`].
     DraftSave {
         /// Whose.
         person: String,
         /// The draft that this replaces.
         draft: Option<String>,
-        /// What it says.
-        content: DraftContent,
+        /// The numbers of its attachments that stay; they come before the new ones.
+        keep: Vec<u32>,
+        /// What it is. Its text and new attachments are the body.
+        written: Written,
     },
     /// A draft, to go on writing it. Answered with [`DraftView`].
     DraftShow {
@@ -431,6 +374,8 @@ impl Default for Terms {
 pub enum Asks<'a> {
     /// The person of this name or address: it is about what is theirs.
     Own(&'a str),
+    /// Everybody who has an account here, each about what is theirs; whoever operates the node about everybody's.
+    OwnOrAll,
     /// Everybody who has an account here; this is what they are shown of the answer.
     Everybody(Shows),
     /// Who operates the node.
@@ -448,11 +393,25 @@ pub enum Shows {
     People,
     /// Of [`GatewayView`]s, what they are called and take.
     Gateways,
-    /// Of [`WindowView`]s, their own.
-    OwnWindows,
+    /// Of a [`Sent`], what its sender may know of where colleagues forward to.
+    Sent,
+    /// Of a [`Status`], the same.
+    Status,
+    /// Of an [`Explanation`], the same.
+    Explanation,
 }
 
 impl Request {
+    /// What is shown of the answer to a person who asks about what is theirs.
+    pub fn shows(&self) -> Shows {
+        match self {
+            Self::MailSend { .. } | Self::DraftSend { .. } => Shows::Sent,
+            Self::MailStatus { .. } | Self::MailAmend { .. } => Shows::Status,
+            Self::Explain { .. } => Shows::Explanation,
+            _ => Shows::All,
+        }
+    }
+
     /// Whose it is to make. A new request does not compile without its row here.
     pub fn asks(&self) -> Asks<'_> {
         match self {
@@ -470,9 +429,6 @@ impl Request {
             | Self::MailWatch { person, .. }
             | Self::MailRead { person, .. }
             | Self::MailSend { person, .. }
-            | Self::MailReply { person, .. }
-            | Self::MailForward { person, .. }
-            | Self::MailReturn { person, .. }
             | Self::DraftSave { person, .. }
             | Self::DraftShow { person, .. }
             | Self::DraftSend { person, .. }
@@ -485,13 +441,14 @@ impl Request {
             | Self::TravelRotate { person, .. }
             | Self::TravelList { person: Some(person), .. }
             | Self::TravelEnd { person, .. } => Asks::Own(person),
-            Self::Whoami | Self::Explain { person: None, .. } => Asks::Everybody(Shows::All),
+            Self::Whoami => Asks::Everybody(Shows::All),
+            Self::Explain { person: None, .. } => Asks::Everybody(Shows::Explanation),
             Self::PersonList => Asks::Everybody(Shows::People),
             Self::PersonShow { .. } => Asks::Everybody(Shows::Person),
             Self::Shadow(EntryRequest::List | EntryRequest::Show { .. })
             | Self::Group(EntryRequest::List | EntryRequest::Show { .. }) => Asks::Everybody(Shows::All),
             Self::Gateway(EntryRequest::List | EntryRequest::Show { .. }) => Asks::Everybody(Shows::Gateways),
-            Self::TravelList { person: None, .. } => Asks::Everybody(Shows::OwnWindows),
+            Self::TravelList { person: None, .. } => Asks::OwnOrAll,
             // A message's way names all its recipients, and whoever knows an id could ask.
             Self::Trace { .. }
             | Self::Pair { .. }
@@ -577,21 +534,20 @@ pub struct Attached {
     pub text: bool,
 }
 
-/// What a draft says, besides its text.
+/// What is written, but for its text and what is in its attachments, which follow one another in the request's body.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct DraftContent {
-    /// Recipients as typed: whom they mean is found out when it is sent.
+pub struct Written {
+    /// Recipients as typed: addresses, names here, nicknames, `/GATEWAY address`. An answer, and what goes back, needs
+    /// none.
     pub to: Vec<String>,
     /// More of them, shown as Cc.
     pub cc: Vec<String>,
-    /// The subject; an empty one of an answer follows from the message that is answered.
+    /// The subject; an empty one follows from the message that this is about.
     pub subject: String,
-    /// What it answers or sends on.
+    /// What it answers, sends on or returns.
     pub about: Option<About>,
-    /// The numbers of the earlier draft's attachments that stay; they come before the new ones.
-    pub keep: Vec<u32>,
-    /// New attachments.
+    /// New attachments, in the order of the body.
     pub attachments: Vec<Attached>,
-    /// Length of the text in the body.
+    /// Octets of the text in the body.
     pub text_bytes: usize,
 }

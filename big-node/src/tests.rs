@@ -5,6 +5,7 @@ mod conversation;
 mod gateway;
 mod hostile;
 mod inventory;
+mod privacy;
 mod revise;
 mod travel_windows;
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use big_node::record::{AfterFetch, Folder, Scope};
 use big_node::request::{
-    Compared, Deleted, Line, PersonView, Reading, Request, RevisionView, Sent, Started, Status, Terms,
-    WindowView,
+    About, Compared, Deleted, Line, PersonView, Reading, Request, RevisionView, Sent, Started, Status, Terms,
+    WindowView, Written,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -131,28 +131,19 @@ impl Desk {
 
     /// Sends a text; several recipients with commas between them.
     pub async fn send(&self, to: &str, subject: &str, text: &str) -> Result<Sent, Trouble> {
-        let asked = Request::MailSend {
-            person: self.person.clone(),
-            to: to.split(", ").map(str::to_owned).collect(),
-            cc: Vec::new(),
-            subject: subject.to_owned(),
-            attachments: Vec::new(),
-            text_bytes: text.len(),
-        };
-        Ok(self.big.0.ask(asked, text.into()).await?.0)
+        let to = to.split(", ").map(str::to_owned).collect();
+        self.dispatch(Written { to, subject: subject.to_owned(), ..Written::default() }, text).await
     }
 
     /// Answers a message.
     pub async fn reply(&self, id: &str, text: &str) -> Result<Sent, Trouble> {
-        let asked = Request::MailReply {
-            person: self.person.clone(),
-            message: id.to_owned(),
-            all: false,
-            list: false,
-            quote: false,
-            attachments: Vec::new(),
-            text_bytes: text.len(),
-        };
+        let about = Some(About::Reply { message: id.to_owned(), all: false, list: false });
+        self.dispatch(Written { about, ..Written::default() }, text).await
+    }
+
+    async fn dispatch(&self, written: Written, text: &str) -> Result<Sent, Trouble> {
+        let written = Written { text_bytes: text.len(), ..written };
+        let asked = Request::MailSend { person: self.person.clone(), written, quote: false };
         Ok(self.big.0.ask(asked, text.into()).await?.0)
     }
 

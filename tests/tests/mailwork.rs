@@ -292,7 +292,7 @@ async fn mail_is_filed_found_and_seen_in_its_conversation() -> Result<(), Troubl
         let found: Found = big.json(&search).await?;
         let ids: Vec<_> = found.lines.iter().map(|line| &line.id).collect();
         assert_eq!(ids, expected, "{words:?}");
-        assert_eq!(found.ended, None);
+        assert_eq!(found.behind, None);
     }
     world.end().await
 }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use big_node::record::Folder;
-use big_node::request::{Line, PersonView, Request, Sent, Started, WindowView};
+use big_node::request::{Explanation, Line, PersonView, Request, Sent, Started, Status, WindowView};
 use shared::control::{ACCOUNT_CONNECTIONS_MAX, CallError, call};
 use tests::control::Commands;
 use tests::process::{Node, Program};
@@ -92,6 +92,21 @@ async fn a_person_works_for_themselves_and_for_nobody_else() -> Result<(), Troub
         (bob.addresses.as_slice(), bob.forward.len(), bob.travelling),
         (&[BOB.to_owned()][..], 0, false)
     );
+    // Nor where it goes on to, which whoever operates the node sees.
+    let on: Sent = hers.json(&["mail", "send", "--to", "bob", "--subject", "On", "--text", "x"]).await?;
+    world.internet.mta.wait_for(1, SOON).await?;
+    let status: Status = hers.json(&["mail", "status", &on.id]).await?;
+    assert_eq!(status.recipients.iter().map(|to| to.address.as_str()).collect::<Vec<_>>(), [BOB]);
+    let explained: Explanation = hers.json(&["explain", "bob"]).await?;
+    assert_eq!(explained.recipients.iter().map(|to| to.address.as_str()).collect::<Vec<_>>(), [BOB]);
+    let told = serde_json::to_string(&(&on, &status, &explained))?;
+    assert!(!told.contains("remote.example"), "{told}");
+    let lines: Vec<Line> = hers.json(&["mail", "list", "--folder", "sent"]).await?;
+    assert!(!serde_json::to_string(&lines)?.contains("remote.example"), "{lines:?}");
+    for arguments in [&["mail", "status", &on.id, "--as", "alice"][..], &["explain", "bob"]] {
+        let shown = world.nodes.big.run(arguments).await?;
+        assert!(shown.contains("bob@remote.example"), "{arguments:?}: {shown}");
+    }
     let started: Started = hers.json(&["travel", "start", "alice", "--until", "standing"]).await?;
     let windows: Vec<WindowView> = hers.json(&["travel", "list"]).await?;
     assert_eq!(

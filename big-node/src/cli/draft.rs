@@ -8,7 +8,7 @@ use shared::command::{Caller, Outcome};
 use super::mail::{Packed, Who, packed};
 use super::show;
 use crate::record::Folder;
-use crate::request::{About, DraftContent, DraftSaved, DraftView, Line, Request, Sent};
+use crate::request::{About, DraftSaved, DraftView, Line, Request, Sent, Written};
 
 /// Drafts that are listed: all there can be.
 const LISTED_MAX: usize = 1000;
@@ -109,10 +109,9 @@ pub(super) fn run(command: Command, caller: &Caller, size_max: u64) -> Outcome {
         Command::Save(command) => {
             let Save { who, draft, keep, to, cc, subject, about, files, text } = *command;
             let Packed { body, text_bytes, attachments } = packed(&files, None, text, size_max)?;
-            let about = about.about();
-            let content = DraftContent { to, cc, subject, about, keep, attachments, text_bytes };
-            let (saved, _): (DraftSaved, _) =
-                caller.ask(&Request::DraftSave { person: who.name(caller)?, draft, content }, &body)?;
+            let written = Written { to, cc, subject, about: about.about(), attachments, text_bytes };
+            let request = Request::DraftSave { person: who.name(caller)?, draft, keep, written };
+            let (saved, _): (DraftSaved, _) = caller.ask(&request, &body)?;
             caller.print(&saved, |saved| format!("saved as {}\n", saved.id))
         }
         Command::List { who } => {

@@ -20,8 +20,8 @@ use super::{draft, show};
 use crate::ebcdic::CodePage;
 use crate::part::PartPath;
 use crate::request::{
-    Attached, Deleted, FolderView, Found, Line, Marked, Moved, PersonView, Reading, Request, Saved, Sent,
-    Status, Watched,
+    About, Attached, Deleted, FolderView, Found, Line, Marked, Moved, PersonView, Reading, Request, Saved,
+    Sent, Status, Watched, Written,
 };
 
 #[derive(Debug, Subcommand)]
@@ -328,54 +328,24 @@ pub(super) fn run(command: Command, caller: &Caller, size_max: u64) -> Outcome {
         Command::Save(command) => save(caller, command),
         Command::Send(command) => send(caller, *command, size_max),
         Command::Reply(Reply { message, who, all, list, quote, files, text }) => {
-            let Packed { body, text_bytes, attachments } = packed(&files, None, text, size_max)?;
-            let request = Request::MailReply {
-                person: who.name(caller)?,
-                message,
-                all,
-                list,
-                quote,
-                attachments,
-                text_bytes,
-            };
-            let (sent, _): (Sent, _) = caller.ask(&request, &body)?;
-            caller.print(&sent, show::sent)
+            let packed = packed(&files, None, text, size_max)?;
+            let about = Some(About::Reply { message, all, list });
+            dispatch(caller, who, packed, Written { about, ..Written::default() }, quote)
         }
         Command::Forward(command) => {
             let Forward { message, who, to, cc, as_attachment, without, files, text } = *command;
-            let Packed { body, text_bytes, attachments } = packed(&files, None, text, size_max)?;
-            let request = Request::MailForward {
-                person: who.name(caller)?,
-                message,
-                to,
-                cc,
-                as_attachment,
-                without,
-                attachments,
-                text_bytes,
-            };
-            let (sent, _): (Sent, _) = caller.ask(&request, &body)?;
-            caller.print(&sent, show::sent)
+            let packed = packed(&files, None, text, size_max)?;
+            let about = Some(About::Forward { message, as_attachment, without });
+            dispatch(caller, who, packed, Written { to, cc, about, ..Written::default() }, false)
         }
         Command::Return(Return { message, who, to, subject, without, text }) => {
-            let text = text_or_stdin(text, size_max)?;
-            let (drop_parts, text_bytes) = (without, text.len());
-            let request = Request::MailReturn {
-                person: who.name(caller)?,
-                message,
-                to,
-                subject,
-                drop_parts,
-                text_bytes,
-            };
-            let (sent, _): (Sent, _) = caller.ask(&request, text.as_bytes())?;
-            caller.print(&sent, show::sent)
+            let packed = packed(&[], None, text, size_max)?;
+            let (about, subject) = (Some(About::Return { message, without }), subject.unwrap_or_default());
+            dispatch(caller, who, packed, Written { to, subject, about, ..Written::default() }, false)
         }
         Command::Draft(command) => draft::run(command, caller, size_max),
         Command::Search { words, who, folder, max } => {
-            let request =
-                Request::MailSearch { person: who.name(caller)?, words: words.join(" "), folder, max };
-            caller.show(&request, |found: &Found| show::found(found))
+            search(caller, who.name(caller)?, words.join(" "), folder, max)
         }
         Command::Thread { message, who } => caller
             .show(&Request::MailThread { person: who.name(caller)?, message }, |lines: &Vec<Line>| {
@@ -453,6 +423,28 @@ fn read(caller: &Caller, message: String, who: Who, raw: bool, output: Option<&P
     }
 }
 
+/// Looks further and further back, and prints what is found as it is found.
+fn search(caller: &Caller, person: String, words: String, folder: Option<String>, max: usize) -> Outcome {
+    let mut whole = Found::default();
+    loop {
+        let request = Request::MailSearch {
+            person: person.clone(),
+            words: words.clone(),
+            folder: folder.clone(),
+            max: max - whole.lines.len(),
+            before: whole.behind.take(),
+        };
+        let (found, _): (Found, _) = caller.ask(&request, b"")?;
+        if !caller.json() && !found.lines.is_empty() {
+            caller.print(&found.lines, |lines| show::found(lines, whole.lines.is_empty()))?;
+        }
+        whole.extend(found);
+        if whole.behind.is_none() || whole.lines.len() >= max {
+            return caller.print(&whole, show::looked);
+        }
+    }
+}
+
 /// The bytes as a text that does a terminal no harm, if they are a text.
 pub(super) fn for_terminal(bytes: &[u8]) -> Option<String> {
     let text = str::from_utf8(bytes).ok()?;
@@ -520,8 +512,15 @@ fn no_part(id: &str, part: &PartPath) -> String {
 
 fn send(caller: &Caller, command: Send, size_max: u64) -> Outcome {
     let Send { who, to, cc, subject, files, report: given, text } = command;
-    let Packed { body, text_bytes, attachments } = packed(&files, Some(given), text, size_max)?;
-    let request = Request::MailSend { person: who.name(caller)?, to, cc, subject, attachments, text_bytes };
+    let packed = packed(&files, Some(given), text, size_max)?;
+    dispatch(caller, who, packed, Written { to, cc, subject, ..Written::default() }, false)
+}
+
+/// Sends what is written with what was packed for it.
+fn dispatch(caller: &Caller, who: Who, packed: Packed, written: Written, quote: bool) -> Outcome {
+    let Packed { body, text_bytes, attachments } = packed;
+    let written = Written { attachments, text_bytes, ..written };
+    let request = Request::MailSend { person: who.name(caller)?, written, quote };
     let (sent, _): (Sent, _) = caller.ask(&request, &body)?;
     caller.print(&sent, show::sent)
 }

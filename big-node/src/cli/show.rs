@@ -144,15 +144,24 @@ pub(super) fn folder(lines: &[Line], name: &str) -> String {
     table.or(&format!("nothing in folder {name}"))
 }
 
-/// What a search found, and how far it looked.
-pub(super) fn found(found: &Found) -> String {
-    let mut text = lines_with_folder(&found.lines, |line| line.subject.clone()).or("nothing found");
+/// What a search has found so far; the first part of it has a head.
+pub(super) fn found(lines: &[Line], is_first: bool) -> String {
+    let table = lines_with_folder(lines, |line| line.subject.clone()).to_string();
+    match table.split_once('\n') {
+        Some((_, rows)) if !is_first => rows.to_owned(),
+        _ => table,
+    }
+}
+
+/// How far a search has looked.
+pub(super) fn looked(found: &Found) -> String {
+    let mut text = if found.lines.is_empty() { "nothing found\n" } else { "" }.to_owned();
     text += &format!("\n{} messages looked at", found.looked_at);
     if found.unread_texts > 0 {
         text += &format!(", of {} of them not the text", found.unread_texts);
     }
-    if let Some(why) = &found.ended {
-        text += &format!("; older ones were not ({why})");
+    if found.behind.is_some() {
+        text += &format!("; older ones were not ({} are found)", found.lines.len());
     }
     text + ".\n"
 }

@@ -264,12 +264,14 @@ fn conversations_searches_and_folders() {
          01KAN0Q5WJ8J1V9Z8G8Q4T7RXE  2026-11-22 07:41  new answered  in      Carol <carol@elsewhere.example>  minutes\n\
          01KAN0Q5WJ8J1V9Z8G8Q4T7RXE  2026-11-22 07:41                sent    c@d.example                        minutes\n"
     );
-    let nothing =
-        Found { lines: Vec::new(), looked_at: 3, unread_texts: 1, ended: Some("2 are found".into()) };
-    assert_eq!(
-        show::found(&nothing),
-        "nothing found\n\n3 messages looked at, of 1 of them not the text; older ones were not (2 are found).\n"
-    );
+    let found = Found { lines: Vec::new(), looked_at: 3, unread_texts: 1, behind: None };
+    let nothing = "nothing found\n\n3 messages looked at, of 1 of them not the text.\n";
+    assert_eq!(show::looked(&found), nothing);
+    let found = Found { lines: vec![cover.clone()], looked_at: 3, unread_texts: 0, behind: Some(ID.into()) };
+    assert_eq!(show::looked(&found), "\n3 messages looked at; older ones were not (1 are found).\n");
+    let first = show::found(&found.lines, true);
+    assert!(first.starts_with("id ") && first.lines().count() == 2, "{first}");
+    assert_eq!(first.lines().nth(1), show::found(&found.lines, false).lines().next());
     let folders = [("in", false, 3), ("Travel", true, 0)];
     let folders =
         folders.map(|(name, own, messages)| FolderView { name: name.into(), own, messages, unread: 0 });
@@ -329,6 +331,7 @@ fn a_message() {
 fn recipient() -> RecipientView {
     RecipientView {
         via: None,
+        forwarder: None,
         gateway: None,
         address: "carol@elsewhere.example".into(),
         state: DeliveryState::Deferred,
@@ -617,6 +620,7 @@ fn an_explanation() {
             address: "emma@example.com".into(),
             to: "the mailbox of emma".into(),
             failed: false,
+            forwarder: None,
         }],
         rcpt: Some(250),
     };

@@ -6,7 +6,7 @@ use serde_json::Value;
 use shared::id::unix_millis;
 use shared::store::{Row, Rows, Snapshot, StoreError, Stored, Txn};
 
-use super::{Commands, LISTED_MAX, json};
+use super::{Commands, LISTED_MAX, json, theirs};
 use crate::directory::{self, Policy, RECORD_KIND};
 use crate::error::Refused;
 use crate::gateway::queue;
@@ -17,8 +17,10 @@ use crate::request::{
 };
 
 impl Commands {
+    /// What is asked of the directory; `whose` is the person whose nicknames it is about, or who would send.
     pub(super) async fn directory(
         &self,
+        whose: Option<Person>,
         request: Request,
         body: Vec<u8>,
     ) -> Result<(Value, Vec<u8>), Refused> {
@@ -69,7 +71,7 @@ impl Commands {
             Request::Shadow(request) => json(self.shadow(request, now).await?),
             Request::Group(request) => json(self.group(request, now).await?),
             Request::Gateway(request) => json(self.gateway(request, now).await?),
-            Request::Nickname { person, request } => json(self.nickname(&person, request, now).await?),
+            Request::Nickname { request, .. } => json(self.nickname(&theirs(whose)?, request, now).await?),
             Request::GatewayRecipients { gateway, request } => {
                 json(self.recipients(&gateway, request, now).await?)
             }
@@ -93,10 +95,8 @@ impl Commands {
                 let lines = table.iter().filter(|byte| **byte == b'\n').count();
                 return Ok((json(lines.saturating_sub(1))?, table));
             }
-            Request::Explain { person, address } => {
-                let snapshot = node.store.read()?;
-                let person = person.map(|name| directory::by_name(&snapshot, &name)).transpose()?;
-                json(directory::explain(&snapshot, &node.site, person.as_ref(), &address, now)?)
+            Request::Explain { address, .. } => {
+                json(directory::explain(&node.store.read()?, &node.site, whose.as_ref(), &address, now)?)
             }
             _ => return Err(Refused::new("not a request about the directory")),
         };
@@ -323,25 +323,25 @@ impl Commands {
 
     async fn nickname(
         &self,
-        person: &str,
+        owner: &Person,
         request: EntryRequest<NewNickname, NewNickname>,
         now: u64,
     ) -> Result<Vec<NicknameView>, Refused> {
         let snapshot = self.node.store.read()?;
-        let (owner, policy) = (directory::by_name(&snapshot, person)?, &self.node.site.policy);
+        let policy = &self.node.site.policy;
         let nickname = match request {
             EntryRequest::List => {
-                let all = directory::nicknames(&snapshot, &owner)?;
+                let all = directory::nicknames(&snapshot, owner)?;
                 return all.iter().map(|nickname| nickname_view(&snapshot, nickname)).collect();
             }
-            EntryRequest::Show { name } => directory::known_nickname(&snapshot, &owner, &name)?,
+            EntryRequest::Show { name } => directory::known_nickname(&snapshot, owner, &name)?,
             EntryRequest::Add(new) => {
-                let new = directory::new_nickname(&snapshot, policy, &owner, &new.name, &new.target, now)?;
+                let new = directory::new_nickname(&snapshot, policy, owner, &new.name, &new.target, now)?;
                 self.add(Record::Nickname(new.clone())).await?;
                 new
             }
             EntryRequest::Set(change) => {
-                let old = directory::known_nickname(&snapshot, &owner, &change.name)?;
+                let old = directory::known_nickname(&snapshot, owner, &change.name)?;
                 let new = directory::retargeted(&snapshot, policy, &old, &change.target, now)?;
                 let record = Record::Nickname(new.clone());
                 let (kept, owner) = (self.write(&record)?, owner.clone());

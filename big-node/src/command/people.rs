@@ -10,8 +10,9 @@ use shared::store::Rows;
 use super::{Commands, json};
 use crate::directory;
 use crate::error::Refused;
+use crate::privacy;
 use crate::record::{Person, Pop3};
-use crate::request::{Asks, GatewayView, PersonView, Request, Shows, WindowView};
+use crate::request::{Asks, GatewayView, PersonView, Request, Shows};
 
 impl Commands {
     /// Answers a request of a person, if a person may ask it and it is about what is theirs.
@@ -33,7 +34,7 @@ impl Commands {
     ) -> Result<(Value, Vec<u8>), Refused> {
         let own = self.of_account(peer.uid)?;
         let shows = admitted(&self.node.store.read()?, &own, &request)?;
-        let (answer, body) = self.dispatch(peer, request, body).await?;
+        let (answer, body) = self.dispatch(peer, Some(own.clone()), request, body).await?;
         Ok((shown(answer, shows, &own)?, body))
     }
 
@@ -57,9 +58,10 @@ impl Commands {
 fn admitted(rows: &impl Rows, own: &Person, request: &Request) -> Result<Shows, Refused> {
     match request.asks() {
         Asks::Everybody(shows) => Ok(shows),
+        Asks::OwnOrAll => Ok(Shows::All),
         // Who somebody else is, or whether there is anybody of that name, is not said here.
         Asks::Own(person) => match person == own.name || is(rows, own, person) {
-            true => Ok(Shows::All),
+            true => Ok(request.shows()),
             false => Err(Refused::new(format!(
                 "this account is that of {0}, and what is asked for is not {0}'s: leave --as out, or write {0}",
                 own.name
@@ -71,6 +73,20 @@ fn admitted(rows: &impl Rows, own: &Person, request: &Request) -> Result<Shows, 
     }
 }
 
+/// Whose a request is, found out once for all that answers it: a moment later the name may be another one's. What a
+/// person was admitted to is theirs, whatever they are called by now.
+pub(super) fn whose(
+    rows: &impl Rows,
+    own: Option<&Person>,
+    request: &Request,
+) -> Result<Option<Person>, Refused> {
+    match (request.asks(), own) {
+        (Asks::Own(_) | Asks::OwnOrAll, Some(own)) => Ok(Some(own.clone())),
+        (Asks::Own(name), None) => directory::by_name(rows, name).map(Some),
+        (Asks::OwnOrAll, None) | (Asks::Everybody(_) | Asks::Operator, _) => Ok(None),
+    }
+}
+
 fn is(rows: &impl Rows, own: &Person, name: &str) -> bool {
     directory::by_name(rows, name).is_ok_and(|person| person.id == own.id)
 }
@@ -79,6 +95,9 @@ fn is(rows: &impl Rows, own: &Person, name: &str) -> bool {
 fn shown(answer: Value, shows: Shows, own: &Person) -> Result<Value, Refused> {
     match shows {
         Shows::All => Ok(answer),
+        Shows::Sent => json(privacy::sent(read(answer)?, own)),
+        Shows::Status => json(privacy::status(read(answer)?, own)),
+        Shows::Explanation => json(privacy::explanation(read(answer)?, own)),
         Shows::Person => json(of_others(read(answer)?, own)),
         Shows::People => each(answer, |people: Vec<PersonView>| {
             people.into_iter().map(|person| of_others(person, own)).collect()
@@ -96,15 +115,13 @@ fn shown(answer: Value, shows: Shows, own: &Person) -> Result<Value, Refused> {
                 })
                 .collect()
         }),
-        Shows::OwnWindows => each(answer, |windows: Vec<WindowView>| {
-            windows.into_iter().filter(|window| window.person == own.name).collect()
-        }),
     }
 }
 
-/// A person as the others know them: by name and addresses.
+/// A person as the others know them: by name and addresses. Whose it is, the account says; a name may have come to be
+/// another one's meanwhile.
 fn of_others(person: PersonView, own: &Person) -> PersonView {
-    if person.name == own.name {
+    if person.uid.is_some() && person.uid == own.uid {
         return person;
     }
     PersonView {
@@ -140,8 +157,8 @@ mod tests {
     use crate::directory::tests::World;
     use crate::record::Kind;
     use crate::request::{
-        DraftContent, EntryRequest, GatewayChange, GroupChange, NewGateway, NewGroup, NewNickname, NewPerson,
-        NewShadow, PersonChange, Reach, RecipientsRequest, Rowed, ShadowChange, Terms,
+        EntryRequest, GatewayChange, GroupChange, NewGateway, NewGroup, NewNickname, NewPerson, NewShadow,
+        PersonChange, Reach, RecipientsRequest, Rowed, ShadowChange, Terms, Written,
     };
 
     /// What is about a person's own, asked about `person`.
@@ -165,45 +182,11 @@ mod tests {
             Request::MailMove { person: person(), message: id(), folder: "saved".into() },
             Request::MailMark { person: person(), message: id(), read: true },
             Request::MailThread { person: person(), message: id() },
-            Request::MailSearch { person: person(), words: "x".into(), folder: None, max: 1 },
+            Request::MailSearch { person: person(), words: "x".into(), folder: None, max: 1, before: None },
             Request::MailWatch { person: person(), seen: None },
             Request::MailRead { person: person(), message: id(), raw: true },
-            Request::MailSend {
-                person: person(),
-                to: vec![],
-                cc: vec![],
-                subject: String::new(),
-                attachments: vec![],
-                text_bytes: 0,
-            },
-            Request::MailReply {
-                person: person(),
-                message: id(),
-                all: false,
-                list: false,
-                quote: false,
-                attachments: vec![],
-                text_bytes: 0,
-            },
-            Request::MailForward {
-                person: person(),
-                message: id(),
-                to: vec![],
-                cc: vec![],
-                as_attachment: false,
-                without: vec![],
-                attachments: vec![],
-                text_bytes: 0,
-            },
-            Request::MailReturn {
-                person: person(),
-                message: id(),
-                to: vec![],
-                subject: None,
-                drop_parts: vec![],
-                text_bytes: 0,
-            },
-            Request::DraftSave { person: person(), draft: None, content: DraftContent::default() },
+            Request::MailSend { person: person(), written: Written::default(), quote: false },
+            Request::DraftSave { person: person(), draft: None, keep: vec![], written: Written::default() },
             Request::DraftShow { person: person(), draft: id() },
             Request::DraftSend { person: person(), draft: id() },
             Request::MailDelete { person: person(), message: id() },
@@ -285,7 +268,8 @@ mod tests {
         let alice = directory::by_name(&rows, "alice").expect("she is there");
         for mine in ["alice", "ALICE", "alice@example.com"] {
             for request in own(mine) {
-                assert!(matches!(admitted(&rows, &alice, &request), Ok(Shows::All)), "{request:?}");
+                let shows = admitted(&rows, &alice, &request).expect("it is hers");
+                assert_eq!(shows, request.shows(), "{request:?}");
             }
         }
         for other in ["bob", "bob@example.com", "nobody", "carol", "", "\u{1b}[2J"] {
@@ -301,6 +285,30 @@ mod tests {
             let refused = admitted(&rows, &alice, &request).expect_err("it is for operators").to_string();
             assert!(refused.starts_with("that is for whoever operates"), "{request:?}: {refused}");
         }
+    }
+
+    #[test]
+    fn who_was_admitted_by_a_name_acts_as_nobody_else_when_it_is_anothers() {
+        let world = World::new();
+        let rows = world.store.read().expect("reads");
+        let alice = directory::by_name(&rows, "alice").expect("she is there");
+        let bob = directory::by_name(&rows, "bob").expect("he is there");
+        // Bob was called alice when he was admitted, and by now that is what somebody else is called.
+        let admitted_as = Person { name: "alice".into(), ..bob.clone() };
+        for request in own("alice") {
+            let found = whose(&rows, Some(&admitted_as), &request).expect("found out");
+            assert_eq!(found.map(|person| person.id), Some(bob.id), "{request:?}");
+            let found = whose(&rows, None, &request).expect("found out");
+            assert_eq!(found.map(|person| person.id), Some(alice.id), "an operator says whose: {request:?}");
+        }
+        for request in everybodys().into_iter().chain(operators()) {
+            let found = whose(&rows, Some(&bob), &request).expect("found out");
+            let is_own = matches!(request, Request::TravelList { person: None, .. });
+            assert_eq!(found.is_some(), is_own, "{request:?}");
+            assert!(whose(&rows, None, &request).expect("found out").is_none(), "{request:?}");
+        }
+        let nobody = Request::MailFolders { person: "nobody".into() };
+        assert!(whose(&rows, None, &nobody).is_err());
     }
 
     #[test]
@@ -328,24 +336,28 @@ mod tests {
         let world = World::new();
         let rows = world.store.read().expect("reads");
         let alice = directory::by_name(&rows, "alice").expect("she is there");
-        let view = |name: &str| PersonView {
+        let alice = Person { uid: Some(7), ..alice };
+        let view = |name: &str, uid: u32| PersonView {
             name: name.into(),
             display: name.into(),
             addresses: vec![format!("{name}@example.com")],
             filing: None,
-            uid: Some(7),
+            uid: Some(uid),
             pop3: Pop3::No,
             forward: vec!["phone@remote.example".into()],
             keep_copy: true,
             travelling: true,
         };
-        let people = json([view("alice"), view("bob")]).expect("JSON");
+        let people = json([view("alice", 7), view("bob", 8)]).expect("JSON");
         let people: Vec<PersonView> =
             read(shown(people, Shows::People, &alice).expect("shown")).expect("people");
         let told: Vec<_> = people.iter().map(|p| (p.uid, p.forward.len(), p.travelling, p.pop3)).collect();
         assert_eq!(told, [(Some(7), 1, true, Pop3::No), (None, 0, false, Pop3::Yes)]);
         assert_eq!(people[1].addresses, ["bob@example.com"]);
-        let bob = shown(json(view("bob")).expect("JSON"), Shows::Person, &alice).expect("shown");
-        assert_eq!(read::<PersonView>(bob).expect("a person").forward, [""; 0]);
+        // Also of one who has got her name at this moment.
+        for other in [view("bob", 8), view("alice", 8)] {
+            let other = shown(json(other).expect("JSON"), Shows::Person, &alice).expect("shown");
+            assert_eq!(read::<PersonView>(other).expect("a person").forward, [""; 0]);
+        }
     }
 }

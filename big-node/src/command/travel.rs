@@ -6,44 +6,53 @@ use std::time::Duration;
 
 use serde_json::Value;
 use shared::id::unix_millis;
+use shared::store::Rows;
+use shared::unit::Id;
 
-use super::{Commands, json};
+use super::{Commands, json, theirs};
+use crate::directory;
 use crate::error::Refused;
-use crate::record::WindowRow;
+use crate::record::{Person, WindowRow};
 use crate::request::{Request, Settings, Started};
 use crate::travel::{self, NewWindow};
 
 impl Commands {
-    pub(super) async fn travel(&self, request: Request) -> Result<Value, Refused> {
+    /// What is asked of the windows of `whose`, or of everybody's.
+    pub(super) async fn travel(&self, whose: Option<Person>, request: Request) -> Result<Value, Refused> {
         let node = &self.node;
+        if let Request::TravelList { all, .. } = request {
+            return json(travel::list(&node.store.read()?, whose.as_ref(), all)?);
+        }
+        let id = theirs(whose)?.id;
         let answer = match request {
-            Request::TravelStart { person, terms } => {
+            Request::TravelStart { terms, .. } => {
                 let (key, password, credential) = travel::credentials();
-                let (site, new) = (Arc::clone(&node.site), NewWindow { person, terms, key, credential });
-                let started = node.store.commit(move |txn| travel::start(txn, &site, new, unix_millis()));
+                let site = Arc::clone(&node.site);
+                let started = node.store.commit(move |txn| {
+                    let new = NewWindow { person: called(txn, &id)?, terms, key, credential };
+                    travel::start(txn, &site, new, unix_millis())
+                });
                 let (row, backfilled) = started.await?.into_inner();
                 json(self.started(&row, password, backfilled)?)
             }
-            Request::TravelRotate { person, grace } => {
+            Request::TravelRotate { grace, .. } => {
                 let grace = Duration::from_secs(grace);
-                let rotated =
-                    node.store.commit(move |txn| travel::rotate(txn, &person, grace, unix_millis())).await?;
-                let (row, password) = rotated.into_inner();
+                let rotated = node
+                    .store
+                    .commit(move |txn| travel::rotate(txn, &called(txn, &id)?, grace, unix_millis()));
+                let (row, password) = rotated.await?.into_inner();
                 json(self.started(&row, password, 0)?)
             }
-            Request::TravelExtend { person, until } => {
-                let extended =
-                    node.store.commit(move |txn| travel::extend(txn, &person, until, unix_millis())).await?;
-                json(travel::view(&node.store.read()?, &extended)?)
+            Request::TravelExtend { until, .. } => {
+                let extended = node
+                    .store
+                    .commit(move |txn| travel::extend(txn, &called(txn, &id)?, until, unix_millis()));
+                json(travel::view(&node.store.read()?, &extended.await?.into_inner())?)
             }
-            Request::TravelEnd { person, revoke } => {
+            Request::TravelEnd { revoke, .. } => {
                 let ended =
-                    node.store.commit(move |txn| travel::end(txn, &person, revoke, unix_millis())).await?;
-                json(travel::view(&node.store.read()?, &ended)?)
-            }
-            Request::TravelList { person, all } => {
-                let person = person.map(|name| self.person(&name)).transpose()?;
-                json(travel::list(&node.store.read()?, person.as_ref(), all)?)
+                    node.store.commit(move |txn| travel::end(txn, &called(txn, &id)?, revoke, unix_millis()));
+                json(travel::view(&node.store.read()?, &ended.await?.into_inner())?)
             }
             _ => Err(Refused::new("not about a travel window")),
         };
@@ -54,8 +63,7 @@ impl Commands {
     /// What its person is shown, once.
     fn started(&self, row: &WindowRow, password: String, backfilled: usize) -> Result<Started, Refused> {
         let (snapshot, edge) = (self.node.store.read()?, &self.node.topology.edge);
-        let person = crate::directory::by_id(&snapshot, &row.window.person)?
-            .ok_or_else(|| Refused::new("that person was removed at this moment"))?;
+        let person = directory::by_id(&snapshot, &row.window.person)?.ok_or_else(removed)?;
         Ok(Started {
             window: travel::view(&snapshot, row)?,
             user: person.name,
@@ -72,6 +80,15 @@ impl Commands {
             },
         })
     }
+}
+
+/// What the person is called by now who was meant when the request came.
+fn called(rows: &impl Rows, id: &Id) -> Result<String, Refused> {
+    Ok(directory::by_id(rows, id)?.ok_or_else(removed)?.name)
+}
+
+fn removed() -> Refused {
+    Refused::new("that person was removed at this moment")
 }
 
 /// Where a service is reached. Behind a port that is forwarded, the address it listens on says nothing to a client.

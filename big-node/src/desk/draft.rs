@@ -17,7 +17,7 @@ use crate::node::{self, Node};
 use crate::record::{
     About, DRAFTS, DraftRow, Entry, Folder, MAILBOXES, MESSAGES, Message, Person, entry_key, folder_prefix,
 };
-use crate::request::{DraftContent, DraftSaved, DraftView};
+use crate::request::{DraftSaved, DraftView, Written};
 
 /// Drafts of one person.
 const DRAFTS_MAX: usize = 1000;
@@ -49,10 +49,11 @@ pub async fn save(
     node: &Arc<Node>,
     person: &Person,
     earlier: Option<&str>,
-    content: DraftContent,
+    keep: &[u32],
+    written: Written,
     body: &[u8],
 ) -> Result<DraftSaved, Refused> {
-    let DraftContent { to, cc, subject, about, keep, attachments: attached, text_bytes } = content;
+    let Written { to, cc, subject, about, attachments: attached, text_bytes } = written;
     let draft = DraftRow { to, cc, subject, about };
     check(node, person, &draft)?;
     let (text, attachments) = attachments(body, text_bytes, attached)?;
@@ -63,7 +64,7 @@ pub async fn save(
             None => return Err(Refused::new("a new draft has no earlier attachments to keep")),
             Some(earlier) => {
                 let (Filed { id, .. }, _, content) = find(node, person, earlier)?;
-                (id, kept(id, &content, &keep)?)
+                (id, kept(id, &content, keep)?)
             }
         };
         let written = Draft {

@@ -38,11 +38,13 @@ pub(super) fn letter(
         None => format!("[Sent without some of its attachments by {by}. Its text is as it was.]"),
     };
     let text = marked.unwrap_or(outgoing.text);
+    // A subject that is as it was is no other one.
+    let typed = if outgoing.subject.trim() == origin.subject.trim() { "" } else { &outgoing.subject };
     let (prefix, means, id) = (("Re:", "Fwd:"), (Prefix::Answer, Prefix::Forward), original.filed.id);
     let mut letter = Letter {
         subject: match goes_back {
-            true => subject(&origin.subject, &outgoing.subject, prefix.0, means.0),
-            false => subject(&origin.subject, &outgoing.subject, prefix.1, means.1),
+            true => subject(&origin.subject, typed, prefix.0, means.0),
+            false => subject(&origin.subject, typed, prefix.1, means.1),
         },
         text: format!("{heading}\n\n{}\n{text}", original.header_lines()),
         attachments: outgoing.attachments,

@@ -14,7 +14,7 @@ use crate::error::Refused;
 use crate::mail::{self, Site, Tie, Ways};
 use crate::node::{Node, incoming};
 use crate::record::{About, Person};
-use crate::request::{Attached, Sent};
+use crate::request::{Attached, Sent, Written};
 
 /// Recipients of one message.
 const RECIPIENTS_MAX: usize = 1000;
@@ -73,14 +73,22 @@ pub fn attachments(
     Ok((String::from_utf8_lossy(text).into_owned(), attachments))
 }
 
-/// Composes and sends a message, in itself or about another one.
+/// Composes and sends what is written, in itself or about another message; with `quote`, an answer has the text that it
+/// answers below it. Text and attachments are in `body`.
 pub async fn send(
     node: &Arc<Node>,
     author: &Person,
-    outgoing: Outgoing,
-    about: Option<&About>,
+    written: Written,
+    quote: bool,
+    body: &[u8],
 ) -> Result<Sent, Refused> {
-    let letter = letter(node, author, outgoing, about)?;
+    let Written { to, cc, subject, about, attachments: attached, text_bytes } = written;
+    if quote && !matches!(about, Some(About::Reply { .. })) {
+        return Err(Refused::new("only an answer has a quotation: it names no message that it answers"));
+    }
+    let (text, attachments) = attachments(body, text_bytes, attached)?;
+    let outgoing = Outgoing { to, cc, subject, text, attachments, quote, ..Outgoing::default() };
+    let letter = letter(node, author, outgoing, about.as_ref())?;
     dispatch(node, author, letter, None).await
 }
 

@@ -7,7 +7,7 @@ use shared::topology::AttachmentMode;
 use super::entry::{Person, Pop3};
 use super::naming::shown;
 use super::resolve::{Resolved, resolve};
-use super::route::{Letter, Route, Way, route_with_steps};
+use super::route::{Letter, Route, Routed, Way, route_with_steps};
 use crate::error::Refused;
 use crate::mail::Site;
 use crate::record::{Named, OPEN_WINDOWS};
@@ -61,12 +61,14 @@ pub struct Step {
     pub rule: Rule,
     /// What it does.
     pub what: String,
+    /// The address of the person whose forward it is about.
+    pub forwarder: Option<String>,
 }
 
 impl Step {
     /// A step.
     pub fn new(rule: Rule, what: impl Into<String>) -> Self {
-        Self { rule, what: what.into() }
+        Self { rule, what: what.into(), forwarder: None }
     }
 }
 
@@ -96,6 +98,8 @@ pub struct Destination {
     pub to: String,
     /// It arrives nowhere.
     pub failed: bool,
+    /// The address of the person whose forward led there.
+    pub forwarder: Option<String>,
 }
 
 /// What would happen to a message of `person`, or of nobody in particular, to `typed`.
@@ -147,7 +151,10 @@ pub fn explain(
     for routed in routed {
         let to = match &routed.route {
             Route::Mailbox(person) => {
-                filed(&mut explanation.steps, rows, site, person)?;
+                let steps = filed(rows, site, person)?;
+                let forwarder = &routed.forwarder;
+                let of_forward = |step| Step { forwarder: forwarder.clone(), ..step };
+                explanation.steps.extend(steps.into_iter().map(of_forward));
                 format!("the mailbox of {}", person.name)
             }
             Route::Outside(way @ Way::Edge, _) => format!("outside, by {}", way.as_str()),
@@ -155,12 +162,13 @@ pub fn explain(
             Route::Nowhere(why, status) => format!("nowhere: {status} {why}"),
         };
         let failed = matches!(routed.route, Route::Nowhere(..));
-        explanation.recipients.push(Destination { address: shown(&routed.address), to, failed });
+        let Routed { address, forwarder, .. } = routed;
+        explanation.recipients.push(Destination { address: shown(&address), to, failed, forwarder });
     }
     Ok(explanation)
 }
 
-fn filed(steps: &mut Vec<Step>, rows: &impl Rows, site: &Site, person: &Person) -> Result<(), Refused> {
+fn filed(rows: &impl Rows, site: &Site, person: &Person) -> Result<Vec<Step>, Refused> {
     let why = match (person.pop3, person.filing) {
         (Pop3::Passthru, _) => "pop3 = passthru",
         (_, Some(_)) => "their own mode",
@@ -170,9 +178,9 @@ fn filed(steps: &mut Vec<Step>, rows: &impl Rows, site: &Site, person: &Person) 
         AttachmentMode::BreakApart => "broken apart into a cover and its attachments",
         AttachmentMode::Passthru => "whole",
     };
-    steps.push(Step::new(Rule::Filed, format!("filed for {}, {how} ({why})", person.name)));
+    let mut steps = vec![Step::new(Rule::Filed, format!("filed for {}, {how} ({why})", person.name))];
     if rows.get::<Named>(OPEN_WINDOWS, &person.id)?.is_some() {
         steps.push(Step::new(Rule::Filed, format!("{} travels: a copy waits on the edge", person.name)));
     }
-    Ok(())
+    Ok(steps)
 }

@@ -78,6 +78,8 @@ pub struct Routed {
     pub address: String,
     /// The address that the sender wrote, if it is another.
     pub via: Option<String>,
+    /// The address of the person whose forward led to it, of several the first.
+    pub forwarder: Option<String>,
     /// Where it goes.
     pub route: Route,
 }
@@ -139,6 +141,8 @@ struct Walk<'a, R> {
     entries: HashSet<Holder>,
     /// The entries by which it came to the present one.
     way: Vec<Holder>,
+    /// The first person on that way who forwards.
+    forwarder: Option<String>,
     outside: HashSet<String>,
     /// Octets of addresses outside: one unit carries them all.
     octets: usize,
@@ -155,6 +159,7 @@ impl<'a, R: Rows> Walk<'a, R> {
             letter,
             entries: HashSet::new(),
             way: Vec::new(),
+            forwarder: None,
             outside: HashSet::new(),
             octets: 0,
             routed: Vec::new(),
@@ -164,13 +169,15 @@ impl<'a, R: Rows> Walk<'a, R> {
 
     fn step(&mut self, because: Because, what: impl FnOnce() -> String) {
         if let Some(steps) = &mut self.steps {
-            steps.push(Step::new(because, what()));
+            let forwarder = self.forwarder.clone();
+            steps.push(Step { forwarder, ..Step::new(because, what()) });
         }
     }
 
     fn push(&mut self, address: String, written: &str, route: Route) {
         let via = (address != written).then(|| written.to_owned());
-        self.routed.push(Routed { address, via, route });
+        let forwarder = self.forwarder.clone();
+        self.routed.push(Routed { address, via, forwarder, route });
     }
 
     fn wanted(&mut self, Wanted { address: text, by }: Wanted<'_>) -> Result<(), StoreError> {
@@ -371,14 +378,19 @@ impl<'a, R: Rows> Walk<'a, R> {
         let forwards = !person.forward.is_empty() && !self.goes_in_circles();
         let mut stays = !forwards || person.keep_copy;
         if forwards {
+            let before = self.forwarder.clone();
+            self.forwarder.get_or_insert_with(|| at.to_owned());
             for target in &person.forward {
                 let Ok(target) = target.parse::<Address>() else { continue };
                 self.step(Because::Forward, || format!("{} forwards to {target}", person.name));
                 stays |= self.onward(&target, written, depth)?.is_some();
             }
+            if !stays {
+                self.step(Because::Forward, || format!("{} keeps no copy", person.name));
+            }
+            self.forwarder = before;
         }
         if !stays {
-            self.step(Because::Forward, || format!("{} keeps no copy", person.name));
             return Ok(());
         }
         if !forwards && !person.forward.is_empty() {

@@ -164,8 +164,8 @@ pub struct Marked {
     pub read: bool,
 }
 
-/// What a search found.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What a search found, as far as one request has looked.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Found {
     /// The messages, newest first.
     pub lines: Vec<Line>,
@@ -173,8 +173,18 @@ pub struct Found {
     pub looked_at: u64,
     /// Those of them whose text was not looked at: it is too large, or damaged.
     pub unread_texts: u64,
-    /// Why older ones were not looked at.
-    pub ended: Option<String>,
+    /// The last one that was looked at, if there are older ones: another request goes on behind it.
+    pub behind: Option<String>,
+}
+
+impl Found {
+    /// Takes what the next request of the same search has found.
+    pub fn extend(&mut self, next: Self) {
+        self.lines.extend(next.lines);
+        self.looked_at += next.looked_at;
+        self.unread_texts += next.unread_texts;
+        self.behind = next.behind;
+    }
 }
 
 /// The state of a mailbox.
@@ -295,6 +305,8 @@ pub struct RecipientView {
     pub address: String,
     /// The address that was written, if it led to this one: a group, a shadow, a forward.
     pub via: Option<String>,
+    /// The address of the person whose forward led to it.
+    pub forwarder: Option<String>,
     /// The inside gateway by which it goes.
     pub gateway: Option<String>,
     /// Where its copy is.
@@ -347,7 +359,8 @@ pub struct RevisionView {
     pub author: String,
     /// Its subject.
     pub subject: String,
-    /// How its text differs from that of the revision before: each line with `+`, `-` or a space before it.
+    /// How its text and its attachments differ from those of the revision before: each line with `+`, `-` or a space
+    /// before it, or with `@`, which says what is not shown.
     pub difference: String,
 }
 

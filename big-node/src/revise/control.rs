@@ -19,6 +19,7 @@ use crate::directory;
 use crate::error::Refused;
 use crate::mail::{self, Incoming, Site};
 use crate::node::incoming;
+use crate::privacy;
 use crate::record::{
     CONTROLS, ControlDone, ControlRow, MESSAGE_IDS, MESSAGES, Message, Named, Person, message_id_key,
 };
@@ -167,7 +168,8 @@ fn answer(
             let subject = status.as_ref().map_or_else(|_| String::new(), |status| status.subject.clone());
             (
                 format!("Revised: {subject}"),
-                status.map_or_else(|error| error.to_string(), |status| told(&status)),
+                status
+                    .map_or_else(|error| error.to_string(), |status| told(&privacy::status(status, author))),
             )
         }
     };

@@ -171,7 +171,9 @@ fn scope(
         let is_meant = |row: &Recipient| {
             let is_it =
                 |written: &str| written.parse::<Address>().is_ok_and(|other| other.canonical() == address);
-            is_it(&row.address) || row.via.as_deref().is_some_and(is_it)
+            // Where a person forwards to is not found out by naming it.
+            let reached = row.forwarder.as_deref().unwrap_or(&row.address);
+            is_it(reached) || row.via.as_deref().is_some_and(is_it)
         };
         let meant: Vec<u32> = all.iter().filter(|(_, row)| is_meant(row)).map(|(index, _)| *index).collect();
         if meant.is_empty() {

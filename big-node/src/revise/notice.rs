@@ -10,8 +10,9 @@ use shared::store::{Rows, Store, Txn};
 use shared::trace;
 use shared::unit::{ReviseMode, ReviseResult, revision_ordinal};
 
+use super::index_of;
 use super::make::{attachments_of, from, written};
-use super::{decided_late, index_of};
+use super::result::decided_late;
 use crate::directory::{self, Way};
 use crate::error::Refused;
 use crate::mail::{self, Site, Ways, recipient_key};
@@ -151,6 +152,13 @@ fn compose(
         mime::compose_as(&draft, &Identity { message_id: None, supersedes: own.message_id.clone() });
     let (mut recipients, mut ways) = (Vec::new(), Ways::new());
     for (_, who) in owed {
+        // The author sees whom it goes to. Where a person forwards to is theirs to tell: it goes the same way again.
+        if let Some(forwarder) = &who.forwarder {
+            if !recipients.contains(forwarder) {
+                recipients.push(forwarder.clone());
+            }
+            continue;
+        }
         recipients.push(who.address.clone());
         if let Some(gateway) = &who.gateway {
             ways.insert(who.address.clone(), Way::Inside(gateway.clone()));

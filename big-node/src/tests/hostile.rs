@@ -6,7 +6,9 @@ use bytes::Bytes;
 use link_proto::host::{Applied, BodySink, Host};
 use link_proto::unit::{Body, HEAD_BYTES_MAX, Lane, Position, Unit};
 use shared::credential::Credential;
+use shared::id::unix_millis;
 use shared::inventory::Inventory;
+use shared::origin::Channel;
 use shared::seal::PrivateKey;
 use shared::store::Rows;
 use shared::store::sim::{Faults, SimDisk};
@@ -21,6 +23,7 @@ use super::{Letter, NOW, World};
 use crate::inbound::{self, SealedBody};
 use crate::link::LinkHost;
 use crate::pressure::Pressure;
+use crate::refusal;
 
 /// Octets of the edge's mail in an hour.
 const HOURLY: u64 = 1_000_000;
@@ -205,6 +208,45 @@ async fn mail_on_a_lane_for_facts_is_refused() {
     let body = Body::Inline(sealed.into());
     assert_eq!(end.bring(Lane::Inter, letter.id.0, encode(&head), body).await.refused, []);
     assert!(world.entry("alice", letter.id).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forged_author_or_an_invented_context_is_refused_and_alarmed() {
+    let world = block_in_place(World::new);
+    let mut end = End::new(&world);
+    let alarm = |at| {
+        let rows = world.store.read().expect("reads");
+        refusal::alarm(&rows, at).expect("reads")
+    };
+    assert_eq!(block_in_place(|| alarm(unix_millis())), None);
+    let alice = block_in_place(|| world.known("alice").id);
+    let mut refused = 0;
+    // Somebody at a desk, a report of our own, a traveller of a window that big has not opened.
+    for channel in [Channel::Desk { person: alice }, Channel::Report, Channel::Submission { window: id(9) }] {
+        let submitted = matches!(channel, Channel::Submission { .. }).then(|| id(9));
+        let letter = Letter { channel, ..Letter::new("alice@example.com", "bob@example.com") };
+        let (head, sealed) = block_in_place(|| letter.seal(&world, &letter.origin(), submitted));
+        let applied = end.bring(Lane::Inter, letter.id.0, encode(&head), Body::Inline(sealed.into())).await;
+        assert_eq!(applied.refused.len(), 1, "{applied:?}");
+        refused += 1;
+        block_in_place(|| {
+            assert!(world.entry("bob", letter.id).is_none() && world.entry("alice", letter.id).is_none());
+        });
+    }
+    // What became of a message that nobody has sent, and of a revision that nobody has made.
+    for fact in [ToBig::Outcome(outcome(NOW, "250 fine")), ToBig::Revised(revised())] {
+        let applied = end.bring(Lane::Event, id(20 + refused), encode(&fact), Body::None).await;
+        assert_eq!(applied.refused.len(), 1, "{applied:?}");
+        refused += 1;
+    }
+    let said = block_in_place(|| alarm(unix_millis())).expect("is said");
+    assert!(said.starts_with(&format!("{refused} units of the edge's were refused here")), "{said}");
+    // Mail that is as it should be raises none, and an old alarm ends.
+    let letter = Letter::new("carol@remote.example", "alice@example.com");
+    let (head, sealed) = block_in_place(|| letter.seal(&world, &letter.origin(), None));
+    end.bring(Lane::Inter, letter.id.0, encode(&head), Body::Inline(sealed.into())).await;
+    assert_eq!(block_in_place(|| alarm(unix_millis())).as_ref(), Some(&said));
+    assert_eq!(block_in_place(|| alarm(unix_millis() + 25 * 3_600_000)), None);
 }
 
 /// The kind after this one: no wildcard, so that a new kind takes its place in the row.

@@ -173,6 +173,12 @@ pub(super) struct Names {
     pub(super) gateways: Vec<String>,
 }
 
+/// Every word that can be typed.
+#[cfg(test)]
+pub(super) fn words() -> impl Iterator<Item = &'static str> {
+    WORDS.iter().map(|word| word.word)
+}
+
 /// All commands, for the help.
 pub(super) fn help() -> String {
     let mut text = String::new();

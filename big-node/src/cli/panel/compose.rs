@@ -9,7 +9,7 @@ use super::editor::{Editor, Field, Rows};
 use super::keys::Key;
 use super::text::Repertoire;
 use crate::record::Part;
-use crate::request::{About, Attached, DraftContent, DraftView, Reading, Request};
+use crate::request::{About, Attached, DraftView, Reading, Request, Written};
 
 /// Octets of a text that is quoted in an answer.
 const QUOTED_MAX: usize = 256 * 1024;
@@ -416,69 +416,49 @@ impl Compose {
         if nobody && matches!(self.what, What::New | What::Forward { .. }) {
             return Err("to whom? type a name or an address in To".into());
         }
-        let (attachments, files) = self.new_attachments();
-        let is_returned = matches!(self.what, What::Return { .. });
-        if self.draft.is_some() || is_returned && !attachments.is_empty() {
+        if self.draft.is_some() {
             return Ok(None);
         }
-        let mut body = self.text.text().into_bytes();
-        let text_bytes = body.len();
-        body.extend(files);
-        let subject = self.value(Name::Subject).to_owned();
-        let without = self.without.clone();
-        let request = match self.what.clone() {
-            What::New => Request::MailSend { person, to, cc, subject, attachments, text_bytes },
-            What::Reply { message, all, .. } => {
-                let (list, quote) = (false, false);
-                Request::MailReply { person, message, all, list, quote, attachments, text_bytes }
-            }
-            What::Forward { message } => {
-                let as_attachment = false;
-                Request::MailForward {
-                    person,
-                    message,
-                    to,
-                    cc,
-                    as_attachment,
-                    without,
-                    attachments,
-                    text_bytes,
-                }
-            }
-            What::Return { message } => {
-                let (subject, drop_parts) = (Some(subject), without);
-                Request::MailReturn { person, message, to, subject, drop_parts, text_bytes }
-            }
-            What::Revise { message, base } => {
-                if self.mode == ReviseMode::Withdraw {
-                    body.clear();
-                }
-                Request::MailAmend {
-                    person,
-                    message,
-                    mode: self.mode,
-                    recipients: recipients(self.value(Name::Scope)),
-                    subject: (self.mode != ReviseMode::Withdraw).then_some(subject),
-                    reason: Some(self.value(Name::Reason).to_owned()).filter(|reason| !reason.is_empty()),
-                    base: Some(base),
-                    text_bytes: if self.mode == ReviseMode::Withdraw { 0 } else { text_bytes },
-                    attachments: if self.mode == ReviseMode::Withdraw { Vec::new() } else { attachments },
-                }
-            }
+        let What::Revise { message, base } = &self.what else {
+            let (written, body) = self.written();
+            return Ok(Some((Request::MailSend { person, written, quote: false }, body)));
+        };
+        let (mode, is_withdrawn) = (self.mode, self.mode == ReviseMode::Withdraw);
+        let (Written { subject, attachments, text_bytes, .. }, body) = match is_withdrawn {
+            true => Default::default(),
+            false => self.written(),
+        };
+        let request = Request::MailAmend {
+            person,
+            message: message.clone(),
+            mode,
+            recipients: recipients(self.value(Name::Scope)),
+            subject: (!is_withdrawn).then_some(subject),
+            reason: Some(self.value(Name::Reason).to_owned()).filter(|reason| !reason.is_empty()),
+            base: Some(*base),
+            text_bytes,
+            attachments,
         };
         Ok(Some((request, body)))
     }
 
     /// The request that keeps it as a draft, and its body.
     pub(super) fn keep(&self, person: &str) -> (Request, Vec<u8>) {
-        let (attachments, files) = self.new_attachments();
-        let mut body = self.text.text().into_bytes();
-        let text_bytes = body.len();
-        body.extend(files);
         let kept = self.attachments.iter().filter_map(|attachment| match attachment {
             Attachment::Kept(part) => Some(part.number),
             Attachment::Original(_) | Attachment::New { .. } => None,
         });
+        let (written, body) = self.written();
+        let (person, draft) = (person.to_owned(), self.draft.clone());
+        (Request::DraftSave { person, draft, keep: kept.collect(), written }, body)
+    }
+
+    /// What is written, and the body with its text and its files.
+    fn written(&self) -> (Written, Vec<u8>) {
+        let (attachments, files) = self.new_attachments();
+        let mut body = self.text.text().into_bytes();
+        let text_bytes = body.len();
+        body.extend(files);
         let without = self.without.clone();
         let about = match self.what.clone() {
             // A revision is kept as a text; what it revises is in Sent.
@@ -487,16 +467,15 @@ impl Compose {
             What::Forward { message } => Some(About::Forward { message, as_attachment: false, without }),
             What::Return { message } => Some(About::Return { message, without }),
         };
-        let content = DraftContent {
+        let written = Written {
             to: recipients(self.value(Name::To)),
             cc: recipients(self.value(Name::Cc)),
             subject: self.value(Name::Subject).to_owned(),
             about,
-            keep: kept.collect(),
             attachments,
             text_bytes,
         };
-        (Request::DraftSave { person: person.to_owned(), draft: self.draft.clone(), content }, body)
+        (written, body)
     }
 
     /// It is kept as a draft of this id: what was new in it is in there.
@@ -591,8 +570,9 @@ mod tests {
         compose.attachments.push(Attachment::New { name: "a.pdf".into(), octets: vec![1, 2, 3] });
         assert!(compose.is_changed());
         let (request, body) = compose.send("alice").expect("whole").expect("at once");
-        let Request::MailSend { person, to, cc, subject, attachments, text_bytes } = request else {
-            panic!("{request:?}")
+        let Request::MailSend { person, written, .. } = request else { panic!("{request:?}") };
+        let Written { to, cc, subject, about: None, attachments, text_bytes } = written else {
+            panic!("{written:?}")
         };
         assert_eq!(
             (person.as_str(), to, cc),
@@ -611,7 +591,11 @@ mod tests {
         let text = "\n\nOn 2026-11-22 07:41 UTC, Carol <c@x.example> wrote:\n> Hi␛[2J\n>> older\n";
         assert_eq!(compose.text.text(), text);
         let (request, _) = compose.send("alice").expect("whole").expect("at once");
-        assert!(matches!(request, Request::MailReply { all: true, ref message, .. } if message == "1"));
+        let Request::MailSend { written: Written { to, about, .. }, .. } = request else {
+            panic!("{request:?}")
+        };
+        assert_eq!(about, Some(About::Reply { message: "1".into(), all: true, list: false }));
+        assert!(to.is_empty());
     }
 
     #[test]
@@ -650,12 +634,18 @@ mod tests {
         assert!(compose.detach(&[4]).is_err());
         compose.detach(&[2]).expect("there");
         let (request, _) = compose.send("alice").expect("whole").expect("at once");
-        assert!(
-            matches!(request, Request::MailReturn { ref to, ref drop_parts, .. } if to.is_empty() && drop_parts == &[2])
-        );
-        // A new file has to go by a draft.
-        compose.attachments.push(Attachment::New { name: "n".into(), octets: vec![] });
-        assert!(compose.send("alice").expect("whole").is_none());
+        let Request::MailSend { written: Written { to, about, .. }, .. } = request else {
+            panic!("{request:?}")
+        };
+        assert_eq!(about, Some(About::Return { message: "1".into(), without: vec![2] }));
+        assert!(to.is_empty());
+        // A new file goes along.
+        compose.attachments.push(Attachment::New { name: "n".into(), octets: vec![1] });
+        let (request, body) = compose.send("alice").expect("whole").expect("at once");
+        let Request::MailSend { written: Written { attachments, .. }, .. } = request else {
+            panic!("{request:?}")
+        };
+        assert_eq!((attachments.len(), body), (1, b"text\x01".to_vec()));
     }
 
     #[test]
@@ -683,15 +673,15 @@ mod tests {
         let mut compose = Compose::message(&["bob".into()]);
         compose.attachments.push(Attachment::New { name: "a".into(), octets: vec![7] });
         let (request, body) = compose.keep("alice");
-        let Request::DraftSave { draft: None, content, .. } = request else { panic!("{request:?}") };
-        assert_eq!((content.attachments.len(), content.keep.len(), body), (1, 0, vec![7]));
+        let Request::DraftSave { draft: None, keep, written, .. } = request else { panic!("{request:?}") };
+        assert_eq!((written.attachments.len(), keep.len(), body), (1, 0, vec![7]));
         compose.is_kept("9".into());
         assert!(!compose.is_changed());
         assert!(compose.send("alice").expect("whole").is_none());
         compose.attachments.push(Attachment::New { name: "b".into(), octets: vec![8] });
         let (request, body) = compose.keep("alice");
-        let Request::DraftSave { draft, content, .. } = request else { panic!("{request:?}") };
-        assert_eq!((draft.as_deref(), content.keep, body), (Some("9"), vec![1], vec![8]));
+        let Request::DraftSave { draft, keep, .. } = request else { panic!("{request:?}") };
+        assert_eq!((draft.as_deref(), keep, body), (Some("9"), vec![1], vec![8]));
         assert!(compose.as_file().starts_with("To: bob\nCc: \nSubject: \nAttachment: b\n\n"));
     }
 }

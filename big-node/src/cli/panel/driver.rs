@@ -108,9 +108,14 @@ fn until_told(inputs: &Sender<Input>) {
     let told = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut hang_up = signal(SignalKind::hangup())?;
+        // Keys do not send these while the terminal is the desk's.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut quit = signal(SignalKind::quit())?;
         tokio::select! {
             _ = terminate.recv() => {}
             _ = hang_up.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = quit.recv() => {}
         }
         Ok::<_, io::Error>(())
     });
@@ -171,13 +176,7 @@ struct Own {
 impl Own {
     fn take() -> io::Result<Self> {
         static HOOK: Once = Once::new();
-        HOOK.call_once(|| {
-            let told_before = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |info| {
-                give_back();
-                told_before(info);
-            }));
-        });
+        HOOK.call_once(give_back_on_panic);
         match enter().and_then(|()| Screen::new(CrosstermBackend::new(io::stdout()))) {
             Ok(screen) => Ok(Self { screen }),
             Err(error) => {
@@ -207,6 +206,15 @@ impl Drop for Own {
 fn enter() -> io::Result<()> {
     terminal::enable_raw_mode()?;
     execute!(io::stdout(), terminal::EnterAlternateScreen, event::EnableBracketedPaste)
+}
+
+/// A panic gives the terminal back first, so that what it says is seen.
+fn give_back_on_panic() {
+    let told_before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        give_back();
+        told_before(info);
+    }));
 }
 
 /// Gives the terminal back as it was. What it does not take any more, it does not need.
@@ -336,4 +344,29 @@ fn key(event: KeyEvent) -> Option<Key> {
         KeyCode::Delete => Key::Delete,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the next test runs as a process of its own: a hook is for all threads of one.
+    #[test]
+    #[ignore = "it panics"]
+    fn panics() {
+        give_back_on_panic();
+        panic!("of the desk");
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_and_is_said_then() {
+        let own = std::env::current_exe().expect("a path");
+        let panics = ["cli::panel::driver::tests::panics", "--exact", "--ignored", "--nocapture"];
+        let ran = std::process::Command::new(own).args(panics).output().expect("runs");
+        let (out, said) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        for sequence in ["\x1b[?2004l", "\x1b[?1049l", "\x1b[?25h"] {
+            assert!(out.contains(sequence), "{sequence:?} is not in {out:?}");
+        }
+        assert!(said.contains("of the desk"), "{said}");
+    }
 }

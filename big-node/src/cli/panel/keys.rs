@@ -291,6 +291,12 @@ pub(super) fn action(place: Place, key: Key) -> Option<Action> {
     bound.map(|bound| bound.action)
 }
 
+/// Everything that a key does somewhere.
+#[cfg(test)]
+pub(super) fn actions() -> impl Iterator<Item = Action> {
+    BINDINGS.iter().map(|bound| bound.action)
+}
+
 /// The bottom line of a screen, in at most `columns`. How to end is always there.
 pub(super) fn bottom(place: Place, columns: usize) -> String {
     let labels = BINDINGS.iter().filter(|bound| bound.places.contains(&place) && !bound.label.is_empty());

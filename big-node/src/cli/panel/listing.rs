@@ -1,11 +1,13 @@
 //! A list of messages: a folder's, a search's, or a conversation's, as far as it has been asked for.
 
-use crate::request::Line;
+use crate::request::{Found, Line};
 
 /// Messages that are asked for at once.
 pub(super) const PAGE: usize = 100;
 /// Lines that are held; a search finds what is older.
 pub(super) const LINES_MAX: usize = 50_000;
+/// Messages that a search gives at most.
+pub(super) const FOUND_MAX: usize = 500;
 
 /// Where a list comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +38,14 @@ pub(super) struct Listing {
     pub(super) top: usize,
     /// Something has been answered.
     pub(super) loaded: bool,
-    /// There are older messages.
+    /// There are older messages that are to be had.
     pub(super) more: bool,
     /// Older ones have been asked for.
     pub(super) asked: bool,
     /// What there is to say about it.
     pub(super) remark: String,
+    /// How far a search is. What it has found is in `lines`.
+    found: Found,
 }
 
 /// The message of a line's id.
@@ -52,8 +56,17 @@ pub(super) fn message_of(id: &str) -> &str {
 impl Listing {
     /// Nothing yet.
     pub(super) fn new(source: Source) -> Self {
-        let (lines, remark) = (Vec::new(), String::new());
-        Self { source, lines, cursor: 0, top: 0, loaded: false, more: false, asked: false, remark }
+        Self {
+            source,
+            lines: Vec::new(),
+            cursor: 0,
+            top: 0,
+            loaded: false,
+            more: false,
+            asked: false,
+            remark: String::new(),
+            found: Found::default(),
+        }
     }
 
     /// The line that is chosen.
@@ -102,14 +115,59 @@ impl Listing {
         self.lines.extend(older);
     }
 
-    /// The oldest message, if those before it are to be asked for: the screen of `rows` comes near to the end.
+    /// What a search has found, or has found behind that.
+    pub(super) fn find(&mut self, mut found: Found) {
+        let was_stopped = self.loaded && !self.more;
+        self.lines.append(&mut found.lines);
+        self.found.extend(found);
+        (self.loaded, self.asked) = (true, false);
+        self.more = self.found.behind.is_some() && self.left() > 0 && !was_stopped;
+        self.remark = self.progress();
+    }
+
+    /// How many messages a search may still find.
+    pub(super) fn left(&self) -> usize {
+        FOUND_MAX.saturating_sub(self.lines.len())
+    }
+
+    fn progress(&self) -> String {
+        let Found { looked_at, unread_texts, behind, .. } = &self.found;
+        let mut remarks = vec![format!("{} of {looked_at} messages", self.lines.len())];
+        if *unread_texts > 0 {
+            remarks.push(format!("{unread_texts} texts could not be looked through"));
+        }
+        match behind {
+            Some(_) if self.more => remarks.push("looking; Esc stops it".into()),
+            Some(_) if self.left() == 0 => remarks.push("there are more".into()),
+            Some(_) => remarks.push("stopped there".into()),
+            None => {}
+        }
+        remarks.join("; ")
+    }
+
+    /// Stops a search that goes on; whether there was one.
+    pub(super) fn stop(&mut self) -> bool {
+        let goes_on = self.more && matches!(self.source, Source::Search { .. });
+        if goes_on {
+            self.more = false;
+            self.remark = self.progress();
+        }
+        goes_on
+    }
+
+    /// The oldest message, if those before it are to be asked for: the screen of `rows` comes near to the end. A
+    /// search goes on by itself.
     pub(super) fn wanted(&mut self, rows: usize) -> Option<String> {
+        let (is_search, last) = match &self.source {
+            Source::Search { .. } => (true, self.found.behind.clone()),
+            _ => (false, self.lines.last().map(|line| message_of(&line.id).to_owned())),
+        };
         let is_near = self.cursor.max(self.top) + 2 * rows >= self.lines.len();
-        if !self.more || self.asked || !is_near {
+        if !self.more || self.asked || !(is_near || is_search) {
             return None;
         }
         self.asked = true;
-        self.lines.last().map(|line| message_of(&line.id).to_owned())
+        last
     }
 
     /// Moves the choice.
@@ -214,6 +272,37 @@ pub(super) mod tests {
         assert_eq!((list.lines.len(), list.more), (150, false));
         list.go(usize::MAX, 18);
         assert_eq!((list.cursor, list.top, list.wanted(18)), (149, 132, None));
+    }
+
+    #[test]
+    fn a_search_goes_on_by_itself_until_it_is_stopped_or_has_found_enough() {
+        let search = || Listing::new(Source::Search { words: "x".into(), folder: None });
+        let part = |lines: Vec<Line>, behind: Option<&str>| Found {
+            lines,
+            looked_at: 2000,
+            unread_texts: 0,
+            behind: behind.map(str::to_owned),
+        };
+        let mut list = search();
+        list.find(part(lines(900, 900), Some("00800")));
+        assert_eq!(list.wanted(18), Some("00800".into()));
+        assert_eq!(list.wanted(18), None, "one question at a time");
+        assert_eq!(list.remark, "1 of 2000 messages; looking; Esc stops it");
+        list.find(part(vec![], Some("00700")));
+        assert_eq!(list.wanted(18), Some("00700".into()));
+        assert!(list.stop() && !list.stop());
+        // What was under way then is shown, and nothing is asked for behind it.
+        list.find(part(lines(600, 600), Some("00500")));
+        assert_eq!((list.lines.len(), list.wanted(18)), (2, None));
+        assert_eq!(list.remark, "2 of 6000 messages; stopped there");
+        let mut list = search();
+        list.find(part(lines(FOUND_MAX + 10, 11), Some("00011")));
+        assert_eq!((list.left(), list.wanted(18)), (0, None));
+        assert!(list.remark.ends_with("there are more"), "{}", list.remark);
+        let mut list = search();
+        list.find(part(vec![], None));
+        assert_eq!(list.remark, "0 of 2000 messages");
+        assert!(!list.stop(), "it has come to its end by itself");
     }
 
     #[test]

@@ -15,11 +15,11 @@ use super::command::Names;
 use super::compose::Compose;
 use super::editor::Field;
 use super::keys::{Key, Place};
-use super::listing::{Listing, PAGE, Source};
+use super::listing::{FOUND_MAX, Listing, PAGE, Source};
 use super::pane::{About, Pane};
 use super::reader::Reader;
 use super::text::Repertoire;
-use crate::request::{EntryRequest, FolderView, Line, NewNickname, PersonView, Request};
+use crate::request::{EntryRequest, FolderView, NewNickname, PersonView, Request};
 
 /// Columns that a screen has at least.
 pub(super) const COLUMNS_MIN: usize = 80;
@@ -27,8 +27,6 @@ pub(super) const COLUMNS_MIN: usize = 80;
 pub(super) const ROWS_MIN: usize = 24;
 /// Rows around what is shown: a title, folders, a line; what is said, the command line, the keys.
 pub(super) const CHROME: usize = 6;
-/// Messages that a search gives at most.
-const FOUND_MAX: usize = 500;
 /// Screens on top of each other.
 const SCREENS_MAX: usize = 32;
 /// Attachments that are saved at once.
@@ -442,7 +440,10 @@ impl Model {
         let is_older = before.is_some();
         let request = match source.clone() {
             Source::Folder(folder) => Request::MailList { person, folder, max: PAGE, before },
-            Source::Search { words, folder } => Request::MailSearch { person, words, folder, max: FOUND_MAX },
+            Source::Search { words, folder } => {
+                let max = self.list(&source).map_or(FOUND_MAX, |list| list.left());
+                Request::MailSearch { person, words, folder, max, before }
+            }
             Source::Thread(message) => Request::MailThread { person, message },
         };
         self.renewing += usize::from(!is_older);
@@ -508,8 +509,4 @@ fn text_rows(compose: &Compose, rows: usize) -> usize {
     let above = compose.fields.len() + usize::from(!compose.attachments.is_empty());
     // A line is between, if there is anything above it.
     rows.saturating_sub(above + usize::from(above > 0)).max(1)
-}
-
-fn messages(lines: &[Line]) -> usize {
-    lines.iter().filter(|line| line.part == 0).count()
 }

@@ -1,22 +1,25 @@
 //! The desk as a person meets it: keys and answers go in, requests come out, and a screen is looked at.
 
+use std::collections::BTreeSet;
+
+use clap::Parser;
 use ratatui::Terminal as Screen;
 use ratatui::backend::TestBackend;
 use serde::Serialize;
 use shared::unit::{DeliveryState, ReviseMode, ReviseResult};
 
-use super::keys::Key;
+use super::keys::{self, Action, Key};
 use super::listing::Source;
 use super::listing::tests::{line, lines};
 use super::model::{Effect, Failure, Input, Model, Part, Purpose, Then};
 use super::reader::tests::reading;
 use super::text::Repertoire;
-use super::{Terminal, view};
+use super::{Terminal, command, view};
 use crate::directory::entry::Pop3;
 use crate::record::Part as Attached;
 use crate::request::{
-    DraftSaved, FolderView, Found, Line, PersonView, Reading, RecipientView, Request, RevisedView, Sent,
-    Status,
+    About, DraftSaved, FolderView, Found, Line, PersonView, Reading, RecipientView, Request, RevisedView,
+    Sent, Status,
 };
 
 const AWAY: &str = "big-node is not running for this topology: start it with `big-node serve`";
@@ -161,6 +164,7 @@ fn recipient() -> RecipientView {
     RecipientView {
         address: "carol@remote.example".into(),
         via: None,
+        forwarder: None,
         gateway: None,
         state: DeliveryState::Relayed,
         at: 1_795_333_263_250,
@@ -259,8 +263,10 @@ fn an_answer_needs_no_address() {
     // A second Send while it is under way sends nothing.
     play.keys(&[Key::F(2)]);
     let (request, body) = play.answers(&Purpose::Sent, &sent());
-    let Request::MailReply { person, message, all, text_bytes, .. } = request else { panic!("{request:?}") };
-    assert_eq!((person.as_str(), message.as_str(), all, text_bytes), ("alice", "00001", false, body.len()));
+    let Request::MailSend { person, written, quote: false } = request else { panic!("{request:?}") };
+    assert_eq!((person.as_str(), written.text_bytes), ("alice", body.len()));
+    assert_eq!(written.about, Some(About::Reply { message: "00001".into(), all: false, list: false }));
+    assert!(written.to.is_empty() && written.cc.is_empty());
     assert!(body.starts_with(b"At one.\n\n\nOn 2026-11-22 07:41 UTC, Carol Jones"));
     play.sees("sent to 1 recipient");
     assert!(play.effects.iter().all(|effect| !matches!(effect, Effect::Ask(Purpose::Sent, _, _))));
@@ -281,9 +287,10 @@ fn commands_write_to_names_and_gateways() {
     play.types("cc carol\n");
     play.keys(&[Key::Ctrl('x')]);
     let (request, body) = play.asked(&Purpose::Sent);
-    let Request::MailSend { to, cc, subject, .. } = request else { panic!("{request:?}") };
-    assert_eq!((to, cc), (vec!["/smtp bobl@remote.example".to_owned()], vec!["carol".into()]));
-    assert_eq!((subject.as_str(), body.as_slice()), ("Hi", &b"Text"[..]));
+    let Request::MailSend { written, .. } = request else { panic!("{request:?}") };
+    assert_eq!(written.to, ["/smtp bobl@remote.example"]);
+    assert_eq!(written.cc, ["carol"]);
+    assert_eq!((written.subject.as_str(), body.as_slice()), ("Hi", &b"Text"[..]));
     let mut play = Play::with(&[]);
     play.types("/nonsense\n");
     play.sees("there is no command /NONSENSE");
@@ -455,7 +462,9 @@ fn what_one_has_sent_is_revised_and_what_one_has_got_is_returned() {
     play.reads(&reading("00001", "their text"));
     play.keys(&[Key::Char('e'), Key::F(2)]);
     let (request, _) = play.asked(&Purpose::Sent);
-    assert!(matches!(request, Request::MailReturn { to, .. } if to.is_empty()));
+    let Request::MailSend { written, .. } = request else { panic!("{request:?}") };
+    assert_eq!(written.about, Some(About::Return { message: "00001".into(), without: vec![] }));
+    assert!(written.to.is_empty());
     play.effects.clear();
     let mut play = Play::with(&[line("00001")]);
     play.reads(&reading("00001", "their text"));
@@ -479,6 +488,13 @@ fn where_it_is_stays_true() {
     play.apply(Input::Tick(1000));
     play.answers(&purpose, &status);
     play.sees("relayed, 2026-11-22 07:41 UTC");
+    // So does how far a travel window is.
+    play.types("/travel\n");
+    play.answers(&Purpose::Travel, &Vec::<crate::request::WindowView>::new());
+    play.sees("You do not travel.");
+    play.model.open = 0;
+    play.apply(Input::Tick(2000));
+    play.asked(&Purpose::Travel);
 }
 
 #[test]
@@ -518,13 +534,49 @@ fn words_are_looked_for() {
     play.keys(&[Key::F(9)]);
     play.types("lunch friday\n");
     let source = Source::Search { words: "lunch friday".into(), folder: None };
-    let found = Found { lines: lines(2, 2), looked_at: 7, unread_texts: 0, ended: None };
-    let (request, _) = play.answers(&Purpose::Page(source, false), &found);
+    let found = Found { lines: lines(2, 2), looked_at: 7, unread_texts: 0, behind: None };
+    let (request, _) = play.answers(&Purpose::Page(source.clone(), false), &found);
     assert!(matches!(request, Request::MailSearch { words, folder: None, .. } if words == "lunch friday"));
     play.sees("Found in all folders: lunch friday   1 of 7 messages");
     play.sees("> ");
     play.keys(&[Key::F(3)]);
     play.sees("[In 1]");
+
+    // A long one shows what it has found so far, and goes on until Esc.
+    play.keys(&[Key::F(9)]);
+    play.types("lunch friday\n");
+    let behind = |id: &str| Found { behind: Some(id.into()), ..found.clone() };
+    play.answers(&Purpose::Page(source.clone(), false), &behind("00002"));
+    play.sees("1 of 7 messages; looking; Esc stops it");
+    play.sees("subject 00002");
+    let (request, _) = play.answers(&Purpose::Page(source.clone(), true), &behind("00001"));
+    let is_next = |request| match request {
+        Request::MailSearch { max, before, .. } => (max, before.as_deref() == Some("00002")),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(is_next(request), (499, true));
+    play.sees("2 of 14 messages");
+    play.keys(&[Key::Esc]);
+    play.sees("lunch friday   2 of 14 messages; stopped there");
+    play.answers(&Purpose::Page(source, true), &behind("00000"));
+    assert!(!play.effects.iter().any(|effect| matches!(effect, Effect::Ask(Purpose::Page(..), _, _))));
+    play.keys(&[Key::Esc]);
+    play.sees("[In 1]");
+}
+
+#[test]
+fn answers_are_set_in_under_what_they_answer() {
+    let mut play = Play::with(&[line("00001")]);
+    play.keys(&[Key::F(10)]);
+    let answer = |id: &str, depth| Line { depth, ..line(id) };
+    let lines = [answer("00001", 0), answer("00002", 1), answer("00003", 2), answer("00004", 5)];
+    let (request, _) = play.answers(&Purpose::Page(Source::Thread("00001".into()), false), &lines);
+    assert!(matches!(request, Request::MailThread { message, .. } if message == "00001"));
+    let subjects: Vec<_> =
+        play.screen()[3..7].iter().map(|row| row[row.find("in ").unwrap_or(0)..].to_owned()).collect();
+    let expected = ["", "  ", "    ", "          "].into_iter().zip(1..);
+    let expected: Vec<_> = expected.map(|(by, n)| format!("in         {by}subject 0000{n}")).collect();
+    assert_eq!(subjects, expected);
 }
 
 #[test]
@@ -588,5 +640,195 @@ fn without_unicode_the_desk_is_drawn_in_ascii() {
     for keys in [&[Key::F(1)][..], &[Key::F(3), Key::F(5)], &[Key::Esc, Key::Char('b')]] {
         play.keys(keys);
         assert!(play.shown().chars().all(|c| c == '\n' || (' '..='~').contains(&c)), "{}", play.shown());
+    }
+}
+
+/// What each word that can be typed asks the node, and where it is typed; nothing for what happens on the screen. A word
+/// behind which something is sent stands with that.
+const ASKS: &[(&str, &str, &[&str])] = &[
+    ("TO", "/to bob", &[]),
+    ("CC", "/cc bob", &[]),
+    ("SUBJECT", "/subject x", &[]),
+    ("NEW", "/new", &[]),
+    ("REPLY", "/reply all", &["mail-read", "mail-send"]),
+    ("FORWARD", "/forward bob", &["mail-read", "mail-send"]),
+    ("AMEND", "/amend", &["mail-read", "mail-send"]),
+    ("WITHDRAW", "/withdraw typo", &["mail-read", "mail-amend"]),
+    ("FIND", "/find x", &["mail-search"]),
+    ("FINDHERE", "/findhere x", &["mail-search"]),
+    ("FOLDER", "/folder sent", &["mail-list"]),
+    ("MOVE", "/move Attic", &["mail-move"]),
+    ("MAKE", "/make x", &["folder-add"]),
+    ("RENAME", "/rename Attic y", &["folder-rename"]),
+    ("REMOVE", "/remove Attic", &["folder-remove"]),
+    ("OPEN", "/open 1", &["mail-read"]),
+    ("SAVE", "/save 1", &["mail-read"]),
+    ("ATTACH", "/attach x", &[]),
+    ("DETACH", "/detach 1", &[]),
+    ("SEND", "/send", &["mail-send"]),
+    ("DRAFT", "/draft", &["draft-save"]),
+    ("EDITOR", "/editor", &[]),
+    ("DISCARD", "/discard", &[]),
+    ("DELETE", "/delete", &["mail-delete"]),
+    ("READ", "/read", &["mail-mark"]),
+    ("UNREAD", "/unread", &["mail-mark"]),
+    ("WHERE", "/where", &["mail-status"]),
+    ("HISTORY", "/history", &["mail-history"]),
+    ("THREAD", "/thread", &["mail-thread"]),
+    ("BOOK", "/book", &["person-list", "shadow", "group", "gateway", "nickname"]),
+    ("NICKNAME", "/nickname cj bob", &["nickname"]),
+    ("FORGET", "/forget cj", &["nickname"]),
+    ("TRAVEL", "/travel", &["travel-list"]),
+    ("TRAVEL", "/travel start standing", &["travel-start"]),
+    ("TRAVEL", "/travel end", &["travel-end"]),
+    ("EXPLAIN", "/explain bob", &["explain"]),
+    ("TRACE", "/trace", &["trace"]),
+    ("HELP", "/help", &[]),
+    ("QUIT", "/quit", &[]),
+];
+
+/// The commands that make the same requests, and those that the desk makes by itself.
+const COMMANDS: &[(&str, &str)] = &[
+    ("draft-save", "mail draft save --to bob"),
+    ("draft-send", "mail draft send ID"),
+    ("draft-show", "mail draft show ID"),
+    ("explain", "explain bob"),
+    ("folder-add", "mail folder add x"),
+    ("folder-remove", "mail folder remove x"),
+    ("folder-rename", "mail folder rename x y"),
+    ("gateway", "gateway list"),
+    ("group", "group list"),
+    ("mail-amend", "mail amend ID --withdraw --reason typo"),
+    ("mail-delete", "mail delete ID"),
+    ("mail-folders", "mail folder list"),
+    ("mail-history", "mail history ID"),
+    ("mail-list", "mail list --folder sent"),
+    ("mail-mark", "mail mark ID --unread"),
+    ("mail-move", "mail move ID saved"),
+    ("mail-read", "mail read ID.1"),
+    ("mail-search", "mail search x --folder in"),
+    ("mail-send", "mail reply ID --all"),
+    ("mail-status", "mail status ID"),
+    ("mail-thread", "mail thread ID"),
+    ("mail-watch", "mail watch"),
+    ("nickname", "nickname list --as alice"),
+    ("person-list", "person list"),
+    ("person-show", "person show alice"),
+    ("shadow", "shadow list"),
+    ("trace", "trace ID"),
+    ("travel-end", "travel end alice"),
+    ("travel-list", "travel list"),
+    ("travel-start", "travel start alice --until standing"),
+    ("whoami", "mail list"),
+];
+
+/// The word that does what a key does; `None` for what only moves about on the screen. A new action does not compile
+/// without its row.
+fn word_of(action: Action) -> Option<&'static str> {
+    Some(match action {
+        Action::Help => "HELP",
+        Action::Open | Action::Newer | Action::Older => "OPEN",
+        Action::Quit => "QUIT",
+        Action::Find => "FIND",
+        Action::NextFolder | Action::PreviousFolder | Action::Refresh => "FOLDER",
+        Action::New => "NEW",
+        Action::Reply | Action::ReplyAll => "REPLY",
+        Action::Forward => "FORWARD",
+        Action::Amend => "AMEND",
+        Action::Withdraw => "WITHDRAW",
+        Action::Delete => "DELETE",
+        Action::Move => "MOVE",
+        Action::Mark => "UNREAD",
+        Action::Status => "WHERE",
+        Action::History => "HISTORY",
+        Action::Thread => "THREAD",
+        Action::Save => "SAVE",
+        Action::Book => "BOOK",
+        Action::Travel => "TRAVEL",
+        Action::Send => "SEND",
+        Action::Draft => "DRAFT",
+        Action::Edit => "EDITOR",
+        Action::Attach => "ATTACH",
+        Action::Pick => "TO",
+        Action::Up
+        | Action::Down
+        | Action::PageUp
+        | Action::PageDown
+        | Action::First
+        | Action::Last
+        | Action::Back
+        | Action::Command
+        | Action::NextField
+        | Action::PreviousField => return None,
+    })
+}
+
+fn kind(request: &Request) -> String {
+    match serde_json::to_value(request).expect("JSON") {
+        serde_json::Value::String(kind) => kind,
+        serde_json::Value::Object(kind) => kind.keys().next().cloned().unwrap_or_default(),
+        other => panic!("{other}"),
+    }
+}
+
+/// The kinds of the requests that wait.
+fn kinds(play: &Play) -> BTreeSet<String> {
+    let asked = play.effects.iter().filter_map(|effect| match effect {
+        Effect::Ask(_, request, _) => Some(kind(request)),
+        _ => None,
+    });
+    asked.collect()
+}
+
+/// What is asked from a list, or where that is refused, from a message that is written.
+fn asked_by(word: &str, typed: &str) -> BTreeSet<String> {
+    let mut play = Play::with(&[line("00001")]);
+    let is_written = matches!(word, "CC" | "SUBJECT" | "ATTACH" | "DETACH" | "SEND" | "DRAFT" | "EDITOR");
+    let mut message = reading("00001", "text");
+    if is_written {
+        play.types("/to bob\n\n");
+        play.keys(&[Key::Ctrl('p')]);
+    }
+    if word == "WITHDRAW" {
+        message.from = vec!["alice@example.com".into()];
+    }
+    if word == "OPEN" {
+        play.reads(&message);
+    }
+    play.types(&format!("{}\n", typed.trim_start_matches(if is_written { "/" } else { "" })));
+    let mut asked = kinds(&play);
+    let begun = play.effects.iter().find_map(|effect| match effect {
+        Effect::Ask(purpose @ Purpose::Begin(_), _, _) => Some(purpose.clone()),
+        _ => None,
+    });
+    if let Some(begun) = begun {
+        play.answers(&begun, &message);
+        play.keys(&[Key::F(2)]);
+        asked.extend(kinds(&play));
+    }
+    asked
+}
+
+#[test]
+fn everything_the_desk_does_is_a_command_too() {
+    let (mut words, mut requests) = (BTreeSet::new(), BTreeSet::new());
+    for (word, typed, expected) in ASKS {
+        let asked = asked_by(word, typed);
+        assert_eq!(asked, expected.iter().map(|kind| (*kind).to_owned()).collect(), "{typed}");
+        requests.extend(asked);
+        words.insert(*word);
+    }
+    assert_eq!(words, command::words().collect());
+    for action in keys::actions() {
+        assert!(word_of(action).is_none_or(|word| words.contains(word)), "{action:?}");
+    }
+    // By itself it asks for the rest.
+    let by_itself = ["draft-send", "draft-show", "mail-folders", "mail-watch", "person-show", "whoami"];
+    requests.extend(by_itself.map(str::to_owned));
+    assert_eq!(requests, COMMANDS.iter().map(|(kind, _)| (*kind).to_owned()).collect());
+    for (kind, line) in COMMANDS {
+        let line = line.replace("ID", "01KAN0Q5WJ8J1V9Z8G8Q4T7RXE");
+        let parsed = crate::cli::Cli::try_parse_from(std::iter::once("big-node").chain(line.split(' ')));
+        assert!(parsed.is_ok(), "{kind}: {line}: {parsed:?}");
     }
 }

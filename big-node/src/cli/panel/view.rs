@@ -23,6 +23,8 @@ use crate::request::{FolderView, Line};
 
 /// What stands before a command.
 const PROMPT: &str = "Command ===> ";
+/// Columns for the words of a search, beside how far it is.
+const WORDS_MIN: usize = 10;
 /// Columns before a field's value.
 const LABEL: usize = 10;
 /// Answers of a conversation that are shown by their place in a line.
@@ -172,14 +174,17 @@ fn listing(model: &Model, list: &Listing, canvas: &mut Canvas<'_, '_>) {
         Source::Folder(_) => folders(model, canvas),
         Source::Search { words, folder } => {
             let place = folder.as_ref().map_or("all folders".into(), |folder| format!("folder {folder}"));
-            let text = format!(" Found in {place}: {words}   {}", list.remark);
+            let (before, behind) = (format!(" Found in {place}: "), format!("   {}", list.remark));
+            // However much is looked for, how far that is can be seen.
+            let room = canvas.columns.saturating_sub(width(&before) + width(&behind)).max(WORDS_MIN);
+            let text = format!("{before}{}{behind}", repertoire.cut(&repertoire.line(words), room));
             canvas.put(1, 0, &repertoire.cell(&text, canvas.columns), bold());
         }
         Source::Thread(_) => canvas.put(1, 0, " Conversation, oldest first", bold()),
     }
     let columns = Columns::of(list, canvas.columns);
     let who = if columns.is_to { "To" } else { "From" };
-    let head = columns.row(repertoire, "", "At (UTC)", who, "Folder", "Subject");
+    let head = columns.row(repertoire, ["", "At (UTC)", who, "Folder", "Subject"], 0);
     let place = match list.lines.is_empty() {
         true => String::new(),
         false => format!(" {}/{}{} ", list.cursor + 1, list.lines.len(), if list.more { "+" } else { "" }),
@@ -230,20 +235,20 @@ impl Columns {
         Self { who, folder, subject: columns.saturating_sub(taken), is_to }
     }
 
+    /// A row of them; the subject stands `indent` columns in.
     fn row(
         &self,
         repertoire: Repertoire,
-        marks: &str,
-        at: &str,
-        who: &str,
-        folder: &str,
-        subject: &str,
+        [marks, at, who, folder, subject]: [&str; 5],
+        indent: usize,
     ) -> String {
         let mut row = format!("{marks:<4} {at:<16}  {}  ", repertoire.cell(who, self.who));
         if self.folder > 0 {
             row += &format!("{}  ", repertoire.cell(folder, self.folder));
         }
-        row + &repertoire.cell(subject, self.subject)
+        // A foreign text has no blanks before it: how far it is set in, we say.
+        let room = self.subject.saturating_sub(indent);
+        row + &" ".repeat(self.subject - room) + &repertoire.cell(subject, room)
     }
 }
 
@@ -259,16 +264,16 @@ fn message(columns: &Columns, line: &Line, repertoire: Repertoire) -> String {
     ];
     let marks: String = marks.iter().filter(|(is_set, _)| *is_set).map(|(_, mark)| *mark).take(4).collect();
     let who = if is_own { line.to.join(", ") } else { line.from.clone() };
-    let indented = " ".repeat(2 * line.depth.min(DEPTH_MAX) as usize);
-    let subject = format!("{indented}{}", line.subject);
-    columns.row(repertoire, &marks, &when(line.at), &who, &line.folder, &subject)
+    let indent = 2 * line.depth.min(DEPTH_MAX) as usize;
+    columns.row(repertoire, [&marks, &when(line.at), &who, &line.folder, &line.subject], indent)
 }
 
 fn part(columns: &Columns, line: &Line, repertoire: Repertoire) -> String {
     let content_type = line.content_type.clone().unwrap_or_default();
     let name = show::named(&line.subject, &content_type, &line.part.to_string());
     let subject = format!("{}: {name}", line.part);
-    columns.row(repertoire, "", &format!("{:>16}", size(line.size)), &show::kind(&content_type), "", &subject)
+    let size = format!("{:>16}", size(line.size));
+    columns.row(repertoire, ["", &size, &show::kind(&content_type), "", &subject], 0)
 }
 
 fn read(model: &Model, reader: &Reader, canvas: &mut Canvas<'_, '_>) {

@@ -1,20 +1,27 @@
 //! The desk, driven in a terminal of tmux's: keys go in, and the screen is looked at.
 
+mod acts;
+mod given_back;
+mod hostile;
+mod terminal;
+
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use base64::Engine;
 use big_node::record::Folder;
-use tests::process::{Node, Program, finish};
-use tests::wait::{SOON, Trouble, until};
+use tests::process::{Node, Program};
+use tests::wait::Trouble;
 use tests::world::{ALICE, BOB, CAROL, World};
 
-use crate::clients::CLIENT_WITHIN;
 use crate::tally::Tally;
+use terminal::Terminal;
 
 const SMALL: &str = "the desk, 80 by 24: hostile mail, live arrival, answer, search, resize, revision";
 const LARGE: &str = "the desk, 120 by 40: the same";
 const PLAIN: &str = "the desk with TERM=vt100 and LANG=C: ASCII, no colour; TERM=dumb is refused";
+const ACTS: &str = "the desk: forward, save, amend and return, address book, travel, withdraw, thread";
+const HOSTILE: &str = "the desk with hostile headers, names, charsets and pages";
+const GIVEN_BACK: &str = "the desk is told to end: the terminal is as it was";
 const AWAY: &str = "the desk while big is away: what is written is kept, and is a draft once big is back";
 
 /// What every screen has on top and at the bottom, whatever is between.
@@ -23,8 +30,10 @@ const END: &str = "F12 Quit";
 
 /// Runs the cases, on one pair.
 pub async fn cases(pair: &Path, folder: &Path, tally: &mut Tally) {
-    let wanted: Vec<_> =
-        [SMALL, LARGE, PLAIN, AWAY].into_iter().filter(|case| tally.wants(case, "tmux")).collect();
+    let wanted: Vec<_> = [SMALL, LARGE, PLAIN, ACTS, HOSTILE, GIVEN_BACK, AWAY]
+        .into_iter()
+        .filter(|case| tally.wants(case, "tmux"))
+        .collect();
     if wanted.is_empty() {
         return;
     }
@@ -38,6 +47,9 @@ pub async fn cases(pair: &Path, folder: &Path, tally: &mut Tally) {
             SMALL => place.story(80, 24).await,
             LARGE => place.story(120, 40).await,
             PLAIN => place.plain().await,
+            ACTS => place.acts().await,
+            HOSTILE => place.hostile().await,
+            GIVEN_BACK => place.given_back().await,
             _ => place.away().await,
         };
         tally.note(case, verdict.map_err(|trouble| trouble.to_string()));
@@ -147,11 +159,18 @@ impl Place<'_> {
             return Err(format!("this is not ASCII:\n{screen}").into());
         }
         let raw = terminal.raw().await?;
-        if (30..=38).any(|colour| raw.contains(&format!("\x1b[{colour}"))) {
-            return Err("there is colour".into());
-        }
+        no_colour(&raw)?;
         terminal.ends().await?;
         let (program, topology) = (self.program.display(), self.world.nodes.file.display());
+        let mono = format!(
+            "env NO_COLOR=1 LC_ALL=C.UTF-8 TERM=tmux-256color '{program}' node-big --topology '{topology}' desk --as alice"
+        );
+        let terminal = Terminal::start(self.folder.join("mono"), 80, 24, &mono).await?;
+        terminal.shows("plain").await?;
+        terminal.keys(&["Home", "Enter"]).await?;
+        terminal.shows("Café 日本").await?;
+        no_colour(&terminal.raw().await?)?;
+        terminal.ends().await?;
         let dumb = format!("env TERM=dumb '{program}' node-big --topology '{topology}' desk --as alice");
         let terminal = Terminal::start(self.folder.join("dumb"), 80, 24, &dumb).await?;
         terminal.shows("TERM is dumb").await?;
@@ -193,6 +212,18 @@ impl Place<'_> {
     }
 }
 
+/// Whether what a terminal was sent is without colour.
+fn no_colour(raw: &str) -> Result<(), Trouble> {
+    let sequences = raw.split("\x1b[").skip(1).filter_map(|text| text.split_once('m'));
+    let mut said =
+        sequences.flat_map(|(numbers, _)| numbers.split(';')).filter_map(|number| number.parse().ok());
+    // 39 and 49 are the terminal's own.
+    match said.any(|number: u8| matches!(number, 30..=38 | 40..=48 | 90..=107)) {
+        true => Err(format!("there is colour:\n{raw:?}").into()),
+        false => Ok(()),
+    }
+}
+
 /// A message that would drive a terminal, if it could.
 fn hostile(subject: &str) -> Vec<u8> {
     let text = format!(
@@ -212,87 +243,4 @@ fn hostile(subject: &str) -> Vec<u8> {
 
 fn letter(subject: &str, text: &str) -> Vec<u8> {
     format!("From: Carol <{CAROL}>\r\nTo: {ALICE}\r\nSubject: {subject}\r\n\r\n{text}\r\n").into_bytes()
-}
-
-/// A terminal of a tmux server of its own, which ends with it.
-struct Terminal {
-    socket: PathBuf,
-}
-
-impl Terminal {
-    async fn start(socket: PathBuf, columns: usize, rows: usize, command: &str) -> Result<Self, Trouble> {
-        let terminal = Self { socket };
-        let (columns, rows) = (columns.to_string(), rows.to_string());
-        // The last line stays until the server ends.
-        let shell = format!("{command}; echo \"the desk ended with $?\"; exec sleep 600");
-        terminal.tmux(&["new-session", "-d", "-x", &columns, "-y", &rows, &shell]).await?;
-        Ok(terminal)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("tmux");
-        command.args(["-u", "-f", "/dev/null", "-S"]).arg(&self.socket).args(arguments).env_remove("TMUX");
-        command
-    }
-
-    async fn tmux(&self, arguments: &[&str]) -> Result<String, Trouble> {
-        let done = finish(self.command(arguments), b"", CLIENT_WITHIN).await?;
-        match done.status.success() {
-            true => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
-            false => Err(format!("tmux {arguments:?}: {}", done.stderr).into()),
-        }
-    }
-
-    /// Presses keys, by tmux's names for them.
-    async fn keys(&self, keys: &[&str]) -> Result<(), Trouble> {
-        self.tmux(&[&["send-keys"], keys].concat()).await.map(drop)
-    }
-
-    async fn types(&self, text: &str) -> Result<(), Trouble> {
-        self.tmux(&["send-keys", "-l", text]).await.map(drop)
-    }
-
-    async fn resize(&self, columns: usize, rows: usize) -> Result<(), Trouble> {
-        let (columns, rows) = (columns.to_string(), rows.to_string());
-        self.tmux(&["resize-window", "-x", &columns, "-y", &rows]).await.map(drop)
-    }
-
-    /// What is on the screen.
-    async fn screen(&self) -> Result<String, Trouble> {
-        self.tmux(&["capture-pane", "-p"]).await
-    }
-
-    /// The same, with what makes it bold or coloured.
-    async fn raw(&self) -> Result<String, Trouble> {
-        self.tmux(&["capture-pane", "-p", "-e"]).await
-    }
-
-    /// Waits until the screen is as `fits` wants it, and gives it.
-    async fn until(&self, what: &str, fits: impl Fn(&str) -> bool) -> Result<String, Trouble> {
-        let seen = until(what, SOON, async || {
-            let screen = self.screen().await?;
-            Ok(fits(&screen).then_some(screen))
-        });
-        match seen.await {
-            Ok(screen) => Ok(screen),
-            Err(trouble) => Err(format!("{trouble}\n{}", self.screen().await?).into()),
-        }
-    }
-
-    async fn shows(&self, text: &str) -> Result<String, Trouble> {
-        self.until(&format!("«{text}» is on the screen"), |screen| screen.contains(text)).await
-    }
-
-    /// Ends the desk as a person does.
-    async fn ends(&self) -> Result<(), Trouble> {
-        self.keys(&["F12"]).await?;
-        self.shows("the desk ended with 0").await.map(drop)
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // Gone already, if it could not be started.
-        let _ = self.command(&["kill-server"]).output();
-    }
 }

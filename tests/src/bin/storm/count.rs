@@ -165,7 +165,7 @@ pub async fn count(site: &Site, field: &Arc<Field>, road: &Road, copy: &Path) ->
             field.books.found(Place::Outside, whose.as_ref().unwrap_or(recipient), &mail.data, at);
         }
     }
-    let (second_thoughts, found) = revisions::audit(field, &revised).await?;
+    let (second_thoughts, found) = revisions::audit(field, &revised, &road.revised()).await?;
     faults.extend(found);
     let undeliverable = guests(field, copy, &mut faults).await?;
     let (mail, road_audit) = (field.books.audit(), road.audit(&bobs));

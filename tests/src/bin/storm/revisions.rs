@@ -4,13 +4,14 @@
 //! These messages are not in the ledger, which knows one text of each. Here each has all its texts, with a word that
 //! is in each alone, and what the author was told of each revision. At the end every result has to be final, and
 //! what was found has to fit it: a text that was reported as *replaced* or *withdrawn* is nowhere, nobody has one
-//! text twice, and nothing is lost. A copy outside that a kill of edge explains is no fault, as in the ledger.
+//! text twice, and nothing is lost. A copy outside that a kill of edge explains is no fault, as in the ledger; and what
+//! the traveller collects is never the old text once that was reported.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use big_node::request::{RecipientView, Request, Sent, Status};
+use big_node::request::{RecipientView, Request, Sent, Status, Written as Letter};
 use shared::control::CallError;
 use shared::mime;
 use shared::unit::{DeliveryState, ReviseMode, ReviseResult};
@@ -90,14 +91,9 @@ async fn send(field: &Field, author: &'static str, word: String, random: &mut Ra
         1 => inside(BOB),
         _ => format!("friend{}@{OUTSIDE}", random.below(10)),
     };
-    let request = Request::MailSend {
-        person: author.into(),
-        to: vec![to.clone()],
-        cc: Vec::new(),
-        subject: "second thoughts".into(),
-        attachments: Vec::new(),
-        text_bytes: word.len(),
-    };
+    let (to_one, subject) = (vec![to.clone()], "second thoughts".into());
+    let letter = Letter { to: to_one, subject, text_bytes: word.len(), ..Letter::default() };
+    let request = Request::MailSend { person: author.into(), written: letter, quote: false };
     // Whether there is one that was not answered, only its mark will tell: it is never revised.
     if let Ok((sent, _)) = ask::big::<Sent>(&field.big, request, word.clone().into_bytes()).await {
         let texts = vec![Text { word, mode: None, number: Some(0) }];
@@ -106,13 +102,12 @@ async fn send(field: &Field, author: &'static str, word: String, random: &mut Ra
 }
 
 async fn revise(field: &Field, place: usize, word: String, random: &mut Random) {
-    let (id, author, to) = {
+    let (id, author) = {
         let written = &field.revisions.written()[place];
-        (written.id.clone(), written.author, written.to.clone())
+        (written.id.clone(), written.author)
     };
     let mode = match random.below(8) {
-        // What is read on the road leaves a notice behind that has no mark.
-        0 if to != inside(BOB) => ReviseMode::Withdraw,
+        0 => ReviseMode::Withdraw,
         1 | 2 => ReviseMode::Append,
         _ => ReviseMode::Replace,
     };
@@ -123,7 +118,8 @@ async fn revise(field: &Field, place: usize, word: String, random: &mut Random) 
         mode,
         recipients: Vec::new(),
         subject: None,
-        reason: None,
+        // What stays of a message that was read and withdrawn is a notice with the reason: so it has a mark, too.
+        reason: (mode == ReviseMode::Withdraw).then(|| word.clone()),
         base: None,
         text_bytes: text.len(),
         attachments: Vec::new(),
@@ -152,8 +148,13 @@ impl Revisions {
     }
 }
 
-/// How much was revised, and everything that should not be.
-pub async fn audit(field: &Field, copies: &[Copy]) -> Result<(String, Vec<String>), CallError> {
+/// How much was revised, and everything that should not be. `copies` is where they are in the end, `collected` what came
+/// off the road, each with the time at which it was asked for.
+pub async fn audit(
+    field: &Field,
+    copies: &[Copy],
+    collected: &[Copy],
+) -> Result<(String, Vec<String>), CallError> {
     let mut faults = Vec::new();
     let written = std::mem::take(&mut *field.revisions.written());
     let mut results = std::collections::BTreeMap::<String, usize>::new();
@@ -168,18 +169,15 @@ pub async fn audit(field: &Field, copies: &[Copy]) -> Result<(String, Vec<String
         *results
             .entry(result.map_or_else(|| "as it was".into(), |result| shared::render::word(&result)))
             .or_default() += 1;
-        let found: Vec<(usize, SystemTime)> = copies
-            .iter()
-            .filter(|copy| copy.recipient == message.to)
-            .filter_map(|copy| Some((message.text_in(&mime::text_of(&copy.content))?, copy.at)))
-            .collect();
+        let (found, road) = (message.found_in(copies), message.found_in(collected));
         let excused = |at: SystemTime| field.books.was_killed_after(at);
-        faults.extend(message.faults(recipient, &found, excused).into_iter().map(|what| {
+        let late = message.collected_late(recipient, &road);
+        faults.extend(message.faults(recipient, &found, excused).into_iter().chain(late).map(|what| {
             let texts: Vec<_> = message.texts.iter().map(|text| (text.mode, text.number)).collect();
             format!("{} to {}: {what}; {texts:?}, {recipient:?}", message.id, message.to)
         }));
     }
-    let mut summary = format!("{} messages", written.len());
+    let mut summary = format!("{} messages, {} texts collected on the road", written.len(), collected.len());
     for (result, count) in &results {
         // Writing to a string does not fail.
         let _ = write!(summary, ", {result} {count}");
@@ -193,6 +191,34 @@ impl Written {
         self.texts
             .iter()
             .rposition(|text| text.mode != Some(ReviseMode::Withdraw) && content.contains(&text.word))
+    }
+
+    /// Which of its texts are among these, and when.
+    fn found_in(&self, copies: &[Copy]) -> Vec<(usize, SystemTime)> {
+        let its = copies.iter().filter(|copy| copy.recipient == self.to);
+        its.filter_map(|copy| Some((self.text_in(&mime::text_of(&copy.content))?, copy.at))).collect()
+    }
+
+    /// Whether the revision of this number takes it back; of one that was not answered, whether it may.
+    fn is_withdrawal(&self, last: u32) -> bool {
+        let is_one = |text: &Text| text.mode == Some(ReviseMode::Withdraw);
+        match self.texts.iter().find(|text| text.number == Some(last)) {
+            Some(text) => is_one(text),
+            None => self.texts.iter().any(|text| text.number.is_none() && is_one(text)),
+        }
+    }
+
+    /// Texts that were asked for on the road, and came, after another one was reported in their place.
+    fn collected_late(&self, recipient: &RecipientView, road: &[(usize, SystemTime)]) -> Vec<String> {
+        let Some(revised) = &recipient.revised else { return Vec::new() };
+        if !matches!(revised.result, ReviseResult::Replaced | ReviseResult::Withdrawn) {
+            return Vec::new();
+        }
+        let decided_at = SystemTime::UNIX_EPOCH + Duration::from_millis(revised.at);
+        let is_old = |place: usize| self.texts[place].number.is_some_and(|number| number < revised.revision);
+        let late = road.iter().filter(|(place, at)| is_old(*place) && *at > decided_at);
+        late.map(|(place, at)| format!("text {place} came off the road at {at:?}, after it was decided"))
+            .collect()
     }
 
     fn faults(
@@ -223,7 +249,12 @@ impl Written {
         if let Some((_, ReviseResult::Pending)) = revised {
             faults.push("it is not decided".to_owned());
         }
-        let is_gone = matches!(revised, Some((_, ReviseResult::Withdrawn)));
+        // What stays of one that was read is a notice.
+        let is_gone = match revised {
+            Some((_, ReviseResult::Withdrawn)) => true,
+            Some((last, ReviseResult::Revised)) => self.is_withdrawal(last),
+            _ => false,
+        };
         if !is_gone && found.iter().all(|(place, _)| !may_be(*place)) {
             faults.push("it is lost".to_owned());
         }

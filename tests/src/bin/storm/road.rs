@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tests::client::pop3::{Pop3Client, Pop3Error};
 use tests::ledger::{Audit, Fate, Finding, Ledger, Place};
 
-use crate::field::{BOB, Field};
+use crate::field::{BOB, Field, inside};
 use crate::revisions;
 
 /// The pause between two sessions.
@@ -30,8 +30,8 @@ pub struct Road {
 
 #[derive(Default)]
 struct Seen {
-    /// Every message retrieved, by its unique id.
-    messages: BTreeMap<String, Vec<u8>>,
+    /// Every message retrieved, by its unique id, and when it was asked for last.
+    messages: BTreeMap<String, (Vec<u8>, SystemTime)>,
     /// Ids whose deletion was confirmed.
     gone: BTreeSet<String>,
     /// Ids that were listed after that.
@@ -78,8 +78,9 @@ impl Road {
         let listed = client.uidl().await?;
         let mut deleted = Vec::new();
         for (number, id) in listed.iter().take(PER_SESSION) {
+            let asked_at = SystemTime::now();
             let message = client.retr(*number).await?;
-            self.seen().saw(id, message);
+            self.seen().saw(id, message, asked_at);
             client.dele(*number).await?;
             deleted.push(id.clone());
         }
@@ -107,13 +108,25 @@ impl Road {
         }
         let seen = self.seen();
         // What was revised comes under another unique id each time; its own books are elsewhere.
-        for message in seen.messages.values().filter(|message| !revisions::is_one(message)) {
+        for (message, _) in seen.messages.values().filter(|(message, _)| !revisions::is_one(message)) {
             books.found(Place::Inside, ON_THE_ROAD, message, SystemTime::now());
         }
         let mut audit = books.audit();
         audit.doubled.extend(seen.risen.iter().map(|id| finding(id, "deleted with +OK, and came back")));
         audit.altered.extend(seen.changed.iter().map(|id| finding(id, "another message before")));
         audit
+    }
+
+    /// The texts that are revised, as they were collected.
+    pub fn revised(&self) -> Vec<revisions::Copy> {
+        let seen = self.seen();
+        let revised = seen.messages.values().filter(|(message, _)| revisions::is_one(message));
+        let copy = |(content, at): &(Vec<u8>, SystemTime)| revisions::Copy {
+            recipient: inside(BOB),
+            content: content.clone(),
+            at: *at,
+        };
+        revised.map(copy).collect()
     }
 
     /// How many messages were collected.
@@ -131,12 +144,12 @@ fn finding(id: &str, what: &str) -> Finding {
 }
 
 impl Seen {
-    fn saw(&mut self, id: &str, message: Vec<u8>) {
+    fn saw(&mut self, id: &str, message: Vec<u8>, asked_at: SystemTime) {
         if self.gone.contains(id) {
             self.risen.insert(id.to_owned());
         }
-        let before = self.messages.insert(id.to_owned(), message.clone());
-        if before.is_some_and(|before| before != message) {
+        let before = self.messages.insert(id.to_owned(), (message.clone(), asked_at));
+        if before.is_some_and(|(before, _)| before != message) {
             self.changed.insert(id.to_owned());
         }
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use big_node::request::{Line, Request, Sent, Started, Terms};
+use big_node::request::{About, Line, Request, Sent, Started, Terms, Written};
 use shared::control::CallError;
 use tests::ask;
 use tests::client::smtp::{SendError, SmtpClient, SmtpError};
@@ -96,15 +96,9 @@ pub async fn desk(field: Arc<Field>, person: &'static str, mut random: Random) {
         let (request, to) = match random.below(4) {
             0 => match answer_to(&field, person, &mut random).await {
                 Some(message) => {
-                    let request = Request::MailReply {
-                        person: person.into(),
-                        message,
-                        all: false,
-                        list: false,
-                        quote: false,
-                        attachments: Vec::new(),
-                        text_bytes: text.len(),
-                    };
+                    let about = Some(About::Reply { message, all: false, list: false });
+                    let written = Written { about, text_bytes: text.len(), ..Written::default() };
+                    let request = Request::MailSend { person: person.into(), written, quote: false };
                     (request, STRANGER.to_owned())
                 }
                 None => {
@@ -129,14 +123,9 @@ pub async fn desk(field: Arc<Field>, person: &'static str, mut random: Random) {
 }
 
 fn new_message(person: &str, to: &str, text_bytes: usize) -> Request {
-    Request::MailSend {
-        person: person.to_owned(),
-        to: vec![to.to_owned()],
-        cc: Vec::new(),
-        subject: "storm".to_owned(),
-        attachments: Vec::new(),
-        text_bytes,
-    }
+    let (to, subject) = (vec![to.to_owned()], "storm".to_owned());
+    let written = Written { to, subject, text_bytes, ..Written::default() };
+    Request::MailSend { person: person.to_owned(), written, quote: false }
 }
 
 /// A stranger's message among the newest, to be answered.

@@ -94,6 +94,12 @@ impl Model {
     }
 
     pub(super) fn back(&mut self, key: Key) {
+        if let Screen::List(list) = self.top()
+            && key == Key::Esc
+            && list.stop()
+        {
+            return;
+        }
         match self.screen() {
             Screen::Compose(compose) if compose.busy => self.say("one moment: it is on its way"),
             Screen::Compose(compose) if compose.is_changed() => {

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use shared::mime::file_name;
 
-use super::{Answer, Effect, Failure, GONE_WAIT, IN, Model, Part, Purpose, Screen, Then, messages};
+use super::{Answer, Effect, Failure, GONE_WAIT, IN, Model, Part, Purpose, Screen, Then};
 use crate::cli::panel::compose::{Attachment, Compose, What};
 use crate::cli::panel::listing::{Listing, Source, message_of};
 use crate::cli::panel::pane::{self, About, Pane};
@@ -29,10 +29,8 @@ impl Model {
     ) -> Result<(), serde_json::Error> {
         match purpose {
             Purpose::Folders => self.take_folders(of(json)?),
-            Purpose::Page(source @ Source::Search { .. }, _) => {
-                let found: Found = of(json)?;
-                self.take_page(&source, found.lines.clone(), false);
-                self.take_found(&source, &found);
+            Purpose::Page(source @ Source::Search { .. }, is_behind) => {
+                self.take_found(&source, of(json)?, is_behind);
             }
             Purpose::Page(source, older) => self.take_page(&source, of(json)?, older),
             Purpose::Reading(id) => self.take_reading(&id, of(json)?),
@@ -129,7 +127,8 @@ impl Model {
     }
 
     pub(super) fn list(&mut self, source: &Source) -> Option<&mut Listing> {
-        self.screens.iter_mut().find_map(|screen| match screen {
+        // The same words may have been looked for before: the last one asks.
+        self.screens.iter_mut().rev().find_map(|screen| match screen {
             Screen::List(list) if list.source == *source => Some(list),
             _ => None,
         })
@@ -153,14 +152,12 @@ impl Model {
         }
     }
 
-    pub(super) fn take_found(&mut self, source: &Source, found: &Found) {
-        let mut remarks = vec![format!("{} of {} messages", messages(&found.lines), found.looked_at)];
-        if found.unread_texts > 0 {
-            remarks.push(format!("{} texts could not be looked through", found.unread_texts));
+    pub(super) fn take_found(&mut self, source: &Source, found: Found, is_behind: bool) {
+        if !is_behind {
+            self.renewed();
         }
-        remarks.extend(found.ended.clone());
         if let Some(list) = self.list(source) {
-            list.remark = remarks.join("; ");
+            list.find(found);
         }
     }
 
@@ -264,7 +261,9 @@ impl Model {
                 if let Some(list) = self.list(source) {
                     (list.asked, list.loaded) = (false, true);
                     // What was refused once is not asked for again and again.
-                    list.more &= !is_older;
+                    if *is_older && !list.stop() {
+                        list.more = false;
+                    }
                 }
                 if !is_older {
                     self.renewed();
@@ -359,7 +358,8 @@ impl Model {
         }
         if is_second
             && self.open == 0
-            && let Screen::Pane(Pane { about: about @ About::Status(_), .. }) = self.screen()
+            && let Screen::Pane(Pane { about: about @ (About::Status(_) | About::Travel), .. }) =
+                self.screen()
         {
             let about = about.clone();
             self.ask_about(&about);

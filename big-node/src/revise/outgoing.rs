@@ -1,0 +1,201 @@
+//! What is sent to the edge of a revision: for what it has still to deliver, for copies in secondary mailboxes, and
+//! again after it went back.
+
+use std::collections::BTreeMap;
+
+use shared::id::MessageId;
+use shared::lane::{self, QueuedBody, QueuedUnit};
+use shared::seal::{FileKey, PublicKey};
+use shared::store::{Rows, StoreError, Txn};
+use shared::unit::{
+    CopyRevision, Id, REVISION, Revise, ReviseMode, ReviseResult, ToEdge, carrier_id, decode, encode,
+};
+
+use super::result::{Decided, decided};
+use super::{index_of, open_copy, revisions};
+use crate::mail::{self, Site, recipient_key};
+use crate::projection;
+use crate::record::{
+    COPIES, CopyRow, MESSAGES, Message, RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow, Revision,
+    WindowRow, key2, revised_key, revision_key,
+};
+
+const SERVICE_LANE: u8 = 0;
+const BATCH_LANE: u8 = 3;
+
+/// Queues a revision for what the edge has still to deliver. A small one goes by the lane of what is urgent, so
+/// that it overtakes the message if that still waits for the link.
+pub(super) fn send_to_edge(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    id: MessageId,
+    revision: &Revision,
+    original: &Message,
+    recipients: Vec<u32>,
+) -> Result<(), StoreError> {
+    let Some(edge) = projection::edge(txn)? else { return Ok(()) };
+    let (message, mode) = (revision.clone().of(original), revision.mode);
+    let body = match mode {
+        ReviseMode::Withdraw => QueuedBody::None,
+        ReviseMode::Replace | ReviseMode::Append => mail::queued_body(txn, &message)?,
+    };
+    let head = ToEdge::Revise(Revise {
+        message: id.0,
+        revision: revision.number,
+        earlier: earlier(txn, id, revision.number)?,
+        mode,
+        recipients,
+        wrapped_key: wrapped(site, id, revision.number, PublicKey(edge.sealing_key))?,
+        size: message.origin.size,
+        body_8bit: message.origin.body_8bit,
+        utf8_header: message.origin.utf8_header,
+    });
+    queue_unit(txn, &head, carrier_id(&id.0, revision.number, REVISION), body)
+}
+
+/// Queues a revision of a copy in a secondary mailbox; `resent` if the edge may have lost the copy.
+pub(super) fn send_to_window(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    id: MessageId,
+    message: Message,
+    (mode, recipient, resent): (ReviseMode, u32, bool),
+    (window, copy): (WindowRow, CopyRow),
+) -> Result<(), StoreError> {
+    let (number, reader) = (message.revision, PublicKey(window.window.public_key));
+    let window = window.window.window;
+    txn.put(COPIES, &key2(&window, &id.0), &CopyRow { revision: number, size: message.origin.size, ..copy })?;
+    let head = ToEdge::ReviseCopy(CopyRevision {
+        window,
+        message: id.0,
+        revision: number,
+        earlier: earlier(txn, id, number)?,
+        mode,
+        recipient,
+        wrapped_key: wrapped(site, id, number, reader)?,
+        size: message.origin.size,
+        resent,
+        retrieved: copy.retrieved,
+    });
+    let body = mail::queued_body(txn, &message)?;
+    queue_unit(txn, &head, carrier_id(&id.0, number, &[REVISION, &window].concat()), body)
+}
+
+/// The numbers of the revisions before one.
+fn earlier(rows: &impl Rows, id: MessageId, before: u32) -> Result<Vec<u32>, StoreError> {
+    let numbers = revisions(rows, id)?.into_iter().map(|revision| revision.number);
+    Ok(numbers.filter(|number| *number < before).collect())
+}
+
+fn wrapped(site: &Site, id: MessageId, revision: u32, reader: PublicKey) -> Result<Vec<u8>, StoreError> {
+    let key = FileKey::of_outbound(&site.outbound_secret, id, revision, &reader);
+    key.wrap(&reader, id).map_err(|error| StoreError::Damaged(format!("a reader's key ({error})")))
+}
+
+fn queue_unit(txn: &mut Txn<'_>, head: &ToEdge, id: Id, body: QueuedBody) -> Result<(), StoreError> {
+    let lane = if matches!(body, QueuedBody::Ahead { .. }) { BATCH_LANE } else { SERVICE_LANE };
+    lane::queue(txn, &QueuedUnit { id, lane, after: None, head: encode(head), body }).map(drop)
+}
+
+/// The revisions that the edge has not decided: message, recipient, revision.
+pub fn undecided(rows: &impl Rows) -> Result<Vec<(MessageId, u32, u32)>, StoreError> {
+    let found = rows.prefix::<RevisedRow>(REVISED, &[], usize::MAX)?;
+    let open = found.into_iter().filter(|(_, row)| row.result == ReviseResult::Pending && !row.notice_owed);
+    let place = |key: &[u8]| {
+        let id = MessageId(key.first_chunk().copied().unwrap_or_default());
+        (id, key.get(..20).map_or(0, index_of), index_of(key))
+    };
+    Ok(open.map(|(key, _)| place(&key)).collect())
+}
+
+/// After the edge went back: sends it again every revision that it has not decided.
+pub fn send_again(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
+    let mut by_edge: BTreeMap<(MessageId, u32), Vec<u32>> = BTreeMap::new();
+    for (id, recipient, number) in undecided(txn)? {
+        let Some(who) = txn.get::<Recipient>(RECIPIENTS, &recipient_key(id, recipient))? else { continue };
+        match who.person {
+            None if who.gateway.is_some() => {}
+            None if who.state.waits() => by_edge.entry((id, number)).or_default().push(recipient),
+            // An edge that went back to before it got the message would wait for it.
+            None => {
+                let decided_here = Decided { id, recipient, revision: number, at: who.at };
+                decided(txn, site, decided_here, ReviseResult::TooLate, "")?;
+            }
+            Some(person) => {
+                let row = txn.get::<Revision>(REVISIONS, &revision_key(id, number))?;
+                let original = txn.get::<Message>(MESSAGES, &id.0)?;
+                let (Some(row), Some(original)) = (row, original) else { continue };
+                match (open_copy(txn, id, &person)?, row.mode) {
+                    (Some(found), mode) => {
+                        ignoring_lost(send_to_window(
+                            txn,
+                            site,
+                            id,
+                            row.of(&original),
+                            (mode, recipient, true),
+                            found,
+                        ))?;
+                    }
+                    // Its window has ended, and no edge knows of it any more: what was decided at home stands.
+                    (None, _) => {
+                        let row = txn.get::<RevisedRow>(REVISED, &revised_key(id, recipient, number))?;
+                        let Some(row) = row else { continue };
+                        let decided_here = Decided { id, recipient, revision: number, at: row.at };
+                        let home = row.home.unwrap_or(ReviseResult::TooLate);
+                        decided(txn, site, decided_here, home, "the travel window has ended")?;
+                    }
+                }
+            }
+        }
+    }
+    for ((id, number), recipients) in by_edge {
+        let row = txn.get::<Revision>(REVISIONS, &revision_key(id, number))?;
+        if let (Some(row), Some(original)) = (row, txn.get::<Message>(MESSAGES, &id.0)?) {
+            ignoring_lost(send_to_edge(txn, site, id, &row, &original, recipients))?;
+        }
+    }
+    Ok(())
+}
+
+/// What its author has deleted for good cannot be sent again.
+fn ignoring_lost(sent: Result<(), StoreError>) -> Result<(), StoreError> {
+    match sent {
+        Err(StoreError::Damaged(what)) => {
+            tracing::warn!(%what, "a revision cannot be sent again");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// A revision that is to be sent once more, with its key for the edge there is; `None` once it is decided.
+pub fn again(txn: &mut Txn<'_>, site: &Site, mut unit: QueuedUnit) -> Result<Option<QueuedUnit>, StoreError> {
+    let is_open = |rows: &Txn<'_>, id, recipient, revision| -> Result<bool, StoreError> {
+        let row = rows.get::<RevisedRow>(REVISED, &revised_key(MessageId(id), recipient, revision))?;
+        Ok(row.is_some_and(|row| row.result == ReviseResult::Pending))
+    };
+    match decode::<ToEdge>(&unit.head) {
+        Some(ToEdge::Revise(mut revise)) => {
+            let mut left = Vec::new();
+            for recipient in revise.recipients {
+                if is_open(txn, revise.message, recipient, revise.revision)? {
+                    left.push(recipient);
+                }
+            }
+            let Some(edge) = projection::edge(txn)?.filter(|_| !left.is_empty()) else { return Ok(None) };
+            revise.recipients = left;
+            revise.wrapped_key =
+                wrapped(site, MessageId(revise.message), revise.revision, PublicKey(edge.sealing_key))?;
+            unit.head = encode(&ToEdge::Revise(revise));
+            Ok(Some(unit))
+        }
+        Some(ToEdge::ReviseCopy(copy)) => {
+            let is_open = is_open(txn, copy.message, copy.recipient, copy.revision)?;
+            let sent = txn.get::<CopyRow>(COPIES, &key2(&copy.window, &copy.message))?;
+            let retrieved = sent.is_some_and(|sent| sent.retrieved);
+            unit.head = encode(&ToEdge::ReviseCopy(CopyRevision { resent: true, retrieved, ..copy }));
+            Ok(is_open.then_some(unit))
+        }
+        _ => Ok(Some(unit)),
+    }
+}
