@@ -30,8 +30,8 @@ use crate::mail::{self, Site, recipient_key};
 use crate::projection;
 use crate::record::{
     COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGES, Message, NOTICES, Named, Noted, Person, Place,
-    RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow, Revision, UNSETTLED, WindowRow, entry_key,
-    folder_of, key2, message_of, revised_key, revision_key,
+    RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow, Revision, WindowRow, entry_key, folder_of, key2,
+    message_of, revised_key, revision_key,
 };
 use crate::request::RevisedView;
 use crate::travel::fill::open_window;
@@ -134,7 +134,7 @@ fn enter(
     txn: &mut Txn<'_>,
     site: &Site,
     author: &Person,
-    (id, revision, stored): (MessageId, Revision, &Stored),
+    (id, revision, stored, signatures): (MessageId, Revision, &Stored, &str),
     now: u64,
 ) -> Result<(), Refused> {
     let (original, earlier) = own(txn, author, id)?;
@@ -157,6 +157,7 @@ fn enter(
         }
     }
     if !by_edge.is_empty() {
+        mail::keep_signatures(txn, id, revision.number, signatures)?;
         send_to_edge(txn, site, id, &revision, &original, by_edge)?;
     }
     if revision.for_all {
@@ -347,6 +348,10 @@ fn send_to_edge(
         size: message.origin.size,
         body_8bit: message.origin.body_8bit,
         utf8_header: message.origin.utf8_header,
+        signatures: match mode {
+            ReviseMode::Withdraw => String::new(),
+            ReviseMode::Replace | ReviseMode::Append => mail::signatures(txn, id, revision.number)?,
+        },
     });
     queue_unit(txn, &head, carrier_id(&id.0, revision.number, REVISION), body)
 }
@@ -422,7 +427,7 @@ pub fn decided(
         ReviseResult::Withdrawn if who.person.is_none() => {
             (who.state, who.at, who.text) = (DeliveryState::Withdrawn, at, "withdrawn by its author".into());
             (who.status, who.next_attempt_at) = (String::new(), None);
-            txn.delete(UNSETTLED, &to)?;
+            mail::settled(txn, id, &to)?;
         }
         ReviseResult::TooLate if who.state == DeliveryState::Relayed && site.follow_up => {
             (row.result, row.notice_owed) = (ReviseResult::Pending, true);
