@@ -7,6 +7,7 @@
 
 mod account;
 mod directory;
+mod dkim;
 mod draft;
 mod gateway;
 mod mail;
@@ -118,6 +119,9 @@ enum Command {
     /// Secondary mailboxes for people on the road
     #[command(subcommand)]
     Travel(travel::Command),
+    /// Keys that sign what leaves
+    #[command(subcommand)]
+    Dkim(dkim::Command),
     /// What waits on this node
     #[command(subcommand)]
     Queue(QueueCommand),
@@ -195,6 +199,7 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Mail(command) => mail::run(command, caller, topology.edge.size_max),
         Command::Desk { person } => panel::run(caller, person, topology.edge.size_max),
         Command::Travel(command) => travel::run(command, caller),
+        Command::Dkim(command) => dkim::run(caller, command),
         Command::Queue(QueueCommand::List) => {
             caller.show(&Request::QueueList, |queue: &Queue| show::queue(queue))
         }

@@ -1,7 +1,8 @@
-//! What the control socket is asked, answered. `directory` answers for the directory, `mail` for mailboxes, `travel`
-//! for windows, `people` whatever people ask for themselves.
+//! What the control socket is asked, answered. `directory` answers for the directory, `dkim` for signing keys, `mail`
+//! for mailboxes, `travel` for windows, `people` whatever people ask for themselves.
 
 mod directory;
+mod dkim;
 mod mail;
 mod people;
 mod travel;
@@ -142,6 +143,9 @@ impl Commands {
             | Request::TravelRotate { .. }
             | Request::TravelList { .. }
             | Request::TravelEnd { .. }) => self.travel(whose, request).await,
+            request @ (Request::DkimKeygen(_) | Request::DkimList | Request::DkimRemove { .. }) => {
+                self.dkim(request).await
+            }
             Request::QueueList => json(self.queue()?),
             Request::QueueRetry { message } => json(self.retry(&message).await?),
             Request::LinkStatus => json(self.link_status()?),

@@ -15,6 +15,7 @@ use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult, directory_hash, 
 
 use crate::compare;
 use crate::directory::{self, NewPerson, Policy, RECORD_KIND};
+use crate::dkim::Signers;
 use crate::error::Refused;
 use crate::gateway::queue::UnderWay;
 use crate::inbound::{BODY_KIND, rebuild_notes};
@@ -49,6 +50,7 @@ impl Big {
             filing: AttachmentMode::Passthru,
             sealing: PrivateKey::from_bytes(sealing),
             outbound_secret: [7; 32],
+            dkim: Signers::default(),
             content_bytes_max: topology.edge.size_max,
             follow_up: topology.site.follow_up,
             under_way: UnderWay::default(),
@@ -168,6 +170,7 @@ impl Big {
             passes: 0,
             ways: Ways::new(),
             tie: None,
+            signatures: String::new(),
         };
         let site = Arc::clone(&self.site);
         let sent = self

@@ -7,7 +7,7 @@
 use shared::address::Address;
 use shared::chunk;
 use shared::fault::{SeededFault, seeded};
-use shared::id::MessageId;
+use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, NotApplied};
 use shared::mime::{HeaderFacts, HeaderScan};
 use shared::origin::{Channel, Origin};
@@ -18,6 +18,7 @@ use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, decode};
 
 use crate::compare;
 use crate::directory::{self, Policy};
+use crate::dkim::{BodyHash, Content};
 use crate::error::Refused;
 use crate::gateway::picked_up;
 use crate::inventory;
@@ -105,7 +106,7 @@ fn prepare_message(
         return Err(never("it is larger than any message may be"));
     }
     store.ready().map_err(|error| NotApplied::Later(error.to_string()))?;
-    let mut opened = Opened::new(store, &origin, &site.policy);
+    let mut opened = Opened::new(store, &origin, site);
     let mut opener = Opener::new(&key);
     match body {
         SealedBody::None => return Err(never("a message without a body")),
@@ -142,14 +143,17 @@ struct Opened<'a> {
     plain: Option<Vec<u8>>,
     length: u64,
     announced: u64,
-    /// By which our own trace is known.
-    policy: &'a Policy,
+    /// The hash of what is behind the header, if it is to be signed.
+    body: Option<BodyHash>,
+    site: &'a Site,
 }
 
 impl<'a> Opened<'a> {
-    fn new(store: &Store, origin: &Origin, policy: &'a Policy) -> Self {
+    fn new(store: &Store, origin: &Origin, site: &'a Site) -> Self {
+        let signed = matches!(origin.channel, Channel::Submission { .. }) && !site.dkim.is_empty();
         Self {
-            policy,
+            site,
+            body: signed.then(BodyHash::default),
             writer: store.body_writer(shared::store::BodyKey(origin.body), BODY_KIND),
             header: HeaderScan::default(),
             trace_left: usize::try_from(origin.trace_bytes).unwrap_or(usize::MAX),
@@ -168,7 +172,12 @@ impl<'a> Opened<'a> {
         }
         let trace = self.trace_left.min(chunk.len());
         self.trace_left -= trace;
+        let before = self.header.block().len();
         self.header.push(&chunk[trace..]);
+        let of_header = self.header.block().len() - before;
+        if let Some(body) = &mut self.body {
+            body.update(&chunk[trace + of_header..]);
+        }
         self.hasher.update(&chunk);
         if let Some(plain) = &mut self.plain {
             plain.extend_from_slice(&chunk);
@@ -184,8 +193,12 @@ impl<'a> Opened<'a> {
         }
         let (parts, unparsed) = break_apart(self.plain.as_deref());
         let stored = self.writer.finish(rebuild_notes(id, &origin))?;
-        let passes = passes(self.header.block(), self.policy);
-        Ok(Incoming { id, origin, stored, parts, unparsed, passes, ways: Ways::new(), tie: None })
+        let header = self.header.block();
+        let passes = passes(header, &self.site.policy);
+        let signed = self.body.map(|body| Content { header, body: body.finish() });
+        let signatures =
+            signed.map_or_else(String::new, |content| self.site.dkim.sign_hashed(&content, unix_millis()));
+        Ok(Incoming { id, origin, stored, parts, unparsed, passes, ways: Ways::new(), tie: None, signatures })
     }
 }
 

@@ -11,6 +11,7 @@ mod conversation;
 mod desk;
 mod difference;
 pub mod directory;
+mod dkim;
 mod ebcdic;
 mod error;
 mod folder;

@@ -19,6 +19,7 @@ use shared::unit::{DeliveryState, Id, PopAct};
 use crate::conversation;
 use crate::desk;
 use crate::directory::{self, Letter, Policy, Route, Routed, Wanted, Way};
+use crate::dkim::Signers;
 use crate::error::Refused;
 use crate::folder;
 use crate::gateway::queue::{self, Due, UnderWay};
@@ -29,7 +30,9 @@ use crate::record::{
 };
 use crate::revise;
 use crate::travel::fill;
-pub use outward::{outbound_key, queue_copy, queue_outbound, queued_body, reverse_path};
+pub use outward::{
+    keep_signatures, outbound_key, queue_copy, queue_outbound, queued_body, reverse_path, settled, signatures,
+};
 
 /// Names that a trace lists; of more it says how many.
 const NAMES_MAX: usize = 10;
@@ -47,6 +50,8 @@ pub struct Site {
     pub sealing: PrivateKey,
     /// From which the keys of outbound bodies are derived.
     pub outbound_secret: [u8; 32],
+    /// The keys that sign what leaves.
+    pub dkim: Signers,
     /// Octets of content that the edge accepts.
     pub content_bytes_max: u64,
     /// Whether a notice is sent to those outside for whom a revision comes too late.
@@ -87,6 +92,8 @@ pub struct Incoming {
     pub ways: Ways,
     /// What its author said it is about; otherwise its header says it.
     pub tie: Option<Tie>,
+    /// Its DKIM signatures, should it leave by the edge.
+    pub signatures: String,
 }
 
 /// What a message has to do with an earlier one here.
@@ -119,7 +126,7 @@ pub fn receive(
     filed: &[Id],
     now: u64,
 ) -> Result<(), Refused> {
-    let (id, passes) = (incoming.id, incoming.passes);
+    let (id, passes, signatures) = (incoming.id, incoming.passes, incoming.signatures.clone());
     let message = keep(txn, incoming, now)?;
     let routed = routed(txn, site, &message, passes, &Ways::new(), now)?;
     let (mut readers, mut outside, mut undeliverable): (Vec<Person>, _, _) =
@@ -145,7 +152,7 @@ pub fn receive(
         fill::arrived(txn, site, &message, id, &reader.id, now)?;
         trace::note(txn, id, now, format!("filed for {}", reader.name))?;
     }
-    forward(txn, site, &message, id, outside, now)?;
+    forward(txn, site, (&message, id, &signatures), outside, now)?;
     if !undeliverable.is_empty() {
         // The 250 has been given: nothing is dropped in silence (design §6).
         let (names, whys): (Vec<_>, Vec<_>) = undeliverable.into_iter().unzip();
@@ -185,6 +192,7 @@ pub fn send(
     now: u64,
 ) -> Result<(), Refused> {
     let (id, passes, ways, tie) = (incoming.id, incoming.passes, incoming.ways.clone(), incoming.tie);
+    let signatures = incoming.signatures.clone();
     let message = keep(txn, incoming, now)?;
     for recipient in &message.origin.recipients {
         let parsed: Result<Address, _> = recipient.address.parse();
@@ -216,7 +224,7 @@ pub fn send(
         };
         enter_recipient(txn, id, index, &row)?;
     }
-    send_on(txn, site, &message, id, outside, now)?;
+    send_on(txn, site, (&message, id, &signatures), outside, now)?;
     Ok(txn.release_body(message.body())?)
 }
 
@@ -234,12 +242,11 @@ fn routed(
     directory::route(rows, &site.policy, Letter::of(&message.origin, passes, now), addresses)
 }
 
-/// Queues a message for recipients who are not here, each by the way to them.
+/// Queues a message for recipients who are not here, each by the way to them. Only what leaves by the edge is signed.
 fn send_on(
     txn: &mut Txn<'_>,
     site: &Site,
-    message: &Message,
-    id: MessageId,
+    (message, id, signatures): (&Message, MessageId, &str),
     outside: Vec<(u32, Routed)>,
     now: u64,
 ) -> Result<(), Refused> {
@@ -258,8 +265,10 @@ fn send_on(
         enter_recipient(txn, id, index, &recipient_row(&routed, DeliveryState::Queued, &waits, "", now))?;
     }
     if !edge.is_empty() {
+        keep_signatures(txn, id, message.revision, signatures)?;
         queue_outbound(txn, site, message, id, edge)?;
-        trace::note(txn, id, now, "queued for the edge")?;
+        let how = if signatures.is_empty() { "" } else { ", signed" };
+        trace::note(txn, id, now, format!("queued for the edge{how}"))?;
     }
     for (gateway, recipients) in inside {
         trace::note(txn, id, now, format!("queued for the gateway {gateway}"))?;
@@ -279,8 +288,7 @@ fn send_on(
 fn forward(
     txn: &mut Txn<'_>,
     site: &Site,
-    message: &Message,
-    id: MessageId,
+    (message, id, signatures): (&Message, MessageId, &str),
     outside: Vec<Routed>,
     now: u64,
 ) -> Result<(), Refused> {
@@ -289,7 +297,7 @@ fn forward(
     }
     let names: Vec<_> = outside.iter().map(|routed| routed.address.clone()).collect();
     trace::note(txn, id, now, format!("goes on to {}", listed(&names)))?;
-    send_on(txn, site, message, id, (0..).zip(outside).collect(), now)
+    send_on(txn, site, (message, id, signatures), (0..).zip(outside).collect(), now)
 }
 
 /// Writes a recipient's row, and what follows from its state.

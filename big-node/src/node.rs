@@ -14,6 +14,7 @@ use shared::store::{Store, StoreError, Stored};
 use shared::topology::Topology;
 
 use crate::directory::{self, Importing, Policy};
+use crate::dkim::Signers;
 use crate::gateway::queue::UnderWay;
 use crate::inbound::{BODY_KIND, rebuild_notes};
 use crate::mail::{Incoming, Site, Ways};
@@ -52,6 +53,7 @@ impl Node {
             filing: topology.site.attachments,
             sealing: PrivateKey::from_bytes(state.key32("sealing")?),
             outbound_secret,
+            dkim: Signers::load(state)?,
             content_bytes_max: topology.edge.size_max,
             follow_up: topology.site.follow_up,
             under_way: UnderWay::default(),
@@ -96,16 +98,19 @@ impl Node {
     }
 }
 
-/// A message made here, its body written and not yet named.
+/// A message made here, signed, its body written and not yet named.
 pub fn incoming(
     store: &Store,
+    signers: &Signers,
     id: MessageId,
     channel: Channel,
     reverse_path: Option<String>,
     recipients: Vec<String>,
     content: &[u8],
 ) -> Result<Incoming, StoreError> {
-    written(store, id, origin(channel, reverse_path, recipients, content), content)
+    let origin = origin(channel, reverse_path, recipients, content);
+    let signatures = signers.sign(&origin, 0, content);
+    Ok(Incoming { signatures, ..written(store, id, origin, content)? })
 }
 
 /// Writes a message's body, which no commit names yet. `notes` is what a rebuild makes of it.
@@ -178,5 +183,15 @@ pub fn traced_origin(
 pub fn written(store: &Store, id: MessageId, origin: Origin, content: &[u8]) -> Result<Incoming, StoreError> {
     let stored = write_body(store, BODY_KIND, &origin, content, rebuild_notes(id, &origin))?;
     let (parts, unparsed) = break_apart(Some(content));
-    Ok(Incoming { id, origin, stored, parts, unparsed, passes: 0, ways: Ways::new(), tie: None })
+    Ok(Incoming {
+        id,
+        origin,
+        stored,
+        parts,
+        unparsed,
+        passes: 0,
+        ways: Ways::new(),
+        tie: None,
+        signatures: String::new(),
+    })
 }

@@ -6,7 +6,7 @@ use shared::trace;
 use shared::unit::{DeliveryState, Outcome};
 
 use crate::mail::{self, recipient_key};
-use crate::record::{Named, RECIPIENTS, REPORTS, Recipient, UNSETTLED};
+use crate::record::{Named, RECIPIENTS, REPORTS, Recipient};
 
 /// Characters of what a host says about a delivery.
 const TEXT_MAX: usize = 512;
@@ -52,7 +52,7 @@ pub fn settle(txn: &mut Txn<'_>, outcome: &Outcome, by: Option<&str>) -> Result<
     txn.put(RECIPIENTS, &key, &row)?;
     mail::touch_author(txn, id)?;
     if row.state != DeliveryState::Deferred {
-        txn.delete(UNSETTLED, &key)?;
+        mail::settled(txn, id, &key)?;
     }
     if row.state == DeliveryState::Failed {
         txn.put(REPORTS, &id.0, &Named(id.0))?;

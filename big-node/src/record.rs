@@ -58,6 +58,9 @@ pub const RECIPIENTS: Table = Table("recipients");
 /// Message id, recipient index to the [`Named`] message, as long as that recipient's state is not final and
 /// it is the edge that sees to it.
 pub const UNSETTLED: Table = Table("unsettled-recipients");
+/// Message id, revision to [`Signatures`]: what leaves before the text, as long as somebody outside is still to get it
+/// by the edge.
+pub const SIGNATURES: Table = Table("signatures");
 /// Message id, revision to [`Revision`]: what authors have made of their messages later.
 pub const REVISIONS: Table = Table("revisions");
 /// Message id, recipient index, revision to [`RevisedRow`].
@@ -119,6 +122,11 @@ pub struct Part {
     /// Decoded length in bytes.
     pub size: u64,
 }
+
+/// The DKIM signatures of a revision of a message, as header fields.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Signatures(pub String);
+row!(Signatures, 1);
 
 /// A message on big.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]

@@ -110,5 +110,6 @@ fn compose(
         recipients: recipients.collect(),
         original,
     };
-    Ok(incoming(&node.store, id, Channel::Report, None, vec![author.to_string()], &dsn(&report))?)
+    let (signers, to) = (&node.site.dkim, vec![author.to_string()]);
+    Ok(incoming(&node.store, signers, id, Channel::Report, None, to, &dsn(&report))?)
 }

@@ -15,6 +15,7 @@ pub use crate::directory::{
     BadRow, GatewayChange, GroupChange, Imported, NewGateway, NewGroup, NewPerson, NewShadow, PersonChange,
     Reach, Rowed, ShadowChange,
 };
+pub use crate::dkim::Algorithm;
 pub use crate::record::About;
 use crate::record::{AfterFetch, Scope};
 pub use view::*;
@@ -23,6 +24,17 @@ pub use view::*;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
+    /// Makes a key that signs mail. Answered with [`DkimKeyView`].
+    DkimKeygen(NewDkimKey),
+    /// The keys that sign mail. Answered with `Vec<DkimKeyView>`.
+    DkimList,
+    /// Removes a key. Answered with [`DkimKeyView`].
+    DkimRemove {
+        /// Whose; the site's first domain otherwise.
+        domain: Option<String>,
+        /// Its selector.
+        selector: String,
+    },
     /// Takes an edge's ticket. Answered with [`Paired`].
     Pair {
         /// As `edge-node invite` printed it.
@@ -467,6 +479,9 @@ impl Request {
             | Self::QueueRetry { .. }
             | Self::QueueDead(_)
             | Self::Link(_)
+            | Self::DkimKeygen(_)
+            | Self::DkimList
+            | Self::DkimRemove { .. }
             | Self::LinkStatus
             | Self::LinkVerify => Asks::Operator,
         }
@@ -493,6 +508,19 @@ pub enum EntryRequest<N, C> {
         /// Name or address.
         name: String,
     },
+}
+
+/// A DKIM key, as asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NewDkimKey {
+    /// For which domain of the site; its first otherwise.
+    pub domain: Option<String>,
+    /// Its name under the domain: one label of a host name.
+    pub selector: String,
+    /// How it signs.
+    pub algorithm: Algorithm,
+    /// From when on it signs, milliseconds since 1970; by itself at once, or a day later than one that signs already.
+    pub signs_from: Option<u64>,
 }
 
 /// A nickname, as asked for.

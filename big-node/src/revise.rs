@@ -129,7 +129,7 @@ fn enter(
     txn: &mut Txn<'_>,
     site: &Site,
     author: &Person,
-    (id, revision, stored): (MessageId, Revision, &Stored),
+    (id, revision, stored, signatures): (MessageId, Revision, &Stored, &str),
     now: u64,
 ) -> Result<(), Refused> {
     let (original, earlier) = own(txn, author, id)?;
@@ -152,6 +152,7 @@ fn enter(
         }
     }
     if !by_edge.is_empty() {
+        mail::keep_signatures(txn, id, revision.number, signatures)?;
         send_to_edge(txn, site, id, &revision, &original, by_edge)?;
     }
     if revision.for_all {

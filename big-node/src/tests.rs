@@ -2,6 +2,7 @@
 
 mod compare;
 mod conversation;
+mod dkim;
 mod gateway;
 mod hostile;
 mod inventory;
@@ -68,6 +69,7 @@ impl World {
             filing: AttachmentMode::BreakApart,
             sealing,
             outbound_secret: [5; 32],
+            dkim: crate::dkim::Signers::default(),
             content_bytes_max: 1_000_000,
             follow_up: true,
             under_way: UnderWay::default(),

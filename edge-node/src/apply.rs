@@ -9,8 +9,8 @@ use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
 use shared::trace;
 use shared::unit::{
-    DeliveryState, DirectoryMark, OUTBOUND, Outbound, Outcome, ToBig, ToEdge, Unsettled, Window, carrier_id,
-    decode, encode,
+    DeliveryState, DirectoryMark, OUTBOUND, Outbound, Outcome, ToBig, ToEdge, Unsettled, Window,
+    are_signatures, carrier_id, decode, encode,
 };
 
 use crate::record::{QUEUE, QueueRecipient, QueueRow, SETTINGS, big};
@@ -113,6 +113,9 @@ pub fn apply(
         ToEdge::InventoryAsked { asked } => Ok(inventory::report(txn, asked)?),
         ToEdge::Outbound(outbound) => {
             let message = outbound.message;
+            if !are_signatures(&outbound.signatures) {
+                return Err(NotApplied::Never(revise::NOT_SIGNATURES.into()));
+            }
             queue_outbound(txn, directory_key, outbound, body()?, now)?;
             Ok(revise::apply_early(txn, busy, &message, now)?)
         }
@@ -266,6 +269,7 @@ fn queue_outbound(
         reverse_path: outbound.reverse_path,
         body_8bit: outbound.body_8bit,
         utf8_header: outbound.utf8_header,
+        signatures: outbound.signatures,
         recipients: fresh.into_iter().map(recipient).collect(),
         noted: Vec::new(),
         queued_at: now,
@@ -390,6 +394,7 @@ mod tests {
             recipients: vec![(0, "Carol@remote.example".into()), (1, "dave@remote.example".into())],
             body_8bit: false,
             utf8_header: false,
+            signatures: String::new(),
         });
         let is_known = |text: &str| {
             let address = text.parse().expect("an address");
@@ -417,6 +422,7 @@ mod tests {
                 recipients: vec![(0, "carol@remote.example".into()), (4, "dave@remote.example".into())],
                 body_8bit: false,
                 utf8_header: false,
+                signatures: String::new(),
             })
         };
         let [waits, gone, told, never_given] = [10, 11, 12, 13];

@@ -214,6 +214,7 @@ fn hold(txn: &mut Txn<'_>, outbound: Outbound, body: BodyKey) -> Result<(), Stor
         reverse_path: outbound.reverse_path,
         body_8bit: outbound.body_8bit,
         utf8_header: outbound.utf8_header,
+        signatures: outbound.signatures,
         recipients: outbound.recipients.into_iter().map(recipient).collect(),
         noted: Vec::new(),
         queued_at: unix_millis(),

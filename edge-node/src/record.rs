@@ -119,6 +119,8 @@ pub struct QueueRow {
     pub body_8bit: bool,
     /// Whether the header needs SMTPUTF8.
     pub utf8_header: bool,
+    /// Header fields that leave before the body: big's signatures.
+    pub signatures: String,
     /// Who is still to get it, and who has.
     pub recipients: Vec<QueueRecipient>,
     /// Later revisions for some of them, to be decided when the attempt that is under way has ended.
@@ -136,7 +138,7 @@ pub struct QueueRow {
     /// From a backup that was restored: held until big has said who is still to get it.
     pub restored: bool,
 }
-row!(QueueRow, 4);
+row!(QueueRow, 5);
 
 /// The key of a queued message's revision.
 pub fn queue_key(message: &Id, revision: u32) -> Vec<u8> {

@@ -19,7 +19,7 @@ use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
 use shared::trace;
 use shared::unit::{
     CopyRevision, Id, OUTBOUND, REVISION, REVISIONS_MAX, Revise, ReviseMode, ReviseResult, Revised, ToBig,
-    ToEdge, carrier_id, decode, encode, revision_ordinal,
+    ToEdge, are_signatures, carrier_id, decode, encode, revision_ordinal,
 };
 
 use crate::record::{QueueRow, copy_key, queue_key};
@@ -34,6 +34,9 @@ const EARLY: Table = Table("early-revisions");
 const EARLY_MAX: u64 = 10_000;
 /// How long one waits, of the node's life: the message has not come by then, and will not.
 const EARLY_MILLIS: u64 = 30 * 24 * 3_600_000;
+
+/// Why a unit with anything else before its message is refused.
+pub const NOT_SIGNATURES: &str = "what is to stand before the message are not signatures";
 
 /// A revision that came before its message.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
@@ -91,6 +94,9 @@ pub fn revise(
     if body.is_none() && revise.mode != ReviseMode::Withdraw {
         return Err(NotApplied::Never("a revision without a body".into()));
     }
+    if !are_signatures(&revise.signatures) {
+        return Err(NotApplied::Never(NOT_SIGNATURES.into()));
+    }
     let id = MessageId(revise.message);
     if Waiting::load(txn, id)?.is_empty() && !has_come(txn, id, &revise.earlier, OUTBOUND)? {
         let key = queue_key(&revise.message, revise.revision);
@@ -120,6 +126,7 @@ fn decide(
             reverse_path,
             body_8bit: revise.body_8bit,
             utf8_header: revise.utf8_header,
+            signatures: revise.signatures.clone(),
             recipients: Vec::new(),
             noted: Vec::new(),
             queued_at: now,

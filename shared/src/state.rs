@@ -114,15 +114,19 @@ impl State {
     }
 
     fn copy_keys(&self, to: &Self) -> Result<(), StateError> {
+        self.key_names()?.iter().try_for_each(|name| to.write_key(name, &self.key(name)?))
+    }
+
+    /// The names of all keys.
+    pub fn key_names(&self) -> Result<Vec<String>, StateError> {
         let path = self.path.join("keys");
         let failed = |error| StateError::File { path: path.clone(), error };
+        let mut names = Vec::new();
         for entry in fs::read_dir(&path).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
-            if let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".key")) {
-                to.write_key(name, &self.key(name)?)?;
-            }
+            names.extend(name.to_str().and_then(|name| name.strip_suffix(".key")).map(str::to_owned));
         }
-        Ok(())
+        Ok(names)
     }
 
     /// The directory.
@@ -140,7 +144,7 @@ impl State {
         self.path.join("store")
     }
 
-    /// Reads a key that `init` made.
+    /// Reads a key.
     pub fn key(&self, name: &str) -> Result<Vec<u8>, StateError> {
         let path = self.key_path(name);
         let failed = |error| StateError::File { path: path.clone(), error };
@@ -153,15 +157,36 @@ impl State {
 
     /// Reads a key of 32 bytes.
     pub fn key32(&self, name: &str) -> Result<[u8; 32], StateError> {
-        self.key(name)?.try_into().map_err(|_| StateError::KeyBroken(self.key_path(name)))
+        self.key(name)?.try_into().map_err(|_| self.broken(name))
     }
 
-    fn write_key(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+    /// Writes a key that is not there yet, for its owner alone: all of it under its name, or nothing.
+    pub fn write_key(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
         let path = self.key_path(name);
+        let failed = |error| StateError::File { path: path.clone(), error };
+        let part = path.with_extension("part");
         let mut options = fs::OpenOptions::new();
-        let opened = options.write(true).create_new(true).mode(0o600).open(&path);
+        let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&part);
         let written = opened.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
-        written.map_err(|error| StateError::File { path, error })
+        // A link is never made over what is there, as a rename would be.
+        let named = written.and_then(|()| fs::hard_link(&part, &path)).and_then(|()| fs::remove_file(&part));
+        named.and_then(|()| self.sync_keys()).map_err(failed)
+    }
+
+    /// Removes a key.
+    pub fn remove_key(&self, name: &str) -> Result<(), StateError> {
+        let path = self.key_path(name);
+        let removed = fs::remove_file(&path).and_then(|()| self.sync_keys());
+        removed.map_err(|error| StateError::File { path, error })
+    }
+
+    /// That what is under this name is not a key of this node.
+    pub fn broken(&self, name: &str) -> StateError {
+        StateError::KeyBroken(self.key_path(name))
+    }
+
+    fn sync_keys(&self) -> io::Result<()> {
+        fs::File::open(self.path.join("keys")).and_then(|folder| folder.sync_all())
     }
 
     fn key_path(&self, name: &str) -> PathBuf {
@@ -197,6 +222,10 @@ mod tests {
         let anew = State::init(&path, &[("sealing", vec![8; 32]), ("link", vec![9; 32])]).expect("made");
         assert_eq!(anew.key32("sealing").expect("readable"), [7; 32], "a key that is there is kept");
         assert_eq!(anew.key32("link").expect("readable"), [9; 32]);
+        assert!(state.write_key("link", &[1; 32]).is_err(), "a key is never written over");
+        assert_eq!(anew.key32("link").expect("readable"), [9; 32]);
+        anew.remove_key("link").expect("removed");
+        assert_eq!(anew.key_names().expect("listed"), ["sealing"]);
         fs::set_permissions(state.key_path("sealing"), fs::Permissions::from_mode(0o640)).expect("changed");
         assert!(matches!(state.key("sealing"), Err(StateError::KeyExposed(_))));
     }

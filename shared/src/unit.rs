@@ -263,7 +263,7 @@ pub enum ToEdge {
         message: Id,
     },
 }
-crate::row!(ToEdge, 2);
+crate::row!(ToEdge, 3);
 
 /// The rows of the projection between two hashes, in place of whatever lies there.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -353,6 +353,21 @@ pub struct Outbound {
     pub body_8bit: bool,
     /// Whether the header needs SMTPUTF8 (RFC 6531).
     pub utf8_header: bool,
+    /// DKIM signatures, which leave before the content: see [`are_signatures`].
+    pub signatures: String,
+}
+
+/// Octets of the signatures of one message.
+pub const SIGNATURES_BYTES_MAX: usize = 16 * 1024;
+
+/// Whether a text is what may stand before a message as its signatures: nothing, or whole header fields of that name.
+pub fn are_signatures(text: &str) -> bool {
+    let is_line = |line: &str| {
+        let is_text = |byte: u8| byte == b'\t' || matches!(byte, b' '..=b'~');
+        (line.starts_with("DKIM-Signature:") || line.starts_with(['\t', ' '])) && line.bytes().all(is_text)
+    };
+    let whole = text.is_empty() || text.starts_with("DKIM-Signature:") && text.ends_with("\r\n");
+    text.len() <= SIGNATURES_BYTES_MAX && whole && text.split_terminator("\r\n").all(is_line)
 }
 
 /// A message for a secondary mailbox.
@@ -393,6 +408,8 @@ pub struct Revise {
     pub body_8bit: bool,
     /// Whether the header needs SMTPUTF8 (RFC 6531).
     pub utf8_header: bool,
+    /// DKIM signatures of this revision, which leave before the content: see [`are_signatures`].
+    pub signatures: String,
 }
 
 /// A revision of a copy in a secondary mailbox.
@@ -520,6 +537,26 @@ mod tests {
         assert!(revision_after(restored, 1) > restored);
         assert_eq!(revision_ordinal(revision_after(restored, 1)), 4);
         assert!(revision_after(0, u32::MAX) > revision_after(64, 1 << 24));
+    }
+
+    #[test]
+    fn nothing_but_whole_signatures_stands_before_a_message() {
+        let one = "DKIM-Signature: v=1; d=example.com;\r\n\tb=c2ln\r\n";
+        for good in ["", one, &one.repeat(2)] {
+            assert!(are_signatures(good), "{good:?}");
+        }
+        let bad = [
+            "DKIM-Signature: v=1",
+            "\tb=c2ln\r\n",
+            "Bcc: x@example.com\r\n",
+            "DKIM-Signature: v=1\r\n\r\n",
+            "DKIM-Signature: v=1\r\nFrom: x@example.com\r\n",
+            "DKIM-Signature: v=1\n\r\n",
+            "DKIM-Signature: \u{e9}\r\n",
+        ];
+        for bad in bad.into_iter().map(str::to_owned).chain([one.repeat(1_000)]) {
+            assert!(!are_signatures(&bad), "{bad:?}");
+        }
     }
 
     #[test]

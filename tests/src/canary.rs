@@ -99,7 +99,8 @@ impl Canary {
     }
 }
 
-fn holding(places: &[&Path], needle: &[u8]) -> Result<Vec<String>, Trouble> {
+/// The files that hold these bytes, of these files and those below these folders.
+pub fn holding(places: &[&Path], needle: &[u8]) -> Result<Vec<String>, Trouble> {
     let mut left: Vec<_> = places.iter().map(|place| place.to_path_buf()).collect();
     let mut holding = Vec::new();
     while let Some(place) = left.pop() {

@@ -321,7 +321,15 @@ async fn dispatch(
     let mut incoming = tokio::task::block_in_place(|| {
         let content = mime::compose(&written);
         within_size(&node.site, &content)?;
-        Ok::<_, Refused>(incoming(&node.store, id, channel, reverse_path, recipients, &content)?)
+        Ok::<_, Refused>(incoming(
+            &node.store,
+            &node.site.dkim,
+            id,
+            channel,
+            reverse_path,
+            recipients,
+            &content,
+        )?)
     })?;
     (incoming.ways, incoming.tie) = (letter.ways, letter.tie);
     let (site, author) = (Arc::clone(&node.site), author.clone());

@@ -48,6 +48,7 @@ impl World {
             filing: shared::topology::AttachmentMode::BreakApart,
             sealing,
             outbound_secret: [5; 32],
+            dkim: crate::dkim::Signers::default(),
             content_bytes_max: 1_000_000,
             follow_up: true,
             under_way: UnderWay::default(),

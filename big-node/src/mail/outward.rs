@@ -13,7 +13,7 @@ use super::Site;
 use crate::directory::srs;
 use crate::error::Refused;
 use crate::projection;
-use crate::record::{Message, WINDOWS, WindowRow};
+use crate::record::{Message, Named, SIGNATURES, Signatures, UNSETTLED, WINDOWS, WindowRow, revision_key};
 use crate::travel::fill::{self, Pace};
 
 const INTER_LANE: u8 = 2;
@@ -81,8 +81,39 @@ pub fn queue_outbound(
         recipients,
         body_8bit: message.origin.body_8bit,
         utf8_header: message.origin.utf8_header,
+        signatures: signatures(txn, id, message.revision)?,
     });
     Ok(queue_with_body(txn, &head, message, carrier_id(&id.0, message.revision, OUTBOUND), Pace::Live)?)
+}
+
+/// Keeps what a revision of a message was signed with, for as long as it may have to be told to an edge again.
+pub fn keep_signatures(
+    txn: &mut Txn<'_>,
+    id: MessageId,
+    revision: u32,
+    signatures: &str,
+) -> Result<(), StoreError> {
+    match signatures {
+        "" => Ok(()),
+        _ => txn.put(SIGNATURES, &revision_key(id, revision), &Signatures(signatures.into())),
+    }
+}
+
+/// What a revision of a message was signed with; empty if it was not.
+pub fn signatures(rows: &impl Rows, id: MessageId, revision: u32) -> Result<String, StoreError> {
+    let row = rows.get::<Signatures>(SIGNATURES, &revision_key(id, revision))?;
+    Ok(row.map_or_else(String::new, |Signatures(signatures)| signatures))
+}
+
+/// A recipient has the message from the edge, or never will. With the last one the signatures go.
+pub fn settled(txn: &mut Txn<'_>, id: MessageId, recipient: &[u8]) -> Result<(), StoreError> {
+    txn.delete(UNSETTLED, recipient)?;
+    if txn.prefix::<Named>(UNSETTLED, &id.0, 1)?.is_empty() {
+        for (key, _) in txn.prefix::<Signatures>(SIGNATURES, &id.0, usize::MAX)? {
+            txn.delete(SIGNATURES, &key)?;
+        }
+    }
+    Ok(())
 }
 
 /// The reverse-path under which a message leaves. A stranger's is not ours to speak for: what is

@@ -6,6 +6,7 @@ use shared::topology::AttachmentMode;
 use shared::unit::{DeliveryState, ReviseMode, ReviseResult};
 
 use crate::directory::entry::{Pop3, Takes};
+use crate::dkim::Algorithm;
 use crate::record::{About, AfterFetch, Part, Scope, WindowState};
 
 /// How far an import is.
@@ -15,6 +16,39 @@ pub struct Progress {
     pub done: u64,
     /// All there are.
     pub total: u64,
+}
+
+/// Whether a DKIM key signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DkimKeyState {
+    /// Its time has not come.
+    Waiting,
+    /// Mail is signed with it.
+    Signing,
+    /// Another one has taken over; mail that it has signed may still be under way.
+    Retired,
+}
+
+/// A DKIM key, as shown. The private half is shown nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DkimKeyView {
+    /// For which domain.
+    pub domain: String,
+    /// Its name under the domain.
+    pub selector: String,
+    /// How it signs.
+    pub algorithm: Algorithm,
+    /// When it was made, milliseconds since 1970.
+    pub made_at: u64,
+    /// From when on it signs, milliseconds since 1970.
+    pub signs_from: u64,
+    /// Whether it does.
+    pub state: DkimKeyState,
+    /// The name of its record in DNS.
+    pub record_name: String,
+    /// The text of its record.
+    pub record: String,
 }
 
 /// A shadow, as shown.

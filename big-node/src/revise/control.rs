@@ -16,6 +16,7 @@ use shared::unit::ReviseMode;
 use super::make::status;
 use super::{Amendment, amend};
 use crate::directory;
+use crate::dkim::Signers;
 use crate::error::Refused;
 use crate::mail::{self, Incoming, Site};
 use crate::node::incoming;
@@ -92,7 +93,7 @@ async fn carry_out_one(
             Err(refused) => return Err(refused),
         },
     };
-    let answer = answer(store, postmaster, &author, id, &done)?;
+    let answer = answer(store, &site.dkim, postmaster, &author, id, &done)?;
     let site = Arc::clone(site);
     let told = store.commit(move |txn| {
         mail::receive(txn, &site, answer, &[], unix_millis())?;
@@ -150,6 +151,7 @@ async fn revise(
 /// What came of a request, for its author.
 fn answer(
     store: &Store,
+    signers: &Signers,
     postmaster: &Address,
     author: &Person,
     id: MessageId,
@@ -189,7 +191,7 @@ fn answer(
         entities: Vec::new(),
     };
     let content = mime::compose(&draft);
-    Ok(incoming(store, draft.id, Channel::Report, None, vec![to.to_string()], &content)?)
+    Ok(incoming(store, signers, draft.id, Channel::Report, None, vec![to.to_string()], &content)?)
 }
 
 fn told(status: &Status) -> String {

@@ -73,10 +73,11 @@ pub async fn amend(
         let stored = tokio::task::block_in_place(|| {
             node::write_body(store, REVISION_KIND, &revision.origin, &content, notes)
         })?;
+        let signatures = tokio::task::block_in_place(|| site.dkim.sign(&revision.origin, 0, &content));
         let (site, by, besides, ordinal) =
             (Arc::clone(site), author.clone(), besides.clone(), revision_ordinal(revision.number));
         let entered = store.commit(move |txn| {
-            enter(txn, &site, &by, (id, revision, &stored), unix_millis())?;
+            enter(txn, &site, &by, (id, revision, &stored, &signatures), unix_millis())?;
             besides(txn)
         });
         match entered.await {

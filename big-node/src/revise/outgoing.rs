@@ -49,6 +49,10 @@ pub(super) fn send_to_edge(
         size: message.origin.size,
         body_8bit: message.origin.body_8bit,
         utf8_header: message.origin.utf8_header,
+        signatures: match mode {
+            ReviseMode::Withdraw => String::new(),
+            ReviseMode::Replace | ReviseMode::Append => mail::signatures(txn, id, revision.number)?,
+        },
     });
     queue_unit(txn, &head, carrier_id(&id.0, revision.number, REVISION), body)
 }

@@ -12,7 +12,7 @@ use super::{bit, index_of, open_copy, received};
 use crate::mail::{self, Site, recipient_key};
 use crate::record::{
     COPIES, CopyRow, Entry, Folder, MAILBOXES, NOTICES, Named, RECIPIENTS, REVISED, REVISIONS, Recipient,
-    RevisedRow, Revision, UNSETTLED, entry_key, key2, revised_key, revision_key,
+    RevisedRow, Revision, entry_key, key2, revised_key, revision_key,
 };
 use crate::request::RevisedView;
 
@@ -52,7 +52,7 @@ pub fn decided(
     match result {
         ReviseResult::Replaced if who.person.is_none() => who.revision = who.revision.max(revision),
         ReviseResult::Withdrawn if who.person.is_none() => {
-            settle_withdrawn(txn, &to, &mut who, at, "withdrawn by its author")?;
+            settle_withdrawn(txn, (id, &to), &mut who, at, "withdrawn by its author")?;
         }
         ReviseResult::TooLate if who.state == DeliveryState::Relayed && site.follow_up => {
             (row.result, row.notice_owed) = (ReviseResult::Pending, true);
@@ -73,14 +73,14 @@ pub fn decided(
 /// The recipient's copy is not delivered any more.
 fn settle_withdrawn(
     txn: &mut Txn<'_>,
-    to: &[u8],
+    (id, to): (MessageId, &[u8]),
     who: &mut Recipient,
     at: u64,
     why: &str,
 ) -> Result<(), StoreError> {
     (who.state, who.at, who.text) = (DeliveryState::Withdrawn, at, why.into());
     (who.status, who.next_attempt_at) = (String::new(), None);
-    txn.delete(UNSETTLED, to)
+    mail::settled(txn, id, to)
 }
 
 /// The edge reports that it has withdrawn a copy, by a revision that a restored big knows nothing of. What waited
@@ -94,7 +94,7 @@ pub fn withdrawn_before_restore(txn: &mut Txn<'_>, report: &Revised) -> Result<(
         return Ok(());
     }
     let why = "withdrawn by its author, before this node was restored";
-    settle_withdrawn(txn, &to, &mut who, report.at, why)?;
+    settle_withdrawn(txn, (id, &to), &mut who, report.at, why)?;
     txn.put(RECIPIENTS, &to, &who)?;
     mail::touch_author(txn, id)?;
     trace::note(txn, id, report.at, format!("for {}: {why}", who.address))

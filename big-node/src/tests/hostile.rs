@@ -262,6 +262,7 @@ fn next_kind(kind: &ToEdge) -> Option<ToEdge> {
             recipients: vec![(0, "carol@remote.example".into())],
             body_8bit: false,
             utf8_header: false,
+            signatures: String::new(),
         }),
         ToEdge::Outbound(_) => {
             ToEdge::Copy(WindowCopy { window, message, revision: 0, wrapped_key, size: 9, retrieved: false })
@@ -304,6 +305,7 @@ fn next_kind(kind: &ToEdge) -> Option<ToEdge> {
             size: 9,
             body_8bit: false,
             utf8_header: false,
+            signatures: String::new(),
         }),
         ToEdge::Revise(_) => ToEdge::ReviseCopy(CopyRevision {
             window,

@@ -49,7 +49,8 @@ impl World {
         let to = to.iter().map(|address| (*address).to_owned()).collect();
         let channel = Channel::Desk { person: alice.id };
         let path = Some("alice@example.com".to_owned());
-        let incoming = incoming(&self.store, id, channel, path, to, &mime::compose(&draft)).expect("writes");
+        let incoming = incoming(&self.store, &self.site.dkim, id, channel, path, to, &mime::compose(&draft))
+            .expect("writes");
         let site = Arc::clone(&self.site);
         let sent =
             self.store.commit_blocking(move |txn| mail::send(txn, &site, incoming, &alice, false, NOW));

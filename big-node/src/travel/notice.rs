@@ -15,6 +15,7 @@ use shared::unit::{Id, carrier_id};
 
 use super::fill::Pace;
 use crate::directory;
+use crate::dkim::Signers;
 use crate::error::Refused;
 use crate::mail::{self, Incoming, Site};
 use crate::node::incoming;
@@ -53,6 +54,7 @@ fn quoted(text: &str) -> String {
 /// A letter from the postmaster to a person. The same arguments always make the same bytes.
 fn letter(
     store: &Store,
+    signers: &Signers,
     postmaster: &Address,
     person: &Person,
     (id, at): (MessageId, u64),
@@ -81,7 +83,7 @@ fn letter(
         entities: Vec::new(),
     };
     let content = mime::compose(&draft);
-    Ok(incoming(store, id, Channel::Report, None, vec![address.to_string()], &content)?)
+    Ok(incoming(store, signers, id, Channel::Report, None, vec![address.to_string()], &content)?)
 }
 
 /// Tells a traveller of a message that is too large. The notice is in the secondary mailbox only: at home there is
@@ -115,7 +117,8 @@ async fn too_large(
         // The same notice whenever it is written, so that the edge takes it once.
         let named = MessageId(carrier_id(&id.0, entry.revision, &[b"notice", window.as_slice()].concat()));
         let subject = format!("Too large for the road: {subject}");
-        notice = Some(letter(store, postmaster, &person, (named, entry.filed_at), subject, text)?);
+        notice =
+            Some(letter(store, &site.dkim, postmaster, &person, (named, entry.filed_at), subject, text)?);
     }
     let site = Arc::clone(site);
     let written = store.commit(move |txn| {
@@ -170,7 +173,7 @@ async fn refused(
             );
             let subject = format!("Refused: {subject}");
             let at = (MessageId::generate(), unix_millis());
-            Some(letter(store, postmaster, &person, at, subject, text)?)
+            Some(letter(store, &site.dkim, postmaster, &person, at, subject, text)?)
         }
     };
     let site = Arc::clone(site);

@@ -266,7 +266,11 @@ impl Attempt {
             protocol: Protocol::Smtp,
             login: target.login.cloned(),
         };
-        let piece = || content.next().inspect_err(|error| log(error));
+        let mut signatures = Some(row.signatures.clone().into_bytes()).filter(|bytes| !bytes.is_empty());
+        let piece = || match signatures.take() {
+            Some(signatures) => Ok(Some(signatures)),
+            None => content.next().inspect_err(|error| log(error)),
+        };
         converse(&host, config, message(row, recipients), piece).await
     }
 }
@@ -283,7 +287,7 @@ fn message(row: &QueueRow, recipients: &[(u32, Address)]) -> Message {
     Message {
         reverse_path: row.reverse_path.as_deref().and_then(|path| path.parse().ok()),
         recipients: recipients.iter().map(|(_, address)| address.clone()).collect(),
-        size: row.size,
+        size: row.size + row.signatures.len() as u64,
         eight_bit: row.body_8bit,
         utf8_header: row.utf8_header,
     }

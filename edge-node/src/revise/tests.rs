@@ -58,6 +58,7 @@ impl Edge {
             recipients: (0..recipients).map(|index| (index, format!("r{index}@remote.example"))).collect(),
             body_8bit: false,
             utf8_header: false,
+            signatures: String::new(),
         });
         self.apply(carrier_id(&MESSAGE, 0, OUTBOUND), &head, Some("old")).expect("is queued");
     }
@@ -73,6 +74,7 @@ impl Edge {
             recipients: vec![(recipient, format!("r{recipient}@remote.example"))],
             body_8bit: false,
             utf8_header: false,
+            signatures: String::new(),
         });
         self.apply(carrier_id(&MESSAGE, 1, OUTBOUND), &head, Some("new 1")).expect("is taken");
     }
@@ -88,6 +90,7 @@ impl Edge {
             size: 3,
             body_8bit: false,
             utf8_header: false,
+            signatures: String::new(),
         });
         let text = format!("new {revision}");
         let text = (mode != ReviseMode::Withdraw).then_some(text.as_str());
@@ -452,6 +455,7 @@ fn a_revision_without_a_text_is_refused_and_one_without_a_message_given_up() {
         size: 3,
         body_8bit: false,
         utf8_header: false,
+        signatures: String::new(),
     });
     assert!(edge.apply([5; 16], &head, None).is_err());
     edge.revise(1, ReviseMode::Replace, &[0]);

@@ -265,6 +265,7 @@ fn to_edge() -> Vec<ToEdge> {
         recipients: vec![(0, "bob@example.com".into()), (3, "carol@example.com".into())],
         body_8bit: true,
         utf8_header: false,
+        signatures: "DKIM-Signature: v=1; b=c2ln\r\n".into(),
     };
     let copy = unit::WindowCopy {
         window: [1; 16],
@@ -321,6 +322,7 @@ fn revisions() -> Vec<ToEdge> {
             size: 1000,
             body_8bit: false,
             utf8_header: true,
+            signatures: "DKIM-Signature: v=1; b=c2ln\r\n".into(),
         })
     };
     let copy = unit::CopyRevision {

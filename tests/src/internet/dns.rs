@@ -68,9 +68,10 @@ impl Zone {
         self.with(name(host), data)
     }
 
-    /// `host` has a text record.
+    /// `host` has a text record, in as many strings as it takes (RFC 1035 §3.3.14).
     pub fn txt(self, host: &str, text: &str) -> Self {
-        self.with(name(host), RData::TXT(TXT::new(vec![text.to_owned()])))
+        let strings = text.as_bytes().chunks(255).map(|string| String::from_utf8_lossy(string).into_owned());
+        self.with(name(host), RData::TXT(TXT::new(strings.collect())))
     }
 
     /// `alias` is another name of `target`.

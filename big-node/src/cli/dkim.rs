@@ -1,0 +1,96 @@
+//! `dkim …`: the keys that sign what leaves.
+
+use clap::Subcommand;
+use shared::command::{Caller, Outcome};
+use shared::render::{Table, when, word};
+
+use super::travel;
+use crate::request::{Algorithm, DkimKeyView, NewDkimKey, Request};
+
+/// Octets of one string of a TXT record (RFC 1035 §3.3.14).
+const STRING_MAX: usize = 255;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a key, and print the record that DNS is to have
+    Keygen {
+        /// A domain of the site; its first otherwise
+        #[arg(long, value_name = "DOMAIN")]
+        domain: Option<String>,
+        /// The key's name under the domain, never used again: a year, a number
+        #[arg(long, value_name = "LABEL")]
+        selector: String,
+        /// `rsa` is known to every verifier; mail is signed with one key of each
+        #[arg(long, value_enum, default_value = "rsa")]
+        algorithm: Algorithm,
+        /// When it begins to sign, and takes over from the key before: 2026-12-01 (UTC) or 2026-12-01T08:00:00Z.
+        /// Otherwise a domain's first key signs at once, and another one from a day later on
+        #[arg(long, value_name = "TIME", value_parser = travel::from)]
+        from: Option<u64>,
+    },
+    /// All of them, and which sign
+    List,
+    /// Remove a key. Leave its record in DNS for as long as mail may be under way: 5 days
+    Remove {
+        /// Its domain; the site's first otherwise
+        #[arg(long, value_name = "DOMAIN")]
+        domain: Option<String>,
+        /// Its selector
+        #[arg(long, value_name = "LABEL")]
+        selector: String,
+    },
+}
+
+pub(super) fn run(caller: &Caller, command: Command) -> Outcome {
+    match command {
+        Command::Keygen { domain, selector, algorithm, from } => {
+            let new = NewDkimKey { domain, selector, algorithm, signs_from: from };
+            caller.show(&Request::DkimKeygen(new), made)
+        }
+        Command::List => caller.show(&Request::DkimList, |keys: &Vec<DkimKeyView>| list(keys)),
+        Command::Remove { domain, selector } => {
+            caller.show(&Request::DkimRemove { domain, selector }, |key: &DkimKeyView| {
+                format!(
+                    "removed: {} of {}; leave its record in DNS until no mail that it signed is under way\n",
+                    key.selector, key.domain
+                )
+            })
+        }
+    }
+}
+
+fn made(key: &DkimKeyView) -> String {
+    format!(
+        "made a key of {} that signs from {} UTC; add this record to its zone:\n\n{}\n",
+        key.domain,
+        when(key.signs_from),
+        record(key)
+    )
+}
+
+/// The record as a zone file has it, its text cut into strings.
+fn record(key: &DkimKeyView) -> String {
+    let strings = key.record.as_bytes().chunks(STRING_MAX).map(String::from_utf8_lossy);
+    let strings: Vec<_> = strings.map(|string| format!("\"{string}\"")).collect();
+    format!("{}. IN TXT ( {} )", key.record_name, strings.join(" "))
+}
+
+fn list(keys: &[DkimKeyView]) -> String {
+    let mut table =
+        Table::new(["domain", "selector", "algorithm", "state", "signs from (UTC)", "made (UTC)"]);
+    for key in keys {
+        table.row([
+            key.domain.clone(),
+            key.selector.clone(),
+            word(&key.algorithm),
+            word(&key.state),
+            when(key.signs_from),
+            when(key.made_at),
+        ]);
+    }
+    let records: String = keys.iter().map(|key| format!("{}\n", record(key))).collect();
+    match keys.is_empty() {
+        true => "mail is not signed: there is no key; `big-node dkim keygen` makes one\n".into(),
+        false => format!("{table}\n{records}"),
+    }
+}
