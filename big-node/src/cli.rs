@@ -250,13 +250,14 @@ fn init(caller: &Caller, topology: &Topology) -> Outcome {
 }
 
 fn restore(caller: &Caller, topology: &Topology, dir: &Path) -> Outcome {
-    serve::restore(topology, dir)?;
+    let held = serve::restore(topology, dir)?;
     let state = topology.big.state.display();
-    caller.print(&json!({ "state": topology.big.state }), |_| {
+    caller.print(&json!({ "state": topology.big.state, "held": held }), |_| {
         format!(
             "big-node's state is in {state}, from {}; next: `big-node serve`. What it has lost since the backup, \
-             the edge sends again as far as its safety store reaches.\n",
-            dir.display()
+             the edge sends again as far as its safety store reaches.\n{}",
+            dir.display(),
+            operator::show_held(held)
         )
     })
 }

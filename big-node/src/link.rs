@@ -28,7 +28,7 @@ use crate::refusal;
 use crate::travel::notice;
 
 /// The kind under which large bodies are staged for the units that name them.
-const STAGED_KIND: u8 = 3;
+pub(crate) const STAGED_KIND: u8 = 3;
 /// Bytes of a piece of a large body.
 const PIECE_BYTES: usize = 64 * 1024;
 

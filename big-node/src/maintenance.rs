@@ -9,13 +9,16 @@ use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, NodeIdentity};
 use shared::moment::{Moment, Trust};
 use shared::origin::Origin;
-use shared::store::{Disk, Recovered, Row, Rows, Store, StoreError, Txn, rebuild as rebuild_store};
+use shared::store::{
+    Disk, Lost, NotRestored, Rebuilt, Recovered, Row, Rows, Store, StoreError, Txn, rebuild as rebuild_store,
+};
 use shared::topology::Topology;
 use shared::trace;
 
 use crate::directory::{Policy, RECORD_KIND};
 use crate::error::Refused;
 use crate::inbound::{BODY_KIND, PARSED_BYTES_MAX};
+use crate::link::STAGED_KIND;
 use crate::node::Node;
 use crate::part::break_apart;
 use crate::record::{
@@ -158,19 +161,30 @@ fn empty_trash(txn: &mut Txn<'_>) -> Result<usize, StoreError> {
 
 /// Makes the index anew: the directory first, then every message for the people that its origin leads to. What
 /// was marked, moved or deleted since is not in the segments; nothing is sent again.
-pub fn rebuild(disk: Arc<dyn Disk>, policy: Policy) -> Result<Store, StoreError> {
+pub fn rebuild(disk: Arc<dyn Disk>, policy: Policy) -> Result<(Store, Rebuilt), StoreError> {
     let restore = move |txn: &mut Txn<'_>, found: &Recovered| restore(txn, found, &policy);
-    let (store, kept) = rebuild_store(disk, restore)?;
+    let (store, rebuilt) = rebuild_store(disk, restore, name)?;
     // Another log name than before: the partner must not take this for the store it knew.
     store.commit_blocking(|txn| lane::set_identity(txn, NodeIdentity::new()))?;
-    tracing::info!(kept, "bodies found in the segments");
     follow_again(&store)?;
     for (key, _) in store.read()?.prefix::<Entry>(MAILBOXES, &[], usize::MAX)? {
         if revise::has_revisions(&store.read()?, message_of(&key))? {
             store.commit_blocking(move |txn| revise::show_again(txn, &key))?;
         }
     }
-    Ok(store)
+    Ok((store, rebuilt))
+}
+
+/// What a body is that a rebuild could not keep.
+fn name(lost: &Lost) -> String {
+    let (kind, notes) = lost.end.clone().unwrap_or_default();
+    let id = notes.first_chunk().map(|id| MessageId(*id));
+    match (kind, id) {
+        (RECORD_KIND, _) => "an entry of the directory".into(),
+        (BODY_KIND, Some(id)) => format!("message {id}"),
+        (revise::REVISION_KIND, Some(id)) => format!("a revision of message {id}"),
+        _ => format!("a body ({:02x?})", &lost.key.0[..8]),
+    }
 }
 
 /// Break-apart maps and conversations are not in the segments; the messages that they follow from are.
@@ -197,30 +211,28 @@ fn follow_again(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn restore(txn: &mut Txn<'_>, found: &Recovered, policy: &Policy) -> Result<(), StoreError> {
+fn restore(txn: &mut Txn<'_>, found: &Recovered, policy: &Policy) -> Result<(), NotRestored> {
     match found.kind {
-        RECORD_KIND => match Record::decode(&found.notes) {
-            Some(record) => {
-                let mut gone = directory::restore(txn, &record)?.into_iter();
-                gone.try_for_each(|key| txn.release_body(key))
-            }
-            None => txn.release_body(found.key),
-        },
+        RECORD_KIND => {
+            let record = Record::decode(&found.notes).ok_or(NotRestored::Unreadable)?;
+            let mut gone = directory::restore(txn, &record)?.into_iter();
+            gone.try_for_each(|key| txn.release_body(key))?;
+        }
         BODY_KIND => {
             let read = |(id, origin): (&[u8; 16], &[u8])| Some((MessageId(*id), Origin::decode(origin)?));
-            match found.notes.split_first_chunk().and_then(read) {
-                Some((id, origin)) => mail::restore(txn, id, origin, found.key, policy),
-                None => txn.release_body(found.key),
-            }
+            let read = found.notes.split_first_chunk().and_then(read);
+            let (id, origin) = read.ok_or(NotRestored::Unreadable)?;
+            mail::restore(txn, id, origin, found.key, policy)?;
         }
         revise::REVISION_KIND => {
             let read = |(id, row): (&[u8; 16], &[u8])| Some((MessageId(*id), Revision::decode(row)?));
-            match found.notes.split_first_chunk().and_then(read) {
-                Some((id, revision)) => revise::restore(txn, id, revision),
-                None => txn.release_body(found.key),
-            }
+            let read = found.notes.split_first_chunk().and_then(read);
+            let (id, revision) = read.ok_or(NotRestored::Unreadable)?;
+            revise::restore(txn, id, revision)?;
         }
         // A large body that was staged for its unit: the edge has it still.
-        _ => txn.release_body(found.key),
+        STAGED_KIND => txn.release_body(found.key)?,
+        _ => return Err(NotRestored::Unreadable),
     }
+    Ok(())
 }

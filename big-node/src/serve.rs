@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use link_proto::driver::{Dialler, Key, KeyError, LinkError};
 use shared::control::{BindError, CONNECTIONS_MAX, PEOPLE_CONNECTIONS_MAX, Server, socket_in};
-use shared::id::random;
+use shared::id::{random, unix_millis};
+use shared::lane;
 use shared::seal::PrivateKey;
 use shared::state::{State, StateError};
-use shared::store::{DirectoryDisk, StoreError, Verdict};
+use shared::store::{StoreError, Verdict};
 use shared::topology::Topology;
 use shared::{lifetime, telemetry};
 use tokio::runtime::{Builder, Handle};
@@ -70,24 +71,30 @@ pub fn init(topology: &Topology) -> Result<(), ServeError> {
 }
 
 /// Makes big from a backup. The edge sends again what this big has lost since, and is told the directory
-/// anew.
-pub fn restore(topology: &Topology, from: &Path) -> Result<(), ServeError> {
+/// anew. Returns how many units for the edge are held because the backup is too old ([`lane::hold_old`]).
+pub fn restore(topology: &Topology, from: &Path) -> Result<usize, ServeError> {
     let sealing = PrivateKey::from_bytes(State::open(from)?.key32("sealing")?).public().0;
-    State::restore(&topology.big.state, from, move |txn| projection::renew(txn, sealing))?;
-    Ok(())
+    let kept = lane::ids_kept(topology.link.safety(), topology.edge.outbound.expire);
+    let (_, held) = State::restore(&topology.big.state, from, move |txn| {
+        let held = lane::hold_old(txn, kept, unix_millis())?;
+        projection::renew(txn, sealing)?;
+        Ok(held)
+    })?;
+    Ok(held)
 }
 
 /// Checks everything stored; with `rebuild`, makes the index anew from the segments first.
 pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError> {
     let state = State::open(&topology.big.state)?;
-    let store = match rebuild {
+    let policy = Policy::of(topology, &state.key32("outbound")?);
+    let (store, rebuilt) = match rebuild {
         true => {
-            let disk = Arc::new(DirectoryDisk::open(&state.store_path())?);
-            maintenance::rebuild(disk, Policy::of(topology, &state.key32("outbound")?))?
+            let (store, rebuilt) = maintenance::rebuild(Arc::new(state.disk()?), policy)?;
+            (store, Some(rebuilt))
         }
-        false => state.store()?,
+        false => (state.store()?, None),
     };
-    Ok(shared::store::verify(&store)?)
+    Ok(Verdict { rebuilt, ..shared::store::verify(&store)? })
 }
 
 /// Runs big until it is told to stop.

@@ -160,13 +160,14 @@ fn init(caller: &Caller, topology: &Topology) -> Outcome {
 }
 
 fn restore(caller: &Caller, topology: &Topology, dir: &Path) -> Outcome {
-    serve::restore(topology, dir)?;
+    let held = serve::restore(topology, dir)?;
     let state = topology.edge.state.display();
-    caller.print(&json!({ "state": topology.edge.state }), |_| {
+    caller.print(&json!({ "state": topology.edge.state, "held": held }), |_| {
         format!(
             "edge-node's state is in {state}, from {}; next: `edge-node serve`. What waits for delivery is held \
-             until big has said who has got it since.\n",
-            dir.display()
+             until big has said who has got it since.\n{}",
+            dir.display(),
+            operator::show_held(held)
         )
     })
 }

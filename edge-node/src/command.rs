@@ -22,7 +22,7 @@ use shared::trace;
 
 use crate::lockout::Locked;
 use crate::node::{Known, Node, Rule};
-use crate::record::{Invitation, QUEUE, QueueRow, SETTINGS};
+use crate::record::{INVITATION_SECONDS, Invitation, QUEUE, QueueRow, SETTINGS};
 use crate::request::{
     Done, Explained, Invited, LaneView, LinkCommand, LinkView, LockedView, PartnerLaneView, Queued, Request,
     Step, Waiting,
@@ -34,8 +34,6 @@ use crate::{maintenance, reception};
 const LISTED_MAX: usize = 10_000;
 /// How long a session that is told to end may take.
 const HOLD_TIME: Duration = Duration::from_secs(10);
-/// How long a ticket is good for, in seconds.
-const INVITATION_SECONDS: u64 = 24 * 3600;
 
 /// Answers requests.
 #[derive(Clone, Debug)]

@@ -138,7 +138,7 @@ impl Host for LinkHost {
     fn invitation(&self) -> Option<[u8; 32]> {
         let snapshot = self.node.store.read().ok()?;
         let invitation = snapshot.get::<Invitation>(SETTINGS, b"invitation").ok()??;
-        (invitation.expires_at > unix_millis() / 1000).then_some(invitation.secret)
+        invitation.is_open(unix_millis() / 1000).then_some(invitation.secret)
     }
 
     async fn paired_by(&self, partner: Partner) -> Result<Vec<u8>, HostError> {

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use link_proto::unit::Lane;
 use shared::age::{self, Pulse};
-use shared::id::{monotonic, unix_millis};
+use shared::id::{MessageId, monotonic, unix_millis};
 use shared::lane::{self, NodeIdentity, QueuedBody, QueuedUnit};
-use shared::store::{BodyKey, Disk, Recovered, Rows, Store, StoreError, Txn, rebuild as rebuild_store};
+use shared::store::{
+    BodyKey, Disk, Lost, NotRestored, Rebuilt, Recovered, Rows, Store, StoreError, Txn,
+    rebuild as rebuild_store,
+};
 use shared::trace;
 use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
 
@@ -170,18 +173,34 @@ pub fn hold_back(txn: &mut Txn<'_>) -> Result<(), StoreError> {
 
 /// Makes the index anew: what came in is offered to big again, which knows what it holds already;
 /// what was to go out is held for the operator, because it may have left.
-pub fn rebuild(disk: Arc<dyn Disk>) -> Result<Store, StoreError> {
-    let (store, kept) = rebuild_store(disk, restore)?;
+pub fn rebuild(disk: Arc<dyn Disk>) -> Result<(Store, Rebuilt), StoreError> {
+    let (store, rebuilt) = rebuild_store(disk, restore, name)?;
     // Another log name than before: the partner must not take this for the store it knew.
     store.commit_blocking(|txn| {
         lane::set_identity(txn, NodeIdentity::new())?;
         revise::apply_found(txn, unix_millis())
     })?;
-    tracing::info!(kept, "bodies found in the segments");
-    Ok(store)
+    Ok((store, rebuilt))
 }
 
-fn restore(txn: &mut Txn<'_>, found: &Recovered) -> Result<(), StoreError> {
+/// What a body is that a rebuild could not keep.
+fn name(lost: &Lost) -> String {
+    let sent = lost.end.as_ref().and_then(|(_, notes)| match decode::<ToEdge>(notes)? {
+        ToEdge::Outbound(outbound) => Some(outbound.message),
+        ToEdge::Revise(revise) => Some(revise.message),
+        _ => None,
+    });
+    match (&lost.end, sent) {
+        (Some((INBOUND_KIND, _)), _) => {
+            let id = lost.key.0.first_chunk().copied().unwrap_or_default();
+            format!("message {}, taken in for big", MessageId(id))
+        }
+        (_, Some(id)) => format!("message {}, from inside", MessageId(id)),
+        _ => format!("a body ({:02x?})", &lost.key.0[..8]),
+    }
+}
+
+fn restore(txn: &mut Txn<'_>, found: &Recovered) -> Result<(), NotRestored> {
     match (found.kind, decode::<ToBig>(&found.notes), decode::<ToEdge>(&found.notes)) {
         (INBOUND_KIND, Some(ToBig::Inbound(inbound)), _) => {
             let key = found.key.0;
@@ -190,13 +209,18 @@ fn restore(txn: &mut Txn<'_>, found: &Recovered) -> Result<(), StoreError> {
                 _ => (BATCH_LANE, QueuedBody::Ahead { key }),
             };
             let head = found.notes.clone();
-            lane::queue(txn, &QueuedUnit { id: inbound.message, lane, after: None, head, body }).map(drop)
+            lane::queue(txn, &QueuedUnit { id: inbound.message, lane, after: None, head, body })?;
         }
-        (OUTBOUND_KIND, _, Some(ToEdge::Outbound(outbound))) => hold(txn, outbound, found.key),
-        (OUTBOUND_KIND, _, Some(ToEdge::Revise(unit))) => revise::found(txn, unit, found.key),
-        // A copy for a window: big sends what a window lacks.
-        _ => txn.release_body(found.key),
+        (OUTBOUND_KIND, _, Some(ToEdge::Outbound(outbound))) => hold(txn, outbound, found.key)?,
+        (OUTBOUND_KIND, _, Some(ToEdge::Revise(unit))) => {
+            revise::found(txn, unit, found.key)?;
+        }
+        // A copy for a window: big sends what a window lacks. A large body has no notes: big tells its unit anew.
+        (OUTBOUND_KIND, _, Some(_)) => txn.release_body(found.key)?,
+        (OUTBOUND_KIND, ..) if found.notes.is_empty() => txn.release_body(found.key)?,
+        _ => return Err(NotRestored::Unreadable),
     }
+    Ok(())
 }
 
 fn hold(txn: &mut Txn<'_>, outbound: Outbound, body: BodyKey) -> Result<(), StoreError> {

@@ -113,8 +113,9 @@ impl Node {
     /// Opens the edge's state.
     pub fn open(topology: Topology, state: &State) -> Result<Self, StateError> {
         let sealing = PrivateKey::from_bytes(state.key32("sealing")?);
+        let (directory_key, store) = (state.key32("directory")?, state.store()?);
         let covers = Covers::on(Arc::new(DirectoryDisk::open(&state.path().join("windows"))?));
-        Ok(Self::new(state.store()?, covers, topology, sealing, state.key32("directory")?))
+        Ok(Self::new(store, covers, topology, sealing, directory_key))
     }
 
     /// An edge over an open store.

@@ -56,6 +56,16 @@ pub struct Invitation {
 }
 row!(Invitation, 1);
 
+/// How long an invitation is open, in seconds: a day.
+pub const INVITATION_SECONDS: u64 = 24 * 3600;
+
+impl Invitation {
+    /// Whether it is open at `now`, seconds since 1970. A clock that went back opens no old one again.
+    pub fn is_open(&self, now: u64) -> bool {
+        self.expires_at > now && self.expires_at - now <= INVITATION_SECONDS
+    }
+}
+
 /// A message in a secondary mailbox.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
 pub struct CopyRow {
@@ -165,4 +175,19 @@ pub fn inbound_body(message: MessageId) -> BodyKey {
 /// What the edge knows of big.
 pub fn big(rows: &impl Rows) -> Result<BigRow, StoreError> {
     Ok(rows.get(SETTINGS, b"big")?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invitation_is_open_for_a_day_whatever_the_clock_does() {
+        let made = 1_800_000_000;
+        let invitation = Invitation { secret: [7; 32], expires_at: made + INVITATION_SECONDS };
+        let open = [made, made + INVITATION_SECONDS - 1];
+        let void = [made + INVITATION_SECONDS, made + 10 * INVITATION_SECONDS, made - 1, 0, u64::MAX];
+        assert!(open.into_iter().all(|now| invitation.is_open(now)));
+        assert!(void.into_iter().all(|now| !invitation.is_open(now)));
+    }
 }

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use link_proto::driver::{Key, KeyError, LinkError, Listener as LinkListener};
 use shared::control::{BindError, Server, socket_in};
-use shared::id::random;
+use shared::id::{random, unix_millis};
+use shared::lane;
 use shared::listener::{Acceptor, Admission, IdentityError, Listener, TlsIdentity};
 use shared::seal::PrivateKey;
 use shared::smtp::{Config, Role};
 use shared::state::{State, StateError};
-use shared::store::{DirectoryDisk, StoreError, Verdict};
+use shared::store::{StoreError, Verdict};
 use shared::topology::Topology;
 use shared::{lifetime, telemetry};
 use tokio::sync::watch;
@@ -28,6 +29,8 @@ use crate::{login, maildrop, maintenance, reception};
 /// keep travellers out.
 const SUBMITTERS_MAX: usize = 200;
 const SUBMITTERS_PER_NETWORK_MAX: usize = 50;
+/// Sessions of strangers, and submission sessions, never take more than one of so many descriptors each.
+const SESSIONS_SHARE: usize = 8;
 /// POP3 sessions at once, most of which wait: a client may stay for as long as it likes. Never more than half of
 /// the descriptors.
 const COLLECTORS_MAX: usize = 4_000;
@@ -97,20 +100,29 @@ pub fn init(topology: &Topology) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// Makes an edge from a backup. What it was to deliver is held until big has said who has got it since.
-pub fn restore(topology: &Topology, from: &Path) -> Result<(), ServeError> {
-    State::restore(&topology.edge.state, from, maintenance::hold_back)?;
-    Ok(())
+/// Makes an edge from a backup. What it was to deliver is held until big has said who has got it since. Returns how
+/// many units for big are held because the backup is too old ([`lane::hold_old`]).
+pub fn restore(topology: &Topology, from: &Path) -> Result<usize, ServeError> {
+    let kept = lane::ids_kept(topology.link.safety(), topology.edge.outbound.expire);
+    let (_, held) = State::restore(&topology.edge.state, from, move |txn| {
+        maintenance::hold_back(txn)?;
+        lane::hold_old(txn, kept, unix_millis())
+    })?;
+    Ok(held)
 }
 
 /// Checks everything stored; with `rebuild`, makes the index anew from the segments first.
 pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError> {
     let state = State::open(&topology.edge.state)?;
-    let store = match rebuild {
-        true => maintenance::rebuild(Arc::new(DirectoryDisk::open(&state.store_path())?))?,
-        false => state.store()?,
+    // What another kind of node has stored is not for this one to make anything of.
+    state.key32("directory")?;
+    let (store, rebuilt) = match rebuild {
+        true => {
+            maintenance::rebuild(Arc::new(state.disk()?)).map(|(store, rebuilt)| (store, Some(rebuilt)))?
+        }
+        false => (state.store()?, None),
     };
-    Ok(shared::store::verify(&store)?)
+    Ok(Verdict { rebuilt, ..shared::store::verify(&store)? })
 }
 
 /// Runs the edge until it is told to stop.
@@ -164,9 +176,18 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let (smtp_tls, pop3_tls) = (Acceptor::new(&identity, "smtp")?, Acceptor::new(&identity, "pop3")?);
     let (stop, stopping) = watch::channel(false);
     // However many places one network takes, some are left for the others.
-    let per_network = (edge.receivers * 4 / 5).max(1);
-    let strangers = Admission::new(edge.receivers, per_network);
-    let submitters = Admission::new(SUBMITTERS_MAX, SUBMITTERS_PER_NETWORK_MAX);
+    let share = (descriptors / SESSIONS_SHARE).max(1);
+    let receivers = edge.receivers.min(share);
+    if receivers < edge.receivers {
+        tracing::warn!(
+            descriptors,
+            receivers,
+            "fewer sessions than [edge] receivers: raise the limit of open files"
+        );
+    }
+    let per_network = (receivers * 4 / 5).max(1);
+    let strangers = Admission::new(receivers, per_network);
+    let submitters = Admission::new(SUBMITTERS_MAX.min(share), SUBMITTERS_PER_NETWORK_MAX);
     let collectors = Admission::new(COLLECTORS_MAX.min(descriptors / 2), COLLECTORS_PER_NETWORK_MAX);
     let smtp_busy = "421 4.3.2 too many sessions; try again later\r\n";
     let pop3_busy = "-ERR [SYS/TEMP] too many sessions; try again later\r\n";

@@ -100,6 +100,13 @@ pub async fn awake(store: &Store) -> Result<Trust, StoreError> {
     Ok(Trust::starting(Moment::now(), since_apart(&store.read()?)?))
 }
 
+/// How long ago the node whose state this is lived last, by the clock, which stands at `clock` milliseconds since 1970:
+/// the age of a backup. Nothing, if it never lived or the clock has gone back since.
+pub fn rested(rows: &impl Rows, clock: u64) -> Result<Duration, StoreError> {
+    let row = row(rows)?;
+    Ok(Duration::from_millis(if row.clock > 0 { clock.saturating_sub(row.clock) } else { 0 }))
+}
+
 /// Whether an attempt that was set for `at` is to be made at `now`, both in milliseconds since 1970. What is further
 /// off than any wait was set by a clock that has gone back since.
 pub fn is_due(at: u64, now: u64) -> bool {

@@ -18,6 +18,7 @@ mod confirm;
 mod decide;
 mod missing;
 mod node;
+mod old;
 mod receive;
 mod safety;
 mod settle;
@@ -35,6 +36,7 @@ pub use node::{
     NodeIdentity, PartnerRow, adopt, adopted, epoch, identity, next_epoch, partner, restored, set_identity,
     set_partner,
 };
+pub use old::hold_old;
 pub use receive::{
     Arrival, NotApplied, Parked, RejectedRow, bury_overdue, forget_ids, ids_kept, is_here, received,
     rejected, take,
@@ -47,6 +49,9 @@ const LANES: Table = Table("lanes");
 const TRANSMISSION: Table = Table("transmission");
 const WAITING: Table = Table("waiting");
 
+/// The lanes of mail, as the link numbers them.
+const INTER: u8 = 2;
+const BATCH: u8 = 3;
 /// Lanes, as the link numbers them.
 pub const LANES_MAX: u8 = 4;
 

@@ -356,6 +356,18 @@ pub fn show_one_dead(command: &DeadCommand, letter: &DeadLetterView) -> String {
     format!("{table}\n{then}\n")
 }
 
+/// What a restore from a backup that is too old holds back, as text; nothing, if that is nothing.
+pub fn show_held(held: usize) -> String {
+    match held {
+        0 => String::new(),
+        held => format!(
+            "The backup is so old that the other node may have forgotten what it had got before: {held} units of mail \
+             are held. When the node runs, `queue dead` lists them; look whether each has arrived, then `queue dead \
+             retry` or `queue dead drop` it.\n"
+        ),
+    }
+}
+
 /// Dead letters as text.
 pub fn show_dead(dead: &[DeadLetterView]) -> String {
     let mut table = Table::new(["id", "at (UTC)", "lane", "why"]);

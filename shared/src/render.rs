@@ -230,8 +230,13 @@ pub fn copied(copied: &Copied) -> String {
 
 /// `verify`: what was looked over, and each damage.
 pub fn verdict(verdict: &Verdict) -> String {
-    let Verdict { rows, bodies, bytes, damage } = verdict;
-    let mut text = format!("{rows} rows and {bodies} bodies ({}) were checked\n", size(*bytes));
+    let Verdict { rows, bodies, bytes, damage, rebuilt } = verdict;
+    let mut text = String::new();
+    if let Some(rebuilt) = rebuilt {
+        let _ = writeln!(text, "{} bodies are kept; the index is made anew from them", rebuilt.kept);
+        text.extend(rebuilt.lost.iter().map(|lost| line("LOST", lost)));
+    }
+    let _ = writeln!(text, "{rows} rows and {bodies} bodies ({}) were checked", size(*bytes));
     text.extend(damage.iter().map(|damage| line("DAMAGE", damage)));
     text
 }

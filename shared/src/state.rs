@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::id::unix_millis;
 use crate::lane::{self, NodeIdentity};
-use crate::store::{self, Copied, DirectoryDisk, Store, StoreError, Txn};
+use crate::store::{self, Copied, DirectoryDisk, Owner, Store, StoreError, Txn};
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,13 +30,30 @@ pub enum StateError {
     /// A key that others can read.
     #[error("{0} can be read by others; `chmod 600` it, and make a new key if others may have read it")]
     KeyExposed(PathBuf),
+    /// A key that this kind of node has is not there.
+    #[error(
+        "{0} is not there: this is the state of another kind of node, or the key is lost; name this node's own \
+         state in the topology, or `restore` a backup into an empty state"
+    )]
+    KeyMissing(PathBuf),
     /// A key of the wrong length.
     #[error("{0} is not a key of this node")]
     KeyBroken(PathBuf),
+    /// The store, which is there and cannot be opened.
+    #[error("{path}: {error}")]
+    Closed {
+        /// Its folder.
+        path: PathBuf,
+        /// Why not.
+        error: StoreError,
+    },
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+/// The key by which a store knows its node: what lies in it is sealed to that.
+const OWNERS_KEY: &str = "sealing";
 
 /// An existing state directory.
 #[derive(Clone, Debug)]
@@ -57,7 +74,7 @@ impl State {
                 state.write_key(name, bytes)?;
             }
         }
-        let store = Store::open(Arc::new(DirectoryDisk::open(&state.store_path())?))?;
+        let store = state.store()?;
         let identity = NodeIdentity::new();
         store.commit_blocking(move |txn| lane::set_identity(txn, identity))?;
         Ok(state)
@@ -77,28 +94,27 @@ impl State {
         let copy = Self { path: into.into() };
         copy.make()?;
         self.copy_keys(&copy)?;
-        Ok(store::backup(store, &DirectoryDisk::open(&copy.store_path())?)?)
+        Ok(store::backup(store, &copy.disk()?)?)
     }
 
     /// Makes a node's state from a backup. `first` runs in the first commit; before it, this node's
-    /// generation has been raised, so that the other node knows that this one went back.
-    pub fn restore(
+    /// generation has been raised, so that the other node knows that this one went back. Also what `first` has
+    /// returned.
+    pub fn restore<T: Send + 'static>(
         path: &Path,
         from: &Path,
-        first: impl FnOnce(&mut Txn<'_>) -> Result<(), StoreError> + Send + 'static,
-    ) -> Result<Self, StateError> {
+        first: impl FnOnce(&mut Txn<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<(Self, T), StateError> {
         let (state, backup) = (Self { path: path.into() }, Self::open(from)?);
         state.make()?;
         backup.copy_keys(&state)?;
-        let copied = backup
-            .store()
-            .and_then(|store| Ok(store::backup(&store, &DirectoryDisk::open(&state.store_path())?)?));
+        let copied = backup.store().and_then(|store| Ok(store::backup(&store, &state.disk()?)?));
         copied?;
-        state.store()?.commit_blocking(move |txn| {
+        let done = state.store()?.commit_blocking(move |txn| {
             lane::restored(txn, unix_millis())?;
             first(txn)
         })?;
-        Ok(state)
+        Ok((state, done.into_inner()))
     }
 
     /// Makes the folders of a state that is not there yet.
@@ -134,20 +150,35 @@ impl State {
         &self.path
     }
 
-    /// Opens the store, which one process can do at a time.
+    /// Opens the store, which one process can do at a time. Only the store of the node whose keys these are is
+    /// opened.
     pub fn store(&self) -> Result<Store, StateError> {
-        Ok(Store::open(Arc::new(DirectoryDisk::open(&self.store_path())?))?)
+        let owner = Owner::of_key(&self.key(OWNERS_KEY)?);
+        let disk = Arc::new(self.disk()?);
+        Store::open_of(disk, owner).map_err(|error| self.closed(error))
+    }
+
+    /// The folder of the store, held for this process alone.
+    pub fn disk(&self) -> Result<DirectoryDisk, StateError> {
+        DirectoryDisk::open(&self.store_path()).map_err(|error| self.closed(error))
+    }
+
+    fn closed(&self, error: StoreError) -> StateError {
+        StateError::Closed { path: self.store_path(), error }
     }
 
     /// Where the store's files are.
-    pub fn store_path(&self) -> PathBuf {
+    fn store_path(&self) -> PathBuf {
         self.path.join("store")
     }
 
     /// Reads a key.
     pub fn key(&self, name: &str) -> Result<Vec<u8>, StateError> {
         let path = self.key_path(name);
-        let failed = |error| StateError::File { path: path.clone(), error };
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => StateError::KeyMissing(path.clone()),
+            _ => StateError::File { path: path.clone(), error },
+        };
         let mode = fs::metadata(&path).map_err(failed)?.mode();
         if mode & 0o077 != 0 {
             return Err(StateError::KeyExposed(path));
@@ -213,7 +244,7 @@ mod tests {
         let backup = dir.path().join("backup");
         state.backup(&state.store().expect("opens"), &backup).expect("copied");
         let again = dir.path().join("again");
-        let restored = State::restore(&again, &backup, |_| Ok(())).expect("restored");
+        let (restored, ()) = State::restore(&again, &backup, |_| Ok(())).expect("restored");
         assert!(matches!(State::restore(&again, &backup, |_| Ok(())), Err(StateError::Exists(_))));
         assert_eq!(restored.key32("sealing").expect("readable"), [7; 32]);
         let raised = lane::identity(&restored.store().expect("opens").read().expect("reads")).expect("reads");

@@ -5,7 +5,7 @@
 #   shaped           100 ms round trip, 1 % loss each way, 10 Mbit/s, a queue of 256 KiB: 4 KiB text, 64 KiB
 #                    base64, and one message alone
 #   large            on the same line, one message alone while a body of 200 MB is in transfer
-#   outage           the link is cut for 30 s while 50 messages/s arrive
+#   outage           the same line is cut for 30 s while 50 messages/s arrive
 #
 # The bench that drives both lies outside the repository, in ../shared/bench or where SHARED_BENCH says;
 # its README tells what is measured and how. This needs root (network namespaces, cgroup v1) and a Debian
@@ -93,8 +93,7 @@ measure() {
 # path PART: the line between the nodes; made before they start, for they bind to its addresses.
 path() {
   case $1 in
-    shaped | large) ./net.sh tun "$line" ;;
-    outage) ./net.sh tun '' ;;
+    shaped | large | outage) ./net.sh tun "$line" ;;
     *) ./net.sh plain ;;
   esac
 }

@@ -49,7 +49,16 @@ impl World {
 
     /// The same, with a topology that `change` has been over.
     pub async fn with(program: Program, change: impl FnOnce(&mut TestTopology)) -> Result<Self, Trouble> {
-        let world = Self::unpaired(program, change).await?;
+        Self::of_programs(program.clone(), program, change).await
+    }
+
+    /// The same, with a program of its own for each node.
+    pub async fn of_programs(
+        big: Program,
+        edge: Program,
+        change: impl FnOnce(&mut TestTopology),
+    ) -> Result<Self, Trouble> {
+        let world = Self::made(big, edge, change).await?;
         world.pair().await?;
         world.add_people().await?;
         Ok(world)
@@ -57,12 +66,21 @@ impl World {
 
     /// Both nodes run and know nothing of each other.
     pub async fn unpaired(program: Program, change: impl FnOnce(&mut TestTopology)) -> Result<Self, Trouble> {
+        Self::made(program.clone(), program, change).await
+    }
+
+    async fn made(
+        big: Program,
+        edge: Program,
+        change: impl FnOnce(&mut TestTopology),
+    ) -> Result<Self, Trouble> {
         let folder = tempfile::Builder::new().prefix("sallypost").tempdir()?;
         let internet = Internet::start(None).await?;
         let (dns, port) = (internet.dns.address(), internet.mta.address().port());
         let mut topology = TestTopology::new(folder.path(), dns, port)?;
         change(&mut topology);
-        Self::of(program, topology, internet, Some(folder)).await
+        let nodes = Nodes::init(topology, big, edge).await?;
+        Self::running(nodes, internet, Some(folder)).await
     }
 
     /// Both nodes of `topology` run, new or as an earlier run left them. The folder, if given, goes
@@ -73,7 +91,11 @@ impl World {
         internet: Internet,
         folder: Option<TempDir>,
     ) -> Result<Self, Trouble> {
-        let mut nodes = Nodes::init(topology, program.clone(), program).await?;
+        let nodes = Nodes::init(topology, program.clone(), program).await?;
+        Self::running(nodes, internet, folder).await
+    }
+
+    async fn running(mut nodes: Nodes, internet: Internet, folder: Option<TempDir>) -> Result<Self, Trouble> {
         nodes.start_edge().await?;
         nodes.start_big().await?;
         Ok(Self { nodes, internet, folder })

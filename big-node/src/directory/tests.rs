@@ -497,9 +497,10 @@ fn a_rebuild_finds_every_kind_and_only_its_latest_change() {
     };
     let restore_all = |txn: &mut shared::store::Txn<'_>, found: &shared::store::Recovered| {
         let record = Record::decode(&found.notes).expect("a record");
-        restore(txn, &record)?.into_iter().try_for_each(|key| txn.release_body(key))
+        Ok(restore(txn, &record)?.into_iter().try_for_each(|key| txn.release_body(key))?)
     };
-    let (store, _) = shared::store::rebuild(disk, restore_all).expect("is rebuilt");
+    let name = |_: &shared::store::Lost| String::new();
+    let (store, _) = shared::store::rebuild(disk, restore_all, name).expect("is rebuilt");
     let world = World { store, ..World::new() };
     let rows = world.store.read().expect("reads");
     let after = (

@@ -205,12 +205,13 @@ impl Handshake {
         if known.identity.log_name != hello.identity.log_name {
             return Err(SessionError::WrongStore("its log name is another"));
         }
-        if hello.identity.generation < known.identity.generation {
+        // A higher one may have been a lie, which ends with what the operator says.
+        if hello.identity.generation < known.identity.generation && !self.start.opening.adopt {
             return Err(SessionError::WrongStore("its generation is lower than before"));
         }
-        let raised = hello.identity.generation > known.identity.generation;
+        let is_new = hello.identity.generation != known.identity.generation;
         self.partner = Some(partner.clone());
-        if raised {
+        if is_new {
             self.step = Step::Host;
             outputs.push_back(Output::Remember(partner));
         } else {

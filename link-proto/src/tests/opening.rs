@@ -369,6 +369,22 @@ fn a_partner_with_a_new_store_is_taken_only_when_an_operator_says_so() {
 }
 
 #[test]
+fn a_generation_that_the_edge_never_had_is_given_up_when_an_operator_says_so() {
+    let mut sim = acquainted(6);
+    let true_one = sim.nodes[EDGE].identity.generation;
+    // As a taken-over edge may have said.
+    sim.nodes[BIG].partner.as_mut().unwrap().identity.generation = u32::MAX;
+    sim.connect().unwrap();
+    assert!(matches!(sim.settle(), Err(SessionError::WrongStore(_))));
+    sim.cut(Cut::Network);
+    sim.nodes[BIG].adopt = true;
+    offer_more(&mut sim);
+    let sim = reconnect(sim);
+    assert_eq!(sim.nodes[BIG].partner.as_ref().unwrap().identity.generation, true_one);
+    assert_eq!(filed(&sim, EDGE), (0..6).chain(OFFERED).collect::<Vec<u8>>(), "nothing twice");
+}
+
+#[test]
 fn credit_ends_and_comes_back() {
     let mut sim = Sim::paired();
     for number in 0..200 {

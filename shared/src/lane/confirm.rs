@@ -10,7 +10,7 @@ use super::{
 use crate::fault::{SeededFault, seeded};
 use crate::store::{BodyKey, Rows, StoreError, Table, Txn};
 
-const DEFERRED: Table = Table("deferred");
+pub(super) const DEFERRED: Table = Table("deferred");
 const DEAD: Table = Table("dead-letters");
 
 /// A deferred unit is offered again after this many milliseconds.
@@ -74,7 +74,7 @@ pub fn confirmed(
 }
 
 /// Marks a unit of the log as living on elsewhere, with a reference of its own to its body.
-fn move_out(txn: &mut Txn<'_>, lane: u8, number: u64) -> Result<Option<QueuedUnit>, StoreError> {
+pub(super) fn move_out(txn: &mut Txn<'_>, lane: u8, number: u64) -> Result<Option<QueuedUnit>, StoreError> {
     let key = numbered(lane, number);
     let Some(mut logged) = txn.get::<LoggedUnit>(TRANSMISSION, &key)? else { return Ok(None) };
     if logged.moved {

@@ -332,3 +332,46 @@ fn two_restores_of_one_backup_have_two_generations() {
         Ok(())
     });
 }
+
+#[test]
+fn mail_of_a_backup_older_than_ids_are_remembered_is_held() {
+    const DAY: u64 = 24 * 3_600_000;
+    let kept = ids_kept(Duration::from_secs(3600), Duration::from_secs(3600));
+    let born = 20_000 * DAY;
+    for (days, held) in [(1, 0), (30, 0), (31, 3)] {
+        let store = store();
+        let commit = store.commit_blocking(move |txn| {
+            age::live_on(txn, Duration::from_secs(60), born)?;
+            let unit = |number: u8, lane: u8, body: QueuedBody| QueuedUnit {
+                id: [number; 16],
+                lane,
+                after: None,
+                head: vec![number],
+                body,
+            };
+            queue(txn, &unit(1, 2, QueuedBody::None))?;
+            queue(txn, &unit(2, 2, QueuedBody::None))?;
+            queue(txn, &unit(3, 2, QueuedBody::None))?;
+            queue(txn, &unit(4, 1, QueuedBody::None))?;
+            let chain = [9; 32];
+            // The first is confirmed, the second refused for now, the third not answered; a large one waits.
+            let position = LanePosition { number: 2, chain };
+            confirmed(txn, 2, position, &[], &[(2, "later".into())], born)?;
+            txn.put(WAITING, &[5; 16], &unit(5, 3, QueuedBody::None))?;
+            let count = hold_old(txn, kept, born + days * DAY)?;
+            assert_eq!(count, held, "{days} days");
+            let ids: Vec<u8> = dead_letters(txn, 9)?.iter().map(|letter| letter.unit.id[0]).collect();
+            assert_eq!(ids, if held > 0 { vec![2, 3, 5] } else { vec![] });
+            assert!(dead_letters(txn, 9)?.iter().all(|letter| letter.reason.starts_with("held:")));
+            let waits = |id: u8, lane| outstanding(txn, lane, &[id; 16]);
+            assert_eq!(waits(4, 1)?, Outstanding::Waits, "facts go again");
+            // Retried by an operator, it goes as anything else.
+            if held > 0 {
+                retry_dead(txn, &[3; 16])?;
+                assert_eq!(outstanding(txn, 2, &[3; 16])?, Outstanding::Waits);
+            }
+            Ok::<_, StoreError>(())
+        });
+        commit.expect("commits");
+    }
+}

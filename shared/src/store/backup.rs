@@ -32,10 +32,11 @@ pub fn backup(store: &Store, into: &dyn Disk) -> Result<Copied, StoreError> {
     let (snapshot, numbers, _pins) = pinned(store)?;
     let mut copied = Copied::default();
     for number in numbers {
-        copied.bytes += copy_segment(store, number, into)?;
+        let name = segment::name(number);
+        copied.bytes += copy_file((store.disk.as_ref(), &name), (into, &name))?;
     }
     store.segments.marker().write(into)?;
-    let index = index::open(into, false)?;
+    let index = index::open(into, false, |_| Ok(()))?;
     copied.rows = snapshot.copy_rows(&index.database, ROWS_AT_ONCE)?;
     into.sync_names()?;
     Ok(copied)
@@ -55,9 +56,9 @@ fn pinned(store: &Store) -> Result<(Snapshot, Vec<u32>, Vec<Pin>), StoreError> {
     Err(StoreError::Io("segments went away as fast as they were looked at; try again".into()))
 }
 
-fn copy_segment(store: &Store, number: u32, into: &dyn Disk) -> Result<u64, StoreError> {
-    let name = segment::name(number);
-    let (from, to): (Arc<_>, Arc<_>) = (store.disk.open(&name)?, into.create(&name)?);
+/// Copies a file from one disk to another, or to another name; its octets.
+pub(super) fn copy_file(from: (&dyn Disk, &str), to: (&dyn Disk, &str)) -> Result<u64, StoreError> {
+    let (from, to): (Arc<_>, Arc<_>) = (from.0.open(from.1)?, to.0.create(to.1)?);
     let length = from.len()?;
     let mut buffer = vec![0; PIECE_BYTES];
     let mut offset = 0;

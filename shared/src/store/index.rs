@@ -9,6 +9,7 @@ use redb::{Database, StorageBackend};
 use super::StoreError;
 use super::disk::{Disk, File};
 use super::overlay::Overlay;
+use super::txn::Snapshot;
 use crate::fault::{SeededFault, seeded};
 
 /// The index's file name.
@@ -59,16 +60,23 @@ pub(super) struct Index {
 }
 
 /// Opens the index. A new one is made only where there are no bodies yet: an index that vanished
-/// must not be replaced by an empty one in silence.
-pub(super) fn open(disk: &dyn Disk, bodies_exist: bool) -> Result<Index, StoreError> {
+/// must not be replaced by an empty one in silence. What `accept` refuses is not opened, and not changed.
+pub(super) fn open(
+    disk: &dyn Disk,
+    bodies_exist: bool,
+    accept: impl FnOnce(&Snapshot) -> Result<(), StoreError>,
+) -> Result<Index, StoreError> {
     let exists = disk.list()?.iter().any(|name| name == NAME);
     if !exists && bodies_exist {
         return Err(StoreError::IndexMissing);
     }
     // A new index gets its name only once it is whole: a crash while it is made leaves none.
     let file = if exists { disk.open(NAME)? } else { disk.create(UNFINISHED)? };
-    if exists && file.len()? <= CHECKED_BYTES_MAX {
-        check_file(Arc::clone(&file))?;
+    if exists {
+        look_at(&file, accept).map_err(|error| match error {
+            StoreError::Damaged(what) => StoreError::IndexDamaged(what),
+            other => other,
+        })?;
     }
     let sync_failed = Arc::new(AtomicBool::new(false));
     let backend = Backend { file, sync_failed: Arc::clone(&sync_failed) };
@@ -81,33 +89,64 @@ pub(super) fn open(disk: &dyn Disk, bodies_exist: bool) -> Result<Index, StoreEr
     Ok(Index { database, sync_failed })
 }
 
+/// Looks at an index before it is opened.
+fn look_at(
+    file: &Arc<dyn File>,
+    accept: impl FnOnce(&Snapshot) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut database = over(Arc::clone(file))?;
+    accept(&Snapshot::of(&database)?)?;
+    if file.len()? > CHECKED_BYTES_MAX || database.check_integrity().map_err(from_redb)? {
+        Ok(())
+    } else {
+        Err(StoreError::Damaged("pages of it are not what was written".into()))
+    }
+}
+
+/// On an overlay, for redb repairs what it finds, if need be by going back to an older commit: that is
+/// not ours to do with what was confirmed.
 fn over(file: Arc<dyn File>) -> Result<Database, StoreError> {
+    // redb takes an empty file for a database that is to be made. Ours has its name only once it is whole.
+    if file.is_empty()? {
+        return Err(StoreError::Damaged("it is empty".into()));
+    }
     let overlay = Overlay::new(file)?;
-    redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(overlay).map_err(from_redb)
+    let opened = redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(overlay);
+    opened.map_err(|error| match error.into() {
+        redb::Error::Io(error) if is_of_content(&error) => StoreError::Damaged(error.to_string()),
+        redb::Error::Corrupted(what) => StoreError::Damaged(what),
+        redb::Error::UpgradeRequired(version) => StoreError::Newer(format!("index of format {version}")),
+        error => from_redb(error),
+    })
+}
+
+/// Whether an error says what is in a file, or is missing from it, rather than what the disk does.
+fn is_of_content(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 /// Checks every page of the index against the checksum that its parent holds. A row's own hash cannot
 /// tell a page that the disk kept from an earlier commit, and nothing else tells a page that is gone.
 pub(super) fn check(disk: &dyn Disk) -> Result<(), StoreError> {
-    check_file(disk.open(NAME)?)
-}
-
-/// On an overlay, for redb repairs what it finds, if need be by going back to an older commit: that is
-/// not ours to do with what was confirmed.
-fn check_file(file: Arc<dyn File>) -> Result<(), StoreError> {
-    if over(file)?.check_integrity().map_err(from_redb)? {
+    if over(disk.open(NAME)?)?.check_integrity().map_err(from_redb)? {
         Ok(())
     } else {
         Err(StoreError::Damaged("the index".into()))
     }
 }
 
+/// A name under which the file `name` can lie that does not count any more.
+pub(super) fn aside_name(disk: &dyn Disk, name: &str) -> Result<String, StoreError> {
+    let names = disk.list()?;
+    let aside = (1..).map(|n| format!("{name}.aside-{n}")).find(|aside| !names.contains(aside));
+    Ok(aside.expect("a number that no file has"))
+}
+
 /// Moves a damaged index aside, where a person can look at it.
 pub(super) fn set_aside(disk: &dyn Disk) -> Result<(), StoreError> {
     let names = disk.list()?;
     if names.iter().any(|name| name == NAME) {
-        let aside = (1..).map(|n| format!("{NAME}.aside-{n}")).find(|name| !names.contains(name));
-        disk.rename(NAME, &aside.expect("a number that no file has"))?;
+        disk.rename(NAME, &aside_name(disk, NAME)?)?;
         disk.sync_names()?;
     }
     Ok(())

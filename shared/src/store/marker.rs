@@ -37,15 +37,14 @@ pub(super) struct Marker {
 impl Marker {
     /// The marker of the store on `disk`, which has these segments and goes on with segment `next`.
     pub fn open(disk: &dyn Disk, segments: &[u32], next: u32) -> Result<Self, StoreError> {
-        let there = disk.list()?.iter().any(|name| name == NAME);
-        if there && let Some(marker) = read(disk)? {
+        if let Some(marker) = known(disk)? {
             return Ok(marker);
         }
         let marker = match found(disk, segments)? {
             Some(marker) => marker,
             None => Self::new(next),
         };
-        if there {
+        if is_there(disk)? {
             disk.remove(NAME)?;
         }
         marker.write(disk)?;
@@ -98,6 +97,15 @@ impl Marker {
 /// Whether a record may begin so.
 pub(super) fn is_one(octets: &[u8]) -> bool {
     octets == FIRST_FORMAT || octets.last() == Some(&VERSION)
+}
+
+fn is_there(disk: &dyn Disk) -> io::Result<bool> {
+    Ok(disk.list()?.iter().any(|name| name == NAME))
+}
+
+/// The marker in its file; `None` if there is none, or it is damaged.
+pub(super) fn known(disk: &dyn Disk) -> io::Result<Option<Marker>> {
+    if is_there(disk)? { read(disk) } else { Ok(None) }
 }
 
 /// The marker in its file; `None` if it is damaged.

@@ -19,6 +19,7 @@ mod body;
 mod disk;
 mod gauge;
 mod index;
+mod label;
 mod marker;
 mod overlay;
 mod segment;
@@ -37,10 +38,11 @@ use std::sync::Arc;
 pub use backup::{Copied, backup};
 pub use body::{BodyKey, BodyReader, BodyUse, BodyWriter, Stored};
 pub use disk::{DirectoryDisk, Disk, File};
+pub use label::Owner;
 pub use segment::SEGMENT_BYTES;
 pub use touched::{TOUCHED_KEY_BYTES, Touched, TouchedKey};
 pub use txn::{Mark, Row, Rows, Snapshot, Table, Txn, behind};
-pub use verify::{Recovered, Verdict, rebuild, verify};
+pub use verify::{LOST_NAMED_MAX, Lost, NotRestored, Rebuilt, Recovered, Verdict, rebuild, verify};
 
 use gauge::Gauge;
 use index::Index;
@@ -70,8 +72,23 @@ pub enum StoreError {
     #[error("{0} is damaged on disk; run `verify`")]
     Damaged(String),
     /// There are segments and no index.
-    #[error("bodies are here but the index is not; run `verify --rebuild` to make it from them")]
+    #[error("bodies are here but the index, index.redb, is not; run `verify --rebuild` to make it from them")]
     IndexMissing,
+    /// The index cannot be opened.
+    #[error(
+        "index.redb is damaged: {0}; run `verify --rebuild`, which sets it aside and makes it anew from the bodies, \
+         or `restore` a backup into an empty state"
+    )]
+    IndexDamaged(String),
+    /// The store belongs elsewhere.
+    #[error(
+        "this is not the store of this node: {0}; put the node's own store back, or `restore` a backup into an \
+         empty state"
+    )]
+    Foreign(&'static str),
+    /// A newer version has written it.
+    #[error("a newer version of Sallypost has made this store ({0}); start that version")]
+    Newer(String),
     /// Another process has the store open.
     #[error("the store is in use by another process; stop that one first")]
     InUse,
@@ -115,8 +132,24 @@ impl Store {
 
     /// As [`Store::open`], with segments of another size.
     pub fn open_with(disk: Arc<dyn Disk>, segment_bytes: u64) -> Result<Self, StoreError> {
+        Self::opened(disk, segment_bytes, None)
+    }
+
+    /// As [`Store::open`], the store of `owner` only: that of another one, or an index beside segments that it does
+    /// not go with, is refused before anything is changed.
+    pub fn open_of(disk: Arc<dyn Disk>, owner: Owner) -> Result<Self, StoreError> {
+        let store = Self::opened(disk, SEGMENT_BYTES, Some(owner))?;
+        label::put(&store, owner)?;
+        Ok(store)
+    }
+
+    fn opened(disk: Arc<dyn Disk>, segment_bytes: u64, owner: Option<Owner>) -> Result<Self, StoreError> {
         let numbers = segment::list(disk.as_ref())?;
-        let index = index::open(disk.as_ref(), !numbers.is_empty())?;
+        let marker = marker::known(disk.as_ref())?;
+        let index = index::open(disk.as_ref(), !numbers.is_empty(), |rows| match owner {
+            Some(owner) => label::check(rows, owner, marker.as_ref()),
+            None => Ok(()),
+        })?;
         let live = space::live_segments(&Snapshot::of(&index.database)?)?;
         for number in numbers.iter().filter(|number| !live.contains(number)) {
             disk.remove(&segment::name(*number)).map_err(StoreError::from)?;

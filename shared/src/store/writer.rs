@@ -333,7 +333,7 @@ impl Thread {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         // The old one is closed before the new one is opened: both write to the same file.
         *state = State::Closed(StoreError::Full);
-        *state = match index::open(self.disk.as_ref(), true) {
+        *state = match index::open(self.disk.as_ref(), true, |_| Ok(())) {
             Ok(index) => State::Running(index),
             Err(error) => State::Closed(error),
         };

@@ -1,9 +1,7 @@
 //! The edge's disk as a thief has it: a whole file system, free space and journal included, searched for what was on
 //! the road.
 
-use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use big_node::record::WindowState;
 use tests::canary::Canary;
@@ -14,7 +12,7 @@ use tests::topology::TestTopology;
 use tests::wait::{SOON, Trouble, until};
 use tests::world::World;
 
-use crate::full_disk::{Kind, Mounted, run};
+use crate::full_disk::{Bound, Kind, Mounted};
 use crate::tally::Tally;
 
 const CASE: &str =
@@ -45,11 +43,7 @@ async fn search(pair: &Path, folder: &Path) -> Result<(), Trouble> {
     // Both are made as ever; then the edge's state goes to a disk of its own.
     drop(Nodes::init(topology.clone(), program.clone(), program.clone()).await?);
     let state = topology.edge_state();
-    run(Command::new("cp").arg("-a").arg(state.join(".")).arg(&disk.path))?;
-    fs::remove_dir_all(&state)?;
-    fs::create_dir(&state)?;
-    run(Command::new("mount").arg("--bind").arg(&disk.path).arg(&state))?;
-    let bound = Bound(&state);
+    let bound = Bound::over(&state, &disk)?;
 
     let mut world = World::of(program, topology, internet, None).await?;
     world.pair().await?;
@@ -81,14 +75,5 @@ fn clean(canary: &Canary, image: &Path) -> Result<(), Trouble> {
     match canary.found(&[image])?.as_slice() {
         [] => Ok(()),
         found => Err(format!("on the image: {found:?}").into()),
-    }
-}
-
-/// A bind mount that is unmounted when dropped.
-struct Bound<'p>(&'p Path);
-
-impl Drop for Bound<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
     }
 }

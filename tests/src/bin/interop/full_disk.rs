@@ -8,12 +8,13 @@ use std::process::Command;
 use big_node::record::{AfterFetch, Folder, Scope};
 use big_node::request::Started;
 use edge_node::request::Request as EdgeRequest;
-use shared::pressure::{FREE_BYTES, FREE_INODES, Level};
+use shared::pressure::{CALM_TIME, FREE_BYTES, FREE_INODES, Level};
 use shared::report::LinkView;
 use tests::client::smtp::{SmtpClient, SmtpError};
 use tests::internet::Internet;
 use tests::ledger::Token;
 use tests::messages::{Letter, SHORT};
+use tests::nodes::Nodes;
 use tests::process::Program;
 use tests::topology::TestTopology;
 use tests::wait::{SOON, Trouble, until};
@@ -29,6 +30,14 @@ struct Small {
     program: &'static str,
     kind: Kind,
     short: Short,
+    whose: Whose,
+}
+
+/// Who keeps its state on it.
+#[derive(Clone, Copy, PartialEq)]
+enum Whose {
+    Both,
+    Big,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -45,24 +54,48 @@ enum Short {
     Inodes,
 }
 
-const CASES: [Small; 3] = [
+const CASES: [Small; 6] = [
     Small {
         case: "a full tmpfs: 452, then 421; travellers go on; nothing lost, and on again by itself",
         program: "mount",
         kind: Kind::Tmpfs("size=112m,mode=700"),
         short: Short::Bytes,
+        whose: Whose::Both,
     },
     Small {
         case: "a tmpfs without inodes: the same",
         program: "mount",
         kind: Kind::Tmpfs("size=512m,nr_inodes=2048,mode=700"),
         short: Short::Inodes,
+        whose: Whose::Both,
     },
     Small {
         case: "a full ext4 on a loop device: the same",
         program: "mkfs.ext4",
         kind: Kind::Ext4(192),
         short: Short::Bytes,
+        whose: Whose::Both,
+    },
+    Small {
+        case: "big's tmpfs is full: the edge spools; a little room changes nothing, enough room everything",
+        program: "mount",
+        kind: Kind::Tmpfs("size=112m,mode=700"),
+        short: Short::Bytes,
+        whose: Whose::Big,
+    },
+    Small {
+        case: "big's tmpfs has no inodes: the same",
+        program: "mount",
+        kind: Kind::Tmpfs("size=512m,nr_inodes=2048,mode=700"),
+        short: Short::Inodes,
+        whose: Whose::Big,
+    },
+    Small {
+        case: "big's ext4 on a loop device is full: the same",
+        program: "mkfs.ext4",
+        kind: Kind::Ext4(192),
+        short: Short::Bytes,
+        whose: Whose::Big,
     },
 ];
 
@@ -80,7 +113,13 @@ pub async fn cases(pair: &Path, folder: &Path, tally: &mut Tally) {
             continue;
         }
         let verdict = match Mounted::at(folder.join(format!("small-{number}")), small.kind) {
-            Ok(mounted) => fill(pair, &mounted, small.short).await.map_err(|trouble| trouble.to_string()),
+            Ok(mounted) => {
+                let filled = match small.whose {
+                    Whose::Both => fill(pair, &mounted, small.short).await,
+                    Whose::Big => fill_big(pair, folder, &mounted, small.short).await,
+                };
+                filled.map_err(|trouble| trouble.to_string())
+            }
             Err(reason) => Err(reason),
         };
         tally.note(small.case, verdict);
@@ -158,6 +197,82 @@ async fn fill(pair: &Path, small: &Mounted, short: Short) -> Result<(), Trouble>
     world.end().await
 }
 
+/// Messages that come while big has no room: more than it had granted credit for before.
+const SPOOLED: u64 = 120;
+/// Octets of each, which travel inside their units.
+const SPOOLED_OCTETS: usize = 45_000;
+
+fn spooled(number: u64) -> Vec<u8> {
+    let token = Token { seed: 2, number };
+    Letter { from: CAROL, to: ALICE, subject: "spooled", token }.with_attachment("a.bin", SPOOLED_OCTETS)
+}
+
+/// The story of one file system that is big's alone. Neither node is started again in it.
+async fn fill_big(pair: &Path, folder: &Path, small: &Mounted, short: Short) -> Result<(), Trouble> {
+    let internet = Internet::start(None).await?;
+    let (dns, port) = (internet.dns.address(), internet.mta.address().port());
+    let state = tempfile::Builder::new().prefix("big-small").tempdir_in(folder)?;
+    let topology = TestTopology::new(state.path().join("state"), dns, port)?;
+    let program = Program::at(pair);
+    drop(Nodes::init(topology.clone(), program.clone(), program.clone()).await?);
+    let bound = Bound::over(&topology.big_state(), small)?;
+    let world = World::of(program, topology, internet, None).await?;
+    world.pair().await?;
+    world.add_people().await?;
+    let mut accepted = vec![(1, world.receive(&[ALICE], &spooled(1)).await?)];
+    let desk = world.desk("alice");
+    desk.filed(Folder::In, &accepted[0].1).await?;
+    let filed = async || Ok::<_, Trouble>(desk.messages(Folder::In).await?.len());
+
+    let filler = Filler::new(small.path.join("filler"), short)?;
+    filler.leave(1)?;
+    big_shows(&world, |level| level == Level::Closed).await?;
+    for number in 2..2 + SPOOLED {
+        accepted.push((number, world.receive(&[ALICE], &spooled(number)).await?));
+    }
+    filler.leave(2)?;
+    big_shows(&world, |level| level == Level::Full).await?;
+    filler.ease(2)?;
+    filler.ease(1)?;
+    // Each longer than it has to be calm before a level falls: what there is is not enough. What had been granted before
+    // has come by then.
+    tokio::time::sleep(CALM_TIME * 2).await;
+    let before = filed().await?;
+    tokio::time::sleep(CALM_TIME * 2).await;
+    let link = world.big().link().await?;
+    if link.pressure.level.takes_mail() || !link.connected {
+        return Err(format!("with too little room big shows {:?}", link.pressure).into());
+    }
+    if filed().await? != before || before >= accepted.len() {
+        return Err(format!("mail was taken without room: {before} of {}", accepted.len()).into());
+    }
+    desk.raw(&accepted[0].1).await?;
+
+    filler.remove()?;
+    big_shows(&world, Level::takes_mail).await?;
+    for (number, id) in &accepted {
+        desk.filed(Folder::In, id).await?;
+        if without_trace(&desk.raw(id).await?) != spooled(*number) {
+            return Err(format!("{number} is not what was accepted").into());
+        }
+    }
+    world.quiet().await?;
+    if filed().await? != accepted.len() {
+        return Err("each is not there once".into());
+    }
+    world.end().await?;
+    drop(bound);
+    Ok(())
+}
+
+/// Waits until big's `link status` shows such a level.
+async fn big_shows(world: &World, is_so: impl Fn(Level) -> bool) -> Result<(), Trouble> {
+    until("big shows the level", SOON, async || {
+        Ok(is_so(world.big().link().await?.pressure.level).then_some(()))
+    })
+    .await
+}
+
 /// Waits until both nodes, who share the file system, show `level` and take no mail.
 async fn shown(world: &World, level: Level) -> Result<(), Trouble> {
     until("both nodes show the level", SOON, async || {
@@ -221,6 +336,29 @@ impl Filler {
         }
     }
 
+    /// Gives back as much as brings what is left above the threshold of that step, but not above the one at which the
+    /// level falls, which is an eighth higher.
+    fn ease(&self, step: usize) -> io::Result<()> {
+        match self.short {
+            Short::Bytes => {
+                let file = fs::File::options().write(true).open(self.folder.join("0"))?;
+                let wanted = FREE_BYTES[step] + 2 * STEP_BYTES as u64;
+                let length = file.metadata()?.len();
+                file.set_len(length.saturating_sub(wanted.saturating_sub(self.free()?)))?;
+                file.sync_all()
+            }
+            Short::Inodes => {
+                for entry in fs::read_dir(&self.folder)? {
+                    if self.free()? >= FREE_INODES[step] + 10 {
+                        break;
+                    }
+                    fs::remove_file(entry?.path())?;
+                }
+                Ok(())
+            }
+        }
+    }
+
     fn free(&self) -> io::Result<u64> {
         let space = rustix::fs::statvfs(&self.folder)?;
         Ok(match self.short {
@@ -258,7 +396,27 @@ impl Mounted {
     }
 }
 
-pub(crate) fn run(command: &mut Command) -> Result<(), String> {
+/// A state that lies on a small file system, until this is dropped.
+pub(crate) struct Bound(PathBuf);
+
+impl Bound {
+    /// Moves a node's state, which is made and not in use, onto `disk`.
+    pub(crate) fn over(state: &Path, disk: &Mounted) -> Result<Self, Trouble> {
+        run(Command::new("cp").arg("-a").arg(state.join(".")).arg(&disk.path))?;
+        fs::remove_dir_all(state)?;
+        fs::create_dir(state)?;
+        run(Command::new("mount").arg("--bind").arg(&disk.path).arg(state))?;
+        Ok(Self(state.to_owned()))
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         other => Err(format!("a small file system could not be mounted: {command:?}: {other:?}")),

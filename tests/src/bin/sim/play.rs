@@ -11,6 +11,7 @@ use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult};
 
 use crate::end::block_on;
 use crate::ledger::{Inbound, Inside, Ledger, Made, Outbound, Outcome};
+use crate::liar;
 use crate::world::{Image, Who, World};
 
 /// When schedules begin, milliseconds since 1970.
@@ -190,6 +191,7 @@ impl Play {
             65..66 => self.drift(),
             66..70 => self.revise(),
             70..72 => self.send_inside(),
+            72..82 if self.kind.lies => self.lie_in_frames(),
             _ => {
                 let steps = 1 + self.dice.below(40);
                 self.run_line(usize::try_from(steps).unwrap_or(1));
@@ -644,6 +646,25 @@ impl Play {
         self.say(|| format!("garbage for {who:?}: {result:?}"));
         if result.is_err() {
             self.world.cut_line(None);
+        }
+    }
+
+    /// The peer says what is well-formed and untrue, often while the session opens.
+    fn lie_in_frames(&mut self) {
+        if self.dice.below(3) == 0 {
+            self.cut();
+        }
+        if !self.world.is_connected() && self.world.connect().is_err() {
+            self.world.cut_line(None);
+            return;
+        }
+        self.lied = true;
+        for _ in 0..=self.dice.below(3) {
+            let (who, ids) = (self.one_of(), self.ledger.order.clone());
+            let said = liar::lie(&mut self.world, who, &ids, &mut self.dice);
+            self.say(|| format!("a lie for {who:?}: {said}"));
+            let steps = self.dice.below(12);
+            self.run_line(usize::try_from(steps).unwrap_or(0));
         }
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use big_node::harness::{self as big, Big};
 use edge_node::harness::{self as edge, Edge};
-use link_proto::session::Role;
+use link_proto::frame::Frame;
+use link_proto::session::{Channel, Role};
 use shared::age::Pulse;
 use shared::id::unix_millis;
 use shared::lane::{self, NodeIdentity, PartnerRow};
@@ -245,6 +246,12 @@ impl World {
             },
         };
         result.map(drop)
+    }
+
+    /// Puts a frame on the line to `who` that its partner has never said.
+    pub fn say_to(&mut self, who: Who, channel: Channel, frame: &Frame) {
+        let line = if who == Who::Big { &mut self.to_big } else { &mut self.to_edge };
+        line.send(channel, frame.encode());
     }
 
     /// Tells both sessions that units may wait and time has passed.
