@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use shared::id::MessageId;
-use shared::lane::{QueuedBody, QueuedUnit};
+use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::seal::{FileKey, PublicKey};
 use shared::store::{Rows, StoreError, Txn};
 use shared::unit::{Id, Outbound, ToEdge, Unsettled, decode, encode};
@@ -66,13 +66,14 @@ pub fn tell_who_waits(txn: &mut Txn<'_>) -> Result<(), StoreError> {
         return Ok(());
     }
     let unsettled = unsettled(txn)?;
+    let generation = lane::partner(txn)?.map_or(0, |edge| edge.identity.generation);
     let mut from = FIRST;
     let mut chunks = unsettled.chunks(LISTED_MAX).peekable();
     loop {
         let messages = chunks.next().unwrap_or_default().to_vec();
         let next = chunks.peek().and_then(|chunk| chunk.first()).map(|(id, _)| *id);
         let to = next.map_or(LAST, |next| (u128::from_be_bytes(next) - 1).to_be_bytes());
-        projection::tell_edge(txn, &ToEdge::Unsettled(Unsettled { from, to, messages }))?;
+        projection::tell_edge(txn, &ToEdge::Unsettled(Unsettled { from, to, messages, generation }))?;
         match next {
             Some(next) => from = next,
             None => return Ok(()),

@@ -332,6 +332,9 @@ pub struct Unsettled {
     /// Each message, and for each recipient who has not got it the index, and the revision that is to
     /// leave at the least.
     pub messages: Vec<(Id, Vec<(u32, u32)>)>,
+    /// The edge's generation, as big knew it. An edge that went back since has another list coming; this one would
+    /// release what has left.
+    pub generation: u32,
 }
 
 /// A message for the Internet.

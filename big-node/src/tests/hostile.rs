@@ -287,7 +287,7 @@ fn next_kind(kind: &ToEdge) -> Option<ToEdge> {
         ToEdge::WindowEnd { .. } => ToEdge::DirectoryBegin,
         ToEdge::DirectoryBegin => ToEdge::DirectoryComplete,
         ToEdge::DirectoryComplete => {
-            ToEdge::Unsettled(Unsettled { from: id(0), to: id(9), messages: Vec::new() })
+            ToEdge::Unsettled(Unsettled { from: id(0), to: id(9), messages: Vec::new(), generation: 1 })
         }
         ToEdge::Unsettled(_) => {
             let rows = vec![AddressRow { hash: [1; 32], person: None }];

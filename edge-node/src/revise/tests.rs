@@ -389,8 +389,12 @@ fn a_withdrawal_that_is_told_again_waits_for_no_copy() {
 fn a_revision_that_waits_for_its_message_has_brought_nothing_yet() {
     let edge = Edge::new();
     edge.revise(1, ReviseMode::Replace, &[0]);
-    let list =
-        shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages: vec![(MESSAGE, vec![(0, 1)])] };
+    let list = shared::unit::Unsettled {
+        from: [0; 16],
+        to: [0xff; 16],
+        messages: vec![(MESSAGE, vec![(0, 1)])],
+        generation: 1,
+    };
     edge.apply([9; 16], &ToEdge::Unsettled(list), None).expect("is told");
     let rows = edge.store.read().expect("reads");
     assert_eq!(lane::units(&rows, EVENT_LANE, 1, 10).expect("reads"), [], "nothing is given up");
@@ -406,11 +410,28 @@ fn after_a_restore_only_what_was_put_in_its_place_leaves() {
     edge.store.commit_blocking(crate::maintenance::hold_back).expect("commits");
     // Since the backup, recipient 1 was sent another text.
     let messages = vec![(MESSAGE, vec![(0, 0), (1, 1)])];
-    let list = shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages };
+    let list = shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages, generation: 1 };
     edge.apply([9; 16], &ToEdge::Unsettled(list), None).expect("is told");
     assert_eq!(edge.waiting(), [(0, "old".into())]);
     edge.offer_revised(1);
     assert_eq!(edge.waiting(), [(0, "old".into()), (1, "new 1".into())]);
+}
+
+#[test]
+fn a_list_of_who_waited_before_the_edge_went_back_releases_nothing() {
+    let edge = Edge::new();
+    edge.outbound(1);
+    let restored = edge.store.commit_blocking(|txn| {
+        crate::maintenance::hold_back(txn)?;
+        lane::restored(txn, NOW)
+    });
+    let now = restored.expect("commits").generation;
+    for (unit, generation) in [(9, now - 1), (10, now)] {
+        let messages = vec![(MESSAGE, vec![(0, 0)])];
+        let list = shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages, generation };
+        edge.apply([unit; 16], &ToEdge::Unsettled(list), None).expect("is told");
+        assert_eq!(edge.begin().is_some(), generation == now);
+    }
 }
 
 #[test]
@@ -420,7 +441,7 @@ fn what_was_revised_since_the_backup_waits_until_big_says_what_leaves() {
     edge.store.commit_blocking(crate::maintenance::hold_back).expect("commits");
     let told = |unit: u8, least| {
         let messages = vec![(MESSAGE, vec![(0, least)])];
-        let list = shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages };
+        let list = shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages, generation: 1 };
         edge.apply([unit; 16], &ToEdge::Unsettled(list), None).expect("is told");
     };
     told(9, 1);

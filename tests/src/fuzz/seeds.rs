@@ -275,8 +275,12 @@ fn to_edge() -> Vec<ToEdge> {
         size: 9,
         retrieved: true,
     };
-    let unsettled =
-        unit::Unsettled { from: [0; 16], to: [9; 16], messages: vec![([1; 16], vec![(0, 0), (2, 1)])] };
+    let unsettled = unit::Unsettled {
+        from: [0; 16],
+        to: [9; 16],
+        messages: vec![([1; 16], vec![(0, 0), (2, 1)])],
+        generation: 3,
+    };
     vec![
         ToEdge::Introduction { sealing_key: [1; 32] },
         ToEdge::Outbound(outbound),
