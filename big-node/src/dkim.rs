@@ -175,7 +175,9 @@ fn is_signing(keys: &[Key], key: &Key, now: u64) -> bool {
     let has_begun = |other: &&Key| {
         other.domain == key.domain && other.algorithm == key.algorithm && other.signs_from <= now
     };
-    let latest = keys.iter().filter(has_begun).max_by_key(|other| (other.signs_from, other.made_at));
+    // One that is to sign from before it was made takes over when it is made.
+    let begins = |other: &&Key| (other.signs_from.max(other.made_at), other.made_at, other.signs_from);
+    let latest = keys.iter().filter(has_begun).max_by_key(begins);
     latest.is_some_and(|latest| latest.selector == key.selector)
 }
 

@@ -207,8 +207,10 @@ impl<'a> Opened<'a> {
 pub fn passes(header: &[u8], policy: &Policy) -> u32 {
     let by_us = |field: &shared::mime::Field<'_>| {
         let text = field.unfolded();
-        let mut words = text.split_ascii_whitespace();
-        field.is("Received") && words.any(|word| word == "by") && words.next() == Some(&policy.edge)
+        let words: Vec<_> = text.split_ascii_whitespace().collect();
+        // At any place: a client may call itself «by».
+        let names_us = |pair: &[&str]| pair[0] == "by" && pair[1].eq_ignore_ascii_case(&policy.edge);
+        field.is("Received") && words.windows(2).any(names_us)
     };
     let by_edge = shared::mime::fields(header).filter(by_us).count();
     u32::try_from(by_edge + picked_up(header, policy)).unwrap_or(u32::MAX)
@@ -306,14 +308,18 @@ fn speaks_as_one(written: &HeaderFacts) -> bool {
 }
 
 /// Whether the reverse-path and every From are addresses of the author's own: those of the content, for
-/// the origin is the edge's word.
+/// the origin is the edge's word. Nor may a name say another address, which some readers show in its place.
 fn speaks_as(origin: &Origin, written: &HeaderFacts, author: &Person) -> bool {
     let own = |text: &str| {
         let address: Result<Address, _> = text.parse();
         address.is_ok_and(|address| author.addresses.contains(&address.canonical()))
     };
+    let is_of_another = |word: &str| word.parse::<Address>().is_ok() && !own(word);
+    let named =
+        |name: &str| name.split(|c: char| c.is_whitespace() || "<>()[]\",;:".contains(c)).any(is_of_another);
     let mut senders = written.from.iter().chain(&written.sender);
-    origin.reverse_path.as_deref().is_some_and(own) && senders.all(|mailbox| own(&mailbox.address))
+    origin.reverse_path.as_deref().is_some_and(own)
+        && senders.all(|mailbox| own(&mailbox.address) && !mailbox.name.as_deref().is_some_and(named))
 }
 
 fn apply_outcome(txn: &mut Txn<'_>, outcome: &Outcome) -> Result<(), NotApplied> {

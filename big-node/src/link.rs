@@ -158,9 +158,12 @@ impl Host for LinkHost {
         let remembered = self.store.commit(move |txn| {
             let known = lane::partner(txn)?.map_or(0, |known| known.identity.generation);
             lane::set_partner(txn, &row)?;
-            match row.identity.generation > known {
-                true => reconcile::edge_went_back(txn, &site),
-                false => Ok(()),
+            if row.identity.generation < known {
+                lane::forget_generation(txn)?;
+            }
+            match row.identity.generation == known {
+                true => Ok(()),
+                false => reconcile::edge_went_back(txn, &site),
             }
         });
         remembered.await.map(drop).map_err(host_error)

@@ -163,16 +163,23 @@ fn empty_trash(txn: &mut Txn<'_>) -> Result<usize, StoreError> {
 /// was marked, moved or deleted since is not in the segments; nothing is sent again.
 pub fn rebuild(disk: Arc<dyn Disk>, policy: Policy) -> Result<(Store, Rebuilt), StoreError> {
     let restore = move |txn: &mut Txn<'_>, found: &Recovered| restore(txn, found, &policy);
-    let (store, rebuilt) = rebuild_store(disk, restore, name)?;
-    // Another log name than before: the partner must not take this for the store it knew.
-    store.commit_blocking(|txn| lane::set_identity(txn, NodeIdentity::new()))?;
-    follow_again(&store)?;
+    rebuild_store(disk, restore, name, finish)
+}
+
+fn finish(store: &Store) -> Result<(), StoreError> {
+    // Another log name than before: the partner must not take this for the store it knew. And another generation, for
+    // revisions may be lost whose numbers an edge knows.
+    store.commit_blocking(|txn| {
+        lane::set_identity(txn, NodeIdentity::new())?;
+        lane::restored(txn, unix_millis())
+    })?;
+    follow_again(store)?;
     for (key, _) in store.read()?.prefix::<Entry>(MAILBOXES, &[], usize::MAX)? {
         if revise::has_revisions(&store.read()?, message_of(&key))? {
             store.commit_blocking(move |txn| revise::show_again(txn, &key))?;
         }
     }
-    Ok((store, rebuilt))
+    Ok(())
 }
 
 /// What a body is that a rebuild could not keep.

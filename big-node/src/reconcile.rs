@@ -10,7 +10,7 @@ use shared::id::MessageId;
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::seal::{FileKey, PublicKey};
 use shared::store::{Rows, StoreError, Txn};
-use shared::unit::{Id, Outbound, ToEdge, Unsettled, decode, encode};
+use shared::unit::{Id, OUTBOUND, Outbound, ToEdge, Unsettled, carrier_id, decode, encode};
 
 use crate::error::Refused;
 use crate::mail::{self, Site};
@@ -89,6 +89,10 @@ fn offer_again(txn: &mut Txn<'_>, site: &Site, id: Id, recipients: &[(u32, u32)]
         }
     }
     for (revision, outside) in outside {
+        // What is held as a dead letter waits for the operator.
+        if lane::dead_letter(txn, &carrier_id(&id, revision, OUTBOUND))?.is_some() {
+            continue;
+        }
         let Some(message) = mail::shown(txn, MessageId(id), revision)? else { continue };
         match mail::queue_outbound(txn, site, &message, MessageId(id), outside) {
             Ok(()) => {}

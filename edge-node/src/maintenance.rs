@@ -174,13 +174,15 @@ pub fn hold_back(txn: &mut Txn<'_>) -> Result<(), StoreError> {
 /// Makes the index anew: what came in is offered to big again, which knows what it holds already;
 /// what was to go out is held for the operator, because it may have left.
 pub fn rebuild(disk: Arc<dyn Disk>) -> Result<(Store, Rebuilt), StoreError> {
-    let (store, rebuilt) = rebuild_store(disk, restore, name)?;
-    // Another log name than before: the partner must not take this for the store it knew.
-    store.commit_blocking(|txn| {
-        lane::set_identity(txn, NodeIdentity::new())?;
-        revise::apply_found(txn, unix_millis())
-    })?;
-    Ok((store, rebuilt))
+    rebuild_store(disk, restore, name, |store| {
+        // Another log name than before: the partner must not take this for the store it knew.
+        store.commit_blocking(|txn| {
+            lane::set_identity(txn, NodeIdentity::new())?;
+            lane::restored(txn, unix_millis())?;
+            revise::apply_found(txn, unix_millis())
+        })?;
+        Ok(())
+    })
 }
 
 /// What a body is that a rebuild could not keep.

@@ -108,12 +108,21 @@ impl State {
         let (state, backup) = (Self { path: path.into() }, Self::open(from)?);
         state.make()?;
         backup.copy_keys(&state)?;
-        let copied = backup.store().and_then(|store| Ok(store::backup(&store, &state.disk()?)?));
-        copied?;
-        let done = state.store()?.commit_blocking(move |txn| {
+        // It is the node's store only with that commit in it: started without, it would do again what was done since.
+        let (unfinished, store_path) = (state.path.join("store.unfinished"), state.store_path());
+        let failed = |error| StateError::File { path: unfinished.clone(), error };
+        if unfinished.exists() {
+            fs::remove_dir_all(&unfinished).map_err(failed)?;
+        }
+        let disk = || DirectoryDisk::open(&unfinished).map_err(|error| state.closed(error));
+        backup.store().and_then(|store| Ok(store::backup(&store, &disk()?)?))?;
+        let done = Store::open(Arc::new(disk()?))?.commit_blocking(move |txn| {
             lane::restored(txn, unix_millis())?;
             first(txn)
         })?;
+        fs::rename(&unfinished, &store_path)
+            .and_then(|()| fs::File::open(&state.path)?.sync_all())
+            .map_err(failed)?;
         Ok((state, done.into_inner()))
     }
 
@@ -130,7 +139,12 @@ impl State {
     }
 
     fn copy_keys(&self, to: &Self) -> Result<(), StateError> {
-        self.key_names()?.iter().try_for_each(|name| to.write_key(name, &self.key(name)?))
+        // Of a copy that was broken off some are there.
+        let is_there = |name: &str, key: &[u8]| to.key(name).is_ok_and(|there| there == key);
+        self.key_names()?.iter().try_for_each(|name| match self.key(name)? {
+            key if is_there(name, &key) => Ok(()),
+            key => to.write_key(name, &key),
+        })
     }
 
     /// The names of all keys.
@@ -196,8 +210,12 @@ impl State {
         let path = self.key_path(name);
         let failed = |error| StateError::File { path: path.clone(), error };
         let part = path.with_extension("part");
+        // Of one that was broken off: it may be the key's own file under its other name.
+        if part.exists() {
+            fs::remove_file(&part).map_err(failed)?;
+        }
         let mut options = fs::OpenOptions::new();
-        let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&part);
+        let opened = options.write(true).create_new(true).mode(0o600).open(&part);
         let written = opened.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
         // A link is never made over what is there, as a rename would be.
         let named = written.and_then(|()| fs::hard_link(&part, &path)).and_then(|()| fs::remove_file(&part));
@@ -207,7 +225,9 @@ impl State {
     /// Removes a key.
     pub fn remove_key(&self, name: &str) -> Result<(), StateError> {
         let path = self.key_path(name);
-        let removed = fs::remove_file(&path).and_then(|()| self.sync_keys());
+        let part = path.with_extension("part");
+        let unfinished = if part.exists() { fs::remove_file(&part) } else { Ok(()) };
+        let removed = unfinished.and_then(|()| fs::remove_file(&path)).and_then(|()| self.sync_keys());
         removed.map_err(|error| StateError::File { path, error })
     }
 
@@ -244,11 +264,14 @@ mod tests {
         let backup = dir.path().join("backup");
         state.backup(&state.store().expect("opens"), &backup).expect("copied");
         let again = dir.path().join("again");
+        let broken_off = State::restore(&again, &backup, |_| Err::<(), _>(StoreError::Full));
+        assert!(broken_off.is_err() && State::open(&again).is_err(), "half a restore is no state");
         let (restored, ()) = State::restore(&again, &backup, |_| Ok(())).expect("restored");
         assert!(matches!(State::restore(&again, &backup, |_| Ok(())), Err(StateError::Exists(_))));
         assert_eq!(restored.key32("sealing").expect("readable"), [7; 32]);
         let raised = lane::identity(&restored.store().expect("opens").read().expect("reads")).expect("reads");
-        assert_eq!(raised.map(|raised| (raised.node, raised.generation)), identity.map(|i| (i.node, 2)));
+        let (raised, identity) = (raised.expect("is there"), identity.expect("is there"));
+        assert!(raised.node == identity.node && raised.generation > identity.generation);
         fs::remove_dir_all(state.store_path()).expect("removed");
         let anew = State::init(&path, &[("sealing", vec![8; 32]), ("link", vec![9; 32])]).expect("made");
         assert_eq!(anew.key32("sealing").expect("readable"), [7; 32], "a key that is there is kept");

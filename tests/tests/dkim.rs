@@ -157,6 +157,9 @@ async fn what_waits_keeps_its_signature_and_a_revision_has_its_own() -> Result<(
         assert_eq!(verified(&world, &mail.data).await?, [DkimResult::Pass], "{text}");
     }
     assert!(mail.iter().any(|mail| String::from_utf8_lossy(&mail.data).contains("the new text")));
+    desk.send(CAROL, "signed by the other key", "text").await?;
+    let mail = world.internet.mta.wait_for(3, SOON).await?;
+    assert!(mail.iter().any(|mail| String::from_utf8_lossy(&mail.data).contains("s=e2;")));
     let listed = world.nodes.big.run(&["dkim", "list"]).await?;
     assert!(listed.contains("e2") && listed.contains("v=DKIM1; k=ed25519; p="), "{listed}");
     world.nodes.big.run(&["dkim", "remove", "--selector", "e1"]).await?;

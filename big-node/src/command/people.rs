@@ -157,8 +157,8 @@ mod tests {
     use crate::directory::tests::World;
     use crate::record::Kind;
     use crate::request::{
-        EntryRequest, GatewayChange, GroupChange, NewGateway, NewGroup, NewNickname, NewPerson, NewShadow,
-        PersonChange, Reach, RecipientsRequest, Rowed, ShadowChange, Terms, Written,
+        Algorithm, EntryRequest, GatewayChange, GroupChange, NewDkimKey, NewGateway, NewGroup, NewNickname,
+        NewPerson, NewShadow, PersonChange, Reach, RecipientsRequest, Rowed, ShadowChange, Terms, Written,
     };
 
     /// What is about a person's own, asked about `person`.
@@ -235,6 +235,14 @@ mod tests {
         vec![
             Request::Pair { ticket: String::new(), replace: true },
             Request::Backup { into: PathBuf::from("x") },
+            Request::DkimKeygen(NewDkimKey {
+                domain: None,
+                selector: name(),
+                algorithm: Algorithm::Ed25519,
+                signs_from: None,
+            }),
+            Request::DkimList,
+            Request::DkimRemove { domain: None, selector: name() },
             Request::PersonAdd(NewPerson::default()),
             Request::PersonSet(PersonChange { name: "alice".into(), ..PersonChange::default() }),
             Request::PersonRemove { name: name() },

@@ -500,7 +500,7 @@ fn a_rebuild_finds_every_kind_and_only_its_latest_change() {
         Ok(restore(txn, &record)?.into_iter().try_for_each(|key| txn.release_body(key))?)
     };
     let name = |_: &shared::store::Lost| String::new();
-    let (store, _) = shared::store::rebuild(disk, restore_all, name).expect("is rebuilt");
+    let (store, _) = shared::store::rebuild(disk, restore_all, name, |_| Ok(())).expect("is rebuilt");
     let world = World { store, ..World::new() };
     let rows = world.store.read().expect("reads");
     let after = (

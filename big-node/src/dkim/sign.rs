@@ -29,6 +29,9 @@ const SIGNED: [&str; 17] = [
     "List-Unsubscribe",
     "List-Unsubscribe-Post",
 ];
+/// Those that nobody may add either where there are none: they say who is answered, or how the body is read.
+const ALWAYS: [&str; 8] =
+    ["From", "Reply-To", "To", "Cc", "Subject", "MIME-Version", "Content-Type", "Content-Transfer-Encoding"];
 /// Fields that one signature is over. A message with more of them is not signed: nobody writes such mail.
 const FIELDS_MAX: usize = 100;
 /// Columns of a line of the signature.
@@ -77,7 +80,7 @@ pub fn field(key: &Key, content: &Content<'_>, at: u64) -> Option<String> {
             canonical::field(field, &mut signed);
             signed.extend_from_slice(b"\r\n");
         }
-        if names.len() > before || name == "From" {
+        if names.len() > before || ALWAYS.contains(&name) {
             names.push(name);
         }
     }

@@ -82,6 +82,7 @@ async fn conversation(
         size: origin.size,
         eight_bit: origin.body_8bit,
         utf8_header: origin.utf8_header,
+        before: Vec::new(),
     };
     let piece = || {
         let piece = content.next();

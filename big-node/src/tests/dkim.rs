@@ -15,7 +15,7 @@ const OUTSIDE: &str = "carol@remote.example";
 fn world() -> World {
     let mut world = World::new();
     let dir = tempfile::tempdir().expect("a directory");
-    let state = State::init(&dir.path().join("big"), &[]).expect("made");
+    let state = State::init(&dir.path().join("big"), &[("sealing", vec![7; 32])]).expect("made");
     let signers = Signers::default();
     let key = NewDkimKey {
         domain: None,

@@ -266,11 +266,7 @@ impl Attempt {
             protocol: Protocol::Smtp,
             login: target.login.cloned(),
         };
-        let mut signatures = Some(row.signatures.clone().into_bytes()).filter(|bytes| !bytes.is_empty());
-        let piece = || match signatures.take() {
-            Some(signatures) => Ok(Some(signatures)),
-            None => content.next().inspect_err(|error| log(error)),
-        };
+        let piece = || content.next().inspect_err(|error| log(error));
         converse(&host, config, message(row, recipients), piece).await
     }
 }
@@ -290,6 +286,7 @@ fn message(row: &QueueRow, recipients: &[(u32, Address)]) -> Message {
         size: row.size + row.signatures.len() as u64,
         eight_bit: row.body_8bit,
         utf8_header: row.utf8_header,
+        before: row.signatures.clone().into_bytes(),
     }
 }
 

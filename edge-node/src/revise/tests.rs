@@ -393,7 +393,7 @@ fn a_revision_that_waits_for_its_message_has_brought_nothing_yet() {
         from: [0; 16],
         to: [0xff; 16],
         messages: vec![(MESSAGE, vec![(0, 1)])],
-        generation: 1,
+        generation: 0,
     };
     edge.apply([9; 16], &ToEdge::Unsettled(list), None).expect("is told");
     let rows = edge.store.read().expect("reads");
@@ -410,7 +410,7 @@ fn after_a_restore_only_what_was_put_in_its_place_leaves() {
     edge.store.commit_blocking(crate::maintenance::hold_back).expect("commits");
     // Since the backup, recipient 1 was sent another text.
     let messages = vec![(MESSAGE, vec![(0, 0), (1, 1)])];
-    let list = shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages, generation: 1 };
+    let list = shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages, generation: 0 };
     edge.apply([9; 16], &ToEdge::Unsettled(list), None).expect("is told");
     assert_eq!(edge.waiting(), [(0, "old".into())]);
     edge.offer_revised(1);
@@ -441,7 +441,7 @@ fn what_was_revised_since_the_backup_waits_until_big_says_what_leaves() {
     edge.store.commit_blocking(crate::maintenance::hold_back).expect("commits");
     let told = |unit: u8, least| {
         let messages = vec![(MESSAGE, vec![(0, least)])];
-        let list = shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages, generation: 1 };
+        let list = shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages, generation: 0 };
         edge.apply([unit; 16], &ToEdge::Unsettled(list), None).expect("is told");
     };
     told(9, 1);

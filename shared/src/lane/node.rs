@@ -109,7 +109,8 @@ pub fn adopt(txn: &mut Txn<'_>, now: u64) -> Result<NodeIdentity, StoreError> {
             set_state(txn, lane, &LaneRow { rebase: Rebase::Any, ..row })?;
         }
     }
-    raise_generation(txn, 0)
+    // To the minute: a snapshot from before a restore has to come above that, too.
+    restored(txn, now)
 }
 
 /// A partner whose store begins anew is remembered: nothing of what it once received or sent counts, and
@@ -121,6 +122,16 @@ pub fn adopted(txn: &mut Txn<'_>, partner: &PartnerRow) -> Result<(), StoreError
         let rebase = if row.last == 0 { Rebase::None } else { Rebase::Any };
         let received = LanePosition::default();
         set_state(txn, lane, &LaneRow { received, rebase, partner_generation: 0, ..row })?;
+    }
+    Ok(())
+}
+
+/// The partner's generation is lower than the one that was known, as an operator has admitted: the lanes are settled
+/// with it anew.
+pub fn forget_generation(txn: &mut Txn<'_>) -> Result<(), StoreError> {
+    for lane in 0..LANES_MAX {
+        let row = state(txn, lane)?;
+        set_state(txn, lane, &LaneRow { partner_generation: 0, ..row })?;
     }
     Ok(())
 }

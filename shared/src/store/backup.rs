@@ -36,9 +36,9 @@ pub fn backup(store: &Store, into: &dyn Disk) -> Result<Copied, StoreError> {
         copied.bytes += copy_file((store.disk.as_ref(), &name), (into, &name))?;
     }
     store.segments.marker().write(into)?;
-    let index = index::open(into, false, |_| Ok(()))?;
+    let index = index::create(into)?;
     copied.rows = snapshot.copy_rows(&index.database, ROWS_AT_ONCE)?;
-    into.sync_names()?;
+    index::finish(into)?;
     Ok(copied)
 }
 

@@ -70,22 +70,36 @@ pub(super) fn open(
     if !exists && bodies_exist {
         return Err(StoreError::IndexMissing);
     }
-    // A new index gets its name only once it is whole: a crash while it is made leaves none.
-    let file = if exists { disk.open(NAME)? } else { disk.create(UNFINISHED)? };
-    if exists {
-        look_at(&file, accept).map_err(|error| match error {
-            StoreError::Damaged(what) => StoreError::IndexDamaged(what),
-            other => other,
-        })?;
+    if !exists {
+        let index = create(disk)?;
+        finish(disk)?;
+        return Ok(index);
     }
+    let file = disk.open(NAME)?;
+    look_at(&file, accept).map_err(|error| match error {
+        StoreError::Damaged(what) => StoreError::IndexDamaged(what),
+        other => other,
+    })?;
+    on(file)
+}
+
+/// Makes an index that does not count yet: it gets its name by [`finish`], once it is whole. A crash before that leaves
+/// none, and segments without an index are refused.
+pub(super) fn create(disk: &dyn Disk) -> Result<Index, StoreError> {
+    on(disk.create(UNFINISHED)?)
+}
+
+/// The index that was made counts from now on.
+pub(super) fn finish(disk: &dyn Disk) -> Result<(), StoreError> {
+    disk.rename(UNFINISHED, NAME)?;
+    Ok(disk.sync_names()?)
+}
+
+fn on(file: Arc<dyn File>) -> Result<Index, StoreError> {
     let sync_failed = Arc::new(AtomicBool::new(false));
     let backend = Backend { file, sync_failed: Arc::clone(&sync_failed) };
     let database =
         redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend).map_err(from_redb)?;
-    if !exists {
-        disk.rename(UNFINISHED, NAME)?;
-        disk.sync_names()?;
-    }
     Ok(Index { database, sync_failed })
 }
 

@@ -305,7 +305,10 @@ fn the_index_is_made_anew_from_the_segments() {
             &Entry { number, length: content(number).len() as u64 },
         )?)
     };
-    let (store, rebuilt) = rebuild(Arc::new(disk), restore, |_| String::new()).expect("rebuilds");
+    let broken_off = rebuild(Arc::new(disk.clone()), restore, |_| String::new(), |_| Err(StoreError::Full));
+    assert!(matches!(broken_off, Err(StoreError::Full)));
+    assert!(matches!(open(&disk), Err(StoreError::IndexMissing)), "half a rebuild is no store");
+    let (store, rebuilt) = rebuild(Arc::new(disk), restore, |_| String::new(), |_| Ok(())).expect("rebuilds");
     let present = ledger.confirmed.values().filter(|present| **present).count() as u64;
     assert!(rebuilt.kept >= present, "{rebuilt:?} of {present}");
     // What had been removed and not yet compacted away comes back: allowed, and only that.
@@ -331,7 +334,8 @@ fn found(disk: &SimDisk) -> (Store, Vec<u64>) {
         seen.lock().expect("not poisoned").push(number);
         Ok(())
     };
-    let (store, _) = rebuild(Arc::new(disk.clone()), restore, |_| String::new()).expect("rebuilds");
+    let (store, _) =
+        rebuild(Arc::new(disk.clone()), restore, |_| String::new(), |_| Ok(())).expect("rebuilds");
     let numbers = numbers.lock().expect("not poisoned").clone();
     (store, numbers)
 }

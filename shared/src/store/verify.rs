@@ -136,15 +136,18 @@ pub enum NotRestored {
 /// the store and what became of all that was found; `name` says what a body is that was lost. Bodies are restored by
 /// kind, rising. Bodies that had been removed but whose space was not yet given back come back too: better twice
 /// than never. Segments that hold what is lost are copied aside first: nothing that cannot be read is removed.
+/// `finish` does what the node has to do once all is there. The new index counts only after it: a rebuild that is
+/// broken off leaves none, and is run again.
 pub fn rebuild(
     disk: Arc<dyn Disk>,
     restore: impl Fn(&mut Txn<'_>, &Recovered) -> Result<(), NotRestored> + Clone + Send + 'static,
     name: impl Fn(&Lost) -> String,
+    finish: impl FnOnce(&Store) -> Result<(), StoreError>,
 ) -> Result<(Store, Rebuilt), StoreError> {
     index::set_aside(disk.as_ref())?;
     let numbers = segment::list(disk.as_ref())?;
     let next = numbers.last().map_or(1, |last| last + 1);
-    let index = index::open(disk.as_ref(), false, |_| Ok(()))?;
+    let index = index::create(disk.as_ref())?;
     let marker = Marker::open(disk.as_ref(), &numbers, next)?;
     let store = Store::on(disk, index, next, segment::SEGMENT_BYTES, marker)?;
 
@@ -193,6 +196,8 @@ pub fn rebuild(
     if more > 0 {
         rebuilt.lost.push(format!("and {more} more"));
     }
+    finish(&store)?;
+    index::finish(store.disk.as_ref())?;
     Ok((store, rebuilt))
 }
 

@@ -13,6 +13,8 @@ const FIELD: &[u8] = b"return-path:";
 /// One message's content on its way out, in pieces of any size.
 #[derive(Debug, Default)]
 pub struct Outgoing {
+    /// Fields that are still to go before it.
+    before: Vec<u8>,
     head: Head,
     stuffing: DotStuffing,
 }
@@ -35,11 +37,22 @@ impl Default for Head {
 }
 
 impl Outgoing {
+    /// Content behind header fields that were put before it, whose lines end with CRLF.
+    pub fn behind(before: Vec<u8>) -> Self {
+        Self { before, ..Self::default() }
+    }
+
+    fn begin(&mut self, out: &mut Vec<u8>) -> Result<(), LineError> {
+        let before = mem::take(&mut self.before);
+        if before.is_empty() { Ok(()) } else { self.stuffing.piece(&before, out) }
+    }
+
     /// Appends the next piece of content to `out`.
     ///
     /// # Errors
     /// [`LineError::Bare`], as [`DotStuffing::piece`].
     pub fn piece(&mut self, content: &[u8], out: &mut Vec<u8>) -> Result<(), LineError> {
+        self.begin(out)?;
         let mut rest = content;
         while let Some((first, behind)) = rest.split_first() {
             match &mut self.head {
@@ -74,6 +87,7 @@ impl Outgoing {
     /// # Errors
     /// [`LineError::Bare`], as [`DotStuffing::finish`].
     pub fn finish(mut self, out: &mut Vec<u8>) -> Result<(), LineError> {
+        self.begin(out)?;
         if let Head::Open(name) = &self.head {
             self.stuffing.piece(name, out)?;
         }
@@ -111,6 +125,15 @@ mod tests {
                 let sent = sent(content.as_bytes(), pieces);
                 assert_eq!(String::from_utf8_lossy(&sent), goes, "{content:?} in pieces of {pieces}");
             }
+        }
+        for (content, goes) in [
+            ("Return-Path: <a>\r\nSubject: x\r\n\r\n", "Signed: x\r\nSubject: x\r\n\r\n.\r\n"),
+            ("", "Signed: x\r\n.\r\n"),
+        ] {
+            let (mut outgoing, mut out) = (Outgoing::behind(b"Signed: x\r\n".to_vec()), Vec::new());
+            content.as_bytes().chunks(1).try_for_each(|piece| outgoing.piece(piece, &mut out)).expect("fits");
+            outgoing.finish(&mut out).expect("lines end well");
+            assert_eq!(String::from_utf8_lossy(&out), goes, "also behind a field of ours");
         }
         let mut outgoing = Outgoing::default();
         assert_eq!(outgoing.piece(b"Re\nt", &mut Vec::new()), Err(LineError::Bare));

@@ -80,6 +80,8 @@ pub struct Message {
     /// The header is internationalized (RFC 6532): the message came with SMTPUTF8 declared, and its
     /// header holds octets over 127. Old 8-bit headers without that declaration go as they are.
     pub utf8_header: bool,
+    /// Header fields that go before the content, whose lines end with CRLF; `size` counts them.
+    pub before: Vec<u8>,
 }
 
 /// What the driver is to do.
@@ -451,7 +453,8 @@ impl Client {
         match reply.code {
             354 => {
                 self.since = now;
-                self.phase = Phase::Content(transaction, Outgoing::default());
+                let outgoing = Outgoing::behind(transaction.take_before());
+                self.phase = Phase::Content(transaction, outgoing);
                 self.actions.push_back(Action::WantContent);
             }
             400.. => {

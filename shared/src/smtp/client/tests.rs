@@ -98,6 +98,7 @@ fn message(recipients: &[&str]) -> Message {
         size: 21,
         eight_bit: false,
         utf8_header: false,
+        before: Vec::new(),
     }
 }
 

@@ -63,6 +63,11 @@ impl Transaction {
         Self { message, statuses, sent: 0, answered: 0, named: Vec::new() }
     }
 
+    /// What goes before the content.
+    pub(super) fn take_before(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.message.before)
+    }
+
     /// Gives every recipient without a status this one.
     pub(super) fn settle(&mut self, status: &Status) {
         for open in self.statuses.iter_mut().filter(|known| known.is_none()) {

@@ -171,7 +171,7 @@ fn what_a_rebuild_cannot_keep_is_listed_and_set_aside() {
         _ => Ok(()),
     };
     let name = |lost: &Lost| format!("body {:02x?}", lost.key.0);
-    let (store, rebuilt) = rebuild(Arc::new(disk.clone()), restore, name).expect("rebuilds");
+    let (store, rebuilt) = rebuild(Arc::new(disk.clone()), restore, name, |_| Ok(())).expect("rebuilds");
     assert_eq!(rebuilt.kept, 14);
     let says = |number: u64, why: &str| {
         let line = format!("body {:02x?}: {why}", key(number).0);
