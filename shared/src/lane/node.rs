@@ -80,8 +80,8 @@ fn raise_generation(txn: &mut Txn<'_>, to: u32) -> Result<NodeIdentity, StoreErr
 /// This node's store was restored from a backup, at `now` in milliseconds since 1970. Its generation is the minute, so
 /// that two restores of one backup, a minute or more apart, have two; and above the one it had, whatever the clock says.
 pub fn restored(txn: &mut Txn<'_>, now: u64) -> Result<NodeIdentity, StoreError> {
-    let minutes = now.saturating_sub(MINUTES_FROM) / 60_000;
-    raise_generation(txn, u32::try_from(minutes).unwrap_or(0).min(MINUTES_MAX))
+    let minutes = u32::try_from(now.saturating_sub(MINUTES_FROM) / 60_000);
+    raise_generation(txn, minutes.ok().filter(|minutes| *minutes <= MINUTES_MAX).unwrap_or_default())
 }
 
 /// The partner; `None` before pairing.
