@@ -164,6 +164,11 @@ async fn a_dead_letter_is_shown_and_retried_after_the_mend_or_dropped() -> Resul
         let refused = refusal(&world.nodes.edge, &["queue", "dead", command, &dropped]).await?;
         assert!(refused.contains("`queue dead`"), "{refused}");
     }
-    world.well().await?;
+    world.quiet().await?;
+    // Big goes on saying what it has refused; nothing else is wrong.
+    let alarms = world.big().link().await?.alarms;
+    let refused = |alarm: &String| alarm.starts_with("3 units of the edge's were refused here");
+    assert!(alarms.len() == 1 && alarms.iter().all(refused), "{alarms:?}");
+    assert!(world.edge_link().await?.alarms.is_empty());
     world.end().await
 }

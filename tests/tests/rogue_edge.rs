@@ -28,8 +28,9 @@ const HOURLY: u64 = 16 << 20;
 const BODY: usize = 60 * 1024;
 /// Ten times what big takes in an hour.
 const FLOOD: u64 = 10 * HOURLY / BODY as u64;
-/// What may be under way on a lane when big takes no more: it has granted that before.
-const UNDER_WAY: u64 = 4 << 20;
+/// What may come after the count is full: the credit that was granted before, and as much again that is on its way through
+/// the writer when the level, which is looked at ten times a second, falls.
+const UNDER_WAY: u64 = 8 << 20;
 /// How much big's memory may grow: what is under way, and the index's cache.
 const MEMORY_GROWTH_MAX: u64 = 64 << 20;
 /// Octets that the index may take besides: redb doubles its file.
