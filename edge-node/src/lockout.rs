@@ -8,7 +8,8 @@
 //! guessed at it from there. An account that does not exist is counted like any other.
 //!
 //! A try counts towards the locks from its beginning, in the step that lets it begin: of guesses that are sent all
-//! at once no more are tried than of guesses one after the other. One that succeeds is given back.
+//! at once no more are tried than of guesses one after the other. One that succeeds is given back. From a network
+//! that the account has been used from there is no lock, and guesses that are sent at once are all tried.
 //!
 //! Time comes in with each question. The counts are in memory: a restart forgives them.
 

@@ -30,7 +30,7 @@ pub(super) enum Command {
     },
     /// All of them, and which sign
     List,
-    /// Remove a key. Leave its record in DNS for as long as mail may be under way: 5 days
+    /// Remove a key. Leave its record in DNS for 5 days after the last mail that it signed has reached the edge
     Remove {
         /// Its domain; the site's first otherwise
         #[arg(long, value_name = "DOMAIN")]
