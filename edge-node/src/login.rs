@@ -69,13 +69,12 @@ pub async fn log_in(
     let window = node.window_of_login(&credentials.user)?;
     let network = Network::of(client);
     // Of nobody's window the same is read.
-    let id = window.as_ref().map_or(NOBODY, |window| window.window);
-    let known_at = node.store.read()?.get::<KnownRow>(KNOWN_NETWORKS, &key(&id, network))?;
-    let known = known_at.is_some();
+    let tried = window.map_or(NOBODY, |window| window.window);
+    let known = node.store.read()?.get::<KnownRow>(KNOWN_NETWORKS, &key(&tried, network))?.is_some();
     let account = directory_hash(&node.directory_key, &node.account_name(&credentials.user));
     let attempt = Attempt { account, name: credentials.user.clone(), network, known };
     let mut trying = Trying::begin(node, attempt).await?;
-    // It may have ended or got another password meanwhile.
+    // It may have begun, ended or got another password meanwhile.
     let mut window = match node.window_of_login(&credentials.user)? {
         Some(window) => window,
         None => node.nobody().map_err(|_| Refused::Temporary)?,
@@ -96,7 +95,8 @@ pub async fn log_in(
     }
     trying.tried = Tried::Succeeded;
     drop(trying);
-    let now = unix_millis();
+    let (id, now) = (window.window, unix_millis());
+    let known_at = node.store.read()?.get::<KnownRow>(KNOWN_NETWORKS, &key(&id, network))?;
     if known_at.is_none_or(|known| known.at.saturating_add(AGAIN_MILLIS) < now) {
         // Without it the login is good all the same.
         if let Err(error) = node.store.commit(move |txn| remember(txn, &id, network, now)).await {
@@ -206,6 +206,13 @@ mod tests {
 
     /// An edge with a window of Alice's until then, its covers' disk, and her password.
     async fn edge(until: Option<u64>) -> (Node, Arc<SimDisk>, String) {
+        let (node, covers, window, password) = before_it_begins(until);
+        node.store.commit(move |txn| windows::open(txn, &window)).await.expect("commits");
+        (node, covers, password)
+    }
+
+    /// The same edge that does not know of the window yet.
+    fn before_it_begins(until: Option<u64>) -> (Node, Arc<SimDisk>, Window, String) {
         let disk = || Arc::new(SimDisk::new(Faults::default()));
         let store = Store::open(disk()).expect("opens");
         let (topology, covers) = (Topology::parse(SMALLEST, "test.toml").expect("is right"), disk());
@@ -227,8 +234,7 @@ mod tests {
             quota: None,
         };
         node.covers.cover(&mut window).expect("covers");
-        node.store.commit(move |txn| windows::open(txn, &window)).await.expect("commits");
-        (node, covers, password)
+        (node, covers, window, password)
     }
 
     async fn try_login(node: &Node, user: &str, password: &str) -> Result<Id, Refused> {
@@ -278,6 +284,26 @@ mod tests {
         let locked = node.with_lockout(|lockout| lockout.locked(monotonic()));
         assert!(locked.iter().all(|locked| locked.failures == 20) && locked.len() == 2);
         assert_eq!(try_login(&node, ALICE, &password).await, Err(Refused::Guessing), "its network is locked");
+    }
+
+    #[tokio::test]
+    async fn a_window_that_begins_while_a_login_waits_is_the_one_that_is_used() {
+        let (node, _, window, password) = before_it_begins(None);
+        let mut login = Box::pin(try_login(&node, ALICE, &password));
+        let under_way = poll_fn(|context| Poll::Ready(login.as_mut().poll(context))).await;
+        assert_eq!(under_way, Poll::Pending);
+        node.store.commit(move |txn| windows::open(txn, &window)).await.expect("commits");
+        assert_eq!(login.await, Ok([1; 16]));
+        node.store.commit(|_| Ok::<_, StoreError>(())).await.expect("commits");
+        let rows = node.store.read().expect("reads");
+        assert!(windows::is_use_told(&rows, &NOBODY, unix_millis()).expect("reads"));
+        assert!(
+            !windows::is_use_told(&rows, &[1; 16], unix_millis()).expect("reads"),
+            "big is told of its use"
+        );
+        let network = Network::of(IpAddr::from([192, 0, 2, 1]));
+        assert!(rows.raw(KNOWN_NETWORKS, &key(&NOBODY, network)).expect("reads").is_none());
+        assert!(rows.raw(KNOWN_NETWORKS, &key(&[1; 16], network)).expect("reads").is_some());
     }
 
     /// It was seen apart from the node's life a moment before the start, or an hour of life before.
