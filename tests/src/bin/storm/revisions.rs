@@ -271,3 +271,91 @@ impl Written {
         faults
     }
 }
+
+#[cfg(test)]
+mod shown_to_fail {
+    use big_node::request::RevisedView;
+
+    use super::*;
+
+    const DECIDED: u64 = 5_000;
+
+    fn time(millis: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+    }
+
+    /// A message, and a text in its place.
+    fn replaced() -> Written {
+        let text =
+            |word: &str, mode, number| Text { word: format!("{MARK}{word}."), mode, number: Some(number) };
+        let texts = vec![text("a-1", None, 0), text("a-2", Some(ReviseMode::Replace), 1)];
+        Written { id: "1".into(), author: "alice", to: inside(BOB), texts }
+    }
+
+    fn told(state: DeliveryState, result: ReviseResult) -> RecipientView {
+        RecipientView {
+            address: inside(BOB),
+            via: None,
+            forwarder: None,
+            gateway: None,
+            state,
+            at: DECIDED,
+            host: None,
+            tls: false,
+            relay: None,
+            status: String::new(),
+            text: String::new(),
+            in_doubt: false,
+            next_attempt_at: None,
+            revised: Some(RevisedView { revision: 1, result, at: DECIDED, text: String::new() }),
+        }
+    }
+
+    #[test]
+    fn each_kind_of_fault_of_a_revision_is_found() {
+        let done = DeliveryState::Delivered;
+        let nothing: &[&str] = &[];
+        for (state, result, found, expected) in [
+            (done, ReviseResult::Replaced, vec![1], nothing),
+            (done, ReviseResult::Replaced, vec![0], &["it is lost", "text 0 was received"]),
+            (done, ReviseResult::Replaced, vec![0, 1], &["text 0 was received"]),
+            (done, ReviseResult::Replaced, vec![1, 1], &["text 1 is there 2 times"]),
+            (done, ReviseResult::Replaced, vec![], &["it is lost"]),
+            (DeliveryState::Withdrawn, ReviseResult::Withdrawn, vec![], nothing),
+            (DeliveryState::Withdrawn, ReviseResult::Withdrawn, vec![1], &["text 1 was received"]),
+            (done, ReviseResult::TooLate, vec![0], nothing),
+            (done, ReviseResult::TooLate, vec![], &["it is lost"]),
+            (done, ReviseResult::Pending, vec![0], &["it is not decided"]),
+            (DeliveryState::Deferred, ReviseResult::Replaced, vec![1], &["it is not at its end"]),
+        ] {
+            let found: Vec<_> = found.into_iter().map(|place| (place, time(1))).collect();
+            let faults = replaced().faults(&told(state, result), &found, |_| false);
+            assert_eq!(faults.len(), expected.len(), "{result:?} {found:?}: {faults:?}");
+            for (fault, begins) in faults.iter().zip(expected) {
+                assert!(fault.starts_with(begins), "{result:?} {found:?}: {faults:?}");
+            }
+        }
+        // A host outside that was killed before it could answer has it twice, and nobody is to blame.
+        let twice = [(1, time(1)), (1, time(2))];
+        let status = told(DeliveryState::Relayed, ReviseResult::Replaced);
+        assert!(replaced().faults(&status, &twice, |at| at == time(1)).is_empty());
+    }
+
+    #[test]
+    fn the_old_text_is_found_if_it_comes_off_the_road_behind_its_replacement() {
+        let (old, new) = (format!("{MARK}a-1."), format!("{MARK}a-2."));
+        for (result, text, at, late) in [
+            (ReviseResult::Replaced, &old, DECIDED - 1, 0),
+            (ReviseResult::Replaced, &old, DECIDED + 1, 1),
+            (ReviseResult::Replaced, &new, DECIDED + 1, 0),
+            (ReviseResult::Withdrawn, &old, DECIDED + 1, 1),
+            (ReviseResult::TooLate, &old, DECIDED + 1, 0),
+        ] {
+            let content = format!("Subject: x\r\n\r\n{text}\r\n").into_bytes();
+            let road = replaced().found_in(&[Copy { recipient: inside(BOB), content, at: time(at) }]);
+            assert_eq!(road.len(), 1, "{text}");
+            let found = replaced().collected_late(&told(DeliveryState::Delivered, result), &road);
+            assert_eq!(found.len(), late, "{result:?} {text} {at}: {found:?}");
+        }
+    }
+}

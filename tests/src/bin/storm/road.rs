@@ -97,24 +97,9 @@ impl Road {
         }
     }
 
-    /// Compares what came off the road with `filed`, the traveller's mailbox at home. A deletion that
-    /// did not last is a doubling, an id that changed its meaning an alteration.
+    /// Compares what came off the road with `filed`, the traveller's mailbox at home.
     pub fn audit(&self, filed: &[Vec<u8>]) -> Audit {
-        let books = Ledger::new(self.field.seed);
-        for message in filed {
-            // Books in memory cannot fail.
-            let _ = books.enter(message, &[ON_THE_ROAD]);
-            let _ = books.settle(message, Fate::Accepted);
-        }
-        let seen = self.seen();
-        // What was revised comes under another unique id each time; its own books are elsewhere.
-        for (message, _) in seen.messages.values().filter(|(message, _)| !revisions::is_one(message)) {
-            books.found(Place::Inside, ON_THE_ROAD, message, SystemTime::now());
-        }
-        let mut audit = books.audit();
-        audit.doubled.extend(seen.risen.iter().map(|id| finding(id, "deleted with +OK, and came back")));
-        audit.altered.extend(seen.changed.iter().map(|id| finding(id, "another message before")));
-        audit
+        self.seen().audit(self.field.seed, filed)
     }
 
     /// The texts that are revised, as they were collected.
@@ -152,5 +137,76 @@ impl Seen {
         if before.is_some_and(|(before, _)| before != message) {
             self.changed.insert(id.to_owned());
         }
+    }
+
+    /// A deletion that did not last is a doubling, an id that changed its meaning an alteration.
+    fn audit(&self, seed: u64, filed: &[Vec<u8>]) -> Audit {
+        let books = Ledger::new(seed);
+        for message in filed {
+            // Books in memory cannot fail.
+            let _ = books.enter(message, &[ON_THE_ROAD]);
+            let _ = books.settle(message, Fate::Accepted);
+        }
+        // What was revised comes under another unique id each time; its own books are elsewhere.
+        for (message, _) in self.messages.values().filter(|(message, _)| !revisions::is_one(message)) {
+            books.found(Place::Inside, ON_THE_ROAD, message, SystemTime::now());
+        }
+        let mut audit = books.audit();
+        audit.doubled.extend(self.risen.iter().map(|id| finding(id, "deleted with +OK, and came back")));
+        audit.altered.extend(self.changed.iter().map(|id| finding(id, "another message before")));
+        audit
+    }
+}
+
+#[cfg(test)]
+mod shown_to_fail {
+    use tests::messages::{Letter, SHORT};
+
+    use super::*;
+
+    /// Counts: lost, doubled, ghost, altered.
+    fn faults(seen: &Seen, filed: &[Vec<u8>]) -> [usize; 4] {
+        let audit = seen.audit(9, filed);
+        [audit.lost, audit.doubled, audit.ghost, audit.altered].map(|found| found.len())
+    }
+
+    #[test]
+    fn each_kind_of_fault_on_the_road_is_found() {
+        let books = Ledger::new(9);
+        let letter = || {
+            Letter { from: "alice@example.com", to: BOB, subject: "x", token: books.next_token() }.text(SHORT)
+        };
+        let (first, second, now) = (letter(), letter(), SystemTime::now());
+        let filed = [first.clone(), second.clone()];
+        let collected = || {
+            let mut seen = Seen::default();
+            seen.saw("1", first.clone(), now);
+            seen.saw("2", second.clone(), now);
+            seen
+        };
+        assert_eq!(faults(&collected(), &filed), [0, 0, 0, 0]);
+
+        let mut again = collected();
+        again.saw("2", second.clone(), now);
+        assert_eq!(faults(&again, &filed), [0, 0, 0, 0], "its deletion was not confirmed");
+        again.gone.insert("2".to_owned());
+        again.saw("2", second.clone(), now);
+        assert_eq!(faults(&again, &filed), [0, 1, 0, 0], "it was");
+
+        let mut twice = collected();
+        twice.saw("3", second.clone(), now);
+        assert_eq!(faults(&twice, &filed), [0, 1, 0, 0], "under two ids");
+
+        let mut other = collected();
+        other.saw("1", second.clone(), now);
+        assert_eq!(faults(&other, &filed), [1, 1, 0, 1], "an id that means another one");
+
+        let mut cut = collected();
+        let text = &second[..second.len() - 2];
+        cut.messages.insert("2".to_owned(), (text.to_vec(), now));
+        assert_eq!(faults(&cut, &filed), [0, 0, 0, 1], "without its last line end");
+
+        assert_eq!(faults(&collected(), &filed[..1]), [0, 0, 1, 0], "of nobody's at home");
+        assert_eq!(faults(&Seen::default(), &filed), [2, 0, 0, 0]);
     }
 }
