@@ -119,7 +119,7 @@ fn the_committed_seeds_are_those_of_this_code_and_the_corpora_are_small() {
     assert!(bytes <= CORPORA_BYTES_MAX, "{bytes} bytes");
 }
 
-/// Writes the seeds anew: `cargo test -p tests --test fuzz_corpora -- --ignored`.
+/// Writes the seeds anew: `cargo test -p tests --test suite fuzz_corpora:: -- --ignored`.
 #[test]
 #[ignore = "changes the corpora"]
 fn write_the_seeds() {

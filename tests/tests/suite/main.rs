@@ -1,0 +1,33 @@
+//! The integration tests: one program, for each further one would be linked with both nodes again.
+
+mod ack;
+mod annotations;
+mod apart;
+mod architecture;
+mod conformance;
+mod corpora;
+mod crash;
+mod delivery;
+mod directory;
+mod dkim;
+mod filing;
+mod flood;
+mod fuzz_corpora;
+mod gateway;
+mod limits;
+mod mailwork;
+mod operator;
+mod people;
+mod pressure;
+mod projection;
+mod rebuild;
+mod reception;
+mod refused_state;
+mod relay;
+mod restore;
+mod revise;
+mod rogue_edge;
+mod story;
+mod sync_order;
+mod travel;
+mod window;
