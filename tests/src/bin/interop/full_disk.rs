@@ -197,8 +197,9 @@ async fn fill(pair: &Path, small: &Mounted, short: Short) -> Result<(), Trouble>
     world.end().await
 }
 
-/// Messages that come while big has no room: more than it had granted credit for before.
-const SPOOLED: u64 = 120;
+/// Messages that come while big has no room: more than it had granted credit for before, which is 4 MiB and a batch
+/// (they are compressed to three quarters).
+const SPOOLED: u64 = 200;
 /// Octets of each, which travel inside their units.
 const SPOOLED_OCTETS: usize = 45_000;
 
