@@ -157,10 +157,7 @@ impl Host for LinkHost {
         let (row, site) = (partner_row(partner), Arc::clone(&self.site));
         let remembered = self.store.commit(move |txn| {
             let known = lane::partner(txn)?.map_or(0, |known| known.identity.generation);
-            lane::set_partner(txn, &row)?;
-            if row.identity.generation < known {
-                lane::forget_generation(txn)?;
-            }
+            lane::remember_partner(txn, &row)?;
             match row.identity.generation == known {
                 true => Ok(()),
                 false => reconcile::edge_went_back(txn, &site),
