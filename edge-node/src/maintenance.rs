@@ -8,7 +8,7 @@ use shared::age::{self, Pulse};
 use shared::id::{MessageId, monotonic, unix_millis};
 use shared::lane::{self, NodeIdentity, QueuedBody, QueuedUnit};
 use shared::store::{
-    BodyKey, Disk, Lost, NotRestored, Rebuilt, Recovered, Rows, Store, StoreError, Txn,
+    BodyKey, Disk, Lost, NotRestored, Owner, Rebuilt, Recovered, Rows, Store, StoreError, Txn,
     rebuild as rebuild_store,
 };
 use shared::trace;
@@ -173,8 +173,8 @@ pub fn hold_back(txn: &mut Txn<'_>) -> Result<(), StoreError> {
 
 /// Makes the index anew: what came in is offered to big again, which knows what it holds already;
 /// what was to go out is held for the operator, because it may have left.
-pub fn rebuild(disk: Arc<dyn Disk>) -> Result<(Store, Rebuilt), StoreError> {
-    rebuild_store(disk, restore, name, |store| {
+pub fn rebuild(disk: Arc<dyn Disk>, owner: Owner) -> Result<(Store, Rebuilt), StoreError> {
+    rebuild_store(disk, owner, restore, name, |store| {
         // Another log name than before: the partner must not take this for the store it knew.
         store.commit_blocking(|txn| {
             lane::set_identity(txn, NodeIdentity::new())?;
