@@ -14,7 +14,7 @@ use shared::store::{
 use shared::trace;
 use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
 
-use crate::lockout::Guessing;
+use crate::lockout::{Guessing, Lockout};
 use crate::node::Node;
 use crate::record::{INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow, queue_key};
 use crate::{correspondents, directory, revise, vouch, windows};
@@ -125,7 +125,9 @@ async fn tell_guesses(node: &Node) -> Result<(), StoreError> {
     let Some(Guessing { networks, accounts }) = node.with_lockout(|lockout| lockout.tell(monotonic())) else {
         return Ok(());
     };
-    node.store.commit(move |txn| windows::tell(txn, &ToBig::Guessing { networks, accounts })).await?;
+    let told =
+        node.store.commit(move |txn| windows::tell(txn, &ToBig::Guessing { networks, accounts })).await;
+    told.inspect_err(|_| node.with_lockout(Lockout::not_told))?;
     node.queued(Lane::Event.index());
     Ok(())
 }
