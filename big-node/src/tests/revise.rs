@@ -8,7 +8,7 @@ use shared::unit::{REVISIONS_MAX, Revise, ReviseMode, ReviseResult, Revised};
 use super::*;
 use crate::directory::{NewGateway, Reach};
 use crate::gateway::queue::{self, Due};
-use crate::node::incoming;
+use crate::node::{incoming, signed};
 use crate::record::{CONTROLS, COPIES, CopyRow, MAILBOXES, REVISIONS, Revision, UNSETTLED};
 use crate::request::{RevisedView, Status};
 use crate::revise::{self, Amendment};
@@ -49,8 +49,9 @@ impl World {
         let to = to.iter().map(|address| (*address).to_owned()).collect();
         let channel = Channel::Desk { person: alice.id };
         let path = Some("alice@example.com".to_owned());
-        let incoming = incoming(&self.store, &self.site.dkim, id, channel, path, to, &mime::compose(&draft))
-            .expect("writes");
+        let content = mime::compose(&draft);
+        let incoming = incoming(&self.store, id, channel, path, to, &content).expect("writes");
+        let incoming = signed(&self.store, &self.site, incoming, &content).expect("reads");
         let site = Arc::clone(&self.site);
         let sent =
             self.store.commit_blocking(move |txn| mail::send(txn, &site, incoming, &alice, false, NOW));
