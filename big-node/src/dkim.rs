@@ -25,7 +25,7 @@ use key::{Key, is_selector};
 pub use sign::Content;
 
 use crate::error::Refused;
-use crate::request::{DkimKeyState, DkimKeyView, NewDkimKey};
+use crate::request::{DkimKeyState, DkimKeyView, DkimRemoved, NewDkimKey};
 
 /// Keys of all domains together.
 const KEYS_MAX: usize = 64;
@@ -94,24 +94,36 @@ impl Signers {
         Ok(view)
     }
 
-    /// Removes a key and its file.
+    /// Removes a key and its file, also one of a domain that is the site's no more. Where it signed, the one before it
+    /// signs again, if there is one still.
     pub fn remove(
         &self,
         state: &State,
         domains: &[Domain],
         domain: Option<&str>,
         selector: &str,
-    ) -> Result<DkimKeyView, Refused> {
-        let domain = of_site(domains, domain)?;
+    ) -> Result<DkimRemoved, Refused> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = self.keys();
+        let former = domain.and_then(|text| text.parse::<Domain>().ok());
+        let former = former.filter(|domain| keys.iter().any(|key| key.domain == *domain));
+        let domain = former.map_or_else(|| of_site(domains, domain), Ok)?;
         let is_it = |key: &&Key| key.domain == domain && key.selector.eq_ignore_ascii_case(selector);
         let missing =
             || Refused::new(format!("{domain} has no key {selector}; `big-node dkim list` shows them"));
         let removed = keys.iter().find(is_it).ok_or_else(missing)?;
         state.remove_key(&removed.file()).map_err(|error| Refused::new(error.to_string()))?;
-        self.put(keys.iter().filter(|key| !is_it(key)).cloned().collect());
-        Ok(view(&keys, removed, unix_millis()))
+        let (left, now): (Vec<Key>, _) =
+            (keys.iter().filter(|key| !is_it(key)).cloned().collect(), unix_millis());
+        let signing = left.iter().filter(|key| key.domain == domain && is_signing(&left, key, now));
+        let resumed = signing.clone().find(|key| !is_signing(&keys, key, now));
+        let done = DkimRemoved {
+            removed: view(&keys, removed, now),
+            resumed: resumed.map(|key| key.selector.clone()),
+            signing: signing.map(|key| view(&left, key, now)).collect(),
+        };
+        self.put(left);
+        Ok(done)
     }
 
     /// All of them, and which sign at `now`.

@@ -124,7 +124,7 @@ fn prepare_message(
         return Err(never("its header does not say in one way whom it is from"));
     }
     let author = inbound.submitted.map(|_| written);
-    let incoming = opened.finish(id, origin)?;
+    let incoming = opened.finish(store, id, origin)?;
     Ok(Prepared::Message {
         incoming: Box::new(incoming),
         submitted: inbound.submitted.zip(author).map(Box::new),
@@ -187,7 +187,7 @@ impl<'a> Opened<'a> {
         Ok(self.writer.write(&frame)?)
     }
 
-    fn finish(self, id: MessageId, origin: Origin) -> Result<Incoming, NotApplied> {
+    fn finish(self, store: &Store, id: MessageId, origin: Origin) -> Result<Incoming, NotApplied> {
         if self.length != self.announced || self.hasher.finalize() != origin.body {
             return Err(never("its body is not the one that its origin names"));
         }
@@ -195,10 +195,15 @@ impl<'a> Opened<'a> {
         let stored = self.writer.finish(rebuild_notes(id, &origin))?;
         let header = self.header.block();
         let passes = passes(header, &self.site.policy);
-        let signed = self.body.map(|body| Content { header, body: body.finish() });
-        let signatures =
-            signed.map_or_else(String::new, |content| self.site.dkim.sign_hashed(&content, unix_millis()));
-        Ok(Incoming { id, origin, stored, parts, unparsed, passes, ways: Ways::new(), tie: None, signatures })
+        let (ways, signatures, now) = (Ways::new(), String::new(), unix_millis());
+        let mut incoming =
+            Incoming { id, origin, stored, parts, unparsed, passes, ways, tie: None, signatures };
+        if let Some(body) = self.body
+            && mail::leaves(&store.read()?, self.site, &incoming, now)?
+        {
+            incoming.signatures = self.site.dkim.sign_hashed(&Content { header, body: body.finish() }, now);
+        }
+        Ok(incoming)
     }
 }
 

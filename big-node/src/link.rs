@@ -157,10 +157,7 @@ impl Host for LinkHost {
         let (row, site) = (partner_row(partner), Arc::clone(&self.site));
         let remembered = self.store.commit(move |txn| {
             let known = lane::partner(txn)?.map_or(0, |known| known.identity.generation);
-            lane::set_partner(txn, &row)?;
-            if row.identity.generation < known {
-                lane::forget_generation(txn)?;
-            }
+            lane::remember_partner(txn, &row)?;
             match row.identity.generation == known {
                 true => Ok(()),
                 false => reconcile::edge_went_back(txn, &site),
@@ -173,7 +170,7 @@ impl Host for LinkHost {
         let (row, site) = (partner_row(partner), Arc::clone(&self.site));
         let adopted = self.store.commit(move |txn| {
             lane::adopted(txn, &row)?;
-            reconcile::edge_went_back(txn, &site)
+            reconcile::tell_anew(txn, &site)
         });
         adopted.await.map(drop).map_err(host_error)
     }
@@ -194,7 +191,7 @@ impl Host for LinkHost {
             let edge = EdgeRow { sealing_key: welcome.sealing_key, directory_key: welcome.directory_key };
             txn.put(EDGE, b"edge", &edge)?;
             lane::adopted(txn, &row)?;
-            reconcile::edge_went_back(txn, &site)
+            reconcile::tell_anew(txn, &site)
         });
         paired.await.map(drop).map_err(host_error)
     }
@@ -295,8 +292,11 @@ impl Host for LinkHost {
         let pairs = |list: Vec<Rejection>| list.into_iter().map(|r| (r.number, r.reason)).collect::<Vec<_>>();
         let (refused, deferred) = (pairs(applied.refused), pairs(applied.deferred));
         let nothing_rejected = refused.is_empty() && deferred.is_empty();
+        let site = Arc::clone(&self.site);
         let record = move |txn: &mut Txn<'_>| {
-            lane::confirmed(txn, lane.index(), stored_position(position), &refused, &deferred, unix_millis())
+            let position = stored_position(position);
+            lane::confirmed(txn, lane.index(), position, &refused, &deferred, unix_millis())?;
+            reconcile::confirmed(txn, &site)
         };
         if nothing_rejected {
             // Losing this costs a repeat of the confirm, so it waits for a commit that has to be made anyway.
@@ -349,6 +349,7 @@ impl Host for LinkHost {
             if lane == Lane::Service {
                 reconcile::tell_who_waits(txn)?;
             }
+            reconcile::settled(txn, &site, lane.index())?;
             Ok::<_, StoreError>(settled)
         });
         Ok(position(settled.await.map_err(host_error)?.into_inner()))

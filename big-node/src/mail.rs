@@ -128,7 +128,7 @@ pub fn receive(
 ) -> Result<(), Refused> {
     let (id, passes, signatures) = (incoming.id, incoming.passes, incoming.signatures.clone());
     let message = keep(txn, incoming, now)?;
-    let routed = routed(txn, site, &message, passes, &Ways::new(), now)?;
+    let routed = routed(txn, site, &message.origin, passes, &Ways::new(), now)?;
     let (mut readers, mut outside, mut undeliverable): (Vec<Person>, _, _) =
         (Vec::new(), Vec::new(), Vec::new());
     for routed in routed {
@@ -209,7 +209,7 @@ pub fn send(
     }
     conversation::note_sent(txn, author, &message, id, now)?;
     let mut outside = Vec::new();
-    for (index, routed) in (0..).zip(routed(txn, site, &message, passes, &ways, now)?) {
+    for (index, routed) in (0..).zip(routed(txn, site, &message.origin, passes, &ways, now)?) {
         let row = match &routed.route {
             Route::Mailbox(person) => {
                 deliver_inside(txn, site, &message, id, person, now)?;
@@ -232,14 +232,22 @@ pub fn send(
 fn routed(
     rows: &impl Rows,
     site: &Site,
-    message: &Message,
+    origin: &Origin,
     passes: u32,
     ways: &Ways,
     now: u64,
 ) -> Result<Vec<Routed>, StoreError> {
     let wanted = |address| Wanted { address, by: ways.get(address) };
-    let addresses = message.origin.recipients.iter().map(|recipient| wanted(recipient.address.as_str()));
-    directory::route(rows, &site.policy, Letter::of(&message.origin, passes, now), addresses)
+    let addresses = origin.recipients.iter().map(|recipient| wanted(recipient.address.as_str()));
+    directory::route(rows, &site.policy, Letter::of(origin, passes, now), addresses)
+}
+
+/// Whether somebody is to get a message by the edge, as the directory is at `now`. Who becomes one between this and the
+/// commit that takes the message in gets it unsigned.
+pub fn leaves(rows: &impl Rows, site: &Site, incoming: &Incoming, now: u64) -> Result<bool, StoreError> {
+    let routed = routed(rows, site, &incoming.origin, incoming.passes, &incoming.ways, now)?;
+    let by_edge = |route: &Route| matches!(route, Route::Outside(way, _) if !matches!(way, Way::Inside(_)));
+    Ok(routed.iter().any(|routed| by_edge(&routed.route)))
 }
 
 /// Queues a message for recipients who are not here, each by the way to them. Only what leaves by the edge is signed.

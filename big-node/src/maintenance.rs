@@ -10,7 +10,8 @@ use shared::lane::{self, NodeIdentity};
 use shared::moment::{Moment, Trust};
 use shared::origin::Origin;
 use shared::store::{
-    Disk, Lost, NotRestored, Rebuilt, Recovered, Row, Rows, Store, StoreError, Txn, rebuild as rebuild_store,
+    Disk, Lost, NotRestored, Owner, Rebuilt, Recovered, Row, Rows, Store, StoreError, Txn,
+    rebuild as rebuild_store,
 };
 use shared::topology::Topology;
 use shared::trace;
@@ -161,9 +162,9 @@ fn empty_trash(txn: &mut Txn<'_>) -> Result<usize, StoreError> {
 
 /// Makes the index anew: the directory first, then every message for the people that its origin leads to. What
 /// was marked, moved or deleted since is not in the segments; nothing is sent again.
-pub fn rebuild(disk: Arc<dyn Disk>, policy: Policy) -> Result<(Store, Rebuilt), StoreError> {
+pub fn rebuild(disk: Arc<dyn Disk>, owner: Owner, policy: Policy) -> Result<(Store, Rebuilt), StoreError> {
     let restore = move |txn: &mut Txn<'_>, found: &Recovered| restore(txn, found, &policy);
-    rebuild_store(disk, restore, name, finish)
+    rebuild_store(disk, owner, restore, name, finish)
 }
 
 fn finish(store: &Store) -> Result<(), StoreError> {

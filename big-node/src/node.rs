@@ -17,7 +17,7 @@ use crate::directory::{self, Importing, Policy};
 use crate::dkim::Signers;
 use crate::gateway::queue::UnderWay;
 use crate::inbound::{BODY_KIND, rebuild_notes};
-use crate::mail::{Incoming, Site, Ways};
+use crate::mail::{self, Incoming, Site, Ways};
 use crate::part::break_apart;
 use crate::pressure::Pressure;
 use crate::record::MAILBOXES;
@@ -98,19 +98,31 @@ impl Node {
     }
 }
 
-/// A message made here, signed, its body written and not yet named.
+/// A message made here, its body written and not yet named.
 pub fn incoming(
     store: &Store,
-    signers: &Signers,
     id: MessageId,
     channel: Channel,
     reverse_path: Option<String>,
     recipients: Vec<String>,
     content: &[u8],
 ) -> Result<Incoming, StoreError> {
-    let origin = origin(channel, reverse_path, recipients, content);
-    let signatures = signers.sign(&origin, 0, content);
-    Ok(Incoming { signatures, ..written(store, id, origin, content)? })
+    written(store, id, origin(channel, reverse_path, recipients, content), content)
+}
+
+/// Signs a message whose whole content is at hand, if it leaves by the edge; what stays inside is not signed. RSA takes
+/// its time, so this is not for a thread that others wait for.
+pub fn signed(
+    store: &Store,
+    site: &Site,
+    incoming: Incoming,
+    content: &[u8],
+) -> Result<Incoming, StoreError> {
+    if site.dkim.is_empty() || !mail::leaves(&store.read()?, site, &incoming, unix_millis())? {
+        return Ok(incoming);
+    }
+    let signatures = site.dkim.sign(&incoming.origin, incoming.passes, content);
+    Ok(Incoming { signatures, ..incoming })
 }
 
 /// Writes a message's body, which no commit names yet. `notes` is what a rebuild makes of it.

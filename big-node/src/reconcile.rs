@@ -3,6 +3,11 @@
 //! Big's own records say what the edge has to know and to hold; so they are told again as a whole. All of
 //! it can be told twice: a directory that is renewed, units that bear the id of the message and reader
 //! they are for, and so are applied once.
+//!
+//! That an edge went back is its own word, which costs it nothing. So it is told anew only once it has confirmed what it
+//! was told the time before; until then it is owed. What waits for an edge is at most one such telling, however often
+//! it says so; and the one that is restored again while it is being told loses nothing, for what it has lost of that is
+//! replayed to it, and all of it told once more.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,8 +21,8 @@ use crate::error::Refused;
 use crate::mail::{self, Site};
 use crate::projection;
 use crate::record::{
-    COPIES, CopyRow, Named, OVERSIZED, Place, RECIPIENTS, Recipient, UNSETTLED, WINDOWS, WindowRow,
-    WindowState, key2, message_of,
+    COPIES, CopyRow, Named, OVERSIZED, Place, RECIPIENTS, RETELLING, Recipient, Retelling, UNSETTLED,
+    WINDOWS, WindowRow, WindowState, key2, message_of,
 };
 use crate::revise;
 use crate::travel::fill::Pace;
@@ -27,9 +32,42 @@ const LISTED_MAX: usize = 2000;
 const FIRST: Id = [0; 16];
 const LAST: Id = [0xff; 16];
 
+const RETOLD: &[u8] = b"edge";
+
+/// The edge says that it was restored: it is told everything anew ([`tell_anew`]), at once or when it has confirmed
+/// what it is being told already.
+pub fn edge_went_back(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
+    match txn.get::<Retelling>(RETELLING, RETOLD)? {
+        Some(retelling) => txn.put(RETELLING, RETOLD, &Retelling { owed: true, ..retelling }),
+        None => tell_anew(txn, site),
+    }
+}
+
+/// The edge has confirmed more: what is owed to it is told once it has all of what it was being told.
+pub fn confirmed(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
+    let Some(retelling) = txn.get::<Retelling>(RETELLING, RETOLD)? else { return Ok(()) };
+    for (lane, end) in (0..).zip(retelling.ends) {
+        if lane::state(txn, lane)?.confirmed.number < end {
+            return Ok(());
+        }
+    }
+    txn.delete(RETELLING, RETOLD)?;
+    if retelling.owed { tell_anew(txn, site) } else { Ok(()) }
+}
+
+/// A lane was settled with the edge: what it lacks has other numbers, none above the lane's last one.
+pub fn settled(txn: &mut Txn<'_>, site: &Site, lane: u8) -> Result<(), StoreError> {
+    if let Some(mut retelling) = txn.get::<Retelling>(RETELLING, RETOLD)? {
+        let last = lane::state(txn, lane)?.last;
+        retelling.ends.iter_mut().skip(lane.into()).take(1).for_each(|end| *end = last);
+        txn.put(RETELLING, RETOLD, &retelling)?;
+    }
+    confirmed(txn, site)
+}
+
 /// The edge was restored, has a new store, or is another one: queues the directory, what still waits for
 /// delivery, and what belongs into open windows. Nothing, while no edge is paired.
-pub fn edge_went_back(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
+pub fn tell_anew(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
     if projection::edge(txn)?.is_none() {
         return Ok(());
     }
@@ -39,7 +77,12 @@ pub fn edge_went_back(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> 
         offer_again(txn, site, id, &recipients)?;
     }
     fill_windows(txn, site)?;
-    revise::send_again(txn, site)
+    revise::send_again(txn, site)?;
+    let mut ends = [0; 4];
+    for (lane, end) in (0..).zip(&mut ends) {
+        *end = lane::state(txn, lane)?.last;
+    }
+    txn.put(RETELLING, RETOLD, &Retelling { ends, owed: false })
 }
 
 /// A message, and its recipients outside who have not got it: for each the index, and the revision that leaves.

@@ -98,6 +98,8 @@ pub const OVERSIZED: Table = Table("oversized-messages");
 pub const REFUSED_SUBMISSIONS: Table = Table("refused-submissions");
 /// What the edge said at pairing: [`EdgeRow`] under `edge`.
 pub const EDGE: Table = Table("edge");
+/// What the edge is being told anew, until it has confirmed that: [`Retelling`] under `edge`.
+pub const RETELLING: Table = Table("retelling");
 /// The units of the edge's that were refused lately: one row, [`Refusals`].
 pub const REFUSALS: Table = Table("refusals");
 
@@ -105,6 +107,16 @@ pub const REFUSALS: Table = Table("refusals");
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Named(pub Id);
 row!(Named, 1);
+
+/// How far the edge is to confirm before it has been told everything anew.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retelling {
+    /// The last number of each lane that may belong to it.
+    pub ends: [u64; 4],
+    /// The edge has gone back again meanwhile, so it is told everything once more after that.
+    pub owed: bool,
+}
+row!(Retelling, 1);
 
 /// One attachment in a message's break-apart map.
 #[derive(

@@ -15,7 +15,7 @@ use shared::unit::DeliveryState;
 use crate::error::Refused;
 use crate::gateway::queue;
 use crate::mail;
-use crate::node::{Node, incoming};
+use crate::node::{Node, incoming, signed};
 use crate::record::{MESSAGES, Message, Named, RECIPIENTS, REPORTS, Recipient};
 
 const AT_ONCE: usize = 100;
@@ -46,7 +46,10 @@ async fn write_one(node: &Arc<Node>, id: MessageId) -> Result<(), Refused> {
             let original = node.store.body(message.body());
             // Without the original, its header is missing from the report; the failure is told all the same.
             let original = original.and_then(|reader| mail::content(reader, message, ORIGINAL_BYTES_MAX));
-            Some(compose(node, message, &author, &failed, original.unwrap_or_default())?)
+            let original = original.unwrap_or_default();
+            // Signing takes a while.
+            let composed = tokio::task::block_in_place(|| compose(node, message, &author, &failed, original));
+            Some(composed?)
         }
         // A null reverse-path is told nothing (RFC 5321 §4.5.5).
         _ => None,
@@ -110,6 +113,7 @@ fn compose(
         recipients: recipients.collect(),
         original,
     };
-    let (signers, to) = (&node.site.dkim, vec![author.to_string()]);
-    Ok(incoming(&node.store, signers, id, Channel::Report, None, to, &dsn(&report))?)
+    let content = dsn(&report);
+    let made = incoming(&node.store, id, Channel::Report, None, vec![author.to_string()], &content)?;
+    Ok(signed(&node.store, &node.site, made, &content)?)
 }

@@ -28,7 +28,7 @@ pub enum Request {
     DkimKeygen(NewDkimKey),
     /// The keys that sign mail. Answered with `Vec<DkimKeyView>`.
     DkimList,
-    /// Removes a key. Answered with [`DkimKeyView`].
+    /// Removes a key. Answered with [`DkimRemoved`].
     DkimRemove {
         /// Whose; the site's first domain otherwise.
         domain: Option<String>,

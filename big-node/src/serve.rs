@@ -89,7 +89,7 @@ pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError>
     let policy = Policy::of(topology, &state.key32("outbound")?);
     let (store, rebuilt) = match rebuild {
         true => {
-            let (store, rebuilt) = maintenance::rebuild(Arc::new(state.disk()?), policy)?;
+            let (store, rebuilt) = maintenance::rebuild(Arc::new(state.disk()?), state.owner()?, policy)?;
             (store, Some(rebuilt))
         }
         false => (state.store()?, None),

@@ -125,7 +125,7 @@ impl Host for LinkHost {
 
     async fn remember(&self, partner: Partner) -> Result<(), HostError> {
         let row = partner_row(partner);
-        let remembered = self.node.store.commit(move |txn| lane::set_partner(txn, &row));
+        let remembered = self.node.store.commit(move |txn| lane::remember_partner(txn, &row));
         remembered.await.map(drop).map_err(host_error)
     }
 

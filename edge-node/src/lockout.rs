@@ -9,7 +9,8 @@
 //!
 //! A try counts towards the locks from its beginning, in the step that lets it begin: of guesses that are sent all
 //! at once no more are tried than of guesses one after the other. One that succeeds is given back. From a network
-//! that the account has been used from there is no lock, and guesses that are sent at once are all tried.
+//! that the account has been used from there is no lock, so there a try that is under way slows down the next one as a
+//! failure does: of guesses that are sent at once none but the first three is tried at once.
 //!
 //! Time comes in with each question. The counts are in memory: a restart forgives them.
 
@@ -188,10 +189,10 @@ impl Lockout {
 
     /// Whether `attempt` may be made at `now`.
     fn ask(&self, attempt: &Attempt, now: Duration) -> Answer {
-        let from_there = self.failures(&both(attempt), now);
         if attempt.known {
-            return Answer::After(delay(from_there));
+            return Answer::After(delay(self.tries(&both(attempt), now)));
         }
+        let from_there = self.failures(&both(attempt), now);
         let network = Subject::Network(attempt.network);
         if self.tries(&network, now) >= LOCKED_AFTER {
             return Answer::Locked;
@@ -239,6 +240,11 @@ impl Lockout {
         let networks = locked.iter().filter(|locked| locked.is_network).count();
         let counted = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Some(Guessing { networks: counted(networks), accounts: counted(locked.len() - networks) })
+    }
+
+    /// Big could not be told: it is told the next time that it is asked for.
+    pub fn not_told(&mut self) {
+        (self.untold, self.told_at) = (true, None);
     }
 
     /// What is locked or guarded at `now`, the longest first.
@@ -423,6 +429,25 @@ mod tests {
     }
 
     #[test]
+    fn guesses_that_are_sent_at_once_from_where_the_traveller_was_wait_as_others_do() {
+        let now = seconds(1_000);
+        let mut lockout = Lockout::default();
+        let known = attempt(ALICE, HOTEL, true);
+        let answers: Vec<_> = (0..100).map(|_| lockout.begin(&known, now)).collect();
+        let waits = [0, 0, 0, 1, 2, 4, 8].into_iter().chain(std::iter::repeat(15)).map(after);
+        assert_eq!(answers, waits.take(100).collect::<Vec<_>>());
+        // The traveller, who is there, waits no longer than that, and is past it with the first success.
+        assert_eq!(lockout.begin(&known, now), after(15));
+        (0..100).for_each(|_| drop(lockout.end(&known, Tried::Failed, now)));
+        assert!(lockout.end(&known, Tried::Succeeded, now).is_empty());
+        assert_eq!(lockout.ask(&known, now), after(0));
+        // Several clients of one person are given back.
+        assert!((0..4).all(|_| lockout.begin(&known, now) != Answer::Locked));
+        (0..4).for_each(|_| drop(lockout.end(&known, Tried::Unchecked, now)));
+        assert!(lockout.counts.is_empty());
+    }
+
+    #[test]
     fn a_success_clears_the_mistakes_of_that_account_alone() {
         let now = seconds(1_000);
         let mut lockout = Lockout::default();
@@ -485,6 +510,11 @@ mod tests {
         guess(&mut lockout, &attempt(BOB, HOME, false), 20, now + seconds(599));
         assert_eq!(lockout.tell(now + TOLD_EVERY), Some(Guessing { networks: 1, accounts: 1 }));
         assert_eq!(lockout.tell(now + TOLD_EVERY * 2), None, "nothing new");
+        lockout.not_told();
+        assert!(
+            lockout.tell(now + TOLD_EVERY + seconds(1)).is_some(),
+            "what could not be told is told at once"
+        );
     }
 
     #[test]

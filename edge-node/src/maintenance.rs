@@ -8,13 +8,13 @@ use shared::age::{self, Pulse};
 use shared::id::{MessageId, monotonic, unix_millis};
 use shared::lane::{self, NodeIdentity, QueuedBody, QueuedUnit};
 use shared::store::{
-    BodyKey, Disk, Lost, NotRestored, Rebuilt, Recovered, Rows, Store, StoreError, Txn,
+    BodyKey, Disk, Lost, NotRestored, Owner, Rebuilt, Recovered, Rows, Store, StoreError, Txn,
     rebuild as rebuild_store,
 };
 use shared::trace;
 use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
 
-use crate::lockout::Guessing;
+use crate::lockout::{Guessing, Lockout};
 use crate::node::Node;
 use crate::record::{INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow, queue_key};
 use crate::{correspondents, directory, revise, vouch, windows};
@@ -125,7 +125,9 @@ async fn tell_guesses(node: &Node) -> Result<(), StoreError> {
     let Some(Guessing { networks, accounts }) = node.with_lockout(|lockout| lockout.tell(monotonic())) else {
         return Ok(());
     };
-    node.store.commit(move |txn| windows::tell(txn, &ToBig::Guessing { networks, accounts })).await?;
+    let told =
+        node.store.commit(move |txn| windows::tell(txn, &ToBig::Guessing { networks, accounts })).await;
+    told.inspect_err(|_| node.with_lockout(Lockout::not_told))?;
     node.queued(Lane::Event.index());
     Ok(())
 }
@@ -173,8 +175,8 @@ pub fn hold_back(txn: &mut Txn<'_>) -> Result<(), StoreError> {
 
 /// Makes the index anew: what came in is offered to big again, which knows what it holds already;
 /// what was to go out is held for the operator, because it may have left.
-pub fn rebuild(disk: Arc<dyn Disk>) -> Result<(Store, Rebuilt), StoreError> {
-    rebuild_store(disk, restore, name, |store| {
+pub fn rebuild(disk: Arc<dyn Disk>, owner: Owner) -> Result<(Store, Rebuilt), StoreError> {
+    rebuild_store(disk, owner, restore, name, |store| {
         // Another log name than before: the partner must not take this for the store it knew.
         store.commit_blocking(|txn| {
             lane::set_identity(txn, NodeIdentity::new())?;

@@ -118,7 +118,8 @@ pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError>
     state.key32("directory")?;
     let (store, rebuilt) = match rebuild {
         true => {
-            maintenance::rebuild(Arc::new(state.disk()?)).map(|(store, rebuilt)| (store, Some(rebuilt)))?
+            let (store, rebuilt) = maintenance::rebuild(Arc::new(state.disk()?), state.owner()?)?;
+            (store, Some(rebuilt))
         }
         false => (state.store()?, None),
     };

@@ -604,7 +604,8 @@ impl std::fmt::Display for RefusedBecause {
             Refusal::Stale => write!(
                 f,
                 "(generation, epoch) is not above ({generation}, {epoch}), which the edge has stored; if big's \
-                 store was put back by hand, or restored twice from the same backup, run `link adopt` there"
+                 store was put back by hand, or restored twice from the same backup, run `link adopt` \
+                 there, or on the edge"
             ),
             Refusal::Unknown => f.write_str(
                 "the key is unknown, and the ticket is used up, expired or for another edge; run `edge-node \

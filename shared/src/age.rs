@@ -101,10 +101,14 @@ pub async fn awake(store: &Store) -> Result<Trust, StoreError> {
 }
 
 /// How long ago the node whose state this is lived last, by the clock, which stands at `clock` milliseconds since 1970:
-/// the age of a backup. Nothing, if it never lived or the clock has gone back since.
-pub fn rested(rows: &impl Rows, clock: u64) -> Result<Duration, StoreError> {
+/// the age of a backup; none, if it never lived. `None`, if the clock is more than an hour behind that: one of them is
+/// wrong, and nobody can tell how old it is.
+pub fn rested(rows: &impl Rows, clock: u64) -> Result<Option<Duration>, StoreError> {
     let row = row(rows)?;
-    Ok(Duration::from_millis(if row.clock > 0 { clock.saturating_sub(row.clock) } else { 0 }))
+    if row.clock > clock.saturating_add(APART_MAX) {
+        return Ok(None);
+    }
+    Ok(Some(Duration::from_millis(if row.clock > 0 { clock.saturating_sub(row.clock) } else { 0 })))
 }
 
 /// Whether an attempt that was set for `at` is to be made at `now`, both in milliseconds since 1970. What is further

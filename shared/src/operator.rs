@@ -361,8 +361,8 @@ pub fn show_held(held: usize) -> String {
     match held {
         0 => String::new(),
         held => format!(
-            "The backup is so old that the other node may have forgotten what it had got before: {held} units of mail \
-             are held. When the node runs, `queue dead` lists them; look whether each has arrived, then `queue dead \
+            "The backup is so old, or this clock so far behind it, that the other node may have forgotten what it had \
+             got before: {held} units of mail are held. When the node runs, `queue dead` lists them; look whether each has arrived, then `queue dead \
              retry` or `queue dead drop` it.\n"
         ),
     }

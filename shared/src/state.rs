@@ -139,12 +139,18 @@ impl State {
     }
 
     fn copy_keys(&self, to: &Self) -> Result<(), StateError> {
-        // Of a copy that was broken off some are there.
-        let is_there = |name: &str, key: &[u8]| to.key(name).is_ok_and(|there| there == key);
-        self.key_names()?.iter().try_for_each(|name| match self.key(name)? {
-            key if is_there(name, &key) => Ok(()),
-            key => to.write_key(name, &key),
-        })
+        self.key_names()?.iter().try_for_each(|name| self.copy_key(name, to))
+    }
+
+    /// Copies a key that was there when they were listed; one that has been removed since is none of the node's.
+    fn copy_key(&self, name: &str, to: &Self) -> Result<(), StateError> {
+        match self.key(name) {
+            // Of a copy that was broken off some are there.
+            Ok(key) if to.key(name).is_ok_and(|there| there == key) => Ok(()),
+            Ok(key) => to.write_key(name, &key),
+            Err(StateError::KeyMissing(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The names of all keys.
@@ -167,9 +173,13 @@ impl State {
     /// Opens the store, which one process can do at a time. Only the store of the node whose keys these are is
     /// opened.
     pub fn store(&self) -> Result<Store, StateError> {
-        let owner = Owner::of_key(&self.key(OWNERS_KEY)?);
-        let disk = Arc::new(self.disk()?);
+        let (disk, owner) = (Arc::new(self.disk()?), self.owner()?);
         Store::open_of(disk, owner).map_err(|error| self.closed(error))
+    }
+
+    /// By what its store knows this node.
+    pub fn owner(&self) -> Result<Owner, StateError> {
+        Ok(Owner::of_key(&self.key(OWNERS_KEY)?))
     }
 
     /// The folder of the store, held for this process alone.
@@ -279,6 +289,7 @@ mod tests {
         assert!(state.write_key("link", &[1; 32]).is_err(), "a key is never written over");
         assert_eq!(anew.key32("link").expect("readable"), [9; 32]);
         anew.remove_key("link").expect("removed");
+        anew.copy_key("link", &restored).expect("was removed while a backup was taken");
         assert_eq!(anew.key_names().expect("listed"), ["sealing"]);
         fs::set_permissions(state.key_path("sealing"), fs::Permissions::from_mode(0o640)).expect("changed");
         assert!(matches!(state.key("sealing"), Err(StateError::KeyExposed(_))));

@@ -5,7 +5,7 @@ use shared::command::{Caller, Outcome};
 use shared::render::{Table, when, word};
 
 use super::travel;
-use crate::request::{Algorithm, DkimKeyView, NewDkimKey, Request};
+use crate::request::{Algorithm, DkimKeyView, DkimRemoved, NewDkimKey, Request};
 
 /// Octets of one string of a TXT record (RFC 1035 §3.3.14).
 const STRING_MAX: usize = 255;
@@ -49,14 +49,26 @@ pub(super) fn run(caller: &Caller, command: Command) -> Outcome {
         }
         Command::List => caller.show(&Request::DkimList, |keys: &Vec<DkimKeyView>| list(keys)),
         Command::Remove { domain, selector } => {
-            caller.show(&Request::DkimRemove { domain, selector }, |key: &DkimKeyView| {
-                format!(
-                    "removed: {} of {}; leave its record in DNS until no mail that it signed is under way\n",
-                    key.selector, key.domain
-                )
-            })
+            caller.show(&Request::DkimRemove { domain, selector }, removed)
         }
     }
+}
+
+fn removed(done: &DkimRemoved) -> String {
+    let DkimRemoved { removed: DkimKeyView { selector, domain, .. }, signing, resumed } = done;
+    let names: Vec<_> =
+        signing.iter().map(|key| format!("{} ({})", key.selector, word(&key.algorithm))).collect();
+    let now = match names.is_empty() {
+        true => format!("mail of {domain} is signed by no key now"),
+        false => format!("mail of {domain} is signed by {} now", names.join(" and ")),
+    };
+    let resumed = resumed.as_ref().map_or_else(String::new, |resumed| {
+        format!("\n{resumed} had retired and signs again: see that its record is in DNS, or make a new key")
+    });
+    format!(
+        "removed: {selector} of {domain}; leave its record in DNS until no mail that it signed is under way\n\
+         {now}{resumed}\n"
+    )
 }
 
 fn made(key: &DkimKeyView) -> String {

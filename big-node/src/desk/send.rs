@@ -12,7 +12,7 @@ use super::{Filed, draft, forward, recipients_of, reply, returned};
 use crate::directory;
 use crate::error::Refused;
 use crate::mail::{self, Site, Tie, Ways};
-use crate::node::{Node, incoming};
+use crate::node::{Node, incoming, signed};
 use crate::record::{About, Person};
 use crate::request::{Attached, Sent, Written};
 
@@ -318,20 +318,13 @@ async fn dispatch(
     };
     // Attachments may be large: composing and hashing them takes a while.
     let channel = Channel::Desk { person: author.id };
-    let mut incoming = tokio::task::block_in_place(|| {
+    let incoming = tokio::task::block_in_place(|| {
         let content = mime::compose(&written);
         within_size(&node.site, &content)?;
-        Ok::<_, Refused>(incoming(
-            &node.store,
-            &node.site.dkim,
-            id,
-            channel,
-            reverse_path,
-            recipients,
-            &content,
-        )?)
+        let mut incoming = incoming(&node.store, id, channel, reverse_path, recipients, &content)?;
+        (incoming.ways, incoming.tie) = (letter.ways, letter.tie);
+        Ok::<_, Refused>(signed(&node.store, &node.site, incoming, &content)?)
     })?;
-    (incoming.ways, incoming.tie) = (letter.ways, letter.tie);
     let (site, author) = (Arc::clone(&node.site), author.clone());
     let sent = node.store.commit(move |txn| {
         mail::send(txn, &site, incoming, &author, false, unix_millis())?;

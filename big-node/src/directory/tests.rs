@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use shared::address::Address;
 use shared::store::sim::{Faults, SimDisk};
-use shared::store::{Row, Rows, Store};
+use shared::store::{Owner, Row, Rows, Store};
 
 use super::entry::{Group, Kind, Pop3, Record};
 use super::route::{PASSES_MAX, route_with_steps};
@@ -500,7 +500,8 @@ fn a_rebuild_finds_every_kind_and_only_its_latest_change() {
         Ok(restore(txn, &record)?.into_iter().try_for_each(|key| txn.release_body(key))?)
     };
     let name = |_: &shared::store::Lost| String::new();
-    let (store, _) = shared::store::rebuild(disk, restore_all, name, |_| Ok(())).expect("is rebuilt");
+    let (store, _) = shared::store::rebuild(disk, Owner::of_key(b"key"), restore_all, name, |_| Ok(()))
+        .expect("is rebuilt");
     let world = World { store, ..World::new() };
     let rows = world.store.read().expect("reads");
     let after = (

@@ -144,9 +144,22 @@ fn keys_take_over_at_their_moment_and_both_algorithms_sign() {
     keys.state.backup(&keys.state.store().expect("opens"), &backup).expect("copied");
     let restored = Signers::load(&State::open(&backup).expect("is a state")).expect("read");
     assert_eq!(restored.list(20), keys.signers.list(20), "and in a backup");
-    keys.signers.remove(&keys.state, &keys.domains, None, "new").expect("removed");
+    let names = |keys: &[DkimKeyView]| keys.iter().map(|key| key.selector.clone()).collect::<Vec<_>>();
+    let removed = keys.signers.remove(&keys.state, &keys.domains, None, "new").expect("removed");
+    assert_eq!(removed.removed.state, DkimKeyState::Signing);
+    assert_eq!(
+        (names(&removed.signing), removed.resumed.as_deref()),
+        (vec!["old".into(), "r1".into()], Some("old"))
+    );
     assert_eq!(keys.signed_by(DINNER, 20), ["old", "r1"]);
     assert_eq!(Signers::load(&keys.state).expect("read").list(20).len(), 2);
+    // One of a domain that the topology names no more is removed like any other, and then nobody signs.
+    for (selector, left) in [("old", vec!["r1".to_owned()]), ("r1", Vec::new())] {
+        let elsewhere = ["example.org".parse().expect("a domain")];
+        let domain = Some("football.example.com");
+        let removed = keys.signers.remove(&keys.state, &elsewhere, domain, selector).expect("removed");
+        assert_eq!((names(&removed.signing), removed.resumed), (left, None), "{selector}");
+    }
 }
 
 #[test]

@@ -144,8 +144,7 @@ pub async fn pick_up(
                     )
                 })?;
                 incoming.passes = passes;
-                incoming.signatures =
-                    tokio::task::block_in_place(|| site.dkim.sign(&incoming.origin, passes, &content));
+                let incoming = tokio::task::block_in_place(|| node::signed(store, site, incoming, &content))?;
                 let site = Arc::clone(site);
                 let entered =
                     store.commit(move |txn| mail::receive(txn, &site, incoming, &[], unix_millis()));

@@ -51,6 +51,17 @@ pub struct DkimKeyView {
     pub record: String,
 }
 
+/// What became of a DKIM key that is removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DkimRemoved {
+    /// As it was.
+    pub removed: DkimKeyView,
+    /// The keys that sign for its domain now; none, if its mail is signed no more.
+    pub signing: Vec<DkimKeyView>,
+    /// The selector of the one among them that had retired, and signs again.
+    pub resumed: Option<String>,
+}
+
 /// A shadow, as shown.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ShadowView {

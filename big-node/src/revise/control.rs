@@ -16,10 +16,9 @@ use shared::unit::ReviseMode;
 use super::make::status;
 use super::{Amendment, amend};
 use crate::directory;
-use crate::dkim::Signers;
 use crate::error::Refused;
 use crate::mail::{self, Incoming, Site};
-use crate::node::incoming;
+use crate::node::{incoming, signed};
 use crate::privacy;
 use crate::record::{
     CONTROLS, ControlDone, ControlRow, MESSAGE_IDS, MESSAGES, Message, Named, Person, message_id_key,
@@ -93,7 +92,8 @@ async fn carry_out_one(
             Err(refused) => return Err(refused),
         },
     };
-    let answer = answer(store, &site.dkim, postmaster, &author, id, &done)?;
+    // Signing takes a while.
+    let answer = tokio::task::block_in_place(|| answer(store, site, postmaster, &author, id, &done))?;
     let site = Arc::clone(site);
     let told = store.commit(move |txn| {
         mail::receive(txn, &site, answer, &[], unix_millis())?;
@@ -151,7 +151,7 @@ async fn revise(
 /// What came of a request, for its author.
 fn answer(
     store: &Store,
-    signers: &Signers,
+    site: &Site,
     postmaster: &Address,
     author: &Person,
     id: MessageId,
@@ -191,7 +191,8 @@ fn answer(
         entities: Vec::new(),
     };
     let content = mime::compose(&draft);
-    Ok(incoming(store, signers, draft.id, Channel::Report, None, vec![to.to_string()], &content)?)
+    let made = incoming(store, draft.id, Channel::Report, None, vec![to.to_string()], &content)?;
+    Ok(signed(store, site, made, &content)?)
 }
 
 fn told(status: &Status) -> String {

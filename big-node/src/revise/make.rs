@@ -73,7 +73,10 @@ pub async fn amend(
         let stored = tokio::task::block_in_place(|| {
             node::write_body(store, REVISION_KIND, &revision.origin, &content, notes)
         })?;
-        let signatures = tokio::task::block_in_place(|| site.dkim.sign(&revision.origin, 0, &content));
+        let signatures = match leaves(&snapshot, id, &revision)? {
+            true => tokio::task::block_in_place(|| site.dkim.sign(&revision.origin, 0, &content)),
+            false => String::new(),
+        };
         let (site, by, besides, ordinal) =
             (Arc::clone(site), author.clone(), besides.clone(), revision_ordinal(revision.number));
         let entered = store.commit(move |txn| {
@@ -91,6 +94,20 @@ pub async fn amend(
         }
     }
     status(store, id)
+}
+
+/// Whether somebody may still get the text of a revision by the edge.
+fn leaves(rows: &impl Rows, id: MessageId, revision: &Revision) -> Result<bool, Refused> {
+    if revision.mode == ReviseMode::Withdraw {
+        return Ok(false);
+    }
+    for recipient in &revision.scope {
+        let row = rows.get::<Recipient>(RECIPIENTS, &mail::recipient_key(id, *recipient))?;
+        if row.is_some_and(|row| row.person.is_none() && row.gateway.is_none() && row.state.waits()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Where each recipient's copy of a message is, and what its last revision came to.

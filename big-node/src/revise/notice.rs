@@ -14,10 +14,9 @@ use super::index_of;
 use super::make::{attachments_of, from, written};
 use super::result::decided_late;
 use crate::directory::{self, Way};
-use crate::dkim::Signers;
 use crate::error::Refused;
 use crate::mail::{self, Site, Ways, recipient_key};
-use crate::node::incoming;
+use crate::node::{incoming, signed};
 use crate::record::{
     MESSAGES, Message, NOTICES, Named, Person, RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow,
     Revision, revised_key, revision_key,
@@ -53,10 +52,7 @@ async fn write_one(store: &Store, site: &Arc<Site>, id: MessageId, number: u32) 
     }
     let author = directory::by_id(&snapshot, &revision.author)?;
     let composed = tokio::task::block_in_place(|| {
-        author
-            .as_ref()
-            .map(|author| compose(store, &site.dkim, author, id, &original, revision, &owed))
-            .transpose()
+        author.as_ref().map(|author| compose(store, site, author, id, &original, revision, &owed)).transpose()
     });
     // Without its author or its text there is nothing to send, and nobody waits for it.
     let notice = match composed {
@@ -118,7 +114,7 @@ fn settle(
 
 fn compose(
     store: &Store,
-    signers: &Signers,
+    site: &Site,
     author: &Person,
     id: MessageId,
     original: &Message,
@@ -172,6 +168,6 @@ fn compose(
     tracing::debug!(message = %id, notice = %draft.id, "a notice of a revision");
     let channel = Channel::Desk { person: author.id };
     let reverse_path = Some(draft.from.address.to_string());
-    let notice = incoming(store, signers, draft.id, channel, reverse_path, recipients, &content)?;
-    Ok(mail::Incoming { ways, ..notice })
+    let notice = incoming(store, draft.id, channel, reverse_path, recipients, &content)?;
+    Ok(signed(store, site, mail::Incoming { ways, ..notice }, &content)?)
 }

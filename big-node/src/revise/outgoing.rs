@@ -68,6 +68,7 @@ pub(super) fn send_to_window(
 ) -> Result<(), StoreError> {
     let (number, reader) = (message.revision, PublicKey(window.window.public_key));
     let window = window.window.window;
+    let body = mail::queued_body(txn, &message)?;
     txn.put(COPIES, &key2(&window, &id.0), &CopyRow { revision: number, size: message.origin.size, ..copy })?;
     let head = ToEdge::ReviseCopy(CopyRevision {
         window,
@@ -81,7 +82,6 @@ pub(super) fn send_to_window(
         resent,
         retrieved: copy.retrieved,
     });
-    let body = mail::queued_body(txn, &message)?;
     queue_unit(txn, &head, carrier_id(&id.0, number, &[REVISION, &window].concat()), body)
 }
 
@@ -129,25 +129,22 @@ pub fn send_again(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
                 let row = txn.get::<Revision>(REVISIONS, &revision_key(id, number))?;
                 let original = txn.get::<Message>(MESSAGES, &id.0)?;
                 let (Some(row), Some(original)) = (row, original) else { continue };
-                match (open_copy(txn, id, &person)?, row.mode) {
-                    (Some(found), mode) => {
-                        ignoring_lost(send_to_window(
-                            txn,
-                            site,
-                            id,
-                            row.of(&original),
-                            (mode, recipient, true),
-                            found,
-                        ))?;
+                let Some(found) = open_copy(txn, id, &person)? else {
+                    // No edge knows of the window any more.
+                    as_at_home(txn, site, (id, recipient, number), "the travel window has ended")?;
+                    continue;
+                };
+                let (window, mode) = (found.0.window.window, row.mode);
+                match send_to_window(txn, site, id, row.of(&original), (mode, recipient, true), found) {
+                    Ok(()) => {}
+                    // Its author has deleted it for good, so no edge will decide it.
+                    Err(StoreError::Damaged(_)) => {
+                        if mail::entry(txn, &person, id)?.is_none() {
+                            projection::tell_edge(txn, &ToEdge::CopyGone { window, message: id.0 })?;
+                        }
+                        as_at_home(txn, site, (id, recipient, number), "its text is here no more")?;
                     }
-                    // Its window has ended, and no edge knows of it any more: what was decided at home stands.
-                    (None, _) => {
-                        let row = txn.get::<RevisedRow>(REVISED, &revised_key(id, recipient, number))?;
-                        let Some(row) = row else { continue };
-                        let decided_here = Decided { id, recipient, revision: number, at: row.at };
-                        let home = row.home.unwrap_or(ReviseResult::TooLate);
-                        decided(txn, site, decided_here, home, "the travel window has ended")?;
-                    }
+                    Err(error) => return Err(error),
                 }
             }
         }
@@ -159,6 +156,20 @@ pub fn send_again(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// What no edge will decide any more is as it was decided at home.
+fn as_at_home(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    (id, recipient, revision): (MessageId, u32, u32),
+    why: &str,
+) -> Result<(), StoreError> {
+    let Some(row) = txn.get::<RevisedRow>(REVISED, &revised_key(id, recipient, revision))? else {
+        return Ok(());
+    };
+    let decided_here = Decided { id, recipient, revision, at: row.at };
+    decided(txn, site, decided_here, row.home.unwrap_or(ReviseResult::TooLate), why)
 }
 
 /// What its author has deleted for good cannot be sent again.

@@ -8,7 +8,7 @@ use shared::store::{Rows, StoreError, Txn};
 use shared::trace;
 use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult, Revised, revision_ordinal};
 
-use super::{bit, index_of, open_copy, received};
+use super::{bit, index_of, next_number, open_copy, received, revisions};
 use crate::mail::{self, Site, recipient_key};
 use crate::record::{
     COPIES, CopyRow, Entry, Folder, MAILBOXES, NOTICES, Named, RECIPIENTS, REVISED, REVISIONS, Recipient,
@@ -84,13 +84,20 @@ fn settle_withdrawn(
 }
 
 /// The edge reports that it has withdrawn a copy, by a revision that a restored big knows nothing of. What waited
-/// there waits no more, and its author learns why.
+/// there waits no more, and its author learns why. A revision that was forgotten is one that was made after all that
+/// are known from before the restore, and before those made since: what an edge says of another one it has made up.
 pub fn withdrawn_before_restore(txn: &mut Txn<'_>, report: &Revised) -> Result<(), StoreError> {
     let id = MessageId(report.message);
     let to = recipient_key(id, report.recipient);
     let Some(mut who) = txn.get::<Recipient>(RECIPIENTS, &to)? else { return Ok(()) };
     let goes_by_edge = who.person.is_none() && who.gateway.is_none();
     if report.result != ReviseResult::Withdrawn || !goes_by_edge || !who.state.waits() {
+        return Ok(());
+    }
+    let since = next_number(txn, 0)?;
+    let known = revisions(txn, id)?.into_iter().map(|revision| revision.number);
+    let known = known.filter(|number| *number < since).max().unwrap_or_default();
+    if !(known + 1..since).contains(&report.revision) {
         return Ok(());
     }
     let why = "withdrawn by its author, before this node was restored";

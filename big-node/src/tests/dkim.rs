@@ -6,6 +6,7 @@ use shared::unit::{ReviseMode, are_signatures};
 use super::revise::amendment;
 use super::*;
 use crate::dkim::Signers;
+use crate::node::{incoming, signed};
 use crate::record::SIGNATURES;
 use crate::request::{Algorithm, NewDkimKey};
 
@@ -88,6 +89,31 @@ async fn a_withdrawal_is_not_signed_and_ends_what_was_kept() {
         world.reports(id, 0, 1, shared::unit::ReviseResult::Withdrawn).expect("is recorded");
         assert!(!world.keeps_signatures());
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stays_inside_is_not_signed() {
+    let world = block_in_place(world);
+    let site = Arc::clone(&world.site);
+    let made = |to: &str| {
+        let letter = Letter::new("alice@example.com", "bob@example.com");
+        let channel = Channel::Desk { person: world.known("alice").id };
+        let (path, to) = (Some("alice@example.com".into()), vec![to.to_owned()]);
+        let incoming = incoming(&world.store, letter.id, channel, path, to, &letter.content).expect("writes");
+        signed(&world.store, &site, incoming, &letter.content).expect("reads").signatures
+    };
+    block_in_place(|| {
+        assert_eq!(made("bob@example.com"), "");
+        assert!(are_signatures(&made(OUTSIDE)) && !made(OUTSIDE).is_empty());
+        let forward = vec!["away@remote.example".into()];
+        world.add_person(NewPerson { name: "away".into(), forward, ..NewPerson::default() });
+        assert!(!made("away@example.com").is_empty(), "it goes on to somebody outside");
+        let window = world.window("alice").window.window;
+        Letter::submitted(window, "alice@example.com", "bob@example.com").send(&world).expect("is taken");
+    });
+    let id = block_in_place(|| world.sends(&["bob@example.com"], "text"));
+    world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
+    assert!(block_in_place(|| !world.keeps_signatures()));
 }
 
 #[test]

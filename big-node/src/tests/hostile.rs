@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use link_proto::host::{Applied, BodySink, Host};
+use link_proto::host::{Applied, BodySink, Host, Identity, Partner, Settling};
 use link_proto::unit::{Body, HEAD_BYTES_MAX, Lane, Position, Unit};
 use shared::credential::Credential;
 use shared::id::unix_millis;
 use shared::inventory::Inventory;
+use shared::lane;
 use shared::origin::Channel;
 use shared::seal::PrivateKey;
-use shared::store::Rows;
 use shared::store::sim::{Faults, SimDisk};
+use shared::store::{Rows, StoreError};
 use shared::unit::{
     AddressRow, CopyRevision, DirectoryCompared, DirectoryMark, DirectoryRows, Inbound, Outbound, Outcome,
     PopAct, Revise, ReviseMode, ReviseResult, Revised, ToBig, ToEdge, Unsettled, Window, WindowCopy, decode,
@@ -188,6 +189,60 @@ async fn the_disk_grows_by_no_more_than_the_quota_in_a_flood() {
         let percent = if staged { 105 } else { 130 };
         assert!(grown * 100 <= MEASURED_HOURLY * percent, "{grown} octets after {number} units");
     }
+}
+
+const LANES: [Lane; 4] = [Lane::Service, Lane::Event, Lane::Inter, Lane::Batch];
+
+/// An edge that says it has gone back at each HELLO, whether or not a session follows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_that_goes_back_at_each_hello_is_told_anew_once_and_again_only_when_it_has_confirmed() {
+    let world = block_in_place(World::new);
+    block_in_place(|| {
+        world.window("bob");
+        world.sends(&["bob@example.com", "carol@remote.example"], "text");
+    });
+    let end = End::new(&world);
+    let went_back = async |generation| {
+        let identity = Identity { node: [1; 16], log_name: [2; 16], generation };
+        end.host.remember(Partner { identity, key: vec![3; 44], epoch: 0 }).await.expect("commits");
+    };
+    let rows = || world.store.read().expect("reads");
+    let numbered = || lane::queue_mark(&rows()).expect("reads").0;
+    let waiting = || lane::depth(&rows()).expect("reads").iter().sum::<u64>();
+    let confirms_all = async || {
+        for lane in LANES {
+            let number = lane::state(&rows(), lane.index()).expect("reads").last;
+            let all = Position { number, chain: [4; 32] };
+            end.host.confirmed(lane, all, Applied::default()).await.expect("is taken");
+        }
+        // What is recorded lazily comes with the next commit.
+        world.store.commit(|_| Ok::<_, StoreError>(())).await.expect("commits");
+    };
+    confirms_all().await;
+    assert_eq!(waiting(), 0);
+    let before = numbered();
+    went_back(1).await;
+    let told = numbered() - before;
+    assert!(told > 5 && waiting() == told, "directory, window, copy, who waits and what for: {told}");
+    for generation in 2..=101 {
+        went_back(generation).await;
+    }
+    assert_eq!((numbered(), waiting()), (before + told, told), "without a session after it");
+    for generation in 102..=201 {
+        went_back(generation).await;
+        for lane in LANES {
+            end.host.settle(lane, Position::default(), Settling::Replay).await.expect("settles");
+        }
+        // It has lost all that it ever got, as it says.
+        assert!(waiting() <= before + told, "{} after {generation}", waiting());
+    }
+    // It is told all of it once more, for what it had before it went back may have been less.
+    confirms_all().await;
+    assert_eq!(waiting(), told, "what was owed");
+    confirms_all().await;
+    assert_eq!(waiting(), 0, "nothing is owed any more");
+    went_back(202).await;
+    assert_eq!(waiting(), told, "who is restored later is told at once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,13 +2,13 @@
 
 use shared::lane::QueuedBody;
 use shared::mime::{self, Draft, DraftMailbox};
-use shared::store::BodyKey;
+use shared::store::{BodyKey, StoreError};
 use shared::unit::{REVISIONS_MAX, Revise, ReviseMode, ReviseResult, Revised};
 
 use super::*;
 use crate::directory::{NewGateway, Reach};
 use crate::gateway::queue::{self, Due};
-use crate::node::incoming;
+use crate::node::{incoming, signed};
 use crate::record::{CONTROLS, COPIES, CopyRow, MAILBOXES, REVISIONS, Revision, UNSETTLED};
 use crate::request::{RevisedView, Status};
 use crate::revise::{self, Amendment};
@@ -49,8 +49,9 @@ impl World {
         let to = to.iter().map(|address| (*address).to_owned()).collect();
         let channel = Channel::Desk { person: alice.id };
         let path = Some("alice@example.com".to_owned());
-        let incoming = incoming(&self.store, &self.site.dkim, id, channel, path, to, &mime::compose(&draft))
-            .expect("writes");
+        let content = mime::compose(&draft);
+        let incoming = incoming(&self.store, id, channel, path, to, &content).expect("writes");
+        let incoming = signed(&self.store, &self.site, incoming, &content).expect("reads");
         let site = Arc::clone(&self.site);
         let sent =
             self.store.commit_blocking(move |txn| mail::send(txn, &site, incoming, &alice, false, NOW));
@@ -754,6 +755,72 @@ async fn an_edge_that_went_back_is_told_what_is_at_home_no_more_and_waits_for_no
         [open],
         "the other one came too late"
     );
+}
+
+/// The edge has got all that was queued, and what is kept for a replay is trimmed.
+async fn lanes_are_empty(world: &World) {
+    let emptied = world.store.commit(|txn| {
+        for lane in 0..lane::LANES_MAX {
+            let number = lane::state(txn, lane)?.last;
+            let position = lane::LanePosition { number, ..lane::LanePosition::default() };
+            lane::confirmed(txn, lane, position, &[], &[], NOW)?;
+            while lane::trim(txn, lane, u64::MAX, 0)? > 0 {}
+        }
+        Ok::<_, StoreError>(())
+    });
+    emptied.await.expect("commits");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_whose_revision_is_lost_with_all_texts_is_removed_from_an_edge_that_went_back() {
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| {
+        world.window("bob");
+        world.sends(&["bob@example.com"], "old")
+    });
+    world.amends("alice", id, amendment(ReviseMode::Withdraw, "")).await.expect("is revised");
+    block_in_place(|| (0..2).for_each(|_| world.deletes("alice", id)));
+    lanes_are_empty(&world).await;
+    let undecided = revise::undecided(&world.store.read().expect("reads")).expect("reads");
+    assert_eq!(undecided, [(id, 0, 1)], "the edge has not said what it came to");
+    let site = Arc::clone(&world.site);
+    world.store.commit(move |txn| reconcile::edge_went_back(txn, &site)).await.expect("commits");
+    let of_it = world.queued().into_iter().filter_map(|unit| match unit {
+        ToEdge::CopyGone { message, .. } => Some(message),
+        ToEdge::ReviseCopy(copy) => panic!("{} has no text", MessageId(copy.message)),
+        _ => None,
+    });
+    assert_eq!(of_it.collect::<Vec<_>>(), [id.0]);
+    let revised = world.revised(id, 0).expect("is recorded");
+    assert_eq!(
+        (revised.result, revised.text.as_str()),
+        (ReviseResult::Withdrawn, "its text is here no more")
+    );
+    assert_eq!(revise::undecided(&world.store.read().expect("reads")).expect("reads"), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_does_not_make_up_what_a_restored_big_may_have_forgotten() {
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| world.sends(&[OUTSIDE, "dave@remote.example"], "old"));
+    let to_dave =
+        Amendment { recipients: vec!["dave@remote.example".into()], ..amendment(ReviseMode::Replace, "new") };
+    world.amends("alice", id, to_dave).await.expect("is revised");
+    let restored = world.store.commit(|txn| lane::restored(txn, NOW));
+    let generation = restored.await.expect("commits").generation;
+    let since = shared::unit::revision_after(0, generation);
+    // Of that revision it is known that it is not hers, and one that was made since would be known.
+    for (revision, state) in [
+        (1, DeliveryState::Queued),
+        (since, DeliveryState::Queued),
+        (u32::MAX, DeliveryState::Queued),
+        (2, DeliveryState::Withdrawn),
+    ] {
+        block_in_place(|| world.reports(id, 0, revision, ReviseResult::Withdrawn)).expect("may be so");
+        let rows = world.store.read().expect("reads");
+        let row = rows.get::<Recipient>(RECIPIENTS, &mail::recipient_key(id, 0)).expect("reads");
+        assert_eq!(row.expect("is there").state, state, "{revision}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

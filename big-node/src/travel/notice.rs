@@ -15,10 +15,9 @@ use shared::unit::{Id, carrier_id};
 
 use super::fill::Pace;
 use crate::directory;
-use crate::dkim::Signers;
 use crate::error::Refused;
 use crate::mail::{self, Incoming, Site};
-use crate::node::incoming;
+use crate::node::{incoming, signed};
 use crate::record::{
     COPIES, CopyRow, Named, OVERSIZED, Person, REFUSED_SUBMISSIONS, RefusedRow, WINDOWS, WindowRow,
     WindowState, key2, message_of,
@@ -54,13 +53,12 @@ fn quoted(text: &str) -> String {
 /// A letter from the postmaster to a person. The same arguments always make the same bytes.
 fn letter(
     store: &Store,
-    signers: &Signers,
     postmaster: &Address,
     person: &Person,
     (id, at): (MessageId, u64),
     subject: String,
     text: String,
-) -> Result<Incoming, Refused> {
+) -> Result<(Incoming, Vec<u8>), Refused> {
     let first = person.addresses.first().map(|address| address.parse::<Address>());
     let Some(Ok(address)) = first else {
         return Err(Refused::new(format!("{} has no address", person.name)));
@@ -83,7 +81,8 @@ fn letter(
         entities: Vec::new(),
     };
     let content = mime::compose(&draft);
-    Ok(incoming(store, signers, id, Channel::Report, None, vec![address.to_string()], &content)?)
+    let made = incoming(store, id, Channel::Report, None, vec![address.to_string()], &content)?;
+    Ok((made, content))
 }
 
 /// Tells a traveller of a message that is too large. The notice is in the secondary mailbox only: at home there is
@@ -117,8 +116,8 @@ async fn too_large(
         // The same notice whenever it is written, so that the edge takes it once.
         let named = MessageId(carrier_id(&id.0, entry.revision, &[b"notice", window.as_slice()].concat()));
         let subject = format!("Too large for the road: {subject}");
-        notice =
-            Some(letter(store, &site.dkim, postmaster, &person, (named, entry.filed_at), subject, text)?);
+        // It leaves for nowhere, so nothing is signed.
+        notice = Some(letter(store, postmaster, &person, (named, entry.filed_at), subject, text)?.0);
     }
     let site = Arc::clone(site);
     let written = store.commit(move |txn| {
@@ -173,7 +172,9 @@ async fn refused(
             );
             let subject = format!("Refused: {subject}");
             let at = (MessageId::generate(), unix_millis());
-            Some(letter(store, &site.dkim, postmaster, &person, at, subject, text)?)
+            let (letter, content) = letter(store, postmaster, &person, at, subject, text)?;
+            // Signing takes a while.
+            Some(tokio::task::block_in_place(|| signed(store, site, letter, &content))?)
         }
     };
     let site = Arc::clone(site);

@@ -5,6 +5,7 @@
 //! | key | node and log name | (generation, epoch) | then |
 //! |---|---|---|---|
 //! | pinned | known | above the stored ones | remember, answer (again with the welcome, if asked by a proof) |
+//! | pinned | known, and `link adopt` was run here | not above | remember, answer: its store was put back by hand |
 //! | pinned | known | not above | REFUSED stale, with the stored ones |
 //! | any | unknown | any | with a right proof for the open invitation: a new partner |
 //! | pinned | unknown, and `link adopt` was run here | any | a new store of the same partner |
@@ -14,7 +15,8 @@
 //! The proof binds the invitation's secret to this TLS session and to both keys, so that nobody in the
 //! middle can pass it on. A known partner that still proves a ticket crashed before it could remember
 //! its welcome; its key is pinned already, so it is told again. Big's epoch rises with every attempt
-//! and is stored before use, hence a HELLO that was accepted once is stale for ever after.
+//! and is stored before use, hence a HELLO that was accepted once is stale for ever after, but for the one attempt that
+//! an operator has let in.
 
 use std::time::Duration;
 
@@ -160,7 +162,7 @@ impl Handshake {
         let pinned = self.start.opening.partner.as_ref().filter(|known| known.key == partner.key);
         let output = match pinned {
             Some(known) if same_store(known, hello) => {
-                if rank(&partner) <= rank(known) {
+                if rank(&partner) <= rank(known) && !self.start.opening.adopt {
                     return Err(refuse(Refusal::Stale, Some(known), outputs));
                 }
                 if hello.proof.is_some() {

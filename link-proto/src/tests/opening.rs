@@ -76,6 +76,9 @@ fn a_stale_epoch_or_generation_is_refused_with_the_stored_one() {
     };
     assert_eq!(judge(&sim, with_generation(0, 9)), stale);
     assert_eq!(judge(&sim, with_generation(2, 1)), None, "a higher generation may count from the start");
+    let lower = [hello(&sim, 1), with_generation(0, 1)];
+    sim.nodes[EDGE].adopt = true;
+    assert_eq!(lower.map(|hello| judge(&sim, hello)), [None, None], "an operator says that it is the one");
 }
 
 #[test]
@@ -382,6 +385,21 @@ fn a_generation_that_the_edge_never_had_is_given_up_when_an_operator_says_so() {
     let sim = reconnect(sim);
     assert_eq!(sim.nodes[BIG].partner.as_ref().unwrap().identity.generation, true_one);
     assert_eq!(filed(&sim, EDGE), (0..6).chain(OFFERED).collect::<Vec<u8>>(), "nothing twice");
+}
+
+#[test]
+fn a_generation_that_big_never_had_is_given_up_when_the_edges_operator_says_so() {
+    let mut sim = acquainted(6);
+    let true_one = sim.nodes[BIG].identity.generation;
+    sim.nodes[EDGE].partner.as_mut().unwrap().identity.generation = u32::MAX;
+    sim.connect().unwrap();
+    assert!(matches!(sim.settle(), Err(SessionError::Refused(_))));
+    sim.cut(Cut::Network);
+    sim.nodes[EDGE].adopt = true;
+    offer_more(&mut sim);
+    let sim = reconnect(sim);
+    assert_eq!(sim.nodes[EDGE].partner.as_ref().unwrap().identity.generation, true_one);
+    assert_eq!(filed(&sim, BIG), (0..6).chain(OFFERED).collect::<Vec<u8>>(), "nothing twice");
 }
 
 #[test]

@@ -126,9 +126,15 @@ pub fn adopted(txn: &mut Txn<'_>, partner: &PartnerRow) -> Result<(), StoreError
     Ok(())
 }
 
-/// The partner's generation is lower than the one that was known, as an operator has admitted: the lanes are settled
-/// with it anew.
-pub fn forget_generation(txn: &mut Txn<'_>) -> Result<(), StoreError> {
+/// Remembers the partner as it says it is now. Where its generation is lower than the one that was known, as an operator
+/// has admitted, the lanes are settled with it anew.
+pub fn remember_partner(txn: &mut Txn<'_>, row: &PartnerRow) -> Result<(), StoreError> {
+    let known = partner(txn)?.map_or(0, |known| known.identity.generation);
+    set_partner(txn, row)?;
+    if row.identity.generation < known { forget_generation(txn) } else { Ok(()) }
+}
+
+fn forget_generation(txn: &mut Txn<'_>) -> Result<(), StoreError> {
     for lane in 0..LANES_MAX {
         let row = state(txn, lane)?;
         set_state(txn, lane, &LaneRow { partner_generation: 0, ..row })?;

@@ -12,14 +12,19 @@ use crate::store::{Rows, StoreError, Txn};
 
 const HELD: &str = "held: this node was restored from a backup so old that the other one may have had it and forgotten \
                     that; look whether it arrived, then retry or drop it";
+const HELD_BY_CLOCK: &str = "held: this node was restored while its clock was behind the backup, which may be so old that \
+                             the other one has had it and forgotten that; set the clock, look whether it arrived, then \
+                             retry or drop it";
 
 /// After a restore at `now`, milliseconds since 1970: holds the mail that the partner had not confirmed, as dead letters
-/// for the operator, if the backup is older than units' ids are remembered (`kept`, see [`super::ids_kept`]). Facts are
-/// sent again: they are the same twice. Returns how many units are held.
+/// for the operator, if the backup is older than units' ids are remembered (`kept`, see [`super::ids_kept`]), or may be for
+/// all that the clock can say. Facts are sent again: they are the same twice. Returns how many units are held.
 pub fn hold_old(txn: &mut Txn<'_>, kept: Duration, now: u64) -> Result<usize, StoreError> {
-    if age::rested(txn, now)? <= kept {
-        return Ok(0);
-    }
+    let reason = match age::rested(txn, now)? {
+        Some(rested) if rested <= kept => return Ok(0),
+        Some(_) => HELD,
+        None => HELD_BY_CLOCK,
+    };
     let mut units = Vec::new();
     for lane in [INTER, BATCH] {
         let row = state(txn, lane)?;
@@ -38,7 +43,7 @@ pub fn hold_old(txn: &mut Txn<'_>, kept: Duration, now: u64) -> Result<usize, St
     }
     for unit in &units {
         let unit = offered_again(unit.clone());
-        bury(txn, &DeadLetter { unit, reason: HELD.into(), at: now, inbound: false })?;
+        bury(txn, &DeadLetter { unit, reason: reason.into(), at: now, inbound: false })?;
     }
     Ok(units.len())
 }

@@ -16,6 +16,10 @@ pub const MEASURED_EVERY: Duration = Duration::from_millis(100);
 const WATCHED_EVERY: Duration = Duration::from_millis(250);
 /// How often it gives space back while mail is refused.
 const RECLAIMED_EVERY: Duration = Duration::from_secs(1);
+/// How often it tries whether a disk that refused a write takes one again, and for which share of the time at most: an
+/// index is looked over whenever it is opened.
+const RECOVERED_EVERY: Duration = Duration::from_secs(3);
+const RECOVERED_SHARE: u32 = 10;
 
 /// The level of a running node. Asking is cheap: the disk is asked at most once in
 /// [`MEASURED_EVERY`], and at once when a write has found it full or the bound is reached.
@@ -53,11 +57,23 @@ impl Monitor {
     }
 
     /// Looks again and again, for ever, so that a change is logged and acted on when nobody asks: while
-    /// no mail is taken, whatever space can be given back is. `held` says what counts against the bound.
+    /// no mail is taken, whatever space can be given back is; and a store whose disk refused a write is opened again
+    /// once the disk takes it, for where all that is asked is refused no commit would come to find out. `held` says what
+    /// counts against the bound.
     pub async fn watch(&self, held: impl Fn() -> u64) {
-        let mut reclaimed_at = None;
+        let (mut reclaimed_at, mut recovery_due) = (None, Duration::ZERO);
         loop {
             tokio::time::sleep(WATCHED_EVERY).await;
+            let begun = monotonic();
+            if self.store.has_failed() && begun >= recovery_due {
+                match self.store.recover().await {
+                    Ok(()) => tracing::info!("the store is open again"),
+                    // That it failed is logged where it fails.
+                    Err(error) => tracing::debug!(%error, "the store could not be opened again"),
+                }
+                let ended = monotonic();
+                recovery_due = ended + RECOVERED_EVERY.max(ended.saturating_sub(begun) * RECOVERED_SHARE);
+            }
             let level = self.level(held());
             let now = monotonic();
             let due = reclaimed_at.is_none_or(|at| now >= at + RECLAIMED_EVERY);
@@ -112,6 +128,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::lane;
     use crate::store::sim::{Faults, SimDisk};
     use crate::store::{BodyKey, RESERVE_BYTES, StoreError};
 
@@ -155,6 +172,38 @@ mod tests {
         assert_eq!(monitor.view(0).why.as_deref(), Some("a write found the disk full; make room on it"));
         disk.make_room();
         store_body(&store, 2).expect("recovers without being opened again");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_store_that_was_refused_a_write_is_opened_again_though_nobody_commits() {
+        let disk = SimDisk::new(Faults::default());
+        let store = Store::open(Arc::new(disk.clone())).expect("opens");
+        let filled = (store.clone(), disk.clone());
+        let refused = tokio::task::spawn_blocking(move || {
+            let (store, disk) = filled;
+            store_body(&store, 1).expect("there is room");
+            disk.fill_up();
+            // The second one finds that it cannot even be opened.
+            (0..2).for_each(|_| assert!(store.commit_blocking(lane::next_epoch).is_err()));
+        });
+        refused.await.expect("is refused");
+        assert!(store.has_failed() && store.read().is_err(), "nothing can be read either");
+        disk.make_room();
+        let monitor = Monitor::new(store.clone(), BOUND);
+        let opened = async {
+            while store.has_failed() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(20), async {
+            tokio::select! {
+                () = monitor.watch(|| 0) => {}
+                () = opened => {}
+            }
+        });
+        in_time.await.expect("is opened again");
+        let rows = store.read().expect("reads");
+        assert!(rows.body_use(BodyKey([1; 32])).expect("reads").is_some(), "what was there is there");
     }
 
     #[test]

@@ -117,6 +117,21 @@ fn look_at(
     }
 }
 
+/// Whether an index that is about to be set aside is another node's or of a newer version, as far as it can be read.
+pub(super) fn is_ours(
+    disk: &dyn Disk,
+    accept: impl FnOnce(&Snapshot) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    if !disk.list()?.iter().any(|name| name == NAME) {
+        return Ok(());
+    }
+    match over(disk.open(NAME)?).and_then(|database| accept(&Snapshot::of(&database)?)) {
+        Err(error @ (StoreError::Foreign(_) | StoreError::Newer(_))) => Err(error),
+        // What cannot be read of it is why it is made anew.
+        _ => Ok(()),
+    }
+}
+
 /// On an overlay, for redb repairs what it finds, if need be by going back to an older commit: that is
 /// not ours to do with what was confirmed.
 fn over(file: Arc<dyn File>) -> Result<Database, StoreError> {

@@ -263,6 +263,21 @@ impl Store {
         self.writer.usable().is_err()
     }
 
+    /// Whether the last commit failed, other than by a sync: until the next one has opened the index anew, what is
+    /// here may not even be read.
+    pub fn has_failed(&self) -> bool {
+        self.writer.has_failed()
+    }
+
+    /// Opens the index anew if the last commit failed ([`Store::has_failed`]), as the next commit would. Fails as that
+    /// one would, if the disk refuses still.
+    pub async fn recover(&self) -> Result<(), StoreError> {
+        match self.has_failed() {
+            true => self.commit(|_| Ok::<_, StoreError>(())).await.map(drop),
+            false => Ok(()),
+        }
+    }
+
     /// Bytes of all bodies that are kept, as they lie on the disk.
     pub fn live_bytes(&self) -> Result<u64, StoreError> {
         space::live_bytes(&self.read()?)

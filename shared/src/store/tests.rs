@@ -120,6 +120,10 @@ fn clean_run() -> Counts {
     Counts { writes: disk.writes(), syncs: disk.syncs() }
 }
 
+fn node(number: u8) -> Owner {
+    Owner::of_key(&[number; 32])
+}
+
 #[test]
 fn power_cut_at_every_sync_and_again_during_recovery() {
     let syncs = clean_run().syncs;
@@ -305,10 +309,12 @@ fn the_index_is_made_anew_from_the_segments() {
             &Entry { number, length: content(number).len() as u64 },
         )?)
     };
-    let broken_off = rebuild(Arc::new(disk.clone()), restore, |_| String::new(), |_| Err(StoreError::Full));
+    let broken_off =
+        rebuild(Arc::new(disk.clone()), node(1), restore, |_| String::new(), |_| Err(StoreError::Full));
     assert!(matches!(broken_off, Err(StoreError::Full)));
     assert!(matches!(open(&disk), Err(StoreError::IndexMissing)), "half a rebuild is no store");
-    let (store, rebuilt) = rebuild(Arc::new(disk), restore, |_| String::new(), |_| Ok(())).expect("rebuilds");
+    let (store, rebuilt) =
+        rebuild(Arc::new(disk), node(1), restore, |_| String::new(), |_| Ok(())).expect("rebuilds");
     let present = ledger.confirmed.values().filter(|present| **present).count() as u64;
     assert!(rebuilt.kept >= present, "{rebuilt:?} of {present}");
     // What had been removed and not yet compacted away comes back: allowed, and only that.
@@ -335,7 +341,7 @@ fn found(disk: &SimDisk) -> (Store, Vec<u64>) {
         Ok(())
     };
     let (store, _) =
-        rebuild(Arc::new(disk.clone()), restore, |_| String::new(), |_| Ok(())).expect("rebuilds");
+        rebuild(Arc::new(disk.clone()), node(1), restore, |_| String::new(), |_| Ok(())).expect("rebuilds");
     let numbers = numbers.lock().expect("not poisoned").clone();
     (store, numbers)
 }

@@ -9,7 +9,7 @@ use super::index::aside_name;
 use super::marker::Marker;
 use super::segment::{self, Extent, Pin};
 use super::txn::{Rows, Txn};
-use super::{Disk, Store, StoreError, index};
+use super::{Disk, Owner, Store, StoreError, index, label, marker};
 
 /// What [`verify`] found.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -131,7 +131,8 @@ pub enum NotRestored {
     Store(#[from] StoreError),
 }
 
-/// Makes the index anew from the segments, setting the old one aside. `restore` is called once for
+/// Makes the index of `owner`'s store anew from the segments, setting the old one aside; one that can be read and that
+/// would be refused when it is opened, as another node's or a newer version's, is left alone. `restore` is called once for
 /// each whole body, within the commit that keeps it, and writes the node's own rows for it. Returns
 /// the store and what became of all that was found; `name` says what a body is that was lost. Bodies are restored by
 /// kind, rising. Bodies that had been removed but whose space was not yet given back come back too: better twice
@@ -140,10 +141,13 @@ pub enum NotRestored {
 /// broken off leaves none, and is run again.
 pub fn rebuild(
     disk: Arc<dyn Disk>,
+    owner: Owner,
     restore: impl Fn(&mut Txn<'_>, &Recovered) -> Result<(), NotRestored> + Clone + Send + 'static,
     name: impl Fn(&Lost) -> String,
     finish: impl FnOnce(&Store) -> Result<(), StoreError>,
 ) -> Result<(Store, Rebuilt), StoreError> {
+    let marker = marker::known(disk.as_ref())?;
+    index::is_ours(disk.as_ref(), |rows| label::check(rows, owner, marker.as_ref()))?;
     index::set_aside(disk.as_ref())?;
     let numbers = segment::list(disk.as_ref())?;
     let next = numbers.last().map_or(1, |last| last + 1);
@@ -197,6 +201,7 @@ pub fn rebuild(
         rebuilt.lost.push(format!("and {more} more"));
     }
     finish(&store)?;
+    label::put(&store, owner)?;
     index::finish(store.disk.as_ref())?;
     Ok((store, rebuilt))
 }

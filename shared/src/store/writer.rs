@@ -173,6 +173,12 @@ impl Writer {
             State::Running(_) | State::Failed(..) | State::Closed(_) => Ok(()),
         }
     }
+
+    /// Whether a commit has failed and the index has not been opened anew since, though the next commit tries to.
+    pub fn has_failed(&self) -> bool {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        matches!(&*state, State::Failed(..) | State::Closed(_))
+    }
 }
 
 fn gone() -> StoreError {

@@ -1,7 +1,5 @@
 //! Mail on the road: the window, the maildrop, submission, and what comes home of it.
 
-use std::time::Duration;
-
 use big_node::record::{AfterFetch, Folder, Scope, WindowState};
 use big_node::request::{Started, Terms};
 use edge_node::request::{LockedView, Request as EdgeRequest};
@@ -350,10 +348,9 @@ async fn a_disk_that_takes_nothing_is_said_to_be_for_now_and_nothing_is_lost() -
     let said = refused(world.log_in(&trip).await);
     assert!(said.starts_with("[SYS/TEMP]"), "{said}");
     world.nodes.bound_files(Node::Edge, None)?;
-    // The next commit finds that the disk takes it: at the latest that of housekeeping, once a minute.
-    let in_time = Duration::from_secs(90);
+    // The edge finds out by itself that the disk takes it.
     let mut session =
-        until("the maildrop opens again", in_time, async || Ok(world.log_in(&trip).await.ok())).await?;
+        until("the maildrop opens again", SOON, async || Ok(world.log_in(&trip).await.ok())).await?;
     assert_eq!(session.uidl().await?, uidl, "nothing was deleted");
     session.dele(1).await?;
     session.quit().await?;

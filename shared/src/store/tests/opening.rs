@@ -20,10 +20,6 @@ fn a_store() -> (SimDisk, Ledger) {
     (disk, ledger)
 }
 
-fn node(number: u8) -> Owner {
-    Owner::of_key(&[number; 32])
-}
-
 /// Why the store of node 1 is not opened. Whatever is refused is left as it is.
 fn refusal(disk: &SimDisk, case: &str) -> StoreError {
     let before = content_of(disk);
@@ -100,6 +96,33 @@ fn a_store_is_opened_by_its_own_node_only() {
 }
 
 #[test]
+fn a_rebuild_is_of_ones_own_store_only() {
+    let (disk, ledger) = a_store();
+    let rebuilt = |disk: &SimDisk, owner| {
+        let kept = |_: &mut Txn<'_>, _: &Recovered| Ok(());
+        rebuild(Arc::new(disk.clone()), owner, kept, |_| String::new(), |_| Ok(())).map(drop)
+    };
+    let before = content_of(&disk);
+    let error = rebuilt(&disk, node(2)).expect_err("another node's");
+    assert!(matches!(error, StoreError::Foreign(_)), "{error}");
+    let (other, _) = a_store();
+    let mixed = disk.copy();
+    replace(&mixed, "index.redb", &content_of(&other)["index.redb"]);
+    let error = rebuilt(&mixed, node(1)).expect_err("an index from elsewhere");
+    assert!(matches!(error, StoreError::Foreign(_)), "{error}");
+    assert!(content_of(&disk) == before, "something was changed");
+    // One that says nothing any more is why there is a rebuild; it is labelled from then on.
+    replace(&disk, "index.redb", b"no index");
+    rebuilt(&disk, node(1)).expect("is rebuilt");
+    let error = Store::open_of(Arc::new(disk.clone()), node(2)).expect_err("another node's");
+    assert!(matches!(error, StoreError::Foreign(_)), "{error}");
+    let store = Store::open_of(Arc::new(disk), node(1)).expect("opens");
+    let rows = store.read().expect("reads");
+    let present = ledger.confirmed.values().filter(|present| **present).count();
+    assert!(rows.count(Table("bodies")).expect("reads") >= present as u64);
+}
+
+#[test]
 fn a_store_without_a_label_gets_one() {
     let (disk, mut ledger) = (SimDisk::new(Faults::default()), Ledger::default());
     script(&Store::open(Arc::new(disk.clone())).expect("opens"), &mut ledger, 0).expect("a clean run");
@@ -171,7 +194,8 @@ fn what_a_rebuild_cannot_keep_is_listed_and_set_aside() {
         _ => Ok(()),
     };
     let name = |lost: &Lost| format!("body {:02x?}", lost.key.0);
-    let (store, rebuilt) = rebuild(Arc::new(disk.clone()), restore, name, |_| Ok(())).expect("rebuilds");
+    let (store, rebuilt) =
+        rebuild(Arc::new(disk.clone()), node(1), restore, name, |_| Ok(())).expect("rebuilds");
     assert_eq!(rebuilt.kept, 14);
     let says = |number: u64, why: &str| {
         let line = format!("body {:02x?}: {why}", key(number).0);
