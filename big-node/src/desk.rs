@@ -191,6 +191,9 @@ fn read_once(
     let (mut reading, bytes) = tokio::task::block_in_place(|| {
         let content = mail::content(node.store.body(message.body())?, &message, READ_BYTES_MAX)?;
         let mut reading = whole(id, &message, &entry, folder);
+        if mail::is_author(&snapshot, &message, person)? {
+            reading.latest = Some(revise::latest(&snapshot, id)?);
+        }
         if path.is_whole() {
             reading.text = if raw { String::new() } else { mime::text_of(&content) };
             return Ok((reading, if raw { content } else { Vec::new() }));
@@ -232,6 +235,7 @@ fn whole(id: MessageId, message: &Message, entry: &Entry, folder: String) -> Rea
         forwarded: entry.forwarded,
         folder,
         revision: revision_ordinal(entry.revision),
+        latest: None,
         amended: entry.amended,
         withdrawn: entry.withdrawn,
         parent: message.parent.map(|parent| MessageId(parent).to_string()),

@@ -264,7 +264,7 @@ pub struct Revision {
     pub mode: ReviseMode,
     /// Why, as the author says.
     pub reason: Option<String>,
-    /// The revision that its author had before them.
+    /// The latest revision before it, for whomever that was.
     pub base: u32,
     /// Indexes of the recipients it is for.
     pub scope: Vec<u32>,

@@ -254,8 +254,32 @@ fn decide(
 fn taken_back(rows: &impl Rows, id: MessageId, recipient: u32, before: u32) -> Result<bool, StoreError> {
     let prefix = key2(&id.0, &recipient.to_be_bytes());
     let earlier = rows.prefix::<RevisedRow>(REVISED, &prefix, usize::MAX)?;
-    let is_back = |row: &RevisedRow| row.mode == ReviseMode::Withdraw && row.result != ReviseResult::Refused;
+    let is_back = |row: &RevisedRow| {
+        let has_failed = matches!(row.result, ReviseResult::Refused | ReviseResult::TooLate);
+        row.mode == ReviseMode::Withdraw && !has_failed
+    };
     Ok(earlier.iter().any(|(key, row)| index_of(key) < before && is_back(row)))
+}
+
+/// The last revision before another one that was for a recipient and `counts`; 0 is the original, which was for all.
+fn last_for(
+    rows: &impl Rows,
+    id: MessageId,
+    recipient: u32,
+    before: u32,
+    counts: impl Fn(&RevisedRow) -> bool,
+) -> Result<u32, StoreError> {
+    let prefix = key2(&id.0, &recipient.to_be_bytes());
+    let earlier = rows.prefix::<RevisedRow>(REVISED, &prefix, usize::MAX)?;
+    let is_it = |(key, row): &(Vec<u8>, RevisedRow)| {
+        index_of(key) < before && row.result != ReviseResult::Refused && counts(row)
+    };
+    Ok(earlier.into_iter().rfind(is_it).map_or(0, |(key, _)| index_of(&key)))
+}
+
+/// How many revisions a message has had, for whomever they were.
+pub fn latest(rows: &impl Rows, id: MessageId) -> Result<u32, StoreError> {
+    Ok(revisions(rows, id)?.last().map_or(0, |revision| revision_ordinal(revision.number)))
 }
 
 /// A reader's entry of the message, wherever it is filed; never the one by which its author has sent it.

@@ -26,6 +26,8 @@ const COPIES_MAX: usize = 1_000_000;
 const GONE: Table = Table("gone-copies");
 /// Window, message to [`Gone`]: the same, while a session shows them to a client.
 const NOTED_GONE: Table = Table("noted-gone-copies");
+/// Window, message to [`Latest`]: what its copies were revised to last.
+const REVISED: Table = Table("revised-copies");
 /// Window to [`Used`].
 const USED: Table = Table("used-windows");
 /// Between two logins that big is told of.
@@ -38,6 +40,19 @@ struct Gone {
     at: u64,
 }
 row!(Gone, 1);
+
+/// The last revision of a copy that was decided here. The copy may have gone since: withdrawn, or deleted by a client.
+/// What this one has overtaken is known by it.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+pub struct Latest {
+    /// Its number.
+    pub revision: u32,
+    /// It was offered beside an earlier one that was fetched.
+    pub again: bool,
+    /// Since when, milliseconds since 1970.
+    pub at: u64,
+}
+row!(Latest, 1);
 
 /// When big was last told that somebody has logged in to a window, milliseconds since 1970.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
@@ -86,6 +101,9 @@ pub fn end(txn: &mut Txn<'_>, id: &Id, until: Option<u64>, now: u64) -> Result<(
         for (key, _) in txn.prefix::<Gone>(table, id, COPIES_MAX)? {
             txn.delete(table, &key)?;
         }
+    }
+    for (key, _) in txn.prefix::<Latest>(REVISED, id, COPIES_MAX)? {
+        txn.delete(REVISED, &key)?;
     }
     txn.delete(USED, id)?;
     tell(txn, &ToBig::WindowClosed { window: *id, until })
@@ -149,6 +167,21 @@ pub fn is_gone(rows: &impl Rows, window: &Id, message: MessageId) -> Result<bool
     Ok(rows.raw(GONE, &message_key(window, message))?.is_some())
 }
 
+/// The last revision of a message that was decided in a window.
+pub fn latest(rows: &impl Rows, window: &Id, message: MessageId) -> Result<Option<Latest>, StoreError> {
+    rows.get(REVISED, &message_key(window, message))
+}
+
+/// Keeps which revision was decided last.
+pub fn revised(
+    txn: &mut Txn<'_>,
+    window: &Id,
+    message: MessageId,
+    latest: &Latest,
+) -> Result<(), StoreError> {
+    txn.put(REVISED, &message_key(window, message), latest)
+}
+
 /// A message is at home no more: its copy goes, at once or when the session that shows it has ended.
 pub fn gone(
     txn: &mut Txn<'_>,
@@ -196,7 +229,7 @@ fn remove(txn: &mut Txn<'_>, key: &[u8]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Forgets windows that ended, and messages that had gone, before `before`.
+/// Forgets windows that ended, and messages that had gone or were revised, before `before`.
 pub fn forget(txn: &mut Txn<'_>, before: u64) -> Result<(), StoreError> {
     for (key, row) in txn.prefix::<EndedRow>(ENDED_WINDOWS, &[], usize::MAX)? {
         if row.at < before {
@@ -206,6 +239,11 @@ pub fn forget(txn: &mut Txn<'_>, before: u64) -> Result<(), StoreError> {
     for (key, row) in txn.prefix::<Gone>(GONE, &[], usize::MAX)? {
         if row.at < before {
             txn.delete(GONE, &key)?;
+        }
+    }
+    for (key, row) in txn.prefix::<Latest>(REVISED, &[], usize::MAX)? {
+        if row.at < before {
+            txn.delete(REVISED, &key)?;
         }
     }
     Ok(())

@@ -302,6 +302,7 @@ fn message() -> Reading {
         forwarded: false,
         folder: "in".into(),
         revision: 0,
+        latest: None,
         amended: false,
         withdrawn: false,
         parent: None,

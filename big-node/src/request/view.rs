@@ -309,6 +309,8 @@ pub struct Reading {
     pub folder: String,
     /// The revision that is shown; 0 is the original.
     pub revision: u32,
+    /// For its author: the latest revision, which may be for some recipients only; 0 is the original.
+    pub latest: Option<u32>,
     /// Its author has revised it.
     pub amended: bool,
     /// Its author has taken it back: what is shown is the notice of that.

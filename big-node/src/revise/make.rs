@@ -1,5 +1,6 @@
 //! Composing a revision: a complete new message with the identity of the one it is of.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shared::address::Address;
@@ -7,7 +8,7 @@ use shared::id::{MessageId, unix_millis};
 use shared::mime::{self, Draft, DraftMailbox, Identity, NewAttachment};
 use shared::origin::{Mailbox, Origin};
 use shared::render::when;
-use shared::store::{Row, Rows, Snapshot, Store, Txn};
+use shared::store::{Row, Rows, Snapshot, Store, StoreError, Txn};
 use shared::unit::{ReviseMode, revision_ordinal};
 
 use super::{REVISION_KIND, enter, may_be_revised, own};
@@ -17,13 +18,15 @@ use crate::error::Refused;
 use crate::mail::{self, Site};
 use crate::node;
 use crate::part::{PartPath, break_apart};
-use crate::record::{Message, Person, RECIPIENTS, Recipient, Revision};
+use crate::record::{Message, Person, RECIPIENTS, Recipient, RevisedRow, Revision};
 use crate::request::Status;
 
 /// Largest message that is read whole into memory.
 const READ_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Characters of a reason.
 const REASON_MAX: usize = 500;
+/// Recipients that a refusal names.
+const NAMED_MAX: usize = 10;
 /// How often a revision without a base is tried again because another one came before it.
 const TRIES_MAX: usize = 5;
 
@@ -42,7 +45,7 @@ pub struct Amendment {
     pub base: Option<u32>,
     /// The new text, or what is added.
     pub text: String,
-    /// In the place of the base's; with `append` besides them. None keeps those.
+    /// In the place of those there are; with `append` besides them. None keeps those.
     pub attachments: Vec<NewAttachment>,
 }
 
@@ -134,9 +137,8 @@ fn revision(
     may_be_revised(id, &earlier, amendment.base)?;
     let latest = earlier.last().map_or(0, |revision| revision.number);
     let (scope, for_all) = scope(site, rows, author, id, &amendment.recipients)?;
-    // One that took the message back from some has nothing that others are to read.
-    let base = earlier.into_iter().rev().find(|revision| revision.mode != ReviseMode::Withdraw);
-    let base = base.map_or_else(|| original.clone(), |revision| revision.of(&original));
+    let texts = texts(rows, id, &scope)?;
+    let base = base(rows, id, &original, earlier, &texts, amendment)?;
     let now = unix_millis();
     let content = mime::compose_as(
         &draft(store, author, id, &original, &base, amendment, now)?,
@@ -204,6 +206,78 @@ fn scope(
     scope.dedup();
     let for_all = scope.is_empty() || scope.len() == all.len();
     Ok((if for_all { all.into_iter().map(|(index, _)| index).collect() } else { scope }, for_all))
+}
+
+/// The texts that were for those in `scope` from whom the message was not taken back, by the revision's number, and
+/// for whom each was. One that took it back has nothing that others are to read.
+fn texts(rows: &impl Rows, id: MessageId, scope: &[u32]) -> Result<BTreeMap<u32, Vec<u32>>, StoreError> {
+    let mut texts: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for recipient in scope {
+        if !super::taken_back(rows, id, *recipient, u32::MAX)? {
+            let is_text = |row: &RevisedRow| row.mode != ReviseMode::Withdraw;
+            let number = super::last_for(rows, id, *recipient, u32::MAX, is_text)?;
+            texts.entry(number).or_default().push(*recipient);
+        }
+    }
+    Ok(texts)
+}
+
+/// What a revision is made from: the text that all it is for have. If they have different ones, the original, which
+/// they all had; and what only some of them have goes to no other.
+fn base(
+    rows: &impl Rows,
+    id: MessageId,
+    original: &Message,
+    earlier: Vec<Revision>,
+    texts: &BTreeMap<u32, Vec<u32>>,
+    amendment: &Amendment,
+) -> Result<Message, Refused> {
+    let mut had: Vec<Message> = earlier
+        .into_iter()
+        .filter(|revision| texts.contains_key(&revision.number))
+        .map(|revision| revision.of(original))
+        .collect();
+    if texts.len() <= 1 {
+        return Ok(had.pop().unwrap_or_else(|| original.clone()));
+    }
+    if texts.contains_key(&0) {
+        had.push(original.clone());
+    }
+    let has_attachments = |message: &Message| !message.parts.is_empty() || message.unparsed.is_some();
+    let keeps = match amendment.mode {
+        ReviseMode::Append => true,
+        ReviseMode::Replace => amendment.attachments.is_empty() && had.iter().any(has_attachments),
+        ReviseMode::Withdraw => false,
+    };
+    match keeps {
+        true => Err(they_differ(rows, id, texts)?),
+        false => Ok(original.clone()),
+    }
+}
+
+/// Why nothing is added to several texts at once, nor kept of them.
+fn they_differ(
+    rows: &impl Rows,
+    id: MessageId,
+    texts: &BTreeMap<u32, Vec<u32>>,
+) -> Result<Refused, StoreError> {
+    let mut named = Vec::new();
+    let all = texts.iter().flat_map(|(number, whose)| whose.iter().map(move |recipient| (number, recipient)));
+    for (number, recipient) in all.clone().take(NAMED_MAX) {
+        if let Some(row) = rows.get::<Recipient>(RECIPIENTS, &mail::recipient_key(id, *recipient))? {
+            let who = row.forwarder.unwrap_or(row.address);
+            named.push(format!("{who} has revision {}", revision_ordinal(*number)));
+        }
+    }
+    let more = all.count().saturating_sub(NAMED_MAX);
+    if more > 0 {
+        named.push(format!("and {more} more"));
+    }
+    Ok(Refused::new(format!(
+        "the recipients of {id} have different texts ({}), and what was for one of them is not for another; revise it \
+         for those who have the same (`--to ADDRESS`), or replace it for all with the attachments it is to have",
+        named.join(", ")
+    )))
 }
 
 fn draft(

@@ -69,6 +69,8 @@ pub(super) fn send_to_window(
     let (number, reader) = (message.revision, PublicKey(window.window.public_key));
     let window = window.window.window;
     let body = mail::queued_body(txn, &message)?;
+    let row = txn.get::<RevisedRow>(REVISED, &revised_key(id, recipient, number))?;
+    let retrieved = copy.retrieved || was_read_at_home(row.as_ref());
     txn.put(COPIES, &key2(&window, &id.0), &CopyRow { revision: number, size: message.origin.size, ..copy })?;
     let head = ToEdge::ReviseCopy(CopyRevision {
         window,
@@ -80,9 +82,15 @@ pub(super) fn send_to_window(
         wrapped_key: wrapped(site, id, number, reader)?,
         size: message.origin.size,
         resent,
-        retrieved: copy.retrieved,
+        retrieved,
     });
     queue_unit(txn, &head, carrier_id(&id.0, number, &[REVISION, &window].concat()), body)
+}
+
+/// What was read in the mailbox here was read: its copy on the road is not to vanish, nor to change as if nobody had
+/// seen it.
+fn was_read_at_home(row: Option<&RevisedRow>) -> bool {
+    row.is_some_and(|row| row.home == Some(ReviseResult::Revised))
 }
 
 /// The numbers of the revisions before one.
@@ -207,7 +215,9 @@ pub fn again(txn: &mut Txn<'_>, site: &Site, mut unit: QueuedUnit) -> Result<Opt
         Some(ToEdge::ReviseCopy(copy)) => {
             let is_open = is_open(txn, copy.message, copy.recipient, copy.revision)?;
             let sent = txn.get::<CopyRow>(COPIES, &key2(&copy.window, &copy.message))?;
-            let retrieved = sent.is_some_and(|sent| sent.retrieved);
+            let key = revised_key(MessageId(copy.message), copy.recipient, copy.revision);
+            let row = txn.get::<RevisedRow>(REVISED, &key)?;
+            let retrieved = sent.is_some_and(|sent| sent.retrieved) || was_read_at_home(row.as_ref());
             unit.head = encode(&ToEdge::ReviseCopy(CopyRevision { resent: true, retrieved, ..copy }));
             Ok(is_open.then_some(unit))
         }

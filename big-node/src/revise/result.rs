@@ -8,7 +8,7 @@ use shared::store::{Rows, StoreError, Txn};
 use shared::trace;
 use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult, Revised, revision_ordinal};
 
-use super::{bit, index_of, next_number, open_copy, received, revisions};
+use super::{bit, index_of, last_for, next_number, open_copy, received, revisions};
 use crate::mail::{self, Site, recipient_key};
 use crate::record::{
     COPIES, CopyRow, Entry, Folder, MAILBOXES, NOTICES, Named, RECIPIENTS, REVISED, REVISIONS, Recipient,
@@ -44,6 +44,16 @@ pub fn decided(
     let (key, to) = (revised_key(id, recipient, revision), recipient_key(id, recipient));
     let Some(mut row) = txn.get::<RevisedRow>(REVISED, &key)? else { return Ok(()) };
     let Some(mut who) = txn.get::<Recipient>(RECIPIENTS, &to)? else { return Ok(()) };
+    // One that was overtaken on the link is no news to somebody who was sent, or told of, what came after it.
+    let overtaken = match result {
+        ReviseResult::TooLate if who.person.is_none() => overtaken_by(txn, id, recipient, revision)?,
+        _ => None,
+    };
+    let (result, text) = match overtaken {
+        Some(ReviseResult::NoticeSent) => (result, "the notice is of a later revision"),
+        Some(_) => (ReviseResult::Replaced, "a later revision has overtaken it"),
+        None => (result, text),
+    };
     (row.result, row.at, row.text) = (result, at, text.chars().take(TEXT_MAX).collect());
     if who.in_doubt && matches!(result, ReviseResult::Replaced | ReviseResult::Withdrawn) {
         row.text =
@@ -54,7 +64,9 @@ pub fn decided(
         ReviseResult::Withdrawn if who.person.is_none() => {
             settle_withdrawn(txn, (id, &to), &mut who, at, "withdrawn by its author")?;
         }
-        ReviseResult::TooLate if who.state == DeliveryState::Relayed && site.follow_up => {
+        ReviseResult::TooLate
+            if who.state == DeliveryState::Relayed && site.follow_up && overtaken.is_none() =>
+        {
             (row.result, row.notice_owed) = (ReviseResult::Pending, true);
             row.text = "it had left already; a notice will follow it".into();
             txn.put(NOTICES, &revision_key(id, revision), &Named(id.0))?;
@@ -68,6 +80,23 @@ pub fn decided(
     let number = revision_ordinal(revision);
     let what = format!("revision {number} for {}: {} {}", who.address, word(&row.result), row.text);
     trace::note(txn, id, at, what.trim_end())
+}
+
+/// What a later revision for a recipient outside has come to, if it has reached them, in whatever way.
+fn overtaken_by(
+    rows: &impl Rows,
+    id: MessageId,
+    recipient: u32,
+    revision: u32,
+) -> Result<Option<ReviseResult>, StoreError> {
+    let prefix = key2(&id.0, &recipient.to_be_bytes());
+    let all = rows.prefix::<RevisedRow>(REVISED, &prefix, usize::MAX)?;
+    let later = all.into_iter().filter(|(key, _)| index_of(key) > revision);
+    let result = |row: RevisedRow| if row.notice_owed { ReviseResult::NoticeSent } else { row.result };
+    let has_come = |result: &ReviseResult| {
+        matches!(result, ReviseResult::Replaced | ReviseResult::Withdrawn | ReviseResult::NoticeSent)
+    };
+    Ok(later.map(|(_, row)| result(row)).filter(has_come).last())
 }
 
 /// The recipient's copy is not delivered any more.
@@ -168,7 +197,7 @@ pub fn reported(txn: &mut Txn<'_>, site: &Site, report: &Revised, now: u64) -> R
         result = ReviseResult::TooLate;
     }
     if let Some(person) = who.person {
-        result = with_home(txn, id, &person, revision, (row.home, result), now)?;
+        result = with_home(txn, (id, recipient), &person, revision, (row.home, result), now)?;
     }
     decided(txn, site, Decided { id, recipient, revision, at }, result, text)?;
     Ok(Reported::Recorded)
@@ -177,7 +206,7 @@ pub fn reported(txn: &mut Txn<'_>, site: &Site, report: &Revised, now: u64) -> R
 /// What a revision came to for a person with a copy at home and one on the road: read anywhere is read.
 fn with_home(
     txn: &mut Txn<'_>,
-    id: MessageId,
+    (id, recipient): (MessageId, u32),
     person: &Id,
     revision: u32,
     (home, road): (Option<ReviseResult>, ReviseResult),
@@ -196,14 +225,16 @@ fn with_home(
     }
     let row = txn.get::<Revision>(REVISIONS, &revision_key(id, revision))?;
     let Some(row) = row else { return Ok(road) };
+    // What this reader had before, which is not what others had.
+    let before = last_for(txn, id, recipient, revision, |_| true)?;
     if home == Some(ReviseResult::Withdrawn) && received(txn, person, id)?.is_none() {
         // It was taken from the mailbox unread, but it was read on the road: its reader is told here too.
         txn.reference_body(shared::store::BodyKey(row.origin.body))?;
-        let (filed_at, shown) = (now, bit(row.base));
+        let (filed_at, shown) = (now, bit(before));
         let entry = Entry { filed_at, revision, shown, amended: true, withdrawn: true, ..Entry::default() };
         txn.put(MAILBOXES, &entry_key(person, Folder::In, id), &entry)?;
     } else if let Some((folder, entry)) = received(txn, person, id)? {
-        let entry = Entry { shown: entry.shown | bit(row.base), ..entry };
+        let entry = Entry { shown: entry.shown | bit(before), ..entry };
         txn.put(MAILBOXES, &entry_key(person, folder, id), &entry)?;
     }
     Ok(ReviseResult::Revised)

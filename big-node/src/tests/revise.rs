@@ -9,7 +9,9 @@ use super::*;
 use crate::directory::{NewGateway, Reach};
 use crate::gateway::queue::{self, Due};
 use crate::node::{incoming, signed};
-use crate::record::{CONTROLS, COPIES, CopyRow, MAILBOXES, REVISIONS, Revision, UNSETTLED};
+use crate::record::{
+    CONTROLS, COPIES, CopyRow, MAILBOXES, REVISED, REVISIONS, RevisedRow, Revision, UNSETTLED, revised_key,
+};
 use crate::request::{RevisedView, Status};
 use crate::revise::{self, Amendment};
 
@@ -25,6 +27,12 @@ pub(super) fn amendment(mode: ReviseMode, text: &str) -> Amendment {
         text: text.into(),
         attachments: Vec::new(),
     }
+}
+
+/// The same for some recipients.
+fn for_some(recipients: &[&str], mode: ReviseMode, text: &str) -> Amendment {
+    let recipients = recipients.iter().map(|recipient| (*recipient).to_owned()).collect();
+    Amendment { recipients, ..amendment(mode, text) }
 }
 
 impl World {
@@ -67,6 +75,13 @@ impl World {
 
     fn revised(&self, id: MessageId, recipient: u32) -> Option<RevisedView> {
         revise::results(&self.store.read().expect("reads"), id).expect("reads").remove(&recipient)
+    }
+
+    /// What one revision came to for a recipient.
+    fn result(&self, id: MessageId, recipient: u32, revision: u32) -> Option<ReviseResult> {
+        let rows = self.store.read().expect("reads");
+        let row = rows.get::<RevisedRow>(REVISED, &revised_key(id, recipient, revision)).expect("reads");
+        row.map(|row| row.result)
     }
 
     /// The text that a person is shown, and what is said of it; `None` if there is none.
@@ -559,6 +574,147 @@ async fn without_a_follow_up_late_is_late() {
     world.keeps_house().await;
     assert_eq!(world.revised(id, 0).map(|view| view.result), Some(ReviseResult::TooLate));
     assert_eq!(world.notices(id), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_withdrawal_that_was_late_for_some_lets_them_be_revised() {
+    let mut world = block_in_place(World::new);
+    Arc::get_mut(&mut world.site).expect("nothing runs").follow_up = false;
+    let id = block_in_place(|| {
+        let id = world.sends(&[OUTSIDE, "dave@remote.example"], "old");
+        world.told(id, 0, DeliveryState::Relayed);
+        id
+    });
+    world.amends("alice", id, for_some(&[OUTSIDE], ReviseMode::Withdraw, "")).await.expect("is revised");
+    assert_eq!(world.revised(id, 0).map(|view| view.result), Some(ReviseResult::TooLate));
+    world.amends("alice", id, for_some(&[OUTSIDE], ReviseMode::Replace, "new")).await.expect("is revised");
+    assert_eq!(world.revised(id, 0).map(|view| view.result), Some(ReviseResult::TooLate), "not refused");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_overtaken_revision_that_comes_when_all_is_delivered_is_no_news() {
+    let world = block_in_place(World::new);
+    // The first one is large: the second overtakes it, and is delivered. Of another message it comes too late, too.
+    let [swapped, left] = block_in_place(|| [0; 2].map(|_| world.sends(&[OUTSIDE], "old")));
+    for id in [swapped, left] {
+        for text in ["one", "two"] {
+            world.amends("alice", id, amendment(ReviseMode::Replace, text)).await.expect("is revised");
+        }
+    }
+    block_in_place(|| {
+        world.reports(swapped, 0, 2, ReviseResult::Replaced).expect("is recorded");
+        world.told(swapped, 0, DeliveryState::Relayed);
+        world.reports(swapped, 0, 1, ReviseResult::TooLate).expect("is recorded");
+        world.told(left, 0, DeliveryState::Relayed);
+        world.reports(left, 0, 2, ReviseResult::TooLate).expect("is recorded");
+        world.reports(left, 0, 1, ReviseResult::TooLate).expect("is recorded");
+    });
+    world.keeps_house().await;
+    assert_eq!(world.notices(swapped), 0, "they have the new text");
+    assert_eq!(world.result(swapped, 0, 1), Some(ReviseResult::Replaced));
+    assert_eq!(world.notices(left), 1, "of the last text");
+    assert_eq!(world.result(left, 0, 1), Some(ReviseResult::TooLate));
+    assert_eq!(world.result(left, 0, 2), Some(ReviseResult::NoticeSent));
+}
+
+/// What one was sent in addition, under a subject of its own, another is not sent, whatever is done after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_for_one_recipient_goes_to_no_other() {
+    use ReviseMode::{Append, Replace, Withdraw};
+    const BOB: &str = "bob@example.com";
+    let file = || {
+        let (name, content_type) = ("secret.pdf".to_owned(), "application/pdf".to_owned());
+        vec![mime::NewAttachment { name, content_type, content: b"secret".to_vec() }]
+    };
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| world.sends(&[BOB, OUTSIDE, "dave@remote.example"], "old"));
+    let for_bob = Amendment {
+        subject: Some("secret".into()),
+        attachments: file(),
+        ..for_some(&[BOB], Append, "secret")
+    };
+    world.amends("alice", id, for_bob).await.expect("is revised");
+    let says = |number| {
+        let rows = world.store.read().expect("reads");
+        let message = mail::shown(&rows, id, number).expect("reads").expect("is there");
+        let content = world.store.body(message.body()).and_then(|r| mail::content(r, &message, 1 << 20));
+        String::from_utf8_lossy(&content.expect("is whole")).into_owned()
+    };
+    // Each has what was theirs before.
+    world.amends("alice", id, for_some(&[OUTSIDE], Append, "P.S.")).await.expect("is revised");
+    let hers = says(2);
+    assert!(hers.contains("old") && hers.contains("P.S.") && !hers.contains("secret"), "{hers}");
+    // Several who have different texts are not added to, nor do they keep what only one of them has.
+    for refused in [
+        amendment(Append, "more"),
+        for_some(&[BOB, OUTSIDE], Append, "more"),
+        for_some(&[BOB, OUTSIDE], Replace, "new"),
+    ] {
+        let why = world.amends("alice", id, refused).await.expect_err("they differ");
+        assert!(why.contains("bob@example.com has revision 1") && why.contains("--to"), "{why}");
+        assert!(why.contains("carol@remote.example has revision 2"), "{why}");
+    }
+    world
+        .amends("alice", id, for_some(&[OUTSIDE, "dave@remote.example"], Replace, "new"))
+        .await
+        .expect("may be");
+    assert!(!says(3).contains("secret"));
+    // With files of its own it keeps nothing.
+    let own = vec![mime::NewAttachment {
+        name: "a.txt".into(),
+        content_type: "text/plain".into(),
+        content: b"a".to_vec(),
+    }];
+    let with_own = Amendment { attachments: own, ..for_some(&[BOB, OUTSIDE], Replace, "new") };
+    world.amends("alice", id, with_own).await.expect("is revised");
+    assert!(says(4).contains("a.txt") && !says(4).contains("secret"), "{}", says(4));
+    world.amends("alice", id, for_some(&[OUTSIDE], Append, "more")).await.expect("is revised");
+    world.amends("alice", id, amendment(Withdraw, "")).await.expect("is taken back");
+    assert!(!says(6).contains("secret") && says(6).contains("Subject: plans"), "{}", says(6));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_traveller_who_fetched_one_text_is_not_shown_what_another_reader_has() {
+    use ReviseMode::Replace;
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| {
+        world.window("bob");
+        world.sends(&["bob@example.com", OUTSIDE], "old")
+    });
+    world.amends("alice", id, for_some(&[OUTSIDE], Replace, "for carol alone")).await.expect("is revised");
+    world.amends("alice", id, amendment(Replace, "for all")).await.expect("is revised");
+    block_in_place(|| world.reports(id, 0, 2, ReviseResult::Revised)).expect("is recorded");
+    let bob = world.known("bob");
+    let history = block_in_place(|| revise::history(&world.store, &bob, &id.to_string())).expect("is there");
+    assert_eq!(history.iter().map(|view| view.revision).collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(history[1].difference, "-old\n+for all\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_at_home_is_offered_again_on_the_road() {
+    let world = block_in_place(World::new);
+    let ids = block_in_place(|| {
+        world.window("bob");
+        let ids = [0; 2].map(|_| world.sends(&["bob@example.com"], "old"));
+        world.reads("bob", ids[0]);
+        ids
+    });
+    for id in ids {
+        world.amends("alice", id, amendment(ReviseMode::Withdraw, "")).await.expect("is revised");
+    }
+    let told = |units: Vec<ToEdge>| {
+        let copies = units.into_iter().filter_map(|unit| match unit {
+            ToEdge::ReviseCopy(copy) => Some((MessageId(copy.message), copy.resent, copy.retrieved)),
+            _ => None,
+        });
+        copies.collect::<Vec<_>>()
+    };
+    assert_eq!(told(world.queued()), [(ids[0], false, true), (ids[1], false, false)]);
+    let (before, site) = (world.queued().len(), Arc::clone(&world.site));
+    world.store.commit(move |txn| reconcile::edge_went_back(txn, &site)).await.expect("commits");
+    assert!(world.queued().len() > before);
+    let again: Vec<_> = told(world.queued()).into_iter().filter(|(_, resent, _)| *resent).collect();
+    assert_eq!(again, [(ids[0], true, true), (ids[1], true, false)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

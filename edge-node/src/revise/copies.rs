@@ -1,6 +1,7 @@
 //! Revisions of copies in secondary mailboxes. A copy that no client has fetched is swapped; else the new text
 //! is offered as another message. A session keeps what it saw at its login: what comes meanwhile is noted, and
-//! decided when it ends. A later revision that big files because this edge went back takes the place of the copy in
+//! decided when it ends. A revision that another one has overtaken on the link is never offered, whether that one is
+//! there still, was withdrawn or was deleted. A later revision that big files because this edge went back takes the place of the copy in
 //! the same way, and nobody is told.
 
 use rkyv::{Archive, Deserialize, Serialize};
@@ -12,7 +13,7 @@ use super::busy::Busy;
 use super::waiting::{Decided, done};
 use super::{has_come, tell_one};
 use crate::record::{COPIES, CopyRow, ENDED_WINDOWS, copy_key, copy_of};
-use crate::windows;
+use crate::windows::{self, Latest};
 
 /// Window, message id, revision to [`NotedRow`]: revisions that came during a session.
 const NOTED: Table = Table("noted-copy-revisions");
@@ -75,6 +76,9 @@ pub fn file(
     now: u64,
 ) -> Result<(), StoreError> {
     let (window, id) = (copy.window, MessageId(copy.message));
+    if windows::latest(txn, &window, id)?.is_some_and(|latest| latest.revision > copy.revision) {
+        return Ok(());
+    }
     let present = txn.prefix::<CopyRow>(COPIES, &[window, id.0].concat(), usize::MAX)?;
     if present.iter().all(|(key, _)| copy_of(key).1 == copy.revision) {
         return windows::file(txn, copy, body);
@@ -147,7 +151,9 @@ fn swap(txn: &mut Txn<'_>, key: &[u8], row: NotedRow, now: u64) -> Result<(), St
     let (window, (id, revision)) = (key.first_chunk().copied().unwrap_or_default(), copy_of(key));
     let prefix = [window, id.0].concat();
     let present = txn.prefix::<CopyRow>(COPIES, &prefix, usize::MAX)?;
-    let later = present.iter().find(|(key, _)| copy_of(key).1 >= revision);
+    let later = present.iter().find(|(key, _)| copy_of(key).1 >= revision).map(|(_, later)| later.again);
+    // A later one that has been here may have gone: it has overtaken this one all the same.
+    let latest = windows::latest(txn, &window, id)?.filter(|latest| latest.revision >= revision);
     // What is not there any more has been deleted by a client, and that it was fetched before must be assumed: except
     // of what was never there.
     let deleted = present.is_empty() && (!resent || has_come(txn, id, &earlier, &window)?);
@@ -159,14 +165,15 @@ fn swap(txn: &mut Txn<'_>, key: &[u8], row: NotedRow, now: u64) -> Result<(), St
     } else if windows::is_gone(txn, &window, id)? {
         txn.release_body(BodyKey(body))?;
         (ReviseResult::TooLate, "it is not at home any more")
-    } else if let Some((_, later)) = later {
+    } else if let Some(again) = later.or(latest.map(|latest| latest.again)) {
         txn.release_body(BodyKey(body))?;
-        (if later.again { ReviseResult::Revised } else { done(mode) }, "")
+        (if again { ReviseResult::Revised } else { done(mode) }, "")
     } else {
         for (key, old) in present {
             txn.delete(COPIES, &key)?;
             txn.release_body(BodyKey(old.body))?;
         }
+        windows::revised(txn, &window, id, &Latest { revision, again: fetched, at: now })?;
         if mode == ReviseMode::Withdraw && !fetched {
             txn.release_body(BodyKey(body))?;
             (ReviseResult::Withdrawn, "")

@@ -331,6 +331,74 @@ fn a_copy_is_swapped_unless_a_client_may_have_read_it() {
     }
 }
 
+/// Revision 1 is large and comes by the lane of large mail, behind revision 2, which is small.
+#[test]
+fn a_text_that_was_overtaken_does_not_come_back_on_the_road() {
+    use ReviseMode::{Append, Replace, Withdraw};
+    for (mode, result) in [(Withdraw, ReviseResult::Withdrawn), (Append, ReviseResult::Replaced)] {
+        // When the session ends: before the first one comes, between them, behind both.
+        for ends_at in 0..3 {
+            let edge = Edge::new();
+            edge.copy();
+            assert!(edge.busy.lock_maildrop(WINDOW));
+            for (at, (revision, mode)) in [(2, mode), (1, Replace)].into_iter().enumerate() {
+                if at == ends_at {
+                    edge.session_ends(false);
+                }
+                edge.revise_copy(revision, mode);
+            }
+            if ends_at == 2 {
+                edge.session_ends(false);
+            }
+            let mut told = edge.told();
+            told.sort_unstable_by_key(|(_, revision, _)| *revision);
+            assert_eq!(told, [(5, 1, ReviseResult::Replaced), (5, 2, result)], "{mode:?} {ends_at}");
+            let left = if mode == Withdraw { vec![] } else { vec![(2, "new copy 2".to_owned())] };
+            assert_eq!(edge.offered(), left, "{mode:?} {ends_at}");
+            // Nor does what big had queued as a copy before, nor again when it tells all anew.
+            edge.copy_of(1, "new copy 1");
+            assert_eq!(edge.offered(), left, "{mode:?} {ends_at}");
+        }
+    }
+}
+
+#[test]
+fn what_was_overtaken_and_deleted_by_a_client_does_not_come_back_either() {
+    let edge = Edge::new();
+    edge.copy();
+    edge.revise_copy(2, ReviseMode::Replace);
+    let delete = |txn: &mut Txn<'_>| txn.delete(COPIES, &copy_key(&WINDOW, MessageId(MESSAGE), 2));
+    edge.store.commit_blocking(delete).expect("commits");
+    edge.revise_copy(1, ReviseMode::Replace);
+    assert_eq!(edge.offered(), []);
+    assert_eq!(edge.told()[1..], [(5, 1, ReviseResult::Replaced)]);
+    // A later one is offered as ever.
+    edge.revise_copy(3, ReviseMode::Replace);
+    assert_eq!(edge.offered(), [(3, "new copy 3".into())]);
+    assert_eq!(edge.told()[2..], [(5, 3, ReviseResult::Revised)]);
+}
+
+#[test]
+fn what_was_overtaken_outside_does_not_leave_whether_an_attempt_is_under_way_or_not() {
+    for under_way in [false, true] {
+        let edge = Edge::new();
+        edge.outbound(1);
+        if under_way {
+            assert!(edge.begin().is_some());
+        }
+        edge.revise(2, ReviseMode::Withdraw, &[0]);
+        edge.revise(1, ReviseMode::Replace, &[0]);
+        if under_way {
+            assert_eq!(edge.told(), []);
+            edge.end(0, DeliveryState::Deferred);
+        }
+        let mut told = edge.told();
+        told.sort_unstable_by_key(|(_, revision, _)| *revision);
+        assert_eq!(told[1], (0, 2, ReviseResult::Withdrawn), "{under_way}");
+        assert_eq!((edge.begin(), edge.bodies()), (None, 0), "{under_way}");
+    }
+}
+
 #[test]
 fn a_copy_that_was_deleted_is_offered_again_and_one_of_an_ended_window_is_not() {
     let edge = Edge::new();

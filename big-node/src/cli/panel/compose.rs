@@ -42,7 +42,7 @@ pub(super) enum What {
     Revise {
         /// The message.
         message: String,
-        /// The revision that was read.
+        /// The latest revision when it was read.
         base: u32,
     },
 }
@@ -194,7 +194,9 @@ impl Compose {
 
     /// A message of one's own, to be revised.
     pub(super) fn revision(reading: &Reading, withdraw: Option<&str>) -> Self {
-        let what = What::Revise { message: reading.id.clone(), base: reading.revision };
+        // What is shown is the last one for all; there may be later ones for some.
+        let base = reading.latest.unwrap_or(reading.revision);
+        let what = What::Revise { message: reading.id.clone(), base };
         let fields = vec![
             (Name::Mode, Field::default()),
             (Name::Scope, Field::default()),
@@ -617,6 +619,10 @@ mod tests {
         };
         assert_eq!((mode, base, reason), (ReviseMode::Append, Some(0), None));
         assert_eq!((recipients, body), (vec!["bob@example.com".to_owned()], b"more".to_vec()));
+        // After a revision for some, which the author's own entry does not show.
+        let some = Reading { latest: Some(2), revision: 1, ..reading("1", "old") };
+        let (request, _) = Compose::revision(&some, None).send("alice").expect("whole").expect("at once");
+        assert!(matches!(request, Request::MailAmend { base: Some(2), .. }), "{request:?}");
         let compose = Compose::revision(&reading("1", "old"), Some("wrong list"));
         let (request, body) = compose.send("alice").expect("whole").expect("at once");
         let Request::MailAmend { mode, reason, text_bytes, .. } = request else { panic!("{request:?}") };

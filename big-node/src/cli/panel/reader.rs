@@ -176,6 +176,7 @@ pub(super) mod tests {
             forwarded: false,
             folder: "in".into(),
             revision: 0,
+            latest: None,
             amended: false,
             withdrawn: false,
             parent: None,
