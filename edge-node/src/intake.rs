@@ -22,13 +22,13 @@ use shared::topology::Acknowledge;
 use shared::trace;
 use shared::unit::{Id, Inbound, ToBig, Window, encode};
 use shared::verdict::{self, Disposition};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::authentication::{Authenticator, Hashing, Sender, Verdicts};
 use crate::node::{Known, Node};
 use crate::record::{COPIES, CopyRow, INBOUND_KIND, WINDOWS, big, copy_key, inbound_body};
 use crate::vouch::{self, Fingerprint, Unanswered};
 use crate::windows::has_room;
-use tokio::sync::OwnedSemaphorePermit;
 
 const INTER_LANE: u8 = 2;
 const BATCH_LANE: u8 = 3;
