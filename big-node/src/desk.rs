@@ -19,6 +19,7 @@ use shared::origin::Mailbox;
 use shared::store::Rows;
 use shared::topology::AttachmentMode;
 use shared::unit::revision_ordinal;
+use shared::verdict::Disposition;
 
 use crate::directory;
 use crate::error::Refused;
@@ -122,6 +123,7 @@ fn line(id: MessageId, message: &Message, entry: &Entry, folder: &str) -> Line {
         revision: revision_ordinal(entry.revision),
         amended: entry.amended,
         withdrawn: entry.withdrawn,
+        suspect: Disposition::of(&origin.verdicts) != Disposition::Deliver,
         thread: MessageId(message.thread).to_string(),
         folder: folder.to_owned(),
         depth: 0,
@@ -239,6 +241,7 @@ fn whole(id: MessageId, message: &Message, entry: &Entry, folder: String) -> Rea
         amended: entry.amended,
         withdrawn: entry.withdrawn,
         parent: message.parent.map(|parent| MessageId(parent).to_string()),
+        verdicts: origin.verdicts.clone(),
         part_name: None,
         content_type: None,
     }
@@ -265,6 +268,7 @@ fn of_part(reading: &mut Reading, opened: &Opened) {
     let date = facts.date.and_then(|seconds| u64::try_from(seconds).ok());
     reading.at = date.map_or(reading.at, |seconds| seconds.saturating_mul(1000));
     (reading.answered, reading.forwarded, reading.parent) = (false, false, None);
+    reading.verdicts.clear();
 }
 
 fn shown_as_written(mailbox: &mime::Mailbox) -> String {

@@ -1,6 +1,6 @@
 //! DKIM (RFC 6376, RFC 8463): what is composed inside, or submitted from the road, is signed here before it leaves, for
 //! the keys are never on the edge. `key` is what a key is and the record that publishes it, `canonical` the form of a
-//! message that is signed, `sign` the signature.
+//! field that is signed, `sign` the signature.
 //!
 //! A signature is made when a message is taken in, outside the commit, for RSA takes its time; it goes to the edge in
 //! the head of the message's unit, which puts it before the content. The content itself is stored as it is.
@@ -19,7 +19,6 @@ use shared::id::unix_millis;
 use shared::origin::{Channel, Origin};
 use shared::state::{State, StateError};
 
-pub use canonical::BodyHash;
 pub use key::Algorithm;
 use key::{Key, is_selector};
 pub use sign::Content;

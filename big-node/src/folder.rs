@@ -129,7 +129,7 @@ pub fn shift(txn: &mut Txn<'_>, person: &Person, id: MessageId, to: Folder, now:
             Some("that folder is for what one has sent")
         }
         Folder::Undeliverable => Some("that folder is for mail whose recipient is not here any more"),
-        Folder::In | Folder::Sent | Folder::Saved | Folder::Own(_) => None,
+        Folder::In | Folder::Sent | Folder::Saved | Folder::Junk | Folder::Own(_) => None,
     };
     if let Some(why) = why {
         return Err(Refused::new(format!("{id} stays where it is: {why}")));

@@ -6,6 +6,7 @@
 
 use shared::address::Address;
 use shared::chunk;
+use shared::dkim::{BodyHash, Form};
 use shared::fault::{SeededFault, seeded};
 use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, NotApplied};
@@ -18,7 +19,7 @@ use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, decode};
 
 use crate::compare;
 use crate::directory::{self, Policy};
-use crate::dkim::{BodyHash, Content};
+use crate::dkim::Content;
 use crate::error::Refused;
 use crate::gateway::picked_up;
 use crate::inventory;
@@ -153,7 +154,7 @@ impl<'a> Opened<'a> {
         let signed = matches!(origin.channel, Channel::Submission { .. }) && !site.dkim.is_empty();
         Self {
             site,
-            body: signed.then(BodyHash::default),
+            body: signed.then(|| BodyHash::new(Form::Relaxed)),
             writer: store.body_writer(shared::store::BodyKey(origin.body), BODY_KIND),
             header: HeaderScan::default(),
             trace_left: usize::try_from(origin.trace_bytes).unwrap_or(usize::MAX),

@@ -15,6 +15,7 @@ use shared::store::{BodyKey, BodyReader, Rows, StoreError, Stored, Txn};
 use shared::topology::AttachmentMode;
 use shared::trace;
 use shared::unit::{DeliveryState, Id, PopAct};
+use shared::verdict::Disposition;
 
 use crate::conversation;
 use crate::desk;
@@ -147,10 +148,17 @@ pub fn receive(
             txn.put(COPIES, &key2(window, &id.0), &copy)?;
         }
     }
+    let folder = arrives_in(&message.origin);
     for reader in &readers {
-        file_received(txn, &message, id, reader, now)?;
-        fill::arrived(txn, site, &message, id, &reader.id, now)?;
-        trace::note(txn, id, now, format!("filed for {}", reader.name))?;
+        if folder == Folder::Junk {
+            // It answers nothing, and does not go on the road.
+            file(txn, &message, id, reader, folder, Entry::default(), now)?;
+            trace::note(txn, id, now, format!("filed in junk for {}", reader.name))?;
+        } else {
+            file_received(txn, &message, id, reader, now)?;
+            fill::arrived(txn, site, &message, id, &reader.id, now)?;
+            trace::note(txn, id, now, format!("filed for {}", reader.name))?;
+        }
     }
     forward(txn, site, (&message, id, &signatures), outside, now)?;
     if !undeliverable.is_empty() {
@@ -169,6 +177,14 @@ pub fn receive(
         }
     }
     Ok(txn.release_body(message.body())?)
+}
+
+/// The folder for a received message.
+fn arrives_in(origin: &Origin) -> Folder {
+    match Disposition::of(&origin.verdicts) {
+        Disposition::Quarantine => Folder::Junk,
+        Disposition::Deliver | Disposition::Mark => Folder::In,
+    }
 }
 
 /// Some of many names, which an edge brought, for a person.
@@ -398,7 +414,10 @@ pub fn restore(
     let addresses = message.origin.recipients.iter().map(|recipient| recipient.address.as_str());
     for routed in directory::route(txn, policy, Letter::of(&message.origin, 0, now), addresses)? {
         match routed.route {
-            Route::Mailbox(person) => places.push((*person, Folder::In, Entry::default())),
+            Route::Mailbox(person) => {
+                let folder = arrives_in(&message.origin);
+                places.push((*person, folder, Entry::default()));
+            }
             // The edge has what it was given, and nothing is sent again.
             Route::Outside(Way::Edge, _) => {}
             Route::Outside(Way::Inside(_), _) => inside.push(routed),

@@ -173,6 +173,8 @@ pub enum Folder {
     Own(u8),
     /// For the postmaster: accepted mail whose recipient has vanished.
     Undeliverable,
+    /// Received, but not from whom it says it is, where the site sets such mail aside.
+    Junk,
     /// Deleted by the person, or on the road; emptied after 30 days.
     Trash,
 }
@@ -184,12 +186,13 @@ pub const OWN_FOLDERS_MAX: usize = 200;
 
 impl Folder {
     /// The folders that everybody has, with their names.
-    pub const FIXED: [(Self, &'static str); 6] = [
+    pub const FIXED: [(Self, &'static str); 7] = [
         (Self::In, "in"),
         (Self::Sent, "sent"),
         (Self::Drafts, "drafts"),
         (Self::Saved, "saved"),
         (Self::Undeliverable, "undeliverable"),
+        (Self::Junk, "junk"),
         (Self::Trash, "trash"),
     ];
 
@@ -202,6 +205,7 @@ impl Folder {
             Self::Undeliverable => 4,
             Self::Drafts => 5,
             Self::Saved => 6,
+            Self::Junk => 7,
             Self::Own(number) => number,
         }
     }

@@ -65,8 +65,8 @@ impl Edge {
         };
         let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         let refused = |reply: shared::smtp::Reply| format!("{reply:?}");
-        let mut intake = Intake::begin(&self.node, envelope, client, None).map_err(refused)?;
-        intake.content(content).map_err(|error| error.to_string())?;
+        let mut intake = Intake::begin(&self.node, envelope, client, None, None).map_err(refused)?;
+        intake.content(content).await.map_err(|error| error.to_string())?;
         let facts = Facts { bytes: content.len() as u64, eight_bit: false, header_eight_bit: false, hops: 0 };
         let id = intake.complete(facts).await.map_err(refused)?;
         id.parse::<MessageId>().map(|id| id.0).map_err(|error| error.to_string())

@@ -1,5 +1,6 @@
 //! A message as it is taken in: compressed, sealed and written while it arrives, and made ours by one
-//! commit.
+//! commit. One from the Internet that is not larger than [`HELD_MAX`] waits in memory until its end, so that
+//! what was found of it can be written before it; of larger ones only the record tells.
 //!
 //! No plain byte of it reaches the disk. The commit names the sealed body, queues the unit for big
 //! and files it into the secondary mailboxes of its travelling recipients; the 250 is built from it.
@@ -12,7 +13,7 @@ use shared::address::Address;
 use shared::id::{MessageId, unix_millis};
 use shared::inventory::origin_digest;
 use shared::lane::{self, QueuedBody, QueuedUnit};
-use shared::mime::{HeaderFacts, HeaderScan, Mailbox as HeaderMailbox};
+use shared::mime::{HeaderFacts, HeaderScan, Mailbox as HeaderMailbox, header_len, without};
 use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient, RECIPIENTS_BYTES_MAX};
 use shared::seal::{BodySealer, FileKey, PublicKey};
 use shared::smtp::{Enhanced, Envelope, Facts, Reply, received, return_path};
@@ -20,7 +21,10 @@ use shared::store::{BodyWriter, Committed, Row, Rows, StoreError};
 use shared::topology::Acknowledge;
 use shared::trace;
 use shared::unit::{Id, Inbound, ToBig, Window, encode};
+use shared::verdict::{self, Disposition};
+use tokio::sync::OwnedSemaphorePermit;
 
+use crate::authentication::{Authenticator, Hashing, Sender, Verdicts};
 use crate::node::{Known, Node};
 use crate::record::{COPIES, CopyRow, INBOUND_KIND, WINDOWS, big, copy_key, inbound_body};
 use crate::vouch::{self, Fingerprint, Unanswered};
@@ -30,6 +34,26 @@ const INTER_LANE: u8 = 2;
 const BATCH_LANE: u8 = 3;
 /// A sealed body up to this size travels inside its unit.
 const INLINE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Octets of a message that wait in memory for what will be found of it.
+const HELD_MAX: usize = 1024 * 1024;
+/// Octets that are sealed and written before other sessions have their turn.
+const WRITTEN_AT_ONCE: usize = 64 * 1024;
+
+/// A message from the Internet, while it is not verified.
+#[derive(Debug)]
+struct Unverified {
+    authenticator: Arc<Authenticator>,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// All that has come waits in memory, and with a place it may be [`HELD_MAX`]; without one, its header may.
+    Held(Vec<u8>, Option<OwnedSemaphorePermit>),
+    /// It is written, and hashed, as it passes by.
+    Passing(Hashing),
+}
 
 /// A message on its way in.
 #[derive(Debug)]
@@ -48,6 +72,9 @@ pub struct Intake {
     content_hasher: Option<blake3::Hasher>,
     writer: BodyWriter,
     header: HeaderScan,
+    unverified: Option<Unverified>,
+    /// Our Received field.
+    received: String,
     trace_bytes: u32,
     size: u64,
     sealed: Vec<u8>,
@@ -62,12 +89,14 @@ pub fn refusal(error: &StoreError) -> Reply {
 }
 
 impl Intake {
-    /// Opens a body and writes the trace headers (RFC 5321 §4.4) before the content.
+    /// Opens a body, and writes the trace headers (RFC 5321 §4.4) before the content, unless that is to be verified by
+    /// `authenticator`.
     pub fn begin(
         node: &Arc<Node>,
         envelope: Envelope,
         client: IpAddr,
         submitted: Option<Window>,
+        authenticator: Option<Arc<Authenticator>>,
     ) -> Result<Self, Reply> {
         node.store.ready().map_err(|error| refusal(&error))?;
         let big = node.store.read().and_then(|snapshot| big(&snapshot)).map_err(|error| refusal(&error))?;
@@ -93,6 +122,11 @@ impl Intake {
             content_hasher: (node.topology.edge.ack != Acknowledge::Local).then(blake3::Hasher::new),
             writer: node.store.body_writer(inbound_body(id), INBOUND_KIND),
             header: HeaderScan::default(),
+            unverified: authenticator.map(|authenticator| {
+                let body = Body::Held(Vec::new(), authenticator.place());
+                Unverified { authenticator, body }
+            }),
+            received: String::new(),
             trace_bytes: 0,
             size: 0,
             sealed: Vec::new(),
@@ -100,22 +134,108 @@ impl Intake {
         };
         let seconds = i64::try_from(id.unix_millis() / 1000).unwrap_or(i64::MAX);
         let hostname = &node.topology.edge.hostname;
-        let mut headers = received(&intake.envelope, client, hostname, &id.to_string(), seconds);
-        if intake.submitted.is_none() {
-            headers.insert_str(0, &return_path(intake.envelope.reverse_path.as_ref()));
+        intake.received = received(&intake.envelope, client, hostname, &id.to_string(), seconds);
+        if intake.unverified.is_none() {
+            intake.trace("").map_err(|error| refusal(&error))?;
         }
-        intake.trace_bytes = u32::try_from(headers.len()).unwrap_or(u32::MAX);
-        intake.write(headers.as_bytes()).map_err(|error| refusal(&error))?;
         Ok(intake)
     }
 
+    /// Writes our trace; `results` is the field that tells what was found.
+    fn trace(&mut self, results: &str) -> Result<(), StoreError> {
+        let path = match &self.submitted {
+            None => return_path(self.envelope.reverse_path.as_ref()),
+            Some(_) => String::new(),
+        };
+        let headers = format!("{path}{results}{}", self.received);
+        self.trace_bytes = u32::try_from(headers.len()).unwrap_or(u32::MAX);
+        self.write(headers.as_bytes())
+    }
+
     /// Takes content. An error here is said at the end of it.
-    pub fn content(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+    pub async fn content(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.header.push(bytes);
         if let Some(hasher) = &mut self.content_hasher {
             hasher.update(bytes);
         }
-        self.write(bytes)
+        match self.unverified.as_mut().map(|unverified| &mut unverified.body) {
+            None => self.write(bytes),
+            Some(Body::Passing(hashing)) => {
+                // Without threads to hash, the node goes down, and the message is refused at its end.
+                hashing.push(bytes).await;
+                self.write(bytes)
+            }
+            Some(Body::Held(held, place)) => {
+                held.extend_from_slice(bytes);
+                let bytes_max = if place.is_some() { HELD_MAX } else { 0 };
+                if held.len() > bytes_max && self.header.has_ended() { self.let_pass().await } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Writes what was held, and holds no more of it.
+    async fn let_pass(&mut self) -> Result<(), StoreError> {
+        let Some(Unverified { authenticator, body: Body::Held(held, _) }) = self.unverified.take() else {
+            return Ok(());
+        };
+        let (header, body) = held.split_at(header_len(&held));
+        let mut hashing = Hashing::of(header);
+        hashing.push(body).await;
+        self.write_held(&authenticator, &held, "").await?;
+        self.unverified = Some(Unverified { authenticator, body: Body::Passing(hashing) });
+        Ok(())
+    }
+
+    /// Writes our trace and what was held, without the verdicts that strangers have forged in our name.
+    async fn write_held(
+        &mut self,
+        authenticator: &Authenticator,
+        held: &[u8],
+        results: &str,
+    ) -> Result<(), StoreError> {
+        let (header, body) = held.split_at(header_len(held));
+        self.trace(results)?;
+        self.write(&without(header, |field| authenticator.is_forged(field)))?;
+        for piece in body.chunks(WRITTEN_AT_ONCE) {
+            self.write(piece)?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Verifies a message from the Internet, and writes what waited for that.
+    async fn verify(&mut self) -> Result<Verdicts, Reply> {
+        let Some(Unverified { authenticator, body }) = self.unverified.take() else {
+            return Ok(Verdicts::default());
+        };
+        let (content, hashes, is_held) = match body {
+            Body::Held(held, _) => (held, None, true),
+            Body::Passing(hashing) => {
+                let hashes = hashing.finish().await.ok_or_else(|| {
+                    Reply::new(451, Enhanced(4, 3, 2), "the server goes down; try again later")
+                })?;
+                (self.header.block().to_vec(), Some(hashes), false)
+            }
+        };
+        let sender = Sender {
+            client: self.client,
+            helo: self.envelope.helo.clone(),
+            reverse_path: self.envelope.reverse_path.clone(),
+        };
+        let content = Arc::new(content);
+        let verdicts = authenticator.verify(sender, &content, hashes).await;
+        if let Some(why) = &verdicts.refused {
+            let (client, found) = (self.client, verdict::in_short(&verdicts.found));
+            tracing::info!(message = %self.id, %client, why, found, "refused by DMARC");
+            let text = format!("{why}, and that domain wants such mail refused or set aside (DMARC)");
+            return Err(Reply::new(550, Enhanced(5, 7, 26), &text));
+        }
+        if is_held {
+            let results = authenticator.field(&verdicts.found);
+            let written = self.write_held(&authenticator, &content, &results).await;
+            written.map_err(|error| refusal(&error))?;
+        }
+        Ok(verdicts)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
@@ -143,8 +263,17 @@ impl Intake {
                 return Ok(format!("{}{way}", MessageId(first.message)));
             }
         }
-        let windows = self.windows().map_err(|error| refusal(&error))?;
-        let origin = self.origin(header, &facts).bounded();
+        let verdicts = self.verify().await?;
+        let windows = match verdicts.disposition {
+            // It is in Junk, and that is at home.
+            Disposition::Quarantine => Vec::new(),
+            Disposition::Deliver | Disposition::Mark => self.windows().map_err(|error| refusal(&error))?,
+        };
+        let mut accepted_from = format!("accepted by the edge from {}", self.client);
+        if !verdicts.found.is_empty() {
+            accepted_from += &format!("; {}", verdict::in_short(&verdicts.found));
+        }
+        let origin = self.origin(header, &facts, verdicts.found).bounded();
         self.sealer.finish(&mut self.sealed);
         self.writer.write(&self.sealed).map_err(|error| refusal(&error))?;
         let unsealable = |_| Reply::new(451, Enhanced(4, 3, 5), "cannot seal the message; try again later");
@@ -168,7 +297,6 @@ impl Intake {
             _ => (BATCH_LANE, QueuedBody::Ahead { key }),
         };
         let unit = QueuedUnit { id: id.0, lane, after: None, head, body };
-        let client = self.client;
         // From here on a confirm is recorded at once.
         let _vouching = fingerprint.map(|_| node.vouching());
         let committed: Result<Committed<Unanswered>, StoreError> = node
@@ -203,7 +331,7 @@ impl Intake {
                         txn.put(COPIES, &key, &row)?;
                     }
                 }
-                trace::note(txn, id, now, format!("accepted by the edge from {client}"))?;
+                trace::note(txn, id, now, accepted_from)?;
                 Ok(unanswered)
             })
             .await;
@@ -268,7 +396,7 @@ impl Intake {
         Ok(windows)
     }
 
-    fn origin(&self, header: HeaderFacts, facts: &Facts) -> Origin {
+    fn origin(&self, header: HeaderFacts, facts: &Facts, verdicts: Vec<String>) -> Origin {
         let automatic = header.is_automatic();
         let channel = match &self.submitted {
             Some(window) => Channel::Submission { window: window.window },
@@ -302,7 +430,7 @@ impl Intake {
             subject: header.subject.unwrap_or_default(),
             language: header.content_language,
             automatic,
-            verdicts: Vec::new(),
+            verdicts,
             body_8bit: facts.eight_bit,
             utf8_header: self.envelope.smtputf8 && facts.header_eight_bit,
             trace_bytes: self.trace_bytes,

@@ -5,6 +5,7 @@
 //! is told by big over the link.
 
 mod apply;
+mod authentication;
 pub mod cli;
 mod command;
 mod content;

@@ -15,6 +15,7 @@ use shared::unit::Window;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
+use crate::authentication::Authenticator;
 use crate::intake::{Intake, refusal};
 use crate::login::{self, Refused};
 use crate::node::{Known, Node};
@@ -37,6 +38,8 @@ pub struct Service {
     pub acceptor: Acceptor,
     /// TLS comes first (port 465).
     pub implicit_tls: bool,
+    /// What verifies the mail, where it comes from the Internet.
+    pub authenticator: Option<Arc<Authenticator>>,
     /// Becomes true when the node is going down.
     pub stopping: watch::Receiver<bool>,
 }
@@ -155,15 +158,19 @@ impl Conversation {
             }
             Action::Begin(envelope) => {
                 self.failed = None;
-                let Service { node, config, .. } = &self.service;
+                let Service { node, config, authenticator, .. } = &self.service;
                 // Since MAIL the disk may have filled up.
                 let admitted = node.pressure.admits(config.role);
-                let begin = |()| Intake::begin(node, envelope, self.client, self.login.clone());
+                let begin = |()| {
+                    Intake::begin(node, envelope, self.client, self.login.clone(), authenticator.clone())
+                };
                 let verdict = admitted.and_then(begin).map(|intake| self.intake = Some(intake));
                 self.session.begun(verdict);
             }
             Action::Content(bytes) => {
-                if let Some(Err(error)) = self.intake.as_mut().map(|intake| intake.content(&bytes)) {
+                if let Some(intake) = &mut self.intake
+                    && let Err(error) = intake.content(&bytes).await
+                {
                     tracing::warn!(%error, client = %self.client, "a message could not be written");
                     self.failed = Some(refusal(&error));
                     self.intake = None;

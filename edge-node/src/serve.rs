@@ -19,6 +19,7 @@ use shared::topology::Topology;
 use shared::{lifetime, telemetry};
 use tokio::sync::watch;
 
+use crate::authentication::Authenticator;
 use crate::command::Commands;
 use crate::delivery::{RelayError, Resolver, Route, Runner};
 use crate::link::LinkHost;
@@ -193,6 +194,10 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let smtp_busy = "421 4.3.2 too many sessions; try again later\r\n";
     let pop3_busy = "-ERR [SYS/TEMP] too many sessions; try again later\r\n";
 
+    let resolver =
+        Resolver::new(&edge.dns_servers).map_err(|error| ServeError::Resolver(error.to_string()))?;
+    let (asked, hostname, wanted) = (resolver.inner(), edge.hostname.clone(), edge.authentication.clone());
+    let authenticator = Authenticator::new(asked, hostname, wanted);
     let smtp = |role, implicit_tls| {
         let mut config = Config::new(role, edge.hostname.clone(), node.topology.site.postmaster.clone());
         config.content.bytes_max = edge.size_max;
@@ -202,7 +207,9 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         }
         let acceptor = smtp_tls.clone();
         let (node, stopping) = (Arc::clone(&node), stopping.clone());
-        reception::Service { node, config: Arc::new(config), acceptor, implicit_tls, stopping }
+        // Travellers have logged in.
+        let authenticator = authenticator.clone().filter(|_| role == Role::Reception);
+        reception::Service { node, config: Arc::new(config), acceptor, implicit_tls, authenticator, stopping }
     };
     let pop3 = |implicit_tls| {
         let (node, stopping, acceptor) = (Arc::clone(&node), stopping.clone(), pop3_tls.clone());
@@ -224,8 +231,6 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let on_submissions = listen("submission under TLS", &edge.submissions, &submitters, "")?;
     let on_pop3 = listen("POP3", &edge.pop3, &collectors, pop3_busy)?;
     let on_pop3s = listen("POP3 under TLS", &edge.pop3s, &collectors, "")?;
-    let resolver =
-        Resolver::new(&edge.dns_servers).map_err(|error| ServeError::Resolver(error.to_string()))?;
     let route = Route::open(&edge.outbound.mode)?;
     let runner = Runner::new(Arc::clone(&node), resolver, route)?;
     let ready = Ready {

@@ -17,6 +17,7 @@ use clap::Parser;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::containment;
 use crate::control::{self, CallError};
 use crate::mime::terminal;
 
@@ -39,6 +40,7 @@ pub fn run<C: Parser>(
     arguments: impl IntoIterator<Item = OsString>,
     run: impl FnOnce(C) -> Outcome,
 ) -> ExitCode {
+    containment::abort_on_panic();
     let command = match C::try_parse_from(arguments) {
         Ok(command) => command,
         Err(error) => {

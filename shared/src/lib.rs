@@ -8,8 +8,10 @@ pub mod address;
 pub mod age;
 pub mod chunk;
 pub mod command;
+pub mod containment;
 pub mod control;
 pub mod credential;
+pub mod dkim;
 pub mod fault;
 pub mod id;
 pub mod inventory;
@@ -34,6 +36,7 @@ pub mod telemetry;
 pub mod topology;
 pub mod trace;
 pub mod unit;
+pub mod verdict;
 pub mod wire;
 
 #[doc(hidden)]

@@ -96,7 +96,7 @@ pub struct Origin {
     pub language: Option<String>,
     /// Whether a machine sent it (RFC 3834 Auto-Submitted, Precedence, a list): no automatic answer.
     pub automatic: bool,
-    /// Authentication verdicts, as `method=result`.
+    /// Authentication verdicts, as [`crate::verdict`] has them.
     pub verdicts: Vec<String>,
     /// Whether the content holds 8-bit bytes (RFC 6152).
     pub body_8bit: bool,
@@ -145,6 +145,7 @@ impl Origin {
         for list in [&mut self.to, &mut self.cc] {
             cut(list, LONG_LIST_BYTES_MAX, mailbox);
         }
+        cut(&mut self.verdicts, LIST_BYTES_MAX, String::len);
         cut(&mut self.in_reply_to, LIST_BYTES_MAX, String::len);
         // The newest references are what a thread is found by.
         self.references.reverse();
@@ -193,7 +194,7 @@ mod tests {
                 subject: "\u{20ac}".repeat(100_000),
                 language: Some("l".repeat(100_000)),
                 automatic: false,
-                verdicts: Vec::new(),
+                verdicts: vec!["v".repeat(300); 1000],
                 body_8bit: false,
                 utf8_header: false,
                 trace_bytes: 0,

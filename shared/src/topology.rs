@@ -167,6 +167,60 @@ impl FromStr for Acknowledge {
     }
 }
 
+/// `[edge.authentication] dmarc`: what becomes of mail from the Internet for which its author's domain does not speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dmarc {
+    /// Nothing is verified, and DNS is not asked.
+    Off,
+    /// The verdicts are recorded with the message.
+    #[default]
+    Record,
+    /// They are recorded, and what fails has a mark in lists.
+    Mark,
+    /// They are recorded, and what fails is filed in Junk.
+    Quarantine,
+    /// They are recorded, and what fails is refused.
+    Refuse,
+}
+
+impl Dmarc {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Off, Self::Record, Self::Mark, Self::Quarantine, Self::Refuse];
+
+    /// The word for it in the topology file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Record => "record",
+            Self::Mark => "mark",
+            Self::Quarantine => "quarantine",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
+/// The text is none of the words for [`Dmarc`].
+#[derive(Debug, thiserror::Error)]
+#[error("what becomes of mail by DMARC is `off`, `record`, `mark`, `quarantine` or `refuse`")]
+pub struct NotADmarc;
+
+impl FromStr for Dmarc {
+    type Err = NotADmarc;
+
+    fn from_str(text: &str) -> Result<Self, NotADmarc> {
+        Self::ALL.into_iter().find(|dmarc| dmarc.as_str() == text).ok_or(NotADmarc)
+    }
+}
+
+/// `[edge.authentication]`: how mail from the Internet is verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Authentication {
+    /// What becomes of what fails.
+    pub dmarc: Dmarc,
+    /// The domains whose ARC seal is believed, where they say that a message was its author's when it came to them.
+    pub trusted_sealers: Vec<Domain>,
+}
+
 /// `[big]`: the node inside. It has no listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Big {
@@ -206,6 +260,8 @@ pub struct Edge {
     pub stale_after: Duration,
     /// What a 250 vouches for.
     pub ack: Acknowledge,
+    /// How mail from the Internet is verified.
+    pub authentication: Authentication,
     /// The ports at which travellers reach it, where those are others than it listens on.
     pub public: PublicPorts,
     /// How long a traveller is to wait between two logins by POP3; zero is not at all.

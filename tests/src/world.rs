@@ -295,9 +295,10 @@ pub fn capitalised(name: &str) -> String {
 }
 
 /// A message as it is stored inside or collected, without the trace that our edge put on top of it
-/// (RFC 5321 §4.4): at most one Return-Path and one Received.
+/// (RFC 5321 §4.4, RFC 8601 §4.1): at most one Return-Path, one Authentication-Results and one Received.
 pub fn without_trace(message: &[u8]) -> &[u8] {
     let rest = without_field(message, b"return-path:");
+    let rest = without_field(rest, b"authentication-results:");
     without_field(rest, b"received:")
 }
 

@@ -5,6 +5,7 @@
 
 use shared::mime::{file_name, terminal};
 use shared::render::{Table, cut, line, size, when, word};
+use shared::verdict;
 
 use super::account::Accounts;
 use crate::record::{About, Folder, Part, Scope, WindowState};
@@ -241,6 +242,7 @@ fn message(line: &Line) -> [String; 6] {
         (line.forwarded, "forwarded"),
         (line.late, "late"),
         revised(line.amended, line.withdrawn),
+        (line.suspect, "suspect"),
     ];
     let marks: Vec<_> = marks.iter().filter(|(is_set, _)| *is_set).map(|(_, mark)| *mark).collect();
     let who = if is_outgoing(line) { line.to.join(", ") } else { line.from.clone() };
@@ -300,6 +302,7 @@ pub(super) fn reading(reading: &Reading, person: &str) -> String {
         ("Revision", amended(reading)),
         ("Answered", if reading.answered { "yes" } else { "" }.into()),
         ("Forwarded", if reading.forwarded { "yes" } else { "" }.into()),
+        ("Verified", verdict::summary(&reading.verdicts).unwrap_or_default()),
     ] {
         if !value.is_empty() {
             text += &line(name, &value);

@@ -224,6 +224,7 @@ fn lines() -> Vec<Line> {
         revision: 0,
         amended: false,
         withdrawn: false,
+        suspect: false,
         thread: ID.into(),
     };
     let part = Line {
@@ -306,6 +307,7 @@ fn message() -> Reading {
         amended: false,
         withdrawn: false,
         parent: None,
+        verdicts: vec![],
         part_name: None,
         content_type: None,
     }

@@ -3,9 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use shared::address::{Address, Domain};
+use shared::dkim::{BodyHash, Form};
 use shared::mime::{Field, HEADER_BLOCK_MAX, HeaderFacts, fields, header_len};
 
-use super::canonical::{self, BodyHash};
+use super::canonical;
 use super::key::Key;
 
 /// What is signed where it is there (RFC 6376 §5.4.1, RFC 8058 §4): who wrote, to whom, when, about what, and how the
@@ -50,7 +51,7 @@ impl<'a> Content<'a> {
     /// That of a message which is all there.
     pub fn of(message: &'a [u8]) -> Self {
         let (header, body) = message.split_at(header_len(message));
-        let mut hash = BodyHash::default();
+        let mut hash = BodyHash::new(Form::Relaxed);
         hash.update(body);
         Self { header, body: hash.finish() }
     }

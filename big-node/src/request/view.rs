@@ -272,6 +272,8 @@ pub struct Line {
     pub amended: bool,
     /// Its author has taken it back: what is shown is the notice of that.
     pub withdrawn: bool,
+    /// Nobody vouches for its author, whose domain wants such mail refused or set aside.
+    pub suspect: bool,
     /// The first message of its conversation.
     pub thread: String,
     /// The name of the folder it is in.
@@ -317,6 +319,8 @@ pub struct Reading {
     pub withdrawn: bool,
     /// The message that it answers.
     pub parent: Option<String>,
+    /// What the edge has verified of it, as [`shared::verdict`] has it.
+    pub verdicts: Vec<String>,
     /// The file name of the part that was asked for.
     pub part_name: Option<String>,
     /// The media type of the part that was asked for.

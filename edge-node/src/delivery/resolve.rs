@@ -60,6 +60,11 @@ impl Resolver {
         Ok(Self(builder.build()?))
     }
 
+    /// The same resolver with the same cache, for a library.
+    pub fn inner(&self) -> TokioResolver {
+        self.0.clone()
+    }
+
     /// The hosts that serve `domain`, best first: its MX hosts, or itself if it has none. Hosts of
     /// equal preference come in random order.
     pub async fn hosts(&self, domain: &Domain) -> Result<Vec<MailHost>, Status> {

@@ -62,6 +62,19 @@ pub fn find<'a>(block: &'a [u8], name: &str) -> Option<Field<'a>> {
     fields(block).find(|field| field.is(name))
 }
 
+/// A header block without the fields that `goes` names; all else is as it was, octet by octet.
+pub fn without(block: &[u8], goes: impl Fn(&Field<'_>) -> bool) -> Vec<u8> {
+    let (mut kept, mut read) = (Vec::with_capacity(block.len()), 0);
+    for lines in raw_fields(block) {
+        read += lines.len();
+        if !field(lines).is_some_and(|field| goes(&field)) {
+            kept.extend_from_slice(lines);
+        }
+    }
+    kept.extend_from_slice(block.get(read..).unwrap_or_default());
+    kept
+}
+
 /// Each line with the lines that continue it, up to an empty line; without limits.
 pub(super) fn raw_fields(block: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut at = 0;
@@ -135,6 +148,11 @@ impl HeaderScan {
         &self.block
     }
 
+    /// Whether all of the header block that will be kept is there.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Whether the header block is longer than what was kept.
     pub fn is_cut(&self) -> bool {
         self.cut
@@ -156,6 +174,15 @@ mod tests {
         assert_eq!(found, expected.map(|(name, value)| (name, value.to_owned())));
         assert_eq!(find(block, "subject").map(|field| field.unfolded()), Some("one two\tthree".into()));
         assert!(block[header_len(block)..].starts_with(b"Body:"));
+    }
+
+    #[test]
+    fn fields_are_taken_out_with_their_lines_and_nothing_else_changes() {
+        let block = b"A: 1\r\nB : x\r\n y\r\nodd\r\nb: z\r\nC:\r\n\r\nB: body\r\n";
+        let taken = without(block, |field| field.is("B"));
+        assert_eq!(taken, b"A: 1\r\nodd\r\nC:\r\n\r\nB: body\r\n");
+        assert_eq!(without(block, |_| false), block);
+        assert_eq!(without(b"B: 1", |field| field.is("B")), b"");
     }
 
     #[test]

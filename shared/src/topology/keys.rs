@@ -94,6 +94,7 @@ static EDGE: &[Entry] = &[
     ("stale_after", Value("write a number of seconds, like 600")),
     ("ack", Value("write \"local\", \"pair\" or \"pair-or-local\"")),
     ("login_delay", Value("write a number of seconds, like 60")),
+    ("authentication", Optional(AUTHENTICATION)),
     ("public", Optional(PUBLIC)),
     ("tls", Optional(TLS)),
     ("outbound", Optional(OUTBOUND)),
@@ -105,6 +106,11 @@ static EDGE: &[Entry] = &[
     ("quota", Later),
     ("send_now", Later),
     ("status", Later),
+];
+
+static AUTHENTICATION: &[Entry] = &[
+    ("dmarc", Value("write \"off\", \"record\", \"mark\", \"quarantine\" or \"refuse\"")),
+    ("trusted_sealers", Value("write a list of domains, like [\"lists.example\"]")),
 ];
 
 static PUBLIC: &[Entry] = &[

@@ -253,6 +253,28 @@ fn every_way_to_acknowledge_has_its_word() {
 }
 
 #[test]
+fn every_policy_by_dmarc_has_its_word_and_sealers_are_domains() {
+    let read = |section: &str| {
+        let text = format!("{SMALLEST}\n[edge.authentication]\n{section}\n");
+        Topology::parse(&text, "t.toml").map(|topology| topology.edge.authentication)
+    };
+    for dmarc in Dmarc::ALL {
+        let section = format!("dmarc = \"{}\"", dmarc.as_str());
+        assert_eq!(read(&section).expect("valid"), Authentication { dmarc, trusted_sealers: vec![] });
+    }
+    let sealers = read("trusted_sealers = [\"Lists.example\"]").expect("valid").trusted_sealers;
+    assert_eq!(sealers.iter().map(ToString::to_string).collect::<Vec<_>>(), ["lists.example"]);
+    for (section, reason) in [
+        ("dmarc = \"reject\"", "`reject` is unknown as a value of `dmarc`"),
+        ("trusted_sealers = [\"a b\"]", "`a b`"),
+        ("spf = \"record\"", "`edge.authentication.spf` is unknown"),
+    ] {
+        let refused = read(section).expect_err(section).to_string();
+        assert!(refused.contains(reason), "{section}: {refused}");
+    }
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let error = Topology::read(Path::new("/nowhere/topology.toml")).expect_err("it is not there");
     assert!(error.to_string().starts_with("/nowhere/topology.toml: "), "{error}");
@@ -270,6 +292,7 @@ fn the_root_file_says_the_defaults_and_its_paths_are_beside_it() {
     assert_eq!(root.big.inbound_hourly, smallest.big.inbound_hourly);
     assert_eq!((root.big.desk, &smallest.big.desk), (None, &None));
     assert_eq!((root.edge.spool_max, root.edge.ack), (smallest.edge.spool_max, smallest.edge.ack));
+    assert_eq!(root.edge.authentication, smallest.edge.authentication);
     assert_eq!(root.edge.stale_after, smallest.edge.stale_after);
     assert_eq!(root.edge.login_delay, smallest.edge.login_delay);
     assert!(root.edge.outbound.private_addresses, "the demonstration delivers on loopback");

@@ -14,9 +14,9 @@ use serde_spanned::Spanned;
 
 use super::refusal::{Source, TopologyError};
 use super::{
-    Acknowledge, AttachmentMode, BOUND_OCTETS, Big, EXPIRE, Edge, LOGIN_DELAY, Link, Mode, Outbound,
-    PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site,
-    SmartHost, TlsFiles, Topology, keys,
+    Acknowledge, AttachmentMode, Authentication, BOUND_OCTETS, Big, EXPIRE, Edge, LOGIN_DELAY, Link, Mode,
+    Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX, STALE_AFTER,
+    Site, SmartHost, TlsFiles, Topology, keys,
 };
 use crate::address::{Address, Domain};
 
@@ -103,12 +103,22 @@ struct RawEdge {
     ack: Option<Text>,
     login_delay: Option<Number>,
     #[serde(default)]
+    authentication: RawAuthentication,
+    #[serde(default)]
     public: RawPublic,
     tls: Option<RawTls>,
     #[serde(default)]
     outbound: RawOutbound,
     #[serde(default)]
     dns: RawDns,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAuthentication {
+    dmarc: Option<Text>,
+    #[serde(default)]
+    trusted_sealers: Vec<Text>,
 }
 
 #[derive(Default, Deserialize)]
@@ -300,10 +310,26 @@ impl Source<'_> {
                 LOGIN_DELAY,
                 0,
             )?),
+            authentication: self.authentication(&raw.authentication)?,
             public: self.public(raw)?,
             tls: tls.transpose()?,
             outbound: self.outbound(&raw.outbound)?,
             dns_servers: self.dns_servers(&raw.dns.servers)?,
+        })
+    }
+
+    fn authentication(&self, raw: &RawAuthentication) -> Result<Authentication, TopologyError> {
+        let dmarc = raw.dmarc.as_ref().map(|text| {
+            text.get_ref().parse().map_err(|_| {
+                let reason = format!("`{}` is unknown as a value of `dmarc`", text.get_ref());
+                let mend = "write dmarc = \"off\", \"record\", \"mark\", \"quarantine\" or \"refuse\"";
+                self.refuse(text.span(), reason, mend)
+            })
+        });
+        let sealers = raw.trusted_sealers.iter().map(|text| self.domain(text));
+        Ok(Authentication {
+            dmarc: dmarc.transpose()?.unwrap_or_default(),
+            trusted_sealers: sealers.collect::<Result<_, _>>()?,
         })
     }
 

@@ -222,6 +222,7 @@ pub(super) mod tests {
             revision: 0,
             amended: false,
             withdrawn: false,
+            suspect: false,
             thread: id.into(),
             folder: "in".into(),
             depth: 0,

@@ -70,7 +70,7 @@ pub(super) fn help(place: Place) -> String {
     format!(
         "KEYS HERE\n\n{keys}\nWhere mail is listed or read, a digit opens the attachment of that number.\n\n\
          COMMANDS (/ begins one, a beginning of the word will do, Tab completes names)\n\n{commands}\n\
-         MARKS IN LISTS\n\n  N new   A answered   F forwarded   R revised by its author   X taken back   L late\n"
+         MARKS IN LISTS\n\n  N new   A answered   F forwarded   R revised by its author   X taken back   L late\n  S suspect: nobody vouches for its author\n"
     )
 }
 

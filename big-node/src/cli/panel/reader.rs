@@ -2,6 +2,7 @@
 
 use shared::mime::file_name;
 use shared::render::{size, when};
+use shared::verdict;
 
 use super::text::{Repertoire, fitting, wrap};
 use crate::request::Reading;
@@ -91,6 +92,7 @@ fn lines(reading: &Reading, columns: usize, repertoire: Repertoire) -> Vec<(Look
         ("Date", format!("{} UTC", when(reading.at))),
         ("Subject", reading.subject.clone()),
         ("Marks", marks.join(", ")),
+        ("Verified", verdict::summary(&reading.verdicts).unwrap_or_default()),
         ("Attachment", attachment),
         ("Attachments", unparsed),
     ] {
@@ -180,6 +182,7 @@ pub(super) mod tests {
             amended: false,
             withdrawn: false,
             parent: None,
+            verdicts: vec![],
             part_name: None,
             content_type: None,
         }

@@ -255,6 +255,7 @@ impl Columns {
 fn message(columns: &Columns, line: &Line, repertoire: Repertoire) -> String {
     let is_own = matches!(line.folder.as_str(), "sent" | "drafts");
     let marks = [
+        (line.suspect, 'S'),
         (!line.read && !is_own, 'N'),
         (line.answered, 'A'),
         (line.forwarded, 'F'),
