@@ -122,7 +122,7 @@ impl World {
     }
 
     fn travel(&self, person: &str, terms: Terms) -> Result<(WindowRow, usize), Refused> {
-        let (key, _, credential) = travel::credentials();
+        let (key, _, credential) = travel::credentials(&self.site);
         let new = NewWindow { person: person.into(), terms, key, credential };
         let site = Arc::clone(&self.site);
         let started = self.store.commit_blocking(move |txn| travel::start(txn, &site, new, NOW));

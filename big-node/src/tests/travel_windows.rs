@@ -286,7 +286,7 @@ fn an_extension_keeps_the_credentials_and_a_rotation_changes_nothing_else() {
     assert_eq!((former.credential, former.until), (row.window.credential.clone(), NOW + 3_600_000));
     assert_ne!(credential, row.window.credential);
     let secret = Secret::Password(Zeroizing::new(password));
-    let opened = rotated.window.open(&secret, NOW).map(|key| key.public());
+    let opened = rotated.window.open(&secret, NOW).map(|(key, _)| key.public());
     assert_eq!(opened, Ok(PublicKey(public_key)), "the same mailbox");
     assert_eq!(rotate(0).expect("at once").0.window.former, None);
     assert!(rotate(31 * 86_400).is_err());
