@@ -231,7 +231,7 @@ impl Big {
 
     /// Opens a standing travel window for what comes from now on.
     pub fn travel(&self, name: &str) -> Result<(), String> {
-        let (key, _, credential) = travel::credentials();
+        let (key, _, credential) = travel::credentials(&self.site);
         let new = NewWindow { person: name.to_owned(), terms: Terms::default(), key, credential };
         let site = Arc::clone(&self.site);
         let started = self.store.commit_blocking(move |txn| travel::start(txn, &site, new, unix_millis()));

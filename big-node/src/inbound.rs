@@ -253,7 +253,7 @@ pub fn apply(txn: &mut Txn<'_>, site: &Site, prepared: Prepared, now: u64) -> Re
         Prepared::Fact(ToBig::Outcome(outcome)) => apply_outcome(txn, &outcome),
         Prepared::Fact(ToBig::PopAct(act)) => apply_act(txn, &act, now),
         Prepared::Fact(ToBig::WindowClosed { window, until }) => close_window(txn, &window, until, now),
-        Prepared::Fact(ToBig::WindowUsed { window, at }) => window_used(txn, &window, at),
+        Prepared::Fact(ToBig::WindowUsed { window, at }) => window_used(txn, &window, at, now),
         Prepared::Fact(ToBig::Guessing { networks, accounts }) => {
             Ok(travel::guessing::told(txn, networks, accounts, now)?)
         }
@@ -285,6 +285,9 @@ fn submit(
 ) -> Result<(), NotApplied> {
     let row =
         txn.get::<WindowRow>(WINDOWS, window)?.ok_or_else(|| never("there is no such travel window"))?;
+    if !travel::may_have_begun(&row, now) {
+        return Err(never("its travel window has not begun"));
+    }
     let accepted_at = incoming.origin.accepted_at;
     let late = row.state != WindowState::Open || row.window.until.is_some_and(|until| accepted_at > until);
     if late {
@@ -354,6 +357,9 @@ fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), NotApplied
     let Some(row) = txn.get::<WindowRow>(WINDOWS, &act.window)? else {
         return of_what_was_lost(txn, "there is no such travel window");
     };
+    if !travel::may_have_begun(&row, now) {
+        return Err(never("that window has not begun"));
+    }
     // What was done before the end may be told behind it: an act waits for its message, and the end does not.
     if row.state == WindowState::Ended && travel::is_too_late(&row, now) {
         return Err(never("the edge had closed that window"));
@@ -391,9 +397,12 @@ fn close_window(txn: &mut Txn<'_>, window: &Id, until: Option<u64>, now: u64) ->
     Ok(travel::closed(txn, row, until, now)?)
 }
 
-fn window_used(txn: &mut Txn<'_>, window: &Id, at: u64) -> Result<(), NotApplied> {
-    if txn.raw(WINDOWS, window)?.is_none() {
+fn window_used(txn: &mut Txn<'_>, window: &Id, at: u64, now: u64) -> Result<(), NotApplied> {
+    let Some(row) = txn.get::<WindowRow>(WINDOWS, window)? else {
         return of_what_was_lost(txn, "there is no such travel window");
+    };
+    if !travel::may_have_begun(&row, now) {
+        return Err(never("that window has not begun"));
     }
     let trip = travel::fill::trip(txn, window)?;
     Ok(txn.put(TRIPS, window, &Trip { last_login: Some(at), ..trip })?)

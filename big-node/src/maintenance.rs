@@ -35,6 +35,8 @@ const SLOW_ROUND: Duration = Duration::from_secs(60);
 const IDS_AT_ONCE: usize = 50_000;
 /// Subjects that are looked at in one slow round.
 const SUBJECTS_AT_ONCE: usize = 10_000;
+/// Copies of travel windows long over that are forgotten in one slow round.
+const COPIES_AT_ONCE: usize = 10_000;
 /// How long a parked unit waits for what it follows, in milliseconds that this node lives.
 const PARKED_MILLIS: u64 = 30 * 24 * 3_600_000;
 const FORGOTTEN_AT_ONCE: usize = 1000;
@@ -112,6 +114,8 @@ pub(crate) struct Cursors {
     ids: Vec<u8>,
     /// The subjects of what was sent lately.
     subjects: Vec<u8>,
+    /// What is recorded of travel windows.
+    trips: Vec<u8>,
 }
 
 /// A slow round: what is old is forgotten, and space given back. Returns where to go on the next time.
@@ -128,12 +132,18 @@ pub(crate) async fn clean(
         let (now, lived) = (unix_millis(), age::lived(txn)?);
         lane::bury_overdue(txn, lived.saturating_sub(PARKED_MILLIS), now)?;
         let ids = lane::forget_ids(txn, &cursors.ids, IDS_AT_ONCE, lived.saturating_sub(millis(kept)))?;
-        let subjects = match believed {
-            true => conversation::forget_old(txn, &cursors.subjects, SUBJECTS_AT_ONCE, now)?,
-            false => None,
+        let (subjects, trips) = match believed {
+            true => (
+                conversation::forget_old(txn, &cursors.subjects, SUBJECTS_AT_ONCE, now)?,
+                travel::forget_ended(txn, &cursors.trips, COPIES_AT_ONCE, now)?,
+            ),
+            false => (None, None),
         };
-        let (ids, subjects) = (ids.unwrap_or_default(), subjects.unwrap_or_default());
-        Ok::<_, StoreError>(Cursors { ids, subjects })
+        Ok::<_, StoreError>(Cursors {
+            ids: ids.unwrap_or_default(),
+            subjects: subjects.unwrap_or_default(),
+            trips: trips.unwrap_or_default(),
+        })
     });
     let cursors = forgotten.await?.into_inner();
     if believed {

@@ -122,7 +122,7 @@ impl World {
     }
 
     fn travel(&self, person: &str, terms: Terms) -> Result<(WindowRow, usize), Refused> {
-        let (key, _, credential) = travel::credentials();
+        let (key, _, credential) = travel::credentials(&self.site);
         let new = NewWindow { person: person.into(), terms, key, credential };
         let site = Arc::clone(&self.site);
         let started = self.store.commit_blocking(move |txn| travel::start(txn, &site, new, NOW));
@@ -131,6 +131,10 @@ impl World {
 
     /// What applying a unit from the edge comes to.
     fn apply(&self, head: &ToBig, sealed: Option<&[u8]>) -> Result<(), String> {
+        self.apply_at(head, sealed, NOW)
+    }
+
+    fn apply_at(&self, head: &ToBig, sealed: Option<&[u8]>, now: u64) -> Result<(), String> {
         let body = sealed.map_or(SealedBody::None, SealedBody::Inline);
         let prepared = inbound::prepare(&self.store, &self.site, &encode(head), body);
         let prepared = prepared.map_err(|error| format!("refused before the commit: {error}"))?;
@@ -150,9 +154,9 @@ impl World {
         let applied = self.store.commit_blocking(move |txn| {
             let arrival = Arrival { lane: 1, number: 1, id, after, alone: alone.then_some(&*bytes) };
             let known = |txn: &Txn<'_>, id: &[u8; 16]| mail::is_known(txn, MessageId(*id));
-            let apply = |txn: &mut Txn<'_>| inbound::apply(txn, &site, prepared, NOW);
-            lane::take(txn, arrival, NOW, known, apply, |txn, parked| {
-                inbound::apply_alone(txn, &site, &parked.head, NOW)
+            let apply = |txn: &mut Txn<'_>| inbound::apply(txn, &site, prepared, now);
+            lane::take(txn, arrival, now, known, apply, |txn, parked| {
+                inbound::apply_alone(txn, &site, &parked.head, now)
             })
         });
         match applied.expect("commits").into_inner() {
@@ -252,12 +256,17 @@ impl Letter {
     }
 
     fn send(&self, world: &World) -> Result<(), String> {
+        self.send_at(world, NOW)
+    }
+
+    /// Its unit comes to big at that time.
+    fn send_at(&self, world: &World, now: u64) -> Result<(), String> {
         let submitted = match self.channel {
             Channel::Submission { window } => Some(window),
             _ => None,
         };
         let (head, sealed) = self.seal(world, &self.origin(), submitted);
-        world.apply(&head, Some(&sealed))
+        world.apply_at(&head, Some(&sealed), now)
     }
 }
 

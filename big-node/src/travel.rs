@@ -9,11 +9,11 @@ pub mod notice;
 
 use std::time::Duration;
 
-use shared::credential::Credential;
+use shared::credential::{Credential, site_salt};
 use shared::id::{MessageId, random};
 use shared::render;
 use shared::seal::PrivateKey;
-use shared::store::{Rows, StoreError, Txn};
+use shared::store::{Rows, StoreError, Txn, behind};
 use shared::unit::{Former, Id, ToEdge, Window};
 
 use crate::directory;
@@ -30,6 +30,8 @@ use crate::request::{Terms, WindowView};
 const LATE_AFTER_END_MILLIS: u64 = 7 * 24 * 3_600_000;
 /// How long after its end the edge is waited for to end a window by its own clock.
 const OWN_CLOCK_MILLIS: u64 = 24 * 3_600_000;
+/// How far the clocks of the nodes may be apart.
+const CLOCKS_MILLIS: u64 = 3_600_000;
 /// The least limit on the size of messages, and the least quota, in octets.
 pub const SIZE_MIN: u64 = 1024;
 /// The longest time for which a password that was rotated away stays good.
@@ -93,18 +95,15 @@ pub fn start(
         )));
     }
     let (logins, senders) = projection::window_hashes(&edge, &person);
+    let public_key = new.key.public().0;
     let window = Window {
-        window: random(),
-        person: person.id,
         logins,
         senders,
         from,
         until,
-        public_key: new.key.public().0,
-        credential: new.credential,
-        former: None,
         size_max,
         quota,
+        ..Window::new(random(), person.id, public_key, new.credential)
     };
     let row = WindowRow {
         window,
@@ -227,8 +226,47 @@ fn revoke_ended(txn: &mut Txn<'_>, person: &Person, now: u64) -> Result<Option<W
 
 /// Whether nothing more is taken that comes out of a window that has ended.
 pub fn is_too_late(row: &WindowRow, now: u64) -> bool {
+    row.revoked || is_long_over(row, now)
+}
+
+fn is_long_over(row: &WindowRow, now: u64) -> bool {
     let ended = row.ended_at.or(row.window.until).unwrap_or(now);
-    row.revoked || now.saturating_sub(ended) > LATE_AFTER_END_MILLIS
+    now.saturating_sub(ended) > LATE_AFTER_END_MILLIS
+}
+
+/// Forgets the copies of windows that the edge has ended, once nothing is taken any more that comes out of them; looks
+/// at windows from `from` on and removes `at_once` rows. Returns where to go on. The windows' own rows stay: they say
+/// whose the messages are that were submitted through them ([`crate::mail::author_of`]).
+pub fn forget_ended(
+    txn: &mut Txn<'_>,
+    from: &[u8],
+    at_once: usize,
+    now: u64,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let trips = txn.range::<Trip>(TRIPS, from, None, at_once)?;
+    let mut left = at_once;
+    for (window, _) in &trips {
+        let row = txn.get::<WindowRow>(WINDOWS, window)?;
+        if row.is_some_and(|row| row.state != WindowState::Ended || !is_long_over(&row, now)) {
+            continue;
+        }
+        let copies = txn.prefix::<CopyRow>(COPIES, window, left)?;
+        for (copy, _) in &copies {
+            txn.delete(COPIES, copy)?;
+        }
+        left -= copies.len();
+        if left == 0 {
+            return Ok(Some(window.clone()));
+        }
+        txn.delete(TRIPS, window)?;
+    }
+    Ok(behind(&trips, at_once))
+}
+
+/// Whether a window may have begun on the edge. Before that nobody is let in there, so what comes out of it is of an
+/// edge that somebody has taken over; clocks that are an hour apart are borne.
+pub fn may_have_begun(row: &WindowRow, now: u64) -> bool {
+    row.window.from <= now.saturating_add(CLOCKS_MILLIS)
 }
 
 /// Ends a window and tells the edge to destroy it.
@@ -390,8 +428,8 @@ pub fn view(rows: &impl Rows, row: &WindowRow) -> Result<WindowView, StoreError>
 }
 
 /// A new window's keys and its password, which is shown once.
-pub fn credentials() -> (PrivateKey, String, Credential) {
+pub fn credentials(site: &Site) -> (PrivateKey, String, Credential) {
     let (key, _) = PrivateKey::generate();
-    let (password, credential) = Credential::generate(&key);
+    let (password, credential) = Credential::generate(&key, site_salt(&site.sealing.public()));
     (key, password, credential)
 }

@@ -327,19 +327,11 @@ mod tests {
 
     fn window() -> ToEdge {
         let (key, public) = PrivateKey::generate();
-        let (_, credential) = Credential::generate(&key);
+        let (_, credential) = Credential::generate(&key, [9; 16]);
         ToEdge::Window(Box::new(Window {
-            window: WINDOW,
-            person: PERSON,
             logins: vec![[4; 32], [5; 32]],
             senders: vec![[6; 32]],
-            from: 0,
-            until: None,
-            public_key: public.0,
-            credential,
-            former: None,
-            size_max: None,
-            quota: None,
+            ..Window::new(WINDOW, PERSON, public.0, credential)
         }))
     }
 

@@ -134,21 +134,10 @@ mod tests {
 
     fn window() -> Window {
         let (private, public) = PrivateKey::generate();
-        let (_, former) = Credential::generate(&private);
+        let (_, former) = Credential::generate(&private, [9; 16]);
         let (_, credential) = former.rotate(&private);
-        Window {
-            window: random(),
-            person: [2; 16],
-            logins: Vec::new(),
-            senders: Vec::new(),
-            from: 0,
-            until: None,
-            public_key: public.0,
-            credential,
-            former: Some(Former { credential: former, until: 9 }),
-            size_max: None,
-            quota: None,
-        }
+        let former = Some(Former { credential: former, until: 9 });
+        Window { former, ..Window::new(random(), [2; 16], public.0, credential) }
     }
 
     #[test]

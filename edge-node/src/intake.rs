@@ -17,7 +17,7 @@ use shared::mime::{HeaderFacts, HeaderScan, Mailbox as HeaderMailbox, header_len
 use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient, RECIPIENTS_BYTES_MAX};
 use shared::seal::{BodySealer, FileKey, PublicKey};
 use shared::smtp::{Enhanced, Envelope, Facts, Reply, received, return_path};
-use shared::store::{BodyWriter, Committed, Row, Rows, StoreError};
+use shared::store::{BodyWriter, Committed, Row, Rows, StoreError, Txn};
 use shared::topology::Acknowledge;
 use shared::trace;
 use shared::unit::{Id, Inbound, ToBig, Window, encode};
@@ -25,10 +25,11 @@ use shared::verdict::{self, Disposition};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::authentication::{Authenticator, Hashing, Sender, Verdicts};
+use crate::login::Traveller;
 use crate::node::{Known, Node};
-use crate::record::{COPIES, CopyRow, INBOUND_KIND, WINDOWS, big, copy_key, inbound_body};
+use crate::record::{CopyRow, INBOUND_KIND, WINDOWS, big, copy_key, inbound_body};
 use crate::vouch::{self, Fingerprint, Unanswered};
-use crate::windows::has_room;
+use crate::windows;
 
 const INTER_LANE: u8 = 2;
 const BATCH_LANE: u8 = 3;
@@ -62,8 +63,8 @@ pub struct Intake {
     id: MessageId,
     envelope: Envelope,
     client: IpAddr,
-    /// The window it is submitted through; `None` on port 25.
-    submitted: Option<Window>,
+    /// Who submits it; `None` on port 25.
+    submitted: Option<Traveller>,
     big: PublicKey,
     key: FileKey,
     sealer: BodySealer,
@@ -95,7 +96,7 @@ impl Intake {
         node: &Arc<Node>,
         envelope: Envelope,
         client: IpAddr,
-        submitted: Option<Window>,
+        submitted: Option<Traveller>,
         authenticator: Option<Arc<Authenticator>>,
     ) -> Result<Self, Reply> {
         node.store.ready().map_err(|error| refusal(&error))?;
@@ -250,9 +251,9 @@ impl Intake {
     /// Makes the message ours. The returned id is for the 250, which only a commit can give.
     pub async fn complete(mut self, facts: Facts) -> Result<String, Reply> {
         let header = HeaderFacts::of(self.header.block());
-        if let Some(window) = &self.submitted {
-            self.node.still_open(window)?;
-            self.check_author(window, &header)?;
+        if let Some(by) = &self.submitted {
+            self.node.still_open(by)?;
+            self.check_author(&by.window, &header)?;
         }
         let fingerprint = self.fingerprint();
         if let Some(fingerprint) = fingerprint {
@@ -277,20 +278,20 @@ impl Intake {
         self.sealer.finish(&mut self.sealed);
         self.writer.write(&self.sealed).map_err(|error| refusal(&error))?;
         let unsealable = |_| Reply::new(451, Enhanced(4, 3, 5), "cannot seal the message; try again later");
-        let unit = ToBig::Inbound(Inbound {
+        let mut unit = Inbound {
             message: self.id.0,
             wrapped_key: self.key.wrap(&self.big, self.id).map_err(unsealable)?,
             sealed_origin: self.key.seal_note(&origin.encode()),
             origin_digest: origin_digest(&self.node.directory_key, &origin),
-            submitted: self.submitted.as_ref().map(|window| window.window),
+            submitted: self.submitted.as_ref().map(|by| by.window.window),
             filed: windows.iter().map(|(window, _)| *window).collect(),
-        });
-        let head = encode(&unit);
+        };
+        let head = encode(&ToBig::Inbound(unit.clone()));
         if head.len() > HEAD_BYTES_MAX {
             return Err(Reply::new(552, Enhanced(5, 3, 4), "too many recipients, or a header too large"));
         }
         let (id, size, node) = (self.id, self.size, self.node);
-        let stored = self.writer.finish(head.clone()).map_err(|error| refusal(&error))?;
+        let stored = self.writer.finish(head).map_err(|error| refusal(&error))?;
         let key = stored.key().0;
         let (lane, body) = match stored.length() {
             0..=INLINE_BYTES_MAX => (INTER_LANE, QueuedBody::Inline { key }),
@@ -303,6 +304,16 @@ impl Intake {
             .store
             .commit(move |txn| {
                 txn.keep_body(&stored)?;
+                // A window that has ended meanwhile gets nothing, nor one that others have filled; big sees to the
+                // rest.
+                let windows: Vec<_> = windows
+                    .into_iter()
+                    .map(|window| admitted(txn, window, size))
+                    .collect::<Result<_, _>>()?;
+                let windows: Vec<_> = windows.into_iter().flatten().collect();
+                unit.filed = windows.iter().map(|(window, _)| *window).collect();
+                let head = encode(&ToBig::Inbound(unit));
+                let unit = QueuedUnit { id: id.0, lane, after: None, head, body };
                 let number = lane::queue(txn, &unit)?;
                 let now = unix_millis();
                 let unanswered = Unanswered { message: id.0, lane, number, at: now };
@@ -310,26 +321,23 @@ impl Intake {
                     vouch::remember(txn, &fingerprint, &unanswered)?;
                 }
                 for (window, wrapped_key) in windows {
-                    // A window that has ended meanwhile gets nothing; big sees to the rest.
-                    if txn.raw(WINDOWS, &window)?.is_some() {
-                        let body = stored.key();
-                        txn.reference_body(body)?;
-                        let row = CopyRow {
-                            body: body.0,
-                            wrapped_key,
-                            size,
-                            retrieved: false,
-                            seen: false,
-                            again: false,
-                            after: Some(id.0),
-                            hidden: fingerprint.is_some(),
-                        };
-                        let key = copy_key(&window, id, 0);
-                        if row.hidden {
-                            vouch::hide(txn, &window, &key)?;
-                        }
-                        txn.put(COPIES, &key, &row)?;
+                    let body = stored.key();
+                    txn.reference_body(body)?;
+                    let row = CopyRow {
+                        body: body.0,
+                        wrapped_key,
+                        size,
+                        retrieved: false,
+                        seen: false,
+                        again: false,
+                        after: Some(id.0),
+                        hidden: fingerprint.is_some(),
+                    };
+                    let key = copy_key(&window, id, 0);
+                    if row.hidden {
+                        vouch::hide(txn, &window, &key)?;
                     }
+                    windows::put_copy(txn, &key, &row)?;
                 }
                 trace::note(txn, id, now, accepted_from)?;
                 Ok(unanswered)
@@ -374,32 +382,33 @@ impl Intake {
     }
 
     /// The open windows of the recipients, and the file key wrapped to each.
-    fn windows(&self) -> Result<Vec<(Id, Vec<u8>)>, StoreError> {
+    fn windows(&self) -> Result<Vec<Copied>, StoreError> {
         // A traveller's own submission never short-cuts past big.
         if self.submitted.is_some() {
             return Ok(Vec::new());
         }
-        let mut windows: Vec<(Id, Vec<u8>)> = Vec::new();
+        let mut filed: Vec<Copied> = Vec::new();
         for recipient in &self.envelope.recipients {
             let Known::Yes(Some(person), _) = self.node.lookup(recipient)? else { continue };
             let Some(window) = self.node.window_of_person(&person)? else { continue };
-            // Big tells the traveller of what is too large, and sends the rest when there is room.
-            if !has_room(&self.node.store.read()?, &window, self.size)? {
+            // Big tells the traveller of what is too large, and sends the rest when there is room. Whether there still
+            // is some is asked again in the commit.
+            if !windows::has_room(&self.node.store.read()?, &window, self.size)? {
                 continue;
             }
-            if windows.iter().all(|(known, _)| *known != window.window)
+            if filed.iter().all(|(known, _)| *known != window.window)
                 && let Ok(wrapped_key) = self.key.wrap(&PublicKey(window.public_key), self.id)
             {
-                windows.push((window.window, wrapped_key));
+                filed.push((window.window, wrapped_key));
             }
         }
-        Ok(windows)
+        Ok(filed)
     }
 
     fn origin(&self, header: HeaderFacts, facts: &Facts, verdicts: Vec<String>) -> Origin {
         let automatic = header.is_automatic();
         let channel = match &self.submitted {
-            Some(window) => Channel::Submission { window: window.window },
+            Some(by) => Channel::Submission { window: by.window.window },
             None => Channel::Reception {
                 helo: self.envelope.helo.clone(),
                 client: self.client.to_string(),
@@ -438,6 +447,15 @@ impl Intake {
             body: *self.hasher.finalize().as_bytes(),
         }
     }
+}
+
+/// A window that a message is filed into, and its file key wrapped to that.
+type Copied = (Id, Vec<u8>);
+
+/// The window, if it is there and has room for `size` octets.
+fn admitted(txn: &Txn<'_>, copied: Copied, size: u64) -> Result<Option<Copied>, StoreError> {
+    let Some(window) = txn.get::<Window>(WINDOWS, &copied.0)? else { return Ok(None) };
+    Ok(windows::has_room(txn, &window, size)?.then_some(copied))
 }
 
 /// What a 250 names, and where the message is: there is no other way to it than through a commit.

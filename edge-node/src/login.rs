@@ -14,7 +14,7 @@ use shared::sasl::Credentials;
 use shared::seal::PrivateKey;
 use shared::store::{Rows, StoreError, Table, Txn, behind};
 use shared::telemetry::Quoted;
-use shared::unit::{Id, Window, directory_hash};
+use shared::unit::{Id, Login, Window, directory_hash};
 
 use crate::cover::NOBODY;
 use crate::lockout::{Answer, Attempt, Network, Tried};
@@ -60,12 +60,21 @@ impl From<StoreError> for Refused {
     }
 }
 
-/// The open window that these credentials log in to, and the private key that they open.
+/// Who has logged in: to which window, and by which of its passwords.
+#[derive(Clone, Debug)]
+pub struct Traveller {
+    /// The window as it was then.
+    pub window: Window,
+    /// The password.
+    pub login: Login,
+}
+
+/// Who logs in with these credentials, and the private key of their window, which they open.
 pub async fn log_in(
     node: &Node,
     credentials: Credentials,
     client: IpAddr,
-) -> Result<(Window, PrivateKey), Refused> {
+) -> Result<(Traveller, PrivateKey), Refused> {
     let window = node.window_of_login(&credentials.user)?;
     let network = Network::of(client);
     // Of nobody's window the same is read.
@@ -83,19 +92,20 @@ pub async fn log_in(
     let opened = tokio::task::spawn_blocking(move || {
         covers.uncover(&mut window)?;
         let key = window.open(&credentials.secret, unix_millis()).ok();
-        Ok::<_, io::Error>(key.map(|key| (window, key)))
+        Ok::<_, io::Error>(key.map(|(key, login)| (Traveller { window, login }, key)))
     });
     let Ok(Ok(opened)) = opened.await else { return Err(Refused::Temporary) };
-    let Some((window, private_key)) = opened else {
+    let Some((traveller, private_key)) = opened else {
         trying.tried = Tried::Failed;
         return Err(Refused::Credentials);
     };
-    if !node.is_open(&window.window, &window.credential.stored_key) {
+    let id = traveller.window.window;
+    if !node.is_open(&id, &traveller.login) {
         return Err(Refused::Credentials);
     }
     trying.tried = Tried::Succeeded;
     drop(trying);
-    let (id, now) = (window.window, unix_millis());
+    let now = unix_millis();
     let known_at = node.store.read()?.get::<KnownRow>(KNOWN_NETWORKS, &key(&id, network))?;
     if known_at.is_none_or(|known| known.at.saturating_add(AGAIN_MILLIS) < now) {
         // Without it the login is good all the same.
@@ -104,7 +114,7 @@ pub async fn log_in(
         }
     }
     node.used(id)?;
-    Ok((window, private_key))
+    Ok((traveller, private_key))
 }
 
 /// A login that is being tried, which ends when this is dropped: as one that was not checked, unless something else is
@@ -192,17 +202,22 @@ mod tests {
     use std::future::poll_fn;
     use std::task::Poll;
 
-    use shared::credential::Credential;
+    use shared::credential::{Credential, site_salt};
     use shared::moment::Moment;
+    use shared::seal::PublicKey;
     use shared::store::sim::{Faults, SimDisk};
     use shared::store::{Disk, Store};
     use shared::topology::{SMALLEST, Topology};
+    use shared::unit::Former;
 
     use super::*;
     use crate::cover::Covers;
+    use crate::record::{BigRow, SETTINGS};
     use crate::windows;
 
     const ALICE: &str = "alice";
+    /// The public key of big, from which the salt follows.
+    const BIG: [u8; 32] = [9; 32];
 
     /// An edge with a window of Alice's until then, its covers' disk, and her password.
     async fn edge(until: Option<u64>) -> (Node, Arc<SimDisk>, String) {
@@ -219,19 +234,13 @@ mod tests {
         let on_disk = Covers::on(Arc::<SimDisk>::clone(&covers));
         let node = Node::new(store, on_disk, topology, PrivateKey::from_bytes([1; 32]), [2; 32]);
         let (key, public) = PrivateKey::generate();
-        let (password, credential) = Credential::generate(&key);
+        let (password, credential) = Credential::generate(&key, site_salt(&PublicKey(BIG)));
         let mut window = Window {
-            window: [1; 16],
-            person: [2; 16],
-            logins: vec![directory_hash(&node.directory_key, ALICE)],
-            senders: Vec::new(),
-            from: 0,
+            logins: [ALICE, "alice@example.com"]
+                .map(|name| directory_hash(&node.directory_key, name))
+                .to_vec(),
             until,
-            public_key: public.0,
-            credential,
-            former: None,
-            size_max: None,
-            quota: None,
+            ..Window::new([1; 16], [2; 16], public.0, credential)
         };
         node.covers.cover(&mut window).expect("covers");
         (node, covers, window, password)
@@ -240,7 +249,7 @@ mod tests {
     async fn try_login(node: &Node, user: &str, password: &str) -> Result<Id, Refused> {
         let credentials = Credentials::new(user.into(), password.to_owned().into()).expect("may be tried");
         let client = IpAddr::from([192, 0, 2, 1]);
-        log_in(node, credentials, client).await.map(|(window, _)| window.window)
+        log_in(node, credentials, client).await.map(|(by, _)| by.window.window)
     }
 
     #[tokio::test]
@@ -304,6 +313,43 @@ mod tests {
         let network = Network::of(IpAddr::from([192, 0, 2, 1]));
         assert!(rows.raw(KNOWN_NETWORKS, &key(&NOBODY, network)).expect("reads").is_none());
         assert!(rows.raw(KNOWN_NETWORKS, &key(&[1; 16], network)).expect("reads").is_some());
+    }
+
+    #[tokio::test]
+    async fn scram_tells_nobody_who_travels() {
+        let (node, _, _) = edge(None).await;
+        let introduced = |txn: &mut Txn<'_>| txn.put(SETTINGS, b"big", &BigRow { sealing_key: Some(BIG) });
+        node.store.commit(introduced).await.expect("commits");
+        let shown = |user: &str| {
+            let keys = node.scram_keys(user).expect("reads");
+            (keys.salt, keys.iterations)
+        };
+        let hers = shown(ALICE);
+        for user in ["alice@example.com", "bob", "bob@example.com", "", "nobody@remote.example"] {
+            assert_eq!(shown(user), hers, "{user}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_logged_in_with_a_former_password_is_out_when_that_is_good_no_more() {
+        let (node, _, mut window, password) = before_it_begins(None);
+        let (key, _) = PrivateKey::generate();
+        let (_, other) = window.credential.rotate(&key);
+        let former = std::mem::replace(&mut window.credential, other);
+        window.former = Some(Former { credential: former, until: unix_millis() + 3_600_000 });
+        let (rotated, id) = (window.clone(), window.window);
+        node.store.commit(move |txn| windows::open(txn, &rotated)).await.expect("commits");
+        let credentials = Credentials::new(ALICE.into(), password.into()).expect("may be tried");
+        let (opened, _) = log_in(&node, credentials, IpAddr::from([192, 0, 2, 1])).await.expect("is good");
+        assert_eq!((opened.window.window, node.still_open(&opened)), (id, Ok(())));
+        // It is good for a moment still, and then its sessions end by themselves.
+        let mut soon = window.clone();
+        soon.former = soon.former.map(|former| Former { until: unix_millis() + 200, ..former });
+        node.store.commit(move |txn| windows::open(txn, &soon)).await.expect("commits");
+        node.windows_changed();
+        let over = tokio::time::timeout(Duration::from_secs(60), node.over(&id, &opened.login));
+        assert_eq!(over.await, Ok(()));
+        assert!(node.still_open(&opened).is_err());
     }
 
     /// It was seen apart from the node's life a moment before the start, or an hour of life before.

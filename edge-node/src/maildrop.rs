@@ -18,15 +18,15 @@ use shared::sasl::Credentials;
 use shared::seal::{FileKey, PrivateKey};
 use shared::store::{BodyKey, Rows, Store, StoreError, Txn, behind};
 use shared::telemetry::Quoted;
-use shared::unit::{Id, PopAct, ToBig, Window, encode};
+use shared::unit::{Id, Login, PopAct, ToBig, Window, encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 use crate::content::{Content, Unreadable};
-use crate::login::{self, Refused};
-use crate::node::{Login, MaildropLock, Node};
+use crate::login::{self, Refused, Traveller};
+use crate::node::{MaildropLock, Node};
 use crate::record::{COPIES, CopyRow, WINDOWS, copy_key, copy_of};
-use crate::revise;
+use crate::{revise, windows};
 
 /// Octets read from the network at once.
 const READ_BYTES: usize = 4 * 1024;
@@ -215,11 +215,12 @@ impl Maildrop {
         client: IpAddr,
     ) -> Result<(Self, Opened), LoginRefusal> {
         let opened = login::log_in(node, credentials, client).await;
-        let (Window { window, until, credential, .. }, key) = opened.map_err(|refused| match refused {
+        let (Traveller { window, login }, key) = opened.map_err(|refused| match refused {
             Refused::Credentials => LoginRefusal::Credentials,
             Refused::Guessing => LoginRefusal::Guessing,
             Refused::Temporary => LoginRefusal::Temporary,
         })?;
+        let Window { window, until, .. } = window;
         let delay = node.topology.edge.login_delay;
         if node.with_logins(|logins| logins.is_too_soon(&window, delay, monotonic())) {
             return Err(LoginRefusal::TooSoon);
@@ -228,7 +229,7 @@ impl Maildrop {
         node.with_logins(|logins| logins.logged_in(window, delay, monotonic()));
         // What was noted during a session that was cut off is decided now; and behind this operation no
         // revision is decided without seeing the lock (see `revise::busy`).
-        let settle = move |txn: &mut Txn<'_>| revise::settle_copies(txn, &window, unix_millis());
+        let settle = move |txn: &mut Txn<'_>| revise::begin_session(txn, &window, unix_millis());
         node.store.commit(settle).await.map_err(|_| LoginRefusal::Temporary)?;
         let of_node = Arc::clone(node);
         let listed = tokio::task::spawn_blocking(move || entries(&of_node.store, &window)).await;
@@ -237,7 +238,6 @@ impl Maildrop {
             None => Expire::Never,
             Some(until) => Expire::Days(until.saturating_sub(unix_millis()) / DAY_MILLIS),
         };
-        let login = credential.stored_key;
         let maildrop = Self { node: Arc::clone(node), window, login, key, sent: BTreeMap::new(), lock };
         Ok((maildrop, Opened { entries, expire }))
     }
@@ -289,10 +289,7 @@ impl Maildrop {
                 };
                 act.retrieved &= !row.as_ref().is_some_and(|row| row.retrieved);
                 match row {
-                    Some(row) if act.deleted => {
-                        txn.delete(COPIES, &key)?;
-                        txn.release_body(BodyKey(row.body))?;
-                    }
+                    Some(row) if act.deleted => windows::take_copy(txn, &key, &row)?,
                     Some(row) if act.retrieved => {
                         txn.put(COPIES, &key, &CopyRow { retrieved: true, ..row })?
                     }
@@ -309,7 +306,7 @@ impl Maildrop {
                     lane::queue(txn, &unit)?;
                 }
             }
-            revise::seen(txn, &window, &places(&sent))?;
+            revise::end_session(txn, &window, &places(&sent))?;
             // The session is over in this commit, before what was noted during it is decided.
             drop(lock);
             revise::settle_copies(txn, &window, now)
@@ -324,7 +321,7 @@ impl Maildrop {
     async fn abandon(self) -> Result<(), StoreError> {
         let (window, sent, lock, now) = (self.window, places(&self.sent), self.lock, unix_millis());
         let ended = self.node.store.commit(move |txn| {
-            revise::seen(txn, &window, &sent)?;
+            revise::end_session(txn, &window, &sent)?;
             drop(lock);
             revise::settle_copies(txn, &window, now)
         });
@@ -368,7 +365,123 @@ fn end_of(error: &Unreadable) -> End {
 
 #[cfg(test)]
 mod tests {
+    use shared::credential::Credential;
+    use shared::store::sim::{Faults, SimDisk};
+    use shared::topology::{SMALLEST, Topology};
+    use shared::unit::{CopyRevision, ReviseMode, ReviseResult, ToEdge, WindowCopy, decode, directory_hash};
+
     use super::*;
+    use crate::apply::{self, Arrived};
+    use crate::cover::Covers;
+    use crate::record::OUTBOUND_KIND;
+
+    const WINDOW: Id = [1; 16];
+    const MESSAGE: Id = [3; 16];
+    const LATER: Id = [4; 16];
+
+    /// An edge over disks that outlive it.
+    fn edge(disks: &[Arc<SimDisk>; 2]) -> Arc<Node> {
+        let [index, covers] = disks.each_ref().map(Arc::clone);
+        let store = Store::open(index).expect("opens");
+        let topology = Topology::parse(SMALLEST, "test.toml").expect("is right");
+        let sealing = PrivateKey::from_bytes([1; 32]);
+        Arc::new(Node::new(store, Covers::on(covers), topology, sealing, [2; 32]))
+    }
+
+    /// Big sends a unit that has a body.
+    async fn apply_unit(node: &Node, number: u8, head: ToEdge) {
+        let mut writer = node.store.body_writer(BodyKey([number; 32]), OUTBOUND_KIND);
+        writer.write(b"sealed").expect("writes");
+        let stored = Some(writer.finish(encode(&head)).expect("writes"));
+        let arrived = Arrived { head: encode(&head).into(), stored, lost: false };
+        let busy = Arc::clone(&node.busy);
+        let applied = node.store.commit(move |txn| {
+            Ok::<_, StoreError>(apply::apply(txn, &[2; 32], &busy, arrived, unix_millis()))
+        });
+        applied.await.expect("commits").into_inner().expect("is applied");
+    }
+
+    async fn file(node: &Node, number: u8, message: Id) {
+        let copy = WindowCopy {
+            window: WINDOW,
+            message,
+            revision: 0,
+            wrapped_key: vec![0; 80],
+            size: 6,
+            retrieved: false,
+        };
+        apply_unit(node, number, ToEdge::Copy(copy)).await;
+    }
+
+    /// Their author takes both messages back; what comes of it.
+    async fn withdraw_both(node: &Node) -> Vec<ReviseResult> {
+        for (number, message) in [(11, MESSAGE), (12, LATER)] {
+            let copy = CopyRevision {
+                window: WINDOW,
+                message,
+                revision: 1,
+                earlier: Vec::new(),
+                mode: ReviseMode::Withdraw,
+                recipient: 0,
+                wrapped_key: vec![0; 80],
+                size: 6,
+                resent: false,
+                retrieved: false,
+            };
+            apply_unit(node, number, ToEdge::ReviseCopy(copy)).await;
+        }
+        let rows = node.store.read().expect("reads");
+        let told = lane::units(&rows, EVENT_LANE, 1, 100).expect("reads");
+        let told = told.iter().filter_map(|(_, unit)| match decode(&unit.head) {
+            Some(ToBig::Revised(told)) => Some(told.result),
+            _ => None,
+        });
+        told.collect()
+    }
+
+    /// The maildrop of a window with a message, which its client has begun to fetch.
+    async fn fetching(node: &Arc<Node>) -> Maildrop {
+        let (key, public) = PrivateKey::generate();
+        let (password, credential) = Credential::generate(&key, [9; 16]);
+        let mut window = Window {
+            logins: vec![directory_hash(&node.directory_key, "alice")],
+            ..Window::new(WINDOW, [2; 16], public.0, credential)
+        };
+        node.covers.cover(&mut window).expect("covers");
+        node.store.commit(move |txn| windows::open(txn, &window)).await.expect("commits");
+        file(node, 1, MESSAGE).await;
+        let credentials = Credentials::new("alice".into(), password.into()).expect("may be tried");
+        let opened = Maildrop::open(node, credentials, IpAddr::from([192, 0, 2, 1])).await;
+        let (mut maildrop, opened) = opened.expect("opens");
+        // What it is sealed with does not matter here.
+        assert_eq!(maildrop.read(&opened.entries[0]).err(), Some(End::Lost));
+        maildrop
+    }
+
+    #[tokio::test]
+    async fn what_was_fetched_before_an_edge_was_killed_counts_as_fetched() {
+        let disks = [Faults::default(), Faults::default()].map(|faults| Arc::new(SimDisk::new(faults)));
+        let node = edge(&disks);
+        drop(fetching(&node).await);
+        drop(node);
+        let node = edge(&disks);
+        node.wake().await.expect("wakes");
+        file(&node, 2, LATER).await;
+        assert_eq!(withdraw_both(&node).await, [ReviseResult::Revised, ReviseResult::Withdrawn]);
+    }
+
+    #[tokio::test]
+    async fn what_a_session_that_was_cut_off_did_not_fetch_counts_as_not_fetched() {
+        let disks = [Faults::default(), Faults::default()].map(|faults| Arc::new(SimDisk::new(faults)));
+        let node = edge(&disks);
+        let maildrop = fetching(&node).await;
+        file(&node, 2, LATER).await;
+        maildrop.abandon().await.expect("commits");
+        drop(node);
+        let node = edge(&disks);
+        node.wake().await.expect("wakes");
+        assert_eq!(withdraw_both(&node).await, [ReviseResult::Revised, ReviseResult::Withdrawn]);
+    }
 
     #[test]
     fn a_maildrop_is_opened_once_within_the_delay() {

@@ -8,16 +8,16 @@ use std::time::Duration;
 use link_proto::driver::Handle;
 use link_proto::unit::Lane;
 use shared::address::{Address, Domain, canonical_local};
-use shared::credential::Credential;
-use shared::id::{MessageId, unix_millis};
+use shared::credential::{Credential, site_salt};
+use shared::id::{MessageId, random, unix_millis};
 use shared::report::DirectoryView;
 use shared::sasl::ScramKeys;
-use shared::seal::PrivateKey;
+use shared::seal::{PrivateKey, PublicKey};
 use shared::smtp::{Enhanced, Reply};
 use shared::state::{State, StateError};
 use shared::store::{DirectoryDisk, Rows, Snapshot, Store, StoreError};
 use shared::topology::Topology;
-use shared::unit::{Id, Window, directory_hash};
+use shared::unit::{Id, Login, Window, directory_hash};
 use tokio::sync::watch;
 
 use crate::cover::{Covers, NOBODY};
@@ -25,16 +25,22 @@ use crate::delivery::Schedule;
 use crate::directory::{self, DirectoryRow};
 use crate::fence::Fence;
 use crate::lockout::Lockout;
+use crate::login::Traveller;
 use crate::maildrop::LastLogins;
 use crate::pressure::Pressure;
 use crate::record::{Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
 use crate::revise::busy::Busy;
-use crate::{correspondents, windows};
+use crate::{correspondents, revise, windows};
 use shared::age;
 use shared::moment::{Moment, Trust};
 
 /// Role names that every domain has (RFC 5321 §4.5.1, RFC 2142).
 const ROLES: [&str; 2] = ["postmaster", "abuse"];
+
+/// The end of what is standing, milliseconds since 1970.
+const NEVER: u64 = u64::MAX;
+/// After this a session looks whether its window is open still, whatever it has been told.
+const LOOKED_AT: Duration = Duration::from_secs(24 * 3600);
 
 /// The edge.
 #[derive(Debug)]
@@ -241,6 +247,11 @@ impl Node {
     pub async fn wake(&self) -> Result<(), StoreError> {
         let trust = age::awake(&self.store).await?;
         self.with_trust(|known| *known = trust);
+        // Of sessions that ended with the last life of this node, only their windows are known.
+        let now = unix_millis();
+        for window in revise::sessions(&self.store.read()?)? {
+            self.store.commit(move |txn| revise::settle_copies(txn, &window, now)).await?;
+        }
         Ok(())
     }
 
@@ -304,18 +315,17 @@ impl Node {
         let mut changes = self.windows_changed.subscribe();
         loop {
             changes.borrow_and_update();
-            let open = self.store.read().and_then(|snapshot| open_to(&snapshot, window, login));
-            let until = match open {
-                Ok(Some(window)) => window.until,
+            let until = match self.store.read().and_then(|snapshot| open_to(&snapshot, window, login)) {
+                Ok(Some(until)) => until,
                 Ok(None) => return,
                 // What cannot be read now may be open.
-                Err(_) => None,
+                Err(_) => NEVER,
             };
-            let left = until.map(|until| Duration::from_millis(until.saturating_sub(unix_millis())));
+            let left = Duration::from_millis(until.saturating_sub(unix_millis()));
             tokio::select! {
                 // The sender is the node's, which is here.
                 _ = changes.changed() => {}
-                () = tokio::time::sleep(left.unwrap_or(Duration::MAX)), if left.is_some() => {}
+                () = tokio::time::sleep(left.min(LOOKED_AT)) => {}
             }
         }
     }
@@ -338,10 +348,17 @@ impl Node {
 
     /// What a SCRAM exchange needs of a user's credential; of nobody's, something that looks the same.
     pub fn scram_keys(&self, user: &str) -> Result<ScramKeys, StoreError> {
+        let salt = self.salt()?;
         Ok(match self.window_of_login(user)? {
             Some(window) => window.credential.scram_keys(),
-            None => Credential::scram_keys_of_nobody(&self.directory_key, &canonical_login(user)),
+            None => Credential::scram_keys_of_nobody(&self.directory_key, salt, &canonical_login(user)),
         })
+    }
+
+    /// The salt of all passwords. Before big has introduced itself there is none to be told from.
+    fn salt(&self) -> Result<[u8; 16], StoreError> {
+        let key = big(&self.store.read()?)?.sealing_key;
+        Ok(site_salt(&PublicKey(key.unwrap_or_default())))
     }
 
     /// The open window of a login name.
@@ -361,20 +378,9 @@ impl Node {
             return Ok(window.clone());
         }
         let (private, public) = PrivateKey::generate();
-        let (_, credential) = Credential::generate(&private);
-        let mut window = Window {
-            window: NOBODY,
-            person: NOBODY,
-            logins: Vec::new(),
-            senders: Vec::new(),
-            from: 0,
-            until: None,
-            public_key: public.0,
-            credential,
-            former: None,
-            size_max: None,
-            quota: None,
-        };
+        // Its salt is told to nobody.
+        let (_, credential) = Credential::generate(&private, random());
+        let mut window = Window::new(NOBODY, NOBODY, public.0, credential);
         self.covers.cover(&mut window)?;
         Ok(self.nobody.get_or_init(|| window).clone())
     }
@@ -389,9 +395,8 @@ impl Node {
     }
 
     /// Refuses one who logged in to a window that has ended since, or got another password.
-    pub fn still_open(&self, window: &Window) -> Result<(), Reply> {
-        let login = &window.credential.stored_key;
-        let open = self.store.read().and_then(|snapshot| open_to(&snapshot, &window.window, login));
+    pub fn still_open(&self, by: &Traveller) -> Result<(), Reply> {
+        let open = self.store.read().and_then(|snapshot| open_to(&snapshot, &by.window.window, &by.login));
         match open {
             Ok(Some(_)) => Ok(()),
             Ok(None) => {
@@ -434,17 +439,12 @@ fn canonical_login(user: &str) -> String {
     user.parse::<Address>().map_or_else(|_| canonical_local(user), |address| address.canonical())
 }
 
-/// What a session has logged in by: the stored key of its window's password then.
-pub type Login = [u8; 32];
-
-/// An open window, unless the password that it was opened with has been rotated away and is good no more.
-fn open_to(snapshot: &Snapshot, window: &Id, login: &Login) -> Result<Option<Window>, StoreError> {
-    let now = unix_millis();
-    Ok(open_window(snapshot, window)?.filter(|window| {
-        let former = window.former.as_ref().filter(|former| now < former.until);
-        let good = std::iter::once(&window.credential).chain(former.map(|former| &former.credential));
-        good.map(|credential| &credential.stored_key).any(|key| key == login)
-    }))
+/// Until when a window is open to whom it was opened with this login; `None` if it has ended, or the password has
+/// been rotated away and is good no more.
+fn open_to(snapshot: &Snapshot, window: &Id, login: &Login) -> Result<Option<u64>, StoreError> {
+    let Some(window) = open_window(snapshot, window)? else { return Ok(None) };
+    let good = window.good(unix_millis()).find(|(credential, _)| credential.stored_key == *login);
+    Ok(good.map(|(_, until)| until.into_iter().chain(window.until).min().unwrap_or(NEVER)))
 }
 
 fn open_window(snapshot: &Snapshot, window: &Id) -> Result<Option<Window>, StoreError> {

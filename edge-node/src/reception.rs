@@ -11,13 +11,12 @@ use shared::pressure::Level;
 use shared::sasl::Credentials;
 use shared::smtp::{Action, Config, Enhanced, Reply, Role, Session, Verdict};
 use shared::telemetry::Quoted;
-use shared::unit::Window;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 use crate::authentication::Authenticator;
 use crate::intake::{Intake, refusal};
-use crate::login::{self, Refused};
+use crate::login::{self, Refused, Traveller};
 use crate::node::{Known, Node};
 use crate::pressure::{SLOW_PAUSE, instead_of_greeting};
 use crate::vouch;
@@ -117,9 +116,9 @@ async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
 }
 
 /// Returns when the window that was logged in to has ended; without one, never.
-async fn over(node: &Node, login: Option<&Window>) {
+async fn over(node: &Node, login: Option<&Traveller>) {
     match login {
-        Some(window) => node.over(&window.window, &window.credential.stored_key).await,
+        Some(by) => node.over(&by.window.window, &by.login).await,
         None => std::future::pending().await,
     }
 }
@@ -129,8 +128,8 @@ struct Conversation {
     service: Service,
     client: IpAddr,
     session: Session,
-    /// The window that was logged in to.
-    login: Option<Window>,
+    /// Who has logged in.
+    login: Option<Traveller>,
     /// The message that is being taken in.
     intake: Option<Intake>,
     /// Why that message cannot be taken, said at its end.
@@ -194,8 +193,8 @@ impl Conversation {
 
     async fn authenticate(&mut self, credentials: Credentials) -> Result<String, Reply> {
         let (user, client) = (credentials.user.clone(), self.client);
-        let window = match login::log_in(&self.service.node, credentials, client).await {
-            Ok((window, _)) => window,
+        let traveller = match login::log_in(&self.service.node, credentials, client).await {
+            Ok((traveller, _)) => traveller,
             Err(refused) => {
                 tracing::warn!(%client, user = %Quoted(&user), ?refused, "submission login refused");
                 return Err(match refused {
@@ -212,7 +211,7 @@ impl Conversation {
             }
         };
         tracing::info!(%client, user = %Quoted(&user), "submission login");
-        self.login = Some(window);
+        self.login = Some(traveller);
         Ok(user)
     }
 
@@ -228,10 +227,10 @@ impl Conversation {
         }
         let own = |address: &Address| {
             let hash = self.service.node.address_hash(address);
-            self.login.as_ref().is_some_and(|window| window.senders.contains(&hash))
+            self.login.as_ref().is_some_and(|by| by.window.senders.contains(&hash))
         };
-        if let Some(window) = &self.login {
-            self.service.node.still_open(window)?;
+        if let Some(traveller) = &self.login {
+            self.service.node.still_open(traveller)?;
         }
         match reverse_path {
             Some(address) if own(address) => Ok(()),

@@ -16,6 +16,8 @@ pub const PERSON_WINDOWS: Table = Table("person-windows");
 pub const LOGINS: Table = Table("logins");
 /// Window, message id, revision to [`CopyRow`].
 pub const COPIES: Table = Table("copies");
+/// Window id to its open session: see [`crate::revise::begin_session`].
+pub const SESSIONS: Table = Table("maildrop-sessions");
 /// Message id, revision to [`QueueRow`].
 pub const QUEUE: Table = Table("queue");
 /// `big` to [`BigRow`], `invitation` to [`Invitation`], `directory` to [`crate::directory::DirectoryRow`].

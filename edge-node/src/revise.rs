@@ -24,7 +24,7 @@ use shared::unit::{
 
 use crate::record::{QueueRow, copy_key, queue_key};
 use busy::Busy;
-pub use copies::{file as file_copy, seen, settle as settle_copies};
+pub use copies::{begin_session, end_session, file as file_copy, sessions, settle as settle_copies};
 pub use waiting::{Decided, Waiting, message_of, waits};
 
 const EVENT_LANE: u8 = 1;

@@ -13,7 +13,7 @@ use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
 use shared::unit::{Id, ToBig, Window, WindowCopy, encode};
 
 use crate::record::{
-    COPIES, CopyRow, ENDED_WINDOWS, EndedRow, Held, LOGINS, PERSON_WINDOWS, WINDOWS, copy_key,
+    COPIES, CopyRow, ENDED_WINDOWS, EndedRow, Held, LOGINS, PERSON_WINDOWS, SESSIONS, WINDOWS, copy_key,
 };
 use crate::revise::busy::Busy;
 
@@ -21,7 +21,7 @@ const EVENT_LANE: u8 = 1;
 /// Windows that are open at once, at most: what one look at all of them reads.
 pub const WINDOWS_MAX: usize = 100_000;
 /// Copies of one window, at most.
-const COPIES_MAX: usize = 1_000_000;
+pub const COPIES_MAX: usize = 1_000_000;
 /// Window, message to [`Gone`]: messages that are at home no more, whose copies may still be on their way here.
 const GONE: Table = Table("gone-copies");
 /// Window, message to [`Gone`]: the same, while a session shows them to a client.
@@ -30,6 +30,8 @@ const NOTED_GONE: Table = Table("noted-gone-copies");
 const REVISED: Table = Table("revised-copies");
 /// Window to [`Used`].
 const USED: Table = Table("used-windows");
+/// Window to [`HeldBytes`]: kept with each copy, for a window may hold a hundred thousand.
+const HELD_BYTES: Table = Table("held-bytes");
 /// Between two logins that big is told of.
 const USED_TOLD: Duration = Duration::from_secs(600);
 
@@ -60,6 +62,13 @@ struct Used {
     at: u64,
 }
 row!(Used, 1);
+
+/// Octets of the copies in a window.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+struct HeldBytes {
+    bytes: u64,
+}
+row!(HeldBytes, 1);
 
 /// Opens a window, or changes it. One that has ended here opens again: big has put its end off before it knew.
 pub fn open(txn: &mut Txn<'_>, window: &Window) -> Result<(), StoreError> {
@@ -97,6 +106,8 @@ pub fn end(txn: &mut Txn<'_>, id: &Id, until: Option<u64>, now: u64) -> Result<(
         txn.delete(COPIES, &key)?;
         txn.release_body(BodyKey(copy.body))?;
     }
+    txn.delete(HELD_BYTES, id)?;
+    txn.delete(SESSIONS, id)?;
     for table in [GONE, NOTED_GONE] {
         for (key, _) in txn.prefix::<Gone>(table, id, COPIES_MAX)? {
             txn.delete(table, &key)?;
@@ -143,7 +154,31 @@ pub fn file(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored) -> Result<(), St
         after: None,
         hidden: false,
     };
-    txn.put(COPIES, &key, &row)
+    put_copy(txn, &key, &row)
+}
+
+/// Puts a copy where none is, and counts its octets.
+pub fn put_copy(txn: &mut Txn<'_>, key: &[u8], row: &CopyRow) -> Result<(), StoreError> {
+    count(txn, key, |held| held.saturating_add(row.size))?;
+    txn.put(COPIES, key, row)
+}
+
+/// Removes a copy, which is there.
+pub fn take_copy(txn: &mut Txn<'_>, key: &[u8], row: &CopyRow) -> Result<(), StoreError> {
+    count(txn, key, |held| held.saturating_sub(row.size))?;
+    txn.delete(COPIES, key)?;
+    txn.release_body(BodyKey(row.body))
+}
+
+fn count(txn: &mut Txn<'_>, key: &[u8], change: impl FnOnce(u64) -> u64) -> Result<(), StoreError> {
+    let window: Id = key.first_chunk().copied().unwrap_or_default();
+    let bytes = change(held(txn, &window)?);
+    txn.put(HELD_BYTES, &window, &HeldBytes { bytes })
+}
+
+/// Octets of the copies in a window.
+fn held(rows: &impl Rows, window: &Id) -> Result<u64, StoreError> {
+    Ok(rows.get::<HeldBytes>(HELD_BYTES, window)?.map_or(0, |held| held.bytes))
 }
 
 /// Whether a message of `size` octets may be filed into a window: what is larger than its limit is not, and what
@@ -153,9 +188,7 @@ pub fn has_room(rows: &impl Rows, window: &Window, size: u64) -> Result<bool, St
         return Ok(false);
     }
     let Some(quota) = window.quota else { return Ok(true) };
-    let copies = rows.prefix::<CopyRow>(COPIES, &window.window, COPIES_MAX)?;
-    let held = copies.iter().fold(size, |held, (_, copy)| held.saturating_add(copy.size));
-    Ok(held <= quota)
+    Ok(held(rows, &window.window)?.saturating_add(size) <= quota)
 }
 
 fn message_key(window: &Id, message: MessageId) -> Vec<u8> {
@@ -223,8 +256,7 @@ pub fn settle_gone(txn: &mut Txn<'_>, window: &Id) -> Result<(), StoreError> {
 
 fn remove(txn: &mut Txn<'_>, key: &[u8]) -> Result<(), StoreError> {
     for (key, copy) in txn.prefix::<CopyRow>(COPIES, key, usize::MAX)? {
-        txn.delete(COPIES, &key)?;
-        txn.release_body(BodyKey(copy.body))?;
+        take_copy(txn, &key, &copy)?;
     }
     Ok(())
 }
@@ -300,20 +332,9 @@ mod tests {
 
     fn window(until: Option<u64>) -> Window {
         let (key, public) = PrivateKey::generate();
-        let (_, credential) = Credential::generate(&key);
-        Window {
-            window: WINDOW,
-            person: [2; 16],
-            logins: vec![[4; 32], [5; 32]],
-            senders: Vec::new(),
-            from: 0,
-            until,
-            public_key: public.0,
-            credential,
-            former: None,
-            size_max: None,
-            quota: None,
-        }
+        let (_, credential) = Credential::generate(&key, [9; 16]);
+        let logins = vec![[4; 32], [5; 32]];
+        Window { logins, until, ..Window::new(WINDOW, [2; 16], public.0, credential) }
     }
 
     struct Edge {
@@ -480,6 +501,13 @@ mod tests {
         assert_eq!([50, 51].map(|size| fits(&limited, size)), [true, false]);
         edge.file(MESSAGE, 60);
         assert_eq!([40, 41].map(|size| fits(&limited, size)), [true, false]);
+        edge.file(MESSAGE, 60);
+        assert!(fits(&limited, 40), "the same copy is counted once");
+        edge.gone(MESSAGE);
+        assert_eq!([50, 51].map(|size| fits(&limited, size)), [true, false], "what is gone takes no room");
+        edge.file(MessageId([7; 16]), 50);
+        edge.commit(|txn| end(txn, &WINDOW, None, 1));
+        assert!(fits(&limited, 50), "nor what was in a window that has ended");
         assert!(fits(&window(None), u64::MAX));
     }
 

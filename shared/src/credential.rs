@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::id::random;
 use crate::sasl::scram::keyed;
 use crate::sasl::{ScramKeys, Secret};
-use crate::seal::{PrivateKey, Sealed};
+use crate::seal::{PrivateKey, PublicKey, Sealed};
 
 /// PBKDF2 rounds. The password is generated with 100 bits, so rounds add little: RFC 7677's minimum.
 pub const ITERATIONS: u32 = 4096;
@@ -36,10 +36,21 @@ pub struct Credential {
     pub locked_private_key: Vec<u8>,
 }
 
+/// The salt of all passwords of a site. A SCRAM server tells it to whoever names a user, before any password. Were
+/// it of the user's or the window's own, names that share one would be those of somebody who travels at this moment;
+/// so it is the same for everybody, also for names that do not exist. A salt keeps one table of guesses from being
+/// good for many passwords: of passwords with 100 random bits there is no such table. It follows from big's key,
+/// which both nodes know and which stays when an edge is replaced.
+pub fn site_salt(big: &PublicKey) -> [u8; 16] {
+    let key = blake3::derive_key("sallypost 2026 salt of all travel windows' passwords", &big.0);
+    *key.first_chunk().expect("a hash has 32 bytes")
+}
+
 impl Credential {
-    /// A generated password of 100 bits, in groups that a person can copy, and what is kept of it.
-    pub fn generate(window: &PrivateKey) -> (String, Self) {
-        Self::salted(window, random())
+    /// A generated password of 100 bits, in groups that a person can copy, and what is kept of it. The salt is the
+    /// site's ([`site_salt`]).
+    pub fn generate(window: &PrivateKey, salt: [u8; 16]) -> (String, Self) {
+        Self::salted(window, salt)
     }
 
     /// Another password for the same window. The salt stays, so that the old one can be good for a while longer
@@ -95,10 +106,9 @@ impl Credential {
         ScramKeys { salt, iterations, stored_key, server_key, nonce: random() }
     }
 
-    /// The like for a user who does not exist: the same ones each time that somebody asks, as those of a user
-    /// would be. `secret` is the node's own.
-    pub fn scram_keys_of_nobody(secret: &[u8; 32], user: &str) -> ScramKeys {
-        let mut derived = [0; 80];
+    /// The like for a user who does not exist, with the salt of those who do. `secret` is the node's own.
+    pub fn scram_keys_of_nobody(secret: &[u8; 32], salt: [u8; 16], user: &str) -> ScramKeys {
+        let mut derived = [0; 64];
         let mut hasher = blake3::Hasher::new_keyed(secret);
         hasher.update(b"scram keys of nobody").update(user.as_bytes()).finalize_xof().fill(&mut derived);
         let mut parts = derived.as_slice();
@@ -107,8 +117,7 @@ impl Credential {
             out.copy_from_slice(taken);
             parts = rest;
         };
-        let (mut salt, mut stored_key, mut server_key) = ([0; 16], [0; 32], [0; 32]);
-        part(&mut salt);
+        let (mut stored_key, mut server_key) = ([0; 32], [0; 32]);
         part(&mut stored_key);
         part(&mut server_key);
         ScramKeys { salt, iterations: ITERATIONS, stored_key, server_key, nonce: random() }
@@ -125,6 +134,9 @@ fn salted(password: &str, salt: &[u8; 16], iterations: u32) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::unit::{Former, Window};
+
+    const SALT: [u8; 16] = [9; 16];
 
     #[test]
     fn the_keys_are_those_of_rfc_7677() {
@@ -145,20 +157,21 @@ mod tests {
     #[test]
     fn nobody_has_the_same_keys_each_time_and_others_than_somebody_else() {
         let of = |secret: u8, user: &str| {
-            let keys = Credential::scram_keys_of_nobody(&[secret; 32], user);
-            (keys.salt, keys.iterations, keys.stored_key)
+            let keys = Credential::scram_keys_of_nobody(&[secret; 32], SALT, user);
+            assert_eq!((keys.salt, keys.iterations), (SALT, ITERATIONS), "as of somebody");
+            keys.stored_key
         };
         assert_eq!(of(1, "mallory"), of(1, "mallory"));
-        assert_ne!(of(1, "mallory").0, of(1, "trudy").0);
-        assert_ne!(of(1, "mallory").0, of(2, "mallory").0);
-        let nonce = || Credential::scram_keys_of_nobody(&[1; 32], "mallory").nonce;
+        assert_ne!(of(1, "mallory"), of(1, "trudy"));
+        assert_ne!(of(1, "mallory"), of(2, "mallory"));
+        let nonce = || Credential::scram_keys_of_nobody(&[1; 32], SALT, "mallory").nonce;
         assert_ne!(nonce(), nonce());
     }
 
     #[test]
     fn only_the_password_opens_the_window() {
         let (private, public) = PrivateKey::generate();
-        let (password, credential) = Credential::generate(&private);
+        let (password, credential) = Credential::generate(&private, SALT);
         assert_eq!(password.len(), PASSWORD_LETTERS + 3);
         let open = |password: &str| credential.open(&Secret::Password(Zeroizing::new(password.into())));
         assert_eq!(open(&password).map(|key| key.public()), Ok(public));
@@ -167,35 +180,25 @@ mod tests {
         let open = |key: [u8; 32]| credential.open(&Secret::ClientKey(Zeroizing::new(key)));
         assert_eq!(open(client_key).map(|key| key.public()), Ok(public));
         assert!(open(credential.stored_key).is_err() && open(credential.server_key).is_err());
-        let (other, _) = Credential::generate(&private);
+        let (other, _) = Credential::generate(&private, SALT);
         assert_ne!(other, password);
     }
 
     #[test]
     fn after_a_rotation_the_new_password_opens_the_same_key_and_the_old_one_for_as_long_as_it_was_given() {
         let (private, public) = PrivateKey::generate();
-        let (old, former) = Credential::generate(&private);
+        let (old, former) = Credential::generate(&private, SALT);
         let (new, credential) = former.rotate(&private);
         assert_ne!((&old, former.stored_key), (&new, credential.stored_key));
-        let window = crate::unit::Window {
-            window: [1; 16],
-            person: [2; 16],
-            logins: Vec::new(),
-            senders: Vec::new(),
-            from: 0,
-            until: None,
-            public_key: public.0,
-            credential,
-            former: Some(crate::unit::Former { credential: former, until: 1000 }),
-            size_max: None,
-            quota: None,
-        };
+        let keys = (credential.stored_key, former.stored_key);
+        let former = Some(Former { credential: former, until: 1000 });
+        let window = Window { former, ..Window::new([1; 16], [2; 16], public.0, credential) };
         let opens = |password: &str, now| {
             let secret = Secret::Password(Zeroizing::new(password.into()));
-            window.open(&secret, now).map(|key| key.public()) == Ok(public)
+            window.open(&secret, now).ok().map(|(key, login)| (key.public() == public, login))
         };
-        assert!(opens(&new, 999) && opens(&new, 1000));
-        assert!(opens(&old, 999) && !opens(&old, 1000));
-        assert!(!opens("abcde-fghij-kmnpq-rstuv", 999));
+        assert_eq!([999, 1000].map(|now| opens(&new, now)), [Some((true, keys.0)); 2]);
+        assert_eq!([999, 1000].map(|now| opens(&old, now)), [Some((true, keys.1)), None]);
+        assert_eq!(opens("abcde-fghij-kmnpq-rstuv", 999), None);
     }
 }

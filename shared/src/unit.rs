@@ -487,14 +487,44 @@ pub struct Former {
     pub until: u64,
 }
 
+/// By what somebody has logged in to a window: the stored key of the password that opened it.
+pub type Login = [u8; 32];
+
 impl Window {
-    /// The private half of its keys, if what somebody knows is right at `now`. Passwords that were rotated away
-    /// open it while they are good; by SCRAM, which is promised one key, only the present one does.
-    pub fn open(&self, secret: &Secret, now: u64) -> Result<PrivateKey, Sealed> {
-        let client_key = self.credential.client_key(secret);
+    /// A standing window that begins at once and has no limits; no name logs in to it yet, and nobody sends by it.
+    pub fn new(window: Id, person: Id, public_key: [u8; 32], credential: Credential) -> Self {
+        Self {
+            window,
+            person,
+            logins: Vec::new(),
+            senders: Vec::new(),
+            from: 0,
+            until: None,
+            public_key,
+            credential,
+            former: None,
+            size_max: None,
+            quota: None,
+        }
+    }
+
+    /// The logins that are good at `now`, milliseconds since 1970, and until when: the present one as long as the
+    /// window is there, the former one as long as it was given.
+    pub fn good(&self, now: u64) -> impl Iterator<Item = (&Credential, Option<u64>)> {
         let former = self.former.as_ref().filter(|former| now < former.until);
-        let opened = self.credential.open_with(&client_key);
-        opened.or_else(|error| former.map_or(Err(error), |former| former.credential.open_with(&client_key)))
+        let former = former.map(|former| (&former.credential, Some(former.until)));
+        std::iter::once((&self.credential, None)).chain(former)
+    }
+
+    /// The private half of its keys, and which login opened it, if what somebody knows is right at `now`. Passwords
+    /// that were rotated away open it while they are good; by SCRAM, which is promised one key, only the present one
+    /// does.
+    pub fn open(&self, secret: &Secret, now: u64) -> Result<(PrivateKey, Login), Sealed> {
+        let client_key = self.credential.client_key(secret);
+        let opened = |(credential, _): (&Credential, _)| {
+            Some((credential.open_with(&client_key).ok()?, credential.stored_key))
+        };
+        self.good(now).find_map(opened).ok_or(Sealed)
     }
 }
 

@@ -115,48 +115,54 @@ fn xml(text: &str) -> String {
     escaped
 }
 
-fn domain(started: &Started) -> &str {
-    started.address.rsplit_once('@').map_or("", |(_, domain)| domain)
+fn domain(address: &str) -> &str {
+    address.rsplit_once('@').map_or("", |(_, domain)| domain)
 }
 
-/// An autoconfig file (clientConfig 1.1). It has no place for a password.
+/// What the autoconfig file of a domain begins with. Host names need no escaping.
+fn autoconfig_head(domain: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<clientConfig version=\"1.1\">\n  <emailProvider id=\"{domain}\">\n"
+    )
+}
+
+/// An autoconfig file (clientConfig 1.1), the same for everybody of a domain, who log in with their addresses: it is
+/// there to be published. It has no place for a password.
 pub(super) fn autoconfig(started: &Started) -> Option<String> {
     let (incoming, outgoing) = services(started)?;
+    let domain = domain(&started.address);
     let server = |element: &str, kind: &str, service: Service| {
         format!(
             "    <{element} type=\"{kind}\">\n      <hostname>{}</hostname>\n      <port>{}</port>\n      \
-             <socketType>{}</socketType>\n      <username>{}</username>\n      \
+             <socketType>{}</socketType>\n      <username>%EMAILADDRESS%</username>\n      \
              <authentication>password-cleartext</authentication>\n    </{element}>\n",
             xml(&started.settings.host),
             service.port,
             service.security.socket_type(),
-            xml(&started.user),
         )
     };
-    let domain = xml(domain(started));
     Some(format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<clientConfig version=\"1.1\">\n  <emailProvider id=\"{domain}\">\n    \
-         <domain>{domain}</domain>\n    <displayName>{} on the road</displayName>\n    \
-         <displayShortName>{}</displayShortName>\n{}{}  </emailProvider>\n</clientConfig>\n",
-        xml(&started.address),
-        xml(&started.user),
+        "{}    <domain>{domain}</domain>\n    <displayName>{domain} on the road</displayName>\n    \
+         <displayShortName>{domain}</displayShortName>\n{}{}  </emailProvider>\n</clientConfig>\n",
+        autoconfig_head(domain),
         server("incomingServer", "pop3", incoming),
         server("outgoingServer", "smtp", outgoing),
     ))
 }
 
-/// A configuration profile with a mail payload (`com.apple.mail.managed`). Apple's keys know TLS from the first
-/// octet only.
+/// A configuration profile with a mail payload (`com.apple.mail.managed`). Apple's keys know TLS from the first octet
+/// or none at all, in which case the password would be sent in the clear: without the first there is no profile.
 pub(super) fn mobileconfig(started: &Started) -> Option<String> {
-    let (incoming, outgoing) = services(started)?;
+    let uses_tls = |service: &Service| service.security == Security::Tls;
+    let (incoming, outgoing) =
+        services(started).filter(|(incoming, outgoing)| uses_tls(incoming) && uses_tls(outgoing))?;
     let string =
         |key: &str, value: &str| format!("\t\t\t<key>{key}</key>\n\t\t\t<string>{}</string>\n", xml(value));
     let number =
         |key: &str, value: u16| format!("\t\t\t<key>{key}</key>\n\t\t\t<integer>{value}</integer>\n");
     let truth = |key: &str, value: bool| format!("\t\t\t<key>{key}</key>\n\t\t\t<{value}/>\n");
-    let uses_tls = |service: Service| service.security == Security::Tls;
     let (host, name) =
-        (&started.settings.host, format!("{}.sallypost.{}", domain(started), started.window.id));
+        (&started.settings.host, format!("{}.sallypost.{}", domain(&started.address), started.window.id));
     let account = [
         string("EmailAccountDescription", &format!("{} on the road", started.address)),
         string("EmailAccountName", &started.display),
@@ -165,13 +171,13 @@ pub(super) fn mobileconfig(started: &Started) -> Option<String> {
         string("IncomingMailServerAuthentication", "EmailAuthPassword"),
         string("IncomingMailServerHostName", host),
         number("IncomingMailServerPortNumber", incoming.port),
-        truth("IncomingMailServerUseSSL", uses_tls(incoming)),
+        truth("IncomingMailServerUseSSL", true),
         string("IncomingMailServerUsername", &started.user),
         string("IncomingPassword", &started.password),
         string("OutgoingMailServerAuthentication", "EmailAuthPassword"),
         string("OutgoingMailServerHostName", host),
         number("OutgoingMailServerPortNumber", outgoing.port),
-        truth("OutgoingMailServerUseSSL", uses_tls(outgoing)),
+        truth("OutgoingMailServerUseSSL", true),
         string("OutgoingMailServerUsername", &started.user),
         truth("OutgoingPasswordSameAsIncomingPassword", true),
         string("PayloadDisplayName", "Mail on the road"),
@@ -215,30 +221,76 @@ fn uuid(name: &str, part: &str) -> String {
     text
 }
 
-/// Writes both files into `folder`: new ones, for their owner alone. Returns where they are.
-pub(super) fn write(folder: &Path, started: &Started) -> Result<Vec<PathBuf>, String> {
-    let missing = || "the edge offers no POP3 and submission; see [edge] in the topology".to_owned();
-    let domain = domain(started);
-    let files = [
-        // As Thunderbird looks for it in its folder `isp`.
-        (format!("{domain}.xml"), autoconfig(started).ok_or_else(missing)?),
-        (format!("{}.mobileconfig", started.user), mobileconfig(started).ok_or_else(missing)?),
+/// SRV records (RFC 6186, RFC 8314) by which clients find the services of a domain, for its administrator. TLS from
+/// the first octet comes first.
+pub(super) fn records(started: &Started) -> Vec<String> {
+    let (settings, domain) = (&started.settings, domain(&started.address));
+    let offered = [
+        ("_pop3s", 0, &settings.pop3s),
+        ("_pop3", 10, &settings.pop3),
+        ("_submissions", 0, &settings.submissions),
+        ("_submission", 10, &settings.submission),
     ];
-    let mut written = Vec::new();
-    for (name, text) in files {
-        let path = folder.join(name);
-        let failed = |error| format!("{}: {error}", path.display());
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
-        file.write_all(text.as_bytes()).map_err(failed)?;
-        written.push(path);
-    }
-    Ok(written)
+    let record = |(service, priority, sockets): (&str, u16, &Vec<String>)| {
+        let (_, port) = sockets.first()?.rsplit_once(':')?;
+        Some(format!("{service}._tcp.{domain}. IN SRV {priority} 1 {port} {}.", settings.host))
+    };
+    offered.into_iter().filter_map(record).collect()
 }
 
-/// Makes the folder for the files, if it is not there: before a window is opened whose password is shown once.
-pub(super) fn make_folder(folder: &Path) -> Result<(), String> {
-    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))
+/// Where both files are: as Thunderbird looks for its own in its folder `isp`, and the person's profile.
+fn places(folder: &Path, name: &str, address: &str) -> (PathBuf, PathBuf) {
+    (folder.join(format!("{}.xml", domain(address))), folder.join(format!("{name}.mobileconfig")))
+}
+
+/// Makes the folder, if it is not there, and sees that the files can be written: before a window is opened, or gets
+/// another password, which is shown once.
+pub(super) fn make_room(folder: &Path, name: &str, address: &str) -> Result<(), String> {
+    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let (autoconfig, profile) = places(folder, name, address);
+    if profile.symlink_metadata().is_ok() {
+        let text = "is there already: move it away, or name another folder";
+        return Err(format!("{} {text}", profile.display()));
+    }
+    let is_ours = |text: String| text.starts_with(&autoconfig_head(domain(address)));
+    if autoconfig.symlink_metadata().is_ok() && !fs::read_to_string(&autoconfig).is_ok_and(is_ours) {
+        let text = "is there already and is no settings file of ours: move it away, or name another folder";
+        return Err(format!("{} {text}", autoconfig.display()));
+    }
+    Ok(())
+}
+
+/// Writes the files into `folder`, as new ones for their owner alone, and says what was written. A file for
+/// Thunderbird that is there as it would be written is left.
+pub(super) fn write(folder: &Path, started: &Started) -> Result<Vec<String>, String> {
+    let missing = || "the edge offers no POP3 and submission; see [edge] in the topology".to_owned();
+    let text = autoconfig(started).ok_or_else(missing)?;
+    let (autoconfig, profile) = places(folder, &started.user, &started.address);
+    let mut said = Vec::new();
+    match mobileconfig(started) {
+        Some(text) => said.push(write_new(&profile, &text)?),
+        None => said.push(
+            "no profile for Apple's Mail: without TLS from the first octet (`pop3s` and `submissions` in [edge]) it \
+             would send the password in the clear"
+                .into(),
+        ),
+    }
+    match fs::read_to_string(&autoconfig) {
+        Ok(there) if there == text => said.push(format!("is there already: {}", autoconfig.display())),
+        Ok(_) => said.push(format!(
+            "{} has other settings than the edge by now, and was left: remove it and write it anew",
+            autoconfig.display()
+        )),
+        Err(_) => said.push(write_new(&autoconfig, &text)?),
+    }
+    Ok(said)
+}
+
+fn write_new(path: &Path, text: &str) -> Result<String, String> {
+    let failed = |error| format!("{}: {error}", path.display());
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    Ok(format!("written: {}", path.display()))
 }
 
 #[cfg(test)]
@@ -380,15 +432,15 @@ mod tests {
             let provider = "clientConfig/emailProvider";
             let mut required = vec![
                 (format!("{provider}/domain"), "example.com"),
-                (format!("{provider}/displayName"), "alice@example.com on the road"),
-                (format!("{provider}/displayShortName"), "alice"),
+                (format!("{provider}/displayName"), "example.com on the road"),
+                (format!("{provider}/displayShortName"), "example.com"),
             ];
             for (server, port) in ["incomingServer", "outgoingServer"].into_iter().zip(ports) {
                 for (element, value) in [
                     ("hostname", "mx.example.com"),
                     ("port", port),
                     ("socketType", security),
-                    ("username", "alice"),
+                    ("username", "%EMAILADDRESS%"),
                     ("authentication", "password-cleartext"),
                 ] {
                     required.push((format!("{provider}/{server}/{element}"), value));
@@ -422,59 +474,91 @@ mod tests {
 
     #[test]
     fn a_profile_has_the_keys_of_its_payload_with_values_of_their_types() {
-        for (tls, ports) in [(true, ["995", "465"]), (false, ["110", "587"])] {
-            let text = mobileconfig(&started(tls)).expect("both services");
-            let account = keys(&text, "plist/dict/array/dict");
-            let uses_tls = if tls { "true" } else { "false" };
-            for (key, kind, value) in [
-                ("EmailAccountDescription", "string", Some("alice@example.com on the road")),
-                ("EmailAccountName", "string", Some(DISPLAY)),
-                ("EmailAccountType", "string", Some("EmailTypePOP")),
-                ("EmailAddress", "string", Some("alice@example.com")),
-                ("IncomingMailServerAuthentication", "string", Some("EmailAuthPassword")),
-                ("IncomingMailServerHostName", "string", Some("mx.example.com")),
-                ("IncomingMailServerPortNumber", "integer", Some(ports[0])),
-                ("IncomingMailServerUseSSL", "truth", Some(uses_tls)),
-                ("IncomingMailServerUsername", "string", Some("alice")),
-                ("IncomingPassword", "string", Some("abcde-fghij-kmnpq-rstuv")),
-                ("OutgoingMailServerAuthentication", "string", Some("EmailAuthPassword")),
-                ("OutgoingMailServerHostName", "string", Some("mx.example.com")),
-                ("OutgoingMailServerPortNumber", "integer", Some(ports[1])),
-                ("OutgoingMailServerUseSSL", "truth", Some(uses_tls)),
-                ("OutgoingMailServerUsername", "string", Some("alice")),
-                ("OutgoingPasswordSameAsIncomingPassword", "truth", Some("true")),
-                ("PayloadType", "string", Some("com.apple.mail.managed")),
-                ("PayloadVersion", "integer", Some("1")),
-                ("PayloadUUID", "string", None),
-                ("PayloadIdentifier", "string", None),
-            ] {
-                let (of_kind, found) = account.get(key).unwrap_or_else(|| panic!("{key} in\n{text}"));
-                assert_eq!(of_kind, kind, "{key}");
-                assert!(value.is_none_or(|value| value == found), "{key}: {found}");
-            }
-            let profile = keys(&text, "plist/dict");
-            for (key, value) in
-                [("PayloadType", Some("Configuration")), ("PayloadUUID", None), ("PayloadIdentifier", None)]
-            {
-                let (_, found) = profile.get(key).unwrap_or_else(|| panic!("{key} in\n{text}"));
-                assert!(value.is_none_or(|value| value == found), "{key}: {found}");
-            }
-            assert_ne!(profile.get("PayloadUUID"), account.get("PayloadUUID"));
-            assert_eq!(account["PayloadUUID"].1.len(), 36);
+        assert_eq!(mobileconfig(&started(false)), None, "a login in the clear");
+        let ports = ["995", "465"];
+        let text = mobileconfig(&started(true)).expect("both services");
+        let account = keys(&text, "plist/dict/array/dict");
+        for (key, kind, value) in [
+            ("EmailAccountDescription", "string", Some("alice@example.com on the road")),
+            ("EmailAccountName", "string", Some(DISPLAY)),
+            ("EmailAccountType", "string", Some("EmailTypePOP")),
+            ("EmailAddress", "string", Some("alice@example.com")),
+            ("IncomingMailServerAuthentication", "string", Some("EmailAuthPassword")),
+            ("IncomingMailServerHostName", "string", Some("mx.example.com")),
+            ("IncomingMailServerPortNumber", "integer", Some(ports[0])),
+            ("IncomingMailServerUseSSL", "truth", Some("true")),
+            ("IncomingMailServerUsername", "string", Some("alice")),
+            ("IncomingPassword", "string", Some("abcde-fghij-kmnpq-rstuv")),
+            ("OutgoingMailServerAuthentication", "string", Some("EmailAuthPassword")),
+            ("OutgoingMailServerHostName", "string", Some("mx.example.com")),
+            ("OutgoingMailServerPortNumber", "integer", Some(ports[1])),
+            ("OutgoingMailServerUseSSL", "truth", Some("true")),
+            ("OutgoingMailServerUsername", "string", Some("alice")),
+            ("OutgoingPasswordSameAsIncomingPassword", "truth", Some("true")),
+            ("PayloadType", "string", Some("com.apple.mail.managed")),
+            ("PayloadVersion", "integer", Some("1")),
+            ("PayloadUUID", "string", None),
+            ("PayloadIdentifier", "string", None),
+        ] {
+            let (of_kind, found) = account.get(key).unwrap_or_else(|| panic!("{key} in\n{text}"));
+            assert_eq!(of_kind, kind, "{key}");
+            assert!(value.is_none_or(|value| value == found), "{key}: {found}");
         }
+        let profile = keys(&text, "plist/dict");
+        for (key, value) in
+            [("PayloadType", Some("Configuration")), ("PayloadUUID", None), ("PayloadIdentifier", None)]
+        {
+            let (_, found) = profile.get(key).unwrap_or_else(|| panic!("{key} in\n{text}"));
+            assert!(value.is_none_or(|value| value == found), "{key}: {found}");
+        }
+        assert_ne!(profile.get("PayloadUUID"), account.get("PayloadUUID"));
+        assert_eq!(account["PayloadUUID"].1.len(), 36);
     }
 
     #[test]
     fn files_are_new_and_for_their_owner_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         let into = folder.path().join("settings");
-        make_folder(&into).expect("is made");
-        let written = write(&into, &started(true)).expect("writes");
-        let names: Vec<_> = written.iter().filter_map(|path| path.file_name()?.to_str()).collect();
-        assert_eq!(names, ["example.com.xml", "alice.mobileconfig"]);
-        for path in &written {
-            assert_eq!(fs::metadata(path).expect("is there").permissions().mode() & 0o777, 0o600);
+        let (alice, bob) = (started(true), Started { user: "bob".into(), ..started(true) });
+        let room = |user: &str| make_room(&into, user, "alice@example.com");
+        room("alice").expect("is made");
+        assert_eq!(write(&into, &alice).expect("writes").len(), 2);
+        let names = || {
+            let names = fs::read_dir(&into).expect("reads").map(|entry| entry.expect("reads").file_name());
+            names.filter_map(|name| name.into_string().ok()).collect::<std::collections::BTreeSet<_>>()
+        };
+        assert!(names().iter().eq(["alice.mobileconfig", "example.com.xml"]));
+        for name in names() {
+            let mode = fs::metadata(into.join(name)).expect("is there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
         }
-        assert!(write(&into, &started(true)).is_err(), "nothing is overwritten");
+        assert!(room("alice").is_err(), "her profile has the former password, and is not overwritten");
+        assert!(write(&into, &alice).is_err());
+        room("bob").expect("one folder for all travellers");
+        let said = write(&into, &bob).expect("writes");
+        assert!(said[1].starts_with("is there already"), "{said:?}");
+        assert_eq!(names().len(), 3);
+        fs::write(into.join("example.com.xml"), "mine").expect("writes");
+        assert!(room("carol").is_err());
+    }
+
+    #[test]
+    fn what_would_log_in_in_the_clear_is_not_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let said = write(folder.path(), &started(false)).expect("writes the other one");
+        assert!(said[0].contains("in the clear"), "{said:?}");
+        assert!(!folder.path().join("alice.mobileconfig").exists());
+    }
+
+    #[test]
+    fn srv_records_name_what_is_offered() {
+        let all = [
+            "_pop3s._tcp.example.com. IN SRV 0 1 995 mx.example.com.",
+            "_pop3._tcp.example.com. IN SRV 10 1 110 mx.example.com.",
+            "_submissions._tcp.example.com. IN SRV 0 1 465 mx.example.com.",
+            "_submission._tcp.example.com. IN SRV 10 1 587 mx.example.com.",
+        ];
+        assert_eq!(records(&started(true)), all);
+        assert_eq!(records(&started(false)), [all[1], all[3]]);
     }
 }

@@ -12,7 +12,7 @@ use shared::command::{Caller, Outcome, explain};
 
 use super::{settings, show};
 use crate::record::{AfterFetch, Scope};
-use crate::request::{Request, Started, Terms, WindowView};
+use crate::request::{PersonView, Request, Started, Terms, WindowView};
 
 /// Days that a scope may reach back: ten years.
 const DAYS_MAX: u32 = 3653;
@@ -119,10 +119,11 @@ pub(super) fn run(command: Command, caller: &Caller) -> Outcome {
         Command::Start { person, from, until, scope, after_fetch, headers_first, max_size, quota, given } => {
             let (until, size_max) = (until.millis(), max_size);
             let terms = Terms { from, until, scope, after_fetch, headers_first, size_max, quota };
-            give(caller, &Request::TravelStart { person, terms }, &given)
+            give(caller, &person, &Request::TravelStart { person: person.clone(), terms }, &given)
         }
         Command::Rotate { person, grace, given } => {
-            give(caller, &Request::TravelRotate { person, grace: grace.as_secs() }, &given)
+            let request = Request::TravelRotate { person: person.clone(), grace: grace.as_secs() };
+            give(caller, &person, &request, &given)
         }
         Command::Extend { person, until } => {
             caller.show(&Request::TravelExtend { person, until: until.millis() }, one)
@@ -133,11 +134,13 @@ pub(super) fn run(command: Command, caller: &Caller) -> Outcome {
     }
 }
 
-/// Prints credentials, and then gives them in the other ways: what has been printed is not lost if a file cannot be
-/// written.
-fn give(caller: &Caller, request: &Request, given: &Given) -> Outcome {
+/// Prints a person's credentials, and then gives them in the other ways: what has been printed is not lost if a file
+/// cannot be written.
+fn give(caller: &Caller, person: &str, request: &Request, given: &Given) -> Outcome {
     if let Some(folder) = &given.settings {
-        settings::make_folder(folder)?;
+        let (person, _) = caller.ask::<PersonView>(&Request::PersonShow { name: person.into() }, b"")?;
+        let address = person.addresses.first().map_or("", String::as_str);
+        settings::make_room(folder, &person.name, address)?;
     }
     let (started, _) = caller.ask::<Started>(request, b"")?;
     let with_code = given.qr || !caller.json() && std::io::stdout().is_terminal();
@@ -152,9 +155,9 @@ fn give(caller: &Caller, request: &Request, given: &Given) -> Outcome {
         }
     })?;
     if let Some(folder) = &given.settings {
-        for path in settings::write(folder, &started)? {
-            explain(&format!("written: {}", path.display()));
-        }
+        settings::write(folder, &started)?.iter().for_each(|said| explain(said));
+        explain("records for DNS, by which clients find these services:");
+        settings::records(&started).iter().for_each(|record| explain(record));
     }
     Ok(())
 }

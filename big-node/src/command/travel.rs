@@ -26,7 +26,7 @@ impl Commands {
         let id = theirs(whose)?.id;
         let answer = match request {
             Request::TravelStart { terms, .. } => {
-                let (key, password, credential) = travel::credentials();
+                let (key, password, credential) = travel::credentials(&node.site);
                 let site = Arc::clone(&node.site);
                 let started = node.store.commit(move |txn| {
                     let new = NewWindow { person: called(txn, &id)?, terms, key, credential };

@@ -326,17 +326,16 @@ fn next_kind(kind: &ToEdge) -> Option<ToEdge> {
         ToEdge::CopyGone { .. } => ToEdge::Address(AddressRow { hash: [1; 32], person: Some(id(2)) }),
         ToEdge::Address(_) => ToEdge::AddressGone { hash: [1; 32] },
         ToEdge::AddressGone { .. } => ToEdge::Window(Box::new(Window {
-            window,
-            person: id(2),
             logins: vec![[3; 32]],
             senders: vec![[4; 32]],
             from: NOW,
             until: Some(NOW),
-            public_key: [5; 32],
-            credential: Credential::generate(&PrivateKey::from_bytes([6; 32])).1,
-            former: None,
-            size_max: None,
-            quota: None,
+            ..Window::new(
+                window,
+                id(2),
+                [5; 32],
+                Credential::generate(&PrivateKey::from_bytes([6; 32]), [9; 16]).1,
+            )
         })),
         ToEdge::Window(_) => ToEdge::WindowEnd { window },
         ToEdge::WindowEnd { .. } => ToEdge::DirectoryBegin,

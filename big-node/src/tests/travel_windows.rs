@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::{Letter, NOW, World};
 use crate::error::Refused;
 use crate::mail;
-use crate::record::{AfterFetch, Folder, Scope, WINDOWS, WindowRow, WindowState};
+use crate::record::{AfterFetch, Folder, MESSAGES, Message, Scope, WINDOWS, WindowRow, WindowState};
 use crate::request::{Terms, WindowView};
 use crate::travel::{self, fill, notice};
 
@@ -286,7 +286,7 @@ fn an_extension_keeps_the_credentials_and_a_rotation_changes_nothing_else() {
     assert_eq!((former.credential, former.until), (row.window.credential.clone(), NOW + 3_600_000));
     assert_ne!(credential, row.window.credential);
     let secret = Secret::Password(Zeroizing::new(password));
-    let opened = rotated.window.open(&secret, NOW).map(|key| key.public());
+    let opened = rotated.window.open(&secret, NOW).map(|(key, _)| key.public());
     assert_eq!(opened, Ok(PublicKey(public_key)), "the same mailbox");
     assert_eq!(rotate(0).expect("at once").0.window.former, None);
     assert!(rotate(31 * 86_400).is_err());
@@ -459,4 +459,73 @@ async fn who_has_revoked_a_window_is_told_of_what_was_refused() {
     let rows = world.store.read().expect("reads");
     let owed = rows.prefix::<crate::record::RefusedRow>(crate::record::REFUSED_SUBMISSIONS, &[], 10);
     assert!(owed.expect("reads").is_empty());
+}
+
+#[test]
+fn nothing_comes_out_of_a_window_that_has_not_begun() {
+    const HOUR: u64 = 3_600_000;
+    let world = World::new();
+    let tomorrow = |delay| Terms {
+        from: Some(NOW + delay),
+        after_fetch: AfterFetch::Delete,
+        scope: Scope::All,
+        ..Terms::default()
+    };
+    let at_home = world.at_home(0);
+    let (alice, _) = world.travel("alice", tomorrow(HOUR + 1)).expect("opens");
+    let (bob, _) = world.travel("bob", tomorrow(HOUR)).expect("opens");
+    let [alice, bob] = [alice, bob].map(|row| row.window.window);
+    for to in ["bob@example.com", "alice+withdraw@example.com"] {
+        let refused = Letter::submitted(alice, "alice@example.com", to).send(&world);
+        assert!(refused.as_ref().is_err_and(|why| why.contains("has not begun")), "{to}: {refused:?}");
+    }
+    let act = ToBig::PopAct(PopAct {
+        window: alice,
+        message: at_home.0,
+        revision: 0,
+        retrieved: true,
+        deleted: true,
+        at: NOW,
+    });
+    assert!(world.apply(&act, None).is_err());
+    assert!(world.apply(&ToBig::WindowUsed { window: alice, at: NOW }, None).is_err());
+    assert_eq!(world.entry("alice", at_home).map(|(folder, _)| folder), Some(Folder::In));
+    assert_eq!(world.view(&alice).last_login, None);
+    let sent = Letter::submitted(bob, "bob@example.com", "alice@example.com").send(&world);
+    assert_eq!(sent, Ok(()), "clocks differ by an hour at the most");
+    assert_eq!(world.apply(&ToBig::WindowUsed { window: bob, at: NOW }, None), Ok(()));
+}
+
+#[test]
+fn what_was_held_up_is_late_mail_for_seven_days_and_then_its_window_is_forgotten() {
+    const WEEK: u64 = 7 * DAY;
+    let world = World::new();
+    let filed = [world.at_home(0), world.at_home(0), world.at_home(0)];
+    let (row, _) = world.travel("alice", all(Terms::default())).expect("opens");
+    let window = row.window.window;
+    world.commit(|txn| travel::end(txn, "alice", false, NOW)).expect("ends");
+    assert_eq!(world.apply(&ToBig::WindowClosed { window, until: None }, None), Ok(()));
+    let letter = || Letter::submitted(window, "alice@example.com", "bob@example.com");
+    let late = letter();
+    assert_eq!(late.send_at(&world, NOW + WEEK), Ok(()));
+    assert_eq!(world.entry("alice", late.id).map(|(_, entry)| entry.late), Some(true));
+    let refused = letter().send_at(&world, NOW + WEEK + 1);
+    assert!(refused.is_err_and(|why| why.contains("has ended")), "on the eighth day");
+    let act = |at| {
+        let message = filed[0].0;
+        let act = PopAct { window, message, revision: 0, retrieved: true, deleted: false, at: NOW };
+        world.apply_at(&ToBig::PopAct(act), None, at)
+    };
+    assert!(act(NOW + WEEK + 1).is_err());
+    assert_eq!(act(NOW + WEEK), Ok(()));
+    let forget = |now| world.commit(move |txn| Ok(travel::forget_ended(txn, &[], 2, now)?)).expect("commits");
+    assert_eq!((forget(NOW + WEEK), world.view(&window).filed), (None, 3));
+    let goes_on = [(); 3].map(|()| forget(NOW + WEEK + 1).is_some());
+    assert_eq!(goes_on, [true, false, false], "two rows at a time");
+    let view = world.view(&window);
+    assert_eq!((view.filed, view.fetched, view.back_fill), (0, 0, (0, 0)));
+    // Whose it is that was submitted through it is known still.
+    let rows = world.store.read().expect("reads");
+    let sent = rows.get::<Message>(MESSAGES, &late.id.0).expect("reads").expect("is there");
+    assert_eq!(mail::author_of(&rows, &sent).expect("reads"), Some(row.window.person));
 }

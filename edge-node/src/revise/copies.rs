@@ -12,7 +12,7 @@ use shared::unit::{CopyRevision, Id, ReviseMode, ReviseResult, WindowCopy};
 use super::busy::Busy;
 use super::waiting::{Decided, done};
 use super::{has_come, tell_one};
-use crate::record::{COPIES, CopyRow, ENDED_WINDOWS, copy_key, copy_of};
+use crate::record::{COPIES, CopyRow, ENDED_WINDOWS, SESSIONS, copy_key, copy_of};
 use crate::windows::{self, Latest};
 
 /// Window, message id, revision to [`NotedRow`]: revisions that came during a session.
@@ -35,6 +35,14 @@ struct NotedRow {
     retrieved: bool,
 }
 shared::row!(NotedRow, 2);
+
+/// A session that has a maildrop.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+struct SessionRow {
+    /// Milliseconds since 1970.
+    since: u64,
+}
+shared::row!(SessionRow, 1);
 
 /// Whether a copy of the message, or a revision of it, is in the window, or the window is no more.
 pub(super) fn is_filed(rows: &impl Rows, window: &Id, id: MessageId) -> Result<bool, StoreError> {
@@ -127,6 +135,12 @@ fn note_or_swap(
 
 /// Decides what was noted for a window. Called when nobody shows the maildrop to a client.
 pub fn settle(txn: &mut Txn<'_>, window: &Id, now: u64) -> Result<(), StoreError> {
+    if txn.raw(SESSIONS, window)?.is_some() {
+        // It ended with the node, or its end could not be written: whatever was there may have been read.
+        let copies = txn.prefix::<CopyRow>(COPIES, window, windows::COPIES_MAX)?;
+        let copies: Vec<_> = copies.iter().map(|(key, _)| copy_of(key)).collect();
+        end_session(txn, window, &copies)?;
+    }
     windows::settle_gone(txn, window)?;
     for (key, row) in txn.prefix::<NotedRow>(NOTED, window, usize::MAX)? {
         txn.delete(NOTED, &key)?;
@@ -135,8 +149,21 @@ pub fn settle(txn: &mut Txn<'_>, window: &Id, now: u64) -> Result<(), StoreError
     Ok(())
 }
 
-/// A session has sent these copies, or parts of them, to its client.
-pub fn seen(txn: &mut Txn<'_>, window: &Id, sent: &[(MessageId, u32)]) -> Result<(), StoreError> {
+/// A session has the maildrop from now on. What it sends is known to the node alone until it ends.
+pub fn begin_session(txn: &mut Txn<'_>, window: &Id, now: u64) -> Result<(), StoreError> {
+    settle(txn, window, now)?;
+    txn.put(SESSIONS, window, &SessionRow { since: now })
+}
+
+/// The windows of sessions that have begun and not ended.
+pub fn sessions(rows: &impl Rows) -> Result<Vec<Id>, StoreError> {
+    let open = rows.prefix::<SessionRow>(SESSIONS, &[], windows::WINDOWS_MAX)?;
+    Ok(open.iter().filter_map(|(key, _)| key.first_chunk().copied()).collect())
+}
+
+/// A session is over, and has sent these copies, or parts of them, to its client.
+pub fn end_session(txn: &mut Txn<'_>, window: &Id, sent: &[(MessageId, u32)]) -> Result<(), StoreError> {
+    txn.delete(SESSIONS, window)?;
     for (message, revision) in sent {
         let key = copy_key(window, *message, *revision);
         if let Some(row) = txn.get::<CopyRow>(COPIES, &key)? {
@@ -170,8 +197,7 @@ fn swap(txn: &mut Txn<'_>, key: &[u8], row: NotedRow, now: u64) -> Result<(), St
         (if again { ReviseResult::Revised } else { done(mode) }, "")
     } else {
         for (key, old) in present {
-            txn.delete(COPIES, &key)?;
-            txn.release_body(BodyKey(old.body))?;
+            windows::take_copy(txn, &key, &old)?;
         }
         windows::revised(txn, &window, id, &Latest { revision, again: fetched, at: now })?;
         if mode == ReviseMode::Withdraw && !fetched {
@@ -188,7 +214,7 @@ fn swap(txn: &mut Txn<'_>, key: &[u8], row: NotedRow, now: u64) -> Result<(), St
                 after: None,
                 hidden: false,
             };
-            txn.put(COPIES, key, &copy)?;
+            windows::put_copy(txn, key, &copy)?;
             match fetched {
                 true => (ReviseResult::Revised, "it was fetched on the road, and is offered there again"),
                 false => (ReviseResult::Replaced, ""),

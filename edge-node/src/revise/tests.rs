@@ -196,7 +196,7 @@ impl Edge {
         self.busy.unlock_maildrop(&WINDOW);
         let ended = self.store.commit_blocking(move |txn| {
             if sent {
-                seen(txn, &WINDOW, &[(MessageId(MESSAGE), 0)])?;
+                end_session(txn, &WINDOW, &[(MessageId(MESSAGE), 0)])?;
             }
             settle_copies(txn, &WINDOW, NOW)
         });

@@ -23,6 +23,8 @@ const FEATURES: [&str; 5] = ["clock", "faults", "login-delay", "sallypost", "tls
 const PIECE_BYTES: usize = 7;
 /// Days until the window ends.
 const DAYS: u64 = 12;
+/// Of everybody, as a site has it.
+const SALT: [u8; 16] = [7; 16];
 const LOGIN_DELAY: Duration = Duration::from_secs(30);
 
 /// A server that is no process.
@@ -57,7 +59,7 @@ impl State {
 impl Machine {
     /// With or without a delay between logins.
     pub fn new(delays: bool) -> Self {
-        let (password, credential) = Credential::generate(&PrivateKey::generate().0);
+        let (password, credential) = Credential::generate(&PrivateKey::generate().0, SALT);
         let state = State {
             now: Duration::from_secs(1_000),
             password,
@@ -166,7 +168,7 @@ impl Connection {
                 Action::Keys(user) => {
                     let keys = match user == USER {
                         true => state.credential.scram_keys(),
-                        false => Credential::scram_keys_of_nobody(&[9; 32], &user),
+                        false => Credential::scram_keys_of_nobody(&[9; 32], SALT, &user),
                     };
                     self.session.keys(Some(&keys));
                 }

@@ -234,24 +234,20 @@ fn to_big() -> Vec<ToBig> {
 }
 
 fn window() -> unit::Window {
+    let credential = Credential {
+        salt: [6; 16],
+        iterations: 4096,
+        stored_key: [7; 32],
+        server_key: [8; 32],
+        locked_private_key: vec![9; 48],
+    };
     unit::Window {
-        window: [1; 16],
-        person: [2; 16],
         logins: vec![[3; 32]],
         senders: vec![[4; 32]],
         from: 1,
         until: Some(2),
-        public_key: [5; 32],
-        credential: Credential {
-            salt: [6; 16],
-            iterations: 4096,
-            stored_key: [7; 32],
-            server_key: [8; 32],
-            locked_private_key: vec![9; 48],
-        },
-        former: None,
         size_max: Some(5_000_000),
-        quota: None,
+        ..unit::Window::new([1; 16], [2; 16], [5; 32], credential)
     }
 }
 

@@ -26,7 +26,7 @@ const AUTOCONFIG_MISTAKES: [(&str, &str); 6] = [
     ("type=\"pop3\"", "type=\"pop\""),
     ("<socketType>SSL", "<socketType>TLS"),
     ("<hostname>mx", "<hostname>mx "),
-    ("<username>alice</username>", ""),
+    ("<username>%EMAILADDRESS%</username>", ""),
     ("password-cleartext", "password"),
 ];
 const PROFILE_MISTAKES: [(&str, &str); 7] = [
@@ -64,7 +64,7 @@ context = ssl.create_default_context()
 context.check_hostname = False
 context.verify_mode = ssl.CERT_NONE
 session = poplib.POP3_SSL("127.0.0.1", int(told["port"]), context=context)
-session.user(told["username"])
+session.user(told["username"].replace("%EMAILADDRESS%", account["EmailAddress"]))
 session.pass_(account["IncomingPassword"])
 session.quit()
 "#;
