@@ -78,6 +78,7 @@ impl Service {
                         tokio::time::timeout(WRITE_TIMEOUT, stream.write_all(&bytes)).await??;
                         stream.flush().await?;
                     }
+                    Action::Pause(pause) => tokio::time::sleep(pause).await,
                     Action::StartTls => {
                         stream = stream.start_tls(&conversation.service.acceptor).await?;
                         conversation.session.tls_established();
@@ -187,7 +188,7 @@ impl Conversation {
                 self.intake = None;
                 self.failed = None;
             }
-            Action::Send(_) | Action::StartTls | Action::Close => {}
+            Action::Send(_) | Action::Pause(_) | Action::StartTls | Action::Close => {}
         }
     }
 

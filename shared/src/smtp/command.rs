@@ -10,6 +10,8 @@ use crate::sasl::Mechanism;
 
 /// Octets kept of the name a client gives itself.
 const HELO_BYTES_MAX: usize = 255;
+/// Digits of a number of octets (RFC 1870 §4, RFC 3030 §2).
+const SIZE_DIGITS_MAX: usize = 20;
 
 /// A command, its arguments checked as far as they can be without knowing the session.
 #[derive(Debug, PartialEq)]
@@ -21,6 +23,13 @@ pub(super) enum Command {
     Mail(Mail),
     Rcpt(ForwardPath),
     Data,
+    /// A chunk of so many octets follows the line (RFC 3030).
+    Bdat {
+        octets: u64,
+        last: bool,
+    },
+    /// BDAT that does not say how many octets follow: nobody knows where the next command begins.
+    BadChunk,
     Rset,
     Noop,
     /// VRFY or EXPN.
@@ -80,7 +89,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Command, Reply> {
         b"QUIT" => nothing(Command::Quit),
         b"STARTTLS" => nothing(Command::StartTls),
         b"AUTH" => auth(text(argument)?),
-        b"BDAT" => Err(not_offered("BDAT is not offered: use DATA")),
+        b"BDAT" => Ok(chunk(argument)),
         b"GET" | b"HEAD" | b"POST" | b"PUT" | b"DELETE" | b"OPTIONS" | b"CONNECT" | b"TRACE" | b"PATCH" => {
             Ok(Command::Http)
         }
@@ -92,16 +101,29 @@ fn syntax(text: &str) -> Reply {
     Reply::new(501, Enhanced(5, 5, 4), text)
 }
 
-fn not_offered(text: &str) -> Reply {
-    Reply::new(502, Enhanced(5, 5, 1), text)
-}
-
 fn no_argument() -> Reply {
     syntax("this command takes no argument")
 }
 
 fn text(argument: &[u8]) -> Result<&str, Reply> {
     std::str::from_utf8(argument).map_err(|_| Reply::new(501, Enhanced(5, 5, 2), "the line is not UTF-8"))
+}
+
+fn chunk(argument: &[u8]) -> Command {
+    let mut words = argument.split(|octet| *octet == b' ').filter(|word| !word.is_empty());
+    let last = match (words.next_back(), words.clone().count()) {
+        (Some(word), 1) if word.eq_ignore_ascii_case(b"LAST") => true,
+        (Some(_), 0) => false,
+        _ => return Command::BadChunk,
+    };
+    let size = argument.split(|octet| *octet == b' ').next().and_then(octets);
+    size.map_or(Command::BadChunk, |octets| Command::Bdat { octets, last })
+}
+
+/// A number of octets, as SIZE and BDAT write it; what is beyond counting is as large as can be.
+fn octets(text: &[u8]) -> Option<u64> {
+    let digits = (1..=SIZE_DIGITS_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
+    digits.then(|| std::str::from_utf8(text).ok()?.parse().ok().or(Some(u64::MAX)))?
 }
 
 /// The name is taken as it comes, since RFC 5321 §4.1.4 lets nobody be refused for it, and made
@@ -143,20 +165,36 @@ impl Mail {
     fn parameter(&mut self, keyword: &str, value: Option<&str>) -> Result<(), Reply> {
         match (keyword, value) {
             ("SIZE", Some(value)) => {
-                let digits = (1..=20).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit());
-                let size = digits.then(|| value.parse().unwrap_or(u64::MAX));
+                let size = octets(value.as_bytes());
                 self.size = Some(size.ok_or_else(|| syntax("SIZE takes a number of octets"))?);
             }
             ("BODY", Some(value)) if value.eq_ignore_ascii_case("8BITMIME") => self.body_8bit = true,
             ("BODY", Some(value)) if value.eq_ignore_ascii_case("7BIT") => {}
             ("BODY", _) => return Err(syntax("BODY takes 7BIT or 8BITMIME")),
             ("SMTPUTF8", None) => self.smtputf8 = true,
-            ("AUTH", Some(_)) => self.auth = true,
+            ("AUTH", Some(value)) if is_xtext(value) => self.auth = true,
             ("SIZE" | "SMTPUTF8" | "AUTH", _) => return Err(syntax("malformed parameter")),
             _ => return Err(Reply::new(555, Enhanced(5, 5, 4), "a parameter is not recognized")),
         }
         Ok(())
     }
+}
+
+/// Whether it is xtext (RFC 3461 §4) of something; `<>` is, too.
+fn is_xtext(text: &str) -> bool {
+    let mut octets = text.bytes();
+    let is_upper_hex = |octet: u8| matches!(octet, b'0'..=b'9' | b'A'..=b'F');
+    while let Some(octet) = octets.next() {
+        let sound = match octet {
+            b'+' => (0..2).all(|_| octets.next().is_some_and(is_upper_hex)),
+            b'=' => false,
+            _ => octet.is_ascii_graphic(),
+        };
+        if !sound {
+            return false;
+        }
+    }
+    !text.is_empty()
 }
 
 fn rcpt(argument: &str) -> Result<Command, Reply> {
@@ -223,8 +261,20 @@ mod tests {
         assert_eq!(parse(b"QUIT now").map_err(|r| r.code()), Err(501));
         assert_eq!(code("BOGUS"), 500);
         assert_eq!(code(""), 500);
-        assert_eq!(code("BDAT 10 LAST"), 502);
         assert_eq!(parse(b"GET / HTTP/1.0"), Ok(Command::Http));
+    }
+
+    #[test]
+    fn a_chunk_has_a_size_or_nobody_knows_where_it_ends() {
+        let bdat = |octets, last| Ok(Command::Bdat { octets, last });
+        assert_eq!(parse(b"BDAT 10"), bdat(10, false));
+        assert_eq!(parse(b"bdat 0  last "), bdat(0, true));
+        assert_eq!(parse(b"BDAT 99999999999999999999"), bdat(u64::MAX, false));
+        for bad in ["BDAT", "BDAT ", "BDAT LAST", "BDAT 1 2", "BDAT 1 LAST LAST", "BDAT -1", "BDAT 0x10"] {
+            assert_eq!(parse(bad.as_bytes()), Ok(Command::BadChunk), "{bad}");
+        }
+        assert_eq!(parse(b"BDAT 999999999999999999999"), Ok(Command::BadChunk), "21 digits");
+        assert_eq!(parse(b"BDAT 1\tLAST"), Ok(Command::BadChunk));
     }
 
     #[test]
@@ -256,6 +306,10 @@ mod tests {
         {
             assert_eq!(code(&format!("MAIL FROM:<> {bad}")), 501, "{bad}");
         }
+        for bad in ["AUTH=", "AUTH=a=b", "AUTH=a+", "AUTH=a+4", "AUTH=a+3d", "AUTH=\u{fc}"] {
+            assert_eq!(code(&format!("MAIL FROM:<> {bad}")), 501, "{bad}");
+        }
+        assert_eq!(code("MAIL FROM:<> AUTH=e+3Dmc2@example.com"), 0);
         for unknown in ["RET=FULL", "X", "=", "ENVID=+0D+0ARCPT"] {
             assert_eq!(code(&format!("MAIL FROM:<> {unknown}")), 555, "{unknown}");
         }

@@ -17,6 +17,10 @@ pub const IDLE_COMMANDS_MAX: u32 = 100;
 pub const UNKNOWN_RECIPIENTS_MAX: u32 = 10;
 /// Recipients over the limit that are answered 452 before the session ends.
 pub const RECIPIENTS_OVERSHOOT_MAX: u32 = 1_000;
+/// Errors of a client (bad commands, unknown recipients) from which on each one is answered later.
+pub const ERRORS_AT_ONCE_MAX: u32 = 5;
+/// How much later.
+pub const ERROR_PAUSE: Duration = Duration::from_secs(1);
 /// Failed logins in one session.
 pub const LOGIN_FAILURES_MAX: u32 = 3;
 /// Octets of replies that are collected before they are sent.

@@ -1,6 +1,7 @@
-//! The content that follows DATA (RFC 5321 §4.1.1.4, §4.5.2): dots unstuffed, rules kept, the end found.
+//! The content that follows DATA (RFC 5321 §4.1.1.4, §4.5.2): dots unstuffed, rules kept, the end found; or that of
+//! BDAT's chunks (RFC 3030), where a dot is a dot and the end is told.
 //!
-//! Only CRLF ends a line and only CRLF.CRLF ends the content. A bare CR, a bare LF or a NUL spoils
+//! Only CRLF ends a line and only CRLF.CRLF ends what follows DATA. A bare CR, a bare LF or a NUL spoils
 //! the message, and the rest is read and dropped until the true end, where it is refused: never taken
 //! with a guess, never repaired. The header is counted as it passes by (fields, octets, Received) but
 //! not parsed. Memory does not grow with the message or its lines.
@@ -97,6 +98,8 @@ pub(super) struct Decoded {
 #[derive(Debug)]
 pub(super) struct Decoder {
     limits: ContentLimits,
+    /// A dot that begins a line is doubled, or the end.
+    stuffed: bool,
     place: Place,
     line_bytes: usize,
     bytes: u64,
@@ -108,9 +111,11 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
+    /// Of what follows DATA.
     pub(super) fn new(limits: ContentLimits) -> Self {
         Self {
             limits,
+            stuffed: true,
             place: Place::Start,
             line_bytes: 0,
             bytes: 0,
@@ -118,6 +123,27 @@ impl Decoder {
             eight_bit: false,
             header: Header::default(),
             fault: None,
+        }
+    }
+
+    /// Of BDAT's chunks, one after the other.
+    pub(super) fn of_chunks(limits: ContentLimits) -> Self {
+        Self { stuffed: false, ..Self::new(limits) }
+    }
+
+    /// The last chunk has been read: what its last line lacks of a CRLF, for content is lines.
+    pub(super) fn finish_chunks(&mut self) -> &'static [u8] {
+        match self.place {
+            Place::Text => {
+                self.end_of_line();
+                self.bytes = self.bytes.saturating_add(2);
+                b"\r\n"
+            }
+            Place::Cr => {
+                self.fail(Fault::Framing);
+                b""
+            }
+            Place::Start | Place::Dot | Place::DotCr => b"",
         }
     }
 
@@ -150,7 +176,7 @@ impl Decoder {
         let mut ended = false;
         while let (false, Some(octet)) = (ended, input.get(at)) {
             match (self.place, octet) {
-                (Place::Start, b'.') => {
+                (Place::Start, b'.') if self.stuffed => {
                     // The first dot of a line is never content.
                     content.extend_from_slice(input.get(kept_from..at).unwrap_or_default());
                     self.place = Place::Dot;
@@ -352,6 +378,31 @@ mod tests {
                 let (content, decoder, ended) = decode(&pieces, ContentLimits::default());
                 assert_eq!((content.as_slice(), decoder.fault(), ended), (&expected[..], None, true));
             }
+        }
+    }
+
+    /// RFC 3030 §2: chunks may end anywhere, and a dot is no end.
+    #[test]
+    fn chunks_are_content_as_it_is() {
+        let read = |pieces: &[&[u8]]| {
+            let mut decoder = Decoder::of_chunks(ContentLimits::default());
+            let mut content: Vec<u8> =
+                pieces.iter().flat_map(|piece| decoder.decode(piece).content).collect();
+            content.extend_from_slice(decoder.finish_chunks());
+            (content, decoder.facts().bytes, decoder.fault())
+        };
+        let wire = b".\r\n..a\r\n\r\n.\r\nb\r\n.";
+        for first in 0..=wire.len() {
+            for second in first..=wire.len() {
+                let (content, bytes, fault) = read(&[&wire[..first], &wire[first..second], &wire[second..]]);
+                assert_eq!(content, [&wire[..], b"\r\n"].concat(), "cut at {first} and {second}");
+                assert_eq!((bytes, fault), (content.len() as u64, None));
+            }
+        }
+        assert_eq!(read(&[b"a\r\n"]), (b"a\r\n".to_vec(), 3, None), "a line that has ended");
+        assert_eq!(read(&[]), (vec![], 0, None));
+        for bad in [&b"a\r"[..], b"a\nb", b"\0", b"\n.\n", b"a\r\r\n"] {
+            assert_eq!(read(&[bad]).2, Some(Fault::Framing), "{bad:?}");
         }
     }
 

@@ -9,7 +9,7 @@ use super::config::{
 };
 use super::content::{Decoder, Fault};
 use super::reply::{Enhanced, Reply};
-use super::session::{Action, Client, Phase, Session, Transaction};
+use super::session::{Action, Chunk, Client, Phase, Session, Transaction};
 use crate::address::Address;
 use crate::fault::{SeededFault, seeded};
 use crate::sasl::{self, Exchange, Mechanism, SaslError, Step};
@@ -25,7 +25,7 @@ impl Session {
         match line.map(|line| command::parse(&line)) {
             Ok(Ok(command)) => self.obey(command),
             Ok(Err(reply)) => self.bad_command(&reply),
-            Err(error) => self.broken_line(error),
+            Err(error) => self.broken_line(error, is_auth),
         }
         true
     }
@@ -37,8 +37,13 @@ impl Session {
     }
 
     /// Nobody knows where the next command begins: there is none.
-    fn broken_line(&mut self, error: LineError) {
-        self.close_with(&Reply::new(500, Enhanced(5, 5, 2), &error.to_string()));
+    fn broken_line(&mut self, error: LineError, is_auth: bool) {
+        let enhanced = match error {
+            // RFC 4954 §4.
+            LineError::TooLong if is_auth => Enhanced(5, 5, 6),
+            LineError::TooLong | LineError::Bare => Enhanced(5, 5, 2),
+        };
+        self.close_with(&Reply::new(500, enhanced, &error.to_string()));
     }
 
     fn obey(&mut self, command: Command) {
@@ -47,12 +52,17 @@ impl Session {
             Command::Mail(mail) => self.mail(mail),
             Command::Rcpt(path) => self.rcpt(path),
             Command::Data => self.data(),
+            Command::Bdat { octets, last } => self.bdat(octets, last),
+            Command::BadChunk => {
+                let text = "write BDAT, the number of octets that follow, and LAST with the last ones";
+                self.close_with(&Reply::new(501, Enhanced(5, 5, 4), text));
+            }
             Command::Rset => self.reset(),
             Command::Noop => self.idle(&Reply::new(250, Enhanced(2, 0, 0), "ok")),
             Command::Verify => {
                 self.idle(&Reply::new(252, Enhanced(2, 5, 0), "will not say; send mail to it and see"));
             }
-            Command::Help => self.idle(&Reply::new(214, Enhanced(2, 0, 0), "see RFC 5321")),
+            Command::Help => self.help(),
             Command::Quit => self.close_with(&Reply::new(221, Enhanced(2, 0, 0), "bye")),
             Command::StartTls => self.start_tls(),
             Command::Auth { mechanism, initial } => self.auth(mechanism, initial.as_deref()),
@@ -64,10 +74,10 @@ impl Session {
     fn bad_command(&mut self, reply: &Reply) {
         self.tally.bad_commands += 1;
         if self.tally.bad_commands > BAD_COMMANDS_MAX {
-            self.close_with(&Reply::new(421, Enhanced(4, 7, 0), "too many errors"));
-        } else {
-            self.reply(reply);
+            return self.close_with(&Reply::new(421, Enhanced(4, 7, 0), "too many errors"));
         }
+        self.slow_down();
+        self.reply(reply);
     }
 
     fn bad_order(&mut self, text: &str) {
@@ -91,14 +101,28 @@ impl Session {
             Reply::bare(250, self.config.hostname.as_str())
         };
         self.client = Some(client);
-        self.phase = Phase::Ready;
+        self.end_transaction();
         self.idle(&reply);
+    }
+
+    fn help(&mut self) {
+        let more = match (self.is_submission(), self.config.starttls && !self.tls) {
+            (true, true) => " AUTH STARTTLS",
+            (true, false) => " AUTH",
+            (false, true) => " STARTTLS",
+            (false, false) => "",
+        };
+        let text = format!(
+            "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY EXPN HELP QUIT{more}\n\
+             they are described in RFC 5321; a person reads what is sent to <postmaster>"
+        );
+        self.idle(&Reply::new(214, Enhanced(2, 0, 0), &text));
     }
 
     fn capabilities(&self) -> String {
         let mut lines = format!(
-            "{}\nPIPELINING\nSIZE {}\n8BITMIME\nSMTPUTF8\nENHANCEDSTATUSCODES",
-            self.config.hostname, self.config.content.bytes_max
+            "{}\nPIPELINING\nSIZE {}\n8BITMIME\nSMTPUTF8\nCHUNKING\nENHANCEDSTATUSCODES\nLIMITS RCPTMAX={}",
+            self.config.hostname, self.config.content.bytes_max, self.config.recipients_max
         );
         if self.config.starttls && !self.tls {
             lines.push_str("\nSTARTTLS");
@@ -112,7 +136,7 @@ impl Session {
 
     fn reset(&mut self) {
         if !seeded(SeededFault::StateNotReset) {
-            self.phase = Phase::Ready;
+            self.end_transaction();
         }
         self.idle(&Reply::new(250, Enhanced(2, 0, 0), "ok"));
     }
@@ -130,6 +154,7 @@ impl Session {
                 "nothing may follow STARTTLS before the reply",
             ));
         } else {
+            self.end_transaction();
             self.phase = Phase::Handshake;
             self.reply(&Reply::new(220, Enhanced(2, 0, 0), "go ahead"));
             self.flush();
@@ -150,7 +175,7 @@ impl Session {
             self.bad_order("send EHLO first");
         } else if self.authenticated.is_some() {
             self.bad_order("authenticated already");
-        } else if matches!(self.phase, Phase::Open(_)) {
+        } else if matches!(self.phase, Phase::Open(_) | Phase::Chunked(_)) {
             self.bad_order("not during a mail transaction");
         } else {
             self.auth_step(Exchange::begin(mechanism, initial, self.exporter));
@@ -164,7 +189,7 @@ impl Session {
                 self.phase = Phase::Challenge(exchange);
                 return false;
             }
-            Some(Err(error)) => self.broken_line(error),
+            Some(Err(error)) => self.broken_line(error, true),
             Some(Ok(line)) => {
                 let line = std::str::from_utf8(&line).map_err(|_| SaslError::Base64);
                 self.auth_step(line.and_then(|line| exchange.answer(line)));
@@ -185,7 +210,7 @@ impl Session {
             Some(Ok(_)) => {
                 self.close_with(&Reply::new(501, Enhanced(5, 7, 0), "the exchange was not ended"));
             }
-            Some(Err(error)) => self.broken_line(error),
+            Some(Err(error)) => self.broken_line(error, true),
         }
         true
     }
@@ -204,7 +229,13 @@ impl Session {
                 self.phase = Phase::Authenticating(last);
                 self.actions.push_back(Action::Authenticate(credentials));
             }
-            Err(error) => self.bad_command(&Reply::new(501, Enhanced(5, 5, 2), &error.to_string())),
+            Err(error) => {
+                let enhanced = match error {
+                    SaslError::Cancelled => Enhanced(5, 7, 0),
+                    _ => Enhanced(5, 5, 2),
+                };
+                self.bad_command(&Reply::new(501, enhanced, &error.to_string()));
+            }
         }
     }
 
@@ -212,7 +243,7 @@ impl Session {
         if self.client.is_none() {
             return self.bad_order("send HELO or EHLO first");
         }
-        if matches!(self.phase, Phase::Open(_)) {
+        if matches!(self.phase, Phase::Open(_) | Phase::Chunked(_)) {
             return self.bad_order("a mail transaction is open: send RSET first");
         }
         if self.is_submission() && self.authenticated.is_none() {
@@ -242,6 +273,10 @@ impl Session {
                     self.refuse(&reply);
                 }
             },
+            phase @ Phase::Chunked(_) => {
+                self.phase = phase;
+                self.bad_order("the content has begun");
+            }
             _ => self.bad_order("send MAIL first"),
         }
     }
@@ -274,25 +309,105 @@ impl Session {
     }
 
     fn data(&mut self) {
-        let refusal = match mem::replace(&mut self.phase, Phase::Ready) {
+        if self.begin(None) {
+            return;
+        }
+        if self.input.is_empty() {
+            self.no_content();
+        } else {
+            // What follows DATA is content to the client (RFC 2920 §3.1) and must not be commands to us.
+            let refusal = self.without_content();
+            self.close_with(&refusal);
+        }
+    }
+
+    fn bdat(&mut self, octets: u64, last: bool) {
+        let chunk = Chunk { left: octets, last };
+        if octets > self.content_bytes_borne() {
+            return self.close_with(&Fault::TooLarge.reply(&self.config.content));
+        }
+        match mem::replace(&mut self.phase, Phase::Ready) {
+            Phase::Chunked(decoder) => self.phase = Phase::Chunk(decoder, chunk),
+            phase => {
+                self.phase = phase;
+                if !self.begin(Some(chunk)) {
+                    self.no_content();
+                    self.drop_chunk(octets);
+                }
+            }
+        }
+    }
+
+    /// Asks for a body, if there is a recipient who gets it.
+    fn begin(&mut self, chunk: Option<Chunk>) -> bool {
+        match mem::replace(&mut self.phase, Phase::Ready) {
             Phase::Open(transaction) if !transaction.recipients.is_empty() => {
                 let envelope = self.envelope(transaction);
                 self.actions.push_back(Action::Begin(envelope));
-                self.phase = Phase::Beginning;
-                return;
+                self.phase = Phase::Beginning(chunk);
+                true
             }
+            phase => {
+                self.phase = phase;
+                false
+            }
+        }
+    }
+
+    /// Refuses content that nobody gets. A mistake in the order leaves everything as it is (RFC 5321 §4.1.4); a
+    /// transaction whose recipients were all refused is over.
+    fn no_content(&mut self) {
+        let refusal = self.without_content();
+        if matches!(self.phase, Phase::Open(Transaction { refused: true, .. })) {
+            self.end_transaction();
+            self.idle(&refusal);
+        } else {
+            self.bad_command(&refusal);
+        }
+    }
+
+    /// Why no content can come now.
+    fn without_content(&self) -> Reply {
+        match &self.phase {
             Phase::Open(Transaction { refused: true, .. }) => {
                 Reply::new(554, Enhanced(5, 5, 1), "no valid recipients")
             }
             Phase::Open(_) => Reply::new(503, Enhanced(5, 5, 1), "send RCPT first"),
+            Phase::Chunked(_) => Reply::new(503, Enhanced(5, 5, 1), "go on with BDAT, or send RSET"),
             _ => Reply::new(503, Enhanced(5, 5, 1), "send MAIL and RCPT first"),
-        };
-        if self.input.is_empty() {
-            self.bad_command(&refusal);
-        } else {
-            // What follows DATA is content to the client (RFC 2920 §3.1) and must not be commands to us.
-            self.close_with(&refusal);
         }
+    }
+
+    /// The octets of a chunk that was refused come all the same (RFC 3030 §2).
+    pub(super) fn drop_chunk(&mut self, octets: u64) {
+        if !matches!(self.phase, Phase::Closed) {
+            let then = Box::new(mem::replace(&mut self.phase, Phase::Ready));
+            self.phase = Phase::Dropping { left: octets, read: 0, then };
+        }
+    }
+
+    /// Reads what is to be dropped; `false` when there is nothing.
+    pub(super) fn dropping(&mut self, left: u64, read: u64, then: Box<Phase>) -> bool {
+        let length = self.unread_of(left);
+        let octets = length as u64;
+        self.input.consume(length);
+        if octets == left {
+            self.phase = *then;
+            self.line_read();
+            return true;
+        }
+        self.phase = Phase::Dropping { left: left - octets, read: read + octets, then };
+        octets > 0
+    }
+
+    /// How many of so many octets are there to be read.
+    fn unread_of(&self, octets: u64) -> usize {
+        usize::try_from(octets).unwrap_or(usize::MAX).min(self.input.unread().len())
+    }
+
+    /// Octets of content that are read of a message, although it will be refused.
+    fn content_bytes_borne(&self) -> u64 {
+        self.config.content.bytes_max.saturating_mul(2)
     }
 
     fn envelope(&self, transaction: Transaction) -> Envelope {
@@ -320,25 +435,66 @@ impl Session {
         let was_sound = decoder.fault().is_none();
         let decoded = decoder.decode(self.input.unread());
         self.input.consume(decoded.consumed);
-        if was_sound && decoder.fault().is_some() {
-            self.actions.push_back(Action::Abort);
-        } else if !decoded.content.is_empty() {
-            self.actions.push_back(Action::Content(decoded.content));
-        }
+        self.pass_on(was_sound, &decoder, decoded.content);
         match decoder.fault() {
             Some(fault) if decoded.ended => self.spoilt(fault),
             // It has been borne with long enough.
-            Some(fault) if decoder.received() > self.config.content.bytes_max.saturating_mul(2) => {
+            Some(fault) if decoder.received() > self.content_bytes_borne() => {
                 self.close_with(&fault.reply(&self.config.content));
             }
-            None if decoded.ended => {
-                self.line_read();
-                self.actions.push_back(Action::Complete(decoder.facts()));
-                self.phase = Phase::Completing;
-            }
+            None if decoded.ended => self.complete(&decoder),
             _ => self.phase = Phase::Content(decoder),
         }
         true
+    }
+
+    /// Reads content of a chunk; `false` when there is none.
+    pub(super) fn chunk(&mut self, mut decoder: Box<Decoder>, chunk: Chunk) -> bool {
+        let length = self.unread_of(chunk.left);
+        let left = chunk.left - length as u64;
+        if length == 0 && left > 0 {
+            self.phase = Phase::Chunk(decoder, chunk);
+            return false;
+        }
+        let was_sound = decoder.fault().is_none();
+        let mut content = decoder.decode(self.input.unread().get(..length).unwrap_or_default()).content;
+        self.input.consume(length);
+        if left == 0 && chunk.last {
+            content.extend_from_slice(decoder.finish_chunks());
+        }
+        self.pass_on(was_sound, &decoder, content);
+        match decoder.fault() {
+            _ if left > 0 => self.phase = Phase::Chunk(decoder, Chunk { left, ..chunk }),
+            // Where it ends is known, whatever it holds: the session can go on.
+            Some(fault) => {
+                self.line_read();
+                self.reply(&fault.reply(&self.config.content));
+            }
+            None if chunk.last => self.complete(&decoder),
+            None => {
+                let text = format!("{} octets so far", decoder.received());
+                self.reply(&Reply::new(250, Enhanced(2, 0, 0), &text));
+                self.phase = Phase::Chunked(decoder);
+            }
+        }
+        true
+    }
+
+    /// Hands content over, or has the body discarded if it has just been found to be unfit.
+    fn pass_on(&mut self, was_sound: bool, decoder: &Decoder, content: Vec<u8>) {
+        if decoder.fault().is_some() {
+            if was_sound {
+                self.actions.push_back(Action::Abort);
+            }
+        } else if !content.is_empty() {
+            self.actions.push_back(Action::Content(content));
+        }
+    }
+
+    fn complete(&mut self, decoder: &Decoder) {
+        self.line_read();
+        self.actions.push_back(Action::Complete(decoder.facts()));
+        self.phase = Phase::Completing;
     }
 
     /// The end of content that cannot be taken.

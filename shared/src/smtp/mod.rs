@@ -1,4 +1,5 @@
-//! SMTP. [`client`] is the side that delivers; the rest is the server's: reception and submission (RFC 5321, 6409, 1870, 2920, 3207, 4954, 6152, 6531).
+//! SMTP. [`client`] is the side that delivers; the rest is the server's: reception and submission (RFC 5321, 6409, 1870, 2920,
+//! 3030 (CHUNKING), 3207, 4954, 6152, 6531, 9422).
 //!
 //! A [`Session`] is one connection as a state machine: bytes and answers in, [`Action`]s out. It opens
 //! no socket, reads no clock and stores nothing; a driver moves its bytes, asks the directory, opens

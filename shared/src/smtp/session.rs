@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::command::Mail;
 use super::config::{
-    Config, DATA_BYTES_PER_SECOND_MIN, DATA_GRACE, HANDSHAKE_TIMEOUT, LINE_TIMEOUT, LOGIN_FAILURES_MAX,
-    REPLIES_BYTES_MAX,
+    Config, DATA_BYTES_PER_SECOND_MIN, DATA_GRACE, ERROR_PAUSE, ERRORS_AT_ONCE_MAX, HANDSHAKE_TIMEOUT,
+    LINE_TIMEOUT, LOGIN_FAILURES_MAX, REPLIES_BYTES_MAX,
 };
 use super::content::{Decoder, Facts};
 use super::reply::{Enhanced, Reply};
@@ -26,6 +26,8 @@ pub type Verdict = Result<(), Reply>;
 pub enum Action {
     /// Send these bytes.
     Send(Vec<u8>),
+    /// Let that much time pass before the next poll: the client makes mistake after mistake.
+    Pause(Duration),
     /// Do the TLS handshake, then call [`Session::tls_established`]; on failure, hang up.
     StartTls,
     /// Say what is kept of this user's password, or the like for nobody; answer with [`Session::keys`].
@@ -56,6 +58,8 @@ pub enum Action {
 /// What the session is doing. A transaction lives in its phase alone: a phase that ends takes it along.
 #[derive(Debug)]
 pub(super) enum Phase {
+    /// The greeting waits for that long: who speaks before takes us for something else.
+    Greeting(Duration),
     /// Commands are read; there is no transaction.
     Ready,
     /// MAIL waits for the driver's answer.
@@ -64,10 +68,16 @@ pub(super) enum Phase {
     Open(Transaction),
     /// RCPT waits for the driver's answer.
     Recipient(Transaction, Address),
-    /// DATA waits for the driver to open a body.
-    Beginning,
+    /// DATA, or BDAT with its chunk, waits for the driver to open a body.
+    Beginning(Option<Chunk>),
     /// Content is read, and a body is open.
     Content(Box<Decoder>),
+    /// A chunk of content is read, and a body is open.
+    Chunk(Box<Decoder>, Chunk),
+    /// Commands are read between two chunks; a body is open.
+    Chunked(Box<Decoder>),
+    /// A chunk that was refused is read and dropped; after it comes what there was before.
+    Dropping { left: u64, read: u64, then: Box<Phase> },
     /// The end of content waits for the driver's commit.
     Completing,
     /// The client's next line belongs to an AUTH exchange.
@@ -82,6 +92,15 @@ pub(super) enum Phase {
     Handshake,
     /// Nothing more happens.
     Closed,
+}
+
+/// What is still to come of a chunk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chunk {
+    /// Octets.
+    pub left: u64,
+    /// The message ends with it.
+    pub last: bool,
 }
 
 /// A mail transaction that was opened by MAIL.
@@ -136,7 +155,6 @@ impl Session {
     /// A new connection; `tls` says that it began with a handshake (port 465). The greeting is the
     /// first action. `now` is any clock that never goes back.
     pub fn new(config: Arc<Config>, tls: bool, now: Duration) -> Self {
-        let greeting = Reply::bare(220, &format!("{} ESMTP Sallypost", config.hostname));
         let mut session = Self {
             config,
             tls,
@@ -153,8 +171,20 @@ impl Session {
             line_since: now,
             rearm: false,
         };
-        session.reply(&greeting);
+        session.greet();
         session
+    }
+
+    /// Greets only after that time, for which a stranger has to be silent (RFC 5321 §4.3.1). To be called before the
+    /// first poll.
+    pub fn greet_after(&mut self, pause: Duration) {
+        self.replies.clear();
+        self.phase = Phase::Greeting(pause);
+    }
+
+    fn greet(&mut self) {
+        let greeting = Reply::bare(220, &format!("{} ESMTP Sallypost", self.config.hostname));
+        self.reply(&greeting);
     }
 
     /// Whether the driver should read from the network. It is not to read otherwise, and at most
@@ -197,11 +227,13 @@ impl Session {
         let since = self.waiting_since;
         match &self.phase {
             Phase::Closed => Duration::MAX,
+            Phase::Greeting(pause) => since + *pause,
             Phase::Handshake => since + HANDSHAKE_TIMEOUT,
-            Phase::Content(decoder) => {
-                let earned = Duration::from_secs(decoder.received() / DATA_BYTES_PER_SECOND_MIN);
-                since + self.config.data_timeout.min(DATA_GRACE + earned)
+            // Between two chunks, too: a message has its time whatever it is cut into.
+            Phase::Content(decoder) | Phase::Chunk(decoder, _) | Phase::Chunked(decoder) => {
+                since + self.content_time(decoder.received())
             }
+            Phase::Dropping { read, .. } => since + self.content_time(*read),
             _ if self.awaits_answer() => Duration::MAX,
             _ if self.client.is_none() => since + LINE_TIMEOUT.min(self.config.idle_timeout),
             _ if self.input.is_empty() => since + self.config.idle_timeout,
@@ -209,23 +241,26 @@ impl Session {
         }
     }
 
-    /// Time has passed. Ends the session if its deadline has.
+    /// How long content may take of which so many octets have come.
+    fn content_time(&self, received: u64) -> Duration {
+        let earned = Duration::from_secs(received / DATA_BYTES_PER_SECOND_MIN);
+        self.config.data_timeout.min(DATA_GRACE + earned)
+    }
+
+    /// Time has passed. Ends the session if its deadline has, or greets who has waited for it.
     pub fn handle_timeout(&mut self, now: Duration) {
         if now < self.deadline() {
             return;
         }
-        if matches!(self.phase, Phase::Handshake) {
-            self.close();
-        } else {
-            self.close_with(&Reply::new(421, Enhanced(4, 4, 2), "you took too long"));
+        match self.phase {
+            Phase::Greeting(_) => {
+                self.phase = Phase::Ready;
+                self.rearm = true;
+                self.greet();
+            }
+            Phase::Handshake => self.close(),
+            _ => self.close_with(&Reply::new(421, Enhanced(4, 4, 2), "you took too long")),
         }
-    }
-
-    /// The client spoke before it was greeted: it takes us for something else. To be called instead of
-    /// sending the greeting.
-    pub fn early_talker(&mut self) {
-        self.replies.clear();
-        self.close_with(&Reply::new(554, Enhanced(5, 5, 1), "you spoke before the greeting"));
     }
 
     /// The node is going down: the next poll ends the session, unless a message's content has begun;
@@ -276,7 +311,10 @@ impl Session {
                 match verdict {
                     Ok(()) => self.reply(&Reply::new(250, Enhanced(2, 1, 5), "recipient ok")),
                     Err(reply) => {
-                        self.tally.unknown_recipients += u32::from(reply.is_permanent());
+                        if reply.is_permanent() {
+                            self.tally.unknown_recipients += 1;
+                            self.slow_down();
+                        }
                         self.refuse(&reply);
                     }
                 }
@@ -288,13 +326,20 @@ impl Session {
     /// Answers [`Action::Begin`].
     pub fn begun(&mut self, verdict: Verdict) {
         match self.answered() {
-            Phase::Beginning => match verdict {
-                Ok(()) => {
+            Phase::Beginning(chunk) => match (verdict, chunk) {
+                (Ok(()), None) => {
                     self.reply(&Reply::bare(354, "end with a dot on a line of its own"));
                     self.phase = Phase::Content(Box::new(Decoder::new(self.config.content)));
                 }
-                Err(reply) if self.input.is_empty() => self.refuse(&reply),
-                Err(reply) => self.close_with(&reply),
+                (Ok(()), Some(chunk)) => {
+                    self.phase = Phase::Chunk(Box::new(Decoder::of_chunks(self.config.content)), chunk);
+                }
+                (Err(reply), Some(chunk)) => {
+                    self.refuse(&reply);
+                    self.drop_chunk(chunk.left);
+                }
+                (Err(reply), None) if self.input.is_empty() => self.refuse(&reply),
+                (Err(reply), None) => self.close_with(&reply),
             },
             other => self.phase = other,
         }
@@ -378,15 +423,19 @@ impl Session {
 
     fn awaits_answer(&self) -> bool {
         match self.phase {
-            Phase::Ready
+            Phase::Greeting(_)
+            | Phase::Ready
             | Phase::Open(_)
             | Phase::Content(_)
+            | Phase::Chunk(..)
+            | Phase::Chunked(_)
+            | Phase::Dropping { .. }
             | Phase::Challenge(_)
             | Phase::Proving(_)
             | Phase::Closed => false,
             Phase::Sender(_)
             | Phase::Recipient(..)
-            | Phase::Beginning
+            | Phase::Beginning(_)
             | Phase::Completing
             | Phase::Keys(_)
             | Phase::Authenticating(_)
@@ -405,9 +454,20 @@ impl Session {
                 }
                 self.command()
             }
+            Phase::Greeting(_) if !self.input.is_empty() => {
+                self.close_with(&Reply::new(554, Enhanced(5, 5, 1), "you spoke before the greeting"));
+                true
+            }
             Phase::Challenge(exchange) => self.challenged(exchange),
             Phase::Proving(name) => self.heard(name),
             Phase::Content(decoder) => self.content(decoder),
+            Phase::Chunk(decoder, chunk) => self.chunk(decoder, chunk),
+            // A message that has begun is still taken, whoever is going down.
+            phase @ Phase::Chunked(_) => {
+                self.phase = phase;
+                self.command()
+            }
+            Phase::Dropping { left, read, then } => self.dropping(left, read, then),
             other => {
                 self.phase = other;
                 false
@@ -415,9 +475,25 @@ impl Session {
         }
     }
 
-    /// A line was read: the client has its time again.
+    /// A line was read: the client has its time again, unless that of a message is running.
     pub(super) fn line_read(&mut self) {
-        self.rearm = true;
+        self.rearm = self.rearm || !matches!(self.phase, Phase::Chunked(_));
+    }
+
+    /// There is no transaction any more, nor a body.
+    pub(super) fn end_transaction(&mut self) {
+        if matches!(mem::replace(&mut self.phase, Phase::Ready), Phase::Chunked(_)) {
+            self.actions.push_back(Action::Abort);
+            self.rearm = true;
+        }
+    }
+
+    /// Lets the next reply wait, if the client has made too many mistakes.
+    pub(super) fn slow_down(&mut self) {
+        if self.tally.bad_commands + self.tally.unknown_recipients > ERRORS_AT_ONCE_MAX {
+            self.flush();
+            self.actions.push_back(Action::Pause(ERROR_PAUSE));
+        }
     }
 
     /// Adds a reply to those that go out together.
@@ -452,8 +528,12 @@ impl Session {
         let sound = |decoder: &Decoder| decoder.fault().is_none();
         match mem::replace(&mut self.phase, Phase::Closed) {
             Phase::Closed => return,
-            Phase::Content(decoder) if sound(&decoder) => self.actions.push_back(Action::Abort),
-            Phase::Beginning => self.actions.push_back(Action::Abort),
+            Phase::Content(decoder) | Phase::Chunk(decoder, _) | Phase::Chunked(decoder)
+                if sound(&decoder) =>
+            {
+                self.actions.push_back(Action::Abort);
+            }
+            Phase::Beginning(_) => self.actions.push_back(Action::Abort),
             _ => {}
         }
         self.input.clear();

@@ -33,6 +33,7 @@ struct Driver {
     stored: Vec<(Envelope, Vec<u8>)>,
     aborted: usize,
     handshakes: usize,
+    pauses: u32,
     offered: Vec<String>,
     credentials: Vec<String>,
     begin: Verdict,
@@ -54,6 +55,7 @@ impl Driver {
             stored: Vec::new(),
             aborted: 0,
             handshakes: 0,
+            pauses: 0,
             offered: Vec::new(),
             credentials: Vec::new(),
             begin: Ok(()),
@@ -93,6 +95,7 @@ impl Driver {
             assert!(!self.closed, "nothing follows Close, but {action:?}");
             match action {
                 Action::Send(bytes) => sent.extend(bytes),
+                Action::Pause(_) => self.pauses += 1,
                 Action::StartTls => {
                     self.handshakes += 1;
                     self.session.tls_established();
@@ -167,14 +170,12 @@ fn reception_offers_what_it_does() {
     assert_eq!(
         driver.say("EHLO client.example\r\n"),
         "250-mx.example.com\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n\
-         250-ENHANCEDSTATUSCODES\r\n250 STARTTLS\r\n"
+         250-CHUNKING\r\n250-ENHANCEDSTATUSCODES\r\n250-LIMITS RCPTMAX=1000\r\n250 STARTTLS\r\n"
     );
     assert_eq!(driver.say("HELO client.example\r\n"), "250 mx.example.com\r\n");
     assert_eq!(
-        driver.codes(
-            "VRFY alice\r\nVRFY nobody\r\nEXPN list\r\nNOOP\r\nHELP\r\nRSET\r\nVRFY\r\nBDAT 1 LAST\r\n"
-        ),
-        ["252", "252", "252", "250", "214", "250", "501", "502"]
+        driver.codes("VRFY alice\r\nVRFY nobody\r\nEXPN list\r\nNOOP\r\nHELP\r\nRSET\r\nVRFY\r\n"),
+        ["252", "252", "252", "250", "214", "250", "501"]
     );
 }
 
@@ -269,8 +270,9 @@ fn a_transaction_is_used_up_by_every_outcome() {
         Silent,
         Ready,
         Open { recipients: usize, refused: bool },
+        Chunked,
     }
-    use Model::{Open, Ready, Silent};
+    use Model::{Chunked, Open, Ready, Silent};
     let commands = [
         "EHLO a",
         "HELO a",
@@ -282,6 +284,7 @@ fn a_transaction_is_used_up_by_every_outcome() {
         "RCPT TO:<slow@example.com>",
         "RCPT TO:<a b>",
         "DATA",
+        "BDAT 0",
         "RSET",
         "NOOP",
         "VRFY x",
@@ -312,9 +315,12 @@ fn a_transaction_is_used_up_by_every_outcome() {
                 ("RCPT TO:<slow@example.com>", Open { recipients, .. }) => {
                     ("451", Open { recipients, refused: true })
                 }
-                ("DATA", Open { recipients: 0, refused: true }) => ("554", Ready),
-                ("DATA", Open { recipients: 0, .. }) => ("503", Ready),
+                ("DATA" | "BDAT 0", Open { recipients: 0, refused: true }) => ("554", Ready),
+                // RFC 5321 §4.1.4: a mistake in the order changes nothing.
+                ("DATA" | "BDAT 0", Open { recipients: 0, refused: false }) => ("503", model),
                 ("DATA", Open { .. }) => ("354", Ready),
+                ("BDAT 0", Open { .. }) => ("250", Chunked),
+                ("BDAT 0", Chunked) => ("250", Chunked),
                 ("RSET", Silent) => ("250", Silent),
                 ("RSET", _) => ("250", Ready),
                 ("NOOP", _) => ("250", model),
@@ -378,9 +384,17 @@ fn content_sent_after_a_refused_data_is_not_obeyed() {
 #[test]
 fn a_client_that_speaks_first_or_speaks_http_is_shown_out() {
     let mut driver = Driver::with(config(Role::Reception), false);
-    driver.session.early_talker();
-    assert_eq!(driver.run(), "554 5.5.1 you spoke before the greeting\r\n");
+    driver.session.greet_after(Duration::from_secs(2));
+    assert_eq!(driver.run(), "");
+    assert_eq!(driver.say("EHLO spam.example\r\n"), "554 5.5.1 you spoke before the greeting\r\n");
     assert!(driver.closed);
+    let mut driver = Driver::with(config(Role::Reception), false);
+    driver.session.greet_after(Duration::from_secs(2));
+    assert_eq!((driver.run().as_str(), driver.session.deadline()), ("", NOW + Duration::from_secs(2)));
+    driver.session.handle_timeout(NOW + Duration::from_secs(1));
+    assert_eq!(driver.run(), "");
+    driver.session.handle_timeout(NOW + Duration::from_secs(2));
+    assert_eq!(driver.run(), "220 mx.example.com ESMTP Sallypost\r\n");
     let mut driver = Driver::with(config(Role::Reception), false);
     driver.run();
     assert_eq!(driver.codes("POST / HTTP/1.1\r\nHost: x\r\nMAIL FROM:<>\r\n"), ["500"]);
@@ -450,6 +464,70 @@ fn a_message_over_the_size_is_refused() {
     assert!(driver.closed);
 }
 
+/// T03: chunks end where they say, whatever they hold, and DATA has no place among them.
+#[test]
+fn chunks_are_content_and_never_commands() {
+    let envelope = "MAIL FROM:<carol@example.org>\r\nRCPT TO:<alice@example.com>\r\n";
+    let message = "Subject: x\r\n\r\n.\r\nRSET\r\n";
+    let script = format!("{envelope}BDAT {}\r\n{message}NOOP\r\nBDAT 1 LAST\r\nxNOOP\r\n", message.len());
+    for cut in 0..script.len() {
+        let mut driver = Driver::reception();
+        let (first, second) = script.as_bytes().split_at(cut);
+        let mut codes = driver.codes(first);
+        codes.extend(driver.codes(second));
+        assert_eq!(codes, ["250", "250", "250", "250", "250", "250"], "cut at {cut}");
+        let [(_, content)] = driver.stored.as_slice() else { panic!("one message, cut at {cut}") };
+        assert_eq!(*content, format!("{message}x\r\n").into_bytes());
+    }
+    let mut driver = Driver::reception();
+    assert_eq!(driver.codes(format!("{envelope}BDAT 1\r\nxDATA\r\n")), ["250", "250", "250", "503"]);
+    assert_eq!(driver.codes("BDAT 0 LAST\r\n"), ["250"], "a mistake in the order changes nothing");
+    driver.codes(format!("{envelope}BDAT 1\r\nx"));
+    assert_eq!(driver.codes("DATA\r\nsmuggled\r\n.\r\n"), ["503"]);
+    assert!(driver.closed && driver.stored.len() == 1);
+}
+
+/// RFC 3030 §2: the octets of a chunk come whether it is taken or not.
+#[test]
+fn a_chunk_that_is_refused_is_read_over() {
+    let envelope = "MAIL FROM:<>\r\nRCPT TO:<alice@example.com>\r\n";
+    let mut full = Driver::reception();
+    full.begin = Err(Reply::new(452, Enhanced(4, 3, 1), "no room"));
+    assert_eq!(
+        full.codes(format!("{envelope}BDAT 6\r\nRSET\r\nBDAT 6 LAST\r\nQUIT\r\nNOOP\r\n")),
+        ["250", "250", "452", "503", "250"]
+    );
+    let mut driver = Driver::reception();
+    assert_eq!(
+        driver.codes(format!("{envelope}BDAT 2\r\na\nBDAT 1 LAST\r\nxNOOP\r\n")),
+        ["250", "250", "550", "503", "250"]
+    );
+    assert_eq!((driver.aborted, driver.stored.len(), driver.body.is_none()), (1, 0, true));
+    for end in ["RSET", "EHLO a", "QUIT", "BDAT x", "STARTTLS"] {
+        let mut driver = Driver::reception();
+        driver.codes(format!("{envelope}BDAT 2\r\nab{end}\r\n"));
+        assert_eq!((driver.aborted, driver.stored.len()), (1, 0), "{end}");
+    }
+}
+
+/// T10: a message has its time, whatever it is cut into.
+#[test]
+fn chunks_do_not_put_off_the_end() {
+    let mut driver = Driver::reception();
+    driver.codes("MAIL FROM:<>\r\nRCPT TO:<alice@example.com>\r\nBDAT 1\r\na");
+    assert_eq!(driver.session.deadline(), NOW + DATA_GRACE);
+    let later = NOW + Duration::from_secs(50);
+    driver.session.receive(b"BDAT 1\r\naNOOP\r\n", later);
+    while driver.session.poll(later).is_some() {}
+    assert_eq!(driver.session.deadline(), NOW + DATA_GRACE);
+    driver.session.receive(b"RSET\r\n", later);
+    while driver.session.poll(later).is_some() {}
+    assert_eq!(driver.session.deadline(), later + Duration::from_secs(300));
+    let mut driver = Driver::reception();
+    driver.codes("BDAT 1000000\r\n");
+    assert_eq!(driver.session.deadline(), NOW + DATA_GRACE);
+}
+
 /// T12.
 #[test]
 fn junk_ends_the_session() {
@@ -459,6 +537,7 @@ fn junk_ends_the_session() {
     }
     assert_eq!(driver.codes("BOGUS\r\n"), ["421"]);
     assert!(driver.closed);
+    assert_eq!(driver.pauses, BAD_COMMANDS_MAX - ERRORS_AT_ONCE_MAX);
     let mut driver = Driver::reception();
     let noops = driver.codes("NOOP\r\n".repeat(200));
     // EHLO was idle too.

@@ -40,7 +40,7 @@ impl Server for Edge {
         FEATURES.contains(&feature) || (feature == "login-delay" && self.delays())
     }
 
-    async fn maildrop(&mut self, messages: &[Message]) -> Result<Maildrop, Trouble> {
+    async fn maildrop(&mut self, _on: &str, messages: &[Message]) -> Result<Maildrop, Trouble> {
         self.people += 1;
         let name = format!("traveller{}", self.people);
         let (world, address) = (&self.world, self.world.address(&name));
@@ -64,10 +64,11 @@ impl Server for Edge {
             let content = whole.split_off(trace);
             served.push(Served { trace: whole, content });
         }
-        Ok(Maildrop { user: trip.user, password: trip.password, messages: served })
+        Ok(Maildrop { user: trip.user, password: trip.password, address, messages: served })
     }
 
-    async fn connect(&mut self, tls: bool) -> Result<Box<dyn Peer>, Trouble> {
+    async fn connect(&mut self, on: &str) -> Result<Box<dyn Peer>, Trouble> {
+        let tls = on != "clear";
         let ready = self.world.nodes.edge_ready();
         let mut wire = Wire::connect(first(if tls { &ready.pop3s } else { &ready.pop3 })).await?;
         if tls {

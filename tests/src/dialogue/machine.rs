@@ -84,7 +84,7 @@ impl Server for Machine {
         FEATURES.contains(&feature) && (feature != "login-delay" || !self.state().login_delay.is_zero())
     }
 
-    async fn maildrop(&mut self, messages: &[Message]) -> Result<Maildrop, Trouble> {
+    async fn maildrop(&mut self, _on: &str, messages: &[Message]) -> Result<Maildrop, Trouble> {
         let mut state = self.state();
         let whole = |message: &Message| {
             let octets = &message.octets;
@@ -104,10 +104,16 @@ impl Server for Machine {
             .collect();
         (state.locked, state.last_login) = (false, None);
         let messages = served.into_iter().map(|content| Served { trace: Vec::new(), content });
-        Ok(Maildrop { user: USER.into(), password: state.password.clone(), messages: messages.collect() })
+        Ok(Maildrop {
+            user: USER.into(),
+            password: state.password.clone(),
+            address: String::new(),
+            messages: messages.collect(),
+        })
     }
 
-    async fn connect(&mut self, tls: bool) -> Result<Box<dyn Peer>, Trouble> {
+    async fn connect(&mut self, on: &str) -> Result<Box<dyn Peer>, Trouble> {
+        let tls = on != "clear";
         let State { now, login_delay, .. } = *self.state();
         let session = Session::new(Config { login_delay, ..Config::default() }, tls, now);
         let mut connection = Connection {

@@ -1,13 +1,16 @@
-//! The POP3 conformance suite: dialogues in data files (`tests/pop3`), which any server can be held to.
+//! The conformance suites of POP3 and SMTP: dialogues in data files (`tests/pop3`, `tests/smtp`), which any server can
+//! be held to.
 //!
 //! A dialogue is one client's conversation: what is sent, and what must come. It is written for people to
 //! read, beside the RFCs; [`script`] says how. [`run`] holds a [`Server`] to it: the session as a state machine
-//! ([`machine`]), the edge that listens ([`edge`]), or another product.
+//! ([`machine`], [`smtp_machine`]), the edge that listens ([`edge`], [`smtp_edge`]), or another product.
 
 pub mod edge;
 pub mod machine;
 pub mod run;
 pub mod script;
+pub mod smtp_edge;
+pub mod smtp_machine;
 
 use std::path::{Path, PathBuf};
 
@@ -32,6 +35,8 @@ pub struct Maildrop {
     pub user: String,
     /// By what.
     pub password: String,
+    /// The address of who logs in; empty, where nobody sends.
+    pub address: String,
     /// What is in it, in order of message numbers.
     pub messages: Vec<Served>,
 }
@@ -39,14 +44,25 @@ pub struct Maildrop {
 /// A server that dialogues are tried with.
 #[async_trait(?Send)]
 pub trait Server {
+    /// What it speaks.
+    fn protocol(&self) -> Protocol {
+        Protocol::Pop3
+    }
+
     /// Whether it has what a dialogue needs.
     fn has(&self, feature: &str) -> bool;
 
-    /// Makes a user with a maildrop of these messages, by their names.
-    async fn maildrop(&mut self, messages: &[script::Message]) -> Result<Maildrop, Trouble>;
+    /// Makes what a dialogue `on` that service needs: a user, with a maildrop of these messages, by their names.
+    async fn maildrop(&mut self, on: &str, messages: &[script::Message]) -> Result<Maildrop, Trouble>;
 
-    /// A new connection, before the greeting; under TLS if so asked.
-    async fn connect(&mut self, tls: bool) -> Result<Box<dyn Peer>, Trouble>;
+    /// A new connection `on` that service, before the greeting.
+    async fn connect(&mut self, on: &str) -> Result<Box<dyn Peer>, Trouble>;
+
+    /// The messages that it has taken since [`maildrop`](Self::maildrop), without what it has put on top of them;
+    /// `None`, if it cannot be asked.
+    async fn kept(&mut self) -> Result<Option<Vec<Vec<u8>>>, Trouble> {
+        Ok(None)
+    }
 
     /// Lets time pass, where it can be told to.
     fn wait(&mut self, _seconds: u64) {}
@@ -93,7 +109,22 @@ impl Peer for Wire {
     }
 }
 
-/// Where the suite lies in the source tree.
-pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("pop3")
+/// What a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// POP3.
+    Pop3,
+    /// SMTP.
+    Smtp,
+}
+
+impl Protocol {
+    /// Where its suite lies in the source tree.
+    pub fn folder(self) -> PathBuf {
+        let name = match self {
+            Self::Pop3 => "pop3",
+            Self::Smtp => "smtp",
+        };
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+    }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::script::{Dialogue, Message, Step, octets, repeated};
-use super::{Maildrop, Peer, Server};
+use super::script::{Begins, Dialogue, Message, Step, octets, repeated};
+use super::{Maildrop, Peer, Protocol, Server};
 use crate::client::scram::Scram;
 use crate::wait::{SOON, Trouble, until};
 use crate::wire::dot_stuffed;
@@ -17,6 +17,8 @@ use crate::wire::dot_stuffed;
 const LINE_WITHIN: Duration = Duration::from_secs(60);
 /// Octets of an answer that are shown.
 const SHOWN_BYTES: usize = 300;
+/// What a client of SMTP calls itself.
+const CLIENT: &str = "client.example";
 /// A password that nobody has.
 const GUESS: &str = "a-wrong-password";
 /// A user who does not exist.
@@ -59,12 +61,14 @@ pub async fn run(
         found.ok_or_else(|| format!("{}: no message is named {name}", dialogue.place))
     };
     let mail: Vec<_> = dialogue.mail.iter().map(named).collect::<Result<_, _>>()?;
-    let maildrop = server.maildrop(&mail).await?;
-    let mut talk =
-        Talk { server, dialogue, messages, maildrop, seen: HashMap::new(), connections: Vec::new() };
+    let (protocol, maildrop) = (server.protocol(), server.maildrop(&dialogue.on, &mail).await?);
+    let (seen, connections) = (HashMap::new(), Vec::new());
+    let mut talk = Talk { server, protocol, dialogue, messages, maildrop, seen, connections };
     talk.connect().await?;
-    if dialogue.login {
-        talk.login().await?;
+    match dialogue.begins {
+        Begins::Early | Begins::Greeted => {}
+        Begins::Hello => talk.hello().await?,
+        Begins::Login => talk.login().await?,
     }
     let mut steps = dialogue.steps.iter().peekable();
     let mut together = Vec::new();
@@ -92,6 +96,7 @@ type Other = (String, String);
 
 struct Talk<'t> {
     server: &'t mut dyn Server,
+    protocol: Protocol,
     dialogue: &'t Dialogue,
     messages: &'t [Message],
     maildrop: Maildrop,
@@ -105,18 +110,43 @@ impl Talk<'_> {
         self.connections.last_mut().ok_or_else(|| "there is no connection".into())
     }
 
-    /// A new connection, greeted.
+    /// A new connection, greeted unless the dialogue begins before that.
     async fn connect(&mut self) -> Result<(), Trouble> {
-        let mut peer = self.server.connect(!self.dialogue.clear).await?;
-        let greeting = peer.line().await?;
-        if !greeting.starts_with(b"+OK ") {
-            return Err(format!("the greeting is {}", shown(&greeting)).into());
+        let mut peer = self.server.connect(&self.dialogue.on).await?;
+        if self.dialogue.begins != Begins::Early {
+            let greeting = peer.line().await?;
+            let expected: &[u8] = match self.protocol {
+                Protocol::Pop3 => b"+OK ",
+                Protocol::Smtp => b"220 ",
+            };
+            if !greeting.starts_with(expected) {
+                return Err(format!("the greeting is {}", shown(&greeting)).into());
+            }
         }
         self.connections.push(peer);
         Ok(())
     }
 
+    async fn hello(&mut self) -> Result<(), Trouble> {
+        self.command(&format!("EHLO {CLIENT}"), b"250 ").await
+    }
+
+    /// Sends a command of SMTP, which must be answered so.
+    async fn command(&mut self, command: &str, expected: &[u8]) -> Result<(), Trouble> {
+        self.peer()?.send(format!("{command}\r\n").as_bytes()).await?;
+        let lines = self.lines().await.map_err(|came| format!("{command} is answered {came}"))?;
+        if lines.last().is_some_and(|line| line.starts_with(expected)) {
+            return Ok(());
+        }
+        Err(format!("{}: {command} is answered {}", self.dialogue.place, shown(&lines.concat())).into())
+    }
+
     async fn login(&mut self) -> Result<(), Trouble> {
+        if self.protocol == Protocol::Smtp {
+            self.hello().await?;
+            let plain = self.named("plain")?;
+            return self.command(&format!("AUTH PLAIN {plain}"), b"235 ").await;
+        }
         let commands = format!("USER {}\r\nPASS {}\r\n", self.maildrop.user, self.maildrop.password);
         let place = self.dialogue.place.clone();
         let peer = self.peer()?;
@@ -176,6 +206,23 @@ impl Talk<'_> {
                 self.server.fault(step);
                 Ok(())
             }
+            Step::Kept(count) => match self.server.kept().await? {
+                Some(kept) if kept.len() != *count => {
+                    Err((format!("{count} messages taken"), format!("{} messages taken", kept.len())))
+                }
+                _ => Ok(()),
+            },
+            Step::KeptAs(name) => {
+                let found = self.messages.iter().find(|message| message.name == *name);
+                let expected = &found.ok_or_else(|| format!("no message is named {name}"))?.octets;
+                match self.server.kept().await? {
+                    Some(kept) if kept.last() != Some(expected) => {
+                        let came = kept.last().map_or("no message".into(), |message| shown(message));
+                        Err((shown(expected), came))
+                    }
+                    _ => Ok(()),
+                }
+            }
             Step::Differ(one, other) => match (self.seen.get(one), self.seen.get(other)) {
                 (Some(one), Some(other)) if one != other => Ok(()),
                 (one, other) => Err(("two that differ".into(), format!("{one:?} and {other:?}"))),
@@ -205,13 +252,19 @@ impl Talk<'_> {
         Ok(if fits { Ok(()) } else { Err((filled, came.to_string())) })
     }
 
-    /// The lines of a block, without its end; what came instead of one.
+    /// The lines of a block, without its end, or of a reply; what came instead of one.
     async fn lines(&mut self) -> Result<Vec<Vec<u8>>, Came> {
         let mut lines = Vec::new();
         loop {
             match self.line().await {
-                Came::Line(line) if line == b"." => return Ok(lines),
-                Came::Line(line) => lines.push(line),
+                Came::Line(line) if self.protocol == Protocol::Pop3 && line == b"." => return Ok(lines),
+                Came::Line(line) => {
+                    let ends = self.protocol == Protocol::Smtp && line.get(3) != Some(&b'-');
+                    lines.push(line);
+                    if ends {
+                        return Ok(lines);
+                    }
+                }
                 other => return Err(other),
             }
         }
@@ -279,9 +332,13 @@ impl Talk<'_> {
         let first = format!("AUTH {} {}\r\n", scram.mechanism(), scram.first());
         self.peer()?.send(first.as_bytes()).await?;
         let challenge = self.line().await;
+        let mark = match self.protocol {
+            Protocol::Pop3 => "+ ",
+            Protocol::Smtp => "334 ",
+        };
         let last = match &challenge {
             Came::Line(line) => {
-                line.strip_prefix(b"+ ").and_then(|text| scram.last(&String::from_utf8_lossy(text)))
+                line.strip_prefix(mark.as_bytes()).and_then(|text| scram.last(&String::from_utf8_lossy(text)))
             }
             _ => None,
         };
@@ -289,8 +346,8 @@ impl Talk<'_> {
         self.peer()?.send(format!("{last}\r\n").as_bytes()).await?;
         if who.is_none() {
             let came = self.line().await;
-            if !matches!(&came, Came::Line(line) if *line == format!("+ {proof}").into_bytes()) {
-                return Ok(Err((format!("+ {proof}"), came.to_string())));
+            if !matches!(&came, Came::Line(line) if *line == format!("{mark}{proof}").into_bytes()) {
+                return Ok(Err((format!("{mark}{proof}"), came.to_string())));
             }
             self.peer()?.send(b"\r\n").await?;
         }
@@ -314,7 +371,7 @@ impl Talk<'_> {
     }
 
     fn named(&self, name: &str) -> Result<String, Trouble> {
-        let Maildrop { user, password, messages } = &self.maildrop;
+        let Maildrop { user, password, address, messages } = &self.maildrop;
         let size = |message: &super::Served| message.trace.len() + message.content.len();
         let plain = |identity: &str, user: &str, password: &str| {
             STANDARD.encode(format!("{identity}\0{user}\0{password}"))
@@ -325,6 +382,9 @@ impl Talk<'_> {
         Ok(match name {
             "user" => user.clone(),
             "password" => password.clone(),
+            "me" => address.clone(),
+            "base64-user" => STANDARD.encode(user),
+            "base64-password" => STANDARD.encode(password),
             "plain" => plain("", user, password),
             "plain-guess" => plain("", user, GUESS),
             "plain-nobody" => plain("", NOBODY, password),

@@ -4,24 +4,29 @@
 //!
 //! ```text
 //! == DELE marks, and QUIT deletes
-//! on: clear              in the clear; without it, under TLS from the first octet
+//! on: clear              where it is held, see below
 //! mail: plain dots       what is in the maildrop: messages of `messages.txt`
 //! with: clock            only for servers that have this
-//! login                  the dialogue begins after the login
+//! login                  the dialogue begins after the login; `hello`: after EHLO; `early`: before the greeting
 //! C: DELE 1
 //! S: +OK*
 //! ```
 //!
+//! POP3 is held under TLS from the first octet, and `on: clear` in the clear; SMTP as a mail exchanger does, and
+//! `on: submission` and `on: submissions` as those services, `on: stranger` as for somebody whom a mail exchanger
+//! lets wait for its greeting.
+//!
 //! Steps: `C:` sends a line; `C` lines that follow each other are sent at once. `C<` sends octets without CRLF.
 //! `S:` is a line that must come. `S+` and `S-` are lines that the block after the last `S:` must and must not
-//! hold. `S=` is a message: `S= 1`, or `S= 1 top 2`, or `S= 1 as NAME` where another one is sent in its place.
+//! hold; in SMTP, the block is one reply of any number of lines. `S*9` is nine such lines, one after the other. `S=` is a message: `S= 1`, or `S= 1 top 2`, or `S= 1 as NAME` where another one is sent in its place.
 //! `S!` is the server's end of the connection. `TLS` goes over to TLS. `SCRAM` and `SCRAM-PLUS` log in;
 //! `SCRAM guess` and `SCRAM nobody` try to. `AGAIN` hangs up and begins anew, `SECOND` begins anew beside what there is,
 //! `BACK` hangs up and goes back. `LOGIN` logs in. `WAIT 60` lets seconds pass. `FAULT commit` lets the
-//! next commit fail. `DIFFER a b` compares what was seen.
+//! next commit fail. `DIFFER a b` compares what was seen. `KEPT 1` says how many messages the server has taken since the
+//! dialogue began, and `KEPT= NAME` that the last one is that of `messages.txt`, to the octet.
 //!
 //! In lines: `\r \n \t \0 \\ \*` and `\xHH` are octets; `{a*5}` is `aaaaa`; `{user}`, `{password}`, `{plain}` (SASL
-//! PLAIN's response), `{plain-guess}`, `{plain-nobody}`, `{plain-other}` (for somebody else), `{count}`, `{total}` and
+//! PLAIN's response), `{plain-guess}`, `{plain-nobody}`, `{base64-user}`, `{base64-password}`, `{plain-other}` (for somebody else), `{me}` (the address of who logs in), `{count}`, `{total}` and
 //! `{size:1}` stand for what they say. In `S`, `*` is any text and `{?name}` one word, which is the same wherever it
 //! is named again, in `C` as `{name}`.
 
@@ -43,16 +48,30 @@ pub struct Dialogue {
     pub title: String,
     /// The file and line of its title.
     pub place: String,
-    /// It begins in the clear.
-    pub clear: bool,
-    /// It begins after the login.
-    pub login: bool,
+    /// Where it is held; empty is the usual service.
+    pub on: String,
+    /// How far the conversation has come where it begins.
+    pub begins: Begins,
     /// What the server must have.
     pub needs: Vec<String>,
     /// What is in the maildrop, by name.
     pub mail: Vec<String>,
     /// The steps, with their lines.
     pub steps: Vec<(usize, Step)>,
+}
+
+/// Where a dialogue begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Begins {
+    /// Before the greeting.
+    Early,
+    /// After the greeting.
+    #[default]
+    Greeted,
+    /// After EHLO.
+    Hello,
+    /// After the login.
+    Login,
 }
 
 /// One step.
@@ -108,6 +127,10 @@ pub enum Step {
     Fault(String),
     /// These must differ.
     Differ(String, String),
+    /// So many messages must have been taken.
+    Kept(usize),
+    /// The last message that was taken must be this one.
+    KeptAs(String),
 }
 
 /// The dialogues of all files in a folder, in order of names.
@@ -184,8 +207,10 @@ impl Dialogue {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         let words = || rest.split_whitespace().map(str::to_owned);
         match word {
-            "on:" => self.clear = rest == "clear",
-            "login" => self.login = true,
+            "on:" => rest.clone_into(&mut self.on),
+            "early" => self.begins = Begins::Early,
+            "hello" => self.begins = Begins::Hello,
+            "login" => self.begins = Begins::Login,
             "with:" => self.needs = words().collect(),
             "mail:" => self.mail = words().collect(),
             _ => return self.step(number, word, rest),
@@ -209,6 +234,12 @@ impl Dialogue {
                 return Ok(());
             }
             "S=" => message(rest)?,
+            _ if word.starts_with("S*") => {
+                let times = word.get(2..).and_then(|times| times.parse().ok()).ok_or("S* takes a number")?;
+                let line = (number, Step::Line(rest.to_owned()));
+                self.steps.extend(std::iter::repeat_n(line, times));
+                return Ok(());
+            }
             "S!" => Step::Closed,
             "TLS" => Step::Tls,
             "SCRAM" | "SCRAM-PLUS" => Step::Scram { plus: word == "SCRAM-PLUS", who: words().next() },
@@ -217,6 +248,8 @@ impl Dialogue {
             "SECOND" => Step::Second,
             "BACK" => Step::Back,
             "WAIT" => Step::Wait(rest.parse().map_err(|_| "WAIT takes seconds")?),
+            "KEPT" => Step::Kept(rest.parse().map_err(|_| "KEPT takes a number")?),
+            "KEPT=" => Step::KeptAs(rest.to_owned()),
             "FAULT" => Step::Fault(rest.to_owned()),
             "DIFFER" => {
                 let mut names = words();

@@ -1,21 +1,28 @@
-//! POP3, held to the dialogues of `tests/pop3`: the session by itself, and the edge that listens.
+//! POP3 and SMTP, held to the dialogues of `tests/pop3` and `tests/smtp`: the sessions by themselves, and the edge that
+//! listens.
 
 use tests::dialogue::edge::Edge;
 use tests::dialogue::machine::Machine;
-use tests::dialogue::{Server, folder, run, script};
+use tests::dialogue::smtp_edge::SmtpEdge;
+use tests::dialogue::smtp_machine::SmtpMachine;
+use tests::dialogue::{Protocol, Server, run, script};
 use tests::process::Program;
 use tests::wait::Trouble;
 use tests::world::World;
 
-/// Exchanges that the suite has at least.
+/// Exchanges that the suite of POP3 has at least.
 const EXCHANGES_MIN: usize = 150;
+/// Dialogues that the suite of SMTP has at least.
+const SMTP_DIALOGUES_MIN: usize = 250;
 
-/// Holds `server` to those dialogues that it has what they need for; how many.
-async fn hold(server: &mut dyn Server, delays: bool) -> Result<usize, Trouble> {
-    let messages = script::messages(&folder())?;
+/// Holds `server` to those dialogues that it has what they need for, and which need `feature` or, unless `needed`, do not;
+/// how many.
+async fn hold(server: &mut dyn Server, feature: &str, needed: bool) -> Result<usize, Trouble> {
+    let folder = server.protocol().folder();
+    let messages = script::messages(&folder)?;
     let (mut held, mut differences) = (0, Vec::new());
-    for dialogue in &script::dialogues(&folder())? {
-        if dialogue.needs.iter().any(|feature| feature == "login-delay") != delays {
+    for dialogue in &script::dialogues(&folder)? {
+        if dialogue.needs.iter().any(|need| need == feature) != needed {
             continue;
         }
         match run::run(server, dialogue, &messages).await? {
@@ -27,22 +34,41 @@ async fn hold(server: &mut dyn Server, delays: bool) -> Result<usize, Trouble> {
     if differences.is_empty() { Ok(held) } else { Err(differences.join("\n").into()) }
 }
 
-#[test]
-fn the_suite_covers_what_it_should() -> Result<(), Trouble> {
-    let dialogues = script::dialogues(&folder())?;
-    let exchanges = script::exchanges(&dialogues);
-    assert!(exchanges >= EXCHANGES_MIN, "{exchanges} exchanges");
+/// The suite of a protocol, in which each title is there once.
+fn suite(protocol: Protocol) -> Result<Vec<script::Dialogue>, Trouble> {
+    let dialogues = script::dialogues(&protocol.folder())?;
     let mut titles: Vec<_> = dialogues.iter().map(|dialogue| &dialogue.title).collect();
     titles.sort();
-    titles.dedup();
-    assert_eq!(titles.len(), dialogues.len(), "each title is there once");
+    let twice = titles.iter().zip(titles.iter().skip(1)).find(|(one, other)| one == other);
+    if let Some((title, _)) = twice {
+        return Err(format!("{title:?} is there twice").into());
+    }
+    Ok(dialogues)
+}
+
+#[test]
+fn the_suites_cover_what_they_should() -> Result<(), Trouble> {
+    let exchanges = script::exchanges(&suite(Protocol::Pop3)?);
+    assert!(exchanges >= EXCHANGES_MIN, "{exchanges} exchanges of POP3");
+    let dialogues = suite(Protocol::Smtp)?.len();
+    assert!(dialogues >= SMTP_DIALOGUES_MIN, "{dialogues} dialogues of SMTP");
     Ok(())
 }
 
 #[tokio::test]
 async fn the_session_machine_is_held_to_all_of_it() -> Result<(), Trouble> {
-    let held = hold(&mut Machine::new(false), false).await? + hold(&mut Machine::new(true), true).await?;
-    assert_eq!(held, script::dialogues(&folder())?.len(), "none is left out");
+    let delay = "login-delay";
+    let held = hold(&mut Machine::new(false), delay, false).await?
+        + hold(&mut Machine::new(true), delay, true).await?;
+    assert_eq!(held, suite(Protocol::Pop3)?.len(), "none is left out");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_smtp_session_machine_is_held_to_all_of_it() -> Result<(), Trouble> {
+    let (mut usual, mut small) = (SmtpMachine::new(false), SmtpMachine::new(true));
+    let held = hold(&mut usual, "small", false).await? + hold(&mut small, "small", true).await?;
+    assert_eq!(held, suite(Protocol::Smtp)?.len(), "none is left out");
     Ok(())
 }
 
@@ -50,7 +76,7 @@ async fn the_session_machine_is_held_to_all_of_it() -> Result<(), Trouble> {
 async fn the_edge_is_held_to_what_can_be_seen_from_outside() -> Result<(), Trouble> {
     let program = Program::at(env!("CARGO_BIN_EXE_pair"));
     let mut edge = Edge::new(World::start(program).await?);
-    let held = hold(&mut edge, false).await?;
+    let held = hold(&mut edge, "login-delay", false).await?;
     assert!(held >= 60, "{held} dialogues");
     edge.into_world().end().await
 }
@@ -60,6 +86,15 @@ async fn an_edge_with_a_login_delay_keeps_it() -> Result<(), Trouble> {
     let program = Program::at(env!("CARGO_BIN_EXE_pair"));
     let world = World::with(program, |topology| topology.login_delay = 30).await?;
     let mut edge = Edge::new(world);
-    assert!(hold(&mut edge, true).await? > 0);
+    assert!(hold(&mut edge, "login-delay", true).await? > 0);
+    edge.into_world().end().await
+}
+
+#[tokio::test]
+async fn the_listening_edge_is_held_to_the_dialogues_of_smtp() -> Result<(), Trouble> {
+    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
+    let mut edge = SmtpEdge::new(World::start(program).await?);
+    let held = hold(&mut edge, "small", false).await?;
+    assert!(held >= 200, "{held} dialogues");
     edge.into_world().end().await
 }

@@ -7,12 +7,13 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use tests::dialogue::script::{self, Message};
-use tests::dialogue::{Maildrop, Peer, Served, Server, folder, run};
+use tests::dialogue::script::Message;
+use tests::dialogue::{Maildrop, Peer, Served, Server};
 use tests::wait::{SOON, Trouble, until};
 use tests::wire::Wire;
 
 use crate::dovecot::{Daemon, MAIL_OWNER, open_to_all};
+use crate::held;
 use crate::tally::Tally;
 
 const CASE: &str = "Dovecot is held to the POP3 dialogues, and differs where it is listed";
@@ -38,43 +39,8 @@ pub async fn case(folder: &Path, tally: &mut Tally) {
 
 async fn held(state: &Path) -> Result<(), Trouble> {
     let mut dovecot = Dovecot::start(state)?;
-    until("Dovecot listens", SOON, async || Ok(dovecot.connect(true).await.ok().map(drop))).await?;
-    let (listed, messages) = (differences()?, script::messages(&folder())?);
-    let mut wrong = Vec::new();
-    for dialogue in &script::dialogues(&folder())? {
-        let known = listed.iter().find(|known| known.title == dialogue.title);
-        match (run::run(&mut dovecot, dialogue, &messages).await?, known) {
-            (None, None) | (Some(Ok(())), None) => {}
-            (Some(Err(difference)), Some(known)) if known.came == difference.came => {}
-            (Some(Err(difference)), _) => wrong.push(format!("not listed so: {difference}")),
-            (None | Some(Ok(())), Some(known)) => {
-                wrong.push(format!("listed and no difference: {}", known.title))
-            }
-        }
-    }
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
-}
-
-/// A difference that is known.
-struct Known {
-    title: String,
-    came: String,
-}
-
-/// The list: `== TITLE`, `came: WHAT`, and `because: WHY` for people.
-fn differences() -> Result<Vec<Known>, Trouble> {
-    let text = fs::read_to_string(folder().join("dovecot.differences"))?;
-    let mut known: Vec<Known> = Vec::new();
-    let mut reasons = 0;
-    for line in text.lines() {
-        if let Some(title) = line.strip_prefix("== ") {
-            known.push(Known { title: title.to_owned(), came: String::new() });
-        } else if let (Some(came), Some(last)) = (line.strip_prefix("came: "), known.last_mut()) {
-            came.clone_into(&mut last.came);
-        }
-        reasons += usize::from(line.starts_with("because: "));
-    }
-    if reasons == known.len() { Ok(known) } else { Err("each difference has its reason".into()) }
+    until("Dovecot listens", SOON, async || Ok(dovecot.connect("").await.ok().map(drop))).await?;
+    held::to_dialogues(&mut dovecot, "dovecot.differences").await
 }
 
 /// A Dovecot that serves POP3.
@@ -111,7 +77,7 @@ impl Server for Dovecot {
         false
     }
 
-    async fn maildrop(&mut self, messages: &[Message]) -> Result<Maildrop, Trouble> {
+    async fn maildrop(&mut self, _on: &str, messages: &[Message]) -> Result<Maildrop, Trouble> {
         self.users += 1;
         let user = format!("u{}", self.users);
         let home = self.folder.join("mail").join(&user);
@@ -128,10 +94,11 @@ impl Server for Dovecot {
             let end: &[u8] = if message.octets.ends_with(b"\r\n") { b"" } else { b"\r\n" };
             served.push(Served { trace: Vec::new(), content: [&message.octets, end].concat() });
         }
-        Ok(Maildrop { user, password: PASSWORD.into(), messages: served })
+        Ok(Maildrop { user, password: PASSWORD.into(), address: String::new(), messages: served })
     }
 
-    async fn connect(&mut self, tls: bool) -> Result<Box<dyn Peer>, Trouble> {
+    async fn connect(&mut self, on: &str) -> Result<Box<dyn Peer>, Trouble> {
+        let tls = on != "clear";
         let mut wire = Wire::connect(if tls { self.tls } else { self.clear }).await?;
         if tls {
             wire.start_tls().await?;

@@ -3,7 +3,7 @@
 //! `cargo run --release --bin interop` starts `pair`, which lies beside this program, and lets each
 //! client that is installed submit (587's and 465's roles), send to port 25's role, and collect by
 //! POP3 and POP3S. Then a real Postfix in a network namespace of its own takes mail from the edge by
-//! real DNS and sends some back, a real Dovecot takes mail from big by LMTP and is held to the POP3 dialogues, the
+//! real DNS and sends some back, and another one is held to the SMTP dialogues, a real Dovecot takes mail from big by LMTP and is held to the POP3 dialogues, the
 //! desk is driven in a terminal of tmux's, both nodes meet disks that are really full, and an image of the edge's disk
 //! is searched. What arrives is compared with what was sent by the ledger. One line is printed
 //! for each case, and a last one with the counts; a program that is not installed is named, and is
@@ -18,8 +18,10 @@ mod dovecot;
 mod dovecot_pop3;
 mod driven;
 mod full_disk;
+mod held;
 mod namespaces;
 mod postfix;
+mod postfix_smtp;
 mod send;
 mod settings;
 mod tally;
@@ -108,6 +110,7 @@ async fn run(options: &Options, tally: &mut Tally) -> Result<(), Box<dyn std::er
     disk_image::case(&pair, folder.path(), tally).await;
     settings::cases(&pair, folder.path(), tally).await;
     postfix::case(&pair, folder.path(), tally).await;
+    postfix_smtp::case(folder.path(), tally).await;
     dovecot::case(&pair, folder.path(), tally).await;
     dovecot_pop3::case(folder.path(), tally).await;
     Ok(())

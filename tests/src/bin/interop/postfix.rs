@@ -243,7 +243,8 @@ maillog_file_prefixes = {folder}
     )
 }
 
-const MASTER_CF: &str = "\
+/// Its services.
+pub const MASTER_CF: &str = "\
 smtp      inet  n       -       n       -       -       smtpd
 pickup    unix  n       -       n       60      1       pickup
 cleanup   unix  n       -       n       -       0       cleanup
@@ -270,7 +271,7 @@ postlog   unix-dgram n  -       n       -       1       postlogd
 ";
 
 /// The number of an account.
-fn account(name: &str) -> std::io::Result<u32> {
+pub fn account(name: &str) -> std::io::Result<u32> {
     let accounts = fs::read_to_string("/etc/passwd")?;
     let line = accounts.lines().find(|line| line.split(':').next() == Some(name));
     let number = line.and_then(|line| line.split(':').nth(2)?.parse().ok());
