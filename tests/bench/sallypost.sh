@@ -63,6 +63,8 @@ pop3 = ["198.18.1.2:110"]
 pop3s = ["198.18.1.2:995"]
 receivers = 300
 size_max = 300_000_000
+[edge.authentication]
+dmarc = "off"
 [edge.dns]
 servers = ["198.18.1.53:53"]
 [link]

@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shared::topology::{Acknowledge, AttachmentMode, TlsFiles, Topology};
+use shared::topology::{Acknowledge, AttachmentMode, Authentication, Dmarc, TlsFiles, Topology};
 
 /// The link's port on a host that has it to itself.
 const LINK_PORT: u16 = 4460;
@@ -45,6 +45,8 @@ pub struct TestTopology {
     pub spool_max: u64,
     /// What a 250 vouches for.
     pub ack: Acknowledge,
+    /// How mail from outside is verified.
+    pub authentication: Authentication,
     /// Seconds between two logins of a traveller's.
     pub login_delay: u64,
     /// Where big's socket for everybody is.
@@ -97,6 +99,8 @@ impl TestTopology {
             size_max: 50 * 1024 * 1024,
             spool_max: 10 << 30,
             ack: Acknowledge::default(),
+            // It asks DNS several times a message, which only its own tests are about.
+            authentication: Authentication { dmarc: Dmarc::Off, trusted_sealers: Vec::new() },
             login_delay: 0,
             desk: None,
             inbound_hourly: 10 << 30,
@@ -134,6 +138,7 @@ impl TestTopology {
             size_max: edge.size_max,
             spool_max: edge.spool_max,
             ack: edge.ack,
+            authentication: edge.authentication.clone(),
             login_delay: edge.login_delay.as_secs(),
             desk: file.big.desk.clone(),
             inbound_hourly: file.big.inbound_hourly,
@@ -259,6 +264,11 @@ impl TestTopology {
             let path = |path: &Path| quoted(&path.display().to_string());
             table("edge.tls", &[("certificate", path(certificate)), ("key", path(key))]);
         }
+        let Authentication { dmarc, trusted_sealers } = &self.authentication;
+        table(
+            "edge.authentication",
+            &[("dmarc", quoted(dmarc.as_str())), ("trusted_sealers", list(trusted_sealers))],
+        );
         table("edge.dns", &[("servers", list(&self.dns))]);
         let (listen, dial) = (self.link_listen.to_string(), self.link_dial.to_string());
         table(

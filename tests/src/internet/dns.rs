@@ -140,7 +140,14 @@ impl Dns {
 
     /// Ends a failure.
     pub fn mend(&self, host: &str) {
-        lock(&self.table).failing.remove(&name(host));
+        let mut table = lock(&self.table);
+        table.failing.remove(&name(host));
+        table.silent.remove(&name(host));
+    }
+
+    /// Questions about `host` get no answer at all, until it is [mended](Self::mend).
+    pub fn silence(&self, host: &str) {
+        lock(&self.table).silent.insert(name(host));
     }
 
     /// Every question so far, such as `("remote.example", "MX")`, in order.
@@ -181,6 +188,7 @@ fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
 struct Table {
     names: HashMap<Name, Vec<RData>>,
     failing: HashSet<Name>,
+    silent: HashSet<Name>,
     questions: Vec<(String, String)>,
 }
 
@@ -230,6 +238,10 @@ impl RequestHandler for Answers {
         request: &Request,
         mut responses: R,
     ) -> ResponseInfo {
+        let is_silent = |name: &Name| lock(&self.0).silent.contains(&name.to_lowercase());
+        if request.request_info().is_ok_and(|info| is_silent(info.query.original().name())) {
+            std::future::pending::<()>().await;
+        }
         let (code, answers) = match request.request_info() {
             Ok(info) => lock(&self.0).answer(info.query.original().name(), info.query.query_type()),
             Err(_) => (ResponseCode::FormErr, Vec::new()),
