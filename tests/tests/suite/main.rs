@@ -4,6 +4,7 @@ mod ack;
 mod annotations;
 mod apart;
 mod architecture;
+mod authentication;
 mod conformance;
 mod corpora;
 mod crash;
