@@ -40,6 +40,8 @@ pub const SIZE_MAX: RangeInclusive<i64> = 65_536..=1_073_741_824;
 pub const RETRY: RangeInclusive<i64> = 1..=86_400;
 /// Waits that `retry` may list.
 pub const RETRIES_MAX: usize = 64;
+/// What `concurrency` may be: attempts at one destination at once.
+pub const CONCURRENCY: RangeInclusive<i64> = 1..=100;
 /// What `expire` may be, in seconds: up to 30 days.
 pub const EXPIRE: RangeInclusive<i64> = 1..=2_592_000;
 
@@ -253,6 +255,8 @@ pub struct Outbound {
     pub retry: Vec<Duration>,
     /// How long after acceptance a message that cannot be delivered is given up.
     pub expire: Duration,
+    /// Attempts at one destination at once, at most.
+    pub concurrency: usize,
 }
 
 /// `[link]`: where the nodes meet, over UDP.

@@ -126,6 +126,7 @@ static OUTBOUND: &[Entry] = &[
     ("port", Value("write a port number, like 25")),
     ("retry", Value("write the waits between attempts in seconds, like [60, 300, 900, 3600]")),
     ("expire", Value("write a number of seconds, like 432_000")),
+    ("concurrency", Value("write a number, like 20")),
     ("dane", Later),
     ("delay_notice", Later),
     ("limits", Later),

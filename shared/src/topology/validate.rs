@@ -14,9 +14,9 @@ use serde_spanned::Spanned;
 
 use super::refusal::{Source, TopologyError};
 use super::{
-    Acknowledge, AttachmentMode, BOUND_OCTETS, Big, EXPIRE, Edge, LOGIN_DELAY, Link, Mode, Outbound,
-    PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site,
-    SmartHost, TlsFiles, Topology, keys,
+    Acknowledge, AttachmentMode, BOUND_OCTETS, Big, CONCURRENCY, EXPIRE, Edge, LOGIN_DELAY,
+    Link, Mode, Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX,
+    STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
 };
 use crate::address::{Address, Domain};
 
@@ -139,6 +139,7 @@ struct RawOutbound {
     port: Option<Number>,
     retry: Option<Spanned<Vec<Number>>>,
     expire: Option<Number>,
+    concurrency: Option<Number>,
 }
 
 #[derive(Default, Deserialize)]
@@ -341,6 +342,7 @@ impl Source<'_> {
             port: self.number(raw.port.as_ref(), "port", 1..=65_535, 25)?,
             retry: self.retry(raw.retry.as_ref())?,
             expire: Duration::from_secs(self.number(raw.expire.as_ref(), "expire", EXPIRE, 432_000)?),
+            concurrency: self.number(raw.concurrency.as_ref(), "concurrency", CONCURRENCY, 20)?,
         })
     }
 
