@@ -17,6 +17,7 @@ use shared::trace;
 use shared::unit::{DeliveryState, Id, PopAct};
 
 use crate::conversation;
+use crate::delay;
 use crate::desk;
 use crate::directory::{self, Letter, Policy, Route, Routed, Wanted, Way};
 use crate::dkim::Signers;
@@ -250,6 +251,9 @@ fn send_on(
     outside: Vec<(u32, Routed)>,
     now: u64,
 ) -> Result<(), Refused> {
+    if outside.is_empty() {
+        return Ok(());
+    }
     let (mut edge, mut inside): (_, BTreeMap<String, Vec<u32>>) = (Vec::new(), BTreeMap::new());
     for (index, routed) in outside {
         let waits = match &routed.route {
@@ -264,6 +268,7 @@ fn send_on(
         };
         enter_recipient(txn, id, index, &recipient_row(&routed, DeliveryState::Queued, &waits, "", now))?;
     }
+    delay::note(txn, id, message)?;
     if !edge.is_empty() {
         keep_signatures(txn, id, message.revision, signatures)?;
         queue_outbound(txn, site, message, id, edge)?;

@@ -14,7 +14,7 @@ use serde_spanned::Spanned;
 
 use super::refusal::{Source, TopologyError};
 use super::{
-    Acknowledge, AttachmentMode, BOUND_OCTETS, Big, CONCURRENCY, EXPIRE, Edge, LOGIN_DELAY,
+    Acknowledge, AttachmentMode, BOUND_OCTETS, Big, CONCURRENCY, DELAY_NOTICE, EXPIRE, Edge, LOGIN_DELAY,
     Link, Mode, Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX,
     STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
 };
@@ -139,6 +139,7 @@ struct RawOutbound {
     port: Option<Number>,
     retry: Option<Spanned<Vec<Number>>>,
     expire: Option<Number>,
+    delay_notice: Option<Number>,
     concurrency: Option<Number>,
 }
 
@@ -336,12 +337,14 @@ impl Source<'_> {
     }
 
     fn outbound(&self, raw: &RawOutbound) -> Result<Outbound, TopologyError> {
+        let delay_notice = self.number(raw.delay_notice.as_ref(), "delay_notice", DELAY_NOTICE, 14_400)?;
         Ok(Outbound {
             mode: self.mode(raw)?,
             private_addresses: raw.private_addresses.unwrap_or(false),
             port: self.number(raw.port.as_ref(), "port", 1..=65_535, 25)?,
             retry: self.retry(raw.retry.as_ref())?,
             expire: Duration::from_secs(self.number(raw.expire.as_ref(), "expire", EXPIRE, 432_000)?),
+            delay_notice: (delay_notice > 0).then(|| Duration::from_secs(delay_notice)),
             concurrency: self.number(raw.concurrency.as_ref(), "concurrency", CONCURRENCY, 20)?,
         })
     }
