@@ -8,6 +8,7 @@ pub mod cli;
 mod command;
 mod compare;
 mod conversation;
+mod delay;
 mod desk;
 mod difference;
 pub mod directory;

@@ -18,6 +18,7 @@ use shared::unit::{DeliveryState, Id, PopAct};
 use shared::verdict::Disposition;
 
 use crate::conversation;
+use crate::delay;
 use crate::desk;
 use crate::directory::{self, Letter, Policy, Route, Routed, Wanted, Way};
 use crate::dkim::Signers;
@@ -274,6 +275,9 @@ fn send_on(
     outside: Vec<(u32, Routed)>,
     now: u64,
 ) -> Result<(), Refused> {
+    if outside.is_empty() {
+        return Ok(());
+    }
     let (mut edge, mut inside): (_, BTreeMap<String, Vec<u32>>) = (Vec::new(), BTreeMap::new());
     for (index, routed) in outside {
         let waits = match &routed.route {
@@ -288,6 +292,7 @@ fn send_on(
         };
         enter_recipient(txn, id, index, &recipient_row(&routed, DeliveryState::Queued, &waits, "", now))?;
     }
+    delay::note(txn, id, message)?;
     if !edge.is_empty() {
         keep_signatures(txn, id, message.revision, signatures)?;
         queue_outbound(txn, site, message, id, edge)?;

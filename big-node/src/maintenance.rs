@@ -25,7 +25,7 @@ use crate::part::break_apart;
 use crate::record::{
     Entry, Folder, MAILBOXES, MESSAGES, Message, Record, Revision, folder_prefix, message_of,
 };
-use crate::{compare, conversation, directory, mail, report, revise, travel};
+use crate::{compare, conversation, delay, directory, mail, report, revise, travel};
 
 /// Looks around at least this often.
 const ROUND: Duration = Duration::from_secs(1);
@@ -93,6 +93,7 @@ async fn look_around(node: &Arc<Node>, believed: bool) -> Result<(), Refused> {
     // What was applied from the edge may have queued units for it, and mail for gateways; telling costs nothing.
     node.wake_link();
     node.due.notify_one();
+    delay::tell_due(&node.store, &node.site, &node.topology).await?;
     report::write_owed(node).await
 }
 

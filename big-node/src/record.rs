@@ -77,6 +77,9 @@ pub const HANDOVERS: Table = Table("handovers");
 pub const HANDOVERS_DUE: Table = Table("handovers-due");
 /// Message id to the [`Named`] message whose author has to be told of a failure.
 pub const REPORTS: Table = Table("reports");
+/// How long big had lived when it was queued, in milliseconds, message id to the [`Named`] message whose author is still
+/// to be told if somebody waits for it too long.
+pub const DELAYS: Table = Table("delay-notices");
 /// Window id to [`WindowRow`].
 pub const WINDOWS: Table = Table("windows");
 /// Person id to the [`Named`] open window.

@@ -9,18 +9,19 @@ use shared::address::Address;
 use shared::id::{MessageId, unix_millis};
 use shared::mime::{Action, DsnRecipient, DsnReport, dsn};
 use shared::origin::Channel;
-use shared::store::Rows;
+use shared::store::{Rows, Store};
+use shared::topology::Topology;
 use shared::unit::DeliveryState;
 
 use crate::error::Refused;
 use crate::gateway::queue;
-use crate::mail;
+use crate::mail::{self, Site};
 use crate::node::{Node, incoming, signed};
 use crate::record::{MESSAGES, Message, Named, RECIPIENTS, REPORTS, Recipient};
 
 const AT_ONCE: usize = 100;
 /// Largest message whose header is read for a report.
-const ORIGINAL_BYTES_MAX: usize = 256 * 1024 * 1024;
+pub(crate) const ORIGINAL_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Writes the reports that are owed.
 pub async fn write_owed(node: &Arc<Node>) -> Result<(), Refused> {
@@ -46,9 +47,12 @@ async fn write_one(node: &Arc<Node>, id: MessageId) -> Result<(), Refused> {
             let original = node.store.body(message.body());
             // Without the original, its header is missing from the report; the failure is told all the same.
             let original = original.and_then(|reader| mail::content(reader, message, ORIGINAL_BYTES_MAX));
-            let original = original.unwrap_or_default();
+            let recipients =
+                failed.iter().filter_map(|(_, row)| described(row, Action::Failed, None)).collect();
+            let (node, original) = ((&node.store, &*node.site, &node.topology), original.unwrap_or_default());
             // Signing takes a while.
-            let composed = tokio::task::block_in_place(|| compose(node, message, &author, &failed, original));
+            let composed =
+                tokio::task::block_in_place(|| compose(node, message, &author, recipients, original));
             Some(composed?)
         }
         // A null reverse-path is told nothing (RFC 5321 §4.5.5).
@@ -75,45 +79,55 @@ async fn write_one(node: &Arc<Node>, id: MessageId) -> Result<(), Refused> {
     written.await.map(drop)
 }
 
-fn compose(
-    node: &Node,
+/// Whole seconds.
+pub(crate) fn seconds(millis: u64) -> i64 {
+    i64::try_from(millis / 1000).unwrap_or(i64::MAX)
+}
+
+/// What a report says of a recipient; attempts go on until `retry_until`, in seconds since 1970. `None` if their address
+/// cannot be written.
+pub(crate) fn described(row: &Recipient, action: Action, retry_until: Option<i64>) -> Option<DsnRecipient> {
+    let is_attempted = !matches!(row.state, DeliveryState::Queued | DeliveryState::Relaying);
+    Some(DsnRecipient {
+        // Its author knows the address that was written to, not where that one leads.
+        recipient: row.via.as_ref().unwrap_or(&row.address).parse().ok()?,
+        original: None,
+        action,
+        status: if row.status.is_empty() { "4.0.0".into() } else { row.status.clone() },
+        // Strangers are not told addresses inside, nor anybody where a person forwards to.
+        remote_mta: row.host.clone().filter(|_| row.gateway.is_none() && row.forwarder.is_none()),
+        diagnostic: Some(match (&row.forwarder, action) {
+            (Some(_), Action::Delayed) => "it could not be forwarded yet".into(),
+            (Some(_), _) => "it could not be forwarded".into(),
+            (None, _) => row.text.clone(),
+        }),
+        last_attempt: is_attempted.then(|| seconds(row.at)),
+        retry_until,
+    })
+}
+
+/// A report to `author` about a message, whose header is in `original`.
+pub(crate) fn compose(
+    (store, site, topology): (&Store, &Site, &Topology),
     message: &Message,
     author: &Address,
-    failed: &[(Vec<u8>, Recipient)],
+    recipients: Vec<DsnRecipient>,
     original: Vec<u8>,
 ) -> Result<mail::Incoming, Refused> {
     let id = MessageId::generate();
-    let seconds = |millis: u64| i64::try_from(millis / 1000).unwrap_or(i64::MAX);
-    let recipients = failed.iter().filter_map(|(_, row)| {
-        Some(DsnRecipient {
-            // Its author knows the address that was written to, not where that one leads.
-            recipient: row.via.as_ref().unwrap_or(&row.address).parse().ok()?,
-            original: None,
-            action: Action::Failed,
-            status: row.status.clone(),
-            // Strangers are not told addresses inside, nor anybody where a person forwards to.
-            remote_mta: row.host.clone().filter(|_| row.gateway.is_none() && row.forwarder.is_none()),
-            diagnostic: Some(match row.forwarder {
-                Some(_) => "it could not be forwarded".into(),
-                None => row.text.clone(),
-            }),
-            last_attempt: Some(seconds(row.at)),
-            retry_until: None,
-        })
-    });
     let report = DsnReport {
         id,
-        from: node.topology.site.postmaster.clone(),
+        from: topology.site.postmaster.clone(),
         to: author.clone(),
         date: seconds(unix_millis()),
-        reporting_mta: node.topology.edge.hostname.clone(),
+        reporting_mta: topology.edge.hostname.clone(),
         arrival: Some(seconds(message.origin.accepted_at)),
         envelope_id: message.origin.envelope_id.clone(),
         original_message_id: message.origin.message_id.clone(),
-        recipients: recipients.collect(),
+        recipients,
         original,
     };
-    let content = dsn(&report);
-    let made = incoming(&node.store, id, Channel::Report, None, vec![author.to_string()], &content)?;
-    Ok(signed(&node.store, &node.site, made, &content)?)
+    let (content, to) = (dsn(&report), vec![author.to_string()]);
+    let made = incoming(store, id, Channel::Report, None, to, &content)?;
+    Ok(signed(store, site, made, &content)?)
 }

@@ -2,6 +2,7 @@
 
 mod compare;
 mod conversation;
+mod delay;
 mod dkim;
 mod gateway;
 mod hostile;

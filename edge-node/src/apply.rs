@@ -6,14 +6,15 @@ use bytes::Bytes;
 use shared::age;
 use shared::id::MessageId;
 use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
-use shared::store::{BodyKey, Rows, StoreError, Stored, Txn};
+use shared::store::{BodyKey, Rows, StoreError, Stored, Txn, behind};
 use shared::trace;
 use shared::unit::{
-    DeliveryState, DirectoryMark, OUTBOUND, Outbound, Outcome, ToBig, ToEdge, Unsettled, Window,
+    DeliveryState, DirectoryMark, Id, OUTBOUND, Outbound, Outcome, ToBig, ToEdge, Unsettled, Window,
     are_signatures, carrier_id, decode, encode,
 };
 
-use crate::record::{QUEUE, QueueRecipient, QueueRow, SETTINGS, big};
+use crate::queue::{self, ROWS_AT_ONCE};
+use crate::record::{QUEUE, QueueRecipient, QueueRow, SETTINGS, big, queue_key};
 use crate::revise::busy::Busy;
 use crate::revise::{self, Waiting};
 use crate::{correspondents, directory, inventory, renewal, windows};
@@ -28,20 +29,6 @@ pub struct Arrived {
     pub stored: Option<Stored>,
     /// It had a large body that came ahead, and this node lost it before it could name it.
     pub lost: bool,
-}
-
-/// The message of which a unit brings something for delivery, if it does.
-pub fn outbound(head: &[u8]) -> Option<MessageId> {
-    match decode::<ToEdge>(head) {
-        Some(ToEdge::Outbound(outbound)) => Some(MessageId(outbound.message)),
-        Some(ToEdge::Revise(revise)) => Some(MessageId(revise.message)),
-        _ => None,
-    }
-}
-
-/// Whether a unit may release what was held after a restore.
-pub fn releases_held(head: &[u8]) -> bool {
-    matches!(decode::<ToEdge>(head), Some(ToEdge::Unsettled(_)))
 }
 
 /// The window that a unit opens or changes, if it does.
@@ -138,42 +125,51 @@ fn settle_held(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(),
     }
     let waiting: BTreeMap<_, _> =
         unsettled.messages.iter().map(|(id, recipients)| (*id, recipients)).collect();
-    let after = MessageId(unsettled.to);
-    let rows = txn.range::<QueueRow>(QUEUE, &unsettled.from, None, usize::MAX)?;
-    for (key, mut row) in rows {
-        let id = revise::message_of(&key);
-        if id > after {
-            break;
-        }
-        if !row.restored {
-            continue;
-        }
-        let least = |index| {
-            let mut left = waiting.get(&id.0).into_iter().flat_map(|left| left.iter());
-            left.find(|(other, _)| *other == index).map(|(_, least)| *least)
-        };
-        row.recipients.retain(|recipient| least(recipient.index).is_some());
-        // Big tells again what is not decided.
-        row.noted.clear();
-        let goes_on =
-            |recipient: &QueueRecipient| least(recipient.index).is_some_and(|least| row.revision >= least);
-        if row.recipients.is_empty() {
-            txn.delete(QUEUE, &key)?;
-            txn.release_body(BodyKey(row.body))?;
-            trace::note(txn, id, now, "settled before this edge was restored")?;
-        } else if row.recipients.iter().any(goes_on) {
-            row.recipients = row.recipients.iter().filter(|recipient| goes_on(recipient)).cloned().collect();
-            (row.restored, row.held, row.next_attempt_at) = (false, false, now);
-            txn.put(QUEUE, &key, &row)?;
-            trace::note(txn, id, now, "goes on after a restore of this edge")?;
-        } else {
-            // A text that was replaced since the backup must not leave. Big sends the one that was put in its
-            // place, which takes over from this row; should big go back too, before that, this is the text again.
-            txn.put(QUEUE, &key, &row)?;
-            trace::note(txn, id, now, "was revised since the backup of this edge: waits for the new text")?;
+    let end = queue_key(&unsettled.to, u32::MAX);
+    let mut cursor = Some(unsettled.from.to_vec());
+    while let Some(from) = cursor.take() {
+        let rows = txn.range::<QueueRow>(QUEUE, &from, Some(&end), ROWS_AT_ONCE)?;
+        cursor = behind(&rows, ROWS_AT_ONCE);
+        for (key, row) in rows.into_iter().filter(|(_, row)| row.restored) {
+            settle_row(txn, &waiting, revise::message_of(&key), row, now)?;
         }
     }
     tell_what_is_unknown(txn, unsettled, now)
+}
+
+/// Settles a row that was held back, by who still waits of each message and for which revision at the least.
+fn settle_row(
+    txn: &mut Txn<'_>,
+    waiting: &BTreeMap<Id, &Vec<(u32, u32)>>,
+    id: MessageId,
+    mut row: QueueRow,
+    now: u64,
+) -> Result<(), StoreError> {
+    let least = |index| {
+        let mut left = waiting.get(&id.0).into_iter().flat_map(|left| left.iter());
+        left.find(|(other, _)| *other == index).map(|(_, least)| *least)
+    };
+    row.recipients.retain(|recipient| least(recipient.index).is_some());
+    // Big tells again what is not decided.
+    row.noted.clear();
+    let goes_on =
+        |recipient: &QueueRecipient| least(recipient.index).is_some_and(|least| row.revision >= least);
+    if row.recipients.is_empty() {
+        queue::remove(txn, id, row.revision)?;
+        txn.release_body(BodyKey(row.body))?;
+        trace::note(txn, id, now, "settled before this edge was restored")
+    } else if row.recipients.iter().any(goes_on) {
+        row.recipients = row.recipients.iter().filter(|recipient| goes_on(recipient)).cloned().collect();
+        row.recipients.iter_mut().for_each(|recipient| recipient.next_attempt_at = now);
+        (row.restored, row.held) = (false, false);
+        queue::put(txn, id, &row)?;
+        trace::note(txn, id, now, "goes on after a restore of this edge")
+    } else {
+        // A text that was replaced since the backup must not leave. Big sends the one that was put in its
+        // place, which takes over from this row; should big go back too, before that, this is the text again.
+        queue::put(txn, id, &row)?;
+        trace::note(txn, id, now, "was revised since the backup of this edge: waits for the new text")
+    }
 }
 
 /// Tells big of the recipients for whom it waits in vain: the edge was given their message, has them in its
@@ -265,6 +261,9 @@ fn queue_outbound(
         address,
         state: DeliveryState::Relaying,
         text: String::new(),
+        attempts: 0,
+        next_attempt_at: now,
+        held: false,
     };
     waiting.add(QueueRow {
         revision,
@@ -279,8 +278,6 @@ fn queue_outbound(
         noted: Vec::new(),
         queued_at: now,
         since: age::lived(txn)?,
-        attempts: 0,
-        next_attempt_at: now,
         held: false,
         restored: false,
     });
@@ -297,10 +294,10 @@ mod tests {
     use shared::store::Store;
     use shared::store::sim::{Faults, SimDisk};
 
-    use shared::unit::{Id, WindowCopy};
+    use shared::unit::WindowCopy;
 
     use super::*;
-    use crate::record::{COPIES, CopyRow, LOGINS, OUTBOUND_KIND, PERSON_WINDOWS, WINDOWS, queue_key};
+    use crate::record::{COPIES, CopyRow, LOGINS, OUTBOUND_KIND, PERSON_WINDOWS, WINDOWS};
 
     const WINDOW: Id = [1; 16];
     const PERSON: Id = [2; 16];
@@ -449,8 +446,8 @@ mod tests {
         };
         let events = [outcome(0, DeliveryState::Relayed), outcome(4, DeliveryState::Deferred)];
         let forgotten = store.commit_blocking(move |txn| {
-            txn.delete(QUEUE, &queue_key(&[gone; 16], 0))?;
-            txn.delete(QUEUE, &queue_key(&[told; 16], 0))?;
+            queue::remove(txn, MessageId([gone; 16]), 0)?;
+            queue::remove(txn, MessageId([told; 16]), 0)?;
             for (number, event) in (1..).zip(events) {
                 let unit = QueuedUnit {
                     id: [number; 16],

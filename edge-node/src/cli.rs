@@ -15,13 +15,15 @@ use shared::render::{self, Table, when, word};
 use shared::topology::{self, Topology};
 
 use crate::request::{
-    DeadCommand, DeadLetterView, Done, Explained, Invited, LinkCommand, LinkView, LockedView, Queued,
-    Request, Step,
+    DeadCommand, DeadLetterView, Done, Explained, Invited, LinkCommand, LinkView, LockedView, QueueFilter,
+    QueuePage, Queued, Request, Step, Which,
 };
 use crate::serve;
 
 /// The command's name.
 const NODE: &str = "edge-node";
+/// What is said of an empty queue.
+const NOTHING_WAITS: &str = "nothing waits";
 
 #[derive(Debug, Parser)]
 #[command(name = NODE, version, about = "Sallypost's node in the DMZ: SMTP, delivery, secondary mailboxes")]
@@ -81,17 +83,58 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum QueueCommand {
     /// Messages that wait, and who is still to get them
-    List,
+    List {
+        /// Only what somebody in this domain waits for
+        #[arg(long)]
+        domain: Option<String>,
+        /// Only what is held
+        #[arg(long)]
+        held: bool,
+    },
+    /// Make no attempts for those who wait now, until they are released; a restart changes nothing of that
+    Hold(WhichArgs),
+    /// Let those go on whom `hold` holds
+    Release(WhichArgs),
     /// What was accepted here and big will never take, and why
     Dead {
         #[command(subcommand)]
         command: Option<DeadCommand>,
     },
-    /// Attempt a message now, also one that is held
+    /// Attempt a message now, also one that may have left already; not one that `hold` holds
     Retry {
         /// Message id
         message: String,
     },
+    /// Give up on those who wait for a message, or on one of them: the sender gets a report
+    Cancel {
+        /// Message id
+        message: String,
+        /// The address of the only one who is meant
+        recipient: Option<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct WhichArgs {
+    /// Message id
+    message: Option<String>,
+    /// Those in this domain
+    #[arg(long)]
+    domain: Option<String>,
+    /// All of them
+    #[arg(long)]
+    all: bool,
+}
+
+impl From<WhichArgs> for Which {
+    fn from(args: WhichArgs) -> Self {
+        match (args.message, args.domain) {
+            (Some(message), _) => Self::Message(message),
+            (None, Some(domain)) => Self::Domain(domain),
+            (None, None) => Self::All,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,8 +160,11 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Serve => Ok(serve::run(topology)?),
         Command::Invite => invite(caller),
         Command::Verify { rebuild } => verify(caller, &topology, rebuild),
-        Command::Queue(QueueCommand::List) => {
-            caller.show(&Request::QueueList, |queue: &Vec<Queued>| show_queue(queue))
+        Command::Queue(QueueCommand::List { domain, held }) => list(caller, domain, held),
+        Command::Queue(QueueCommand::Hold(which)) => say(caller, &Request::QueueHold(which.into())),
+        Command::Queue(QueueCommand::Release(which)) => say(caller, &Request::QueueRelease(which.into())),
+        Command::Queue(QueueCommand::Cancel { message, recipient }) => {
+            say(caller, &Request::QueueCancel { message, recipient })
         }
         Command::Backup { dir } => {
             let into = std::path::absolute(dir)?;
@@ -141,14 +187,29 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Link(Link::Status) => {
             caller.show(&Request::LinkStatus, |link: &LinkView| render::link(link))
         }
-        Command::Link(Link::Operator(command)) => {
-            caller.show(&Request::Link(command), |done: &Done| format!("{}\n", done.done))
-        }
+        Command::Link(Link::Operator(command)) => say(caller, &Request::Link(command)),
         Command::Trace { message } => {
             caller.show(&Request::Trace { message }, |steps: &Vec<Step>| render::way(steps))
         }
         Command::Explain { address } => caller.show(&Request::Explain { address }, show_explained),
     }
+}
+
+/// Asks for something that is answered in a sentence.
+fn say(caller: &Caller, request: &Request) -> Outcome {
+    caller.show(request, |done: &Done| format!("{}\n", done.done))
+}
+
+fn list(caller: &Caller, domain: Option<String>, held: bool) -> Outcome {
+    let mut next = Some(None);
+    let page = || {
+        let Some(after) = next.take() else { return Ok(None) };
+        let filter = QueueFilter { domain: domain.clone(), held, after };
+        let (page, _): (QueuePage, _) = caller.ask(&Request::QueueList(filter), b"")?;
+        next = page.next.map(Some);
+        Ok(Some(page.queue))
+    };
+    caller.show_pages(NOTHING_WAITS, page, show_queue)
 }
 
 fn init(caller: &Caller, topology: &Topology) -> Outcome {
@@ -217,17 +278,19 @@ fn show_queue(queue: &[Queued]) -> String {
             message.id.clone(),
             when(message.queued_at),
             message.attempts.to_string(),
-            if message.held { "held".into() } else { when(message.next_attempt_at) },
+            message.held.map_or_else(|| when(message.next_attempt_at), |held| word(&held)),
             render::size(message.size),
             from.to_owned(),
         ]);
         for recipient in &message.recipients {
-            let said = format!("to {}: {} {}", recipient.address, word(&recipient.state), recipient.text);
+            let held = if recipient.held { "held, " } else { "" };
+            let said =
+                format!("to {}: {held}{} {}", recipient.address, word(&recipient.state), recipient.text);
             let blank = String::new;
             table.row([blank(), blank(), blank(), blank(), blank(), format!("  {}", said.trim_end())]);
         }
     }
-    table.or("nothing waits")
+    table.or(NOTHING_WAITS)
 }
 
 #[cfg(test)]
@@ -236,7 +299,7 @@ mod tests {
     use shared::unit::DeliveryState;
 
     use super::*;
-    use crate::request::Waiting;
+    use crate::request::{Held, Waiting};
 
     const AT: u64 = 1_795_333_263_250;
 
@@ -251,6 +314,12 @@ mod tests {
             "invite --json",
             "verify --rebuild",
             "queue list --json --topology t.toml",
+            "queue list --domain remote.example --held",
+            "queue hold ID",
+            "queue hold --domain remote.example",
+            "queue release --all",
+            "queue cancel ID",
+            "queue cancel ID carol@remote.example",
             "queue dead",
             "queue dead show ID",
             "queue dead retry ID",
@@ -275,6 +344,10 @@ mod tests {
             "",
             "invite now",
             "queue",
+            "queue hold",
+            "queue hold ID --all",
+            "queue release --all --domain remote.example",
+            "queue cancel",
             "link resolve inter",
             "link reset",
             "backup",
@@ -307,6 +380,7 @@ mod tests {
             address: "carol@elsewhere.example".into(),
             state: DeliveryState::Deferred,
             text: text.into(),
+            held: false,
         };
         let message = Queued {
             id: "01KAN0Q5WJ8J1V9Z8G8Q4T7RXE".into(),
@@ -315,19 +389,24 @@ mod tests {
             queued_at: AT,
             attempts: 2,
             next_attempt_at: AT + 60_000,
-            held: false,
+            held: None,
             recipients: vec![waiting("450 later"), waiting("\x1b[2J\r\nforged")],
         };
-        let held = Queued { held: true, from: String::new(), recipients: vec![], ..message.clone() };
+        let restored = Queued { held: Some(Held::Restored), recipients: vec![], ..message.clone() };
+        let one = Waiting { held: true, ..waiting("") };
+        let held =
+            Queued { held: Some(Held::Held), from: String::new(), recipients: vec![one], ..message.clone() };
         let blank = " ".repeat(83);
         assert_eq!(
-            show_queue(&[message, held]),
+            show_queue(&[message, restored, held]),
             format!(
                 "id                          queued (UTC)      attempts  next (UTC)        size     from\n\
                  01KAN0Q5WJ8J1V9Z8G8Q4T7RXE  2026-11-22 07:41  2         2026-11-22 07:42  2.0 KiB  alice@example.com\n\
                  {blank}  to carol@elsewhere.example: deferred 450 later\n\
                  {blank}  to carol@elsewhere.example: deferred ␛[2J␍␊forged\n\
-                 01KAN0Q5WJ8J1V9Z8G8Q4T7RXE  2026-11-22 07:41  2         held              2.0 KiB  <>\n"
+                 01KAN0Q5WJ8J1V9Z8G8Q4T7RXE  2026-11-22 07:41  2         restored          2.0 KiB  alice@example.com\n\
+                 01KAN0Q5WJ8J1V9Z8G8Q4T7RXE  2026-11-22 07:41  2         held              2.0 KiB  <>\n\
+                 {blank}  to carol@elsewhere.example: held, deferred\n"
             )
         );
         assert_eq!(show_queue(&[]), "nothing waits\n");

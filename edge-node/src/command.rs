@@ -17,17 +17,16 @@ use shared::operator;
 use shared::render::word;
 use shared::smtp::Role;
 use shared::state::State;
-use shared::store::{Copied, Rows, StoreError, Txn};
+use shared::store::{Copied, StoreError, Txn};
 use shared::trace;
 
 use crate::lockout::Locked;
 use crate::node::{Known, Node, Rule};
-use crate::record::{INVITATION_SECONDS, Invitation, QUEUE, QueueRow, SETTINGS};
+use crate::queue::operator as queue;
+use crate::record::{INVITATION_SECONDS, Invitation, SETTINGS};
 use crate::request::{
-    Done, Explained, Invited, LaneView, LinkCommand, LinkView, LockedView, PartnerLaneView, Queued, Request,
-    Step, Waiting,
+    Done, Explained, Invited, LaneView, LinkCommand, LinkView, LockedView, PartnerLaneView, Request, Step,
 };
-use crate::revise;
 use crate::{maintenance, reception};
 
 /// Rows that one answer lists at most.
@@ -53,14 +52,19 @@ impl Commands {
     pub async fn answer(&self, request: Request) -> Result<(Value, Vec<u8>), Refused> {
         let answer = match request {
             Request::Invite => json(self.invite().await.map_err(failed)?),
-            Request::QueueList => json(self.queue().map_err(failed)?),
+            Request::QueueList(filter) => json(queue::list(&self.node, &filter)?),
             Request::QueueDead(command) => {
                 let answer = operator::dead(&self.node.store, command).await?;
                 // What is retried leaves at once.
                 (0..LANES_MAX).for_each(|lane| self.node.queued(lane));
                 Ok(answer)
             }
-            Request::QueueRetry { message } => json(self.retry(&message).await?),
+            Request::QueueHold(which) => json(queue::hold(&self.node, &which, true).await?),
+            Request::QueueRelease(which) => json(queue::hold(&self.node, &which, false).await?),
+            Request::QueueRetry { message } => json(queue::retry(&self.node, &message).await?),
+            Request::QueueCancel { message, recipient } => {
+                json(queue::cancel(&self.node, &message, recipient.as_deref()).await?)
+            }
             Request::Logins => json(self.locked()),
             Request::LinkStatus => json(self.link_status().map_err(failed)?),
             Request::Link(command) => json(self.link_command(command).await?),
@@ -82,13 +86,6 @@ impl Commands {
             expires: invitation.expires_at,
         };
         Ok(Invited { ticket: ticket.to_string(), expires_at: invitation.expires_at })
-    }
-
-    fn queue(&self) -> Result<Vec<Queued>, StoreError> {
-        let rows = self.node.store.read()?.prefix::<QueueRow>(QUEUE, &[], LISTED_MAX)?;
-        let waiting = |row: &QueueRow| row.recipients.iter().any(revise::waits);
-        let rows = rows.into_iter().filter(|(_, row)| waiting(row));
-        Ok(rows.map(|(key, row)| queued(revise::message_of(&key), row)).collect())
     }
 
     async fn link_command(&self, command: LinkCommand) -> Result<Done, Refused> {
@@ -128,27 +125,6 @@ impl Commands {
         let (state, store) = (self.state.clone(), self.node.store.clone());
         let copied = tokio::task::spawn_blocking(move || state.backup(&store, &into)).await;
         copied.map_err(|error| Refused(error.to_string()))?.map_err(|error| Refused(error.to_string()))
-    }
-
-    async fn retry(&self, message: &str) -> Result<Queued, Refused> {
-        let id: MessageId = message.parse().map_err(|error| Refused(format!("{message}: {error}")))?;
-        let now = unix_millis();
-        let due = self.node.store.commit(move |txn| {
-            let mut retried = None;
-            for (key, mut row) in txn.prefix::<QueueRow>(QUEUE, &id.0, usize::MAX)? {
-                (row.held, row.restored) = (false, false);
-                row.next_attempt_at = now;
-                txn.put(QUEUE, &key, &row)?;
-                retried = Some(row);
-            }
-            Ok::<_, StoreError>(retried)
-        });
-        let row = due.await.map_err(failed)?.into_inner();
-        let row =
-            row.ok_or_else(|| Refused(format!("{id} does not wait here; `queue list` shows what does")))?;
-        self.node.schedule.add(now, id);
-        self.node.due.notify_one();
-        Ok(queued(id, row))
     }
 
     fn link_status(&self) -> Result<LinkView, StoreError> {
@@ -243,20 +219,6 @@ impl Commands {
             )));
         }
         Ok(steps)
-    }
-}
-
-fn queued(id: MessageId, row: QueueRow) -> Queued {
-    let waiting = row.recipients.into_iter().filter(revise::waits);
-    Queued {
-        id: id.to_string(),
-        from: row.reverse_path.unwrap_or_default(),
-        size: row.size,
-        queued_at: row.queued_at,
-        attempts: row.attempts,
-        next_attempt_at: row.next_attempt_at,
-        held: row.held,
-        recipients: waiting.map(|r| Waiting { address: r.address, state: r.state, text: r.text }).collect(),
     }
 }
 

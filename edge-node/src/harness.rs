@@ -85,9 +85,10 @@ impl Edge {
     pub async fn deliver(&self, id: Id, taken: bool) -> Result<(Vec<u8>, Result<(), StoreError>), String> {
         let failed = |error: StoreError| error.to_string();
         let busy = Arc::clone(&self.node.busy);
-        let begun = move |txn: &mut Txn<'_>| revise::begin(txn, &busy, MessageId(id), u64::MAX);
-        let row = self.node.store.commit(begun).await.map_err(failed)?.into_inner();
-        let row = row.ok_or("it does not wait")?;
+        let begun = move |txn: &mut Txn<'_>| revise::begin(txn, &busy, MessageId(id), None, u64::MAX);
+        let begun = self.node.store.commit(begun).await.map_err(failed)?.into_inner();
+        let begun = begun.ok_or("it does not wait")?;
+        let row = &begun.row;
         let key = FileKey::unwrap(&row.wrapped_key, &self.node.sealing, MessageId(id));
         let key = key.map_err(|error| error.to_string())?;
         let mut content = Content::new(self.node.store.body(BodyKey(row.body)).map_err(failed)?, &key);
@@ -95,7 +96,7 @@ impl Edge {
         while let Some(piece) = content.next().map_err(|error| error.to_string())? {
             plain.extend_from_slice(&piece);
         }
-        Ok((plain, delivery::answered_by_remote(&self.node, MessageId(id), row, taken).await))
+        Ok((plain, delivery::answered_by_remote(&self.node, MessageId(id), begun, taken).await))
     }
 
     /// Sees once to what is seen to every minute, and before that to the safety store.

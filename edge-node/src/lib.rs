@@ -25,6 +25,7 @@ mod maildrop;
 mod maintenance;
 mod node;
 pub mod pressure;
+mod queue;
 mod reception;
 mod record;
 mod renewal;

@@ -18,7 +18,6 @@ use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, StoreError, Txn};
 use shared::unit::{ToEdge, Welcome, encode};
 
 use crate::apply::{self, Arrived};
-use crate::delivery;
 use crate::node::Node;
 use crate::record::{Invitation, OUTBOUND_KIND, SETTINGS};
 use crate::windows;
@@ -210,8 +209,6 @@ impl Host for LinkHost {
             arrived.push((unit.number, unit.id, unit.after, Arrived { head: unit.head, stored, lost }));
         }
         let now = unix_millis();
-        let outbound: Vec<_> =
-            arrived.iter().filter_map(|(.., arrived)| apply::outbound(&arrived.head)).collect();
         if seeded(SeededFault::PositionApart) {
             let stands = self
                 .node
@@ -219,7 +216,6 @@ impl Host for LinkHost {
                 .commit(move |txn| lane::received(txn, lane.index(), stored_position(position)));
             stands.await.map_err(host_error)?;
         }
-        let releases_held = arrived.iter().any(|(.., arrived)| apply::releases_held(&arrived.head));
         let marks =
             arrived.iter().filter_map(|(_, id, _, arrived)| apply::mark(&arrived.head).zip(Some(*id)));
         let mark = marks.last();
@@ -255,10 +251,7 @@ impl Host for LinkHost {
                 tracing::warn!(%error, "the cover of a window that has ended could not be destroyed");
             }
         }
-        outbound.into_iter().for_each(|message| self.node.schedule.add(now, message));
-        if releases_held {
-            delivery::schedule_all(&self.node).map_err(host_error)?;
-        }
+        // Mail to deliver may have come, or have been released after a restore.
         self.node.due.notify_one();
         if let Some((mark, id)) = mark {
             let partner = lane::partner(&self.node.store.read().map_err(host_error)?).map_err(host_error)?;

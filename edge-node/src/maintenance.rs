@@ -8,7 +8,7 @@ use shared::age::{self, Pulse};
 use shared::id::{MessageId, monotonic, unix_millis};
 use shared::lane::{self, NodeIdentity, QueuedBody, QueuedUnit};
 use shared::store::{
-    BodyKey, Disk, Lost, NotRestored, Owner, Rebuilt, Recovered, Rows, Store, StoreError, Txn,
+    BodyKey, Disk, Lost, NotRestored, Owner, Rebuilt, Recovered, Rows, Store, StoreError, Txn, behind,
     rebuild as rebuild_store,
 };
 use shared::trace;
@@ -16,7 +16,8 @@ use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
 
 use crate::lockout::{Guessing, Lockout};
 use crate::node::Node;
-use crate::record::{INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow, queue_key};
+use crate::queue::{self, ROWS_AT_ONCE};
+use crate::record::{INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow};
 use crate::{correspondents, directory, revise, vouch, windows};
 
 const ROUND: Duration = Duration::from_secs(1);
@@ -166,9 +167,14 @@ async fn forget_ended(store: &Store) -> Result<(), StoreError> {
 
 /// After a restore: what waits for delivery may have been delivered since the backup.
 pub fn hold_back(txn: &mut Txn<'_>) -> Result<(), StoreError> {
-    for (key, mut row) in txn.prefix::<QueueRow>(QUEUE, &[], usize::MAX)? {
-        (row.held, row.restored) = (true, true);
-        txn.put(QUEUE, &key, &row)?;
+    let mut cursor = Some(Vec::new());
+    while let Some(from) = cursor.take() {
+        let rows = txn.range::<QueueRow>(QUEUE, &from, None, ROWS_AT_ONCE)?;
+        cursor = behind(&rows, ROWS_AT_ONCE);
+        for (key, mut row) in rows {
+            (row.held, row.restored) = (true, true);
+            queue::put(txn, revise::message_of(&key), &row)?;
+        }
     }
     Ok(())
 }
@@ -233,6 +239,9 @@ fn hold(txn: &mut Txn<'_>, outbound: Outbound, body: BodyKey) -> Result<(), Stor
         address,
         state: DeliveryState::Relaying,
         text: "found again by a rebuild; it may have left already".into(),
+        attempts: 0,
+        next_attempt_at: unix_millis(),
+        held: false,
     };
     let row = QueueRow {
         revision: outbound.revision,
@@ -247,10 +256,8 @@ fn hold(txn: &mut Txn<'_>, outbound: Outbound, body: BodyKey) -> Result<(), Stor
         noted: Vec::new(),
         queued_at: unix_millis(),
         since: age::lived(txn)?,
-        attempts: 0,
-        next_attempt_at: unix_millis(),
         held: true,
         restored: false,
     };
-    txn.put(QUEUE, &queue_key(&outbound.message, outbound.revision), &row)
+    queue::put(txn, MessageId(outbound.message), &row)
 }

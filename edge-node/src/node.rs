@@ -21,7 +21,6 @@ use shared::unit::{Id, Login, Window, directory_hash};
 use tokio::sync::watch;
 
 use crate::cover::{Covers, NOBODY};
-use crate::delivery::Schedule;
 use crate::directory::{self, DirectoryRow};
 use crate::fence::Fence;
 use crate::lockout::Lockout;
@@ -57,9 +56,7 @@ pub struct Node {
     pub pressure: Pressure,
     /// The running link.
     pub link: Handle,
-    /// What is to be delivered, and when.
-    pub schedule: Schedule,
-    /// The schedule has changed.
+    /// What is to be delivered, or when, has changed.
     pub due: tokio::sync::Notify,
     /// Raised with every confirm of big's that has been recorded.
     pub confirms: watch::Sender<u64>,
@@ -144,7 +141,6 @@ impl Node {
             directory_key,
             topology,
             link: Handle::new(),
-            schedule: Schedule::default(),
             due: tokio::sync::Notify::new(),
             confirms: watch::Sender::new(0),
             comparison_due: tokio::sync::Notify::new(),

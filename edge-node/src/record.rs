@@ -18,7 +18,7 @@ pub const LOGINS: Table = Table("logins");
 pub const COPIES: Table = Table("copies");
 /// Window id to its open session: see [`crate::revise::begin_session`].
 pub const SESSIONS: Table = Table("maildrop-sessions");
-/// Message id, revision to [`QueueRow`].
+/// Message id, revision to [`QueueRow`]. Written by [`crate::queue`] only.
 pub const QUEUE: Table = Table("queue");
 /// `big` to [`BigRow`], `invitation` to [`Invitation`], `directory` to [`crate::directory::DirectoryRow`].
 pub const SETTINGS: Table = Table("settings");
@@ -101,6 +101,12 @@ pub struct QueueRecipient {
     pub state: DeliveryState,
     /// What was said last.
     pub text: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// The next attempt, milliseconds since 1970.
+    pub next_attempt_at: u64,
+    /// The operator has put it on hold.
+    pub held: bool,
 }
 
 /// A revision for a recipient that came while an attempt was under way: decided by the attempt's outcome.
@@ -141,16 +147,13 @@ pub struct QueueRow {
     pub queued_at: u64,
     /// How long this node had lived then, in milliseconds: what its age is counted from.
     pub since: u64,
-    /// Attempts so far.
-    pub attempts: u32,
-    /// The next attempt, milliseconds since 1970.
-    pub next_attempt_at: u64,
-    /// Waits for the operator, because it may have left already.
+    /// Nothing of it is attempted, because it may have left already: found by a rebuild, or `restored`. What an
+    /// operator puts on hold is marked at each recipient.
     pub held: bool,
     /// From a backup that was restored: held until big has said who is still to get it.
     pub restored: bool,
 }
-row!(QueueRow, 5);
+row!(QueueRow, 6);
 
 /// The key of a queued message's revision.
 pub fn queue_key(message: &Id, revision: u32) -> Vec<u8> {

@@ -13,15 +13,27 @@ use shared::unit::DeliveryState;
 pub enum Request {
     /// Opens an invitation for 24 hours; an earlier one is void. Answered with [`Invited`].
     Invite,
-    /// What waits for delivery. Answered with `Vec<Queued>`.
-    QueueList,
+    /// What waits for delivery, page by page. Answered with [`QueuePage`].
+    QueueList(QueueFilter),
     /// Units that big refused: mail that was accepted here and is filed nowhere. Answered with
     /// `Vec<DeadLetterView>` for a list, else with one [`DeadLetterView`].
     QueueDead(DeadCommand),
-    /// Attempts a message now, also one that is held. Answered with [`Queued`].
+    /// Makes no attempts for those who wait, until they are released. Answered with [`Done`].
+    QueueHold(Which),
+    /// Releases whom an operator holds. Answered with [`Done`].
+    QueueRelease(Which),
+    /// Attempts a message now, also one that may have left already; not one that an operator holds. Answered with
+    /// [`Queued`].
     QueueRetry {
         /// Message id.
         message: String,
+    },
+    /// Gives up on those who wait for a message, or on one of them: the sender is told. Answered with [`Done`].
+    QueueCancel {
+        /// Message id.
+        message: String,
+        /// The address of the only one who is meant.
+        recipient: Option<String>,
     },
     /// The link. Answered with [`LinkView`].
     LinkStatus,
@@ -96,10 +108,54 @@ pub struct Queued {
     pub attempts: u32,
     /// The next attempt, milliseconds since 1970.
     pub next_attempt_at: u64,
-    /// Waits for the operator.
-    pub held: bool,
+    /// Why nothing of it is attempted, if that is so.
+    pub held: Option<Held>,
     /// Who is still to get it.
     pub recipients: Vec<Waiting>,
+}
+
+/// Why a message is not attempted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Held {
+    /// An operator holds everybody who waits.
+    Held,
+    /// This edge went back to a backup, and big has still to say who has got it since.
+    Restored,
+    /// A rebuild found it, and it may have left already.
+    Rebuilt,
+}
+
+/// Which of those who wait an operator means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Which {
+    /// Of the message with this id.
+    Message(String),
+    /// In this domain.
+    Domain(String),
+    /// All of them.
+    All,
+}
+
+/// What of the queue is listed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct QueueFilter {
+    /// Only what somebody in this domain waits for.
+    pub domain: Option<String>,
+    /// Only what is held, whoever of its recipients is.
+    pub held: bool,
+    /// Go on there: [`QueuePage::next`] of the page before.
+    pub after: Option<String>,
+}
+
+/// A page of the queue.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct QueuePage {
+    /// The messages, by id; none is not the end.
+    pub queue: Vec<Queued>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<String>,
 }
 
 /// A recipient that waits.
@@ -111,4 +167,6 @@ pub struct Waiting {
     pub state: DeliveryState,
     /// What was said last.
     pub text: String,
+    /// An operator holds it.
+    pub held: bool,
 }

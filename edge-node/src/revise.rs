@@ -22,6 +22,7 @@ use shared::unit::{
     ToEdge, are_signatures, carrier_id, decode, encode, revision_ordinal,
 };
 
+use crate::queue::{self, is_free};
 use crate::record::{QueueRow, copy_key, queue_key};
 use busy::Busy;
 pub use copies::{begin_session, end_session, file as file_copy, sessions, settle as settle_copies};
@@ -131,8 +132,6 @@ fn decide(
             noted: Vec::new(),
             queued_at: now,
             since: age::lived(txn)?,
-            attempts: 0,
-            next_attempt_at: now,
             held: false,
             restored: false,
         };
@@ -142,7 +141,7 @@ fn decide(
     }
     let mut decided = Vec::new();
     for recipient in &revise.recipients {
-        let is_attempted = |revision| busy.is_attempted(id, revision);
+        let is_attempted = busy.is_attempted(id, *recipient);
         decided.extend(waiting.revise(*recipient, revise.revision, revise.mode, is_attempted));
     }
     waiting.store(txn)?;
@@ -253,31 +252,42 @@ pub fn apply_found(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
     messages.iter().try_for_each(|message| apply_early(txn, &Busy::default(), message, now))
 }
 
-/// Begins an attempt: decides what was left noted, then enters as under way a row that is due and returns it.
+/// An attempt as it begins.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    /// The revision that leaves, as its row is at this moment.
+    pub row: QueueRow,
+    /// The indexes of the recipients it is for, who are entered as under way.
+    pub recipients: Vec<u32>,
+}
+
+/// Begins an attempt for one destination, or for all that is due of the message if there is none: decides what was left
+/// noted, then enters as under way the recipients of a row who are due.
 pub fn begin(
     txn: &mut Txn<'_>,
     busy: &Busy,
     id: MessageId,
+    destination: Option<&str>,
     now: u64,
-) -> Result<Option<QueueRow>, StoreError> {
+) -> Result<Option<Begun>, StoreError> {
     let mut waiting = Waiting::load(txn, id)?;
-    let mut decided = Vec::new();
-    let left = |row: &&QueueRow| !row.noted.is_empty() && !busy.is_attempted(id, row.revision);
-    let left: Vec<u32> = waiting.rows().iter().filter(left).map(|row| row.revision).collect();
-    left.iter().for_each(|revision| decided.extend(waiting.settle(*revision, None)));
-    let is_due = |row: &&QueueRow| {
-        !row.held
-            && age::is_due(row.next_attempt_at, now)
-            && row.recipients.iter().any(waits)
-            && !busy.is_attempted(id, row.revision)
-    };
-    let row = waiting.rows().iter().find(is_due).cloned();
-    if !left.is_empty() {
+    let decided = waiting.settle_left(|recipient| busy.is_attempted(id, recipient));
+    let begun = waiting.rows().iter().filter(|row| !row.held).find_map(|row| {
+        let due = row.recipients.iter().filter(|recipient| {
+            is_free(recipient)
+                && age::is_due(recipient.next_attempt_at, now)
+                && !busy.is_attempted(id, recipient.index)
+                && destination.is_none_or(|destination| queue::destination(&recipient.address) == destination)
+        });
+        let recipients: Vec<u32> = due.map(|recipient| recipient.index).collect();
+        (!recipients.is_empty()).then(|| Begun { row: row.clone(), recipients })
+    });
+    if !decided.is_empty() {
         waiting.store(txn)?;
         tell(txn, id, decided, now)?;
     }
-    if let Some(row) = &row {
-        busy.begin(id, row.revision);
+    if let Some(begun) = &begun {
+        busy.begin(id, &begun.recipients);
     }
-    Ok(row)
+    Ok(begun)
 }

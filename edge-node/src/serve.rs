@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use crate::authentication::Authenticator;
 use crate::command::Commands;
-use crate::delivery::{RelayError, Resolver, Route, Runner};
+use crate::delivery::{ATTEMPTS_MAX, RelayError, Resolver, Route, Runner};
 use crate::link::LinkHost;
 use crate::node::Node;
 use crate::{login, maildrop, maintenance, reception};
@@ -30,7 +30,8 @@ use crate::{login, maildrop, maintenance, reception};
 /// keep travellers out.
 const SUBMITTERS_MAX: usize = 200;
 const SUBMITTERS_PER_NETWORK_MAX: usize = 50;
-/// Sessions of strangers, and submission sessions, never take more than one of so many descriptors each.
+/// Sessions of strangers, submission sessions, attempts to deliver, and sessions that wait for another message to
+/// deliver, never take more than one of so many descriptors each.
 const SESSIONS_SHARE: usize = 8;
 /// POP3 sessions at once, most of which wait: a client may stay for as long as it likes. Never more than half of
 /// the descriptors.
@@ -232,7 +233,7 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let on_pop3 = listen("POP3", &edge.pop3, &collectors, pop3_busy)?;
     let on_pop3s = listen("POP3 under TLS", &edge.pop3s, &collectors, "")?;
     let route = Route::open(&edge.outbound.mode)?;
-    let runner = Runner::new(Arc::clone(&node), resolver, route)?;
+    let runner = Runner::new(Arc::clone(&node), resolver, route, ATTEMPTS_MAX.min(share));
     let ready = Ready {
         ready: true,
         smtp: ports(&on_smtp)?,

@@ -110,6 +110,38 @@ impl Caller {
         self.print(&answer, text)
     }
 
+    /// Prints what comes in pages, each as it comes: as one JSON array, or as the text that `text` makes of each page, or
+    /// `empty` if nothing is on any. `page` gives the next one, `None` behind the last.
+    pub fn show_pages<A: Serialize>(
+        &self,
+        empty: &str,
+        mut page: impl FnMut() -> Result<Option<Vec<A>>, Box<dyn Error>>,
+        mut text: impl FnMut(&[A]) -> String,
+    ) -> Outcome {
+        let mut any = false;
+        while let Some(rows) = page()? {
+            if rows.is_empty() {
+                continue;
+            }
+            let printed = match self.json {
+                true => {
+                    let rows = rows.iter().map(json).collect::<Result<Vec<_>, _>>()?;
+                    let rows: Vec<_> = rows.iter().map(|row| row.trim_end()).collect();
+                    format!("{}{}", if any { "," } else { "[" }, rows.join(","))
+                }
+                false => terminal::safe(&text(&rows)),
+            };
+            print_bytes(printed.as_bytes())?;
+            any = true;
+        }
+        match (self.json, any) {
+            (true, true) => print_bytes(b"]\n"),
+            (true, false) => print_bytes(b"[]\n"),
+            (false, true) => Ok(()),
+            (false, false) => print_bytes(format!("{empty}\n").as_bytes()),
+        }
+    }
+
     /// Prints an answer: as one JSON document, or as the text that `text` makes of it.
     pub fn print<A: Serialize>(&self, answer: &A, text: impl FnOnce(&A) -> String) -> Outcome {
         let text = match self.json {

@@ -40,6 +40,10 @@ pub const SIZE_MAX: RangeInclusive<i64> = 65_536..=1_073_741_824;
 pub const RETRY: RangeInclusive<i64> = 1..=86_400;
 /// Waits that `retry` may list.
 pub const RETRIES_MAX: usize = 64;
+/// What `delay_notice` may be, in seconds: up to 30 days; 0 is never.
+pub const DELAY_NOTICE: RangeInclusive<i64> = 0..=2_592_000;
+/// What `concurrency` may be: attempts at one destination at once.
+pub const CONCURRENCY: RangeInclusive<i64> = 1..=100;
 /// What `expire` may be, in seconds: up to 30 days.
 pub const EXPIRE: RangeInclusive<i64> = 1..=2_592_000;
 
@@ -309,6 +313,10 @@ pub struct Outbound {
     pub retry: Vec<Duration>,
     /// How long after acceptance a message that cannot be delivered is given up.
     pub expire: Duration,
+    /// How long recipients have waited, of big's life, when a sender inside is told so; `None` is never.
+    pub delay_notice: Option<Duration>,
+    /// Attempts at one destination at once, at most.
+    pub concurrency: usize,
 }
 
 /// `[link]`: where the nodes meet, over UDP.

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use big_node::request::Request as BigRequest;
-use edge_node::request::Request as EdgeRequest;
+use edge_node::request::{QueueFilter, QueuePage, Queued, Request as EdgeRequest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::control::{CallError, call};
@@ -29,6 +29,20 @@ where
     A: DeserializeOwned + Send + 'static,
 {
     Ok(ask(Node::Edge, control, request, Vec::new()).await?.0)
+}
+
+/// What waits on edge for delivery, page by page.
+pub async fn edge_queue(control: &Path) -> Result<Vec<Queued>, CallError> {
+    let mut queue = Vec::new();
+    let mut filter = QueueFilter::default();
+    loop {
+        let page: QueuePage = edge(control, EdgeRequest::QueueList(filter.clone())).await?;
+        queue.extend(page.queue);
+        match page.next {
+            Some(next) => filter.after = Some(next),
+            None => return Ok(queue),
+        }
+    }
 }
 
 /// The link as big sees it.

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use big_node::directory::NewPerson;
 use big_node::request::{PersonView, Queue, Request as BigRequest};
-use edge_node::request::{Queued, Request as EdgeRequest};
 use shared::control::{CallError, socket_in};
 
 use crate::ask;
@@ -184,7 +183,7 @@ impl Site {
                 return Ok(Some(format!("{node} has unconfirmed units, {state}; {:?}", link.lanes)));
             }
         }
-        let waiting: Vec<Queued> = ask::edge(&self.edge(), EdgeRequest::QueueList).await?;
+        let waiting = ask::edge_queue(&self.edge()).await?;
         if let Some(first) = waiting.first() {
             return Ok(Some(format!("{} messages wait on edge, first {first:?}", waiting.len())));
         }

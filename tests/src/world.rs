@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use big_node::request::Compared;
 use edge_node::request::{Queued, Request as EdgeRequest};
+use shared::control::socket_in;
 use shared::report::LinkView;
 use tempfile::TempDir;
 
-use crate::ask::is_confirmed;
+use crate::ask::{self, is_confirmed};
 use crate::client::pop3::Pop3Client;
 use crate::client::smtp::{Reply, SmtpClient};
 use crate::desk::{AtBig, Desk, Operator};
@@ -187,7 +188,7 @@ impl World {
 
     /// What waits on the edge for delivery.
     pub async fn edge_queue(&self) -> Result<Vec<Queued>, Trouble> {
-        Ok(self.edge().ask(EdgeRequest::QueueList, Vec::new()).await?.0)
+        Ok(ask::edge_queue(&socket_in(&self.nodes.topology.edge_state())).await?)
     }
 
     /// Waits until the link is up and each node has confirmed all that the other one has numbered. A large

@@ -1,23 +1,25 @@
 //! One attempt: the hosts of a domain in order, until one takes the message or refuses it; or the smart host.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
-use shared::address::{Address, Domain};
-use shared::id::MessageId;
+use shared::address::Address;
+use shared::id::{MessageId, monotonic};
 use shared::sasl::Credentials;
 use shared::seal::FileKey;
 use shared::smtp::Enhanced;
 use shared::smtp::client::{
-    Class, Config, Host, Message, Outcome, Protocol, Status, Talk, TlsPolicy, converse, opportunistic,
+    Class, Config, Host, Message, Outcome, Protocol, Session, Status, Talk, TlsPolicy, opportunistic,
 };
 use shared::store::BodyKey;
 use shared::topology::Place;
 
+use super::pool::{MESSAGES_MAX, Pool};
 use super::relay::{Route, SmartHost};
 use super::resolve::Resolver;
+use super::scheduler::Shown;
 use crate::content::Content;
 use crate::node::Node;
 use crate::record::QueueRow;
@@ -43,6 +45,13 @@ impl Report {
     /// No host was asked.
     pub fn ours(status: Status) -> Self {
         Self { status, host: None, tls: false, relay: None }
+    }
+
+    /// Nobody could be reached a moment ago, as this says.
+    fn not_asked_again(&self) -> Self {
+        let Status { class, enhanced, text, .. } = &self.status;
+        let text = format!("not asked again yet: {text}");
+        Self { status: Status::ours(*class, *enhanced, &text), ..self.clone() }
     }
 }
 
@@ -74,18 +83,37 @@ impl Copies<'_> {
 /// What came of asking the hosts of a domain.
 enum Asked {
     /// DNS or a host has spoken.
-    Told(Vec<(u32, Report)>),
+    Told(Vec<(u32, Report)>, Shown<Report>),
     /// DNS gave no answer, or no host could be reached.
     Unroutable(Report),
 }
 
 /// Whom to talk to, and how.
+#[derive(Clone)]
 struct Target<'a> {
     name: &'a str,
     address: SocketAddr,
     tls: &'a Arc<ClientConfig>,
     policy: TlsPolicy,
     login: Option<&'a Credentials>,
+}
+
+/// What a session is good for: a destination, at a host of it, with what that host was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Use {
+    place: String,
+    name: String,
+    address: SocketAddr,
+    policy: TlsPolicy,
+    has_login: bool,
+}
+
+impl Target<'_> {
+    fn usage(&self, place: &str) -> Use {
+        let (place, name) = (place.to_owned(), self.name.to_owned());
+        let Self { address, policy, login, .. } = *self;
+        Use { place, name, address, policy, has_login: login.is_some() }
+    }
 }
 
 /// What attempts need.
@@ -95,80 +123,129 @@ pub(super) struct Attempt {
     resolver: Resolver,
     route: Route,
     tls: Arc<ClientConfig>,
+    /// Sessions between two messages.
+    pool: Mutex<Pool<Use, Session>>,
 }
 
 impl Attempt {
-    pub fn new(node: Arc<Node>, resolver: Resolver, route: Route) -> Self {
-        Self { node, resolver, route, tls: Arc::new(opportunistic()) }
+    /// With at most `sessions` that wait for their next message.
+    pub fn new(node: Arc<Node>, resolver: Resolver, route: Route, sessions: usize) -> Self {
+        let pool = Mutex::new(Pool::new(sessions));
+        Self { node, resolver, route, tls: Arc::new(opportunistic()), pool }
     }
 
-    /// The group of recipients that this one is attempted with: those of its domain, or everybody.
-    pub fn group(&self, recipient: &Address) -> Option<Domain> {
+    /// Where attempts for a domain are counted: at the domain, or at the smart host that takes all mail, which has
+    /// no name here.
+    pub fn place<'d>(&self, domain: &'d str) -> &'d str {
+        match self.route {
+            Route::Relay(_) => "",
+            Route::Direct | Route::DirectThenRelay(_) => domain,
+        }
+    }
+
+    /// The only [place](Self::place) there is, where all mail goes to the smart host.
+    pub fn only_place(&self) -> Option<&'static str> {
+        matches!(self.route, Route::Relay(_)).then_some("")
+    }
+
+    /// The destination of the recipients that are attempted at a [place](Self::place); `None` is all of them.
+    pub fn destination<'d>(&self, place: &'d str) -> Option<&'d str> {
         match self.route {
             Route::Relay(_) => None,
-            Route::Direct | Route::DirectThenRelay(_) => Some(recipient.domain().clone()),
+            Route::Direct | Route::DirectThenRelay(_) => Some(place),
         }
     }
 
-    /// Attempts delivery to the recipients of one [group](Self::group). Exactly one report for each.
-    pub async fn deliver(&self, copies: Copies<'_>, domain: Option<&Domain>) -> Vec<(u32, Report)> {
-        let asked = match domain {
-            Some(domain) => self.direct(copies, domain).await,
-            None => {
-                Asked::Unroutable(Report::ours(Status::ours(Class::Temporary, Enhanced(4, 4, 4), BY_MODE)))
+    /// Attempts delivery at a [place](Self::place). With `known`, nobody could be reached there a moment ago. Exactly one
+    /// report for each recipient.
+    pub async fn deliver(
+        &self,
+        copies: Copies<'_>,
+        place: &str,
+        known: Option<&Report>,
+    ) -> (Vec<(u32, Report)>, Shown<Report>) {
+        match (&self.route, known) {
+            (Route::Relay(host), None) => self.relay(copies, place, host, BY_MODE.into()).await,
+            (Route::Relay(_) | Route::Direct, Some(known)) => {
+                (copies.all(&known.not_asked_again()), Shown::Nothing)
             }
+            (Route::Direct, None) => match self.direct(copies, place).await {
+                Asked::Told(reports, shown) => (reports, shown),
+                Asked::Unroutable(report) => (copies.all(&report), Shown::Unreachable(report)),
+            },
+            (Route::DirectThenRelay(host), known) => {
+                let asked = match known {
+                    Some(known) => Asked::Unroutable(known.clone()),
+                    None => self.direct(copies, place).await,
+                };
+                match asked {
+                    Asked::Told(reports, shown) => (reports, shown),
+                    Asked::Unroutable(report) => {
+                        let why = report.status.text.clone();
+                        let (reports, _) = self.relay(copies, place, host, why).await;
+                        (reports, known.map_or(Shown::Unreachable(report), |_| Shown::Nothing))
+                    }
+                }
+            }
+        }
+    }
+
+    async fn direct(&self, copies: Copies<'_>, place: &str) -> Asked {
+        // Every recipient of an attempt has the domain that it is for.
+        let Some((_, first)) = copies.recipients.first() else {
+            return Asked::Told(Vec::new(), Shown::Nothing);
         };
-        match (asked, &self.route) {
-            (Asked::Told(reports), _) => reports,
-            (Asked::Unroutable(report), Route::Direct) => copies.all(&report),
-            (Asked::Unroutable(report), Route::Relay(host) | Route::DirectThenRelay(host)) => {
-                self.relay(copies, host, report.status.text).await
-            }
-        }
-    }
-
-    async fn direct(&self, copies: Copies<'_>, domain: &Domain) -> Asked {
+        let domain = first.domain();
         let hosts = match self.resolver.hosts(domain).await {
             Ok(hosts) => hosts,
             Err(status) if status.class == Class::Temporary => {
                 return Asked::Unroutable(Report::ours(status));
             }
-            Err(status) => return Asked::Told(copies.all(&Report::ours(status))),
+            Err(status) => return Asked::Told(copies.all(&Report::ours(status)), Shown::Nothing),
         };
-        let (mut last, mut reached, mut tried) = (None, false, false);
-        let begun = Instant::now();
+        let (mut targets, mut last) = (Vec::new(), None);
         for host in &hosts {
             for address in &host.addresses {
-                // Hosts that take connections and say nothing would use up what time there is for the smart host.
-                if !reached && begun.elapsed() > DIRECT_TIME {
-                    break;
+                match self.allowed(*address) {
+                    Ok(()) => targets.push(Target {
+                        name: &host.name,
+                        address: SocketAddr::new(*address, self.node.topology.edge.outbound.port),
+                        tls: &self.tls,
+                        policy: TlsPolicy::Opportunistic,
+                        login: None,
+                    }),
+                    Err(status) => drop(last.get_or_insert(Report::ours(status))),
                 }
-                if let Err(status) = self.allowed(*address) {
-                    last.get_or_insert(Report::ours(status));
-                    continue;
+            }
+        }
+        let report =
+            |name: &str, status, tls| Report { status, host: Some(name.to_owned()), tls, relay: None };
+        if let Some((target, outcomes, tls)) = self.again(copies, place, &targets).await {
+            let shown = shown(&outcomes);
+            return Asked::Told(copies.told(outcomes, |status| report(target.name, status, tls)), shown);
+        }
+        let (begun, mut reached) = (Instant::now(), false);
+        for target in &targets {
+            // Hosts that take connections and say nothing would use up what time there is for the smart host.
+            if !reached && begun.elapsed() > DIRECT_TIME {
+                break;
+            }
+            match self.connection(copies, place, target).await {
+                Talk::Done(outcomes, tls) => {
+                    let shown = shown(&outcomes);
+                    return Asked::Told(
+                        copies.told(outcomes, |status| report(target.name, status, tls)),
+                        shown,
+                    );
                 }
-                tried = true;
-                let target = Target {
-                    name: &host.name,
-                    address: SocketAddr::new(*address, self.node.topology.edge.outbound.port),
-                    tls: &self.tls,
-                    policy: TlsPolicy::Opportunistic,
-                    login: None,
-                };
-                let report = |status, tls| Report { status, host: Some(host.name.clone()), tls, relay: None };
-                match self.connection(copies, &target).await {
-                    Talk::Done(outcomes, tls) => {
-                        return Asked::Told(copies.told(outcomes, |status| report(status, tls)));
-                    }
-                    Talk::Next { status, greeted } => {
-                        reached |= greeted;
-                        last = Some(report(status, false));
-                    }
-                    // It was there to offer TLS.
-                    Talk::HandshakeFailed(status) => {
-                        reached = true;
-                        last = Some(report(status, false));
-                    }
+                Talk::Next { status, greeted } => {
+                    reached |= greeted;
+                    last = Some(report(target.name, status, false));
+                }
+                // It was there to offer TLS.
+                Talk::HandshakeFailed(status) => {
+                    reached = true;
+                    last = Some(report(target.name, status, false));
                 }
             }
         }
@@ -177,18 +254,24 @@ impl Attempt {
             Report::ours(Status::ours(Class::Temporary, Enhanced(4, 4, 1), &text))
         };
         let mut report = last.unwrap_or_else(nobody);
-        if tried && !reached {
+        if !targets.is_empty() && !reached {
             return Asked::Unroutable(report);
         }
         if hosts.len() > 1 && report.status.class == Class::Permanent && report.status.code.is_some() {
             // A host that greets with 5xx speaks for itself, not for the domain.
             report.status.class = Class::Temporary;
         }
-        Asked::Told(copies.all(&report))
+        Asked::Told(copies.all(&report), Shown::Strained)
     }
 
     /// Hands the copies to the smart host, and says why there.
-    async fn relay(&self, copies: Copies<'_>, host: &SmartHost, why: String) -> Vec<(u32, Report)> {
+    async fn relay(
+        &self,
+        copies: Copies<'_>,
+        place: &str,
+        host: &SmartHost,
+        why: String,
+    ) -> (Vec<(u32, Report)>, Shown<Report>) {
         let name = host.place.name();
         let report = |status, tls| Report { status, host: Some(name.clone()), tls, relay: Some(why.clone()) };
         let addresses = match &host.place {
@@ -203,23 +286,46 @@ impl Attempt {
         };
         let addresses = match addresses {
             Ok(addresses) => addresses,
-            Err(error) => return copies.all(&no_address(&format!(": {error}"))),
+            Err(error) => {
+                let report = no_address(&format!(": {error}"));
+                return (copies.all(&report), Shown::Unreachable(report));
+            }
         };
-        let mut last = no_address("");
-        for address in addresses {
-            let SmartHost { tls, policy, login, .. } = host;
-            let target = Target { name: &name, address, tls, policy: *policy, login: login.as_ref() };
-            match self.connection(copies, &target).await {
+        let SmartHost { tls, policy, login, .. } = host;
+        let target = |address: &SocketAddr| Target {
+            name: &name,
+            address: *address,
+            tls,
+            policy: *policy,
+            login: login.as_ref(),
+        };
+        let targets: Vec<_> = addresses.iter().map(target).collect();
+        if let Some((_, outcomes, tls)) = self.again(copies, place, &targets).await {
+            let shown = shown(&outcomes);
+            return (copies.told(outcomes, |status| report(ours_to_mend(status), tls)), shown);
+        }
+        let (mut last, mut reached) = (no_address(""), false);
+        for target in &targets {
+            match self.connection(copies, place, target).await {
                 Talk::Done(outcomes, tls) => {
-                    return copies.told(outcomes, |status| report(ours_to_mend(status), tls));
+                    let shown = shown(&outcomes);
+                    return (copies.told(outcomes, |status| report(ours_to_mend(status), tls)), shown);
                 }
-                Talk::Next { status, .. } | Talk::HandshakeFailed(status) => last = report(status, false),
+                Talk::Next { status, greeted } => {
+                    reached |= greeted;
+                    last = report(status, false);
+                }
+                Talk::HandshakeFailed(status) => {
+                    reached = true;
+                    last = report(status, false);
+                }
             }
         }
         tracing::warn!(message = %copies.message, relay = %host.place, why = last.status.text, "the smart host cannot be used");
         // It speaks of itself; its operator, or ours, mends that.
         last.status = last.status.into_temporary();
-        copies.all(&last)
+        let shown = if reached { Shown::Strained } else { Shown::Unreachable(last.clone()) };
+        (copies.all(&last), shown)
     }
 
     /// The very address that would be connected to, after every step of resolution.
@@ -231,16 +337,65 @@ impl Attempt {
         Err(Status::ours(Class::Permanent, Enhanced(5, 4, 4), &text))
     }
 
-    async fn connection(&self, copies: Copies<'_>, target: &Target<'_>) -> Talk {
-        match self.conversation(copies, target, target.policy).await {
+    fn pool(&self) -> MutexGuard<'_, Pool<Use, Session>> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Delivers over a session that is open still, if there is one with one of `targets`. `None` also if it had ended
+    /// before the message was attempted.
+    async fn again<'t>(
+        &self,
+        copies: Copies<'_>,
+        place: &str,
+        targets: &'t [Target<'t>],
+    ) -> Option<(&'t Target<'t>, Vec<Outcome>, bool)> {
+        let uses: Vec<Use> = targets.iter().map(|target| target.usage(place)).collect();
+        let (usage, mut session) = self.pool().take(&uses, monotonic())?;
+        let target = targets.get(uses.iter().position(|other| *other == usage)?)?;
+        match self.over(&mut session, copies).await {
+            Talk::Done(outcomes, tls) => {
+                self.keep(usage, session);
+                Some((target, outcomes, tls))
+            }
+            Talk::Next { .. } | Talk::HandshakeFailed(_) => None,
+        }
+    }
+
+    async fn connection(&self, copies: Copies<'_>, place: &str, target: &Target<'_>) -> Talk {
+        match self.conversation(copies, place, target, target.policy).await {
             Talk::HandshakeFailed(_) if target.policy == TlsPolicy::Opportunistic => {
-                self.conversation(copies, target, TlsPolicy::Never).await
+                self.conversation(copies, place, target, TlsPolicy::Never).await
             }
             other => other,
         }
     }
 
-    async fn conversation(&self, copies: Copies<'_>, target: &Target<'_>, tls: TlsPolicy) -> Talk {
+    async fn conversation(
+        &self,
+        copies: Copies<'_>,
+        place: &str,
+        target: &Target<'_>,
+        tls: TlsPolicy,
+    ) -> Talk {
+        let host =
+            Host { name: target.name.to_owned(), address: target.address, tls: Arc::clone(target.tls) };
+        let config = Config {
+            helo: self.node.topology.edge.hostname.to_string(),
+            tls,
+            protocol: Protocol::Smtp,
+            login: target.login.cloned(),
+        };
+        let mut session = match Session::open(&host, config).await {
+            Ok(session) => session,
+            Err(talk) => return talk,
+        };
+        let talk = self.over(&mut session, copies).await;
+        self.keep(target.usage(place), session);
+        talk
+    }
+
+    /// Delivers over a session.
+    async fn over(&self, session: &mut Session, copies: Copies<'_>) -> Talk {
         let Copies { message: id, row, recipients } = copies;
         let log = |error: &dyn std::fmt::Display| {
             tracing::error!(message = %id, %error, "a queued body cannot be read");
@@ -248,7 +403,7 @@ impl Attempt {
         let unreadable = |error: &dyn std::fmt::Display| {
             log(error);
             let text = "the message cannot be read at the moment";
-            Talk::Next { status: Status::ours(Class::Temporary, Enhanced(4, 3, 0), text), greeted: false }
+            Talk::Next { status: Status::ours(Class::Temporary, Enhanced(4, 3, 0), text), greeted: true }
         };
         let key = match FileKey::unwrap(&row.wrapped_key, &self.node.sealing, id) {
             Ok(key) => key,
@@ -258,16 +413,37 @@ impl Attempt {
             Ok(reader) => Content::new(reader, &key),
             Err(error) => return unreadable(&error),
         };
-        let host =
-            Host { name: target.name.to_owned(), address: target.address, tls: Arc::clone(target.tls) };
-        let config = Config {
-            helo: self.node.topology.edge.hostname.to_string(),
-            tls,
-            protocol: Protocol::Smtp,
-            login: target.login.cloned(),
-        };
         let piece = || content.next().inspect_err(|error| log(error));
-        converse(&host, config, message(row, recipients), piece).await
+        session.deliver(message(row, recipients), piece).await
+    }
+
+    /// Keeps a session for the next message, or ends it.
+    fn keep(&self, usage: Use, session: Session) {
+        let ended = match session.is_ready() && session.delivered() < MESSAGES_MAX {
+            true => self.pool().put(usage, session, monotonic()),
+            false => Some(session),
+        };
+        // Nobody waits for goodbyes.
+        ended.into_iter().for_each(|session| drop(tokio::spawn(session.quit())));
+    }
+
+    /// Ends the sessions for which there was no other message.
+    pub fn close_idle(&self) {
+        let overdue = self.pool().overdue(monotonic());
+        overdue.into_iter().for_each(|session| drop(tokio::spawn(session.quit())));
+    }
+}
+
+/// What its outcomes say of a host.
+fn shown(outcomes: &[Outcome]) -> Shown<Report> {
+    let is_strain = |status: &Status| match status.code {
+        Some(code) => code == 421,
+        // It fell silent, or hung up.
+        None => status.class == Class::Temporary,
+    };
+    match outcomes.iter().any(|outcome| is_strain(&outcome.status)) {
+        true => Shown::Strained,
+        false => Shown::Well,
     }
 }
 

@@ -1,273 +1,295 @@
-//! Delivery to the Internet: who serves a domain (`resolve`) or takes mail for everywhere (`relay`), one attempt
-//! (`attempt`) of one [conversation](shared::smtp::client), and when ([`Runner`]).
+//! Delivery to the Internet: who serves a domain (`resolve`) or takes mail for everywhere (`relay`), how many attempts
+//! there may be at once (`scheduler`), one attempt (`attempt`) of one [session](shared::smtp::client), which is kept for
+//! the next one (`pool`), and what is attempted next ([`Runner`]).
 //!
-//! An attempt's result is one commit: the new state of each recipient in the queue, and the event that
-//! tells big. Nothing is believed to have happened before that.
+//! An attempt is of one message for one destination: a domain, or the smart host that takes all mail. Its result is one
+//! commit: the new state of each recipient in the queue, and the event that tells big. Nothing is believed to have
+//! happened before that.
 
 mod attempt;
+mod pool;
 mod relay;
 mod resolve;
+mod scheduler;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shared::address::{Address, Domain};
+use shared::address::Address;
 use shared::age;
-use shared::id::{MessageId, unix_millis};
+use shared::id::{MessageId, monotonic, unix_millis};
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::smtp::Enhanced;
 use shared::smtp::client::{Class, Status};
-use shared::store::{Rows, StoreError, Txn};
+use shared::store::{StoreError, Txn};
 use shared::trace;
 use shared::unit::{DeliveryState, Outcome, ToBig, encode};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::node::Node;
-use crate::record::{QUEUE, QueueRow};
-use crate::revise::{self, Waiting};
+use crate::queue;
+use crate::revise::{self, Begun, Waiting};
 use attempt::{Attempt, Copies, Report};
 pub use relay::{RelayError, Route};
 pub use resolve::Resolver;
+use scheduler::{Limits, Scheduler, Shown};
 
-/// Attempts at once.
-const ATTEMPTS_MAX: usize = 50;
+/// Attempts at once, in all; what the limit of open files allows may be less.
+pub const ATTEMPTS_MAX: usize = 100;
 const EVENT_LANE: u8 = 1;
-/// How long one attempt for one group of recipients may take, over all hosts.
-const GROUP_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-
-/// What is to be attempted, and when.
-#[derive(Debug, Default)]
-pub struct Schedule(Mutex<BTreeSet<(u64, MessageId)>>);
-
-impl Schedule {
-    /// Puts a message on the schedule.
-    pub fn add(&self, at: u64, message: MessageId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((at, message));
-    }
-
-    /// Takes one message that is due, or says when the next one will be.
-    fn take(&self, now: u64) -> Result<MessageId, Option<u64>> {
-        let mut schedule = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // The last one is due before its time if the clock went back.
-        let mut ends = schedule.first().into_iter().chain(schedule.last()).copied();
-        match ends.find(|(at, _)| age::is_due(*at, now)) {
-            Some(due) => {
-                schedule.remove(&due);
-                Ok(due.1)
-            }
-            None => Err(schedule.first().map(|(at, _)| *at)),
-        }
-    }
-}
+/// How long one attempt may take, over all hosts.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// How long a destination where nobody could be reached is not asked again, at most.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// After an attempt that could not be recorded, or a queue that could not be read.
+const AGAIN: Duration = Duration::from_secs(10);
+/// Destinations that are looked at in one round: each that may begin has one turn in it.
+const ROUND_MAX: usize = 1_000;
+/// Looks at the queue at least this often: the clock may have been set.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Between two looks for sessions that nobody needs.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// Attempts what is due until the node goes down.
 #[derive(Debug)]
 pub struct Runner {
     node: Arc<Node>,
     attempt: Arc<Attempt>,
-    permits: Arc<Semaphore>,
-    running: Arc<Mutex<HashSet<MessageId>>>,
+    scheduler: Arc<Mutex<Scheduler<Report>>>,
+    /// The destinations whose turn comes next.
+    round: VecDeque<String>,
 }
 
 impl Runner {
-    /// A runner with everything in the queue on its schedule.
-    pub fn new(node: Arc<Node>, resolver: Resolver, route: Route) -> Result<Self, StoreError> {
-        schedule_all(&node)?;
-        let attempt = Arc::new(Attempt::new(Arc::clone(&node), resolver, route));
-        Ok(Self { node, attempt, permits: Arc::new(Semaphore::new(ATTEMPTS_MAX)), running: Arc::default() })
+    /// A runner with at most `attempts` at once.
+    pub fn new(node: Arc<Node>, resolver: Resolver, route: Route, attempts: usize) -> Self {
+        let outbound = &node.topology.edge.outbound;
+        let limits = Limits {
+            attempts,
+            destination: outbound.concurrency,
+            // It is over when the first that was deferred comes again.
+            pause: PAUSE_MAX.min(outbound.wait_after(1) / 2),
+        };
+        let attempt = Arc::new(Attempt::new(Arc::clone(&node), resolver, route, attempts));
+        Self {
+            node,
+            attempt,
+            scheduler: Arc::new(Mutex::new(Scheduler::new(limits))),
+            round: VecDeque::new(),
+        }
     }
 
     /// Runs until `stopping`; attempts that are under way are given up with the process, and their
     /// recipients are in the queue as they were.
-    pub async fn run(self, mut stopping: watch::Receiver<bool>) {
+    pub async fn run(mut self, mut stopping: watch::Receiver<bool>) {
+        let swept = Arc::clone(&self.attempt);
+        let sweeping = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                swept.close_idle();
+            }
+        });
         loop {
-            let wait = match self.node.schedule.take(unix_millis()) {
-                Ok(message) => {
-                    self.start(message).await;
-                    continue;
+            let wait = match self.begin_due() {
+                Ok(Some(at)) => {
+                    Duration::from_millis(at.saturating_sub(unix_millis()).max(1)).min(LOOK_AGAIN)
                 }
-                Err(Some(at)) => Duration::from_millis(at.saturating_sub(unix_millis()).max(1)),
-                Err(None) => Duration::from_secs(3600),
+                Ok(None) => LOOK_AGAIN,
+                Err(error) => {
+                    tracing::warn!(%error, "the queue cannot be read; it is tried again");
+                    AGAIN
+                }
             };
             tokio::select! {
                 () = self.node.due.notified() => {}
                 () = tokio::time::sleep(wait) => {}
-                _ = stopping.wait_for(|stopping| *stopping) => return,
+                _ = stopping.wait_for(|stopping| *stopping) => break,
             }
         }
+        sweeping.abort();
     }
 
-    async fn start(&self, message: MessageId) {
-        let fresh = self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(message);
-        let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
-        if !fresh {
-            return;
+    /// Begins what is due and has a place. Each destination has its turn before any has another one. Returns when the
+    /// next will be due, milliseconds since 1970.
+    fn begin_due(&mut self) -> Result<Option<u64>, StoreError> {
+        let (snapshot, now) = (self.node.store.read()?, unix_millis());
+        let mut has_begun = true;
+        loop {
+            let lane = match self.round.pop_front() {
+                Some(lane) => lane,
+                None if !std::mem::take(&mut has_begun) => break,
+                None => {
+                    let scheduler = lock(&self.scheduler);
+                    let may_begin = |place: &str| scheduler.may_begin(place, monotonic());
+                    // Many domains need not be looked at for a smart host that has no place.
+                    if scheduler.has_place() && self.attempt.only_place().is_none_or(may_begin) {
+                        let may_begin = |lane: &str| may_begin(self.attempt.place(lane));
+                        self.round = queue::due_destinations(&snapshot, now, ROUND_MAX, may_begin)?.into();
+                    }
+                    continue;
+                }
+            };
+            let mut scheduler = lock(&self.scheduler);
+            if !scheduler.has_place() {
+                drop(scheduler);
+                self.round.push_front(lane);
+                break;
+            }
+            let place = self.attempt.place(&lane);
+            if !scheduler.may_begin(place, monotonic()) {
+                continue;
+            }
+            let is_under_way = |message| scheduler.is_under_way(place, message);
+            if let Some(message) = queue::due_message(&snapshot, &lane, now, is_under_way)? {
+                let known = scheduler.begin(place, message, monotonic());
+                drop(scheduler);
+                self.begin(place.to_owned(), message, known);
+                has_begun = true;
+            }
         }
-        let (node, attempt, running) =
-            (Arc::clone(&self.node), Arc::clone(&self.attempt), Arc::clone(&self.running));
+        queue::next_due(&snapshot, now)
+    }
+
+    fn begin(&self, place: String, message: MessageId, known: Option<Report>) {
+        let (node, attempt) = (Arc::clone(&self.node), Arc::clone(&self.attempt));
+        let scheduler = Arc::clone(&self.scheduler);
         tokio::spawn(async move {
-            let result = deliver(&node, &attempt, message).await;
-            running.lock().unwrap_or_else(PoisonError::into_inner).remove(&message);
-            match result {
-                Ok(Some(again_at)) => node.schedule.add(again_at, message),
-                Ok(None) => {}
+            let shown = match deliver(&node, &attempt, &place, message, known).await {
+                Ok(shown) => shown,
                 Err(error) => {
                     tracing::error!(%message, %error, "a delivery could not be recorded; it is tried again");
-                    node.schedule.add(unix_millis() + 10_000, message);
+                    tokio::time::sleep(AGAIN).await;
+                    Shown::Nothing
                 }
-            }
+            };
+            lock(&scheduler).end(&place, message, shown, monotonic());
             node.due.notify_one();
-            drop(permit);
         });
     }
 }
 
-/// Puts everything in the queue that is not held on the schedule.
-pub fn schedule_all(node: &Node) -> Result<(), StoreError> {
-    for (key, row) in node.store.read()?.prefix::<QueueRow>(QUEUE, &[], usize::MAX)? {
-        if !row.held {
-            node.schedule.add(row.next_attempt_at, revise::message_of(&key));
-        }
-    }
-    Ok(())
+fn lock(scheduler: &Mutex<Scheduler<Report>>) -> MutexGuard<'_, Scheduler<Report>> {
+    scheduler.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One attempt for every recipient that waits and is due. Returns when the next one is due, if any is left.
-async fn deliver(node: &Node, attempt: &Attempt, message: MessageId) -> Result<Option<u64>, StoreError> {
-    loop {
-        let busy = Arc::clone(&node.busy);
-        let begun = Begun { node, message };
-        let begin = move |txn: &mut Txn<'_>| revise::begin(txn, &busy, message, unix_millis());
-        let Some(row) = node.store.commit(begin).await?.into_inner() else { break };
-        attempt_row(node, attempt, message, &row).await?;
-        drop(begun);
-    }
-    node.queued(EVENT_LANE);
-    Ok(Waiting::load(&node.store.read()?, message)?.next_attempt_at())
-}
-
-/// An attempt that is under way, until this is dropped, however it ends. At most one for each message.
-struct Begun<'n> {
-    node: &'n Node,
-    message: MessageId,
-}
-
-impl Drop for Begun<'_> {
-    fn drop(&mut self) {
-        self.node.busy.end(self.message);
-    }
-}
-
-/// Attempts one revision of a message, as its row was when that was entered as under way.
-async fn attempt_row(
+/// One attempt for every recipient at a destination who waits and is due. With `known`, which says why nobody can be
+/// reached there, nobody is asked.
+async fn deliver(
     node: &Node,
     attempt: &Attempt,
+    place: &str,
     message: MessageId,
-    row: &QueueRow,
-) -> Result<(), StoreError> {
-    let retry = &node.topology.edge.outbound;
-    let number = row.attempts.saturating_add(1);
-    let wait = retry.wait_after(usize::try_from(number).unwrap_or(usize::MAX));
-    let made = Made { revision: row.revision, number, again_at: unix_millis() + millis(wait) };
-    let (groups, unreadable) = groups(row, attempt);
-    let mut left = groups.len();
-    if !unreadable.is_empty() || left == 0 {
-        record(node, message, unreadable, made, left == 0).await?;
+    known: Option<Report>,
+) -> Result<Shown<Report>, StoreError> {
+    let mut shown = Shown::Nothing;
+    loop {
+        let (busy, destination) = (Arc::clone(&node.busy), attempt.destination(place).map(ToOwned::to_owned));
+        let begin = move |txn: &mut Txn<'_>| {
+            revise::begin(txn, &busy, message, destination.as_deref(), unix_millis())
+        };
+        let Some(begun) = node.store.commit(begin).await?.into_inner() else { break };
+        let under_way = UnderWay { node, message, recipients: &begun.recipients };
+        let (reports, of_it) = attempt_row(attempt, place, message, &begun, known.as_ref()).await;
+        shown = of_it;
+        record(node, message, &begun, reports).await?;
+        drop(under_way);
     }
-    for (domain, recipients) in groups {
-        left -= 1;
-        let copies = Copies { message, row, recipients: &recipients };
-        let attempted = tokio::time::timeout(GROUP_TIMEOUT, attempt.deliver(copies, domain.as_ref()));
-        let reports = attempted.await.unwrap_or_else(|_| {
-            let slow = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "the hosts there were too slow");
-            copies.all(&Report::ours(slow))
-        });
-        // Group by group: what one host has taken must not wait for what another does.
-        record(node, message, reports, made, left == 0).await?;
-    }
-    Ok(())
+    node.queued(EVENT_LANE);
+    Ok(shown)
 }
 
-/// Which attempt this is, and when the next one is due, milliseconds since 1970.
-#[derive(Clone, Copy)]
-struct Made {
-    revision: u32,
-    number: u32,
-    again_at: u64,
+/// An attempt that is under way, until this is dropped, however it ends.
+struct UnderWay<'n> {
+    node: &'n Node,
+    message: MessageId,
+    recipients: &'n [u32],
 }
 
-type Groups = BTreeMap<Option<Domain>, Vec<(u32, Address)>>;
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.node.busy.end(self.message, self.recipients);
+    }
+}
 
-/// The recipients that wait, with their indexes on big, by whom they are attempted with; and reports of those that
-/// are no addresses, which big should not have sent.
-fn groups(row: &QueueRow, attempt: &Attempt) -> (Groups, Vec<(u32, Report)>) {
-    let (mut groups, mut unreadable) = (Groups::new(), Vec::new());
-    for recipient in row.recipients.iter().filter(|recipient| revise::waits(recipient)) {
-        let index = recipient.index;
+/// Attempts one revision of a message. Exactly one report for each recipient.
+async fn attempt_row(
+    attempt: &Attempt,
+    place: &str,
+    message: MessageId,
+    begun: &Begun,
+    known: Option<&Report>,
+) -> (Vec<(u32, Report)>, Shown<Report>) {
+    let (mut readable, mut reports) = (Vec::new(), Vec::new());
+    let is_for = |index: &u32| begun.recipients.contains(index);
+    for recipient in begun.row.recipients.iter().filter(|recipient| is_for(&recipient.index)) {
         match recipient.address.parse::<Address>() {
-            Ok(address) => groups.entry(attempt.group(&address)).or_default().push((index, address)),
+            Ok(address) => readable.push((recipient.index, address)),
+            // Big should not have sent it.
             Err(error) => {
                 let status = Status::ours(Class::Permanent, Enhanced(5, 1, 3), &error.to_string());
-                unreadable.push((index, Report::ours(status)));
+                reports.push((recipient.index, Report::ours(status)));
             }
         }
     }
-    (groups, unreadable)
+    if readable.is_empty() {
+        return (reports, Shown::Nothing);
+    }
+    let copies = Copies { message, row: &begun.row, recipients: &readable };
+    let attempted = tokio::time::timeout(ATTEMPT_TIMEOUT, attempt.deliver(copies, place, known)).await;
+    let (told, shown) = attempted.unwrap_or_else(|_| {
+        let slow = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "the hosts there were too slow");
+        (copies.all(&Report::ours(slow)), Shown::Strained)
+    });
+    reports.extend(told);
+    (reports, shown)
 }
 
-/// For the simulation: a remote host has taken the message for everybody who waits, or says to come again.
+/// For the simulation: a remote host has taken the message for everybody who is due, or says to come again at once.
 #[cfg(feature = "sim")]
 pub(crate) async fn answered_by_remote(
     node: &Node,
     message: MessageId,
-    row: QueueRow,
+    begun: Begun,
     taken: bool,
 ) -> Result<(), StoreError> {
-    let _begun = Begun { node, message };
+    let _under_way = UnderWay { node, message, recipients: &begun.recipients };
     let status = match taken {
         true => Status::ours(Class::Delivered, Enhanced(2, 0, 0), "taken"),
         false => Status::ours(Class::Temporary, Enhanced(4, 2, 1), "later"),
     };
     let taken = Report::ours(status);
-    let waiting = row.recipients.iter().filter(|recipient| revise::waits(recipient));
-    let reports = waiting.map(|recipient| (recipient.index, taken.clone())).collect();
-    let number = row.attempts.saturating_add(1);
-    let made = Made { revision: row.revision, number, again_at: unix_millis() };
-    record(node, message, reports, made, true).await
+    let reports = begun.recipients.iter().map(|index| (*index, taken.clone())).collect();
+    record(node, message, &begun, reports).await
 }
 
 /// Commits what an attempt brought: the queue, the revisions that were noted while it was under way, and the
-/// events for big. With its `last` reports the attempt is over, from this commit on.
+/// events for big. The attempt is over, from this commit on.
 async fn record(
     node: &Node,
     message: MessageId,
+    begun: &Begun,
     reports: Vec<(u32, Report)>,
-    made: Made,
-    last: bool,
 ) -> Result<(), StoreError> {
-    let (now, expire, busy) = (unix_millis(), node.topology.edge.outbound.expire, Arc::clone(&node.busy));
+    let (now, outbound, busy) = (unix_millis(), node.topology.edge.outbound.clone(), Arc::clone(&node.busy));
+    let (revision, attempted) = (begun.row.revision, begun.recipients.clone());
     let committed = node.store.commit(move |txn| {
-        if last {
-            busy.end(message);
-        }
+        busy.end(message, &attempted);
         let (mut waiting, lived) = (Waiting::load(txn, message)?, age::lived(txn)?);
-        let Some(row) = waiting.row(made.revision) else { return Ok(()) };
-        row.attempts = made.number;
-        row.next_attempt_at = made.again_at;
-        let expired = lived >= row.since.saturating_add(millis(expire));
-        let reported: Vec<u32> = reports.iter().map(|(index, _)| *index).collect();
+        let Some(row) = waiting.row(revision) else { return Ok(()) };
+        let expired = lived >= row.since.saturating_add(millis(outbound.expire));
         for (index, report) in reports {
             let Some(recipient) = row.recipients.iter_mut().find(|recipient| recipient.index == index) else {
                 continue;
             };
+            recipient.attempts = recipient.attempts.saturating_add(1);
+            let failures = usize::try_from(recipient.attempts).unwrap_or(usize::MAX);
+            recipient.next_attempt_at = now.saturating_add(millis(outbound.wait_after(failures)));
             let mut status = report.status;
             if status.class == Class::Temporary && expired {
-                status = Status::ours(
-                    Class::Permanent,
-                    Enhanced(4, 4, 7),
-                    &format!("given up after {} attempts; the last answer was: {}", made.number, status.text),
-                );
+                let text =
+                    format!("given up after {failures} attempts; the last answer was: {}", status.text);
+                status = Status::ours(Class::Permanent, Enhanced(4, 4, 7), &text);
             }
             recipient.state = match status.class {
                 Class::Delivered => DeliveryState::Relayed,
@@ -287,29 +309,33 @@ async fn record(
                 text: status.text,
                 status: status.enhanced.to_string(),
                 in_doubt: status.in_doubt,
-                next_attempt_at: again.then_some(made.again_at),
+                next_attempt_at: again.then_some(recipient.next_attempt_at),
             };
-            let state = serde_json::to_value(outcome.state).unwrap_or_default();
-            let what =
-                format!("{}: {}: {}", recipient.address, state.as_str().unwrap_or_default(), outcome.text);
-            trace::note(txn, message, now, what)?;
-            let unit = QueuedUnit {
-                id: MessageId::generate().0,
-                lane: EVENT_LANE,
-                after: None,
-                head: encode(&ToBig::Outcome(outcome)),
-                body: QueuedBody::None,
-            };
-            lane::queue(txn, &unit)?;
+            tell(txn, &recipient.address, outcome)?;
         }
         // Behind the outcome, so that big knows what a revision was too late for.
-        let decided = waiting.settle(made.revision, (!last).then_some(reported.as_slice()));
+        let decided = waiting.settle(revision, |recipient| attempted.contains(&recipient));
         waiting.store(txn)?;
         revise::tell(txn, message, decided, now)
     });
     committed.await?;
     node.queued(EVENT_LANE);
     Ok(())
+}
+
+/// Queues what became of a recipient for big, and notes it in the trace.
+pub(crate) fn tell(txn: &mut Txn<'_>, address: &str, outcome: Outcome) -> Result<(), StoreError> {
+    let state = serde_json::to_value(outcome.state).unwrap_or_default();
+    let what = format!("{address}: {}: {}", state.as_str().unwrap_or_default(), outcome.text);
+    trace::note(txn, MessageId(outcome.message), outcome.at, what)?;
+    let unit = QueuedUnit {
+        id: MessageId::generate().0,
+        lane: EVENT_LANE,
+        after: None,
+        head: encode(&ToBig::Outcome(outcome)),
+        body: QueuedBody::None,
+    };
+    lane::queue(txn, &unit).map(drop)
 }
 
 fn millis(span: Duration) -> u64 {

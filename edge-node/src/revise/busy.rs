@@ -14,6 +14,7 @@ use shared::unit::Id;
 /// every use is either before the decision, and seen here, or after it, and sees the new text.
 #[derive(Debug, Default)]
 pub struct Busy {
+    /// Messages and indexes of recipients.
     attempts: Mutex<HashSet<(MessageId, u32)>>,
     maildrops: Mutex<HashSet<Id>>,
 }
@@ -23,20 +24,23 @@ fn lock<T>(set: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Busy {
-    /// An attempt with a revision of a message begins. Called within the operation that reads its row.
-    pub fn begin(&self, message: MessageId, revision: u32) {
-        lock(&self.attempts).insert((message, revision));
+    /// An attempt for these recipients of a message begins. Called within the operation that reads its row.
+    pub fn begin(&self, message: MessageId, recipients: &[u32]) {
+        lock(&self.attempts).extend(recipients.iter().map(|recipient| (message, *recipient)));
     }
 
-    /// Whether an attempt with that revision is under way.
-    pub fn is_attempted(&self, message: MessageId, revision: u32) -> bool {
-        lock(&self.attempts).contains(&(message, revision))
+    /// Whether an attempt for that recipient is under way.
+    pub fn is_attempted(&self, message: MessageId, recipient: u32) -> bool {
+        lock(&self.attempts).contains(&(message, recipient))
     }
 
-    /// No attempt with the message is under way any more. Called within the operation that records the last
-    /// outcome, or when the attempt is given up.
-    pub fn end(&self, message: MessageId) {
-        lock(&self.attempts).retain(|(attempted, _)| *attempted != message);
+    /// The attempt for these recipients is under way no more. Called within the operation that records the outcome,
+    /// or when the attempt is given up.
+    pub fn end(&self, message: MessageId, recipients: &[u32]) {
+        let mut attempts = lock(&self.attempts);
+        for recipient in recipients {
+            attempts.remove(&(message, *recipient));
+        }
     }
 
     /// Locks a window's maildrop; `false` if it is locked already.

@@ -100,8 +100,9 @@ impl Edge {
     /// An attempt begins: the text that would leave.
     fn begin(&self) -> Option<(u32, String)> {
         let busy = Arc::clone(&self.busy);
-        let begun = self.store.commit_blocking(move |txn| begin(txn, &busy, MessageId(MESSAGE), u64::MAX));
-        let row = begun.expect("commits").into_inner()?;
+        let begun =
+            self.store.commit_blocking(move |txn| begin(txn, &busy, MessageId(MESSAGE), None, u64::MAX));
+        let Begun { row, .. } = begun.expect("commits").into_inner()?;
         Some((row.revision, self.text(row.body)))
     }
 
@@ -114,11 +115,11 @@ impl Edge {
     fn end(&self, revision: u32, state: DeliveryState) {
         let busy = Arc::clone(&self.busy);
         let ended = self.store.commit_blocking(move |txn| {
-            busy.end(MessageId(MESSAGE));
+            busy.end(MessageId(MESSAGE), &[0, 1, 2]);
             let mut waiting = Waiting::load(txn, MessageId(MESSAGE))?;
             let row = waiting.row(revision).expect("waits");
             row.recipients.iter_mut().for_each(|recipient| recipient.state = state);
-            let decided = waiting.settle(revision, None);
+            let decided = waiting.settle(revision, |_| true);
             waiting.store(txn)?;
             tell(txn, MessageId(MESSAGE), decided, NOW)
         });

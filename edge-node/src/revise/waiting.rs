@@ -7,7 +7,8 @@ use shared::id::MessageId;
 use shared::store::{BodyKey, Rows, StoreError, Txn};
 use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult};
 
-use crate::record::{Noted, QUEUE, QueueRecipient, QueueRow, queue_key};
+use crate::queue;
+use crate::record::{Noted, QUEUE, QueueRecipient, QueueRow};
 
 /// What was decided for a recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,11 @@ impl Waiting {
         &self.rows
     }
 
+    /// Everybody who is still to get it.
+    pub fn recipients(&mut self) -> impl Iterator<Item = &mut QueueRecipient> {
+        self.rows.iter_mut().flat_map(|row| &mut row.recipients).filter(|recipient| waits(recipient))
+    }
+
     /// The row of a revision.
     pub fn row(&mut self, revision: u32) -> Option<&mut QueueRow> {
         self.rows.iter_mut().find(|row| row.revision == revision)
@@ -75,21 +81,20 @@ impl Waiting {
         self.rows.iter().find(|row| row.recipients.iter().any(is_it)).map(|row| row.revision)
     }
 
-    /// Decides a revision for a recipient, or notes it if `is_attempted` says of the revision that the
-    /// recipient is to get that an attempt is under way.
+    /// Decides a revision for a recipient, or notes it if an attempt for that one is under way.
     pub fn revise(
         &mut self,
         recipient: u32,
         revision: u32,
         mode: ReviseMode,
-        is_attempted: impl Fn(u32) -> bool,
+        is_attempted: bool,
     ) -> Option<Decided> {
         let decided = |result, text| Some(Decided { recipient, revision, result, text });
         match self.revision_of(recipient) {
             None => decided(ReviseResult::TooLate, "it does not wait here any more"),
             // A later revision has overtaken this one: the old text is gone all the same.
             Some(present) if present >= revision => decided(ReviseResult::Replaced, ""),
-            Some(present) if is_attempted(present) => {
+            Some(present) if is_attempted => {
                 let row = self.row(present)?;
                 row.noted.push(Noted { recipient, revision, mode });
                 None
@@ -101,11 +106,10 @@ impl Waiting {
         }
     }
 
-    /// Decides what was noted while an attempt with `revision` was under way: for the recipients in `of`, or
-    /// for all.
-    pub fn settle(&mut self, revision: u32, of: Option<&[u32]>) -> Vec<Decided> {
+    /// Decides what was noted while an attempt with `revision` was under way, for the recipients for whom that `is_over`.
+    pub fn settle(&mut self, revision: u32, is_over: impl Fn(u32) -> bool) -> Vec<Decided> {
         let Some(row) = self.row(revision) else { return Vec::new() };
-        let is_due = |noted: &Noted| of.is_none_or(|of| of.contains(&noted.recipient));
+        let is_due = |noted: &Noted| is_over(noted.recipient);
         let (mut due, left): (Vec<_>, Vec<_>) = row.noted.drain(..).partition(is_due);
         row.noted = left;
         due.sort_by_key(|noted| noted.revision);
@@ -125,6 +129,13 @@ impl Waiting {
         decided
     }
 
+    /// Decides what attempts that were cut off have left noted: what is of recipients for whom none `is_attempted`.
+    pub fn settle_left(&mut self, is_attempted: impl Fn(u32) -> bool) -> Vec<Decided> {
+        let revisions: Vec<u32> = self.rows.iter().map(|row| row.revision).collect();
+        let settled = |revision: &u32| self.settle(*revision, |recipient| !is_attempted(recipient));
+        revisions.iter().flat_map(settled).collect()
+    }
+
     fn state_of(&self, recipient: u32) -> Option<DeliveryState> {
         let mut all = self.rows.iter().flat_map(|row| &row.recipients);
         all.find(|other| other.index == recipient).map(|recipient| recipient.state)
@@ -135,26 +146,19 @@ impl Waiting {
         let Some(row) = self.row(from) else { return };
         let Some(place) = row.recipients.iter().position(|other| other.index == recipient) else { return };
         let moved = row.recipients.remove(place);
-        let (held, restored, attempts) = (row.held, row.restored, row.attempts);
-        let (queued_at, since, next_attempt_at) = (row.queued_at, row.since, row.next_attempt_at);
+        let (held, restored) = (row.held, row.restored);
+        let (queued_at, since) = (row.queued_at, row.since);
         let Some(target) = to.and_then(|to| self.row(to)) else { return };
         if target.recipients.is_empty() {
-            (target.held, target.restored, target.attempts) = (held, restored, attempts);
-            (target.queued_at, target.since, target.next_attempt_at) = (queued_at, since, next_attempt_at);
+            (target.held, target.restored) = (held, restored);
+            (target.queued_at, target.since) = (queued_at, since);
         }
         // Revising does not make a message younger, and what an operator has to look at stays with him.
         target.held |= held;
         target.restored |= restored;
         target.queued_at = target.queued_at.min(queued_at);
         target.since = target.since.min(since);
-        target.next_attempt_at = target.next_attempt_at.min(next_attempt_at);
         target.recipients.push(moved);
-    }
-
-    /// The earliest attempt that is due, milliseconds since 1970; held rows have none.
-    pub fn next_attempt_at(&self) -> Option<u64> {
-        let due = self.rows.iter().filter(|row| !row.held && row.recipients.iter().any(waits));
-        due.map(|row| row.next_attempt_at).min()
     }
 
     /// Writes the rows. Those that nobody waits for, and that no note may still need, go with their bodies.
@@ -162,12 +166,11 @@ impl Waiting {
         let noted: HashSet<u32> =
             self.rows.iter().flat_map(|row| &row.noted).map(|noted| noted.revision).collect();
         for row in self.rows {
-            let key = queue_key(&self.message.0, row.revision);
             if row.recipients.iter().any(waits) || noted.contains(&row.revision) {
-                txn.put(QUEUE, &key, &row)?;
+                queue::put(txn, self.message, &row)?;
             } else {
                 if self.stored.contains(&row.revision) {
-                    txn.delete(QUEUE, &key)?;
+                    queue::remove(txn, self.message, row.revision)?;
                 }
                 txn.release_body(BodyKey(row.body))?;
             }

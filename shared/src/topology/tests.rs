@@ -171,6 +171,14 @@ fn bad_values_are_refused() {
     }
     let line = format!("{dial}\nsafety_bytes = 0");
     check(dial, &line, (13, 16), "0 is out of range for `safety_bytes`", "from 1048576");
+    check(
+        edge,
+        &with("outbound.delay_notice = -1"),
+        (10, 25),
+        "-1 is out of range for `delay_notice`",
+        "from 0",
+    );
+    check(edge, &with("outbound.concurrency = 0"), (10, 24), "0 is out of range for `concurrency`", "from 1");
     check(edge, &with("outbound.retry = []"), (10, 18), "`retry` lists 1 to 64 waits", "like [60, 300");
     check(edge, &with("outbound.retry = [60, 0]"), (10, 23), "0 is out of range for `retry`", "from 1");
     check(
@@ -240,6 +248,10 @@ fn what_is_left_out_has_defaults() {
     let waits = [0, 1, 2, 4, 5, 900].map(|failures| edge.outbound.wait_after(failures).as_secs());
     assert_eq!(waits, [60, 60, 300, 3_600, 3_600, 3_600]);
     assert_eq!(edge.outbound.expire, Duration::from_secs(5 * 86_400));
+    assert_eq!(
+        (edge.outbound.delay_notice, edge.outbound.concurrency),
+        (Some(Duration::from_secs(14_400)), 20)
+    );
 }
 
 #[test]

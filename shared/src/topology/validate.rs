@@ -14,9 +14,9 @@ use serde_spanned::Spanned;
 
 use super::refusal::{Source, TopologyError};
 use super::{
-    Acknowledge, AttachmentMode, Authentication, BOUND_OCTETS, Big, EXPIRE, Edge, LOGIN_DELAY, Link, Mode,
-    Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX, STALE_AFTER,
-    Site, SmartHost, TlsFiles, Topology, keys,
+    Acknowledge, AttachmentMode, Authentication, BOUND_OCTETS, Big, CONCURRENCY, DELAY_NOTICE, EXPIRE, Edge,
+    LOGIN_DELAY, Link, Mode, Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS,
+    SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
 };
 use crate::address::{Address, Domain};
 
@@ -149,6 +149,8 @@ struct RawOutbound {
     port: Option<Number>,
     retry: Option<Spanned<Vec<Number>>>,
     expire: Option<Number>,
+    delay_notice: Option<Number>,
+    concurrency: Option<Number>,
 }
 
 #[derive(Default, Deserialize)]
@@ -361,12 +363,15 @@ impl Source<'_> {
     }
 
     fn outbound(&self, raw: &RawOutbound) -> Result<Outbound, TopologyError> {
+        let delay_notice = self.number(raw.delay_notice.as_ref(), "delay_notice", DELAY_NOTICE, 14_400)?;
         Ok(Outbound {
             mode: self.mode(raw)?,
             private_addresses: raw.private_addresses.unwrap_or(false),
             port: self.number(raw.port.as_ref(), "port", 1..=65_535, 25)?,
             retry: self.retry(raw.retry.as_ref())?,
             expire: Duration::from_secs(self.number(raw.expire.as_ref(), "expire", EXPIRE, 432_000)?),
+            delay_notice: (delay_notice > 0).then(|| Duration::from_secs(delay_notice)),
+            concurrency: self.number(raw.concurrency.as_ref(), "concurrency", CONCURRENCY, 20)?,
         })
     }
 

@@ -1,15 +1,20 @@
 //! Mail out: who is asked, in which order, over TLS or not, and what the author hears of it.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use big_node::record::{AfterFetch, Folder, Scope};
 use big_node::request::{RecipientView, Sent};
+use edge_node::request::{Held, Queued};
+use shared::report::Step;
 use shared::unit::DeliveryState;
 use tests::desk::Desk;
 use tests::internet::dns::Zone;
-use tests::internet::mta::{Mta, Options, StartTls};
-use tests::internet::rules::{Rule, Stage};
-use tests::process::Program;
+use tests::internet::mta::{Mail, Mta, Options, StartTls};
+use tests::internet::rules::{Action, Rule, Stage};
+use tests::process::{Node, Program};
 use tests::wait::{SOON, Trouble, until};
 use tests::world::{BOB, World};
 
@@ -205,4 +210,105 @@ async fn an_address_that_is_not_on_the_internet_is_not_connected_to() -> Result<
     assert!(world.internet.mta.mail().is_empty());
     desk.arrival(Folder::In, "the message comes back", |_| true).await?;
     Ok(())
+}
+
+/// A command of the edge's that has to be refused; what it told the person.
+async fn refusal(world: &World, arguments: &[&str]) -> Result<String, Trouble> {
+    match world.nodes.edge.run(arguments).await {
+        Err(error) => error.refusal().map(str::to_owned).ok_or_else(|| error.into()),
+        Ok(said) => Err(format!("{arguments:?} was done: {said}").into()),
+    }
+}
+
+#[tokio::test]
+async fn a_slow_destination_delays_no_other() -> Result<(), Trouble> {
+    let world = world().await?;
+    let slow = another(&world, 2, Options::default()).await?;
+    world.internet.dns.publish(Zone::new("slow.example").a("slow.example", loopback(2)));
+    // It greets nobody for as long as this test may take.
+    slow.add_rule(Rule::new(Stage::Connect, Action::Delay(Duration::from_secs(3_600))));
+    let desk = world.desk("alice");
+    // More than there may be attempts in all.
+    for number in 0..120 {
+        desk.send(&format!("x{number}@slow.example"), "waits", "text").await?;
+    }
+    until("all of them are on the edge", SOON, async || {
+        Ok((world.edge_queue().await?.len() == 120).then_some(()))
+    })
+    .await?;
+    let sent = desk.send("carol@remote.example", "overtakes", "text").await?;
+    until_is(&desk, &sent, DeliveryState::Relayed).await?;
+    assert!(slow.mail().is_empty());
+    assert_eq!(world.edge_queue().await?.len(), 120);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_takes_the_next_message_and_one_that_was_over_is_made_anew() -> Result<(), Trouble> {
+    let world = world().await?;
+    let (desk, mta) = (world.desk("alice"), &world.internet.mta);
+    for number in 0..20 {
+        desk.send(&format!("x{number}@remote.example"), "one after another", "text").await?;
+    }
+    let mail = mta.wait_for(20, SOON).await?;
+    let sessions = |mail: &[Arc<Mail>]| mail.iter().map(|mail| mail.peer).collect::<BTreeSet<_>>().len();
+    assert!(sessions(&mail) <= 10, "{} sessions for 20 messages", sessions(&mail));
+    assert!(mail.iter().all(|mail| mail.tls));
+    // What a host says to the next MAIL of a session speaks of the session only.
+    mta.clear_rules();
+    desk.send("before@remote.example", "opens a session", "text").await?;
+    mta.wait_for(21, SOON).await?;
+    mta.add_rule(Rule::reply(Stage::Mail, 421, "4.3.2 that was enough").times(1));
+    let sent = desk.send("after@remote.example", "over another one", "text").await?;
+    until_is(&desk, &sent, DeliveryState::Relayed).await?;
+    let way: Vec<Step> = world.nodes.edge.json(&["trace", &sent.id]).await?;
+    assert!(way.iter().all(|step| !step.what.contains("deferred")), "{way:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_operator_holds_releases_and_cancels_what_waits() -> Result<(), Trouble> {
+    let mut world = world().await?;
+    world.internet.mta.add_rule(Rule::reply(Stage::Rcpt, 451, "4.2.0 not now"));
+    let desk = world.desk("alice");
+    let held = desk.send("carol@remote.example", "is held", "text").await?;
+    until_is(&desk, &held, DeliveryState::Deferred).await?;
+    world.nodes.edge.run(&["queue", "hold", "--domain", "remote.example"]).await?;
+    let refused = refusal(&world, &["queue", "retry", &held.id]).await?;
+    assert!(refused.contains("queue release"), "{refused}");
+    // The attempt that may have been under way has ended, and a restart changes nothing.
+    world.nodes.stop(Node::Edge).await?;
+    world.internet.mta.clear_rules();
+    world.nodes.start_edge().await?;
+    world.linked().await?;
+    let listed: Vec<Queued> = world.nodes.edge.json(&["queue", "list", "--held"]).await?;
+    assert_eq!(
+        listed.iter().map(|message| (&*message.id, message.held)).collect::<Vec<_>>(),
+        [(&*held.id, Some(Held::Held))]
+    );
+    // What is sent to the same domain now goes at once: only what waited is held.
+    let other = desk.send("dave@remote.example", "goes", "text").await?;
+    until_is(&desk, &other, DeliveryState::Relayed).await?;
+    assert_eq!(world.internet.mta.mail().len(), 1);
+    world.nodes.edge.run(&["queue", "release", &held.id]).await?;
+    until_is(&desk, &held, DeliveryState::Relayed).await?;
+
+    world.internet.mta.add_rule(Rule::reply(Stage::Rcpt, 451, "4.2.0 not now"));
+    let cancelled = desk.send("erin@remote.example", "is cancelled", "text").await?;
+    until_is(&desk, &cancelled, DeliveryState::Deferred).await?;
+    world.nodes.edge.run(&["queue", "hold", "--all"]).await?;
+    until("no attempt is under way, and it is cancelled", SOON, async || {
+        Ok(world.nodes.edge.run(&["queue", "cancel", &cancelled.id]).await.ok())
+    })
+    .await?;
+    let view = until_is(&desk, &cancelled, DeliveryState::Failed).await?;
+    assert_eq!(
+        (view.status.as_str(), view.text.as_str()),
+        ("5.3.0", "cancelled by the operator of mx.example.com")
+    );
+    let report = desk.arrival(Folder::In, "the sender is told", |_| true).await?;
+    let report = String::from_utf8_lossy(&desk.raw(&report.id).await?).into_owned();
+    assert!(report.contains("\r\nAction: failed\r\nStatus: 5.3.0\r\n"), "{report}");
+    assert!(world.edge_queue().await?.is_empty());
+    world.end().await
 }

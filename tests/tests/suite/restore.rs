@@ -6,6 +6,7 @@ use std::path::Path;
 
 use big_node::record::{Folder, Scope, WindowState};
 use big_node::request::{Request as BigRequest, Sent, Started, Terms};
+use edge_node::request::Held;
 use shared::report::LinkView;
 use shared::unit::DeliveryState;
 use tests::internet::rules::{Rule, Stage};
@@ -326,7 +327,10 @@ async fn an_edge_that_was_restored_is_told_what_has_become_of_its_mail() -> Resu
     world.nodes.start_edge().await?;
     let queue = world.edge_queue().await?;
     assert_eq!(queue.len(), 3, "{queue:?}");
-    assert!(queue.iter().all(|queued| queued.held), "nothing leaves before big has spoken: {queue:?}");
+    assert!(
+        queue.iter().all(|queued| queued.held == Some(Held::Restored)),
+        "nothing leaves before big has spoken: {queue:?}"
+    );
     world.internet.mta.clear_rules();
     world.nodes.start_big().await?;
     for sent in [&waits, &waits_too] {

@@ -1,5 +1,6 @@
-//! The thin driver: one connection, one message.
+//! The thin driver of one connection, for one message or for one after another.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use crate::smtp::Enhanced;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(180);
 const READ_BYTES: usize = 16 * 1024;
+const HUNG_UP: &str = "it hung up";
 
 /// Whom to connect to.
 #[derive(Clone, Debug)]
@@ -57,64 +59,162 @@ pub async fn converse<E>(
     host: &Host,
     config: Config,
     message: Message,
-    mut content: impl FnMut() -> Result<Option<Vec<u8>>, E>,
+    content: impl FnMut() -> Result<Option<Vec<u8>>, E>,
 ) -> Talk {
-    let mut stream: Stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(host.address)).await {
-        Ok(Ok(stream)) => {
-            let _ = stream.set_nodelay(true);
-            Box::pin(stream)
-        }
-        Ok(Err(error)) => return not_there(host, &error.to_string()),
-        Err(_) => return not_there(host, "no answer in 30 s"),
+    let mut session = match Session::open(host, config).await {
+        Ok(session) => session,
+        Err(talk) => return talk,
     };
-    if config.tls == TlsPolicy::Implicit {
-        stream = match handshake(stream, host).await {
-            Ok(secured) => secured,
-            Err(error) => return Talk::HandshakeFailed(handshake_failed(host, &error)),
-        };
+    let talk = session.deliver(message, content).await;
+    session.quit().await;
+    talk
+}
+
+/// A session with a host, for one message after another.
+pub struct Session {
+    host: Host,
+    /// `None` once it is closed.
+    stream: Option<Stream>,
+    client: Client,
+    start: Instant,
+    buffer: Vec<u8>,
+    delivered: usize,
+    greeted: bool,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("host", &self.host.name).field("delivered", &self.delivered).finish()
     }
-    let start = Instant::now();
-    let mut client = Client::new(config, start.elapsed());
-    client.deliver(message, start.elapsed());
-    let (mut talk, mut greeted) = (None, false);
-    let mut buffer = vec![0; READ_BYTES];
-    loop {
-        while let Some(action) = client.poll() {
-            match action {
-                Action::Send(bytes) => {
-                    let sent = timeout(WRITE_TIMEOUT, stream.write_all(&bytes)).await;
-                    if !matches!(sent, Ok(Ok(()))) || stream.flush().await.is_err() {
-                        client.disconnected();
-                    }
-                }
-                Action::StartTls => match handshake(stream, host).await {
-                    Ok(secured) => {
-                        stream = secured;
-                        client.tls_established(start.elapsed());
-                    }
-                    Err(error) => return Talk::HandshakeFailed(handshake_failed(host, &error)),
-                },
-                Action::WantContent => match content() {
-                    Ok(Some(piece)) => client.content(&piece, start.elapsed()),
-                    Ok(None) => client.content_end(start.elapsed()),
-                    Err(_) => client.content_failed(),
-                },
-                Action::Done(outcomes) => {
-                    talk = Some(Talk::Done(outcomes, client.is_tls()));
-                    client.quit(start.elapsed());
-                }
-                Action::Unusable(status) => talk = Some(Talk::Next { status, greeted }),
-                Action::Close => return talk.unwrap_or_else(|| not_there(host, "it hung up")),
+}
+
+impl Session {
+    /// Connects; nothing has been said yet.
+    ///
+    /// # Errors
+    /// What became of the connection: never [`Talk::Done`].
+    pub async fn open(host: &Host, config: Config) -> Result<Self, Talk> {
+        let mut stream: Stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(host.address)).await {
+            Ok(Ok(stream)) => {
+                let _ = stream.set_nodelay(true);
+                Box::pin(stream)
             }
+            Ok(Err(error)) => return Err(not_there(host, &error.to_string())),
+            Err(_) => return Err(not_there(host, "no answer in 30 s")),
+        };
+        if config.tls == TlsPolicy::Implicit {
+            let secured = handshake(stream, host).await;
+            stream = secured.map_err(|error| Talk::HandshakeFailed(handshake_failed(host, &error)))?;
         }
-        let wait = client.deadline().saturating_sub(start.elapsed());
-        match timeout(wait, stream.read(&mut buffer)).await {
-            Ok(Ok(0) | Err(_)) => client.disconnected(),
-            Ok(Ok(length)) => {
-                greeted = true;
-                client.receive(&buffer[..length], start.elapsed());
+        let start = Instant::now();
+        let client = Client::new(config, start.elapsed());
+        Ok(Self {
+            host: host.clone(),
+            stream: Some(stream),
+            client,
+            start,
+            buffer: vec![0; READ_BYTES],
+            delivered: 0,
+            greeted: false,
+        })
+    }
+
+    /// Whether it takes another message.
+    pub fn is_ready(&self) -> bool {
+        self.stream.is_some() && self.client.is_ready()
+    }
+
+    /// Messages that were dealt with over it.
+    pub fn delivered(&self) -> usize {
+        self.delivered
+    }
+
+    /// Delivers one message, as [`converse`] does. [`Talk::Next`] of one that was dealt with before means that the
+    /// session had ended: this message was not attempted.
+    pub async fn deliver<E>(
+        &mut self,
+        message: Message,
+        mut content: impl FnMut() -> Result<Option<Vec<u8>>, E>,
+    ) -> Talk {
+        if self.stream.is_none() {
+            return not_there(&self.host, HUNG_UP);
+        }
+        self.client.deliver(message, self.start.elapsed());
+        let mut talk = None;
+        loop {
+            while let Some(action) = self.client.poll() {
+                match action {
+                    Action::Send(bytes) => self.send(&bytes).await,
+                    Action::StartTls => {
+                        let Some(stream) = self.stream.take() else { return not_there(&self.host, HUNG_UP) };
+                        match handshake(stream, &self.host).await {
+                            Ok(secured) => {
+                                self.stream = Some(secured);
+                                self.client.tls_established(self.start.elapsed());
+                            }
+                            Err(error) => return Talk::HandshakeFailed(handshake_failed(&self.host, &error)),
+                        }
+                    }
+                    Action::WantContent => match content() {
+                        Ok(Some(piece)) => self.client.content(&piece, self.start.elapsed()),
+                        Ok(None) => self.client.content_end(self.start.elapsed()),
+                        Err(_) => self.client.content_failed(),
+                    },
+                    Action::Done(outcomes) => {
+                        self.delivered += 1;
+                        talk = Some(Talk::Done(outcomes, self.client.is_tls()));
+                    }
+                    Action::Unusable(status) => talk = Some(Talk::Next { status, greeted: self.greeted }),
+                    Action::Close => {
+                        self.stream = None;
+                        return talk.unwrap_or_else(|| not_there(&self.host, HUNG_UP));
+                    }
+                }
             }
-            Err(_) => client.handle_timeout(start.elapsed()),
+            if let Some(done) = talk.take_if(|_| self.client.is_ready()) {
+                return done;
+            }
+            self.hear().await;
+        }
+    }
+
+    /// Says goodbye, if the session takes it at once; otherwise hangs up.
+    pub async fn quit(mut self) {
+        if !self.is_ready() {
+            return;
+        }
+        self.client.quit(self.start.elapsed());
+        while self.stream.is_some() {
+            while let Some(action) = self.client.poll() {
+                match action {
+                    Action::Send(bytes) => self.send(&bytes).await,
+                    // Nothing else is left to be done.
+                    _ => return,
+                }
+            }
+            self.hear().await;
+        }
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        let Some(stream) = &mut self.stream else { return };
+        let sent = timeout(WRITE_TIMEOUT, stream.write_all(bytes)).await;
+        if !matches!(sent, Ok(Ok(()))) || stream.flush().await.is_err() {
+            self.client.disconnected();
+        }
+    }
+
+    /// Waits for what the host says next, for as long as it may take.
+    async fn hear(&mut self) {
+        let Some(stream) = &mut self.stream else { return self.client.disconnected() };
+        let wait = self.client.deadline().saturating_sub(self.start.elapsed());
+        match timeout(wait, stream.read(&mut self.buffer)).await {
+            Ok(Ok(0) | Err(_)) => self.client.disconnected(),
+            Ok(Ok(length)) => {
+                self.greeted = true;
+                self.client.receive(&self.buffer[..length], self.start.elapsed());
+            }
+            Err(_) => self.client.handle_timeout(self.start.elapsed()),
         }
     }
 }

@@ -11,6 +11,7 @@
 //! - nothing the host said before TLS is believed after it, and nothing may follow its reply to STARTTLS;
 //! - content is never altered, but that a Return-Path at its head stays here (RFC 5321 §4.4): what the host
 //!   cannot take (8-bit, UTF-8 addresses) comes back as a permanent outcome with the reason;
+//! - a session that was used before and ends before a message's MAIL is answered has not attempted that message;
 //! - a host's replies are bounded in lines and octets, and one that breaks the rules is left.
 
 mod converse;
@@ -25,7 +26,7 @@ mod transaction;
 #[cfg(test)]
 mod tests;
 
-pub use converse::{Host, Talk, converse};
+pub use converse::{Host, Session, Talk, converse};
 pub use outcome::{Class, Outcome, Status, TEXT_BYTES_MAX};
 pub use reply::{LINE_BYTES_MAX, LINES_MAX, ReplyError};
 pub use session::{Action, Client, Config, Message, PIPELINE_MAX, Protocol, TlsPolicy};

@@ -146,6 +146,8 @@ pub struct Client {
     quitting: bool,
     /// A transaction was opened and not completed: RSET comes before the next.
     unclean: bool,
+    /// A message was dealt with: the host may end the session any time now.
+    used: bool,
     /// Since when the present step has been going on.
     since: Duration,
 }
@@ -164,6 +166,7 @@ impl Client {
             waiting: None,
             quitting: false,
             unclean: false,
+            used: false,
             since: now,
         }
     }
@@ -171,6 +174,11 @@ impl Client {
     /// Whether the session is encrypted.
     pub fn is_tls(&self) -> bool {
         self.tls
+    }
+
+    /// Whether there is nothing under way in a session that goes on: it takes a message at once.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Idle) && self.actions.is_empty()
     }
 
     /// Delivers a message, once the session is ready. To be called again only after
@@ -500,6 +508,7 @@ impl Client {
     }
 
     fn done(&mut self, transaction: Transaction) {
+        self.used = true;
         self.actions.push_back(Action::Done(transaction.outcomes()));
     }
 
@@ -510,6 +519,8 @@ impl Client {
 
     fn lose(&mut self, status: Status) {
         match mem::replace(&mut self.phase, Phase::Closed) {
+            // It may have been over before this message.
+            Phase::Envelope(transaction) if self.used && transaction.answered == 0 => self.unusable(status),
             Phase::Envelope(transaction) | Phase::Data(transaction) | Phase::Content(transaction, _) => {
                 self.lose_transaction(transaction, status);
             }

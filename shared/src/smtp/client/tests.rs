@@ -554,3 +554,61 @@ fn where_the_login_fails_the_mail_waits() {
         assert_eq!((said.as_str(), told(&driver).1.as_str()), ("", "4.7.0"), "{auth}");
     }
 }
+
+/// A session over which bob's message was dealt with, as `dot` says, and that is given it again; and what it said then.
+fn given_another(dot: &str) -> (Driver, String) {
+    let (mut driver, _) = Driver::delivering(OFFER, bob());
+    driver.hear("250 ok\r\n250 ok\r\n");
+    driver.hear("354 go\r\n");
+    assert!(!driver.client.is_ready());
+    driver.hear(dot);
+    assert!(driver.client.is_ready() && driver.done.len() == 1);
+    driver.client.deliver(bob(), NOW);
+    let said = driver.run();
+    assert!(!driver.client.is_ready());
+    (driver, said)
+}
+
+#[test]
+fn a_session_takes_one_message_after_another() {
+    for dot in ["250 kept\r\n", "451 not this one\r\n", "550 nor this\r\n"] {
+        let (mut driver, said) = given_another(dot);
+        assert_eq!(said, "MAIL FROM:<alice@example.com> SIZE=21\r\nRCPT TO:<bob@host.example>\r\n");
+        driver.hear("250 ok\r\n250 ok\r\n");
+        driver.hear("354 go\r\n");
+        driver.hear("250 kept\r\n");
+        assert_eq!(driver.done.len(), 2);
+        assert_eq!(driver.done[1][0].status.class, Delivered);
+    }
+    // What came to nothing before the dot is cleared away first.
+    let (mut driver, _) = Driver::delivering(OFFER, bob());
+    driver.hear("250 ok\r\n550 nobody\r\n");
+    assert!(driver.client.is_ready());
+    driver.client.deliver(bob(), NOW);
+    assert_eq!(driver.run(), "RSET\r\n");
+}
+
+#[test]
+fn a_used_session_that_ends_before_its_mail_is_answered_has_attempted_nothing() {
+    type Ends = fn(&mut Driver);
+    let ends: [Ends; 3] = [
+        |driver| driver.client.disconnected(),
+        |driver| driver.client.handle_timeout(driver.client.deadline()),
+        |driver| drop(driver.hear("421 4.4.2 you were silent for too long\r\n")),
+    ];
+    for end in ends {
+        let (mut driver, _) = given_another("250 kept\r\n");
+        end(&mut driver);
+        driver.run();
+        assert!(driver.closed && driver.done.len() == 1);
+        assert_eq!(driver.unusable.as_ref().map(|status| status.class), Some(Temporary));
+        // Once MAIL is answered it is an attempt like any other.
+        let (mut driver, _) = given_another("250 kept\r\n");
+        driver.hear("250 ok\r\n");
+        end(&mut driver);
+        driver.run();
+        assert!(driver.closed && driver.unusable.is_none());
+        assert_eq!(driver.done[1][0].status.class, Temporary);
+        assert!(!driver.done[1][0].status.in_doubt);
+    }
+}
