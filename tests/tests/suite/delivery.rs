@@ -136,7 +136,7 @@ async fn a_refusal_for_now_is_tried_again() -> Result<(), Trouble> {
     let desk = world.desk("alice");
     let sent = desk.send("carol@remote.example", "again", "text").await?;
     let deferred = until_is(&desk, &sent, DeliveryState::Deferred).await?;
-    assert_eq!((deferred.status.as_str(), deferred.text.as_str()), ("4.2.0", "not now"));
+    assert_eq!((deferred.status.as_str(), deferred.text.as_str()), ("4.2.0", "451 4.2.0 not now"));
     assert!(deferred.next_attempt_at.is_some());
     until_is(&desk, &sent, DeliveryState::Relayed).await?;
     assert_eq!(mta.mail().len(), 1);

@@ -103,8 +103,8 @@ async fn a_smart_host_that_cannot_be_used_loses_nothing_and_hears_no_secret() ->
     let stranger = smart_host(StartTls::SelfSigned).await?;
     for (password, trusted, status, said) in [
         // Its operator forgot the login: that speaks of nobody's mail.
-        ("", &host, "4.7.0", "log in first"),
-        ("wrong", &host, "4.7.8", "the host refused our login: 535 not with these credentials"),
+        ("", &host, "4.7.0", "530 5.7.0 log in first"),
+        ("wrong", &host, "4.7.8", "the host refused our login: 535 5.7.8 not with these credentials"),
         (
             PASSWORD,
             &stranger,

@@ -27,7 +27,7 @@ pub struct Status {
     pub code: Option<u16>,
     /// The enhanced code: the host's, or the one that says it best (RFC 3463).
     pub enhanced: Enhanced,
-    /// The reason: one line of at most [`TEXT_BYTES_MAX`] octets without control characters.
+    /// What the host said word for word, beginning with its code, or our reason: one line of at most [`TEXT_BYTES_MAX`] octets without control characters.
     pub text: String,
     /// The final dot was sent and its reply never came: the host may have taken the message.
     pub in_doubt: bool,

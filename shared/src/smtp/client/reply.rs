@@ -32,14 +32,15 @@ pub(super) struct HostReply {
     pub code: u16,
     /// The enhanced code, when the text begins with one of the same class.
     pub enhanced: Option<Enhanced>,
-    /// The text of each line, without the codes, as UTF-8 as far as it is that.
+    /// The text of each line as the host wrote it, without the reply code, and but for the first one without the
+    /// enhanced code that it repeats; as UTF-8 as far as it is that.
     pub lines: Vec<String>,
 }
 
 impl HostReply {
-    /// The text in one line.
+    /// What the host said, in one line: its code, its enhanced code if it wrote one, its text.
     pub(super) fn text(&self) -> String {
-        self.lines.join(" ")
+        format!("{} {}", self.code, self.lines.join(" ")).trim_end().to_owned()
     }
 }
 
@@ -101,7 +102,7 @@ fn split(line: &[u8]) -> Option<(u16, bool, &[u8])> {
 fn reply(code: u16, mut lines: Vec<String>) -> HostReply {
     let enhanced = lines.first().and_then(|line| enhanced(line, code));
     if let Some(prefix) = enhanced.map(|enhanced| enhanced.to_string()) {
-        for line in &mut lines {
+        for line in lines.iter_mut().skip(1) {
             if let Some(text) = line.strip_prefix(&prefix) {
                 *line = text.trim_start().to_owned();
             }
@@ -134,16 +135,16 @@ mod tests {
 
     #[test]
     fn replies_are_put_together() {
-        assert_eq!(one(b"250 ok\r\n"), (250, None, "ok".into()));
-        assert_eq!(one(b"250\r\n"), (250, None, String::new()));
-        assert_eq!(one(b"250-a\r\n250-\r\n250 b\r\n"), (250, None, "a  b".into()));
+        assert_eq!(one(b"250 ok\r\n"), (250, None, "250 ok".into()));
+        assert_eq!(one(b"250\r\n"), (250, None, "250".into()));
+        assert_eq!(one(b"250-a\r\n250-\r\n250 b\r\n"), (250, None, "250 a  b".into()));
         assert_eq!(
             one(b"550-5.1.1 no\r\n550 5.1.1 user\r\n"),
-            (550, Some(Enhanced(5, 1, 1)), "no user".into())
+            (550, Some(Enhanced(5, 1, 1)), "550 5.1.1 no user".into())
         );
-        assert_eq!(one(b"550 5.1.1\r\n"), (550, Some(Enhanced(5, 1, 1)), String::new()));
-        assert_eq!(one(b"550 2.0.0 no\r\n"), (550, None, "2.0.0 no".into()));
-        assert_eq!(one(b"550 \xff\r\n"), (550, None, "\u{fffd}".into()));
+        assert_eq!(one(b"550 5.1.1\r\n"), (550, Some(Enhanced(5, 1, 1)), "550 5.1.1".into()));
+        assert_eq!(one(b"550 2.0.0 no\r\n"), (550, None, "550 2.0.0 no".into()));
+        assert_eq!(one(b"550 \xff\r\n"), (550, None, "550 \u{fffd}".into()));
         assert_eq!(read(b"250 a\r\n354 b\r\n25").map(|r| r.len()), Ok(2));
     }
 

@@ -400,7 +400,7 @@ impl Client {
             // Ours to mend, not the sender's: the mail waits.
             _ => {
                 let Status { enhanced, text, .. } = Status::of(reply).into_temporary();
-                let text = format!("the host refused our login: {} {text}", reply.code);
+                let text = format!("the host refused our login: {text}");
                 self.unusable(Status::ours(Class::Temporary, enhanced, &text));
             }
         }

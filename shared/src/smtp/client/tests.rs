@@ -120,7 +120,7 @@ fn a_message_is_delivered_and_another_and_quit() {
         class: Delivered,
         code: Some(250),
         enhanced: Enhanced(2, 6, 0),
-        text: "queued as 17".into(),
+        text: "250 2.6.0 queued as 17".into(),
         in_doubt: false,
     };
     assert_eq!(driver.done, [[Outcome { recipient: 0, status }]]);
@@ -438,7 +438,7 @@ fn a_hosts_text_is_made_safe() {
     let (mut driver, _) = Driver::delivering(OFFER, bob());
     driver.hear(format!("250 ok\r\n550 5.1.1 a\x1b[2J\u{85}{}\r\n", "\u{fc}".repeat(1_000)));
     let text = &driver.status().text;
-    assert!(text.starts_with("a [2J \u{fc}") && text.len() <= TEXT_BYTES_MAX);
+    assert!(text.starts_with("550 5.1.1 a [2J \u{fc}") && text.len() <= TEXT_BYTES_MAX);
     assert!(!text.contains(char::is_control));
 }
 
@@ -533,7 +533,7 @@ fn where_the_login_fails_the_mail_waits() {
     };
     let (mut driver, _) = logging_in(TlsPolicy::Required, "AUTH PLAIN");
     driver.hear("535 5.7.8 who are you\r\n");
-    let text = "the host refused our login: 535 who are you";
+    let text = "the host refused our login: 535 5.7.8 who are you";
     assert_eq!(told(&driver), (Temporary, "4.7.8".into(), text.into()));
     // A yes that is not 235 is none.
     let (mut driver, _) = logging_in(TlsPolicy::Required, "AUTH PLAIN");
