@@ -297,7 +297,6 @@ impl Intake {
             0..=INLINE_BYTES_MAX => (INTER_LANE, QueuedBody::Inline { key }),
             _ => (BATCH_LANE, QueuedBody::Ahead { key }),
         };
-        let unit = QueuedUnit { id: id.0, lane, after: None, head, body };
         // From here on a confirm is recorded at once.
         let _vouching = fingerprint.map(|_| node.vouching());
         let committed: Result<Committed<Unanswered>, StoreError> = node

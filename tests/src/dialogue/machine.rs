@@ -24,7 +24,7 @@ const PIECE_BYTES: usize = 7;
 /// Days until the window ends.
 const DAYS: u64 = 12;
 /// Of everybody, as a site has it.
-const SALT: [u8; 16] = [7; 16];
+pub(super) const SALT: [u8; 16] = [7; 16];
 const LOGIN_DELAY: Duration = Duration::from_secs(30);
 
 /// A server that is no process.

@@ -11,6 +11,7 @@ use shared::credential::Credential;
 use shared::seal::PrivateKey;
 use shared::smtp::{Action, Config, Enhanced, Reply, Role, Session, Verdict};
 
+use super::machine::SALT;
 use super::script::Message;
 use super::{Maildrop, Peer, Protocol, Server};
 use crate::wait::Trouble;
@@ -59,7 +60,7 @@ impl State {
 impl SmtpMachine {
     /// With the usual limits, or small ones.
     pub fn new(small: bool) -> Self {
-        let (password, credential) = Credential::generate(&PrivateKey::generate().0);
+        let (password, credential) = Credential::generate(&PrivateKey::generate().0, SALT);
         let state = State {
             now: Duration::from_secs(1_000),
             password,
@@ -169,7 +170,7 @@ impl Connection {
                 Action::Keys(user) => {
                     let keys = match user == USER {
                         true => state.credential.scram_keys(),
-                        false => Credential::scram_keys_of_nobody(&[9; 32], &user),
+                        false => Credential::scram_keys_of_nobody(&[9; 32], SALT, &user),
                     };
                     let fault = state.fault("keys");
                     self.session.keys(fault.map(|()| &keys));
