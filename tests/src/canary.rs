@@ -12,10 +12,14 @@ use shared::store::Rows;
 
 use crate::process::Node;
 use crate::wait::{SOON, Trouble, until};
-use crate::world::{ALICE, BOB, CAROL, World};
+use crate::world::{ALICE, BOB, World};
 
 const SUBJECT: &str = "k7Qz-canary-subject-Wm3x";
 const BODY: &str = "J9pL-canary-body-Tf5v";
+const SENDER: &str = "h4Xc-canary-sender@remote.example";
+const NAME: &str = "Rd2y-canary-name-Bq6s";
+const FILE: &str = "Vn8e-canary-file-Yk1m";
+const ATTACHED: &str = "Zp3u-canary-attached-Gj7o";
 
 /// What nobody may find on an edge's disk, and the cover of the window's key, which goes with the window.
 #[derive(Debug)]
@@ -43,7 +47,11 @@ impl Canary {
     /// the end, for its store to be looked into.
     pub async fn released(world: &mut World) -> Result<Self, Trouble> {
         let trip = world.desk("alice").travel(Scope::All, AfterFetch::Keep).await?;
-        let text = format!("From: {CAROL}\r\nTo: {ALICE}\r\nSubject: {SUBJECT}\r\n\r\n{BODY}\r\n");
+        let text = format!(
+            "From: {NAME} <{SENDER}>\r\nTo: {ALICE}\r\nSubject: {SUBJECT}\r\nMIME-Version: 1.0\r\n\
+             Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n{BODY}\r\n--b\r\n\
+             Content-Disposition: attachment; filename={FILE}\r\n\r\n{ATTACHED}\r\n--b--\r\n"
+        );
         world.receive(&[ALICE], text.as_bytes()).await?;
         world.desk("bob").send(ALICE, SUBJECT, BODY).await?;
         until("both are in the maildrop, and read as they were", SOON, async || {
@@ -70,6 +78,10 @@ impl Canary {
         let secrets = vec![
             ("the subject", SUBJECT.into()),
             ("the body", BODY.into()),
+            ("the sender's address", SENDER.into()),
+            ("the sender's name", NAME.into()),
+            ("the name of an attachment", FILE.into()),
+            ("an attachment", ATTACHED.into()),
             ("the password", trip.password.clone().into_bytes()),
             ("the password without hyphens", trip.password.replace('-', "").into_bytes()),
             ("the private key", private),

@@ -134,6 +134,29 @@ async fn copies_on_the_road_are_swapped_or_offered_again() -> Result<(), Trouble
 }
 
 #[tokio::test]
+async fn what_a_killed_edge_had_shown_is_not_said_to_be_withdrawn() -> Result<(), Trouble> {
+    let mut world = world().await?;
+    let trip = world.desk("bob").travel(Scope::New, AfterFetch::Keep).await?;
+    let login = (trip.user.as_str(), trip.password.as_str());
+    world.first_pop3s(login.0, login.1).await?.quit().await?;
+    let shown = world.desk("alice").send(BOB, "lunch", "at noon").await?;
+    collected(&world, login, false, |all| all.len() == 1).await?;
+    let mut session = world.pop3s(login.0, login.1).await?;
+    assert!(String::from_utf8_lossy(&session.retr(1).await?).contains("at noon"));
+    world.nodes.kill(Node::Edge).await?;
+    drop(session);
+    world.nodes.start_edge().await?;
+    let alice = world.desk("alice");
+    let unread = alice.send(BOB, "unread", "nobody fetches this").await?;
+    collected(&world, login, false, |all| all.len() == 2).await?;
+    for (sent, result) in [(shown, ReviseResult::Revised), (unread, ReviseResult::Withdrawn)] {
+        alice.amend(&sent.id, ReviseMode::Withdraw, "").await?;
+        alice.revised(&sent.id, result).await?;
+    }
+    collected(&world, login, true, |all| all.len() == 1 && all[0].1.contains("withdrawn this message")).await
+}
+
+#[tokio::test]
 async fn a_traveller_withdraws_by_answering_their_own_message() -> Result<(), Trouble> {
     let world = world().await?;
     let desk = world.desk("alice");
