@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use shared::address::Address;
@@ -15,6 +15,7 @@ use shared::unit::Window;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
+use crate::acquainted::Acquainted;
 use crate::intake::{Intake, refusal};
 use crate::login::{self, Refused};
 use crate::node::{Known, Node};
@@ -35,6 +36,8 @@ pub struct Service {
     pub config: Arc<Config>,
     /// Its certificate.
     pub acceptor: Acceptor,
+    /// Who need not wait for the greeting.
+    pub acquainted: Arc<Mutex<Acquainted>>,
     /// TLS comes first (port 465).
     pub implicit_tls: bool,
     /// Becomes true when the node is going down.
@@ -59,6 +62,9 @@ impl Service {
         }
         let mut session = Session::new(Arc::clone(&self.config), self.implicit_tls, start.elapsed());
         session.bound_to(stream.exporter());
+        if let Some(pause) = self.greeting_pause(peer.ip()) {
+            session.greet_after(pause);
+        }
         let mut conversation = Conversation {
             service: self,
             client: peer.ip(),
@@ -106,6 +112,18 @@ impl Service {
                 }
             }
         }
+    }
+}
+
+impl Service {
+    /// How long that client has to wait for the greeting.
+    fn greeting_pause(&self, client: IpAddr) -> Option<Duration> {
+        let pause = self.node.topology.edge.greeting_pause;
+        if self.config.role != Role::Reception || pause.is_zero() {
+            return None;
+        }
+        let acquainted = self.acquainted.lock().unwrap_or_else(PoisonError::into_inner);
+        (!acquainted.has(client)).then_some(pause)
     }
 }
 
@@ -176,6 +194,10 @@ impl Conversation {
                     (Some(reply), _) => Err(reply),
                     (None, None) => Err(Reply::new(451, Enhanced(4, 3, 0), "try again later")),
                 };
+                if verdict.is_ok() {
+                    let acquainted = &self.service.acquainted;
+                    acquainted.lock().unwrap_or_else(PoisonError::into_inner).add(self.client);
+                }
                 self.session.completed(verdict);
             }
             Action::Abort => {

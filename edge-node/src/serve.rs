@@ -192,6 +192,7 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let smtp_busy = "421 4.3.2 too many sessions; try again later\r\n";
     let pop3_busy = "-ERR [SYS/TEMP] too many sessions; try again later\r\n";
 
+    let acquainted = Arc::default();
     let smtp = |role, implicit_tls| {
         let mut config = Config::new(role, edge.hostname.clone(), node.topology.site.postmaster.clone());
         config.content.bytes_max = edge.size_max;
@@ -201,7 +202,8 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         }
         let acceptor = smtp_tls.clone();
         let (node, stopping) = (Arc::clone(&node), stopping.clone());
-        reception::Service { node, config: Arc::new(config), acceptor, implicit_tls, stopping }
+        let (config, acquainted) = (Arc::new(config), Arc::clone(&acquainted));
+        reception::Service { node, config, acceptor, acquainted, implicit_tls, stopping }
     };
     let pop3 = |implicit_tls| {
         let (node, stopping, acceptor) = (Arc::clone(&node), stopping.clone(), pop3_tls.clone());

@@ -94,6 +94,7 @@ static EDGE: &[Entry] = &[
     ("stale_after", Value("write a number of seconds, like 600")),
     ("ack", Value("write \"local\", \"pair\" or \"pair-or-local\"")),
     ("login_delay", Value("write a number of seconds, like 60")),
+    ("greeting_pause", Value("write a number of seconds, like 2")),
     ("public", Optional(PUBLIC)),
     ("tls", Optional(TLS)),
     ("outbound", Optional(OUTBOUND)),

@@ -14,9 +14,9 @@ use serde_spanned::Spanned;
 
 use super::refusal::{Source, TopologyError};
 use super::{
-    Acknowledge, AttachmentMode, BOUND_OCTETS, Big, EXPIRE, Edge, LOGIN_DELAY, Link, Mode, Outbound,
-    PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site,
-    SmartHost, TlsFiles, Topology, keys,
+    Acknowledge, AttachmentMode, BOUND_OCTETS, Big, EXPIRE, Edge, GREETING_PAUSE, LOGIN_DELAY, Link, Mode,
+    Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX, STALE_AFTER,
+    Site, SmartHost, TlsFiles, Topology, keys,
 };
 use crate::address::{Address, Domain};
 
@@ -102,6 +102,7 @@ struct RawEdge {
     stale_after: Option<Number>,
     ack: Option<Text>,
     login_delay: Option<Number>,
+    greeting_pause: Option<Number>,
     #[serde(default)]
     public: RawPublic,
     tls: Option<RawTls>,
@@ -299,6 +300,12 @@ impl Source<'_> {
                 "login_delay",
                 LOGIN_DELAY,
                 0,
+            )?),
+            greeting_pause: Duration::from_secs(self.number(
+                raw.greeting_pause.as_ref(),
+                "greeting_pause",
+                GREETING_PAUSE,
+                2,
             )?),
             public: self.public(raw)?,
             tls: tls.transpose()?,
