@@ -4,6 +4,7 @@
 //! It holds no mailbox but the travellers' secondary ones and writes no directory; what it must know it
 //! is told by big over the link.
 
+mod acquainted;
 mod apply;
 mod authentication;
 pub mod cli;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use shared::address::Address;
@@ -14,6 +14,7 @@ use shared::telemetry::Quoted;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
+use crate::acquainted::Acquainted;
 use crate::authentication::Authenticator;
 use crate::intake::{Intake, refusal};
 use crate::login::{self, Refused, Traveller};
@@ -35,6 +36,8 @@ pub struct Service {
     pub config: Arc<Config>,
     /// Its certificate.
     pub acceptor: Acceptor,
+    /// Who need not wait for the greeting.
+    pub acquainted: Arc<Mutex<Acquainted>>,
     /// TLS comes first (port 465).
     pub implicit_tls: bool,
     /// What verifies the mail, where it comes from the Internet.
@@ -61,6 +64,9 @@ impl Service {
         }
         let mut session = Session::new(Arc::clone(&self.config), self.implicit_tls, start.elapsed());
         session.bound_to(stream.exporter());
+        if let Some(pause) = self.greeting_pause(peer.ip()) {
+            session.greet_after(pause);
+        }
         let mut conversation = Conversation {
             service: self,
             client: peer.ip(),
@@ -108,6 +114,18 @@ impl Service {
                 }
             }
         }
+    }
+}
+
+impl Service {
+    /// How long that client has to wait for the greeting.
+    fn greeting_pause(&self, client: IpAddr) -> Option<Duration> {
+        let pause = self.node.topology.edge.greeting_pause;
+        if self.config.role != Role::Reception || pause.is_zero() {
+            return None;
+        }
+        let acquainted = self.acquainted.lock().unwrap_or_else(PoisonError::into_inner);
+        (!acquainted.has(client)).then_some(pause)
     }
 }
 
@@ -182,6 +200,10 @@ impl Conversation {
                     (Some(reply), _) => Err(reply),
                     (None, None) => Err(Reply::new(451, Enhanced(4, 3, 0), "try again later")),
                 };
+                if verdict.is_ok() {
+                    let acquainted = &self.service.acquainted;
+                    acquainted.lock().unwrap_or_else(PoisonError::into_inner).add(self.client);
+                }
                 self.session.completed(verdict);
             }
             Action::Abort => {

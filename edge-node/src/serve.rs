@@ -199,6 +199,7 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         Resolver::new(&edge.dns_servers).map_err(|error| ServeError::Resolver(error.to_string()))?;
     let (asked, hostname, wanted) = (resolver.inner(), edge.hostname.clone(), edge.authentication.clone());
     let authenticator = Authenticator::new(asked, hostname, wanted);
+    let acquainted = Arc::default();
     let smtp = |role, implicit_tls| {
         let mut config = Config::new(role, edge.hostname.clone(), node.topology.site.postmaster.clone());
         config.content.bytes_max = edge.size_max;
@@ -210,7 +211,8 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         let (node, stopping) = (Arc::clone(&node), stopping.clone());
         // Travellers have logged in.
         let authenticator = authenticator.clone().filter(|_| role == Role::Reception);
-        reception::Service { node, config: Arc::new(config), acceptor, implicit_tls, authenticator, stopping }
+        let (config, acquainted) = (Arc::new(config), Arc::clone(&acquainted));
+        reception::Service { node, config, acceptor, acquainted, implicit_tls, authenticator, stopping }
     };
     let pop3 = |implicit_tls| {
         let (node, stopping, acceptor) = (Arc::clone(&node), stopping.clone(), pop3_tls.clone());

@@ -52,6 +52,9 @@ pub const EXPIRE: RangeInclusive<i64> = 1..=2_592_000;
 pub const STALE_AFTER: RangeInclusive<i64> = 120..=604_800;
 /// What `login_delay` may be, in seconds: up to an hour.
 pub const LOGIN_DELAY: RangeInclusive<i64> = 0..=3_600;
+/// What `greeting_pause` may be, in seconds: clients wait for a greeting for five minutes (RFC 5321 §4.5.3.2.1), but not
+/// all do.
+pub const GREETING_PAUSE: RangeInclusive<i64> = 0..=30;
 /// What `spool_max`, `inbound_hourly` and `safety_bytes` may be, in octets: 1 MiB to 1 PiB.
 pub const BOUND_OCTETS: RangeInclusive<i64> = 1_048_576..=1_125_899_906_842_624;
 /// What `safety_hours` may be: up to 30 days.
@@ -270,6 +273,8 @@ pub struct Edge {
     pub public: PublicPorts,
     /// How long a traveller is to wait between two logins by POP3; zero is not at all.
     pub login_delay: Duration,
+    /// How long a stranger has to wait on port 25 for the greeting, in silence; zero is not at all.
+    pub greeting_pause: Duration,
     /// The certificate for STARTTLS and TLS; without it the node makes a self-signed one.
     pub tls: Option<TlsFiles>,
     /// How mail leaves for the Internet.

@@ -49,6 +49,8 @@ pub struct TestTopology {
     pub authentication: Authentication,
     /// Seconds between two logins of a traveller's.
     pub login_delay: u64,
+    /// Seconds that strangers wait for the greeting.
+    pub greeting_pause: u64,
     /// Where big's socket for everybody is.
     pub desk: Option<PathBuf>,
     /// Octets that big takes in within an hour.
@@ -102,6 +104,7 @@ impl TestTopology {
             // It asks DNS several times a message, which only its own tests are about.
             authentication: Authentication { dmarc: Dmarc::Off, trusted_sealers: Vec::new() },
             login_delay: 0,
+            greeting_pause: 0,
             desk: None,
             inbound_hourly: 10 << 30,
             dns: vec![dns],
@@ -140,6 +143,7 @@ impl TestTopology {
             ack: edge.ack,
             authentication: edge.authentication.clone(),
             login_delay: edge.login_delay.as_secs(),
+            greeting_pause: edge.greeting_pause.as_secs(),
             desk: file.big.desk.clone(),
             inbound_hourly: file.big.inbound_hourly,
             dns: vec![dns],
@@ -250,6 +254,7 @@ impl TestTopology {
                 ("spool_max", self.spool_max.to_string()),
                 ("ack", quoted(self.ack.as_str())),
                 ("login_delay", self.login_delay.to_string()),
+                ("greeting_pause", self.greeting_pause.to_string()),
             ],
         );
         let mut outbound = vec![

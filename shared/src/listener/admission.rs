@@ -76,7 +76,8 @@ impl Drop for Permit {
     }
 }
 
-fn network(address: IpAddr) -> IpAddr {
+/// The network that an address is counted with: an IPv4 address by itself, an IPv6 one with its /64.
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let host_bits = u128::BITS - IPV6_NETWORK_BITS;

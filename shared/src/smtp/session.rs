@@ -77,7 +77,7 @@ pub(super) enum Phase {
     /// Commands are read between two chunks; a body is open.
     Chunked(Box<Decoder>),
     /// A chunk that was refused is read and dropped; after it comes what there was before.
-    Dropping { left: u64, read: u64, then: Box<Phase> },
+    Dropping { left: u64, read: u64, then: Box<Self> },
     /// The end of content waits for the driver's commit.
     Completing,
     /// The client's next line belongs to an AUTH exchange.

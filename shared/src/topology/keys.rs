@@ -95,6 +95,7 @@ static EDGE: &[Entry] = &[
     ("ack", Value("write \"local\", \"pair\" or \"pair-or-local\"")),
     ("login_delay", Value("write a number of seconds, like 60")),
     ("authentication", Optional(AUTHENTICATION)),
+    ("greeting_pause", Value("write a number of seconds, like 2")),
     ("public", Optional(PUBLIC)),
     ("tls", Optional(TLS)),
     ("outbound", Optional(OUTBOUND)),

@@ -155,6 +155,8 @@ fn bad_values_are_refused() {
     check(edge, &with("size_max = 1000"), (10, 12), "1000 is out of range for `size_max`", "from 65536");
     let high = "3601 is out of range for `login_delay`";
     check(edge, &with("login_delay = 3601"), (10, 15), high, "from 0 to 3600");
+    let high = "31 is out of range for `greeting_pause`";
+    check(edge, &with("greeting_pause = 31"), (10, 18), high, "from 0 to 30");
     let low = "60 is out of range for `stale_after`";
     check(edge, &with("stale_after = 60"), (10, 15), low, "from 120 to 604800");
     let low = "1048575 is out of range for `spool_max`";
@@ -242,6 +244,7 @@ fn what_is_left_out_has_defaults() {
     assert_eq!((edge.receivers, edge.size_max), (50, 52_428_800));
     assert_eq!((edge.spool_max, edge.ack), (10 << 30, Acknowledge::Local));
     assert_eq!((edge.stale_after, edge.login_delay), (Duration::from_secs(600), Duration::ZERO));
+    assert_eq!(edge.greeting_pause, Duration::from_secs(2));
     assert_eq!(topology.big.inbound_hourly, 10 << 30);
     assert_eq!((topology.link.safety_hours, topology.link.safety_bytes), (48, 1 << 30));
     assert_eq!((edge.outbound.port, edge.outbound.private_addresses), (25, false));
@@ -307,6 +310,7 @@ fn the_root_file_says_the_defaults_and_its_paths_are_beside_it() {
     assert_eq!(root.edge.authentication, smallest.edge.authentication);
     assert_eq!(root.edge.stale_after, smallest.edge.stale_after);
     assert_eq!(root.edge.login_delay, smallest.edge.login_delay);
+    assert_eq!(root.edge.greeting_pause, smallest.edge.greeting_pause);
     assert!(root.edge.outbound.private_addresses, "the demonstration delivers on loopback");
     assert_eq!(Outbound { private_addresses: false, ..root.edge.outbound }, smallest.edge.outbound);
 }

@@ -15,8 +15,8 @@ use serde_spanned::Spanned;
 use super::refusal::{Source, TopologyError};
 use super::{
     Acknowledge, AttachmentMode, Authentication, BOUND_OCTETS, Big, CONCURRENCY, DELAY_NOTICE, EXPIRE, Edge,
-    LOGIN_DELAY, Link, Mode, Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS,
-    SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
+    GREETING_PAUSE, LOGIN_DELAY, Link, Mode, Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls,
+    SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
 };
 use crate::address::{Address, Domain};
 
@@ -102,6 +102,7 @@ struct RawEdge {
     stale_after: Option<Number>,
     ack: Option<Text>,
     login_delay: Option<Number>,
+    greeting_pause: Option<Number>,
     #[serde(default)]
     authentication: RawAuthentication,
     #[serde(default)]
@@ -313,6 +314,12 @@ impl Source<'_> {
                 0,
             )?),
             authentication: self.authentication(&raw.authentication)?,
+            greeting_pause: Duration::from_secs(self.number(
+                raw.greeting_pause.as_ref(),
+                "greeting_pause",
+                GREETING_PAUSE,
+                2,
+            )?),
             public: self.public(raw)?,
             tls: tls.transpose()?,
             outbound: self.outbound(&raw.outbound)?,

@@ -52,7 +52,7 @@ impl Server for SmtpEdge {
     }
 
     fn has(&self, feature: &str) -> bool {
-        FEATURES.contains(&feature)
+        FEATURES.contains(&feature) || (feature == "pause" && self.world.nodes.topology.greeting_pause > 0)
     }
 
     async fn maildrop(&mut self, on: &str, _messages: &[Message]) -> Result<Maildrop, Trouble> {
@@ -80,7 +80,7 @@ impl Server for SmtpEdge {
     async fn connect(&mut self, on: &str) -> Result<Box<dyn Peer>, Trouble> {
         let ready = self.world.nodes.edge_ready();
         let mut wire = Wire::connect(first(match on {
-            "" => &ready.smtp,
+            "" | "stranger" => &ready.smtp,
             "submission" => &ready.submission,
             "submissions" => &ready.submissions,
             other => return Err(format!("the edge has no service {other:?}").into()),

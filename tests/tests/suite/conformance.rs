@@ -8,7 +8,8 @@ use tests::dialogue::smtp_machine::SmtpMachine;
 use tests::dialogue::{Protocol, Server, run, script};
 use tests::process::Program;
 use tests::wait::Trouble;
-use tests::world::World;
+use tests::wire::Wire;
+use tests::world::{ALICE, World};
 
 /// Exchanges that the suite of POP3 has at least.
 const EXCHANGES_MIN: usize = 150;
@@ -97,4 +98,18 @@ async fn the_listening_edge_is_held_to_the_dialogues_of_smtp() -> Result<(), Tro
     let held = hold(&mut edge, "small", false).await?;
     assert!(held >= 200, "{held} dialogues");
     edge.into_world().end().await
+}
+
+#[tokio::test]
+async fn an_edge_lets_strangers_wait_for_its_greeting_and_nobody_who_has_sent() -> Result<(), Trouble> {
+    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
+    let mut edge = SmtpEdge::new(World::with(program, |topology| topology.greeting_pause = 1).await?);
+    assert!(hold(&mut edge, "pause", true).await? > 0);
+    let world = edge.into_world();
+    world.receive(&[ALICE], b"Subject: x\r\n\r\nbody\r\n").await?;
+    let mut wire = Wire::connect(world.smtp_address()).await?;
+    wire.send(b"NOOP\r\n").await?;
+    let greeting = wire.line().await?;
+    assert!(greeting.starts_with(b"220 "), "{}", greeting.escape_ascii());
+    world.end().await
 }

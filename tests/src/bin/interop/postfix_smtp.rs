@@ -107,6 +107,7 @@ daemon_directory = /usr/lib/postfix/sbin
 mail_owner = postfix
 setgid_group = postdrop
 myhostname = mx.example.com
+myorigin = example.com
 mydestination =
 local_recipient_maps =
 inet_interfaces = 127.0.0.1

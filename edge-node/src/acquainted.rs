@@ -1,0 +1,65 @@
+//! The networks from which a message has been taken: who comes from there need not wait for the greeting.
+//!
+//! It lives in memory: a restart makes everybody a stranger once more, which costs them a moment.
+
+use std::collections::{HashSet, VecDeque};
+use std::net::IpAddr;
+
+use shared::listener::network;
+
+/// Networks that are remembered; beyond them the oldest is forgotten.
+const NETWORKS_MAX: usize = 10_000;
+
+/// The networks, in the order in which they came.
+#[derive(Debug, Default)]
+pub struct Acquainted {
+    known: HashSet<IpAddr>,
+    order: VecDeque<IpAddr>,
+}
+
+impl Acquainted {
+    /// Whether a message has come from the network of that address.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.known.contains(&network(address))
+    }
+
+    /// A message has come from there.
+    pub fn add(&mut self, address: IpAddr) {
+        let network = network(address);
+        if !self.known.insert(network) {
+            return;
+        }
+        self.order.push_back(network);
+        if self.order.len() > NETWORKS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn so_many_networks_are_remembered_and_the_oldest_is_forgotten() {
+        let mut acquainted = Acquainted::default();
+        let address = |number: u32| IpAddr::V4(Ipv4Addr::from_bits(number));
+        let max = u32::try_from(NETWORKS_MAX).expect("small");
+        for number in 0..max {
+            acquainted.add(address(number));
+            acquainted.add(address(0));
+        }
+        assert!(acquainted.has(address(0)) && !acquainted.has(address(max)));
+        acquainted.add(address(max));
+        assert!(!acquainted.has(address(0)) && acquainted.has(address(1)) && acquainted.has(address(max)));
+        let v6 = |text: &str| text.parse::<IpAddr>().expect("an address");
+        acquainted.add(v6("2001:db8::1"));
+        assert!(acquainted.has(v6("2001:db8::ffff")), "an IPv6 network is a /64");
+        assert!(!acquainted.has(v6("2001:db8:0:1::1")));
+        assert_eq!(acquainted.known.len(), NETWORKS_MAX);
+    }
+}
