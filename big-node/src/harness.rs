@@ -123,8 +123,8 @@ impl Big {
         removed.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Sends a message from a desk to an address outside. The id is for the person's exit 0.
-    pub fn send(&self, author: &str, to: &str, content: &[u8]) -> Result<Id, String> {
+    /// Sends a message from a desk, to whom the recipients of these indexes are. The id is for the person's exit 0.
+    pub fn send(&self, author: &str, to: &[&str], content: &[u8]) -> Result<Id, String> {
         let id = MessageId::generate();
         let failed = |error: StoreError| error.to_string();
         let author = self
@@ -132,11 +132,12 @@ impl Big {
             .read()
             .map_err(failed)
             .and_then(|rows| directory::by_name(&rows, author).map_err(|error| error.to_string()))?;
+        let recipient = |to: &&str| OriginalRecipient { address: (*to).into(), original: None, notify: None };
         let origin = Origin {
             channel: Channel::Desk { person: author.id },
             accepted_at: unix_millis(),
             reverse_path: author.addresses.first().cloned(),
-            recipients: vec![OriginalRecipient { address: to.into(), original: None, notify: None }],
+            recipients: to.iter().map(recipient).collect(),
             envelope_id: None,
             return_content: None,
             from: Vec::new(),
@@ -179,20 +180,21 @@ impl Big {
         sent.map(|_| id.0).map_err(|error| error.to_string())
     }
 
-    /// Revises a message that was sent from a desk; the revision's number is for the person's exit 0.
+    /// Revises a message that was sent from a desk, for one recipient or for all; the revision's number is for the
+    /// person's exit 0.
     pub async fn revise(
         &self,
         author: &str,
         id: Id,
         mode: ReviseMode,
-        text: &str,
+        (text, to): (&str, Option<&str>),
         base: Option<u32>,
     ) -> Result<u32, String> {
         let rows = self.store.read().map_err(|error| error.to_string())?;
         let author = directory::by_name(&rows, author).map_err(|error| error.to_string())?;
         let amendment = Amendment {
             mode,
-            recipients: Vec::new(),
+            recipients: to.iter().map(|to| (*to).to_owned()).collect(),
             subject: None,
             reason: None,
             base: base.map(revision_ordinal),
@@ -201,13 +203,16 @@ impl Big {
         };
         let amended = revise::amend(&self.store, &self.site, &author, MessageId(id), amendment, |_| Ok(()));
         amended.await.map_err(|error| error.to_string())?;
-        let results = self.results(id).map_err(|error| error.to_string())?;
-        results.last().map(|last| last.revision).ok_or_else(|| "it went to nobody".into())
+        let rows = self.store.read().and_then(|rows| rows.prefix::<RevisedRow>(REVISED, &id, usize::MAX));
+        let rows = rows.map_err(|error| error.to_string())?;
+        let last = rows.iter().map(|(key, _)| revise::index_of(key)).max();
+        last.ok_or_else(|| "it went to nobody".into())
     }
 
-    /// What each revision of a message came to for its only recipient, the first one first.
-    pub fn results(&self, id: Id) -> Result<Vec<RevisionResult>, StoreError> {
-        let rows = self.store.read()?.prefix::<RevisedRow>(REVISED, &id, usize::MAX)?;
+    /// What each revision of a message came to for a recipient, the first one first.
+    pub fn results(&self, id: Id, recipient: u32) -> Result<Vec<RevisionResult>, StoreError> {
+        let prefix = mail::recipient_key(MessageId(id), recipient);
+        let rows = self.store.read()?.prefix::<RevisedRow>(REVISED, &prefix, usize::MAX)?;
         let result = |(key, row): (Vec<u8>, RevisedRow)| RevisionResult {
             revision: revise::index_of(&key),
             mode: row.mode,
@@ -260,7 +265,7 @@ impl Big {
         Ok(filed)
     }
 
-    /// Whether a message is known here, and the state of its only recipient outside.
+    /// Whether a message is known here, and the state of its first recipient.
     pub fn state_of(&self, id: Id) -> Result<Option<DeliveryState>, StoreError> {
         let row = self.store.read()?.get::<Recipient>(RECIPIENTS, &mail::recipient_key(MessageId(id), 0))?;
         Ok(row.map(|row| row.state))

@@ -149,14 +149,25 @@ impl Desk {
 
     /// Revises a message sent, for all its recipients.
     pub async fn amend(&self, id: &str, mode: ReviseMode, text: &str) -> Result<Status, Trouble> {
+        self.amend_for(&[], (id, None), mode, text).await
+    }
+
+    /// Revises a message sent, for these recipients (none is for all), as the one after a base.
+    pub async fn amend_for(
+        &self,
+        recipients: &[&str],
+        (id, base): (&str, Option<u32>),
+        mode: ReviseMode,
+        text: &str,
+    ) -> Result<Status, Trouble> {
         let asked = Request::MailAmend {
             person: self.person.clone(),
             message: id.to_owned(),
             mode,
-            recipients: Vec::new(),
+            recipients: recipients.iter().map(|recipient| (*recipient).to_owned()).collect(),
             subject: None,
             reason: None,
-            base: None,
+            base,
             text_bytes: text.len(),
             attachments: Vec::new(),
         };

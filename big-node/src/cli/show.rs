@@ -394,7 +394,10 @@ pub(super) fn said(recipient: &RecipientView) -> String {
     if let Some(host) = &recipient.host {
         said.push(format!("{host} {}", if recipient.tls { "under TLS:" } else { "in clear:" }));
     }
-    said.extend([&recipient.status, &recipient.text].into_iter().filter(|text| !text.is_empty()).cloned());
+    // What a host wrote has its enhanced code in it.
+    let says_it = recipient.text.split(' ').take(2).any(|word| word == recipient.status);
+    let status = Some(&recipient.status).filter(|_| !says_it);
+    said.extend(status.into_iter().chain([&recipient.text]).filter(|text| !text.is_empty()).cloned());
     if let Some(why) = &recipient.relay {
         said.push(format!("(through the smart host: {why})"));
     }

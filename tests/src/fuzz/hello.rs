@@ -128,7 +128,7 @@ fn judged(given: &Given, hello: &Hello) -> Judged {
     let newer = (hello.identity.generation, hello.epoch) > (given.generation, given.epoch);
     match (understood, pinned.as_ref().map(same)) {
         (false, _) => Judged::Refused(Refusal::Version),
-        (true, Some(true)) if !newer => Judged::Refused(Refusal::Stale),
+        (true, Some(true)) if !newer && !given.is(2) => Judged::Refused(Refusal::Stale),
         (true, Some(true)) if hello.proof.is_some() => Judged::PairedBy,
         (true, Some(true)) => Judged::Remember,
         (true, _) if proved => Judged::PairedBy,

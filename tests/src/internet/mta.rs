@@ -164,6 +164,11 @@ impl Mta {
         self.host.rules.lock().unwrap_or_else(PoisonError::into_inner).push(rule);
     }
 
+    /// Whether every unkindness has been done as often as it was to be: the session under way is at it now, or past it.
+    pub fn is_used_up(&self) -> bool {
+        self.host.rules.lock().unwrap_or_else(PoisonError::into_inner).iter().all(Rule::is_used_up)
+    }
+
     /// Is kind again.
     pub fn clear_rules(&self) {
         self.host.rules.lock().unwrap_or_else(PoisonError::into_inner).clear();

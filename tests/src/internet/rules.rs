@@ -73,6 +73,10 @@ impl Rule {
         Self { recipient: Some(recipient.to_owned()), ..self }
     }
 
+    pub(super) fn is_used_up(&self) -> bool {
+        self.left == Some(0)
+    }
+
     fn fits(&self, stage: Stage, recipients: &[String]) -> bool {
         self.stage == stage
             && self.left != Some(0)

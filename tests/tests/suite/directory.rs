@@ -12,7 +12,7 @@ use tests::ledger::Token;
 use tests::messages::{Letter, SHORT};
 use tests::process::Program;
 use tests::wait::{SOON, Trouble, until};
-use tests::world::{ALICE, CAROL, World};
+use tests::world::{ALICE, CAROL, World, accepted_as};
 
 const PEOPLE: &str = "name,display,aliases,forward,keep_copy\n\
                       dora,Dora Day,,dora@remote.example,yes\n\
@@ -219,5 +219,36 @@ async fn forwarded_mail_keeps_a_copy_and_its_failures_come_home() -> Result<(), 
     );
     let refused = world.nodes.big.run(&["travel", "start", "dora", "--until", "standing"]).await;
     assert!(refused.is_err_and(|error| error.to_string().contains("--pop3 yes")));
+    world.end().await
+}
+
+/// Whatever way a message came by, its answer goes to who wrote it, and no address is typed.
+#[tokio::test]
+async fn answers_to_what_came_through_a_group_a_forward_and_a_shadow_need_no_address() -> Result<(), Trouble>
+{
+    let world = world().await?;
+    for (number, (to, reader)) in (1..).zip([("board@example.com", "emil"), ("dora@example.com", "dora")]) {
+        let id = world.receive(&[to], &letter(to, number)).await?;
+        let desk = world.desk(reader);
+        desk.filed(Folder::In, &id).await?;
+        desk.reply(&id, &format!("an answer by {reader}")).await?;
+        let answers = outside(&world, CAROL, usize::try_from(number)?).await?;
+        let answer =
+            answers.iter().map(text_of).find(|text| text.contains(&format!("an answer by {reader}")));
+        let answer = answer.ok_or("no answer")?;
+        assert!(answer.contains(&format!("{reader}@example.com")), "{answer}");
+    }
+    // Somebody outside who has a name here writes, and is answered where they are.
+    let zoe = "zoe@remote.example";
+    let mut session = world.smtp().await?;
+    let hello = format!("From: Zoe <{zoe}>\r\nTo: {ALICE}\r\nSubject: hello\r\n\r\nhello\r\n");
+    let reply = session.send(zoe, &[ALICE], hello.as_bytes()).await?;
+    let id = accepted_as(&reply).ok_or("no id")?;
+    let desk = world.desk("alice");
+    desk.filed(Folder::In, &id).await?;
+    desk.reply(&id, "to zoe").await?;
+    let answers = outside(&world, zoe, 1).await?;
+    assert!(answers.iter().map(text_of).any(|text| text.contains("to zoe")));
+    drop(session);
     world.end().await
 }

@@ -135,6 +135,7 @@ async fn only_what_cannot_be_routed_goes_to_the_smart_host() -> Result<(), Troub
     dns.publish(Zone::new("silent.example"));
     dns.fail("silent.example");
     dns.publish(Zone::new("null.example").null_mx());
+    dns.publish(Zone::new("busy.example").mx(10, "mx.busy.example").a("mx.busy.example", loopback(1)));
     mta.add_rule(Rule::reply(Stage::Rcpt, 550, "5.1.1 nobody").only_for("gone@remote.example"));
     let desk = world.desk("alice");
     for (to, state, relay) in [
@@ -145,7 +146,7 @@ async fn only_what_cannot_be_routed_goes_to_the_smart_host() -> Result<(), Troub
         ("gone@remote.example", DeliveryState::Failed, None),
         ("x@null.example", DeliveryState::Failed, None),
         ("x@there-is-no-such.example", DeliveryState::Failed, None),
-        ("busy@remote.example", DeliveryState::Deferred, None),
+        ("x@busy.example", DeliveryState::Deferred, None),
     ] {
         if state == DeliveryState::Deferred {
             mta.add_rule(Rule::reply(Stage::Connect, 421, "4.3.2 not today").times(1));

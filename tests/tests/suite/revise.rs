@@ -1,12 +1,17 @@
 //! What was sent is revised, wherever its copies are: only the new text leaves, and who has the old one is told.
 
+use std::time::Duration;
+
 use big_node::record::{AfterFetch, Folder, Scope};
 use shared::unit::{DeliveryState, ReviseMode, ReviseResult};
 use tests::client::pop3::Pop3Client;
-use tests::internet::rules::{Rule, Stage};
+use tests::internet::rules::{Action, Rule, Stage};
 use tests::process::{Node, Program};
 use tests::wait::{SOON, Trouble, until};
 use tests::world::{ALICE, BOB, CAROL, World, accepted_as};
+
+/// How long the host outside takes over a dot.
+const AT_THE_DOT: Duration = Duration::from_secs(2);
 
 async fn world() -> Result<World, Trouble> {
     World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await
@@ -90,7 +95,94 @@ async fn what_waits_for_the_link_or_for_another_attempt_leaves_as_its_author_las
     assert!(notice.contains(&format!("Supersedes: <{}@", sent.id)), "{notice}");
     assert!(notice.contains("Subject: Amended: more plans") && notice.contains("all new"), "{notice}");
     assert_eq!(desk.history(&sent.id).await?.len(), 3);
-    Ok(())
+    world.end().await
+}
+
+/// The host outside takes its time over the dot; meanwhile its author revises.
+#[tokio::test]
+async fn what_is_being_attempted_is_decided_by_how_that_ends() -> Result<(), Trouble> {
+    let world = world().await?;
+    let (desk, mta) = (world.desk("alice"), &world.internet.mta);
+    let cases = [
+        (ReviseMode::Replace, None, ReviseResult::NoticeSent, DeliveryState::Relayed),
+        (ReviseMode::Withdraw, None, ReviseResult::NoticeSent, DeliveryState::Relayed),
+        (ReviseMode::Append, Some("451 4.3.0 full"), ReviseResult::Replaced, DeliveryState::Relayed),
+        (ReviseMode::Withdraw, Some("451 4.3.0 full"), ReviseResult::Withdrawn, DeliveryState::Withdrawn),
+    ];
+    for (number, (mode, answer, result, state)) in cases.into_iter().enumerate() {
+        let (case, before) = (format!("{mode:?} {answer:?}"), outside(&world).len());
+        mta.add_rule(Rule::new(Stage::Dot, Action::Delay(AT_THE_DOT)).times(1));
+        if let Some(answer) = answer {
+            mta.add_rule(Rule::new(Stage::Dot, Action::Reply(answer.to_owned())).times(1));
+        }
+        let sent = desk.send(CAROL, &format!("plans {number}"), "the old text").await?;
+        until("the host is at the dot", SOON, async || Ok(mta.is_used_up().then_some(()))).await?;
+        let text = if mode == ReviseMode::Withdraw { "" } else { "the new text" };
+        let status = desk.amend(&sent.id, mode, text).await?;
+        let pending = status.recipients[0].revised.as_ref().map(|revised| revised.result);
+        assert_eq!(pending, Some(ReviseResult::Pending), "{case}");
+        desk.revised(&sent.id, result).await?;
+        until_is(&world, &sent.id, state).await?;
+        let expected = match (answer, mode) {
+            (None, _) => 2,
+            (Some(_), ReviseMode::Withdraw) => 0,
+            (Some(_), _) => 1,
+        };
+        let got = mta.wait_for(before + expected, SOON).await?.split_off(before);
+        let texts: Vec<_> = got.iter().map(|mail| String::from_utf8_lossy(&mail.data).into_owned()).collect();
+        assert_eq!(texts.len(), expected, "{case}: {texts:?}");
+        if answer.is_some() && expected == 1 {
+            assert!(
+                texts[0].contains("the old text") && texts[0].contains("the new text"),
+                "{case}: {texts:?}"
+            );
+        }
+        mta.clear_rules();
+    }
+    world.end().await
+}
+
+#[tokio::test]
+async fn of_two_revisions_from_one_base_one_is_made_and_a_killed_big_forgets_none() -> Result<(), Trouble> {
+    let mut world = world().await?;
+    let desk = world.desk("alice");
+    world.nodes.kill(Node::Edge).await?;
+    let sent = desk.send(&format!("{CAROL}, {BOB}"), "plans", "the old text").await?;
+    let from_the_original = |text| desk.amend_for(&[], (&sent.id, Some(0)), ReviseMode::Replace, text);
+    let (one, other) = tokio::join!(from_the_original("the first"), from_the_original("the second"));
+    let refused = match (&one, &other) {
+        (Ok(_), Err(refused)) | (Err(refused), Ok(_)) => refused.to_string(),
+        _ => panic!("one of them is made: {one:?} {other:?}"),
+    };
+    assert!(refused.contains("--base 1"), "{refused}");
+    // Without a base, each means what is the latest.
+    let any = |text| desk.amend(&sent.id, ReviseMode::Replace, text);
+    let (one, other) = tokio::join!(any("the third"), any("the fourth"));
+    one?;
+    other?;
+    assert_eq!(desk.history(&sent.id).await?.len(), 4);
+    // For some only: the author's own text stays, and the desk goes on from the latest all the same.
+    desk.amend_for(&[CAROL], (&sent.id, Some(3)), ReviseMode::Append, "for carol alone").await?;
+    let reading = desk.read(&sent.id).await?;
+    assert_eq!((reading.revision, reading.latest), (3, Some(4)));
+    assert_eq!(world.desk("bob").read(&sent.id).await?.latest, None, "a reader does not learn of it");
+    let differ = desk.amend(&sent.id, ReviseMode::Append, "P.S.").await.expect_err("they differ");
+    assert!(differ.to_string().contains("carol@remote.example has revision 4"), "{differ}");
+
+    world.nodes.kill(Node::Big).await?;
+    world.nodes.start_edge().await?;
+    world.nodes.start_big().await?;
+    until("carol's copy is replaced", SOON, async || {
+        let status = desk.status(&sent.id).await?;
+        let of_carol = status.recipients.iter().find(|recipient| recipient.address == CAROL);
+        let revised = of_carol.and_then(|recipient| recipient.revised.as_ref());
+        Ok(revised.filter(|revised| revised.result == ReviseResult::Replaced).map(drop))
+    })
+    .await?;
+    let got = world.internet.mta.wait_for(1, SOON).await?;
+    let text = String::from_utf8_lossy(&got[0].data).into_owned();
+    assert!(text.contains("for carol alone") && !text.contains("the old text"), "{text}");
+    world.end().await
 }
 
 #[tokio::test]
@@ -130,7 +222,7 @@ async fn copies_on_the_road_are_swapped_or_offered_again() -> Result<(), Trouble
     alice.revised(&unread.id, ReviseResult::Withdrawn).await?;
     collected(&world, login, false, |all| all.len() == 1).await?;
     assert_eq!(bob.messages(Folder::In).await?.len(), 1);
-    Ok(())
+    world.end().await
 }
 
 #[tokio::test]
@@ -182,5 +274,6 @@ async fn a_traveller_withdraws_by_answering_their_own_message() -> Result<(), Tr
     world.internet.mta.clear_rules();
     until_is(&world, &id, DeliveryState::Withdrawn).await?;
     assert!(outside(&world).is_empty(), "it never left");
-    Ok(())
+    drop(session);
+    world.end().await
 }

@@ -3,6 +3,7 @@
 //! A command is a word, or as much of its beginning as means no other, in any case. Names of folders and
 //! people are completed.
 
+use super::compose::ReplyTo;
 use crate::cli::travel::{self, Until};
 use crate::record::{AfterFetch, Scope};
 
@@ -18,10 +19,7 @@ pub(super) enum Command {
     /// Writes a message.
     New,
     /// Answers.
-    Reply {
-        /// All.
-        all: bool,
-    },
+    Reply(ReplyTo),
     /// Sends on, to these.
     Forward(Vec<String>),
     /// Revises, or amends and returns.
@@ -127,7 +125,7 @@ const WORDS: &[Word] = &[
     word("CC", "NAME, ...", "add them as Cc"),
     word("SUBJECT", "TEXT", "the subject of what you write"),
     word("NEW", "", "write a message"),
-    word("REPLY", "[ALL]", "answer"),
+    word("REPLY", "[ALL|LIST]", "answer its author, all, or its mailing list"),
     word("FORWARD", "[NAME, ...]", "send it on"),
     word("AMEND", "", "revise what you have sent; amend and return what you have got"),
     word("WITHDRAW", "[REASON]", "take back what you have sent"),
@@ -231,8 +229,9 @@ fn command(word: &Word, rest: &str) -> Result<Command, String> {
         "SUBJECT" => needed().map(Command::Subject),
         "NEW" => none(Command::New),
         "REPLY" => match words.as_slice() {
-            [] => Ok(Command::Reply { all: false }),
-            [all] if all.eq_ignore_ascii_case("all") => Ok(Command::Reply { all: true }),
+            [] => Ok(Command::Reply(ReplyTo::Author)),
+            [all] if all.eq_ignore_ascii_case("all") => Ok(Command::Reply(ReplyTo::All)),
+            [list] if list.eq_ignore_ascii_case("list") => Ok(Command::Reply(ReplyTo::List)),
             _ => Err(usage()),
         },
         "FORWARD" => Ok(Command::Forward(recipients(rest))),
@@ -424,8 +423,9 @@ mod tests {
             ),
             ("/SMTP bobl@x.example", Command::To(strings(&["/SMTP bobl@x.example"]))),
             ("/dovecot u@x.example", Command::To(strings(&["/dovecot u@x.example"]))),
-            ("/reply", Command::Reply { all: false }),
-            ("/rep all", Command::Reply { all: true }),
+            ("/reply", Command::Reply(ReplyTo::Author)),
+            ("/rep all", Command::Reply(ReplyTo::All)),
+            ("/reply List", Command::Reply(ReplyTo::List)),
             ("/FIND lunch friday", Command::Find { words: "lunch friday".into(), here: false }),
             ("/findh x", Command::Find { words: "x".into(), here: true }),
             ("/move Old projects", Command::Move("Old projects".into())),
@@ -462,7 +462,7 @@ mod tests {
             ("/to", "type /TO NAME, ..."),
             ("/send now", "type /SEND "),
             ("/open x", "type /OPEN N"),
-            ("/reply some", "type /REPLY [ALL]"),
+            ("/reply some", "type /REPLY [ALL|LIST]"),
             ("/smtp", "there is no command /SMTP; F1 lists those there are"),
             ("/travel start", "type /TRAVEL [START UNTIL [SCOPE [AFTER]] | END [REVOKE]]"),
             ("/travel start soon", "write 2026-12-10, or 2026-12-10T18:00:00Z, or standing"),

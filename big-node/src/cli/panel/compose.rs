@@ -14,6 +14,23 @@ use crate::request::{About, Attached, DraftView, Reading, Request, Written};
 /// Octets of a text that is quoted in an answer.
 const QUOTED_MAX: usize = 256 * 1024;
 
+/// To whom an answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReplyTo {
+    /// Whom the message asks to answer.
+    Author,
+    /// Those, and all who have it.
+    All,
+    /// The mailing list that it came by.
+    List,
+}
+
+impl ReplyTo {
+    fn about(self, message: String) -> About {
+        About::Reply { message, all: self == Self::All, list: self == Self::List }
+    }
+}
+
 /// What is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum What {
@@ -23,8 +40,8 @@ pub(super) enum What {
     Reply {
         /// The message.
         message: String,
-        /// To all.
-        all: bool,
+        /// To whom.
+        answer: ReplyTo,
         /// Whom that means, for people.
         to: String,
     },
@@ -164,14 +181,15 @@ impl Compose {
     }
 
     /// An answer to a message that was read.
-    pub(super) fn reply(reading: &Reading, all: bool) -> Self {
+    pub(super) fn reply(reading: &Reading, answer: ReplyTo) -> Self {
         let message = reading.id.clone();
         let others = reading.to.iter().chain(&reading.cc);
-        let to: Vec<_> = match all {
-            true => reading.from.iter().chain(others).cloned().collect(),
-            false => reading.from.clone(),
+        let to: Vec<_> = match answer {
+            ReplyTo::All => reading.from.iter().chain(others).cloned().collect(),
+            ReplyTo::Author => reading.from.clone(),
+            ReplyTo::List => vec!["the mailing list".to_owned()],
         };
-        let what = What::Reply { message, all, to: to.join(", ") };
+        let what = What::Reply { message, answer, to: to.join(", ") };
         Self::new(what, Vec::new(), &format!("\n\n{}", quoted(reading)))
     }
 
@@ -217,8 +235,13 @@ impl Compose {
     pub(super) fn draft(view: DraftView) -> Self {
         let (what, without) = match view.about {
             None => (What::New, Vec::new()),
-            Some(About::Reply { message, all, .. }) => {
-                (What::Reply { message, all, to: String::new() }, Vec::new())
+            Some(About::Reply { message, all, list }) => {
+                let answer = match (all, list) {
+                    (_, true) => ReplyTo::List,
+                    (true, false) => ReplyTo::All,
+                    (false, false) => ReplyTo::Author,
+                };
+                (What::Reply { message, answer, to: String::new() }, Vec::new())
             }
             Some(About::Forward { message, without, .. }) => (What::Forward { message }, without),
             Some(About::Return { message, without }) => (What::Return { message }, without),
@@ -465,7 +488,7 @@ impl Compose {
         let about = match self.what.clone() {
             // A revision is kept as a text; what it revises is in Sent.
             What::New | What::Revise { .. } => None,
-            What::Reply { message, all, .. } => Some(About::Reply { message, all, list: false }),
+            What::Reply { message, answer, .. } => Some(answer.about(message)),
             What::Forward { message } => Some(About::Forward { message, as_attachment: false, without }),
             What::Return { message } => Some(About::Return { message, without }),
         };
@@ -589,7 +612,12 @@ mod tests {
     fn an_answer_names_nobody_and_quotes_safely() {
         let mut message = reading("1", "Hi\x1b[2J\n> older\n");
         message.from = vec!["Ca\u{202e}rol <c@x.example>".into()];
-        let compose = Compose::reply(&message, true);
+        let list = Compose::reply(&message, ReplyTo::List);
+        assert_eq!(list.title(), "Answer to the mailing list");
+        let (request, _) = list.send("alice").expect("whole").expect("at once");
+        let Request::MailSend { written: Written { about, .. }, .. } = request else { panic!("{request:?}") };
+        assert_eq!(about, Some(About::Reply { message: "1".into(), all: false, list: true }));
+        let compose = Compose::reply(&message, ReplyTo::All);
         let text = "\n\nOn 2026-11-22 07:41 UTC, Carol <c@x.example> wrote:\n> Hi␛[2J\n>> older\n";
         assert_eq!(compose.text.text(), text);
         let (request, _) = compose.send("alice").expect("whole").expect("at once");

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::book::{Book, Directory};
 use super::command::Names;
-use super::compose::Compose;
+use super::compose::{Compose, ReplyTo};
 use super::editor::Field;
 use super::keys::{Key, Place};
 use super::listing::{FOUND_MAX, Listing, PAGE, Source};
@@ -164,8 +164,8 @@ pub(super) enum Part {
 /// What is to be written about a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Intent {
-    /// An answer, to all or not.
-    Reply(bool),
+    /// An answer.
+    Reply(ReplyTo),
     /// The message itself, to these.
     Forward(Vec<String>),
     /// A revision, or the message amended.

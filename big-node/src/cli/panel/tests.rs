@@ -254,7 +254,10 @@ fn a_hostile_message_is_read_and_drives_nothing() {
 fn an_answer_needs_no_address() {
     let mut play = Play::with(&[line("00001")]);
     play.keys(&[Key::F(2)]);
-    play.answers(&Purpose::Begin(super::model::Intent::Reply(false)), &reading("00001", "Lunch?\n"));
+    play.answers(
+        &Purpose::Begin(super::model::Intent::Reply(super::compose::ReplyTo::Author)),
+        &reading("00001", "Lunch?\n"),
+    );
     play.sees("Answer to Carol Jones <carol@remote.example>");
     play.sees("> Lunch?");
     play.types("At one.\n");
@@ -473,6 +476,39 @@ fn what_one_has_sent_is_revised_and_what_one_has_got_is_returned() {
 }
 
 #[test]
+fn a_history_is_drawn_with_what_differs_and_nothing_in_it_passes_for_a_heading() {
+    let mut play = Play::with(&[line("00001")]);
+    play.keys(&[Key::Char('h')]);
+    let view = |revision, mode, reason: Option<&str>, difference: &str| crate::request::RevisionView {
+        revision,
+        at: 1_795_333_263_250,
+        mode,
+        reason: reason.map(str::to_owned),
+        author: "alice".into(),
+        subject: "Lunch".into(),
+        difference: difference.into(),
+    };
+    let history = [
+        view(0, None, None, ""),
+        view(
+            1,
+            Some(ReviseMode::Replace),
+            Some("wrong\x1b[2J day"),
+            "-At noon.\n+REVISION 9: withdraw\n Yours\n",
+        ),
+    ];
+    let (request, _) = play.answers(&Purpose::History, &history);
+    assert!(matches!(request, Request::MailHistory { message, .. } if message == "00001"));
+    play.sees("REVISION 0: the original, by alice, 2026-11-22 07:41 UTC");
+    play.sees("REVISION 1: replace, by alice, 2026-11-22 07:41 UTC");
+    play.sees("wrong␛[2J day");
+    for row in ["-At noon.", "+REVISION 9: withdraw", " Yours"] {
+        assert!(play.shown().lines().any(|line| line.starts_with(row)), "{row}: {}", play.shown());
+    }
+    assert!(!play.shown().lines().any(|line| line.starts_with("REVISION 9")));
+}
+
+#[test]
 fn where_it_is_stays_true() {
     let mut play = Play::with(&[line("00001")]);
     play.keys(&[Key::F(11)]);
@@ -650,7 +686,7 @@ const ASKS: &[(&str, &str, &[&str])] = &[
     ("CC", "/cc bob", &[]),
     ("SUBJECT", "/subject x", &[]),
     ("NEW", "/new", &[]),
-    ("REPLY", "/reply all", &["mail-read", "mail-send"]),
+    ("REPLY", "/reply list", &["mail-read", "mail-send"]),
     ("FORWARD", "/forward bob", &["mail-read", "mail-send"]),
     ("AMEND", "/amend", &["mail-read", "mail-send"]),
     ("WITHDRAW", "/withdraw typo", &["mail-read", "mail-amend"]),

@@ -135,7 +135,7 @@ fn fill(state: &Path, file: &Path, messages: u64) -> Result<String, Failure> {
     let big = Big::new(state.store()?, &Topology::read(file)?, state.key32("sealing")?);
     let mut newest = None;
     for number in 0..messages {
-        newest = Some(big.send("bob", &format!("alice@{INSIDE}"), &message(number, SHORT))?);
+        newest = Some(big.send("bob", &[&format!("alice@{INSIDE}")], &message(number, SHORT))?);
     }
     let newest = newest.ok_or("a folder has a message")?;
     Ok(shared::id::MessageId(newest).to_string())

@@ -86,7 +86,7 @@ fn fill(state: &Path, file: &Path, messages: u64) -> Result<(), Failure> {
     let big = Big::new(state.store()?, &topology, state.key32("sealing")?);
     big.add_people(&[PERSON.to_owned(), "bob".to_owned()])?;
     for number in 0..messages {
-        big.send("bob", &format!("{PERSON}@{domain}"), &message(number, SHORT))?;
+        big.send("bob", &[&format!("{PERSON}@{domain}")], &message(number, SHORT))?;
     }
     Ok(())
 }

@@ -32,6 +32,8 @@ pub struct Outbound {
     pub unknowable: bool,
     /// What its author has made of it, or may have, in that order.
     pub revisions: Vec<Made>,
+    /// Words of texts that were for another recipient alone.
+    pub foreign: Vec<String>,
 }
 
 /// A message to somebody inside, of whom a copy is on the road.
@@ -39,6 +41,8 @@ pub struct Outbound {
 pub struct Inside {
     /// The id of the exit 0.
     pub id: Id,
+    /// Which recipient of it they are.
+    pub recipient: u32,
     /// Big has forgotten it.
     pub excused: bool,
     /// What its author has made of it, or may have, in that order.
@@ -61,6 +65,12 @@ impl Outbound {
     pub fn text_in(&self, content: &[u8]) -> Option<usize> {
         let text = mime::text_of(content);
         self.revisions.iter().rposition(|made| made.mode != ReviseMode::Withdraw && text.contains(&made.word))
+    }
+
+    /// Whether a remote got a text that was for another one.
+    pub fn is_foreign(&self, content: &[u8]) -> bool {
+        let text = mime::text_of(content);
+        self.foreign.iter().any(|word| text.contains(word))
     }
 
     /// Whether its author has taken it back, or may have.

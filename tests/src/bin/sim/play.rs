@@ -22,6 +22,13 @@ const ROUNDS_TO_REST: usize = 400;
 const STEPS_OF_A_ROUND: usize = 5_000;
 /// Octets from which a message goes ahead of its unit.
 const LARGE_BYTES: u64 = 70_000;
+/// Octets of a text that is too large to travel inside its unit, though letters are compressed to less than two thirds.
+const LARGE_TEXT_BYTES: u64 = 140_000;
+/// Octets of a line of it.
+const NOISE_LINE: u64 = 70;
+const OUTSIDE: &str = "reader@remote.example";
+/// Somebody inside, who travels.
+const TRAVELLER: &str = "bob@example.com";
 const EVENT_LANE: u8 = 1;
 /// How far a clock jumps, in milliseconds: ten years at most.
 const JUMP_MAX: u64 = 10 * 365 * 24 * 3_600_000;
@@ -127,6 +134,23 @@ struct Play {
 /// A lane's receiver has gone back behind the safety store.
 fn is_older(stop: &str) -> bool {
     stop.contains("OlderThanSafety") || stop.contains("older than the safety store")
+}
+
+fn letter(dice: &mut Dice) -> char {
+    char::from(b'a' + u8::try_from(dice.below(26)).unwrap_or(0))
+}
+
+/// What the books say of a message to outside when it was sent.
+fn outbound(answered: Option<Id>) -> Outbound {
+    Outbound {
+        answered,
+        delivered: 0,
+        excusable: 0,
+        excused: false,
+        unknowable: false,
+        revisions: Vec::new(),
+        foreign: Vec::new(),
+    }
 }
 
 /// An id as it is printed.
@@ -245,7 +269,7 @@ impl Play {
         let mut noise = Dice::new(self.written);
         let mut content = format!("Subject: {}\r\n\r\n", self.written).into_bytes();
         // Not compressible, so that a large one is large on the line too.
-        content.extend((0..length).map(|_| b'a' + u8::try_from(noise.below(26)).unwrap_or(0)));
+        content.extend((0..length).map(|_| u8::try_from(letter(&mut noise)).unwrap_or(b'a')));
         content.extend_from_slice(b"\r\n");
         content
     }
@@ -278,30 +302,27 @@ impl Play {
     fn send(&mut self) {
         let content = self.content();
         let Some(big) = &self.world.big else { return };
-        let sent = big.send("alice", "reader@remote.example", &content);
+        let sent = big.send("alice", &[OUTSIDE], &content);
         self.say(|| format!("send {} octets: {:?}", content.len(), sent.as_ref().map(named)));
         self.outcome.accepted += u64::from(sent.is_ok());
-        let out = Outbound {
-            answered: sent.ok(),
-            delivered: 0,
-            excusable: 0,
-            excused: false,
-            unknowable: false,
-            revisions: Vec::new(),
-        };
-        self.ledger.outbound.insert(content, out);
+        self.ledger.outbound.insert(content, outbound(sent.ok()));
         self.mourn(Who::Big);
     }
 
-    /// Alice writes to bob, who travels.
+    /// Alice writes to bob, who travels, or to somebody outside and to him.
     fn send_inside(&mut self) {
         let content = self.content();
+        let to: &[&str] = if self.dice.below(2) == 0 { &[TRAVELLER] } else { &[OUTSIDE, TRAVELLER] };
         let Some(big) = &self.world.big else { return };
-        let sent = big.send("alice", "bob@example.com", &content);
-        self.say(|| format!("send {} octets to bob: {:?}", content.len(), sent.as_ref().map(named)));
+        let sent = big.send("alice", to, &content);
+        self.say(|| format!("send {} octets to {to:?}: {:?}", content.len(), sent.as_ref().map(named)));
+        let recipient = u32::from(to.len() > 1);
+        if to.len() > 1 {
+            self.ledger.outbound.insert(content, outbound(sent.as_ref().ok().copied()));
+        }
         if let Ok(id) = sent {
             self.outcome.accepted += 1;
-            self.ledger.inside.push(Inside { id, excused: false, revisions: Vec::new() });
+            self.ledger.inside.push(Inside { id, recipient, excused: false, revisions: Vec::new() });
         }
         self.mourn(Who::Big);
     }
@@ -337,17 +358,41 @@ impl Play {
         };
         self.written += 1;
         let word = format!("text-{}-of-{}.", self.written, named(&id));
-        let Some(big) = &self.world.big else { return Err("big does not run".into()) };
-        let revised = block_on(big.revise("alice", id, mode, &word, base));
-        // Refused, it may be there all the same: the power went before the answer.
-        let made = Made { mode, word, number: revised.as_ref().ok().copied() };
-        let outside = self.ledger.outbound.values_mut().find(|out| out.answered == Some(id));
-        let outside = outside.map(|out| &mut out.revisions);
-        let inside = self.ledger.inside.iter_mut().find(|message| message.id == id);
-        if let Some(revisions) = outside.or(inside.map(|message| &mut message.revisions)) {
-            revisions.push(made);
+        // A large one goes by the lane of large mail, and may be overtaken by the next.
+        let mut text = word.clone();
+        if self.dice.below(12) == 0 {
+            let mut noise = Dice::new(self.written);
+            for _ in 0..LARGE_TEXT_BYTES / NOISE_LINE {
+                text.push('\n');
+                text.extend((0..NOISE_LINE).map(|_| letter(&mut noise)));
+            }
         }
-        self.say(|| format!("{mode:?} {}: {revised:?}", named(&id)));
+        let Some(big) = &self.world.big else { return Err("big does not run".into()) };
+        let outside = self.ledger.outbound.values_mut().find(|out| out.answered == Some(id));
+        let inside = self.ledger.inside.iter_mut().find(|message| message.id == id);
+        let to = match (&outside, &inside) {
+            (Some(_), Some(_)) => match self.dice.below(3) {
+                0 => Some(OUTSIDE),
+                1 => Some(TRAVELLER),
+                _ => None,
+            },
+            _ => None,
+        };
+        let revised = block_on(big.revise("alice", id, mode, (text.as_str(), to), base));
+        // Refused, it may be there all the same: the power went before the answer.
+        let made = Made { mode, word: word.clone(), number: revised.as_ref().ok().copied() };
+        if let Some(out) = outside {
+            match to == Some(TRAVELLER) {
+                true => out.foreign.push(word),
+                false => out.revisions.push(made.clone()),
+            }
+        }
+        if let Some(message) = inside
+            && to != Some(OUTSIDE)
+        {
+            message.revisions.push(made);
+        }
+        self.say(|| format!("{mode:?} {} of {} octets, for {to:?}: {revised:?}", named(&id), text.len()));
         self.mourn(Who::Big);
         revised
     }
@@ -372,7 +417,7 @@ impl Play {
 
     /// A remote host has got this.
     fn delivered(&mut self, id: Id, content: &[u8], is_recorded: bool) {
-        let reported = self.world.big.as_ref().and_then(|big| big.results(id).ok()).unwrap_or_default();
+        let reported = self.world.big.as_ref().and_then(|big| big.results(id, 0).ok()).unwrap_or_default();
         let known = self.ledger.outbound.iter().find(|(_, out)| out.answered == Some(id));
         // One whose exit 0 was not seen has the text that it was written with.
         let original = known.map_or_else(|| content.to_vec(), |(original, _)| original.clone());
@@ -384,6 +429,11 @@ impl Play {
         out.delivered += 1;
         // The remote has it and the edge does not know: it will be attempted once more.
         out.excusable += u32::from(!is_recorded);
+        if out.is_foreign(content) {
+            let what = format!("a remote got of {} what was for another", named(&id));
+            self.outcome.fault(|outcome| &mut outcome.altered, what);
+            return;
+        }
         let text = out.text_in(content);
         let number = match text {
             None if original == content => Some(0),
@@ -961,7 +1011,7 @@ impl Play {
 
 /// Whether big has forgotten a revision of a message.
 fn has_lost_revisions(message: &Inside, big: &Big) -> bool {
-    let known = big.results(message.id).unwrap_or_default();
+    let known = big.results(message.id, message.recipient).unwrap_or_default();
     let is_lost = |made: &Made| made.number.is_none_or(|n| known.iter().all(|known| known.revision != n));
     message.revisions.iter().any(is_lost)
 }
@@ -984,9 +1034,12 @@ fn audit_revisions(ledger: &Ledger, (big, edge): (&Big, &Edge), facts_gone: bool
         let (id, name) = (message.id, named(&message.id));
         let on_the_road: Vec<u32> =
             copies.iter().filter(|(of, _)| *of == id).map(|(_, revision)| *revision).collect();
-        let latest = big.results(id).unwrap_or_default().pop();
+        let results = big.results(id, message.recipient).unwrap_or_default();
+        let latest = results.last().copied();
+        // From whom it was taken back, they are told nothing more.
+        let decided = results.into_iter().rfind(|result| result.result != ReviseResult::Refused);
         let at_home = big.shown_to("bob", id).ok().flatten();
-        let should = match latest {
+        let should = match decided {
             None => Some(0),
             Some(last) if last.result == ReviseResult::Withdrawn => None,
             Some(last) => Some(last.revision),

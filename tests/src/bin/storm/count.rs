@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use big_node::harness::mailboxes;
 use big_node::record::Folder;
-use big_node::request::{Line, Reading, Request};
+use big_node::request::{Compared, Line, Reading, Request};
 use serde_json::Value;
 use shared::control::CallError;
 use shared::state::State;
@@ -167,6 +167,11 @@ pub async fn count(site: &Site, field: &Arc<Field>, road: &Road, copy: &Path) ->
     }
     let (second_thoughts, found) = revisions::audit(field, &revised, &road.revised()).await?;
     faults.extend(found);
+    let (held, _): (Compared, _) = ask::big(&field.big, Request::LinkVerify, Vec::new()).await?;
+    if held.differing > 0 {
+        let Compared { compared, differing, named, .. } = held;
+        faults.push(format!("of {compared} that both nodes hold {differing} differ: {named:?}"));
+    }
     let undeliverable = guests(field, copy, &mut faults).await?;
     let (mail, road_audit) = (field.books.audit(), road.audit(&bobs));
     if mail.accepted == 0 {

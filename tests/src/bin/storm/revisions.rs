@@ -25,6 +25,9 @@ use crate::field::{BOB, Field, inside};
 const MARK: &str = "Storm-Text: ";
 /// Messages that an author goes on revising: the last ones.
 const REMEMBERED: usize = 6;
+/// One of so many texts is large, by its lines: too large for the lane of small units, however well it is compressed.
+const LARGE_ONE_IN: u64 = 12;
+const LARGE_LINES: usize = 6000;
 /// The longest pause between two acts of one author.
 const PAUSE_MILLIS: u64 = 120;
 
@@ -111,7 +114,13 @@ async fn revise(field: &Field, place: usize, word: String, random: &mut Random) 
         1 | 2 => ReviseMode::Append,
         _ => ReviseMode::Replace,
     };
-    let text = if mode == ReviseMode::Withdraw { String::new() } else { word.clone() };
+    let mut text = if mode == ReviseMode::Withdraw { String::new() } else { word.clone() };
+    // A large one goes by the lane of large mail, and may be overtaken by the next.
+    if mode != ReviseMode::Withdraw && random.below(LARGE_ONE_IN) == 0 {
+        for _ in 0..LARGE_LINES {
+            text.push_str(&format!("\n{:016x}{:016x}", random.below(u64::MAX), random.below(u64::MAX)));
+        }
+    }
     let request = Request::MailAmend {
         person: author.into(),
         message: id,

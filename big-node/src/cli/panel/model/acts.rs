@@ -179,7 +179,7 @@ impl Model {
     pub(super) fn begin_with(&mut self, intent: Intent, reading: &Reading) {
         let is_own = reading.from.iter().any(|from| self.is_own(from));
         let compose = match intent {
-            Intent::Reply(all) => Compose::reply(reading, all),
+            Intent::Reply(answer) => Compose::reply(reading, answer),
             Intent::Forward(to) => Compose::forward(reading, &to),
             Intent::Amend if is_own => Compose::revision(reading, None),
             Intent::Amend => Compose::amended(reading),

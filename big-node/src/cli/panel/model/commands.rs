@@ -34,7 +34,7 @@ impl Model {
                 }
             }
             Command::New => self.write_to(&[]),
-            Command::Reply { all } => self.begin(Intent::Reply(all)),
+            Command::Reply(answer) => self.begin(Intent::Reply(answer)),
             Command::Forward(names) => self.begin(Intent::Forward(names)),
             Command::Amend => self.begin(Intent::Amend),
             Command::Withdraw(reason) => self.begin(Intent::Withdraw(reason)),

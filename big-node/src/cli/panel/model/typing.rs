@@ -2,6 +2,7 @@
 
 use super::{Effect, Intent, Model, Notice, Question, Screen, Then, text_rows};
 use crate::cli::panel::command::Names;
+use crate::cli::panel::compose::ReplyTo;
 use crate::cli::panel::editor::Field;
 use crate::cli::panel::keys::{Action, Key, Place};
 use crate::cli::panel::pane::{About, Pane};
@@ -149,8 +150,8 @@ impl Model {
             Action::NextFolder => self.turn_folder(1),
             Action::PreviousFolder => self.turn_folder(self.folders.len().saturating_sub(1)),
             Action::New => self.write(),
-            Action::Reply => self.begin(Intent::Reply(false)),
-            Action::ReplyAll => self.begin(Intent::Reply(true)),
+            Action::Reply => self.begin(Intent::Reply(ReplyTo::Author)),
+            Action::ReplyAll => self.begin(Intent::Reply(ReplyTo::All)),
             Action::Forward => self.begin(Intent::Forward(Vec::new())),
             Action::Amend => self.begin(Intent::Amend),
             Action::Withdraw => self.begin(Intent::Withdraw(String::new())),
