@@ -96,7 +96,7 @@ fn overtaken_by(
     let has_come = |result: &ReviseResult| {
         matches!(result, ReviseResult::Replaced | ReviseResult::Withdrawn | ReviseResult::NoticeSent)
     };
-    Ok(later.map(|(_, row)| result(row)).filter(has_come).last())
+    Ok(later.map(|(_, row)| result(row)).rfind(has_come))
 }
 
 /// The recipient's copy is not delivered any more.
