@@ -221,9 +221,9 @@ impl Big {
         Ok(rows.into_iter().map(result).collect())
     }
 
-    /// How many results of revisions are not decided, by either node.
-    pub fn undecided(&self) -> Result<usize, StoreError> {
-        Ok(revise::undecided(&self.store.read()?)?.len())
+    /// The revisions that neither node has decided: message, recipient, revision.
+    pub fn undecided(&self) -> Result<Vec<(MessageId, u32, u32)>, StoreError> {
+        revise::undecided(&self.store.read()?)
     }
 
     /// The revision that a person is shown of a message in In.

@@ -1021,7 +1021,7 @@ fn has_lost_revisions(message: &Inside, big: &Big) -> bool {
 fn audit_revisions(ledger: &Ledger, (big, edge): (&Big, &Edge), facts_gone: bool, outcome: &mut Outcome) {
     match big.undecided() {
         // With the edge's facts their results may be gone, as an operator was told.
-        Ok(open) if open == 0 || facts_gone => {}
+        Ok(open) if open.is_empty() || facts_gone => {}
         undecided => {
             outcome.fault(|outcome| &mut outcome.stuck, format!("revisions are not decided: {undecided:?}"));
         }
