@@ -63,10 +63,11 @@ pub async fn tell_due(store: &Store, site: &Arc<Site>, topology: &Topology) -> R
     Ok(())
 }
 
-/// The recipients who are still to get a message.
+/// The recipients who are still to get a message. Where colleagues forward to is not the author's to know.
 fn waits(rows: &Snapshot, id: MessageId) -> Result<Vec<Recipient>, StoreError> {
     let rows = rows.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)?;
-    Ok(rows.into_iter().map(|(_, row)| row).filter(|row| row.state.waits()).collect())
+    let waits = |row: &Recipient| row.state.waits() && row.forwarder.is_none();
+    Ok(rows.into_iter().map(|(_, row)| row).filter(waits).collect())
 }
 
 async fn tell_one(

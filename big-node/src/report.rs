@@ -96,10 +96,9 @@ pub(crate) fn described(row: &Recipient, action: Action, retry_until: Option<i64
         status: if row.status.is_empty() { "4.0.0".into() } else { row.status.clone() },
         // Strangers are not told addresses inside, nor anybody where a person forwards to.
         remote_mta: row.host.clone().filter(|_| row.gateway.is_none() && row.forwarder.is_none()),
-        diagnostic: Some(match (&row.forwarder, action) {
-            (Some(_), Action::Delayed) => "it could not be forwarded yet".into(),
-            (Some(_), _) => "it could not be forwarded".into(),
-            (None, _) => row.text.clone(),
+        diagnostic: Some(match &row.forwarder {
+            Some(_) => "it could not be forwarded".into(),
+            None => row.text.clone(),
         }),
         last_attempt: is_attempted.then(|| seconds(row.at)),
         retry_until,

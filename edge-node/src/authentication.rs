@@ -26,18 +26,23 @@ use mail_auth::{
 };
 use shared::address::{Address, Domain};
 use shared::containment::contain;
-use shared::mime::{Field, header_len};
+use shared::mime::{self, Field, HeaderFacts, header_len};
 use shared::topology::{Authentication, Dmarc};
 use shared::verdict::{self, Disposition};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use body::{BodyHashes, Hashing};
 
 /// How long all of it may take for one message; its client waits for the 250 meanwhile.
 const TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the client's own name is asked for, by which nothing is decided.
+const IPREV_TIME_MAX: Duration = Duration::from_secs(3);
+/// What is said to who sends a message of nobody's.
+const UNCLEAR: &str = "the header does not say clearly who wrote it: there has to be one From field with an address, and \
+                       no line that is no field";
 /// Messages that are verified at once, a thread each.
 const AT_ONCE_MAX: usize = 128;
 /// Messages at once that are held whole for what will be found of them.
@@ -140,7 +145,9 @@ impl Authenticator {
     async fn ask(&self, sender: &Sender, content: &[u8], body: Option<BodyHashes>) -> Verdicts {
         let (header, rest) = content.split_at(header_len(content));
         let body = body.unwrap_or_else(|| body::hashed(header, rest));
-        let (message, passed_over) = parsed(header, body);
+        let (mut message, passed_over) = parsed(header, body);
+        let authors = authors(header);
+        message.from = authors.clone().unwrap_or_default();
         let client = sender.client.to_canonical();
         let (host, helo) = (self.hostname.as_str(), sender.helo.as_str());
         let path = sender.reverse_path.as_ref().map(Address::to_string).unwrap_or_default();
@@ -153,13 +160,13 @@ impl Authenticator {
         };
         let (spf, iprev, dkim, arc) = tokio::join!(
             self.dns.verify_spf(asked),
-            self.dns.verify_iprev(client),
+            timeout(IPREV_TIME_MAX, self.dns.verify_iprev(client)),
             self.dns.verify_dkim(&message),
             self.arc(&message)
         );
         let mut found = vec![
             format!("spf={} {identity}={}", spf_word(spf.result()), results::value(claimed)),
-            format!("iprev={}", iprev_word(iprev.result())),
+            format!("iprev={}", iprev.map_or("temperror", |iprev| iprev_word(iprev.result()))),
         ];
         found.extend(dkim.iter().map(dkim_verdict));
         if passed_over {
@@ -168,6 +175,17 @@ impl Authenticator {
             found.push("dkim=none".into());
         }
         found.push(format!("arc={arc}"));
+        if authors.is_none() {
+            let mut verdicts = Verdicts { found, ..Verdicts::default() };
+            match self.site.dmarc {
+                Dmarc::Mark => verdicts.disposition = Disposition::Mark,
+                Dmarc::Quarantine => verdicts.disposition = Disposition::Quarantine,
+                Dmarc::Refuse => verdicts.refused = Some(UNCLEAR.to_owned()),
+                Dmarc::Off | Dmarc::Record => {}
+            }
+            verdicts.found.push(verdicts.disposition.applied("dmarc=permerror"));
+            return verdicts;
+        }
         if has_authors_of_several_domains(&message) {
             // Nobody can say whose policy is meant, and RFC 9989 exempts such mail.
             found.push("dmarc=permerror".into());
@@ -184,7 +202,10 @@ impl Authenticator {
                 (None, Dmarc::Quarantine) => verdicts.disposition = Disposition::Quarantine,
                 (None, Dmarc::Refuse) => {
                     let author = results::value(dmarc.domain());
-                    verdicts.refused = Some(format!("neither SPF nor DKIM speaks for {author}"));
+                    verdicts.refused = Some(format!(
+                        "neither SPF nor DKIM speaks for {author}, and that domain wants such mail refused or set aside \
+                         (DMARC)"
+                    ));
                 }
                 (None, Dmarc::Off | Dmarc::Record) => {}
             }
@@ -231,6 +252,15 @@ impl Authenticator {
         let sealer = trusted.iter().find(|domain| domain.as_str().eq_ignore_ascii_case(&seal.header.d))?;
         results::tells_pass(&String::from_utf8_lossy(told.value), author).then_some(sealer)
     }
+}
+
+/// The addresses of a message's authors as mail readers show them, which is not how mail-auth reads every header. `None`
+/// where readers differ: without one From that has an address, or with a line that belongs to no field.
+fn authors(header: &[u8]) -> Option<Vec<String>> {
+    let facts = HeaderFacts::of(header);
+    let is_once = !facts.cut && !facts.duplicated.iter().any(|name| name == "From");
+    let is_clear = is_once && !facts.from.is_empty() && mime::has_fields_alone(header);
+    is_clear.then(|| facts.from.iter().map(|mailbox| mailbox.address.to_lowercase()).collect())
 }
 
 /// The verdicts on a message of which nothing was found.

@@ -228,8 +228,7 @@ impl Intake {
         if let Some(why) = &verdicts.refused {
             let (client, found) = (self.client, verdict::in_short(&verdicts.found));
             tracing::info!(message = %self.id, %client, why, found, "refused by DMARC");
-            let text = format!("{why}, and that domain wants such mail refused or set aside (DMARC)");
-            return Err(Reply::new(550, Enhanced(5, 7, 26), &text));
+            return Err(Reply::new(550, Enhanced(5, 7, 26), why));
         }
         if is_held {
             let results = authenticator.field(&verdicts.found);

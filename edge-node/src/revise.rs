@@ -11,6 +11,8 @@ mod copies;
 mod tests;
 mod waiting;
 
+use std::sync::Arc;
+
 use rkyv::{Archive, Deserialize, Serialize};
 use shared::age;
 use shared::id::MessageId;
@@ -24,7 +26,7 @@ use shared::unit::{
 
 use crate::queue::{self, is_free};
 use crate::record::{QueueRow, copy_key, queue_key};
-use busy::Busy;
+use busy::{Busy, UnderWay};
 pub use copies::{begin_session, end_session, file as file_copy, sessions, settle as settle_copies};
 pub use waiting::{Decided, Waiting, message_of, waits};
 
@@ -253,19 +255,19 @@ pub fn apply_found(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
 }
 
 /// An attempt as it begins.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Begun {
     /// The revision that leaves, as its row is at this moment.
     pub row: QueueRow,
-    /// The indexes of the recipients it is for, who are entered as under way.
-    pub recipients: Vec<u32>,
+    /// For whom: they are entered as under way for as long as this is held.
+    pub under_way: UnderWay,
 }
 
 /// Begins an attempt for one destination, or for all that is due of the message if there is none: decides what was left
 /// noted, then enters as under way the recipients of a row who are due.
 pub fn begin(
     txn: &mut Txn<'_>,
-    busy: &Busy,
+    busy: &Arc<Busy>,
     id: MessageId,
     destination: Option<&str>,
     now: u64,
@@ -280,14 +282,11 @@ pub fn begin(
                 && destination.is_none_or(|destination| queue::destination(&recipient.address) == destination)
         });
         let recipients: Vec<u32> = due.map(|recipient| recipient.index).collect();
-        (!recipients.is_empty()).then(|| Begun { row: row.clone(), recipients })
+        (!recipients.is_empty()).then(|| (row.clone(), recipients))
     });
     if !decided.is_empty() {
         waiting.store(txn)?;
         tell(txn, id, decided, now)?;
     }
-    if let Some(begun) = &begun {
-        busy.begin(id, &begun.recipients);
-    }
-    Ok(begun)
+    Ok(begun.map(|(row, recipients)| Begun { row, under_way: busy.begin(id, recipients) }))
 }

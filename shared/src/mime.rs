@@ -34,6 +34,8 @@ pub use dsn::{Action, DsnRecipient, DsnReport, dsn};
 pub use entity::{attached_message, entity};
 pub use facts::{HeaderFacts, ListPost, REFERENCES_MAX};
 pub use file_name::{FILE_NAME_MAX, file_name};
-pub use header::{Field, HEADER_BLOCK_MAX, HEADERS_MAX, HeaderScan, fields, find, header_len, without};
+pub use header::{
+    Field, HEADER_BLOCK_MAX, HEADERS_MAX, HeaderScan, fields, find, has_fields_alone, header_len, without,
+};
 pub use reading::{Attachment, Kind, Opened, TEXT_MAX, attachments, open, text_of};
 pub use structure::{DEPTH_MAX, Disposition, Encoding, PARTS_MAX, Part, Structure, TooComplex, scan};

@@ -189,27 +189,16 @@ async fn deliver(
             revise::begin(txn, &busy, message, destination.as_deref(), unix_millis())
         };
         let Some(begun) = node.store.commit(begin).await?.into_inner() else { break };
-        let under_way = UnderWay { node, message, recipients: &begun.recipients };
         let (reports, of_it) = attempt_row(attempt, place, message, &begun, known.as_ref()).await;
         shown = of_it;
-        record(node, message, &begun, reports).await?;
-        drop(under_way);
+        // A host may have taken it: what is tried again is the record, not the attempt.
+        while let Err(error) = record(node, message, &begun, reports.clone()).await {
+            tracing::error!(%message, %error, "what came of an attempt could not be recorded; it is tried again");
+            tokio::time::sleep(AGAIN).await;
+        }
     }
     node.queued(EVENT_LANE);
     Ok(shown)
-}
-
-/// An attempt that is under way, until this is dropped, however it ends.
-struct UnderWay<'n> {
-    node: &'n Node,
-    message: MessageId,
-    recipients: &'n [u32],
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.node.busy.end(self.message, self.recipients);
-    }
 }
 
 /// Attempts one revision of a message. Exactly one report for each recipient.
@@ -221,7 +210,7 @@ async fn attempt_row(
     known: Option<&Report>,
 ) -> (Vec<(u32, Report)>, Shown<Report>) {
     let (mut readable, mut reports) = (Vec::new(), Vec::new());
-    let is_for = |index: &u32| begun.recipients.contains(index);
+    let is_for = |index: &u32| begun.under_way.recipients.contains(index);
     for recipient in begun.row.recipients.iter().filter(|recipient| is_for(&recipient.index)) {
         match recipient.address.parse::<Address>() {
             Ok(address) => readable.push((recipient.index, address)),
@@ -239,6 +228,8 @@ async fn attempt_row(
     let attempted = tokio::time::timeout(ATTEMPT_TIMEOUT, attempt.deliver(copies, place, known)).await;
     let (told, shown) = attempted.unwrap_or_else(|_| {
         let slow = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "the hosts there were too slow");
+        // One of them may have it, and not have said so yet.
+        let slow = Status { in_doubt: true, ..slow };
         (copies.all(&Report::ours(slow)), Shown::Strained)
     });
     reports.extend(told);
@@ -253,13 +244,12 @@ pub(crate) async fn answered_by_remote(
     begun: Begun,
     taken: bool,
 ) -> Result<(), StoreError> {
-    let _under_way = UnderWay { node, message, recipients: &begun.recipients };
     let status = match taken {
         true => Status::ours(Class::Delivered, Enhanced(2, 0, 0), "taken"),
         false => Status::ours(Class::Temporary, Enhanced(4, 2, 1), "later"),
     };
     let taken = Report::ours(status);
-    let reports = begun.recipients.iter().map(|index| (*index, taken.clone())).collect();
+    let reports = begun.under_way.recipients.iter().map(|index| (*index, taken.clone())).collect();
     record(node, message, &begun, reports).await
 }
 
@@ -272,7 +262,7 @@ async fn record(
     reports: Vec<(u32, Report)>,
 ) -> Result<(), StoreError> {
     let (now, outbound, busy) = (unix_millis(), node.topology.edge.outbound.clone(), Arc::clone(&node.busy));
-    let (revision, attempted) = (begun.row.revision, begun.recipients.clone());
+    let (revision, attempted) = (begun.row.revision, begun.under_way.recipients.clone());
     let committed = node.store.commit(move |txn| {
         busy.end(message, &attempted);
         let (mut waiting, lived) = (Waiting::load(txn, message)?, age::lived(txn)?);

@@ -93,7 +93,10 @@ impl<W: Clone> Scheduler<W> {
             _ if free == 0 => false,
             Some(unreachable) if now < unreachable.until => under_way == 0,
             Some(_) => under_way == 0 && self.asking_again < self.limits.attempts.div_ceil(2),
-            None => under_way == 0 || under_way < known.limit && under_way < free / 2,
+            None => {
+                let limit = known.limit.min(self.limits.destination);
+                under_way == 0 || under_way < limit && under_way < free / 2
+            }
         }
     }
 

@@ -209,7 +209,7 @@ async fn who_is_cancelled_has_failed_and_the_others_wait() {
     let node = node();
     node.enter(vec![(id(1), row(&["a.example", "b.example", "c.example"], NOW))]);
     let message = id(1).to_string();
-    node.busy.begin(id(1), &[0]);
+    let under_way = node.busy.begin(id(1), vec![0]);
     for (recipient, why) in [
         (Some("r0@a.example"), "is under way"),
         (None, "is under way"),
@@ -223,7 +223,7 @@ async fn who_is_cancelled_has_failed_and_the_others_wait() {
     cancel(&node, &message, Some("R1@B.example")).await.expect("it is the same however it is typed");
     assert_eq!(node.told(), [(1, DeliveryState::Failed, "5.3.0".into())]);
     assert_eq!(node.due(NOW), ["a.example", "c.example"]);
-    node.busy.end(id(1), &[0]);
+    drop(under_way);
     hold(&node, &Which::All, true).await.expect("are held");
     cancel(&node, &message, None).await.expect("those who are held, too");
     assert_eq!(node.told().len(), 3);

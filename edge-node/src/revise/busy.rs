@@ -1,7 +1,7 @@
 //! What is in use at this moment, and so cannot be revised before it is over.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shared::id::MessageId;
 use shared::unit::Id;
@@ -19,14 +19,30 @@ pub struct Busy {
     maildrops: Mutex<HashSet<Id>>,
 }
 
+/// An attempt that is under way, until this is dropped: however it ends, also by a commit of its beginning that failed.
+#[derive(Debug)]
+pub struct UnderWay {
+    busy: Arc<Busy>,
+    message: MessageId,
+    /// The indexes of the recipients it is for.
+    pub recipients: Vec<u32>,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.busy.end(self.message, &self.recipients);
+    }
+}
+
 fn lock<T>(set: &Mutex<T>) -> MutexGuard<'_, T> {
     set.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Busy {
     /// An attempt for these recipients of a message begins. Called within the operation that reads its row.
-    pub fn begin(&self, message: MessageId, recipients: &[u32]) {
+    pub fn begin(self: &Arc<Self>, message: MessageId, recipients: Vec<u32>) -> UnderWay {
         lock(&self.attempts).extend(recipients.iter().map(|recipient| (message, *recipient)));
+        UnderWay { busy: Arc::clone(self), message, recipients }
     }
 
     /// Whether an attempt for that recipient is under way.

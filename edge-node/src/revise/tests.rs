@@ -102,7 +102,9 @@ impl Edge {
         let busy = Arc::clone(&self.busy);
         let begun =
             self.store.commit_blocking(move |txn| begin(txn, &busy, MessageId(MESSAGE), None, u64::MAX));
-        let Begun { row, .. } = begun.expect("commits").into_inner()?;
+        let Begun { row, under_way } = begun.expect("commits").into_inner()?;
+        // It is over with `end`.
+        std::mem::forget(under_way);
         Some((row.revision, self.text(row.body)))
     }
 
@@ -210,6 +212,19 @@ impl Edge {
 }
 
 const BOTH: [u32; 2] = [0, 1];
+
+#[test]
+fn an_attempt_whose_beginning_is_not_committed_is_not_under_way() {
+    let edge = Edge::new();
+    edge.outbound(2);
+    let busy = Arc::clone(&edge.busy);
+    let failed = edge.store.commit_blocking(move |txn| {
+        let begun = begin(txn, &busy, MessageId(MESSAGE), None, u64::MAX)?;
+        Err::<Option<Begun>, _>(StoreError::Io(format!("the disk fails behind {begun:?}")))
+    });
+    assert!(failed.is_err());
+    assert_eq!(edge.begin(), Some((0, "old".into())), "it is tried again");
+}
 
 #[test]
 fn what_waits_is_swapped_and_the_old_text_is_gone() {

@@ -89,6 +89,11 @@ pub(super) fn raw_fields(block: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Whether every line of a header block belongs to a field.
+pub fn has_fields_alone(block: &[u8]) -> bool {
+    raw_fields(block).all(is_field)
+}
+
 /// Whether a line is the beginning of a field.
 pub(super) fn is_field(line: &[u8]) -> bool {
     field(line).is_some()

@@ -192,6 +192,13 @@ async fn each_method_passes_fails_and_errs() -> Result<(), Trouble> {
     check(&world, "other.example", &letter("signs.example", "text\r\n"), &expected).await?;
     let two = letter("good.example", "text\r\n").replace("To:", "From: a@bad.example\r\nTo:");
     check(&world, "other.example", &two, &["dmarc=permerror"]).await?;
+    // Programs differ on where such a header ends.
+    let hidden = format!("To: {ALICE}\r\nSubject: s\r\nhello\r\nFrom: carol@good.example\r\n\r\ntext\r\n");
+    check(&world, "other.example", &hidden, &["dmarc=permerror"]).await?;
+    // Who is shown as the author is who has to be spoken for.
+    let behind = letter("x", "text\r\n").replace("Carol <carol@x>", "<carol@signs.example> x@other.example");
+    let expected = ["dmarc=fail header.from=signs.example policy.dmarc=reject"];
+    check(&world, "other.example", &behind, &expected).await?;
     world.end().await
 }
 

@@ -164,7 +164,10 @@ impl Session {
                         self.delivered += 1;
                         talk = Some(Talk::Done(outcomes, self.client.is_tls()));
                     }
-                    Action::Unusable(status) => talk = Some(Talk::Next { status, greeted: self.greeted }),
+                    // What it says behind its answer to the message takes nothing of that back.
+                    Action::Unusable(status) => {
+                        talk.get_or_insert(Talk::Next { status, greeted: self.greeted });
+                    }
                     Action::Close => {
                         self.stream = None;
                         return talk.unwrap_or_else(|| not_there(&self.host, HUNG_UP));
@@ -198,8 +201,11 @@ impl Session {
 
     async fn send(&mut self, bytes: &[u8]) {
         let Some(stream) = &mut self.stream else { return };
-        let sent = timeout(WRITE_TIMEOUT, stream.write_all(bytes)).await;
-        if !matches!(sent, Ok(Ok(()))) || stream.flush().await.is_err() {
+        let all = async {
+            stream.write_all(bytes).await?;
+            stream.flush().await
+        };
+        if !matches!(timeout(WRITE_TIMEOUT, all).await, Ok(Ok(()))) {
             self.client.disconnected();
         }
     }
@@ -233,4 +239,68 @@ fn handshake_failed(host: &Host, error: &io::Error) -> Status {
 fn not_there(host: &Host, why: &str) -> Talk {
     let text = format!("{} ({}) cannot be reached: {why}", host.name, host.address);
     Talk::Next { status: Status::ours(Class::Temporary, Enhanced(4, 4, 1), &text), greeted: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncBufReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::smtp::client::{Protocol, tls};
+
+    /// Says each of these after a line of the client's, the first at once, and then hangs up.
+    async fn host(says: Vec<&'static str>) -> io::Result<SocketAddr> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await?;
+            let (reader, mut writer) = stream.split();
+            let mut lines = tokio::io::BufReader::new(reader).lines();
+            for reply in says {
+                writer.write_all(reply.as_bytes()).await?;
+                // Until the content's end one line is not an end.
+                let is_content = reply.starts_with("354");
+                while let Some(line) = lines.next_line().await? {
+                    if !is_content || line == "." {
+                        break;
+                    }
+                }
+            }
+            Ok::<_, io::Error>(())
+        });
+        Ok(address)
+    }
+
+    #[tokio::test]
+    async fn a_250_counts_whatever_is_said_behind_it() {
+        for last in
+            ["250 kept\r\n", "250 kept\r\n421 closing\r\n", "250 kept\r\n250 again\r\n", "250 kept\r\n\r\n"]
+        {
+            let says = ["220 hello\r\n", "250 hello\r\n", "250 ok\r\n", "250 ok\r\n", "354 go on\r\n", last];
+            let address = host(says.into()).await.expect("listens");
+            let host = Host { name: "mx.example".into(), address, tls: Arc::new(tls::opportunistic()) };
+            let mut content = Some(b"text\r\n".to_vec());
+            let config = Config {
+                helo: "mx.example.com".into(),
+                tls: TlsPolicy::Never,
+                protocol: Protocol::Smtp,
+                login: None,
+            };
+            let message = Message {
+                reverse_path: None,
+                recipients: vec!["bob@host.example".parse().expect("an address")],
+                size: 6,
+                eight_bit: false,
+                utf8_header: false,
+                before: Vec::new(),
+            };
+            let talk = converse(&host, config, message, || Ok::<_, io::Error>(content.take())).await;
+            let Talk::Done(outcomes, false) = &talk else { panic!("{last:?}: {talk:?}") };
+            assert!(
+                outcomes.iter().all(|outcome| outcome.status.class == Class::Delivered),
+                "{last:?}: {talk:?}"
+            );
+        }
+    }
 }
