@@ -196,8 +196,16 @@ pub fn again(txn: &mut Txn<'_>, site: &Site, unit: QueuedUnit) -> Result<Option<
         Some(ToEdge::Copy(copy)) => {
             let row = txn.get::<WindowRow>(WINDOWS, &copy.window)?;
             let sent = txn.get::<CopyRow>(COPIES, &key2(&copy.window, &copy.message))?;
-            let wanted = row.is_some_and(|row| row.state == WindowState::Open)
-                && sent.is_none_or(|sent| sent.is_there() && sent.revision <= copy.revision);
+            let Some(row) = row.filter(|row| row.state == WindowState::Open) else { return Ok(None) };
+            let id = MessageId(copy.message);
+            let wanted = match sent {
+                None => true,
+                Some(sent) if !sent.is_there() => false,
+                // A revision that has come before the message waits there until it comes.
+                Some(sent) => {
+                    sent.revision <= copy.revision || revise::is_open_for(txn, id, &row.window.person)?
+                }
+            };
             Ok(wanted.then_some(unit))
         }
         // As it is now, if it is open still: one that has ended must not open again for a moment.

@@ -34,7 +34,7 @@ use crate::record::{
 use crate::travel::fill::open_window;
 pub use history::history;
 pub use make::{Amendment, amend};
-pub use outgoing::{again, send_again, undecided};
+pub use outgoing::{again, is_open_for, send_again, undecided};
 use outgoing::{send_to_edge, send_to_window};
 pub use rebuilt::{has_revisions, restore, show_again};
 pub use result::{Decided, Reported, decided, reported, results, withdrawn_before_restore};

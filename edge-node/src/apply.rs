@@ -81,7 +81,7 @@ pub fn apply(
         ToEdge::DirectoryRows(rows) => directory::rows(txn, &rows),
         ToEdge::DirectoryComplete => {
             for window in renewal::complete(txn)? {
-                windows::end(txn, &window, None, now)?;
+                revise::end_window(txn, busy, &window, None, now)?;
             }
             Ok(directory::complete(txn)?)
         }
@@ -93,9 +93,10 @@ pub fn apply(
             Ok(windows::open(txn, &window)?)
         }
         ToEdge::Unsettled(unsettled) => Ok(settle_held(txn, &unsettled, now)?),
-        ToEdge::WindowEnd { window } => Ok(windows::end(txn, &window, None, now)?),
+        ToEdge::WindowEnd { window } => Ok(revise::end_window(txn, busy, &window, None, now)?),
         ToEdge::CopyGone { window, message } => {
-            Ok(windows::gone(txn, busy, &window, MessageId(message), now)?)
+            windows::gone(txn, busy, &window, MessageId(message), now)?;
+            Ok(revise::apply_early(txn, busy, &[window, message].concat(), now)?)
         }
         ToEdge::InventoryAsked { asked } => Ok(inventory::report(txn, asked)?),
         ToEdge::Outbound(outbound) => {
@@ -243,9 +244,13 @@ fn queue_outbound(
     }
     let mut waiting = Waiting::load(txn, id)?;
     // A repeat; or, after a restore of this edge, a later revision for some whose old text it still has.
-    let is_new =
-        |(index, _): &(u32, String)| waiting.revision_of(*index).is_none_or(|older| older < revision);
-    let fresh: Vec<_> = outbound.recipients.into_iter().filter(is_new).collect();
+    let mut fresh = Vec::new();
+    for (index, address) in outbound.recipients {
+        let is_new = waiting.revision_of(index).is_none_or(|older| older < revision);
+        if is_new && !revise::is_overtaken(txn, id, index, revision)? {
+            fresh.push((index, address));
+        }
+    }
     if fresh.is_empty() || waiting.row(revision).is_some() {
         return Ok(());
     }

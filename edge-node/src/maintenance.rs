@@ -88,6 +88,7 @@ pub(crate) async fn clean(node: &Node, pulse: &mut Pulse, cursors: Cursors) -> R
         forget_ended(&node.store).await?;
         node.store.commit(|txn| correspondents::forget_old(txn, unix_millis())).await?;
         node.store.commit(|txn| revise::forget_early(txn, unix_millis())).await?;
+        node.store.commit(revise::forget_decided).await?;
     }
     let covering = node.covering.lock().await;
     node.destroy_covers()?;

@@ -268,10 +268,13 @@ impl Node {
             return Ok(());
         }
         let _covering = self.covering.lock().await;
+        let busy = Arc::clone(&self.busy);
         let ended = self.store.commit(move |txn| {
             // Big may have put an end off since.
             let overdue = windows::overdue(txn, now)?;
-            overdue.iter().try_for_each(|(window, until)| windows::end(txn, window, Some(*until), now))?;
+            for (window, until) in &overdue {
+                revise::end_window(txn, &busy, window, Some(*until), now)?;
+            }
             Ok::<_, StoreError>(overdue)
         });
         for (window, _) in ended.await?.into_inner() {

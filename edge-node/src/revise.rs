@@ -26,6 +26,7 @@ use shared::unit::{
 
 use crate::queue::{self, is_free};
 use crate::record::{QueueRow, copy_key, queue_key};
+use crate::windows;
 use busy::{Busy, UnderWay};
 pub use copies::{begin_session, end_session, file as file_copy, sessions, settle as settle_copies};
 pub use waiting::{Decided, Waiting, message_of, waits};
@@ -37,9 +38,23 @@ const EARLY: Table = Table("early-revisions");
 const EARLY_MAX: u64 = 10_000;
 /// How long one waits, of the node's life: the message has not come by then, and will not.
 const EARLY_MILLIS: u64 = 30 * 24 * 3_600_000;
+/// Decisions that one commit looks at.
+const FORGOTTEN_AT_ONCE: usize = 10_000;
 
 /// Why a unit with anything else before its message is refused.
 pub const NOT_SIGNATURES: &str = "what is to stand before the message are not signatures";
+
+/// Message and recipient to [`DecidedRow`]: what they are not to get any more.
+const DECIDED: Table = Table("decided-revisions");
+
+/// The last revision that has taken the place of what a recipient had, or has taken it back.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+struct DecidedRow {
+    revision: u32,
+    /// Since when, in milliseconds of the node's life ([`age`]).
+    since: u64,
+}
+shared::row!(DecidedRow, 1);
 
 /// A revision that came before its message.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
@@ -68,6 +83,18 @@ fn has_come(rows: &impl Rows, id: MessageId, earlier: &[u32], reader: &[u8]) -> 
 pub fn has_brought(rows: &impl Rows, id: MessageId, revision: u32) -> Result<bool, StoreError> {
     let is_early = rows.raw(EARLY, &queue_key(&id.0, revision))?.is_some();
     Ok(!is_early && lane::is_here(rows, &carrier_id(&id.0, revision, REVISION))?)
+}
+
+/// Whether a later revision has been decided for a recipient: after this edge went back, the text before it may come
+/// behind it, for it goes by another lane.
+pub fn is_overtaken(
+    rows: &impl Rows,
+    id: MessageId,
+    recipient: u32,
+    revision: u32,
+) -> Result<bool, StoreError> {
+    let decided = rows.get::<DecidedRow>(DECIDED, &queue_key(&id.0, recipient))?;
+    Ok(decided.is_some_and(|decided| decided.revision > revision))
 }
 
 /// Names the body of a unit. Returns what holds it.
@@ -152,7 +179,16 @@ fn decide(
 
 /// Tells big what was decided.
 pub fn tell(txn: &mut Txn<'_>, id: MessageId, decided: Vec<Decided>, now: u64) -> Result<(), StoreError> {
-    decided.into_iter().try_for_each(|decided| tell_one(txn, id, decided, now))
+    for decided in decided {
+        if matches!(decided.result, ReviseResult::Replaced | ReviseResult::Withdrawn) {
+            let key = queue_key(&id.0, decided.recipient);
+            let before = txn.get::<DecidedRow>(DECIDED, &key)?.map_or(0, |row| row.revision);
+            let (revision, since) = (decided.revision.max(before), age::lived(txn)?);
+            txn.put(DECIDED, &key, &DecidedRow { revision, since })?;
+        }
+        tell_one(txn, id, decided, now)?;
+    }
+    Ok(())
 }
 
 fn tell_one(txn: &mut Txn<'_>, id: MessageId, decided: Decided, now: u64) -> Result<(), StoreError> {
@@ -209,6 +245,18 @@ pub fn apply_early(txn: &mut Txn<'_>, busy: &Busy, prefix: &[u8], now: u64) -> R
     Ok(())
 }
 
+/// Ends a window ([`windows::end`]), and decides the revisions that have waited for messages in it.
+pub fn end_window(
+    txn: &mut Txn<'_>,
+    busy: &Busy,
+    window: &Id,
+    until: Option<u64>,
+    now: u64,
+) -> Result<(), StoreError> {
+    windows::end(txn, window, until, now)?;
+    apply_early(txn, busy, window, now)
+}
+
 /// Gives up revisions whose message has not come for 30 days.
 pub fn forget_early(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
     let limit = usize::try_from(EARLY_MAX).unwrap_or(usize::MAX);
@@ -233,6 +281,17 @@ pub fn forget_early(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
             text: "the message has not come to the edge",
         };
         tell(txn, MessageId(id), recipients.into_iter().map(late).collect(), now)?;
+    }
+    Ok(())
+}
+
+/// Forgets what was decided, after as long as a revision is waited with for its message. The oldest messages come first.
+pub fn forget_decided(txn: &mut Txn<'_>) -> Result<(), StoreError> {
+    let lived = age::lived(txn)?;
+    for (key, row) in txn.prefix::<DecidedRow>(DECIDED, &[], FORGOTTEN_AT_ONCE)? {
+        if lived.saturating_sub(row.since) > EARLY_MILLIS {
+            txn.delete(DECIDED, &key)?;
+        }
     }
     Ok(())
 }

@@ -112,12 +112,29 @@ fn queue_unit(txn: &mut Txn<'_>, head: &ToEdge, id: Id, body: QueuedBody) -> Res
 /// The revisions that the edge has not decided: message, recipient, revision.
 pub fn undecided(rows: &impl Rows) -> Result<Vec<(MessageId, u32, u32)>, StoreError> {
     let found = rows.prefix::<RevisedRow>(REVISED, &[], usize::MAX)?;
-    let open = found.into_iter().filter(|(_, row)| row.result == ReviseResult::Pending && !row.notice_owed);
+    let open = found.into_iter().filter(|(_, row)| is_undecided(row));
     let place = |key: &[u8]| {
         let id = MessageId(key.first_chunk().copied().unwrap_or_default());
         (id, key.get(..20).map_or(0, index_of), index_of(key))
     };
     Ok(open.map(|(key, _)| place(&key)).collect())
+}
+
+/// Whether the edge has still to decide a revision of a person's copy.
+pub fn is_open_for(rows: &impl Rows, id: MessageId, person: &Id) -> Result<bool, StoreError> {
+    for (key, row) in rows.prefix::<RevisedRow>(REVISED, &id.0, usize::MAX)? {
+        if is_undecided(&row) {
+            let who = rows.get::<Recipient>(RECIPIENTS, key.get(..20).unwrap_or_default())?;
+            if who.is_some_and(|who| who.person == Some(*person)) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn is_undecided(row: &RevisedRow) -> bool {
+    row.result == ReviseResult::Pending && !row.notice_owed
 }
 
 /// After the edge went back: sends it again every revision that it has not decided.

@@ -913,6 +913,29 @@ async fn an_edge_that_went_back_is_told_what_is_at_home_no_more_and_waits_for_no
     );
 }
 
+/// The edge, which has waited for a message by its revision, must get the message, though another text counts now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_is_sent_once_more_for_as_long_as_a_revision_of_it_is_open() {
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| {
+        world.window("bob");
+        world.sends(&["bob@example.com"], "old")
+    });
+    world.amends("alice", id, amendment(ReviseMode::Withdraw, "")).await.expect("is revised");
+    let rows = world.store.read().expect("reads");
+    let units = (0..lane::LANES_MAX).flat_map(|lane| lane::units(&rows, lane, 1, 100).expect("reads"));
+    let is_copy = |unit: &lane::QueuedUnit| matches!(decode(&unit.head), Some(ToEdge::Copy(_)));
+    let copy = units.map(|(_, unit)| unit).find(is_copy).expect("was queued");
+    let again = async || {
+        let (site, copy) = (Arc::clone(&world.site), copy.clone());
+        let again = world.store.commit(move |txn| reconcile::again(txn, &site, copy)).await;
+        again.expect("commits").into_inner().is_some()
+    };
+    assert!(again().await, "the edge may wait for it");
+    block_in_place(|| world.reports(id, 0, 1, ReviseResult::Withdrawn)).expect("is recorded");
+    assert!(!again().await, "it is decided");
+}
+
 /// The edge has got all that was queued, and what is kept for a replay is trimmed.
 async fn lanes_are_empty(world: &World) {
     let emptied = world.store.commit(|txn| {

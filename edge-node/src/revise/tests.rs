@@ -431,6 +431,22 @@ fn a_copy_that_was_deleted_is_offered_again_and_one_of_an_ended_window_is_not() 
 }
 
 #[test]
+fn a_revision_that_waits_for_its_copy_is_decided_when_the_copy_will_not_come() {
+    let ends: [(&str, ToEdge); 2] = [
+        ("the window has ended", ToEdge::WindowEnd { window: WINDOW }),
+        ("gone at home", ToEdge::CopyGone { window: WINDOW, message: MESSAGE }),
+    ];
+    for (why, unit) in ends {
+        let edge = Edge::new();
+        edge.revise_copy(1, ReviseMode::Withdraw);
+        assert_eq!(edge.told(), [], "it waits");
+        edge.apply([7; 16], &unit, None).expect("is applied");
+        assert_eq!(edge.told(), [(5, 1, ReviseResult::TooLate)], "{why}");
+        assert_eq!(edge.bodies(), 0, "{why}");
+    }
+}
+
+#[test]
 fn a_revision_that_big_files_after_a_restore_takes_the_place_of_the_copy() {
     for sent in [false, true] {
         for during in [true, false] {
@@ -545,6 +561,42 @@ fn what_a_revision_has_brought_is_not_queued_again_when_it_is_offered() {
     edge.end(1, DeliveryState::Relayed);
     edge.offer_revised(0);
     assert_eq!((edge.waiting(), edge.bodies()), (Vec::new(), 0));
+}
+
+/// An edge that went back has the original, and is to get revision 1 again, which goes by a slower lane than revision 2.
+#[test]
+fn a_text_that_was_withdrawn_meanwhile_does_not_come_behind_its_withdrawal() {
+    for (mode, result, left) in [
+        (ReviseMode::Withdraw, ReviseResult::Withdrawn, None),
+        (ReviseMode::Replace, ReviseResult::Replaced, Some((2, "new 2".to_owned()))),
+    ] {
+        let edge = Edge::new();
+        edge.outbound(1);
+        edge.revise(2, mode, &[0]);
+        edge.offer_revised(0);
+        assert_eq!(edge.told(), [(0, 2, result)]);
+        assert_eq!(edge.begin(), left);
+        if left.is_some() {
+            edge.end(2, DeliveryState::Relayed);
+        }
+        edge.offer_revised(0);
+        assert_eq!((edge.waiting(), edge.bodies()), (Vec::new(), 0), "{mode:?}");
+    }
+    let edge = Edge::new();
+    edge.outbound(1);
+    edge.revise(2, ReviseMode::Withdraw, &[0]);
+    let decisions = || edge.store.read().and_then(|rows| rows.count(DECIDED)).expect("reads");
+    let forget_after = |millis| {
+        let forget = move |txn: &mut Txn<'_>| {
+            age::live_on(txn, Duration::from_millis(millis), NOW)?;
+            forget_decided(txn)
+        };
+        edge.store.commit_blocking(forget).expect("commits");
+    };
+    forget_after(EARLY_MILLIS);
+    assert_eq!(decisions(), 1);
+    forget_after(1);
+    assert_eq!(decisions(), 0);
 }
 
 #[test]
