@@ -258,9 +258,16 @@ fn queue_outbound(
     for (_, recipient) in &fresh {
         correspondents::learn(txn, directory_key, recipient, now)?;
     }
-    let older: Vec<_> =
-        fresh.iter().filter_map(|(index, _)| Some((*index, waiting.revision_of(*index)?))).collect();
-    older.into_iter().for_each(|(index, older)| waiting.shift(index, older, None));
+    // What an operator holds stays held, and another text makes a message no younger.
+    let (mut held, mut queued_at, mut since) = (BTreeSet::new(), now, age::lived(txn)?);
+    for (index, _) in &fresh {
+        let Some(older) = waiting.revision_of(*index) else { continue };
+        if let Some(row) = waiting.row(older) {
+            (queued_at, since) = (queued_at.min(row.queued_at), since.min(row.since));
+            held.extend(row.recipients.iter().filter(|waiting| waiting.held).map(|waiting| waiting.index));
+        }
+        waiting.shift(*index, older, None);
+    }
     let recipient = |(index, address)| QueueRecipient {
         index,
         address,
@@ -268,7 +275,7 @@ fn queue_outbound(
         text: String::new(),
         attempts: 0,
         next_attempt_at: now,
-        held: false,
+        held: held.contains(&index),
     };
     waiting.add(QueueRow {
         revision,
@@ -281,8 +288,8 @@ fn queue_outbound(
         signatures: outbound.signatures,
         recipients: fresh.into_iter().map(recipient).collect(),
         noted: Vec::new(),
-        queued_at: now,
-        since: age::lived(txn)?,
+        queued_at,
+        since,
         held: false,
         restored: false,
     });

@@ -187,6 +187,14 @@ pub async fn retry(node: &Node, text: &str) -> Result<Queued, Refused> {
             if rows.is_empty() {
                 return Ok(Err(Refused(not_here(&id.to_string()))));
             }
+            let is_held = |recipient: &QueueRecipient| waits(recipient) && recipient.held;
+            if rows.iter().any(|(_, row)| row.held && row.recipients.iter().any(is_held)) {
+                // Their release, later, would not say any more that they may have it.
+                return Ok(Err(Refused(format!(
+                    "{id} may have left already, and the operator holds some who wait for it; `queue release {id}`, then \
+                     retry it for all of them"
+                ))));
+            }
             let mut retried = None;
             for (_, mut row) in rows.into_iter().filter(|(_, row)| row.recipients.iter().any(is_free)) {
                 (row.held, row.restored) = (false, false);

@@ -200,6 +200,10 @@ async fn what_may_have_left_already_is_no_operators_to_release_or_to_cancel() {
     assert!(refused.contains("big has still to say"), "{refused}");
     assert_eq!(list(&node, &QueueFilter::default()).expect("is listed").queue[0].held, Some(Held::Restored));
     assert_eq!(node.scheduled(), (0, 0));
+    hold(&node, &Which::All, true).await.expect("are held");
+    let refused = retry(&node, &id(1).to_string()).await.expect_err("is refused").0;
+    assert!(refused.contains("queue release"), "{refused}");
+    hold(&node, &Which::All, false).await.expect("are released");
     retry(&node, &id(1).to_string()).await.expect("is retried");
     assert_eq!(node.scheduled(), (1, 1));
 }

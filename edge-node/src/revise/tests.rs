@@ -563,6 +563,27 @@ fn what_a_revision_has_brought_is_not_queued_again_when_it_is_offered() {
     assert_eq!((edge.waiting(), edge.bodies()), (Vec::new(), 0));
 }
 
+#[test]
+fn another_text_is_no_younger_and_as_held_as_the_one_before() {
+    let edge = Edge::new();
+    edge.outbound(2);
+    let held = edge.store.commit_blocking(|txn| {
+        let mut waiting = Waiting::load(txn, MessageId(MESSAGE))?;
+        waiting
+            .recipients()
+            .filter(|recipient| recipient.index == 0)
+            .for_each(|recipient| recipient.held = true);
+        waiting.store(txn)?;
+        age::live_on(txn, Duration::from_millis(5000), NOW)
+    });
+    held.expect("commits");
+    edge.offer_revised(0);
+    let rows = edge.store.read().and_then(|rows| Waiting::load(&rows, MessageId(MESSAGE))).expect("reads");
+    let is_held = |row: &QueueRow| row.recipients.iter().map(|recipient| recipient.held).collect::<Vec<_>>();
+    let seen: Vec<_> = rows.rows().iter().map(|row| (row.revision, row.since, is_held(row))).collect();
+    assert_eq!(seen, [(0, 0, vec![false]), (1, 0, vec![true])]);
+}
+
 /// An edge that went back has the original, and is to get revision 1 again, which goes by a slower lane than revision 2.
 #[test]
 fn a_text_that_was_withdrawn_meanwhile_does_not_come_behind_its_withdrawal() {
