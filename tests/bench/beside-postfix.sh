@@ -6,6 +6,7 @@
 #                    base64, and one message alone
 #   large            on the same line, one message alone while a body of 200 MB is in transfer
 #   outage           the same line is cut for 30 s while 50 messages/s arrive
+#   outbound         from inside to 1 and to 100 domains outside, whose hosts answer at once, and each command 50 ms late
 #
 # The bench that drives both lies outside the repository, in ../shared/bench or where SHARED_BENCH says;
 # its README tells what is measured and how. This needs root (network namespaces, cgroup v1) and a Debian
@@ -18,6 +19,7 @@ parts=${2:-e2e lat accept}
 # Enough messages for some seconds of each product.
 declare -A messages=([postfix]=3000 [sallypost]=20000)
 declare -A messages_shaped=([postfix]=500 [sallypost]=3000)
+declare -A messages_out=([postfix]=2000 [sallypost]=10000)
 line='--rtt-ms 100 --loss 1 --mbit 10 --queue-kb 256'
 large_bytes=200000000
 
@@ -47,7 +49,7 @@ finish() {
 }
 trap finish EXIT
 (unset CARGO_TARGET_DIR && "$shared/setup.sh" "$bench")
-cp "$repository"/tests/bench/{sallypost.sh,target-sallypost.json,beside.py,caught_up.py} "$bench/"
+cp "$repository"/tests/bench/{sallypost.sh,target-sallypost.json,beside.py,caught_up.py,outbound.py} "$bench/"
 cd "$bench"
 ./net.sh up
 ./pki.sh >/dev/null
@@ -86,6 +88,7 @@ measure() {
       python3 bench.py "$target" outage reps=1 quiet=20 rate=50 n=3000 at=10 cutfor=30
       wait $!
       ;;
+    outbound) ./outbound.py "$1" "${messages_out[$1]}" ;;
     *) echo "there is no part $2" >&2 && exit 2 ;;
   esac
 }

@@ -39,6 +39,16 @@ FIGURES = [
 ]
 
 
+for domains in (1, 100):
+    for delay, answers in ((0, "answers at once"), (50, "each answer 50 ms late")):
+        name = f"out to {domains} domain{'s' if domains > 1 else ''}, {answers}"
+        FIGURES += [
+            (f"{name}, messages/s", f"outbound {domains} {delay}", lambda r: r["rate"], True),
+            (f"{name}, CPU s per 1,000", f"outbound {domains} {delay}", lambda r: sum(r["cpu_per_k"].values()), False),
+            (f"{name}, connections", f"outbound {domains} {delay}", lambda r: r["connections"], None),
+        ]
+
+
 def scenario(result):
     return f"{result['scenario']} {result.get('label', '')}".strip()
 

@@ -67,6 +67,8 @@ size_max = 300_000_000
 dmarc = "off"
 [edge.dns]
 servers = ["198.18.1.53:53"]
+[edge.outbound]
+private_addresses = true # the hosts outside are in the range for benches
 [link]
 listen = "198.18.2.1:7625"
 dial = "198.18.2.1:7625"

@@ -23,7 +23,8 @@
 //! `bench pop3` measures collecting: a large maildrop, many sessions at once, and what an idle one costs; beside
 //! another server if there is one (`tests/bench/pop3-beside-dovecot.sh`).
 //!
-//! `bench count` is for a bench from outside: it keeps the number of messages filed in a file.
+//! `bench count` and `bench send` are for a bench from outside: one keeps the number of messages filed in a file, the
+//! other sends from a desk.
 
 mod desk;
 mod directory;
@@ -31,6 +32,7 @@ mod load;
 mod machine;
 mod measure;
 mod pop3;
+mod send;
 mod table;
 mod took;
 mod travel;
@@ -126,6 +128,8 @@ enum Command {
         #[arg(long, default_value_t = 20_000)]
         every: u64,
     },
+    /// Send from a desk of a running big to d000.test, d001.test …
+    Send(send::Options),
 }
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -150,6 +154,7 @@ fn main() -> ExitCode {
             runtime.block_on(measure_travel((*trips).max(1), *messages))
         }
         Some(Command::Pop3(options)) => runtime.block_on(measure_pop3(options)),
+        Some(Command::Send(options)) => runtime.block_on(send::run(options)),
         None => runtime.block_on(run(&options)),
     });
     match done {

@@ -1009,11 +1009,13 @@ impl Play {
     }
 }
 
-/// Whether big has forgotten a revision of a message.
+/// Whether big has forgotten a revision of a message. One that was put back by hand gives a number again.
 fn has_lost_revisions(message: &Inside, big: &Big) -> bool {
     let known = big.results(message.id, message.recipient).unwrap_or_default();
-    let is_lost = |made: &Made| made.number.is_none_or(|n| known.iter().all(|known| known.revision != n));
-    message.revisions.iter().any(is_lost)
+    let is_known = |made: &Made| made.number.is_some_and(|n| known.iter().any(|known| known.revision == n));
+    let is_again =
+        |made: &Made| message.revisions.iter().filter(|other| other.number == made.number).count() > 1;
+    message.revisions.iter().any(|made| !is_known(made) || is_again(made))
 }
 
 /// Whether every revision was decided, and bob has of each message what alice has made of it last: at home and on
