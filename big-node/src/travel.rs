@@ -318,7 +318,14 @@ pub fn closed(txn: &mut Txn<'_>, mut row: WindowRow, until: Option<u64>, now: u6
     is_over(txn, &window, WindowState::Ended, now).map(drop)
 }
 
-/// Windows whose time has come here: those to be marked as ending, and those that the edge is to be told of.
+/// Whether a window has a former password that is good no more. It would open the window's key still, for whoever has
+/// the disk.
+fn has_outlived(row: &WindowRow, now: u64) -> bool {
+    row.window.former.as_ref().is_some_and(|former| former.until <= now)
+}
+
+/// Windows whose time has come here: those to be marked as ending, those that the edge is to be told of, and those
+/// whose former password is to be forgotten.
 pub fn overdue(rows: &impl Rows, now: u64) -> Result<Vec<Id>, StoreError> {
     let mut overdue = Vec::new();
     for table in [OPEN_WINDOWS, ENDING_WINDOWS] {
@@ -327,7 +334,7 @@ pub fn overdue(rows: &impl Rows, now: u64) -> Result<Vec<Id>, StoreError> {
             let is_past =
                 |millis: u64| row.window.until.is_some_and(|until| until.saturating_add(millis) <= now);
             let due = match row.state {
-                WindowState::Open => is_past(0),
+                WindowState::Open => is_past(0) || has_outlived(&row, now),
                 WindowState::Ending => !row.told && is_past(OWN_CLOCK_MILLIS),
                 WindowState::Ended => false,
             };
@@ -342,8 +349,16 @@ pub fn overdue(rows: &impl Rows, now: u64) -> Result<Vec<Id>, StoreError> {
 /// Sees to the windows whose time has come.
 pub fn end_overdue(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
     for window in overdue(txn, now)? {
-        match txn.get::<WindowRow>(WINDOWS, &window)?.map(|row| row.state) {
-            Some(WindowState::Open) => drop(is_over(txn, &window, WindowState::Ending, now)?),
+        match txn.get::<WindowRow>(WINDOWS, &window)? {
+            Some(mut row)
+                if row.state == WindowState::Open && row.window.until.is_none_or(|until| now < until) =>
+            {
+                row.window.former = None;
+                put(txn, &row)?;
+            }
+            Some(row) if row.state == WindowState::Open => {
+                is_over(txn, &window, WindowState::Ending, now)?;
+            }
             _ => drop(close(txn, &window, false, now)?),
         }
     }

@@ -288,6 +288,14 @@ fn an_extension_keeps_the_credentials_and_a_rotation_changes_nothing_else() {
     let secret = Secret::Password(Zeroizing::new(password));
     let opened = rotated.window.open(&secret, NOW).map(|(key, _)| key.public());
     assert_eq!(opened, Ok(PublicKey(public_key)), "the same mailbox");
+    for (now, is_there) in [(NOW + 3_599_999, true), (NOW + 3_600_000, false)] {
+        world.store.commit_blocking(move |txn| travel::end_overdue(txn, now)).expect("commits");
+        let told = world.told_windows();
+        let told = told.last().expect("is told");
+        assert_eq!((told.former.is_some(), told.until), (is_there, until), "{now}");
+        let due = travel::overdue(&world.store.read().expect("reads"), now).expect("reads");
+        assert!(due.is_empty(), "it is seen to");
+    }
     assert_eq!(rotate(0).expect("at once").0.window.former, None);
     assert!(rotate(31 * 86_400).is_err());
 }
