@@ -71,6 +71,8 @@ pub fn tell_anew(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
     if projection::edge(txn)?.is_none() {
         return Ok(());
     }
+    // What goes behind its body has been neither numbered nor looked at when the lanes were settled.
+    lane::reconsider(txn, |txn, unit| again(txn, site, unit))?;
     projection::everything(txn, site.sealing.public().0)?;
     tell_who_waits(txn)?;
     for (id, recipients) in unsettled(txn)? {

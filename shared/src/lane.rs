@@ -42,7 +42,7 @@ pub use receive::{
     rejected, take,
 };
 pub use safety::{Gone, Reach, applied, gone, kept_octets, reach, trim, trim_all};
-pub use settle::{Settling, settle, together};
+pub use settle::{Settling, reconsider, settle, together};
 pub use staged::{STAGED_MAX, STAGED_TIME, Staged};
 
 const LANES: Table = Table("lanes");

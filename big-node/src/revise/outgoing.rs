@@ -71,7 +71,11 @@ pub(super) fn send_to_window(
     let body = mail::queued_body(txn, &message)?;
     let row = txn.get::<RevisedRow>(REVISED, &revised_key(id, recipient, number))?;
     let retrieved = copy.retrieved || was_read_at_home(row.as_ref());
-    txn.put(COPIES, &key2(&window, &id.0), &CopyRow { revision: number, size: message.origin.size, ..copy })?;
+    // One that is told again may have been overtaken.
+    if number >= copy.revision {
+        let copy = CopyRow { revision: number, size: message.origin.size, ..copy };
+        txn.put(COPIES, &key2(&window, &id.0), &copy)?;
+    }
     let head = ToEdge::ReviseCopy(CopyRevision {
         window,
         message: id.0,

@@ -936,6 +936,47 @@ async fn a_copy_is_sent_once_more_for_as_long_as_a_revision_of_it_is_open() {
     assert!(!again().await, "it is decided");
 }
 
+/// A big that went back may know what a revision came to before the edge, which went back too, has its message again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_to_go_behind_its_body_is_looked_at_again_when_the_edge_went_back() {
+    let world = block_in_place(World::new);
+    // Large however well it is compressed.
+    let text: String =
+        (0..4_000_u32).map(|n| format!("{}\n", blake3::hash(&n.to_be_bytes()).to_hex())).collect();
+    let ids = block_in_place(|| [0; 2].map(|_| world.sends(&[OUTSIDE], &text)));
+    world.amends("alice", ids[0], amendment(ReviseMode::Withdraw, "")).await.expect("is revised");
+    block_in_place(|| world.reports(ids[0], 0, 1, ReviseResult::Withdrawn)).expect("is recorded");
+    let waiting = || {
+        let units = lane::waiting(&world.store.read().expect("reads"), 10).expect("reads");
+        let outbound = |unit: lane::QueuedUnit| match decode(&unit.head) {
+            Some(ToEdge::Outbound(outbound)) => Some(MessageId(outbound.message)),
+            _ => None,
+        };
+        units.into_iter().filter_map(outbound).collect::<Vec<_>>()
+    };
+    assert_eq!(waiting().len(), 2);
+    let site = Arc::clone(&world.site);
+    world.store.commit(move |txn| reconcile::edge_went_back(txn, &site)).await.expect("commits");
+    assert_eq!(waiting(), [ids[1]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_that_is_told_again_is_not_what_the_window_has_last() {
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| {
+        world.window("bob");
+        world.sends(&["bob@example.com"], "old")
+    });
+    for text in ["one", "two"] {
+        world.amends("alice", id, amendment(ReviseMode::Replace, text)).await.expect("is revised");
+    }
+    block_in_place(|| world.reports(id, 0, 2, ReviseResult::Replaced)).expect("is recorded");
+    let site = Arc::clone(&world.site);
+    world.store.commit(move |txn| reconcile::edge_went_back(txn, &site)).await.expect("commits");
+    let copies = world.store.read().and_then(|rows| rows.prefix::<CopyRow>(COPIES, &[], 10)).expect("reads");
+    assert_eq!(copies.iter().map(|(_, copy)| copy.revision).collect::<Vec<_>>(), [2]);
+}
+
 /// The edge has got all that was queued, and what is kept for a replay is trimmed.
 async fn lanes_are_empty(world: &World) {
     let emptied = world.store.commit(|txn| {

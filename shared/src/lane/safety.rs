@@ -63,7 +63,7 @@ pub fn reach(rows: &impl Rows, lane: u8, number: u64) -> Result<Reach, StoreErro
     if number < row.trimmed {
         return Ok(Reach::Gone);
     }
-    if number > row.unproved_after && number < row.unproved_to {
+    if is_unproved(&row, number) {
         return Ok(Reach::Unproved);
     }
     let end = numbered(lane, number.saturating_add(1));
@@ -71,6 +71,11 @@ pub fn reach(rows: &impl Rows, lane: u8, number: u64) -> Result<Reach, StoreErro
     let position = found.first().map(|(key, row)| LanePosition { number: number_of(key), chain: row.chain });
     // Before the first confirm of a lane stands its beginning.
     Ok(Reach::From(position.unwrap_or_default()))
+}
+
+/// Whether this node, which was restored, does not know which of its units a partner with this number has.
+pub(super) fn is_unproved(row: &LaneRow, number: u64) -> bool {
+    number > row.unproved_after && number < row.unproved_to
 }
 
 /// The newest units of a lane's safety store that the partner has applied, at most `max`.

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 
+use super::confirm::DEFERRED;
 use super::missing;
-use super::safety::record;
+use super::safety::{is_unproved, record};
 use super::{
-    LanePosition, LoggedUnit, QueuedBody, QueuedUnit, Rebase, TRANSMISSION, append, let_go, number_of,
-    numbered, offered_again, queue, set_state, state,
+    LanePosition, LoggedUnit, QueuedBody, QueuedUnit, Rebase, TRANSMISSION, WAITING, append, let_go,
+    number_of, numbered, offered_again, queue, set_state, state,
 };
-use crate::store::{Rows, StoreError, Txn};
+use crate::store::{Rows, StoreError, Txn, behind};
 
 /// Units that are looked at together.
 const AT_ONCE: usize = 1000;
@@ -42,6 +43,8 @@ pub fn settle(
     let mut row = state(txn, lane)?;
     let (old_confirmed, old_last) = (row.confirmed.number, row.last);
     let (mut from, held) = match settling {
+        // What was held under other numbers, of a life of this node that is lost, lies where it was queued.
+        Settling::Replay if is_unproved(&row, received.number) => (row.unproved_after, HashSet::new()),
         Settling::Replay => (received.number, HashSet::new()),
         Settling::Renumber { held } => (old_confirmed, held.iter().copied().collect()),
     };
@@ -78,6 +81,31 @@ pub fn settle(
     record(txn, lane, row.confirmed)?;
     set_state(txn, lane, &row)?;
     Ok(row.confirmed)
+}
+
+/// After the receiver went back: lets `again` look at the units that have no number yet, as [`settle`] does at those that
+/// have one. What it drops lets go of its body.
+pub fn reconsider(
+    txn: &mut Txn<'_>,
+    mut again: impl FnMut(&mut Txn<'_>, QueuedUnit) -> Result<Option<QueuedUnit>, StoreError>,
+) -> Result<(), StoreError> {
+    for table in [WAITING, DEFERRED] {
+        let mut cursor = Some(Vec::new());
+        while let Some(from) = cursor.take() {
+            let rows = txn.range::<QueuedUnit>(table, &from, None, AT_ONCE)?;
+            cursor = behind(&rows, AT_ONCE);
+            for (key, unit) in rows {
+                match again(txn, unit.clone())? {
+                    Some(unit) => txn.put(table, &key, &unit)?,
+                    None => {
+                        txn.delete(table, &key)?;
+                        let_go(txn, &unit)?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The ends of a lane stand together as they are, under these generations.

@@ -76,6 +76,43 @@ fn units_are_numbered_confirmed_refused_and_offered_again() {
     });
 }
 
+/// Both went back, and back again: the unit had number 6 in a life of the sender that is lost, and lies at 1 in its log.
+#[test]
+fn a_unit_that_was_held_under_another_number_is_given_again_to_a_receiver_that_lost_it() {
+    in_one_commit(|txn| {
+        queue(txn, &unit(1, QueuedBody::None))?;
+        let held = Settling::Renumber { held: vec![[1; 16]] };
+        settle(txn, LANE, position(7, 7), &held, (2, 1), same)?;
+        assert_eq!(numbers(txn), [(1, 1)], "it belongs to the safety store");
+        assert_eq!(reach(txn, LANE, 5)?, Reach::Unproved);
+        settle(txn, LANE, position(5, 5), &Settling::Replay, (2, 3), same)?;
+        assert_eq!(numbers(txn), [(8, 1)], "a number that nobody has used");
+        Ok(())
+    });
+}
+
+#[test]
+fn units_without_a_number_are_looked_at_again_too() {
+    in_one_commit(|txn| {
+        for id in [1, 2] {
+            queue(txn, &unit(id, QueuedBody::Ahead { key: [id; 32] }))?;
+        }
+        for id in [3, 4] {
+            queue(txn, &unit(id, QueuedBody::None))?;
+        }
+        confirmed(txn, LANE, position(2, 2), &[], &[(1, "full".into()), (2, "full".into())], 1_000)?;
+        reconsider(txn, |_, unit| Ok((unit.id[0] % 2 == 0).then(|| QueuedUnit { head: vec![7], ..unit })))?;
+        queue_due(txn, 1_000 + OFFER_AGAIN_MILLIS)?;
+        let left =
+            waiting(txn, 10)?.into_iter().chain(units(txn, LANE, 3, 10)?.into_iter().map(|(_, unit)| unit));
+        assert_eq!(
+            left.map(|unit| (unit.id[0], unit.head)).collect::<Vec<_>>(),
+            [(2, vec![7]), (4, vec![7])]
+        );
+        Ok(())
+    });
+}
+
 #[test]
 fn the_safety_store_is_trimmed_by_age_and_by_size() {
     in_one_commit(|txn| {
