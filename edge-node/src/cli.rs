@@ -16,7 +16,7 @@ use shared::topology::{self, Topology};
 
 use crate::request::{
     DeadCommand, DeadLetterView, Done, Explained, Invited, LinkCommand, LinkView, LockedView, QueueFilter,
-    QueuePage, Queued, Request, Step, Which,
+    QueuePage, Queued, Request, Step, StrangersView, Which,
 };
 use crate::serve;
 
@@ -65,6 +65,8 @@ enum Command {
     Queue(QueueCommand),
     /// Networks that are locked out and accounts that are guarded, because too many logins have failed
     Logins,
+    /// What lists in DNS and greylisting have made of strangers since the node was started
+    Strangers,
     /// The link to big
     #[command(subcommand)]
     Link(Link),
@@ -184,6 +186,9 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
                 show_queue(std::slice::from_ref(queued))
             }),
         Command::Logins => caller.show(&Request::Logins, |locked: &Vec<LockedView>| show_locked(locked)),
+        Command::Strangers => {
+            caller.show(&Request::Strangers, |strangers: &StrangersView| show_strangers(strangers))
+        }
         Command::Link(Link::Status) => {
             caller.show(&Request::LinkStatus, |link: &LinkView| render::link(link))
         }
@@ -269,6 +274,27 @@ fn show_locked(locked: &[LockedView]) -> String {
     table.or("nobody is locked out")
 }
 
+fn show_strangers(StrangersView { lists, greylist }: &StrangersView) -> String {
+    let mut out = String::new();
+    if !lists.is_empty() {
+        let mut table = Table::new(["list", "says", "listed", "not listed", "no answer"]);
+        for one in lists {
+            let says = if one.allows { "allow" } else { "block" };
+            let counts = [one.listed, one.unlisted, one.unanswered].map(|count| count.to_string());
+            let [listed, unlisted, unanswered] = counts;
+            table.row([one.list.clone(), says.into(), listed, unlisted, unanswered]);
+        }
+        out += &table.to_string();
+    }
+    if let Some(greylist) = greylist {
+        out += &render::line("told to wait", &greylist.told_to_wait.to_string());
+        out += &render::line("came again", &greylist.returned.to_string());
+        out += &render::line("known", &greylist.known.to_string());
+        out += &render::line("remembered", &format!("{}, {} waiting", greylist.remembered, greylist.waiting));
+    }
+    if out.is_empty() { "nothing is asked of strangers\n".to_owned() } else { out }
+}
+
 /// Each message, and under it who is still to get it.
 fn show_queue(queue: &[Queued]) -> String {
     let mut table = Table::new(["id", "queued (UTC)", "attempts", "next (UTC)", "size", "from"]);
@@ -335,6 +361,7 @@ mod tests {
             "queue retry ID",
             "link status",
             "logins",
+            "strangers --json",
             "trace ID",
             "explain alice@example.com --json",
         ] {

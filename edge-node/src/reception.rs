@@ -15,11 +15,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 use crate::acquainted::Acquainted;
-use crate::authentication::Authenticator;
+use crate::authentication::{Authenticator, Sender};
 use crate::intake::{Intake, refusal};
 use crate::login::{self, Refused, Traveller};
-use crate::node::{Known, Node};
+use crate::node::{Known, Node, is_role};
 use crate::pressure::{SLOW_PAUSE, instead_of_greeting};
+use crate::strangers::{Stranger, Strangers};
 use crate::vouch;
 
 /// Octets read from the network at once.
@@ -42,6 +43,8 @@ pub struct Service {
     pub implicit_tls: bool,
     /// What verifies the mail, where it comes from the Internet.
     pub authenticator: Option<Arc<Authenticator>>,
+    /// What is asked of strangers, if anything is.
+    pub strangers: Option<Arc<Strangers>>,
     /// Becomes true when the node is going down.
     pub stopping: watch::Receiver<bool>,
 }
@@ -70,6 +73,8 @@ impl Service {
         let mut conversation = Conversation {
             service: self,
             client: peer.ip(),
+            stranger: Stranger::default(),
+            reverse_path: None,
             session,
             login: None,
             intake: None,
@@ -124,8 +129,12 @@ impl Service {
         if self.config.role != Role::Reception || pause.is_zero() {
             return None;
         }
-        let acquainted = self.acquainted.lock().unwrap_or_else(PoisonError::into_inner);
-        (!acquainted.has(client)).then_some(pause)
+        (!self.is_acquainted(client)).then_some(pause)
+    }
+
+    /// Whether a message has been taken from there.
+    fn is_acquainted(&self, client: IpAddr) -> bool {
+        self.acquainted.lock().unwrap_or_else(PoisonError::into_inner).has(client)
     }
 }
 
@@ -146,6 +155,10 @@ async fn over(node: &Node, login: Option<&Traveller>) {
 struct Conversation {
     service: Service,
     client: IpAddr,
+    /// What is known of the client.
+    stranger: Stranger,
+    /// What the last MAIL named; `None` is the null one.
+    reverse_path: Option<Address>,
     session: Session,
     /// Who has logged in.
     login: Option<Traveller>,
@@ -168,10 +181,12 @@ impl Conversation {
             }
             Action::Sender { reverse_path, .. } => {
                 let verdict = self.sender(reverse_path.as_ref()).await;
+                self.stranger.begins();
+                self.reverse_path = reverse_path;
                 self.session.sender(verdict);
             }
             Action::Recipient(address) => {
-                let verdict = self.recipient(&address);
+                let verdict = self.recipient(&address).await;
                 self.session.recipient(verdict);
             }
             Action::Begin(envelope) => {
@@ -182,7 +197,10 @@ impl Conversation {
                 let begin = |()| {
                     Intake::begin(node, envelope, self.client, self.login.clone(), authenticator.clone())
                 };
-                let verdict = admitted.and_then(begin).map(|intake| self.intake = Some(intake));
+                let verdict = admitted.and_then(begin).map(|mut intake| {
+                    intake.verdicts(self.stranger.verdict());
+                    self.intake = Some(intake);
+                });
                 self.session.begun(verdict);
             }
             Action::Content(bytes) => {
@@ -267,9 +285,18 @@ impl Conversation {
         !reverse_path.is_some_and(known)
     }
 
-    fn recipient(&self, address: &Address) -> Verdict {
-        let known = self.service.node.lookup(address).map_err(|error| refusal(&error))?;
-        answer(&known, self.service.config.role)
+    async fn recipient(&mut self, address: &Address) -> Verdict {
+        let Service { node, config, strangers, .. } = &self.service;
+        let known = node.lookup(address).map_err(|error| refusal(&error))?;
+        answer(&known, config.role)?;
+        let Some(strangers) = strangers.as_ref().filter(|_| !is_role(address)) else { return Ok(()) };
+        let acquainted = self.service.is_acquainted(self.client);
+        let sender = Sender {
+            client: self.client,
+            helo: self.session.client_name().to_owned(),
+            reverse_path: self.reverse_path.clone(),
+        };
+        strangers.recipient(node, &mut self.stranger, &sender, address, acquainted).await
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use link_proto::driver::{Key, KeyError, LinkError, Listener as LinkListener};
+use shared::address::Address;
 use shared::control::{BindError, Server, socket_in};
 use shared::id::{random, unix_millis};
 use shared::lane;
@@ -24,6 +25,7 @@ use crate::command::Commands;
 use crate::delivery::{ATTEMPTS_MAX, RelayError, Resolver, Route, Runner};
 use crate::link::LinkHost;
 use crate::node::Node;
+use crate::strangers::Strangers;
 use crate::{login, maildrop, maintenance, reception};
 
 /// Submission sessions at once. Submission and POP3 have pools of their own, so that a flood of mail cannot
@@ -199,9 +201,13 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         Resolver::new(&edge.dns_servers).map_err(|error| ServeError::Resolver(error.to_string()))?;
     let (asked, hostname, wanted) = (resolver.inner(), edge.hostname.clone(), edge.authentication.clone());
     let authenticator = Authenticator::new(asked, hostname, wanted);
-    let acquainted = Arc::default();
+    let (acquainted, door) = (Arc::default(), Strangers::new(&resolver, edge));
+    // By that name, and not as whoever reads it, so that strangers who are refused reach them all the same.
+    let first = node.topology.site.domains.first();
+    let postmaster = first.and_then(|domain| Address::new("postmaster", domain).ok());
+    let postmaster = postmaster.expect("a site has a domain, and the role is a local name");
     let smtp = |role, implicit_tls| {
-        let mut config = Config::new(role, edge.hostname.clone(), node.topology.site.postmaster.clone());
+        let mut config = Config::new(role, edge.hostname.clone(), postmaster.clone());
         config.content.bytes_max = edge.size_max;
         if role == Role::Submission {
             // Travellers have slow lines; the least rate and the login bound them.
@@ -211,8 +217,18 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         let (node, stopping) = (Arc::clone(&node), stopping.clone());
         // Travellers have logged in.
         let authenticator = authenticator.clone().filter(|_| role == Role::Reception);
+        let strangers = door.clone().filter(|_| role == Role::Reception);
         let (config, acquainted) = (Arc::new(config), Arc::clone(&acquainted));
-        reception::Service { node, config, acceptor, acquainted, implicit_tls, authenticator, stopping }
+        reception::Service {
+            node,
+            config,
+            acceptor,
+            acquainted,
+            implicit_tls,
+            authenticator,
+            strangers,
+            stopping,
+        }
     };
     let pop3 = |implicit_tls| {
         let (node, stopping, acceptor) = (Arc::clone(&node), stopping.clone(), pop3_tls.clone());
@@ -258,7 +274,13 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     for (listeners, service) in [(on_pop3, pop3(false)), (on_pop3s, pop3(true))] {
         listeners.into_iter().for_each(|listener| drop(tokio::spawn(service.clone().run(listener))));
     }
-    let commands = Commands { node: Arc::clone(&node), link: link_bound, public_key, state: state.clone() };
+    let commands = Commands {
+        node: Arc::clone(&node),
+        link: link_bound,
+        public_key,
+        state: state.clone(),
+        strangers: door.clone(),
+    };
     tokio::spawn(control.serve(
         CONTROL_BODY_MAX,
         |_| true,
