@@ -29,6 +29,7 @@ mod restore;
 mod revise;
 mod rogue_edge;
 mod story;
+mod strangers;
 mod sync_order;
 mod travel;
 mod window;
