@@ -336,7 +336,8 @@ fn dmarc_verdict(output: &DmarcOutput) -> String {
     }
 }
 
-fn spf_word(result: SpfResult) -> &'static str {
+/// The word for what SPF says (RFC 8601 §2.7.2).
+pub fn spf_word(result: SpfResult) -> &'static str {
     match result {
         SpfResult::Pass => "pass",
         SpfResult::Fail => "fail",

@@ -9,16 +9,17 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serde_json::json;
+use shared::address::Domain;
 use shared::command::{self, Caller, Options, Outcome, explain};
 use shared::operator;
 use shared::render::{self, Table, when, word};
 use shared::topology::{self, Topology};
 
 use crate::request::{
-    DeadCommand, DeadLetterView, Done, Explained, Invited, LinkCommand, LinkView, LockedView, QueueFilter,
-    QueuePage, Queued, Request, Step, StrangersView, Which,
+    ClockView, DeadCommand, DeadLetterView, Done, Explained, Invited, LinkCommand, LinkView, LockedView,
+    QueueFilter, QueuePage, Queued, Request, Step, StrangersView, Which,
 };
-use crate::serve;
+use crate::{doctor, serve};
 
 /// The command's name.
 const NODE: &str = "edge-node";
@@ -74,6 +75,13 @@ enum Command {
     Trace {
         /// Message id
         message: String,
+    },
+    /// Look for what is wrong with addresses, DNS, certificate and clock, and print the records that mend it; exit 1 if
+    /// something is wrong
+    Doctor {
+        /// A DKIM key that each domain has to have in DNS, by its selector; several may be named
+        #[arg(long = "selector", value_name = "LABEL")]
+        selectors: Vec<Domain>,
     },
     /// Show what a recipient would be answered on port 25, and by which rule
     Explain {
@@ -196,8 +204,19 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Trace { message } => {
             caller.show(&Request::Trace { message }, |steps: &Vec<Step>| render::way(steps))
         }
+        Command::Doctor { selectors } => examine(caller, &topology, &selectors),
         Command::Explain { address } => caller.show(&Request::Explain { address }, show_explained),
     }
+}
+
+fn examine(caller: &Caller, topology: &Topology, selectors: &[Domain]) -> Outcome {
+    // A node that does not run is a finding, too.
+    let running = caller.ask::<ClockView>(&Request::Clock, b"").map(|(clock, _)| clock.ahead_millis);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let running = running.map_err(|error| error.to_string());
+    let findings = runtime.block_on(doctor::examine(topology, selectors, running))?;
+    caller.print(&findings, |findings| shared::doctor::text(findings))?;
+    Ok(shared::doctor::outcome(&findings)?)
 }
 
 /// Asks for something that is answered in a sentence.
@@ -362,6 +381,8 @@ mod tests {
             "link status",
             "logins",
             "strangers --json",
+            "doctor",
+            "doctor --selector 2026a --selector 2026b --json",
             "trace ID",
             "explain alice@example.com --json",
         ] {
@@ -380,6 +401,7 @@ mod tests {
             "backup",
             "trace",
             "explain",
+            "doctor --selector a_b",
             "pair TICKET",
             "mail list",
         ] {

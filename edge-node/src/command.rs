@@ -25,8 +25,8 @@ use crate::node::{Known, Node, Rule};
 use crate::queue::operator as queue;
 use crate::record::{INVITATION_SECONDS, Invitation, SETTINGS};
 use crate::request::{
-    Done, Explained, Invited, LaneView, LinkCommand, LinkView, LockedView, PartnerLaneView, Request, Step,
-    StrangersView,
+    ClockView, Done, Explained, Invited, LaneView, LinkCommand, LinkView, LockedView, PartnerLaneView,
+    Request, Step, StrangersView,
 };
 use crate::strangers::Strangers;
 use crate::{maintenance, reception};
@@ -70,6 +70,9 @@ impl Commands {
                 json(queue::cancel(&self.node, &message, recipient.as_deref()).await?)
             }
             Request::Logins => json(self.locked()),
+            Request::Clock => {
+                json(ClockView { ahead_millis: self.node.with_trust(|trust| trust.ahead(Moment::now())) })
+            }
             Request::Strangers => json(self.strangers().map_err(failed)?),
             Request::LinkStatus => json(self.link_status().map_err(failed)?),
             Request::Link(command) => json(self.link_command(command).await?),

@@ -15,6 +15,7 @@ mod correspondents;
 mod cover;
 pub mod delivery;
 mod directory;
+mod doctor;
 mod fence;
 mod greylist;
 #[cfg(feature = "sim")]

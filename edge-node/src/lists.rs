@@ -123,6 +123,16 @@ impl Lists {
         Standing::Blocked(listing, reason.unwrap_or_default())
     }
 
+    /// Whether each works, by the entries that all have to have and not to have (RFC 5782 §5): its zone, and what is
+    /// wrong with it; and whether that is its refusal to answer.
+    pub async fn proven(&self) -> Vec<(Domain, Result<(), (bool, String)>)> {
+        let mut proven = Vec::new();
+        for asked in &self.asked {
+            proven.push((asked.list.zone.clone(), asked.prove(&self.resolver).await));
+        }
+        proven
+    }
+
     /// What has come of asking each, since the edge was started.
     pub fn view(&self) -> Vec<DnsListView> {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -146,13 +156,8 @@ impl Asked {
             Ok(Err(error)) => return self.gives_nothing(&error.to_string()),
             Err(_) => return self.gives_nothing("no answer in time"),
         };
-        let codes = records.iter().filter_map(|record| match record {
-            RData::A(code) => Some(code.0),
-            _ => None,
-        });
-        let (mut codes, mut complaint) = (codes.collect::<Vec<_>>(), None);
-        codes.sort_unstable();
-        for code in codes {
+        let mut complaint = None;
+        for code in codes(&records) {
             match self.list.says(code) {
                 Word::Listed => {
                     self.listed.fetch_add(1, Ordering::Relaxed);
@@ -173,6 +178,27 @@ impl Asked {
         }
     }
 
+    async fn prove(&self, resolver: &Resolver) -> Result<(), (bool, String)> {
+        let codes = async |last: u8| {
+            let name = question(Ipv4Addr::new(127, 0, 0, last).into(), &self.list.zone);
+            match timeout(TIME_MAX, resolver.records(&name, RecordType::A)).await {
+                Ok(Ok(records)) => Ok(codes(&records)),
+                Ok(Err(error)) => Err((true, format!("no answer: {error}"))),
+                Err(_) => Err((true, "no answer in time".to_owned())),
+            }
+        };
+        let (test, nobody) = (codes(2).await?, codes(1).await?);
+        if let Some(complaint) = test.iter().chain(&nobody).find(|code| self.list.says(**code) == Word::Error)
+        {
+            return Err((true, format!("it answers {complaint}, which is no listing")));
+        }
+        match (test.is_empty(), nobody.is_empty()) {
+            (_, false) => Err((false, "it lists 127.0.0.1, and so perhaps everybody".into())),
+            (true, true) => Err((true, "it does not list 127.0.0.2, as lists of IPv4 addresses do".into())),
+            (false, true) => Ok(()),
+        }
+    }
+
     /// Says so, seldom.
     fn gives_nothing(&self, why: &str) -> Option<Ipv4Addr> {
         self.unanswered.fetch_add(1, Ordering::Relaxed);
@@ -186,16 +212,31 @@ impl Asked {
     }
 }
 
+/// The codes of an answer, the least first.
+fn codes(records: &[RData]) -> Vec<Ipv4Addr> {
+    let codes = records.iter().filter_map(|record| match record {
+        RData::A(code) => Some(code.0),
+        _ => None,
+    });
+    let mut codes: Vec<_> = codes.collect();
+    codes.sort_unstable();
+    codes
+}
+
 /// The name under which a list has an address (RFC 5782 §2.1, §2.4).
-pub fn question(client: IpAddr, zone: &Domain) -> String {
-    let reversed = match client.to_canonical() {
-        IpAddr::V4(v4) => v4.octets().iter().rev().map(|octet| format!("{octet}.")).collect::<String>(),
+fn question(client: IpAddr, zone: &Domain) -> String {
+    format!("{}{zone}", reversed(client))
+}
+
+/// An address as it stands before a zone: its octets or hexadecimal digits from the last to the first, each with a dot.
+pub fn reversed(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.octets().iter().rev().map(|octet| format!("{octet}.")).collect(),
         IpAddr::V6(v6) => {
             let digits = v6.octets().into_iter().rev().flat_map(|octet| [octet & 15, octet >> 4]);
             digits.map(|digit| format!("{digit:x}.")).collect()
         }
-    };
-    format!("{reversed}{zone}")
+    }
 }
 
 /// A text record's text.

@@ -41,6 +41,8 @@ pub enum Request {
     Logins,
     /// What is asked of strangers, and what has come of it. Answered with [`StrangersView`].
     Strangers,
+    /// This node's clock beside big's. Answered with [`ClockView`].
+    Clock,
     /// What an operator decides about the link. Answered with [`Done`].
     Link(LinkCommand),
     /// Copies keys and store. Answered with [`shared::store::Copied`].
@@ -123,6 +125,13 @@ pub struct GreylistView {
     pub waiting: u64,
     /// Triplets that have come again, and counts of those of a client.
     pub remembered: u64,
+}
+
+/// This node's clock beside big's.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ClockView {
+    /// How far it is ahead of big's, in milliseconds; `None` if big has not said within an hour what its is.
+    pub ahead_millis: Option<i64>,
 }
 
 /// An open invitation.

@@ -62,18 +62,27 @@ impl Spf {
 
     /// The domain that lets the client send for it. What is not known in time is none.
     pub async fn vouches(self: &Arc<Self>, sender: Sender) -> Option<String> {
+        let domain = claimed(&sender).1.to_owned();
+        (self.result(sender).await == SpfResult::Pass).then_some(domain)
+    }
+
+    /// The result for a sender; a temporary error where it is not known in time.
+    pub async fn result(self: &Arc<Self>, sender: Sender) -> SpfResult {
         let deadline = Instant::now() + TIME_MAX;
-        let place = timeout_at(deadline, Arc::clone(&self.at_work).acquire_owned()).await.ok()?.ok()?;
-        let (this, runtime, asked) = (Arc::clone(self), Handle::current(), sender.clone());
+        let Ok(Ok(place)) = timeout_at(deadline, Arc::clone(&self.at_work).acquire_owned()).await else {
+            return SpfResult::TempError;
+        };
+        let (this, runtime) = (Arc::clone(self), Handle::current());
         let work = spawn_blocking(move || {
             let _place = place;
             contain(|| {
-                runtime.block_on(timeout_at(deadline, verified(&this.dns, this.hostname.as_str(), &asked)))
+                runtime.block_on(timeout_at(deadline, verified(&this.dns, this.hostname.as_str(), &sender)))
             })
         });
         match work.await {
-            Ok(Ok(Ok(output))) if output.result() == SpfResult::Pass => Some(claimed(&sender).1.to_owned()),
-            _ => None,
+            Ok(Ok(Ok(output))) => output.result(),
+            Ok(Err(_)) => SpfResult::PermError,
+            Ok(Ok(Err(_))) | Err(_) => SpfResult::TempError,
         }
     }
 }
