@@ -388,3 +388,186 @@ fn outside(edge: &Edge, link: std::net::SocketAddr) -> Vec<Finding> {
         Finding::unchecked("firewall", firewall, ""),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustls::RootCertStore;
+    use shared::doctor::State;
+    use shared::listener::TlsIdentity;
+    use shared::topology::{SMALLEST, Topology};
+
+    use super::*;
+
+    fn edge(private: bool) -> Edge {
+        let outbound = format!("[edge.outbound]\nprivate_addresses = {private}\n[link]");
+        Topology::parse(&SMALLEST.replace("[link]", &outbound), "t.toml").expect("valid").edge
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn good_address() -> OwnAddress {
+        OwnAddress {
+            address: address("192.0.2.1"),
+            is_public: true,
+            is_here: true,
+            names: Answer::Told(vec![("MX.example.com".into(), true)]),
+            greeting: Some("220 mx.example.com ESMTP Sallypost".into()),
+        }
+    }
+
+    fn good_domain() -> OfDomain {
+        OfDomain {
+            domain: "example.com".parse().expect("a domain"),
+            exchangers: Answer::Told(vec![(10, "mx.example.com".into(), false)]),
+            spf: vec![(address("192.0.2.1"), SpfResult::Pass)],
+            keys: vec![("k".into(), Answer::Told(None))],
+            dmarc: Answer::Told(Ok(false)),
+            mta_sts: Answer::Told(Ok(())),
+            tls_reports: Answer::Told(Ok(())),
+        }
+    }
+
+    /// The states of the findings, and all that they say.
+    fn told(findings: &[Finding]) -> (Vec<State>, String) {
+        (findings.iter().map(|finding| finding.state).collect(), shared::doctor::text(findings))
+    }
+
+    #[test]
+    fn own_addresses_are_public_named_and_answered_by_us() {
+        let of = |change: fn(&mut OwnAddress)| {
+            let mut own = good_address();
+            change(&mut own);
+            told(&own_addresses(&edge(false), &Answer::Told(vec![own])))
+        };
+        let (ok, wrong, warning) = (State::Ok, State::Wrong, State::Warning);
+        assert_eq!(of(|_| {}).0, [ok, ok, ok]);
+        let (states, text) = of(|own| own.is_public = false);
+        assert_eq!(states, [wrong, ok, ok]);
+        assert!(text.contains("192.0.2.1 cannot be reached from the Internet"), "{text}");
+        let (states, text) = of(|own| own.names = Answer::Told(Vec::new()));
+        assert_eq!(states, [ok, wrong, ok]);
+        assert!(text.contains("\n1.2.0.192.in-addr.arpa. IN PTR mx.example.com.\n"), "{text}");
+        assert_eq!(
+            of(|own| own.names = Answer::Told(vec![("mx.example.com".into(), false)])).0,
+            [ok, wrong, ok]
+        );
+        let other = |own: &mut OwnAddress| own.names = Answer::Told(vec![("host7.isp.example".into(), true)]);
+        assert_eq!(of(other).0, [ok, warning, ok]);
+        assert_eq!(of(|own| own.names = Answer::Silent("timed out".into())).0, [ok, warning, ok]);
+        assert_eq!(of(|own| own.greeting = Some("220 other.example ESMTP".into())).0, [ok, ok, wrong]);
+        assert_eq!(of(|own| own.greeting = Some("421 4.3.1 no room".into())).0, [ok, ok, warning]);
+        assert_eq!(of(|own| own.greeting = None).0, [ok, ok, wrong]);
+        let translated = |own: &mut OwnAddress| (own.greeting, own.is_here) = (None, false);
+        assert_eq!(of(translated).0, [ok, ok, warning], "nothing proves that it is wrong");
+        let (states, text) = told(&own_addresses(&edge(false), &Answer::Told(Vec::new())));
+        assert_eq!(states, [wrong]);
+        assert!(text.contains("mx.example.com. IN A 192.0.2.1"), "{text}");
+        assert_eq!(told(&own_addresses(&edge(false), &Answer::Silent("timed out".into()))).0, [warning]);
+    }
+
+    #[test]
+    fn a_domain_leads_here_and_lets_us_send_and_what_is_missing_comes_with_its_record() {
+        let of = |change: fn(&mut OfDomain), is_trusted| {
+            let mut of = good_domain();
+            change(&mut of);
+            told(&of_domain(&edge(false), &of, is_trusted))
+        };
+        let (ok, wrong, warning, unchecked) = (State::Ok, State::Wrong, State::Warning, State::Unchecked);
+        assert_eq!(of(|_| {}, true).0, [ok; 6]);
+        assert_eq!(of(|_| {}, false).0, [ok, ok, ok, ok, wrong, ok], "MTA-STS without a certificate");
+        let bare = |of: &mut OfDomain| {
+            of.exchangers = Answer::Told(Vec::new());
+            of.spf = vec![(address("192.0.2.1"), SpfResult::None)];
+            of.keys = Vec::new();
+            of.dmarc = Answer::Told(Err(String::new()));
+            of.mta_sts = Answer::Told(Err(String::new()));
+            of.tls_reports = Answer::Told(Err(String::new()));
+        };
+        let (states, text) = of(bare, true);
+        assert_eq!(states, [wrong, wrong, unchecked, warning, warning, warning]);
+        for record in [
+            "example.com. IN MX 10 mx.example.com.",
+            "example.com. IN TXT \"v=spf1 mx -all\"",
+            "_dmarc.example.com. IN TXT \"v=DMARC1; p=none; rua=mailto:postmaster@example.com\"",
+            "_mta-sts.example.com. IN TXT \"v=STSv1; id=1\"",
+            "_smtp._tls.example.com. IN TXT \"v=TLSRPTv1; rua=mailto:postmaster@example.com\"",
+        ] {
+            assert!(text.contains(&format!("\n{record}\n")), "no {record} in {text}");
+        }
+        assert!(!of(bare, false).1.contains("_mta-sts.example.com. IN"), "not before there is a certificate");
+        let bad = |of: &mut OfDomain| {
+            of.exchangers = Answer::Told(vec![(10, "mail.example.com".into(), true)]);
+            of.spf = vec![
+                (address("192.0.2.1"), SpfResult::PermError),
+                (address("2001:db8::1"), SpfResult::SoftFail),
+            ];
+            of.keys = vec![("k".into(), Answer::Told(Some("it cannot be read".into())))];
+            of.dmarc = Answer::Told(Err("there are 2, and so none counts".into()));
+        };
+        assert_eq!(of(bad, true).0, [wrong, wrong, warning, wrong, wrong, ok, ok]);
+        let elsewhere = |of: &mut OfDomain| {
+            of.exchangers = Answer::Told(vec![(10, "old.example".into(), false)]);
+        };
+        assert_eq!(of(elsewhere, true).0[0], wrong);
+        let both = |of: &mut OfDomain| {
+            let backup = (20, "backup.example".into(), false);
+            of.exchangers = Answer::Told(vec![(10, "mx.example.com".into(), false), backup]);
+        };
+        assert_eq!(of(both, true).0[0], warning);
+    }
+
+    #[test]
+    fn a_clock_beside_bigs() {
+        for (ahead, state) in [
+            (None, State::Unchecked),
+            (Some(-59_000), State::Ok),
+            (Some(61_000), State::Warning),
+            (Some(-3_600_001), State::Wrong),
+        ] {
+            assert_eq!(clock(ahead).state, state, "{ahead:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_for_our_name_and_for_now_and_dns_may_name_its_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let identity = TlsIdentity::self_signed_in(folder.path(), "mx.example.com").expect("made");
+        let kept = TlsIdentity::kept_in(folder.path()).expect("readable").expect("kept");
+        assert_eq!(kept.key_hash().expect("a hash"), identity.key_hash().expect("a hash"));
+        let mut roots = RootCertStore::empty();
+        roots.add(identity.chain()[0].clone()).expect("a certificate");
+        // rcgen's are good from 1975 to 4096.
+        let now = Duration::from_secs(1_800_000_000);
+        let of = |hostname: &str, roots: &RootCertStore, now| {
+            let (found, is_trusted) = certificate::of_chain(
+                &hostname.parse().expect("a name"),
+                identity.chain(),
+                roots.clone(),
+                now,
+            );
+            (found.state, is_trusted)
+        };
+        let nobody = RootCertStore::empty();
+        assert_eq!(of("mx.example.com", &roots, now), (State::Ok, true));
+        assert_eq!(of("mx.example.com", &nobody, now), (State::Warning, false), "nobody vouches for it");
+        for roots in [&roots, &nobody] {
+            assert_eq!(of("other.example.com", roots, now), (State::Wrong, false));
+            assert_eq!(
+                of("mx.example.com", roots, Duration::from_secs(100_000_000_000)),
+                (State::Wrong, false)
+            );
+        }
+        let hash = identity.key_hash().expect("a hash");
+        let of = |found: Vec<Association>| associations(&edge(false), &Answer::Told(found), &hash);
+        let none = of(Vec::new());
+        assert_eq!(none.state, State::Warning);
+        assert!(none.records[0].starts_with("_25._tcp.mx.example.com. IN TLSA 3 1 1 "), "{none:?}");
+        assert_eq!(of(vec![(3, 1, 1, vec![0; 32]), (3, 1, 1, hash.to_vec())]).state, State::Ok);
+        assert_eq!(of(vec![(3, 1, 1, vec![0; 32])]).state, State::Wrong);
+        assert_eq!(of(vec![(2, 1, 1, hash.to_vec())]).state, State::Unchecked);
+    }
+}

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use link_proto::driver::{Key, KeyError, LinkError, Listener as LinkListener};
@@ -20,6 +20,7 @@ use shared::topology::Topology;
 use shared::{lifetime, telemetry};
 use tokio::sync::watch;
 
+use crate::acquainted::Acquainted;
 use crate::authentication::Authenticator;
 use crate::command::Commands;
 use crate::delivery::{ATTEMPTS_MAX, RelayError, Resolver, Route, Runner};
@@ -41,6 +42,13 @@ const COLLECTORS_MAX: usize = 4_000;
 const COLLECTORS_PER_NETWORK_MAX: usize = 400;
 /// How long one submitted message may take to arrive.
 const SUBMISSION_DATA_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Descriptors that the node needs for itself: segments, connections of commands, DNS.
+const OWN_DESCRIPTORS: usize = 2_000;
+/// What all but strangers need at most, so that what is beyond it may be theirs: submission, POP3, attempts to deliver
+/// and sessions that wait for another message, the node itself.
+const OTHERS_DESCRIPTORS: usize = SUBMITTERS_MAX + COLLECTORS_MAX + 2 * ATTEMPTS_MAX + OWN_DESCRIPTORS;
+/// One of so many places of strangers is kept for those from whom a message has been taken.
+const KEPT_SHARE: usize = 10;
 /// Octets of a control request's body: this node's requests have none.
 const CONTROL_BODY_MAX: u64 = 0;
 
@@ -182,7 +190,7 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let (stop, stopping) = watch::channel(false);
     // However many places one network takes, some are left for the others.
     let share = (descriptors / SESSIONS_SHARE).max(1);
-    let receivers = edge.receivers.min(share);
+    let receivers = edge.receivers.min(share.max(descriptors.saturating_sub(OTHERS_DESCRIPTORS)));
     if receivers < edge.receivers {
         tracing::warn!(
             descriptors,
@@ -191,7 +199,11 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         );
     }
     let per_network = (receivers * 4 / 5).max(1);
-    let strangers = Admission::new(receivers, per_network);
+    let acquainted: Arc<Mutex<Acquainted>> = Arc::default();
+    let known = Arc::clone(&acquainted);
+    let strangers = Admission::keeping(receivers, per_network, receivers / KEPT_SHARE, move |client| {
+        known.lock().unwrap_or_else(PoisonError::into_inner).has(client)
+    });
     let submitters = Admission::new(SUBMITTERS_MAX.min(share), SUBMITTERS_PER_NETWORK_MAX);
     let collectors = Admission::new(COLLECTORS_MAX.min(descriptors / 2), COLLECTORS_PER_NETWORK_MAX);
     let smtp_busy = "421 4.3.2 too many sessions; try again later\r\n";
@@ -201,7 +213,7 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         Resolver::new(&edge.dns_servers).map_err(|error| ServeError::Resolver(error.to_string()))?;
     let (asked, hostname, wanted) = (resolver.inner(), edge.hostname.clone(), edge.authentication.clone());
     let authenticator = Authenticator::new(asked, hostname, wanted);
-    let (acquainted, door) = (Arc::default(), Strangers::new(&resolver, edge));
+    let door = Strangers::new(&resolver, edge);
     // By that name, and not as whoever reads it, so that strangers who are refused reach them all the same.
     let first = node.topology.site.domains.first();
     let postmaster = first.and_then(|domain| Address::new("postmaster", domain).ok());

@@ -32,7 +32,7 @@ pub struct Finding {
     pub found: String,
     /// What to do; empty if nothing has to be done.
     pub mend: String,
-    /// The records to add to DNS, as a zone file has them.
+    /// The records that DNS has to have for it, as a zone file has them.
     pub records: Vec<String>,
 }
 
@@ -97,7 +97,7 @@ pub fn text(findings: &[Finding]) -> String {
         }
     }
     if !records.is_empty() {
-        out += "\nrecords to add to DNS:\n\n";
+        out += "\nrecords for DNS:\n\n";
         records.iter().for_each(|record| out += &format!("{record}\n"));
     }
     out
@@ -130,7 +130,7 @@ mod tests {
              wrong     SPF of example.com for 192.0.2.1: there is none; add it\n\
              warning   SPF of example.com for 192.0.2.2: there is none; add it\n\
              unchecked firewall: not seen from here\n\
-             \nrecords to add to DNS:\n\nexample.com. IN TXT \"v=spf1 mx -all\"\n"
+             \nrecords for DNS:\n\nexample.com. IN TXT \"v=spf1 mx -all\"\n"
         );
         assert_eq!(outcome(&findings), Err("1 of 4 are wrong".into()));
         assert_eq!(outcome(&findings[2..]), Ok(()));

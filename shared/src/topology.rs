@@ -36,7 +36,7 @@ pub use refusal::{Refusal, TopologyError};
 pub use relay::{Mode, NotAPlace, NotRelayTls, Place, RelayTls, SmartHost};
 
 /// What `receivers` may be: SMTP sessions at once.
-pub const RECEIVERS: RangeInclusive<i64> = 1..=10_000;
+pub const RECEIVERS: RangeInclusive<i64> = 1..=20_000;
 /// What `size_max` may be, in octets; RFC 5321 §4.5.3.1.7 asks for 64 KiB at least.
 pub const SIZE_MAX: RangeInclusive<i64> = 65_536..=1_073_741_824;
 /// What each wait in `retry` may be, in seconds.

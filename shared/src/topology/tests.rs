@@ -182,13 +182,13 @@ fn bad_values_are_refused() {
     let with = |line: &str| format!("{edge}\n{line}");
     let number = "invalid type: string \"many\", expected i64";
     check(edge, &with("receivers = \"many\""), (10, 13), number, "write a number");
-    check(edge, &with("receivers = 0"), (10, 13), "0 is out of range for `receivers`", "from 1 to 10000");
+    check(edge, &with("receivers = 0"), (10, 13), "0 is out of range for `receivers`", "from 1 to 20000");
     check(
         edge,
-        &with("receivers = 10001"),
+        &with("receivers = 20001"),
         (10, 13),
-        "10001 is out of range for `receivers`",
-        "from 1 to 10000",
+        "20001 is out of range for `receivers`",
+        "from 1 to 20000",
     );
     check(edge, &with("size_max = 1000"), (10, 12), "1000 is out of range for `size_max`", "from 65536");
     let high = "3601 is out of range for `login_delay`";

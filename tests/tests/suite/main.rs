@@ -11,6 +11,7 @@ mod crash;
 mod delivery;
 mod directory;
 mod dkim;
+mod doctor;
 mod filing;
 mod flood;
 mod fuzz_corpora;
