@@ -177,7 +177,11 @@ impl Intake {
             Some(Body::Held(held, place)) => {
                 held.extend_from_slice(bytes);
                 let bytes_max = if place.is_some() { HELD_MAX } else { 0 };
-                if held.len() > bytes_max && self.header.has_ended() { self.let_pass().await } else { Ok(()) }
+                if held.len() > bytes_max && self.header.has_ended() {
+                    Box::pin(self.let_pass()).await
+                } else {
+                    Ok(())
+                }
             }
         }
     }

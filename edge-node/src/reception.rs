@@ -23,8 +23,10 @@ use crate::pressure::{SLOW_PAUSE, instead_of_greeting};
 use crate::strangers::{Stranger, Strangers};
 use crate::vouch;
 
-/// Octets read from the network at once.
+/// Octets of content read from the network at once.
 const READ_BYTES: usize = 16 * 1024;
+/// The same of commands. Most sessions wait for one, and each keeps its buffer meanwhile.
+const COMMANDS_READ_BYTES: usize = 2 * 1024;
 /// How long a client may take to accept our replies.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -80,7 +82,7 @@ impl Service {
             intake: None,
             failed: None,
         };
-        let mut buffer = vec![0; READ_BYTES];
+        let mut buffer = Vec::new();
         let (mut stopped, mut ended) = (false, false);
         loop {
             while let Some(action) = conversation.session.poll(start.elapsed()) {
@@ -103,6 +105,10 @@ impl Service {
                 continue;
             }
             let wait = conversation.session.deadline().saturating_sub(start.elapsed());
+            let read_bytes = if conversation.intake.is_some() { READ_BYTES } else { COMMANDS_READ_BYTES };
+            if buffer.len() != read_bytes {
+                buffer = vec![0; read_bytes];
+            }
             tokio::select! {
                 read = stream.read(&mut buffer) => match read {
                     Ok(0) | Err(_) => conversation.session.disconnected(),
@@ -163,12 +169,13 @@ struct Conversation {
     /// Who has logged in.
     login: Option<Traveller>,
     /// The message that is being taken in.
-    intake: Option<Intake>,
+    intake: Option<Box<Intake>>,
     /// Why that message cannot be taken, said at its end.
     failed: Option<Reply>,
 }
 
 impl Conversation {
+    /// What takes much room while it is under way has it of its own, so that a session that waits is small.
     async fn answer(&mut self, action: Action) {
         match action {
             Action::Keys(user) => {
@@ -176,7 +183,7 @@ impl Conversation {
                 self.session.keys(keys.as_ref().map_err(Clone::clone));
             }
             Action::Authenticate(credentials) => {
-                let verdict = self.authenticate(credentials).await;
+                let verdict = Box::pin(self.authenticate(credentials)).await;
                 self.session.authenticated(verdict);
             }
             Action::Sender { reverse_path, .. } => {
@@ -186,7 +193,7 @@ impl Conversation {
                 self.session.sender(verdict);
             }
             Action::Recipient(address) => {
-                let verdict = self.recipient(&address).await;
+                let verdict = Box::pin(self.recipient(&address)).await;
                 self.session.recipient(verdict);
             }
             Action::Begin(envelope) => {
@@ -199,7 +206,7 @@ impl Conversation {
                 };
                 let verdict = admitted.and_then(begin).map(|mut intake| {
                     intake.verdicts(self.stranger.verdict());
-                    self.intake = Some(intake);
+                    self.intake = Some(Box::new(intake));
                 });
                 self.session.begun(verdict);
             }
@@ -214,7 +221,7 @@ impl Conversation {
             }
             Action::Complete(facts) => {
                 let verdict = match (self.failed.take(), self.intake.take()) {
-                    (None, Some(intake)) => intake.complete(facts).await,
+                    (None, Some(intake)) => Box::pin((*intake).complete(facts)).await,
                     (Some(reply), _) => Err(reply),
                     (None, None) => Err(Reply::new(451, Enhanced(4, 3, 0), "try again later")),
                 };
