@@ -10,6 +10,7 @@ use tests::client::smtp::{Reply, SendError, SmtpClient};
 use tests::internet::dns::Zone;
 use tests::process::{Node, Program};
 use tests::wait::{SOON, Trouble, until};
+use tests::wire::Wire;
 use tests::world::{ALICE, BOB, CAROL, World, accepted_as, first};
 
 /// How long strangers wait: longer than between two commands of one client, however busy the machine is.
@@ -188,5 +189,30 @@ async fn who_is_new_comes_again_and_who_is_known_does_not_have_to() -> Result<()
     comes_in(&world, 5, "late@remote.example", BOB).await?;
     let shown = world.nodes.edge.run(&["strangers"]).await?;
     assert!(shown.contains("told to wait") && shown.contains("came again"), "{shown}");
+    world.end().await
+}
+
+#[tokio::test]
+async fn strangers_who_do_nothing_keep_no_known_peer_out() -> Result<(), Trouble> {
+    let world = World::with(program(), |topology| topology.receivers = 20).await?;
+    let letter = b"Subject: s\r\n\r\ntext\r\n";
+    world.receive(&[ALICE], letter).await?;
+    let (mut greeted, mut refused) = (Vec::new(), 0);
+    // Until there is no place for strangers: a session that has ended may keep one for a moment.
+    until("strangers are refused", SOON, async || {
+        let n = u8::try_from(10 + greeted.len() + refused)?;
+        let mut wire = Wire::connect_from(host(n), world.smtp_address()).await?;
+        match wire.line().await?.get(..3) {
+            Some(b"220") => greeted.push(wire),
+            Some(b"421") => refused += 1,
+            other => return Err(format!("answered {other:?}").into()),
+        }
+        Ok((greeted.len() == 18 && refused > 0).then_some(()))
+    })
+    .await?;
+    let sent = client(&world, 250).await;
+    assert!(sent.is_err(), "there is no place for another stranger");
+    world.receive(&[ALICE], letter).await?;
+    drop(greeted);
     world.end().await
 }
