@@ -142,7 +142,7 @@ impl Resolver {
         Ok(addresses)
     }
 
-    /// The records of one kind that `name` has, those on the way along its aliases left out; none if it has none.
+    /// The records of one kind that `name` (the root's is empty) has, those on the way along its aliases left out; none if it has none.
     pub async fn records(&self, name: &str, kind: RecordType) -> Result<Vec<RData>, NetError> {
         match self.0.lookup(format!("{name}.").as_str(), kind).await {
             Ok(lookup) => {

@@ -61,16 +61,11 @@ pub async fn examine(
             findings.push(Finding::warning("edge-node", why.trim_end(), mend));
         }
     }
-    let own = addresses(topology, &resolver).await;
-    findings.extend(own_addresses(edge, &own));
-    let own = match own {
-        Answer::Told(own) => own.into_iter().map(|own| own.address).collect(),
-        Answer::Silent(_) => Vec::new(),
-    };
     let identity = match &edge.tls {
         Some(files) => TlsIdentity::from_files(&files.certificate, &files.key).map(Some),
         None => TlsIdentity::kept_in(&edge.state),
     };
+    let mut key_hash = None;
     let mut is_trusted = false;
     match identity {
         Ok(Some(identity)) => {
@@ -80,10 +75,7 @@ pub async fn examine(
             let (found, trusted) = certificate::of_chain(&edge.hostname, identity.chain(), roots, now);
             findings.push(found);
             is_trusted = trusted;
-            if let Ok(hash) = identity.key_hash() {
-                let name = format!("_{}._tcp.{}", edge.outbound.port, edge.hostname);
-                findings.push(associations(edge, &tlsa(&resolver, &name).await, &hash));
-            }
+            key_hash = identity.key_hash().ok();
         }
         Ok(None) => findings.push(Finding::unchecked(
             "certificate",
@@ -92,12 +84,44 @@ pub async fn examine(
         )),
         Err(error) => findings.push(Finding::wrong("certificate", error.to_string(), "see [edge.tls]")),
     }
+    match resolver.records("", RecordType::SOA).await {
+        Ok(_) => findings.extend(in_dns(topology, &resolver, selectors, key_hash, is_trusted).await),
+        Err(error) => {
+            let found = format!("they do not answer about the root: {error}; nothing more is asked of them");
+            let mend = "let UDP and TCP 53 out to them, or name others in [edge.dns]";
+            findings.push(Finding::wrong("resolvers", found, mend));
+        }
+    }
+    findings.extend(outside(edge, topology.link.listen));
+    Ok(findings)
+}
+
+/// What is found by the resolvers, which answer. `key_hash` is that of our certificate, which others can check if
+/// `is_trusted`.
+async fn in_dns(
+    topology: &Topology,
+    resolver: &Resolver,
+    selectors: &[Domain],
+    key_hash: Option<[u8; 32]>,
+    is_trusted: bool,
+) -> Vec<Finding> {
+    let edge = &topology.edge;
+    let own = addresses(topology, resolver).await;
+    let mut findings = own_addresses(edge, &own);
+    let own: Vec<_> = match own {
+        Answer::Told(own) => own.into_iter().map(|own| own.address).collect(),
+        Answer::Silent(_) => Vec::new(),
+    };
+    if let Some(hash) = key_hash {
+        let name = format!("_{}._tcp.{}", edge.outbound.port, edge.hostname);
+        findings.push(associations(edge, &tlsa(resolver, &name).await, &hash));
+    }
     let spf = Spf::new(resolver.inner(), edge.hostname.clone());
     for domain in &topology.site.domains {
-        let of = domain_of(&resolver, &spf, edge.hostname.as_str(), domain, &own, selectors).await;
+        let of = domain_of(resolver, &spf, edge.hostname.as_str(), domain, &own, selectors).await;
         findings.extend(of_domain(edge, &of, is_trusted));
     }
-    if let Some(lists) = Lists::new(&resolver, &edge.lists) {
+    if let Some(lists) = Lists::new(resolver, &edge.lists) {
         for (zone, proven) in lists.proven().await {
             let about = format!("list {zone}");
             findings.push(match proven {
@@ -111,8 +135,7 @@ pub async fn examine(
             });
         }
     }
-    findings.extend(outside(edge, topology.link.listen));
-    Ok(findings)
+    findings
 }
 
 /// The name under which DNS has the names of an address (RFC 1035 §3.5, RFC 3596 §2.5).

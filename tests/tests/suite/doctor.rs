@@ -108,6 +108,11 @@ async fn the_edges_doctor_names_what_is_missing_and_is_content_when_it_is_there(
     for about in ["MX of example.com", "SPF of example.com for 127.0.0.1", "list list.example"] {
         assert_eq!(of(&bad, about).state, State::Wrong, "{:?}", of(&bad, about));
     }
+    // Resolvers that answer nothing are told once, and not of each name.
+    world.internet.dns.fail(".");
+    let (deaf, is_good) = findings(&world).await?;
+    assert!(!is_good && of(&deaf, "resolvers").state == State::Wrong);
+    assert!(deaf.iter().all(|finding| !finding.about.starts_with("MX of")), "{deaf:?}");
     world.end().await
 }
 
