@@ -8,6 +8,7 @@
 mod account;
 mod directory;
 mod dkim;
+mod doctor;
 mod draft;
 mod gateway;
 mod mail;
@@ -122,6 +123,8 @@ enum Command {
     /// Keys that sign what leaves
     #[command(subcommand)]
     Dkim(dkim::Command),
+    /// Look for what is wrong with the link, the postmaster and the signing keys; exit 1 if something is wrong
+    Doctor,
     /// What waits on this node
     #[command(subcommand)]
     Queue(QueueCommand),
@@ -200,6 +203,7 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Desk { person } => panel::run(caller, person, topology.edge.size_max),
         Command::Travel(command) => travel::run(command, caller),
         Command::Dkim(command) => dkim::run(caller, command),
+        Command::Doctor => doctor::run(caller, &topology),
         Command::Queue(QueueCommand::List) => {
             caller.show(&Request::QueueList, |queue: &Queue| show::queue(queue))
         }

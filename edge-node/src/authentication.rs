@@ -1,6 +1,7 @@
 //! Email authentication: what SPF, DKIM, ARC, DMARC and the client's own name say of a message from the Internet
 //! (RFC 7208, RFC 6376, RFC 8617, RFC 9989, RFC 8601 §2.7.3), by mail-auth, and what the site makes of it.
-//! `body` hashes what is too large to be held, `results` is the field that tells.
+//! `body` hashes what is too large to be held, `results` is the field that tells, `spf` asks of strangers before there is
+//! a message.
 //!
 //! All of it is done on a thread that may block, for a signature costs CPU, and contained, for the library reads what
 //! strangers wrote. DNS is asked once the message is there; mail-auth bounds SPF's questions (RFC 7208 §4.6.4), we the
@@ -8,6 +9,7 @@
 
 mod body;
 mod results;
+mod spf;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,7 +21,6 @@ use mail_auth::common::crypto::HashAlgorithm;
 use mail_auth::dkim::Canonicalization;
 use mail_auth::dmarc::Policy;
 use mail_auth::dmarc::verify::DmarcParameters;
-use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{
     AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, IprevResult,
     MessageAuthenticator, SpfOutput, SpfResult,
@@ -35,6 +36,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use body::{BodyHashes, Hashing};
+pub use spf::Spf;
 
 /// How long all of it may take for one message; its client waits for the 250 meanwhile.
 const TIME_MAX: Duration = Duration::from_secs(10);
@@ -149,17 +151,9 @@ impl Authenticator {
         let authors = authors(header);
         message.from = authors.clone().unwrap_or_default();
         let client = sender.client.to_canonical();
-        let (host, helo) = (self.hostname.as_str(), sender.helo.as_str());
-        let path = sender.reverse_path.as_ref().map(Address::to_string).unwrap_or_default();
-        let (identity, claimed, asked) = match &sender.reverse_path {
-            None => ("smtp.helo", helo, SpfParameters::verify_ehlo(client, helo, host)),
-            Some(address) => {
-                let asked = SpfParameters::verify_mail_from(client, helo, host, &path);
-                ("smtp.mailfrom", address.domain().as_str(), asked)
-            }
-        };
+        let (identity, claimed) = spf::claimed(sender);
         let (spf, iprev, dkim, arc) = tokio::join!(
-            self.dns.verify_spf(asked),
+            spf::verified(&self.dns, self.hostname.as_str(), sender),
             timeout(IPREV_TIME_MAX, self.dns.verify_iprev(client)),
             self.dns.verify_dkim(&message),
             self.arc(&message)
@@ -342,7 +336,8 @@ fn dmarc_verdict(output: &DmarcOutput) -> String {
     }
 }
 
-fn spf_word(result: SpfResult) -> &'static str {
+/// The word for what SPF says (RFC 8601 §2.7.2).
+pub fn spf_word(result: SpfResult) -> &'static str {
     match result {
         SpfResult::Pass => "pass",
         SpfResult::Fail => "fail",

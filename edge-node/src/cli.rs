@@ -9,16 +9,17 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serde_json::json;
+use shared::address::Domain;
 use shared::command::{self, Caller, Options, Outcome, explain};
 use shared::operator;
 use shared::render::{self, Table, when, word};
 use shared::topology::{self, Topology};
 
 use crate::request::{
-    DeadCommand, DeadLetterView, Done, Explained, Invited, LinkCommand, LinkView, LockedView, QueueFilter,
-    QueuePage, Queued, Request, Step, Which,
+    ClockView, DeadCommand, DeadLetterView, Done, Explained, Invited, LinkCommand, LinkView, LockedView,
+    QueueFilter, QueuePage, Queued, Request, Step, StrangersView, Which,
 };
-use crate::serve;
+use crate::{doctor, serve};
 
 /// The command's name.
 const NODE: &str = "edge-node";
@@ -65,6 +66,8 @@ enum Command {
     Queue(QueueCommand),
     /// Networks that are locked out and accounts that are guarded, because too many logins have failed
     Logins,
+    /// What lists in DNS and greylisting have made of strangers since the node was started
+    Strangers,
     /// The link to big
     #[command(subcommand)]
     Link(Link),
@@ -72,6 +75,13 @@ enum Command {
     Trace {
         /// Message id
         message: String,
+    },
+    /// Look for what is wrong with addresses, DNS, certificate and clock, and print the records that mend it; exit 1 if
+    /// something is wrong
+    Doctor {
+        /// A DKIM key that each domain has to have in DNS, by its selector; several may be named
+        #[arg(long = "selector", value_name = "LABEL")]
+        selectors: Vec<Domain>,
     },
     /// Show what a recipient would be answered on port 25, and by which rule
     Explain {
@@ -184,6 +194,9 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
                 show_queue(std::slice::from_ref(queued))
             }),
         Command::Logins => caller.show(&Request::Logins, |locked: &Vec<LockedView>| show_locked(locked)),
+        Command::Strangers => {
+            caller.show(&Request::Strangers, |strangers: &StrangersView| show_strangers(strangers))
+        }
         Command::Link(Link::Status) => {
             caller.show(&Request::LinkStatus, |link: &LinkView| render::link(link))
         }
@@ -191,8 +204,19 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Trace { message } => {
             caller.show(&Request::Trace { message }, |steps: &Vec<Step>| render::way(steps))
         }
+        Command::Doctor { selectors } => examine(caller, &topology, &selectors),
         Command::Explain { address } => caller.show(&Request::Explain { address }, show_explained),
     }
+}
+
+fn examine(caller: &Caller, topology: &Topology, selectors: &[Domain]) -> Outcome {
+    // A node that does not run is a finding, too.
+    let running = caller.ask::<ClockView>(&Request::Clock, b"").map(|(clock, _)| clock.ahead_millis);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let running = running.map_err(|error| error.to_string());
+    let findings = runtime.block_on(doctor::examine(topology, selectors, running))?;
+    caller.print(&findings, |findings| shared::doctor::text(findings))?;
+    Ok(shared::doctor::outcome(&findings)?)
 }
 
 /// Asks for something that is answered in a sentence.
@@ -269,6 +293,27 @@ fn show_locked(locked: &[LockedView]) -> String {
     table.or("nobody is locked out")
 }
 
+fn show_strangers(StrangersView { lists, greylist }: &StrangersView) -> String {
+    let mut out = String::new();
+    if !lists.is_empty() {
+        let mut table = Table::new(["list", "says", "listed", "not listed", "no answer"]);
+        for one in lists {
+            let says = if one.allows { "allow" } else { "block" };
+            let counts = [one.listed, one.unlisted, one.unanswered].map(|count| count.to_string());
+            let [listed, unlisted, unanswered] = counts;
+            table.row([one.list.clone(), says.into(), listed, unlisted, unanswered]);
+        }
+        out += &table.to_string();
+    }
+    if let Some(greylist) = greylist {
+        out += &render::line("told to wait", &greylist.told_to_wait.to_string());
+        out += &render::line("came again", &greylist.returned.to_string());
+        out += &render::line("known", &greylist.known.to_string());
+        out += &render::line("remembered", &format!("{}, {} waiting", greylist.remembered, greylist.waiting));
+    }
+    if out.is_empty() { "nothing is asked of strangers\n".to_owned() } else { out }
+}
+
 /// Each message, and under it who is still to get it.
 fn show_queue(queue: &[Queued]) -> String {
     let mut table = Table::new(["id", "queued (UTC)", "attempts", "next (UTC)", "size", "from"]);
@@ -335,6 +380,9 @@ mod tests {
             "queue retry ID",
             "link status",
             "logins",
+            "strangers --json",
+            "doctor",
+            "doctor --selector 2026a --selector 2026b --json",
             "trace ID",
             "explain alice@example.com --json",
         ] {
@@ -353,6 +401,7 @@ mod tests {
             "backup",
             "trace",
             "explain",
+            "doctor --selector a_b",
             "pair TICKET",
             "mail list",
         ] {

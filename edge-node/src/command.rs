@@ -25,8 +25,10 @@ use crate::node::{Known, Node, Rule};
 use crate::queue::operator as queue;
 use crate::record::{INVITATION_SECONDS, Invitation, SETTINGS};
 use crate::request::{
-    Done, Explained, Invited, LaneView, LinkCommand, LinkView, LockedView, PartnerLaneView, Request, Step,
+    ClockView, Done, Explained, Invited, LaneView, LinkCommand, LinkView, LockedView, PartnerLaneView,
+    Request, Step, StrangersView,
 };
+use crate::strangers::Strangers;
 use crate::{maintenance, reception};
 
 /// Rows that one answer lists at most.
@@ -45,6 +47,8 @@ pub struct Commands {
     pub public_key: Vec<u8>,
     /// The node's files.
     pub state: State,
+    /// What is asked of strangers, if anything is.
+    pub strangers: Option<Arc<Strangers>>,
 }
 
 impl Commands {
@@ -66,6 +70,10 @@ impl Commands {
                 json(queue::cancel(&self.node, &message, recipient.as_deref()).await?)
             }
             Request::Logins => json(self.locked()),
+            Request::Clock => {
+                json(ClockView { ahead_millis: self.node.with_trust(|trust| trust.ahead(Moment::now())) })
+            }
+            Request::Strangers => json(self.strangers().map_err(failed)?),
             Request::LinkStatus => json(self.link_status().map_err(failed)?),
             Request::Link(command) => json(self.link_command(command).await?),
             Request::Backup { into } => json(self.backup(into).await?),
@@ -166,6 +174,12 @@ impl Commands {
             decisions: operator::decisions(&snapshot)?,
             alarms,
         })
+    }
+
+    fn strangers(&self) -> Result<StrangersView, StoreError> {
+        self.strangers
+            .as_ref()
+            .map_or_else(|| Ok(StrangersView::default()), |strangers| strangers.view(&self.node))
     }
 
     fn locked(&self) -> Vec<LockedView> {

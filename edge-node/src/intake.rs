@@ -73,6 +73,8 @@ pub struct Intake {
     content_hasher: Option<blake3::Hasher>,
     writer: BodyWriter,
     header: HeaderScan,
+    /// What was found of the client before there was a message.
+    found: Vec<String>,
     unverified: Option<Unverified>,
     /// Our Received field.
     received: String,
@@ -123,6 +125,7 @@ impl Intake {
             content_hasher: (node.topology.edge.ack != Acknowledge::Local).then(blake3::Hasher::new),
             writer: node.store.body_writer(inbound_body(id), INBOUND_KIND),
             header: HeaderScan::default(),
+            found: Vec::new(),
             unverified: authenticator.map(|authenticator| {
                 let body = Body::Held(Vec::new(), authenticator.place());
                 Unverified { authenticator, body }
@@ -140,6 +143,11 @@ impl Intake {
             intake.trace("").map_err(|error| refusal(&error))?;
         }
         Ok(intake)
+    }
+
+    /// Verdicts on the client, which go with the message.
+    pub fn verdicts(&mut self, found: impl IntoIterator<Item = String>) {
+        self.found.extend(found);
     }
 
     /// Writes our trace; `results` is the field that tells what was found.
@@ -169,7 +177,11 @@ impl Intake {
             Some(Body::Held(held, place)) => {
                 held.extend_from_slice(bytes);
                 let bytes_max = if place.is_some() { HELD_MAX } else { 0 };
-                if held.len() > bytes_max && self.header.has_ended() { self.let_pass().await } else { Ok(()) }
+                if held.len() > bytes_max && self.header.has_ended() {
+                    Box::pin(self.let_pass()).await
+                } else {
+                    Ok(())
+                }
             }
         }
     }
@@ -206,8 +218,9 @@ impl Intake {
 
     /// Verifies a message from the Internet, and writes what waited for that.
     async fn verify(&mut self) -> Result<Verdicts, Reply> {
+        let before = std::mem::take(&mut self.found);
         let Some(Unverified { authenticator, body }) = self.unverified.take() else {
-            return Ok(Verdicts::default());
+            return Ok(Verdicts { found: before, ..Verdicts::default() });
         };
         let (content, hashes, is_held) = match body {
             Body::Held(held, _) => (held, None, true),
@@ -224,7 +237,8 @@ impl Intake {
             reverse_path: self.envelope.reverse_path.clone(),
         };
         let content = Arc::new(content);
-        let verdicts = authenticator.verify(sender, &content, hashes).await;
+        let mut verdicts = authenticator.verify(sender, &content, hashes).await;
+        verdicts.found.extend(before);
         if let Some(why) = &verdicts.refused {
             let (client, found) = (self.client, verdict::in_short(&verdicts.found));
             tracing::info!(message = %self.id, %client, why, found, "refused by DMARC");

@@ -5,6 +5,7 @@
 //! is told by big over the link.
 
 mod acquainted;
+mod aged;
 mod apply;
 mod authentication;
 pub mod cli;
@@ -14,12 +15,15 @@ mod correspondents;
 mod cover;
 pub mod delivery;
 mod directory;
+mod doctor;
 mod fence;
+mod greylist;
 #[cfg(feature = "sim")]
 pub mod harness;
 mod intake;
 mod inventory;
 mod link;
+mod lists;
 mod lockout;
 mod login;
 mod maildrop;
@@ -33,6 +37,7 @@ mod renewal;
 pub mod request;
 mod revise;
 pub mod serve;
+mod strangers;
 mod vouch;
 mod windows;
 

@@ -18,7 +18,7 @@ use crate::lockout::{Guessing, Lockout};
 use crate::node::Node;
 use crate::queue::{self, ROWS_AT_ONCE};
 use crate::record::{INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow};
-use crate::{correspondents, directory, revise, vouch, windows};
+use crate::{correspondents, directory, greylist, revise, vouch, windows};
 
 const ROUND: Duration = Duration::from_secs(1);
 /// Rounds between two looks at space and old traces.
@@ -87,6 +87,10 @@ pub(crate) async fn clean(node: &Node, pulse: &mut Pulse, cursors: Cursors) -> R
         trace::forget_old(&node.store).await?;
         forget_ended(&node.store).await?;
         node.store.commit(|txn| correspondents::forget_old(txn, unix_millis())).await?;
+        let greylist = node.topology.edge.greylist;
+        let forgotten =
+            node.store.commit(move |txn| greylist::forget_old(txn, greylist.as_ref(), unix_millis()));
+        forgotten.await?;
         node.store.commit(|txn| revise::forget_early(txn, unix_millis())).await?;
         node.store.commit(revise::forget_decided).await?;
     }

@@ -185,7 +185,7 @@ impl Node {
         {
             return Ok(Known::Yes(row.person, Rule::Base));
         }
-        if ROLES.contains(&address.local_part().to_ascii_lowercase().as_str()) {
+        if is_role(address) {
             return Ok(Known::Yes(None, Rule::Role));
         }
         if let Some(row) = find(format!("@{}", address.domain()))? {
@@ -431,6 +431,11 @@ impl Node {
     pub fn lock_maildrop(self: &Arc<Self>, window: Id) -> Option<MaildropLock> {
         self.busy.lock_maildrop(window).then(|| MaildropLock { node: Arc::clone(self), window })
     }
+}
+
+/// Whether an address is that of a role, which every domain has.
+pub fn is_role(address: &Address) -> bool {
+    ROLES.iter().any(|role| address.local_part().eq_ignore_ascii_case(role))
 }
 
 /// A login name, which may be an address, as big knows it.

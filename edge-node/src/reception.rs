@@ -15,15 +15,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 use crate::acquainted::Acquainted;
-use crate::authentication::Authenticator;
+use crate::authentication::{Authenticator, Sender};
 use crate::intake::{Intake, refusal};
 use crate::login::{self, Refused, Traveller};
-use crate::node::{Known, Node};
+use crate::node::{Known, Node, is_role};
 use crate::pressure::{SLOW_PAUSE, instead_of_greeting};
+use crate::strangers::{Stranger, Strangers};
 use crate::vouch;
 
-/// Octets read from the network at once.
+/// Octets of content read from the network at once.
 const READ_BYTES: usize = 16 * 1024;
+/// The same of commands. Most sessions wait for one, and each keeps its buffer meanwhile.
+const COMMANDS_READ_BYTES: usize = 2 * 1024;
 /// How long a client may take to accept our replies.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -42,6 +45,8 @@ pub struct Service {
     pub implicit_tls: bool,
     /// What verifies the mail, where it comes from the Internet.
     pub authenticator: Option<Arc<Authenticator>>,
+    /// What is asked of strangers, if anything is.
+    pub strangers: Option<Arc<Strangers>>,
     /// Becomes true when the node is going down.
     pub stopping: watch::Receiver<bool>,
 }
@@ -70,12 +75,14 @@ impl Service {
         let mut conversation = Conversation {
             service: self,
             client: peer.ip(),
+            stranger: Stranger::default(),
+            reverse_path: None,
             session,
             login: None,
             intake: None,
             failed: None,
         };
-        let mut buffer = vec![0; READ_BYTES];
+        let mut buffer = Vec::new();
         let (mut stopped, mut ended) = (false, false);
         loop {
             while let Some(action) = conversation.session.poll(start.elapsed()) {
@@ -98,6 +105,10 @@ impl Service {
                 continue;
             }
             let wait = conversation.session.deadline().saturating_sub(start.elapsed());
+            let read_bytes = if conversation.intake.is_some() { READ_BYTES } else { COMMANDS_READ_BYTES };
+            if buffer.len() != read_bytes {
+                buffer = vec![0; read_bytes];
+            }
             tokio::select! {
                 read = stream.read(&mut buffer) => match read {
                     Ok(0) | Err(_) => conversation.session.disconnected(),
@@ -124,8 +135,12 @@ impl Service {
         if self.config.role != Role::Reception || pause.is_zero() {
             return None;
         }
-        let acquainted = self.acquainted.lock().unwrap_or_else(PoisonError::into_inner);
-        (!acquainted.has(client)).then_some(pause)
+        (!self.is_acquainted(client)).then_some(pause)
+    }
+
+    /// Whether a message has been taken from there.
+    fn is_acquainted(&self, client: IpAddr) -> bool {
+        self.acquainted.lock().unwrap_or_else(PoisonError::into_inner).has(client)
     }
 }
 
@@ -146,16 +161,21 @@ async fn over(node: &Node, login: Option<&Traveller>) {
 struct Conversation {
     service: Service,
     client: IpAddr,
+    /// What is known of the client.
+    stranger: Stranger,
+    /// What the last MAIL named; `None` is the null one.
+    reverse_path: Option<Address>,
     session: Session,
     /// Who has logged in.
     login: Option<Traveller>,
     /// The message that is being taken in.
-    intake: Option<Intake>,
+    intake: Option<Box<Intake>>,
     /// Why that message cannot be taken, said at its end.
     failed: Option<Reply>,
 }
 
 impl Conversation {
+    /// What takes much room while it is under way has it of its own, so that a session that waits is small.
     async fn answer(&mut self, action: Action) {
         match action {
             Action::Keys(user) => {
@@ -163,15 +183,17 @@ impl Conversation {
                 self.session.keys(keys.as_ref().map_err(Clone::clone));
             }
             Action::Authenticate(credentials) => {
-                let verdict = self.authenticate(credentials).await;
+                let verdict = Box::pin(self.authenticate(credentials)).await;
                 self.session.authenticated(verdict);
             }
             Action::Sender { reverse_path, .. } => {
                 let verdict = self.sender(reverse_path.as_ref()).await;
+                self.stranger.begins();
+                self.reverse_path = reverse_path;
                 self.session.sender(verdict);
             }
             Action::Recipient(address) => {
-                let verdict = self.recipient(&address);
+                let verdict = Box::pin(self.recipient(&address)).await;
                 self.session.recipient(verdict);
             }
             Action::Begin(envelope) => {
@@ -182,7 +204,10 @@ impl Conversation {
                 let begin = |()| {
                     Intake::begin(node, envelope, self.client, self.login.clone(), authenticator.clone())
                 };
-                let verdict = admitted.and_then(begin).map(|intake| self.intake = Some(intake));
+                let verdict = admitted.and_then(begin).map(|mut intake| {
+                    intake.verdicts(self.stranger.verdict());
+                    self.intake = Some(Box::new(intake));
+                });
                 self.session.begun(verdict);
             }
             Action::Content(bytes) => {
@@ -196,7 +221,7 @@ impl Conversation {
             }
             Action::Complete(facts) => {
                 let verdict = match (self.failed.take(), self.intake.take()) {
-                    (None, Some(intake)) => intake.complete(facts).await,
+                    (None, Some(intake)) => Box::pin((*intake).complete(facts)).await,
                     (Some(reply), _) => Err(reply),
                     (None, None) => Err(Reply::new(451, Enhanced(4, 3, 0), "try again later")),
                 };
@@ -267,9 +292,18 @@ impl Conversation {
         !reverse_path.is_some_and(known)
     }
 
-    fn recipient(&self, address: &Address) -> Verdict {
-        let known = self.service.node.lookup(address).map_err(|error| refusal(&error))?;
-        answer(&known, self.service.config.role)
+    async fn recipient(&mut self, address: &Address) -> Verdict {
+        let Service { node, config, strangers, .. } = &self.service;
+        let known = node.lookup(address).map_err(|error| refusal(&error))?;
+        answer(&known, config.role)?;
+        let Some(strangers) = strangers.as_ref().filter(|_| !is_role(address)) else { return Ok(()) };
+        let acquainted = self.service.is_acquainted(self.client);
+        let sender = Sender {
+            client: self.client,
+            helo: self.session.client_name().to_owned(),
+            reverse_path: self.reverse_path.clone(),
+        };
+        strangers.recipient(node, &mut self.stranger, &sender, address, acquainted).await
     }
 }
 

@@ -39,6 +39,10 @@ pub enum Request {
     LinkStatus,
     /// Where too many logins have failed. Answered with `Vec<LockedView>`.
     Logins,
+    /// What is asked of strangers, and what has come of it. Answered with [`StrangersView`].
+    Strangers,
+    /// This node's clock beside big's. Answered with [`ClockView`].
+    Clock,
     /// What an operator decides about the link. Answered with [`Done`].
     Link(LinkCommand),
     /// Copies keys and store. Answered with [`shared::store::Copied`].
@@ -82,6 +86,52 @@ pub struct LockedView {
     pub failures: u32,
     /// Seconds until it is over, if no more fail.
     pub seconds_left: u64,
+}
+
+/// What is asked of strangers on port 25, and what has come of it since the edge was started.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct StrangersView {
+    /// The lists in DNS that are asked, in the order in which they count.
+    pub lists: Vec<DnsListView>,
+    /// Greylisting, if strangers are told to wait.
+    pub greylist: Option<GreylistView>,
+}
+
+/// A list in DNS. A client is asked about once in a session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DnsListView {
+    /// Its zone and the codes that count, as in the topology.
+    pub list: String,
+    /// It speaks for clients, and not against them.
+    pub allows: bool,
+    /// Clients that it had.
+    pub listed: u64,
+    /// Clients that it had not.
+    pub unlisted: u64,
+    /// Clients of which it said nothing: no answer in time, or an error code.
+    pub unanswered: u64,
+}
+
+/// Greylisting: recipients, and what is remembered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GreylistView {
+    /// Recipients that were answered 451.
+    pub told_to_wait: u64,
+    /// Recipients that were accepted because the client had come again in time.
+    pub returned: u64,
+    /// Recipients that were accepted because the client or the triplet was known.
+    pub known: u64,
+    /// Triplets that are to come again.
+    pub waiting: u64,
+    /// Triplets that have come again, and counts of those of a client.
+    pub remembered: u64,
+}
+
+/// This node's clock beside big's.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ClockView {
+    /// How far it is ahead of big's, in milliseconds; `None` if big has not said within an hour what its is.
+    pub ahead_millis: Option<i64>,
 }
 
 /// An open invitation.

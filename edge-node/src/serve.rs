@@ -3,10 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use link_proto::driver::{Key, KeyError, LinkError, Listener as LinkListener};
+use shared::address::Address;
 use shared::control::{BindError, Server, socket_in};
 use shared::id::{random, unix_millis};
 use shared::lane;
@@ -19,11 +20,13 @@ use shared::topology::Topology;
 use shared::{lifetime, telemetry};
 use tokio::sync::watch;
 
+use crate::acquainted::Acquainted;
 use crate::authentication::Authenticator;
 use crate::command::Commands;
 use crate::delivery::{ATTEMPTS_MAX, RelayError, Resolver, Route, Runner};
 use crate::link::LinkHost;
 use crate::node::Node;
+use crate::strangers::Strangers;
 use crate::{login, maildrop, maintenance, reception};
 
 /// Submission sessions at once. Submission and POP3 have pools of their own, so that a flood of mail cannot
@@ -39,6 +42,13 @@ const COLLECTORS_MAX: usize = 4_000;
 const COLLECTORS_PER_NETWORK_MAX: usize = 400;
 /// How long one submitted message may take to arrive.
 const SUBMISSION_DATA_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Descriptors that the node needs for itself: segments, connections of commands, DNS.
+const OWN_DESCRIPTORS: usize = 2_000;
+/// What all but strangers need at most, so that what is beyond it may be theirs: submission, POP3, attempts to deliver
+/// and sessions that wait for another message, the node itself.
+const OTHERS_DESCRIPTORS: usize = SUBMITTERS_MAX + COLLECTORS_MAX + 2 * ATTEMPTS_MAX + OWN_DESCRIPTORS;
+/// One of so many places of strangers is kept for those from whom a message has been taken.
+const KEPT_SHARE: usize = 10;
 /// Octets of a control request's body: this node's requests have none.
 const CONTROL_BODY_MAX: u64 = 0;
 
@@ -180,7 +190,7 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let (stop, stopping) = watch::channel(false);
     // However many places one network takes, some are left for the others.
     let share = (descriptors / SESSIONS_SHARE).max(1);
-    let receivers = edge.receivers.min(share);
+    let receivers = edge.receivers.min(share.max(descriptors.saturating_sub(OTHERS_DESCRIPTORS)));
     if receivers < edge.receivers {
         tracing::warn!(
             descriptors,
@@ -189,7 +199,11 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         );
     }
     let per_network = (receivers * 4 / 5).max(1);
-    let strangers = Admission::new(receivers, per_network);
+    let acquainted: Arc<Mutex<Acquainted>> = Arc::default();
+    let known = Arc::clone(&acquainted);
+    let strangers = Admission::keeping(receivers, per_network, receivers / KEPT_SHARE, move |client| {
+        known.lock().unwrap_or_else(PoisonError::into_inner).has(client)
+    });
     let submitters = Admission::new(SUBMITTERS_MAX.min(share), SUBMITTERS_PER_NETWORK_MAX);
     let collectors = Admission::new(COLLECTORS_MAX.min(descriptors / 2), COLLECTORS_PER_NETWORK_MAX);
     let smtp_busy = "421 4.3.2 too many sessions; try again later\r\n";
@@ -199,9 +213,13 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         Resolver::new(&edge.dns_servers).map_err(|error| ServeError::Resolver(error.to_string()))?;
     let (asked, hostname, wanted) = (resolver.inner(), edge.hostname.clone(), edge.authentication.clone());
     let authenticator = Authenticator::new(asked, hostname, wanted);
-    let acquainted = Arc::default();
+    let door = Strangers::new(&resolver, edge);
+    // By that name, and not as whoever reads it, so that strangers who are refused reach them all the same.
+    let first = node.topology.site.domains.first();
+    let postmaster = first.and_then(|domain| Address::new("postmaster", domain).ok());
+    let postmaster = postmaster.expect("a site has a domain, and the role is a local name");
     let smtp = |role, implicit_tls| {
-        let mut config = Config::new(role, edge.hostname.clone(), node.topology.site.postmaster.clone());
+        let mut config = Config::new(role, edge.hostname.clone(), postmaster.clone());
         config.content.bytes_max = edge.size_max;
         if role == Role::Submission {
             // Travellers have slow lines; the least rate and the login bound them.
@@ -211,8 +229,18 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         let (node, stopping) = (Arc::clone(&node), stopping.clone());
         // Travellers have logged in.
         let authenticator = authenticator.clone().filter(|_| role == Role::Reception);
+        let strangers = door.clone().filter(|_| role == Role::Reception);
         let (config, acquainted) = (Arc::new(config), Arc::clone(&acquainted));
-        reception::Service { node, config, acceptor, acquainted, implicit_tls, authenticator, stopping }
+        reception::Service {
+            node,
+            config,
+            acceptor,
+            acquainted,
+            implicit_tls,
+            authenticator,
+            strangers,
+            stopping,
+        }
     };
     let pop3 = |implicit_tls| {
         let (node, stopping, acceptor) = (Arc::clone(&node), stopping.clone(), pop3_tls.clone());
@@ -258,7 +286,13 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     for (listeners, service) in [(on_pop3, pop3(false)), (on_pop3s, pop3(true))] {
         listeners.into_iter().for_each(|listener| drop(tokio::spawn(service.clone().run(listener))));
     }
-    let commands = Commands { node: Arc::clone(&node), link: link_bound, public_key, state: state.clone() };
+    let commands = Commands {
+        node: Arc::clone(&node),
+        link: link_bound,
+        public_key,
+        state: state.clone(),
+        strangers: door.clone(),
+    };
     tokio::spawn(control.serve(
         CONTROL_BODY_MAX,
         |_| true,

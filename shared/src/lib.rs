@@ -12,6 +12,7 @@ pub mod containment;
 pub mod control;
 pub mod credential;
 pub mod dkim;
+pub mod doctor;
 pub mod fault;
 pub mod id;
 pub mod inventory;

@@ -95,6 +95,14 @@ impl Trust {
         (passed < WORD_KEPT).then(|| clock.saturating_add(millis))
     }
 
+    /// How far the clock is ahead of the partner's at `now`, in milliseconds; `None` if the partner has not said lately
+    /// what its clock is.
+    pub fn ahead(&self, now: Moment) -> Option<i64> {
+        let partners = self.partners(now)?;
+        let apart = i64::try_from(partners.abs_diff(now.wall)).unwrap_or(i64::MAX);
+        Some(if now.wall >= partners { apart } else { -apart })
+    }
+
     /// How far the clock is from the partner's at `now`, if that is too far.
     pub fn differs(&self, now: Moment) -> Option<Duration> {
         let apart = self.partners(now)?.abs_diff(now.wall);
@@ -166,7 +174,12 @@ mod tests {
     fn what_the_partner_says_counts_for_as_long_as_it_is_fresh() {
         let mut trust = Trust::starting(at(0, 900 * HOUR), Some(Duration::ZERO));
         assert!(!trust.believe(at(0, 900 * HOUR)));
+        assert_eq!(trust.ahead(at(1000, 900 * HOUR)), None);
         trust.told(at(1000, 900 * HOUR), 899 * HOUR);
+        assert_eq!(
+            trust.ahead(at(3000, 900 * HOUR + 1000)),
+            Some(i64::try_from(HOUR).expect("small") - 1000)
+        );
         assert!(trust.believe(at(1000, 900 * HOUR)), "it is weeks later there, too");
         // It jumps, and stays there.
         assert!(!trust.believe(at(2000, 905 * HOUR)));

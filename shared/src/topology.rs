@@ -8,7 +8,8 @@
 //! in it are relative to the folder the file is in, so a command means the same wherever it is typed.
 //!
 //! In the order of reading: `keys` says which keys there are, `validate` what their values may be,
-//! `refusal` how an error looks, `figure` how the pair looks; `relay` is the smart host.
+//! `refusal` how an error looks, `figure` how the pair looks; `relay` is the smart host, `lists` lists of addresses in
+//! DNS.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,6 +23,7 @@ use crate::address::{Address, Domain};
 
 mod figure;
 mod keys;
+mod lists;
 mod refusal;
 mod relay;
 #[cfg(test)]
@@ -29,11 +31,12 @@ mod tests;
 mod validate;
 
 pub use figure::figure;
+pub use lists::{CODES_MAX, DnsList, LISTS_MAX, Lists, NotAList, Word};
 pub use refusal::{Refusal, TopologyError};
 pub use relay::{Mode, NotAPlace, NotRelayTls, Place, RelayTls, SmartHost};
 
 /// What `receivers` may be: SMTP sessions at once.
-pub const RECEIVERS: RangeInclusive<i64> = 1..=10_000;
+pub const RECEIVERS: RangeInclusive<i64> = 1..=20_000;
 /// What `size_max` may be, in octets; RFC 5321 §4.5.3.1.7 asks for 64 KiB at least.
 pub const SIZE_MAX: RangeInclusive<i64> = 65_536..=1_073_741_824;
 /// What each wait in `retry` may be, in seconds.
@@ -55,6 +58,10 @@ pub const LOGIN_DELAY: RangeInclusive<i64> = 0..=3_600;
 /// What `greeting_pause` may be, in seconds: clients wait for a greeting for five minutes (RFC 5321 §4.5.3.2.1), but not
 /// all do.
 pub const GREETING_PAUSE: RangeInclusive<i64> = 0..=30;
+/// What `delay` of greylisting may be, in seconds: senders wait longer than that between two attempts anyway.
+pub const GREYLIST_DELAY: RangeInclusive<i64> = 1..=1_800;
+/// What `window` of greylisting may be, in seconds: longer than any delay, up to a week.
+pub const GREYLIST_WINDOW: RangeInclusive<i64> = 3_600..=604_800;
 /// What `spool_max`, `inbound_hourly` and `safety_bytes` may be, in octets: 1 MiB to 1 PiB.
 pub const BOUND_OCTETS: RangeInclusive<i64> = 1_048_576..=1_125_899_906_842_624;
 /// What `safety_hours` may be: up to 30 days.
@@ -269,6 +276,10 @@ pub struct Edge {
     pub ack: Acknowledge,
     /// How mail from the Internet is verified.
     pub authentication: Authentication,
+    /// The lists that are asked about strangers.
+    pub lists: Lists,
+    /// How long strangers are told to wait; `None` is not at all.
+    pub greylist: Option<Greylist>,
     /// The ports at which travellers reach it, where those are others than it listens on.
     pub public: PublicPorts,
     /// How long a traveller is to wait between two logins by POP3; zero is not at all.
@@ -281,6 +292,15 @@ pub struct Edge {
     pub outbound: Outbound,
     /// Who answers DNS questions; empty means the system's resolvers.
     pub dns_servers: Vec<SocketAddr>,
+}
+
+/// `[edge.greylist]`: who is new has to come again (RFC 6647).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Greylist {
+    /// How long after the first attempt the next one is taken.
+    pub delay: Duration,
+    /// How long after the first attempt the next one has to come.
+    pub window: Duration,
 }
 
 /// `[edge.public]`: the ports that something before the edge forwards to it; `None` is the one it listens on.

@@ -11,7 +11,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shared::topology::{Acknowledge, AttachmentMode, Authentication, Dmarc, TlsFiles, Topology};
+use shared::topology::{
+    Acknowledge, AttachmentMode, Authentication, Dmarc, Greylist, Lists, TlsFiles, Topology,
+};
 
 /// The link's port on a host that has it to itself.
 const LINK_PORT: u16 = 4460;
@@ -47,6 +49,10 @@ pub struct TestTopology {
     pub ack: Acknowledge,
     /// How mail from outside is verified.
     pub authentication: Authentication,
+    /// The lists that are asked about strangers.
+    pub lists: Lists,
+    /// How long strangers are told to wait.
+    pub greylist: Option<Greylist>,
     /// Seconds between two logins of a traveller's.
     pub login_delay: u64,
     /// Seconds that strangers wait for the greeting.
@@ -103,6 +109,8 @@ impl TestTopology {
             ack: Acknowledge::default(),
             // It asks DNS several times a message, which only its own tests are about.
             authentication: Authentication { dmarc: Dmarc::Off, trusted_sealers: Vec::new() },
+            lists: Lists::default(),
+            greylist: None,
             login_delay: 0,
             greeting_pause: 0,
             desk: None,
@@ -142,6 +150,8 @@ impl TestTopology {
             spool_max: edge.spool_max,
             ack: edge.ack,
             authentication: edge.authentication.clone(),
+            lists: edge.lists.clone(),
+            greylist: edge.greylist,
             login_delay: edge.login_delay.as_secs(),
             greeting_pause: edge.greeting_pause.as_secs(),
             desk: file.big.desk.clone(),
@@ -274,6 +284,11 @@ impl TestTopology {
             "edge.authentication",
             &[("dmarc", quoted(dmarc.as_str())), ("trusted_sealers", list(trusted_sealers))],
         );
+        table("edge.lists", &[("block", list(&self.lists.block)), ("allow", list(&self.lists.allow))]);
+        if let Some(Greylist { delay, window }) = self.greylist {
+            let seconds = |span: Duration| span.as_secs().to_string();
+            table("edge.greylist", &[("delay", seconds(delay)), ("window", seconds(window))]);
+        }
         table("edge.dns", &[("servers", list(&self.dns))]);
         let (listen, dial) = (self.link_listen.to_string(), self.link_dial.to_string());
         table(

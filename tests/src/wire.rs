@@ -5,11 +5,11 @@
 //! LF before the dot is content. Nothing that was read in clear survives the change to TLS.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 /// Octets in one line; RFC 5321 §4.5.3.1.6 allows 1,000, tests send and meet longer ones.
@@ -47,6 +47,13 @@ impl Wire {
     /// Connects in clear.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         TcpStream::connect(address).await.map(Self::new)
+    }
+
+    /// Connects in clear from an address of this host's; all of 127.0.0.0/8 are.
+    pub async fn connect_from(source: IpAddr, address: SocketAddr) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.bind((source, 0).into())?;
+        socket.connect(address).await.map(Self::new)
     }
 
     /// Whether it runs under TLS now.

@@ -2,13 +2,11 @@
 
 use clap::Subcommand;
 use shared::command::{Caller, Outcome};
+use shared::doctor::txt;
 use shared::render::{Table, when, word};
 
 use super::travel;
 use crate::request::{Algorithm, DkimKeyView, DkimRemoved, NewDkimKey, Request};
-
-/// Octets of one string of a TXT record (RFC 1035 §3.3.14).
-const STRING_MAX: usize = 255;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -80,11 +78,9 @@ fn made(key: &DkimKeyView) -> String {
     )
 }
 
-/// The record as a zone file has it, its text cut into strings.
-fn record(key: &DkimKeyView) -> String {
-    let strings = key.record.as_bytes().chunks(STRING_MAX).map(String::from_utf8_lossy);
-    let strings: Vec<_> = strings.map(|string| format!("\"{string}\"")).collect();
-    format!("{}. IN TXT ( {} )", key.record_name, strings.join(" "))
+/// The record as a zone file has it.
+pub(super) fn record(key: &DkimKeyView) -> String {
+    txt(&key.record_name, &key.record)
 }
 
 fn list(keys: &[DkimKeyView]) -> String {

@@ -32,6 +32,7 @@ fn what_can_be_typed() {
     for line in [
         "init",
         "check --topology other.toml",
+        "doctor --json",
         "serve",
         "pair sallypost1:abc",
         "pair - --json",

@@ -468,7 +468,7 @@ fn message(row: &QueueRow, recipients: &[(u32, Address)]) -> Message {
 
 /// Whether an address is one on the Internet (RFC 6890): what is not must not be connected to because
 /// a stranger's DNS says so.
-fn is_public(address: IpAddr) -> bool {
+pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_public_v4(v4),
         IpAddr::V6(v6) => {

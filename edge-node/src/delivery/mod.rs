@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use crate::node::Node;
 use crate::queue;
 use crate::revise::{self, Begun, Waiting};
+pub use attempt::is_public;
 use attempt::{Attempt, Copies, Report};
 pub use relay::{RelayError, Route};
 pub use resolve::Resolver;

@@ -30,7 +30,8 @@ pub struct MailHost {
     pub addresses: Vec<IpAddr>,
 }
 
-/// The node's resolver. One for all, because it caches.
+/// The node's resolver. One for all, because it caches; clones share that.
+#[derive(Clone)]
 pub struct Resolver(TokioResolver);
 
 impl std::fmt::Debug for Resolver {
@@ -125,23 +126,32 @@ impl Resolver {
 
     /// A host's addresses; none if it has none. An IP address is not a host name (RFC 5321 §5.1).
     pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, NetError> {
-        let (name, mut addresses) = (format!("{host}."), Vec::new());
-        for record_type in [RecordType::A, RecordType::AAAA] {
-            match self.0.lookup(name.as_str(), record_type).await {
-                Ok(lookup) => {
-                    addresses.extend(lookup.answers().iter().filter_map(|record| match &record.data {
-                        RData::A(address) => Some(IpAddr::V4(address.0)),
-                        RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-                        _ => None,
-                    }))
-                }
-                Err(error) if error.is_nx_domain() || is_nothing(&error) => {}
+        let mut addresses = Vec::new();
+        for kind in [RecordType::A, RecordType::AAAA] {
+            match self.records(host, kind).await {
+                Ok(records) => addresses.extend(records.iter().filter_map(|record| match record {
+                    RData::A(address) => Some(IpAddr::V4(address.0)),
+                    RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+                    _ => None,
+                })),
                 Err(error) if addresses.is_empty() => return Err(error),
                 Err(_) => {}
             }
         }
         addresses.truncate(ADDRESSES_MAX);
         Ok(addresses)
+    }
+
+    /// The records of one kind that `name` (the root's is empty) has, those on the way along its aliases left out; none if it has none.
+    pub async fn records(&self, name: &str, kind: RecordType) -> Result<Vec<RData>, NetError> {
+        match self.0.lookup(format!("{name}.").as_str(), kind).await {
+            Ok(lookup) => {
+                let records = lookup.answers().iter().map(|record| record.data.clone());
+                Ok(records.filter(|data| data.record_type() == kind).collect())
+            }
+            Err(error) if error.is_nx_domain() || is_nothing(&error) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 }
 

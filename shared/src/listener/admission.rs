@@ -1,6 +1,7 @@
 //! How many connections there may be, in all and from one network.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +13,20 @@ const IPV6_NETWORK_BITS: u32 = 64;
 pub struct Admission {
     sessions_max: usize,
     per_network_max: usize,
+    kept: Option<Kept>,
     counts: Mutex<Counts>,
+}
+
+/// Places that only some get.
+struct Kept {
+    places: usize,
+    is_known: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} places", self.places)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -25,7 +39,27 @@ struct Counts {
 impl Admission {
     /// Admits `sessions_max` at once, of them `per_network_max` from one IPv4 address or IPv6 /64.
     pub fn new(sessions_max: usize, per_network_max: usize) -> Arc<Self> {
-        Arc::new(Self { sessions_max, per_network_max, counts: Mutex::default() })
+        Arc::new(Self { sessions_max, per_network_max, kept: None, counts: Mutex::default() })
+    }
+
+    /// The same; the last `places` of them are for addresses that are known, however many others come.
+    pub fn keeping(
+        sessions_max: usize,
+        per_network_max: usize,
+        places: usize,
+        is_known: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let kept = Some(Kept { places, is_known: Box::new(is_known) });
+        Arc::new(Self { sessions_max, per_network_max, kept, counts: Mutex::default() })
+    }
+
+    /// Whether one of the places that are left is for `address`.
+    fn has_place(&self, sessions: usize, address: IpAddr) -> bool {
+        let left = self.sessions_max.saturating_sub(sessions);
+        match &self.kept {
+            Some(kept) if left <= kept.places => left > 0 && (kept.is_known)(address),
+            _ => left > 0,
+        }
     }
 
     /// A permit for one session from `address`, or `None` over a limit.
@@ -33,7 +67,7 @@ impl Admission {
         let network = network(address);
         let mut counts = self.counts();
         let here = counts.networks.get(&network).copied().unwrap_or(0);
-        if counts.sessions >= self.sessions_max || here >= self.per_network_max {
+        if here >= self.per_network_max || !self.has_place(counts.sessions, address) {
             return None;
         }
         counts.sessions += 1;
@@ -103,6 +137,22 @@ mod tests {
         drop(first);
         assert_eq!(admission.sessions(), 2);
         let _again = admit("192.0.2.1").expect("a place came free");
+    }
+
+    #[test]
+    fn the_last_places_are_for_those_who_are_known() {
+        let known: IpAddr = "192.0.2.7".parse().expect("an address");
+        let admission = Admission::keeping(3, 2, 1, move |address| address == known);
+        let admit = |address: &str| admission.admit(address.parse().expect("an address"));
+        let first = admit("192.0.2.1").expect("free");
+        let _second = admit("192.0.2.2").expect("free");
+        assert!(admit("192.0.2.3").is_none(), "the last one is kept");
+        let _known = admit("192.0.2.7").expect("kept for it");
+        assert!(admit("192.0.2.7").is_none(), "there is none more");
+        drop(first);
+        assert!(admit("192.0.2.3").is_none(), "it is kept again");
+        let _again = admit("192.0.2.7").expect("kept for it");
+        assert!(admit("192.0.2.7").is_none(), "a third from one address");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -84,6 +85,24 @@ impl TlsIdentity {
             reason,
         })?;
         Ok(Self { chain, key })
+    }
+
+    /// The self-signed identity that is kept in the folder `state`, if there is one.
+    pub fn kept_in(state: &Path) -> Result<Option<Self>, IdentityError> {
+        let path = state.join(SELF_SIGNED);
+        if path.exists() { Self::from_files(&path, &path).map(Some) } else { Ok(None) }
+    }
+
+    /// The certificate, and those between it and its root.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// The hash of its public key, by which DNS can name it (a TLSA record 3 1 1, RFC 6698 §2.1).
+    pub fn key_hash(&self) -> Result<[u8; 32], IdentityError> {
+        let certificate = self.chain.first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        let key = rustls::server::ParsedCertificate::try_from(certificate)?.subject_public_key_info();
+        Ok(Sha256::digest(key.as_ref()).into())
     }
 
     /// The self-signed identity kept in the folder `state`; made for `hostname` the first time.

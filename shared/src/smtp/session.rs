@@ -359,6 +359,11 @@ impl Session {
         }
     }
 
+    /// The name that the client gave with HELO or EHLO; empty before that.
+    pub fn client_name(&self) -> &str {
+        self.client.as_ref().map_or("", |client| &client.name)
+    }
+
     /// What logins can be bound to, under TLS: to be told before the next poll.
     pub fn bound_to(&mut self, exporter: Option<TlsExporter>) {
         self.exporter = exporter;

@@ -32,6 +32,8 @@ use Key::{Later, Optional, Required, Section, Value};
 const ADDRESSES: &str = "write a list of addresses with ports, like [\"192.0.2.1:25\"]";
 const ADDRESS: &str = "write an IP address and a port, like \"192.0.2.1:7625\"";
 const FOLDER: &str = "write a folder, like \"var/state\"; it is relative to the folder of this file";
+const DNS_LISTS: &str =
+    "write a list of zones, like [\"list.example\", \"other.example=127.0.0.2,127.0.0.4-7\"]";
 const FILE: &str = "write the path of a PEM file, in quotes";
 
 static ROOT: &[Entry] = &[
@@ -96,6 +98,8 @@ static EDGE: &[Entry] = &[
     ("login_delay", Value("write a number of seconds, like 60")),
     ("authentication", Optional(AUTHENTICATION)),
     ("greeting_pause", Value("write a number of seconds, like 2")),
+    ("lists", Optional(LISTS)),
+    ("greylist", Optional(GREYLIST)),
     ("public", Optional(PUBLIC)),
     ("tls", Optional(TLS)),
     ("outbound", Optional(OUTBOUND)),
@@ -112,6 +116,13 @@ static EDGE: &[Entry] = &[
 static AUTHENTICATION: &[Entry] = &[
     ("dmarc", Value("write \"off\", \"record\", \"mark\", \"quarantine\" or \"refuse\"")),
     ("trusted_sealers", Value("write a list of domains, like [\"lists.example\"]")),
+];
+
+static LISTS: &[Entry] = &[("block", Value(DNS_LISTS)), ("allow", Value(DNS_LISTS))];
+
+static GREYLIST: &[Entry] = &[
+    ("delay", Value("write a number of seconds, like 300")),
+    ("window", Value("write a number of seconds, like 172_800")),
 ];
 
 static PUBLIC: &[Entry] = &[

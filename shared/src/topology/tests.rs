@@ -107,6 +107,44 @@ fn ports_that_are_forwarded_are_told_for_services_that_there_are() {
 }
 
 #[test]
+fn strangers_are_asked_about_and_told_to_wait_only_where_it_is_wanted() {
+    let edge = |lines: &str| {
+        let text = SMALLEST.replace("[link]", &format!("{lines}\n[link]"));
+        Topology::parse(&text, "t.toml").map(|topology| topology.edge)
+    };
+    let none = edge("").expect("valid");
+    assert_eq!((none.lists, none.greylist), (Lists::default(), None));
+    let all = edge(
+        "[edge.lists]\nblock = [\"b.example\", \"c.example=127.0.0.2\"]\nallow = [\"a.example\"]\n[edge.greylist]",
+    );
+    let all = all.expect("valid");
+    let list = |text: &str| text.parse::<DnsList>().expect("a list");
+    assert_eq!(all.lists.block, [list("b.example"), list("c.example=127.0.0.2")]);
+    assert_eq!(all.lists.allow, [list("a.example")]);
+    let seconds =
+        |delay, window| Greylist { delay: Duration::from_secs(delay), window: Duration::from_secs(window) };
+    assert_eq!(all.greylist, Some(seconds(300, 172_800)));
+    let set = edge("[edge.greylist]\ndelay = 1\nwindow = 3600").expect("valid");
+    assert_eq!(set.greylist, Some(seconds(1, 3_600)));
+    let nine: Vec<_> = (0..9).map(|n| format!("\"l{n}.example\"")).collect();
+    for (lines, reason, mend) in [
+        ("block = [\"b.example=10.0.0.1\"]", "`b.example=10.0.0.1` is not a list in DNS", "127.0.0.4-7"),
+        (
+            "block = [\"b.example\"]\nallow = [\"B.example\"]",
+            "b.example is asked twice",
+            "leave one of them out",
+        ),
+        (&format!("block = [{}]", nine.join(", ")), "8 lists may be asked", "leave some out"),
+        ("score = 3", "`edge.lists.score` is unknown", "[edge.lists] has: block, allow"),
+        ("[edge.greylist]\ndelay = 0", "0 is out of range for `delay`", "from 1 to 1800"),
+        ("[edge.greylist]\nwindow = 60", "60 is out of range for `window`", "from 3600 to 604800"),
+    ] {
+        let refused = edge(&format!("[edge.lists]\n{lines}")).expect_err(lines).to_string();
+        assert!(refused.contains(reason) && refused.contains(mend), "{lines}: {refused}");
+    }
+}
+
+#[test]
 fn the_figure_shows_the_smart_host() {
     let figure_of = |mode: &str| {
         let lines = format!("[edge.outbound]\nmode = \"{mode}\"\nrelay = \"smtp.isp.example:587\"\n[link]");
@@ -144,13 +182,13 @@ fn bad_values_are_refused() {
     let with = |line: &str| format!("{edge}\n{line}");
     let number = "invalid type: string \"many\", expected i64";
     check(edge, &with("receivers = \"many\""), (10, 13), number, "write a number");
-    check(edge, &with("receivers = 0"), (10, 13), "0 is out of range for `receivers`", "from 1 to 10000");
+    check(edge, &with("receivers = 0"), (10, 13), "0 is out of range for `receivers`", "from 1 to 20000");
     check(
         edge,
-        &with("receivers = 10001"),
+        &with("receivers = 20001"),
         (10, 13),
-        "10001 is out of range for `receivers`",
-        "from 1 to 10000",
+        "20001 is out of range for `receivers`",
+        "from 1 to 20000",
     );
     check(edge, &with("size_max = 1000"), (10, 12), "1000 is out of range for `size_max`", "from 65536");
     let high = "3601 is out of range for `login_delay`";

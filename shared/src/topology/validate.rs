@@ -14,9 +14,10 @@ use serde_spanned::Spanned;
 
 use super::refusal::{Source, TopologyError};
 use super::{
-    Acknowledge, AttachmentMode, Authentication, BOUND_OCTETS, Big, CONCURRENCY, DELAY_NOTICE, EXPIRE, Edge,
-    GREETING_PAUSE, LOGIN_DELAY, Link, Mode, Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls,
-    SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
+    Acknowledge, AttachmentMode, Authentication, BOUND_OCTETS, Big, CONCURRENCY, DELAY_NOTICE, DnsList,
+    EXPIRE, Edge, GREETING_PAUSE, GREYLIST_DELAY, GREYLIST_WINDOW, Greylist, LISTS_MAX, LOGIN_DELAY, Link,
+    Lists, Mode, Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX,
+    STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
 };
 use crate::address::{Address, Domain};
 
@@ -106,6 +107,9 @@ struct RawEdge {
     #[serde(default)]
     authentication: RawAuthentication,
     #[serde(default)]
+    lists: RawLists,
+    greylist: Option<RawGreylist>,
+    #[serde(default)]
     public: RawPublic,
     tls: Option<RawTls>,
     #[serde(default)]
@@ -120,6 +124,22 @@ struct RawAuthentication {
     dmarc: Option<Text>,
     #[serde(default)]
     trusted_sealers: Vec<Text>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLists {
+    #[serde(default)]
+    block: Vec<Text>,
+    #[serde(default)]
+    allow: Vec<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGreylist {
+    delay: Option<Number>,
+    window: Option<Number>,
 }
 
 #[derive(Default, Deserialize)]
@@ -314,6 +334,8 @@ impl Source<'_> {
                 0,
             )?),
             authentication: self.authentication(&raw.authentication)?,
+            lists: self.lists(&raw.lists)?,
+            greylist: raw.greylist.as_ref().map(|raw| self.greylist(raw)).transpose()?,
             greeting_pause: Duration::from_secs(self.number(
                 raw.greeting_pause.as_ref(),
                 "greeting_pause",
@@ -340,6 +362,39 @@ impl Source<'_> {
             dmarc: dmarc.transpose()?.unwrap_or_default(),
             trusted_sealers: sealers.collect::<Result<_, _>>()?,
         })
+    }
+
+    fn lists(&self, raw: &RawLists) -> Result<Lists, TopologyError> {
+        let mut zones = Vec::new();
+        let mut read = |texts: &[Text]| -> Result<Vec<DnsList>, TopologyError> {
+            let mut lists = Vec::new();
+            for text in texts {
+                let list: DnsList = text.get_ref().parse().map_err(|_| {
+                    let reason = format!("`{}` is not a list in DNS", text.get_ref());
+                    let mend = "write a zone, or a zone with the codes that count, like \
+                                \"list.example=127.0.0.2,127.0.0.4-7\"";
+                    self.refuse(text.span(), reason, mend)
+                })?;
+                if zones.contains(&list.zone) {
+                    let reason = format!("{} is asked twice", list.zone);
+                    return Err(self.refuse(text.span(), reason, "leave one of them out"));
+                }
+                if lists.len() == LISTS_MAX {
+                    let reason = format!("{LISTS_MAX} lists may be asked, and this is one more");
+                    return Err(self.refuse(text.span(), reason, "leave some out"));
+                }
+                zones.push(list.zone.clone());
+                lists.push(list);
+            }
+            Ok(lists)
+        };
+        Ok(Lists { block: read(&raw.block)?, allow: read(&raw.allow)? })
+    }
+
+    fn greylist(&self, raw: &RawGreylist) -> Result<Greylist, TopologyError> {
+        let delay = self.number(raw.delay.as_ref(), "delay", GREYLIST_DELAY, 300)?;
+        let window = self.number(raw.window.as_ref(), "window", GREYLIST_WINDOW, 172_800)?;
+        Ok(Greylist { delay: Duration::from_secs(delay), window: Duration::from_secs(window) })
     }
 
     fn public(&self, raw: &RawEdge) -> Result<PublicPorts, TopologyError> {

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use base64::Engine;
@@ -104,7 +104,19 @@ impl SmtpClient {
 
     /// Connects, says EHLO and, for `login`, does STARTTLS and AUTH PLAIN first: ready to send.
     pub async fn ready(address: SocketAddr, login: Option<(&str, &str)>) -> Result<Self, SmtpError> {
-        let mut client = Self::connect(address).await?;
+        Self::introduced(Self::connect(address).await?, login).await
+    }
+
+    /// The same from another address of this host's.
+    pub async fn ready_from(
+        source: IpAddr,
+        address: SocketAddr,
+        login: Option<(&str, &str)>,
+    ) -> Result<Self, SmtpError> {
+        Self::introduced(Self::greeted(Wire::connect_from(source, address).await?).await?, login).await
+    }
+
+    async fn introduced(mut client: Self, login: Option<(&str, &str)>) -> Result<Self, SmtpError> {
         client.hello().await?;
         if let Some((user, password)) = login {
             client.start_tls().await?;

@@ -15,7 +15,8 @@ use std::time::Duration;
 use hickory_server::Server;
 use hickory_server::net::runtime::Time;
 use hickory_server::proto::op::{Edns, Metadata, ResponseCode};
-use hickory_server::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA, TXT};
+use hickory_server::proto::rr::rdata::tlsa::{CertUsage, Matching, Selector};
+use hickory_server::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA, TLSA, TXT};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
@@ -72,6 +73,12 @@ impl Zone {
     pub fn txt(self, host: &str, text: &str) -> Self {
         let strings = text.as_bytes().chunks(255).map(|string| String::from_utf8_lossy(string).into_owned());
         self.with(name(host), RData::TXT(TXT::new(strings.collect())))
+    }
+
+    /// `owner`, such as `_25._tcp.mx.remote.example`, names the key of a host by its hash (TLSA 3 1 1).
+    pub fn tlsa(self, owner: &str, key_hash: &[u8]) -> Self {
+        let data = TLSA::new(CertUsage::DaneEe, Selector::Spki, Matching::Sha256, key_hash.to_vec());
+        self.with(name(owner), RData::TLSA(data))
     }
 
     /// `alias` is another name of `target`.

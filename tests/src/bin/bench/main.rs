@@ -23,9 +23,13 @@
 //! `bench pop3` measures collecting: a large maildrop, many sessions at once, and what an idle one costs; beside
 //! another server if there is one (`tests/bench/pop3-beside-dovecot.sh`).
 //!
+//! `bench connections` holds thousands of idle connections open, and measures what they cost and whether mail of a known
+//! peer, POP3 and the link go on meanwhile.
+//!
 //! `bench count` and `bench send` are for a bench from outside: one keeps the number of messages filed in a file, the
 //! other sends from a desk.
 
+mod connections;
 mod desk;
 mod directory;
 mod load;
@@ -114,6 +118,18 @@ enum Command {
         #[arg(long, default_value_t = 3000)]
         messages: u64,
     },
+    /// Measure what thousands of idle connections cost, and mail, POP3 and the link beside them
+    Connections {
+        /// Connections to port 25's role
+        #[arg(long, default_value_t = 10_000, value_name = "N")]
+        smtp: usize,
+        /// Connections to port 110's role
+        #[arg(long, default_value_t = 3_000, value_name = "N")]
+        pop3: usize,
+        /// Messages of a known peer, each filed and each followed by a look at a maildrop, before and beside them
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        probes: usize,
+    },
     /// Measure collecting by POP3
     Pop3(pop3::Options),
     /// Keep the number of messages that a running big has filed in a file, as `{"count":N}`
@@ -152,6 +168,9 @@ fn main() -> ExitCode {
         }
         Some(Command::Travel { trips, messages }) => {
             runtime.block_on(measure_travel((*trips).max(1), *messages))
+        }
+        Some(Command::Connections { smtp, pop3, probes }) => {
+            runtime.block_on(measure_connections(*smtp, *pop3, (*probes).max(2)))
         }
         Some(Command::Pop3(options)) => runtime.block_on(measure_pop3(options)),
         Some(Command::Send(options)) => runtime.block_on(send::run(options)),
@@ -216,6 +235,12 @@ async fn measure_travel(trips: usize, messages: u64) -> Result<(), Failure> {
     let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
     println!("{}\n", machine::describe(folder.path()));
     travel::run(folder.path(), trips, messages).await
+}
+
+async fn measure_connections(smtp: usize, pop3: usize, probes: usize) -> Result<(), Failure> {
+    let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
+    println!("{}\n", machine::describe(folder.path()));
+    connections::run(folder.path(), smtp, pop3, probes).await
 }
 
 async fn measure_pop3(options: &pop3::Options) -> Result<(), Failure> {

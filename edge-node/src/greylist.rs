@@ -1,0 +1,389 @@
+//! Greylisting (RFC 6647): a stranger is told to come again, for most of what sends junk does not.
+//!
+//! What is remembered are keyed hashes with a moment each: triplets of a client, a reverse-path and a recipient, and
+//! clients of which some triplets have come again. A client is its network and, where SPF lets it send, also the domain
+//! that it sends for: a sender with many hosts is then one client, and a triplet is that domain and the recipient.
+//!
+//! [`judge`] is the whole rule; it reads no clock. Triplets that wait and those that have come again lie in sets of
+//! their own, so that no flood of strangers makes the edge forget who has come again.
+
+use std::time::Duration;
+
+use shared::address::Address;
+use shared::store::{Rows, StoreError, Table, Txn};
+use shared::topology::Greylist;
+
+use crate::aged::Aged;
+use crate::lockout::Network;
+
+/// How long after its last message one is known that has come again: 36 days, so that what is sent once a month is.
+const KNOWN_MILLIS: u64 = 36 * 24 * 3_600_000;
+/// Not written again within a day.
+const REFRESHED_MILLIS: u64 = 24 * 3_600_000;
+/// So many triplets of a client have to come again, and all that come from it are known.
+const CLIENT_TRIPLETS: usize = 5;
+/// Octets of a hash that are kept.
+const KEY_BYTES: usize = 16;
+
+/// Triplets that are to come again, by when they came first.
+const WAITING: Aged = Aged {
+    keys: Table("greylist-waiting"),
+    by_age: Table("greylist-waiting-by-age"),
+    count: Table("greylist-waiting-count"),
+    max: 100_000,
+};
+/// Triplets and clients that are known, by when they last came.
+const KNOWN: Aged = Aged {
+    keys: Table("greylist-known"),
+    by_age: Table("greylist-known-by-age"),
+    count: Table("greylist-known-count"),
+    max: 100_000,
+};
+
+type Key = [u8; KEY_BYTES];
+
+/// One way to know an attempt again.
+#[derive(Clone, Debug)]
+struct Way {
+    triplet: Key,
+    /// The client's first, second … triplet that has come again; the last one makes it known.
+    client: [Key; CLIENT_TRIPLETS],
+}
+
+/// An attempt at one recipient.
+#[derive(Clone, Debug)]
+pub struct Attempt(Vec<Way>);
+
+impl Attempt {
+    /// From that network, with that reverse-path (`None` is the null one), for `recipient`. Under `key` it is hashed.
+    pub fn new(
+        key: &[u8; 32],
+        network: Network,
+        reverse_path: Option<&Address>,
+        recipient: &Address,
+    ) -> Self {
+        let path = reverse_path.map(Address::canonical).unwrap_or_default();
+        Self(vec![Way::of(key, "network", &network.octets(), &path, recipient)])
+    }
+
+    /// SPF lets the client send for `domain`.
+    pub fn vouched_for(mut self, key: &[u8; 32], domain: &str, recipient: &Address) -> Self {
+        self.0.push(Way::of(key, "domain", domain.to_ascii_lowercase().as_bytes(), "", recipient));
+        self
+    }
+}
+
+impl Way {
+    fn of(key: &[u8; 32], kind: &str, client: &[u8], path: &str, recipient: &Address) -> Self {
+        let hash = |parts: &[&[u8]]| {
+            let mut hasher = blake3::Hasher::new_keyed(key);
+            for part in [b"greylist", kind.as_bytes(), client].iter().chain(parts) {
+                hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+            }
+            let mut short = [0; KEY_BYTES];
+            short.copy_from_slice(&hasher.finalize().as_bytes()[..KEY_BYTES]);
+            short
+        };
+        let mut nth = 0;
+        let client = [(); CLIENT_TRIPLETS].map(|()| {
+            nth += 1_u8;
+            hash(&[&[nth]])
+        });
+        Self { triplet: hash(&[path.as_bytes(), recipient.canonical().as_bytes()]), client }
+    }
+}
+
+/// What is remembered of an attempt by one way: moments in milliseconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    /// It waits, and came first at that moment.
+    waiting: Option<u64>,
+    /// It is known, and came last at that moment.
+    known: Option<u64>,
+}
+
+/// What an attempt is answered; the kindest is the least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Answer {
+    /// It is known.
+    Known,
+    /// It has come again, in time.
+    Returned,
+    /// It is to come again after so many milliseconds.
+    Waits(u64),
+    /// It has come for the first time, or too late, and is to come again after so many milliseconds.
+    New(u64),
+}
+
+/// The rule. What is said to have been later than `now` has not been: the clock was set back, and nobody waits for it.
+fn judge(rule: &Greylist, seen: Seen, now: u64) -> Answer {
+    let ago = |at: Option<u64>| at.and_then(|at| now.checked_sub(at));
+    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let (delay, window) = (millis(rule.delay), millis(rule.window));
+    match (ago(seen.known), ago(seen.waiting)) {
+        (Some(last), _) if last <= KNOWN_MILLIS => Answer::Known,
+        (_, Some(first)) if first < delay => Answer::Waits(delay - first),
+        (_, Some(first)) if first <= window => Answer::Returned,
+        _ => Answer::New(delay),
+    }
+}
+
+/// What is to be remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Known(Key),
+    Waiting(Key),
+    WaitsNoMore(Key),
+}
+
+/// What an attempt at `now` is answered, and what is to be remembered of it.
+fn step(
+    rule: &Greylist,
+    rows: &impl Rows,
+    attempt: &Attempt,
+    now: u64,
+) -> Result<(Answer, Vec<Change>), StoreError> {
+    let mut judged = Vec::with_capacity(attempt.0.len());
+    for way in &attempt.0 {
+        // By the last of its triplets the whole client is known.
+        let client = KNOWN.get(rows, &way.client[CLIENT_TRIPLETS - 1])?;
+        let known = KNOWN.get(rows, &way.triplet)?.max(client);
+        judged.push(judge(rule, Seen { waiting: WAITING.get(rows, &way.triplet)?, known }, now));
+    }
+    let answer = judged.iter().min().copied().unwrap_or(Answer::Known);
+    let mut changes = Vec::new();
+    for (way, judged) in attempt.0.iter().zip(judged) {
+        match answer {
+            Answer::Known => {
+                for key in [way.triplet, way.client[CLIENT_TRIPLETS - 1]] {
+                    let is_old = |last: u64| now.saturating_sub(last) >= REFRESHED_MILLIS;
+                    if KNOWN.get(rows, &key)?.is_some_and(is_old) {
+                        changes.push(Change::Known(key));
+                    }
+                }
+            }
+            Answer::Returned => {
+                changes.extend([Change::Known(way.triplet), Change::WaitsNoMore(way.triplet)]);
+                for key in way.client {
+                    let known = Seen { waiting: None, known: KNOWN.get(rows, &key)? };
+                    if judge(rule, known, now) != Answer::Known {
+                        changes.push(Change::Known(key));
+                        break;
+                    }
+                }
+            }
+            Answer::Waits(_) | Answer::New(_) => {
+                if let Answer::New(_) = judged {
+                    changes.push(Change::Waiting(way.triplet));
+                }
+            }
+        }
+    }
+    Ok((answer, changes))
+}
+
+/// What an attempt at `now`, in milliseconds since 1970, is answered, and whether [`record`] is to be called.
+pub fn ask(
+    rule: &Greylist,
+    rows: &impl Rows,
+    attempt: &Attempt,
+    now: u64,
+) -> Result<(Answer, bool), StoreError> {
+    let (answer, changes) = step(rule, rows, attempt, now)?;
+    Ok((answer, !changes.is_empty()))
+}
+
+/// Remembers an attempt.
+pub fn record(txn: &mut Txn<'_>, rule: &Greylist, attempt: &Attempt, now: u64) -> Result<(), StoreError> {
+    // Others may have come since it was asked.
+    let (_, changes) = step(rule, txn, attempt, now)?;
+    for change in changes {
+        match change {
+            Change::Known(key) => KNOWN.put(txn, &key, now)?,
+            Change::Waiting(key) => WAITING.put(txn, &key, now)?,
+            Change::WaitsNoMore(key) => WAITING.remove(txn, &key)?,
+        }
+    }
+    Ok(())
+}
+
+/// Forgets some of what has not come again in time, and of what has not come for long. Without a rule nobody asks, and
+/// all of it grows old.
+pub fn forget_old(txn: &mut Txn<'_>, rule: Option<&Greylist>, now: u64) -> Result<(), StoreError> {
+    let window = rule.map_or(0, |rule| u64::try_from(rule.window.as_millis()).unwrap_or(u64::MAX));
+    WAITING.forget_before(txn, now.saturating_sub(window))?;
+    KNOWN.forget_before(txn, now.saturating_sub(KNOWN_MILLIS))
+}
+
+/// How many wait, and how many are known: triplets, and what counts the triplets of clients.
+pub fn len(rows: &impl Rows) -> Result<(u64, u64), StoreError> {
+    Ok((WAITING.len(rows)?, KNOWN.len(rows)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    use shared::store::Store;
+    use shared::store::sim::{Faults, SimDisk};
+
+    use super::*;
+
+    const KEY: [u8; 32] = [3; 32];
+    const MINUTE: u64 = 60_000;
+    const DAY: u64 = 24 * 60 * MINUTE;
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn rule() -> Greylist {
+        Greylist { delay: Duration::from_secs(300), window: Duration::from_secs(172_800) }
+    }
+
+    /// An attempt from a network that a number stands for.
+    fn attempt(network: u8, path: &str, recipient: &str) -> Attempt {
+        let client = IpAddr::from([192, 0, network, 7]);
+        let path: Option<Address> = (!path.is_empty()).then(|| path.parse().expect("an address"));
+        let recipient = recipient.parse().expect("an address");
+        Attempt::new(&KEY, Network::of(client), path.as_ref(), &recipient)
+    }
+
+    fn of_domain(network: u8, path: &str, recipient: &str) -> Attempt {
+        let domain = path.split_once('@').expect("an address").1;
+        attempt(network, path, recipient).vouched_for(&KEY, domain, &recipient.parse().expect("an address"))
+    }
+
+    struct List(Store);
+
+    impl List {
+        fn new() -> Self {
+            Self(Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens"))
+        }
+
+        fn ask(&self, attempt: &Attempt, now: u64) -> Answer {
+            let (answer, is_news) =
+                self.0.read().and_then(|rows| ask(&rule(), &rows, attempt, now)).expect("reads");
+            if is_news {
+                let attempt = attempt.clone();
+                self.0.commit_blocking(move |txn| record(txn, &rule(), &attempt, now)).expect("commits");
+            }
+            answer
+        }
+
+        fn len(&self) -> (u64, u64) {
+            self.0.read().and_then(|rows| len(&rows)).expect("reads")
+        }
+    }
+
+    #[test]
+    fn the_rule_by_the_clock() {
+        let (delay, window) = (5 * MINUTE, 2 * DAY);
+        for (waiting, known, answer) in [
+            (None, None, Answer::New(delay)),
+            (Some(NOW), None, Answer::Waits(delay)),
+            (Some(NOW - delay + 1), None, Answer::Waits(1)),
+            (Some(NOW - delay), None, Answer::Returned),
+            (Some(NOW - window), None, Answer::Returned),
+            (Some(NOW - window - 1), None, Answer::New(delay)),
+            // The clock was set back.
+            (Some(NOW + 1), None, Answer::New(delay)),
+            (None, Some(NOW), Answer::Known),
+            (Some(NOW), Some(NOW - KNOWN_MILLIS), Answer::Known),
+            (Some(NOW - delay), Some(NOW - KNOWN_MILLIS - 1), Answer::Returned),
+            (None, Some(NOW + 1), Answer::New(delay)),
+        ] {
+            assert_eq!(judge(&rule(), Seen { waiting, known }, NOW), answer, "{waiting:?} {known:?}");
+        }
+    }
+
+    #[test]
+    fn who_comes_again_in_time_is_known_and_nobody_else() {
+        let list = List::new();
+        let first = attempt(2, "a@one.example", "alice@example.com");
+        assert_eq!(list.ask(&first, NOW), Answer::New(5 * MINUTE));
+        assert_eq!(list.ask(&first, NOW + MINUTE), Answer::Waits(4 * MINUTE), "coming early costs nothing");
+        for other in [
+            attempt(3, "a@one.example", "alice@example.com"),
+            attempt(2, "b@one.example", "alice@example.com"),
+            attempt(2, "a@one.example", "bob@example.com"),
+            attempt(2, "", "alice@example.com"),
+        ] {
+            assert_eq!(list.ask(&other, NOW + 6 * MINUTE), Answer::New(5 * MINUTE), "{other:?}");
+        }
+        // Another host of the network, and another case.
+        let path: Address = "A@ONE.example".parse().expect("an address");
+        let again = Attempt::new(
+            &KEY,
+            Network::of(IpAddr::from([192, 0, 2, 250])),
+            Some(&path),
+            &"alice@EXAMPLE.com".parse().expect("an address"),
+        );
+        assert_eq!(list.ask(&again, NOW + 6 * MINUTE), Answer::Returned);
+        assert_eq!(list.len(), (4, 2), "the others wait; the triplet, and its network's first");
+        assert_eq!(list.ask(&first, NOW + 30 * DAY), Answer::Known);
+        assert_eq!(list.ask(&first, NOW + 60 * DAY), Answer::Known, "it came meanwhile");
+        assert_eq!(list.ask(&first, NOW + 97 * DAY), Answer::New(5 * MINUTE));
+    }
+
+    #[test]
+    fn a_client_whose_triplets_come_again_is_known_whatever_it_sends() {
+        let list = List::new();
+        for n in 0..CLIENT_TRIPLETS {
+            let one = attempt(2, &format!("a{n}@one.example"), "alice@example.com");
+            assert!(matches!(list.ask(&one, NOW), Answer::New(_)), "{n}");
+        }
+        for n in 0..CLIENT_TRIPLETS {
+            let one = attempt(2, &format!("a{n}@one.example"), "alice@example.com");
+            assert_eq!(list.ask(&one, NOW + 6 * MINUTE), Answer::Returned, "{n}");
+        }
+        let other = |network| attempt(network, "new@other.example", "bob@example.com");
+        assert_eq!(list.ask(&other(2), NOW + 7 * MINUTE), Answer::Known);
+        assert!(matches!(list.ask(&other(3), NOW + 7 * MINUTE), Answer::New(_)), "another network");
+        assert_eq!(list.ask(&other(2), NOW + 30 * DAY), Answer::Known);
+        assert_eq!(list.ask(&other(2), NOW + 60 * DAY), Answer::Known, "it came meanwhile");
+    }
+
+    #[test]
+    fn whom_spf_vouches_for_may_come_again_from_anywhere_and_as_anybody_of_the_domain() {
+        let list = List::new();
+        assert!(matches!(list.ask(&of_domain(2, "a@one.example", "alice@example.com"), NOW), Answer::New(_)));
+        let elsewhere = of_domain(9, "bounce-77@ONE.example", "alice@example.com");
+        assert_eq!(list.ask(&elsewhere, NOW + 6 * MINUTE), Answer::Returned);
+        // DNS gives no answer now: it is known by its network all the same.
+        assert_eq!(
+            list.ask(&attempt(9, "bounce-77@one.example", "alice@example.com"), NOW + DAY),
+            Answer::Known
+        );
+        let forged = attempt(4, "a@one.example", "alice@example.com");
+        assert!(matches!(list.ask(&forged, NOW + DAY), Answer::New(_)), "nobody vouches for this one");
+    }
+
+    #[test]
+    fn a_flood_of_strangers_makes_nobody_forgotten_who_is_known_and_all_grows_old() {
+        let list = List::new();
+        let known = attempt(2, "a@one.example", "alice@example.com");
+        list.ask(&known, NOW);
+        assert_eq!(list.ask(&known, NOW + 6 * MINUTE), Answer::Returned);
+        for n in 0..50 {
+            list.ask(&attempt(3, &format!("x{n}@junk.example"), "alice@example.com"), NOW + 7 * MINUTE);
+        }
+        // As if so many more had come.
+        list.0
+            .commit_blocking(|txn| {
+                txn.put(WAITING.count, b"", &crate::aged::Count(WAITING.max))?;
+                let junk = attempt(4, "y@junk.example", "alice@example.com");
+                record(txn, &rule(), &junk, NOW + 8 * MINUTE)
+            })
+            .expect("commits");
+        let rows = list.0.read().and_then(|rows| rows.count(WAITING.keys)).expect("reads");
+        assert_eq!((rows, list.len().1), (50, 2), "one went for the new one");
+        assert_eq!(list.ask(&known, NOW + 9 * MINUTE), Answer::Known);
+        let forget = |rule: Option<Greylist>, now| {
+            list.0.commit_blocking(move |txn| forget_old(txn, rule.as_ref(), now)).expect("commits");
+            let rows = list.0.read().expect("reads");
+            [WAITING.keys, KNOWN.keys].map(|table| rows.count(table).expect("reads"))
+        };
+        assert_eq!(forget(Some(rule()), NOW + DAY), [50, 2]);
+        assert_eq!(forget(Some(rule()), NOW + 3 * DAY), [0, 2]);
+        assert_eq!(forget(None, NOW + 37 * DAY), [0, 0]);
+    }
+}
