@@ -214,6 +214,7 @@ fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> R
             text: text.into(),
             status: "5.3.0".into(),
             in_doubt: true,
+            host_reports: false,
             next_attempt_at: None,
         };
         let unit = QueuedUnit {
@@ -232,7 +233,7 @@ fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> R
 fn queue_outbound(
     txn: &mut Txn<'_>,
     directory_key: &[u8; 32],
-    outbound: Outbound,
+    mut outbound: Outbound,
     body: &Stored,
     now: u64,
 ) -> Result<(), StoreError> {
@@ -243,20 +244,10 @@ fn queue_outbound(
     }
     let mut waiting = Waiting::load(txn, id)?;
     // A repeat; or, after a restore of this edge, a later revision for some whose old text it still has.
-    let is_new =
-        |(index, _): &(u32, String)| waiting.revision_of(*index).is_none_or(|older| older < revision);
-    let fresh: Vec<_> = outbound.recipients.into_iter().filter(is_new).collect();
-    if fresh.is_empty() || waiting.row(revision).is_some() {
-        return Ok(());
-    }
-    txn.keep_body(body)?;
-    for (_, recipient) in &fresh {
-        correspondents::learn(txn, directory_key, recipient, now)?;
-    }
-    let older: Vec<_> =
-        fresh.iter().filter_map(|(index, _)| Some((*index, waiting.revision_of(*index)?))).collect();
-    older.into_iter().for_each(|(index, older)| waiting.shift(index, older, None));
-    let recipient = |(index, address)| QueueRecipient {
+    let is_new = |recipient: &QueueRecipient| {
+        waiting.revision_of(recipient.index).is_none_or(|older| older < revision)
+    };
+    let recipient = |(index, address, notify, original)| QueueRecipient {
         index,
         address,
         state: DeliveryState::Relaying,
@@ -264,17 +255,34 @@ fn queue_outbound(
         attempts: 0,
         next_attempt_at: now,
         held: false,
+        notify,
+        original,
     };
+    let fresh: Vec<_> = outbound.take_recipients().map(recipient).filter(is_new).collect();
+    if fresh.is_empty() || waiting.row(revision).is_some() {
+        return Ok(());
+    }
+    txn.keep_body(body)?;
+    for recipient in &fresh {
+        correspondents::learn(txn, directory_key, &recipient.address, now)?;
+    }
+    let older: Vec<_> = fresh
+        .iter()
+        .filter_map(|recipient| Some((recipient.index, waiting.revision_of(recipient.index)?)))
+        .collect();
+    older.into_iter().for_each(|(index, older)| waiting.shift(index, older, None));
     waiting.add(QueueRow {
         revision,
         body: body.key().0,
         wrapped_key: outbound.wrapped_key,
         size: outbound.size,
         reverse_path: outbound.reverse_path,
+        returns: outbound.returns,
+        envelope_id: outbound.envelope_id,
         body_8bit: outbound.body_8bit,
         utf8_header: outbound.utf8_header,
         signatures: outbound.signatures,
-        recipients: fresh.into_iter().map(recipient).collect(),
+        recipients: fresh,
         noted: Vec::new(),
         queued_at: now,
         since: age::lived(txn)?,
@@ -386,6 +394,9 @@ mod tests {
             size: 6,
             reverse_path: None,
             recipients: vec![(0, "Carol@remote.example".into()), (1, "dave@remote.example".into())],
+            asked: Vec::new(),
+            returns: None,
+            envelope_id: None,
             body_8bit: false,
             utf8_header: false,
             signatures: String::new(),
@@ -414,6 +425,9 @@ mod tests {
                 size: 6,
                 reverse_path: None,
                 recipients: vec![(0, "carol@remote.example".into()), (4, "dave@remote.example".into())],
+                asked: Vec::new(),
+                returns: None,
+                envelope_id: None,
                 body_8bit: false,
                 utf8_header: false,
                 signatures: String::new(),
@@ -442,6 +456,7 @@ mod tests {
             text: String::new(),
             status: "2.0.0".into(),
             in_doubt: false,
+            host_reports: false,
             next_attempt_at: None,
         };
         let events = [outcome(0, DeliveryState::Relayed), outcome(4, DeliveryState::Deferred)];

@@ -315,6 +315,9 @@ fn next_kind(kind: &ToEdge) -> Option<ToEdge> {
             size: 9,
             reverse_path: Some("alice@example.com".into()),
             recipients: vec![(0, "carol@remote.example".into())],
+            asked: Vec::new(),
+            returns: None,
+            envelope_id: None,
             body_8bit: false,
             utf8_header: false,
             signatures: String::new(),
@@ -433,6 +436,7 @@ fn outcome(at: u64, text: &str) -> Outcome {
         text: text.into(),
         status: text.into(),
         in_doubt: true,
+        host_reports: false,
         next_attempt_at: Some(at),
     }
 }

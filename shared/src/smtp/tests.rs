@@ -170,7 +170,7 @@ fn reception_offers_what_it_does() {
     assert_eq!(
         driver.say("EHLO client.example\r\n"),
         "250-mx.example.com\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n\
-         250-CHUNKING\r\n250-ENHANCEDSTATUSCODES\r\n250-LIMITS RCPTMAX=1000\r\n250 STARTTLS\r\n"
+         250-CHUNKING\r\n250-DSN\r\n250-ENHANCEDSTATUSCODES\r\n250-LIMITS RCPTMAX=1000\r\n250 STARTTLS\r\n"
     );
     assert_eq!(driver.say("HELO client.example\r\n"), "250 mx.example.com\r\n");
     assert_eq!(
