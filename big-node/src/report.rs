@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use shared::address::Address;
-use shared::id::{MessageId, unix_millis};
+use shared::id::MessageId;
 use shared::mime::{Action, DsnRecipient, DsnReport, dsn};
 use shared::notify::Notify;
 use shared::origin::Channel;
@@ -19,7 +19,7 @@ use shared::{age, chunk};
 use crate::error::Refused;
 use crate::gateway::queue;
 use crate::mail::{self, Site};
-use crate::node::{self, Node};
+use crate::node;
 use crate::record::{EXPANSIONS, Expansion, MESSAGES, Message, Named, RECIPIENTS, REPORTS, Recipient};
 
 const AT_ONCE: usize = 100;
@@ -28,11 +28,16 @@ const DELIVERED: &str = "2.1.5";
 /// Largest message whose header is read for a report.
 pub(crate) const ORIGINAL_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Writes the reports that are owed.
-pub async fn write_owed(node: &Arc<Node>) -> Result<(), Refused> {
-    for (_, Named(id)) in node.store.read()?.prefix::<Named>(REPORTS, &[], AT_ONCE)? {
+/// Writes the reports that are owed, at `now`, milliseconds since 1970.
+pub async fn write_owed(
+    store: &Store,
+    site: &Arc<Site>,
+    topology: &Topology,
+    now: u64,
+) -> Result<(), Refused> {
+    for (_, Named(id)) in store.read()?.prefix::<Named>(REPORTS, &[], AT_ONCE)? {
         // One that cannot be written does not keep the others waiting.
-        if let Err(error) = write_one(node, MessageId(id)).await {
+        if let Err(error) = write_one(store, site, topology, MessageId(id), now).await {
             tracing::warn!(message = %MessageId(id), %error, "a delivery report could not be written yet");
         }
     }
@@ -82,8 +87,14 @@ impl Owed {
     }
 }
 
-async fn write_one(node: &Arc<Node>, id: MessageId) -> Result<(), Refused> {
-    let snapshot = node.store.read()?;
+async fn write_one(
+    store: &Store,
+    site: &Arc<Site>,
+    topology: &Topology,
+    id: MessageId,
+    now: u64,
+) -> Result<(), Refused> {
+    let snapshot = store.read()?;
     let message = snapshot.get::<Message>(MESSAGES, &id.0)?;
     let owed = Owed::of(&snapshot, id)?;
     let author = message.as_ref().and_then(|message| message.origin.reverse_path.as_deref());
@@ -91,12 +102,11 @@ async fn write_one(node: &Arc<Node>, id: MessageId) -> Result<(), Refused> {
     let recipients = owed.described();
     let report = match (&message, author) {
         (Some(message), Some(author)) if !recipients.is_empty() => {
-            let original = node.store.body(message.body());
+            let original = store.body(message.body());
             // Without the original, its header is missing from the report; what became of it is told all the same.
             let original = original.and_then(|reader| mail::content(reader, message, ORIGINAL_BYTES_MAX));
-            let (parts, original) =
-                ((&node.store, &*node.site, &node.topology), original.unwrap_or_default());
-            let at = written_at(owed.at(), message, unix_millis());
+            let (parts, original) = ((store, &**site, topology), original.unwrap_or_default());
+            let at = written_at(owed.at(), message, now);
             // Signing takes a while.
             let composed =
                 tokio::task::block_in_place(|| compose(parts, message, &author, recipients, original, at));
@@ -105,8 +115,8 @@ async fn write_one(node: &Arc<Node>, id: MessageId) -> Result<(), Refused> {
         // A null reverse-path is told nothing (RFC 5321 §4.5.5).
         _ => None,
     };
-    let site = Arc::clone(&node.site);
-    let written = node.store.commit(move |txn| {
+    let site = Arc::clone(site);
+    let written = store.commit(move |txn| {
         owed.settle(txn)?;
         // More may have come about since the report was composed: it is owed still.
         if Owed::of(txn, id)?.is_empty() {
@@ -115,7 +125,7 @@ async fn write_one(node: &Arc<Node>, id: MessageId) -> Result<(), Refused> {
         }
         match report {
             Some(incoming) if !mail::is_known(txn, incoming.id)? => {
-                mail::receive(txn, &site, incoming, &[], unix_millis())
+                mail::receive(txn, &site, incoming, &[], now)
             }
             _ => Ok(()),
         }

@@ -7,6 +7,7 @@ mod dkim;
 mod gateway;
 mod hostile;
 mod inventory;
+mod notify;
 mod privacy;
 mod revise;
 mod travel_windows;
