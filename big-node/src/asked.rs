@@ -33,7 +33,7 @@ pub fn of(origin: &Origin, routed: &[Routed]) -> Vec<Asked> {
         let is_told = is_vouched && !routed.in_group && (routed.forwarder.is_none() || told.insert(written));
         let notify = given.and_then(|given| given.asked());
         let alias = || routed.via.as_ref().and_then(|via| via.parse().ok());
-        let original = given.and_then(|given| given.original.clone()).or_else(|| {
+        let original = given.and_then(|given| given.named()).map(ToOwned::to_owned).or_else(|| {
             let (kind, address) = typed(&alias()?);
             Some(format!("{kind};{address}"))
         });

@@ -63,7 +63,8 @@ pub async fn tell_due(store: &Store, site: &Arc<Site>, topology: &Topology) -> R
     Ok(())
 }
 
-/// The recipients who are still to get a message, and whose delay is told. Where colleagues forward to is not the author's to know.
+/// The recipients who are still to get a message, and whose delay is told. Where colleagues forward to is not the author's
+/// to know.
 fn waits(rows: &Snapshot, id: MessageId) -> Result<Vec<Recipient>, StoreError> {
     let rows = rows.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)?;
     let wants = |row: &Recipient| row.notify.is_none_or(|notify| notify.delay);

@@ -26,6 +26,7 @@ use crate::dkim::Signers;
 use crate::error::Refused;
 use crate::folder;
 use crate::gateway::queue::{self, Due, UnderWay};
+use crate::reconcile;
 use crate::record::{
     ADDRESSES, AfterFetch, COPIES, CopyRow, DRAFTS, EXPANSIONS, Entry, Expansion, Folder, Holder, Kind,
     MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named, Part, Person, Pop3, RECIPIENTS, REPORTS, REVISIONS,
@@ -313,7 +314,11 @@ fn send_on(
     delay::note(txn, id, message)?;
     if !edge.is_empty() {
         keep_signatures(txn, id, message.revision, signatures)?;
+        let indexes: Vec<u32> = edge.iter().map(|(index, _)| *index).collect();
         queue_outbound(txn, site, message, id, edge)?;
+        if message.origin.channel == Channel::Report {
+            reconcile::made_again(txn, id, &indexes)?;
+        }
         let how = if signatures.is_empty() { "" } else { ", signed" };
         trace::note(txn, id, now, format!("queued for the edge{how}"))?;
     }
@@ -356,7 +361,7 @@ fn enter_expansions(
     routed: &[Routed],
 ) -> Result<(), StoreError> {
     for (number, group) in (0_u32..).zip(asked::expanded(&message.origin, routed)) {
-        let (address, original) = (group.address.clone(), group.original.clone());
+        let (address, original) = (group.address.clone(), group.named().map(ToOwned::to_owned));
         let expansion = Expansion { address, original, at: message.origin.accepted_at };
         txn.put(EXPANSIONS, &key2(&id.0, &number.to_be_bytes()), &expansion)?;
         txn.put(REPORTS, &id.0, &Named(id.0))?;

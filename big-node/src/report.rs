@@ -200,7 +200,7 @@ pub(crate) fn compose(
         date: seconds(at),
         reporting_mta: topology.edge.hostname.clone(),
         arrival: Some(seconds(message.origin.accepted_at)),
-        envelope_id: message.origin.envelope_id.clone(),
+        envelope_id: message.origin.named().map(ToOwned::to_owned),
         original_message_id: message.origin.message_id.clone(),
         recipients,
         original,

@@ -12,8 +12,6 @@ use crate::address::Address;
 pub const ENVELOPE_ID_BYTES_MAX: usize = 100;
 /// Octets of ORCPT as it is written, with its type (RFC 3461 §4.2).
 pub const ORIGINAL_BYTES_MAX: usize = 500;
-/// Octets of one character, escaped: `\x{10FFFF}`.
-const ESCAPED_MAX: usize = 10;
 
 /// Of which ends of a delivery the sender wants to hear. Of none is `NEVER`.
 #[derive(
@@ -136,15 +134,33 @@ pub fn original_recipient(value: &str) -> Option<String> {
     if value.len() > ORIGINAL_BYTES_MAX {
         return None;
     }
-    let (kind, address) = value.split_once(';')?;
-    let is_atom = |octet: u8| octet.is_ascii_graphic() && !b"()<>@,;:\\\".[]".contains(&octet);
-    if kind.is_empty() || !kind.bytes().all(is_atom) {
-        return None;
-    }
+    let (kind, address) = value.split_once(';').filter(|(kind, _)| is_atom(kind))?;
     let escapes = kind.eq_ignore_ascii_case("utf-8") && !address.is_ascii();
     let address = if escapes { printable(&escaped(address)) } else { printable(address) };
     let original = format!("{kind};{}", address?);
-    (original.len() <= ORIGINAL_BYTES_MAX * ESCAPED_MAX).then_some(original)
+    // It goes on as it is escaped.
+    (original.len() <= ORIGINAL_BYTES_MAX).then_some(original)
+}
+
+/// Whether a text is what [`envelope_id`] gives.
+pub fn is_envelope_id(text: &str) -> bool {
+    (1..=ENVELOPE_ID_BYTES_MAX).contains(&text.len()) && is_printable(text)
+}
+
+/// Whether a text is what [`original_recipient`] gives.
+pub fn is_original_recipient(text: &str) -> bool {
+    let is_one =
+        |(kind, address): (&str, &str)| is_atom(kind) && !address.is_empty() && is_printable(address);
+    text.len() <= ORIGINAL_BYTES_MAX && text.split_once(';').is_some_and(is_one)
+}
+
+fn is_atom(text: &str) -> bool {
+    let is_atom = |octet: u8| octet.is_ascii_graphic() && !b"()<>@,;:\\\".[]".contains(&octet);
+    !text.is_empty() && text.bytes().all(is_atom)
+}
+
+fn is_printable(text: &str) -> bool {
+    text.bytes().all(|octet| matches!(octet, b' '..=b'~'))
 }
 
 /// An address with its type, as ORCPT and the fields of a report have it.
@@ -161,9 +177,8 @@ fn escaped(text: &str) -> String {
 
 /// xtext of something that is printable: what a field of a report can hold.
 fn printable(text: &str) -> Option<String> {
-    let octets = xtext_octets(text).filter(|octets| !octets.is_empty())?;
-    let is_printable = octets.iter().all(|octet| matches!(octet, b' '..=b'~'));
-    is_printable.then(|| String::from_utf8(octets).ok())?
+    let decoded = String::from_utf8(xtext_octets(text)?).ok()?;
+    (!decoded.is_empty() && is_printable(&decoded)).then_some(decoded)
 }
 
 /// What xtext stands for (RFC 3461 §4): any octets, or none.
@@ -201,7 +216,7 @@ pub fn xtext(text: &str) -> String {
     out
 }
 
-/// An original recipient as ORCPT has it: its type, and the rest as xtext.
+/// An [original recipient](is_original_recipient) as ORCPT has it: its type, and the rest as xtext.
 pub fn original_parameter(original: &str) -> String {
     let (kind, address) = original.split_once(';').unwrap_or(("rfc822", original));
     format!("{kind};{}", xtext(address))
@@ -231,6 +246,11 @@ mod tests {
         for value in ["QQ314159", "a+2Bb", "a+20+20b", "+3D", &"x".repeat(ENVELOPE_ID_BYTES_MAX)] {
             let decoded = envelope_id(value).expect("an ENVID");
             assert_eq!(xtext(&decoded), value);
+            assert!(is_envelope_id(&decoded));
+        }
+        let long = "x".repeat(ENVELOPE_ID_BYTES_MAX + 1);
+        for bad in ["", "a\r\nRCPT", "\u{fc}", &long] {
+            assert!(!is_envelope_id(bad), "{bad:?}");
         }
         assert_eq!(envelope_id("a+2Bb+20c").as_deref(), Some("a+b c"));
         let long = "x".repeat(ENVELOPE_ID_BYTES_MAX + 1);
@@ -251,12 +271,19 @@ mod tests {
         assert_eq!(read("utf-8;jos\\x{E9}@x.example").as_deref(), Some("utf-8;jos\\x{E9}@x.example"));
         let bad =
             ["", "rfc822", "rfc822;", ";a@b.example", "rfc 822;a", "rfc822;a+0D+0Ab", "rfc822;jos\u{e9}@x"];
-        for bad in bad.into_iter().map(str::to_owned).chain([format!("rfc822;{}", "x".repeat(494))]) {
+        let long = [format!("rfc822;{}", "x".repeat(494)), format!("utf-8;{}", "\u{e9}".repeat(90))];
+        for bad in bad.into_iter().map(str::to_owned).chain(long) {
             assert_eq!(read(&bad), None, "{bad:?}");
         }
         assert!(read(&format!("rfc822;{}", "x".repeat(493))).is_some());
         for value in ["rfc822;a+2Bb@example.com", "x400;/c+3Dde", "utf-8;jos\\x{E9}@x.example"] {
-            assert_eq!(original_parameter(&read(value).expect("an original recipient")), value);
+            let original = read(value).expect("an original recipient");
+            assert_eq!(original_parameter(&original), value);
+            assert!(is_original_recipient(&original));
+        }
+        let long = format!("rfc822;{}", "x".repeat(494));
+        for bad in ["", "rfc822", "rfc822;", "a b;c", "x\r\nDATA;y", "rfc822;a\r\nDATA", &long] {
+            assert!(!is_original_recipient(bad), "{bad:?}");
         }
         let address: Address = "jos\u{e9}@x.example".parse().expect("an address");
         assert_eq!(typed(&address), ("utf-8", "jos\\x{E9}@x.example".into()));

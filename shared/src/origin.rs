@@ -3,7 +3,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::notify::{Notify, Return};
+use crate::notify::{Notify, Return, is_envelope_id, is_original_recipient};
 
 /// A display name and an address, as a header field gave them.
 #[derive(
@@ -65,9 +65,14 @@ impl OriginalRecipient {
         Self { address: address.into(), original: None, notify: None }
     }
 
-    /// What is asked of it; what cannot be read, for an edge wrote it, is not.
+    /// What is asked of it. What cannot be read counts for nothing here, nor in the other wishes: an edge wrote it.
     pub fn asked(&self) -> Option<Notify> {
         self.notify.as_ref()?.parse().ok()
+    }
+
+    /// The recipient that the sender named, if there is one that can be told.
+    pub fn named(&self) -> Option<&str> {
+        self.original.as_deref().filter(|original| is_original_recipient(original))
     }
 }
 
@@ -175,6 +180,11 @@ impl Origin {
     /// How much of it a report of failure returns, if its sender has said so.
     pub fn returns(&self) -> Option<Return> {
         self.return_content.as_deref().and_then(Return::named)
+    }
+
+    /// What its sender calls the transaction, if that can be told.
+    pub fn named(&self) -> Option<&str> {
+        self.envelope_id.as_deref().filter(|id| is_envelope_id(id))
     }
 
     /// Where a reply goes: Reply-To, else From; never a retyped address.

@@ -85,7 +85,7 @@ async fn conversation(
         reverse_path: origin.reverse_path.as_deref().and_then(|path| path.parse().ok()),
         recipients: recipients.iter().map(|(_, recipient)| recipient.clone()).collect(),
         returns: origin.returns(),
-        envelope_id: origin.envelope_id.clone(),
+        envelope_id: origin.named().map(ToOwned::to_owned),
         size: origin.size,
         eight_bit: origin.body_8bit,
         utf8_header: origin.utf8_header,

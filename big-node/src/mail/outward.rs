@@ -83,7 +83,7 @@ pub fn queue_outbound(
         reverse_path: reverse_path(site, id, &message.origin),
         asked: asked(txn, id, &recipients)?,
         returns: message.origin.returns(),
-        envelope_id: message.origin.envelope_id.clone(),
+        envelope_id: message.origin.named().map(ToOwned::to_owned),
         recipients,
         body_8bit: message.origin.body_8bit,
         utf8_header: message.origin.utf8_header,

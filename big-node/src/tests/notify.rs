@@ -181,15 +181,25 @@ fn a_big_that_went_back_makes_the_same_report_again() {
         letter.content = content.as_bytes().to_vec();
         letter
     };
-    let report = |content| {
+    let report = |content, went_back: bool| {
         let world = World::new();
+        if went_back {
+            world.store.commit_blocking(|txn| lane::restored(txn, NOW)).expect("commits");
+        }
         Request::of(letter(content), Some("SUCCESS")).comes(&world);
         let told = world.told_outside();
-        (world.leaving(true)[0].message, told)
+        let waits = world.queued().into_iter().filter_map(|unit| match unit {
+            ToEdge::Unsettled(list) => Some(list.messages),
+            _ => None,
+        });
+        (world.leaving(true)[0].message, told, waits.collect::<Vec<_>>())
     };
-    let (first, told) = report("From: carol@remote.example\r\n\r\ntext\r\n");
-    assert_eq!(report("From: carol@remote.example\r\n\r\ntext\r\n"), (first, told));
-    assert_ne!(report("From: carol@remote.example\r\nTo: alice\r\n\r\ntext\r\n").0, first);
+    let content = "From: carol@remote.example\r\n\r\ntext\r\n";
+    let (first, told, waits) = report(content, false);
+    assert_eq!(waits, Vec::<Vec<_>>::new());
+    // The edge, which knows the unit, is asked whether anybody waits of it.
+    assert_eq!(report(content, true), (first, told, vec![vec![(first, vec![(0, 0)])]]));
+    assert_ne!(report("From: carol@remote.example\r\nTo: alice\r\n\r\ntext\r\n", false).0, first);
 }
 
 #[test]
@@ -211,6 +221,17 @@ fn an_alias_passes_on_what_is_asked_and_the_next_host_reports_or_else_we_do() {
             assert!(report.contains(fields) && report.contains("Original-Envelope-Id: id\r\n"), "{report}");
         }
     }
+    // What is not as an edge takes it is not passed on, for a host behind a gateway would read it as commands.
+    let world = World::new().with_shadow();
+    let mut request = Request::from_carol("dora@example.com", "SUCCESS");
+    request.origin.recipients[0].original = Some("x\r\nDATA;y".into());
+    request.origin.envelope_id = Some("a".repeat(200));
+    request.comes(&world);
+    let unit = &world.leaving(false)[0];
+    assert_eq!(
+        (&unit.asked, &unit.envelope_id),
+        (&asked(Some("SUCCESS"), Some("rfc822;dora@example.com")), &None)
+    );
     // Who is not vouched for has no other host report in their name either.
     let world = World::new().with_shadow();
     let mut request = Request::from_carol("dora@example.com", "SUCCESS,FAILURE");

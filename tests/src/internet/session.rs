@@ -194,9 +194,7 @@ impl Session {
             is_asked && self.host.options.dsn
         };
         let (recipient, parameters) = match path(rest, "TO:") {
-            Some((recipient, parameters))
-                if !recipient.is_empty() && parameters.iter().all(is_known) =>
-            {
+            Some((recipient, parameters)) if !recipient.is_empty() && parameters.iter().all(is_known) => {
                 (recipient, parameters)
             }
             _ => return self.reply("501 5.5.4 write RCPT TO:<address>, with nothing after it").await,
