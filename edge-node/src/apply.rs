@@ -173,8 +173,9 @@ fn settle_row(
 }
 
 /// Tells big of the recipients for whom it waits in vain: the edge was given their message, has them in its
-/// queue no more, and has no event of theirs left to tell. That is so where both nodes went back, to times on
-/// either side of a delivery. Nobody knows then what became of it, and its author has to.
+/// queue no more, and has no event of theirs left to tell. What it has told already it says again, for a big that went
+/// back has forgotten it. Of the others nobody knows what became of them, where both nodes went back, to times on
+/// either side of a delivery; and their author has to.
 fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(), StoreError> {
     let mut unknown = BTreeSet::new();
     for (id, recipients) in &unsettled.messages {
@@ -192,12 +193,14 @@ fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> R
     if unknown.is_empty() {
         return Ok(());
     }
-    let oldest = lane::state(txn, EVENT_LANE)?.trimmed + 1;
-    for (_, unit) in lane::units(txn, EVENT_LANE, oldest, usize::MAX)? {
+    let events = lane::state(txn, EVENT_LANE)?;
+    for (number, unit) in lane::units(txn, EVENT_LANE, events.trimmed + 1, usize::MAX)? {
         if let Some(ToBig::Outcome(outcome)) = decode(&unit.head)
             && !outcome.state.waits()
+            && unknown.remove(&(outcome.message, outcome.recipient))
+            && number <= events.confirmed.number
         {
-            unknown.remove(&(outcome.message, outcome.recipient));
+            queue_outcome(txn, outcome)?;
         }
     }
     for (message, recipient) in unknown {
@@ -217,17 +220,21 @@ fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> R
             host_reports: false,
             next_attempt_at: None,
         };
-        let unit = QueuedUnit {
-            id: MessageId::generate().0,
-            lane: EVENT_LANE,
-            after: None,
-            head: encode(&ToBig::Outcome(outcome)),
-            body: QueuedBody::None,
-        };
-        lane::queue(txn, &unit)?;
+        queue_outcome(txn, outcome)?;
         trace::note(txn, MessageId(message), now, format!("recipient {recipient}: {text}"))?;
     }
     Ok(())
+}
+
+fn queue_outcome(txn: &mut Txn<'_>, outcome: Outcome) -> Result<(), StoreError> {
+    let unit = QueuedUnit {
+        id: MessageId::generate().0,
+        lane: EVENT_LANE,
+        after: None,
+        head: encode(&ToBig::Outcome(outcome)),
+        body: QueuedBody::None,
+    };
+    lane::queue(txn, &unit).map(drop)
 }
 
 fn queue_outbound(
@@ -495,6 +502,19 @@ mod tests {
             .collect();
         let failed = DeliveryState::Failed;
         assert_eq!(said, [(gone, 0, failed, true), (gone, 4, failed, true), (told, 4, failed, true)]);
+        // A big that has confirmed what it was told of one, and waits for it, has forgotten it.
+        let position = lane::LanePosition { number: 1, ..lane::LanePosition::default() };
+        let confirmed =
+            store.commit_blocking(move |txn| lane::confirmed(txn, EVENT_LANE, position, &[], &[], 1000));
+        confirmed.expect("commits");
+        let messages = vec![([told; 16], vec![(0, 0), (4, 0)])];
+        let list = ToEdge::Unsettled(Unsettled { from: [0; 16], to: [0xff; 16], messages, generation: 0 });
+        assert_eq!(apply_unit(&store, 20, &list, false), Ok(()));
+        let rows = store.read().expect("reads");
+        let units = lane::units(&rows, EVENT_LANE, 6, 10).expect("reads");
+        let again: Vec<ToBig> = units.iter().filter_map(|(_, unit)| decode(&unit.head)).collect();
+        let relayed = Outcome { message: [told; 16], ..outcome(0, DeliveryState::Relayed) };
+        assert_eq!(again, [ToBig::Outcome(relayed)]);
     }
 
     #[test]
