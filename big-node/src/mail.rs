@@ -462,8 +462,8 @@ pub fn restore(
         Channel::Desk { .. } | Channel::Submission { .. } => message.origin.reverse_path.as_ref(),
         Channel::Reception { .. } | Channel::Report | Channel::Gateway { .. } => None,
     };
-    let (mut places, mut inside): (Vec<(Person, Folder, Entry)>, Vec<(Routed, Asked)>) =
-        (Vec::new(), Vec::new());
+    let mut places: Vec<(Person, Folder, Entry)> = Vec::new();
+    let mut inside = Vec::new();
     let postmaster = directory::postmaster_person(txn, policy)?;
     let undeliverable = postmaster.map(|person| (person, Folder::Undeliverable, Entry::default()));
     match author.map(|path| directory::by_name(txn, path)) {

@@ -11,7 +11,7 @@ use shared::id::MessageId;
 use shared::mime::{Action, DsnRecipient, DsnReport, dsn};
 use shared::notify::Notify;
 use shared::origin::Channel;
-use shared::store::{Rows, Store, StoreError, Txn};
+use shared::store::{Committed, Rows, Store, StoreError, Txn};
 use shared::topology::Topology;
 use shared::unit::DeliveryState;
 use shared::{age, chunk};
@@ -37,7 +37,7 @@ pub async fn write_owed(
 ) -> Result<(), Refused> {
     for (_, Named(id)) in store.read()?.prefix::<Named>(REPORTS, &[], AT_ONCE)? {
         // One that cannot be written does not keep the others waiting.
-        if let Err(error) = write_one(store, site, topology, MessageId(id), now).await {
+        if let Err(error) = write_all(store, site, topology, MessageId(id), now).await {
             tracing::warn!(message = %MessageId(id), %error, "a delivery report could not be written yet");
         }
     }
@@ -73,10 +73,19 @@ impl Owed {
         recipients.chain(self.expansions.iter().filter_map(|(_, group)| expanded(group))).collect()
     }
 
-    /// When the last of it came about, milliseconds since 1970.
+    /// When the first of it came about, milliseconds since 1970.
     fn at(&self) -> u64 {
         let recipients = self.recipients.iter().map(|(_, row)| row.at);
-        recipients.chain(self.expansions.iter().map(|(_, group)| group.at)).max().unwrap_or_default()
+        recipients.chain(self.expansions.iter().map(|(_, group)| group.at)).min().unwrap_or_default()
+    }
+
+    /// What came about first, and together. What else is owed at this moment is chance, and would make of a report that
+    /// is made again another one.
+    fn first(mut self) -> Self {
+        let at = self.at();
+        self.recipients.retain(|(_, row)| row.at == at);
+        self.expansions.retain(|(_, group)| group.at == at);
+        self
     }
 
     fn settle(self, txn: &mut Txn<'_>) -> Result<(), StoreError> {
@@ -87,16 +96,28 @@ impl Owed {
     }
 }
 
-async fn write_one(
+async fn write_all(
     store: &Store,
     site: &Arc<Site>,
     topology: &Topology,
     id: MessageId,
     now: u64,
 ) -> Result<(), Refused> {
+    while write_one(store, site, topology, id, now).await? {}
+    Ok(())
+}
+
+/// Writes the first report that is owed of a message; whether there are more.
+async fn write_one(
+    store: &Store,
+    site: &Arc<Site>,
+    topology: &Topology,
+    id: MessageId,
+    now: u64,
+) -> Result<bool, Refused> {
     let snapshot = store.read()?;
     let message = snapshot.get::<Message>(MESSAGES, &id.0)?;
-    let owed = Owed::of(&snapshot, id)?;
+    let owed = Owed::of(&snapshot, id)?.first();
     let author = message.as_ref().and_then(|message| message.origin.reverse_path.as_deref());
     let author = author.and_then(|path| path.parse::<Address>().ok());
     let recipients = owed.described();
@@ -119,18 +140,20 @@ async fn write_one(
     let written = store.commit(move |txn| {
         owed.settle(txn)?;
         // More may have come about since the report was composed: it is owed still.
-        if Owed::of(txn, id)?.is_empty() {
+        let more = !Owed::of(txn, id)?.is_empty();
+        if !more {
             txn.delete(REPORTS, &id.0)?;
             queue::sweep(txn, id)?;
         }
         match report {
             Some(incoming) if !mail::is_known(txn, incoming.id)? => {
-                mail::receive(txn, &site, incoming, &[], now)
+                mail::receive(txn, &site, incoming, &[], now)?;
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok::<_, Refused>(more)
     });
-    written.await.map(drop)
+    written.await.map(Committed::into_inner)
 }
 
 /// When a report is written of what came about at `at`, all in milliseconds since 1970: then, so that one which is made

@@ -407,9 +407,11 @@ fn reveals(unit: &ToBig) -> (&'static str, &'static str) {
     match unit {
         ToBig::Inbound(_) => (
             "Inbound",
-            "nothing but what its recipients' own rules and answers send out, and revisions of what a traveller has sent",
+            "nothing but what its recipients' own rules and answers send out, revisions of what a traveller has sent, and a report that a recipient is here, if it says that its sender has asked",
         ),
-        ToBig::Outcome(_) => ("Outcome", "nothing"),
+        ToBig::Outcome(_) => {
+            ("Outcome", "a report of it to a sender outside, with a message that it was given before")
+        }
         ToBig::PopAct(_) => ("PopAct", "nothing"),
         ToBig::WindowClosed { .. } => {
             ("WindowClosed", "the window and its copies again, where its end had been put off meanwhile")

@@ -203,6 +203,22 @@ fn a_big_that_went_back_makes_the_same_report_again() {
 }
 
 #[test]
+fn what_comes_about_at_two_times_is_in_two_reports_whenever_they_are_written() {
+    let world = World::new().with_shadow();
+    let mut request = Request::from_carol("alice@example.com", "SUCCESS");
+    let dora =
+        OriginalRecipient { notify: Some("SUCCESS".into()), ..OriginalRecipient::new("dora@example.com") };
+    request.origin.recipients.push(dora);
+    let id = request.comes(&world);
+    let ToBig::Outcome(relayed) = outcome(id.0, DeliveryState::Relayed) else { panic!("an outcome") };
+    world.apply(&ToBig::Outcome(Outcome { at: NOW + 5, ..relayed }), None).expect("is recorded");
+    let told = world.told_outside();
+    let actions: Vec<_> = told.iter().map(|text| text.matches("\r\nAction: ").count()).collect();
+    assert_eq!(actions, [1, 1], "{told:?}");
+    assert!(told[0].contains("Action: delivered") && told[1].contains("Action: relayed"), "{told:?}");
+}
+
+#[test]
 fn an_alias_passes_on_what_is_asked_and_the_next_host_reports_or_else_we_do() {
     for host_reports in [true, false] {
         let world = World::new().with_shadow();
