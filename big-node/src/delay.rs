@@ -63,10 +63,12 @@ pub async fn tell_due(store: &Store, site: &Arc<Site>, topology: &Topology) -> R
     Ok(())
 }
 
-/// The recipients who are still to get a message. Where colleagues forward to is not the author's to know.
+/// The recipients who are still to get a message, and whose delay is told. Where colleagues forward to is not the author's
+/// to know.
 fn waits(rows: &Snapshot, id: MessageId) -> Result<Vec<Recipient>, StoreError> {
     let rows = rows.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)?;
-    let waits = |row: &Recipient| row.state.waits() && row.forwarder.is_none();
+    let wants = |row: &Recipient| row.notify.is_none_or(|notify| notify.delay);
+    let waits = |row: &Recipient| row.state.waits() && row.forwarder.is_none() && wants(row);
     Ok(rows.into_iter().map(|(_, row)| row).filter(waits).collect())
 }
 
@@ -77,7 +79,7 @@ async fn tell_one(
     key: Vec<u8>,
     id: MessageId,
 ) -> Result<(), Refused> {
-    let snapshot = store.read()?;
+    let (snapshot, now) = (store.read()?, unix_millis());
     let message = snapshot.get::<Message>(MESSAGES, &id.0)?;
     let author = message.as_ref().and_then(|message| message.origin.reverse_path.as_deref());
     let author = author.and_then(|path| path.parse::<Address>().ok());
@@ -96,7 +98,9 @@ async fn tell_one(
             let recipients: Vec<_> = described.collect();
             tokio::task::block_in_place(|| {
                 let is_told = !recipients.is_empty();
-                is_told.then(|| report::compose(node, &message, &author, recipients, original)).transpose()
+                is_told
+                    .then(|| report::compose(node, &message, &author, recipients, original, now))
+                    .transpose()
             })?
         }
         _ => None,

@@ -350,6 +350,7 @@ fn recipient_view(row: Recipient, revised: Option<RevisedView>) -> RecipientView
         status: row.status,
         text: row.text,
         in_doubt: row.in_doubt,
+        host_reports: row.host_reports && row.notify.is_some_and(|notify| notify.success),
         next_attempt_at: row.next_attempt_at,
         revised,
     }

@@ -132,7 +132,7 @@ impl Big {
             .read()
             .map_err(failed)
             .and_then(|rows| directory::by_name(&rows, author).map_err(|error| error.to_string()))?;
-        let recipient = |to: &&str| OriginalRecipient { address: (*to).into(), original: None, notify: None };
+        let recipient = |to: &&str| OriginalRecipient::new(*to);
         let origin = Origin {
             channel: Channel::Desk { person: author.id },
             accepted_at: unix_millis(),

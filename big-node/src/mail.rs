@@ -17,6 +17,7 @@ use shared::trace;
 use shared::unit::{DeliveryState, Id, PopAct};
 use shared::verdict::Disposition;
 
+use crate::asked::{self, Asked};
 use crate::conversation;
 use crate::delay;
 use crate::desk;
@@ -25,10 +26,11 @@ use crate::dkim::Signers;
 use crate::error::Refused;
 use crate::folder;
 use crate::gateway::queue::{self, Due, UnderWay};
+use crate::reconcile;
 use crate::record::{
-    ADDRESSES, AfterFetch, COPIES, CopyRow, DRAFTS, Entry, Folder, Holder, Kind, MAILBOXES, MESSAGE_IDS,
-    MESSAGES, Message, Named, Part, Person, Pop3, RECIPIENTS, REPORTS, REVISIONS, Recipient, Revision,
-    UNSETTLED, WINDOWS, WindowRow, entry_key, key2, message_id_key, revision_key,
+    ADDRESSES, AfterFetch, COPIES, CopyRow, DRAFTS, EXPANSIONS, Entry, Expansion, Folder, Holder, Kind,
+    MAILBOXES, MESSAGE_IDS, MESSAGES, Message, Named, Part, Person, Pop3, RECIPIENTS, REPORTS, REVISIONS,
+    Recipient, Revision, UNSETTLED, WINDOWS, WindowRow, entry_key, key2, message_id_key, revision_key,
 };
 use crate::revise;
 use crate::travel::fill;
@@ -131,12 +133,20 @@ pub fn receive(
     let (id, passes, signatures) = (incoming.id, incoming.passes, incoming.signatures.clone());
     let message = keep(txn, incoming, now)?;
     let routed = routed(txn, site, &message.origin, passes, &Ways::new(), now)?;
+    let asked = asked::of(&message.origin, &routed);
+    enter_expansions(txn, id, &message, &routed)?;
     let (mut readers, mut outside, mut undeliverable): (Vec<Person>, _, _) =
         (Vec::new(), Vec::new(), Vec::new());
-    for routed in routed {
+    let mut told = Vec::new();
+    for (routed, asked) in routed.into_iter().zip(asked) {
+        if let Route::Mailbox(person) = &routed.route
+            && asked.notify.is_some_and(|notify| notify.success)
+        {
+            told.push(delivered(&routed, asked.clone(), person, message.origin.accepted_at));
+        }
         match routed.route {
             Route::Mailbox(person) => readers.push(*person),
-            Route::Outside(..) => outside.push(routed),
+            Route::Outside(..) => outside.push((routed, asked)),
             Route::Nowhere(why, _) => undeliverable.push((routed.address, why)),
         }
     }
@@ -160,6 +170,10 @@ pub fn receive(
             fill::arrived(txn, site, &message, id, &reader.id, now)?;
             trace::note(txn, id, now, format!("filed for {}", reader.name))?;
         }
+    }
+    // Behind those who wait, whose indexes the edge and gateways are told.
+    for (index, row) in (u32::try_from(outside.len()).unwrap_or(u32::MAX)..).zip(&told) {
+        enter_recipient(txn, id, index, row)?;
     }
     forward(txn, site, (&message, id, &signatures), outside, now)?;
     if !undeliverable.is_empty() {
@@ -226,18 +240,22 @@ pub fn send(
     }
     conversation::note_sent(txn, author, &message, id, now)?;
     let mut outside = Vec::new();
-    for (index, routed) in (0..).zip(routed(txn, site, &message.origin, passes, &ways, now)?) {
+    let routed = routed(txn, site, &message.origin, passes, &ways, now)?;
+    let asked = asked::of(&message.origin, &routed);
+    enter_expansions(txn, id, &message, &routed)?;
+    for ((index, routed), asked) in (0..).zip(routed).zip(asked) {
         let row = match &routed.route {
             Route::Mailbox(person) => {
                 deliver_inside(txn, site, &message, id, person, now)?;
-                let row = recipient_row(&routed, DeliveryState::Delivered, "in the mailbox", "2.1.5", now);
-                Recipient { person: Some(person.id), ..row }
+                delivered(&routed, asked, person, now)
             }
             Route::Outside(..) => {
-                outside.push((index, routed));
+                outside.push((index, routed, asked));
                 continue;
             }
-            Route::Nowhere(why, status) => recipient_row(&routed, DeliveryState::Failed, why, status, now),
+            Route::Nowhere(why, status) => {
+                recipient_row(&routed, asked, DeliveryState::Failed, why, status, now)
+            }
         };
         enter_recipient(txn, id, index, &row)?;
     }
@@ -272,14 +290,14 @@ fn send_on(
     txn: &mut Txn<'_>,
     site: &Site,
     (message, id, signatures): (&Message, MessageId, &str),
-    outside: Vec<(u32, Routed)>,
+    outside: Vec<(u32, Routed, Asked)>,
     now: u64,
 ) -> Result<(), Refused> {
     if outside.is_empty() {
         return Ok(());
     }
     let (mut edge, mut inside): (_, BTreeMap<String, Vec<u32>>) = (Vec::new(), BTreeMap::new());
-    for (index, routed) in outside {
+    for (index, routed, asked) in outside {
         let waits = match &routed.route {
             Route::Outside(Way::Inside(name), _) => {
                 inside.entry(name.clone()).or_default().push(index);
@@ -290,12 +308,17 @@ fn send_on(
                 "waits for the link".into()
             }
         };
-        enter_recipient(txn, id, index, &recipient_row(&routed, DeliveryState::Queued, &waits, "", now))?;
+        let row = recipient_row(&routed, asked, DeliveryState::Queued, &waits, "", now);
+        enter_recipient(txn, id, index, &row)?;
     }
     delay::note(txn, id, message)?;
     if !edge.is_empty() {
         keep_signatures(txn, id, message.revision, signatures)?;
+        let indexes: Vec<u32> = edge.iter().map(|(index, _)| *index).collect();
         queue_outbound(txn, site, message, id, edge)?;
+        if message.origin.channel == Channel::Report {
+            reconcile::made_again(txn, id, &indexes)?;
+        }
         let how = if signatures.is_empty() { "" } else { ", signed" };
         trace::note(txn, id, now, format!("queued for the edge{how}"))?;
     }
@@ -318,25 +341,41 @@ fn forward(
     txn: &mut Txn<'_>,
     site: &Site,
     (message, id, signatures): (&Message, MessageId, &str),
-    outside: Vec<Routed>,
+    outside: Vec<(Routed, Asked)>,
     now: u64,
 ) -> Result<(), Refused> {
     if outside.is_empty() {
         return Ok(());
     }
-    let names: Vec<_> = outside.iter().map(|routed| routed.address.clone()).collect();
+    let names: Vec<_> = outside.iter().map(|(routed, _)| routed.address.clone()).collect();
     trace::note(txn, id, now, format!("goes on to {}", listed(&names)))?;
-    send_on(txn, site, (message, id, signatures), (0..).zip(outside).collect(), now)
+    let outside = (0..).zip(outside).map(|(index, (routed, asked))| (index, routed, asked)).collect();
+    send_on(txn, site, (message, id, signatures), outside, now)
+}
+
+/// Notes of which groups the sender is to be told that they were expanded.
+fn enter_expansions(
+    txn: &mut Txn<'_>,
+    id: MessageId,
+    message: &Message,
+    routed: &[Routed],
+) -> Result<(), StoreError> {
+    for (number, group) in (0_u32..).zip(asked::expanded(&message.origin, routed)) {
+        let (address, original) = (group.address.clone(), group.named().map(ToOwned::to_owned));
+        let expansion = Expansion { address, original, at: message.origin.accepted_at };
+        txn.put(EXPANSIONS, &key2(&id.0, &number.to_be_bytes()), &expansion)?;
+        txn.put(REPORTS, &id.0, &Named(id.0))?;
+    }
+    Ok(())
 }
 
 /// Writes a recipient's row, and what follows from its state.
 fn enter_recipient(txn: &mut Txn<'_>, id: MessageId, index: u32, row: &Recipient) -> Result<(), StoreError> {
-    match row.state {
-        DeliveryState::Queued if row.gateway.is_none() => {
-            txn.put(UNSETTLED, &recipient_key(id, index), &Named(id.0))?
-        }
-        DeliveryState::Failed => txn.put(REPORTS, &id.0, &Named(id.0))?,
-        _ => {}
+    if row.state == DeliveryState::Queued && row.gateway.is_none() {
+        txn.put(UNSETTLED, &recipient_key(id, index), &Named(id.0))?;
+    }
+    if row.is_report_owed() {
+        txn.put(REPORTS, &id.0, &Named(id.0))?;
     }
     txn.put(RECIPIENTS, &recipient_key(id, index), row)
 }
@@ -357,7 +396,20 @@ fn deliver_inside(
     trace::note(txn, id, now, format!("filed for {}", person.name))
 }
 
-fn recipient_row(routed: &Routed, state: DeliveryState, text: &str, status: &str, now: u64) -> Recipient {
+/// The row of a recipient who has it in the mailbox since `at`.
+fn delivered(routed: &Routed, asked: Asked, person: &Person, at: u64) -> Recipient {
+    let row = recipient_row(routed, asked, DeliveryState::Delivered, "in the mailbox", "2.1.5", at);
+    Recipient { person: Some(person.id), ..row }
+}
+
+fn recipient_row(
+    routed: &Routed,
+    asked: Asked,
+    state: DeliveryState,
+    text: &str,
+    status: &str,
+    now: u64,
+) -> Recipient {
     Recipient {
         address: routed.address.clone(),
         via: routed.via.clone(),
@@ -376,6 +428,9 @@ fn recipient_row(routed: &Routed, state: DeliveryState, text: &str, status: &str
         in_doubt: false,
         next_attempt_at: None,
         reported: false,
+        host_reports: false,
+        notify: asked.notify,
+        original: asked.original,
         person: None,
         revision: 0,
     }
@@ -407,7 +462,8 @@ pub fn restore(
         Channel::Desk { .. } | Channel::Submission { .. } => message.origin.reverse_path.as_ref(),
         Channel::Reception { .. } | Channel::Report | Channel::Gateway { .. } => None,
     };
-    let (mut places, mut inside): (Vec<(Person, Folder, Entry)>, Vec<Routed>) = (Vec::new(), Vec::new());
+    let mut places: Vec<(Person, Folder, Entry)> = Vec::new();
+    let mut inside = Vec::new();
     let postmaster = directory::postmaster_person(txn, policy)?;
     let undeliverable = postmaster.map(|person| (person, Folder::Undeliverable, Entry::default()));
     match author.map(|path| directory::by_name(txn, path)) {
@@ -417,7 +473,9 @@ pub fn restore(
         None => {}
     }
     let addresses = message.origin.recipients.iter().map(|recipient| recipient.address.as_str());
-    for routed in directory::route(txn, policy, Letter::of(&message.origin, 0, now), addresses)? {
+    let routed = directory::route(txn, policy, Letter::of(&message.origin, 0, now), addresses)?;
+    let asked = asked::of(&message.origin, &routed);
+    for (routed, asked) in routed.into_iter().zip(asked) {
         match routed.route {
             Route::Mailbox(person) => {
                 let folder = arrives_in(&message.origin);
@@ -425,7 +483,7 @@ pub fn restore(
             }
             // The edge has what it was given, and nothing is sent again.
             Route::Outside(Way::Edge, _) => {}
-            Route::Outside(Way::Inside(_), _) => inside.push(routed),
+            Route::Outside(Way::Inside(_), _) => inside.push((routed, asked)),
             Route::Nowhere(..) => places.extend(undeliverable.clone()),
         }
     }
@@ -447,12 +505,12 @@ fn hold(
     txn: &mut Txn<'_>,
     message: &Message,
     id: MessageId,
-    inside: Vec<Routed>,
+    inside: Vec<(Routed, Asked)>,
     now: u64,
 ) -> Result<(), StoreError> {
     let mut held: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-    for (index, routed) in (0..).zip(inside) {
-        let row = recipient_row(&routed, DeliveryState::Queued, queue::HELD, "", now);
+    for (index, (routed, asked)) in (0..).zip(inside) {
+        let row = recipient_row(&routed, asked, DeliveryState::Queued, queue::HELD, "", now);
         enter_recipient(txn, id, index, &row)?;
         held.entry(row.gateway.unwrap_or_default()).or_default().push(index);
     }

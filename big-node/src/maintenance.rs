@@ -94,7 +94,7 @@ async fn look_around(node: &Arc<Node>, believed: bool) -> Result<(), Refused> {
     node.wake_link();
     node.due.notify_one();
     delay::tell_due(&node.store, &node.site, &node.topology).await?;
-    report::write_owed(node).await
+    report::write_owed(&node.store, &node.site, &node.topology, unix_millis()).await
 }
 
 /// Trims the safety store. Room for mail comes before room for a replay.

@@ -161,12 +161,11 @@ pub fn traced_origin(
     let mailboxes = |from: Vec<shared::mime::Mailbox>| -> Vec<Mailbox> {
         from.into_iter().map(|m| Mailbox { name: m.name.unwrap_or_default(), address: m.address }).collect()
     };
-    let recipient = |address| OriginalRecipient { address, original: None, notify: None };
     Origin {
         channel,
         accepted_at: unix_millis(),
         reverse_path,
-        recipients: recipients.into_iter().map(recipient).collect(),
+        recipients: recipients.into_iter().map(OriginalRecipient::new).collect(),
         envelope_id: None,
         return_content: None,
         from: mailboxes(facts.from),

@@ -22,7 +22,7 @@ pub enum Settled {
     AnotherWay,
 }
 
-/// Records an outcome: the recipient's state, the trace, and for a failure that its author has to be told.
+/// Records an outcome: the recipient's state, the trace, and whether its author has to be told.
 /// `by` is the gateway that made the attempt; without one, it was the edge.
 pub fn settle(txn: &mut Txn<'_>, outcome: &Outcome, by: Option<&str>) -> Result<Settled, StoreError> {
     let id = MessageId(outcome.message);
@@ -48,13 +48,15 @@ pub fn settle(txn: &mut Txn<'_>, outcome: &Outcome, by: Option<&str>) -> Result<
     row.text = cut(&outcome.text);
     row.status = cut(&outcome.status);
     row.in_doubt = outcome.in_doubt;
+    // What it was not asked to report it does not.
+    row.host_reports = outcome.host_reports && row.passed_on() == row.notify;
     row.next_attempt_at = outcome.next_attempt_at;
     txn.put(RECIPIENTS, &key, &row)?;
     mail::touch_author(txn, id)?;
     if row.state != DeliveryState::Deferred {
         mail::settled(txn, id, &key)?;
     }
-    if row.state == DeliveryState::Failed {
+    if row.is_report_owed() {
         txn.put(REPORTS, &id.0, &Named(id.0))?;
     }
     let state = serde_json::to_value(row.state).unwrap_or_default();

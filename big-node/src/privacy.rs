@@ -89,6 +89,7 @@ fn forwarded(row: RecipientView, forwarder: String) -> RecipientView {
         status: if is_known(state) { row.status } else { String::new() },
         text: if state == DeliveryState::Failed { "it could not be forwarded".into() } else { String::new() },
         in_doubt: false,
+        host_reports: false,
         next_attempt_at: None,
         revised: row.revised.map(|mut revised| {
             revised.text.clear();
@@ -143,6 +144,7 @@ mod tests {
             status: "5.1.1".into(),
             text: "550 no phone@remote.example here".into(),
             in_doubt: true,
+            host_reports: true,
             next_attempt_at: Some(8),
             revised: None,
         }

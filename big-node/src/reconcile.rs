@@ -33,6 +33,8 @@ const FIRST: Id = [0; 16];
 const LAST: Id = [0xff; 16];
 
 const RETOLD: &[u8] = b"edge";
+/// How far the clocks of the nodes may be apart where it is asked whether something was before a restore, milliseconds.
+const CLOCKS_APART: u64 = 3_600_000;
 
 /// The edge says that it was restored: it is told everything anew ([`tell_anew`]), at once or when it has confirmed
 /// what it is being told already.
@@ -124,6 +126,19 @@ pub fn tell_who_waits(txn: &mut Txn<'_>) -> Result<(), StoreError> {
             None => return Ok(()),
         }
     }
+}
+
+/// A report that this big makes may be one that it had made before it went back: the edge knows the unit then, takes no
+/// second one, and has told what became of it to a big that has forgotten it. So it hears who waits, and says if nobody
+/// does.
+pub fn made_again(txn: &mut Txn<'_>, id: MessageId, recipients: &[u32]) -> Result<(), StoreError> {
+    let went_back = lane::identity(txn)?.and_then(|identity| identity.went_back_at());
+    if went_back.is_none_or(|at| id.unix_millis() > at.saturating_add(CLOCKS_APART)) {
+        return Ok(());
+    }
+    let generation = lane::partner(txn)?.map_or(0, |edge| edge.identity.generation);
+    let messages = vec![(id.0, recipients.iter().map(|index| (*index, 0)).collect())];
+    projection::tell_edge(txn, &ToEdge::Unsettled(Unsettled { from: id.0, to: id.0, messages, generation }))
 }
 
 fn offer_again(txn: &mut Txn<'_>, site: &Site, id: Id, recipients: &[(u32, u32)]) -> Result<(), StoreError> {

@@ -5,6 +5,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 use shared::id::MessageId;
+use shared::notify::Notify;
 use shared::origin::Origin;
 use shared::row;
 use shared::store::Table;
@@ -75,8 +76,10 @@ pub const HANDOVERS: Table = Table("handovers");
 /// Gateway's name, 0, time of the next attempt, message id, revision to the [`Named`] message: the schedule of
 /// [`HANDOVERS`].
 pub const HANDOVERS_DUE: Table = Table("handovers-due");
-/// Message id to the [`Named`] message whose author has to be told of a failure.
+/// Message id to the [`Named`] message whose sender has to be told what became of a recipient.
 pub const REPORTS: Table = Table("reports");
+/// Message id, number to [`Expansion`]: groups of whose expansion the sender is still to be told.
+pub const EXPANSIONS: Table = Table("expansions");
 /// How long big had lived when it was queued, in milliseconds, message id to the [`Named`] message whose author is still
 /// to be told if somebody waits for it too long.
 pub const DELAYS: Table = Table("delay-notices");
@@ -435,14 +438,57 @@ pub struct Recipient {
     pub in_doubt: bool,
     /// The next attempt, milliseconds since 1970.
     pub next_attempt_at: Option<u64>,
-    /// The author has been told of its failure.
+    /// The author has been told what became of it.
     pub reported: bool,
+    /// The host that has taken it tells the author what they want to hear of it.
+    pub host_reports: bool,
+    /// Of what the author is told, if they have said so (RFC 3461).
+    pub notify: Option<Notify>,
+    /// The recipient that the author named, with its type (ORCPT), if that is told.
+    pub original: Option<String>,
     /// The person here in whose mailbox it was filed.
     pub person: Option<Id>,
     /// The revision that leaves for it, as far as that is decided.
     pub revision: u32,
 }
-row!(Recipient, 6);
+row!(Recipient, 7);
+
+impl Recipient {
+    /// Whether its author is still to be told what became of it.
+    pub fn is_report_owed(&self) -> bool {
+        let wants = match self.state {
+            DeliveryState::Failed => self.notify.is_none_or(|notify| notify.failure),
+            DeliveryState::Delivered => self.notify.is_some_and(|notify| notify.success),
+            DeliveryState::Relayed => self.notify.is_some_and(|notify| notify.success) && !self.host_reports,
+            DeliveryState::Queued
+            | DeliveryState::Relaying
+            | DeliveryState::Deferred
+            | DeliveryState::Withdrawn => false,
+        };
+        wants && !self.reported
+    }
+
+    /// What the next host is told of [`Recipient::notify`]. Where a person forwards to is theirs to tell: a host there
+    /// reports no success.
+    pub fn passed_on(&self) -> Option<Notify> {
+        match self.forwarder {
+            Some(_) => self.notify.map(Notify::without_success),
+            None => self.notify,
+        }
+    }
+}
+
+/// A group that a message has been expanded for.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Expansion {
+    /// The address that the sender wrote.
+    pub address: String,
+    /// ORCPT, if it was given.
+    pub original: Option<String>,
+    /// When, milliseconds since 1970.
+    pub at: u64,
+}
+row!(Expansion, 1);
 
 /// A revision for a recipient that came while an attempt was under way.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,82 +1,166 @@
-//! Telling an author of failures: one DSN (RFC 3464) for each, from the node where the author lives.
+//! Telling senders what became of their mail: one DSN (RFC 3464) for each failure, unless they do not want it, and one
+//! for each success of which they want to hear (RFC 3461), from the node where the mail is at its end.
 //!
-//! A failure and the note that a report is owed are one commit; the report and the note's removal are
+//! What came about and the note that a report is owed are one commit; the report and the note's removal are
 //! another. So a report is written once, whatever happens between them.
 
 use std::sync::Arc;
 
 use shared::address::Address;
-use shared::id::{MessageId, unix_millis};
+use shared::id::MessageId;
 use shared::mime::{Action, DsnRecipient, DsnReport, dsn};
+use shared::notify::Notify;
 use shared::origin::Channel;
-use shared::store::{Rows, Store};
+use shared::store::{Committed, Rows, Store, StoreError, Txn};
 use shared::topology::Topology;
 use shared::unit::DeliveryState;
+use shared::{age, chunk};
 
 use crate::error::Refused;
 use crate::gateway::queue;
 use crate::mail::{self, Site};
-use crate::node::{Node, incoming, signed};
-use crate::record::{MESSAGES, Message, Named, RECIPIENTS, REPORTS, Recipient};
+use crate::node;
+use crate::record::{EXPANSIONS, Expansion, MESSAGES, Message, Named, RECIPIENTS, REPORTS, Recipient};
 
 const AT_ONCE: usize = 100;
+/// The status of what has arrived (RFC 3463).
+const DELIVERED: &str = "2.1.5";
 /// Largest message whose header is read for a report.
 pub(crate) const ORIGINAL_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Writes the reports that are owed.
-pub async fn write_owed(node: &Arc<Node>) -> Result<(), Refused> {
-    for (_, Named(id)) in node.store.read()?.prefix::<Named>(REPORTS, &[], AT_ONCE)? {
+/// Writes the reports that are owed, at `now`, milliseconds since 1970.
+pub async fn write_owed(
+    store: &Store,
+    site: &Arc<Site>,
+    topology: &Topology,
+    now: u64,
+) -> Result<(), Refused> {
+    for (_, Named(id)) in store.read()?.prefix::<Named>(REPORTS, &[], AT_ONCE)? {
         // One that cannot be written does not keep the others waiting.
-        if let Err(error) = write_one(node, MessageId(id)).await {
+        if let Err(error) = write_all(store, site, topology, MessageId(id), now).await {
             tracing::warn!(message = %MessageId(id), %error, "a delivery report could not be written yet");
         }
     }
     Ok(())
 }
 
-async fn write_one(node: &Arc<Node>, id: MessageId) -> Result<(), Refused> {
-    let snapshot = node.store.read()?;
+/// What a sender is still to be told of a message.
+#[derive(Default)]
+struct Owed {
+    recipients: Vec<(Vec<u8>, Recipient)>,
+    expansions: Vec<(Vec<u8>, Expansion)>,
+}
+
+impl Owed {
+    fn of(rows: &impl Rows, id: MessageId) -> Result<Self, StoreError> {
+        let mut recipients = rows.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)?;
+        recipients.retain(|(_, row)| row.is_report_owed());
+        Ok(Self { recipients, expansions: rows.prefix(EXPANSIONS, &id.0, usize::MAX)? })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.recipients.is_empty() && self.expansions.is_empty()
+    }
+
+    fn described(&self) -> Vec<DsnRecipient> {
+        let action = |row: &Recipient| match row.state {
+            DeliveryState::Relayed if row.forwarder.is_none() => Action::Relayed,
+            // That a person forwards is not told, as in `privacy`.
+            DeliveryState::Delivered | DeliveryState::Relayed => Action::Delivered,
+            _ => Action::Failed,
+        };
+        let recipients = self.recipients.iter().filter_map(|(_, row)| described(row, action(row), None));
+        recipients.chain(self.expansions.iter().filter_map(|(_, group)| expanded(group))).collect()
+    }
+
+    /// When the first of it came about, milliseconds since 1970.
+    fn at(&self) -> u64 {
+        let recipients = self.recipients.iter().map(|(_, row)| row.at);
+        recipients.chain(self.expansions.iter().map(|(_, group)| group.at)).min().unwrap_or_default()
+    }
+
+    /// What came about first, and together. What else is owed at this moment is chance, and would make of a report that
+    /// is made again another one.
+    fn first(mut self) -> Self {
+        let at = self.at();
+        self.recipients.retain(|(_, row)| row.at == at);
+        self.expansions.retain(|(_, group)| group.at == at);
+        self
+    }
+
+    fn settle(self, txn: &mut Txn<'_>) -> Result<(), StoreError> {
+        for (key, row) in self.recipients {
+            txn.put(RECIPIENTS, &key, &Recipient { reported: true, ..row })?;
+        }
+        self.expansions.iter().try_for_each(|(key, _)| txn.delete(EXPANSIONS, key).map(drop))
+    }
+}
+
+async fn write_all(
+    store: &Store,
+    site: &Arc<Site>,
+    topology: &Topology,
+    id: MessageId,
+    now: u64,
+) -> Result<(), Refused> {
+    while write_one(store, site, topology, id, now).await? {}
+    Ok(())
+}
+
+/// Writes the first report that is owed of a message; whether there are more.
+async fn write_one(
+    store: &Store,
+    site: &Arc<Site>,
+    topology: &Topology,
+    id: MessageId,
+    now: u64,
+) -> Result<bool, Refused> {
+    let snapshot = store.read()?;
     let message = snapshot.get::<Message>(MESSAGES, &id.0)?;
-    let rows = snapshot.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)?;
-    let failed: Vec<_> =
-        rows.into_iter().filter(|(_, row)| row.state == DeliveryState::Failed && !row.reported).collect();
+    let owed = Owed::of(&snapshot, id)?.first();
     let author = message.as_ref().and_then(|message| message.origin.reverse_path.as_deref());
     let author = author.and_then(|path| path.parse::<Address>().ok());
+    let recipients = owed.described();
     let report = match (&message, author) {
-        (Some(message), Some(author)) if !failed.is_empty() => {
-            let original = node.store.body(message.body());
-            // Without the original, its header is missing from the report; the failure is told all the same.
+        (Some(message), Some(author)) if !recipients.is_empty() => {
+            let original = store.body(message.body());
+            // Without the original, its header is missing from the report; what became of it is told all the same.
             let original = original.and_then(|reader| mail::content(reader, message, ORIGINAL_BYTES_MAX));
-            let recipients =
-                failed.iter().filter_map(|(_, row)| described(row, Action::Failed, None)).collect();
-            let (node, original) = ((&node.store, &*node.site, &node.topology), original.unwrap_or_default());
+            let (parts, original) = ((store, &**site, topology), original.unwrap_or_default());
+            let at = written_at(owed.at(), message, now);
             // Signing takes a while.
             let composed =
-                tokio::task::block_in_place(|| compose(node, message, &author, recipients, original));
+                tokio::task::block_in_place(|| compose(parts, message, &author, recipients, original, at));
             Some(composed?)
         }
         // A null reverse-path is told nothing (RFC 5321 §4.5.5).
         _ => None,
     };
-    let site = Arc::clone(&node.site);
-    let written = node.store.commit(move |txn| {
-        for (key, mut row) in failed {
-            row.reported = true;
-            txn.put(RECIPIENTS, &key, &row)?;
-        }
-        // More may have failed since the report was composed: it is owed still.
-        let now_failed = txn.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)?;
-        let owed = |row: &Recipient| row.state == DeliveryState::Failed && !row.reported;
-        if !now_failed.iter().any(|(_, row)| owed(row)) {
+    let site = Arc::clone(site);
+    let written = store.commit(move |txn| {
+        owed.settle(txn)?;
+        // More may have come about since the report was composed: it is owed still.
+        let more = !Owed::of(txn, id)?.is_empty();
+        if !more {
             txn.delete(REPORTS, &id.0)?;
             queue::sweep(txn, id)?;
         }
         match report {
-            Some(incoming) => mail::receive(txn, &site, incoming, &[], unix_millis()),
-            None => Ok(()),
+            Some(incoming) if !mail::is_known(txn, incoming.id)? => {
+                mail::receive(txn, &site, incoming, &[], now)?;
+            }
+            _ => {}
         }
+        Ok::<_, Refused>(more)
     });
-    written.await.map(drop)
+    written.await.map(Committed::into_inner)
+}
+
+/// When a report is written of what came about at `at`, all in milliseconds since 1970: then, so that one which is made
+/// again says the same. What an edge says of the time is believed within reason.
+fn written_at(at: u64, message: &Message, now: u64) -> u64 {
+    let since = message.origin.accepted_at;
+    if (since..age::too_far(now)).contains(&at) { at } else { now }
 }
 
 /// Whole seconds.
@@ -88,45 +172,72 @@ pub(crate) fn seconds(millis: u64) -> i64 {
 /// cannot be written.
 pub(crate) fn described(row: &Recipient, action: Action, retry_until: Option<i64>) -> Option<DsnRecipient> {
     let is_attempted = !matches!(row.state, DeliveryState::Queued | DeliveryState::Relaying);
+    let (status, diagnostic) = match (&row.forwarder, action) {
+        (_, Action::Delivered) => (DELIVERED, None),
+        (Some(_), _) => (row.status.as_str(), Some("it could not be forwarded".into())),
+        (None, _) => (row.status.as_str(), Some(row.text.clone())),
+    };
     Some(DsnRecipient {
         // Its author knows the address that was written to, not where that one leads.
         recipient: row.via.as_ref().unwrap_or(&row.address).parse().ok()?,
-        original: None,
+        original: row.original.clone(),
         action,
-        status: if row.status.is_empty() { "4.0.0".into() } else { row.status.clone() },
+        status: if status.is_empty() { "4.0.0" } else { status }.into(),
         // Strangers are not told addresses inside, nor anybody where a person forwards to.
         remote_mta: row.host.clone().filter(|_| row.gateway.is_none() && row.forwarder.is_none()),
-        diagnostic: Some(match &row.forwarder {
-            Some(_) => "it could not be forwarded".into(),
-            None => row.text.clone(),
-        }),
+        diagnostic,
         last_attempt: is_attempted.then(|| seconds(row.at)),
         retry_until,
     })
 }
 
-/// A report to `author` about a message, whose header is in `original`.
+fn expanded(group: &Expansion) -> Option<DsnRecipient> {
+    Some(DsnRecipient {
+        recipient: group.address.parse().ok()?,
+        original: group.original.clone(),
+        action: Action::Expanded,
+        status: DELIVERED.into(),
+        remote_mta: None,
+        diagnostic: None,
+        last_attempt: Some(seconds(group.at)),
+        retry_until: None,
+    })
+}
+
+/// A report to `author` about a message, which is in `original`, written at `at`, milliseconds since 1970.
+///
+/// The same report has the same id, and with it the same octets: an edge that has had it from a big which went back
+/// since takes the second one for the first.
 pub(crate) fn compose(
     (store, site, topology): (&Store, &Site, &Topology),
     message: &Message,
     author: &Address,
     recipients: Vec<DsnRecipient>,
     original: Vec<u8>,
+    at: u64,
 ) -> Result<mail::Incoming, Refused> {
-    let id = MessageId::generate();
-    let report = DsnReport {
-        id,
+    let mut report = DsnReport {
+        id: MessageId::from_parts(at, [0; 10]),
         from: topology.site.postmaster.clone(),
         to: author.clone(),
-        date: seconds(unix_millis()),
+        date: seconds(at),
         reporting_mta: topology.edge.hostname.clone(),
         arrival: Some(seconds(message.origin.accepted_at)),
-        envelope_id: message.origin.envelope_id.clone(),
+        envelope_id: message.origin.named().map(ToOwned::to_owned),
         original_message_id: message.origin.message_id.clone(),
         recipients,
         original,
+        returns: message.origin.returns(),
     };
-    let (content, to) = (dsn(&report), vec![author.to_string()]);
-    let made = incoming(store, id, Channel::Report, None, to, &content)?;
-    Ok(signed(store, site, made, &content)?)
+    // Over what is stored, for which the id is the key, and by a secret, so that nobody outside makes two alike.
+    let digest = blake3::keyed_hash(&site.outbound_secret, &chunk::encode_all(&dsn(&report)));
+    let mut random = [0; 10];
+    random.copy_from_slice(&digest.as_bytes()[..10]);
+    report.id = MessageId::from_parts(at, random);
+    let content = dsn(&report);
+    // Nobody is to be told what becomes of a report (RFC 3461 §6.1).
+    let mut origin = node::origin(Channel::Report, None, vec![author.to_string()], &content);
+    origin.recipients.iter_mut().for_each(|to| to.notify = Some(Notify::NEVER.to_string()));
+    let made = node::written(store, report.id, origin, &content)?;
+    Ok(node::signed(store, site, made, &content)?)
 }

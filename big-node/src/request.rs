@@ -5,6 +5,7 @@ mod view;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use shared::notify::{Notify, Return};
 pub use shared::operator::{DeadCommand, Done, LinkCommand};
 pub use shared::report::{DeadLetterView, LaneView, LinkView, PartnerLaneView, Step};
 use shared::unit::ReviseMode;
@@ -578,4 +579,10 @@ pub struct Written {
     pub attachments: Vec<Attached>,
     /// Octets of the text in the body.
     pub text_bytes: usize,
+    /// Of which ends of the delivery its author wants reports, if not of failures and delays.
+    #[serde(default)]
+    pub notify: Option<Notify>,
+    /// How much of the message a report of failure returns, if that is said.
+    #[serde(default)]
+    pub returns: Option<Return>,
 }

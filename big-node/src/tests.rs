@@ -7,6 +7,7 @@ mod dkim;
 mod gateway;
 mod hostile;
 mod inventory;
+mod notify;
 mod privacy;
 mod revise;
 mod travel_windows;
@@ -208,7 +209,7 @@ impl Letter {
             channel: self.channel.clone(),
             accepted_at: NOW,
             reverse_path: (!self.from.is_empty()).then(|| self.from.into()),
-            recipients: vec![OriginalRecipient { address: self.to.into(), original: None, notify: None }],
+            recipients: vec![OriginalRecipient::new(self.to)],
             envelope_id: None,
             return_content: None,
             from,
@@ -436,6 +437,7 @@ fn outcome(message: [u8; 16], state: DeliveryState) -> ToBig {
         text: "so it is".into(),
         status: "5.0.0".into(),
         in_doubt: false,
+        host_reports: false,
         next_attempt_at: None,
     })
 }

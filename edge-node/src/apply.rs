@@ -174,8 +174,9 @@ fn settle_row(
 }
 
 /// Tells big of the recipients for whom it waits in vain: the edge was given their message, has them in its
-/// queue no more, and has no event of theirs left to tell. That is so where both nodes went back, to times on
-/// either side of a delivery. Nobody knows then what became of it, and its author has to.
+/// queue no more, and has no event of theirs left to tell. What it has told already it says again, for a big that went
+/// back has forgotten it. Of the others nobody knows what became of them, where both nodes went back, to times on
+/// either side of a delivery; and their author has to.
 fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(), StoreError> {
     let mut unknown = BTreeSet::new();
     for (id, recipients) in &unsettled.messages {
@@ -193,12 +194,14 @@ fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> R
     if unknown.is_empty() {
         return Ok(());
     }
-    let oldest = lane::state(txn, EVENT_LANE)?.trimmed + 1;
-    for (_, unit) in lane::units(txn, EVENT_LANE, oldest, usize::MAX)? {
+    let events = lane::state(txn, EVENT_LANE)?;
+    for (number, unit) in lane::units(txn, EVENT_LANE, events.trimmed + 1, usize::MAX)? {
         if let Some(ToBig::Outcome(outcome)) = decode(&unit.head)
             && !outcome.state.waits()
+            && unknown.remove(&(outcome.message, outcome.recipient))
+            && number <= events.confirmed.number
         {
-            unknown.remove(&(outcome.message, outcome.recipient));
+            queue_outcome(txn, outcome)?;
         }
     }
     for (message, recipient) in unknown {
@@ -215,25 +218,30 @@ fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> R
             text: text.into(),
             status: "5.3.0".into(),
             in_doubt: true,
+            host_reports: false,
             next_attempt_at: None,
         };
-        let unit = QueuedUnit {
-            id: MessageId::generate().0,
-            lane: EVENT_LANE,
-            after: None,
-            head: encode(&ToBig::Outcome(outcome)),
-            body: QueuedBody::None,
-        };
-        lane::queue(txn, &unit)?;
+        queue_outcome(txn, outcome)?;
         trace::note(txn, MessageId(message), now, format!("recipient {recipient}: {text}"))?;
     }
     Ok(())
 }
 
+fn queue_outcome(txn: &mut Txn<'_>, outcome: Outcome) -> Result<(), StoreError> {
+    let unit = QueuedUnit {
+        id: MessageId::generate().0,
+        lane: EVENT_LANE,
+        after: None,
+        head: encode(&ToBig::Outcome(outcome)),
+        body: QueuedBody::None,
+    };
+    lane::queue(txn, &unit).map(drop)
+}
+
 fn queue_outbound(
     txn: &mut Txn<'_>,
     directory_key: &[u8; 32],
-    outbound: Outbound,
+    mut outbound: Outbound,
     body: &Stored,
     now: u64,
 ) -> Result<(), StoreError> {
@@ -244,49 +252,51 @@ fn queue_outbound(
     }
     let mut waiting = Waiting::load(txn, id)?;
     // A repeat; or, after a restore of this edge, a later revision for some whose old text it still has.
-    let mut fresh = Vec::new();
-    for (index, address) in outbound.recipients {
-        let is_new = waiting.revision_of(index).is_none_or(|older| older < revision);
-        if is_new && !revise::is_overtaken(txn, id, index, revision)? {
-            fresh.push((index, address));
-        }
-    }
-    if fresh.is_empty() || waiting.row(revision).is_some() {
-        return Ok(());
-    }
-    txn.keep_body(body)?;
-    for (_, recipient) in &fresh {
-        correspondents::learn(txn, directory_key, recipient, now)?;
-    }
-    // What an operator holds stays held, and another text makes a message no younger.
-    let (mut held, mut queued_at, mut since) = (BTreeSet::new(), now, age::lived(txn)?);
-    for (index, _) in &fresh {
-        let Some(older) = waiting.revision_of(*index) else { continue };
-        if let Some(row) = waiting.row(older) {
-            (queued_at, since) = (queued_at.min(row.queued_at), since.min(row.since));
-            held.extend(row.recipients.iter().filter(|waiting| waiting.held).map(|waiting| waiting.index));
-        }
-        waiting.shift(*index, older, None);
-    }
-    let recipient = |(index, address)| QueueRecipient {
+    let recipient = |(index, address, notify, original)| QueueRecipient {
         index,
         address,
         state: DeliveryState::Relaying,
         text: String::new(),
         attempts: 0,
         next_attempt_at: now,
-        held: held.contains(&index),
+        held: false,
+        notify,
+        original,
     };
+    let mut fresh = Vec::new();
+    for recipient in outbound.take_recipients().map(recipient) {
+        let is_new = waiting.revision_of(recipient.index).is_none_or(|older| older < revision);
+        if is_new && !revise::is_overtaken(txn, id, recipient.index, revision)? {
+            fresh.push(recipient);
+        }
+    }
+    if fresh.is_empty() || waiting.row(revision).is_some() {
+        return Ok(());
+    }
+    txn.keep_body(body)?;
+    // What an operator holds stays held, and another text makes a message no younger.
+    let (mut queued_at, mut since) = (now, age::lived(txn)?);
+    for recipient in &mut fresh {
+        correspondents::learn(txn, directory_key, &recipient.address, now)?;
+        let Some(older) = waiting.revision_of(recipient.index) else { continue };
+        if let Some(row) = waiting.row(older) {
+            (queued_at, since) = (queued_at.min(row.queued_at), since.min(row.since));
+            recipient.held = row.recipients.iter().any(|older| older.index == recipient.index && older.held);
+        }
+        waiting.shift(recipient.index, older, None);
+    }
     waiting.add(QueueRow {
         revision,
         body: body.key().0,
         wrapped_key: outbound.wrapped_key,
         size: outbound.size,
         reverse_path: outbound.reverse_path,
+        returns: outbound.returns,
+        envelope_id: outbound.envelope_id,
         body_8bit: outbound.body_8bit,
         utf8_header: outbound.utf8_header,
         signatures: outbound.signatures,
-        recipients: fresh.into_iter().map(recipient).collect(),
+        recipients: fresh,
         noted: Vec::new(),
         queued_at,
         since,
@@ -398,6 +408,9 @@ mod tests {
             size: 6,
             reverse_path: None,
             recipients: vec![(0, "Carol@remote.example".into()), (1, "dave@remote.example".into())],
+            asked: Vec::new(),
+            returns: None,
+            envelope_id: None,
             body_8bit: false,
             utf8_header: false,
             signatures: String::new(),
@@ -426,6 +439,9 @@ mod tests {
                 size: 6,
                 reverse_path: None,
                 recipients: vec![(0, "carol@remote.example".into()), (4, "dave@remote.example".into())],
+                asked: Vec::new(),
+                returns: None,
+                envelope_id: None,
                 body_8bit: false,
                 utf8_header: false,
                 signatures: String::new(),
@@ -454,6 +470,7 @@ mod tests {
             text: String::new(),
             status: "2.0.0".into(),
             in_doubt: false,
+            host_reports: false,
             next_attempt_at: None,
         };
         let events = [outcome(0, DeliveryState::Relayed), outcome(4, DeliveryState::Deferred)];
@@ -492,6 +509,19 @@ mod tests {
             .collect();
         let failed = DeliveryState::Failed;
         assert_eq!(said, [(gone, 0, failed, true), (gone, 4, failed, true), (told, 4, failed, true)]);
+        // A big that has confirmed what it was told of one, and waits for it, has forgotten it.
+        let position = lane::LanePosition { number: 1, ..lane::LanePosition::default() };
+        let confirmed =
+            store.commit_blocking(move |txn| lane::confirmed(txn, EVENT_LANE, position, &[], &[], 1000));
+        confirmed.expect("commits");
+        let messages = vec![([told; 16], vec![(0, 0), (4, 0)])];
+        let list = ToEdge::Unsettled(Unsettled { from: [0; 16], to: [0xff; 16], messages, generation: 0 });
+        assert_eq!(apply_unit(&store, 20, &list, false), Ok(()));
+        let rows = store.read().expect("reads");
+        let units = lane::units(&rows, EVENT_LANE, 6, 10).expect("reads");
+        let again: Vec<ToBig> = units.iter().filter_map(|(_, unit)| decode(&unit.head)).collect();
+        let relayed = Outcome { message: [told; 16], ..outcome(0, DeliveryState::Relayed) };
+        assert_eq!(again, [ToBig::Outcome(relayed)]);
     }
 
     #[test]

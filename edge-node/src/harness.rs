@@ -54,7 +54,9 @@ impl Edge {
     pub async fn accept(&self, from: &Address, to: &Address, content: &[u8]) -> Result<Id, String> {
         let envelope = Envelope {
             reverse_path: Some(from.clone()),
-            recipients: vec![to.clone()],
+            recipients: vec![to.clone().into()],
+            returns: None,
+            envelope_id: None,
             body_8bit: false,
             smtputf8: false,
             size: None,

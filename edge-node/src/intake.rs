@@ -16,7 +16,7 @@ use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::mime::{HeaderFacts, HeaderScan, Mailbox as HeaderMailbox, header_len, without};
 use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient, RECIPIENTS_BYTES_MAX};
 use shared::seal::{BodySealer, FileKey, PublicKey};
-use shared::smtp::{Enhanced, Envelope, Facts, Reply, received, return_path};
+use shared::smtp::{Enhanced, Envelope, Facts, Recipient, Reply, received, return_path};
 use shared::store::{BodyWriter, Committed, Row, Rows, StoreError, Txn};
 use shared::topology::Acknowledge;
 use shared::trace;
@@ -106,7 +106,7 @@ impl Intake {
         let Some(sealing_key) = big.sealing_key else {
             return Err(Reply::new(451, Enhanced(4, 3, 2), "not in service yet; try again later"));
         };
-        let named: usize = envelope.recipients.iter().map(|recipient| recipient.to_string().len()).sum();
+        let named: usize = envelope.recipients.iter().map(named_octets).sum();
         if named > RECIPIENTS_BYTES_MAX {
             let text = "too many recipients with long names; send the message to fewer at once";
             return Err(Reply::new(452, Enhanced(4, 5, 3), text));
@@ -401,7 +401,7 @@ impl Intake {
         }
         let mut filed: Vec<Copied> = Vec::new();
         for recipient in &self.envelope.recipients {
-            let Known::Yes(Some(person), _) = self.node.lookup(recipient)? else { continue };
+            let Known::Yes(Some(person), _) = self.node.lookup(&recipient.address)? else { continue };
             let Some(window) = self.node.window_of_person(&person)? else { continue };
             // Big tells the traveller of what is too large, and sends the rest when there is room. Whether there still
             // is some is asked again in the commit.
@@ -427,18 +427,18 @@ impl Intake {
                 tls: self.envelope.tls,
             },
         };
-        let recipient = |address: &Address| OriginalRecipient {
-            address: address.to_string(),
-            original: None,
-            notify: None,
+        let recipient = |recipient: &Recipient| OriginalRecipient {
+            address: recipient.address.to_string(),
+            original: recipient.original.clone(),
+            notify: recipient.notify.map(|notify| notify.to_string()),
         };
         Origin {
             channel,
             accepted_at: self.id.unix_millis(),
             reverse_path: self.envelope.reverse_path.as_ref().map(Address::to_string),
             recipients: self.envelope.recipients.iter().map(recipient).collect(),
-            envelope_id: None,
-            return_content: None,
+            envelope_id: self.envelope.envelope_id.clone(),
+            return_content: self.envelope.returns.map(|returns| returns.as_str().to_owned()),
             from: mailboxes(header.from),
             reply_to: mailboxes(header.reply_to),
             sender: mailboxes(header.sender),
@@ -459,6 +459,12 @@ impl Intake {
             body: *self.hasher.finalize().as_bytes(),
         }
     }
+}
+
+/// Octets of a recipient, with what is asked of it.
+fn named_octets(recipient: &Recipient) -> usize {
+    let notify = recipient.notify.map_or(0, |notify| notify.to_string().len());
+    recipient.address.to_string().len() + notify + recipient.original.as_ref().map_or(0, String::len)
 }
 
 /// A window that a message is filed into, and its file key wrapped to that.

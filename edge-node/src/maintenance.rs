@@ -238,8 +238,8 @@ fn restore(txn: &mut Txn<'_>, found: &Recovered) -> Result<(), NotRestored> {
     Ok(())
 }
 
-fn hold(txn: &mut Txn<'_>, outbound: Outbound, body: BodyKey) -> Result<(), StoreError> {
-    let recipient = |(index, address)| QueueRecipient {
+fn hold(txn: &mut Txn<'_>, mut outbound: Outbound, body: BodyKey) -> Result<(), StoreError> {
+    let recipient = |(index, address, notify, original)| QueueRecipient {
         index,
         address,
         state: DeliveryState::Relaying,
@@ -247,17 +247,22 @@ fn hold(txn: &mut Txn<'_>, outbound: Outbound, body: BodyKey) -> Result<(), Stor
         attempts: 0,
         next_attempt_at: unix_millis(),
         held: false,
+        notify,
+        original,
     };
+    let recipients = outbound.take_recipients().map(recipient).collect();
     let row = QueueRow {
         revision: outbound.revision,
         body: body.0,
         wrapped_key: outbound.wrapped_key,
         size: outbound.size,
         reverse_path: outbound.reverse_path,
+        returns: outbound.returns,
+        envelope_id: outbound.envelope_id,
         body_8bit: outbound.body_8bit,
         utf8_header: outbound.utf8_header,
         signatures: outbound.signatures,
-        recipients: outbound.recipients.into_iter().map(recipient).collect(),
+        recipients,
         noted: Vec::new(),
         queued_at: unix_millis(),
         since: age::lived(txn)?,

@@ -2,6 +2,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 use shared::id::MessageId;
+use shared::notify::{Notify, Return};
 use shared::row;
 use shared::store::{BodyKey, Rows, StoreError, Table};
 use shared::unit::{DeliveryState, Id, ReviseMode};
@@ -107,6 +108,10 @@ pub struct QueueRecipient {
     pub next_attempt_at: u64,
     /// The operator has put it on hold.
     pub held: bool,
+    /// Of what its sender wants to be told, if they have said so.
+    pub notify: Option<Notify>,
+    /// The recipient that the sender named, if that is told.
+    pub original: Option<String>,
 }
 
 /// A revision for a recipient that came while an attempt was under way: decided by the attempt's outcome.
@@ -133,6 +138,10 @@ pub struct QueueRow {
     pub size: u64,
     /// The reverse-path; `None` is the null one.
     pub reverse_path: Option<String>,
+    /// How much of it a report of failure returns, if its sender has said so.
+    pub returns: Option<Return>,
+    /// What the sender calls it.
+    pub envelope_id: Option<String>,
     /// Whether the content holds 8-bit bytes.
     pub body_8bit: bool,
     /// Whether the header needs SMTPUTF8.
@@ -153,7 +162,7 @@ pub struct QueueRow {
     /// From a backup that was restored: held until big has said who is still to get it.
     pub restored: bool,
 }
-row!(QueueRow, 6);
+row!(QueueRow, 7);
 
 /// The key of a queued message's revision.
 pub fn queue_key(message: &Id, revision: u32) -> Vec<u8> {

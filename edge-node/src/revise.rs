@@ -147,13 +147,16 @@ fn decide(
     let id = MessageId(revise.message);
     let mut waiting = Waiting::load(txn, id)?;
     if let Some(body) = body {
-        let reverse_path = waiting.rows().first().and_then(|row| row.reverse_path.clone());
+        // Of the envelope, a revision changes nothing.
+        let envelope = waiting.rows().first().cloned();
         let row = QueueRow {
             revision: revise.revision,
             body,
             wrapped_key: revise.wrapped_key.clone(),
             size: revise.size,
-            reverse_path,
+            returns: envelope.as_ref().and_then(|row| row.returns),
+            envelope_id: envelope.as_ref().and_then(|row| row.envelope_id.clone()),
+            reverse_path: envelope.and_then(|row| row.reverse_path),
             body_8bit: revise.body_8bit,
             utf8_header: revise.utf8_header,
             signatures: revise.signatures.clone(),

@@ -16,6 +16,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use shared::address::Address;
 use shared::id::unix_millis;
 use shared::lane::{self, Outstanding};
+use shared::notify::Return;
 use shared::row;
 use shared::smtp::{Enhanced, Envelope, Reply, Verdict};
 use shared::store::{Rows, StoreError, Table, Txn, behind};
@@ -62,7 +63,13 @@ pub fn fingerprint(envelope: &Envelope, client: IpAddr, content: &blake3::Hash) 
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
     };
     add(&envelope.reverse_path.as_ref().map(Address::to_string).unwrap_or_default());
-    envelope.recipients.iter().for_each(|recipient| add(&recipient.to_string()));
+    for recipient in &envelope.recipients {
+        add(&recipient.to_string());
+        add(&recipient.notify.map(|notify| notify.to_string()).unwrap_or_default());
+        add(recipient.original.as_deref().unwrap_or_default());
+    }
+    add(envelope.envelope_id.as_deref().unwrap_or_default());
+    add(envelope.returns.map(Return::as_str).unwrap_or_default());
     hasher.update(&network(client)).update(content.as_bytes());
     *hasher.finalize().as_bytes()
 }

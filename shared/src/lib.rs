@@ -21,6 +21,7 @@ pub mod lifetime;
 pub mod listener;
 pub mod mime;
 pub mod moment;
+pub mod notify;
 pub mod operator;
 pub mod origin;
 pub mod pop3;

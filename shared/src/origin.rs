@@ -3,6 +3,8 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::notify::{Notify, Return, is_envelope_id, is_original_recipient};
+
 /// A display name and an address, as a header field gave them.
 #[derive(
     Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize,
@@ -51,10 +53,27 @@ pub enum Channel {
 pub struct OriginalRecipient {
     /// The forward-path as given.
     pub address: String,
-    /// ORCPT, decoded, if given.
+    /// ORCPT, [decoded](crate::notify::original_recipient), if given.
     pub original: Option<String>,
-    /// NOTIFY, if given.
+    /// NOTIFY, as [`Notify`] writes it, if given.
     pub notify: Option<String>,
+}
+
+impl OriginalRecipient {
+    /// One of whom nothing is asked.
+    pub fn new(address: impl Into<String>) -> Self {
+        Self { address: address.into(), original: None, notify: None }
+    }
+
+    /// What is asked of it. What cannot be read counts for nothing here, nor in the other wishes: an edge wrote it.
+    pub fn asked(&self) -> Option<Notify> {
+        self.notify.as_ref()?.parse().ok()
+    }
+
+    /// The recipient that the sender named, if there is one that can be told.
+    pub fn named(&self) -> Option<&str> {
+        self.original.as_deref().filter(|original| is_original_recipient(original))
+    }
 }
 
 /// How a message came. Immutable.
@@ -117,7 +136,7 @@ const LIST_BYTES_MAX: usize = 8 * 1024;
 const LONG_LIST_BYTES_MAX: usize = 32 * 1024;
 /// What the frame of one entry counts for.
 const ENTRY_BYTES: usize = 32;
-/// Octets of all recipients of one message together: with the lists of its header they have to fit the
+/// Octets of all recipients of one message together, what is asked of them included: with the lists of its header they have to fit the
 /// head of one unit.
 pub const RECIPIENTS_BYTES_MAX: usize = 96 * 1024;
 
@@ -158,6 +177,16 @@ impl Origin {
         self
     }
 
+    /// How much of it a report of failure returns, if its sender has said so.
+    pub fn returns(&self) -> Option<Return> {
+        self.return_content.as_deref().and_then(Return::named)
+    }
+
+    /// What its sender calls the transaction, if that can be told.
+    pub fn named(&self) -> Option<&str> {
+        self.envelope_id.as_deref().filter(|id| is_envelope_id(id))
+    }
+
     /// Where a reply goes: Reply-To, else From; never a retyped address.
     pub fn reply_addresses(&self) -> &[Mailbox] {
         if self.reply_to.is_empty() { &self.from } else { &self.reply_to }
@@ -174,7 +203,11 @@ mod tests {
         let long = |n: usize| Mailbox { name: "\u{20ac}".repeat(n), address: "a@example.com".into() };
         let lists = [vec![long(100); 1000], vec![long(100_000)], vec![long(0); 100_000]];
         for list in lists {
-            let recipient = OriginalRecipient { address: "x".repeat(96), original: None, notify: None };
+            let recipient = OriginalRecipient {
+                address: "x".repeat(40),
+                original: Some("o".repeat(38)),
+                notify: Some("n".repeat(18)),
+            };
             let origin = Origin {
                 channel: Channel::Report,
                 accepted_at: 0,

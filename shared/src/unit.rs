@@ -7,6 +7,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::credential::Credential;
 use crate::inventory::Inventory;
+use crate::notify::{Notify, Return};
 use crate::projection::BucketDigest;
 use crate::sasl::Secret;
 use crate::seal::{PrivateKey, Sealed};
@@ -52,7 +53,7 @@ pub enum ToBig {
         accounts: u32,
     },
 }
-crate::row!(ToBig, 2);
+crate::row!(ToBig, 3);
 
 /// A message accepted by the edge.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -159,6 +160,8 @@ pub struct Outcome {
     pub status: String,
     /// The connection was lost between the last byte and its reply: the remote may have it.
     pub in_doubt: bool,
+    /// The host has taken it, and on to tell the sender what they want to hear of it (RFC 3461).
+    pub host_reports: bool,
     /// When it will be tried again, milliseconds since 1970.
     pub next_attempt_at: Option<u64>,
 }
@@ -263,7 +266,7 @@ pub enum ToEdge {
         message: Id,
     },
 }
-crate::row!(ToEdge, 3);
+crate::row!(ToEdge, 4);
 
 /// The rows of the projection between two hashes, in place of whatever lies there.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -352,12 +355,44 @@ pub struct Outbound {
     pub reverse_path: Option<String>,
     /// Index on big and forward-path of each recipient.
     pub recipients: Vec<(u32, String)>,
+    /// What is asked of them, in their order; of those behind the last of these, nothing.
+    pub asked: Vec<Asked>,
+    /// RET, if it was given.
+    pub returns: Option<Return>,
+    /// ENVID, if it was given.
+    pub envelope_id: Option<String>,
     /// Whether the content holds 8-bit bytes (RFC 6152).
     pub body_8bit: bool,
     /// Whether the header needs SMTPUTF8 (RFC 6531).
     pub utf8_header: bool,
     /// DKIM signatures, which leave before the content: see [`are_signatures`].
     pub signatures: String,
+}
+
+/// What their sender wants to be told of so many recipients, one behind the other (RFC 3461).
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Of how many.
+    pub count: u32,
+    /// NOTIFY, if it was given.
+    pub notify: Option<Notify>,
+    /// ORCPT, if there is one.
+    pub original: Option<String>,
+}
+
+impl Outbound {
+    /// Takes its recipients out: of each the index, the forward-path, and what is asked of it.
+    pub fn take_recipients(
+        &mut self,
+    ) -> impl Iterator<Item = (u32, String, Option<Notify>, Option<String>)> + use<> {
+        let asked = std::mem::take(&mut self.asked).into_iter().flat_map(|asked| {
+            let Asked { count, notify, original } = asked;
+            std::iter::repeat_n((notify, original), usize::try_from(count).unwrap_or(usize::MAX))
+        });
+        let asked = asked.chain(std::iter::repeat((None, None)));
+        let recipients = std::mem::take(&mut self.recipients).into_iter().zip(asked);
+        recipients.map(|((index, address), (notify, original))| (index, address, notify, original))
+    }
 }
 
 /// Octets of the signatures of one message.
@@ -590,6 +625,39 @@ mod tests {
         for bad in bad.into_iter().map(str::to_owned).chain([one.repeat(1_000)]) {
             assert!(!are_signatures(&bad), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_is_asked_belongs_to_recipients_in_their_order() {
+        let asked = |count, notify: Option<&str>, original: Option<&str>| Asked {
+            count,
+            notify: notify.map(|notify| notify.parse().expect("a NOTIFY")),
+            original: original.map(ToOwned::to_owned),
+        };
+        let mut outbound = Outbound {
+            message: [1; 16],
+            revision: 0,
+            wrapped_key: Vec::new(),
+            size: 0,
+            reverse_path: None,
+            recipients: (0..5).map(|index| (index, format!("r{index}@remote.example"))).collect(),
+            asked: vec![asked(2, Some("NEVER"), None), asked(0, None, None), asked(1, None, Some("x;y"))],
+            returns: None,
+            envelope_id: None,
+            body_8bit: false,
+            utf8_header: false,
+            signatures: String::new(),
+        };
+        let of = |outbound: &mut Outbound| -> Vec<_> {
+            let taken = outbound.take_recipients();
+            taken.map(|(index, _, notify, original)| (index, notify.is_some(), original.is_some())).collect()
+        };
+        let taken = of(&mut outbound.clone());
+        let nothing = [(3, false, false), (4, false, false)];
+        assert_eq!(taken, [&[(0, true, false), (1, true, false), (2, false, true)][..], &nothing].concat());
+        // A hostile count makes no more of them.
+        outbound.asked = vec![asked(u32::MAX, Some("DELAY"), None)];
+        assert_eq!(of(&mut outbound).len(), 5);
     }
 
     #[test]

@@ -74,6 +74,11 @@ pub fn summary(verdicts: &[String]) -> Option<String> {
     })
 }
 
+/// Whether `domain`, or one above it, has passed a check of its own: it speaks for who uses it.
+pub fn vouches(verdicts: &[String], domain: &str) -> bool {
+    speaks_for(verdicts, domain).is_some()
+}
+
 /// A domain that is the author's, or above it, and has passed a check of its own.
 fn speaks_for<'a>(verdicts: &'a [String], author: &str) -> Option<(&'a str, &'static str)> {
     let checks = [("dkim", "header.d", "DKIM"), ("spf", "smtp.mailfrom", "SPF")];

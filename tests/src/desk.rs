@@ -141,7 +141,8 @@ impl Desk {
         self.dispatch(Written { about, ..Written::default() }, text).await
     }
 
-    async fn dispatch(&self, written: Written, text: &str) -> Result<Sent, Trouble> {
+    /// Sends what is written, with its text.
+    pub async fn dispatch(&self, written: Written, text: &str) -> Result<Sent, Trouble> {
         let written = Written { text_bytes: text.len(), ..written };
         let asked = Request::MailSend { person: self.person.clone(), written, quote: false };
         Ok(self.big.0.ask(asked, text.into()).await?.0)

@@ -109,7 +109,8 @@ pub(super) fn run(command: Command, caller: &Caller, size_max: u64) -> Outcome {
         Command::Save(command) => {
             let Save { who, draft, keep, to, cc, subject, about, files, text } = *command;
             let Packed { body, text_bytes, attachments } = packed(&files, None, text, size_max)?;
-            let written = Written { to, cc, subject, about: about.about(), attachments, text_bytes };
+            let about = about.about();
+            let written = Written { to, cc, subject, about, attachments, text_bytes, ..Written::default() };
             let request = Request::DraftSave { person: who.name(caller)?, draft, keep, written };
             let (saved, _): (DraftSaved, _) = caller.ask(&request, &body)?;
             caller.print(&saved, |saved| format!("saved as {}\n", saved.id))

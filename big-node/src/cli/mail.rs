@@ -12,6 +12,7 @@ use clap::Subcommand;
 use shared::command::{Caller, Outcome, explain, print_bytes};
 use shared::control::CallError;
 use shared::mime::{self, terminal};
+use shared::notify::{self, Notify};
 use shared::render;
 
 use super::revise;
@@ -295,6 +296,12 @@ pub(super) struct Send {
     files: Vec<PathBuf>,
     #[command(flatten)]
     report: Report,
+    /// Be told of: success, failure and delay, with commas between them, or never; of failure and delay otherwise
+    #[arg(long, value_name = "WHEN")]
+    notify: Option<Notify>,
+    /// How much of the message a report of failure is to return; the headers otherwise
+    #[arg(long = "return", value_name = "WHAT")]
+    returns: Option<notify::Return>,
     /// The text; from standard input otherwise
     #[arg(long)]
     text: Option<String>,
@@ -511,9 +518,10 @@ fn no_part(id: &str, part: &PartPath) -> String {
 }
 
 fn send(caller: &Caller, command: Send, size_max: u64) -> Outcome {
-    let Send { who, to, cc, subject, files, report: given, text } = command;
+    let Send { who, to, cc, subject, files, report: given, notify, returns, text } = command;
     let packed = packed(&files, Some(given), text, size_max)?;
-    dispatch(caller, who, packed, Written { to, cc, subject, ..Written::default() }, false)
+    let written = Written { to, cc, subject, notify, returns, ..Written::default() };
+    dispatch(caller, who, packed, written, false)
 }
 
 /// Sends what is written with what was packed for it.

@@ -404,6 +404,9 @@ pub(super) fn said(recipient: &RecipientView) -> String {
     if recipient.in_doubt {
         said.push("(in doubt: it may have arrived)".into());
     }
+    if recipient.host_reports {
+        said.push("(it reports delivery itself)".into());
+    }
     if let Some(next) = recipient.next_attempt_at {
         said.push(format!("(next attempt {})", when(next)));
     }

@@ -345,6 +345,7 @@ fn recipient() -> RecipientView {
         relay: None,
         status: "4.7.1".into(),
         text: "450 later".into(),
+        host_reports: false,
         in_doubt: false,
         next_attempt_at: Some(AT + 60_000),
         revised: None,

@@ -53,7 +53,10 @@ pub async fn save(
     written: Written,
     body: &[u8],
 ) -> Result<DraftSaved, Refused> {
-    let Written { to, cc, subject, about, attachments: attached, text_bytes } = written;
+    let Written { to, cc, subject, about, attachments: attached, text_bytes, notify, returns } = written;
+    if notify.is_some() || returns.is_some() {
+        return Err(Refused::new("a draft keeps no wish for reports: send the message itself with it"));
+    }
     let draft = DraftRow { to, cc, subject, about };
     check(node, person, &draft)?;
     let (text, attachments) = attachments(body, text_bytes, attached)?;

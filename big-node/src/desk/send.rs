@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use shared::id::{MessageId, unix_millis};
 use shared::mime::{self, Draft, DraftMailbox, NewAttachment};
+use shared::notify::{Notify, Return};
 use shared::origin::{Channel, Mailbox};
 use shared::render;
 use shared::store::{Rows, Snapshot};
@@ -12,7 +13,7 @@ use super::{Filed, draft, forward, recipients_of, reply, returned};
 use crate::directory;
 use crate::error::Refused;
 use crate::mail::{self, Site, Tie, Ways};
-use crate::node::{Node, incoming, signed};
+use crate::node::{self, Node, signed};
 use crate::record::{About, Person};
 use crate::request::{Attached, Sent, Written};
 
@@ -53,6 +54,10 @@ pub(super) struct Letter {
     pub in_reply_to: Option<String>,
     pub references: Vec<String>,
     pub tie: Option<Tie>,
+    /// Of which ends of the delivery its author wants reports.
+    pub notify: Option<Notify>,
+    /// How much of it a report of failure returns.
+    pub returns: Option<Return>,
 }
 
 /// Splits a request's body into text and attachments.
@@ -82,13 +87,13 @@ pub async fn send(
     quote: bool,
     body: &[u8],
 ) -> Result<Sent, Refused> {
-    let Written { to, cc, subject, about, attachments: attached, text_bytes } = written;
+    let Written { to, cc, subject, about, attachments: attached, text_bytes, notify, returns } = written;
     if quote && !matches!(about, Some(About::Reply { .. })) {
         return Err(Refused::new("only an answer has a quotation: it names no message that it answers"));
     }
     let (text, attachments) = attachments(body, text_bytes, attached)?;
     let outgoing = Outgoing { to, cc, subject, text, attachments, quote, ..Outgoing::default() };
-    let letter = letter(node, author, outgoing, about.as_ref())?;
+    let letter = Letter { notify, returns, ..letter(node, author, outgoing, about.as_ref())? };
     dispatch(node, author, letter, None).await
 }
 
@@ -321,7 +326,14 @@ async fn dispatch(
     let incoming = tokio::task::block_in_place(|| {
         let content = mime::compose(&written);
         within_size(&node.site, &content)?;
-        let mut incoming = incoming(&node.store, id, channel, reverse_path, recipients, &content)?;
+        let mut origin = node::origin(channel, reverse_path, recipients, &content);
+        if let Some(notify) = letter.notify {
+            origin.recipients.iter_mut().for_each(|to| to.notify = Some(notify.to_string()));
+            // By which the reports of hosts outside name it.
+            origin.envelope_id = Some(id.to_string());
+        }
+        origin.return_content = letter.returns.map(|returns| returns.as_str().to_owned());
+        let mut incoming = node::written(&node.store, id, origin, &content)?;
         (incoming.ways, incoming.tie) = (letter.ways, letter.tie);
         Ok::<_, Refused>(signed(&node.store, &node.site, incoming, &content)?)
     })?;

@@ -80,8 +80,17 @@ pub struct Routed {
     pub via: Option<String>,
     /// The address of the person whose forward led to it, of several the first.
     pub forwarder: Option<String>,
+    /// A group led to it.
+    pub in_group: bool,
     /// Where it goes.
     pub route: Route,
+}
+
+impl Routed {
+    /// The address that the sender wrote.
+    pub fn written(&self) -> &str {
+        self.via.as_ref().unwrap_or(&self.address)
+    }
 }
 
 /// What routing asks of a message.
@@ -143,6 +152,8 @@ struct Walk<'a, R> {
     way: Vec<Holder>,
     /// The first person on that way who forwards.
     forwarder: Option<String>,
+    /// There is a group on that way.
+    in_group: bool,
     outside: HashSet<String>,
     /// Octets of addresses outside: one unit carries them all.
     octets: usize,
@@ -160,6 +171,7 @@ impl<'a, R: Rows> Walk<'a, R> {
             entries: HashSet::new(),
             way: Vec::new(),
             forwarder: None,
+            in_group: false,
             outside: HashSet::new(),
             octets: 0,
             routed: Vec::new(),
@@ -177,7 +189,7 @@ impl<'a, R: Rows> Walk<'a, R> {
     fn push(&mut self, address: String, written: &str, route: Route) {
         let via = (address != written).then(|| written.to_owned());
         let forwarder = self.forwarder.clone();
-        self.routed.push(Routed { address, via, forwarder, route });
+        self.routed.push(Routed { address, via, forwarder, in_group: self.in_group, route });
     }
 
     fn wanted(&mut self, Wanted { address: text, by }: Wanted<'_>) -> Result<(), StoreError> {
@@ -411,6 +423,13 @@ impl<'a, R: Rows> Walk<'a, R> {
             self.push(at.to_owned(), written, DEEP);
             return Ok(());
         }
+        let before = std::mem::replace(&mut self.in_group, true);
+        let walked = self.members(group, written, depth);
+        self.in_group = before;
+        walked
+    }
+
+    fn members(&mut self, group: &Group, written: &str, depth: usize) -> Result<(), StoreError> {
         for member in &group.members {
             if self.routed.len() > EXPANDED_MAX {
                 // One recipient says that there are too many.

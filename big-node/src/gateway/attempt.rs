@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use shared::address::{Address, Domain};
+use shared::address::Domain;
 use shared::chunk::{self, Unframer};
-use shared::smtp::Enhanced;
 use shared::smtp::client::{
     Class, Config, Host, Message, Outcome, Protocol, Status, Talk, TlsPolicy, converse, opportunistic,
 };
+use shared::smtp::{Enhanced, Recipient};
 use shared::store::{BodyReader, Store, StoreError};
 
 use super::queue::Report;
@@ -20,7 +20,7 @@ pub async fn attempt(
     ours: &[Domain],
     (protocol, hosts): (Protocol, &[String]),
     message: &record::Message,
-    recipients: Vec<(u32, Address)>,
+    recipients: Vec<(u32, Recipient)>,
 ) -> Vec<Report> {
     let helo = ours.first().map_or_else(|| "localhost".to_owned(), ToString::to_string);
     let mut last = None;
@@ -53,8 +53,13 @@ pub async fn attempt(
     };
     // A host that does not even want to talk speaks of itself; its operator mends that.
     status.class = Class::Temporary;
-    let report =
-        |(recipient, _)| Report { recipient, status: status.clone(), host: host.clone(), tls: false };
+    let report = |(recipient, _)| Report {
+        recipient,
+        status: status.clone(),
+        host: host.clone(),
+        tls: false,
+        host_reports: false,
+    };
     recipients.into_iter().map(report).collect()
 }
 
@@ -63,7 +68,7 @@ async fn conversation(
     host: &Host,
     config: Config,
     message: &record::Message,
-    recipients: &[(u32, Address)],
+    recipients: &[(u32, Recipient)],
 ) -> Talk {
     let mut content = match store.body(message.body()) {
         Ok(reader) => Content::of(reader),
@@ -78,7 +83,9 @@ async fn conversation(
     let envelope = Message {
         // Inside, nobody checks whose address it is: the sender's stays.
         reverse_path: origin.reverse_path.as_deref().and_then(|path| path.parse().ok()),
-        recipients: recipients.iter().map(|(_, address)| address.clone()).collect(),
+        recipients: recipients.iter().map(|(_, recipient)| recipient.clone()).collect(),
+        returns: origin.returns(),
+        envelope_id: origin.named().map(ToOwned::to_owned),
         size: origin.size,
         eight_bit: origin.body_8bit,
         utf8_header: origin.utf8_header,
@@ -91,10 +98,11 @@ async fn conversation(
     converse(host, config, envelope, piece).await
 }
 
-fn told(outcomes: Vec<Outcome>, recipients: &[(u32, Address)], host: &str, tls: bool) -> Vec<Report> {
+fn told(outcomes: Vec<Outcome>, recipients: &[(u32, Recipient)], host: &str, tls: bool) -> Vec<Report> {
     let report = |outcome: Outcome| {
         let (recipient, _) = recipients.get(outcome.recipient)?;
-        Some(Report { recipient: *recipient, status: outcome.status, host: Some(host.to_owned()), tls })
+        let Outcome { status, host_reports, .. } = outcome;
+        Some(Report { recipient: *recipient, status, host: Some(host.to_owned()), tls, host_reports })
     };
     outcomes.into_iter().filter_map(report).collect()
 }

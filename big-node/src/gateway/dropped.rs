@@ -9,10 +9,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::Serialize;
-use shared::address::Address;
 use shared::id::MessageId;
-use shared::smtp::Enhanced;
 use shared::smtp::client::{Class, Status};
+use shared::smtp::{Enhanced, Recipient};
 use shared::store::Store;
 
 use super::attempt::Content;
@@ -42,9 +41,9 @@ pub async fn attempt(
     folder: &str,
     id: MessageId,
     message: &Message,
-    recipients: Vec<(u32, Address)>,
+    recipients: Vec<(u32, Recipient)>,
 ) -> Vec<Report> {
-    let names: Vec<_> = recipients.iter().map(|(_, address)| address.to_string()).collect();
+    let names: Vec<_> = recipients.iter().map(|(_, recipient)| recipient.to_string()).collect();
     let written = tokio::task::block_in_place(|| write(store, Path::new(folder), id, message, names));
     let status = match written {
         Ok(()) => Status::ours(Class::Delivered, Enhanced(2, 0, 0), &format!("put into the folder as {id}")),
@@ -54,7 +53,13 @@ pub async fn attempt(
             Status::ours(Class::Temporary, Enhanced(4, 3, 0), &text)
         }
     };
-    let report = |(recipient, _)| Report { recipient, status: status.clone(), host: None, tls: false };
+    let report = |(recipient, _)| Report {
+        recipient,
+        status: status.clone(),
+        host: None,
+        tls: false,
+        host_reports: false,
+    };
     recipients.into_iter().map(report).collect()
 }
 

@@ -100,6 +100,8 @@ pub struct Report {
     pub host: Option<String>,
     /// Whether that was under TLS.
     pub tls: bool,
+    /// It has taken the message, and reports on it as the sender wants.
+    pub host_reports: bool,
 }
 
 /// Enters a message for some of its recipients, whose rows are there.
@@ -232,7 +234,7 @@ pub fn record(
     row.attempts = row.attempts.saturating_add(1);
     row.next_attempt_at = now.saturating_add(wait_after(row.attempts));
     let expired = age::lived(txn)? >= row.since.saturating_add(millis(EXPIRE));
-    for Report { recipient, mut status, host, tls } in reports {
+    for Report { recipient, mut status, host, tls, host_reports } in reports {
         if status.class == Class::Temporary && expired {
             let text =
                 format!("given up after {} attempts; the last answer was: {}", row.attempts, status.text);
@@ -255,6 +257,7 @@ pub fn record(
             text: status.text,
             status: status.enhanced.to_string(),
             in_doubt: status.in_doubt,
+            host_reports,
             next_attempt_at: again.then_some(row.next_attempt_at),
         };
         if outcome::settle(txn, &outcome, Some(&due.gateway))? != Settled::Recorded || !again {
@@ -384,11 +387,15 @@ pub fn retry(txn: &mut Txn<'_>, id: MessageId, now: u64) -> Result<(), Refused> 
 }
 
 /// The recipients of a handover, with their indexes.
-pub fn recipients(rows: &impl Rows, id: Id, handover: &Handover) -> Result<Vec<(u32, String)>, StoreError> {
+pub fn recipients(
+    rows: &impl Rows,
+    id: Id,
+    handover: &Handover,
+) -> Result<Vec<(u32, Recipient)>, StoreError> {
     let mut found = Vec::new();
     for index in &handover.recipients {
         let row = rows.get::<Recipient>(RECIPIENTS, &recipient_key(MessageId(id), *index))?;
-        found.extend(row.map(|row| (*index, row.address)));
+        found.extend(row.map(|row| (*index, row)));
     }
     Ok(found)
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use shared::address::Address;
 use shared::id::unix_millis;
-use shared::smtp::Enhanced;
 use shared::smtp::client::{Class, Protocol, Status};
+use shared::smtp::{self, Enhanced};
 use shared::store::{Store, StoreError};
 
 use super::queue::{self, Due, Report};
@@ -15,7 +15,7 @@ use super::{attempt, dropped};
 use crate::directory;
 use crate::mail::{self, Site};
 use crate::node::Node;
-use crate::record::{Gateway, Message, Transport};
+use crate::record::{Gateway, Message, Recipient, Transport};
 
 /// Attempts at once for one gateway: one that hangs holds up no other.
 const ATTEMPTS_MAX: usize = 8;
@@ -97,11 +97,12 @@ pub async fn hand_over(store: &Store, site: &Arc<Site>, due: &Due) -> Result<(),
     let named = queue::recipients(&snapshot, due.message.0, &row)?;
     drop(snapshot);
     let all = |status: &Status| -> Vec<Report> {
-        let report = |(recipient, _): &(u32, String)| Report {
+        let report = |(recipient, _): &(u32, Recipient)| Report {
             recipient: *recipient,
             status: status.clone(),
             host: None,
             tls: false,
+            host_reports: false,
         };
         named.iter().map(report).collect()
     };
@@ -130,15 +131,24 @@ async fn by_transport(
     gateway: &Gateway,
     due: &Due,
     message: &Message,
-    named: &[(u32, String)],
+    named: &[(u32, Recipient)],
 ) -> Vec<Report> {
     let (mut good, mut reports) = (Vec::new(), Vec::new());
-    for (recipient, text) in named {
-        match text.parse::<Address>() {
-            Ok(address) => good.push((*recipient, address)),
+    for (recipient, row) in named {
+        match row.address.parse::<Address>() {
+            Ok(address) => {
+                let (notify, original) = (row.passed_on(), row.original.clone());
+                good.push((*recipient, smtp::Recipient { address, notify, original }));
+            }
             Err(error) => {
                 let status = Status::ours(Class::Permanent, Enhanced(5, 1, 3), &error.to_string());
-                reports.push(Report { recipient: *recipient, status, host: None, tls: false });
+                reports.push(Report {
+                    recipient: *recipient,
+                    status,
+                    host: None,
+                    tls: false,
+                    host_reports: false,
+                });
             }
         }
     }

@@ -7,13 +7,16 @@ use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::origin::{Origin, RECIPIENTS_BYTES_MAX};
 use shared::seal::{FileKey, PublicKey};
 use shared::store::{BodyKey, Rows, StoreError, Txn};
-use shared::unit::{self, Id, OUTBOUND, Outbound, ToEdge, WindowCopy, carrier_id};
+use shared::unit::{self, Asked, Id, OUTBOUND, Outbound, ToEdge, WindowCopy, carrier_id};
 
-use super::Site;
+use super::{Site, recipient_key};
 use crate::directory::srs;
 use crate::error::Refused;
 use crate::projection;
-use crate::record::{Message, Named, SIGNATURES, Signatures, UNSETTLED, WINDOWS, WindowRow, revision_key};
+use crate::record::{
+    Message, Named, RECIPIENTS, Recipient, SIGNATURES, Signatures, UNSETTLED, WINDOWS, WindowRow,
+    revision_key,
+};
 use crate::travel::fill::{self, Pace};
 
 const INTER_LANE: u8 = 2;
@@ -78,12 +81,37 @@ pub fn queue_outbound(
         wrapped_key,
         size: message.origin.size,
         reverse_path: reverse_path(site, id, &message.origin),
+        asked: asked(txn, id, &recipients)?,
+        returns: message.origin.returns(),
+        envelope_id: message.origin.named().map(ToOwned::to_owned),
         recipients,
         body_8bit: message.origin.body_8bit,
         utf8_header: message.origin.utf8_header,
         signatures: signatures(txn, id, message.revision)?,
     });
     Ok(queue_with_body(txn, &head, message, carrier_id(&id.0, message.revision, OUTBOUND), Pace::Live)?)
+}
+
+/// What is asked of recipients, whose rows are there.
+fn asked(rows: &impl Rows, id: MessageId, recipients: &[(u32, String)]) -> Result<Vec<Asked>, StoreError> {
+    let (mut asked, mut octets): (Vec<Asked>, usize) = (Vec::new(), 0);
+    for (index, address) in recipients {
+        let row = rows.get::<Recipient>(RECIPIENTS, &recipient_key(id, *index))?;
+        let (notify, original) = row.map_or((None, None), |row| (row.passed_on(), row.original));
+        octets += address.len();
+        match asked.last_mut().filter(|last| last.notify == notify && last.original == original) {
+            Some(last) => last.count += 1,
+            None => {
+                octets += original.as_ref().map_or(0, String::len);
+                asked.push(Asked { count: 1, notify, original });
+            }
+        }
+    }
+    if octets > RECIPIENTS_BYTES_MAX {
+        // A unit does not hold all of it, and the mail is worth more than what its recipients were called.
+        asked.iter_mut().for_each(|asked| asked.original = None);
+    }
+    Ok(asked)
 }
 
 /// Keeps what a revision of a message was signed with, for as long as it may have to be told to an edge again.

@@ -376,6 +376,9 @@ pub struct RecipientView {
     pub text: String,
     /// A remote may have it although it did not say so.
     pub in_doubt: bool,
+    /// The remote host has it, and tells the author what they want to hear of it.
+    #[serde(default)]
+    pub host_reports: bool,
     /// The next attempt, milliseconds since 1970.
     pub next_attempt_at: Option<u64>,
     /// What the last revision for this recipient came to.

@@ -315,6 +315,9 @@ fn next_kind(kind: &ToEdge) -> Option<ToEdge> {
             size: 9,
             reverse_path: Some("alice@example.com".into()),
             recipients: vec![(0, "carol@remote.example".into())],
+            asked: Vec::new(),
+            returns: None,
+            envelope_id: None,
             body_8bit: false,
             utf8_header: false,
             signatures: String::new(),
@@ -404,9 +407,11 @@ fn reveals(unit: &ToBig) -> (&'static str, &'static str) {
     match unit {
         ToBig::Inbound(_) => (
             "Inbound",
-            "nothing but what its recipients' own rules and answers send out, and revisions of what a traveller has sent",
+            "nothing but what its recipients' own rules and answers send out, revisions of what a traveller has sent, and a report that a recipient is here, if it says that its sender has asked",
         ),
-        ToBig::Outcome(_) => ("Outcome", "nothing"),
+        ToBig::Outcome(_) => {
+            ("Outcome", "a report of it to a sender outside, with a message that it was given before")
+        }
         ToBig::PopAct(_) => ("PopAct", "nothing"),
         ToBig::WindowClosed { .. } => {
             ("WindowClosed", "the window and its copies again, where its end had been put off meanwhile")
@@ -433,6 +438,7 @@ fn outcome(at: u64, text: &str) -> Outcome {
         text: text.into(),
         status: text.into(),
         in_doubt: true,
+        host_reports: false,
         next_attempt_at: Some(at),
     }
 }

@@ -128,6 +128,7 @@ impl World {
             text: "250 fine".into(),
             status: "2.0.0".into(),
             in_doubt: false,
+            host_reports: false,
             next_attempt_at: None,
         };
         self.apply(&ToBig::Outcome(outcome), None).expect("is recorded");
@@ -209,7 +210,7 @@ fn handed_over(world: &World, id: MessageId, state: DeliveryState) {
     use shared::smtp::client::{Class, Status};
     let class = if state == DeliveryState::Relayed { Class::Delivered } else { Class::Temporary };
     let status = Status::ours(class, Enhanced(2, 0, 0), "said");
-    let report = queue::Report { recipient: 0, status, host: None, tls: false };
+    let report = queue::Report { recipient: 0, status, host: None, tls: false, host_reports: false };
     let site = Arc::clone(&world.site);
     let recorded =
         world.store.commit_blocking(move |txn| queue::record(txn, &site, &due(id), vec![report], NOW));

@@ -5,14 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
-use shared::address::Address;
 use shared::id::{MessageId, monotonic};
 use shared::sasl::Credentials;
 use shared::seal::FileKey;
-use shared::smtp::Enhanced;
 use shared::smtp::client::{
     Class, Config, Host, Message, Outcome, Protocol, Session, Status, Talk, TlsPolicy, opportunistic,
 };
+use shared::smtp::{Enhanced, Recipient};
 use shared::store::BodyKey;
 use shared::topology::Place;
 
@@ -39,12 +38,14 @@ pub(super) struct Report {
     pub tls: bool,
     /// Why the smart host was asked; `None` if the domain's own were.
     pub relay: Option<String>,
+    /// It has taken the message, and reports on it as the sender wants.
+    pub host_reports: bool,
 }
 
 impl Report {
     /// No host was asked.
     pub fn ours(status: Status) -> Self {
-        Self { status, host: None, tls: false, relay: None }
+        Self { status, host: None, tls: false, relay: None, host_reports: false }
     }
 
     /// Nobody could be reached a moment ago, as this says.
@@ -62,7 +63,7 @@ pub(super) struct Copies<'a> {
     /// As it was when the attempt was entered as under way.
     pub row: &'a QueueRow,
     /// With their indexes on big.
-    pub recipients: &'a [(u32, Address)],
+    pub recipients: &'a [(u32, Recipient)],
 }
 
 impl Copies<'_> {
@@ -74,7 +75,7 @@ impl Copies<'_> {
     fn told(&self, outcomes: Vec<Outcome>, report: impl Fn(Status) -> Report) -> Vec<(u32, Report)> {
         let one = |outcome: Outcome| {
             let (index, _) = self.recipients.get(outcome.recipient)?;
-            Some((*index, report(outcome.status)))
+            Some((*index, Report { host_reports: outcome.host_reports, ..report(outcome.status) }))
         };
         outcomes.into_iter().filter_map(one).collect()
     }
@@ -195,7 +196,7 @@ impl Attempt {
         let Some((_, first)) = copies.recipients.first() else {
             return Asked::Told(Vec::new(), Shown::Nothing);
         };
-        let domain = first.domain();
+        let domain = first.address.domain();
         let hosts = match self.resolver.hosts(domain).await {
             Ok(hosts) => hosts,
             Err(status) if status.class == Class::Temporary => {
@@ -219,7 +220,7 @@ impl Attempt {
             }
         }
         let report =
-            |name: &str, status, tls| Report { status, host: Some(name.to_owned()), tls, relay: None };
+            |name: &str, status, tls| Report { host: Some(name.to_owned()), tls, ..Report::ours(status) };
         if let Some((target, outcomes, tls)) = self.again(copies, place, &targets).await {
             let shown = shown(&outcomes);
             return Asked::Told(copies.told(outcomes, |status| report(target.name, status, tls)), shown);
@@ -273,7 +274,10 @@ impl Attempt {
         why: String,
     ) -> (Vec<(u32, Report)>, Shown<Report>) {
         let name = host.place.name();
-        let report = |status, tls| Report { status, host: Some(name.clone()), tls, relay: Some(why.clone()) };
+        let report = |status, tls| {
+            let relay = Some(why.clone());
+            Report { host: Some(name.clone()), tls, relay, ..Report::ours(status) }
+        };
         let addresses = match &host.place {
             Place::Address(address) => Ok(vec![*address]),
             Place::Name(_, port) => self.resolver.addresses(&name).await.map(|addresses| {
@@ -455,10 +459,12 @@ fn ours_to_mend(status: Status) -> Status {
     }
 }
 
-fn message(row: &QueueRow, recipients: &[(u32, Address)]) -> Message {
+fn message(row: &QueueRow, recipients: &[(u32, Recipient)]) -> Message {
     Message {
         reverse_path: row.reverse_path.as_deref().and_then(|path| path.parse().ok()),
-        recipients: recipients.iter().map(|(_, address)| address.clone()).collect(),
+        recipients: recipients.iter().map(|(_, recipient)| recipient.clone()).collect(),
+        returns: row.returns,
+        envelope_id: row.envelope_id.clone(),
         size: row.size + row.signatures.len() as u64,
         eight_bit: row.body_8bit,
         utf8_header: row.utf8_header,

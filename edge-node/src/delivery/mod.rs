@@ -20,8 +20,8 @@ use shared::address::Address;
 use shared::age;
 use shared::id::{MessageId, monotonic, unix_millis};
 use shared::lane::{self, QueuedBody, QueuedUnit};
-use shared::smtp::Enhanced;
 use shared::smtp::client::{Class, Status};
+use shared::smtp::{Enhanced, Recipient};
 use shared::store::{StoreError, Txn};
 use shared::trace;
 use shared::unit::{DeliveryState, Outcome, ToBig, encode};
@@ -214,7 +214,10 @@ async fn attempt_row(
     let is_for = |index: &u32| begun.under_way.recipients.contains(index);
     for recipient in begun.row.recipients.iter().filter(|recipient| is_for(&recipient.index)) {
         match recipient.address.parse::<Address>() {
-            Ok(address) => readable.push((recipient.index, address)),
+            Ok(address) => {
+                let (notify, original) = (recipient.notify, recipient.original.clone());
+                readable.push((recipient.index, Recipient { address, notify, original }));
+            }
             // Big should not have sent it.
             Err(error) => {
                 let status = Status::ours(Class::Permanent, Enhanced(5, 1, 3), &error.to_string());
@@ -300,6 +303,7 @@ async fn record(
                 text: status.text,
                 status: status.enhanced.to_string(),
                 in_doubt: status.in_doubt,
+                host_reports: report.host_reports,
                 next_attempt_at: again.then_some(recipient.next_attempt_at),
             };
             tell(txn, &recipient.address, outcome)?;

@@ -270,6 +270,7 @@ fn cancel_within(
             text: why.to_owned(),
             status: CANCELLED.into(),
             in_doubt: false,
+            host_reports: false,
             next_attempt_at: None,
         };
         delivery::tell(txn, &recipient.address, outcome)?;

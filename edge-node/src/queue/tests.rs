@@ -45,6 +45,8 @@ fn row(domains: &[&str], at: u64) -> QueueRow {
         attempts: 0,
         next_attempt_at: at,
         held: false,
+        notify: None,
+        original: None,
     };
     QueueRow {
         revision: 0,
@@ -52,6 +54,8 @@ fn row(domains: &[&str], at: u64) -> QueueRow {
         wrapped_key: vec![7; 80],
         size: 1_000,
         reverse_path: Some("alice@example.com".into()),
+        returns: None,
+        envelope_id: None,
         body_8bit: false,
         utf8_header: false,
         signatures: String::new(),

@@ -68,6 +68,13 @@ pub fn set_identity(txn: &mut Txn<'_>, identity: NodeIdentity) -> Result<(), Sto
     txn.put(NODE, b"identity", &identity)
 }
 
+impl NodeIdentity {
+    /// When this node went back to a backup, milliseconds since 1970 and up to a minute later; `None` if it never has.
+    pub fn went_back_at(&self) -> Option<u64> {
+        (self.generation > 1).then(|| MINUTES_FROM + u64::from(self.generation) * 60_000)
+    }
+}
+
 /// Raises this node's generation above what it is, and above `to`.
 fn raise_generation(txn: &mut Txn<'_>, to: u32) -> Result<NodeIdentity, StoreError> {
     let identity = identity(txn)?.unwrap_or_default();

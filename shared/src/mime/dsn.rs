@@ -1,5 +1,5 @@
 //! Writes a delivery status notification (RFC 3461, RFC 3464): a multipart/report of a text for a
-//! person, the status for a program, and the header of the message it is about.
+//! person, the status for a program, and the message it is about, or its header.
 //!
 //! The caller sends it from the null reverse-path, once, and never about another notification.
 
@@ -8,11 +8,14 @@ use super::header::header_len;
 use super::write;
 use crate::address::{Address, Domain};
 use crate::id::MessageId;
+use crate::notify::{self, Return};
 
 /// Characters of a remote's reply, an envelope id or a recipient as it was, that are written.
 const FOREIGN_MAX: usize = 500;
 /// Octets of the message's header that are returned.
-const RETURNED_MAX: usize = 32 << 10;
+const HEADER_MAX: usize = 32 << 10;
+/// Octets of a message that is returned whole.
+const WHOLE_MAX: usize = 256 << 10;
 
 /// What became of a recipient (RFC 3464 §2.3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +76,11 @@ pub struct DsnReport {
     pub original_message_id: Option<String>,
     /// What became of whom; one or more.
     pub recipients: Vec<DsnRecipient>,
-    /// The message, or only its header: of it, the header is returned.
+    /// The message, or only its header.
     pub original: Vec<u8>,
+    /// How much of it the sender wants back. All of it comes in a report of failure only, and only if it is short and
+    /// can stand in one as it is; otherwise its header does.
+    pub returns: Option<Return>,
 }
 
 /// What became of one recipient.
@@ -122,7 +128,10 @@ pub fn dsn(report: &DsnReport) -> Vec<u8> {
     begin_part(&mut out, &boundary);
     status(&mut out, report);
     begin_part(&mut out, &boundary);
-    returned(&mut out, &report.original);
+    match returns_whole(report) {
+        true => whole(&mut out, &report.original),
+        false => header(&mut out, &report.original),
+    }
     end_parts(&mut out, &boundary);
     out
 }
@@ -132,7 +141,9 @@ fn subject(recipients: &[DsnRecipient]) -> &'static str {
     match () {
         () if any(Action::Failed) => "Undelivered: your message was not delivered",
         () if any(Action::Delayed) => "Delayed: your message is still being sent",
-        () => "Delivered: your message arrived",
+        () if any(Action::Delivered) => "Delivered: your message arrived",
+        () if any(Action::Relayed) => "Relayed: your message was handed on",
+        () => "Expanded: your message went to the members of a list",
     }
 }
 
@@ -147,14 +158,15 @@ fn explanation(report: &DsnReport) -> String {
             text += &format!("  {}\n", write::ascii(&line, FOREIGN_MAX).join(" "));
         }
     }
-    text + "\nThe header of your message is attached.\n"
+    let returned = if returns_whole(report) { "Your message" } else { "The header of your message" };
+    text + &format!("\n{returned} is attached.\n")
 }
 
 /// The part for a program (RFC 3464 §2).
 fn status(out: &mut Vec<u8>, report: &DsnReport) {
     out.extend_from_slice(b"Content-Type: message/delivery-status\r\n\r\n");
     if let Some(id) = &report.envelope_id {
-        write::field(out, "Original-Envelope-Id", write::ascii(id, FOREIGN_MAX));
+        write::field(out, "Original-Envelope-Id", [write::exact(id, FOREIGN_MAX)]);
     }
     write::field(out, "Reporting-MTA", ["dns;".into(), report.reporting_mta.to_string()]);
     if let Some(arrival) = report.arrival {
@@ -168,9 +180,10 @@ fn status(out: &mut Vec<u8>, report: &DsnReport) {
 
 fn recipient_status(out: &mut Vec<u8>, recipient: &DsnRecipient) {
     if let Some(original) = &recipient.original {
-        write::field(out, "Original-Recipient", write::ascii(original, FOREIGN_MAX));
+        write::field(out, "Original-Recipient", [write::exact(original, FOREIGN_MAX)]);
     }
-    write::field(out, "Final-Recipient", typed_address(&recipient.recipient));
+    let (kind, address) = notify::typed(&recipient.recipient);
+    write::field(out, "Final-Recipient", [format!("{kind};"), address]);
     write::field(out, "Action", [recipient.action.as_str().into()]);
     write::field(out, "Status", write::ascii(&recipient.status, FOREIGN_MAX));
     if let Some(remote) = &recipient.remote_mta {
@@ -191,19 +204,28 @@ fn recipient_status(out: &mut Vec<u8>, recipient: &DsnRecipient) {
     }
 }
 
-/// An address with its type; other than ASCII as RFC 6533 §3 escapes it.
-fn typed_address(address: &Address) -> Vec<String> {
-    if address.is_ascii() {
-        return vec!["rfc822;".into(), address.to_string()];
-    }
-    let escape = |c: char| if c.is_ascii() { c.to_string() } else { format!("\\x{{{:X}}}", u32::from(c)) };
-    vec!["utf-8;".into(), address.to_string().chars().map(escape).collect()]
+/// Whether the message comes back whole. What is 8-bit could not be sent back to every host, and a message within
+/// another one is never encoded (RFC 2046 §5.2.1).
+fn returns_whole(report: &DsnReport) -> bool {
+    let failed = report.recipients.iter().any(|recipient| recipient.action == Action::Failed);
+    let fits = (1..=WHOLE_MAX).contains(&report.original.len());
+    let boundary = boundary(report.id);
+    let can_stand = || {
+        let is_text = report.original.is_ascii() && !report.original.contains(&0);
+        is_text && !report.original.windows(boundary.len()).any(|octets| octets == boundary.as_bytes())
+    };
+    report.returns == Some(Return::Full) && failed && fits && can_stand()
+}
+
+fn whole(out: &mut Vec<u8>, original: &[u8]) {
+    out.extend_from_slice(b"Content-Type: message/rfc822\r\n\r\n");
+    out.extend_from_slice(original);
 }
 
 /// The header of the message, in whole lines (RFC 6522 §4).
-fn returned(out: &mut Vec<u8>, original: &[u8]) {
+fn header(out: &mut Vec<u8>, original: &[u8]) {
     let header = original.get(..header_len(original)).unwrap_or_default();
-    let kept = header.get(..RETURNED_MAX).unwrap_or(header);
+    let kept = header.get(..HEADER_MAX).unwrap_or(header);
     let whole_lines = kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
     let kept = String::from_utf8_lossy(kept.get(..whole_lines).unwrap_or_default());
     let text = write::crlf_lines(kept.trim_end_matches(['\r', '\n']));

@@ -1,5 +1,6 @@
 use super::*;
 use crate::id::MessageId;
+use crate::notify::Return;
 
 /// The lines, with CRLF at the end of each.
 fn crlf(text: &str) -> Vec<u8> {
@@ -744,6 +745,7 @@ mod what_is_written {
                 recipient("josé@x.example", Action::Delayed),
             ],
             original: crlf("From: alice@example.com\nSubject: Grüße\n\nbody not returned\n"),
+            returns: Some(Return::Full),
         });
         assert_7bit(&message);
         let facts = HeaderFacts::of(&message);
@@ -760,11 +762,11 @@ mod what_is_written {
             "Your message to <bob@example.com> could not be delivered.\n  mx.example.net: 550 5.1.1 unknown"
         ));
         let content = |n: usize| String::from_utf8(structure.parts[n].content(&message)).expect("UTF-8");
-        let expected = "Original-Envelope-Id: env id\n\
+        let expected = "Original-Envelope-Id: env  id\n\
             Reporting-MTA: dns; mx.example.com\n\
             Arrival-Date: Tue, 14 Nov 2023 22:13:19 +0000\n\
             \n\
-            Original-Recipient: rfc822;Bob@Example.COM X: y\n\
+            Original-Recipient: rfc822;Bob@Example.COM  X: y\n\
             Final-Recipient: rfc822; bob@example.com\n\
             Action: failed\n\
             Status: 5.1.1\n\
@@ -775,6 +777,51 @@ mod what_is_written {
         assert!(content(2).starts_with(&expected.replace('\n', "\r\n")), "{}", content(2));
         assert!(content(2).contains("Final-Recipient: utf-8; jos\\x{E9}@x.example\r\nAction: delayed\r\n"));
         assert!(content(3).contains("Subject: Grüße") && !content(3).contains("body not returned"));
+    }
+
+    #[test]
+    fn all_of_a_message_comes_back_where_that_is_asked_for_and_can_be() {
+        let whole = crlf("From: alice@example.com\nSubject: x\n\nall of it \n--with lines\n");
+        let last = |returns, action, original: &[u8]| {
+            let recipient = DsnRecipient {
+                recipient: "bob@example.com".parse().expect("an address"),
+                original: None,
+                action,
+                status: "5.1.1".into(),
+                remote_mta: None,
+                diagnostic: None,
+                last_attempt: None,
+                retry_until: None,
+            };
+            let message = dsn(&DsnReport {
+                id: MessageId::from_parts(1, [7; 10]),
+                from: "postmaster@example.com".parse().expect("an address"),
+                to: "alice@example.com".parse().expect("an address"),
+                date: 0,
+                reporting_mta: "mx.example.com".parse().expect("a domain"),
+                arrival: None,
+                envelope_id: None,
+                original_message_id: None,
+                recipients: vec![recipient],
+                original: original.to_vec(),
+                returns,
+            });
+            let structure = scan(&message).expect("simple");
+            let part = structure.parts.iter().find(|part| part.content_type.starts_with("message/rfc822"));
+            assert_eq!(text_of(&message).contains("The header of your message"), part.is_none());
+            part.map(|part| part.content(&message).to_vec())
+        };
+        let failed = |returns| last(returns, Action::Failed, &whole);
+        assert_eq!(failed(Some(Return::Full)).as_ref(), Some(&whole));
+        assert_eq!((failed(Some(Return::Headers)), failed(None)), (None, None));
+        assert_eq!(last(Some(Return::Full), Action::Relayed, &whole), None, "it has arrived");
+        let long = [whole.clone(), b"x\r\n".repeat(100_000)].concat();
+        let eight_bit = crlf("Subject: x\n\nGr\u{fc}\u{df}e\n");
+        let clash =
+            crlf(&format!("Subject: x\n\n--{}--\n", compose::boundary(MessageId::from_parts(1, [7; 10]))));
+        for unfit in [long, eight_bit, clash, Vec::new()] {
+            assert_eq!(last(Some(Return::Full), Action::Failed, &unfit), None);
+        }
     }
 }
 

@@ -43,9 +43,13 @@ pub(super) fn text(text: &str) -> Vec<String> {
 
 /// Text for a field that has no encoded words (RFC 3464): ASCII, cut to `max` characters.
 pub(super) fn ascii(text: &str, max: usize) -> Vec<String> {
+    exact(text, max).split_whitespace().map(str::to_owned).collect()
+}
+
+/// The same as one word, with the spaces that are in it.
+pub(super) fn exact(text: &str, max: usize) -> String {
     let ascii = |c: char| if c.is_ascii() { c } else { '?' };
-    let text: String = without_controls(text).chars().map(ascii).take(max).collect();
-    text.split_whitespace().map(str::to_owned).collect()
+    without_controls(text).chars().map(ascii).take(max).collect()
 }
 
 /// A mailbox as words.

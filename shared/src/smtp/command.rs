@@ -6,6 +6,7 @@
 
 use super::reply::{Enhanced, Reply};
 use crate::address::{Address, AddressError};
+use crate::notify::{self, Notify, Return};
 use crate::sasl::Mechanism;
 
 /// Octets kept of the name a client gives itself.
@@ -21,7 +22,7 @@ pub(super) enum Command {
         esmtp: bool,
     },
     Mail(Mail),
-    Rcpt(ForwardPath),
+    Rcpt(Rcpt),
     Data,
     /// A chunk of so many octets follows the line (RFC 3030).
     Bdat {
@@ -46,15 +47,30 @@ pub(super) enum Command {
 }
 
 /// MAIL FROM with its parameters.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Mail {
     /// `None` is the null reverse-path.
     pub reverse_path: Option<Address>,
     pub size: Option<u64>,
     pub body_8bit: bool,
     pub smtputf8: bool,
+    /// RET.
+    pub returns: Option<Return>,
+    /// ENVID, decoded.
+    pub envelope_id: Option<String>,
     /// The AUTH parameter was there; its value is believed of nobody (RFC 4954 §5).
     pub auth: bool,
+}
+
+/// RCPT TO with its parameters.
+#[derive(Debug, PartialEq)]
+pub(super) struct Rcpt {
+    pub path: ForwardPath,
+    /// There are characters beyond ASCII in it.
+    pub utf8: bool,
+    pub notify: Option<Notify>,
+    /// ORCPT, decoded.
+    pub original: Option<String>,
 }
 
 /// The path of RCPT TO.
@@ -62,8 +78,7 @@ pub(super) struct Mail {
 pub(super) enum ForwardPath {
     /// `<Postmaster>`, without a domain.
     Postmaster,
-    /// An address, and whether it was written with non-ASCII characters.
-    Address { address: Address, utf8: bool },
+    Address(Address),
 }
 
 /// Reads a line without its CRLF.
@@ -138,20 +153,8 @@ fn helo(argument: &[u8], esmtp: bool) -> Result<Command, Reply> {
 
 fn mail(argument: &str) -> Result<Command, Reply> {
     let (path, parameters) = path(argument, "FROM:")?;
-    let mut mail = Mail { reverse_path: None, size: None, body_8bit: false, smtputf8: false, auth: false };
-    let mut seen = Vec::new();
-    for parameter in parameters.split_ascii_whitespace() {
-        let (keyword, value) = match parameter.split_once('=') {
-            Some((keyword, value)) => (keyword, Some(value)),
-            None => (parameter, None),
-        };
-        let keyword = keyword.to_ascii_uppercase();
-        mail.parameter(&keyword, value)?;
-        if seen.contains(&keyword) {
-            return Err(syntax("a parameter is given twice"));
-        }
-        seen.push(keyword);
-    }
+    let mut mail = Mail::default();
+    each(parameters, |keyword, value| mail.parameter(keyword, value))?;
     if !path.is_ascii() && !mail.smtputf8 {
         return Err(needs_smtputf8());
     }
@@ -159,6 +162,31 @@ fn mail(argument: &str) -> Result<Command, Reply> {
         mail.reverse_path = Some(path.parse().map_err(|error| bad_address(error, Enhanced(5, 1, 7)))?);
     }
     Ok(Command::Mail(mail))
+}
+
+/// Has every parameter read, of which none is given twice. Keywords come in upper case.
+fn each(
+    parameters: &str,
+    mut read: impl FnMut(&str, Option<&str>) -> Result<(), Reply>,
+) -> Result<(), Reply> {
+    let mut seen = Vec::new();
+    for parameter in parameters.split_ascii_whitespace() {
+        let (keyword, value) = match parameter.split_once('=') {
+            Some((keyword, value)) => (keyword, Some(value)),
+            None => (parameter, None),
+        };
+        let keyword = keyword.to_ascii_uppercase();
+        read(&keyword, value)?;
+        if seen.contains(&keyword) {
+            return Err(syntax("a parameter is given twice"));
+        }
+        seen.push(keyword);
+    }
+    Ok(())
+}
+
+fn unknown_parameter() -> Reply {
+    Reply::new(555, Enhanced(5, 5, 4), "a parameter is not recognized")
 }
 
 impl Mail {
@@ -172,41 +200,52 @@ impl Mail {
             ("BODY", Some(value)) if value.eq_ignore_ascii_case("7BIT") => {}
             ("BODY", _) => return Err(syntax("BODY takes 7BIT or 8BITMIME")),
             ("SMTPUTF8", None) => self.smtputf8 = true,
-            ("AUTH", Some(value)) if is_xtext(value) => self.auth = true,
+            ("RET", value) => {
+                self.returns = value.and_then(Return::named);
+                if self.returns.is_none() {
+                    return Err(syntax("RET takes FULL or HDRS"));
+                }
+            }
+            ("ENVID", value) => {
+                self.envelope_id = value.and_then(notify::envelope_id);
+                if self.envelope_id.is_none() {
+                    return Err(syntax("ENVID takes xtext of printable ASCII, at most 100 octets of it"));
+                }
+            }
+            // `<>` is xtext, too.
+            ("AUTH", Some(value)) if notify::xtext_octets(value).is_some_and(|octets| !octets.is_empty()) => {
+                self.auth = true;
+            }
             ("SIZE" | "SMTPUTF8" | "AUTH", _) => return Err(syntax("malformed parameter")),
-            _ => return Err(Reply::new(555, Enhanced(5, 5, 4), "a parameter is not recognized")),
+            _ => return Err(unknown_parameter()),
         }
         Ok(())
     }
 }
 
-/// Whether it is xtext (RFC 3461 §4) of something; `<>` is, too.
-fn is_xtext(text: &str) -> bool {
-    let mut octets = text.bytes();
-    let is_upper_hex = |octet: u8| matches!(octet, b'0'..=b'9' | b'A'..=b'F');
-    while let Some(octet) = octets.next() {
-        let sound = match octet {
-            b'+' => (0..2).all(|_| octets.next().is_some_and(is_upper_hex)),
-            b'=' => false,
-            _ => octet.is_ascii_graphic(),
-        };
-        if !sound {
-            return false;
-        }
-    }
-    !text.is_empty()
-}
-
 fn rcpt(argument: &str) -> Result<Command, Reply> {
     let (path, parameters) = path(argument, "TO:")?;
-    if !parameters.is_empty() {
-        return Err(Reply::new(555, Enhanced(5, 5, 4), "a parameter is not recognized"));
-    }
-    if path.eq_ignore_ascii_case("postmaster") {
-        return Ok(Command::Rcpt(ForwardPath::Postmaster));
-    }
-    let address = path.parse().map_err(|error| bad_address(error, Enhanced(5, 1, 3)))?;
-    Ok(Command::Rcpt(ForwardPath::Address { address, utf8: !path.is_ascii() }))
+    let (mut notify, mut original) = (None, None);
+    each(parameters, |keyword, value| {
+        let malformed = match keyword {
+            "NOTIFY" => {
+                notify = value.and_then(|value| value.parse::<Notify>().ok());
+                notify.is_none().then_some("NOTIFY takes NEVER, or a list of SUCCESS, FAILURE and DELAY")
+            }
+            "ORCPT" => {
+                original = value.and_then(notify::original_recipient);
+                let text = "ORCPT takes a type, a semicolon and xtext of printable ASCII, at most 500 octets";
+                original.is_none().then_some(text)
+            }
+            _ => return Err(unknown_parameter()),
+        };
+        malformed.map_or(Ok(()), |text| Err(syntax(text)))
+    })?;
+    let path = match path {
+        path if path.eq_ignore_ascii_case("postmaster") => ForwardPath::Postmaster,
+        path => ForwardPath::Address(path.parse().map_err(|error| bad_address(error, Enhanced(5, 1, 3)))?),
+    };
+    Ok(Command::Rcpt(Rcpt { path, utf8: !argument.is_ascii(), notify, original }))
 }
 
 /// What stands between `<` and `>` after the keyword, and what follows it.
@@ -310,10 +349,30 @@ mod tests {
             assert_eq!(code(&format!("MAIL FROM:<> {bad}")), 501, "{bad}");
         }
         assert_eq!(code("MAIL FROM:<> AUTH=e+3Dmc2@example.com"), 0);
-        for unknown in ["RET=FULL", "X", "=", "ENVID=+0D+0ARCPT"] {
+        for unknown in ["X", "=", "NOTIFY=NEVER"] {
             assert_eq!(code(&format!("MAIL FROM:<> {unknown}")), 555, "{unknown}");
         }
-        assert_eq!(code("RCPT TO:<a@example.com> ORCPT=rfc822;a+0D+0A"), 555);
+    }
+
+    #[test]
+    fn what_a_sender_wants_to_be_told_is_read_with_the_paths() {
+        let Ok(Command::Mail(mail)) = parse(b"MAIL FROM:<a@example.com> ret=hdrs ENVID=a+2Bb") else {
+            panic!("a sound MAIL command");
+        };
+        assert_eq!((mail.returns, mail.envelope_id.as_deref()), (Some(Return::Headers), Some("a+b")));
+        for bad in ["RET", "RET=", "RET=ALL", "RET=FULL RET=FULL", "ENVID", "ENVID=", "ENVID=+0D+0ARCPT"] {
+            assert_eq!(code(&format!("MAIL FROM:<> {bad}")), 501, "{bad}");
+        }
+        let rcpt = b"RCPT TO:<a@example.com> notify=success,DELAY ORCPT=rfc822;b+2Bc@example.com";
+        let Ok(Command::Rcpt(rcpt)) = parse(rcpt) else { panic!("a sound RCPT command") };
+        assert_eq!(rcpt.notify, Some(Notify { success: true, failure: false, delay: true }));
+        assert_eq!((rcpt.original.as_deref(), rcpt.utf8), (Some("rfc822;b+c@example.com"), false));
+        let bad =
+            ["NOTIFY", "NOTIFY=", "NOTIFY=NEVER,DELAY", "NOTIFY=NEVER NOTIFY=NEVER", "ORCPT=a@example.com"];
+        for bad in bad.into_iter().chain(["ORCPT=rfc822;a+0D+0A"]) {
+            assert_eq!(code(&format!("RCPT TO:<a@example.com> {bad}")), 501, "{bad}");
+        }
+        assert_eq!(code("RCPT TO:<a@example.com> RET=FULL"), 555);
     }
 
     #[test]
@@ -340,11 +399,10 @@ mod tests {
         assert_eq!(code("MAIL FROM:<j\u{f6}rg@example.com>"), 553);
         assert_eq!(code("MAIL FROM:<a@b\u{fc}cher.example>"), 553);
         assert_eq!(code("MAIL FROM:<j\u{f6}rg@example.com> SMTPUTF8"), 0);
-        let Ok(Command::Rcpt(ForwardPath::Address { utf8, .. })) =
-            parse("RCPT TO:<a@b\u{fc}cher.example>".as_bytes())
-        else {
-            panic!("a sound RCPT command");
-        };
-        assert!(utf8);
+        let wide = ["RCPT TO:<a@b\u{fc}cher.example>", "RCPT TO:<a@x.example> ORCPT=utf-8;\u{e9}@x.example"];
+        for wide in wide {
+            let Ok(Command::Rcpt(rcpt)) = parse(wide.as_bytes()) else { panic!("a sound RCPT command") };
+            assert!(rcpt.utf8, "{wide}");
+        }
     }
 }

@@ -2,15 +2,14 @@
 
 use std::mem;
 
-use super::Envelope;
-use super::command::{self, Command, ForwardPath, Mail};
+use super::command::{self, Command, ForwardPath, Mail, Rcpt};
 use super::config::{
     BAD_COMMANDS_MAX, COMMAND_BYTES_MAX, IDLE_COMMANDS_MAX, RECIPIENTS_OVERSHOOT_MAX, UNKNOWN_RECIPIENTS_MAX,
 };
 use super::content::{Decoder, Fault};
 use super::reply::{Enhanced, Reply};
 use super::session::{Action, Chunk, Client, Phase, Session, Transaction};
-use crate::address::Address;
+use super::{Envelope, Recipient};
 use crate::fault::{SeededFault, seeded};
 use crate::sasl::{self, Exchange, Mechanism, SaslError, Step};
 use crate::wire::LineError;
@@ -50,7 +49,7 @@ impl Session {
         match command {
             Command::Helo { name, esmtp } => self.hello(Client { name, esmtp }),
             Command::Mail(mail) => self.mail(mail),
-            Command::Rcpt(path) => self.rcpt(path),
+            Command::Rcpt(rcpt) => self.rcpt(rcpt),
             Command::Data => self.data(),
             Command::Bdat { octets, last } => self.bdat(octets, last),
             Command::BadChunk => {
@@ -121,7 +120,7 @@ impl Session {
 
     fn capabilities(&self) -> String {
         let mut lines = format!(
-            "{}\nPIPELINING\nSIZE {}\n8BITMIME\nSMTPUTF8\nCHUNKING\nENHANCEDSTATUSCODES\nLIMITS RCPTMAX={}",
+            "{}\nPIPELINING\nSIZE {}\n8BITMIME\nSMTPUTF8\nCHUNKING\nDSN\nENHANCEDSTATUSCODES\nLIMITS RCPTMAX={}",
             self.config.hostname, self.config.content.bytes_max, self.config.recipients_max
         );
         if self.config.starttls && !self.tls {
@@ -261,12 +260,12 @@ impl Session {
         self.phase = Phase::Sender(mail);
     }
 
-    fn rcpt(&mut self, path: ForwardPath) {
+    fn rcpt(&mut self, rcpt: Rcpt) {
         match mem::replace(&mut self.phase, Phase::Ready) {
-            Phase::Open(transaction) => match self.forward_path(&transaction, path) {
-                Ok(address) => {
-                    self.actions.push_back(Action::Recipient(address.clone()));
-                    self.phase = Phase::Recipient(transaction, address);
+            Phase::Open(transaction) => match self.named(&transaction, rcpt) {
+                Ok(recipient) => {
+                    self.actions.push_back(Action::Recipient(recipient.address.clone()));
+                    self.phase = Phase::Recipient(transaction, recipient);
                 }
                 Err(reply) => {
                     self.phase = Phase::Open(Transaction { refused: true, ..transaction });
@@ -281,8 +280,8 @@ impl Session {
         }
     }
 
-    /// Whom a forward-path means, if another recipient may be named at all.
-    fn forward_path(&mut self, transaction: &Transaction, path: ForwardPath) -> Result<Address, Reply> {
+    /// Whom RCPT names, if another recipient may be named at all.
+    fn named(&mut self, transaction: &Transaction, rcpt: Rcpt) -> Result<Recipient, Reply> {
         let count = transaction.recipients.len();
         if !self.is_submission() && self.tally.unknown_recipients >= UNKNOWN_RECIPIENTS_MAX {
             return Err(Reply::new(421, Enhanced(4, 7, 0), "too many unknown recipients"));
@@ -299,13 +298,14 @@ impl Session {
             // Nothing that is sent with a null reverse-path has two recipients (RFC 5321 §4.5.5).
             return Err(Reply::new(550, Enhanced(5, 5, 3), "a message from <> has one recipient"));
         }
-        match path {
-            ForwardPath::Postmaster => Ok(self.config.postmaster.clone()),
-            ForwardPath::Address { utf8: true, .. } if !transaction.mail.smtputf8 => {
-                Err(command::needs_smtputf8())
-            }
-            ForwardPath::Address { address, .. } => Ok(address),
+        if rcpt.utf8 && !transaction.mail.smtputf8 {
+            return Err(command::needs_smtputf8());
         }
+        let address = match rcpt.path {
+            ForwardPath::Postmaster => self.config.postmaster.clone(),
+            ForwardPath::Address(address) => address,
+        };
+        Ok(Recipient { address, notify: rcpt.notify, original: rcpt.original })
     }
 
     fn data(&mut self) {
@@ -416,6 +416,8 @@ impl Session {
         Envelope {
             reverse_path: mail.reverse_path,
             recipients,
+            returns: mail.returns,
+            envelope_id: mail.envelope_id,
             body_8bit: mail.body_8bit,
             smtputf8: mail.smtputf8,
             size: mail.size,

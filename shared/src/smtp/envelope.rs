@@ -1,6 +1,33 @@
 //! The envelope of a message (RFC 5321 §2.3.1), as a session hands it over with the content.
 
+use std::fmt;
+
 use crate::address::Address;
+use crate::notify::{Notify, Return};
+
+/// A forward-path, and what its sender wants to be told of that recipient (RFC 3461).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// The address.
+    pub address: Address,
+    /// NOTIFY, if it was given.
+    pub notify: Option<Notify>,
+    /// ORCPT, if it was given, [decoded](crate::notify::original_recipient).
+    pub original: Option<String>,
+}
+
+impl From<Address> for Recipient {
+    /// One of whom nothing is asked.
+    fn from(address: Address) -> Self {
+        Self { address, notify: None, original: None }
+    }
+}
+
+impl fmt::Display for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
 
 /// What the client said about a message outside of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -8,7 +35,11 @@ pub struct Envelope {
     /// Where failures are reported; `None` is the null reverse-path `<>`.
     pub reverse_path: Option<Address>,
     /// The accepted forward-paths, in order, as often as the client named them.
-    pub recipients: Vec<Address>,
+    pub recipients: Vec<Recipient>,
+    /// RET, if it was given: how much of the message a report of failure returns.
+    pub returns: Option<Return>,
+    /// ENVID, if it was given, decoded: what the sender calls this transaction.
+    pub envelope_id: Option<String>,
     /// `BODY=8BITMIME` was declared (RFC 6152).
     pub body_8bit: bool,
     /// `SMTPUTF8` was declared (RFC 6531).

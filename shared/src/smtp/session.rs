@@ -13,7 +13,7 @@ use super::config::{
 };
 use super::content::{Decoder, Facts};
 use super::reply::{Enhanced, Reply};
-use super::{Envelope, Role};
+use super::{Envelope, Recipient, Role};
 use crate::address::Address;
 use crate::sasl::{Credentials, Exchange, ScramKeys, TlsExporter};
 use crate::wire::Input;
@@ -67,7 +67,7 @@ pub(super) enum Phase {
     /// Commands are read; MAIL was accepted.
     Open(Transaction),
     /// RCPT waits for the driver's answer.
-    Recipient(Transaction, Address),
+    Recipient(Transaction, Recipient),
     /// DATA, or BDAT with its chunk, waits for the driver to open a body.
     Beginning(Option<Chunk>),
     /// Content is read, and a body is open.
@@ -107,7 +107,7 @@ pub(super) struct Chunk {
 #[derive(Debug)]
 pub(super) struct Transaction {
     pub mail: Mail,
-    pub recipients: Vec<Address>,
+    pub recipients: Vec<Recipient>,
     /// A recipient was refused, so having none is not the client's mistake.
     pub refused: bool,
 }
@@ -302,9 +302,9 @@ impl Session {
     /// Answers [`Action::Recipient`].
     pub fn recipient(&mut self, verdict: Verdict) {
         match self.answered() {
-            Phase::Recipient(mut transaction, address) => {
+            Phase::Recipient(mut transaction, recipient) => {
                 match &verdict {
-                    Ok(()) => transaction.recipients.push(address),
+                    Ok(()) => transaction.recipients.push(recipient),
                     Err(_) => transaction.refused = true,
                 }
                 self.phase = Phase::Open(transaction);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::notify::{Notify, Return};
 use crate::sasl::test_client::{Client, keys_of, knows};
 
 /// A small generator (xorshift64*): the same seed gives the same run everywhere.
@@ -147,6 +148,39 @@ impl Driver {
 const ENVELOPE: &str = "MAIL FROM:<carol@example.org>\r\nRCPT TO:<alice@example.com>\r\nDATA\r\n";
 
 #[test]
+fn what_is_asked_goes_with_its_message_and_with_its_recipient() {
+    let mut driver = Driver::reception();
+    let asks = "MAIL FROM:<carol@example.org> RET=HDRS ENVID=a+2Bb\r\n\
+                RCPT TO:<alice@example.com> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;al+2Bice@example.net\r\n\
+                RCPT TO:<nobody@example.com> NOTIFY=NEVER\r\n\
+                RCPT TO:<bob@example.com>\r\nDATA\r\n";
+    assert_eq!(driver.codes(asks), ["250", "250", "550", "250", "354"]);
+    driver.say("x\r\n.\r\n");
+    assert_eq!(driver.codes(ENVELOPE), ["250", "250", "354"]);
+    driver.say("x\r\n.\r\n");
+    let asked: Vec<_> = driver
+        .stored
+        .iter()
+        .map(|(envelope, _)| {
+            let recipient = |to: &Recipient| (to.to_string(), to.notify, to.original.clone());
+            let recipients: Vec<_> = envelope.recipients.iter().map(recipient).collect();
+            (envelope.returns, envelope.envelope_id.clone(), recipients)
+        })
+        .collect();
+    let notify = Some(Notify { success: true, failure: false, delay: true });
+    let original = Some("rfc822;al+ice@example.net".to_owned());
+    let nothing = |address: &str| (address.to_owned(), None, None);
+    let first = vec![("alice@example.com".to_owned(), notify, original), nothing("bob@example.com")];
+    assert_eq!(
+        asked,
+        [
+            (Some(Return::Headers), Some("a+b".to_owned()), first),
+            (None, None, vec![nothing("alice@example.com")]),
+        ]
+    );
+}
+
+#[test]
 fn a_message_is_taken_and_answered_once_it_is_durable() {
     let mut driver = Driver::reception();
     assert_eq!(driver.say("MAIL FROM:<carol@example.org> SIZE=20\r\n"), "250 2.1.0 sender ok\r\n");
@@ -170,7 +204,7 @@ fn reception_offers_what_it_does() {
     assert_eq!(
         driver.say("EHLO client.example\r\n"),
         "250-mx.example.com\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n\
-         250-CHUNKING\r\n250-ENHANCEDSTATUSCODES\r\n250-LIMITS RCPTMAX=1000\r\n250 STARTTLS\r\n"
+         250-CHUNKING\r\n250-DSN\r\n250-ENHANCEDSTATUSCODES\r\n250-LIMITS RCPTMAX=1000\r\n250 STARTTLS\r\n"
     );
     assert_eq!(driver.say("HELO client.example\r\n"), "250 mx.example.com\r\n");
     assert_eq!(

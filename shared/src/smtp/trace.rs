@@ -90,7 +90,9 @@ mod tests {
     fn envelope(helo: &str, recipients: &[&str]) -> Envelope {
         Envelope {
             reverse_path: None,
-            recipients: recipients.iter().map(|r| r.parse().expect("an address")).collect(),
+            recipients: recipients.iter().map(|r| r.parse::<Address>().expect("an address").into()).collect(),
+            returns: None,
+            envelope_id: None,
             body_8bit: false,
             smtputf8: false,
             size: None,

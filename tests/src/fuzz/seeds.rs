@@ -15,6 +15,7 @@ use shared::lane::{
     DeadLetter, Decision, DecisionRow, Gone, LanePosition, LaneRow, Missing, NodeIdentity, Parked,
     PartnerRow, QueuedBody, QueuedUnit, Rebase, RejectedRow,
 };
+use shared::notify::{Notify, Return};
 use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
 use shared::store::sim::Piece;
 use shared::store::{BodyKey, Row};
@@ -167,8 +168,8 @@ fn origin() -> Origin {
         reverse_path: Some("alice@example.org".into()),
         recipients: vec![OriginalRecipient {
             address: "bob@example.com".into(),
-            original: Some("bob@example.net".into()),
-            notify: None,
+            original: Some("rfc822;bob@example.net".into()),
+            notify: Some("SUCCESS,FAILURE".into()),
         }],
         envelope_id: None,
         return_content: Some("HDRS".into()),
@@ -205,6 +206,7 @@ fn to_big() -> Vec<ToBig> {
         text: "451 4.7.1 later".into(),
         status: "4.7.1".into(),
         in_doubt: false,
+        host_reports: true,
         next_attempt_at: Some(1_790_000_060_000),
     };
     let act = unit::PopAct {
@@ -259,6 +261,13 @@ fn to_edge() -> Vec<ToEdge> {
         size: 1000,
         reverse_path: Some("alice@example.org".into()),
         recipients: vec![(0, "bob@example.com".into()), (3, "carol@example.com".into())],
+        asked: vec![unit::Asked {
+            count: 1,
+            notify: Some(Notify { success: true, failure: true, delay: false }),
+            original: Some("rfc822;bob@example.net".into()),
+        }],
+        returns: Some(Return::Headers),
+        envelope_id: Some("QQ314159".into()),
         body_8bit: true,
         utf8_header: false,
         signatures: "DKIM-Signature: v=1; b=c2ln\r\n".into(),

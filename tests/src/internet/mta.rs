@@ -55,6 +55,8 @@ pub struct Options {
     pub eight_bit_mime: bool,
     /// Whether it takes addresses beyond ASCII (RFC 6531).
     pub smtputf8: bool,
+    /// Whether it is told what senders want to hear of their mail (RFC 3461). It never tells them.
+    pub dsn: bool,
     /// The largest message, in octets (RFC 1870).
     pub size_max: u64,
     /// Whether it speaks LMTP (RFC 2033), with an answer to the dot for each recipient, and not SMTP.
@@ -73,6 +75,7 @@ impl Default for Options {
             starttls: StartTls::default(),
             eight_bit_mime: true,
             smtputf8: true,
+            dsn: false,
             size_max: 64 * 1024 * 1024,
             lmtp: false,
             login: None,
@@ -102,6 +105,8 @@ pub struct Mail {
     pub parameters: Vec<String>,
     /// The forward-paths.
     pub recipients: Vec<String>,
+    /// What followed each forward-path that was taken, such as `NOTIFY=NEVER`.
+    pub recipient_parameters: Vec<Vec<String>>,
     /// BLAKE3 of `data`, in hex.
     pub digest: String,
     /// The message as received, dots unstuffed.

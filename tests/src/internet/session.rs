@@ -91,6 +91,7 @@ impl Session {
             vec![options.name.clone(), "PIPELINING".into(), format!("SIZE {}", options.size_max)];
         keywords.extend(options.eight_bit_mime.then(|| "8BITMIME".into()));
         keywords.extend(options.smtputf8.then(|| "SMTPUTF8".into()));
+        keywords.extend(options.dsn.then(|| "DSN".into()));
         let starttls = options.starttls != StartTls::Absent && !self.wire.is_tls();
         keywords.extend(self.wants_login().then(|| "AUTH LOGIN PLAIN".into()));
         keywords.extend(starttls.then(|| "STARTTLS".into()));
@@ -165,6 +166,7 @@ impl Session {
             reverse_path,
             parameters,
             recipients: Vec::new(),
+            recipient_parameters: Vec::new(),
             digest: String::new(),
             data: Vec::new(),
         });
@@ -177,6 +179,7 @@ impl Session {
         match upper.split_once('=') {
             Some(("SIZE", _)) => true,
             Some(("BODY", "7BIT" | "8BITMIME")) => self.host.options.eight_bit_mime,
+            Some(("RET", "FULL" | "HDRS") | ("ENVID", _)) => self.host.options.dsn,
             None => upper == "SMTPUTF8" && self.host.options.smtputf8,
             Some(_) => false,
         }
@@ -186,8 +189,14 @@ impl Session {
         if self.mail.is_none() {
             return self.reply("503 5.5.1 RCPT comes after MAIL").await;
         }
-        let recipient = match path(rest, "TO:") {
-            Some((recipient, parameters)) if !recipient.is_empty() && parameters.is_empty() => recipient,
+        let is_known = |parameter: &String| {
+            let is_asked = ["NOTIFY=", "ORCPT="].iter().any(|keyword| parameter.starts_with(keyword));
+            is_asked && self.host.options.dsn
+        };
+        let (recipient, parameters) = match path(rest, "TO:") {
+            Some((recipient, parameters)) if !recipient.is_empty() && parameters.iter().all(is_known) => {
+                (recipient, parameters)
+            }
             _ => return self.reply("501 5.5.4 write RCPT TO:<address>, with nothing after it").await,
         };
         if let Then::Answered = self.apply_rules(Stage::Rcpt, std::slice::from_ref(&recipient)).await? {
@@ -195,6 +204,7 @@ impl Session {
         }
         if let Some(mail) = &mut self.mail {
             mail.recipients.push(recipient);
+            mail.recipient_parameters.push(parameters);
         }
         self.reply("250 2.1.5 recipient ok").await
     }

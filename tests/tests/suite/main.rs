@@ -18,6 +18,7 @@ mod fuzz_corpora;
 mod gateway;
 mod limits;
 mod mailwork;
+mod notify;
 mod operator;
 mod people;
 mod pressure;

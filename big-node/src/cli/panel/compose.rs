@@ -499,6 +499,7 @@ impl Compose {
             about,
             attachments,
             text_bytes,
+            ..Written::default()
         };
         (written, body)
     }
@@ -596,7 +597,7 @@ mod tests {
         assert!(compose.is_changed());
         let (request, body) = compose.send("alice").expect("whole").expect("at once");
         let Request::MailSend { person, written, .. } = request else { panic!("{request:?}") };
-        let Written { to, cc, subject, about: None, attachments, text_bytes } = written else {
+        let Written { to, cc, subject, about: None, attachments, text_bytes, .. } = written else {
             panic!("{written:?}")
         };
         assert_eq!(

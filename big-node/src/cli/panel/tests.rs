@@ -173,6 +173,7 @@ fn recipient() -> RecipientView {
         relay: None,
         status: "2.0.0".into(),
         text: "250 ok \x1b[2J".into(),
+        host_reports: false,
         in_doubt: false,
         next_attempt_at: None,
         revised: None,

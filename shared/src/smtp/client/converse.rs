@@ -247,6 +247,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::address::Address;
     use crate::smtp::client::{Protocol, tls};
 
     /// Says each of these after a line of the client's, the first at once, and then hangs up.
@@ -289,7 +290,9 @@ mod tests {
             };
             let message = Message {
                 reverse_path: None,
-                recipients: vec!["bob@host.example".parse().expect("an address")],
+                recipients: vec!["bob@host.example".parse::<Address>().expect("an address").into()],
+                returns: None,
+                envelope_id: None,
                 size: 6,
                 eight_bit: false,
                 utf8_header: false,

@@ -1,4 +1,4 @@
-//! The client's side of SMTP (RFC 5321, 1870, 2920, 3207, 4954, 6152, 6531) and LMTP (RFC 2033): one connection
+//! The client's side of SMTP (RFC 5321, 1870, 2920, 3207, 3461, 4954, 6152, 6531) and LMTP (RFC 2033): one connection
 //! to one host.
 //!
 //! A [`Client`] is a state machine: bytes and content in, [`Action`]s out. It opens no socket, resolves
@@ -12,6 +12,7 @@
 //! - content is never altered, but that a Return-Path at its head stays here (RFC 5321 §4.4): what the host
 //!   cannot take (8-bit, UTF-8 addresses) comes back as a permanent outcome with the reason;
 //! - a session that was used before and ends before a message's MAIL is answered has not attempted that message;
+//! - what the sender wants to be told goes to a host that offers DSN as it came, and to no other one;
 //! - a host's replies are bounded in lines and octets, and one that breaks the rules is left.
 
 mod converse;

@@ -75,6 +75,8 @@ pub struct Outcome {
     pub recipient: usize,
     /// What was said.
     pub status: Status,
+    /// The host has taken it, and has been told what the sender wants to hear of it (RFC 3461): it reports.
+    pub host_reports: bool,
 }
 
 fn sanitised(text: &str) -> String {

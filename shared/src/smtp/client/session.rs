@@ -5,8 +5,9 @@ use std::mem;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::notify::Return;
 use crate::sasl::Credentials;
-use crate::smtp::Enhanced;
+use crate::smtp::{Enhanced, Recipient};
 
 use super::login::Login;
 use super::outcome::{Class, Outcome, Status};
@@ -72,7 +73,11 @@ pub struct Message {
     /// Where failures are reported; `None` is the null reverse-path.
     pub reverse_path: Option<Address>,
     /// The recipients that this host serves; at least one.
-    pub recipients: Vec<Address>,
+    pub recipients: Vec<Recipient>,
+    /// How much of it a report of failure returns, if the sender has said so (RFC 3461).
+    pub returns: Option<Return>,
+    /// What the sender calls the transaction (ENVID), if they do.
+    pub envelope_id: Option<String>,
     /// Octets of content.
     pub size: u64,
     /// The content holds octets over 127.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::address::Address;
+use crate::notify::{Notify, Return};
 use crate::sasl::Credentials;
 use crate::smtp::Enhanced;
 
@@ -94,12 +96,24 @@ impl Driver {
 fn message(recipients: &[&str]) -> Message {
     Message {
         reverse_path: Some("alice@example.com".parse().expect("an address")),
-        recipients: recipients.iter().map(|r| r.parse().expect("an address")).collect(),
+        recipients: recipients.iter().map(|r| r.parse::<Address>().expect("an address").into()).collect(),
+        returns: None,
+        envelope_id: None,
         size: 21,
         eight_bit: false,
         utf8_header: false,
         before: Vec::new(),
     }
+}
+
+/// To two, of whom one asks for something.
+fn asking() -> Message {
+    let mut message = message(&["bob@host.example", "carol@host.example"]);
+    message.returns = Some(Return::Headers);
+    message.envelope_id = Some("a+b c".into());
+    message.recipients[0].notify = Some(Notify { success: true, failure: true, delay: false });
+    message.recipients[0].original = Some("rfc822;b=ob@example.com".into());
+    message
 }
 
 fn bob() -> Message {
@@ -123,7 +137,7 @@ fn a_message_is_delivered_and_another_and_quit() {
         text: "250 2.6.0 queued as 17".into(),
         in_doubt: false,
     };
-    assert_eq!(driver.done, [[Outcome { recipient: 0, status }]]);
+    assert_eq!(driver.done, [[Outcome { recipient: 0, status, host_reports: false }]]);
 
     driver.content = vec![];
     driver.client.deliver(Message { reverse_path: None, ..bob() }, NOW);
@@ -610,5 +624,24 @@ fn a_used_session_that_ends_before_its_mail_is_answered_has_attempted_nothing() 
         assert!(driver.closed && driver.unusable.is_none());
         assert_eq!(driver.done[1][0].status.class, Temporary);
         assert!(!driver.done[1][0].status.in_doubt);
+    }
+}
+
+#[test]
+fn what_is_asked_goes_to_a_host_that_reports_and_to_no_other() {
+    let dsn = OFFER.replace("250-PIPELINING", "250-PIPELINING\r\n250-DSN");
+    for (offer, mail, rcpt) in [
+        (OFFER, "", ""),
+        (&*dsn, " RET=HDRS ENVID=a+2Bb+20c", " NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;b+3Dob@example.com"),
+    ] {
+        let (mut driver, said) = Driver::delivering(offer, asking());
+        let first =
+            format!("MAIL FROM:<alice@example.com> SIZE=21{mail}\r\nRCPT TO:<bob@host.example>{rcpt}\r\n");
+        assert_eq!(said, format!("{first}RCPT TO:<carol@host.example>\r\n"));
+        driver.hear("250 2.1.0 ok\r\n250 2.1.5 ok\r\n550 5.1.1 unknown\r\n");
+        driver.hear("354 go\r\n");
+        driver.hear("250 2.6.0 queued\r\n");
+        let reports: Vec<_> = driver.done[0].iter().map(|outcome| outcome.host_reports).collect();
+        assert_eq!(reports, [offer == dsn, false], "of what it has not taken it does not");
     }
 }

@@ -1,7 +1,7 @@
 //! One message on its way through MAIL and RCPT, and what the host offers for it.
 
-use crate::address::Address;
-use crate::smtp::Enhanced;
+use crate::notify::{original_parameter, xtext};
+use crate::smtp::{Enhanced, Recipient};
 
 use super::login::Offered;
 use super::outcome::{Class, Outcome, Status};
@@ -14,6 +14,7 @@ pub(super) struct Capabilities {
     pub pipelining: bool,
     eight_bit_mime: bool,
     smtputf8: bool,
+    dsn: bool,
     pub starttls: bool,
     pub auth: Offered,
     /// Offered, and the largest size if the host names one.
@@ -30,6 +31,7 @@ impl Capabilities {
                 "PIPELINING" => capabilities.pipelining = true,
                 "8BITMIME" => capabilities.eight_bit_mime = true,
                 "SMTPUTF8" => capabilities.smtputf8 = true,
+                "DSN" => capabilities.dsn = true,
                 "STARTTLS" => capabilities.starttls = true,
                 "AUTH" => capabilities.auth = Offered::read(words),
                 "SIZE" => {
@@ -54,13 +56,15 @@ pub(super) struct Transaction {
     pub answered: usize,
     /// The recipients that RCPT is to name.
     named: Vec<usize>,
+    /// The host reports on what it takes, as it is asked to.
+    host_reports: bool,
 }
 
 impl Transaction {
     /// Before its first command.
     pub(super) fn new(message: Message) -> Self {
         let statuses = vec![None; message.recipients.len()];
-        Self { message, statuses, sent: 0, answered: 0, named: Vec::new() }
+        Self { message, statuses, sent: 0, answered: 0, named: Vec::new(), host_reports: false }
     }
 
     /// What goes before the content.
@@ -86,7 +90,8 @@ impl Transaction {
     pub(super) fn outcomes(self) -> Vec<Outcome> {
         let outcome = |(recipient, status): (usize, Option<Status>)| {
             let status = status.expect("a transaction ends by settling every recipient");
-            Outcome { recipient, status }
+            let host_reports = self.host_reports && status.class == Class::Delivered;
+            Outcome { recipient, status, host_reports }
         };
         self.statuses.into_iter().enumerate().map(outcome).collect()
     }
@@ -102,7 +107,7 @@ impl Transaction {
             None => Some(self.mail(capabilities)),
             Some(place) => {
                 let recipient = self.message.recipients.get(*self.named.get(place)?)?;
-                Some(format!("RCPT TO:<{recipient}>\r\n"))
+                Some(rcpt(recipient, capabilities))
             }
         }
     }
@@ -119,18 +124,23 @@ impl Transaction {
         if self.needs_smtputf8() && capabilities.smtputf8 {
             mail.push_str(" SMTPUTF8");
         }
+        if capabilities.dsn {
+            let returns = self.message.returns.map(|returns| format!(" RET={}", returns.as_str()));
+            let id = self.message.envelope_id.as_ref().map(|id| format!(" ENVID={}", xtext(id)));
+            mail.extend(returns.into_iter().chain(id));
+        }
         mail + "\r\n"
     }
 
     fn needs_smtputf8(&self) -> bool {
-        let wide = |address: &Address| !address.is_ascii();
         self.message.utf8_header
-            || self.message.reverse_path.as_ref().is_some_and(wide)
-            || self.message.recipients.iter().any(wide)
+            || self.message.reverse_path.as_ref().is_some_and(|path| !path.is_ascii())
+            || self.message.recipients.iter().any(|recipient| !recipient.address.is_ascii())
     }
 
     /// Refuses what the host has no way to take, without altering it, and names the rest.
     pub(super) fn check(&mut self, capabilities: Capabilities) {
+        self.host_reports = capabilities.dsn;
         let permanent = |enhanced, text: &str| Status::ours(Class::Permanent, enhanced, text);
         let wide_sender = self.message.reverse_path.as_ref().is_some_and(|path| !path.is_ascii());
         if let Some(limit) = capabilities.size.filter(|limit| (1..self.message.size).contains(limit)) {
@@ -144,7 +154,7 @@ impl Transaction {
             self.settle(&permanent(Enhanced(5, 6, 7), text));
         } else if !capabilities.smtputf8 {
             for (recipient, status) in self.message.recipients.iter().zip(&mut self.statuses) {
-                if !recipient.is_ascii() {
+                if !recipient.address.is_ascii() {
                     let text = "the address is internationalized; the host does not take such mail";
                     *status = Some(permanent(Enhanced(5, 6, 7), text));
                 }
@@ -171,4 +181,16 @@ impl Transaction {
             }
         }
     }
+}
+
+/// RCPT, with what the sender wants to be told, where the host takes that on.
+fn rcpt(recipient: &Recipient, capabilities: Capabilities) -> String {
+    let mut rcpt = format!("RCPT TO:<{recipient}>");
+    if capabilities.dsn {
+        let notify = recipient.notify.map(|notify| format!(" NOTIFY={notify}"));
+        let original = recipient.original.as_ref();
+        let original = original.map(|original| format!(" ORCPT={}", original_parameter(original)));
+        rcpt.extend(notify.into_iter().chain(original));
+    }
+    rcpt + "\r\n"
 }
