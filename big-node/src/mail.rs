@@ -369,7 +369,7 @@ fn recipient_row(routed: &Routed, state: DeliveryState, text: &str, status: &str
         state,
         at: now,
         host: None,
-        tls: false,
+        tls: None,
         relay: None,
         text: text.into(),
         status: status.into(),

@@ -423,8 +423,8 @@ pub struct Recipient {
     pub at: u64,
     /// The remote host that answered last.
     pub host: Option<String>,
-    /// Whether that was under TLS.
-    pub tls: bool,
+    /// The TLS that was under, and by what the host had proved itself; `None` is in clear.
+    pub tls: Option<String>,
     /// Why the smart host was asked; `None` if the domain's own hosts were.
     pub relay: Option<String>,
     /// Its reply, or our reason, word for word.
@@ -442,7 +442,7 @@ pub struct Recipient {
     /// The revision that leaves for it, as far as that is decided.
     pub revision: u32,
 }
-row!(Recipient, 6);
+row!(Recipient, 7);
 
 /// A revision for a recipient that came while an attempt was under way.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]

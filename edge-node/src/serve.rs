@@ -15,7 +15,7 @@ use shared::seal::PrivateKey;
 use shared::smtp::{Config, Role};
 use shared::state::{State, StateError};
 use shared::store::{StoreError, Verdict};
-use shared::topology::Topology;
+use shared::topology::{Dnssec, Topology};
 use shared::{lifetime, telemetry};
 use tokio::sync::watch;
 
@@ -195,9 +195,13 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let smtp_busy = "421 4.3.2 too many sessions; try again later\r\n";
     let pop3_busy = "-ERR [SYS/TEMP] too many sessions; try again later\r\n";
 
-    let resolver =
-        Resolver::new(&edge.dns_servers).map_err(|error| ServeError::Resolver(error.to_string()))?;
-    let (asked, hostname, wanted) = (resolver.inner(), edge.hostname.clone(), edge.authentication.clone());
+    let resolver = |dnssec| {
+        let resolver = Resolver::new(&edge.dns_servers, dnssec);
+        resolver.map_err(|error| ServeError::Resolver(error.to_string()))
+    };
+    // What is asked about senders says who they are not: a forged answer only makes one of them less believed.
+    let (senders, resolver) = (resolver(&Dnssec::Off)?, resolver(&edge.dnssec)?);
+    let (asked, hostname, wanted) = (senders.inner(), edge.hostname.clone(), edge.authentication.clone());
     let authenticator = Authenticator::new(asked, hostname, wanted);
     let acquainted = Arc::default();
     let smtp = |role, implicit_tls| {

@@ -281,6 +281,20 @@ pub struct Edge {
     pub outbound: Outbound,
     /// Who answers DNS questions; empty means the system's resolvers.
     pub dns_servers: Vec<SocketAddr>,
+    /// By which keys their answers about other mail hosts are validated.
+    pub dnssec: Dnssec,
+}
+
+/// `[edge.dns] dnssec` and `trust_anchors`: by which keys answers about other mail hosts are validated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Dnssec {
+    /// By none: they are believed, and DANE is not used.
+    Off,
+    /// By the root's, which are built in.
+    #[default]
+    Root,
+    /// By the DNSKEY records in this file.
+    Anchors(PathBuf),
 }
 
 /// `[edge.public]`: the ports that something before the edge forwards to it; `None` is the one it listens on.
@@ -378,7 +392,11 @@ impl Topology {
         };
         let relay = relay.into_iter().flatten().flatten();
         let states = [&mut self.big.state, &mut self.edge.state];
-        for path in tls.chain(relay).chain(states).chain(&mut self.big.desk) {
+        let anchors = match &mut self.edge.dnssec {
+            Dnssec::Off | Dnssec::Root => None,
+            Dnssec::Anchors(path) => Some(path),
+        };
+        for path in tls.chain(relay).chain(anchors).chain(states).chain(&mut self.big.desk) {
             *path = folder.join(&*path);
         }
     }

@@ -57,6 +57,8 @@ pub struct TestTopology {
     pub inbound_hourly: u64,
     /// Who answers DNS questions.
     pub dns: Vec<SocketAddr>,
+    /// The file of keys by which their answers are validated; without it they are not.
+    pub trust_anchors: Option<PathBuf>,
     /// The certificate and key that edge shows; without them it makes its own.
     pub tls: Option<TlsFiles>,
     /// How attachments are filed for those who have not chosen.
@@ -108,6 +110,7 @@ impl TestTopology {
             desk: None,
             inbound_hourly: 10 << 30,
             dns: vec![dns],
+            trust_anchors: None,
             tls: None,
             attachments: AttachmentMode::default(),
             private_addresses: true,
@@ -147,6 +150,7 @@ impl TestTopology {
             desk: file.big.desk.clone(),
             inbound_hourly: file.big.inbound_hourly,
             dns: vec![dns],
+            trust_anchors: None,
             tls: edge.tls.clone(),
             attachments: file.site.attachments,
             private_addresses: true,
@@ -274,7 +278,12 @@ impl TestTopology {
             "edge.authentication",
             &[("dmarc", quoted(dmarc.as_str())), ("trusted_sealers", list(trusted_sealers))],
         );
-        table("edge.dns", &[("servers", list(&self.dns))]);
+        // The stand-in Internet signs nothing.
+        let validated = match &self.trust_anchors {
+            Some(path) => ("trust_anchors", quoted(&path.display().to_string())),
+            None => ("dnssec", "false".to_owned()),
+        };
+        table("edge.dns", &[("servers", list(&self.dns)), validated]);
         let (listen, dial) = (self.link_listen.to_string(), self.link_dial.to_string());
         table(
             "link",

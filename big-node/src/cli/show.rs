@@ -392,7 +392,9 @@ fn recipients(recipients: &[RecipientView]) -> String {
 pub(super) fn said(recipient: &RecipientView) -> String {
     let mut said = Vec::new();
     if let Some(host) = &recipient.host {
-        said.push(format!("{host} {}", if recipient.tls { "under TLS:" } else { "in clear:" }));
+        let tls =
+            recipient.tls.as_deref().map_or_else(|| "in clear:".to_owned(), |tls| format!("under {tls}:"));
+        said.push(format!("{host} {tls}"));
     }
     // What a host wrote has its enhanced code in it.
     let says_it = recipient.text.split(' ').take(2).any(|word| word == recipient.status);

@@ -340,7 +340,7 @@ fn recipient() -> RecipientView {
         state: DeliveryState::Deferred,
         at: AT,
         host: Some("mx.elsewhere.example".into()),
-        tls: true,
+        tls: Some("TLS 1.3".into()),
         relay: None,
         status: "4.7.1".into(),
         text: "450 later".into(),
@@ -381,7 +381,7 @@ fn a_queue() {
          subject     hello\n\
          \n\
          recipient                state     since (UTC)       what was said\n\
-         carol@elsewhere.example  deferred  2026-11-22 07:41  mx.elsewhere.example under TLS: 4.7.1 450 later \
+         carol@elsewhere.example  deferred  2026-11-22 07:41  mx.elsewhere.example under TLS 1.3: 4.7.1 450 later \
          (next attempt 2026-11-22 07:42)\n\
          \n\
          The edge refused:\n\

@@ -53,8 +53,7 @@ pub async fn attempt(
     };
     // A host that does not even want to talk speaks of itself; its operator mends that.
     status.class = Class::Temporary;
-    let report =
-        |(recipient, _)| Report { recipient, status: status.clone(), host: host.clone(), tls: false };
+    let report = |(recipient, _)| Report { recipient, status: status.clone(), host: host.clone(), tls: None };
     recipients.into_iter().map(report).collect()
 }
 
@@ -91,10 +90,16 @@ async fn conversation(
     converse(host, config, envelope, piece).await
 }
 
-fn told(outcomes: Vec<Outcome>, recipients: &[(u32, Address)], host: &str, tls: bool) -> Vec<Report> {
+fn told(outcomes: Vec<Outcome>, recipients: &[(u32, Address)], host: &str, tls: Option<&str>) -> Vec<Report> {
+    let tls = tls.map(ToOwned::to_owned);
     let report = |outcome: Outcome| {
         let (recipient, _) = recipients.get(outcome.recipient)?;
-        Some(Report { recipient: *recipient, status: outcome.status, host: Some(host.to_owned()), tls })
+        Some(Report {
+            recipient: *recipient,
+            status: outcome.status,
+            host: Some(host.to_owned()),
+            tls: tls.clone(),
+        })
     };
     outcomes.into_iter().filter_map(report).collect()
 }

@@ -54,7 +54,7 @@ pub async fn attempt(
             Status::ours(Class::Temporary, Enhanced(4, 3, 0), &text)
         }
     };
-    let report = |(recipient, _)| Report { recipient, status: status.clone(), host: None, tls: false };
+    let report = |(recipient, _)| Report { recipient, status: status.clone(), host: None, tls: None };
     recipients.into_iter().map(report).collect()
 }
 

@@ -101,7 +101,7 @@ pub async fn hand_over(store: &Store, site: &Arc<Site>, due: &Due) -> Result<(),
             recipient: *recipient,
             status: status.clone(),
             host: None,
-            tls: false,
+            tls: None,
         };
         named.iter().map(report).collect()
     };
@@ -138,7 +138,7 @@ async fn by_transport(
             Ok(address) => good.push((*recipient, address)),
             Err(error) => {
                 let status = Status::ours(Class::Permanent, Enhanced(5, 1, 3), &error.to_string());
-                reports.push(Report { recipient: *recipient, status, host: None, tls: false });
+                reports.push(Report { recipient: *recipient, status, host: None, tls: None });
             }
         }
     }

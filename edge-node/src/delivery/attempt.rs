@@ -20,6 +20,7 @@ use super::pool::{MESSAGES_MAX, Pool};
 use super::relay::{Route, SmartHost};
 use super::resolve::Resolver;
 use super::scheduler::Shown;
+use super::security::Security;
 use crate::content::Content;
 use crate::node::Node;
 use crate::record::QueueRow;
@@ -36,7 +37,8 @@ pub(super) struct Report {
     pub status: Status,
     /// The host that said so.
     pub host: Option<String>,
-    pub tls: bool,
+    /// The TLS that was under, and what the host had proved; `None` is in clear.
+    pub tls: Option<String>,
     /// Why the smart host was asked; `None` if the domain's own were.
     pub relay: Option<String>,
 }
@@ -44,7 +46,7 @@ pub(super) struct Report {
 impl Report {
     /// No host was asked.
     pub fn ours(status: Status) -> Self {
-        Self { status, host: None, tls: false, relay: None }
+        Self { status, host: None, tls: None, relay: None }
     }
 
     /// Nobody could be reached a moment ago, as this says.
@@ -92,9 +94,12 @@ enum Asked {
 #[derive(Clone)]
 struct Target<'a> {
     name: &'a str,
+    /// What it is asked for by, under TLS.
+    asked: &'a str,
     address: SocketAddr,
-    tls: &'a Arc<ClientConfig>,
+    tls: Arc<ClientConfig>,
     policy: TlsPolicy,
+    security: Security,
     login: Option<&'a Credentials>,
 }
 
@@ -105,14 +110,20 @@ struct Use {
     name: String,
     address: SocketAddr,
     policy: TlsPolicy,
+    security: Security,
     has_login: bool,
 }
 
 impl Target<'_> {
+    /// What it has proved by taking mail under this version of TLS; `None` is in clear.
+    fn shown(&self, version: Option<&str>) -> Option<String> {
+        version.map(|version| self.security.shown(version))
+    }
+
     fn usage(&self, place: &str) -> Use {
         let (place, name) = (place.to_owned(), self.name.to_owned());
         let Self { address, policy, login, .. } = *self;
-        Use { place, name, address, policy, has_login: login.is_some() }
+        Use { place, name, address, policy, security: self.security.clone(), has_login: login.is_some() }
     }
 }
 
@@ -196,22 +207,36 @@ impl Attempt {
             return Asked::Told(Vec::new(), Shown::Nothing);
         };
         let domain = first.domain();
-        let hosts = match self.resolver.hosts(domain).await {
+        let port = self.node.topology.edge.outbound.port;
+        let hosts = match self.resolver.hosts(domain, port).await {
             Ok(hosts) => hosts,
             Err(status) if status.class == Class::Temporary => {
                 return Asked::Unroutable(Report::ours(status));
             }
             Err(status) => return Asked::Told(copies.all(&Report::ours(status)), Shown::Nothing),
         };
-        let (mut targets, mut last) = (Vec::new(), None);
+        let (mut targets, mut last, mut reached) = (Vec::new(), None, false);
         for host in &hosts {
+            let security = match Security::of(host) {
+                Ok(security) => security,
+                Err(why) => {
+                    // Who keeps that from us must neither get the mail in clear nor lead it another way.
+                    reached = true;
+                    let text = format!("DNS does not say how {} proves itself (TLSA): {why}", host.name);
+                    last = Some(Report::ours(Status::ours(Class::Temporary, Enhanced(4, 7, 5), &text)));
+                    continue;
+                }
+            };
+            let tls = security.tls(&self.tls);
             for address in &host.addresses {
                 match self.allowed(*address) {
                     Ok(()) => targets.push(Target {
                         name: &host.name,
-                        address: SocketAddr::new(*address, self.node.topology.edge.outbound.port),
-                        tls: &self.tls,
-                        policy: TlsPolicy::Opportunistic,
+                        asked: host.asked(),
+                        address: SocketAddr::new(*address, port),
+                        tls: Arc::clone(&tls),
+                        policy: security.tls_policy(),
+                        security: security.clone(),
                         login: None,
                     }),
                     Err(status) => drop(last.get_or_insert(Report::ours(status))),
@@ -222,30 +247,33 @@ impl Attempt {
             |name: &str, status, tls| Report { status, host: Some(name.to_owned()), tls, relay: None };
         if let Some((target, outcomes, tls)) = self.again(copies, place, &targets).await {
             let shown = shown(&outcomes);
-            return Asked::Told(copies.told(outcomes, |status| report(target.name, status, tls)), shown);
+            return Asked::Told(
+                copies.told(outcomes, |status| report(target.name, status, tls.clone())),
+                shown,
+            );
         }
-        let (begun, mut reached) = (Instant::now(), false);
+        let begun = Instant::now();
         for target in &targets {
             // Hosts that take connections and say nothing would use up what time there is for the smart host.
             if !reached && begun.elapsed() > DIRECT_TIME {
                 break;
             }
             match self.connection(copies, place, target).await {
-                Talk::Done(outcomes, tls) => {
-                    let shown = shown(&outcomes);
+                Talk::Done(outcomes, version) => {
+                    let (shown, tls) = (shown(&outcomes), target.shown(version));
                     return Asked::Told(
-                        copies.told(outcomes, |status| report(target.name, status, tls)),
+                        copies.told(outcomes, |status| report(target.name, status, tls.clone())),
                         shown,
                     );
                 }
                 Talk::Next { status, greeted } => {
                     reached |= greeted;
-                    last = Some(report(target.name, status, false));
+                    last = Some(report(target.name, status, None));
                 }
                 // It was there to offer TLS.
                 Talk::HandshakeFailed(status) => {
                     reached = true;
-                    last = Some(report(target.name, status, false));
+                    last = Some(report(target.name, status, None));
                 }
             }
         }
@@ -282,7 +310,7 @@ impl Attempt {
         };
         let no_address = |why: &str| {
             let text = format!("DNS gives no address of the smart host {name}{why}");
-            report(Status::ours(Class::Temporary, Enhanced(4, 4, 3), &text), false)
+            report(Status::ours(Class::Temporary, Enhanced(4, 4, 3), &text), None)
         };
         let addresses = match addresses {
             Ok(addresses) => addresses,
@@ -291,33 +319,38 @@ impl Attempt {
                 return (copies.all(&report), Shown::Unreachable(report));
             }
         };
-        let SmartHost { tls, policy, login, .. } = host;
+        let SmartHost { tls, policy, security, login, .. } = host;
         let target = |address: &SocketAddr| Target {
             name: &name,
+            asked: &name,
             address: *address,
-            tls,
+            tls: Arc::clone(tls),
             policy: *policy,
+            security: security.clone(),
             login: login.as_ref(),
         };
         let targets: Vec<_> = addresses.iter().map(target).collect();
         if let Some((_, outcomes, tls)) = self.again(copies, place, &targets).await {
             let shown = shown(&outcomes);
-            return (copies.told(outcomes, |status| report(ours_to_mend(status), tls)), shown);
+            return (copies.told(outcomes, |status| report(ours_to_mend(status), tls.clone())), shown);
         }
         let (mut last, mut reached) = (no_address(""), false);
         for target in &targets {
             match self.connection(copies, place, target).await {
-                Talk::Done(outcomes, tls) => {
-                    let shown = shown(&outcomes);
-                    return (copies.told(outcomes, |status| report(ours_to_mend(status), tls)), shown);
+                Talk::Done(outcomes, version) => {
+                    let (shown, tls) = (shown(&outcomes), target.shown(version));
+                    return (
+                        copies.told(outcomes, |status| report(ours_to_mend(status), tls.clone())),
+                        shown,
+                    );
                 }
                 Talk::Next { status, greeted } => {
                     reached |= greeted;
-                    last = report(status, false);
+                    last = report(status, None);
                 }
                 Talk::HandshakeFailed(status) => {
                     reached = true;
-                    last = report(status, false);
+                    last = report(status, None);
                 }
             }
         }
@@ -348,14 +381,14 @@ impl Attempt {
         copies: Copies<'_>,
         place: &str,
         targets: &'t [Target<'t>],
-    ) -> Option<(&'t Target<'t>, Vec<Outcome>, bool)> {
+    ) -> Option<(&'t Target<'t>, Vec<Outcome>, Option<String>)> {
         let uses: Vec<Use> = targets.iter().map(|target| target.usage(place)).collect();
         let (usage, mut session) = self.pool().take(&uses, monotonic())?;
         let target = targets.get(uses.iter().position(|other| *other == usage)?)?;
         match self.over(&mut session, copies).await {
-            Talk::Done(outcomes, tls) => {
+            Talk::Done(outcomes, version) => {
                 self.keep(usage, session);
-                Some((target, outcomes, tls))
+                Some((target, outcomes, target.shown(version)))
             }
             Talk::Next { .. } | Talk::HandshakeFailed(_) => None,
         }
@@ -378,7 +411,7 @@ impl Attempt {
         tls: TlsPolicy,
     ) -> Talk {
         let host =
-            Host { name: target.name.to_owned(), address: target.address, tls: Arc::clone(target.tls) };
+            Host { name: target.asked.to_owned(), address: target.address, tls: Arc::clone(&target.tls) };
         let config = Config {
             helo: self.node.topology.edge.hostname.to_string(),
             tls,

@@ -7,10 +7,12 @@
 //! happened before that.
 
 mod attempt;
+mod dane;
 mod pool;
 mod relay;
 mod resolve;
 mod scheduler;
+mod security;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +34,7 @@ use crate::queue;
 use crate::revise::{self, Begun, Waiting};
 use attempt::{Attempt, Copies, Report};
 pub use relay::{RelayError, Route};
-pub use resolve::Resolver;
+pub use resolve::{Resolver, ResolverError};
 use scheduler::{Limits, Scheduler, Shown};
 
 /// Attempts at once, in all; what the limit of open files allows may be less.

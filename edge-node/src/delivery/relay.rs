@@ -14,6 +14,8 @@ use shared::smtp::client::{TlsPolicy, opportunistic, verified};
 use shared::topology::{self, Mode, Place, RelayTls};
 use zeroize::Zeroizing;
 
+use super::security::Security;
+
 /// Octets of a file with a login.
 const LOGIN_BYTES_MAX: u64 = 4_096;
 
@@ -47,6 +49,7 @@ impl Route {
 pub struct SmartHost {
     pub(super) place: Place,
     pub(super) policy: TlsPolicy,
+    pub(super) security: Security,
     pub(super) tls: Arc<ClientConfig>,
     pub(super) login: Option<Credentials>,
 }
@@ -86,13 +89,17 @@ pub enum RelayError {
 
 impl SmartHost {
     fn open(host: &topology::SmartHost) -> Result<Self, RelayError> {
-        let (policy, tls) = match host.tls {
-            RelayTls::Opportunistic => (TlsPolicy::Opportunistic, opportunistic()),
-            RelayTls::StartTls => (TlsPolicy::Required, verified(roots(host.roots.as_deref())?)),
-            RelayTls::Implicit => (TlsPolicy::Implicit, verified(roots(host.roots.as_deref())?)),
+        let (policy, security) = match host.tls {
+            RelayTls::Opportunistic => (TlsPolicy::Opportunistic, Security::Opportunistic),
+            RelayTls::StartTls => (TlsPolicy::Required, Security::Certificate),
+            RelayTls::Implicit => (TlsPolicy::Implicit, Security::Certificate),
+        };
+        let tls = match &security {
+            Security::Opportunistic => opportunistic(),
+            _ => verified(roots(host.roots.as_deref())?),
         };
         let login = host.login.as_deref().map(login).transpose()?;
-        Ok(Self { place: host.place.clone(), policy, tls: Arc::new(tls), login })
+        Ok(Self { place: host.place.clone(), policy, security, tls: Arc::new(tls), login })
     }
 }
 

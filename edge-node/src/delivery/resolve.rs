@@ -1,19 +1,24 @@
-//! Who serves a domain (RFC 5321 §5, RFC 7505).
+//! Who serves a domain (RFC 5321 §5, RFC 7505), and what is published of its hosts' certificates (RFC 7672 §2.2).
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use shared::address::Domain;
 use shared::id::random;
-
 use shared::smtp::Enhanced;
 use shared::smtp::client::{Class, Status};
+use shared::topology::Dnssec;
+
+use super::dane::TlsaRecord;
 
 /// Hosts of one domain that are tried.
 pub const HOSTS_MAX: usize = 10;
@@ -28,6 +33,52 @@ pub struct MailHost {
     pub name: String,
     /// Its addresses, in the order in which they are tried.
     pub addresses: Vec<IpAddr>,
+    /// What it has published of its certificates.
+    pub published: Published,
+}
+
+impl MailHost {
+    /// The name by which it is asked for under TLS.
+    pub fn asked(&self) -> &str {
+        match &self.published {
+            Published::Records { base, .. } => base,
+            Published::Nothing | Published::Unknown(_) => &self.name,
+        }
+    }
+}
+
+/// What a host has published of its certificates, as far as DNS proves that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// Nothing, or nothing that is proved.
+    Nothing,
+    /// These TLSA records.
+    Records {
+        /// The name that they are of: what the host is to be asked for by.
+        base: String,
+        /// The names that its certificate may be for (RFC 7672 §3.2.2).
+        names: Vec<String>,
+        /// The records, at least one.
+        records: Vec<TlsaRecord>,
+    },
+    /// DNS gives no answer that is proved, or none at all, for this reason: it may have been forged.
+    Unknown(String),
+}
+
+/// Why there is no resolver.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolverError {
+    /// It cannot be made.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The keys that answers are to be validated by cannot be read.
+    #[error("{}: {reason}; `trust_anchors` has to name a file of DNSKEY records", .path.display())]
+    Anchors {
+        /// Their file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 /// The node's resolver. One for all, because it caches.
@@ -40,8 +91,12 @@ impl std::fmt::Debug for Resolver {
 }
 
 impl Resolver {
-    /// Asks `servers`, or the system's resolvers if there are none.
-    pub fn new(servers: &[SocketAddr]) -> Result<Self, NetError> {
+    /// Asks `servers`, or the system's resolvers if there are none, and validates what they say as `dnssec` has it: an
+    /// answer that should be signed and is not is none.
+    ///
+    /// # Errors
+    /// [`ResolverError`] if the servers or the keys cannot be used.
+    pub fn new(servers: &[SocketAddr], dnssec: &Dnssec) -> Result<Self, ResolverError> {
         let mut builder = if servers.is_empty() {
             TokioResolver::builder_tokio()?
         } else {
@@ -57,6 +112,15 @@ impl Resolver {
         options.timeout = LOOKUP_TIMEOUT;
         // A forged answer has to guess the case of every letter too.
         options.case_randomization = true;
+        let anchors = match dnssec {
+            Dnssec::Off => None,
+            Dnssec::Root => Some(TrustAnchors::default()),
+            Dnssec::Anchors(path) => Some(anchors(path)?),
+        };
+        if let Some(anchors) = anchors {
+            builder.options_mut().validate = true;
+            builder = builder.with_trust_anchor(Arc::new(anchors));
+        }
         Ok(Self(builder.build()?))
     }
 
@@ -66,15 +130,21 @@ impl Resolver {
     }
 
     /// The hosts that serve `domain`, best first: its MX hosts, or itself if it has none. Hosts of
-    /// equal preference come in random order.
-    pub async fn hosts(&self, domain: &Domain) -> Result<Vec<MailHost>, Status> {
-        let mut names = self.exchanges(domain).await?;
+    /// equal preference come in random order. With what those have published of their certificates for `port`.
+    pub async fn hosts(&self, domain: &Domain, port: u16) -> Result<Vec<MailHost>, Status> {
+        let Exchanges { mut names, is_proved, next_hops } = self.exchanges(domain).await?;
         names.truncate(HOSTS_MAX);
         let (mut hosts, mut unsure) = (Vec::new(), None);
         for name in names {
-            match self.addresses(&name).await {
-                Ok(addresses) if addresses.is_empty() => {}
-                Ok(addresses) => hosts.push(MailHost { name, addresses }),
+            match self.found(&name).await {
+                Ok(found) if found.addresses.is_empty() => {}
+                Ok(Found { addresses, bases }) => {
+                    let published = match is_proved {
+                        true => self.published(&bases, &next_hops, port).await,
+                        false => Published::Nothing,
+                    };
+                    hosts.push(MailHost { name, addresses, published });
+                }
                 Err(error) => unsure = Some(error),
             }
         }
@@ -88,18 +158,18 @@ impl Resolver {
         }
     }
 
-    async fn exchanges(&self, domain: &Domain) -> Result<Vec<String>, Status> {
+    async fn exchanges(&self, domain: &Domain) -> Result<Exchanges, Status> {
         let name = format!("{domain}.");
         let lookup = match self.0.lookup(name.as_str(), RecordType::MX).await {
             Ok(lookup) => lookup,
-            Err(error) if error.is_nx_domain() => {
+            Err(error) if absence(&error) == Some(ResponseCode::NXDomain) => {
                 return Err(Status::ours(
                     Class::Permanent,
                     Enhanced(5, 1, 2),
                     &format!("there is no domain {domain} in DNS"),
                 ));
             }
-            Err(error) if is_nothing(&error) => return Ok(vec![domain.to_string()]),
+            Err(error) if absence(&error).is_some() => return Ok(Exchanges::itself(domain)),
             Err(error) => return Err(temporary(domain, &error)),
         };
         let mut exchanges: Vec<(u16, u64, String)> = lookup
@@ -112,7 +182,7 @@ impl Resolver {
             .map(|(preference, dice, name)| (preference, dice, name.trim_end_matches('.').to_owned()))
             .collect();
         if exchanges.is_empty() {
-            return Ok(vec![domain.to_string()]);
+            return Ok(Exchanges::itself(domain));
         }
         if exchanges.iter().all(|(_, _, name)| name.is_empty()) {
             let text = format!("{domain} says that it accepts no mail (null MX)");
@@ -120,34 +190,144 @@ impl Resolver {
         }
         exchanges.retain(|(_, _, name)| !name.is_empty());
         exchanges.sort_unstable();
-        Ok(exchanges.into_iter().map(|(_, _, name)| name).collect())
+        let owner = lookup.answers().iter().find(|record| record.record_type() == RecordType::MX);
+        let mut next_hops = vec![domain.to_string()];
+        next_hops
+            .extend(owner.map(|record| plain(&record.name.to_ascii())).filter(|name| *name != next_hops[0]));
+        Ok(Exchanges {
+            names: exchanges.into_iter().map(|(_, _, name)| name).collect(),
+            is_proved: are_proved(lookup.answers(), RecordType::MX),
+            next_hops,
+        })
     }
 
     /// A host's addresses; none if it has none. An IP address is not a host name (RFC 5321 §5.1).
     pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, NetError> {
-        let (name, mut addresses) = (format!("{host}."), Vec::new());
+        self.found(host).await.map(|found| found.addresses)
+    }
+
+    async fn found(&self, host: &str) -> Result<Found, NetError> {
+        let (name, mut records) = (format!("{host}."), Vec::new());
         for record_type in [RecordType::A, RecordType::AAAA] {
             match self.0.lookup(name.as_str(), record_type).await {
-                Ok(lookup) => {
-                    addresses.extend(lookup.answers().iter().filter_map(|record| match &record.data {
-                        RData::A(address) => Some(IpAddr::V4(address.0)),
-                        RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-                        _ => None,
-                    }))
-                }
-                Err(error) if error.is_nx_domain() || is_nothing(&error) => {}
-                Err(error) if addresses.is_empty() => return Err(error),
+                Ok(lookup) => records.extend_from_slice(lookup.answers()),
+                Err(error) if absence(&error).is_some() => {}
+                Err(error) if records.is_empty() => return Err(error),
                 Err(_) => {}
             }
         }
-        addresses.truncate(ADDRESSES_MAX);
-        Ok(addresses)
+        let address = |record: &Record| match &record.data {
+            RData::A(address) => Some(IpAddr::V4(address.0)),
+            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+            _ => None,
+        };
+        let addresses = records.iter().filter_map(address).take(ADDRESSES_MAX).collect();
+        Ok(Found { addresses, bases: bases(host, &records) })
+    }
+
+    /// The TLSA records of the first of `bases` that has some.
+    async fn published(&self, bases: &[String], next_hops: &[String], port: u16) -> Published {
+        for base in bases {
+            let lookup = match self.0.lookup(format!("_{port}._tcp.{base}."), RecordType::TLSA).await {
+                Ok(lookup) => lookup,
+                Err(error) if absence(&error).is_some() => continue,
+                Err(error) => return Published::Unknown(error.to_string()),
+            };
+            let record = |record: &Record| match &record.data {
+                RData::TLSA(tlsa) => Some(TlsaRecord {
+                    usage: tlsa.cert_usage.into(),
+                    selector: tlsa.selector.into(),
+                    matching: tlsa.matching.into(),
+                    data: tlsa.cert_data.clone(),
+                }),
+                _ => None,
+            };
+            let records: Vec<_> = lookup.answers().iter().filter_map(record).collect();
+            if !records.is_empty() && are_proved(lookup.answers(), RecordType::TLSA) {
+                let mut names = vec![base.clone()];
+                names.extend(next_hops.iter().filter(|name| *name != base).cloned());
+                return Published::Records { base: base.clone(), names, records };
+            }
+        }
+        Published::Nothing
     }
 }
 
-/// The name is there and has no such record.
-fn is_nothing(error: &NetError) -> bool {
-    matches!(error, NetError::Dns(DnsError::NoRecordsFound(none)) if none.response_code == ResponseCode::NoError)
+/// Who serves a domain.
+struct Exchanges {
+    names: Vec<String>,
+    /// DNS proves that it is these.
+    is_proved: bool,
+    /// The domain, and what it is another name of.
+    next_hops: Vec<String>,
+}
+
+impl Exchanges {
+    /// The domain has no MX. Whether that is proved makes no odds: its address is in the same zone.
+    fn itself(domain: &Domain) -> Self {
+        let name = domain.to_string();
+        Self { names: vec![name.clone()], is_proved: true, next_hops: vec![name] }
+    }
+}
+
+/// A host in DNS.
+struct Found {
+    addresses: Vec<IpAddr>,
+    /// The names whose TLSA records count, best first.
+    bases: Vec<String>,
+}
+
+/// Whether the records of this type, and the aliases that lead to them, are all proved.
+fn are_proved(records: &[Record], record_type: RecordType) -> bool {
+    let counts = |record: &&Record| {
+        let found = record.record_type();
+        found == record_type || found == RecordType::CNAME
+    };
+    records.iter().filter(counts).all(|record| record.proof == Proof::Secure)
+}
+
+/// The names whose TLSA records count for a host with these addresses (RFC 7672 §2.2.2): what it is another name of,
+/// then its own; none if DNS does not prove that the host is there.
+fn bases(host: &str, records: &[Record]) -> Vec<String> {
+    let is_proved = are_proved(records, RecordType::A) && are_proved(records, RecordType::AAAA);
+    let is_host = |record: &&Record| plain(&record.name.to_ascii()).eq_ignore_ascii_case(host);
+    let mut of_type = records.iter().filter(|record| record.record_type() == RecordType::CNAME);
+    match of_type.find(is_host) {
+        None if is_proved => vec![host.to_owned()],
+        Some(_) if is_proved => {
+            let is_address = |record: &&Record| matches!(record.data, RData::A(_) | RData::AAAA(_));
+            let end = records.iter().find(is_address).map(|record| plain(&record.name.to_ascii()));
+            end.into_iter().chain([host.to_owned()]).collect()
+        }
+        // The alias itself is proved, what it leads to is not.
+        Some(alias) if alias.proof == Proof::Secure => vec![host.to_owned()],
+        _ => Vec::new(),
+    }
+}
+
+/// A name of DNS as it is written elsewhere.
+fn plain(name: &str) -> String {
+    name.trim_end_matches('.').to_owned()
+}
+
+fn anchors(path: &std::path::Path) -> Result<TrustAnchors, ResolverError> {
+    let refused = |reason: String| ResolverError::Anchors { path: path.into(), reason };
+    let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+    if !text.contains("DNSKEY") {
+        return Err(refused("it holds none".into()));
+    }
+    text.parse().map_err(|error| refused(format!("{error}")))
+}
+
+/// That there is no such record, and how: the name is there (`NoError`), or not (`NXDomain`). Denials that cannot be
+/// proved because their zone does not ask for it count.
+fn absence(error: &NetError) -> Option<ResponseCode> {
+    let code = match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => none.response_code,
+        NetError::Dns(DnsError::Nsec { response, proof: Proof::Insecure, .. }) => response.response_code,
+        _ => return None,
+    };
+    matches!(code, ResponseCode::NoError | ResponseCode::NXDomain).then_some(code)
 }
 
 fn temporary(domain: &Domain, error: &NetError) -> Status {

@@ -135,7 +135,6 @@ static OUTBOUND: &[Entry] = &[
     ("expire", Value("write a number of seconds, like 432_000")),
     ("delay_notice", Value("write a number of seconds, like 14_400; 0 is never")),
     ("concurrency", Value("write a number, like 20")),
-    ("dane", Later),
     ("limits", Later),
     ("mta_sts", Later),
     ("tls", Later),
@@ -143,7 +142,8 @@ static OUTBOUND: &[Entry] = &[
 
 static DNS: &[Entry] = &[
     ("servers", Value("write a list of addresses with ports, like [\"192.0.2.53:53\"]")),
-    ("dnssec", Later),
+    ("dnssec", Value("write true or false")),
+    ("trust_anchors", Value("write the path of a file of DNSKEY records, in quotes")),
 ];
 
 static LINK: &[Entry] = &[

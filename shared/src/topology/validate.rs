@@ -14,9 +14,9 @@ use serde_spanned::Spanned;
 
 use super::refusal::{Source, TopologyError};
 use super::{
-    Acknowledge, AttachmentMode, Authentication, BOUND_OCTETS, Big, CONCURRENCY, DELAY_NOTICE, EXPIRE, Edge,
-    GREETING_PAUSE, LOGIN_DELAY, Link, Mode, Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls,
-    SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
+    Acknowledge, AttachmentMode, Authentication, BOUND_OCTETS, Big, CONCURRENCY, DELAY_NOTICE, Dnssec,
+    EXPIRE, Edge, GREETING_PAUSE, LOGIN_DELAY, Link, Mode, Outbound, PublicPorts, RECEIVERS, RETRIES_MAX,
+    RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
 };
 use crate::address::{Address, Domain};
 
@@ -159,6 +159,8 @@ struct RawOutbound {
 struct RawDns {
     #[serde(default)]
     servers: Vec<Text>,
+    dnssec: Option<bool>,
+    trust_anchors: Option<Text>,
 }
 
 #[derive(Deserialize)]
@@ -324,6 +326,7 @@ impl Source<'_> {
             tls: tls.transpose()?,
             outbound: self.outbound(&raw.outbound)?,
             dns_servers: self.dns_servers(&raw.dns.servers)?,
+            dnssec: self.dnssec(&raw.dns)?,
         })
     }
 
@@ -458,6 +461,19 @@ impl Source<'_> {
 
     fn dns_servers(&self, raw: &[Text]) -> Result<Vec<SocketAddr>, TopologyError> {
         raw.iter().map(|text| self.remote(text, "servers", "a resolver is asked by its address")).collect()
+    }
+
+    fn dnssec(&self, raw: &RawDns) -> Result<Dnssec, TopologyError> {
+        match (raw.dnssec.unwrap_or(true), &raw.trust_anchors) {
+            (true, None) => Ok(Dnssec::Root),
+            (true, Some(text)) => self.path(text).map(Dnssec::Anchors),
+            (false, None) => Ok(Dnssec::Off),
+            (false, Some(text)) => Err(self.refuse(
+                text.span(),
+                "with dnssec = false nothing is validated by these keys",
+                "leave one of them out",
+            )),
+        }
     }
 
     fn link(&self, raw: &RawLink) -> Result<Link, TopologyError> {

@@ -8,6 +8,7 @@ mod authentication;
 mod conformance;
 mod corpora;
 mod crash;
+mod dane;
 mod delivery;
 mod directory;
 mod dkim;
