@@ -15,8 +15,8 @@ use shared::render::{self, Table, when, word};
 use shared::topology::{self, Topology};
 
 use crate::request::{
-    DeadCommand, DeadLetterView, Done, Explained, Invited, LinkCommand, LinkView, LockedView, QueueFilter,
-    QueuePage, Queued, Request, Step, Which,
+    DeadCommand, DeadLetterView, Done, Explained, HostView, Invited, LinkCommand, LinkView, LockedView,
+    QueueFilter, QueuePage, Queued, Request, Step, Which,
 };
 use crate::serve;
 
@@ -72,6 +72,11 @@ enum Command {
     Trace {
         /// Message id
         message: String,
+    },
+    /// Show who serves a domain outside, and what each host has to prove before it gets mail (DANE, MTA-STS)
+    Policy {
+        /// The domain
+        domain: String,
     },
     /// Show what a recipient would be answered on port 25, and by which rule
     Explain {
@@ -191,8 +196,20 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Trace { message } => {
             caller.show(&Request::Trace { message }, |steps: &Vec<Step>| render::way(steps))
         }
+        Command::Policy { domain } => {
+            caller.show(&Request::Policy { domain }, |hosts: &Vec<HostView>| show_hosts(hosts))
+        }
         Command::Explain { address } => caller.show(&Request::Explain { address }, show_explained),
     }
+}
+
+fn show_hosts(hosts: &[HostView]) -> String {
+    let mut table = Table::new(["host", "addresses", "has to prove"]);
+    for host in hosts {
+        let asks = if host.usable { host.asks.clone() } else { format!("gets nothing: {}", host.asks) };
+        table.row([host.name.clone(), host.addresses.join(", "), asks]);
+    }
+    table.or("no hosts")
 }
 
 /// Asks for something that is answered in a sentence.

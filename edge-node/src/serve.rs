@@ -84,6 +84,9 @@ pub enum ServeError {
     /// The smart host.
     #[error("the smart host: {0}")]
     Relay(#[from] RelayError),
+    /// Whom it is to trust for MTA-STS.
+    #[error("MTA-STS: {0}")]
+    MtaSts(RelayError),
     /// The system.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -240,6 +243,7 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let on_pop3s = listen("POP3 under TLS", &edge.pop3s, &collectors, "")?;
     let route = Route::open(&edge.outbound.mode)?;
     let runner = Runner::new(Arc::clone(&node), resolver, route, ATTEMPTS_MAX.min(share));
+    let runner = runner.map_err(ServeError::MtaSts)?;
     let ready = Ready {
         ready: true,
         smtp: ports(&on_smtp)?,
@@ -262,7 +266,9 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     for (listeners, service) in [(on_pop3, pop3(false)), (on_pop3s, pop3(true))] {
         listeners.into_iter().for_each(|listener| drop(tokio::spawn(service.clone().run(listener))));
     }
-    let commands = Commands { node: Arc::clone(&node), link: link_bound, public_key, state: state.clone() };
+    let probe = runner.probe();
+    let commands =
+        Commands { node: Arc::clone(&node), link: link_bound, public_key, state: state.clone(), probe };
     tokio::spawn(control.serve(
         CONTROL_BODY_MAX,
         |_| true,

@@ -336,6 +336,17 @@ pub struct Outbound {
     pub delay_notice: Option<Duration>,
     /// Attempts at one destination at once, at most.
     pub concurrency: usize,
+    /// How MTA-STS policies are fetched; `None` is not at all.
+    pub mta_sts: Option<MtaSts>,
+}
+
+/// How MTA-STS policies are fetched, and hosts prove themselves by them (RFC 8461).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MtaSts {
+    /// A PEM file with certificates to trust beside the system's.
+    pub roots: Option<PathBuf>,
+    /// The port at which policies are fetched.
+    pub port: u16,
 }
 
 /// `[link]`: where the nodes meet, over UDP.
@@ -396,7 +407,8 @@ impl Topology {
             Dnssec::Off | Dnssec::Root => None,
             Dnssec::Anchors(path) => Some(path),
         };
-        for path in tls.chain(relay).chain(anchors).chain(states).chain(&mut self.big.desk) {
+        let sts = self.edge.outbound.mta_sts.as_mut().and_then(|sts| sts.roots.as_mut());
+        for path in tls.chain(relay).chain(anchors).chain(sts).chain(states).chain(&mut self.big.desk) {
             *path = folder.join(&*path);
         }
     }

@@ -1,26 +1,28 @@
 //! One attempt: the hosts of a domain in order, until one takes the message or refuses it; or the smart host.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
-use shared::address::Address;
+use shared::address::{Address, Domain};
 use shared::id::{MessageId, monotonic};
 use shared::sasl::Credentials;
 use shared::seal::FileKey;
 use shared::smtp::Enhanced;
 use shared::smtp::client::{
-    Class, Config, Host, Message, Outcome, Protocol, Session, Status, Talk, TlsPolicy, opportunistic,
+    self, Class, Config, Message, Outcome, Protocol, Session, Status, Talk, TlsPolicy, opportunistic,
 };
-use shared::store::BodyKey;
+use shared::store::{BodyKey, StoreError};
 use shared::topology::Place;
 
+use super::mta_sts::Policies;
 use super::pool::{MESSAGES_MAX, Pool};
+use super::public::is_public;
 use super::relay::{Route, SmartHost};
-use super::resolve::Resolver;
+use super::resolve::{MailHost, Published, Resolver};
 use super::scheduler::Shown;
-use super::security::Security;
+use super::security::{NotToBeUsed, Security, Sts};
 use crate::content::Content;
 use crate::node::Node;
 use crate::record::QueueRow;
@@ -82,6 +84,9 @@ impl Copies<'_> {
     }
 }
 
+/// A host, and what it has to prove; or why it is not to be used.
+pub(super) type Host = (MailHost, Result<Security, NotToBeUsed>);
+
 /// What came of asking the hosts of a domain.
 enum Asked {
     /// DNS or a host has spoken.
@@ -131,7 +136,9 @@ impl Target<'_> {
 #[derive(Debug)]
 pub(super) struct Attempt {
     node: Arc<Node>,
-    resolver: Resolver,
+    resolver: Arc<Resolver>,
+    /// What domains ask of their hosts by MTA-STS, if that is looked at.
+    policies: Option<Policies>,
     route: Route,
     tls: Arc<ClientConfig>,
     /// Sessions between two messages.
@@ -140,9 +147,15 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// With at most `sessions` that wait for their next message.
-    pub fn new(node: Arc<Node>, resolver: Resolver, route: Route, sessions: usize) -> Self {
+    pub fn new(
+        node: Arc<Node>,
+        resolver: Arc<Resolver>,
+        policies: Option<Policies>,
+        route: Route,
+        sessions: usize,
+    ) -> Self {
         let pool = Mutex::new(Pool::new(sessions));
-        Self { node, resolver, route, tls: Arc::new(opportunistic()), pool }
+        Self { node, resolver, policies, route, tls: Arc::new(opportunistic()), pool }
     }
 
     /// Where attempts for a domain are counted: at the domain, or at the smart host that takes all mail, which has
@@ -207,8 +220,7 @@ impl Attempt {
             return Asked::Told(Vec::new(), Shown::Nothing);
         };
         let domain = first.domain();
-        let port = self.node.topology.edge.outbound.port;
-        let hosts = match self.resolver.hosts(domain, port).await {
+        let hosts = match self.hosts(domain).await {
             Ok(hosts) => hosts,
             Err(status) if status.class == Class::Temporary => {
                 return Asked::Unroutable(Report::ours(status));
@@ -216,14 +228,14 @@ impl Attempt {
             Err(status) => return Asked::Told(copies.all(&Report::ours(status)), Shown::Nothing),
         };
         let (mut targets, mut last, mut reached) = (Vec::new(), None, false);
-        for host in &hosts {
-            let security = match Security::of(host) {
+        for (host, security) in &hosts {
+            let security = match security {
                 Ok(security) => security,
                 Err(why) => {
                     // Who keeps that from us must neither get the mail in clear nor lead it another way.
                     reached = true;
-                    let text = format!("DNS does not say how {} proves itself (TLSA): {why}", host.name);
-                    last = Some(Report::ours(Status::ours(Class::Temporary, Enhanced(4, 7, 5), &text)));
+                    let status = Status::ours(Class::Temporary, Enhanced(4, 7, 5), &why.to_string());
+                    last = Some(Report::ours(status));
                     continue;
                 }
             };
@@ -233,7 +245,7 @@ impl Attempt {
                     Ok(()) => targets.push(Target {
                         name: &host.name,
                         asked: host.asked(),
-                        address: SocketAddr::new(*address, port),
+                        address: SocketAddr::new(*address, self.node.topology.edge.outbound.port),
                         tls: Arc::clone(&tls),
                         policy: security.tls_policy(),
                         security: security.clone(),
@@ -290,6 +302,41 @@ impl Attempt {
             report.status.class = Class::Temporary;
         }
         Asked::Told(copies.all(&report), Shown::Strained)
+    }
+
+    /// The hosts that serve a domain, best first, and what each has to prove.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub async fn hosts(&self, domain: &Domain) -> Result<Vec<Host>, Status> {
+        let hosts = self.resolver.hosts(domain, self.node.topology.edge.outbound.port).await?;
+        let sts = self.sts(domain, &hosts).await;
+        let security = |host: &MailHost| match &sts {
+            Ok(sts) => Security::of(host, sts.as_ref()),
+            Err(_) => Err(NotToBeUsed::Unreadable),
+        };
+        Ok(hosts.into_iter().map(|host| (security(&host), host)).map(|(asked, host)| (host, asked)).collect())
+    }
+
+    /// What a domain asks of its hosts by MTA-STS, if there is one that does not prove itself by DANE (RFC 8461 §2).
+    async fn sts(&self, domain: &Domain, hosts: &[MailHost]) -> Result<Option<Sts>, StoreError> {
+        let is_proved = |host: &MailHost| matches!(host.published, Published::Records { .. });
+        match &self.policies {
+            Some(policies) if !hosts.iter().all(is_proved) => {
+                let policy = policies.of(domain).await.inspect_err(|error| {
+                    tracing::error!(%domain, %error, "a domain's MTA-STS policy cannot be read");
+                })?;
+                Ok(policy.map(|policy| Sts { policy, trusted: policies.trusted().clone() }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Keeps MTA-STS policies fresh, for ever.
+    pub async fn keep_policies(&self) {
+        if let Some(policies) = &self.policies {
+            policies.run().await;
+        }
     }
 
     /// Hands the copies to the smart host, and says why there.
@@ -410,8 +457,11 @@ impl Attempt {
         target: &Target<'_>,
         tls: TlsPolicy,
     ) -> Talk {
-        let host =
-            Host { name: target.asked.to_owned(), address: target.address, tls: Arc::clone(&target.tls) };
+        let host = client::Host {
+            name: target.asked.to_owned(),
+            address: target.address,
+            tls: Arc::clone(&target.tls),
+        };
         let config = Config {
             helo: self.node.topology.edge.hostname.to_string(),
             tls,
@@ -496,97 +546,5 @@ fn message(row: &QueueRow, recipients: &[(u32, Address)]) -> Message {
         eight_bit: row.body_8bit,
         utf8_header: row.utf8_header,
         before: row.signatures.clone().into_bytes(),
-    }
-}
-
-/// Whether an address is one on the Internet (RFC 6890): what is not must not be connected to because
-/// a stranger's DNS says so.
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => is_public_v4(v4),
-        IpAddr::V6(v6) => {
-            let segments = v6.segments();
-            let embedded = v6.to_ipv4_mapped().or_else(|| {
-                // NAT64, 6to4 and the old compatible form carry an IPv4 address of anybody's choice.
-                let [_, _, _, _, _, _, high, low] = segments;
-                let of = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
-                match segments {
-                    [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0, 0, ..] => Some(of(high, low)),
-                    [0x2002, high, low, ..] => Some(of(high, low)),
-                    _ => None,
-                }
-            });
-            match embedded {
-                Some(v4) => is_public_v4(v4),
-                None => {
-                    let global = segments[0] & 0xe000 == 0x2000;
-                    let documentation = segments[0] == 0x2001 && segments[1] == 0x0db8;
-                    let special = segments[0] == 0x2001 && segments[1] < 0x0200;
-                    global && !documentation && !special
-                }
-            }
-        }
-    }
-}
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [a, b, c, _] = address.octets();
-    !(address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_documentation()
-        || address.is_broadcast()
-        || a == 0
-        || a >= 224
-        || (a == 100 && (64..128).contains(&b))
-        || (a == 192 && b == 0 && c == 0)
-        || (a == 192 && b == 88 && c == 99)
-        || (a == 198 && (18..20).contains(&b)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_addresses_on_the_internet_are_public() {
-        let hidden = [
-            "127.0.0.1",
-            "0.0.0.0",
-            "10.1.2.3",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.168.1.1",
-            "169.254.1.1",
-            "100.64.0.1",
-            "192.0.0.8",
-            "192.0.2.1",
-            "198.18.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "::1",
-            "::",
-            "fe80::1",
-            "fc00::1",
-            "fd12::1",
-            "ff02::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "64:ff9b::127.0.0.1",
-            "64:ff9b::10.0.0.1",
-            "2002:7f00:1::",
-            "2002:a00:1::",
-            "2001:db8::1",
-            "2001::1",
-            "::127.0.0.1",
-        ];
-        for text in hidden {
-            assert!(!is_public(text.parse().expect("an address")), "{text}");
-        }
-        for text in
-            ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"]
-        {
-            assert!(is_public(text.parse().expect("an address")), "{text}");
-        }
     }
 }

@@ -123,23 +123,23 @@ fn login(path: &Path) -> Result<Credentials, RelayError> {
 
 fn roots(path: Option<&Path>) -> Result<RootCertStore, RelayError> {
     let mut roots = RootCertStore::empty();
-    let certificates = match path {
-        Some(path) => {
-            let bytes = fs::read(path).map_err(|source| RelayError::File { path: path.into(), source })?;
-            CertificateDer::pem_slice_iter(&bytes)
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|reason| RelayError::NoRoots { path: path.into(), reason })?
-        }
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    roots.add_parsable_certificates(certificates);
-    match (roots.is_empty(), path) {
-        (false, _) => Ok(roots),
-        (true, None) => Err(RelayError::NoSystemRoots),
-        (true, Some(path)) => {
-            Err(RelayError::NoRoots { path: path.into(), reason: pem::Error::NoItemsFound })
-        }
+    match path {
+        Some(path) => add_certificates(&mut roots, path)?,
+        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
     }
+    if roots.is_empty() { Err(RelayError::NoSystemRoots) } else { Ok(roots) }
+}
+
+/// Trusts the certificates in a PEM file, too.
+///
+/// # Errors
+/// [`RelayError`] if it cannot be read, or holds none.
+pub(super) fn add_certificates(roots: &mut RootCertStore, path: &Path) -> Result<(), RelayError> {
+    let bytes = fs::read(path).map_err(|source| RelayError::File { path: path.into(), source })?;
+    let no_roots = |reason| RelayError::NoRoots { path: path.into(), reason };
+    let certificates = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
+    let (added, _) = roots.add_parsable_certificates(certificates.map_err(no_roots)?);
+    if added == 0 { Err(no_roots(pem::Error::NoItemsFound)) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -206,6 +206,16 @@ impl Resolver {
         self.found(host).await.map(|found| found.addresses)
     }
 
+    /// The text records of a name, each whole; none if DNS does not give them.
+    pub async fn texts(&self, name: &str) -> Vec<String> {
+        let Ok(lookup) = self.0.lookup(format!("{name}."), RecordType::TXT).await else { return Vec::new() };
+        let text = |record: &Record| match &record.data {
+            RData::TXT(text) => Some(String::from_utf8_lossy(&text.txt_data.concat()).into_owned()),
+            _ => None,
+        };
+        lookup.answers().iter().filter_map(text).collect()
+    }
+
     async fn found(&self, host: &str) -> Result<Found, NetError> {
         let (name, mut records) = (format!("{host}."), Vec::new());
         for record_type in [RecordType::A, RecordType::AAAA] {

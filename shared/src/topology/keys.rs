@@ -136,7 +136,9 @@ static OUTBOUND: &[Entry] = &[
     ("delay_notice", Value("write a number of seconds, like 14_400; 0 is never")),
     ("concurrency", Value("write a number, like 20")),
     ("limits", Later),
-    ("mta_sts", Later),
+    ("mta_sts", Value("write true or false")),
+    ("mta_sts_roots", Value(FILE)),
+    ("mta_sts_port", Value("write a port number, like 443")),
     ("tls", Later),
 ];
 

@@ -15,8 +15,9 @@ use serde_spanned::Spanned;
 use super::refusal::{Source, TopologyError};
 use super::{
     Acknowledge, AttachmentMode, Authentication, BOUND_OCTETS, Big, CONCURRENCY, DELAY_NOTICE, Dnssec,
-    EXPIRE, Edge, GREETING_PAUSE, LOGIN_DELAY, Link, Mode, Outbound, PublicPorts, RECEIVERS, RETRIES_MAX,
-    RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
+    EXPIRE, Edge, GREETING_PAUSE, LOGIN_DELAY, Link, Mode, MtaSts, Outbound, PublicPorts, RECEIVERS,
+    RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles, Topology,
+    keys,
 };
 use crate::address::{Address, Domain};
 
@@ -152,6 +153,9 @@ struct RawOutbound {
     expire: Option<Number>,
     delay_notice: Option<Number>,
     concurrency: Option<Number>,
+    mta_sts: Option<bool>,
+    mta_sts_roots: Option<Text>,
+    mta_sts_port: Option<Number>,
 }
 
 #[derive(Default, Deserialize)]
@@ -382,7 +386,24 @@ impl Source<'_> {
             expire: Duration::from_secs(self.number(raw.expire.as_ref(), "expire", EXPIRE, 432_000)?),
             delay_notice: (delay_notice > 0).then(|| Duration::from_secs(delay_notice)),
             concurrency: self.number(raw.concurrency.as_ref(), "concurrency", CONCURRENCY, 20)?,
+            mta_sts: self.mta_sts(raw)?,
         })
+    }
+
+    fn mta_sts(&self, raw: &RawOutbound) -> Result<Option<MtaSts>, TopologyError> {
+        if raw.mta_sts.unwrap_or(true) {
+            let roots = raw.mta_sts_roots.as_ref().map(|text| self.path(text)).transpose()?;
+            let port = self.number(raw.mta_sts_port.as_ref(), "mta_sts_port", 1..=65_535, 443)?;
+            return Ok(Some(MtaSts { roots, port }));
+        }
+        let roots = raw.mta_sts_roots.as_ref().map(Spanned::span);
+        match roots.or(raw.mta_sts_port.as_ref().map(Spanned::span)) {
+            None => Ok(None),
+            Some(span) => {
+                let reason = "with mta_sts = false no policies are fetched";
+                Err(self.refuse(span, reason, "leave one of them out"))
+            }
+        }
     }
 
     fn mode(&self, raw: &RawOutbound) -> Result<Mode, TopologyError> {

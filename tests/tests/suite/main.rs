@@ -18,6 +18,7 @@ mod fuzz_corpora;
 mod gateway;
 mod limits;
 mod mailwork;
+mod mta_sts;
 mod operator;
 mod people;
 mod pressure;
