@@ -14,7 +14,7 @@ use shared::smtp::client::{
     self, Class, Config, Message, Outcome, Protocol, Session, Status, Talk, TlsPolicy, opportunistic,
 };
 use shared::store::{BodyKey, StoreError};
-use shared::topology::Place;
+use shared::topology::{Dnssec, Place};
 
 use super::mta_sts::Policies;
 use super::pool::{MESSAGES_MAX, Pool};
@@ -329,6 +329,13 @@ impl Attempt {
                 Ok(policy.map(|policy| Sts { policy, trusted: policies.trusted().clone() }))
             }
             _ => Ok(None),
+        }
+    }
+
+    /// Says in the log if DNS cannot prove anything.
+    pub async fn check_resolver(&self) {
+        if self.node.topology.edge.dnssec == Dnssec::Root {
+            self.resolver.check_root().await;
         }
     }
 

@@ -112,7 +112,10 @@ impl Runner {
             }
         });
         let kept = Arc::clone(&self.attempt);
-        let keeping = tokio::spawn(async move { kept.keep_policies().await });
+        let keeping = tokio::spawn(async move {
+            kept.check_resolver().await;
+            kept.keep_policies().await;
+        });
         loop {
             let wait = match self.begin_due() {
                 Ok(Some(at)) => {

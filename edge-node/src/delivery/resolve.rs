@@ -118,10 +118,30 @@ impl Resolver {
             Dnssec::Anchors(path) => Some(anchors(path)?),
         };
         if let Some(anchors) = anchors {
-            builder.options_mut().validate = true;
+            let options = builder.options_mut();
+            options.validate = true;
+            // Without it nobody is asked for signatures; the system's settings may not have it.
+            options.edns0 = true;
             builder = builder.with_trust_anchor(Arc::new(anchors));
         }
         Ok(Self(builder.build()?))
+    }
+
+    /// Says in the log if the servers pass no DNSSEC records on, by which the root's keys could be trusted: every answer
+    /// would look forged then.
+    pub async fn check_root(&self) {
+        let is_proved = match self.0.lookup(".", RecordType::NS).await {
+            Ok(lookup) => are_proved(lookup.answers(), RecordType::NS),
+            Err(NetError::Dns(DnsError::DnssecBogus | DnsError::Nsec { .. })) => false,
+            // It says nothing of that.
+            Err(_) => true,
+        };
+        if !is_proved {
+            tracing::error!(
+                "the resolvers pass no DNSSEC records on, so DNS proves nothing and mail waits: name others with \
+                 [edge.dns] `servers`, or do without DANE by `dnssec = false`"
+            );
+        }
     }
 
     /// The same resolver with the same cache, for a library.

@@ -3,10 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use big_node::request::RecipientView;
+use edge_node::request::{HostView, Request as EdgeRequest};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use sha2::{Digest, Sha256};
 use shared::unit::DeliveryState;
+use tests::ask;
 use tests::internet::dns::Zone;
 use tests::internet::mta::{Mta, Options, StartTls};
 use tests::internet::signed::SignedDns;
@@ -116,5 +118,17 @@ async fn a_host_gets_mail_only_if_its_certificate_is_the_one_that_dns_proves() -
         assert!(view.text.contains(said) && view.next_attempt_at.is_some(), "{view:?}");
     }
     assert_eq!((taken(&good), taken(&wrong), taken(&clear)), (4, 2, 0), "nor in clear");
+    let by_dane = "TLS with the certificate that its TLSA records name (DANE)";
+    for (domain, usable, asks) in [
+        ("alias.example", true, by_dane),
+        ("odd.example", true, "TLS with any certificate: its TLSA records cannot be used"),
+        ("plain.example", true, "nothing: TLS if it offers it, with any certificate"),
+        ("forged-tlsa.example", false, "DNS does not say how mx.forged-tlsa.example proves itself (TLSA)"),
+    ] {
+        let asked = EdgeRequest::Policy { domain: domain.into() };
+        let hosts: Vec<HostView> = ask::edge(&world.nodes.edge_ready().control, asked).await?;
+        assert_eq!(hosts.len(), 1, "{hosts:?}");
+        assert!(hosts[0].usable == usable && hosts[0].asks.starts_with(asks), "{hosts:?}");
+    }
     Ok(())
 }
