@@ -11,7 +11,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{RData, Record, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use shared::address::Domain;
 use shared::id::random;
 use shared::smtp::Enhanced;
@@ -24,6 +24,8 @@ use super::dane::TlsaRecord;
 pub const HOSTS_MAX: usize = 10;
 /// Addresses of one host that are tried.
 pub const ADDRESSES_MAX: usize = 5;
+/// Aliases that are followed one by one.
+const ALIASES_MAX: usize = 8;
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A host that serves a domain.
@@ -132,7 +134,7 @@ impl Resolver {
     pub async fn check_root(&self) {
         let is_proved = match self.0.lookup(".", RecordType::NS).await {
             Ok(lookup) => are_proved(lookup.answers(), RecordType::NS),
-            Err(NetError::Dns(DnsError::DnssecBogus | DnsError::Nsec { .. })) => false,
+            Err(error) if is_unproved(&error) => false,
             // It says nothing of that.
             Err(_) => true,
         };
@@ -178,10 +180,36 @@ impl Resolver {
         }
     }
 
+    /// The records of a name, and the aliases that lead to them. Aliases are followed one by one where DNS proves them
+    /// only so: an answer about all of a chain may carry denials that speak of another step of it.
+    async fn records(&self, name: &str, record_type: RecordType) -> Result<Vec<Record>, NetError> {
+        let (mut name, mut records) = (format!("{name}."), Vec::new());
+        for _ in 0..ALIASES_MAX {
+            let unproved = match self.0.lookup(name.as_str(), record_type).await {
+                Ok(lookup) => {
+                    records.extend_from_slice(lookup.answers());
+                    return Ok(records);
+                }
+                Err(error) if is_unproved(&error) => error,
+                Err(error) => return Err(error),
+            };
+            let Ok(step) = self.0.lookup(name.as_str(), RecordType::CNAME).await else {
+                return Err(unproved);
+            };
+            let target = step.answers().iter().find_map(|record| match &record.data {
+                RData::CNAME(target) => Some(target.to_ascii()),
+                _ => None,
+            });
+            let Some(target) = target else { return Err(unproved) };
+            records.extend_from_slice(step.answers());
+            name = target;
+        }
+        Err(NetError::Message("there are too many aliases"))
+    }
+
     async fn exchanges(&self, domain: &Domain) -> Result<Exchanges, Status> {
-        let name = format!("{domain}.");
-        let lookup = match self.0.lookup(name.as_str(), RecordType::MX).await {
-            Ok(lookup) => lookup,
+        let records = match self.records(domain.as_str(), RecordType::MX).await {
+            Ok(records) => records,
             Err(error) if absence(&error) == Some(ResponseCode::NXDomain) => {
                 return Err(Status::ours(
                     Class::Permanent,
@@ -192,15 +220,11 @@ impl Resolver {
             Err(error) if absence(&error).is_some() => return Ok(Exchanges::itself(domain)),
             Err(error) => return Err(temporary(domain, &error)),
         };
-        let mut exchanges: Vec<(u16, u64, String)> = lookup
-            .answers()
-            .iter()
-            .filter_map(|record| match &record.data {
-                RData::MX(mx) => Some((mx.preference, u64::from_le_bytes(random()), mx.exchange.to_ascii())),
-                _ => None,
-            })
-            .map(|(preference, dice, name)| (preference, dice, name.trim_end_matches('.').to_owned()))
-            .collect();
+        let exchange = |record: &Record| match &record.data {
+            RData::MX(mx) => Some((mx.preference, u64::from_le_bytes(random()), plain(&mx.exchange))),
+            _ => None,
+        };
+        let mut exchanges: Vec<_> = records.iter().filter_map(exchange).collect();
         if exchanges.is_empty() {
             return Ok(Exchanges::itself(domain));
         }
@@ -210,13 +234,12 @@ impl Resolver {
         }
         exchanges.retain(|(_, _, name)| !name.is_empty());
         exchanges.sort_unstable();
-        let owner = lookup.answers().iter().find(|record| record.record_type() == RecordType::MX);
+        let owner = records.iter().find(|record| record.record_type() == RecordType::MX);
         let mut next_hops = vec![domain.to_string()];
-        next_hops
-            .extend(owner.map(|record| plain(&record.name.to_ascii())).filter(|name| *name != next_hops[0]));
+        next_hops.extend(owner.map(|record| plain(&record.name)).filter(|name| *name != next_hops[0]));
         Ok(Exchanges {
             names: exchanges.into_iter().map(|(_, _, name)| name).collect(),
-            is_proved: are_proved(lookup.answers(), RecordType::MX),
+            is_proved: are_proved(&records, RecordType::MX),
             next_hops,
         })
     }
@@ -228,19 +251,19 @@ impl Resolver {
 
     /// The text records of a name, each whole; none if DNS does not give them.
     pub async fn texts(&self, name: &str) -> Vec<String> {
-        let Ok(lookup) = self.0.lookup(format!("{name}."), RecordType::TXT).await else { return Vec::new() };
+        let Ok(records) = self.records(name, RecordType::TXT).await else { return Vec::new() };
         let text = |record: &Record| match &record.data {
             RData::TXT(text) => Some(String::from_utf8_lossy(&text.txt_data.concat()).into_owned()),
             _ => None,
         };
-        lookup.answers().iter().filter_map(text).collect()
+        records.iter().filter_map(text).collect()
     }
 
     async fn found(&self, host: &str) -> Result<Found, NetError> {
-        let (name, mut records) = (format!("{host}."), Vec::new());
+        let mut records = Vec::new();
         for record_type in [RecordType::A, RecordType::AAAA] {
-            match self.0.lookup(name.as_str(), record_type).await {
-                Ok(lookup) => records.extend_from_slice(lookup.answers()),
+            match self.records(host, record_type).await {
+                Ok(found) => records.extend(found),
                 Err(error) if absence(&error).is_some() => {}
                 Err(error) if records.is_empty() => return Err(error),
                 Err(_) => {}
@@ -258,8 +281,8 @@ impl Resolver {
     /// The TLSA records of the first of `bases` that has some.
     async fn published(&self, bases: &[String], next_hops: &[String], port: u16) -> Published {
         for base in bases {
-            let lookup = match self.0.lookup(format!("_{port}._tcp.{base}."), RecordType::TLSA).await {
-                Ok(lookup) => lookup,
+            let found = match self.records(&format!("_{port}._tcp.{base}"), RecordType::TLSA).await {
+                Ok(found) => found,
                 Err(error) if absence(&error).is_some() => continue,
                 Err(error) => return Published::Unknown(error.to_string()),
             };
@@ -272,8 +295,8 @@ impl Resolver {
                 }),
                 _ => None,
             };
-            let records: Vec<_> = lookup.answers().iter().filter_map(record).collect();
-            if !records.is_empty() && are_proved(lookup.answers(), RecordType::TLSA) {
+            let records: Vec<_> = found.iter().filter_map(record).collect();
+            if !records.is_empty() && are_proved(&found, RecordType::TLSA) {
                 let mut names = vec![base.clone()];
                 names.extend(next_hops.iter().filter(|name| *name != base).cloned());
                 return Published::Records { base: base.clone(), names, records };
@@ -320,13 +343,13 @@ fn are_proved(records: &[Record], record_type: RecordType) -> bool {
 /// then its own; none if DNS does not prove that the host is there.
 fn bases(host: &str, records: &[Record]) -> Vec<String> {
     let is_proved = are_proved(records, RecordType::A) && are_proved(records, RecordType::AAAA);
-    let is_host = |record: &&Record| plain(&record.name.to_ascii()).eq_ignore_ascii_case(host);
+    let is_host = |record: &&Record| plain(&record.name) == host.to_ascii_lowercase();
     let mut of_type = records.iter().filter(|record| record.record_type() == RecordType::CNAME);
     match of_type.find(is_host) {
         None if is_proved => vec![host.to_owned()],
         Some(_) if is_proved => {
             let is_address = |record: &&Record| matches!(record.data, RData::A(_) | RData::AAAA(_));
-            let end = records.iter().find(is_address).map(|record| plain(&record.name.to_ascii()));
+            let end = records.iter().find(is_address).map(|record| plain(&record.name));
             end.into_iter().chain([host.to_owned()]).collect()
         }
         // The alias itself is proved, what it leads to is not.
@@ -335,9 +358,14 @@ fn bases(host: &str, records: &[Record]) -> Vec<String> {
     }
 }
 
-/// A name of DNS as it is written elsewhere.
-fn plain(name: &str) -> String {
-    name.trim_end_matches('.').to_owned()
+/// A name of DNS as it is written elsewhere: in small letters, for the case of a question comes back in its answer.
+fn plain(name: &Name) -> String {
+    name.to_ascii().trim_end_matches('.').to_ascii_lowercase()
+}
+
+/// Something in the answer is not proved.
+fn is_unproved(error: &NetError) -> bool {
+    matches!(error, NetError::Dns(DnsError::DnssecBogus | DnsError::Nsec { proof: Proof::Bogus, .. }))
 }
 
 fn anchors(path: &std::path::Path) -> Result<TrustAnchors, ResolverError> {
@@ -362,4 +390,58 @@ fn absence(error: &NetError) -> Option<ResponseCode> {
 
 fn temporary(domain: &Domain, error: &NetError) -> Status {
     Status::ours(Class::Temporary, Enhanced(4, 4, 3), &format!("DNS gives no answer about {domain}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::net::NoRecords;
+    use hickory_resolver::proto::op::Query;
+    use hickory_resolver::proto::rr::rdata::{A, CNAME};
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).expect("a name")
+    }
+
+    fn proved(owner: &str, data: RData, proof: Proof) -> Record {
+        let mut record = Record::from_rdata(name(owner), 60, data);
+        record.proof = proof;
+        record
+    }
+
+    #[test]
+    fn tlsa_records_count_at_names_that_dns_proves() {
+        use Proof::{Bogus, Indeterminate, Insecure, Secure};
+        let address = |owner, proof| proved(owner, RData::A(A::new(192, 0, 2, 1)), proof);
+        let alias = |owner, target, proof| proved(owner, RData::CNAME(CNAME(name(target))), proof);
+        let own = ["mx.a.example"];
+        for (records, wanted) in [
+            (vec![address("MX.a.Example.", Secure)], &own[..]),
+            (vec![address("mx.a.example.", Insecure)], &[]),
+            (vec![address("mx.a.example.", Indeterminate)], &[]),
+            (vec![address("mx.a.example.", Secure), address("mx.a.example.", Bogus)], &[]),
+            (
+                vec![alias("mx.a.example.", "h.B.example.", Secure), address("h.B.example.", Secure)],
+                &["h.b.example", "mx.a.example"],
+            ),
+            // Where it leads to is not proved, that it leads there is.
+            (vec![alias("mx.a.example.", "h.b.example.", Secure), address("h.b.example.", Insecure)], &own),
+            (vec![alias("mx.a.example.", "h.b.example.", Insecure), address("h.b.example.", Secure)], &[]),
+        ] {
+            assert_eq!(bases("mx.a.example", &records), wanted, "{records:?}");
+        }
+    }
+
+    #[test]
+    fn that_nothing_is_there_is_told_from_that_nobody_knows() {
+        let none = |code| NetError::from(NoRecords::new(Query::query(name("a."), RecordType::TLSA), code));
+        for code in [ResponseCode::NoError, ResponseCode::NXDomain] {
+            assert_eq!(absence(&none(code)), Some(code));
+        }
+        assert_eq!(absence(&none(ResponseCode::ServFail)), None);
+        assert_eq!(absence(&NetError::Dns(DnsError::DnssecBogus)), None);
+        assert_eq!(absence(&NetError::Timeout), None);
+        assert_eq!(absence(&NetError::Dns(DnsError::ResponseCode(ResponseCode::ServFail))), None);
+    }
 }
