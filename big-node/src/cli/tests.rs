@@ -372,6 +372,15 @@ fn waiting() -> Queue {
 }
 
 #[test]
+fn only_what_a_host_answered_in_clear_is_said_to_be() {
+    let said = |text: &str| {
+        show::said(&RecipientView { tls: None, text: text.into(), next_attempt_at: None, ..recipient() })
+    };
+    assert_eq!(said("450 later"), "mx.elsewhere.example in clear: 4.7.1 450 later");
+    assert_eq!(said("it offers no TLS"), "mx.elsewhere.example: 4.7.1 it offers no TLS");
+}
+
+#[test]
 fn a_queue() {
     assert_eq!(
         show::queue(&waiting()),
