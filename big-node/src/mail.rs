@@ -421,7 +421,7 @@ fn recipient_row(
         state,
         at: now,
         host: None,
-        tls: false,
+        tls: None,
         relay: None,
         text: text.into(),
         status: status.into(),

@@ -43,7 +43,7 @@ pub fn settle(txn: &mut Txn<'_>, outcome: &Outcome, by: Option<&str>) -> Result<
     row.state = outcome.state;
     row.at = outcome.at;
     row.host = outcome.host.as_deref().map(cut);
-    row.tls = outcome.tls;
+    row.tls = outcome.tls.as_deref().map(cut);
     row.relay = outcome.relay.as_deref().map(cut);
     row.text = cut(&outcome.text);
     row.status = cut(&outcome.status);

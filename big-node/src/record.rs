@@ -426,8 +426,8 @@ pub struct Recipient {
     pub at: u64,
     /// The remote host that answered last.
     pub host: Option<String>,
-    /// Whether that was under TLS.
-    pub tls: bool,
+    /// The TLS that was under, and by what the host had proved itself; `None` is in clear.
+    pub tls: Option<String>,
     /// Why the smart host was asked; `None` if the domain's own hosts were.
     pub relay: Option<String>,
     /// Its reply, or our reason, word for word.

@@ -432,7 +432,7 @@ fn outcome(message: [u8; 16], state: DeliveryState) -> ToBig {
         state,
         at: NOW,
         host: None,
-        tls: false,
+        tls: None,
         relay: None,
         text: "so it is".into(),
         status: "5.0.0".into(),

@@ -16,8 +16,8 @@ use shared::render::{self, Table, when, word};
 use shared::topology::{self, Topology};
 
 use crate::request::{
-    ClockView, DeadCommand, DeadLetterView, Done, Explained, Invited, LinkCommand, LinkView, LockedView,
-    QueueFilter, QueuePage, Queued, Request, Step, StrangersView, Which,
+    ClockView, DeadCommand, DeadLetterView, Done, Explained, HostView, Invited, LinkCommand, LinkView,
+    LockedView, QueueFilter, QueuePage, Queued, Request, Step, StrangersView, Which,
 };
 use crate::{doctor, serve};
 
@@ -82,6 +82,11 @@ enum Command {
         /// A DKIM key that each domain has to have in DNS, by its selector; several may be named
         #[arg(long = "selector", value_name = "LABEL")]
         selectors: Vec<Domain>,
+    },
+    /// Show who serves a domain outside, and what each host has to prove before it gets mail (DANE, MTA-STS)
+    Policy {
+        /// The domain
+        domain: String,
     },
     /// Show what a recipient would be answered on port 25, and by which rule
     Explain {
@@ -205,6 +210,9 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
             caller.show(&Request::Trace { message }, |steps: &Vec<Step>| render::way(steps))
         }
         Command::Doctor { selectors } => examine(caller, &topology, &selectors),
+        Command::Policy { domain } => {
+            caller.show(&Request::Policy { domain }, |hosts: &Vec<HostView>| show_hosts(hosts))
+        }
         Command::Explain { address } => caller.show(&Request::Explain { address }, show_explained),
     }
 }
@@ -217,6 +225,15 @@ fn examine(caller: &Caller, topology: &Topology, selectors: &[Domain]) -> Outcom
     let findings = runtime.block_on(doctor::examine(topology, selectors, running))?;
     caller.print(&findings, |findings| shared::doctor::text(findings))?;
     Ok(shared::doctor::outcome(&findings)?)
+}
+
+fn show_hosts(hosts: &[HostView]) -> String {
+    let mut table = Table::new(["host", "addresses", "has to prove"]);
+    for host in hosts {
+        let asks = if host.usable { host.asks.clone() } else { format!("gets nothing: {}", host.asks) };
+        table.row([host.name.clone(), host.addresses.join(", "), asks]);
+    }
+    table.or("no hosts")
 }
 
 /// Asks for something that is answered in a sentence.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use link_proto::ticket::Ticket;
 use link_proto::unit::Lane;
 use serde_json::Value;
-use shared::address::Address;
+use shared::address::{Address, Domain};
 use shared::control::Refused;
 use shared::id::{MessageId, monotonic, random, unix_millis};
 use shared::lane::{self, LANES_MAX};
@@ -18,15 +18,17 @@ use shared::render::word;
 use shared::smtp::Role;
 use shared::state::State;
 use shared::store::{Copied, StoreError, Txn};
+use shared::topology::Mode;
 use shared::trace;
 
+use crate::delivery::Probe;
 use crate::lockout::Locked;
 use crate::node::{Known, Node, Rule};
 use crate::queue::operator as queue;
 use crate::record::{INVITATION_SECONDS, Invitation, SETTINGS};
 use crate::request::{
-    ClockView, Done, Explained, Invited, LaneView, LinkCommand, LinkView, LockedView, PartnerLaneView,
-    Request, Step, StrangersView,
+    ClockView, Done, Explained, HostView, Invited, LaneView, LinkCommand, LinkView, LockedView,
+    PartnerLaneView, Request, Step, StrangersView,
 };
 use crate::strangers::Strangers;
 use crate::{maintenance, reception};
@@ -49,6 +51,8 @@ pub struct Commands {
     pub state: State,
     /// What is asked of strangers, if anything is.
     pub strangers: Option<Arc<Strangers>>,
+    /// Who serves other domains.
+    pub probe: Probe,
 }
 
 impl Commands {
@@ -79,6 +83,7 @@ impl Commands {
             Request::Backup { into } => json(self.backup(into).await?),
             Request::Trace { message } => json(self.trace(&message)?),
             Request::Explain { address } => json(self.explain(&address)?),
+            Request::Policy { domain } => json(self.policy(&domain).await?),
         };
         Ok((answer?, Vec::new()))
     }
@@ -221,6 +226,17 @@ impl Commands {
             Err(reply) => reply.to_string().trim_end().to_owned(),
         };
         Ok(Explained { address: address.to_string(), answer, rule, why })
+    }
+
+    async fn policy(&self, text: &str) -> Result<Vec<HostView>, Refused> {
+        let domain: Domain = text.parse().map_err(|error| Refused(format!("{text}: {error}")))?;
+        if let Mode::Relay(host) = &self.node.topology.edge.outbound.mode {
+            let place = &host.place;
+            return Err(Refused(format!(
+                "all mail goes to the smart host {place}: see [edge.outbound] in the topology"
+            )));
+        }
+        self.probe.hosts(&domain).await.map_err(|status| Refused(status.text))
     }
 
     fn trace(&self, message: &str) -> Result<Vec<Step>, Refused> {

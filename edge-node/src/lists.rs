@@ -116,7 +116,7 @@ impl Lists {
             return Standing::Allowed(listing);
         }
         let name = question(client, &listing.zone);
-        let reason = match timeout(REASON_TIME_MAX, self.resolver.records(&name, RecordType::TXT)).await {
+        let reason = match timeout(REASON_TIME_MAX, self.resolver.data(&name, RecordType::TXT)).await {
             Ok(Ok(records)) => records.iter().find_map(text).map(|text| cleaned(&text)),
             Ok(Err(_)) | Err(_) => None,
         };
@@ -151,7 +151,7 @@ impl Asked {
     /// The code under which the list has `client`, if it has it for something that counts.
     async fn ask(&self, resolver: &Resolver, client: IpAddr, deadline: Instant) -> Option<Ipv4Addr> {
         let name = question(client, &self.list.zone);
-        let records = match timeout_at(deadline, resolver.records(&name, RecordType::A)).await {
+        let records = match timeout_at(deadline, resolver.data(&name, RecordType::A)).await {
             Ok(Ok(records)) => records,
             Ok(Err(error)) => return self.gives_nothing(&error.to_string()),
             Err(_) => return self.gives_nothing("no answer in time"),
@@ -181,7 +181,7 @@ impl Asked {
     async fn prove(&self, resolver: &Resolver) -> Result<(), (bool, String)> {
         let codes = async |last: u8| {
             let name = question(Ipv4Addr::new(127, 0, 0, last).into(), &self.list.zone);
-            match timeout(TIME_MAX, resolver.records(&name, RecordType::A)).await {
+            match timeout(TIME_MAX, resolver.data(&name, RecordType::A)).await {
                 Ok(Ok(records)) => Ok(codes(&records)),
                 Ok(Err(error)) => Err((true, format!("no answer: {error}"))),
                 Err(_) => Err((true, "no answer in time".to_owned())),

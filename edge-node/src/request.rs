@@ -55,11 +55,29 @@ pub enum Request {
         /// Message id.
         message: String,
     },
+    /// Who serves a domain outside, and what those hosts have to prove. Answered with `Vec<HostView>`.
+    Policy {
+        /// The domain.
+        domain: String,
+    },
     /// What a recipient would be answered on port 25, and why. Answered with [`Explained`].
     Explain {
         /// The address.
         address: String,
     },
+}
+
+/// A host that serves a domain, as mail would find it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostView {
+    /// Its name.
+    pub name: String,
+    /// Its addresses, in the order in which they are tried.
+    pub addresses: Vec<String>,
+    /// What it has to prove before it gets mail, or why it gets none.
+    pub asks: String,
+    /// It may get mail.
+    pub usable: bool,
 }
 
 /// What a recipient would be answered.

@@ -16,7 +16,7 @@ use shared::seal::PrivateKey;
 use shared::smtp::{Config, Role};
 use shared::state::{State, StateError};
 use shared::store::{StoreError, Verdict};
-use shared::topology::Topology;
+use shared::topology::{Dnssec, Topology};
 use shared::{lifetime, telemetry};
 use tokio::sync::watch;
 
@@ -94,6 +94,9 @@ pub enum ServeError {
     /// The smart host.
     #[error("the smart host: {0}")]
     Relay(#[from] RelayError),
+    /// Whom it is to trust for MTA-STS.
+    #[error("MTA-STS: {0}")]
+    MtaSts(RelayError),
     /// The system.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -209,11 +212,15 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let smtp_busy = "421 4.3.2 too many sessions; try again later\r\n";
     let pop3_busy = "-ERR [SYS/TEMP] too many sessions; try again later\r\n";
 
-    let resolver =
-        Resolver::new(&edge.dns_servers).map_err(|error| ServeError::Resolver(error.to_string()))?;
-    let (asked, hostname, wanted) = (resolver.inner(), edge.hostname.clone(), edge.authentication.clone());
+    let resolver = |dnssec| {
+        let resolver = Resolver::new(&edge.dns_servers, dnssec);
+        resolver.map_err(|error| ServeError::Resolver(error.to_string()))
+    };
+    // What is asked about senders says who they are not: a forged answer only makes one of them less believed.
+    let (senders, resolver) = (resolver(&Dnssec::Off)?, resolver(&edge.dnssec)?);
+    let (asked, hostname, wanted) = (senders.inner(), edge.hostname.clone(), edge.authentication.clone());
     let authenticator = Authenticator::new(asked, hostname, wanted);
-    let door = Strangers::new(&resolver, edge);
+    let door = Strangers::new(&senders, edge);
     // By that name, and not as whoever reads it, so that strangers who are refused reach them all the same.
     let first = node.topology.site.domains.first();
     let postmaster = first.and_then(|domain| Address::new("postmaster", domain).ok());
@@ -264,6 +271,7 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let on_pop3s = listen("POP3 under TLS", &edge.pop3s, &collectors, "")?;
     let route = Route::open(&edge.outbound.mode)?;
     let runner = Runner::new(Arc::clone(&node), resolver, route, ATTEMPTS_MAX.min(share));
+    let runner = runner.map_err(ServeError::MtaSts)?;
     let ready = Ready {
         ready: true,
         smtp: ports(&on_smtp)?,
@@ -292,6 +300,7 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         public_key,
         state: state.clone(),
         strangers: door.clone(),
+        probe: runner.probe(),
     };
     tokio::spawn(control.serve(
         CONTROL_BODY_MAX,

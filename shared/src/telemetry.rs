@@ -23,15 +23,18 @@ use bounded::Bounded;
 
 /// The environment variable that chooses what is logged.
 pub const LOG_VARIABLE: &str = "SALLYPOST_LOG";
+/// What is logged unless that says otherwise. What the resolver warns of quotes strangers' answers whole; what it comes to
+/// is said in our own words.
+const USUAL: &str = "info,hickory_net=off,hickory_resolver=off,hickory_proto=off";
 /// Characters of a foreign text that a log line shows at most.
 pub const QUOTED_MAX: usize = 256;
 
 /// Starts logging to stderr. Called once, first thing in `main`; a second call changes nothing.
 pub fn init() {
-    let wanted = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| "info".into());
+    let wanted = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| USUAL.into());
     let (filter, refused) = match EnvFilter::try_new(&wanted) {
         Ok(filter) => (filter, None),
-        Err(error) => (EnvFilter::new("info"), Some(error)),
+        Err(error) => (EnvFilter::new(USUAL), Some(error)),
     };
     let started = lines(filter, io::stderr).try_init();
     if let (Ok(()), Some(error)) = (started, refused) {

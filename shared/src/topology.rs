@@ -292,6 +292,20 @@ pub struct Edge {
     pub outbound: Outbound,
     /// Who answers DNS questions; empty means the system's resolvers.
     pub dns_servers: Vec<SocketAddr>,
+    /// By which keys their answers about other mail hosts are validated.
+    pub dnssec: Dnssec,
+}
+
+/// `[edge.dns] dnssec` and `trust_anchors`: by which keys answers about other mail hosts are validated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Dnssec {
+    /// By none: they are believed, and DANE is not used.
+    Off,
+    /// By the root's, which are built in.
+    #[default]
+    Root,
+    /// By the DNSKEY records in this file.
+    Anchors(PathBuf),
 }
 
 /// `[edge.greylist]`: who is new has to come again (RFC 6647).
@@ -342,6 +356,17 @@ pub struct Outbound {
     pub delay_notice: Option<Duration>,
     /// Attempts at one destination at once, at most.
     pub concurrency: usize,
+    /// How MTA-STS policies are fetched; `None` is not at all.
+    pub mta_sts: Option<MtaSts>,
+}
+
+/// How MTA-STS policies are fetched, and hosts prove themselves by them (RFC 8461).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MtaSts {
+    /// A PEM file with certificates to trust beside the system's.
+    pub roots: Option<PathBuf>,
+    /// The port at which policies are fetched.
+    pub port: u16,
 }
 
 /// `[link]`: where the nodes meet, over UDP.
@@ -398,7 +423,12 @@ impl Topology {
         };
         let relay = relay.into_iter().flatten().flatten();
         let states = [&mut self.big.state, &mut self.edge.state];
-        for path in tls.chain(relay).chain(states).chain(&mut self.big.desk) {
+        let anchors = match &mut self.edge.dnssec {
+            Dnssec::Off | Dnssec::Root => None,
+            Dnssec::Anchors(path) => Some(path),
+        };
+        let sts = self.edge.outbound.mta_sts.as_mut().and_then(|sts| sts.roots.as_mut());
+        for path in tls.chain(relay).chain(anchors).chain(sts).chain(states).chain(&mut self.big.desk) {
             *path = folder.join(&*path);
         }
     }

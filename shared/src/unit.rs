@@ -150,8 +150,9 @@ pub struct Outcome {
     pub at: u64,
     /// The host that answered, if one did.
     pub host: Option<String>,
-    /// Whether the attempt was under TLS.
-    pub tls: bool,
+    /// The TLS that the attempt was under, and by what the host had proved itself, such as `TLS 1.3, verified by DANE`;
+    /// `None` is in clear.
+    pub tls: Option<String>,
     /// Why the smart host was asked; `None` if the domain's own hosts were.
     pub relay: Option<String>,
     /// The remote's reply, or our reason, word for word.

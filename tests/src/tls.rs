@@ -16,8 +16,16 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 /// # Panics
 /// If `name` is neither a DNS name nor an IP address.
 pub fn self_signed_acceptor(name: &str) -> (TlsAcceptor, String) {
-    let made =
-        rcgen::generate_simple_self_signed([name.to_owned()]).expect("the name can be in a certificate");
+    self_signed_acceptor_for(&[name])
+}
+
+/// The same, with a certificate for several names.
+///
+/// # Panics
+/// If one of them is neither a DNS name nor an IP address.
+pub fn self_signed_acceptor_for(names: &[&str]) -> (TlsAcceptor, String) {
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).expect("the names can be in a certificate");
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let pem = made.cert.pem();
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))

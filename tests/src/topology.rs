@@ -63,6 +63,8 @@ pub struct TestTopology {
     pub inbound_hourly: u64,
     /// Who answers DNS questions.
     pub dns: Vec<SocketAddr>,
+    /// The file of keys by which their answers are validated; without it they are not.
+    pub trust_anchors: Option<PathBuf>,
     /// The certificate and key that edge shows; without them it makes its own.
     pub tls: Option<TlsFiles>,
     /// How attachments are filed for those who have not chosen.
@@ -116,6 +118,7 @@ impl TestTopology {
             desk: None,
             inbound_hourly: 10 << 30,
             dns: vec![dns],
+            trust_anchors: None,
             tls: None,
             attachments: AttachmentMode::default(),
             private_addresses: true,
@@ -157,6 +160,7 @@ impl TestTopology {
             desk: file.big.desk.clone(),
             inbound_hourly: file.big.inbound_hourly,
             dns: vec![dns],
+            trust_anchors: None,
             tls: edge.tls.clone(),
             attachments: file.site.attachments,
             private_addresses: true,
@@ -273,6 +277,10 @@ impl TestTopology {
             ("retry", format!("{:?}", self.retry)),
             ("expire", self.expire.to_string()),
         ];
+        if !self.outbound.iter().any(|(key, _)| key.starts_with("mta_sts")) {
+            // It asks DNS once more a message, which only its own tests are about.
+            outbound.push(("mta_sts", "false".to_owned()));
+        }
         outbound.extend(self.outbound.iter().cloned());
         table("edge.outbound", &outbound);
         if let Some(TlsFiles { certificate, key }) = &self.tls {
@@ -289,7 +297,12 @@ impl TestTopology {
             let seconds = |span: Duration| span.as_secs().to_string();
             table("edge.greylist", &[("delay", seconds(delay)), ("window", seconds(window))]);
         }
-        table("edge.dns", &[("servers", list(&self.dns))]);
+        // The stand-in Internet signs nothing.
+        let validated = match &self.trust_anchors {
+            Some(path) => ("trust_anchors", quoted(&path.display().to_string())),
+            None => ("dnssec", "false".to_owned()),
+        };
+        table("edge.dns", &[("servers", list(&self.dns)), validated]);
         let (listen, dial) = (self.link_listen.to_string(), self.link_dial.to_string());
         table(
             "link",

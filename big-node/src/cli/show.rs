@@ -389,10 +389,22 @@ fn recipients(recipients: &[RecipientView]) -> String {
     table.or("no recipients")
 }
 
+/// Whether it is what a host wrote: that begins with its code.
+fn is_reply(text: &str) -> bool {
+    let code = text.split(' ').next().unwrap_or_default();
+    code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 pub(super) fn said(recipient: &RecipientView) -> String {
     let mut said = Vec::new();
     if let Some(host) = &recipient.host {
-        said.push(format!("{host} {}", if recipient.tls { "under TLS:" } else { "in clear:" }));
+        let how = match &recipient.tls {
+            Some(tls) => format!(" under {tls}"),
+            None if is_reply(&recipient.text) => " in clear".into(),
+            // Our own words may be just why nothing was sent in clear.
+            None => String::new(),
+        };
+        said.push(format!("{host}{how}:"));
     }
     // What a host wrote has its enhanced code in it.
     let says_it = recipient.text.split(' ').take(2).any(|word| word == recipient.status);

@@ -341,7 +341,7 @@ fn recipient() -> RecipientView {
         state: DeliveryState::Deferred,
         at: AT,
         host: Some("mx.elsewhere.example".into()),
-        tls: true,
+        tls: Some("TLS 1.3".into()),
         relay: None,
         status: "4.7.1".into(),
         text: "450 later".into(),
@@ -374,6 +374,15 @@ fn waiting() -> Queue {
 }
 
 #[test]
+fn only_what_a_host_answered_in_clear_is_said_to_be() {
+    let said = |text: &str| {
+        show::said(&RecipientView { tls: None, text: text.into(), next_attempt_at: None, ..recipient() })
+    };
+    assert_eq!(said("450 later"), "mx.elsewhere.example in clear: 4.7.1 450 later");
+    assert_eq!(said("it offers no TLS"), "mx.elsewhere.example: 4.7.1 it offers no TLS");
+}
+
+#[test]
 fn a_queue() {
     assert_eq!(
         show::queue(&waiting()),
@@ -383,7 +392,7 @@ fn a_queue() {
          subject     hello\n\
          \n\
          recipient                state     since (UTC)       what was said\n\
-         carol@elsewhere.example  deferred  2026-11-22 07:41  mx.elsewhere.example under TLS: 4.7.1 450 later \
+         carol@elsewhere.example  deferred  2026-11-22 07:41  mx.elsewhere.example under TLS 1.3: 4.7.1 450 later \
          (next attempt 2026-11-22 07:42)\n\
          \n\
          The edge refused:\n\

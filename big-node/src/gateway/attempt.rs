@@ -57,7 +57,7 @@ pub async fn attempt(
         recipient,
         status: status.clone(),
         host: host.clone(),
-        tls: false,
+        tls: None,
         host_reports: false,
     };
     recipients.into_iter().map(report).collect()
@@ -98,11 +98,18 @@ async fn conversation(
     converse(host, config, envelope, piece).await
 }
 
-fn told(outcomes: Vec<Outcome>, recipients: &[(u32, Recipient)], host: &str, tls: bool) -> Vec<Report> {
+fn told(
+    outcomes: Vec<Outcome>,
+    recipients: &[(u32, Recipient)],
+    host: &str,
+    tls: Option<&str>,
+) -> Vec<Report> {
+    let tls = tls.map(ToOwned::to_owned);
     let report = |outcome: Outcome| {
         let (recipient, _) = recipients.get(outcome.recipient)?;
         let Outcome { status, host_reports, .. } = outcome;
-        Some(Report { recipient: *recipient, status, host: Some(host.to_owned()), tls, host_reports })
+        let (host, tls) = (Some(host.to_owned()), tls.clone());
+        Some(Report { recipient: *recipient, status, host, tls, host_reports })
     };
     outcomes.into_iter().filter_map(report).collect()
 }

@@ -57,7 +57,7 @@ pub async fn attempt(
         recipient,
         status: status.clone(),
         host: None,
-        tls: false,
+        tls: None,
         host_reports: false,
     };
     recipients.into_iter().map(report).collect()

@@ -98,8 +98,8 @@ pub struct Report {
     pub status: Status,
     /// The host that said so.
     pub host: Option<String>,
-    /// Whether that was under TLS.
-    pub tls: bool,
+    /// The TLS that was under; `None` is in clear.
+    pub tls: Option<String>,
     /// It has taken the message, and reports on it as the sender wants.
     pub host_reports: bool,
 }

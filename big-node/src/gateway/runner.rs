@@ -101,7 +101,7 @@ pub async fn hand_over(store: &Store, site: &Arc<Site>, due: &Due) -> Result<(),
             recipient: *recipient,
             status: status.clone(),
             host: None,
-            tls: false,
+            tls: None,
             host_reports: false,
         };
         named.iter().map(report).collect()
@@ -146,7 +146,7 @@ async fn by_transport(
                     recipient: *recipient,
                     status,
                     host: None,
-                    tls: false,
+                    tls: None,
                     host_reports: false,
                 });
             }

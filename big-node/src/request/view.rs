@@ -366,8 +366,8 @@ pub struct RecipientView {
     pub at: u64,
     /// The remote host.
     pub host: Option<String>,
-    /// Whether that was under TLS.
-    pub tls: bool,
+    /// The TLS that was under, and by what the host had proved itself; `None` is in clear.
+    pub tls: Option<String>,
     /// Why the edge's smart host was asked; `None` if the domain's own hosts were.
     pub relay: Option<String>,
     /// Enhanced status code.

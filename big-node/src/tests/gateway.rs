@@ -251,7 +251,7 @@ fn what_is_not_handed_over_in_five_days_fails() {
         world.store.commit_blocking(move |txn| shared::age::live_on(txn, passed, now)).expect("commits");
         let status = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "down");
         let site = Arc::clone(&world.site);
-        let report = queue::Report { recipient: 0, status, host: None, tls: false, host_reports: false };
+        let report = queue::Report { recipient: 0, status, host: None, tls: None, host_reports: false };
         world
             .store
             .commit_blocking(move |txn| queue::record(txn, &site, &due(id), vec![report], now))
@@ -284,7 +284,7 @@ fn the_edge_has_no_say_in_what_goes_by_a_gateway() {
         state: DeliveryState::Relayed,
         at: NOW,
         host: None,
-        tls: false,
+        tls: None,
         relay: None,
         text: "trust me".into(),
         status: "2.0.0".into(),

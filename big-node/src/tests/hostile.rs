@@ -433,7 +433,7 @@ fn outcome(at: u64, text: &str) -> Outcome {
         state: shared::unit::DeliveryState::Failed,
         at,
         host: Some(text.into()),
-        tls: false,
+        tls: None,
         relay: None,
         text: text.into(),
         status: text.into(),

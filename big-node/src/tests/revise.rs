@@ -123,7 +123,7 @@ impl World {
             state,
             at: NOW,
             host: Some("mx.remote.example".into()),
-            tls: true,
+            tls: Some("TLS 1.3".into()),
             relay: None,
             text: "250 fine".into(),
             status: "2.0.0".into(),
@@ -210,7 +210,7 @@ fn handed_over(world: &World, id: MessageId, state: DeliveryState) {
     use shared::smtp::client::{Class, Status};
     let class = if state == DeliveryState::Relayed { Class::Delivered } else { Class::Temporary };
     let status = Status::ours(class, Enhanced(2, 0, 0), "said");
-    let report = queue::Report { recipient: 0, status, host: None, tls: false, host_reports: false };
+    let report = queue::Report { recipient: 0, status, host: None, tls: None, host_reports: false };
     let site = Arc::clone(&world.site);
     let recorded =
         world.store.commit_blocking(move |txn| queue::record(txn, &site, &due(id), vec![report], NOW));

@@ -1,24 +1,28 @@
 //! One attempt: the hosts of a domain in order, until one takes the message or refuses it; or the smart host.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
+use shared::address::Domain;
 use shared::id::{MessageId, monotonic};
 use shared::sasl::Credentials;
 use shared::seal::FileKey;
 use shared::smtp::client::{
-    Class, Config, Host, Message, Outcome, Protocol, Session, Status, Talk, TlsPolicy, opportunistic,
+    self, Class, Config, Message, Outcome, Protocol, Session, Status, Talk, TlsPolicy, opportunistic,
 };
 use shared::smtp::{Enhanced, Recipient};
-use shared::store::BodyKey;
-use shared::topology::Place;
+use shared::store::{BodyKey, StoreError};
+use shared::topology::{Dnssec, Place};
 
+use super::mta_sts::Policies;
 use super::pool::{MESSAGES_MAX, Pool};
+use super::public::is_public;
 use super::relay::{Route, SmartHost};
-use super::resolve::Resolver;
+use super::resolve::{MailHost, Published, Resolver};
 use super::scheduler::Shown;
+use super::security::{NotToBeUsed, Security, Sts};
 use crate::content::Content;
 use crate::node::Node;
 use crate::record::QueueRow;
@@ -35,7 +39,8 @@ pub(super) struct Report {
     pub status: Status,
     /// The host that said so.
     pub host: Option<String>,
-    pub tls: bool,
+    /// The TLS that was under, and what the host had proved; `None` is in clear.
+    pub tls: Option<String>,
     /// Why the smart host was asked; `None` if the domain's own were.
     pub relay: Option<String>,
     /// It has taken the message, and reports on it as the sender wants.
@@ -45,7 +50,7 @@ pub(super) struct Report {
 impl Report {
     /// No host was asked.
     pub fn ours(status: Status) -> Self {
-        Self { status, host: None, tls: false, relay: None, host_reports: false }
+        Self { status, host: None, tls: None, relay: None, host_reports: false }
     }
 
     /// Nobody could be reached a moment ago, as this says.
@@ -81,6 +86,9 @@ impl Copies<'_> {
     }
 }
 
+/// A host, and what it has to prove; or why it is not to be used.
+pub(super) type Host = (MailHost, Result<Security, NotToBeUsed>);
+
 /// What came of asking the hosts of a domain.
 enum Asked {
     /// DNS or a host has spoken.
@@ -93,9 +101,12 @@ enum Asked {
 #[derive(Clone)]
 struct Target<'a> {
     name: &'a str,
+    /// What it is asked for by, under TLS.
+    asked: &'a str,
     address: SocketAddr,
-    tls: &'a Arc<ClientConfig>,
+    tls: Arc<ClientConfig>,
     policy: TlsPolicy,
+    security: Security,
     login: Option<&'a Credentials>,
 }
 
@@ -106,14 +117,20 @@ struct Use {
     name: String,
     address: SocketAddr,
     policy: TlsPolicy,
+    security: Security,
     has_login: bool,
 }
 
 impl Target<'_> {
+    /// What it has proved by taking mail under this version of TLS; `None` is in clear.
+    fn shown(&self, version: Option<&str>) -> Option<String> {
+        version.map(|version| self.security.shown(version))
+    }
+
     fn usage(&self, place: &str) -> Use {
         let (place, name) = (place.to_owned(), self.name.to_owned());
         let Self { address, policy, login, .. } = *self;
-        Use { place, name, address, policy, has_login: login.is_some() }
+        Use { place, name, address, policy, security: self.security.clone(), has_login: login.is_some() }
     }
 }
 
@@ -121,7 +138,9 @@ impl Target<'_> {
 #[derive(Debug)]
 pub(super) struct Attempt {
     node: Arc<Node>,
-    resolver: Resolver,
+    resolver: Arc<Resolver>,
+    /// What domains ask of their hosts by MTA-STS, if that is looked at.
+    policies: Option<Policies>,
     route: Route,
     tls: Arc<ClientConfig>,
     /// Sessions between two messages.
@@ -130,9 +149,15 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// With at most `sessions` that wait for their next message.
-    pub fn new(node: Arc<Node>, resolver: Resolver, route: Route, sessions: usize) -> Self {
+    pub fn new(
+        node: Arc<Node>,
+        resolver: Arc<Resolver>,
+        policies: Option<Policies>,
+        route: Route,
+        sessions: usize,
+    ) -> Self {
         let pool = Mutex::new(Pool::new(sessions));
-        Self { node, resolver, route, tls: Arc::new(opportunistic()), pool }
+        Self { node, resolver, policies, route, tls: Arc::new(opportunistic()), pool }
     }
 
     /// Where attempts for a domain are counted: at the domain, or at the smart host that takes all mail, which has
@@ -197,22 +222,35 @@ impl Attempt {
             return Asked::Told(Vec::new(), Shown::Nothing);
         };
         let domain = first.address.domain();
-        let hosts = match self.resolver.hosts(domain).await {
+        let hosts = match self.hosts(domain).await {
             Ok(hosts) => hosts,
             Err(status) if status.class == Class::Temporary => {
                 return Asked::Unroutable(Report::ours(status));
             }
             Err(status) => return Asked::Told(copies.all(&Report::ours(status)), Shown::Nothing),
         };
-        let (mut targets, mut last) = (Vec::new(), None);
-        for host in &hosts {
+        let (mut targets, mut last, mut reached) = (Vec::new(), None, false);
+        for (host, security) in &hosts {
+            let security = match security {
+                Ok(security) => security,
+                Err(why) => {
+                    // Who keeps that from us must neither get the mail in clear nor lead it another way.
+                    reached = true;
+                    let status = Status::ours(Class::Temporary, Enhanced(4, 7, 5), &why.to_string());
+                    last = Some(Report::ours(status));
+                    continue;
+                }
+            };
+            let tls = security.tls(&self.tls);
             for address in &host.addresses {
                 match self.allowed(*address) {
                     Ok(()) => targets.push(Target {
                         name: &host.name,
+                        asked: host.asked(),
                         address: SocketAddr::new(*address, self.node.topology.edge.outbound.port),
-                        tls: &self.tls,
-                        policy: TlsPolicy::Opportunistic,
+                        tls: Arc::clone(&tls),
+                        policy: security.tls_policy(),
+                        security: security.clone(),
                         login: None,
                     }),
                     Err(status) => drop(last.get_or_insert(Report::ours(status))),
@@ -223,30 +261,33 @@ impl Attempt {
             |name: &str, status, tls| Report { host: Some(name.to_owned()), tls, ..Report::ours(status) };
         if let Some((target, outcomes, tls)) = self.again(copies, place, &targets).await {
             let shown = shown(&outcomes);
-            return Asked::Told(copies.told(outcomes, |status| report(target.name, status, tls)), shown);
+            return Asked::Told(
+                copies.told(outcomes, |status| report(target.name, status, tls.clone())),
+                shown,
+            );
         }
-        let (begun, mut reached) = (Instant::now(), false);
+        let begun = Instant::now();
         for target in &targets {
             // Hosts that take connections and say nothing would use up what time there is for the smart host.
             if !reached && begun.elapsed() > DIRECT_TIME {
                 break;
             }
             match self.connection(copies, place, target).await {
-                Talk::Done(outcomes, tls) => {
-                    let shown = shown(&outcomes);
+                Talk::Done(outcomes, version) => {
+                    let (shown, tls) = (shown(&outcomes), target.shown(version));
                     return Asked::Told(
-                        copies.told(outcomes, |status| report(target.name, status, tls)),
+                        copies.told(outcomes, |status| report(target.name, status, tls.clone())),
                         shown,
                     );
                 }
                 Talk::Next { status, greeted } => {
                     reached |= greeted;
-                    last = Some(report(target.name, status, false));
+                    last = Some(report(target.name, status, None));
                 }
                 // It was there to offer TLS.
                 Talk::HandshakeFailed(status) => {
                     reached = true;
-                    last = Some(report(target.name, status, false));
+                    last = Some(report(target.name, status, None));
                 }
             }
         }
@@ -263,6 +304,48 @@ impl Attempt {
             report.status.class = Class::Temporary;
         }
         Asked::Told(copies.all(&report), Shown::Strained)
+    }
+
+    /// The hosts that serve a domain, best first, and what each has to prove.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub async fn hosts(&self, domain: &Domain) -> Result<Vec<Host>, Status> {
+        let hosts = self.resolver.hosts(domain, self.node.topology.edge.outbound.port).await?;
+        let sts = self.sts(domain, &hosts).await;
+        let security = |host: &MailHost| match &sts {
+            Ok(sts) => Security::of(host, sts.as_ref()),
+            Err(_) => Err(NotToBeUsed::Unreadable),
+        };
+        Ok(hosts.into_iter().map(|host| (security(&host), host)).map(|(asked, host)| (host, asked)).collect())
+    }
+
+    /// What a domain asks of its hosts by MTA-STS, if there is one that does not prove itself by DANE (RFC 8461 §2).
+    async fn sts(&self, domain: &Domain, hosts: &[MailHost]) -> Result<Option<Sts>, StoreError> {
+        let is_proved = |host: &MailHost| matches!(host.published, Published::Records { .. });
+        match &self.policies {
+            Some(policies) if !hosts.iter().all(is_proved) => {
+                let policy = policies.of(domain).await.inspect_err(|error| {
+                    tracing::error!(%domain, %error, "a domain's MTA-STS policy cannot be read");
+                })?;
+                Ok(policy.map(|policy| Sts { policy, trusted: policies.trusted().clone() }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Says in the log if DNS cannot prove anything.
+    pub async fn check_resolver(&self) {
+        if self.node.topology.edge.dnssec == Dnssec::Root {
+            self.resolver.check_root().await;
+        }
+    }
+
+    /// Keeps MTA-STS policies fresh, for ever.
+    pub async fn keep_policies(&self) {
+        if let Some(policies) = &self.policies {
+            policies.run().await;
+        }
     }
 
     /// Hands the copies to the smart host, and says why there.
@@ -286,7 +369,7 @@ impl Attempt {
         };
         let no_address = |why: &str| {
             let text = format!("DNS gives no address of the smart host {name}{why}");
-            report(Status::ours(Class::Temporary, Enhanced(4, 4, 3), &text), false)
+            report(Status::ours(Class::Temporary, Enhanced(4, 4, 3), &text), None)
         };
         let addresses = match addresses {
             Ok(addresses) => addresses,
@@ -295,33 +378,38 @@ impl Attempt {
                 return (copies.all(&report), Shown::Unreachable(report));
             }
         };
-        let SmartHost { tls, policy, login, .. } = host;
+        let SmartHost { tls, policy, security, login, .. } = host;
         let target = |address: &SocketAddr| Target {
             name: &name,
+            asked: &name,
             address: *address,
-            tls,
+            tls: Arc::clone(tls),
             policy: *policy,
+            security: security.clone(),
             login: login.as_ref(),
         };
         let targets: Vec<_> = addresses.iter().map(target).collect();
         if let Some((_, outcomes, tls)) = self.again(copies, place, &targets).await {
             let shown = shown(&outcomes);
-            return (copies.told(outcomes, |status| report(ours_to_mend(status), tls)), shown);
+            return (copies.told(outcomes, |status| report(ours_to_mend(status), tls.clone())), shown);
         }
         let (mut last, mut reached) = (no_address(""), false);
         for target in &targets {
             match self.connection(copies, place, target).await {
-                Talk::Done(outcomes, tls) => {
-                    let shown = shown(&outcomes);
-                    return (copies.told(outcomes, |status| report(ours_to_mend(status), tls)), shown);
+                Talk::Done(outcomes, version) => {
+                    let (shown, tls) = (shown(&outcomes), target.shown(version));
+                    return (
+                        copies.told(outcomes, |status| report(ours_to_mend(status), tls.clone())),
+                        shown,
+                    );
                 }
                 Talk::Next { status, greeted } => {
                     reached |= greeted;
-                    last = report(status, false);
+                    last = report(status, None);
                 }
                 Talk::HandshakeFailed(status) => {
                     reached = true;
-                    last = report(status, false);
+                    last = report(status, None);
                 }
             }
         }
@@ -352,14 +440,14 @@ impl Attempt {
         copies: Copies<'_>,
         place: &str,
         targets: &'t [Target<'t>],
-    ) -> Option<(&'t Target<'t>, Vec<Outcome>, bool)> {
+    ) -> Option<(&'t Target<'t>, Vec<Outcome>, Option<String>)> {
         let uses: Vec<Use> = targets.iter().map(|target| target.usage(place)).collect();
         let (usage, mut session) = self.pool().take(&uses, monotonic())?;
         let target = targets.get(uses.iter().position(|other| *other == usage)?)?;
         match self.over(&mut session, copies).await {
-            Talk::Done(outcomes, tls) => {
+            Talk::Done(outcomes, version) => {
                 self.keep(usage, session);
-                Some((target, outcomes, tls))
+                Some((target, outcomes, target.shown(version)))
             }
             Talk::Next { .. } | Talk::HandshakeFailed(_) => None,
         }
@@ -381,8 +469,11 @@ impl Attempt {
         target: &Target<'_>,
         tls: TlsPolicy,
     ) -> Talk {
-        let host =
-            Host { name: target.name.to_owned(), address: target.address, tls: Arc::clone(target.tls) };
+        let host = client::Host {
+            name: target.asked.to_owned(),
+            address: target.address,
+            tls: Arc::clone(&target.tls),
+        };
         let config = Config {
             helo: self.node.topology.edge.hostname.to_string(),
             tls,
@@ -469,97 +560,5 @@ fn message(row: &QueueRow, recipients: &[(u32, Recipient)]) -> Message {
         eight_bit: row.body_8bit,
         utf8_header: row.utf8_header,
         before: row.signatures.clone().into_bytes(),
-    }
-}
-
-/// Whether an address is one on the Internet (RFC 6890): what is not must not be connected to because
-/// a stranger's DNS says so.
-pub fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => is_public_v4(v4),
-        IpAddr::V6(v6) => {
-            let segments = v6.segments();
-            let embedded = v6.to_ipv4_mapped().or_else(|| {
-                // NAT64, 6to4 and the old compatible form carry an IPv4 address of anybody's choice.
-                let [_, _, _, _, _, _, high, low] = segments;
-                let of = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
-                match segments {
-                    [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0, 0, ..] => Some(of(high, low)),
-                    [0x2002, high, low, ..] => Some(of(high, low)),
-                    _ => None,
-                }
-            });
-            match embedded {
-                Some(v4) => is_public_v4(v4),
-                None => {
-                    let global = segments[0] & 0xe000 == 0x2000;
-                    let documentation = segments[0] == 0x2001 && segments[1] == 0x0db8;
-                    let special = segments[0] == 0x2001 && segments[1] < 0x0200;
-                    global && !documentation && !special
-                }
-            }
-        }
-    }
-}
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [a, b, c, _] = address.octets();
-    !(address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_documentation()
-        || address.is_broadcast()
-        || a == 0
-        || a >= 224
-        || (a == 100 && (64..128).contains(&b))
-        || (a == 192 && b == 0 && c == 0)
-        || (a == 192 && b == 88 && c == 99)
-        || (a == 198 && (18..20).contains(&b)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_addresses_on_the_internet_are_public() {
-        let hidden = [
-            "127.0.0.1",
-            "0.0.0.0",
-            "10.1.2.3",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.168.1.1",
-            "169.254.1.1",
-            "100.64.0.1",
-            "192.0.0.8",
-            "192.0.2.1",
-            "198.18.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "::1",
-            "::",
-            "fe80::1",
-            "fc00::1",
-            "fd12::1",
-            "ff02::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "64:ff9b::127.0.0.1",
-            "64:ff9b::10.0.0.1",
-            "2002:7f00:1::",
-            "2002:a00:1::",
-            "2001:db8::1",
-            "2001::1",
-            "::127.0.0.1",
-        ];
-        for text in hidden {
-            assert!(!is_public(text.parse().expect("an address")), "{text}");
-        }
-        for text in
-            ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"]
-        {
-            assert!(is_public(text.parse().expect("an address")), "{text}");
-        }
     }
 }

@@ -7,16 +7,20 @@
 //! happened before that.
 
 mod attempt;
+mod dane;
+mod mta_sts;
 mod pool;
+mod public;
 mod relay;
 mod resolve;
 mod scheduler;
+mod security;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shared::address::Address;
+use shared::address::{Address, Domain};
 use shared::age;
 use shared::id::{MessageId, monotonic, unix_millis};
 use shared::lane::{self, QueuedBody, QueuedUnit};
@@ -29,11 +33,13 @@ use tokio::sync::watch;
 
 use crate::node::Node;
 use crate::queue;
+use crate::request::HostView;
 use crate::revise::{self, Begun, Waiting};
-pub use attempt::is_public;
 use attempt::{Attempt, Copies, Report};
+use mta_sts::Policies;
+pub use public::is_public;
 pub use relay::{RelayError, Route};
-pub use resolve::Resolver;
+pub use resolve::{Resolver, ResolverError};
 use scheduler::{Limits, Scheduler, Shown};
 
 /// Attempts at once, in all; what the limit of open files allows may be less.
@@ -64,7 +70,15 @@ pub struct Runner {
 
 impl Runner {
     /// A runner with at most `attempts` at once.
-    pub fn new(node: Arc<Node>, resolver: Resolver, route: Route, attempts: usize) -> Self {
+    ///
+    /// # Errors
+    /// [`RelayError`] if the certificates that it is to trust cannot be used.
+    pub fn new(
+        node: Arc<Node>,
+        resolver: Resolver,
+        route: Route,
+        attempts: usize,
+    ) -> Result<Self, RelayError> {
         let outbound = &node.topology.edge.outbound;
         let limits = Limits {
             attempts,
@@ -72,13 +86,20 @@ impl Runner {
             // It is over when the first that was deferred comes again.
             pause: PAUSE_MAX.min(outbound.wait_after(1) / 2),
         };
-        let attempt = Arc::new(Attempt::new(Arc::clone(&node), resolver, route, attempts));
-        Self {
+        let resolver = Arc::new(resolver);
+        let policies = Policies::open(&node, &resolver)?;
+        let attempt = Arc::new(Attempt::new(Arc::clone(&node), resolver, policies, route, attempts));
+        Ok(Self {
             node,
             attempt,
             scheduler: Arc::new(Mutex::new(Scheduler::new(limits))),
             round: VecDeque::new(),
-        }
+        })
+    }
+
+    /// What tells who serves a domain.
+    pub fn probe(&self) -> Probe {
+        Probe(Arc::clone(&self.attempt))
     }
 
     /// Runs until `stopping`; attempts that are under way are given up with the process, and their
@@ -90,6 +111,11 @@ impl Runner {
                 tokio::time::sleep(SWEEP).await;
                 swept.close_idle();
             }
+        });
+        let kept = Arc::clone(&self.attempt);
+        let keeping = tokio::spawn(async move {
+            kept.check_resolver().await;
+            kept.keep_policies().await;
         });
         loop {
             let wait = match self.begin_due() {
@@ -109,6 +135,7 @@ impl Runner {
             }
         }
         sweeping.abort();
+        keeping.abort();
     }
 
     /// Begins what is due and has a place. Each destination has its turn before any has another one. Returns when the
@@ -167,6 +194,26 @@ impl Runner {
             lock(&scheduler).end(&place, message, shown, monotonic());
             node.due.notify_one();
         });
+    }
+}
+
+/// Tells who serves a domain, and what they have to prove, without delivering anything.
+#[derive(Clone, Debug)]
+pub struct Probe(Arc<Attempt>);
+
+impl Probe {
+    /// The hosts that serve a domain, best first.
+    ///
+    /// # Errors
+    /// Why there are none, or none now.
+    pub async fn hosts(&self, domain: &Domain) -> Result<Vec<HostView>, Status> {
+        let view = |(host, asked): attempt::Host| HostView {
+            name: host.name,
+            addresses: host.addresses.iter().map(ToString::to_string).collect(),
+            asks: asked.as_ref().map_or_else(ToString::to_string, |security| security.asks().to_owned()),
+            usable: asked.is_ok(),
+        };
+        Ok(self.0.hosts(domain).await?.into_iter().map(view).collect())
     }
 }
 

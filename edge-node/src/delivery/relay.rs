@@ -14,6 +14,8 @@ use shared::smtp::client::{TlsPolicy, opportunistic, verified};
 use shared::topology::{self, Mode, Place, RelayTls};
 use zeroize::Zeroizing;
 
+use super::security::Security;
+
 /// Octets of a file with a login.
 const LOGIN_BYTES_MAX: u64 = 4_096;
 
@@ -47,6 +49,7 @@ impl Route {
 pub struct SmartHost {
     pub(super) place: Place,
     pub(super) policy: TlsPolicy,
+    pub(super) security: Security,
     pub(super) tls: Arc<ClientConfig>,
     pub(super) login: Option<Credentials>,
 }
@@ -86,13 +89,17 @@ pub enum RelayError {
 
 impl SmartHost {
     fn open(host: &topology::SmartHost) -> Result<Self, RelayError> {
-        let (policy, tls) = match host.tls {
-            RelayTls::Opportunistic => (TlsPolicy::Opportunistic, opportunistic()),
-            RelayTls::StartTls => (TlsPolicy::Required, verified(roots(host.roots.as_deref())?)),
-            RelayTls::Implicit => (TlsPolicy::Implicit, verified(roots(host.roots.as_deref())?)),
+        let (policy, security) = match host.tls {
+            RelayTls::Opportunistic => (TlsPolicy::Opportunistic, Security::Opportunistic),
+            RelayTls::StartTls => (TlsPolicy::Required, Security::Certificate),
+            RelayTls::Implicit => (TlsPolicy::Implicit, Security::Certificate),
+        };
+        let tls = match &security {
+            Security::Opportunistic => opportunistic(),
+            _ => verified(roots(host.roots.as_deref())?),
         };
         let login = host.login.as_deref().map(login).transpose()?;
-        Ok(Self { place: host.place.clone(), policy, tls: Arc::new(tls), login })
+        Ok(Self { place: host.place.clone(), policy, security, tls: Arc::new(tls), login })
     }
 }
 
@@ -116,23 +123,23 @@ fn login(path: &Path) -> Result<Credentials, RelayError> {
 
 fn roots(path: Option<&Path>) -> Result<RootCertStore, RelayError> {
     let mut roots = RootCertStore::empty();
-    let certificates = match path {
-        Some(path) => {
-            let bytes = fs::read(path).map_err(|source| RelayError::File { path: path.into(), source })?;
-            CertificateDer::pem_slice_iter(&bytes)
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|reason| RelayError::NoRoots { path: path.into(), reason })?
-        }
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    roots.add_parsable_certificates(certificates);
-    match (roots.is_empty(), path) {
-        (false, _) => Ok(roots),
-        (true, None) => Err(RelayError::NoSystemRoots),
-        (true, Some(path)) => {
-            Err(RelayError::NoRoots { path: path.into(), reason: pem::Error::NoItemsFound })
-        }
+    match path {
+        Some(path) => add_certificates(&mut roots, path)?,
+        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
     }
+    if roots.is_empty() { Err(RelayError::NoSystemRoots) } else { Ok(roots) }
+}
+
+/// Trusts the certificates in a PEM file, too.
+///
+/// # Errors
+/// [`RelayError`] if it cannot be read, or holds none.
+pub(super) fn add_certificates(roots: &mut RootCertStore, path: &Path) -> Result<(), RelayError> {
+    let bytes = fs::read(path).map_err(|source| RelayError::File { path: path.into(), source })?;
+    let no_roots = |reason| RelayError::NoRoots { path: path.into(), reason };
+    let certificates = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
+    let (added, _) = roots.add_parsable_certificates(certificates.map_err(no_roots)?);
+    if added == 0 { Err(no_roots(pem::Error::NoItemsFound)) } else { Ok(()) }
 }
 
 #[cfg(test)]

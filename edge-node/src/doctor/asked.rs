@@ -15,7 +15,7 @@ use shared::containment::contain;
 use shared::doctor::Finding;
 use shared::id::unix_millis;
 use shared::listener::TlsIdentity;
-use shared::topology::Topology;
+use shared::topology::{Dnssec, Topology};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -48,8 +48,8 @@ pub async fn examine(
     running: Result<Option<i64>, String>,
 ) -> Result<Vec<Finding>, String> {
     let edge = &topology.edge;
-    let resolver =
-        Resolver::new(&edge.dns_servers).map_err(|error| format!("the resolvers cannot be used: {error}"))?;
+    let resolver = Resolver::new(&edge.dns_servers, &Dnssec::Off)
+        .map_err(|error| format!("the resolvers cannot be used: {error}"))?;
     let mut findings = Vec::new();
     match &running {
         Ok(ahead) => {
@@ -84,7 +84,7 @@ pub async fn examine(
         )),
         Err(error) => findings.push(Finding::wrong("certificate", error.to_string(), "see [edge.tls]")),
     }
-    match resolver.records("", RecordType::SOA).await {
+    match resolver.data("", RecordType::SOA).await {
         Ok(_) => findings.extend(in_dns(topology, &resolver, selectors, key_hash, is_trusted).await),
         Err(error) => {
             let found = format!("they do not answer about the root: {error}; nothing more is asked of them");
@@ -170,7 +170,7 @@ async fn addresses(topology: &Topology, resolver: &Resolver) -> Answer<Vec<OwnAd
 }
 
 async fn names(resolver: &Resolver, address: IpAddr) -> Answer<Vec<(String, bool)>> {
-    let records = match resolver.records(&reversed(address), RecordType::PTR).await {
+    let records = match resolver.data(&reversed(address), RecordType::PTR).await {
         Ok(records) => records,
         Err(error) => return Answer::Silent(error.to_string()),
     };
@@ -245,7 +245,7 @@ fn reachable(ip: IpAddr) -> IpAddr {
 }
 
 async fn tlsa(resolver: &Resolver, name: &str) -> Answer<Vec<super::Association>> {
-    let found = answer(resolver.records(name, RecordType::TLSA).await);
+    let found = answer(resolver.data(name, RecordType::TLSA).await);
     let association = |record: &RData| match record {
         RData::TLSA(tlsa) => {
             Some((tlsa.cert_usage.into(), tlsa.selector.into(), tlsa.matching.into(), tlsa.cert_data.clone()))
@@ -301,7 +301,7 @@ async fn domain_of(
 }
 
 async fn exchangers(resolver: &Resolver, domain: &Domain) -> Answer<Vec<(u16, String, bool)>> {
-    let records = match resolver.records(domain.as_str(), RecordType::MX).await {
+    let records = match resolver.data(domain.as_str(), RecordType::MX).await {
         Ok(records) => records,
         Err(error) => return Answer::Silent(error.to_string()),
     };
@@ -309,7 +309,7 @@ async fn exchangers(resolver: &Resolver, domain: &Domain) -> Answer<Vec<(u16, St
     for record in records.iter().take(RECORDS_MAX) {
         let RData::MX(mx) = record else { continue };
         let name = mx.exchange.to_ascii().trim_end_matches('.').to_owned();
-        let alias = resolver.records(&name, RecordType::CNAME).await;
+        let alias = resolver.data(&name, RecordType::CNAME).await;
         found.push((mx.preference, name, alias.is_ok_and(|records| !records.is_empty())));
     }
     found.sort();
@@ -318,7 +318,7 @@ async fn exchangers(resolver: &Resolver, domain: &Domain) -> Answer<Vec<(u16, St
 
 /// The text records of a name that begin so.
 async fn texts(resolver: &Resolver, name: &str, begin: &str) -> Answer<Vec<String>> {
-    let records = answer(resolver.records(name, RecordType::TXT).await);
+    let records = answer(resolver.data(name, RecordType::TXT).await);
     records.map(|records| {
         let texts = records.iter().take(RECORDS_MAX).filter_map(lists::text);
         texts.filter(|text| text.starts_with(begin)).collect()

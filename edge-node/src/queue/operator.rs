@@ -265,7 +265,7 @@ fn cancel_within(
             state: DeliveryState::Failed,
             at: now,
             host: None,
-            tls: false,
+            tls: None,
             relay: None,
             text: why.to_owned(),
             status: CANCELLED.into(),

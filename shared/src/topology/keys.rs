@@ -146,15 +146,17 @@ static OUTBOUND: &[Entry] = &[
     ("expire", Value("write a number of seconds, like 432_000")),
     ("delay_notice", Value("write a number of seconds, like 14_400; 0 is never")),
     ("concurrency", Value("write a number, like 20")),
-    ("dane", Later),
     ("limits", Later),
-    ("mta_sts", Later),
+    ("mta_sts", Value("write true or false")),
+    ("mta_sts_roots", Value(FILE)),
+    ("mta_sts_port", Value("write a port number, like 443")),
     ("tls", Later),
 ];
 
 static DNS: &[Entry] = &[
     ("servers", Value("write a list of addresses with ports, like [\"192.0.2.53:53\"]")),
-    ("dnssec", Later),
+    ("dnssec", Value("write true or false")),
+    ("trust_anchors", Value("write the path of a file of DNSKEY records, in quotes")),
 ];
 
 static LINK: &[Entry] = &[

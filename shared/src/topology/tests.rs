@@ -85,6 +85,34 @@ fn mail_leaves_by_itself_or_by_a_smart_host() {
 }
 
 #[test]
+fn who_other_hosts_prove_themselves_to_is_said_or_built_in() {
+    let edge = |lines: &str| {
+        let text = format!("{SMALLEST}{lines}\n");
+        Topology::parse(&text, "t.toml").map(|topology| topology.edge)
+    };
+    let plain = edge("").expect("valid");
+    assert_eq!(plain.dnssec, Dnssec::Root);
+    assert_eq!(plain.outbound.mta_sts, Some(MtaSts { roots: None, port: 443 }));
+    let given = edge(
+        "[edge.dns]\ntrust_anchors = \"root.key\"\n[edge.outbound]\nmta_sts_roots = \"ca.pem\"\nmta_sts_port = 8443",
+    )
+    .expect("valid");
+    assert_eq!(given.dnssec, Dnssec::Anchors("root.key".into()));
+    assert_eq!(given.outbound.mta_sts, Some(MtaSts { roots: Some("ca.pem".into()), port: 8443 }));
+    let off = edge("[edge.dns]\ndnssec = false\n[edge.outbound]\nmta_sts = false").expect("valid");
+    assert_eq!((off.dnssec, off.outbound.mta_sts), (Dnssec::Off, None));
+    for (lines, reason) in [
+        ("[edge.dns]\ndnssec = false\ntrust_anchors = \"root.key\"", "nothing is validated by these keys"),
+        ("[edge.outbound]\nmta_sts = false\nmta_sts_roots = \"ca.pem\"", "no policies are fetched"),
+        ("[edge.outbound]\nmta_sts = false\nmta_sts_port = 443", "no policies are fetched"),
+        ("[edge.outbound]\nmta_sts_port = 0", "0 is out of range for `mta_sts_port`"),
+    ] {
+        let refused = edge(lines).expect_err(lines).to_string();
+        assert!(refused.contains(reason), "{lines}: {refused}");
+    }
+}
+
+#[test]
 fn ports_that_are_forwarded_are_told_for_services_that_there_are() {
     let public = |lines: &str| {
         let edge = "state = \"var/edge\"";

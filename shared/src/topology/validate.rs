@@ -15,9 +15,9 @@ use serde_spanned::Spanned;
 use super::refusal::{Source, TopologyError};
 use super::{
     Acknowledge, AttachmentMode, Authentication, BOUND_OCTETS, Big, CONCURRENCY, DELAY_NOTICE, DnsList,
-    EXPIRE, Edge, GREETING_PAUSE, GREYLIST_DELAY, GREYLIST_WINDOW, Greylist, LISTS_MAX, LOGIN_DELAY, Link,
-    Lists, Mode, Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS, SIZE_MAX,
-    STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
+    Dnssec, EXPIRE, Edge, GREETING_PAUSE, GREYLIST_DELAY, GREYLIST_WINDOW, Greylist, LISTS_MAX, LOGIN_DELAY,
+    Link, Lists, Mode, MtaSts, Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS,
+    SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
 };
 use crate::address::{Address, Domain};
 
@@ -172,6 +172,9 @@ struct RawOutbound {
     expire: Option<Number>,
     delay_notice: Option<Number>,
     concurrency: Option<Number>,
+    mta_sts: Option<bool>,
+    mta_sts_roots: Option<Text>,
+    mta_sts_port: Option<Number>,
 }
 
 #[derive(Default, Deserialize)]
@@ -179,6 +182,8 @@ struct RawOutbound {
 struct RawDns {
     #[serde(default)]
     servers: Vec<Text>,
+    dnssec: Option<bool>,
+    trust_anchors: Option<Text>,
 }
 
 #[derive(Deserialize)]
@@ -346,6 +351,7 @@ impl Source<'_> {
             tls: tls.transpose()?,
             outbound: self.outbound(&raw.outbound)?,
             dns_servers: self.dns_servers(&raw.dns.servers)?,
+            dnssec: self.dnssec(&raw.dns)?,
         })
     }
 
@@ -434,7 +440,24 @@ impl Source<'_> {
             expire: Duration::from_secs(self.number(raw.expire.as_ref(), "expire", EXPIRE, 432_000)?),
             delay_notice: (delay_notice > 0).then(|| Duration::from_secs(delay_notice)),
             concurrency: self.number(raw.concurrency.as_ref(), "concurrency", CONCURRENCY, 20)?,
+            mta_sts: self.mta_sts(raw)?,
         })
+    }
+
+    fn mta_sts(&self, raw: &RawOutbound) -> Result<Option<MtaSts>, TopologyError> {
+        if raw.mta_sts.unwrap_or(true) {
+            let roots = raw.mta_sts_roots.as_ref().map(|text| self.path(text)).transpose()?;
+            let port = self.number(raw.mta_sts_port.as_ref(), "mta_sts_port", 1..=65_535, 443)?;
+            return Ok(Some(MtaSts { roots, port }));
+        }
+        let roots = raw.mta_sts_roots.as_ref().map(Spanned::span);
+        match roots.or(raw.mta_sts_port.as_ref().map(Spanned::span)) {
+            None => Ok(None),
+            Some(span) => {
+                let reason = "with mta_sts = false no policies are fetched";
+                Err(self.refuse(span, reason, "leave one of them out"))
+            }
+        }
     }
 
     fn mode(&self, raw: &RawOutbound) -> Result<Mode, TopologyError> {
@@ -513,6 +536,19 @@ impl Source<'_> {
 
     fn dns_servers(&self, raw: &[Text]) -> Result<Vec<SocketAddr>, TopologyError> {
         raw.iter().map(|text| self.remote(text, "servers", "a resolver is asked by its address")).collect()
+    }
+
+    fn dnssec(&self, raw: &RawDns) -> Result<Dnssec, TopologyError> {
+        match (raw.dnssec.unwrap_or(true), &raw.trust_anchors) {
+            (true, None) => Ok(Dnssec::Root),
+            (true, Some(text)) => self.path(text).map(Dnssec::Anchors),
+            (false, None) => Ok(Dnssec::Off),
+            (false, Some(text)) => Err(self.refuse(
+                text.span(),
+                "with dnssec = false nothing is validated by these keys",
+                "leave one of them out",
+            )),
+        }
     }
 
     fn link(&self, raw: &RawLink) -> Result<Link, TopologyError> {

@@ -201,7 +201,7 @@ fn to_big() -> Vec<ToBig> {
         state: DeliveryState::Deferred,
         at: 1_790_000_000_000,
         host: Some("mx.example.org".into()),
-        tls: true,
+        tls: Some("TLS 1.3".into()),
         relay: None,
         text: "451 4.7.1 later".into(),
         status: "4.7.1".into(),

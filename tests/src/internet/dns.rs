@@ -15,7 +15,6 @@ use std::time::Duration;
 use hickory_server::Server;
 use hickory_server::net::runtime::Time;
 use hickory_server::proto::op::{Edns, Metadata, ResponseCode};
-use hickory_server::proto::rr::rdata::tlsa::{CertUsage, Matching, Selector};
 use hickory_server::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA, TLSA, TXT};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
@@ -27,17 +26,17 @@ const TTL: u32 = 0;
 /// Steps along a chain of CNAMEs.
 const CNAME_STEPS_MAX: usize = 8;
 /// How long a TCP client may be silent.
-const TCP_IDLE: Duration = Duration::from_secs(10);
+pub(super) const TCP_IDLE: Duration = Duration::from_secs(10);
 /// Answers buffered for one TCP client.
-const TCP_ANSWERS_MAX: usize = 32;
+pub(super) const TCP_ANSWERS_MAX: usize = 32;
 /// Attempts to find one port that is free for both UDP and TCP.
 const BIND_ATTEMPTS: usize = 20;
 
 /// What one organisation publishes.
 #[derive(Clone, Debug)]
 pub struct Zone {
-    apex: Name,
-    records: Vec<(Name, RData)>,
+    pub(super) apex: Name,
+    pub(super) records: Vec<(Name, RData)>,
 }
 
 impl Zone {
@@ -75,15 +74,15 @@ impl Zone {
         self.with(name(host), RData::TXT(TXT::new(strings.collect())))
     }
 
-    /// `owner`, such as `_25._tcp.mx.remote.example`, names the key of a host by its hash (TLSA 3 1 1).
-    pub fn tlsa(self, owner: &str, key_hash: &[u8]) -> Self {
-        let data = TLSA::new(CertUsage::DaneEe, Selector::Spki, Matching::Sha256, key_hash.to_vec());
-        self.with(name(owner), RData::TLSA(data))
-    }
-
     /// `alias` is another name of `target`.
     pub fn cname(self, alias: &str, target: &str) -> Self {
         self.with(name(alias), RData::CNAME(CNAME(name(target))))
+    }
+
+    /// The certificate of the service at `port` of `host` is the one that these numbers and octets name (RFC 6698).
+    pub fn tlsa(self, host: &str, port: u16, (usage, selector, matching): (u8, u8, u8), data: &[u8]) -> Self {
+        let tlsa = TLSA::new(usage.into(), selector.into(), matching.into(), data.to_vec());
+        self.with(name(&format!("_{port}._tcp.{host}")), RData::TLSA(tlsa))
     }
 
     fn with(mut self, owner: Name, data: RData) -> Self {
@@ -169,7 +168,8 @@ impl Drop for Dns {
     }
 }
 
-async fn bind(address: SocketAddr) -> std::io::Result<(UdpSocket, TcpListener)> {
+/// A socket and a listener at `address`; port 0 takes one that is free for both.
+pub(super) async fn bind(address: SocketAddr) -> std::io::Result<(UdpSocket, TcpListener)> {
     let mut attempt = 1;
     loop {
         let udp = UdpSocket::bind(address).await?;
@@ -181,7 +181,7 @@ async fn bind(address: SocketAddr) -> std::io::Result<(UdpSocket, TcpListener)> 
     }
 }
 
-fn name(text: &str) -> Name {
+pub(super) fn name(text: &str) -> Name {
     let mut name = Name::from_str(text).expect("a test names a valid domain").to_lowercase();
     name.set_fqdn(true);
     name
@@ -277,7 +277,7 @@ impl RequestHandler for Answers {
 }
 
 /// The root's SOA, whose presence makes a negative answer one (RFC 2308 §2).
-fn start_of_authority() -> Record {
+pub(super) fn start_of_authority() -> Record {
     let soa = SOA::new(name("a.root.example"), name("hostmaster.root.example"), 1, 3600, 600, 86_400, TTL);
     Record::from_rdata(Name::root(), TTL, RData::SOA(soa))
 }

@@ -12,6 +12,8 @@ pub mod dns;
 pub mod mta;
 pub mod rules;
 mod session;
+pub mod signed;
+pub mod web;
 
 /// The domain that is there from the start.
 pub const DOMAIN: &str = "remote.example";

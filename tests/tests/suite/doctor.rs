@@ -66,7 +66,7 @@ async fn the_edges_doctor_names_what_is_missing_and_is_content_when_it_is_there(
     let tlsa = format!("_{port}._tcp.{HOST}");
     let key = format!("v=DKIM1; k=ed25519; p={PUBLIC}");
     for zone in [
-        Zone::new(HOST).a(HOST, Ipv4Addr::LOCALHOST).tlsa(&tlsa, &identity.key_hash()?),
+        Zone::new(HOST).a(HOST, Ipv4Addr::LOCALHOST).tlsa(HOST, port, (3, 1, 1), &identity.key_hash()?),
         Zone::new("example.com")
             .mx(10, HOST)
             .txt("example.com", "v=spf1 mx -all")

@@ -84,7 +84,7 @@ async fn all_mail_goes_to_the_smart_host_under_tls_and_with_a_login() -> Result<
         for recipient in until_all(&desk, &sent, DeliveryState::Relayed).await? {
             assert_eq!(recipient.host.as_deref(), Some(ISP));
             assert_eq!(recipient.relay.as_deref(), Some("all mail goes there"));
-            assert!(recipient.tls);
+            assert_eq!(recipient.tls.as_deref(), Some("TLS 1.3, verified by its certificate"));
         }
         let mail = host.wait_for(1, SOON).await?;
         assert_eq!(mail.len(), 1, "one transaction for all");

@@ -169,7 +169,7 @@ fn recipient() -> RecipientView {
         state: DeliveryState::Relayed,
         at: 1_795_333_263_250,
         host: Some("mx.remote.example".into()),
-        tls: true,
+        tls: Some("TLS 1.3".into()),
         relay: None,
         status: "2.0.0".into(),
         text: "250 ok \x1b[2J".into(),
@@ -460,7 +460,7 @@ fn what_one_has_sent_is_revised_and_what_one_has_got_is_returned() {
     assert_eq!((mode, base, reason.as_deref()), (ReviseMode::Replace, Some(1), Some("typo")));
     assert_eq!(body, b"old text");
     play.sees("revision 2: replaced, 2026-11-22 07:41 UTC");
-    play.sees("mx.remote.example under TLS: 2.0.0 250 ok ␛[2J");
+    play.sees("mx.remote.example under TLS 1.3: 2.0.0 250 ok ␛[2J");
     // Another's is returned; nobody need be named.
     let mut play = Play::with(&[line("00001")]);
     play.reads(&reading("00001", "their text"));

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::ClientConfig;
+use rustls::{CertificateError, ClientConfig, OtherError, ProtocolVersion};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -36,8 +36,8 @@ pub struct Host {
 /// What became of one connection.
 #[derive(Debug)]
 pub enum Talk {
-    /// The host dealt with the message; under TLS or not.
-    Done(Vec<Outcome>, bool),
+    /// The host dealt with the message; and the version of TLS it came under, `None` in clear.
+    Done(Vec<Outcome>, Option<&'static str>),
     /// It did not, although it may have `greeted`: another address or host may.
     Next {
         /// Why not.
@@ -75,6 +75,8 @@ pub struct Session {
     host: Host,
     /// `None` once it is closed.
     stream: Option<Stream>,
+    /// The version of TLS, `None` in clear.
+    tls: Option<&'static str>,
     client: Client,
     start: Instant,
     buffer: Vec<u8>,
@@ -102,15 +104,19 @@ impl Session {
             Ok(Err(error)) => return Err(not_there(host, &error.to_string())),
             Err(_) => return Err(not_there(host, "no answer in 30 s")),
         };
+        let mut tls = None;
         if config.tls == TlsPolicy::Implicit {
             let secured = handshake(stream, host).await;
-            stream = secured.map_err(|error| Talk::HandshakeFailed(handshake_failed(host, &error)))?;
+            let (secured, version) =
+                secured.map_err(|error| Talk::HandshakeFailed(handshake_failed(host, &error)))?;
+            (stream, tls) = (secured, Some(version));
         }
         let start = Instant::now();
         let client = Client::new(config, start.elapsed());
         Ok(Self {
             host: host.clone(),
             stream: Some(stream),
+            tls,
             client,
             start,
             buffer: vec![0; READ_BYTES],
@@ -148,8 +154,8 @@ impl Session {
                     Action::StartTls => {
                         let Some(stream) = self.stream.take() else { return not_there(&self.host, HUNG_UP) };
                         match handshake(stream, &self.host).await {
-                            Ok(secured) => {
-                                self.stream = Some(secured);
+                            Ok((secured, version)) => {
+                                (self.stream, self.tls) = (Some(secured), Some(version));
                                 self.client.tls_established(self.start.elapsed());
                             }
                             Err(error) => return Talk::HandshakeFailed(handshake_failed(&self.host, &error)),
@@ -162,7 +168,7 @@ impl Session {
                     },
                     Action::Done(outcomes) => {
                         self.delivered += 1;
-                        talk = Some(Talk::Done(outcomes, self.client.is_tls()));
+                        talk = Some(Talk::Done(outcomes, self.tls));
                     }
                     // What it says behind its answer to the message takes nothing of that back.
                     Action::Unusable(status) => {
@@ -225,14 +231,28 @@ impl Session {
     }
 }
 
-async fn handshake(stream: Stream, host: &Host) -> io::Result<Stream> {
+/// The encrypted stream, and the version of TLS.
+async fn handshake(stream: Stream, host: &Host) -> io::Result<(Stream, &'static str)> {
     let name = ServerName::try_from(host.name.clone()).map_err(io::Error::other)?;
     let connector = TlsConnector::from(Arc::clone(&host.tls));
-    Ok(Box::pin(timeout(CONNECT_TIMEOUT, connector.connect(name, stream)).await??))
+    let secured = timeout(CONNECT_TIMEOUT, connector.connect(name, stream)).await??;
+    let version = match secured.get_ref().1.protocol_version() {
+        Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
+        _ => "TLS 1.2",
+    };
+    Ok((Box::pin(secured), version))
 }
 
 fn handshake_failed(host: &Host, error: &io::Error) -> Status {
-    let text = format!("{} offers TLS and fails at it: {error}", host.name);
+    // What a judge says of its certificates, in its own words.
+    let judged = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) => {
+            Some(why.to_string())
+        }
+        _ => None,
+    };
+    let why = judged.unwrap_or_else(|| error.to_string());
+    let text = format!("{} offers TLS and fails at it: {why}", host.name);
     Status::ours(Class::Temporary, Enhanced(4, 7, 5), &text)
 }
 
@@ -299,7 +319,7 @@ mod tests {
                 before: Vec::new(),
             };
             let talk = converse(&host, config, message, || Ok::<_, io::Error>(content.take())).await;
-            let Talk::Done(outcomes, false) = &talk else { panic!("{last:?}: {talk:?}") };
+            let Talk::Done(outcomes, None) = &talk else { panic!("{last:?}: {talk:?}") };
             assert!(
                 outcomes.iter().all(|outcome| outcome.status.class == Class::Delivered),
                 "{last:?}: {talk:?}"

@@ -1,5 +1,6 @@
-//! TLS as it comes (RFC 7435), and TLS with a host that proves its name.
+//! TLS as it comes (RFC 7435), and TLS with a host that proves its name, or whatever else is asked of it.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -10,12 +11,18 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 /// TLS 1.2 and 1.3 with whoever answers: any certificate will do, because the alternative is none at all.
 pub fn opportunistic() -> ClientConfig {
+    judged(Arc::new(Anybody))
+}
+
+/// TLS 1.2 and 1.3 with a host whose certificates `judge` lets pass. That it has the key of the first of them is
+/// checked whatever that says.
+pub fn judged(judge: Arc<dyn Judge>) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .expect("ring speaks TLS 1.2 and 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_custom_certificate_verifier(Arc::new(Judged { judge, provider }))
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
     config
@@ -32,18 +39,54 @@ pub fn verified(roots: RootCertStore) -> ClientConfig {
     config
 }
 
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+/// Says whether a host has proved by its certificates who it is.
+pub trait Judge: Debug + Send + Sync {
+    /// Looks at the host's own certificate, at those that it sent behind it, in their order, at the name it was
+    /// asked for by, and at the time.
+    ///
+    /// # Errors
+    /// Why it has not.
+    fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error>;
+}
 
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
+/// Any certificate will do.
+#[derive(Debug)]
+struct Anybody;
+
+impl Judge for Anybody {
+    fn judge(
         &self,
         _: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
-        _: &[u8],
         _: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Judged {
+    judge: Arc<dyn Judge>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Judged {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        self.judge.judge(end_entity, intermediates, name, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -53,7 +96,12 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -62,10 +110,15 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -1,0 +1,242 @@
+//! MTA-STS (RFC 8461): the policy of a domain, which DNS announces and its web host proves, fetched and kept.
+
+mod cache;
+mod policy;
+mod response;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use rustls::RootCertStore;
+use rustls::pki_types::ServerName;
+use shared::address::Domain;
+use shared::age;
+use shared::id::monotonic;
+use shared::smtp::client::verified;
+use shared::store::StoreError;
+use shared::topology::MtaSts;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::public::is_public;
+use super::relay::{RelayError, add_certificates};
+use super::resolve::Resolver;
+use super::security::Trusted;
+use crate::node::Node;
+pub(super) use cache::StsRow;
+pub(super) use policy::{Mode, allows};
+use policy::{NotAPolicy, Policy};
+use response::BadResponse;
+
+/// How long fetching one policy may take, from the first address to its last octet.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+/// A policy that could not be fetched is not asked for again for so long (RFC 8461 §3.3).
+const AGAIN: Duration = Duration::from_secs(300);
+/// Domains of which that is remembered.
+const FAILED_MAX: usize = 1_000;
+/// Between two looks for policies that are old.
+const ROUND: Duration = Duration::from_secs(3_600);
+const READ_BYTES: usize = 16 * 1024;
+
+/// Why a policy could not be fetched.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("DNS gives no address of {0} that can be used")]
+    NoAddress(String),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("it takes longer than {} s", FETCH_TIMEOUT.as_secs())]
+    TooSlow,
+    #[error("{0}")]
+    Response(#[from] BadResponse),
+    #[error("the policy cannot be used: {0}")]
+    Policy(#[from] NotAPolicy),
+}
+
+/// The policies of all domains.
+#[derive(Debug)]
+pub(super) struct Policies {
+    node: Arc<Node>,
+    resolver: Arc<Resolver>,
+    port: u16,
+    trusted: Trusted,
+    /// Held by whoever fetches the policy of a domain.
+    fetching: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    /// When fetching failed last, by a clock that never goes back.
+    failed: Mutex<HashMap<String, Duration>>,
+}
+
+impl Policies {
+    /// As the topology has it; `None` if it is not wanted, or nobody is trusted.
+    ///
+    /// # Errors
+    /// [`RelayError`] if the file with certificates cannot be used.
+    pub fn open(node: &Arc<Node>, resolver: &Arc<Resolver>) -> Result<Option<Self>, RelayError> {
+        let Some(MtaSts { roots, port }) = &node.topology.edge.outbound.mta_sts else { return Ok(None) };
+        let roots = trusted(roots.as_deref())?;
+        if roots.is_empty() {
+            tracing::warn!(
+                "MTA-STS is off: this system has no certificates to check others' with; install the package \
+                 ca-certificates, or name a file with [edge.outbound] `mta_sts_roots`"
+            );
+            return Ok(None);
+        }
+        let (node, resolver) = (Arc::clone(node), Arc::clone(resolver));
+        let trusted = Trusted(Arc::new(verified(roots)));
+        let (fetching, failed) = (Mutex::default(), Mutex::default());
+        Ok(Some(Self { node, resolver, port: *port, trusted, fetching, failed }))
+    }
+
+    /// The certificates that hosts have to lead to, as policies ask for it.
+    pub fn trusted(&self) -> &Trusted {
+        &self.trusted
+    }
+
+    /// Fetches anew what is old, for ever: a policy that is not asked for often must not end unseen.
+    pub async fn run(&self) {
+        loop {
+            tokio::time::sleep(ROUND).await;
+            if let Err(error) = self.refresh().await {
+                tracing::warn!(%error, "MTA-STS policies could not be looked over");
+            }
+        }
+    }
+
+    async fn refresh(&self) -> Result<(), StoreError> {
+        let lived = self.lived()?;
+        self.node.store.commit(move |txn| cache::forget_ended(txn, lived)).await?;
+        for (domain, row) in cache::all(&self.node.store.read()?)? {
+            if let (true, Ok(domain)) = (row.is_old(lived), domain.parse()) {
+                self.of(&domain).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The policy that holds for a domain. What cannot be fetched now leaves the one that was there.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the node cannot say.
+    pub async fn of(&self, domain: &Domain) -> Result<Option<StsRow>, StoreError> {
+        let announced = policy::id(&self.resolver.texts(&format!("_mta-sts.{domain}")).await);
+        let Some(id) = announced else { return self.kept(domain) };
+        if let Some(current) = self.current(domain, &id)? {
+            return Ok(Some(current));
+        }
+        let turn = self.turn(domain);
+        let _turn = turn.lock().await;
+        // Whoever had the turn before has fetched it, or could not.
+        if let Some(current) = self.current(domain, &id)? {
+            return Ok(Some(current));
+        }
+        if self.has_failed(domain) {
+            return self.kept(domain);
+        }
+        match timeout(FETCH_TIMEOUT, self.fetch(domain)).await.unwrap_or(Err(FetchError::TooSlow)) {
+            Ok(policy) => {
+                let row = StsRow::new(id, policy, self.lived()?);
+                let (name, kept) = (domain.to_string(), row.clone());
+                self.node.store.commit(move |txn| cache::keep(txn, &name, &kept)).await?;
+                Ok(Some(row))
+            }
+            Err(error) => {
+                let error = error.to_string();
+                tracing::warn!(%domain, error, "an MTA-STS policy could not be fetched");
+                self.note_failure(domain);
+                self.kept(domain)
+            }
+        }
+    }
+
+    fn lived(&self) -> Result<u64, StoreError> {
+        age::lived(&self.node.store.read()?)
+    }
+
+    fn kept(&self, domain: &Domain) -> Result<Option<StsRow>, StoreError> {
+        cache::find(&self.node.store.read()?, domain.as_str(), self.lived()?)
+    }
+
+    /// The policy of this id, if it need not be fetched anew.
+    fn current(&self, domain: &Domain, id: &str) -> Result<Option<StsRow>, StoreError> {
+        let (kept, lived) = (self.kept(domain)?, self.lived()?);
+        Ok(kept.filter(|kept| kept.id == id && !kept.is_old(lived)))
+    }
+
+    /// What is held by whoever fetches a domain's policy.
+    fn turn(&self, domain: &Domain) -> Arc<tokio::sync::Mutex<()>> {
+        let mut fetching = lock(&self.fetching);
+        if let Some(turn) = fetching.get(domain.as_str()).and_then(Weak::upgrade) {
+            return turn;
+        }
+        fetching.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Arc::default();
+        fetching.insert(domain.to_string(), Arc::downgrade(&turn));
+        turn
+    }
+
+    fn has_failed(&self, domain: &Domain) -> bool {
+        let failed = lock(&self.failed).get(domain.as_str()).copied();
+        failed.is_some_and(|at| monotonic().saturating_sub(at) < AGAIN)
+    }
+
+    fn note_failure(&self, domain: &Domain) {
+        let (mut failed, now) = (lock(&self.failed), monotonic());
+        failed.retain(|_, at| now.saturating_sub(*at) < AGAIN);
+        if failed.len() < FAILED_MAX {
+            failed.insert(domain.to_string(), now);
+        }
+    }
+
+    async fn fetch(&self, domain: &Domain) -> Result<Policy, FetchError> {
+        let host = format!("mta-sts.{domain}");
+        let private = self.node.topology.edge.outbound.private_addresses;
+        let mut addresses = self.resolver.addresses(&host).await.unwrap_or_default();
+        addresses.retain(|address| private || is_public(*address));
+        let mut last = FetchError::NoAddress(host.clone());
+        for address in addresses {
+            match self.get(SocketAddr::new(address, self.port), &host).await {
+                Ok(text) => return Ok(Policy::read(&text)?),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// What a web host says at one address, if it proves its name.
+    async fn get(&self, address: SocketAddr, host: &str) -> Result<String, FetchError> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let stream = TcpStream::connect(address).await?;
+        let mut stream = TlsConnector::from(Arc::clone(&self.trusted.0)).connect(name, stream).await?;
+        let request = format!(
+            "GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: {host}\r\nAccept: text/plain\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await?;
+        stream.flush().await?;
+        let (mut bytes, mut buffer) = (Vec::new(), vec![0; READ_BYTES]);
+        loop {
+            let length = stream.read(&mut buffer).await?;
+            bytes.extend_from_slice(&buffer[..length]);
+            if let Some(text) = response::read(&bytes, length == 0)? {
+                return Ok(text);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whom the system trusts, and those in a file.
+fn trusted(file: Option<&Path>) -> Result<RootCertStore, RelayError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    file.map_or(Ok(()), |path| add_certificates(&mut roots, path))?;
+    Ok(roots)
+}

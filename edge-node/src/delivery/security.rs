@@ -1,0 +1,183 @@
+//! What a host has to prove before it gets mail, by what its domain has published: DANE, or else MTA-STS.
+
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use shared::smtp::client::{TlsPolicy, judged};
+
+use super::dane::Dane;
+use super::mta_sts::{Mode, StsRow, allows};
+use super::resolve::{MailHost, Published};
+
+/// What a host has to prove. Sessions are good for messages that ask for the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Security {
+    /// Nothing: TLS if it is offered, with any certificate (RFC 7435).
+    Opportunistic,
+    /// Nothing, under TLS: it has TLSA records, and none that SMTP can use (RFC 7672 §2.2).
+    Encrypted,
+    /// That its certificates are those of its TLSA records.
+    Dane(Arc<Dane>),
+    /// That its certificate is for its name and leads to whom we trust, by its domain's MTA-STS policy.
+    MtaSts(Trusted),
+    /// What the topology asks of the smart host: that its certificate is for its name, from whom we trust.
+    Certificate,
+}
+
+/// TLS in which a host has to prove its name to those who trust certain certificates.
+#[derive(Clone, Debug)]
+pub(super) struct Trusted(pub Arc<ClientConfig>);
+
+impl PartialEq for Trusted {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Trusted {}
+
+/// What a domain asks of its hosts by MTA-STS.
+#[derive(Clone, Debug)]
+pub(super) struct Sts {
+    /// Its policy.
+    pub policy: StsRow,
+    /// To whom its hosts prove their names.
+    pub trusted: Trusted,
+}
+
+/// Why a host is not to be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotToBeUsed {
+    /// What it has to prove cannot be known now.
+    #[error("DNS does not say how {host} proves itself (TLSA): {why}")]
+    Unknown {
+        /// Its name.
+        host: String,
+        /// What DNS says instead.
+        why: String,
+    },
+    /// What is kept of policies cannot be read.
+    #[error("the MTA-STS policy of its domain cannot be read at the moment")]
+    Unreadable,
+    /// It is none of those that the policy names.
+    #[error("{0} is none of the hosts that its domain's MTA-STS policy names")]
+    NotNamed(String),
+}
+
+impl Security {
+    /// What a host has to prove, by DANE, and else by its domain's policy.
+    ///
+    /// # Errors
+    /// [`NotToBeUsed`] says why it gets nothing, whatever it proves.
+    pub fn of(host: &MailHost, sts: Option<&Sts>) -> Result<Self, NotToBeUsed> {
+        let least = match &host.published {
+            Published::Nothing => Self::Opportunistic,
+            Published::Records { records, names, .. } => match Dane::new(records, names) {
+                // A policy does not excuse from it (RFC 8461 §2).
+                Some(dane) => return Ok(Self::Dane(Arc::new(dane))),
+                None => Self::Encrypted,
+            },
+            Published::Unknown(why) => {
+                return Err(NotToBeUsed::Unknown { host: host.name.clone(), why: why.clone() });
+            }
+        };
+        match sts.filter(|sts| sts.policy.mode == Mode::Enforce) {
+            None => Ok(least),
+            Some(sts) if allows(&sts.policy.mx, &host.name) => Ok(Self::MtaSts(sts.trusted.clone())),
+            Some(_) => Err(NotToBeUsed::NotNamed(host.name.clone())),
+        }
+    }
+
+    /// How much TLS that takes.
+    pub fn tls_policy(&self) -> TlsPolicy {
+        match self {
+            Self::Opportunistic => TlsPolicy::Opportunistic,
+            Self::Encrypted | Self::Dane(_) | Self::MtaSts(_) | Self::Certificate => TlsPolicy::Required,
+        }
+    }
+
+    /// The TLS in which one of a domain's hosts is asked to prove it; `any` is for those that prove nothing.
+    pub fn tls(&self, any: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+        match self {
+            Self::Dane(dane) => Arc::new(judged(Arc::<Dane>::clone(dane))),
+            Self::MtaSts(trusted) => Arc::clone(&trusted.0),
+            Self::Opportunistic | Self::Encrypted | Self::Certificate => Arc::clone(any),
+        }
+    }
+
+    /// What it asks for, for people.
+    pub fn asks(&self) -> &'static str {
+        match self {
+            Self::Opportunistic => "nothing: TLS if it offers it, with any certificate",
+            Self::Encrypted => "TLS with any certificate: its TLSA records cannot be used",
+            Self::Dane(_) => "TLS with the certificate that its TLSA records name (DANE)",
+            Self::MtaSts(_) => "TLS with a certificate for its name (MTA-STS)",
+            Self::Certificate => "TLS with a certificate for its name",
+        }
+    }
+
+    /// What it comes to that a host has taken mail under this version of TLS.
+    pub fn shown(&self, version: &str) -> String {
+        match self {
+            Self::Opportunistic => version.to_owned(),
+            Self::Encrypted => format!("{version}, its TLSA records cannot be used"),
+            Self::Dane(_) => format!("{version}, verified by DANE"),
+            Self::MtaSts(_) => format!("{version}, verified by MTA-STS"),
+            Self::Certificate => format!("{version}, verified by its certificate"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::smtp::client::opportunistic;
+
+    use super::super::dane::TlsaRecord;
+    use super::*;
+
+    fn host(name: &str, published: Published) -> MailHost {
+        MailHost { name: name.into(), addresses: Vec::new(), published }
+    }
+
+    fn records(usage: u8) -> Published {
+        let record = TlsaRecord { usage, selector: 1, matching: 1, data: vec![1; 32] };
+        Published::Records { base: "mx.a.example".into(), names: Vec::new(), records: vec![record] }
+    }
+
+    fn sts(mode: Mode) -> Sts {
+        let policy = StsRow { id: "1".into(), mode, mx: vec!["mx.a.example".into()], fetched: 0, ends: 1 };
+        Sts { policy, trusted: Trusted(Arc::new(opportunistic())) }
+    }
+
+    #[test]
+    fn dane_comes_before_mta_sts_and_that_before_nothing() {
+        let enforce = sts(Mode::Enforce);
+        let of = |name: &str, published, sts: Option<&Sts>| Security::of(&host(name, published), sts);
+        let by_policy = Ok(Security::MtaSts(enforce.trusted.clone()));
+        assert_eq!(of("mx.a.example", Published::Nothing, Some(&enforce)), by_policy);
+        assert_eq!(of("mx.a.example", records(1), Some(&enforce)), by_policy);
+        for sts in [None, Some(&sts(Mode::Testing)), Some(&sts(Mode::None))] {
+            assert_eq!(of("mx.b.example", Published::Nothing, sts), Ok(Security::Opportunistic));
+            assert_eq!(of("mx.b.example", records(1), sts), Ok(Security::Encrypted));
+        }
+        let not_named = NotToBeUsed::NotNamed("mx.b.example".into());
+        assert_eq!(of("mx.b.example", Published::Nothing, Some(&enforce)), Err(not_named));
+        // Who proves itself by DANE need not be named.
+        for name in ["mx.a.example", "mx.b.example"] {
+            assert!(matches!(of(name, records(3), Some(&enforce)), Ok(Security::Dane(_))), "{name}");
+            let unknown = of(name, Published::Unknown("SERVFAIL".into()), Some(&enforce));
+            assert!(matches!(unknown, Err(NotToBeUsed::Unknown { .. })), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_who_has_nothing_to_prove_gets_mail_in_clear() {
+        let trusted = sts(Mode::Enforce).trusted;
+        for security in [Security::Encrypted, Security::MtaSts(trusted.clone()), Security::Certificate] {
+            assert_eq!(security.tls_policy(), TlsPolicy::Required);
+        }
+        assert_eq!(Security::Opportunistic.tls_policy(), TlsPolicy::Opportunistic);
+        // One session is not good for another's demands, nor for those of other trust.
+        assert_ne!(Security::MtaSts(trusted), Security::MtaSts(sts(Mode::Enforce).trusted));
+    }
+}
