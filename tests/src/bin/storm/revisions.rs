@@ -315,6 +315,7 @@ mod shown_to_fail {
             status: String::new(),
             text: String::new(),
             in_doubt: false,
+            host_reports: false,
             next_attempt_at: None,
             revised: Some(RevisedView { revision: 1, result, at: DECIDED, text: String::new() }),
         }
