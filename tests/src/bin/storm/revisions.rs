@@ -310,7 +310,7 @@ mod shown_to_fail {
             state,
             at: DECIDED,
             host: None,
-            tls: false,
+            tls: None,
             relay: None,
             status: String::new(),
             text: String::new(),
