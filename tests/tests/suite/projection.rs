@@ -19,7 +19,7 @@ use tests::wait::{SOON, Trouble, until};
 use tests::world::{ALICE, BOB, CAROL, World};
 
 /// Mail that waits on the edge while the link is down.
-const BACKLOG: u64 = 2000;
+const BACKLOG: u64 = 1000;
 const NOBODY: &str = "nobody@example.com";
 
 async fn world() -> Result<World, Trouble> {
