@@ -1,4 +1,5 @@
-//! The networks from which a message has been taken: who comes from there need not wait for the greeting.
+//! The networks from which a message has been taken for somebody other than a role: who comes from there need not wait for
+//! the greeting.
 //!
 //! It lives in memory: a restart makes everybody a stranger once more, which costs them a moment.
 
@@ -7,10 +8,10 @@ use std::net::IpAddr;
 
 use shared::listener::network;
 
-/// Networks that are remembered; beyond them the oldest is forgotten.
+/// Networks that are remembered; beyond them the one from which nothing has come for longest is forgotten.
 const NETWORKS_MAX: usize = 10_000;
 
-/// The networks, in the order in which they came.
+/// The networks, in the order in which they came last.
 #[derive(Debug, Default)]
 pub struct Acquainted {
     known: HashSet<IpAddr>,
@@ -26,8 +27,10 @@ impl Acquainted {
     /// A message has come from there.
     pub fn add(&mut self, address: IpAddr) {
         let network = network(address);
-        if !self.known.insert(network) {
-            return;
+        if !self.known.insert(network)
+            && let Some(before) = self.order.iter().position(|known| *known == network)
+        {
+            self.order.remove(before);
         }
         self.order.push_back(network);
         if self.order.len() > NETWORKS_MAX
@@ -45,21 +48,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_networks_are_remembered_and_the_oldest_is_forgotten() {
+    fn so_many_networks_are_remembered_and_who_has_not_come_for_longest_is_forgotten() {
         let mut acquainted = Acquainted::default();
         let address = |number: u32| IpAddr::V4(Ipv4Addr::from_bits(number));
         let max = u32::try_from(NETWORKS_MAX).expect("small");
         for number in 0..max {
             acquainted.add(address(number));
-            acquainted.add(address(0));
         }
+        acquainted.add(address(0));
         assert!(acquainted.has(address(0)) && !acquainted.has(address(max)));
         acquainted.add(address(max));
-        assert!(!acquainted.has(address(0)) && acquainted.has(address(1)) && acquainted.has(address(max)));
+        assert!(acquainted.has(address(0)) && !acquainted.has(address(1)) && acquainted.has(address(max)));
         let v6 = |text: &str| text.parse::<IpAddr>().expect("an address");
         acquainted.add(v6("2001:db8::1"));
         assert!(acquainted.has(v6("2001:db8::ffff")), "an IPv6 network is a /64");
         assert!(!acquainted.has(v6("2001:db8:0:1::1")));
-        assert_eq!(acquainted.known.len(), NETWORKS_MAX);
+        assert_eq!((acquainted.known.len(), acquainted.order.len()), (NETWORKS_MAX, NETWORKS_MAX));
     }
 }

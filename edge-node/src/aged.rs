@@ -51,6 +51,18 @@ impl Aged {
         Ok(rows.get::<Count>(self.count, b"")?.unwrap_or_default().0)
     }
 
+    /// When the oldest key was last put there.
+    pub fn oldest(&self, rows: &impl Rows) -> Result<Option<u64>, StoreError> {
+        let found = rows.raw_range(self.by_age, &[], None, 1, false)?;
+        let at = found.first().and_then(|(key, _)| key.first_chunk());
+        Ok(at.map(|at| u64::from_be_bytes(*at)))
+    }
+
+    /// How many keys begin with `prefix`; of more than `max` no more are counted.
+    pub fn beginning_with(&self, rows: &impl Rows, prefix: &[u8], max: usize) -> Result<usize, StoreError> {
+        Ok(rows.prefix::<Row>(self.keys, prefix, max)?.len())
+    }
+
     /// Puts `key` there at `at`, whether or not it is there.
     pub fn put(&self, txn: &mut Txn<'_>, key: &[u8], at: u64) -> Result<(), StoreError> {
         match self.get(txn, key)? {
@@ -116,6 +128,10 @@ mod tests {
             }
             let found = [b"a", b"b", b"c", b"d"].map(|key| SET.get(txn, key).expect("reads"));
             assert_eq!((found, SET.len(txn)?), ([Some(4), None, Some(3), Some(5)], 3));
+            assert_eq!(SET.oldest(txn)?, Some(3));
+            let counted = [("a", 9), ("b", 9), ("", 9), ("", 2)]
+                .map(|(prefix, max)| SET.beginning_with(txn, prefix.as_bytes(), max).expect("reads"));
+            assert_eq!(counted, [1, 0, 3, 2]);
             SET.remove(txn, b"c")?;
             SET.remove(txn, b"b")?;
             SET.forget_before(txn, 5)?;

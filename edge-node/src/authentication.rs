@@ -36,7 +36,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use body::{BodyHashes, Hashing};
-pub use spf::Spf;
+pub use spf::{Spf, Vouched};
 
 /// How long all of it may take for one message; its client waits for the 250 meanwhile.
 const TIME_MAX: Duration = Duration::from_secs(10);

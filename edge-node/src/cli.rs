@@ -315,7 +315,11 @@ fn show_strangers(StrangersView { lists, greylist }: &StrangersView) -> String {
     if !lists.is_empty() {
         let mut table = Table::new(["list", "says", "listed", "not listed", "no answer"]);
         for one in lists {
-            let says = if one.allows { "allow" } else { "block" };
+            let says = match (one.is_aside, one.allows) {
+                (true, _) => "left aside: it has everybody",
+                (false, true) => "allow",
+                (false, false) => "block",
+            };
             let counts = [one.listed, one.unlisted, one.unanswered].map(|count| count.to_string());
             let [listed, unlisted, unanswered] = counts;
             table.row([one.list.clone(), says.into(), listed, unlisted, unanswered]);

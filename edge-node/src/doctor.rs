@@ -46,6 +46,8 @@ struct OwnAddress {
     is_public: bool,
     /// This host has it itself; nothing translates it.
     is_here: bool,
+    /// It was connected to. What is neither on the Internet nor here nor allowed is somebody else's, whatever DNS says.
+    is_asked: bool,
     /// The names that DNS has for it, and whether each leads back to it.
     names: Answer<Vec<(String, bool)>>,
     /// What is said at its port for other MTAs; `None` if nothing is.
@@ -118,6 +120,10 @@ fn greeting_of(edge: &Edge, own: &OwnAddress) -> Finding {
         Some(text) => {
             let mend = "another server is there, or [edge] hostname is not the name that it says";
             Finding::wrong(about, format!("it says {text:?}"), mend)
+        }
+        None if !own.is_asked => {
+            let mend = "publish the address that the Internet has for this edge";
+            Finding::unchecked(about, "neither on the Internet nor this host's: it is not connected to", mend)
         }
         None if own.is_here => {
             let mend =
@@ -239,7 +245,8 @@ fn exchangers(edge: &Edge, of: &OfDomain) -> Finding {
 fn sender_policy(edge: &Edge, domain: &Domain, address: IpAddr, result: SpfResult) -> Finding {
     let about = format!("SPF of {domain} for {address}");
     let by_relay = !matches!(edge.outbound.mode, Mode::Direct);
-    let record = txt(domain.as_str(), "v=spf1 mx -all");
+    let policy = if by_relay { "v=spf1 mx include:YOUR-SMART-HOST ~all" } else { "v=spf1 mx -all" };
+    let record = txt(domain.as_str(), policy);
     let mend = "add one record, or add `mx` to the one that there is";
     let relayed = "; name what your smart host sends from, too, as it tells you";
     let mend = format!("{mend}{}", if by_relay { relayed } else { "" });
@@ -327,10 +334,11 @@ fn associations(edge: &Edge, found: &Answer<Vec<Association>>, key_hash: &[u8; 3
     let is_other = |(usage, selector, matching, _): &Association| (*usage, *selector, *matching) != (3, 1, 1);
     if found.iter().any(of_key) {
         Finding::ok(about, "names our certificate's key")
-    } else if found.iter().all(is_other) {
+    } else if found.iter().any(is_other) {
+        // One that fits is enough (RFC 7672 §3.1).
         Finding::unchecked(
             about,
-            "names no key of a host by its hash (3 1 1)",
+            "does not name our certificate's key by its hash (3 1 1), and has records of other kinds",
             "see that it fits our certificate",
         )
         .record(record)
@@ -401,7 +409,11 @@ mod tests {
     use super::*;
 
     fn edge(private: bool) -> Edge {
-        let outbound = format!("[edge.outbound]\nprivate_addresses = {private}\n[link]");
+        edge_with(&format!("private_addresses = {private}"))
+    }
+
+    fn edge_with(outbound: &str) -> Edge {
+        let outbound = format!("[edge.outbound]\n{outbound}\n[link]");
         Topology::parse(&SMALLEST.replace("[link]", &outbound), "t.toml").expect("valid").edge
     }
 
@@ -414,6 +426,7 @@ mod tests {
             address: address("192.0.2.1"),
             is_public: true,
             is_here: true,
+            is_asked: true,
             names: Answer::Told(vec![("MX.example.com".into(), true)]),
             greeting: Some("220 mx.example.com ESMTP Sallypost".into()),
         }
@@ -463,6 +476,10 @@ mod tests {
         assert_eq!(of(|own| own.greeting = None).0, [ok, ok, wrong]);
         let translated = |own: &mut OwnAddress| (own.greeting, own.is_here) = (None, false);
         assert_eq!(of(translated).0, [ok, ok, warning], "nothing proves that it is wrong");
+        let elsewhere = |own: &mut OwnAddress| {
+            (own.greeting, own.is_public, own.is_here, own.is_asked) = (None, false, false, false);
+        };
+        assert_eq!(of(elsewhere).0, [wrong, ok, State::Unchecked]);
         let (states, text) = told(&own_addresses(&edge(false), &Answer::Told(Vec::new())));
         assert_eq!(states, [wrong]);
         assert!(text.contains("mx.example.com. IN A 192.0.2.1"), "{text}");
@@ -521,6 +538,23 @@ mod tests {
     }
 
     #[test]
+    fn behind_a_smart_host_no_record_is_printed_that_forbids_it_to_send() {
+        let domain = "example.com".parse().expect("a domain");
+        let records = |edge: &Edge, result| {
+            sender_policy(edge, &domain, address("192.0.2.1"), result).records.join("\n")
+        };
+        let bare = [SpfResult::None, SpfResult::PermError];
+        for result in bare {
+            assert!(records(&edge(false), result).ends_with("\"v=spf1 mx -all\""), "{result:?}");
+            for mode in ["relay", "direct-then-relay"] {
+                let edge = edge_with(&format!("mode = \"{mode}\"\nrelay = \"smtp.isp.example:587\""));
+                let record = records(&edge, result);
+                assert!(record.contains("include:YOUR-SMART-HOST ~all"), "{record}");
+            }
+        }
+    }
+
+    #[test]
     fn a_clock_beside_bigs() {
         for (ahead, state) in [
             (None, State::Unchecked),
@@ -569,5 +603,6 @@ mod tests {
         assert_eq!(of(vec![(3, 1, 1, vec![0; 32]), (3, 1, 1, hash.to_vec())]).state, State::Ok);
         assert_eq!(of(vec![(3, 1, 1, vec![0; 32])]).state, State::Wrong);
         assert_eq!(of(vec![(2, 1, 1, hash.to_vec())]).state, State::Unchecked);
+        assert_eq!(of(vec![(3, 1, 1, vec![0; 32]), (3, 0, 1, vec![1; 32])]).state, State::Unchecked);
     }
 }

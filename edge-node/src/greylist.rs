@@ -5,7 +5,9 @@
 //! that it sends for: a sender with many hosts is then one client, and a triplet is that domain and the recipient.
 //!
 //! [`judge`] is the whole rule; it reads no clock. Triplets that wait and those that have come again lie in sets of
-//! their own, so that no flood of strangers makes the edge forget who has come again.
+//! their own, so that no flood of strangers makes the edge forget who has come again. Nor does one make it forget who
+//! waits: a triplet stays long enough to come again, and a client has a share of them. Where there is no room for
+//! another one it is taken as if it were known, for else it would wait for ever.
 
 use std::time::Duration;
 
@@ -24,6 +26,13 @@ const REFRESHED_MILLIS: u64 = 24 * 3_600_000;
 const CLIENT_TRIPLETS: usize = 5;
 /// Octets of a hash that are kept.
 const KEY_BYTES: usize = 16;
+/// The first of them, in a triplet's, stand for the client.
+const CLIENT_BYTES: usize = 6;
+/// Triplets of one client that wait at once; a few of them that come again make it known.
+const CLIENT_WAITING_MAX: usize = 1000;
+/// How long after its delay a triplet is not forgotten for another one: 4 hours, in which mail servers come again
+/// (RFC 5321 §4.5.4.1 has them do so within half an hour at first, and then every two or three hours).
+const KEPT_MILLIS: u64 = 4 * 3_600_000;
 
 /// Triplets that are to come again, by when they came first.
 const WAITING: Aged = Aged {
@@ -45,6 +54,7 @@ type Key = [u8; KEY_BYTES];
 /// One way to know an attempt again.
 #[derive(Clone, Debug)]
 struct Way {
+    /// Begins with the octets that all triplets of its client begin with.
     triplet: Key,
     /// The client's first, second … triplet that has come again; the last one makes it known.
     client: [Key; CLIENT_TRIPLETS],
@@ -89,7 +99,11 @@ impl Way {
             nth += 1_u8;
             hash(&[&[nth]])
         });
-        Self { triplet: hash(&[path.as_bytes(), recipient.canonical().as_bytes()]), client }
+        // Whatever the tag is, it is one recipient.
+        let recipient = recipient.without_tag().unwrap_or_else(|| recipient.clone()).canonical();
+        let mut triplet = hash(&[path.as_bytes(), recipient.as_bytes()]);
+        triplet[..CLIENT_BYTES].copy_from_slice(&hash(&[])[..CLIENT_BYTES]);
+        Self { triplet, client }
     }
 }
 
@@ -115,10 +129,13 @@ pub enum Answer {
     New(u64),
 }
 
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The rule. What is said to have been later than `now` has not been: the clock was set back, and nobody waits for it.
 fn judge(rule: &Greylist, seen: Seen, now: u64) -> Answer {
     let ago = |at: Option<u64>| at.and_then(|at| now.checked_sub(at));
-    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let (delay, window) = (millis(rule.delay), millis(rule.window));
     match (ago(seen.known), ago(seen.waiting)) {
         (Some(last), _) if last <= KNOWN_MILLIS => Answer::Known,
@@ -134,6 +151,23 @@ enum Change {
     Known(Key),
     Waiting(Key),
     WaitsNoMore(Key),
+}
+
+/// Whether there is room for an attempt that comes for the first time.
+fn has_room(rule: &Greylist, rows: &impl Rows, attempt: &Attempt, now: u64) -> Result<bool, StoreError> {
+    let kept = millis(rule.delay).saturating_add(KEPT_MILLIS);
+    let is_young = |oldest: u64| now.saturating_sub(oldest) < kept;
+    let is_full = WAITING.len(rows)? >= WAITING.max && WAITING.oldest(rows)?.is_some_and(is_young);
+    for way in &attempt.0 {
+        // What is there already takes no room.
+        if WAITING.get(rows, &way.triplet)?.is_none() {
+            let client = &way.triplet[..CLIENT_BYTES];
+            if is_full || WAITING.beginning_with(rows, client, CLIENT_WAITING_MAX)? >= CLIENT_WAITING_MAX {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// What an attempt at `now` is answered, and what is to be remembered of it.
@@ -152,6 +186,13 @@ fn step(
     }
     let answer = judged.iter().min().copied().unwrap_or(Answer::Known);
     let mut changes = Vec::new();
+    if judged.iter().any(|judged| matches!(judged, Answer::New(_)))
+        && matches!(answer, Answer::Waits(_) | Answer::New(_))
+        && !has_room(rule, rows, attempt, now)?
+    {
+        let answer = if matches!(answer, Answer::New(_)) { Answer::Known } else { answer };
+        return Ok((answer, changes));
+    }
     for (way, judged) in attempt.0.iter().zip(judged) {
         match answer {
             Answer::Known => {
@@ -210,7 +251,7 @@ pub fn record(txn: &mut Txn<'_>, rule: &Greylist, attempt: &Attempt, now: u64) -
 /// Forgets some of what has not come again in time, and of what has not come for long. Without a rule nobody asks, and
 /// all of it grows old.
 pub fn forget_old(txn: &mut Txn<'_>, rule: Option<&Greylist>, now: u64) -> Result<(), StoreError> {
-    let window = rule.map_or(0, |rule| u64::try_from(rule.window.as_millis()).unwrap_or(u64::MAX));
+    let window = rule.map_or(0, |rule| millis(rule.window));
     WAITING.forget_before(txn, now.saturating_sub(window))?;
     KNOWN.forget_before(txn, now.saturating_sub(KNOWN_MILLIS))
 }
@@ -309,13 +350,13 @@ mod tests {
         ] {
             assert_eq!(list.ask(&other, NOW + 6 * MINUTE), Answer::New(5 * MINUTE), "{other:?}");
         }
-        // Another host of the network, and another case.
+        // Another host of the network, another case, and with a tag.
         let path: Address = "A@ONE.example".parse().expect("an address");
         let again = Attempt::new(
             &KEY,
             Network::of(IpAddr::from([192, 0, 2, 250])),
             Some(&path),
-            &"alice@EXAMPLE.com".parse().expect("an address"),
+            &"alice+any-tag@EXAMPLE.com".parse().expect("an address"),
         );
         assert_eq!(list.ask(&again, NOW + 6 * MINUTE), Answer::Returned);
         assert_eq!(list.len(), (4, 2), "the others wait; the triplet, and its network's first");
@@ -358,6 +399,31 @@ mod tests {
     }
 
     #[test]
+    fn one_client_has_a_share_of_those_who_wait_and_what_is_beyond_it_is_taken() {
+        let list = List::new();
+        let first = attempt(2, "x@junk.example", "alice@example.com");
+        assert_eq!(list.ask(&first, NOW), Answer::New(5 * MINUTE));
+        // As if the client had sent to so many more.
+        list.0
+            .commit_blocking(move |txn| {
+                (1..CLIENT_WAITING_MAX as u64).try_for_each(|n| {
+                    let mut key = first.0[0].triplet;
+                    key[CLIENT_BYTES..CLIENT_BYTES + 8].copy_from_slice(&n.to_be_bytes());
+                    WAITING.put(txn, &key, NOW)
+                })
+            })
+            .expect("commits");
+        let beyond = |network| attempt(network, "x@junk.example", "bob@example.com");
+        assert_eq!(list.ask(&beyond(2), NOW), Answer::Known);
+        assert_eq!(list.len().0, CLIENT_WAITING_MAX as u64);
+        assert_eq!(
+            list.ask(&beyond(3), NOW),
+            Answer::New(5 * MINUTE),
+            "another network has a share of its own"
+        );
+    }
+
+    #[test]
     fn a_flood_of_strangers_makes_nobody_forgotten_who_is_known_and_all_grows_old() {
         let list = List::new();
         let known = attempt(2, "a@one.example", "alice@example.com");
@@ -367,15 +433,17 @@ mod tests {
             list.ask(&attempt(3, &format!("x{n}@junk.example"), "alice@example.com"), NOW + 7 * MINUTE);
         }
         // As if so many more had come.
-        list.0
-            .commit_blocking(|txn| {
-                txn.put(WAITING.count, b"", &crate::aged::Count(WAITING.max))?;
-                let junk = attempt(4, "y@junk.example", "alice@example.com");
-                record(txn, &rule(), &junk, NOW + 8 * MINUTE)
-            })
-            .expect("commits");
-        let rows = list.0.read().and_then(|rows| rows.count(WAITING.keys)).expect("reads");
-        assert_eq!((rows, list.len().1), (50, 2), "one went for the new one");
+        let full = crate::aged::Count(WAITING.max);
+        list.0.commit_blocking(move |txn| txn.put(WAITING.count, b"", &full)).expect("commits");
+        let rows = || list.0.read().and_then(|rows| rows.count(WAITING.keys)).expect("reads");
+        let late = attempt(4, "y@honest.example", "alice@example.com");
+        assert_eq!(list.ask(&late, NOW + 8 * MINUTE), Answer::Known, "there is no room to remember it");
+        assert_eq!((rows(), list.len().1), (50, 2), "nobody who waits went for it");
+        let waits = attempt(3, "x0@junk.example", "alice@example.com");
+        assert_eq!(list.ask(&waits, NOW + 8 * MINUTE), Answer::Waits(4 * MINUTE));
+        let later = NOW + 7 * MINUTE + 5 * MINUTE + KEPT_MILLIS;
+        assert_eq!(list.ask(&late, later), Answer::New(5 * MINUTE));
+        assert_eq!((rows(), list.len().1), (50, 2), "an old one went for the new one");
         assert_eq!(list.ask(&known, NOW + 9 * MINUTE), Answer::Known);
         let forget = |rule: Option<Greylist>, now| {
             list.0.commit_blocking(move |txn| forget_old(txn, rule.as_ref(), now)).expect("commits");

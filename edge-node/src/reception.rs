@@ -9,7 +9,7 @@ use shared::address::Address;
 use shared::listener::{Acceptor, Listener, Stream};
 use shared::pressure::Level;
 use shared::sasl::Credentials;
-use shared::smtp::{Action, Config, Enhanced, Reply, Role, Session, Verdict};
+use shared::smtp::{Action, Config, Enhanced, Recipient, Reply, Role, Session, Verdict};
 use shared::telemetry::Quoted;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -79,6 +79,7 @@ impl Service {
             reverse_path: None,
             session,
             login: None,
+            is_for_somebody: false,
             intake: None,
             failed: None,
         };
@@ -138,7 +139,7 @@ impl Service {
         (!self.is_acquainted(client)).then_some(pause)
     }
 
-    /// Whether a message has been taken from there.
+    /// Whether a message for somebody who is no role has been taken from there.
     fn is_acquainted(&self, client: IpAddr) -> bool {
         self.acquainted.lock().unwrap_or_else(PoisonError::into_inner).has(client)
     }
@@ -168,6 +169,9 @@ struct Conversation {
     session: Session,
     /// Who has logged in.
     login: Option<Traveller>,
+    /// The message that is being taken in is for somebody who is no role. Anybody may write to those, and is not
+    /// acquainted by that; whom lists block writes to nobody else.
+    is_for_somebody: bool,
     /// The message that is being taken in.
     intake: Option<Box<Intake>>,
     /// Why that message cannot be taken, said at its end.
@@ -198,6 +202,7 @@ impl Conversation {
             }
             Action::Begin(envelope) => {
                 self.failed = None;
+                self.is_for_somebody = is_for_somebody(&envelope.recipients);
                 let Service { node, config, authenticator, .. } = &self.service;
                 // Since MAIL the disk may have filled up.
                 let admitted = node.pressure.admits(config.role);
@@ -225,7 +230,7 @@ impl Conversation {
                     (Some(reply), _) => Err(reply),
                     (None, None) => Err(Reply::new(451, Enhanced(4, 3, 0), "try again later")),
                 };
-                if verdict.is_ok() {
+                if verdict.is_ok() && self.is_for_somebody {
                     let acquainted = &self.service.acquainted;
                     acquainted.lock().unwrap_or_else(PoisonError::into_inner).add(self.client);
                 }
@@ -307,6 +312,11 @@ impl Conversation {
     }
 }
 
+/// Whether a recipient is no role.
+fn is_for_somebody(recipients: &[Recipient]) -> bool {
+    recipients.iter().any(|recipient| !is_role(&recipient.address))
+}
+
 fn not_checked() -> Reply {
     Reply::new(454, Enhanced(4, 7, 0), "cannot check that now; try again later")
 }
@@ -327,6 +337,24 @@ pub fn answer(known: &Known, role: Role) -> Verdict {
         }
         Known::NotYet => {
             Err(Reply::new(451, Enhanced(4, 3, 2), "the directory is not here yet; try again later"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mail_for_roles_alone_makes_nobody_acquainted() {
+        for (to, expected) in [
+            (vec!["postmaster@example.com"], false),
+            (vec!["Abuse@example.com", "postmaster@example.com"], false),
+            (vec!["postmaster@example.com", "alice@example.com"], true),
+        ] {
+            let recipient = |text: &&str| text.parse::<Address>().expect("an address").into();
+            let recipients: Vec<Recipient> = to.iter().map(recipient).collect();
+            assert_eq!(is_for_somebody(&recipients), expected, "{to:?}");
         }
     }
 }

@@ -128,12 +128,14 @@ pub struct DnsListView {
     pub unlisted: u64,
     /// Clients of which it said nothing: no answer in time, or an error code.
     pub unanswered: u64,
+    /// It has everybody, and is left aside until it has not.
+    pub is_aside: bool,
 }
 
 /// Greylisting: recipients, and what is remembered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GreylistView {
-    /// Recipients that were answered 451.
+    /// Recipients that were to wait: one alone was answered 451, several of a transaction like its first.
     pub told_to_wait: u64,
     /// Recipients that were accepted because the client had come again in time.
     pub returned: u64,

@@ -294,6 +294,9 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     for (listeners, service) in [(on_pop3, pop3(false)), (on_pop3s, pop3(true))] {
         listeners.into_iter().for_each(|listener| drop(tokio::spawn(service.clone().run(listener))));
     }
+    if let Some(door) = door.clone() {
+        tokio::spawn(async move { door.watch().await });
+    }
     let commands = Commands {
         node: Arc::clone(&node),
         link: link_bound,

@@ -12,7 +12,7 @@ use shared::store::StoreError;
 use shared::telemetry::Quoted;
 use shared::topology::{Edge, Greylist};
 
-use crate::authentication::{Sender, Spf};
+use crate::authentication::{Sender, Spf, Vouched};
 use crate::delivery::Resolver;
 use crate::greylist::{self, Answer, Attempt};
 use crate::intake::refusal;
@@ -21,8 +21,8 @@ use crate::lockout::Network;
 use crate::node::Node;
 use crate::request::{GreylistView, StrangersView};
 
-/// Recipients for whom one session is told to wait: each is remembered. A sender who has more of them comes again for
-/// the rest, and is known by then.
+/// Recipients of one session who are new: each is remembered. A sender who has more of them comes again for the rest, and
+/// is known by then.
 const WAITS_MAX: u32 = 100;
 
 /// What a site asks of strangers.
@@ -44,18 +44,25 @@ struct Greylisting {
 /// A client, and what is known of it already.
 #[derive(Debug, Default)]
 pub struct Stranger {
-    /// What lists say of its address; asked once in a session.
+    /// What lists say of its address; asked once in a session, or in a transaction if they are not sure.
     standing: Option<Standing>,
-    /// The domain that SPF lets it send for, if any; asked once in a transaction.
-    vouched_for: Option<Option<String>>,
-    /// How often it was told to wait in this session.
-    told_to_wait: u32,
+    /// What SPF says for it; asked once in a transaction.
+    vouched: Option<Vouched>,
+    /// What it is answered in this transaction, whoever else is named. If some recipients were taken and others not, it
+    /// would come again for those, with other envelopes than before; but a message that gets no 250 is known again by
+    /// its envelope ([`crate::vouch`]).
+    answer: Option<Verdict>,
+    /// Recipients in this session who were new.
+    new: u32,
 }
 
 impl Stranger {
     /// It begins another transaction.
     pub fn begins(&mut self) {
-        self.vouched_for = None;
+        (self.vouched, self.answer) = (None, None);
+        if let Some(Standing::Unsure(_)) = &self.standing {
+            self.standing = None;
+        }
     }
 
     /// The verdict of lists that goes with its messages.
@@ -97,6 +104,13 @@ impl Strangers {
                         let (client, list, code) = (sender.client, &listing.zone, listing.code);
                         tracing::info!(%client, %list, %code, reason, "refused: a list in DNS has the client");
                     }
+                    if let Standing::Unsure(listing) = &standing {
+                        let (client, list, code) = (sender.client, &listing.zone, listing.code);
+                        tracing::info!(
+                            %client, %list, %code,
+                            "refused for now: a list in DNS has the client, and one that may allow it gives no answer"
+                        );
+                    }
                     stranger.standing.insert(standing)
                 }
             };
@@ -104,13 +118,24 @@ impl Strangers {
                 Standing::Blocked(listing, reason) => {
                     return Err(listed(sender.client, &listing.zone, reason));
                 }
+                Standing::Unsure(listing) => return Err(listed_for_now(sender.client, &listing.zone)),
                 Standing::Allowed(_) => return Ok(()),
                 Standing::Unlisted => {}
             }
         }
-        match &self.greylist {
-            Some(greylist) if !acquainted => greylist.recipient(node, stranger, sender, recipient).await,
-            _ => Ok(()),
+        let Some(greylist) = &self.greylist else { return Ok(()) };
+        // Who is acquainted meanwhile is answered in the next transaction.
+        let verdict = match acquainted {
+            true => Ok(()),
+            false => greylist.recipient(node, stranger, sender, recipient).await,
+        };
+        stranger.answer.get_or_insert(verdict).clone()
+    }
+
+    /// Sees to the lists, for as long as it runs.
+    pub async fn watch(&self) {
+        if let Some(lists) = &self.lists {
+            lists.watch().await;
         }
     }
 
@@ -123,6 +148,7 @@ impl Strangers {
 }
 
 impl Greylisting {
+    /// What is made of one recipient, were they the only one.
     async fn recipient(
         &self,
         node: &Node,
@@ -137,10 +163,6 @@ impl Greylisting {
         {
             return Ok(());
         }
-        if stranger.told_to_wait >= WAITS_MAX {
-            let text = "too many recipients for somebody new; send it again later";
-            return Err(Reply::new(421, Enhanced(4, 7, 1), text));
-        }
         let (network, now) = (Network::of(sender.client), unix_millis());
         let mut attempt = Attempt::new(&node.directory_key, network, path, recipient);
         let ask = |attempt: &Attempt| {
@@ -149,15 +171,33 @@ impl Greylisting {
         let mut asked = ask(&attempt)?;
         if asked.0 != Answer::Known {
             // Only who would have to wait costs a look at SPF.
-            if stranger.vouched_for.is_none() {
-                stranger.vouched_for = Some(self.spf.vouches(sender.clone()).await);
-            }
-            if let Some(Some(domain)) = &stranger.vouched_for {
-                attempt = attempt.vouched_for(&node.directory_key, domain, recipient);
-                asked = ask(&attempt)?;
+            let vouched = match &stranger.vouched {
+                Some(vouched) => vouched,
+                None => stranger.vouched.insert(self.spf.vouches(sender.clone()).await),
+            };
+            match vouched {
+                Vouched::Not => {}
+                Vouched::For(domain) => {
+                    attempt = attempt.vouched_for(&node.directory_key, domain, recipient);
+                    asked = ask(&attempt)?;
+                }
+                // SPF has vouched before for who sends there for that domain: a host whose DNS is slow now does not
+                // wait anew. Nothing of the domain is remembered by that.
+                Vouched::Unsure(domain) => {
+                    let as_if = attempt.clone().vouched_for(&node.directory_key, domain, recipient);
+                    asked.0 = asked.0.min(ask(&as_if)?.0);
+                }
+                // That we have no place to ask is no fault of the sender's.
+                Vouched::Busy => asked = (Answer::Known, false),
             }
         }
         let (answer, is_news) = asked;
+        let is_new = matches!(answer, Answer::New(_) | Answer::Waits(_));
+        if is_new && stranger.new >= WAITS_MAX {
+            let text = "too many recipients for somebody new; send it again later";
+            return Err(Reply::new(451, Enhanced(4, 7, 1), text));
+        }
+        stranger.new += u32::from(is_new);
         if is_news {
             // A power cut costs the stranger another wait, so it may wait for the next commit.
             let rule = self.rule;
@@ -176,8 +216,7 @@ impl Greylisting {
             }
             Answer::Waits(millis) | Answer::New(millis) => {
                 self.told_to_wait.fetch_add(1, Ordering::Relaxed);
-                stranger.told_to_wait += 1;
-                if stranger.told_to_wait == 1 {
+                if stranger.new == 1 {
                     let from = path.map(ToString::to_string).unwrap_or_default();
                     tracing::info!(client = %sender.client, from = %Quoted(&from), "a stranger is told to come again");
                 }
@@ -207,6 +246,14 @@ fn listed(client: IpAddr, zone: impl std::fmt::Display, reason: &str) -> Reply {
     Reply::new(554, Enhanced(5, 7, 1), &text)
 }
 
+fn listed_for_now(client: IpAddr, zone: impl std::fmt::Display) -> Reply {
+    let client = client.to_canonical();
+    let text = format!(
+        "your address {client} is listed by {zone}, and a list that may speak for it gives no answer; send it again later"
+    );
+    Reply::new(451, Enhanced(4, 7, 1), &text)
+}
+
 fn wait(millis: u64) -> Reply {
     let seconds = millis.div_ceil(1000).max(1);
     let text =
@@ -216,7 +263,14 @@ fn wait(millis: u64) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use shared::seal::PrivateKey;
+    use shared::store::sim::{Faults, SimDisk};
+    use shared::store::{Store, Txn};
+    use shared::topology::{Dnssec, SMALLEST, Topology};
+
     use super::*;
+    use crate::cover::Covers;
+    use crate::lists::Listing;
 
     #[test]
     fn refusals_say_what_to_do() {
@@ -225,5 +279,112 @@ mod tests {
         assert_eq!(listed.to_string(), text);
         assert!(wait(299_001).to_string().starts_with("451 4.7.1 you are new here: send it again in 300 s"));
         assert!(wait(0).to_string().contains(" 1 s "));
+        let for_now = listed_for_now("192.0.2.1".parse().expect("an address"), "list.example").to_string();
+        assert!(for_now.starts_with("451 4.7.1 ") && for_now.ends_with("send it again later"), "{for_now}");
+    }
+
+    #[test]
+    fn lists_that_are_not_sure_are_asked_again_in_the_next_transaction() {
+        let listing =
+            Listing { zone: "list.example".parse().expect("a domain"), code: [127, 0, 0, 2].into() };
+        let after = |standing| {
+            let mut stranger = Stranger { standing: Some(standing), ..Stranger::default() };
+            stranger.begins();
+            stranger.standing.is_none()
+        };
+        assert!(after(Standing::Unsure(listing.clone())));
+        assert!(!after(Standing::Blocked(listing, String::new())) && !after(Standing::Unlisted));
+    }
+
+    /// An edge where strangers wait, and what it asks of them. Its resolver is asked nothing: SPF has been.
+    fn edge() -> (Node, Arc<Strangers>) {
+        let text = SMALLEST.replace("[link]", "[edge.greylist]\n[link]");
+        let topology = Topology::parse(&text, "test.toml").expect("is right");
+        let resolver = Resolver::new(&[([127, 0, 0, 1], 9).into()], &Dnssec::Off).expect("a resolver");
+        let strangers = Strangers::new(&resolver, &topology.edge).expect("strangers wait");
+        let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
+        let sealing = PrivateKey::from_bytes([1; 32]);
+        (Node::new(store, Covers::simulated(), topology, sealing, [2; 32]), strangers)
+    }
+
+    fn sender() -> Sender {
+        let reverse_path = Some("carol@remote.example".parse().expect("an address"));
+        Sender { client: [192, 0, 2, 1].into(), helo: "mx.remote.example".into(), reverse_path }
+    }
+
+    fn whom(name: &str) -> Address {
+        format!("{name}@example.com").parse().expect("an address")
+    }
+
+    /// The codes that those recipients of one transaction are answered.
+    fn codes(
+        edge: &(Node, Arc<Strangers>),
+        stranger: &mut Stranger,
+        vouched: Vouched,
+        to: &[&str],
+    ) -> Vec<u16> {
+        stranger.begins();
+        stranger.vouched = Some(vouched);
+        let asked = async {
+            let mut codes = Vec::new();
+            for name in to {
+                let verdict = edge.1.recipient(&edge.0, stranger, &sender(), &whom(name), false).await;
+                codes.push(verdict.map_or_else(|reply| reply.code(), |()| 250));
+            }
+            codes
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.expect("a runtime").block_on(asked)
+    }
+
+    /// As if the sender had come for that recipient six minutes ago, SPF vouching for its domain or not.
+    fn came_before(node: &Node, name: &str, domain: Option<&str>) {
+        let (sender, recipient, key) = (sender(), whom(name), node.directory_key);
+        let network = Network::of(domain.map_or(sender.client, |_| [198, 51, 100, 1].into()));
+        let mut attempt = Attempt::new(&key, network, sender.reverse_path.as_ref(), &recipient);
+        if let Some(domain) = domain {
+            attempt = attempt.vouched_for(&key, domain, &recipient);
+        }
+        let (rule, then) = (node.topology.edge.greylist.expect("it is on"), unix_millis() - 360_000);
+        let record = move |txn: &mut Txn<'_>| greylist::record(txn, &rule, &attempt, then);
+        node.store.commit_blocking(record).expect("commits");
+    }
+
+    fn waiting(node: &Node) -> u64 {
+        // What is written lazily is written with this.
+        node.store.commit_blocking(|_| Ok::<_, StoreError>(())).expect("commits");
+        node.store.read().and_then(|rows| greylist::len(&rows)).expect("reads").0
+    }
+
+    #[test]
+    fn all_recipients_of_a_transaction_are_answered_alike() {
+        let (edge, mut stranger) = (edge(), Stranger::default());
+        came_before(&edge.0, "bob", None);
+        assert_eq!(codes(&edge, &mut stranger, Vouched::Not, &["alice", "bob"]), [451, 451]);
+        assert_eq!(waiting(&edge.0), 1, "alice's waits, and bob's has come again");
+        assert_eq!(codes(&edge, &mut stranger, Vouched::Not, &["bob", "dave", "erin"]), [250, 250, 250]);
+        assert_eq!(waiting(&edge.0), 3, "those are remembered all the same");
+        assert_eq!(codes(&edge, &mut stranger, Vouched::Not, &["dave"]), [451]);
+    }
+
+    #[test]
+    fn too_many_who_are_new_are_told_so_and_who_is_known_is_taken_all_the_same() {
+        let edge = edge();
+        came_before(&edge.0, "bob", None);
+        let mut stranger = Stranger { new: WAITS_MAX, ..Stranger::default() };
+        assert_eq!(codes(&edge, &mut stranger, Vouched::Not, &["alice"]), [451]);
+        assert_eq!(waiting(&edge.0), 1, "alice's is not remembered");
+        assert_eq!(codes(&edge, &mut stranger, Vouched::Not, &["bob"]), [250]);
+    }
+
+    #[test]
+    fn that_spf_cannot_be_asked_is_not_held_against_who_has_waited() {
+        let (edge, mut stranger) = (edge(), Stranger::default());
+        let unsure = || Vouched::Unsure("remote.example".into());
+        assert_eq!(codes(&edge, &mut stranger, Vouched::Busy, &["alice"]), [250]);
+        assert_eq!(codes(&edge, &mut stranger, unsure(), &["alice"]), [451], "nobody knows it");
+        came_before(&edge.0, "bob", Some("remote.example"));
+        assert_eq!(codes(&edge, &mut stranger, Vouched::Not, &["bob"]), [451]);
+        assert_eq!(codes(&edge, &mut stranger, unsure(), &["bob"]), [250]);
     }
 }

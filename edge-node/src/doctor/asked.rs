@@ -57,8 +57,8 @@ pub async fn examine(
             findings.push(clock(*ahead));
         }
         Err(why) => {
-            let mend = "its listeners and its clock are looked at while it runs";
-            findings.push(Finding::warning("edge-node", why.trim_end(), mend));
+            let mend = "run `edge-node serve`: its listeners and its clock are looked at while it runs";
+            findings.push(Finding::wrong("edge-node", why.trim_end(), mend));
         }
     }
     let identity = match &edge.tls {
@@ -157,14 +157,12 @@ async fn addresses(topology: &Topology, resolver: &Resolver) -> Answer<Vec<OwnAd
     let mut own = Vec::new();
     for address in found {
         let at = SocketAddr::new(address, edge.outbound.port);
-        own.push(OwnAddress {
-            address,
-            is_public: is_public(address),
-            // No packet is sent.
-            is_here: UdpSocket::bind((address, 0)).is_ok(),
-            names: names(resolver, address).await,
-            greeting: greeting(at, edge.greeting_pause).await,
-        });
+        // No packet is sent.
+        let (is_public, is_here) = (is_public(address), UdpSocket::bind((address, 0)).is_ok());
+        let is_asked = is_public || is_here || edge.outbound.private_addresses;
+        let greeting = if is_asked { greeting(at, edge.greeting_pause).await } else { None };
+        let names = names(resolver, address).await;
+        own.push(OwnAddress { address, is_public, is_here, is_asked, names, greeting });
     }
     Answer::Told(own)
 }

@@ -311,7 +311,7 @@ impl Session {
                 match verdict {
                     Ok(()) => self.reply(&Reply::new(250, Enhanced(2, 1, 5), "recipient ok")),
                     Err(reply) => {
-                        if reply.is_permanent() {
+                        if reply.refuses_mailbox() {
                             self.tally.unknown_recipients += 1;
                             self.slow_down();
                         }

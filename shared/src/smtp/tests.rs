@@ -113,6 +113,7 @@ impl Driver {
                     self.offered.push(address.to_string());
                     let verdict = match address.canonical().as_str() {
                         "alice@example.com" | "bob@example.com" | "postmaster@example.com" => Ok(()),
+                        "listed@example.com" => Err(Reply::new(554, Enhanced(5, 7, 1), "not from you")),
                         "slow@example.com" => Err(Reply::new(451, Enhanced(4, 3, 0), "not now")),
                         _ => Err(Reply::new(550, Enhanced(5, 1, 1), "no such mailbox")),
                     };
@@ -603,6 +604,17 @@ fn guessing_names_ends_the_session() {
     }
     assert_eq!(driver.codes("RCPT TO:<alice@example.com>\r\n"), ["421"]);
     assert!(driver.closed);
+}
+
+/// Who is refused for what they are has guessed nothing, and may still say to the postmaster that it is wrong.
+#[test]
+fn who_is_refused_for_what_they_are_still_reaches_the_postmaster() {
+    let mut driver = Driver::reception();
+    driver.codes("MAIL FROM:<carol@example.org>\r\n");
+    for _ in 0..=UNKNOWN_RECIPIENTS_MAX {
+        assert_eq!(driver.codes("RCPT TO:<listed@example.com>\r\n"), ["554"]);
+    }
+    assert_eq!(driver.codes("RCPT TO:<Postmaster>\r\n"), ["250"]);
 }
 
 /// T26.

@@ -94,8 +94,9 @@ async fn the_edges_doctor_names_what_is_missing_and_is_content_when_it_is_there(
     }
     // Of loopback the resolver library knows the name by itself.
     assert_eq!(of(&good, "PTR of 127.0.0.1").state, State::Warning);
-    // Big says every minute what its clock is; whatever it is, this machine has one.
-    assert_ne!(of(&good, "clock").state, State::Wrong);
+    // Both nodes have one clock here; big may not have said yet what its is.
+    let clock = of(&good, "clock");
+    assert!(matches!(clock.state, State::Ok | State::Unchecked), "{clock:?}");
     // A name that leads elsewhere, a policy that lets nobody send, and a list that has everybody.
     world
         .internet
