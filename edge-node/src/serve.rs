@@ -270,7 +270,7 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let on_pop3 = listen("POP3", &edge.pop3, &collectors, pop3_busy)?;
     let on_pop3s = listen("POP3 under TLS", &edge.pop3s, &collectors, "")?;
     let route = Route::open(&edge.outbound.mode)?;
-    let runner = Runner::new(Arc::clone(&node), resolver, route, ATTEMPTS_MAX.min(share));
+    let runner = Runner::new(Arc::clone(&node), resolver, senders, route, ATTEMPTS_MAX.min(share));
     let runner = runner.map_err(ServeError::MtaSts)?;
     let ready = Ready {
         ready: true,

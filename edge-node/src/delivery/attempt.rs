@@ -20,7 +20,7 @@ use super::mta_sts::Policies;
 use super::pool::{MESSAGES_MAX, Pool};
 use super::public::is_public;
 use super::relay::{Route, SmartHost};
-use super::resolve::{MailHost, Published, Resolver};
+use super::resolve::{MailHost, Resolver, UNPROVED};
 use super::scheduler::Shown;
 use super::security::{NotToBeUsed, Security, Sts};
 use crate::content::Content;
@@ -139,6 +139,9 @@ impl Target<'_> {
 pub(super) struct Attempt {
     node: Arc<Node>,
     resolver: Arc<Resolver>,
+    /// Validates nothing. The smart host, whose name may be one that only its own network knows, proves itself by its
+    /// certificate.
+    trusting: Resolver,
     /// What domains ask of their hosts by MTA-STS, if that is looked at.
     policies: Option<Policies>,
     route: Route,
@@ -152,12 +155,13 @@ impl Attempt {
     pub fn new(
         node: Arc<Node>,
         resolver: Arc<Resolver>,
+        trusting: Resolver,
         policies: Option<Policies>,
         route: Route,
         sessions: usize,
     ) -> Self {
         let pool = Mutex::new(Pool::new(sessions));
-        Self { node, resolver, policies, route, tls: Arc::new(opportunistic()), pool }
+        Self { node, resolver, trusting, policies, route, tls: Arc::new(opportunistic()), pool }
     }
 
     /// Where attempts for a domain are counted: at the domain, or at the smart host that takes all mail, which has
@@ -224,6 +228,10 @@ impl Attempt {
         let domain = first.address.domain();
         let hosts = match self.hosts(domain).await {
             Ok(hosts) => hosts,
+            // Who forges answers is not to choose which way the mail goes.
+            Err(status) if status.enhanced == UNPROVED => {
+                return Asked::Told(copies.all(&Report::ours(status)), Shown::Strained);
+            }
             Err(status) if status.class == Class::Temporary => {
                 return Asked::Unroutable(Report::ours(status));
             }
@@ -236,7 +244,7 @@ impl Attempt {
                 Err(why) => {
                     // Who keeps that from us must neither get the mail in clear nor lead it another way.
                     reached = true;
-                    let status = Status::ours(Class::Temporary, Enhanced(4, 7, 5), &why.to_string());
+                    let status = Status::ours(Class::Temporary, UNPROVED, &why.to_string());
                     last = Some(Report::ours(status));
                     continue;
                 }
@@ -246,7 +254,7 @@ impl Attempt {
                 match self.allowed(*address) {
                     Ok(()) => targets.push(Target {
                         name: &host.name,
-                        asked: host.asked(),
+                        asked: security.asked(host),
                         address: SocketAddr::new(*address, self.node.topology.edge.outbound.port),
                         tls: Arc::clone(&tls),
                         policy: security.tls_policy(),
@@ -320,11 +328,10 @@ impl Attempt {
         Ok(hosts.into_iter().map(|host| (security(&host), host)).map(|(asked, host)| (host, asked)).collect())
     }
 
-    /// What a domain asks of its hosts by MTA-STS, if there is one that does not prove itself by DANE (RFC 8461 §2).
+    /// What a domain asks of its hosts by MTA-STS, if it is to be asked.
     async fn sts(&self, domain: &Domain, hosts: &[MailHost]) -> Result<Option<Sts>, StoreError> {
-        let is_proved = |host: &MailHost| matches!(host.published, Published::Records { .. });
         match &self.policies {
-            Some(policies) if !hosts.iter().all(is_proved) => {
+            Some(policies) if Security::asks_policy(hosts) => {
                 let policy = policies.of(domain).await.inspect_err(|error| {
                     tracing::error!(%domain, %error, "a domain's MTA-STS policy cannot be read");
                 })?;
@@ -334,9 +341,10 @@ impl Attempt {
         }
     }
 
-    /// Says in the log if DNS cannot prove anything.
+    /// Says in the log, until it can, that DNS cannot prove anything, where that matters.
     pub async fn check_resolver(&self) {
-        if self.node.topology.edge.dnssec == Dnssec::Root {
+        let is_asked = !matches!(self.route, Route::Relay(_));
+        if is_asked && self.node.topology.edge.dnssec == Dnssec::Root {
             self.resolver.check_root().await;
         }
     }
@@ -363,7 +371,7 @@ impl Attempt {
         };
         let addresses = match &host.place {
             Place::Address(address) => Ok(vec![*address]),
-            Place::Name(_, port) => self.resolver.addresses(&name).await.map(|addresses| {
+            Place::Name(_, port) => self.trusting.addresses(&name).await.map(|addresses| {
                 addresses.into_iter().map(|address| SocketAddr::new(address, *port)).collect()
             }),
         };

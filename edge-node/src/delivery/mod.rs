@@ -69,13 +69,15 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// A runner with at most `attempts` at once.
+    /// A runner with at most `attempts` at once. `resolver` is asked about domains and their hosts, `trusting`, which
+    /// validates nothing, about the smart host.
     ///
     /// # Errors
     /// [`RelayError`] if the certificates that it is to trust cannot be used.
     pub fn new(
         node: Arc<Node>,
         resolver: Resolver,
+        trusting: Resolver,
         route: Route,
         attempts: usize,
     ) -> Result<Self, RelayError> {
@@ -88,7 +90,8 @@ impl Runner {
         };
         let resolver = Arc::new(resolver);
         let policies = Policies::open(&node, &resolver)?;
-        let attempt = Arc::new(Attempt::new(Arc::clone(&node), resolver, policies, route, attempts));
+        let attempt =
+            Arc::new(Attempt::new(Arc::clone(&node), resolver, trusting, policies, route, attempts));
         Ok(Self {
             node,
             attempt,
@@ -114,8 +117,7 @@ impl Runner {
         });
         let kept = Arc::clone(&self.attempt);
         let keeping = tokio::spawn(async move {
-            kept.check_resolver().await;
-            kept.keep_policies().await;
+            tokio::join!(kept.check_resolver(), kept.keep_policies());
         });
         loop {
             let wait = match self.begin_due() {

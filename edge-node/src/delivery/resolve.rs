@@ -11,6 +11,8 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
 use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::domain::usage::{INVALID, ONION};
+use hickory_resolver::proto::rr::rdata::SOA;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use shared::address::Domain;
 use shared::id::random;
@@ -24,8 +26,16 @@ use super::dane::TlsaRecord;
 pub const HOSTS_MAX: usize = 10;
 /// Addresses of one host that are tried.
 pub const ADDRESSES_MAX: usize = 5;
-/// Aliases that are followed one by one.
+/// Aliases that are followed, in one answer or one by one.
 const ALIASES_MAX: usize = 8;
+/// Between two looks whether the resolvers pass DNSSEC records on.
+const ROOT_AGAIN: Duration = Duration::from_secs(300);
+/// What may have been forged is told by this: nobody is asked for the mail another way (RFC 3463 §3.8).
+pub const UNPROVED: Enhanced = Enhanced(4, 7, 5);
+/// Why an answer is none.
+const NOT_THERE: &str = "it answers with nothing that was asked for";
+/// Why a denial is none.
+const OF_ANOTHER: &str = "what it denies is of another name or zone";
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A host that serves a domain.
@@ -37,16 +47,6 @@ pub struct MailHost {
     pub addresses: Vec<IpAddr>,
     /// What it has published of its certificates.
     pub published: Published,
-}
-
-impl MailHost {
-    /// The name by which it is asked for under TLS.
-    pub fn asked(&self) -> &str {
-        match &self.published {
-            Published::Records { base, .. } => base,
-            Published::Nothing | Published::Unknown(_) => &self.name,
-        }
-    }
 }
 
 /// What a host has published of its certificates, as far as DNS proves that.
@@ -85,7 +85,11 @@ pub enum ResolverError {
 
 /// The node's resolver. One for all, because it caches; clones share that.
 #[derive(Clone)]
-pub struct Resolver(TokioResolver);
+pub struct Resolver {
+    library: TokioResolver,
+    /// Answers are none unless DNS proves them, or proves that it cannot.
+    validates: bool,
+}
 
 impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -120,6 +124,7 @@ impl Resolver {
             Dnssec::Root => Some(TrustAnchors::default()),
             Dnssec::Anchors(path) => Some(anchors(path)?),
         };
+        let validates = anchors.is_some();
         if let Some(anchors) = anchors {
             let options = builder.options_mut();
             options.validate = true;
@@ -127,40 +132,44 @@ impl Resolver {
             options.edns0 = true;
             builder = builder.with_trust_anchor(Arc::new(anchors));
         }
-        Ok(Self(builder.build()?))
+        Ok(Self { library: builder.build()?, validates })
     }
 
-    /// Says in the log if the servers pass no DNSSEC records on, by which the root's keys could be trusted: every answer
-    /// would look forged then.
+    /// Says in the log, time and again, that the servers pass no DNSSEC records on, by which the root's keys could be
+    /// trusted: every answer would look forged then. Returns once they do.
     pub async fn check_root(&self) {
-        let is_proved = match self.0.lookup(".", RecordType::NS).await {
-            Ok(lookup) => are_proved(lookup.answers(), RecordType::NS),
-            Err(error) if is_unproved(&error) => false,
-            // It says nothing of that.
-            Err(_) => true,
-        };
-        if !is_proved {
-            tracing::error!(
-                "the resolvers pass no DNSSEC records on, so DNS proves nothing and mail waits: name others with \
-                 [edge.dns] `servers`, or do without DANE by `dnssec = false`"
-            );
+        loop {
+            match self.records("", RecordType::NS).await {
+                Ok(records) if are_proved(&records) => return,
+                // It says nothing of that.
+                Err(error) if !self.is_doubtful(&error) => {}
+                Ok(_) | Err(_) => tracing::error!(
+                    "the resolvers pass no DNSSEC records on, so DNS proves nothing and mail waits: name others with \
+                     [edge.dns] `servers`, or do without DANE by `dnssec = false`"
+                ),
+            }
+            tokio::time::sleep(ROOT_AGAIN).await;
         }
     }
 
     /// The same resolver with the same cache, for a library.
     pub fn inner(&self) -> TokioResolver {
-        self.0.clone()
+        self.library.clone()
     }
 
     /// The hosts that serve `domain`, best first: its MX hosts, or itself if it has none. Hosts of
     /// equal preference come in random order. With what those have published of their certificates for `port`.
     pub async fn hosts(&self, domain: &Domain, port: u16) -> Result<Vec<MailHost>, Status> {
-        let Exchanges { mut names, is_proved, next_hops } = self.exchanges(domain).await?;
+        let Exchanges { mut names, is_proved, next_hops, is_doubtful } = self.exchanges(domain).await?;
         names.truncate(HOSTS_MAX);
         let (mut hosts, mut unsure) = (Vec::new(), None);
         for name in names {
             match self.found(&name).await {
                 Ok(found) if found.addresses.is_empty() => {}
+                // Its zone is signed, so it would prove that it has no MX.
+                Ok(found) if is_doubtful && !found.bases.is_empty() => {
+                    return Err(unproved(domain, OF_ANOTHER));
+                }
                 Ok(Found { addresses, bases }) => {
                     let published = match is_proved {
                         true => self.published(&bases, &next_hops, port).await,
@@ -168,12 +177,17 @@ impl Resolver {
                     };
                     hosts.push(MailHost { name, addresses, published });
                 }
+                Err(error) if self.is_doubtful(&error) => {
+                    let published = Published::Unknown(format!("nor where it is: {error}"));
+                    hosts.push(MailHost { name, addresses: Vec::new(), published });
+                }
                 Err(error) => unsure = Some(error),
             }
         }
         match (hosts.is_empty(), unsure) {
             (false, _) => Ok(hosts),
-            (true, Some(error)) => Err(temporary(domain, &error)),
+            (true, Some(error)) => Err(self.no_answer(domain, &error)),
+            (true, None) if is_doubtful => Err(unproved(domain, OF_ANOTHER)),
             (true, None) => {
                 let text = format!("no host that serves {domain} has an address in DNS");
                 Err(Status::ours(Class::Permanent, Enhanced(5, 4, 4), &text))
@@ -181,29 +195,42 @@ impl Resolver {
         }
     }
 
-    /// The records of a name, and the aliases that lead to them. Aliases are followed one by one where DNS proves them
-    /// only so: an answer about all of a chain may carry denials that speak of another step of it.
-    async fn records(&self, name: &str, record_type: RecordType) -> Result<Vec<Record>, NetError> {
-        let (mut name, mut records) = (format!("{name}."), Vec::new());
+    /// The records of this kind that a name has, behind the aliases that lead to them: at least one. Aliases are followed
+    /// one by one where an answer about all of them will not do: it may carry denials that speak of another step, or
+    /// be put together from what was asked before.
+    async fn records(&self, name: &str, kind: RecordType) -> Result<Vec<Record>, NetError> {
+        let (mut name, mut records) = (Name::from_utf8(format!("{name}."))?, Vec::new());
         for _ in 0..ALIASES_MAX {
-            let unproved = match self.0.lookup(name.as_str(), record_type).await {
+            let doubt = match self.library.lookup(name.clone(), kind).await {
                 Ok(lookup) => {
-                    records.extend_from_slice(lookup.answers());
-                    return Ok(records);
+                    let (end, found) = chain(&name, kind, lookup.answers());
+                    let is_there = found.last().is_some_and(|last| last.record_type() == kind);
+                    records.extend(found);
+                    if is_there {
+                        let is_bogus = |record: &Record| record.proof == Proof::Bogus;
+                        return match self.validates && records.iter().any(is_bogus) {
+                            true => Err(NetError::Dns(DnsError::DnssecBogus)),
+                            false => Ok(records),
+                        };
+                    }
+                    name = end;
+                    NetError::Message(NOT_THERE)
                 }
                 Err(error) if is_unproved(&error) => error,
+                Err(error) if self.validates && denied(&error).is_some_and(|denied| *denied != name) => {
+                    NetError::Message(OF_ANOTHER)
+                }
                 Err(error) => return Err(error),
             };
-            let Ok(step) = self.0.lookup(name.as_str(), RecordType::CNAME).await else {
-                return Err(unproved);
+            let Ok(step) = self.library.lookup(name.clone(), RecordType::CNAME).await else {
+                return Err(doubt);
             };
-            let target = step.answers().iter().find_map(|record| match &record.data {
-                RData::CNAME(target) => Some(target.to_ascii()),
-                _ => None,
-            });
-            let Some(target) = target else { return Err(unproved) };
-            records.extend_from_slice(step.answers());
-            name = target;
+            let (_, aliases) = chain(&name, RecordType::CNAME, step.answers());
+            let Some(RData::CNAME(target)) = aliases.first().map(|alias| &alias.data) else {
+                return Err(doubt);
+            };
+            name = target.0.clone();
+            records.extend(aliases);
         }
         Err(NetError::Message("there are too many aliases"))
     }
@@ -211,15 +238,20 @@ impl Resolver {
     async fn exchanges(&self, domain: &Domain) -> Result<Exchanges, Status> {
         let records = match self.records(domain.as_str(), RecordType::MX).await {
             Ok(records) => records,
-            Err(error) if absence(&error) == Some(ResponseCode::NXDomain) => {
-                return Err(Status::ours(
-                    Class::Permanent,
-                    Enhanced(5, 1, 2),
-                    &format!("there is no domain {domain} in DNS"),
-                ));
-            }
-            Err(error) if absence(&error).is_some() => return Ok(Exchanges::itself(domain)),
-            Err(error) => return Err(temporary(domain, &error)),
+            Err(error) => match denial(&error, self.validates) {
+                Some(Denial { code: ResponseCode::NXDomain, is_believed: true }) => {
+                    return Err(Status::ours(
+                        Class::Permanent,
+                        Enhanced(5, 1, 2),
+                        &format!("there is no domain {domain} in DNS"),
+                    ));
+                }
+                // Servers of zones that are not signed may deny without saying for which zone.
+                Some(Denial { code: ResponseCode::NoError, is_believed }) => {
+                    return Ok(Exchanges::itself(domain, !is_believed));
+                }
+                _ => return Err(self.no_answer(domain, &error)),
+            },
         };
         let exchange = |record: &Record| match &record.data {
             RData::MX(mx) => Some((mx.preference, u64::from_le_bytes(random()), plain(&mx.exchange))),
@@ -227,7 +259,7 @@ impl Resolver {
         };
         let mut exchanges: Vec<_> = records.iter().filter_map(exchange).collect();
         if exchanges.is_empty() {
-            return Ok(Exchanges::itself(domain));
+            return Err(unproved(domain, NOT_THERE));
         }
         if exchanges.iter().all(|(_, _, name)| name.is_empty()) {
             let text = format!("{domain} says that it accepts no mail (null MX)");
@@ -240,8 +272,9 @@ impl Resolver {
         next_hops.extend(owner.map(|record| plain(&record.name)).filter(|name| *name != next_hops[0]));
         Ok(Exchanges {
             names: exchanges.into_iter().map(|(_, _, name)| name).collect(),
-            is_proved: are_proved(&records, RecordType::MX),
+            is_proved: are_proved(&records),
             next_hops,
+            is_doubtful: false,
         })
     }
 
@@ -261,12 +294,12 @@ impl Resolver {
     }
 
     async fn found(&self, host: &str) -> Result<Found, NetError> {
-        let mut records = Vec::new();
-        for record_type in [RecordType::A, RecordType::AAAA] {
-            match self.records(host, record_type).await {
+        let (mut records, mut failed) = (Vec::new(), None);
+        for kind in [RecordType::A, RecordType::AAAA] {
+            match self.records(host, kind).await {
                 Ok(found) => records.extend(found),
-                Err(error) if absence(&error).is_some() => {}
-                Err(error) if records.is_empty() => return Err(error),
+                Err(error) if self.is_absence(&error) => {}
+                Err(error) if failed.is_none() || self.is_doubtful(&error) => failed = Some(error),
                 Err(_) => {}
             }
         }
@@ -275,16 +308,22 @@ impl Resolver {
             RData::AAAA(address) => Some(IpAddr::V6(address.0)),
             _ => None,
         };
-        let addresses = records.iter().filter_map(address).take(ADDRESSES_MAX).collect();
-        Ok(Found { addresses, bases: bases(host, &records) })
+        let addresses: Vec<_> = records.iter().filter_map(address).take(ADDRESSES_MAX).collect();
+        match failed {
+            Some(error) if addresses.is_empty() => Err(error),
+            _ => Ok(Found { addresses, bases: bases(host, &records) }),
+        }
     }
 
     /// The TLSA records of the first of `bases` that has some.
     async fn published(&self, bases: &[String], next_hops: &[String], port: u16) -> Published {
         for base in bases {
             let found = match self.records(&format!("_{port}._tcp.{base}"), RecordType::TLSA).await {
-                Ok(found) => found,
-                Err(error) if absence(&error).is_some() => continue,
+                Ok(found) if are_proved(&found) => found,
+                // Its zone is not signed, which is proved.
+                Ok(found) if found.iter().all(|record| is_settled(record.proof)) => continue,
+                Ok(_) => return Published::Unknown("they are not proved".into()),
+                Err(error) if self.is_absence(&error) => continue,
                 Err(error) => return Published::Unknown(error.to_string()),
             };
             let record = |record: &Record| match &record.data {
@@ -296,12 +335,10 @@ impl Resolver {
                 }),
                 _ => None,
             };
-            let records: Vec<_> = found.iter().filter_map(record).collect();
-            if !records.is_empty() && are_proved(&found, RecordType::TLSA) {
-                let mut names = vec![base.clone()];
-                names.extend(next_hops.iter().filter(|name| *name != base).cloned());
-                return Published::Records { base: base.clone(), names, records };
-            }
+            let records = found.iter().filter_map(record).collect();
+            let mut names = vec![base.clone()];
+            names.extend(next_hops.iter().filter(|name| *name != base).cloned());
+            return Published::Records { base: base.clone(), names, records };
         }
         Published::Nothing
     }
@@ -314,8 +351,27 @@ impl Resolver {
                 let data = records.into_iter().map(|record| record.data);
                 Ok(data.filter(|data| data.record_type() == kind).collect())
             }
-            Err(error) if absence(&error).is_some() => Ok(Vec::new()),
+            Err(error) if self.is_absence(&error) => Ok(Vec::new()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// That there is no such record, which may be believed.
+    fn is_absence(&self, error: &NetError) -> bool {
+        denial(error, self.validates).is_some_and(|denial| denial.is_believed)
+    }
+
+    /// That it may have been forged.
+    fn is_doubtful(&self, error: &NetError) -> bool {
+        is_unproved(error)
+            || matches!(error, NetError::Message(NOT_THERE | OF_ANOTHER))
+            || denial(error, self.validates).is_some_and(|denial| !denial.is_believed)
+    }
+
+    fn no_answer(&self, domain: &Domain, error: &NetError) -> Status {
+        match self.is_doubtful(error) {
+            true => unproved(domain, &error.to_string()),
+            false => no_answer(Enhanced(4, 4, 3), domain, &error.to_string()),
         }
     }
 }
@@ -327,13 +383,15 @@ struct Exchanges {
     is_proved: bool,
     /// The domain, and what it is another name of.
     next_hops: Vec<String>,
+    /// That it has no MX does not come from its zone.
+    is_doubtful: bool,
 }
 
 impl Exchanges {
     /// The domain has no MX. Whether that is proved makes no odds: its address is in the same zone.
-    fn itself(domain: &Domain) -> Self {
+    fn itself(domain: &Domain, is_doubtful: bool) -> Self {
         let name = domain.to_string();
-        Self { names: vec![name.clone()], is_proved: true, next_hops: vec![name] }
+        Self { names: vec![name.clone()], is_proved: true, next_hops: vec![name], is_doubtful }
     }
 }
 
@@ -344,19 +402,39 @@ struct Found {
     bases: Vec<String>,
 }
 
-/// Whether the records of this type, and the aliases that lead to them, are all proved.
-fn are_proved(records: &[Record], record_type: RecordType) -> bool {
-    let counts = |record: &&Record| {
-        let found = record.record_type();
-        found == record_type || found == RecordType::CNAME
-    };
-    records.iter().filter(counts).all(|record| record.proof == Proof::Secure)
+/// What an answer says of `name`: the name at the end of its aliases, and those aliases, then the records of this kind
+/// that the end has, if any. Whatever else is in there was not asked for, and neither proves nor casts doubt.
+fn chain(name: &Name, kind: RecordType, answers: &[Record]) -> (Name, Vec<Record>) {
+    let (mut end, mut found) = (name, Vec::new());
+    let steps = if kind == RecordType::CNAME { 0 } else { ALIASES_MAX };
+    for _ in 0..steps {
+        let alias = answers.iter().find_map(|record| match &record.data {
+            RData::CNAME(target) if record.name == *end => Some((record, &target.0)),
+            _ => None,
+        });
+        let Some((alias, target)) = alias else { break };
+        found.push(alias.clone());
+        end = target;
+    }
+    let is_wanted = |record: &&Record| record.record_type() == kind && record.name == *end;
+    found.extend(answers.iter().filter(is_wanted).cloned());
+    (end.clone(), found)
+}
+
+/// Whether records, and the aliases that lead to them, are all proved.
+fn are_proved(records: &[Record]) -> bool {
+    records.iter().all(|record| record.proof == Proof::Secure)
+}
+
+/// It is proved, or that its zone is not signed is.
+fn is_settled(proof: Proof) -> bool {
+    matches!(proof, Proof::Secure | Proof::Insecure)
 }
 
 /// The names whose TLSA records count for a host with these addresses (RFC 7672 §2.2.2): what it is another name of,
 /// then its own; none if DNS does not prove that the host is there.
 fn bases(host: &str, records: &[Record]) -> Vec<String> {
-    let is_proved = are_proved(records, RecordType::A) && are_proved(records, RecordType::AAAA);
+    let is_proved = are_proved(records);
     let is_host = |record: &&Record| plain(&record.name) == host.to_ascii_lowercase();
     let mut of_type = records.iter().filter(|record| record.record_type() == RecordType::CNAME);
     match of_type.find(is_host) {
@@ -391,71 +469,54 @@ fn anchors(path: &std::path::Path) -> Result<TrustAnchors, ResolverError> {
     text.parse().map_err(|error| refused(format!("{error}")))
 }
 
-/// That there is no such record, and how: the name is there (`NoError`), or not (`NXDomain`). Denials that cannot be
-/// proved because their zone does not ask for it count.
-fn absence(error: &NetError) -> Option<ResponseCode> {
-    let code = match error {
-        NetError::Dns(DnsError::NoRecordsFound(none)) => none.response_code,
-        NetError::Dns(DnsError::Nsec { response, proof: Proof::Insecure, .. }) => response.response_code,
-        _ => return None,
-    };
-    matches!(code, ResponseCode::NoError | ResponseCode::NXDomain).then_some(code)
+/// That there is no such record.
+#[derive(Debug, PartialEq, Eq)]
+struct Denial {
+    /// The name is there (`NoError`), or not (`NXDomain`).
+    code: ResponseCode,
+    /// It comes from the zone that the name is in, which proves it or does not sign: others have no say.
+    is_believed: bool,
 }
 
-fn temporary(domain: &Domain, error: &NetError) -> Status {
-    Status::ours(Class::Temporary, Enhanced(4, 4, 3), &format!("DNS gives no answer about {domain}: {error}"))
+/// `None` if an error is no denial.
+fn denial(error: &NetError, validates: bool) -> Option<Denial> {
+    let (code, is_of_its_zone) = match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => {
+            let name = none.query.name();
+            let is_zone = |soa: &Record<SOA>| is_settled(soa.proof) && soa.name.zone_of(name);
+            let is_zone = none.soa.as_deref().is_some_and(is_zone);
+            // The library denies these itself (RFC 6761 §6.4, RFC 7686 §2).
+            (none.response_code, is_zone || INVALID.zone_of(name) || ONION.zone_of(name))
+        }
+        NetError::Dns(DnsError::Nsec { query, response, proof: Proof::Insecure, .. }) => {
+            let is_soa =
+                |record: &&Record| record.record_type() == RecordType::SOA && record.proof == Proof::Secure;
+            let soa = response.authorities.iter().find(is_soa);
+            (response.response_code, soa.is_some_and(|soa| soa.name.zone_of(query.name())))
+        }
+        _ => return None,
+    };
+    let is_denial = matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
+    is_denial.then_some(Denial { code, is_believed: !validates || is_of_its_zone })
+}
+
+/// The name that a denial speaks of.
+fn denied(error: &NetError) -> Option<&Name> {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => Some(none.query.name()),
+        NetError::Dns(DnsError::Nsec { query, .. }) => Some(query.name()),
+        _ => None,
+    }
+}
+
+/// The answer about a domain may have been forged.
+fn unproved(domain: &Domain, why: &str) -> Status {
+    no_answer(UNPROVED, domain, why)
+}
+
+fn no_answer(enhanced: Enhanced, domain: &Domain, why: &str) -> Status {
+    Status::ours(Class::Temporary, enhanced, &format!("DNS gives no answer about {domain}: {why}"))
 }
 
 #[cfg(test)]
-mod tests {
-    use hickory_resolver::net::NoRecords;
-    use hickory_resolver::proto::op::Query;
-    use hickory_resolver::proto::rr::rdata::{A, CNAME};
-
-    use super::*;
-
-    fn name(text: &str) -> Name {
-        Name::from_ascii(text).expect("a name")
-    }
-
-    fn proved(owner: &str, data: RData, proof: Proof) -> Record {
-        let mut record = Record::from_rdata(name(owner), 60, data);
-        record.proof = proof;
-        record
-    }
-
-    #[test]
-    fn tlsa_records_count_at_names_that_dns_proves() {
-        use Proof::{Bogus, Indeterminate, Insecure, Secure};
-        let address = |owner, proof| proved(owner, RData::A(A::new(192, 0, 2, 1)), proof);
-        let alias = |owner, target, proof| proved(owner, RData::CNAME(CNAME(name(target))), proof);
-        let own = ["mx.a.example"];
-        for (records, wanted) in [
-            (vec![address("MX.a.Example.", Secure)], &own[..]),
-            (vec![address("mx.a.example.", Insecure)], &[]),
-            (vec![address("mx.a.example.", Indeterminate)], &[]),
-            (vec![address("mx.a.example.", Secure), address("mx.a.example.", Bogus)], &[]),
-            (
-                vec![alias("mx.a.example.", "h.B.example.", Secure), address("h.B.example.", Secure)],
-                &["h.b.example", "mx.a.example"],
-            ),
-            // Where it leads to is not proved, that it leads there is.
-            (vec![alias("mx.a.example.", "h.b.example.", Secure), address("h.b.example.", Insecure)], &own),
-            (vec![alias("mx.a.example.", "h.b.example.", Insecure), address("h.b.example.", Secure)], &[]),
-        ] {
-            assert_eq!(bases("mx.a.example", &records), wanted, "{records:?}");
-        }
-    }
-
-    #[test]
-    fn that_nothing_is_there_is_told_from_that_nobody_knows() {
-        let none = |code| NetError::from(NoRecords::new(Query::query(name("a."), RecordType::TLSA), code));
-        for code in [ResponseCode::NoError, ResponseCode::NXDomain] {
-            assert_eq!(absence(&none(code)), Some(code));
-        }
-        assert_eq!(absence(&none(ResponseCode::ServFail)), None);
-        assert_eq!(absence(&NetError::Dns(DnsError::DnssecBogus)), None);
-        assert_eq!(absence(&NetError::Timeout), None);
-        assert_eq!(absence(&NetError::Dns(DnsError::ResponseCode(ResponseCode::ServFail))), None);
-    }
-}
+mod tests;

@@ -88,6 +88,21 @@ impl Security {
         }
     }
 
+    /// Whether one of these hosts has to prove what its domain's policy asks for, if there is one: whoever proves itself by
+    /// DANE does not (RFC 8461 §2).
+    pub fn asks_policy(hosts: &[MailHost]) -> bool {
+        !hosts.iter().all(|host| matches!(Self::of(host, None), Ok(Self::Dane(_))))
+    }
+
+    /// The name by which a host is asked for under TLS: with TLSA records it is theirs (RFC 7672 §8.1), and else its own,
+    /// which a policy wants its certificate to be for (RFC 8461 §4.1).
+    pub fn asked<'h>(&self, host: &'h MailHost) -> &'h str {
+        match (self, &host.published) {
+            (Self::Dane(_) | Self::Encrypted, Published::Records { base, .. }) => base,
+            _ => &host.name,
+        }
+    }
+
     /// How much TLS that takes.
     pub fn tls_policy(&self) -> TlsPolicy {
         match self {
@@ -167,6 +182,42 @@ mod tests {
             assert!(matches!(of(name, records(3), Some(&enforce)), Ok(Security::Dane(_))), "{name}");
             let unknown = of(name, Published::Unknown("SERVFAIL".into()), Some(&enforce));
             assert!(matches!(unknown, Err(NotToBeUsed::Unknown { .. })), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_policy_is_asked_for_unless_all_hosts_prove_themselves_by_dane() {
+        let enforce = sts(Mode::Enforce);
+        let chosen = |published: Published| {
+            let hosts = [host("mx.a.example", published)];
+            Security::of(&hosts[0], Security::asks_policy(&hosts).then_some(&enforce))
+        };
+        let by_policy = Ok(Security::MtaSts(enforce.trusted.clone()));
+        assert_eq!(chosen(Published::Nothing), by_policy);
+        assert_eq!(chosen(records(1)), by_policy, "records that cannot be used do not set a policy aside");
+        assert!(matches!(chosen(records(3)), Ok(Security::Dane(_))));
+        let mixed = [host("mx.a.example", records(3)), host("mx.b.example", records(1))];
+        assert!(Security::asks_policy(&mixed));
+        assert!(!Security::asks_policy(&mixed[..1]));
+    }
+
+    #[test]
+    fn a_host_is_asked_for_by_the_name_that_it_has_to_prove() {
+        let alias = |published| host("mail.alias.example", published);
+        let enforce = Sts {
+            policy: StsRow { mx: vec!["mail.alias.example".into()], ..sts(Mode::Enforce).policy },
+            ..sts(Mode::Enforce)
+        };
+        for (published, sts, asked) in [
+            (records(3), Some(&enforce), "mx.a.example"),
+            (records(1), None, "mx.a.example"),
+            (records(1), Some(&enforce), "mail.alias.example"),
+            (Published::Nothing, Some(&enforce), "mail.alias.example"),
+            (Published::Nothing, None, "mail.alias.example"),
+        ] {
+            let host = alias(published);
+            let security = Security::of(&host, sts).expect("usable");
+            assert_eq!(security.asked(&host), asked, "{security:?}");
         }
     }
 

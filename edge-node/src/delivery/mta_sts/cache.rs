@@ -9,7 +9,7 @@ use super::policy::{Mode, Policy};
 
 /// Domain to [`StsRow`].
 const POLICIES: Table = Table("mta-sts");
-/// Policies that are kept; the one that ends first goes for another.
+/// Policies that are kept; for another goes the one that ends first, of those that protect nothing if there is one.
 const POLICIES_MAX: u64 = 5_000;
 /// A policy is fetched anew when it is a day old, or has half of its life behind it: in milliseconds.
 const FRESH_MILLIS: u64 = 24 * 3_600_000;
@@ -54,7 +54,7 @@ pub fn find(rows: &impl Rows, domain: &str, lived: u64) -> Result<Option<StsRow>
 pub fn keep(txn: &mut Txn<'_>, domain: &str, row: &StsRow) -> Result<(), StoreError> {
     let is_new = txn.get::<StsRow>(POLICIES, domain.as_bytes())?.is_none();
     if is_new && txn.count(POLICIES)? >= POLICIES_MAX {
-        let first = all(txn)?.into_iter().min_by_key(|(_, row)| row.ends);
+        let first = all(txn)?.into_iter().min_by_key(|(_, row)| (row.mode == Mode::Enforce, row.ends));
         first.map_or(Ok(()), |(domain, _)| txn.delete(POLICIES, domain.as_bytes()))?;
     }
     txn.put(POLICIES, domain.as_bytes(), row)
@@ -117,6 +117,16 @@ mod tests {
         assert!(find("d0.example", 999_999).is_some() && find("d0.example", 1_000_000).is_none());
         // One of those that end first has gone for the last.
         assert!(find(&format!("d{POLICIES_MAX}.example"), 0).is_some());
+        // Of those that protect something none has to go for others while there is another.
+        let shaken = store.commit_blocking(|txn| {
+            let tested = Policy { mode: Mode::Testing, ..policy(31_557_600) };
+            keep(txn, "d1.example", &StsRow::new("1".into(), tested, 0))?;
+            keep(txn, "new.example", &StsRow::new("1".into(), policy(1), 0))?;
+            all(txn)
+        });
+        let left = shaken.expect("commits").into_inner();
+        assert_eq!(left.len() as u64, POLICIES_MAX);
+        assert!(left.iter().all(|(domain, _)| domain != "d1.example"));
         let forgotten = store.commit_blocking(|txn| {
             forget_ended(txn, 999_000)?;
             all(txn)
