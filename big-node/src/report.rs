@@ -24,6 +24,8 @@ use crate::reconcile;
 use crate::record::{EXPANSIONS, Expansion, MESSAGES, Message, Named, RECIPIENTS, REPORTS, Recipient};
 
 const AT_ONCE: usize = 100;
+/// Reports of one message that are written in one round: to outside there is one for each recipient.
+const OF_ONE_AT_ONCE: usize = 100;
 /// The status of what has arrived (RFC 3463).
 const DELIVERED: &str = "2.1.5";
 /// Largest message whose header is read for a report.
@@ -38,7 +40,7 @@ pub async fn write_owed(
 ) -> Result<(), Refused> {
     for (_, Named(id)) in store.read()?.prefix::<Named>(REPORTS, &[], AT_ONCE)? {
         // One that cannot be written does not keep the others waiting.
-        if let Err(error) = write_all(store, site, topology, MessageId(id), now).await {
+        if let Err(error) = write_some(store, site, topology, MessageId(id), now).await {
             tracing::warn!(message = %MessageId(id), %error, "a delivery report could not be written yet");
         }
     }
@@ -110,14 +112,19 @@ impl Owed {
     }
 }
 
-async fn write_all(
+/// Writes reports that are owed of a message: further ones in the next round.
+async fn write_some(
     store: &Store,
     site: &Arc<Site>,
     topology: &Topology,
     id: MessageId,
     now: u64,
 ) -> Result<(), Refused> {
-    while write_one(store, site, topology, id, now).await? {}
+    for _ in 0..OF_ONE_AT_ONCE {
+        if !write_one(store, site, topology, id, now).await? {
+            break;
+        }
+    }
     Ok(())
 }
 
