@@ -2,12 +2,14 @@
 //! each recipient that the envelope leads to (§5.2.7), and the groups of whose expansion a sender is to be told.
 //!
 //! Success is told to those only of whom it is known that they have asked: people inside, and senders outside for whose
-//! reverse-path their domain has vouched. Otherwise anybody could have reports sent to anybody.
+//! reverse-path somebody vouches. Otherwise anybody could have reports sent to anybody.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use shared::notify::{Notify, typed};
-use shared::origin::{Channel, Origin, OriginalRecipient};
+use shared::address::Address;
+use shared::notify::{Notify, is_original_recipient, typed};
+use shared::origin::{Channel, Origin};
 use shared::verdict;
 
 use crate::directory::{Route, Routed};
@@ -21,44 +23,98 @@ pub struct Asked {
     pub original: Option<String>,
 }
 
-/// What is asked of each recipient, in their order. A group has been told of as a whole, and of a person who forwards
-/// there is one success: in their mailbox, or else where the first forward goes.
+/// What is asked of each recipient, in their order. Of one who is reached by several ways each counts: a failure is told
+/// if it is to be by any of them. A group has been told of as a whole, and of a person who forwards there is one
+/// success: in their mailbox, or else where the first forward goes.
 pub fn of(origin: &Origin, routed: &[Routed]) -> Vec<Asked> {
     let (envelope, is_vouched) = (envelope(origin), is_vouched(origin));
-    let is_kept = |routed: &&Routed| matches!(routed.route, Route::Mailbox(_)) && routed.forwarder.is_none();
-    let mut told: HashSet<&str> = routed.iter().filter(is_kept).map(Routed::written).collect();
+    let kept = routed.iter().filter(|routed| matches!(routed.route, Route::Mailbox(_))).flat_map(leads);
+    let mut told: HashSet<&str> = kept.filter(|lead| !lead.is_forwarded).map(|lead| lead.written).collect();
     let one = |routed| {
-        let written = Routed::written(routed);
-        let given = envelope.get(written);
-        let is_told = is_vouched && !routed.in_group && (routed.forwarder.is_none() || told.insert(written));
-        let notify = given.and_then(|given| given.asked());
-        let alias = || routed.via.as_ref().and_then(|via| via.parse().ok());
-        let original = given.and_then(|given| given.named()).map(ToOwned::to_owned).or_else(|| {
-            let (kind, address) = typed(&alias()?);
-            Some(format!("{kind};{address}"))
+        let wishes = leads(routed).map(|lead| {
+            let wish = envelope.get(lead.written).and_then(|wish| wish.notify);
+            let is_told = is_vouched && !lead.in_group && (!lead.is_forwarded || told.insert(lead.written));
+            if is_told { wish } else { wish.map(Notify::without_success) }
         });
-        Asked { notify: if is_told { notify } else { notify.map(Notify::without_success) }, original }
+        let notify = wishes.reduce(merged).flatten();
+        let alias = || routed.via.as_ref().and_then(|via| via.parse().ok());
+        let named = envelope.get(routed.written()).and_then(|wish| wish.named).map(ToOwned::to_owned);
+        let original = named.or_else(|| {
+            let (kind, address) = typed(&alias()?);
+            Some(format!("{kind};{address}")).filter(|original| is_original_recipient(original))
+        });
+        Asked { notify, original }
     };
     routed.iter().map(one).collect()
 }
 
-/// The groups of whose expansion the sender wants to be told, each once.
-pub fn expanded<'a>(origin: &'a Origin, routed: &[Routed]) -> Vec<&'a OriginalRecipient> {
+/// A way by which a recipient was reached.
+struct Lead<'a> {
+    written: &'a str,
+    is_forwarded: bool,
+    in_group: bool,
+}
+
+fn leads(routed: &Routed) -> impl Iterator<Item = Lead<'_>> {
+    let (is_forwarded, in_group) = (routed.forwarder.is_some(), routed.in_group);
+    let first = Lead { written: routed.written(), is_forwarded, in_group };
+    let also = routed.also.iter();
+    let also = also.map(|lead| Lead {
+        written: &lead.written,
+        is_forwarded: lead.is_forwarded,
+        in_group: lead.in_group,
+    });
+    std::iter::once(first).chain(also)
+}
+
+/// Two wishes as one. Without one, failures and delays are told.
+fn merged(one: Option<Notify>, other: Option<Notify>) -> Option<Notify> {
+    const UNSAID: Notify = Notify { success: false, failure: true, delay: true };
+    if one.is_none() && other.is_none() {
+        return None;
+    }
+    let (one, other) = (one.unwrap_or(UNSAID), other.unwrap_or(UNSAID));
+    Some(Notify {
+        success: one.success || other.success,
+        failure: one.failure || other.failure,
+        delay: one.delay || other.delay,
+    })
+}
+
+/// The groups of whose expansion the sender wants to be told, each once: its address, and ORCPT if it was given.
+pub fn expanded<'a>(origin: &'a Origin, routed: &[Routed]) -> Vec<(&'a str, Option<&'a str>)> {
     if !is_vouched(origin) {
         return Vec::new();
     }
     let (envelope, mut seen) = (envelope(origin), HashSet::new());
-    let members =
-        routed.iter().filter(|routed| routed.in_group && !matches!(routed.route, Route::Nowhere(..)));
-    let groups = members.filter(|routed| seen.insert(routed.written()));
-    let wants = |given: &&OriginalRecipient| given.asked().is_some_and(|notify| notify.success);
-    groups.filter_map(|routed| envelope.get(routed.written()).copied()).filter(wants).collect()
+    let reached = routed.iter().filter(|routed| !matches!(routed.route, Route::Nowhere(..)));
+    let groups = reached.flat_map(leads).filter(|lead| lead.in_group && seen.insert(lead.written));
+    let wishes = groups.filter_map(|group| envelope.get_key_value(group.written));
+    let wants = |wish: &Wish<'_>| wish.notify.is_some_and(|notify| notify.success);
+    wishes.filter(|(_, wish)| wants(wish)).map(|(written, wish)| (*written, wish.named)).collect()
 }
 
-/// The recipients of an envelope by their addresses. Of one that is named twice, the first counts, as for its way.
-fn envelope(origin: &Origin) -> HashMap<&str, &OriginalRecipient> {
-    let named = origin.recipients.iter().rev();
-    named.map(|recipient| (recipient.address.as_str(), recipient)).collect()
+/// What an envelope asks of one address.
+struct Wish<'a> {
+    notify: Option<Notify>,
+    named: Option<&'a str>,
+}
+
+/// What is asked of each address of an envelope. Of one that is named twice, both count.
+fn envelope(origin: &Origin) -> HashMap<&str, Wish<'_>> {
+    let mut wishes: HashMap<&str, Wish<'_>> = HashMap::new();
+    for recipient in &origin.recipients {
+        let (notify, named) = (recipient.asked(), recipient.named());
+        match wishes.entry(&recipient.address) {
+            Entry::Occupied(mut earlier) => {
+                let earlier = earlier.get_mut();
+                earlier.notify = merged(earlier.notify, notify);
+                earlier.named = earlier.named.or(named);
+            }
+            Entry::Vacant(first) => drop(first.insert(Wish { notify, named })),
+        }
+    }
+    wishes
 }
 
 /// Whether it is known that a message's sender has asked for what its envelope says. What is in Junk is told to nobody.
@@ -66,10 +122,25 @@ fn is_vouched(origin: &Origin) -> bool {
     match origin.channel {
         Channel::Desk { .. } | Channel::Submission { .. } => true,
         Channel::Reception { .. } => {
-            let domain = origin.reverse_path.as_ref().and_then(|path| path.rsplit_once('@'));
-            domain.is_some_and(|(_, domain)| verdict::vouches(&origin.verdicts, domain))
+            is_senders(origin)
                 && verdict::Disposition::of(&origin.verdicts) != verdict::Disposition::Quarantine
         }
         Channel::Report | Channel::Gateway { .. } => false,
     }
+}
+
+/// Whether the reverse-path of mail from outside is its sender's. A signature is of the message, not of the envelope:
+/// whoever has a signed message can send it again under anybody's address. So it counts for its one author only, who
+/// can be told of nothing but what they have written.
+fn is_senders(origin: &Origin) -> bool {
+    let path = origin.reverse_path.as_ref().and_then(|path| path.parse::<Address>().ok());
+    let Some(path) = path else { return false };
+    let domain = path.domain().as_str();
+    let is_author = || {
+        let [author] = origin.from.as_slice() else { return false };
+        let author = author.address.parse::<Address>();
+        author.is_ok_and(|author| author.canonical() == path.canonical())
+    };
+    verdict::may_send(&origin.verdicts, domain)
+        || (verdict::is_signed_by(&origin.verdicts, domain) && is_author())
 }

@@ -2,7 +2,8 @@
 //!
 //! The note that an author may have to be told is one commit with the queueing of the message; the notice and the
 //! note's removal are another. So it is told once, whatever happens between them, and a big that went back tells again
-//! only what it has forgotten to have told.
+//! only what it has forgotten to have told. Where the topology wants no notices, the note goes when nobody waits any more,
+//! or attempts end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,15 +38,22 @@ pub fn note(txn: &mut Txn<'_>, id: MessageId, message: &Message) -> Result<(), S
 
 /// Tells the authors of messages for which somebody has waited too long.
 pub async fn tell_due(store: &Store, site: &Arc<Site>, topology: &Topology) -> Result<(), Refused> {
-    let Some(after) = topology.edge.outbound.delay_notice else { return Ok(()) };
+    let outbound = &topology.edge.outbound;
     let snapshot = store.read()?;
-    let Some(before) = age::lived(&snapshot)?.checked_sub(millis(after)) else { return Ok(()) };
+    let lived = age::lived(&snapshot)?;
+    // Where nobody is told, a note is kept as long as it may have to be, should the topology come to say another thing.
+    let is_told = outbound.delay_notice.is_some();
+    let is_over =
+        |key: &[u8]| !is_told && lived.saturating_sub(queued_at(key, lived)) >= millis(outbound.expire);
+    let after = outbound.delay_notice.unwrap_or_default();
+    let Some(before) = lived.checked_sub(millis(after)) else { return Ok(()) };
     let end = before.saturating_add(1).to_be_bytes();
     let (mut waiting, mut over) = (Vec::new(), Vec::new());
     for (key, Named(id)) in snapshot.range::<Named>(DELAYS, &[], Some(&end), AT_ONCE)? {
-        match waits(&snapshot, MessageId(id))?.is_empty() {
+        match is_over(&key) || waits(&snapshot, MessageId(id))?.is_empty() {
             true => over.push(key),
-            false => waiting.push((key, MessageId(id))),
+            false if is_told => waiting.push((key, MessageId(id))),
+            false => {}
         }
     }
     drop(snapshot);
@@ -121,9 +129,13 @@ async fn tell_one(
 
 /// Until when attempts go on, in seconds since 1970, by how long big has lived and what `key` says of the beginning.
 fn retry_until(lived: u64, key: &[u8], expire: Duration) -> i64 {
-    let since = key.first_chunk().map_or(lived, |since| u64::from_be_bytes(*since));
-    let left = millis(expire).saturating_sub(lived.saturating_sub(since));
+    let left = millis(expire).saturating_sub(lived.saturating_sub(queued_at(key, lived)));
     report::seconds(unix_millis().saturating_add(left))
+}
+
+/// How long big had lived when what `key` notes was queued; it has `lived` by now. Both in milliseconds.
+fn queued_at(key: &[u8], lived: u64) -> u64 {
+    key.first_chunk().map_or(lived, |since| u64::from_be_bytes(*since))
 }
 
 fn millis(span: Duration) -> u64 {

@@ -360,8 +360,8 @@ fn enter_expansions(
     message: &Message,
     routed: &[Routed],
 ) -> Result<(), StoreError> {
-    for (number, group) in (0_u32..).zip(asked::expanded(&message.origin, routed)) {
-        let (address, original) = (group.address.clone(), group.named().map(ToOwned::to_owned));
+    for (number, (address, original)) in (0_u32..).zip(asked::expanded(&message.origin, routed)) {
+        let (address, original) = (address.to_owned(), original.map(ToOwned::to_owned));
         let expansion = Expansion { address, original, at: message.origin.accepted_at };
         txn.put(EXPANSIONS, &key2(&id.0, &number.to_be_bytes()), &expansion)?;
         txn.put(REPORTS, &id.0, &Named(id.0))?;

@@ -14,21 +14,23 @@ use std::collections::{BTreeMap, HashSet};
 use shared::id::MessageId;
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::seal::{FileKey, PublicKey};
-use shared::store::{Rows, StoreError, Txn};
+use shared::store::{Rows, Store, StoreError, Txn};
 use shared::unit::{Id, OUTBOUND, Outbound, ToEdge, Unsettled, carrier_id, decode, encode};
 
 use crate::error::Refused;
 use crate::mail::{self, Site};
 use crate::projection;
 use crate::record::{
-    COPIES, CopyRow, Named, OVERSIZED, Place, RECIPIENTS, RETELLING, Recipient, Retelling, UNSETTLED,
-    WINDOWS, WindowRow, WindowState, key2, message_of,
+    COPIES, CopyRow, MADE_AGAIN, Named, OVERSIZED, Place, RECIPIENTS, RETELLING, Recipient, Retelling,
+    UNSETTLED, WINDOWS, WindowRow, WindowState, key2, message_of,
 };
 use crate::revise;
 use crate::travel::fill::Pace;
 
 /// Messages that one list names.
 const LISTED_MAX: usize = 2000;
+/// Recipients of reports that were made again, of whom the edge is asked at once.
+const ASKED_MAX: usize = 100;
 const FIRST: Id = [0; 16];
 const LAST: Id = [0xff; 16];
 
@@ -128,17 +130,41 @@ pub fn tell_who_waits(txn: &mut Txn<'_>) -> Result<(), StoreError> {
     }
 }
 
-/// A report that this big makes may be one that it had made before it went back: the edge knows the unit then, takes no
-/// second one, and has told what became of it to a big that has forgotten it. So it hears who waits, and says if nobody
-/// does.
+/// Notes of a report that this big may have made before it went back: the edge knows the unit then, takes no second one,
+/// and has told what became of it to a big that has forgotten it. So it is asked ([`ask_of_made_again`]).
 pub fn made_again(txn: &mut Txn<'_>, id: MessageId, recipients: &[u32]) -> Result<(), StoreError> {
     let went_back = lane::identity(txn)?.and_then(|identity| identity.went_back_at());
     if went_back.is_none_or(|at| id.unix_millis() > at.saturating_add(CLOCKS_APART)) {
         return Ok(());
     }
-    let generation = lane::partner(txn)?.map_or(0, |edge| edge.identity.generation);
-    let messages = vec![(id.0, recipients.iter().map(|index| (*index, 0)).collect())];
-    projection::tell_edge(txn, &ToEdge::Unsettled(Unsettled { from: id.0, to: id.0, messages, generation }))
+    let mut rows = recipients.iter().map(|index| mail::recipient_key(id, *index));
+    rows.try_for_each(|key| txn.put(MADE_AGAIN, &key, &Named(id.0)))
+}
+
+/// Tells the edge who waits of reports that may have been made before, some at once, for it looks through all that it
+/// has told. It says what became of those of whom it knows that nobody waits.
+pub async fn ask_of_made_again(store: &Store) -> Result<(), Refused> {
+    if store.read()?.prefix::<Named>(MADE_AGAIN, &[], 1)?.is_empty() {
+        return Ok(());
+    }
+    let asked = store.commit(|txn| {
+        let mut messages: Vec<Waiting> = Vec::new();
+        for (key, Named(id)) in txn.prefix::<Named>(MADE_AGAIN, &[], ASKED_MAX)? {
+            txn.delete(MADE_AGAIN, &key)?;
+            let recipient = (revise::index_of(&key), 0);
+            match messages.last_mut().filter(|(last, _)| *last == id) {
+                Some((_, recipients)) => recipients.push(recipient),
+                None => messages.push((id, vec![recipient])),
+            }
+        }
+        let Some((first, _)) = messages.first() else { return Ok(()) };
+        // What the edge holds back of a range, and is not listed, it takes for settled. So the range is the first
+        // message alone; of the others the edge only says what it knows.
+        let (from, to) = (*first, *first);
+        let generation = lane::partner(txn)?.map_or(0, |edge| edge.identity.generation);
+        projection::tell_edge(txn, &ToEdge::Unsettled(Unsettled { from, to, messages, generation }))
+    });
+    asked.await.map(drop).map_err(|error: StoreError| Refused::from(error))
 }
 
 fn offer_again(txn: &mut Txn<'_>, site: &Site, id: Id, recipients: &[(u32, u32)]) -> Result<(), StoreError> {

@@ -80,6 +80,9 @@ pub const HANDOVERS_DUE: Table = Table("handovers-due");
 pub const REPORTS: Table = Table("reports");
 /// Message id, number to [`Expansion`]: groups of whose expansion the sender is still to be told.
 pub const EXPANSIONS: Table = Table("expansions");
+/// Message id, recipient index to the [`Named`] report that may have been made before a restore, too: the edge is still to
+/// be asked whether anybody waits for it.
+pub const MADE_AGAIN: Table = Table("reports-made-again");
 /// How long big had lived when it was queued, in milliseconds, message id to the [`Named`] message whose author is still
 /// to be told if somebody waits for it too long.
 pub const DELAYS: Table = Table("delay-notices");

@@ -20,9 +20,12 @@ use crate::error::Refused;
 use crate::gateway::queue;
 use crate::mail::{self, Site};
 use crate::node;
+use crate::reconcile;
 use crate::record::{EXPANSIONS, Expansion, MESSAGES, Message, Named, RECIPIENTS, REPORTS, Recipient};
 
 const AT_ONCE: usize = 100;
+/// Reports of one message that are written in one round: to outside there is one for each recipient.
+const OF_ONE_AT_ONCE: usize = 100;
 /// The status of what has arrived (RFC 3463).
 const DELIVERED: &str = "2.1.5";
 /// Largest message whose header is read for a report.
@@ -37,11 +40,11 @@ pub async fn write_owed(
 ) -> Result<(), Refused> {
     for (_, Named(id)) in store.read()?.prefix::<Named>(REPORTS, &[], AT_ONCE)? {
         // One that cannot be written does not keep the others waiting.
-        if let Err(error) = write_all(store, site, topology, MessageId(id), now).await {
+        if let Err(error) = write_some(store, site, topology, MessageId(id), now).await {
             tracing::warn!(message = %MessageId(id), %error, "a delivery report could not be written yet");
         }
     }
-    Ok(())
+    reconcile::ask_of_made_again(store).await
 }
 
 /// What a sender is still to be told of a message.
@@ -79,31 +82,49 @@ impl Owed {
         recipients.chain(self.expansions.iter().map(|(_, group)| group.at)).min().unwrap_or_default()
     }
 
-    /// What came about first, and together. What else is owed at this moment is chance, and would make of a report that
-    /// is made again another one.
-    fn first(mut self) -> Self {
-        let at = self.at();
-        self.recipients.retain(|(_, row)| row.at == at);
-        self.expansions.retain(|(_, group)| group.at == at);
+    /// What the first report tells, to an author here or outside. Here it is what came about together.
+    ///
+    /// A report to outside is made again by a big that went back, and has to be the same: what else is owed at this
+    /// moment, or came in one commit, is chance. So it tells of one recipient only, or of all that the commit which
+    /// took the message in has entered: mailboxes and groups.
+    fn first(mut self, is_here: bool) -> Self {
+        let is_entered = |row: &Recipient| row.person.is_some();
+        if is_here {
+            let at = self.at();
+            self.recipients.retain(|(_, row)| row.at == at);
+            self.expansions.retain(|(_, group)| group.at == at);
+        } else if !self.expansions.is_empty() || self.recipients.iter().any(|(_, row)| is_entered(row)) {
+            self.recipients.retain(|(_, row)| is_entered(row));
+        } else {
+            self.recipients.truncate(1);
+        }
         self
     }
 
     fn settle(self, txn: &mut Txn<'_>) -> Result<(), StoreError> {
-        for (key, row) in self.recipients {
-            txn.put(RECIPIENTS, &key, &Recipient { reported: true, ..row })?;
+        for (key, _) in self.recipients {
+            // Its row may be another than when the report was composed.
+            if let Some(row) = txn.get::<Recipient>(RECIPIENTS, &key)? {
+                txn.put(RECIPIENTS, &key, &Recipient { reported: true, ..row })?;
+            }
         }
         self.expansions.iter().try_for_each(|(key, _)| txn.delete(EXPANSIONS, key).map(drop))
     }
 }
 
-async fn write_all(
+/// Writes reports that are owed of a message: further ones in the next round.
+async fn write_some(
     store: &Store,
     site: &Arc<Site>,
     topology: &Topology,
     id: MessageId,
     now: u64,
 ) -> Result<(), Refused> {
-    while write_one(store, site, topology, id, now).await? {}
+    for _ in 0..OF_ONE_AT_ONCE {
+        if !write_one(store, site, topology, id, now).await? {
+            break;
+        }
+    }
     Ok(())
 }
 
@@ -117,7 +138,8 @@ async fn write_one(
 ) -> Result<bool, Refused> {
     let snapshot = store.read()?;
     let message = snapshot.get::<Message>(MESSAGES, &id.0)?;
-    let owed = Owed::of(&snapshot, id)?.first();
+    let author = message.as_ref().map(|message| mail::author_of(&snapshot, message)).transpose()?.flatten();
+    let owed = Owed::of(&snapshot, id)?.first(author.is_some());
     let author = message.as_ref().and_then(|message| message.origin.reverse_path.as_deref());
     let author = author.and_then(|path| path.parse::<Address>().ok());
     let recipients = owed.described();
@@ -174,6 +196,8 @@ pub(crate) fn described(row: &Recipient, action: Action, retry_until: Option<i64
     let is_attempted = !matches!(row.state, DeliveryState::Queued | DeliveryState::Relaying);
     let (status, diagnostic) = match (&row.forwarder, action) {
         (_, Action::Delivered) => (DELIVERED, None),
+        // What hosts inside say of a success is not for strangers.
+        (None, Action::Relayed) if row.gateway.is_some() => (row.status.as_str(), None),
         (Some(_), _) => (row.status.as_str(), Some("it could not be forwarded".into())),
         (None, _) => (row.status.as_str(), Some(row.text.clone())),
     };
@@ -240,4 +264,61 @@ pub(crate) fn compose(
     origin.recipients.iter_mut().for_each(|to| to.notify = Some(Notify::NEVER.to_string()));
     let made = node::written(store, report.id, origin, &content)?;
     Ok(node::signed(store, site, made, &content)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::store::sim::{Faults, SimDisk};
+
+    use super::*;
+
+    fn row(state: DeliveryState) -> Recipient {
+        Recipient {
+            address: "dora@in.example".into(),
+            via: None,
+            forwarder: None,
+            gateway: Some("plant".into()),
+            state,
+            at: 1,
+            host: Some("10.0.0.7".into()),
+            tls: None,
+            relay: None,
+            text: "250 stored by 10.0.0.7".into(),
+            status: "2.6.0".into(),
+            in_doubt: false,
+            next_attempt_at: None,
+            reported: false,
+            host_reports: false,
+            notify: None,
+            original: None,
+            person: None,
+            revision: 0,
+        }
+    }
+
+    #[test]
+    fn what_hosts_inside_say_of_a_success_is_not_told() {
+        let told = described(&row(DeliveryState::Relayed), Action::Relayed, None).expect("is told");
+        assert_eq!((told.diagnostic, told.remote_mta, told.status.as_str()), (None, None, "2.6.0"));
+        let by_edge = Recipient { gateway: None, ..row(DeliveryState::Relayed) };
+        let told = described(&by_edge, Action::Relayed, None).expect("is told");
+        assert_eq!(told.diagnostic.as_deref(), Some("250 stored by 10.0.0.7"));
+    }
+
+    #[test]
+    fn that_it_was_reported_is_all_that_a_report_changes() {
+        let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
+        let (id, key) = (MessageId([1; 16]), mail::recipient_key(MessageId([1; 16]), 0));
+        let put = |row: Recipient| {
+            let key = key.clone();
+            store.commit_blocking(move |txn| txn.put(RECIPIENTS, &key, &row)).expect("commits");
+        };
+        put(row(DeliveryState::Failed));
+        let owed = Owed::of(&store.read().expect("reads"), id).expect("reads");
+        put(Recipient { revision: 7, ..row(DeliveryState::Failed) });
+        store.commit_blocking(move |txn| owed.settle(txn)).expect("commits");
+        let row = store.read().and_then(|rows| rows.get::<Recipient>(RECIPIENTS, &key));
+        let row = row.expect("reads").expect("is there");
+        assert_eq!((row.reported, row.revision), (true, 7));
+    }
 }

@@ -173,9 +173,9 @@ fn settle_row(
     }
 }
 
-/// Tells big of the recipients for whom it waits in vain: the edge was given their message, has them in its
-/// queue no more, and has no event of theirs left to tell. What it has told already it says again, for a big that went
-/// back has forgotten it. Of the others nobody knows what became of them, where both nodes went back, to times on
+/// Tells big of the recipients for whom it waits in vain: the edge was given their message, and has them in its queue no
+/// more. What its lane of events still has of them it says again, for a big that went back may have forgotten it, and one
+/// that has not takes it for what it knows. Of the others nobody knows what became of them, where both nodes went back, to times on
 /// either side of a delivery; and their author has to.
 fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(), StoreError> {
     let mut unknown = BTreeSet::new();
@@ -194,14 +194,21 @@ fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> R
     if unknown.is_empty() {
         return Ok(());
     }
+    // What is queued by this goes behind the last of them.
     let events = lane::state(txn, EVENT_LANE)?;
-    for (number, unit) in lane::units(txn, EVENT_LANE, events.trimmed + 1, usize::MAX)? {
-        if let Some(ToBig::Outcome(outcome)) = decode(&unit.head)
-            && !outcome.state.waits()
-            && unknown.remove(&(outcome.message, outcome.recipient))
-            && number <= events.confirmed.number
-        {
-            queue_outcome(txn, outcome)?;
+    let mut next = events.trimmed + 1;
+    while next <= events.last && !unknown.is_empty() {
+        let units = lane::units(txn, EVENT_LANE, next, ROWS_AT_ONCE)?;
+        let Some((last, _)) = units.last() else { break };
+        next = last + 1;
+        for (_, unit) in units {
+            // Whether big has confirmed it says nothing: it may have before it went back, or the confirm is under way.
+            if let Some(ToBig::Outcome(outcome)) = decode(&unit.head)
+                && !outcome.state.waits()
+                && unknown.remove(&(outcome.message, outcome.recipient))
+            {
+                queue_outcome(txn, outcome)?;
+            }
         }
     }
     for (message, recipient) in unknown {
@@ -429,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_knows_what_became_of_a_message_big_is_told_so_once() {
+    fn where_nobody_knows_what_became_of_a_message_big_is_told_so_and_always_the_same() {
         let store = store();
         let outbound = |message: u8| {
             ToEdge::Outbound(Outbound {
@@ -473,32 +480,27 @@ mod tests {
             host_reports: false,
             next_attempt_at: None,
         };
-        let events = [outcome(0, DeliveryState::Relayed), outcome(4, DeliveryState::Deferred)];
+        // The lane is longer than what is looked at together.
+        let other = Outcome { message: [99; 16], ..outcome(0, DeliveryState::Relayed) };
+        let events = vec![other; ROWS_AT_ONCE].into_iter();
+        let told_events = [outcome(0, DeliveryState::Relayed), outcome(4, DeliveryState::Deferred)];
+        let events: Vec<_> = events.chain(told_events).collect();
+        let behind = events.len() as u64 + 1;
         let forgotten = store.commit_blocking(move |txn| {
             queue::remove(txn, MessageId([gone; 16]), 0)?;
             queue::remove(txn, MessageId([told; 16]), 0)?;
-            for (number, event) in (1..).zip(events) {
-                let unit = QueuedUnit {
-                    id: [number; 16],
-                    lane: EVENT_LANE,
-                    after: None,
-                    head: encode(&ToBig::Outcome(event)),
-                    body: QueuedBody::None,
-                };
-                lane::queue(txn, &unit)?;
-            }
-            Ok::<_, StoreError>(())
+            events.into_iter().try_for_each(|event| queue_outcome(txn, event))
         });
         forgotten.expect("commits");
         let messages =
             [waits, gone, told, never_given].map(|message| ([message; 16], vec![(0, 0), (4, 0)])).to_vec();
         let list = ToEdge::Unsettled(Unsettled { from: [0; 16], to: [0xff; 16], messages, generation: 0 });
-        // The second list finds its own events.
+        // The second list finds what the first has come to.
         for _ in 0..2 {
             assert_eq!(apply_unit(&store, 20, &list, false), Ok(()));
         }
         let rows = store.read().expect("reads");
-        let units = lane::units(&rows, EVENT_LANE, 3, 10).expect("reads");
+        let units = lane::units(&rows, EVENT_LANE, behind, 10).expect("reads");
         let said: Vec<_> = units
             .iter()
             .filter_map(|(_, unit)| match decode(&unit.head) {
@@ -507,10 +509,11 @@ mod tests {
             })
             .map(|outcome| (outcome.message[0], outcome.recipient, outcome.state, outcome.in_doubt))
             .collect();
-        let failed = DeliveryState::Failed;
-        assert_eq!(said, [(gone, 0, failed, true), (gone, 4, failed, true), (told, 4, failed, true)]);
+        let unknown = [(gone, 0), (gone, 4), (told, 4)].map(|(id, to)| (id, to, DeliveryState::Failed, true));
+        let known = [(told, 0, DeliveryState::Relayed, false)];
+        assert_eq!(said, [known.as_slice(), &unknown, &known, &unknown].concat());
         // A big that has confirmed what it was told of one, and waits for it, has forgotten it.
-        let position = lane::LanePosition { number: 1, ..lane::LanePosition::default() };
+        let position = lane::LanePosition { number: behind - 2, ..lane::LanePosition::default() };
         let confirmed =
             store.commit_blocking(move |txn| lane::confirmed(txn, EVENT_LANE, position, &[], &[], 1000));
         confirmed.expect("commits");
@@ -518,10 +521,10 @@ mod tests {
         let list = ToEdge::Unsettled(Unsettled { from: [0; 16], to: [0xff; 16], messages, generation: 0 });
         assert_eq!(apply_unit(&store, 20, &list, false), Ok(()));
         let rows = store.read().expect("reads");
-        let units = lane::units(&rows, EVENT_LANE, 6, 10).expect("reads");
+        let units = lane::units(&rows, EVENT_LANE, behind + 8, 10).expect("reads");
         let again: Vec<ToBig> = units.iter().filter_map(|(_, unit)| decode(&unit.head)).collect();
-        let relayed = Outcome { message: [told; 16], ..outcome(0, DeliveryState::Relayed) };
-        assert_eq!(again, [ToBig::Outcome(relayed)]);
+        assert_eq!(again.len(), 2);
+        assert_eq!(again[0], ToBig::Outcome(outcome(0, DeliveryState::Relayed)));
     }
 
     #[test]

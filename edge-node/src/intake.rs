@@ -96,7 +96,7 @@ impl Intake {
     /// `authenticator`.
     pub fn begin(
         node: &Arc<Node>,
-        envelope: Envelope,
+        mut envelope: Envelope,
         client: IpAddr,
         submitted: Option<Traveller>,
         authenticator: Option<Arc<Authenticator>>,
@@ -106,8 +106,7 @@ impl Intake {
         let Some(sealing_key) = big.sealing_key else {
             return Err(Reply::new(451, Enhanced(4, 3, 2), "not in service yet; try again later"));
         };
-        let named: usize = envelope.recipients.iter().map(named_octets).sum();
-        if named > RECIPIENTS_BYTES_MAX {
+        if !fit(&mut envelope.recipients) {
             let text = "too many recipients with long names; send the message to fewer at once";
             return Err(Reply::new(452, Enhanced(4, 5, 3), text));
         }
@@ -461,6 +460,15 @@ impl Intake {
     }
 }
 
+/// Has recipients fit one unit, whether they do then: the mail is worth more than what its recipients were called.
+fn fit(recipients: &mut [Recipient]) -> bool {
+    let octets = |recipients: &[Recipient]| recipients.iter().map(named_octets).sum::<usize>();
+    if octets(recipients) > RECIPIENTS_BYTES_MAX {
+        recipients.iter_mut().for_each(|recipient| recipient.original = None);
+    }
+    octets(recipients) <= RECIPIENTS_BYTES_MAX
+}
+
 /// Octets of a recipient, with what is asked of it.
 fn named_octets(recipient: &Recipient) -> usize {
     let notify = recipient.notify.map_or(0, |notify| notify.to_string().len());
@@ -485,4 +493,23 @@ fn mailboxes(from: Vec<HeaderMailbox>) -> Vec<Mailbox> {
     from.into_iter()
         .map(|mailbox| Mailbox { name: mailbox.name.unwrap_or_default(), address: mailbox.address })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_recipients_were_called_is_given_up_before_the_mail_is() {
+        let recipient = |original: usize| Recipient {
+            original: Some(format!("rfc822;{}", "o".repeat(original))),
+            ..Recipient::from("alice@example.com".parse::<Address>().expect("an address"))
+        };
+        let mut few = vec![recipient(400); 100];
+        assert!(fit(&mut few) && few.iter().all(|recipient| recipient.original.is_some()));
+        let mut many = vec![recipient(400); 1000];
+        assert!(fit(&mut many) && many.iter().all(|recipient| recipient.original.is_none()));
+        let mut too_many = vec![recipient(1); RECIPIENTS_BYTES_MAX / "alice@example.com".len() + 1];
+        assert!(!fit(&mut too_many));
+    }
 }

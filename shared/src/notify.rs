@@ -139,19 +139,20 @@ pub fn original_recipient(value: &str) -> Option<String> {
     let address = if escapes { printable(&escaped(address)) } else { printable(address) };
     let original = format!("{kind};{}", address?);
     // It goes on as it is escaped.
-    (original.len() <= ORIGINAL_BYTES_MAX).then_some(original)
+    is_original_recipient(&original).then_some(original)
 }
 
-/// Whether a text is what [`envelope_id`] gives.
+/// Whether a text is what [`envelope_id`] gives, and so fits the limit as it is written again.
 pub fn is_envelope_id(text: &str) -> bool {
-    (1..=ENVELOPE_ID_BYTES_MAX).contains(&text.len()) && is_printable(text)
+    is_printable(text) && (1..=ENVELOPE_ID_BYTES_MAX).contains(&xtext_length(text))
 }
 
-/// Whether a text is what [`original_recipient`] gives.
+/// Whether a text is what [`original_recipient`] gives, and so fits the limit as it is written again.
 pub fn is_original_recipient(text: &str) -> bool {
-    let is_one =
-        |(kind, address): (&str, &str)| is_atom(kind) && !address.is_empty() && is_printable(address);
-    text.len() <= ORIGINAL_BYTES_MAX && text.split_once(';').is_some_and(is_one)
+    text.split_once(';').is_some_and(|(kind, address)| {
+        let octets = kind.len() + 1 + xtext_length(address);
+        is_atom(kind) && !address.is_empty() && is_printable(address) && octets <= ORIGINAL_BYTES_MAX
+    })
 }
 
 fn is_atom(text: &str) -> bool {
@@ -203,6 +204,12 @@ fn hex(digit: u8) -> Option<u8> {
     }
 }
 
+/// Octets of a text as [`xtext`].
+fn xtext_length(text: &str) -> usize {
+    let length = |octet: u8| if octet.is_ascii_graphic() && !matches!(octet, b'+' | b'=') { 1 } else { 3 };
+    text.bytes().map(length).sum()
+}
+
 /// A text as xtext.
 pub fn xtext(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -249,9 +256,11 @@ mod tests {
             assert!(is_envelope_id(&decoded));
         }
         let long = "x".repeat(ENVELOPE_ID_BYTES_MAX + 1);
-        for bad in ["", "a\r\nRCPT", "\u{fc}", &long] {
+        let long_once_written = "+".repeat(ENVELOPE_ID_BYTES_MAX / 3 + 1);
+        for bad in ["", "a\r\nRCPT", "\u{fc}", &long, &long_once_written] {
             assert!(!is_envelope_id(bad), "{bad:?}");
         }
+        assert!(is_envelope_id(&"+".repeat(ENVELOPE_ID_BYTES_MAX / 3)));
         assert_eq!(envelope_id("a+2Bb+20c").as_deref(), Some("a+b c"));
         let long = "x".repeat(ENVELOPE_ID_BYTES_MAX + 1);
         for bad in
@@ -282,7 +291,12 @@ mod tests {
             assert!(is_original_recipient(&original));
         }
         let long = format!("rfc822;{}", "x".repeat(494));
-        for bad in ["", "rfc822", "rfc822;", "a b;c", "x\r\nDATA;y", "rfc822;a\r\nDATA", &long] {
+        let written = |octets: usize| format!("rfc822;{}", "=".repeat(octets));
+        assert!(is_original_recipient(&written(164)), "499 octets as they are written");
+        let long_once_written = written(165);
+        for bad in
+            ["", "rfc822", "rfc822;", "a b;c", "x\r\nDATA;y", "rfc822;a\r\nDATA", &long, &long_once_written]
+        {
             assert!(!is_original_recipient(bad), "{bad:?}");
         }
         let address: Address = "jos\u{e9}@x.example".parse().expect("an address");

@@ -74,9 +74,26 @@ pub fn summary(verdicts: &[String]) -> Option<String> {
     })
 }
 
-/// Whether `domain`, or one above it, has passed a check of its own: it speaks for who uses it.
-pub fn vouches(verdicts: &[String], domain: &str) -> bool {
-    speaks_for(verdicts, domain).is_some()
+/// Whether SPF has found that the host which brought a message may use reverse-paths in `domain`.
+pub fn may_send(verdicts: &[String], domain: &str) -> bool {
+    passed(verdicts, "spf", "smtp.mailfrom").any(|passed| passed == domain)
+}
+
+/// Whether a message bears a signature of `domain`, or of one above it, that has been verified (DKIM). It says nothing
+/// of the envelope, with which anybody may send the message once more.
+pub fn is_signed_by(verdicts: &[String], domain: &str) -> bool {
+    passed(verdicts, "dkim", "header.d").any(|passed| is_or_is_above(passed, domain))
+}
+
+/// The domains for which a method's checks have passed.
+fn passed<'a>(verdicts: &'a [String], method: &'a str, property: &'a str) -> impl Iterator<Item = &'a str> {
+    let verdicts = verdicts.iter().filter_map(|text| Verdict::read(text));
+    let passed = verdicts.filter(move |verdict| verdict.method == method && verdict.result == "pass");
+    passed.filter_map(move |verdict| verdict.property(property).filter(|domain| !domain.is_empty()))
+}
+
+fn is_or_is_above(domain: &str, other: &str) -> bool {
+    other.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// A domain that is the author's, or above it, and has passed a check of its own.
@@ -85,9 +102,7 @@ fn speaks_for<'a>(verdicts: &'a [String], author: &str) -> Option<(&'a str, &'st
     verdicts.iter().filter_map(|text| Verdict::read(text)).find_map(|verdict| {
         let (_, property, name) = checks.iter().find(|(method, ..)| *method == verdict.method)?;
         let domain = verdict.property(property).filter(|domain| !domain.is_empty())?;
-        let above = author.strip_suffix(domain);
-        let speaks =
-            verdict.result == "pass" && above.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        let speaks = verdict.result == "pass" && is_or_is_above(domain, author);
         speaks.then_some((domain, *name))
     })
 }
@@ -159,6 +174,27 @@ mod tests {
             assert_eq!(told(verdicts).as_deref().unwrap_or("nothing"), line, "{verdicts:?}");
         }
         assert_eq!(told(&[]), None, "what nobody has checked is not talked of");
+    }
+
+    #[test]
+    fn spf_is_of_the_very_domain_and_a_signature_may_be_of_one_above() {
+        let spf = |text: &str| may_send(&[text.to_owned()], "mail.a.example");
+        assert!(spf("spf=pass smtp.mailfrom=mail.a.example"));
+        for other in [
+            "spf=pass smtp.mailfrom=a.example",
+            "spf=pass smtp.helo=mail.a.example",
+            "spf=fail smtp.mailfrom=mail.a.example",
+            "dkim=pass header.d=mail.a.example",
+        ] {
+            assert!(!spf(other), "{other}");
+        }
+        let signed = |text: &str| is_signed_by(&[text.to_owned()], "mail.a.example");
+        assert!(signed("dkim=pass header.d=mail.a.example") && signed("dkim=pass header.d=a.example"));
+        for other in
+            ["dkim=pass header.d=il.a.example", "dkim=fail header.d=a.example", "dkim=pass header.d="]
+        {
+            assert!(!signed(other), "{other}");
+        }
     }
 
     #[test]

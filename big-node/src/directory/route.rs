@@ -4,7 +4,7 @@
 //! from the road, reports of our own. Each mailbox and each address outside is reached once, however often
 //! and through whatever groups it is named.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use shared::address::Address;
 use shared::origin::{Origin, RECIPIENTS_BYTES_MAX};
@@ -21,6 +21,8 @@ use crate::record::{MESSAGES, Message};
 
 /// Recipients of one message, when its groups are expanded.
 pub const EXPANDED_MAX: usize = 10_000;
+/// How often it is noted in one walk that a recipient was reached: beyond that, ways that come later are not known.
+const NOTED_MAX: usize = 10 * EXPANDED_MAX;
 /// How often mail may have left through our edge before and is forwarded all the same. More than one,
 /// for a list outside may send back what somebody here wrote to it.
 pub const PASSES_MAX: u32 = 2;
@@ -82,14 +84,44 @@ pub struct Routed {
     pub forwarder: Option<String>,
     /// A group led to it.
     pub in_group: bool,
+    /// What else the sender wrote that led to it.
+    pub also: Vec<Lead>,
     /// Where it goes.
     pub route: Route,
+}
+
+/// That an address which the sender wrote leads to a recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lead {
+    /// The address.
+    pub written: String,
+    /// By a person's forward.
+    pub is_forwarded: bool,
+    /// By a group.
+    pub in_group: bool,
 }
 
 impl Routed {
     /// The address that the sender wrote.
     pub fn written(&self) -> &str {
         self.via.as_ref().unwrap_or(&self.address)
+    }
+
+    /// It is reached once more. Whom the sender names is called so, whatever group has led there before.
+    fn again(&mut self, lead: Lead) {
+        let known = self.also.last().is_some_and(|last| last.written == lead.written);
+        if known || self.written() == lead.written {
+            return;
+        }
+        let is_named = !lead.in_group && !lead.is_forwarded;
+        if is_named && self.in_group && self.forwarder.is_none() {
+            let written = self.written().to_owned();
+            self.via = (self.address != lead.written).then_some(lead.written);
+            self.in_group = false;
+            self.also.push(Lead { written, is_forwarded: false, in_group: true });
+        } else {
+            self.also.push(lead);
+        }
     }
 }
 
@@ -147,14 +179,18 @@ struct Walk<'a, R> {
     rows: &'a R,
     policy: &'a Policy,
     letter: Letter,
-    entries: HashSet<Holder>,
+    /// The entries that were come to, and the rows of those to whom each leads.
+    entries: HashMap<Holder, Vec<usize>>,
+    /// How often such a row was noted.
+    noted: usize,
     /// The entries by which it came to the present one.
     way: Vec<Holder>,
     /// The first person on that way who forwards.
     forwarder: Option<String>,
-    /// There is a group on that way.
+    /// There is a group on that way, before whoever forwards.
     in_group: bool,
-    outside: HashSet<String>,
+    /// The row of each address outside.
+    outside: HashMap<String, usize>,
     /// Octets of addresses outside: one unit carries them all.
     octets: usize,
     routed: Vec<Routed>,
@@ -168,11 +204,12 @@ impl<'a, R: Rows> Walk<'a, R> {
             rows,
             policy,
             letter,
-            entries: HashSet::new(),
+            entries: HashMap::new(),
+            noted: 0,
             way: Vec::new(),
             forwarder: None,
             in_group: false,
-            outside: HashSet::new(),
+            outside: HashMap::new(),
             octets: 0,
             routed: Vec::new(),
             steps,
@@ -189,7 +226,41 @@ impl<'a, R: Rows> Walk<'a, R> {
     fn push(&mut self, address: String, written: &str, route: Route) {
         let via = (address != written).then(|| written.to_owned());
         let forwarder = self.forwarder.clone();
-        self.routed.push(Routed { address, via, forwarder, in_group: self.in_group, route });
+        let row = self.routed.len();
+        self.routed.push(Routed {
+            address,
+            via,
+            forwarder,
+            in_group: self.in_group,
+            also: Vec::new(),
+            route,
+        });
+        self.note(row);
+    }
+
+    /// Notes that the entries on the way lead to a row; whether there was room for it.
+    fn note(&mut self, row: usize) -> bool {
+        if self.noted + self.way.len() >= NOTED_MAX {
+            return false;
+        }
+        self.noted += self.way.len() + 1;
+        for holder in &self.way {
+            self.entries.entry(*holder).or_default().push(row);
+        }
+        true
+    }
+
+    /// Rows are reached once more, by another way: what is asked of each way counts.
+    fn again(&mut self, rows: &[usize], written: &str) {
+        for row in rows {
+            if !self.note(*row) {
+                return;
+            }
+            let (is_forwarded, in_group) = (self.forwarder.is_some(), self.in_group);
+            if let Some(routed) = self.routed.get_mut(*row) {
+                routed.again(Lead { written: written.to_owned(), is_forwarded, in_group });
+            }
+        }
     }
 
     fn wanted(&mut self, Wanted { address: text, by }: Wanted<'_>) -> Result<(), StoreError> {
@@ -308,10 +379,12 @@ impl<'a, R: Rows> Walk<'a, R> {
         because: Because,
         what: impl FnOnce() -> String,
     ) {
-        if !self.outside.insert(address.canonical()) {
+        if let Some(row) = self.outside.get(&address.canonical()).copied() {
             self.step(Because::Once, || format!("{address} has it already"));
+            self.again(&[row], written);
             return;
         }
+        self.outside.insert(address.canonical(), self.routed.len());
         let text = address.to_string();
         self.octets += text.len();
         if self.octets > RECIPIENTS_BYTES_MAX || self.routed.len() >= EXPANDED_MAX {
@@ -323,10 +396,12 @@ impl<'a, R: Rows> Walk<'a, R> {
     }
 
     fn entry(&mut self, holder: Holder, at: &str, written: &str, depth: usize) -> Result<(), StoreError> {
-        if !self.entries.insert(holder) {
+        if let Some(rows) = self.entries.get(&holder).cloned() {
             self.step(Because::Once, || format!("{at} has it already"));
+            self.again(&rows, written);
             return Ok(());
         }
+        self.entries.insert(holder, Vec::new());
         self.way.push(holder);
         let walked = match record_of(self.rows, holder)? {
             Some(Record::Person(person)) => self.person(person, at, written, depth),
@@ -375,7 +450,7 @@ impl<'a, R: Rows> Walk<'a, R> {
             }
             Some(Owner::Entry(..)) if depth >= DEPTH_MAX => Ok(Some(DEEP)),
             Some(Owner::Entry(holder, _)) => {
-                let (there, before) = (self.entries.contains(&holder), self.routed.len());
+                let (there, before) = (self.entries.contains_key(&holder), self.routed.len());
                 self.entry(holder, &target.to_string(), written, depth + 1)?;
                 Ok((!there && self.routed.len() == before).then_some(CIRCLES))
             }
@@ -423,7 +498,9 @@ impl<'a, R: Rows> Walk<'a, R> {
             self.push(at.to_owned(), written, DEEP);
             return Ok(());
         }
-        let before = std::mem::replace(&mut self.in_group, true);
+        // Behind a forward it is the forward's: the sender is told of who forwards.
+        let in_group = self.in_group || self.forwarder.is_none();
+        let before = std::mem::replace(&mut self.in_group, in_group);
         let walked = self.members(group, written, depth);
         self.in_group = before;
         walked

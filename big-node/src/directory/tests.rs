@@ -354,6 +354,26 @@ fn routes(world: &World, letter: Letter, to: &str) -> Vec<String> {
 }
 
 #[test]
+fn each_way_to_a_recipient_is_known_and_who_is_named_is_called_so() {
+    let world = World::new();
+    let table = "name,members\nmid,alice x@remote.example\ntop,mid\n";
+    assert_eq!(imported(&world, Kind::Group, table, false).expect("is read").added, 2);
+    let to = ["alice@example.com", "mid@example.com", "top@example.com", "x@remote.example"];
+    let rows = world.store.read().expect("reads");
+    let routed = route(&rows, &world.site.policy, letter(), to).expect("routes");
+    let ways = |routed: &Routed| {
+        let also = routed.also.iter().map(|lead| (lead.written.clone(), lead.in_group));
+        std::iter::once((routed.written().to_owned(), routed.in_group)).chain(also).collect::<Vec<_>>()
+    };
+    let [alice, mid, top, x] = to.map(ToOwned::to_owned);
+    let expected = [
+        vec![(alice, false), (mid.clone(), true), (top.clone(), true)],
+        vec![(x, false), (top, true), (mid, true)],
+    ];
+    assert_eq!(routed.iter().map(ways).collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn mail_that_comes_back_is_not_sent_round_for_ever() {
     let world = World::new();
     for (to, out, stays) in [

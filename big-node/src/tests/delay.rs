@@ -75,7 +75,7 @@ fn nobody_is_told_who_need_not_be() {
     // Never, where the topology says so; it is told once it says another thing.
     let waits = world.sends(&["late@elsewhere.example"], "text");
     world.hours(100, "0");
-    assert_eq!((world.notices_for("alice").len(), world.noted()), (0, 2));
+    assert_eq!((world.notices_for("alice").len(), world.noted()), (0, 1));
     world.hours(0, "3_600");
     assert_eq!((world.notices_for("alice").len(), world.noted()), (1, 0));
     // What it has to say of the link is said, too.
@@ -86,4 +86,16 @@ fn nobody_is_told_who_need_not_be() {
     Letter::new("stranger@elsewhere.example", "bob@example.com").send(&world).expect("is filed");
     assert_eq!(world.noted(), 0);
     world.told(waits, 0, DeliveryState::Relayed);
+}
+
+#[test]
+fn what_is_never_told_is_forgotten_when_attempts_end() {
+    let world = World::new();
+    world.sends(&["late@elsewhere.example"], "text");
+    let expire = Topology::parse(SMALLEST, "test.toml").expect("is right").edge.outbound.expire;
+    let hours = u32::try_from(expire.as_secs() / 3_600).expect("a few");
+    world.hours(hours - 1, "0");
+    assert_eq!(world.noted(), 1);
+    world.hours(1, "0");
+    assert_eq!((world.notices_for("alice").len(), world.noted()), (0, 0));
 }

@@ -11,6 +11,7 @@ use crate::report;
 
 const CAROL: &str = "carol@remote.example";
 const VOUCHED: &str = "spf=pass smtp.mailfrom=remote.example";
+const SIGNED: &str = "dkim=pass header.d=remote.example";
 
 /// Mail from outside, and what its envelope asks for.
 struct Request {
@@ -94,8 +95,12 @@ impl World {
     }
 
     fn with_shadow(self) -> Self {
-        let shadow =
-            NewShadow { name: "dora".into(), target: "dora@far.example".into(), ..NewShadow::default() };
+        self.with_shadow_of("dora")
+    }
+
+    fn with_shadow_of(self, name: &str) -> Self {
+        let target = format!("{name}@far.example");
+        let shadow = NewShadow { name: name.into(), target, ..NewShadow::default() };
         let rows = self.store.read().expect("reads");
         let record = directory::new_shadow(&rows, &self.site.policy, shadow, NOW).expect("a shadow");
         self.add(Record::Shadow(record));
@@ -110,6 +115,11 @@ impl World {
         self.add(Record::Group(group));
         self
     }
+}
+
+/// The actions of reports, in order.
+fn actions(told: &[String]) -> Vec<&str> {
+    told.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("Action: ")).collect()
 }
 
 fn asked(notify: Option<&str>, original: Option<&str>) -> Vec<Asked> {
@@ -165,12 +175,129 @@ fn nobody_hears_of_a_success_who_may_not_have_asked() {
     changed(&|origin| origin.verdicts.clear());
     changed(&|origin| origin.verdicts = vec!["spf=pass smtp.mailfrom=other.example".into()]);
     changed(&|origin| origin.verdicts = vec!["spf=softfail smtp.mailfrom=remote.example".into()]);
+    // Whoever has a letter that somebody has signed can send it again in the name of anybody in that domain.
+    let signed = || vec!["spf=fail smtp.mailfrom=remote.example".into(), SIGNED.into()];
+    changed(&|origin| {
+        (origin.reverse_path, origin.verdicts) = (Some("victim@remote.example".into()), signed());
+    });
+    changed(&|origin| {
+        origin.verdicts = signed();
+        origin.from.push(Mailbox { name: String::new(), address: "victim@remote.example".into() });
+    });
+    changed(&|origin| (origin.from, origin.verdicts) = (Vec::new(), signed()));
     changed(&|origin| {
         origin.verdicts.push("dmarc=fail header.from=x.example policy.applied=quarantine".into())
     });
     changed(&|origin| origin.reverse_path = None);
     // What leads nowhere is the postmaster's.
     changed(&|origin| origin.recipients[0].address = "gone@example.com".into());
+}
+
+#[test]
+fn a_signature_vouches_for_the_author_of_what_was_signed() {
+    let world = World::new();
+    let mut request = Request::of(Letter::new("Carol@Remote.example", "alice@example.com"), Some("SUCCESS"));
+    request.origin.verdicts = vec![SIGNED.into()];
+    request.origin.from[0].address = CAROL.into();
+    request.comes(&world);
+    assert_eq!(actions(&world.told_outside()), ["delivered"]);
+}
+
+#[test]
+fn reports_to_outside_are_the_same_whatever_is_known_together() {
+    let reports = |together: bool| {
+        let world = World::new().with_shadow().with_shadow_of("emil");
+        let mut letter = Letter::new(CAROL, "dora@example.com");
+        letter.id = MessageId::from_parts(NOW, [3; 10]);
+        let mut request = Request::of(letter, Some("SUCCESS,FAILURE"));
+        request.origin.recipients.push(OriginalRecipient::new("emil@example.com"));
+        let alice = OriginalRecipient::new("alice@example.com");
+        request.origin.recipients.push(OriginalRecipient { notify: Some("SUCCESS".into()), ..alice });
+        let id = request.comes(&world);
+        if !together {
+            world.writes_reports();
+        }
+        world.relayed(id, 0, false);
+        if !together {
+            world.writes_reports();
+        }
+        world.fails(id, 1);
+        world.writes_reports();
+        let mut ids: Vec<_> = world.leaving(true).iter().map(|unit| unit.message).collect();
+        ids.sort_unstable();
+        ids
+    };
+    let apart = reports(false);
+    assert_eq!((apart.len(), reports(true)), (3, apart));
+}
+
+#[test]
+fn a_big_that_went_back_asks_of_many_reports_at_once() {
+    let world = World::new();
+    world.store.commit_blocking(|txn| lane::restored(txn, NOW)).expect("commits");
+    for to in ["alice@example.com", "bob@example.com"] {
+        Request::from_carol(to, "SUCCESS").comes(&world);
+    }
+    assert_eq!(world.told_outside().len(), 2);
+    let mut made: Vec<_> = world.leaving(true).iter().map(|unit| (unit.message, vec![(0, 0)])).collect();
+    made.sort_unstable();
+    let lists = world.queued().into_iter().filter_map(|unit| match unit {
+        ToEdge::Unsettled(list) => Some((list.from, list.to, list.messages)),
+        _ => None,
+    });
+    // What the edge holds back of any other message it keeps.
+    assert_eq!(lists.collect::<Vec<_>>(), [(made[0].0, made[0].0, made)]);
+}
+
+#[test]
+fn what_is_asked_by_any_way_to_a_recipient_counts() {
+    for (team, named, state, expected) in [
+        (Some("NEVER"), None, DeliveryState::Failed, &["failed"][..]),
+        (Some("NEVER"), Some("FAILURE"), DeliveryState::Failed, &["failed"]),
+        (None, Some("NEVER"), DeliveryState::Failed, &["failed"]),
+        (Some("NEVER"), Some("NEVER"), DeliveryState::Failed, &[]),
+        (Some("NEVER"), Some("SUCCESS"), DeliveryState::Relayed, &["relayed"]),
+        (Some("SUCCESS"), Some("NEVER"), DeliveryState::Relayed, &["expanded"]),
+    ] {
+        for team_first in [true, false] {
+            let world = World::new().with_group(&["x@far.example"]);
+            let window = world.window("bob").window.window;
+            let letter = Letter::submitted(window, "bob@example.com", "team@example.com");
+            let mut request = Request::of(letter, team);
+            let directly = OriginalRecipient::new("x@far.example");
+            let notify = named.map(ToOwned::to_owned);
+            request.origin.recipients.push(OriginalRecipient { notify, ..directly });
+            if !team_first {
+                request.origin.recipients.reverse();
+            }
+            let id = request.comes(&world);
+            match state {
+                DeliveryState::Failed => world.fails(id, 0),
+                _ => world.relayed(id, 0, false),
+            }
+            let told = world.told_inside("bob");
+            assert_eq!(actions(&told), expected, "{team:?} {named:?} {team_first}: {told:?}");
+            let is_named = told.iter().all(|text| text.contains("Final-Recipient: rfc822; x@far.example"));
+            assert!(is_named || expected == ["expanded"], "{told:?}");
+        }
+    }
+}
+
+#[test]
+fn a_group_to_which_a_person_forwards_is_not_told() {
+    let world = World::new().with_group(&["x@far.example", "y@far.example"]);
+    // Nobody can say so, but the address may have become the group's after the forward was entered.
+    let new = NewPerson { name: "away".into(), ..NewPerson::default() };
+    let person = directory::new_person(&world.store.read().expect("reads"), &world.site.policy, new, NOW);
+    let forward = vec!["team@example.com".into()];
+    world.add(Record::Person(Person { forward, ..person.expect("a good person") }));
+    let id = Request::from_carol("away@example.com", "SUCCESS").comes(&world);
+    assert_eq!(world.told_outside(), Vec::<String>::new());
+    world.relayed(id, 0, false);
+    world.relayed(id, 1, false);
+    let told = world.told_outside();
+    assert_eq!(actions(&told), ["delivered"], "{told:?}");
+    assert!(told[0].contains("Final-Recipient: rfc822; away@example.com\r\n"), "{told:?}");
 }
 
 #[test]
@@ -318,7 +445,7 @@ fn a_group_is_expanded_and_its_members_are_asked_for_no_success() {
     assert_eq!(
         world.leaving(false)[0].asked,
         asked(Some("FAILURE"), Some("rfc822;team@example.com")),
-        "RFC 3461 §5.2.7.2 (c)"
+        "RFC 3461 §5.2.7.3"
     );
     let told = world.told_inside("bob");
     let fields = "Final-Recipient: rfc822; team@example.com\r\nAction: expanded\r\nStatus: 2.1.5\r\n";
