@@ -84,7 +84,7 @@ pub async fn examine(
         )),
         Err(error) => findings.push(Finding::wrong("certificate", error.to_string(), "see [edge.tls]")),
     }
-    match resolver.data("", RecordType::SOA).await {
+    match resolver.data("", RecordType::NS).await {
         Ok(_) => findings.extend(in_dns(topology, &resolver, selectors, key_hash, is_trusted).await),
         Err(error) => {
             let found = format!("they do not answer about the root: {error}; nothing more is asked of them");
