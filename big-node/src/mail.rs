@@ -35,7 +35,8 @@ use crate::record::{
 use crate::revise;
 use crate::travel::fill;
 pub use outward::{
-    keep_signatures, outbound_key, queue_copy, queue_outbound, queued_body, reverse_path, settled, signatures,
+    asked, keep_signatures, outbound_key, queue_copy, queue_outbound, queued_body, reverse_path, settled,
+    signatures,
 };
 
 /// Names that a trace lists; of more it says how many.

@@ -285,6 +285,8 @@ fn outbound_again(
     let wrapped = key.wrap(&reader, id);
     outbound.wrapped_key =
         wrapped.map_err(|error| StoreError::Damaged(format!("the edge's key ({error})")))?;
+    // It goes by the place of each recipient.
+    outbound.asked = mail::asked(txn, id, &left)?;
     outbound.recipients = left;
     let body = match unit.body {
         QueuedBody::Held { key, .. } => QueuedBody::Ahead { key },

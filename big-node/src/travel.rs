@@ -284,6 +284,7 @@ fn is_over(txn: &mut Txn<'_>, window: &Id, state: WindowState, now: u64) -> Resu
     let mut row = row.ok_or_else(|| StoreError::Damaged("a travel window".into()))?;
     row.state = state;
     row.ended_at = row.ended_at.or(Some(now));
+    row.window.former = None;
     txn.put(WINDOWS, window, &row)?;
     if txn.get::<Named>(OPEN_WINDOWS, &row.window.person)? == Some(Named(*window)) {
         txn.delete(OPEN_WINDOWS, &row.window.person)?;

@@ -93,7 +93,11 @@ pub fn queue_outbound(
 }
 
 /// What is asked of recipients, whose rows are there.
-fn asked(rows: &impl Rows, id: MessageId, recipients: &[(u32, String)]) -> Result<Vec<Asked>, StoreError> {
+pub fn asked(
+    rows: &impl Rows,
+    id: MessageId,
+    recipients: &[(u32, String)],
+) -> Result<Vec<Asked>, StoreError> {
     let (mut asked, mut octets): (Vec<Asked>, usize) = (Vec::new(), 0);
     for (index, address) in recipients {
         let row = rows.get::<Recipient>(RECIPIENTS, &recipient_key(id, *index))?;

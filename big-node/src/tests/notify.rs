@@ -1,6 +1,7 @@
 //! What senders are told of their mail, as they ask: by whom, when, how often, and what is asked of the next host.
 
 use shared::notify::Notify;
+use shared::store::StoreError;
 use shared::topology::{SMALLEST, Topology};
 use shared::unit::{Asked, Outbound};
 
@@ -343,6 +344,38 @@ fn what_comes_about_at_two_times_is_in_two_reports_whenever_they_are_written() {
     let actions: Vec<_> = told.iter().map(|text| text.matches("\r\nAction: ").count()).collect();
     assert_eq!(actions, [1, 1], "{told:?}");
     assert!(told[0].contains("Action: delivered") && told[1].contains("Action: relayed"), "{told:?}");
+}
+
+#[test]
+fn who_is_left_when_a_message_is_sent_once_more_is_asked_for_their_own() {
+    let world = World::new();
+    let id = world.sends(&["one@remote.example", "two@remote.example"], "hello");
+    let wishes = ["never", "success"];
+    let ask = move |txn: &mut Txn<'_>| {
+        for (index, notify) in (0..).zip(wishes) {
+            let key = mail::recipient_key(id, index);
+            let row = txn.get::<Recipient>(RECIPIENTS, &key)?.expect("is there");
+            let (notify, original) = (notify.parse().ok(), Some(format!("rfc822;{index}@remote.example")));
+            txn.put(RECIPIENTS, &key, &Recipient { notify, original, ..row })?;
+        }
+        Ok::<_, StoreError>(())
+    };
+    world.store.commit_blocking(ask).expect("commits");
+    let units = lane::units(&world.store.read().expect("reads"), 2, 1, 10).expect("reads");
+    let queued = |(_, unit): (u64, lane::QueuedUnit)| {
+        let Some(ToEdge::Outbound(outbound)) = decode(&unit.head) else { return None };
+        let asked = [asked(Some("never"), None), asked(Some("success"), None)].concat();
+        Some(lane::QueuedUnit { head: encode(&ToEdge::Outbound(Outbound { asked, ..outbound })), ..unit })
+    };
+    let unit = units.into_iter().find_map(queued).expect("is queued");
+    world.told(id, 0, DeliveryState::Relayed);
+    let site = Arc::clone(&world.site);
+    let again = world.store.commit_blocking(move |txn| reconcile::again(txn, &site, unit)).expect("commits");
+    let Some(ToEdge::Outbound(again)) = again.as_ref().and_then(|unit| decode(&unit.head)) else {
+        panic!("somebody waits")
+    };
+    assert_eq!(again.recipients, [(1, "two@remote.example".to_owned())]);
+    assert_eq!(again.asked, asked(Some("success"), Some("rfc822;1@remote.example")));
 }
 
 #[test]
