@@ -67,7 +67,7 @@ impl Lane {
     fn reach(&self, number: u64, chain: [u8; 32]) -> Reach {
         if number < self.row.trimmed {
             Reach::Gone
-        } else if self.row.unproved_after < number && number < self.row.unproved_to {
+        } else if is_unproved(&self.row, number) {
             Reach::Unproved
         } else {
             Reach::From(LanePosition { number, chain })
@@ -85,6 +85,11 @@ impl Lane {
         );
         facts.extend(self.gone.iter().map(|(at, id)| (Item::Gone(lane, *at), Fact::Gone(*id))));
     }
+}
+
+/// Whether what the receiver has up to this number was sent in a life of the sender that is lost.
+fn is_unproved(row: &LaneRow, number: u64) -> bool {
+    row.unproved_after < number && number < row.unproved_to
 }
 
 impl Book {
@@ -203,7 +208,12 @@ impl Book {
     ) {
         let Lane { row, units, confirms, .. } = &mut self.lanes[usize::from(lane)];
         let confirmed = row.confirmed.number;
-        let lacks = units.split_off(&(held.map_or(received.number, |_| confirmed) + 1));
+        let from = match held {
+            Some(_) => confirmed,
+            None if is_unproved(row, received.number) => row.unproved_after,
+            None => received.number,
+        };
+        let lacks = units.split_off(&(from + 1));
         row.last = row.last.max(received.number);
         row.confirmed = LanePosition { number: row.last, chain: received.chain };
         row.rebase = match received.number == row.last {
