@@ -86,7 +86,7 @@ pub enum ResolverError {
 /// The node's resolver. One for all, because it caches; clones share that.
 #[derive(Clone)]
 pub struct Resolver {
-    library: TokioResolver,
+    inner: TokioResolver,
     /// Answers are none unless DNS proves them, or proves that it cannot.
     validates: bool,
 }
@@ -132,7 +132,7 @@ impl Resolver {
             options.edns0 = true;
             builder = builder.with_trust_anchor(Arc::new(anchors));
         }
-        Ok(Self { library: builder.build()?, validates })
+        Ok(Self { inner: builder.build()?, validates })
     }
 
     /// Says in the log, time and again, that the servers pass no DNSSEC records on, by which the root's keys could be
@@ -154,7 +154,7 @@ impl Resolver {
 
     /// The same resolver with the same cache, for a library.
     pub fn inner(&self) -> TokioResolver {
-        self.library.clone()
+        self.inner.clone()
     }
 
     /// The hosts that serve `domain`, best first: its MX hosts, or itself if it has none. Hosts of
@@ -201,7 +201,7 @@ impl Resolver {
     async fn records(&self, name: &str, kind: RecordType) -> Result<Vec<Record>, NetError> {
         let (mut name, mut records) = (Name::from_utf8(format!("{name}."))?, Vec::new());
         for _ in 0..ALIASES_MAX {
-            let doubt = match self.library.lookup(name.clone(), kind).await {
+            let doubt = match self.inner.lookup(name.clone(), kind).await {
                 Ok(lookup) => {
                     let (end, found) = chain(&name, kind, lookup.answers());
                     let is_there = found.last().is_some_and(|last| last.record_type() == kind);
@@ -222,7 +222,7 @@ impl Resolver {
                 }
                 Err(error) => return Err(error),
             };
-            let Ok(step) = self.library.lookup(name.clone(), RecordType::CNAME).await else {
+            let Ok(step) = self.inner.lookup(name.clone(), RecordType::CNAME).await else {
                 return Err(doubt);
             };
             let (_, aliases) = chain(&name, RecordType::CNAME, step.answers());
