@@ -5,21 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use shared::age;
 use shared::id::MessageId;
-use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
+use shared::lane::{self, NotApplied};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Txn, behind};
 use shared::trace;
 use shared::unit::{
     DeliveryState, DirectoryMark, Id, OUTBOUND, Outbound, Outcome, ToBig, ToEdge, Unsettled, Window,
-    are_signatures, carrier_id, decode, encode,
+    are_signatures, carrier_id, decode,
 };
 
+use crate::facts::{self, EVENT_LANE};
 use crate::queue::{self, ROWS_AT_ONCE};
 use crate::record::{QUEUE, QueueRecipient, QueueRow, SETTINGS, big, queue_key};
 use crate::revise::busy::Busy;
 use crate::revise::{self, Waiting};
 use crate::{correspondents, directory, inventory, renewal, windows};
 
-const EVENT_LANE: u8 = 1;
 /// A unit from big, its body complete in the segments.
 #[derive(Debug)]
 pub struct Arrived {
@@ -207,7 +207,7 @@ fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> R
                 && !outcome.state.waits()
                 && unknown.remove(&(outcome.message, outcome.recipient))
             {
-                queue_outcome(txn, outcome)?;
+                facts::tell(txn, &ToBig::Outcome(outcome))?;
             }
         }
     }
@@ -228,21 +228,10 @@ fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> R
             host_reports: false,
             next_attempt_at: None,
         };
-        queue_outcome(txn, outcome)?;
+        facts::tell(txn, &ToBig::Outcome(outcome))?;
         trace::note(txn, MessageId(message), now, format!("recipient {recipient}: {text}"))?;
     }
     Ok(())
-}
-
-fn queue_outcome(txn: &mut Txn<'_>, outcome: Outcome) -> Result<(), StoreError> {
-    let unit = QueuedUnit {
-        id: MessageId::generate().0,
-        lane: EVENT_LANE,
-        after: None,
-        head: encode(&ToBig::Outcome(outcome)),
-        body: QueuedBody::None,
-    };
-    lane::queue(txn, &unit).map(drop)
 }
 
 fn queue_outbound(
@@ -316,6 +305,7 @@ fn queue_outbound(
 
 #[cfg(test)]
 mod tests {
+    use shared::unit::encode;
     use std::sync::Arc;
 
     use shared::credential::Credential;
@@ -489,7 +479,7 @@ mod tests {
         let forgotten = store.commit_blocking(move |txn| {
             queue::remove(txn, MessageId([gone; 16]), 0)?;
             queue::remove(txn, MessageId([told; 16]), 0)?;
-            events.into_iter().try_for_each(|event| queue_outcome(txn, event))
+            events.into_iter().try_for_each(|event| facts::tell(txn, &ToBig::Outcome(event)))
         });
         forgotten.expect("commits");
         let messages =

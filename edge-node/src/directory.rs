@@ -7,13 +7,14 @@
 use std::collections::BTreeSet;
 
 use rkyv::{Archive, Deserialize, Serialize};
-use shared::id::{MessageId, unix_millis};
-use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
+use shared::id::unix_millis;
+use shared::lane::NotApplied;
 use shared::projection::{Digester, Digests};
 use shared::row;
 use shared::store::{Rows, StoreError, Table, Txn};
-use shared::unit::{AddressRow, DirectoryCompared, DirectoryMark, DirectoryRows, ToBig, encode};
+use shared::unit::{AddressRow, DirectoryCompared, DirectoryMark, DirectoryRows, ToBig};
 
+use crate::facts::{self, EVENT_LANE};
 use crate::node::Node;
 use crate::record::SETTINGS;
 use shared::moment::Moment;
@@ -24,7 +25,6 @@ const ADDRESSES: Table = Table("addresses");
 const SWEPT_AT_ONCE: usize = 2000;
 /// Rows read at once.
 const PAGE: usize = 1000;
-const EVENT_LANE: u8 = 1;
 
 /// How far the directory is here.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -226,14 +226,7 @@ fn report(txn: &mut Txn<'_>, root: [u8; 32], differs: Option<Vec<[u8; 16]>>) -> 
     row.compared_at = unix_millis();
     row.differed += u64::from(differs.is_some());
     set_state(txn, &row)?;
-    let told = QueuedUnit {
-        id: MessageId::generate().0,
-        lane: EVENT_LANE,
-        after: None,
-        head: encode(&ToBig::DirectoryCompared(DirectoryCompared { differs })),
-        body: QueuedBody::None,
-    };
-    lane::queue(txn, &told).map(drop)
+    facts::tell(txn, &ToBig::DirectoryCompared(DirectoryCompared { differs }))
 }
 
 /// Changes a row as a fault would, with nothing else knowing of it.

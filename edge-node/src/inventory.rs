@@ -2,16 +2,15 @@
 
 use std::collections::HashSet;
 
-use shared::id::MessageId;
 use shared::inventory::{HOLDINGS_MAX, HOLDINGS_PER_UNIT, Holding, Inventory};
-use shared::lane::{self, QueuedBody, QueuedUnit};
+use shared::lane;
 use shared::store::{Rows, StoreError, Txn};
-use shared::unit::{Id, ToBig, decode, encode};
+use shared::unit::{Id, ToBig, decode};
 
+use crate::facts;
 use crate::record::{COPIES, CopyRow, QUEUE, QueueRow, copy_of};
 use crate::revise::message_of;
 
-const EVENT_LANE: u8 = 1;
 /// The lanes by which messages go to big.
 const MAIL_LANES: [u8; 2] = [2, 3];
 
@@ -23,14 +22,7 @@ pub fn report(txn: &mut Txn<'_>, asked: Id) -> Result<(), StoreError> {
     loop {
         let holdings = lists.next().unwrap_or_default().to_vec();
         let last = lists.peek().is_none();
-        let unit = QueuedUnit {
-            id: MessageId::generate().0,
-            lane: EVENT_LANE,
-            after: None,
-            head: encode(&ToBig::Inventory(Inventory { asked, holdings, last, cut })),
-            body: QueuedBody::None,
-        };
-        lane::queue(txn, &unit)?;
+        facts::tell(txn, &ToBig::Inventory(Inventory { asked, holdings, last, cut }))?;
         if last {
             return Ok(());
         }

@@ -16,6 +16,7 @@ mod cover;
 pub mod delivery;
 mod directory;
 mod doctor;
+mod facts;
 mod fence;
 mod greylist;
 #[cfg(feature = "sim")]

@@ -11,18 +11,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shared::id::{MessageId, monotonic, unix_millis};
-use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::listener::{Acceptor, Listener, Stream};
 use shared::pop3::{Action, Config, End, Entry, Expire, LoginRefusal, Opened, Session};
 use shared::sasl::Credentials;
 use shared::seal::{FileKey, PrivateKey};
 use shared::store::{BodyKey, Rows, Store, StoreError, Txn, behind};
 use shared::telemetry::Quoted;
-use shared::unit::{Id, Login, PopAct, ToBig, Window, encode};
+use shared::unit::{Id, Login, PopAct, ToBig, Window};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 use crate::content::{Content, Unreadable};
+use crate::facts::{self, EVENT_LANE};
 use crate::login::{self, Refused, Traveller};
 use crate::node::{MaildropLock, Node};
 use crate::record::{COPIES, CopyRow, WINDOWS, copy_key, copy_of};
@@ -32,7 +32,6 @@ use crate::{revise, windows};
 const READ_BYTES: usize = 4 * 1024;
 /// How long a client may take to accept what it asked for.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
-const EVENT_LANE: u8 = 1;
 /// Messages in one maildrop that a session shows.
 const MESSAGES_MAX: usize = 1_000_000;
 /// Rows that are read at once when a maildrop is opened.
@@ -296,14 +295,7 @@ impl Maildrop {
                     _ => {}
                 }
                 if act.retrieved || act.deleted {
-                    let unit = QueuedUnit {
-                        id: MessageId::generate().0,
-                        lane: EVENT_LANE,
-                        after,
-                        head: encode(&ToBig::PopAct(act)),
-                        body: QueuedBody::None,
-                    };
-                    lane::queue(txn, &unit)?;
+                    facts::tell_after(txn, &ToBig::PopAct(act), after)?;
                 }
             }
             revise::end_session(txn, &window, &places(&sent))?;
@@ -366,8 +358,10 @@ fn end_of(error: &Unreadable) -> End {
 #[cfg(test)]
 mod tests {
     use shared::credential::Credential;
+    use shared::lane;
     use shared::store::sim::{Faults, SimDisk};
     use shared::topology::{SMALLEST, Topology};
+    use shared::unit::encode;
     use shared::unit::{CopyRevision, ReviseMode, ReviseResult, ToEdge, WindowCopy, decode, directory_hash};
 
     use super::*;

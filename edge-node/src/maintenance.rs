@@ -18,7 +18,7 @@ use crate::lockout::{Guessing, Lockout};
 use crate::node::Node;
 use crate::queue::{self, ROWS_AT_ONCE};
 use crate::record::{INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow};
-use crate::{correspondents, directory, greylist, revise, vouch, windows};
+use crate::{correspondents, directory, facts, greylist, revise, vouch, windows};
 
 const ROUND: Duration = Duration::from_secs(1);
 /// Rounds between two looks at space and old traces.
@@ -131,8 +131,7 @@ async fn tell_guesses(node: &Node) -> Result<(), StoreError> {
     let Some(Guessing { networks, accounts }) = node.with_lockout(|lockout| lockout.tell(monotonic())) else {
         return Ok(());
     };
-    let told =
-        node.store.commit(move |txn| windows::tell(txn, &ToBig::Guessing { networks, accounts })).await;
+    let told = node.store.commit(move |txn| facts::tell(txn, &ToBig::Guessing { networks, accounts })).await;
     told.inspect_err(|_| node.with_lockout(Lockout::not_told))?;
     node.queued(Lane::Event.index());
     Ok(())

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use rkyv::{Archive, Deserialize, Serialize};
 use shared::age;
 use shared::id::MessageId;
-use shared::lane::{self, NotApplied, QueuedBody, QueuedUnit};
+use shared::lane::{self, NotApplied};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
 use shared::trace;
 use shared::unit::{
@@ -24,6 +24,7 @@ use shared::unit::{
     ToEdge, are_signatures, carrier_id, decode, encode, revision_ordinal,
 };
 
+use crate::facts;
 use crate::queue::{self, is_free};
 use crate::record::{QueueRow, copy_key, queue_key};
 use crate::windows;
@@ -31,7 +32,6 @@ use busy::{Busy, UnderWay};
 pub use copies::{begin_session, end_session, file as file_copy, sessions, settle as settle_copies};
 pub use waiting::{Decided, Waiting, message_of, waits};
 
-const EVENT_LANE: u8 = 1;
 /// Message or window and message, revision to [`EarlyRow`]: revisions that have overtaken their message.
 const EARLY: Table = Table("early-revisions");
 /// Revisions that wait for their message, at most.
@@ -204,14 +204,7 @@ fn tell_one(txn: &mut Txn<'_>, id: MessageId, decided: Decided, now: u64) -> Res
     );
     trace::note(txn, id, now, what)?;
     let revised = Revised { message: id.0, recipient, revision, result, at: now, text: text.into() };
-    let unit = QueuedUnit {
-        id: MessageId::generate().0,
-        lane: EVENT_LANE,
-        after: None,
-        head: encode(&ToBig::Revised(revised)),
-        body: QueuedBody::None,
-    };
-    lane::queue(txn, &unit).map(drop)
+    facts::tell(txn, &ToBig::Revised(revised))
 }
 
 /// Applies a revision of a copy in a secondary mailbox.

@@ -7,17 +7,16 @@ use std::time::Duration;
 
 use rkyv::{Archive, Deserialize, Serialize};
 use shared::id::MessageId;
-use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::row;
 use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
-use shared::unit::{Id, ToBig, Window, WindowCopy, encode};
+use shared::unit::{Id, ToBig, Window, WindowCopy};
 
+use crate::facts;
 use crate::record::{
     COPIES, CopyRow, ENDED_WINDOWS, EndedRow, Held, LOGINS, PERSON_WINDOWS, SESSIONS, WINDOWS, copy_key,
 };
 use crate::revise::busy::Busy;
 
-const EVENT_LANE: u8 = 1;
 /// Windows that are open at once, at most: what one look at all of them reads.
 pub const WINDOWS_MAX: usize = 100_000;
 /// Copies of one window, at most.
@@ -117,7 +116,7 @@ pub fn end(txn: &mut Txn<'_>, id: &Id, until: Option<u64>, now: u64) -> Result<(
         txn.delete(REVISED, &key)?;
     }
     txn.delete(USED, id)?;
-    tell(txn, &ToBig::WindowClosed { window: *id, until })
+    facts::tell(txn, &ToBig::WindowClosed { window: *id, until })
 }
 
 /// The windows whose end has come, and the end of each.
@@ -293,23 +292,12 @@ pub fn used(txn: &mut Txn<'_>, window: &Id, now: u64) -> Result<(), StoreError> 
         return Ok(());
     }
     txn.put(USED, window, &Used { at: now })?;
-    tell(txn, &ToBig::WindowUsed { window: *window, at: now })
-}
-
-/// Tells big a fact.
-pub fn tell(txn: &mut Txn<'_>, head: &ToBig) -> Result<(), StoreError> {
-    let unit = QueuedUnit {
-        id: MessageId::generate().0,
-        lane: EVENT_LANE,
-        after: None,
-        head: encode(head),
-        body: QueuedBody::None,
-    };
-    lane::queue(txn, &unit).map(drop)
+    facts::tell(txn, &ToBig::WindowUsed { window: *window, at: now })
 }
 
 #[cfg(test)]
 mod tests {
+    use shared::lane::{self, QueuedBody, QueuedUnit};
     use std::sync::Arc;
 
     use link_proto::host::{Applied, Host as _, Rejection};
@@ -323,6 +311,7 @@ mod tests {
 
     use super::*;
     use crate::cover::Covers;
+    use crate::facts::EVENT_LANE;
     use crate::link::LinkHost;
     use crate::node::Node;
     use crate::record::{OUTBOUND_KIND, copy_of};

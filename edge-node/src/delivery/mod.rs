@@ -23,14 +23,14 @@ use std::time::Duration;
 use shared::address::{Address, Domain};
 use shared::age;
 use shared::id::{MessageId, monotonic, unix_millis};
-use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::smtp::client::{Class, Status};
 use shared::smtp::{Enhanced, Recipient};
 use shared::store::{StoreError, Txn};
 use shared::trace;
-use shared::unit::{DeliveryState, Outcome, ToBig, encode};
+use shared::unit::{DeliveryState, Outcome, ToBig};
 use tokio::sync::watch;
 
+use crate::facts::{self, EVENT_LANE};
 use crate::node::Node;
 use crate::queue;
 use crate::request::HostView;
@@ -44,7 +44,6 @@ use scheduler::{Limits, Scheduler, Shown};
 
 /// Attempts at once, in all; what the limit of open files allows may be less.
 pub const ATTEMPTS_MAX: usize = 100;
-const EVENT_LANE: u8 = 1;
 /// How long one attempt may take, over all hosts.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// How long a destination where nobody could be reached is not asked again, at most.
@@ -372,14 +371,7 @@ pub(crate) fn tell(txn: &mut Txn<'_>, address: &str, outcome: Outcome) -> Result
     let state = serde_json::to_value(outcome.state).unwrap_or_default();
     let what = format!("{address}: {}: {}", state.as_str().unwrap_or_default(), outcome.text);
     trace::note(txn, MessageId(outcome.message), outcome.at, what)?;
-    let unit = QueuedUnit {
-        id: MessageId::generate().0,
-        lane: EVENT_LANE,
-        after: None,
-        head: encode(&ToBig::Outcome(outcome)),
-        body: QueuedBody::None,
-    };
-    lane::queue(txn, &unit).map(drop)
+    facts::tell(txn, &ToBig::Outcome(outcome))
 }
 
 fn millis(span: Duration) -> u64 {

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use shared::lane::PartnerRow;
+use shared::lane::{self, PartnerRow};
 use shared::seal::PrivateKey;
 use shared::smtp::Role;
 use shared::store::Store;
 use shared::store::sim::{Faults, SimDisk};
 use shared::topology::{SMALLEST, Topology};
-use shared::unit::{ToEdge, decode, directory_hash};
+use shared::unit::{ToEdge, decode, directory_hash, encode};
 
 use super::*;
 use crate::apply::{self, Arrived};

@@ -12,12 +12,12 @@ use shared::unit::{DeliveryState, Outcome};
 
 use super::{ROWS_AT_ONCE, destination, is_free, put};
 use crate::delivery;
+use crate::facts::EVENT_LANE;
 use crate::node::Node;
 use crate::record::{QUEUE, QueueRecipient, QueueRow, queue_key};
 use crate::request::{Done, Held, QueueFilter, QueuePage, Queued, Waiting as WaitingView, Which};
 use crate::revise::{self, Waiting, busy::Busy, message_of, waits};
 
-const EVENT_LANE: u8 = 1;
 /// What a sender is told of a recipient whom an operator gave up on (RFC 3463: mail system status, undefined).
 const CANCELLED: &str = "5.3.0";
 

@@ -10,6 +10,7 @@ use shared::unit::{DeliveryState, Outbound, WindowCopy};
 
 use super::*;
 use crate::apply::{self, Arrived};
+use crate::facts::EVENT_LANE;
 use crate::record::{COPIES, CopyRow, OUTBOUND_KIND, QUEUE};
 
 const KEY: [u8; 32] = [8; 32];
