@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use big_node::request::Compared;
+use big_node::request::{Compared, RecipientView};
 use edge_node::request::{Queued, Request as EdgeRequest};
 use shared::control::socket_in;
 use shared::report::LinkView;
+use shared::unit::DeliveryState;
 use tempfile::TempDir;
 
 use crate::ask::{self, is_confirmed};
@@ -229,6 +230,19 @@ impl World {
     /// A person's desk.
     pub fn desk(&self, person: &str) -> Desk {
         self.big().desk(person)
+    }
+
+    /// Alice sends to this address outside: what became of that when it was first attempted.
+    pub async fn first_outcome(&self, to: &str) -> Result<RecipientView, Trouble> {
+        let desk = self.desk("alice");
+        let sent = desk.send(to, "first", "text").await?;
+        until(&format!("{to} was attempted"), SOON, async || {
+            let recipients = desk.status(&sent.id).await?.recipients;
+            let attempted =
+                |view: &RecipientView| !matches!(view.state, DeliveryState::Queued | DeliveryState::Relaying);
+            Ok(recipients.into_iter().find(attempted))
+        })
+        .await
     }
 
     /// The address of port 25's role.

@@ -2,7 +2,7 @@
 //! test can make as unkind as it likes ([`rules`]).
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use dns::{Dns, Zone};
@@ -19,6 +19,11 @@ pub mod web;
 pub const DOMAIN: &str = "remote.example";
 /// The host that takes its mail.
 pub const HOST: &str = "mx.remote.example";
+
+/// An address of this machine's own, other than 127.0.0.1: where another host is.
+pub fn loopback(last: u8) -> IpAddr {
+    Ipv4Addr::new(127, 0, 0, last).into()
+}
 
 /// The smallest Internet: [`DOMAIN`], in DNS, and [`HOST`], which takes its mail.
 pub struct Internet {

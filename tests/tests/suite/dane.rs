@@ -1,8 +1,7 @@
 //! DANE: a host proves itself by what a signed DNS says of its certificate, or gets nothing.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use big_node::request::RecipientView;
 use edge_node::request::{HostView, Request as EdgeRequest};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -10,19 +9,15 @@ use sha2::{Digest, Sha256};
 use shared::unit::DeliveryState;
 use tests::ask;
 use tests::internet::dns::Zone;
+use tests::internet::loopback;
 use tests::internet::mta::{Mta, Options, StartTls};
 use tests::internet::signed::SignedDns;
 use tests::process::Program;
-use tests::wait::{SOON, Trouble, until};
+use tests::wait::Trouble;
 use tests::world::World;
 
 /// DANE-EE(3) Cert(0) SHA2-256(1).
 const OWN: (u8, u8, u8) = (3, 0, 1);
-
-/// An address of this machine's own.
-fn loopback(last: u8) -> IpAddr {
-    Ipv4Addr::new(127, 0, 0, last).into()
-}
 
 async fn mta(last: u8, port: u16, starttls: StartTls) -> Result<Mta, Trouble> {
     let listen = SocketAddr::new(loopback(last), port);
@@ -46,19 +41,6 @@ async fn world(dns: &SignedDns, port: u16) -> Result<World, Trouble> {
     let world = World::with(Program::at(env!("CARGO_BIN_EXE_pair")), change).await?;
     written?;
     Ok(world)
-}
-
-/// What became of a message to this address.
-async fn outcome(world: &World, to: &str) -> Result<RecipientView, Trouble> {
-    let desk = world.desk("alice");
-    let sent = desk.send(to, "proved", "text").await?;
-    until(&format!("{to} was attempted"), SOON, async || {
-        let recipients = desk.status(&sent.id).await?.recipients;
-        let attempted =
-            |view: &RecipientView| !matches!(view.state, DeliveryState::Queued | DeliveryState::Relaying);
-        Ok(recipients.into_iter().find(attempted))
-    })
-    .await
 }
 
 #[tokio::test]
@@ -102,7 +84,7 @@ async fn a_host_gets_mail_only_if_its_certificate_is_the_one_that_dns_proves() -
         ("odd.example", "TLS 1.3, its TLSA records cannot be used"),
         ("plain.example", "TLS 1.3"),
     ] {
-        let view = outcome(&world, &format!("x@{domain}")).await?;
+        let view = world.first_outcome(&format!("x@{domain}")).await?;
         assert_eq!((view.state, view.tls.as_deref()), (DeliveryState::Relayed, Some(tls)), "{view:?}");
     }
     let taken = |mta: &Mta| mta.mail().len();
@@ -113,7 +95,7 @@ async fn a_host_gets_mail_only_if_its_certificate_is_the_one_that_dns_proves() -
         ("forged-tlsa.example", "4.7.5", "DNS does not say how mx.forged-tlsa.example proves itself (TLSA)"),
         ("forged-mx.example", "4.7.5", "DNS gives no answer about forged-mx.example"),
     ] {
-        let view = outcome(&world, &format!("x@{domain}")).await?;
+        let view = world.first_outcome(&format!("x@{domain}")).await?;
         assert_eq!((view.state, view.status.as_str()), (DeliveryState::Deferred, status), "{view:?}");
         assert!(view.text.contains(said) && view.next_attempt_at.is_some(), "{view:?}");
     }

@@ -12,6 +12,7 @@ use shared::report::Step;
 use shared::unit::DeliveryState;
 use tests::desk::Desk;
 use tests::internet::dns::Zone;
+use tests::internet::loopback;
 use tests::internet::mta::{Mail, Mta, Options, StartTls};
 use tests::internet::rules::{Action, Rule, Stage};
 use tests::process::{Node, Program};
@@ -20,11 +21,6 @@ use tests::world::{BOB, World};
 
 async fn world() -> Result<World, Trouble> {
     World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await
-}
-
-/// An address of this machine's own, other than 127.0.0.1.
-fn loopback(last: u8) -> IpAddr {
-    Ipv4Addr::new(127, 0, 0, last).into()
 }
 
 /// Another MTA, at another address and the same port.

@@ -1,21 +1,16 @@
 //! MTA-STS: a domain's policy, proved by its web host, says which hosts get its mail, and that they prove their names.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use big_node::request::RecipientView;
 use shared::unit::DeliveryState;
 use tests::internet::dns::Zone;
+use tests::internet::loopback;
 use tests::internet::mta::{Mta, Options, StartTls};
 use tests::internet::web::PolicyHost;
 use tests::process::{Node, Program};
 use tests::topology::quoted;
-use tests::wait::{SOON, Trouble, until};
+use tests::wait::Trouble;
 use tests::world::World;
-
-/// An address of this machine's own.
-fn loopback(last: u8) -> IpAddr {
-    Ipv4Addr::new(127, 0, 0, last).into()
-}
 
 /// A domain with one host and a policy.
 fn zone(domain: &str, last: u8) -> Zone {
@@ -30,19 +25,6 @@ fn zone(domain: &str, last: u8) -> Zone {
 
 fn policy(mode: &str, mx: &str) -> String {
     format!("version: STSv1\r\nmode: {mode}\r\nmx: {mx}\r\nmax_age: 86400\r\n")
-}
-
-/// What became of a message to this domain.
-async fn outcome(world: &World, domain: &str) -> Result<RecipientView, Trouble> {
-    let desk = world.desk("alice");
-    let sent = desk.send(&format!("x@{domain}"), "proved", "text").await?;
-    until(&format!("{domain} was attempted"), SOON, async || {
-        let recipients = desk.status(&sent.id).await?.recipients;
-        let attempted =
-            |view: &RecipientView| !matches!(view.state, DeliveryState::Queued | DeliveryState::Relaying);
-        Ok(recipients.into_iter().find(attempted))
-    })
-    .await
 }
 
 #[tokio::test]
@@ -83,7 +65,7 @@ async fn a_policy_says_who_gets_mail_and_holds_when_it_cannot_be_fetched() -> Re
         ("none.example", "TLS 1.3"),
         ("unproved.example", "TLS 1.3"),
     ] {
-        let view = outcome(&world, domain).await?;
+        let view = world.first_outcome(&format!("x@{domain}")).await?;
         assert_eq!((view.state, view.tls.as_deref()), (DeliveryState::Relayed, Some(tls)), "{view:?}");
     }
     let asked = web.asked();
@@ -96,7 +78,7 @@ async fn a_policy_says_who_gets_mail_and_holds_when_it_cannot_be_fetched() -> Re
         ("wrong.example", "4.7.5", "invalid peer certificate: certificate not valid for name"),
         ("unnamed.example", "4.7.5", "mx.unnamed.example is none of the hosts that its domain's MTA-STS"),
     ] {
-        let view = outcome(&world, domain).await?;
+        let view = world.first_outcome(&format!("x@{domain}")).await?;
         assert_eq!((view.state, view.status.as_str()), (DeliveryState::Deferred, status), "{view:?}");
         assert!(view.text.contains(said) && view.next_attempt_at.is_some(), "{view:?}");
     }
@@ -110,7 +92,7 @@ async fn a_policy_says_who_gets_mail_and_holds_when_it_cannot_be_fetched() -> Re
     world.nodes.stop(Node::Edge).await?;
     world.nodes.start_edge().await?;
     world.linked().await?;
-    let view = outcome(&world, "good.example").await?;
+    let view = world.first_outcome("x@good.example").await?;
     assert_eq!((view.state, view.status.as_str()), (DeliveryState::Deferred, "4.7.10"), "{view:?}");
     assert!(clear.mail().is_empty());
     Ok(())

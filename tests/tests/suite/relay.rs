@@ -1,6 +1,6 @@
 //! Mail out by a smart host: all of it, or what cannot be routed.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use big_node::record::Folder;
@@ -8,6 +8,7 @@ use big_node::request::{RecipientView, Sent};
 use shared::unit::DeliveryState;
 use tests::desk::Desk;
 use tests::internet::dns::Zone;
+use tests::internet::loopback;
 use tests::internet::mta::{Mta, Options, StartTls};
 use tests::internet::rules::{Rule, Stage};
 use tests::process::Program;
@@ -17,11 +18,6 @@ use tests::world::World;
 
 const ISP: &str = "smtp.isp.example";
 const PASSWORD: &str = "correct horse";
-
-/// An address of this machine's own, other than 127.0.0.1.
-fn loopback(last: u8) -> IpAddr {
-    Ipv4Addr::new(127, 0, 0, last).into()
-}
 
 /// A smart host that wants a login, at 127.0.0.2.
 async fn smart_host(starttls: StartTls) -> Result<Mta, Trouble> {
