@@ -15,7 +15,7 @@ use shared::id::MessageId;
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::seal::{FileKey, PublicKey};
 use shared::store::{Rows, Store, StoreError, Txn};
-use shared::unit::{Id, Outbound, ToEdge, Unsettled, decode, encode};
+use shared::unit::{Id, OUTBOUND, Outbound, ToEdge, Unsettled, decode, encode, part_id};
 
 use crate::error::Refused;
 use crate::mail::{self, Site};
@@ -304,9 +304,11 @@ fn outbound_again(
     // It goes by the place of each recipient.
     outbound.asked = mail::asked(txn, id, &left)?;
     outbound.recipients = left;
+    let indexes = outbound.recipients.iter().map(|(index, _)| *index);
+    let part = part_id(&outbound.message, outbound.revision, OUTBOUND, indexes);
     let body = match unit.body {
         QueuedBody::Held { key, .. } => QueuedBody::Ahead { key },
         body => body,
     };
-    Ok(Some(QueuedUnit { head: encode(&ToEdge::Outbound(outbound)), body, ..unit }))
+    Ok(Some(QueuedUnit { id: part, head: encode(&ToEdge::Outbound(outbound)), body, ..unit }))
 }

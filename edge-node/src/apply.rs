@@ -9,14 +9,15 @@ use shared::lane::{self, NotApplied};
 use shared::store::{StoreError, Stored, Txn};
 use shared::trace;
 use shared::unit::{
-    DeliveryState, DirectoryMark, Outbound, Outcome, ToBig, ToEdge, Unsettled, Window, are_signatures, decode,
+    DeliveryState, DirectoryMark, Outbound, Outcome, ReviseMode, ToBig, ToEdge, Unsettled, Window,
+    are_signatures, decode,
 };
 
 use crate::facts::{self, EVENT_LANE};
 use crate::queue::{self, ROWS_AT_ONCE};
 use crate::record::{Doubt, QueueRecipient, QueueRow, SETTINGS, big, queue_key};
 use crate::revise::busy::Busy;
-use crate::revise::{self, Waiting};
+use crate::revise::{self, Waiting, latest};
 use crate::{correspondents, directory, inventory, renewal, windows};
 
 /// A unit from big, its body complete in the segments.
@@ -103,7 +104,7 @@ pub fn apply(
             if !are_signatures(&outbound.signatures) {
                 return Err(NotApplied::Never(revise::NOT_SIGNATURES.into()));
             }
-            queue_outbound(txn, directory_key, outbound, body()?, now)?;
+            queue_outbound(txn, directory_key, busy, outbound, body()?, now)?;
             Ok(revise::apply_early(txn, busy, &message, now)?)
         }
         ToEdge::Copy(copy) => {
@@ -186,7 +187,7 @@ fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> R
         let waiting = Waiting::load(txn, MessageId(*id))?;
         for (index, revision) in recipients {
             let waits = waiting.revision_of(*index).is_some();
-            if !waits && revise::has_come(txn, MessageId(*id), *index, *revision)? {
+            if !waits && latest::has_come(txn, MessageId(*id), *index, *revision)? {
                 unknown.insert((*id, *index));
             }
         }
@@ -237,6 +238,7 @@ fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> R
 fn queue_outbound(
     txn: &mut Txn<'_>,
     directory_key: &[u8; 32],
+    busy: &Busy,
     mut outbound: Outbound,
     body: &Stored,
     now: u64,
@@ -255,32 +257,18 @@ fn queue_outbound(
         notify,
         original,
     };
-    // After this edge went back, a revision comes as a message for those of whom big knows that it is theirs. It may
-    // have come already; or a later one has, which goes by another lane.
-    let mut fresh = Vec::new();
+    // After this edge went back, a message comes again for those of whom big knows that this text is theirs. It may have
+    // come already; or a later one has, which goes by another lane.
+    let mut news = Vec::new();
     for recipient in outbound.take_recipients().map(recipient) {
-        let waits_for = waiting.revision_of(recipient.index);
-        let came = waits_for.max(revise::last_decided(txn, id, recipient.index)?);
-        if came.is_none_or(|came| came < revision) {
-            fresh.push(recipient);
+        if latest::latest(txn, id, recipient.index)?.is_none_or(|latest| latest < revision) {
+            latest::remember(txn, id, recipient.index, revision)?;
+            correspondents::learn(txn, directory_key, &recipient.address, now)?;
+            news.push(recipient);
         }
     }
-    if fresh.is_empty() {
+    if news.is_empty() {
         return Ok(());
-    }
-    // What an operator holds stays held, and another text makes a message no younger.
-    let (mut queued_at, mut since) = (now, age::lived(txn)?);
-    for recipient in &mut fresh {
-        correspondents::learn(txn, directory_key, &recipient.address, now)?;
-        let Some(older) = waiting.revision_of(recipient.index) else { continue };
-        if let Some(row) = waiting.row(older) {
-            (queued_at, since) = (queued_at.min(row.queued_at), since.min(row.since));
-            recipient.held = row.recipients.iter().any(|older| older.index == recipient.index && older.held);
-        }
-        waiting.shift(recipient.index, older, None);
-    }
-    if revision > 0 {
-        fresh.iter().try_for_each(|recipient| revise::remember(txn, id, recipient.index, revision))?;
     }
     let row = QueueRow {
         revision,
@@ -295,14 +283,27 @@ fn queue_outbound(
         signatures: outbound.signatures,
         recipients: Vec::new(),
         noted: Vec::new(),
-        queued_at,
-        since,
+        queued_at: now,
+        since: age::lived(txn)?,
     };
     // The revision itself may have brought it for others.
     if waiting.add(row) {
         txn.keep_body(body)?;
     }
+    let (older, mut fresh): (Vec<_>, Vec<_>) =
+        news.into_iter().partition(|recipient| waiting.revision_of(recipient.index).is_some());
+    for recipient in &older {
+        let is_attempted = busy.is_attempted(id, recipient.index);
+        waiting.revise(recipient.index, revision, ReviseMode::Replace, is_attempted);
+    }
     if let Some(row) = waiting.row(revision) {
+        // Big says by this that they have still to get it.
+        let is_told = |recipient: &&mut QueueRecipient| {
+            older.iter().any(|told| told.index == recipient.index)
+                && recipient.doubt.is_some_and(Doubt::is_of_restore)
+        };
+        let told = row.recipients.iter_mut().filter(is_told);
+        told.for_each(|recipient| (recipient.doubt, recipient.next_attempt_at) = (None, now));
         row.recipients.append(&mut fresh);
     }
     waiting.store(txn)?;

@@ -20,6 +20,7 @@ use crate::queue;
 use crate::record::{Doubt, INBOUND_KIND, OUTBOUND_KIND, QueueRecipient, QueueRow};
 use crate::revise::Waiting;
 use crate::revise::busy::Busy;
+use crate::revise::latest;
 use crate::{correspondents, directory, facts, greylist, revise, vouch, windows};
 
 const ROUND: Duration = Duration::from_secs(1);
@@ -96,7 +97,7 @@ pub(crate) async fn clean(node: &Node, pulse: &mut Pulse, cursors: Cursors) -> R
         node.store.commit(|txn| revise::forget_early(txn, unix_millis())).await?;
         let kept = ids_kept(node);
         let forgotten =
-            node.store.commit(move |txn| revise::forget_decided(txn, age::lived(txn)?.saturating_sub(kept)));
+            node.store.commit(move |txn| latest::forget(txn, age::lived(txn)?.saturating_sub(kept)));
         forgotten.await?;
     }
     let covering = node.covering.lock().await;
@@ -264,9 +265,19 @@ fn hold(txn: &mut Txn<'_>, mut outbound: Outbound, body: BodyKey) -> Result<(), 
         notify,
         original,
     };
-    let recipients = outbound.take_recipients().map(recipient).collect();
+    let (id, revision) = (MessageId(outbound.message), outbound.revision);
+    let mut waiting = Waiting::load(txn, id)?;
+    // Of what is found of a recipient, the latest text is what it is to get.
+    let mut recipients: Vec<_> = outbound.take_recipients().map(recipient).collect();
+    recipients.retain(|recipient| waiting.revision_of(recipient.index).is_none_or(|found| found < revision));
+    for recipient in &recipients {
+        latest::remember(txn, id, recipient.index, revision)?;
+        if let Some(found) = waiting.revision_of(recipient.index) {
+            waiting.shift(recipient.index, found, None);
+        }
+    }
     let row = QueueRow {
-        revision: outbound.revision,
+        revision,
         body: body.0,
         wrapped_key: outbound.wrapped_key,
         size: outbound.size,
@@ -276,10 +287,75 @@ fn hold(txn: &mut Txn<'_>, mut outbound: Outbound, body: BodyKey) -> Result<(), 
         body_8bit: outbound.body_8bit,
         utf8_header: outbound.utf8_header,
         signatures: outbound.signatures,
-        recipients,
+        recipients: Vec::new(),
         noted: Vec::new(),
         queued_at: unix_millis(),
         since: age::lived(txn)?,
     };
-    queue::put(txn, MessageId(outbound.message), &row)
+    if !waiting.add(row) {
+        txn.release_body(body)?;
+    }
+    if let Some(row) = waiting.row(revision) {
+        row.recipients.append(&mut recipients);
+    }
+    waiting.store(txn)
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::store::sim::{Faults, SimDisk};
+
+    use super::*;
+
+    /// Bodies that nothing holds any more are found again, too: of one recipient in several texts, in any order.
+    #[test]
+    fn of_what_a_rebuild_finds_each_recipient_is_to_get_the_latest_once() {
+        let orders: [&[(u32, &[u32])]; 3] = [
+            &[(0, &[0, 1]), (1, &[0]), (1, &[0, 1])],
+            &[(1, &[0]), (0, &[0, 1]), (1, &[1])],
+            &[(1, &[0, 1]), (0, &[0, 1])],
+        ];
+        for found in orders {
+            let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
+            let id = MessageId([3; 16]);
+            for (place, (revision, recipients)) in found.iter().enumerate() {
+                let key = BodyKey([u8::try_from(place).expect("few"); 32]);
+                let outbound = Outbound {
+                    message: id.0,
+                    revision: *revision,
+                    wrapped_key: vec![7; 80],
+                    size: 3,
+                    reverse_path: None,
+                    recipients: recipients
+                        .iter()
+                        .map(|index| (*index, format!("r{index}@remote.example")))
+                        .collect(),
+                    asked: Vec::new(),
+                    returns: None,
+                    envelope_id: None,
+                    body_8bit: false,
+                    utf8_header: false,
+                    signatures: String::new(),
+                };
+                let mut writer = store.body_writer(key, OUTBOUND_KIND);
+                let stored =
+                    writer.write(b"sealed").and_then(|()| writer.finish(Vec::new())).expect("writes");
+                let held = store.commit_blocking(move |txn| {
+                    txn.keep_body(&stored)?;
+                    hold(txn, outbound, key)
+                });
+                held.expect("commits");
+            }
+            let rows = store.read().expect("reads");
+            let waiting = Waiting::load(&rows, id).expect("reads");
+            let seen = waiting.rows().iter().map(|row| {
+                let mut indexes: Vec<_> = row.recipients.iter().map(|recipient| recipient.index).collect();
+                indexes.sort_unstable();
+                (row.revision, indexes)
+            });
+            assert_eq!(seen.collect::<Vec<_>>(), [(1, vec![0, 1])], "{found:?}");
+            let kept = (0..3).filter(|place| store.body(BodyKey([*place; 32])).is_ok()).count();
+            assert_eq!(kept, 1, "{found:?}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use shared::id::MessageId;
 use shared::row;
 use shared::store::{Rows, StoreError, Table, Txn, behind};
 
-use crate::record::{QUEUE, QueueRecipient, QueueRow, queue_key};
+use crate::record::{Doubt, QUEUE, QueueRecipient, QueueRow, queue_key};
 use crate::revise::message_of;
 
 /// Rows that are read at once, where all are gone through.
@@ -34,7 +34,7 @@ row!(Scheduled, 1);
 
 /// Whether a recipient waits for an attempt, no operator holds it, and nothing else is to be settled before.
 pub fn is_free(recipient: &QueueRecipient) -> bool {
-    recipient.state.waits() && !recipient.held && recipient.doubt.is_none()
+    recipient.state.waits() && !recipient.held && matches!(recipient.doubt, None | Some(Doubt::Retried))
 }
 
 /// The destination of a recipient: the domain of its address; empty if that is none.

@@ -108,7 +108,7 @@ pub struct QueueRecipient {
     pub next_attempt_at: u64,
     /// The operator has put it on hold.
     pub held: bool,
-    /// It may not be to get this: nothing is attempted before that is settled.
+    /// It may not be to get this: nothing is attempted before that is settled, unless an operator wants it.
     pub doubt: Option<Doubt>,
     /// Of what its sender wants to be told, if they have said so.
     pub notify: Option<Notify>,
@@ -121,6 +121,8 @@ pub struct QueueRecipient {
 pub enum Doubt {
     /// The message is from a backup that was restored: big says who has still to get it.
     Restored,
+    /// The same, and an operator has it attempted all the same.
+    Retried,
     /// Big has said so, and that the recipient is to get this revision at the least: it comes from there.
     Revised(u32),
     /// The message was found by a rebuild, and may have left: an operator decides.
@@ -130,7 +132,7 @@ pub enum Doubt {
 impl Doubt {
     /// Whether big settles it.
     pub fn is_of_restore(self) -> bool {
-        matches!(self, Self::Restored | Self::Revised(_))
+        self != Self::Rebuilt
     }
 }
 

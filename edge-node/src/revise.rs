@@ -4,11 +4,12 @@
 //!
 //! A revision may come before the message that it is of, which goes by another lane: it is kept until then, and
 //! applied in the message's own commit, so that nobody ever sees the old text. After this edge went back a message may
-//! come in parts, to each recipient as it is for that one: what is decided is remembered for each, and told again to
-//! a big that asks again.
+//! come in parts, to each recipient as it is for that one: what has come is remembered for each (`latest`), and what was
+//! decided is told again to a big that asks again.
 
 pub mod busy;
 mod copies;
+pub mod latest;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -19,12 +20,12 @@ use std::sync::Arc;
 use rkyv::{Archive, Deserialize, Serialize};
 use shared::age;
 use shared::id::MessageId;
-use shared::lane::{self, NotApplied};
+use shared::lane::NotApplied;
 use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
 use shared::trace;
 use shared::unit::{
-    CopyRevision, Id, OUTBOUND, Revise, ReviseMode, ReviseResult, Revised, ToBig, ToEdge, are_signatures,
-    carrier_id, decode, encode, revision_ordinal,
+    CopyRevision, Id, Revise, ReviseMode, ReviseResult, Revised, ToBig, ToEdge, are_signatures, decode,
+    encode, revision_ordinal,
 };
 
 use crate::facts;
@@ -41,23 +42,9 @@ const EARLY: Table = Table("early-revisions");
 const EARLY_MAX: u64 = 10_000;
 /// How long one waits, of the node's life: the message has not come by then, and will not.
 const EARLY_MILLIS: u64 = 30 * 24 * 3_600_000;
-/// Decisions that one commit looks at.
-const FORGOTTEN_AT_ONCE: usize = 10_000;
 
 /// Why a unit with anything else before its message is refused.
 pub const NOT_SIGNATURES: &str = "what is to stand before the message are not signatures";
-
-/// Message and recipient to [`DecidedRow`]: before what they are not to get anything any more.
-const DECIDED: Table = Table("decided-revisions");
-
-/// The last revision that has taken the place of what a recipient was to get, or has taken it back.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
-struct DecidedRow {
-    revision: u32,
-    /// Since when, in milliseconds of the node's life ([`age`]).
-    since: u64,
-}
-shared::row!(DecidedRow, 1);
 
 /// A revision that came before its message.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
@@ -70,26 +57,6 @@ struct EarlyRow {
     since: u64,
 }
 shared::row!(EarlyRow, 2);
-
-/// The last revision that was decided for a recipient; `None` if there is none.
-pub fn last_decided(rows: &impl Rows, id: MessageId, recipient: u32) -> Result<Option<u32>, StoreError> {
-    let decided = rows.get::<DecidedRow>(DECIDED, &queue_key(&id.0, recipient))?;
-    Ok(decided.map(|decided| decided.revision))
-}
-
-/// Whether a text of a message, or a later one, has come for a recipient, whatever has become of it since.
-pub fn has_come(rows: &impl Rows, id: MessageId, recipient: u32, revision: u32) -> Result<bool, StoreError> {
-    let decided = last_decided(rows, id, recipient)?;
-    let original = revision == 0 && lane::is_here(rows, &carrier_id(&id.0, 0, OUTBOUND))?;
-    Ok(original || decided.is_some_and(|decided| decided >= revision))
-}
-
-/// From now on a recipient is not to get what came before this revision.
-pub fn remember(txn: &mut Txn<'_>, id: MessageId, recipient: u32, revision: u32) -> Result<(), StoreError> {
-    let revision = revision.max(last_decided(txn, id, recipient)?.unwrap_or_default());
-    let since = age::lived(txn)?;
-    txn.put(DECIDED, &queue_key(&id.0, recipient), &DecidedRow { revision, since })
-}
 
 /// Names the body of a unit. Returns what holds it.
 fn keep(txn: &mut Txn<'_>, body: Option<&Stored>) -> Result<Option<[u8; 32]>, StoreError> {
@@ -106,13 +73,17 @@ fn has_room(rows: &impl Rows) -> Result<(), NotApplied> {
     }
 }
 
-/// Sets a revision aside for recipients whose text has not come, besides those for whom it waits already. Takes over
-/// the reference on `body`.
-fn set_aside(txn: &mut Txn<'_>, mut revise: Revise, body: Option<[u8; 32]>) -> Result<(), StoreError> {
+/// Sets a revision aside since a moment, for recipients whose text has not come, besides those for whom it waits already.
+/// Takes over the reference on `body`.
+fn set_aside(
+    txn: &mut Txn<'_>,
+    mut revise: Revise,
+    body: Option<[u8; 32]>,
+    mut since: u64,
+) -> Result<(), StoreError> {
     let key = queue_key(&revise.message, revise.revision);
-    let mut since = age::lived(txn)?;
     if let Some(waits) = txn.get::<EarlyRow>(EARLY, &key)? {
-        since = waits.since;
+        since = since.min(waits.since);
         if let Some(ToEdge::Revise(waits)) = decode::<ToEdge>(&waits.head) {
             let mut all: BTreeMap<_, _> = waits.recipients.into_iter().collect();
             all.extend(revise.recipients);
@@ -129,7 +100,7 @@ fn set_aside(txn: &mut Txn<'_>, mut revise: Revise, body: Option<[u8; 32]>) -> R
 pub fn revise(
     txn: &mut Txn<'_>,
     busy: &Busy,
-    revise: Revise,
+    mut revise: Revise,
     body: Option<&Stored>,
     now: u64,
 ) -> Result<(), NotApplied> {
@@ -139,34 +110,53 @@ pub fn revise(
     if !are_signatures(&revise.signatures) {
         return Err(NotApplied::Never(NOT_SIGNATURES.into()));
     }
-    has_room(txn)?;
-    let body = keep(txn, body)?;
-    Ok(decide_or_wait(txn, busy, revise, body, now)?)
+    let parts = parts(txn, &mut revise)?;
+    if !parts.early.is_empty() {
+        has_room(txn)?;
+    }
+    let (body, since) = (keep(txn, body)?, age::lived(txn)?);
+    Ok(decide_or_wait(txn, busy, revise, parts, (body, since), now)?)
 }
 
-/// Decides a revision for those whose text has come; for the others it waits. Takes over the reference on `body`.
+/// The recipients of a revision.
+#[derive(Debug, Default)]
+struct Parts {
+    /// Whose text has come, or who wait for an older one.
+    here: Vec<(u32, u32)>,
+    /// The others.
+    early: Vec<(u32, u32)>,
+}
+
+/// Takes the recipients out of a revision.
+fn parts(rows: &impl Rows, revise: &mut Revise) -> Result<Parts, StoreError> {
+    let id = MessageId(revise.message);
+    let (waiting, mut parts) = (Waiting::load(rows, id)?, Parts::default());
+    for (recipient, text) in std::mem::take(&mut revise.recipients) {
+        let is_here =
+            waiting.revision_of(recipient).is_some() || latest::has_come(rows, id, recipient, text)?;
+        if is_here { parts.here.push((recipient, text)) } else { parts.early.push((recipient, text)) }
+    }
+    Ok(parts)
+}
+
+/// Decides a revision for those whose text has come; for the others it waits, since a moment. Takes over the reference
+/// on the body.
 fn decide_or_wait(
     txn: &mut Txn<'_>,
     busy: &Busy,
-    mut revise: Revise,
-    body: Option<[u8; 32]>,
+    revise: Revise,
+    Parts { here, early }: Parts,
+    (body, since): (Option<[u8; 32]>, u64),
     now: u64,
 ) -> Result<(), StoreError> {
-    let id = MessageId(revise.message);
-    let waiting = Waiting::load(txn, id)?;
-    let (mut here, mut early) = (Vec::new(), Vec::new());
-    for (recipient, text) in std::mem::take(&mut revise.recipients) {
-        let is_here = waiting.revision_of(recipient).is_some() || has_come(txn, id, recipient, text)?;
-        if is_here { here.push((recipient, text)) } else { early.push((recipient, text)) }
-    }
     if here.is_empty() {
-        return set_aside(txn, Revise { recipients: early, ..revise }, body);
+        return set_aside(txn, Revise { recipients: early, ..revise }, body, since);
     }
     if !early.is_empty() {
         if let Some(body) = body {
             txn.reference_body(BodyKey(body))?;
         }
-        set_aside(txn, Revise { recipients: early, ..revise.clone() }, body)?;
+        set_aside(txn, Revise { recipients: early, ..revise.clone() }, body, since)?;
     }
     decide(txn, busy, &Revise { recipients: here, ..revise }, body, now)
 }
@@ -209,7 +199,7 @@ fn decide(
     for (recipient, _) in &revise.recipients {
         let recipient = *recipient;
         let gone = waiting.revision_of(recipient).is_none();
-        if gone && last_decided(txn, id, recipient)? == Some(revision) {
+        if gone && latest::latest(txn, id, recipient)? == Some(revision) {
             // A big that went back asks again.
             decided.push(Decided { recipient, revision, result: waiting::done(mode), text: "" });
         } else {
@@ -225,7 +215,7 @@ fn decide(
 pub fn tell(txn: &mut Txn<'_>, id: MessageId, decided: Vec<Decided>, now: u64) -> Result<(), StoreError> {
     for decided in decided {
         if matches!(decided.result, ReviseResult::Replaced | ReviseResult::Withdrawn) {
-            remember(txn, id, decided.recipient, decided.revision)?;
+            latest::remember(txn, id, decided.recipient, decided.revision)?;
         }
         tell_one(txn, id, decided, now)?;
     }
@@ -272,10 +262,15 @@ pub fn apply_early(txn: &mut Txn<'_>, busy: &Busy, prefix: &[u8], now: u64) -> R
     for (key, row) in txn.prefix::<EarlyRow>(EARLY, prefix, usize::MAX)? {
         txn.delete(EARLY, &key)?;
         match (decode::<ToEdge>(&row.head), row.body) {
-            (Some(ToEdge::Revise(revise)), body) => decide_or_wait(txn, busy, revise, body, now)?,
+            (Some(ToEdge::Revise(mut revise)), body) => {
+                let parts = parts(txn, &mut revise)?;
+                decide_or_wait(txn, busy, revise, parts, (body, row.since), now)?;
+            }
             (Some(ToEdge::ReviseCopy(copy)), Some(body)) => copies::decide(txn, busy, &copy, body, now)?,
-            (_, Some(body)) => txn.release_body(BodyKey(body))?,
-            (_, None) => {}
+            (_, body) => {
+                tracing::error!("a revision that waited for its message cannot be read, and is dropped");
+                body.map_or(Ok(()), |body| txn.release_body(BodyKey(body)))?;
+            }
         }
     }
     Ok(())
@@ -323,20 +318,10 @@ pub fn forget_early(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Forgets what was decided when this node had lived for less than `before` milliseconds: as long ago as the ids of
-/// units are remembered ([`lane::ids_kept`]), which come again as long. The oldest messages come first.
-pub fn forget_decided(txn: &mut Txn<'_>, before: u64) -> Result<(), StoreError> {
-    for (key, row) in txn.prefix::<DecidedRow>(DECIDED, &[], FORGOTTEN_AT_ONCE)? {
-        if row.since < before {
-            txn.delete(DECIDED, &key)?;
-        }
-    }
-    Ok(())
-}
-
 /// Keeps a revision that a rebuild found, with its body, until the message is found too.
 pub fn found(txn: &mut Txn<'_>, revise: Revise, body: BodyKey) -> Result<(), StoreError> {
-    set_aside(txn, revise, Some(body.0))
+    let since = age::lived(txn)?;
+    set_aside(txn, revise, Some(body.0), since)
 }
 
 /// After a rebuild: revisions take the place of the texts that they were of, as they did before.

@@ -267,7 +267,7 @@ pub enum ToEdge {
         message: Id,
     },
 }
-crate::row!(ToEdge, 4);
+crate::row!(ToEdge, 5);
 
 /// The rows of the projection between two hashes, in place of whatever lies there.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -326,11 +326,10 @@ pub fn carrier_id(message: &Id, revision: u32, reader: &[u8]) -> Id {
     unit
 }
 
-/// The same of what goes by the edge ([`OUTBOUND`], [`REVISION`]) to recipients with these indexes. What has been revised
-/// may come in parts after the edge went back, so each part is a unit of its own; an original comes whole.
+/// The same of what goes by the edge ([`OUTBOUND`], [`REVISION`]) to recipients with these indexes. After one of the nodes
+/// went back it may go in parts, and each part is a unit of its own.
 pub fn part_id(message: &Id, revision: u32, reader: &[u8], recipients: impl Iterator<Item = u32>) -> Id {
-    let recipients = recipients.filter(|_| revision > 0).flat_map(u32::to_be_bytes);
-    let reader: Vec<u8> = reader.iter().copied().chain(recipients).collect();
+    let reader: Vec<u8> = reader.iter().copied().chain(recipients.flat_map(u32::to_be_bytes)).collect();
     carrier_id(message, revision, &reader)
 }
 

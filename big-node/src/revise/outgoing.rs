@@ -233,6 +233,8 @@ pub fn again(txn: &mut Txn<'_>, site: &Site, mut unit: QueuedUnit) -> Result<Opt
                 }
             }
             let Some(edge) = projection::edge(txn)?.filter(|_| !left.is_empty()) else { return Ok(None) };
+            let indexes = left.iter().map(|(index, _)| *index);
+            unit.id = part_id(&revise.message, revise.revision, REVISION, indexes);
             revise.recipients = left;
             revise.wrapped_key =
                 wrapped(site, MessageId(revise.message), revise.revision, PublicKey(edge.sealing_key))?;

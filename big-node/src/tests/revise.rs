@@ -1109,3 +1109,32 @@ async fn an_outcome_wakes_its_authors_desk_and_nobody_elses() {
     block_in_place(|| world.apply(&outcome(id.0, DeliveryState::Relayed), None)).expect("is recorded");
     assert_eq!(times(), (hers + 1, his));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_again_to_some_is_another_unit_than_what_went_to_all() {
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| world.sends(&[OUTSIDE, "dave@remote.example"], "old"));
+    world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
+    block_in_place(|| world.reports(id, 0, 1, ReviseResult::Replaced)).expect("is recorded");
+    let site = Arc::clone(&world.site);
+    let again = world.store.commit(move |txn| {
+        let mut again = Vec::new();
+        for lane in [0, 2] {
+            for (_, unit) in lane::units(txn, lane, 1, 100)? {
+                let before = unit.id;
+                if let Some(unit) = reconcile::again(txn, &site, unit)? {
+                    again.push((decode::<ToEdge>(&unit.head), unit.id == before));
+                }
+            }
+        }
+        Ok::<_, StoreError>(again)
+    });
+    let again = again.await.expect("commits").into_inner();
+    let named = again.into_iter().filter_map(|(head, is_same)| match head {
+        Some(ToEdge::Outbound(outbound)) => Some((outbound.recipients.len(), is_same)),
+        Some(ToEdge::Revise(revise)) => Some((revise.recipients.len(), is_same)),
+        _ => None,
+    });
+    // The revision is open for one; the original still waits for that one alone.
+    assert_eq!(named.collect::<Vec<_>>(), [(1, false), (1, false)]);
+}

@@ -16,7 +16,7 @@ use crate::facts::EVENT_LANE;
 use crate::node::Node;
 use crate::record::{Doubt, QUEUE, QueueRecipient, QueueRow, queue_key};
 use crate::request::{Done, Held, QueueFilter, QueuePage, Queued, Waiting as WaitingView, Which};
-use crate::revise::{self, Waiting, busy::Busy, message_of, waits};
+use crate::revise::{self, Waiting, busy::Busy, latest, message_of, waits};
 
 /// What a sender is told of a recipient whom an operator gave up on (RFC 3463: mail system status, undefined).
 const CANCELLED: &str = "5.3.0";
@@ -48,7 +48,7 @@ fn why_held(recipient: &QueueRecipient) -> Option<Held> {
         Some(Doubt::Restored) => Some(Held::Restored),
         Some(Doubt::Revised(_)) => Some(Held::Revised),
         Some(Doubt::Rebuilt) => Some(Held::Rebuilt),
-        None => recipient.held.then_some(Held::Held),
+        None | Some(Doubt::Retried) => recipient.held.then_some(Held::Held),
     }
 }
 
@@ -171,7 +171,7 @@ fn hold_page(
         let mut here = 0;
         for recipient in row.recipients.iter_mut().filter(is_meant) {
             changed.waiting += 1;
-            changed.in_doubt += u64::from(recipient.doubt.is_some());
+            changed.in_doubt += u64::from(!matches!(recipient.doubt, None | Some(Doubt::Retried)));
             here += u64::from(recipient.held != held);
             recipient.held = held;
         }
@@ -195,7 +195,7 @@ pub async fn retry(node: &Node, text: &str) -> Result<Queued, Refused> {
                 return Ok(Err(Refused(not_here(&id.to_string()))));
             }
             let is_both = |recipient: &QueueRecipient| {
-                waits(recipient) && recipient.held && recipient.doubt.is_some()
+                waits(recipient) && recipient.held && !matches!(recipient.doubt, None | Some(Doubt::Retried))
             };
             if rows.iter().any(|(_, row)| row.recipients.iter().any(is_both)) {
                 // Their release, later, would not say any more that they may have it.
@@ -214,14 +214,20 @@ pub async fn retry(node: &Node, text: &str) -> Result<Queued, Refused> {
                 if meant.peek().is_none() {
                     continue;
                 }
-                meant.for_each(|recipient| (recipient.doubt, recipient.next_attempt_at) = (None, now));
+                meant.for_each(|recipient| {
+                    // What big says about it still counts when it comes.
+                    let restored = recipient.doubt.is_some_and(Doubt::is_of_restore);
+                    recipient.doubt = restored.then_some(Doubt::Retried);
+                    recipient.next_attempt_at = now;
+                });
                 put(txn, id, &row)?;
                 retried = Some(view(id, row));
             }
             Ok::<_, StoreError>(retried.ok_or_else(|| {
                 Refused(format!(
                     "{id} is held by the operator, and `queue release {id}` lets it go; or its author has revised it since the \
-                     backup of this edge, and big sends the new text when the link is up, see `queue list --held`"
+                     backup of this edge: big sends the new text when the link is up, if it has it; `queue cancel {id}` gives \
+                     it up"
                 ))
             }))
         });
@@ -280,7 +286,7 @@ fn cancel_within(
         recipient.state = DeliveryState::Failed;
         // The text that big sends for that one comes too late.
         if let Some(Doubt::Revised(least)) = recipient.doubt {
-            revise::remember(txn, id, recipient.index, least)?;
+            latest::remember(txn, id, recipient.index, least)?;
         }
         let outcome = Outcome {
             message: id.0,

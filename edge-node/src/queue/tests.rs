@@ -17,7 +17,7 @@ use crate::cover::Covers;
 use crate::node::Node;
 use crate::record::Doubt;
 use crate::request::{Held, QueueFilter, Which};
-use crate::revise::{self, busy::Busy};
+use crate::revise::{busy::Busy, latest};
 
 const NOW: u64 = 1_800_000_000_000;
 
@@ -226,7 +226,7 @@ async fn a_text_that_was_revised_since_the_backup_leaves_by_no_command() {
     assert_eq!(node.scheduled(), (0, 0));
     cancel(&node, &id(1).to_string(), None).await.expect("is given up");
     let rows = node.store.read().expect("reads");
-    assert!(revise::has_come(&rows, id(1), 0, 2).expect("reads"), "what comes for it now is not queued");
+    assert!(latest::has_come(&rows, id(1), 0, 2).expect("reads"), "what comes for it now is not queued");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -4,15 +4,15 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::lane::{Arrival, take};
+use shared::lane::{self, Arrival, take};
 use shared::store::Store;
 use shared::store::sim::{Faults, SimDisk};
-use shared::unit::{DeliveryState, Outbound, REVISION, Unsettled, WindowCopy, part_id};
+use shared::unit::{DeliveryState, OUTBOUND, Outbound, REVISION, Unsettled, WindowCopy, carrier_id, part_id};
 
 use super::*;
 use crate::apply::{self, Arrived};
 use crate::facts::EVENT_LANE;
-use crate::record::{COPIES, CopyRow, OUTBOUND_KIND, QUEUE};
+use crate::record::{COPIES, CopyRow, Doubt, OUTBOUND_KIND, QUEUE};
 
 const KEY: [u8; 32] = [8; 32];
 const MESSAGE: Id = [3; 16];
@@ -106,6 +106,16 @@ impl Edge {
         let hold_back = |txn: &mut Txn<'_>| crate::maintenance::hold_back(txn, &Busy::default(), NOW);
         self.store.commit_blocking(hold_back).expect("commits");
         Self { busy: Arc::default(), ..self }
+    }
+
+    /// An operator has it attempted, though it may have left.
+    fn retried(&self) {
+        let retried = self.store.commit_blocking(|txn| {
+            let mut waiting = Waiting::load(txn, MessageId(MESSAGE))?;
+            waiting.recipients().for_each(|recipient| recipient.doubt = Some(Doubt::Retried));
+            waiting.store(txn)
+        });
+        retried.expect("commits");
     }
 
     /// Big says who waits, and for which revision at the least.
@@ -622,9 +632,9 @@ fn a_text_that_was_withdrawn_meanwhile_does_not_come_behind_its_withdrawal() {
     let edge = Edge::new();
     edge.outbound(1);
     edge.revise(2, ReviseMode::Withdraw, &[0]);
-    let decisions = || edge.store.read().and_then(|rows| rows.count(DECIDED)).expect("reads");
+    let decisions = || edge.store.read().and_then(|rows| latest::count(&rows)).expect("reads");
     for (before, left) in [(0, 1), (1, 0)] {
-        edge.store.commit_blocking(move |txn| forget_decided(txn, before)).expect("commits");
+        edge.store.commit_blocking(move |txn| latest::forget(txn, before)).expect("commits");
         assert_eq!(decisions(), left);
     }
 }
@@ -751,4 +761,33 @@ fn what_waits_for_a_new_text_goes_on_with_that_or_a_later_one() {
     assert_eq!(edge.leaves(), [(0, "new 3".into())]);
     edge.offer(2, 0..1, "new 2");
     assert_eq!(edge.leaves(), [(0, "new 3".into())]);
+}
+
+#[test]
+fn what_an_operator_had_attempted_is_still_settled_by_what_big_says() {
+    for (waiting, left) in [(&[][..], None), (&[(0, 1)], None), (&[(0, 0)], Some((0, "old".to_owned())))] {
+        let edge = Edge::new();
+        edge.outbound(1);
+        let edge = edge.goes_back();
+        edge.retried();
+        assert!(edge.begin().is_some());
+        edge.end(0, DeliveryState::Deferred);
+        edge.wait(9, waiting);
+        assert_eq!(edge.begin(), left, "{waiting:?}");
+    }
+}
+
+#[test]
+fn a_text_that_comes_again_while_the_older_is_attempted_leaves_the_notes_alone() {
+    let edge = Edge::new();
+    edge.outbound(1);
+    let edge = edge.goes_back();
+    edge.retried();
+    assert_eq!(edge.begin(), Some((0, "old".into())));
+    edge.revise_after(2, ReviseMode::Withdraw, &[(0, 1)]);
+    edge.offer_revised(0);
+    assert_eq!(edge.told(), []);
+    edge.end(0, DeliveryState::Deferred);
+    assert_eq!(edge.told().last(), Some(&(0, 2, ReviseResult::Withdrawn)));
+    assert_eq!((edge.begin(), edge.bodies()), (None, 0));
 }

@@ -124,6 +124,8 @@ impl Waiting {
         for Noted { recipient, revision: noted, mode } in due {
             let state = self.state_of(recipient);
             let (result, text) = match (self.revision_of(recipient), state) {
+                // A later one has come by another lane.
+                (Some(present), _) if present >= noted => (ReviseResult::Replaced, ""),
                 (Some(present), _) => {
                     self.shift(recipient, present, (mode != ReviseMode::Withdraw).then_some(noted));
                     (done(mode), "")
@@ -169,8 +171,8 @@ impl Waiting {
 
     /// Writes the rows. Those that nobody waits for, and that no note may still need, go with their bodies.
     pub fn store(self, txn: &mut Txn<'_>) -> Result<(), StoreError> {
-        let noted: HashSet<u32> =
-            self.rows.iter().flat_map(|row| &row.noted).map(|noted| noted.revision).collect();
+        let attempted = self.rows.iter().filter(|row| row.recipients.iter().any(waits));
+        let noted: HashSet<u32> = attempted.flat_map(|row| &row.noted).map(|noted| noted.revision).collect();
         for row in self.rows {
             if row.recipients.iter().any(waits) || noted.contains(&row.revision) {
                 queue::put(txn, self.message, &row)?;

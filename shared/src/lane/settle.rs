@@ -51,7 +51,8 @@ pub fn settle(
     row.rebase = if row.confirmed == received { Rebase::None } else { Rebase::From(received) };
     (row.own_generation, row.partner_generation) = generations;
     if matches!(settling, Settling::Renumber { .. }) {
-        let none_before = row.unproved_to == 0;
+        // What is trimmed is no question any more.
+        let none_before = row.unproved_to <= row.trimmed;
         row.unproved_after = if none_before { old_confirmed } else { row.unproved_after.min(old_confirmed) };
         row.unproved_to = row.last;
     }
@@ -94,6 +95,11 @@ pub fn reconsider(
             cursor = behind(&rows, AT_ONCE);
             for (key, unit) in rows {
                 match again(txn, unit.clone())? {
+                    // What waits for its body is found by its id.
+                    Some(again) if table == WAITING && again.id != unit.id => {
+                        txn.delete(table, &key)?;
+                        queue(txn, &again)?;
+                    }
                     Some(unit) => txn.put(table, &key, &unit)?,
                     None => {
                         txn.delete(table, &key)?;

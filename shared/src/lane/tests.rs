@@ -104,6 +104,13 @@ fn a_receiver_that_may_lack_what_is_gone_is_not_given_the_rest_as_if_it_were_all
         let missing = missing(txn, LANE)?.expect("are gone");
         assert_eq!((missing.after, missing.units), (0, 2));
         assert_eq!(reach(txn, LANE, 9)?, Reach::From(position(9, 9)));
+        // Nor is what is trimmed a question any more when this node goes back once more.
+        queue(txn, &unit(7, QueuedBody::None))?;
+        confirmed(txn, LANE, position(10, 10), &[], &[], 1_000)?;
+        trim(txn, LANE, 0, 0)?;
+        settle(txn, LANE, position(20, 20), &Settling::Renumber { held: Vec::new() }, (3, 1), same)?;
+        let row = state(txn, LANE)?;
+        assert_eq!((row.unproved_after, row.unproved_to), (10, 20));
         Ok(())
     });
 }

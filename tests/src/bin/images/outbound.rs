@@ -226,10 +226,8 @@ impl Book {
         };
         (row.own_generation, row.partner_generation) = generations;
         if held.is_some() {
-            row.unproved_after = match row.unproved_to {
-                0 => confirmed,
-                _ => row.unproved_after.min(confirmed),
-            };
+            let is_over = row.unproved_to <= row.trimmed;
+            row.unproved_after = if is_over { confirmed } else { row.unproved_after.min(confirmed) };
             row.unproved_to = row.last;
         }
         confirms.insert(row.last, (received.chain, now));

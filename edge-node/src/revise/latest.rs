@@ -1,0 +1,59 @@
+//! The latest text of a message that has come for each recipient outside, or that was taken back: what came before it
+//! is not to leave any more. After one of the nodes went back messages come again, in other parts and by lanes that
+//! overtake each other; what is known here of each recipient makes all of that the same twice.
+
+use rkyv::{Archive, Deserialize, Serialize};
+use shared::age;
+use shared::id::MessageId;
+use shared::store::{Rows, StoreError, Table, Txn};
+
+use crate::record::queue_key;
+
+/// Message and recipient to [`LatestRow`].
+const LATEST: Table = Table("latest-texts");
+/// Rows that one commit looks at.
+const FORGOTTEN_AT_ONCE: usize = 10_000;
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+struct LatestRow {
+    /// Which revision; 0 is the original.
+    revision: u32,
+    /// Since when, in milliseconds of the node's life ([`age`]).
+    since: u64,
+}
+shared::row!(LatestRow, 1);
+
+/// The latest text that has come for a recipient; `None` if there is none.
+pub fn latest(rows: &impl Rows, id: MessageId, recipient: u32) -> Result<Option<u32>, StoreError> {
+    let latest = rows.get::<LatestRow>(LATEST, &queue_key(&id.0, recipient))?;
+    Ok(latest.map(|latest| latest.revision))
+}
+
+/// Whether a text, or a later one, has come for a recipient, whatever has become of it since.
+pub fn has_come(rows: &impl Rows, id: MessageId, recipient: u32, revision: u32) -> Result<bool, StoreError> {
+    Ok(latest(rows, id, recipient)?.is_some_and(|latest| latest >= revision))
+}
+
+/// A text has come for a recipient, or was taken back.
+pub fn remember(txn: &mut Txn<'_>, id: MessageId, recipient: u32, revision: u32) -> Result<(), StoreError> {
+    let revision = revision.max(latest(txn, id, recipient)?.unwrap_or_default());
+    let since = age::lived(txn)?;
+    txn.put(LATEST, &queue_key(&id.0, recipient), &LatestRow { revision, since })
+}
+
+/// Forgets what came when this node had lived for less than `before` milliseconds: as long ago as the ids of units are
+/// remembered ([`shared::lane::ids_kept`]), which come again as long. The oldest messages come first.
+pub fn forget(txn: &mut Txn<'_>, before: u64) -> Result<(), StoreError> {
+    for (key, row) in txn.prefix::<LatestRow>(LATEST, &[], FORGOTTEN_AT_ONCE)? {
+        if row.since < before {
+            txn.delete(LATEST, &key)?;
+        }
+    }
+    Ok(())
+}
+
+/// How many recipients are remembered.
+#[cfg(test)]
+pub fn count(rows: &impl Rows) -> Result<u64, StoreError> {
+    rows.count(LATEST)
+}
