@@ -302,6 +302,19 @@ async fn a_revision_ends_though_its_reader_deletes_the_message_for_good_and_the_
     assert_eq!(result(replaced), Some(ReviseResult::Replaced), "he has seen neither text");
     assert_eq!(result(withdrawn), Some(ReviseResult::TooLate), "there was nothing to take back");
     collected(&world, login, false, |all| all.is_empty()).await?;
+
+    // While his client is connected, the edge changes nothing: the revision and the deletion both wait for it.
+    let shown = alice.send(BOB, "plans", "the old text").await?.id;
+    collected(&world, login, false, |all| all.len() == 1).await?;
+    let mut session = world.pop3s(login.0, login.1).await?;
+    revise(&world, &shown, ReviseMode::Replace, "the new text").await?;
+    bob.delete(&shown).await?;
+    assert!(bob.delete(&shown).await?.for_good);
+    world.quiet().await?;
+    assert_eq!(session.stat().await?.0, 1, "a session keeps what it has");
+    session.quit().await?;
+    assert_eq!(decided(&world).await?.get(&(shown, BOB.to_owned(), 1)), Some(&ReviseResult::Replaced));
+    collected(&world, login, false, |all| all.is_empty()).await?;
     assert!(bob.messages(Folder::In).await?.is_empty());
     world.end().await
 }

@@ -133,7 +133,7 @@ pub async fn audit(
         let waits = status.recipients.iter().filter(|to| !is_at_end(to.state));
         findings.faults.extend(waits.map(|to| format!("{id} is not at its end: {to:?}")));
     }
-    let excused = |at: SystemTime| field.books.was_killed_after(at);
+    let excused = |at: SystemTime, before: SystemTime| field.books.was_killed_between(at, before);
     findings.compare(&written, &by_message, [copies, collected, &read], excused);
     Ok(findings)
 }
@@ -247,11 +247,11 @@ struct Outcome<'a> {
 
 impl Outcome<'_> {
     /// What may be of a message that nobody knows to have been sent: one copy.
-    fn in_doubt(&self, shown: &[Shown<'_>], excused: impl Fn(SystemTime) -> bool) -> Vec<String> {
+    fn in_doubt(&self, shown: &[Shown<'_>], excused: impl Fn(SystemTime, SystemTime) -> bool) -> Vec<String> {
         let mut times: Vec<_> = shown.iter().map(|shown| shown.at).collect();
         times.sort_unstable();
-        let more = times.iter().rev().skip(1).filter(|at| is_inside(self.to) || !excused(**at));
-        more.map(|at| format!("there are {} copies, one of {at:?}", times.len())).collect()
+        let more = times.windows(2).filter(|pair| is_inside(self.to) || !excused(pair[0], pair[1]));
+        more.map(|pair| format!("there are {} copies, one of {:?}", times.len(), pair[0])).collect()
     }
 
     /// The last revision that has taken the place of what was there before, or taken it away; 0 is the original.
@@ -262,6 +262,14 @@ impl Outcome<'_> {
 
     fn mode(&self, number: u32) -> Option<ReviseMode> {
         self.written.texts.iter().find(|text| text.number == Some(number)).and_then(|text| text.mode)
+    }
+
+    /// When the first revision was decided that has taken the place of a text, or taken it away: what a killed edge had
+    /// handed over without a record it had handed over before that.
+    fn swapped_at(&self, text: Option<u32>) -> SystemTime {
+        let later = self.results.values().filter(|row| is_swapped(row.result) && Some(row.revision) > text);
+        let at = later.map(|row| row.at).min().unwrap_or_default();
+        SystemTime::UNIX_EPOCH + Duration::from_millis(at)
     }
 
     /// Each revision has one final result for each recipient it was for, and none for others.
@@ -277,6 +285,12 @@ impl Outcome<'_> {
                 Some(ReviseResult::NoticeSent | ReviseResult::TooLate) if is_inside(self.to) => {
                     faults.push(format!("revision {number} came too late for a mailbox"));
                 }
+                // Who has the old text is told, but for what a later notice has told already.
+                Some(ReviseResult::TooLate)
+                    if self.last(|result| result == ReviseResult::NoticeSent).0 < *number =>
+                {
+                    faults.push(format!("revision {number} came too late, and nobody was told"));
+                }
                 Some(_) => {}
             }
         }
@@ -286,9 +300,15 @@ impl Outcome<'_> {
     }
 
     /// What is in the mailbox, or has left, against the results. Returns how much of it a kill explains.
-    fn compare(&self, shown: &[Shown<'_>], excused: impl Fn(SystemTime) -> bool) -> (Vec<String>, usize) {
+    fn compare(
+        &self,
+        shown: &[Shown<'_>],
+        excused: impl Fn(SystemTime, SystemTime) -> bool,
+    ) -> (Vec<String>, usize) {
         let (mut faults, mut missing, mut explained) = (Vec::new(), Vec::new(), 0);
-        let mut explain = |at: SystemTime, fault: String| match !is_inside(self.to) && excused(at) {
+        let mut explain = |at: SystemTime, before: SystemTime, fault: String| match !is_inside(self.to)
+            && excused(at, before)
+        {
             true => explained += 1,
             false => faults.push(fault),
         };
@@ -303,12 +323,13 @@ impl Outcome<'_> {
         let is_right = |shown: &&&Shown<'_>| shown.text.number == Some(last) && !is_gone;
         for wrong in texts.iter().filter(|shown| !is_right(shown)) {
             let Text { word, number, .. } = wrong.text;
-            explain(wrong.at, format!("{word}, text {number:?}, was received all the same, {:?}", wrong.at));
+            let fault = format!("{word}, text {number:?}, was received all the same, {:?}", wrong.at);
+            explain(wrong.at, self.swapped_at(*number), fault);
         }
         let mut right: Vec<_> = texts.iter().filter(is_right).map(|shown| shown.at).collect();
         right.sort_unstable();
-        for again in right.iter().rev().skip(1) {
-            explain(*again, format!("text {last} is there {} times", right.len()));
+        for pair in right.windows(2) {
+            explain(pair[0], pair[1], format!("text {last} is there {} times", right.len()));
         }
         if right.is_empty() && !may_be_gone {
             missing.push("it is lost".to_owned());
@@ -317,14 +338,16 @@ impl Outcome<'_> {
             let notices = shown.iter().filter(|shown| shown.is_notice && shown.text.number == Some(*number));
             let mut notices: Vec<_> = notices.map(|shown| shown.at).collect();
             notices.sort_unstable();
-            let most = usize::from(row.result == ReviseResult::NoticeSent);
-            // Of two, the first may be the one of which a killed edge knew nothing.
-            for more in notices.iter().rev().skip(most) {
-                explain(*more, format!("{} notices of revision {number}", notices.len()));
+            let is_owed = row.result == ReviseResult::NoticeSent;
+            if !is_owed && !notices.is_empty() {
+                missing.push(format!("there is a notice of revision {number}, which is {:?}", row.result));
+            }
+            for pair in notices.windows(2) {
+                explain(pair[0], pair[1], format!("{} notices of revision {number}", notices.len()));
             }
             // One that withdraws by a request from the road has no mark.
             let is_marked = self.mode(*number) != Some(ReviseMode::Withdraw) || self.written.author != BOB;
-            if notices.len() < most && is_marked {
+            if notices.is_empty() && is_owed && is_marked {
                 missing.push(format!("the notice of revision {number} is lost"));
             }
         }
@@ -380,7 +403,7 @@ impl Findings {
         written: &[Written],
         results: &BTreeMap<String, Vec<RevisedFor>>,
         copies: [&[Copy]; 3],
-        excused: impl Fn(SystemTime) -> bool,
+        excused: impl Fn(SystemTime, SystemTime) -> bool,
     ) {
         let texts = written.iter().enumerate();
         let words: BTreeMap<&str, usize> = texts

@@ -25,7 +25,7 @@ const REMEMBERED: usize = 6;
 const LARGE_ONE_IN: u64 = 12;
 const LARGE_LINES: usize = 6000;
 /// The longest pause between two acts of one author.
-const PAUSE_MILLIS: u64 = 120;
+const PAUSE_MILLIS: u64 = 60;
 /// Who reads at a desk inside what these authors send.
 const READER: &str = "carol";
 /// Friends outside.
@@ -52,7 +52,7 @@ fn outside(name: &str) -> String {
 /// One to three recipients, each once.
 fn recipients(random: &mut Random, author: &str) -> Vec<String> {
     let mut all = Vec::new();
-    for _ in 0..*random.pick(&[1, 1, 2, 3]) {
+    for _ in 0..*random.pick(&[1, 2, 2, 3]) {
         let one = match random.below(6) {
             0 => inside(READER),
             1 if author != BOB => inside(BOB),
@@ -101,7 +101,7 @@ pub async fn desk(field: Arc<Field>, author: &'static str, mut random: Random) {
         match random.below(8) {
             0..3 => send(&field, author, word, &mut random).await,
             _ if own.is_empty() => send(&field, author, word, &mut random).await,
-            3 => read(&field, *random.pick(&own)).await,
+            3 => read(&field, &own).await,
             _ => revise(&field, *random.pick(&own), word, &mut random).await,
         }
         pause(&mut random).await;
@@ -141,9 +141,14 @@ fn accepted(field: &Field, place: usize, id: String) {
     (written.texts[0].number, written.texts[0].told_at) = (Some(0), Some(SystemTime::now()));
 }
 
-/// What the reader inside is shown of a message, if it is there: from then on it is read.
-async fn read(field: &Field, place: usize) {
-    let Some(message) = field.revisions.written()[place].id.clone() else { return };
+/// What the reader inside is shown of the newest of these messages that is there: from then on it is read.
+async fn read(field: &Field, own: &[usize]) {
+    let newest = {
+        let written = field.revisions.written();
+        let is_theirs = |place: &&usize| written[**place].to.contains(&inside(READER));
+        own.iter().find(is_theirs).and_then(|place| written[*place].id.clone())
+    };
+    let Some(message) = newest else { return };
     let at = SystemTime::now();
     let request = Request::MailRead { person: READER.into(), message, raw: false };
     if let Ok((reading, _)) = ask::big::<Reading>(&field.big, request, Vec::new()).await {
@@ -159,7 +164,7 @@ async fn revise(field: &Field, place: usize, word: String, random: &mut Random) 
     };
     let mode = match random.below(8) {
         0 => ReviseMode::Withdraw,
-        1 | 2 => ReviseMode::Append,
+        1..4 => ReviseMode::Append,
         _ => ReviseMode::Replace,
     };
     let to = some_of(&all, random);
