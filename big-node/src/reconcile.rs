@@ -15,7 +15,7 @@ use shared::id::MessageId;
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::seal::{FileKey, PublicKey};
 use shared::store::{Rows, Store, StoreError, Txn};
-use shared::unit::{Id, OUTBOUND, Outbound, ToEdge, Unsettled, carrier_id, decode, encode};
+use shared::unit::{Id, Outbound, ToEdge, Unsettled, decode, encode};
 
 use crate::error::Refused;
 use crate::mail::{self, Site};
@@ -174,9 +174,10 @@ fn offer_again(txn: &mut Txn<'_>, site: &Site, id: Id, recipients: &[(u32, u32)]
             outside.entry(*revision).or_default().push((*index, row.address));
         }
     }
-    for (revision, outside) in outside {
-        // What is held as a dead letter waits for the operator.
-        if lane::dead_letter(txn, &carrier_id(&id, revision, OUTBOUND))?.is_some() {
+    let held = held_by_operator(txn, &id)?;
+    for (revision, mut outside) in outside {
+        outside.retain(|(index, _)| !held.contains(&(revision, *index)));
+        if outside.is_empty() {
             continue;
         }
         let Some(message) = mail::shown(txn, MessageId(id), revision)? else { continue };
@@ -190,6 +191,21 @@ fn offer_again(txn: &mut Txn<'_>, site: &Site, id: Id, recipients: &[(u32, u32)]
         }
     }
     Ok(())
+}
+
+/// What of a message is a dead letter, and so waits for the operator: revisions, and for whom.
+fn held_by_operator(rows: &impl Rows, id: &Id) -> Result<HashSet<(u32, u32)>, StoreError> {
+    // The id of a unit begins with the time of its message.
+    let letters = lane::dead_letters_under(rows, &id[..6])?;
+    let outbound = letters.iter().filter_map(|letter| match decode::<ToEdge>(&letter.unit.head) {
+        Some(ToEdge::Outbound(outbound)) if outbound.message == *id => Some(outbound),
+        _ => None,
+    });
+    let held = |outbound: Outbound| {
+        let revision = outbound.revision;
+        outbound.recipients.into_iter().map(move |(index, _)| (revision, index))
+    };
+    Ok(outbound.flat_map(held).collect())
 }
 
 fn fill_windows(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {

@@ -6,16 +6,15 @@ use bytes::Bytes;
 use shared::age;
 use shared::id::MessageId;
 use shared::lane::{self, NotApplied};
-use shared::store::{BodyKey, Rows, StoreError, Stored, Txn, behind};
+use shared::store::{StoreError, Stored, Txn};
 use shared::trace;
 use shared::unit::{
-    DeliveryState, DirectoryMark, Id, OUTBOUND, Outbound, Outcome, ToBig, ToEdge, Unsettled, Window,
-    are_signatures, carrier_id, decode,
+    DeliveryState, DirectoryMark, Outbound, Outcome, ToBig, ToEdge, Unsettled, Window, are_signatures, decode,
 };
 
 use crate::facts::{self, EVENT_LANE};
 use crate::queue::{self, ROWS_AT_ONCE};
-use crate::record::{QUEUE, QueueRecipient, QueueRow, SETTINGS, big, queue_key};
+use crate::record::{Doubt, QueueRecipient, QueueRow, SETTINGS, big, queue_key};
 use crate::revise::busy::Busy;
 use crate::revise::{self, Waiting};
 use crate::{correspondents, directory, inventory, renewal, windows};
@@ -129,48 +128,52 @@ fn settle_held(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(),
     let end = queue_key(&unsettled.to, u32::MAX);
     let mut cursor = Some(unsettled.from.to_vec());
     while let Some(from) = cursor.take() {
-        let rows = txn.range::<QueueRow>(QUEUE, &from, Some(&end), ROWS_AT_ONCE)?;
-        cursor = behind(&rows, ROWS_AT_ONCE);
-        for (key, row) in rows.into_iter().filter(|(_, row)| row.restored) {
-            settle_row(txn, &waiting, revise::message_of(&key), row, now)?;
+        let (messages, next) = queue::messages(txn, &from, Some(&end))?;
+        for id in messages {
+            let left = waiting.get(&id.0).map_or(&[][..], |left| left.as_slice());
+            settle_message(txn, left, id, now)?;
         }
+        cursor = next;
     }
     tell_what_is_unknown(txn, unsettled, now)
 }
 
-/// Settles a row that was held back, by who still waits of each message and for which revision at the least.
-fn settle_row(
-    txn: &mut Txn<'_>,
-    waiting: &BTreeMap<Id, &Vec<(u32, u32)>>,
-    id: MessageId,
-    mut row: QueueRow,
-    now: u64,
-) -> Result<(), StoreError> {
-    let least = |index| {
-        let mut left = waiting.get(&id.0).into_iter().flat_map(|left| left.iter());
-        left.find(|(other, _)| *other == index).map(|(_, least)| *least)
-    };
-    row.recipients.retain(|recipient| least(recipient.index).is_some());
-    // Big tells again what is not decided.
-    row.noted.clear();
-    let goes_on =
-        |recipient: &QueueRecipient| least(recipient.index).is_some_and(|least| row.revision >= least);
-    if row.recipients.is_empty() {
-        queue::remove(txn, id, row.revision)?;
-        txn.release_body(BodyKey(row.body))?;
-        trace::note(txn, id, now, "settled before this edge was restored")
-    } else if row.recipients.iter().any(goes_on) {
-        row.recipients = row.recipients.iter().filter(|recipient| goes_on(recipient)).cloned().collect();
-        row.recipients.iter_mut().for_each(|recipient| recipient.next_attempt_at = now);
-        (row.restored, row.held) = (false, false);
-        queue::put(txn, id, &row)?;
-        trace::note(txn, id, now, "goes on after a restore of this edge")
-    } else {
-        // A text that was replaced since the backup must not leave. Big sends the one that was put in its
-        // place, which takes over from this row; should big go back too, before that, this is the text again.
-        queue::put(txn, id, &row)?;
-        trace::note(txn, id, now, "was revised since the backup of this edge: waits for the new text")
+/// Settles what was held back of a message, by who is `left` to get it and which revision at the least.
+fn settle_message(txn: &mut Txn<'_>, left: &[(u32, u32)], id: MessageId, now: u64) -> Result<(), StoreError> {
+    let least = |index| left.iter().find(|(other, _)| *other == index).map(|(_, least)| *least);
+    let is_held_back = |recipient: &QueueRecipient| recipient.doubt.is_some_and(Doubt::is_of_restore);
+    let mut waiting = Waiting::load(txn, id)?;
+    if !waiting.recipients().any(|recipient| is_held_back(recipient)) {
+        return Ok(());
     }
+    let (mut has, mut goes_on, mut revised) = (0, 0, 0);
+    for row in waiting.rows_mut() {
+        let revision = row.revision;
+        let before = row.recipients.len();
+        row.recipients.retain(|recipient| !is_held_back(recipient) || least(recipient.index).is_some());
+        has += before - row.recipients.len();
+        for recipient in row.recipients.iter_mut().filter(|recipient| is_held_back(recipient)) {
+            // A text that was replaced since the backup must not leave. Big sends the one that was put in its place, which
+            // takes over from this; should big go back too, before that, this is the text again.
+            match least(recipient.index).filter(|least| *least > revision) {
+                Some(least) => (recipient.doubt, revised) = (Some(Doubt::Revised(least)), revised + 1),
+                None => {
+                    (recipient.doubt, recipient.next_attempt_at) = (None, now);
+                    goes_on += 1;
+                }
+            }
+        }
+    }
+    waiting.store(txn)?;
+    let said = [
+        (has, "settled before this edge was restored"),
+        (goes_on, "goes on after a restore of this edge"),
+        (revised, "was revised since the backup of this edge: waits for the new text"),
+    ];
+    for (count, what) in said.into_iter().filter(|(count, _)| *count > 0) {
+        trace::note(txn, id, now, format!("{what} ({count} recipients)"))?;
+    }
+    Ok(())
 }
 
 /// Tells big of the recipients for whom it waits in vain: the edge was given their message, and has them in its queue no
@@ -180,13 +183,10 @@ fn settle_row(
 fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(), StoreError> {
     let mut unknown = BTreeSet::new();
     for (id, recipients) in &unsettled.messages {
-        let rows = txn.prefix::<QueueRow>(QUEUE, id, usize::MAX)?;
+        let waiting = Waiting::load(txn, MessageId(*id))?;
         for (index, revision) in recipients {
-            let mut queued = rows.iter().flat_map(|(_, row)| &row.recipients);
-            let waits = queued.any(|queued| queued.index == *index && queued.state.waits());
-            let given = lane::is_here(txn, &carrier_id(id, *revision, OUTBOUND))?
-                || revise::has_brought(txn, MessageId(*id), *revision)?;
-            if given && !waits {
+            let waits = waiting.revision_of(*index).is_some();
+            if !waits && revise::has_come(txn, MessageId(*id), *index, *revision)? {
                 unknown.insert((*id, *index));
             }
         }
@@ -242,12 +242,7 @@ fn queue_outbound(
     now: u64,
 ) -> Result<(), StoreError> {
     let (id, revision) = (MessageId(outbound.message), outbound.revision);
-    // What a revision has brought already is told again as a message after this edge went back: a repeat, too.
-    if revision > 0 && revise::has_brought(txn, id, revision)? {
-        return Ok(());
-    }
     let mut waiting = Waiting::load(txn, id)?;
-    // A repeat; or, after a restore of this edge, a later revision for some whose old text it still has.
     let recipient = |(index, address, notify, original)| QueueRecipient {
         index,
         address,
@@ -256,20 +251,23 @@ fn queue_outbound(
         attempts: 0,
         next_attempt_at: now,
         held: false,
+        doubt: None,
         notify,
         original,
     };
+    // After this edge went back, a revision comes as a message for those of whom big knows that it is theirs. It may
+    // have come already; or a later one has, which goes by another lane.
     let mut fresh = Vec::new();
     for recipient in outbound.take_recipients().map(recipient) {
-        let is_new = waiting.revision_of(recipient.index).is_none_or(|older| older < revision);
-        if is_new && !revise::is_overtaken(txn, id, recipient.index, revision)? {
+        let waits_for = waiting.revision_of(recipient.index);
+        let came = waits_for.max(revise::last_decided(txn, id, recipient.index)?);
+        if came.is_none_or(|came| came < revision) {
             fresh.push(recipient);
         }
     }
-    if fresh.is_empty() || waiting.row(revision).is_some() {
+    if fresh.is_empty() {
         return Ok(());
     }
-    txn.keep_body(body)?;
     // What an operator holds stays held, and another text makes a message no younger.
     let (mut queued_at, mut since) = (now, age::lived(txn)?);
     for recipient in &mut fresh {
@@ -281,7 +279,10 @@ fn queue_outbound(
         }
         waiting.shift(recipient.index, older, None);
     }
-    waiting.add(QueueRow {
+    if revision > 0 {
+        fresh.iter().try_for_each(|recipient| revise::remember(txn, id, recipient.index, revision))?;
+    }
+    let row = QueueRow {
         revision,
         body: body.key().0,
         wrapped_key: outbound.wrapped_key,
@@ -292,13 +293,18 @@ fn queue_outbound(
         body_8bit: outbound.body_8bit,
         utf8_header: outbound.utf8_header,
         signatures: outbound.signatures,
-        recipients: fresh,
+        recipients: Vec::new(),
         noted: Vec::new(),
         queued_at,
         since,
-        held: false,
-        restored: false,
-    });
+    };
+    // The revision itself may have brought it for others.
+    if waiting.add(row) {
+        txn.keep_body(body)?;
+    }
+    if let Some(row) = waiting.row(revision) {
+        row.recipients.append(&mut fresh);
+    }
     waiting.store(txn)?;
     trace::note(txn, id, now, "queued for delivery by the edge")
 }
@@ -310,10 +316,10 @@ mod tests {
 
     use shared::credential::Credential;
     use shared::seal::PrivateKey;
-    use shared::store::Store;
     use shared::store::sim::{Faults, SimDisk};
 
-    use shared::unit::WindowCopy;
+    use shared::store::{BodyKey, Rows, Store};
+    use shared::unit::{Id, OUTBOUND, WindowCopy, carrier_id};
 
     use super::*;
     use crate::record::{COPIES, CopyRow, LOGINS, OUTBOUND_KIND, PERSON_WINDOWS, WINDOWS};

@@ -349,7 +349,7 @@ fn show_queue(queue: &[Queued]) -> String {
             from.to_owned(),
         ]);
         for recipient in &message.recipients {
-            let held = if recipient.held { "held, " } else { "" };
+            let held = recipient.held.map_or_else(String::new, |held| format!("{}, ", word(&held)));
             let said =
                 format!("to {}: {held}{} {}", recipient.address, word(&recipient.state), recipient.text);
             let blank = String::new;
@@ -450,7 +450,7 @@ mod tests {
             address: "carol@elsewhere.example".into(),
             state: DeliveryState::Deferred,
             text: text.into(),
-            held: false,
+            held: None,
         };
         let message = Queued {
             id: "01KAN0Q5WJ8J1V9Z8G8Q4T7RXE".into(),
@@ -463,7 +463,7 @@ mod tests {
             recipients: vec![waiting("450 later"), waiting("\x1b[2J\r\nforged")],
         };
         let restored = Queued { held: Some(Held::Restored), recipients: vec![], ..message.clone() };
-        let one = Waiting { held: true, ..waiting("") };
+        let one = Waiting { held: Some(Held::Held), ..waiting("") };
         let held =
             Queued { held: Some(Held::Held), from: String::new(), recipients: vec![one], ..message.clone() };
         let blank = " ".repeat(83);

@@ -125,8 +125,9 @@ impl Commands {
             command => {
                 let held = link.is_held() && !link.is_open();
                 // What this edge holds may have been delivered by the one whose store is gone.
-                let besides = |txn: &mut Txn<'_>, command: &LinkCommand| match command {
-                    LinkCommand::Adopt { .. } => maintenance::hold_back(txn),
+                let busy = Arc::clone(&self.node.busy);
+                let besides = move |txn: &mut Txn<'_>, command: &LinkCommand| match command {
+                    LinkCommand::Adopt { .. } => maintenance::hold_back(txn, &busy, unix_millis()),
                     _ => Ok(()),
                 };
                 operator::decide(&self.node.store, held, command, besides).await

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use shared::address::Address;
 use shared::age::Pulse;
-use shared::id::MessageId;
+use shared::id::{MessageId, unix_millis};
 use shared::report::DirectoryView;
 use shared::seal::{FileKey, PrivateKey};
 use shared::smtp::{Envelope, Facts, Role};
@@ -21,7 +21,8 @@ pub use crate::link::LinkHost;
 use crate::maintenance::Cursors;
 use crate::node::Node;
 use crate::record::{COPIES, CopyRow, QUEUE, QueueRow, copy_of};
-use crate::{directory, maintenance, reception, revise};
+use crate::revise::busy::Busy;
+use crate::{directory, maintenance, queue, reception, revise};
 
 /// An edge.
 #[derive(Debug)]
@@ -79,7 +80,8 @@ impl Edge {
         let rows = self.node.store.read()?.prefix::<QueueRow>(QUEUE, &[], usize::MAX)?;
         let waiting = |row: &QueueRow| row.recipients.iter().any(revise::waits);
         let rows = rows.into_iter().filter(|(_, row)| waiting(row));
-        Ok(rows.map(|(key, row)| (revise::message_of(&key).0, row.held)).collect())
+        let is_held = |row: &QueueRow| !row.recipients.iter().any(queue::is_free);
+        Ok(rows.map(|(key, row)| (revise::message_of(&key).0, is_held(&row))).collect())
     }
 
     /// Reads a queued message as a remote host would get it, and then records that it was `taken`, or is to
@@ -156,5 +158,5 @@ impl Edge {
 
 /// What a restore does first.
 pub fn restored(txn: &mut Txn<'_>) -> Result<(), StoreError> {
-    maintenance::hold_back(txn)
+    maintenance::hold_back(txn, &Busy::default(), unix_millis())
 }

@@ -8,7 +8,7 @@ use shared::age::{self, Pulse};
 use shared::id::{MessageId, monotonic, unix_millis};
 use shared::lane::{self, NodeIdentity, QueuedBody, QueuedUnit};
 use shared::store::{
-    BodyKey, Disk, Lost, NotRestored, Owner, Rebuilt, Recovered, Rows, Store, StoreError, Txn, behind,
+    BodyKey, Disk, Lost, NotRestored, Owner, Rebuilt, Recovered, Store, StoreError, Txn,
     rebuild as rebuild_store,
 };
 use shared::trace;
@@ -16,8 +16,10 @@ use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
 
 use crate::lockout::{Guessing, Lockout};
 use crate::node::Node;
-use crate::queue::{self, ROWS_AT_ONCE};
-use crate::record::{INBOUND_KIND, OUTBOUND_KIND, QUEUE, QueueRecipient, QueueRow};
+use crate::queue;
+use crate::record::{Doubt, INBOUND_KIND, OUTBOUND_KIND, QueueRecipient, QueueRow};
+use crate::revise::Waiting;
+use crate::revise::busy::Busy;
 use crate::{correspondents, directory, facts, greylist, revise, vouch, windows};
 
 const ROUND: Duration = Duration::from_secs(1);
@@ -92,7 +94,10 @@ pub(crate) async fn clean(node: &Node, pulse: &mut Pulse, cursors: Cursors) -> R
             node.store.commit(move |txn| greylist::forget_old(txn, greylist.as_ref(), unix_millis()));
         forgotten.await?;
         node.store.commit(|txn| revise::forget_early(txn, unix_millis())).await?;
-        node.store.commit(revise::forget_decided).await?;
+        let kept = ids_kept(node);
+        let forgotten =
+            node.store.commit(move |txn| revise::forget_decided(txn, age::lived(txn)?.saturating_sub(kept)));
+        forgotten.await?;
     }
     let covering = node.covering.lock().await;
     node.destroy_covers()?;
@@ -101,6 +106,11 @@ pub(crate) async fn clean(node: &Node, pulse: &mut Pulse, cursors: Cursors) -> R
     let unanswered = forget_unanswered(&node.store, cursors.unanswered).await?;
     while node.store.compact().await? {}
     Ok(Cursors { ids, unanswered })
+}
+
+/// How long ids of units are remembered, in milliseconds that this node lives.
+fn ids_kept(node: &Node) -> u64 {
+    millis(lane::ids_kept(node.topology.link.safety(), node.topology.edge.outbound.expire))
 }
 
 fn millis(span: Duration) -> u64 {
@@ -148,11 +158,11 @@ async fn offer_deferred(node: &Node) -> Result<(), StoreError> {
 
 /// Goes on forgetting unit ids at `cursor`; returns where to go on the next time.
 async fn forget_units(node: &Node, cursor: Vec<u8>) -> Result<Vec<u8>, StoreError> {
-    let kept = lane::ids_kept(node.topology.link.safety(), node.topology.edge.outbound.expire);
+    let kept = ids_kept(node);
     let forgotten = node.store.commit(move |txn| {
         let lived = age::lived(txn)?;
         lane::bury_overdue(txn, lived.saturating_sub(PARKED_MILLIS), unix_millis())?;
-        lane::forget_ids(txn, &cursor, IDS_AT_ONCE, lived.saturating_sub(millis(kept)))
+        lane::forget_ids(txn, &cursor, IDS_AT_ONCE, lived.saturating_sub(kept))
     });
     Ok(forgotten.await?.into_inner().unwrap_or_default())
 }
@@ -169,16 +179,20 @@ async fn forget_ended(store: &Store) -> Result<(), StoreError> {
     store.commit(move |txn| windows::forget(txn, before)).await.map(drop)
 }
 
-/// After a restore: what waits for delivery may have been delivered since the backup.
-pub fn hold_back(txn: &mut Txn<'_>) -> Result<(), StoreError> {
+/// After a restore: what waits for delivery may have been delivered since the backup. A revision that an attempt of then
+/// has left noted is decided, for big does not send it again.
+pub fn hold_back(txn: &mut Txn<'_>, busy: &Busy, now: u64) -> Result<(), StoreError> {
     let mut cursor = Some(Vec::new());
     while let Some(from) = cursor.take() {
-        let rows = txn.range::<QueueRow>(QUEUE, &from, None, ROWS_AT_ONCE)?;
-        cursor = behind(&rows, ROWS_AT_ONCE);
-        for (key, mut row) in rows {
-            (row.held, row.restored) = (true, true);
-            queue::put(txn, revise::message_of(&key), &row)?;
+        let (messages, next) = queue::messages(txn, &from, None)?;
+        for id in messages {
+            let mut waiting = Waiting::load(txn, id)?;
+            let decided = waiting.settle_left(|recipient| busy.is_attempted(id, recipient));
+            waiting.recipients().for_each(|recipient| recipient.doubt = Some(Doubt::Restored));
+            waiting.store(txn)?;
+            revise::tell(txn, id, decided, now)?;
         }
+        cursor = next;
     }
     Ok(())
 }
@@ -246,6 +260,7 @@ fn hold(txn: &mut Txn<'_>, mut outbound: Outbound, body: BodyKey) -> Result<(), 
         attempts: 0,
         next_attempt_at: unix_millis(),
         held: false,
+        doubt: Some(Doubt::Rebuilt),
         notify,
         original,
     };
@@ -265,8 +280,6 @@ fn hold(txn: &mut Txn<'_>, mut outbound: Outbound, body: BodyKey) -> Result<(), 
         noted: Vec::new(),
         queued_at: unix_millis(),
         since: age::lived(txn)?,
-        held: true,
-        restored: false,
     };
     queue::put(txn, MessageId(outbound.message), &row)
 }

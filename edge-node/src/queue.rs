@@ -15,6 +15,7 @@ use shared::row;
 use shared::store::{Rows, StoreError, Table, Txn, behind};
 
 use crate::record::{QUEUE, QueueRecipient, QueueRow, queue_key};
+use crate::revise::message_of;
 
 /// Rows that are read at once, where all are gone through.
 pub const ROWS_AT_ONCE: usize = 1_000;
@@ -31,9 +32,9 @@ struct Scheduled {
 }
 row!(Scheduled, 1);
 
-/// Whether a recipient waits for an attempt, and no operator holds it.
+/// Whether a recipient waits for an attempt, no operator holds it, and nothing else is to be settled before.
 pub fn is_free(recipient: &QueueRecipient) -> bool {
-    recipient.state.waits() && !recipient.held
+    recipient.state.waits() && !recipient.held && recipient.doubt.is_none()
 }
 
 /// The destination of a recipient: the domain of its address; empty if that is none.
@@ -57,11 +58,22 @@ pub fn remove(txn: &mut Txn<'_>, message: MessageId, revision: u32) -> Result<()
     reschedule(txn, message, revision, before.as_ref(), None)
 }
 
+/// Some messages with rows between two keys, and where to go on; `None` at the end. One that has rows there, too, comes
+/// again.
+pub fn messages(
+    rows: &impl Rows,
+    from: &[u8],
+    to: Option<&[u8]>,
+) -> Result<(BTreeSet<MessageId>, Option<Vec<u8>>), StoreError> {
+    let found = rows.range::<QueueRow>(QUEUE, from, to, ROWS_AT_ONCE)?;
+    Ok((found.iter().map(|(key, _)| message_of(key)).collect(), behind(&found, ROWS_AT_ONCE)))
+}
+
 /// When each destination of a row is to be attempted, milliseconds since 1970.
 fn attempts(row: Option<&QueueRow>) -> BTreeMap<String, u64> {
     let mut attempts = BTreeMap::new();
-    let rows = row.into_iter().filter(|row| !row.held);
-    for recipient in rows.flat_map(|row| &row.recipients).filter(|recipient| is_free(recipient)) {
+    let recipients = row.into_iter().flat_map(|row| &row.recipients);
+    for recipient in recipients.filter(|recipient| is_free(recipient)) {
         let at = attempts.entry(destination(&recipient.address)).or_insert(u64::MAX);
         *at = recipient.next_attempt_at.min(*at);
     }

@@ -108,10 +108,30 @@ pub struct QueueRecipient {
     pub next_attempt_at: u64,
     /// The operator has put it on hold.
     pub held: bool,
+    /// It may not be to get this: nothing is attempted before that is settled.
+    pub doubt: Option<Doubt>,
     /// Of what its sender wants to be told, if they have said so.
     pub notify: Option<Notify>,
     /// The recipient that the sender named, if that is told.
     pub original: Option<String>,
+}
+
+/// Why a recipient may not be to get a text.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// The message is from a backup that was restored: big says who has still to get it.
+    Restored,
+    /// Big has said so, and that the recipient is to get this revision at the least: it comes from there.
+    Revised(u32),
+    /// The message was found by a rebuild, and may have left: an operator decides.
+    Rebuilt,
+}
+
+impl Doubt {
+    /// Whether big settles it.
+    pub fn is_of_restore(self) -> bool {
+        matches!(self, Self::Restored | Self::Revised(_))
+    }
 }
 
 /// A revision for a recipient that came while an attempt was under way: decided by the attempt's outcome.
@@ -156,13 +176,8 @@ pub struct QueueRow {
     pub queued_at: u64,
     /// How long this node had lived then, in milliseconds: what its age is counted from.
     pub since: u64,
-    /// Nothing of it is attempted, because it may have left already: found by a rebuild, or `restored`. What an
-    /// operator puts on hold is marked at each recipient.
-    pub held: bool,
-    /// From a backup that was restored: held until big has said who is still to get it.
-    pub restored: bool,
 }
-row!(QueueRow, 7);
+row!(QueueRow, 8);
 
 /// The key of a queued message's revision.
 pub fn queue_key(message: &Id, revision: u32) -> Vec<u8> {

@@ -184,14 +184,16 @@ pub struct Queued {
     pub recipients: Vec<Waiting>,
 }
 
-/// Why a message is not attempted.
+/// Why a message is not attempted, or one of its recipients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Held {
-    /// An operator holds everybody who waits.
+    /// An operator holds everybody who waits, or that recipient.
     Held,
     /// This edge went back to a backup, and big has still to say who has got it since.
     Restored,
+    /// Its author has revised it since the backup that this edge went back to: the new text comes from big.
+    Revised,
     /// A rebuild found it, and it may have left already.
     Rebuilt,
 }
@@ -237,6 +239,6 @@ pub struct Waiting {
     pub state: DeliveryState,
     /// What was said last.
     pub text: String,
-    /// An operator holds it.
-    pub held: bool,
+    /// Why nothing is attempted for it, if that is so.
+    pub held: Option<Held>,
 }

@@ -3,7 +3,9 @@
 //! report to big; `busy` says why the old text cannot leave after that.
 //!
 //! A revision may come before the message that it is of, which goes by another lane: it is kept until then, and
-//! applied in the message's own commit, so that nobody ever sees the old text.
+//! applied in the message's own commit, so that nobody ever sees the old text. After this edge went back a message may
+//! come in parts, to each recipient as it is for that one: what is decided is remembered for each, and told again to
+//! a big that asks again.
 
 pub mod busy;
 mod copies;
@@ -11,6 +13,7 @@ mod copies;
 mod tests;
 mod waiting;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rkyv::{Archive, Deserialize, Serialize};
@@ -20,8 +23,8 @@ use shared::lane::{self, NotApplied};
 use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
 use shared::trace;
 use shared::unit::{
-    CopyRevision, Id, OUTBOUND, REVISION, REVISIONS_MAX, Revise, ReviseMode, ReviseResult, Revised, ToBig,
-    ToEdge, are_signatures, carrier_id, decode, encode, revision_ordinal,
+    CopyRevision, Id, OUTBOUND, Revise, ReviseMode, ReviseResult, Revised, ToBig, ToEdge, are_signatures,
+    carrier_id, decode, encode, revision_ordinal,
 };
 
 use crate::facts;
@@ -44,10 +47,10 @@ const FORGOTTEN_AT_ONCE: usize = 10_000;
 /// Why a unit with anything else before its message is refused.
 pub const NOT_SIGNATURES: &str = "what is to stand before the message are not signatures";
 
-/// Message and recipient to [`DecidedRow`]: what they are not to get any more.
+/// Message and recipient to [`DecidedRow`]: before what they are not to get anything any more.
 const DECIDED: Table = Table("decided-revisions");
 
-/// The last revision that has taken the place of what a recipient had, or has taken it back.
+/// The last revision that has taken the place of what a recipient was to get, or has taken it back.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
 struct DecidedRow {
     revision: u32,
@@ -68,33 +71,24 @@ struct EarlyRow {
 }
 shared::row!(EarlyRow, 2);
 
-/// Whether the message of a revision is here or has been, as one of the revisions `earlier` or as the original. No row
-/// means too late only if a unit brought it once.
-fn has_come(rows: &impl Rows, id: MessageId, earlier: &[u32], reader: &[u8]) -> Result<bool, StoreError> {
-    for revision in std::iter::once(&0).chain(earlier).take(REVISIONS_MAX) {
-        if lane::is_here(rows, &carrier_id(&id.0, *revision, reader))? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Whether a revision has brought a text that stays: not while it waits for its message.
-pub fn has_brought(rows: &impl Rows, id: MessageId, revision: u32) -> Result<bool, StoreError> {
-    let is_early = rows.raw(EARLY, &queue_key(&id.0, revision))?.is_some();
-    Ok(!is_early && lane::is_here(rows, &carrier_id(&id.0, revision, REVISION))?)
-}
-
-/// Whether a later revision has been decided for a recipient: after this edge went back, the text before it may come
-/// behind it, for it goes by another lane.
-pub fn is_overtaken(
-    rows: &impl Rows,
-    id: MessageId,
-    recipient: u32,
-    revision: u32,
-) -> Result<bool, StoreError> {
+/// The last revision that was decided for a recipient; `None` if there is none.
+pub fn last_decided(rows: &impl Rows, id: MessageId, recipient: u32) -> Result<Option<u32>, StoreError> {
     let decided = rows.get::<DecidedRow>(DECIDED, &queue_key(&id.0, recipient))?;
-    Ok(decided.is_some_and(|decided| decided.revision > revision))
+    Ok(decided.map(|decided| decided.revision))
+}
+
+/// Whether a text of a message, or a later one, has come for a recipient, whatever has become of it since.
+pub fn has_come(rows: &impl Rows, id: MessageId, recipient: u32, revision: u32) -> Result<bool, StoreError> {
+    let decided = last_decided(rows, id, recipient)?;
+    let original = revision == 0 && lane::is_here(rows, &carrier_id(&id.0, 0, OUTBOUND))?;
+    Ok(original || decided.is_some_and(|decided| decided >= revision))
+}
+
+/// From now on a recipient is not to get what came before this revision.
+pub fn remember(txn: &mut Txn<'_>, id: MessageId, recipient: u32, revision: u32) -> Result<(), StoreError> {
+    let revision = revision.max(last_decided(txn, id, recipient)?.unwrap_or_default());
+    let since = age::lived(txn)?;
+    txn.put(DECIDED, &queue_key(&id.0, recipient), &DecidedRow { revision, since })
 }
 
 /// Names the body of a unit. Returns what holds it.
@@ -104,13 +98,31 @@ fn keep(txn: &mut Txn<'_>, body: Option<&Stored>) -> Result<Option<[u8; 32]>, St
     Ok(Some(body.key().0))
 }
 
-fn set_aside(txn: &mut Txn<'_>, key: &[u8], head: &ToEdge, body: Option<&Stored>) -> Result<(), NotApplied> {
-    if txn.count(EARLY)? >= EARLY_MAX {
-        return Err(NotApplied::Later("too many revisions wait for their messages".into()));
+/// Whether one more revision may wait for its message.
+fn has_room(rows: &impl Rows) -> Result<(), NotApplied> {
+    match rows.count(EARLY)? {
+        ..EARLY_MAX => Ok(()),
+        _ => Err(NotApplied::Later("too many revisions wait for their messages".into())),
     }
-    let body = keep(txn, body)?;
-    let since = age::lived(txn)?;
-    Ok(txn.put(EARLY, key, &EarlyRow { head: encode(head), body, since })?)
+}
+
+/// Sets a revision aside for recipients whose text has not come, besides those for whom it waits already. Takes over
+/// the reference on `body`.
+fn set_aside(txn: &mut Txn<'_>, mut revise: Revise, body: Option<[u8; 32]>) -> Result<(), StoreError> {
+    let key = queue_key(&revise.message, revise.revision);
+    let mut since = age::lived(txn)?;
+    if let Some(waits) = txn.get::<EarlyRow>(EARLY, &key)? {
+        since = waits.since;
+        if let Some(ToEdge::Revise(waits)) = decode::<ToEdge>(&waits.head) {
+            let mut all: BTreeMap<_, _> = waits.recipients.into_iter().collect();
+            all.extend(revise.recipients);
+            revise.recipients = all.into_iter().collect();
+        }
+        if let Some(body) = waits.body {
+            txn.release_body(BodyKey(body))?;
+        }
+    }
+    txn.put(EARLY, &key, &EarlyRow { head: encode(&ToEdge::Revise(revise)), body, since })
 }
 
 /// Applies a revision of a message for the Internet.
@@ -127,13 +139,36 @@ pub fn revise(
     if !are_signatures(&revise.signatures) {
         return Err(NotApplied::Never(NOT_SIGNATURES.into()));
     }
-    let id = MessageId(revise.message);
-    if Waiting::load(txn, id)?.is_empty() && !has_come(txn, id, &revise.earlier, OUTBOUND)? {
-        let key = queue_key(&revise.message, revise.revision);
-        return set_aside(txn, &key, &ToEdge::Revise(revise), body);
-    }
+    has_room(txn)?;
     let body = keep(txn, body)?;
-    Ok(decide(txn, busy, &revise, body, now)?)
+    Ok(decide_or_wait(txn, busy, revise, body, now)?)
+}
+
+/// Decides a revision for those whose text has come; for the others it waits. Takes over the reference on `body`.
+fn decide_or_wait(
+    txn: &mut Txn<'_>,
+    busy: &Busy,
+    mut revise: Revise,
+    body: Option<[u8; 32]>,
+    now: u64,
+) -> Result<(), StoreError> {
+    let id = MessageId(revise.message);
+    let waiting = Waiting::load(txn, id)?;
+    let (mut here, mut early) = (Vec::new(), Vec::new());
+    for (recipient, text) in std::mem::take(&mut revise.recipients) {
+        let is_here = waiting.revision_of(recipient).is_some() || has_come(txn, id, recipient, text)?;
+        if is_here { here.push((recipient, text)) } else { early.push((recipient, text)) }
+    }
+    if here.is_empty() {
+        return set_aside(txn, Revise { recipients: early, ..revise }, body);
+    }
+    if !early.is_empty() {
+        if let Some(body) = body {
+            txn.reference_body(BodyKey(body))?;
+        }
+        set_aside(txn, Revise { recipients: early, ..revise.clone() }, body)?;
+    }
+    decide(txn, busy, &Revise { recipients: here, ..revise }, body, now)
 }
 
 /// Decides a revision for each of its recipients. Takes over the reference on `body`.
@@ -164,17 +199,23 @@ fn decide(
             noted: Vec::new(),
             queued_at: now,
             since: age::lived(txn)?,
-            held: false,
-            restored: false,
         };
         if !waiting.add(row) {
             txn.release_body(BodyKey(body))?;
         }
     }
     let mut decided = Vec::new();
-    for recipient in &revise.recipients {
-        let is_attempted = busy.is_attempted(id, *recipient);
-        decided.extend(waiting.revise(*recipient, revise.revision, revise.mode, is_attempted));
+    let (revision, mode) = (revise.revision, revise.mode);
+    for (recipient, _) in &revise.recipients {
+        let recipient = *recipient;
+        let gone = waiting.revision_of(recipient).is_none();
+        if gone && last_decided(txn, id, recipient)? == Some(revision) {
+            // A big that went back asks again.
+            decided.push(Decided { recipient, revision, result: waiting::done(mode), text: "" });
+        } else {
+            let is_attempted = busy.is_attempted(id, recipient);
+            decided.extend(waiting.revise(recipient, revision, mode, is_attempted));
+        }
     }
     waiting.store(txn)?;
     tell(txn, id, decided, now)
@@ -184,10 +225,7 @@ fn decide(
 pub fn tell(txn: &mut Txn<'_>, id: MessageId, decided: Vec<Decided>, now: u64) -> Result<(), StoreError> {
     for decided in decided {
         if matches!(decided.result, ReviseResult::Replaced | ReviseResult::Withdrawn) {
-            let key = queue_key(&id.0, decided.recipient);
-            let before = txn.get::<DecidedRow>(DECIDED, &key)?.map_or(0, |row| row.revision);
-            let (revision, since) = (decided.revision.max(before), age::lived(txn)?);
-            txn.put(DECIDED, &key, &DecidedRow { revision, since })?;
+            remember(txn, id, decided.recipient, decided.revision)?;
         }
         tell_one(txn, id, decided, now)?;
     }
@@ -218,10 +256,12 @@ pub fn revise_copy(
     let id = MessageId(copy.message);
     // A withdrawal waits for nothing that will not come; another text comes itself, as a copy.
     let comes = !copy.resent || copy.mode != ReviseMode::Withdraw;
-    if comes && !copies::is_filed(txn, &copy.window, id)? && !has_come(txn, id, &copy.earlier, &copy.window)?
-    {
+    if comes && !copies::is_filed(txn, &copy.window, id)? && !copies::has_come(txn, &copy)? {
+        has_room(txn)?;
+        let (body, since) = (keep(txn, Some(body))?, age::lived(txn)?);
         let key = copy_key(&copy.window, id, copy.revision);
-        return set_aside(txn, &key, &ToEdge::ReviseCopy(copy), Some(body));
+        let row = EarlyRow { head: encode(&ToEdge::ReviseCopy(copy)), body, since };
+        return Ok(txn.put(EARLY, &key, &row)?);
     }
     txn.keep_body(body)?;
     Ok(copies::decide(txn, busy, &copy, body.key().0, now)?)
@@ -232,7 +272,7 @@ pub fn apply_early(txn: &mut Txn<'_>, busy: &Busy, prefix: &[u8], now: u64) -> R
     for (key, row) in txn.prefix::<EarlyRow>(EARLY, prefix, usize::MAX)? {
         txn.delete(EARLY, &key)?;
         match (decode::<ToEdge>(&row.head), row.body) {
-            (Some(ToEdge::Revise(revise)), body) => decide(txn, busy, &revise, body, now)?,
+            (Some(ToEdge::Revise(revise)), body) => decide_or_wait(txn, busy, revise, body, now)?,
             (Some(ToEdge::ReviseCopy(copy)), Some(body)) => copies::decide(txn, busy, &copy, body, now)?,
             (_, Some(body)) => txn.release_body(BodyKey(body))?,
             (_, None) => {}
@@ -266,7 +306,9 @@ pub fn forget_early(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
             txn.release_body(BodyKey(body))?;
         }
         let (id, recipients, revision) = match decode::<ToEdge>(&row.head) {
-            Some(ToEdge::Revise(revise)) => (revise.message, revise.recipients, revise.revision),
+            Some(ToEdge::Revise(Revise { message, recipients, revision, .. })) => {
+                (message, recipients.into_iter().map(|(index, _)| index).collect(), revision)
+            }
             Some(ToEdge::ReviseCopy(copy)) => (copy.message, vec![copy.recipient], copy.revision),
             _ => continue,
         };
@@ -281,11 +323,11 @@ pub fn forget_early(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Forgets what was decided, after as long as a revision is waited with for its message. The oldest messages come first.
-pub fn forget_decided(txn: &mut Txn<'_>) -> Result<(), StoreError> {
-    let lived = age::lived(txn)?;
+/// Forgets what was decided when this node had lived for less than `before` milliseconds: as long ago as the ids of
+/// units are remembered ([`lane::ids_kept`]), which come again as long. The oldest messages come first.
+pub fn forget_decided(txn: &mut Txn<'_>, before: u64) -> Result<(), StoreError> {
     for (key, row) in txn.prefix::<DecidedRow>(DECIDED, &[], FORGOTTEN_AT_ONCE)? {
-        if lived.saturating_sub(row.since) > EARLY_MILLIS {
+        if row.since < before {
             txn.delete(DECIDED, &key)?;
         }
     }
@@ -294,9 +336,7 @@ pub fn forget_decided(txn: &mut Txn<'_>) -> Result<(), StoreError> {
 
 /// Keeps a revision that a rebuild found, with its body, until the message is found too.
 pub fn found(txn: &mut Txn<'_>, revise: Revise, body: BodyKey) -> Result<(), StoreError> {
-    let key = queue_key(&revise.message, revise.revision);
-    let since = age::lived(txn)?;
-    txn.put(EARLY, &key, &EarlyRow { head: encode(&ToEdge::Revise(revise)), body: Some(body.0), since })
+    set_aside(txn, revise, Some(body.0))
 }
 
 /// After a rebuild: revisions take the place of the texts that they were of, as they did before.
@@ -329,7 +369,7 @@ pub fn begin(
 ) -> Result<Option<Begun>, StoreError> {
     let mut waiting = Waiting::load(txn, id)?;
     let decided = waiting.settle_left(|recipient| busy.is_attempted(id, recipient));
-    let begun = waiting.rows().iter().filter(|row| !row.held).find_map(|row| {
+    let begun = waiting.rows().iter().find_map(|row| {
         let due = row.recipients.iter().filter(|recipient| {
             is_free(recipient)
                 && age::is_due(recipient.next_attempt_at, now)

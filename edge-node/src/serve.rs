@@ -26,6 +26,7 @@ use crate::command::Commands;
 use crate::delivery::{ATTEMPTS_MAX, RelayError, Resolver, Route, Runner};
 use crate::link::LinkHost;
 use crate::node::Node;
+use crate::revise::busy::Busy;
 use crate::strangers::Strangers;
 use crate::{login, maildrop, maintenance, reception};
 
@@ -120,7 +121,7 @@ pub fn init(topology: &Topology) -> Result<(), ServeError> {
 pub fn restore(topology: &Topology, from: &Path) -> Result<usize, ServeError> {
     let kept = lane::ids_kept(topology.link.safety(), topology.edge.outbound.expire);
     let (_, held) = State::restore(&topology.edge.state, from, move |txn| {
-        maintenance::hold_back(txn)?;
+        maintenance::hold_back(txn, &Busy::default(), unix_millis())?;
         lane::hold_old(txn, kept, unix_millis())
     })?;
     Ok(held)

@@ -28,7 +28,7 @@ mod tests;
 
 pub use confirm::{
     DeadLetter, OFFER_AGAIN_MILLIS, Outstanding, Reasons, confirmed, dead_letter, dead_letter_count,
-    dead_letters, deferred, drop_dead, is_due, outstanding, queue_due, retry_dead,
+    dead_letters, dead_letters_under, deferred, drop_dead, is_due, outstanding, queue_due, retry_dead,
 };
 pub use decide::{Decision, DecisionRow, compared, decisions, reset, resolve};
 pub use missing::{Missing, NAMED_MAX, lacks, missing};

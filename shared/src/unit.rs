@@ -326,6 +326,14 @@ pub fn carrier_id(message: &Id, revision: u32, reader: &[u8]) -> Id {
     unit
 }
 
+/// The same of what goes by the edge ([`OUTBOUND`], [`REVISION`]) to recipients with these indexes. What has been revised
+/// may come in parts after the edge went back, so each part is a unit of its own; an original comes whole.
+pub fn part_id(message: &Id, revision: u32, reader: &[u8], recipients: impl Iterator<Item = u32>) -> Id {
+    let recipients = recipients.filter(|_| revision > 0).flat_map(u32::to_be_bytes);
+    let reader: Vec<u8> = reader.iter().copied().chain(recipients).collect();
+    carrier_id(message, revision, &reader)
+}
+
 /// Messages that still wait for delivery.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Unsettled {
@@ -433,12 +441,11 @@ pub struct Revise {
     pub message: Id,
     /// Which revision, from 1.
     pub revision: u32,
-    /// The numbers of those before it, besides the original's: any may have brought the message.
-    pub earlier: Vec<u32>,
     /// What it does.
     pub mode: ReviseMode,
-    /// Indexes of the recipients it is for.
-    pub recipients: Vec<u32>,
+    /// Whom it is for: each recipient's index, and the last revision of which big knows that it took the place of what
+    /// was before (0 is the original). Until that has come to the edge, which may have gone back, this waits for it.
+    pub recipients: Vec<(u32, u32)>,
     /// The body's file key, wrapped to the edge.
     pub wrapped_key: Vec<u8>,
     /// Length of the plain body in bytes.

@@ -7,7 +7,7 @@ use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::origin::{Origin, RECIPIENTS_BYTES_MAX};
 use shared::seal::{FileKey, PublicKey};
 use shared::store::{BodyKey, Rows, StoreError, Txn};
-use shared::unit::{self, Asked, Id, OUTBOUND, Outbound, ToEdge, WindowCopy, carrier_id};
+use shared::unit::{self, Asked, Id, OUTBOUND, Outbound, ToEdge, WindowCopy, carrier_id, part_id};
 
 use super::{Site, recipient_key};
 use crate::directory::srs;
@@ -71,6 +71,7 @@ pub fn queue_outbound(
     let reader = PublicKey(edge.sealing_key);
     let key = FileKey::of_outbound(&site.outbound_secret, id, message.revision, &reader);
     let wrapped_key = key.wrap(&reader, id).map_err(|error| Refused::new(error.to_string()))?;
+    let unit = part_id(&id.0, message.revision, OUTBOUND, recipients.iter().map(|(index, _)| *index));
     let names = recipients.iter().map(|(_, address)| address.len()).sum::<usize>();
     if names > RECIPIENTS_BYTES_MAX {
         return Err(Refused::new("too many recipients with long names; send the message to fewer at once"));
@@ -89,7 +90,7 @@ pub fn queue_outbound(
         utf8_header: message.origin.utf8_header,
         signatures: signatures(txn, id, message.revision)?,
     });
-    Ok(queue_with_body(txn, &head, message, carrier_id(&id.0, message.revision, OUTBOUND), Pace::Live)?)
+    Ok(queue_with_body(txn, &head, message, unit, Pace::Live)?)
 }
 
 /// What is asked of recipients, whose rows are there.

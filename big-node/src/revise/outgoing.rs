@@ -8,7 +8,7 @@ use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::seal::{FileKey, PublicKey};
 use shared::store::{Rows, StoreError, Txn};
 use shared::unit::{
-    CopyRevision, Id, REVISION, Revise, ReviseMode, ReviseResult, ToEdge, carrier_id, decode, encode,
+    CopyRevision, Id, REVISION, Revise, ReviseMode, ReviseResult, ToEdge, carrier_id, decode, encode, part_id,
 };
 
 use super::result::{Decided, decided};
@@ -39,12 +39,13 @@ pub(super) fn send_to_edge(
         ReviseMode::Withdraw => QueuedBody::None,
         ReviseMode::Replace | ReviseMode::Append => mail::queued_body(txn, &message)?,
     };
+    let unit = part_id(&id.0, revision.number, REVISION, recipients.iter().copied());
+    let has = |index| Ok((index, text_of(txn, id, index)?));
     let head = ToEdge::Revise(Revise {
         message: id.0,
         revision: revision.number,
-        earlier: earlier(txn, id, revision.number)?,
         mode,
-        recipients,
+        recipients: recipients.into_iter().map(has).collect::<Result<_, StoreError>>()?,
         wrapped_key: wrapped(site, id, revision.number, PublicKey(edge.sealing_key))?,
         size: message.origin.size,
         body_8bit: message.origin.body_8bit,
@@ -54,7 +55,12 @@ pub(super) fn send_to_edge(
             ReviseMode::Replace | ReviseMode::Append => mail::signatures(txn, id, revision.number)?,
         },
     });
-    queue_unit(txn, &head, carrier_id(&id.0, revision.number, REVISION), body)
+    queue_unit(txn, &head, unit, body)
+}
+
+/// The last revision of which it is known that it took the place of what a recipient was to get.
+fn text_of(rows: &impl Rows, id: MessageId, recipient: u32) -> Result<u32, StoreError> {
+    Ok(rows.get::<Recipient>(RECIPIENTS, &recipient_key(id, recipient))?.map_or(0, |row| row.revision))
 }
 
 /// Queues a revision of a copy in a secondary mailbox; `resent` if the edge may have lost the copy.
@@ -221,9 +227,9 @@ pub fn again(txn: &mut Txn<'_>, site: &Site, mut unit: QueuedUnit) -> Result<Opt
     match decode::<ToEdge>(&unit.head) {
         Some(ToEdge::Revise(mut revise)) => {
             let mut left = Vec::new();
-            for recipient in revise.recipients {
+            for (recipient, _) in revise.recipients {
                 if is_open(txn, revise.message, recipient, revise.revision)? {
-                    left.push(recipient);
+                    left.push((recipient, text_of(txn, MessageId(revise.message), recipient)?));
                 }
             }
             let Some(edge) = projection::edge(txn)?.filter(|_| !left.is_empty()) else { return Ok(None) };

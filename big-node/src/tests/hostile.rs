@@ -355,9 +355,8 @@ fn next_kind(kind: &ToEdge) -> Option<ToEdge> {
         ToEdge::InventoryAsked { .. } => ToEdge::Revise(Revise {
             message,
             revision: 1,
-            earlier: Vec::new(),
             mode: ReviseMode::Replace,
-            recipients: vec![0],
+            recipients: vec![(0, 0)],
             wrapped_key,
             size: 9,
             body_8bit: false,

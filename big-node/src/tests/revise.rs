@@ -479,7 +479,7 @@ async fn some_recipients_are_revised_and_others_not() {
     let some = Amendment { recipients: vec![OUTSIDE.into()], ..amendment(ReviseMode::Withdraw, "") };
     world.amends("alice", id, some).await.expect("is revised");
     let sent = world.revisions_for_edge();
-    assert_eq!(sent.iter().map(|revise| revise.recipients.clone()).collect::<Vec<_>>(), [vec![1]]);
+    assert_eq!(sent.iter().map(|revise| revise.recipients.clone()).collect::<Vec<_>>(), [vec![(1, 0)]]);
     assert_eq!(
         world.shows("bob", id).map(|(text, entry)| (text, entry.amended)),
         Some(("old".into(), false))
@@ -493,7 +493,7 @@ async fn some_recipients_are_revised_and_others_not() {
     // All that are left: who has nothing any more is told nothing.
     world.amends("alice", id, amendment(ReviseMode::Append, "more")).await.expect("is revised");
     assert_eq!(world.revised(id, 1).map(|revised| revised.result), Some(ReviseResult::Refused));
-    assert_eq!(world.revisions_for_edge().last().map(|revise| revise.recipients.clone()), Some(vec![2]));
+    assert_eq!(world.revisions_for_edge().last().map(|revise| revise.recipients.clone()), Some(vec![(2, 0)]));
     let (text, _) = world.shows("bob", id).expect("has it");
     assert!(text.starts_with("old") && text.ends_with("more"), "{text}");
 }
@@ -863,10 +863,10 @@ async fn after_the_edge_went_back_it_gets_the_text_that_counts() {
     assert_eq!(
         told,
         [
-            "revise 1 [0]",
-            "revise 2 [1]",
+            "revise 1 [(0, 0)]",
+            "revise 2 [(1, 0)]",
             "waits [(0, 1), (1, 0), (2, 0)]",
-            "revise 2 [1]",
+            "revise 2 [(1, 0)]",
             "outbound 0 [0, 1, 2]",
             "outbound 0 [1, 2]",
             "outbound 1 [0]",

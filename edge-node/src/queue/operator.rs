@@ -14,7 +14,7 @@ use super::{ROWS_AT_ONCE, destination, is_free, put};
 use crate::delivery;
 use crate::facts::EVENT_LANE;
 use crate::node::Node;
-use crate::record::{QUEUE, QueueRecipient, QueueRow, queue_key};
+use crate::record::{Doubt, QUEUE, QueueRecipient, QueueRow, queue_key};
 use crate::request::{Done, Held, QueueFilter, QueuePage, Queued, Waiting as WaitingView, Which};
 use crate::revise::{self, Waiting, busy::Busy, message_of, waits};
 
@@ -35,26 +35,33 @@ pub fn list(node: &Node, filter: &QueueFilter) -> Result<QueuePage, Refused> {
     };
     let is_listed = |row: &QueueRow| {
         let mut meant = row.recipients.iter().filter(is_meant);
-        if filter.held { meant.any(|recipient| row.held || recipient.held) } else { meant.next().is_some() }
+        if filter.held { meant.any(|recipient| !is_free(recipient)) } else { meant.next().is_some() }
     };
     let listed = rows.into_iter().filter(|(_, row)| is_listed(row));
     let queue = listed.map(|(key, row)| view(message_of(&key), row)).collect();
     Ok(QueuePage { queue, next })
 }
 
+/// Why a recipient who waits is not attempted.
+fn why_held(recipient: &QueueRecipient) -> Option<Held> {
+    match recipient.doubt {
+        Some(Doubt::Restored) => Some(Held::Restored),
+        Some(Doubt::Revised(_)) => Some(Held::Revised),
+        Some(Doubt::Rebuilt) => Some(Held::Rebuilt),
+        None => recipient.held.then_some(Held::Held),
+    }
+}
+
 fn view(id: MessageId, row: QueueRow) -> Queued {
     let waiting: Vec<&QueueRecipient> = row.recipients.iter().filter(|recipient| waits(recipient)).collect();
     let free = waiting.iter().filter(|recipient| is_free(recipient));
-    let held = match (row.held, row.restored) {
-        (true, true) => Some(Held::Restored),
-        (true, false) => Some(Held::Rebuilt),
-        (false, _) => waiting.iter().all(|recipient| recipient.held).then_some(Held::Held),
-    };
+    let is_free = waiting.iter().any(|recipient| is_free(recipient));
+    let held = if is_free { None } else { waiting.iter().find_map(|recipient| why_held(recipient)) };
     let seen = |recipient: &&QueueRecipient| WaitingView {
         address: recipient.address.clone(),
         state: recipient.state,
         text: recipient.text.clone(),
-        held: recipient.held,
+        held: why_held(recipient),
     };
     Queued {
         id: id.to_string(),
@@ -106,7 +113,7 @@ pub async fn hold(node: &Node, which: &Which, held: bool) -> Result<Done, Refuse
         }
     }
     node.due.notify_one();
-    let Changed { messages, recipients, restored, .. } = changed;
+    let Changed { messages, recipients, in_doubt, .. } = changed;
     match (recipients > 0, held) {
         (true, true) => Ok(done(format!(
             "held: {recipients} recipients of {messages} messages; an attempt that is under way is not stopped"
@@ -118,7 +125,7 @@ pub async fn hold(node: &Node, which: &Which, held: bool) -> Result<Done, Refuse
             Which::All => "nothing waits here".into(),
         })),
         (false, true) => Err(Refused("all who are meant are held already; `queue list --held` shows them".into())),
-        (false, false) if restored > 0 => Err(Refused(
+        (false, false) if in_doubt > 0 => Err(Refused(
             "no operator holds it: it may have left already, see `queue list --held`; `queue retry ID` attempts it all \
              the same"
                 .into(),
@@ -132,8 +139,8 @@ pub async fn hold(node: &Node, which: &Which, held: bool) -> Result<Done, Refuse
 struct Changed {
     /// Recipients who wait.
     waiting: u64,
-    /// Messages that are held because they may have left already.
-    restored: u64,
+    /// Recipients who are held because they may have the message already.
+    in_doubt: u64,
     messages: u64,
     recipients: u64,
 }
@@ -141,7 +148,7 @@ struct Changed {
 impl Changed {
     fn add(&mut self, other: Self) {
         self.waiting += other.waiting;
-        self.restored += other.restored;
+        self.in_doubt += other.in_doubt;
         self.messages += other.messages;
         self.recipients += other.recipients;
     }
@@ -164,10 +171,10 @@ fn hold_page(
         let mut here = 0;
         for recipient in row.recipients.iter_mut().filter(is_meant) {
             changed.waiting += 1;
+            changed.in_doubt += u64::from(recipient.doubt.is_some());
             here += u64::from(recipient.held != held);
             recipient.held = held;
         }
-        changed.restored += u64::from(row.held);
         if here > 0 {
             (changed.messages, changed.recipients) = (changed.messages + 1, changed.recipients + here);
             put(txn, message_of(&key), &row)?;
@@ -187,8 +194,10 @@ pub async fn retry(node: &Node, text: &str) -> Result<Queued, Refused> {
             if rows.is_empty() {
                 return Ok(Err(Refused(not_here(&id.to_string()))));
             }
-            let is_held = |recipient: &QueueRecipient| waits(recipient) && recipient.held;
-            if rows.iter().any(|(_, row)| row.held && row.recipients.iter().any(is_held)) {
+            let is_both = |recipient: &QueueRecipient| {
+                waits(recipient) && recipient.held && recipient.doubt.is_some()
+            };
+            if rows.iter().any(|(_, row)| row.recipients.iter().any(is_both)) {
                 // Their release, later, would not say any more that they may have it.
                 return Ok(Err(Refused(format!(
                     "{id} may have left already, and the operator holds some who wait for it; `queue release {id}`, then \
@@ -196,14 +205,24 @@ pub async fn retry(node: &Node, text: &str) -> Result<Queued, Refused> {
                 ))));
             }
             let mut retried = None;
-            for (_, mut row) in rows.into_iter().filter(|(_, row)| row.recipients.iter().any(is_free)) {
-                (row.held, row.restored) = (false, false);
-                row.recipients.iter_mut().filter(|r| is_free(r)).for_each(|r| r.next_attempt_at = now);
+            for (_, mut row) in rows {
+                let is_meant = |recipient: &&mut QueueRecipient| {
+                    let revised = matches!(recipient.doubt, Some(Doubt::Revised(_)));
+                    waits(recipient) && !recipient.held && !revised
+                };
+                let mut meant = row.recipients.iter_mut().filter(is_meant).peekable();
+                if meant.peek().is_none() {
+                    continue;
+                }
+                meant.for_each(|recipient| (recipient.doubt, recipient.next_attempt_at) = (None, now));
                 put(txn, id, &row)?;
                 retried = Some(view(id, row));
             }
             Ok::<_, StoreError>(retried.ok_or_else(|| {
-                Refused(format!("{id} is held by the operator; `queue release {id}` lets it go"))
+                Refused(format!(
+                    "{id} is held by the operator, and `queue release {id}` lets it go; or its author has revised it since the \
+                     backup of this edge, and big sends the new text when the link is up, see `queue list --held`"
+                ))
             }))
         });
     let retried = retried.await.map_err(failed)?.into_inner()?;
@@ -237,7 +256,7 @@ fn cancel_within(
     if waiting.is_empty() {
         return Ok(Err(Refused(not_here(&id.to_string()))));
     }
-    if waiting.rows().iter().any(|row| row.restored) {
+    if waiting.recipients().any(|recipient| recipient.doubt == Some(Doubt::Restored)) {
         return Ok(Err(Refused(format!(
             "{id} is held because this edge went back to a backup: big has still to say who has got it, which it does \
              when the link is up; `queue retry {id}` attempts it all the same"
@@ -259,6 +278,10 @@ fn cancel_within(
     let cancelled = meant.len();
     for recipient in meant {
         recipient.state = DeliveryState::Failed;
+        // The text that big sends for that one comes too late.
+        if let Some(Doubt::Revised(least)) = recipient.doubt {
+            revise::remember(txn, id, recipient.index, least)?;
+        }
         let outcome = Outcome {
             message: id.0,
             recipient: recipient.index,

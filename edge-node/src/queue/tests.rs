@@ -15,7 +15,9 @@ use super::operator::{cancel, hold, list, retry};
 use super::*;
 use crate::cover::Covers;
 use crate::node::Node;
+use crate::record::Doubt;
 use crate::request::{Held, QueueFilter, Which};
+use crate::revise::{self, busy::Busy};
 
 const NOW: u64 = 1_800_000_000_000;
 
@@ -45,6 +47,7 @@ fn row(domains: &[&str], at: u64) -> QueueRow {
         attempts: 0,
         next_attempt_at: at,
         held: false,
+        doubt: None,
         notify: None,
         original: None,
     };
@@ -63,8 +66,6 @@ fn row(domains: &[&str], at: u64) -> QueueRow {
         noted: Vec::new(),
         queued_at: at,
         since: 0,
-        held: false,
-        restored: false,
     }
 }
 
@@ -132,7 +133,7 @@ fn the_schedule_follows_the_rows() {
     node.enter(vec![(id(1), changed.clone())]);
     assert_eq!(node.due(NOW + 59), ["c.example", "a.example"]);
     assert_eq!(node.message("a.example", NOW + 59, &[]), Some(id(2)));
-    changed.held = true;
+    changed.recipients.iter_mut().for_each(|recipient| recipient.doubt = Some(Doubt::Rebuilt));
     node.enter(vec![(id(1), changed)]);
     assert_eq!(node.scheduled(), (2, 2));
     for number in 1..=3 {
@@ -173,7 +174,7 @@ async fn what_an_operator_holds_waits_until_it_is_released_and_says_so() {
     let held = QueueFilter { held: true, ..QueueFilter::default() };
     let listed = list(&node, &held).expect("is listed").queue;
     assert_eq!(listed.iter().map(|message| message.held).collect::<Vec<_>>(), [None, Some(Held::Held)]);
-    assert_eq!(listed[0].recipients.iter().map(|one| one.held).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(listed[0].recipients.iter().map(|one| one.held).collect::<Vec<_>>(), [None, Some(Held::Held)]);
     // Of the first one is free, of the second nobody.
     retry(&node, &id(1).to_string()).await.expect("is retried");
     let refused = retry(&node, &id(2).to_string()).await.expect_err("is held").0;
@@ -197,7 +198,7 @@ async fn what_an_operator_holds_waits_until_it_is_released_and_says_so() {
 async fn what_may_have_left_already_is_no_operators_to_release_or_to_cancel() {
     let node = node();
     node.enter(vec![(id(1), row(&["a.example"], NOW))]);
-    node.commit(crate::maintenance::hold_back).expect("commits");
+    node.commit(|txn| crate::maintenance::hold_back(txn, &Busy::default(), NOW)).expect("commits");
     let refused = hold(&node, &Which::Message(id(1).to_string()), false).await.expect_err("is refused").0;
     assert!(refused.contains("queue retry"), "{refused}");
     let refused = cancel(&node, &id(1).to_string(), None).await.expect_err("is refused").0;
@@ -210,6 +211,22 @@ async fn what_may_have_left_already_is_no_operators_to_release_or_to_cancel() {
     hold(&node, &Which::All, false).await.expect("are released");
     retry(&node, &id(1).to_string()).await.expect("is retried");
     assert_eq!(node.scheduled(), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_text_that_was_revised_since_the_backup_leaves_by_no_command() {
+    let node = node();
+    let mut revised = row(&["a.example"], NOW);
+    revised.recipients[0].doubt = Some(Doubt::Revised(2));
+    node.enter(vec![(id(1), revised)]);
+    let listed = list(&node, &QueueFilter { held: true, ..QueueFilter::default() }).expect("is listed").queue;
+    assert_eq!(listed[0].held, Some(Held::Revised));
+    let refused = retry(&node, &id(1).to_string()).await.expect_err("is refused").0;
+    assert!(refused.contains("revised it since the backup"), "{refused}");
+    assert_eq!(node.scheduled(), (0, 0));
+    cancel(&node, &id(1).to_string(), None).await.expect("is given up");
+    let rows = node.store.read().expect("reads");
+    assert!(revise::has_come(&rows, id(1), 0, 2).expect("reads"), "what comes for it now is not queued");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

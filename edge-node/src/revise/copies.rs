@@ -6,12 +6,13 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 use shared::id::MessageId;
+use shared::lane;
 use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
-use shared::unit::{CopyRevision, Id, ReviseMode, ReviseResult, WindowCopy};
+use shared::unit::{CopyRevision, Id, REVISIONS_MAX, ReviseMode, ReviseResult, WindowCopy, carrier_id};
 
 use super::busy::Busy;
+use super::tell_one;
 use super::waiting::{Decided, done};
-use super::{has_come, tell_one};
 use crate::record::{COPIES, CopyRow, ENDED_WINDOWS, SESSIONS, copy_key, copy_of};
 use crate::windows::{self, Latest};
 
@@ -50,6 +51,20 @@ pub(super) fn is_filed(rows: &impl Rows, window: &Id, id: MessageId) -> Result<b
     Ok(rows.raw(ENDED_WINDOWS, window)?.is_some()
         || !rows.prefix::<CopyRow>(COPIES, &prefix, 1)?.is_empty()
         || !rows.prefix::<NotedRow>(NOTED, &prefix, 1)?.is_empty())
+}
+
+/// Whether a copy has been in the window once, as one of the revisions before this or as the original.
+pub(super) fn has_come(rows: &impl Rows, copy: &CopyRevision) -> Result<bool, StoreError> {
+    has_been(rows, &copy.window, MessageId(copy.message), &copy.earlier)
+}
+
+fn has_been(rows: &impl Rows, window: &Id, id: MessageId, earlier: &[u32]) -> Result<bool, StoreError> {
+    for revision in std::iter::once(&0).chain(earlier).take(REVISIONS_MAX) {
+        if lane::is_here(rows, &carrier_id(&id.0, *revision, window))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Decides a revision, or notes it while a session has the maildrop. Takes over the reference on `body`.
@@ -183,7 +198,7 @@ fn swap(txn: &mut Txn<'_>, key: &[u8], row: NotedRow, now: u64) -> Result<(), St
     let latest = windows::latest(txn, &window, id)?.filter(|latest| latest.revision >= revision);
     // What is not there any more has been deleted by a client, and that it was fetched before must be assumed: except
     // of what was never there.
-    let deleted = present.is_empty() && (!resent || has_come(txn, id, &earlier, &window)?);
+    let deleted = present.is_empty() && (!resent || has_been(txn, &window, id, &earlier)?);
     let fetched =
         retrieved || deleted || present.iter().any(|(_, row)| row.retrieved || row.seen || row.again);
     let (result, text) = if txn.raw(ENDED_WINDOWS, &window)?.is_some() {

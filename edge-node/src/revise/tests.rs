@@ -1,12 +1,13 @@
 //! What a revision does to what waits on the edge, with everything that may be under way at that moment.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shared::lane::{Arrival, take};
 use shared::store::Store;
 use shared::store::sim::{Faults, SimDisk};
-use shared::unit::{DeliveryState, Outbound, WindowCopy};
+use shared::unit::{DeliveryState, Outbound, REVISION, Unsettled, WindowCopy, part_id};
 
 use super::*;
 use crate::apply::{self, Arrived};
@@ -50,32 +51,22 @@ impl Edge {
     }
 
     fn outbound(&self, recipients: u32) {
-        let head = ToEdge::Outbound(Outbound {
-            message: MESSAGE,
-            revision: 0,
-            wrapped_key: vec![7; 80],
-            size: 3,
-            reverse_path: Some("alice@example.com".into()),
-            recipients: (0..recipients).map(|index| (index, format!("r{index}@remote.example"))).collect(),
-            asked: Vec::new(),
-            returns: None,
-            envelope_id: None,
-            body_8bit: false,
-            utf8_header: false,
-            signatures: String::new(),
-        });
-        self.apply(carrier_id(&MESSAGE, 0, OUTBOUND), &head, Some("old")).expect("is queued");
+        self.offer(0, 0..recipients, "old");
     }
 
     /// Big tells again, as a message, what revision 1 has brought for one recipient.
     fn offer_revised(&self, recipient: u32) {
+        self.offer(1, recipient..recipient + 1, "new 1");
+    }
+
+    fn offer(&self, revision: u32, recipients: Range<u32>, text: &str) {
         let head = ToEdge::Outbound(Outbound {
             message: MESSAGE,
-            revision: 1,
+            revision,
             wrapped_key: vec![7; 80],
             size: 3,
-            reverse_path: None,
-            recipients: vec![(recipient, format!("r{recipient}@remote.example"))],
+            reverse_path: Some("alice@example.com".into()),
+            recipients: recipients.clone().map(|index| (index, format!("r{index}@remote.example"))).collect(),
             asked: Vec::new(),
             returns: None,
             envelope_id: None,
@@ -83,14 +74,19 @@ impl Edge {
             utf8_header: false,
             signatures: String::new(),
         });
-        self.apply(carrier_id(&MESSAGE, 1, OUTBOUND), &head, Some("new 1")).expect("is taken");
+        self.apply(part_id(&MESSAGE, revision, OUTBOUND, recipients), &head, Some(text)).expect("is taken");
     }
 
     fn revise(&self, revision: u32, mode: ReviseMode, recipients: &[u32]) {
+        let recipients: Vec<_> = recipients.iter().map(|recipient| (*recipient, 0)).collect();
+        self.revise_after(revision, mode, &recipients);
+    }
+
+    /// Big tells a revision for recipients of whom it knows that others were decided.
+    fn revise_after(&self, revision: u32, mode: ReviseMode, recipients: &[(u32, u32)]) {
         let head = ToEdge::Revise(Revise {
             message: MESSAGE,
             revision,
-            earlier: (1..revision).collect(),
             mode,
             recipients: recipients.to_vec(),
             wrapped_key: vec![9; 80],
@@ -101,7 +97,22 @@ impl Edge {
         });
         let text = format!("new {revision}");
         let text = (mode != ReviseMode::Withdraw).then_some(text.as_str());
-        self.apply(carrier_id(&MESSAGE, revision, b"revise"), &head, text).expect("is applied");
+        let id = part_id(&MESSAGE, revision, REVISION, recipients.iter().map(|(recipient, _)| *recipient));
+        self.apply(id, &head, text).expect("is applied");
+    }
+
+    /// This edge goes back to a backup of this moment.
+    fn goes_back(self) -> Self {
+        let hold_back = |txn: &mut Txn<'_>| crate::maintenance::hold_back(txn, &Busy::default(), NOW);
+        self.store.commit_blocking(hold_back).expect("commits");
+        Self { busy: Arc::default(), ..self }
+    }
+
+    /// Big says who waits, and for which revision at the least.
+    fn wait(&self, unit: u8, waiting: &[(u32, u32)]) {
+        let messages = vec![(MESSAGE, waiting.to_vec())];
+        let list = Unsettled { from: [0; 16], to: [0xff; 16], messages, generation: 0 };
+        self.apply([unit; 16], &ToEdge::Unsettled(list), None).expect("is told");
     }
 
     /// An attempt begins: the text that would leave.
@@ -154,6 +165,17 @@ impl Edge {
                 row.recipients.iter().filter(|r| waits(r)).map(|r| (r.index, self.text(row.body)))
             })
             .collect()
+    }
+
+    /// What may leave, besides what is held back.
+    fn leaves(&self) -> Vec<(u32, String)> {
+        let rows =
+            self.store.read().and_then(|rows| rows.prefix::<QueueRow>(QUEUE, &[], 100)).expect("reads");
+        let free = |row: &QueueRow| {
+            let free = row.recipients.iter().filter(|recipient| is_free(recipient));
+            free.map(|recipient| (recipient.index, self.text(row.body))).collect::<Vec<_>>()
+        };
+        rows.iter().flat_map(|(_, row)| free(row)).collect()
     }
 
     fn copy(&self) {
@@ -496,13 +518,7 @@ fn a_withdrawal_that_is_told_again_waits_for_no_copy() {
 fn a_revision_that_waits_for_its_message_has_brought_nothing_yet() {
     let edge = Edge::new();
     edge.revise(1, ReviseMode::Replace, &[0]);
-    let list = shared::unit::Unsettled {
-        from: [0; 16],
-        to: [0xff; 16],
-        messages: vec![(MESSAGE, vec![(0, 1)])],
-        generation: 0,
-    };
-    edge.apply([9; 16], &ToEdge::Unsettled(list), None).expect("is told");
+    edge.wait(9, &[(0, 1)]);
     let rows = edge.store.read().expect("reads");
     assert_eq!(lane::units(&rows, EVENT_LANE, 1, 10).expect("reads"), [], "nothing is given up");
     edge.offer_revised(0);
@@ -514,14 +530,12 @@ fn a_revision_that_waits_for_its_message_has_brought_nothing_yet() {
 fn after_a_restore_only_what_was_put_in_its_place_leaves() {
     let edge = Edge::new();
     edge.outbound(2);
-    edge.store.commit_blocking(crate::maintenance::hold_back).expect("commits");
+    let edge = edge.goes_back();
     // Since the backup, recipient 1 was sent another text.
-    let messages = vec![(MESSAGE, vec![(0, 0), (1, 1)])];
-    let list = shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages, generation: 0 };
-    edge.apply([9; 16], &ToEdge::Unsettled(list), None).expect("is told");
-    assert_eq!(edge.waiting(), [(0, "old".into())]);
+    edge.wait(9, &[(0, 0), (1, 1)]);
+    assert_eq!(edge.leaves(), [(0, "old".into())]);
     edge.offer_revised(1);
-    assert_eq!(edge.waiting(), [(0, "old".into()), (1, "new 1".into())]);
+    assert_eq!(edge.leaves(), [(0, "old".into()), (1, "new 1".into())]);
 }
 
 #[test]
@@ -529,13 +543,13 @@ fn a_list_of_who_waited_before_the_edge_went_back_releases_nothing() {
     let edge = Edge::new();
     edge.outbound(1);
     let restored = edge.store.commit_blocking(|txn| {
-        crate::maintenance::hold_back(txn)?;
+        crate::maintenance::hold_back(txn, &Busy::default(), NOW)?;
         lane::restored(txn, NOW)
     });
     let now = restored.expect("commits").generation;
     for (unit, generation) in [(9, now - 1), (10, now)] {
         let messages = vec![(MESSAGE, vec![(0, 0)])];
-        let list = shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages, generation };
+        let list = Unsettled { from: [0; 16], to: [0xff; 16], messages, generation };
         edge.apply([unit; 16], &ToEdge::Unsettled(list), None).expect("is told");
         assert_eq!(edge.begin().is_some(), generation == now);
     }
@@ -545,16 +559,11 @@ fn a_list_of_who_waited_before_the_edge_went_back_releases_nothing() {
 fn what_was_revised_since_the_backup_waits_until_big_says_what_leaves() {
     let edge = Edge::new();
     edge.outbound(1);
-    edge.store.commit_blocking(crate::maintenance::hold_back).expect("commits");
-    let told = |unit: u8, least| {
-        let messages = vec![(MESSAGE, vec![(0, least)])];
-        let list = shared::unit::Unsettled { from: [0; 16], to: [0xff; 16], messages, generation: 0 };
-        edge.apply([unit; 16], &ToEdge::Unsettled(list), None).expect("is told");
-    };
-    told(9, 1);
+    let edge = edge.goes_back();
+    edge.wait(9, &[(0, 1)]);
     assert!(edge.begin().is_none(), "the old text does not leave");
     // Before the new one came, big went back to a time when nothing was revised.
-    told(10, 0);
+    edge.wait(10, &[(0, 0)]);
     assert_eq!(edge.begin(), Some((0, "old".into())));
     assert_eq!(edge.told(), [], "and nobody is told that it is lost");
 }
@@ -614,17 +623,10 @@ fn a_text_that_was_withdrawn_meanwhile_does_not_come_behind_its_withdrawal() {
     edge.outbound(1);
     edge.revise(2, ReviseMode::Withdraw, &[0]);
     let decisions = || edge.store.read().and_then(|rows| rows.count(DECIDED)).expect("reads");
-    let forget_after = |millis| {
-        let forget = move |txn: &mut Txn<'_>| {
-            age::live_on(txn, Duration::from_millis(millis), NOW)?;
-            forget_decided(txn)
-        };
-        edge.store.commit_blocking(forget).expect("commits");
-    };
-    forget_after(EARLY_MILLIS);
-    assert_eq!(decisions(), 1);
-    forget_after(1);
-    assert_eq!(decisions(), 0);
+    for (before, left) in [(0, 1), (1, 0)] {
+        edge.store.commit_blocking(move |txn| forget_decided(txn, before)).expect("commits");
+        assert_eq!(decisions(), left);
+    }
 }
 
 #[test]
@@ -633,9 +635,8 @@ fn a_revision_without_a_text_is_refused_and_one_without_a_message_given_up() {
     let head = ToEdge::Revise(Revise {
         message: MESSAGE,
         revision: 1,
-        earlier: Vec::new(),
         mode: ReviseMode::Replace,
-        recipients: vec![0],
+        recipients: vec![(0, 0)],
         wrapped_key: Vec::new(),
         size: 3,
         body_8bit: false,
@@ -655,4 +656,99 @@ fn a_revision_without_a_text_is_refused_and_one_without_a_message_given_up() {
     assert_eq!(edge.told(), [], "whatever the clock says");
     live_and_forget(1, NOW);
     assert_eq!((edge.told(), edge.bodies()), (vec![(0, 1, ReviseResult::TooLate)], 0));
+}
+
+#[test]
+fn a_revision_that_an_attempt_had_left_noted_is_decided_when_the_edge_goes_back() {
+    // Big was told before the edge went back that it is decided, or was not.
+    for least in [1, 0] {
+        let edge = Edge::new();
+        edge.outbound(1);
+        assert!(edge.begin().is_some());
+        edge.revise(1, ReviseMode::Replace, &[0]);
+        let edge = edge.goes_back();
+        assert_eq!(edge.told(), [(0, 1, ReviseResult::Replaced)]);
+        assert_eq!(edge.begin(), None, "nothing leaves before big has said who waits");
+        edge.wait(9, &[(0, least)]);
+        edge.offer_revised(0);
+        assert_eq!(edge.begin(), Some((1, "new 1".into())), "{least}");
+        edge.end(1, DeliveryState::Relayed);
+        assert_eq!(edge.bodies(), 0);
+    }
+    let edge = Edge::new();
+    edge.outbound(1);
+    assert!(edge.begin().is_some());
+    edge.revise(1, ReviseMode::Withdraw, &[0]);
+    let edge = edge.goes_back();
+    edge.wait(9, &[(0, 0)]);
+    assert_eq!((edge.begin(), edge.bodies()), (None, 0));
+    assert_eq!(edge.told()[0], (0, 1, ReviseResult::Withdrawn));
+}
+
+#[test]
+fn a_revision_is_brought_to_each_recipient_by_itself() {
+    let edge = Edge::new();
+    edge.outbound(3);
+    let edge = edge.goes_back();
+    // Before it went back it had decided revision 1 for the first two.
+    edge.wait(9, &[(0, 1), (1, 1), (2, 0)]);
+    edge.revise(1, ReviseMode::Replace, &[2]);
+    assert_eq!(edge.leaves(), [(2, "new 1".into())]);
+    edge.offer(1, 0..2, "new 1");
+    assert_eq!(edge.leaves(), [(2, "new 1".into()), (0, "new 1".into()), (1, "new 1".into())]);
+    // And again in other parts, while it waits and when it has left.
+    edge.offer(1, 0..3, "new 1");
+    assert_eq!(edge.leaves().len(), 3);
+    edge.begin();
+    edge.end(1, DeliveryState::Relayed);
+    edge.offer(1, 1..3, "new 1");
+    assert_eq!((edge.waiting(), edge.bodies()), (Vec::new(), 0));
+    // A big that went back asks again, in parts, and is told the same.
+    edge.revise(1, ReviseMode::Replace, &[0, 2]);
+    assert_eq!(edge.told(), [2, 0, 2].map(|to| (to, 1, ReviseResult::Replaced)));
+    assert_eq!(edge.bodies(), 0);
+}
+
+/// To an edge that went back to before a message, it comes in parts: for recipient 1 as revision 1, which goes by a
+/// slower lane than what takes its place.
+#[test]
+fn a_revision_waits_for_each_recipient_s_own_text() {
+    use ReviseMode::{Replace, Withdraw};
+    for (mode, result) in [(Replace, ReviseResult::Replaced), (Withdraw, ReviseResult::Withdrawn)] {
+        for before in [true, false] {
+            let edge = Edge::new();
+            if before {
+                edge.revise_after(2, mode, &[(0, 0)]);
+                edge.revise_after(2, mode, &[(0, 0), (1, 1)]);
+            }
+            edge.offer(0, 0..1, "old");
+            if !before {
+                edge.revise_after(2, mode, &[(0, 0), (1, 1)]);
+            }
+            assert_eq!(edge.told(), [(0, 2, result)], "{mode:?} {before}");
+            edge.offer_revised(1);
+            assert_eq!(edge.told()[1..], [(1, 2, result)], "{mode:?} {before}");
+            let left = [(0, "new 2".to_owned()), (1, "new 2".to_owned())];
+            let left = if mode == Withdraw { &[][..] } else { &left };
+            assert_eq!(edge.leaves(), left, "{mode:?} {before}");
+            if edge.begin().is_some() {
+                edge.end(2, DeliveryState::Relayed);
+            }
+            assert_eq!(edge.bodies(), 0, "{mode:?} {before}");
+        }
+    }
+}
+
+#[test]
+fn what_waits_for_a_new_text_goes_on_with_that_or_a_later_one() {
+    let edge = Edge::new();
+    edge.outbound(1);
+    let edge = edge.goes_back();
+    edge.wait(9, &[(0, 2)]);
+    edge.revise_after(1, ReviseMode::Replace, &[(0, 2)]);
+    assert_eq!(edge.leaves(), [], "revision 2 has taken the place of this one");
+    edge.revise_after(3, ReviseMode::Replace, &[(0, 2)]);
+    assert_eq!(edge.leaves(), [(0, "new 3".into())]);
+    edge.offer(2, 0..1, "new 2");
+    assert_eq!(edge.leaves(), [(0, "new 3".into())]);
 }

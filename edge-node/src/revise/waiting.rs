@@ -8,7 +8,7 @@ use shared::store::{BodyKey, Rows, StoreError, Txn};
 use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult};
 
 use crate::queue;
-use crate::record::{Noted, QUEUE, QueueRecipient, QueueRow};
+use crate::record::{Doubt, Noted, QUEUE, QueueRecipient, QueueRow};
 
 /// What was decided for a recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,11 @@ impl Waiting {
         &self.rows
     }
 
+    /// The same, to be changed.
+    pub fn rows_mut(&mut self) -> &mut [QueueRow] {
+        &mut self.rows
+    }
+
     /// Everybody who is still to get it.
     pub fn recipients(&mut self) -> impl Iterator<Item = &mut QueueRecipient> {
         self.rows.iter_mut().flat_map(|row| &mut row.recipients).filter(|recipient| waits(recipient))
@@ -81,7 +86,7 @@ impl Waiting {
         self.rows.iter().find(|row| row.recipients.iter().any(is_it)).map(|row| row.revision)
     }
 
-    /// Decides a revision for a recipient, or notes it if an attempt for that one is under way.
+    /// Decides a revision for a recipient who waits, or notes it if an attempt for that one is under way.
     pub fn revise(
         &mut self,
         recipient: u32,
@@ -95,8 +100,10 @@ impl Waiting {
             // A later revision has overtaken this one: the old text is gone all the same.
             Some(present) if present >= revision => decided(ReviseResult::Replaced, ""),
             Some(present) if is_attempted => {
-                let row = self.row(present)?;
-                row.noted.push(Noted { recipient, revision, mode });
+                let (row, noted) = (self.row(present)?, Noted { recipient, revision, mode });
+                if !row.noted.contains(&noted) {
+                    row.noted.push(noted);
+                }
                 None
             }
             Some(present) => {
@@ -145,17 +152,16 @@ impl Waiting {
     pub fn shift(&mut self, recipient: u32, from: u32, to: Option<u32>) {
         let Some(row) = self.row(from) else { return };
         let Some(place) = row.recipients.iter().position(|other| other.index == recipient) else { return };
-        let moved = row.recipients.remove(place);
-        let (held, restored) = (row.held, row.restored);
+        let mut moved = row.recipients.remove(place);
+        if to.is_some_and(|to| matches!(moved.doubt, Some(Doubt::Revised(least)) if least <= to)) {
+            moved.doubt = None;
+        }
         let (queued_at, since) = (row.queued_at, row.since);
         let Some(target) = to.and_then(|to| self.row(to)) else { return };
         if target.recipients.is_empty() {
-            (target.held, target.restored) = (held, restored);
             (target.queued_at, target.since) = (queued_at, since);
         }
-        // Revising does not make a message younger, and what an operator has to look at stays with him.
-        target.held |= held;
-        target.restored |= restored;
+        // Revising does not make a message younger.
         target.queued_at = target.queued_at.min(queued_at);
         target.since = target.since.min(since);
         target.recipients.push(moved);

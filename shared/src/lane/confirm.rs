@@ -151,6 +151,11 @@ pub fn dead_letters(rows: &impl Rows, max: usize) -> Result<Vec<DeadLetter>, Sto
     Ok(rows.prefix(DEAD, &[], max)?.into_iter().map(|(_, letter)| letter).collect())
 }
 
+/// Those whose ids begin with `prefix`.
+pub fn dead_letters_under(rows: &impl Rows, prefix: &[u8]) -> Result<Vec<DeadLetter>, StoreError> {
+    Ok(rows.prefix(DEAD, prefix, usize::MAX)?.into_iter().map(|(_, letter)| letter).collect())
+}
+
 /// How many dead letters there are.
 pub fn dead_letter_count(rows: &impl Rows) -> Result<u64, StoreError> {
     rows.count(DEAD)

@@ -3,7 +3,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::safety::{Gone, gone};
+use super::safety::{Gone, gone, lacked_after};
 use super::state;
 use crate::store::{Rows, StoreError, Table, Txn};
 
@@ -16,7 +16,7 @@ const AT_ONCE: usize = 10_000;
 /// Where the partner of a lane that has stopped stands.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
 struct LackingRow {
-    after: u64,
+    number: u64,
 }
 crate::row!(LackingRow, 1);
 
@@ -33,9 +33,9 @@ pub struct Missing {
     pub named: Vec<(u64, Gone)>,
 }
 
-/// Notes that the partner, restored to number `after`, lacks more of a lane than the safety store has.
-pub fn lacks(txn: &mut Txn<'_>, lane: u8, after: u64) -> Result<(), StoreError> {
-    txn.put(LACKING, &[lane], &LackingRow { after })
+/// Notes that the partner, restored to `number`, lacks more of a lane than the safety store has.
+pub fn lacks(txn: &mut Txn<'_>, lane: u8, number: u64) -> Result<(), StoreError> {
+    txn.put(LACKING, &[lane], &LackingRow { number })
 }
 
 /// Whether a lane stands still because of that.
@@ -46,7 +46,7 @@ pub(super) fn is_lacking(rows: &impl Rows, lane: u8) -> Result<bool, StoreError>
 /// What a lane that stands still because of that would go on without.
 pub fn missing(rows: &impl Rows, lane: u8) -> Result<Option<Missing>, StoreError> {
     let row = rows.get::<LackingRow>(LACKING, &[lane])?;
-    row.map(|row| behind(rows, lane, row.after)).transpose()
+    row.map(|row| behind(rows, lane, row.number)).transpose()
 }
 
 /// The ends of a lane stand together again.
@@ -54,10 +54,11 @@ pub(super) fn forget(txn: &mut Txn<'_>, lane: u8) -> Result<(), StoreError> {
     txn.delete(LACKING, &[lane])
 }
 
-/// What is gone of a lane behind number `after`.
-pub(super) fn behind(rows: &impl Rows, lane: u8, after: u64) -> Result<Missing, StoreError> {
-    let mut missing = Missing { after, ..Missing::default() };
-    let (mut at, trimmed) = (after, state(rows, lane)?.trimmed);
+/// What is gone of a lane for a partner that stands at `number`.
+pub(super) fn behind(rows: &impl Rows, lane: u8, number: u64) -> Result<Missing, StoreError> {
+    let row = state(rows, lane)?;
+    let (mut at, trimmed) = (lacked_after(&row, number), row.trimmed);
+    let mut missing = Missing { after: at, ..Missing::default() };
     while at < trimmed {
         let found = gone(rows, lane, at, AT_ONCE)?;
         let Some((last, _)) = found.last() else { break };

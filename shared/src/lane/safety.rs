@@ -60,7 +60,7 @@ pub enum Reach {
 /// Whether a receiver that stands at `number` can be given again what followed.
 pub fn reach(rows: &impl Rows, lane: u8, number: u64) -> Result<Reach, StoreError> {
     let row = state(rows, lane)?;
-    if number < row.trimmed {
+    if lacked_after(&row, number) < row.trimmed {
         return Ok(Reach::Gone);
     }
     if is_unproved(&row, number) {
@@ -74,8 +74,14 @@ pub fn reach(rows: &impl Rows, lane: u8, number: u64) -> Result<Reach, StoreErro
 }
 
 /// Whether this node, which was restored, does not know which of its units a partner with this number has.
-pub(super) fn is_unproved(row: &LaneRow, number: u64) -> bool {
+fn is_unproved(row: &LaneRow, number: u64) -> bool {
     number > row.unproved_after && number < row.unproved_to
+}
+
+/// Behind which number of its log a partner that stands at `number` may lack units: what it had of a life of this node
+/// that is lost lies in the log under other numbers, behind the last proved one.
+pub(super) fn lacked_after(row: &LaneRow, number: u64) -> u64 {
+    if is_unproved(row, number) { row.unproved_after } else { number }
 }
 
 /// The newest units of a lane's safety store that the partner has applied, at most `max`.

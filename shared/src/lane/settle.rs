@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::confirm::DEFERRED;
 use super::missing;
-use super::safety::{is_unproved, record};
+use super::safety::{lacked_after, record};
 use super::{
     LanePosition, LoggedUnit, QueuedBody, QueuedUnit, Rebase, TRANSMISSION, WAITING, append, let_go,
     number_of, numbered, offered_again, queue, set_state, state,
@@ -43,9 +43,7 @@ pub fn settle(
     let mut row = state(txn, lane)?;
     let (old_confirmed, old_last) = (row.confirmed.number, row.last);
     let (mut from, held) = match settling {
-        // What was held under other numbers, of a life of this node that is lost, lies where it was queued.
-        Settling::Replay if is_unproved(&row, received.number) => (row.unproved_after, HashSet::new()),
-        Settling::Replay => (received.number, HashSet::new()),
+        Settling::Replay => (lacked_after(&row, received.number), HashSet::new()),
         Settling::Renumber { held } => (old_confirmed, held.iter().copied().collect()),
     };
     row.last = row.last.max(received.number);

@@ -92,6 +92,23 @@ fn a_unit_that_was_held_under_another_number_is_given_again_to_a_receiver_that_l
 }
 
 #[test]
+fn a_receiver_that_may_lack_what_is_gone_is_not_given_the_rest_as_if_it_were_all() {
+    in_one_commit(|txn| {
+        five(txn)?;
+        let held = Settling::Renumber { held: (1..=5).map(|id| [id; 16]).collect() };
+        settle(txn, LANE, position(9, 9), &held, (2, 1), same)?;
+        trim(txn, LANE, 0, 300)?;
+        assert_eq!(state(txn, LANE)?.trimmed, 2);
+        assert_eq!(reach(txn, LANE, 7)?, Reach::Gone, "it had any of them under numbers that are lost");
+        lacks(txn, LANE, 7)?;
+        let missing = missing(txn, LANE)?.expect("are gone");
+        assert_eq!((missing.after, missing.units), (0, 2));
+        assert_eq!(reach(txn, LANE, 9)?, Reach::From(position(9, 9)));
+        Ok(())
+    });
+}
+
+#[test]
 fn units_without_a_number_are_looked_at_again_too() {
     in_one_commit(|txn| {
         for id in [1, 2] {

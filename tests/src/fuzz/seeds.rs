@@ -324,9 +324,8 @@ fn revisions() -> Vec<ToEdge> {
         ToEdge::Revise(unit::Revise {
             message: [1; 16],
             revision: 2,
-            earlier: vec![1],
             mode,
-            recipients: vec![0, 3],
+            recipients: vec![(0, 0), (3, 1)],
             wrapped_key: vec![2; 80],
             size: 1000,
             body_8bit: false,

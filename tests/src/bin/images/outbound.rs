@@ -65,7 +65,7 @@ impl Lane {
     }
 
     fn reach(&self, number: u64, chain: [u8; 32]) -> Reach {
-        if number < self.row.trimmed {
+        if lacked_after(&self.row, number) < self.row.trimmed {
             Reach::Gone
         } else if is_unproved(&self.row, number) {
             Reach::Unproved
@@ -90,6 +90,11 @@ impl Lane {
 /// Whether what the receiver has up to this number was sent in a life of the sender that is lost.
 fn is_unproved(row: &LaneRow, number: u64) -> bool {
     row.unproved_after < number && number < row.unproved_to
+}
+
+/// Behind which number of the sender's log a receiver that stands at `number` may lack units.
+fn lacked_after(row: &LaneRow, number: u64) -> u64 {
+    if is_unproved(row, number) { row.unproved_after } else { number }
 }
 
 impl Book {
@@ -210,8 +215,7 @@ impl Book {
         let confirmed = row.confirmed.number;
         let from = match held {
             Some(_) => confirmed,
-            None if is_unproved(row, received.number) => row.unproved_after,
-            None => received.number,
+            None => lacked_after(row, received.number),
         };
         let lacks = units.split_off(&(from + 1));
         row.last = row.last.max(received.number);

@@ -630,9 +630,10 @@ impl Play {
             // Big had not learnt of the delivery, or cannot say now: it may be made once more. And what was
             // put back by hand holds nothing back until an operator adopts it.
             let repeated = out.delivered > 0 && (!by_restore || !out.answered.is_some_and(&settled));
-            // The text that waited then may leave, and what has been put in its place follows it.
+            // The text that waited then may leave, and what has been put in its place follows it, also if that had
+            // left before.
             let followed = !by_restore && !out.revisions.is_empty();
-            out.excusable += u32::from(repeated || followed);
+            out.excusable += u32::from(repeated) + u32::from(followed);
         }
     }
 
