@@ -1,8 +1,8 @@
 //! The audit of what was revised.
 //!
 //! What each revision came to for each recipient is read from big's records, and has to be final. What was found has to
-//! fit it: once a revision was *replaced* or *withdrawn*, no text from before it has left, is in a mailbox, or comes
-//! off the road, or to a reader's desk, after that moment; nobody has a text that was never written, was for somebody
+//! fit it: once a revision was *replaced* or *withdrawn*, no text from before it has left, is in a mailbox, or was ever
+//! read or collected on the road; nobody has a text that was never written, was for somebody
 //! else or is not whole; who was not taken the message from has one text, and each notice came once. A copy outside
 //! that a kill of edge explains, which died between a host's 250 and its record, is no fault and is counted.
 
@@ -355,23 +355,23 @@ impl Outcome<'_> {
         (faults, explained)
     }
 
-    /// Texts that were asked for on the road, and came, after another one was reported in their place.
-    fn collected_late(&self, road: &[Shown<'_>]) -> Vec<String> {
+    /// Texts that were read, or came off the road, though another one is said to have come in their place unread: whether
+    /// before that was decided or after it.
+    fn seen_all_the_same(&self, seen: &[Shown<'_>]) -> Vec<String> {
         let mut faults = Vec::new();
-        for Shown { text, at, .. } in road {
-            let decided_at = |row: &RevisedFor| SystemTime::UNIX_EPOCH + Duration::from_millis(row.at);
-            let is_late = |row: &&&RevisedFor| {
-                is_swapped(row.result) && text.number < Some(row.revision) && *at > decided_at(row)
-            };
-            if let Some(row) = self.results.values().find(is_late) {
-                let number = row.revision;
-                faults.push(format!("{} came off the road at {at:?}, after {number} was decided", text.word));
+        for Shown { text, at, .. } in seen {
+            let is_swapped = |row: &&&RevisedFor| is_swapped(row.result) && text.number < Some(row.revision);
+            if let Some(row) = self.results.values().find(is_swapped) {
+                let (word, number) = (&text.word, row.revision);
+                faults
+                    .push(format!("{word} was seen, as asked for at {at:?}, in spite of revision {number}"));
             }
         }
         faults
     }
 
-    /// Texts that a reader asked for, and was shown, after the author was told of another one.
+    /// Texts that a reader was shown, who had asked for them after the author was told of another one: that is offered in
+    /// their place, whether they were read before or not.
     fn read_late(&self, read: &[Shown<'_>]) -> Vec<String> {
         let told_at = |number: u32| {
             let text = self.written.texts.iter().find(|text| text.number == Some(number))?;
@@ -380,8 +380,8 @@ impl Outcome<'_> {
         let mut faults = Vec::new();
         for Shown { text, at, .. } in read {
             let is_late = |(number, row): &(&u32, &&RevisedFor)| {
-                let is_shown = is_swapped(row.result) || row.result == ReviseResult::Revised;
-                is_shown && text.number < Some(**number) && told_at(**number).is_some_and(|told| told < *at)
+                let is_shown = row.result == ReviseResult::Revised && text.number < Some(**number);
+                is_shown && told_at(**number).is_some_and(|told| told < *at)
             };
             if let Some((number, _)) = self.results.iter().find(is_late) {
                 faults.push(format!("{} was read at {at:?}, after its author knew of {number}", text.word));
@@ -449,8 +449,12 @@ impl Findings {
                     *self.results.entry(word).or_default() += 1;
                     let (faults, explained) = outcome.compare(&found, &excused);
                     self.explained += explained;
-                    let others =
-                        [outcome.undecided(), outcome.collected_late(&road), outcome.read_late(&read)];
+                    let others = [
+                        outcome.undecided(),
+                        outcome.seen_all_the_same(&road),
+                        outcome.seen_all_the_same(&read),
+                        outcome.read_late(&read),
+                    ];
                     [faults, others.concat()].concat()
                 };
                 let id = message.id.as_deref().unwrap_or("a message in doubt");

@@ -234,21 +234,24 @@ fn nobody_has_what_was_never_written_or_only_a_part_of_it() {
 }
 
 #[test]
-fn the_old_text_is_found_if_it_comes_off_the_road_or_is_read_behind_its_replacement() {
+fn the_old_text_is_found_if_it_was_seen_in_spite_of_its_replacement() {
     let end = || vec![copy(&friend(), 1, 1), copy(CAROL, 1, 1)];
-    for (result, number, at, late) in [
-        (ReviseResult::Replaced, 0, DECIDED - 1, 0),
-        (ReviseResult::Replaced, 0, DECIDED + 1, 1),
-        (ReviseResult::Replaced, 1, DECIDED + 1, 0),
-        (ReviseResult::Revised, 1, DECIDED + 1, 0),
+    // What it came to, which text was seen and when, and whether that is wrong on the road and at a desk.
+    for (result, number, at, road_wrong, desk_wrong) in [
+        (ReviseResult::Replaced, 0, DECIDED - 1, 1, 1),
+        (ReviseResult::Replaced, 0, DECIDED + 1, 1, 1),
+        (ReviseResult::Replaced, 1, DECIDED + 1, 0, 0),
+        (ReviseResult::Revised, 0, DECIDED - 1, 0, 0),
+        (ReviseResult::Revised, 0, DECIDED + 1, 0, 1),
+        (ReviseResult::Revised, 1, DECIDED + 1, 0, 0),
     ] {
         let out = friend();
         let told = [(out.as_str(), 1, ReviseResult::Replaced), (CAROL, 1, result)];
         let seen = || vec![copy(CAROL, number, at)];
         let road = found(message(&[ReviseMode::Replace]), &told, [end(), seen(), vec![]]).0;
-        assert_eq!(road.len(), late, "{result:?} {number} {at}: {road:?}");
+        assert_eq!(road.len(), road_wrong, "{result:?} {number} {at}: {road:?}");
         let read = found(message(&[ReviseMode::Replace]), &told, [end(), vec![], seen()]).0;
-        assert_eq!(read.len(), late, "{result:?} {number} {at}: {read:?}");
+        assert_eq!(read.len(), desk_wrong, "{result:?} {number} {at}: {read:?}");
     }
 }
 
