@@ -325,6 +325,37 @@ pub struct RevisionResult {
     pub result: ReviseResult,
 }
 
+/// What a revision of some message came to for one of its recipients.
+#[derive(Clone, Debug)]
+pub struct RevisedFor {
+    /// The message.
+    pub message: MessageId,
+    /// The recipient's address.
+    pub address: String,
+    /// Which revision, as people count: from 1.
+    pub revision: u32,
+    /// What it came to.
+    pub result: ReviseResult,
+    /// Since when, milliseconds since 1970.
+    pub at: u64,
+}
+
+/// What each revision of each message came to for each recipient.
+pub fn revised(store: &Store) -> Result<Vec<RevisedFor>, StoreError> {
+    let (rows, mut all) = (store.read()?, Vec::new());
+    for (key, row) in rows.prefix::<RevisedRow>(REVISED, &[], usize::MAX)? {
+        let damaged = || StoreError::Damaged("what a revision came to".into());
+        let (message, recipient) = key.split_at_checked(16).ok_or_else(damaged)?;
+        let (recipient, _) = recipient.split_at_checked(4).ok_or_else(damaged)?;
+        let message = MessageId(message.try_into().map_err(|_| damaged())?);
+        let to = mail::recipient_key(message, revise::index_of(recipient));
+        let to = rows.get::<Recipient>(RECIPIENTS, &to)?.ok_or_else(damaged)?;
+        let (address, revision) = (to.address, revision_ordinal(revise::index_of(&key)));
+        all.push(RevisedFor { message, address, revision, result: row.result, at: row.at });
+    }
+    Ok(all)
+}
+
 /// A message in a mailbox.
 #[derive(Debug)]
 pub struct Filed {

@@ -215,10 +215,11 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether a node was killed so soon after `at` that it may not have recorded what it had done then.
-    pub fn was_killed_after(&self, at: SystemTime) -> bool {
+    /// Whether a node was killed so soon after `at` that it may not have recorded what it had done then, and not
+    /// later than `before`.
+    pub fn was_killed_between(&self, at: SystemTime, before: SystemTime) -> bool {
         let within = |kill: &Kill| kill.at.duration_since(at).is_ok_and(|after| after <= REPEAT_WINDOW);
-        self.books().kills.iter().any(within)
+        self.books().kills.iter().any(|kill| kill.at <= before && within(kill))
     }
 
     /// Whether every message accepted so far has been [found](Self::found): when a drain may end.

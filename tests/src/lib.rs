@@ -15,6 +15,7 @@
 //! Nothing here waits by sleeping: a wait ends by an event, or fails by a deadline.
 
 pub mod ask;
+pub mod cable;
 pub mod canary;
 pub mod client;
 pub mod control;

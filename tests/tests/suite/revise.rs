@@ -1,5 +1,7 @@
 //! What was sent is revised, wherever its copies are: only the new text leaves, and who has the old one is told.
 
+mod crossing;
+
 use std::time::Duration;
 
 use big_node::record::{AfterFetch, Folder, Scope};

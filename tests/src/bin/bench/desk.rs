@@ -1,16 +1,19 @@
-//! The desk: how soon a sender sees what a remote host has answered, and how long its requests take where a folder
-//! is long.
+//! The desk: how soon a sender sees what a remote host has answered and what a revision has come to, and how long its
+//! requests take where a folder is long.
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use big_node::harness::Big;
-use big_node::request::{FolderView, Found, Line, Reading, Request, Sent, Status, Watched, Written};
+use big_node::request::{
+    FolderView, Found, Line, Reading, RecipientView, Request, Sent, Status, Watched, Written,
+};
 use serde::de::DeserializeOwned;
 use shared::state::State;
 use shared::topology::Topology;
-use shared::unit::DeliveryState;
+use shared::unit::{DeliveryState, ReviseMode, ReviseResult};
 use tests::ask;
+use tests::internet::rules::{Rule, Stage};
 use tests::messages::SHORT;
 use tests::process::Node;
 use tests::site::{INSIDE, OUTSIDE, Site};
@@ -25,6 +28,8 @@ const WITHIN: Duration = Duration::from_secs(30);
 const PAGE: usize = 100;
 /// Times that each request is made; a search, which reads everything, less often.
 const TIMES: usize = 200;
+/// Revisions of one message; there are 64 at most.
+const REVISIONS: usize = 60;
 const SEARCHES: usize = 5;
 
 /// Sends `sends` messages out, one after the other; then lays `messages` into alice's In and looks at them.
@@ -32,7 +37,12 @@ pub async fn run(state: &Path, messages: u64, sends: usize) -> Result<(), Failur
     let mut site = Site::start(state, &["alice".to_owned(), "bob".to_owned()]).await?;
     println!("| {sends} messages out, ms | p50 | p99 | longest |\n|---|---|---|---|");
     let seen = answers_seen(&site, sends).await?;
-    println!("{}\n", seen.row("the remote's answer until its sender has seen it"));
+    println!("{}", seen.row("the remote's answer until its sender has seen it"));
+    let seen = decisions_seen(&site).await?;
+    println!(
+        "{}\n",
+        seen.row(&format!("the edge's decision of a revision until its author has seen it, {REVISIONS}"))
+    );
 
     site.nodes.stop(Node::Big).await?;
     let (folder, file) = (site.nodes.topology.big_state(), site.nodes.file.clone());
@@ -99,34 +109,75 @@ async fn timed<A: DeserializeOwned + Send + 'static>(
     Ok((start.elapsed(), answer))
 }
 
-/// From the moment before the host's 250 until a desk, which waits for change as the full-screen one does, has the
-/// state.
+/// From the moment before the host's 250 until a desk has the state.
 async fn answers_seen(site: &Site, sends: usize) -> Result<Took, Failure> {
     let mut took = Vec::with_capacity(sends);
     for number in 1..=sends {
-        let (to, subject) = (vec![format!("carol@{OUTSIDE}")], "status".into());
-        let written = Written { to, subject, text_bytes: 4, ..Written::default() };
-        let request = Request::MailSend { person: person(), written, quote: false };
-        let (sent, _) = ask::big::<Sent>(&site.big(), request, b"text".to_vec()).await?;
-        let (since, mut seen) = (Instant::now(), None);
-        loop {
-            let request = Request::MailStatus { person: person(), message: sent.id.clone() };
-            let (_, status) = timed::<Status>(site, request).await?;
-            if status.recipients.iter().all(|recipient| recipient.state == DeliveryState::Relayed) {
-                break;
-            }
-            if since.elapsed() > WITHIN {
-                return Err(format!("{} was not delivered within {WITHIN:?}", sent.id).into());
-            }
-            let watched = timed::<Watched>(site, Request::MailWatch { person: person(), seen }).await?.1;
-            seen = Some(watched.mark);
-        }
+        let id = send(site).await?;
+        seen(site, &id, |to| to.state == DeliveryState::Relayed).await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mail = site.mta.wait_for(number, WITHIN).await?;
         let answered = mail.last().map_or(now, |mail| Duration::from_millis(mail.at));
         took.push(now.saturating_sub(answered));
     }
     Ok(Took::of(took))
+}
+
+/// From the edge's decision of a revision of what waits there until a desk has the result.
+async fn decisions_seen(site: &Site) -> Result<Took, Failure> {
+    site.mta.add_rule(Rule::reply(Stage::Rcpt, 451, "4.2.0 not now"));
+    let message = send(site).await?;
+    seen(site, &message, |to| to.state == DeliveryState::Deferred).await?;
+    let mut took = Vec::with_capacity(REVISIONS);
+    for _ in 0..REVISIONS {
+        let request = Request::MailAmend {
+            person: person(),
+            message: message.clone(),
+            mode: ReviseMode::Replace,
+            recipients: Vec::new(),
+            subject: None,
+            reason: None,
+            base: None,
+            text_bytes: 4,
+            attachments: Vec::new(),
+        };
+        ask::big::<Status>(&site.big(), request, b"text".to_vec()).await?;
+        let is_decided = |to: &RecipientView| {
+            to.revised.as_ref().is_some_and(|revised| revised.result == ReviseResult::Replaced)
+        };
+        let status = seen(site, &message, is_decided).await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let decided = status.recipients.iter().filter_map(|to| to.revised.as_ref());
+        let decided = decided.map(|revised| Duration::from_millis(revised.at)).max().unwrap_or(now);
+        took.push(now.saturating_sub(decided));
+    }
+    site.mta.clear_rules();
+    Ok(Took::of(took))
+}
+
+/// Alice sends a message out; gives its id.
+async fn send(site: &Site) -> Result<String, Failure> {
+    let (to, subject) = (vec![format!("carol@{OUTSIDE}")], "status".into());
+    let written = Written { to, subject, text_bytes: 4, ..Written::default() };
+    let request = Request::MailSend { person: person(), written, quote: false };
+    Ok(ask::big::<Sent>(&site.big(), request, b"text".to_vec()).await?.0.id)
+}
+
+/// Waits for change as the full-screen desk does, until the status of every recipient is as it should be.
+async fn seen(site: &Site, id: &str, is_it: impl Fn(&RecipientView) -> bool) -> Result<Status, Failure> {
+    let (since, mut mark) = (Instant::now(), None);
+    loop {
+        let request = Request::MailStatus { person: person(), message: id.to_owned() };
+        let (_, status) = timed::<Status>(site, request).await?;
+        if status.recipients.iter().all(&is_it) {
+            return Ok(status);
+        }
+        if since.elapsed() > WITHIN {
+            return Err(format!("after {WITHIN:?} {id} is not as it should be: {status:?}").into());
+        }
+        let request = Request::MailWatch { person: person(), seen: mark };
+        mark = Some(timed::<Watched>(site, request).await?.1.mark);
+    }
 }
 
 /// Mail in alice's In, put there while big does not run; returns the id of the newest.

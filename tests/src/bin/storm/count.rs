@@ -6,12 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use big_node::harness::mailboxes;
+use big_node::harness;
 use big_node::record::Folder;
 use big_node::request::{Compared, Line, Reading, Request};
 use serde_json::Value;
 use shared::control::CallError;
 use shared::state::State;
+use shared::store::Store;
 use shared::unit::Id;
 use tests::ask;
 use tests::ledger::{Audit, Place};
@@ -21,7 +22,7 @@ use tokio::task::JoinSet;
 use crate::Failure;
 use crate::clerk::{self, At};
 use crate::field::{BOB, Field, PEOPLE, inside};
-use crate::revisions;
+use crate::revisions::{self, Findings};
 use crate::road::Road;
 
 /// Messages of one folder; big lists no more.
@@ -39,8 +40,8 @@ const PRINTED_MAX: usize = 10;
 pub struct Tally {
     mail: Audit,
     road: Audit,
-    /// What became of what was revised, in words.
-    second_thoughts: String,
+    /// What became of what was revised.
+    revised: Findings,
     collected: usize,
     /// Changes of the directory.
     changes: usize,
@@ -65,7 +66,7 @@ pub struct Counts {
     pub altered: usize,
     /// Of unknown fate to the sender; no fault.
     pub undetermined: usize,
-    /// Second copies outside that a kill explains; no fault.
+    /// Second copies outside, or texts that were revised since, that a kill explains; no fault.
     pub repeated: usize,
     /// Everything else that should not be: good mail refused, a link that starved.
     pub faults: usize,
@@ -133,30 +134,25 @@ impl fmt::Display for Counts {
 /// have gone.
 pub async fn count(site: &Site, field: &Arc<Field>, road: &Road, copy: &Path) -> Result<Tally, Failure> {
     let mut faults = field.faults().clone();
-    let (mut bobs, mut revised) = (Vec::new(), Vec::new());
+    let (mut bobs, mut revised, mut inbox) = (Vec::new(), Vec::new(), Vec::new());
     for person in PEOPLE {
         let messages = folder(&field.big, person, &mut faults).await?;
         let (second_thoughts, messages): (Vec<_>, Vec<_>) =
             messages.into_iter().partition(|message| revisions::is_one(message));
-        revised.extend(second_thoughts.into_iter().map(|content| {
-            let (recipient, at) = (inside(person), SystemTime::now());
-            revisions::Copy { recipient, content, at }
-        }));
+        let copy = |content: &Vec<u8>| revisions::Copy::of(inside(person), content, SystemTime::now());
+        revised.extend(second_thoughts.iter().map(copy));
         for message in &messages {
             let whose = clerk::addressee(message, At::Colleague(person)).unwrap_or_else(|| inside(person));
             field.books.found(Place::Inside, &whose, message, SystemTime::now());
         }
         if person == BOB {
-            bobs = messages;
+            (bobs, inbox) = (messages, second_thoughts);
         }
     }
     for mail in site.mta.mail() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(mail.at);
         if revisions::is_one(&mail.data) {
-            let copy = |recipient: &String| {
-                let (recipient, content) = (recipient.clone(), mail.data.clone());
-                revisions::Copy { recipient, content, at }
-            };
+            let copy = |recipient: &String| revisions::Copy::of(recipient.clone(), &mail.data, at);
             revised.extend(mail.recipients.iter().map(copy));
             continue;
         }
@@ -165,30 +161,31 @@ pub async fn count(site: &Site, field: &Arc<Field>, road: &Road, copy: &Path) ->
             field.books.found(Place::Outside, whose.as_ref().unwrap_or(recipient), &mail.data, at);
         }
     }
-    let (second_thoughts, found) = revisions::audit(field, &revised, &road.revised()).await?;
-    faults.extend(found);
     let (held, _): (Compared, _) = ask::big(&field.big, Request::LinkVerify, Vec::new()).await?;
     if held.differing > 0 {
         let Compared { compared, differing, named, .. } = held;
         faults.push(format!("of {compared} that both nodes hold {differing} differ: {named:?}"));
     }
-    let undeliverable = guests(field, copy, &mut faults).await?;
+    ask::big::<Value>(&field.big, Request::Backup { into: copy.to_owned() }, Vec::new()).await?;
+    let store = State::open(copy)?.store()?;
+    let undeliverable = guests(field, &store, &mut faults)?;
+    let results = harness::revised(&store)?;
+    let mut revised = revisions::audit(field, results, &revised, &road.revised(), &inbox).await?;
+    faults.append(&mut revised.faults);
     let (mail, road_audit) = (field.books.audit(), road.audit(&bobs));
     if mail.accepted == 0 {
         faults.push("nothing was accepted at all".into());
     }
     let (collected, changes) = (road.collected(), field.guests.changes());
-    Ok(Tally { mail, road: road_audit, second_thoughts, collected, changes, undeliverable, faults })
+    Ok(Tally { mail, road: road_audit, revised, collected, changes, undeliverable, faults })
 }
 
 /// Books what is in the mailboxes of guests, those who have gone among them, and in the postmaster's undeliverable
 /// mail. Returns how much that is.
-async fn guests(field: &Arc<Field>, copy: &Path, faults: &mut Vec<String>) -> Result<usize, Failure> {
-    ask::big::<Value>(&field.big, Request::Backup { into: copy.to_owned() }, Vec::new()).await?;
+fn guests(field: &Arc<Field>, store: &Store, faults: &mut Vec<String>) -> Result<usize, Failure> {
     let mut undeliverable = 0;
     let mut owners: BTreeMap<Id, String> = BTreeMap::new();
-    let store = State::open(copy)?.store()?;
-    for filed in mailboxes(&store)? {
+    for filed in harness::mailboxes(store)? {
         let at = match filed.folder {
             Folder::Undeliverable => At::Undeliverable,
             Folder::In if !filed.name.as_ref().is_some_and(|name| PEOPLE.contains(&name.as_str())) => {
@@ -250,7 +247,7 @@ impl Tally {
             ghost: sum(|audit| audit.ghost.len()),
             altered: sum(|audit| audit.altered.len()),
             undetermined: self.mail.undetermined.len(),
-            repeated: self.mail.repeated.len(),
+            repeated: self.mail.repeated.len() + self.revised.explained,
             faults: self.faults.len(),
             changes: self.changes,
             undeliverable: self.undeliverable,
@@ -264,7 +261,7 @@ impl fmt::Display for Tally {
         writeln!(f, "mailboxes and outside: {}", self.mail)?;
         writeln!(f, "repeated outside, explained by a kill of edge: {}", self.mail.repeated.len())?;
         writeln!(f, "delivery reports: {}", self.mail.reports)?;
-        writeln!(f, "revised: {}", self.second_thoughts)?;
+        writeln!(f, "revised: {}", self.revised)?;
         writeln!(f, "the road, {} collected: {}", self.collected, self.road)?;
         for fault in self.faults.iter().take(PRINTED_MAX) {
             writeln!(f, "fault: {fault}")?;

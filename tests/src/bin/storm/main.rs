@@ -1,7 +1,8 @@
 //! The storm: mail flows both ways while everything fails, again and again.
 //!
 //! Both nodes run as real processes. Strangers send to the edge, the desks inside write and answer, a
-//! traveller submits and collects, a clerk lets people, groups and shadows come, change and go; meanwhile
+//! traveller submits and collects, a clerk lets people, groups and shadows come, change and go, authors replace, append to
+//! and withdraw what they have sent, for all recipients or some, from desks and by mail from the road; meanwhile
 //!
 //! - `storm --rounds N` kills edge, big or both with SIGKILL at a random moment of every round and
 //!   starts them again;
@@ -13,8 +14,10 @@
 //! Then everything is let settle, and what arrived is compared with books kept outside the nodes: every
 //! message answered 250 is filed exactly once, every message a desk was told is sent is delivered,
 //! every deletion on the road is final; what was accepted for somebody who went is in one place, their mailbox or
-//! the postmaster's undeliverable mail, and nobody who was known was refused for good. An MTA outside may see a message again only where edge was
-//! killed between that MTA's 250 and edge's record of it; each such case is named.
+//! the postmaster's undeliverable mail, and nobody who was known was refused for good; each revision has one final result
+//! for each recipient, nobody gets a text after it was reported as replaced or withdrawn, and both nodes hold the same.
+//! An MTA outside may see a message again, or a text that was revised since, only where edge was killed between that
+//! MTA's 250 and edge's record of it; each such case is named or counted.
 //!
 //! The seed decides what fails and when, and what is sent; how the processes interleave is the
 //! machine's. The last line is

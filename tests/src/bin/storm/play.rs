@@ -36,9 +36,11 @@ pub async fn play(weather: &Weather, seed: u64, state: &Path) -> Result<Counts, 
     for (number, person) in (0..).zip(PEOPLE) {
         load.spawn(senders::desk(field.clone(), person, Random::new(seed ^ (100 + number))));
     }
+    revisions::deferring().into_iter().for_each(|rule| site.mta.add_rule(rule));
     for (number, author) in (0..).zip([PEOPLE[0], "dave"]) {
-        load.spawn(revisions::reviser(field.clone(), author, Random::new(seed ^ (400 + number))));
+        load.spawn(revisions::desk(field.clone(), author, Random::new(seed ^ (400 + number))));
     }
+    load.spawn(revisions::traveller(field.clone(), password.clone(), Random::new(seed ^ 500)));
     load.spawn(clerk::clerk(field.clone(), site.edge(), Random::new(seed ^ 300)));
     load.spawn(senders::traveller(field.clone(), password.clone(), Random::new(seed ^ 200)));
     let road = Arc::new(Road::new(field.clone(), password));
@@ -49,8 +51,14 @@ pub async fn play(weather: &Weather, seed: u64, state: &Path) -> Result<Counts, 
     while let Some(ended) = load.join_next().await {
         ended?;
     }
+    site.mta.clear_rules();
     site.until_joined().await?;
-    let settled = site.until_settled(SETTLE_WITHIN).await;
+    let mut settled = site.until_settled(SETTLE_WITHIN).await;
+    if settled.is_ok() {
+        // What is owed for revisions, notices and answers, is sent only now.
+        revisions::until_decided(&field, SETTLE_WITHIN).await?;
+        settled = site.until_settled(SETTLE_WITHIN).await;
+    }
     if settled.is_ok() {
         road.collect_rest(SETTLE_WITHIN).await?;
     }

@@ -106,12 +106,7 @@ impl Road {
     pub fn revised(&self) -> Vec<revisions::Copy> {
         let seen = self.seen();
         let revised = seen.messages.values().filter(|(message, _)| revisions::is_one(message));
-        let copy = |(content, at): &(Vec<u8>, SystemTime)| revisions::Copy {
-            recipient: inside(BOB),
-            content: content.clone(),
-            at: *at,
-        };
-        revised.map(copy).collect()
+        revised.map(|(content, at)| revisions::Copy::of(inside(BOB), content, *at)).collect()
     }
 
     /// How many messages were collected.
