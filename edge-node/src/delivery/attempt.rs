@@ -14,7 +14,7 @@ use shared::smtp::client::{
 };
 use shared::smtp::{Enhanced, Recipient};
 use shared::store::{BodyKey, StoreError};
-use shared::topology::{Dnssec, Place};
+use shared::topology::Place;
 
 use super::mta_sts::Policies;
 use super::pool::{MESSAGES_MAX, Pool};
@@ -23,6 +23,7 @@ use super::relay::{Route, SmartHost};
 use super::resolve::{MailHost, Resolver, UNPROVED};
 use super::scheduler::Shown;
 use super::security::{NotToBeUsed, Security, Sts};
+use super::signatures::Watch;
 use crate::content::Content;
 use crate::node::Node;
 use crate::record::QueueRow;
@@ -145,6 +146,7 @@ pub(super) struct Attempt {
     /// What domains ask of their hosts by MTA-STS, if that is looked at.
     policies: Option<Policies>,
     route: Route,
+    signatures: Watch,
     tls: Arc<ClientConfig>,
     /// Sessions between two messages.
     pool: Mutex<Pool<Use, Session>>,
@@ -161,7 +163,8 @@ impl Attempt {
         sessions: usize,
     ) -> Self {
         let pool = Mutex::new(Pool::new(sessions));
-        Self { node, resolver, trusting, policies, route, tls: Arc::new(opportunistic()), pool }
+        let (signatures, tls) = (Watch::default(), Arc::new(opportunistic()));
+        Self { node, resolver, trusting, policies, route, signatures, tls, pool }
     }
 
     /// Where attempts for a domain are counted: at the domain, or at the smart host that takes all mail, which has
@@ -341,12 +344,14 @@ impl Attempt {
         }
     }
 
-    /// Says in the log, until it can, that DNS cannot prove anything, where that matters.
-    pub async fn check_resolver(&self) {
-        let is_asked = !matches!(self.route, Route::Relay(_));
-        if is_asked && self.node.topology.edge.dnssec == Dnssec::Root {
-            self.resolver.check_root().await;
-        }
+    /// Looks, for ever, whether DNS can prove anything, where that matters.
+    pub async fn watch_signatures(&self) {
+        self.signatures.run(&self.node.topology.edge).await;
+    }
+
+    /// Why all mail waits, if DNS can prove nothing.
+    pub fn alarm(&self) -> Option<String> {
+        self.signatures.alarm()
     }
 
     /// Keeps MTA-STS policies fresh, for ever.

@@ -15,6 +15,7 @@ mod relay;
 mod resolve;
 mod scheduler;
 mod security;
+mod signatures;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +42,7 @@ pub use public::is_public;
 pub use relay::{RelayError, Route};
 pub use resolve::{Resolver, ResolverError};
 use scheduler::{Limits, Scheduler, Shown};
+pub use signatures::{MEND as SIGNATURES_MEND, Passing, are_needed as are_signatures_needed, passing};
 
 /// Attempts at once, in all; what the limit of open files allows may be less.
 pub const ATTEMPTS_MAX: usize = 100;
@@ -116,7 +118,7 @@ impl Runner {
         });
         let kept = Arc::clone(&self.attempt);
         let keeping = tokio::spawn(async move {
-            tokio::join!(kept.check_resolver(), kept.keep_policies());
+            tokio::join!(kept.watch_signatures(), kept.keep_policies());
         });
         loop {
             let wait = match self.begin_due() {
@@ -215,6 +217,11 @@ impl Probe {
             usable: asked.is_ok(),
         };
         Ok(self.0.hosts(domain).await?.into_iter().map(view).collect())
+    }
+
+    /// Why all mail waits, if DNS can prove nothing.
+    pub fn alarm(&self) -> Option<String> {
+        self.0.alarm()
     }
 }
 

@@ -413,3 +413,31 @@ async fn a_name_that_only_our_network_knows_is_found_by_who_validates_nothing() 
     assert_eq!(trusting.addresses("smart.lan.example").await.expect("known"), [IpAddr::from(ADDRESS)]);
     answering.abort();
 }
+
+#[tokio::test]
+async fn servers_that_keep_signatures_back_are_told_from_those_that_are_silent() {
+    let passing = async |forge: Forger| {
+        let (validating, _, answering) = asking(forge).await;
+        let passing = validating.passing().await;
+        answering.abort();
+        passing
+    };
+    assert_eq!(passing(|_, _| {}).await, Passing::Passes);
+    let stripped: Forger = |_, message| {
+        message.answers.retain(|record| !matches!(record.data, RData::DNSSEC(_)));
+        message.authorities.retain(|record| !matches!(record.data, RData::DNSSEC(_)));
+    };
+    assert_eq!(passing(stripped).await, Passing::Strips);
+    let unknown = passing(|_, message| {
+        message.answers.clear();
+        message.authorities.clear();
+        message.metadata.response_code = ResponseCode::ServFail;
+    });
+    assert!(matches!(unknown.await, Passing::Unknown(_)));
+}
+
+#[test]
+fn servers_are_those_that_are_named() {
+    let named = [SocketAddr::from(([192, 0, 2, 53], 53)), SocketAddr::from(([192, 0, 2, 53], 5353))];
+    assert_eq!(Resolver::servers(&named).expect("named"), named);
+}
