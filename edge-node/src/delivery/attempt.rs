@@ -16,12 +16,13 @@ use shared::smtp::{Enhanced, Recipient};
 use shared::store::{BodyKey, StoreError};
 use shared::topology::Place;
 
+use super::fallback::{self, Fallback};
 use super::mta_sts::Policies;
 use super::pool::{MESSAGES_MAX, Pool};
 use super::public::is_public;
 use super::relay::{Route, SmartHost};
 use super::resolve::{MailHost, Resolver, UNPROVED};
-use super::scheduler::Shown;
+use super::scheduler::{Limits, Shown};
 use super::security::{NotToBeUsed, Security, Sts};
 use super::signatures::Watch;
 use crate::content::Content;
@@ -146,6 +147,7 @@ pub(super) struct Attempt {
     /// What domains ask of their hosts by MTA-STS, if that is looked at.
     policies: Option<Policies>,
     route: Route,
+    fallback: Fallback<Report>,
     signatures: Watch,
     tls: Arc<ClientConfig>,
     /// Sessions between two messages.
@@ -153,18 +155,18 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// With at most `sessions` that wait for their next message.
+    /// With at most as many sessions that wait for their next message as there are attempts.
     pub fn new(
         node: Arc<Node>,
         resolver: Arc<Resolver>,
         trusting: Resolver,
         policies: Option<Policies>,
         route: Route,
-        sessions: usize,
+        limits: Limits,
     ) -> Self {
-        let pool = Mutex::new(Pool::new(sessions));
+        let (pool, fallback) = (Mutex::new(Pool::new(limits.attempts)), Fallback::new(limits));
         let (signatures, tls) = (Watch::default(), Arc::new(opportunistic()));
-        Self { node, resolver, trusting, policies, route, signatures, tls, pool }
+        Self { node, resolver, trusting, policies, route, fallback, signatures, tls, pool }
     }
 
     /// Where attempts for a domain are counted: at the domain, or at the smart host that takes all mail, which has
@@ -189,13 +191,15 @@ impl Attempt {
         }
     }
 
-    /// Attempts delivery at a [place](Self::place). With `known`, nobody could be reached there a moment ago. Exactly one
-    /// report for each recipient.
+    /// Attempts delivery at a [place](Self::place). With `known`, nobody could be reached there a moment ago; `fallback`
+    /// is a place at the smart host that was taken for that. One report for each recipient; none if the smart host is to be
+    /// asked and has no place, so that nobody was.
     pub async fn deliver(
         &self,
         copies: Copies<'_>,
         place: &str,
         known: Option<&Report>,
+        fallback: Option<fallback::Place<Report>>,
     ) -> (Vec<(u32, Report)>, Shown<Report>) {
         match (&self.route, known) {
             (Route::Relay(host), None) => self.relay(copies, place, host, BY_MODE.into()).await,
@@ -214,13 +218,49 @@ impl Attempt {
                 match asked {
                     Asked::Told(reports, shown) => (reports, shown),
                     Asked::Unroutable(report) => {
-                        let why = report.status.text.clone();
-                        let (reports, _) = self.relay(copies, place, host, why).await;
-                        (reports, known.map_or(Shown::Unreachable(report), |_| Shown::Nothing))
+                        let shown =
+                            known.map_or_else(|| Shown::Unreachable(report.clone()), |_| Shown::Nothing);
+                        let Some(fallback) = fallback.or_else(|| self.fallback.place()) else {
+                            return (Vec::new(), shown);
+                        };
+                        (self.fall_back(copies, place, host, fallback, report.status.text).await, shown)
                     }
                 }
             }
         }
+    }
+
+    /// Hands the copies to the smart host, unless that could not be reached a moment ago. `why` is said there.
+    async fn fall_back(
+        &self,
+        copies: Copies<'_>,
+        place: &str,
+        host: &SmartHost,
+        mut fallback: fallback::Place<Report>,
+        why: String,
+    ) -> Vec<(u32, Report)> {
+        if let Some(known) = &fallback.known {
+            return copies.all(&Report { relay: Some(why), ..known.not_asked_again() });
+        }
+        let (reports, shown) = self.relay(copies, place, host, why).await;
+        fallback.showed(shown);
+        reports
+    }
+
+    /// Takes a place at the smart host for mail whose domain's hosts could not be reached a moment ago. `None` if there is
+    /// none.
+    pub fn fallback(&self) -> Option<fallback::Place<Report>> {
+        self.fallback.place()
+    }
+
+    /// Whether mail whose domain's hosts could not be reached a moment ago waits for a place at the smart host.
+    pub fn waits_for_fallback(&self) -> bool {
+        self.falls_back() && !self.fallback.has_place()
+    }
+
+    /// Whether the smart host takes mail whose domain's hosts cannot be reached.
+    pub fn falls_back(&self) -> bool {
+        matches!(self.route, Route::DirectThenRelay(_))
     }
 
     async fn direct(&self, copies: Copies<'_>, place: &str) -> Asked {
@@ -455,7 +495,7 @@ impl Attempt {
         targets: &'t [Target<'t>],
     ) -> Option<(&'t Target<'t>, Vec<Outcome>, Option<String>)> {
         let uses: Vec<Use> = targets.iter().map(|target| target.usage(place)).collect();
-        let (usage, mut session) = self.pool().take(&uses, monotonic())?;
+        let (usage, mut session) = self.kept(&uses).await?;
         let target = targets.get(uses.iter().position(|other| *other == usage)?)?;
         match self.over(&mut session, copies).await {
             Talk::Done(outcomes, version) => {
@@ -463,6 +503,16 @@ impl Attempt {
                 Some((target, outcomes, target.shown(version)))
             }
             Talk::Next { .. } | Talk::HandshakeFailed(_) => None,
+        }
+    }
+
+    /// A session for one of `uses` whose host has said nothing since its last message.
+    async fn kept(&self, uses: &[Use]) -> Option<(Use, Session)> {
+        loop {
+            let (usage, mut session) = self.pool().take(uses, monotonic())?;
+            if session.is_quiet().await {
+                return Some((usage, session));
+            }
         }
     }
 

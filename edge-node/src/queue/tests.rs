@@ -152,6 +152,26 @@ fn what_a_clock_that_went_back_has_set_is_due() {
 }
 
 #[test]
+fn what_a_clock_that_went_back_has_set_is_not_hidden_by_what_is_set_anew() {
+    let node = node();
+    let (year, now) = (365 * 24 * 3_600_000, NOW - 365 * 24 * 3_600_000);
+    // Of one destination some are far ahead, and one has failed since: all wait for that one.
+    node.enter(vec![
+        (id(1), row(&["a.example", "b.example"], NOW)),
+        (id(2), row(&["a.example"], NOW + year)),
+        (id(3), row(&["a.example"], now + 3_600_000)),
+    ]);
+    assert_eq!(node.due(now), ["b.example"]);
+    node.commit(move |txn| bring_back(txn, "a.example", now)).expect("commits");
+    assert_eq!(node.due(now), ["a.example", "b.example"]);
+    let (first, second) = (node.message("a.example", now, &[]), node.message("a.example", now, &[1]));
+    assert_eq!((first, second), (Some(id(1)), Some(id(2))));
+    assert_eq!(node.message("a.example", now, &[1, 2]), None, "what is set anew waits for its time");
+    // The other destination of the first is as it was.
+    assert_eq!(node.message("b.example", NOW - 1, &[]), None);
+}
+
+#[test]
 fn a_recipient_that_is_no_address_has_a_turn_like_the_others() {
     let node = node();
     let mut bad = row(&["a.example"], NOW);
