@@ -54,6 +54,8 @@ pub(super) struct Transaction {
     pub sent: usize,
     /// Replies that came to them.
     pub answered: usize,
+    /// DATA was sent behind them.
+    pub has_data: bool,
     /// The recipients that RCPT is to name.
     named: Vec<usize>,
     /// The host reports on what it takes, as it is asked to.
@@ -64,7 +66,8 @@ impl Transaction {
     /// Before its first command.
     pub(super) fn new(message: Message) -> Self {
         let statuses = vec![None; message.recipients.len()];
-        Self { message, statuses, sent: 0, answered: 0, named: Vec::new(), host_reports: false }
+        let named = Vec::new();
+        Self { message, statuses, sent: 0, answered: 0, has_data: false, named, host_reports: false }
     }
 
     /// What goes before the content.
