@@ -8,6 +8,8 @@
 //! signatures and the time. What got no answer in time is a temporary error, and such an error refuses nobody.
 
 mod body;
+#[cfg(test)]
+mod dns_tests;
 mod plural;
 mod results;
 mod spf;

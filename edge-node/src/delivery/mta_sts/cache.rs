@@ -70,8 +70,11 @@ pub fn forget_ended(txn: &mut Txn<'_>, lived: u64) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// A domain, and its policy or why that cannot be read.
+type Kept = (String, Result<StsRow, StoreError>);
+
 /// All policies and their domains: there are few enough. One that cannot be read does not hide the others.
-pub fn all(rows: &impl Rows) -> Result<Vec<(String, Result<StsRow, StoreError>)>, StoreError> {
+pub fn all(rows: &impl Rows) -> Result<Vec<Kept>, StoreError> {
     let max = usize::try_from(POLICIES_MAX).unwrap_or(usize::MAX);
     let one = |key: Vec<u8>| {
         let row = rows.get::<StsRow>(POLICIES, &key).transpose()?;
