@@ -269,6 +269,7 @@ pub(crate) fn compose(
     // Nobody is to be told what becomes of a report (RFC 3461 §6.1).
     let mut origin = node::origin(Channel::Report, None, vec![author.to_string()], &content);
     origin.recipients.iter_mut().for_each(|to| to.notify = Some(Notify::NEVER.to_string()));
+    origin.tls_wish = message.origin.tls_wish.of_report();
     let made = node::written(store, report.id, origin, &content)?;
     Ok(node::signed(store, site, made, &content)?)
 }

@@ -5,6 +5,7 @@ use shared::id::MessageId;
 use shared::notify::{Notify, Return};
 use shared::row;
 use shared::store::{BodyKey, Rows, StoreError, Table};
+use shared::tls_wish::TlsWish;
 use shared::unit::{DeliveryState, Id, ReviseMode};
 
 /// Window id to [`shared::unit::Window`].
@@ -142,6 +143,8 @@ pub struct QueueRow {
     pub returns: Option<Return>,
     /// What the sender calls it.
     pub envelope_id: Option<String>,
+    /// What the sender wishes of TLS.
+    pub tls_wish: TlsWish,
     /// Whether the content holds 8-bit bytes.
     pub body_8bit: bool,
     /// Whether the header needs SMTPUTF8.
@@ -162,7 +165,7 @@ pub struct QueueRow {
     /// From a backup that was restored: held until big has said who is still to get it.
     pub restored: bool,
 }
-row!(QueueRow, 7);
+row!(QueueRow, 8);
 
 /// The key of a queued message's revision.
 pub fn queue_key(message: &Id, revision: u32) -> Vec<u8> {

@@ -40,8 +40,7 @@ impl<W: Clone> Fallback<W> {
         // One message may be on its way there for several domains.
         let ticket = MessageId(random());
         let known = scheduler.begin(PLACE, ticket, monotonic());
-        let shown = if known.is_some() { Shown::Nothing } else { Shown::Strained };
-        Some(Place { scheduler: Arc::clone(&self.0), ticket, known, shown: Some(shown) })
+        Some(Place { scheduler: Arc::clone(&self.0), ticket, known, shown: Shown::Nothing })
     }
 }
 
@@ -52,22 +51,26 @@ pub struct Place<W: Clone> {
     ticket: MessageId,
     /// Why the smart host is not to be asked, if it could not be reached a moment ago.
     pub known: Option<W>,
-    /// What it has shown. An attempt that is given up before it says so was too slow.
-    shown: Option<Shown<W>>,
+    /// What it has shown.
+    shown: Shown<W>,
 }
 
 impl<W: Clone> Place<W> {
+    /// The smart host is asked: if the attempt is given up before it has shown something, it was too slow.
+    pub fn begins(&mut self) {
+        self.shown = Shown::Strained;
+    }
+
     /// The attempt has shown this.
     pub fn showed(&mut self, shown: Shown<W>) {
-        self.shown = Some(shown);
+        self.shown = shown;
     }
 }
 
 impl<W: Clone> Drop for Place<W> {
     fn drop(&mut self) {
-        if let Some(shown) = self.shown.take() {
-            lock(&self.scheduler).end(PLACE, self.ticket, shown, monotonic());
-        }
+        let shown = std::mem::replace(&mut self.shown, Shown::Nothing);
+        lock(&self.scheduler).end(PLACE, self.ticket, shown, monotonic());
     }
 }
 
@@ -91,8 +94,11 @@ mod tests {
             assert_eq!((places.len(), fallback.has_place()), (most, false));
             places.iter_mut().for_each(|place| place.showed(Shown::Well));
         }
-        // Given up: half as many.
+        // One that is not used says nothing.
         drop(fallback.place());
+        assert_eq!(take().len(), 3);
+        // Given up: half as many.
+        fallback.place().expect("is free").begins();
         let mut places = take();
         assert_eq!(places.len(), 1);
         places[0].showed(Shown::Unreachable("no answer"));

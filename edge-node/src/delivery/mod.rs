@@ -28,6 +28,7 @@ use shared::id::{MessageId, monotonic, unix_millis};
 use shared::smtp::client::{Class, Status};
 use shared::smtp::{Enhanced, Recipient};
 use shared::store::{StoreError, Txn};
+use shared::tls_wish::TlsWish;
 use shared::trace;
 use shared::unit::{DeliveryState, Outcome, ToBig};
 use tokio::sync::watch;
@@ -234,7 +235,7 @@ impl Probe {
             asks: asked.as_ref().map_or_else(ToString::to_string, |security| security.asks().to_owned()),
             usable: asked.is_ok(),
         };
-        Ok(self.0.hosts(domain).await?.into_iter().map(view).collect())
+        Ok(self.0.hosts(domain, TlsWish::Unsaid).await?.into_iter().map(view).collect())
     }
 
     /// Why all mail waits, if DNS can prove nothing.

@@ -45,6 +45,8 @@ pub struct MailHost {
     pub name: String,
     /// Its addresses, in the order in which they are tried.
     pub addresses: Vec<IpAddr>,
+    /// DNS proves that the domain names it, or it is the domain itself.
+    pub is_proved: bool,
     /// What it has published of its certificates.
     pub published: Published,
 }
@@ -182,11 +184,11 @@ impl Resolver {
                         true => self.published(&bases, &next_hops, port).await,
                         false => Published::Nothing,
                     };
-                    hosts.push(MailHost { name, addresses, published });
+                    hosts.push(MailHost { name, addresses, is_proved, published });
                 }
                 Err(error) if self.is_doubtful(&error) => {
                     let published = Published::Unknown(format!("nor where it is: {error}"));
-                    hosts.push(MailHost { name, addresses: Vec::new(), published });
+                    hosts.push(MailHost { name, addresses: Vec::new(), is_proved, published });
                 }
                 Err(error) => unsure = Some(error),
             }

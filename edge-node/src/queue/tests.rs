@@ -56,6 +56,7 @@ fn row(domains: &[&str], at: u64) -> QueueRow {
         reverse_path: Some("alice@example.com".into()),
         returns: None,
         envelope_id: None,
+        tls_wish: shared::tls_wish::TlsWish::Unsaid,
         body_8bit: false,
         utf8_header: false,
         signatures: String::new(),

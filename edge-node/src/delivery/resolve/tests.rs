@@ -283,7 +283,7 @@ async fn hosts(domain: &str, forge: Forger) -> Result<Vec<MailHost>, Status> {
 }
 
 fn host(name: &str, published: Published) -> MailHost {
-    MailHost { name: name.into(), addresses: vec![ADDRESS.into()], published }
+    MailHost { name: name.into(), addresses: vec![ADDRESS.into()], is_proved: true, published }
 }
 
 fn good(names: &[&str]) -> Published {
@@ -299,7 +299,9 @@ fn good(names: &[&str]) -> Published {
 async fn a_delegation_that_is_not_signed_is_as_if_nobody_signed() {
     let nothing = |name| Ok(vec![host(name, Published::Nothing)]);
     let honest: Forger = |_, _| ();
-    assert_eq!(hosts("plain.example", honest).await, nothing("mx.plain.example"));
+    // Nor does it prove that this is its host.
+    let unsigned = MailHost { is_proved: false, ..host("mx.plain.example", Published::Nothing) };
+    assert_eq!(hosts("plain.example", honest).await, Ok(vec![unsigned]));
     assert_eq!(hosts("half.example", honest).await, nothing("mx.plain.example"));
     // It says itself who is not there, and that is believed.
     let absent = hosts("absent.plain.example", honest).await.expect_err("no such domain");

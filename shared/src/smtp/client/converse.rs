@@ -314,6 +314,7 @@ mod tests {
             size: 6,
             eight_bit: false,
             utf8_header: false,
+            require_tls: false,
             before: Vec::new(),
         }
     }

@@ -102,6 +102,7 @@ fn message(recipients: &[&str]) -> Message {
         size: 21,
         eight_bit: false,
         utf8_header: false,
+        require_tls: false,
         before: Vec::new(),
     }
 }
@@ -637,6 +638,32 @@ fn where_the_login_fails_the_mail_waits() {
         let (driver, said) = logging_in(tls, auth);
         assert_eq!((said.as_str(), told(&driver).1.as_str()), ("", "4.7.0"), "{auth}");
     }
+}
+
+/// RFC 8689 §4.2.1: only what is offered under TLS counts.
+#[test]
+fn what_goes_under_tls_only_goes_to_hosts_that_pass_that_on() {
+    let require = || Message { require_tls: true, ..bob() };
+    let offer = "250-host.example\r\n250-PIPELINING\r\n250-REQUIRETLS\r\n250 STARTTLS\r\n";
+    let (mut driver, _) = Driver::delivering(offer, require());
+    assert_eq!(driver.hear("220 go\r\n"), "EHLO mx.example.com\r\n");
+    let said = driver.hear("250-host.example\r\n250 requiretls\r\n");
+    assert_eq!(said, "MAIL FROM:<alice@example.com> REQUIRETLS\r\n");
+    // Not offered under TLS, and offered in the clear.
+    let (mut driver, _) = Driver::delivering(offer, require());
+    driver.hear("220 go\r\n");
+    assert_eq!(driver.hear("250 host.example\r\n"), "");
+    let in_clear = Driver::delivering("250-host.example\r\n250 REQUIRETLS\r\n", require());
+    assert_eq!(in_clear.1, "");
+    for driver in [driver, in_clear.0] {
+        assert_eq!((driver.status().class, driver.status().enhanced), (Permanent, REQUIRETLS_NEEDED));
+        assert!(!driver.closed, "other messages may go there");
+    }
+    // Who asks for nothing says nothing of it.
+    let (mut driver, _) = Driver::delivering(offer, bob());
+    driver.hear("220 go\r\n");
+    let said = driver.hear("250-host.example\r\n250 REQUIRETLS\r\n");
+    assert_eq!(said, "MAIL FROM:<alice@example.com>\r\n");
 }
 
 /// A session over which bob's message was dealt with, as `dot` says, and that is given it again; and what it said then.
