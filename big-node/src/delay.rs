@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::address::Address;
 use shared::age;
 use shared::id::{MessageId, unix_millis};
 use shared::mime::Action;
@@ -89,8 +88,8 @@ async fn tell_one(
 ) -> Result<(), Refused> {
     let (snapshot, now) = (store.read()?, unix_millis());
     let message = snapshot.get::<Message>(MESSAGES, &id.0)?;
-    let author = message.as_ref().and_then(|message| message.origin.reverse_path.as_deref());
-    let author = author.and_then(|path| path.parse::<Address>().ok());
+    let author =
+        message.as_ref().map(|message| mail::author_address(&snapshot, message)).transpose()?.flatten();
     let notice = match (message, author) {
         (Some(message), Some(author)) => {
             let until = retry_until(age::lived(&snapshot)?, &key, topology.edge.outbound.expire);

@@ -139,6 +139,7 @@ impl Big {
             reverse_path: author.addresses.first().cloned(),
             recipients: to.iter().map(recipient).collect(),
             envelope_id: None,
+            tls_wish: shared::tls_wish::TlsWish::Unsaid,
             return_content: None,
             from: Vec::new(),
             reply_to: Vec::new(),

@@ -595,6 +595,19 @@ pub fn author_of(rows: &impl Rows, message: &Message) -> Result<Option<Id>, Stor
     Ok(holder.filter(|holder| holder.kind == Kind::Person).map(|holder| holder.id))
 }
 
+/// Where the author of a message is told what becomes of it: at its reverse-path while that is theirs, and else at their own
+/// address. `None` if nobody inside has sent it, or who has is here no more: whoever has the reverse-path by then is another.
+pub fn author_address(rows: &impl Rows, message: &Message) -> Result<Option<Address>, StoreError> {
+    let Some(author) = author_of(rows, message)?.map(|id| directory::by_id(rows, &id)).transpose()?.flatten()
+    else {
+        return Ok(None);
+    };
+    let path = message.origin.reverse_path.as_deref().and_then(|path| path.parse::<Address>().ok());
+    let is_theirs = |path: &Address| author.addresses.contains(&path.canonical());
+    let own = || author.addresses.first().and_then(|address| address.parse().ok());
+    Ok(path.filter(is_theirs).or_else(own))
+}
+
 /// Whether a person has sent a message.
 pub fn is_author(rows: &impl Rows, message: &Message, person: &Person) -> Result<bool, StoreError> {
     Ok(author_of(rows, message)? == Some(person.id))

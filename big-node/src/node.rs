@@ -11,6 +11,7 @@ use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
 use shared::seal::PrivateKey;
 use shared::state::{State, StateError};
 use shared::store::{Store, StoreError, Stored};
+use shared::tls_wish::TlsWish;
 use shared::topology::Topology;
 
 use crate::directory::{self, Importing, Policy};
@@ -168,6 +169,7 @@ pub fn traced_origin(
         recipients: recipients.into_iter().map(OriginalRecipient::new).collect(),
         envelope_id: None,
         return_content: None,
+        tls_wish: TlsWish::of(false, facts.tls_dispensable),
         from: mailboxes(facts.from),
         reply_to: mailboxes(facts.reply_to),
         sender: mailboxes(facts.sender),

@@ -149,7 +149,7 @@ pub struct Message {
     /// Why the map is missing although there may be attachments.
     pub unparsed: Option<String>,
 }
-row!(Message, 1);
+row!(Message, 2);
 
 /// A folder of a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -276,7 +276,7 @@ pub struct Revision {
     /// Whether it holds its body still.
     pub holds: bool,
 }
-row!(Revision, 1);
+row!(Revision, 2);
 
 /// Units that were refused.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]

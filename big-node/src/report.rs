@@ -140,8 +140,15 @@ async fn write_one(
     let message = snapshot.get::<Message>(MESSAGES, &id.0)?;
     let author = message.as_ref().map(|message| mail::author_of(&snapshot, message)).transpose()?.flatten();
     let owed = Owed::of(&snapshot, id)?.first(author.is_some());
-    let author = message.as_ref().and_then(|message| message.origin.reverse_path.as_deref());
-    let author = author.and_then(|path| path.parse::<Address>().ok());
+    let path = message.as_ref().and_then(|message| message.origin.reverse_path.as_deref());
+    let author = match (&message, author) {
+        // Of mail whose author is here no more the postmaster is told, and not whoever has the address by now.
+        (Some(message), Some(_)) if path.is_some() => {
+            let own = mail::author_address(&snapshot, message)?;
+            Some(own.unwrap_or_else(|| topology.site.postmaster.clone()))
+        }
+        _ => path.and_then(|path| path.parse::<Address>().ok()),
+    };
     let recipients = owed.described();
     let report = match (&message, author) {
         (Some(message), Some(author)) if !recipients.is_empty() => {
@@ -262,6 +269,7 @@ pub(crate) fn compose(
     // Nobody is to be told what becomes of a report (RFC 3461 §6.1).
     let mut origin = node::origin(Channel::Report, None, vec![author.to_string()], &content);
     origin.recipients.iter_mut().for_each(|to| to.notify = Some(Notify::NEVER.to_string()));
+    origin.tls_wish = message.origin.tls_wish.of_report();
     let made = node::written(store, report.id, origin, &content)?;
     Ok(node::signed(store, site, made, &content)?)
 }

@@ -211,6 +211,7 @@ impl Letter {
             reverse_path: (!self.from.is_empty()).then(|| self.from.into()),
             recipients: vec![OriginalRecipient::new(self.to)],
             envelope_id: None,
+            tls_wish: shared::tls_wish::TlsWish::Unsaid,
             return_content: None,
             from,
             reply_to: Vec::new(),

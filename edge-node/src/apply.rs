@@ -278,6 +278,7 @@ fn queue_outbound(
         reverse_path: outbound.reverse_path,
         returns: outbound.returns,
         envelope_id: outbound.envelope_id,
+        tls_wish: outbound.tls_wish,
         body_8bit: outbound.body_8bit,
         utf8_header: outbound.utf8_header,
         signatures: outbound.signatures,
@@ -312,6 +313,7 @@ fn queue_outbound(
 
 #[cfg(test)]
 mod tests {
+    use shared::tls_wish::TlsWish;
     use shared::unit::encode;
     use std::sync::Arc;
 
@@ -415,6 +417,7 @@ mod tests {
             asked: Vec::new(),
             returns: None,
             envelope_id: None,
+            tls_wish: TlsWish::Unsaid,
             body_8bit: false,
             utf8_header: false,
             signatures: String::new(),
@@ -446,6 +449,7 @@ mod tests {
                 asked: Vec::new(),
                 returns: None,
                 envelope_id: None,
+                tls_wish: TlsWish::Unsaid,
                 body_8bit: false,
                 utf8_header: false,
                 signatures: String::new(),

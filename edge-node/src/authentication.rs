@@ -1,6 +1,6 @@
 //! Email authentication: what SPF, DKIM, ARC, DMARC and the client's own name say of a message from the Internet
 //! (RFC 7208, RFC 6376, RFC 8617, RFC 9989, RFC 8601 §2.7.3), by mail-auth, and what the site makes of it.
-//! `body` hashes what is too large to be held, `results` is the field that tells, `spf` asks of strangers before there is
+//! `body` hashes what is too large to be held, `plural` finds policies that are none, `results` is the field that tells, `spf` asks of strangers before there is
 //! a message.
 //!
 //! All of it is done on a thread that may block, for a signature costs CPU, and contained, for the library reads what
@@ -8,6 +8,9 @@
 //! signatures and the time. What got no answer in time is a temporary error, and such an error refuses nobody.
 
 mod body;
+#[cfg(test)]
+mod dns_tests;
+mod plural;
 mod results;
 mod spf;
 
@@ -22,8 +25,8 @@ use mail_auth::dkim::Canonicalization;
 use mail_auth::dmarc::Policy;
 use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::{
-    AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, IprevResult,
-    MessageAuthenticator, SpfOutput, SpfResult,
+    AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, DnsError, Error, IprevResult,
+    MessageAuthenticator, Parameters, SpfOutput, SpfResult,
 };
 use shared::address::{Address, Domain};
 use shared::containment::contain;
@@ -36,10 +39,15 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use body::{BodyHashes, Hashing};
+use plural::Plural;
 pub use spf::{Spf, Vouched};
 
 /// How long all of it may take for one message; its client waits for the 250 meanwhile.
 const TIME_MAX: Duration = Duration::from_secs(10);
+/// How much of it is kept for DMARC, which needs what the others have found, and asks the author's domain.
+const DMARC_TIME: Duration = Duration::from_secs(3);
+/// How long the thread that does it may take beyond that: it is at work, or the machine is.
+const WORK_TIME: Duration = Duration::from_secs(5);
 /// How long the client's own name is asked for, by which nothing is decided.
 const IPREV_TIME_MAX: Duration = Duration::from_secs(3);
 /// What is said to who sends a message of nobody's.
@@ -135,16 +143,23 @@ impl Authenticator {
         let (this, content, runtime) = (Arc::clone(self), Arc::clone(content), Handle::current());
         let work = spawn_blocking(move || {
             let _place = place;
-            contain(|| runtime.block_on(timeout_at(deadline, this.ask(&sender, &content, body))))
+            contain(|| runtime.block_on(this.ask(&sender, &content, body, deadline)))
         });
-        match work.await {
+        match timeout_at(deadline + WORK_TIME, work).await {
             Ok(Ok(Ok(verdicts))) => verdicts,
-            Ok(Err(_)) => unknown("permerror"),
-            Ok(Ok(Err(_))) | Err(_) => unknown("temperror"),
+            Ok(Ok(Err(_))) => unknown("permerror"),
+            Ok(Err(_)) | Err(_) => unknown("temperror"),
         }
     }
 
-    async fn ask(&self, sender: &Sender, content: &[u8], body: Option<BodyHashes>) -> Verdicts {
+    /// Each method has its own time: whoever makes the answers to one slow costs the others nothing.
+    async fn ask(
+        &self,
+        sender: &Sender,
+        content: &[u8],
+        body: Option<BodyHashes>,
+        deadline: Instant,
+    ) -> Verdicts {
         let (header, rest) = content.split_at(header_len(content));
         let body = body.unwrap_or_else(|| body::hashed(header, rest));
         let (mut message, passed_over) = parsed(header, body);
@@ -152,12 +167,16 @@ impl Authenticator {
         message.from = authors.clone().unwrap_or_default();
         let client = sender.client.to_canonical();
         let (identity, claimed) = spf::claimed(sender);
+        let by = deadline.checked_sub(DMARC_TIME).unwrap_or(deadline);
         let (spf, iprev, dkim, arc) = tokio::join!(
-            spf::verified(&self.dns, self.hostname.as_str(), sender),
+            timeout_at(by, spf::verified(&self.dns, self.hostname.as_str(), sender)),
             timeout(IPREV_TIME_MAX, self.dns.verify_iprev(client)),
-            self.dns.verify_dkim(&message),
-            self.arc(&message)
+            timeout_at(by, self.dns.verify_dkim(&message)),
+            timeout_at(by, self.arc(&message))
         );
+        let late = |_| SpfOutput::new(claimed.to_owned()).with_result(SpfResult::TempError);
+        let (spf, dkim) = (spf.unwrap_or_else(late), dkim.unwrap_or_else(|_| unanswered(&message)));
+        let arc = arc.unwrap_or("temperror");
         let mut found = vec![
             format!("spf={} {identity}={}", spf_word(spf.result()), results::value(claimed)),
             format!("iprev={}", iprev.map_or("temperror", |iprev| iprev_word(iprev.result()))),
@@ -185,8 +204,11 @@ impl Authenticator {
             found.push("dmarc=permerror".into());
             return Verdicts { found, ..Verdicts::default() };
         }
-        let dmarc = self.dmarc(&message, &dkim, &spf, claimed).await;
         let mut verdicts = Verdicts { found, ..Verdicts::default() };
+        let Ok(dmarc) = timeout_at(deadline, self.dmarc(&message, &dkim, &spf, claimed)).await else {
+            verdicts.found.push("dmarc=temperror".into());
+            return verdicts;
+        };
         let mut told = dmarc_verdict(&dmarc);
         if is_disowned(&dmarc) {
             let sealer = if arc == "pass" { self.trusted_sealer(&message, dmarc.domain()) } else { None };
@@ -235,7 +257,9 @@ impl Authenticator {
             rfc5321_mail_from_domain: claimed,
             spf_output: spf,
         };
-        self.dns.verify_dmarc(asked).await
+        let author = message.from.first().and_then(|from| from.rsplit_once('@')).map_or("", |(_, of)| of);
+        let plural = Plural::of(&self.dns.0, author).await;
+        self.dns.verify_dmarc(Parameters::new(asked).with_txt_cache(&plural)).await
     }
 
     /// Who sealed a message last, of a chain that holds, if the site believes them and they have found that it was
@@ -255,6 +279,12 @@ fn authors(header: &[u8]) -> Option<Vec<String>> {
     let is_once = !facts.cut && !facts.duplicated.iter().any(|name| name == "From");
     let is_clear = is_once && !facts.from.is_empty() && mime::has_fields_alone(header);
     is_clear.then(|| facts.from.iter().map(|mailbox| mailbox.address.to_lowercase()).collect())
+}
+
+/// What is said of signatures whose keys DNS did not give in time.
+fn unanswered<'x>(message: &'x AuthenticatedMessage<'_>) -> Vec<DkimOutput<'x>> {
+    let late = || DkimOutput::temp_err(Error::Dns(DnsError::Resolver("not in time".into())));
+    message.dkim_headers.iter().map(|found| late().with_signature(&found.header)).collect()
 }
 
 /// The verdicts on a message of which nothing was found.

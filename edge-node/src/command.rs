@@ -153,6 +153,7 @@ impl Commands {
         alarms.extend(operator::alarms(&snapshot)?);
         alarms.extend(pressure.alarm());
         alarms.extend(guessing_alarm(&self.locked()));
+        alarms.extend(self.probe.alarm());
         alarms.extend(self.node.with_trust(|trust| trust.differs(Moment::now())).map(clock_alarm));
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
             let row = lane::state(&snapshot, lane.index())?;

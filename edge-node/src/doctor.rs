@@ -14,6 +14,7 @@ use shared::doctor::{Finding, txt};
 use shared::topology::{Edge, Mode};
 
 use crate::authentication::spf_word;
+use crate::delivery::{Passing, SIGNATURES_MEND};
 
 pub use asked::examine;
 
@@ -36,6 +37,19 @@ enum Answer<T> {
 /// A finding where DNS gives no answer.
 fn silent(about: String, why: &str) -> Finding {
     Finding::warning(about, format!("DNS gives no answer: {why}"), ASK_AGAIN)
+}
+
+/// What a resolver does with the records of DNSSEC, by which hosts that mail goes to prove themselves.
+fn signatures(server: std::net::SocketAddr, passing: &Passing) -> Finding {
+    let about = format!("DNSSEC by {server}");
+    match passing {
+        Passing::Passes => Finding::ok(about, "passes signatures on"),
+        Passing::Strips => {
+            let found = "passes no DNSSEC records on: nothing that it says is proved, and mail waits (4.7.5)";
+            Finding::wrong(about, found, SIGNATURES_MEND)
+        }
+        Passing::Unknown(why) => silent(about, why),
+    }
 }
 
 /// One of our addresses, as DNS has them.
@@ -419,6 +433,16 @@ mod tests {
 
     fn address(text: &str) -> IpAddr {
         text.parse().expect("an address")
+    }
+
+    #[test]
+    fn a_resolver_that_keeps_signatures_back_is_wrong_and_what_mends_it_is_said() {
+        let of = |passing: &Passing| signatures("192.0.2.53:53".parse().expect("an address"), passing);
+        assert_eq!(of(&Passing::Passes).state, State::Ok);
+        assert_eq!(of(&Passing::Unknown("timed out".into())).state, State::Warning);
+        let wrong = of(&Passing::Strips);
+        assert_eq!((wrong.state, wrong.about.as_str()), (State::Wrong, "DNSSEC by 192.0.2.53:53"));
+        assert!(wrong.mend.contains("[edge.dns] `servers`") && wrong.mend.contains("`dnssec = false`"));
     }
 
     fn good_address() -> OwnAddress {

@@ -60,6 +60,7 @@ impl Edge {
             envelope_id: None,
             body_8bit: false,
             smtputf8: false,
+            require_tls: false,
             size: None,
             helo: "sim".into(),
             esmtp: true,

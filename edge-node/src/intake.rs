@@ -18,6 +18,7 @@ use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient, RECIPIENTS_BYT
 use shared::seal::{BodySealer, FileKey, PublicKey};
 use shared::smtp::{Enhanced, Envelope, Facts, Recipient, Reply, received, return_path};
 use shared::store::{BodyWriter, Committed, Row, Rows, StoreError, Txn};
+use shared::tls_wish::TlsWish;
 use shared::topology::Acknowledge;
 use shared::trace;
 use shared::unit::{Id, Inbound, ToBig, Window, encode};
@@ -438,6 +439,7 @@ impl Intake {
             recipients: self.envelope.recipients.iter().map(recipient).collect(),
             envelope_id: self.envelope.envelope_id.clone(),
             return_content: self.envelope.returns.map(|returns| returns.as_str().to_owned()),
+            tls_wish: TlsWish::of(self.envelope.require_tls, header.tls_dispensable),
             from: mailboxes(header.from),
             reply_to: mailboxes(header.reply_to),
             sender: mailboxes(header.sender),

@@ -284,6 +284,7 @@ fn hold(txn: &mut Txn<'_>, mut outbound: Outbound, body: BodyKey) -> Result<(), 
         reverse_path: outbound.reverse_path,
         returns: outbound.returns,
         envelope_id: outbound.envelope_id,
+        tls_wish: outbound.tls_wish,
         body_8bit: outbound.body_8bit,
         utf8_header: outbound.utf8_header,
         signatures: outbound.signatures,
@@ -304,6 +305,7 @@ fn hold(txn: &mut Txn<'_>, mut outbound: Outbound, body: BodyKey) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use shared::store::sim::{Faults, SimDisk};
+    use shared::tls_wish::TlsWish;
 
     use super::*;
 
@@ -333,6 +335,7 @@ mod tests {
                     asked: Vec::new(),
                     returns: None,
                     envelope_id: None,
+                    tls_wish: TlsWish::Unsaid,
                     body_8bit: false,
                     utf8_header: false,
                     signatures: String::new(),

@@ -19,6 +19,8 @@ use crate::revise::message_of;
 
 /// Rows that are read at once, where all are gone through.
 pub const ROWS_AT_ONCE: usize = 1_000;
+/// Messages of a destination whose attempts are brought back at once.
+const BROUGHT_BACK_MAX: usize = 100;
 /// Destination, 0, time of the next attempt, message, revision to [`Scheduled`].
 const DUE: Table = Table("queue-due");
 /// Time of a destination's next attempt, destination to [`Scheduled`], of that attempt.
@@ -185,6 +187,24 @@ pub fn next_due(rows: &impl Rows, now: u64) -> Result<Option<u64>, StoreError> {
     let from = destination_key(now.saturating_add(1), "");
     let found = rows.range::<Scheduled>(DESTINATIONS, &from, None, 1)?.pop();
     Ok(found.map(|(key, _)| time_in(&key, 0)))
+}
+
+/// Makes attempts at a destination due that a clock which has gone back since has set, so that those which it has set anew
+/// do not hide them: what counts of a destination is its first attempt. Some of them at once; it is done with each attempt.
+pub fn bring_back(txn: &mut Txn<'_>, place: &str, now: u64) -> Result<(), StoreError> {
+    let [_, (from, to)] = due_ranges(&due_prefix(place), now);
+    for (_, scheduled) in txn.range::<Scheduled>(DUE, &from, to.as_deref(), BROUGHT_BACK_MAX)? {
+        let message = MessageId(scheduled.message);
+        let Some(mut row) = txn.get::<QueueRow>(QUEUE, &queue_key(&message.0, scheduled.revision))? else {
+            continue;
+        };
+        let is_far = |recipient: &&mut QueueRecipient| {
+            recipient.next_attempt_at >= age::too_far(now) && destination(&recipient.address) == place
+        };
+        row.recipients.iter_mut().filter(is_far).for_each(|recipient| recipient.next_attempt_at = now);
+        put(txn, message, &row)?;
+    }
+    Ok(())
 }
 
 /// The message that is due longest for a destination at `now`, milliseconds since 1970, besides those that `skip` names.

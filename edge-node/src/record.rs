@@ -5,6 +5,7 @@ use shared::id::MessageId;
 use shared::notify::{Notify, Return};
 use shared::row;
 use shared::store::{BodyKey, Rows, StoreError, Table};
+use shared::tls_wish::TlsWish;
 use shared::unit::{DeliveryState, Id, ReviseMode};
 
 /// Window id to [`shared::unit::Window`].
@@ -164,6 +165,8 @@ pub struct QueueRow {
     pub returns: Option<Return>,
     /// What the sender calls it.
     pub envelope_id: Option<String>,
+    /// What the sender wishes of TLS.
+    pub tls_wish: TlsWish,
     /// Whether the content holds 8-bit bytes.
     pub body_8bit: bool,
     /// Whether the header needs SMTPUTF8.
@@ -179,7 +182,7 @@ pub struct QueueRow {
     /// How long this node had lived then, in milliseconds: what its age is counted from.
     pub since: u64,
 }
-row!(QueueRow, 8);
+row!(QueueRow, 9);
 
 /// The key of a queued message's revision.
 pub fn queue_key(message: &Id, revision: u32) -> Vec<u8> {

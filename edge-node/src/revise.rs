@@ -22,6 +22,7 @@ use shared::age;
 use shared::id::MessageId;
 use shared::lane::NotApplied;
 use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
+use shared::tls_wish::TlsWish;
 use shared::trace;
 use shared::unit::{
     CopyRevision, Id, Revise, ReviseMode, ReviseResult, Revised, ToBig, ToEdge, are_signatures, decode,
@@ -180,6 +181,7 @@ fn decide(
             wrapped_key: revise.wrapped_key.clone(),
             size: revise.size,
             returns: envelope.as_ref().and_then(|row| row.returns),
+            tls_wish: envelope.as_ref().map_or(TlsWish::Unsaid, |row| row.tls_wish),
             envelope_id: envelope.as_ref().and_then(|row| row.envelope_id.clone()),
             reverse_path: envelope.and_then(|row| row.reverse_path),
             body_8bit: revise.body_8bit,

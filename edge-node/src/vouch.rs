@@ -70,6 +70,7 @@ pub fn fingerprint(envelope: &Envelope, client: IpAddr, content: &blake3::Hash) 
     }
     add(envelope.envelope_id.as_deref().unwrap_or_default());
     add(envelope.returns.map(Return::as_str).unwrap_or_default());
+    add(if envelope.require_tls { "REQUIRETLS" } else { "" });
     hasher.update(&network(client)).update(content.as_bytes());
     *hasher.finalize().as_bytes()
 }

@@ -35,6 +35,7 @@ pub mod smtp;
 pub mod state;
 pub mod store;
 pub mod telemetry;
+pub mod tls_wish;
 pub mod topology;
 pub mod trace;
 pub mod unit;

@@ -4,6 +4,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::notify::{Notify, Return, is_envelope_id, is_original_recipient};
+use crate::tls_wish::TlsWish;
 
 /// A display name and an address, as a header field gave them.
 #[derive(
@@ -91,6 +92,8 @@ pub struct Origin {
     pub envelope_id: Option<String>,
     /// RET (RFC 3461 §4.3).
     pub return_content: Option<String>,
+    /// What its sender wishes of TLS (RFC 8689).
+    pub tls_wish: TlsWish,
     /// From.
     pub from: Vec<Mailbox>,
     /// Reply-To.
@@ -129,7 +132,7 @@ pub struct Origin {
     /// BLAKE3 of trace headers and content.
     pub body: [u8; 32],
 }
-crate::row!(Origin, 1);
+crate::row!(Origin, 2);
 
 /// Octets kept of a list of mailboxes or Message-IDs, and of the two long ones, To and Cc.
 const LIST_BYTES_MAX: usize = 8 * 1024;
@@ -177,9 +180,13 @@ impl Origin {
         self
     }
 
-    /// How much of it a report of failure returns, if its sender has said so.
+    /// How much of it a report of failure returns, if its sender has said so: of what has to go under TLS the header
+    /// (RFC 8689 §5).
     pub fn returns(&self) -> Option<Return> {
-        self.return_content.as_deref().and_then(Return::named)
+        match self.tls_wish {
+            TlsWish::Required => Some(Return::Headers),
+            TlsWish::Unsaid | TlsWish::Dispensable => self.return_content.as_deref().and_then(Return::named),
+        }
     }
 
     /// What its sender calls the transaction, if that can be told.
@@ -215,6 +222,7 @@ mod tests {
                 recipients: vec![recipient; RECIPIENTS_BYTES_MAX / 96],
                 envelope_id: None,
                 return_content: None,
+                tls_wish: TlsWish::Unsaid,
                 from: list.clone(),
                 reply_to: list.clone(),
                 sender: list.clone(),

@@ -12,6 +12,7 @@ use crate::projection::BucketDigest;
 use crate::sasl::Secret;
 use crate::seal::{PrivateKey, Sealed};
 use crate::store::Row;
+use crate::tls_wish::TlsWish;
 
 /// A 128-bit id as it crosses.
 pub type Id = [u8; 16];
@@ -53,7 +54,7 @@ pub enum ToBig {
         accounts: u32,
     },
 }
-crate::row!(ToBig, 3);
+crate::row!(ToBig, 4);
 
 /// A message accepted by the edge.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -267,7 +268,7 @@ pub enum ToEdge {
         message: Id,
     },
 }
-crate::row!(ToEdge, 5);
+crate::row!(ToEdge, 6);
 
 /// The rows of the projection between two hashes, in place of whatever lies there.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -369,6 +370,8 @@ pub struct Outbound {
     pub returns: Option<Return>,
     /// ENVID, if it was given.
     pub envelope_id: Option<String>,
+    /// What its sender wishes of TLS (RFC 8689).
+    pub tls_wish: TlsWish,
     /// Whether the content holds 8-bit bytes (RFC 6152).
     pub body_8bit: bool,
     /// Whether the header needs SMTPUTF8 (RFC 6531).
@@ -651,6 +654,7 @@ mod tests {
             asked: vec![asked(2, Some("NEVER"), None), asked(0, None, None), asked(1, None, Some("x;y"))],
             returns: None,
             envelope_id: None,
+            tls_wish: TlsWish::Unsaid,
             body_8bit: false,
             utf8_header: false,
             signatures: String::new(),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use shared::topology::{
-    Acknowledge, AttachmentMode, Authentication, Dmarc, Greylist, Lists, TlsFiles, Topology,
+    Acknowledge, AttachmentMode, Authentication, Dmarc, Dnssec, Greylist, Lists, TlsFiles, Topology,
 };
 
 /// The link's port on a host that has it to itself.
@@ -63,8 +63,8 @@ pub struct TestTopology {
     pub inbound_hourly: u64,
     /// Who answers DNS questions.
     pub dns: Vec<SocketAddr>,
-    /// The file of keys by which their answers are validated; without it they are not.
-    pub trust_anchors: Option<PathBuf>,
+    /// By which keys their answers are validated.
+    pub dnssec: Dnssec,
     /// The certificate and key that edge shows; without them it makes its own.
     pub tls: Option<TlsFiles>,
     /// How attachments are filed for those who have not chosen.
@@ -118,7 +118,8 @@ impl TestTopology {
             desk: None,
             inbound_hourly: 10 << 30,
             dns: vec![dns],
-            trust_anchors: None,
+            // The stand-in Internet signs nothing.
+            dnssec: Dnssec::Off,
             tls: None,
             attachments: AttachmentMode::default(),
             private_addresses: true,
@@ -160,7 +161,8 @@ impl TestTopology {
             desk: file.big.desk.clone(),
             inbound_hourly: file.big.inbound_hourly,
             dns: vec![dns],
-            trust_anchors: None,
+            // The stand-in Internet signs nothing.
+            dnssec: Dnssec::Off,
             tls: edge.tls.clone(),
             attachments: file.site.attachments,
             private_addresses: true,
@@ -297,10 +299,10 @@ impl TestTopology {
             let seconds = |span: Duration| span.as_secs().to_string();
             table("edge.greylist", &[("delay", seconds(delay)), ("window", seconds(window))]);
         }
-        // The stand-in Internet signs nothing.
-        let validated = match &self.trust_anchors {
-            Some(path) => ("trust_anchors", quoted(&path.display().to_string())),
-            None => ("dnssec", "false".to_owned()),
+        let validated = match &self.dnssec {
+            Dnssec::Off => ("dnssec", "false".to_owned()),
+            Dnssec::Root => ("dnssec", "true".to_owned()),
+            Dnssec::Anchors(path) => ("trust_anchors", quoted(&path.display().to_string())),
         };
         table("edge.dns", &[("servers", list(&self.dns)), validated]);
         let (listen, dial) = (self.link_listen.to_string(), self.link_dial.to_string());

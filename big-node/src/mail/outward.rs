@@ -85,6 +85,7 @@ pub fn queue_outbound(
         asked: asked(txn, id, &recipients)?,
         returns: message.origin.returns(),
         envelope_id: message.origin.named().map(ToOwned::to_owned),
+        tls_wish: message.origin.tls_wish,
         recipients,
         body_8bit: message.origin.body_8bit,
         utf8_header: message.origin.utf8_header,

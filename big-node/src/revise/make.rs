@@ -151,6 +151,7 @@ fn revision(
         accepted_at: own.accepted_at,
         envelope_id: own.envelope_id.clone(),
         return_content: own.return_content.clone(),
+        tls_wish: own.tls_wish,
         recipients: own.recipients.clone(),
         ..node::origin(own.channel.clone(), own.reverse_path.clone(), recipients, &content)
     };

@@ -67,6 +67,27 @@ fn an_author_is_told_once_who_still_waits() {
 }
 
 #[test]
+fn an_author_is_told_and_not_whoever_has_the_address_by_then() {
+    let world = World::new();
+    let readdress = |name: &str, addresses: &[&str]| {
+        let old = world.known(name);
+        let addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
+        let (new, old) = (Record::Person(Person { addresses, ..old.clone() }), Record::Person(old));
+        let writer = world.store.body_writer(new.key(), RECORD_KIND);
+        let kept = writer.finish(new.encode()).expect("writes");
+        let changed = world.store.commit_blocking(move |txn| directory::replace(txn, &old, &new, &kept));
+        changed.expect("commits");
+    };
+    // She has another address by now, and bob has hers.
+    world.sends(&["late@elsewhere.example"], "hers");
+    readdress("alice", &["liddell@example.com"]);
+    readdress("bob", &["bob@example.com", "alice@example.com"]);
+    world.hours(4, "14_400");
+    assert_eq!((world.notices_for("alice").len(), world.notices_for("bob").len()), (1, 0));
+    assert!(world.notices_for("alice")[0].contains("liddell@example.com"));
+}
+
+#[test]
 fn nobody_is_told_who_need_not_be() {
     let world = World::new();
     // Nobody waits for this one any more.

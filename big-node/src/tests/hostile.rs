@@ -318,6 +318,7 @@ fn next_kind(kind: &ToEdge) -> Option<ToEdge> {
             asked: Vec::new(),
             returns: None,
             envelope_id: None,
+            tls_wish: shared::tls_wish::TlsWish::Unsaid,
             body_8bit: false,
             utf8_header: false,
             signatures: String::new(),

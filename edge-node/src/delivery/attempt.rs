@@ -10,19 +10,23 @@ use shared::id::{MessageId, monotonic};
 use shared::sasl::Credentials;
 use shared::seal::FileKey;
 use shared::smtp::client::{
-    self, Class, Config, Message, Outcome, Protocol, Session, Status, Talk, TlsPolicy, opportunistic,
+    self, Class, Config, Message, Outcome, Protocol, REQUIRETLS_NEEDED, Session, Status, Talk, TlsPolicy,
+    opportunistic,
 };
 use shared::smtp::{Enhanced, Recipient};
 use shared::store::{BodyKey, StoreError};
-use shared::topology::{Dnssec, Place};
+use shared::tls_wish::TlsWish;
+use shared::topology::Place;
 
+use super::fallback::{self, Fallback};
 use super::mta_sts::Policies;
 use super::pool::{MESSAGES_MAX, Pool};
 use super::public::is_public;
 use super::relay::{Route, SmartHost};
 use super::resolve::{MailHost, Resolver, UNPROVED};
-use super::scheduler::Shown;
-use super::security::{NotToBeUsed, Security, Sts};
+use super::scheduler::{Limits, Shown};
+use super::security::{NotToBeUsed, Security, Sts, for_good};
+use super::signatures::Watch;
 use crate::content::Content;
 use crate::node::Node;
 use crate::record::QueueRow;
@@ -145,23 +149,26 @@ pub(super) struct Attempt {
     /// What domains ask of their hosts by MTA-STS, if that is looked at.
     policies: Option<Policies>,
     route: Route,
+    fallback: Fallback<Report>,
+    signatures: Watch,
     tls: Arc<ClientConfig>,
     /// Sessions between two messages.
     pool: Mutex<Pool<Use, Session>>,
 }
 
 impl Attempt {
-    /// With at most `sessions` that wait for their next message.
+    /// With at most as many sessions that wait for their next message as there are attempts.
     pub fn new(
         node: Arc<Node>,
         resolver: Arc<Resolver>,
         trusting: Resolver,
         policies: Option<Policies>,
         route: Route,
-        sessions: usize,
+        limits: Limits,
     ) -> Self {
-        let pool = Mutex::new(Pool::new(sessions));
-        Self { node, resolver, trusting, policies, route, tls: Arc::new(opportunistic()), pool }
+        let (pool, fallback) = (Mutex::new(Pool::new(limits.attempts)), Fallback::new(limits));
+        let (signatures, tls) = (Watch::default(), Arc::new(opportunistic()));
+        Self { node, resolver, trusting, policies, route, fallback, signatures, tls, pool }
     }
 
     /// Where attempts for a domain are counted: at the domain, or at the smart host that takes all mail, which has
@@ -186,13 +193,15 @@ impl Attempt {
         }
     }
 
-    /// Attempts delivery at a [place](Self::place). With `known`, nobody could be reached there a moment ago. Exactly one
-    /// report for each recipient.
+    /// Attempts delivery at a [place](Self::place). With `known`, nobody could be reached there a moment ago; `fallback`
+    /// is a place at the smart host that was taken for that. One report for each recipient; none if the smart host is to be
+    /// asked and has no place, so that nobody was.
     pub async fn deliver(
         &self,
         copies: Copies<'_>,
         place: &str,
         known: Option<&Report>,
+        fallback: Option<fallback::Place<Report>>,
     ) -> (Vec<(u32, Report)>, Shown<Report>) {
         match (&self.route, known) {
             (Route::Relay(host), None) => self.relay(copies, place, host, BY_MODE.into()).await,
@@ -211,13 +220,50 @@ impl Attempt {
                 match asked {
                     Asked::Told(reports, shown) => (reports, shown),
                     Asked::Unroutable(report) => {
-                        let why = report.status.text.clone();
-                        let (reports, _) = self.relay(copies, place, host, why).await;
-                        (reports, known.map_or(Shown::Unreachable(report), |_| Shown::Nothing))
+                        let shown =
+                            known.map_or_else(|| Shown::Unreachable(report.clone()), |_| Shown::Nothing);
+                        let Some(fallback) = fallback.or_else(|| self.fallback.place()) else {
+                            return (Vec::new(), shown);
+                        };
+                        (self.fall_back(copies, place, host, fallback, report.status.text).await, shown)
                     }
                 }
             }
         }
+    }
+
+    /// Hands the copies to the smart host, unless that could not be reached a moment ago. `why` is said there.
+    async fn fall_back(
+        &self,
+        copies: Copies<'_>,
+        place: &str,
+        host: &SmartHost,
+        mut fallback: fallback::Place<Report>,
+        why: String,
+    ) -> Vec<(u32, Report)> {
+        if let Some(known) = &fallback.known {
+            return copies.all(&Report { relay: Some(why), ..known.not_asked_again() });
+        }
+        fallback.begins();
+        let (reports, shown) = self.relay(copies, place, host, why).await;
+        fallback.showed(shown);
+        reports
+    }
+
+    /// Takes a place at the smart host for mail whose domain's hosts could not be reached a moment ago. `None` if there is
+    /// none.
+    pub fn fallback(&self) -> Option<fallback::Place<Report>> {
+        self.fallback.place()
+    }
+
+    /// Whether mail whose domain's hosts could not be reached a moment ago waits for a place at the smart host.
+    pub fn waits_for_fallback(&self) -> bool {
+        self.falls_back() && !self.fallback.has_place()
+    }
+
+    /// Whether the smart host takes mail whose domain's hosts cannot be reached.
+    pub fn falls_back(&self) -> bool {
+        matches!(self.route, Route::DirectThenRelay(_))
     }
 
     async fn direct(&self, copies: Copies<'_>, place: &str) -> Asked {
@@ -226,7 +272,8 @@ impl Attempt {
             return Asked::Told(Vec::new(), Shown::Nothing);
         };
         let domain = first.address.domain();
-        let hosts = match self.hosts(domain).await {
+        let wish = copies.row.tls_wish;
+        let hosts = match self.hosts(domain, wish).await {
             Ok(hosts) => hosts,
             // Who forges answers is not to choose which way the mail goes.
             Err(status) if status.enhanced == UNPROVED => {
@@ -244,8 +291,7 @@ impl Attempt {
                 Err(why) => {
                     // Who keeps that from us must neither get the mail in clear nor lead it another way.
                     reached = true;
-                    let status = Status::ours(Class::Temporary, UNPROVED, &why.to_string());
-                    last = Some(Report::ours(status));
+                    last = Some(latest(last, Report::ours(why.status())));
                     continue;
                 }
             };
@@ -290,7 +336,7 @@ impl Attempt {
                 }
                 Talk::Next { status, greeted } => {
                     reached |= greeted;
-                    last = Some(report(target.name, status, None));
+                    last = Some(latest(last, report(target.name, for_good(wish, status), None)));
                 }
                 // It was there to offer TLS.
                 Talk::HandshakeFailed(status) => {
@@ -311,18 +357,21 @@ impl Attempt {
             // A host that greets with 5xx speaks for itself, not for the domain.
             report.status.class = Class::Temporary;
         }
-        Asked::Told(copies.all(&report), Shown::Strained)
+        let shown = if is_of_wish(&report.status) { Shown::Nothing } else { Shown::Strained };
+        Asked::Told(copies.all(&report), shown)
     }
 
-    /// The hosts that serve a domain, best first, and what each has to prove.
+    /// The hosts that serve a domain, best first, and what each has to prove for mail whose sender has this wish.
     ///
     /// # Errors
     /// Why there are none.
-    pub async fn hosts(&self, domain: &Domain) -> Result<Vec<Host>, Status> {
+    pub async fn hosts(&self, domain: &Domain, wish: TlsWish) -> Result<Vec<Host>, Status> {
         let hosts = self.resolver.hosts(domain, self.node.topology.edge.outbound.port).await?;
         let sts = self.sts(domain, &hosts).await;
+        let trusted = self.policies.as_ref().map(Policies::trusted);
         let security = |host: &MailHost| match &sts {
-            Ok(sts) => Security::of(host, sts.as_ref()),
+            Ok(sts) => Security::wished(wish, host, sts.as_ref(), trusted),
+            Err(_) if wish == TlsWish::Dispensable => Ok(Security::Opportunistic),
             Err(_) => Err(NotToBeUsed::Unreadable),
         };
         Ok(hosts.into_iter().map(|host| (security(&host), host)).map(|(asked, host)| (host, asked)).collect())
@@ -341,12 +390,14 @@ impl Attempt {
         }
     }
 
-    /// Says in the log, until it can, that DNS cannot prove anything, where that matters.
-    pub async fn check_resolver(&self) {
-        let is_asked = !matches!(self.route, Route::Relay(_));
-        if is_asked && self.node.topology.edge.dnssec == Dnssec::Root {
-            self.resolver.check_root().await;
-        }
+    /// Looks, for ever, whether DNS can prove anything, where that matters.
+    pub async fn watch_signatures(&self) {
+        self.signatures.run(&self.node.topology.edge).await;
+    }
+
+    /// Why all mail waits, if DNS can prove nothing.
+    pub fn alarm(&self) -> Option<String> {
+        self.signatures.alarm()
     }
 
     /// Keeps MTA-STS policies fresh, for ever.
@@ -369,6 +420,12 @@ impl Attempt {
             let relay = Some(why.clone());
             Report { host: Some(name.clone()), tls, relay, ..Report::ours(status) }
         };
+        if copies.row.tls_wish == TlsWish::Required && host.security == Security::Opportunistic {
+            let text = "the sender wants it only where TLS is certain (REQUIRETLS), and the smart host need not prove its \
+                        name: that takes [edge.outbound] `relay_tls`";
+            let refused = report(Status::ours(Class::Permanent, REQUIRETLS_NEEDED, text), None);
+            return (copies.all(&refused), Shown::Nothing);
+        }
         let addresses = match &host.place {
             Place::Address(address) => Ok(vec![*address]),
             Place::Name(_, port) => self.trusting.addresses(&name).await.map(|addresses| {
@@ -422,6 +479,9 @@ impl Attempt {
             }
         }
         tracing::warn!(message = %copies.message, relay = %host.place, why = last.status.text, "the smart host cannot be used");
+        if is_of_wish(&last.status) {
+            return (copies.all(&last), Shown::Nothing);
+        }
         // It speaks of itself; its operator, or ours, mends that.
         last.status = last.status.into_temporary();
         let shown = if reached { Shown::Strained } else { Shown::Unreachable(last.clone()) };
@@ -450,14 +510,27 @@ impl Attempt {
         targets: &'t [Target<'t>],
     ) -> Option<(&'t Target<'t>, Vec<Outcome>, Option<String>)> {
         let uses: Vec<Use> = targets.iter().map(|target| target.usage(place)).collect();
-        let (usage, mut session) = self.pool().take(&uses, monotonic())?;
+        let (usage, mut session) = self.kept(&uses).await?;
         let target = targets.get(uses.iter().position(|other| *other == usage)?)?;
         match self.over(&mut session, copies).await {
             Talk::Done(outcomes, version) => {
                 self.keep(usage, session);
                 Some((target, outcomes, target.shown(version)))
             }
-            Talk::Next { .. } | Talk::HandshakeFailed(_) => None,
+            Talk::Next { .. } | Talk::HandshakeFailed(_) => {
+                self.keep(usage, session);
+                None
+            }
+        }
+    }
+
+    /// A session for one of `uses` whose host has said nothing since its last message.
+    async fn kept(&self, uses: &[Use]) -> Option<(Use, Session)> {
+        loop {
+            let (usage, mut session) = self.pool().take(uses, monotonic())?;
+            if session.is_quiet().await {
+                return Some((usage, session));
+            }
         }
     }
 
@@ -497,7 +570,7 @@ impl Attempt {
         talk
     }
 
-    /// Delivers over a session.
+    /// Delivers over a session. That a host does not offer what the sender wishes for is a reason to ask the next one.
     async fn over(&self, session: &mut Session, copies: Copies<'_>) -> Talk {
         let Copies { message: id, row, recipients } = copies;
         let log = |error: &dyn std::fmt::Display| {
@@ -517,7 +590,14 @@ impl Attempt {
             Err(error) => return unreadable(&error),
         };
         let piece = || content.next().inspect_err(|error| log(error));
-        session.deliver(message(row, recipients), piece).await
+        match session.deliver(message(row, recipients), piece).await {
+            Talk::Done(outcomes, version) => match outcomes.first().filter(|first| is_of_wish(&first.status))
+            {
+                Some(first) => Talk::Next { status: first.status.clone(), greeted: true },
+                None => Talk::Done(outcomes, version),
+            },
+            other => other,
+        }
     }
 
     /// Keeps a session for the next message, or ends it.
@@ -535,6 +615,18 @@ impl Attempt {
         let overdue = self.pool().overdue(monotonic());
         overdue.into_iter().for_each(|session| drop(tokio::spawn(session.quit())));
     }
+}
+
+/// Whether a host has been given up because it will not do what the sender wishes of TLS (RFC 8689 §4.2.1): it said
+/// nothing of the mail.
+fn is_of_wish(status: &Status) -> bool {
+    status.code.is_none() && matches!(status.enhanced, REQUIRETLS_NEEDED | Enhanced(5, 7, 10))
+}
+
+/// What counts of two hosts of a domain that did not take a message: what was said next, but one that may come back can do
+/// what one that will not fulfil the sender's wish cannot.
+fn latest(last: Option<Report>, next: Report) -> Report {
+    last.filter(|last| is_of_wish(&next.status) && last.status.class == Class::Temporary).unwrap_or(next)
 }
 
 /// What its outcomes say of a host.
@@ -567,6 +659,7 @@ fn message(row: &QueueRow, recipients: &[(u32, Recipient)]) -> Message {
         size: row.size + row.signatures.len() as u64,
         eight_bit: row.body_8bit,
         utf8_header: row.utf8_header,
+        require_tls: row.tls_wish == TlsWish::Required,
         before: row.signatures.clone().into_bytes(),
     }
 }

@@ -8,6 +8,7 @@
 
 mod attempt;
 mod dane;
+mod fallback;
 mod mta_sts;
 mod pool;
 mod public;
@@ -15,8 +16,9 @@ mod relay;
 mod resolve;
 mod scheduler;
 mod security;
+mod signatures;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ use shared::id::{MessageId, monotonic, unix_millis};
 use shared::smtp::client::{Class, Status};
 use shared::smtp::{Enhanced, Recipient};
 use shared::store::{StoreError, Txn};
+use shared::tls_wish::TlsWish;
 use shared::trace;
 use shared::unit::{DeliveryState, Outcome, ToBig};
 use tokio::sync::watch;
@@ -41,6 +44,7 @@ pub use public::is_public;
 pub use relay::{RelayError, Route};
 pub use resolve::{Resolver, ResolverError};
 use scheduler::{Limits, Scheduler, Shown};
+pub use signatures::{MEND as SIGNATURES_MEND, Passing, are_needed as are_signatures_needed, passing};
 
 /// Attempts at once, in all; what the limit of open files allows may be less.
 pub const ATTEMPTS_MAX: usize = 100;
@@ -89,8 +93,7 @@ impl Runner {
         };
         let resolver = Arc::new(resolver);
         let policies = Policies::open(&node, &resolver)?;
-        let attempt =
-            Arc::new(Attempt::new(Arc::clone(&node), resolver, trusting, policies, route, attempts));
+        let attempt = Arc::new(Attempt::new(Arc::clone(&node), resolver, trusting, policies, route, limits));
         Ok(Self {
             node,
             attempt,
@@ -116,7 +119,7 @@ impl Runner {
         });
         let kept = Arc::clone(&self.attempt);
         let keeping = tokio::spawn(async move {
-            tokio::join!(kept.check_resolver(), kept.keep_policies());
+            tokio::join!(kept.watch_signatures(), kept.keep_policies());
         });
         loop {
             let wait = match self.begin_due() {
@@ -150,7 +153,11 @@ impl Runner {
                 None if !std::mem::take(&mut has_begun) => break,
                 None => {
                     let scheduler = lock(&self.scheduler);
-                    let may_begin = |place: &str| scheduler.may_begin(place, monotonic());
+                    let waits = self.attempt.waits_for_fallback();
+                    let may_begin = |place: &str| {
+                        let now = monotonic();
+                        scheduler.may_begin(place, now) && !(waits && scheduler.is_paused(place, now))
+                    };
                     // Many domains need not be looked at for a smart host that has no place.
                     if scheduler.has_place() && self.attempt.only_place().is_none_or(may_begin) {
                         let may_begin = |lane: &str| may_begin(self.attempt.place(lane));
@@ -171,7 +178,13 @@ impl Runner {
             }
             let is_under_way = |message| scheduler.is_under_way(place, message);
             if let Some(message) = queue::due_message(&snapshot, &lane, now, is_under_way)? {
-                let known = scheduler.begin(place, message, monotonic());
+                let at = monotonic();
+                let takes_place = self.attempt.falls_back() && scheduler.is_paused(place, at);
+                let fallback = takes_place.then(|| self.attempt.fallback()).flatten();
+                if takes_place && fallback.is_none() {
+                    continue;
+                }
+                let known = scheduler.begin(place, message, at).map(|why| Known { why, fallback });
                 drop(scheduler);
                 self.begin(place.to_owned(), message, known);
                 has_begun = true;
@@ -180,7 +193,7 @@ impl Runner {
         queue::next_due(&snapshot, now)
     }
 
-    fn begin(&self, place: String, message: MessageId, known: Option<Report>) {
+    fn begin(&self, place: String, message: MessageId, known: Option<Known>) {
         let (node, attempt) = (Arc::clone(&self.node), Arc::clone(&self.attempt));
         let scheduler = Arc::clone(&self.scheduler);
         tokio::spawn(async move {
@@ -196,6 +209,14 @@ impl Runner {
             node.due.notify_one();
         });
     }
+}
+
+/// Nobody could be reached at a place a moment ago.
+#[derive(Debug)]
+struct Known {
+    why: Report,
+    /// A place at the smart host, where that is asked instead.
+    fallback: Option<fallback::Place<Report>>,
 }
 
 /// Tells who serves a domain, and what they have to prove, without delivering anything.
@@ -214,7 +235,12 @@ impl Probe {
             asks: asked.as_ref().map_or_else(ToString::to_string, |security| security.asks().to_owned()),
             usable: asked.is_ok(),
         };
-        Ok(self.0.hosts(domain).await?.into_iter().map(view).collect())
+        Ok(self.0.hosts(domain, TlsWish::Unsaid).await?.into_iter().map(view).collect())
+    }
+
+    /// Why all mail waits, if DNS can prove nothing.
+    pub fn alarm(&self) -> Option<String> {
+        self.0.alarm()
     }
 }
 
@@ -229,7 +255,7 @@ async fn deliver(
     attempt: &Attempt,
     place: &str,
     message: MessageId,
-    known: Option<Report>,
+    mut known: Option<Known>,
 ) -> Result<Shown<Report>, StoreError> {
     let mut shown = Shown::Nothing;
     loop {
@@ -238,25 +264,30 @@ async fn deliver(
             revise::begin(txn, &busy, message, destination.as_deref(), unix_millis())
         };
         let Some(begun) = node.store.commit(begin).await?.into_inner() else { break };
-        let (reports, of_it) = attempt_row(attempt, place, message, &begun, known.as_ref()).await;
+        let (reports, of_it) = attempt_row(attempt, place, message, &begun, known.as_mut()).await;
         shown = of_it;
+        let is_asked = !reports.is_empty();
         // A host may have taken it: what is tried again is the record, not the attempt.
         while let Err(error) = record(node, message, &begun, reports.clone()).await {
             tracing::error!(%message, %error, "what came of an attempt could not be recorded; it is tried again");
             tokio::time::sleep(AGAIN).await;
+        }
+        // It is due as before, once there is a place at the smart host.
+        if !is_asked {
+            break;
         }
     }
     node.queued(EVENT_LANE);
     Ok(shown)
 }
 
-/// Attempts one revision of a message. Exactly one report for each recipient.
+/// Attempts one revision of a message. Exactly one report for each recipient; none if it has to wait for the smart host.
 async fn attempt_row(
     attempt: &Attempt,
     place: &str,
     message: MessageId,
     begun: &Begun,
-    known: Option<&Report>,
+    mut known: Option<&mut Known>,
 ) -> (Vec<(u32, Report)>, Shown<Report>) {
     let (mut readable, mut reports) = (Vec::new(), Vec::new());
     let is_for = |index: &u32| begun.under_way.recipients.contains(index);
@@ -277,7 +308,10 @@ async fn attempt_row(
         return (reports, Shown::Nothing);
     }
     let copies = Copies { message, row: &begun.row, recipients: &readable };
-    let attempted = tokio::time::timeout(ATTEMPT_TIMEOUT, attempt.deliver(copies, place, known)).await;
+    let fallback = known.as_mut().and_then(|known| known.fallback.take());
+    let why = known.map(|known| &known.why);
+    let attempted =
+        tokio::time::timeout(ATTEMPT_TIMEOUT, attempt.deliver(copies, place, why, fallback)).await;
     let (told, shown) = attempted.unwrap_or_else(|_| {
         let slow = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "the hosts there were too slow");
         // One of them may have it, and not have said so yet.
@@ -320,6 +354,7 @@ async fn record(
         let (mut waiting, lived) = (Waiting::load(txn, message)?, age::lived(txn)?);
         let Some(row) = waiting.row(revision) else { return Ok(()) };
         let expired = lived >= row.since.saturating_add(millis(outbound.expire));
+        let mut places = BTreeSet::new();
         for (index, report) in reports {
             let Some(recipient) = row.recipients.iter_mut().find(|recipient| recipient.index == index) else {
                 continue;
@@ -339,6 +374,7 @@ async fn record(
                 Class::Permanent => DeliveryState::Failed,
             };
             recipient.text.clone_from(&status.text);
+            places.insert(queue::destination(&recipient.address));
             let again = status.class == Class::Temporary;
             let outcome = Outcome {
                 message: message.0,
@@ -359,6 +395,7 @@ async fn record(
         // Behind the outcome, so that big knows what a revision was too late for.
         let decided = waiting.settle(revision, |recipient| attempted.contains(&recipient));
         waiting.store(txn)?;
+        places.iter().try_for_each(|place| queue::bring_back(txn, place, now))?;
         revise::tell(txn, message, decided, now)
     });
     committed.await?;

@@ -116,8 +116,9 @@ impl Policies {
         let lived = self.lived()?;
         self.node.store.commit(move |txn| cache::forget_ended(txn, lived)).await?;
         for (domain, row) in cache::all(&self.node.store.read()?)? {
-            let (true, Ok(domain)) = (row.is_old(lived), domain.parse()) else { continue };
-            // The others are not to end because of one.
+            // One that cannot be read is looked at as well, for the log: the others are not to end because of it.
+            let is_old = row.map_or(true, |row| row.is_old(lived));
+            let (true, Ok(domain)) = (is_old, domain.parse()) else { continue };
             if let Err(error) = self.of(&domain).await {
                 tracing::error!(%domain, %error, "a domain's MTA-STS policy cannot be read");
             }

@@ -14,6 +14,7 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::domain::usage::{INVALID, ONION};
 use hickory_resolver::proto::rr::rdata::SOA;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
 use shared::address::Domain;
 use shared::id::random;
 use shared::smtp::Enhanced;
@@ -21,6 +22,7 @@ use shared::smtp::client::{Class, Status};
 use shared::topology::Dnssec;
 
 use super::dane::TlsaRecord;
+use super::signatures::Passing;
 
 /// Hosts of one domain that are tried.
 pub const HOSTS_MAX: usize = 10;
@@ -28,8 +30,6 @@ pub const HOSTS_MAX: usize = 10;
 pub const ADDRESSES_MAX: usize = 5;
 /// Aliases that are followed, in one answer or one by one.
 const ALIASES_MAX: usize = 8;
-/// Between two looks whether the resolvers pass DNSSEC records on.
-const ROOT_AGAIN: Duration = Duration::from_secs(300);
 /// What may have been forged is told by this: nobody is asked for the mail another way (RFC 3463 §3.8).
 pub const UNPROVED: Enhanced = Enhanced(4, 7, 5);
 /// Why an answer is none.
@@ -45,6 +45,8 @@ pub struct MailHost {
     pub name: String,
     /// Its addresses, in the order in which they are tried.
     pub addresses: Vec<IpAddr>,
+    /// DNS proves that the domain names it, or it is the domain itself.
+    pub is_proved: bool,
     /// What it has published of its certificates.
     pub published: Published,
 }
@@ -135,20 +137,27 @@ impl Resolver {
         Ok(Self { inner: builder.build()?, validates })
     }
 
-    /// Says in the log, time and again, that the servers pass no DNSSEC records on, by which the root's keys could be
-    /// trusted: every answer would look forged then. Returns once they do.
-    pub async fn check_root(&self) {
-        loop {
-            match self.records("", RecordType::NS).await {
-                Ok(records) if are_proved(&records) => return,
-                // It says nothing of that.
-                Err(error) if !self.is_doubtful(&error) => {}
-                Ok(_) | Err(_) => tracing::error!(
-                    "the resolvers pass no DNSSEC records on, so DNS proves nothing and mail waits: name others with \
-                     [edge.dns] `servers`, or do without DANE by `dnssec = false`"
-                ),
-            }
-            tokio::time::sleep(ROOT_AGAIN).await;
+    /// The servers that are asked: `configured`, or the system's if there are none.
+    ///
+    /// # Errors
+    /// [`ResolverError`] if the system's cannot be read.
+    pub fn servers(configured: &[SocketAddr]) -> Result<Vec<SocketAddr>, ResolverError> {
+        if !configured.is_empty() {
+            return Ok(configured.to_vec());
+        }
+        let (config, _) = read_system_conf()?;
+        let port = |server: &NameServerConfig| server.connections.first().map(|connection| connection.port);
+        let servers = config.name_servers().iter();
+        Ok(servers.filter_map(|server| Some(SocketAddr::new(server.ip, port(server)?))).collect())
+    }
+
+    /// Whether the servers pass on what the root has signed: without it, every answer looks forged.
+    pub async fn passing(&self) -> Passing {
+        match self.records("", RecordType::NS).await {
+            Ok(records) if are_proved(&records) => Passing::Passes,
+            // It says nothing of that.
+            Err(error) if !self.is_doubtful(&error) => Passing::Unknown(error.to_string()),
+            Ok(_) | Err(_) => Passing::Strips,
         }
     }
 
@@ -175,11 +184,11 @@ impl Resolver {
                         true => self.published(&bases, &next_hops, port).await,
                         false => Published::Nothing,
                     };
-                    hosts.push(MailHost { name, addresses, published });
+                    hosts.push(MailHost { name, addresses, is_proved, published });
                 }
                 Err(error) if self.is_doubtful(&error) => {
                     let published = Published::Unknown(format!("nor where it is: {error}"));
-                    hosts.push(MailHost { name, addresses: Vec::new(), published });
+                    hosts.push(MailHost { name, addresses: Vec::new(), is_proved, published });
                 }
                 Err(error) => unsure = Some(error),
             }

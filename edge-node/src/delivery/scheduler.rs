@@ -100,6 +100,12 @@ impl<W: Clone> Scheduler<W> {
         }
     }
 
+    /// Whether an attempt that begins at `now` would be told that nobody can be reached, and not ask.
+    pub fn is_paused(&self, destination: &str, now: Duration) -> bool {
+        let unreachable = self.destinations.get(destination).and_then(|known| known.unreachable.as_ref());
+        unreachable.is_some_and(|unreachable| now < unreachable.until)
+    }
+
     /// Whether an attempt with `message` at `destination` is under way.
     pub fn is_under_way(&self, destination: &str, message: MessageId) -> bool {
         self.destinations.get(destination).is_some_and(|known| known.under_way.contains(&message))
@@ -240,6 +246,7 @@ mod tests {
         assert!(!scheduler.may_begin("dead.example", at(1)), "one at a time");
         scheduler.end("dead.example", id(1), Shown::Unreachable("no answer"), at(0));
         assert!(scheduler.may_begin("dead.example", at(29)));
+        assert!(scheduler.is_paused("dead.example", at(29)) && !scheduler.is_paused("dead.example", at(30)));
         assert_eq!(scheduler.begin("dead.example", id(2), at(29)), Some("no answer"));
         scheduler.end("dead.example", id(2), Shown::Nothing, at(29));
         assert_eq!(scheduler.begin("dead.example", id(3), at(30)), None, "this one asks");

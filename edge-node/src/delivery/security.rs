@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use shared::smtp::client::{TlsPolicy, judged};
+use shared::smtp::Enhanced;
+use shared::smtp::client::{Class, REQUIRETLS_NEEDED, Status, TlsPolicy, judged};
+use shared::tls_wish::TlsWish;
 
 use super::dane::Dane;
 use super::mta_sts::{Mode, StsRow, allows};
-use super::resolve::{MailHost, Published};
+use super::resolve::{MailHost, Published, UNPROVED};
 
 /// What a host has to prove. Sessions are good for messages that ask for the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub(super) enum Security {
     Dane(Arc<Dane>),
     /// That its certificate is for its name and leads to whom we trust, by its domain's MTA-STS policy.
     MtaSts(Trusted),
+    /// That its certificate is for its name and leads to whom we trust, for the sender wishes it so (RFC 8689).
+    Named(Trusted),
     /// What the topology asks of the smart host: that its certificate is for its name, from whom we trust.
     Certificate,
 }
@@ -62,6 +66,33 @@ pub(super) enum NotToBeUsed {
     /// It is none of those that the policy names.
     #[error("{0} is none of the hosts that its domain's MTA-STS policy names")]
     NotNamed(String),
+    /// The sender wishes for a host that proves its name, and nothing does of this one.
+    #[error(
+        "the sender wants it only where TLS is certain (REQUIRETLS), and neither DNSSEC nor an MTA-STS policy proves that \
+         {0} is its domain's host"
+    )]
+    NotProved(String),
+}
+
+impl NotToBeUsed {
+    /// What becomes of mail for it: it waits, or nobody will ever fulfil its sender's wish there (RFC 8689 §4.2.1).
+    pub fn status(&self) -> Status {
+        let (class, enhanced) = match self {
+            Self::Unknown { .. } | Self::Unreadable | Self::NotNamed(_) => (Class::Temporary, UNPROVED),
+            Self::NotProved(_) => (Class::Permanent, REQUIRETLS_NEEDED),
+        };
+        Status::ours(class, enhanced, &self.to_string())
+    }
+}
+
+/// What a host's answer says of mail whose sender wishes for certain TLS: one without any will not fulfil that (RFC 8689
+/// §4.2.1).
+pub(super) fn for_good(wish: TlsWish, status: Status) -> Status {
+    let lacks_tls = status.code.is_none() && status.enhanced == Enhanced(4, 7, 10);
+    match wish == TlsWish::Required && lacks_tls {
+        true => Status::ours(Class::Permanent, Enhanced(5, 7, 10), &status.text),
+        false => status,
+    }
 }
 
 impl Security {
@@ -88,6 +119,34 @@ impl Security {
         }
     }
 
+    /// What a host has to prove for mail whose sender has this wish; `trusted` are those to whom names are proved, if there
+    /// are any.
+    ///
+    /// # Errors
+    /// [`NotToBeUsed`] says why it does not get that mail.
+    pub fn wished(
+        wish: TlsWish,
+        host: &MailHost,
+        sts: Option<&Sts>,
+        trusted: Option<&Trusted>,
+    ) -> Result<Self, NotToBeUsed> {
+        match (wish, Self::of(host, sts)) {
+            (TlsWish::Unsaid, asked) => asked,
+            // Whatever the domain has published (RFC 8689 §4.3).
+            (TlsWish::Dispensable, _) => Ok(Self::Opportunistic),
+            (TlsWish::Required, asked) => match asked? {
+                proving @ (Self::Dane(_) | Self::MtaSts(_)) => Ok(proving),
+                _ => {
+                    let policy = sts.map(|sts| &sts.policy).filter(|policy| policy.mode != Mode::None);
+                    let is_named =
+                        host.is_proved || policy.is_some_and(|policy| allows(&policy.mx, &host.name));
+                    let trusted = trusted.filter(|_| is_named).cloned();
+                    trusted.map(Self::Named).ok_or_else(|| NotToBeUsed::NotProved(host.name.clone()))
+                }
+            },
+        }
+    }
+
     /// Whether one of these hosts has to prove what its domain's policy asks for, if there is one: whoever proves itself by
     /// DANE does not (RFC 8461 §2).
     pub fn asks_policy(hosts: &[MailHost]) -> bool {
@@ -107,7 +166,9 @@ impl Security {
     pub fn tls_policy(&self) -> TlsPolicy {
         match self {
             Self::Opportunistic => TlsPolicy::Opportunistic,
-            Self::Encrypted | Self::Dane(_) | Self::MtaSts(_) | Self::Certificate => TlsPolicy::Required,
+            Self::Encrypted | Self::Dane(_) | Self::MtaSts(_) | Self::Named(_) | Self::Certificate => {
+                TlsPolicy::Required
+            }
         }
     }
 
@@ -115,7 +176,7 @@ impl Security {
     pub fn tls(&self, any: &Arc<ClientConfig>) -> Arc<ClientConfig> {
         match self {
             Self::Dane(dane) => Arc::new(judged(Arc::<Dane>::clone(dane))),
-            Self::MtaSts(trusted) => Arc::clone(&trusted.0),
+            Self::MtaSts(trusted) | Self::Named(trusted) => Arc::clone(&trusted.0),
             Self::Opportunistic | Self::Encrypted | Self::Certificate => Arc::clone(any),
         }
     }
@@ -127,7 +188,7 @@ impl Security {
             Self::Encrypted => "TLS with any certificate: its TLSA records cannot be used",
             Self::Dane(_) => "TLS with the certificate that its TLSA records name (DANE)",
             Self::MtaSts(_) => "TLS with a certificate for its name (MTA-STS)",
-            Self::Certificate => "TLS with a certificate for its name",
+            Self::Named(_) | Self::Certificate => "TLS with a certificate for its name",
         }
     }
 
@@ -138,7 +199,7 @@ impl Security {
             Self::Encrypted => format!("{version}, its TLSA records cannot be used"),
             Self::Dane(_) => format!("{version}, verified by DANE"),
             Self::MtaSts(_) => format!("{version}, verified by MTA-STS"),
-            Self::Certificate => format!("{version}, verified by its certificate"),
+            Self::Named(_) | Self::Certificate => format!("{version}, verified by its certificate"),
         }
     }
 }
@@ -151,7 +212,7 @@ mod tests {
     use super::*;
 
     fn host(name: &str, published: Published) -> MailHost {
-        MailHost { name: name.into(), addresses: Vec::new(), published }
+        MailHost { name: name.into(), addresses: Vec::new(), is_proved: false, published }
     }
 
     fn records(usage: u8) -> Published {
@@ -183,6 +244,59 @@ mod tests {
             let unknown = of(name, Published::Unknown("SERVFAIL".into()), Some(&enforce));
             assert!(matches!(unknown, Err(NotToBeUsed::Unknown { .. })), "{name}");
         }
+    }
+
+    /// RFC 8689 §4.2.1 and §4.3.
+    #[test]
+    fn who_wishes_for_certain_tls_gets_it_from_hosts_whose_name_is_proved_or_not_at_all() {
+        let (enforce, testing, none) = (sts(Mode::Enforce), sts(Mode::Testing), sts(Mode::None));
+        let trusted = &enforce.trusted;
+        let named = Ok(Security::Named(trusted.clone()));
+        let not_proved = |name: &str| Err(NotToBeUsed::NotProved(name.into()));
+        let unknown = Published::Unknown("SERVFAIL".into());
+        let required = |host: &MailHost, sts: Option<&Sts>| {
+            Security::wished(TlsWish::Required, host, sts, Some(trusted))
+        };
+        let plain = host("mx.a.example", Published::Nothing);
+        assert_eq!(required(&plain, None), not_proved("mx.a.example"));
+        assert_eq!(required(&plain, Some(&none)), not_proved("mx.a.example"));
+        assert_eq!(required(&plain, Some(&testing)), named, "a policy names it, though it does not insist");
+        assert_eq!(required(&plain, Some(&enforce)), Ok(Security::MtaSts(trusted.clone())));
+        let other = host("mx.b.example", Published::Nothing);
+        assert_eq!(required(&other, Some(&testing)), not_proved("mx.b.example"));
+        for published in [Published::Nothing, records(1)] {
+            let proved = MailHost { is_proved: true, ..host("mx.b.example", published) };
+            assert_eq!(required(&proved, None), named);
+            assert_eq!(Security::wished(TlsWish::Required, &proved, None, None), not_proved("mx.b.example"));
+        }
+        assert!(matches!(required(&host("mx.b.example", records(3)), None), Ok(Security::Dane(_))));
+        let waits = required(&host("mx.a.example", unknown.clone()), None).expect_err("is unknown");
+        assert_eq!((waits.status().class, waits.status().enhanced), (Class::Temporary, UNPROVED));
+        let fails = required(&plain, None).expect_err("is not proved").status();
+        assert_eq!((fails.class, fails.enhanced), (Class::Permanent, Enhanced(5, 7, 30)));
+        // Nothing stands in the way of mail that is to arrive.
+        for published in [Published::Nothing, records(1), records(3), unknown] {
+            let host = host("mx.b.example", published);
+            let asked = Security::wished(TlsWish::Dispensable, &host, Some(&enforce), Some(trusted));
+            assert_eq!(asked, Ok(Security::Opportunistic));
+            assert_eq!(
+                Security::wished(TlsWish::Unsaid, &host, Some(&enforce), Some(trusted)),
+                Security::of(&host, Some(&enforce))
+            );
+        }
+    }
+
+    #[test]
+    fn a_host_without_tls_will_never_do_for_who_wishes_for_it() {
+        let lacks = Status::ours(Class::Temporary, Enhanced(4, 7, 10), "TLS is required and not offered");
+        let failed = for_good(TlsWish::Required, lacks.clone());
+        assert_eq!(
+            (failed.class, failed.enhanced, &failed.text),
+            (Class::Permanent, Enhanced(5, 7, 10), &lacks.text)
+        );
+        assert_eq!(for_good(TlsWish::Unsaid, lacks.clone()), lacks);
+        let away = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "no answer");
+        assert_eq!(for_good(TlsWish::Required, away.clone()), away);
     }
 
     #[test]

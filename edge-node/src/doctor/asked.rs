@@ -22,10 +22,10 @@ use tokio::time::timeout;
 
 use super::{
     Answer, OfDomain, OwnAddress, associations, certificate, clock, greets_as, of_domain, outside,
-    own_addresses,
+    own_addresses, signatures,
 };
 use crate::authentication::{Sender, Spf};
-use crate::delivery::{Resolver, is_public};
+use crate::delivery::{Resolver, are_signatures_needed, is_public, passing};
 use crate::lists::{self, Lists};
 
 /// How long a connection, and then a greeting, may take, beside the pause that strangers are made to wait.
@@ -85,7 +85,14 @@ pub async fn examine(
         Err(error) => findings.push(Finding::wrong("certificate", error.to_string(), "see [edge.tls]")),
     }
     match resolver.data("", RecordType::NS).await {
-        Ok(_) => findings.extend(in_dns(topology, &resolver, selectors, key_hash, is_trusted).await),
+        Ok(_) => {
+            if are_signatures_needed(edge) {
+                let passing = passing(&edge.dns_servers).await;
+                let passing = passing.map_err(|error| format!("the resolvers cannot be used: {error}"))?;
+                findings.extend(passing.iter().map(|(server, passing)| signatures(*server, passing)));
+            }
+            findings.extend(in_dns(topology, &resolver, selectors, key_hash, is_trusted).await);
+        }
         Err(error) => {
             let found = format!("they do not answer about the root: {error}; nothing more is asked of them");
             let mend = "let UDP and TCP 53 out to them, or name others in [edge.dns]";

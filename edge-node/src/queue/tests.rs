@@ -59,6 +59,7 @@ fn row(domains: &[&str], at: u64) -> QueueRow {
         reverse_path: Some("alice@example.com".into()),
         returns: None,
         envelope_id: None,
+        tls_wish: shared::tls_wish::TlsWish::Unsaid,
         body_8bit: false,
         utf8_header: false,
         signatures: String::new(),
@@ -150,6 +151,26 @@ fn what_a_clock_that_went_back_has_set_is_due() {
     assert_eq!(node.due(NOW - year), ["a.example", "b.example"]);
     assert_eq!(node.message("a.example", NOW - year, &[]), Some(id(1)));
     assert_eq!(node.due(NOW - 1), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_clock_that_went_back_has_set_is_not_hidden_by_what_is_set_anew() {
+    let node = node();
+    let (year, now) = (365 * 24 * 3_600_000, NOW - 365 * 24 * 3_600_000);
+    // Of one destination some are far ahead, and one has failed since: all wait for that one.
+    node.enter(vec![
+        (id(1), row(&["a.example", "b.example"], NOW)),
+        (id(2), row(&["a.example"], NOW + year)),
+        (id(3), row(&["a.example"], now + 3_600_000)),
+    ]);
+    assert_eq!(node.due(now), ["b.example"]);
+    node.commit(move |txn| bring_back(txn, "a.example", now)).expect("commits");
+    assert_eq!(node.due(now), ["a.example", "b.example"]);
+    let (first, second) = (node.message("a.example", now, &[]), node.message("a.example", now, &[1]));
+    assert_eq!((first, second), (Some(id(1)), Some(id(2))));
+    assert_eq!(node.message("a.example", now, &[1, 2]), None, "what is set anew waits for its time");
+    // The other destination of the first is as it was.
+    assert_eq!(node.message("b.example", NOW - 1, &[]), None);
 }
 
 #[test]

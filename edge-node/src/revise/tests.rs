@@ -70,6 +70,7 @@ impl Edge {
             asked: Vec::new(),
             returns: None,
             envelope_id: None,
+            tls_wish: TlsWish::Unsaid,
             body_8bit: false,
             utf8_header: false,
             signatures: String::new(),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address_list::{self, Mailbox};
 use super::header::{self, Field, HEADERS_MAX};
+use crate::tls_wish::FIELD as TLS_FIELD;
 
 /// Message-IDs of one field that are kept, the first and the latest.
 pub const REFERENCES_MAX: usize = 100;
@@ -18,7 +19,7 @@ const WORD_MAX: usize = 256;
 const DATE_MAX: usize = 256;
 
 /// Fields that a message may have once (RFC 5322 §3.6, RFC 2045 §3).
-const SINGLETONS: [&str; 14] = [
+const SINGLETONS: [&str; 15] = [
     "Date",
     "From",
     "Sender",
@@ -33,6 +34,7 @@ const SINGLETONS: [&str; 14] = [
     "Content-Type",
     "Content-Transfer-Encoding",
     "Content-Disposition",
+    TLS_FIELD,
 ];
 
 /// The fields of a header that a reply, a list of messages and loop protection go by.
@@ -73,6 +75,8 @@ pub struct HeaderFacts {
     pub precedence: Option<String>,
     /// `auto-generated`, `auto-replied` …: no automatic answer to it (RFC 3834 §2).
     pub auto_submitted: Option<String>,
+    /// The sender wishes that it arrives, under TLS or not: `TLS-Required: No`, once (RFC 8689 §5).
+    pub tls_dispensable: bool,
     /// How many Received fields there are: hosts it has passed (RFC 5321 §6.3).
     pub received: usize,
     /// Fields that may come once and came more often.
@@ -135,6 +139,7 @@ impl HeaderFacts {
             "list-id" => self.list_id = word(),
             "list-post" => self.list_post = list_post(&field.unfolded()),
             "precedence" => self.precedence = word(),
+            "tls-required" => self.tls_dispensable = field.unfolded().trim().eq_ignore_ascii_case("no"),
             "auto-submitted" => self.auto_submitted = word(),
             "received" => self.received += 1,
             _ => {}

@@ -62,17 +62,31 @@ pub fn find<'a>(block: &'a [u8], name: &str) -> Option<Field<'a>> {
     fields(block).find(|field| field.is(name))
 }
 
-/// A header block without the fields that `goes` names; all else is as it was, octet by octet.
+/// A header block without the fields that `goes` names; all else is as it was, octet by octet. One goes also from behind
+/// lines that are no field and that it seems to continue, with those lines: who passes them over reads it.
 pub fn without(block: &[u8], goes: impl Fn(&Field<'_>) -> bool) -> Vec<u8> {
     let (mut kept, mut read) = (Vec::with_capacity(block.len()), 0);
     for lines in raw_fields(block) {
         read += lines.len();
-        if !field(lines).is_some_and(|field| goes(&field)) {
+        if !hidden(lines).is_some_and(|field| goes(&field)) {
             kept.extend_from_slice(lines);
         }
     }
     kept.extend_from_slice(block.get(read..).unwrap_or_default());
     kept
+}
+
+/// The field in lines that belong together, behind those of them that are no field.
+fn hidden(lines: &[u8]) -> Option<Field<'_>> {
+    let mut rest = lines;
+    while let Some(first) = line_at(rest, 0) {
+        let found = field(rest.trim_ascii_start());
+        if found.is_some() {
+            return found;
+        }
+        rest = rest.get(first.len()..).unwrap_or_default();
+    }
+    None
 }
 
 /// Each line with the lines that continue it, up to an empty line; without limits.
@@ -167,6 +181,24 @@ impl HeaderScan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_field_that_goes_does_so_from_behind_lines_that_are_none() {
+        let goes = |field: &Field<'_>| field.is("X-Bad");
+        for block in [
+            "X-Bad: 1\r\n",
+            "x-bad : 1\r\n 2\r\n",
+            "no colon\r\n X-Bad: 1\r\n",
+            "no colon\r\n\tnor here\r\n  X-Bad: 1\r\n 2\r\n",
+            "\u{e9}: a\r\n X-Bad\r\n : 1\r\n",
+        ] {
+            let around = |text: &str| format!("From: a\r\n{text}To: b\r\n\r\n");
+            let left = without(around(block).as_bytes(), goes);
+            assert_eq!(String::from_utf8_lossy(&left), around(""), "{block:?}");
+        }
+        let kept = "Subject: a\r\n X-Bad: 1\r\nno colon\r\nnor here\r\n too\r\nX-Good: X-Bad: 1\r\n\r\n";
+        assert_eq!(without(kept.as_bytes(), goes), kept.as_bytes());
+    }
 
     #[test]
     fn fields_are_found_folded_and_odd() {

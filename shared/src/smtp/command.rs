@@ -58,6 +58,8 @@ pub(super) struct Mail {
     pub returns: Option<Return>,
     /// ENVID, decoded.
     pub envelope_id: Option<String>,
+    /// REQUIRETLS (RFC 8689).
+    pub require_tls: bool,
     /// The AUTH parameter was there; its value is believed of nobody (RFC 4954 §5).
     pub auth: bool,
 }
@@ -200,6 +202,7 @@ impl Mail {
             ("BODY", Some(value)) if value.eq_ignore_ascii_case("7BIT") => {}
             ("BODY", _) => return Err(syntax("BODY takes 7BIT or 8BITMIME")),
             ("SMTPUTF8", None) => self.smtputf8 = true,
+            ("REQUIRETLS", None) => self.require_tls = true,
             ("RET", value) => {
                 self.returns = value.and_then(Return::named);
                 if self.returns.is_none() {
@@ -216,7 +219,7 @@ impl Mail {
             ("AUTH", Some(value)) if notify::xtext_octets(value).is_some_and(|octets| !octets.is_empty()) => {
                 self.auth = true;
             }
-            ("SIZE" | "SMTPUTF8" | "AUTH", _) => return Err(syntax("malformed parameter")),
+            ("SIZE" | "SMTPUTF8" | "REQUIRETLS" | "AUTH", _) => return Err(syntax("malformed parameter")),
             _ => return Err(unknown_parameter()),
         }
         Ok(())

@@ -126,6 +126,10 @@ impl Session {
         if self.config.starttls && !self.tls {
             lines.push_str("\nSTARTTLS");
         }
+        // In the clear it would promise what is broken already (RFC 8689 §2).
+        if self.tls {
+            lines.push_str("\nREQUIRETLS");
+        }
         if self.is_submission() && self.tls {
             lines.push_str("\nAUTH LOGIN ");
             lines.push_str(sasl::mechanisms(self.exporter.is_some()));
@@ -251,6 +255,10 @@ impl Session {
         }
         if mail.auth && !self.is_submission() {
             return self.bad_command(&Reply::new(555, Enhanced(5, 5, 4), "a parameter is not recognized"));
+        }
+        if mail.require_tls && !self.tls {
+            let text = "REQUIRETLS is offered under TLS only: send STARTTLS first";
+            return self.bad_command(&Reply::new(555, Enhanced(5, 5, 4), text));
         }
         if mail.size.is_some_and(|size| size > self.config.content.bytes_max) {
             return self.reply(&Fault::TooLarge.reply(&self.config.content));
@@ -420,6 +428,7 @@ impl Session {
             envelope_id: mail.envelope_id,
             body_8bit: mail.body_8bit,
             smtputf8: mail.smtputf8,
+            require_tls: mail.require_tls,
             size: mail.size,
             helo: client.map(|client| client.name.clone()).unwrap_or_default(),
             esmtp: client.is_some_and(|client| client.esmtp),

@@ -44,6 +44,8 @@ pub struct Envelope {
     pub body_8bit: bool,
     /// `SMTPUTF8` was declared (RFC 6531).
     pub smtputf8: bool,
+    /// `REQUIRETLS` was declared (RFC 8689).
+    pub require_tls: bool,
     /// `SIZE=`, in octets: a claim, not a fact (RFC 1870).
     pub size: Option<u64>,
     /// The name given with HELO or EHLO: printable ASCII, otherwise unchecked.

@@ -95,6 +95,7 @@ mod tests {
             envelope_id: None,
             body_8bit: false,
             smtputf8: false,
+            require_tls: false,
             size: None,
             helo: helo.into(),
             esmtp: true,

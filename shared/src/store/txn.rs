@@ -114,6 +114,10 @@ pub trait Rows {
         backwards: bool,
     ) -> Result<Vec<Found>, StoreError>;
 
+    /// The keys of at most `max` rows with `from <= key`, rising. The rows are not read: a damaged one has its key here,
+    /// too.
+    fn keys(&self, table: Table, from: &[u8], max: usize) -> Result<Vec<Vec<u8>>, StoreError>;
+
     /// How many rows there are. None of them is read.
     fn count(&self, table: Table) -> Result<u64, StoreError>;
 
@@ -203,6 +207,15 @@ fn collect_range<T: ReadableTable<&'static [u8], &'static [u8]>>(
     Ok(found)
 }
 
+fn collect_keys<T: ReadableTable<&'static [u8], &'static [u8]>>(
+    rows: &T,
+    from: &[u8],
+    max: usize,
+) -> Result<Vec<Vec<u8>>, StoreError> {
+    let range = rows.range::<&[u8]>(from..).map_err(from_redb)?;
+    range.take(max).map(|entry| entry.map(|(key, _)| key.value().to_vec()).map_err(from_redb)).collect()
+}
+
 /// The committed state at one moment.
 pub struct Snapshot(ReadTransaction);
 
@@ -285,6 +298,10 @@ impl Rows for Snapshot {
     ) -> Result<Vec<Found>, StoreError> {
         let Some(open) = self.table(table)? else { return Ok(Vec::new()) };
         collect_range(table, &open, from, to, max, backwards)
+    }
+
+    fn keys(&self, table: Table, from: &[u8], max: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.table(table)?.map_or_else(|| Ok(Vec::new()), |open| collect_keys(&open, from, max))
     }
 
     fn count(&self, table: Table) -> Result<u64, StoreError> {
@@ -441,6 +458,10 @@ impl Rows for Txn<'_> {
         backwards: bool,
     ) -> Result<Vec<Found>, StoreError> {
         self.with(table, |open| collect_range(table, open, from, to, max, backwards))
+    }
+
+    fn keys(&self, table: Table, from: &[u8], max: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.with(table, |open| collect_keys(open, from, max))
     }
 
     fn count(&self, table: Table) -> Result<u64, StoreError> {

@@ -57,6 +57,8 @@ pub struct Options {
     pub smtputf8: bool,
     /// Whether it is told what senders want to hear of their mail (RFC 3461). It never tells them.
     pub dsn: bool,
+    /// Whether it passes on that a message may go under TLS only (RFC 8689). Offered under TLS.
+    pub require_tls: bool,
     /// The largest message, in octets (RFC 1870).
     pub size_max: u64,
     /// Whether it speaks LMTP (RFC 2033), with an answer to the dot for each recipient, and not SMTP.
@@ -76,6 +78,7 @@ impl Default for Options {
             eight_bit_mime: true,
             smtputf8: true,
             dsn: false,
+            require_tls: false,
             size_max: 64 * 1024 * 1024,
             lmtp: false,
             login: None,
@@ -179,6 +182,11 @@ impl Mta {
         self.host.rules.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// How many messages at once it has been taking, at most.
+    pub fn most_at_once(&self) -> usize {
+        self.host.taking.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
     /// Everything kept so far, in order.
     pub fn mail(&self) -> Vec<Arc<Mail>> {
         self.host.kept.borrow().clone()
@@ -218,6 +226,17 @@ pub(super) struct Host {
     rules: Mutex<Vec<Rule>>,
     kept: watch::Sender<Vec<Arc<Mail>>>,
     numbers: AtomicU64,
+    /// Messages whose content is being taken, and the most of them that there were at once.
+    taking: Mutex<(usize, usize)>,
+}
+
+/// A message whose content is being taken, until this is dropped.
+pub(super) struct Taking<'h>(&'h Host);
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        self.0.taking.lock().unwrap_or_else(PoisonError::into_inner).0 -= 1;
+    }
 }
 
 impl Host {
@@ -233,8 +252,17 @@ impl Host {
             rules: Mutex::default(),
             kept: watch::Sender::default(),
             numbers: AtomicU64::new(last + 1),
+            taking: Mutex::default(),
             options,
         })
+    }
+
+    /// The content of a message is being taken from here on.
+    pub(super) fn takes(&self) -> Taking<'_> {
+        let mut taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        taking.0 += 1;
+        taking.1 = taking.1.max(taking.0);
+        Taking(self)
     }
 
     /// What the rules say about this point of a session.

@@ -92,6 +92,7 @@ impl Session {
         keywords.extend(options.eight_bit_mime.then(|| "8BITMIME".into()));
         keywords.extend(options.smtputf8.then(|| "SMTPUTF8".into()));
         keywords.extend(options.dsn.then(|| "DSN".into()));
+        keywords.extend(self.takes_require_tls().then(|| "REQUIRETLS".into()));
         let starttls = options.starttls != StartTls::Absent && !self.wire.is_tls();
         keywords.extend(self.wants_login().then(|| "AUTH LOGIN PLAIN".into()));
         keywords.extend(starttls.then(|| "STARTTLS".into()));
@@ -173,6 +174,10 @@ impl Session {
         self.reply("250 2.1.0 sender ok").await
     }
 
+    fn takes_require_tls(&self) -> bool {
+        self.host.options.require_tls && self.wire.is_tls()
+    }
+
     /// Whether EHLO offered what a MAIL parameter needs.
     fn knows(&self, parameter: &str) -> bool {
         let upper = parameter.to_ascii_uppercase();
@@ -180,6 +185,7 @@ impl Session {
             Some(("SIZE", _)) => true,
             Some(("BODY", "7BIT" | "8BITMIME")) => self.host.options.eight_bit_mime,
             Some(("RET", "FULL" | "HDRS") | ("ENVID", _)) => self.host.options.dsn,
+            None if upper == "REQUIRETLS" => self.takes_require_tls(),
             None => upper == "SMTPUTF8" && self.host.options.smtputf8,
             Some(_) => false,
         }
@@ -216,6 +222,8 @@ impl Session {
         if let Then::Answered = self.apply_rules(Stage::Data, &mail.recipients).await? {
             return Ok(());
         }
+        let host = self.host.clone();
+        let _taking = host.takes();
         self.reply("354 end with a dot on a line of its own").await?;
         mail.data = tokio::time::timeout(IDLE, self.wire.block()).await??;
         if self.host.options.lmtp {

@@ -6,6 +6,7 @@ use edge_node::request::{HostView, Request as EdgeRequest};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use sha2::{Digest, Sha256};
+use shared::topology::Dnssec;
 use shared::unit::DeliveryState;
 use tests::ask;
 use tests::internet::dns::Zone;
@@ -13,8 +14,8 @@ use tests::internet::loopback;
 use tests::internet::mta::{Mta, Options, StartTls};
 use tests::internet::signed::SignedDns;
 use tests::process::Program;
-use tests::wait::Trouble;
-use tests::world::World;
+use tests::wait::{SOON, Trouble, until};
+use tests::world::{CAROL, World};
 
 /// DANE-EE(3) Cert(0) SHA2-256(1).
 const OWN: (u8, u8, u8) = (3, 0, 1);
@@ -34,7 +35,7 @@ async fn world(dns: &SignedDns, port: u16) -> Result<World, Trouble> {
     let change = |topology: &mut tests::topology::TestTopology| {
         let anchors = topology.state.join("anchors");
         written = std::fs::write(&anchors, dns.anchor());
-        (topology.dns, topology.trust_anchors) = (vec![dns.address()], Some(anchors));
+        (topology.dns, topology.dnssec) = (vec![dns.address()], Dnssec::Anchors(anchors));
         // Nothing is tried again while this looks.
         (topology.remote_port, topology.retry) = (port, vec![3_600]);
     };
@@ -112,5 +113,27 @@ async fn a_host_gets_mail_only_if_its_certificate_is_the_one_that_dns_proves() -
         assert_eq!(hosts.len(), 1, "{hosts:?}");
         assert!(hosts[0].usable == usable && hosts[0].asks.starts_with(asks), "{hosts:?}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn resolvers_that_keep_signatures_back_raise_an_alarm_and_doctor_says_what_to_do() -> Result<(), Trouble>
+{
+    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
+    let world = World::with(program, |topology| topology.dnssec = Dnssec::Root).await?;
+    let resolver = world.internet.dns.address();
+    let view = world.first_outcome(CAROL).await?;
+    assert_eq!((view.state, view.status.as_str()), (DeliveryState::Deferred, "4.7.5"), "{view:?}");
+    let alarm = until("an alarm", SOON, async || {
+        let alarms = world.edge_link().await?.alarms;
+        Ok(alarms.into_iter().find(|alarm| alarm.contains("DNSSEC")))
+    });
+    let alarm = alarm.await?;
+    assert!(alarm.contains(&format!("the resolver {resolver},")), "{alarm}");
+    assert!(alarm.contains("mail waits") && alarm.contains("[edge.dns] `servers`"), "{alarm}");
+    let done = world.nodes.edge.finish(&["doctor"], b"").await?;
+    let found = String::from_utf8_lossy(&done.stdout).into_owned();
+    let line = format!("wrong     DNSSEC by {resolver}: passes no DNSSEC records on");
+    assert!(!done.status.success() && found.contains(&line), "{found}");
     Ok(())
 }

@@ -49,6 +49,7 @@ async fn verified(world: &World, message: &[u8]) -> Result<Vec<DkimResult>, Trou
 /// What dkimpy makes of each signature; `None` where it is not installed.
 fn verified_by_python(keys: &[&DkimKeyView], message: &[u8]) -> Result<Option<String>, Trouble> {
     const SCRIPT: &str = "import sys
+content = sys.stdin.buffer.read()
 try:
     import dkim, nacl
 except ImportError:
@@ -56,7 +57,7 @@ except ImportError:
 keys = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 def record(name, timeout=5):
     return keys[name.decode().rstrip('.')].encode()
-message = dkim.DKIM(sys.stdin.buffer.read())
+message = dkim.DKIM(content)
 print(*[message.verify(idx=n, dnsfunc=record) for n in range(len(keys))])";
     // Debian's, for which the packages are.
     let mut python = Command::new("/usr/bin/python3");

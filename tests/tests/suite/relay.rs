@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use big_node::record::Folder;
 use big_node::request::{RecipientView, Sent};
@@ -10,7 +11,7 @@ use tests::desk::Desk;
 use tests::internet::dns::Zone;
 use tests::internet::loopback;
 use tests::internet::mta::{Mta, Options, StartTls};
-use tests::internet::rules::{Rule, Stage};
+use tests::internet::rules::{Action, Rule, Stage};
 use tests::process::Program;
 use tests::topology::quoted;
 use tests::wait::{SOON, Trouble, until};
@@ -28,6 +29,18 @@ async fn smart_host(starttls: StartTls) -> Result<Mta, Trouble> {
 
 /// A world whose mail leaves by `host` as `mode` says, with this password, or with no login, and who trusts `trusted`.
 async fn world(mode: &str, host: &Mta, tls: &str, password: &str, trusted: &Mta) -> Result<World, Trouble> {
+    world_with(mode, host, tls, password, trusted, |_| {}).await
+}
+
+/// The same, with a topology that `further` has been over.
+async fn world_with(
+    mode: &str,
+    host: &Mta,
+    tls: &str,
+    password: &str,
+    trusted: &Mta,
+    further: impl FnOnce(&mut tests::topology::TestTopology),
+) -> Result<World, Trouble> {
     let (port, pem) = (host.address().port(), trusted.certificate().to_owned());
     let mut written = Ok(());
     let change = |topology: &mut tests::topology::TestTopology| {
@@ -45,6 +58,7 @@ async fn world(mode: &str, host: &Mta, tls: &str, password: &str, trusted: &Mta)
         if !password.is_empty() {
             topology.outbound.push(("relay_login", path(&login)));
         }
+        further(topology);
     };
     let world = World::with(Program::at(env!("CARGO_BIN_EXE_pair")), change).await?;
     written?;
@@ -164,5 +178,36 @@ async fn only_what_cannot_be_routed_goes_to_the_smart_host() -> Result<(), Troub
         Ok((lines.len() >= 3).then_some(lines))
     });
     assert_eq!(reports.await?.len(), 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn many_domains_that_cannot_be_reached_take_turns_at_the_smart_host() -> Result<(), Trouble> {
+    let host = smart_host(StartTls::SelfSigned).await?;
+    // So that they would meet there.
+    host.add_rule(Rule::new(Stage::Dot, Action::Delay(Duration::from_millis(50))));
+    let world = world_with("direct-then-relay", &host, "starttls", PASSWORD, &host, |topology| {
+        topology.outbound.push(("concurrency", "2".to_owned()));
+    });
+    let world = world.await?;
+    // Nobody listens at 127.0.0.9.
+    let names: Vec<_> = (0..12).map(|number| format!("down{number}.example")).collect();
+    for name in &names {
+        let mx = format!("mx.{name}");
+        world.internet.dns.publish(Zone::new(name).mx(10, &mx).a(&mx, loopback(9)));
+    }
+    let desk = world.desk("alice");
+    let to: Vec<_> = names.iter().map(|name| format!("x@{name}")).collect();
+    for subject in ["first", "second"] {
+        let sent = desk.send(&to.join(", "), subject, "text").await?;
+        for view in until_all(&desk, &sent, DeliveryState::Relayed).await? {
+            assert!(view.relay.as_deref().is_some_and(|why| why.contains("127.0.0.9")), "{view:?}");
+        }
+    }
+    assert_eq!(host.mail().len(), 2 * names.len());
+    assert_eq!(host.most_at_once(), 2, "as at any destination");
+    // Mail that can be routed has waited for none of them.
+    let sent = desk.send("here@remote.example", "third", "text").await?;
+    until_all(&desk, &sent, DeliveryState::Relayed).await?;
     Ok(())
 }

@@ -54,7 +54,7 @@ pub fn find(rows: &impl Rows, domain: &str, lived: u64) -> Result<Option<StsRow>
 pub fn keep(txn: &mut Txn<'_>, domain: &str, row: &StsRow) -> Result<(), StoreError> {
     let is_new = txn.get::<StsRow>(POLICIES, domain.as_bytes())?.is_none();
     if is_new && txn.count(POLICIES)? >= POLICIES_MAX {
-        let first = all(txn)?.into_iter().min_by_key(|(_, row)| (row.mode == Mode::Enforce, row.ends));
+        let first = readable(txn)?.into_iter().min_by_key(|(_, row)| (row.mode == Mode::Enforce, row.ends));
         first.map_or(Ok(()), |(domain, _)| txn.delete(POLICIES, domain.as_bytes()))?;
     }
     txn.put(POLICIES, domain.as_bytes(), row)
@@ -62,7 +62,7 @@ pub fn keep(txn: &mut Txn<'_>, domain: &str, row: &StsRow) -> Result<(), StoreEr
 
 /// Removes the policies that have ended at `lived`.
 pub fn forget_ended(txn: &mut Txn<'_>, lived: u64) -> Result<(), StoreError> {
-    for (domain, row) in all(txn)? {
+    for (domain, row) in readable(txn)? {
         if lived >= row.ends {
             txn.delete(POLICIES, domain.as_bytes())?;
         }
@@ -70,12 +70,21 @@ pub fn forget_ended(txn: &mut Txn<'_>, lived: u64) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// All policies and their domains: there are few enough.
-pub fn all(rows: &impl Rows) -> Result<Vec<(String, StsRow)>, StoreError> {
+/// A domain, and its policy or why that cannot be read.
+type Kept = (String, Result<StsRow, StoreError>);
+
+/// All policies and their domains: there are few enough. One that cannot be read does not hide the others.
+pub fn all(rows: &impl Rows) -> Result<Vec<Kept>, StoreError> {
     let max = usize::try_from(POLICIES_MAX).unwrap_or(usize::MAX);
-    let found = rows.range::<StsRow>(POLICIES, &[], None, max)?;
-    let named = |(key, row): (Vec<u8>, StsRow)| Some((String::from_utf8(key).ok()?, row));
-    Ok(found.into_iter().filter_map(named).collect())
+    let one = |key: Vec<u8>| {
+        let row = rows.get::<StsRow>(POLICIES, &key).transpose()?;
+        Some((String::from_utf8(key).ok()?, row))
+    };
+    Ok(rows.keys(POLICIES, &[], max)?.into_iter().filter_map(one).collect())
+}
+
+fn readable(rows: &impl Rows) -> Result<Vec<(String, StsRow)>, StoreError> {
+    Ok(all(rows)?.into_iter().filter_map(|(domain, row)| Some((domain, row.ok()?))).collect())
 }
 
 #[cfg(test)]
@@ -85,6 +94,33 @@ mod tests {
     use shared::store::{DirectoryDisk, Store};
 
     use super::*;
+
+    /// What no node of this version has written.
+    #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+    struct Strange(u8);
+    row!(Strange, 77);
+
+    #[test]
+    fn a_row_that_cannot_be_read_hides_no_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store =
+            Store::open(Arc::new(DirectoryDisk::open(folder.path()).expect("a disk"))).expect("opens");
+        let kept = store.commit_blocking(|txn| {
+            keep(txn, "a.example", &StsRow::new("1".into(), policy(1), 0))?;
+            txn.put(POLICIES, b"b.example", &Strange(1))?;
+            keep(txn, "c.example", &StsRow::new("1".into(), policy(1_000), 0))?;
+            forget_ended(txn, 2_000)?;
+            all(txn)
+        });
+        let found = kept.expect("commits").into_inner();
+        let told: Vec<_> = found.iter().map(|(domain, row)| (domain.as_str(), row.is_ok())).collect();
+        assert_eq!(told, [("b.example", false), ("c.example", true)]);
+        let rows = store.read().expect("readable");
+        assert!(
+            find(&rows, "b.example", 0).is_err(),
+            "what may have been asked for is not taken for nothing"
+        );
+    }
 
     fn policy(max_age: u64) -> Policy {
         Policy { mode: Mode::Enforce, mx: vec!["mx.remote.example".into()], max_age }
@@ -122,14 +158,14 @@ mod tests {
             let tested = Policy { mode: Mode::Testing, ..policy(31_557_600) };
             keep(txn, "d1.example", &StsRow::new("1".into(), tested, 0))?;
             keep(txn, "new.example", &StsRow::new("1".into(), policy(1), 0))?;
-            all(txn)
+            readable(txn)
         });
         let left = shaken.expect("commits").into_inner();
         assert_eq!(left.len() as u64, POLICIES_MAX);
         assert!(left.iter().all(|(domain, _)| domain != "d1.example"));
         let forgotten = store.commit_blocking(|txn| {
             forget_ended(txn, 999_000)?;
-            all(txn)
+            readable(txn)
         });
         assert_eq!(forgotten.expect("commits").into_inner().len(), 1);
     }

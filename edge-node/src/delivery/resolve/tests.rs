@@ -283,7 +283,7 @@ async fn hosts(domain: &str, forge: Forger) -> Result<Vec<MailHost>, Status> {
 }
 
 fn host(name: &str, published: Published) -> MailHost {
-    MailHost { name: name.into(), addresses: vec![ADDRESS.into()], published }
+    MailHost { name: name.into(), addresses: vec![ADDRESS.into()], is_proved: true, published }
 }
 
 fn good(names: &[&str]) -> Published {
@@ -299,7 +299,9 @@ fn good(names: &[&str]) -> Published {
 async fn a_delegation_that_is_not_signed_is_as_if_nobody_signed() {
     let nothing = |name| Ok(vec![host(name, Published::Nothing)]);
     let honest: Forger = |_, _| ();
-    assert_eq!(hosts("plain.example", honest).await, nothing("mx.plain.example"));
+    // Nor does it prove that this is its host.
+    let unsigned = MailHost { is_proved: false, ..host("mx.plain.example", Published::Nothing) };
+    assert_eq!(hosts("plain.example", honest).await, Ok(vec![unsigned]));
     assert_eq!(hosts("half.example", honest).await, nothing("mx.plain.example"));
     // It says itself who is not there, and that is believed.
     let absent = hosts("absent.plain.example", honest).await.expect_err("no such domain");
@@ -412,4 +414,32 @@ async fn a_name_that_only_our_network_knows_is_found_by_who_validates_nothing() 
     assert!(validating.addresses("smart.lan.example").await.is_err());
     assert_eq!(trusting.addresses("smart.lan.example").await.expect("known"), [IpAddr::from(ADDRESS)]);
     answering.abort();
+}
+
+#[tokio::test]
+async fn servers_that_keep_signatures_back_are_told_from_those_that_are_silent() {
+    let passing = async |forge: Forger| {
+        let (validating, _, answering) = asking(forge).await;
+        let passing = validating.passing().await;
+        answering.abort();
+        passing
+    };
+    assert_eq!(passing(|_, _| {}).await, Passing::Passes);
+    let stripped: Forger = |_, message| {
+        message.answers.retain(|record| !matches!(record.data, RData::DNSSEC(_)));
+        message.authorities.retain(|record| !matches!(record.data, RData::DNSSEC(_)));
+    };
+    assert_eq!(passing(stripped).await, Passing::Strips);
+    let unknown = passing(|_, message| {
+        message.answers.clear();
+        message.authorities.clear();
+        message.metadata.response_code = ResponseCode::ServFail;
+    });
+    assert!(matches!(unknown.await, Passing::Unknown(_)));
+}
+
+#[test]
+fn servers_are_those_that_are_named() {
+    let named = [SocketAddr::from(([192, 0, 2, 53], 53)), SocketAddr::from(([192, 0, 2, 53], 5353))];
+    assert_eq!(Resolver::servers(&named).expect("named"), named);
 }

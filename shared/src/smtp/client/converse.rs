@@ -130,6 +130,18 @@ impl Session {
         self.stream.is_some() && self.client.is_ready()
     }
 
+    /// Whether it takes another message, and the host has said nothing since the last: that would be taken for the answer to
+    /// the next command. One whose host has spoken or hung up is closed.
+    pub async fn is_quiet(&mut self) -> bool {
+        let Some(stream) = self.stream.as_mut().filter(|_| self.client.is_ready()) else { return false };
+        // What is there already is read, and nothing is waited for.
+        let has_spoken = timeout(Duration::ZERO, stream.read(&mut self.buffer)).await.is_ok();
+        if has_spoken {
+            self.stream = None;
+        }
+        !has_spoken
+    }
+
     /// Messages that were dealt with over it.
     pub fn delivered(&self) -> usize {
         self.delivered
@@ -293,6 +305,68 @@ mod tests {
         Ok(address)
     }
 
+    fn message() -> Message {
+        Message {
+            reverse_path: None,
+            recipients: vec!["bob@host.example".parse::<Address>().expect("an address").into()],
+            returns: None,
+            envelope_id: None,
+            size: 6,
+            eight_bit: false,
+            utf8_header: false,
+            require_tls: false,
+            before: Vec::new(),
+        }
+    }
+
+    fn config() -> Config {
+        let helo = "mx.example.com".into();
+        Config { helo, tls: TlsPolicy::Never, protocol: Protocol::Smtp, login: None }
+    }
+
+    #[tokio::test]
+    async fn a_session_whose_host_speaks_between_two_messages_is_used_no_more() {
+        let says =
+            ["220 hello\r\n", "250 hello\r\n", "250 ok\r\n", "250 ok\r\n", "354 go on\r\n", "250 kept\r\n"];
+        // A second message, and then a reply to nothing.
+        let (speak, spoken) = tokio::sync::oneshot::channel::<()>();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let host = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await?;
+            let (reader, mut writer) = stream.split();
+            let mut lines = tokio::io::BufReader::new(reader).lines();
+            writer.write_all(says[0].as_bytes()).await?;
+            for reply in says[1..].iter().chain(&says[2..]) {
+                // Until the content's end one line is not an end.
+                while lines.next_line().await?.is_some_and(|line| *reply == says[5] && line != ".") {}
+                writer.write_all(reply.as_bytes()).await?;
+            }
+            drop(spoken.await);
+            writer.write_all(b"250 out of the blue\r\n").await?;
+            // It does not hang up.
+            lines.next_line().await
+        });
+        let host_name = Host { name: "mx.example".into(), address, tls: Arc::new(tls::opportunistic()) };
+        let mut session = Session::open(&host_name, config()).await.expect("connects");
+        for _ in 0..2 {
+            let mut content = Some(b"text\r\n".to_vec());
+            let talk = session.deliver(message(), || Ok::<_, io::Error>(content.take())).await;
+            assert!(matches!(talk, Talk::Done(..)), "{talk:?}");
+            assert!(session.is_quiet().await && session.is_ready());
+        }
+        speak.send(()).expect("the host waits");
+        let heard = async {
+            while session.is_quiet().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(30), heard).await.expect("it is heard");
+        assert!(!session.is_ready(), "nobody takes that for an answer");
+        drop(session);
+        host.await.expect("ends").expect("writes");
+    }
+
     #[tokio::test]
     async fn a_250_counts_whatever_is_said_behind_it() {
         for last in
@@ -302,23 +376,7 @@ mod tests {
             let address = host(says.into()).await.expect("listens");
             let host = Host { name: "mx.example".into(), address, tls: Arc::new(tls::opportunistic()) };
             let mut content = Some(b"text\r\n".to_vec());
-            let config = Config {
-                helo: "mx.example.com".into(),
-                tls: TlsPolicy::Never,
-                protocol: Protocol::Smtp,
-                login: None,
-            };
-            let message = Message {
-                reverse_path: None,
-                recipients: vec!["bob@host.example".parse::<Address>().expect("an address").into()],
-                returns: None,
-                envelope_id: None,
-                size: 6,
-                eight_bit: false,
-                utf8_header: false,
-                before: Vec::new(),
-            };
-            let talk = converse(&host, config, message, || Ok::<_, io::Error>(content.take())).await;
+            let talk = converse(&host, config(), message(), || Ok::<_, io::Error>(content.take())).await;
             let Talk::Done(outcomes, None) = &talk else { panic!("{last:?}: {talk:?}") };
             assert!(
                 outcomes.iter().all(|outcome| outcome.status.class == Class::Delivered),

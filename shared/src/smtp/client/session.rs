@@ -85,6 +85,9 @@ pub struct Message {
     /// The header is internationalized (RFC 6532): the message came with SMTPUTF8 declared, and its
     /// header holds octets over 127. Old 8-bit headers without that declaration go as they are.
     pub utf8_header: bool,
+    /// It goes only under TLS to a host that passes that on (REQUIRETLS, RFC 8689). What the host has to prove is in the TLS
+    /// that it is offered.
+    pub require_tls: bool,
     /// Header fields that go before the content, whose lines end with CRLF; `size` counts them.
     pub before: Vec<u8>,
 }
@@ -129,6 +132,8 @@ enum Phase {
     Envelope(Transaction),
     /// The reply to DATA.
     Data(Transaction),
+    /// The reply to the dot behind a 354 that came although no recipient was taken.
+    Nothing(Transaction),
     /// Content is being sent.
     Content(Transaction, Outgoing),
     /// The reply to the final dot.
@@ -218,7 +223,7 @@ impl Client {
             Phase::Handshake => HANDSHAKE_TIMEOUT,
             Phase::Data(_) => DATA_TIMEOUT,
             Phase::Content(..) => CONTENT_TIMEOUT,
-            Phase::Dot(_) => DOT_TIMEOUT,
+            Phase::Dot(_) | Phase::Nothing(_) => DOT_TIMEOUT,
             Phase::Quit => QUIT_TIMEOUT,
         };
         self.since + timeout
@@ -335,6 +340,10 @@ impl Client {
             Phase::Data(transaction) => self.data(transaction, &reply, now),
             Phase::Content(transaction, _) => self.cut_short(transaction, &reply),
             Phase::Dot(transaction) => self.dot(transaction, &reply, now),
+            Phase::Nothing(transaction) => {
+                self.unclean = false;
+                self.finish(transaction, now);
+            }
             Phase::Quit => self.close(),
             Phase::Idle => self.unusable(Status::of(&reply).into_temporary()),
             Phase::Handshake | Phase::Closed => {}
@@ -352,6 +361,7 @@ impl Client {
 
     fn greeted(&mut self, capabilities: Capabilities, now: Duration) {
         self.capabilities = capabilities;
+        self.capabilities.require_tls &= self.tls;
         match self.config.tls {
             _ if self.tls => self.ready(now),
             TlsPolicy::Opportunistic | TlsPolicy::Required if capabilities.starttls => {
@@ -441,10 +451,16 @@ impl Client {
         }
     }
 
-    /// Sends the next commands of the envelope once all before are answered; after the last, DATA.
+    /// Sends the next commands of the envelope once all before are answered; after the last, DATA: with them, where the host
+    /// takes commands in groups (RFC 2920 §3.1).
     fn envelope(&mut self, mut transaction: Transaction, now: Duration) {
         if transaction.answered < transaction.sent {
             self.phase = Phase::Envelope(transaction);
+            return;
+        }
+        if transaction.has_data {
+            self.since = now;
+            self.phase = Phase::Data(transaction);
             return;
         }
         if transaction.sent > 0 && !transaction.has_recipients() {
@@ -452,18 +468,30 @@ impl Client {
         }
         let group = if self.capabilities.pipelining { PIPELINE_MAX } else { 1 };
         let places = transaction.sent..transaction.sent.saturating_add(group);
-        let commands: Vec<String> =
+        let mut commands: Vec<String> =
             places.map_while(|place| transaction.command(place, self.capabilities)).collect();
-        if commands.is_empty() {
-            return self.expect(Phase::Data(transaction), "DATA\r\n", now);
+        transaction.sent += commands.len();
+        transaction.has_data = commands.len() < group;
+        if transaction.has_data {
+            commands.push("DATA\r\n".to_owned());
         }
         self.unclean = true;
-        transaction.sent += commands.len();
-        self.expect(Phase::Envelope(transaction), commands.concat(), now);
+        let phase = match transaction.answered < transaction.sent {
+            true => Phase::Envelope(transaction),
+            false => Phase::Data(transaction),
+        };
+        self.expect(phase, commands.concat(), now);
     }
 
     fn data(&mut self, mut transaction: Transaction, reply: &HostReply, now: Duration) {
         match reply.code {
+            // One reply for each recipient that was taken, and there is none.
+            354 if !transaction.has_recipients() && self.config.protocol == Protocol::Lmtp => {
+                self.lose_transaction(transaction, out_of_step());
+            }
+            354 if !transaction.has_recipients() => {
+                self.expect(Phase::Nothing(transaction), ".\r\n", now);
+            }
             354 => {
                 self.since = now;
                 let outgoing = Outgoing::behind(transaction.take_before());
@@ -526,9 +554,10 @@ impl Client {
         match mem::replace(&mut self.phase, Phase::Closed) {
             // It may have been over before this message.
             Phase::Envelope(transaction) if self.used && transaction.answered == 0 => self.unusable(status),
-            Phase::Envelope(transaction) | Phase::Data(transaction) | Phase::Content(transaction, _) => {
-                self.lose_transaction(transaction, status);
-            }
+            Phase::Envelope(transaction)
+            | Phase::Data(transaction)
+            | Phase::Content(transaction, _)
+            | Phase::Nothing(transaction) => self.lose_transaction(transaction, status),
             Phase::Dot(transaction) => {
                 self.lose_transaction(transaction, Status { in_doubt: true, ..status });
             }

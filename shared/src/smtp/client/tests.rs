@@ -102,6 +102,7 @@ fn message(recipients: &[&str]) -> Message {
         size: 21,
         eight_bit: false,
         utf8_header: false,
+        require_tls: false,
         before: Vec::new(),
     }
 }
@@ -125,9 +126,9 @@ use Class::{Delivered, Permanent, Temporary};
 #[test]
 fn a_message_is_delivered_and_another_and_quit() {
     let (mut driver, said) = Driver::delivering(OFFER, bob());
-    assert_eq!(said, "MAIL FROM:<alice@example.com> SIZE=21\r\nRCPT TO:<bob@host.example>\r\n");
+    assert_eq!(said, "MAIL FROM:<alice@example.com> SIZE=21\r\nRCPT TO:<bob@host.example>\r\nDATA\r\n");
     assert_eq!(driver.hear("250 2.1.0 ok\r\n"), "");
-    assert_eq!(driver.hear("250 2.1.5 ok\r\n"), "DATA\r\n");
+    assert_eq!(driver.hear("250 2.1.5 ok\r\n"), "");
     assert_eq!(driver.hear("354 go\r\n"), "Subject: x\r\n\r\n..dot\r\n.\r\n");
     assert_eq!(driver.hear("250 2.6.0 queued as 17\r\n"), "");
     let status = Status {
@@ -141,8 +142,9 @@ fn a_message_is_delivered_and_another_and_quit() {
 
     driver.content = vec![];
     driver.client.deliver(Message { reverse_path: None, ..bob() }, NOW);
-    assert_eq!(driver.run(), "MAIL FROM:<> SIZE=21\r\nRCPT TO:<bob@host.example>\r\n", "no RSET is needed");
-    assert_eq!(driver.hear("250 ok\r\n250 ok\r\n"), "DATA\r\n");
+    let flight = "MAIL FROM:<> SIZE=21\r\nRCPT TO:<bob@host.example>\r\nDATA\r\n";
+    assert_eq!(driver.run(), flight, "no RSET is needed");
+    assert_eq!(driver.hear("250 ok\r\n250 ok\r\n"), "");
     assert_eq!(driver.hear("354 go\r\n"), ".\r\n");
     driver.hear("250 ok\r\n");
     assert_eq!(driver.done.len(), 2);
@@ -171,12 +173,16 @@ fn many_recipients_are_named_in_groups() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let (mut driver, mut said) = Driver::delivering(OFFER, message(&names));
     let mut groups = Vec::new();
-    while said != "DATA\r\n" {
+    while !said.is_empty() {
         let commands = said.lines().count();
         groups.push(commands);
-        said = driver.hear("250 ok\r\n".repeat(commands));
+        assert_eq!(said.ends_with("\r\nDATA\r\n"), commands < PIPELINE_MAX);
+        said = driver.hear("250 ok\r\n".repeat(commands.min(PIPELINE_MAX)));
+        if commands < PIPELINE_MAX {
+            break;
+        }
     }
-    assert_eq!(groups, [PIPELINE_MAX, PIPELINE_MAX, 51]);
+    assert_eq!(groups, [PIPELINE_MAX, PIPELINE_MAX, 52]);
 }
 
 #[test]
@@ -185,8 +191,8 @@ fn each_recipient_has_its_own_outcome() {
     let (mut driver, _) = Driver::delivering(OFFER, message(&recipients));
     let replies =
         "250 ok\r\n250 ok\r\n550 5.1.1 no\r\n451 4.2.1 full\r\n552 5.5.3 too many\r\n251 will forward\r\n";
-    assert_eq!(driver.hear(replies), "DATA\r\n");
-    driver.hear("354 go\r\n");
+    assert_eq!(driver.hear(replies), "");
+    assert!(driver.hear("354 go\r\n").ends_with("\r\n.\r\n"));
     driver.hear("250 ok\r\n");
     let ok = (Delivered, Some(250));
     assert_eq!(
@@ -196,14 +202,79 @@ fn each_recipient_has_its_own_outcome() {
     assert_eq!(driver.done[0][3].status.enhanced, Enhanced(4, 5, 3));
 }
 
+/// RFC 2920 §3.1: what comes of one flight of MAIL, RCPT and DATA.
+#[test]
+fn replies_to_one_flight_are_matched_in_their_order() {
+    let (one, two) = ((Permanent, Some(550)), (Temporary, Some(451)));
+    // Both are refused, and the host wants content all the same: it gets none of the message.
+    for dot in ["250 ok\r\n", "554 no valid recipients\r\n"] {
+        for replies in
+            ["250 ok\r\n550 no\r\n451 later\r\n354 go\r\n", "550 no\r\n503 x\r\n503 x\r\n354 go\r\n"]
+        {
+            let (mut driver, _) = Driver::delivering(OFFER, message(&["b@h.example", "c@h.example"]));
+            assert_eq!(driver.hear(replies), ".\r\n");
+            assert!(driver.done.is_empty(), "the answer to the dot is still to come");
+            driver.hear(dot);
+            let refused = if replies.starts_with("250") { [one, two] } else { [one, one] };
+            assert_eq!((driver.outcomes().as_slice(), driver.closed), (&refused[..], false));
+            driver.client.deliver(bob(), NOW);
+            assert!(driver.run().starts_with("MAIL"), "the dot has ended that transaction");
+        }
+    }
+    // The connection is lost behind the refusals: what was said of each counts, and nothing is in doubt.
+    type Ends = fn(&mut Driver);
+    let ends: [Ends; 3] = [
+        |driver| driver.client.disconnected(),
+        |driver| driver.client.handle_timeout(driver.client.deadline()),
+        |driver| drop(driver.hear("421 bye\r\n")),
+    ];
+    for behind in ["", "354 go\r\n"] {
+        for end in ends {
+            let (mut driver, _) = Driver::delivering(OFFER, message(&["b@h.example", "c@h.example"]));
+            driver.hear(format!("250 ok\r\n550 no\r\n451 later\r\n{behind}"));
+            end(&mut driver);
+            driver.run();
+            assert_eq!(driver.outcomes(), [one, two]);
+            assert!(driver.done[0].iter().all(|outcome| !outcome.status.in_doubt), "{behind:?}");
+        }
+    }
+    // Lost within the flight: who was answered has that answer, and the other one waits.
+    let (mut driver, _) = Driver::delivering(OFFER, message(&["b@h.example", "c@h.example"]));
+    driver.hear("250 ok\r\n550 no\r\n");
+    driver.client.disconnected();
+    driver.run();
+    assert_eq!(driver.outcomes(), [one, (Temporary, None)]);
+    // All in one packet, and one who is refused.
+    let (mut driver, _) = Driver::delivering(OFFER, message(&["b@h.example", "c@h.example"]));
+    let sent = driver.hear("250 ok\r\n550 no\r\n250 ok\r\n354 go\r\n");
+    assert!(sent.ends_with("dot\r\n.\r\n"), "{sent}");
+    driver.hear("250 kept\r\n");
+    assert_eq!(driver.outcomes(), [one, (Delivered, Some(250))]);
+    // DATA is refused: so is everybody whom RCPT took.
+    let (mut driver, _) = Driver::delivering(OFFER, message(&["b@h.example", "c@h.example"]));
+    assert_eq!(driver.hear("250 ok\r\n550 no\r\n250 ok\r\n451 not now\r\n"), "");
+    assert_eq!((driver.outcomes(), driver.closed), (vec![one, two], false));
+    // One reply too many behind the 354 is none to the dot.
+    let (mut driver, _) = Driver::delivering(OFFER, bob());
+    assert_eq!(driver.hear("250 ok\r\n550 no\r\n354 go\r\n250 kept\r\n"), "");
+    assert_eq!((driver.outcomes(), driver.closed), (vec![one], true));
+    // By LMTP there is no telling how many answers a dot for nobody has.
+    let mut driver = Driver::speaking(Protocol::Lmtp, TlsPolicy::Never);
+    driver.client.deliver(bob(), NOW);
+    driver.hear("220 store.example\r\n");
+    driver.hear(OFFER);
+    assert_eq!(driver.hear("250 ok\r\n550 no\r\n354 go\r\n"), "");
+    assert_eq!((driver.outcomes(), driver.closed), (vec![one], true));
+}
+
 #[test]
 fn refusals_at_every_step() {
     // MAIL; all of RCPT; DATA; the dot.
     let cases = [
-        ("451 no\r\n503 what\r\n", (Temporary, Some(451))),
-        ("552 5.3.4 too big\r\n503 what\r\n", (Permanent, Some(552))),
-        ("250 ok\r\n550 no\r\n", (Permanent, Some(550))),
-        ("250 ok\r\n354 what\r\n", (Temporary, Some(354))),
+        ("451 no\r\n503 what\r\n503 what\r\n", (Temporary, Some(451))),
+        ("552 5.3.4 too big\r\n503 what\r\n503 what\r\n", (Permanent, Some(552))),
+        ("250 ok\r\n550 no\r\n503 what\r\n", (Permanent, Some(550))),
+        ("250 ok\r\n354 what\r\n503 what\r\n", (Temporary, Some(354))),
     ];
     for (replies, expected) in cases {
         let (mut driver, _) = Driver::delivering(OFFER, bob());
@@ -341,7 +412,7 @@ fn what_the_host_cannot_take_comes_back_unsent() {
     assert_eq!(said, "MAIL FROM:<alice@example.com> SIZE=21\r\n");
     let (_, said) = Driver::delivering(OFFER, Message { eight_bit: true, ..message(&[wide]) });
     let mail = "MAIL FROM:<alice@example.com> SIZE=21 BODY=8BITMIME SMTPUTF8\r\n";
-    assert_eq!(said, format!("{mail}RCPT TO:<j\u{f6}rg@host.example>\r\n"));
+    assert_eq!(said, format!("{mail}RCPT TO:<j\u{f6}rg@host.example>\r\nDATA\r\n"));
 }
 
 /// T33, F11: only a lost reply to the dot leaves a doubt.
@@ -450,7 +521,7 @@ fn unfit_or_unreadable_content_gets_no_dot() {
 #[test]
 fn a_hosts_text_is_made_safe() {
     let (mut driver, _) = Driver::delivering(OFFER, bob());
-    driver.hear(format!("250 ok\r\n550 5.1.1 a\x1b[2J\u{85}{}\r\n", "\u{fc}".repeat(1_000)));
+    driver.hear(format!("250 ok\r\n550 5.1.1 a\x1b[2J\u{85}{}\r\n503 no\r\n", "\u{fc}".repeat(1_000)));
     let text = &driver.status().text;
     assert!(text.starts_with("550 5.1.1 a [2J \u{fc}") && text.len() <= TEXT_BYTES_MAX);
     assert!(!text.contains(char::is_control));
@@ -569,6 +640,32 @@ fn where_the_login_fails_the_mail_waits() {
     }
 }
 
+/// RFC 8689 §4.2.1: only what is offered under TLS counts.
+#[test]
+fn what_goes_under_tls_only_goes_to_hosts_that_pass_that_on() {
+    let require = || Message { require_tls: true, ..bob() };
+    let offer = "250-host.example\r\n250-PIPELINING\r\n250-REQUIRETLS\r\n250 STARTTLS\r\n";
+    let (mut driver, _) = Driver::delivering(offer, require());
+    assert_eq!(driver.hear("220 go\r\n"), "EHLO mx.example.com\r\n");
+    let said = driver.hear("250-host.example\r\n250 requiretls\r\n");
+    assert_eq!(said, "MAIL FROM:<alice@example.com> REQUIRETLS\r\n");
+    // Not offered under TLS, and offered in the clear.
+    let (mut driver, _) = Driver::delivering(offer, require());
+    driver.hear("220 go\r\n");
+    assert_eq!(driver.hear("250 host.example\r\n"), "");
+    let in_clear = Driver::delivering("250-host.example\r\n250 REQUIRETLS\r\n", require());
+    assert_eq!(in_clear.1, "");
+    for driver in [driver, in_clear.0] {
+        assert_eq!((driver.status().class, driver.status().enhanced), (Permanent, REQUIRETLS_NEEDED));
+        assert!(!driver.closed, "other messages may go there");
+    }
+    // Who asks for nothing says nothing of it.
+    let (mut driver, _) = Driver::delivering(offer, bob());
+    driver.hear("220 go\r\n");
+    let said = driver.hear("250-host.example\r\n250 REQUIRETLS\r\n");
+    assert_eq!(said, "MAIL FROM:<alice@example.com>\r\n");
+}
+
 /// A session over which bob's message was dealt with, as `dot` says, and that is given it again; and what it said then.
 fn given_another(dot: &str) -> (Driver, String) {
     let (mut driver, _) = Driver::delivering(OFFER, bob());
@@ -587,7 +684,8 @@ fn given_another(dot: &str) -> (Driver, String) {
 fn a_session_takes_one_message_after_another() {
     for dot in ["250 kept\r\n", "451 not this one\r\n", "550 nor this\r\n"] {
         let (mut driver, said) = given_another(dot);
-        assert_eq!(said, "MAIL FROM:<alice@example.com> SIZE=21\r\nRCPT TO:<bob@host.example>\r\n");
+        let flight = "MAIL FROM:<alice@example.com> SIZE=21\r\nRCPT TO:<bob@host.example>\r\nDATA\r\n";
+        assert_eq!(said, flight);
         driver.hear("250 ok\r\n250 ok\r\n");
         driver.hear("354 go\r\n");
         driver.hear("250 kept\r\n");
@@ -596,7 +694,7 @@ fn a_session_takes_one_message_after_another() {
     }
     // What came to nothing before the dot is cleared away first.
     let (mut driver, _) = Driver::delivering(OFFER, bob());
-    driver.hear("250 ok\r\n550 nobody\r\n");
+    driver.hear("250 ok\r\n550 nobody\r\n503 for whom\r\n");
     assert!(driver.client.is_ready());
     driver.client.deliver(bob(), NOW);
     assert_eq!(driver.run(), "RSET\r\n");
@@ -637,7 +735,7 @@ fn what_is_asked_goes_to_a_host_that_reports_and_to_no_other() {
         let (mut driver, said) = Driver::delivering(offer, asking());
         let first =
             format!("MAIL FROM:<alice@example.com> SIZE=21{mail}\r\nRCPT TO:<bob@host.example>{rcpt}\r\n");
-        assert_eq!(said, format!("{first}RCPT TO:<carol@host.example>\r\n"));
+        assert_eq!(said, format!("{first}RCPT TO:<carol@host.example>\r\nDATA\r\n"));
         driver.hear("250 2.1.0 ok\r\n250 2.1.5 ok\r\n550 5.1.1 unknown\r\n");
         driver.hear("354 go\r\n");
         driver.hear("250 2.6.0 queued\r\n");

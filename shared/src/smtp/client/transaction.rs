@@ -8,6 +8,9 @@ use super::outcome::{Class, Outcome, Status};
 use super::reply::HostReply;
 use super::session::Message;
 
+/// The host does not pass on that a message may go under TLS only (RFC 8689 §4.2.1).
+pub const REQUIRETLS_NEEDED: Enhanced = Enhanced(5, 7, 30);
+
 /// What the host offered in its last EHLO reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Capabilities {
@@ -15,6 +18,8 @@ pub(super) struct Capabilities {
     eight_bit_mime: bool,
     smtputf8: bool,
     dsn: bool,
+    /// Offered under TLS: before it counts for nothing (RFC 8689 §2).
+    pub require_tls: bool,
     pub starttls: bool,
     pub auth: Offered,
     /// Offered, and the largest size if the host names one.
@@ -32,6 +37,7 @@ impl Capabilities {
                 "8BITMIME" => capabilities.eight_bit_mime = true,
                 "SMTPUTF8" => capabilities.smtputf8 = true,
                 "DSN" => capabilities.dsn = true,
+                "REQUIRETLS" => capabilities.require_tls = true,
                 "STARTTLS" => capabilities.starttls = true,
                 "AUTH" => capabilities.auth = Offered::read(words),
                 "SIZE" => {
@@ -54,6 +60,8 @@ pub(super) struct Transaction {
     pub sent: usize,
     /// Replies that came to them.
     pub answered: usize,
+    /// DATA was sent behind them.
+    pub has_data: bool,
     /// The recipients that RCPT is to name.
     named: Vec<usize>,
     /// The host reports on what it takes, as it is asked to.
@@ -64,7 +72,8 @@ impl Transaction {
     /// Before its first command.
     pub(super) fn new(message: Message) -> Self {
         let statuses = vec![None; message.recipients.len()];
-        Self { message, statuses, sent: 0, answered: 0, named: Vec::new(), host_reports: false }
+        let named = Vec::new();
+        Self { message, statuses, sent: 0, answered: 0, has_data: false, named, host_reports: false }
     }
 
     /// What goes before the content.
@@ -124,6 +133,9 @@ impl Transaction {
         if self.needs_smtputf8() && capabilities.smtputf8 {
             mail.push_str(" SMTPUTF8");
         }
+        if self.message.require_tls {
+            mail.push_str(" REQUIRETLS");
+        }
         if capabilities.dsn {
             let returns = self.message.returns.map(|returns| format!(" RET={}", returns.as_str()));
             let id = self.message.envelope_id.as_ref().map(|id| format!(" ENVID={}", xtext(id)));
@@ -146,6 +158,9 @@ impl Transaction {
         if let Some(limit) = capabilities.size.filter(|limit| (1..self.message.size).contains(limit)) {
             let text = format!("the message has {} octets; the host takes {limit}", self.message.size);
             self.settle(&permanent(Enhanced(5, 3, 4), &text));
+        } else if self.message.require_tls && !capabilities.require_tls {
+            let text = "the sender wants it only where REQUIRETLS is passed on, and the host does not offer that under TLS";
+            self.settle(&permanent(REQUIRETLS_NEEDED, text));
         } else if self.message.eight_bit && !capabilities.eight_bit_mime {
             let text = "the message is 8-bit; the host takes 7-bit only, and converting would alter it";
             self.settle(&permanent(Enhanced(5, 6, 3), text));

@@ -26,12 +26,15 @@
 //! `bench connections` holds thousands of idle connections open, and measures what they cost and whether mail of a known
 //! peer, POP3 and the link go on meanwhile.
 //!
+//! `bench flights` counts for how many round trips the delivering client waits for each message.
+//!
 //! `bench count` and `bench send` are for a bench from outside: one keeps the number of messages filed in a file, the
 //! other sends from a desk.
 
 mod connections;
 mod desk;
 mod directory;
+mod flights;
 mod load;
 mod machine;
 mod measure;
@@ -130,6 +133,8 @@ enum Command {
         #[arg(long, default_value_t = 100, value_name = "N")]
         probes: usize,
     },
+    /// Measure how often the delivering client waits for a host that is far away
+    Flights(flights::Options),
     /// Measure collecting by POP3
     Pop3(pop3::Options),
     /// Keep the number of messages that a running big has filed in a file, as `{"count":N}`
@@ -173,6 +178,7 @@ fn main() -> ExitCode {
             runtime.block_on(measure_connections(*smtp, *pop3, (*probes).max(2)))
         }
         Some(Command::Pop3(options)) => runtime.block_on(measure_pop3(options)),
+        Some(Command::Flights(options)) => runtime.block_on(flights::run(options)),
         Some(Command::Send(options)) => runtime.block_on(send::run(options)),
         None => runtime.block_on(run(&options)),
     });

@@ -1,0 +1,89 @@
+//! What is found of messages, by a resolver on loopback that does not answer everything.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
+use hickory_resolver::proto::rr::rdata::TXT;
+use hickory_resolver::proto::rr::{RData, Record};
+use shared::topology::Dnssec;
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::delivery::Resolver;
+
+/// Text records; all other names are not there, and of those in `slow.example` nothing is said at all.
+const TEXTS: [(&str, &[&str]); 2] = [
+    ("_dmarc.bank.example.", &["v=DMARC1; p=reject"]),
+    ("_dmarc.two.example.", &["v=DMARC1; p=reject", "v=DMARC1; p=none"]),
+];
+
+async fn asking() -> (Arc<Authenticator>, JoinHandle<()>) {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let servers: [SocketAddr; 1] = [socket.local_addr().expect("bound")];
+    let answering = tokio::spawn(async move {
+        let mut buffer = [0; 4096];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            let Ok(asked) = Message::from_vec(&buffer[..length]) else { continue };
+            let Some(query) = asked.queries.first() else { continue };
+            let name = query.name().to_ascii().to_ascii_lowercase();
+            if name.ends_with("slow.example.") {
+                continue;
+            }
+            let mut message = Message::response(asked.metadata.id, OpCode::Query);
+            message.add_query(query.clone());
+            match TEXTS.iter().find(|(owner, _)| *owner == name) {
+                Some((_, texts)) => message.add_answers(texts.iter().map(|text| {
+                    let data = RData::TXT(TXT::new(vec![(*text).to_owned()]));
+                    Record::from_rdata(query.name().clone(), 60, data)
+                })),
+                None => {
+                    message.metadata.response_code = ResponseCode::NXDomain;
+                    &mut message
+                }
+            };
+            drop(socket.send_to(&message.to_vec().expect("encodable"), from).await);
+        }
+    });
+    let resolver = Resolver::new(&servers, &Dnssec::Off).expect("a resolver");
+    let site = Authentication { dmarc: Dmarc::Refuse, trusted_sealers: Vec::new() };
+    let hostname = "mx.example.com".parse().expect("a domain");
+    (Authenticator::new(resolver.inner(), hostname, site).expect("it verifies"), answering)
+}
+
+/// What is found of a message by somebody at `author`, from a sender whose SPF record does not come.
+async fn found(author: &str) -> Verdicts {
+    let (authenticator, answering) = asking().await;
+    let sender = Sender {
+        client: Ipv4Addr::new(192, 0, 2, 9).into(),
+        helo: "client.slow.example".into(),
+        reverse_path: "x@slow.example".parse().ok(),
+    };
+    let content = format!("From: a@{author}\r\nSubject: s\r\n\r\ntext\r\n");
+    let deadline = Instant::now() + DMARC_TIME + Duration::from_millis(300);
+    let verdicts = authenticator.ask(&sender, content.as_bytes(), None, deadline).await;
+    answering.abort();
+    verdicts
+}
+
+fn says(verdicts: &Verdicts, what: &str) -> bool {
+    verdicts.found.iter().any(|verdict| verdict.starts_with(what))
+}
+
+#[tokio::test]
+async fn who_makes_one_method_slow_costs_the_others_nothing() {
+    let verdicts = found("bank.example").await;
+    for what in ["spf=temperror", "dkim=none", "arc=none", "dmarc=fail header.from=bank.example"] {
+        assert!(says(&verdicts, what), "no {what} in {verdicts:?}");
+    }
+    assert!(verdicts.refused.is_some(), "neither speaks for the author, whose domain wants that refused");
+    // Where the author's own domain is silent nobody can say.
+    let verdicts = found("slow.example").await;
+    assert!(says(&verdicts, "dmarc=temperror") && verdicts.refused.is_none(), "{verdicts:?}");
+}
+
+#[tokio::test]
+async fn several_policies_are_none() {
+    let verdicts = found("two.example").await;
+    assert!(says(&verdicts, "dmarc=none") && verdicts.refused.is_none(), "{verdicts:?}");
+}
