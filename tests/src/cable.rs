@@ -1,6 +1,6 @@
 //! The link's cable, in a test's hands: what big and edge send each other passes, is lost, or is held on the way.
 //!
-//! It is a relay of UDP packets on loopback: big dials it ([`Cable::into`]), and it knows where edge listens.
+//! It is a relay of UDP packets on loopback: big dials it ([`Cable::lay`]), and it knows where edge listens.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdUdpSocket};
@@ -56,7 +56,7 @@ struct Side {
 
 impl Cable {
     /// Lays a cable into a topology that no node has read yet.
-    pub fn into(topology: &mut TestTopology) -> io::Result<Self> {
+    pub fn lay(topology: &mut TestTopology) -> io::Result<Self> {
         let socket = StdUdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.set_nonblocking(true)?;
         let socket = Arc::new(UdpSocket::from_std(socket)?);
@@ -169,7 +169,7 @@ mod tests {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
         let mut topology = TestTopology::new(folder.path(), nowhere, 25).expect("a topology");
         topology.link_listen = edge.local_addr().expect("bound");
-        let cable = Cable::into(&mut topology).expect("laid");
+        let cable = Cable::lay(&mut topology).expect("laid");
         let big = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
         big.connect(topology.link_dial).await.expect("there");
         let heard = async |socket: &UdpSocket| {

@@ -26,7 +26,7 @@ const FRANK: &str = "frank@remote.example";
 /// A world with a cable between its nodes.
 async fn world() -> Result<(World, Cable), Trouble> {
     let mut cable = None;
-    let lay = |topology: &mut _| cable = Some(Cable::into(topology));
+    let lay = |topology: &mut _| cable = Some(Cable::lay(topology));
     let world = World::with(Program::at(env!("CARGO_BIN_EXE_pair")), lay).await?;
     Ok((world, cable.ok_or("no cable was laid")??))
 }
