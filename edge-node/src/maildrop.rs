@@ -18,6 +18,7 @@ use shared::seal::{FileKey, PrivateKey};
 use shared::store::{BodyKey, Rows, Store, StoreError, Txn, behind};
 use shared::telemetry::Quoted;
 use shared::unit::{Id, Login, PopAct, ToBig, Window};
+use shared::wipe;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
@@ -97,6 +98,7 @@ impl Service {
                     }
                     Action::Keys(user) => session.keys(self.node.scram_keys(&user).ok().as_ref()),
                     Action::Authenticate(credentials) => {
+                        wipe::stack();
                         let user = credentials.user.clone();
                         let verdict = match Maildrop::open(&self.node, credentials, peer.ip()).await {
                             Ok((locked, opened)) => {
@@ -249,9 +251,11 @@ impl Maildrop {
         // It goes with its window.
         let row = row.map_err(|error| end_of(&error.into()))?.ok_or(End::Lost)?;
         self.sent.insert((message, revision), row.after);
-        let key = FileKey::unwrap(&row.wrapped_key, &self.key, message).map_err(|_| End::Lost)?;
         let reader = self.node.store.body(BodyKey(row.body)).map_err(|error| end_of(&error.into()))?;
-        Ok(Content::new(reader, &key))
+        let content =
+            FileKey::unwrap(&row.wrapped_key, &self.key, message).map(|key| Content::new(reader, &key));
+        wipe::stack();
+        content.map_err(|_| End::Lost)
     }
 
     /// Deletes, and tells big what was done, in one commit.
