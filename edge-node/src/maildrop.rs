@@ -48,9 +48,20 @@ pub struct Service {
     pub acceptor: Acceptor,
     /// TLS comes first (port 995).
     pub implicit_tls: bool,
+    /// Logins in the clear are taken from this host itself: for the bench, see [`for_the_bench`].
+    pub clear_logins: bool,
     /// Becomes true when the node is going down.
     pub stopping: watch::Receiver<bool>,
 }
+
+/// Whether logins are taken in the clear from this host's own loopback, so that what TLS costs can be measured. Only what
+/// the tests are built of can do so, and no release, whatever its topology and its environment say.
+pub fn for_the_bench() -> bool {
+    cfg!(feature = "sim") && std::env::var_os(BENCH_CLEAR_LOGINS).is_some()
+}
+
+/// Set for an edge that the bench starts, see [`for_the_bench`].
+const BENCH_CLEAR_LOGINS: &str = "BENCH_CLEAR_LOGINS";
 
 impl Service {
     /// Serves connections until the node goes down.
@@ -79,7 +90,11 @@ impl Service {
         if self.implicit_tls {
             stream = stream.start_tls(&self.acceptor).await?;
         }
-        let config = Config { login_delay: self.node.topology.edge.login_delay, ..Config::default() };
+        let config = Config {
+            login_delay: self.node.topology.edge.login_delay,
+            plaintext_login: self.clear_logins && peer.ip().is_loopback(),
+            ..Config::default()
+        };
         let mut session = Session::new(config, self.implicit_tls, start.elapsed());
         session.bound_to(stream.exporter());
         let mut reading: Option<Content> = None;
@@ -138,7 +153,9 @@ impl Service {
                 {
                     return stream.shutdown().await;
                 }
-                match message.next() {
+                let piece = message.next();
+                wipe::stack();
+                match piece {
                     Ok(Some(piece)) if session.content(&piece) => {}
                     // The end, or as much of it as TOP wanted.
                     Ok(_) => {
