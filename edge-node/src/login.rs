@@ -186,6 +186,20 @@ fn remember(txn: &mut Txn<'_>, window: &Id, network: Network, now: u64) -> Resul
     txn.put(KNOWN_NETWORKS, &key, &KnownRow { at: now })
 }
 
+/// Forgets from where a window was used.
+pub fn forget_window(txn: &mut Txn<'_>, window: &Id) -> Result<(), StoreError> {
+    for (key, _) in txn.prefix::<KnownRow>(KNOWN_NETWORKS, window, NETWORKS_MAX + 1)? {
+        txn.delete(KNOWN_NETWORKS, &key)?;
+    }
+    Ok(())
+}
+
+/// Whether it is known from where a window was used.
+#[cfg(feature = "sim")]
+pub fn is_remembered(rows: &impl Rows, window: &Id) -> Result<bool, StoreError> {
+    Ok(!rows.prefix::<KnownRow>(KNOWN_NETWORKS, window, 1)?.is_empty())
+}
+
 /// Looks at some rows from `from` on; where to go on.
 fn forget(txn: &mut Txn<'_>, from: &[u8], now: u64) -> Result<Option<Vec<u8>>, StoreError> {
     let rows = txn.range::<KnownRow>(KNOWN_NETWORKS, from, None, ROWS_AT_ONCE)?;

@@ -26,7 +26,7 @@ def write(name, lines):
 
 write("clawsrc", [
     "[Common]", "config_version=4", "use_master_passphrase=0", "master_passphrase_pbkdf2_rounds=50000",
-    "master_passphrase_salt=" + base64.b64encode(salt).decode(), "skip_ssl_cert_check=1",
+    "master_passphrase_salt=" + base64.b64encode(salt).decode(), "skip_ssl_cert_check=0",
     "no_receive_error_panel=1", "send_dialog_mode=1", "receive_dialog_mode=2", "confirm_on_exit=0",
     "clean_on_exit=0", "warn_queued_on_exit=0", "warn_sending_many_recipients_num=0", "work_offline=0"])
 write("accountrc", [
