@@ -9,7 +9,7 @@ use std::hint::black_box;
 use zeroize::Zeroize;
 
 /// Words of the stack that are overwritten: more than what works with keys here takes.
-const WORDS: usize = 8 * 1024;
+const WORDS: usize = 2 * 1024;
 
 /// Overwrites what functions that have returned have left on this thread's stack. To be called by whoever has called
 /// them, for it is what lies below its own frame.

@@ -170,6 +170,7 @@ async fn hold(options: &Options) -> Result<bool, Trouble> {
             }
         }
     }
+    server.empty().await?;
     println!("conformance: {held} held, {explained} explained, {differ} differ, {left_out} left out");
     Ok(differ == 0 && held > 0)
 }

@@ -87,7 +87,8 @@ impl Remote {
         .await
     }
 
-    async fn empty(&self) -> Result<(), Trouble> {
+    /// Deletes all there is.
+    pub async fn empty(&self) -> Result<(), Trouble> {
         let mut session = self.session().await?;
         for number in 1..=session.stat().await?.0 {
             session.dele(number).await?;
