@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,6 @@ use shared::unit::{Id, Login, PopAct, ToBig, Window};
 use shared::wipe;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use crate::content::{Content, Unreadable};
 use crate::facts::{self, EVENT_LANE};
@@ -132,11 +130,8 @@ impl Service {
                         session.authenticated(verdict);
                     }
                     Action::Fetch { entry, .. } => {
-                        let read = match maildrop {
-                            Some(maildrop) => maildrop.read(&entry).await,
-                            None => Err(End::Later),
-                        };
-                        match read {
+                        let read = maildrop.as_mut().ok_or(End::Later);
+                        match read.and_then(|maildrop| maildrop.read(&entry)) {
                             Ok(content) => reading = Some(content),
                             Err(end) => session.content_end(end),
                         }
@@ -227,8 +222,6 @@ struct Maildrop {
     key: PrivateKey,
     /// What was sent, at least in part, and the unit that told big of it.
     sent: BTreeMap<(MessageId, u32), Option<Id>>,
-    /// The key of the message behind the one that was read last, and what it is wrapped in: it is opened meanwhile.
-    ahead: Option<JoinHandle<Option<(Vec<u8>, FileKey)>>>,
     lock: MaildropLock,
 }
 
@@ -262,55 +255,23 @@ impl Maildrop {
             None => Expire::Never,
             Some(until) => Expire::Days(until.saturating_sub(unix_millis()) / DAY_MILLIS),
         };
-        let maildrop =
-            Self { node: Arc::clone(node), window, login, key, sent: BTreeMap::new(), ahead: None, lock };
+        let maildrop = Self { node: Arc::clone(node), window, login, key, sent: BTreeMap::new(), lock };
         Ok((maildrop, Opened { entries, expire }))
     }
 
     /// Opens a message.
-    async fn read(&mut self, entry: &Entry) -> Result<Content, End> {
+    fn read(&mut self, entry: &Entry) -> Result<Content, End> {
         let Entry { message, revision, .. } = *entry;
         let key = copy_key(&self.window, message, revision);
         let row = self.node.store.read().and_then(|rows| rows.get::<CopyRow>(COPIES, &key));
         // It goes with its window.
         let row = row.map_err(|error| end_of(&error.into()))?.ok_or(End::Lost)?;
-        let goes_on = !self.sent.is_empty();
         self.sent.insert((message, revision), row.after);
-        let ahead = match self.ahead.take() {
-            Some(ahead) => ahead.await.ok().flatten().filter(|(wrapped, _)| *wrapped == row.wrapped_key),
-            None => None,
-        };
-        if goes_on {
-            self.read_ahead(key);
-        }
         let reader = self.node.store.body(BodyKey(row.body)).map_err(|error| end_of(&error.into()))?;
-        let key = match ahead {
-            Some((_, key)) => Ok(key),
-            None => FileKey::unwrap(&row.wrapped_key, &self.key, message),
-        };
-        let content = key.map(|key| Content::new(reader, &key));
+        let content =
+            FileKey::unwrap(&row.wrapped_key, &self.key, message).map(|key| Content::new(reader, &key));
         wipe::stack();
         content.map_err(|_| End::Lost)
-    }
-
-    /// Opens the key of the message behind the one under `key` while the client reads that one: clients mostly fetch one
-    /// after the other, and half of what a message costs is the opening of its key. Only while there is a processor to
-    /// spare: it makes nothing cheaper.
-    fn read_ahead(&mut self, key: Vec<u8>) {
-        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        if self.node.busy.maildrops() > processors / 2 {
-            return;
-        }
-        let (node, private) = (Arc::clone(&self.node), self.key.clone());
-        let end = copy_key(&self.window, MessageId([u8::MAX; 16]), u32::MAX);
-        self.ahead = Some(tokio::task::spawn_blocking(move || {
-            let behind = [key.as_slice(), &[0]].concat();
-            let next = node.store.read().ok()?.range::<CopyRow>(COPIES, &behind, Some(&end), 1).ok()?;
-            let (key, CopyRow { wrapped_key, .. }) = next.into_iter().next()?;
-            let opened = FileKey::unwrap(&wrapped_key, &private, copy_of(&key).0).ok();
-            wipe::stack();
-            Some((wrapped_key, opened?))
-        }));
     }
 
     /// Deletes, and tells big what was done, in one commit.
@@ -507,7 +468,7 @@ mod tests {
         let opened = Maildrop::open(node, credentials, IpAddr::from([192, 0, 2, 1])).await;
         let (mut maildrop, opened) = opened.expect("opens");
         // What it is sealed with does not matter here.
-        assert_eq!(maildrop.read(&opened.entries[0]).await.err(), Some(End::Lost));
+        assert_eq!(maildrop.read(&opened.entries[0]).err(), Some(End::Lost));
         maildrop
     }
 

@@ -69,11 +69,6 @@ impl Busy {
         lock(&self.maildrops).contains(window)
     }
 
-    /// How many maildrops sessions have.
-    pub fn maildrops(&self) -> usize {
-        lock(&self.maildrops).len()
-    }
-
     /// Unlocks a maildrop.
     pub fn unlock_maildrop(&self, window: &Id) {
         lock(&self.maildrops).remove(window);
