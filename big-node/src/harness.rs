@@ -27,7 +27,7 @@ use crate::pressure::Pressure;
 use crate::projection;
 use crate::record::{
     EDGE, EdgeRow, Entry, Folder, MAILBOXES, MESSAGES, Message, RECIPIENTS, REVISED, Recipient, Record,
-    RevisedRow, entry_key, folder_of, message_of,
+    RevisedRow, WINDOWS, WindowRow, WindowState, entry_key, folder_of, message_of,
 };
 use crate::request::Terms;
 use crate::revise::{self, Amendment};
@@ -242,6 +242,34 @@ impl Big {
         let site = Arc::clone(&self.site);
         let started = self.store.commit_blocking(move |txn| travel::start(txn, &site, new, unix_millis()));
         started.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Opens a travel window that ends then, for what comes from now on.
+    pub fn travel_until(&self, name: &str, until: Option<u64>) -> Result<Id, String> {
+        let (key, _, credential) = travel::credentials(&self.site);
+        let terms = Terms { until, ..Terms::default() };
+        let new = NewWindow { person: name.to_owned(), terms, key, credential };
+        let site = Arc::clone(&self.site);
+        let started = self.store.commit_blocking(move |txn| travel::start(txn, &site, new, unix_millis()));
+        started.map(|started| started.into_inner().0.window.window).map_err(|error| error.to_string())
+    }
+
+    /// Ends a person's travel window, or revokes one that has ended.
+    pub fn end_travel(&self, name: &str, revoke: bool) -> Result<Id, String> {
+        let name = name.to_owned();
+        let ended = self.store.commit_blocking(move |txn| travel::end(txn, &name, revoke, unix_millis()));
+        ended.map(|row| row.into_inner().window.window).map_err(|error| error.to_string())
+    }
+
+    /// How far a travel window is, and whether the edge was told to end it.
+    pub fn window(&self, window: &Id) -> Result<Option<(WindowState, bool)>, StoreError> {
+        let row = self.store.read()?.get::<WindowRow>(WINDOWS, window)?;
+        Ok(row.map(|row| (row.state, row.told)))
+    }
+
+    /// Ends travel windows whose moment has come by this node's clock.
+    pub fn end_overdue(&self) -> Result<(), StoreError> {
+        self.store.commit_blocking(|txn| travel::end_overdue(txn, unix_millis())).map(drop)
     }
 
     /// Every message from outside in every In folder and in *undeliverable*: how often it is filed, and its content

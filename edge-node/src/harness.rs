@@ -11,18 +11,19 @@ use shared::seal::{FileKey, PrivateKey};
 use shared::smtp::{Envelope, Facts, Role};
 use shared::store::{BodyKey, Disk, Rows, Store, StoreError, Txn};
 use shared::topology::Topology;
-use shared::unit::Id;
+use shared::unit::{Id, Window};
 
 use crate::content::Content;
 use crate::cover::Covers;
 use crate::delivery;
 use crate::intake::Intake;
 pub use crate::link::LinkHost;
+use crate::login::Traveller;
 use crate::maintenance::Cursors;
 use crate::node::Node;
-use crate::record::{COPIES, CopyRow, QUEUE, QueueRow, copy_of};
+use crate::record::{COPIES, CopyRow, QUEUE, QueueRow, WINDOWS, copy_of};
 use crate::revise::busy::Busy;
-use crate::{directory, maintenance, queue, reception, revise};
+use crate::{directory, maintenance, queue, reception, revise, windows};
 
 /// An edge.
 #[derive(Debug)]
@@ -51,8 +52,55 @@ impl Edge {
         &self.node.store
     }
 
+    /// What a node does before it serves anybody.
+    pub async fn wake(&self) -> Result<(), StoreError> {
+        self.node.wake().await?;
+        self.node.end_overdue().await?;
+        self.node.destroy_covers()
+    }
+
+    /// Ends the windows whose moment has come.
+    pub async fn end_overdue(&self) -> Result<(), StoreError> {
+        self.node.end_overdue().await
+    }
+
     /// Takes a message in, as at the end of DATA. The id is for the 250.
     pub async fn accept(&self, from: &Address, to: &Address, content: &[u8]) -> Result<Id, String> {
+        self.take_in(from, to, content, None).await
+    }
+
+    /// The same of somebody who has logged in to a window, which has to be open.
+    pub async fn submit(
+        &self,
+        window: &Id,
+        from: &Address,
+        to: &Address,
+        content: &[u8],
+    ) -> Result<Id, String> {
+        let row = self.node.store.read().and_then(|rows| rows.get::<Window>(WINDOWS, window));
+        let window = row.map_err(|error| error.to_string())?.ok_or("there is no such window")?;
+        let by = Traveller { login: window.credential.stored_key, window };
+        self.node.still_open(&by).map_err(|reply| format!("{reply:?}"))?;
+        self.take_in(from, to, content, Some(by)).await
+    }
+
+    /// What there still is of a window, in words.
+    pub fn left_of(&self, window: &Id) -> Result<Vec<&'static str>, StoreError> {
+        let mut left = windows::left_of(&self.node.store.read()?, window)?;
+        let covered = self.node.covers.windows().map_err(|error| StoreError::Io(error.to_string()))?;
+        if covered.contains(window) {
+            left.push("its cover");
+        }
+        Ok(left)
+    }
+
+    async fn take_in(
+        &self,
+        from: &Address,
+        to: &Address,
+        content: &[u8],
+        submitted: Option<Traveller>,
+    ) -> Result<Id, String> {
         let envelope = Envelope {
             reverse_path: Some(from.clone()),
             recipients: vec![to.clone().into()],
@@ -69,7 +117,7 @@ impl Edge {
         };
         let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         let refused = |reply: shared::smtp::Reply| format!("{reply:?}");
-        let mut intake = Intake::begin(&self.node, envelope, client, None, None).map_err(refused)?;
+        let mut intake = Intake::begin(&self.node, envelope, client, submitted, None).map_err(refused)?;
         intake.content(content).await.map_err(|error| error.to_string())?;
         let facts = Facts { bytes: content.len() as u64, eight_bit: false, header_eight_bit: false, hops: 0 };
         let id = intake.complete(facts).await.map_err(refused)?;

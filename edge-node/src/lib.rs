@@ -43,3 +43,9 @@ mod vouch;
 mod windows;
 
 pub use cli::cli;
+
+/// What is freed is overwritten, whoever has freed it: passwords, keys and plaintext are also in buffers of the TLS
+/// library's and of the async runtime's, which overwrite nothing themselves.
+#[global_allocator]
+static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
+    zeroizing_alloc::ZeroAlloc(std::alloc::System);

@@ -15,6 +15,7 @@ use shared::seal::PrivateKey;
 use shared::store::{Rows, StoreError, Table, Txn, behind};
 use shared::telemetry::Quoted;
 use shared::unit::{Id, Login, Window, directory_hash};
+use shared::wipe;
 
 use crate::cover::NOBODY;
 use crate::lockout::{Answer, Attempt, Network, Tried};
@@ -48,7 +49,7 @@ row!(KnownRow, 1);
 pub enum Refused {
     /// Wrong password, no such user, or no open window.
     Credentials,
-    /// Too many guesses: nothing was checked.
+    /// Too many guesses.
     Guessing,
     /// It cannot be checked now.
     Temporary,
@@ -82,7 +83,10 @@ pub async fn log_in(
     let known = node.store.read()?.get::<KnownRow>(KNOWN_NETWORKS, &key(&tried, network))?.is_some();
     let account = directory_hash(&node.directory_key, &node.account_name(&credentials.user));
     let attempt = Attempt { account, name: credentials.user.clone(), network, known };
-    let mut trying = Trying::begin(node, attempt).await?;
+    let mut trying = Trying::begin(node, attempt);
+    let Answer { checked_after, told_after, locked } = trying.answer;
+    let waited = checked_after.unwrap_or(told_after);
+    tokio::time::sleep(waited).await;
     // It may have begun, ended or got another password meanwhile.
     let mut window = match node.window_of_login(&credentials.user)? {
         Some(window) => window,
@@ -92,12 +96,15 @@ pub async fn log_in(
     let opened = tokio::task::spawn_blocking(move || {
         covers.uncover(&mut window)?;
         let key = window.open(&credentials.secret, unix_millis()).ok();
+        wipe::stack();
         Ok::<_, io::Error>(key.map(|(key, login)| (Traveller { window, login }, key)))
     });
     let Ok(Ok(opened)) = opened.await else { return Err(Refused::Temporary) };
-    let Some((traveller, private_key)) = opened else {
+    // Whoever is locked out has waited for the same work.
+    let Some((traveller, private_key)) = opened.filter(|_| checked_after.is_some()) else {
+        tokio::time::sleep(told_after.saturating_sub(waited)).await;
         trying.tried = Tried::Failed;
-        return Err(Refused::Credentials);
+        return Err(if locked { Refused::Guessing } else { Refused::Credentials });
     };
     let id = traveller.window.window;
     if !node.is_open(&id, &traveller.login) {
@@ -122,24 +129,21 @@ pub async fn log_in(
 struct Trying<'n> {
     node: &'n Node,
     attempt: Attempt,
+    answer: Answer,
     tried: Tried,
 }
 
 impl<'n> Trying<'n> {
-    /// Begins it, after the wait that it has to wait for.
-    async fn begin(node: &'n Node, attempt: Attempt) -> Result<Self, Refused> {
+    fn begin(node: &'n Node, attempt: Attempt) -> Self {
         let answer = node.with_lockout(|lockout| lockout.begin(&attempt, monotonic()));
-        let Answer::After(delay) = answer else { return Err(Refused::Guessing) };
-        let trying = Self { node, attempt, tried: Tried::Unchecked };
-        tokio::time::sleep(delay).await;
-        Ok(trying)
+        Self { node, attempt, answer, tried: Tried::Unchecked }
     }
 }
 
 impl Drop for Trying<'_> {
     fn drop(&mut self) {
-        let Self { node, attempt, tried } = self;
-        for locked in node.with_lockout(|lockout| lockout.end(attempt, *tried, monotonic())) {
+        let Self { node, attempt, answer, tried } = self;
+        for locked in node.with_lockout(|lockout| lockout.end(attempt, *answer, *tried, monotonic())) {
             let what = Quoted(&locked.what);
             match locked.is_network {
                 true => tracing::warn!(network = %what, "too many failed logins: a network is locked out"),
@@ -180,6 +184,20 @@ fn remember(txn: &mut Txn<'_>, window: &Id, network: Network, now: u64) -> Resul
         txn.delete(KNOWN_NETWORKS, oldest)?;
     }
     txn.put(KNOWN_NETWORKS, &key, &KnownRow { at: now })
+}
+
+/// Forgets from where a window was used.
+pub fn forget_window(txn: &mut Txn<'_>, window: &Id) -> Result<(), StoreError> {
+    for (key, _) in txn.prefix::<KnownRow>(KNOWN_NETWORKS, window, NETWORKS_MAX + 1)? {
+        txn.delete(KNOWN_NETWORKS, &key)?;
+    }
+    Ok(())
+}
+
+/// Whether it is known from where a window was used.
+#[cfg(feature = "sim")]
+pub fn is_remembered(rows: &impl Rows, window: &Id) -> Result<bool, StoreError> {
+    Ok(!rows.prefix::<KnownRow>(KNOWN_NETWORKS, window, 1)?.is_empty())
 }
 
 /// Looks at some rows from `from` on; where to go on.
@@ -271,28 +289,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_tried_is_counted_as_it_begins_and_given_back_if_it_is_right() {
+    async fn what_is_tried_is_counted_as_it_begins_and_a_locked_network_tells_nobody_who_travels() {
         let (node, _, password) = edge(None).await;
-        let guesses = (0..100).map(|_| try_login(&node, "nobody", "a-guess"));
-        // Each is begun before any has ended.
-        let (mut under_way, mut kept_off) = (Vec::new(), 0);
-        for mut guess in guesses.map(Box::pin) {
-            match poll_fn(|context| Poll::Ready(guess.as_mut().poll(context))).await {
-                Poll::Pending => under_way.push(guess),
-                Poll::Ready(answer) => {
-                    assert_eq!(answer, Err(Refused::Guessing));
-                    kept_off += 1;
-                }
-            }
+        assert_eq!(try_login(&node, ALICE, &password).await, Ok([1; 16]), "she was here before");
+        let mut begun = Vec::new();
+        for user in std::iter::repeat_n("nobody", 100).chain([ALICE, "somebody-else"]) {
+            // Each is begun before any has ended.
+            let mut guess = Box::pin(try_login(&node, user, "a-guess"));
+            let under_way = poll_fn(|context| Poll::Ready(guess.as_mut().poll(context))).await;
+            assert_eq!(under_way, Poll::Pending);
+            begun.push(guess);
         }
-        assert_eq!((under_way.len(), kept_off), (20, 80));
-        for guess in under_way {
-            assert_eq!(guess.await, Err(Refused::Credentials));
+        assert_eq!(try_login(&node, ALICE, &password).await, Ok([1; 16]), "she is not locked out");
+        let mut answers = Vec::new();
+        for guess in begun {
+            answers.push(guess.await);
         }
-        assert_eq!(try_login(&node, "nobody", "a-guess").await, Err(Refused::Guessing));
+        let (tried, kept_off) = answers.split_at(20);
+        assert!(tried.iter().all(|answer| *answer == Err(Refused::Credentials)), "{tried:?}");
+        assert!(kept_off.iter().all(|answer| *answer == Err(Refused::Guessing)), "{kept_off:?}");
         let locked = node.with_lockout(|lockout| lockout.locked(monotonic()));
         assert!(locked.iter().all(|locked| locked.failures == 20) && locked.len() == 2);
-        assert_eq!(try_login(&node, ALICE, &password).await, Err(Refused::Guessing), "its network is locked");
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ use shared::seal::{FileKey, PrivateKey};
 use shared::store::{BodyKey, Rows, Store, StoreError, Txn, behind};
 use shared::telemetry::Quoted;
 use shared::unit::{Id, Login, PopAct, ToBig, Window};
+use shared::wipe;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
@@ -47,9 +48,20 @@ pub struct Service {
     pub acceptor: Acceptor,
     /// TLS comes first (port 995).
     pub implicit_tls: bool,
+    /// Logins in the clear are taken from this host itself: for the bench, see [`for_the_bench`].
+    pub clear_logins: bool,
     /// Becomes true when the node is going down.
     pub stopping: watch::Receiver<bool>,
 }
+
+/// Whether logins are taken in the clear from this host's own loopback, so that what TLS costs can be measured. Only what
+/// the tests are built of can do so, and no release, whatever its topology and its environment say.
+pub fn for_the_bench() -> bool {
+    cfg!(feature = "sim") && std::env::var_os(BENCH_CLEAR_LOGINS).is_some()
+}
+
+/// Set for an edge that the bench starts, see [`for_the_bench`].
+const BENCH_CLEAR_LOGINS: &str = "BENCH_CLEAR_LOGINS";
 
 impl Service {
     /// Serves connections until the node goes down.
@@ -78,7 +90,11 @@ impl Service {
         if self.implicit_tls {
             stream = stream.start_tls(&self.acceptor).await?;
         }
-        let config = Config { login_delay: self.node.topology.edge.login_delay, ..Config::default() };
+        let config = Config {
+            login_delay: self.node.topology.edge.login_delay,
+            plaintext_login: self.clear_logins && peer.ip().is_loopback(),
+            ..Config::default()
+        };
         let mut session = Session::new(config, self.implicit_tls, start.elapsed());
         session.bound_to(stream.exporter());
         let mut reading: Option<Content> = None;
@@ -97,6 +113,7 @@ impl Service {
                     }
                     Action::Keys(user) => session.keys(self.node.scram_keys(&user).ok().as_ref()),
                     Action::Authenticate(credentials) => {
+                        wipe::stack();
                         let user = credentials.user.clone();
                         let verdict = match Maildrop::open(&self.node, credentials, peer.ip()).await {
                             Ok((locked, opened)) => {
@@ -141,6 +158,7 @@ impl Service {
                     // The end, or as much of it as TOP wanted.
                     Ok(_) => {
                         reading = None;
+                        wipe::stack();
                         session.content_end(End::Whole);
                     }
                     Err(error) => {
@@ -249,9 +267,11 @@ impl Maildrop {
         // It goes with its window.
         let row = row.map_err(|error| end_of(&error.into()))?.ok_or(End::Lost)?;
         self.sent.insert((message, revision), row.after);
-        let key = FileKey::unwrap(&row.wrapped_key, &self.key, message).map_err(|_| End::Lost)?;
         let reader = self.node.store.body(BodyKey(row.body)).map_err(|error| end_of(&error.into()))?;
-        Ok(Content::new(reader, &key))
+        let content =
+            FileKey::unwrap(&row.wrapped_key, &self.key, message).map(|key| Content::new(reader, &key));
+        wipe::stack();
+        content.map_err(|_| End::Lost)
     }
 
     /// Deletes, and tells big what was done, in one commit.

@@ -11,6 +11,7 @@ use shared::pressure::Level;
 use shared::sasl::Credentials;
 use shared::smtp::{Action, Config, Enhanced, Recipient, Reply, Role, Session, Verdict};
 use shared::telemetry::Quoted;
+use shared::wipe;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
@@ -245,6 +246,7 @@ impl Conversation {
     }
 
     async fn authenticate(&mut self, credentials: Credentials) -> Result<String, Reply> {
+        wipe::stack();
         let (user, client) = (credentials.user.clone(), self.client);
         let traveller = match login::log_in(&self.service.node, credentials, client).await {
             Ok((traveller, _)) => traveller,

@@ -287,6 +287,10 @@ pub fn end_window(
     now: u64,
 ) -> Result<(), StoreError> {
     windows::end(txn, window, until, now)?;
+    if !busy.is_locked(window) {
+        // What has waited for room is too late.
+        settle_copies(txn, window, now)?;
+    }
     apply_early(txn, busy, window, now)
 }
 

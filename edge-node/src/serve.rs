@@ -252,7 +252,8 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     };
     let pop3 = |implicit_tls| {
         let (node, stopping, acceptor) = (Arc::clone(&node), stopping.clone(), pop3_tls.clone());
-        maildrop::Service { node, acceptor, implicit_tls, stopping }
+        let clear_logins = maildrop::for_the_bench();
+        maildrop::Service { node, acceptor, implicit_tls, clear_logins, stopping }
     };
     let listen = |service: &'static str, addresses: &[SocketAddr], admission: &Arc<Admission>, busy| {
         let bound = addresses.iter().map(|address| {

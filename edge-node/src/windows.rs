@@ -12,6 +12,7 @@ use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
 use shared::unit::{Id, ToBig, Window, WindowCopy};
 
 use crate::facts;
+use crate::login;
 use crate::record::{
     COPIES, CopyRow, ENDED_WINDOWS, EndedRow, Held, LOGINS, PERSON_WINDOWS, SESSIONS, WINDOWS, copy_key,
 };
@@ -116,7 +117,30 @@ pub fn end(txn: &mut Txn<'_>, id: &Id, until: Option<u64>, now: u64) -> Result<(
         txn.delete(REVISED, &key)?;
     }
     txn.delete(USED, id)?;
+    login::forget_window(txn, id)?;
     facts::tell(txn, &ToBig::WindowClosed { window: *id, until })
+}
+
+/// What there still is of a window, in words; not the tombstone of one that has ended.
+#[cfg(feature = "sim")]
+pub fn left_of(rows: &impl Rows, id: &Id) -> Result<Vec<&'static str>, StoreError> {
+    let is_its = |held: &Held| held.0 == *id;
+    let logins = rows.prefix::<Held>(LOGINS, &[], WINDOWS_MAX)?;
+    let people = rows.prefix::<Held>(PERSON_WINDOWS, &[], WINDOWS_MAX)?;
+    let found = [
+        ("the window", rows.raw(WINDOWS, id)?.is_some()),
+        ("copies", !rows.prefix::<CopyRow>(COPIES, id, 1)?.is_empty()),
+        ("the size of its copies", rows.raw(HELD_BYTES, id)?.is_some()),
+        ("a session", rows.raw(SESSIONS, id)?.is_some()),
+        ("messages that have gone", !rows.prefix::<Gone>(GONE, id, 1)?.is_empty()),
+        ("messages that are to go", !rows.prefix::<Gone>(NOTED_GONE, id, 1)?.is_empty()),
+        ("revisions", !rows.prefix::<Latest>(REVISED, id, 1)?.is_empty()),
+        ("when it was used", rows.raw(USED, id)?.is_some()),
+        ("from where it was used", login::is_remembered(rows, id)?),
+        ("a login", logins.iter().any(|(_, held)| is_its(held))),
+        ("whose it is", people.iter().any(|(_, held)| is_its(held))),
+    ];
+    Ok(found.into_iter().filter(|(_, is_left)| *is_left).map(|(what, _)| what).collect())
 }
 
 /// The windows whose end has come, and the end of each.
@@ -188,6 +212,13 @@ pub fn has_room(rows: &impl Rows, window: &Window, size: u64) -> Result<bool, St
     }
     let Some(quota) = window.quota else { return Ok(true) };
     Ok(held(rows, &window.window)?.saturating_add(size) <= quota)
+}
+
+/// Whether a text of `size` octets may take the place of copies of `old` octets: what is no larger may in any case.
+pub fn fits(rows: &impl Rows, window: &Id, size: u64, old: u64) -> Result<bool, StoreError> {
+    let quota = rows.get::<Window>(WINDOWS, window)?.and_then(|window| window.quota);
+    let Some(quota) = quota.filter(|_| size > old) else { return Ok(true) };
+    Ok(held(rows, window)?.saturating_sub(old).saturating_add(size) <= quota)
 }
 
 fn message_key(window: &Id, message: MessageId) -> Vec<u8> {

@@ -82,10 +82,11 @@ impl Credential {
     }
 
     /// The ClientKey that what somebody knows gives under this salt, right or wrong.
-    pub fn client_key(&self, secret: &Secret) -> Zeroizing<[u8; 32]> {
+    pub fn client_key(&self, secret: &Secret) -> Box<Zeroizing<[u8; 32]>> {
         match secret {
             Secret::Password(password) => {
-                Zeroizing::new(keyed(&salted(password, &self.salt, self.iterations), b"Client Key"))
+                let salted = salted(password, &self.salt, self.iterations);
+                Box::new(Zeroizing::new(keyed(&salted, b"Client Key")))
             }
             Secret::ClientKey(key) => key.clone(),
         }
@@ -124,9 +125,9 @@ impl Credential {
     }
 }
 
-fn salted(password: &str, salt: &[u8; 16], iterations: u32) -> [u8; 32] {
-    let mut out = [0; 32];
-    pbkdf2::pbkdf2::<Hmac<Sha256>>(password.as_bytes(), salt, iterations, &mut out)
+fn salted(password: &str, salt: &[u8; 16], iterations: u32) -> Zeroizing<[u8; 32]> {
+    let mut out = Zeroizing::new([0; 32]);
+    pbkdf2::pbkdf2::<Hmac<Sha256>>(password.as_bytes(), salt, iterations, out.as_mut_slice())
         .expect("HMAC takes keys of any length");
     out
 }
@@ -177,7 +178,7 @@ mod tests {
         assert_eq!(open(&password).map(|key| key.public()), Ok(public));
         assert!(open("abcde-fghij-kmnpq-rstuv").is_err());
         let client_key = keyed(&salted(&password, &credential.salt, ITERATIONS), b"Client Key");
-        let open = |key: [u8; 32]| credential.open(&Secret::ClientKey(Zeroizing::new(key)));
+        let open = |key: [u8; 32]| credential.open(&Secret::ClientKey(Box::new(Zeroizing::new(key))));
         assert_eq!(open(client_key).map(|key| key.public()), Ok(public));
         assert!(open(credential.stored_key).is_err() && open(credential.server_key).is_err());
         let (other, _) = Credential::generate(&private, SALT);

@@ -40,6 +40,7 @@ pub mod topology;
 pub mod trace;
 pub mod unit;
 pub mod verdict;
+pub mod wipe;
 pub mod wire;
 
 #[doc(hidden)]

@@ -39,7 +39,7 @@ pub enum Secret {
     /// The password.
     Password(Zeroizing<String>),
     /// SCRAM's ClientKey.
-    ClientKey(Zeroizing<[u8; 32]>),
+    ClientKey(Box<Zeroizing<[u8; 32]>>),
 }
 
 impl Credentials {

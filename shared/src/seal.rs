@@ -10,7 +10,7 @@ use aead_stream::{DecryptorBE32, EncryptorBE32, Nonce, StreamBE32};
 use chacha20poly1305::aead::Aead as _;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use hpke::{Deserializable, Kem as _, OpModeR, OpModeS, Serializable};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::chunk::{self, Broken, Chunker, Unframer};
 use crate::id::{MessageId, random};
@@ -37,14 +37,14 @@ impl From<Broken> for Sealed {
     }
 }
 
-/// The key of one body and its note.
+/// The key of one body and its note. It stays where it was made, for a move would leave a copy behind.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct FileKey([u8; 32]);
+pub struct FileKey(Box<[u8; 32]>);
 
 impl FileKey {
     /// A new random key.
     pub fn generate() -> Self {
-        Self(random())
+        Self(Box::new(random()))
     }
 
     /// The key under which big seals an outbound body: always the same for the same message,
@@ -55,14 +55,15 @@ impl FileKey {
         hasher.update(&message.0);
         hasher.update(&revision.to_le_bytes());
         hasher.update(&reader.0);
-        Self(*hasher.finalize().as_bytes())
+        Self(Box::new(*hasher.finalize().as_bytes()))
     }
 
     /// Wraps the key to a reader.
     pub fn wrap(&self, reader: &PublicKey, message: MessageId) -> Result<Vec<u8>, Sealed> {
         let reader = <Kem as hpke::Kem>::PublicKey::from_bytes(&reader.0).map_err(|_| Sealed)?;
         let mode = OpModeS::Base;
-        let sealed = hpke::single_shot_seal::<Aead, Kdf, Kem>(&mode, &reader, WRAP_INFO, &self.0, &message.0);
+        let sealed =
+            hpke::single_shot_seal::<Aead, Kdf, Kem>(&mode, &reader, WRAP_INFO, &*self.0, &message.0);
         let (encapsulated, sealed) = sealed.map_err(|_| Sealed)?;
         Ok([encapsulated.to_bytes().as_slice(), &sealed].concat())
     }
@@ -81,11 +82,11 @@ impl FileKey {
             sealed,
             &message.0,
         );
-        Ok(Self(opened.map_err(|_| Sealed)?.try_into().map_err(|_| Sealed)?))
+        Ok(Self(in_place(opened.map_err(|_| Sealed)?)?))
     }
 
-    fn derive(&self, context: &str) -> [u8; 32] {
-        blake3::derive_key(context, &self.0)
+    fn derive(&self, context: &str) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(blake3::derive_key(context, &*self.0))
     }
 
     /// Seals the one note that goes with the body. Call it once for each key.
@@ -108,6 +109,11 @@ impl std::fmt::Debug for FileKey {
     }
 }
 
+/// A key where it lies.
+fn in_place(key: Vec<u8>) -> Result<Box<[u8; 32]>, Sealed> {
+    key.into_boxed_slice().try_into().map_err(|_| Sealed)
+}
+
 /// A cipher whose key seals exactly one thing, so that its nonce may be zero.
 struct Once(ChaCha20Poly1305);
 
@@ -119,22 +125,22 @@ fn once(key: &[u8; 32]) -> Once {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublicKey(pub [u8; 32]);
 
-/// The other half of a [`PublicKey`].
+/// The other half of a [`PublicKey`]. It stays where it was made, for a move would leave a copy behind.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct PrivateKey([u8; 32]);
+pub struct PrivateKey(Box<[u8; 32]>);
 
 impl PrivateKey {
     /// A new key pair.
     pub fn generate() -> (Self, PublicKey) {
         let (private, _) = Kem::derive_keypair(&random::<32>());
-        let private = Self(private.to_bytes().into());
+        let private = Self(Box::new(private.to_bytes().into()));
         let public = private.public();
         (private, public)
     }
 
     /// The key in these bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self(Box::new(bytes))
     }
 
     /// Its bytes, to be kept in a file of mode 0600 or under a login secret.
@@ -150,19 +156,19 @@ impl PrivateKey {
 
     /// The key under a login secret: only who has logged in can open it.
     pub fn lock(&self, secret: &[u8; 32]) -> Vec<u8> {
-        let key = blake3::derive_key(LOCK_CONTEXT, secret);
+        let key = Zeroizing::new(blake3::derive_key(LOCK_CONTEXT, secret));
         once(&key).0.encrypt(&[0; 12].into(), self.0.as_slice()).expect("32 bytes are below the limit")
     }
 
     /// Opens what [`PrivateKey::lock`] made.
     pub fn unlock(locked: &[u8], secret: &[u8; 32]) -> Result<Self, Sealed> {
-        let key = blake3::derive_key(LOCK_CONTEXT, secret);
+        let key = Zeroizing::new(blake3::derive_key(LOCK_CONTEXT, secret));
         let opened = once(&key).0.decrypt(&[0; 12].into(), locked).map_err(|_| Sealed)?;
-        Ok(Self(opened.try_into().map_err(|_| Sealed)?))
+        Ok(Self(in_place(opened)?))
     }
 
     fn hpke(&self) -> Result<<Kem as hpke::Kem>::PrivateKey, Sealed> {
-        <Kem as hpke::Kem>::PrivateKey::from_bytes(&self.0).map_err(|_| Sealed)
+        <Kem as hpke::Kem>::PrivateKey::from_bytes(&*self.0).map_err(|_| Sealed)
     }
 }
 
@@ -196,7 +202,8 @@ impl Sealer {
 
 /// Opens a sealed body piece by piece.
 pub struct Opener {
-    stream: DecryptorBE32<ChaCha20Poly1305>,
+    /// Where its key stays.
+    stream: Box<DecryptorBE32<ChaCha20Poly1305>>,
     unframer: Unframer,
     /// The last whole payload so far: how it opens depends on whether another one follows.
     held: Option<Vec<u8>>,
@@ -206,7 +213,7 @@ impl Opener {
     /// Opens what was sealed under `key`.
     pub fn new(key: &FileKey) -> Self {
         let stream = DecryptorBE32::from_aead(once(&key.derive(BODY_CONTEXT)).0, &StreamNonce::default());
-        Self { stream, unframer: Unframer::default(), held: None }
+        Self { stream: Box::new(stream), unframer: Unframer::default(), held: None }
     }
 
     /// Takes sealed bytes; calls `each` with every payload that they complete.

@@ -2,8 +2,8 @@
 # Sallypost's POP3 beside Dovecot's: one client, the same messages of 4 KiB, alternating in one run on loopback.
 # pop3-beside-dovecot.sh [BENCH-OPTIONS]; `bench pop3 --help` says which, and what is measured.
 #
-# Under TLS from the first octet, and by STLS: Sallypost takes no logins in the clear, so there is no third way.
-# Ours are a little larger, by the trace that the edge puts on top. Needs root on a Debian with dovecot-pop3d.
+# Under TLS from the first octet, by STLS, and in the clear, which only an edge that is built of the tests takes, and only
+# on loopback. Ours are a little larger, by the trace that the edge puts on top. Needs root on a Debian with dovecot-pop3d.
 set -euo pipefail
 repository=$(cd "$(dirname "$0")/../.." && pwd)
 [ "$(id -u)" = 0 ] || {
@@ -39,7 +39,8 @@ base_dir = $folder/run
 state_dir = $folder/state
 log_path = $folder/log
 listen = 127.0.0.1
-ssl = required
+ssl = yes
+disable_plaintext_auth = no
 ssl_cert = <$folder/certificate.pem
 ssl_key = <$folder/key.pem
 mail_location = maildir:~/Maildir

@@ -1,15 +1,21 @@
-//! A trip whose mail, password and keys are looked for on the edge's disk, byte by byte.
+//! A trip whose mail, password and keys are looked for on the edge's disk and in its memory, byte by byte.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use big_node::record::{AfterFetch, Scope, WINDOW_KEYS, WINDOWS, WindowKey, WindowRow};
+use big_node::request::Started;
+use shared::credential::Credential;
 use shared::id::MessageId;
+use shared::sasl::Credentials;
 use shared::state::State;
 use shared::store::Rows;
 
+use crate::proc;
 use crate::process::Node;
 use crate::wait::{SOON, Trouble, until};
 use crate::world::{ALICE, BOB, World};
@@ -21,10 +27,18 @@ const NAME: &str = "Rd2y-canary-name-Bq6s";
 const FILE: &str = "Vn8e-canary-file-Yk1m";
 const ATTACHED: &str = "Zp3u-canary-attached-Gj7o";
 
+/// Octets of a key that are looked for: those that arithmetic with it changes, at either end, are left out.
+const KEY_MIDDLE: std::ops::Range<usize> = 4..28;
+
 /// What nobody may find on an edge's disk, and the cover of the window's key, which goes with the window.
 #[derive(Debug)]
 pub struct Canary {
-    secrets: Vec<(&'static str, Vec<u8>)>,
+    /// The trip.
+    pub trip: Started,
+    /// What was read and written.
+    text: Vec<(&'static str, Vec<u8>)>,
+    /// What opens it.
+    keys: Vec<(&'static str, Vec<u8>)>,
     cover: Vec<u8>,
 }
 
@@ -72,30 +86,50 @@ impl Canary {
         session.send(ALICE, &[BOB], answer.as_bytes()).await?;
         world.quiet().await?;
         world.nodes.stop(Node::Big).await?;
-        let (private, locked) = keys_at_home(world)?;
+        let (private, credential) = keys_at_home(world)?;
         world.nodes.start_big().await?;
         world.linked().await?;
-        let secrets = vec![
+        let plain = format!("\0{}\0{}", trip.user, trip.password);
+        let claimed = Credentials::new(trip.user.clone(), trip.password.clone().into())?;
+        let client_key = credential.client_key(&claimed.secret);
+        let text = vec![
             ("the subject", SUBJECT.into()),
             ("the body", BODY.into()),
             ("the sender's address", SENDER.into()),
             ("the sender's name", NAME.into()),
             ("the name of an attachment", FILE.into()),
             ("an attachment", ATTACHED.into()),
+        ];
+        let keys = vec![
             ("the password", trip.password.clone().into_bytes()),
             ("the password without hyphens", trip.password.replace('-', "").into_bytes()),
-            ("the private key", private),
-            ("the locked private key without its cover", locked),
+            ("the password in base64", STANDARD.encode(&trip.password).into_bytes()),
+            ("the response of PLAIN", STANDARD.encode(plain).into_bytes()),
+            ("the ClientKey", client_key.to_vec()),
+            ("the private key", private[KEY_MIDDLE].to_vec()),
+            ("the locked private key without its cover", credential.locked_private_key),
         ];
         let cover = covers(world)?.pop().ok_or("an open window has a cover")?;
-        Ok(Self { secrets, cover })
+        Ok(Self { trip, text, keys, cover })
     }
 
     /// Which secrets stand in these files, or in files below these folders, and where.
     pub fn found(&self, places: &[&Path]) -> Result<Vec<String>, Trouble> {
         let mut found = Vec::new();
-        for (what, secret) in &self.secrets {
+        for (what, secret) in self.text.iter().chain(&self.keys) {
             found.extend(holding(places, secret)?.into_iter().map(|file| format!("{what} in {file}")));
+        }
+        Ok(found)
+    }
+
+    /// Which of what opens the window stands in the edge's memory, and where.
+    pub fn found_in_memory(&self, world: &World) -> Result<Vec<String>, Trouble> {
+        let edge = world.nodes.edge_ready().pid;
+        let mut found = Vec::new();
+        for (what, secret) in &self.keys {
+            found.extend(
+                proc::holding(edge, secret)?.into_iter().map(|mapping| format!("{what} in {mapping}")),
+            );
         }
         Ok(found)
     }
@@ -135,11 +169,11 @@ pub fn holding(places: &[&Path], needle: &[u8]) -> Result<Vec<String>, Trouble> 
     Ok(holding)
 }
 
-/// The private key of the only open window, and the same locked under its password, out of big's store.
-fn keys_at_home(world: &World) -> Result<(Vec<u8>, Vec<u8>), Trouble> {
+/// The private key of the only open window, and its credential, out of big's store.
+fn keys_at_home(world: &World) -> Result<([u8; 32], Credential), Trouble> {
     let store = State::open(&world.nodes.state_of(Node::Big))?.store()?;
     let rows = store.read()?;
     let (id, key) = rows.prefix::<WindowKey>(WINDOW_KEYS, &[], 2)?.pop().ok_or("a window is open")?;
     let row: WindowRow = rows.get(WINDOWS, &id)?.ok_or("a key has a window")?;
-    Ok((key.0.to_vec(), row.window.credential.locked_private_key))
+    Ok((key.0, row.window.credential))
 }

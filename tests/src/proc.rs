@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -96,6 +97,30 @@ pub fn usage(pid: u32) -> io::Result<Usage> {
 /// Lets the process `pid` begin a new count of its peak memory (proc(5), `clear_refs`).
 pub fn forget_peak(pid: u32) -> io::Result<()> {
     fs::write(format!("/proc/{pid}/clear_refs"), "5")
+}
+
+/// Where the process `pid`, which this one has started, holds these octets: of each mapping that it can write to and in
+/// which they stand, the line that proc(5) has for it in `maps`.
+pub fn holding(pid: u32, octets: &[u8]) -> io::Result<Vec<String>> {
+    let process = Path::new("/proc").join(pid.to_string());
+    let memory = fs::File::open(process.join("mem"))?;
+    let mut holding = Vec::new();
+    for line in fs::read_to_string(process.join("maps"))?.lines() {
+        let mut fields = line.split_whitespace();
+        let (Some(range), Some(access)) = (fields.next(), fields.next()) else { return Err(odd()) };
+        let (start, end) = range.split_once('-').ok_or_else(odd)?;
+        let bound = |text: &str| u64::from_str_radix(text, 16).map_err(|_| odd());
+        let (start, end) = (bound(start)?, bound(end)?);
+        let mut mapped = vec![0; usize::try_from(end.saturating_sub(start)).map_err(|_| odd())?];
+        // A thread may have ended since, and its stack gone with it.
+        if access.starts_with("rw")
+            && memory.read_exact_at(&mut mapped, start).is_ok()
+            && memchr::memmem::find(&mapped, octets).is_some()
+        {
+            holding.push(line.to_owned());
+        }
+    }
+    Ok(holding)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Revisions of copies in secondary mailboxes. A copy that no client has fetched is swapped; else the new text
 //! is offered as another message. A session keeps what it saw at its login: what comes meanwhile is noted, and
-//! decided when it ends. A revision that another one has overtaken on the link is never offered, whether that one is
-//! there still, was withdrawn or was deleted. A later revision that big files because this edge went back takes the place of the copy in
-//! the same way, and nobody is told.
+//! decided when it ends. So is one for which the window has no room: it is decided once a session begins or ends and
+//! there is room, or when the window ends. A revision that another one has overtaken on the link is never offered,
+//! whether that one is there still, was withdrawn or was deleted. A later revision that big files because this edge went
+//! back takes the place of the copy in the same way, and nobody is told.
 
 use rkyv::{Archive, Deserialize, Serialize};
 use shared::id::MessageId;
@@ -189,6 +190,7 @@ pub fn end_session(txn: &mut Txn<'_>, window: &Id, sent: &[(MessageId, u32)]) ->
 }
 
 fn swap(txn: &mut Txn<'_>, key: &[u8], row: NotedRow, now: u64) -> Result<(), StoreError> {
+    let noted = row.clone();
     let NotedRow { recipient, mode, body, wrapped_key, size, earlier, resent, retrieved } = row;
     let (window, (id, revision)) = (key.first_chunk().copied().unwrap_or_default(), copy_of(key));
     let prefix = [window, id.0].concat();
@@ -210,6 +212,10 @@ fn swap(txn: &mut Txn<'_>, key: &[u8], row: NotedRow, now: u64) -> Result<(), St
     } else if let Some(again) = later.or(latest.map(|latest| latest.again)) {
         txn.release_body(BodyKey(body))?;
         (if again { ReviseResult::Revised } else { done(mode) }, "")
+    } else if (mode != ReviseMode::Withdraw || fetched)
+        && !windows::fits(txn, &window, size, present.iter().map(|(_, old)| old.size).sum())?
+    {
+        return txn.put(NOTED, key, &noted);
     } else {
         for (key, old) in present {
             windows::take_copy(txn, &key, &old)?;

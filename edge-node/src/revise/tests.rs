@@ -4,10 +4,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::credential::Credential;
 use shared::lane::{self, Arrival, take};
+use shared::seal::PrivateKey;
 use shared::store::Store;
 use shared::store::sim::{Faults, SimDisk};
-use shared::unit::{DeliveryState, OUTBOUND, Outbound, REVISION, Unsettled, WindowCopy, carrier_id, part_id};
+use shared::unit::{
+    DeliveryState, OUTBOUND, Outbound, REVISION, Unsettled, Window, WindowCopy, carrier_id, part_id,
+};
 
 use super::*;
 use crate::apply::{self, Arrived};
@@ -210,7 +214,11 @@ impl Edge {
         self.tell_of_copy(revision, mode, (false, false));
     }
 
-    fn tell_of_copy(&self, revision: u32, mode: ReviseMode, (resent, retrieved): (bool, bool)) {
+    fn tell_of_copy(&self, revision: u32, mode: ReviseMode, told: (bool, bool)) {
+        self.tell_of_copy_of(3, revision, mode, told);
+    }
+
+    fn tell_of_copy_of(&self, size: u64, revision: u32, mode: ReviseMode, (resent, retrieved): (bool, bool)) {
         let copy = CopyRevision {
             window: WINDOW,
             message: MESSAGE,
@@ -219,7 +227,7 @@ impl Edge {
             mode,
             recipient: 5,
             wrapped_key: vec![9; 80],
-            size: 3,
+            size,
             resent,
             retrieved,
         };
@@ -791,4 +799,54 @@ fn a_text_that_comes_again_while_the_older_is_attempted_leaves_the_notes_alone()
     edge.end(0, DeliveryState::Deferred);
     assert_eq!(edge.told().last(), Some(&(0, 2, ReviseResult::Withdrawn)));
     assert_eq!((edge.begin(), edge.bodies()), (None, 0));
+}
+
+#[test]
+fn a_revision_of_a_copy_counts_toward_the_quota_and_waits_for_room() {
+    let edge = Edge::new();
+    let (key, public) = PrivateKey::generate();
+    let (_, credential) = Credential::generate(&key, [9; 16]);
+    let window = Window { quota: Some(10), ..Window::new(WINDOW, [2; 16], public.0, credential) };
+    let (opened, other) = (window.clone(), [4; 16]);
+    edge.store.commit_blocking(move |txn| windows::open(txn, &opened)).expect("commits");
+    let left = |room| {
+        let rows = edge.store.read().expect("reads");
+        [room, room + 1].map(|size| windows::has_room(&rows, &window, size).expect("reads"))
+    };
+    let settle = || edge.store.commit_blocking(|txn| settle_copies(txn, &WINDOW, NOW)).expect("commits");
+    edge.copy();
+    let copy = WindowCopy {
+        window: WINDOW,
+        message: other,
+        revision: 0,
+        wrapped_key: vec![7; 80],
+        size: 5,
+        retrieved: false,
+    };
+    edge.apply(carrier_id(&other, 0, &WINDOW), &ToEdge::Copy(copy), Some("another")).expect("is filed");
+    assert_eq!(left(2), [true, false]);
+
+    edge.tell_of_copy_of(5, 1, ReviseMode::Replace, (false, false));
+    assert_eq!(edge.told(), [(5, 1, ReviseResult::Replaced)]);
+    assert_eq!(left(0), [true, false], "it is as large as it was made");
+
+    edge.tell_of_copy_of(6, 2, ReviseMode::Replace, (false, false));
+    settle();
+    assert_eq!((edge.told().len(), left(0)), (1, [true, false]), "it is not decided");
+    let first = |offered: Vec<(u32, String)>| offered.into_iter().next().map(|(revision, _)| revision);
+    assert_eq!(first(edge.offered()), Some(1), "and what it had is offered");
+    let busy = Arc::clone(&edge.busy);
+    let gone = move |txn: &mut Txn<'_>| windows::gone(txn, &busy, &WINDOW, MessageId(other), NOW);
+    edge.store.commit_blocking(gone).expect("commits");
+    settle();
+    assert_eq!(edge.told()[1..], [(5, 2, ReviseResult::Replaced)], "now there is room");
+    assert_eq!((first(edge.offered()), left(4)), (Some(2), [true, false]));
+
+    edge.tell_of_copy_of(11, 3, ReviseMode::Replace, (false, false));
+    settle();
+    assert_eq!((edge.told().len(), first(edge.offered())), (2, Some(2)), "it can never be");
+    let busy = Arc::clone(&edge.busy);
+    edge.store.commit_blocking(move |txn| end_window(txn, &busy, &WINDOW, None, NOW)).expect("commits");
+    assert_eq!(edge.told()[2..], [(5, 3, ReviseResult::TooLate)]);
+    assert_eq!(edge.bodies(), 0, "and nothing is kept of it");
 }

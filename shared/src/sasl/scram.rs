@@ -122,7 +122,7 @@ impl fmt::Debug for Final {
 /// What a client has proved to know, if that is the right one.
 pub(super) struct Proved {
     pub user: String,
-    pub client_key: Zeroizing<[u8; 32]>,
+    pub client_key: Box<Zeroizing<[u8; 32]>>,
     /// `server-final-message`, to be sent if it is.
     pub last: String,
 }
@@ -138,7 +138,8 @@ impl Final {
             _ => return Err(SaslError::Binding),
         }
         let proof = STANDARD.decode(proof).map_err(|_| SaslError::Base64)?;
-        let mut client_key = Zeroizing::new(<[u8; 32]>::try_from(proof).map_err(|_| SaslError::Malformed)?);
+        let proof = <[u8; 32]>::try_from(proof).map_err(|_| SaslError::Malformed)?;
+        let mut client_key = Box::new(Zeroizing::new(proof));
         let said = format!("{},{without_proof}", self.said);
         let signature = keyed(&self.stored_key, said.as_bytes());
         client_key.iter_mut().zip(signature).for_each(|(byte, mask)| *byte ^= mask);

@@ -5,8 +5,10 @@
 //! read, beside the RFCs; [`script`] says how. [`run`] holds a [`Server`] to it: the session as a state machine
 //! ([`machine`], [`smtp_machine`]), the edge that listens ([`edge`], [`smtp_edge`]), or another product.
 
+pub mod differences;
 pub mod edge;
 pub mod machine;
+pub mod remote;
 pub mod run;
 pub mod script;
 pub mod smtp_edge;

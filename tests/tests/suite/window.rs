@@ -14,9 +14,13 @@ use tests::messages::{LONG, Letter, SHORT};
 use tests::process::{Node, Program};
 use tests::wait::{SOON, Trouble, until};
 use tests::world::{ALICE, BOB, CAROL, World, accepted_as, first, without_trace};
+use tokio::task::JoinSet;
 
 /// How long a window lasts that is to end during a test: longer than its beginning takes on a busy machine.
 const SHORTLY: u64 = 6_000;
+
+/// Sessions that are open at the same time, to look at what they leave in memory.
+const SESSIONS_AT_ONCE: usize = 40;
 
 async fn world() -> Result<World, Trouble> {
     World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await
@@ -446,6 +450,75 @@ async fn an_edges_disk_holds_nothing_that_can_be_read_of_a_window() -> Result<()
     assert_eq!(canary.found(&[&edge, &log])?, Vec::<String>::new());
     world.nodes.start_edge().await?;
     world.linked().await?;
+    world.end().await
+}
+
+/// What a session was opened with, and the keys that it has opened, are in the edge's memory while it lives, and not after
+/// it: however it was opened, and however it has ended.
+#[tokio::test]
+async fn an_edges_memory_holds_no_key_and_no_password_of_a_session_that_is_over() -> Result<(), Trouble> {
+    let mut world = world().await?;
+    let canary = Canary::released(&mut world).await?;
+    let Started { user, password, .. } = &canary.trip;
+    let ready = world.nodes.edge_ready();
+    let (pop3, pop3s) = (first(&ready.pop3), first(&ready.pop3s));
+    let mut open = Pop3Client::connect_tls(pop3s).await?;
+    open.login(user, password).await?;
+    open.retr(1).await?;
+    let found = canary.found_in_memory(&world)?;
+    assert!(found.iter().any(|found| found.starts_with("the private key")), "the search finds what is there");
+    // Another one is told that the maildrop is in use; its password was right.
+    let mut second = Pop3Client::connect_tls(pop3s).await?;
+    assert!(second.login_scram(user, password, true).await.is_err());
+    drop(second);
+    open.quit().await?;
+    for way in ["PLAIN", "SCRAM", "PLUS", "a guess"] {
+        let mut session = Pop3Client::connect(pop3).await?;
+        session.start_tls().await?;
+        match way {
+            "PLAIN" => session.login_plain(user, password).await?,
+            "SCRAM" => session.login_scram(user, password, false).await?,
+            "PLUS" => session.login_scram(user, password, true).await?,
+            _ => assert!(session.login(user, &format!("{password}x")).await.is_err()),
+        }
+        if way != "a guess" {
+            session.retr(2).await?;
+        }
+        // The last one hangs up.
+        if way != "PLUS" {
+            session.quit().await?;
+        }
+    }
+    // Many at once use more of the memory, and leave more of it behind.
+    let mut sessions = JoinSet::new();
+    for number in 0..SESSIONS_AT_ONCE {
+        let (user, password) = (user.clone(), password.clone());
+        let submission = first(&world.nodes.edge_ready().submission);
+        sessions.spawn(async move {
+            if number % 2 == 0 {
+                let login = Some((user.as_str(), password.as_str()));
+                return SmtpClient::ready(submission, login).await.map(|session| (Some(session), None)).ok();
+            }
+            let mut session = Pop3Client::connect_tls(pop3s).await.ok()?;
+            // One of them has the maildrop; the others know the password as well.
+            let _ = match number % 4 {
+                1 => session.login(&user, &password).await,
+                _ => session.login_plain(&user, &password).await,
+            };
+            Some((None, Some(session)))
+        });
+    }
+    let sessions = sessions.join_all().await;
+    assert!(sessions.iter().all(Option::is_some), "all were served");
+    drop(sessions);
+    // A client has its answer before the edge has put the session away.
+    let mut found = Vec::new();
+    let over = until("nothing of it is left", SOON, async || {
+        found = canary.found_in_memory(&world)?;
+        Ok(found.is_empty().then_some(()))
+    });
+    let over = over.await;
+    assert!(over.is_ok(), "{found:#?}");
     world.end().await
 }
 

@@ -13,7 +13,7 @@ use tests::ask;
 use tests::client::load::{Outgoing, Plan, drive};
 use tests::client::pop3::Pop3Client;
 use tests::proc::resident;
-use tests::process::Node;
+use tests::process::{Node, Program};
 use tests::site::{INSIDE, OUTSIDE, Site};
 use tests::wait::until;
 use tokio::task::JoinSet;
@@ -27,6 +27,8 @@ const SIZE: usize = 4 * 1024;
 const FILLERS: usize = 20;
 /// How long filling may take.
 const FILLED_WITHIN: Duration = Duration::from_secs(600);
+/// Lets an edge that is built of the tests take logins in the clear on loopback; no other one can.
+const CLEAR_LOGINS: &str = "BENCH_CLEAR_LOGINS=1";
 /// The account that owns mail at the other server: nobody.
 const MAIL_OWNER: u32 = 65_534;
 
@@ -45,7 +47,7 @@ pub struct Options {
     /// How often each is measured; the median counts
     #[arg(long, default_value_t = 3, value_name = "N")]
     repetitions: usize,
-    /// Another server's addresses, with STLS and under TLS; its users are u0, u1, …
+    /// Another server's addresses, with STLS or in the clear, and under TLS; its users are u0, u1, …
     #[arg(long, value_delimiter = ',', requires = "maildirs", value_name = "ADDRESS,ADDRESS")]
     beside: Vec<SocketAddr>,
     /// Where that server's users have their homes, each with a Maildir, which are filled here
@@ -64,7 +66,21 @@ struct Server {
     users: Vec<(String, String)>,
 }
 
-/// One round's figures, by way to TLS.
+/// How a client logs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// TLS from the first octet.
+    Tls,
+    /// By STLS.
+    Upgrade,
+    /// Without TLS.
+    Clear,
+}
+
+const WAYS: [(&str, Way); 3] =
+    [("995", Way::Tls), ("110 STLS", Way::Upgrade), ("110 in the clear", Way::Clear)];
+
+/// One round's figures, by way.
 struct Round {
     /// Login, STAT and UIDL of the large maildrop.
     opened: Duration,
@@ -84,12 +100,12 @@ pub async fn run(folder: &Path, options: &Options) -> Result<(), Failure> {
     }
     println!("| | way | {} |", servers.iter().map(|server| server.name).collect::<Vec<_>>().join(" | "));
     println!("|---|---|{}", "---|".repeat(servers.len()));
-    for (way, stls) in [("995", false), ("110 STLS", true)] {
+    for (name, way) in WAYS {
         let mut rounds: Vec<Vec<Round>> = servers.iter().map(|_| Vec::new()).collect();
         // Once before it counts, so that all pages are in memory.
         for repetition in 0..=options.repetitions {
             for (server, rounds) in servers.iter().zip(&mut rounds) {
-                let round = measure(server, stls, options).await?;
+                let round = measure(server, way, options).await?;
                 if repetition > 0 {
                     rounds.push(round);
                 }
@@ -98,7 +114,7 @@ pub async fn run(folder: &Path, options: &Options) -> Result<(), Failure> {
         let row = |what: String, figure: fn(&Round) -> f64| {
             let cells: Vec<_> =
                 rounds.iter().map(|rounds| cell(rounds.iter().map(figure).collect())).collect();
-            println!("| {what} | {way} | {} |", cells.join(" | "));
+            println!("| {what} | {name} | {} |", cells.join(" | "));
         };
         let Options { messages, sessions, each, .. } = options;
         row(format!("login, STAT and UIDL of {messages}, ms"), |round| round.opened.as_secs_f64() * 1000.0);
@@ -113,7 +129,8 @@ pub async fn run(folder: &Path, options: &Options) -> Result<(), Failure> {
 async fn ours(folder: &Path, options: &Options) -> Result<(Site, Server), Failure> {
     let names: Vec<String> = (0..=options.sessions).map(|number| format!("u{number}")).collect();
     let people: Vec<String> = std::iter::once("alice".to_owned()).chain(names.clone()).collect();
-    let site = Site::start(folder, &people).await?;
+    let edge = Program::this()?.through(&["env", CLEAR_LOGINS]);
+    let site = Site::start_by(edge, folder, &people).await?;
     let mut users = Vec::new();
     for person in &names {
         let request = Request::TravelStart { person: person.clone(), terms: Terms::default() };
@@ -172,9 +189,9 @@ fn theirs(homes: &Path, clear: SocketAddr, tls: SocketAddr, options: &Options) -
     Ok(Server { name: "Dovecot", clear, tls, users: (0..=options.sessions).map(user).collect() })
 }
 
-async fn measure(server: &Server, stls: bool, options: &Options) -> Result<Round, Failure> {
+async fn measure(server: &Server, way: Way, options: &Options) -> Result<Round, Failure> {
     let start = Instant::now();
-    let mut session = session(server, 0, stls).await?;
+    let mut session = session(server, 0, way).await?;
     let (count, _) = session.stat().await?;
     if count != options.messages {
         return Err(format!("{} has {count} of {} messages", server.name, options.messages).into());
@@ -191,9 +208,9 @@ async fn measure(server: &Server, stls: bool, options: &Options) -> Result<Round
     let mut sessions = JoinSet::new();
     for user in 1..server.users.len() {
         let (name, password) = server.users[user].clone();
-        let (address, each) = (if stls { server.clear } else { server.tls }, options.each);
+        let (address, each) = (server.address(way), options.each);
         sessions.spawn(async move {
-            let mut session = connect(address, stls, &name, &password).await?;
+            let mut session = connect(address, way, &name, &password).await?;
             let (count, _) = session.stat().await?;
             fetch(&mut session, count).await?;
             session.quit().await?;
@@ -207,17 +224,26 @@ async fn measure(server: &Server, stls: bool, options: &Options) -> Result<Round
     Ok(Round { opened, one, many })
 }
 
-async fn session(server: &Server, user: usize, stls: bool) -> Result<Pop3Client, Failure> {
-    let (name, password) = server.users.get(user).ok_or("there is such a user")?;
-    connect(if stls { server.clear } else { server.tls }, stls, name, password).await
+impl Server {
+    fn address(&self, way: Way) -> SocketAddr {
+        match way {
+            Way::Tls => self.tls,
+            Way::Upgrade | Way::Clear => self.clear,
+        }
+    }
 }
 
-async fn connect(address: SocketAddr, stls: bool, user: &str, password: &str) -> Result<Pop3Client, Failure> {
-    let mut session = match stls {
-        true => Pop3Client::connect(address).await?,
-        false => Pop3Client::connect_tls(address).await?,
+async fn session(server: &Server, user: usize, way: Way) -> Result<Pop3Client, Failure> {
+    let (name, password) = server.users.get(user).ok_or("there is such a user")?;
+    connect(server.address(way), way, name, password).await
+}
+
+async fn connect(address: SocketAddr, way: Way, user: &str, password: &str) -> Result<Pop3Client, Failure> {
+    let mut session = match way {
+        Way::Tls => Pop3Client::connect_tls(address).await?,
+        Way::Upgrade | Way::Clear => Pop3Client::connect(address).await?,
     };
-    if stls {
+    if way == Way::Upgrade {
         session.start_tls().await?;
     }
     session.login(user, password).await?;
@@ -237,13 +263,14 @@ async fn fetch(session: &mut Pop3Client, count: u64) -> Result<(), Failure> {
 async fn idle(site: &mut Site, server: &Server) -> Result<String, Failure> {
     site.nodes.stop(Node::Edge).await?;
     site.nodes.start_edge().await?;
-    session(server, 1, false).await?.quit().await?;
+    session(server, 1, Way::Tls).await?.quit().await?;
     let edge = site.nodes.edge_ready().pid;
     let before = resident(edge)?;
     let mut sessions = Vec::new();
     for user in 1..server.users.len() {
-        let open =
-            until("a maildrop is free", FILLED_WITHIN, async || Ok(session(server, user, false).await.ok()));
+        let open = until("a maildrop is free", FILLED_WITHIN, async || {
+            Ok(session(server, user, Way::Tls).await.ok())
+        });
         sessions.push(open.await?);
     }
     let each = resident(edge)?.saturating_sub(before) / sessions.len().max(1) as u64;

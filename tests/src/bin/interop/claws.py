@@ -26,7 +26,7 @@ def write(name, lines):
 
 write("clawsrc", [
     "[Common]", "config_version=4", "use_master_passphrase=0", "master_passphrase_pbkdf2_rounds=50000",
-    "master_passphrase_salt=" + base64.b64encode(salt).decode(), "skip_ssl_cert_check=1",
+    "master_passphrase_salt=" + base64.b64encode(salt).decode(), "skip_ssl_cert_check=0",
     "no_receive_error_panel=1", "send_dialog_mode=1", "receive_dialog_mode=2", "confirm_on_exit=0",
     "clean_on_exit=0", "warn_queued_on_exit=0", "warn_sending_many_recipients_num=0", "work_offline=0"])
 write("accountrc", [
@@ -35,7 +35,7 @@ write("accountrc", [
     f"ssl_pop={tls}", f"ssl_smtp={tls}", "set_popport=1", "pop_port=" + POP3, "set_smtpport=1",
     "smtp_port=" + SMTP, "use_smtp_auth=1", "smtp_auth_method=0", "smtp_user_id=", "receive_at_get_all=1",
     f"remove_mail={int(DELETE)}", "message_leave_time=0", "message_leave_hour=0", "inbox=#mh/Mailbox/inbox",
-    "local_inbox=#mh/Mailbox/inbox"])
+    "local_inbox=#mh/Mailbox/inbox", "ssl_certs_auto_accept=1"])
 write("passwordstorerc", ["[config_version:4]", "", "[account:1]", "recv " + stored, "send " + stored])
 if not (settings / "folderlist.xml").exists():
     write("folderlist.xml", [

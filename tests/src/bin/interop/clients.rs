@@ -1,19 +1,22 @@
 //! The command lines of other people's mail programs, from Debian's packages.
 //!
-//! Each takes whatever certificate the edge shows, since the demonstration's is self-signed; what is
-//! tried here is the protocols, not a chain of trust.
+//! Each is told the settings that a traveller is told, with the edge's name, and checks the certificate by that name and
+//! by the authority that vouches for it.
 
 use std::cell::Cell;
+use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use big_node::request::Started;
 use tests::ledger::Token;
 use tests::process::finish;
 use tests::random::Random;
 use tests::ready::{PairPerson, PairReady};
+
+use crate::send::{look, maildrop};
 
 /// How long a client may take.
 pub const CLIENT_WITHIN: Duration = Duration::from_secs(30);
@@ -29,38 +32,89 @@ pub enum Way {
     Implicit,
 }
 
+/// A service of the edge's, as a client is told it.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// The edge's name.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
 /// The pair, and what the cases share.
 pub struct Setting {
     /// The pair.
     pub ready: PairReady,
-    /// What the edge shows under TLS, in PEM.
-    pub certificate: PathBuf,
+    /// Whom clients trust, in PEM.
+    pub authority: PathBuf,
+    /// What the traveller was told.
+    told: Started,
     folder: PathBuf,
     seed: u64,
     last: Cell<u64>,
 }
 
 impl Setting {
-    /// Cases with `ready`, leaving their files under `folder`.
-    pub fn new(ready: PairReady, folder: &Path, certificate: PathBuf) -> Result<Self, String> {
-        let setting = Self {
-            ready,
-            certificate,
-            folder: folder.to_owned(),
-            seed: Random::any_seed(),
-            last: Cell::new(0),
-        };
-        match setting.ready.people.iter().any(|person| person.password.is_some()) {
-            true => Ok(setting),
-            false => Err("the pair has no traveller with a password; POP3 and submission need one".into()),
+    /// Cases with `ready`, leaving their files under `folder`. The traveller is given another password, so that
+    /// everything that a client is to be told is printed.
+    pub async fn new(
+        pair: &Path,
+        ready: PairReady,
+        folder: &Path,
+        authority: PathBuf,
+    ) -> Result<Self, String> {
+        let on_the_road = ready.people.iter().find(|person| person.password.is_some());
+        let traveller = on_the_road.ok_or("the pair has no traveller; POP3 and submission need one")?;
+        let mut rotate = Command::new(pair);
+        rotate.args(["node-big", "travel", "rotate", &traveller.name, "--json", "--topology"]);
+        rotate.arg(&ready.topology);
+        let done = finish(rotate, b"", CLIENT_WITHIN).await.map_err(|e| e.to_string())?;
+        if !done.status.success() {
+            return Err(format!("travel rotate: {}", done.stderr));
         }
+        let told: Started =
+            serde_json::from_slice(&done.stdout).map_err(|e| format!("travel rotate: {e}"))?;
+        let seed = Random::any_seed();
+        let setting = Self { ready, authority, told, folder: folder.to_owned(), seed, last: Cell::new(0) };
+        let (pop3, user) = (setting.ready.edge.pop3, &setting.told.user);
+        let known = async || maildrop(pop3, user, &setting.told.password, false).await.ok().map(drop);
+        look(known, "the edge does not take the new password").await?;
+        Ok(setting)
     }
 
     /// The person on the road, and the password.
     pub fn traveller(&self) -> (&PairPerson, &str) {
-        let on_the_road = |person: &'_ PairPerson| person.password.is_some();
-        let person = self.ready.people.iter().find(|person| on_the_road(person)).expect("checked when made");
-        (person, person.password.as_deref().unwrap_or_default())
+        let is_them = |person: &'_ PairPerson| person.password.is_some();
+        let person = self.ready.people.iter().find(|person| is_them(person)).expect("checked when made");
+        (person, &self.told.password)
+    }
+
+    /// Where they collect.
+    pub fn pop3(&self, way: Way) -> Server {
+        let settings = &self.told.settings;
+        self.server(if way == Way::Implicit { &settings.pop3s } else { &settings.pop3 })
+    }
+
+    /// Where they send.
+    pub fn submission(&self, way: Way) -> Server {
+        let settings = &self.told.settings;
+        self.server(if way == Way::Implicit { &settings.submissions } else { &settings.submission })
+    }
+
+    /// Where others send.
+    pub fn smtp(&self) -> Server {
+        Server { host: self.told.settings.host.clone(), port: self.ready.edge.smtp.port() }
+    }
+
+    fn server(&self, sockets: &[String]) -> Server {
+        let port = sockets.first().and_then(|socket| socket.rsplit_once(':')?.1.parse().ok());
+        Server { host: self.told.settings.host.clone(), port: port.unwrap_or_default() }
     }
 
     /// A mark that no other case has.
@@ -82,7 +136,7 @@ pub struct Sending<'a> {
     /// The pair and the rest.
     pub setting: &'a Setting,
     /// The server.
-    pub server: SocketAddr,
+    pub server: Server,
     /// How to get to TLS.
     pub way: Way,
     /// User and password, for submission.
@@ -98,7 +152,7 @@ pub struct Collecting<'a> {
     /// The pair and the rest.
     pub setting: &'a Setting,
     /// The server.
-    pub server: SocketAddr,
+    pub server: Server,
     /// How to get to TLS.
     pub way: Way,
     /// The user.
@@ -139,6 +193,7 @@ fn swaks(sending: &Sending<'_>, file: &Path, mechanism: &str) -> Command {
     command.arg("--server").arg(sending.server.to_string()).args(["--helo", "client.test", "--pipeline"]);
     command.args(["--from", sending.from, "--to", sending.to]);
     command.arg("--data").arg(format!("@{}", file.display()));
+    command.args(["--tls-verify", "--tls-ca-path"]).arg(&sending.setting.authority);
     match sending.way {
         Way::Clear => {}
         Way::Upgrade => {
@@ -158,7 +213,7 @@ fn swaks(sending: &Sending<'_>, file: &Path, mechanism: &str) -> Command {
 pub fn curl_send(sending: &Sending<'_>, file: &Path) -> Command {
     let mut command = Command::new("curl");
     let scheme = if sending.way == Way::Implicit { "smtps" } else { "smtp" };
-    command.args(["--silent", "--show-error", "--insecure"]);
+    command.args(["--silent", "--show-error", "--cacert"]).arg(&sending.setting.authority);
     command.args(["--url", &format!("{scheme}://{}/client.test", sending.server)]);
     command.args(["--mail-from", sending.from, "--mail-rcpt", sending.to]).arg("-T").arg(file);
     if sending.way == Way::Upgrade {
@@ -184,10 +239,11 @@ fn msmtp_by(method: &str, sending: &Sending<'_>, _: &Path) -> Command {
     let mut command = Command::new("msmtp");
     let onoff = |on| if on { "on" } else { "off" };
     command.args(["--file=/dev/null", "--domain=client.test"]);
-    command.arg(format!("--host={}", sending.server.ip())).arg(format!("--port={}", sending.server.port()));
+    command.arg(format!("--host={}", sending.server.host)).arg(format!("--port={}", sending.server.port));
     command.arg(format!("--tls={}", onoff(sending.way != Way::Clear)));
     command.arg(format!("--tls-starttls={}", onoff(sending.way == Way::Upgrade)));
-    command.arg("--tls-certcheck=off").arg(format!("--from={}", sending.from));
+    command.arg(format!("--tls-trust-file={}", sending.setting.authority.display()));
+    command.arg(format!("--from={}", sending.from));
     match sending.login {
         Some((user, password)) => {
             command.args([format!("--auth={method}"), format!("--user={user}")]);
@@ -203,8 +259,8 @@ fn msmtp_by(method: &str, sending: &Sending<'_>, _: &Path) -> Command {
 
 const SMTPLIB: &str = r#"
 import smtplib, ssl, sys
-host, port, way, user, password, sender, recipient, file = sys.argv[1:]
-context = ssl._create_unverified_context()
+host, port, way, authority, user, password, sender, recipient, file = sys.argv[1:]
+context = ssl.create_default_context(cafile=authority)
 if way == "Implicit":
     s = smtplib.SMTP_SSL(host, int(port), "client.test", context=context, timeout=20)
 else:
@@ -221,14 +277,15 @@ s.quit()
 /// Python's smtplib.
 pub fn smtplib(sending: &Sending<'_>, file: &Path) -> Command {
     let (user, password) = sending.login.unwrap_or_default();
-    let mut command = python(SMTPLIB, sending.server, sending.way);
+    let mut command = python(SMTPLIB, sending.setting, &sending.server, sending.way);
     command.args([user, password, sending.from, sending.to]).arg(file);
     command
 }
 
-fn python(script: &str, server: SocketAddr, way: Way) -> Command {
+fn python(script: &str, setting: &Setting, server: &Server, way: Way) -> Command {
     let mut command = Command::new("python3");
-    command.args(["-c", script, &server.ip().to_string(), &server.port().to_string(), &format!("{way:?}")]);
+    command.args(["-c", script, &server.host, &server.port.to_string(), &format!("{way:?}")]);
+    command.arg(&setting.authority);
     command
 }
 
@@ -244,12 +301,12 @@ pub fn mutt_send(sending: &Sending<'_>, _: &Path) -> Command {
     command
 }
 
-/// mutt with nothing of the user's, trusting the edge's certificate.
+/// mutt with nothing of the user's.
 fn mutt(setting: &Setting, password: &str, protocol: &str) -> Command {
     let mut command = Command::new("mutt");
     command.args(["-n", "-F", "/dev/null", "-e", &format!("set {protocol}_pass={password}")]);
-    let tls = "ssl_starttls=yes ssl_force_tls=yes ssl_verify_host=no";
-    command.args(["-e", &format!("set {tls} certificate_file={}", setting.certificate.display())]);
+    let tls = "ssl_starttls=yes ssl_force_tls=yes ssl_verify_host=yes";
+    command.args(["-e", &format!("set {tls} certificate_file={}", setting.authority.display())]);
     // It would ask whether to make the folder it usually has.
     command.args(["-e", &format!("set folder={}", setting.folder.display())]);
     command.env("HOME", &setting.folder).env("TERM", "xterm");
@@ -275,7 +332,8 @@ pub fn curl_collect(collecting: &Collecting<'_>) -> Vec<Command> {
     }
     let command = |line: Vec<&str>| {
         let mut command = Command::new("curl");
-        command.args(["--silent", "--show-error", "--insecure", "--ssl-reqd"]);
+        command.args(["--silent", "--show-error", "--ssl-reqd", "--cacert"]);
+        command.arg(&collecting.setting.authority);
         command.args(["--user", &format!("{}:{}", collecting.user, collecting.password)]).args(line);
         command
     };
@@ -287,18 +345,16 @@ pub fn curl_collect(collecting: &Collecting<'_>) -> Vec<Command> {
 /// fetchmail, giving each message to a program that files it.
 pub fn fetchmail(collecting: &Collecting<'_>) -> io::Result<Vec<Command>> {
     let file = collecting.folder.with_extension("fetchmailrc");
-    let (server, folder) = (collecting.server, collecting.folder.display());
+    let (server, folder) = (&collecting.server, collecting.folder.display());
+    let authority = collecting.setting.authority.display();
     let keep = if collecting.delete { "fetchall nokeep" } else { "keep" };
     let tls = if collecting.way == Way::Implicit { "ssl" } else { "sslproto 'TLS1.2+'" };
     std::fs::write(
         &file,
         format!(
-            "poll {} proto pop3 port {} uidl\n  user \"{}\" password \"{}\" {tls} no sslcertck {keep} \
-             no rewrite\n  mda \"cat > {folder}/$$.eml\"\n",
-            server.ip(),
-            server.port(),
-            collecting.user,
-            collecting.password
+            "poll {} proto pop3 port {} uidl\n  user \"{}\" password \"{}\" {tls} sslcertck \
+             sslcertfile '{authority}' {keep} no rewrite\n  mda \"cat > {folder}/$$.eml\"\n",
+            server.host, server.port, collecting.user, collecting.password
         ),
     )?;
     restrict(&file)?;
@@ -322,12 +378,13 @@ fn restrict(file: &Path) -> io::Result<()> {
 pub fn getmail(collecting: &Collecting<'_>) -> io::Result<Vec<Command>> {
     let file = collecting.folder.with_extension("getmailrc");
     let Collecting { server, user, password, delete, folder, .. } = collecting;
-    let (host, port, folder) = (server.ip(), server.port(), folder.display());
+    let (host, port, folder) = (&server.host, server.port, folder.display());
+    let authority = collecting.setting.authority.display();
     std::fs::write(
         &file,
         format!(
             "[retriever]\ntype = SimplePOP3SSLRetriever\nserver = {host}\nport = {port}\nusername = {user}\n\
-             password = {password}\n[destination]\ntype = MDA_external\npath = /bin/sh\n\
+             password = {password}\nca_certs = {authority}\n[destination]\ntype = MDA_external\npath = /bin/sh\n\
              arguments = (\"-c\", \"cat > {folder}/$$.eml\")\nallow_root_commands = true\n\
              [options]\nread_all = false\ndelete = {delete}\ndelivered_to = false\nreceived = false\n"
         ),
@@ -356,9 +413,10 @@ fn mpop_by(method: &str, collecting: &Collecting<'_>) -> io::Result<Vec<Command>
     }
     let onoff = |on| if on { "on" } else { "off" };
     let mut command = Command::new("mpop");
-    command.args(["--file=/dev/null", "--tls=on", "--tls-certcheck=off"]).arg(format!("--auth={method}"));
-    command.arg(format!("--host={}", collecting.server.ip()));
-    command.arg(format!("--port={}", collecting.server.port()));
+    command.args(["--file=/dev/null", "--tls=on"]).arg(format!("--auth={method}"));
+    command.arg(format!("--tls-trust-file={}", collecting.setting.authority.display()));
+    command.arg(format!("--host={}", collecting.server.host));
+    command.arg(format!("--port={}", collecting.server.port));
     command.arg(format!("--tls-starttls={}", onoff(collecting.way == Way::Upgrade)));
     command.arg(format!("--user={}", collecting.user));
     command.arg("--passwordeval=printenv INTEROP_PASSWORD").env("INTEROP_PASSWORD", collecting.password);
@@ -371,8 +429,8 @@ fn mpop_by(method: &str, collecting: &Collecting<'_>) -> io::Result<Vec<Command>
 
 const POPLIB: &str = r#"
 import os, poplib, ssl, sys
-host, port, way, user, password, count, delete, folder = sys.argv[1:]
-context = ssl._create_unverified_context()
+host, port, way, authority, user, password, count, delete, folder = sys.argv[1:]
+context = ssl.create_default_context(cafile=authority)
 if way == "Implicit":
     p = poplib.POP3_SSL(host, int(port), context=context, timeout=20)
 else:
@@ -405,7 +463,7 @@ p.quit()
 
 /// Python's poplib: every command it has.
 pub fn poplib(collecting: &Collecting<'_>) -> Vec<Command> {
-    let mut command = python(POPLIB, collecting.server, collecting.way);
+    let mut command = python(POPLIB, collecting.setting, &collecting.server, collecting.way);
     command.args([collecting.user, collecting.password, &collecting.count.to_string()]);
     command.arg(collecting.delete.to_string()).arg(collecting.folder);
     vec![command]

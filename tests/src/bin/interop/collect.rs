@@ -88,8 +88,7 @@ pub async fn cases(setting: &Setting, tally: &mut Tally) {
 
 async fn collect(setting: &Setting, collector: &Collector, way: Way, delete: bool) -> Result<(), String> {
     let (person, password) = setting.traveller();
-    let edge = &setting.ready.edge;
-    let server = if way == Way::Implicit { edge.pop3s } else { edge.pop3 };
+    let server = setting.pop3(way);
     let sent = fill_anew(setting).await?;
 
     let folder = setting.scratch().map_err(|e| e.to_string())?;

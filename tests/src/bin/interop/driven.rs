@@ -55,15 +55,11 @@ pub async fn round(
 /// Gives a script the account, and what it is to do, in its environment.
 pub fn tell(command: &mut Command, setting: &Setting, way: Way, delete: bool, message: Outgoing<'_>) {
     let (person, password) = setting.traveller();
-    let edge = &setting.ready.edge;
-    let (pop3, smtp) = match way {
-        Way::Implicit => (edge.pop3s, edge.submissions),
-        Way::Clear | Way::Upgrade => (edge.pop3, edge.submission),
-    };
+    let (pop3, smtp) = (setting.pop3(way), setting.submission(way));
     for (name, value) in [
-        ("HOST", pop3.ip().to_string()),
-        ("POP3", pop3.port().to_string()),
-        ("SMTP", smtp.port().to_string()),
+        ("HOST", pop3.host),
+        ("POP3", pop3.port.to_string()),
+        ("SMTP", smtp.port.to_string()),
         ("USER", person.name.clone()),
         ("PASSWORD", password.to_owned()),
         ("ADDRESS", person.address.clone()),

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --bin interop` starts `pair`, which lies beside this program, and lets each
 //! client that is installed submit (587's and 465's roles), send to port 25's role, and collect by
-//! POP3 and POP3S. Then a real Postfix in a network namespace of its own takes mail from the edge by
+//! POP3 and POP3S: each configured by what `travel rotate` prints, and checking the edge's certificate by its name. Then a real Postfix in a network namespace of its own takes mail from the edge by
 //! real DNS and sends some back, and another one is held to the SMTP dialogues, a real Dovecot takes mail from big by LMTP and is held to the POP3 dialogues, the
 //! desk is driven in a terminal of tmux's, both nodes meet disks that are really full, and an image of the edge's disk
 //! is searched. What arrives is compared with what was sent by the ledger. One line is printed
@@ -19,6 +19,7 @@ mod dovecot_pop3;
 mod driven;
 mod full_disk;
 mod held;
+mod named;
 mod namespaces;
 mod postfix;
 mod postfix_smtp;
@@ -38,6 +39,7 @@ use tests::ready::PairReady;
 use tests::wire::Wire;
 
 use crate::clients::Setting;
+use crate::named::Named;
 use crate::tally::Tally;
 
 /// How long the pair may take until it is ready.
@@ -61,6 +63,16 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if options.serve_dns.is_none() {
+        match named::again() {
+            Ok(None) => {}
+            Ok(Some(ended)) => return ended,
+            Err(e) => {
+                eprintln!("interop: {e}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -81,25 +93,39 @@ fn main() -> ExitCode {
 
 async fn run(options: &Options, tally: &mut Tally) -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
+    let named = Named::here();
     let pair = std::env::current_exe()?.with_file_name("pair");
     let (running, ready) = match &options.ready {
         Some(file) => (None, serde_json::from_slice::<PairReady>(&std::fs::read(file)?)?),
         None => {
             let mut command = Command::new(&pair);
             command.arg("--json");
+            if let Some(named) = &named {
+                command.arg("--topology").arg(named.topology());
+            }
             let log = folder.path().join("pair.log");
             let (running, ready) = Running::start(command, &log, PAIR_READY_WITHIN).await?;
             (Some(running), ready)
         }
     };
-    let certificate = folder.path().join("certificate.pem");
-    std::fs::write(&certificate, certificate_of(&ready).await?)?;
-    let setting = Setting::new(ready, folder.path(), certificate)?;
-
-    send::cases(&setting, tally).await;
-    collect::cases(&setting, tally).await;
-    thunderbird::cases(&setting, tally).await;
-    claws::cases(&setting, tally).await;
+    match &named {
+        Some(named) => {
+            let authority = match options.ready {
+                None => named.authority(),
+                Some(_) => {
+                    let shown = folder.path().join("certificate.pem");
+                    std::fs::write(&shown, certificate_of(&ready).await?)?;
+                    shown
+                }
+            };
+            let setting = Setting::new(&pair, ready, folder.path(), authority).await?;
+            send::cases(&setting, tally).await;
+            collect::cases(&setting, tally).await;
+            thunderbird::cases(&setting, tally).await;
+            claws::cases(&setting, tally).await;
+        }
+        None => tally.absent("root, by whom clients are made to know the edge's name"),
+    }
     if let Some(running) = running {
         let ended = running.interrupt(PAIR_END_WITHIN).await?;
         let verdict = if ended.success() { Ok(()) } else { Err(format!("it ended with {ended}")) };
@@ -116,7 +142,7 @@ async fn run(options: &Options, tally: &mut Tally) -> Result<(), Box<dyn std::er
     Ok(())
 }
 
-/// What the edge shows under TLS, in PEM, for clients that must be told whom to trust.
+/// What the edge of a pair that runs already shows under TLS, in PEM, for clients that must be told whom to trust.
 async fn certificate_of(ready: &PairReady) -> std::io::Result<String> {
     use base64::Engine;
     let mut wire = Wire::connect(ready.edge.submissions).await?;

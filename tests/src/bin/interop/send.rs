@@ -112,8 +112,7 @@ pub async fn cases(setting: &Setting, tally: &mut Tally) {
 async fn submission(setting: &Setting, sender: &Sender, way: Way) -> Result<(), String> {
     let (person, password) = setting.traveller();
     let to = format!("interop@{}", setting.ready.internet.domain);
-    let edge = &setting.ready.edge;
-    let server = if way == Way::Implicit { edge.submissions } else { edge.submission };
+    let server = setting.submission(way);
     let login = Some((person.name.as_str(), password));
     let from = person.address.as_str();
     let sent = send(sender, Sending { setting, server, way, login, from, to: &to }).await?;
@@ -125,7 +124,7 @@ async fn submission(setting: &Setting, sender: &Sender, way: Way) -> Result<(), 
 async fn reception(setting: &Setting, sender: &Sender, way: Way) -> Result<(), String> {
     let (person, password) = setting.traveller();
     let (from, to) = (format!("interop@{}", setting.ready.internet.domain), person.address.as_str());
-    let server = setting.ready.edge.smtp;
+    let server = setting.smtp();
     let sending = Sending { setting, server, way, login: None, from: &from, to };
     let sent = send(sender, sending).await?;
     let pop3 = setting.ready.edge.pop3;

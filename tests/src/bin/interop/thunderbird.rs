@@ -61,7 +61,7 @@ impl<'s> Thunderbird<'s> {
 
     /// Fetches, and sends a message to somebody; returns what is in the inbox.
     async fn run(&self, delete: bool, message: Outgoing<'_>) -> Result<Inbox, String> {
-        let pem = std::fs::read_to_string(&self.setting.certificate).map_err(|e| e.to_string())?;
+        let pem = std::fs::read_to_string(&self.setting.authority).map_err(|e| e.to_string())?;
         let certificate: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
         let mut command = Command::new(self.folder.join("program/thunderbird-bin"));
         command.args(["--headless", "--no-remote", "--profile"]).arg(self.folder.join("profile"));

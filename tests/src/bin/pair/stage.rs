@@ -63,7 +63,8 @@ impl Stage {
         let (dns, port) = (internet.dns.address(), internet.mta.address().port());
         let mut topology = TestTopology::of(&written, folder, dns, port);
         if ports == Ports::Free {
-            topology = topology.on_free_ports()?;
+            // Fixed, for what a traveller is told is what the file says.
+            topology = topology.on_free_ports()?.with_fixed_ports()?;
         }
         let temporary_state = temporary.is_some();
         let world = World::of(Program::this()?, topology, internet, temporary).await?;

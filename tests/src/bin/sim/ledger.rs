@@ -6,6 +6,8 @@ use std::fmt;
 use shared::mime;
 use shared::unit::{Id, ReviseMode};
 
+use crate::play::road::Trip;
+
 /// A message from outside: known by its content, which no other one has.
 #[derive(Clone, Debug)]
 pub struct Inbound {
@@ -88,6 +90,8 @@ pub struct Ledger {
     pub outbound: BTreeMap<Vec<u8>, Outbound>,
     /// Big has gone back: what was done at desks since the backup is lost.
     pub big_went_back: bool,
+    /// Travel windows that begin and end, in their order.
+    pub trips: Vec<Trip>,
     /// To bob, who travels, in the order of their exits 0.
     pub inside: Vec<Inside>,
     /// Ids of answered messages on the lane of small mail, in the order of their 250s.

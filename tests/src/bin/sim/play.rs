@@ -1,5 +1,7 @@
 //! One schedule: what a seed lets happen, and whether everything is where it should be afterwards.
 
+pub mod road;
+
 use std::time::Duration;
 
 use big_node::harness::Big;
@@ -43,18 +45,24 @@ struct Kind {
     jumps: bool,
     /// The edge's safety store is short.
     trims: bool,
+    /// Windows begin and end. Not where a node goes back, or lies: what becomes of a window that big has forgotten is
+    /// tested elsewhere.
+    trips: bool,
 }
 
 impl Kind {
     fn of(dice: &mut Dice) -> Self {
-        Self {
+        let mut kind = Self {
             restores: dice.below(4) == 0,
             put_back: dice.below(12) == 0,
             lies: dice.below(8) == 0,
             failed_syncs: dice.below(4) == 0,
             jumps: dice.below(4) == 0,
             trims: dice.below(8) == 0,
-        }
+            trips: false,
+        };
+        kind.trips = !(kind.restores || kind.put_back || kind.lies || kind.trims);
+        kind
     }
 }
 
@@ -90,6 +98,7 @@ pub fn schedule(seed: u64, verbose: bool) -> Outcome {
         went_back: false,
         edge_went_back: false,
         lied: false,
+        jumped: false,
         verbose,
     };
     let events = length(&mut play.dice);
@@ -99,7 +108,9 @@ pub fn schedule(seed: u64, verbose: bool) -> Outcome {
     }
     play.come_to_rest();
     play.hold_alike();
+    play.excuse_refused();
     play.audit();
+    play.audit_trips();
     play.outcome.fingerprint = *play.log.finalize().as_bytes();
     play.outcome
 }
@@ -128,6 +139,8 @@ struct Play {
     edge_went_back: bool,
     /// A peer has sent garbage: a lane may stand still until an operator resets it.
     lied: bool,
+    /// The clocks have jumped.
+    jumped: bool,
     verbose: bool,
 }
 
@@ -177,6 +190,7 @@ impl Play {
             big.add_person("alice").expect("the first person of a site");
             big.add_person("bob").expect("a second one");
             big.travel("bob").expect("his first window");
+            big.add_person(road::PERSON).expect("a third one");
         }
         let _ = self.world.connect();
         self.run_line(usize::MAX);
@@ -216,6 +230,7 @@ impl Play {
             66..70 => self.revise(),
             70..72 => self.send_inside(),
             72..82 if self.kind.lies => self.lie_in_frames(),
+            72..84 if self.kind.trips => self.road(),
             _ => {
                 let steps = 1 + self.dice.below(40);
                 self.run_line(usize::try_from(steps).unwrap_or(1));
@@ -234,6 +249,7 @@ impl Play {
                 self.world.flush(who);
             }
         }
+        self.end_overdue();
         if self.world.wake().is_err() {
             self.world.cut_line(None);
         }
@@ -564,6 +580,7 @@ impl Play {
     fn jump(&mut self) {
         let jump = self.dice.below(JUMP_MAX);
         let ahead = self.dice.below(2) == 0;
+        self.jumped = true;
         self.say(|| format!("the clocks jump {jump} ms {}", if ahead { "ahead" } else { "back" }));
         if ahead { id::sim::go_ahead(jump) } else { id::sim::go_back(jump) }
     }
@@ -1003,6 +1020,9 @@ impl Play {
             // Big as it was put back by hand knows nothing of what it has sent since, and says so.
             let unknown = ["nobody we sent to", "not sent to the edge", "not a result that such a revision"];
             if self.went_back && unknown.iter().any(|unknown| dead.contains(unknown)) {
+                continue;
+            }
+            if road::may_be_refused(self.jumped, &self.ledger.trips, &dead) {
                 continue;
             }
             outcome.fault(|outcome| &mut outcome.lost, format!("a dead letter: {dead}"));

@@ -140,7 +140,10 @@ impl World {
             Who::Edge => {
                 let topology = self.topology.clone();
                 let covers = Arc::new(self.covers_disk.clone());
-                self.edge = Some(Edge::new(store, covers, topology, EDGE_SEALING, DIRECTORY_KEY));
+                let edge = Edge::new(store, covers, topology, EDGE_SEALING, DIRECTORY_KEY);
+                // What the disk refuses now is done later.
+                let _ = block_on(edge.wake());
+                self.edge = Some(edge);
             }
         }
         Ok(())
