@@ -2,7 +2,7 @@
 //! clock that a seed moves.
 //!
 //! `cargo run --release --bin sim -- --schedules N [--seed S]` runs N schedules, each decided by its own
-//! seed alone: mail comes in and goes out, people come and go, while the line is cut at any byte, nodes
+//! seed alone: mail comes in and goes out, people and travel windows come and go, while the line is cut at any byte, nodes
 //! lose power with torn and reordered writes (also while they recover), disks fill up, syncs fail, clocks
 //! jump, stores are restored from old backups or put back by hand, and a peer sends garbage or lies. When a
 //! schedule is over, everything is let settle, and what is where is compared with a ledger kept outside
