@@ -96,6 +96,7 @@ pub fn apply(
         ToEdge::WindowEnd { window } => Ok(revise::end_window(txn, busy, &window, None, now)?),
         ToEdge::CopyGone { window, message } => {
             windows::gone(txn, busy, &window, MessageId(message), now)?;
+            revise::settle_message(txn, busy, &window, MessageId(message), now)?;
             Ok(revise::apply_early(txn, busy, &[window, message].concat(), now)?)
         }
         ToEdge::InventoryAsked { asked } => Ok(inventory::report(txn, asked)?),

@@ -34,7 +34,11 @@ use crate::queue::{self, is_free};
 use crate::record::{QueueRow, copy_key, queue_key};
 use crate::windows;
 use busy::{Busy, UnderWay};
-pub use copies::{begin_session, end_session, file as file_copy, sessions, settle as settle_copies};
+#[cfg(feature = "sim")]
+pub use copies::any_waits;
+pub use copies::{
+    begin_session, end_session, file as file_copy, sessions, settle as settle_copies, settle_message,
+};
 pub use waiting::{Decided, Waiting, message_of, waits};
 
 /// Message or window and message, revision to [`EarlyRow`]: revisions that have overtaken their message.
@@ -287,10 +291,8 @@ pub fn end_window(
     now: u64,
 ) -> Result<(), StoreError> {
     windows::end(txn, window, until, now)?;
-    if !busy.is_locked(window) {
-        // What has waited for room is too late.
-        settle_copies(txn, window, now)?;
-    }
+    // What has waited for room, or for the end of a session, is too late.
+    settle_copies(txn, window, now)?;
     apply_early(txn, busy, window, now)
 }
 

@@ -16,6 +16,8 @@ use crate::login;
 use crate::record::{
     COPIES, CopyRow, ENDED_WINDOWS, EndedRow, Held, LOGINS, PERSON_WINDOWS, SESSIONS, WINDOWS, copy_key,
 };
+#[cfg(feature = "sim")]
+use crate::revise;
 use crate::revise::busy::Busy;
 
 /// Windows that are open at once, at most: what one look at all of them reads.
@@ -135,6 +137,7 @@ pub fn left_of(rows: &impl Rows, id: &Id) -> Result<Vec<&'static str>, StoreErro
         ("messages that have gone", !rows.prefix::<Gone>(GONE, id, 1)?.is_empty()),
         ("messages that are to go", !rows.prefix::<Gone>(NOTED_GONE, id, 1)?.is_empty()),
         ("revisions", !rows.prefix::<Latest>(REVISED, id, 1)?.is_empty()),
+        ("revisions that wait", revise::any_waits(rows, id)?),
         ("when it was used", rows.raw(USED, id)?.is_some()),
         ("from where it was used", login::is_remembered(rows, id)?),
         ("a login", logins.iter().any(|(_, held)| is_its(held))),

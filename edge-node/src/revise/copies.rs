@@ -130,27 +130,58 @@ fn note_or_swap(
     now: u64,
 ) -> Result<(), StoreError> {
     let window: Id = key.first_chunk().copied().unwrap_or_default();
-    if !busy.is_locked(&window) {
-        settle(txn, &window, now)?;
-        return swap(txn, &key, row, now);
+    if is_in_use(txn, busy, &window)? {
+        return note(txn, &key, &row);
     }
-    // The same revision may be noted already, as what big files and as what it waits for a report of: that one stays.
-    match txn.get::<NotedRow>(NOTED, &key)? {
+    settle_message(txn, busy, &window, copy_of(&key).0, now)?;
+    swap(txn, &key, row, now)
+}
+
+/// Whether a session shows the maildrop to a client. What a window had is gone when it ends, whoever is looking.
+fn is_in_use(rows: &impl Rows, busy: &Busy, window: &Id) -> Result<bool, StoreError> {
+    Ok(busy.is_locked(window) && rows.raw(ENDED_WINDOWS, window)?.is_none())
+}
+
+/// Keeps a revision until it can be decided. It may be noted already, as what big files and as what it waits for a report
+/// of: that one stays.
+fn note(txn: &mut Txn<'_>, key: &[u8], row: &NotedRow) -> Result<(), StoreError> {
+    match txn.get::<NotedRow>(NOTED, key)? {
         Some(noted) if noted.recipient.is_some() || row.recipient.is_none() => {
-            txn.release_body(BodyKey(row.body))?;
+            txn.release_body(BodyKey(row.body))
         }
         noted => {
-            if let Some(noted) = noted {
-                txn.release_body(BodyKey(noted.body))?;
-            }
-            txn.put(NOTED, &key, &row)?;
+            noted.map_or(Ok(()), |noted| txn.release_body(BodyKey(noted.body)))?;
+            txn.put(NOTED, key, row)
         }
     }
-    Ok(())
+}
+
+/// Whether revisions wait in a window.
+#[cfg(feature = "sim")]
+pub fn any_waits(rows: &impl Rows, window: &Id) -> Result<bool, StoreError> {
+    Ok(!rows.prefix::<NotedRow>(NOTED, window, 1)?.is_empty())
 }
 
 /// Decides what was noted for a window. Called when nobody shows the maildrop to a client.
 pub fn settle(txn: &mut Txn<'_>, window: &Id, now: u64) -> Result<(), StoreError> {
+    settle_under(txn, window, window, now)
+}
+
+/// Decides what was noted for a message in a window, unless a session has the maildrop.
+pub fn settle_message(
+    txn: &mut Txn<'_>,
+    busy: &Busy,
+    window: &Id,
+    id: MessageId,
+    now: u64,
+) -> Result<(), StoreError> {
+    match is_in_use(txn, busy, window)? {
+        true => Ok(()),
+        false => settle_under(txn, window, &[*window, id.0].concat(), now),
+    }
+}
+
+fn settle_under(txn: &mut Txn<'_>, window: &Id, prefix: &[u8], now: u64) -> Result<(), StoreError> {
     if txn.raw(SESSIONS, window)?.is_some() {
         // It ended with the node, or its end could not be written: whatever was there may have been read.
         let copies = txn.prefix::<CopyRow>(COPIES, window, windows::COPIES_MAX)?;
@@ -158,7 +189,7 @@ pub fn settle(txn: &mut Txn<'_>, window: &Id, now: u64) -> Result<(), StoreError
         end_session(txn, window, &copies)?;
     }
     windows::settle_gone(txn, window)?;
-    for (key, row) in txn.prefix::<NotedRow>(NOTED, window, usize::MAX)? {
+    for (key, row) in txn.prefix::<NotedRow>(NOTED, prefix, usize::MAX)? {
         txn.delete(NOTED, &key)?;
         swap(txn, &key, row, now)?;
     }
@@ -215,7 +246,7 @@ fn swap(txn: &mut Txn<'_>, key: &[u8], row: NotedRow, now: u64) -> Result<(), St
     } else if (mode != ReviseMode::Withdraw || fetched)
         && !windows::fits(txn, &window, size, present.iter().map(|(_, old)| old.size).sum())?
     {
-        return txn.put(NOTED, key, &noted);
+        return note(txn, key, &noted);
     } else {
         for (key, old) in present {
             windows::take_copy(txn, &key, &old)?;

@@ -845,6 +845,17 @@ fn a_revision_of_a_copy_counts_toward_the_quota_and_waits_for_room() {
     edge.tell_of_copy_of(11, 3, ReviseMode::Replace, (false, false));
     settle();
     assert_eq!((edge.told().len(), first(edge.offered())), (2, Some(2)), "it can never be");
+    // Big tells it again, as a copy and for its report, before and after this; the window ends while somebody reads.
+    let copy = WindowCopy {
+        window: WINDOW,
+        message: MESSAGE,
+        revision: 3,
+        wrapped_key: vec![7; 80],
+        size: 11,
+        retrieved: false,
+    };
+    edge.apply(carrier_id(&MESSAGE, 3, &WINDOW), &ToEdge::Copy(copy), Some("again")).expect("is taken");
+    assert!(edge.busy.lock_maildrop(WINDOW));
     let busy = Arc::clone(&edge.busy);
     edge.store.commit_blocking(move |txn| end_window(txn, &busy, &WINDOW, None, NOW)).expect("commits");
     assert_eq!(edge.told()[2..], [(5, 3, ReviseResult::TooLate)]);
