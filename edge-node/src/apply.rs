@@ -92,7 +92,7 @@ pub fn apply(
             renewal::window(txn, &window.window)?;
             Ok(windows::open(txn, &window)?)
         }
-        ToEdge::Unsettled(unsettled) => Ok(settle_held(txn, &unsettled, now)?),
+        ToEdge::Unsettled(unsettled) => Ok(settle_held(txn, busy, &unsettled, now)?),
         ToEdge::WindowEnd { window } => Ok(revise::end_window(txn, busy, &window, None, now)?),
         ToEdge::CopyGone { window, message } => {
             windows::gone(txn, busy, &window, MessageId(message), now)?;
@@ -119,7 +119,7 @@ pub fn apply(
 }
 
 /// What was held back after a restore is settled by what big knows: delivered further, or done.
-fn settle_held(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(), StoreError> {
+fn settle_held(txn: &mut Txn<'_>, busy: &Busy, unsettled: &Unsettled, now: u64) -> Result<(), StoreError> {
     let generation = lane::identity(txn)?.map_or(0, |identity| identity.generation);
     if unsettled.generation != generation {
         tracing::info!("a list of who waits, from before this edge went back: another one follows");
@@ -133,7 +133,7 @@ fn settle_held(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(),
         let (messages, next) = queue::messages(txn, &from, Some(&end))?;
         for id in messages {
             let left = waiting.get(&id.0).map_or(&[][..], |left| left.as_slice());
-            settle_message(txn, left, id, now)?;
+            settle_message(txn, busy, left, id, now)?;
         }
         cursor = next;
     }
@@ -141,13 +141,20 @@ fn settle_held(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(),
 }
 
 /// Settles what was held back of a message, by who is `left` to get it and which revision at the least.
-fn settle_message(txn: &mut Txn<'_>, left: &[(u32, u32)], id: MessageId, now: u64) -> Result<(), StoreError> {
+fn settle_message(
+    txn: &mut Txn<'_>,
+    busy: &Busy,
+    left: &[(u32, u32)],
+    id: MessageId,
+    now: u64,
+) -> Result<(), StoreError> {
     let least = |index| left.iter().find(|(other, _)| *other == index).map(|(_, least)| *least);
     let is_held_back = |recipient: &QueueRecipient| recipient.doubt.is_some_and(Doubt::is_of_restore);
     let mut waiting = Waiting::load(txn, id)?;
     if !waiting.recipients().any(|recipient| is_held_back(recipient)) {
         return Ok(());
     }
+    let decided = waiting.settle_left(|recipient| busy.is_attempted(id, recipient));
     let (mut has, mut goes_on, mut revised) = (0, 0, 0);
     for row in waiting.rows_mut() {
         let revision = row.revision;
@@ -167,6 +174,7 @@ fn settle_message(txn: &mut Txn<'_>, left: &[(u32, u32)], id: MessageId, now: u6
         }
     }
     waiting.store(txn)?;
+    revise::tell(txn, id, decided, now)?;
     let said = [
         (has, "settled before this edge was restored"),
         (goes_on, "goes on after a restore of this edge"),
@@ -246,6 +254,13 @@ fn queue_outbound(
 ) -> Result<(), StoreError> {
     let (id, revision) = (MessageId(outbound.message), outbound.revision);
     let mut waiting = Waiting::load(txn, id)?;
+    // What was noted comes first: it may have taken back what this is a part of.
+    let decided = waiting.settle_left(|recipient| busy.is_attempted(id, recipient));
+    if !decided.is_empty() {
+        waiting.store(txn)?;
+        revise::tell(txn, id, decided, now)?;
+        waiting = Waiting::load(txn, id)?;
+    }
     let recipient = |(index, address, notify, original)| QueueRecipient {
         index,
         address,
@@ -298,14 +313,14 @@ fn queue_outbound(
         let is_attempted = busy.is_attempted(id, recipient.index);
         waiting.revise(recipient.index, revision, ReviseMode::Replace, is_attempted);
     }
+    // Big says by this that they have still to get it, also who is being attempted: the note may outlive the attempt.
+    let is_told = |recipient: &&mut QueueRecipient| {
+        older.iter().any(|told| told.index == recipient.index)
+            && recipient.doubt.is_some_and(Doubt::is_of_restore)
+    };
+    let told = waiting.recipients().filter(is_told);
+    told.for_each(|recipient| (recipient.doubt, recipient.next_attempt_at) = (None, now));
     if let Some(row) = waiting.row(revision) {
-        // Big says by this that they have still to get it.
-        let is_told = |recipient: &&mut QueueRecipient| {
-            older.iter().any(|told| told.index == recipient.index)
-                && recipient.doubt.is_some_and(Doubt::is_of_restore)
-        };
-        let told = row.recipients.iter_mut().filter(is_told);
-        told.for_each(|recipient| (recipient.doubt, recipient.next_attempt_at) = (None, now));
         row.recipients.append(&mut fresh);
     }
     waiting.store(txn)?;

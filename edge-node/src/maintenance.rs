@@ -71,6 +71,7 @@ pub async fn run(node: Arc<Node>) {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cursors {
     ids: Vec<u8>,
+    texts: Vec<u8>,
     unanswered: Vec<u8>,
 }
 
@@ -95,18 +96,15 @@ pub(crate) async fn clean(node: &Node, pulse: &mut Pulse, cursors: Cursors) -> R
             node.store.commit(move |txn| greylist::forget_old(txn, greylist.as_ref(), unix_millis()));
         forgotten.await?;
         node.store.commit(|txn| revise::forget_early(txn, unix_millis())).await?;
-        let kept = ids_kept(node);
-        let forgotten =
-            node.store.commit(move |txn| latest::forget(txn, age::lived(txn)?.saturating_sub(kept)));
-        forgotten.await?;
     }
     let covering = node.covering.lock().await;
     node.destroy_covers()?;
     drop(covering);
     let ids = forget_units(node, cursors.ids).await?;
+    let texts = forget_texts(node, cursors.texts).await?;
     let unanswered = forget_unanswered(&node.store, cursors.unanswered).await?;
     while node.store.compact().await? {}
-    Ok(Cursors { ids, unanswered })
+    Ok(Cursors { ids, texts, unanswered })
 }
 
 /// How long ids of units are remembered, in milliseconds that this node lives.
@@ -164,6 +162,16 @@ async fn forget_units(node: &Node, cursor: Vec<u8>) -> Result<Vec<u8>, StoreErro
         let lived = age::lived(txn)?;
         lane::bury_overdue(txn, lived.saturating_sub(PARKED_MILLIS), unix_millis())?;
         lane::forget_ids(txn, &cursor, IDS_AT_ONCE, lived.saturating_sub(kept))
+    });
+    Ok(forgotten.await?.into_inner().unwrap_or_default())
+}
+
+/// The same for the latest texts of recipients.
+async fn forget_texts(node: &Node, cursor: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+    let kept = ids_kept(node);
+    let forgotten = node.store.commit(move |txn| {
+        let before = age::lived(txn)?.saturating_sub(kept);
+        latest::forget(txn, &cursor, IDS_AT_ONCE, before)
     });
     Ok(forgotten.await?.into_inner().unwrap_or_default())
 }

@@ -176,6 +176,7 @@ fn decide(
 ) -> Result<(), StoreError> {
     let id = MessageId(revise.message);
     let mut waiting = Waiting::load(txn, id)?;
+    let mut decided = waiting.settle_left(|recipient| busy.is_attempted(id, recipient));
     if let Some(body) = body {
         // Of the envelope, a revision changes nothing.
         let envelope = waiting.rows().first().cloned();
@@ -200,7 +201,6 @@ fn decide(
             txn.release_body(BodyKey(body))?;
         }
     }
-    let mut decided = Vec::new();
     let (revision, mode) = (revise.revision, revise.mode);
     for (recipient, _) in &revise.recipients {
         let recipient = *recipient;

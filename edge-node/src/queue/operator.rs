@@ -284,9 +284,9 @@ fn cancel_within(
     let cancelled = meant.len();
     for recipient in meant {
         recipient.state = DeliveryState::Failed;
-        // The text that big sends for that one comes too late.
-        if let Some(Doubt::Revised(least)) = recipient.doubt {
-            latest::remember(txn, id, recipient.index, least)?;
+        // A text that big still sends for that one, as far as it knows, comes too late.
+        if recipient.doubt.is_some() {
+            latest::remember(txn, id, recipient.index, u32::MAX)?;
         }
         let outcome = Outcome {
             message: id.0,

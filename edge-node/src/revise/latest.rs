@@ -5,14 +5,12 @@
 use rkyv::{Archive, Deserialize, Serialize};
 use shared::age;
 use shared::id::MessageId;
-use shared::store::{Rows, StoreError, Table, Txn};
+use shared::store::{Rows, StoreError, Table, Txn, behind};
 
 use crate::record::queue_key;
 
 /// Message and recipient to [`LatestRow`].
 const LATEST: Table = Table("latest-texts");
-/// Rows that one commit looks at.
-const FORGOTTEN_AT_ONCE: usize = 10_000;
 
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
 struct LatestRow {
@@ -41,15 +39,22 @@ pub fn remember(txn: &mut Txn<'_>, id: MessageId, recipient: u32, revision: u32)
     txn.put(LATEST, &queue_key(&id.0, recipient), &LatestRow { revision, since })
 }
 
-/// Forgets what came when this node had lived for less than `before` milliseconds: as long ago as the ids of units are
-/// remembered ([`shared::lane::ids_kept`]), which come again as long. The oldest messages come first.
-pub fn forget(txn: &mut Txn<'_>, before: u64) -> Result<(), StoreError> {
-    for (key, row) in txn.prefix::<LatestRow>(LATEST, &[], FORGOTTEN_AT_ONCE)? {
+/// Forgets what came when this node had lived for less than `before` milliseconds, among `max` rows behind `cursor`: as
+/// long ago as the ids of units are remembered ([`shared::lane::ids_kept`]), which come again as long. Returns where to
+/// go on; `None` at the end.
+pub fn forget(
+    txn: &mut Txn<'_>,
+    cursor: &[u8],
+    max: usize,
+    before: u64,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let found = txn.range::<LatestRow>(LATEST, cursor, None, max)?;
+    for (key, row) in &found {
         if row.since < before {
-            txn.delete(LATEST, &key)?;
+            txn.delete(LATEST, key)?;
         }
     }
-    Ok(())
+    Ok(behind(&found, max))
 }
 
 /// How many recipients are remembered.

@@ -643,7 +643,7 @@ fn a_text_that_was_withdrawn_meanwhile_does_not_come_behind_its_withdrawal() {
     edge.revise(2, ReviseMode::Withdraw, &[0]);
     let decisions = || edge.store.read().and_then(|rows| latest::count(&rows)).expect("reads");
     for (before, left) in [(0, 1), (1, 0)] {
-        edge.store.commit_blocking(move |txn| latest::forget(txn, before)).expect("commits");
+        edge.store.commit_blocking(move |txn| latest::forget(txn, &[], 10, before)).expect("commits");
         assert_eq!(decisions(), left);
     }
 }
@@ -783,6 +783,32 @@ fn what_an_operator_had_attempted_is_still_settled_by_what_big_says() {
         edge.end(0, DeliveryState::Deferred);
         edge.wait(9, waiting);
         assert_eq!(edge.begin(), left, "{waiting:?}");
+    }
+}
+
+/// An edge that went back attempts, for its operator, what big says was revised, and goes down meanwhile.
+#[test]
+fn what_was_noted_when_the_edge_goes_down_is_decided_whatever_waits_for_big() {
+    for withdrawn in [false, true] {
+        let edge = Edge::new();
+        edge.outbound(1);
+        let edge = edge.goes_back();
+        edge.retried();
+        assert_eq!(edge.begin(), Some((0, "old".into())));
+        edge.wait(9, &[(0, 1)]);
+        if withdrawn {
+            edge.revise_after(2, ReviseMode::Withdraw, &[(0, 1)]);
+        } else {
+            edge.offer_revised(0);
+        }
+        let edge = Edge { busy: Arc::default(), ..edge };
+        edge.offer_revised(0);
+        assert_eq!(edge.leaves().len(), usize::from(!withdrawn), "it is due again, if it is anybody's");
+        let left = (!withdrawn).then(|| (1, "new 1".to_owned()));
+        assert_eq!(edge.begin(), left, "{withdrawn}");
+        if withdrawn {
+            assert_eq!((edge.told().last(), edge.bodies()), (Some(&(0, 2, ReviseResult::Withdrawn)), 0));
+        }
     }
 }
 
