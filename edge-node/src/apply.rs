@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use shared::age;
+use shared::fault::{SeededFault, seeded};
 use shared::id::MessageId;
 use shared::lane::{self, NotApplied};
 use shared::store::{StoreError, Stored, Txn};
@@ -277,7 +278,8 @@ fn queue_outbound(
     // come already; or a later one has, which goes by another lane.
     let mut news = Vec::new();
     for recipient in outbound.take_recipients().map(recipient) {
-        if latest::latest(txn, id, recipient.index)?.is_none_or(|latest| latest < revision) {
+        let has_come = latest::has_come(txn, id, recipient.index, revision)?;
+        if !has_come || seeded(SeededFault::DedupeDropped) {
             latest::remember(txn, id, recipient.index, revision)?;
             correspondents::learn(txn, directory_key, &recipient.address, now)?;
             news.push(recipient);
