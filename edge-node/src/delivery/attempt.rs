@@ -63,6 +63,14 @@ impl Report {
         let text = format!("not asked again yet: {text}");
         Self { status: Status::ours(*class, *enhanced, &text), ..self.clone() }
     }
+
+    /// What the smart host, as the second choice, will not do for the sender's wish of TLS, hosts of the domain may do when
+    /// they are back: it becomes what was said of them.
+    fn leave_to(&mut self, of_domain: &Self) {
+        if is_of_wish(&self.status) {
+            self.clone_from(of_domain);
+        }
+    }
 }
 
 /// A message on its way to some of its recipients.
@@ -225,7 +233,11 @@ impl Attempt {
                         let Some(fallback) = fallback.or_else(|| self.fallback.place()) else {
                             return (Vec::new(), shown);
                         };
-                        (self.fall_back(copies, place, host, fallback, report.status.text).await, shown)
+                        let own = known.map_or_else(|| report.clone(), Report::not_asked_again);
+                        let mut told =
+                            self.fall_back(copies, place, host, fallback, report.status.text).await;
+                        told.iter_mut().for_each(|(_, told)| told.leave_to(&own));
+                        (told, shown)
                     }
                 }
             }
@@ -661,5 +673,25 @@ fn message(row: &QueueRow, recipients: &[(u32, Recipient)]) -> Message {
         utf8_header: row.utf8_header,
         require_tls: row.tls_wish == TlsWish::Required,
         before: row.signatures.clone().into_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_smart_host_will_not_do_of_a_wish_waits_for_the_domain() {
+        let away = Report::ours(Status::ours(Class::Temporary, Enhanced(4, 4, 1), "no answer"));
+        let by_relay = |status| Report { relay: Some("no answer".into()), ..Report::ours(status) };
+        for (enhanced, waits) in
+            [(REQUIRETLS_NEEDED, true), (Enhanced(5, 7, 10), true), (Enhanced(5, 1, 1), false)]
+        {
+            let said = by_relay(Status::ours(Class::Permanent, enhanced, "no"));
+            let mut told = said.clone();
+            told.leave_to(&away);
+            let expected = if waits { &away } else { &said };
+            assert_eq!((&told.status, &told.relay), (&expected.status, &expected.relay), "{enhanced:?}");
+        }
     }
 }
