@@ -14,12 +14,12 @@ use shared::smtp::client::{
     opportunistic,
 };
 use shared::smtp::{Enhanced, Recipient};
-use shared::store::{BodyKey, StoreError};
+use shared::store::BodyKey;
 use shared::tls_wish::TlsWish;
 use shared::topology::Place;
 
 use super::fallback::{self, Fallback};
-use super::mta_sts::Policies;
+use super::mta_sts::{Policies, PolicyError};
 use super::pool::{MESSAGES_MAX, Pool};
 use super::public::is_public;
 use super::relay::{Route, SmartHost};
@@ -100,6 +100,14 @@ impl Copies<'_> {
 
 /// A host, and what it has to prove; or why it is not to be used.
 pub(super) type Host = (MailHost, Result<Security, NotToBeUsed>);
+
+/// The hosts that serve a domain.
+pub(super) struct Hosts {
+    /// Best first.
+    pub hosts: Vec<Host>,
+    /// Why it is not known now where another one is.
+    unsure: Option<Status>,
+}
 
 /// What came of asking the hosts of a domain.
 enum Asked {
@@ -285,8 +293,8 @@ impl Attempt {
         };
         let domain = first.address.domain();
         let wish = copies.row.tls_wish;
-        let hosts = match self.hosts(domain, wish).await {
-            Ok(hosts) => hosts,
+        let Hosts { hosts, unsure } = match self.hosts(domain, wish).await {
+            Ok(found) => found,
             // Who forges answers is not to choose which way the mail goes.
             Err(status) if status.enhanced == UNPROVED => {
                 return Asked::Told(copies.all(&Report::ours(status)), Shown::Strained);
@@ -296,7 +304,9 @@ impl Attempt {
             }
             Err(status) => return Asked::Told(copies.all(&Report::ours(status)), Shown::Nothing),
         };
-        let (mut targets, mut last, mut reached) = (Vec::new(), None, false);
+        // That one may do what the others will not.
+        let mut last = unsure.filter(|_| wish == TlsWish::Required).map(Report::ours);
+        let (mut targets, mut reached) = (Vec::new(), false);
         for (host, security) in &hosts {
             let security = match security {
                 Ok(security) => security,
@@ -377,24 +387,30 @@ impl Attempt {
     ///
     /// # Errors
     /// Why there are none.
-    pub async fn hosts(&self, domain: &Domain, wish: TlsWish) -> Result<Vec<Host>, Status> {
-        let hosts = self.resolver.hosts(domain, self.node.topology.edge.outbound.port).await?;
+    pub async fn hosts(&self, domain: &Domain, wish: TlsWish) -> Result<Hosts, Status> {
+        let (hosts, unsure) = self.resolver.hosts(domain, self.node.topology.edge.outbound.port).await?;
         let sts = self.sts(domain, &hosts).await;
         let trusted = self.policies.as_ref().map(Policies::trusted);
         let security = |host: &MailHost| match &sts {
             Ok(sts) => Security::wished(wish, host, sts.as_ref(), trusted),
             Err(_) if wish == TlsWish::Dispensable => Ok(Security::Opportunistic),
-            Err(_) => Err(NotToBeUsed::Unreadable),
+            Err(PolicyError::Store(_)) => Err(NotToBeUsed::Unreadable),
+            // Nobody waits for a policy but who wishes for what it would prove.
+            Err(unknown) => Security::wished(wish, host, None, trusted)
+                .map_err(|none| none.without_policy(&unknown.to_string())),
         };
-        Ok(hosts.into_iter().map(|host| (security(&host), host)).map(|(asked, host)| (host, asked)).collect())
+        let hosts = hosts.into_iter().map(|host| (security(&host), host)).map(|(asked, host)| (host, asked));
+        Ok(Hosts { hosts: hosts.collect(), unsure })
     }
 
     /// What a domain asks of its hosts by MTA-STS, if it is to be asked.
-    async fn sts(&self, domain: &Domain, hosts: &[MailHost]) -> Result<Option<Sts>, StoreError> {
+    async fn sts(&self, domain: &Domain, hosts: &[MailHost]) -> Result<Option<Sts>, PolicyError> {
         match &self.policies {
             Some(policies) if Security::asks_policy(hosts) => {
                 let policy = policies.of(domain).await.inspect_err(|error| {
-                    tracing::error!(%domain, %error, "a domain's MTA-STS policy cannot be read");
+                    if let PolicyError::Store(error) = error {
+                        tracing::error!(%domain, %error, "a domain's MTA-STS policy cannot be read");
+                    }
                 })?;
                 Ok(policy.map(|policy| Sts { policy, trusted: policies.trusted().clone() }))
             }

@@ -235,7 +235,7 @@ impl Probe {
             asks: asked.as_ref().map_or_else(ToString::to_string, |security| security.asks().to_owned()),
             usable: asked.is_ok(),
         };
-        Ok(self.0.hosts(domain, TlsWish::Unsaid).await?.into_iter().map(view).collect())
+        Ok(self.0.hosts(domain, TlsWish::Unsaid).await?.hosts.into_iter().map(view).collect())
     }
 
     /// Why all mail waits, if DNS can prove nothing.

@@ -60,6 +60,17 @@ pub(super) enum NotToBeUsed {
         /// What DNS says instead.
         why: String,
     },
+    /// The sender wishes for a host that proves its name, and its domain's policy, which might prove it, cannot be known now.
+    #[error(
+        "the sender wants it only where TLS is certain (REQUIRETLS), and whether an MTA-STS policy proves that {host} is its \
+         domain's host cannot be known now: {why}"
+    )]
+    PolicyUnknown {
+        /// Its name.
+        host: String,
+        /// Why it cannot.
+        why: String,
+    },
     /// What is kept of policies cannot be read.
     #[error("the MTA-STS policy of its domain cannot be read at the moment")]
     Unreadable,
@@ -75,10 +86,20 @@ pub(super) enum NotToBeUsed {
 }
 
 impl NotToBeUsed {
+    /// The same, where for this reason it cannot be known now whether its domain has a policy.
+    pub fn without_policy(self, why: &str) -> Self {
+        match self {
+            Self::NotProved(host) => Self::PolicyUnknown { host, why: why.to_owned() },
+            other => other,
+        }
+    }
+
     /// What becomes of mail for it: it waits, or nobody will ever fulfil its sender's wish there (RFC 8689 §4.2.1).
     pub fn status(&self) -> Status {
         let (class, enhanced) = match self {
-            Self::Unknown { .. } | Self::Unreadable | Self::NotNamed(_) => (Class::Temporary, UNPROVED),
+            Self::Unknown { .. } | Self::PolicyUnknown { .. } | Self::Unreadable | Self::NotNamed(_) => {
+                (Class::Temporary, UNPROVED)
+            }
             Self::NotProved(_) => (Class::Permanent, REQUIRETLS_NEEDED),
         };
         Status::ours(class, enhanced, &self.to_string())
@@ -297,6 +318,22 @@ mod tests {
         assert_eq!(for_good(TlsWish::Unsaid, lacks.clone()), lacks);
         let away = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "no answer");
         assert_eq!(for_good(TlsWish::Required, away.clone()), away);
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_known_now_is_waited_for() {
+        let wished = |is_proved| {
+            let host = MailHost { is_proved, ..host("mx.a.example", Published::Nothing) };
+            let trusted = sts(Mode::Enforce).trusted;
+            Security::wished(TlsWish::Required, &host, None, Some(&trusted))
+                .map_err(|none| none.without_policy("no answer").status())
+        };
+        let status = wished(false).expect_err("nothing proves it");
+        assert_eq!((status.class, status.enhanced), (Class::Temporary, UNPROVED));
+        assert!(status.text.ends_with("cannot be known now: no answer"), "{}", status.text);
+        assert!(matches!(wished(true), Ok(Security::Named(_))), "it needs no policy");
+        let other = NotToBeUsed::NotNamed("mx.a.example".into());
+        assert_eq!(other.clone().without_policy("no answer"), other);
     }
 
     #[test]
