@@ -49,12 +49,14 @@ pub(super) struct Report {
     pub relay: Option<String>,
     /// It has taken the message, and reports on it as the sender wants.
     pub host_reports: bool,
+    /// The smart host is to be asked, and has no place: it is due as before.
+    pub waits: bool,
 }
 
 impl Report {
     /// No host was asked.
     pub fn ours(status: Status) -> Self {
-        Self { status, host: None, tls: None, relay: None, host_reports: false }
+        Self { status, host: None, tls: None, relay: None, host_reports: false, waits: false }
     }
 
     /// Nobody could be reached a moment ago, as this says.
@@ -62,6 +64,14 @@ impl Report {
         let Status { class, enhanced, text, .. } = &self.status;
         let text = format!("not asked again yet: {text}");
         Self { status: Status::ours(*class, *enhanced, &text), ..self.clone() }
+    }
+
+    /// Of the hosts of a domain this was said, and the smart host, which is to be asked, has no place.
+    fn waiting(&self) -> Self {
+        let Status { class, enhanced, text, .. } = &self.status;
+        let text = format!("{text}; it waits for a place at the smart host");
+        let status = Status::ours(*class, *enhanced, &text).into_temporary();
+        Self { status, waits: true, ..self.clone() }
     }
 
     /// What the smart host, as the second choice, will not do for the sender's wish of TLS, hosts of the domain may do when
@@ -210,8 +220,7 @@ impl Attempt {
     }
 
     /// Attempts delivery at a [place](Self::place). With `known`, nobody could be reached there a moment ago; `fallback`
-    /// is a place at the smart host that was taken for that. One report for each recipient; none if the smart host is to be
-    /// asked and has no place, so that nobody was.
+    /// is a place at the smart host that was taken for that. One report for each recipient.
     pub async fn deliver(
         &self,
         copies: Copies<'_>,
@@ -239,7 +248,7 @@ impl Attempt {
                         let shown =
                             known.map_or_else(|| Shown::Unreachable(report.clone()), |_| Shown::Nothing);
                         let Some(fallback) = fallback.or_else(|| self.fallback.place()) else {
-                            return (Vec::new(), shown);
+                            return (copies.all(&report.waiting()), shown);
                         };
                         let own = known.map_or_else(|| report.clone(), Report::not_asked_again);
                         let mut told =
