@@ -83,6 +83,12 @@ pub(super) enum NotToBeUsed {
          {0} is its domain's host"
     )]
     NotProved(String),
+    /// The sender wishes for a host that proves its name, and there is nobody to whom it could.
+    #[error(
+        "the sender wants it only where TLS is certain (REQUIRETLS), and no certificates are checked here, so that {0} cannot \
+         prove itself: that takes [edge.outbound] `mta_sts`, and certificates that this system trusts"
+    )]
+    NotChecked(String),
 }
 
 impl NotToBeUsed {
@@ -100,7 +106,7 @@ impl NotToBeUsed {
             Self::Unknown { .. } | Self::PolicyUnknown { .. } | Self::Unreadable | Self::NotNamed(_) => {
                 (Class::Temporary, UNPROVED)
             }
-            Self::NotProved(_) => (Class::Permanent, REQUIRETLS_NEEDED),
+            Self::NotProved(_) | Self::NotChecked(_) => (Class::Permanent, REQUIRETLS_NEEDED),
         };
         Status::ours(class, enhanced, &self.to_string())
     }
@@ -161,8 +167,11 @@ impl Security {
                     let policy = sts.map(|sts| &sts.policy).filter(|policy| policy.mode != Mode::None);
                     let is_named =
                         host.is_proved || policy.is_some_and(|policy| allows(&policy.mx, &host.name));
-                    let trusted = trusted.filter(|_| is_named).cloned();
-                    trusted.map(Self::Named).ok_or_else(|| NotToBeUsed::NotProved(host.name.clone()))
+                    match trusted {
+                        Some(trusted) if is_named => Ok(Self::Named(trusted.clone())),
+                        Some(_) => Err(NotToBeUsed::NotProved(host.name.clone())),
+                        None => Err(NotToBeUsed::NotChecked(host.name.clone())),
+                    }
                 }
             },
         }
@@ -288,7 +297,10 @@ mod tests {
         for published in [Published::Nothing, records(1)] {
             let proved = MailHost { is_proved: true, ..host("mx.b.example", published) };
             assert_eq!(required(&proved, None), named);
-            assert_eq!(Security::wished(TlsWish::Required, &proved, None, None), not_proved("mx.b.example"));
+            let unchecked = Security::wished(TlsWish::Required, &proved, None, None).expect_err("by nobody");
+            let Status { class, enhanced, text, .. } = unchecked.status();
+            assert_eq!((class, enhanced), (Class::Permanent, REQUIRETLS_NEEDED));
+            assert!(text.contains("`mta_sts`"), "{text}");
         }
         assert!(matches!(required(&host("mx.b.example", records(3)), None), Ok(Security::Dane(_))));
         let waits = required(&host("mx.a.example", unknown.clone()), None).expect_err("is unknown");
