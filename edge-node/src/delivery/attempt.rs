@@ -14,12 +14,12 @@ use shared::smtp::client::{
     opportunistic,
 };
 use shared::smtp::{Enhanced, Recipient};
-use shared::store::{BodyKey, StoreError};
+use shared::store::BodyKey;
 use shared::tls_wish::TlsWish;
 use shared::topology::Place;
 
 use super::fallback::{self, Fallback};
-use super::mta_sts::Policies;
+use super::mta_sts::{Policies, PolicyError};
 use super::pool::{MESSAGES_MAX, Pool};
 use super::public::is_public;
 use super::relay::{Route, SmartHost};
@@ -49,12 +49,14 @@ pub(super) struct Report {
     pub relay: Option<String>,
     /// It has taken the message, and reports on it as the sender wants.
     pub host_reports: bool,
+    /// The smart host is to be asked, and has no place: it is due as before.
+    pub waits: bool,
 }
 
 impl Report {
     /// No host was asked.
     pub fn ours(status: Status) -> Self {
-        Self { status, host: None, tls: None, relay: None, host_reports: false }
+        Self { status, host: None, tls: None, relay: None, host_reports: false, waits: false }
     }
 
     /// Nobody could be reached a moment ago, as this says.
@@ -62,6 +64,22 @@ impl Report {
         let Status { class, enhanced, text, .. } = &self.status;
         let text = format!("not asked again yet: {text}");
         Self { status: Status::ours(*class, *enhanced, &text), ..self.clone() }
+    }
+
+    /// Of the hosts of a domain this was said, and the smart host, which is to be asked, has no place.
+    fn waiting(&self) -> Self {
+        let Status { class, enhanced, text, .. } = &self.status;
+        let text = format!("{text}; it waits for a place at the smart host");
+        let status = Status::ours(*class, *enhanced, &text).into_temporary();
+        Self { status, waits: true, ..self.clone() }
+    }
+
+    /// What the smart host, as the second choice, will not do for the sender's wish of TLS, hosts of the domain may do when
+    /// they are back: it becomes what was said of them.
+    fn leave_to(&mut self, of_domain: &Self) {
+        if is_of_wish(&self.status) {
+            self.clone_from(of_domain);
+        }
     }
 }
 
@@ -92,6 +110,14 @@ impl Copies<'_> {
 
 /// A host, and what it has to prove; or why it is not to be used.
 pub(super) type Host = (MailHost, Result<Security, NotToBeUsed>);
+
+/// The hosts that serve a domain.
+pub(super) struct Hosts {
+    /// Best first.
+    pub hosts: Vec<Host>,
+    /// Why it is not known now where another one is.
+    unsure: Option<Status>,
+}
 
 /// What came of asking the hosts of a domain.
 enum Asked {
@@ -194,8 +220,7 @@ impl Attempt {
     }
 
     /// Attempts delivery at a [place](Self::place). With `known`, nobody could be reached there a moment ago; `fallback`
-    /// is a place at the smart host that was taken for that. One report for each recipient; none if the smart host is to be
-    /// asked and has no place, so that nobody was.
+    /// is a place at the smart host that was taken for that. One report for each recipient.
     pub async fn deliver(
         &self,
         copies: Copies<'_>,
@@ -223,9 +248,13 @@ impl Attempt {
                         let shown =
                             known.map_or_else(|| Shown::Unreachable(report.clone()), |_| Shown::Nothing);
                         let Some(fallback) = fallback.or_else(|| self.fallback.place()) else {
-                            return (Vec::new(), shown);
+                            return (copies.all(&report.waiting()), shown);
                         };
-                        (self.fall_back(copies, place, host, fallback, report.status.text).await, shown)
+                        let own = known.map_or_else(|| report.clone(), Report::not_asked_again);
+                        let mut told =
+                            self.fall_back(copies, place, host, fallback, report.status.text).await;
+                        told.iter_mut().for_each(|(_, told)| told.leave_to(&own));
+                        (told, shown)
                     }
                 }
             }
@@ -273,8 +302,8 @@ impl Attempt {
         };
         let domain = first.address.domain();
         let wish = copies.row.tls_wish;
-        let hosts = match self.hosts(domain, wish).await {
-            Ok(hosts) => hosts,
+        let Hosts { hosts, unsure } = match self.hosts(domain, wish).await {
+            Ok(found) => found,
             // Who forges answers is not to choose which way the mail goes.
             Err(status) if status.enhanced == UNPROVED => {
                 return Asked::Told(copies.all(&Report::ours(status)), Shown::Strained);
@@ -284,7 +313,9 @@ impl Attempt {
             }
             Err(status) => return Asked::Told(copies.all(&Report::ours(status)), Shown::Nothing),
         };
-        let (mut targets, mut last, mut reached) = (Vec::new(), None, false);
+        // That one may do what the others will not.
+        let mut last = unsure.filter(|_| wish == TlsWish::Required).map(Report::ours);
+        let (mut targets, mut reached) = (Vec::new(), false);
         for (host, security) in &hosts {
             let security = match security {
                 Ok(security) => security,
@@ -365,24 +396,30 @@ impl Attempt {
     ///
     /// # Errors
     /// Why there are none.
-    pub async fn hosts(&self, domain: &Domain, wish: TlsWish) -> Result<Vec<Host>, Status> {
-        let hosts = self.resolver.hosts(domain, self.node.topology.edge.outbound.port).await?;
+    pub async fn hosts(&self, domain: &Domain, wish: TlsWish) -> Result<Hosts, Status> {
+        let (hosts, unsure) = self.resolver.hosts(domain, self.node.topology.edge.outbound.port).await?;
         let sts = self.sts(domain, &hosts).await;
         let trusted = self.policies.as_ref().map(Policies::trusted);
         let security = |host: &MailHost| match &sts {
             Ok(sts) => Security::wished(wish, host, sts.as_ref(), trusted),
             Err(_) if wish == TlsWish::Dispensable => Ok(Security::Opportunistic),
-            Err(_) => Err(NotToBeUsed::Unreadable),
+            Err(PolicyError::Store(_)) => Err(NotToBeUsed::Unreadable),
+            // Nobody waits for a policy but who wishes for what it would prove.
+            Err(unknown) => Security::wished(wish, host, None, trusted)
+                .map_err(|none| none.without_policy(&unknown.to_string())),
         };
-        Ok(hosts.into_iter().map(|host| (security(&host), host)).map(|(asked, host)| (host, asked)).collect())
+        let hosts = hosts.into_iter().map(|host| (security(&host), host)).map(|(asked, host)| (host, asked));
+        Ok(Hosts { hosts: hosts.collect(), unsure })
     }
 
     /// What a domain asks of its hosts by MTA-STS, if it is to be asked.
-    async fn sts(&self, domain: &Domain, hosts: &[MailHost]) -> Result<Option<Sts>, StoreError> {
+    async fn sts(&self, domain: &Domain, hosts: &[MailHost]) -> Result<Option<Sts>, PolicyError> {
         match &self.policies {
             Some(policies) if Security::asks_policy(hosts) => {
                 let policy = policies.of(domain).await.inspect_err(|error| {
-                    tracing::error!(%domain, %error, "a domain's MTA-STS policy cannot be read");
+                    if let PolicyError::Store(error) = error {
+                        tracing::error!(%domain, %error, "a domain's MTA-STS policy cannot be read");
+                    }
                 })?;
                 Ok(policy.map(|policy| Sts { policy, trusted: policies.trusted().clone() }))
             }
@@ -661,5 +698,25 @@ fn message(row: &QueueRow, recipients: &[(u32, Recipient)]) -> Message {
         utf8_header: row.utf8_header,
         require_tls: row.tls_wish == TlsWish::Required,
         before: row.signatures.clone().into_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_smart_host_will_not_do_of_a_wish_waits_for_the_domain() {
+        let away = Report::ours(Status::ours(Class::Temporary, Enhanced(4, 4, 1), "no answer"));
+        let by_relay = |status| Report { relay: Some("no answer".into()), ..Report::ours(status) };
+        for (enhanced, waits) in
+            [(REQUIRETLS_NEEDED, true), (Enhanced(5, 7, 10), true), (Enhanced(5, 1, 1), false)]
+        {
+            let said = by_relay(Status::ours(Class::Permanent, enhanced, "no"));
+            let mut told = said.clone();
+            told.leave_to(&away);
+            let expected = if waits { &away } else { &said };
+            assert_eq!((&told.status, &told.relay), (&expected.status, &expected.relay), "{enhanced:?}");
+        }
     }
 }

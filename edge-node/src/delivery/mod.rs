@@ -235,7 +235,7 @@ impl Probe {
             asks: asked.as_ref().map_or_else(ToString::to_string, |security| security.asks().to_owned()),
             usable: asked.is_ok(),
         };
-        Ok(self.0.hosts(domain, TlsWish::Unsaid).await?.into_iter().map(view).collect())
+        Ok(self.0.hosts(domain, TlsWish::Unsaid).await?.hosts.into_iter().map(view).collect())
     }
 
     /// Why all mail waits, if DNS can prove nothing.
@@ -266,14 +266,14 @@ async fn deliver(
         let Some(begun) = node.store.commit(begin).await?.into_inner() else { break };
         let (reports, of_it) = attempt_row(attempt, place, message, &begun, known.as_mut()).await;
         shown = of_it;
-        let is_asked = !reports.is_empty();
+        let waits = reports.iter().any(|(_, report)| report.waits);
         // A host may have taken it: what is tried again is the record, not the attempt.
         while let Err(error) = record(node, message, &begun, reports.clone()).await {
             tracing::error!(%message, %error, "what came of an attempt could not be recorded; it is tried again");
             tokio::time::sleep(AGAIN).await;
         }
         // It is due as before, once there is a place at the smart host.
-        if !is_asked {
+        if waits {
             break;
         }
     }
@@ -281,7 +281,7 @@ async fn deliver(
     Ok(shown)
 }
 
-/// Attempts one revision of a message. Exactly one report for each recipient; none if it has to wait for the smart host.
+/// Attempts one revision of a message. Exactly one report for each recipient.
 async fn attempt_row(
     attempt: &Attempt,
     place: &str,
@@ -359,9 +359,16 @@ async fn record(
             let Some(recipient) = row.recipients.iter_mut().find(|recipient| recipient.index == index) else {
                 continue;
             };
-            recipient.attempts = recipient.attempts.saturating_add(1);
+            let waits = report.waits && !expired;
+            if waits && recipient.state == DeliveryState::Deferred && recipient.text == report.status.text {
+                // Big knows.
+                continue;
+            }
+            recipient.attempts = recipient.attempts.saturating_add(u32::from(!waits));
             let failures = usize::try_from(recipient.attempts).unwrap_or(usize::MAX);
-            recipient.next_attempt_at = now.saturating_add(millis(outbound.wait_after(failures)));
+            if !waits {
+                recipient.next_attempt_at = now.saturating_add(millis(outbound.wait_after(failures)));
+            }
             let mut status = report.status;
             if status.class == Class::Temporary && expired {
                 let text =
@@ -388,7 +395,7 @@ async fn record(
                 status: status.enhanced.to_string(),
                 in_doubt: status.in_doubt,
                 host_reports: report.host_reports,
-                next_attempt_at: again.then_some(recipient.next_attempt_at),
+                next_attempt_at: again.then_some(recipient.next_attempt_at.max(now)),
             };
             tell(txn, &recipient.address, outcome)?;
         }
@@ -414,3 +421,6 @@ pub(crate) fn tell(txn: &mut Txn<'_>, address: &str, outcome: Outcome) -> Result
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

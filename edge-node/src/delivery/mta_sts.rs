@@ -63,6 +63,20 @@ enum FetchError {
     Policy(#[from] NotAPolicy),
 }
 
+/// Why it cannot be said what policy a domain has, or whether it has one.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PolicyError {
+    /// The node cannot say what it has kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nothing is kept, and DNS does not say whether there is one.
+    #[error("DNS does not say whether there is one: {0}")]
+    NoAnswer(String),
+    /// Nothing is kept, and the one that is announced could not be fetched.
+    #[error("it could not be fetched: {0}")]
+    NotFetched(String),
+}
+
 /// The policies of all domains.
 #[derive(Debug)]
 pub(super) struct Policies {
@@ -119,7 +133,7 @@ impl Policies {
             // One that cannot be read is looked at as well, for the log: the others are not to end because of it.
             let is_old = row.map_or(true, |row| row.is_old(lived));
             let (true, Ok(domain)) = (is_old, domain.parse()) else { continue };
-            if let Err(error) = self.of(&domain).await {
+            if let Err(PolicyError::Store(error)) = self.of(&domain).await {
                 tracing::error!(%domain, %error, "a domain's MTA-STS policy cannot be read");
             }
         }
@@ -129,10 +143,13 @@ impl Policies {
     /// The policy that holds for a domain. What cannot be fetched now leaves the one that was there.
     ///
     /// # Errors
-    /// [`StoreError`] if the node cannot say.
-    pub async fn of(&self, domain: &Domain) -> Result<Option<StsRow>, StoreError> {
-        let announced = policy::id(&self.resolver.texts(&format!("_mta-sts.{domain}")).await);
-        let Some(id) = announced else { return self.kept(domain) };
+    /// [`PolicyError`] if that cannot be said now.
+    pub async fn of(&self, domain: &Domain) -> Result<Option<StsRow>, PolicyError> {
+        let texts = match self.resolver.texts(&format!("_mta-sts.{domain}")).await {
+            Ok(texts) => texts,
+            Err(error) => return self.kept_or(domain, || PolicyError::NoAnswer(error.to_string())),
+        };
+        let Some(id) = policy::id(&texts) else { return Ok(self.kept(domain)?) };
         if let Some(current) = self.current(domain, &id)? {
             return Ok(Some(current));
         }
@@ -143,7 +160,7 @@ impl Policies {
             return Ok(Some(current));
         }
         if self.has_failed(domain) {
-            return self.kept(domain);
+            return self.kept_or(domain, || PolicyError::NotFetched("not asked again yet".into()));
         }
         match timeout(FETCH_TIMEOUT, self.fetch(domain)).await.unwrap_or(Err(FetchError::TooSlow)) {
             Ok(policy) => {
@@ -159,7 +176,7 @@ impl Policies {
                 let error = error.to_string();
                 tracing::warn!(%domain, error, "an MTA-STS policy could not be fetched");
                 self.note_failure(domain);
-                self.kept(domain)
+                self.kept_or(domain, || PolicyError::NotFetched(error))
             }
         }
     }
@@ -170,6 +187,15 @@ impl Policies {
 
     fn kept(&self, domain: &Domain) -> Result<Option<StsRow>, StoreError> {
         cache::find(&self.node.store.read()?, domain.as_str(), self.lived()?)
+    }
+
+    /// The policy that is kept; without one, it cannot be said whether another would hold.
+    fn kept_or(
+        &self,
+        domain: &Domain,
+        why: impl FnOnce() -> PolicyError,
+    ) -> Result<Option<StsRow>, PolicyError> {
+        self.kept(domain)?.map_or_else(|| Err(why()), |kept| Ok(Some(kept)))
     }
 
     /// The policy of this id, if it need not be fetched anew.

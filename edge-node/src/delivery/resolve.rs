@@ -167,8 +167,9 @@ impl Resolver {
     }
 
     /// The hosts that serve `domain`, best first: its MX hosts, or itself if it has none. Hosts of
-    /// equal preference come in random order. With what those have published of their certificates for `port`.
-    pub async fn hosts(&self, domain: &Domain, port: u16) -> Result<Vec<MailHost>, Status> {
+    /// equal preference come in random order. With what those have published of their certificates for `port`; and why it is
+    /// not known now where another one is, if there is such.
+    pub async fn hosts(&self, domain: &Domain, port: u16) -> Result<(Vec<MailHost>, Option<Status>), Status> {
         let Exchanges { mut names, is_proved, next_hops, is_doubtful } = self.exchanges(domain).await?;
         names.truncate(HOSTS_MAX);
         let (mut hosts, mut unsure) = (Vec::new(), None);
@@ -194,7 +195,7 @@ impl Resolver {
             }
         }
         match (hosts.is_empty(), unsure) {
-            (false, _) => Ok(hosts),
+            (false, unsure) => Ok((hosts, unsure.map(|error| self.no_answer(domain, &error)))),
             (true, Some(error)) => Err(self.no_answer(domain, &error)),
             (true, None) if is_doubtful => Err(unproved(domain, OF_ANOTHER)),
             (true, None) => {
@@ -292,14 +293,13 @@ impl Resolver {
         self.found(host).await.map(|found| found.addresses)
     }
 
-    /// The text records of a name, each whole; none if DNS does not give them.
-    pub async fn texts(&self, name: &str) -> Vec<String> {
-        let Ok(records) = self.records(name, RecordType::TXT).await else { return Vec::new() };
-        let text = |record: &Record| match &record.data {
+    /// The text records of a name, each whole; nothing if it has none.
+    pub async fn texts(&self, name: &str) -> Result<Vec<String>, NetError> {
+        let text = |data: &RData| match data {
             RData::TXT(text) => Some(String::from_utf8_lossy(&text.txt_data.concat()).into_owned()),
             _ => None,
         };
-        records.iter().filter_map(text).collect()
+        Ok(self.data(name, RecordType::TXT).await?.iter().filter_map(text).collect())
     }
 
     async fn found(&self, host: &str) -> Result<Found, NetError> {

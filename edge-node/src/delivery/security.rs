@@ -60,6 +60,17 @@ pub(super) enum NotToBeUsed {
         /// What DNS says instead.
         why: String,
     },
+    /// The sender wishes for a host that proves its name, and its domain's policy, which might prove it, cannot be known now.
+    #[error(
+        "the sender wants it only where TLS is certain (REQUIRETLS), and whether an MTA-STS policy proves that {host} is its \
+         domain's host cannot be known now: {why}"
+    )]
+    PolicyUnknown {
+        /// Its name.
+        host: String,
+        /// Why it cannot.
+        why: String,
+    },
     /// What is kept of policies cannot be read.
     #[error("the MTA-STS policy of its domain cannot be read at the moment")]
     Unreadable,
@@ -72,14 +83,30 @@ pub(super) enum NotToBeUsed {
          {0} is its domain's host"
     )]
     NotProved(String),
+    /// The sender wishes for a host that proves its name, and there is nobody to whom it could.
+    #[error(
+        "the sender wants it only where TLS is certain (REQUIRETLS), and no certificates are checked here, so that {0} cannot \
+         prove itself: that takes [edge.outbound] `mta_sts`, and certificates that this system trusts"
+    )]
+    NotChecked(String),
 }
 
 impl NotToBeUsed {
+    /// The same, where for this reason it cannot be known now whether its domain has a policy.
+    pub fn without_policy(self, why: &str) -> Self {
+        match self {
+            Self::NotProved(host) => Self::PolicyUnknown { host, why: why.to_owned() },
+            other => other,
+        }
+    }
+
     /// What becomes of mail for it: it waits, or nobody will ever fulfil its sender's wish there (RFC 8689 §4.2.1).
     pub fn status(&self) -> Status {
         let (class, enhanced) = match self {
-            Self::Unknown { .. } | Self::Unreadable | Self::NotNamed(_) => (Class::Temporary, UNPROVED),
-            Self::NotProved(_) => (Class::Permanent, REQUIRETLS_NEEDED),
+            Self::Unknown { .. } | Self::PolicyUnknown { .. } | Self::Unreadable | Self::NotNamed(_) => {
+                (Class::Temporary, UNPROVED)
+            }
+            Self::NotProved(_) | Self::NotChecked(_) => (Class::Permanent, REQUIRETLS_NEEDED),
         };
         Status::ours(class, enhanced, &self.to_string())
     }
@@ -140,8 +167,11 @@ impl Security {
                     let policy = sts.map(|sts| &sts.policy).filter(|policy| policy.mode != Mode::None);
                     let is_named =
                         host.is_proved || policy.is_some_and(|policy| allows(&policy.mx, &host.name));
-                    let trusted = trusted.filter(|_| is_named).cloned();
-                    trusted.map(Self::Named).ok_or_else(|| NotToBeUsed::NotProved(host.name.clone()))
+                    match trusted {
+                        Some(trusted) if is_named => Ok(Self::Named(trusted.clone())),
+                        Some(_) => Err(NotToBeUsed::NotProved(host.name.clone())),
+                        None => Err(NotToBeUsed::NotChecked(host.name.clone())),
+                    }
                 }
             },
         }
@@ -267,7 +297,10 @@ mod tests {
         for published in [Published::Nothing, records(1)] {
             let proved = MailHost { is_proved: true, ..host("mx.b.example", published) };
             assert_eq!(required(&proved, None), named);
-            assert_eq!(Security::wished(TlsWish::Required, &proved, None, None), not_proved("mx.b.example"));
+            let unchecked = Security::wished(TlsWish::Required, &proved, None, None).expect_err("by nobody");
+            let Status { class, enhanced, text, .. } = unchecked.status();
+            assert_eq!((class, enhanced), (Class::Permanent, REQUIRETLS_NEEDED));
+            assert!(text.contains("`mta_sts`"), "{text}");
         }
         assert!(matches!(required(&host("mx.b.example", records(3)), None), Ok(Security::Dane(_))));
         let waits = required(&host("mx.a.example", unknown.clone()), None).expect_err("is unknown");
@@ -297,6 +330,22 @@ mod tests {
         assert_eq!(for_good(TlsWish::Unsaid, lacks.clone()), lacks);
         let away = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "no answer");
         assert_eq!(for_good(TlsWish::Required, away.clone()), away);
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_known_now_is_waited_for() {
+        let wished = |is_proved| {
+            let host = MailHost { is_proved, ..host("mx.a.example", Published::Nothing) };
+            let trusted = sts(Mode::Enforce).trusted;
+            Security::wished(TlsWish::Required, &host, None, Some(&trusted))
+                .map_err(|none| none.without_policy("no answer").status())
+        };
+        let status = wished(false).expect_err("nothing proves it");
+        assert_eq!((status.class, status.enhanced), (Class::Temporary, UNPROVED));
+        assert!(status.text.ends_with("cannot be known now: no answer"), "{}", status.text);
+        assert!(matches!(wished(true), Ok(Security::Named(_))), "it needs no policy");
+        let other = NotToBeUsed::NotNamed("mx.a.example".into());
+        assert_eq!(other.clone().without_policy("no answer"), other);
     }
 
     #[test]

@@ -76,15 +76,17 @@ pub fn without(block: &[u8], goes: impl Fn(&Field<'_>) -> bool) -> Vec<u8> {
     kept
 }
 
-/// The field in lines that belong together, behind those of them that are no field.
+/// The field in lines that belong together, behind those of them that are no field. Looks at an octet a few times at most,
+/// however many lines there are.
 fn hidden(lines: &[u8]) -> Option<Field<'_>> {
-    let mut rest = lines;
+    let mut rest = lines.trim_ascii_start();
     while let Some(first) = line_at(rest, 0) {
-        let found = field(rest.trim_ascii_start());
-        if found.is_some() {
-            return found;
+        let name = rest.iter().take_while(|octet| octet.is_ascii_graphic() && **octet != b':').count();
+        let behind = rest.get(name..).unwrap_or_default().trim_ascii_start();
+        if name > 0 && behind.starts_with(b":") {
+            return field(rest);
         }
-        rest = rest.get(first.len()..).unwrap_or_default();
+        rest = rest.get(first.len()..).unwrap_or_default().trim_ascii_start();
     }
     None
 }
@@ -198,6 +200,18 @@ mod tests {
         }
         let kept = "Subject: a\r\n X-Bad: 1\r\nno colon\r\nnor here\r\n too\r\nX-Good: X-Bad: 1\r\n\r\n";
         assert_eq!(without(kept.as_bytes(), goes), kept.as_bytes());
+    }
+
+    #[test]
+    fn lines_that_belong_together_are_walked_through_once() {
+        // Walked through to the end from each of them, these take hours.
+        for white in [" \r\n", "\t\n", " a\r\n", " a \r\n", " :\r\n"] {
+            let lines = 349_000;
+            let hostile = format!("a b\r\n{}", white.repeat(lines));
+            assert_eq!(without(hostile.as_bytes(), |_| true), hostile.as_bytes(), "{white:?}");
+            let behind = format!("{hostile} X-Bad: 1\r\nTo: b\r\n");
+            assert_eq!(without(behind.as_bytes(), |field| field.is("X-Bad")), b"To: b\r\n", "{white:?}");
+        }
     }
 
     #[test]

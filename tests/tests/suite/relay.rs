@@ -211,3 +211,29 @@ async fn many_domains_that_cannot_be_reached_take_turns_at_the_smart_host() -> R
     until_all(&desk, &sent, DeliveryState::Relayed).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn mail_without_a_place_at_the_smart_host_says_so() -> Result<(), Trouble> {
+    let host = smart_host(StartTls::SelfSigned).await?;
+    // Whoever has the only place keeps it.
+    host.add_rule(Rule::new(Stage::Dot, Action::Delay(Duration::from_secs(3_600))));
+    let world = world_with("direct-then-relay", &host, "starttls", PASSWORD, &host, |topology| {
+        topology.outbound.push(("concurrency", "1".to_owned()));
+    });
+    let world = world.await?;
+    // Nobody listens at 127.0.0.9.
+    for name in ["first.example", "second.example"] {
+        let mx = format!("mx.{name}");
+        world.internet.dns.publish(Zone::new(name).mx(10, &mx).a(&mx, loopback(9)));
+    }
+    let desk = world.desk("alice");
+    desk.send("x@first.example", "takes the place", "text").await?;
+    let is_asked = || world.internet.dns.questions().iter().any(|(name, _)| name == ISP);
+    until("the smart host is asked", SOON, async || Ok(is_asked().then_some(()))).await?;
+    let sent = desk.send("x@second.example", "finds none", "text").await?;
+    let view = until_all(&desk, &sent, DeliveryState::Deferred).await?.remove(0);
+    assert!(view.text.contains("127.0.0.9"), "{view:?}");
+    assert!(view.text.ends_with("it waits for a place at the smart host"), "{view:?}");
+    assert!(host.mail().is_empty());
+    Ok(())
+}

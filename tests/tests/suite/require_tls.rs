@@ -3,17 +3,21 @@
 use std::net::SocketAddr;
 
 use big_node::record::{AfterFetch, Folder, Scope};
+use big_node::request::RecipientView;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use sha2::{Digest, Sha256};
 use shared::topology::Dnssec;
 use shared::unit::DeliveryState;
 use tests::client::smtp::SmtpClient;
+use tests::desk::Desk;
 use tests::internet::dns::Zone;
 use tests::internet::loopback;
 use tests::internet::mta::{Mta, Options, StartTls};
 use tests::internet::signed::SignedDns;
+use tests::internet::web::PolicyHost;
 use tests::process::Program;
+use tests::topology::quoted;
 use tests::wait::{SOON, Trouble, until};
 use tests::world::{ALICE, World, accepted_as};
 
@@ -27,6 +31,25 @@ async fn submit(client: &mut SmtpClient, to: &str, wish: &str, field: &str) -> R
     client.expect("DATA", 354).await?;
     let content = format!("{field}From: {ALICE}\r\nTo: {to}\r\nSubject: wishes\r\n\r\nthe secret text\r\n.");
     accepted_as(&client.expect(&content, 250).await?).ok_or_else(|| "no id".into())
+}
+
+/// Alice on the road, and her session.
+async fn traveller(world: &World) -> Result<(Desk, SmtpClient), Trouble> {
+    let desk = world.desk("alice");
+    let trip = desk.travel(Scope::New, AfterFetch::Keep).await?;
+    world.first_pop3s(&trip.user, &trip.password).await?.quit().await?;
+    let client = world.submission(&trip.user, &trip.password).await?;
+    Ok((desk, client))
+}
+
+/// What became of a message's recipient in its first attempt.
+async fn attempted(desk: &Desk, id: &str, what: &str) -> Result<RecipientView, Trouble> {
+    until(what, SOON, async || {
+        let Ok(status) = desk.status(id).await else { return Ok(None) };
+        let is_attempted = |state| !matches!(state, DeliveryState::Queued | DeliveryState::Relaying);
+        Ok(status.recipients.into_iter().find(|view| is_attempted(view.state)))
+    })
+    .await
 }
 
 #[tokio::test]
@@ -66,10 +89,7 @@ async fn what_a_sender_wishes_of_tls_is_kept_or_the_mail_comes_back() -> Result<
     })
     .await?;
     written?;
-    let desk = world.desk("alice");
-    let trip = desk.travel(Scope::New, AfterFetch::Keep).await?;
-    world.first_pop3s(&trip.user, &trip.password).await?.quit().await?;
-    let mut client = world.submission(&trip.user, &trip.password).await?;
+    let (desk, mut client) = traveller(&world).await?;
     let (required, dispensable) = (" REQUIRETLS", "TLS-Required: No\r\n");
     for (domain, wish, field, state, status) in [
         ("good.example", required, "", DeliveryState::Relayed, "2."),
@@ -85,12 +105,7 @@ async fn what_a_sender_wishes_of_tls_is_kept_or_the_mail_comes_back() -> Result<
     ] {
         let id = submit(&mut client, &format!("x@{domain}"), wish, field).await?;
         let what = format!("{domain}{wish} {field:?}");
-        let view = until(&what, SOON, async || {
-            let Ok(status) = desk.status(&id).await else { return Ok(None) };
-            let is_attempted = |state| !matches!(state, DeliveryState::Queued | DeliveryState::Relaying);
-            Ok(status.recipients.into_iter().find(|view| is_attempted(view.state)))
-        });
-        let view = view.await?;
+        let view = attempted(&desk, &id, &what).await?;
         assert!(view.state == state && view.status.starts_with(status), "{what}: {view:?}");
     }
     let asked = |mta: &Mta| -> Vec<bool> {
@@ -113,5 +128,115 @@ async fn what_a_sender_wishes_of_tls_is_kept_or_the_mail_comes_back() -> Result<
     for report in reports.await? {
         assert!(report.contains("Subject: wishes") && !report.contains("the secret text"), "{report}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_smart_host_will_not_do_waits_for_the_domain_to_be_back() -> Result<(), Trouble> {
+    const ISP: &str = "smtp.isp.example";
+    let listen = SocketAddr::new(loopback(2), 0);
+    let smart = Mta::start(Options { name: ISP.into(), listen, ..Options::default() }).await?;
+    let port = smart.address().port();
+    // Nobody listens at 127.0.0.9.
+    let away = Zone::new("away.example").mx(10, "mx.away.example").a("mx.away.example", loopback(9));
+    let away = away.tlsa("mx.away.example", port, OWN, &[1; 32]);
+    let dns = SignedDns::start(vec![away, Zone::new("isp.example").a(ISP, loopback(2))], Vec::new()).await?;
+    for tls in ["starttls", "opportunistic"] {
+        let mut written = Ok(());
+        let world = World::with(Program::at(env!("CARGO_BIN_EXE_pair")), |topology| {
+            let file = |name: &str| topology.state.join(name);
+            let (anchors, roots) = (file("anchors"), file("isp.pem"));
+            written = std::fs::write(&anchors, dns.anchor())
+                .and_then(|()| std::fs::write(&roots, smart.certificate()));
+            topology.outbound = vec![
+                ("mode", quoted("direct-then-relay")),
+                ("relay", quoted(&format!("{ISP}:{port}"))),
+                ("relay_tls", quoted(tls)),
+            ];
+            if tls == "starttls" {
+                topology.outbound.push(("relay_roots", quoted(&roots.display().to_string())));
+            }
+            (topology.dns, topology.dnssec) = (vec![dns.address()], Dnssec::Anchors(anchors));
+            (topology.remote_port, topology.retry) = (port, vec![3_600]);
+        })
+        .await?;
+        written?;
+        let (desk, mut client) = traveller(&world).await?;
+        // The second while the domain is not asked again.
+        for what in ["first", "second"] {
+            let id = submit(&mut client, "x@away.example", " REQUIRETLS", "").await?;
+            let view = attempted(&desk, &id, what).await?;
+            let seen = (view.state, view.host.as_deref(), view.relay.as_deref());
+            assert_eq!(
+                seen,
+                (DeliveryState::Deferred, Some("mx.away.example"), None),
+                "{tls} {what}: {view:?}"
+            );
+        }
+        let id = submit(&mut client, "x@away.example", "", "").await?;
+        assert_eq!(attempted(&desk, &id, "without a wish").await?.host.as_deref(), Some(ISP));
+    }
+    assert_eq!(smart.mail().len(), 2, "those without a wish");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_cannot_be_known_now_of_a_host_is_no_reason_to_give_up() -> Result<(), Trouble> {
+    let web = PolicyHost::start(&["good.example", "unfetched.example"]).await?;
+    let options = Options { name: "mx.good.example".into(), require_tls: true, ..Options::default() };
+    let mta = Mta::start(options).await?;
+    let mut written = Ok(());
+    let world = World::with(Program::at(env!("CARGO_BIN_EXE_pair")), |topology| {
+        let roots = topology.state.join("roots.pem");
+        written = std::fs::write(&roots, [web.certificate(), mta.certificate()].concat());
+        (topology.remote_port, topology.retry) = (mta.address().port(), vec![3_600]);
+        topology.outbound = vec![
+            ("mta_sts_roots", quoted(&roots.display().to_string())),
+            ("mta_sts_port", web.address().port().to_string()),
+        ];
+    })
+    .await?;
+    written?;
+    let dns = &world.internet.dns;
+    let served = |domain: &str| {
+        let mx = format!("mx.{domain}");
+        Zone::new(domain).mx(20, &mx).a(&mx, loopback(1))
+    };
+    let announced = |domain: &str| {
+        let zone = served(domain).txt(&format!("_mta-sts.{domain}"), "v=STSv1; id=1;");
+        zone.a(&format!("mta-sts.{domain}"), loopback(1))
+    };
+    dns.publish(announced("good.example"));
+    web.publish(
+        "good.example",
+        "version: STSv1\r\nmode: enforce\r\nmx: mx.good.example\r\nmax_age: 86400\r\n",
+    );
+    dns.publish(announced("unfetched.example"));
+    dns.publish(served("unsaid.example"));
+    dns.fail("_mta-sts.unsaid.example");
+    dns.publish(served("unproved.example"));
+    // The best of its hosts may be one that will do.
+    dns.publish(served("unsure.example").mx(10, "mx.elsewhere.example"));
+    dns.fail("mx.elsewhere.example");
+    let (desk, mut client) = traveller(&world).await?;
+    for (domain, state, status) in [
+        ("good.example", DeliveryState::Relayed, "2."),
+        ("unfetched.example", DeliveryState::Deferred, "4.7.5"),
+        // While it is not fetched again.
+        ("unfetched.example", DeliveryState::Deferred, "4.7.5"),
+        ("unsaid.example", DeliveryState::Deferred, "4.7.5"),
+        ("unsure.example", DeliveryState::Deferred, "4.4.3"),
+        ("unproved.example", DeliveryState::Failed, "5.7.30"),
+    ] {
+        let id = submit(&mut client, &format!("x@{domain}"), " REQUIRETLS", "").await?;
+        let view = attempted(&desk, &id, domain).await?;
+        assert!(view.state == state && view.status.starts_with(status), "{domain}: {view:?}");
+    }
+    // Others do not wait for that.
+    for domain in ["unfetched.example", "unsaid.example", "unsure.example"] {
+        let id = submit(&mut client, &format!("x@{domain}"), "", "").await?;
+        assert_eq!(attempted(&desk, &id, domain).await?.state, DeliveryState::Relayed, "{domain}");
+    }
+    assert_eq!(mta.mail().len(), 4);
     Ok(())
 }

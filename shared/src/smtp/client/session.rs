@@ -29,8 +29,8 @@ const CONTENT_TIMEOUT: Duration = Duration::from_secs(180);
 const DOT_TIMEOUT: Duration = Duration::from_secs(600);
 /// For the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
-/// For the reply to QUIT, on which nothing depends.
-const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// For replies on which nothing depends: to QUIT, and to the dot of a message that nobody gets.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much TLS is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,8 +223,8 @@ impl Client {
             Phase::Handshake => HANDSHAKE_TIMEOUT,
             Phase::Data(_) => DATA_TIMEOUT,
             Phase::Content(..) => CONTENT_TIMEOUT,
-            Phase::Dot(_) | Phase::Nothing(_) => DOT_TIMEOUT,
-            Phase::Quit => QUIT_TIMEOUT,
+            Phase::Dot(_) => DOT_TIMEOUT,
+            Phase::Nothing(_) | Phase::Quit => FAREWELL_TIMEOUT,
         };
         self.since + timeout
     }

@@ -258,6 +258,14 @@ fn replies_to_one_flight_are_matched_in_their_order() {
     let (mut driver, _) = Driver::delivering(OFFER, bob());
     assert_eq!(driver.hear("250 ok\r\n550 no\r\n354 go\r\n250 kept\r\n"), "");
     assert_eq!((driver.outcomes(), driver.closed), (vec![one], true));
+    // What was said of the recipients does not wait long for the answer to a dot for nobody.
+    let (mut driver, _) = Driver::delivering(OFFER, bob());
+    assert_eq!(driver.hear("250 ok\r\n550 no\r\n354 go\r\n"), ".\r\n");
+    let deadline = driver.client.deadline();
+    assert!(deadline <= NOW + Duration::from_secs(10), "{deadline:?}");
+    driver.client.handle_timeout(deadline);
+    driver.run();
+    assert_eq!((driver.outcomes(), driver.closed), (vec![one], true));
     // By LMTP there is no telling how many answers a dot for nobody has.
     let mut driver = Driver::speaking(Protocol::Lmtp, TlsPolicy::Never);
     driver.client.deliver(bob(), NOW);
