@@ -1,7 +1,9 @@
-//! An edge without sockets, for the simulation: the same store, intake, link host and delivery records.
+//! An edge without sockets, for the simulation: the same store, intake, link host and delivery records. And what only the
+//! bench lets an edge do.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use shared::address::Address;
 use shared::age::Pulse;
@@ -24,6 +26,19 @@ use crate::node::Node;
 use crate::record::{COPIES, CopyRow, QUEUE, QueueRow, WINDOWS, copy_of};
 use crate::revise::busy::Busy;
 use crate::{directory, maintenance, queue, reception, revise, windows};
+
+/// The edge's own program does not set it, whatever it is built with, and nothing in its environment does.
+static CLEAR_LOGINS: AtomicBool = AtomicBool::new(false);
+
+/// Lets an edge that is served in this process take POP3 logins in the clear from its host's own loopback, so that what
+/// TLS costs can be measured.
+pub fn take_clear_logins() {
+    CLEAR_LOGINS.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn takes_clear_logins() -> bool {
+    CLEAR_LOGINS.load(Ordering::Relaxed)
+}
 
 /// An edge.
 #[derive(Debug)]

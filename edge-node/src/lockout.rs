@@ -5,7 +5,8 @@
 //! account at which many networks guess is guarded: a network from which nobody has logged in to it before
 //! gets a few slow tries, so that a traveller who arrives somewhere new still comes in. A network from which
 //! the traveller has logged in before is never locked out of that account: there the password is checked, only slowed
-//! down by what was guessed at it from there since the last login.
+//! down by what was guessed at it from there since the last login. Such a check is made besides what everybody gets
+//! there, and can only let in.
 //!
 //! What a failed login is told, and when, does not depend on that, nor on whether its account exists: it is told what
 //! it would be told where nobody has been before, and counted so. Who guesses in the traveller's own network would
@@ -35,6 +36,9 @@ const DELAYS: [Duration; 5] = [
     LONGEST_DELAY,
 ];
 const LONGEST_DELAY: Duration = Duration::from_secs(15);
+/// The longest wait in a lock, where a traveller was before: as many checks as there are sessions in one network come to
+/// their end between it and the instant at which the failure is told, which waits for none.
+const LONGEST_IN_A_LOCK: Duration = Duration::from_secs(8);
 /// Failures after which a network is locked out, and an account guarded.
 const LOCKED_AFTER: u32 = 20;
 /// Between two words to big.
@@ -111,11 +115,12 @@ pub struct Attempt {
 /// How a login that has begun goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The wait before the password is checked; `None` if it is good for nothing now, right or wrong.
+    /// The wait before the password is checked first; `None` if it is good for nothing now, right or wrong.
     pub checked_after: Option<Duration>,
-    /// How long after its beginning, besides the work of checking, a failure is told.
+    /// When a failure is told, but for the same little more for all; and when the password is checked of whoever was
+    /// never there before, unless that is locked.
     pub told_after: Duration,
-    /// It is told as too many failures; else as a wrong password.
+    /// A failure is told as too many of them; else as a wrong password.
     pub locked: bool,
 }
 
@@ -196,8 +201,9 @@ impl Lockout {
     fn ask(&self, attempt: &Attempt, now: Duration) -> Answer {
         let shown = self.shown(attempt, now);
         let (told_after, locked) = (shown.unwrap_or(LONGEST_DELAY), shown.is_none());
+        let longest = if locked { LONGEST_IN_A_LOCK } else { told_after };
         let checked_after = match attempt.known {
-            true => Some(delay(self.tries(&known(attempt), now)).min(told_after)),
+            true => Some(delay(self.tries(&known(attempt), now)).min(longest)),
             false => shown,
         };
         Answer { checked_after, told_after, locked }
@@ -450,7 +456,7 @@ mod tests {
         assert_eq!(lockout.ask(&stranger, now), LOCKED);
         assert_eq!(lockout.ask(&known, now), only_known(0));
         guess(&mut lockout, &known, 50, now);
-        assert_eq!(lockout.ask(&known, now), only_known(15), "slowed down by guesses at it from there");
+        assert_eq!(lockout.ask(&known, now), only_known(8), "slowed down by guesses at it from there");
         assert_eq!(lockout.ask(&attempt(ALICE, HOME, true), now), after(0));
         succeed(&mut lockout, &known, now);
         assert_eq!(lockout.ask(&known, now), only_known(0));
@@ -506,12 +512,12 @@ mod tests {
         let mut lockout = Lockout::default();
         let known = attempt(ALICE, HOTEL, true);
         let answers: Vec<_> = (0..100).map(|_| lockout.begin(&known, now)).collect();
-        let waits = [0, 0, 0, 1, 2, 4, 8].into_iter().chain(std::iter::repeat(15));
+        let waits = [0, 0, 0, 1, 2, 4, 8].into_iter().chain([15; 13]).chain(std::iter::repeat(8));
         let checked: Vec<_> = answers.iter().map(|answer| answer.checked_after).collect();
         assert_eq!(checked, waits.take(100).map(|wait| Some(seconds(wait))).collect::<Vec<_>>());
         // The traveller, who is there, waits no longer than that, and is past it with the first success.
         let own = lockout.begin(&known, now);
-        assert_eq!(own, only_known(15));
+        assert_eq!(own, only_known(8));
         answers.iter().for_each(|answer| drop(lockout.end(&known, *answer, Tried::Failed, now)));
         assert!(lockout.end(&known, own, Tried::Succeeded, now).is_empty());
         assert_eq!(lockout.ask(&known, now), only_known(0));

@@ -1,7 +1,6 @@
 //! Logins to travel windows, by POP3 and submission alike: slowed down where there are guesses, and checked
 //! with the same work whoever is meant.
 
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +14,9 @@ use shared::seal::PrivateKey;
 use shared::store::{Rows, StoreError, Table, Txn, behind};
 use shared::telemetry::Quoted;
 use shared::unit::{Id, Login, Window, directory_hash};
-use shared::wipe;
+use tokio::time::{Instant, sleep_until};
 
+use crate::checks::{Lane, check};
 use crate::cover::NOBODY;
 use crate::lockout::{Answer, Attempt, Network, Tried};
 use crate::node::Node;
@@ -33,6 +33,8 @@ const KNOWN_MILLIS: u64 = 90 * 24 * 3_600_000;
 const AGAIN_MILLIS: u64 = 24 * 3_600_000;
 /// Between two looks for networks that can be forgotten.
 const ROUND: Duration = Duration::from_secs(3_600);
+/// How long behind the wait a failure is told: what the work of a check takes, and more, so that it does not show.
+const PAD: Duration = Duration::from_millis(500);
 /// Rows that are looked at in one operation.
 const ROWS_AT_ONCE: usize = 10_000;
 
@@ -71,11 +73,16 @@ pub struct Traveller {
 }
 
 /// Who logs in with these credentials, and the private key of their window, which they open.
+///
+/// A failure is told at an instant that follows from its beginning and from what is shown to everybody; what was done
+/// for it before, in a known network, changes nothing of that. Only where checks are slower than [`PAD`] it is told when
+/// the last one that anybody would get is done, which waits for its turn as everybody's.
 pub async fn log_in(
     node: &Node,
     credentials: Credentials,
     client: IpAddr,
 ) -> Result<(Traveller, PrivateKey), Refused> {
+    let begun = Instant::now();
     let window = node.window_of_login(&credentials.user)?;
     let network = Network::of(client);
     // Of nobody's window the same is read.
@@ -84,27 +91,22 @@ pub async fn log_in(
     let account = directory_hash(&node.directory_key, &node.account_name(&credentials.user));
     let attempt = Attempt { account, name: credentials.user.clone(), network, known };
     let mut trying = Trying::begin(node, attempt);
-    let Answer { checked_after, told_after, locked } = trying.answer;
-    let waited = checked_after.unwrap_or(told_after);
-    tokio::time::sleep(waited).await;
-    // It may have begun, ended or got another password meanwhile.
-    let mut window = match node.window_of_login(&credentials.user)? {
-        Some(window) => window,
-        None => node.nobody().map_err(|_| Refused::Temporary)?,
+    let answer = trying.answer;
+    let credentials = Arc::new(credentials);
+    let opened = tokio::select! {
+        biased;
+        // What it finds wrong, or cannot read, is told by the other one.
+        Some(opened) = open_where_known(node, &credentials, answer, begun), if known => Ok(opened),
+        opened = open(node, &credentials, answer, begun) => opened,
     };
-    let covers = node.covers.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        covers.uncover(&mut window)?;
-        let key = window.open(&credentials.secret, unix_millis()).ok();
-        wipe::stack();
-        Ok::<_, io::Error>(key.map(|(key, login)| (Traveller { window, login }, key)))
-    });
-    let Ok(Ok(opened)) = opened.await else { return Err(Refused::Temporary) };
-    // Whoever is locked out has waited for the same work.
-    let Some((traveller, private_key)) = opened.filter(|_| checked_after.is_some()) else {
-        tokio::time::sleep(told_after.saturating_sub(waited)).await;
-        trying.tried = Tried::Failed;
-        return Err(if locked { Refused::Guessing } else { Refused::Credentials });
+    let (traveller, private_key) = match opened {
+        Ok(opened) => opened,
+        Err(refused) => {
+            if refused != Refused::Temporary {
+                trying.tried = Tried::Failed;
+            }
+            return Err(refused);
+        }
     };
     let id = traveller.window.window;
     if !node.is_open(&id, &traveller.login) {
@@ -122,6 +124,42 @@ pub async fn log_in(
     }
     node.used(id)?;
     Ok((traveller, private_key))
+}
+
+/// As whoever was never there before logs in: checked when they are, and not at all where they are locked out.
+async fn open(
+    node: &Node,
+    credentials: &Arc<Credentials>,
+    answer: Answer,
+    begun: Instant,
+) -> Result<(Traveller, PrivateKey), Refused> {
+    sleep_until(begun + answer.told_after).await;
+    let refused = match answer.locked {
+        true => Refused::Guessing,
+        false => match check(node, Lane::All, credentials).await {
+            Ok(Some(opened)) => return Ok(opened),
+            Ok(None) => Refused::Credentials,
+            Err(refused) => refused,
+        },
+    };
+    sleep_until(begun + answer.told_after + PAD).await;
+    Err(refused)
+}
+
+/// Where the traveller was before the password opens the mailbox also in a lock, and without waiting for others.
+async fn open_where_known(
+    node: &Node,
+    credentials: &Arc<Credentials>,
+    answer: Answer,
+    begun: Instant,
+) -> Option<(Traveller, PrivateKey)> {
+    let wait = answer.checked_after?;
+    sleep_until(begun + wait).await;
+    // The other one is at it.
+    if !answer.locked && wait == answer.told_after && !node.checks.is_busy(Lane::All) {
+        return None;
+    }
+    check(node, Lane::Known, credentials).await.ok().flatten()
 }
 
 /// A login that is being tried, which ends when this is dropped: as one that was not checked, unless something else is
@@ -218,6 +256,8 @@ fn forget(txn: &mut Txn<'_>, from: &[u8], now: u64) -> Result<Option<Vec<u8>>, S
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::net::Ipv4Addr;
+    use std::sync::Mutex;
     use std::task::Poll;
 
     use shared::credential::{Credential, site_salt};
@@ -227,13 +267,17 @@ mod tests {
     use shared::store::{Disk, Store};
     use shared::topology::{SMALLEST, Topology};
     use shared::unit::Former;
+    use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::checks::Checks;
     use crate::cover::Covers;
     use crate::record::{BigRow, SETTINGS};
     use crate::windows;
 
     const ALICE: &str = "alice";
+    /// From where all log in.
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
     /// The public key of big, from which the salt follows.
     const BIG: [u8; 32] = [9; 32];
 
@@ -266,8 +310,7 @@ mod tests {
 
     async fn try_login(node: &Node, user: &str, password: &str) -> Result<Id, Refused> {
         let credentials = Credentials::new(user.into(), password.to_owned().into()).expect("may be tried");
-        let client = IpAddr::from([192, 0, 2, 1]);
-        log_in(node, credentials, client).await.map(|(by, _)| by.window.window)
+        log_in(node, credentials, CLIENT).await.map(|(by, _)| by.window.window)
     }
 
     #[tokio::test]
@@ -288,28 +331,160 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    /// What became of a login, and how long after the first of them began.
+    type Told = (String, Result<Id, Refused>, Duration);
+
+    /// Begins logins in this order, without waiting for any; what is told of each is there in the order in which it
+    /// was told.
+    async fn begin(
+        node: &Arc<Node>,
+        logins: &[(String, String)],
+    ) -> (Vec<JoinHandle<()>>, Arc<Mutex<Vec<Told>>>) {
+        let (start, told) = (Instant::now(), Arc::<Mutex<Vec<_>>>::default());
+        let mut begun = Vec::new();
+        for (user, password) in logins.iter().cloned() {
+            let (node, told) = (Arc::clone(node), Arc::clone(&told));
+            begun.push(tokio::spawn(async move {
+                let answer = try_login(&node, &user, &password).await;
+                told.lock().expect("nobody panics").push((user, answer, start.elapsed()));
+            }));
+        }
+        // On one thread: each comes as far as it can before this goes on.
+        for _ in &begun {
+            tokio::task::yield_now().await;
+        }
+        (begun, told)
+    }
+
+    async fn ended((begun, told): (Vec<JoinHandle<()>>, Arc<Mutex<Vec<Told>>>)) -> Vec<Told> {
+        for login in begun {
+            login.await.expect("nobody panics");
+        }
+        std::mem::take(&mut *told.lock().expect("nobody panics"))
+    }
+
+    fn guesses<'u>(users: impl IntoIterator<Item = &'u str>) -> Vec<(String, String)> {
+        users.into_iter().map(|user| (user.to_owned(), "a-guess".to_owned())).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_tried_is_counted_as_it_begins_and_a_locked_network_tells_nobody_who_travels() {
         let (node, _, password) = edge(None).await;
         assert_eq!(try_login(&node, ALICE, &password).await, Ok([1; 16]), "she was here before");
-        let mut begun = Vec::new();
-        for user in std::iter::repeat_n("nobody", 100).chain([ALICE, "somebody-else"]) {
-            // Each is begun before any has ended.
-            let mut guess = Box::pin(try_login(&node, user, "a-guess"));
-            let under_way = poll_fn(|context| Poll::Ready(guess.as_mut().poll(context))).await;
-            assert_eq!(under_way, Poll::Pending);
-            begun.push(guess);
-        }
+        assert_eq!(node.checks.take_begun(), 1, "also where she was before one check is enough");
+        let node = Arc::new(node);
+        // Each is begun before any has ended.
+        let logins = guesses(std::iter::repeat_n("nobody", 100).chain([ALICE, "somebody-else"]));
+        let begun = begin(&node, &logins).await;
+        let start = Instant::now();
         assert_eq!(try_login(&node, ALICE, &password).await, Ok([1; 16]), "she is not locked out");
-        let mut answers = Vec::new();
-        for guess in begun {
-            answers.push(guess.await);
-        }
-        let (tried, kept_off) = answers.split_at(20);
-        assert!(tried.iter().all(|answer| *answer == Err(Refused::Credentials)), "{tried:?}");
-        assert!(kept_off.iter().all(|answer| *answer == Err(Refused::Guessing)), "{kept_off:?}");
+        assert_eq!(start.elapsed(), Duration::ZERO, "nor kept waiting");
+        let told = ended(begun).await;
+        let (tried, kept_off): (Vec<_>, Vec<_>) =
+            told.into_iter().partition(|(_, answer, _)| *answer == Err(Refused::Credentials));
+        assert_eq!(tried.len(), 20);
+        let longest = Duration::from_secs(15) + PAD;
+        let expected = std::iter::repeat_n("nobody", 80).chain([ALICE, "somebody-else"]);
+        let expected: Vec<_> =
+            expected.map(|user| (user.to_owned(), Err(Refused::Guessing), longest)).collect();
+        assert_eq!(kept_off, expected, "in the order in which they began");
+        assert_eq!(
+            node.checks.take_begun(),
+            20 + 2,
+            "none is done for those who are kept off, but for her two"
+        );
         let locked = node.with_lockout(|lockout| lockout.locked(monotonic()));
         assert!(locked.iter().all(|locked| locked.failures == 20) && locked.len() == 2);
+    }
+
+    /// Who is meant by the last name, or by one in between.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Meant {
+        /// Somebody who travels and was in that network.
+        Known,
+        /// Somebody who travels.
+        Traveller,
+        Nobody,
+    }
+
+    /// All that a guesser sees of names sent at once, with places for checks free, or taken by others for so long.
+    async fn seen(meant: Meant, locked: bool, taken: Option<Duration>) -> (Vec<Told>, usize) {
+        let (mut node, password) = match meant {
+            Meant::Nobody => {
+                let (node, _, _, password) = before_it_begins(None);
+                (node, password)
+            }
+            _ => {
+                let (node, _, password) = edge(None).await;
+                (node, password)
+            }
+        };
+        // Then their order is certain.
+        node.checks = Checks::at_once(1);
+        let node = Arc::new(node);
+        if meant == Meant::Known {
+            assert_eq!(try_login(&node, ALICE, &password).await, Ok([1; 16]));
+        }
+        // From elsewhere in the network, by names that are nobody's.
+        let before = if locked { 20 } else { 8 };
+        for other in 0..before {
+            let name = format!("other{other}");
+            let (account, network) = (directory_hash(&node.directory_key, &name), Network::of(CLIENT));
+            let attempt = Attempt { account, name, network, known: false };
+            node.with_lockout(|lockout| {
+                let answer = lockout.begin(&attempt, monotonic());
+                lockout.end(&attempt, answer, Tried::Failed, monotonic())
+            });
+        }
+        node.checks.take_begun();
+        let places = taken.map(|_| node.checks.occupied());
+        let begun = begin(&node, &guesses(["a", "b", ALICE, "c", "d", "e", "f", ALICE])).await;
+        if let (Some(taken), Some(places)) = (taken, places) {
+            tokio::time::sleep(taken).await;
+            drop(places);
+        }
+        (ended(begun).await, node.checks.take_begun())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_guesses_does_not_see_who_travels_by_when_and_in_which_order_they_are_told() {
+        let seconds = Duration::from_secs;
+        for (locked, taken, instant) in [
+            (true, None, seconds(15) + PAD),
+            (true, Some(seconds(60)), seconds(15) + PAD),
+            (false, None, seconds(15) + PAD),
+            // Behind those by whom the places are taken, in the order in which they began.
+            (false, Some(seconds(60)), seconds(60)),
+        ] {
+            let refused = if locked { Refused::Guessing } else { Refused::Credentials };
+            let names = ["a", "b", ALICE, "c", "d", "e", "f", ALICE];
+            let expected = names.map(|name| (name.to_owned(), Err(refused), instant)).to_vec();
+            for meant in [Meant::Nobody, Meant::Traveller, Meant::Known] {
+                let (told, checks) = seen(meant, locked, taken).await;
+                assert_eq!(told, expected, "{meant:?} {locked} {taken:?}");
+                let all = if locked { 0 } else { names.len() };
+                match (meant, taken) {
+                    // Where she was before her password is looked at by itself, if there is a place in time.
+                    (Meant::Known, None) => assert_eq!(checks, all + 2, "{locked}"),
+                    (Meant::Known, Some(_)) if !locked => assert!(checks <= all + 2, "{checks}"),
+                    _ => assert_eq!(checks, all, "{meant:?} {locked} {taken:?}"),
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn checks_that_others_ask_for_do_not_keep_a_traveller_out_of_where_she_was() {
+        let (mut node, _, password) = edge(None).await;
+        node.checks = Checks::at_once(1);
+        assert_eq!(try_login(&node, ALICE, &password).await, Ok([1; 16]));
+        let [all, known] = node.checks.occupied();
+        drop(known);
+        let start = Instant::now();
+        let login = tokio::time::timeout(Duration::from_secs(60), try_login(&node, ALICE, &password));
+        assert_eq!(login.await, Ok(Ok([1; 16])));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        drop(all);
     }
 
     #[tokio::test]
@@ -327,7 +502,7 @@ mod tests {
             !windows::is_use_told(&rows, &[1; 16], unix_millis()).expect("reads"),
             "big is told of its use"
         );
-        let network = Network::of(IpAddr::from([192, 0, 2, 1]));
+        let network = Network::of(CLIENT);
         assert!(rows.raw(KNOWN_NETWORKS, &key(&NOBODY, network)).expect("reads").is_none());
         assert!(rows.raw(KNOWN_NETWORKS, &key(&[1; 16], network)).expect("reads").is_some());
     }
@@ -357,7 +532,7 @@ mod tests {
         let (rotated, id) = (window.clone(), window.window);
         node.store.commit(move |txn| windows::open(txn, &rotated)).await.expect("commits");
         let credentials = Credentials::new(ALICE.into(), password.into()).expect("may be tried");
-        let (opened, _) = log_in(&node, credentials, IpAddr::from([192, 0, 2, 1])).await.expect("is good");
+        let (opened, _) = log_in(&node, credentials, CLIENT).await.expect("is good");
         assert_eq!((opened.window.window, node.still_open(&opened)), (id, Ok(())));
         // It is good for a moment still, and then its sessions end by themselves.
         let mut soon = window.clone();

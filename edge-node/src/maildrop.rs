@@ -54,14 +54,18 @@ pub struct Service {
     pub stopping: watch::Receiver<bool>,
 }
 
-/// Whether logins are taken in the clear from this host's own loopback, so that what TLS costs can be measured. Only what
-/// the tests are built of can do so, and no release, whatever its topology and its environment say.
+/// Whether logins are taken in the clear from this host's own loopback, so that what TLS costs can be measured. Only a
+/// program that is not the edge's own asks for that, see [`crate::harness::take_clear_logins`].
+#[cfg(feature = "sim")]
 pub fn for_the_bench() -> bool {
-    cfg!(feature = "sim") && std::env::var_os(BENCH_CLEAR_LOGINS).is_some()
+    crate::harness::takes_clear_logins()
 }
 
-/// Set for an edge that the bench starts, see [`for_the_bench`].
-const BENCH_CLEAR_LOGINS: &str = "BENCH_CLEAR_LOGINS";
+/// Whether logins are taken in the clear: never.
+#[cfg(not(feature = "sim"))]
+pub fn for_the_bench() -> bool {
+    false
+}
 
 impl Service {
     /// Serves connections until the node goes down.

@@ -20,6 +20,7 @@ use shared::topology::Topology;
 use shared::unit::{Id, Login, Window, directory_hash};
 use tokio::sync::watch;
 
+use crate::checks::Checks;
 use crate::cover::{Covers, NOBODY};
 use crate::directory::{self, DirectoryRow};
 use crate::fence::Fence;
@@ -66,6 +67,8 @@ pub struct Node {
     marked: Mutex<Option<Moment>>,
     fence: Mutex<Fence>,
     lockout: Mutex<Lockout>,
+    /// How many passwords are checked at once.
+    pub checks: Checks,
     last_logins: Mutex<LastLogins>,
     /// Sessions that wait for a confirm.
     vouching: AtomicUsize,
@@ -147,6 +150,7 @@ impl Node {
             marked: Mutex::default(),
             fence: Mutex::default(),
             lockout: Mutex::default(),
+            checks: Checks::default(),
             last_logins: Mutex::default(),
             vouching: AtomicUsize::new(0),
             busy: Arc::default(),

@@ -2,7 +2,7 @@
 # Sallypost's POP3 beside Dovecot's: one client, the same messages of 4 KiB, alternating in one run on loopback.
 # pop3-beside-dovecot.sh [BENCH-OPTIONS]; `bench pop3 --help` says which, and what is measured.
 #
-# Under TLS from the first octet, by STLS, and in the clear, which only an edge that is built of the tests takes, and only
+# Under TLS from the first octet, by STLS, and in the clear, which only the edge that the bench starts takes, and only
 # on loopback. Ours are a little larger, by the trace that the edge puts on top. Needs root on a Debian with dovecot-pop3d.
 set -euo pipefail
 repository=$(cd "$(dirname "$0")/../.." && pwd)

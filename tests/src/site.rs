@@ -90,13 +90,9 @@ impl Site {
     /// [`dispatch`](crate::process::dispatch)) and keep their ports when they are started again, and
     /// adds `people`.
     pub async fn start(state: &Path, people: &[String]) -> Result<Self, SiteError> {
-        Self::start_by(Program::this()?, state, people).await
-    }
-
-    /// The same, with an edge that is started by another command.
-    pub async fn start_by(edge: Program, state: &Path, people: &[String]) -> Result<Self, SiteError> {
+        let program = Program::this()?;
         let adapt = |topology: TestTopology| topology.with_fixed_ports();
-        Self::start_with(state, people, Ipv4Addr::LOCALHOST, adapt, edge, Program::this()?).await
+        Self::start_with(state, people, Ipv4Addr::LOCALHOST, adapt, program.clone(), program).await
     }
 
     /// The same, with each node on a host of its own.

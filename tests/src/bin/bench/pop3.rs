@@ -13,7 +13,7 @@ use tests::ask;
 use tests::client::load::{Outgoing, Plan, drive};
 use tests::client::pop3::Pop3Client;
 use tests::proc::resident;
-use tests::process::{Node, Program};
+use tests::process::Node;
 use tests::site::{INSIDE, OUTSIDE, Site};
 use tests::wait::until;
 use tokio::task::JoinSet;
@@ -27,8 +27,6 @@ const SIZE: usize = 4 * 1024;
 const FILLERS: usize = 20;
 /// How long filling may take.
 const FILLED_WITHIN: Duration = Duration::from_secs(600);
-/// Lets an edge that is built of the tests take logins in the clear on loopback; no other one can.
-const CLEAR_LOGINS: &str = "BENCH_CLEAR_LOGINS=1";
 /// The account that owns mail at the other server: nobody.
 const MAIL_OWNER: u32 = 65_534;
 
@@ -129,8 +127,7 @@ pub async fn run(folder: &Path, options: &Options) -> Result<(), Failure> {
 async fn ours(folder: &Path, options: &Options) -> Result<(Site, Server), Failure> {
     let names: Vec<String> = (0..=options.sessions).map(|number| format!("u{number}")).collect();
     let people: Vec<String> = std::iter::once("alice".to_owned()).chain(names.clone()).collect();
-    let edge = Program::this()?.through(&["env", CLEAR_LOGINS]);
-    let site = Site::start_by(edge, folder, &people).await?;
+    let site = Site::start(folder, &people).await?;
     let mut users = Vec::new();
     for person in &names {
         let request = Request::TravelStart { person: person.clone(), terms: Terms::default() };
