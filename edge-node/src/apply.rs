@@ -16,7 +16,7 @@ use shared::unit::{
 
 use crate::facts::{self, EVENT_LANE};
 use crate::queue::{self, ROWS_AT_ONCE};
-use crate::record::{Doubt, QueueRecipient, QueueRow, SETTINGS, big, queue_key};
+use crate::record::{Doubt, QueueRecipient, QueueRow, SETTINGS, big, queue_key, recipients_of};
 use crate::revise::busy::Busy;
 use crate::revise::{self, Waiting, latest};
 use crate::{correspondents, directory, inventory, renewal, windows};
@@ -262,22 +262,10 @@ fn queue_outbound(
         revise::tell(txn, id, decided, now)?;
         waiting = Waiting::load(txn, id)?;
     }
-    let recipient = |(index, address, notify, original)| QueueRecipient {
-        index,
-        address,
-        state: DeliveryState::Relaying,
-        text: String::new(),
-        attempts: 0,
-        next_attempt_at: now,
-        held: false,
-        doubt: None,
-        notify,
-        original,
-    };
     // After this edge went back, a message comes again for those of whom big knows that this text is theirs. It may have
     // come already; or a later one has, which goes by another lane.
     let mut news = Vec::new();
-    for recipient in outbound.take_recipients().map(recipient) {
+    for recipient in recipients_of(&mut outbound, now) {
         let has_come = latest::has_come(txn, id, recipient.index, revision)?;
         if !has_come || seeded(SeededFault::DedupeDropped) {
             latest::remember(txn, id, recipient.index, revision)?;
@@ -288,23 +276,7 @@ fn queue_outbound(
     if news.is_empty() {
         return Ok(());
     }
-    let row = QueueRow {
-        revision,
-        body: body.key().0,
-        wrapped_key: outbound.wrapped_key,
-        size: outbound.size,
-        reverse_path: outbound.reverse_path,
-        returns: outbound.returns,
-        envelope_id: outbound.envelope_id,
-        tls_wish: outbound.tls_wish,
-        body_8bit: outbound.body_8bit,
-        utf8_header: outbound.utf8_header,
-        signatures: outbound.signatures,
-        recipients: Vec::new(),
-        noted: Vec::new(),
-        queued_at: now,
-        since: age::lived(txn)?,
-    };
+    let row = QueueRow::of(outbound, body.key(), now, age::lived(txn)?);
     // The revision itself may have brought it for others.
     if waiting.add(row) {
         txn.keep_body(body)?;
@@ -313,6 +285,7 @@ fn queue_outbound(
         news.into_iter().partition(|recipient| waiting.revision_of(recipient.index).is_some());
     for recipient in &older {
         let is_attempted = busy.is_attempted(id, recipient.index);
+        // That it takes the place is what big has said, and need not be told.
         waiting.revise(recipient.index, revision, ReviseMode::Replace, is_attempted);
     }
     // Big says by this that they have still to get it, also who is being attempted: the note may outlive the attempt.

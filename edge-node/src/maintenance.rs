@@ -12,12 +12,12 @@ use shared::store::{
     rebuild as rebuild_store,
 };
 use shared::trace;
-use shared::unit::{DeliveryState, Outbound, ToBig, ToEdge, decode};
+use shared::unit::{Outbound, ToBig, ToEdge, decode};
 
 use crate::lockout::{Guessing, Lockout};
 use crate::node::Node;
 use crate::queue;
-use crate::record::{Doubt, INBOUND_KIND, OUTBOUND_KIND, QueueRecipient, QueueRow};
+use crate::record::{Doubt, INBOUND_KIND, OUTBOUND_KIND, QueueRecipient, QueueRow, recipients_of};
 use crate::revise::Waiting;
 use crate::revise::busy::Busy;
 use crate::revise::latest;
@@ -261,22 +261,16 @@ fn restore(txn: &mut Txn<'_>, found: &Recovered) -> Result<(), NotRestored> {
 }
 
 fn hold(txn: &mut Txn<'_>, mut outbound: Outbound, body: BodyKey) -> Result<(), StoreError> {
-    let recipient = |(index, address, notify, original)| QueueRecipient {
-        index,
-        address,
-        state: DeliveryState::Relaying,
+    let now = unix_millis();
+    let found = |recipient| QueueRecipient {
         text: "found again by a rebuild; it may have left already".into(),
-        attempts: 0,
-        next_attempt_at: unix_millis(),
-        held: false,
         doubt: Some(Doubt::Rebuilt),
-        notify,
-        original,
+        ..recipient
     };
     let (id, revision) = (MessageId(outbound.message), outbound.revision);
     let mut waiting = Waiting::load(txn, id)?;
     // Of what is found of a recipient, the latest text is what it is to get.
-    let mut recipients: Vec<_> = outbound.take_recipients().map(recipient).collect();
+    let mut recipients: Vec<_> = recipients_of(&mut outbound, now).map(found).collect();
     recipients.retain(|recipient| waiting.revision_of(recipient.index).is_none_or(|found| found < revision));
     for recipient in &recipients {
         latest::remember(txn, id, recipient.index, revision)?;
@@ -284,23 +278,7 @@ fn hold(txn: &mut Txn<'_>, mut outbound: Outbound, body: BodyKey) -> Result<(), 
             waiting.shift(recipient.index, found, None);
         }
     }
-    let row = QueueRow {
-        revision,
-        body: body.0,
-        wrapped_key: outbound.wrapped_key,
-        size: outbound.size,
-        reverse_path: outbound.reverse_path,
-        returns: outbound.returns,
-        envelope_id: outbound.envelope_id,
-        tls_wish: outbound.tls_wish,
-        body_8bit: outbound.body_8bit,
-        utf8_header: outbound.utf8_header,
-        signatures: outbound.signatures,
-        recipients: Vec::new(),
-        noted: Vec::new(),
-        queued_at: unix_millis(),
-        since: age::lived(txn)?,
-    };
+    let row = QueueRow::of(outbound, body, now, age::lived(txn)?);
     if !waiting.add(row) {
         txn.release_body(body)?;
     }

@@ -6,7 +6,7 @@ use shared::notify::{Notify, Return};
 use shared::row;
 use shared::store::{BodyKey, Rows, StoreError, Table};
 use shared::tls_wish::TlsWish;
-use shared::unit::{DeliveryState, Id, ReviseMode};
+use shared::unit::{DeliveryState, Id, Outbound, ReviseMode};
 
 /// Window id to [`shared::unit::Window`].
 pub const WINDOWS: Table = Table("windows");
@@ -183,6 +183,46 @@ pub struct QueueRow {
     pub since: u64,
 }
 row!(QueueRow, 9);
+
+impl QueueRow {
+    /// What a unit of big says of a message, held in `body`, at `now` in milliseconds since 1970 and `since` of the node's
+    /// life ([`shared::age`]); for nobody yet.
+    pub fn of(outbound: Outbound, body: BodyKey, now: u64, since: u64) -> Self {
+        Self {
+            revision: outbound.revision,
+            body: body.0,
+            wrapped_key: outbound.wrapped_key,
+            size: outbound.size,
+            reverse_path: outbound.reverse_path,
+            returns: outbound.returns,
+            envelope_id: outbound.envelope_id,
+            tls_wish: outbound.tls_wish,
+            body_8bit: outbound.body_8bit,
+            utf8_header: outbound.utf8_header,
+            signatures: outbound.signatures,
+            recipients: Vec::new(),
+            noted: Vec::new(),
+            queued_at: now,
+            since,
+        }
+    }
+}
+
+/// Takes its recipients out of such a unit, each due at `now`, milliseconds since 1970.
+pub fn recipients_of(outbound: &mut Outbound, now: u64) -> impl Iterator<Item = QueueRecipient> + use<> {
+    outbound.take_recipients().map(move |(index, address, notify, original)| QueueRecipient {
+        index,
+        address,
+        state: DeliveryState::Relaying,
+        text: String::new(),
+        attempts: 0,
+        next_attempt_at: now,
+        held: false,
+        doubt: None,
+        notify,
+        original,
+    })
+}
 
 /// The key of a queued message's revision.
 pub fn queue_key(message: &Id, revision: u32) -> Vec<u8> {
