@@ -14,6 +14,7 @@ use shared::topology::{AttachmentMode, Topology};
 use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult, directory_hash, revision_ordinal};
 
 use crate::compare;
+use crate::delay;
 use crate::directory::{self, NewPerson, Policy, RECORD_KIND};
 use crate::dkim::Signers;
 use crate::error::Refused;
@@ -29,6 +30,7 @@ use crate::record::{
     EDGE, EdgeRow, Entry, Folder, MAILBOXES, MESSAGES, Message, RECIPIENTS, REVISED, Recipient, Record,
     RevisedRow, WINDOWS, WindowRow, WindowState, entry_key, folder_of, message_of,
 };
+use crate::report;
 use crate::request::Terms;
 use crate::revise::{self, Amendment};
 use crate::travel::{self, NewWindow};
@@ -320,6 +322,14 @@ impl Big {
     pub async fn see_to_all(&self, pulse: &mut Pulse, topology: &Topology) -> Result<(), StoreError> {
         maintenance::trim(&self.store, topology, true).await?;
         maintenance::clean(&self.store, topology, pulse, Cursors::default()).await.map(drop)
+    }
+
+    /// Tells authors who still waits for their mail, and who will not get it.
+    pub async fn write_owed(&self, topology: &Topology) -> Result<(), String> {
+        let told = delay::tell_due(&self.store, &self.site, topology).await;
+        told.map_err(|error| error.to_string())?;
+        let written = report::write_owed(&self.store, &self.site, topology, unix_millis()).await;
+        written.map_err(|error| error.to_string())
     }
 
     /// Tells the edge that it was told everything, and mends what it has reported.

@@ -167,6 +167,33 @@ impl Edge {
         Ok((plain, delivery::answered_by_remote(&self.node, MessageId(id), begun, taken).await))
     }
 
+    /// Attempts once what is due by this node's clock; `taken` says of a destination whether it takes mail now. What was
+    /// attempted: message and destination.
+    pub async fn attempt_due(&self, taken: impl Fn(&str) -> bool) -> Result<Vec<(Id, String)>, StoreError> {
+        let (now, mut attempted) = (unix_millis(), Vec::new());
+        let snapshot = self.node.store.read()?;
+        for place in queue::due_destinations(&snapshot, now, usize::MAX, |_| true)? {
+            let is_done = |attempted: &[(Id, String)], id: MessageId| {
+                attempted.iter().any(|(done, at)| *done == id.0 && *at == place)
+            };
+            while let Some(id) = queue::due_message(&snapshot, &place, now, |id| is_done(&attempted, id))? {
+                let (busy, destination) = (Arc::clone(&self.node.busy), place.clone());
+                let begin =
+                    move |txn: &mut Txn<'_>| revise::begin(txn, &busy, id, Some(&destination), unix_millis());
+                if let Some(begun) = self.node.store.commit(begin).await?.into_inner() {
+                    delivery::answered_by_remote(&self.node, id, begun, taken(&place)).await?;
+                }
+                attempted.push((id.0, place.clone()));
+            }
+        }
+        Ok(attempted)
+    }
+
+    /// When the next attempt will be due, milliseconds since 1970.
+    pub fn next_attempt(&self) -> Result<Option<u64>, StoreError> {
+        queue::next_due(&self.node.store.read()?, unix_millis())
+    }
+
     /// Sees once to what is seen to every minute, and before that to the safety store.
     pub async fn see_to_all(&self, pulse: &mut Pulse) -> Result<(), StoreError> {
         maintenance::trim(&self.node).await?;

@@ -19,6 +19,8 @@ mod ledger;
 mod liar;
 mod line;
 mod play;
+#[cfg(test)]
+mod retries;
 mod world;
 
 use std::fs;
