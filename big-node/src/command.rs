@@ -321,6 +321,7 @@ impl Commands {
             missing: operator::missing(&snapshot)?,
             decisions: operator::decisions(&snapshot)?,
             alarms,
+            border: None,
         })
     }
 

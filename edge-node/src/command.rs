@@ -21,6 +21,7 @@ use shared::store::{Copied, StoreError, Txn};
 use shared::topology::Mode;
 use shared::trace;
 
+use crate::border;
 use crate::delivery::Probe;
 use crate::lockout::Locked;
 use crate::node::{Known, Node, Rule};
@@ -180,6 +181,7 @@ impl Commands {
             missing: operator::missing(&snapshot)?,
             decisions: operator::decisions(&snapshot)?,
             alarms,
+            border: Some(border::view(&snapshot)?),
         })
     }
 

@@ -135,8 +135,7 @@ impl Edge {
         let mut intake = Intake::begin(&self.node, envelope, client, submitted, None).map_err(refused)?;
         intake.content(content).await.map_err(|error| error.to_string())?;
         let facts = Facts { bytes: content.len() as u64, eight_bit: false, header_eight_bit: false, hops: 0 };
-        let id = intake.complete(facts).await.map_err(refused)?;
-        id.parse::<MessageId>().map(|id| id.0).map_err(|error| error.to_string())
+        intake.complete(facts).await.map(|accepted| accepted.message.0).map_err(refused)
     }
 
     /// What waits for delivery, and whether it is held.

@@ -29,7 +29,7 @@ use crate::authentication::{Authenticator, Hashing, Sender, Verdicts};
 use crate::login::Traveller;
 use crate::node::{Known, Node};
 use crate::record::{CopyRow, INBOUND_KIND, WINDOWS, big, copy_key, inbound_body};
-use crate::vouch::{self, Fingerprint, Unanswered};
+use crate::vouch::{self, Fingerprint, Said, Unheard};
 use crate::windows;
 
 const INTER_LANE: u8 = 2;
@@ -70,8 +70,8 @@ pub struct Intake {
     key: FileKey,
     sealer: BodySealer,
     hasher: blake3::Hasher,
-    /// Of the content alone, where a repeat has to be recognised.
-    content_hasher: Option<blake3::Hasher>,
+    /// Of the content alone, by which a repeat is recognised.
+    content_hasher: blake3::Hasher,
     writer: BodyWriter,
     header: HeaderScan,
     /// What was found of the client before there was a message.
@@ -82,6 +82,17 @@ pub struct Intake {
     trace_bytes: u32,
     size: u64,
     sealed: Vec<u8>,
+}
+
+/// A message that is ours.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its id.
+    pub message: MessageId,
+    /// What the 250 says behind it of where the message is.
+    pub way: &'static str,
+    /// The 250 that is to be said now.
+    pub said: Said,
 }
 
 /// The store's refusal, as SMTP says it. Temporary: nothing was lost, and the client keeps the message.
@@ -122,7 +133,7 @@ impl Intake {
             sealer: BodySealer::new(&key),
             key,
             hasher: blake3::Hasher::new(),
-            content_hasher: (node.topology.edge.ack != Acknowledge::Local).then(blake3::Hasher::new),
+            content_hasher: blake3::Hasher::new(),
             writer: node.store.body_writer(inbound_body(id), INBOUND_KIND),
             header: HeaderScan::default(),
             found: Vec::new(),
@@ -164,9 +175,7 @@ impl Intake {
     /// Takes content. An error here is said at the end of it.
     pub async fn content(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.header.push(bytes);
-        if let Some(hasher) = &mut self.content_hasher {
-            hasher.update(bytes);
-        }
+        self.content_hasher.update(bytes);
         match self.unverified.as_mut().map(|unverified| &mut unverified.body) {
             None => self.write(bytes),
             Some(Body::Passing(hashing)) => {
@@ -261,21 +270,24 @@ impl Intake {
         Ok(())
     }
 
-    /// Makes the message ours. The returned id is for the 250, which only a commit can give.
-    pub async fn complete(mut self, facts: Facts) -> Result<String, Reply> {
+    /// Makes the message ours. What is returned is for the 250, which only a commit can give.
+    pub async fn complete(mut self, facts: Facts) -> Result<Accepted, Reply> {
         let header = HeaderFacts::of(self.header.block());
         if let Some(by) = &self.submitted {
             self.node.still_open(by)?;
             self.check_author(&by.window, &header)?;
         }
         let fingerprint = self.fingerprint();
-        if let Some(fingerprint) = fingerprint {
-            let repeated = self.node.store.read().and_then(|rows| vouch::repeated(&rows, &fingerprint));
-            if let Some(first) = repeated.map_err(|error| refusal(&error))? {
-                tracing::info!(message = %MessageId(first.message), "a repeat of a message without a 250");
-                let way = vouch::wait(&self.node, first, fingerprint).await?;
-                return Ok(format!("{}{way}", MessageId(first.message)));
+        let repeated = vouch::repeated(&self.node, &fingerprint).map_err(|error| refusal(&error))?;
+        let said = Said::begin(&self.node, fingerprint);
+        if let Some(first) = repeated {
+            tracing::info!(message = %MessageId(first.message), client = %self.client, "a repeat of a message");
+            let way = vouch::wait(&self.node, first, fingerprint).await?;
+            if first.answered {
+                let counted = vouch::count_repeat(&self.node, first.message).await;
+                counted.map_err(|error| refusal(&error))?;
             }
+            return Ok(Accepted { message: MessageId(first.message), way, said });
         }
         let verdicts = self.verify().await?;
         let windows = match verdicts.disposition {
@@ -311,8 +323,9 @@ impl Intake {
             _ => (BATCH_LANE, QueuedBody::Ahead { key }),
         };
         // From here on a confirm is recorded at once.
-        let _vouching = fingerprint.map(|_| node.vouching());
-        let committed: Result<Committed<Unanswered>, StoreError> = node
+        let waits = node.topology.edge.ack != Acknowledge::Local;
+        let _vouching = waits.then(|| node.vouching());
+        let committed: Result<Committed<Unheard>, StoreError> = node
             .store
             .commit(move |txn| {
                 txn.keep_body(&stored)?;
@@ -328,10 +341,8 @@ impl Intake {
                 let unit = QueuedUnit { id: id.0, lane, after: None, head, body };
                 let number = lane::queue(txn, &unit)?;
                 let now = unix_millis();
-                let unanswered = Unanswered { message: id.0, lane, number, at: now };
-                if let Some(fingerprint) = fingerprint {
-                    vouch::remember(txn, &fingerprint, &unanswered)?;
-                }
+                let unheard = Unheard { message: id.0, lane, number, at: now, answered: !waits };
+                vouch::remember(txn, &fingerprint, &unheard)?;
                 for (window, wrapped_key) in windows {
                     let body = stored.key();
                     txn.reference_body(body)?;
@@ -343,7 +354,7 @@ impl Intake {
                         seen: false,
                         again: false,
                         after: Some(id.0),
-                        hidden: fingerprint.is_some(),
+                        hidden: waits,
                     };
                     let key = copy_key(&window, id, 0);
                     if row.hidden {
@@ -352,21 +363,17 @@ impl Intake {
                     windows::put_copy(txn, &key, &row)?;
                 }
                 trace::note(txn, id, now, accepted_from)?;
-                Ok(unanswered)
+                Ok(unheard)
             })
             .await;
         let durable = committed.map_err(|error| refusal(&error))?;
         node.queued(lane);
-        let way = match fingerprint {
-            Some(fingerprint) => vouch::wait(&node, *durable, fingerprint).await?,
-            None => "",
-        };
-        Ok(accepted(&durable, way))
+        let way = vouch::wait(&node, *durable, fingerprint).await?;
+        Ok(Accepted { message: MessageId(durable.message), way, said })
     }
 
-    fn fingerprint(&self) -> Option<Fingerprint> {
-        let content = self.content_hasher.as_ref()?.finalize();
-        Some(vouch::fingerprint(&self.envelope, self.client, &content))
+    fn fingerprint(&self) -> Fingerprint {
+        vouch::fingerprint(&self.envelope, self.client, &self.content_hasher.finalize())
     }
 
     /// The author of a submission speaks only as themselves (RFC 6409 §6.1).
@@ -484,11 +491,6 @@ type Copied = (Id, Vec<u8>);
 fn admitted(txn: &Txn<'_>, copied: Copied, size: u64) -> Result<Option<Copied>, StoreError> {
     let Some(window) = txn.get::<Window>(WINDOWS, &copied.0)? else { return Ok(None) };
     Ok(windows::has_room(txn, &window, size)?.then_some(copied))
-}
-
-/// What a 250 names, and where the message is: there is no other way to it than through a commit.
-fn accepted(durable: &Committed<Unanswered>, way: &str) -> String {
-    format!("{}{way}", MessageId(durable.message))
 }
 
 fn mailboxes(from: Vec<HeaderMailbox>) -> Vec<Mailbox> {

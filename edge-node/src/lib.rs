@@ -8,6 +8,7 @@ mod acquainted;
 mod aged;
 mod apply;
 mod authentication;
+mod border;
 mod checks;
 pub mod cli;
 mod command;

@@ -30,7 +30,7 @@ use crate::maildrop::LastLogins;
 use crate::pressure::Pressure;
 use crate::record::{Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
 use crate::revise::busy::Busy;
-use crate::{correspondents, revise, windows};
+use crate::{correspondents, revise, vouch, windows};
 use shared::age;
 use shared::moment::{Moment, Trust};
 
@@ -72,6 +72,8 @@ pub struct Node {
     last_logins: Mutex<LastLogins>,
     /// Sessions that wait for a confirm.
     vouching: AtomicUsize,
+    /// Sessions that have said a 250 last.
+    pub said: vouch::Open,
     /// Attempts under way and maildrops in use.
     pub busy: Arc<Busy>,
     /// The covers of the windows' keys.
@@ -153,6 +155,7 @@ impl Node {
             checks: Checks::default(),
             last_logins: Mutex::default(),
             vouching: AtomicUsize::new(0),
+            said: vouch::Open::default(),
             busy: Arc::default(),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use shared::address::Address;
+use shared::id::MessageId;
 use shared::listener::{Acceptor, Listener, Stream};
 use shared::pressure::Level;
 use shared::sasl::Credentials;
@@ -17,12 +18,12 @@ use tokio::sync::watch;
 
 use crate::acquainted::Acquainted;
 use crate::authentication::{Authenticator, Sender};
-use crate::intake::{Intake, refusal};
+use crate::intake::{Accepted, Intake, refusal};
 use crate::login::{self, Refused, Traveller};
 use crate::node::{Known, Node, is_role};
 use crate::pressure::{SLOW_PAUSE, instead_of_greeting};
 use crate::strangers::{Stranger, Strangers};
-use crate::vouch;
+use crate::vouch::{self, Said};
 
 /// Octets of content read from the network at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -83,6 +84,7 @@ impl Service {
             is_for_somebody: false,
             intake: None,
             failed: None,
+            said: Vec::new(),
         };
         let mut buffer = Vec::new();
         let (mut stopped, mut ended) = (false, false);
@@ -113,8 +115,14 @@ impl Service {
             }
             tokio::select! {
                 read = stream.read(&mut buffer) => match read {
-                    Ok(0) | Err(_) => conversation.session.disconnected(),
-                    Ok(length) => conversation.session.receive(&buffer[..length], start.elapsed()),
+                    Ok(0) | Err(_) => {
+                        conversation.said.clear();
+                        conversation.session.disconnected();
+                    }
+                    Ok(length) => {
+                        conversation.said.drain(..).for_each(|(message, said)| said.heard(message.0));
+                        conversation.session.receive(&buffer[..length], start.elapsed());
+                    }
                 },
                 () = tokio::time::sleep(wait) => conversation.session.handle_timeout(start.elapsed()),
                 () = over(&conversation.service.node, conversation.login.as_ref()), if !ended => {
@@ -177,6 +185,8 @@ struct Conversation {
     intake: Option<Box<Intake>>,
     /// Why that message cannot be taken, said at its end.
     failed: Option<Reply>,
+    /// The messages whose 250 the client may not have heard: nothing has come since.
+    said: Vec<(MessageId, Said)>,
 }
 
 impl Conversation {
@@ -235,7 +245,10 @@ impl Conversation {
                     let acquainted = &self.service.acquainted;
                     acquainted.lock().unwrap_or_else(PoisonError::into_inner).add(self.client);
                 }
-                self.session.completed(verdict);
+                self.session.completed(verdict.map(|Accepted { message, way, said }| {
+                    self.said.push((message, said));
+                    format!("{message}{way}")
+                }));
             }
             Action::Abort => {
                 self.intake = None;

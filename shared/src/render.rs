@@ -12,7 +12,7 @@ use unicode_normalization::char::is_combining_mark;
 
 use crate::mime::terminal;
 use crate::report::{
-    DecisionView, DirectoryView, LinkView, MissingView, PartnerLaneView, PressureView, Step,
+    BorderView, DecisionView, DirectoryView, LinkView, MissingView, PartnerLaneView, PressureView, Step,
 };
 use crate::store::{Copied, Verdict};
 
@@ -150,6 +150,9 @@ pub fn link(link: &LinkView) -> String {
     text.extend(link.peer.as_deref().map(|peer| line("partner", peer)));
     text += &line("pressure", &pressure(&link.pressure));
     text += &line("directory", &directory(&link.directory));
+    text.extend(link.border.as_ref().map(|BorderView { repeats, undetermined }| {
+        line("border", &format!("{repeats} repeats recognised, {undetermined} attempts undetermined"))
+    }));
     text.extend(link.alarms.iter().map(|alarm| line("ALARM", alarm)));
     text.extend(link.decisions.iter().map(|decision| line("decided", &decided(decision))));
     text = text + "\n" + &lanes.to_string();
@@ -301,6 +304,7 @@ mod tests {
             missing: Vec::new(),
             decisions: Vec::new(),
             alarms: vec!["log lost\x07".into()],
+            border: Some(BorderView { repeats: 3, undetermined: 1 }),
         };
         assert_eq!(
             link(&view),
@@ -308,6 +312,7 @@ mod tests {
              partner     127.0.0.1:7625\n\
              pressure    closed (the disk is full)\n\
              directory   not compared yet\n\
+             border      3 repeats recognised, 1 attempts undetermined\n\
              ALARM       log lost␇\n\
              \n\
              lane   sent  confirmed  waiting  received  trimmed\n\

@@ -31,6 +31,18 @@ pub struct LinkView {
     pub decisions: Vec<DecisionView>,
     /// What an operator has to see to.
     pub alarms: Vec<String>,
+    /// On the edge: what could not be told at the border.
+    pub border: Option<BorderView>,
+}
+
+/// How often SMTP could not tell whether the other side knows that a message was taken (RFC 1047), since the edge began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BorderView {
+    /// Messages that were sent again because our 250 was not heard, and are here once.
+    pub repeats: u64,
+    /// Attempts of which a host's answer to the whole message was not heard: it was attempted again, and may be there
+    /// twice.
+    pub undetermined: u64,
 }
 
 /// What the edge holds of the directory, beside what big has told it.

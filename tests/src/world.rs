@@ -284,7 +284,7 @@ impl World {
 
     /// Sends a message from outside to people inside, which must be accepted; returns its id.
     pub async fn receive(&self, to: &[&str], message: &[u8]) -> Result<String, Trouble> {
-        let reply = self.smtp().await?.send(CAROL, to, message).await?;
+        let reply = self.smtp().await?.send_and_quit(CAROL, to, message).await?;
         accepted_as(&reply).ok_or_else(|| format!("no id in {reply}").into())
     }
 }

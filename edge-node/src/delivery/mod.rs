@@ -33,6 +33,7 @@ use shared::trace;
 use shared::unit::{DeliveryState, Outcome, ToBig};
 use tokio::sync::watch;
 
+use crate::border::{self, Count};
 use crate::facts::{self, EVENT_LANE};
 use crate::node::Node;
 use crate::queue;
@@ -382,6 +383,9 @@ async fn record(
             };
             recipient.text.clone_from(&status.text);
             places.insert(queue::destination(&recipient.address));
+            if status.in_doubt {
+                border::count(txn, Count::Undetermined)?;
+            }
             let again = status.class == Class::Temporary;
             let outcome = Outcome {
                 message: message.0,

@@ -188,6 +188,19 @@ impl SmtpClient {
         expect(line, code, reply)
     }
 
+    /// Sends a message and ends the session, so that the server knows that its answer was heard.
+    pub async fn send_and_quit(
+        mut self,
+        from: &str,
+        to: &[&str],
+        message: &[u8],
+    ) -> Result<Reply, SendError> {
+        let sent = self.send(from, to, message).await;
+        // What became of the message is known, whatever is said now.
+        let _ = self.quit().await;
+        sent
+    }
+
     /// Sends a message, one command at a time. A refusal is followed by RSET, so that the session
     /// can go on; the message must be in CRLF lines, and is dot-stuffed here.
     pub async fn send(&mut self, from: &str, to: &[&str], message: &[u8]) -> Result<Reply, SendError> {
@@ -226,6 +239,12 @@ impl SmtpClient {
     pub async fn quit(mut self) -> Result<(), SmtpError> {
         self.expect("QUIT", 221).await?;
         Ok(())
+    }
+
+    /// Goes without a word, and waits until the server has seen that.
+    pub async fn vanish(mut self) -> io::Result<()> {
+        self.wire.close().await?;
+        self.rest().await.map(drop)
     }
 
     /// Everything the server still says until it closes.

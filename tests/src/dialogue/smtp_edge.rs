@@ -1,5 +1,7 @@
 //! The edge that listens for SMTP, with alice and bob inside, and a person on the road for each dialogue of submission.
 
+use std::net::Ipv4Addr;
+
 use async_trait::async_trait;
 use big_node::record::{AfterFetch, Folder, Scope};
 
@@ -16,6 +18,8 @@ const FEATURES: [&str; 2] = ["sallypost", "submission"];
 pub struct SmtpEdge {
     world: World,
     people: u32,
+    /// Networks from which somebody has come: each dialogue has its own, for many send the same and go without a word.
+    networks: u16,
     /// Messages inside that are not of the dialogue that runs.
     before: usize,
 }
@@ -23,7 +27,7 @@ pub struct SmtpEdge {
 impl SmtpEdge {
     /// The edge of a world.
     pub fn new(world: World) -> Self {
-        Self { world, people: 0, before: 0 }
+        Self { world, people: 0, networks: 0, before: 0 }
     }
 
     /// The world, at the end.
@@ -79,13 +83,16 @@ impl Server for SmtpEdge {
 
     async fn connect(&mut self, on: &str) -> Result<Box<dyn Peer>, Trouble> {
         let ready = self.world.nodes.edge_ready();
-        let mut wire = Wire::connect(first(match on {
+        let address = first(match on {
             "" | "stranger" => &ready.smtp,
             "submission" => &ready.submission,
             "submissions" => &ready.submissions,
             other => return Err(format!("the edge has no service {other:?}").into()),
-        }))
-        .await?;
+        });
+        self.networks = self.networks.wrapping_add(1);
+        let [high, low] = self.networks.to_be_bytes();
+        let source = Ipv4Addr::new(127, 1 + high, low, 1);
+        let mut wire = Wire::connect_from(source.into(), address).await?;
         if on == "submissions" {
             wire.start_tls().await?;
         }

@@ -22,8 +22,8 @@ fn letter(number: u64) -> Vec<u8> {
 }
 
 async fn send(world: &World, number: u64) -> Result<Reply, SendError> {
-    let mut session = world.smtp().await.expect("the edge listens");
-    session.send(CAROL, &[ALICE], &letter(number)).await
+    let session = world.smtp().await.expect("the edge listens");
+    session.send_and_quit(CAROL, &[ALICE], &letter(number)).await
 }
 
 fn says(reply: &Reply, way: &str) -> bool {

@@ -84,7 +84,8 @@ fn sealed(sealer: &str, message: &str, told: &str) -> Result<String, Trouble> {
 
 /// Sends a message to alice, with a reverse-path of its own; the id under which it was accepted.
 async fn receive(world: &World, domain: &str, message: &str) -> Result<String, Trouble> {
-    let sent = world.smtp().await?.send(&format!("carol@{domain}"), &[ALICE], message.as_bytes()).await?;
+    let session = world.smtp().await?;
+    let sent = session.send_and_quit(&format!("carol@{domain}"), &[ALICE], message.as_bytes()).await?;
     accepted_as(&sent).ok_or_else(|| format!("no id in {sent}").into())
 }
 

@@ -87,8 +87,8 @@ async fn every_message_of_the_corpus_is_kept_as_it_is_or_refused() -> Result<(),
 /// Sends one in a session of its own; its id if it was accepted.
 async fn send(world: &World, file: &Path) -> Result<Option<(String, PathBuf)>, Trouble> {
     let message = in_crlf(&fs::read(file)?);
-    let mut client = world.smtp().await?;
-    let (accepted, reply): (bool, Reply) = match client.send(CAROL, &[ALICE, BOB], &message).await {
+    let sent = world.smtp().await?.send_and_quit(CAROL, &[ALICE, BOB], &message).await;
+    let (accepted, reply): (bool, Reply) = match sent {
         Ok(reply) => (true, reply),
         Err(SendError::Refused { stage: "dot", reply }) => (false, reply),
         Err(other) => return Err(format!("{}: {other}", file.display()).into()),

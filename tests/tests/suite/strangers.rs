@@ -48,7 +48,8 @@ async fn rcpt(world: &World, n: u8, from: &str, to: &[&str]) -> Result<Vec<Reply
 
 /// Sends a message that has to be taken; what was verified of it.
 async fn verdicts(world: &World, n: u8, from: &str, to: &str) -> Result<Vec<String>, Trouble> {
-    let reply = client(world, n).await?.send(from, &[to], b"Subject: s\r\n\r\ntext\r\n").await?;
+    let message = b"Subject: s\r\n\r\ntext\r\n";
+    let reply = client(world, n).await?.send_and_quit(from, &[to], message).await?;
     let id = accepted_as(&reply).ok_or("no id")?;
     let desk = world.desk("alice");
     desk.filed(Folder::In, &id).await?;
