@@ -8,6 +8,7 @@ mod acquainted;
 mod aged;
 mod apply;
 mod authentication;
+mod certificate;
 mod checks;
 pub mod cli;
 mod command;
@@ -41,6 +42,7 @@ mod revise;
 pub mod serve;
 mod strangers;
 mod vouch;
+mod web;
 mod windows;
 
 pub use cli::cli;
