@@ -16,8 +16,8 @@ use shared::render::{self, Table, when, word};
 use shared::topology::{self, Topology};
 
 use crate::request::{
-    ClockView, DeadCommand, DeadLetterView, Done, Explained, HostView, Invited, LinkCommand, LinkView,
-    LockedView, QueueFilter, QueuePage, Queued, Request, Step, StrangersView, Which,
+    CertificateView, ClockView, DeadCommand, DeadLetterView, Done, Explained, HostView, Invited, LinkCommand,
+    LinkView, LockedView, QueueFilter, QueuePage, Queued, Request, Step, StrangersView, Which,
 };
 use crate::{doctor, serve};
 
@@ -83,6 +83,11 @@ enum Command {
         #[arg(long = "selector", value_name = "LABEL")]
         selectors: Vec<Domain>,
     },
+    /// The certificate that is shown: who has made it, until when it is valid, and when the authority is asked again
+    Certificate {
+        #[command(subcommand)]
+        command: Option<CertificateCommand>,
+    },
     /// Show who serves a domain outside, and what each host has to prove before it gets mail (DANE, MTA-STS)
     Policy {
         /// The domain
@@ -93,6 +98,12 @@ enum Command {
         /// The address
         address: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum CertificateCommand {
+    /// Ask the authority now, or read the files again; it counts what it is asked, so not without need
+    Renew,
 }
 
 #[derive(Debug, Subcommand)]
@@ -210,6 +221,13 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
             caller.show(&Request::Trace { message }, |steps: &Vec<Step>| render::way(steps))
         }
         Command::Doctor { selectors } => examine(caller, &topology, &selectors),
+        Command::Certificate { command } => {
+            let request = match command {
+                None => Request::Certificate,
+                Some(CertificateCommand::Renew) => Request::CertificateRenew,
+            };
+            caller.show(&request, |view: &CertificateView| show_certificate(&topology, view))
+        }
         Command::Policy { domain } => {
             caller.show(&Request::Policy { domain }, |hosts: &Vec<HostView>| show_hosts(hosts))
         }
@@ -222,9 +240,28 @@ fn examine(caller: &Caller, topology: &Topology, selectors: &[Domain]) -> Outcom
     let running = caller.ask::<ClockView>(&Request::Clock, b"").map(|(clock, _)| clock.ahead_millis);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let running = running.map_err(|error| error.to_string());
-    let findings = runtime.block_on(doctor::examine(topology, selectors, running))?;
+    let renewal = caller.ask::<CertificateView>(&Request::Certificate, b"").ok().map(|(view, _)| view);
+    let findings = runtime.block_on(doctor::examine(topology, selectors, running, renewal.as_ref()))?;
     caller.print(&findings, |findings| shared::doctor::text(findings))?;
     Ok(shared::doctor::outcome(&findings)?)
+}
+
+fn show_certificate(topology: &Topology, view: &CertificateView) -> String {
+    let edge = &topology.edge;
+    let mut text = render::line("name", edge.hostname.as_str());
+    text += &render::line("made by", &view.source);
+    if let (Some(from), Some(until)) = (view.valid_from, view.valid_until) {
+        text += &render::line("valid", &format!("{} to {} UTC", when(from), when(until)));
+    }
+    if let Some(hash) = &view.key_hash {
+        let record = format!("_{}._tcp.{}. IN TLSA 3 1 1 {hash}", edge.outbound.port, edge.hostname);
+        text += &render::line("its key", &record);
+    }
+    text.extend(view.directory.as_deref().map(|url| render::line("authority", url)));
+    text.extend(view.attempted_at.map(|at| render::line("asked last", &format!("{} UTC", when(at)))));
+    text.extend(view.error.as_deref().map(|error| render::line("ERROR", error)));
+    text.extend(view.next_attempt_at.map(|at| render::line("asked next", &format!("{} UTC", when(at)))));
+    text
 }
 
 fn show_hosts(hosts: &[HostView]) -> String {
@@ -402,6 +439,8 @@ mod tests {
             "link status",
             "logins",
             "strangers --json",
+            "certificate",
+            "certificate renew --json",
             "doctor",
             "doctor --selector 2026a --selector 2026b --json",
             "trace ID",
@@ -423,6 +462,7 @@ mod tests {
             "trace",
             "explain",
             "doctor --selector a_b",
+            "certificate now",
             "pair TICKET",
             "mail list",
         ] {

@@ -22,14 +22,15 @@ use shared::topology::Mode;
 use shared::trace;
 
 use crate::border;
+use crate::certificate::Certificate;
 use crate::delivery::Probe;
 use crate::lockout::Locked;
 use crate::node::{Known, Node, Rule};
 use crate::queue::operator as queue;
 use crate::record::{INVITATION_SECONDS, Invitation, SETTINGS};
 use crate::request::{
-    ClockView, Done, Explained, HostView, Invited, LaneView, LinkCommand, LinkView, LockedView,
-    PartnerLaneView, Request, Step, StrangersView,
+    CertificateView, ClockView, Done, Explained, HostView, Invited, LaneView, LinkCommand, LinkView,
+    LockedView, PartnerLaneView, Request, Step, StrangersView,
 };
 use crate::strangers::Strangers;
 use crate::{maintenance, reception};
@@ -54,6 +55,8 @@ pub struct Commands {
     pub strangers: Option<Arc<Strangers>>,
     /// Who serves other domains.
     pub probe: Probe,
+    /// The certificate that is shown.
+    pub certificate: Arc<Certificate>,
 }
 
 impl Commands {
@@ -78,6 +81,8 @@ impl Commands {
             Request::Clock => {
                 json(ClockView { ahead_millis: self.node.with_trust(|trust| trust.ahead(Moment::now())) })
             }
+            Request::Certificate => json(self.certificate.view()),
+            Request::CertificateRenew => json(self.renew_certificate().await?),
             Request::Strangers => json(self.strangers().map_err(failed)?),
             Request::LinkStatus => json(self.link_status().map_err(failed)?),
             Request::Link(command) => json(self.link_command(command).await?),
@@ -155,6 +160,7 @@ impl Commands {
         alarms.extend(pressure.alarm());
         alarms.extend(guessing_alarm(&self.locked()));
         alarms.extend(self.probe.alarm());
+        alarms.extend(self.certificate.alarm());
         alarms.extend(self.node.with_trust(|trust| trust.differs(Moment::now())).map(clock_alarm));
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
             let row = lane::state(&snapshot, lane.index())?;
@@ -183,6 +189,14 @@ impl Commands {
             alarms,
             border: Some(border::view(&snapshot)?),
         })
+    }
+
+    /// What the authority is asked goes on if whoever waits for it goes away.
+    async fn renew_certificate(&self) -> Result<CertificateView, Refused> {
+        let certificate = Arc::clone(&self.certificate);
+        let renewed = tokio::spawn(async move { certificate.renew().await }).await;
+        renewed.map_err(|error| Refused(error.to_string()))?.map_err(Refused)?;
+        Ok(self.certificate.view())
     }
 
     fn strangers(&self) -> Result<StrangersView, StoreError> {

@@ -415,6 +415,7 @@ fn outside(edge: &Edge, link: std::net::SocketAddr) -> Vec<Finding> {
 mod tests {
     use std::time::Duration;
 
+    use crate::request::CertificateView;
     use rustls::RootCertStore;
     use shared::doctor::State;
     use shared::listener::TlsIdentity;
@@ -591,6 +592,28 @@ mod tests {
     }
 
     #[test]
+    fn who_issues_certificates_and_does_not_is_told_with_the_mend() {
+        let asked = CertificateView {
+            directory: Some("https://acme.example/dir".into()),
+            attempted_at: Some(1_795_333_263_250),
+            valid_until: Some(1_795_333_263_250),
+            next_attempt_at: Some(1_795_333_263_250),
+            ..CertificateView::default()
+        };
+        let state = |view: &CertificateView| certificate::renewal(view).map(|found| found.state);
+        assert_eq!(state(&asked), Some(State::Ok));
+        assert_eq!(state(&CertificateView { attempted_at: None, ..asked.clone() }), Some(State::Unchecked));
+        assert_eq!(state(&CertificateView { directory: None, ..asked.clone() }), None);
+        let failed = CertificateView { error: Some("port 80 is closed".into()), ..asked };
+        let found = certificate::renewal(&failed).expect("a finding");
+        assert_eq!((found.state, found.found.as_str()), (State::Wrong, "port 80 is closed"));
+        assert!(
+            found.mend.contains("2026-11-22 07:41 UTC") && found.mend.contains("certificate renew"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
     fn a_certificate_is_for_our_name_and_for_now_and_dns_may_name_its_key() {
         let folder = tempfile::tempdir().expect("a folder");
         let identity = TlsIdentity::self_signed_in(folder.path(), "mx.example.com").expect("made");
@@ -601,12 +624,8 @@ mod tests {
         // rcgen's are good from 1975 to 4096.
         let now = Duration::from_secs(1_800_000_000);
         let of = |hostname: &str, roots: &RootCertStore, now| {
-            let (found, is_trusted) = certificate::of_chain(
-                &hostname.parse().expect("a name"),
-                identity.chain(),
-                roots.clone(),
-                now,
-            );
+            let edge = Edge { hostname: hostname.parse().expect("a name"), ..edge(false) };
+            let (found, is_trusted) = certificate::of_chain(&edge, identity.chain(), roots.clone(), now);
             (found.state, is_trusted)
         };
         let nobody = RootCertStore::empty();

@@ -9,6 +9,7 @@ mod aged;
 mod apply;
 mod authentication;
 mod border;
+mod certificate;
 mod checks;
 pub mod cli;
 mod command;
@@ -42,6 +43,7 @@ mod revise;
 pub mod serve;
 mod strangers;
 mod vouch;
+mod web;
 mod windows;
 
 pub use cli::cli;

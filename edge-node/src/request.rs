@@ -41,6 +41,10 @@ pub enum Request {
     Logins,
     /// What is asked of strangers, and what has come of it. Answered with [`StrangersView`].
     Strangers,
+    /// The certificate that is shown. Answered with [`CertificateView`].
+    Certificate,
+    /// Asks for another certificate now, or reads its files again. Answered with [`CertificateView`].
+    CertificateRenew,
     /// This node's clock beside big's. Answered with [`ClockView`].
     Clock,
     /// What an operator decides about the link. Answered with [`Done`].
@@ -145,6 +149,27 @@ pub struct GreylistView {
     pub waiting: u64,
     /// Triplets that have come again, and counts of those of a client.
     pub remembered: u64,
+}
+
+/// The certificate that the edge shows. All times are milliseconds since 1970.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CertificateView {
+    /// Who has made it, in words: the edge itself, files, or the authority.
+    pub source: String,
+    /// Valid from then on; `None` if it cannot be read.
+    pub valid_from: Option<u64>,
+    /// Valid until then.
+    pub valid_until: Option<u64>,
+    /// The hash of its key, as a TLSA record 3 1 1 has it.
+    pub key_hash: Option<String>,
+    /// The authority that is asked.
+    pub directory: Option<String>,
+    /// When it was asked last.
+    pub attempted_at: Option<u64>,
+    /// Why there is no new certificate, and what mends that; `None` if nothing is wrong.
+    pub error: Option<String>,
+    /// When the authority is asked next.
+    pub next_attempt_at: Option<u64>,
 }
 
 /// This node's clock beside big's.

@@ -11,17 +11,18 @@ use shared::address::Address;
 use shared::control::{BindError, Server, socket_in};
 use shared::id::{random, unix_millis};
 use shared::lane;
-use shared::listener::{Acceptor, Admission, IdentityError, Listener, TlsIdentity};
+use shared::listener::{Acceptor, Admission, IdentityError, Listener};
 use shared::seal::PrivateKey;
 use shared::smtp::{Config, Role};
 use shared::state::{State, StateError};
 use shared::store::{StoreError, Verdict};
-use shared::topology::{Dnssec, Topology};
+use shared::topology::{CertificateSource, Dnssec, Topology};
 use shared::{lifetime, telemetry};
 use tokio::sync::watch;
 
 use crate::acquainted::Acquainted;
 use crate::authentication::Authenticator;
+use crate::certificate::{self, Certificate, http01};
 use crate::command::Commands;
 use crate::delivery::{ATTEMPTS_MAX, RelayError, Resolver, Route, Runner};
 use crate::link::LinkHost;
@@ -43,6 +44,9 @@ const COLLECTORS_MAX: usize = 4_000;
 const COLLECTORS_PER_NETWORK_MAX: usize = 400;
 /// How long one submitted message may take to arrive.
 const SUBMISSION_DATA_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Connections at once of those who may be the certificate's authority: some look from several networks.
+const VALIDATORS_MAX: usize = 32;
+const VALIDATORS_PER_NETWORK_MAX: usize = 8;
 /// Descriptors that the node needs for itself: segments, connections of commands, DNS.
 const OWN_DESCRIPTORS: usize = 2_000;
 /// What all but strangers need at most, so that what is beyond it may be theirs: submission, POP3, attempts to deliver
@@ -66,6 +70,9 @@ pub enum ServeError {
     #[error(transparent)]
     Control(#[from] BindError),
     /// Its certificate.
+    #[error(transparent)]
+    Certificate(#[from] certificate::OpenError),
+    /// Its use.
     #[error(transparent)]
     Tls(#[from] IdentityError),
     /// Its link key.
@@ -160,6 +167,7 @@ struct Ready {
     submissions: Vec<SocketAddr>,
     pop3: Vec<SocketAddr>,
     pop3s: Vec<SocketAddr>,
+    http: Vec<SocketAddr>,
     link: SocketAddr,
     pid: u32,
     control: std::path::PathBuf,
@@ -186,11 +194,6 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let link = LinkListener::bind(link_address, key).map_err(in_link)?;
     let link_bound = link.local_addr().map_err(in_link)?;
 
-    let identity = match &edge.tls {
-        Some(files) => TlsIdentity::from_files(&files.certificate, &files.key)?,
-        None => TlsIdentity::self_signed_in(state.path(), edge.hostname.as_str())?,
-    };
-    let (smtp_tls, pop3_tls) = (Acceptor::new(&identity, "smtp")?, Acceptor::new(&identity, "pop3")?);
     let (stop, stopping) = watch::channel(false);
     // However many places one network takes, some are left for the others.
     let share = (descriptors / SESSIONS_SHARE).max(1);
@@ -219,6 +222,9 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     };
     // What is asked about senders says who they are not: a forged answer only makes one of them less believed.
     let (senders, resolver) = (resolver(&Dnssec::Off)?, resolver(&edge.dnssec)?);
+    let certificate = Arc::new(Certificate::open(&node, state, &senders)?);
+    let (smtp_tls, pop3_tls) =
+        (Acceptor::new(certificate.current(), "smtp")?, Acceptor::new(certificate.current(), "pop3")?);
     let (asked, hostname, wanted) = (senders.inner(), edge.hostname.clone(), edge.authentication.clone());
     let authenticator = Authenticator::new(asked, hostname, wanted);
     let door = Strangers::new(&senders, edge);
@@ -271,6 +277,16 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let on_submissions = listen("submission under TLS", &edge.submissions, &submitters, "")?;
     let on_pop3 = listen("POP3", &edge.pop3, &collectors, pop3_busy)?;
     let on_pop3s = listen("POP3 under TLS", &edge.pop3s, &collectors, "")?;
+    let validators = match &edge.certificate {
+        CertificateSource::Acme(acme) => acme.http.as_slice(),
+        CertificateSource::SelfSigned | CertificateSource::Files(_) => &[],
+    };
+    let on_http = listen(
+        "HTTP for the certificate's authority",
+        validators,
+        &Admission::new(VALIDATORS_MAX, VALIDATORS_PER_NETWORK_MAX),
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    )?;
     let route = Route::open(&edge.outbound.mode)?;
     let runner = Runner::new(Arc::clone(&node), resolver, senders, route, ATTEMPTS_MAX.min(share));
     let runner = runner.map_err(ServeError::MtaSts)?;
@@ -281,6 +297,7 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         submissions: ports(&on_submissions)?,
         pop3: ports(&on_pop3)?,
         pop3s: ports(&on_pop3s)?,
+        http: ports(&on_http)?,
         link: link_bound,
         pid: std::process::id(),
         control: socket_in(state.path()),
@@ -296,6 +313,11 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     for (listeners, service) in [(on_pop3, pop3(false)), (on_pop3s, pop3(true))] {
         listeners.into_iter().for_each(|listener| drop(tokio::spawn(service.clone().run(listener))));
     }
+    for listener in on_http {
+        tokio::spawn(http01::serve(listener, Arc::clone(certificate.tokens()), stopping.clone()));
+    }
+    let kept = Arc::clone(&certificate);
+    tokio::spawn(async move { kept.run().await });
     if let Some(door) = door.clone() {
         tokio::spawn(async move { door.watch().await });
     }
@@ -306,6 +328,7 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         state: state.clone(),
         strangers: door.clone(),
         probe: runner.probe(),
+        certificate,
     };
     tokio::spawn(control.serve(
         CONTROL_BODY_MAX,

@@ -24,7 +24,7 @@ use tokio::time::sleep;
 
 pub use admission::{Admission, Permit, network};
 pub use stream::{Stream, TlsFacts};
-pub use tls::{Acceptor, IdentityError, TlsIdentity};
+pub use tls::{Acceptor, CurrentIdentity, IdentityError, TlsIdentity};
 
 /// Connections the system holds for us between two calls of `accept`.
 pub const BACKLOG: i32 = 1_024;

@@ -255,6 +255,22 @@ impl State {
     }
 }
 
+/// Writes a file of mode 0600 in the place of the one that is there, whole or not at all. It is durable when this
+/// returns.
+pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    fs::File::open(path.parent().unwrap_or(Path::new("/"))).and_then(|folder| folder.sync_all())
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;

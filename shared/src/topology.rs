@@ -9,7 +9,7 @@
 //!
 //! In the order of reading: `keys` says which keys there are, `validate` what their values may be,
 //! `refusal` how an error looks, `figure` how the pair looks; `relay` is the smart host, `lists` lists of addresses in
-//! DNS.
+//! DNS, `web_place` a URL.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,11 +29,13 @@ mod relay;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod web_place;
 
 pub use figure::figure;
 pub use lists::{CODES_MAX, DnsList, LISTS_MAX, Lists, NotAList, Word};
 pub use refusal::{Refusal, TopologyError};
 pub use relay::{Mode, NotAPlace, NotRelayTls, Place, RelayTls, SmartHost};
+pub use web_place::{NotAWebPlace, WebPlace};
 
 /// What `receivers` may be: SMTP sessions at once.
 pub const RECEIVERS: RangeInclusive<i64> = 1..=20_000;
@@ -286,8 +288,8 @@ pub struct Edge {
     pub login_delay: Duration,
     /// How long a stranger has to wait on port 25 for the greeting, in silence; zero is not at all.
     pub greeting_pause: Duration,
-    /// The certificate for STARTTLS and TLS; without it the node makes a self-signed one.
-    pub tls: Option<TlsFiles>,
+    /// Where the certificate for STARTTLS and TLS comes from.
+    pub certificate: CertificateSource,
     /// How mail leaves for the Internet.
     pub outbound: Outbound,
     /// Who answers DNS questions; empty means the system's resolvers.
@@ -337,6 +339,31 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// The private key; nobody but its owner may be able to read it.
     pub key: PathBuf,
+}
+
+/// Where the edge's certificate comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// The edge makes one that is signed by itself.
+    #[default]
+    SelfSigned,
+    /// From files.
+    Files(TlsFiles),
+    /// From an authority that is asked for it; until that has issued one, the edge's own.
+    Acme(Acme),
+}
+
+/// `[edge.acme]`: an authority that issues certificates by ACME (RFC 8555), by the challenge HTTP-01.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    /// Its directory.
+    pub directory: WebPlace,
+    /// Whom it may write to.
+    pub contact: Option<Address>,
+    /// A PEM file with the certificates to trust for the directory itself; without it, the system's.
+    pub roots: Option<PathBuf>,
+    /// Where it is answered: what port 80 of the edge's name leads to. Never empty.
+    pub http: Vec<SocketAddr>,
 }
 
 /// `[edge.outbound]`: how mail leaves for the Internet.
@@ -416,7 +443,12 @@ impl Topology {
     }
 
     fn make_paths_relative_to(&mut self, folder: &Path) {
-        let tls = self.edge.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
+        let tls = match &mut self.edge.certificate {
+            CertificateSource::SelfSigned => [None, None],
+            CertificateSource::Files(files) => [Some(&mut files.certificate), Some(&mut files.key)],
+            CertificateSource::Acme(acme) => [acme.roots.as_mut(), None],
+        };
+        let tls = tls.into_iter().flatten();
         let relay = match &mut self.edge.outbound.mode {
             Mode::Direct => None,
             Mode::Relay(host) | Mode::DirectThenRelay(host) => Some([&mut host.roots, &mut host.login]),

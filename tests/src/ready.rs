@@ -20,6 +20,8 @@ pub struct EdgeReady {
     pub pop3: Vec<SocketAddr>,
     /// Port 995's role.
     pub pop3s: Vec<SocketAddr>,
+    /// Port 80's role, for the certificate's authority.
+    pub http: Vec<SocketAddr>,
     /// The peer link, UDP.
     pub link: SocketAddr,
     /// Its process.

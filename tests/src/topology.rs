@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use shared::topology::{
-    Acknowledge, AttachmentMode, Authentication, Dmarc, Dnssec, Greylist, Lists, TlsFiles, Topology,
+    Acknowledge, Acme, AttachmentMode, Authentication, CertificateSource, Dmarc, Dnssec, Greylist, Lists,
+    TlsFiles, Topology,
 };
 
 /// The link's port on a host that has it to itself.
@@ -67,6 +68,8 @@ pub struct TestTopology {
     pub dnssec: Dnssec,
     /// The certificate and key that edge shows; without them it makes its own.
     pub tls: Option<TlsFiles>,
+    /// The authority that edge gets its certificate from.
+    pub acme: Option<Acme>,
     /// How attachments are filed for those who have not chosen.
     pub attachments: AttachmentMode,
     /// Whether mail may be delivered to loopback addresses.
@@ -121,6 +124,7 @@ impl TestTopology {
             // The stand-in Internet signs nothing.
             dnssec: Dnssec::Off,
             tls: None,
+            acme: None,
             attachments: AttachmentMode::default(),
             private_addresses: true,
             remote_port,
@@ -163,7 +167,14 @@ impl TestTopology {
             dns: vec![dns],
             // The stand-in Internet signs nothing.
             dnssec: Dnssec::Off,
-            tls: edge.tls.clone(),
+            tls: match &edge.certificate {
+                CertificateSource::Files(files) => Some(files.clone()),
+                CertificateSource::SelfSigned | CertificateSource::Acme(_) => None,
+            },
+            acme: match &edge.certificate {
+                CertificateSource::Acme(acme) => Some(acme.clone()),
+                CertificateSource::SelfSigned | CertificateSource::Files(_) => None,
+            },
             attachments: file.site.attachments,
             private_addresses: true,
             remote_port,
@@ -288,6 +299,16 @@ impl TestTopology {
         if let Some(TlsFiles { certificate, key }) = &self.tls {
             let path = |path: &Path| quoted(&path.display().to_string());
             table("edge.tls", &[("certificate", path(certificate)), ("key", path(key))]);
+        }
+        if let Some(Acme { directory, contact, roots, http }) = &self.acme {
+            let mut acme = vec![
+                ("directory", quoted(&directory.to_string())),
+                ("terms_agreed", "true".to_owned()),
+                ("http", list(http)),
+            ];
+            acme.extend(contact.as_ref().map(|address| ("contact", quoted(&address.to_string()))));
+            acme.extend(roots.as_ref().map(|path| ("roots", quoted(&path.display().to_string()))));
+            table("edge.acme", &acme);
         }
         let Authentication { dmarc, trusted_sealers } = &self.authentication;
         table(

@@ -5,40 +5,33 @@ mod policy;
 mod response;
 
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::RootCertStore;
 use shared::address::Domain;
 use shared::age;
 use shared::id::monotonic;
 use shared::smtp::client::verified;
 use shared::store::StoreError;
 use shared::topology::MtaSts;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use super::public::is_public;
 use super::relay::{RelayError, add_certificates};
 use super::resolve::Resolver;
 use super::security::Trusted;
 use crate::node::Node;
+use crate::web::{self, WebError};
 pub(super) use cache::StsRow;
 pub(super) use policy::{Mode, allows};
 use policy::{NotAPolicy, Policy};
-use response::{BadResponse, RESPONSE_MAX};
+use response::NotAText;
 
 /// How long fetching one policy may take, from the first address to its last octet.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long one address may take until its host has proved its name: others may answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// A policy that could not be fetched is not asked for again for so long (RFC 8461 §3.3).
 const AGAIN: Duration = Duration::from_secs(300);
 /// Domains of which that is remembered.
@@ -52,13 +45,11 @@ enum FetchError {
     #[error("DNS gives no address of {0} that can be used")]
     NoAddress(String),
     #[error("{0}")]
-    Io(#[from] io::Error),
+    Web(#[from] WebError),
     #[error("it takes longer than {} s", FETCH_TIMEOUT.as_secs())]
     TooSlow,
-    #[error("it does not answer")]
-    Silent,
     #[error("{0}")]
-    Response(#[from] BadResponse),
+    Response(#[from] NotAText),
     #[error("the policy cannot be used: {0}")]
     Policy(#[from] NotAPolicy),
 }
@@ -246,41 +237,11 @@ impl Policies {
 
     /// What a web host says at one address, if it proves its name.
     async fn get(&self, address: SocketAddr, host: &str) -> Result<String, FetchError> {
-        let mut stream = connected(&self.trusted.0, address, host, CONNECT_TIMEOUT).await?;
         let request = format!(
             "GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: {host}\r\nAccept: text/plain\r\nConnection: close\r\n\r\n"
         );
-        stream.write_all(request.as_bytes()).await?;
-        stream.flush().await?;
-        let (bytes, ended) = whole(&mut stream).await?;
-        Ok(response::read(&bytes, ended)?)
-    }
-}
-
-/// A connection to the web host at an address, once that has proved its name.
-async fn connected(
-    tls: &Arc<ClientConfig>,
-    address: SocketAddr,
-    host: &str,
-    limit: Duration,
-) -> Result<TlsStream<TcpStream>, FetchError> {
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    let connecting = async {
-        let stream = TcpStream::connect(address).await?;
-        TlsConnector::from(Arc::clone(tls)).connect(name, stream).await
-    };
-    Ok(timeout(limit, connecting).await.map_err(|_| FetchError::Silent)??)
-}
-
-/// What comes until the connection ends, no more than a response may have and one octet; and whether the host ended it,
-/// or somebody has cut it off.
-async fn whole(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<u8>, bool)> {
-    let mut bytes = Vec::new();
-    match stream.take(RESPONSE_MAX as u64 + 1).read_to_end(&mut bytes).await {
-        Ok(_) => Ok((bytes, true)),
-        // Many web hosts end it without a word, too; the response says whether it is whole.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok((bytes, false)),
-        Err(error) => Err(error),
+        let stream = web::connect(&self.trusted.0, address, host).await?;
+        Ok(response::text(web::ask(stream, request.as_bytes(), false).await?)?)
     }
 }
 
@@ -294,29 +255,4 @@ fn trusted(file: Option<&Path>) -> Result<RootCertStore, RelayError> {
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     file.map_or(Ok(()), |path| add_certificates(&mut roots, path))?;
     Ok(roots)
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_web_host_that_says_nothing_is_left_for_the_next() {
-        let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = silent.local_addr().expect("bound");
-        let tls = Arc::new(verified(RootCertStore::empty()));
-        let limit = Duration::from_millis(50);
-        let tried = connected(&tls, address, "mta-sts.remote.example", limit).await;
-        assert!(matches!(tried, Err(FetchError::Silent)), "{:?}", tried.map(drop));
-    }
-
-    #[tokio::test]
-    async fn no_more_is_read_than_a_response_may_have() {
-        let (bytes, ended) = whole(&mut &b"hello"[..]).await.expect("readable");
-        assert_eq!((bytes.as_slice(), ended), (&b"hello"[..], true));
-        let (bytes, _) = whole(&mut tokio::io::repeat(b'x')).await.expect("readable");
-        assert_eq!(bytes.len(), RESPONSE_MAX + 1);
-    }
 }

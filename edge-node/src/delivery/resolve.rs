@@ -528,4 +528,6 @@ fn no_answer(enhanced: Enhanced, domain: &Domain, why: &str) -> Status {
 }
 
 #[cfg(test)]
+mod forger_tests;
+#[cfg(test)]
 mod tests;

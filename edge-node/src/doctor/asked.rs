@@ -14,7 +14,6 @@ use shared::address::{Address, Domain};
 use shared::containment::contain;
 use shared::doctor::Finding;
 use shared::id::unix_millis;
-use shared::listener::TlsIdentity;
 use shared::topology::{Dnssec, Topology};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -27,6 +26,7 @@ use super::{
 use crate::authentication::{Sender, Spf};
 use crate::delivery::{Resolver, are_signatures_needed, is_public, passing};
 use crate::lists::{self, Lists};
+use crate::request::CertificateView;
 
 /// How long a connection, and then a greeting, may take, beside the pause that strangers are made to wait.
 const GREETING_TIME: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ const NAMES_MAX: usize = 5;
 const RECORDS_MAX: usize = 20;
 
 /// Asks, and judges. `selectors` name the DKIM keys that each domain is to have in DNS; `running` is what the running
-/// node says of its clock ([`super::clock`]), or why there is none.
+/// node says of its clock ([`super::clock`]), or why there is none; `renewal` what it says of its certificate.
 ///
 /// # Errors
 /// If the resolvers cannot be used at all.
@@ -46,6 +46,7 @@ pub async fn examine(
     topology: &Topology,
     selectors: &[Domain],
     running: Result<Option<i64>, String>,
+    renewal: Option<&CertificateView>,
 ) -> Result<Vec<Finding>, String> {
     let edge = &topology.edge;
     let resolver = Resolver::new(&edge.dns_servers, &Dnssec::Off)
@@ -61,18 +62,14 @@ pub async fn examine(
             findings.push(Finding::wrong("edge-node", why.trim_end(), mend));
         }
     }
-    let identity = match &edge.tls {
-        Some(files) => TlsIdentity::from_files(&files.certificate, &files.key).map(Some),
-        None => TlsIdentity::kept_in(&edge.state),
-    };
     let mut key_hash = None;
     let mut is_trusted = false;
-    match identity {
+    match crate::certificate::kept(edge) {
         Ok(Some(identity)) => {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             let now = Duration::from_millis(unix_millis());
-            let (found, trusted) = certificate::of_chain(&edge.hostname, identity.chain(), roots, now);
+            let (found, trusted) = certificate::of_chain(edge, identity.chain(), roots, now);
             findings.push(found);
             is_trusted = trusted;
             key_hash = identity.key_hash().ok();
@@ -84,6 +81,7 @@ pub async fn examine(
         )),
         Err(error) => findings.push(Finding::wrong("certificate", error.to_string(), "see [edge.tls]")),
     }
+    findings.extend(renewal.and_then(certificate::renewal));
     match resolver.data("", RecordType::NS).await {
         Ok(_) => {
             if are_signatures_needed(edge) {

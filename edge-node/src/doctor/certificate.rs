@@ -8,20 +8,29 @@ use rustls::client::danger::ServerCertVerifier as _;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, Error, RootCertStore};
-use shared::address::Domain;
 use shared::doctor::Finding;
+use shared::render::when;
+use shared::topology::{CertificateSource, Edge};
+
+use crate::request::CertificateView;
 
 /// So long before its end a certificate should have been renewed.
 const RENEWED_BEFORE: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// What is found of a chain at `now`, and whether others can check it by `roots`.
 pub fn of_chain(
-    hostname: &Domain,
+    edge: &Edge,
     chain: &[CertificateDer<'_>],
     roots: RootCertStore,
     now: Duration,
 ) -> (Finding, bool) {
+    let hostname = &edge.hostname;
     let about = format!("certificate for {hostname}");
+    let renew = match &edge.certificate {
+        CertificateSource::SelfSigned => "remove tls-self-signed.pem in the edge's state, and start it again",
+        CertificateSource::Files(_) => "renew it: the edge reads its files again within a minute",
+        CertificateSource::Acme(_) => "see `edge-node certificate`: why the authority issues none",
+    };
     let Some((certificate, between)) = chain.split_first() else {
         return (Finding::wrong(about, "there is none", "see [edge.tls]"), false);
     };
@@ -39,10 +48,8 @@ pub fn of_chain(
     };
     let judged = |found: Result<(), Error>, later: Result<(), Error>, who: &str| match (found, later) {
         (Ok(()), Ok(())) => Finding::ok(about.clone(), format!("is valid, {who}")),
-        (Ok(()), Err(_)) => {
-            Finding::warning(about.clone(), "ends within 14 days", "renew it, and start the edge again")
-        }
-        (Err(error), _) => fault(&about, &error),
+        (Ok(()), Err(_)) => Finding::warning(about.clone(), "ends within 14 days", renew),
+        (Err(error), _) => fault(&about, &error, renew),
     };
     let trusted = check(&roots, now);
     let is_unknown = |found: &Result<(), Error>| {
@@ -72,13 +79,27 @@ pub fn of_chain(
     (Finding::warning(about, "nobody whom this system trusts vouches for it", mend), false)
 }
 
-fn fault(about: &str, error: &Error) -> Finding {
+/// What a running edge says of the authority that it asks for certificates; `None` if it asks nobody.
+pub fn renewal(view: &CertificateView) -> Option<Finding> {
+    let about = format!("certificates by {}", view.directory.as_deref()?);
+    let (Some(next), Some(until)) = (view.next_attempt_at, view.valid_until) else { return None };
+    let next = format!("it is asked again {} UTC", when(next));
+    Some(match &view.error {
+        None if view.attempted_at.is_none() => Finding::unchecked(about, "it has not been asked yet", next),
+        None => Finding::ok(about, format!("valid until {} UTC; {next}", when(until))),
+        Some(error) => {
+            Finding::wrong(about, error, format!("{next}; `edge-node certificate renew` asks now"))
+        }
+    })
+}
+
+fn fault(about: &str, error: &Error, renew: &str) -> Finding {
     let Error::InvalidCertificate(error) = error else {
         return Finding::wrong(about, format!("cannot be checked: {error}"), "get another one");
     };
     let (found, mend) = match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            ("has ended".to_owned(), "renew it, and start the edge again")
+            ("has ended".to_owned(), renew)
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             ("is not valid yet".to_owned(), "see whether this host's clock is right")

@@ -1,16 +1,20 @@
-//! TLS on the mail ports: TLS 1.2 and 1.3, a certificate by file or a self-signed one.
+//! TLS on the mail ports: TLS 1.2 and 1.3, a certificate by file, by an authority or a self-signed one, which may change
+//! while the node runs.
 //!
 //! No session tickets, no resumption, no early data: each session proves itself anew. A client that
 //! offers protocols by ALPN, none of them ours, is refused; so a browser cannot be made to speak to
 //! us in another's name (ALPACA, RFC 9325 §3.7).
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use rustls::server::{NoServerSessionStorage, ServerConfig};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use rustls::crypto::ring::default_provider;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
@@ -18,9 +22,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::state::write_private;
+
 /// Where the self-signed certificate and its key are kept in a node's state. Removing the file
 /// makes the node make new ones.
 const SELF_SIGNED: &str = "tls-self-signed.pem";
+/// Where the chain is kept that an authority has issued for the key of the self-signed certificate.
+const ISSUED: &str = "tls-issued.pem";
 
 /// A certificate chain and its key.
 #[derive(Debug)]
@@ -54,7 +62,7 @@ pub enum IdentityError {
     #[error("others can read the key {}: chmod 600 it", .0.display())]
     OpenKey(PathBuf),
     /// The certificate could not be made.
-    #[error("cannot make a self-signed certificate for {hostname}: {source}")]
+    #[error("cannot make a certificate for {hostname}: {source}")]
     Making {
         /// The name in the certificate.
         hostname: String,
@@ -73,18 +81,47 @@ impl TlsIdentity {
         if found.mode() & 0o077 != 0 {
             return Err(IdentityError::OpenKey(key.into()));
         }
-        let chain = CertificateDer::pem_slice_iter(&read(certificate)?)
-            .collect::<Result<Vec<_>, _>>()
-            .and_then(|chain| {
-                if chain.is_empty() { Err(rustls_pki_types::pem::Error::NoItemsFound) } else { Ok(chain) }
-            })
-            .map_err(|reason| IdentityError::Pem { path: certificate.into(), what: "certificate", reason })?;
+        let chain = chain_of(&read(certificate)?, certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|reason| IdentityError::Pem {
             path: key.into(),
             what: "private key",
             reason,
         })?;
         Ok(Self { chain, key })
+    }
+
+    /// The identity that an authority has vouched for and that is kept in the folder `state`, if there is one
+    /// ([`Self::keep_issued`]).
+    pub fn issued_in(state: &Path) -> Result<Option<Self>, IdentityError> {
+        let path = state.join(ISSUED);
+        if path.exists() { Self::from_files(&path, &state.join(SELF_SIGNED)).map(Some) } else { Ok(None) }
+    }
+
+    /// This identity's key with the chain that an authority has issued for it, in PEM form.
+    ///
+    /// # Errors
+    /// [`IdentityError`] if it holds no certificate, or one for another key.
+    pub fn issued(&self, chain: &str) -> Result<Self, IdentityError> {
+        let issued =
+            Self { chain: chain_of(chain.as_bytes(), Path::new("the answer"))?, key: self.key.clone_key() };
+        certified(&issued).map(|_| issued)
+    }
+
+    /// Keeps in the folder `state` a chain that [`Self::issued`] has taken. It is durable when this returns; before, the
+    /// one that was there is.
+    pub fn keep_issued(state: &Path, chain: &str) -> Result<(), IdentityError> {
+        let path = state.join(ISSUED);
+        write_private(&path, chain.as_bytes()).map_err(|source| IdentityError::Io { path, source })
+    }
+
+    /// What an authority is asked by to vouch for `hostname` with this identity's key: a request in DER form (RFC 2986).
+    pub fn request(&self, hostname: &str) -> Result<Vec<u8>, IdentityError> {
+        let making = |source| IdentityError::Making { hostname: hostname.into(), source };
+        let key = KeyPair::try_from(&self.key).map_err(making)?;
+        let mut params = CertificateParams::new([hostname.to_owned()]).map_err(making)?;
+        // The name is in the request once, as the alternative name that counts.
+        params.distinguished_name = DistinguishedName::new();
+        Ok(params.serialize_request(&key).map_err(making)?.der().to_vec())
     }
 
     /// The self-signed identity that is kept in the folder `state`, if there is one.
@@ -112,7 +149,7 @@ impl TlsIdentity {
             let making = |source| IdentityError::Making { hostname: hostname.into(), source };
             let made = rcgen::generate_simple_self_signed([hostname.to_owned()]).map_err(making)?;
             let pem = made.cert.pem() + &made.signing_key.serialize_pem();
-            write_secret(&path, pem.as_bytes())
+            write_private(&path, pem.as_bytes())
                 .map_err(|source| IdentityError::Io { path: path.clone(), source })?;
         }
         Self::from_files(&path, &path)
@@ -123,31 +160,58 @@ fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
     fs::read(path).map_err(|source| IdentityError::Io { path: path.into(), source })
 }
 
-/// Writes a file of mode 0600, whole or not at all.
-fn write_secret(path: &Path, content: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension("new");
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)
+/// The certificates in `bytes`, which are what `path` holds.
+fn chain_of(bytes: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let chain = CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>();
+    let found = chain.and_then(|chain| {
+        if chain.is_empty() { Err(rustls_pki_types::pem::Error::NoItemsFound) } else { Ok(chain) }
+    });
+    found.map_err(|reason| IdentityError::Pem { path: path.into(), what: "certificate", reason })
 }
 
-/// Takes connections under TLS, as one identity, for one protocol.
+fn certified(identity: &TlsIdentity) -> Result<CertifiedKey, IdentityError> {
+    let TlsIdentity { chain, key } = identity;
+    Ok(CertifiedKey::from_der(chain.clone(), key.clone_key(), &default_provider())?)
+}
+
+/// The identity that is shown now. It may be changed at any time; connections that are under TLS already stay.
+#[derive(Debug)]
+pub struct CurrentIdentity(RwLock<Arc<CertifiedKey>>);
+
+impl CurrentIdentity {
+    /// Shows `identity`.
+    pub fn new(identity: &TlsIdentity) -> Result<Self, IdentityError> {
+        Ok(Self(RwLock::new(Arc::new(certified(identity)?))))
+    }
+
+    /// Shows another one from the next connection on.
+    ///
+    /// # Errors
+    /// [`IdentityError`] if it cannot be used; the one that was there stays then.
+    pub fn change(&self, identity: &TlsIdentity) -> Result<(), IdentityError> {
+        let certified = Arc::new(certified(identity)?);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for CurrentIdentity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+/// Takes connections under TLS, as the identity that is shown at that moment, for one protocol.
 #[derive(Clone)]
 pub struct Acceptor(TlsAcceptor);
 
 impl Acceptor {
     /// For `protocol` as ALPN names it: `smtp` or `pop3`. A client need not use ALPN.
-    pub fn new(identity: &TlsIdentity, protocol: &str) -> Result<Self, IdentityError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
+    pub fn new(identity: &Arc<CurrentIdentity>, protocol: &str) -> Result<Self, IdentityError> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_no_client_auth()
-            .with_single_cert(identity.chain.clone(), identity.key.clone_key())?;
+            .with_cert_resolver(Arc::<CurrentIdentity>::clone(identity));
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -184,7 +248,7 @@ mod tests {
     ) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(identity.chain[0].clone()).expect("a certificate");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .expect("versions that ring has")
@@ -196,7 +260,11 @@ mod tests {
 
     /// A connection to ourselves, upgraded on both sides; an echo of `ping` over it.
     async fn upgraded(identity: &TlsIdentity, connector: TlsConnector) -> io::Result<(String, TlsFacts)> {
-        let acceptor = Acceptor::new(identity, "pop3").expect("usable");
+        let current = Arc::new(CurrentIdentity::new(identity).expect("usable"));
+        upgraded_as(&Acceptor::new(&current, "pop3").expect("usable"), connector).await
+    }
+
+    async fn upgraded_as(acceptor: &Acceptor, connector: TlsConnector) -> io::Result<(String, TlsFacts)> {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
         let client = TcpStream::connect(listener.local_addr()?).await?;
         let server = Stream::Plain(listener.accept().await?.0);
@@ -207,7 +275,7 @@ mod tests {
             tls.shutdown().await
         };
         let server = async {
-            let mut stream = server.start_tls(&acceptor).await?;
+            let mut stream = server.start_tls(acceptor).await?;
             let facts = stream.tls().expect("under TLS");
             let mut heard = String::new();
             stream.read_to_string(&mut heard).await?;
@@ -239,6 +307,51 @@ mod tests {
         assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
     }
 
+    #[tokio::test]
+    async fn another_identity_is_shown_from_the_next_connection_on() {
+        let [one, other] = [(); 2].map(|()| {
+            let folder = tempfile::tempdir().expect("a folder");
+            TlsIdentity::self_signed_in(folder.path(), "mx.example.com").expect("made")
+        });
+        let to = |identity: &TlsIdentity| connector(identity, &[&rustls::version::TLS13], &[]);
+        let current = Arc::new(CurrentIdentity::new(&one).expect("usable"));
+        let acceptor = Acceptor::new(&current, "smtp").expect("usable");
+        assert!(upgraded_as(&acceptor, to(&one)).await.is_ok());
+        assert!(upgraded_as(&acceptor, to(&other)).await.is_err(), "it is another one");
+        current.change(&other).expect("usable");
+        assert!(upgraded_as(&acceptor, to(&other)).await.is_ok());
+        assert!(upgraded_as(&acceptor, to(&one)).await.is_err(), "it is shown no more");
+        let mixed = TlsIdentity { chain: one.chain, key: other.key.clone_key() };
+        assert!(current.change(&mixed).is_err());
+        assert!(upgraded_as(&acceptor, to(&other)).await.is_ok(), "what cannot be used changes nothing");
+    }
+
+    #[test]
+    fn what_an_authority_issues_is_for_the_key_that_is_there() {
+        let state = tempfile::tempdir().expect("a folder");
+        let own = TlsIdentity::self_signed_in(state.path(), "mx.example.com").expect("made");
+        assert!(TlsIdentity::issued_in(state.path()).expect("readable").is_none());
+        let request = own.request("mx.example.com").expect("made");
+        let spki = own.key_hash().expect("hashed");
+        assert!(!request.is_empty());
+        // Signed once more by itself, it stands for one that an authority has issued.
+        let key = KeyPair::try_from(&own.key).expect("a key");
+        let issued =
+            CertificateParams::new(["mx.example.com".to_owned()]).and_then(|params| params.self_signed(&key));
+        let chain = issued.expect("made").pem();
+        let issued = own.issued(&chain).expect("for that key");
+        TlsIdentity::keep_issued(state.path(), &chain).expect("kept");
+        let kept = TlsIdentity::issued_in(state.path()).expect("readable").expect("kept");
+        assert!(kept.chain == issued.chain && kept.chain != own.chain);
+        assert_eq!(kept.key_hash().expect("hashed"), spki, "the key is the same");
+        let folder = tempfile::tempdir().expect("a folder");
+        let other = TlsIdentity::self_signed_in(folder.path(), "mx.example.com").expect("made");
+        let pem = fs::read_to_string(folder.path().join(SELF_SIGNED)).expect("readable");
+        assert!(matches!(own.issued(&pem), Err(IdentityError::Unusable(_))), "it is for another key");
+        assert!(other.issued(&pem).is_ok());
+        assert!(matches!(own.issued("no certificate"), Err(IdentityError::Pem { .. })));
+    }
+
     #[test]
     fn the_self_signed_identity_is_made_once_and_is_ours_alone() {
         let state = tempfile::tempdir().expect("a folder");
@@ -257,7 +370,7 @@ mod tests {
         let state = tempfile::tempdir().expect("a folder");
         let write = |name: &str, content: &[u8]| {
             let path = state.path().join(name);
-            write_secret(&path, content).expect("a new file");
+            write_private(&path, content).expect("a new file");
             path
         };
         let empty = write("empty.pem", b"");
@@ -272,6 +385,6 @@ mod tests {
             TlsIdentity::self_signed_in(&folder, "mx.example.com").expect("made")
         });
         let mixed = TlsIdentity { chain: one.chain, key: other.key };
-        assert!(matches!(Acceptor::new(&mixed, "smtp"), Err(IdentityError::Unusable(_))));
+        assert!(matches!(CurrentIdentity::new(&mixed), Err(IdentityError::Unusable(_))));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Mode, Topology};
+use super::{CertificateSource, Mode, Topology};
 
 /// Columns of the whole figure, at most.
 const WIDTH_MAX: usize = 100;
@@ -63,6 +63,10 @@ fn rows(topology: &Topology) -> Vec<Row> {
     listen("travellers", "submissions", &edge.submissions);
     listen("travellers", "POP3", &edge.pop3);
     listen("travellers", "POP3S", &edge.pop3s);
+    if let CertificateSource::Acme(acme) = &edge.certificate {
+        listen("authority", "HTTP", &acme.http);
+        left.push(("  authority   ◀─ACME──────── ".into(), acme.directory.authority()));
+    }
     let private = if edge.outbound.private_addresses { ", private addresses too" } else { "" };
     if !matches!(edge.outbound.mode, Mode::Relay(_)) {
         left.push(("  other MTAs  ◀─SMTP──────── ".into(), format!("port {}{private}", edge.outbound.port)));

@@ -102,9 +102,9 @@ static EDGE: &[Entry] = &[
     ("greylist", Optional(GREYLIST)),
     ("public", Optional(PUBLIC)),
     ("tls", Optional(TLS)),
+    ("acme", Optional(ACME)),
     ("outbound", Optional(OUTBOUND)),
     ("dns", Optional(DNS)),
-    ("acme", Later),
     ("limits", Later),
     ("metrics", Later),
     ("policy", Later),
@@ -133,6 +133,14 @@ static PUBLIC: &[Entry] = &[
 ];
 
 static TLS: &[Entry] = &[("certificate", Required(FILE)), ("key", Required(FILE))];
+
+static ACME: &[Entry] = &[
+    ("directory", Required("write the directory's URL, like \"https://acme.example/directory\"")),
+    ("terms_agreed", Required("write true once you have read and agree to the terms of the authority")),
+    ("http", Required("write where port 80 arrives, like [\"0.0.0.0:80\"]: the authority asks there")),
+    ("contact", Value("write a mail address, like \"postmaster@example.com\"")),
+    ("roots", Value(FILE)),
+];
 
 static OUTBOUND: &[Entry] = &[
     ("mode", Value("write \"direct\", \"relay\" or \"direct-then-relay\"")),

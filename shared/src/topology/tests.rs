@@ -85,6 +85,58 @@ fn mail_leaves_by_itself_or_by_a_smart_host() {
 }
 
 #[test]
+fn a_certificate_comes_from_one_source() {
+    let edge = |lines: &str| {
+        let text = format!("{SMALLEST}{lines}\n");
+        Topology::parse(&text, "t.toml").map(|topology| topology.edge.certificate)
+    };
+    let (url, http) = ("directory = \"https://acme.example/dir\"", "http = [\"0.0.0.0:80\"]");
+    let smallest = format!("[edge.acme]\n{url}\nterms_agreed = true\n{http}");
+    let directory: WebPlace = "https://acme.example/dir".parse().expect("a URL");
+    let acme = |contact: Option<&str>, roots: Option<&str>| {
+        let contact = contact.map(|text| text.parse().expect("an address"));
+        let http = vec!["0.0.0.0:80".parse().expect("an address")];
+        CertificateSource::Acme(Acme {
+            directory: directory.clone(),
+            contact,
+            roots: roots.map(Into::into),
+            http,
+        })
+    };
+    assert_eq!(edge("").expect("valid"), CertificateSource::SelfSigned);
+    assert_eq!(edge(&smallest).expect("valid"), acme(None, None));
+    let all = format!("{smallest}\ncontact = \"postmaster@example.com\"\nroots = \"ca.pem\"");
+    assert_eq!(edge(&all).expect("valid"), acme(Some("postmaster@example.com"), Some("ca.pem")));
+    let terms = "terms_agreed = true";
+    for (lines, reason, mend) in [
+        (format!("[edge.acme]\n{url}\n{http}"), "`edge.acme.terms_agreed` is missing", "agree to the terms"),
+        (
+            smallest.replace(terms, "terms_agreed = false"),
+            "to those who agree to its terms",
+            "terms_agreed = true",
+        ),
+        (smallest.replace("https", "http"), "`http://acme.example/dir` is not a URL", "under TLS"),
+        (smallest.replace("\"0.0.0.0:80\"", ""), "has to be answered somewhere", "0.0.0.0:80"),
+        (
+            format!("{smallest}\ncontact = \"postmaster\""),
+            "`postmaster` is not a mail address",
+            "or leave it out",
+        ),
+        (
+            format!("[edge.tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n{smallest}"),
+            "the certificate comes from files",
+            "leave one of",
+        ),
+    ] {
+        let refused = edge(&lines).expect_err(&lines).to_string();
+        assert!(refused.contains(reason) && refused.contains(mend), "{lines}: {refused}");
+    }
+    let twice = SMALLEST.replace("[link]", &format!("smtp = [\"0.0.0.0:80\"]\n{smallest}\n[link]"));
+    let refused = Topology::parse(&twice, "t.toml").expect_err("taken").to_string();
+    assert!(refused.contains("0.0.0.0:80 is taken"), "{refused}");
+}
+
+#[test]
 fn who_other_hosts_prove_themselves_to_is_said_or_built_in() {
     let edge = |lines: &str| {
         let text = format!("{SMALLEST}{lines}\n");
@@ -306,7 +358,11 @@ fn what_is_left_out_has_defaults() {
     assert_eq!(topology.site.postmaster.to_string(), "alice@example.com");
     assert!(topology.site.catch_all.is_empty(), "who has no name here is refused");
     let edge = topology.edge;
-    assert!(edge.smtp.is_empty() && edge.dns_servers.is_empty() && edge.tls.is_none());
+    assert!(
+        edge.smtp.is_empty()
+            && edge.dns_servers.is_empty()
+            && edge.certificate == CertificateSource::SelfSigned
+    );
     assert_eq!((edge.receivers, edge.size_max), (50, 52_428_800));
     assert_eq!((edge.spool_max, edge.ack), (10 << 30, Acknowledge::Local));
     assert_eq!((edge.stale_after, edge.login_delay), (Duration::from_secs(600), Duration::ZERO));

@@ -14,10 +14,10 @@ use serde_spanned::Spanned;
 
 use super::refusal::{Source, TopologyError};
 use super::{
-    Acknowledge, AttachmentMode, Authentication, BOUND_OCTETS, Big, CONCURRENCY, DELAY_NOTICE, DnsList,
-    Dnssec, EXPIRE, Edge, GREETING_PAUSE, GREYLIST_DELAY, GREYLIST_WINDOW, Greylist, LISTS_MAX, LOGIN_DELAY,
-    Link, Lists, Mode, MtaSts, Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls, SAFETY_HOURS,
-    SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
+    Acknowledge, Acme, AttachmentMode, Authentication, BOUND_OCTETS, Big, CONCURRENCY, CertificateSource,
+    DELAY_NOTICE, DnsList, Dnssec, EXPIRE, Edge, GREETING_PAUSE, GREYLIST_DELAY, GREYLIST_WINDOW, Greylist,
+    LISTS_MAX, LOGIN_DELAY, Link, Lists, Mode, MtaSts, Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY,
+    RelayTls, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
 };
 use crate::address::{Address, Domain};
 
@@ -112,6 +112,7 @@ struct RawEdge {
     #[serde(default)]
     public: RawPublic,
     tls: Option<RawTls>,
+    acme: Option<Spanned<RawAcme>>,
     #[serde(default)]
     outbound: RawOutbound,
     #[serde(default)]
@@ -156,6 +157,16 @@ struct RawPublic {
 struct RawTls {
     certificate: Text,
     key: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAcme {
+    directory: Text,
+    terms_agreed: Spanned<bool>,
+    http: Texts,
+    contact: Option<Text>,
+    roots: Option<Text>,
 }
 
 #[derive(Default, Deserialize)]
@@ -310,10 +321,9 @@ impl Source<'_> {
     }
 
     fn edge(&self, raw: &RawEdge) -> Result<Edge, TopologyError> {
-        self.no_address_twice(&[&raw.smtp, &raw.submission, &raw.submissions, &raw.pop3, &raw.pop3s])?;
-        let tls = raw.tls.as_ref().map(|tls| -> Result<_, TopologyError> {
-            Ok(TlsFiles { certificate: self.path(&tls.certificate)?, key: self.path(&tls.key)? })
-        });
+        let nowhere = Vec::new();
+        let http = raw.acme.as_ref().map_or(&nowhere, |acme| acme.get_ref().http.get_ref());
+        self.no_address_twice(&[&raw.smtp, &raw.submission, &raw.submissions, &raw.pop3, &raw.pop3s, http])?;
         Ok(Edge {
             hostname: self.domain(&raw.hostname)?,
             state: self.path(&raw.state)?,
@@ -348,11 +358,54 @@ impl Source<'_> {
                 2,
             )?),
             public: self.public(raw)?,
-            tls: tls.transpose()?,
+            certificate: self.certificate(raw)?,
             outbound: self.outbound(&raw.outbound)?,
             dns_servers: self.dns_servers(&raw.dns.servers)?,
             dnssec: self.dnssec(&raw.dns)?,
         })
+    }
+
+    fn certificate(&self, raw: &RawEdge) -> Result<CertificateSource, TopologyError> {
+        match (&raw.tls, &raw.acme) {
+            (None, None) => Ok(CertificateSource::SelfSigned),
+            (Some(tls), None) => {
+                let (certificate, key) = (self.path(&tls.certificate)?, self.path(&tls.key)?);
+                Ok(CertificateSource::Files(TlsFiles { certificate, key }))
+            }
+            (None, Some(acme)) => self.acme(acme.get_ref()).map(CertificateSource::Acme),
+            (Some(_), Some(acme)) => {
+                let reason = "with [edge.tls] the certificate comes from files";
+                Err(self.refuse(acme.span(), reason, "leave one of [edge.tls] and [edge.acme] out"))
+            }
+        }
+    }
+
+    fn acme(&self, raw: &RawAcme) -> Result<Acme, TopologyError> {
+        let directory = raw.directory.get_ref().parse().map_err(|_| {
+            let reason = format!("`{}` is not a URL of a directory", raw.directory.get_ref());
+            let mend =
+                "write it like \"https://acme.example/directory\": under TLS, and as the authority has it";
+            self.refuse(raw.directory.span(), reason, mend)
+        })?;
+        if !raw.terms_agreed.get_ref() {
+            let reason = "an authority issues certificates only to those who agree to its terms";
+            let mend =
+                "read them where the directory says, and write terms_agreed = true; or leave [edge.acme] out";
+            return Err(self.refuse(raw.terms_agreed.span(), reason, mend));
+        }
+        let http = self.addresses(raw.http.get_ref())?;
+        if http.is_empty() {
+            let mend = "write where port 80 of the edge's name arrives, like [\"0.0.0.0:80\"]";
+            return Err(self.refuse(raw.http.span(), "the authority has to be answered somewhere", mend));
+        }
+        let contact = raw.contact.as_ref().map(|text| {
+            text.get_ref().parse().map_err(|_| {
+                let reason = format!("`{}` is not a mail address", text.get_ref());
+                self.refuse(text.span(), reason, "write one like \"postmaster@example.com\", or leave it out")
+            })
+        });
+        let roots = raw.roots.as_ref().map(|text| self.path(text)).transpose()?;
+        Ok(Acme { directory, contact: contact.transpose()?, roots, http })
     }
 
     fn authentication(&self, raw: &RawAuthentication) -> Result<Authentication, TopologyError> {

@@ -152,6 +152,11 @@ impl SmtpClient {
         Ok(())
     }
 
+    /// The certificate that the server has shown, DER.
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        self.wire.peer_certificate()
+    }
+
     /// Whether the session runs under TLS.
     pub fn is_tls(&self) -> bool {
         self.wire.is_tls()
