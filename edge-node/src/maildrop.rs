@@ -14,7 +14,7 @@ use shared::id::{MessageId, monotonic, unix_millis};
 use shared::listener::{Acceptor, Listener, Stream};
 use shared::pop3::{Action, Config, End, Entry, Expire, LoginRefusal, Opened, Session};
 use shared::sasl::Credentials;
-use shared::seal::{FileKey, PrivateKey};
+use shared::seal::Unwrapper;
 use shared::store::{BodyKey, Rows, Store, StoreError, Txn, behind};
 use shared::telemetry::Quoted;
 use shared::unit::{Id, Login, PopAct, ToBig, Window};
@@ -223,7 +223,7 @@ struct Maildrop {
     node: Arc<Node>,
     window: Id,
     login: Login,
-    key: PrivateKey,
+    reader: Unwrapper,
     /// What was sent, at least in part, and the unit that told big of it.
     sent: BTreeMap<(MessageId, u32), Option<Id>>,
     lock: MaildropLock,
@@ -259,7 +259,8 @@ impl Maildrop {
             None => Expire::Never,
             Some(until) => Expire::Days(until.saturating_sub(unix_millis()) / DAY_MILLIS),
         };
-        let maildrop = Self { node: Arc::clone(node), window, login, key, sent: BTreeMap::new(), lock };
+        let (node, reader) = (Arc::clone(node), Unwrapper::new(key));
+        let maildrop = Self { node, window, login, reader, sent: BTreeMap::new(), lock };
         Ok((maildrop, Opened { entries, expire }))
     }
 
@@ -271,9 +272,9 @@ impl Maildrop {
         // It goes with its window.
         let row = row.map_err(|error| end_of(&error.into()))?.ok_or(End::Lost)?;
         self.sent.insert((message, revision), row.after);
-        let reader = self.node.store.body(BodyKey(row.body)).map_err(|error| end_of(&error.into()))?;
-        let content =
-            FileKey::unwrap(&row.wrapped_key, &self.key, message).map(|key| Content::new(reader, &key));
+        let body = self.node.store.body(BodyKey(row.body)).map_err(|error| end_of(&error.into()))?;
+        let key = self.reader.unwrap(&row.wrapped_key, message);
+        let content = key.map(|key| Content::new(body, &key));
         wipe::stack();
         content.map_err(|_| End::Lost)
     }
@@ -383,6 +384,7 @@ fn end_of(error: &Unreadable) -> End {
 mod tests {
     use shared::credential::Credential;
     use shared::lane;
+    use shared::seal::PrivateKey;
     use shared::store::sim::{Faults, SimDisk};
     use shared::topology::{SMALLEST, Topology};
     use shared::unit::encode;

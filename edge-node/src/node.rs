@@ -9,10 +9,10 @@ use link_proto::driver::Handle;
 use link_proto::unit::Lane;
 use shared::address::{Address, Domain, canonical_local};
 use shared::credential::{Credential, site_salt};
-use shared::id::{MessageId, random, unix_millis};
+use shared::id::{MessageId, monotonic, random, unix_millis};
 use shared::report::DirectoryView;
 use shared::sasl::ScramKeys;
-use shared::seal::{PrivateKey, PublicKey};
+use shared::seal::{FileKey, PrivateKey, PublicKey, Sealed, Unwrapper, Wrappers};
 use shared::smtp::{Enhanced, Reply};
 use shared::state::{State, StateError};
 use shared::store::{DirectoryDisk, Rows, Snapshot, Store, StoreError};
@@ -50,7 +50,8 @@ pub struct Node {
     /// Its store.
     pub store: Store,
     /// To which outbound bodies' keys are wrapped.
-    pub sealing: PrivateKey,
+    pub sealing: Unwrapper,
+    wrappers: Wrappers,
     /// Under which addresses and logins are hashed.
     pub directory_key: [u8; 32],
     /// How much more mail can be taken.
@@ -140,7 +141,8 @@ impl Node {
             windows_changed: watch::Sender::new(0),
             pressure: Pressure::new(&store, topology.edge.spool_max),
             store,
-            sealing,
+            sealing: Unwrapper::new(sealing),
+            wrappers: Wrappers::default(),
             directory_key,
             topology,
             link: Handle::new(),
@@ -155,6 +157,11 @@ impl Node {
             vouching: AtomicUsize::new(0),
             busy: Arc::default(),
         }
+    }
+
+    /// Wraps the key of a message to big, or to a window.
+    pub fn wrap(&self, key: &FileKey, reader: &PublicKey, message: MessageId) -> Result<Vec<u8>, Sealed> {
+        self.wrappers.wrap(key, reader, message, monotonic())
     }
 
     /// Whether somebody inside has written to `address` lately.
