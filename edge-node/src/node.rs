@@ -320,24 +320,12 @@ impl Node {
         !matches!(open, Ok(None))
     }
 
-    /// Returns when it is open to them no more: it has ended, or has another password.
-    pub async fn over(&self, window: &Id, login: &Login) {
-        let mut changes = self.windows_changed.subscribe();
-        loop {
-            changes.borrow_and_update();
-            let until = match self.store.read().and_then(|snapshot| open_to(&snapshot, window, login)) {
-                Ok(Some(until)) => until,
-                Ok(None) => return,
-                // What cannot be read now may be open.
-                Err(_) => NEVER,
-            };
-            let left = Duration::from_millis(until.saturating_sub(unix_millis()));
-            tokio::select! {
-                // The sender is the node's, which is here.
-                _ = changes.changed() => {}
-                () = tokio::time::sleep(left.min(LOOKED_AT)) => {}
-            }
-        }
+    /// Watches a window for whom it was opened to with this login.
+    pub fn watch(&self, window: Id, login: Login) -> WindowWatch {
+        let changes = self.windows_changed.subscribe();
+        let mut watch = WindowWatch { window, login, changes, until: NEVER };
+        watch.look(self);
+        watch
     }
 
     /// An account as logins are counted: its name without one of our domains.
@@ -466,6 +454,47 @@ fn open_window(snapshot: &Snapshot, window: &Id) -> Result<Option<Window>, Store
     let now = unix_millis();
     let window = snapshot.get::<Window>(WINDOWS, window)?;
     Ok(window.filter(|window| window.from <= now && window.until.is_none_or(|until| now < until)))
+}
+
+/// Watches the window that a session has logged in to, without a look at the store for each thing that it does.
+#[derive(Debug)]
+pub struct WindowWatch {
+    window: Id,
+    login: Login,
+    changes: watch::Receiver<u64>,
+    /// When it ends, as of the last change.
+    until: u64,
+}
+
+impl WindowWatch {
+    fn look(&mut self, node: &Node) {
+        self.changes.mark_unchanged();
+        match node.store.read().and_then(|snapshot| open_to(&snapshot, &self.window, &self.login)) {
+            Ok(until) => self.until = until.unwrap_or_default(),
+            // What cannot be read now may be open still.
+            Err(error) => tracing::warn!(%error, "a travel window cannot be looked at"),
+        }
+    }
+
+    /// Whether it is open to them still: it has not ended, and has no other password.
+    pub fn is_open(&mut self, node: &Node) -> bool {
+        // The sender is the node's, which is here.
+        if self.changes.has_changed().unwrap_or_default() {
+            self.look(node);
+        }
+        unix_millis() < self.until
+    }
+
+    /// Returns when it is open to them no more.
+    pub async fn over(&mut self, node: &Node) {
+        while self.is_open(node) {
+            let left = Duration::from_millis(self.until.saturating_sub(unix_millis()));
+            tokio::select! {
+                _ = self.changes.changed() => self.look(node),
+                () = tokio::time::sleep(left.min(LOOKED_AT)) => {}
+            }
+        }
+    }
 }
 
 /// A session that waits for a confirm.
