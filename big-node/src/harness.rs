@@ -8,7 +8,7 @@ use shared::chunk;
 use shared::id::{BodyId, MessageId, unix_millis};
 use shared::origin::{Channel, Origin, OriginalRecipient};
 use shared::report::DirectoryView;
-use shared::seal::PrivateKey;
+use shared::seal::{PrivateKey, Unwrapper, Wrappers};
 use shared::store::{Row, Rows, Store, StoreError, Stored, Txn};
 use shared::topology::{AttachmentMode, Topology};
 use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult, directory_hash, revision_ordinal};
@@ -50,7 +50,8 @@ impl Big {
         let site = Arc::new(Site {
             policy: Policy::of(topology, &[7; 32]),
             filing: AttachmentMode::Passthru,
-            sealing: PrivateKey::from_bytes(sealing),
+            sealing: Unwrapper::new(PrivateKey::from_bytes(sealing)),
+            wrappers: Wrappers::default(),
             outbound_secret: [7; 32],
             dkim: Signers::default(),
             content_bytes_max: topology.edge.size_max,

@@ -12,7 +12,7 @@ use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, NotApplied};
 use shared::mime::{HeaderFacts, HeaderScan};
 use shared::origin::{Channel, Origin};
-use shared::seal::{FileKey, Opener};
+use shared::seal::Opener;
 use shared::store::{BodyReader, BodyWriter, Row, Rows, Store, Txn};
 use shared::trace;
 use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, decode};
@@ -95,7 +95,7 @@ fn prepare_message(
     if mail::is_known(&store.read()?, id)? {
         return Ok(Prepared::Known);
     }
-    let key = FileKey::unwrap(&inbound.wrapped_key, &site.sealing, id)?;
+    let key = site.sealing.unwrap(&inbound.wrapped_key, id)?;
     let note = key.open_note(&inbound.sealed_origin)?;
     let origin = Origin::decode(&note).ok_or_else(|| never("its origin is not readable"))?;
     let claimed = matches!((&origin.channel, inbound.submitted), (Channel::Reception { .. }, None))

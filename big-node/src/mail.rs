@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use shared::address::Address;
 use shared::chunk;
 use shared::fault::{SeededFault, seeded};
-use shared::id::MessageId;
+use shared::id::{MessageId, monotonic};
 use shared::origin::{Channel, Origin};
-use shared::seal::PrivateKey;
+use shared::seal::{FileKey, PublicKey, Sealed, Unwrapper, Wrappers};
 use shared::store::{BodyKey, BodyReader, Rows, StoreError, Stored, Txn};
 use shared::topology::AttachmentMode;
 use shared::trace;
@@ -52,7 +52,9 @@ pub struct Site {
     /// How attachments are filed for those who have not chosen.
     pub filing: AttachmentMode,
     /// To which inbound bodies' keys are wrapped.
-    pub sealing: PrivateKey,
+    pub sealing: Unwrapper,
+    /// Wrap what is for the edge, or for a window.
+    pub wrappers: Wrappers,
     /// From which the keys of outbound bodies are derived.
     pub outbound_secret: [u8; 32],
     /// The keys that sign what leaves.
@@ -66,6 +68,12 @@ pub struct Site {
 }
 
 impl Site {
+    /// The key of an outbound body, wrapped to its reader.
+    pub fn wrapped(&self, id: MessageId, revision: u32, reader: &PublicKey) -> Result<Vec<u8>, Sealed> {
+        let key = FileKey::of_outbound(&self.outbound_secret, id, revision, reader);
+        self.wrappers.wrap(&key, reader, id, monotonic())
+    }
+
     /// How attachments are filed for `person`.
     pub fn filing_of(&self, person: &Person) -> AttachmentMode {
         match person.pop3 {

@@ -8,7 +8,7 @@ use shared::chunk;
 use shared::id::{BodyId, MessageId, unix_millis};
 use shared::mime::HeaderFacts;
 use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
-use shared::seal::PrivateKey;
+use shared::seal::{PrivateKey, Unwrapper, Wrappers};
 use shared::state::{State, StateError};
 use shared::store::{Store, StoreError, Stored};
 use shared::tls_wish::TlsWish;
@@ -52,7 +52,8 @@ impl Node {
         let site = Site {
             policy: Policy::of(&topology, &outbound_secret),
             filing: topology.site.attachments,
-            sealing: PrivateKey::from_bytes(state.key32("sealing")?),
+            sealing: Unwrapper::new(PrivateKey::from_bytes(state.key32("sealing")?)),
+            wrappers: Wrappers::default(),
             outbound_secret,
             dkim: Signers::load(state)?,
             content_bytes_max: topology.edge.size_max,

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use shared::id::MessageId;
 use shared::lane::{self, QueuedBody, QueuedUnit};
-use shared::seal::{FileKey, PublicKey};
+use shared::seal::PublicKey;
 use shared::store::{Rows, Store, StoreError, Txn};
 use shared::unit::{Id, OUTBOUND, Outbound, ToEdge, Unsettled, decode, encode, part_id};
 
@@ -296,9 +296,7 @@ fn outbound_again(
     }
     let edge = projection::edge(txn)?;
     let (Some(edge), false, Some(_)) = (edge, left.is_empty(), unit.body.key()) else { return Ok(None) };
-    let reader = PublicKey(edge.sealing_key);
-    let key = FileKey::of_outbound(&site.outbound_secret, id, outbound.revision, &reader);
-    let wrapped = key.wrap(&reader, id);
+    let wrapped = site.wrapped(id, outbound.revision, &PublicKey(edge.sealing_key));
     outbound.wrapped_key =
         wrapped.map_err(|error| StoreError::Damaged(format!("the edge's key ({error})")))?;
     // It goes by the place of each recipient.

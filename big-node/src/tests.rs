@@ -13,6 +13,7 @@ mod revise;
 mod travel_windows;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use link_proto::host::{Host as _, Settling};
 use link_proto::unit::{Lane, Position};
@@ -21,7 +22,7 @@ use shared::inventory::origin_digest;
 use shared::lane::{self, Arrival};
 use shared::mime::HeaderFacts;
 use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
-use shared::seal::{BodySealer, FileKey, PrivateKey};
+use shared::seal::{BodySealer, FileKey, PrivateKey, Unwrapper, Wrappers};
 use shared::store::sim::{Faults, SimDisk};
 use shared::store::{Row, Rows, Store, Txn};
 use shared::topology::AttachmentMode;
@@ -69,7 +70,8 @@ impl World {
                 srs_key: srs::Key([8; 32]),
             },
             filing: AttachmentMode::BreakApart,
-            sealing,
+            sealing: Unwrapper::new(sealing),
+            wrappers: Wrappers::default(),
             outbound_secret: [5; 32],
             dkim: crate::dkim::Signers::default(),
             content_bytes_max: 1_000_000,
@@ -235,13 +237,14 @@ impl Letter {
     }
 
     fn seal(&self, world: &World, origin: &Origin, submitted: Option<Id>) -> (ToBig, Vec<u8>) {
-        let key = FileKey::generate();
+        let (key, big) = (FileKey::generate(), world.site.sealing.public());
+        let wrapped_key = world.site.wrappers.wrap(&key, &big, self.id, Duration::ZERO).expect("wraps");
         let (mut sealer, mut sealed) = (BodySealer::new(&key), Vec::new());
         sealer.push(&self.content, &mut sealed);
         sealer.finish(&mut sealed);
         let head = ToBig::Inbound(Inbound {
             message: self.id.0,
-            wrapped_key: key.wrap(&world.site.sealing.public(), self.id).expect("wraps"),
+            wrapped_key,
             sealed_origin: key.seal_note(&origin.encode()),
             origin_digest: origin_digest(&[6; 32], origin),
             submitted,

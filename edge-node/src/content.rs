@@ -10,6 +10,8 @@ pub struct Content {
     reader: BodyReader,
     /// `None` once the last chunk has been opened.
     opener: Option<Opener>,
+    /// The first piece, if it was opened before it was asked for.
+    begun: Option<Vec<u8>>,
 }
 
 /// A sealed body cannot be read.
@@ -29,11 +31,20 @@ pub enum Unreadable {
 impl Content {
     /// Opens what `reader` reads with `key`.
     pub fn new(reader: BodyReader, key: &FileKey) -> Self {
-        Self { reader, opener: Some(Opener::new(key)) }
+        Self { reader, opener: Some(Opener::new(key)), begun: None }
+    }
+
+    /// Opens the first piece, before it is asked for.
+    pub fn begin(&mut self) -> Result<(), Unreadable> {
+        self.begun = self.next()?;
+        Ok(())
     }
 
     /// The next plain bytes; `None` at the end.
     pub fn next(&mut self) -> Result<Option<Vec<u8>>, Unreadable> {
+        if let Some(begun) = self.begun.take() {
+            return Ok(Some(begun));
+        }
         while let Some(mut opener) = self.opener.take() {
             let Some(piece) = self.reader.next_piece()? else {
                 return Ok(Some(chunk::decode(&opener.finish()?)?));

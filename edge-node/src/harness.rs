@@ -9,7 +9,7 @@ use shared::address::Address;
 use shared::age::Pulse;
 use shared::id::{MessageId, unix_millis};
 use shared::report::DirectoryView;
-use shared::seal::{FileKey, PrivateKey};
+use shared::seal::PrivateKey;
 use shared::smtp::{Envelope, Facts, Role};
 use shared::store::{BodyKey, Disk, Rows, Store, StoreError, Txn};
 use shared::topology::Topology;
@@ -156,7 +156,7 @@ impl Edge {
         let begun = self.node.store.commit(begun).await.map_err(failed)?.into_inner();
         let begun = begun.ok_or("it does not wait")?;
         let row = &begun.row;
-        let key = FileKey::unwrap(&row.wrapped_key, &self.node.sealing, MessageId(id));
+        let key = self.node.sealing.unwrap(&row.wrapped_key, MessageId(id));
         let key = key.map_err(|error| error.to_string())?;
         let mut content = Content::new(self.node.store.body(BodyKey(row.body)).map_err(failed)?, &key);
         let mut plain = Vec::new();

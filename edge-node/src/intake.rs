@@ -305,7 +305,7 @@ impl Intake {
         let unsealable = |_| Reply::new(451, Enhanced(4, 3, 5), "cannot seal the message; try again later");
         let mut unit = Inbound {
             message: self.id.0,
-            wrapped_key: self.key.wrap(&self.big, self.id).map_err(unsealable)?,
+            wrapped_key: self.node.wrap(&self.key, &self.big, self.id).map_err(unsealable)?,
             sealed_origin: self.key.seal_note(&origin.encode()),
             origin_digest: origin_digest(&self.node.directory_key, &origin),
             submitted: self.submitted.as_ref().map(|by| by.window.window),
@@ -416,7 +416,7 @@ impl Intake {
                 continue;
             }
             if filed.iter().all(|(known, _)| *known != window.window)
-                && let Ok(wrapped_key) = self.key.wrap(&PublicKey(window.public_key), self.id)
+                && let Ok(wrapped_key) = self.node.wrap(&self.key, &PublicKey(window.public_key), self.id)
             {
                 filed.push((window.window, wrapped_key));
             }

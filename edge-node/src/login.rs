@@ -534,12 +534,14 @@ mod tests {
         let credentials = Credentials::new(ALICE.into(), password.into()).expect("may be tried");
         let (opened, _) = log_in(&node, credentials, CLIENT).await.expect("is good");
         assert_eq!((opened.window.window, node.still_open(&opened)), (id, Ok(())));
+        let mut watch = node.watch(id, opened.login);
+        assert!(watch.is_open(&node));
         // It is good for a moment still, and then its sessions end by themselves.
         let mut soon = window.clone();
         soon.former = soon.former.map(|former| Former { until: unix_millis() + 200, ..former });
         node.store.commit(move |txn| windows::open(txn, &soon)).await.expect("commits");
         node.windows_changed();
-        let over = tokio::time::timeout(Duration::from_secs(60), node.over(&id, &opened.login));
+        let over = tokio::time::timeout(Duration::from_secs(60), watch.over(&node));
         assert_eq!(over.await, Ok(()));
         assert!(node.still_open(&opened).is_err());
     }

@@ -4,6 +4,8 @@
 //! with it as they are read. What the client did goes to big as events, queued in the commit that
 //! deletes.
 
+mod ahead;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,18 +16,19 @@ use shared::id::{MessageId, monotonic, unix_millis};
 use shared::listener::{Acceptor, Listener, Stream};
 use shared::pop3::{Action, Config, End, Entry, Expire, LoginRefusal, Opened, Session};
 use shared::sasl::Credentials;
-use shared::seal::{FileKey, PrivateKey};
+use shared::seal::Unwrapper;
 use shared::store::{BodyKey, Rows, Store, StoreError, Txn, behind};
 use shared::telemetry::Quoted;
-use shared::unit::{Id, Login, PopAct, ToBig, Window};
+use shared::unit::{Id, PopAct, ToBig, Window};
 use shared::wipe;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
+use self::ahead::Ahead;
 use crate::content::{Content, Unreadable};
 use crate::facts::{self, EVENT_LANE};
 use crate::login::{self, Refused, Traveller};
-use crate::node::{MaildropLock, Node};
+use crate::node::{MaildropLock, Node, WindowWatch};
 use crate::record::{COPIES, CopyRow, WINDOWS, copy_key, copy_of};
 use crate::{revise, windows};
 
@@ -133,9 +136,9 @@ impl Service {
                         };
                         session.authenticated(verdict);
                     }
-                    Action::Fetch { entry, .. } => {
+                    Action::Fetch { entry, next, .. } => {
                         let read = maildrop.as_mut().ok_or(End::Later);
-                        match read.and_then(|maildrop| maildrop.read(&entry)) {
+                        match read.and_then(|maildrop| maildrop.read(entry, next)) {
                             Ok(content) => reading = Some(content),
                             Err(end) => session.content_end(end),
                         }
@@ -151,10 +154,7 @@ impl Service {
                 }
             }
             if let Some(message) = &mut reading {
-                if maildrop
-                    .as_ref()
-                    .is_some_and(|maildrop| !self.node.is_open(&maildrop.window, &maildrop.login))
-                {
+                if maildrop.as_mut().is_some_and(|maildrop| !maildrop.watch.is_open(&self.node)) {
                     return stream.shutdown().await;
                 }
                 match message.next() {
@@ -176,6 +176,9 @@ impl Service {
             if !session.wants_input() {
                 continue;
             }
+            if let Some(maildrop) = maildrop.as_mut() {
+                maildrop.read_ahead();
+            }
             let wait = session.deadline().saturating_sub(start.elapsed());
             tokio::select! {
                 read = stream.read(&mut buffer) => match read {
@@ -184,16 +187,16 @@ impl Service {
                 },
                 () = tokio::time::sleep(wait) => session.handle_timeout(start.elapsed()),
                 // With the window ends every session in it; nobody is left to whom an answer could be promised.
-                () = over(maildrop.as_ref()) => return stream.shutdown().await,
+                () = over(maildrop.as_mut()) => return stream.shutdown().await,
             }
         }
     }
 }
 
 /// Returns when the window of a session has ended; without one, never.
-async fn over(maildrop: Option<&Maildrop>) {
+async fn over(maildrop: Option<&mut Maildrop>) {
     match maildrop {
-        Some(maildrop) => maildrop.node.over(&maildrop.window, &maildrop.login).await,
+        Some(maildrop) => maildrop.watch.over(&maildrop.node).await,
         None => std::future::pending().await,
     }
 }
@@ -217,15 +220,24 @@ impl LastLogins {
     }
 }
 
+/// A message that is open.
+#[derive(Debug)]
+struct Message {
+    content: Content,
+    /// The unit that told big of it.
+    after: Option<Id>,
+}
+
 /// A locked maildrop.
 #[derive(Debug)]
 struct Maildrop {
     node: Arc<Node>,
     window: Id,
-    login: Login,
-    key: PrivateKey,
+    watch: WindowWatch,
+    reader: Unwrapper,
     /// What was sent, at least in part, and the unit that told big of it.
     sent: BTreeMap<(MessageId, u32), Option<Id>>,
+    ahead: Ahead<Message>,
     lock: MaildropLock,
 }
 
@@ -259,23 +271,51 @@ impl Maildrop {
             None => Expire::Never,
             Some(until) => Expire::Days(until.saturating_sub(unix_millis()) / DAY_MILLIS),
         };
-        let maildrop = Self { node: Arc::clone(node), window, login, key, sent: BTreeMap::new(), lock };
+        let maildrop = Self {
+            node: Arc::clone(node),
+            window,
+            watch: node.watch(window, login),
+            reader: Unwrapper::new(key),
+            sent: BTreeMap::new(),
+            ahead: Ahead::default(),
+            lock,
+        };
         Ok((maildrop, Opened { entries, expire }))
     }
 
+    /// A message for a client that is likely to ask for `next` next.
+    fn read(&mut self, entry: Entry, next: Option<Entry>) -> Result<Content, End> {
+        let Message { content, after } = match self.ahead.fetch(entry, next) {
+            Some(message) => message,
+            None => self.message(&entry)?,
+        };
+        self.sent.insert((entry.message, entry.revision), after);
+        Ok(content)
+    }
+
+    /// Opens what the client is likely to ask for next. What cannot be read is read again when it asks, and it is told
+    /// then.
+    fn read_ahead(&mut self) {
+        if let Some(entry) = self.ahead.wanted()
+            && let Ok(mut message) = self.message(&entry)
+            && message.content.begin().is_ok()
+        {
+            self.ahead.opened(entry, message);
+        }
+    }
+
     /// Opens a message.
-    fn read(&mut self, entry: &Entry) -> Result<Content, End> {
+    fn message(&self, entry: &Entry) -> Result<Message, End> {
         let Entry { message, revision, .. } = *entry;
         let key = copy_key(&self.window, message, revision);
         let row = self.node.store.read().and_then(|rows| rows.get::<CopyRow>(COPIES, &key));
         // It goes with its window.
         let row = row.map_err(|error| end_of(&error.into()))?.ok_or(End::Lost)?;
-        self.sent.insert((message, revision), row.after);
-        let reader = self.node.store.body(BodyKey(row.body)).map_err(|error| end_of(&error.into()))?;
-        let content =
-            FileKey::unwrap(&row.wrapped_key, &self.key, message).map(|key| Content::new(reader, &key));
+        let body = self.node.store.body(BodyKey(row.body)).map_err(|error| end_of(&error.into()))?;
+        let key = self.reader.unwrap(&row.wrapped_key, message);
+        let content = key.map(|key| Content::new(body, &key));
         wipe::stack();
-        content.map_err(|_| End::Lost)
+        Ok(Message { content: content.map_err(|_| End::Lost)?, after: row.after })
     }
 
     /// Deletes, and tells big what was done, in one commit.
@@ -383,6 +423,7 @@ fn end_of(error: &Unreadable) -> End {
 mod tests {
     use shared::credential::Credential;
     use shared::lane;
+    use shared::seal::{BodySealer, FileKey, PrivateKey, PublicKey};
     use shared::store::sim::{Faults, SimDisk};
     use shared::topology::{SMALLEST, Topology};
     use shared::unit::encode;
@@ -407,9 +448,9 @@ mod tests {
     }
 
     /// Big sends a unit that has a body.
-    async fn apply_unit(node: &Node, number: u8, head: ToEdge) {
+    async fn apply_unit(node: &Node, number: u8, head: ToEdge, sealed: &[u8]) {
         let mut writer = node.store.body_writer(BodyKey([number; 32]), OUTBOUND_KIND);
-        writer.write(b"sealed").expect("writes");
+        writer.write(sealed).expect("writes");
         let stored = Some(writer.finish(encode(&head)).expect("writes"));
         let arrived = Arrived { head: encode(&head).into(), stored, lost: false };
         let busy = Arc::clone(&node.busy);
@@ -419,16 +460,21 @@ mod tests {
         applied.await.expect("commits").into_inner().expect("is applied");
     }
 
-    async fn file(node: &Node, number: u8, message: Id) {
+    /// Big files a message into the window, which says its number.
+    async fn file(node: &Node, reader: &PublicKey, number: u8, message: Id) {
+        let (key, content) = (FileKey::generate(), format!("number {number}\r\n"));
         let copy = WindowCopy {
             window: WINDOW,
             message,
             revision: 0,
-            wrapped_key: vec![0; 80],
-            size: 6,
+            wrapped_key: node.wrap(&key, reader, MessageId(message)).expect("wraps"),
+            size: content.len() as u64,
             retrieved: false,
         };
-        apply_unit(node, number, ToEdge::Copy(copy)).await;
+        let (mut sealer, mut sealed) = (BodySealer::new(&key), Vec::new());
+        sealer.push(content.as_bytes(), &mut sealed);
+        sealer.finish(&mut sealed);
+        apply_unit(node, number, ToEdge::Copy(copy), &sealed).await;
     }
 
     /// Their author takes both messages back; what comes of it.
@@ -446,7 +492,7 @@ mod tests {
                 resent: false,
                 retrieved: false,
             };
-            apply_unit(node, number, ToEdge::ReviseCopy(copy)).await;
+            apply_unit(node, number, ToEdge::ReviseCopy(copy), b"sealed").await;
         }
         let rows = node.store.read().expect("reads");
         let told = lane::units(&rows, EVENT_LANE, 1, 100).expect("reads");
@@ -457,8 +503,8 @@ mod tests {
         told.collect()
     }
 
-    /// The maildrop of a window with a message, which its client has begun to fetch.
-    async fn fetching(node: &Arc<Node>) -> Maildrop {
+    /// A maildrop of a window with these messages.
+    async fn opened(node: &Arc<Node>, messages: &[Id]) -> (Maildrop, Vec<Entry>, PublicKey) {
         let (key, public) = PrivateKey::generate();
         let (password, credential) = Credential::generate(&key, [9; 16]);
         let mut window = Window {
@@ -467,24 +513,68 @@ mod tests {
         };
         node.covers.cover(&mut window).expect("covers");
         node.store.commit(move |txn| windows::open(txn, &window)).await.expect("commits");
-        file(node, 1, MESSAGE).await;
+        for (number, message) in (1..).zip(messages) {
+            file(node, &public, number, *message).await;
+        }
         let credentials = Credentials::new("alice".into(), password.into()).expect("may be tried");
         let opened = Maildrop::open(node, credentials, IpAddr::from([192, 0, 2, 1])).await;
-        let (mut maildrop, opened) = opened.expect("opens");
-        // What it is sealed with does not matter here.
-        assert_eq!(maildrop.read(&opened.entries[0]).err(), Some(End::Lost));
-        maildrop
+        let (maildrop, opened) = opened.expect("opens");
+        (maildrop, opened.entries, public)
+    }
+
+    /// The maildrop of a window with a message, which its client has begun to fetch.
+    async fn fetching(node: &Arc<Node>) -> (Maildrop, PublicKey) {
+        let (mut maildrop, entries, reader) = opened(node, &[MESSAGE]).await;
+        assert_eq!(maildrop.text(entries[0], None), Ok("number 1\r\n".into()));
+        (maildrop, reader)
+    }
+
+    impl Maildrop {
+        fn text(&mut self, entry: Entry, next: Option<Entry>) -> Result<String, End> {
+            let (mut content, mut text) = (self.read(entry, next)?, Vec::new());
+            while let Some(piece) = content.next().expect("is whole") {
+                text.extend(piece);
+            }
+            Ok(String::from_utf8(text).expect("is text"))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_opened_ahead_is_what_comes_and_was_sent_only_if_it_was_asked_for() {
+        let node = edge(&[Faults::default(), Faults::default()].map(|faults| Arc::new(SimDisk::new(faults))));
+        let (mut maildrop, entries, _) = opened(&node, &[[3; 16], [4; 16], [5; 16], [6; 16]]).await;
+        for at in 0..2 {
+            let text = maildrop.text(entries[at], entries.get(at + 1).copied());
+            assert_eq!(text, Ok(format!("number {}\r\n", at + 1)));
+            maildrop.read_ahead();
+        }
+        // Its row goes, and what has been opened is there still.
+        let key = copy_key(&WINDOW, entries[2].message, 0);
+        node.store.commit(move |txn| txn.delete(COPIES, &key)).await.expect("commits");
+        assert_eq!(maildrop.sent.len(), 2);
+        assert_eq!(maildrop.text(entries[2], Some(entries[3])), Ok("number 3\r\n".into()));
+        assert_eq!(maildrop.sent.len(), 3);
+        assert_eq!(maildrop.text(entries[2], Some(entries[3])), Err(End::Lost));
+        // What cannot be opened ahead is told when it is asked for.
+        let key = copy_key(&WINDOW, entries[3].message, 0);
+        node.store.commit(move |txn| txn.delete(COPIES, &key)).await.expect("commits");
+        assert!(maildrop.text(entries[1], Some(entries[2])).is_ok());
+        assert_eq!(maildrop.text(entries[2], Some(entries[3])), Err(End::Lost));
+        maildrop.read_ahead();
+        assert_eq!(maildrop.text(entries[3], None), Err(End::Lost));
+        assert_eq!(maildrop.sent.len(), 3);
     }
 
     #[tokio::test]
     async fn what_was_fetched_before_an_edge_was_killed_counts_as_fetched() {
         let disks = [Faults::default(), Faults::default()].map(|faults| Arc::new(SimDisk::new(faults)));
         let node = edge(&disks);
-        drop(fetching(&node).await);
+        let (maildrop, reader) = fetching(&node).await;
+        drop(maildrop);
         drop(node);
         let node = edge(&disks);
         node.wake().await.expect("wakes");
-        file(&node, 2, LATER).await;
+        file(&node, &reader, 2, LATER).await;
         assert_eq!(withdraw_both(&node).await, [ReviseResult::Revised, ReviseResult::Withdrawn]);
     }
 
@@ -492,8 +582,8 @@ mod tests {
     async fn what_a_session_that_was_cut_off_did_not_fetch_counts_as_not_fetched() {
         let disks = [Faults::default(), Faults::default()].map(|faults| Arc::new(SimDisk::new(faults)));
         let node = edge(&disks);
-        let maildrop = fetching(&node).await;
-        file(&node, 2, LATER).await;
+        let (maildrop, reader) = fetching(&node).await;
+        file(&node, &reader, 2, LATER).await;
         maildrop.abandon().await.expect("commits");
         drop(node);
         let node = edge(&disks);

@@ -9,10 +9,10 @@ use link_proto::driver::Handle;
 use link_proto::unit::Lane;
 use shared::address::{Address, Domain, canonical_local};
 use shared::credential::{Credential, site_salt};
-use shared::id::{MessageId, random, unix_millis};
+use shared::id::{MessageId, monotonic, random, unix_millis};
 use shared::report::DirectoryView;
 use shared::sasl::ScramKeys;
-use shared::seal::{PrivateKey, PublicKey};
+use shared::seal::{FileKey, PrivateKey, PublicKey, Sealed, Unwrapper, Wrappers};
 use shared::smtp::{Enhanced, Reply};
 use shared::state::{State, StateError};
 use shared::store::{DirectoryDisk, Rows, Snapshot, Store, StoreError};
@@ -50,7 +50,8 @@ pub struct Node {
     /// Its store.
     pub store: Store,
     /// To which outbound bodies' keys are wrapped.
-    pub sealing: PrivateKey,
+    pub sealing: Unwrapper,
+    wrappers: Wrappers,
     /// Under which addresses and logins are hashed.
     pub directory_key: [u8; 32],
     /// How much more mail can be taken.
@@ -142,7 +143,8 @@ impl Node {
             windows_changed: watch::Sender::new(0),
             pressure: Pressure::new(&store, topology.edge.spool_max),
             store,
-            sealing,
+            sealing: Unwrapper::new(sealing),
+            wrappers: Wrappers::default(),
             directory_key,
             topology,
             link: Handle::new(),
@@ -158,6 +160,11 @@ impl Node {
             said: vouch::Open::default(),
             busy: Arc::default(),
         }
+    }
+
+    /// Wraps the key of a message to big, or to a window.
+    pub fn wrap(&self, key: &FileKey, reader: &PublicKey, message: MessageId) -> Result<Vec<u8>, Sealed> {
+        self.wrappers.wrap(key, reader, message, monotonic())
     }
 
     /// Whether somebody inside has written to `address` lately.
@@ -316,24 +323,12 @@ impl Node {
         !matches!(open, Ok(None))
     }
 
-    /// Returns when it is open to them no more: it has ended, or has another password.
-    pub async fn over(&self, window: &Id, login: &Login) {
-        let mut changes = self.windows_changed.subscribe();
-        loop {
-            changes.borrow_and_update();
-            let until = match self.store.read().and_then(|snapshot| open_to(&snapshot, window, login)) {
-                Ok(Some(until)) => until,
-                Ok(None) => return,
-                // What cannot be read now may be open.
-                Err(_) => NEVER,
-            };
-            let left = Duration::from_millis(until.saturating_sub(unix_millis()));
-            tokio::select! {
-                // The sender is the node's, which is here.
-                _ = changes.changed() => {}
-                () = tokio::time::sleep(left.min(LOOKED_AT)) => {}
-            }
-        }
+    /// Watches a window for whom it was opened to with this login.
+    pub fn watch(&self, window: Id, login: Login) -> WindowWatch {
+        let changes = self.windows_changed.subscribe();
+        let mut watch = WindowWatch { window, login, changes, until: NEVER };
+        watch.look(self);
+        watch
     }
 
     /// An account as logins are counted: its name without one of our domains.
@@ -462,6 +457,47 @@ fn open_window(snapshot: &Snapshot, window: &Id) -> Result<Option<Window>, Store
     let now = unix_millis();
     let window = snapshot.get::<Window>(WINDOWS, window)?;
     Ok(window.filter(|window| window.from <= now && window.until.is_none_or(|until| now < until)))
+}
+
+/// Watches the window that a session has logged in to, without a look at the store for each thing that it does.
+#[derive(Debug)]
+pub struct WindowWatch {
+    window: Id,
+    login: Login,
+    changes: watch::Receiver<u64>,
+    /// When it ends, as of the last change.
+    until: u64,
+}
+
+impl WindowWatch {
+    fn look(&mut self, node: &Node) {
+        self.changes.mark_unchanged();
+        match node.store.read().and_then(|snapshot| open_to(&snapshot, &self.window, &self.login)) {
+            Ok(until) => self.until = until.unwrap_or_default(),
+            // What cannot be read now may be open still.
+            Err(error) => tracing::warn!(%error, "a travel window cannot be looked at"),
+        }
+    }
+
+    /// Whether it is open to them still: it has not ended, and has no other password.
+    pub fn is_open(&mut self, node: &Node) -> bool {
+        // The sender is the node's, which is here.
+        if self.changes.has_changed().unwrap_or_default() {
+            self.look(node);
+        }
+        unix_millis() < self.until
+    }
+
+    /// Returns when it is open to them no more.
+    pub async fn over(&mut self, node: &Node) {
+        while self.is_open(node) {
+            let left = Duration::from_millis(self.until.saturating_sub(unix_millis()));
+            tokio::select! {
+                _ = self.changes.changed() => self.look(node),
+                () = tokio::time::sleep(left.min(LOOKED_AT)) => {}
+            }
+        }
+    }
 }
 
 /// A session that waits for a confirm.

@@ -162,7 +162,7 @@ async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
 /// Returns when the window that was logged in to has ended; without one, never.
 async fn over(node: &Node, login: Option<&Traveller>) {
     match login {
-        Some(by) => node.over(&by.window.window, &by.login).await,
+        Some(by) => node.watch(by.window.window, by.login).over(node).await,
         None => std::future::pending().await,
     }
 }

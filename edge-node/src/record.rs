@@ -90,7 +90,7 @@ pub struct CopyRow {
     /// The message has no 250 yet: it is not shown.
     pub hidden: bool,
 }
-row!(CopyRow, 3);
+row!(CopyRow, 4);
 
 /// One recipient of a queued message.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
@@ -182,7 +182,7 @@ pub struct QueueRow {
     /// How long this node had lived then, in milliseconds: what its age is counted from.
     pub since: u64,
 }
-row!(QueueRow, 9);
+row!(QueueRow, 10);
 
 impl QueueRow {
     /// What a unit of big says of a message, held in `body`, at `now` in milliseconds since 1970 and `since` of the node's

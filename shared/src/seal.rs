@@ -2,14 +2,18 @@
 //!
 //! The construction is age's: a random [`FileKey`] per body; the body sealed chunk by chunk with
 //! ChaCha20-Poly1305 as a STREAM (so no chunk can be cut, swapped or dropped unseen); the file key
-//! wrapped to each reader by HPKE (RFC 9180: X25519, HKDF-SHA256, ChaCha20-Poly1305), with the
-//! message id bound to it. The primitives are libraries; only their order is ours. Sealed bytes never
-//! change, so they can be resumed, moved and checked by whoever cannot read them.
+//! wrapped to each reader by HPKE (RFC 9180: X25519, HKDF-SHA256) and ChaCha20-Poly1305, with the
+//! message id bound to it, see [`Wrappers`]. The primitives are libraries; only their order is ours. Sealed
+//! bytes never change, so they can be resumed, moved and checked by whoever cannot read them.
+
+mod wrap;
+
+pub use wrap::{Unwrapper, Wrappers};
 
 use aead_stream::{DecryptorBE32, EncryptorBE32, Nonce, StreamBE32};
 use chacha20poly1305::aead::Aead as _;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
-use hpke::{Deserializable, Kem as _, OpModeR, OpModeS, Serializable};
+use hpke::{Deserializable, Kem as _, Serializable};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::chunk::{self, Broken, Chunker, Unframer};
@@ -17,10 +21,8 @@ use crate::id::{MessageId, random};
 
 type Kem = hpke::kem::X25519HkdfSha256;
 type Kdf = hpke::kdf::HkdfSha256;
-type Aead = hpke::aead::ChaCha20Poly1305;
 type StreamNonce = Nonce<ChaCha20Poly1305, StreamBE32<ChaCha20Poly1305>>;
 
-const WRAP_INFO: &[u8] = b"sallypost file key 1";
 const BODY_CONTEXT: &str = "sallypost 1 body";
 const NOTE_CONTEXT: &str = "sallypost 1 note";
 const LOCK_CONTEXT: &str = "sallypost 1 private key under a login secret";
@@ -56,33 +58,6 @@ impl FileKey {
         hasher.update(&revision.to_le_bytes());
         hasher.update(&reader.0);
         Self(Box::new(*hasher.finalize().as_bytes()))
-    }
-
-    /// Wraps the key to a reader.
-    pub fn wrap(&self, reader: &PublicKey, message: MessageId) -> Result<Vec<u8>, Sealed> {
-        let reader = <Kem as hpke::Kem>::PublicKey::from_bytes(&reader.0).map_err(|_| Sealed)?;
-        let mode = OpModeS::Base;
-        let sealed =
-            hpke::single_shot_seal::<Aead, Kdf, Kem>(&mode, &reader, WRAP_INFO, &*self.0, &message.0);
-        let (encapsulated, sealed) = sealed.map_err(|_| Sealed)?;
-        Ok([encapsulated.to_bytes().as_slice(), &sealed].concat())
-    }
-
-    /// Unwraps what [`FileKey::wrap`] made for `reader`.
-    pub fn unwrap(wrapped: &[u8], reader: &PrivateKey, message: MessageId) -> Result<Self, Sealed> {
-        let (encapsulated, sealed) = wrapped.split_at_checked(32).ok_or(Sealed)?;
-        let encapsulated = <Kem as hpke::Kem>::EncappedKey::from_bytes(encapsulated).map_err(|_| Sealed)?;
-        let private = reader.hpke()?;
-        let mode = OpModeR::Base;
-        let opened = hpke::single_shot_open::<Aead, Kdf, Kem>(
-            &mode,
-            &private,
-            &encapsulated,
-            WRAP_INFO,
-            sealed,
-            &message.0,
-        );
-        Ok(Self(in_place(opened.map_err(|_| Sealed)?)?))
     }
 
     fn derive(&self, context: &str) -> Zeroizing<[u8; 32]> {
@@ -304,16 +279,9 @@ mod tests {
     }
 
     #[test]
-    fn only_the_reader_opens_a_body_and_only_whole() {
-        let (private, public) = PrivateKey::generate();
-        let (stranger, _) = PrivateKey::generate();
-        let message = MessageId::generate();
+    fn a_body_opens_with_its_key_and_only_whole() {
         for length in [0, 1, chunk::CHUNK_BYTES, 200_000] {
             let key = FileKey::generate();
-            let wrapped = key.wrap(&public, message).expect("wraps");
-            assert!(FileKey::unwrap(&wrapped, &stranger, message).is_err());
-            assert!(FileKey::unwrap(&wrapped, &private, MessageId::generate()).is_err());
-            let key = FileKey::unwrap(&wrapped, &private, message).expect("unwraps");
             let plain: Vec<u8> = (0..length).map(|n: usize| ((n * n) >> 5) as u8).collect();
             let sealed = seal(&key, &plain);
             assert_eq!(open(&key, &sealed), Ok(plain));

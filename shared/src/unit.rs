@@ -54,7 +54,7 @@ pub enum ToBig {
         accounts: u32,
     },
 }
-crate::row!(ToBig, 4);
+crate::row!(ToBig, 5);
 
 /// A message accepted by the edge.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -268,7 +268,7 @@ pub enum ToEdge {
         message: Id,
     },
 }
-crate::row!(ToEdge, 6);
+crate::row!(ToEdge, 7);
 
 /// The rows of the projection between two hashes, in place of whatever lies there.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

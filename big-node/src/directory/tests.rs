@@ -46,7 +46,8 @@ impl World {
         let site = Site {
             policy: policy(),
             filing: shared::topology::AttachmentMode::BreakApart,
-            sealing,
+            sealing: shared::seal::Unwrapper::new(sealing),
+            wrappers: shared::seal::Wrappers::default(),
             outbound_secret: [5; 32],
             dkim: crate::dkim::Signers::default(),
             content_bytes_max: 1_000_000,

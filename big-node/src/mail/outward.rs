@@ -36,9 +36,9 @@ pub fn queue_copy(
     (retrieved, pace): (bool, Pace),
 ) -> Result<(), StoreError> {
     let (window, reader) = (row.window.window, PublicKey(row.window.public_key));
-    let key = FileKey::of_outbound(&site.outbound_secret, id, message.revision, &reader);
-    let wrapped_key =
-        key.wrap(&reader, id).map_err(|error| StoreError::Damaged(format!("a window's key ({error})")))?;
+    let wrapped_key = site
+        .wrapped(id, message.revision, &reader)
+        .map_err(|error| StoreError::Damaged(format!("a window's key ({error})")))?;
     let head = ToEdge::Copy(WindowCopy {
         window,
         message: id.0,
@@ -68,9 +68,9 @@ pub fn queue_outbound(
             "no edge is paired yet, so nothing can leave; run `edge-node invite`, then `big-node pair TICKET`",
         ));
     };
-    let reader = PublicKey(edge.sealing_key);
-    let key = FileKey::of_outbound(&site.outbound_secret, id, message.revision, &reader);
-    let wrapped_key = key.wrap(&reader, id).map_err(|error| Refused::new(error.to_string()))?;
+    let wrapped_key = site
+        .wrapped(id, message.revision, &PublicKey(edge.sealing_key))
+        .map_err(|error| Refused::new(error.to_string()))?;
     let unit = part_id(&id.0, message.revision, OUTBOUND, recipients.iter().map(|(index, _)| *index));
     let names = recipients.iter().map(|(_, address)| address.len()).sum::<usize>();
     if names > RECIPIENTS_BYTES_MAX {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use shared::id::MessageId;
 use shared::lane::{self, QueuedBody, QueuedUnit};
-use shared::seal::{FileKey, PublicKey};
+use shared::seal::PublicKey;
 use shared::store::{Rows, StoreError, Txn};
 use shared::unit::{
     CopyRevision, Id, REVISION, Revise, ReviseMode, ReviseResult, ToEdge, carrier_id, decode, encode, part_id,
@@ -110,8 +110,8 @@ fn earlier(rows: &impl Rows, id: MessageId, before: u32) -> Result<Vec<u32>, Sto
 }
 
 fn wrapped(site: &Site, id: MessageId, revision: u32, reader: PublicKey) -> Result<Vec<u8>, StoreError> {
-    let key = FileKey::of_outbound(&site.outbound_secret, id, revision, &reader);
-    key.wrap(&reader, id).map_err(|error| StoreError::Damaged(format!("a reader's key ({error})")))
+    site.wrapped(id, revision, &reader)
+        .map_err(|error| StoreError::Damaged(format!("a reader's key ({error})")))
 }
 
 fn queue_unit(txn: &mut Txn<'_>, head: &ToEdge, id: Id, body: QueuedBody) -> Result<(), StoreError> {

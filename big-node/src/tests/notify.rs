@@ -503,7 +503,7 @@ fn a_delay_is_told_unless_that_is_not_wanted() {
     for notify in [None, Some("DELAY"), Some("SUCCESS,FAILURE"), Some("NEVER")] {
         Request::of(Letter::submitted(window, "alice@example.com", "late@far.example"), notify).comes(&world);
     }
-    let lives = |txn: &mut Txn<'_>| shared::age::live_on(txn, std::time::Duration::from_secs(2 * 3_600), NOW);
+    let lives = |txn: &mut Txn<'_>| shared::age::live_on(txn, Duration::from_secs(2 * 3_600), NOW);
     world.store.commit_blocking(lives).expect("commits");
     let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("a runtime");
     runtime.block_on(delay::tell_due(&world.store, &world.site, &topology)).expect("is done");

@@ -8,7 +8,6 @@ use rustls::ClientConfig;
 use shared::address::Domain;
 use shared::id::{MessageId, monotonic};
 use shared::sasl::Credentials;
-use shared::seal::FileKey;
 use shared::smtp::client::{
     self, Class, Config, Message, Outcome, Protocol, REQUIRETLS_NEEDED, Session, Status, Talk, TlsPolicy,
     opportunistic,
@@ -618,7 +617,7 @@ impl Attempt {
             let text = "the message cannot be read at the moment";
             Talk::Next { status: Status::ours(Class::Temporary, Enhanced(4, 3, 0), text), greeted: true }
         };
-        let key = match FileKey::unwrap(&row.wrapped_key, &self.node.sealing, id) {
+        let key = match self.node.sealing.unwrap(&row.wrapped_key, id) {
             Ok(key) => key,
             Err(error) => return unreadable(&error),
         };

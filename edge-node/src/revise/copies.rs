@@ -36,7 +36,7 @@ struct NotedRow {
     /// See [`CopyRevision::retrieved`].
     retrieved: bool,
 }
-shared::row!(NotedRow, 2);
+shared::row!(NotedRow, 3);
 
 /// A session that has a maildrop.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]

@@ -69,6 +69,8 @@ pub enum Action {
         entry: Entry,
         /// TOP: the header and so many lines of the body will do.
         lines: Option<u64>,
+        /// What a client asks for next that fetches all in their order.
+        next: Option<Entry>,
     },
     /// QUIT: do this durably and release the maildrop; answer with [`Session::committed`].
     Commit {

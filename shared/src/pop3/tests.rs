@@ -273,6 +273,19 @@ fn a_message_that_cannot_be_read() {
     assert!(driver.closed);
 }
 
+#[test]
+fn with_a_message_comes_what_is_likely_to_be_asked_for_next() {
+    let mut driver = Driver::logged_in(&["A: b\r\n", "A: c\r\n"]);
+    for (command, message, behind) in [("RETR 1\r\n", 0, Some(1)), ("TOP 2 0\r\n", 1, None)] {
+        driver.session.receive(command.as_bytes(), NOW);
+        let fetch = driver.session.poll(NOW);
+        let Some(Action::Fetch { entry, next, .. }) = fetch else { panic!("{command} gives {fetch:?}") };
+        assert_eq!((place(&entry), next.as_ref().map(place)), (message, behind));
+        driver.session.content_end(End::Lost);
+        driver.run();
+    }
+}
+
 /// T42: without QUIT nothing is deleted; with it, +OK comes with the commit.
 #[test]
 fn deletion_is_at_quit_only() {

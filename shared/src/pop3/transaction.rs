@@ -130,7 +130,8 @@ impl Session {
     fn fetch(&mut self, maildrop: Maildrop, number: u64, lines: Option<u64>) {
         match maildrop.index(number) {
             Ok(index) => {
-                self.actions.extend(maildrop.entry(index).map(|entry| Action::Fetch { entry, lines }));
+                let next = maildrop.entry(index + 1);
+                self.actions.extend(maildrop.entry(index).map(|entry| Action::Fetch { entry, lines, next }));
                 let ascii = (!self.utf8).then(AsciiHeader::new);
                 let fetching = Fetching { index, top: lines.map(Top::new), ascii, stuffing: None };
                 self.phase = Phase::Fetching(maildrop, fetching);
