@@ -29,6 +29,7 @@ mod rebuild;
 mod reception;
 mod refused_state;
 mod relay;
+mod reports;
 mod require_tls;
 mod restore;
 mod revise;
