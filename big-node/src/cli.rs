@@ -34,8 +34,8 @@ use shared::render;
 use shared::topology::{self, Topology};
 
 use crate::request::{
-    Compared, DeadCommand, DeadLetterView, Done, Explanation, LinkCommand, LinkView, Paired, Queue, Request,
-    Step,
+    AggregateView, Compared, DeadCommand, DeadLetterView, Done, Explanation, LinkCommand, LinkView, Paired,
+    Queue, Request, Step,
 };
 use crate::serve;
 
@@ -123,6 +123,8 @@ enum Command {
     /// Keys that sign what leaves
     #[command(subcommand)]
     Dkim(dkim::Command),
+    /// What other domains were told of themselves (TLS), for 30 days
+    Reports,
     /// Look for what is wrong with the link, the postmaster and the signing keys; exit 1 if something is wrong
     Doctor,
     /// What waits on this node
@@ -203,6 +205,9 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Desk { person } => panel::run(caller, person, topology.edge.size_max),
         Command::Travel(command) => travel::run(command, caller),
         Command::Dkim(command) => dkim::run(caller, command),
+        Command::Reports => {
+            caller.show(&Request::Reports, |reports: &Vec<AggregateView>| show::reports(reports))
+        }
         Command::Doctor => doctor::run(caller, &topology),
         Command::Queue(QueueCommand::List) => {
             caller.show(&Request::QueueList, |queue: &Queue| show::queue(queue))

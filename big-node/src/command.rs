@@ -24,6 +24,7 @@ use shared::store::{Copied, Rows, StoreError, Txn};
 use shared::trace;
 use tokio::sync::Semaphore;
 
+use crate::aggregate;
 use crate::compare;
 use crate::desk;
 use crate::error::Refused;
@@ -148,6 +149,7 @@ impl Commands {
             }
             Request::QueueList => json(self.queue()?),
             Request::QueueRetry { message } => json(self.retry(&message).await?),
+            Request::Reports => json(aggregate::list(&node.store.read()?, LISTED_MAX)?),
             Request::LinkStatus => json(self.link_status()?),
             Request::LinkVerify => json(self.link_verify().await?),
             Request::Trace { message } => json(self.trace(&message)?),

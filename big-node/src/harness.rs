@@ -56,6 +56,7 @@ impl Big {
             dkim: Signers::default(),
             content_bytes_max: topology.edge.size_max,
             follow_up: topology.site.follow_up,
+            reports: topology.edge.reports,
             under_way: UnderWay::default(),
         });
         let pressure = Arc::new(Pressure::none(&store));

@@ -17,6 +17,7 @@ use shared::store::{BodyReader, BodyWriter, Row, Rows, Store, Txn};
 use shared::trace;
 use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, decode};
 
+use crate::aggregate;
 use crate::compare;
 use crate::directory::{self, Policy};
 use crate::dkim::Content;
@@ -270,6 +271,7 @@ pub fn apply(txn: &mut Txn<'_>, site: &Site, prepared: Prepared, now: u64) -> Re
             }
             Reported::Impossible(why) => Err(never(why)),
         },
+        Prepared::Fact(ToBig::AggregateReport(report)) => aggregate::received(txn, site, *report, now),
         Prepared::Fact(ToBig::Inbound(_)) => Err(never("a message that was not prepared")),
     }
 }

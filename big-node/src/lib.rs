@@ -4,6 +4,7 @@
 //! to other mail systems inside. It opens no Internet-facing socket and resolves no names; commands reach
 //! it over a Unix socket.
 
+mod aggregate;
 mod asked;
 pub mod cli;
 mod command;

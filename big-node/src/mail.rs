@@ -13,7 +13,7 @@ use shared::id::{MessageId, monotonic};
 use shared::origin::{Channel, Origin};
 use shared::seal::{FileKey, PublicKey, Sealed, Unwrapper, Wrappers};
 use shared::store::{BodyKey, BodyReader, Rows, StoreError, Stored, Txn};
-use shared::topology::AttachmentMode;
+use shared::topology::{AttachmentMode, Reports};
 use shared::trace;
 use shared::unit::{DeliveryState, Id};
 use shared::verdict::Disposition;
@@ -63,6 +63,8 @@ pub struct Site {
     pub content_bytes_max: u64,
     /// Whether a notice is sent to those outside for whom a revision comes too late.
     pub follow_up: bool,
+    /// The aggregate reports that are sent to other domains.
+    pub reports: Reports,
     /// Attempts under way for inside gateways.
     pub under_way: UnderWay,
 }

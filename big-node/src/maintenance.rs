@@ -25,7 +25,7 @@ use crate::part::break_apart;
 use crate::record::{
     Entry, Folder, MAILBOXES, MESSAGES, Message, Record, Revision, folder_prefix, message_of,
 };
-use crate::{compare, conversation, delay, directory, mail, report, revise, travel};
+use crate::{aggregate, compare, conversation, delay, directory, mail, report, revise, travel};
 
 /// Looks around at least this often.
 const ROUND: Duration = Duration::from_secs(1);
@@ -94,6 +94,7 @@ async fn look_around(node: &Arc<Node>, believed: bool) -> Result<(), Refused> {
     node.wake_link();
     node.due.notify_one();
     delay::tell_due(&node.store, &node.site, &node.topology).await?;
+    aggregate::write_owed(&node.store, &node.site, now).await?;
     report::write_owed(&node.store, &node.site, &node.topology, unix_millis()).await
 }
 
@@ -149,6 +150,7 @@ pub(crate) async fn clean(
     let cursors = forgotten.await?.into_inner();
     if believed {
         trace::forget_old(store).await?;
+        store.commit(|txn| aggregate::forget_old(txn, unix_millis())).await?;
         while store.commit(empty_trash).await?.into_inner() == FORGOTTEN_AT_ONCE {}
     }
     while store.compact().await? {}

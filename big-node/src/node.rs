@@ -58,6 +58,7 @@ impl Node {
             dkim: Signers::load(state)?,
             content_bytes_max: topology.edge.size_max,
             follow_up: topology.site.follow_up,
+            reports: topology.edge.reports,
             under_way: UnderWay::default(),
         };
         let store = state.store()?;

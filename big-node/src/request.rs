@@ -36,6 +36,8 @@ pub enum Request {
         /// Its selector.
         selector: String,
     },
+    /// The aggregate reports that other domains were sent. Answered with `Vec<AggregateView>`.
+    Reports,
     /// Takes an edge's ticket. Answered with [`Paired`].
     Pair {
         /// As `edge-node invite` printed it.
@@ -482,6 +484,7 @@ impl Request {
             | Self::Link(_)
             | Self::DkimKeygen(_)
             | Self::DkimList
+            | Self::Reports
             | Self::DkimRemove { .. }
             | Self::LinkStatus
             | Self::LinkVerify => Asks::Operator,

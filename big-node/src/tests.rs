@@ -1,5 +1,6 @@
 //! What an edge may bring and what it may not, applied to a store in memory.
 
+mod aggregate;
 mod compare;
 mod conversation;
 mod delay;
@@ -25,7 +26,7 @@ use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
 use shared::seal::{BodySealer, FileKey, PrivateKey, Unwrapper, Wrappers};
 use shared::store::sim::{Faults, SimDisk};
 use shared::store::{Row, Rows, Store, Txn};
-use shared::topology::AttachmentMode;
+use shared::topology::{AttachmentMode, Reports};
 use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, ToEdge, decode, encode};
 use tokio::task::block_in_place;
 
@@ -76,6 +77,7 @@ impl World {
             dkim: crate::dkim::Signers::default(),
             content_bytes_max: 1_000_000,
             follow_up: true,
+            reports: Reports::default(),
             under_way: UnderWay::default(),
         };
         let store = Store::open(Arc::new(disk)).expect("opens");
@@ -152,6 +154,7 @@ impl World {
             | ToBig::Guessing { .. }
             | ToBig::DirectoryCompared(_)
             | ToBig::Inventory(_)
+            | ToBig::AggregateReport(_)
             | ToBig::Revised(_) => (MessageId::generate().0, None),
         };
         let alone = sealed.is_none();

@@ -6,6 +6,7 @@
 
 mod acquainted;
 mod aged;
+mod aggregate;
 mod apply;
 mod authentication;
 mod border;

@@ -29,7 +29,7 @@ use crate::link::LinkHost;
 use crate::node::Node;
 use crate::revise::busy::Busy;
 use crate::strangers::Strangers;
-use crate::{login, maildrop, maintenance, reception};
+use crate::{aggregate, login, maildrop, maintenance, reception};
 
 /// Submission sessions at once. Submission and POP3 have pools of their own, so that a flood of mail cannot
 /// keep travellers out.
@@ -288,6 +288,7 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     )?;
     let route = Route::open(&edge.outbound.mode)?;
+    let asked_for_reports = senders.clone();
     let runner = Runner::new(Arc::clone(&node), resolver, senders, route, ATTEMPTS_MAX.min(share));
     let runner = runner.map_err(ServeError::MtaSts)?;
     let ready = Ready {
@@ -339,6 +340,7 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
         },
     ));
     tokio::spawn(runner.run(stopping.clone()));
+    tokio::spawn(aggregate::run(Arc::clone(&node), asked_for_reports));
     tokio::spawn(maintenance::run(Arc::clone(&node)));
     tokio::spawn(maintenance::compare(Arc::clone(&node)));
     tokio::spawn(login::run(Arc::clone(&node)));

@@ -87,8 +87,12 @@ pub fn unix_millis() -> u64 {
     if let Some(now) = sim::now() {
         return now;
     }
+    #[cfg(any(test, feature = "sim"))]
+    let ahead = sim::ahead();
+    #[cfg(not(any(test, feature = "sim")))]
+    let ahead = Duration::ZERO;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from((now + ahead).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Time that has passed since a moment early in this process, by a clock that nobody sets.
@@ -107,7 +111,8 @@ pub fn monotonic() -> Duration {
 #[cfg(any(test, feature = "sim"))]
 pub mod sim {
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::{LazyLock, Mutex, PoisonError};
+    use std::time::Duration;
 
     use crate::store::sim::Dice;
 
@@ -131,14 +136,25 @@ pub mod sim {
         PASSED.fetch_add(millis, Ordering::AcqRel);
     }
 
+    /// Names the environment variable that says by how many seconds the clock of a whole process is ahead of the system's.
+    pub const AHEAD: &str = "CLOCK_AHEAD";
+
+    pub(super) fn ahead() -> Duration {
+        static SECONDS: LazyLock<u64> = LazyLock::new(|| {
+            let text = std::env::var(AHEAD).ok();
+            text.map_or(0, |text| text.parse().expect("CLOCK_AHEAD is a number of seconds"))
+        });
+        Duration::from_secs(*SECONDS)
+    }
+
     /// Sets the clock ahead, without any time passing.
     pub fn go_ahead(millis: u64) {
         NOW.fetch_add(millis, Ordering::AcqRel);
     }
 
     /// The time that has passed; `None` while the system's clock counts.
-    pub(crate) fn passed() -> Option<std::time::Duration> {
-        now().map(|_| std::time::Duration::from_millis(PASSED.load(Ordering::Acquire)))
+    pub(crate) fn passed() -> Option<Duration> {
+        now().map(|_| Duration::from_millis(PASSED.load(Ordering::Acquire)))
     }
 
     /// Sets the clock back, but not to the beginning of time.

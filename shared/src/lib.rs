@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod age;
+pub mod aggregate;
 pub mod chunk;
 pub mod command;
 pub mod containment;

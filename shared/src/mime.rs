@@ -1,5 +1,5 @@
 //! Everything that reads a message's structure, and what writes one (RFC 5322, RFC 2045 to 2049,
-//! RFC 2231, RFC 3464).
+//! RFC 2231, RFC 3464, RFC 8460).
 //!
 //! Two depths, kept apart. The *header scan* ([`HeaderScan`], [`HeaderFacts`]) is bounded and may run
 //! while a message is being accepted. Everything else ([`scan`], [`text_of`], [`attachments`]) runs
@@ -11,6 +11,7 @@
 //! mail-parser converts charsets and reduces HTML of single parts; it never sees a whole message.
 
 mod address_list;
+mod aggregate;
 mod compose;
 mod decode;
 mod dsn;
@@ -29,6 +30,7 @@ pub mod words;
 mod write;
 
 pub use address_list::{ADDRESSES_MAX, Mailbox};
+pub use aggregate::{AggregateLetter, tls_report};
 pub use compose::{Draft, DraftMailbox, Identity, NewAttachment, compose, compose_as, message_id};
 pub use dsn::{Action, DsnRecipient, DsnReport, dsn};
 pub use entity::{attached_message, entity};

@@ -282,6 +282,8 @@ pub struct Edge {
     pub lists: Lists,
     /// How long strangers are told to wait; `None` is not at all.
     pub greylist: Option<Greylist>,
+    /// Which aggregate reports are sent.
+    pub reports: Reports,
     /// The ports at which travellers reach it, where those are others than it listens on.
     pub public: PublicPorts,
     /// How long a traveller is to wait between two logins by POP3; zero is not at all.
@@ -317,6 +319,20 @@ pub struct Greylist {
     pub delay: Duration,
     /// How long after the first attempt the next one has to come.
     pub window: Duration,
+}
+
+/// `[edge.reports]`: the aggregate reports that other domains are sent, if they ask for them in DNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reports {
+    /// How their mail hosts did at TLS (RFC 8460).
+    pub tls: bool,
+}
+
+impl Default for Reports {
+    /// Nobody is told of anybody else by them, and who tries a policy out hears nothing without.
+    fn default() -> Self {
+        Self { tls: true }
+    }
 }
 
 /// `[edge.public]`: the ports that something before the edge forwards to it; `None` is the one it listens on.

@@ -5,6 +5,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::aggregate::AggregateReport;
 use crate::credential::Credential;
 use crate::inventory::Inventory;
 use crate::notify::{Notify, Return};
@@ -53,8 +54,10 @@ pub enum ToBig {
         /// Accounts that are guarded.
         accounts: u32,
     },
+    /// What was counted of a domain that wants to be told.
+    AggregateReport(Box<AggregateReport>),
 }
-crate::row!(ToBig, 5);
+crate::row!(ToBig, 6);
 
 /// A message accepted by the edge.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use shared::topology::{
     Acknowledge, Acme, AttachmentMode, Authentication, CertificateSource, Dmarc, Dnssec, Greylist, Lists,
-    TlsFiles, Topology,
+    Reports, TlsFiles, Topology,
 };
 
 /// The link's port on a host that has it to itself.
@@ -54,6 +54,8 @@ pub struct TestTopology {
     pub lists: Lists,
     /// How long strangers are told to wait.
     pub greylist: Option<Greylist>,
+    /// Which aggregate reports are sent.
+    pub reports: Reports,
     /// Seconds between two logins of a traveller's.
     pub login_delay: u64,
     /// Seconds that strangers wait for the greeting.
@@ -116,6 +118,7 @@ impl TestTopology {
             authentication: Authentication { dmarc: Dmarc::Off, trusted_sealers: Vec::new() },
             lists: Lists::default(),
             greylist: None,
+            reports: Reports::default(),
             login_delay: 0,
             greeting_pause: 0,
             desk: None,
@@ -160,6 +163,7 @@ impl TestTopology {
             authentication: edge.authentication.clone(),
             lists: edge.lists.clone(),
             greylist: edge.greylist,
+            reports: edge.reports,
             login_delay: edge.login_delay.as_secs(),
             greeting_pause: edge.greeting_pause.as_secs(),
             desk: file.big.desk.clone(),
@@ -320,6 +324,7 @@ impl TestTopology {
             let seconds = |span: Duration| span.as_secs().to_string();
             table("edge.greylist", &[("delay", seconds(delay)), ("window", seconds(window))]);
         }
+        table("edge.reports", &[("tls", self.reports.tls.to_string())]);
         let validated = match &self.dnssec {
             Dnssec::Off => ("dnssec", "false".to_owned()),
             Dnssec::Root => ("dnssec", "true".to_owned()),

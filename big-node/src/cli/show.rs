@@ -10,9 +10,9 @@ use shared::verdict;
 use super::account::Accounts;
 use crate::record::{About, Folder, Part, Scope, WindowState};
 use crate::request::{
-    Compared, Deleted, DraftView, Explanation, FolderView, Found, GatewayView, GroupView, Imported, Line,
-    NicknameView, PersonView, Queue, Reading, RecipientView, Saved, Sent, Settings, ShadowView, Started,
-    Status, WindowView,
+    AggregateView, Compared, Deleted, DraftView, Explanation, FolderView, Found, GatewayView, GroupView,
+    Imported, Line, NicknameView, PersonView, Queue, Reading, RecipientView, Saved, Sent, Settings,
+    ShadowView, Started, Status, WindowView,
 };
 
 /// Characters of a correspondent in a list.
@@ -39,6 +39,17 @@ pub(super) fn people(people: &[PersonView], accounts: &Accounts) -> String {
         ]);
     }
     table.or("nobody yet: `big-node person add NAME`")
+}
+
+/// Aggregate reports.
+pub(super) fn reports(reports: &[AggregateView]) -> String {
+    let mut table = Table::new(["day (UTC)", "kind", "about", "to", "id", "state"]);
+    for report in reports {
+        let day = when(report.begin).get(..10).unwrap_or_default().to_owned();
+        let (to, kind, domain) = (report.to.join(", "), report.kind.clone(), report.domain.clone());
+        table.row([day, kind, domain, to, report.id.clone(), report.state.clone()]);
+    }
+    table.or("none in 30 days: the edge counts by the day, and tells who asks for it in DNS")
 }
 
 fn forwards(person: &PersonView) -> String {

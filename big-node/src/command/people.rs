@@ -242,6 +242,7 @@ mod tests {
                 signs_from: None,
             }),
             Request::DkimList,
+            Request::Reports,
             Request::DkimRemove { domain: None, selector: name() },
             Request::PersonAdd(NewPerson::default()),
             Request::PersonSet(PersonChange { name: "alice".into(), ..PersonChange::default() }),

@@ -52,6 +52,7 @@ impl World {
             dkim: crate::dkim::Signers::default(),
             content_bytes_max: 1_000_000,
             follow_up: true,
+            reports: shared::topology::Reports::default(),
             under_way: UnderWay::default(),
         };
         Self { store, site }

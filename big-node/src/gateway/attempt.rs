@@ -33,12 +33,12 @@ pub async fn attempt(
             conversation(store, &host, config, message, &recipients)
         };
         let talked = match talk(TlsPolicy::Opportunistic).await {
-            Talk::HandshakeFailed(_) => talk(TlsPolicy::Never).await,
+            Talk::HandshakeFailed(..) => talk(TlsPolicy::Never).await,
             other => other,
         };
         match talked {
             Talk::Done(outcomes, tls) => return told(outcomes, &recipients, text, tls),
-            Talk::Next { mut status, .. } | Talk::HandshakeFailed(mut status) => {
+            Talk::Next { mut status, .. } | Talk::HandshakeFailed(mut status, _) => {
                 if status.code.is_none() {
                     // Reports go to strangers, who are not told addresses inside.
                     status.text = status.text.replace(&format!("{} ({address})", host.name), "the host");

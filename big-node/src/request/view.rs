@@ -51,6 +51,25 @@ pub struct DkimKeyView {
     pub record: String,
 }
 
+/// An aggregate report, as shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AggregateView {
+    /// Its mail.
+    pub id: String,
+    /// The kind of report.
+    pub kind: String,
+    /// The domain that it is about.
+    pub domain: String,
+    /// The beginning of the day that it is about, milliseconds since 1970.
+    pub begin: u64,
+    /// To whom.
+    pub to: Vec<String>,
+    /// When the edge brought it, milliseconds since 1970.
+    pub at: u64,
+    /// How far it is.
+    pub state: String,
+}
+
 /// What became of a DKIM key that is removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DkimRemoved {

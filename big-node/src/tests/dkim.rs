@@ -15,6 +15,12 @@ const OUTSIDE: &str = "carol@remote.example";
 /// A world whose domain has a key.
 fn world() -> World {
     let mut world = World::new();
+    with_a_key(&mut world);
+    world
+}
+
+/// Gives its domain a key.
+pub(super) fn with_a_key(world: &mut World) {
     let dir = tempfile::tempdir().expect("a directory");
     let state = State::init(&dir.path().join("big"), &[("sealing", vec![7; 32])]).expect("made");
     let signers = Signers::default();
@@ -26,7 +32,6 @@ fn world() -> World {
     };
     signers.make(&state, &world.site.policy.domains, &key).expect("made");
     Arc::get_mut(&mut world.site).expect("nothing runs").dkim = signers;
-    world
 }
 
 impl World {

@@ -422,6 +422,9 @@ fn reveals(unit: &ToBig) -> (&'static str, &'static str) {
             ("DirectoryCompared", "parts of its own directory, as they were queued for it before")
         }
         ToBig::Inventory(_) => ("Inventory", "nothing"),
+        ToBig::AggregateReport(_) => {
+            ("AggregateReport", "its own counts, as a signed report to the addresses that it names")
+        }
         ToBig::Revised(_) => ("Revised", "a notice to those outside who had the message already"),
     }
 }
@@ -470,6 +473,7 @@ fn the_document_says_of_every_unit_what_it_can_reveal() {
         ToBig::Guessing { networks: 1, accounts: 2 },
         ToBig::DirectoryCompared(DirectoryCompared { differs: None }),
         ToBig::Inventory(Inventory { asked: id(1), holdings: Vec::new(), last: true, cut: false }),
+        ToBig::AggregateReport(Box::new(super::aggregate::report("remote.example", &["tls@remote.example"]))),
         ToBig::Revised(revised()),
     ];
     for unit in &units {

@@ -26,6 +26,7 @@ use super::resolve::{MailHost, Resolver, UNPROVED};
 use super::scheduler::{Limits, Shown};
 use super::security::{NotToBeUsed, Security, Sts, for_good};
 use super::signatures::Watch;
+use super::tally::{Counted, Tally};
 use crate::content::Content;
 use crate::node::Node;
 use crate::record::QueueRow;
@@ -114,6 +115,8 @@ pub(super) type Host = (MailHost, Result<Security, NotToBeUsed>);
 pub(super) struct Hosts {
     /// Best first.
     pub hosts: Vec<Host>,
+    /// What the domain asks of them by MTA-STS, if it was to be asked.
+    pub sts: Result<Option<Sts>, PolicyError>,
     /// Why it is not known now where another one is.
     unsure: Option<Status>,
 }
@@ -137,6 +140,8 @@ struct Target<'a> {
     policy: TlsPolicy,
     security: Security,
     login: Option<&'a Credentials>,
+    /// What a session with it counts for in reports of TLS.
+    counted: Option<Arc<Counted>>,
 }
 
 /// What a session is good for: a destination, at a host of it, with what that host was asked for.
@@ -301,7 +306,7 @@ impl Attempt {
         };
         let domain = first.address.domain();
         let wish = copies.row.tls_wish;
-        let Hosts { hosts, unsure } = match self.hosts(domain, wish).await {
+        let found = match self.hosts(domain, wish).await {
             Ok(found) => found,
             // Who forges answers is not to choose which way the mail goes.
             Err(status) if status.enhanced == UNPROVED => {
@@ -312,33 +317,39 @@ impl Attempt {
             }
             Err(status) => return Asked::Told(copies.all(&Report::ours(status)), Shown::Nothing),
         };
+        let tally = Tally::of(&self.node, domain, wish, &found);
+        let Hosts { hosts, unsure, .. } = &found;
         // That one may do what the others will not.
-        let mut last = unsure.filter(|_| wish == TlsWish::Required).map(Report::ours);
+        let mut last = unsure.clone().filter(|_| wish == TlsWish::Required).map(Report::ours);
         let (mut targets, mut reached) = (Vec::new(), false);
-        for (host, security) in &hosts {
+        for (host, security) in hosts {
             let security = match security {
                 Ok(security) => security,
                 Err(why) => {
                     // Who keeps that from us must neither get the mail in clear nor lead it another way.
                     reached = true;
+                    tally.inspect(|tally| tally.refused(host, why));
                     last = Some(latest(last, Report::ours(why.status())));
                     continue;
                 }
             };
             let tls = security.tls(&self.tls);
             for address in &host.addresses {
-                match self.allowed(*address) {
-                    Ok(()) => targets.push(Target {
-                        name: &host.name,
-                        asked: security.asked(host),
-                        address: SocketAddr::new(*address, self.node.topology.edge.outbound.port),
-                        tls: Arc::clone(&tls),
-                        policy: security.tls_policy(),
-                        security: security.clone(),
-                        login: None,
-                    }),
-                    Err(status) => drop(last.get_or_insert(Report::ours(status))),
+                if let Err(status) = self.allowed(*address) {
+                    last.get_or_insert(Report::ours(status));
+                    continue;
                 }
+                let counted = tally.map(|tally| Arc::new(tally.session(host, security)));
+                targets.push(Target {
+                    name: &host.name,
+                    asked: security.asked(host),
+                    address: SocketAddr::new(*address, self.node.topology.edge.outbound.port),
+                    tls: counted.as_ref().map_or_else(|| Arc::clone(&tls), |counted| counted.tls(&tls)),
+                    policy: security.tls_policy(),
+                    security: security.clone(),
+                    login: None,
+                    counted,
+                });
             }
         }
         let report =
@@ -369,7 +380,7 @@ impl Attempt {
                     last = Some(latest(last, report(target.name, for_good(wish, status), None)));
                 }
                 // It was there to offer TLS.
-                Talk::HandshakeFailed(status) => {
+                Talk::HandshakeFailed(status, _) => {
                     reached = true;
                     last = Some(report(target.name, status, None));
                 }
@@ -408,7 +419,8 @@ impl Attempt {
                 .map_err(|none| none.without_policy(&unknown.to_string())),
         };
         let hosts = hosts.into_iter().map(|host| (security(&host), host)).map(|(asked, host)| (host, asked));
-        Ok(Hosts { hosts: hosts.collect(), unsure })
+        let hosts = hosts.collect();
+        Ok(Hosts { hosts, sts, unsure })
     }
 
     /// What a domain asks of its hosts by MTA-STS, if it is to be asked.
@@ -420,7 +432,8 @@ impl Attempt {
                         tracing::error!(%domain, %error, "a domain's MTA-STS policy cannot be read");
                     }
                 })?;
-                Ok(policy.map(|policy| Sts { policy, trusted: policies.trusted().clone() }))
+                let (trusted, judge) = (policies.trusted(), policies.judge());
+                Ok(policy.map(|policy| Sts { policy, trusted: trusted.clone(), judge: Arc::clone(judge) }))
             }
             _ => Ok(None),
         }
@@ -488,6 +501,7 @@ impl Attempt {
             policy: *policy,
             security: security.clone(),
             login: login.as_ref(),
+            counted: None,
         };
         let targets: Vec<_> = addresses.iter().map(target).collect();
         if let Some((_, outcomes, tls)) = self.again(copies, place, &targets).await {
@@ -508,7 +522,7 @@ impl Attempt {
                     reached |= greeted;
                     last = report(status, None);
                 }
-                Talk::HandshakeFailed(status) => {
+                Talk::HandshakeFailed(status, _) => {
                     reached = true;
                     last = report(status, None);
                 }
@@ -553,7 +567,7 @@ impl Attempt {
                 self.keep(usage, session);
                 Some((target, outcomes, target.shown(version)))
             }
-            Talk::Next { .. } | Talk::HandshakeFailed(_) => {
+            Talk::Next { .. } | Talk::HandshakeFailed(..) => {
                 self.keep(usage, session);
                 None
             }
@@ -572,7 +586,7 @@ impl Attempt {
 
     async fn connection(&self, copies: Copies<'_>, place: &str, target: &Target<'_>) -> Talk {
         match self.conversation(copies, place, target, target.policy).await {
-            Talk::HandshakeFailed(_) if target.policy == TlsPolicy::Opportunistic => {
+            Talk::HandshakeFailed(..) if target.policy == TlsPolicy::Opportunistic => {
                 self.conversation(copies, place, target, TlsPolicy::Never).await
             }
             other => other,
@@ -602,6 +616,10 @@ impl Attempt {
             Err(talk) => return talk,
         };
         let talk = self.over(&mut session, copies).await;
+        // One in clear only because TLS had failed was counted then.
+        if let Some(counted) = target.counted.as_ref().filter(|_| tls != TlsPolicy::Never) {
+            counted.ended(&self.node, target.address, &session, &talk);
+        }
         self.keep(target.usage(place), session);
         talk
     }

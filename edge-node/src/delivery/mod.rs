@@ -17,6 +17,7 @@ mod resolve;
 mod scheduler;
 mod security;
 mod signatures;
+mod tally;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

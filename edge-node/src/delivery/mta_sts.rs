@@ -13,8 +13,9 @@ use std::time::Duration;
 use rustls::RootCertStore;
 use shared::address::Domain;
 use shared::age;
+use shared::aggregate::ResultType;
 use shared::id::monotonic;
-use shared::smtp::client::verified;
+use shared::smtp::client::{ByName, Judge, verified};
 use shared::store::StoreError;
 use shared::topology::MtaSts;
 use tokio::time::timeout;
@@ -54,6 +55,23 @@ enum FetchError {
     Policy(#[from] NotAPolicy),
 }
 
+impl FetchError {
+    /// How reports of TLS call it (RFC 8460 §4.3.2.2).
+    fn result_type(&self) -> ResultType {
+        let is_of_certificate = |error: &std::io::Error| {
+            let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+            matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
+        };
+        match self {
+            Self::Policy(_) => ResultType::StsPolicyInvalid,
+            Self::Web(WebError::Io(error)) if is_of_certificate(error) => ResultType::StsWebpkiInvalid,
+            Self::NoAddress(_) | Self::Web(_) | Self::TooSlow | Self::Response(_) => {
+                ResultType::StsPolicyFetchError
+            }
+        }
+    }
+}
+
 /// Why it cannot be said what policy a domain has, or whether it has one.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PolicyError {
@@ -64,8 +82,13 @@ pub(super) enum PolicyError {
     #[error("DNS does not say whether there is one: {0}")]
     NoAnswer(String),
     /// Nothing is kept, and the one that is announced could not be fetched.
-    #[error("it could not be fetched: {0}")]
-    NotFetched(String),
+    #[error("it could not be fetched: {why}")]
+    NotFetched {
+        /// Why not.
+        why: String,
+        /// How reports of TLS call that.
+        result: ResultType,
+    },
 }
 
 /// The policies of all domains.
@@ -75,10 +98,11 @@ pub(super) struct Policies {
     resolver: Arc<Resolver>,
     port: u16,
     trusted: Trusted,
+    judge: Arc<dyn Judge>,
     /// Held by whoever fetches the policy of a domain.
     fetching: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
-    /// When fetching failed last, by a clock that never goes back.
-    failed: Mutex<HashMap<String, Duration>>,
+    /// When fetching failed last, by a clock that never goes back, and how.
+    failed: Mutex<HashMap<String, (Duration, ResultType)>>,
 }
 
 impl Policies {
@@ -97,14 +121,19 @@ impl Policies {
             return Ok(None);
         }
         let (node, resolver) = (Arc::clone(node), Arc::clone(resolver));
-        let trusted = Trusted(Arc::new(verified(roots)));
+        let (judge, trusted) = (Arc::new(ByName(roots.clone())), Trusted(Arc::new(verified(roots))));
         let (fetching, failed) = (Mutex::default(), Mutex::default());
-        Ok(Some(Self { node, resolver, port: *port, trusted, fetching, failed }))
+        Ok(Some(Self { node, resolver, port: *port, trusted, judge, fetching, failed }))
     }
 
     /// The certificates that hosts have to lead to, as policies ask for it.
     pub fn trusted(&self) -> &Trusted {
         &self.trusted
+    }
+
+    /// Who says whether one leads there.
+    pub fn judge(&self) -> &Arc<dyn Judge> {
+        &self.judge
     }
 
     /// Fetches anew what is old, for ever: a policy that is not asked for often must not end unseen.
@@ -150,8 +179,9 @@ impl Policies {
         if let Some(current) = self.current(domain, &id)? {
             return Ok(Some(current));
         }
-        if self.has_failed(domain) {
-            return self.kept_or(domain, || PolicyError::NotFetched("not asked again yet".into()));
+        if let Some(result) = self.has_failed(domain) {
+            return self
+                .kept_or(domain, || PolicyError::NotFetched { why: "not asked again yet".into(), result });
         }
         match timeout(FETCH_TIMEOUT, self.fetch(domain)).await.unwrap_or(Err(FetchError::TooSlow)) {
             Ok(policy) => {
@@ -164,10 +194,10 @@ impl Policies {
                 Ok(Some(row))
             }
             Err(error) => {
-                let error = error.to_string();
-                tracing::warn!(%domain, error, "an MTA-STS policy could not be fetched");
-                self.note_failure(domain);
-                self.kept_or(domain, || PolicyError::NotFetched(error))
+                let (why, result) = (error.to_string(), error.result_type());
+                tracing::warn!(%domain, error = why, "an MTA-STS policy could not be fetched");
+                self.note_failure(domain, result);
+                self.kept_or(domain, || PolicyError::NotFetched { why, result })
             }
         }
     }
@@ -207,16 +237,17 @@ impl Policies {
         turn
     }
 
-    fn has_failed(&self, domain: &Domain) -> bool {
+    /// How fetching failed a moment ago, if it did.
+    fn has_failed(&self, domain: &Domain) -> Option<ResultType> {
         let failed = lock(&self.failed).get(domain.as_str()).copied();
-        failed.is_some_and(|at| monotonic().saturating_sub(at) < AGAIN)
+        failed.filter(|(at, _)| monotonic().saturating_sub(*at) < AGAIN).map(|(_, result)| result)
     }
 
-    fn note_failure(&self, domain: &Domain) {
+    fn note_failure(&self, domain: &Domain, result: ResultType) {
         let (mut failed, now) = (lock(&self.failed), monotonic());
-        failed.retain(|_, at| now.saturating_sub(*at) < AGAIN);
+        failed.retain(|_, (at, _)| now.saturating_sub(*at) < AGAIN);
         if failed.len() < FAILED_MAX {
-            failed.insert(domain.to_string(), now);
+            failed.insert(domain.to_string(), (now, result));
         }
     }
 

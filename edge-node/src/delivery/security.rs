@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use shared::smtp::Enhanced;
-use shared::smtp::client::{Class, REQUIRETLS_NEEDED, Status, TlsPolicy, judged};
+use shared::smtp::client::{Class, Judge, REQUIRETLS_NEEDED, Status, TlsPolicy, judged};
 use shared::tls_wish::TlsWish;
 
 use super::dane::Dane;
@@ -47,6 +47,8 @@ pub(super) struct Sts {
     pub policy: StsRow,
     /// To whom its hosts prove their names.
     pub trusted: Trusted,
+    /// The same, where it is only looked at whether they do.
+    pub judge: Arc<dyn Judge>,
 }
 
 /// Why a host is not to be used.
@@ -236,7 +238,8 @@ impl Security {
 
 #[cfg(test)]
 mod tests {
-    use shared::smtp::client::opportunistic;
+    use rustls::RootCertStore;
+    use shared::smtp::client::{ByName, opportunistic};
 
     use super::super::dane::TlsaRecord;
     use super::*;
@@ -252,7 +255,8 @@ mod tests {
 
     fn sts(mode: Mode) -> Sts {
         let policy = StsRow { id: "1".into(), mode, mx: vec!["mx.a.example".into()], fetched: 0, ends: 1 };
-        Sts { policy, trusted: Trusted(Arc::new(opportunistic())) }
+        let judge = Arc::new(ByName(RootCertStore::empty()));
+        Sts { policy, trusted: Trusted(Arc::new(opportunistic())), judge }
     }
 
     #[test]

@@ -100,6 +100,7 @@ static EDGE: &[Entry] = &[
     ("greeting_pause", Value("write a number of seconds, like 2")),
     ("lists", Optional(LISTS)),
     ("greylist", Optional(GREYLIST)),
+    ("reports", Optional(REPORTS)),
     ("public", Optional(PUBLIC)),
     ("tls", Optional(TLS)),
     ("acme", Optional(ACME)),
@@ -124,6 +125,8 @@ static GREYLIST: &[Entry] = &[
     ("delay", Value("write a number of seconds, like 300")),
     ("window", Value("write a number of seconds, like 172_800")),
 ];
+
+static REPORTS: &[Entry] = &[("tls", Value("write true or false")), ("dmarc", Later)];
 
 static PUBLIC: &[Entry] = &[
     ("submission", Value("write a port number, like 587")),

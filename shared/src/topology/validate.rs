@@ -17,7 +17,7 @@ use super::{
     Acknowledge, Acme, AttachmentMode, Authentication, BOUND_OCTETS, Big, CONCURRENCY, CertificateSource,
     DELAY_NOTICE, DnsList, Dnssec, EXPIRE, Edge, GREETING_PAUSE, GREYLIST_DELAY, GREYLIST_WINDOW, Greylist,
     LISTS_MAX, LOGIN_DELAY, Link, Lists, Mode, MtaSts, Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY,
-    RelayTls, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
+    RelayTls, Reports, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
 };
 use crate::address::{Address, Domain};
 
@@ -110,6 +110,8 @@ struct RawEdge {
     lists: RawLists,
     greylist: Option<RawGreylist>,
     #[serde(default)]
+    reports: RawReports,
+    #[serde(default)]
     public: RawPublic,
     tls: Option<RawTls>,
     acme: Option<Spanned<RawAcme>>,
@@ -141,6 +143,12 @@ struct RawLists {
 struct RawGreylist {
     delay: Option<Number>,
     window: Option<Number>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawReports {
+    tls: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -357,6 +365,7 @@ impl Source<'_> {
                 GREETING_PAUSE,
                 2,
             )?),
+            reports: reports(&raw.reports),
             public: self.public(raw)?,
             certificate: self.certificate(raw)?,
             outbound: self.outbound(&raw.outbound)?,
@@ -693,6 +702,10 @@ impl Source<'_> {
             )
         })
     }
+}
+
+fn reports(raw: &RawReports) -> Reports {
+    Reports { tls: raw.tls.unwrap_or(Reports::default().tls) }
 }
 
 /// Whether both cannot be bound at once. Port 0 is a new port each time.

@@ -9,6 +9,9 @@ use link_proto::frame::{
 };
 use link_proto::host::{Applied, Identity, Rejection};
 use link_proto::unit::{Body, Lane, Position, Unit};
+use shared::aggregate::{
+    AggregateReport, Counts, FailureCount, PolicyCounts, PolicyKind, ResultType, TlsFailure, TlsPolicy,
+};
 use shared::credential::Credential;
 use shared::inventory::{Holding, Inventory};
 use shared::lane::{
@@ -233,7 +236,26 @@ fn to_big() -> Vec<ToBig> {
         ToBig::WindowClosed { window: [1; 16], until: Some(2) },
         ToBig::WindowUsed { window: [1; 16], at: 3 },
         ToBig::Guessing { networks: 1, accounts: 2 },
+        ToBig::AggregateReport(Box::new(aggregate_report())),
     ]
+}
+
+fn aggregate_report() -> AggregateReport {
+    let failure = TlsFailure::unconnected(ResultType::DnssecInvalid, Some("mx.remote.example"), "SERVFAIL");
+    let (text, hosts) = (vec!["3 1 1 AA".into()], Vec::new());
+    AggregateReport {
+        id: [1; 16],
+        domain: "remote.example".into(),
+        begin: 1_790_000_000,
+        to: vec!["tls@remote.example".into()],
+        counts: Counts::Tls(vec![PolicyCounts {
+            policy: TlsPolicy { kind: PolicyKind::Tlsa, domain: "mx.remote.example".into(), text, hosts },
+            successes: 2,
+            failures: 1,
+            details: vec![FailureCount { failure, count: 1 }],
+        }]),
+        left_out: 3,
+    }
 }
 
 fn window() -> unit::Window {

@@ -23,7 +23,7 @@ async fn world() -> Result<World, Trouble> {
 }
 
 /// Makes a key and publishes its record.
-async fn keygen(world: &World, selector: &str, algorithm: &str) -> Result<DkimKeyView, Trouble> {
+pub(crate) async fn keygen(world: &World, selector: &str, algorithm: &str) -> Result<DkimKeyView, Trouble> {
     let made = ["dkim", "keygen", "--selector", selector, "--algorithm", algorithm, "--json"];
     let key: DkimKeyView = serde_json::from_str(&world.nodes.big.run(&made).await?)?;
     world.internet.dns.publish(Zone::new(&key.record_name).txt(&key.record_name, &key.record));
@@ -40,7 +40,7 @@ fn verifier(server: SocketAddr) -> Result<MessageAuthenticator, Trouble> {
 }
 
 /// What mail-auth makes of each signature.
-async fn verified(world: &World, message: &[u8]) -> Result<Vec<DkimResult>, Trouble> {
+pub(crate) async fn verified(world: &World, message: &[u8]) -> Result<Vec<DkimResult>, Trouble> {
     let message = AuthenticatedMessage::parse(message).ok_or("is a message")?;
     let outputs = verifier(world.internet.dns.address())?.verify_dkim(&message).await;
     Ok(outputs.iter().map(|output| output.result().clone()).collect())

@@ -30,6 +30,7 @@ mod reception;
 mod refused_state;
 mod relay;
 mod repeats;
+mod reports;
 mod require_tls;
 mod restore;
 mod revise;

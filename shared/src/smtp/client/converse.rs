@@ -2,19 +2,21 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::{CertificateError, ClientConfig, OtherError, ProtocolVersion};
+use rustls::{ClientConfig, ProtocolVersion};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::tls::{in_words, result_type};
 use super::{Action, Class, Client, Config, Message, Outcome, Status, TlsPolicy};
+use crate::aggregate::ResultType;
 use crate::smtp::Enhanced;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -45,8 +47,8 @@ pub enum Talk {
         /// The host was there: it has said something.
         greeted: bool,
     },
-    /// The handshake failed: where TLS is not required, the same address may do without it.
-    HandshakeFailed(Status),
+    /// The handshake failed, for the sake of this: where TLS is not required, the same address may do without it.
+    HandshakeFailed(Status, ResultType),
 }
 
 trait Connection: AsyncRead + AsyncWrite + Send {}
@@ -77,6 +79,8 @@ pub struct Session {
     stream: Option<Stream>,
     /// The version of TLS, `None` in clear.
     tls: Option<&'static str>,
+    /// Our end of the connection.
+    local: Option<IpAddr>,
     client: Client,
     start: Instant,
     buffer: Vec<u8>,
@@ -96,19 +100,20 @@ impl Session {
     /// # Errors
     /// What became of the connection: never [`Talk::Done`].
     pub async fn open(host: &Host, config: Config) -> Result<Self, Talk> {
-        let mut stream: Stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(host.address)).await {
-            Ok(Ok(stream)) => {
-                let _ = stream.set_nodelay(true);
-                Box::pin(stream)
-            }
-            Ok(Err(error)) => return Err(not_there(host, &error.to_string())),
-            Err(_) => return Err(not_there(host, "no answer in 30 s")),
-        };
+        let (mut stream, local): (Stream, _) =
+            match timeout(CONNECT_TIMEOUT, TcpStream::connect(host.address)).await {
+                Ok(Ok(stream)) => {
+                    let _ = stream.set_nodelay(true);
+                    let local = stream.local_addr().ok().map(|address| address.ip());
+                    (Box::pin(stream), local)
+                }
+                Ok(Err(error)) => return Err(not_there(host, &error.to_string())),
+                Err(_) => return Err(not_there(host, "no answer in 30 s")),
+            };
         let mut tls = None;
         if config.tls == TlsPolicy::Implicit {
             let secured = handshake(stream, host).await;
-            let (secured, version) =
-                secured.map_err(|error| Talk::HandshakeFailed(handshake_failed(host, &error)))?;
+            let (secured, version) = secured.map_err(|error| handshake_failed(host, &error))?;
             (stream, tls) = (secured, Some(version));
         }
         let start = Instant::now();
@@ -117,6 +122,7 @@ impl Session {
             host: host.clone(),
             stream: Some(stream),
             tls,
+            local,
             client,
             start,
             buffer: vec![0; READ_BYTES],
@@ -140,6 +146,16 @@ impl Session {
             self.stream = None;
         }
         !has_spoken
+    }
+
+    /// Whether it is under TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Our address.
+    pub fn local(&self) -> Option<IpAddr> {
+        self.local
     }
 
     /// Messages that were dealt with over it.
@@ -170,7 +186,7 @@ impl Session {
                                 (self.stream, self.tls) = (Some(secured), Some(version));
                                 self.client.tls_established(self.start.elapsed());
                             }
-                            Err(error) => return Talk::HandshakeFailed(handshake_failed(&self.host, &error)),
+                            Err(error) => return handshake_failed(&self.host, &error),
                         }
                     }
                     Action::WantContent => match content() {
@@ -255,17 +271,12 @@ async fn handshake(stream: Stream, host: &Host) -> io::Result<(Stream, &'static 
     Ok((Box::pin(secured), version))
 }
 
-fn handshake_failed(host: &Host, error: &io::Error) -> Status {
-    // What a judge says of its certificates, in its own words.
-    let judged = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) => {
-            Some(why.to_string())
-        }
-        _ => None,
-    };
-    let why = judged.unwrap_or_else(|| error.to_string());
+fn handshake_failed(host: &Host, error: &io::Error) -> Talk {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let result = inner.map_or(ResultType::ValidationFailure, result_type);
+    let why = inner.map_or_else(|| error.to_string(), in_words);
     let text = format!("{} offers TLS and fails at it: {why}", host.name);
-    Status::ours(Class::Temporary, Enhanced(4, 7, 5), &text)
+    Talk::HandshakeFailed(Status::ours(Class::Temporary, Enhanced(4, 7, 5), &text), result)
 }
 
 fn not_there(host: &Host, why: &str) -> Talk {

@@ -31,5 +31,5 @@ pub use converse::{Host, Session, Talk, converse};
 pub use outcome::{Class, Outcome, Status, TEXT_BYTES_MAX};
 pub use reply::{LINE_BYTES_MAX, LINES_MAX, ReplyError};
 pub use session::{Action, Client, Config, Message, PIPELINE_MAX, Protocol, TlsPolicy};
-pub use tls::{Judge, judged, opportunistic, verified};
+pub use tls::{ByName, Judge, in_words, judged, opportunistic, result_type, verified};
 pub use transaction::REQUIRETLS_NEEDED;

@@ -3,11 +3,16 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::aggregate::ResultType;
 
 /// TLS 1.2 and 1.3 with whoever answers: any certificate will do, because the alternative is none at all.
 pub fn opportunistic() -> ClientConfig {
@@ -53,6 +58,52 @@ pub trait Judge: Debug + Send + Sync {
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), rustls::Error>;
+}
+
+/// Lets pass what is for the name that was asked for and leads to one of these.
+#[derive(Debug)]
+pub struct ByName(pub RootCertStore);
+
+impl Judge for ByName {
+    fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&certificate, &self.0, intermediates, now, algorithms)?;
+        verify_server_name(&certificate, name)
+    }
+}
+
+/// How reports of TLS call the failure of a handshake (RFC 8460 §4.3.1).
+pub fn result_type(error: &rustls::Error) -> ResultType {
+    use CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
+        UnknownIssuer,
+    };
+    match error {
+        rustls::Error::InvalidCertificate(why) => match why {
+            NotValidForName | NotValidForNameContext { .. } => ResultType::CertificateHostMismatch,
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } => {
+                ResultType::CertificateExpired
+            }
+            UnknownIssuer => ResultType::CertificateNotTrusted,
+            _ => ResultType::ValidationFailure,
+        },
+        _ => ResultType::ValidationFailure,
+    }
+}
+
+/// Why a handshake failed: what a judge says of certificates, in its own words.
+pub fn in_words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why))) => why.to_string(),
+        other => other.to_string(),
+    }
 }
 
 /// Any certificate will do.

@@ -1,0 +1,168 @@
+//! Aggregate reports: from what the edge has counted to a mail that is signed and sent once.
+
+use shared::aggregate::{
+    AggregateReport, Counts, FailureCount, PolicyCounts, PolicyKind, ResultType, TlsFailure, TlsPolicy,
+};
+use shared::notify::Notify;
+use shared::topology::Reports;
+
+use super::*;
+use crate::aggregate;
+use crate::request::AggregateView;
+
+/// What an edge has counted of a domain, for these mailboxes.
+pub(super) fn report(domain: &str, to: &[&str]) -> AggregateReport {
+    let failure = TlsFailure {
+        result: ResultType::CertificateHostMismatch,
+        sending_ip: Some("192.0.2.7".into()),
+        host: Some(format!("mx.{domain}")),
+        receiving_ip: Some("192.0.2.1".into()),
+        reason: Some("it is for \"another\" name".into()),
+    };
+    let text = vec!["version: STSv1".into(), "mode: testing".into()];
+    AggregateReport {
+        id: MessageId::from_parts(
+            NOW,
+            *blake3::hash(domain.as_bytes()).as_bytes().first_chunk().expect("ten"),
+        )
+        .0,
+        domain: domain.into(),
+        begin: NOW / 86_400_000 * 86_400 - 86_400,
+        to: to.iter().map(|to| (*to).to_owned()).collect(),
+        counts: Counts::Tls(vec![PolicyCounts {
+            policy: TlsPolicy {
+                kind: PolicyKind::Sts,
+                domain: domain.into(),
+                text,
+                hosts: vec!["*.a.example".into()],
+            },
+            successes: 7,
+            failures: 3,
+            details: vec![FailureCount { failure, count: 3 }],
+        }]),
+        left_out: 2,
+    }
+}
+
+fn tell(world: &World, report: AggregateReport) -> Result<(), String> {
+    block_in_place(|| world.apply(&ToBig::AggregateReport(Box::new(report)), None))
+}
+
+fn listed(world: &World) -> Vec<AggregateView> {
+    aggregate::list(&world.store.read().expect("reads"), 100).expect("reads")
+}
+
+fn outbound(world: &World) -> Vec<shared::unit::Outbound> {
+    let outbound = |unit| match unit {
+        ToEdge::Outbound(outbound) => Some(outbound),
+        _ => None,
+    };
+    world.queued().into_iter().filter_map(outbound).collect()
+}
+
+async fn write(world: &World) {
+    aggregate::write_owed(&world.store, &world.site, NOW).await.expect("writes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_counted_leaves_once_signed_and_says_what_the_rfc_asks_for() {
+    let mut world = block_in_place(World::new);
+    block_in_place(|| dkim::with_a_key(&mut world));
+    let report = report("remote.example", &["tls@remote.example", "ops@other.example"]);
+    assert_eq!(tell(&world, report.clone()), Ok(()));
+    assert_eq!(listed(&world)[0].state, "to be written");
+    write(&world).await;
+    // The edge went back, and tells it once more; so does one that was written already.
+    assert_eq!(tell(&world, report.clone()), Ok(()));
+    write(&world).await;
+    let [view] = listed(&world).try_into().expect("one");
+    let AggregateView { id, kind, domain, to, state, .. } = view;
+    assert_eq!((kind.as_str(), domain.as_str(), state.as_str()), ("tls", "remote.example", "queued, queued"));
+    assert_eq!(to, report.to);
+    let id: MessageId = id.parse().expect("an id");
+    let rows = world.store.read().expect("reads");
+    let message = rows.get::<Message>(MESSAGES, &id.0).expect("reads").expect("is there");
+    assert_eq!(message.origin.reverse_path, None);
+    assert_eq!(message.origin.tls_wish, shared::tls_wish::TlsWish::Dispensable);
+    let outbound = outbound(&world);
+    let [outbound] = outbound.as_slice() else { panic!("{outbound:?}") };
+    assert!(outbound.signatures.contains("d=example.com"), "{}", outbound.signatures);
+    assert!(outbound.asked.iter().all(|asked| asked.notify == Some(Notify::NEVER)));
+    let content = mail::content(world.store.body(message.body()).expect("is there"), &message, 1 << 20);
+    let content = content.expect("readable");
+    let structure = shared::mime::scan(&content).expect("can be taken apart");
+    let [attached] = structure.attachments(&content).try_into().expect("one attachment");
+    let document = structure.open(&content, attached.index).expect("can be opened");
+    let mut json = String::new();
+    use std::io::Read as _;
+    flate2::read::GzDecoder::new(document.octets.as_slice()).read_to_string(&mut json).expect("compressed");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let day = shared::render::when(report.begin * 1_000)[..10].to_owned();
+    let expected = serde_json::json!({
+        "organization-name": "example.com",
+        "date-range": {
+            "start-datetime": format!("{day}T00:00:00Z"),
+            "end-datetime": format!("{day}T23:59:59Z"),
+        },
+        "contact-info": "postmaster@example.com",
+        "report-id": format!("{id}@example.com"),
+        "policies": [{
+            "policy": {
+                "policy-type": "sts",
+                "policy-string": ["version: STSv1", "mode: testing"],
+                "policy-domain": "remote.example",
+                "mx-host": ["*.a.example"],
+            },
+            "summary": { "total-successful-session-count": 7, "total-failure-session-count": 3 },
+            "failure-details": [{
+                "result-type": "certificate-host-mismatch",
+                "sending-mta-ip": "192.0.2.7",
+                "receiving-mx-hostname": "mx.remote.example",
+                "receiving-ip": "192.0.2.1",
+                "failed-session-count": 3,
+                "failure-reason-code": "it is for \"another\" name",
+            }],
+        }],
+    });
+    assert_eq!(json, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_signed_is_not_sent_and_the_list_says_so() {
+    let world = block_in_place(World::new);
+    assert_eq!(tell(&world, report("remote.example", &["tls@remote.example"])), Ok(()));
+    write(&world).await;
+    let state = listed(&world)[0].state.clone();
+    assert!(state.contains("dkim keygen"), "{state}");
+    assert_eq!(outbound(&world).len(), 0);
+    // One of our own domains is told inside, where nothing is signed.
+    assert_eq!(tell(&world, report("example.com", &["alice@example.com"])), Ok(()));
+    write(&world).await;
+    assert!(listed(&world).iter().any(|view| view.state == "sent"), "{:?}", listed(&world));
+}
+
+#[test]
+fn an_edge_has_no_report_sent_that_is_none_nor_more_than_so_many_nor_where_none_is_wanted() {
+    let mut world = World::new();
+    let good = || report("remote.example", &["tls@remote.example"]);
+    for bad in [
+        AggregateReport { to: Vec::new(), ..good() },
+        AggregateReport { to: vec!["a@b.example".into(); 3], ..good() },
+        AggregateReport { to: vec!["a@b.example\r\nBcc: c@d.example".into()], ..good() },
+        AggregateReport { domain: "a\r\nb".into(), ..good() },
+        AggregateReport { begin: good().begin + 1, ..good() },
+        AggregateReport { begin: u64::MAX / 86_400 * 86_400, ..good() },
+        AggregateReport { begin: (NOW / 86_400_000 + 30) * 86_400, ..good() },
+    ] {
+        assert!(tell(&world, bad.clone()).is_err(), "{bad:?}");
+    }
+    assert_eq!(listed(&world), []);
+    for n in 0..5_000 {
+        assert_eq!(tell(&world, report(&format!("d{n}.example"), &["a@b.example"])), Ok(()));
+    }
+    let refused = tell(&world, report("one.example", &["a@b.example"]));
+    assert!(refused.is_err_and(|why| why.contains("too many")));
+    Arc::get_mut(&mut world.site).expect("nothing runs").reports = Reports { tls: false };
+    let refused = tell(&world, good());
+    assert!(refused.is_err_and(|why| why.contains("[edge.reports]")));
+}

@@ -1,0 +1,150 @@
+//! Aggregate reports: what the edge has counted in a day of UTC of the mail hosts of a domain, for big to write and to
+//! send to whom that domain names (RFC 8460).
+//!
+//! The edge says what it has seen, and where the domain wants it sent; big makes the report of that, so that what leaves
+//! under our signature is a report whatever the edge has become.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::unit::Id;
+
+/// Seconds of a day, which is what a report is about.
+pub const DAY_SECONDS: u64 = 24 * 3_600;
+/// Mailboxes that one report goes to: those that a domain names first.
+pub const MAILBOXES_MAX: usize = 2;
+/// Octets of a text in what is counted.
+pub const TEXT_BYTES_MAX: usize = 256;
+
+/// What was counted of a domain in a day.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct AggregateReport {
+    /// Names it: the same day of the same domain has the same, however often it is told. Its mail has it, too.
+    pub id: Id,
+    /// The domain that it is about.
+    pub domain: String,
+    /// When the day began, in seconds since 1970.
+    pub begin: u64,
+    /// The mailboxes that the domain wants it sent to.
+    pub to: Vec<String>,
+    /// What was counted.
+    pub counts: Counts,
+    /// What was seen and is not in the counts: there was no room for more.
+    pub left_out: u64,
+}
+
+/// What was counted.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// How the domain's mail hosts did at TLS when mail was delivered to them (RFC 8460).
+    Tls(Vec<PolicyCounts>),
+}
+
+impl Counts {
+    /// The word for the kind of report.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Tls(_) => "tls",
+        }
+    }
+}
+
+/// The sessions to which one policy applied.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct PolicyCounts {
+    /// The policy.
+    pub policy: TlsPolicy,
+    /// Sessions under TLS that was as the policy asks for.
+    pub successes: u64,
+    /// Sessions that were not, or did not come about for that.
+    pub failures: u64,
+    /// Those one by one, as far as there was room.
+    pub details: Vec<FailureCount>,
+}
+
+/// What a domain, or a host of it, has published of TLS.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TlsPolicy {
+    /// Its kind.
+    pub kind: PolicyKind,
+    /// The name that it is published for: the recipient's domain, or for DANE the TLSA base domain (RFC 8460 §1.1).
+    pub domain: String,
+    /// What was published, a record or a line each.
+    pub text: Vec<String>,
+    /// The patterns of host names in it (MTA-STS).
+    pub hosts: Vec<String>,
+}
+
+/// The kinds of policies (RFC 8460 §4.2).
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyKind {
+    /// TLSA records (DANE).
+    Tlsa,
+    /// An MTA-STS policy.
+    Sts,
+    /// None.
+    NoPolicyFound,
+}
+
+/// So many sessions that failed alike.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct FailureCount {
+    /// How.
+    pub failure: TlsFailure,
+    /// How many.
+    pub count: u64,
+}
+
+/// Why a session was not as a policy asks for (RFC 8460 §4.3).
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct TlsFailure {
+    /// The kind of failure.
+    pub result: ResultType,
+    /// Our address, if there was a connection.
+    pub sending_ip: Option<String>,
+    /// The name of the host.
+    pub host: Option<String>,
+    /// Its address, if there was a connection.
+    pub receiving_ip: Option<String>,
+    /// More about it.
+    pub reason: Option<String>,
+}
+
+impl TlsFailure {
+    /// A failure before there was a connection, about a host if one is named.
+    pub fn unconnected(result: ResultType, host: Option<&str>, reason: &str) -> Self {
+        let (host, reason) = (host.map(cut), Some(cut(reason)));
+        Self { result, sending_ip: None, host, receiving_ip: None, reason }
+    }
+}
+
+/// The kinds of failures (RFC 8460 §4.3).
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResultType {
+    /// The host offers no STARTTLS, or does not keep to it.
+    StarttlsNotSupported,
+    /// Its certificate is for other names.
+    CertificateHostMismatch,
+    /// Its certificate is out of date.
+    CertificateExpired,
+    /// Its certificate leads to nobody whom we trust.
+    CertificateNotTrusted,
+    /// Something else.
+    ValidationFailure,
+    /// Its TLSA records are none that can be used.
+    TlsaInvalid,
+    /// DNS does not prove what it says of the host.
+    DnssecInvalid,
+    /// The domain's MTA-STS policy could not be fetched.
+    StsPolicyFetchError,
+    /// It could not be read.
+    StsPolicyInvalid,
+    /// The web host that has it did not prove its name.
+    StsWebpkiInvalid,
+}
+
+/// A text for a count, of [`TEXT_BYTES_MAX`] octets at most: strangers choose it.
+pub fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned()
+}
