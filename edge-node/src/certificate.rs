@@ -31,7 +31,7 @@ use crate::node::Node;
 use crate::record::SETTINGS;
 use crate::request::CertificateView;
 use http01::Tokens;
-use order::{Failure, Ordering};
+use order::{Failure, Wanted};
 use schedule::{Attempts, Validity};
 
 /// Between two looks at files, and at whether an authority is to be asked: the clock may have been set.
@@ -220,8 +220,13 @@ impl Certificate {
         let Some(own) = &self.own else { return Err("the edge has no key of its own".into()) };
         let begun = self.with(|shown| shown.attempts.begun(unix_millis()));
         // Before anything is asked: a node that dies in it again and again must not ask each time.
-        self.keep(begun.clone()).await.map_err(|error| error.to_string())?;
-        let ordering = Ordering {
+        if let Err(error) = self.keep(begun.clone()).await {
+            let why = format!("nobody was asked, for that could not be recorded: {error}");
+            tracing::error!(why, "there is no new certificate; the one that there is stays in use");
+            self.with(|shown| shown.attempts = begun.failed(unix_millis(), None, why.clone()));
+            return Err(why);
+        }
+        let wanted = Wanted {
             acme,
             hostname: &self.node.topology.edge.hostname,
             own,
@@ -229,7 +234,7 @@ impl Certificate {
             resolver: &self.resolver,
             tokens: &self.tokens,
         };
-        let ordered = timeout(ATTEMPT_TIMEOUT, ordering.chain()).await.unwrap_or_else(|_| {
+        let ordered = timeout(ATTEMPT_TIMEOUT, wanted.chain()).await.unwrap_or_else(|_| {
             let why = format!("it takes longer than {} s", ATTEMPT_TIMEOUT.as_secs());
             Err(Failure { why, asked: None })
         });

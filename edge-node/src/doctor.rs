@@ -396,7 +396,8 @@ fn outside(edge: &Edge, link: std::net::SocketAddr) -> Vec<Finding> {
         }
     };
     let listeners = [&edge.smtp, &edge.submission, &edge.submissions, &edge.pop3, &edge.pop3s];
-    let mut ports: Vec<_> = listeners.into_iter().flatten().map(|at| at.port()).collect();
+    let listeners = listeners.into_iter().flatten().chain(edge.certificate.http());
+    let mut ports: Vec<_> = listeners.map(|at| at.port()).collect();
     ports.sort_unstable();
     ports.dedup();
     let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
@@ -415,13 +416,13 @@ fn outside(edge: &Edge, link: std::net::SocketAddr) -> Vec<Finding> {
 mod tests {
     use std::time::Duration;
 
-    use crate::request::CertificateView;
     use rustls::RootCertStore;
     use shared::doctor::State;
     use shared::listener::TlsIdentity;
     use shared::topology::{SMALLEST, Topology};
 
     use super::*;
+    use crate::request::CertificateView;
 
     fn edge(private: bool) -> Edge {
         edge_with(&format!("private_addresses = {private}"))

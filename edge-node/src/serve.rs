@@ -16,7 +16,7 @@ use shared::seal::PrivateKey;
 use shared::smtp::{Config, Role};
 use shared::state::{State, StateError};
 use shared::store::{StoreError, Verdict};
-use shared::topology::{CertificateSource, Dnssec, Topology};
+use shared::topology::{Dnssec, Topology};
 use shared::{lifetime, telemetry};
 use tokio::sync::watch;
 
@@ -277,13 +277,9 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let on_submissions = listen("submission under TLS", &edge.submissions, &submitters, "")?;
     let on_pop3 = listen("POP3", &edge.pop3, &collectors, pop3_busy)?;
     let on_pop3s = listen("POP3 under TLS", &edge.pop3s, &collectors, "")?;
-    let validators = match &edge.certificate {
-        CertificateSource::Acme(acme) => acme.http.as_slice(),
-        CertificateSource::SelfSigned | CertificateSource::Files(_) => &[],
-    };
     let on_http = listen(
         "HTTP for the certificate's authority",
-        validators,
+        edge.certificate.http(),
         &Admission::new(VALIDATORS_MAX, VALIDATORS_PER_NETWORK_MAX),
         "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     )?;

@@ -369,6 +369,16 @@ pub enum CertificateSource {
     Acme(Acme),
 }
 
+impl CertificateSource {
+    /// Where an authority is answered; nowhere without one.
+    pub fn http(&self) -> &[SocketAddr] {
+        match self {
+            Self::SelfSigned | Self::Files(_) => &[],
+            Self::Acme(acme) => &acme.http,
+        }
+    }
+}
+
 /// `[edge.acme]`: an authority that issues certificates by ACME (RFC 8555), by the challenge HTTP-01.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acme {

@@ -65,7 +65,7 @@ pub struct Failure {
 
 /// What an order is made with.
 #[derive(Debug)]
-pub struct Ordering<'a> {
+pub struct Wanted<'a> {
     pub acme: &'a Acme,
     pub hostname: &'a Domain,
     /// Whose key the certificate is to be for.
@@ -84,7 +84,7 @@ struct Kept {
     credentials: AccountCredentials,
 }
 
-impl Ordering<'_> {
+impl Wanted<'_> {
     /// Orders a certificate, and returns the chain in PEM form. Nothing has looked at it yet.
     pub async fn chain(&self) -> Result<String, Failure> {
         let acme = self.acme;
@@ -268,38 +268,4 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore, OrderError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_an_authority_refuses_comes_with_what_mends_it() {
-        let hostname: Domain = "mx.example.com".parse().expect("a name");
-        let said = |kind: &str| {
-            let json = format!(
-                r#"{{"type": "urn:ietf:params:acme:error:{kind}", "detail": "Timeout during connect"}}"#
-            );
-            words(&serde_json::from_str(&json).expect("a problem"), &hostname)
-        };
-        assert_eq!(
-            said("connection"),
-            "the authority refuses a certificate for mx.example.com: Timeout during connect; see that port 80 of every \
-             address of the edge's name leads to [edge.acme] http"
-        );
-        assert!(said("rateLimited").contains("asks again by itself"));
-        assert!(said("serverInternal").ends_with("Timeout during connect"));
-        let long =
-            Problem { r#type: None, detail: Some("x".repeat(10_000)), status: None, subproblems: Vec::new() };
-        assert!(words(&long, &hostname).len() < 2 * SAID_MAX);
-    }
-
-    #[test]
-    fn a_file_without_certificates_is_named() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("roots.pem");
-        let absent = roots(Some(&path)).expect_err("it is not there").to_string();
-        assert!(absent.contains("roots.pem"), "{absent}");
-        std::fs::write(&path, "no certificate").expect("written");
-        let empty = roots(Some(&path)).expect_err("none in it").to_string();
-        assert!(empty.contains("it holds no certificates"), "{empty}");
-    }
-}
+mod tests;

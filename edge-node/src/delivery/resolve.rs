@@ -28,7 +28,7 @@ use super::signatures::Passing;
 pub const HOSTS_MAX: usize = 10;
 /// Addresses of one host that are tried.
 pub const ADDRESSES_MAX: usize = 5;
-/// Aliases that are followed, in one answer or one by one.
+/// Aliases that are followed, however many answers they come in.
 const ALIASES_MAX: usize = 8;
 /// What may have been forged is told by this: nobody is asked for the mail another way (RFC 3463 §3.8).
 pub const UNPROVED: Enhanced = Enhanced(4, 7, 5);
@@ -216,6 +216,10 @@ impl Resolver {
                     let (end, found) = chain(&name, kind, lookup.answers());
                     let is_there = found.last().is_some_and(|last| last.record_type() == kind);
                     records.extend(found);
+                    let is_alias = |record: &&Record| record.record_type() == RecordType::CNAME;
+                    if records.iter().filter(is_alias).count() > ALIASES_MAX {
+                        break;
+                    }
                     if is_there {
                         let is_bogus = |record: &Record| record.proof == Proof::Bogus;
                         return match self.validates && records.iter().any(is_bogus) {
@@ -230,6 +234,7 @@ impl Resolver {
                 Err(error) if self.validates && denied(&error).is_some_and(|denied| *denied != name) => {
                     NetError::Message(OF_ANOTHER)
                 }
+                Err(error) if !self.validates && is_bare(&error) => error,
                 Err(error) => return Err(error),
             };
             let Ok(step) = self.inner.lookup(name.clone(), RecordType::CNAME).await else {
@@ -507,6 +512,13 @@ fn denial(error: &NetError, validates: bool) -> Option<Denial> {
     };
     let is_denial = matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
     is_denial.then_some(Denial { code, is_believed: !validates || is_of_its_zone })
+}
+
+/// Whether a denial does not say of which zone it is. The library makes such a one of aliases of which it has had enough, as
+/// of a loop: those are no reason to give mail up.
+fn is_bare(error: &NetError) -> bool {
+    let NetError::Dns(DnsError::NoRecordsFound(none)) = error else { return false };
+    none.soa.is_none() && none.response_code == ResponseCode::NoError
 }
 
 /// The name that a denial speaks of.

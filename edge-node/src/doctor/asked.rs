@@ -211,6 +211,7 @@ async fn listeners(topology: &Topology) -> Vec<Finding> {
         ("submission under TLS", &edge.submissions, false),
         ("POP3", &edge.pop3, true),
         ("POP3 under TLS", &edge.pop3s, false),
+        ("HTTP for the certificate's authority", &edge.certificate.http().to_vec(), false),
     ] {
         for at in addresses.iter().filter(|at| at.port() != 0) {
             let about = format!("{service} on {at}");

@@ -27,7 +27,7 @@ pub fn of_chain(
     let hostname = &edge.hostname;
     let about = format!("certificate for {hostname}");
     let renew = match &edge.certificate {
-        CertificateSource::SelfSigned => "remove tls-self-signed.pem in the edge's state, and start it again",
+        CertificateSource::SelfSigned => "remove keys/tls.key in the edge's state, and start it again",
         CertificateSource::Files(_) => "renew it: the edge reads its files again within a minute",
         CertificateSource::Acme(_) => "see `edge-node certificate`: why the authority issues none",
     };

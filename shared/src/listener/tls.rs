@@ -7,11 +7,11 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::crypto::ring::default_provider;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
@@ -24,11 +24,14 @@ use tokio_rustls::server::TlsStream;
 
 use crate::state::write_private;
 
-/// Where the self-signed certificate and its key are kept in a node's state. Removing the file
-/// makes the node make new ones.
-const SELF_SIGNED: &str = "tls-self-signed.pem";
+/// Where the self-signed certificate and its key are kept in a node's state, among its keys: DNS may name it (TLSA), so
+/// it is in backups. Removing the file makes the node make new ones.
+const SELF_SIGNED: &str = "keys/tls.key";
 /// Where the chain is kept that an authority has issued for the key of the self-signed certificate.
 const ISSUED: &str = "tls-issued.pem";
+
+/// Characters of a common name (RFC 5280, appendix A.1).
+const COMMON_NAME_MAX: usize = 64;
 
 /// A certificate chain and its key.
 #[derive(Debug)]
@@ -147,9 +150,19 @@ impl TlsIdentity {
         let path = state.join(SELF_SIGNED);
         if !path.exists() {
             let making = |source| IdentityError::Making { hostname: hostname.into(), source };
-            let made = rcgen::generate_simple_self_signed([hostname.to_owned()]).map_err(making)?;
-            let pem = made.cert.pem() + &made.signing_key.serialize_pem();
-            write_private(&path, pem.as_bytes())
+            let key = KeyPair::generate().map_err(making)?;
+            let mut params = CertificateParams::new([hostname.to_owned()]).map_err(making)?;
+            // For people: what counts is the alternative name.
+            params.distinguished_name = DistinguishedName::new();
+            if hostname.len() <= COMMON_NAME_MAX {
+                params.distinguished_name.push(DnType::CommonName, hostname);
+            }
+            let made = params.self_signed(&key).map_err(making)?;
+            let pem = made.pem() + &key.serialize_pem();
+            let keys = path.parent().unwrap_or(state);
+            let written = fs::DirBuilder::new().recursive(true).mode(0o700).create(keys);
+            written
+                .and_then(|()| write_private(&path, pem.as_bytes()))
                 .map_err(|source| IdentityError::Io { path: path.clone(), source })?;
         }
         Self::from_files(&path, &path)
@@ -358,6 +371,8 @@ mod tests {
         let made = TlsIdentity::self_signed_in(state.path(), "mx.example.com").expect("made");
         let kept = TlsIdentity::self_signed_in(state.path(), "mx.example.com").expect("kept");
         assert_eq!(made.chain, kept.chain);
+        let has = |text: &[u8]| made.chain[0].windows(text.len()).any(|octets| octets == text);
+        assert!(has(b"mx.example.com") && !has(b"rcgen"), "it says whose it is, and not who has made it");
         let path = state.path().join(SELF_SIGNED);
         assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("it is ours");

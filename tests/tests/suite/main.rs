@@ -5,6 +5,7 @@ mod annotations;
 mod apart;
 mod architecture;
 mod authentication;
+mod certificate;
 mod conformance;
 mod corpora;
 mod crash;

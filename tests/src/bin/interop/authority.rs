@@ -179,7 +179,7 @@ async fn certified(pair: &Path, folder: &Path) -> Result<(), Trouble> {
     let still = shown(&world).await?;
     let before = view(&world).await?.attempted_at;
     let state = world.nodes.topology.edge_state();
-    for file in ["tls-issued.pem", "tls-self-signed.pem", "keys/acme-account.key"] {
+    for file in ["tls-issued.pem", "keys/tls.key", "keys/acme-account.key"] {
         if fs::metadata(state.join(file))?.permissions().mode() & 0o777 != 0o600 {
             return Err(format!("others can read {file}").into());
         }

@@ -1,0 +1,168 @@
+//! What is made of an authority's words, and of an authority on loopback that refuses, or leads astray.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use shared::topology::Dnssec;
+
+use super::*;
+
+/// What is said to a request, of which this is the first line, by the authority at this URL.
+type Says = fn(&str, &str) -> String;
+
+const DIRECTORY: &str = r#"{"newNonce": "@/nonce", "newAccount": "@/account", "newOrder": "@/order"}"#;
+
+fn said(status: &str, fields: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{fields}Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// The directory, and then what `then` makes of other requests.
+fn directory(request: &str, url: &str, then: impl Fn() -> String) -> String {
+    match request.split(' ').nth(1) {
+        Some("/dir") => said("200 OK", "", &DIRECTORY.replace('@', url)),
+        Some("/nonce") => said("200 OK", "Replay-Nonce: one\r\n", ""),
+        _ => then(),
+    }
+}
+
+/// Asks such an authority for a certificate: why there is none, and how many requests came.
+async fn refused(says: Says) -> (Failure, usize) {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
+    let folder = tempfile::tempdir().expect("a folder");
+    let roots = folder.path().join("roots.pem");
+    std::fs::write(&roots, made.cert.pem()).expect("written");
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions that ring has")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("a pair");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("https://{}", listener.local_addr().expect("bound"));
+    let (at, requests) = (url.clone(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&requests);
+    let serving = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut octets = vec![0; 8_192];
+            let Ok(length) = stream.read(&mut octets).await else { continue };
+            let request = String::from_utf8_lossy(&octets[..length]).into_owned();
+            count.fetch_add(1, Relaxed);
+            drop(stream.write_all(says(&request, &at).as_bytes()).await);
+            drop(stream.shutdown().await);
+        }
+    });
+    for part in ["store", "keys"] {
+        std::fs::create_dir_all(folder.path().join("state").join(part)).expect("made");
+    }
+    let state = State::open(&folder.path().join("state")).expect("it looks like one");
+    let own = TlsIdentity::self_signed_in(state.path(), "mx.example.com").expect("made");
+    let acme = Acme {
+        directory: format!("{url}/dir").parse().expect("a URL"),
+        contact: None,
+        roots: Some(roots),
+        http: Vec::new(),
+    };
+    let wanted = Wanted {
+        acme: &acme,
+        hostname: &"mx.example.com".parse().expect("a name"),
+        own: &own,
+        state: &state,
+        resolver: &Resolver::new(&["127.0.0.1:53".parse().expect("an address")], &Dnssec::Off)
+            .expect("a resolver"),
+        tokens: &Arc::default(),
+    };
+    let failure = wanted.chain().await.expect_err("there is none");
+    serving.abort();
+    (failure, requests.load(Relaxed))
+}
+
+#[tokio::test]
+async fn an_authority_is_left_alone_for_as_long_as_it_asks() {
+    let (failure, requests) = refused(|request, url| {
+        directory(request, url, || {
+            let problem =
+                r#"{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many accounts"}"#;
+            said("429 Too Many Requests", "Retry-After: 7200\r\nReplay-Nonce: two\r\n", problem)
+        })
+    })
+    .await;
+    assert!(failure.why.contains("too many accounts; it asks again by itself"), "{failure:?}");
+    assert_eq!((failure.asked, requests), (Some(Duration::from_secs(7_200)), 3));
+}
+
+#[tokio::test]
+async fn a_nonce_that_is_never_good_ends_in_time() {
+    let (failure, requests) = refused(|request, url| {
+        directory(request, url, || {
+            let problem = r#"{"type": "urn:ietf:params:acme:error:badNonce", "detail": "an old nonce"}"#;
+            said("400 Bad Request", "Replay-Nonce: again\r\n", problem)
+        })
+    })
+    .await;
+    assert!(failure.why.contains("an old nonce"), "{failure:?}");
+    assert_eq!((failure.asked, requests), (None, 5), "the directory, a nonce, and three tries");
+}
+
+#[tokio::test]
+async fn no_other_host_is_asked_than_the_directorys() {
+    let (failure, requests) =
+        refused(|_, _| said("200 OK", "", &DIRECTORY.replace('@', "https://127.0.0.2:443"))).await;
+    assert!(failure.why.contains("leads to another place, 127.0.0.2"), "{failure:?}");
+    let (clear, _) =
+        refused(|_, url| said("200 OK", "", &DIRECTORY.replace('@', &url.replace("https", "http")))).await;
+    assert!(clear.why.contains("leads to another place"), "{clear:?}");
+    assert_eq!(requests, 1);
+}
+
+#[tokio::test]
+async fn what_is_no_directory_is_told_and_is_not_read_without_end() {
+    let says: [(Says, &str); 4] = [
+        (|_, _| said("200 OK", "", "<html>"), "JSON"),
+        (|_, _| said("200 OK", "", &"x".repeat(70_000)), "larger than"),
+        (|_, _| "SSH-2.0-x\r\n".to_owned(), "malformed"),
+        (|_, _| String::new(), "malformed"),
+    ];
+    for (says, why) in says {
+        let (failure, _) = refused(says).await;
+        assert!(failure.why.contains(why), "{failure:?}");
+    }
+}
+
+#[test]
+fn what_an_authority_refuses_comes_with_what_mends_it() {
+    let hostname: Domain = "mx.example.com".parse().expect("a name");
+    let said = |kind: &str| {
+        let json =
+            format!(r#"{{"type": "urn:ietf:params:acme:error:{kind}", "detail": "Timeout during connect"}}"#);
+        words(&serde_json::from_str(&json).expect("a problem"), &hostname)
+    };
+    assert_eq!(
+        said("connection"),
+        "the authority refuses a certificate for mx.example.com: Timeout during connect; see that port 80 of every \
+         address of the edge's name leads to [edge.acme] http"
+    );
+    assert!(said("rateLimited").contains("asks again by itself"));
+    assert!(said("serverInternal").ends_with("Timeout during connect"));
+    let long =
+        Problem { r#type: None, detail: Some("x".repeat(10_000)), status: None, subproblems: Vec::new() };
+    assert!(words(&long, &hostname).len() < 2 * SAID_MAX);
+}
+
+#[test]
+fn a_file_without_certificates_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("roots.pem");
+    let absent = roots(Some(&path)).expect_err("it is not there").to_string();
+    assert!(absent.contains("roots.pem"), "{absent}");
+    std::fs::write(&path, "no certificate").expect("written");
+    let empty = roots(Some(&path)).expect_err("none in it").to_string();
+    assert!(empty.contains("it holds no certificates"), "{empty}");
+}
