@@ -1,6 +1,7 @@
-//! Any POP3 server, of which nothing is known but a user's name and password. Its maildrop is emptied before each
-//! dialogue, and filled with what that needs.
+//! Any POP3 server, of which nothing is known but a user's name and password. Before each dialogue what was put into its
+//! maildrop for the last one is deleted, and what this one needs is put there.
 
+use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -57,6 +58,8 @@ pub struct Remote {
     pub filling: Filling,
     /// What the server has, beside what every server has.
     pub features: Vec<String>,
+    /// The unique-ids of what was put into the maildrop.
+    pub put: HashSet<String>,
 }
 
 impl Remote {
@@ -87,6 +90,32 @@ impl Remote {
         .await
     }
 
+    /// Deletes what was put into the maildrop.
+    ///
+    /// # Errors
+    /// What keeps that from being done, and mail that has come from elsewhere, which stays.
+    pub async fn clear(&mut self) -> Result<(), Trouble> {
+        let mut session = self.session().await?;
+        let mut others = 0;
+        for (number, id) in session.uidl().await? {
+            match self.put.contains(&id) {
+                true => session.dele(number).await?,
+                false => others += 1,
+            }
+        }
+        session.quit().await?;
+        self.put.clear();
+        match others {
+            0 => Ok(()),
+            _ => {
+                let text = format!(
+                    "{others} messages have come into that maildrop from elsewhere, and stay there: "
+                );
+                Err((text + "the suite needs one of its own").into())
+            }
+        }
+    }
+
     /// Deletes all there is.
     pub async fn empty(&self) -> Result<(), Trouble> {
         let mut session = self.session().await?;
@@ -96,7 +125,8 @@ impl Remote {
         Ok(session.quit().await?)
     }
 
-    async fn put(&self, message: &Message, number: u64) -> Result<(), Trouble> {
+    /// Puts a message into the maildrop, and sees that it is there as it should be.
+    async fn put(&mut self, message: &Message, number: u64) -> Result<Served, Trouble> {
         match &self.filling {
             Filling::Nothing => return Err("it needs mail in the maildrop: name --maildir or --smtp".into()),
             Filling::Maildir(folder) => {
@@ -116,7 +146,21 @@ impl Remote {
         until(&format!("message {name} is in the maildrop"), SOON, async || {
             Ok((self.waiting().await? == number).then_some(()))
         })
-        .await
+        .await?;
+        let mut session = self.session().await?;
+        let mut trace = session.retr(number).await?;
+        let end: &[u8] = if message.octets.ends_with(b"\r\n") { b"" } else { b"\r\n" };
+        let content = [&message.octets, end].concat();
+        let Some(above) = trace.strip_suffix(content.as_slice()).map(<[u8]>::len) else {
+            return Err(
+                format!("message {name} was altered on its way into the maildrop, or is another").into()
+            );
+        };
+        trace.truncate(above);
+        let ids = session.uidl().await?;
+        self.put.extend(ids.into_iter().filter(|(at, _)| *at == number).map(|(_, id)| id));
+        session.quit().await?;
+        Ok(Served { trace, content })
     }
 }
 
@@ -127,24 +171,11 @@ impl Server for Remote {
     }
 
     async fn maildrop(&mut self, _on: &str, messages: &[Message]) -> Result<Maildrop, Trouble> {
-        self.empty().await?;
+        self.clear().await?;
+        let mut served = Vec::new();
         for (number, message) in (1..).zip(messages) {
-            self.put(message, number).await?;
+            served.push(self.put(message, number).await?);
         }
-        let (mut served, mut session) = (Vec::new(), self.session().await?);
-        for (number, message) in (1..).zip(messages) {
-            let mut trace = session.retr(number).await?;
-            let end: &[u8] = if message.octets.ends_with(b"\r\n") { b"" } else { b"\r\n" };
-            let content = [&message.octets, end].concat();
-            let Some(above) = trace.strip_suffix(content.as_slice()).map(<[u8]>::len) else {
-                return Err(
-                    format!("message {} was altered on its way into the maildrop", message.name).into()
-                );
-            };
-            trace.truncate(above);
-            served.push(Served { trace, content });
-        }
-        session.quit().await?;
         let (user, password) = (self.user.clone(), self.password.clone());
         Ok(Maildrop { user, password, address: String::new(), messages: served })
     }
