@@ -1,10 +1,11 @@
-//! Aggregate reports to other domains: of what the edge has counted of them (RFC 8460). `tls` is what the report looks
-//! like.
+//! Aggregate reports to other domains: of what the edge has counted of them. `tls` and `dmarc` are what reports look like
+//! (RFC 8460, RFC 7489 appendix C).
 //!
 //! That a report is owed comes with the commit that applies the edge's unit; another one makes the mail ours and takes that
 //! away. Its id is the report's, so it is written once. It has the null reverse-path: nobody is told what becomes of it, and
 //! nothing comes back; the list of reports says it.
 
+mod dmarc;
 mod tls;
 
 use std::io::Write as _;
@@ -17,7 +18,7 @@ use shared::age;
 use shared::aggregate::{AggregateReport, Counts, DAY_SECONDS, MAILBOXES_MAX};
 use shared::id::MessageId;
 use shared::lane::NotApplied;
-use shared::mime::{AggregateLetter, tls_report};
+use shared::mime::{AggregateLetter, dmarc_report, tls_report};
 use shared::notify::Notify;
 use shared::origin::Channel;
 use shared::render;
@@ -79,6 +80,7 @@ pub fn received(txn: &mut Txn<'_>, site: &Site, report: AggregateReport, now: u6
     let never = |text: &str| Err(NotApplied::Never(text.into()));
     let is_sent = match report.counts {
         Counts::Tls(_) => site.reports.tls,
+        Counts::Dmarc(_) => site.reports.dmarc,
     };
     if !is_sent {
         return never("a report that is not to be sent: [edge.reports] of this node's topology");
@@ -93,7 +95,7 @@ pub fn received(txn: &mut Txn<'_>, site: &Site, report: AggregateReport, now: u6
     let millis = |seconds: u64| seconds.saturating_mul(1_000);
     let ends = millis(report.begin.saturating_add(DAY_SECONDS));
     if report.domain.parse::<Domain>().is_err()
-        || report.begin % DAY_SECONDS != 0
+        || !report.begin.is_multiple_of(DAY_SECONDS)
         || ends >= age::too_far(now)
     {
         return never("a report about no domain, or no day");
@@ -171,12 +173,17 @@ fn compose(
             let document = tls::Document::new(&from, id, range, policies).to_json();
             (document, tls::summary(own, &domain, range, policies, report.left_out))
         }
+        Counts::Dmarc(counts) => {
+            let document = dmarc::document(&from, &domain, id, range, counts);
+            (document, dmarc::summary(own, &domain, range, counts, report.left_out))
+        }
     };
     let document = compressed(&document).map_err(|error| refused(&error))?;
     let date = i64::try_from(report.begin.saturating_add(DAY_SECONDS)).unwrap_or(i64::MAX);
     let letter = AggregateLetter { id, from, to: to.clone(), date, domain, range, text, document };
     let content = match &report.counts {
         Counts::Tls(_) => tls_report(&letter),
+        Counts::Dmarc(_) => dmarc_report(&letter),
     };
     let to = to.iter().map(ToString::to_string).collect();
     let mut origin = node::origin(Channel::Report, None, to, &content);
@@ -184,7 +191,7 @@ fn compose(
     let made = node::written(store, id, origin, &content)?;
     let leaves = mail::leaves(&store.read()?, site, &made, now)?;
     let made = node::signed(store, site, made, &content)?;
-    // Receivers pass over what is not signed by the domain that reports (RFC 8460 §3).
+    // Receivers pass over what is not signed by the domain that reports (RFC 8460 §3, RFC 7489 §7.2.1).
     if leaves && made.signatures.is_empty() {
         return Ok(Err(format!("mail of {own} is not signed; `big-node dkim keygen` makes a key")));
     }

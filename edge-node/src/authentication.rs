@@ -1,6 +1,6 @@
 //! Email authentication: what SPF, DKIM, ARC, DMARC and the client's own name say of a message from the Internet
 //! (RFC 7208, RFC 6376, RFC 8617, RFC 9989, RFC 8601 §2.7.3), by mail-auth, and what the site makes of it.
-//! `body` hashes what is too large to be held, `plural` finds policies that are none, `results` is the field that tells, `spf` asks of strangers before there is
+//! `body` hashes what is too large to be held, `counted` is what reports of DMARC say of a message, `plural` finds policies that are none, `results` is the field that tells, `spf` asks of strangers before there is
 //! a message.
 //!
 //! All of it is done on a thread that may block, for a signature costs CPU, and contained, for the library reads what
@@ -8,6 +8,7 @@
 //! signatures and the time. What got no answer in time is a temporary error, and such an error refuses nobody.
 
 mod body;
+mod counted;
 #[cfg(test)]
 mod dns_tests;
 mod plural;
@@ -29,6 +30,7 @@ use mail_auth::{
     MessageAuthenticator, Parameters, SpfOutput, SpfResult,
 };
 use shared::address::{Address, Domain};
+use shared::aggregate::{DmarcFound, DmarcPolicy};
 use shared::containment::contain;
 use shared::mime::{self, Field, HeaderFacts, header_len};
 use shared::topology::{Authentication, Dmarc};
@@ -82,6 +84,8 @@ pub struct Verdicts {
     pub disposition: Disposition,
     /// Why it is refused.
     pub refused: Option<String>,
+    /// What its author's domain may want to be told of it.
+    pub counted: Option<Box<(DmarcPolicy, DmarcFound)>>,
 }
 
 /// Verifies messages.
@@ -205,15 +209,16 @@ impl Authenticator {
             return Verdicts { found, ..Verdicts::default() };
         }
         let mut verdicts = Verdicts { found, ..Verdicts::default() };
-        let Ok(dmarc) = timeout_at(deadline, self.dmarc(&message, &dkim, &spf, claimed)).await else {
+        let Ok((dmarc, plural)) = timeout_at(deadline, self.dmarc(&message, &dkim, &spf, claimed)).await
+        else {
             verdicts.found.push("dmarc=temperror".into());
             return verdicts;
         };
-        let mut told = dmarc_verdict(&dmarc);
+        let (mut told, mut is_sealed) = (dmarc_verdict(&dmarc), false);
         if is_disowned(&dmarc) {
             let sealer = if arc == "pass" { self.trusted_sealer(&message, dmarc.domain()) } else { None };
             match (sealer, self.site.dmarc) {
-                (Some(sealer), _) => told = verdict::overridden(&told, sealer),
+                (Some(sealer), _) => (told, is_sealed) = (verdict::overridden(&told, sealer), true),
                 (None, Dmarc::Mark) => verdicts.disposition = Disposition::Mark,
                 (None, Dmarc::Quarantine) => verdicts.disposition = Disposition::Quarantine,
                 (None, Dmarc::Refuse) => {
@@ -227,6 +232,11 @@ impl Authenticator {
             }
         }
         verdicts.found.push(verdicts.disposition.applied(&told));
+        verdicts.counted = plural.owner(&dmarc).and_then(|owner| {
+            let mut counted = counted::of(sender, owner, &dmarc, &dkim, (&spf, identity, claimed))?;
+            counted::decided(&mut counted.1, &dmarc, &verdicts, is_sealed);
+            Some(Box::new(counted))
+        });
         verdicts
     }
 
@@ -249,7 +259,7 @@ impl Authenticator {
         dkim: &[DkimOutput<'_>],
         spf: &SpfOutput,
         claimed: &str,
-    ) -> DmarcOutput {
+    ) -> (DmarcOutput, Plural) {
         let asked = DmarcParameters {
             message,
             dkim_output: dkim,
@@ -259,7 +269,8 @@ impl Authenticator {
         };
         let author = message.from.first().and_then(|from| from.rsplit_once('@')).map_or("", |(_, of)| of);
         let plural = Plural::of(&self.dns.0, author).await;
-        self.dns.verify_dmarc(Parameters::new(asked).with_txt_cache(&plural)).await
+        let dmarc = self.dns.verify_dmarc(Parameters::new(asked).with_txt_cache(&plural)).await;
+        (dmarc, plural)
     }
 
     /// Who sealed a message last, of a chain that holds, if the site believes them and they have found that it was
@@ -332,15 +343,20 @@ fn is_disowned(dmarc: &DmarcOutput) -> bool {
         && matches!(dmarc.result(), DmarcResult::Fail(_))
 }
 
-fn dkim_verdict(output: &DkimOutput<'_>) -> String {
-    let word = match output.result() {
+/// The word for what a signature comes to (RFC 8601 §2.7.1).
+fn dkim_word(output: &DkimOutput<'_>) -> &'static str {
+    match output.result() {
         DkimResult::Pass => "pass",
         DkimResult::Neutral(_) => "neutral",
         DkimResult::Fail(_) => "fail",
         DkimResult::PermError(_) => "permerror",
         DkimResult::TempError(_) => "temperror",
         DkimResult::None => "none",
-    };
+    }
+}
+
+fn dkim_verdict(output: &DkimOutput<'_>) -> String {
+    let word = dkim_word(output);
     match output.signature() {
         Some(signature) => format!("dkim={word} header.d={}", results::value(&signature.d)),
         None => format!("dkim={word}"),

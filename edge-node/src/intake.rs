@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use link_proto::unit::HEAD_BYTES_MAX;
 use shared::address::Address;
+use shared::aggregate::{DmarcFound, DmarcPolicy};
 use shared::id::{MessageId, unix_millis};
 use shared::inventory::origin_digest;
 use shared::lane::{self, QueuedBody, QueuedUnit};
@@ -25,6 +26,7 @@ use shared::unit::{Id, Inbound, ToBig, Window, encode};
 use shared::verdict::{self, Disposition};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::aggregate::count_dmarc;
 use crate::authentication::{Authenticator, Hashing, Sender, Verdicts};
 use crate::login::Traveller;
 use crate::node::{Known, Node};
@@ -249,6 +251,7 @@ impl Intake {
         let mut verdicts = authenticator.verify(sender, &content, hashes).await;
         verdicts.found.extend(before);
         if let Some(why) = &verdicts.refused {
+            count(&self.node, verdicts.counted.take());
             let (client, found) = (self.client, verdict::in_short(&verdicts.found));
             tracing::info!(message = %self.id, %client, why, found, "refused by DMARC");
             return Err(Reply::new(550, Enhanced(5, 7, 26), why));
@@ -299,6 +302,7 @@ impl Intake {
         if !verdicts.found.is_empty() {
             accepted_from += &format!("; {}", verdict::in_short(&verdicts.found));
         }
+        let counted = verdicts.counted;
         let origin = self.origin(header, &facts, verdicts.found).bounded();
         self.sealer.finish(&mut self.sealed);
         self.writer.write(&self.sealed).map_err(|error| refusal(&error))?;
@@ -367,6 +371,7 @@ impl Intake {
             })
             .await;
         let durable = committed.map_err(|error| refusal(&error))?;
+        count(&node, counted);
         node.queued(lane);
         let way = vouch::wait(&node, *durable, fingerprint).await?;
         Ok(Accepted { message: MessageId(durable.message), way, said })
@@ -482,6 +487,23 @@ fn fit(recipients: &mut [Recipient]) -> bool {
 fn named_octets(recipient: &Recipient) -> usize {
     let notify = recipient.notify.map_or(0, |notify| notify.to_string().len());
     recipient.address.to_string().len() + notify + recipient.original.as_ref().map_or(0, String::len)
+}
+
+/// Counts what was found of a message, if its author's domain may want to be told of it. It waits for another commit: a
+/// power cut costs a count.
+fn count(node: &Node, counted: Option<Box<(DmarcPolicy, DmarcFound)>>) {
+    let Some(counted) = counted.filter(|_| node.topology.edge.reports.dmarc) else { return };
+    let now = unix_millis();
+    let counting = node.store.commit_lazily(
+        move |txn| {
+            let (policy, found) = *counted;
+            count_dmarc(txn, &policy, &found, now)
+        },
+        || {},
+    );
+    if let Err(error) = counting {
+        tracing::warn!(%error, "a message could not be counted for a report of DMARC");
+    }
 }
 
 /// A window that a message is filed into, and its file key wrapped to that.

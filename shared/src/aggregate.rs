@@ -1,5 +1,5 @@
-//! Aggregate reports: what the edge has counted in a day of UTC of the mail hosts of a domain, for big to write and to
-//! send to whom that domain names (RFC 8460).
+//! Aggregate reports: what the edge has counted in a day of UTC of the mail hosts of a domain (RFC 8460), or of mail in its
+//! name (DMARC, RFC 7489 §7.2), for big to write and to send to whom that domain names.
 //!
 //! The edge says what it has seen, and where the domain wants it sent; big makes the report of that, so that what leaves
 //! under our signature is a report whatever the edge has become.
@@ -37,6 +37,8 @@ pub struct AggregateReport {
 pub enum Counts {
     /// How the domain's mail hosts did at TLS when mail was delivered to them (RFC 8460).
     Tls(Vec<PolicyCounts>),
+    /// What was found of mail in the domain's name (RFC 7489 §7.2).
+    Dmarc(DmarcCounts),
 }
 
 impl Counts {
@@ -44,6 +46,7 @@ impl Counts {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Tls(_) => "tls",
+            Self::Dmarc(_) => "dmarc",
         }
     }
 }
@@ -147,4 +150,146 @@ pub enum ResultType {
 /// A text for a count, of [`TEXT_BYTES_MAX`] octets at most: strangers choose it.
 pub fn cut(text: &str) -> String {
     text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned()
+}
+
+/// What was found of mail in a domain's name.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct DmarcCounts {
+    /// The policy that it was held to last.
+    pub policy: DmarcPolicy,
+    /// What was found, and of how many messages.
+    pub records: Vec<DmarcCount>,
+}
+
+/// A domain's DMARC policy, as far as a report shows it.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct DmarcPolicy {
+    /// Where its record is: the author's domain, or one above it.
+    pub domain: String,
+    /// What it wants for its own mail.
+    pub own: Handling,
+    /// What it wants for that of domains below it.
+    pub below: Handling,
+    /// DKIM has to be of the very domain.
+    pub dkim_strict: bool,
+    /// So has SPF.
+    pub spf_strict: bool,
+    /// Of what it wants to hear at once (`fo`).
+    pub failures: FailureOptions,
+}
+
+/// What becomes of a message by DMARC.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handling {
+    /// Nothing.
+    None,
+    /// It is set aside.
+    Quarantine,
+    /// It is refused.
+    Reject,
+}
+
+impl Handling {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Quarantine => "quarantine",
+            Self::Reject => "reject",
+        }
+    }
+}
+
+/// `fo` of a DMARC record (RFC 7489 §6.3).
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureOptions {
+    /// If nothing speaks for a message.
+    All,
+    /// If something does not.
+    Any,
+    /// If a signature fails.
+    Dkim,
+    /// If SPF fails.
+    Spf,
+    /// If either does.
+    DkimSpf,
+}
+
+impl FailureOptions {
+    /// As the record has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "0",
+            Self::Any => "1",
+            Self::Dkim => "d",
+            Self::Spf => "s",
+            Self::DkimSpf => "d:s",
+        }
+    }
+}
+
+/// So many messages of which the same was found.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct DmarcCount {
+    /// What was found.
+    pub found: DmarcFound,
+    /// How many.
+    pub count: u64,
+}
+
+/// What was found of a message, without anything that tells one of them from another.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct DmarcFound {
+    /// The client's address.
+    pub source: String,
+    /// What became of it.
+    pub disposition: Handling,
+    /// A signature speaks for the author's domain.
+    pub dkim: bool,
+    /// SPF does.
+    pub spf: bool,
+    /// Why its policy was not followed.
+    pub overridden: Option<Override>,
+    /// The author's domain.
+    pub header_from: String,
+    /// The domain of the reverse-path; empty for the null one.
+    pub envelope_from: String,
+    /// What was found of its signatures.
+    pub signatures: Vec<SignatureFound>,
+    /// What SPF was asked about.
+    pub spf_domain: String,
+    /// It was the client's name, for want of a reverse-path.
+    pub spf_of_helo: bool,
+    /// What SPF said, as RFC 7208 calls it.
+    pub spf_result: String,
+}
+
+/// Why a policy was not followed (RFC 7489 appendix C).
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Override {
+    /// A forwarder whose seal is believed had found the message to be the author's.
+    TrustedForwarder,
+    /// The site wants it so.
+    LocalPolicy,
+}
+
+impl Override {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TrustedForwarder => "trusted_forwarder",
+            Self::LocalPolicy => "local_policy",
+        }
+    }
+}
+
+/// What was found of a signature.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct SignatureFound {
+    /// Whose.
+    pub domain: String,
+    /// By which key.
+    pub selector: String,
+    /// The result, as RFC 8601 calls it.
+    pub result: String,
 }

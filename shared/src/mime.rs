@@ -30,7 +30,7 @@ pub mod words;
 mod write;
 
 pub use address_list::{ADDRESSES_MAX, Mailbox};
-pub use aggregate::{AggregateLetter, tls_report};
+pub use aggregate::{AggregateLetter, dmarc_report, tls_report};
 pub use compose::{Draft, DraftMailbox, Identity, NewAttachment, compose, compose_as, message_id};
 pub use dsn::{Action, DsnRecipient, DsnReport, dsn};
 pub use entity::{attached_message, entity};

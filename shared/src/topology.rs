@@ -326,12 +326,15 @@ pub struct Greylist {
 pub struct Reports {
     /// How their mail hosts did at TLS (RFC 8460).
     pub tls: bool,
+    /// What was found of mail in their name (DMARC).
+    pub dmarc: bool,
 }
 
 impl Default for Reports {
-    /// Nobody is told of anybody else by them, and who tries a policy out hears nothing without.
+    /// Of TLS a domain is told what it could see of its own hosts, and who tries a policy out hears nothing otherwise. Of
+    /// mail it is told who writes to this site: that is for the site to want.
     fn default() -> Self {
-        Self { tls: true }
+        Self { tls: true, dmarc: false }
     }
 }
 

@@ -324,7 +324,8 @@ impl TestTopology {
             let seconds = |span: Duration| span.as_secs().to_string();
             table("edge.greylist", &[("delay", seconds(delay)), ("window", seconds(window))]);
         }
-        table("edge.reports", &[("tls", self.reports.tls.to_string())]);
+        let Reports { tls, dmarc } = self.reports;
+        table("edge.reports", &[("tls", tls.to_string()), ("dmarc", dmarc.to_string())]);
         let validated = match &self.dnssec {
             Dnssec::Off => ("dnssec", "false".to_owned()),
             Dnssec::Root => ("dnssec", "true".to_owned()),

@@ -121,7 +121,7 @@ impl<'a> Failure<'a> {
 }
 
 /// A moment, in seconds since 1970, as RFC 3339 writes it.
-fn moment(seconds: u64) -> String {
+pub fn moment(seconds: u64) -> String {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     Timestamp::from_second(seconds)
         .unwrap_or(Timestamp::UNIX_EPOCH)

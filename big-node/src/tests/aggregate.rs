@@ -1,7 +1,8 @@
 //! Aggregate reports: from what the edge has counted to a mail that is signed and sent once.
 
 use shared::aggregate::{
-    AggregateReport, Counts, FailureCount, PolicyCounts, PolicyKind, ResultType, TlsFailure, TlsPolicy,
+    AggregateReport, Counts, DmarcCount, DmarcCounts, DmarcFound, DmarcPolicy, FailureCount, FailureOptions,
+    Handling, Override, PolicyCounts, PolicyKind, ResultType, SignatureFound, TlsFailure, TlsPolicy,
 };
 use shared::notify::Notify;
 use shared::topology::Reports;
@@ -127,6 +128,95 @@ async fn what_was_counted_leaves_once_signed_and_says_what_the_rfc_asks_for() {
     assert_eq!(json, expected);
 }
 
+/// The same of mail in its name, whose senders have chosen names that are none.
+fn of_mail(domain: &str) -> AggregateReport {
+    let found = DmarcFound {
+        source: "192.0.2.1".into(),
+        disposition: Handling::Quarantine,
+        dkim: false,
+        spf: false,
+        overridden: Some(Override::LocalPolicy),
+        header_from: domain.into(),
+        envelope_from: String::new(),
+        signatures: vec![SignatureFound {
+            domain: "</dkim>&".into(),
+            selector: "a\0b".into(),
+            result: "fail".into(),
+        }],
+        spf_domain: "mx.evil.example".into(),
+        spf_of_helo: true,
+        spf_result: "softfail".into(),
+    };
+    let policy = DmarcPolicy {
+        domain: domain.into(),
+        own: Handling::Reject,
+        below: Handling::Quarantine,
+        dkim_strict: true,
+        spf_strict: false,
+        failures: FailureOptions::DkimSpf,
+    };
+    let records = vec![DmarcCount { found, count: 4 }];
+    let counts = Counts::Dmarc(DmarcCounts { policy, records });
+    AggregateReport { counts, ..report(domain, &["dmarc@remote.example"]) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_found_of_mail_is_told_as_xml_whatever_strangers_call_themselves() {
+    let mut world = block_in_place(World::new);
+    block_in_place(|| dkim::with_a_key(&mut world));
+    let refused = tell(&world, of_mail("remote.example"));
+    assert!(refused.is_err_and(|why| why.contains("[edge.reports]")), "it is off unless somebody wants it");
+    Arc::get_mut(&mut world.site).expect("nothing runs").reports = Reports { tls: false, dmarc: true };
+    assert_eq!(tell(&world, of_mail("remote.example")), Ok(()));
+    write(&world).await;
+    assert_eq!(outbound(&world).len(), 1);
+    let id: MessageId = listed(&world)[0].id.parse().expect("an id");
+    let rows = world.store.read().expect("reads");
+    let message = rows.get::<Message>(MESSAGES, &id.0).expect("reads").expect("is there");
+    let content = mail::content(world.store.body(message.body()).expect("is there"), &message, 1 << 20);
+    let content = content.expect("readable");
+    let text = String::from_utf8_lossy(&content);
+    let subject = "Subject: Report Domain: remote.example Submitter: example.com";
+    assert!(text.contains(subject) && text.contains("Content-Type: application/gzip\r\n"), "{text}");
+    assert!(!text.contains("TLS-Required"), "{text}");
+    let day = of_mail("remote.example").begin;
+    let name = format!("filename=\"example.com!remote.example!{day}!{}!{id}.xml.gz\"", day + 86_399);
+    assert!(text.contains(&name), "{text}");
+    let structure = shared::mime::scan(&content).expect("can be taken apart");
+    let [attached] = structure.attachments(&content).try_into().expect("one attachment");
+    let document = structure.open(&content, attached.index).expect("can be opened");
+    let mut xml = String::new();
+    use std::io::Read as _;
+    flate2::read::GzDecoder::new(document.octets.as_slice()).read_to_string(&mut xml).expect("compressed");
+    let lines: Vec<_> = xml.lines().map(str::trim).collect();
+    let at =
+        |line: &str| lines.iter().position(|other| *other == line).unwrap_or_else(|| panic!("{line}: {xml}"));
+    let order = [
+        "<feedback>",
+        "<version>1.0</version>",
+        "<report_metadata>",
+        "<org_name>example.com</org_name>",
+        "<policy_published>",
+        "<adkim>s</adkim>",
+        "<aspf>r</aspf>",
+        "<p>reject</p>",
+        "<sp>quarantine</sp>",
+        "<fo>d:s</fo>",
+        "<source_ip>192.0.2.1</source_ip>",
+        "<count>4</count>",
+        "<disposition>quarantine</disposition>",
+        "<type>local_policy</type>",
+        "<envelope_from></envelope_from>",
+        "<header_from>remote.example</header_from>",
+        "<domain>&lt;/dkim&gt;&amp;</domain>",
+        "<selector>a?b</selector>",
+        "<scope>helo</scope>",
+        "<result>softfail</result>",
+        "</feedback>",
+    ];
+    assert!(order.map(at).is_sorted(), "{xml}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_signed_is_not_sent_and_the_list_says_so() {
     let world = block_in_place(World::new);
@@ -162,7 +252,7 @@ fn an_edge_has_no_report_sent_that_is_none_nor_more_than_so_many_nor_where_none_
     }
     let refused = tell(&world, report("one.example", &["a@b.example"]));
     assert!(refused.is_err_and(|why| why.contains("too many")));
-    Arc::get_mut(&mut world.site).expect("nothing runs").reports = Reports { tls: false };
+    Arc::get_mut(&mut world.site).expect("nothing runs").reports = Reports { tls: false, dmarc: true };
     let refused = tell(&world, good());
     assert!(refused.is_err_and(|why| why.contains("[edge.reports]")));
 }

@@ -1,11 +1,12 @@
-//! The counts of a day: a row for each domain, under the moment at which it is due. No clock: time is passed in.
+//! The counts of a day: rows of each domain, under the moment at which they are due. No clock: time is passed in.
 //!
 //! Strangers decide which domains there are, and what is seen of them; so rows are bounded, each and all together, and what
 //! finds no room is counted only.
 
 use rkyv::{Archive, Deserialize, Serialize};
 use shared::aggregate::{
-    AggregateReport, Counts, DAY_SECONDS, FailureCount, PolicyCounts, TlsFailure, TlsPolicy,
+    AggregateReport, Counts, DAY_SECONDS, DmarcCount, DmarcCounts, DmarcFound, DmarcPolicy, FailureCount,
+    PolicyCounts, TlsFailure, TlsPolicy,
 };
 use shared::id::MessageId;
 use shared::row;
@@ -13,6 +14,10 @@ use shared::store::{Row, Rows, StoreError, Table, Txn};
 
 /// When it is due, in milliseconds since 1970, and domain to [`TlsDay`].
 const TLS_DAYS: Table = Table("tls-counts");
+/// The same to [`DmarcDay`].
+const DMARC_DAYS: Table = Table("dmarc-counts");
+/// The same, 0, and a hash of what was found to [`DmarcRow`].
+const DMARC_FOUND: Table = Table("dmarc-found");
 /// Empty key to [`Room`].
 const ROOM: Table = Table("aggregate-room");
 
@@ -38,6 +43,22 @@ pub struct TlsDay {
 }
 row!(TlsDay, 1);
 
+/// The counts of mail in a domain's name in a day.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+struct DmarcDay {
+    policy: DmarcPolicy,
+    /// Octets of its rows in [`DMARC_FOUND`].
+    octets: u64,
+    /// Messages for which there was no room.
+    left_out: u64,
+}
+row!(DmarcDay, 1);
+
+/// What was found of some messages.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+struct DmarcRow(DmarcCount);
+row!(DmarcRow, 1);
+
 /// What rows take.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Room {
@@ -46,6 +67,17 @@ struct Room {
     left_out: u64,
 }
 row!(Room, 1);
+
+impl Room {
+    /// Something of a domain is not counted. The log says so ever more seldom.
+    fn leave_out(&mut self, domain: &str) {
+        self.left_out = self.left_out.saturating_add(1);
+        if self.left_out.is_power_of_two() {
+            let left_out = self.left_out;
+            tracing::warn!(domain, left_out, "there is no room to count more for reports to other domains");
+        }
+    }
+}
 
 impl TlsDay {
     /// One session more. What it was cannot be told where there are too many kinds already.
@@ -108,7 +140,7 @@ pub fn count_tls(
         room.octets = octets;
         txn.put(TLS_DAYS, &key, &day)?;
     } else {
-        room.left_out = room.left_out.saturating_add(1);
+        room.leave_out(domain);
         if let Some(before) = before {
             // A number takes the same room whatever it is.
             let left_out = before.left_out.saturating_add(1);
@@ -118,13 +150,77 @@ pub fn count_tls(
     txn.put(ROOM, b"", &room)
 }
 
+/// This was found at `now` of a message in a domain's name, which was held to `policy`. Domains are many, and so may be what
+/// is found of one: each has a row of its own.
+pub fn count_dmarc(
+    txn: &mut Txn<'_>,
+    policy: &DmarcPolicy,
+    found: &DmarcFound,
+    now: u64,
+) -> Result<(), StoreError> {
+    let key = key(&policy.domain, now);
+    let mut room = txn.get::<Room>(ROOM, b"")?.unwrap_or_default();
+    let first = DmarcRow(DmarcCount { found: found.clone(), count: 0 });
+    let hash = blake3::hash(&first.encode());
+    let found_key = [found_prefix(&key).as_slice(), &hash.as_bytes()[..16]].concat();
+    let known = txn.get::<DmarcRow>(DMARC_FOUND, &found_key)?;
+    let before = txn.get::<DmarcDay>(DMARC_DAYS, &key)?;
+    let (held_by_rows, left_out) = before.as_ref().map_or((0, 0), |day| (day.octets, day.left_out));
+    let of_found = if known.is_some() { 0 } else { octets(&found_key, &first) };
+    let day = DmarcDay { policy: policy.clone(), octets: held_by_rows.saturating_add(of_found), left_out };
+    let held = before.as_ref().map_or(0, |day| octets(&key, day));
+    let needed = room.octets.saturating_sub(held).saturating_add(octets(&key, &day)).saturating_add(of_found);
+    if known.is_some() || (needed <= OCTETS_MAX && day.octets <= ROW_OCTETS_MAX as u64) {
+        room.octets = needed;
+        let DmarcRow(DmarcCount { found, count }) = known.unwrap_or(first);
+        let count = count.saturating_add(1);
+        txn.put(DMARC_FOUND, &found_key, &DmarcRow(DmarcCount { found, count }))?;
+        txn.put(DMARC_DAYS, &key, &day)?;
+    } else {
+        room.leave_out(&policy.domain);
+        if let Some(before) = before {
+            let left_out = left_out.saturating_add(1);
+            txn.put(DMARC_DAYS, &key, &DmarcDay { left_out, ..before })?;
+        }
+    }
+    txn.put(ROOM, b"", &room)
+}
+
+/// What the keys in [`DMARC_FOUND`] of a day begin with.
+fn found_prefix(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}
+
 fn octets(key: &[u8], row: &impl Row) -> u64 {
     (key.len() + row.encode().len()) as u64
+}
+
+/// The kinds of reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// How a domain's hosts did at TLS.
+    Tls,
+    /// What was found of mail in its name.
+    Dmarc,
+}
+
+impl Kind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Tls, Self::Dmarc];
+
+    fn days(self) -> Table {
+        match self {
+            Self::Tls => TLS_DAYS,
+            Self::Dmarc => DMARC_DAYS,
+        }
+    }
 }
 
 /// The day of a domain that is over, under its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
+    /// What was counted.
+    pub kind: Kind,
     /// What it is known by here.
     pub key: Vec<u8>,
     /// The domain.
@@ -133,30 +229,31 @@ pub struct Due {
     pub since: u64,
 }
 
-/// Days that are due at `now`, from `from` on, in their order; at most `max`. A day counts whole: `now` is after its end.
-pub fn due(rows: &impl Rows, from: &[u8], now: u64, max: usize) -> Result<Vec<Due>, StoreError> {
-    let keys = rows.keys(TLS_DAYS, from, max)?;
+/// Days of one kind that are due at `now`, from `from` on, in their order; at most `max`. A day counts whole: `now` is after its end.
+pub fn due(rows: &impl Rows, kind: Kind, from: &[u8], now: u64, max: usize) -> Result<Vec<Due>, StoreError> {
+    let keys = rows.keys(kind.days(), from, max)?;
     let due = keys.into_iter().filter_map(|key| {
         let (since, domain) = key.split_first_chunk()?;
         let (since, domain) = (u64::from_be_bytes(*since), String::from_utf8(domain.to_vec()).ok()?);
-        (since <= now).then_some(Due { key, domain, since })
+        (since <= now).then_some(Due { kind, key, domain, since })
     });
     Ok(due.collect())
 }
 
 /// Takes a day away, and returns what it comes to, for these mailboxes.
 pub fn take(txn: &mut Txn<'_>, due: &Due, to: Vec<String>) -> Result<Option<AggregateReport>, StoreError> {
-    let Some(day) = txn.get::<TlsDay>(TLS_DAYS, &due.key)? else { return Ok(None) };
+    let taken = match due.kind {
+        Kind::Tls => take_tls(txn, &due.key)?,
+        Kind::Dmarc => take_dmarc(txn, &due.key)?,
+    };
+    let Some((counts, left_out, octets)) = taken else { return Ok(None) };
     let mut room = txn.get::<Room>(ROOM, b"")?.unwrap_or_default();
-    room.octets = room.octets.saturating_sub(octets(&due.key, &day));
-    txn.delete(TLS_DAYS, &due.key)?;
-    match txn.count(TLS_DAYS)? {
+    room.octets = room.octets.saturating_sub(octets);
+    match txn.count(TLS_DAYS)? + txn.count(DMARC_DAYS)? {
         0 => txn.delete(ROOM, b"")?,
         _ => txn.put(ROOM, b"", &room)?,
     }
     let end = due.since / DAY_MILLIS * DAY_MILLIS;
-    let TlsDay { policies, left_out } = day;
-    let counts = Counts::Tls(policies);
     Ok(Some(AggregateReport {
         id: id(&due.domain, end, counts.kind()).0,
         domain: due.domain.clone(),
@@ -165,6 +262,28 @@ pub fn take(txn: &mut Txn<'_>, due: &Due, to: Vec<String>) -> Result<Option<Aggr
         counts,
         left_out,
     }))
+}
+
+/// What was counted, what was left out, and what room it had.
+type Taken = Option<(Counts, u64, u64)>;
+
+fn take_tls(txn: &mut Txn<'_>, key: &[u8]) -> Result<Taken, StoreError> {
+    let Some(day) = txn.get::<TlsDay>(TLS_DAYS, key)? else { return Ok(None) };
+    txn.delete(TLS_DAYS, key)?;
+    let held = octets(key, &day);
+    Ok(Some((Counts::Tls(day.policies), day.left_out, held)))
+}
+
+fn take_dmarc(txn: &mut Txn<'_>, key: &[u8]) -> Result<Taken, StoreError> {
+    let Some(day) = txn.get::<DmarcDay>(DMARC_DAYS, key)? else { return Ok(None) };
+    txn.delete(DMARC_DAYS, key)?;
+    let held = octets(key, &day).saturating_add(day.octets);
+    let mut records = Vec::new();
+    for (key, DmarcRow(count)) in txn.prefix::<DmarcRow>(DMARC_FOUND, &found_prefix(key), usize::MAX)? {
+        txn.delete(DMARC_FOUND, &key)?;
+        records.push(count);
+    }
+    Ok(Some((Counts::Dmarc(DmarcCounts { policy: day.policy, records }), day.left_out, held)))
 }
 
 /// The id of a report about a domain's day that ended at `end`, milliseconds since 1970.
@@ -177,7 +296,7 @@ fn id(domain: &str, end: u64, kind: &str) -> MessageId {
 mod tests {
     use std::sync::Arc;
 
-    use shared::aggregate::{PolicyKind, ResultType};
+    use shared::aggregate::{FailureOptions, Handling, Override, PolicyKind, ResultType, SignatureFound};
     use shared::store::Store;
     use shared::store::sim::{Faults, SimDisk};
 
@@ -214,15 +333,22 @@ mod tests {
                 count_tls(txn, "a.example", &none("a.example"), failure.as_ref(), now)?;
             }
             count_tls(txn, "b.example", &none("b.example"), None, NOON)?;
-            assert_eq!(due(txn, &[], midnight - 1, 9)?, []);
-            assert_eq!(due(txn, &[], midnight + SPREAD_MILLIS, 9)?.len(), 2, "not the day that has begun");
-            let all = due(txn, &[], midnight + 2 * DAY_MILLIS, 9)?;
+            assert_eq!(due(txn, Kind::Tls, &[], midnight - 1, 9)?, []);
+            assert_eq!(
+                due(txn, Kind::Tls, &[], midnight + SPREAD_MILLIS, 9)?.len(),
+                2,
+                "not the day that has begun"
+            );
+            let all = due(txn, Kind::Tls, &[], midnight + 2 * DAY_MILLIS, 9)?;
             let a = all.iter().find(|due| due.domain == "a.example").expect("is due");
-            assert_eq!(due(txn, &[], a.since, 9)?.iter().filter(|due| due.domain == "a.example").count(), 1);
-            assert!(!due(txn, &[], a.since - 1, 9)?.contains(a));
+            assert_eq!(
+                due(txn, Kind::Tls, &[], a.since, 9)?.iter().filter(|due| due.domain == "a.example").count(),
+                1
+            );
+            assert!(!due(txn, Kind::Tls, &[], a.since - 1, 9)?.contains(a));
             let told = take(txn, a, vec!["tls@a.example".into()])?;
             assert_eq!(take(txn, a, Vec::new())?, None, "it is gone");
-            let next = due(txn, &[], midnight + 2 * DAY_MILLIS, 9)?;
+            let next = due(txn, Kind::Tls, &[], midnight + 2 * DAY_MILLIS, 9)?;
             let next = next.iter().find(|due| due.domain == "a.example").expect("the day that began then");
             let next = take(txn, next, Vec::new())?.expect("is there");
             assert_ne!(told.as_ref().map(|told| told.id), Some(next.id));
@@ -231,7 +357,7 @@ mod tests {
         });
         let told = told.expect("commits").into_inner().expect("is there");
         assert_eq!((told.begin, told.left_out), (20_000 * DAY_SECONDS, 0));
-        let Counts::Tls(policies) = &told.counts;
+        let Counts::Tls(policies) = &told.counts else { panic!("{told:?}") };
         let [counts] = policies.as_slice() else { panic!("{policies:?}") };
         assert_eq!((counts.successes, counts.failures), (1, 3));
         let details: Vec<_> = counts.details.iter().map(|detail| detail.count).collect();
@@ -284,12 +410,90 @@ mod tests {
                 let day = txn.get::<TlsDay>(TLS_DAYS, &key("d1.example", NOON))?.expect("is there");
                 assert_eq!((day.policies[0].successes, day.left_out), (2, 1));
                 // All room comes back.
-                for due in due(txn, &[], u64::MAX, usize::MAX)? {
+                for due in due(txn, Kind::Tls, &[], u64::MAX, usize::MAX)? {
                     take(txn, &due, Vec::new())?;
                 }
                 assert_eq!(txn.get::<Room>(ROOM, b"")?, None);
                 Ok::<_, StoreError>(())
             })
             .expect("commits");
+    }
+
+    fn dmarc(domain: &str) -> DmarcPolicy {
+        DmarcPolicy {
+            domain: domain.into(),
+            own: Handling::Reject,
+            below: Handling::Reject,
+            dkim_strict: false,
+            spf_strict: false,
+            failures: FailureOptions::All,
+        }
+    }
+
+    fn found(source: &str) -> DmarcFound {
+        let signature =
+            SignatureFound { domain: "a.example".into(), selector: "k".into(), result: "pass".into() };
+        DmarcFound {
+            source: source.into(),
+            disposition: Handling::None,
+            dkim: true,
+            spf: false,
+            overridden: Some(Override::LocalPolicy),
+            header_from: "a.example".into(),
+            envelope_from: "b.example".into(),
+            signatures: vec![signature],
+            spf_domain: "b.example".into(),
+            spf_of_helo: false,
+            spf_result: "none".into(),
+        }
+    }
+
+    #[test]
+    fn what_is_found_of_mail_is_counted_by_what_it_is_and_the_last_policy_is_told() {
+        let told = store().commit_blocking(|txn| {
+            for source in ["192.0.2.1", "192.0.2.2", "192.0.2.1"] {
+                count_dmarc(txn, &dmarc("a.example"), &found(source), NOON)?;
+            }
+            count_dmarc(txn, &dmarc("a.exampl"), &found("192.0.2.3"), NOON)?;
+            let latest = DmarcPolicy { own: Handling::None, ..dmarc("a.example") };
+            count_dmarc(txn, &latest, &found("192.0.2.2"), NOON)?;
+            let all = due(txn, Kind::Dmarc, &[], u64::MAX, 9)?;
+            assert_eq!(due(txn, Kind::Tls, &[], u64::MAX, 9)?, []);
+            let mut told = Vec::new();
+            for due in &all {
+                told.extend(take(txn, due, Vec::new())?);
+            }
+            assert_eq!((txn.count(DMARC_FOUND)?, txn.count(DMARC_DAYS)?, txn.count(ROOM)?), (0, 0, 0));
+            Ok::<_, StoreError>(told)
+        });
+        let told = told.expect("commits").into_inner();
+        let of = told.iter().find(|told| told.domain == "a.example").expect("is told");
+        let Counts::Dmarc(DmarcCounts { policy, records }) = &of.counts else { panic!("{of:?}") };
+        assert_eq!(policy.own, Handling::None);
+        let mut counts: Vec<_> =
+            records.iter().map(|record| (record.found.source.as_str(), record.count)).collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [("192.0.2.1", 2), ("192.0.2.2", 2)]);
+        assert_eq!(told.len(), 2);
+    }
+
+    #[test]
+    fn senders_from_everywhere_fill_no_disk_and_no_unit() {
+        let counted = store().commit_blocking(|txn| {
+            for n in 0..2_000 {
+                count_dmarc(txn, &dmarc("a.example"), &found(&format!("2001:db8::{n:x}")), NOON)?;
+            }
+            let day = txn.get::<DmarcDay>(DMARC_DAYS, &key("a.example", NOON))?.expect("is there");
+            let rows = txn.count(DMARC_FOUND)?;
+            assert_eq!(rows + day.left_out, 2_000);
+            assert!(day.left_out > 0 && day.octets <= ROW_OCTETS_MAX as u64);
+            let room = txn.get::<Room>(ROOM, b"")?.expect("is there");
+            assert_eq!(room.octets, day.octets + octets(&key("a.example", NOON), &day));
+            let due = due(txn, Kind::Dmarc, &[], u64::MAX, 1)?.remove(0);
+            take(txn, &due, vec!["r@a.example".into(); 2])
+        });
+        let report = counted.expect("commits").into_inner().expect("is there");
+        let head = shared::unit::encode(&shared::unit::ToBig::AggregateReport(Box::new(report)));
+        assert!(head.len() <= link_proto::unit::HEAD_BYTES_MAX, "{}", head.len());
     }
 }

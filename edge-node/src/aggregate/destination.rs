@@ -1,8 +1,10 @@
-//! To whom a domain wants its reports sent, as it says in DNS (RFC 8460 §3). Pure.
+//! To whom a domain wants its reports sent, as it says in DNS (RFC 8460 §3, RFC 7489 §6.3 and §7.1). Pure.
 
-use shared::address::Address;
+use shared::address::{Address, Domain};
 use shared::aggregate::MAILBOXES_MAX;
 
+/// The version of DMARC records.
+const DMARC: &str = "DMARC1";
 /// URIs of one record that are looked at.
 const URIS_MAX: usize = 16;
 
@@ -19,10 +21,45 @@ pub enum Wanted {
 
 /// What the text records of `_smtp._tls.DOMAIN` ask for. Several records ask for nothing.
 pub fn tls(records: &[String]) -> Wanted {
-    let rest = |record: &String| {
-        let (version, rest) = record.split_once(';')?;
-        (version.trim() == "v=TLSRPTv1").then(|| rest.to_owned())
-    };
+    asked(records, "TLSRPTv1")
+}
+
+/// What those of `_dmarc.DOMAIN` ask for.
+pub fn dmarc(records: &[String]) -> Wanted {
+    match asked(records, DMARC) {
+        // No other way is in use.
+        Wanted::AnotherWay => Wanted::Nothing,
+        wanted => wanted,
+    }
+}
+
+/// Whether a host that takes the mail of another domain than `policy` is to be asked if it wants reports about that: the
+/// name of the records that say so.
+pub fn permission(policy: &str, mailbox: &Address) -> Option<String> {
+    let host: &Domain = mailbox.domain();
+    let is_own =
+        host.as_str().strip_suffix(policy).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    (!is_own).then(|| format!("{policy}._report._dmarc.{host}"))
+}
+
+/// Whether its text records say that it does.
+pub fn permits(records: &[String]) -> bool {
+    records.iter().any(|record| rest(record, DMARC).is_some() || version(record) == Some(DMARC))
+}
+
+fn version(record: &str) -> Option<&str> {
+    let (name, value) = record.split(';').next()?.split_once('=')?;
+    (name.trim() == "v").then(|| value.trim())
+}
+
+/// What is behind the version in a record.
+fn rest<'r>(record: &'r str, wanted: &str) -> Option<&'r str> {
+    let (_, rest) = record.split_once(';')?;
+    (version(record) == Some(wanted)).then_some(rest)
+}
+
+fn asked(records: &[String], version: &str) -> Wanted {
+    let rest = |record: &String| rest(record, version).map(ToOwned::to_owned);
     let mut records = records.iter().filter_map(rest);
     let (Some(record), None) = (records.next(), records.next()) else { return Wanted::Nothing };
     let uris = record.split(';').find_map(|field| {
@@ -108,6 +145,33 @@ mod tests {
         ] {
             assert_eq!(tls(nothing), Wanted::Nothing, "{nothing:?}");
         }
+    }
+
+    #[test]
+    fn reports_about_mail_go_where_they_are_asked_for_and_elsewhere_by_permission_only() {
+        let dmarc = |record: &str| dmarc(&[record.to_owned()]);
+        assert_eq!(
+            dmarc("v=DMARC1; p=none; ri=60; rua=mailto:d@a.example!10m; fo=1"),
+            mail(&["d@a.example"])
+        );
+        assert_eq!(dmarc("v=DMARC1; p=none"), Wanted::Nothing);
+        assert_eq!(dmarc("v=DMARC1; p=none; rua=https://a.example"), Wanted::Nothing);
+        assert_eq!(dmarc("v=TLSRPTv1; rua=mailto:d@a.example"), Wanted::Nothing);
+        let asks = |host: &str| permission("a.example", &format!("d@{host}").parse().expect("an address"));
+        for own in ["a.example", "mail.a.example", "A.Example"] {
+            assert_eq!(asks(own), None, "{own}");
+        }
+        assert_eq!(asks("b.example").as_deref(), Some("a.example._report._dmarc.b.example"));
+        assert_eq!(asks("ba.example").as_deref(), Some("a.example._report._dmarc.ba.example"));
+        for (record, expected) in [
+            ("v=DMARC1", true),
+            ("v=DMARC1;", true),
+            ("v=DMARC1; rua=mailto:x@y.example", true),
+            ("v=spf1", false),
+        ] {
+            assert_eq!(permits(&[record.to_owned()]), expected, "{record}");
+        }
+        assert!(!permits(&[]));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hickory_resolver::net::NetError;
 use shared::age;
 use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, QueuedBody, QueuedUnit};
@@ -12,7 +13,7 @@ use shared::trace;
 use shared::unit::{ToBig, encode};
 use tokio::task::JoinSet;
 
-use super::counts::{self, Due};
+use super::counts::{self, Due, Kind};
 use super::destination::{self, Wanted};
 use crate::delivery::Resolver;
 use crate::node::Node;
@@ -41,12 +42,12 @@ pub async fn run(node: Arc<Node>, resolver: Resolver) {
 
 /// Domains of which DNS gave no answer: a state machine.
 #[derive(Debug, Default)]
-struct Waiting(HashMap<Vec<u8>, u64>);
+struct Waiting(HashMap<(Kind, Vec<u8>), u64>);
 
 impl Waiting {
     /// Whether a day's domain is to be asked at `now`, milliseconds since 1970.
     fn is_asked(&self, due: &Due, now: u64) -> bool {
-        self.0.get(&due.key).is_none_or(|again| *again <= now)
+        self.0.get(&(due.kind, due.key.clone())).is_none_or(|again| *again <= now)
     }
 
     /// DNS gave no answer. Whether it is asked again.
@@ -54,14 +55,14 @@ impl Waiting {
         let again = now.saturating_add(AGAIN_MILLIS);
         let goes_on = again < due.since.saturating_add(GIVEN_UP_MILLIS);
         match goes_on {
-            true => drop(self.0.insert(due.key.clone(), again)),
+            true => drop(self.0.insert((due.kind, due.key.clone()), again)),
             false => self.ended(due),
         }
         goes_on
     }
 
     fn ended(&mut self, due: &Due) {
-        self.0.remove(&due.key);
+        self.0.remove(&(due.kind, due.key.clone()));
     }
 }
 
@@ -72,21 +73,39 @@ async fn round(node: &Node, resolver: &Resolver, waiting: &mut Waiting) -> Resul
     if !age::is_clock_believed(&node.store.read()?)? {
         return Ok(());
     }
+    for kind in Kind::ALL {
+        round_of(node, resolver, waiting, kind, now).await?;
+    }
+    Ok(())
+}
+
+async fn round_of(
+    node: &Node,
+    resolver: &Resolver,
+    waiting: &mut Waiting,
+    kind: Kind,
+    now: u64,
+) -> Result<(), StoreError> {
+    let reports = node.topology.edge.reports;
+    let is_sent = match kind {
+        Kind::Tls => reports.tls,
+        Kind::Dmarc => reports.dmarc,
+    };
     let mut from = Vec::new();
     loop {
-        let due = counts::due(&node.store.read()?, &from, now, AT_ONCE)?;
+        let due = counts::due(&node.store.read()?, kind, &from, now, AT_ONCE)?;
         let Some(last) = due.last() else { return Ok(()) };
         from = [last.key.as_slice(), &[0]].concat();
         let mut asking = JoinSet::new();
         for due in due.into_iter().filter(|due| waiting.is_asked(due, now)) {
-            let (resolver, is_sent) = (resolver.clone(), node.topology.edge.reports.tls);
+            let resolver = resolver.clone();
             asking.spawn(async move {
                 if !is_sent {
                     // The topology has changed since it was counted.
                     return (due, Ok(Wanted::Nothing));
                 }
-                let wanted = resolver.texts(&format!("_smtp._tls.{}", due.domain)).await;
-                (due, wanted.map(|records| destination::tls(&records)))
+                let wanted = wanted(&resolver, &due).await;
+                (due, wanted)
             });
         }
         while let Some(asked) = asking.join_next().await {
@@ -101,6 +120,26 @@ async fn round(node: &Node, resolver: &Resolver, waiting: &mut Waiting) -> Resul
             };
             waiting.ended(&due);
             tell(node, due, wanted, now).await?;
+        }
+    }
+}
+
+/// What a domain asks for in DNS.
+async fn wanted(resolver: &Resolver, Due { kind, domain, .. }: &Due) -> Result<Wanted, NetError> {
+    match kind {
+        Kind::Tls => Ok(destination::tls(&resolver.texts(&format!("_smtp._tls.{domain}")).await?)),
+        Kind::Dmarc => {
+            let wanted = destination::dmarc(&resolver.texts(&format!("_dmarc.{domain}")).await?);
+            let Wanted::Mail(mut mailboxes) = wanted else { return Ok(wanted) };
+            for mailbox in mailboxes.clone() {
+                // Nobody gets reports because somebody else names them (RFC 7489 §7.1).
+                if let Some(name) = destination::permission(domain, &mailbox)
+                    && !destination::permits(&resolver.texts(&name).await?)
+                {
+                    mailboxes.retain(|other| *other != mailbox);
+                }
+            }
+            Ok(if mailboxes.is_empty() { Wanted::Nothing } else { Wanted::Mail(mailboxes) })
         }
     }
 }
@@ -153,7 +192,7 @@ mod tests {
                 let failure = TlsFailure::unconnected(ResultType::TlsaInvalid, None, &reason);
                 counts::count_tls(txn, &name, &policy, Some(&failure), NOON)?;
             }
-            counts::due(txn, &[], u64::MAX, 1)
+            counts::due(txn, Kind::Tls, &[], u64::MAX, 1)
         });
         let due = due.expect("commits").into_inner().remove(0);
         (store, due)
@@ -172,7 +211,10 @@ mod tests {
             let (store, due) = counted("a.example");
             let is_wanted = matches!(wanted, Wanted::Mail(_));
             store.commit_blocking(move |txn| settle(txn, &due, wanted, NOON)).expect("commits");
-            assert_eq!(counts::due(&store.read().expect("reads"), &[], u64::MAX, 9).expect("reads"), []);
+            assert_eq!(
+                counts::due(&store.read().expect("reads"), Kind::Tls, &[], u64::MAX, 9).expect("reads"),
+                []
+            );
             assert_eq!(units(&store).len(), usize::from(is_wanted));
             for unit in units(&store) {
                 assert!(unit.head.len() <= HEAD_BYTES_MAX, "{}", unit.head.len());
@@ -194,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_domain_that_dns_does_not_answer_for_is_asked_each_hour_for_a_day() {
-        let due = Due { key: b"k".to_vec(), domain: "a.example".into(), since: NOON };
+        let due = Due { kind: Kind::Tls, key: b"k".to_vec(), domain: "a.example".into(), since: NOON };
         let (mut waiting, mut asked) = (Waiting::default(), 0);
         let mut now = NOON;
         loop {

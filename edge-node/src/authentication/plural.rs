@@ -1,12 +1,15 @@
-//! Names with several DMARC records, which so have none (RFC 7489 §6.6.3): mail-auth takes the first.
+//! Names with several DMARC records, which so have none (RFC 7489 §6.6.3): mail-auth takes the first. And where the one is
+//! that counts, which it does not tell.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::Hash;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use mail_auth::{DnsError, Error, ResolverCache, Txt};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use mail_auth::common::parse::TxtRecordParser as _;
+use mail_auth::dmarc::Dmarc;
+use mail_auth::{DmarcOutput, DnsError, Error, ResolverCache, Txt};
 
 /// What a DMARC record begins with.
 const BEGIN: &[u8] = b"v=DMARC1";
@@ -15,25 +18,40 @@ const LABELS_MAX: usize = 7;
 
 /// The names, as mail-auth asks for them.
 #[derive(Debug, Default)]
-pub struct Plural(HashSet<Box<str>>);
+pub struct Plural {
+    names: HashSet<Box<str>>,
+    /// The domains with one, the author's first.
+    single: Vec<(String, Dmarc)>,
+}
 
 impl Plural {
     /// Those of the names under which the policy for mail of an author's domain is looked for.
     pub async fn of(dns: &TokioResolver, author: &str) -> Self {
-        let mut found = HashSet::new();
+        let mut found = Self::default();
         for domain in walk(author) {
             let asked = format!("_dmarc.{domain}.");
             let Ok(name) = Name::from_ascii(&asked) else { continue };
             let Ok(lookup) = dns.lookup(name, RecordType::TXT).await else { continue };
-            let is_policy = |data: &RData| match data {
-                RData::TXT(text) => text.txt_data.concat().starts_with(BEGIN),
-                _ => false,
+            let policy = |record: &Record| match &record.data {
+                RData::TXT(text) => Some(text.txt_data.concat()).filter(|text| text.starts_with(BEGIN)),
+                _ => None,
             };
-            if lookup.answers().iter().filter(|record| is_policy(&record.data)).count() > 1 {
-                found.insert(asked.into_boxed_str());
+            let policies: Vec<_> = lookup.answers().iter().filter_map(policy).collect();
+            match policies.as_slice() {
+                [] => {}
+                [only] => {
+                    found.single.extend(Dmarc::parse(only).ok().map(|policy| (domain.to_owned(), policy)))
+                }
+                _ => drop(found.names.insert(asked.into_boxed_str())),
             }
         }
-        Self(found)
+        found
+    }
+
+    /// The domain whose policy a message was held to.
+    pub fn owner(&self, output: &DmarcOutput) -> Option<&str> {
+        let applied = output.dmarc_record()?;
+        self.single.iter().find(|(_, policy)| policy == applied).map(|(domain, _)| domain.as_str())
     }
 }
 
@@ -54,7 +72,7 @@ impl ResolverCache<Box<str>, Txt> for Plural {
         Box<str>: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.0.contains(name).then(|| Txt::Error(Error::Dns(DnsError::InvalidRecordType)))
+        self.names.contains(name).then(|| Txt::Error(Error::Dns(DnsError::InvalidRecordType)))
     }
 
     fn remove<Q>(&self, _: &Q) -> Option<Txt>

@@ -1,4 +1,4 @@
-//! Writes the mail that brings an aggregate report (RFC 8460 §5.3): a text for a person, and the report, compressed.
+//! Writes the mail that brings an aggregate report (RFC 8460 §5.3, RFC 7489 §7.2.1): a text for a person, and the report, compressed.
 
 use super::compose::{begin_part, boundary, end_parts, message_id, text_part};
 use super::write;
@@ -44,6 +44,13 @@ pub fn tls_report(letter: &AggregateLetter) -> Vec<u8> {
     out
 }
 
+/// The mail that brings a report of DMARC.
+pub fn dmarc_report(letter: &AggregateLetter) -> Vec<u8> {
+    let mut out = head(letter);
+    parts(&mut out, letter, ["multipart/mixed;"], "application/gzip", "xml");
+    out
+}
+
 fn head(letter: &AggregateLetter) -> Vec<u8> {
     let AggregateLetter { id, from, to, date, domain, .. } = letter;
     let (mut out, submitter) = (Vec::new(), from.domain());
@@ -84,7 +91,7 @@ fn parts(
     end_parts(out, &boundary);
 }
 
-/// The name of the file (RFC 8460 §5.1).
+/// The name of the file (RFC 8460 §5.1, RFC 7489 §7.2.1.1).
 fn file_name(letter: &AggregateLetter, extension: &str) -> String {
     let AggregateLetter { id, from, domain, range: (begin, end), .. } = letter;
     format!("{}!{domain}!{begin}!{end}!{id}.{extension}.gz", from.domain())

@@ -126,7 +126,7 @@ static GREYLIST: &[Entry] = &[
     ("window", Value("write a number of seconds, like 172_800")),
 ];
 
-static REPORTS: &[Entry] = &[("tls", Value("write true or false")), ("dmarc", Later)];
+static REPORTS: &[Entry] = &[("tls", Value("write true or false")), ("dmarc", Value("write true or false"))];
 
 static PUBLIC: &[Entry] = &[
     ("submission", Value("write a port number, like 587")),

@@ -15,9 +15,10 @@ use serde_spanned::Spanned;
 use super::refusal::{Source, TopologyError};
 use super::{
     Acknowledge, Acme, AttachmentMode, Authentication, BOUND_OCTETS, Big, CONCURRENCY, CertificateSource,
-    DELAY_NOTICE, DnsList, Dnssec, EXPIRE, Edge, GREETING_PAUSE, GREYLIST_DELAY, GREYLIST_WINDOW, Greylist,
-    LISTS_MAX, LOGIN_DELAY, Link, Lists, Mode, MtaSts, Outbound, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY,
-    RelayTls, Reports, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles, Topology, keys,
+    DELAY_NOTICE, Dmarc, DnsList, Dnssec, EXPIRE, Edge, GREETING_PAUSE, GREYLIST_DELAY, GREYLIST_WINDOW,
+    Greylist, LISTS_MAX, LOGIN_DELAY, Link, Lists, Mode, MtaSts, Outbound, PublicPorts, RECEIVERS,
+    RETRIES_MAX, RETRY, RelayTls, Reports, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles,
+    Topology, keys,
 };
 use crate::address::{Address, Domain};
 
@@ -149,6 +150,7 @@ struct RawGreylist {
 #[serde(deny_unknown_fields)]
 struct RawReports {
     tls: Option<bool>,
+    dmarc: Option<Spanned<bool>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -365,7 +367,7 @@ impl Source<'_> {
                 GREETING_PAUSE,
                 2,
             )?),
-            reports: reports(&raw.reports),
+            reports: self.reports(raw)?,
             public: self.public(raw)?,
             certificate: self.certificate(raw)?,
             outbound: self.outbound(&raw.outbound)?,
@@ -463,6 +465,18 @@ impl Source<'_> {
         let delay = self.number(raw.delay.as_ref(), "delay", GREYLIST_DELAY, 300)?;
         let window = self.number(raw.window.as_ref(), "window", GREYLIST_WINDOW, 172_800)?;
         Ok(Greylist { delay: Duration::from_secs(delay), window: Duration::from_secs(window) })
+    }
+
+    fn reports(&self, raw: &RawEdge) -> Result<Reports, TopologyError> {
+        let RawReports { tls, dmarc } = &raw.reports;
+        let is_off = self.authentication(&raw.authentication)?.dmarc == Dmarc::Off;
+        if let Some(span) = dmarc.as_ref().filter(|dmarc| *dmarc.get_ref() && is_off).map(Spanned::span) {
+            let reason = "with [edge.authentication] dmarc = \"off\" there is nothing to report";
+            return Err(self.refuse(span, reason, "leave it out, or write dmarc = \"record\" there"));
+        }
+        let default = Reports::default();
+        let dmarc = dmarc.as_ref().map_or(default.dmarc, |dmarc| *dmarc.get_ref());
+        Ok(Reports { tls: tls.unwrap_or(default.tls), dmarc })
     }
 
     fn public(&self, raw: &RawEdge) -> Result<PublicPorts, TopologyError> {
@@ -702,10 +716,6 @@ impl Source<'_> {
             )
         })
     }
-}
-
-fn reports(raw: &RawReports) -> Reports {
-    Reports { tls: raw.tls.unwrap_or(Reports::default().tls) }
 }
 
 /// Whether both cannot be bound at once. Port 0 is a new port each time.

@@ -10,7 +10,8 @@ use link_proto::frame::{
 use link_proto::host::{Applied, Identity, Rejection};
 use link_proto::unit::{Body, Lane, Position, Unit};
 use shared::aggregate::{
-    AggregateReport, Counts, FailureCount, PolicyCounts, PolicyKind, ResultType, TlsFailure, TlsPolicy,
+    AggregateReport, Counts, DmarcCount, DmarcCounts, DmarcFound, DmarcPolicy, FailureCount, FailureOptions,
+    Handling, Override, PolicyCounts, PolicyKind, ResultType, SignatureFound, TlsFailure, TlsPolicy,
 };
 use shared::credential::Credential;
 use shared::inventory::{Holding, Inventory};
@@ -237,6 +238,7 @@ fn to_big() -> Vec<ToBig> {
         ToBig::WindowUsed { window: [1; 16], at: 3 },
         ToBig::Guessing { networks: 1, accounts: 2 },
         ToBig::AggregateReport(Box::new(aggregate_report())),
+        ToBig::AggregateReport(Box::new(AggregateReport { counts: of_mail(), ..aggregate_report() })),
     ]
 }
 
@@ -256,6 +258,33 @@ fn aggregate_report() -> AggregateReport {
         }]),
         left_out: 3,
     }
+}
+
+fn of_mail() -> Counts {
+    let signature =
+        SignatureFound { domain: "a.example".into(), selector: "k".into(), result: "pass".into() };
+    let found = DmarcFound {
+        source: "192.0.2.1".into(),
+        disposition: Handling::Quarantine,
+        dkim: false,
+        spf: true,
+        overridden: Some(Override::LocalPolicy),
+        header_from: "a.example".into(),
+        envelope_from: "b.example".into(),
+        signatures: vec![signature],
+        spf_domain: "b.example".into(),
+        spf_of_helo: false,
+        spf_result: "pass".into(),
+    };
+    let policy = DmarcPolicy {
+        domain: "a.example".into(),
+        own: Handling::Reject,
+        below: Handling::None,
+        dkim_strict: true,
+        spf_strict: false,
+        failures: FailureOptions::Any,
+    };
+    Counts::Dmarc(DmarcCounts { policy, records: vec![DmarcCount { found, count: 4 }] })
 }
 
 fn window() -> unit::Window {

@@ -1,13 +1,15 @@
 //! Aggregate reports: what was seen of a domain in a day reaches whom it names, signed, once, and says what there was.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 
 use big_node::request::AggregateView;
 use mail_auth::DkimResult;
 use serde_json::{Value, json};
 use shared::id::sim::AHEAD;
 use shared::mime;
+use shared::topology::{Dmarc, Reports};
 use shared::unit::DeliveryState;
 use tests::control::Commands;
 use tests::internet::dns::Zone;
@@ -17,7 +19,7 @@ use tests::internet::{DOMAIN, HOST, loopback};
 use tests::process::{Node, Program};
 use tests::topology::{TestTopology, quoted};
 use tests::wait::{SOON, Trouble};
-use tests::world::{CAROL, World};
+use tests::world::{ALICE, CAROL, World};
 
 use super::dkim::{keygen, verified};
 
@@ -163,5 +165,86 @@ async fn a_domain_is_told_of_its_hosts_also_where_tls_fails() -> Result<(), Trou
     let table = world.nodes.big.run(&["reports"]).await?;
     assert!(table.contains("testing.example") && !table.contains("silent.example"), "{table}");
     assert_eq!(broken.mail().len(), 3, "once each");
+    world.end().await
+}
+
+/// What xmllint makes of a report; `None` where it is not installed.
+fn validated(document: &[u8]) -> Result<Option<String>, Trouble> {
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/reports/dmarc.xsd");
+    let mut xmllint = Command::new("xmllint");
+    xmllint.args(["--noout", "--schema", schema, "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut child) = xmllint.spawn() else { return Ok(None) };
+    child.stdin.take().ok_or("a pipe")?.write_all(document)?;
+    Ok(Some(String::from_utf8(child.wait_with_output()?.stderr)?.trim().to_owned()))
+}
+
+#[tokio::test]
+async fn a_domain_is_told_of_mail_in_its_name_by_whom_it_names_and_who_agrees() -> Result<(), Trouble> {
+    let mut world = World::with(Program::at(env!("CARGO_BIN_EXE_pair")), |topology| {
+        topology.authentication.dmarc = Dmarc::Quarantine;
+        topology.reports = Reports { tls: false, dmarc: true };
+    })
+    .await?;
+    keygen(&world, "e1", "ed25519").await?;
+    let dns = &world.internet.dns;
+    let publish = |name: &str, text: &str| dns.publish(Zone::new(name).txt(name, text));
+    let named = "mailto:dmarc@remote.example!10m,mailto:victim@other.example";
+    for (domain, spf, policy) in [
+        ("bad.example", "v=spf1 -all", &*format!("v=DMARC1; p=quarantine; ri=60; rua={named}")),
+        ("sub.bad.example", "v=spf1 ip4:127.0.0.1 -all", ""),
+        ("silent.example", "v=spf1 -all", "v=DMARC1; p=reject"),
+    ] {
+        publish(domain, spf);
+        if !policy.is_empty() {
+            publish(&format!("_dmarc.{domain}"), policy);
+        }
+    }
+    publish("bad.example._report._dmarc.remote.example", "v=DMARC1");
+    for (domain, times) in [("bad.example", 2), ("sub.bad.example", 1), ("silent.example", 1)] {
+        for number in 0..times {
+            let from = format!("carol{number}@{domain}");
+            let letter =
+                format!("From: Carol <{from}>\r\nTo: {ALICE}\r\nSubject: s\r\n\r\ntext {number}\r\n");
+            world.smtp().await?.send(&from, &[ALICE], letter.as_bytes()).await?;
+        }
+    }
+    world.quiet().await?;
+    next_day(&mut world).await?;
+    let mail = world.internet.mta.wait_for(1, SOON).await?;
+    assert_eq!(
+        (mail[0].reverse_path.as_str(), &mail[0].recipients[..]),
+        ("", &["dmarc@remote.example".to_owned()][..])
+    );
+    assert_eq!(verified(&world, &mail[0].data).await?, [DkimResult::Pass]);
+    let (header, document) = opened(&mail[0])?;
+    let subject = "Subject: Report Domain: bad.example Submitter: example.com Report-ID: <";
+    assert!(header.contains(subject) && !header.contains("TLS-Required"), "{header}");
+    match validated(&document)? {
+        Some(said) => assert_eq!(said, "- validates", "{}", String::from_utf8_lossy(&document)),
+        None => println!("xmllint is not installed: not held to the schema"),
+    }
+    let xml = String::from_utf8(document)?;
+    let records: Vec<String> =
+        xml.split("<record>").skip(1).map(|record| record.split_whitespace().collect()).collect();
+    assert_eq!(records.len(), 2, "{xml}");
+    let record = |author: &str| {
+        let name = format!("<header_from>{author}</header_from>");
+        records.iter().find(|record| record.contains(&name)).cloned().unwrap_or_default()
+    };
+    let (bad, sub) = (record("bad.example"), record("sub.bad.example"));
+    for part in [
+        "<source_ip>127.0.0.1</source_ip><count>2</count>",
+        "<disposition>quarantine</disposition><dkim>fail</dkim><spf>fail</spf></policy_evaluated>",
+        "<scope>mfrom</scope><result>fail</result>",
+    ] {
+        assert!(bad.contains(part), "{part} is not in {bad}");
+    }
+    assert!(sub.contains("<count>1</count>") && sub.contains("<spf>pass</spf></policy_evaluated>"), "{sub}");
+    assert!(!xml.contains("carol"), "{xml}");
+    world.quiet().await?;
+    let listed: Vec<AggregateView> =
+        serde_json::from_str(&world.nodes.big.run(&["reports", "--json"]).await?)?;
+    let states: Vec<_> = listed.iter().map(|view| (view.kind.as_str(), view.state.as_str())).collect();
+    assert_eq!(states, [("dmarc", "relayed")]);
     world.end().await
 }
