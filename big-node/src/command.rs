@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use link_proto::driver::{self, Key};
+use link_proto::driver::{self, KeyRing, Rotation};
 use link_proto::ticket::Ticket;
 use link_proto::unit::Lane;
 use serde_json::Value;
@@ -31,6 +31,7 @@ use crate::error::Refused;
 use crate::gateway::queue;
 use crate::inventory;
 use crate::link::LinkHost;
+use crate::link_key;
 use crate::node::Node;
 use crate::projection;
 use crate::record::{MESSAGES, Message, Named, Person, UNSETTLED};
@@ -58,8 +59,8 @@ pub struct Commands {
     pub node: Arc<Node>,
     /// Its end of the link.
     pub host: Arc<LinkHost>,
-    /// The link's key.
-    pub key: Arc<Key>,
+    /// The link's keys.
+    pub keys: KeyRing,
     /// The node's files.
     pub state: State,
     /// Requests that may wait at once for a mailbox to change; each holds a connection.
@@ -203,6 +204,10 @@ impl Commands {
                 link.redial();
                 Ok(Done { done: "the edge is dialled again".into() })
             }
+            LinkCommand::Rotate => {
+                let begun = self.keys.rotate().map_err(|error| Refused::new(error.to_string()))?;
+                Ok(operator::rotation(begun == Rotation::Begun))
+            }
             command => {
                 let held = link.is_held() && !link.is_open();
                 let sealing = self.node.site.sealing.public().0;
@@ -234,7 +239,7 @@ impl Commands {
         }
         // The ticket says where the edge listens, the topology how big reaches it.
         ticket.address = self.node.topology.link.dial;
-        let paired = driver::pair(&ticket, &self.key, Arc::clone(&self.host)).await;
+        let paired = driver::pair(&ticket, &self.keys, Arc::clone(&self.host)).await;
         paired.map_err(|error| {
             Refused::new(format!("the edge at {} did not take the ticket: {error}", ticket.address))
         })?;
@@ -294,6 +299,7 @@ impl Commands {
         let held = self.node.link.is_held().then(|| operator::HELD.to_owned());
         let mut alarms: Vec<String> = held.or(status.last_error).into_iter().collect();
         alarms.extend(operator::alarms(&snapshot)?);
+        alarms.extend(status.former_key_shown.map(operator::former_key_alarm));
         alarms.extend(pressure.alarm());
         alarms.extend(compare::alarm(&snapshot, unix_millis())?);
         alarms.extend(refusal::alarm(&snapshot, unix_millis())?);
@@ -316,6 +322,7 @@ impl Commands {
             connected: status.connected.is_some(),
             peer: status.connected.as_ref().map(|connected| connected.peer.to_string()),
             rtt_millis: status.connected.as_ref().map(|connected| connected.rtt.as_secs_f64() * 1000.0),
+            keys: link_key::view(&self.keys, lane::partner(&snapshot)?.as_ref()),
             epoch: lane::epoch(&snapshot)?,
             pressure,
             directory: compare::view(&snapshot)?,

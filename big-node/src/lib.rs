@@ -24,6 +24,7 @@ pub mod harness;
 mod inbound;
 mod inventory;
 mod link;
+mod link_key;
 mod mail;
 mod maintenance;
 mod node;

@@ -144,8 +144,7 @@ impl Host for LinkHost {
             local.ok_or_else(|| HostError("this store has no identity; run `big-node init`".into()))?;
         let row = lane::partner(&snapshot).map_err(host_error)?;
         let adopt = row.as_ref().is_some_and(|row| row.adopt);
-        let partner =
-            row.map(|row| Partner { identity: identity(row.identity), key: row.key, epoch: row.epoch });
+        let partner = row.map(partner);
         let mut lanes = [LaneState::default(); 4];
         for (index, state) in (0..).zip(&mut lanes) {
             *state = lane_state(&lane::state(&snapshot, index).map_err(host_error)?);
@@ -163,6 +162,12 @@ impl Host for LinkHost {
                 false => reconcile::edge_went_back(txn, &site),
             }
         });
+        remembered.await.map(drop).map_err(host_error)
+    }
+
+    async fn remember_key(&self, partner: Partner) -> Result<(), HostError> {
+        let row = partner_row(partner);
+        let remembered = self.store.commit(move |txn| lane::set_partner(txn, &row));
         remembered.await.map(drop).map_err(host_error)
     }
 
@@ -190,8 +195,21 @@ impl Host for LinkHost {
         let paired = self.store.commit(move |txn| {
             let edge = EdgeRow { sealing_key: welcome.sealing_key, directory_key: welcome.directory_key };
             txn.put(EDGE, b"edge", &edge)?;
-            lane::adopted(txn, &row)?;
-            reconcile::tell_anew(txn, &site)
+            let known = lane::partner(txn)?.filter(|known| known.identity.is_same_store(&row.identity));
+            match known {
+                // It has another key: nothing begins anew.
+                Some(known) => {
+                    lane::remember_partner(txn, &row)?;
+                    match row.identity.generation == known.identity.generation {
+                        true => Ok(()),
+                        false => reconcile::edge_went_back(txn, &site),
+                    }
+                }
+                None => {
+                    lane::adopted(txn, &row)?;
+                    reconcile::tell_anew(txn, &site)
+                }
+            }
         });
         paired.await.map(drop).map_err(host_error)
     }
@@ -426,11 +444,18 @@ fn settling(how: Settling) -> lane::Settling {
     }
 }
 
+fn partner(row: PartnerRow) -> Partner {
+    let PartnerRow { identity: of, key, next_key, former_key, epoch, adopt: _ } = row;
+    Partner { identity: identity(of), key, next_key, former_key, epoch }
+}
+
 fn partner_row(partner: Partner) -> PartnerRow {
     let Identity { node, log_name, generation } = partner.identity;
     PartnerRow {
         identity: NodeIdentity { node, log_name, generation },
         key: partner.key,
+        next_key: partner.next_key,
+        former_key: partner.former_key,
         epoch: partner.epoch,
         adopt: false,
     }

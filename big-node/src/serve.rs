@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use crate::command::Commands;
 use crate::directory::Policy;
 use crate::link::LinkHost;
+use crate::link_key;
 use crate::node::Node;
 use crate::projection;
 use crate::{compare, gateway, maintenance};
@@ -124,19 +125,19 @@ async fn serve(topology: Topology, state: &State, people: &Handle) -> Result<(),
     let desk = desk.transpose()?;
     let node = Arc::new(Node::open(topology, state)?);
     node.settle().await?;
-    let dialler = Dialler::new(node.topology.link.dial, Key::from_pkcs8(&state.key("link")?)?)?;
+    let keys = link_key::open(state)?;
+    let dialler = Dialler::new(node.topology.link.dial, keys.clone())?;
     let host = Arc::new(LinkHost::new(
         node.store.clone(),
         Arc::clone(&node.site),
         Arc::clone(node.pressure()),
         Arc::clone(&node.changed),
     ));
-    let key = Arc::new(Key::from_pkcs8(&state.key("link")?)?);
     let watchers = |connections: usize| Arc::new(Semaphore::new(connections - connections / WATCHERS_LEAVE));
     let commands = Commands {
         node: Arc::clone(&node),
         host: Arc::clone(&host),
-        key,
+        keys,
         state: state.clone(),
         watchers: watchers(CONNECTIONS_MAX),
     };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use link_proto::driver::{KeyRing, Rotation};
 use link_proto::ticket::Ticket;
 use link_proto::unit::Lane;
 use serde_json::Value;
@@ -24,6 +25,7 @@ use shared::trace;
 use crate::border;
 use crate::certificate::Certificate;
 use crate::delivery::Probe;
+use crate::link_key;
 use crate::lockout::Locked;
 use crate::node::{Known, Node, Rule};
 use crate::queue::operator as queue;
@@ -47,8 +49,8 @@ pub struct Commands {
     pub node: Arc<Node>,
     /// Where the link listens.
     pub link: SocketAddr,
-    /// The link's public key.
-    pub public_key: Vec<u8>,
+    /// The link's keys.
+    pub keys: KeyRing,
     /// The node's files.
     pub state: State,
     /// What is asked of strangers, if anything is.
@@ -100,7 +102,7 @@ impl Commands {
         self.node.store.commit(move |txn| txn.put(SETTINGS, b"invitation", &invitation)).await.map(drop)?;
         let ticket = Ticket {
             address: self.link,
-            key: self.public_key.clone(),
+            key: self.keys.keys().present.public().to_vec(),
             secret: invitation.secret,
             expires: invitation.expires_at,
         };
@@ -127,6 +129,10 @@ impl Commands {
             LinkCommand::Release => {
                 link.hold(false);
                 Ok(Done { done: "big may connect again".into() })
+            }
+            LinkCommand::Rotate => {
+                let begun = self.keys.rotate().map_err(|error| Refused(error.to_string()))?;
+                Ok(operator::rotation(begun == Rotation::Begun))
             }
             command => {
                 let held = link.is_held() && !link.is_open();
@@ -157,6 +163,7 @@ impl Commands {
         let held = self.node.link.is_held().then(|| operator::HELD.to_owned());
         let mut alarms: Vec<String> = held.or(status.last_error).into_iter().collect();
         alarms.extend(operator::alarms(&snapshot)?);
+        alarms.extend(status.former_key_shown.map(operator::former_key_alarm));
         alarms.extend(pressure.alarm());
         alarms.extend(guessing_alarm(&self.locked()));
         alarms.extend(self.probe.alarm());
@@ -180,6 +187,7 @@ impl Commands {
             connected: status.connected.is_some(),
             peer: status.connected.as_ref().map(|connected| connected.peer.to_string()),
             rtt_millis: status.connected.as_ref().map(|connected| connected.rtt.as_secs_f64() * 1000.0),
+            keys: link_key::view(&self.keys, partner.as_ref()),
             epoch: partner.map(|partner| partner.epoch),
             pressure,
             directory: self.node.directory_view()?,

@@ -28,6 +28,7 @@ pub mod harness;
 mod intake;
 mod inventory;
 mod link;
+mod link_key;
 mod lists;
 mod lockout;
 mod login;

@@ -76,11 +76,18 @@ fn stored_position(from: Position) -> LanePosition {
     LanePosition { number: from.number, chain: from.chain }
 }
 
+fn partner(row: PartnerRow) -> Partner {
+    let PartnerRow { identity: of, key, next_key, former_key, epoch, adopt: _ } = row;
+    Partner { identity: identity(of), key, next_key, former_key, epoch }
+}
+
 fn partner_row(partner: Partner) -> PartnerRow {
     let Identity { node, log_name, generation } = partner.identity;
     PartnerRow {
         identity: NodeIdentity { node, log_name, generation },
         key: partner.key,
+        next_key: partner.next_key,
+        former_key: partner.former_key,
         epoch: partner.epoch,
         adopt: false,
     }
@@ -113,8 +120,7 @@ impl Host for LinkHost {
             local.ok_or_else(|| HostError("this store has no identity; run `edge-node init`".into()))?;
         let row = lane::partner(&snapshot).map_err(host_error)?;
         let adopt = row.as_ref().is_some_and(|row| row.adopt);
-        let partner =
-            row.map(|row| Partner { identity: identity(row.identity), key: row.key, epoch: row.epoch });
+        let partner = row.map(partner);
         let mut lanes = [LaneState::default(); 4];
         for (index, state) in (0..).zip(&mut lanes) {
             *state = lane_state(&lane::state(&snapshot, index).map_err(host_error)?);
@@ -125,6 +131,12 @@ impl Host for LinkHost {
     async fn remember(&self, partner: Partner) -> Result<(), HostError> {
         let row = partner_row(partner);
         let remembered = self.node.store.commit(move |txn| lane::remember_partner(txn, &row));
+        remembered.await.map(drop).map_err(host_error)
+    }
+
+    async fn remember_key(&self, partner: Partner) -> Result<(), HostError> {
+        let row = partner_row(partner);
+        let remembered = self.node.store.commit(move |txn| lane::set_partner(txn, &row));
         remembered.await.map(drop).map_err(host_error)
     }
 
@@ -144,12 +156,10 @@ impl Host for LinkHost {
         let row = partner_row(partner);
         let paired = self.node.store.commit(move |txn| {
             txn.delete(SETTINGS, b"invitation")?;
-            let same_store = |known: PartnerRow| {
-                (known.identity.node, known.identity.log_name) == (row.identity.node, row.identity.log_name)
-            };
-            // A partner whose welcome was lost asks again, and nothing begins anew.
+            let same_store = |known: PartnerRow| known.identity.is_same_store(&row.identity);
+            // A partner whose welcome was lost asks again, or it has another key: nothing begins anew.
             match lane::partner(txn)?.is_some_and(same_store) {
-                true => lane::set_partner(txn, &row),
+                true => lane::remember_partner(txn, &row),
                 false => lane::adopted(txn, &row),
             }
         });

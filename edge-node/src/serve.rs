@@ -26,6 +26,7 @@ use crate::certificate::{self, Certificate, http01};
 use crate::command::Commands;
 use crate::delivery::{ATTEMPTS_MAX, RelayError, Resolver, Route, Runner};
 use crate::link::LinkHost;
+use crate::link_key;
 use crate::node::Node;
 use crate::revise::busy::Busy;
 use crate::strangers::Strangers;
@@ -188,10 +189,9 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     }
     let edge = &node.topology.edge;
     let link_address = node.topology.link.listen;
-    let key = Key::from_pkcs8(&state.key("link")?)?;
-    let public_key = key.public().to_vec();
+    let keys = link_key::open(state)?;
     let in_link = |error| ServeError::Link { address: link_address, error };
-    let link = LinkListener::bind(link_address, key).map_err(in_link)?;
+    let link = LinkListener::bind(link_address, keys.clone()).map_err(in_link)?;
     let link_bound = link.local_addr().map_err(in_link)?;
 
     let (stop, stopping) = watch::channel(false);
@@ -321,7 +321,7 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let commands = Commands {
         node: Arc::clone(&node),
         link: link_bound,
-        public_key,
+        keys,
         state: state.clone(),
         strangers: door.clone(),
         probe: runner.probe(),

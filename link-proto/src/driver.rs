@@ -22,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quinn::{Endpoint, EndpointConfig, TokioRuntime};
 use quinn_proto::TransportErrorCode;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{timeout, timeout_at};
 
@@ -36,6 +37,7 @@ mod congestion;
 mod engine;
 mod handle;
 mod key;
+mod keys;
 mod redial;
 mod seat;
 mod streams;
@@ -50,13 +52,15 @@ mod tests;
 pub use close::CloseCode;
 pub use handle::{Connected, Handle, Status};
 pub use key::{Key, KeyError};
+pub use keys::{KeyRing, KeyStore, Keys, Rotation};
 
 use body::Parts;
 use close::{Said, close};
-use engine::{Engine, Until};
+use engine::{Begun, Engine, Until};
 use redial::Redial;
 use seat::{Seat, Shared};
 use streams::Streams;
+use tls::Choice;
 
 /// Connections that the edge holds at once; all but one are in their opening, or closing.
 const CONNECTIONS_MAX: usize = 32;
@@ -103,6 +107,9 @@ pub enum LinkError {
     /// It is closed in favour of a newer one.
     #[error("a newer connection took over")]
     Superseded,
+    /// One of the two nodes has another key.
+    #[error("this node's key is another one now: the link is opened anew with it")]
+    Rekeyed,
     /// An operator holds it closed.
     #[error("an operator holds the link closed; `link release` lets it come up again")]
     Held,
@@ -153,7 +160,7 @@ impl From<quinn::ConnectionError> for LinkError {
 #[derive(Debug)]
 pub struct Listener {
     endpoint: Endpoint,
-    key: Key,
+    keys: KeyRing,
 }
 
 impl Listener {
@@ -161,9 +168,9 @@ impl Listener {
     ///
     /// # Errors
     /// [`LinkError::Socket`]: the address is taken, or not this machine's.
-    pub fn bind(address: SocketAddr, key: Key) -> Result<Self, LinkError> {
-        let endpoint = endpoint(address, transport::listening(&key))?;
-        Ok(Self { endpoint, key })
+    pub fn bind(address: SocketAddr, keys: KeyRing) -> Result<Self, LinkError> {
+        let endpoint = endpoint(address, transport::listening(&keys.keys().present))?;
+        Ok(Self { endpoint, keys })
     }
 
     /// Where it listens; useful after binding port 0.
@@ -175,22 +182,19 @@ impl Listener {
         self.endpoint.local_addr().map_err(|error| LinkError::Socket { address: unknown, error })
     }
 
-    /// Serves big for ever: the pinned key at any time, any other key while an invitation is open and
+    /// Serves big for ever: a pinned key at any time, any other key while an invitation is open and
     /// only as far as proving it. The newest connection wins. Ends only if serving cannot begin.
     ///
     /// Dropping the future closes everything; commits that are under way may then be cut off, so a
     /// node does that only when it ends.
     pub async fn serve<H: Host>(&self, host: Arc<H>, handle: Handle) -> LinkError {
         let shared = match host.open().await {
-            Ok(opening) => Arc::new(Shared::new(opening.partner.map(|partner| partner.key))),
+            Ok(opening) => Arc::new(Shared::new(opening.partner)),
             Err(error) => return error.into(),
         };
-        let admits = {
-            let (shared, host) = (Arc::clone(&shared), Arc::clone(&host));
-            move |key: &[u8]| shared.is_pinned(key) || host.invitation().is_some()
-        };
-        match tls::server_config(&self.key, admits) {
-            Ok(config) => self.endpoint.set_server_config(Some(config)),
+        // Each connection has a configuration of its own, with the keys of its time; this one answers until then.
+        match self.config(&host, &shared, &handle) {
+            Ok((config, _)) => self.endpoint.set_server_config(Some(config)),
             Err(error) => return error,
         }
         let mut connections = JoinSet::new();
@@ -206,10 +210,16 @@ impl Listener {
                         incoming.refuse();
                     } else {
                         let (host, shared) = (Arc::clone(&host), Arc::clone(&shared));
-                        let (handle, key) = (handle.clone(), self.key.public().to_vec());
+                        let (handle, ring) = (handle.clone(), self.keys.clone());
                         let parts = Arc::clone(&parts);
+                        // Before the keys are read, so that whatever changes after that is seen.
+                        let keys = ring.watch();
+                        let arriving = match self.config(&host, &shared, &handle) {
+                            Ok((config, choice)) => Arriving { incoming, config, choice, ring, keys },
+                            Err(error) => return error,
+                        };
                         connections.spawn(async move {
-                            let error = serve_one(incoming, host, shared, handle.clone(), key, parts).await;
+                            let error = serve_one(arriving, host, shared, handle.clone(), parts).await;
                             handle.failed(&error);
                         });
                     }
@@ -218,19 +228,45 @@ impl Listener {
             }
         }
     }
+
+    /// The configuration of a connection that begins now, and which key it shows.
+    fn config<H: Host>(
+        &self,
+        host: &Arc<H>,
+        shared: &Arc<Shared>,
+        handle: &Handle,
+    ) -> Result<(quinn::ServerConfig, Arc<Choice>), LinkError> {
+        let (shared, host, handle) = (Arc::clone(shared), Arc::clone(host), handle.clone());
+        let choice = Choice::new(self.keys.keys());
+        let admits = move |key: &[u8]| {
+            let partner = shared.partner();
+            tls::admits(partner.as_ref(), key, &handle) || host.invitation().is_some()
+        };
+        Ok((tls::server_config(Arc::clone(&choice), admits)?, choice))
+    }
+}
+
+/// A connection of the edge of which the first packet has come.
+struct Arriving {
+    incoming: quinn::Incoming,
+    config: quinn::ServerConfig,
+    choice: Arc<Choice>,
+    ring: KeyRing,
+    keys: watch::Receiver<Keys>,
 }
 
 /// One connection of the edge, from its first packet to its end.
 async fn serve_one<H: Host>(
-    incoming: quinn::Incoming,
+    arriving: Arriving,
     host: Arc<H>,
     shared: Arc<Shared>,
     handle: Handle,
-    local_key: Vec<u8>,
     parts: Arc<Parts<H::Sink>>,
 ) -> LinkError {
+    let Arriving { incoming, config, choice, ring, keys } = arriving;
     let deadline = tokio::time::Instant::now() + OPENING_TIME;
-    let shaken = timeout_at(deadline, async { Ok::<_, LinkError>(incoming.accept()?.await?) });
+    let shaken =
+        timeout_at(deadline, async { Ok::<_, LinkError>(incoming.accept_with(Arc::new(config))?.await?) });
     let connection = match shaken.await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return error,
@@ -249,6 +285,7 @@ async fn serve_one<H: Host>(
             return error;
         }
     };
+    let (shown, wanted) = (choice.shown().public().to_vec(), choice.wanted().public().to_vec());
     let gate = Arc::clone(&shared.gate).lock_owned().await;
     let session = async {
         let opening = host.open().await?;
@@ -256,7 +293,8 @@ async fn serve_one<H: Host>(
         let start = Start {
             role: Role::Listener,
             opening,
-            local_key,
+            next_key: choice.announced(),
+            local_key: shown.clone(),
             peer_key: tls::peer_key(&connection)?,
             binding: tls::binding(&connection)?,
             secret: host.invitation(),
@@ -271,7 +309,8 @@ async fn serve_one<H: Host>(
         }
     };
     let seat = Seat::listener(shared, gate);
-    let engine = Engine::new(host, connection, session, streams, seat, handle, parts);
+    let begun = Begun { connection, session, streams, ring, keys, shown, wanted };
+    let engine = Engine::new(host, begun, seat, handle, parts);
     engine.run(Some(hello), Until::Lost).await
 }
 
@@ -280,7 +319,7 @@ async fn serve_one<H: Host>(
 pub struct Dialler {
     endpoint: Endpoint,
     address: SocketAddr,
-    key: Key,
+    keys: KeyRing,
 }
 
 impl Dialler {
@@ -288,8 +327,8 @@ impl Dialler {
     ///
     /// # Errors
     /// [`LinkError::Socket`]: the system gives none.
-    pub fn new(address: SocketAddr, key: Key) -> Result<Self, LinkError> {
-        Ok(Self { endpoint: endpoint(any_port(address), EndpointConfig::default())?, address, key })
+    pub fn new(address: SocketAddr, keys: KeyRing) -> Result<Self, LinkError> {
+        Ok(Self { endpoint: endpoint(any_port(address), EndpointConfig::default())?, address, keys })
     }
 
     /// Keeps the link up for ever. A lost link is dialled again at once; the pause between attempts
@@ -300,11 +339,13 @@ impl Dialler {
     /// Dropping the future closes everything; commits that are under way may then be cut off, so a
     /// node does that only when it ends.
     pub async fn run<H: Host>(&self, host: Arc<H>, handle: Handle) {
-        let mut redial = Redial::default();
+        let (mut redial, mut turn) = (Redial::default(), 0);
         let parts = Arc::new(Parts::default());
         loop {
             handle.until_held(false).await;
-            let (error, round_trip) = self.attempt(&host, &handle, redial.patience(), &parts).await;
+            let (error, round_trip) = self.attempt(&host, &handle, redial.patience(), &parts, turn).await;
+            // An edge that went back to a backup knows another one of this node's keys.
+            turn = if matches!(error, LinkError::NotAdmitted) { turn + 1 } else { 0 };
             match round_trip {
                 Some(round_trip) if handle.was_open() => redial.lost(Instant::now(), round_trip),
                 _ => redial.failed(Instant::now()),
@@ -318,25 +359,30 @@ impl Dialler {
     }
 
     /// One connection, from the raised epoch to its loss: why it ended, and how long its round trip
-    /// was. The handshake gets `patience`.
+    /// was. The handshake gets `patience`, and it is the `turn` of one of this node's keys.
     async fn attempt<H: Host>(
         &self,
         host: &Arc<H>,
         handle: &Handle,
         patience: Duration,
         parts: &Arc<Parts<H::Sink>>,
+        turn: usize,
     ) -> (LinkError, Option<Duration>) {
         let ready = async {
             let opening = host.open().await?;
-            let pinned = opening.partner.as_ref().ok_or(SessionError::NotPaired)?.key.clone();
-            let (address, key) = (self.address, &self.key);
-            connect(&self.endpoint, address, key, pinned, opening, None, patience).await
+            let known = opening.partner.clone().ok_or(SessionError::NotPaired)?;
+            let way =
+                Way { endpoint: &self.endpoint, address: self.address, keys: &self.keys, turn, patience };
+            let name = tls::server_name(std::iter::once(&known.key).chain(&known.next_key));
+            let handle = handle.clone();
+            let admits = move |key: &[u8]| tls::admits(Some(&known), key, &handle);
+            way.connect(&name, admits, opening, None).await
         };
         match ready.await {
-            Ok((connection, session, streams, lanes)) => {
-                let (host, handle, path) = (Arc::clone(host), handle.clone(), connection.clone());
+            Ok((begun, lanes)) => {
+                let (host, handle, path) = (Arc::clone(host), handle.clone(), begun.connection.clone());
                 let (seat, parts) = (Seat::Dialler(lanes), Arc::clone(parts));
-                let engine = Engine::new(host, connection, session, streams, seat, handle, parts);
+                let engine = Engine::new(host, begun, seat, handle, parts);
                 (engine.run(None, Until::Lost).await, Some(path.rtt()))
             }
             Err(error) => (error, None),
@@ -349,7 +395,7 @@ impl Dialler {
 ///
 /// # Errors
 /// The ticket has expired or was used, or the edge cannot be reached.
-pub async fn pair<H: Host>(ticket: &Ticket, key: &Key, host: Arc<H>) -> Result<Partner, LinkError> {
+pub async fn pair<H: Host>(ticket: &Ticket, keys: &KeyRing, host: Arc<H>) -> Result<Partner, LinkError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     if ticket.is_expired(now.as_secs()) {
         return Err(LinkError::TicketExpired);
@@ -358,12 +404,15 @@ pub async fn pair<H: Host>(ticket: &Ticket, key: &Key, host: Arc<H>) -> Result<P
     let mut opening = host.open().await?;
     opening.partner = None;
     let secret = Some(ticket.secret);
-    let pinned = ticket.key.clone();
-    let connected = connect(&endpoint, ticket.address, key, pinned, opening, secret, OPENING_TIME).await;
-    let (connection, session, streams, lanes) = connected?;
+    let way = Way { endpoint: &endpoint, address: ticket.address, keys, turn: 0, patience: OPENING_TIME };
+    let (begun, lanes) = {
+        let pinned = ticket.key.clone();
+        let name = tls::server_name([&pinned]);
+        way.connect(&name, move |key| key == pinned, opening, secret).await?
+    };
     let seat = Seat::Dialler(lanes);
     let parts = Arc::new(Parts::default());
-    let mut engine = Engine::new(host, connection, session, streams, seat, Handle::new(), parts);
+    let mut engine = Engine::new(host, begun, seat, Handle::new(), parts);
     let partner = engine.paired_with();
     let error = engine.run(None, Until::Paired).await;
     // The edge is told that the connection is closed, or it would wait for its idle timeout.
@@ -372,44 +421,62 @@ pub async fn pair<H: Host>(ticket: &Ticket, key: &Key, host: Arc<H>) -> Result<P
     partner.ok_or(error)
 }
 
-type Ready = (quinn::Connection, Session, Streams, Box<[LaneState; 4]>);
-
-/// Big's way to a session that has not said anything yet. The handshake gets `patience`.
-async fn connect(
-    endpoint: &Endpoint,
+/// Big's way to a session that has not said anything yet.
+struct Way<'a> {
+    endpoint: &'a Endpoint,
     address: SocketAddr,
-    key: &Key,
-    pinned: Vec<u8>,
-    opening: Opening,
-    secret: Option<[u8; 32]>,
+    keys: &'a KeyRing,
+    /// Whose turn it is of the keys.
+    turn: usize,
+    /// How long the handshake may take.
     patience: Duration,
-) -> Result<Ready, LinkError> {
-    let config = tls::client_config(key, pinned)?;
-    let connecting = endpoint
-        .connect_with(config, address, tls::SERVER_NAME)
-        .map_err(|error| LinkError::Lost(error.to_string()))?;
-    let connection =
-        timeout(patience, connecting).await.map_err(|_| LinkError::NoAnswer(patience.as_secs_f32()))??;
-    let lanes = Box::new(opening.lanes);
-    let begun = async {
-        let streams = timeout(OPENING_TIME, Streams::open(&connection))
+}
+
+impl Way<'_> {
+    async fn connect(
+        self,
+        name: &str,
+        admits: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+        opening: Opening,
+        secret: Option<[u8; 32]>,
+    ) -> Result<(Begun, Box<[LaneState; 4]>), LinkError> {
+        let Self { endpoint, address, keys: ring, turn, patience } = self;
+        let watch = ring.watch();
+        let keys = watch.borrow().clone();
+        let key = keys.in_order().nth(turn % keys.in_order().count()).unwrap_or(&keys.present);
+        let connecting = endpoint
+            .connect_with(tls::client_config(key, admits)?, address, name)
+            .map_err(|error| LinkError::Lost(error.to_string()))?;
+        let connection = timeout(patience, connecting)
             .await
-            .map_err(|_| SessionError::OpeningTime)??;
-        let start = Start {
-            role: Role::Dialler,
-            opening,
-            local_key: key.public().to_vec(),
-            peer_key: tls::peer_key(&connection)?,
-            binding: tls::binding(&connection)?,
-            secret,
+            .map_err(|_| LinkError::NoAnswer(patience.as_secs_f32()))??;
+        let lanes = Box::new(opening.lanes);
+        let (shown, wanted) = (key.public().to_vec(), keys.wanted().public().to_vec());
+        let begun = async {
+            let streams = timeout(OPENING_TIME, Streams::open(&connection))
+                .await
+                .map_err(|_| SessionError::OpeningTime)??;
+            let start = Start {
+                role: Role::Dialler,
+                opening,
+                next_key: keys.announced_beside(&shown),
+                local_key: shown.clone(),
+                peer_key: tls::peer_key(&connection)?,
+                binding: tls::binding(&connection)?,
+                secret,
+            };
+            Ok::<_, LinkError>((Session::new(start, Duration::ZERO)?, streams))
         };
-        Ok::<_, LinkError>((Session::new(start, Duration::ZERO)?, streams))
-    };
-    match begun.await {
-        Ok((session, streams)) => Ok((connection, session, streams, lanes)),
-        Err(error) => {
-            close(&connection, &error);
-            Err(error)
+        match begun.await {
+            Ok((session, streams)) => {
+                let begun =
+                    Begun { connection, session, streams, ring: ring.clone(), keys: watch, shown, wanted };
+                Ok((begun, lanes))
+            }
+            Err(error) => {
+                close(&connection, &error);
+                Err(error)
+            }
         }
     }
 }

@@ -22,6 +22,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::host::{Applied, Identity};
+use crate::spki::PublicKey;
 use crate::unit::{BATCH_BYTES_MAX, Body, Digest, Lane, Position, Unit, UnitId};
 
 mod wire;
@@ -62,6 +63,8 @@ pub struct Hello {
     pub epoch: u64,
     /// Big, while pairing: proof that it knows the invitation's secret.
     pub proof: Option<Digest>,
+    /// The sender's key is about to be another one, which NEXT KEY names.
+    pub rotates: bool,
 }
 
 /// Why the edge refuses a HELLO.
@@ -203,6 +206,8 @@ pub enum Frame {
     Refused(Refused),
     /// Pairing: what the edge tells big first; opaque to the link.
     Welcome(Vec<u8>),
+    /// The sender's next key: it counts beside the present one from now on.
+    NextKey(PublicKey),
     /// Opening, 2: log names and positions.
     Compare(Box<Compare>),
     /// A restored sender asks which of its unconfirmed units the receiver holds.
@@ -278,10 +283,11 @@ enum Kind {
     Known,
     Credit,
     BodyPart,
+    NextKey,
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str, usize); 14] = [
+    const ALL: [(Self, &'static str, usize); 15] = [
         (Self::Hello, "HELLO", HELLO_BYTES),
         (Self::Refused, "REFUSED", REFUSED_BYTES),
         (Self::Welcome, "WELCOME", WELCOME_BYTES_MAX + 64),
@@ -296,6 +302,7 @@ impl Kind {
         (Self::Known, "KNOWN", OFFER_UNITS_MAX),
         (Self::Credit, "CREDIT", 64),
         (Self::BodyPart, "BODY PART", 64),
+        (Self::NextKey, "NEXT KEY", 32),
     ];
 
     fn row(number: u8) -> Option<(Self, &'static str, usize)> {
@@ -333,6 +340,7 @@ impl Frame {
             Self::Known(_) => Kind::Known,
             Self::Credit(..) => Kind::Credit,
             Self::BodyPart(..) => Kind::BodyPart,
+            Self::NextKey(_) => Kind::NextKey,
         }
     }
 
@@ -478,7 +486,11 @@ impl Header {
     }
 }
 
-/// `newest oldest node log-name generation epoch has-proof proof reserved`, little endian; frozen.
+/// The bit of a HELLO's flags that says that the sender's key is about to be another one. The others have no meaning
+/// yet: they are sent as zero and not read.
+const ROTATES: u32 = 1;
+
+/// `newest oldest node log-name generation epoch has-proof proof flags`, little endian; frozen.
 fn encode_hello(hello: &Hello) -> Vec<u8> {
     let mut meta = Vec::with_capacity(HELLO_BYTES);
     meta.put_u16_le(hello.newest);
@@ -489,7 +501,7 @@ fn encode_hello(hello: &Hello) -> Vec<u8> {
     meta.put_u64_le(hello.epoch);
     meta.put_u8(u8::from(hello.proof.is_some()));
     meta.put_slice(&hello.proof.unwrap_or_default());
-    meta.put_u32_le(0);
+    meta.put_u32_le(if hello.rotates { ROTATES } else { 0 });
     meta
 }
 
@@ -507,12 +519,15 @@ fn decode_hello(meta: &[u8]) -> Result<Frame, FrameError> {
                 },
                 epoch: u64::from_le_bytes(fields.take()?),
                 proof: None,
+                rotates: false,
             },
             fields.take::<1>()?,
             fields.take::<32>()?,
+            u32::from_le_bytes(fields.take()?),
         ))
     };
-    let (hello, has_proof, proof) = read(&mut fields).ok_or(Kind::Hello.malformed("too short"))?;
+    let (hello, has_proof, proof, flags) = read(&mut fields).ok_or(Kind::Hello.malformed("too short"))?;
+    let hello = Hello { rotates: flags & ROTATES != 0, ..hello };
     match has_proof {
         [0] => Ok(Frame::Hello(hello)),
         [1] => Ok(Frame::Hello(Hello { proof: Some(proof), ..hello })),

@@ -29,8 +29,19 @@ pub struct Partner {
     pub identity: Identity,
     /// The partner's pinned Ed25519 public key (SubjectPublicKeyInfo, DER).
     pub key: Vec<u8>,
+    /// The one it is about to have, which is pinned beside it: once the partner has shown it, only that one is.
+    pub next_key: Option<Vec<u8>>,
+    /// The one that it has had before, and that is refused.
+    pub former_key: Option<Vec<u8>>,
     /// Edge only: the highest epoch accepted from big's current generation; 0 on big.
     pub epoch: u64,
+}
+
+impl Partner {
+    /// Whether a key is pinned.
+    pub fn is_pinned(&self, key: &[u8]) -> bool {
+        self.key == key || self.next_key.as_deref() == Some(key)
+    }
 }
 
 /// How a session has to begin a lane whose two ends do not stand together.
@@ -143,6 +154,10 @@ pub trait Host: Send + Sync + 'static {
 
     /// Remembers the partner (new log name at pairing, generation, epoch) before the session goes on.
     fn remember(&self, partner: Partner) -> impl Future<Output = Result<(), HostError>> + Send;
+
+    /// Pins the partner's next key beside the present one, which the session was opened with; nothing else of the
+    /// partner has changed.
+    fn remember_key(&self, partner: Partner) -> impl Future<Output = Result<(), HostError>> + Send;
 
     /// The partner has a new store, which an operator said is to be taken: remembers it, and lets
     /// every lane begin anew.

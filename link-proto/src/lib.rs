@@ -15,6 +15,7 @@ pub mod driver;
 pub mod frame;
 pub mod host;
 pub mod session;
+pub mod spki;
 pub mod ticket;
 pub mod unit;
 

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | HELLO | sends it first | checks key, identity and (generation, epoch); the node remembers; answers |
 //! | WELCOME | pairing only: the node remembers | pairing only: the node takes the new partner |
+//! | NEXT KEY | names the key it is about to have, if its HELLO said that there is one | the same, behind HELLO and WELCOME |
 //! | COMPARE | log names and positions | the same |
 //! | RESUME | per lane: both directions begin, or stop (see `sending` for the table) | the same |
 //!
@@ -62,8 +63,10 @@ pub struct Start {
     pub role: Role,
     /// What the node's store says.
     pub opening: Opening,
-    /// This node's public key (SubjectPublicKeyInfo, DER).
+    /// This node's public key, with which it has opened the connection (SubjectPublicKeyInfo, DER).
     pub local_key: Vec<u8>,
+    /// The one it wants to open the next connections with, if that is another one; the same.
+    pub next_key: Option<Vec<u8>>,
     /// The partner's public key, as TLS has proved it.
     pub peer_key: Vec<u8>,
     /// Keying material exported from the TLS session (RFC 8446 §7.5), the same on both ends only.
@@ -92,6 +95,8 @@ pub enum Input {
         /// Indexed by [`Lane::index`].
         lanes: Box<[LaneState; 4]>,
     },
+    /// [`Output::RememberKey`] is durable.
+    KeyRemembered,
     /// [`Output::PairedBy`] is durable.
     Welcome {
         /// What the partner is told.
@@ -158,6 +163,8 @@ pub enum Output {
     /// Remember the partner; answer [`Input::Remembered`]. The listener first ends any older session,
     /// and lets its commits come to an end.
     Remember(Partner),
+    /// The partner's next key is another one: remember it; answer [`Input::KeyRemembered`].
+    RememberKey(Partner),
     /// Listener: a new partner proved the invitation's secret (or a known one, whose welcome was lost,
     /// asks again); answer [`Input::Welcome`]. It ends any older session first.
     PairedBy(Partner),
@@ -419,6 +426,11 @@ impl Session {
         match input {
             Input::Frame(channel, frame) => return self.frame(channel, frame),
             Input::Remembered { lanes } => self.remembered(*lanes, None)?,
+            Input::KeyRemembered => {
+                let handshake =
+                    self.handshake.as_mut().ok_or(SessionError::Unexpected("an answer of the node"))?;
+                handshake.key_remembered(&mut self.outputs)?;
+            }
             Input::Welcome { welcome, lanes } => self.remembered(*lanes, Some(welcome))?,
             Input::Units(lane, units) => return self.senders[index(lane)].units(units, &mut self.outputs),
             Input::Reach(lane, reach) => self.senders[index(lane)].reach(reach, &mut self.outputs),
@@ -620,5 +632,5 @@ impl std::fmt::Display for RefusedBecause {
 
 /// The identity with which a partner presents itself.
 fn claimed(identity: Identity, key: &[u8], epoch: u64) -> Partner {
-    Partner { identity, key: key.to_vec(), epoch }
+    Partner { identity, key: key.to_vec(), next_key: None, former_key: None, epoch }
 }

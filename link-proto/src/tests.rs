@@ -7,4 +7,5 @@ mod golden;
 mod hostile;
 mod opening;
 mod protocol;
+mod rotation;
 mod sim;

@@ -4,6 +4,8 @@
 //! `link hold` closes it and keeps it closed, `link release` lets it come up again. Without `--yes` they
 //! only say what they would do. Each leaves a record, which the next contact compares.
 
+use std::time::SystemTime;
+
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -61,6 +63,8 @@ pub enum LinkCommand {
     Hold,
     /// Let the link come up again
     Release,
+    /// Give this node a new key: the partner is told it over the link, and takes no other from its first use on
+    Rotate,
     /// Decide what became of the units in doubt on a lane that has stopped
     Resolve {
         /// service, event, inter or batch
@@ -136,7 +140,7 @@ pub async fn decide(
     besides: impl FnOnce(&mut Txn<'_>, &LinkCommand) -> Result<(), StoreError> + Send + 'static,
 ) -> Result<Done, Refused> {
     let (lanes, yes) = match &command {
-        LinkCommand::Hold | LinkCommand::Release => return Ok(done("")),
+        LinkCommand::Hold | LinkCommand::Release | LinkCommand::Rotate => return Ok(done("")),
         LinkCommand::Resolve { lane, yes, .. } | LinkCommand::Reset { lane, yes } => {
             (*lane as u8..*lane as u8 + 1, *yes)
         }
@@ -197,13 +201,38 @@ pub async fn decide(
             }
             LinkCommand::Reset { lane, .. } => lane::reset(txn, lane as u8, now).map(drop),
             LinkCommand::Adopt { .. } => lane::adopt(txn, now).map(drop),
-            LinkCommand::Hold | LinkCommand::Release => Ok(()),
+            LinkCommand::Hold | LinkCommand::Release | LinkCommand::Rotate => Ok(()),
         }?;
         besides(txn, &command)
     });
     decided.await.map_err(failed)?;
     tracing::warn!(%plan, "an operator decided about the link");
     Ok(done(format!("{plan}{list}\nrun `link release` to let the link come up")))
+}
+
+/// What `link rotate` has brought about.
+pub fn rotation(begun: bool) -> Done {
+    done(match begun {
+        true => {
+            "a new key is made; the other node is told of it when the link is up, and then the link is opened anew \
+             with it; `link status` shows when that is over"
+        }
+        false => {
+            "a new key was made before, and the other node has not been told of it yet: the link has to come up \
+             first; nothing was done"
+        }
+    })
+}
+
+/// Somebody has shown a key that the partner has had before.
+pub fn former_key_alarm(at: SystemTime) -> String {
+    let at = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_millis());
+    format!(
+        "on {} UTC somebody showed the key that the other node had before its last rotation, and was refused: that node \
+         went back to a backup from before it (put its later `keys/link.key` back, or pair anew: `edge-node invite`, \
+         `big-node pair --replace TICKET`), or somebody else has its former key",
+        when(u64::try_from(at).unwrap_or_default())
+    )
 }
 
 fn lane_name(lane: u8) -> &'static str {

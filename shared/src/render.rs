@@ -12,7 +12,8 @@ use unicode_normalization::char::is_combining_mark;
 
 use crate::mime::terminal;
 use crate::report::{
-    BorderView, DecisionView, DirectoryView, LinkView, MissingView, PartnerLaneView, PressureView, Step,
+    BorderView, DecisionView, DirectoryView, KeysView, LinkView, MissingView, PartnerLaneView, PressureView,
+    Step,
 };
 use crate::store::{Copied, Verdict};
 
@@ -126,6 +127,9 @@ fn columns(text: &str) -> usize {
     text.chars().filter(|c| !is_combining_mark(*c)).count()
 }
 
+/// Characters of a key's fingerprint that are shown.
+const FINGERPRINT_SHOWN: usize = 16;
+
 /// `link status`.
 pub fn link(link: &LinkView) -> String {
     let mut session = match (link.paired, link.connected) {
@@ -148,6 +152,7 @@ pub fn link(link: &LinkView) -> String {
     }
     let mut text = line("session", &session);
     text.extend(link.peer.as_deref().map(|peer| line("partner", peer)));
+    text.extend(keys(&link.keys).iter().map(|(what, key)| line(what, key)));
     text += &line("pressure", &pressure(&link.pressure));
     text += &line("directory", &directory(&link.directory));
     text.extend(link.border.as_ref().map(|BorderView { repeats, undetermined }| {
@@ -169,6 +174,24 @@ pub fn link(link: &LinkView) -> String {
         text += &missing(&link.missing);
     }
     text
+}
+
+/// Which keys count, and which no more.
+fn keys(keys: &KeysView) -> Vec<(&'static str, String)> {
+    let short = |key: &String| key.chars().take(FINGERPRINT_SHOWN).collect::<String>();
+    let beside = |next: &Option<String>, what: &str, former: &Option<String>, refused: &str| {
+        let next = next.as_ref().map(|key| format!("; {what} {}", short(key)));
+        let former = former.as_ref().map(|key| format!("; {refused} {}", short(key)));
+        [next, former].into_iter().flatten().collect::<String>()
+    };
+    let own = beside(&keys.own_next, "next, not in use yet:", &keys.own_former, "before:");
+    let mut lines = vec![("own key", short(&keys.own) + &own)];
+    if let Some(key) = &keys.partner {
+        let pinned =
+            beside(&keys.partner_next, "and its next:", &keys.partner_former, "refused, its former:");
+        lines.push(("its key", short(key) + &pinned));
+    }
+    lines
 }
 
 /// Units that are gone, one a line.
@@ -297,6 +320,7 @@ mod tests {
             connected: true,
             peer: Some("127.0.0.1:7625".into()),
             rtt_millis: Some(0.42),
+            keys: KeysView { own: "0123456789abcdef01".into(), ..KeysView::default() },
             epoch: Some(3),
             pressure: PressureView { level: Level::Closed, why: Some("the disk is full".into()) },
             directory: DirectoryView::default(),
@@ -310,6 +334,7 @@ mod tests {
             link(&view),
             "session     open, epoch 3, round trip 0.4 ms\n\
              partner     127.0.0.1:7625\n\
+             own key     0123456789abcdef\n\
              pressure    closed (the disk is full)\n\
              directory   not compared yet\n\
              border      3 repeats recognised, 1 attempts undetermined\n\
@@ -318,6 +343,11 @@ mod tests {
              lane   sent  confirmed  waiting  received  trimmed\n\
              inter  12    10         2        7         4\n"
         );
+        view.keys.own_next = Some("aa".into());
+        view.keys.partner = Some("bb".into());
+        view.keys.partner_former = Some("cc".into());
+        let pins = "own key     0123456789abcdef; next, not in use yet: aa\nits key     bb; refused, its former: cc\n";
+        assert!(link(&view).contains(pins), "{}", link(&view));
         view.pressure = PressureView { level: Level::Open, why: None };
         assert!(link(&view).contains("\npressure    open\n"));
         view.directory = DirectoryView {

@@ -2,7 +2,10 @@
 //!
 //! Data only, for `--json` as it is; [`crate::render`] turns it into text.
 
+use std::fmt::Write as _;
+
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::pressure::Level;
 
@@ -17,6 +20,8 @@ pub struct LinkView {
     pub peer: Option<String>,
     /// Round trip, milliseconds.
     pub rtt_millis: Option<f64>,
+    /// The keys of both, as this node has them.
+    pub keys: KeysView,
     /// This session's epoch.
     pub epoch: Option<u64>,
     /// How much more mail this end can take.
@@ -43,6 +48,32 @@ pub struct BorderView {
     /// Attempts of which a host's answer to the whole message was not heard: it was attempted again, and may be there
     /// twice.
     pub undetermined: u64,
+}
+
+/// The link's keys, each as its [`fingerprint`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysView {
+    /// This node's key.
+    pub own: String,
+    /// The key that it is about to have.
+    pub own_next: Option<String>,
+    /// The key that it has had before.
+    pub own_former: Option<String>,
+    /// The partner's pinned key; `None` before pairing.
+    pub partner: Option<String>,
+    /// The key that the partner is about to have, pinned beside that one.
+    pub partner_next: Option<String>,
+    /// The key that the partner has had before, which is refused.
+    pub partner_former: Option<String>,
+}
+
+/// A public key in a few characters: SHA-256 of its SubjectPublicKeyInfo, in hex.
+pub fn fingerprint(spki: &[u8]) -> String {
+    let digest = Sha256::digest(spki);
+    digest.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// What the edge holds of the directory, beside what big has told it.

@@ -139,7 +139,10 @@ impl State {
     }
 
     fn copy_keys(&self, to: &Self) -> Result<(), StateError> {
-        self.key_names()?.iter().try_for_each(|name| self.copy_key(name, to))
+        // `link-next` before `link`: one that takes the other's place meanwhile is copied under either name.
+        let mut names = self.key_names()?;
+        names.sort_unstable_by(|left, right| right.cmp(left));
+        names.iter().try_for_each(|name| self.copy_key(name, to))
     }
 
     /// Copies a key that was there when they were listed; one that has been removed since is none of the node's.
@@ -210,6 +213,14 @@ impl State {
         fs::read(&path).map_err(failed)
     }
 
+    /// Reads a key that need not be there.
+    pub fn key_if_there(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
+        match self.key(name) {
+            Err(StateError::KeyMissing(_)) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
     /// Reads a key of 32 bytes.
     pub fn key32(&self, name: &str) -> Result<[u8; 32], StateError> {
         self.key(name)?.try_into().map_err(|_| self.broken(name))
@@ -230,6 +241,28 @@ impl State {
         // A link is never made over what is there, as a rename would be.
         let named = written.and_then(|()| fs::hard_link(&part, &path)).and_then(|()| fs::remove_file(&part));
         named.and_then(|()| self.sync_keys()).map_err(failed)
+    }
+
+    /// The names under which lie the key that is to take the place of another one, and the one whose place that took.
+    pub fn names_beside(name: &str) -> (String, String) {
+        (format!("{name}-next"), format!("{name}-former"))
+    }
+
+    /// The next key takes the place of key `name`, which is kept as the former one. Whatever this is broken off at, a
+    /// key lies under `name`, and the next one there or under its own.
+    pub fn turn_key(&self, name: &str) -> Result<(), StateError> {
+        let (next, former) = Self::names_beside(name);
+        let (path, next, former) = (self.key_path(name), self.key_path(&next), self.key_path(&former));
+        let failed = |error| StateError::File { path: path.clone(), error };
+        if next.exists() {
+            let unwritten = former.with_extension("part");
+            if unwritten.exists() {
+                fs::remove_file(&unwritten).map_err(failed)?;
+            }
+            let kept = fs::hard_link(&path, &unwritten).and_then(|()| fs::rename(&unwritten, &former));
+            kept.and_then(|()| fs::rename(&next, &path)).map_err(failed)?;
+        }
+        self.sync_keys().map_err(failed)
     }
 
     /// Removes a key.
@@ -309,5 +342,39 @@ mod tests {
         assert_eq!(anew.key_names().expect("listed"), ["sealing"]);
         fs::set_permissions(state.key_path("sealing"), fs::Permissions::from_mode(0o640)).expect("changed");
         assert!(matches!(state.key("sealing"), Err(StateError::KeyExposed(_))));
+    }
+
+    #[test]
+    fn a_key_takes_anothers_place_in_one_step_and_a_backup_has_it_under_either_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let keys = [("sealing", vec![1; 32]), ("link", vec![2; 32])];
+        let state = State::init(&dir.path().join("node"), &keys).expect("made");
+        state.turn_key("link").expect("there is none to take its place");
+        let (next, former) = State::names_beside("link");
+        let key = |name: &str| state.key_if_there(name).expect("readable").map(|key| key[0]);
+        for (turn, left) in [(3, 2), (4, 3)] {
+            state.write_key(&next, &[turn; 32]).expect("written");
+            let copy = State { path: dir.path().join(format!("copy{turn}")) };
+            copy.make().expect("made");
+            let mut names = state.key_names().expect("listed");
+            names.sort_unstable_by(|left, right| right.cmp(left));
+            assert!(
+                names.iter().position(|name| *name == next) < names.iter().position(|name| name == "link")
+            );
+            // The backup has come as far as this when the key takes its place.
+            let (first, rest) = names.split_at(names.iter().position(|name| name == "link").expect("there"));
+            first.iter().for_each(|name| state.copy_key(name, &copy).expect("copied"));
+            // What a turn leaves that was broken off: the present key under another name.
+            let unfinished = state.key_path(&former).with_extension("part");
+            fs::hard_link(state.key_path("link"), unfinished).expect("linked");
+            state.turn_key("link").expect("turned");
+            assert_eq!([key("link"), key(&next), key(&former)], [Some(turn), None, Some(left)]);
+            let mode = fs::metadata(state.key_path("link")).expect("there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            rest.iter().for_each(|name| state.copy_key(name, &copy).expect("copied"));
+            assert_eq!(copy.key("link").expect("there"), [turn; 32]);
+        }
+        state.turn_key("link").expect("a turn that was broken off before its end is told is repeated");
+        assert_eq!(key("link"), Some(4));
     }
 }

@@ -204,7 +204,10 @@ async fn an_edge_that_goes_back_at_each_hello_is_told_anew_once_and_again_only_w
     let end = End::new(&world);
     let went_back = async |generation| {
         let identity = Identity { node: [1; 16], log_name: [2; 16], generation };
-        end.host.remember(Partner { identity, key: vec![3; 44], epoch: 0 }).await.expect("commits");
+        end.host
+            .remember(Partner { identity, key: vec![3; 44], next_key: None, former_key: None, epoch: 0 })
+            .await
+            .expect("commits");
     };
     let rows = || world.store.read().expect("reads");
     let numbered = || lane::queue_mark(&rows()).expect("reads").0;

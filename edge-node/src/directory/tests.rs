@@ -255,7 +255,8 @@ async fn a_mark_of_an_earlier_connection_is_no_word_of_big() {
 
     let node = Arc::new(tokio::task::block_in_place(|| told(&["alice@example.com"])));
     let identity = lane::NodeIdentity { node: [1; 16], log_name: [1; 16], generation: 1 };
-    let partner = PartnerRow { identity, key: vec![1; 44], epoch: 7, adopt: false };
+    let partner =
+        PartnerRow { identity, key: vec![1; 44], next_key: None, former_key: None, epoch: 7, adopt: false };
     node.store.commit(move |txn| lane::set_partner(txn, &partner)).await.expect("commits");
     let host = crate::link::LinkHost::new(Arc::clone(&node));
     let mut position = Position::default();

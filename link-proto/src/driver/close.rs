@@ -75,6 +75,7 @@ impl CloseCode {
             LinkError::NotRead => Self::NotRead,
             LinkError::Tls(_) => Self::Stranger,
             LinkError::NotAdmitted
+            | LinkError::Rekeyed
             | LinkError::Lost(_)
             | LinkError::NoAnswer(_)
             | LinkError::TicketExpired

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quinn::{Connection, RecvStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ use super::handle::Handle;
 use super::seat::Seat;
 use super::streams::{self, Streams, Writer};
 use super::workers::Workers;
-use super::{LinkError, body, transport};
+use super::{KeyRing, Keys, LinkError, body, transport};
 use crate::frame::Frame;
 use crate::host::{Host, LaneState, Partner};
 use crate::session::{Channel, Input, Output, Session};
@@ -43,6 +43,20 @@ pub(super) enum Until {
     Lost,
     /// Until the node remembers its new partner.
     Paired,
+}
+
+/// A connection whose session has not said anything yet.
+pub(super) struct Begun {
+    pub(super) connection: Connection,
+    pub(super) session: Session,
+    pub(super) streams: Streams,
+    pub(super) ring: KeyRing,
+    /// Seen are the keys with which it was begun.
+    pub(super) keys: watch::Receiver<Keys>,
+    /// The one of them that the partner was shown.
+    pub(super) shown: Vec<u8>,
+    /// The one of them that is wanted, which it was told of if it is another one.
+    pub(super) wanted: Vec<u8>,
 }
 
 type Paired = Arc<Mutex<Option<Partner>>>;
@@ -73,18 +87,24 @@ pub(super) struct Engine<H: Host> {
     /// What the node said last of its room, by lane.
     room: [bool; 4],
     opened: bool,
+    /// This node's keys, and as they change; those with which the connection was begun are seen.
+    ring: KeyRing,
+    keys: watch::Receiver<Keys>,
+    /// The key that was shown to the partner.
+    shown: Vec<u8>,
+    /// The key that was wanted then: shown, or announced.
+    wanted: Vec<u8>,
 }
 
 impl<H: Host> Engine<H> {
     pub(super) fn new(
         host: Arc<H>,
-        connection: Connection,
-        session: Session,
-        streams: Streams,
+        begun: Begun,
         seat: Seat,
         handle: Handle,
         parts: Arc<Parts<H::Sink>>,
     ) -> Self {
+        let Begun { connection, session, streams, ring, keys, shown, wanted } = begun;
         let (report, events) = mpsc::channel(EVENTS_QUEUE);
         let (mut tasks, mut writers, mut workers) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
         let mut writer = |stream| {
@@ -125,6 +145,10 @@ impl<H: Host> Engine<H> {
             parts,
             room: [true; 4],
             opened: false,
+            ring,
+            keys,
+            shown,
+            wanted,
         }
     }
 
@@ -186,6 +210,7 @@ impl<H: Host> Engine<H> {
                 Some(_) = self.tasks.join_next() => {}
                 () = sleep_until(deadline) => self.input(Input::Tick).await?,
                 () = self.handle.until_held(true) => return Err(LinkError::Held),
+                Ok(()) = self.keys.changed() => return Err(LinkError::Rekeyed),
                 _ = look.tick(), if self.opened => self.look_for_room().await?,
             }
         }
@@ -223,6 +248,12 @@ impl<H: Host> Engine<H> {
             Output::Send(Channel::Control, frame) => self.control.send(frame)?,
             Output::Send(Channel::Lane(lane), frame) => self.lane(lane).0.send(frame)?,
             Output::Remember(partner) => return self.remember(partner).await.map(Some),
+            Output::RememberKey(partner) => {
+                self.host.remember_key(partner.clone()).await?;
+                self.seat.pin(&partner);
+                tracing::info!("the partner's next key is pinned beside the present one");
+                return Ok(Some(Input::KeyRemembered));
+            }
             Output::PairedBy(partner) => return self.paired_by(partner).await.map(Some),
             Output::PairedWith(partner, welcome) => {
                 self.host.paired_with(partner.clone(), welcome).await?;
@@ -234,6 +265,7 @@ impl<H: Host> Engine<H> {
             Output::Adopt(partner) => return self.adopt(partner).await.map(Some),
             Output::Opened => {
                 self.open();
+                self.turn()?;
                 return Ok(Some(Input::Parts(self.parts.list())));
             }
             Output::Compared { lane, received } => self.host.compared(lane, received)?,
@@ -332,6 +364,20 @@ impl<H: Host> Engine<H> {
         match &self.seat {
             Seat::Dialler(lanes) => Ok(lanes.clone()),
             Seat::Listener { .. } => Ok(Box::new(self.host.open().await?.lanes)),
+        }
+    }
+
+    /// The lanes were compared, so the partner has pinned the key that it was shown and the one that it was told of: one
+    /// of them is the one that is wanted, and opens the next connection, unless it has opened this one.
+    fn turn(&mut self) -> Result<(), LinkError> {
+        if let Err(error) = self.ring.turn(&self.wanted) {
+            // The partner has pinned both, so this connection is as good; the next one tries it again.
+            tracing::error!(%error, "the link's next key could not take the place of the present one");
+            return Ok(());
+        }
+        match self.keys.borrow_and_update().wanted().public() == self.shown {
+            true => Ok(()),
+            false => Err(LinkError::Rekeyed),
         }
     }
 

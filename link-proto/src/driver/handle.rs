@@ -26,6 +26,8 @@ pub struct Status {
     pub connected: Option<Connected>,
     /// Why the last connection or attempt ended; cleared when a link comes up.
     pub last_error: Option<String>,
+    /// When somebody has shown a key that the partner has had before, and was refused; `None` if nobody has.
+    pub former_key_shown: Option<SystemTime>,
     /// The lanes of the live session, or of the last one. Indexed by [`Lane::index`].
     pub lanes: [LaneView; 4],
 }
@@ -163,6 +165,11 @@ impl Handle {
                 connected.rtt = rtt;
             }
         });
+    }
+
+    /// Somebody has shown a key that the partner has had before.
+    pub(super) fn former_key_shown(&self) {
+        self.0.status.send_modify(|status| status.former_key_shown = Some(SystemTime::now()));
     }
 
     /// The live connection is gone.

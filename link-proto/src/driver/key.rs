@@ -10,11 +10,14 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 /// The key cannot be made or read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The system gives no randomness.
     #[error("cannot make a key: the system gives no randomness")]
     Randomness,
+    /// It could not be kept.
+    #[error("the new key could not be kept: {0}")]
+    NotKept(String),
     /// Not an Ed25519 key.
     #[error("not an Ed25519 private key in PKCS #8 (DER); restore the node's key file from a backup")]
     NotAKey,

@@ -19,27 +19,27 @@ pub(super) struct Shared {
     /// The live session's connection. It must not stay here after its end: the endpoint's TLS
     /// configuration holds this, and a connection holds its endpoint.
     current: Mutex<Option<quinn::Connection>>,
-    pinned: RwLock<Option<Vec<u8>>>,
+    partner: RwLock<Option<Partner>>,
 }
 
 impl Shared {
-    pub(super) fn new(pinned: Option<Vec<u8>>) -> Self {
+    pub(super) fn new(partner: Option<Partner>) -> Self {
         Self {
             gate: Arc::default(),
             floor: Arc::default(),
             current: Mutex::new(None),
-            pinned: RwLock::new(pinned),
+            partner: RwLock::new(partner),
         }
     }
 
-    pub(super) fn is_pinned(&self, key: &[u8]) -> bool {
-        self.pinned.read().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(key)
+    /// The partner as it is pinned.
+    pub(super) fn partner(&self) -> Option<Partner> {
+        self.partner.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Pins the key of the partner as the node now remembers it.
+    /// Pins the keys of the partner as the node now remembers it.
     pub(super) fn pin(&self, partner: Option<&Partner>) {
-        let key = partner.map(|partner| partner.key.clone());
-        *self.pinned.write().unwrap_or_else(PoisonError::into_inner) = key;
+        *self.partner.write().unwrap_or_else(PoisonError::into_inner) = partner.cloned();
     }
 }
 
@@ -86,6 +86,13 @@ impl Seat {
             *shared.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
             let connection = connection.stable_id();
             *floor = Some(Floor { shared: Arc::clone(shared), connection, _guard: guard });
+        }
+    }
+
+    /// The partner's next key is remembered.
+    pub(super) fn pin(&self, partner: &Partner) {
+        if let Self::Listener { shared, .. } = self {
+            shared.pin(Some(partner));
         }
     }
 

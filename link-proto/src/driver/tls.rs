@@ -5,23 +5,28 @@
 //! session lets such a partner no further than proving the invitation.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
-use rustls::server::AlwaysResolvesServerRawPublicKeys;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 
-use super::{Key, LinkError, transport};
+use super::{Handle, Key, Keys, LinkError, transport};
+use crate::host::Partner;
 
 /// Names the protocol inside TLS (RFC 7301).
 const ALPN: &[u8] = b"sallypost-link/1";
-/// QUIC wants a server name; keys are pinned, so it says nothing and resolves nowhere.
-pub(super) const SERVER_NAME: &str = "sallypost-link.invalid";
+/// QUIC wants a server name. Big says by it which of the edge's keys it has pinned, each as a label of its own before
+/// this one; it resolves nowhere.
+const SERVER_NAME: &str = "sallypost-link.invalid";
+/// Characters of a label.
+const LABEL_CHARACTERS: usize = 16;
 /// What the pairing's channel binding is exported under (RFC 8446 §7.5).
 const BINDING_LABEL: &[u8] = b"EXPORTER-sallypost-link-pairing";
 
@@ -33,9 +38,65 @@ pub(super) fn not_pinned() -> quinn::TransportErrorCode {
     quinn::TransportErrorCode::crypto(ACCESS_DENIED)
 }
 
+/// The server name of an edge of which these public keys are pinned.
+pub(super) fn server_name<'a>(pinned: impl IntoIterator<Item = &'a Vec<u8>>) -> String {
+    pinned.into_iter().map(|key| label(key) + ".").chain([SERVER_NAME.to_owned()]).collect()
+}
+
+/// What a key is called in a server name: enough of its digest to tell a node's own keys apart.
+fn label(key: &[u8]) -> String {
+    blake3::hash(key).to_hex().chars().take(LABEL_CHARACTERS).collect()
+}
+
+/// The edge's choice among its keys for one connection: the first that big has pinned, else the present one.
+pub(super) struct Choice {
+    keys: Keys,
+    shown: OnceLock<Key>,
+}
+
+impl Choice {
+    pub(super) fn new(keys: Keys) -> Arc<Self> {
+        Arc::new(Self { keys, shown: OnceLock::new() })
+    }
+
+    /// The key that is announced beside the shown one.
+    pub(super) fn announced(&self) -> Option<Vec<u8>> {
+        self.keys.announced_beside(self.shown().public())
+    }
+
+    /// The key that is shown or announced.
+    pub(super) fn wanted(&self) -> &Key {
+        self.keys.wanted()
+    }
+
+    /// The key that was shown.
+    pub(super) fn shown(&self) -> &Key {
+        self.shown.get().unwrap_or(&self.keys.present)
+    }
+}
+
+impl fmt::Debug for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Choice").field("shown", self.shown()).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Choice {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().unwrap_or_default();
+        let is_pinned = |key: &&Key| name.split('.').any(|known| known == label(key.public()));
+        let key = self.keys.in_order().find(is_pinned).unwrap_or(&self.keys.present);
+        Some(self.shown.get_or_init(|| key.clone()).certified())
+    }
+
+    fn only_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
 /// The edge's configuration; `admits` says for a public key whether its owner may connect.
 pub(super) fn server_config(
-    key: &Key,
+    choice: Arc<Choice>,
     admits: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
 ) -> Result<quinn::ServerConfig, LinkError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -43,7 +104,7 @@ pub(super) fn server_config(
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls_error)?
         .with_client_cert_verifier(Arc::new(Pinned { provider, admits: Box::new(admits) }))
-        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(key.certified())));
+        .with_cert_resolver(choice);
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -52,14 +113,27 @@ pub(super) fn server_config(
     Ok(transport::server_config(Arc::new(crypto)))
 }
 
-/// Big's configuration for an edge whose public key is `pinned`.
-pub(super) fn client_config(key: &Key, pinned: Vec<u8>) -> Result<quinn::ClientConfig, LinkError> {
+/// Whether the owner of a key is the partner. Who was the partner and has that key still is not, which an operator is
+/// told: it went back to a backup, or somebody else has the key.
+pub(super) fn admits(partner: Option<&Partner>, key: &[u8], handle: &Handle) -> bool {
+    let Some(partner) = partner else { return false };
+    if partner.former_key.as_deref() == Some(key) {
+        handle.former_key_shown();
+    }
+    partner.is_pinned(key)
+}
+
+/// Big's configuration; `admits` says for a public key whether its owner is the edge.
+pub(super) fn client_config(
+    key: &Key,
+    admits: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+) -> Result<quinn::ClientConfig, LinkError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls_error)?
         .dangerous()
-        .with_custom_certificate_verifier(pinned_only(provider, pinned))
+        .with_custom_certificate_verifier(Arc::new(Pinned { provider, admits: Box::new(admits) }))
         .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key.certified())));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
@@ -69,7 +143,11 @@ pub(super) fn client_config(key: &Key, pinned: Vec<u8>) -> Result<quinn::ClientC
 }
 
 /// Admits the owner of one key.
-pub(super) fn pinned_only(provider: Arc<CryptoProvider>, pinned: Vec<u8>) -> Arc<dyn ServerCertVerifier> {
+#[cfg(test)]
+pub(super) fn pinned_only(
+    provider: Arc<CryptoProvider>,
+    pinned: Vec<u8>,
+) -> Arc<impl ServerCertVerifier + ClientCertVerifier> {
     Arc::new(Pinned { provider, admits: Box::new(move |shown: &[u8]| shown == pinned) })
 }
 

@@ -107,6 +107,7 @@ pub(super) fn encode(frame: &Frame) -> Vec<u8> {
         Frame::Hello(_) | Frame::Refused(_) => return Vec::new(),
         Frame::Welcome(bytes) => return bytes.clone(),
         Frame::BodyFailed(unit) => return unit.to_vec(),
+        Frame::NextKey(key) => return key.to_vec(),
         Frame::Stopped(stop) => return vec![*stop as u8],
         Frame::Compare(compare) => rkyv::to_bytes::<Error>(&WireCompare {
             held: compare.held,
@@ -182,6 +183,7 @@ pub(super) fn decode(kind: Kind, meta: &[u8], raw: Bytes) -> Result<Frame, Frame
             let WireHeld { unit, length, digest } = read(kind, meta)?;
             Ok(Frame::BodyHeld(Held { unit, length, digest }))
         }
+        Kind::NextKey => meta.try_into().map(Frame::NextKey).map_err(|_| kind.malformed("not a key")),
         Kind::BodyFailed => {
             UnitId::try_from(meta).map(Frame::BodyFailed).map_err(|_| kind.malformed("not a unit's id"))
         }

@@ -23,6 +23,7 @@ use std::time::Duration;
 use super::{Channel, Output, Outputs, RefusedBecause, Role, SessionError, Start, claimed};
 use crate::frame::{Compare, CompareLane, Frame, Hello, Refusal, Refused, VERSION, VERSION_OLDEST};
 use crate::host::{LaneState, Partner};
+use crate::spki::{self, PublicKey};
 use crate::unit::Digest;
 
 /// How long the opening may take, from the connection to COMPARE.
@@ -59,6 +60,8 @@ pub(super) struct Handshake {
     deadline: Duration,
     /// The partner, once its hello is accepted.
     partner: Option<Partner>,
+    /// The partner's hello has said that its key is about to be another one.
+    rotates: bool,
     mine: [LaneState; 4],
 }
 
@@ -68,6 +71,10 @@ enum Step {
     Hello,
     Welcome,
     Host,
+    /// The partner's next key.
+    Key,
+    /// The node, which pins it.
+    Pinning,
     Compare,
 }
 
@@ -77,6 +84,7 @@ impl Handshake {
             step: Step::Hello,
             deadline: now + OPENING_TIME,
             partner: None,
+            rotates: false,
             mine: Default::default(),
             start,
         };
@@ -84,7 +92,7 @@ impl Handshake {
             let known = handshake.start.opening.partner.as_ref();
             if handshake.start.secret.is_none() {
                 let known = known.ok_or(SessionError::NotPaired)?;
-                if known.key != handshake.start.peer_key {
+                if !known.is_pinned(&handshake.start.peer_key) {
                     return Err(SessionError::WrongKey);
                 }
             }
@@ -113,6 +121,7 @@ impl Handshake {
                 self.step = Step::Host;
                 outputs.push_back(Output::PairedWith(partner, welcome));
             }
+            (Step::Key, _, Frame::NextKey(key)) => self.pin(&key, outputs)?,
             (Step::Compare, role, Frame::Compare(compare)) => {
                 if compare.held != self.start.opening.local.log_name {
                     return Err(SessionError::WrongStore("it remembers another log name for this node"));
@@ -140,16 +149,51 @@ impl Handshake {
             return Err(SessionError::Unexpected("an answer of the node"));
         }
         self.compare_from(lanes);
-        match self.start.role {
-            Role::Dialler => self.send_compare(outputs),
-            Role::Listener => {
-                let epoch = self.partner.as_ref().map_or(0, |partner| partner.epoch);
-                self.send_hello(epoch, None, outputs);
-                if let Some(welcome) = welcome {
-                    outputs.push_back(Output::Send(Channel::Control, Frame::Welcome(welcome)));
-                }
+        if self.start.role == Role::Listener {
+            let epoch = self.partner.as_ref().map_or(0, |partner| partner.epoch);
+            self.send_hello(epoch, None, outputs);
+            if let Some(welcome) = welcome {
+                outputs.push_back(Output::Send(Channel::Control, Frame::Welcome(welcome)));
             }
+            self.send_next_key(outputs);
         }
+        self.compare_or_wait(outputs);
+        Ok(())
+    }
+
+    /// The partner's next key is pinned.
+    pub(super) fn key_remembered(&mut self, outputs: &mut Outputs) -> Result<(), SessionError> {
+        if self.step != Step::Pinning {
+            return Err(SessionError::Unexpected("an answer of the node"));
+        }
+        self.rotates = false;
+        self.compare_or_wait(outputs);
+        Ok(())
+    }
+
+    /// The partner is known and remembered: its next key comes first if there is one, then COMPARE, which the
+    /// dialler says first. So who has been sent a COMPARE knows that its own next key is pinned.
+    fn compare_or_wait(&mut self, outputs: &mut Outputs) {
+        self.step = if self.rotates { Step::Key } else { Step::Compare };
+        if self.step == Step::Compare && self.start.role == Role::Dialler {
+            self.send_next_key(outputs);
+            self.send_compare(outputs);
+        }
+    }
+
+    fn pin(&mut self, key: &PublicKey, outputs: &mut Outputs) -> Result<(), SessionError> {
+        let key = spki::from_raw(key);
+        let partner = self.partner.as_mut().ok_or(SessionError::Unexpected("NEXT KEY"))?;
+        if key == partner.key || key == self.start.local_key {
+            return Err(SessionError::Unexpected("a next key that is in use"));
+        }
+        if partner.next_key.as_ref() == Some(&key) {
+            self.step = Step::Pinning;
+            return self.key_remembered(outputs);
+        }
+        partner.next_key = Some(key);
+        self.step = Step::Pinning;
+        outputs.push_back(Output::RememberKey(partner.clone()));
         Ok(())
     }
 
@@ -158,8 +202,8 @@ impl Handshake {
         if !speaks_our_version(hello) {
             return Err(refuse(Refusal::Version, None, outputs));
         }
-        let partner = claimed(hello.identity, &self.start.peer_key, hello.epoch);
-        let pinned = self.start.opening.partner.as_ref().filter(|known| known.key == partner.key);
+        let partner = self.claimed(hello, hello.epoch);
+        let pinned = self.start.opening.partner.as_ref().filter(|known| known.is_pinned(&partner.key));
         let output = match pinned {
             Some(known) if same_store(known, hello) => {
                 if rank(&partner) <= rank(known) && !self.start.opening.adopt {
@@ -187,7 +231,7 @@ impl Handshake {
         if !speaks_our_version(hello) {
             return Err(SessionError::Version { oldest: hello.oldest, newest: hello.newest });
         }
-        let partner = claimed(hello.identity, &self.start.peer_key, 0);
+        let partner = self.claimed(hello, 0);
         if self.start.secret.is_some() {
             self.partner = Some(partner);
             self.step = Step::Welcome;
@@ -211,20 +255,36 @@ impl Handshake {
         if hello.identity.generation < known.identity.generation && !self.start.opening.adopt {
             return Err(SessionError::WrongStore("its generation is lower than before"));
         }
-        let is_new = hello.identity.generation != known.identity.generation;
+        let is_new = (partner.identity, &partner.key, &partner.next_key)
+            != (known.identity, &known.key, &known.next_key);
         self.partner = Some(partner.clone());
         if is_new {
             self.step = Step::Host;
             outputs.push_back(Output::Remember(partner));
         } else {
             self.compare_from(self.start.opening.lanes);
-            self.send_compare(outputs);
+            self.compare_or_wait(outputs);
         }
         Ok(())
     }
 
+    /// The partner, as its hello and its key in TLS say. A key that was announced once counts only as long as it is
+    /// announced again: one that a restored partner has lost is not to stay pinned.
+    fn claimed(&mut self, hello: &Hello, epoch: u64) -> Partner {
+        self.rotates = hello.rotates;
+        let mut partner = claimed(hello.identity, &self.start.peer_key, epoch);
+        match self.start.opening.partner.as_ref().filter(|known| known.is_pinned(&partner.key)) {
+            Some(known) if known.key == partner.key => {
+                partner.next_key = known.next_key.clone().filter(|_| hello.rotates);
+                partner.former_key = known.former_key.clone();
+            }
+            Some(known) => partner.former_key = Some(known.key.clone()),
+            None => {}
+        }
+        partner
+    }
+
     fn compare_from(&mut self, lanes: [LaneState; 4]) {
-        self.step = Step::Compare;
         self.mine = lanes;
         for lane in &mut self.mine {
             lane.next = lane.next.max(lane.confirmed.number.saturating_add(1));
@@ -244,8 +304,18 @@ impl Handshake {
 
     fn send_hello(&self, epoch: u64, proof: Option<Digest>, outputs: &mut Outputs) {
         let identity = self.start.opening.local;
-        let hello = Hello { newest: VERSION, oldest: VERSION_OLDEST, identity, epoch, proof };
+        let rotates = self.own_next_key().is_some();
+        let hello = Hello { newest: VERSION, oldest: VERSION_OLDEST, identity, epoch, proof, rotates };
         outputs.push_back(Output::Send(Channel::Control, Frame::Hello(hello)));
+    }
+
+    fn send_next_key(&self, outputs: &mut Outputs) {
+        let key = self.own_next_key();
+        outputs.extend(key.map(|key| Output::Send(Channel::Control, Frame::NextKey(key))));
+    }
+
+    fn own_next_key(&self) -> Option<PublicKey> {
+        self.start.next_key.as_deref().and_then(spki::to_raw)
     }
 
     fn own_proof(&self) -> Option<Digest> {

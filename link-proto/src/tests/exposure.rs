@@ -49,6 +49,7 @@ fn reveals(frame: &Frame) -> Reveals {
         Frame::BodyPart(..) => Reveals::Body,
         Frame::Refused(_)
         | Frame::Welcome(_)
+        | Frame::NextKey(_)
         | Frame::Known(_)
         | Frame::Stopped(_)
         | Frame::BodyHeld(_)

@@ -100,6 +100,54 @@ fn confirms_are_for_what_was_sent_only() {
 }
 
 #[test]
+fn confirm_faults_cost_nothing_on_any_lane() {
+    for lane in Lane::ALL {
+        let index = usize::from(lane.index());
+        // A confirm of both units of that lane has been recorded; `fault` comes behind it, or instead of it.
+        let after = |sent: bool, number: u64, altered: bool, rejected: Option<u64>| {
+            let mut sim = open();
+            sim.settle().unwrap();
+            for id in [[2; 16], [3; 16]] {
+                sim.nodes[BIG].offer(lane, id, b"file", Body::None);
+            }
+            sim.input(BIG, Input::Wake(lane)).unwrap();
+            if sent {
+                sim.settle().unwrap();
+            }
+            let units = sim.nodes[BIG].units(lane, 1, 3, usize::MAX);
+            let position = units
+                .iter()
+                .take(usize::try_from(number).unwrap_or(3))
+                .fold(Position::default(), |position, unit| position.after(unit));
+            let chain = if altered { [9; 32] } else { position.chain };
+            let reject = |number| vec![Rejection { number, reason: String::new() }];
+            let applied = Applied { refused: rejected.map(reject).unwrap_or_default(), ..Applied::default() };
+            let (position, credit) = (Position { number, chain }, Credit::default());
+            let frame = Frame::Confirmed(Confirmed { lane, position, applied, credit });
+            let result = sim.input(BIG, Input::Frame(Channel::Control, frame));
+            (result, sim.nodes[BIG].lanes[index].confirmed.number, sim.stops)
+        };
+        let refused =
+            |(result, confirmed, _): (Result<(), SessionError>, u64, Vec<_>), kept: u64, what: &str| {
+                let violates = matches!(result, Err(SessionError::Violation { lane: at, .. }) if at == lane);
+                assert!(violates, "{what} on {lane:?}: {result:?}");
+                assert_eq!(confirmed, kept, "{what} on {lane:?} is recorded");
+            };
+        refused(after(false, 4, false, None), 1, "a confirm for what was not sent");
+        refused(after(false, u64::MAX, false, None), 1, "a confirm of all numbers");
+        refused(after(false, 0, false, None), 1, "a confirm of nothing");
+        refused(after(false, 1, false, None), 1, "a confirm that was said before");
+        refused(after(true, 3, false, None), 3, "the last confirm twice");
+        refused(after(true, 2, false, None), 3, "a lower confirm");
+        refused(after(false, 3, false, Some(1)), 1, "a rejection of what was confirmed");
+        refused(after(false, 3, false, Some(4)), 1, "a rejection of what is not");
+        let (result, confirmed, stops) = after(false, 3, true, None);
+        assert_eq!((result, confirmed), (Ok(()), 1), "another digest, on {lane:?}: big keeps its copies");
+        assert_eq!(stops, [(BIG, lane, true, Stop::Differs)]);
+    }
+}
+
+#[test]
 fn a_confirm_with_another_digest_stops_its_lane_alone() {
     let mut sim = open();
     let position = Position { number: 1, chain: [0; 32] };
@@ -241,8 +289,14 @@ fn a_position_where_nobody_can_stand_stops_its_lane() {
             sim.nodes[BIG].offer(Lane::ALL[lane], [1; 16], b"file", Body::None);
             sim.nodes[BIG].identity.generation = 2;
             sim.connect().unwrap();
-            let hello =
-                Hello { newest: 1, oldest: 1, identity: sim.nodes[EDGE].identity, epoch: 1, proof: None };
+            let hello = Hello {
+                newest: 1,
+                oldest: 1,
+                identity: sim.nodes[EDGE].identity,
+                epoch: 1,
+                proof: None,
+                rotates: false,
+            };
             sim.input(BIG, Input::Frame(Channel::Control, Frame::Hello(hello))).unwrap();
             let mut lanes = [CompareLane { next: 1, ..CompareLane::default() }; 4];
             lanes[lane].received.number = number;
@@ -306,7 +360,14 @@ pub(super) fn samples() -> Vec<Frame> {
     let applied = Applied { refused: rejection(), deferred: rejection() };
     let identity = Identity { node: [0xa1; 16], log_name: [0xb2; 16], generation: 3 };
     vec![
-        Frame::Hello(Hello { newest: 1, oldest: 1, identity, epoch: 0x0102_0304, proof: Some([0xc3; 32]) }),
+        Frame::Hello(Hello {
+            newest: 1,
+            oldest: 1,
+            identity,
+            epoch: 0x0102_0304,
+            proof: Some([0xc3; 32]),
+            rotates: false,
+        }),
         Frame::Refused(Refused { why: Refusal::Stale, generation: 1, epoch: 2 }),
         Frame::Welcome(b"welcome".to_vec()),
         Frame::Compare(Box::new(Compare { held: [4; 16], lanes: [lane; 4] })),
@@ -325,6 +386,7 @@ pub(super) fn samples() -> Vec<Frame> {
         }),
         Frame::BodyHeld(Held { unit: [1; 16], length: 5, digest: [6; 32] }),
         Frame::BodyFailed([7; 16]),
+        Frame::NextKey([9; 32]),
     ]
 }
 

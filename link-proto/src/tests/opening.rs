@@ -9,7 +9,7 @@ use crate::session::{Channel, Input, OPENING_TIME, Output, Session, SessionError
 use crate::unit::{Body, Lane};
 
 fn hello(sim: &Sim, epoch: u64) -> Hello {
-    Hello { newest: 1, oldest: 1, identity: sim.nodes[BIG].identity, epoch, proof: None }
+    Hello { newest: 1, oldest: 1, identity: sim.nodes[BIG].identity, epoch, proof: None, rotates: false }
 }
 
 /// What the edge answers to a hello: its refusal, or `None` if it goes on.
@@ -36,7 +36,8 @@ fn why(sim: &Sim, hello: Hello) -> Option<Refusal> {
 #[test]
 fn the_bytes_of_a_hello_are_frozen() {
     let identity = Identity { node: [0xa1; 16], log_name: [0xb2; 16], generation: 3 };
-    let hello = Hello { newest: 1, oldest: 1, identity, epoch: 0x0102_0304, proof: Some([0xc3; 32]) };
+    let hello =
+        Hello { newest: 1, oldest: 1, identity, epoch: 0x0102_0304, proof: Some([0xc3; 32]), rotates: false };
     let bytes = Frame::Hello(hello.clone()).encode().concat();
     let mut golden = vec![1, 1, 0, 0, 85, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0];
     golden.extend([0xa1; 16]);

@@ -39,6 +39,8 @@ enum Pending {
 pub(super) struct Node {
     pub(super) identity: Identity,
     pub(super) key: Vec<u8>,
+    /// The one it wants to have.
+    pub(super) next_key: Option<Vec<u8>>,
     pub(super) epoch: u64,
     pub(super) partner: Option<Partner>,
     pub(super) secret: Option<[u8; 32]>,
@@ -70,6 +72,7 @@ impl Node {
         Self {
             identity: Identity { node: [number; 16], log_name: [number + 100; 16], generation: 1 },
             key: vec![number; 44],
+            next_key: None,
             epoch: 0,
             partner: None,
             secret: None,
@@ -286,10 +289,20 @@ impl Sim {
     /// Two nodes that know each other.
     pub(super) fn paired() -> Self {
         let mut sim = Self::new();
-        let partner = |node: &Node| Partner { identity: node.identity, key: node.key.clone(), epoch: 0 };
+        let partner = |node: &Node| Partner {
+            identity: node.identity,
+            key: node.key.clone(),
+            next_key: None,
+            former_key: None,
+            epoch: 0,
+        };
         sim.nodes[BIG].partner = Some(partner(&sim.nodes[EDGE]));
         sim.nodes[EDGE].partner = Some(partner(&sim.nodes[BIG]));
         sim
+    }
+
+    pub(super) fn is_open(&self, node: usize) -> bool {
+        self.sessions[node].as_ref().is_some_and(Session::is_open)
     }
 
     /// What a session of `node` would start from.
@@ -305,6 +318,7 @@ impl Sim {
                 lanes: this.lanes,
             },
             local_key: this.key.clone(),
+            next_key: this.next_key.clone(),
             peer_key: other.key.clone(),
             binding: *blake3::hash(&self.connections.to_le_bytes()).as_bytes(),
             secret: this.secret.filter(|_| node == EDGE || this.partner.is_none()),
@@ -363,6 +377,10 @@ impl Sim {
             Output::Remember(partner) => {
                 this.partner = Some(partner);
                 return Some(Input::Remembered { lanes });
+            }
+            Output::RememberKey(partner) => {
+                this.partner = Some(partner);
+                return Some(Input::KeyRemembered);
             }
             Output::PairedBy(partner) => {
                 this.partner = Some(partner);
@@ -443,12 +461,11 @@ impl Sim {
 
     /// Everything that could happen next.
     fn events(&self) -> Vec<Event> {
-        let open = |node: usize| self.sessions[node].as_ref().is_some_and(Session::is_open);
         let deliverable = |(&(to, place), frames): (&(usize, usize), &VecDeque<_>)| {
-            (!frames.is_empty() && (place == 0 || open(to))).then_some(Event::Frame(to, place))
+            (!frames.is_empty() && (place == 0 || self.is_open(to))).then_some(Event::Frame(to, place))
         };
         let mut events: Vec<_> = self.wire.iter().filter_map(deliverable).collect();
-        events.extend(self.bodies.front().filter(|(to, _)| open(*to)).map(|_| Event::Body));
+        events.extend(self.bodies.front().filter(|(to, _)| self.is_open(*to)).map(|_| Event::Body));
         let commits = (0..2).filter(|node| !self.nodes[*node].pending.is_empty());
         events.extend(commits.map(Event::Commit));
         events

@@ -28,12 +28,16 @@ pub struct PartnerRow {
     pub identity: NodeIdentity,
     /// Its pinned public key.
     pub key: Vec<u8>,
+    /// The one it is about to have, which is pinned beside it.
+    pub next_key: Option<Vec<u8>>,
+    /// The one it has had before, which is refused.
+    pub former_key: Option<Vec<u8>>,
     /// On the edge: the highest epoch accepted.
     pub epoch: u64,
     /// An operator said that a partner with another log name is to be taken: it lost its store.
     pub adopt: bool,
 }
-crate::row!(PartnerRow, 2);
+crate::row!(PartnerRow, 3);
 
 /// A counter that only rises.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default)]
@@ -69,6 +73,11 @@ pub fn set_identity(txn: &mut Txn<'_>, identity: NodeIdentity) -> Result<(), Sto
 }
 
 impl NodeIdentity {
+    /// Whether this is the same store of the same node, whatever its generation.
+    pub fn is_same_store(&self, other: &Self) -> bool {
+        (self.node, self.log_name) == (other.node, other.log_name)
+    }
+
     /// When this node went back to a backup, milliseconds since 1970 and up to a minute later; `None` if it never has.
     pub fn went_back_at(&self) -> Option<u64> {
         (self.generation > 1).then(|| MINUTES_FROM + u64::from(self.generation) * 60_000)

@@ -41,7 +41,7 @@ impl Given {
     fn partner(&self) -> Option<Partner> {
         let identity = Identity { node: [8; 16], log_name: [9; 16], generation: self.generation };
         let key = if self.is(1) { vec![0; 44] } else { Self::peer_key() };
-        self.is(0).then_some(Partner { identity, key, epoch: self.epoch })
+        self.is(0).then_some(Partner { identity, key, next_key: None, former_key: None, epoch: self.epoch })
     }
 
     fn secret(&self) -> Option<[u8; 32]> {
@@ -59,6 +59,7 @@ impl Given {
                 lanes: Default::default(),
             },
             local_key: Self::own_key(),
+            next_key: None,
             peer_key: Self::peer_key(),
             binding: BINDING,
             secret: self.secret(),
@@ -165,7 +166,13 @@ fn listen(given: &Given, first: Frame, later: &[Frame]) {
         assert_eq!((error, outputs.len()), (SessionError::Unexpected(first.name()), 0));
         return;
     };
-    let claimed = Partner { identity: hello.identity, key: Given::peer_key(), epoch: hello.epoch };
+    let claimed = Partner {
+        identity: hello.identity,
+        key: Given::peer_key(),
+        next_key: None,
+        former_key: None,
+        epoch: hello.epoch,
+    };
     let lanes = Box::default();
     let judged = judged(given, &hello);
     let answer = match (judged, result) {
@@ -232,7 +239,7 @@ fn dial(given: &Given, first: Frame, later: &[Frame]) {
                 known == (hello.identity.node, hello.identity.log_name)
             });
             match &outputs[..] {
-                [] => assert!(given.is(3), "nothing, and not for a WELCOME"),
+                [] => assert!(given.is(3) || hello.rotates, "nothing, and not for a WELCOME or a NEXT KEY"),
                 [Output::Adopt(_)] => assert!(given.is(2) && !same),
                 // A lower one, where the operator has said so.
                 [Output::Remember(_)] => {
@@ -272,6 +279,10 @@ fn go_on(session: &mut Session, later: &[Frame]) {
         if outputs.iter().any(|output| matches!(output, Output::PairedWith(..))) {
             let lanes = Box::default();
             give(session, Input::Remembered { lanes }).expect("the node's answer was asked for");
+        }
+        if outputs.iter().any(|output| matches!(output, Output::RememberKey(_))) {
+            assert!(matches!(frame, Frame::NextKey(_)), "a key out of {}", frame.name());
+            give(session, Input::KeyRemembered).expect("the node's answer was asked for");
         }
     }
 }

@@ -82,7 +82,7 @@ fn messages() -> Vec<(String, Vec<u8>)> {
 
 fn greeting() -> Hello {
     let identity = Identity { node: [8; 16], log_name: [9; 16], generation: 1 };
-    Hello { newest: 1, oldest: 1, identity, epoch: 6, proof: None }
+    Hello { newest: 1, oldest: 1, identity, epoch: 6, proof: None, rotates: false }
 }
 
 fn lanes() -> [CompareLane; 4] {
@@ -122,6 +122,8 @@ fn all_frames() -> Vec<Frame> {
         Frame::BodyPart([1; 16], 100_000),
         Frame::BodyHeld(Held { unit: [1; 16], length: 100_000, digest: [2; 32] }),
         Frame::BodyFailed([1; 16]),
+        Frame::Hello(Hello { rotates: true, ..greeting() }),
+        Frame::NextKey([7; 32]),
     ]
 }
 
@@ -149,9 +151,14 @@ fn hellos() -> Vec<(String, Vec<u8>)> {
     let newer = Hello { newest: 2, ..greeting() };
     let streams = [
         vec![Frame::Hello(greeting()), compare.clone()],
-        vec![Frame::Hello(Hello { proof: Some([1; 32]), ..greeting() }), Frame::Welcome(vec![1]), compare],
+        vec![
+            Frame::Hello(Hello { proof: Some([1; 32]), ..greeting() }),
+            Frame::Welcome(vec![1]),
+            compare.clone(),
+        ],
         vec![Frame::Hello(newer)],
         vec![Frame::Refused(Refused { why: Refusal::LogName, generation: 0, epoch: 0 })],
+        vec![Frame::Hello(Hello { rotates: true, ..greeting() }), Frame::NextKey([7; 32]), compare.clone()],
     ];
     let mut hellos = Vec::new();
     // Paired; with another key; adopting; with a ticket; a stranger with a ticket; and none of it.
@@ -430,7 +437,8 @@ fn rows() -> Vec<Vec<u8>> {
     let body = QueuedBody::Held { key: [1; 32], length: 70_000, digest: [2; 32] };
     let queued = QueuedUnit { id: [1; 16], lane: 3, after: Some([2; 16]), head: b"head".to_vec(), body };
     let identity = NodeIdentity { node: [1; 16], log_name: [2; 16], generation: 1 };
-    let partner = PartnerRow { identity, key: vec![3; 44], epoch: 4, adopt: false };
+    let partner =
+        PartnerRow { identity, key: vec![3; 44], next_key: None, former_key: None, epoch: 4, adopt: false };
     let decision = DecisionRow {
         lane: 2,
         decision: Decision::Reset,

@@ -36,6 +36,7 @@ mod require_tls;
 mod restore;
 mod revise;
 mod rogue_edge;
+mod rotation;
 mod story;
 mod strangers;
 mod sync_order;

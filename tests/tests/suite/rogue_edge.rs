@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use big_node::record::Folder;
 use edge_node::harness::Edge;
-use link_proto::driver::{Handle, Key, Listener};
+use link_proto::driver::{Handle, Key, KeyRing, Listener};
 use link_proto::unit::Lane;
 use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::state::State;
@@ -55,7 +55,8 @@ impl Rogue {
         let edge =
             Edge::new(state.store()?, covers, topology, state.key32("sealing")?, state.key32("directory")?);
         let (store, handle) = (edge.store().clone(), Handle::new());
-        let (link, served, host) = (Listener::bind(listen, key)?, handle.clone(), Arc::new(edge.host));
+        let (link, served, host) =
+            (Listener::bind(listen, KeyRing::fixed(key))?, handle.clone(), Arc::new(edge.host));
         let serving = tokio::spawn(async move { drop(link.serve(host, served).await) });
         Ok(Self { store, handle, serving, random: Random::new(52), ids: 0 })
     }

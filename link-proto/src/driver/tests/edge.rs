@@ -26,13 +26,20 @@ impl Ambush {
     fn lay() -> Self {
         let (big_key, edge_key) = (Key::generate().unwrap(), Key::generate().unwrap());
         let admitted = big_key.public().to_vec();
-        let config = tls::server_config(&edge_key, move |key| key == admitted).unwrap();
+        let keys = KeyRing::fixed(edge_key.clone()).keys();
+        let choice = tls::Choice::new(keys);
+        let config = tls::server_config(choice, move |key| key == admitted).unwrap();
         let endpoint = quinn::Endpoint::server(config, SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let big = Memory::new(1);
-        let of_edge =
-            Partner { identity: Memory::new(2).identity(), key: edge_key.public().to_vec(), epoch: 0 };
+        let of_edge = Partner {
+            identity: Memory::new(2).identity(),
+            key: edge_key.public().to_vec(),
+            next_key: None,
+            former_key: None,
+            epoch: 0,
+        };
         big.with(|state| state.partner = Some(of_edge));
-        let dialler = Dialler::new(endpoint.local_addr().unwrap(), big_key).unwrap();
+        let dialler = Dialler::new(endpoint.local_addr().unwrap(), KeyRing::fixed(big_key)).unwrap();
         Self { endpoint, dialler, big, handle: Handle::new() }
     }
 
@@ -40,7 +47,7 @@ impl Ambush {
     async fn dialled(&self) -> LinkError {
         let host = Arc::new(Node(Arc::clone(&self.big)));
         let parts = Arc::default();
-        let attempt = self.dialler.attempt(&host, &self.handle, FOREVER, &parts);
+        let attempt = self.dialler.attempt(&host, &self.handle, FOREVER, &parts, 0);
         timeout(FOREVER, attempt).await.unwrap().0
     }
 
@@ -54,7 +61,14 @@ impl Ambush {
         caught.epoch = hello.epoch;
         let identity = Identity { generation, ..Memory::new(2).identity() };
         caught
-            .say(Frame::Hello(Hello { newest: 1, oldest: 1, identity, epoch: hello.epoch, proof: None }))
+            .say(Frame::Hello(Hello {
+                newest: 1,
+                oldest: 1,
+                identity,
+                epoch: hello.epoch,
+                proof: None,
+                rotates: false,
+            }))
             .await;
         assert!(matches!(caught.hear().await, Frame::Compare(_)));
         let lanes = [CompareLane { next: 1, ..CompareLane::default() }; 4];

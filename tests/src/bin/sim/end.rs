@@ -12,6 +12,7 @@ use link_proto::host::{BodySink, Host, HostError, Settling};
 use link_proto::session::{Input, Output, PARTS_MAX, Role, Session, Start};
 use link_proto::unit::{Lane, Position, Unit, UnitId};
 
+use crate::keys::Shown;
 use crate::line::{Body, Line, channel};
 
 /// Runs a future whose wakers are other threads'.
@@ -115,14 +116,22 @@ impl<H: Host> End<H> {
         &mut self,
         host: &H,
         role: Role,
-        keys: (Vec<u8>, Vec<u8>),
+        shown: &Shown,
+        peer_key: Vec<u8>,
         now: Duration,
         out: &mut Line,
     ) -> Result<(), Ended> {
         self.stops.clear();
         let opening = block_on(host.open()).map_err(|error| error.to_string())?;
-        let start =
-            Start { role, opening, local_key: keys.0, peer_key: keys.1, binding: [0; 32], secret: None };
+        let start = Start {
+            role,
+            opening,
+            local_key: shown.key.clone(),
+            next_key: shown.announced(),
+            peer_key,
+            binding: [0; 32],
+            secret: None,
+        };
         self.session = Some(Session::new(start, now).map_err(|error| error.to_string())?);
         self.drain(host, now, out)
     }
@@ -298,6 +307,10 @@ impl<H: Host> End<H> {
             Output::Remember(partner) => {
                 block_on(host.remember(partner))?;
                 Some(Input::Remembered { lanes: Box::new(lanes_now(host)?) })
+            }
+            Output::RememberKey(partner) => {
+                block_on(host.remember_key(partner))?;
+                Some(Input::KeyRemembered)
             }
             Output::Adopt(partner) => {
                 block_on(host.adopted(partner))?;

@@ -113,7 +113,7 @@ impl Liar<'_> {
     fn hello(&mut self, who: Who) -> Hello {
         let generation = u32::try_from(self.dice.below(2)).unwrap_or(0);
         let identity = Identity { node: [partner(who); 16], log_name: [partner(who) + 100; 16], generation };
-        Hello { newest: 1, oldest: 1, identity, epoch: self.dice.below(4), proof: None }
+        Hello { newest: 1, oldest: 1, identity, epoch: self.dice.below(4), proof: None, rotates: false }
     }
 
     fn refused(&mut self) -> Refused {

@@ -15,6 +15,7 @@
 mod end;
 #[cfg(test)]
 mod fence;
+mod keys;
 mod ledger;
 mod liar;
 mod line;

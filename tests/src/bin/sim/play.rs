@@ -48,10 +48,12 @@ struct Kind {
     /// Windows begin and end. Not where a node goes back, or lies: what becomes of a window that big has forgotten is
     /// tested elsewhere.
     trips: bool,
+    /// The nodes' keys become other ones.
+    rotates: bool,
 }
 
 impl Kind {
-    fn of(dice: &mut Dice) -> Self {
+    fn of(dice: &mut Dice, seed: u64) -> Self {
         let mut kind = Self {
             restores: dice.below(4) == 0,
             put_back: dice.below(12) == 0,
@@ -60,6 +62,8 @@ impl Kind {
             jumps: dice.below(4) == 0,
             trims: dice.below(8) == 0,
             trips: false,
+            // By dice of its own: the other schedules stay as they were.
+            rotates: Dice::new(!seed).below(4) == 0,
         };
         kind.trips = !(kind.restores || kind.put_back || kind.lies || kind.trims);
         kind
@@ -86,7 +90,7 @@ pub fn schedule(seed: u64, verbose: bool) -> Outcome {
         }
     };
     let mut play = Play {
-        kind: Kind::of(&mut dice),
+        kind: Kind::of(&mut dice, seed),
         dice,
         world,
         ledger: Ledger::default(),
@@ -231,6 +235,7 @@ impl Play {
             70..72 => self.send_inside(),
             72..82 if self.kind.lies => self.lie_in_frames(),
             72..84 if self.kind.trips => self.road(),
+            84..88 if self.kind.rotates => self.rotate(),
             _ => {
                 let steps = 1 + self.dice.below(40);
                 self.run_line(usize::try_from(steps).unwrap_or(1));
@@ -598,6 +603,13 @@ impl Play {
         }
     }
 
+    /// An operator gives a node a new key.
+    fn rotate(&mut self) {
+        let who = self.one_of();
+        let begun = self.world.runs(who) && self.world.rotate(who);
+        self.say(|| format!("{who:?} has a new key: {begun}"));
+    }
+
     /// A node goes back to its backup: by `restore`, or its snapshot is put back by hand.
     fn put_back(&mut self, by_restore: bool) {
         let Some(index) = self.images.len().checked_sub(1) else { return };
@@ -832,7 +844,12 @@ impl Play {
             let held = self.world.edge.as_ref().map_or(0, |edge| edge.queue().unwrap_or_default().len());
             if held > 0 {
                 self.deliver(true);
-            } else if !busy && self.world.is_quiet() && self.world.is_open() && self.is_same() {
+            } else if !busy
+                && self.world.is_quiet()
+                && self.world.is_open()
+                && self.is_same()
+                && self.world.keys_are_settled()
+            {
                 return;
             }
             if !self.is_same() {

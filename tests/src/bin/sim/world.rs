@@ -16,12 +16,11 @@ use shared::topology::{SMALLEST, Topology};
 use shared::unit::Id;
 
 use crate::end::{Applied, End, Step, block_on};
+use crate::keys::{Keys, Shown};
 use crate::line::Line;
 
 /// Bytes of a segment: small, so that schedules see several.
 const SEGMENT_BYTES: u64 = 32 * 1024;
-const BIG_KEY: [u8; 44] = [1; 44];
-const EDGE_KEY: [u8; 44] = [2; 44];
 const BIG_SEALING: [u8; 32] = [11; 32];
 const EDGE_SEALING: [u8; 32] = [12; 32];
 const DIRECTORY_KEY: [u8; 32] = [13; 32];
@@ -38,6 +37,11 @@ pub enum Who {
 impl Who {
     /// Both.
     pub const BOTH: [Self; 2] = [Self::Big, Self::Edge];
+
+    /// The other one.
+    pub fn other(self) -> Self {
+        if self == Self::Big { Self::Edge } else { Self::Big }
+    }
 }
 
 /// Both nodes.
@@ -56,6 +60,13 @@ pub struct World {
     edge_end: End<edge::LinkHost>,
     to_big: Line,
     to_edge: Line,
+    /// The keys of each; by [`Who`].
+    keys: [Keys; 2],
+    /// With what each has opened the present connection.
+    shown: [Option<Shown>; 2],
+    keys_made: u64,
+    /// A node went back, perhaps to before a key that counts: an operator may have to pair anew.
+    may_pair_anew: bool,
     /// What makes each node that runs older; by [`Who`].
     pulses: [Pulse; 2],
     /// Since the beginning.
@@ -66,6 +77,7 @@ pub struct World {
 #[derive(Debug)]
 pub struct Image {
     disk: SimDisk,
+    keys: Keys,
 }
 
 impl World {
@@ -87,6 +99,10 @@ impl World {
             edge_end: End::default(),
             to_big: Line::default(),
             to_edge: Line::default(),
+            keys: [Keys::first(1), Keys::first(2)],
+            shown: [None, None],
+            keys_made: 2,
+            may_pair_anew: false,
             pulses: [Pulse::begin(), Pulse::begin()],
             now: Duration::ZERO,
         };
@@ -95,10 +111,16 @@ impl World {
         }
         let identity =
             |number: u8| NodeIdentity { node: [number; 16], log_name: [number + 100; 16], generation: 1 };
-        for (who, own, partner, key) in
-            [(Who::Big, 1, 2, EDGE_KEY.to_vec()), (Who::Edge, 2, 1, BIG_KEY.to_vec())]
-        {
-            let row = PartnerRow { identity: identity(partner), key, epoch: 0, adopt: false };
+        for (who, own, partner) in [(Who::Big, 1, 2), (Who::Edge, 2, 1)] {
+            let key = world.keys[who.other() as usize].present().to_vec();
+            let row = PartnerRow {
+                identity: identity(partner),
+                key,
+                next_key: None,
+                former_key: None,
+                epoch: 0,
+                adopt: false,
+            };
             world.store(who).ok_or(StoreError::Full)?.commit_blocking(move |txn| {
                 lane::set_identity(txn, identity(own))?;
                 lane::set_partner(txn, &row)
@@ -182,6 +204,7 @@ impl World {
         self.edge_end.lose(self.edge.as_ref().map(|edge| &edge.host));
         self.to_big.cut();
         self.to_edge.cut();
+        self.shown = [None, None];
     }
 
     /// Whether there is a session.
@@ -196,12 +219,79 @@ impl World {
 
     /// Big dials.
     pub fn connect(&mut self) -> Result<(), String> {
+        if self.big.is_none() || self.edge.is_none() {
+            return Ok(());
+        }
+        let (of_big, of_edge) = self.shown()?;
         let (Some(big), Some(edge)) = (&self.big, &self.edge) else { return Ok(()) };
-        let (big_key, edge_key) = (BIG_KEY.to_vec(), EDGE_KEY.to_vec());
-        let keys = (edge_key.clone(), big_key.clone());
-        let listening = self.edge_end.connect(&edge.host, Role::Listener, keys, self.now, &mut self.to_big);
-        listening?;
-        self.big_end.connect(&big.host, Role::Dialler, (big_key, edge_key), self.now, &mut self.to_edge)
+        let (big_key, edge_key) = (of_big.key.clone(), of_edge.key.clone());
+        let now = self.now;
+        self.edge_end.connect(&edge.host, Role::Listener, &of_edge, big_key, now, &mut self.to_big)?;
+        self.big_end.connect(&big.host, Role::Dialler, &of_big, edge_key, now, &mut self.to_edge)?;
+        self.shown = [Some(of_big), Some(of_edge)];
+        Ok(())
+    }
+
+    /// With what the nodes, which run, open a connection. Where they do not know each other, because one of them went
+    /// back, an operator pairs them anew; nothing else makes them strangers.
+    fn shown(&mut self) -> Result<(Shown, Shown), String> {
+        for _ in 0..2 {
+            let shown = |world: &Self, who: Who| {
+                let pinned = world.pinned(who.other())?;
+                world.keys[who as usize].shown_to(&pinned)
+            };
+            if let (Some(of_big), Some(of_edge)) = (shown(self, Who::Big), shown(self, Who::Edge)) {
+                return Ok((of_big, of_edge));
+            }
+            if std::mem::take(&mut self.may_pair_anew) {
+                self.pair_anew().map_err(|error| error.to_string())?;
+            }
+        }
+        Err("the nodes do not know each other's keys".into())
+    }
+
+    /// What `who` has pinned of its partner.
+    fn pinned(&self, who: Who) -> Option<PartnerRow> {
+        lane::partner(&self.store(who)?.read().ok()?).ok().flatten()
+    }
+
+    /// What `pair --replace` does to the keys, which are all that has changed.
+    fn pair_anew(&mut self) -> Result<(), StoreError> {
+        for who in Who::BOTH {
+            let key = self.keys[who.other() as usize].present().to_vec();
+            let (Some(row), Some(store)) = (self.pinned(who), self.store(who)) else { continue };
+            let row = PartnerRow { key, next_key: None, former_key: None, ..row };
+            store.commit_blocking(move |txn| lane::set_partner(txn, &row))?;
+        }
+        Ok(())
+    }
+
+    /// An operator runs `link rotate` on a node. Whether a new key was made.
+    pub fn rotate(&mut self, who: Who) -> bool {
+        self.keys_made += 1;
+        let begun = self.keys[who as usize].rotate(self.keys_made);
+        if begun {
+            self.cut_line(None);
+        }
+        begun
+    }
+
+    /// Where a session has opened, a key that was shown or announced is pinned: it is in use from now on.
+    fn turn(&mut self) {
+        for (who, open) in [(Who::Big, self.big_end.is_open()), (Who::Edge, self.edge_end.is_open())] {
+            let Some(shown) = self.shown[who as usize].take_if(|_| open) else { continue };
+            if self.keys[who as usize].opened(&shown) {
+                self.cut_line(None);
+            }
+        }
+    }
+
+    /// Whether no rotation is under way, and each node has pinned the other's present key and nothing else.
+    pub fn keys_are_settled(&self) -> bool {
+        Who::BOTH.into_iter().all(|who| {
+            let pinned = self.pinned(who.other());
+            pinned.is_some_and(|pinned| self.keys[who as usize].are_settled(&pinned))
+        })
     }
 
     /// Everything that could happen on the link next.
@@ -248,6 +338,7 @@ impl World {
                 None => Ok(None),
             },
         };
+        self.turn();
         result.map(drop)
     }
 
@@ -351,7 +442,7 @@ impl World {
     pub fn back_up(&self, who: Who) -> Option<Image> {
         let disk = SimDisk::new(Faults::default());
         store::backup(self.store(who)?, &disk).ok()?;
-        Some(Image { disk })
+        Some(Image { disk, keys: self.keys[who as usize].clone() })
     }
 
     /// Puts an image in the place of a node's store: by `restore`, or by hand without it.
@@ -364,6 +455,8 @@ impl World {
     ) -> Result<(), StoreError> {
         self.cut_line(Some(who));
         *self.disk(who) = image.disk.after_power_cut(dice, Faults::default());
+        self.keys[who as usize] = image.keys.clone();
+        self.may_pair_anew = true;
         if let Who::Edge = who {
             // They are no part of a backup.
             self.covers_disk = SimDisk::new(Faults::default());

@@ -24,6 +24,7 @@ const BODIES: u8 = 6;
 #[derive(Clone, Debug)]
 pub(super) enum Ask {
     Remember,
+    RememberKey,
     Welcome,
     Settle { lane: Lane, received: Position },
     Apply { lane: Lane, from: u64, number: u64 },
@@ -109,11 +110,18 @@ impl Host {
     pub fn start(&self) -> Start {
         let [local_key, peer_key] = Self::keys();
         let key = if self.right_key { peer_key.clone() } else { vec![0; 44] };
-        let partner = self.paired.then(|| Partner { identity: Self::partner_identity(), key, epoch: 5 });
+        let partner = self.paired.then(|| Partner {
+            identity: Self::partner_identity(),
+            key,
+            next_key: None,
+            former_key: None,
+            epoch: 5,
+        });
         Start {
             role: self.role,
             opening: Opening { local: self.local(), epoch: 9, partner, adopt: self.adopt, lanes: self.lanes },
             local_key,
+            next_key: None,
             peer_key,
             binding: BINDING,
             secret: self.ticket.then_some(SECRET),
@@ -197,6 +205,7 @@ impl Host {
                 }
                 self.asks.push_back(Ask::Remember);
             }
+            Output::RememberKey(_) => self.asks.push_back(Ask::RememberKey),
             Output::PairedBy(_) => self.asks.push_back(Ask::Welcome),
             Output::Settle { lane, received, settling } => {
                 if let Settling::Renumber { held } = settling {
@@ -268,6 +277,7 @@ impl Host {
 
     fn answered(&mut self, ask: Ask, how: u8) -> Input {
         match ask {
+            Ask::RememberKey => Input::KeyRemembered,
             Ask::Remember => Input::Remembered { lanes: Box::new(self.lanes) },
             Ask::Welcome => Input::Welcome { welcome: b"welcome".to_vec(), lanes: Box::new(self.lanes) },
             Ask::Settle { lane, received } => {

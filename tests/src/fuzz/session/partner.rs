@@ -122,7 +122,7 @@ fn hello(host: &Host, script: &mut Script<'_>) -> Frame {
     let proof = proved.then(|| script.field(pairing_proof(&SECRET, &BINDING, &peer, &local)));
     let newest = if script.rarely() { VERSION + 1 } else { VERSION };
     let oldest = if script.rarely() { newest } else { VERSION_OLDEST };
-    Frame::Hello(Hello { newest, oldest, identity, epoch: script.number(9), proof })
+    Frame::Hello(Hello { newest, oldest, identity, epoch: script.number(9), proof, rotates: false })
 }
 
 fn compare(host: &Host, script: &mut Script<'_>) -> Frame {

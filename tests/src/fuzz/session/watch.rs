@@ -163,6 +163,9 @@ impl Watch {
                 assert!(!std::mem::replace(&mut self.accepted, true), "the partner is taken twice");
                 assert!(!self.opened);
             }
+            Output::RememberKey(partner) => {
+                assert!(self.accepted && !self.opened && partner.next_key.is_some());
+            }
             Output::Opened => {
                 assert!(matches!(cause, Cause::Compare), "opened by {cause:?}");
                 assert!(!std::mem::replace(&mut self.opened, true), "opened twice");
@@ -215,6 +218,7 @@ impl Watch {
             output,
             Output::Send(Channel::Control, _)
                 | Output::Remember(_)
+                | Output::RememberKey(_)
                 | Output::PairedBy(_)
                 | Output::PairedWith(..)
                 | Output::Adopt(_)
