@@ -96,24 +96,22 @@ impl Remote {
     /// What keeps that from being done, and mail that has come from elsewhere, which stays.
     pub async fn clear(&mut self) -> Result<(), Trouble> {
         let mut session = self.session().await?;
-        let mut others = 0;
+        let mut others = false;
         for (number, id) in session.uidl().await? {
             match self.put.contains(&id) {
                 true => session.dele(number).await?,
-                false => others += 1,
+                false => others = true,
             }
         }
         session.quit().await?;
         self.put.clear();
-        match others {
-            0 => Ok(()),
-            _ => {
-                let text = format!(
-                    "{others} messages have come into that maildrop from elsewhere, and stay there: "
-                );
-                Err((text + "the suite needs one of its own").into())
-            }
+        if others {
+            return Err(
+                "mail from elsewhere is in that maildrop, and stays there: the suite needs one of its own"
+                    .into(),
+            );
         }
+        Ok(())
     }
 
     /// Deletes all there is.
