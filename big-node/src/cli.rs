@@ -123,7 +123,7 @@ enum Command {
     /// Keys that sign what leaves
     #[command(subcommand)]
     Dkim(dkim::Command),
-    /// What other domains were told of themselves (TLS), for 30 days
+    /// What other domains were told of themselves in 30 days: of their hosts (TLS), of mail in their name (DMARC)
     Reports,
     /// Look for what is wrong with the link, the postmaster and the signing keys; exit 1 if something is wrong
     Doctor,
