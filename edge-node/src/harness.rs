@@ -25,7 +25,7 @@ use crate::maintenance::Cursors;
 use crate::node::Node;
 use crate::record::{COPIES, CopyRow, QUEUE, QueueRow, WINDOWS, copy_of};
 use crate::revise::busy::Busy;
-use crate::{directory, maintenance, queue, reception, revise, windows};
+use crate::{aggregate, directory, maintenance, queue, reception, revise, windows};
 
 /// The edge's own program does not set it, whatever it is built with, and nothing in its environment does.
 static CLEAR_LOGINS: AtomicBool = AtomicBool::new(false);
@@ -165,6 +165,12 @@ impl Edge {
             plain.extend_from_slice(&piece);
         }
         Ok((plain, delivery::answered_by_remote(&self.node, MessageId(id), begun, taken).await))
+    }
+
+    /// Counts a session with a host of `domain`, and tells big what is counted as if the day were over. The ids of what was
+    /// told, once that is durable.
+    pub fn tell_report(&self, domain: String, to: Address) -> Result<Vec<Id>, StoreError> {
+        aggregate::tell_at_once(&self.node, domain, to)
     }
 
     /// Sees once to what is seen to every minute, and before that to the safety store.
