@@ -1,6 +1,6 @@
 //! Big without a process, for the simulation: the same store, directory, desk records and link host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use shared::age::Pulse;
@@ -13,6 +13,7 @@ use shared::store::{Row, Rows, Store, StoreError, Stored, Txn};
 use shared::topology::{AttachmentMode, Topology};
 use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult, directory_hash, revision_ordinal};
 
+use crate::aggregate;
 use crate::compare;
 use crate::delay;
 use crate::directory::{self, NewPerson, Policy, RECORD_KIND};
@@ -302,6 +303,12 @@ impl Big {
     pub fn state_of(&self, id: Id) -> Result<Option<DeliveryState>, StoreError> {
         let row = self.store.read()?.get::<Recipient>(RECIPIENTS, &mail::recipient_key(MessageId(id), 0))?;
         Ok(row.map(|row| row.state))
+    }
+
+    /// The ids of the aggregate reports that the edge has brought.
+    pub fn reports(&self) -> Result<BTreeSet<Id>, StoreError> {
+        let listed = aggregate::list(&self.store.read()?, usize::MAX)?;
+        Ok(listed.iter().filter_map(|view| view.id.parse::<MessageId>().ok()).map(|id| id.0).collect())
     }
 
     /// Asks the edge what it holds of messages; names the question.

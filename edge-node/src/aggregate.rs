@@ -11,3 +11,5 @@ mod run;
 
 pub use counts::{count_dmarc, count_tls};
 pub use run::run;
+#[cfg(feature = "sim")]
+pub use run::tell_at_once;

@@ -25,7 +25,7 @@ use crate::maintenance::Cursors;
 use crate::node::Node;
 use crate::record::{COPIES, CopyRow, QUEUE, QueueRow, WINDOWS, copy_of};
 use crate::revise::busy::Busy;
-use crate::{directory, maintenance, queue, reception, revise, windows};
+use crate::{aggregate, directory, maintenance, queue, reception, revise, windows};
 
 /// The edge's own program does not set it, whatever it is built with, and nothing in its environment does.
 static CLEAR_LOGINS: AtomicBool = AtomicBool::new(false);
@@ -191,6 +191,12 @@ impl Edge {
     /// When the next attempt will be due, milliseconds since 1970.
     pub fn next_attempt(&self) -> Result<Option<u64>, StoreError> {
         queue::next_due(&self.node.store.read()?, unix_millis())
+    }
+
+    /// Counts a session with a host of `domain`, and tells big what is counted as if the day were over. The ids of what was
+    /// told, once that is durable.
+    pub fn tell_report(&self, domain: String, to: Address) -> Result<Vec<Id>, StoreError> {
+        aggregate::tell_at_once(&self.node, domain, to)
     }
 
     /// Sees once to what is seen to every minute, and before that to the safety store.

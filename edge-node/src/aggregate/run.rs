@@ -5,12 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::net::NetError;
+#[cfg(feature = "sim")]
+use shared::address::Address;
 use shared::age;
+#[cfg(feature = "sim")]
+use shared::aggregate::{PolicyKind, TlsPolicy};
 use shared::id::{MessageId, unix_millis};
 use shared::lane::{self, QueuedBody, QueuedUnit};
+#[cfg(feature = "sim")]
+use shared::store::Committed;
 use shared::store::{StoreError, Txn};
 use shared::trace;
-use shared::unit::{ToBig, encode};
+use shared::unit::{Id, ToBig, encode};
 use tokio::task::JoinSet;
 
 use super::counts::{self, Due, Kind};
@@ -153,19 +159,39 @@ async fn tell(node: &Node, due: Due, wanted: Wanted, now: u64) -> Result<(), Sto
     Ok(())
 }
 
-/// The day goes, and what big is told of it comes.
-fn settle(txn: &mut Txn<'_>, due: &Due, wanted: Wanted, now: u64) -> Result<(), StoreError> {
+/// For the simulation: a session with a host of a domain is counted, and then what is counted is told as if the day were
+/// over. The ids of what was told.
+#[cfg(feature = "sim")]
+pub fn tell_at_once(node: &Node, domain: String, to: Address) -> Result<Vec<Id>, StoreError> {
+    let now = unix_millis();
+    node.store.commit_blocking(move |txn| {
+        let (kind, text, hosts) = (PolicyKind::NoPolicyFound, Vec::new(), Vec::new());
+        let policy = TlsPolicy { kind, domain: domain.clone(), text, hosts };
+        counts::count_tls(txn, &domain, &policy, None, now)
+    })?;
+    let told = node.store.commit_blocking(move |txn| {
+        let due = counts::due(txn, Kind::Tls, &[], u64::MAX, usize::MAX)?;
+        let told = due.iter().map(|due| settle(txn, due, Wanted::Mail(vec![to.clone()]), now));
+        told.filter_map(Result::transpose).collect::<Result<_, _>>()
+    });
+    node.queued(BATCH_LANE);
+    told.map(Committed::into_inner)
+}
+
+/// The day goes, and what big is told of it comes, under this id.
+fn settle(txn: &mut Txn<'_>, due: &Due, wanted: Wanted, now: u64) -> Result<Option<Id>, StoreError> {
     let to = match wanted {
         Wanted::Mail(mailboxes) => mailboxes.iter().map(ToString::to_string).collect(),
         Wanted::Nothing | Wanted::AnotherWay => Vec::new(),
     };
     let is_wanted = !to.is_empty();
-    let Some(report) = counts::take(txn, due, to)?.filter(|_| is_wanted) else { return Ok(()) };
+    let Some(report) = counts::take(txn, due, to)?.filter(|_| is_wanted) else { return Ok(None) };
     let id = report.id;
     let what = format!("{} report of {}: big is told what was counted", report.counts.kind(), report.domain);
     trace::note(txn, MessageId(id), now, what)?;
     let (head, body) = (encode(&ToBig::AggregateReport(Box::new(report))), QueuedBody::None);
-    lane::queue(txn, &QueuedUnit { id, lane: BATCH_LANE, after: None, head, body }).map(drop)
+    lane::queue(txn, &QueuedUnit { id, lane: BATCH_LANE, after: None, head, body })?;
+    Ok(Some(id))
 }
 
 #[cfg(test)]

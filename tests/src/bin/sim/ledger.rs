@@ -94,6 +94,8 @@ pub struct Ledger {
     pub trips: Vec<Trip>,
     /// To bob, who travels, in the order of their exits 0.
     pub inside: Vec<Inside>,
+    /// Ids of aggregate reports that the edge has told big of.
+    pub reports: Vec<Id>,
     /// Ids of answered messages on the lane of small mail, in the order of their 250s.
     pub order: Vec<Id>,
     /// Ids that were deferred, or whose node went back: they may come later than their place.

@@ -235,7 +235,8 @@ impl Play {
             70..72 => self.send_inside(),
             72..82 if self.kind.lies => self.lie_in_frames(),
             72..84 if self.kind.trips => self.road(),
-            84..88 if self.kind.rotates => self.rotate(),
+            84..86 if self.kind.rotates => self.rotate(),
+            86..88 if self.kind.trips && !self.kind.jumps => self.report(),
             _ => {
                 let steps = 1 + self.dice.below(40);
                 self.run_line(usize::try_from(steps).unwrap_or(1));
@@ -316,6 +317,20 @@ impl Play {
             }
         }
         self.ledger.inbound.insert(content, Inbound { answered, at_edge: true, excused: false });
+        self.mourn(Who::Edge);
+    }
+
+    /// A day is over for a domain that wants to be told. Not where a node goes back or lies, nor where a clock does: a
+    /// report of a day to come is none.
+    fn report(&mut self) {
+        self.written += 1;
+        let domain = format!("d{}.example", self.written);
+        let Some(edge) = &self.world.edge else { return };
+        let told = edge.tell_report(domain, OUTSIDE.parse().expect("an address"));
+        self.say(|| {
+            format!("report: {:?}", told.as_ref().map(|told| told.iter().map(named).collect::<Vec<_>>()))
+        });
+        self.ledger.reports.extend(told.unwrap_or_default());
         self.mourn(Who::Edge);
     }
 
@@ -946,6 +961,18 @@ impl Play {
                 return;
             }
         };
+        match big.reports() {
+            Ok(reports) => {
+                for id in self.ledger.reports.iter().filter(|id| !reports.contains(*id)) {
+                    let what = format!("the report {} was told, and is not there", named(id));
+                    self.outcome.fault(|outcome| &mut outcome.lost, what);
+                }
+            }
+            Err(error) => {
+                self.outcome.fault(|outcome| &mut outcome.altered, format!("big cannot be read: {error}"));
+                return;
+            }
+        }
         let facts_gone = gone.iter().any(|(lane, _)| *lane == EVENT_LANE);
         let outcome = &mut self.outcome;
         let mut found = std::collections::BTreeMap::new();
