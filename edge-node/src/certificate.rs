@@ -49,7 +49,7 @@ pub fn kept(edge: &Edge) -> Result<Option<TlsIdentity>, IdentityError> {
     match &edge.certificate {
         CertificateSource::SelfSigned => TlsIdentity::kept_in(&edge.state),
         CertificateSource::Files(files) => from(files).map(Some),
-        CertificateSource::Acme(_) => match issued(edge)? {
+        CertificateSource::Acme(_) => match issued(edge) {
             Some(issued) => Ok(Some(issued)),
             None => TlsIdentity::kept_in(&edge.state),
         },
@@ -60,10 +60,18 @@ fn from(files: &TlsFiles) -> Result<TlsIdentity, IdentityError> {
     TlsIdentity::from_files(&files.certificate, &files.key)
 }
 
-/// What an authority has issued for this edge's name.
-fn issued(edge: &Edge) -> Result<Option<TlsIdentity>, IdentityError> {
-    let issued = TlsIdentity::issued_in(&edge.state)?;
-    Ok(issued.filter(|identity| is_for(identity.chain(), &edge.hostname)))
+/// What an authority has issued for this edge's name and key; what cannot be used is as if it were not there, for another one
+/// can be had.
+fn issued(edge: &Edge) -> Option<TlsIdentity> {
+    match TlsIdentity::issued_in(&edge.state) {
+        Ok(issued) => issued.filter(|identity| {
+            is_for(identity.chain(), &edge.hostname) && CurrentIdentity::new(identity).is_ok()
+        }),
+        Err(error) => {
+            tracing::warn!(%error, "what the authority has issued cannot be used");
+            None
+        }
+    }
 }
 
 fn is_for(chain: &[CertificateDer<'_>], hostname: &Domain) -> bool {
@@ -120,7 +128,7 @@ impl Certificate {
         let (own, first) = match &edge.certificate {
             CertificateSource::SelfSigned => (Some(made()?), None),
             CertificateSource::Files(files) => (None, Some(from(files)?)),
-            CertificateSource::Acme(_) => (Some(made()?), issued(edge)?),
+            CertificateSource::Acme(_) => (Some(made()?), issued(edge)),
         };
         let is_own = first.is_none();
         let identity = first.as_ref().or(own.as_ref()).ok_or(OpenError::Nothing)?;
@@ -369,7 +377,30 @@ impl Shown {
 
 #[cfg(test)]
 mod tests {
+    use shared::topology::{SMALLEST, Topology};
+
     use super::*;
+
+    #[test]
+    fn what_was_issued_for_another_key_or_name_stops_nothing() {
+        let [state, other] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        let edge = Topology::parse(SMALLEST, "t.toml").expect("valid").edge;
+        let edge = Edge { state: state.path().to_owned(), ..edge };
+        let made = |folder: &std::path::Path| {
+            TlsIdentity::self_signed_in(folder, "mx.example.com").expect("made");
+            std::fs::read_to_string(folder.join("keys/tls.key")).expect("readable")
+        };
+        let (own, foreign) = (made(state.path()), made(other.path()));
+        assert!(issued(&edge).is_none(), "there is nothing yet");
+        TlsIdentity::keep_issued(&edge.state, &own).expect("kept");
+        assert!(issued(&edge).is_some());
+        let renamed = Edge { hostname: "mx2.example.com".parse().expect("a name"), ..edge.clone() };
+        assert!(issued(&renamed).is_none(), "it is for another name");
+        for useless in [foreign.as_str(), "no certificate"] {
+            TlsIdentity::keep_issued(&edge.state, useless).expect("kept");
+            assert!(issued(&edge).is_none(), "{useless}");
+        }
+    }
 
     #[test]
     fn a_certificate_says_from_when_until_when_and_for_whom() {

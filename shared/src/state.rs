@@ -309,6 +309,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::listener::TlsIdentity;
 
     #[test]
     fn a_node_is_made_once_and_its_keys_are_its_own() {
@@ -320,6 +321,8 @@ mod tests {
         assert_eq!(state.key32("sealing").expect("readable"), [7; 32]);
         let identity = lane::identity(&state.store().expect("opens").read().expect("reads")).expect("reads");
         assert!(identity.is_some());
+        let shown = |path: &Path| TlsIdentity::self_signed_in(path, "mx.example.com").expect("made or kept");
+        let certificate = shown(&path).chain().to_vec();
         let backup = dir.path().join("backup");
         state.backup(&state.store().expect("opens"), &backup).expect("copied");
         let again = dir.path().join("again");
@@ -328,6 +331,7 @@ mod tests {
         let (restored, ()) = State::restore(&again, &backup, |_| Ok(())).expect("restored");
         assert!(matches!(State::restore(&again, &backup, |_| Ok(())), Err(StateError::Exists(_))));
         assert_eq!(restored.key32("sealing").expect("readable"), [7; 32]);
+        assert_eq!(shown(restored.path()).chain(), certificate, "DNS may name its key");
         let raised = lane::identity(&restored.store().expect("opens").read().expect("reads")).expect("reads");
         let (raised, identity) = (raised.expect("is there"), identity.expect("is there"));
         assert!(raised.node == identity.node && raised.generation > identity.generation);
@@ -337,7 +341,7 @@ mod tests {
         assert_eq!(anew.key32("link").expect("readable"), [9; 32]);
         assert!(state.write_key("link", &[1; 32]).is_err(), "a key is never written over");
         assert_eq!(anew.key32("link").expect("readable"), [9; 32]);
-        anew.remove_key("link").expect("removed");
+        anew.remove_key("link").and_then(|()| anew.remove_key("tls")).expect("removed");
         anew.copy_key("link", &restored).expect("was removed while a backup was taken");
         assert_eq!(anew.key_names().expect("listed"), ["sealing"]);
         fs::set_permissions(state.key_path("sealing"), fs::Permissions::from_mode(0o640)).expect("changed");
