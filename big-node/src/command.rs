@@ -299,7 +299,8 @@ impl Commands {
         let held = self.node.link.is_held().then(|| operator::HELD.to_owned());
         let mut alarms: Vec<String> = held.or(status.last_error).into_iter().collect();
         alarms.extend(operator::alarms(&snapshot)?);
-        alarms.extend(status.former_key_shown.map(operator::former_key_alarm));
+        let partner = lane::partner(&snapshot)?;
+        alarms.extend(operator::former_key_alarm(status.former_key_shown, partner.as_ref()));
         alarms.extend(pressure.alarm());
         alarms.extend(compare::alarm(&snapshot, unix_millis())?);
         alarms.extend(refusal::alarm(&snapshot, unix_millis())?);
@@ -322,7 +323,7 @@ impl Commands {
             connected: status.connected.is_some(),
             peer: status.connected.as_ref().map(|connected| connected.peer.to_string()),
             rtt_millis: status.connected.as_ref().map(|connected| connected.rtt.as_secs_f64() * 1000.0),
-            keys: link_key::view(&self.keys, lane::partner(&snapshot)?.as_ref()),
+            keys: link_key::view(&self.keys, partner.as_ref()),
             epoch: lane::epoch(&snapshot)?,
             pressure,
             directory: compare::view(&snapshot)?,

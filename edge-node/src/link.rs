@@ -135,8 +135,7 @@ impl Host for LinkHost {
     }
 
     async fn remember_key(&self, partner: Partner) -> Result<(), HostError> {
-        let row = partner_row(partner);
-        let remembered = self.node.store.commit(move |txn| lane::set_partner(txn, &row));
+        let remembered = self.node.store.commit(move |txn| lane::pin_next(txn, partner.next_key));
         remembered.await.map(drop).map_err(host_error)
     }
 

@@ -4,7 +4,7 @@
 //! `link hold` closes it and keeps it closed, `link release` lets it come up again. Without `--yes` they
 //! only say what they would do. Each leaves a record, which the next contact compares.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::control::Refused;
 use crate::id::{MessageId, unix_millis};
-use crate::lane::{self, DeadLetter, LANES_MAX, Missing};
+use crate::lane::{self, DeadLetter, LANES_MAX, Missing, PartnerRow};
 use crate::render::{self, Table, size, when, word};
 use crate::report::{DeadLetterView, DecisionView, MissingView};
 use crate::store::{Rows, Store, StoreError, Txn};
@@ -24,6 +24,9 @@ const LISTED_MAX: usize = 10_000;
 const DECISIONS_SHOWN: usize = 8;
 /// Ids that an alarm names.
 const NAMED_IN_ALARM: usize = 5;
+
+/// How long it is an alarm that somebody has shown a key that does not count any more.
+const FORMER_KEY_ALARM: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What `link hold` has brought about.
 pub const HELD: &str = "the link is held closed; `link release` lets it come up again";
@@ -224,15 +227,18 @@ pub fn rotation(begun: bool) -> Done {
     })
 }
 
-/// Somebody has shown a key that the partner has had before.
-pub fn former_key_alarm(at: SystemTime) -> String {
+/// Somebody has shown the key that the partner has had before, within a day.
+pub fn former_key_alarm(at: Option<SystemTime>, partner: Option<&PartnerRow>) -> Option<String> {
+    // A clock that went back since says nothing of how long ago that was.
+    let at = at.filter(|at| at.elapsed().is_ok_and(|ago| ago < FORMER_KEY_ALARM))?;
+    partner?.former_key.as_ref()?;
     let at = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_millis());
-    format!(
+    Some(format!(
         "on {} UTC somebody showed the key that the other node had before its last rotation, and was refused: that node \
          went back to a backup from before it (put its later `keys/link.key` back, or pair anew: `edge-node invite`, \
          `big-node pair --replace TICKET`), or somebody else has its former key",
         when(u64::try_from(at).unwrap_or_default())
-    )
+    ))
 }
 
 fn lane_name(lane: u8) -> &'static str {

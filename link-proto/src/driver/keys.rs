@@ -116,6 +116,7 @@ impl KeyRing {
             return Ok(());
         }
         store.turn()?;
+        tracing::info!("the partner has pinned this node's next key, which is in use from now on");
         self.keys.send_replace(Keys { present: next, next: None, former: Some(present) });
         Ok(())
     }

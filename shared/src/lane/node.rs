@@ -150,6 +150,14 @@ pub fn remember_partner(txn: &mut Txn<'_>, row: &PartnerRow) -> Result<(), Store
     if row.identity.generation < known { forget_generation(txn) } else { Ok(()) }
 }
 
+/// Pins the partner's next key beside the present one.
+pub fn pin_next(txn: &mut Txn<'_>, key: Option<Vec<u8>>) -> Result<(), StoreError> {
+    match partner(txn)? {
+        Some(known) => set_partner(txn, &PartnerRow { next_key: key, ..known }),
+        None => Ok(()),
+    }
+}
+
 fn forget_generation(txn: &mut Txn<'_>) -> Result<(), StoreError> {
     for lane in 0..LANES_MAX {
         let row = state(txn, lane)?;

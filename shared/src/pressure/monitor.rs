@@ -48,12 +48,16 @@ impl Monitor {
 
     /// The level, with `held` octets counting against the bound.
     pub fn level(&self, held: u64) -> Level {
-        self.fresh(held).pressure.level()
+        self.level_at(monotonic(), held)
     }
 
     /// The level and its reason, for people.
     pub fn view(&self, held: u64) -> PressureView {
-        self.fresh(held).pressure.view()
+        self.fresh(monotonic(), held).pressure.view()
+    }
+
+    fn level_at(&self, now: Duration, held: u64) -> Level {
+        self.fresh(now, held).pressure.level()
     }
 
     /// Looks again and again, for ever, so that a change is logged and acted on when nobody asks: while
@@ -86,10 +90,9 @@ impl Monitor {
         }
     }
 
-    fn fresh(&self, held: u64) -> MutexGuard<'_, State> {
+    fn fresh(&self, now: Duration, held: u64) -> MutexGuard<'_, State> {
         // Nothing in the critical section leaves the state half changed.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = monotonic();
         let found_full = self.store.take_found_full();
         let old = state.measured_at.is_none_or(|at| now >= at + MEASURED_EVERY);
         // A bound that waited for the next measures would be passed by what a fast line carries meanwhile.
@@ -172,6 +175,46 @@ mod tests {
         assert_eq!(monitor.view(0).why.as_deref(), Some("a write found the disk full; make room on it"));
         disk.make_room();
         store_body(&store, 2).expect("recovers without being opened again");
+    }
+
+    /// The level is what big gives credit by.
+    #[test]
+    fn slow_commits_alone_end_the_credit_and_it_comes_back_by_itself() {
+        let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
+        let monitor = Monitor::new(store.clone(), BOUND);
+        let second = Duration::from_secs;
+        // A commit that takes so long, and how long the store says that one takes while it does.
+        let commit = |takes: Duration| {
+            let slow = store.clone();
+            let seen = store.commit_blocking(move |txn| {
+                slow.let_pass(takes);
+                lane::next_epoch(txn).map(|_| slow.commit_latency())
+            });
+            seen.expect("commits").into_inner()
+        };
+        commit(Duration::ZERO);
+        assert_eq!(monitor.level_at(second(1), 0), Level::Open);
+        // One in eight of what it takes counts.
+        assert!(commit(second(20)) >= second(20), "it is seen while it hangs");
+        assert_eq!(monitor.level_at(second(2), 0), Level::Slow);
+        commit(second(40));
+        assert_eq!(monitor.level_at(second(3), 0), Level::Closed);
+        assert!(!monitor.level_at(second(3), 0).takes_mail());
+        let why = monitor.view(0).why.expect("there is a reason");
+        assert!(why.starts_with("a commit takes 7.") && why.contains("the disk is too slow"), "{why}");
+        // No mail comes, so nothing is committed: some is let in again to see.
+        store.let_pass(second(12));
+        assert_eq!(monitor.level_at(second(100), 0), Level::Closed, "for now it only looks better");
+        assert_eq!(monitor.level_at(second(103), 0), Level::Open);
+        // The disk is as slow as it was.
+        commit(second(60));
+        assert_eq!(monitor.level_at(second(104), 0), Level::Closed);
+        store.let_pass(second(12));
+        for _ in 0..40 {
+            commit(Duration::ZERO);
+        }
+        assert_eq!(monitor.level_at(second(110), 0), Level::Closed);
+        assert_eq!(monitor.level_at(second(113), 0), Level::Open);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -31,6 +31,9 @@ pub(super) struct Gauge {
     /// When the disk was asked for its room, or [`NEVER`], and what it said.
     asked_at: AtomicU64,
     free_bytes: AtomicU64,
+    /// What a test has let pass, besides.
+    #[cfg(test)]
+    let_pass: AtomicU64,
 }
 
 impl Default for Gauge {
@@ -43,6 +46,8 @@ impl Default for Gauge {
             found_full: AtomicBool::new(false),
             asked_at: AtomicU64::new(NEVER),
             free_bytes: AtomicU64::new(0),
+            #[cfg(test)]
+            let_pass: AtomicU64::new(0),
         }
     }
 }
@@ -53,7 +58,17 @@ impl Gauge {
         if let Some(passed) = crate::id::sim::passed() {
             return u64::try_from(passed.as_micros()).unwrap_or(NEVER - 1);
         }
-        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(NEVER - 1)
+        let passed = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(NEVER - 1);
+        #[cfg(test)]
+        let passed = passed.saturating_add(self.let_pass.load(Ordering::Relaxed));
+        passed
+    }
+
+    /// Lets time pass.
+    #[cfg(test)]
+    pub fn let_pass(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).expect("not ages");
+        self.let_pass.fetch_add(micros, Ordering::Relaxed);
     }
 
     /// A commit begins. Only the writer says so.

@@ -253,6 +253,12 @@ impl Store {
         self.gauge.commit_latency()
     }
 
+    /// Lets time pass for what commits take.
+    #[cfg(test)]
+    pub(crate) fn let_pass(&self, time: std::time::Duration) {
+        self.gauge.let_pass(time);
+    }
+
     /// Whether a write has found the disk full since this was last asked. Takes no lock.
     pub fn take_found_full(&self) -> bool {
         self.gauge.take_found_full()

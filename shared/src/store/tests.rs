@@ -470,3 +470,54 @@ fn who_waits_is_told_of_the_commits_that_touch_a_table() {
     put(ENTRIES, 3, false);
     assert_eq!(waiter.join().expect("ends"), 1);
 }
+
+/// Promises §5.7 T52: what a flood took of the index, and of the segments, is used again once it is deleted.
+#[test]
+fn a_flood_that_was_deleted_leaves_its_room_to_the_next_one() {
+    const FLOOD: u64 = 16_000;
+    let disk = SimDisk::new(Faults::default());
+    let store = open(&disk).expect("opens");
+    let flood = |round: u64| {
+        for batch in (0..FLOOD).step_by(500) {
+            let rows = move |txn: &mut Txn<'_>| {
+                // Other keys in each flood, spread over the table.
+                (batch..batch + 500).try_for_each(|number| {
+                    let spread = blake3::hash(&(round * FLOOD + number).to_be_bytes());
+                    txn.put(ENTRIES, spread.as_bytes(), &Entry { number, length: round })
+                })
+            };
+            store.commit_blocking(rows).expect("there is room");
+        }
+        (0..60).for_each(|number| add(&store, round * 60 + number).expect("there is room"));
+    };
+    let delete = |round: u64| {
+        for batch in (0..FLOOD).step_by(500) {
+            let rows = move |txn: &mut Txn<'_>| {
+                (batch..batch + 500).try_for_each(|number| {
+                    let spread = blake3::hash(&(round * FLOOD + number).to_be_bytes());
+                    txn.delete(ENTRIES, spread.as_bytes())
+                })
+            };
+            store.commit_blocking(rows).expect("room is made");
+        }
+        (0..60).for_each(|number| remove(&store, round * 60 + number).expect("room is made"));
+        block_on(store.reclaim()).expect("space is given back");
+    };
+    let measure = || (disk.length("index.redb"), disk.bytes() - disk.length("index.redb"));
+    flood(0);
+    let mut measured = vec![measure()];
+    for round in 1..6 {
+        delete(round - 1);
+        flood(round);
+        measured.push(measure());
+    }
+    let (index, segments) = measured[0];
+    for (index_then, segments_then) in &measured {
+        // The index alone goes up and down: which pages are free depends on what was written last.
+        assert!(index_then * 2 <= index * 3, "index and segments: {measured:?}");
+        assert!(
+            (index_then + segments_then) * 10 <= (index + segments) * 13,
+            "index and segments: {measured:?}"
+        );
+    }
+}

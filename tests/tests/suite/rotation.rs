@@ -218,6 +218,8 @@ async fn a_node_that_went_back_behind_its_rotation_is_refused_and_paired_anew() 
         world.nodes.big.run(&["pair", "--replace", &invitation.ticket]).await?;
         world.linked().await?;
         assert_eq!(keys(&world, other(node)).await?.partner, Some(old));
+        let view = link(&world, other(node)).await?;
+        assert!(view.alarms.iter().all(|alarm| !alarm.contains("last rotation")), "{:?}", view.alarms);
         letters.more(&world, 2).await?;
         letters.are_filed_once(&world).await?;
         world.end().await?;
