@@ -169,20 +169,19 @@ impl Edge {
     /// Attempts once what is due by this node's clock; `taken` says of a destination whether it takes mail now. What was
     /// attempted: message and destination.
     pub async fn attempt_due(&self, taken: impl Fn(&str) -> bool) -> Result<Vec<(Id, String)>, StoreError> {
-        let (now, mut attempted) = (unix_millis(), Vec::new());
+        let (now, mut attempted, mut seen) = (unix_millis(), Vec::new(), Vec::new());
         let snapshot = self.node.store.read()?;
         for place in queue::due_destinations(&snapshot, now, usize::MAX, |_| true)? {
-            let is_done = |attempted: &[(Id, String)], id: MessageId| {
-                attempted.iter().any(|(done, at)| *done == id.0 && *at == place)
-            };
-            while let Some(id) = queue::due_message(&snapshot, &place, now, |id| is_done(&attempted, id))? {
+            seen.clear();
+            while let Some(id) = queue::due_message(&snapshot, &place, now, |id| seen.contains(&id))? {
                 let (busy, destination) = (Arc::clone(&self.node.busy), place.clone());
                 let begin =
                     move |txn: &mut Txn<'_>| revise::begin(txn, &busy, id, Some(&destination), unix_millis());
                 if let Some(begun) = self.node.store.commit(begin).await?.into_inner() {
                     delivery::answered_by_remote(&self.node, id, begun, taken(&place)).await?;
+                    attempted.push((id.0, place.clone()));
                 }
-                attempted.push((id.0, place.clone()));
+                seen.push(id);
             }
         }
         Ok(attempted)

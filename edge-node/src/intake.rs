@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use link_proto::unit::HEAD_BYTES_MAX;
 use shared::address::Address;
+use shared::age;
 use shared::aggregate::{DmarcFound, DmarcPolicy};
 use shared::id::{MessageId, unix_millis};
 use shared::inventory::origin_digest;
@@ -31,7 +32,8 @@ use crate::authentication::{Authenticator, Hashing, Sender, Verdicts};
 use crate::login::Traveller;
 use crate::node::{Known, Node};
 use crate::record::{CopyRow, INBOUND_KIND, WINDOWS, big, copy_key, inbound_body};
-use crate::vouch::{self, Fingerprint, Said, Unheard};
+use crate::repeats::{self, Fingerprint, Said, Unheard};
+use crate::vouch;
 use crate::windows;
 
 const INTER_LANE: u8 = 2;
@@ -281,13 +283,13 @@ impl Intake {
             self.check_author(&by.window, &header)?;
         }
         let fingerprint = self.fingerprint();
-        let repeated = vouch::repeated(&self.node, &fingerprint).map_err(|error| refusal(&error))?;
+        let repeated = repeats::repeated(&self.node, &fingerprint).map_err(|error| refusal(&error))?;
         let said = Said::begin(&self.node, fingerprint);
         if let Some(first) = repeated {
             tracing::info!(message = %MessageId(first.message), client = %self.client, "a repeat of a message");
             let way = vouch::wait(&self.node, first, fingerprint).await?;
             if first.answered {
-                let counted = vouch::count_repeat(&self.node, first.message).await;
+                let counted = repeats::count(&self.node, first.message).await;
                 counted.map_err(|error| refusal(&error))?;
             }
             return Ok(Accepted { message: MessageId(first.message), way, said });
@@ -345,8 +347,8 @@ impl Intake {
                 let unit = QueuedUnit { id: id.0, lane, after: None, head, body };
                 let number = lane::queue(txn, &unit)?;
                 let now = unix_millis();
-                let unheard = Unheard { message: id.0, lane, number, at: now, answered: !waits };
-                vouch::remember(txn, &fingerprint, &unheard)?;
+                let unheard = Unheard { message: id.0, lane, number, at: age::lived(txn)?, answered: !waits };
+                repeats::remember(txn, &fingerprint, &unheard)?;
                 for (window, wrapped_key) in windows {
                     let body = stored.key();
                     txn.reference_body(body)?;
@@ -378,7 +380,8 @@ impl Intake {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        vouch::fingerprint(&self.envelope, self.client, &self.content_hasher.finalize())
+        let by = self.submitted.as_ref().map(|by| &by.window.window);
+        repeats::fingerprint(&self.envelope, self.client, by, &self.content_hasher.finalize())
     }
 
     /// The author of a submission speaks only as themselves (RFC 6409 §6.1).

@@ -40,6 +40,7 @@ mod queue;
 mod reception;
 mod record;
 mod renewal;
+mod repeats;
 pub mod request;
 mod revise;
 pub mod serve;

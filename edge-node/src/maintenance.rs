@@ -178,8 +178,7 @@ async fn forget_texts(node: &Node, cursor: Vec<u8>) -> Result<Vec<u8>, StoreErro
 
 /// The same for messages without a 250.
 async fn forget_unanswered(store: &Store, cursor: Vec<u8>) -> Result<Vec<u8>, StoreError> {
-    let now = unix_millis();
-    let forgotten = store.commit(move |txn| vouch::forget(txn, &cursor, IDS_AT_ONCE, now));
+    let forgotten = store.commit(move |txn| vouch::forget(txn, &cursor, IDS_AT_ONCE));
     Ok(forgotten.await?.into_inner().unwrap_or_default())
 }
 

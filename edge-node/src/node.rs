@@ -30,7 +30,7 @@ use crate::maildrop::LastLogins;
 use crate::pressure::Pressure;
 use crate::record::{Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
 use crate::revise::busy::Busy;
-use crate::{correspondents, revise, vouch, windows};
+use crate::{correspondents, repeats, revise, windows};
 use shared::age;
 use shared::moment::{Moment, Trust};
 
@@ -74,7 +74,7 @@ pub struct Node {
     /// Sessions that wait for a confirm.
     vouching: AtomicUsize,
     /// Sessions that have said a 250 last.
-    pub said: vouch::Open,
+    pub said: Arc<repeats::Open>,
     /// Attempts under way and maildrops in use.
     pub busy: Arc<Busy>,
     /// The covers of the windows' keys.
@@ -157,7 +157,7 @@ impl Node {
             checks: Checks::default(),
             last_logins: Mutex::default(),
             vouching: AtomicUsize::new(0),
-            said: vouch::Open::default(),
+            said: Arc::default(),
             busy: Arc::default(),
         }
     }

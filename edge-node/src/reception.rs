@@ -22,8 +22,9 @@ use crate::intake::{Accepted, Intake, refusal};
 use crate::login::{self, Refused, Traveller};
 use crate::node::{Known, Node, is_role};
 use crate::pressure::{SLOW_PAUSE, instead_of_greeting};
+use crate::repeats::Said;
 use crate::strangers::{Stranger, Strangers};
-use crate::vouch::{self, Said};
+use crate::vouch;
 
 /// Octets of content read from the network at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -120,7 +121,7 @@ impl Service {
                         conversation.session.disconnected();
                     }
                     Ok(length) => {
-                        conversation.said.drain(..).for_each(|(message, said)| said.heard(message.0));
+                        conversation.goes_on();
                         conversation.session.receive(&buffer[..length], start.elapsed());
                     }
                 },
@@ -249,6 +250,10 @@ impl Conversation {
                     self.said.push((message, said));
                     format!("{message}{way}")
                 }));
+                // It has not waited for the answer to say something else.
+                if self.session.has_more() {
+                    self.goes_on();
+                }
             }
             Action::Abort => {
                 self.intake = None;
@@ -256,6 +261,12 @@ impl Conversation {
             }
             Action::Send(_) | Action::Pause(_) | Action::StartTls | Action::Close => {}
         }
+    }
+
+    /// The client says something behind what it was answered.
+    fn goes_on(&mut self) {
+        let node = &self.service.node;
+        self.said.drain(..).for_each(|(message, said)| said.heard(node, message.0));
     }
 
     async fn authenticate(&mut self, credentials: Credentials) -> Result<String, Reply> {

@@ -356,7 +356,7 @@ async fn record(
         let (mut waiting, lived) = (Waiting::load(txn, message)?, age::lived(txn)?);
         let Some(row) = waiting.row(revision) else { return Ok(()) };
         let expired = lived >= row.since.saturating_add(millis(outbound.expire));
-        let mut places = BTreeSet::new();
+        let (mut places, mut in_doubt) = (BTreeSet::new(), false);
         for (index, report) in reports {
             let Some(recipient) = row.recipients.iter_mut().find(|recipient| recipient.index == index) else {
                 continue;
@@ -384,9 +384,7 @@ async fn record(
             };
             recipient.text.clone_from(&status.text);
             places.insert(queue::destination(&recipient.address));
-            if status.in_doubt {
-                border::count(txn, Count::Undetermined)?;
-            }
+            in_doubt |= status.in_doubt;
             let again = status.class == Class::Temporary;
             let outcome = Outcome {
                 message: message.0,
@@ -403,6 +401,9 @@ async fn record(
                 next_attempt_at: again.then_some(recipient.next_attempt_at.max(now)),
             };
             tell(txn, &recipient.address, outcome)?;
+        }
+        if in_doubt {
+            border::count(txn, Count::Undetermined)?;
         }
         // Behind the outcome, so that big knows what a revision was too late for.
         let decided = waiting.settle(revision, |recipient| attempted.contains(&recipient));

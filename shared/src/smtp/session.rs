@@ -193,6 +193,11 @@ impl Session {
         self.actions.is_empty() && !self.awaits_answer() && !matches!(self.phase, Phase::Closed)
     }
 
+    /// Whether there is input that the session has not looked at yet.
+    pub fn has_more(&self) -> bool {
+        !self.input.is_empty()
+    }
+
     /// Bytes came from the network.
     pub fn receive(&mut self, bytes: &[u8], now: Duration) {
         if self.input.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use shared::topology::Acknowledge;
 use tests::client::smtp::SmtpClient;
 use tests::ledger::Token;
 use tests::messages::{Letter, SHORT};
@@ -63,7 +64,7 @@ async fn what_merely_looks_like_a_message_is_another_one() -> Result<(), Trouble
     // While its session goes on, nothing repeats it; nor what comes behind it there.
     let mut first = world.smtp().await?;
     ids.push(send(&mut first, &[ALICE], &letter(1)).await?);
-    ids.push(send_and_vanish(&world, 1).await?);
+    ids.push(world.receive(&[ALICE], &letter(1)).await?);
     ids.push(send(&mut first, &[ALICE], &letter(1)).await?);
     first.quit().await?;
     // Another envelope, other words, another network.
@@ -76,10 +77,30 @@ async fn what_merely_looks_like_a_message_is_another_one() -> Result<(), Trouble
     let mut session = SmtpClient::ready_from(elsewhere, world.smtp_address(), None).await?;
     ids.push(send(&mut session, &[ALICE], &letter(3)).await?);
     session.quit().await?;
+    // Whoever has not waited for the 250 to say QUIT goes on, too.
+    for _ in 0..2 {
+        let mut session = world.smtp().await?;
+        session.expect(&format!("MAIL FROM:<{CAROL}>"), 250).await?;
+        session.expect(&format!("RCPT TO:<{ALICE}>"), 250).await?;
+        session.expect("DATA", 354).await?;
+        session.raw(&[&letter(4), &b".\r\nQUIT\r\n"[..]].concat()).await?;
+        ids.push(accepted_as(&session.reply().await?).ok_or("no id")?);
+        session.rest().await?;
+    }
     let sent = ids.len();
     ids.sort_unstable();
     ids.dedup();
     assert_eq!((ids.len(), repeats(&world).await?, filed(&world).await?), (sent, 0, sent));
+    Ok(())
+}
+
+#[tokio::test]
+async fn with_pair_too_a_message_is_there_once_behind_a_250_that_was_not_heard() -> Result<(), Trouble> {
+    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
+    let world = World::with(program, |topology| topology.ack = Acknowledge::Pair).await?;
+    let id = send_and_vanish(&world, 1).await?;
+    assert_eq!((send_and_vanish(&world, 1).await?, repeats(&world).await?), (id, 1));
+    assert_eq!(filed(&world).await?, 1);
     Ok(())
 }
 
