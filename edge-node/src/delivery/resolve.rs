@@ -317,12 +317,7 @@ impl Resolver {
                 Err(_) => {}
             }
         }
-        let address = |record: &Record| match &record.data {
-            RData::A(address) => Some(IpAddr::V4(address.0)),
-            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-            _ => None,
-        };
-        let addresses: Vec<_> = records.iter().filter_map(address).take(ADDRESSES_MAX).collect();
+        let addresses = alternating(&records);
         match failed {
             Some(error) if addresses.is_empty() => Err(error),
             _ => Ok(Found { addresses, bases: bases(host, &records) }),
@@ -388,6 +383,20 @@ impl Resolver {
             false => no_answer(Enhanced(4, 4, 3), domain, &error.to_string()),
         }
     }
+}
+
+/// The addresses in `records`, as many as are tried: of both families in turn, so that many of one leave room for the other.
+fn alternating(records: &[Record]) -> Vec<IpAddr> {
+    let (mut four, mut six) = (Vec::new(), Vec::new());
+    for record in records {
+        match &record.data {
+            RData::A(address) => four.push(IpAddr::V4(address.0)),
+            RData::AAAA(address) => six.push(IpAddr::V6(address.0)),
+            _ => {}
+        }
+    }
+    let turns = (0..ADDRESSES_MAX).flat_map(|turn| [four.get(turn), six.get(turn)]);
+    turns.flatten().copied().take(ADDRESSES_MAX).collect()
 }
 
 /// Who serves a domain.

@@ -1,6 +1,6 @@
 //! What answers come to, made by hand, and from a root on loopback that is signed, beside zones that are not.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
 use hickory_resolver::net::NoRecords;
@@ -8,7 +8,7 @@ use hickory_resolver::proto::dnssec::crypto::Ed25519SigningKey;
 use hickory_resolver::proto::dnssec::rdata::{DNSKEY, DNSSECRData, NSEC, RRSIG};
 use hickory_resolver::proto::dnssec::{DnssecSigner, SigningKey as _};
 use hickory_resolver::proto::op::{Message, OpCode, Query};
-use hickory_resolver::proto::rr::rdata::{A, CNAME, MX, NS, TLSA};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, NS, TLSA};
 use hickory_resolver::proto::rr::{DNSClass, RecordSet};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
@@ -436,6 +436,27 @@ async fn servers_that_keep_signatures_back_are_told_from_those_that_are_silent()
         message.metadata.response_code = ResponseCode::ServFail;
     });
     assert!(matches!(unknown.await, Passing::Unknown(_)));
+}
+
+#[test]
+fn addresses_of_both_families_are_tried_in_turn() {
+    let four = |last: u8| RData::A(A(Ipv4Addr::new(192, 0, 2, last)));
+    let six = |last: u16| RData::AAAA(AAAA(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last)));
+    for (records, expected) in [
+        (
+            (1..=7).map(four).chain((1..=2).map(six)).collect::<Vec<_>>(),
+            "192.0.2.1 2001:db8::1 192.0.2.2 2001:db8::2 192.0.2.3",
+        ),
+        (
+            (1..=1).map(four).chain((1..=7).map(six)).collect(),
+            "192.0.2.1 2001:db8::1 2001:db8::2 2001:db8::3 2001:db8::4",
+        ),
+        ((1..=2).map(six).collect(), "2001:db8::1 2001:db8::2"),
+    ] {
+        let records: Vec<_> = records.into_iter().map(|data| record("mx.example.", data)).collect();
+        let found: Vec<_> = alternating(&records).iter().map(ToString::to_string).collect();
+        assert_eq!(found.join(" "), expected);
+    }
 }
 
 #[test]
