@@ -115,11 +115,26 @@ async fn a_nonce_that_is_never_good_ends_in_time() {
 async fn no_other_host_is_asked_than_the_directorys() {
     let (failure, requests) =
         refused(|_, _| said("200 OK", "", &DIRECTORY.replace('@', "https://127.0.0.2:443"))).await;
-    assert!(failure.why.contains("leads to another place, 127.0.0.2"), "{failure:?}");
+    assert!(failure.why.contains("leads to another place, \"https://127.0.0.2"), "{failure:?}");
     let (clear, _) =
         refused(|_, url| said("200 OK", "", &DIRECTORY.replace('@', &url.replace("https", "http")))).await;
     assert!(clear.why.contains("leads to another place"), "{clear:?}");
     assert_eq!(requests, 1);
+}
+
+#[tokio::test]
+async fn a_directory_with_a_place_that_is_none_is_refused_and_ends_nothing() {
+    let says: [Says; 4] = [
+        |_, url| said("200 OK", "", &DIRECTORY.replace("@/nonce", "").replace('@', url)),
+        |_, url| said("200 OK", "", &DIRECTORY.replace("@/nonce", "@/a b").replace('@', url)),
+        |_, url| said("200 OK", "", &DIRECTORY.replace("@/account", "/account").replace('@', url)),
+        |_, url| said("200 OK", "", &DIRECTORY.replace("@/order", "@/<order>").replace('@', url)),
+    ];
+    for says in says {
+        let (failure, requests) = refused(says).await;
+        assert!(failure.why.contains("leads to another place"), "{failure:?}");
+        assert_eq!(requests, 1, "nothing is asked by it");
+    }
 }
 
 #[tokio::test]
