@@ -9,6 +9,7 @@ pub mod http01;
 mod order;
 mod schedule;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use shared::state::State;
 use shared::store::{Rows as _, StoreError};
 use shared::topology::{Acme, CertificateSource, Edge, TlsFiles};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use x509_cert::Certificate as Parsed;
 use x509_cert::der::Decode as _;
@@ -49,10 +51,10 @@ pub fn kept(edge: &Edge) -> Result<Option<TlsIdentity>, IdentityError> {
     match &edge.certificate {
         CertificateSource::SelfSigned => TlsIdentity::kept_in(&edge.state),
         CertificateSource::Files(files) => from(files).map(Some),
-        CertificateSource::Acme(_) => match issued(edge) {
-            Some(issued) => Ok(Some(issued)),
-            None => TlsIdentity::kept_in(&edge.state),
-        },
+        CertificateSource::Acme(_) => {
+            let own = TlsIdentity::kept_in(&edge.state)?;
+            Ok(own.map(|own| issued(&edge.state, &edge.hostname, &own).unwrap_or(own)))
+        }
     }
 }
 
@@ -60,15 +62,13 @@ fn from(files: &TlsFiles) -> Result<TlsIdentity, IdentityError> {
     TlsIdentity::from_files(&files.certificate, &files.key)
 }
 
-/// What an authority has issued for this edge's name and key; what cannot be used is as if it were not there, for another one
-/// can be had.
-fn issued(edge: &Edge) -> Option<TlsIdentity> {
-    match TlsIdentity::issued_in(&edge.state) {
-        Ok(issued) => issued.filter(|identity| {
-            is_for(identity.chain(), &edge.hostname) && CurrentIdentity::new(identity).is_ok()
-        }),
+/// What an authority has issued for this edge's name and key. What cannot be used, as one for the key before, is none:
+/// there is `own` to show, and another one is asked for.
+fn issued(state: &Path, hostname: &Domain, own: &TlsIdentity) -> Option<TlsIdentity> {
+    match own.issued_in(state) {
+        Ok(issued) => issued.filter(|identity| is_for(identity.chain(), hostname)),
         Err(error) => {
-            tracing::warn!(%error, "what the authority has issued cannot be used");
+            tracing::error!(%error, "the certificate that the authority has issued cannot be used, and counts as none");
             None
         }
     }
@@ -114,6 +114,8 @@ struct Shown {
     is_own: bool,
     /// Why the files cannot be used as they are now.
     fault: Option<String>,
+    /// The authority is being asked. Until that has ended, the attempts have the error of the one before.
+    is_asking: bool,
     attempts: Attempts,
 }
 
@@ -128,7 +130,11 @@ impl Certificate {
         let (own, first) = match &edge.certificate {
             CertificateSource::SelfSigned => (Some(made()?), None),
             CertificateSource::Files(files) => (None, Some(from(files)?)),
-            CertificateSource::Acme(_) => (Some(made()?), issued(edge)),
+            CertificateSource::Acme(_) => {
+                let own = made()?;
+                let issued = issued(state.path(), &edge.hostname, &own);
+                (Some(own), issued)
+            }
         };
         let is_own = first.is_none();
         let identity = first.as_ref().or(own.as_ref()).ok_or(OpenError::Nothing)?;
@@ -139,7 +145,12 @@ impl Certificate {
         }
         let attempts = node.store.read()?.get(SETTINGS, ATTEMPTS)?.unwrap_or_default();
         let current = Arc::new(CurrentIdentity::new(identity)?);
-        let shown = Mutex::new(Shown::of(identity, is_own, attempts));
+        let mut shown = Shown::of(identity, is_own, attempts);
+        if !shown.is_due(unix_millis()) {
+            // The node may have ended when there was a new one, and before that was recorded.
+            shown.attempts.error = None;
+        }
+        let shown = Mutex::new(shown);
         let (node, state, resolver) = (Arc::clone(node), state.clone(), resolver.clone());
         let (tokens, asking) = (Arc::default(), tokio::sync::Mutex::default());
         Ok(Self { node, resolver, state, own, current, shown, tokens, asking })
@@ -167,14 +178,8 @@ impl Certificate {
         loop {
             match &self.node.topology.edge.certificate {
                 CertificateSource::SelfSigned => {}
-                CertificateSource::Files(files) => self.read_again(files),
-                CertificateSource::Acme(acme) => {
-                    let now = unix_millis();
-                    if self.with(|shown| shown.attempts.due_at(shown.renewable(), now)) <= now {
-                        // What failed is in the log, and in what is told of the certificate.
-                        let _ = self.ask(acme).await;
-                    }
-                }
+                CertificateSource::Files(files) => self.read_again(files).await,
+                CertificateSource::Acme(acme) => self.ask_if_due(acme).await,
             }
             tokio::select! {
                 () = sleep(LOOK) => {}
@@ -183,17 +188,24 @@ impl Certificate {
         }
     }
 
-    fn read_again(&self, files: &TlsFiles) {
-        let fault = match from(files) {
-            Ok(identity) if self.with(|shown| shown.chain == identity.chain()) => None,
-            Ok(identity) => self.current.change(&identity).map_or_else(Some, |()| {
-                tracing::info!("another certificate is in use from now on");
-                self.with(|shown| *shown = Shown::of(&identity, false, Attempts::default()));
+    async fn read_again(&self, files: &TlsFiles) {
+        let (files, current) = (files.clone(), Arc::clone(&self.current));
+        // An unchanged chain may have got another key.
+        let read = spawn_blocking(move || {
+            let identity = from(&files)?;
+            current.change(&identity).map(|()| identity)
+        });
+        let fault = match read.await {
+            Ok(Ok(identity)) => {
+                if self.with(|shown| shown.chain != identity.chain()) {
+                    tracing::info!("another certificate is in use from now on");
+                    self.with(|shown| *shown = Shown::of(&identity, false, Attempts::default()));
+                }
                 None
-            }),
-            Err(error) => Some(error),
+            }
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
         };
-        let fault = fault.map(|error| error.to_string());
         if let Some(fault) = &fault
             && self.with(|shown| shown.fault.as_ref() != Some(fault))
         {
@@ -211,9 +223,15 @@ impl Certificate {
     /// Why there is no certificate.
     pub async fn renew(&self) -> Result<(), String> {
         match &self.node.topology.edge.certificate {
-            CertificateSource::Acme(acme) => self.ask(acme).await,
+            CertificateSource::Acme(acme) => match self.asking.try_lock() {
+                Ok(asking) => self.ask(acme, &asking).await,
+                Err(_) => {
+                    Err("the authority is being asked already: `edge-node certificate` says what comes of it"
+                        .into())
+                }
+            },
             CertificateSource::Files(files) => {
-                self.read_again(files);
+                self.read_again(files).await;
                 self.with(|shown| shown.fault.clone()).map_or(Ok(()), Err)
             }
             CertificateSource::SelfSigned => Err(
@@ -223,17 +241,36 @@ impl Certificate {
         }
     }
 
-    async fn ask(&self, acme: &Acme) -> Result<(), String> {
-        let _asking = self.asking.lock().await;
+    async fn ask_if_due(&self, acme: &Acme) {
+        // Who is asking now because an operator wants it has the last word on when the next one is due.
+        let Ok(asking) = self.asking.try_lock() else { return };
+        let now = unix_millis();
+        if let Some(set_back) = self.with(|shown| shown.attempts.set_back(now)) {
+            if let Err(error) = self.keep(&set_back).await {
+                tracing::error!(%error, "when the authority may be asked again could not be recorded");
+            }
+            self.with(|shown| shown.attempts = set_back);
+        }
+        if self.with(|shown| shown.attempts.due_at(shown.renewable(), now)) <= now {
+            // What failed is in the log, and in what is told of the certificate.
+            let _ = self.ask(acme, &asking).await;
+        }
+    }
+
+    /// Asks the authority; the caller is the only one who does.
+    async fn ask(&self, acme: &Acme, _: &tokio::sync::MutexGuard<'_, ()>) -> Result<(), String> {
         let Some(own) = &self.own else { return Err("the edge has no key of its own".into()) };
-        let begun = self.with(|shown| shown.attempts.begun(unix_millis()));
+        let kept = self.with(|shown| shown.renewable().copied());
+        let begun = self.with(|shown| shown.attempts.begun(kept.as_ref(), unix_millis()));
         // Before anything is asked: a node that dies in it again and again must not ask each time.
-        if let Err(error) = self.keep(begun.clone()).await {
+        if let Err(error) = self.keep(&begun).await {
             let why = format!("nobody was asked, for that could not be recorded: {error}");
             tracing::error!(why, "there is no new certificate; the one that there is stays in use");
-            self.with(|shown| shown.attempts = begun.failed(unix_millis(), None, why.clone()));
+            let failed = begun.failed(kept.as_ref(), unix_millis(), None, why.clone());
+            self.with(|shown| shown.attempts = failed);
             return Err(why);
         }
+        self.with(|shown| shown.begin(&begun));
         let wanted = Wanted {
             acme,
             hostname: &self.node.topology.edge.hostname,
@@ -241,13 +278,16 @@ impl Certificate {
             state: &self.state,
             resolver: &self.resolver,
             tokens: &self.tokens,
+            look: order::LOOK,
         };
         let ordered = timeout(ATTEMPT_TIMEOUT, wanted.chain()).await.unwrap_or_else(|_| {
             let why = format!("it takes longer than {} s", ATTEMPT_TIMEOUT.as_secs());
             Err(Failure { why, asked: None })
         });
-        let used =
-            ordered.and_then(|chain| self.take(own, &chain).map_err(|why| Failure { why, asked: None }));
+        let used = match ordered {
+            Ok(chain) => self.take(own, chain).await.map_err(|why| Failure { why, asked: None }),
+            Err(failure) => Err(failure),
+        };
         let now = unix_millis();
         let (attempts, told) = match used {
             Ok(got) => {
@@ -260,19 +300,20 @@ impl Certificate {
             Err(Failure { why, asked }) => {
                 tracing::error!(why, "there is no new certificate; the one that there is stays in use");
                 let asked = asked.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
-                (begun.failed(now, asked, why.clone()), Err(why))
+                (begun.failed(kept.as_ref(), now, asked, why.clone()), Err(why))
             }
         };
-        match self.keep(attempts).await {
+        self.with(|shown| (shown.is_asking, shown.attempts) = (false, attempts.clone()));
+        match self.keep(&attempts).await {
             Ok(()) => told,
             Err(error) => told.and(Err(error.to_string())),
         }
     }
 
     /// Takes what an authority has issued into use, once it is durable.
-    fn take(&self, own: &TlsIdentity, chain: &str) -> Result<Validity, String> {
+    async fn take(&self, own: &TlsIdentity, chain: String) -> Result<Validity, String> {
         let issued = own
-            .issued(chain)
+            .issued(&chain)
             .map_err(|error| format!("what the authority has issued cannot be used: {error}"))?;
         let hostname = &self.node.topology.edge.hostname;
         if !is_for(issued.chain(), hostname) {
@@ -286,15 +327,16 @@ impl Certificate {
                     .into(),
             );
         };
-        TlsIdentity::keep_issued(self.state.path(), chain).map_err(|error| error.to_string())?;
+        let state = self.state.path().to_owned();
+        let kept = spawn_blocking(move || TlsIdentity::keep_issued(&state, &chain));
+        kept.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         self.current.change(&issued).map_err(|error| error.to_string())?;
         self.with(|shown| *shown = Shown::of(&issued, false, shown.attempts.clone()));
         Ok(got)
     }
 
-    async fn keep(&self, attempts: Attempts) -> Result<(), StoreError> {
+    async fn keep(&self, attempts: &Attempts) -> Result<(), StoreError> {
         let row = attempts.clone();
-        self.with(|shown| shown.attempts = attempts);
         self.node.store.commit(move |txn| txn.put(SETTINGS, ATTEMPTS, &row)).await.map(drop)
     }
 
@@ -305,15 +347,7 @@ impl Certificate {
 
     /// What is wrong, for an operator who has to see to it.
     pub fn alarm(&self) -> Option<String> {
-        let view = self.view();
-        let error = view.error?;
-        let until = match view.valid_until {
-            Some(until) if !self.with(|shown| shown.is_own) => {
-                format!("the one in use ends {} UTC", when(until))
-            }
-            _ => "the edge shows one that is signed by itself".to_owned(),
-        };
-        Some(format!("there is no new certificate: {error}; {until}; see `edge-node certificate`"))
+        self.with(|shown| shown.alarm(unix_millis()))
     }
 
     /// For people.
@@ -333,6 +367,8 @@ impl Certificate {
                 attempted_at: None,
                 error: shown.fault.clone(),
                 next_attempt_at: None,
+                is_due: shown.is_due(now),
+                is_asking: shown.is_asking,
             };
             if let CertificateSource::Acme(acme) = &edge.certificate {
                 if !shown.is_own {
@@ -366,7 +402,30 @@ impl Shown {
     fn of(identity: &TlsIdentity, is_own: bool, attempts: Attempts) -> Self {
         let chain = identity.chain().to_vec();
         let validity = validity(&chain);
-        Self { key_hash: identity.key_hash().ok(), chain, validity, is_own, fault: None, attempts }
+        let (key_hash, fault) = (identity.key_hash().ok(), None);
+        Self { chain, key_hash, validity, is_own, fault, is_asking: false, attempts }
+    }
+
+    /// The authority is asked from now on, and nothing has failed yet.
+    fn begin(&mut self, begun: &Attempts) {
+        let error = self.attempts.error.take();
+        (self.is_asking, self.attempts) = (true, Attempts { error, ..begun.clone() });
+    }
+
+    /// Whether another certificate is needed by now.
+    fn is_due(&self, now: u64) -> bool {
+        self.renewable().is_none_or(|kept| kept.renewed_at() <= now)
+    }
+
+    /// What an operator has to see to. An attempt that failed while nothing was due has cost nothing.
+    fn alarm(&self, now: u64) -> Option<String> {
+        let failed = self.attempts.error.as_ref().filter(|_| self.is_due(now));
+        let error = self.fault.as_ref().or(failed)?;
+        let until = match self.renewable() {
+            Some(kept) => format!("the one in use ends {} UTC", when(kept.until)),
+            None => "the edge shows one that is signed by itself".to_owned(),
+        };
+        Some(format!("there is no new certificate: {error}; {until}; see `edge-node certificate`"))
     }
 
     /// Until when the authority's certificate need not be replaced; `None` if there is none.
@@ -377,29 +436,60 @@ impl Shown {
 
 #[cfg(test)]
 mod tests {
-    use shared::topology::{SMALLEST, Topology};
-
     use super::*;
 
+    /// A certificate of 90 days for an edge's own key, its own identity, and where that is kept.
+    fn issue(from: (i32, u8, u8), until: (i32, u8, u8)) -> (String, TlsIdentity, tempfile::TempDir) {
+        let state = tempfile::tempdir().expect("a folder");
+        let own = TlsIdentity::self_signed_in(state.path(), "mx.example.com").expect("made");
+        let mut params = rcgen::CertificateParams::new(["mx.example.com".to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(from.0, from.1, from.2);
+        params.not_after = rcgen::date_time_ymd(until.0, until.1, until.2);
+        let pem = std::fs::read_to_string(state.path().join("keys/tls.key")).expect("readable");
+        let key = pem.find("-----BEGIN PRIVATE KEY").and_then(|at| rcgen::KeyPair::from_pem(&pem[at..]).ok());
+        let key = key.expect("a key");
+        (params.self_signed(&key).expect("made").pem(), own, state)
+    }
+
     #[test]
-    fn what_was_issued_for_another_key_or_name_stops_nothing() {
-        let [state, other] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
-        let edge = Topology::parse(SMALLEST, "t.toml").expect("valid").edge;
-        let edge = Edge { state: state.path().to_owned(), ..edge };
-        let made = |folder: &std::path::Path| {
-            TlsIdentity::self_signed_in(folder, "mx.example.com").expect("made");
-            std::fs::read_to_string(folder.join("keys/tls.key")).expect("readable")
-        };
-        let (own, foreign) = (made(state.path()), made(other.path()));
-        assert!(issued(&edge).is_none(), "there is nothing yet");
-        TlsIdentity::keep_issued(&edge.state, &own).expect("kept");
-        assert!(issued(&edge).is_some());
-        let renamed = Edge { hostname: "mx2.example.com".parse().expect("a name"), ..edge.clone() };
-        assert!(issued(&renamed).is_none(), "it is for another name");
-        for useless in [foreign.as_str(), "no certificate"] {
-            TlsIdentity::keep_issued(&edge.state, useless).expect("kept");
-            assert!(issued(&edge).is_none(), "{useless}");
+    fn what_was_issued_for_another_key_or_name_or_is_damaged_counts_as_none() {
+        let (chain, own, state) = issue((2026, 1, 1), (2026, 4, 1));
+        let (other, _, _other) = issue((2026, 1, 1), (2026, 4, 1));
+        let hostname = "mx.example.com".parse().expect("a name");
+        assert!(issued(state.path(), &hostname, &own).is_none());
+        for text in [&other, "", "no certificate", &chain[..chain.len() / 2], "-----BEGIN CERTIFICATE-----\n"]
+        {
+            TlsIdentity::keep_issued(state.path(), text).expect("written");
+            assert!(issued(state.path(), &hostname, &own).is_none(), "{text}");
         }
+        TlsIdentity::keep_issued(state.path(), &chain).expect("written");
+        assert!(issued(state.path(), &hostname, &own).is_some());
+        assert!(issued(state.path(), &"mx.example.org".parse().expect("a name"), &own).is_none());
+    }
+
+    #[test]
+    fn an_alarm_is_of_an_attempt_that_has_failed_where_another_certificate_is_needed() {
+        let (chain, own, _state) = issue((2026, 1, 1), (2026, 4, 1));
+        let (day, from) = (24 * 3_600_000, 1_767_225_600_000);
+        let (young, due) = (from + 30 * day, from + 61 * day);
+        let authoritys = own.issued(&chain).expect("for that key");
+        for (identity, is_own, now, is_needed) in
+            [(&own, true, young, true), (&authoritys, false, young, false), (&authoritys, false, due, true)]
+        {
+            let mut shown = Shown::of(identity, is_own, Attempts::default());
+            let begun = shown.attempts.begun(None, now);
+            shown.begin(&begun);
+            assert_eq!(shown.alarm(now), None, "it is under way");
+            shown.attempts = begun.failed(None, now, None, "port 80 is closed".into());
+            assert_eq!(shown.alarm(now).is_some(), is_needed);
+            shown.begin(&shown.attempts.begun(None, now));
+            let alarm = shown.alarm(now);
+            assert_eq!(alarm.is_some(), is_needed, "the one before has failed");
+            assert!(alarm.is_none_or(|alarm| alarm.contains("port 80 is closed")));
+        }
+        let mut files = Shown::of(&authoritys, false, Attempts::default());
+        files.fault = Some("no pair".into());
+        assert!(files.alarm(young).is_some_and(|alarm| alarm.contains("no pair")));
     }
 
     #[test]

@@ -258,7 +258,8 @@ fn show_certificate(topology: &Topology, view: &CertificateView) -> String {
         text += &render::line("its key", &record);
     }
     text.extend(view.directory.as_deref().map(|url| render::line("authority", url)));
-    text.extend(view.attempted_at.map(|at| render::line("asked last", &format!("{} UTC", when(at)))));
+    let ends = if view.is_asking { ", and has not answered yet" } else { "" };
+    text.extend(view.attempted_at.map(|at| render::line("asked last", &format!("{} UTC{ends}", when(at)))));
     text.extend(view.error.as_deref().map(|error| render::line("ERROR", error)));
     text.extend(view.next_attempt_at.map(|at| render::line("asked next", &format!("{} UTC", when(at)))));
     text

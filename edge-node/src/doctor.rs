@@ -605,7 +605,10 @@ mod tests {
         assert_eq!(state(&asked), Some(State::Ok));
         assert_eq!(state(&CertificateView { attempted_at: None, ..asked.clone() }), Some(State::Unchecked));
         assert_eq!(state(&CertificateView { directory: None, ..asked.clone() }), None);
-        let failed = CertificateView { error: Some("port 80 is closed".into()), ..asked };
+        assert_eq!(state(&CertificateView { is_asking: true, ..asked.clone() }), Some(State::Unchecked));
+        let early = CertificateView { error: Some("port 80 is closed".into()), ..asked };
+        assert_eq!(state(&early), Some(State::Ok), "nothing is due");
+        let failed = CertificateView { is_due: true, ..early };
         let found = certificate::renewal(&failed).expect("a finding");
         assert_eq!((found.state, found.found.as_str()), (State::Wrong, "port 80 is closed"));
         assert!(

@@ -166,10 +166,14 @@ pub struct CertificateView {
     pub directory: Option<String>,
     /// When it was asked last.
     pub attempted_at: Option<u64>,
-    /// Why there is no new certificate, and what mends that; `None` if nothing is wrong.
+    /// Why the last attempt brought no new certificate, and what mends that. It is a trouble if one is due.
     pub error: Option<String>,
     /// When the authority is asked next.
     pub next_attempt_at: Option<u64>,
+    /// Another certificate is needed by now: the authority has issued none, or a third of its life is left.
+    pub is_due: bool,
+    /// The authority is being asked now.
+    pub is_asking: bool,
 }
 
 /// This node's clock beside big's.

@@ -45,10 +45,7 @@ const COLLECTORS_MAX: usize = 4_000;
 const COLLECTORS_PER_NETWORK_MAX: usize = 400;
 /// How long one submitted message may take to arrive.
 const SUBMISSION_DATA_TIMEOUT: Duration = Duration::from_secs(3600);
-/// Connections at once of those who may be the certificate's authority: some look from several networks.
-const VALIDATORS_MAX: usize = 32;
-const VALIDATORS_PER_NETWORK_MAX: usize = 8;
-/// Descriptors that the node needs for itself: segments, connections of commands, DNS.
+/// Descriptors that the node needs for itself: segments, connections of commands, DNS, those who look for a token.
 const OWN_DESCRIPTORS: usize = 2_000;
 /// What all but strangers need at most, so that what is beyond it may be theirs: submission, POP3, attempts to deliver
 /// and sessions that wait for another message, the node itself.
@@ -280,7 +277,7 @@ async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<
     let on_http = listen(
         "HTTP for the certificate's authority",
         edge.certificate.http(),
-        &Admission::new(VALIDATORS_MAX, VALIDATORS_PER_NETWORK_MAX),
+        &http01::places(share),
         "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     )?;
     let route = Route::open(&edge.outbound.mode)?;

@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, USER_AGENT};
-use http::{HeaderName, Method, Request, StatusCode};
+use http::{HeaderName, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls::ClientConfig;
+use serde::Deserialize;
+use shared::render::cut;
 use shared::topology::WebPlace;
 use tokio::time::timeout;
 
@@ -22,6 +24,8 @@ use crate::web::{self, Response, WebError};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest wait between two looks at an order that the library is told of: it adds it to the time.
 const LOOK_AGAIN_MAX: u64 = 3_600;
+/// Characters that are told of a place that is not asked.
+const PLACE_MAX: usize = 200;
 const REPLAY_NONCE: HeaderName = HeaderName::from_static("replay-nonce");
 
 /// Why the directory cannot be asked.
@@ -35,7 +39,7 @@ enum DirectoryError {
     Unreachable { place: String, error: WebError },
     #[error("{place} takes longer than {limit} s to answer", place = .0, limit = REQUEST_TIMEOUT.as_secs())]
     TooSlow(String),
-    #[error("the directory leads to another place, {0}: only its own host is asked")]
+    #[error("the directory leads to another place, {0:?}: only its own host is asked")]
     Elsewhere(String),
     #[error("it is answered with what is no HTTP header")]
     Field,
@@ -45,6 +49,15 @@ impl From<DirectoryError> for Error {
     fn from(error: DirectoryError) -> Self {
         Self::Other(Box::new(error))
     }
+}
+
+/// The places that a directory names (RFC 8555 §7.1.1), of those that are asked. The library reads it in the same way.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Places {
+    new_nonce: String,
+    new_account: String,
+    new_order: String,
 }
 
 /// A directory. Clones share what the authority has asked for.
@@ -71,11 +84,7 @@ impl Directory {
         let (parts, body) = request.into_parts();
         // It cannot fail.
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        let place: WebPlace =
-            parts.uri.to_string().parse().map_err(|_| DirectoryError::Elsewhere(parts.uri.to_string()))?;
-        if (&place.host, place.port) != (&self.place.host, self.place.port) {
-            return Err(DirectoryError::Elsewhere(place.authority()).into());
-        }
+        let place = self.own(&parts.uri.to_string())?;
         let field = |name: &HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let mut text = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", parts.method, place.path, place.authority());
         for name in [USER_AGENT, CONTENT_TYPE] {
@@ -90,7 +99,28 @@ impl Directory {
         let response =
             asked.await.unwrap_or_else(|_| Err(DirectoryError::TooSlow(self.place.authority())))?;
         self.note(&response);
+        // Only the directory itself is fetched without a signature (RFC 8555 §6.3).
+        if parts.method == Method::GET {
+            self.check(&response.body)?;
+        }
         Ok(BytesResponse::from(passed_on(&response)?))
+    }
+
+    /// The place at `url`, if it is one of the directory's own host.
+    fn own(&self, url: &str) -> Result<WebPlace, DirectoryError> {
+        let elsewhere = || DirectoryError::Elsewhere(cut(url, PLACE_MAX));
+        let place: WebPlace = url.parse().map_err(|_| elsewhere())?;
+        let is_own = (&place.host, place.port) == (&self.place.host, self.place.port);
+        if is_own && url.parse::<Uri>().is_ok() { Ok(place) } else { Err(elsewhere()) }
+    }
+
+    /// Refuses a directory with a place that the library cannot ask: it panics where it cannot make a request. What is no
+    /// directory at all it tells itself.
+    fn check(&self, body: &[u8]) -> Result<(), DirectoryError> {
+        let Ok(places) = serde_json::from_slice::<Places>(body) else { return Ok(()) };
+        [places.new_nonce, places.new_account, places.new_order]
+            .iter()
+            .try_for_each(|url| self.own(url).map(drop))
     }
 
     async fn ask(&self, request: &[u8], is_head: bool) -> Result<Response, DirectoryError> {
@@ -174,5 +204,14 @@ mod tests {
         assert_eq!(field("replay-nonce").as_deref(), Some("abc"));
         assert_eq!(field("retry-after").as_deref(), Some("3600"), "the library adds it to the time");
         assert_eq!(passed.headers().len(), 3);
+    }
+
+    #[test]
+    fn the_library_can_ask_every_place_that_a_topology_may_name() {
+        for octet in 0..=u8::MAX {
+            let url = format!("https://acme.example/a{0}b?c{0}d", char::from(octet));
+            let Ok(place) = url.parse::<WebPlace>() else { continue };
+            assert!(place.to_string().parse::<Uri>().is_ok(), "{url:?}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use httparse::{EMPTY_HEADER, Request};
-use shared::listener::{Listener, Stream};
+use shared::listener::{Admission, Listener, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -19,8 +19,13 @@ const FOLDER: &str = "/.well-known/acme-challenge/";
 const REQUEST_MAX: usize = 4_096;
 /// Header fields of a request.
 const FIELDS_MAX: usize = 32;
-/// How long a connection may take.
-const TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a connection may take: an authority sends its request at once.
+const TIME_MAX: Duration = Duration::from_secs(3);
+/// Connections at once, of whoever comes: an authority looks from several networks, and strangers who hold what they get
+/// are to leave it room.
+const CONNECTIONS_MAX: usize = 400;
+/// Of them from one network. An organisation's own authority looks several times at once, from one address.
+const CONNECTIONS_PER_NETWORK_MAX: usize = 4;
 /// Characters of a token; it has 22 or more (RFC 8555 §8.3).
 const TOKEN_MAX: usize = 256;
 
@@ -55,6 +60,11 @@ impl Drop for Published {
     fn drop(&mut self) {
         self.tokens.lock().remove(&self.token);
     }
+}
+
+/// The places of the listeners, `share` of the descriptors at most.
+pub fn places(share: usize) -> Arc<Admission> {
+    Admission::new(CONNECTIONS_MAX.min(share), CONNECTIONS_PER_NETWORK_MAX)
 }
 
 /// Answers at one listener until `stopping` turns true.
@@ -104,6 +114,8 @@ fn response(request: &[u8], tokens: &Tokens) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]
@@ -143,6 +155,18 @@ mod tests {
         }
         drop(published);
         assert_eq!(status(&get(&path)), "404");
+    }
+
+    #[test]
+    fn strangers_from_sixty_networks_who_hold_what_they_get_leave_the_authority_room() {
+        let places = places(usize::MAX);
+        let strangers = (1..=60).map(|host| IpAddr::from([192, 0, 2, host]));
+        let held: Vec<_> = strangers
+            .flat_map(|stranger| std::iter::from_fn(|| places.admit(stranger)).take(100).collect::<Vec<_>>())
+            .collect();
+        let authority = IpAddr::from([198, 51, 100, 1]);
+        let looks: Vec<_> = (0..3).map_while(|_| places.admit(authority)).collect();
+        assert_eq!(looks.len(), 3, "{} are held", held.len());
     }
 
     #[test]

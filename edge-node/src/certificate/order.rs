@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, ChallengeType, Error, Identifier, NewAccount, NewOrder,
@@ -27,8 +27,10 @@ use crate::delivery::Resolver;
 const ACCOUNT: &str = "acme-account";
 /// Authorizations that an order for one name may have.
 const AUTHORIZATIONS_MAX: usize = 4;
-/// How an order is looked at while the authority works on it.
-const LOOKS: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(90));
+/// Between two looks at an order while the authority works on it.
+pub const LOOK: Duration = Duration::from_secs(2);
+/// How long it is looked at for each of the two things that the authority does: to look for the token, and to issue.
+const LOOKS_TIMEOUT: Duration = Duration::from_secs(90);
 /// Characters that are kept of what an authority says.
 const SAID_MAX: usize = 400;
 const ACCOUNT_UNKNOWN: &str = "accountDoesNotExist";
@@ -36,8 +38,8 @@ const ACCOUNT_UNKNOWN: &str = "accountDoesNotExist";
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 enum OrderError {
-    #[error("{}", words(.problem, .hostname))]
-    Refused { problem: Problem, hostname: Domain },
+    #[error("{}", words(.problem, *.of, .hostname))]
+    Refused { problem: Problem, of: Part, hostname: Domain },
     #[error("{}", cut(&.0.to_string(), SAID_MAX))]
     Acme(Error),
     #[error("`roots` in [edge.acme]: {0}")]
@@ -54,6 +56,25 @@ enum OrderError {
     State(#[from] StateError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+}
+
+/// What an authority refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// That the name is ours.
+    Challenge,
+    /// Anything else: it does not take our word, whatever the name.
+    Order,
+}
+
+impl OrderError {
+    /// When the authority wants the order to be looked at again, if that is too late for this attempt.
+    fn asked(&self) -> Option<Duration> {
+        match self {
+            Self::Acme(Error::Timeout(Some(at))) => Some(at.saturating_duration_since(Instant::now())),
+            _ => None,
+        }
+    }
 }
 
 /// A failure, as it is told; and how long the authority wants to be left alone, if it has said so.
@@ -74,6 +95,8 @@ pub struct Wanted<'a> {
     pub state: &'a State,
     pub resolver: &'a Resolver,
     pub tokens: &'a Arc<Tokens>,
+    /// Between two looks at the order: [`LOOK`].
+    pub look: Duration,
 }
 
 /// The account, as it is kept.
@@ -101,7 +124,10 @@ impl Wanted<'_> {
                 Err(error) => Err(error.into()),
             };
         }
-        issued.map_err(|error| Failure { why: error.to_string(), asked: directory.asked() })
+        issued.map_err(|error| Failure {
+            why: error.to_string(),
+            asked: directory.asked().or_else(|| error.asked()),
+        })
     }
 
     async fn issued(&self, directory: &Directory) -> Result<String, OrderError> {
@@ -125,18 +151,23 @@ impl Wanted<'_> {
             published.push(token.ok_or(OrderError::Token)?);
             challenge.set_ready().await.map_err(|error| self.failed(error))?;
         }
-        match order.poll_ready(&LOOKS).await {
+        // The library would double the delay, and give up without a look where the next one is beyond the end.
+        let looks = RetryPolicy::new().initial_delay(self.look).backoff(1.0).timeout(LOOKS_TIMEOUT);
+        match order.poll_ready(&looks).await {
             Ok(OrderStatus::Ready) => {}
             Ok(_) => return Err(self.found_wrong(&mut order).await.unwrap_or(OrderError::Invalid)),
             Err(error) => {
                 let told = self.found_wrong(&mut order).await;
-                return Err(told.unwrap_or_else(|| self.failed(error)));
+                return Err(told.unwrap_or_else(|| match error {
+                    Error::Api(problem) => self.refused(problem, Part::Challenge),
+                    error => self.failed(error),
+                }));
             }
         }
         drop(published);
         let request = self.own.request(self.hostname.as_str())?;
         order.finalize_csr(&request).await.map_err(|error| self.failed(error))?;
-        order.poll_certificate(&LOOKS).await.map_err(|error| self.failed(error))
+        order.poll_certificate(&looks).await.map_err(|error| self.failed(error))
     }
 
     /// What the authority says of the challenge: the order itself often says nothing.
@@ -145,7 +176,7 @@ impl Wanted<'_> {
         while let Some(Ok(mut authorization)) = authorizations.next().await {
             let state = authorization.refresh().await.ok()?;
             if let Some(problem) = state.challenges.iter().find_map(|challenge| challenge.error.clone()) {
-                return Some(self.refused(problem));
+                return Some(self.refused(problem, Part::Challenge));
             }
         }
         None
@@ -197,13 +228,13 @@ impl Wanted<'_> {
 
     fn failed(&self, error: Error) -> OrderError {
         match error {
-            Error::Api(problem) => self.refused(problem),
+            Error::Api(problem) => self.refused(problem, Part::Order),
             error => OrderError::Acme(error),
         }
     }
 
-    fn refused(&self, problem: Problem) -> OrderError {
-        OrderError::Refused { problem, hostname: self.hostname.clone() }
+    fn refused(&self, problem: Problem, of: Part) -> OrderError {
+        OrderError::Refused { problem, of, hostname: self.hostname.clone() }
     }
 }
 
@@ -214,17 +245,19 @@ fn is_of(problem: &Problem, kind: &str) -> bool {
 }
 
 /// What the authority says, and what mends it.
-fn words(problem: &Problem, hostname: &Domain) -> String {
+fn words(problem: &Problem, of: Part, hostname: &Domain) -> String {
+    let not_ours = match of {
+        Part::Challenge => {
+            "see that port 80 of every address of the edge's name leads to [edge.acme] http, and no other server or proxy answers there"
+        }
+        Part::Order => {
+            "if it knows our account no more, remove keys/acme-account.key in the edge's state: the next attempt makes another one"
+        }
+    };
     let mends = [
         ("connection", "see that port 80 of every address of the edge's name leads to [edge.acme] http"),
-        (
-            "unauthorized",
-            "see that port 80 of every address of the edge's name leads to [edge.acme] http, and no other server or proxy answers there",
-        ),
-        (
-            "incorrectResponse",
-            "see that port 80 of every address of the edge's name leads to [edge.acme] http, and no other server or proxy answers there",
-        ),
+        ("unauthorized", not_ours),
+        ("incorrectResponse", not_ours),
         ("dns", "see the address records of the edge's name"),
         ("caa", "add this authority to the domain's CAA records, or ask another one"),
         (

@@ -53,25 +53,35 @@ pub struct Attempts {
 row!(Attempts, 1);
 
 impl Attempts {
-    /// When the next one is due; `kept` is the certificate that there is. A clock that went back delays it no longer than
-    /// an authority may.
+    /// When the next one is due; `kept` is the certificate that there is.
     pub fn due_at(&self, kept: Option<&Validity>, now: u64) -> u64 {
-        let again = self.again_at.min(now.saturating_add(ASKED_MAX));
-        kept.map_or(0, Validity::renewed_at).max(again)
+        let again_at = self.set_back(now).map_or(self.again_at, |attempts| attempts.again_at);
+        kept.map_or(0, Validity::renewed_at).max(again_at)
+    }
+
+    /// These by a clock that went back, if it did: the whole wait is counted from `now`, no longer than an authority may
+    /// ask for. Whoever counts by it has to keep it, or `now` would move it on and on.
+    pub fn set_back(&self, now: u64) -> Option<Self> {
+        let is_ahead = self.attempted_at > now || self.again_at > now.saturating_add(ASKED_MAX);
+        is_ahead.then(|| {
+            let wait = self.again_at.saturating_sub(self.attempted_at).clamp(PAUSE, ASKED_MAX);
+            let (attempted_at, again_at) = (self.attempted_at.min(now), now.saturating_add(wait));
+            Self { attempted_at, again_at, ..self.clone() }
+        })
     }
 
     /// One begins. It counts as a failure until it has ended: the node may die in it.
     #[must_use]
-    pub fn begun(&self, now: u64) -> Self {
+    pub fn begun(&self, kept: Option<&Validity>, now: u64) -> Self {
         let failures = self.failures.saturating_add(1);
         let error = Some("the edge ended before the authority had answered".to_owned());
-        Self { failures, attempted_at: now, again_at: now.saturating_add(pause(failures)), error }
+        Self { failures, attempted_at: now, again_at: now.saturating_add(pause(failures, kept, now)), error }
     }
 
     /// The one that has begun failed; `asked` is how long the authority wants to be left alone, if it has said so.
     #[must_use]
-    pub fn failed(self, now: u64, asked: Option<u64>, error: String) -> Self {
-        let wait = pause(self.failures).max(asked.unwrap_or(0).min(ASKED_MAX));
+    pub fn failed(self, kept: Option<&Validity>, now: u64, asked: Option<u64>, error: String) -> Self {
+        let wait = pause(self.failures, kept, now).max(asked.unwrap_or(0).min(ASKED_MAX));
         Self { again_at: now.saturating_add(wait), error: Some(error), ..self }
     }
 
@@ -83,9 +93,13 @@ impl Attempts {
     }
 }
 
-fn pause(failures: u32) -> u64 {
+/// How long it is waited after so many failures. A certificate that is about to end leaves no time to wait long; one that
+/// has ended is past hurrying.
+fn pause(failures: u32, kept: Option<&Validity>, now: u64) -> u64 {
     let doublings = failures.saturating_sub(1).min(16);
-    (PAUSE << doublings).min(PAUSE_MAX)
+    let pause = (PAUSE << doublings).min(PAUSE_MAX);
+    let left = kept.map(|kept| kept.until.saturating_sub(now)).filter(|left| *left > 0);
+    left.map_or(pause, |left| pause.min((left / 4).max(REST)))
 }
 
 #[cfg(test)]
@@ -107,20 +121,34 @@ mod tests {
             Self { now: NOW, kept, attempts: Attempts::default() }
         }
 
-        /// Waits for the next attempt; how long that was.
+        /// Waits for the next attempt, looking once a minute at least, as the node does; how long that was.
         fn wait(&mut self) -> u64 {
-            let due = self.attempts.due_at(self.kept.as_ref(), self.now).max(self.now);
-            std::mem::replace(&mut self.now, due).abs_diff(due)
+            let begun = self.now;
+            loop {
+                if let Some(set_back) = self.attempts.set_back(self.now) {
+                    self.attempts = set_back;
+                }
+                let due = self.attempts.due_at(self.kept.as_ref(), self.now);
+                if due <= self.now {
+                    return self.now - begun;
+                }
+                self.now = due.min(self.now + MINUTE);
+            }
+        }
+
+        fn begin(&mut self) {
+            self.attempts = self.attempts.begun(self.kept.as_ref(), self.now);
         }
 
         fn fail(&mut self, asked: Option<u64>) {
-            let begun = self.attempts.begun(self.now);
-            self.attempts = begun.failed(self.now, asked, "no".into());
+            self.begin();
+            self.attempts = self.attempts.clone().failed(self.kept.as_ref(), self.now, asked, "no".into());
         }
 
         fn succeed(&mut self, life: u64) {
             let got = Validity { from: self.now, until: self.now + life };
-            self.attempts = self.attempts.begun(self.now).succeeded(self.now, &got);
+            self.begin();
+            self.attempts = self.attempts.clone().succeeded(self.now, &got);
             self.kept = Some(got);
         }
     }
@@ -178,10 +206,10 @@ mod tests {
     #[test]
     fn a_node_that_dies_in_each_attempt_does_not_ask_each_time_it_is_started() {
         let mut world = World::new(None);
-        world.attempts = world.attempts.begun(world.now);
+        world.begin();
         assert!(world.attempts.error.as_ref().is_some_and(|error| error.contains("the edge ended")));
         assert_eq!(world.wait(), PAUSE);
-        world.attempts = world.attempts.begun(world.now);
+        world.begin();
         assert_eq!(world.wait(), 2 * PAUSE);
     }
 
@@ -195,17 +223,54 @@ mod tests {
         // By a clock that is far ahead each one is due when it comes.
         let mut ahead = World::new(None);
         let got = Validity { from: NOW - 80 * DAY, until: NOW + 10 * DAY };
-        ahead.attempts = ahead.attempts.begun(NOW).succeeded(NOW, &got);
+        ahead.begin();
+        ahead.attempts = ahead.attempts.clone().succeeded(NOW, &got);
         ahead.kept = Some(got);
         assert_eq!(ahead.wait(), REST_MAX);
     }
 
     #[test]
     fn a_clock_that_went_back_does_not_stop_it() {
-        let mut world = World::new(None);
-        world.now = NOW + 3650 * DAY;
-        world.fail(None);
+        let ahead = || World { now: NOW + 3650 * DAY, ..World::new(None) };
+        for (asked, wait) in [(None, PAUSE), (Some(3 * HOUR), 3 * HOUR), (Some(u64::MAX), ASKED_MAX)] {
+            let mut world = ahead();
+            world.fail(asked);
+            world.now = NOW;
+            assert_eq!(world.wait(), wait, "the same wait, from now");
+            assert_eq!(world.attempts.attempted_at, NOW);
+        }
+        // It was set while the authority was asked, back or ahead.
+        let mut world = ahead();
+        world.begin();
         world.now = NOW;
+        world.attempts = world.attempts.clone().failed(None, NOW, None, "no".into());
+        assert_eq!(world.wait(), PAUSE);
+        world.begin();
+        world.attempts = world.attempts.clone().failed(None, NOW + 3650 * DAY, None, "no".into());
         assert_eq!(world.wait(), ASKED_MAX);
+        // By a little, and it is neither asked sooner nor for ever later.
+        let mut world = World::new(None);
+        world.fail(None);
+        world.now -= 2 * MINUTE;
+        assert_eq!(world.wait(), PAUSE);
+    }
+
+    #[test]
+    fn a_certificate_of_a_short_life_does_not_end_in_a_long_wait() {
+        let mut world = World::new(Some(Validity { from: NOW, until: NOW + DAY }));
+        assert_eq!(world.wait(), 16 * HOUR);
+        let mut attempts = 0;
+        while world.now < NOW + DAY {
+            let left = NOW + DAY - world.now;
+            world.fail(None);
+            assert!(world.wait() <= (left / 4).max(REST), "{left} were left");
+            attempts += 1;
+        }
+        assert!((8..30).contains(&attempts), "{attempts}");
+        world.fail(None);
+        assert_eq!(world.wait(), PAUSE_MAX, "it has ended");
+        let mut asked = World::new(Some(Validity { from: NOW, until: NOW + HOUR }));
+        asked.fail(Some(3 * HOUR));
+        assert_eq!(asked.wait(), 3 * HOUR, "the authority's word counts");
     }
 }

@@ -85,6 +85,12 @@ pub fn renewal(view: &CertificateView) -> Option<Finding> {
     let (Some(next), Some(until)) = (view.next_attempt_at, view.valid_until) else { return None };
     let next = format!("it is asked again {} UTC", when(next));
     Some(match &view.error {
+        None if view.is_asking => Finding::unchecked(about, "it is being asked", next),
+        Some(error) if !view.is_due => {
+            let found =
+                format!("valid until {} UTC; {next}; an attempt before that failed: {error}", when(until));
+            Finding::ok(about, found)
+        }
         None if view.attempted_at.is_none() => Finding::unchecked(about, "it has not been asked yet", next),
         None => Finding::ok(about, format!("valid until {} UTC; {next}", when(until))),
         Some(error) => {

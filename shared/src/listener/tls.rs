@@ -93,11 +93,14 @@ impl TlsIdentity {
         Ok(Self { chain, key })
     }
 
-    /// The identity that an authority has vouched for and that is kept in the folder `state`, if there is one
-    /// ([`Self::keep_issued`]).
-    pub fn issued_in(state: &Path) -> Result<Option<Self>, IdentityError> {
+    /// This identity's key with the chain that an authority has issued for it and that is kept in the folder `state`, if
+    /// there is one ([`Self::keep_issued`]).
+    ///
+    /// # Errors
+    /// [`IdentityError`] if it cannot be read, or is for another key.
+    pub fn issued_in(&self, state: &Path) -> Result<Option<Self>, IdentityError> {
         let path = state.join(ISSUED);
-        if path.exists() { Self::from_files(&path, &state.join(SELF_SIGNED)).map(Some) } else { Ok(None) }
+        if path.exists() { self.with_chain(chain_of(&read(&path)?, &path)?).map(Some) } else { Ok(None) }
     }
 
     /// This identity's key with the chain that an authority has issued for it, in PEM form.
@@ -105,9 +108,12 @@ impl TlsIdentity {
     /// # Errors
     /// [`IdentityError`] if it holds no certificate, or one for another key.
     pub fn issued(&self, chain: &str) -> Result<Self, IdentityError> {
-        let issued =
-            Self { chain: chain_of(chain.as_bytes(), Path::new("the answer"))?, key: self.key.clone_key() };
-        certified(&issued).map(|_| issued)
+        self.with_chain(chain_of(chain.as_bytes(), Path::new("the answer"))?)
+    }
+
+    fn with_chain(&self, chain: Vec<CertificateDer<'static>>) -> Result<Self, IdentityError> {
+        let identity = Self { chain, key: self.key.clone_key() };
+        certified(&identity).map(|_| identity)
     }
 
     /// Keeps in the folder `state` a chain that [`Self::issued`] has taken. It is durable when this returns; before, the
@@ -170,7 +176,12 @@ impl TlsIdentity {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
-    fs::read(path).map_err(|source| IdentityError::Io { path: path.into(), source })
+    // Nobody may ever write into a pipe.
+    let kind = fs::metadata(path).and_then(|found| match found.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::other("it is no regular file")),
+    });
+    kind.and_then(|()| fs::read(path)).map_err(|source| IdentityError::Io { path: path.into(), source })
 }
 
 /// The certificates in `bytes`, which are what `path` holds.
@@ -343,7 +354,7 @@ mod tests {
     fn what_an_authority_issues_is_for_the_key_that_is_there() {
         let state = tempfile::tempdir().expect("a folder");
         let own = TlsIdentity::self_signed_in(state.path(), "mx.example.com").expect("made");
-        assert!(TlsIdentity::issued_in(state.path()).expect("readable").is_none());
+        assert!(own.issued_in(state.path()).expect("readable").is_none());
         let request = own.request("mx.example.com").expect("made");
         let spki = own.key_hash().expect("hashed");
         assert!(!request.is_empty());
@@ -354,7 +365,7 @@ mod tests {
         let chain = issued.expect("made").pem();
         let issued = own.issued(&chain).expect("for that key");
         TlsIdentity::keep_issued(state.path(), &chain).expect("kept");
-        let kept = TlsIdentity::issued_in(state.path()).expect("readable").expect("kept");
+        let kept = own.issued_in(state.path()).expect("readable").expect("kept");
         assert!(kept.chain == issued.chain && kept.chain != own.chain);
         assert_eq!(kept.key_hash().expect("hashed"), spki, "the key is the same");
         let folder = tempfile::tempdir().expect("a folder");
@@ -362,6 +373,13 @@ mod tests {
         let pem = fs::read_to_string(folder.path().join(SELF_SIGNED)).expect("readable");
         assert!(matches!(own.issued(&pem), Err(IdentityError::Unusable(_))), "it is for another key");
         assert!(other.issued(&pem).is_ok());
+        assert!(
+            matches!(other.issued_in(state.path()), Err(IdentityError::Unusable(_))),
+            "nor is what is kept"
+        );
+        fs::create_dir(folder.path().join(ISSUED)).expect("made");
+        let none = other.issued_in(folder.path()).expect_err("a folder").to_string();
+        assert!(none.contains("tls-issued.pem: it is no regular file"), "{none}");
         assert!(matches!(own.issued("no certificate"), Err(IdentityError::Pem { .. })));
     }
 

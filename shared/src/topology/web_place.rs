@@ -45,9 +45,7 @@ impl FromStr for WebPlace {
     type Err = NotAWebPlace;
 
     fn from_str(text: &str) -> Result<Self, NotAWebPlace> {
-        let is_plain =
-            |text: &str| text.len() <= URL_MAX && text.bytes().all(|octet| octet.is_ascii_graphic());
-        let rest = text.strip_prefix("https://").filter(|rest| is_plain(rest)).ok_or(NotAWebPlace)?;
+        let rest = text.strip_prefix("https://").filter(|rest| rest.len() <= URL_MAX).ok_or(NotAWebPlace)?;
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let (host, port) = match authority.strip_prefix('[') {
             Some(literal) => {
@@ -65,11 +63,16 @@ impl FromStr for WebPlace {
         };
         let port = port.map_or(Ok(HTTPS_PORT), str::parse).ok().filter(|port| *port != 0);
         let path = if path.is_empty() { "/" } else { path };
-        if path.contains('#') {
+        if !path.bytes().all(is_in_path) {
             return Err(NotAWebPlace);
         }
         Ok(Self { host, port: port.ok_or(NotAWebPlace)?, path: path.to_owned() })
     }
+}
+
+/// Whether a path or a query may have this octet (RFC 3986 §3.3 and 3.4). Others take more of them, and not all the same.
+fn is_in_path(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@/?".contains(&octet)
 }
 
 #[cfg(test)]
@@ -100,6 +103,15 @@ mod tests {
             "https://acme.example/a b",
             "https://acme.example/a\r\nHost: x",
             "https://acme.example/#top",
+            "https://acme.example/<name>/directory",
+            "https://acme.example/{name}",
+            "https://acme.example/a|b",
+            "https://acme.example/`x`",
+            "https://acme.example/\"x\"",
+            "https://acme.example/a\\b",
+            "https://acme.example/[a]",
+            "https://acme.example/a^b",
+            "https://acme.example/\u{e4}",
             "https://[::1/",
             "https://[::1]x/",
             "https://a_b.example/",

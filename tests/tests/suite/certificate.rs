@@ -62,6 +62,19 @@ async fn another_certificate_is_shown_without_a_restart() -> Result<(), Trouble>
     write(folder.path())?;
     let view: CertificateView = world.nodes.edge.json(&["certificate", "renew"]).await?;
     assert_eq!((view.source.as_str(), view.error), ("files", None));
-    assert_ne!(shown(&world).await?, two);
+    let three = shown(&world).await?;
+    assert_ne!(three, two);
+
+    // The key alone is another one, or none that can be read.
+    fs::write(&files.key, rcgen::KeyPair::generate()?.serialize_pem())?;
+    let read = world.nodes.edge.json::<CertificateView>(&["certificate", "renew"]).await;
+    let refused = read.expect_err("no pair").to_string();
+    assert!(refused.contains("are they a pair?"), "{refused}");
+    fs::remove_file(&files.key)?;
+    rustix::fs::mkfifoat(rustix::fs::CWD, &files.key, rustix::fs::Mode::RUSR)?;
+    let read = world.nodes.edge.json::<CertificateView>(&["certificate", "renew"]).await;
+    let refused = read.expect_err("nobody writes into it").to_string();
+    assert!(refused.contains("it is no regular file"), "{refused}");
+    assert_eq!(shown(&world).await?, three);
     Ok(())
 }

@@ -22,7 +22,7 @@ fn said(status: &str, fields: &str, body: &str) -> String {
 }
 
 /// The directory, and then what `then` makes of other requests.
-fn directory(request: &str, url: &str, then: impl Fn() -> String) -> String {
+fn directory(request: &str, url: &str, then: impl FnOnce() -> String) -> String {
     match request.split(' ').nth(1) {
         Some("/dir") => said("200 OK", "", &DIRECTORY.replace('@', url)),
         Some("/nonce") => said("200 OK", "Replay-Nonce: one\r\n", ""),
@@ -32,6 +32,12 @@ fn directory(request: &str, url: &str, then: impl Fn() -> String) -> String {
 
 /// Asks such an authority for a certificate: why there is none, and how many requests came.
 async fn refused(says: Says) -> (Failure, usize) {
+    let (chain, requests) = asked(says).await;
+    (chain.expect_err("there is none"), requests)
+}
+
+/// Asks such an authority for a certificate: what came of it, and how many requests came.
+async fn asked(says: impl Fn(&str, &str) -> String + Send + 'static) -> (Result<String, Failure>, usize) {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
     let folder = tempfile::tempdir().expect("a folder");
     let roots = folder.path().join("roots.pem");
@@ -78,10 +84,55 @@ async fn refused(says: Says) -> (Failure, usize) {
         resolver: &Resolver::new(&["127.0.0.1:53".parse().expect("an address")], &Dnssec::Off)
             .expect("a resolver"),
         tokens: &Arc::default(),
+        look: Duration::from_millis(1),
     };
-    let failure = wanted.chain().await.expect_err("there is none");
+    let chain = wanted.chain().await;
     serving.abort();
-    (failure, requests.load(Relaxed))
+    (chain, requests.load(Relaxed))
+}
+
+/// An authority that need not look for the name, is busy with the order for `looks` looks at it, telling `fields` with
+/// each, and issues what is no certificate.
+fn busy(looks: usize, fields: &'static str) -> impl Fn(&str, &str) -> String + Send + 'static {
+    let (finalized, looked) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    move |request, url| {
+        directory(request, url, || {
+            let order = |status: &str, fields: &str| {
+                let body = format!(
+                    r#"{{"status": "{status}", "identifiers": [], "authorizations": [], "finalize": "{url}/final",
+                        "certificate": "{url}/chain"}}"#
+                );
+                let fields = format!("Location: {url}/of/1\r\nReplay-Nonce: more\r\n{fields}");
+                said("200 OK", &fields, &body)
+            };
+            match request.split(' ').nth(1) {
+                Some("/final") => {
+                    finalized.store(1, Relaxed);
+                    order("processing", "")
+                }
+                Some("/of/1") if finalized.load(Relaxed) == 0 => order("ready", ""),
+                Some("/of/1") if looked.fetch_add(1, Relaxed) < looks => order("processing", fields),
+                Some("/chain") => said("200 OK", "Replay-Nonce: more\r\n", "the chain"),
+                Some("/account" | "/order") => order("ready", ""),
+                _ => order("valid", ""),
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_takes_its_time_is_waited_for() {
+    // By doubled delays, the last look would be a day later.
+    let (chain, _) = asked(busy(30, "")).await;
+    assert_eq!(chain.expect("issued"), "the chain");
+}
+
+#[tokio::test]
+async fn an_authority_that_wants_to_be_asked_later_for_the_order_is() {
+    let (chain, requests) = asked(busy(30, "Retry-After: 3000\r\n")).await;
+    let failure = chain.expect_err("not now");
+    assert!(failure.asked.is_some_and(|asked| asked > Duration::from_secs(1_500)), "{failure:?}");
+    assert!(requests < 10, "{requests}");
 }
 
 #[tokio::test]
@@ -115,11 +166,26 @@ async fn a_nonce_that_is_never_good_ends_in_time() {
 async fn no_other_host_is_asked_than_the_directorys() {
     let (failure, requests) =
         refused(|_, _| said("200 OK", "", &DIRECTORY.replace('@', "https://127.0.0.2:443"))).await;
-    assert!(failure.why.contains("leads to another place, 127.0.0.2"), "{failure:?}");
+    assert!(failure.why.contains("leads to another place, \"https://127.0.0.2"), "{failure:?}");
     let (clear, _) =
         refused(|_, url| said("200 OK", "", &DIRECTORY.replace('@', &url.replace("https", "http")))).await;
     assert!(clear.why.contains("leads to another place"), "{clear:?}");
     assert_eq!(requests, 1);
+}
+
+#[tokio::test]
+async fn a_directory_with_a_place_that_is_none_is_refused_and_ends_nothing() {
+    let says: [Says; 4] = [
+        |_, url| said("200 OK", "", &DIRECTORY.replace("@/nonce", "").replace('@', url)),
+        |_, url| said("200 OK", "", &DIRECTORY.replace("@/nonce", "@/a b").replace('@', url)),
+        |_, url| said("200 OK", "", &DIRECTORY.replace("@/account", "/account").replace('@', url)),
+        |_, url| said("200 OK", "", &DIRECTORY.replace("@/order", "@/<order>").replace('@', url)),
+    ];
+    for says in says {
+        let (failure, requests) = refused(says).await;
+        assert!(failure.why.contains("leads to another place"), "{failure:?}");
+        assert_eq!(requests, 1, "nothing is asked by it");
+    }
 }
 
 #[tokio::test]
@@ -142,8 +208,13 @@ fn what_an_authority_refuses_comes_with_what_mends_it() {
     let said = |kind: &str| {
         let json =
             format!(r#"{{"type": "urn:ietf:params:acme:error:{kind}", "detail": "Timeout during connect"}}"#);
-        words(&serde_json::from_str(&json).expect("a problem"), &hostname)
+        let problem = serde_json::from_str(&json).expect("a problem");
+        [words(&problem, Part::Challenge, &hostname), words(&problem, Part::Order, &hostname)]
     };
+    let [unauthorized, deactivated] = said("unauthorized");
+    assert!(unauthorized.contains("port 80") && !unauthorized.contains("acme-account"), "{unauthorized}");
+    assert!(deactivated.contains("acme-account") && !deactivated.contains("port 80"), "{deactivated}");
+    let said = |kind: &str| said(kind)[0].clone();
     assert_eq!(
         said("connection"),
         "the authority refuses a certificate for mx.example.com: Timeout during connect; see that port 80 of every \
@@ -153,7 +224,7 @@ fn what_an_authority_refuses_comes_with_what_mends_it() {
     assert!(said("serverInternal").ends_with("Timeout during connect"));
     let long =
         Problem { r#type: None, detail: Some("x".repeat(10_000)), status: None, subproblems: Vec::new() };
-    assert!(words(&long, &hostname).len() < 2 * SAID_MAX);
+    assert!(words(&long, Part::Order, &hostname).len() < 2 * SAID_MAX);
 }
 
 #[test]

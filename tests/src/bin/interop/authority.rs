@@ -109,15 +109,18 @@ async fn view(world: &World) -> Result<CertificateView, Trouble> {
     Ok(world.nodes.edge.json(&["certificate"]).await?)
 }
 
-/// Has the authority asked, which has to fail; returns why.
+/// Has the authority asked, which has to fail, and is told; as an alarm only where a certificate is needed.
 async fn refused(world: &World, why: &str) -> Result<(), Trouble> {
     let asked = world.nodes.edge.json::<CertificateView>(&["certificate", "renew"]).await;
     let told = asked.err().and_then(|error| error.refusal().map(str::to_owned)).unwrap_or_default();
-    let (kept, alarms) = (view(world).await?.error.unwrap_or_default(), world.edge_link().await?.alarms);
-    for said in [&told, &kept, &alarms.join("\n")] {
+    let (view, alarms) = (view(world).await?, world.edge_link().await?.alarms.join("\n"));
+    for said in [&told, &view.error.unwrap_or_default()] {
         if !said.contains(why) {
             return Err(format!("{why} is not said in: {said}").into());
         }
+    }
+    if alarms.contains(why) != view.is_due {
+        return Err(format!("the alarms are wrong: {alarms}").into());
     }
     Ok(())
 }
