@@ -363,17 +363,19 @@ mod tests {
     #[test]
     fn what_has_wrapped_leaves_no_key_on_its_stack() {
         let (private, reader) = PrivateKey::generate();
-        let (behind, (key, message, wrapped)) = Behind::work(move || {
+        let (behind, all_wrapped) = Behind::work(move || {
             let wrappers = Wrappers::default();
-            let first = wrap(&wrappers, &reader, NOW);
-            wrap(&wrappers, &reader, NOW);
-            first
+            [(); 2].map(|()| wrap(&wrappers, &reader, NOW))
         });
-        let encapsulated = wrapped.first_chunk().expect("begins with it");
+        let encapsulated = all_wrapped[0].2.first_chunk().expect("begins with it");
         let mut opened = Opened::new(encapsulated, &private).expect("is for this reader");
-        assert!(same(&key, &Unwrapper::new(private).unwrap(&wrapped, message)));
+        for (place, (_, message, wrapped)) in (0..).zip(&all_wrapped) {
+            assert_eq!((&wrapped[..32], wrapped[32]), (encapsulated.as_slice(), place));
+            let key = opened.key(place, *message);
+            assert!(!behind.holds(key.as_slice()), "the key that wrapped at {place}");
+            assert!(!behind.holds(opened.left.key.as_slice()), "the key of the chain behind {place}");
+        }
         assert!(!behind.holds(opened.first.key.as_slice()), "the first key of the chain");
-        assert!(!behind.holds(opened.key(0, message).as_slice()), "the key that wrapped");
     }
 
     #[test]
