@@ -162,7 +162,6 @@ impl Service {
                     // The end, or as much of it as TOP wanted.
                     Ok(_) => {
                         reading = None;
-                        wipe::stack();
                         session.content_end(End::Whole);
                     }
                     Err(error) => {
@@ -306,16 +305,22 @@ impl Maildrop {
 
     /// Opens a message.
     fn message(&self, entry: &Entry) -> Result<Message, End> {
+        let message = self.message_unwiped(entry);
+        wipe::stack();
+        message
+    }
+
+    /// Opens a message, and leaves its keys on the stack: in frames of its own, below its caller's.
+    #[inline(never)]
+    fn message_unwiped(&self, entry: &Entry) -> Result<Message, End> {
         let Entry { message, revision, .. } = *entry;
         let key = copy_key(&self.window, message, revision);
         let row = self.node.store.read().and_then(|rows| rows.get::<CopyRow>(COPIES, &key));
         // It goes with its window.
         let row = row.map_err(|error| end_of(&error.into()))?.ok_or(End::Lost)?;
         let body = self.node.store.body(BodyKey(row.body)).map_err(|error| end_of(&error.into()))?;
-        let key = self.reader.unwrap(&row.wrapped_key, message);
-        let content = key.map(|key| Content::new(body, &key));
-        wipe::stack();
-        Ok(Message { content: content.map_err(|_| End::Lost)?, after: row.after })
+        let key = self.reader.unwrap(&row.wrapped_key, message).map_err(|_| End::Lost)?;
+        Ok(Message { content: Content::new(body, &key), after: row.after })
     }
 
     /// Deletes, and tells big what was done, in one commit.
@@ -428,6 +433,7 @@ mod tests {
     use shared::topology::{SMALLEST, Topology};
     use shared::unit::encode;
     use shared::unit::{CopyRevision, ReviseMode, ReviseResult, ToEdge, WindowCopy, decode, directory_hash};
+    use shared::wipe::behind::Behind;
 
     use super::*;
     use crate::apply::{self, Arrived};
@@ -460,8 +466,8 @@ mod tests {
         applied.await.expect("commits").into_inner().expect("is applied");
     }
 
-    /// Big files a message into the window, which says its number.
-    async fn file(node: &Node, reader: &PublicKey, number: u8, message: Id) {
+    /// Big files a message into the window, which says its number. Its key.
+    async fn file(node: &Node, reader: &PublicKey, number: u8, message: Id) -> FileKey {
         let (key, content) = (FileKey::generate(), format!("number {number}\r\n"));
         let copy = WindowCopy {
             window: WINDOW,
@@ -475,6 +481,7 @@ mod tests {
         sealer.push(content.as_bytes(), &mut sealed);
         sealer.finish(&mut sealed);
         apply_unit(node, number, ToEdge::Copy(copy), &sealed).await;
+        key
     }
 
     /// Their author takes both messages back; what comes of it.
@@ -563,6 +570,29 @@ mod tests {
         maildrop.read_ahead();
         assert_eq!(maildrop.text(entries[3], None), Err(End::Lost));
         assert_eq!(maildrop.sent.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn what_was_opened_ahead_leaves_no_key_on_the_stack() {
+        let node = edge(&[Faults::default(), Faults::default()].map(|faults| Arc::new(SimDisk::new(faults))));
+        let (maildrop, _, reader) = opened(&node, &[]).await;
+        let mut keys = Vec::new();
+        for (number, message) in (1..).zip([[3; 16], [4; 16], [5; 16]]) {
+            keys.push(file(&node, &reader, number, message).await);
+        }
+        let entries = entries(&node.store, &WINDOW).expect("reads");
+        let (behind, ahead) = Behind::work(move || {
+            let mut maildrop = maildrop;
+            for at in 0..2 {
+                maildrop.text(entries[at], entries.get(at + 1).copied()).expect("is there");
+                maildrop.read_ahead();
+            }
+            maildrop.ahead.fetch(entries[2], None).is_some()
+        });
+        assert!(ahead, "the third one was opened");
+        for (number, key) in (1..).zip(&keys) {
+            assert!(!behind.holds(key.body_key().as_slice()), "that of {number}");
+        }
     }
 
     #[tokio::test]

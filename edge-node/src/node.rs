@@ -41,6 +41,8 @@ const ROLES: [&str; 2] = ["postmaster", "abuse"];
 const NEVER: u64 = u64::MAX;
 /// After this a session looks whether its window is open still, whatever it has been told.
 const LOOKED_AT: Duration = Duration::from_secs(24 * 3600);
+/// How long a session that has nothing to do waits before it looks again at what could not be read.
+const LOOKED_AT_AGAIN: Duration = Duration::from_secs(1);
 
 /// The edge.
 #[derive(Debug)]
@@ -326,7 +328,7 @@ impl Node {
     /// Watches a window for whom it was opened to with this login.
     pub fn watch(&self, window: Id, login: Login) -> WindowWatch {
         let changes = self.windows_changed.subscribe();
-        let mut watch = WindowWatch { window, login, changes, until: NEVER };
+        let mut watch = WindowWatch { window, login, changes, until: NEVER, known_until: Duration::ZERO };
         watch.look(self);
         watch
     }
@@ -465,24 +467,32 @@ pub struct WindowWatch {
     window: Id,
     login: Login,
     changes: watch::Receiver<u64>,
-    /// When it ends, as of the last change.
+    /// When it ends, as of the last look.
     until: u64,
+    /// Until when that look is enough if nothing changes, as the node's life goes; zero if it has failed.
+    known_until: Duration,
 }
 
 impl WindowWatch {
     fn look(&mut self, node: &Node) {
         self.changes.mark_unchanged();
         match node.store.read().and_then(|snapshot| open_to(&snapshot, &self.window, &self.login)) {
-            Ok(until) => self.until = until.unwrap_or_default(),
-            // What cannot be read now may be open still.
-            Err(error) => tracing::warn!(%error, "a travel window cannot be looked at"),
+            Ok(until) => {
+                self.until = until.unwrap_or_default();
+                self.known_until = monotonic() + LOOKED_AT;
+            }
+            // What cannot be read now may be open still, but the change has not been seen.
+            Err(error) => {
+                self.known_until = Duration::ZERO;
+                tracing::warn!(%error, "a travel window cannot be looked at");
+            }
         }
     }
 
     /// Whether it is open to them still: it has not ended, and has no other password.
     pub fn is_open(&mut self, node: &Node) -> bool {
         // The sender is the node's, which is here.
-        if self.changes.has_changed().unwrap_or_default() {
+        if self.changes.has_changed().unwrap_or_default() || monotonic() >= self.known_until {
             self.look(node);
         }
         unix_millis() < self.until
@@ -492,9 +502,10 @@ impl WindowWatch {
     pub async fn over(&mut self, node: &Node) {
         while self.is_open(node) {
             let left = Duration::from_millis(self.until.saturating_sub(unix_millis()));
+            let known = self.known_until.saturating_sub(monotonic()).max(LOOKED_AT_AGAIN);
             tokio::select! {
                 _ = self.changes.changed() => self.look(node),
-                () = tokio::time::sleep(left.min(LOOKED_AT)) => {}
+                () = tokio::time::sleep(left.min(known)) => {}
             }
         }
     }
@@ -525,7 +536,42 @@ impl Drop for MaildropLock {
 
 #[cfg(test)]
 mod tests {
+    use shared::store::sim::SimDisk;
+    use shared::topology::SMALLEST;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_look_at_a_window_that_fails_is_made_again() {
+        const WINDOW: Id = [1; 16];
+        let store = Store::open(Arc::new(SimDisk::default())).expect("opens");
+        let topology = Topology::parse(SMALLEST, "test.toml").expect("is right");
+        let (key, public) = PrivateKey::generate();
+        let covers = Covers::on(Arc::new(SimDisk::default()));
+        let node = Node::new(store, covers, topology, key.clone(), [2; 32]);
+        let (_, credential) = Credential::generate(&key, [9; 16]);
+        let login = credential.stored_key;
+        let window = Window::new(WINDOW, [2; 16], public.0, credential);
+        let put = window.clone();
+        node.store.commit(move |txn| txn.put(WINDOWS, &WINDOW, &put)).await.expect("commits");
+        let mut watch = node.watch(WINDOW, login);
+        assert!(watch.is_open(&node));
+        // It cannot be read when a change is told.
+        node.store.commit(|txn| txn.put(WINDOWS, &WINDOW, &Held(WINDOW))).await.expect("commits");
+        assert!(node.store.read().and_then(|rows| open_to(&rows, &WINDOW, &login)).is_err());
+        node.windows_changed();
+        assert!(watch.is_open(&node), "it may be open still");
+        // It can again, and has ended; of that nothing more is told.
+        node.store.commit(|txn| txn.delete(WINDOWS, &WINDOW)).await.expect("commits");
+        assert!(!watch.is_open(&node));
+
+        node.store.commit(move |txn| txn.put(WINDOWS, &WINDOW, &window)).await.expect("commits");
+        let mut watch = node.watch(WINDOW, login);
+        node.store.commit(|txn| txn.delete(WINDOWS, &WINDOW)).await.expect("commits");
+        assert!(watch.is_open(&node), "not every question is a look");
+        watch.known_until = monotonic();
+        assert!(!watch.is_open(&node), "what was seen so long ago is looked at again");
+    }
 
     #[test]
     fn a_login_name_is_the_same_however_it_is_typed() {

@@ -18,6 +18,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::chunk::{self, Broken, Chunker, Unframer};
 use crate::id::{MessageId, random};
+use crate::wipe;
 
 type Kem = hpke::kem::X25519HkdfSha256;
 type Kdf = hpke::kdf::HkdfSha256;
@@ -45,6 +46,7 @@ pub struct FileKey(Box<[u8; 32]>);
 
 impl FileKey {
     /// A new random key.
+    #[inline(never)]
     pub fn generate() -> Self {
         Self(Box::new(random()))
     }
@@ -62,6 +64,12 @@ impl FileKey {
 
     fn derive(&self, context: &str) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(blake3::derive_key(context, &*self.0))
+    }
+
+    /// What seals the body, for a test that looks for it in memory.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn body_key(&self) -> Zeroizing<[u8; 32]> {
+        self.derive(BODY_CONTEXT)
     }
 
     /// Seals the one note that goes with the body. Call it once for each key.
@@ -153,22 +161,27 @@ impl std::fmt::Debug for PrivateKey {
     }
 }
 
-/// Seals the payloads of a body in chunks.
-pub struct Sealer(EncryptorBE32<ChaCha20Poly1305>);
+/// Seals the payloads of a body in chunks. Its key stays where it was made, for a move would leave a copy behind; but
+/// whoever has one that is to leave no trace wipes the stack behind each call ([`wipe::stack`]).
+pub struct Sealer(Box<EncryptorBE32<ChaCha20Poly1305>>);
 
 impl Sealer {
     /// Seals under `key`, which seals nothing else.
+    #[inline(never)]
     pub fn new(key: &FileKey) -> Self {
-        Self(EncryptorBE32::from_aead(once(&key.derive(BODY_CONTEXT)).0, &StreamNonce::default()))
+        let stream = EncryptorBE32::from_aead(once(&key.derive(BODY_CONTEXT)).0, &StreamNonce::default());
+        Self(Box::new(stream))
     }
 
     /// Appends the next payload's sealed frame to `out`.
+    #[inline(never)]
     pub fn next(&mut self, payload: &[u8], out: &mut Vec<u8>) {
         let sealed = self.0.encrypt_next(payload).expect("a body has far fewer than 2^32 chunks");
         chunk::frame(&sealed, out);
     }
 
     /// Appends the last payload's sealed frame to `out`.
+    #[inline(never)]
     pub fn last(self, payload: &[u8], out: &mut Vec<u8>) {
         let sealed = self.0.encrypt_last(payload).expect("a payload is below the limit");
         chunk::frame(&sealed, out);
@@ -220,7 +233,7 @@ impl std::fmt::Debug for Opener {
     }
 }
 
-/// Compresses and seals a body as it arrives: no plain byte of it is kept.
+/// Compresses and seals a body as it arrives: no plain byte of it is kept, and its key leaves no trace on the stack.
 pub struct BodySealer {
     chunker: Chunker,
     sealer: Sealer,
@@ -229,7 +242,9 @@ pub struct BodySealer {
 impl BodySealer {
     /// Seals under `key`.
     pub fn new(key: &FileKey) -> Self {
-        Self { chunker: Chunker::default(), sealer: Sealer::new(key) }
+        let sealer = Sealer::new(key);
+        wipe::stack();
+        Self { chunker: Chunker::default(), sealer }
     }
 
     /// Takes plain bytes, appends sealed ones to `out`.
@@ -237,6 +252,7 @@ impl BodySealer {
         let sealer = &mut self.sealer;
         let seal = |chunk: &[u8]| {
             sealer.next(&chunk::encode(chunk), out);
+            wipe::stack();
             Ok::<(), std::convert::Infallible>(())
         };
         let Ok(()) = self.chunker.push(plain, seal);
@@ -245,6 +261,7 @@ impl BodySealer {
     /// Ends the body.
     pub fn finish(self, out: &mut Vec<u8>) {
         self.sealer.last(&chunk::encode(&self.chunker.finish()), out);
+        wipe::stack();
     }
 }
 
@@ -257,6 +274,7 @@ impl std::fmt::Debug for BodySealer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wipe::behind::Behind;
 
     fn seal(key: &FileKey, plain: &[u8]) -> Vec<u8> {
         let (mut sealer, mut out) = (BodySealer::new(key), Vec::new());
@@ -293,6 +311,17 @@ mod tests {
             flipped[sealed.len() / 2] ^= 1;
             assert_eq!(open(&key, &flipped), Err(Sealed));
         }
+    }
+
+    #[test]
+    fn what_has_sealed_a_body_leaves_no_key_on_its_stack() {
+        let sealed_with = || {
+            let key = FileKey::generate();
+            (seal(&key, &vec![7; 2 * chunk::CHUNK_BYTES]), key)
+        };
+        let (behind, (_, key)) = Behind::work(sealed_with);
+        assert!(!behind.holds(key.0.as_slice()), "the file key");
+        assert!(!behind.holds(key.body_key().as_slice()), "the body's");
     }
 
     #[test]

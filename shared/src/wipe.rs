@@ -4,6 +4,9 @@
 //! behind. What functions work with in between (the halves of a key exchange, the state of a hash) stays on the stack
 //! after they have returned, until others write there.
 
+#[cfg(any(test, feature = "sim"))]
+pub mod behind;
+
 use std::hint::black_box;
 
 use zeroize::Zeroize;

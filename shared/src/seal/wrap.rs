@@ -1,13 +1,14 @@
 //! Wraps of file keys: one HPKE encapsulation (RFC 9180) for many messages to the same reader.
 //!
 //! To encapsulate, and to undo that, is most of what a small message costs. So the messages of a minute share one, whose
-//! exporter (RFC 9180 §5.3) gives the first key of a chain. Each key of the chain gives the one that wraps a file key, and
-//! the next of the chain, by which it is overwritten: who finds a chain in the memory of a running node opens what it
-//! is still to wrap, and nothing that it has wrapped. HPKE's own sequence of messages would open those, too, for its
-//! sender keeps one key for all of them.
+//! exporter (RFC 9180 §5.3) gives the first key of a chain. Each key of the chain gives, with the message id, the one that
+//! wraps a file key, and the next of the chain, by which it is overwritten: who finds a chain in the memory of a running
+//! node opens what it is still to wrap, and nothing that it has wrapped. HPKE's own sequence of messages would open those,
+//! too, for its sender keeps one key for all of them. A machine that is set back or doubled with its memory is at the same
+//! place of the same chain twice; ids are random, so the keys that wrap are others all the same.
 //!
 //! A wrapped key is the encapsulation (32 octets), its place in the chain (1) and the file key under the key of that
-//! place (48), with the message id bound to it.
+//! place and message (48), with the message id bound to it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -56,11 +57,13 @@ impl Chain {
         Ok(Self { key, place: 0 })
     }
 
-    /// The key that wraps at this place, which is left for the next one.
-    fn leave(&mut self) -> Zeroizing<[u8; 32]> {
-        let key = Zeroizing::new(blake3::derive_key(WRAP_CONTEXT, self.key.as_slice()));
+    /// The key that wraps this message's at this place, which is left for the next one.
+    fn leave(&mut self, message: MessageId) -> Zeroizing<[u8; 32]> {
+        let mut hasher = blake3::Hasher::new_derive_key(WRAP_CONTEXT);
+        hasher.update(self.key.as_slice());
+        hasher.update(&message.0);
         self.advance();
-        key
+        Zeroizing::new(*hasher.finalize().as_bytes())
     }
 
     fn advance(&mut self) {
@@ -92,7 +95,7 @@ impl Wrapper {
     fn wrap(&mut self, key: &FileKey, message: MessageId) -> Vec<u8> {
         let place = self.chain.place;
         let payload = Payload { msg: key.0.as_slice(), aad: &message.0 };
-        let sealed = once(&self.chain.leave()).0.encrypt(&[0; 12].into(), payload);
+        let sealed = once(&self.chain.leave(message)).0.encrypt(&[0; 12].into(), payload);
         let sealed = sealed.expect("32 bytes are below the limit");
         [self.encapsulated.as_slice(), &[place], &sealed].concat()
     }
@@ -111,6 +114,20 @@ impl Wrappers {
         message: MessageId,
         now: Duration,
     ) -> Result<Vec<u8>, Sealed> {
+        let wrapped = self.wrap_unwiped(key, reader, message, now);
+        wipe::stack();
+        wrapped
+    }
+
+    /// Wraps, and leaves what it has worked with on the stack: all of it in frames of its own, below its caller's.
+    #[inline(never)]
+    fn wrap_unwiped(
+        &self,
+        key: &FileKey,
+        reader: &PublicKey,
+        message: MessageId,
+        now: Duration,
+    ) -> Result<Vec<u8>, Sealed> {
         let mut wrappers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if wrappers.get(&reader.0).is_none_or(|wrapper| wrapper.is_spent(now)) {
             let wrapper = Wrapper::new(reader, now)?;
@@ -121,10 +138,7 @@ impl Wrappers {
             }
             wrappers.insert(reader.0, wrapper);
         }
-        let wrapped = wrappers.get_mut(&reader.0).map(|wrapper| wrapper.wrap(key, message));
-        drop(wrappers);
-        wipe::stack();
-        wrapped.ok_or(Sealed)
+        wrappers.get_mut(&reader.0).map(|wrapper| wrapper.wrap(key, message)).ok_or(Sealed)
     }
 }
 
@@ -152,15 +166,15 @@ impl Opened {
         Ok(Self { encapsulated: *encapsulated, left: first.clone(), first })
     }
 
-    /// The key that wraps at `place`: one step on where messages are read in the order in which they came.
-    fn key(&mut self, place: u8) -> Zeroizing<[u8; 32]> {
+    /// The key that wraps this message's at `place`: one step on where messages are read in the order in which they came.
+    fn key(&mut self, place: u8, message: MessageId) -> Zeroizing<[u8; 32]> {
         if place < self.left.place {
             self.left = self.first.clone();
         }
         while self.left.place < place {
             self.left.advance();
         }
-        self.left.leave()
+        self.left.leave(message)
     }
 }
 
@@ -185,6 +199,7 @@ impl Unwrapper {
 
     /// Unwraps the key of a message. Whoever calls it for a key that is to leave no trace wipes the stack behind it
     /// ([`wipe::stack`]).
+    #[inline(never)]
     pub fn unwrap(&self, wrapped: &[u8], message: MessageId) -> Result<FileKey, Sealed> {
         let (encapsulated, rest) = wrapped.split_first_chunk::<32>().ok_or(Sealed)?;
         let (place, sealed) = rest.split_first().ok_or(Sealed)?;
@@ -198,7 +213,7 @@ impl Unwrapper {
             None => Opened::new(encapsulated, &self.reader)?,
         };
         let payload = Payload { msg: sealed, aad: &message.0 };
-        let key = once(&one.key(*place)).0.decrypt(&[0; 12].into(), payload);
+        let key = once(&one.key(*place, message)).0.decrypt(&[0; 12].into(), payload);
         // Only what has opened something takes the place of the one that was not used for longest.
         if known.is_some() || key.is_ok() {
             if opened.len() >= OPENED_MAX {
@@ -220,6 +235,7 @@ impl std::fmt::Debug for Unwrapper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wipe::behind::Behind;
 
     const NOW: Duration = Duration::from_secs(1_000);
 
@@ -312,13 +328,54 @@ mod tests {
             let mut found = found.clone();
             while found.place < MESSAGES_MAX {
                 let payload = Payload { msg: &wrapped[33..], aad: &message.0 };
-                assert!(once(&found.leave()).0.decrypt(&[0; 12].into(), payload).is_err());
+                assert!(once(&found.leave(*message)).0.decrypt(&[0; 12].into(), payload).is_err());
             }
         }
         // But the reader, who has the beginning, opens them.
         assert!(
             wrapped.iter().all(|(key, message, wrapped)| same(key, &unwrapper.unwrap(wrapped, *message)))
         );
+    }
+
+    #[test]
+    fn a_chain_that_is_continued_twice_wraps_under_other_keys() {
+        let (private, reader) = PrivateKey::generate();
+        let (wrappers, twin) = (Wrappers::default(), Wrappers::default());
+        wrap(&wrappers, &reader, NOW);
+        // A machine is doubled with its memory, and both take a message.
+        {
+            let of = wrappers.0.lock().expect("no thread has died");
+            let Wrapper { encapsulated, chain, since } = &of[&reader.0];
+            let wrapper = Wrapper { encapsulated: *encapsulated, chain: chain.clone(), since: *since };
+            twin.0.lock().expect("no thread has died").insert(reader.0, wrapper);
+        }
+        let [one, other] = [&wrappers, &twin].map(|wrappers| wrap(wrappers, &reader, NOW));
+        assert_eq!(one.2[..33], other.2[..33], "at the same place of the same chain");
+        // One stream of key octets would show how the two file keys differ.
+        let differ = |a: &[u8], b: &[u8]| a.iter().zip(b).map(|(a, b)| a ^ b).collect::<Vec<u8>>();
+        assert_ne!(differ(&one.2[33..65], &other.2[33..65]), differ(&*one.0.0, &*other.0.0));
+        let unwrapper = Unwrapper::new(private);
+        for (key, message, wrapped) in [one, other] {
+            assert!(same(&key, &unwrapper.unwrap(&wrapped, message)));
+        }
+    }
+
+    #[test]
+    fn what_has_wrapped_leaves_no_key_on_its_stack() {
+        let (private, reader) = PrivateKey::generate();
+        let (behind, all_wrapped) = Behind::work(move || {
+            let wrappers = Wrappers::default();
+            [(); 2].map(|()| wrap(&wrappers, &reader, NOW))
+        });
+        let encapsulated = all_wrapped[0].2.first_chunk().expect("begins with it");
+        let mut opened = Opened::new(encapsulated, &private).expect("is for this reader");
+        for (place, (_, message, wrapped)) in (0..).zip(&all_wrapped) {
+            assert_eq!((&wrapped[..32], wrapped[32]), (encapsulated.as_slice(), place));
+            let key = opened.key(place, *message);
+            assert!(!behind.holds(key.as_slice()), "the key that wrapped at {place}");
+            assert!(!behind.holds(opened.left.key.as_slice()), "the key of the chain behind {place}");
+        }
+        assert!(!behind.holds(opened.first.key.as_slice()), "the first key of the chain");
     }
 
     #[test]
