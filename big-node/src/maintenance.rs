@@ -94,8 +94,9 @@ async fn look_around(node: &Arc<Node>, believed: bool) -> Result<(), Refused> {
     node.wake_link();
     node.due.notify_one();
     delay::tell_due(&node.store, &node.site, &node.topology).await?;
-    aggregate::write_owed(&node.store, &node.site, now).await?;
-    report::write_owed(&node.store, &node.site, &node.topology, unix_millis()).await
+    report::write_owed(&node.store, &node.site, &node.topology, unix_millis()).await?;
+    // Last: nobody inside waits for those.
+    aggregate::write_owed(&node.store, &node.site, now).await
 }
 
 /// Trims the safety store. Room for mail comes before room for a replay.

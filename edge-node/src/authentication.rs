@@ -30,7 +30,7 @@ use mail_auth::{
     MessageAuthenticator, Parameters, SpfOutput, SpfResult,
 };
 use shared::address::{Address, Domain};
-use shared::aggregate::{DmarcFound, DmarcPolicy};
+use shared::aggregate::{DmarcFound, DmarcPolicy, SIGNATURES_MAX};
 use shared::containment::contain;
 use shared::mime::{self, Field, HeaderFacts, header_len};
 use shared::topology::{Authentication, Dmarc};
@@ -59,8 +59,6 @@ const UNCLEAR: &str = "the header does not say clearly who wrote it: there has t
 const AT_ONCE_MAX: usize = 128;
 /// Messages at once that are held whole for what will be found of them.
 const HELD_AT_ONCE_MAX: usize = 256;
-/// Signatures of one message that are verified, and seals of its ARC chain.
-const SIGNATURES_MAX: usize = 10;
 /// Octets of a signature's field: with the header's limits it bounds what one costs.
 const SIGNATURE_BYTES_MAX: usize = 8 * 1024;
 

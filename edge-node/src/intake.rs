@@ -27,7 +27,7 @@ use shared::unit::{Id, Inbound, ToBig, Window, encode};
 use shared::verdict::{self, Disposition};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::aggregate::count_dmarc;
+use crate::aggregate::{count_dmarc, is_told};
 use crate::authentication::{Authenticator, Hashing, Sender, Verdicts};
 use crate::login::Traveller;
 use crate::node::{Known, Node};
@@ -495,7 +495,10 @@ fn named_octets(recipient: &Recipient) -> usize {
 /// Counts what was found of a message, if its author's domain may want to be told of it. It waits for another commit: a
 /// power cut costs a count.
 fn count(node: &Node, counted: Option<Box<(DmarcPolicy, DmarcFound)>>) {
-    let Some(counted) = counted.filter(|_| node.topology.edge.reports.dmarc) else { return };
+    let edge = &node.topology.edge;
+    let is_counted =
+        |found: &DmarcFound| edge.reports.dmarc && is_told(found, edge.outbound.private_addresses);
+    let Some(counted) = counted.filter(|counted| is_counted(&counted.1)) else { return };
     let now = unix_millis();
     let counting = node.store.commit_lazily(
         move |txn| {

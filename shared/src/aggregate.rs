@@ -2,18 +2,21 @@
 //! name (DMARC, RFC 7489 §7.2), for big to write and to send to whom that domain names.
 //!
 //! The edge says what it has seen, and where the domain wants it sent; big makes the report of that, so that what leaves
-//! under our signature is a report whatever the edge has become.
+//! under our signature is a report whatever the edge has become. `sound` says what may stand in one.
+
+mod sound;
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+pub use self::sound::{DETAILS_MAX, POLICIES_MAX, SHOWN_MAX, SIGNATURES_MAX, TEXT_BYTES_MAX, cut};
 use crate::unit::Id;
 
 /// Seconds of a day, which is what a report is about.
 pub const DAY_SECONDS: u64 = 24 * 3_600;
 /// Mailboxes that one report goes to: those that a domain names first.
 pub const MAILBOXES_MAX: usize = 2;
-/// Octets of a text in what is counted.
-pub const TEXT_BYTES_MAX: usize = 256;
+/// Reports of one day of UTC: whoever has taken the edge over is not to mail the whole world.
+pub const REPORTS_A_DAY_MAX: u32 = 5_000;
 
 /// What was counted of a domain in a day.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -145,11 +148,6 @@ pub enum ResultType {
     StsPolicyInvalid,
     /// The web host that has it did not prove its name.
     StsWebpkiInvalid,
-}
-
-/// A text for a count, of [`TEXT_BYTES_MAX`] octets at most: strangers choose it.
-pub fn cut(text: &str) -> String {
-    text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned()
 }
 
 /// What was found of mail in a domain's name.

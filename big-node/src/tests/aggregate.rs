@@ -5,6 +5,7 @@ use shared::aggregate::{
     Handling, Override, PolicyCounts, PolicyKind, ResultType, SignatureFound, TlsFailure, TlsPolicy,
 };
 use shared::notify::Notify;
+use shared::store::Table;
 use shared::topology::Reports;
 
 use super::*;
@@ -23,7 +24,7 @@ pub(super) fn report(domain: &str, to: &[&str]) -> AggregateReport {
     let text = vec!["version: STSv1".into(), "mode: testing".into()];
     AggregateReport {
         id: MessageId::from_parts(
-            NOW,
+            NOW / 86_400_000 * 86_400_000,
             *blake3::hash(domain.as_bytes()).as_bytes().first_chunk().expect("ten"),
         )
         .0,
@@ -139,11 +140,11 @@ fn of_mail(domain: &str) -> AggregateReport {
         header_from: domain.into(),
         envelope_from: String::new(),
         signatures: vec![SignatureFound {
-            domain: "</dkim>&".into(),
-            selector: "a\0b".into(),
+            domain: "k.example".into(),
+            selector: "2026".into(),
             result: "fail".into(),
         }],
-        spf_domain: "mx.evil.example".into(),
+        spf_domain: "</spf>&".into(),
         spf_of_helo: true,
         spf_result: "softfail".into(),
     };
@@ -164,8 +165,6 @@ fn of_mail(domain: &str) -> AggregateReport {
 async fn what_was_found_of_mail_is_told_as_xml_whatever_strangers_call_themselves() {
     let mut world = block_in_place(World::new);
     block_in_place(|| dkim::with_a_key(&mut world));
-    let refused = tell(&world, of_mail("remote.example"));
-    assert!(refused.is_err_and(|why| why.contains("[edge.reports]")), "it is off unless somebody wants it");
     Arc::get_mut(&mut world.site).expect("nothing runs").reports = Reports { tls: false, dmarc: true };
     assert_eq!(tell(&world, of_mail("remote.example")), Ok(()));
     write(&world).await;
@@ -208,8 +207,9 @@ async fn what_was_found_of_mail_is_told_as_xml_whatever_strangers_call_themselve
         "<type>local_policy</type>",
         "<envelope_from></envelope_from>",
         "<header_from>remote.example</header_from>",
-        "<domain>&lt;/dkim&gt;&amp;</domain>",
-        "<selector>a?b</selector>",
+        "<domain>k.example</domain>",
+        "<selector>2026</selector>",
+        "<domain>&lt;/spf&gt;&amp;</domain>",
         "<scope>helo</scope>",
         "<result>softfail</result>",
         "</feedback>",
@@ -231,28 +231,166 @@ async fn what_cannot_be_signed_is_not_sent_and_the_list_says_so() {
     assert!(listed(&world).iter().any(|view| view.state == "sent"), "{:?}", listed(&world));
 }
 
+/// With what it counts changed.
+fn with_policy(change: impl FnOnce(&mut PolicyCounts)) -> AggregateReport {
+    let mut report = report("remote.example", &["tls@remote.example"]);
+    let Counts::Tls(policies) = &mut report.counts else { panic!("{report:?}") };
+    change(&mut policies[0]);
+    report
+}
+
 #[test]
-fn an_edge_has_no_report_sent_that_is_none_nor_more_than_so_many_nor_where_none_is_wanted() {
-    let mut world = World::new();
+fn an_edge_has_no_report_sent_that_is_none() {
+    let world = World::new();
     let good = || report("remote.example", &["tls@remote.example"]);
+    let day = good().begin;
     for bad in [
         AggregateReport { to: Vec::new(), ..good() },
         AggregateReport { to: vec!["a@b.example".into(); 3], ..good() },
         AggregateReport { to: vec!["a@b.example\r\nBcc: c@d.example".into()], ..good() },
         AggregateReport { domain: "a\r\nb".into(), ..good() },
-        AggregateReport { begin: good().begin + 1, ..good() },
+        AggregateReport { begin: day + 1, ..good() },
         AggregateReport { begin: u64::MAX / 86_400 * 86_400, ..good() },
         AggregateReport { begin: (NOW / 86_400_000 + 30) * 86_400, ..good() },
+        AggregateReport { begin: day - 86_400, ..good() },
+        AggregateReport { id: MessageId::from_parts(u64::MAX >> 16, [0; 10]).0, ..good() },
+        with_policy(|counts| counts.policy.domain = "buy this".into()),
+        with_policy(|counts| counts.policy.hosts = vec!["see http://evil.example".into()]),
+        with_policy(|counts| counts.policy.text = vec!["x".repeat(1_000)]),
+        with_policy(|counts| counts.details[0].failure.reason = Some("a\nb".into())),
+        with_policy(|counts| counts.details[0].failure.sending_ip = Some("call 555".into())),
     ] {
         assert!(tell(&world, bad.clone()).is_err(), "{bad:?}");
     }
     assert_eq!(listed(&world), []);
-    for n in 0..5_000 {
-        assert_eq!(tell(&world, report(&format!("d{n}.example"), &["a@b.example"])), Ok(()));
-    }
-    let refused = tell(&world, report("one.example", &["a@b.example"]));
-    assert!(refused.is_err_and(|why| why.contains("too many")));
+    assert_eq!(tell(&world, good()), Ok(()));
+}
+
+#[test]
+fn what_is_not_wanted_too_late_or_too_much_is_taken_and_not_sent() {
+    let mut world = World::new();
+    let domain = |n: u32| report(&format!("d{n}.example"), &[&format!("a@d{n}.example")]);
+    // A refused unit would be a dead letter of an edge that has done nothing wrong.
+    assert_eq!(tell(&world, of_mail("remote.example")), Ok(()));
+    assert!(listed(&world)[0].state.contains("[edge.reports]"), "{:?}", listed(&world));
     Arc::get_mut(&mut world.site).expect("nothing runs").reports = Reports { tls: false, dmarc: true };
-    let refused = tell(&world, good());
-    assert!(refused.is_err_and(|why| why.contains("[edge.reports]")));
+    assert_eq!(tell(&world, domain(0)), Ok(()));
+    Arc::get_mut(&mut world.site).expect("nothing runs").reports = Reports { tls: true, dmarc: true };
+    let late = domain(1);
+    let ends = (late.begin - 7 * 86_400 + 86_400) * 1_000;
+    let id = MessageId::from_parts(ends, [1; 10]).0;
+    assert_eq!(tell(&world, AggregateReport { id, begin: ends / 1_000 - 86_400, ..late }), Ok(()));
+    assert!(listed(&world).iter().any(|view| view.state.contains("too long")), "{:?}", listed(&world));
+    for n in 3..5_000 {
+        assert_eq!(tell(&world, domain(n)), Ok(()));
+    }
+    let sent = |world: &World| {
+        let rows = world.store.read().expect("reads");
+        (rows.count(Table("aggregate-reports")), rows.count(Table("aggregate-reports-owed")))
+    };
+    let counts = |world: &World| {
+        let (all, owed) = sent(world);
+        (all.expect("counts"), owed.expect("counts"))
+    };
+    assert_eq!(counts(&world), (5_000, 4_997));
+    assert_eq!(tell(&world, domain(6_000)), Ok(()), "one too many for a day");
+    assert_eq!(counts(&world), (5_000, 4_997));
+}
+
+#[test]
+fn nobody_gets_ever_more_reports_because_strangers_name_them() {
+    let world = World::new();
+    let victims = ["victim@x.example", "victim2@x.example"];
+    for n in 0..60 {
+        let tagged = [format!("victim+{n}@x.example"), "victim2@x.example".to_owned()];
+        let to: [&str; 2] = [&tagged[0], &tagged[1]];
+        assert_eq!(tell(&world, report(&format!("s{n}.evil.example"), &to)), Ok(()));
+    }
+    let is_unsent = |view: &&AggregateView| view.state.contains("too many today");
+    assert_eq!(listed(&world).iter().filter(is_unsent).count(), 10);
+    // Who is told of their own domain is told all the same.
+    assert_eq!(tell(&world, report("x.example", &victims)), Ok(()));
+    assert_eq!(tell(&world, report("a.example", &["victim@x.example", "r@mail.a.example"])), Ok(()));
+    let listed = listed(&world);
+    let to = |domain: &str| listed.iter().find(|view| view.domain == domain).map(|view| view.to.clone());
+    assert_eq!(to("x.example").as_deref(), Some(&victims.map(String::from)[..]));
+    assert_eq!(to("a.example").as_deref(), Some(&["r@mail.a.example".to_owned()][..]));
+    // Nor all of a domain.
+    for n in 0..600 {
+        let to = format!("v{n}@y.example");
+        assert_eq!(tell(&world, report(&format!("s{n}.bad.example"), &[&to])), Ok(()));
+    }
+    let rows = world.store.read().expect("reads");
+    assert_eq!(rows.count(Table("aggregate-reports-owed")).expect("counts"), 50 + 2 + 500);
+}
+
+/// A row of a version that this one cannot read.
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Unreadable(u64);
+shared::row!(Unreadable, 99);
+
+const OWED: Table = Table("aggregate-reports-owed");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_cannot_be_read_keeps_no_other_waiting() {
+    let mut world = block_in_place(World::new);
+    block_in_place(|| dkim::with_a_key(&mut world));
+    for domain in ["a.example", "b.example"] {
+        assert_eq!(tell(&world, report(domain, &[&format!("tls@{domain}")])), Ok(()));
+    }
+    let damage = world.store.commit(|txn| {
+        let key = txn.keys(OWED, &[], 1)?.remove(0);
+        txn.put(OWED, &key, &Unreadable(7))
+    });
+    let damaged: Result<_, shared::store::StoreError> = damage.await;
+    damaged.expect("commits");
+    write(&world).await;
+    let states: Vec<_> = listed(&world).into_iter().map(|view| view.state).collect();
+    assert!(states.iter().any(|state| state.contains("damaged")), "{states:?}");
+    assert!(states.iter().any(|state| state == "queued"), "{states:?}");
+    assert_eq!(world.store.read().expect("reads").count(OWED).expect("counts"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_that_cannot_be_written_wait_for_a_day_and_keep_no_other_waiting() {
+    let mut world = block_in_place(World::new);
+    block_in_place(|| dkim::with_a_key(&mut world));
+    world.site_with_postmaster("nobody");
+    // Nobody of ours has that name, and there is no postmaster to take it.
+    for n in 0..25 {
+        let domain = format!("s{n}.evil.example");
+        assert_eq!(tell(&world, report(&domain, &["nobody@example.com"])), Ok(()));
+    }
+    assert_eq!(tell(&world, report("good.example", &["tls@good.example"])), Ok(()));
+    let at = |now| aggregate::write_owed(&world.store, &world.site, now);
+    at(NOW).await.expect("goes on");
+    at(NOW).await.expect("goes on");
+    assert_eq!(outbound(&world).len(), 1, "the good one");
+    let count = || world.store.read().expect("reads").count(OWED).expect("counts");
+    assert_eq!(count(), 25);
+    let keys = || world.store.read().expect("reads").keys(OWED, &[], 99).expect("reads");
+    let before = keys();
+    at(NOW + 60_000).await.expect("goes on");
+    assert_eq!(keys(), before, "none is tried again so soon");
+    for _ in 0..2 {
+        at(NOW + 25 * 3_600_000).await.expect("goes on");
+    }
+    assert_eq!(count(), 0);
+    let given_up =
+        listed(&world).iter().filter(|view| view.state.contains("not sent: there is no postmaster")).count();
+    assert_eq!(given_up, 25, "{:?}", listed(&world));
+}
+
+#[test]
+fn old_reports_are_forgotten_and_what_is_owed_is_not() {
+    let world = World::new();
+    assert_eq!(tell(&world, report("a.example", &["tls@b.example"])), Ok(()));
+    const DAY: u64 = 86_400_000;
+    for (later, left) in [(29 * DAY, 1), (39 * DAY, 0)] {
+        world.store.commit_blocking(move |txn| aggregate::forget_old(txn, NOW + later)).expect("commits");
+        assert_eq!(listed(&world).len(), left);
+        let rows = world.store.read().expect("reads");
+        assert_eq!(rows.count(OWED).expect("counts"), 1);
+        assert_eq!(rows.count(Table("aggregate-reports-sent")).expect("counts"), 0);
+    }
 }

@@ -5,8 +5,8 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 use shared::aggregate::{
-    AggregateReport, Counts, DAY_SECONDS, DmarcCount, DmarcCounts, DmarcFound, DmarcPolicy, FailureCount,
-    PolicyCounts, TlsFailure, TlsPolicy,
+    AggregateReport, Counts, DAY_SECONDS, DETAILS_MAX, DmarcCount, DmarcCounts, DmarcFound, DmarcPolicy,
+    FailureCount, POLICIES_MAX, PolicyCounts, REPORTS_A_DAY_MAX, TlsFailure, TlsPolicy,
 };
 use shared::id::MessageId;
 use shared::row;
@@ -20,6 +20,8 @@ const DMARC_DAYS: Table = Table("dmarc-counts");
 const DMARC_FOUND: Table = Table("dmarc-found");
 /// Empty key to [`Room`].
 const ROOM: Table = Table("aggregate-room");
+/// Empty key to [`Told`].
+const TOLD: Table = Table("aggregate-told");
 
 const DAY_MILLIS: u64 = DAY_SECONDS * 1_000;
 /// Reports of a day leave within so many milliseconds after its end: nobody gets those of the whole world at midnight
@@ -27,12 +29,12 @@ const DAY_MILLIS: u64 = DAY_SECONDS * 1_000;
 const SPREAD_MILLIS: u64 = 4 * 3_600_000;
 /// Octets of all rows together.
 const OCTETS_MAX: u64 = 16 * 1024 * 1024;
-/// Octets of one row: it has to fit the head of one unit.
-const ROW_OCTETS_MAX: usize = 128 * 1024;
-/// Policies of one domain in one day.
-const POLICIES_MAX: usize = 16;
-/// Ways to fail under one policy.
-const DETAILS_MAX: usize = 64;
+/// Octets of the one row of a domain's sessions, which is written anew with each of them.
+const TLS_OCTETS_MAX: u64 = 32 * 1024;
+/// Octets of what is found of mail in a domain's name: it has to fit the head of one unit.
+const DMARC_OCTETS_MAX: u64 = 128 * 1024;
+/// By so much a clock may be behind the one that a day was counted by.
+const APART_MILLIS: u64 = 3_600_000;
 
 /// The counts of a domain in a day.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +69,14 @@ struct Room {
     left_out: u64,
 }
 row!(Room, 1);
+
+/// How many reports big was told of in a day of UTC.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Told {
+    day: u64,
+    count: u32,
+}
+row!(Told, 1);
 
 impl Room {
     /// Something of a domain is not counted. The log says so ever more seldom.
@@ -135,7 +145,7 @@ pub fn count_tls(
     let held = before.as_ref().map_or(0, |row| octets(&key, row));
     let needed = octets(&key, &day);
     let octets = room.octets.saturating_sub(held).saturating_add(needed);
-    let fits = needed <= held || (octets <= OCTETS_MAX && day.encode().len() <= ROW_OCTETS_MAX);
+    let fits = needed <= held || (octets <= OCTETS_MAX && needed <= TLS_OCTETS_MAX);
     if fits {
         room.octets = octets;
         txn.put(TLS_DAYS, &key, &day)?;
@@ -170,7 +180,7 @@ pub fn count_dmarc(
     let day = DmarcDay { policy: policy.clone(), octets: held_by_rows.saturating_add(of_found), left_out };
     let held = before.as_ref().map_or(0, |day| octets(&key, day));
     let needed = room.octets.saturating_sub(held).saturating_add(octets(&key, &day)).saturating_add(of_found);
-    if known.is_some() || (needed <= OCTETS_MAX && day.octets <= ROW_OCTETS_MAX as u64) {
+    if known.is_some() || (needed <= OCTETS_MAX && day.octets <= DMARC_OCTETS_MAX) {
         room.octets = needed;
         let DmarcRow(DmarcCount { found, count }) = known.unwrap_or(first);
         let count = count.saturating_add(1);
@@ -238,6 +248,49 @@ pub fn due(rows: &impl Rows, kind: Kind, from: &[u8], now: u64, max: usize) -> R
         (since <= now).then_some(Due { kind, key, domain, since })
     });
     Ok(due.collect())
+}
+
+/// Days of one kind that no clock can have counted which is right at `now`: it was ahead, and has been set back.
+pub fn ahead(rows: &impl Rows, kind: Kind, now: u64, max: usize) -> Result<Vec<Due>, StoreError> {
+    let from = now.saturating_add(DAY_MILLIS + SPREAD_MILLIS + APART_MILLIS);
+    due(rows, kind, &from.to_be_bytes(), u64::MAX, max)
+}
+
+/// Whether big may be told of one more report at `now`: it takes so many in a day.
+pub fn may_be_told(txn: &mut Txn<'_>, now: u64) -> Result<bool, StoreError> {
+    let day = now / DAY_MILLIS;
+    let told = txn.get::<Told>(TOLD, b"")?.filter(|told| told.day == day);
+    let count = told.map_or(0, |told| told.count);
+    if count >= REPORTS_A_DAY_MAX {
+        return Ok(false);
+    }
+    txn.put(TOLD, b"", &Told { day, count: count + 1 })?;
+    Ok(true)
+}
+
+/// Throws a day away without reading it, since it cannot be read. The room that the others take is found anew.
+pub fn discard(txn: &mut Txn<'_>, due: &Due) -> Result<(), StoreError> {
+    txn.delete(due.kind.days(), &due.key)?;
+    if due.kind == Kind::Dmarc {
+        let prefix = found_prefix(&due.key);
+        let keys = txn.keys(DMARC_FOUND, &prefix, usize::MAX)?;
+        for key in keys.iter().take_while(|key| key.starts_with(&prefix)) {
+            txn.delete(DMARC_FOUND, key)?;
+        }
+    }
+    let mut octets = 0_u64;
+    for table in [TLS_DAYS, DMARC_DAYS, DMARC_FOUND] {
+        for key in txn.keys(table, &[], usize::MAX)? {
+            // One that cannot be read either goes when its day is due.
+            let held = match txn.raw(table, &key) {
+                Ok(row) => row.map_or(0, |(_, row)| key.len() + row.len()),
+                Err(StoreError::Damaged(_)) => 0,
+                Err(error) => return Err(error),
+            };
+            octets = octets.saturating_add(held as u64);
+        }
+    }
+    txn.put(ROOM, b"", &Room { octets, left_out: 0 })
 }
 
 /// Takes a day away, and returns what it comes to, for these mailboxes.
@@ -396,17 +449,17 @@ mod tests {
                 assert_eq!(seen + day.left_out, 400);
                 assert!(day.policies.iter().all(|counts| counts.details.len() <= DETAILS_MAX));
                 // Of many. Each takes as much as it may.
-                let long = TlsPolicy { text: vec!["x".repeat(ROW_OCTETS_MAX - 2_000)], ..none("x") };
+                let long = TlsPolicy { text: vec!["x".repeat(30 * 1024)], ..none("x") };
                 let mut domains = 0_u32;
                 while txn.get::<Room>(ROOM, b"")?.is_none_or(|room| room.left_out == 0) {
                     domains += 1;
                     count_tls(txn, &format!("d{domains}.example"), &long, None, NOON)?;
                 }
                 let room = txn.get::<Room>(ROOM, b"")?.expect("is there");
-                assert!(room.octets <= OCTETS_MAX && room.octets > OCTETS_MAX - 2 * ROW_OCTETS_MAX as u64);
+                assert!(room.octets <= OCTETS_MAX && room.octets > OCTETS_MAX - 2 * TLS_OCTETS_MAX);
                 // Who is there already goes on counting, and what is new of them is left out.
                 count_tls(txn, "d1.example", &long, None, NOON)?;
-                count_tls(txn, "d1.example", &none(&"y".repeat(2_000)), None, NOON)?;
+                count_tls(txn, "d1.example", &none(&"y".repeat(3_000)), None, NOON)?;
                 let day = txn.get::<TlsDay>(TLS_DAYS, &key("d1.example", NOON))?.expect("is there");
                 assert_eq!((day.policies[0].successes, day.left_out), (2, 1));
                 // All room comes back.
@@ -478,6 +531,56 @@ mod tests {
     }
 
     #[test]
+    fn a_day_that_cannot_be_read_is_thrown_away_with_its_room_and_no_other() {
+        let discarded = store().commit_blocking(|txn| {
+            for domain in ["a.example", "b.example"] {
+                count_tls(txn, domain, &none(domain), None, NOON)?;
+                for n in 0..3 {
+                    count_dmarc(txn, &dmarc(domain), &found(&format!("192.0.2.{n}")), NOON)?;
+                }
+            }
+            for kind in Kind::ALL {
+                let of_a = due(txn, kind, &[], u64::MAX, 9)?;
+                let of_a = of_a.iter().find(|due| due.domain == "a.example").expect("is there").clone();
+                // What another version wrote reads as damage.
+                txn.put(kind.days(), &of_a.key, &Other(7))?;
+                assert!(matches!(take(txn, &of_a, Vec::new()), Err(StoreError::Damaged(_))));
+                discard(txn, &of_a)?;
+                let left = due(txn, kind, &[], u64::MAX, 9)?;
+                assert_eq!(left.iter().map(|due| due.domain.as_str()).collect::<Vec<_>>(), ["b.example"]);
+            }
+            assert_eq!(txn.count(DMARC_FOUND)?, 3);
+            for kind in Kind::ALL {
+                let left = due(txn, kind, &[], u64::MAX, 9)?.remove(0);
+                let room = txn.get::<Room>(ROOM, b"")?.expect("is there");
+                take(txn, &left, Vec::new())?.expect("is whole");
+                let after = txn.get::<Room>(ROOM, b"")?.map_or(0, |room| room.octets);
+                assert!(room.octets > after);
+            }
+            txn.get::<Room>(ROOM, b"")
+        });
+        assert_eq!(discarded.expect("commits").into_inner(), None, "all room comes back");
+    }
+
+    /// A row of a version that this one cannot read.
+    #[derive(Archive, Serialize, Deserialize)]
+    struct Other(u64);
+    row!(Other, 99);
+
+    #[test]
+    fn days_that_a_wrong_clock_has_counted_are_found_once_it_is_right() {
+        const YEAR: u64 = 365 * DAY_MILLIS;
+        let found = store().commit_blocking(|txn| {
+            for now in [NOON, NOON + DAY_MILLIS / 2 - 1, NOON + 10 * YEAR] {
+                count_tls(txn, "a.example", &none("a.example"), None, now)?;
+            }
+            ahead(txn, Kind::Tls, NOON, 9)
+        });
+        let found = found.expect("commits").into_inner();
+        assert_eq!(found.iter().map(|due| due.since / YEAR).collect::<Vec<_>>(), [(NOON + 10 * YEAR) / YEAR]);
+    }
+
+    #[test]
     fn senders_from_everywhere_fill_no_disk_and_no_unit() {
         let counted = store().commit_blocking(|txn| {
             for n in 0..2_000 {
@@ -486,7 +589,7 @@ mod tests {
             let day = txn.get::<DmarcDay>(DMARC_DAYS, &key("a.example", NOON))?.expect("is there");
             let rows = txn.count(DMARC_FOUND)?;
             assert_eq!(rows + day.left_out, 2_000);
-            assert!(day.left_out > 0 && day.octets <= ROW_OCTETS_MAX as u64);
+            assert!(day.left_out > 0 && day.octets <= DMARC_OCTETS_MAX);
             let room = txn.get::<Room>(ROOM, b"")?.expect("is there");
             assert_eq!(room.octets, day.octets + octets(&key("a.example", NOON), &day));
             let due = due(txn, Kind::Dmarc, &[], u64::MAX, 1)?.remove(0);

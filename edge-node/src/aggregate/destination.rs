@@ -105,7 +105,8 @@ fn mailbox(rest: &str) -> Option<Address> {
             byte => byte,
         });
     }
-    String::from_utf8(octets).ok()?.parse().ok()
+    // One that not every host takes (RFC 6531) would keep the report from the others.
+    String::from_utf8(octets).ok()?.parse().ok().filter(Address::is_ascii)
 }
 
 #[cfg(test)]
@@ -187,6 +188,7 @@ mod tests {
             "mailto:a%zz@a.example",
             "mailto:a%0d%0aBcc:b@a.example",
             "mailto:a%ff@a.example",
+            "mailto:%C3%A9@a.example",
             "mailto:a@b@c.example",
             "mailto:!10m",
             "mailto:<a@a.example>",

@@ -10,11 +10,11 @@ use shared::address::Address;
 use shared::age;
 #[cfg(feature = "sim")]
 use shared::aggregate::{PolicyKind, TlsPolicy};
-use shared::id::{MessageId, unix_millis};
+use shared::id::{MessageId, monotonic, unix_millis};
 use shared::lane::{self, QueuedBody, QueuedUnit};
 #[cfg(feature = "sim")]
 use shared::store::Committed;
-use shared::store::{StoreError, Txn};
+use shared::store::{Store, StoreError, Txn};
 use shared::trace;
 use shared::unit::{Id, ToBig, encode};
 use tokio::task::JoinSet;
@@ -32,21 +32,56 @@ const AT_ONCE: usize = 16;
 const AGAIN_MILLIS: u64 = 3_600_000;
 /// It gets no report of a day that has been due for so long (RFC 8460 §5.5).
 const GIVEN_UP_MILLIS: u64 = 24 * 3_600_000;
+/// Clock and monotonic time may differ by so much since the last round.
+const APART_MAX: Duration = Duration::from_secs(5 * 60);
+/// How long no day ends by a clock that was set: until the node's pulse has found that as well (`shared::age`).
+const DOUBT: Duration = Duration::from_secs(3 * 60);
 /// Reports are large, and nobody waits for them.
 const BATCH_LANE: u8 = 3;
 
 /// Runs for ever. `resolver` is asked what domains want.
 pub async fn run(node: Arc<Node>, resolver: Resolver) {
     let mut waiting = Waiting::default();
+    let mut clock = Clock::of(monotonic(), unix_millis());
     loop {
         tokio::time::sleep(ROUND).await;
+        if !clock.is_steady(monotonic(), unix_millis()) {
+            continue;
+        }
         if let Err(error) = round(&node, &resolver, &mut waiting).await {
             tracing::warn!(%error, "what was counted for reports could not be told; it is tried again");
         }
     }
 }
 
-/// Domains of which DNS gave no answer: a state machine.
+/// The clock, as it was in the last round: a state machine. The pulse, which doubts it for a day, comes once a minute only.
+#[derive(Debug)]
+struct Clock {
+    passed: Duration,
+    wall: u64,
+    doubted_until: Duration,
+}
+
+impl Clock {
+    /// `passed` is monotonic time, `wall` in milliseconds since 1970.
+    fn of(passed: Duration, wall: u64) -> Self {
+        Self { passed, wall, doubted_until: Duration::ZERO }
+    }
+
+    /// Whether days may end by it now.
+    fn is_steady(&mut self, passed: Duration, wall: u64) -> bool {
+        let since = passed.saturating_sub(self.passed).as_millis();
+        let expected = self.wall.saturating_add(u64::try_from(since).unwrap_or(u64::MAX));
+        if u128::from(wall.abs_diff(expected)) > APART_MAX.as_millis() {
+            self.doubted_until = passed.saturating_add(DOUBT);
+        }
+        (self.passed, self.wall) = (passed, wall);
+        passed >= self.doubted_until
+    }
+}
+
+/// Domains that are asked again later, since DNS gave no answer or what they are to be told could not be written: a state
+/// machine.
 #[derive(Debug, Default)]
 struct Waiting(HashMap<(Kind, Vec<u8>), u64>);
 
@@ -56,15 +91,20 @@ impl Waiting {
         self.0.get(&(due.kind, due.key.clone())).is_none_or(|again| *again <= now)
     }
 
-    /// DNS gave no answer. Whether it is asked again.
+    /// DNS gave no answer. Whether it is asked again: once at least, however late it was asked first.
     fn unanswered(&mut self, due: &Due, now: u64) -> bool {
         let again = now.saturating_add(AGAIN_MILLIS);
-        let goes_on = again < due.since.saturating_add(GIVEN_UP_MILLIS);
+        let is_first = !self.0.contains_key(&(due.kind, due.key.clone()));
+        let goes_on = is_first || again < due.since.saturating_add(GIVEN_UP_MILLIS);
         match goes_on {
-            true => drop(self.0.insert((due.kind, due.key.clone()), again)),
+            true => self.later(due, now),
             false => self.ended(due),
         }
         goes_on
+    }
+
+    fn later(&mut self, due: &Due, now: u64) {
+        self.0.insert((due.kind, due.key.clone()), now.saturating_add(AGAIN_MILLIS));
     }
 
     fn ended(&mut self, due: &Due) {
@@ -74,13 +114,16 @@ impl Waiting {
 
 /// Deals with all that is due.
 async fn round(node: &Node, resolver: &Resolver, waiting: &mut Waiting) -> Result<(), StoreError> {
-    let now = unix_millis();
     // By a clock that was set, days would end that are not over, and what is counted of them later would be lost.
     if !age::is_clock_believed(&node.store.read()?)? {
         return Ok(());
     }
     for kind in Kind::ALL {
-        round_of(node, resolver, waiting, kind, now).await?;
+        round_of(node, resolver, waiting, kind).await?;
+        for due in counts::ahead(&node.store.read()?, kind, unix_millis(), AT_ONCE)? {
+            tracing::warn!(domain = due.domain, "counted by a clock that was ahead: no report is made of it");
+            node.store.commit(move |txn| counts::discard(txn, &due)).await?;
+        }
     }
     Ok(())
 }
@@ -90,7 +133,6 @@ async fn round_of(
     resolver: &Resolver,
     waiting: &mut Waiting,
     kind: Kind,
-    now: u64,
 ) -> Result<(), StoreError> {
     let reports = node.topology.edge.reports;
     let is_sent = match kind {
@@ -99,6 +141,8 @@ async fn round_of(
     };
     let mut from = Vec::new();
     loop {
+        // Asking takes a while.
+        let now = unix_millis();
         let due = counts::due(&node.store.read()?, kind, &from, now, AT_ONCE)?;
         let Some(last) = due.last() else { return Ok(()) };
         from = [last.key.as_slice(), &[0]].concat();
@@ -122,10 +166,20 @@ async fn round_of(
                     tracing::debug!(domain = due.domain, %error, "DNS does not say whether it wants a report");
                     continue;
                 }
-                Err(_) => Wanted::Nothing,
+                Err(error) => {
+                    tracing::info!(domain = due.domain, %error, "it gets no report: DNS does not say whether it wants one");
+                    Wanted::Nothing
+                }
             };
-            waiting.ended(&due);
-            tell(node, due, wanted, now).await?;
+            // One day that fails keeps no other waiting.
+            match tell(&node.store, &due, wanted, now).await {
+                Ok(()) => waiting.ended(&due),
+                Err(error) => {
+                    tracing::warn!(domain = due.domain, %error, "what was counted could not be told; it is tried again");
+                    waiting.later(&due, now);
+                }
+            }
+            node.queued(BATCH_LANE);
         }
     }
 }
@@ -150,13 +204,20 @@ async fn wanted(resolver: &Resolver, Due { kind, domain, .. }: &Due) -> Result<W
     }
 }
 
-async fn tell(node: &Node, due: Due, wanted: Wanted, now: u64) -> Result<(), StoreError> {
+/// Deals with one day. One that cannot be read is thrown away: it would be in the way for ever.
+async fn tell(store: &Store, due: &Due, wanted: Wanted, now: u64) -> Result<(), StoreError> {
     if wanted == Wanted::AnotherWay {
         tracing::info!(domain = due.domain, "it wants reports by https only, which none are sent by");
     }
-    node.store.commit(move |txn| settle(txn, &due, wanted, now)).await?;
-    node.queued(BATCH_LANE);
-    Ok(())
+    let day = due.clone();
+    match store.commit(move |txn| settle(txn, &day, wanted, now)).await {
+        Err(StoreError::Damaged(what)) => {
+            tracing::error!(domain = due.domain, what, "what was counted cannot be read, and is thrown away");
+            let day = due.clone();
+            store.commit(move |txn| counts::discard(txn, &day)).await.map(drop)
+        }
+        told => told.map(drop),
+    }
 }
 
 /// For the simulation: a session with a host of a domain is counted, and then what is counted is told as if the day were
@@ -186,6 +247,10 @@ fn settle(txn: &mut Txn<'_>, due: &Due, wanted: Wanted, now: u64) -> Result<Opti
     };
     let is_wanted = !to.is_empty();
     let Some(report) = counts::take(txn, due, to)?.filter(|_| is_wanted) else { return Ok(None) };
+    if !counts::may_be_told(txn, now)? {
+        tracing::info!(domain = due.domain, "it gets no report: there were as many as there may be in a day");
+        return Ok(None);
+    }
     let id = report.id;
     let what = format!("{} report of {}: big is told what was counted", report.counts.kind(), report.domain);
     trace::note(txn, MessageId(id), now, what)?;
@@ -198,8 +263,8 @@ fn settle(txn: &mut Txn<'_>, due: &Due, wanted: Wanted, now: u64) -> Result<Opti
 mod tests {
     use link_proto::unit::HEAD_BYTES_MAX;
     use shared::aggregate::{PolicyKind, ResultType, TlsFailure, TlsPolicy};
+    use shared::store::Rows;
     use shared::store::sim::{Faults, SimDisk};
-    use shared::store::{Rows, Store};
     use shared::unit::decode;
 
     use super::*;
@@ -277,4 +342,76 @@ mod tests {
         assert_eq!((asked, now - NOON), (24, 23 * AGAIN_MILLIS));
         assert!(waiting.0.is_empty());
     }
+
+    #[test]
+    fn who_is_asked_late_is_asked_twice() {
+        let due = Due { kind: Kind::Tls, key: b"k".to_vec(), domain: "a.example".into(), since: NOON };
+        let (mut waiting, late) = (Waiting::default(), NOON + 10 * GIVEN_UP_MILLIS);
+        assert!(waiting.unanswered(&due, late) && !waiting.is_asked(&due, late));
+        assert!(
+            waiting.is_asked(&due, late + AGAIN_MILLIS) && !waiting.unanswered(&due, late + AGAIN_MILLIS)
+        );
+        assert!(waiting.0.is_empty());
+    }
+
+    #[test]
+    fn no_day_ends_by_a_clock_that_was_set() {
+        let (second, day) = (Duration::from_secs(1), 24 * 3_600_000);
+        let mut clock = Clock::of(second, NOON);
+        assert!(clock.is_steady(second * 6, NOON + 5_000));
+        assert!(clock.is_steady(second * 11, NOON + 70_000), "it is corrected a little");
+        for (passed, wall) in [(16, NOON + day), (21, NOON + day + 5_000), (26, NOON + 15_000)] {
+            assert!(!clock.is_steady(second * passed, wall), "{passed}");
+        }
+        let until = 26 + DOUBT.as_secs();
+        assert!(clock.is_steady(Duration::from_secs(until), NOON + 15_000 + DOUBT.as_secs() * 1_000));
+    }
+
+    #[test]
+    fn big_is_told_of_no_more_than_it_takes_in_a_day() {
+        let (store, due) = counted("a.example");
+        let told = store.commit_blocking(move |txn| {
+            for _ in 1..shared::aggregate::REPORTS_A_DAY_MAX {
+                assert!(counts::may_be_told(txn, NOON)?);
+            }
+            let policy = TlsPolicy {
+                kind: PolicyKind::NoPolicyFound,
+                domain: "b.example".into(),
+                text: Vec::new(),
+                hosts: Vec::new(),
+            };
+            counts::count_tls(txn, "b.example", &policy, None, NOON)?;
+            let second = counts::due(txn, Kind::Tls, &[], u64::MAX, 9)?;
+            let second = second.into_iter().find(|day| *day != due).expect("is there");
+            for day in [&due, &second] {
+                settle(txn, day, Wanted::Mail(vec!["tls@a.example".parse().expect("an address")]), NOON)?;
+            }
+            assert_eq!(counts::due(txn, Kind::Tls, &[], u64::MAX, 9)?, [], "both days are over");
+            counts::may_be_told(txn, NOON + 24 * 3_600_000)
+        });
+        assert!(told.expect("commits").into_inner(), "the next day");
+        assert_eq!(units(&store).len(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_day_that_cannot_be_read_is_over_as_well() {
+        let (store, due) = tokio::task::block_in_place(|| counted("a.example"));
+        let key = due.key.clone();
+        let table = shared::store::Table("tls-counts");
+        let damage = store.commit(move |txn| txn.put(table, &key, &Unreadable(1)));
+        let damaged: Result<_, StoreError> = damage.await;
+        damaged.expect("commits");
+        let mail = Wanted::Mail(vec!["tls@a.example".parse().expect("an address")]);
+        tell(&store, &due, mail, NOON).await.expect("deals with it");
+        assert_eq!(
+            counts::due(&store.read().expect("reads"), Kind::Tls, &[], u64::MAX, 9).expect("reads"),
+            []
+        );
+        assert!(units(&store).is_empty());
+    }
+
+    /// A row of a version that this one cannot read.
+    #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+    struct Unreadable(u64);
+    shared::row!(Unreadable, 99);
 }

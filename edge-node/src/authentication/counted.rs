@@ -2,13 +2,14 @@
 
 use mail_auth::dmarc::{Alignment, Policy, Report};
 use mail_auth::{DkimOutput, DmarcOutput, DmarcResult, SpfOutput};
+use shared::address::Domain;
 use shared::aggregate::{DmarcFound, DmarcPolicy, FailureOptions, Handling, Override, SignatureFound, cut};
 use shared::verdict::Disposition;
 
 use super::{Sender, Verdicts, dkim_word, spf_word};
 
-/// What was found of a message, and the policy of `owner` to which it was held; `None` if that wants no reports, or could
-/// not be followed. `spf` is what SPF said, of which identity, and of which domain.
+/// What was found of a message, and the policy of `owner` to which it was held; `None` if that wants no reports, could
+/// not be followed, or is of a name that no report could be about. `spf` is what SPF said, of which identity, and of which domain.
 pub fn of(
     sender: &Sender,
     owner: &str,
@@ -21,7 +22,7 @@ pub fn of(
         return None;
     }
     let policy = DmarcPolicy {
-        domain: cut(owner),
+        domain: name(owner)?,
         own: handling(record.p),
         below: handling(record.sp),
         dkim_strict: record.adkim == Alignment::Strict,
@@ -36,8 +37,10 @@ pub fn of(
     };
     let signature = |output: &DkimOutput<'_>| {
         let signature = output.signature()?;
-        let (domain, selector) = (cut(&signature.d), cut(&signature.s));
-        Some(SignatureFound { domain, selector, result: dkim_word(output).to_owned() })
+        let (domain, selector) = (name(&signature.d)?, signature.s.clone());
+        let found = SignatureFound { domain, selector, result: dkim_word(output).to_owned() };
+        // One of which no key can be there says nothing but what its writer wanted said.
+        found.is_sound().then_some(found)
     };
     let path = sender.reverse_path.as_ref().map(|path| path.domain().to_string());
     let found = DmarcFound {
@@ -46,7 +49,7 @@ pub fn of(
         dkim: *dmarc.dkim_result() == DmarcResult::Pass,
         spf: *dmarc.spf_result() == DmarcResult::Pass,
         overridden: None,
-        header_from: cut(dmarc.domain()),
+        header_from: name(dmarc.domain())?,
         envelope_from: path.unwrap_or_default(),
         signatures: dkim.iter().filter_map(signature).collect(),
         spf_domain: cut(claimed),
@@ -54,6 +57,11 @@ pub fn of(
         spf_result: spf_word(spf.result()).to_owned(),
     };
     Some((policy, found))
+}
+
+/// The name of a domain, as reports have it.
+fn name(text: &str) -> Option<String> {
+    text.parse::<Domain>().ok().map(|domain| domain.to_string())
 }
 
 /// What became of it, and why that is not what its policy wants.

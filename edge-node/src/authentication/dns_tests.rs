@@ -13,7 +13,9 @@ use super::*;
 use crate::delivery::Resolver;
 
 /// Text records; all other names are not there, and of those in `slow.example` nothing is said at all.
-const TEXTS: [(&str, &[&str]); 2] = [
+const TEXTS: [(&str, &[&str]); 4] = [
+    ("_dmarc.told.example.", &["v=DMARC1; p=reject; rua=mailto:d@told.example"]),
+    ("_dmarc.ab--cd.example.", &["v=DMARC1; p=reject; rua=mailto:d@told.example"]),
     ("_dmarc.bank.example.", &["v=DMARC1; p=reject"]),
     ("_dmarc.two.example.", &["v=DMARC1; p=reject", "v=DMARC1; p=none"]),
 ];
@@ -86,4 +88,14 @@ async fn who_makes_one_method_slow_costs_the_others_nothing() {
 async fn several_policies_are_none() {
     let verdicts = found("two.example").await;
     assert!(says(&verdicts, "dmarc=none") && verdicts.refused.is_none(), "{verdicts:?}");
+}
+
+#[tokio::test]
+async fn what_is_found_in_a_name_that_no_report_could_be_about_is_not_counted() {
+    let verdicts = found("told.example").await;
+    let (policy, found_of) = *verdicts.counted.clone().expect("its domain wants to be told");
+    assert!(policy.domain == "told.example" && found_of.is_sound(), "{found_of:?}");
+    let verdicts = found("ab--cd.example").await;
+    assert!(says(&verdicts, "dmarc=fail header.from=ab--cd.example"), "it has a policy: {verdicts:?}");
+    assert!(verdicts.counted.is_none(), "{:?}", verdicts.counted);
 }

@@ -3,13 +3,13 @@
 //!
 //! Mail whose sender has a wish of TLS of their own, as our reports do, says nothing of policies and is not counted.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use shared::address::Domain;
-use shared::aggregate::{PolicyKind, ResultType, TlsFailure, TlsPolicy, cut};
+use shared::aggregate::{PolicyKind, ResultType, SHOWN_MAX, TlsFailure, TlsPolicy, cut};
 use shared::id::unix_millis;
 use shared::smtp::Enhanced;
 use shared::smtp::client::{Judge, Session, Status, Talk, in_words, judged, result_type};
@@ -18,13 +18,11 @@ use shared::tls_wish::TlsWish;
 use super::attempt::Hosts;
 use super::dane::TlsaRecord;
 use super::mta_sts::{Mode, PolicyError, StsRow, allows};
+use super::public::is_public;
 use super::resolve::{MailHost, Published};
 use super::security::{NotToBeUsed, Security, Sts};
 use crate::aggregate::count_tls;
 use crate::node::Node;
-
-/// Records, or patterns, of a policy that a report shows.
-const SHOWN_MAX: usize = 16;
 
 /// What an attempt for a domain counts for.
 #[derive(Clone, Copy)]
@@ -139,7 +137,7 @@ impl Counted {
         };
         let failure = failure.map(|(result, reason)| TlsFailure {
             result,
-            sending_ip: session.local().map(|address| address.to_string()),
+            sending_ip: session.local().and_then(shown),
             host: Some(cut(&self.host)),
             receiving_ip: Some(address.ip().to_string()),
             reason: Some(cut(&reason)),
@@ -175,6 +173,11 @@ impl Judge for Watched {
     }
 }
 
+/// Our address, as a report has it. One that is translated on its way tells strangers of our network, and them nothing.
+fn shown(address: IpAddr) -> Option<String> {
+    is_public(address).then(|| address.to_string())
+}
+
 /// Whether a host was left because it has no TLS, and not for what it said.
 fn is_without_tls(status: &Status) -> bool {
     status.code.is_none() && status.enhanced == Enhanced(4, 7, 10)
@@ -190,12 +193,36 @@ fn record(record: &TlsaRecord) -> String {
     cut(&format!("{} {} {} {data}", record.usage, record.selector, record.matching))
 }
 
-/// Counts, with the next commit: a power cut costs a count.
+/// Counts, with the next commit: a power cut costs a count. What big would sign no report of is left out.
 fn count(node: &Node, domain: &Domain, policy: TlsPolicy, failure: Option<TlsFailure>) {
+    if !policy.is_sound() || failure.as_ref().is_some_and(|failure| !failure.is_sound()) {
+        tracing::debug!(%domain, ?policy, ?failure, "not as it may stand in a report");
+        return;
+    }
     let (domain, now) = (domain.to_string(), unix_millis());
     let counted =
         node.store.commit_lazily(move |txn| count_tls(txn, &domain, &policy, failure.as_ref(), now), || {});
     if let Err(error) = counted {
         tracing::warn!(%error, "a session could not be counted for a report of TLS");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_our_own_network_are_told_nobody() {
+        for (address, expected) in [
+            ("10.1.2.3", false),
+            ("192.168.7.1", false),
+            ("127.0.0.1", false),
+            ("fd00::1", false),
+            ("193.0.0.1", true),
+            ("2a00:1450::1", true),
+        ] {
+            let address: IpAddr = address.parse().expect("an address");
+            assert_eq!(shown(address), expected.then(|| address.to_string()));
+        }
     }
 }

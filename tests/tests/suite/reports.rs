@@ -8,6 +8,7 @@ use big_node::request::AggregateView;
 use mail_auth::DkimResult;
 use serde_json::{Value, json};
 use shared::id::sim::AHEAD;
+use shared::id::unix_millis;
 use shared::mime;
 use shared::topology::{Dmarc, Reports};
 use shared::unit::DeliveryState;
@@ -28,10 +29,21 @@ const TLS_BOX: &str = "tls@remote.example";
 /// Seconds until whatever was counted today is due: a day, and the hours in which reports leave.
 const NEXT_DAY: u64 = 28 * 3_600;
 
-/// Lets a day pass: both nodes are started again, by a clock that is ahead.
-async fn next_day(world: &mut World) -> Result<(), Trouble> {
-    let ahead = format!("{AHEAD}={NEXT_DAY}");
-    let program = Program::at(env!("CARGO_BIN_EXE_pair")).through(&["env", &ahead]);
+/// The pair by a clock that is so many seconds ahead.
+fn ahead(seconds: u64) -> Program {
+    Program::at(env!("CARGO_BIN_EXE_pair")).through(&["env", &format!("{AHEAD}={seconds}")])
+}
+
+/// Seconds until the next day's noon of UTC: what begins then does not end on another day.
+fn until_noon() -> u64 {
+    const DAY: u64 = 24 * 3_600;
+    let now = unix_millis() / 1_000;
+    (now / DAY + 1) * DAY + DAY / 2 - now
+}
+
+/// Lets a day pass after `noon`: both nodes are started again, by a clock that is further ahead.
+async fn next_day(world: &mut World, noon: u64) -> Result<(), Trouble> {
+    let program = ahead(noon + NEXT_DAY);
     world.nodes.stop(Node::Big).await?;
     world.nodes.stop(Node::Edge).await?;
     world.nodes.big = Commands::new(program.clone(), Node::Big, &world.nodes.file);
@@ -69,7 +81,8 @@ async fn a_domain_is_told_of_its_hosts_also_where_tls_fails() -> Result<(), Trou
             ("mta_sts_port", web.address().port().to_string()),
         ];
     };
-    let mut world = World::with(Program::at(env!("CARGO_BIN_EXE_pair")), change).await?;
+    let noon = until_noon();
+    let mut world = World::with(ahead(noon), change).await?;
     written?;
     let (listen, starttls) = (SocketAddr::new(loopback(2), port), StartTls::Broken);
     let broken =
@@ -107,7 +120,7 @@ async fn a_domain_is_told_of_its_hosts_also_where_tls_fails() -> Result<(), Trou
     }
     // Reports of what fails have to arrive where it fails.
     world.internet.dns.publish(by("mx2.remote.example", 2));
-    next_day(&mut world).await?;
+    next_day(&mut world, noon).await?;
     let mail = broken.wait_for(3, SOON).await?;
     let mut reports = Vec::new();
     for mail in &mail[1..] {
@@ -148,6 +161,7 @@ async fn a_domain_is_told_of_its_hosts_also_where_tls_fails() -> Result<(), Trou
     ] {
         assert_eq!(failed[field], value, "{failed}");
     }
+    assert_eq!(failed["sending-mta-ip"], Value::Null, "strangers are not told of our own network: {failed}");
     // What is only tried out is looked at, although it keeps nothing from being delivered.
     assert_eq!(counts(&of_testing), one(0, 1), "{of_testing}");
     assert_eq!(of_testing[0]["policy"]["policy-type"], "sts");
@@ -180,7 +194,8 @@ fn validated(document: &[u8]) -> Result<Option<String>, Trouble> {
 
 #[tokio::test]
 async fn a_domain_is_told_of_mail_in_its_name_by_whom_it_names_and_who_agrees() -> Result<(), Trouble> {
-    let mut world = World::with(Program::at(env!("CARGO_BIN_EXE_pair")), |topology| {
+    let noon = until_noon();
+    let mut world = World::with(ahead(noon), |topology| {
         topology.authentication.dmarc = Dmarc::Quarantine;
         topology.reports = Reports { tls: false, dmarc: true };
     })
@@ -209,7 +224,7 @@ async fn a_domain_is_told_of_mail_in_its_name_by_whom_it_names_and_who_agrees() 
         }
     }
     world.quiet().await?;
-    next_day(&mut world).await?;
+    next_day(&mut world, noon).await?;
     let mail = world.internet.mta.wait_for(1, SOON).await?;
     assert_eq!(
         (mail[0].reverse_path.as_str(), &mail[0].recipients[..]),
