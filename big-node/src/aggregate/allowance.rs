@@ -5,7 +5,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use shared::address::{Address, Domain};
 use shared::aggregate::{DAY_SECONDS, REPORTS_A_DAY_MAX};
 use shared::row;
-use shared::store::{Rows, StoreError, Table, Txn};
+use shared::store::{Row, Rows, StoreError, Table, Txn};
 
 /// Empty key to [`Taken`].
 const TAKEN: Table = Table("aggregate-reports-taken");
@@ -37,7 +37,7 @@ impl Allowance {
     /// What there is of it at `now`, milliseconds since 1970.
     pub fn of(rows: &impl Rows, now: u64) -> Result<Self, StoreError> {
         let day = day(now);
-        let taken = rows.get::<Taken>(TAKEN, b"")?.filter(|taken| taken.day == day);
+        let taken = read::<Taken>(rows, TAKEN, b"")?.filter(|taken| taken.day == day);
         Ok(Self(taken.unwrap_or(Taken { day, count: 0 })))
     }
 
@@ -77,15 +77,26 @@ impl Allowance {
         let key = |name: &str| [self.0.day.to_be_bytes().as_slice(), name.as_bytes()].concat();
         let places = [(key(&name), MAILBOX_MAX), (key(mailbox.domain().as_str()), DOMAIN_MAX)];
         for (key, max) in &places {
-            if txn.get::<Sent>(SENT, key)?.is_some_and(|Sent(count)| count >= *max) {
+            if read::<Sent>(txn, SENT, key)?.is_some_and(|Sent(count)| count >= *max) {
                 return Ok(false);
             }
         }
         for (key, _) in &places {
-            let Sent(count) = txn.get::<Sent>(SENT, key)?.unwrap_or_default();
+            let Sent(count) = read::<Sent>(txn, SENT, key)?.unwrap_or_default();
             txn.put(SENT, key, &Sent(count + 1))?;
         }
         Ok(true)
+    }
+}
+
+/// A count. One that cannot be read begins anew: mail comes over the same lane, and is not to wait for it.
+fn read<V: Row>(rows: &impl Rows, table: Table, key: &[u8]) -> Result<Option<V>, StoreError> {
+    match rows.get(table, key) {
+        Err(StoreError::Damaged(what)) => {
+            tracing::error!(what, "a count of aggregate reports cannot be read, and begins anew");
+            Ok(None)
+        }
+        count => count,
     }
 }
 

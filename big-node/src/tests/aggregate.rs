@@ -351,6 +351,39 @@ async fn a_report_that_cannot_be_read_keeps_no_other_waiting() {
     assert_eq!(world.store.read().expect("reads").count(OWED).expect("counts"), 0);
 }
 
+#[test]
+fn a_count_or_a_row_that_cannot_be_read_keeps_nothing_waiting() {
+    let world = World::new();
+    let damage = |table: &'static str, key: Vec<u8>| {
+        let damaged = world.store.commit_blocking(move |txn| txn.put(Table(table), &key, &Unreadable(7)));
+        damaged.expect("commits");
+    };
+    assert_eq!(tell(&world, report("a.example", &["r@elsewhere.example"])), Ok(()));
+    let first =
+        world.store.read().and_then(|rows| rows.keys(Table("aggregate-reports"), &[], 1)).expect("reads");
+    damage("aggregate-reports", first[0].clone());
+    damage("aggregate-reports-taken", Vec::new());
+    let day = (NOW / 86_400_000).to_be_bytes();
+    for name in ["r@elsewhere.example", "elsewhere.example"] {
+        damage("aggregate-reports-sent", [day.as_slice(), name.as_bytes()].concat());
+    }
+    assert_eq!(tell(&world, report("b.example", &["r@elsewhere.example"])), Ok(()));
+    assert_eq!(listed(&world).into_iter().map(|view| view.domain).collect::<Vec<_>>(), ["b.example"]);
+}
+
+#[test]
+fn a_clock_that_is_behind_makes_no_enemy_of_the_edge() {
+    let world = World::new();
+    let day = NOW / 86_400_000 + 30;
+    let report = AggregateReport {
+        id: MessageId::from_parts((day + 1) * 86_400_000, [1; 10]).0,
+        begin: day * 86_400,
+        ..report("a.example", &["r@a.example"])
+    };
+    assert_eq!(tell(&world, report), Ok(()));
+    assert_eq!(listed(&world), []);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reports_that_cannot_be_written_wait_for_a_day_and_keep_no_other_waiting() {
     let mut world = block_in_place(World::new);

@@ -259,7 +259,11 @@ pub fn ahead(rows: &impl Rows, kind: Kind, now: u64, max: usize) -> Result<Vec<D
 /// Whether big may be told of one more report at `now`: it takes so many in a day.
 pub fn may_be_told(txn: &mut Txn<'_>, now: u64) -> Result<bool, StoreError> {
     let day = now / DAY_MILLIS;
-    let told = txn.get::<Told>(TOLD, b"")?.filter(|told| told.day == day);
+    let told = match txn.get::<Told>(TOLD, b"") {
+        // It begins anew.
+        Err(StoreError::Damaged(_)) => None,
+        told => told?.filter(|told| told.day == day),
+    };
     let count = told.map_or(0, |told| told.count);
     if count >= REPORTS_A_DAY_MAX {
         return Ok(false);

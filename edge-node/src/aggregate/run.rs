@@ -204,20 +204,13 @@ async fn wanted(resolver: &Resolver, Due { kind, domain, .. }: &Due) -> Result<W
     }
 }
 
-/// Deals with one day. One that cannot be read is thrown away: it would be in the way for ever.
+/// Deals with one day.
 async fn tell(store: &Store, due: &Due, wanted: Wanted, now: u64) -> Result<(), StoreError> {
     if wanted == Wanted::AnotherWay {
         tracing::info!(domain = due.domain, "it wants reports by https only, which none are sent by");
     }
     let day = due.clone();
-    match store.commit(move |txn| settle(txn, &day, wanted, now)).await {
-        Err(StoreError::Damaged(what)) => {
-            tracing::error!(domain = due.domain, what, "what was counted cannot be read, and is thrown away");
-            let day = due.clone();
-            store.commit(move |txn| counts::discard(txn, &day)).await.map(drop)
-        }
-        told => told.map(drop),
-    }
+    store.commit(move |txn| settle(txn, &day, wanted, now)).await.map(drop)
 }
 
 /// For the simulation: a session with a host of a domain is counted, and then what is counted is told as if the day were
@@ -239,14 +232,23 @@ pub fn tell_at_once(node: &Node, domain: String, to: Address) -> Result<Vec<Id>,
     told.map(Committed::into_inner)
 }
 
-/// The day goes, and what big is told of it comes, under this id.
+/// The day goes, and what big is told of it comes, under this id. A day that cannot be read is thrown away, for it would be
+/// in the way for ever; so is what big would refuse.
 fn settle(txn: &mut Txn<'_>, due: &Due, wanted: Wanted, now: u64) -> Result<Option<Id>, StoreError> {
     let to = match wanted {
         Wanted::Mail(mailboxes) => mailboxes.iter().map(ToString::to_string).collect(),
         Wanted::Nothing | Wanted::AnotherWay => Vec::new(),
     };
     let is_wanted = !to.is_empty();
-    let Some(report) = counts::take(txn, due, to)?.filter(|_| is_wanted) else { return Ok(None) };
+    let taken = match counts::take(txn, due, to) {
+        Err(StoreError::Damaged(what)) => {
+            tracing::error!(domain = due.domain, what, "what was counted cannot be read, and is thrown away");
+            counts::discard(txn, due)?;
+            return Ok(None);
+        }
+        taken => taken?,
+    };
+    let Some(report) = taken.filter(|report| is_wanted && report.counts.is_sound()) else { return Ok(None) };
     if !counts::may_be_told(txn, now)? {
         tracing::info!(domain = due.domain, "it gets no report: there were as many as there may be in a day");
         return Ok(None);
@@ -408,6 +410,17 @@ mod tests {
             []
         );
         assert!(units(&store).is_empty());
+    }
+
+    #[test]
+    fn a_number_of_reports_that_cannot_be_read_costs_no_day() {
+        let (store, due) = counted("a.example");
+        let told = store.commit_blocking(move |txn| {
+            txn.put(shared::store::Table("aggregate-told"), b"", &Unreadable(1))?;
+            settle(txn, &due, Wanted::Mail(vec!["tls@a.example".parse().expect("an address")]), NOON)
+        });
+        assert!(told.expect("commits").into_inner().is_some());
+        assert_eq!(units(&store).len(), 1);
     }
 
     /// A row of a version that this one cannot read.
