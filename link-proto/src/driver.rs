@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{timeout, timeout_at};
 
-use crate::frame::FrameError;
+use crate::frame::{FrameError, Refusal};
 use crate::host::{Host, HostError, LaneState, Opening, Partner};
 use crate::session::{OPENING_TIME, Role, Session, SessionError, Start};
 use crate::ticket::Ticket;
@@ -133,6 +133,18 @@ pub enum LinkError {
     /// The ticket has run out.
     #[error("the ticket has expired; run `edge-node invite` for a new one")]
     TicketExpired,
+}
+
+impl LinkError {
+    /// Whether the edge does not know the key it was shown, and may know another one of this node. It says so in TLS, or,
+    /// while it invites somebody, to the hello.
+    fn is_unknown_key(&self) -> bool {
+        match self {
+            Self::NotAdmitted => true,
+            Self::Session(SessionError::RefusedBy(refused)) => refused.0.why == Refusal::Unknown,
+            _ => false,
+        }
+    }
 }
 
 impl From<quinn::ConnectionError> for LinkError {
@@ -345,7 +357,7 @@ impl Dialler {
             handle.until_held(false).await;
             let (error, round_trip) = self.attempt(&host, &handle, redial.patience(), &parts, turn).await;
             // An edge that went back to a backup knows another one of this node's keys.
-            turn = if matches!(error, LinkError::NotAdmitted) { turn + 1 } else { 0 };
+            turn = if error.is_unknown_key() { turn + 1 } else { 0 };
             match round_trip {
                 Some(round_trip) if handle.was_open() => redial.lost(Instant::now(), round_trip),
                 _ => redial.failed(Instant::now()),
