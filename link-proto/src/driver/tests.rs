@@ -400,7 +400,8 @@ async fn pairing_ends_the_session_of_the_edge_that_is_replaced() {
     let refused = status.wait_for(|status| status.last_error.as_ref() == Some(&wrong_key));
     timeout(FOREVER, refused).await.expect("it is refused").unwrap();
     assert_eq!(pair_of.big.with(|state| state.partner.clone()).unwrap().key, key.public());
-    (dialling.abort(), serving.abort());
+    dialling.abort();
+    serving.abort();
 }
 
 #[tokio::test]
