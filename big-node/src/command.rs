@@ -239,11 +239,12 @@ impl Commands {
         }
         // The ticket says where the edge listens, the topology how big reaches it.
         ticket.address = self.node.topology.link.dial;
-        let paired = driver::pair(&ticket, &self.keys, Arc::clone(&self.host)).await;
+        let paired = driver::pair(&ticket, &self.keys, Arc::clone(&self.host), &self.node.link).await;
+        // The session that there was has been ended for it, whatever came of it.
+        self.node.link.redial();
         paired.map_err(|error| {
             Refused::new(format!("the edge at {} did not take the ticket: {error}", ticket.address))
         })?;
-        self.node.link.redial();
         self.node.queued();
         Ok(Paired { address: ticket.address.to_string() })
     }
@@ -300,7 +301,10 @@ impl Commands {
         let mut alarms: Vec<String> = held.or(status.last_error).into_iter().collect();
         alarms.extend(operator::alarms(&snapshot)?);
         let partner = lane::partner(&snapshot)?;
-        alarms.extend(operator::former_key_alarm(status.former_key_shown, partner.as_ref()));
+        let shown = status.former_key_shown;
+        alarms.extend(
+            shown.and_then(|shown| operator::former_key_alarm(shown.at, &shown.key, partner.as_ref())),
+        );
         alarms.extend(pressure.alarm());
         alarms.extend(compare::alarm(&snapshot, unix_millis())?);
         alarms.extend(refusal::alarm(&snapshot, unix_millis())?);

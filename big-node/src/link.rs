@@ -12,8 +12,8 @@ use shared::chunk::Unframer;
 use shared::fault::{SeededFault, seeded};
 use shared::id::{MessageId, monotonic, unix_millis};
 use shared::lane::{
-    self, Arrival, LanePosition, LaneRow, NodeIdentity, NotApplied, PartnerRow, QueuedBody, QueuedUnit,
-    Staged,
+    self, Arrival, LanePosition, LaneRow, NodeIdentity, NotApplied, PartnerError, PartnerRow, QueuedBody,
+    QueuedUnit, Staged,
 };
 use shared::seal::Sealer;
 use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, Snapshot, Store, StoreError, Txn};
@@ -106,6 +106,10 @@ fn host_error(error: StoreError) -> HostError {
     HostError(error.to_string())
 }
 
+fn partner_error(error: PartnerError) -> HostError {
+    HostError(error.to_string())
+}
+
 fn identity(from: NodeIdentity) -> Identity {
     Identity { node: from.node, log_name: from.log_name, generation: from.generation }
 }
@@ -159,24 +163,24 @@ impl Host for LinkHost {
             lane::remember_partner(txn, &row)?;
             match row.identity.generation == known {
                 true => Ok(()),
-                false => reconcile::edge_went_back(txn, &site),
+                false => Ok(reconcile::edge_went_back(txn, &site)?),
             }
         });
-        remembered.await.map(drop).map_err(host_error)
+        remembered.await.map(drop).map_err(partner_error)
     }
 
     async fn remember_key(&self, partner: Partner) -> Result<(), HostError> {
-        let remembered = self.store.commit(move |txn| lane::pin_next(txn, partner.next_key));
-        remembered.await.map(drop).map_err(host_error)
+        let remembered = self.store.commit(move |txn| lane::pin_next(txn, partner_row(partner)));
+        remembered.await.map(drop).map_err(partner_error)
     }
 
     async fn adopted(&self, partner: Partner) -> Result<(), HostError> {
         let (row, site) = (partner_row(partner), Arc::clone(&self.site));
         let adopted = self.store.commit(move |txn| {
-            lane::adopted(txn, &row)?;
-            reconcile::tell_anew(txn, &site)
+            lane::adopt_store(txn, &row)?;
+            Ok(reconcile::tell_anew(txn, &site)?)
         });
-        adopted.await.map(drop).map_err(host_error)
+        adopted.await.map(drop).map_err(partner_error)
     }
 
     fn invitation(&self) -> Option<[u8; 32]> {
@@ -198,7 +202,7 @@ impl Host for LinkHost {
             match known {
                 // It has another key: nothing begins anew.
                 Some(known) => {
-                    lane::remember_partner(txn, &row)?;
+                    lane::paired_again(txn, &row)?;
                     match row.identity.generation == known.identity.generation {
                         true => Ok(()),
                         false => reconcile::edge_went_back(txn, &site),

@@ -163,7 +163,10 @@ impl Commands {
         let held = self.node.link.is_held().then(|| operator::HELD.to_owned());
         let mut alarms: Vec<String> = held.or(status.last_error).into_iter().collect();
         alarms.extend(operator::alarms(&snapshot)?);
-        alarms.extend(operator::former_key_alarm(status.former_key_shown, partner.as_ref()));
+        let shown = status.former_key_shown;
+        alarms.extend(
+            shown.and_then(|shown| operator::former_key_alarm(shown.at, &shown.key, partner.as_ref())),
+        );
         alarms.extend(pressure.alarm());
         alarms.extend(guessing_alarm(&self.locked()));
         alarms.extend(self.probe.alarm());

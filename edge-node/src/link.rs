@@ -11,7 +11,8 @@ use link_proto::unit::{Body, Digest, Lane, Position, Unit, UnitId};
 use shared::fault::{SeededFault, seeded};
 use shared::id::{MessageId, monotonic, unix_millis};
 use shared::lane::{
-    self, Arrival, LanePosition, LaneRow, NodeIdentity, PartnerRow, QueuedBody, QueuedUnit, Staged,
+    self, Arrival, LanePosition, LaneRow, NodeIdentity, PartnerError, PartnerRow, QueuedBody, QueuedUnit,
+    Staged,
 };
 use shared::pressure::Level;
 use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, StoreError, Txn};
@@ -61,6 +62,10 @@ impl LinkHost {
 }
 
 fn host_error(error: StoreError) -> HostError {
+    HostError(error.to_string())
+}
+
+fn partner_error(error: PartnerError) -> HostError {
     HostError(error.to_string())
 }
 
@@ -131,18 +136,18 @@ impl Host for LinkHost {
     async fn remember(&self, partner: Partner) -> Result<(), HostError> {
         let row = partner_row(partner);
         let remembered = self.node.store.commit(move |txn| lane::remember_partner(txn, &row));
-        remembered.await.map(drop).map_err(host_error)
+        remembered.await.map(drop).map_err(partner_error)
     }
 
     async fn remember_key(&self, partner: Partner) -> Result<(), HostError> {
-        let remembered = self.node.store.commit(move |txn| lane::pin_next(txn, partner.next_key));
-        remembered.await.map(drop).map_err(host_error)
+        let remembered = self.node.store.commit(move |txn| lane::pin_next(txn, partner_row(partner)));
+        remembered.await.map(drop).map_err(partner_error)
     }
 
     async fn adopted(&self, partner: Partner) -> Result<(), HostError> {
         let row = partner_row(partner);
-        let adopted = self.node.store.commit(move |txn| lane::adopted(txn, &row));
-        adopted.await.map(drop).map_err(host_error)
+        let adopted = self.node.store.commit(move |txn| lane::adopt_store(txn, &row));
+        adopted.await.map(drop).map_err(partner_error)
     }
 
     fn invitation(&self) -> Option<[u8; 32]> {
@@ -158,7 +163,7 @@ impl Host for LinkHost {
             let same_store = |known: PartnerRow| known.identity.is_same_store(&row.identity);
             // A partner whose welcome was lost asks again, or it has another key: nothing begins anew.
             match lane::partner(txn)?.is_some_and(same_store) {
-                true => lane::remember_partner(txn, &row),
+                true => lane::paired_again(txn, &row),
                 false => lane::adopted(txn, &row),
             }
         });

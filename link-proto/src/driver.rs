@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{timeout, timeout_at};
 
-use crate::frame::FrameError;
+use crate::frame::{FrameError, Refusal};
 use crate::host::{Host, HostError, LaneState, Opening, Partner};
 use crate::session::{OPENING_TIME, Role, Session, SessionError, Start};
 use crate::ticket::Ticket;
@@ -50,7 +50,7 @@ mod workers;
 mod tests;
 
 pub use close::CloseCode;
-pub use handle::{Connected, Handle, Status};
+pub use handle::{Connected, FormerKeyShown, Handle, Status};
 pub use key::{Key, KeyError};
 pub use keys::{KeyRing, KeyStore, Keys, Rotation};
 
@@ -60,7 +60,7 @@ use engine::{Begun, Engine, Until};
 use redial::Redial;
 use seat::{Seat, Shared};
 use streams::Streams;
-use tls::Choice;
+use tls::{Choice, Known};
 
 /// Connections that the edge holds at once; all but one are in their opening, or closing.
 const CONNECTIONS_MAX: usize = 32;
@@ -133,6 +133,18 @@ pub enum LinkError {
     /// The ticket has run out.
     #[error("the ticket has expired; run `edge-node invite` for a new one")]
     TicketExpired,
+}
+
+impl LinkError {
+    /// Whether the edge does not know the key it was shown, and may know another one of this node. It says so in TLS, or,
+    /// while it invites somebody, to the hello.
+    fn is_unknown_key(&self) -> bool {
+        match self {
+            Self::NotAdmitted => true,
+            Self::Session(SessionError::RefusedBy(refused)) => refused.0.why == Refusal::Unknown,
+            _ => false,
+        }
+    }
 }
 
 impl From<quinn::ConnectionError> for LinkError {
@@ -236,13 +248,13 @@ impl Listener {
         shared: &Arc<Shared>,
         handle: &Handle,
     ) -> Result<(quinn::ServerConfig, Arc<Choice>), LinkError> {
-        let (shared, host, handle) = (Arc::clone(shared), Arc::clone(host), handle.clone());
+        let (shared, host) = (Arc::clone(shared), Arc::clone(host));
         let choice = Choice::new(self.keys.keys());
-        let admits = move |key: &[u8]| {
-            let partner = shared.partner();
-            tls::admits(partner.as_ref(), key, &handle) || host.invitation().is_some()
+        let known = move |key: &[u8]| {
+            let known = Known::of(key, shared.partner().as_ref());
+            Known { admitted: known.admitted || host.invitation().is_some(), ..known }
         };
-        Ok((tls::server_config(Arc::clone(&choice), admits)?, choice))
+        Ok((tls::server_config(Arc::clone(&choice), known, handle.clone())?, choice))
     }
 }
 
@@ -343,9 +355,11 @@ impl Dialler {
         let parts = Arc::new(Parts::default());
         loop {
             handle.until_held(false).await;
+            let line = handle.line().await;
             let (error, round_trip) = self.attempt(&host, &handle, redial.patience(), &parts, turn).await;
+            drop(line);
             // An edge that went back to a backup knows another one of this node's keys.
-            turn = if matches!(error, LinkError::NotAdmitted) { turn + 1 } else { 0 };
+            turn = if error.is_unknown_key() { turn + 1 } else { 0 };
             match round_trip {
                 Some(round_trip) if handle.was_open() => redial.lost(Instant::now(), round_trip),
                 _ => redial.failed(Instant::now()),
@@ -370,15 +384,17 @@ impl Dialler {
     ) -> (LinkError, Option<Duration>) {
         let ready = async {
             let opening = host.open().await?;
-            let known = opening.partner.clone().ok_or(SessionError::NotPaired)?;
-            let way =
-                Way { endpoint: &self.endpoint, address: self.address, keys: &self.keys, turn, patience };
-            let name = tls::server_name(std::iter::once(&known.key).chain(&known.next_key));
-            let handle = handle.clone();
-            let admits = move |key: &[u8]| tls::admits(Some(&known), key, &handle);
-            way.connect(&name, admits, opening, None).await
+            let partner = opening.partner.clone().ok_or(SessionError::NotPaired)?;
+            let (address, keys) = (self.address, &self.keys);
+            let way = Way { endpoint: &self.endpoint, address, keys, turn, patience, handle };
+            let name = tls::server_name(std::iter::once(&partner.key).chain(&partner.next_key));
+            way.connect(&name, move |key| Known::of(key, Some(&partner)), opening, None).await
         };
-        match ready.await {
+        let ready = tokio::select! {
+            ready = ready => ready,
+            () = handle.until_pairing() => Err(LinkError::Superseded),
+        };
+        match ready {
             Ok((begun, lanes)) => {
                 let (host, handle, path) = (Arc::clone(host), handle.clone(), begun.connection.clone());
                 let (seat, parts) = (Seat::Dialler(lanes), Arc::clone(parts));
@@ -391,24 +407,32 @@ impl Dialler {
 }
 
 /// Pairs big with the edge that gave out `ticket`: one attempt. On success the host was told by
-/// [`Host::paired_with`]; the link itself is then kept up by [`Dialler::run`].
+/// [`Host::paired_with`]; the link itself is then kept up by [`Dialler::run`]. The session that `handle` stands for is
+/// ended first, and none begins meanwhile: who was the partner is to change nothing of the one that takes its place.
 ///
 /// # Errors
 /// The ticket has expired or was used, or the edge cannot be reached.
-pub async fn pair<H: Host>(ticket: &Ticket, keys: &KeyRing, host: Arc<H>) -> Result<Partner, LinkError> {
+pub async fn pair<H: Host>(
+    ticket: &Ticket,
+    keys: &KeyRing,
+    host: Arc<H>,
+    handle: &Handle,
+) -> Result<Partner, LinkError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     if ticket.is_expired(now.as_secs()) {
         return Err(LinkError::TicketExpired);
     }
     let endpoint = endpoint(any_port(ticket.address), EndpointConfig::default())?;
+    let _line = handle.line_for_pairing().await;
     let mut opening = host.open().await?;
     opening.partner = None;
     let secret = Some(ticket.secret);
-    let way = Way { endpoint: &endpoint, address: ticket.address, keys, turn: 0, patience: OPENING_TIME };
+    let way =
+        Way { endpoint: &endpoint, address: ticket.address, keys, turn: 0, patience: OPENING_TIME, handle };
     let (begun, lanes) = {
         let pinned = ticket.key.clone();
         let name = tls::server_name([&pinned]);
-        way.connect(&name, move |key| key == pinned, opening, secret).await?
+        way.connect(&name, move |key| Known::by(key, &pinned), opening, secret).await?
     };
     let seat = Seat::Dialler(lanes);
     let parts = Arc::new(Parts::default());
@@ -430,22 +454,23 @@ struct Way<'a> {
     turn: usize,
     /// How long the handshake may take.
     patience: Duration,
+    handle: &'a Handle,
 }
 
 impl Way<'_> {
     async fn connect(
         self,
         name: &str,
-        admits: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+        known: impl Fn(&[u8]) -> Known + Send + Sync + 'static,
         opening: Opening,
         secret: Option<[u8; 32]>,
     ) -> Result<(Begun, Box<[LaneState; 4]>), LinkError> {
-        let Self { endpoint, address, keys: ring, turn, patience } = self;
+        let Self { endpoint, address, keys: ring, turn, patience, handle } = self;
         let watch = ring.watch();
         let keys = watch.borrow().clone();
         let key = keys.in_order().nth(turn % keys.in_order().count()).unwrap_or(&keys.present);
         let connecting = endpoint
-            .connect_with(tls::client_config(key, admits)?, address, name)
+            .connect_with(tls::client_config(key, known, handle.clone())?, address, name)
             .map_err(|error| LinkError::Lost(error.to_string()))?;
         let connection = timeout(patience, connecting)
             .await

@@ -321,6 +321,12 @@ pub enum SessionError {
          `edge-node invite` and `big-node pair --replace TICKET`"
     )]
     WrongKey,
+    /// The partner wants a key again that it has had before: it was put back from a backup.
+    #[error(
+        "the partner announces a key that it has put away, and that somebody else may have; remove \
+         `keys/link-next.key` of its state, and start it again"
+    )]
+    FormerKey,
     /// Node, log name or generation are not what this node remembers.
     #[error("the partner lost its store, or it is another node: {0}; run `link adopt` if that is meant")]
     WrongStore(&'static str),

@@ -33,8 +33,8 @@ pub use confirm::{
 pub use decide::{Decision, DecisionRow, compared, decisions, reset, resolve};
 pub use missing::{Missing, NAMED_MAX, lacks, missing};
 pub use node::{
-    NodeIdentity, PartnerRow, adopt, adopted, epoch, identity, next_epoch, partner, pin_next,
-    remember_partner, restored, set_identity, set_partner,
+    NodeIdentity, PartnerError, PartnerRow, adopt, adopt_store, adopted, epoch, identity, next_epoch,
+    paired_again, partner, pin_next, remember_partner, restored, set_identity, set_partner,
 };
 pub use old::hold_old;
 pub use receive::{

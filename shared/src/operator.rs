@@ -227,11 +227,12 @@ pub fn rotation(begun: bool) -> Done {
     })
 }
 
-/// Somebody has shown the key that the partner has had before, within a day.
-pub fn former_key_alarm(at: Option<SystemTime>, partner: Option<&PartnerRow>) -> Option<String> {
+/// Somebody has shown `key`, which the partner has had before, `at` a time within a day.
+pub fn former_key_alarm(at: SystemTime, key: &[u8], partner: Option<&PartnerRow>) -> Option<String> {
     // A clock that went back since says nothing of how long ago that was.
-    let at = at.filter(|at| at.elapsed().is_ok_and(|ago| ago < FORMER_KEY_ALARM))?;
-    partner?.former_key.as_ref()?;
+    at.elapsed().ok().filter(|ago| *ago < FORMER_KEY_ALARM)?;
+    // Another one may have been put away since, or the partner paired anew.
+    partner?.former_key.as_ref().filter(|former| *former == key)?;
     let at = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_millis());
     Some(format!(
         "on {} UTC somebody showed the key that the other node had before its last rotation, and was refused: that node \

@@ -239,8 +239,13 @@ impl State {
         let opened = options.write(true).create_new(true).mode(0o600).open(&part);
         let written = opened.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
         // A link is never made over what is there, as a rename would be.
-        let named = written.and_then(|()| fs::hard_link(&part, &path)).and_then(|()| fs::remove_file(&part));
-        named.and_then(|()| self.sync_keys()).map_err(failed)
+        written.and_then(|()| fs::hard_link(&part, &path)).map_err(failed)?;
+        let kept = fs::remove_file(&part).and_then(|()| self.sync_keys());
+        kept.map_err(|error| {
+            // The caller goes on without it, and is not to find it after a restart.
+            let _ = fs::remove_file(&path);
+            failed(error)
+        })
     }
 
     /// The names under which lie the key that is to take the place of another one, and the one whose place that took.

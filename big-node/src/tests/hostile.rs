@@ -8,7 +8,7 @@ use link_proto::unit::{Body, HEAD_BYTES_MAX, Lane, Position, Unit};
 use shared::credential::Credential;
 use shared::id::unix_millis;
 use shared::inventory::Inventory;
-use shared::lane;
+use shared::lane::{self, NodeIdentity, PartnerRow};
 use shared::origin::Channel;
 use shared::seal::PrivateKey;
 use shared::store::sim::{Faults, SimDisk};
@@ -202,6 +202,16 @@ async fn an_edge_that_goes_back_at_each_hello_is_told_anew_once_and_again_only_w
         world.sends(&["bob@example.com", "carol@remote.example"], "text");
     });
     let end = End::new(&world);
+    let partner = PartnerRow {
+        identity: NodeIdentity { node: [1; 16], log_name: [2; 16], generation: 0 },
+        key: vec![3; 44],
+        next_key: None,
+        former_key: None,
+        epoch: 0,
+        adopt: false,
+    };
+    let known = world.store.commit(move |txn| lane::set_partner(txn, &partner));
+    known.await.expect("commits");
     let went_back = async |generation| {
         let identity = Identity { node: [1; 16], log_name: [2; 16], generation };
         end.host

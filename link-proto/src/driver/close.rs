@@ -64,6 +64,7 @@ impl CloseCode {
                 SessionError::Version { .. }
                 | SessionError::NotPaired
                 | SessionError::WrongKey
+                | SessionError::FormerKey
                 | SessionError::WrongStore(_) => Self::Stranger,
                 SessionError::RefusedBy(_) => Self::Ended,
                 SessionError::Store { .. } => Self::Node,

@@ -210,6 +210,7 @@ impl<H: Host> Engine<H> {
                 Some(_) = self.tasks.join_next() => {}
                 () = sleep_until(deadline) => self.input(Input::Tick).await?,
                 () = self.handle.until_held(true) => return Err(LinkError::Held),
+                () = self.handle.until_pairing() => return Err(LinkError::Superseded),
                 Ok(()) = self.keys.changed() => return Err(LinkError::Rekeyed),
                 _ = look.tick(), if self.opened => self.look_for_room().await?,
             }

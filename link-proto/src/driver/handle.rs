@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard, Notify, watch};
 
 use super::LinkError;
 use crate::session::LaneView;
@@ -26,10 +26,20 @@ pub struct Status {
     pub connected: Option<Connected>,
     /// Why the last connection or attempt ended; cleared when a link comes up.
     pub last_error: Option<String>,
-    /// When somebody has shown a key that the partner has had before, and was refused; `None` if nobody has.
-    pub former_key_shown: Option<SystemTime>,
+    /// A key that the partner has had before, and that somebody has shown who owns it; `None` if nobody has since a link
+    /// came up last.
+    pub former_key_shown: Option<FormerKeyShown>,
     /// The lanes of the live session, or of the last one. Indexed by [`Lane::index`].
     pub lanes: [LaneView; 4],
+}
+
+/// Somebody has opened a connection with a key that the partner has had before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormerKeyShown {
+    /// When.
+    pub at: SystemTime,
+    /// The public key (SubjectPublicKeyInfo, DER).
+    pub key: Vec<u8>,
 }
 
 /// A live connection.
@@ -55,6 +65,10 @@ struct Inner {
     redial: Notify,
     /// An operator holds the link closed.
     held: watch::Sender<bool>,
+    /// Big: held by the one session, or by a pairing.
+    line: AsyncMutex<()>,
+    /// Big: pairings that wait for it, or hold it.
+    pairing: watch::Sender<usize>,
     was_open: AtomicBool,
     /// What was logged lately, and when.
     logged: Mutex<Vec<(String, Instant)>>,
@@ -75,6 +89,8 @@ impl Handle {
             wake: Notify::new(),
             redial: Notify::new(),
             held: watch::Sender::new(false),
+            line: AsyncMutex::default(),
+            pairing: watch::Sender::new(0),
             was_open: AtomicBool::new(false),
             logged: Mutex::default(),
             status: watch::Sender::new(Status::default()),
@@ -110,6 +126,23 @@ impl Handle {
     pub(super) async fn until_held(&self, held: bool) {
         // The sender lives as long as this handle.
         let _ = self.0.held.subscribe().wait_for(|now| *now == held).await;
+    }
+
+    /// Big: the place of an attempt, once nobody else has it.
+    pub(super) async fn line(&self) -> MutexGuard<'_, ()> {
+        self.0.line.lock().await
+    }
+
+    /// Big: the place of a pairing. A session that has it is ended, with all that it has begun to commit.
+    pub(super) async fn line_for_pairing(&self) -> Pairing<'_> {
+        self.0.pairing.send_modify(|pairings| *pairings += 1);
+        let announced = Announced(self);
+        Pairing { _line: self.line().await, _announced: announced }
+    }
+
+    /// Waits until somebody wants to pair this node.
+    pub(super) async fn until_pairing(&self) {
+        let _ = self.0.pairing.subscribe().wait_for(|pairings| *pairings > 0).await;
     }
 
     /// Whether a session is open.
@@ -155,6 +188,8 @@ impl Handle {
         self.0.status.send_modify(|status| {
             status.connected = Some(Connected { since: SystemTime::now(), peer, rtt: Duration::ZERO });
             status.last_error = None;
+            // The partner is back with a key that is pinned; the log keeps who came before.
+            status.former_key_shown = None;
         });
     }
 
@@ -167,9 +202,13 @@ impl Handle {
         });
     }
 
-    /// Somebody has shown a key that the partner has had before.
-    pub(super) fn former_key_shown(&self) {
-        self.0.status.send_modify(|status| status.former_key_shown = Some(SystemTime::now()));
+    /// Somebody has shown a key that the partner has had before, and has proved to own it.
+    pub(super) fn former_key_shown(&self, key: &[u8]) {
+        if self.is_news("a former key was shown") {
+            tracing::warn!("somebody has shown a key that the partner has had before");
+        }
+        let shown = FormerKeyShown { at: SystemTime::now(), key: key.to_vec() };
+        self.0.status.send_modify(|status| status.former_key_shown = Some(shown));
     }
 
     /// The live connection is gone.
@@ -200,5 +239,21 @@ impl Handle {
         }
         logged.push((error.to_owned(), Instant::now()));
         true
+    }
+}
+
+/// The place of a pairing, until it is over.
+pub(super) struct Pairing<'a> {
+    // Dropped first: nobody waits for a place that is free.
+    _announced: Announced<'a>,
+    _line: MutexGuard<'a, ()>,
+}
+
+/// A pairing that was announced to the running session, whether or not it comes to its turn.
+struct Announced<'a>(&'a Handle);
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        self.0.0.pairing.send_modify(|pairings| *pairings -= 1);
     }
 }

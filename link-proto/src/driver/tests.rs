@@ -351,16 +351,16 @@ async fn a_ticket_pairs_once_and_the_link_comes_up() {
     let ticket = pair_of.ticket(u64::MAX).to_string().parse::<Ticket>().unwrap();
     let node = Arc::new(Node(Arc::clone(&pair_of.big)));
 
-    let refused = pair(&ticket, &pair_of.big_ring(), Arc::clone(&node)).await;
+    let refused = pair(&ticket, &pair_of.big_ring(), Arc::clone(&node), &Handle::new()).await;
     assert!(refused.is_err(), "no invitation is open");
     pair_of.edge.with(|state| state.invitation = Some([9; 32]));
-    let refused = pair(&ticket, &pair_of.big_ring(), Arc::clone(&node)).await.unwrap_err();
+    let refused = pair(&ticket, &pair_of.big_ring(), Arc::clone(&node), &Handle::new()).await.unwrap_err();
     let unknown = |error: &LinkError| matches!(error, LinkError::Session(SessionError::RefusedBy(why)) if why.0.why == Refusal::Unknown);
     assert!(unknown(&refused), "{refused}");
     assert!(pair_of.edge.state.lock().unwrap().partner.is_none());
 
     pair_of.edge.with(|state| state.invitation = Some(SECRET));
-    let partner = pair(&ticket, &pair_of.big_ring(), Arc::clone(&node)).await.unwrap();
+    let partner = pair(&ticket, &pair_of.big_ring(), Arc::clone(&node), &Handle::new()).await.unwrap();
     assert_eq!(partner.key, pair_of.edge_key.public());
     assert_eq!(pair_of.big.state.lock().unwrap().welcome.as_deref(), Some(&b"welcome"[..]));
     let known = pair_of.edge.state.lock().unwrap().partner.clone().unwrap();
@@ -368,16 +368,40 @@ async fn a_ticket_pairs_once_and_the_link_comes_up() {
 
     let stranger = Arc::new(Node(Memory::new(1)));
     assert!(
-        pair(&ticket, &KeyRing::fixed(Key::generate().unwrap()), stranger).await.is_err(),
+        pair(&ticket, &KeyRing::fixed(Key::generate().unwrap()), stranger, &Handle::new()).await.is_err(),
         "the ticket is used up"
     );
-    let expired = pair(&pair_of.ticket(1), &pair_of.big_ring(), node).await.unwrap_err();
+    let expired = pair(&pair_of.ticket(1), &pair_of.big_ring(), node, &Handle::new()).await.unwrap_err();
     assert!(matches!(expired, LinkError::TicketExpired));
 
     let dialling = pair_of.dial();
     connected(&pair_of.big_handle).await;
     connected(&pair_of.edge_handle).await;
     dialling.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pairing_ends_the_session_of_the_edge_that_is_replaced() {
+    let pair_of = Pair::new();
+    let dialling = pair_of.dial();
+    connected(&pair_of.big_handle).await;
+    let (another, key) = (Memory::new(3), Key::generate().unwrap());
+    another.with(|state| state.invitation = Some(SECRET));
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (address, serving) = serve(loopback, &KeyRing::fixed(key.clone()), &another, &Handle::new());
+    let ticket = Ticket { address, key: key.public().to_vec(), ..pair_of.ticket(u64::MAX) };
+    let node = Arc::new(Node(Arc::clone(&pair_of.big)));
+    pair(&ticket, &pair_of.big_ring(), node, &pair_of.big_handle).await.unwrap();
+    assert!(!pair_of.big_handle.is_open(), "nobody else's session is open");
+    // And whoever is where the old one was is dialled again, and is not the partner.
+    pair_of.big_handle.redial();
+    let mut status = pair_of.big_handle.status();
+    let wrong_key = SessionError::WrongKey.to_string();
+    let refused = status.wait_for(|status| status.last_error.as_ref() == Some(&wrong_key));
+    timeout(FOREVER, refused).await.expect("it is refused").unwrap();
+    assert_eq!(pair_of.big.with(|state| state.partner.clone()).unwrap().key, key.public());
+    dialling.abort();
+    serving.abort();
 }
 
 #[tokio::test]
@@ -608,7 +632,7 @@ impl Enemy {
         let endpoint = enemy();
         let config = {
             let pinned = pair.edge_key.public().to_vec();
-            tls::client_config(&pair.big_key, move |key| key == pinned).unwrap()
+            tls::client_config(&pair.big_key, move |key| tls::Known::by(key, &pinned), Handle::new()).unwrap()
         };
         let connecting = endpoint.connect_with(config, pair.address, SERVER_NAME).unwrap();
         let connection = timeout(FOREVER, connecting).await.unwrap().unwrap();
@@ -838,7 +862,7 @@ async fn a_flood_of_first_packets_gets_retries_and_holds_nothing() {
     let endpoint = enemy();
     let config = {
         let pinned = pair.edge_key.public().to_vec();
-        tls::client_config(&pair.big_key, move |key| key == pinned).unwrap()
+        tls::client_config(&pair.big_key, move |key| tls::Known::by(key, &pinned), Handle::new()).unwrap()
     };
     let connecting = endpoint.connect_with(config, tap.local_addr().unwrap(), SERVER_NAME).unwrap();
     let mut first = [0; 2048];

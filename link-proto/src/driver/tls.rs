@@ -1,7 +1,7 @@
 //! TLS for the link: version 1.3, both sides show a raw Ed25519 public key (RFC 7250), both are pinned.
 //!
-//! A verifier admits a key by its bytes and then checks that the handshake is signed with it. There
-//! are no names, no chains and no dates. The edge admits any key while an invitation is open: the
+//! A verifier admits a key by its bytes and then checks that the handshake is signed with it; one that the partner has
+//! had before is refused after that, so that who is said to have it has it. There are no names, no chains and no dates. The edge admits any key while an invitation is open: the
 //! session lets such a partner no further than proving the invitation.
 
 use std::fmt;
@@ -94,16 +94,17 @@ impl ResolvesServerCert for Choice {
     }
 }
 
-/// The edge's configuration; `admits` says for a public key whether its owner may connect.
+/// The edge's configuration; `known` says what is known of a public key.
 pub(super) fn server_config(
     choice: Arc<Choice>,
-    admits: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+    known: impl Fn(&[u8]) -> Known + Send + Sync + 'static,
+    handle: Handle,
 ) -> Result<quinn::ServerConfig, LinkError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls_error)?
-        .with_client_cert_verifier(Arc::new(Pinned { provider, admits: Box::new(admits) }))
+        .with_client_cert_verifier(Arc::new(Pinned { provider, known: Box::new(known), handle }))
         .with_cert_resolver(choice);
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
@@ -113,27 +114,43 @@ pub(super) fn server_config(
     Ok(transport::server_config(Arc::new(crypto)))
 }
 
-/// Whether the owner of a key is the partner. Who was the partner and has that key still is not, which an operator is
-/// told: it went back to a backup, or somebody else has the key.
-pub(super) fn admits(partner: Option<&Partner>, key: &[u8], handle: &Handle) -> bool {
-    let Some(partner) = partner else { return false };
-    if partner.former_key.as_deref() == Some(key) {
-        handle.former_key_shown();
-    }
-    partner.is_pinned(key)
+/// What is known of a public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Its owner may connect.
+    pub(super) admitted: bool,
+    /// The partner has had it before. Who has it still is refused, which an operator is told: the partner went back to a
+    /// backup, or somebody else has the key.
+    pub(super) former: bool,
 }
 
-/// Big's configuration; `admits` says for a public key whether its owner is the edge.
+impl Known {
+    /// What is known of a key where this one is pinned, and nothing of who has had which before.
+    pub(super) fn by(key: &[u8], pinned: &[u8]) -> Self {
+        Self { admitted: key == pinned, former: false }
+    }
+
+    /// What is known of a key where this is the partner.
+    pub(super) fn of(key: &[u8], partner: Option<&Partner>) -> Self {
+        Self {
+            admitted: partner.is_some_and(|partner| partner.is_pinned(key)),
+            former: partner.is_some_and(|partner| partner.former_key.as_deref() == Some(key)),
+        }
+    }
+}
+
+/// Big's configuration; `known` says what is known of a public key.
 pub(super) fn client_config(
     key: &Key,
-    admits: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+    known: impl Fn(&[u8]) -> Known + Send + Sync + 'static,
+    handle: Handle,
 ) -> Result<quinn::ClientConfig, LinkError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls_error)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Pinned { provider, admits: Box::new(admits) }))
+        .with_custom_certificate_verifier(Arc::new(Pinned { provider, known: Box::new(known), handle }))
         .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key.certified())));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
@@ -148,7 +165,8 @@ pub(super) fn pinned_only(
     provider: Arc<CryptoProvider>,
     pinned: Vec<u8>,
 ) -> Arc<impl ServerCertVerifier + ClientCertVerifier> {
-    Arc::new(Pinned { provider, admits: Box::new(move |shown: &[u8]| shown == pinned) })
+    let known = move |shown: &[u8]| Known::by(shown, &pinned);
+    Arc::new(Pinned { provider, known: Box::new(known), handle: Handle::new() })
 }
 
 /// The public key that the partner proved to own.
@@ -174,21 +192,26 @@ fn tls_error(error: Error) -> LinkError {
     LinkError::Tls(error.to_string())
 }
 
-/// Whether the owner of this public key may connect.
-type Admits = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
+/// What is known of a public key.
+type Knows = Box<dyn Fn(&[u8]) -> Known + Send + Sync>;
 
 /// Verifies a raw public key by its bytes, and the handshake by its signature.
 struct Pinned {
     provider: Arc<CryptoProvider>,
-    admits: Admits,
+    known: Knows,
+    /// Is told of a former key.
+    handle: Handle,
 }
 
 impl Pinned {
     fn check(&self, key: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<(), Error> {
-        if others.is_empty() && (self.admits)(key) {
-            return Ok(());
-        }
-        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+        // Anybody can show a key; the owner of a former one is refused once the signature has shown who that is.
+        let Known { admitted, former } = (self.known)(key);
+        if others.is_empty() && (admitted || former) { Ok(()) } else { Err(Self::refused()) }
+    }
+
+    fn refused() -> Error {
+        Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
     }
 
     fn verify(
@@ -200,9 +223,14 @@ impl Pinned {
         if signature.scheme != SignatureScheme::ED25519 {
             return Err(Error::PeerIncompatible(rustls::PeerIncompatible::NoSignatureSchemesInCommon));
         }
-        let key = SubjectPublicKeyInfoDer::from(key.as_ref());
+        let owner = SubjectPublicKeyInfoDer::from(key.as_ref());
         let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature_with_raw_key(message, &key, signature, algorithms)
+        let valid = verify_tls13_signature_with_raw_key(message, &owner, signature, algorithms)?;
+        let Known { admitted, former } = (self.known)(key);
+        if former {
+            self.handle.former_key_shown(key);
+        }
+        if admitted { Ok(valid) } else { Err(Self::refused()) }
     }
 
     fn no_tls12() -> Result<HandshakeSignatureValid, Error> {

@@ -187,6 +187,9 @@ impl Handshake {
         if key == partner.key || key == self.start.local_key {
             return Err(SessionError::Unexpected("a next key that is in use"));
         }
+        if partner.former_key.as_ref() == Some(&key) {
+            return Err(SessionError::FormerKey);
+        }
         if partner.next_key.as_ref() == Some(&key) {
             self.step = Step::Pinning;
             return self.key_remembered(outputs);

@@ -109,6 +109,20 @@ fn a_key_that_is_announced_no_more_is_pinned_no_more() {
 }
 
 #[test]
+fn a_key_that_was_put_away_is_not_pinned_again() {
+    for node in [BIG, EDGE] {
+        let mut sim = rotating(node);
+        // It was put back beside the present one from a backup.
+        sim.nodes[1 - node].partner.as_mut().unwrap().former_key = Some(key(9));
+        assert_eq!(connect(&mut sim, ALL), Err(SessionError::FormerKey));
+        assert_eq!(pins(&sim, node), [Some(sim.nodes[node].key.clone()), None, Some(key(9))]);
+        // Without it the link comes up.
+        sim.nodes[node].next_key = None;
+        assert_eq!(connect(&mut sim, ALL), Ok(true));
+    }
+}
+
+#[test]
 fn a_next_key_comes_where_it_was_announced_and_is_nobody_s() {
     let said = |rotates: bool, then: Frame| {
         let mut sim = rotating(BIG);

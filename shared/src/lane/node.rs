@@ -142,20 +142,67 @@ pub fn adopted(txn: &mut Txn<'_>, partner: &PartnerRow) -> Result<(), StoreError
     Ok(())
 }
 
-/// Remembers the partner as it says it is now. Where its generation is lower than the one that was known, as an operator
+/// Why what a session says of its partner is not remembered.
+#[derive(Debug, thiserror::Error)]
+pub enum PartnerError {
+    /// Another one was paired since the session began, or the same one with another key: whoever has the old key has no
+    /// say in who the partner is.
+    #[error(
+        "another partner, or another key of it, was paired since this connection began, which ends with that"
+    )]
+    Replaced,
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Remembers what a session says of its partner. Where its generation is lower than the one that was known, as an operator
 /// has admitted, the lanes are settled with it anew.
-pub fn remember_partner(txn: &mut Txn<'_>, row: &PartnerRow) -> Result<(), StoreError> {
+///
+/// # Errors
+/// [`PartnerError::Replaced`]: its key is pinned no more, or its store is not the partner's.
+pub fn remember_partner(txn: &mut Txn<'_>, row: &PartnerRow) -> Result<(), PartnerError> {
+    let known = pinned(txn, row)?;
+    if !known.identity.is_same_store(&row.identity) {
+        return Err(PartnerError::Replaced);
+    }
+    Ok(paired_again(txn, row)?)
+}
+
+/// Pins the next key of `row`, the partner of a session, beside the present one.
+///
+/// # Errors
+/// [`PartnerError::Replaced`]: its key is not the partner's, or its store is not.
+pub fn pin_next(txn: &mut Txn<'_>, row: PartnerRow) -> Result<(), PartnerError> {
+    let known = pinned(txn, &row)?;
+    if !known.identity.is_same_store(&row.identity) || known.key != row.key {
+        return Err(PartnerError::Replaced);
+    }
+    Ok(set_partner(txn, &PartnerRow { next_key: row.next_key, ..known })?)
+}
+
+/// Takes the partner's new store, of which a session says, if an operator has said that it is to be taken.
+///
+/// # Errors
+/// [`PartnerError::Replaced`]: its key is pinned no more, or no other store is to be taken any more.
+pub fn adopt_store(txn: &mut Txn<'_>, row: &PartnerRow) -> Result<(), PartnerError> {
+    match pinned(txn, row)?.adopt {
+        true => Ok(adopted(txn, row)?),
+        false => Err(PartnerError::Replaced),
+    }
+}
+
+/// The partner is paired anew, with the store that is known: nothing begins anew, whatever its keys are.
+pub fn paired_again(txn: &mut Txn<'_>, row: &PartnerRow) -> Result<(), StoreError> {
     let known = partner(txn)?.map_or(0, |known| known.identity.generation);
     set_partner(txn, row)?;
     if row.identity.generation < known { forget_generation(txn) } else { Ok(()) }
 }
 
-/// Pins the partner's next key beside the present one.
-pub fn pin_next(txn: &mut Txn<'_>, key: Option<Vec<u8>>) -> Result<(), StoreError> {
-    match partner(txn)? {
-        Some(known) => set_partner(txn, &PartnerRow { next_key: key, ..known }),
-        None => Ok(()),
-    }
+/// The partner as it is remembered, which has to have pinned the key of a session's.
+fn pinned(txn: &Txn<'_>, row: &PartnerRow) -> Result<PartnerRow, PartnerError> {
+    let is_pinned = |known: &PartnerRow| known.key == row.key || known.next_key.as_ref() == Some(&row.key);
+    partner(txn)?.filter(is_pinned).ok_or(PartnerError::Replaced)
 }
 
 fn forget_generation(txn: &mut Txn<'_>) -> Result<(), StoreError> {

@@ -440,3 +440,49 @@ fn mail_of_a_backup_older_than_ids_are_remembered_is_held() {
         commit.expect("commits");
     }
 }
+
+fn partner_row(key: u8, generation: u32) -> PartnerRow {
+    PartnerRow {
+        identity: NodeIdentity { node: [1; 16], log_name: [2; 16], generation },
+        key: vec![key; 44],
+        next_key: None,
+        former_key: None,
+        epoch: 0,
+        adopt: false,
+    }
+}
+
+#[test]
+fn a_session_of_a_partner_that_was_replaced_changes_nothing_of_the_one_that_took_its_place() {
+    in_one_commit(|txn| {
+        let replaced = |result: Result<(), PartnerError>| matches!(result, Err(PartnerError::Replaced));
+        let old = partner_row(1, 1);
+        let next = PartnerRow { next_key: Some(vec![9; 44]), ..old.clone() };
+        let raised = partner_row(1, 2);
+        assert!(replaced(remember_partner(txn, &raised)) && replaced(pin_next(txn, next.clone())), "nobody");
+        // Another key, another store with the same key, and one whose next key the session was not opened with.
+        let other_store =
+            PartnerRow { identity: NodeIdentity { log_name: [3; 16], ..old.identity }, ..old.clone() };
+        let turned = PartnerRow { key: vec![5; 44], next_key: Some(vec![1; 44]), ..old.clone() };
+        for (what, row) in [("a key", partner_row(2, 1)), ("a store", other_store)] {
+            set_partner(txn, &row)?;
+            assert!(replaced(remember_partner(txn, &raised)), "{what}");
+            assert!(replaced(pin_next(txn, next.clone())), "{what}");
+            assert_eq!(partner(txn)?, Some(row), "{what}");
+        }
+        set_partner(txn, &turned)?;
+        assert!(replaced(pin_next(txn, next.clone())), "a key that is only about to be the partner's");
+        set_partner(txn, &PartnerRow { adopt: true, ..partner_row(2, 1) })?;
+        assert!(replaced(adopt_store(txn, &old)), "its new store");
+        set_partner(txn, &old)?;
+        assert!(replaced(adopt_store(txn, &old)), "no store is to be taken");
+
+        // The partner's own.
+        pin_next(txn, next.clone()).expect("pinned");
+        assert_eq!(partner(txn)?, Some(next.clone()));
+        let shown = PartnerRow { key: vec![9; 44], former_key: Some(vec![1; 44]), ..raised };
+        remember_partner(txn, &shown).expect("remembered");
+        assert_eq!(partner(txn)?, Some(shown));
+        Ok(())
+    });
+}

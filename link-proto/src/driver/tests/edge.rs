@@ -28,7 +28,8 @@ impl Ambush {
         let admitted = big_key.public().to_vec();
         let keys = KeyRing::fixed(edge_key.clone()).keys();
         let choice = tls::Choice::new(keys);
-        let config = tls::server_config(choice, move |key| key == admitted).unwrap();
+        let config =
+            tls::server_config(choice, move |key| tls::Known::by(key, &admitted), Handle::new()).unwrap();
         let endpoint = quinn::Endpoint::server(config, SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let big = Memory::new(1);
         let of_edge = Partner {

@@ -63,26 +63,66 @@ fn protocols(alpn: &[u8]) -> Vec<Vec<u8>> {
     if alpn.is_empty() { Vec::new() } else { vec![alpn.to_vec()] }
 }
 
+/// A client of the edge that shows this.
+fn client(pair: &Pair, alpn: &[u8], early: bool, shown: Option<Shown>) -> quinn::ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let pinned = pair.edge_key.public().to_vec();
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(tls::pinned_only(provider, pinned));
+    let mut config = match shown {
+        Some(shown) => builder.with_client_cert_resolver(Arc::new(shown)),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = protocols(alpn);
+    config.enable_early_data = early;
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
+    transport::client_config(Arc::new(crypto))
+}
+
+/// Connects, and waits until the edge has closed that.
+async fn refused(
+    endpoint: &quinn::Endpoint,
+    config: quinn::ClientConfig,
+    to: SocketAddr,
+) -> quinn::ConnectionError {
+    let connecting = endpoint.connect_with(config, to, SERVER_NAME).unwrap();
+    // In TLS 1.3 a client may believe for a moment that it is in.
+    match timeout(FOREVER, connecting).await.unwrap() {
+        Ok(connection) => timeout(FOREVER, connection.closed()).await.unwrap(),
+        Err(error) => error,
+    }
+}
+
+#[tokio::test]
+async fn a_former_key_is_an_alarm_only_from_somebody_who_has_it_and_until_the_partner_is_back() {
+    let pair = Pair::new();
+    let [former, other] = [(); 2].map(|()| Key::generate().unwrap());
+    let public = former.public().to_vec();
+    pair.edge.with(|state| state.partner.as_mut().unwrap().former_key = Some(public.clone()));
+    let shown = || pair.edge_handle.status().borrow().former_key_shown.clone();
+    let endpoint = enemy();
+    // Its public part is no secret.
+    let (certificate, signing) = (former.certified().cert.clone(), Arc::clone(&other.certified().key));
+    let forged = Shown { key: Arc::new(CertifiedKey::new(certificate, signing)), raw: true };
+    refused(&endpoint, client(&pair, LINK, false, Some(forged)), pair.address).await;
+    assert_eq!(shown(), None, "nobody has proved to have it");
+    refused(&endpoint, client(&pair, LINK, false, Some(raw(&former))), pair.address).await;
+    assert_eq!(shown().map(|shown| shown.key), Some(public));
+    assert_eq!(pair.edge.with(|state| state.partner.as_ref().unwrap().epoch), 0, "no hello came through");
+
+    let dialling = pair.dial();
+    connected(&pair.edge_handle).await;
+    assert_eq!(shown(), None, "the partner is back");
+    dialling.abort();
+}
+
 #[tokio::test]
 async fn wrong_peers_do_not_come_in() {
     let pair = Pair::new();
-    let client = |alpn: &[u8], early: bool, shown: Option<Shown>| {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let pinned = pair.edge_key.public().to_vec();
-        let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(tls::pinned_only(provider, pinned));
-        let mut config = match shown {
-            Some(shown) => builder.with_client_cert_resolver(Arc::new(shown)),
-            None => builder.with_no_client_auth(),
-        };
-        config.alpn_protocols = protocols(alpn);
-        config.enable_early_data = early;
-        let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
-        transport::client_config(Arc::new(crypto))
-    };
+    let client = |alpn: &[u8], early: bool, shown: Option<Shown>| client(&pair, alpn, early, shown);
     let peers = [
         ("no key", client(LINK, false, None)),
         ("another key", client(LINK, false, Some(raw(&Key::generate().unwrap())))),
@@ -94,12 +134,7 @@ async fn wrong_peers_do_not_come_in() {
     ];
     let endpoint = enemy();
     for (what, config) in peers {
-        let connecting = endpoint.connect_with(config, pair.address, SERVER_NAME).unwrap();
-        // In TLS 1.3 a client may believe for a moment that it is in.
-        let refused = match timeout(FOREVER, connecting).await.unwrap() {
-            Ok(connection) => timeout(FOREVER, connection.closed()).await.unwrap(),
-            Err(error) => error,
-        };
+        let refused = refused(&endpoint, config, pair.address).await;
         use quinn::ConnectionError::{ConnectionClosed, TransportError};
         assert!(matches!(refused, ConnectionClosed(_) | TransportError(_)), "{what}: {refused:?}");
     }

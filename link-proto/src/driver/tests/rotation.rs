@@ -179,6 +179,15 @@ async fn a_partner_that_went_back_behind_a_rotation_learns_of_it_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_that_invites_somebody_is_shown_the_other_keys_too() {
+    let [a, b] = [(); 2].map(|()| Key::generate().unwrap());
+    let rotating = Rotating::start(Who::Big, ring([Some(&b), None, Some(&a)]), &a);
+    rotating.pair.edge.with(|state| state.invitation = Some(SECRET));
+    rotating.pair.big_handle.redial();
+    rotating.until_alone(b.public()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_cannot_take_its_place_does_not_keep_the_link_down() {
     for who in [Who::Big, Who::Edge] {
         let [old, next] = [(); 2].map(|()| Key::generate().unwrap());
