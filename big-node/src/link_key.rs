@@ -3,7 +3,7 @@
 use link_proto::driver::{Key, KeyRing, KeyStore, Keys};
 use link_proto::host::HostError;
 use shared::lane::PartnerRow;
-use shared::report::{KeysView, fingerprint};
+use shared::report::KeysView;
 use shared::state::{State, StateError};
 
 use crate::serve::ServeError;
@@ -41,14 +41,6 @@ pub fn open(state: &State) -> Result<KeyRing, ServeError> {
 /// They and the partner's, for `link status`.
 pub fn view(ring: &KeyRing, partner: Option<&PartnerRow>) -> KeysView {
     let Keys { present, next, former } = ring.keys();
-    let own = |key: Option<Key>| key.map(|key| fingerprint(key.public()));
-    let pinned = |key: Option<&Vec<u8>>| key.map(|key| fingerprint(key));
-    KeysView {
-        own: fingerprint(present.public()),
-        own_next: own(next),
-        own_former: own(former),
-        partner: pinned(partner.map(|partner| &partner.key)),
-        partner_next: pinned(partner.and_then(|partner| partner.next_key.as_ref())),
-        partner_former: pinned(partner.and_then(|partner| partner.former_key.as_ref())),
-    }
+    let [next, former] = [&next, &former].map(|key| key.as_ref().map(Key::public));
+    KeysView::of(present.public(), next, former, partner)
 }

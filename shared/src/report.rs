@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::lane::PartnerRow;
 use crate::pressure::Level;
 
 /// The link, as this end sees it.
@@ -65,6 +66,21 @@ pub struct KeysView {
     pub partner_next: Option<String>,
     /// The key that the partner has had before, which is refused.
     pub partner_former: Option<String>,
+}
+
+impl KeysView {
+    /// Of this node's public keys (its own, the next one and the former one) and the partner's.
+    pub fn of(own: &[u8], next: Option<&[u8]>, former: Option<&[u8]>, partner: Option<&PartnerRow>) -> Self {
+        let pinned = |key: Option<&Vec<u8>>| key.map(|key| fingerprint(key));
+        Self {
+            own: fingerprint(own),
+            own_next: next.map(fingerprint),
+            own_former: former.map(fingerprint),
+            partner: pinned(partner.map(|partner| &partner.key)),
+            partner_next: pinned(partner.and_then(|partner| partner.next_key.as_ref())),
+            partner_former: pinned(partner.and_then(|partner| partner.former_key.as_ref())),
+        }
+    }
 }
 
 /// A public key in a few characters: SHA-256 of its SubjectPublicKeyInfo, in hex.
