@@ -14,6 +14,7 @@ use tokio::time::timeout_at;
 
 use super::fallback::{self, Fallback};
 use super::mta_sts::{Policies, PolicyError};
+use super::ourselves::Ourselves;
 use super::progress::{Heard, Progress, latest};
 use super::public::is_public;
 use super::relay::{Route, SmartHost};
@@ -25,6 +26,7 @@ use super::sessions::{Sessions, Target};
 use super::signatures::Watch;
 use super::tally::Tally;
 use crate::node::Node;
+use crate::request::OutwardView;
 
 /// Why the smart host is asked, where all mail goes there.
 const BY_MODE: &str = "all mail goes there";
@@ -67,6 +69,7 @@ pub(super) struct Attempt {
     fallback: Fallback<Report>,
     signatures: Watch,
     tls: Arc<ClientConfig>,
+    ourselves: Ourselves,
     sessions: Sessions,
 }
 
@@ -91,7 +94,8 @@ impl Attempt {
     ) -> Self {
         let (sessions, fallback) = (Sessions::new(Arc::clone(&node), limits.attempts), Fallback::new(limits));
         let (signatures, tls) = (Watch::default(), Arc::new(opportunistic()));
-        Self { node, resolver, trusting, policies, route, fallback, signatures, tls, sessions }
+        let ourselves = Ourselves::of(&node.topology.edge);
+        Self { node, resolver, trusting, policies, route, fallback, signatures, tls, ourselves, sessions }
     }
 
     /// Where attempts for a domain are counted: at the domain, or at the smart host that takes all mail, which has
@@ -287,7 +291,10 @@ impl Attempt {
     /// # Errors
     /// Why there are none.
     pub async fn hosts(&self, domain: &Domain, wish: TlsWish) -> Result<Hosts, Status> {
-        let (hosts, unsure) = self.resolver.hosts(domain, self.node.topology.edge.outbound.port).await?;
+        let topology = &self.node.topology;
+        // What others are to prove of our own domains' hosts can be asked about, too.
+        let ours = (!topology.site.domains.contains(domain)).then_some(&self.ourselves);
+        let (hosts, unsure) = self.resolver.hosts(domain, topology.edge.outbound.port, ours).await?;
         let sts = self.sts(domain, &hosts).await;
         let trusted = self.policies.as_ref().map(Policies::trusted);
         let security = |host: &MailHost| match &sts {
@@ -455,6 +462,11 @@ impl Attempt {
             }
         }
         progress.end()
+    }
+
+    /// Whether other hosts can be reached, by what attempts have seen.
+    pub fn outward(&self) -> OutwardView {
+        self.sessions.outward()
     }
 
     /// Ends the sessions for which there was no other message.

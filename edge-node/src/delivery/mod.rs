@@ -10,6 +10,8 @@ mod attempt;
 mod dane;
 mod fallback;
 mod mta_sts;
+mod ourselves;
+mod outward;
 mod pool;
 mod progress;
 mod public;
@@ -40,7 +42,7 @@ use tokio::time::Instant;
 use crate::facts::EVENT_LANE;
 use crate::node::Node;
 use crate::queue;
-use crate::request::HostView;
+use crate::request::{HostView, OutwardView};
 use crate::revise;
 use attempt::Attempt;
 use mta_sts::Policies;
@@ -245,6 +247,11 @@ impl Probe {
             usable: asked.is_ok(),
         };
         Ok(self.0.hosts(domain, TlsWish::Unsaid).await?.hosts.into_iter().map(view).collect())
+    }
+
+    /// Whether other hosts can be reached, by what attempts have seen.
+    pub fn outward(&self) -> OutwardView {
+        self.0.outward()
     }
 
     /// Why all mail waits, if DNS can prove nothing.

@@ -1,11 +1,12 @@
 //! Sessions with hosts: how one is opened at one of a host's addresses, what is said over it, and how it is kept for the
 //! next message.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::ClientConfig;
-use shared::id::monotonic;
+use shared::id::{monotonic, unix_millis};
 use shared::sasl::Credentials;
 use shared::smtp::client::{
     self, Class, Config, Message, Protocol, Session, Status, Talk, TlsPolicy, unreachable,
@@ -15,6 +16,7 @@ use shared::store::BodyKey;
 use shared::tls_wish::TlsWish;
 use tokio::net::TcpStream;
 
+use super::outward::Outward;
 use super::pool::{MESSAGES_MAX, Pool};
 use super::race::{Raced, race};
 use super::report::{Copies, is_of_wish};
@@ -23,6 +25,7 @@ use super::tally::Counted;
 use crate::content::Content;
 use crate::node::Node;
 use crate::record::QueueRow;
+use crate::request::OutwardView;
 
 /// Whom to talk to, and how.
 pub(super) struct Target<'a> {
@@ -86,12 +89,13 @@ pub(super) struct Sessions {
     node: Arc<Node>,
     /// Those between two messages.
     pool: Mutex<Pool<Use, Session>>,
+    outward: Mutex<Outward>,
 }
 
 impl Sessions {
     /// None yet, and at most `max` that wait for their next message.
     pub fn new(node: Arc<Node>, max: usize) -> Self {
-        Self { node, pool: Mutex::new(Pool::new(max)) }
+        Self { node, pool: Mutex::new(Pool::new(max)), outward: Mutex::default() }
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool<Use, Session>> {
@@ -139,6 +143,7 @@ impl Sessions {
         mut addresses: Vec<SocketAddr>,
     ) -> Talked {
         let Raced { won, failed } = race(&addresses, client::connect).await;
+        self.note(won.as_ref().map(|(address, _)| *address), &failed);
         let Some((address, stream)) = won else {
             let why = failed
                 .iter()
@@ -161,6 +166,23 @@ impl Sessions {
             }
             talked => talked,
         }
+    }
+
+    /// Notes what the mail port of other hosts has come to: a smart host may be at another one, which proves nothing.
+    fn note(&self, won: Option<SocketAddr>, failed: &[(SocketAddr, io::Error)]) {
+        let (port, now) = (self.node.topology.edge.outbound.port, unix_millis());
+        let mut outward = self.outward.lock().unwrap_or_else(PoisonError::into_inner);
+        for (address, error) in failed.iter().filter(|(address, _)| address.port() == port) {
+            outward.failed(address.ip(), error, now);
+        }
+        if won.is_some_and(|address| address.port() == port) {
+            outward.reached(now);
+        }
+    }
+
+    /// What was noted.
+    pub fn outward(&self) -> OutwardView {
+        self.outward.lock().unwrap_or_else(PoisonError::into_inner).view()
     }
 
     async fn conversation(

@@ -169,3 +169,46 @@ async fn a_host_is_tried_at_each_of_its_addresses() -> Result<(), Trouble> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn mail_that_dns_leads_back_to_this_host_is_not_sent_round() -> Result<(), Trouble> {
+    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
+    // The edge takes mail at the port where it looks for others, too.
+    let world = World::with(program, |topology| {
+        topology.smtp.push(SocketAddr::new(loopback(3), topology.remote_port));
+    })
+    .await?;
+    let mta = &world.internet.mta;
+    let listen = SocketAddr::new(loopback(2), mta.address().port());
+    let worse = Mta::start(Options { listen, name: "worse.example".into(), ..Options::default() }).await?;
+    let own = world.nodes.topology.hostname.clone();
+    for zone in [
+        Zone::new("worse.example").a("worse.example", loopback(2)),
+        // Who is better than this host is asked, and nobody else.
+        Zone::new("backed.example").mx(10, "mx.remote.example").mx(20, &own).mx(20, "worse.example"),
+        Zone::new("named.example").mx(10, &own.to_ascii_uppercase()).mx(20, "worse.example"),
+        // By its address.
+        Zone::new("led.example")
+            .mx(10, "mx.led.example")
+            .mx(10, "worse.example")
+            .a("mx.led.example", loopback(3)),
+        Zone::new(&own).a(&own, loopback(3)),
+    ] {
+        world.internet.dns.publish(zone);
+    }
+    let desk = world.desk("alice");
+    mta.add_rule(Rule::reply(Stage::Rcpt, 451, "4.2.0 not now").times(1));
+    let sent = desk.send("x@backed.example", "loops", "text").await?;
+    until_are(&world, &sent, &[Relayed]).await?;
+    assert_eq!((deferrals(&world, &sent).await?, recipients(mta)), (1, vec!["x@backed.example".to_owned()]));
+    for domain in ["named.example", "led.example", &own] {
+        let sent = desk.send(&format!("x@{domain}"), "loops", "text").await?;
+        let told = until_are(&world, &sent, &[Failed]).await?;
+        let status = desk.status(&sent.id).await?.recipients.remove(0).status;
+        assert_eq!((status.as_str(), &told[0].0), ("5.4.6", &None), "{domain}: {told:?}");
+        let text = &told[0].1;
+        assert!(text.contains(domain) && text.contains("this host") && text.contains("`domains`"), "{text}");
+    }
+    assert_eq!(recipients(&worse), [""; 0]);
+    Ok(())
+}
