@@ -10,7 +10,7 @@ use tests::internet::dns::Zone;
 use tests::internet::loopback;
 use tests::internet::mta::{Mta, Options};
 use tests::internet::rules::{Action, Rule, Stage};
-use tests::process::Program;
+use tests::process::{Node, Program};
 use tests::wait::{SOON, Trouble, until};
 use tests::world::World;
 
@@ -104,7 +104,7 @@ async fn what_a_host_may_have_taken_the_next_one_does_not_get() -> Result<(), Tr
 
 #[tokio::test]
 async fn each_recipient_goes_its_own_way_and_what_is_final_is_told_at_once() -> Result<(), Trouble> {
-    let (world, first) = two_hosts().await?;
+    let (mut world, first) = two_hosts().await?;
     publish(&world, "mixed.example");
     publish(&world, "slow.example");
     let desk = world.desk("alice");
@@ -131,7 +131,14 @@ async fn each_recipient_goes_its_own_way_and_what_is_final_is_told_at_once() -> 
     second.add_rule(Rule::new(Stage::Connect, Action::Delay(Duration::from_secs(3_600))));
     let sent = desk.send("taken@slow.example, later@slow.example", "slow", "text").await?;
     until_are(&world, &sent, &[Relayed, Queued]).await?;
+    // Nor does an edge that is killed meanwhile send anything twice.
+    world.nodes.kill(Node::Edge).await?;
+    world.internet.mta.clear_rules();
+    world.nodes.start_edge().await?;
+    world.linked().await?;
+    until_are(&world, &sent, &[Relayed, Relayed]).await?;
     assert_eq!(recipients(&first)[1..], ["taken@slow.example"]);
+    assert_eq!(recipients(&world.internet.mta)[2..], ["later@slow.example"]);
     Ok(())
 }
 
