@@ -263,18 +263,46 @@ fn a_restored_receiver_is_given_again_what_it_lost_and_nothing_twice() {
     }
 }
 
+/// `node` has recorded no CONFIRMED of the lane above `count`.
+fn unconfirm(sim: &mut Sim, node: usize, count: usize) {
+    let units = sim.nodes[node].units(Lane::Inter, 1, count, usize::MAX);
+    let confirmed =
+        units.iter().fold(crate::unit::Position::default(), |position, unit| position.after(unit));
+    let last = sim.nodes[node].lanes[INTER].next - 1;
+    sim.nodes[node].forget_after(Lane::Inter, last, confirmed);
+}
+
+/// What a restored receiver may have had before is numbered anew, so that its sender looks at it again.
+#[test]
+fn a_restored_receiver_is_sent_nothing_again_under_its_own_number() {
+    for (confirmed, received, settled) in [(0, 0, 1), (2, 2, 1), (2, 4, 1), (0, 3, 1), (2, 6, 0)] {
+        let mut sim = acquainted(6);
+        restore(&mut sim, EDGE, received, true);
+        unconfirm(&mut sim, BIG, confirmed);
+        let sim = reconnect(sim);
+        assert_eq!(filed(&sim, EDGE), (0..6).collect::<Vec<u8>>());
+        assert_eq!((sim.nodes[BIG].settled, sim.stops.len()), (settled, 0), "{confirmed} {received}");
+        let numbers: Vec<u64> = sim.nodes[EDGE].filed[INTER].iter().map(|(number, _)| *number).collect();
+        assert!(numbers[received..].iter().all(|number| *number > 6), "{confirmed} {received}: {numbers:?}");
+        assert!(sim.nodes[BIG].is_idle());
+    }
+}
+
 #[test]
 fn a_replay_survives_cuts_at_every_frame() {
     for at in 0..60 {
-        let mut sim = acquainted(6);
-        restore(&mut sim, EDGE, 2, true);
-        offer_more(&mut sim);
-        sim.connect().unwrap();
-        for _ in 0..at {
-            sim.step(None).unwrap();
+        for confirmed in [0, 2, 6] {
+            let mut sim = acquainted(6);
+            restore(&mut sim, EDGE, 2, true);
+            unconfirm(&mut sim, BIG, confirmed);
+            offer_more(&mut sim);
+            sim.connect().unwrap();
+            for _ in 0..at {
+                sim.step(None).unwrap();
+            }
+            sim.cut(if at % 2 == 0 { Cut::Network } else { Cut::CrashBoth });
+            is_whole(&reconnect(sim), 6);
         }
-        sim.cut(if at % 2 == 0 { Cut::Network } else { Cut::CrashBoth });
-        is_whole(&reconnect(sim), 6);
     }
 }
 
