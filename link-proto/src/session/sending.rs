@@ -15,6 +15,7 @@
 //! | at or above the next number, this node's generation was raised | this node was restored | OFFER the unconfirmed ids, number anew what is not KNOWN |
 //! | the same, generation as it was | a snapshot was put back here | stop (and both mail lanes) |
 //! | where a rebase left it | its RESUME was lost | RESUME with the same rebase |
+//! | the same, higher generation, and there is a rest | the receiver was restored again | replay it under new numbers |
 //! | anything, after an operator's decision | | replay or number anew, without asking for a proof |
 //!
 //! Generations are compared with those under which the lane was last settled, which the node stores
@@ -82,8 +83,8 @@ pub(super) enum Verdict {
     },
     /// What the receiver, which stands here, does not hold is numbered anew.
     Renumber(Position),
-    /// The receiver has to be told again to go on from what is confirmed.
-    Rebase,
+    /// The receiver, which stands here, has to be told again to go on from what is confirmed.
+    Rebase(Position),
     /// Stand still.
     Stop(Stop),
 }
@@ -95,10 +96,14 @@ pub(super) fn verdict(mine: &LaneState, received: Position, own: u32, partner: u
     }
     let confirmed = mine.confirmed;
     let (restored, receiver_restored) = (own > mine.own_generation, partner > mine.partner_generation);
-    let first_contact = mine.partner_generation == 0 && confirmed.number == 0;
-    let goes_again = receiver_restored && !first_contact && received.number.saturating_add(1) < mine.next;
+    let first_contact = mine.own_generation == 0;
+    let has_rest = confirmed.number.max(received.number).saturating_add(1) < mine.next;
+    let goes_again = receiver_restored && !first_contact && has_rest;
     match mine.rebase {
-        Rebase::From(from) if received == from => return Verdict::Rebase,
+        Rebase::From(from) if received == from && goes_again => {
+            return Verdict::Replay { received, proved: false };
+        }
+        Rebase::From(from) if received == from => return Verdict::Rebase(received),
         Rebase::Any if received.number < confirmed.number => {
             return Verdict::Replay { received, proved: false };
         }
@@ -170,6 +175,9 @@ pub(super) struct Sender {
     more: bool,
     /// A CONFIRMED that came while the chain was being recomputed.
     early: Option<Confirmed>,
+    /// The receiver says again what it has confirmed up to here, on another stream than the answer to an OFFER, which may be
+    /// here before it: settling has taken it into account.
+    recalled: Option<u64>,
     /// Ids of the OFFER that is with the partner, and the last number among them.
     offered: (Vec<UnitId>, u64),
     /// Units that the partner knows.
@@ -190,6 +198,7 @@ impl Sender {
             fetching: None,
             more: true,
             early: None,
+            recalled: None,
             offered: (Vec::new(), 0),
             held: Vec::new(),
         }
@@ -215,7 +224,10 @@ impl Sender {
                 outputs.push_back(Output::Compared { lane: self.lane, received: confirmed });
                 self.resume(false, outputs);
             }
-            Verdict::Rebase => self.resume(true, outputs),
+            Verdict::Rebase(received) => {
+                outputs.push_back(Output::Compared { lane: self.lane, received });
+                self.resume(true, outputs);
+            }
             Verdict::Check { received, restored, receiver_restored } => {
                 self.state = State::Checking(received, Doubt::Unconfirmed { restored, receiver_restored });
                 self.pump(outputs);
@@ -310,7 +322,9 @@ impl Sender {
         }
         (self.confirmed, self.sent) = (position.number, position);
         // It said what it had stored before the lane was settled; settling has taken that into account.
-        self.early = None;
+        if self.early.take().is_some() {
+            self.recalled = None;
+        }
         self.more = true;
         self.resume(rebase, outputs);
     }
@@ -352,6 +366,10 @@ impl Sender {
             }
         }
         let Confirmed { position, applied, .. } = &confirmed;
+        if self.recalled.take_if(|recalled| *recalled == position.number).is_some() {
+            self.granted(confirmed.credit, outputs);
+            return Ok(());
+        }
         if position.number <= self.confirmed {
             return Err(self.violation("a confirm at or below an earlier one"));
         }
@@ -445,7 +463,10 @@ impl Sender {
         match (doubt, self.sent.chain == until.chain) {
             (Doubt::Restored, true) => self.settle(until, Settling::Replay, outputs),
             (Doubt::Unconfirmed { restored: true, .. }, false)
-            | (Doubt::Unconfirmed { receiver_restored: true, .. }, true) => self.offer(until, outputs),
+            | (Doubt::Unconfirmed { receiver_restored: true, .. }, true) => {
+                self.recalled = Some(until.number);
+                self.offer(until, outputs);
+            }
             (_, false) => self.stop(Stop::Differs, outputs),
             (Doubt::Unconfirmed { .. }, true) => {
                 self.in_flight.push_back(until);
