@@ -15,9 +15,10 @@ use shared::operator;
 use shared::render::{self, Table, when, word};
 use shared::topology::{self, Topology};
 
+use crate::doctor::Running;
 use crate::request::{
     CertificateView, ClockView, DeadCommand, DeadLetterView, Done, Explained, HostView, Invited, LinkCommand,
-    LinkView, LockedView, QueueFilter, QueuePage, Queued, Request, Step, StrangersView, Which,
+    LinkView, LockedView, OutwardView, QueueFilter, QueuePage, Queued, Request, Step, StrangersView, Which,
 };
 use crate::{doctor, serve};
 
@@ -237,11 +238,13 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
 
 fn examine(caller: &Caller, topology: &Topology, selectors: &[Domain]) -> Outcome {
     // A node that does not run is a finding, too.
-    let running = caller.ask::<ClockView>(&Request::Clock, b"").map(|(clock, _)| clock.ahead_millis);
+    let clock = caller.ask::<ClockView>(&Request::Clock, b"").map(|(clock, _)| clock.ahead_millis);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let running = running.map_err(|error| error.to_string());
+    let clock = clock.map_err(|error| error.to_string());
     let renewal = caller.ask::<CertificateView>(&Request::Certificate, b"").ok().map(|(view, _)| view);
-    let findings = runtime.block_on(doctor::examine(topology, selectors, running, renewal.as_ref()))?;
+    let outward = caller.ask::<OutwardView>(&Request::Outward, b"").ok().map(|(view, _)| view);
+    let running = Running { clock, renewal, outward };
+    let findings = runtime.block_on(doctor::examine(topology, selectors, running))?;
     caller.print(&findings, |findings| shared::doctor::text(findings))?;
     Ok(shared::doctor::outcome(&findings)?)
 }

@@ -83,6 +83,7 @@ impl Commands {
             Request::Clock => {
                 json(ClockView { ahead_millis: self.node.with_trust(|trust| trust.ahead(Moment::now())) })
             }
+            Request::Outward => json(self.probe.outward()),
             Request::Certificate => json(self.certificate.view()),
             Request::CertificateRenew => json(self.renew_certificate().await?),
             Request::Strangers => json(self.strangers().map_err(failed)?),

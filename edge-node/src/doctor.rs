@@ -11,17 +11,21 @@ use std::net::IpAddr;
 use mail_auth::SpfResult;
 use shared::address::Domain;
 use shared::doctor::{Finding, txt};
+use shared::render::when;
 use shared::topology::{Edge, Mode};
 
 use crate::authentication::spf_word;
 use crate::delivery::{Passing, SIGNATURES_MEND};
+use crate::request::OutwardView;
 
-pub use asked::examine;
+pub use asked::{Running, examine};
 
 /// How far this clock may be from big's, in milliseconds: mail is dated, and signatures and windows end by it.
 const CLOCK_BORNE: u64 = 60_000;
 /// From when on travel windows are not ended by a clock that is apart.
 const CLOCK_WRONG: u64 = 3_600_000;
+/// Addresses of other hosts that are silent by no chance any more.
+const SILENT_MANY: usize = 3;
 /// What is said where DNS is silent.
 const ASK_AGAIN: &str = "see [edge.dns], and ask again";
 
@@ -384,17 +388,41 @@ fn clock(ahead: Option<i64>) -> Finding {
     }
 }
 
-/// What cannot be seen from here.
-fn outside(edge: &Edge, link: std::net::SocketAddr) -> Vec<Finding> {
+/// Whether mail can leave, by what attempts have seen: nobody is asked for it.
+fn outward_port(edge: &Edge, seen: Option<OutwardView>) -> Finding {
     let port = edge.outbound.port;
-    let outward = match &edge.outbound.mode {
+    let about = format!("port {port} outward");
+    let by_hand = match &edge.outbound.mode {
         Mode::Direct => format!(
-            "many providers block TCP {port} until they are asked; try `nc -v` to that port of any mail host"
+            "try `nc -v` to that port of any mail host: many providers block TCP {port} until they are asked"
         ),
         Mode::Relay(host) | Mode::DirectThenRelay(host) => {
             format!("no host but our own is asked here; try `nc -v` to the smart host ({})", host.place)
         }
     };
+    let OutwardView { reached_at, silent, silent_since } = seen.unwrap_or_default();
+    match (reached_at, silent_since) {
+        (_, Some(since)) if silent >= SILENT_MANY => {
+            let found = format!(
+                "since {} UTC none of {silent} addresses of other hosts has answered: it is probably blocked, by a firewall or \
+                 the provider",
+                when(since)
+            );
+            let mend = format!("let TCP {port} out, or ask the provider to; {by_hand}");
+            Finding::warning(about, found, mend)
+        }
+        (Some(at), _) => Finding::ok(about, format!("a host was reached {} UTC", when(at))),
+        (None, Some(_)) => {
+            let found = format!("{silent} addresses of other hosts did not answer, and none has yet");
+            Finding::unchecked(about, found, by_hand)
+        }
+        (None, None) => Finding::unchecked(about, "no mail has shown it since the edge was started", by_hand),
+    }
+}
+
+/// What cannot be seen from here.
+fn firewall(edge: &Edge, link: std::net::SocketAddr) -> Finding {
+    let port = edge.outbound.port;
     let listeners = [&edge.smtp, &edge.submission, &edge.submissions, &edge.pop3, &edge.pop3s];
     let listeners = listeners.into_iter().flatten().chain(edge.certificate.http());
     let mut ports: Vec<_> = listeners.map(|at| at.port()).collect();
@@ -406,10 +434,7 @@ fn outside(edge: &Edge, link: std::net::SocketAddr) -> Vec<Finding> {
         ports.join(", "),
         link.port()
     );
-    vec![
-        Finding::unchecked(format!("port {port} outward"), "other hosts are not asked", outward),
-        Finding::unchecked("firewall", firewall, ""),
-    ]
+    Finding::unchecked("firewall", firewall, "")
 }
 
 #[cfg(test)]
@@ -577,6 +602,24 @@ mod tests {
                 let record = records(&edge, result);
                 assert!(record.contains("include:YOUR-SMART-HOST ~all"), "{record}");
             }
+        }
+    }
+
+    #[test]
+    fn the_way_out_is_as_attempts_have_found_it() {
+        let of = |reached_at, silent, silent_since| {
+            let found = outward_port(&edge(false), Some(OutwardView { reached_at, silent, silent_since }));
+            (found.state, found.found)
+        };
+        let at = Some(1_795_333_263_250);
+        assert_eq!(outward_port(&edge(false), None).state, State::Unchecked);
+        assert_eq!(of(None, 0, None).0, State::Unchecked);
+        assert_eq!(of(None, 2, at).0, State::Unchecked, "two hosts may be away");
+        assert_eq!(of(at, 0, None), (State::Ok, "a host was reached 2026-11-22 07:41 UTC".into()));
+        assert_eq!(of(at, 2, at).0, State::Ok);
+        for reached_at in [None, at] {
+            let (state, found) = of(reached_at, 3, at);
+            assert!(state == State::Warning && found.contains("none of 3 addresses"), "{found}");
         }
     }
 

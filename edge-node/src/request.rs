@@ -47,6 +47,8 @@ pub enum Request {
     CertificateRenew,
     /// This node's clock beside big's. Answered with [`ClockView`].
     Clock,
+    /// Whether other hosts can be reached. Answered with [`OutwardView`].
+    Outward,
     /// What an operator decides about the link. Answered with [`Done`].
     Link(LinkCommand),
     /// Copies keys and store. Answered with [`shared::store::Copied`].
@@ -181,6 +183,17 @@ pub struct CertificateView {
 pub struct ClockView {
     /// How far it is ahead of big's, in milliseconds; `None` if big has not said within an hour what its is.
     pub ahead_millis: Option<i64>,
+}
+
+/// Whether the mail port of other hosts can be reached, by what attempts have seen since the node was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutwardView {
+    /// When a connection was made last, milliseconds since 1970.
+    pub reached_at: Option<u64>,
+    /// Addresses at which nothing has answered since.
+    pub silent: usize,
+    /// When the first of those was tried, milliseconds since 1970.
+    pub silent_since: Option<u64>,
 }
 
 /// An open invitation.

@@ -1,112 +1,38 @@
 //! One attempt: the hosts of a domain in order, until one takes the message or refuses it; or the smart host.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use shared::address::Domain;
-use shared::id::{MessageId, monotonic};
-use shared::sasl::Credentials;
-use shared::smtp::client::{
-    self, Class, Config, Message, Outcome, Protocol, REQUIRETLS_NEEDED, Session, Status, Talk, TlsPolicy,
-    opportunistic,
-};
-use shared::smtp::{Enhanced, Recipient};
-use shared::store::BodyKey;
+use shared::smtp::Enhanced;
+use shared::smtp::client::{Class, REQUIRETLS_NEEDED, Status, opportunistic};
 use shared::tls_wish::TlsWish;
 use shared::topology::Place;
+use tokio::time::timeout_at;
 
 use super::fallback::{self, Fallback};
 use super::mta_sts::{Policies, PolicyError};
-use super::pool::{MESSAGES_MAX, Pool};
+use super::ourselves::Ourselves;
+use super::progress::{Heard, Progress, latest};
 use super::public::is_public;
 use super::relay::{Route, SmartHost};
+use super::report::{Copies, Report, is_of_wish};
 use super::resolve::{MailHost, Resolver, UNPROVED};
 use super::scheduler::{Limits, Shown};
 use super::security::{NotToBeUsed, Security, Sts, for_good};
+use super::sessions::{Sessions, Target};
 use super::signatures::Watch;
-use super::tally::{Counted, Tally};
-use crate::content::Content;
+use super::tally::Tally;
 use crate::node::Node;
-use crate::record::QueueRow;
+use crate::request::OutwardView;
 
 /// Why the smart host is asked, where all mail goes there.
 const BY_MODE: &str = "all mail goes there";
 
 /// How long hosts of a domain that say nothing are tried, one after the other.
 const DIRECT_TIME: Duration = Duration::from_secs(5 * 60);
-
-/// What became of one recipient in an attempt.
-#[derive(Clone, Debug)]
-pub(super) struct Report {
-    pub status: Status,
-    /// The host that said so.
-    pub host: Option<String>,
-    /// The TLS that was under, and what the host had proved; `None` is in clear.
-    pub tls: Option<String>,
-    /// Why the smart host was asked; `None` if the domain's own were.
-    pub relay: Option<String>,
-    /// It has taken the message, and reports on it as the sender wants.
-    pub host_reports: bool,
-    /// The smart host is to be asked, and has no place: it is due as before.
-    pub waits: bool,
-}
-
-impl Report {
-    /// No host was asked.
-    pub fn ours(status: Status) -> Self {
-        Self { status, host: None, tls: None, relay: None, host_reports: false, waits: false }
-    }
-
-    /// Nobody could be reached a moment ago, as this says.
-    fn not_asked_again(&self) -> Self {
-        let Status { class, enhanced, text, .. } = &self.status;
-        let text = format!("not asked again yet: {text}");
-        Self { status: Status::ours(*class, *enhanced, &text), ..self.clone() }
-    }
-
-    /// Of the hosts of a domain this was said, and the smart host, which is to be asked, has no place.
-    fn waiting(&self) -> Self {
-        let Status { class, enhanced, text, .. } = &self.status;
-        let text = format!("{text}; it waits for a place at the smart host");
-        let status = Status::ours(*class, *enhanced, &text).into_temporary();
-        Self { status, waits: true, ..self.clone() }
-    }
-
-    /// What the smart host, as the second choice, will not do for the sender's wish of TLS, hosts of the domain may do when
-    /// they are back: it becomes what was said of them.
-    fn leave_to(&mut self, of_domain: &Self) {
-        if is_of_wish(&self.status) {
-            self.clone_from(of_domain);
-        }
-    }
-}
-
-/// A message on its way to some of its recipients.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Copies<'a> {
-    pub message: MessageId,
-    /// As it was when the attempt was entered as under way.
-    pub row: &'a QueueRow,
-    /// With their indexes on big.
-    pub recipients: &'a [(u32, Recipient)],
-}
-
-impl Copies<'_> {
-    /// The same report for each recipient.
-    pub fn all(&self, report: &Report) -> Vec<(u32, Report)> {
-        self.recipients.iter().map(|(index, _)| (*index, report.clone())).collect()
-    }
-
-    fn told(&self, outcomes: Vec<Outcome>, report: impl Fn(Status) -> Report) -> Vec<(u32, Report)> {
-        let one = |outcome: Outcome| {
-            let (index, _) = self.recipients.get(outcome.recipient)?;
-            Some((*index, Report { host_reports: outcome.host_reports, ..report(outcome.status) }))
-        };
-        outcomes.into_iter().filter_map(one).collect()
-    }
-}
 
 /// A host, and what it has to prove; or why it is not to be used.
 pub(super) type Host = (MailHost, Result<Security, NotToBeUsed>);
@@ -129,45 +55,6 @@ enum Asked {
     Unroutable(Report),
 }
 
-/// Whom to talk to, and how.
-#[derive(Clone)]
-struct Target<'a> {
-    name: &'a str,
-    /// What it is asked for by, under TLS.
-    asked: &'a str,
-    address: SocketAddr,
-    tls: Arc<ClientConfig>,
-    policy: TlsPolicy,
-    security: Security,
-    login: Option<&'a Credentials>,
-    /// What a session with it counts for in reports of TLS.
-    counted: Option<Arc<Counted>>,
-}
-
-/// What a session is good for: a destination, at a host of it, with what that host was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Use {
-    place: String,
-    name: String,
-    address: SocketAddr,
-    policy: TlsPolicy,
-    security: Security,
-    has_login: bool,
-}
-
-impl Target<'_> {
-    /// What it has proved by taking mail under this version of TLS; `None` is in clear.
-    fn shown(&self, version: Option<&str>) -> Option<String> {
-        version.map(|version| self.security.shown(version))
-    }
-
-    fn usage(&self, place: &str) -> Use {
-        let (place, name) = (place.to_owned(), self.name.to_owned());
-        let Self { address, policy, login, .. } = *self;
-        Use { place, name, address, policy, security: self.security.clone(), has_login: login.is_some() }
-    }
-}
-
 /// What attempts need.
 #[derive(Debug)]
 pub(super) struct Attempt {
@@ -182,8 +69,17 @@ pub(super) struct Attempt {
     fallback: Fallback<Report>,
     signatures: Watch,
     tls: Arc<ClientConfig>,
-    /// Sessions between two messages.
-    pool: Mutex<Pool<Use, Session>>,
+    ourselves: Ourselves,
+    sessions: Sessions,
+}
+
+/// How hosts are asked.
+struct Course<'c> {
+    place: &'c str,
+    /// What an answer of one of them comes to, and what the TLS has shown that it came under.
+    report: &'c (dyn Fn(&Target<'_>, Status, Option<String>) -> Report + Send + Sync),
+    /// How long they are asked while none of them says anything.
+    patience: Duration,
 }
 
 impl Attempt {
@@ -196,9 +92,10 @@ impl Attempt {
         route: Route,
         limits: Limits,
     ) -> Self {
-        let (pool, fallback) = (Mutex::new(Pool::new(limits.attempts)), Fallback::new(limits));
+        let (sessions, fallback) = (Sessions::new(Arc::clone(&node), limits.attempts), Fallback::new(limits));
         let (signatures, tls) = (Watch::default(), Arc::new(opportunistic()));
-        Self { node, resolver, trusting, policies, route, fallback, signatures, tls, pool }
+        let ourselves = Ourselves::of(&node.topology.edge);
+        Self { node, resolver, trusting, policies, route, fallback, signatures, tls, ourselves, sessions }
     }
 
     /// Where attempts for a domain are counted: at the domain, or at the smart host that takes all mail, which has
@@ -306,16 +203,21 @@ impl Attempt {
         };
         let domain = first.address.domain();
         let wish = copies.row.tls_wish;
-        let found = match self.hosts(domain, wish).await {
-            Ok(found) => found,
+        let found = match timeout_at(copies.until, self.hosts(domain, wish)).await {
+            Ok(Ok(found)) => found,
             // Who forges answers is not to choose which way the mail goes.
-            Err(status) if status.enhanced == UNPROVED => {
+            Ok(Err(status)) if status.enhanced == UNPROVED => {
                 return Asked::Told(copies.all(&Report::ours(status)), Shown::Strained);
             }
-            Err(status) if status.class == Class::Temporary => {
+            Ok(Err(status)) if status.class == Class::Temporary => {
                 return Asked::Unroutable(Report::ours(status));
             }
-            Err(status) => return Asked::Told(copies.all(&Report::ours(status)), Shown::Nothing),
+            Ok(Err(status)) => return Asked::Told(copies.all(&Report::ours(status)), Shown::Nothing),
+            Err(_) => {
+                let text = format!("finding out who serves {domain} took too long");
+                let slow = Report::ours(Status::ours(Class::Temporary, Enhanced(4, 4, 3), &text));
+                return Asked::Told(copies.all(&slow), Shown::Strained);
+            }
         };
         let tally = Tally::of(&self.node, domain, wish, &found);
         let Hosts { hosts, unsure, .. } = &found;
@@ -333,59 +235,41 @@ impl Attempt {
                     continue;
                 }
             };
-            let tls = security.tls(&self.tls);
+            let mut addresses = Vec::new();
             for address in &host.addresses {
-                if let Err(status) = self.allowed(*address) {
-                    last.get_or_insert(Report::ours(status));
-                    continue;
-                }
-                let counted = tally.map(|tally| Arc::new(tally.session(host, security)));
-                targets.push(Target {
-                    name: &host.name,
-                    asked: security.asked(host),
-                    address: SocketAddr::new(*address, self.node.topology.edge.outbound.port),
-                    tls: counted.as_ref().map_or_else(|| Arc::clone(&tls), |counted| counted.tls(&tls)),
-                    policy: security.tls_policy(),
-                    security: security.clone(),
-                    login: None,
-                    counted,
-                });
-            }
-        }
-        let report =
-            |name: &str, status, tls| Report { host: Some(name.to_owned()), tls, ..Report::ours(status) };
-        if let Some((target, outcomes, tls)) = self.again(copies, place, &targets).await {
-            let shown = shown(&outcomes);
-            return Asked::Told(
-                copies.told(outcomes, |status| report(target.name, status, tls.clone())),
-                shown,
-            );
-        }
-        let begun = Instant::now();
-        for target in &targets {
-            // Hosts that take connections and say nothing would use up what time there is for the smart host.
-            if !reached && begun.elapsed() > DIRECT_TIME {
-                break;
-            }
-            match self.connection(copies, place, target).await {
-                Talk::Done(outcomes, version) => {
-                    let (shown, tls) = (shown(&outcomes), target.shown(version));
-                    return Asked::Told(
-                        copies.told(outcomes, |status| report(target.name, status, tls.clone())),
-                        shown,
-                    );
-                }
-                Talk::Next { status, greeted } => {
-                    reached |= greeted;
-                    last = Some(latest(last, report(target.name, for_good(wish, status), None)));
-                }
-                // It was there to offer TLS.
-                Talk::HandshakeFailed(status, _) => {
-                    reached = true;
-                    last = Some(report(target.name, status, None));
+                match self.allowed(*address) {
+                    Ok(()) => {
+                        addresses.push(SocketAddr::new(*address, self.node.topology.edge.outbound.port));
+                    }
+                    Err(status) => drop(last.get_or_insert(Report::ours(status))),
                 }
             }
+            if addresses.is_empty() {
+                continue;
+            }
+            let (tls, counted) = (security.tls(&self.tls), tally.map(|tally| tally.session(host, security)));
+            targets.push(Target {
+                name: &host.name,
+                asked: security.asked(host),
+                addresses,
+                tls: counted.as_ref().map_or_else(|| Arc::clone(&tls), |counted| counted.tls(&tls)),
+                policy: security.tls_policy(),
+                security: security.clone(),
+                login: None,
+                counted,
+            });
         }
+        let report = |target: &Target<'_>, status, tls| {
+            let status = for_good(wish, status);
+            Report { host: Some(target.name.to_owned()), tls, ..Report::ours(status) }
+        };
+        // Hosts that take connections and say nothing would use up what time there is for the smart host.
+        let course = Course { place, report: &report, patience: DIRECT_TIME };
+        let progress = Progress::new(copies.recipients, last, reached);
+        let (last, reached) = match self.ask(copies, &targets, progress, course).await {
+            Heard::Dealt(reports, shown) => return Asked::Told(reports, shown),
+            Heard::Nobody { last, reached } => (last, reached),
+        };
         let nobody = || {
             let text = format!("no host of {domain} can be reached");
             Report::ours(Status::ours(Class::Temporary, Enhanced(4, 4, 1), &text))
@@ -407,7 +291,10 @@ impl Attempt {
     /// # Errors
     /// Why there are none.
     pub async fn hosts(&self, domain: &Domain, wish: TlsWish) -> Result<Hosts, Status> {
-        let (hosts, unsure) = self.resolver.hosts(domain, self.node.topology.edge.outbound.port).await?;
+        let topology = &self.node.topology;
+        // What others are to prove of our own domains' hosts can be asked about, too.
+        let ours = (!topology.site.domains.contains(domain)).then_some(&self.ourselves);
+        let (hosts, unsure) = self.resolver.hosts(domain, topology.edge.outbound.port, ours).await?;
         let sts = self.sts(domain, &hosts).await;
         let trusted = self.policies.as_ref().map(Policies::trusted);
         let security = |host: &MailHost| match &sts {
@@ -467,7 +354,7 @@ impl Attempt {
         let name = host.place.name();
         let report = |status, tls| {
             let relay = Some(why.clone());
-            Report { host: Some(name.clone()), tls, relay, ..Report::ours(status) }
+            Report { host: Some(name.clone()), tls, relay, ..Report::ours(ours_to_mend(status)) }
         };
         if copies.row.tls_wish == TlsWish::Required && host.security == Security::Opportunistic {
             let text = "the sender wants it only where TLS is certain (REQUIRETLS), and the smart host need not prove its \
@@ -478,7 +365,7 @@ impl Attempt {
         let addresses = match &host.place {
             Place::Address(address) => Ok(vec![*address]),
             Place::Name(_, port) => self.trusting.addresses(&name).await.map(|addresses| {
-                addresses.into_iter().map(|address| SocketAddr::new(address, *port)).collect()
+                addresses.into_iter().map(|address| SocketAddr::new(address, *port)).collect::<Vec<_>>()
             }),
         };
         let no_address = |why: &str| {
@@ -493,41 +380,23 @@ impl Attempt {
             }
         };
         let SmartHost { tls, policy, security, login, .. } = host;
-        let target = |address: &SocketAddr| Target {
+        let target = Target {
             name: &name,
             asked: &name,
-            address: *address,
+            addresses,
             tls: Arc::clone(tls),
             policy: *policy,
             security: security.clone(),
             login: login.as_ref(),
             counted: None,
         };
-        let targets: Vec<_> = addresses.iter().map(target).collect();
-        if let Some((_, outcomes, tls)) = self.again(copies, place, &targets).await {
-            let shown = shown(&outcomes);
-            return (copies.told(outcomes, |status| report(ours_to_mend(status), tls.clone())), shown);
-        }
-        let (mut last, mut reached) = (no_address(""), false);
-        for target in &targets {
-            match self.connection(copies, place, target).await {
-                Talk::Done(outcomes, version) => {
-                    let (shown, tls) = (shown(&outcomes), target.shown(version));
-                    return (
-                        copies.told(outcomes, |status| report(ours_to_mend(status), tls.clone())),
-                        shown,
-                    );
-                }
-                Talk::Next { status, greeted } => {
-                    reached |= greeted;
-                    last = report(status, None);
-                }
-                Talk::HandshakeFailed(status, _) => {
-                    reached = true;
-                    last = report(status, None);
-                }
-            }
-        }
+        let course = Course { place, report: &|_, status, tls| report(status, tls), patience: Duration::MAX };
+        let progress = Progress::new(copies.recipients, None, false);
+        let (last, reached) = match self.ask(copies, &[target], progress, course).await {
+            Heard::Dealt(reports, shown) => return (reports, shown),
+            Heard::Nobody { last, reached } => (last, reached),
+        };
+        let mut last = last.unwrap_or_else(|| no_address(""));
         tracing::warn!(message = %copies.message, relay = %host.place, why = last.status.text, "the smart host cannot be used");
         if is_of_wish(&last.status) {
             return (copies.all(&last), Shown::Nothing);
@@ -547,152 +416,62 @@ impl Attempt {
         Err(Status::ours(Class::Permanent, Enhanced(5, 4, 4), &text))
     }
 
-    fn pool(&self) -> MutexGuard<'_, Pool<Use, Session>> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Delivers over a session that is open still, if there is one with one of `targets`. `None` also if it had ended
-    /// before the message was attempted.
-    async fn again<'t>(
+    /// Asks hosts one after the other until each recipient has an answer that is final; a session that is open still comes
+    /// first.
+    async fn ask(
         &self,
         copies: Copies<'_>,
-        place: &str,
-        targets: &'t [Target<'t>],
-    ) -> Option<(&'t Target<'t>, Vec<Outcome>, Option<String>)> {
-        let uses: Vec<Use> = targets.iter().map(|target| target.usage(place)).collect();
-        let (usage, mut session) = self.kept(&uses).await?;
-        let target = targets.get(uses.iter().position(|other| *other == usage)?)?;
-        match self.over(&mut session, copies).await {
-            Talk::Done(outcomes, version) => {
-                self.keep(usage, session);
-                Some((target, outcomes, target.shown(version)))
+        targets: &[Target<'_>],
+        mut progress: Progress,
+        course: Course<'_>,
+    ) -> Heard {
+        let Course { place, report, patience } = course;
+        let begun = Instant::now();
+        let mut left: Vec<_> = targets.iter().map(|target| target.addresses.clone()).collect();
+        let hear = |progress: &mut Progress, target: &Target<'_>, talk| {
+            progress.hear(talk, |status, version| report(target, status, target.shown(version)));
+        };
+        match timeout_at(copies.until, self.sessions.again(copies, place, targets)).await {
+            Ok(Some((number, talked))) => {
+                if let (Some(target), Some(left)) = (targets.get(number), left.get_mut(number)) {
+                    *left = talked.left;
+                    hear(&mut progress, target, talked.talk);
+                }
             }
-            Talk::Next { .. } | Talk::HandshakeFailed(..) => {
-                self.keep(usage, session);
-                None
+            Ok(None) => {}
+            Err(_) => progress.too_slow(),
+        }
+        for (target, addresses) in targets.iter().zip(left) {
+            let mut left = addresses;
+            while !left.is_empty() && !progress.left().is_empty() {
+                if !progress.is_reached() && begun.elapsed() > patience {
+                    return progress.end();
+                }
+                copies.recorder.record(progress.settled()).await;
+                let others = Copies { recipients: progress.left(), ..copies };
+                match timeout_at(copies.until, self.sessions.talk(others, place, target, left)).await {
+                    Ok(talked) => {
+                        left = talked.left;
+                        hear(&mut progress, target, talked.talk);
+                    }
+                    Err(_) => {
+                        progress.too_slow();
+                        break;
+                    }
+                }
             }
         }
+        progress.end()
     }
 
-    /// A session for one of `uses` whose host has said nothing since its last message.
-    async fn kept(&self, uses: &[Use]) -> Option<(Use, Session)> {
-        loop {
-            let (usage, mut session) = self.pool().take(uses, monotonic())?;
-            if session.is_quiet().await {
-                return Some((usage, session));
-            }
-        }
-    }
-
-    async fn connection(&self, copies: Copies<'_>, place: &str, target: &Target<'_>) -> Talk {
-        match self.conversation(copies, place, target, target.policy).await {
-            Talk::HandshakeFailed(..) if target.policy == TlsPolicy::Opportunistic => {
-                self.conversation(copies, place, target, TlsPolicy::Never).await
-            }
-            other => other,
-        }
-    }
-
-    async fn conversation(
-        &self,
-        copies: Copies<'_>,
-        place: &str,
-        target: &Target<'_>,
-        tls: TlsPolicy,
-    ) -> Talk {
-        let host = client::Host {
-            name: target.asked.to_owned(),
-            address: target.address,
-            tls: Arc::clone(&target.tls),
-        };
-        let config = Config {
-            helo: self.node.topology.edge.hostname.to_string(),
-            tls,
-            protocol: Protocol::Smtp,
-            login: target.login.cloned(),
-        };
-        let mut session = match Session::open(&host, config).await {
-            Ok(session) => session,
-            Err(talk) => return talk,
-        };
-        let talk = self.over(&mut session, copies).await;
-        // One in clear only because TLS had failed was counted then.
-        if let Some(counted) = target.counted.as_ref().filter(|_| tls != TlsPolicy::Never) {
-            counted.ended(&self.node, target.address, &session, &talk);
-        }
-        self.keep(target.usage(place), session);
-        talk
-    }
-
-    /// Delivers over a session. That a host does not offer what the sender wishes for is a reason to ask the next one.
-    async fn over(&self, session: &mut Session, copies: Copies<'_>) -> Talk {
-        let Copies { message: id, row, recipients } = copies;
-        let log = |error: &dyn std::fmt::Display| {
-            tracing::error!(message = %id, %error, "a queued body cannot be read");
-        };
-        let unreadable = |error: &dyn std::fmt::Display| {
-            log(error);
-            let text = "the message cannot be read at the moment";
-            Talk::Next { status: Status::ours(Class::Temporary, Enhanced(4, 3, 0), text), greeted: true }
-        };
-        let key = match self.node.sealing.unwrap(&row.wrapped_key, id) {
-            Ok(key) => key,
-            Err(error) => return unreadable(&error),
-        };
-        let mut content = match self.node.store.body(BodyKey(row.body)) {
-            Ok(reader) => Content::new(reader, &key),
-            Err(error) => return unreadable(&error),
-        };
-        let piece = || content.next().inspect_err(|error| log(error));
-        match session.deliver(message(row, recipients), piece).await {
-            Talk::Done(outcomes, version) => match outcomes.first().filter(|first| is_of_wish(&first.status))
-            {
-                Some(first) => Talk::Next { status: first.status.clone(), greeted: true },
-                None => Talk::Done(outcomes, version),
-            },
-            other => other,
-        }
-    }
-
-    /// Keeps a session for the next message, or ends it.
-    fn keep(&self, usage: Use, session: Session) {
-        let ended = match session.is_ready() && session.delivered() < MESSAGES_MAX {
-            true => self.pool().put(usage, session, monotonic()),
-            false => Some(session),
-        };
-        // Nobody waits for goodbyes.
-        ended.into_iter().for_each(|session| drop(tokio::spawn(session.quit())));
+    /// Whether other hosts can be reached, by what attempts have seen.
+    pub fn outward(&self) -> OutwardView {
+        self.sessions.outward()
     }
 
     /// Ends the sessions for which there was no other message.
     pub fn close_idle(&self) {
-        let overdue = self.pool().overdue(monotonic());
-        overdue.into_iter().for_each(|session| drop(tokio::spawn(session.quit())));
-    }
-}
-
-/// Whether a host has been given up because it will not do what the sender wishes of TLS (RFC 8689 §4.2.1): it said
-/// nothing of the mail.
-fn is_of_wish(status: &Status) -> bool {
-    status.code.is_none() && matches!(status.enhanced, REQUIRETLS_NEEDED | Enhanced(5, 7, 10))
-}
-
-/// What counts of two hosts of a domain that did not take a message: what was said next, but one that may come back can do
-/// what one that will not fulfil the sender's wish cannot.
-fn latest(last: Option<Report>, next: Report) -> Report {
-    last.filter(|last| is_of_wish(&next.status) && last.status.class == Class::Temporary).unwrap_or(next)
-}
-
-/// What its outcomes say of a host.
-fn shown(outcomes: &[Outcome]) -> Shown<Report> {
-    let is_strain = |status: &Status| match status.code {
-        Some(code) => code == 421,
-        // It fell silent, or hung up.
-        None => status.class == Class::Temporary,
-    };
-    match outcomes.iter().any(|outcome| is_strain(&outcome.status)) {
-        true => Shown::Strained,
-        false => Shown::Well,
+        self.sessions.close_idle();
     }
 }
 
@@ -701,39 +480,5 @@ fn ours_to_mend(status: Status) -> Status {
     match status.code {
         Some(530 | 534 | 535 | 538) => status.into_temporary(),
         _ => status,
-    }
-}
-
-fn message(row: &QueueRow, recipients: &[(u32, Recipient)]) -> Message {
-    Message {
-        reverse_path: row.reverse_path.as_deref().and_then(|path| path.parse().ok()),
-        recipients: recipients.iter().map(|(_, recipient)| recipient.clone()).collect(),
-        returns: row.returns,
-        envelope_id: row.envelope_id.clone(),
-        size: row.size + row.signatures.len() as u64,
-        eight_bit: row.body_8bit,
-        utf8_header: row.utf8_header,
-        require_tls: row.tls_wish == TlsWish::Required,
-        before: row.signatures.clone().into_bytes(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_smart_host_will_not_do_of_a_wish_waits_for_the_domain() {
-        let away = Report::ours(Status::ours(Class::Temporary, Enhanced(4, 4, 1), "no answer"));
-        let by_relay = |status| Report { relay: Some("no answer".into()), ..Report::ours(status) };
-        for (enhanced, waits) in
-            [(REQUIRETLS_NEEDED, true), (Enhanced(5, 7, 10), true), (Enhanced(5, 1, 1), false)]
-        {
-            let said = by_relay(Status::ours(Class::Permanent, enhanced, "no"));
-            let mut told = said.clone();
-            told.leave_to(&away);
-            let expected = if waits { &away } else { &said };
-            assert_eq!((&told.status, &told.relay), (&expected.status, &expected.relay), "{enhanced:?}");
-        }
     }
 }

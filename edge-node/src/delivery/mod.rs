@@ -10,40 +10,49 @@ mod attempt;
 mod dane;
 mod fallback;
 mod mta_sts;
+mod ourselves;
+mod outward;
 mod pool;
+mod progress;
 mod public;
+mod race;
+mod record;
 mod relay;
+mod report;
 mod resolve;
 mod scheduler;
 mod security;
+mod sessions;
 mod signatures;
 mod tally;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shared::address::{Address, Domain};
-use shared::age;
 use shared::id::{MessageId, monotonic, unix_millis};
 use shared::smtp::client::{Class, Status};
 use shared::smtp::{Enhanced, Recipient};
 use shared::store::{StoreError, Txn};
 use shared::tls_wish::TlsWish;
-use shared::trace;
-use shared::unit::{DeliveryState, Outcome, ToBig};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::border::{self, Count};
-use crate::facts::{self, EVENT_LANE};
+use crate::facts::EVENT_LANE;
 use crate::node::Node;
 use crate::queue;
-use crate::request::HostView;
-use crate::revise::{self, Begun, Waiting};
-use attempt::{Attempt, Copies, Report};
+use crate::request::{HostView, OutwardView};
+use crate::revise;
+use attempt::Attempt;
 use mta_sts::Policies;
 pub use public::is_public;
+use record::Recorder;
+#[cfg(feature = "sim")]
+pub(crate) use record::answered_by_remote;
+pub(crate) use record::tell;
 pub use relay::{RelayError, Route};
+use report::{Copies, Report};
 pub use resolve::{Resolver, ResolverError};
 use scheduler::{Limits, Scheduler, Shown};
 pub use signatures::{MEND as SIGNATURES_MEND, Passing, are_needed as are_signatures_needed, passing};
@@ -240,6 +249,11 @@ impl Probe {
         Ok(self.0.hosts(domain, TlsWish::Unsaid).await?.hosts.into_iter().map(view).collect())
     }
 
+    /// Whether other hosts can be reached, by what attempts have seen.
+    pub fn outward(&self) -> OutwardView {
+        self.0.outward()
+    }
+
     /// Why all mail waits, if DNS can prove nothing.
     pub fn alarm(&self) -> Option<String> {
         self.0.alarm()
@@ -266,14 +280,11 @@ async fn deliver(
             revise::begin(txn, &busy, message, destination.as_deref(), unix_millis())
         };
         let Some(begun) = node.store.commit(begin).await?.into_inner() else { break };
-        let (reports, of_it) = attempt_row(attempt, place, message, &begun, known.as_mut()).await;
+        let recorder = Recorder { node, message, begun: &begun };
+        let (reports, of_it) = attempt_row(attempt, place, recorder, known.as_mut()).await;
         shown = of_it;
         let waits = reports.iter().any(|(_, report)| report.waits);
-        // A host may have taken it: what is tried again is the record, not the attempt.
-        while let Err(error) = record(node, message, &begun, reports.clone()).await {
-            tracing::error!(%message, %error, "what came of an attempt could not be recorded; it is tried again");
-            tokio::time::sleep(AGAIN).await;
-        }
+        recorder.record(reports).await;
         // It is due as before, once there is a place at the smart host.
         if waits {
             break;
@@ -283,14 +294,14 @@ async fn deliver(
     Ok(shown)
 }
 
-/// Attempts one revision of a message. Exactly one report for each recipient.
+/// Attempts one revision of a message. Exactly one report for each recipient whose own was not recorded before.
 async fn attempt_row(
     attempt: &Attempt,
     place: &str,
-    message: MessageId,
-    begun: &Begun,
+    recorder: Recorder<'_>,
     mut known: Option<&mut Known>,
 ) -> (Vec<(u32, Report)>, Shown<Report>) {
+    let Recorder { message, begun, .. } = recorder;
     let (mut readable, mut reports) = (Vec::new(), Vec::new());
     let is_for = |index: &u32| begun.under_way.recipients.contains(index);
     for recipient in begun.row.recipients.iter().filter(|recipient| is_for(&recipient.index)) {
@@ -309,124 +320,11 @@ async fn attempt_row(
     if readable.is_empty() {
         return (reports, Shown::Nothing);
     }
-    let copies = Copies { message, row: &begun.row, recipients: &readable };
+    let until = Instant::now() + ATTEMPT_TIMEOUT;
+    let copies = Copies { message, row: &begun.row, recipients: &readable, recorder, until };
     let fallback = known.as_mut().and_then(|known| known.fallback.take());
     let why = known.map(|known| &known.why);
-    let attempted =
-        tokio::time::timeout(ATTEMPT_TIMEOUT, attempt.deliver(copies, place, why, fallback)).await;
-    let (told, shown) = attempted.unwrap_or_else(|_| {
-        let slow = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "the hosts there were too slow");
-        // One of them may have it, and not have said so yet.
-        let slow = Status { in_doubt: true, ..slow };
-        (copies.all(&Report::ours(slow)), Shown::Strained)
-    });
+    let (told, shown) = attempt.deliver(copies, place, why, fallback).await;
     reports.extend(told);
     (reports, shown)
 }
-
-/// For the simulation: a remote host has taken the message for everybody who is due, or says to come again at once.
-#[cfg(feature = "sim")]
-pub(crate) async fn answered_by_remote(
-    node: &Node,
-    message: MessageId,
-    begun: Begun,
-    taken: bool,
-) -> Result<(), StoreError> {
-    let status = match taken {
-        true => Status::ours(Class::Delivered, Enhanced(2, 0, 0), "taken"),
-        false => Status::ours(Class::Temporary, Enhanced(4, 2, 1), "later"),
-    };
-    let taken = Report::ours(status);
-    let reports = begun.under_way.recipients.iter().map(|index| (*index, taken.clone())).collect();
-    record(node, message, &begun, reports).await
-}
-
-/// Commits what an attempt brought: the queue, the revisions that were noted while it was under way, and the
-/// events for big. The attempt is over, from this commit on.
-async fn record(
-    node: &Node,
-    message: MessageId,
-    begun: &Begun,
-    reports: Vec<(u32, Report)>,
-) -> Result<(), StoreError> {
-    let (now, outbound, busy) = (unix_millis(), node.topology.edge.outbound.clone(), Arc::clone(&node.busy));
-    let (revision, attempted) = (begun.row.revision, begun.under_way.recipients.clone());
-    let committed = node.store.commit(move |txn| {
-        busy.end(message, &attempted);
-        let (mut waiting, lived) = (Waiting::load(txn, message)?, age::lived(txn)?);
-        let Some(row) = waiting.row(revision) else { return Ok(()) };
-        let expired = lived >= row.since.saturating_add(millis(outbound.expire));
-        let (mut places, mut in_doubt) = (BTreeSet::new(), false);
-        for (index, report) in reports {
-            let Some(recipient) = row.recipients.iter_mut().find(|recipient| recipient.index == index) else {
-                continue;
-            };
-            let waits = report.waits && !expired;
-            if waits && recipient.state == DeliveryState::Deferred && recipient.text == report.status.text {
-                // Big knows.
-                continue;
-            }
-            recipient.attempts = recipient.attempts.saturating_add(u32::from(!waits));
-            let failures = usize::try_from(recipient.attempts).unwrap_or(usize::MAX);
-            if !waits {
-                recipient.next_attempt_at = now.saturating_add(millis(outbound.wait_after(failures)));
-            }
-            let mut status = report.status;
-            if status.class == Class::Temporary && expired {
-                let text =
-                    format!("given up after {failures} attempts; the last answer was: {}", status.text);
-                status = Status::ours(Class::Permanent, Enhanced(4, 4, 7), &text);
-            }
-            recipient.state = match status.class {
-                Class::Delivered => DeliveryState::Relayed,
-                Class::Temporary => DeliveryState::Deferred,
-                Class::Permanent => DeliveryState::Failed,
-            };
-            recipient.text.clone_from(&status.text);
-            places.insert(queue::destination(&recipient.address));
-            in_doubt |= status.in_doubt;
-            let again = status.class == Class::Temporary;
-            let outcome = Outcome {
-                message: message.0,
-                recipient: recipient.index,
-                state: recipient.state,
-                at: now,
-                host: report.host,
-                tls: report.tls,
-                relay: report.relay,
-                text: status.text,
-                status: status.enhanced.to_string(),
-                in_doubt: status.in_doubt,
-                host_reports: report.host_reports,
-                next_attempt_at: again.then_some(recipient.next_attempt_at.max(now)),
-            };
-            tell(txn, &recipient.address, outcome)?;
-        }
-        if in_doubt {
-            border::count(txn, Count::Undetermined)?;
-        }
-        // Behind the outcome, so that big knows what a revision was too late for.
-        let decided = waiting.settle(revision, |recipient| attempted.contains(&recipient));
-        waiting.store(txn)?;
-        places.iter().try_for_each(|place| queue::bring_back(txn, place, now))?;
-        revise::tell(txn, message, decided, now)
-    });
-    committed.await?;
-    node.queued(EVENT_LANE);
-    Ok(())
-}
-
-/// Queues what became of a recipient for big, and notes it in the trace.
-pub(crate) fn tell(txn: &mut Txn<'_>, address: &str, outcome: Outcome) -> Result<(), StoreError> {
-    let state = serde_json::to_value(outcome.state).unwrap_or_default();
-    let what = format!("{address}: {}: {}", state.as_str().unwrap_or_default(), outcome.text);
-    trace::note(txn, MessageId(outcome.message), outcome.at, what)?;
-    facts::tell(txn, &ToBig::Outcome(outcome))
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests;

@@ -22,6 +22,7 @@ use shared::smtp::client::{Class, Status};
 use shared::topology::Dnssec;
 
 use super::dane::TlsaRecord;
+use super::ourselves::{Ourselves, loops};
 use super::signatures::Passing;
 
 /// Hosts of one domain that are tried.
@@ -168,37 +169,60 @@ impl Resolver {
 
     /// The hosts that serve `domain`, best first: its MX hosts, or itself if it has none. Hosts of
     /// equal preference come in random order. With what those have published of their certificates for `port`; and why it is
-    /// not known now where another one is, if there is such.
-    pub async fn hosts(&self, domain: &Domain, port: u16) -> Result<(Vec<MailHost>, Option<Status>), Status> {
+    /// not known now where another one is, if there is such. Where `ours` is one of them, it and all that are not better are
+    /// left out (RFC 5321 §5.1).
+    pub async fn hosts(
+        &self,
+        domain: &Domain,
+        port: u16,
+        ours: Option<&Ourselves>,
+    ) -> Result<(Vec<MailHost>, Option<Status>), Status> {
         let Exchanges { mut names, is_proved, next_hops, is_doubtful } = self.exchanges(domain).await?;
+        let is_ours = |(_, name): &&(u16, String)| ours.is_some_and(|ours| ours.is_named(name));
+        let mut own = names.iter().find(is_ours).cloned();
+        if let Some((preference, _)) = &own {
+            names.retain(|(other, _)| other < preference);
+        }
         names.truncate(HOSTS_MAX);
-        let (mut hosts, mut unsure) = (Vec::new(), None);
-        for name in names {
+        let (mut hosts, mut unsure) = (Vec::new(), Vec::new());
+        for (preference, name) in names {
             match self.found(&name).await {
                 Ok(found) if found.addresses.is_empty() => {}
                 // Its zone is signed, so it would prove that it has no MX.
                 Ok(found) if is_doubtful && !found.bases.is_empty() => {
                     return Err(unproved(domain, OF_ANOTHER));
                 }
+                Ok(Found { addresses, .. })
+                    if ours.is_some_and(|ours| {
+                        addresses.iter().any(|address| ours.is_at(SocketAddr::new(*address, port)))
+                    }) =>
+                {
+                    hosts.retain(|(other, _)| *other < preference);
+                    unsure.retain(|(other, _)| *other < preference);
+                    own = Some((preference, name));
+                    break;
+                }
                 Ok(Found { addresses, bases }) => {
                     let published = match is_proved {
                         true => self.published(&bases, &next_hops, port).await,
                         false => Published::Nothing,
                     };
-                    hosts.push(MailHost { name, addresses, is_proved, published });
+                    hosts.push((preference, MailHost { name, addresses, is_proved, published }));
                 }
                 Err(error) if self.is_doubtful(&error) => {
                     let published = Published::Unknown(format!("nor where it is: {error}"));
-                    hosts.push(MailHost { name, addresses: Vec::new(), is_proved, published });
+                    hosts.push((preference, MailHost { name, addresses: Vec::new(), is_proved, published }));
                 }
-                Err(error) => unsure = Some(error),
+                Err(error) => unsure.push((preference, error)),
             }
         }
-        match (hosts.is_empty(), unsure) {
-            (false, unsure) => Ok((hosts, unsure.map(|error| self.no_answer(domain, &error)))),
-            (true, Some(error)) => Err(self.no_answer(domain, &error)),
-            (true, None) if is_doubtful => Err(unproved(domain, OF_ANOTHER)),
-            (true, None) => {
+        let hosts: Vec<_> = hosts.into_iter().map(|(_, host)| host).collect();
+        match (hosts.is_empty(), unsure.pop(), own) {
+            (false, unsure, _) => Ok((hosts, unsure.map(|(_, error)| self.no_answer(domain, &error)))),
+            (true, Some((_, error)), _) => Err(self.no_answer(domain, &error)),
+            (true, None, _) if is_doubtful => Err(unproved(domain, OF_ANOTHER)),
+            (true, None, Some((_, name))) => Err(loops(domain, &name)),
+            (true, None, None) => {
                 let text = format!("no host that serves {domain} has an address in DNS");
                 Err(Status::ours(Class::Permanent, Enhanced(5, 4, 4), &text))
             }
@@ -286,7 +310,7 @@ impl Resolver {
         let mut next_hops = vec![domain.to_string()];
         next_hops.extend(owner.map(|record| plain(&record.name)).filter(|name| *name != next_hops[0]));
         Ok(Exchanges {
-            names: exchanges.into_iter().map(|(_, _, name)| name).collect(),
+            names: exchanges.into_iter().map(|(preference, _, name)| (preference, name)).collect(),
             is_proved: are_proved(&records),
             next_hops,
             is_doubtful: false,
@@ -401,7 +425,8 @@ fn alternating(records: &[Record]) -> Vec<IpAddr> {
 
 /// Who serves a domain.
 struct Exchanges {
-    names: Vec<String>,
+    /// Preferences and names, best first.
+    names: Vec<(u16, String)>,
     /// DNS proves that it is these.
     is_proved: bool,
     /// The domain, and what it is another name of.
@@ -414,7 +439,7 @@ impl Exchanges {
     /// The domain has no MX. Whether that is proved makes no odds: its address is in the same zone.
     fn itself(domain: &Domain, is_doubtful: bool) -> Self {
         let name = domain.to_string();
-        Self { names: vec![name.clone()], is_proved: true, next_hops: vec![name], is_doubtful }
+        Self { names: vec![(0, name.clone())], is_proved: true, next_hops: vec![name], is_doubtful }
     }
 }
 

@@ -20,13 +20,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{
-    Answer, OfDomain, OwnAddress, associations, certificate, clock, greets_as, of_domain, outside,
-    own_addresses, signatures,
+    Answer, OfDomain, OwnAddress, associations, certificate, clock, firewall, greets_as, of_domain,
+    outward_port, own_addresses, signatures,
 };
 use crate::authentication::{Sender, Spf};
 use crate::delivery::{Resolver, are_signatures_needed, is_public, passing};
 use crate::lists::{self, Lists};
-use crate::request::CertificateView;
+use crate::request::{CertificateView, OutwardView};
 
 /// How long a connection, and then a greeting, may take, beside the pause that strangers are made to wait.
 const GREETING_TIME: Duration = Duration::from_secs(5);
@@ -37,22 +37,32 @@ const NAMES_MAX: usize = 5;
 /// Records of one name that are looked at.
 const RECORDS_MAX: usize = 20;
 
-/// Asks, and judges. `selectors` name the DKIM keys that each domain is to have in DNS; `running` is what the running
-/// node says of its clock ([`super::clock`]), or why there is none; `renewal` what it says of its certificate.
+/// What the running node says.
+#[derive(Debug)]
+pub struct Running {
+    /// Of its clock ([`super::clock`]), or why there is no such node.
+    pub clock: Result<Option<i64>, String>,
+    /// Of the authority that it asks for certificates.
+    pub renewal: Option<CertificateView>,
+    /// Of other hosts.
+    pub outward: Option<OutwardView>,
+}
+
+/// Asks, and judges. `selectors` name the DKIM keys that each domain is to have in DNS.
 ///
 /// # Errors
 /// If the resolvers cannot be used at all.
 pub async fn examine(
     topology: &Topology,
     selectors: &[Domain],
-    running: Result<Option<i64>, String>,
-    renewal: Option<&CertificateView>,
+    running: Running,
 ) -> Result<Vec<Finding>, String> {
     let edge = &topology.edge;
     let resolver = Resolver::new(&edge.dns_servers, &Dnssec::Off)
         .map_err(|error| format!("the resolvers cannot be used: {error}"))?;
     let mut findings = Vec::new();
-    match &running {
+    let Running { clock: ahead, renewal, outward } = running;
+    match &ahead {
         Ok(ahead) => {
             findings.extend(listeners(topology).await);
             findings.push(clock(*ahead));
@@ -81,7 +91,7 @@ pub async fn examine(
         )),
         Err(error) => findings.push(Finding::wrong("certificate", error.to_string(), "see [edge.tls]")),
     }
-    findings.extend(renewal.and_then(certificate::renewal));
+    findings.extend(renewal.as_ref().and_then(certificate::renewal));
     match resolver.data("", RecordType::NS).await {
         Ok(_) => {
             if are_signatures_needed(edge) {
@@ -97,7 +107,8 @@ pub async fn examine(
             findings.push(Finding::wrong("resolvers", found, mend));
         }
     }
-    findings.extend(outside(edge, topology.link.listen));
+    findings.push(outward_port(edge, outward));
+    findings.push(firewall(edge, topology.link.listen));
     Ok(findings)
 }
 

@@ -7,8 +7,8 @@ use shared::listener::TlsIdentity;
 use tests::control::CommandError;
 use tests::internet::dns::Zone;
 use tests::process::Program;
-use tests::wait::Trouble;
-use tests::world::World;
+use tests::wait::{SOON, Trouble};
+use tests::world::{CAROL, World};
 
 /// The public key of RFC 8463, appendix A.
 const PUBLIC: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
@@ -137,4 +137,18 @@ async fn bigs_doctor_sees_the_link_the_postmaster_and_who_signs() -> Result<(), 
     };
     assert!(message.contains("2 of ") && message.contains("are wrong"), "{message}");
     world.end().await
+}
+
+#[tokio::test]
+async fn the_edges_doctor_tells_from_the_mail_that_left_whether_any_can() -> Result<(), Trouble> {
+    let world = World::start(program()).await?;
+    let port = format!("port {} outward", world.internet.mta.address().port());
+    let (before, _) = findings(&world).await?;
+    assert_eq!(of(&before, &port).state, State::Unchecked, "{before:?}");
+    world.desk("alice").send(CAROL, "leaves", "text").await?;
+    world.internet.mta.wait_for(1, SOON).await?;
+    let (after, _) = findings(&world).await?;
+    let found = of(&after, &port);
+    assert!(found.state == State::Ok && found.found.starts_with("a host was reached"), "{found:?}");
+    Ok(())
 }

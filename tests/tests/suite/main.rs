@@ -21,6 +21,7 @@ mod gateway;
 mod limits;
 mod mailwork;
 mod mta_sts;
+mod next_host;
 mod notify;
 mod operator;
 mod people;

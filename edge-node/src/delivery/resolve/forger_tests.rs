@@ -171,7 +171,7 @@ impl Server {
     /// The hosts of a domain: their addresses, or why there are none.
     async fn hosts(&self, domain: &str) -> Result<Vec<IpAddr>, Status> {
         let domain = domain.parse().expect("a domain");
-        let (hosts, _) = timeout(BOUND, self.resolver.hosts(&domain, 25)).await.expect("in time")?;
+        let (hosts, _) = timeout(BOUND, self.resolver.hosts(&domain, 25, None)).await.expect("in time")?;
         Ok(hosts.into_iter().flat_map(|host| host.addresses).collect())
     }
 

@@ -277,7 +277,7 @@ fn add(query: &Query, message: &mut Message, record: Record) {
 /// The hosts of a domain, where answers are forged like this.
 async fn hosts(domain: &str, forge: Forger) -> Result<Vec<MailHost>, Status> {
     let (validating, _, answering) = asking(forge).await;
-    let hosts = validating.hosts(&domain.parse().expect("a domain"), 25).await.map(|(hosts, _)| hosts);
+    let hosts = validating.hosts(&domain.parse().expect("a domain"), 25, None).await.map(|(hosts, _)| hosts);
     answering.abort();
     hosts
 }

@@ -55,6 +55,18 @@ trait Connection: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Connection for T {}
 type Stream = Pin<Box<dyn Connection>>;
 
+/// Connects to a host, for as long as that may take.
+///
+/// # Errors
+/// Why it cannot be reached there.
+pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let no_answer = || {
+        let text = format!("no answer in {} s", CONNECT_TIMEOUT.as_secs());
+        io::Error::new(io::ErrorKind::TimedOut, text)
+    };
+    timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.unwrap_or_else(|_| Err(no_answer()))
+}
+
 /// Connects and delivers one message, whose content comes in pieces, `None` at its end. If it cannot be read,
 /// the host does not get the message.
 pub async fn converse<E>(
@@ -100,16 +112,20 @@ impl Session {
     /// # Errors
     /// What became of the connection: never [`Talk::Done`].
     pub async fn open(host: &Host, config: Config) -> Result<Self, Talk> {
-        let (mut stream, local): (Stream, _) =
-            match timeout(CONNECT_TIMEOUT, TcpStream::connect(host.address)).await {
-                Ok(Ok(stream)) => {
-                    let _ = stream.set_nodelay(true);
-                    let local = stream.local_addr().ok().map(|address| address.ip());
-                    (Box::pin(stream), local)
-                }
-                Ok(Err(error)) => return Err(not_there(host, &error.to_string())),
-                Err(_) => return Err(not_there(host, "no answer in 30 s")),
-            };
+        match connect(host.address).await {
+            Ok(stream) => Self::over(stream, host, config).await,
+            Err(error) => Err(not_there(host, &error.to_string())),
+        }
+    }
+
+    /// A session over a connection that was just made; nothing has been said yet.
+    ///
+    /// # Errors
+    /// What became of the connection: never [`Talk::Done`].
+    pub async fn over(stream: TcpStream, host: &Host, config: Config) -> Result<Self, Talk> {
+        let _ = stream.set_nodelay(true);
+        let local = stream.local_addr().ok().map(|address| address.ip());
+        let mut stream: Stream = Box::pin(stream);
         let mut tls = None;
         if config.tls == TlsPolicy::Implicit {
             let secured = handshake(stream, host).await;
@@ -279,9 +295,14 @@ fn handshake_failed(host: &Host, error: &io::Error) -> Talk {
     Talk::HandshakeFailed(Status::ours(Class::Temporary, Enhanced(4, 7, 5), &text), result)
 }
 
+/// What it comes to that a host cannot be reached at an address.
+pub fn unreachable(name: &str, address: SocketAddr, why: &str) -> Status {
+    let text = format!("{name} ({address}) cannot be reached: {why}");
+    Status::ours(Class::Temporary, Enhanced(4, 4, 1), &text)
+}
+
 fn not_there(host: &Host, why: &str) -> Talk {
-    let text = format!("{} ({}) cannot be reached: {why}", host.name, host.address);
-    Talk::Next { status: Status::ours(Class::Temporary, Enhanced(4, 4, 1), &text), greeted: false }
+    Talk::Next { status: unreachable(&host.name, host.address, why), greeted: false }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ mod transaction;
 #[cfg(test)]
 mod tests;
 
-pub use converse::{Host, Session, Talk, converse};
+pub use converse::{Host, Session, Talk, connect, converse, unreachable};
 pub use outcome::{Class, Outcome, Status, TEXT_BYTES_MAX};
 pub use reply::{LINE_BYTES_MAX, LINES_MAX, ReplyError};
 pub use session::{Action, Client, Config, Message, PIPELINE_MAX, Protocol, TlsPolicy};

@@ -6,6 +6,7 @@ use shared::lane;
 use shared::seal::PrivateKey;
 use shared::store::Store;
 use shared::store::sim::{Faults, SimDisk};
+use shared::tls_wish::TlsWish;
 use shared::topology::{SMALLEST, Topology};
 use shared::unit::decode;
 

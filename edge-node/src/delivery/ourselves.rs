@@ -1,0 +1,62 @@
+//! This host, as the MX of somebody else's domain may name it (RFC 5321 §5.1). Pure.
+
+use std::net::SocketAddr;
+
+use shared::address::Domain;
+use shared::smtp::Enhanced;
+use shared::smtp::client::{Class, Status};
+use shared::topology::Edge;
+
+/// What others know this host by.
+#[derive(Clone, Debug)]
+pub struct Ourselves {
+    hostname: Domain,
+    /// Those on every address of this host are known by its name only.
+    listeners: Vec<SocketAddr>,
+}
+
+impl Ourselves {
+    /// As the topology has it.
+    pub fn of(edge: &Edge) -> Self {
+        let listeners = edge.smtp.iter().filter(|at| !at.ip().is_unspecified()).copied().collect();
+        Self { hostname: edge.hostname.clone(), listeners }
+    }
+
+    /// Whether that is our name.
+    pub fn is_named(&self, host: &str) -> bool {
+        self.hostname.as_str().eq_ignore_ascii_case(host)
+    }
+
+    /// Whether it is us who take mail there.
+    pub fn is_at(&self, address: SocketAddr) -> bool {
+        self.listeners.contains(&address)
+    }
+}
+
+/// What becomes of mail for `domain`, none of whose hosts is better than `host`, which is this one.
+pub fn loops(domain: &Domain, host: &str) -> Status {
+    let text = format!(
+        "DNS leads mail for {domain} to {host}, which is this host, and here it is nobody's: the MX of {domain} has to name \
+         the host that takes its mail, or [site] `domains` here has to name {domain}"
+    );
+    Status::ours(Class::Permanent, Enhanced(5, 4, 6), &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::topology::{SMALLEST, Topology};
+
+    use super::*;
+
+    #[test]
+    fn this_host_is_known_by_its_name_and_by_the_addresses_it_is_told_to_listen_on() {
+        let mut edge = Topology::parse(SMALLEST, "t.toml").expect("valid").edge;
+        let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        edge.smtp = vec![at("192.0.2.1:25"), at("0.0.0.0:26"), at("[::]:25")];
+        let ours = Ourselves::of(&edge);
+        let names = ["MX.example.com", "mx2.example.com", "example.com"].map(|name| ours.is_named(name));
+        assert_eq!(names, [true, false, false]);
+        let places = ["192.0.2.1:25", "192.0.2.1:26", "192.0.2.2:25", "[2001:db8::1]:25"];
+        assert_eq!(places.map(|place| ours.is_at(at(place))), [true, false, false, false]);
+    }
+}

@@ -1,0 +1,284 @@
+//! Sessions with hosts: how one is opened at one of a host's addresses, what is said over it, and how it is kept for the
+//! next message.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustls::ClientConfig;
+use shared::id::{monotonic, unix_millis};
+use shared::sasl::Credentials;
+use shared::smtp::client::{
+    self, Class, Config, Message, Protocol, Session, Status, Talk, TlsPolicy, unreachable,
+};
+use shared::smtp::{Enhanced, Recipient};
+use shared::store::BodyKey;
+use shared::tls_wish::TlsWish;
+use tokio::net::TcpStream;
+
+use super::outward::Outward;
+use super::pool::{MESSAGES_MAX, Pool};
+use super::race::{Raced, race};
+use super::report::{Copies, is_of_wish};
+use super::security::Security;
+use super::tally::Counted;
+use crate::content::Content;
+use crate::node::Node;
+use crate::record::QueueRow;
+use crate::request::OutwardView;
+
+/// Whom to talk to, and how.
+pub(super) struct Target<'a> {
+    pub name: &'a str,
+    /// What it is asked for by, under TLS.
+    pub asked: &'a str,
+    /// In the order in which they are tried.
+    pub addresses: Vec<SocketAddr>,
+    pub tls: Arc<ClientConfig>,
+    pub policy: TlsPolicy,
+    pub security: Security,
+    pub login: Option<&'a Credentials>,
+    /// What a session with it counts for in reports of TLS.
+    pub counted: Option<Counted>,
+}
+
+/// What a session is good for: a destination, at a host of it, with what that host was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Use {
+    place: String,
+    name: String,
+    address: SocketAddr,
+    policy: TlsPolicy,
+    security: Security,
+    has_login: bool,
+}
+
+impl Target<'_> {
+    /// What it has proved by taking mail under this version of TLS; `None` is in clear.
+    pub fn shown(&self, version: Option<&str>) -> Option<String> {
+        version.map(|version| self.security.shown(version))
+    }
+
+    fn usage(&self, place: &str, address: SocketAddr) -> Use {
+        let (place, name) = (place.to_owned(), self.name.to_owned());
+        let Self { policy, login, .. } = *self;
+        Use { place, name, address, policy, security: self.security.clone(), has_login: login.is_some() }
+    }
+}
+
+/// What came of talking to a host.
+#[derive(Debug)]
+pub(super) struct Talked {
+    pub talk: Talk,
+    /// Where else it is worth a try for whom it has not taken the message.
+    pub left: Vec<SocketAddr>,
+}
+
+impl Talked {
+    /// A host that has dealt with the message and goes on with the session has spoken for itself: its `others` are asked only
+    /// where one of its machines may have been speaking.
+    fn over(session: &Session, talk: Talk, others: Vec<SocketAddr>) -> Self {
+        let speaks_for_all = matches!(talk, Talk::Done(..)) && session.is_ready();
+        Self { talk, left: if speaks_for_all { Vec::new() } else { others } }
+    }
+}
+
+/// All that is kept of sessions.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    node: Arc<Node>,
+    /// Those between two messages.
+    pool: Mutex<Pool<Use, Session>>,
+    outward: Mutex<Outward>,
+}
+
+impl Sessions {
+    /// None yet, and at most `max` that wait for their next message.
+    pub fn new(node: Arc<Node>, max: usize) -> Self {
+        Self { node, pool: Mutex::new(Pool::new(max)), outward: Mutex::default() }
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool<Use, Session>> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Delivers over a session that is open still, if there is one with one of `targets`; with which, and what came of it.
+    /// `None` also if it had ended before the message was attempted.
+    pub async fn again(
+        &self,
+        copies: Copies<'_>,
+        place: &str,
+        targets: &[Target<'_>],
+    ) -> Option<(usize, Talked)> {
+        let uses = targets.iter().enumerate().flat_map(|(number, target)| {
+            target.addresses.iter().map(move |address| (number, target.usage(place, *address)))
+        });
+        let (numbers, uses): (Vec<usize>, Vec<Use>) = uses.unzip();
+        let (usage, mut session) = self.kept(&uses).await?;
+        let number = *numbers.get(uses.iter().position(|other| *other == usage)?)?;
+        let talk = self.over(&mut session, copies).await;
+        let mut left = targets.get(number)?.addresses.clone();
+        left.retain(|address| *address != usage.address);
+        let talked = Talked::over(&session, talk, left);
+        self.keep(usage, session);
+        matches!(talked.talk, Talk::Done(..)).then_some((number, talked))
+    }
+
+    /// A session for one of `uses` whose host has said nothing since its last message.
+    async fn kept(&self, uses: &[Use]) -> Option<(Use, Session)> {
+        loop {
+            let (usage, mut session) = self.pool().take(uses, monotonic())?;
+            if session.is_quiet().await {
+                return Some((usage, session));
+            }
+        }
+    }
+
+    /// Delivers over a new session, at the first of these addresses of a host that takes a connection.
+    pub async fn talk(
+        &self,
+        copies: Copies<'_>,
+        place: &str,
+        target: &Target<'_>,
+        mut addresses: Vec<SocketAddr>,
+    ) -> Talked {
+        let Raced { won, failed } = race(&addresses, client::connect).await;
+        self.note(won.as_ref().map(|(address, _)| *address), &failed);
+        let Some((address, stream)) = won else {
+            let why = failed
+                .iter()
+                .map(|(address, error)| unreachable(target.name, *address, &error.to_string()).text);
+            let text = why.collect::<Vec<_>>().join("; ");
+            let status = Status::ours(Class::Temporary, Enhanced(4, 4, 1), &text);
+            return Talked { talk: Talk::Next { status, greeted: false }, left: Vec::new() };
+        };
+        addresses.retain(|other| *other != address && failed.iter().all(|(failed, _)| failed != other));
+        let at = At { place, target, address };
+        match self.conversation(copies, at, stream, target.policy, &addresses).await {
+            Talked { talk: Talk::HandshakeFailed(..), left } if target.policy == TlsPolicy::Opportunistic => {
+                match client::connect(address).await {
+                    Ok(stream) => self.conversation(copies, at, stream, TlsPolicy::Never, &left).await,
+                    Err(error) => {
+                        let status = unreachable(target.name, address, &error.to_string());
+                        Talked { talk: Talk::Next { status, greeted: false }, left }
+                    }
+                }
+            }
+            talked => talked,
+        }
+    }
+
+    /// Notes what the mail port of other hosts has come to: a smart host may be at another one, which proves nothing.
+    fn note(&self, won: Option<SocketAddr>, failed: &[(SocketAddr, io::Error)]) {
+        let (port, now) = (self.node.topology.edge.outbound.port, unix_millis());
+        let mut outward = self.outward.lock().unwrap_or_else(PoisonError::into_inner);
+        for (address, error) in failed.iter().filter(|(address, _)| address.port() == port) {
+            outward.failed(address.ip(), error, now);
+        }
+        if won.is_some_and(|address| address.port() == port) {
+            outward.reached(now);
+        }
+    }
+
+    /// What was noted.
+    pub fn outward(&self) -> OutwardView {
+        self.outward.lock().unwrap_or_else(PoisonError::into_inner).view()
+    }
+
+    async fn conversation(
+        &self,
+        copies: Copies<'_>,
+        At { place, target, address }: At<'_>,
+        stream: TcpStream,
+        tls: TlsPolicy,
+        others: &[SocketAddr],
+    ) -> Talked {
+        let host = client::Host { name: target.asked.to_owned(), address, tls: Arc::clone(&target.tls) };
+        let config = Config {
+            helo: self.node.topology.edge.hostname.to_string(),
+            tls,
+            protocol: Protocol::Smtp,
+            login: target.login.cloned(),
+        };
+        let mut session = match Session::over(stream, &host, config).await {
+            Ok(session) => session,
+            Err(talk) => return Talked { talk, left: others.to_vec() },
+        };
+        let talk = self.over(&mut session, copies).await;
+        // One in clear only because TLS had failed was counted then.
+        if let Some(counted) = target.counted.as_ref().filter(|_| tls != TlsPolicy::Never) {
+            counted.ended(&self.node, address, &session, &talk);
+        }
+        let talked = Talked::over(&session, talk, others.to_vec());
+        self.keep(target.usage(place, address), session);
+        talked
+    }
+
+    /// Delivers over a session. That a host does not offer what the sender wishes for is a reason to ask the next one.
+    async fn over(&self, session: &mut Session, copies: Copies<'_>) -> Talk {
+        let Copies { message: id, row, recipients, .. } = copies;
+        let log = |error: &dyn std::fmt::Display| {
+            tracing::error!(message = %id, %error, "a queued body cannot be read");
+        };
+        let unreadable = |error: &dyn std::fmt::Display| {
+            log(error);
+            let text = "the message cannot be read at the moment";
+            Talk::Next { status: Status::ours(Class::Temporary, Enhanced(4, 3, 0), text), greeted: true }
+        };
+        let key = match self.node.sealing.unwrap(&row.wrapped_key, id) {
+            Ok(key) => key,
+            Err(error) => return unreadable(&error),
+        };
+        let mut content = match self.node.store.body(BodyKey(row.body)) {
+            Ok(reader) => Content::new(reader, &key),
+            Err(error) => return unreadable(&error),
+        };
+        let piece = || content.next().inspect_err(|error| log(error));
+        match session.deliver(message(row, recipients), piece).await {
+            Talk::Done(outcomes, version) => match outcomes.first().filter(|first| is_of_wish(&first.status))
+            {
+                Some(first) => Talk::Next { status: first.status.clone(), greeted: true },
+                None => Talk::Done(outcomes, version),
+            },
+            other => other,
+        }
+    }
+
+    /// Keeps a session for the next message, or ends it.
+    fn keep(&self, usage: Use, session: Session) {
+        let ended = match session.is_ready() && session.delivered() < MESSAGES_MAX {
+            true => self.pool().put(usage, session, monotonic()),
+            false => Some(session),
+        };
+        // Nobody waits for goodbyes.
+        ended.into_iter().for_each(|session| drop(tokio::spawn(session.quit())));
+    }
+
+    /// Ends the sessions for which there was no other message.
+    pub fn close_idle(&self) {
+        let overdue = self.pool().overdue(monotonic());
+        overdue.into_iter().for_each(|session| drop(tokio::spawn(session.quit())));
+    }
+}
+
+/// Where a session is.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    place: &'a str,
+    target: &'a Target<'a>,
+    address: SocketAddr,
+}
+
+fn message(row: &QueueRow, recipients: &[(u32, Recipient)]) -> Message {
+    Message {
+        reverse_path: row.reverse_path.as_deref().and_then(|path| path.parse().ok()),
+        recipients: recipients.iter().map(|(_, recipient)| recipient.clone()).collect(),
+        returns: row.returns,
+        envelope_id: row.envelope_id.clone(),
+        size: row.size + row.signatures.len() as u64,
+        eight_bit: row.body_8bit,
+        utf8_header: row.utf8_header,
+        require_tls: row.tls_wish == TlsWish::Required,
+        before: row.signatures.clone().into_bytes(),
+    }
+}

@@ -1,0 +1,214 @@
+//! Mail that a host will not take now goes to the next one in the same attempt, and nobody gets it from two of them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use big_node::request::Sent;
+use shared::report::Step;
+use shared::unit::DeliveryState::{self, Deferred, Failed, Queued, Relayed};
+use tests::internet::dns::Zone;
+use tests::internet::loopback;
+use tests::internet::mta::{Mta, Options};
+use tests::internet::rules::{Action, Rule, Stage};
+use tests::process::Program;
+use tests::wait::{SOON, Trouble, until};
+use tests::world::World;
+
+/// A world with a host at 127.0.0.2; the one at 127.0.0.1 is there already.
+async fn two_hosts() -> Result<(World, Mta), Trouble> {
+    let world = World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await?;
+    let listen = SocketAddr::new(loopback(2), world.internet.mta.address().port());
+    let options = Options { listen, name: "first.remote.example".into(), ..Options::default() };
+    let first = Mta::start(options).await?;
+    Ok((world, first))
+}
+
+/// A domain for which 127.0.0.2 is asked first, and then 127.0.0.1.
+fn publish(world: &World, domain: &str) {
+    let (first, second) = (format!("first.{domain}"), format!("second.{domain}"));
+    let zone = Zone::new(domain).mx(10, &first).mx(20, &second);
+    world.internet.dns.publish(zone.a(&first, loopback(2)).a(&second, loopback(1)));
+}
+
+/// Waits until its recipients are in these states, in their order; the hosts and texts that go with them.
+async fn until_are(
+    world: &World,
+    sent: &Sent,
+    states: &[DeliveryState],
+) -> Result<Vec<(Option<String>, String)>, Trouble> {
+    let addresses: Vec<_> = sent.recipients.iter().map(|recipient| &recipient.address).collect();
+    until(&format!("{addresses:?} are {states:?}"), SOON, async || {
+        let recipients = world.desk("alice").status(&sent.id).await?.recipients;
+        let is_so = recipients.iter().map(|recipient| recipient.state).eq(states.iter().copied());
+        let told = recipients.into_iter().map(|recipient| (recipient.host, recipient.text));
+        Ok(is_so.then(|| told.collect()))
+    })
+    .await
+}
+
+/// How often one of its recipients was deferred.
+async fn deferrals(world: &World, sent: &Sent) -> Result<usize, Trouble> {
+    let way: Vec<Step> = world.nodes.edge.json(&["trace", &sent.id]).await?;
+    Ok(way.iter().filter(|step| step.what.contains(": deferred: ")).count())
+}
+
+fn recipients(mta: &Mta) -> Vec<String> {
+    mta.mail().iter().flat_map(|mail| mail.recipients.clone()).collect()
+}
+
+#[tokio::test]
+async fn what_a_host_will_not_take_now_the_next_one_gets_in_the_same_attempt() -> Result<(), Trouble> {
+    let (world, first) = two_hosts().await?;
+    let desk = world.desk("alice");
+    let mut expected = Vec::new();
+    for stage in [Stage::Connect, Stage::Hello, Stage::Mail, Stage::Rcpt, Stage::Data, Stage::Dot] {
+        let rules = [
+            Rule::reply(stage, 451, "4.3.0 not now"),
+            Rule::reply(stage, 421, "4.3.2 closing"),
+            Rule::hang_up(stage),
+        ];
+        // Who hangs up after the dot may have it.
+        let last = if stage == Stage::Dot { 2 } else { 3 };
+        for rule in rules.into_iter().take(last) {
+            // A session with the second host is open still, and would be used again for the same domain.
+            let domain = format!("d{}.example", expected.len());
+            publish(&world, &domain);
+            first.add_rule(rule.clone().times(1));
+            let to = format!("x@{domain}");
+            let sent = desk.send(&to, "next", "text").await?;
+            let told = until_are(&world, &sent, &[Relayed]).await?;
+            assert_eq!(told[0].0, Some(format!("second.{domain}")), "{rule:?}");
+            assert_eq!(deferrals(&world, &sent).await?, 0, "{rule:?}");
+            assert!(first.is_used_up(), "{rule:?}");
+            expected.push(to);
+        }
+    }
+    assert_eq!(recipients(&world.internet.mta), expected);
+    assert_eq!(first.mail().len(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_host_may_have_taken_the_next_one_does_not_get() -> Result<(), Trouble> {
+    let (world, first) = two_hosts().await?;
+    publish(&world, "doubt.example");
+    first.add_rule(Rule::keep_and_hang_up().times(1));
+    let sent = world.desk("alice").send("x@doubt.example", "in doubt", "text").await?;
+    until_are(&world, &sent, &[Relayed]).await?;
+    assert_eq!(deferrals(&world, &sent).await?, 1);
+    // It was tried again, by an attempt of its own.
+    assert_eq!(recipients(&first), ["x@doubt.example"; 2]);
+    assert_eq!(recipients(&world.internet.mta), [""; 0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_recipient_goes_its_own_way_and_what_is_final_is_told_at_once() -> Result<(), Trouble> {
+    let (world, first) = two_hosts().await?;
+    publish(&world, "mixed.example");
+    publish(&world, "slow.example");
+    let desk = world.desk("alice");
+    first.add_rule(Rule::reply(Stage::Rcpt, 450, "4.2.1 not now").only_for("later@mixed.example"));
+    first.add_rule(Rule::reply(Stage::Rcpt, 450, "4.2.1 nor now").only_for("never@mixed.example"));
+    first.add_rule(Rule::reply(Stage::Rcpt, 550, "5.1.1 nobody").only_for("gone@mixed.example"));
+    let second = &world.internet.mta;
+    second.add_rule(Rule::reply(Stage::Rcpt, 451, "4.7.1 later").only_for("never@mixed.example"));
+    let to = "taken@mixed.example, later@mixed.example, gone@mixed.example, never@mixed.example";
+    let sent = desk.send(to, "mixed", "text").await?;
+    let told = until_are(&world, &sent, &[Relayed, Relayed, Failed, Deferred]).await?;
+    let (one, two) = (Some("first.mixed.example".to_owned()), Some("second.mixed.example".to_owned()));
+    assert_eq!(told.iter().map(|(host, _)| host).collect::<Vec<_>>(), [&one, &two, &one, &two], "{told:?}");
+    assert_eq!((&*told[2].1, &*told[3].1), ("550 5.1.1 nobody", "451 4.7.1 later"));
+    // What is tried again later is for the one who is deferred only.
+    second.clear_rules();
+    until_are(&world, &sent, &[Relayed, Relayed, Failed, Relayed]).await?;
+    assert_eq!(recipients(&first), ["taken@mixed.example"]);
+    assert_eq!(recipients(second), ["later@mixed.example", "never@mixed.example"]);
+
+    // The second host greets nobody for as long as this test may take: who needs no second one does not wait for it.
+    first.clear_rules();
+    first.add_rule(Rule::reply(Stage::Rcpt, 450, "4.2.1 not now").only_for("later@slow.example"));
+    second.add_rule(Rule::new(Stage::Connect, Action::Delay(Duration::from_secs(3_600))));
+    let sent = desk.send("taken@slow.example, later@slow.example", "slow", "text").await?;
+    until_are(&world, &sent, &[Relayed, Queued]).await?;
+    assert_eq!(recipients(&first)[1..], ["taken@slow.example"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_is_tried_at_each_of_its_addresses() -> Result<(), Trouble> {
+    let (world, first) = two_hosts().await?;
+    let desk = world.desk("alice");
+    // Nobody listens at 127.0.0.9, and the machine at 127.0.0.2 does not want to talk.
+    let many = Zone::new("many.example").mx(10, "mx.many.example");
+    let many = [9, 2, 1].into_iter().fold(many, |zone, last| zone.a("mx.many.example", loopback(last)));
+    world.internet.dns.publish(many);
+    first.add_rule(Rule::reply(Stage::Connect, 421, "4.3.2 full"));
+    let sent = desk.send("x@many.example", "addresses", "text").await?;
+    until_are(&world, &sent, &[Relayed]).await?;
+    assert_eq!(deferrals(&world, &sent).await?, 0);
+    // What it says of a recipient it says at all of its addresses.
+    world.internet.mta.add_rule(Rule::reply(Stage::Rcpt, 450, "4.2.1 not now").times(1));
+    let one = Zone::new("one.example").mx(10, "mx.one.example").a("mx.one.example", loopback(1));
+    world.internet.dns.publish(one.a("mx.one.example", loopback(2)));
+    first.clear_rules();
+    first.add_rule(Rule::reply(Stage::Rcpt, 450, "4.2.1 not now").times(1));
+    let sent = desk.send("x@one.example", "addresses", "text").await?;
+    until_are(&world, &sent, &[Relayed]).await?;
+    assert_eq!(deferrals(&world, &sent).await?, 1);
+    assert_ne!(first.is_used_up(), world.internet.mta.is_used_up(), "one of them was asked");
+    // Where it can be reached nowhere, each of them is named.
+    let none = Zone::new("none.example").mx(10, "mx.none.example");
+    let none = [9, 8].into_iter().fold(none, |zone, last| zone.a("mx.none.example", loopback(last)));
+    world.internet.dns.publish(none);
+    let sent = desk.send("x@none.example", "addresses", "text").await?;
+    let told = until_are(&world, &sent, &[Deferred]).await?;
+    for last in [9, 8] {
+        let named = format!("mx.none.example (127.0.0.{last}:");
+        assert!(told[0].1.contains(&named), "{told:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn mail_that_dns_leads_back_to_this_host_is_not_sent_round() -> Result<(), Trouble> {
+    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
+    // The edge takes mail at the port where it looks for others, too.
+    let world = World::with(program, |topology| {
+        topology.smtp.push(SocketAddr::new(loopback(3), topology.remote_port));
+    })
+    .await?;
+    let mta = &world.internet.mta;
+    let listen = SocketAddr::new(loopback(2), mta.address().port());
+    let worse = Mta::start(Options { listen, name: "worse.example".into(), ..Options::default() }).await?;
+    let own = world.nodes.topology.hostname.clone();
+    for zone in [
+        Zone::new("worse.example").a("worse.example", loopback(2)),
+        // Who is better than this host is asked, and nobody else.
+        Zone::new("backed.example").mx(10, "mx.remote.example").mx(20, &own).mx(20, "worse.example"),
+        Zone::new("named.example").mx(10, &own.to_ascii_uppercase()).mx(20, "worse.example"),
+        // By its address.
+        Zone::new("led.example")
+            .mx(10, "mx.led.example")
+            .mx(10, "worse.example")
+            .a("mx.led.example", loopback(3)),
+        Zone::new(&own).a(&own, loopback(3)),
+    ] {
+        world.internet.dns.publish(zone);
+    }
+    let desk = world.desk("alice");
+    mta.add_rule(Rule::reply(Stage::Rcpt, 451, "4.2.0 not now").times(1));
+    let sent = desk.send("x@backed.example", "loops", "text").await?;
+    until_are(&world, &sent, &[Relayed]).await?;
+    assert_eq!((deferrals(&world, &sent).await?, recipients(mta)), (1, vec!["x@backed.example".to_owned()]));
+    for domain in ["named.example", "led.example", &own] {
+        let sent = desk.send(&format!("x@{domain}"), "loops", "text").await?;
+        let told = until_are(&world, &sent, &[Failed]).await?;
+        let status = desk.status(&sent.id).await?.recipients.remove(0).status;
+        assert_eq!((status.as_str(), &told[0].0), ("5.4.6", &None), "{domain}: {told:?}");
+        let text = &told[0].1;
+        assert!(text.contains(domain) && text.contains("this host") && text.contains("`domains`"), "{text}");
+    }
+    assert_eq!(recipients(&worse), [""; 0]);
+    Ok(())
+}
