@@ -186,10 +186,7 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Check => caller.print(&json!({ "valid": true }), |_| topology::figure(&topology)),
         Command::Serve => Ok(serve::run(topology)?),
         Command::Pair { ticket, replace } => pair(caller, ticket, replace),
-        Command::Backup { dir } => {
-            let into = std::path::absolute(dir)?;
-            caller.show(&Request::Backup { into }, render::copied)
-        }
+        Command::Backup { dir } => caller.back_up(&Request::Backup, &dir),
         Command::Restore { dir } => restore(caller, &topology, &dir),
         Command::Verify { rebuild } => verify(caller, &topology, rebuild),
         Command::Person(command) => directory::person(caller, command),

@@ -7,7 +7,6 @@ mod mail;
 mod people;
 mod travel;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,8 +18,9 @@ use shared::control::{self, Peer};
 use shared::id::{MessageId, unix_millis};
 use shared::lane;
 use shared::operator;
-use shared::state::State;
-use shared::store::{Copied, Rows, StoreError, Txn};
+use shared::sandbox::InForce;
+use shared::state::{Prepared, State};
+use shared::store::{Rows, StoreError, Txn};
 use shared::trace;
 use tokio::sync::Semaphore;
 
@@ -63,6 +63,8 @@ pub struct Commands {
     pub keys: KeyRing,
     /// The node's files.
     pub state: State,
+    /// To what it has confined itself.
+    pub in_force: Arc<InForce>,
     /// Requests that may wait at once for a mailbox to change; each holds a connection.
     pub watchers: Arc<Semaphore>,
 }
@@ -91,7 +93,7 @@ impl Commands {
         let whose = people::whose(&node.store.read()?, own.as_ref(), &request)?;
         let answer = match request {
             Request::Pair { ticket, replace } => json(self.pair(&ticket, replace).await?),
-            Request::Backup { into } => json(self.backup(into).await?),
+            Request::Backup => json(self.backup().await?),
             Request::QueueDead(command) => {
                 let answer = operator::dead(&node.store, command).await.map_err(asked)?;
                 // What is retried leaves at once.
@@ -222,10 +224,10 @@ impl Commands {
         }
     }
 
-    async fn backup(&self, into: PathBuf) -> Result<Copied, Refused> {
+    async fn backup(&self) -> Result<Prepared, Refused> {
         let (state, store) = (self.state.clone(), self.node.store.clone());
-        let copied = tokio::task::spawn_blocking(move || state.backup(&store, &into)).await;
-        copied
+        let prepared = tokio::task::spawn_blocking(move || state.prepare_backup(&store)).await;
+        prepared
             .map_err(|error| Refused::new(error.to_string()))?
             .map_err(|error| Refused::new(error.to_string()))
     }

@@ -39,6 +39,7 @@ mod refusal;
 mod report;
 pub mod request;
 mod revise;
+mod sandbox;
 pub mod serve;
 #[cfg(test)]
 mod tests;

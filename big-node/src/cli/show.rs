@@ -93,7 +93,16 @@ pub(super) fn gateways(gateways: &[GatewayView]) -> String {
             gateway.domains.join(", "),
         ]);
     }
-    table.or("none but smtp, by the edge: `big-node gateway add NAME --lmtp HOST:PORT --domain DOMAIN`")
+    let mut text =
+        table.or("none but smtp, by the edge: `big-node gateway add NAME --lmtp HOST:PORT --domain DOMAIN`");
+    for gateway in gateways.iter().filter(|gateway| gateway.restart) {
+        let name = &gateway.name;
+        text.push_str(&format!(
+            "{name} is reached from the next start on: the sandbox of the big-node that runs was made before it; \
+             start big-node again\n"
+        ));
+    }
+    text
 }
 
 pub(super) fn nicknames(nicknames: &[NicknameView]) -> String {

@@ -666,6 +666,7 @@ fn gateways_and_what_goes_by_them() {
         takes: Takes::Any,
         listed: 0,
         waiting: 3,
+        restart: false,
     };
     let lmtp =
         GatewayView { hosts: vec!["10.0.0.5:24".into(), "10.0.0.6:24".into()], ..gateway("dovecot", "lmtp") };

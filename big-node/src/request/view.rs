@@ -128,6 +128,9 @@ pub struct GatewayView {
     pub listed: usize,
     /// Messages that it has still to get, up to 10,000.
     pub waiting: usize,
+    /// Whether it is reached only once big has been started again: its sandbox is older than the gateway.
+    #[serde(default)]
+    pub restart: bool,
 }
 
 /// A nickname, as shown.

@@ -38,6 +38,7 @@ mod restore;
 mod revise;
 mod rogue_edge;
 mod rotation;
+mod sandbox;
 mod story;
 mod strangers;
 mod sync_order;
