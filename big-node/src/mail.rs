@@ -381,7 +381,12 @@ fn enter_expansions(
 }
 
 /// Writes a recipient's row, and what follows from its state.
-fn enter_recipient(txn: &mut Txn<'_>, id: MessageId, index: u32, row: &Recipient) -> Result<(), StoreError> {
+pub(crate) fn enter_recipient(
+    txn: &mut Txn<'_>,
+    id: MessageId,
+    index: u32,
+    row: &Recipient,
+) -> Result<(), StoreError> {
     if row.state == DeliveryState::Queued && row.gateway.is_none() {
         txn.put(UNSETTLED, &recipient_key(id, index), &Named(id.0))?;
     }
