@@ -205,6 +205,22 @@ pub fn receive(
     Ok(txn.release_body(message.body())?)
 }
 
+/// Files a report of ours for a person here, wherever their mail goes on to.
+pub fn file_report(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    incoming: Incoming,
+    person: &Person,
+    now: u64,
+) -> Result<(), StoreError> {
+    let id = incoming.id;
+    let message = keep(txn, incoming, now)?;
+    file_received(txn, &message, id, person, now)?;
+    fill::arrived(txn, site, &message, id, &person.id, now)?;
+    trace::note(txn, id, now, format!("filed for {}", person.name))?;
+    txn.release_body(message.body())
+}
+
 /// The folder for a received message.
 fn arrives_in(origin: &Origin) -> Folder {
     match Disposition::of(&origin.verdicts) {
