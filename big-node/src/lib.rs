@@ -35,6 +35,7 @@ mod privacy;
 mod projection;
 mod reconcile;
 pub mod record;
+mod redirect;
 mod refusal;
 mod report;
 pub mod request;

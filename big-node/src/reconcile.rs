@@ -201,7 +201,7 @@ fn offer_again(txn: &mut Txn<'_>, site: &Site, id: Id, recipients: &[(u32, u32)]
 }
 
 /// What of a message is a dead letter, and so waits for the operator: revisions, and for whom.
-fn held_by_operator(rows: &impl Rows, id: &Id) -> Result<HashSet<(u32, u32)>, StoreError> {
+pub(crate) fn held_by_operator(rows: &impl Rows, id: &Id) -> Result<HashSet<(u32, u32)>, StoreError> {
     // The id of a unit begins with the time of its message.
     let letters = lane::dead_letters_under(rows, &id[..6])?;
     let outbound = letters.iter().filter_map(|letter| match decode::<ToEdge>(&letter.unit.head) {

@@ -326,6 +326,15 @@ pub enum Request {
         /// Message id.
         message: String,
     },
+    /// Sends a message that waits for one recipient outside to another address. Answered with [`Done`].
+    QueueRedirect {
+        /// Message id.
+        message: String,
+        /// The address that it waits for.
+        from: String,
+        /// The address that gets it instead.
+        to: String,
+    },
     /// Units that the edge refused. Answered with `Vec<DeadLetterView>` for a list, else with one
     /// [`DeadLetterView`].
     QueueDead(DeadCommand),
@@ -476,6 +485,7 @@ impl Request {
             | Self::Export { .. }
             | Self::QueueList
             | Self::QueueRetry { .. }
+            | Self::QueueRedirect { .. }
             | Self::QueueDead(_)
             | Self::Link(_)
             | Self::DkimKeygen(_)

@@ -442,6 +442,9 @@ pub(super) fn said(recipient: &RecipientView) -> String {
     if let Some(next) = recipient.next_attempt_at {
         said.push(format!("(next attempt {})", when(next)));
     }
+    if let Some(to) = &recipient.redirect {
+        said.push(format!("(being redirected to {to})"));
+    }
     if let Some(revised) = &recipient.revised {
         let more = if revised.text.is_empty() { String::new() } else { format!(": {}", revised.text) };
         let (number, result, at) = (revised.revision, word(&revised.result), when(revised.at));

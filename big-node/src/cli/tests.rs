@@ -348,6 +348,7 @@ fn recipient() -> RecipientView {
         host_reports: false,
         in_doubt: false,
         next_attempt_at: Some(AT + 60_000),
+        redirect: None,
         revised: None,
     }
 }

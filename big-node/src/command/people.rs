@@ -261,6 +261,7 @@ mod tests {
             Request::Export { kind: Kind::Person },
             Request::QueueList,
             Request::QueueRetry { message: name() },
+            Request::QueueRedirect { message: name(), from: name(), to: name() },
             Request::QueueDead(DeadCommand::List),
             Request::Link(LinkCommand::Hold),
             Request::LinkStatus,

@@ -403,6 +403,9 @@ pub struct RecipientView {
     pub host_reports: bool,
     /// The next attempt, milliseconds since 1970.
     pub next_attempt_at: Option<u64>,
+    /// The address that an operator redirects it to, while the edge has still to say whether it has left.
+    #[serde(default)]
+    pub redirect: Option<String>,
     /// What the last revision for this recipient came to.
     pub revised: Option<RevisedView>,
 }

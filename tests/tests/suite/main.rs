@@ -29,6 +29,7 @@ mod pressure;
 mod projection;
 mod rebuild;
 mod reception;
+mod redirect;
 mod refused_state;
 mod relay;
 mod repeats;
