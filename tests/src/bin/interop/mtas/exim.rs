@@ -7,7 +7,7 @@ use std::path::Path;
 use tests::wait::Trouble;
 
 use super::daemon::Daemon;
-use super::domains::{Domain, domains_of, host};
+use super::domains::{Domain, domains_of};
 use super::{MAIL_OWNER, Mta, SIZE_MAX, Words, unpacked};
 use crate::namespaces::{NAME_SERVER, Namespaces};
 
@@ -47,7 +47,7 @@ fn start(mta: &Mta, namespaces: &Namespaces, folder: &Path) -> Result<Daemon, Tr
 /// Messages wait for the next queue run, which the daemon starts as root: so nothing depends on a program that is setuid.
 fn configuration(mta: &Mta, folder: &Path) -> String {
     let domains = domains_of(mta).join(" : ");
-    let without_tls = host(&Domain::Clear.ours());
+    let without_tls = Domain::Clear.ours();
     let Mta { address, clear, .. } = mta;
     let folder = folder.display();
     format!(
@@ -77,6 +77,10 @@ local:
   driver = accept
   domains = +local_domains
   transport = local_maildir
+without_tls:
+  driver = dnslookup
+  domains = {without_tls}
+  transport = remote_smtp_clear
 remote:
   driver = dnslookup
   transport = remote_smtp
@@ -92,7 +96,10 @@ remote_smtp:
   interface = {address}
   hosts_try_dane = *
   dnssec_request_domains = *
-  hosts_avoid_tls = {without_tls}
+remote_smtp_clear:
+  driver = smtp
+  interface = {address}
+  hosts_avoid_tls = *
 begin retry
 * * F,1h,1h
 "

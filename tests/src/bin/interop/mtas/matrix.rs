@@ -159,7 +159,7 @@ const OUT: [Out; 15] = [
         to: Domain::Plain,
         content: Content::Utf8,
         of: For::NoUtf8,
-        becomes: Becomes::Failed("5.6.7", "SMTPUTF8"),
+        becomes: Becomes::Failed("5.6.7", "the message is internationalized"),
     },
     Out {
         case: "MTA-STS, enforced",

@@ -7,7 +7,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use tests::client::smtp::SmtpClient;
-use tests::ledger::Token;
+use tests::ledger::{HEADER, Token};
 use tests::wait::{SOON, Trouble, until};
 
 use super::daemon::{Daemon, with_log};
@@ -78,7 +78,7 @@ impl RunningMta {
 
     /// The message that it has got with this mark, in CRLF lines.
     pub fn received(&self, token: Token) -> Option<Vec<u8>> {
-        let mark = token.to_string();
+        let mark = format!("{HEADER}: {token}\n");
         let files = fs::read_dir(self.folder.join("mail/new")).ok()?.flatten().map(|entry| entry.path());
         let mut marked = files.filter(|path| is_marked(path, mark.as_bytes()));
         Some(crlf(&fs::read(marked.next()?).ok()?))
