@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release --bin interop` starts `pair`, which lies beside this program, and lets each
 //! client that is installed submit (587's and 465's roles), send to port 25's role, and collect by
-//! POP3 and POP3S: each configured by what `travel rotate` prints, and checking the edge's certificate by its name. Then a real Postfix in a network namespace of its own takes mail from the edge by
-//! real DNS and sends some back, and another one is held to the SMTP dialogues, a real Dovecot takes mail from big by LMTP and is held to the POP3 dialogues, the
+//! POP3 and POP3S: each configured by what `travel rotate` prints, and checking the edge's certificate by its name. Then Postfix, Exim and OpenSMTPD take mail from an edge and send it some, in
+//! network namespaces with a signed DNS and MTA-STS policies, and another Postfix is held to the SMTP dialogues, a real Dovecot takes mail from big by LMTP and is held to the POP3 dialogues, the
 //! desk is driven in a terminal of tmux's, Pebble issues certificates by ACME, both nodes meet disks that are really full, and an image of the edge's disk
 //! is searched. What arrives is compared with what was sent by the ledger. One line is printed
 //! for each case, and a last one with the counts; a program that is not installed is named, and is
@@ -133,7 +133,8 @@ async fn run(options: &Options, tally: &mut Tally) -> Result<(), Box<dyn std::er
     disk_image::case(&pair, folder.path(), tally).await;
     settings::cases(&pair, folder.path(), tally).await;
     authority::case(&pair, folder.path(), tally).await;
-    let packages = options.packages.clone().unwrap_or_else(|| pair.with_file_name("../packages"));
+    let beside = || pair.ancestors().nth(2).unwrap_or(&pair).join("packages");
+    let packages = options.packages.clone().unwrap_or_else(beside);
     mtas::cases(&pair, &packages, folder.path(), tally).await;
     postfix_smtp::case(folder.path(), tally).await;
     dovecot::case(&pair, folder.path(), tally).await;

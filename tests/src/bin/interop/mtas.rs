@@ -52,12 +52,19 @@ pub struct Mta {
 
 /// What an MTA says in its log, in one line with the recipient or host that it is about.
 struct Words {
-    /// Mail for a recipient waits.
-    deferred: &'static str,
-    /// A host has proved itself by DANE; `None` if it does without.
-    verified: Option<&'static str>,
-    /// Mail for a recipient has gone in chunks (BDAT); `None` if it does not say, or never does so.
+    /// Whether a host has proved itself by DANE; `None` if it does without.
+    dane: Option<Dane>,
+    /// Mail for a recipient has gone in chunks (BDAT); `None` if it never does.
     chunked: Option<&'static str>,
+}
+
+/// What it says of DANE.
+#[derive(Clone, Copy)]
+struct Dane {
+    /// A host has proved itself.
+    verified: &'static str,
+    /// Mail for a recipient waits, for the host has another certificate.
+    another: &'static str,
 }
 
 /// An address of this Internet's.

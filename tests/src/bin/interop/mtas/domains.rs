@@ -68,7 +68,7 @@ impl Domain {
         format!("{}.{}.{THEIR_ZONE}", self.label(), mta.label)
     }
 
-    fn key<'h>(self, hash: &'h str) -> Option<&'h str> {
+    fn key(self, hash: &str) -> Option<&str> {
         match self {
             Self::Dane | Self::Stripped => Some(hash),
             Self::AnotherKey => Some("0000000000000000000000000000000000000000000000000000000000000000"),

@@ -8,7 +8,7 @@ use tests::wait::Trouble;
 
 use super::daemon::Daemon;
 use super::domains::{Domain, domains_of};
-use super::{MAIL_OWNER, Mta, SIZE_MAX, Words, unpacked};
+use super::{Dane, MAIL_OWNER, Mta, SIZE_MAX, Words, unpacked};
 use crate::namespaces::{NAME_SERVER, Namespaces};
 
 /// What it is, and how it is told.
@@ -21,8 +21,7 @@ pub const EXIM: Mta = Mta {
     start,
     log: "log/mainlog",
     words: Words {
-        deferred: "== ",
-        verified: Some("CV=dane"),
+        dane: Some(Dane { verified: "CV=dane", another: "certificate verification failed" }),
         // Of messages that went by BDAT.
         chunked: Some(" K "),
     },

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use super::domains::{self, Domain, host};
 use super::running::RunningMta;
 use super::{Mta, unpacked};
 use crate::certificates::Authority;
+use crate::dovecot::open_to_all;
 use crate::namespaces::{EDGE, Namespaces, RESOLVER, WEB};
 
 /// How long a message may take to where it goes, the largest ones included.
@@ -53,8 +53,7 @@ impl Lab {
         here: Vec<(&'static Mta, Vec<PathBuf>)>,
     ) -> Result<Self, Trouble> {
         fs::create_dir_all(folder)?;
-        // Everybody's daemons have to get through to their folders.
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+        open_to_all(folder)?;
         let addresses = here.iter().flat_map(|(mta, _)| [mta.address, mta.clear]);
         let namespaces = Namespaces::make(addresses).await?;
         unpacked::add_accounts(&namespaces)?;

@@ -20,7 +20,7 @@ pub const OPENSMTPD: Mta = Mta {
     packages: &["opensmtpd"],
     start,
     log: "log/start",
-    words: Words { deferred: "result=TempFail", verified: None, chunked: None },
+    words: Words { dane: None, chunked: None },
 };
 
 fn start(mta: &Mta, namespaces: &Namespaces, folder: &Path) -> Result<Daemon, Trouble> {

@@ -9,7 +9,7 @@ use tests::wait::Trouble;
 
 use super::daemon::Daemon;
 use super::domains::{Domain, domains_of};
-use super::{MAIL_OWNER, Mta, SIZE_MAX, Words};
+use super::{Dane, MAIL_OWNER, Mta, SIZE_MAX, Words};
 use crate::namespaces::{NAME_SERVER, Namespaces};
 use crate::postfix_smtp::{MASTER_CF, account};
 
@@ -23,8 +23,10 @@ pub const POSTFIX: Mta = Mta {
     start,
     log: "log/mail",
     words: Words {
-        deferred: "status=deferred",
-        verified: Some("Verified TLS connection established"),
+        dane: Some(Dane {
+            verified: "Verified TLS connection established",
+            another: "status=deferred (Server certificate not verified)",
+        }),
         chunked: None,
     },
 };
