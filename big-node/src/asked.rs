@@ -118,7 +118,7 @@ fn envelope(origin: &Origin) -> HashMap<&str, Wish<'_>> {
 }
 
 /// Whether it is known that a message's sender has asked for what its envelope says. What is in Junk is told to nobody.
-fn is_vouched(origin: &Origin) -> bool {
+pub fn is_vouched(origin: &Origin) -> bool {
     match origin.channel {
         Channel::Desk { .. } | Channel::Submission { .. } => true,
         Channel::Reception { .. } => {

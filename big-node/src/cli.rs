@@ -149,6 +149,17 @@ enum QueueCommand {
         /// Message id
         message: String,
     },
+    /// Send a message that waits for an address outside to another one; exit 1 if it has left already
+    Redirect {
+        /// Message id
+        message: String,
+        /// The address that it waits for
+        #[arg(value_name = "OLD-ADDRESS")]
+        from: String,
+        /// The address outside that gets it instead
+        #[arg(value_name = "NEW-ADDRESS")]
+        to: String,
+    },
     /// What the edge will never take, and why
     Dead {
         #[command(subcommand)]
@@ -186,10 +197,7 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Check => caller.print(&json!({ "valid": true }), |_| topology::figure(&topology)),
         Command::Serve => Ok(serve::run(topology)?),
         Command::Pair { ticket, replace } => pair(caller, ticket, replace),
-        Command::Backup { dir } => {
-            let into = std::path::absolute(dir)?;
-            caller.show(&Request::Backup { into }, render::copied)
-        }
+        Command::Backup { dir } => caller.back_up(&Request::Backup, &dir),
         Command::Restore { dir } => restore(caller, &topology, &dir),
         Command::Verify { rebuild } => verify(caller, &topology, rebuild),
         Command::Person(command) => directory::person(caller, command),
@@ -215,6 +223,8 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Queue(QueueCommand::Retry { message }) => {
             caller.show(&Request::QueueRetry { message }, |done: &Done| format!("{}\n", done.done))
         }
+        Command::Queue(QueueCommand::Redirect { message, from, to }) => caller
+            .show(&Request::QueueRedirect { message, from, to }, |done: &Done| format!("{}\n", done.done)),
         Command::Queue(QueueCommand::Dead { command: None | Some(DeadCommand::List) }) => caller
             .show(&Request::QueueDead(DeadCommand::List), |dead: &Vec<DeadLetterView>| {
                 operator::show_dead(dead)

@@ -7,7 +7,6 @@ mod mail;
 mod people;
 mod travel;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,9 +18,11 @@ use shared::control::{self, Peer};
 use shared::id::{MessageId, unix_millis};
 use shared::lane;
 use shared::operator;
-use shared::state::State;
-use shared::store::{Copied, Rows, StoreError, Txn};
+use shared::sandbox::InForce;
+use shared::state::{Prepared, State};
+use shared::store::{Rows, StoreError, Txn};
 use shared::trace;
+use shared::unit::ReviseResult;
 use tokio::sync::Semaphore;
 
 use crate::aggregate;
@@ -35,6 +36,7 @@ use crate::link_key;
 use crate::node::Node;
 use crate::projection;
 use crate::record::{MESSAGES, Message, Named, Person, UNSETTLED};
+use crate::redirect;
 use crate::refusal;
 use crate::request::{
     Compared, Done, LaneView, LinkCommand, LinkView, Paired, PartnerLaneView, Queue, Request, Status, Step,
@@ -49,6 +51,8 @@ const HOLD_TIME: Duration = Duration::from_secs(10);
 const VERIFIED_MAX: usize = 10;
 /// How long the edge may take to say what it holds.
 const VERIFY_TIME: Duration = Duration::from_secs(30);
+/// How long a command waits for the edge to say what a redirect came to.
+const REDIRECT_TIME: Duration = Duration::from_secs(10);
 /// How often is looked whether it has.
 const VERIFY_LOOK: Duration = Duration::from_millis(50);
 
@@ -63,6 +67,8 @@ pub struct Commands {
     pub keys: KeyRing,
     /// The node's files.
     pub state: State,
+    /// To what it has confined itself.
+    pub in_force: Arc<InForce>,
     /// Requests that may wait at once for a mailbox to change; each holds a connection.
     pub watchers: Arc<Semaphore>,
 }
@@ -91,7 +97,7 @@ impl Commands {
         let whose = people::whose(&node.store.read()?, own.as_ref(), &request)?;
         let answer = match request {
             Request::Pair { ticket, replace } => json(self.pair(&ticket, replace).await?),
-            Request::Backup { into } => json(self.backup(into).await?),
+            Request::Backup => json(self.backup().await?),
             Request::QueueDead(command) => {
                 let answer = operator::dead(&node.store, command).await.map_err(asked)?;
                 // What is retried leaves at once.
@@ -150,6 +156,7 @@ impl Commands {
             }
             Request::QueueList => json(self.queue()?),
             Request::QueueRetry { message } => json(self.retry(&message).await?),
+            Request::QueueRedirect { message, from, to } => json(self.redirect(&message, from, to).await?),
             Request::Reports => json(aggregate::list(&node.store.read()?, LISTED_MAX)?),
             Request::LinkStatus => json(self.link_status()?),
             Request::LinkVerify => json(self.link_verify().await?),
@@ -222,10 +229,10 @@ impl Commands {
         }
     }
 
-    async fn backup(&self, into: PathBuf) -> Result<Copied, Refused> {
+    async fn backup(&self) -> Result<Prepared, Refused> {
         let (state, store) = (self.state.clone(), self.node.store.clone());
-        let copied = tokio::task::spawn_blocking(move || state.backup(&store, &into)).await;
-        copied
+        let prepared = tokio::task::spawn_blocking(move || state.prepare_backup(&store)).await;
+        prepared
             .map_err(|error| Refused::new(error.to_string()))?
             .map_err(|error| Refused::new(error.to_string()))
     }
@@ -289,6 +296,40 @@ impl Commands {
         self.node.store.commit(move |txn| queue::retry(txn, id, unix_millis())).await?;
         self.node.queued();
         Ok(Done { done: format!("{id} is tried again now") })
+    }
+
+    /// Orders a redirect, and waits a while for what the edge says of it.
+    async fn redirect(&self, message: &str, from: String, to: String) -> Result<Done, Refused> {
+        let id: MessageId = message.parse().map_err(|error| Refused::new(format!("{message}: {error}")))?;
+        let node = &self.node;
+        let (site, addresses) = (Arc::clone(&node.site), (from.clone(), to.clone()));
+        let ordered = node
+            .store
+            .commit(move |txn| redirect::order(txn, &site, id, (&addresses.0, &addresses.1), unix_millis()));
+        let ordered = *ordered.await?;
+        node.queued();
+        let deadline = Instant::now() + REDIRECT_TIME;
+        while node.link.is_open() && Instant::now() < deadline {
+            match redirect::result(&node.store.read()?, &ordered)? {
+                None => tokio::time::sleep(VERIFY_LOOK).await,
+                Some((ReviseResult::Withdrawn, _)) => {
+                    node.queued();
+                    return Ok(Done { done: format!("{id} goes to {to}, and not to {from}") });
+                }
+                Some((_, why)) => {
+                    let why = if why.is_empty() { "it has left".into() } else { why };
+                    return Err(Refused::new(format!(
+                        "too late for {from}: {why}; nothing goes to {to}, and `big-node mail status {id}` says where it is"
+                    )));
+                }
+            }
+        }
+        Ok(Done {
+            done: format!(
+                "{id} goes to {to} once the edge has said that {from} will not get it; `big-node trace {id}` says what \
+                 came of it"
+            ),
+        })
     }
 
     fn link_status(&self) -> Result<LinkView, StoreError> {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use shared::id::{MessageId, unix_millis};
 use shared::mime::{self, HeaderFacts, Kind, Opened};
 use shared::origin::Mailbox;
-use shared::store::Rows;
+use shared::store::{Rows, StoreError};
 use shared::topology::AttachmentMode;
 use shared::unit::revision_ordinal;
 use shared::verdict::Disposition;
@@ -31,6 +31,7 @@ use crate::record::{
     Entry, Folder, MAILBOXES, Message, Part, Person, RECIPIENTS, Recipient, entry_key, folder_prefix,
     message_of,
 };
+use crate::redirect;
 use crate::request::{Deleted, Line, Marked, Moved, Reading, RecipientView, RevisedView, Status};
 use crate::revise;
 
@@ -331,13 +332,17 @@ pub fn recipients_of(rows: &impl Rows, id: MessageId) -> Result<Vec<RecipientVie
         usize::MAX,
     )?;
     let mut revised = revise::results(rows, id)?;
-    let view =
-        |(key, row): (Vec<u8>, Recipient)| recipient_view(row, revised.remove(&revise::index_of(&key)));
-    Ok(found.into_iter().map(view).collect())
+    let mut view = |(key, row): (Vec<u8>, Recipient)| -> Result<RecipientView, StoreError> {
+        let index = revise::index_of(&key);
+        let redirect = redirect::pending(rows, id, index)?.map(|redirect| redirect.to);
+        Ok(RecipientView { redirect, ..recipient_view(row, revised.remove(&index)) })
+    };
+    Ok(found.into_iter().map(&mut view).collect::<Result<_, _>>()?)
 }
 
 fn recipient_view(row: Recipient, revised: Option<RevisedView>) -> RecipientView {
     RecipientView {
+        redirect: None,
         address: row.address,
         via: row.via,
         forwarder: row.forwarder,

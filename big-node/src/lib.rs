@@ -35,10 +35,12 @@ mod privacy;
 mod projection;
 mod reconcile;
 pub mod record;
+mod redirect;
 mod refusal;
 mod report;
 pub mod request;
 mod revise;
+mod sandbox;
 pub mod serve;
 #[cfg(test)]
 mod tests;

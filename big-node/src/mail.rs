@@ -205,6 +205,22 @@ pub fn receive(
     Ok(txn.release_body(message.body())?)
 }
 
+/// Files a report of ours for a person here, wherever their mail goes on to.
+pub fn file_report(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    incoming: Incoming,
+    person: &Person,
+    now: u64,
+) -> Result<(), StoreError> {
+    let id = incoming.id;
+    let message = keep(txn, incoming, now)?;
+    file_received(txn, &message, id, person, now)?;
+    fill::arrived(txn, site, &message, id, &person.id, now)?;
+    trace::note(txn, id, now, format!("filed for {}", person.name))?;
+    txn.release_body(message.body())
+}
+
 /// The folder for a received message.
 fn arrives_in(origin: &Origin) -> Folder {
     match Disposition::of(&origin.verdicts) {
@@ -381,7 +397,12 @@ fn enter_expansions(
 }
 
 /// Writes a recipient's row, and what follows from its state.
-fn enter_recipient(txn: &mut Txn<'_>, id: MessageId, index: u32, row: &Recipient) -> Result<(), StoreError> {
+pub(crate) fn enter_recipient(
+    txn: &mut Txn<'_>,
+    id: MessageId,
+    index: u32,
+    row: &Recipient,
+) -> Result<(), StoreError> {
     if row.state == DeliveryState::Queued && row.gateway.is_none() {
         txn.put(UNSETTLED, &recipient_key(id, index), &Named(id.0))?;
     }

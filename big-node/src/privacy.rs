@@ -91,6 +91,7 @@ fn forwarded(row: RecipientView, forwarder: String) -> RecipientView {
         in_doubt: false,
         host_reports: false,
         next_attempt_at: None,
+        redirect: None,
         revised: row.revised.map(|mut revised| {
             revised.text.clear();
             revised
@@ -146,6 +147,7 @@ mod tests {
             in_doubt: true,
             host_reports: true,
             next_attempt_at: Some(8),
+            redirect: forwarder.map(|_| "secret@remote.example".into()),
             revised: None,
         }
     }

@@ -42,9 +42,17 @@ const CLOCKS_APART: u64 = 3_600_000;
 /// what it is being told already.
 pub fn edge_went_back(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
     match txn.get::<Retelling>(RETELLING, RETOLD)? {
-        Some(retelling) => txn.put(RETELLING, RETOLD, &Retelling { owed: true, ..retelling }),
+        Some(retelling) => {
+            reconsider(txn, site)?;
+            txn.put(RETELLING, RETOLD, &Retelling { owed: true, ..retelling })
+        }
         None => tell_anew(txn, site),
     }
+}
+
+/// What goes behind its body, or later, has no number, so no lane that is settled looks at it.
+fn reconsider(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
+    lane::reconsider(txn, |txn, unit| again(txn, site, unit))
 }
 
 /// The edge has confirmed more: what is owed to it is told once it has all of what it was being told.
@@ -75,8 +83,7 @@ pub fn tell_anew(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
     if projection::edge(txn)?.is_none() {
         return Ok(());
     }
-    // What goes behind its body has been neither numbered nor looked at when the lanes were settled.
-    lane::reconsider(txn, |txn, unit| again(txn, site, unit))?;
+    reconsider(txn, site)?;
     projection::everything(txn, site.sealing.public().0)?;
     tell_who_waits(txn)?;
     for (id, recipients) in unsettled(txn)? {
@@ -194,7 +201,7 @@ fn offer_again(txn: &mut Txn<'_>, site: &Site, id: Id, recipients: &[(u32, u32)]
 }
 
 /// What of a message is a dead letter, and so waits for the operator: revisions, and for whom.
-fn held_by_operator(rows: &impl Rows, id: &Id) -> Result<HashSet<(u32, u32)>, StoreError> {
+pub(crate) fn held_by_operator(rows: &impl Rows, id: &Id) -> Result<HashSet<(u32, u32)>, StoreError> {
     // The id of a unit begins with the time of its message.
     let letters = lane::dead_letters_under(rows, &id[..6])?;
     let outbound = letters.iter().filter_map(|letter| match decode::<ToEdge>(&letter.unit.head) {

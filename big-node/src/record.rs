@@ -69,6 +69,9 @@ pub const SIGNATURES: Table = Table("signatures");
 pub const REVISIONS: Table = Table("revisions");
 /// Message id, recipient index, revision to [`RevisedRow`].
 pub const REVISED: Table = Table("revised-recipients");
+/// Message id, recipient index to [`Redirect`]: what is to go to another address, once the edge has given that recipient
+/// up.
+pub const REDIRECTS: Table = Table("redirects");
 /// Message id, revision to the [`Named`] message of which a revision was too late for somebody outside, who has
 /// to be sent a notice.
 pub const NOTICES: Table = Table("notices");
@@ -307,6 +310,18 @@ pub struct RevisedRow {
     pub notice_owed: bool,
 }
 row!(RevisedRow, 1);
+
+/// A redirect that the edge has not decided. It holds the body of what is to go to the new address.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// By which the edge gives the old address up; the index of the new one ([`shared::unit::redirect_after`]).
+    pub number: u32,
+    /// The new address.
+    pub to: String,
+    /// The revision that is to go there: that of the old address.
+    pub revision: u32,
+}
+row!(Redirect, 1);
 
 /// A message by which a traveller asks to revise another one. It holds the message's body.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]

@@ -1,6 +1,10 @@
 //! Telling senders what became of their mail: one DSN (RFC 3464) for each failure, unless they do not want it, and one
 //! for each success of which they want to hear (RFC 3461), from the node where the mail is at its end.
 //!
+//! Where nobody vouches for the address of a sender outside, a report would go to whomever a stranger has named. So what
+//! could not go on to others outside is told here, with the message: to the person who forwards, or else to the
+//! postmaster.
+//!
 //! What came about and the note that a report is owed are one commit; the report and the note's removal are
 //! another. So a report is written once, whatever happens between them.
 
@@ -9,19 +13,24 @@ use std::sync::Arc;
 use shared::address::Address;
 use shared::id::MessageId;
 use shared::mime::{Action, DsnRecipient, DsnReport, dsn};
-use shared::notify::Notify;
+use shared::notify::{Notify, Return};
 use shared::origin::Channel;
 use shared::store::{Committed, Rows, Store, StoreError, Txn};
+use shared::tls_wish::TlsWish;
 use shared::topology::Topology;
 use shared::unit::DeliveryState;
-use shared::{age, chunk};
+use shared::{age, chunk, trace};
 
+use crate::asked;
+use crate::directory;
 use crate::error::Refused;
 use crate::gateway::queue;
 use crate::mail::{self, Site};
 use crate::node;
 use crate::reconcile;
-use crate::record::{EXPANSIONS, Expansion, MESSAGES, Message, Named, RECIPIENTS, REPORTS, Recipient};
+use crate::record::{
+    EXPANSIONS, Expansion, MESSAGES, Message, Named, Person, RECIPIENTS, REPORTS, Recipient,
+};
 
 const AT_ONCE: usize = 100;
 /// Reports of one message that are written in one round: to outside there is one for each recipient.
@@ -47,10 +56,13 @@ pub async fn write_owed(
     reconcile::ask_of_made_again(store).await
 }
 
+/// A recipient, behind the key of their row.
+type Keyed = (Vec<u8>, Recipient);
+
 /// What a sender is still to be told of a message.
 #[derive(Default)]
 struct Owed {
-    recipients: Vec<(Vec<u8>, Recipient)>,
+    recipients: Vec<Keyed>,
     expansions: Vec<(Vec<u8>, Expansion)>,
 }
 
@@ -139,7 +151,13 @@ async fn write_one(
     let snapshot = store.read()?;
     let message = snapshot.get::<Message>(MESSAGES, &id.0)?;
     let author = message.as_ref().map(|message| mail::author_of(&snapshot, message)).transpose()?.flatten();
-    let owed = Owed::of(&snapshot, id)?.first(author.is_some());
+    let owed = Owed::of(&snapshot, id)?;
+    if let Some(message) = &message
+        && let Some((person, failed)) = told_here(&snapshot, site, message, &owed)?
+    {
+        return tell_here((store, site, topology), message, id, &person, failed, now).await;
+    }
+    let owed = owed.first(author.is_some());
     let path = message.as_ref().and_then(|message| message.origin.reverse_path.as_deref());
     let author = match (&message, author) {
         // Of mail whose author is here no more the postmaster is told, and not whoever has the address by now.
@@ -167,13 +185,7 @@ async fn write_one(
     };
     let site = Arc::clone(site);
     let written = store.commit(move |txn| {
-        owed.settle(txn)?;
-        // More may have come about since the report was composed: it is owed still.
-        let more = !Owed::of(txn, id)?.is_empty();
-        if !more {
-            txn.delete(REPORTS, &id.0)?;
-            queue::sweep(txn, id)?;
-        }
+        let more = settle(txn, id, owed)?;
         match report {
             Some(incoming) if !mail::is_known(txn, incoming.id)? => {
                 mail::receive(txn, &site, incoming, &[], now)?;
@@ -183,6 +195,100 @@ async fn write_one(
         Ok::<_, Refused>(more)
     });
     written.await.map(Committed::into_inner)
+}
+
+/// Whoever here is told of a failure in the place of a sender for whom nobody vouches, and the first such failure. What a
+/// system behind a gateway refuses is not among them.
+fn told_here(
+    rows: &impl Rows,
+    site: &Site,
+    message: &Message,
+    owed: &Owed,
+) -> Result<Option<(Person, Keyed)>, StoreError> {
+    let origin = &message.origin;
+    let is_strangers = matches!(origin.channel, Channel::Reception { .. }) && origin.reverse_path.is_some();
+    if !is_strangers || asked::is_vouched(origin) {
+        return Ok(None);
+    }
+    let went_on =
+        |row: &Recipient| row.forwarder.is_some() || (row.person.is_none() && row.gateway.is_none());
+    let is_it = |(_, row): &&Keyed| row.state == DeliveryState::Failed && went_on(row);
+    let Some(failed) = owed.recipients.iter().find(is_it).cloned() else { return Ok(None) };
+    let forwarder = failed.1.forwarder.as_deref().map(|address| directory::by_name(rows, address));
+    let person = match forwarder {
+        Some(Ok(person)) => Some(person),
+        Some(Err(Refused::Store(error))) => return Err(error),
+        Some(Err(Refused::Asked(_))) | None => directory::postmaster_person(rows, &site.policy)?,
+    };
+    Ok(person.zip(Some(failed)))
+}
+
+/// What a person here is told of a failure. Where others forward to that they forward to is not theirs to know.
+fn described_to(person: &Person, row: &Recipient) -> Option<DsnRecipient> {
+    let is_known = row.forwarder.is_none() || person.forward.contains(&row.address);
+    let (via, forwarder) = match is_known {
+        true => (None, None),
+        false => (row.forwarder.clone(), row.forwarder.clone()),
+    };
+    described(&Recipient { via, forwarder, ..row.clone() }, Action::Failed, None)
+}
+
+/// Files a report of one failure for a person here; whether there is more to be told. It has the whole message if that
+/// is not in their mailbox, and it does not go where their mail goes on to, from where nothing may come back.
+async fn tell_here(
+    (store, site, topology): (&Store, &Arc<Site>, &Topology),
+    message: &Message,
+    id: MessageId,
+    person: &Person,
+    (key, row): Keyed,
+    now: u64,
+) -> Result<bool, Refused> {
+    let address = person.addresses.first().and_then(|address| address.parse::<Address>().ok());
+    let recipients: Vec<_> = described_to(person, &row).into_iter().collect();
+    let mut quoted = message.clone();
+    if mail::entry(&store.read()?, &person.id, id)?.is_none() {
+        // It does not leave, so what its sender wishes of TLS keeps nothing out of it.
+        quoted.origin.return_content = Some(Return::Full.as_str().to_owned());
+        quoted.origin.tls_wish = TlsWish::Unsaid;
+    }
+    let report = match address {
+        Some(address) if !recipients.is_empty() => {
+            let original = store.body(message.body());
+            let original = original.and_then(|reader| mail::content(reader, message, ORIGINAL_BYTES_MAX));
+            let (parts, at) = ((store, &**site, topology), written_at(row.at, message, now));
+            let composed = tokio::task::block_in_place(|| {
+                compose(parts, &quoted, &address, recipients, original.unwrap_or_default(), at)
+            });
+            Some(composed?)
+        }
+        _ => None,
+    };
+    let (site, person) = (Arc::clone(site), person.clone());
+    let owed = Owed { recipients: vec![(key, row)], ..Owed::default() };
+    let written = store.commit(move |txn| {
+        match report {
+            Some(report) if !mail::is_known(txn, report.id)? => {
+                let what = "could not go on, and nobody vouches for its sender: told";
+                trace::note(txn, id, now, format!("{what} to {}", person.name))?;
+                mail::file_report(txn, &site, report, &person, now)?;
+            }
+            _ => {}
+        }
+        settle(txn, id, owed)
+    });
+    written.await.map(Committed::into_inner)
+}
+
+/// Records that something was told; whether there is more.
+fn settle(txn: &mut Txn<'_>, id: MessageId, told: Owed) -> Result<bool, Refused> {
+    told.settle(txn)?;
+    // More may have come about since the report was composed: it is owed still.
+    let more = !Owed::of(txn, id)?.is_empty();
+    if !more {
+        txn.delete(REPORTS, &id.0)?;
+        queue::sweep(txn, id)?;
+    }
+    Ok(more)
 }
 
 /// When a report is written of what came about at `at`, all in milliseconds since 1970: then, so that one which is made

@@ -2,8 +2,6 @@
 
 mod view;
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 use shared::notify::{Notify, Return};
 pub use shared::operator::{DeadCommand, Done, LinkCommand};
@@ -45,11 +43,9 @@ pub enum Request {
         /// In the place of the edge that is paired already.
         replace: bool,
     },
-    /// Copies keys and store. Answered with [`shared::store::Copied`].
-    Backup {
-        /// A new folder.
-        into: PathBuf,
-    },
+    /// Copies keys and store into the state, for whoever asks to take them elsewhere. Answered with
+    /// [`shared::state::Prepared`].
+    Backup,
     /// Adds a person. Answered with [`PersonView`].
     PersonAdd(NewPerson),
     /// Changes a person. Answered with [`PersonView`].
@@ -330,6 +326,15 @@ pub enum Request {
         /// Message id.
         message: String,
     },
+    /// Sends a message that waits for one recipient outside to another address. Answered with [`Done`].
+    QueueRedirect {
+        /// Message id.
+        message: String,
+        /// The address that it waits for.
+        from: String,
+        /// The address that gets it instead.
+        to: String,
+    },
     /// Units that the edge refused. Answered with `Vec<DeadLetterView>` for a list, else with one
     /// [`DeadLetterView`].
     QueueDead(DeadCommand),
@@ -467,7 +472,7 @@ impl Request {
             // A message's way names all its recipients, and whoever knows an id could ask.
             Self::Trace { .. }
             | Self::Pair { .. }
-            | Self::Backup { .. }
+            | Self::Backup
             | Self::PersonAdd(_)
             | Self::PersonSet(_)
             | Self::PersonRemove { .. }
@@ -480,6 +485,7 @@ impl Request {
             | Self::Export { .. }
             | Self::QueueList
             | Self::QueueRetry { .. }
+            | Self::QueueRedirect { .. }
             | Self::QueueDead(_)
             | Self::Link(_)
             | Self::DkimKeygen(_)

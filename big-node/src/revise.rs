@@ -31,13 +31,15 @@ use crate::record::{
     COPIES, CopyRow, Entry, Folder, MAILBOXES, MESSAGES, Message, Noted, Person, Place, RECIPIENTS, REVISED,
     REVISIONS, Recipient, RevisedRow, Revision, WindowRow, entry_key, key2, revised_key, revision_key,
 };
+use crate::redirect;
 use crate::travel::fill::open_window;
 pub use history::history;
 pub use make::{Amendment, amend};
-pub use outgoing::{again, is_open_for, send_again, undecided};
+pub use outgoing::{again, give_up, is_open_for, pending_for, send_again, undecided};
 use outgoing::{send_to_edge, send_to_window};
 pub use rebuilt::{has_revisions, restore, show_again};
 pub use result::{Decided, Reported, decided, reported, results, withdrawn_before_restore};
+pub(crate) use result::{cut, settle_withdrawn};
 
 /// The kind under which the bodies of revisions are written.
 pub const REVISION_KIND: u8 = 4;
@@ -214,6 +216,11 @@ fn decide(
         )?;
         return Ok(false);
     }
+    if redirect::pending(txn, id, recipient)?.is_some() {
+        let text = "it is being redirected to another address: revise it again once that is decided";
+        decided(txn, site, decided_here, ReviseResult::Refused, text)?;
+        return Ok(false);
+    }
     let waits = row.state.waits();
     match (&row.person, &row.gateway) {
         (Some(person), _) => {
@@ -243,7 +250,11 @@ fn decide(
         }
         (None, None) if waits => Ok(true),
         _ => {
-            let text = if row.state == DeliveryState::Failed { "its delivery had failed" } else { "" };
+            let text = match row.state {
+                DeliveryState::Failed => "its delivery had failed",
+                DeliveryState::Withdrawn => "it does not go there any more",
+                _ => "",
+            };
             decided(txn, site, decided_here, ReviseResult::TooLate, text)?;
             Ok(false)
         }

@@ -3,11 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use link_proto::driver::{Dialler, Key, KeyError, LinkError};
 use shared::control::{BindError, CONNECTIONS_MAX, PEOPLE_CONNECTIONS_MAX, Server, socket_in};
 use shared::id::{random, unix_millis};
 use shared::lane;
+use shared::sandbox::{InForce, SandboxError};
 use shared::seal::PrivateKey;
 use shared::state::{State, StateError};
 use shared::store::{StoreError, Verdict};
@@ -22,7 +24,7 @@ use crate::link::LinkHost;
 use crate::link_key;
 use crate::node::Node;
 use crate::projection;
-use crate::{compare, gateway, maintenance};
+use crate::{compare, gateway, maintenance, sandbox};
 
 /// Octets of a control request's body: a message and its attachments.
 const CONTROL_BODY_MAX: u64 = 256 * 1024 * 1024;
@@ -53,6 +55,9 @@ pub enum ServeError {
     /// The link.
     #[error("the link: {0}; see [link] dial in the topology")]
     Link(#[from] LinkError),
+    /// Its sandbox.
+    #[error("the sandbox: {0}; [big] sandbox = false in the topology starts big without it")]
+    Sandbox(#[from] SandboxError),
     /// The system.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -103,9 +108,33 @@ pub fn run(topology: Topology) -> Result<(), ServeError> {
     telemetry::init();
     lifetime::take_descriptors();
     let state = State::open(&topology.big.state)?;
-    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    let sockets = Sockets::bind(&topology)?;
+    state.forget_backups()?;
+    let node = Arc::new(Node::open(topology, &state)?);
+    // How many there may be is read from files that the sandbox has not.
+    let threads = thread::available_parallelism()?.get();
+    // Before there are threads that would be left out of it, and before anything of the edge's is read.
+    let in_force = match node.topology.big.sandbox {
+        true => sandbox::of(&node)?.enter(&node.store)?,
+        false => InForce::default(),
+    };
+    let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let people = Builder::new_multi_thread().worker_threads(PEOPLE_THREADS).enable_all().build()?;
-    runtime.block_on(serve(topology, &state, people.handle()))
+    runtime.block_on(serve(node, &state, sockets, Arc::new(in_force), people.handle()))
+}
+
+/// What commands and people call.
+struct Sockets {
+    control: Server,
+    desk: Option<Server>,
+}
+
+impl Sockets {
+    fn bind(topology: &Topology) -> Result<Self, BindError> {
+        let control = Server::bind(&socket_in(&topology.big.state))?;
+        let desk = topology.big.desk.as_deref().map(Server::bind_for_everybody).transpose()?;
+        Ok(Self { control, desk })
+    }
 }
 
 /// Big has no listener: this is all there is to say.
@@ -116,14 +145,13 @@ struct Ready {
     control: PathBuf,
 }
 
-async fn serve(topology: Topology, state: &State, people: &Handle) -> Result<(), ServeError> {
-    let control = Server::bind(&socket_in(state.path()))?;
-    let desk = topology.big.desk.as_deref().map(|path| {
-        let _within = people.enter();
-        Server::bind_for_everybody(path)
-    });
-    let desk = desk.transpose()?;
-    let node = Arc::new(Node::open(topology, state)?);
+async fn serve(
+    node: Arc<Node>,
+    state: &State,
+    Sockets { control, desk }: Sockets,
+    in_force: Arc<InForce>,
+    people: &Handle,
+) -> Result<(), ServeError> {
     node.settle().await?;
     let keys = link_key::open(state)?;
     let dialler = Dialler::new(node.topology.link.dial, keys.clone())?;
@@ -139,6 +167,7 @@ async fn serve(topology: Topology, state: &State, people: &Handle) -> Result<(),
         host: Arc::clone(&host),
         keys,
         state: state.clone(),
+        in_force,
         watchers: watchers(CONNECTIONS_MAX),
     };
     if let Some(desk) = desk {

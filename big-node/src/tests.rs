@@ -10,6 +10,7 @@ mod hostile;
 mod inventory;
 mod notify;
 mod privacy;
+mod redirect;
 mod revise;
 mod travel_windows;
 

@@ -193,10 +193,7 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Queue(QueueCommand::Cancel { message, recipient }) => {
             say(caller, &Request::QueueCancel { message, recipient })
         }
-        Command::Backup { dir } => {
-            let into = std::path::absolute(dir)?;
-            caller.show(&Request::Backup { into }, render::copied)
-        }
+        Command::Backup { dir } => caller.back_up(&Request::Backup, &dir),
         Command::Restore { dir } => restore(caller, &topology, &dir),
         Command::Queue(QueueCommand::Dead { command: None | Some(DeadCommand::List) }) => caller
             .show(&Request::QueueDead(DeadCommand::List), |dead: &Vec<DeadLetterView>| {

@@ -1,7 +1,6 @@
 //! What the control socket is asked, answered.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +16,8 @@ use shared::moment::Moment;
 use shared::operator;
 use shared::render::word;
 use shared::smtp::Role;
-use shared::state::State;
-use shared::store::{Copied, StoreError, Txn};
+use shared::state::{Prepared, State};
+use shared::store::{StoreError, Txn};
 use shared::topology::Mode;
 use shared::trace;
 
@@ -89,7 +88,7 @@ impl Commands {
             Request::Strangers => json(self.strangers().map_err(failed)?),
             Request::LinkStatus => json(self.link_status().map_err(failed)?),
             Request::Link(command) => json(self.link_command(command).await?),
-            Request::Backup { into } => json(self.backup(into).await?),
+            Request::Backup => json(self.backup().await?),
             Request::Trace { message } => json(self.trace(&message)?),
             Request::Explain { address } => json(self.explain(&address)?),
             Request::Policy { domain } => json(self.policy(&domain).await?),
@@ -148,10 +147,10 @@ impl Commands {
         }
     }
 
-    async fn backup(&self, into: PathBuf) -> Result<Copied, Refused> {
+    async fn backup(&self) -> Result<Prepared, Refused> {
         let (state, store) = (self.state.clone(), self.node.store.clone());
-        let copied = tokio::task::spawn_blocking(move || state.backup(&store, &into)).await;
-        copied.map_err(|error| Refused(error.to_string()))?.map_err(|error| Refused(error.to_string()))
+        let prepared = tokio::task::spawn_blocking(move || state.prepare_backup(&store)).await;
+        prepared.map_err(|error| Refused(error.to_string()))?.map_err(|error| Refused(error.to_string()))
     }
 
     fn link_status(&self) -> Result<LinkView, StoreError> {

@@ -12,8 +12,9 @@ use shared::report::DirectoryView;
 use shared::seal::PrivateKey;
 use shared::smtp::{Envelope, Facts, Role};
 use shared::store::{BodyKey, Disk, Rows, Store, StoreError, Txn};
+use shared::tls_wish::TlsWish;
 use shared::topology::Topology;
-use shared::unit::{Id, Window};
+use shared::unit::{DeliveryState, Id, Window};
 
 use crate::content::Content;
 use crate::cover::Covers;
@@ -23,9 +24,12 @@ pub use crate::link::LinkHost;
 use crate::login::Traveller;
 use crate::maintenance::Cursors;
 use crate::node::Node;
-use crate::record::{COPIES, CopyRow, QUEUE, QueueRow, WINDOWS, copy_of};
+use crate::record::{COPIES, CopyRow, QUEUE, QueueRecipient, QueueRow, WINDOWS, copy_of};
 use crate::revise::busy::Busy;
 use crate::{aggregate, directory, maintenance, queue, reception, revise, windows};
+
+/// Messages that are queued in one commit.
+const FILLED_AT_ONCE: usize = 5_000;
 
 /// The edge's own program does not set it, whatever it is built with, and nothing in its environment does.
 static CLEAR_LOGINS: AtomicBool = AtomicBool::new(false);
@@ -249,6 +253,58 @@ impl Edge {
         let drift = move |txn: &mut Txn<'_>| directory::drift(txn, hash, there);
         self.node.store.commit_blocking(drift).map(drop)
     }
+}
+
+/// Queues so many messages in a store that no edge has open, each for one recipient: all but each hundredth for one
+/// destination. They are due from `at` on, milliseconds since 1970, and have no bodies, so nothing may be due before the
+/// edge has ended.
+pub fn fill_queue(store: &Store, count: u64, at: u64) -> Result<(), StoreError> {
+    let row = move |number: u64| {
+        let domain = match number % 100 {
+            0 => format!("d{number}.example"),
+            _ => "slow.example".to_owned(),
+        };
+        let recipient = QueueRecipient {
+            index: 0,
+            address: format!("r{number}@{domain}"),
+            state: DeliveryState::Deferred,
+            text: "451 4.2.0 come again later".into(),
+            attempts: 1,
+            next_attempt_at: at + number,
+            held: false,
+            doubt: None,
+            notify: None,
+            original: None,
+        };
+        QueueRow {
+            revision: 0,
+            body: [0; 32],
+            wrapped_key: vec![7; 80],
+            size: 4_096,
+            reverse_path: Some("alice@example.com".into()),
+            returns: None,
+            envelope_id: None,
+            tls_wish: TlsWish::Unsaid,
+            body_8bit: false,
+            utf8_header: false,
+            signatures: String::new(),
+            recipients: vec![recipient],
+            noted: Vec::new(),
+            queued_at: at,
+            since: 0,
+        }
+    };
+    for first in (0..count).step_by(FILLED_AT_ONCE) {
+        let numbers = first..count.min(first + FILLED_AT_ONCE as u64);
+        let filled = move |txn: &mut Txn<'_>| {
+            numbers.into_iter().try_for_each(|number| {
+                let id = MessageId(u128::from(number + 1).to_be_bytes());
+                queue::put(txn, id, &row(number))
+            })
+        };
+        store.commit_blocking(filled)?;
+    }
+    Ok(())
 }
 
 /// What a restore does first.

@@ -43,6 +43,7 @@ mod renewal;
 mod repeats;
 pub mod request;
 mod revise;
+mod sandbox;
 pub mod serve;
 mod strangers;
 mod vouch;

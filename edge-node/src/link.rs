@@ -350,7 +350,10 @@ impl Host for LinkHost {
             let received = stored_position(received);
             lane::settle(txn, lane.index(), received, &settling(how), generations, |_, unit| Ok(Some(unit)))
         });
-        Ok(position(settled.await.map_err(host_error)?.into_inner()))
+        let settled = settled.await.map_err(host_error)?.into_inner();
+        // What the partner turned out to hold counts as confirmed.
+        self.node.confirms.send_modify(|confirms| *confirms += 1);
+        Ok(position(settled))
     }
 
     fn compared(&self, lane: Lane, received: Position) -> Result<(), HostError> {

@@ -1,7 +1,5 @@
 //! What commands ask of a running edge node over its control socket, and what it answers.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 pub use shared::operator::{DeadCommand, Done, LinkCommand};
 pub use shared::report::{DeadLetterView, LaneView, LinkView, PartnerLaneView, Step};
@@ -51,11 +49,9 @@ pub enum Request {
     Outward,
     /// What an operator decides about the link. Answered with [`Done`].
     Link(LinkCommand),
-    /// Copies keys and store. Answered with [`shared::store::Copied`].
-    Backup {
-        /// A new folder.
-        into: PathBuf,
-    },
+    /// Copies keys and store into the state, for whoever asks to take them elsewhere. Answered with
+    /// [`shared::state::Prepared`].
+    Backup,
     /// A message's way over this node. Answered with `Vec<Step>`.
     Trace {
         /// Message id.

@@ -26,7 +26,7 @@ use shared::tls_wish::TlsWish;
 use shared::trace;
 use shared::unit::{
     CopyRevision, Id, Revise, ReviseMode, ReviseResult, Revised, ToBig, ToEdge, are_signatures, decode,
-    encode, revision_ordinal,
+    encode, is_redirect, revision_ordinal,
 };
 
 use crate::facts;
@@ -231,11 +231,11 @@ pub fn tell(txn: &mut Txn<'_>, id: MessageId, decided: Vec<Decided>, now: u64) -
 fn tell_one(txn: &mut Txn<'_>, id: MessageId, decided: Decided, now: u64) -> Result<(), StoreError> {
     let Decided { recipient, revision, result, text } = decided;
     let word = serde_json::to_value(result).unwrap_or_default();
-    let what = format!(
-        "revision {} for recipient {recipient}: {}",
-        revision_ordinal(revision),
-        word.as_str().unwrap_or_default()
-    );
+    let word = word.as_str().unwrap_or_default();
+    let what = match is_redirect(revision) {
+        true => format!("redirect of recipient {recipient} to another address: {word}"),
+        false => format!("revision {} for recipient {recipient}: {word}", revision_ordinal(revision)),
+    };
     trace::note(txn, id, now, what)?;
     let revised = Revised { message: id.0, recipient, revision, result, at: now, text: text.into() };
     facts::tell(txn, &ToBig::Revised(revised))

@@ -12,6 +12,7 @@ use shared::control::{BindError, Server, socket_in};
 use shared::id::{random, unix_millis};
 use shared::lane;
 use shared::listener::{Acceptor, Admission, IdentityError, Listener};
+use shared::sandbox::SandboxError;
 use shared::seal::PrivateKey;
 use shared::smtp::{Config, Role};
 use shared::state::{State, StateError};
@@ -30,7 +31,7 @@ use crate::link_key;
 use crate::node::Node;
 use crate::revise::busy::Busy;
 use crate::strangers::Strangers;
-use crate::{aggregate, login, maildrop, maintenance, reception};
+use crate::{aggregate, login, maildrop, maintenance, reception, sandbox};
 
 /// Submission sessions at once. Submission and POP3 have pools of their own, so that a flood of mail cannot
 /// keep travellers out.
@@ -103,6 +104,9 @@ pub enum ServeError {
     /// Whom it is to trust for MTA-STS.
     #[error("MTA-STS: {0}")]
     MtaSts(RelayError),
+    /// Its sandbox.
+    #[error("the sandbox: {0}; [edge] sandbox = false in the topology starts the edge without it")]
+    Sandbox(#[from] SandboxError),
     /// The system.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -152,8 +156,17 @@ pub fn run(topology: Topology) -> Result<(), ServeError> {
     telemetry::init();
     let descriptors = lifetime::take_descriptors();
     let state = State::open(&topology.edge.state)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(topology, &state, descriptors))
+    let control = Server::bind(&socket_in(state.path()))?;
+    state.forget_backups()?;
+    let node = Arc::new(Node::open(topology, &state)?);
+    // How many there may be is read from files that the sandbox has not.
+    let threads = std::thread::available_parallelism()?.get();
+    // Before there are threads that would be left out of it, and before anything of anybody's is read.
+    if node.topology.edge.sandbox {
+        sandbox::of(&node.topology).enter(&node.store)?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    runtime.block_on(serve(node, &state, control, descriptors))
 }
 
 /// What listens, for the ready line.
@@ -171,9 +184,12 @@ struct Ready {
     control: std::path::PathBuf,
 }
 
-async fn serve(topology: Topology, state: &State, descriptors: usize) -> Result<(), ServeError> {
-    let control = Server::bind(&socket_in(state.path()))?;
-    let node = Arc::new(Node::open(topology, state)?);
+async fn serve(
+    node: Arc<Node>,
+    state: &State,
+    control: Server,
+    descriptors: usize,
+) -> Result<(), ServeError> {
     // Before anybody is served: this edge may have been away for weeks. Big says whether that is so.
     node.wake().await?;
     if let Err(error) = node.end_overdue().await.and_then(|()| node.destroy_covers()) {

@@ -20,6 +20,8 @@ use serde::de::DeserializeOwned;
 use crate::containment;
 use crate::control::{self, CallError};
 use crate::mime::terminal;
+use crate::render;
+use crate::state::{Prepared, State};
 
 /// How a command ends; the error is for a person.
 pub type Outcome = Result<(), Box<dyn Error>>;
@@ -108,6 +110,14 @@ impl Caller {
     ) -> Outcome {
         let (answer, _) = self.ask(request, b"")?;
         self.print(&answer, text)
+    }
+
+    /// Asks the running node for a backup, puts it into the new folder `into`, and prints what was copied.
+    pub fn back_up(&self, request: &impl Serialize, into: &Path) -> Outcome {
+        State::may_be_made(into)?;
+        let (prepared, _) = self.ask::<Prepared>(request, b"")?;
+        State::take_backup(&prepared, into)?;
+        self.print(&prepared.copied, render::copied)
     }
 
     /// Prints what comes in pages, each as it comes: as one JSON array, or as the text that `text` makes of each page, or

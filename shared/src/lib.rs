@@ -30,6 +30,7 @@ pub mod pressure;
 pub mod projection;
 pub mod render;
 pub mod report;
+pub mod sandbox;
 pub mod sasl;
 pub mod seal;
 pub mod smtp;

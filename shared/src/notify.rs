@@ -128,16 +128,22 @@ pub fn envelope_id(value: &str) -> Option<String> {
 }
 
 /// The recipient that ORCPT names, decoded, with its type: `rfc822;alice@example.com`. Characters beyond ASCII, which
-/// an internationalized address may have (RFC 6533 §3), are escaped. `None` if it is malformed, or longer than
-/// [`ORIGINAL_BYTES_MAX`].
+/// an internationalized address may have (RFC 6533 §3), are escaped; the type is `utf-8` then, also where the sender says
+/// `rfc822`, as Postfix 3.7 does. `None` if it is malformed, or longer than [`ORIGINAL_BYTES_MAX`].
 pub fn original_recipient(value: &str) -> Option<String> {
     if value.len() > ORIGINAL_BYTES_MAX {
         return None;
     }
     let (kind, address) = value.split_once(';').filter(|(kind, _)| is_atom(kind))?;
-    let escapes = kind.eq_ignore_ascii_case("utf-8") && !address.is_ascii();
-    let address = if escapes { printable(&escaped(address)) } else { printable(address) };
-    let original = format!("{kind};{}", address?);
+    let is_mail = kind.eq_ignore_ascii_case("rfc822");
+    let wide = || String::from_utf8(xtext_octets(address)?).ok().filter(|decoded| !decoded.is_ascii());
+    let original = if kind.eq_ignore_ascii_case("utf-8") && !address.is_ascii() {
+        format!("{kind};{}", printable(&escaped(address))?)
+    } else if let Some(wide) = is_mail.then(wide).flatten() {
+        format!("utf-8;{}", escaped(&wide))
+    } else {
+        format!("{kind};{}", printable(address)?)
+    };
     // It goes on as it is escaped.
     is_original_recipient(&original).then_some(original)
 }
@@ -278,10 +284,16 @@ mod tests {
         assert_eq!(read("x400;/c+3Dde").as_deref(), Some("x400;/c=de"));
         assert_eq!(read("utf-8;jos\u{e9}@x.example").as_deref(), Some("utf-8;jos\\x{E9}@x.example"));
         assert_eq!(read("utf-8;jos\\x{E9}@x.example").as_deref(), Some("utf-8;jos\\x{E9}@x.example"));
+        assert_eq!(read("rfc822;jos+C3+A9+2Bx@x.example").as_deref(), Some("utf-8;jos\\x{E9}+x@x.example"));
         let bad =
             ["", "rfc822", "rfc822;", ";a@b.example", "rfc 822;a", "rfc822;a+0D+0Ab", "rfc822;jos\u{e9}@x"];
-        let long = [format!("rfc822;{}", "x".repeat(494)), format!("utf-8;{}", "\u{e9}".repeat(90))];
-        for bad in bad.into_iter().map(str::to_owned).chain(long) {
+        let wide = ["rfc822;jos+C3+A9+0D+0Ab", "rfc822;jos+E9@x", "rfc822;jos+C3@x", "x400;jos+C3+A9"];
+        let long = [
+            format!("rfc822;{}", "x".repeat(494)),
+            format!("utf-8;{}", "\u{e9}".repeat(90)),
+            format!("rfc822;{}", "+C3+A9".repeat(83)),
+        ];
+        for bad in bad.into_iter().chain(wide).map(str::to_owned).chain(long) {
             assert_eq!(read(&bad), None, "{bad:?}");
         }
         assert!(read(&format!("rfc822;{}", "x".repeat(493))).is_some());

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::id::unix_millis;
+use crate::id::{random, unix_millis};
 use crate::lane::{self, NodeIdentity};
 use crate::store::{self, Copied, DirectoryDisk, Owner, Store, StoreError, Txn};
 
@@ -55,6 +55,18 @@ pub enum StateError {
 /// The key by which a store knows its node: what lies in it is sealed to that.
 const OWNERS_KEY: &str = "sealing";
 
+/// The folder of a state in which backups are prepared.
+const BACKUPS: &str = "backups";
+
+/// A backup that a node has prepared and that is still to be taken to where it shall be.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Prepared {
+    /// Where it lies.
+    folder: PathBuf,
+    /// What is in it.
+    pub copied: Copied,
+}
+
 /// An existing state directory.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -89,12 +101,77 @@ impl State {
         Ok(state)
     }
 
-    /// Copies keys and store to a new folder `into`, while the node runs.
-    pub fn backup(&self, store: &Store, into: &Path) -> Result<Copied, StateError> {
+    /// Copies keys and store, while the node runs, into a new folder of the state itself: the first step of a backup. It
+    /// takes the room of the index, for bodies are the store's own files.
+    pub fn prepare_backup(&self, store: &Store) -> Result<Prepared, StateError> {
+        let folder = self.path.join(BACKUPS).join(format!("{:016x}", u64::from_be_bytes(random())));
+        let copy = Self { path: folder.clone() };
+        let made = copy.make().and_then(|()| {
+            self.copy_keys(&copy)?;
+            Ok(store::share(store, &copy.disk()?)?)
+        });
+        match made {
+            Ok(copied) => Ok(Prepared { folder, copied }),
+            Err(error) => {
+                // What cannot be removed now is when the node starts.
+                let _ = fs::remove_dir_all(folder);
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts what a node has prepared into the new folder `into`, and removes it where it was: the second step of a backup,
+    /// by whoever has asked for it. The copy is the node's account's, as the state is.
+    pub fn take_backup(prepared: &Prepared, into: &Path) -> Result<(), StateError> {
+        let from = Self { path: prepared.folder.clone() };
         let copy = Self { path: into.into() };
-        copy.make()?;
-        self.copy_keys(&copy)?;
-        Ok(store::backup(store, &copy.disk()?)?)
+        let taken = copy.make().and_then(|()| {
+            from.copy_keys(&copy)?;
+            store::take(&from.disk()?, &copy.disk()?)?;
+            copy.give_to_owner_of(&from)
+        });
+        let failed = |error| StateError::File { path: prepared.folder.clone(), error };
+        let removed = fs::remove_dir_all(&prepared.folder).map_err(failed);
+        taken.and(removed)
+    }
+
+    /// Removes what was prepared and not taken: those who asked for it have gone.
+    pub fn forget_backups(&self) -> Result<(), StateError> {
+        let path = self.path.join(BACKUPS);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StateError::File { path, error }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fails if there is a state at `path` already.
+    pub fn may_be_made(path: &Path) -> Result<(), StateError> {
+        match (Self { path: path.into() }).store_path().exists() {
+            true => Err(StateError::Exists(path.into())),
+            false => Ok(()),
+        }
+    }
+
+    /// Gives this state to the account that `other` belongs to. Who is not root is that one.
+    fn give_to_owner_of(&self, other: &Self) -> Result<(), StateError> {
+        let owner = |path: &Path| {
+            let found = fs::metadata(path).map_err(|error| StateError::File { path: path.into(), error })?;
+            Ok::<_, StateError>((found.uid(), found.gid()))
+        };
+        let to = owner(&other.path)?;
+        if owner(&self.path)?.0 == to.0 {
+            return Ok(());
+        }
+        let folders = [self.path.clone(), self.path.join("keys"), self.store_path()];
+        for folder in &folders {
+            let failed = |error| StateError::File { path: folder.clone(), error };
+            for entry in fs::read_dir(folder).map_err(failed)? {
+                let path = entry.map_err(failed)?.path();
+                chown(&path, Some(to.0), Some(to.1)).map_err(failed)?;
+            }
+        }
+        let failed = |error| StateError::File { path: self.path.clone(), error };
+        chown(&self.path, Some(to.0), Some(to.1)).map_err(failed)
     }
 
     /// Makes a node's state from a backup. `first` runs in the first commit; before it, this node's
@@ -128,9 +205,7 @@ impl State {
 
     /// Makes the folders of a state that is not there yet.
     fn make(&self) -> Result<(), StateError> {
-        if self.store_path().exists() {
-            return Err(StateError::Exists(self.path.clone()));
-        }
+        Self::may_be_made(&self.path)?;
         for dir in [self.path.clone(), self.path.join("keys")] {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
             made.map_err(|error| StateError::File { path: dir, error })?;
@@ -329,7 +404,14 @@ mod tests {
         let shown = |path: &Path| TlsIdentity::self_signed_in(path, "mx.example.com").expect("made or kept");
         let certificate = shown(&path).chain().to_vec();
         let backup = dir.path().join("backup");
-        state.backup(&state.store().expect("opens"), &backup).expect("copied");
+        let prepared = state.prepare_backup(&state.store().expect("opens")).expect("prepared");
+        State::take_backup(&prepared, &backup).expect("taken");
+        assert!(
+            !prepared.folder.exists() && State::take_backup(&prepared, &dir.path().join("more")).is_err()
+        );
+        let left = state.prepare_backup(&state.store().expect("opens")).expect("prepared");
+        state.forget_backups().expect("removed");
+        assert!(!left.folder.exists() && state.store().is_ok());
         let again = dir.path().join("again");
         let broken_off = State::restore(&again, &backup, |_| Err::<(), _>(StoreError::Full));
         assert!(broken_off.is_err() && State::open(&again).is_err(), "half a restore is no state");

@@ -246,6 +246,8 @@ pub struct Big {
     pub desk: Option<PathBuf>,
     /// Octets of mail from the edge that it takes in within an hour.
     pub inbound_hourly: u64,
+    /// Whether it confines itself once it runs ([`crate::sandbox`]).
+    pub sandbox: bool,
 }
 
 /// `[edge]`: the node in the DMZ. A service without an address is not offered.
@@ -255,6 +257,8 @@ pub struct Edge {
     pub hostname: Domain,
     /// The folder that holds all it keeps.
     pub state: PathBuf,
+    /// Whether it confines itself once it runs ([`crate::sandbox`]).
+    pub sandbox: bool,
     /// Where mail from other MTAs arrives (port 25's role).
     pub smtp: Vec<SocketAddr>,
     /// Where travellers submit, STARTTLS (port 587's role, RFC 6409).

@@ -311,13 +311,39 @@ const ORDINAL_BITS: u32 = 7;
 /// higher numbers than those, and never one that they had, for with the same number two sealed texts would have the
 /// same key.
 pub fn revision_after(latest: u32, generation: u32) -> u32 {
-    let since = generation.saturating_sub(1).min(u32::MAX >> ORDINAL_BITS).max(latest >> ORDINAL_BITS);
+    let most = (REDIRECTS_FROM - 1) >> ORDINAL_BITS;
+    let since = generation.saturating_sub(1).min(most).max(latest >> ORDINAL_BITS);
     (since << ORDINAL_BITS) | revision_ordinal(revision_ordinal(latest) + 1)
 }
 
 /// Which revision of its message one with this number is, as people count them; 0 is the original.
 pub fn revision_ordinal(number: u32) -> u32 {
     number & ((1 << ORDINAL_BITS) - 1)
+}
+
+/// Numbers from here on are those of redirects, above the ones of all revisions.
+const REDIRECTS_FROM: u32 = 1 << 31;
+/// Bits of a redirect's number that say which one it is of its message.
+const REDIRECT_BITS: u32 = 16;
+
+/// Whether a number is a redirect's: the edge gives up a recipient by it as by a withdrawal of that number, and whoever
+/// gets the message in their place has it as an index.
+pub fn is_redirect(number: u32) -> bool {
+    number >= REDIRECTS_FROM
+}
+
+/// The number of the redirect that comes after the one with the number `latest`, or is the first of its message, made by
+/// a big of this generation; `None` after so many that there is none left. As with revisions, a big that was restored
+/// gives none again that it has forgotten.
+pub fn redirect_after(latest: Option<u32>, generation: u32) -> Option<u32> {
+    let most = (u32::MAX - REDIRECTS_FROM) >> REDIRECT_BITS;
+    let first = REDIRECTS_FROM | (generation.saturating_sub(1).min(most) << REDIRECT_BITS) | 1;
+    let next = match latest {
+        Some(latest) => latest.checked_add(1)?.max(first),
+        None => first,
+    };
+    let is_of_next_generation = next.trailing_zeros() >= REDIRECT_BITS;
+    (!is_of_next_generation).then_some(next)
 }
 
 /// The id of the unit that carries a revision of a message to one reader: a window, or [`OUTBOUND`]. The same for
@@ -617,7 +643,22 @@ mod tests {
         // A store that was made anew from its segments begins with the first generation again.
         assert!(revision_after(restored, 1) > restored);
         assert_eq!(revision_ordinal(revision_after(restored, 1)), 4);
-        assert!(revision_after(0, u32::MAX) > revision_after(64, 1 << 24));
+        assert!(revision_after(0, u32::MAX) > revision_after(64, 1 << 23));
+        assert!(!is_redirect(revision_after(64, u32::MAX)));
+    }
+
+    #[test]
+    fn numbers_of_redirects_are_above_those_of_revisions_and_are_given_once() {
+        let first = redirect_after(None, 1).expect("is left");
+        assert!(is_redirect(first) && first > revision_after(64, u32::MAX));
+        let second = redirect_after(Some(first), 1).expect("is left");
+        assert!(second > first);
+        let restored = redirect_after(Some(first), 2).expect("is left");
+        assert!(restored > second);
+        assert!(redirect_after(Some(restored), 1).expect("is left") > restored);
+        // None is of a big that is restored later.
+        assert_eq!(redirect_after(Some(redirect_after(None, 2).expect("is left") - 2), 1), None);
+        assert_eq!(redirect_after(Some(u32::MAX), u32::MAX), None);
     }
 
     #[test]

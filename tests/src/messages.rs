@@ -31,7 +31,7 @@ pub struct Letter<'a> {
     pub from: &'a str,
     /// The address in To.
     pub to: &'a str,
-    /// The subject; ASCII.
+    /// The subject; ASCII, as the addresses, unless the message goes by SMTPUTF8.
     pub subject: &'a str,
     /// The ledger's mark.
     pub token: Token,
@@ -56,6 +56,20 @@ impl Letter<'_> {
         let room = size.saturating_sub(message.len());
         message.push_str(&prose(room, self.random()));
         message.into_bytes()
+    }
+
+    /// Text in every octet that 8BITMIME adds (RFC 6152), which is no UTF-8, and then lines of words.
+    pub fn eight_bit(&self) -> Vec<u8> {
+        let mut message = self.header().into_bytes();
+        let fields: &[u8] =
+            b"Content-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: 8bit\r\n\r\n";
+        message.extend_from_slice(fields);
+        for octets in (0x80..=0xFF).collect::<Vec<u8>>().chunks(32) {
+            message.extend_from_slice(octets);
+            message.extend_from_slice(b"\r\n");
+        }
+        message.extend_from_slice(prose(SHORT, self.random()).as_bytes());
+        message
     }
 
     /// A short text and one binary attachment `name`, about `size` octets in all.

@@ -3,14 +3,23 @@
 //!
 //! Needs root and iproute2. A namespace goes when its [`Namespace`] is dropped, and its cables with it.
 
+use std::fs::File;
+use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process::{ProcessError, finish};
 
 /// How long a command that changes the network may take.
 const CHANGE_WITHIN: Duration = Duration::from_secs(30);
+/// Where iproute2 keeps namespaces by their names.
+const NAMES: &str = "/run/netns";
 
 /// Why the network is not what a run needs.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +66,17 @@ impl Namespace {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Does something in it, on a thread that ends with that: a socket that is made there stays there.
+    pub fn within<T: Send>(&self, act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        let namespace = File::open(Path::new(NAMES).join(&self.name))?;
+        let inside = || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            act()
+        };
+        let done = thread::scope(|scope| scope.spawn(inside).join());
+        done.unwrap_or_else(|_| Err(io::Error::other("what was done in a namespace panicked")))
     }
 
     /// Lays a cable between two, and sets both ends up.

@@ -53,6 +53,22 @@ pub fn internet_sockets(pid: u32) -> io::Result<Vec<Socket>> {
     Ok(sockets)
 }
 
+/// How many threads the process `pid` has, and the same for which calls of the system are filtered (seccomp) and
+/// nothing gives them more rights (`no_new_privs`).
+pub fn confined_threads(pid: u32) -> io::Result<(usize, usize)> {
+    let (mut all, mut confined) = (0, 0);
+    for thread in fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
+        // One that has ended since is none.
+        let Ok(status) = fs::read_to_string(thread?.path().join("status")) else { continue };
+        let is = |name: &str, value: &str| {
+            status.lines().any(|line| line.strip_prefix(name).is_some_and(|rest| rest.trim() == value))
+        };
+        all += 1;
+        confined += usize::from(is("Seccomp:", "2") && is("NoNewPrivs:", "1"));
+    }
+    Ok((all, confined))
+}
+
 /// What a process has used so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {

@@ -93,7 +93,16 @@ pub(super) fn gateways(gateways: &[GatewayView]) -> String {
             gateway.domains.join(", "),
         ]);
     }
-    table.or("none but smtp, by the edge: `big-node gateway add NAME --lmtp HOST:PORT --domain DOMAIN`")
+    let mut text =
+        table.or("none but smtp, by the edge: `big-node gateway add NAME --lmtp HOST:PORT --domain DOMAIN`");
+    for gateway in gateways.iter().filter(|gateway| gateway.restart) {
+        let name = &gateway.name;
+        text.push_str(&format!(
+            "{name} is reached from the next start on: the sandbox of the big-node that runs was made before it; \
+             start big-node again\n"
+        ));
+    }
+    text
 }
 
 pub(super) fn nicknames(nicknames: &[NicknameView]) -> String {
@@ -432,6 +441,9 @@ pub(super) fn said(recipient: &RecipientView) -> String {
     }
     if let Some(next) = recipient.next_attempt_at {
         said.push(format!("(next attempt {})", when(next)));
+    }
+    if let Some(to) = &recipient.redirect {
+        said.push(format!("(being redirected to {to})"));
     }
     if let Some(revised) = &recipient.revised {
         let more = if revised.text.is_empty() { String::new() } else { format!(": {}", revised.text) };

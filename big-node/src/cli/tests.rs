@@ -348,6 +348,7 @@ fn recipient() -> RecipientView {
         host_reports: false,
         in_doubt: false,
         next_attempt_at: Some(AT + 60_000),
+        redirect: None,
         revised: None,
     }
 }
@@ -666,6 +667,7 @@ fn gateways_and_what_goes_by_them() {
         takes: Takes::Any,
         listed: 0,
         waiting: 3,
+        restart: false,
     };
     let lmtp =
         GatewayView { hosts: vec!["10.0.0.5:24".into(), "10.0.0.6:24".into()], ..gateway("dovecot", "lmtp") };

@@ -15,6 +15,7 @@ use crate::request::{
     EntryRequest, GatewayChange, GatewayView, GroupView, NewGateway, NewNickname, NicknameView, PersonView,
     Progress, RecipientsRequest, Request, ShadowView,
 };
+use crate::sandbox;
 
 impl Commands {
     /// What is asked of the directory; `whose` is the person whose nicknames it is about, or who would send.
@@ -239,7 +240,7 @@ impl Commands {
         let gateway = match request {
             EntryRequest::List => {
                 let gateways = directory::gateways(&snapshot)?;
-                return gateways.iter().map(|gateway| gateway_view(&snapshot, gateway)).collect();
+                return gateways.iter().map(|gateway| self.gateway_view(&snapshot, gateway)).collect();
             }
             EntryRequest::Show { name } => directory::known_gateway(&snapshot, &name)?,
             EntryRequest::Add(new) => {
@@ -273,7 +274,26 @@ impl Commands {
             }
         };
         node.queued();
-        Ok(vec![gateway_view(&snapshot, &gateway)?])
+        Ok(vec![self.gateway_view(&snapshot, &gateway)?])
+    }
+
+    fn gateway_view(&self, rows: &impl Rows, gateway: &Gateway) -> Result<GatewayView, Refused> {
+        let (drop, pickup) = match gateway.transport.clone() {
+            Transport::Drop { folder, pickup } => (Some(folder), pickup),
+            Transport::Lmtp(_) | Transport::Smtp(_) => (None, None),
+        };
+        Ok(GatewayView {
+            name: gateway.name.clone(),
+            kind: gateway.transport.as_str().into(),
+            hosts: gateway.transport.hosts().to_vec(),
+            drop,
+            pickup,
+            domains: gateway.domains.clone(),
+            takes: gateway.takes,
+            listed: directory::listed(rows, &gateway.name)?.len(),
+            waiting: queue::waiting(rows, &gateway.name, LISTED_MAX)?,
+            restart: !sandbox::reaches(&self.in_force, &gateway.transport),
+        })
     }
 
     /// Everything that is asked for of a gateway's addresses, or nothing.
@@ -404,24 +424,6 @@ fn group_view(rows: &impl Rows, group: &Group) -> Result<GroupView, Refused> {
         display: group.display.clone(),
         addresses: group.addresses.clone(),
         members: members.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect(),
-    })
-}
-
-fn gateway_view(rows: &impl Rows, gateway: &Gateway) -> Result<GatewayView, Refused> {
-    let (hosts, drop, pickup) = match gateway.transport.clone() {
-        Transport::Lmtp(hosts) | Transport::Smtp(hosts) => (hosts, None, None),
-        Transport::Drop { folder, pickup } => (Vec::new(), Some(folder), pickup),
-    };
-    Ok(GatewayView {
-        name: gateway.name.clone(),
-        kind: gateway.transport.as_str().into(),
-        hosts,
-        drop,
-        pickup,
-        domains: gateway.domains.clone(),
-        takes: gateway.takes,
-        listed: directory::listed(rows, &gateway.name)?.len(),
-        waiting: queue::waiting(rows, &gateway.name, LISTED_MAX)?,
     })
 }
 

@@ -148,7 +148,6 @@ fn read<T: DeserializeOwned>(answer: Value) -> Result<T, Refused> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
 
     use shared::operator::{DeadCommand, LinkCommand};
     use shared::unit::ReviseMode;
@@ -234,7 +233,7 @@ mod tests {
         let reach = Reach::default();
         vec![
             Request::Pair { ticket: String::new(), replace: true },
-            Request::Backup { into: PathBuf::from("x") },
+            Request::Backup,
             Request::DkimKeygen(NewDkimKey {
                 domain: None,
                 selector: name(),
@@ -262,6 +261,7 @@ mod tests {
             Request::Export { kind: Kind::Person },
             Request::QueueList,
             Request::QueueRetry { message: name() },
+            Request::QueueRedirect { message: name(), from: name(), to: name() },
             Request::QueueDead(DeadCommand::List),
             Request::Link(LinkCommand::Hold),
             Request::LinkStatus,

@@ -211,6 +211,23 @@ impl Transport {
             Self::Drop { .. } => "drop",
         }
     }
+
+    /// Its hosts, in the order in which they are tried.
+    pub fn hosts(&self) -> &[String] {
+        match self {
+            Self::Lmtp(hosts) | Self::Smtp(hosts) => hosts,
+            Self::Drop { .. } => &[],
+        }
+    }
+
+    /// Its folders.
+    pub fn folders(&self) -> impl Iterator<Item = &String> {
+        let (drop, pickup) = match self {
+            Self::Drop { folder, pickup } => (Some(folder), pickup.as_ref()),
+            Self::Lmtp(_) | Self::Smtp(_) => (None, None),
+        };
+        drop.into_iter().chain(pickup)
+    }
 }
 
 /// Which addresses in the site's domains a gateway takes, of those that nobody here has.

@@ -137,21 +137,13 @@ pub fn changed(
 /// Refuses a folder that another gateway has: one would overwrite what the other has put there.
 fn own_folders(rows: &impl Rows, gateway: &Gateway) -> Result<(), Refused> {
     for other in all(rows)?.iter().filter(|other| other.name != gateway.name) {
-        for folder in folders(&gateway.transport) {
-            if folders(&other.transport).any(|taken| Path::new(taken) == Path::new(folder)) {
+        for folder in gateway.transport.folders() {
+            if other.transport.folders().any(|taken| Path::new(taken) == Path::new(folder)) {
                 return Err(Refused::new(format!("{folder} belongs to the gateway {}", other.name)));
             }
         }
     }
     Ok(())
-}
-
-fn folders(transport: &Transport) -> impl Iterator<Item = &String> {
-    let (drop, pickup) = match transport {
-        Transport::Drop { folder, pickup } => (Some(folder), pickup.as_ref()),
-        Transport::Lmtp(_) | Transport::Smtp(_) => (None, None),
-    };
-    drop.into_iter().chain(pickup)
 }
 
 fn domain(text: &str) -> Result<String, Refused> {

@@ -128,6 +128,9 @@ pub struct GatewayView {
     pub listed: usize,
     /// Messages that it has still to get, up to 10,000.
     pub waiting: usize,
+    /// Whether it is reached only once big has been started again: its sandbox is older than the gateway.
+    #[serde(default)]
+    pub restart: bool,
 }
 
 /// A nickname, as shown.
@@ -400,6 +403,9 @@ pub struct RecipientView {
     pub host_reports: bool,
     /// The next attempt, milliseconds since 1970.
     pub next_attempt_at: Option<u64>,
+    /// The address that an operator redirects it to, while the edge has still to say whether it has left.
+    #[serde(default)]
+    pub redirect: Option<String>,
     /// What the last revision for this recipient came to.
     pub revised: Option<RevisedView>,
 }

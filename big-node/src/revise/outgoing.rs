@@ -8,7 +8,8 @@ use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::seal::PublicKey;
 use shared::store::{Rows, StoreError, Txn};
 use shared::unit::{
-    CopyRevision, Id, REVISION, Revise, ReviseMode, ReviseResult, ToEdge, carrier_id, decode, encode, part_id,
+    CopyRevision, Id, REVISION, Revise, ReviseMode, ReviseResult, ToEdge, carrier_id, decode, encode,
+    is_redirect, part_id,
 };
 
 use super::result::{Decided, decided};
@@ -56,6 +57,23 @@ pub(super) fn send_to_edge(
         },
     });
     queue_unit(txn, &head, unit, body)
+}
+
+/// Queues that the edge is to give a recipient up by a redirect: a withdrawal, behind which no text stands.
+pub fn give_up(txn: &mut Txn<'_>, id: MessageId, number: u32, recipient: u32) -> Result<(), StoreError> {
+    let head = ToEdge::Revise(Revise {
+        message: id.0,
+        revision: number,
+        mode: ReviseMode::Withdraw,
+        recipients: vec![(recipient, text_of(txn, id, recipient)?)],
+        wrapped_key: Vec::new(),
+        size: 0,
+        body_8bit: false,
+        utf8_header: false,
+        signatures: String::new(),
+    });
+    let unit = part_id(&id.0, number, REVISION, std::iter::once(recipient));
+    queue_unit(txn, &head, unit, QueuedBody::None)
 }
 
 /// The last revision of which it is known that it took the place of what a recipient was to get.
@@ -130,6 +148,13 @@ pub fn undecided(rows: &impl Rows) -> Result<Vec<(MessageId, u32, u32)>, StoreEr
     Ok(open.map(|(key, _)| place(&key)).collect())
 }
 
+/// The first revision for a recipient that is not decided.
+pub fn pending_for(rows: &impl Rows, id: MessageId, recipient: u32) -> Result<Option<u32>, StoreError> {
+    let prefix = key2(&id.0, &recipient.to_be_bytes());
+    let all = rows.prefix::<RevisedRow>(REVISED, &prefix, usize::MAX)?;
+    Ok(all.into_iter().find(|(_, row)| is_undecided(row)).map(|(key, _)| index_of(&key)))
+}
+
 /// Whether the edge has still to decide a revision of a person's copy.
 pub fn is_open_for(rows: &impl Rows, id: MessageId, person: &Id) -> Result<bool, StoreError> {
     for (key, row) in rows.prefix::<RevisedRow>(REVISED, &id.0, usize::MAX)? {
@@ -185,6 +210,10 @@ pub fn send_again(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
         }
     }
     for ((id, number), recipients) in by_edge {
+        if is_redirect(number) {
+            recipients.into_iter().try_for_each(|recipient| give_up(txn, id, number, recipient))?;
+            continue;
+        }
         let row = txn.get::<Revision>(REVISIONS, &revision_key(id, number))?;
         if let (Some(row), Some(original)) = (row, txn.get::<Message>(MESSAGES, &id.0)?) {
             ignoring_lost(send_to_edge(txn, site, id, &row, &original, recipients))?;

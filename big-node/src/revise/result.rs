@@ -6,7 +6,7 @@ use shared::id::MessageId;
 use shared::render::word;
 use shared::store::{Rows, StoreError, Txn};
 use shared::trace;
-use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult, Revised, revision_ordinal};
+use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult, Revised, is_redirect, revision_ordinal};
 
 use super::{bit, index_of, last_for, next_number, open_copy, received, revisions};
 use crate::mail::{self, Site, recipient_key};
@@ -14,10 +14,16 @@ use crate::record::{
     COPIES, CopyRow, Entry, Folder, MAILBOXES, NOTICES, Named, RECIPIENTS, REVISED, REVISIONS, Recipient,
     RevisedRow, Revision, entry_key, key2, revised_key, revision_key,
 };
+use crate::redirect;
 use crate::request::RevisedView;
 
 /// Characters of what an edge says about a revision.
 const TEXT_MAX: usize = 512;
+
+/// What an edge says about a revision, as much of it as is kept.
+pub(crate) fn cut(text: &str) -> String {
+    text.chars().take(TEXT_MAX).collect()
+}
 
 /// Which revision for which recipient, and when.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +47,9 @@ pub fn decided(
     text: &str,
 ) -> Result<(), StoreError> {
     let Decided { id, recipient, revision, at } = decided;
+    if is_redirect(revision) {
+        return redirect::decided(txn, site, decided, result, text);
+    }
     let (key, to) = (revised_key(id, recipient, revision), recipient_key(id, recipient));
     let Some(mut row) = txn.get::<RevisedRow>(REVISED, &key)? else { return Ok(()) };
     let Some(mut who) = txn.get::<Recipient>(RECIPIENTS, &to)? else { return Ok(()) };
@@ -54,7 +63,7 @@ pub fn decided(
         Some(_) => (ReviseResult::Replaced, "a later revision has overtaken it"),
         None => (result, text),
     };
-    (row.result, row.at, row.text) = (result, at, text.chars().take(TEXT_MAX).collect());
+    (row.result, row.at, row.text) = (result, at, cut(text));
     if who.in_doubt && matches!(result, ReviseResult::Replaced | ReviseResult::Withdrawn) {
         row.text =
             "a host may have the old text all the same: a connection was lost before it answered".into();
@@ -91,7 +100,8 @@ fn overtaken_by(
 ) -> Result<Option<ReviseResult>, StoreError> {
     let prefix = key2(&id.0, &recipient.to_be_bytes());
     let all = rows.prefix::<RevisedRow>(REVISED, &prefix, usize::MAX)?;
-    let later = all.into_iter().filter(|(key, _)| index_of(key) > revision);
+    let is_later = |number: u32| number > revision && !is_redirect(number);
+    let later = all.into_iter().filter(|(key, _)| is_later(index_of(key)));
     let result = |row: RevisedRow| if row.notice_owed { ReviseResult::NoticeSent } else { row.result };
     let has_come = |result: &ReviseResult| {
         matches!(result, ReviseResult::Replaced | ReviseResult::Withdrawn | ReviseResult::NoticeSent)
@@ -100,7 +110,7 @@ fn overtaken_by(
 }
 
 /// The recipient's copy is not delivered any more.
-fn settle_withdrawn(
+pub(crate) fn settle_withdrawn(
     txn: &mut Txn<'_>,
     (id, to): (MessageId, &[u8]),
     who: &mut Recipient,
@@ -122,6 +132,9 @@ pub fn withdrawn_before_restore(txn: &mut Txn<'_>, report: &Revised) -> Result<(
     let goes_by_edge = who.person.is_none() && who.gateway.is_none();
     if report.result != ReviseResult::Withdrawn || !goes_by_edge || !who.state.waits() {
         return Ok(());
+    }
+    if is_redirect(report.revision) {
+        return redirect::forgotten(txn, report, who);
     }
     let since = next_number(txn, 0)?;
     let known = revisions(txn, id)?.into_iter().map(|revision| revision.number);
@@ -240,12 +253,15 @@ fn with_home(
     Ok(ReviseResult::Revised)
 }
 
-/// What the last revision for each recipient came to, by their index.
+/// What the last revision for each recipient came to, by their index. Redirects are none.
 pub fn results(rows: &impl Rows, id: MessageId) -> Result<BTreeMap<u32, RevisedView>, StoreError> {
     let mut results = BTreeMap::new();
     for (key, row) in rows.prefix::<RevisedRow>(REVISED, &id.0, usize::MAX)? {
-        let recipient = key.get(..20).map_or(0, index_of);
-        let revision = revision_ordinal(index_of(&key));
+        let (recipient, number) = (key.get(..20).map_or(0, index_of), index_of(&key));
+        if is_redirect(number) {
+            continue;
+        }
+        let revision = revision_ordinal(number);
         let view = RevisedView { revision, result: row.result, at: row.at, text: row.text };
         results.insert(recipient, view);
     }

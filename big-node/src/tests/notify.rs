@@ -470,6 +470,40 @@ fn that_a_person_forwards_is_not_told_and_a_copy_at_home_is_the_success() {
 }
 
 #[test]
+fn of_a_forward_that_failed_whoever_forwards_is_told_where_nobody_vouches_for_the_sender() {
+    let forward = vec!["phone@far.example".to_owned()];
+    for (verdict, keep_copy) in [(None, false), (None, true), (Some(VOUCHED), false)] {
+        let world = World::new().with_shadow();
+        let forward = forward.clone();
+        world.add_person(NewPerson { name: "away".into(), forward, keep_copy, ..NewPerson::default() });
+        let mut request = Request::from_carol("away@example.com", "FAILURE");
+        request.origin.verdicts = verdict.into_iter().map(str::to_owned).collect();
+        let id = request.comes(&world);
+        world.fails(id, 0);
+        let (outside, inside) = (world.told_outside(), world.told_inside("away"));
+        assert_eq!(
+            (outside.len(), inside.len()),
+            if verdict.is_some() { (1, 0) } else { (0, 1) },
+            "{verdict:?}"
+        );
+        if let [told] = inside.as_slice() {
+            // What happened is no secret to her, and what she has not is in it.
+            let fields = "Final-Recipient: rfc822; phone@far.example\r\nAction: failed\r\n";
+            assert!(told.contains(fields) && told.contains("To: away@example.com"), "{told}");
+            assert_eq!(told.contains("message/rfc822\r\n"), !keep_copy, "{told}");
+        }
+        assert_eq!(world.leaving(false).len(), 1, "the report is not forwarded");
+    }
+    // Behind a shadow nobody here has forwarded it: the postmaster is told.
+    let world = World::new().with_shadow();
+    let mut request = Request::from_carol("dora@example.com", "FAILURE");
+    request.origin.verdicts.clear();
+    let id = request.comes(&world);
+    world.fails(id, 0);
+    assert_eq!((world.told_outside().len(), world.told_inside("alice").len()), (0, 1));
+}
+
+#[test]
 fn a_group_is_expanded_and_its_members_are_asked_for_no_success() {
     let world = World::new().with_group(&["alice", "bob", "x@far.example"]);
     let window = world.window("bob").window.window;

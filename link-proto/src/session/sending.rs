@@ -5,7 +5,9 @@
 //! | the receiver reports | means | do |
 //! |---|---|---|
 //! | exactly what was confirmed, chains equal | the rest was not stored | RESUME there; the same numbers again |
+//! | the same, higher generation, and there is a rest | the receiver was restored, and may have had the rest before | replay it under new numbers |
 //! | above it, below the next number | in doubt | recompute the chain up to it: equal, RESUME there and its CONFIRMED comes again; not equal, as in the last row but one if this node was restored, else stop |
+//! | the same, higher generation, chains equal, and there is a rest | both | OFFER the unconfirmed ids, number anew what is not KNOWN |
 //! | exactly what was confirmed, chains differ | corruption or forgery | stop |
 //! | more above the next number than anybody has sent | forgery | stop, whatever was decided |
 //! | below it, higher generation | the receiver was restored | recompute the chain up to it within the safety store, then replay under new numbers; older than that, stop |
@@ -13,10 +15,15 @@
 //! | at or above the next number, this node's generation was raised | this node was restored | OFFER the unconfirmed ids, number anew what is not KNOWN |
 //! | the same, generation as it was | a snapshot was put back here | stop (and both mail lanes) |
 //! | where a rebase left it | its RESUME was lost | RESUME with the same rebase |
+//! | the same, higher generation, and there is a rest | the receiver was restored again | replay it under new numbers |
 //! | anything, after an operator's decision | | replay or number anew, without asking for a proof |
 //!
 //! Generations are compared with those under which the lane was last settled, which the node stores
 //! with the lane; so a session that is cut between HELLO and RESUME forgets nothing.
+//!
+//! A unit that goes again under its own number is not looked at again by its node, and one under a new number is
+//! ([`Settling`]). What a restored receiver lacks has to be: it may have delivered it, and the word of that, on another
+//! lane, may have come before the CONFIRMED. At first contact the receiver can have had nothing.
 //!
 //! Several batches are in flight, within a window of batches and the receiver's credit. A batch is what
 //! waits now, at most the limits of `unit`: a lone unit leaves at once, and while confirms are on their
@@ -65,17 +72,19 @@ pub(super) enum Verdict {
         received: Position,
         /// What follows if the chains differ.
         restored: bool,
+        /// What follows if they do not: the receiver was restored, and may have had what is behind it.
+        receiver_restored: bool,
     },
     /// The receiver was restored and stands here.
     Replay {
         received: Position,
-        /// Its chain has to be this node's.
+        /// Its chain has to be shown to be this node's.
         proved: bool,
     },
     /// What the receiver, which stands here, does not hold is numbered anew.
     Renumber(Position),
-    /// The receiver has to be told again to go on from what is confirmed.
-    Rebase,
+    /// The receiver, which stands here, has to be told again to go on from what is confirmed.
+    Rebase(Position),
     /// Stand still.
     Stop(Stop),
 }
@@ -87,8 +96,14 @@ pub(super) fn verdict(mine: &LaneState, received: Position, own: u32, partner: u
     }
     let confirmed = mine.confirmed;
     let (restored, receiver_restored) = (own > mine.own_generation, partner > mine.partner_generation);
+    let first_contact = mine.own_generation == 0;
+    let has_rest = confirmed.number.max(received.number).saturating_add(1) < mine.next;
+    let goes_again = receiver_restored && !first_contact && has_rest;
     match mine.rebase {
-        Rebase::From(from) if received == from => return Verdict::Rebase,
+        Rebase::From(from) if received == from && goes_again => {
+            return Verdict::Replay { received, proved: false };
+        }
+        Rebase::From(from) if received == from => return Verdict::Rebase(received),
         Rebase::Any if received.number < confirmed.number => {
             return Verdict::Replay { received, proved: false };
         }
@@ -103,11 +118,13 @@ pub(super) fn verdict(mine: &LaneState, received: Position, own: u32, partner: u
             false => Verdict::Stop(Stop::ReceiverPutBack),
         }
     } else if received.number > confirmed.number {
-        Verdict::Check { received, restored }
-    } else if received.chain == confirmed.chain {
-        Verdict::Resume
-    } else {
+        Verdict::Check { received, restored, receiver_restored: goes_again }
+    } else if received.chain != confirmed.chain {
         Verdict::Stop(Stop::Differs)
+    } else if goes_again {
+        Verdict::Replay { received, proved: false }
+    } else {
+        Verdict::Resume
     }
 }
 
@@ -115,8 +132,8 @@ pub(super) fn verdict(mine: &LaneState, received: Position, own: u32, partner: u
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doubt {
     /// The receiver may have stored what it has not confirmed. `restored`: this node was restored, and
-    /// may have numbered other units since.
-    Unconfirmed { restored: bool },
+    /// may have numbered other units since. `receiver_restored`: it may have had what is behind that.
+    Unconfirmed { restored: bool, receiver_restored: bool },
     /// The receiver was restored to a position within the safety store.
     Restored,
 }
@@ -158,6 +175,9 @@ pub(super) struct Sender {
     more: bool,
     /// A CONFIRMED that came while the chain was being recomputed.
     early: Option<Confirmed>,
+    /// The receiver says again what it has confirmed up to here, on another stream than the answer to an OFFER, which may be
+    /// here before it: settling has taken it into account.
+    recalled: Option<u64>,
     /// Ids of the OFFER that is with the partner, and the last number among them.
     offered: (Vec<UnitId>, u64),
     /// Units that the partner knows.
@@ -178,6 +198,7 @@ impl Sender {
             fetching: None,
             more: true,
             early: None,
+            recalled: None,
             offered: (Vec::new(), 0),
             held: Vec::new(),
         }
@@ -203,9 +224,12 @@ impl Sender {
                 outputs.push_back(Output::Compared { lane: self.lane, received: confirmed });
                 self.resume(false, outputs);
             }
-            Verdict::Rebase => self.resume(true, outputs),
-            Verdict::Check { received, restored } => {
-                self.state = State::Checking(received, Doubt::Unconfirmed { restored });
+            Verdict::Rebase(received) => {
+                outputs.push_back(Output::Compared { lane: self.lane, received });
+                self.resume(true, outputs);
+            }
+            Verdict::Check { received, restored, receiver_restored } => {
+                self.state = State::Checking(received, Doubt::Unconfirmed { restored, receiver_restored });
                 self.pump(outputs);
             }
             Verdict::Replay { received, proved: true } => {
@@ -298,7 +322,9 @@ impl Sender {
         }
         (self.confirmed, self.sent) = (position.number, position);
         // It said what it had stored before the lane was settled; settling has taken that into account.
-        self.early = None;
+        if self.early.take().is_some() {
+            self.recalled = None;
+        }
         self.more = true;
         self.resume(rebase, outputs);
     }
@@ -340,6 +366,10 @@ impl Sender {
             }
         }
         let Confirmed { position, applied, .. } = &confirmed;
+        if self.recalled.take_if(|recalled| *recalled == position.number).is_some() {
+            self.granted(confirmed.credit, outputs);
+            return Ok(());
+        }
         if position.number <= self.confirmed {
             return Err(self.violation("a confirm at or below an earlier one"));
         }
@@ -432,7 +462,11 @@ impl Sender {
     fn checked(&mut self, until: Position, doubt: Doubt, outputs: &mut Outputs) -> Option<Confirmed> {
         match (doubt, self.sent.chain == until.chain) {
             (Doubt::Restored, true) => self.settle(until, Settling::Replay, outputs),
-            (Doubt::Unconfirmed { restored: true }, false) => self.offer(until, outputs),
+            (Doubt::Unconfirmed { restored: true, .. }, false)
+            | (Doubt::Unconfirmed { receiver_restored: true, .. }, true) => {
+                self.recalled = Some(until.number);
+                self.offer(until, outputs);
+            }
             (_, false) => self.stop(Stop::Differs, outputs),
             (Doubt::Unconfirmed { .. }, true) => {
                 self.in_flight.push_back(until);

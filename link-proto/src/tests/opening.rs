@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::sim::{BIG, Cut, EDGE, Node, SECRET, Sim};
+use super::sim::{BIG, Cut, EDGE, Node, Random, SECRET, Sim};
 use crate::frame::{Decoder, Frame, Hello, Refusal, Refused, Stop};
 use crate::host::{Identity, Rebase};
 use crate::session::{Channel, Input, OPENING_TIME, Output, Session, SessionError, pairing_proof};
@@ -263,18 +263,77 @@ fn a_restored_receiver_is_given_again_what_it_lost_and_nothing_twice() {
     }
 }
 
+/// `node` has recorded no CONFIRMED of the lane above `count`.
+fn unconfirm(sim: &mut Sim, node: usize, count: usize) {
+    let units = sim.nodes[node].units(Lane::Inter, 1, count, usize::MAX);
+    let confirmed =
+        units.iter().fold(crate::unit::Position::default(), |position, unit| position.after(unit));
+    let last = sim.nodes[node].lanes[INTER].next - 1;
+    sim.nodes[node].forget_after(Lane::Inter, last, confirmed);
+}
+
+/// What a restored receiver may have had before is numbered anew, so that its sender looks at it again.
+#[test]
+fn a_restored_receiver_is_sent_nothing_again_under_its_own_number() {
+    for (confirmed, received, settled) in [(0, 0, 1), (2, 2, 1), (2, 4, 1), (0, 3, 1), (2, 6, 0)] {
+        // What is said on two streams comes in any order.
+        for seed in 1..=20 {
+            let mut sim = acquainted(6);
+            restore(&mut sim, EDGE, received, true);
+            unconfirm(&mut sim, BIG, confirmed);
+            sim.connect().unwrap();
+            let mut random = Random(seed);
+            while sim.step(Some(&mut random)).unwrap() {}
+            assert_eq!(filed(&sim, EDGE), (0..6).collect::<Vec<u8>>());
+            let case = format!("{confirmed} {received}, seed {seed}");
+            assert_eq!((sim.nodes[BIG].settled, sim.stops.len()), (settled, 0), "{case}");
+            let numbers: Vec<u64> = sim.nodes[EDGE].filed[INTER].iter().map(|(number, _)| *number).collect();
+            assert!(numbers[received..].iter().all(|number| *number > 6), "{case}: {numbers:?}");
+            assert!(sim.nodes[BIG].is_idle());
+        }
+    }
+}
+
+/// Nothing has followed the first restore, so the receiver, which had all, stands where it stood then.
+#[test]
+fn a_receiver_that_is_restored_twice_is_sent_nothing_again_under_its_own_number() {
+    let mut sim = acquainted(6);
+    restore(&mut sim, EDGE, 2, true);
+    // What it lost is not wanted any more.
+    sim.nodes[BIG].log[INTER].iter_mut().for_each(|(_, moved)| *moved = true);
+    let mut sim = reconnect(sim);
+    let (lanes, filed_then) = (sim.nodes.each_ref().map(|node| node.lanes), sim.nodes[EDGE].filed.clone());
+    assert!(matches!(lanes[BIG][INTER].rebase, Rebase::From(_)));
+    sim.cut(Cut::Network);
+    sim.nodes[BIG].offer(Lane::Inter, [77; 16], b"file", Body::None);
+    let next = sim.nodes[BIG].lanes[INTER].next;
+    let mut sim = reconnect(sim);
+    assert_eq!(filed(&sim, EDGE), [0, 1, 77]);
+    sim.cut(Cut::Network);
+    (sim.nodes[BIG].lanes, sim.nodes[BIG].lanes[INTER].next) = (lanes[BIG], next);
+    (sim.nodes[EDGE].lanes, sim.nodes[EDGE].filed) = (lanes[EDGE], filed_then);
+    sim.nodes[EDGE].identity.generation += 1;
+    let sim = reconnect(sim);
+    assert_eq!(filed(&sim, EDGE), [0, 1, 77]);
+    assert!(sim.nodes[EDGE].filed[INTER][2].0 >= next, "{:?}", sim.nodes[EDGE].filed[INTER]);
+    assert!(sim.nodes[BIG].is_idle() && sim.stops.is_empty());
+}
+
 #[test]
 fn a_replay_survives_cuts_at_every_frame() {
     for at in 0..60 {
-        let mut sim = acquainted(6);
-        restore(&mut sim, EDGE, 2, true);
-        offer_more(&mut sim);
-        sim.connect().unwrap();
-        for _ in 0..at {
-            sim.step(None).unwrap();
+        for confirmed in [0, 2, 6] {
+            let mut sim = acquainted(6);
+            restore(&mut sim, EDGE, 2, true);
+            unconfirm(&mut sim, BIG, confirmed);
+            offer_more(&mut sim);
+            sim.connect().unwrap();
+            for _ in 0..at {
+                sim.step(None).unwrap();
+            }
+            sim.cut(if at % 2 == 0 { Cut::Network } else { Cut::CrashBoth });
+            is_whole(&reconnect(sim), 6);
         }
-        sim.cut(if at % 2 == 0 { Cut::Network } else { Cut::CrashBoth });
-        is_whole(&reconnect(sim), 6);
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) struct Node {
     pub(super) secret: Option<[u8; 32]>,
     pub(super) lanes: [LaneState; 4],
     /// Every unit that was ever numbered, and whether it was refused or deferred: queue and safety store.
-    log: [Vec<(Unit, bool)>; 4],
+    pub(super) log: [Vec<(Unit, bool)>; 4],
     /// Every position that was confirmed or settled on.
     anchors: [Vec<Position>; 4],
     /// Number up to which the safety store has been trimmed.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,7 +118,7 @@ impl Quota {
 /// A socket that a running node serves; removed when dropped.
 #[derive(Debug)]
 pub struct Server {
-    listener: UnixListener,
+    listener: StdListener,
     path: PathBuf,
     door: Door,
     /// Held locked while the socket is ours. A lock dies with its process, however that dies, so a
@@ -126,9 +127,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes the control socket at `path`, in place of one that a killed process left.
-    ///
-    /// Must be called within a tokio runtime.
+    /// Makes the control socket at `path`, in place of one that a killed process left. Nobody is heard before it is served.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let folder = path.parent().unwrap_or(Path::new("."));
         let is_own = own_folder(folder).map_err(|source| BindError::Io { path: path.into(), source })?;
@@ -138,8 +137,6 @@ impl Server {
 
     /// Makes a socket at `path` to which every account of this host may connect, as far as its folder lets them.
     /// The folder is made if it is absent.
-    ///
-    /// Must be called within a tokio runtime.
     pub fn bind_for_everybody(path: &Path) -> Result<Self, BindError> {
         let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
         let is_safe = shared_folder(folder).map_err(|source| BindError::Io { path: path.into(), source })?;
@@ -164,7 +161,9 @@ impl Server {
             Err(absent) if absent.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(io(source)),
         }
-        let listener = UnixListener::bind(path).map_err(io)?;
+        let listener =
+            StdListener::bind(path).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+        let listener = listener.map_err(io)?;
         let mode = match door {
             Door::Operators => 0o600,
             Door::Everybody => 0o666,
@@ -174,7 +173,7 @@ impl Server {
     }
 
     /// Serves requests with bodies of at most `body_max` octets, until dropped; dropping it ends
-    /// the requests under way. All accounts of which `is_known` knows nothing share what one may hold: a host has
+    /// the requests under way. Runs within tokio. All accounts of which `is_known` knows nothing share what one may hold: a host has
     /// as many of them as anybody likes.
     pub async fn serve<Q, A, H, F>(
         self,
@@ -189,13 +188,19 @@ impl Server {
     {
         let ((connections, of_one), (large_bodies, large_of_one)) =
             (self.door.connections(), self.door.large_bodies());
+        let listener = match self.listener.try_clone().and_then(UnixListener::from_std) {
+            Ok(listener) => listener,
+            Err(error) => {
+                return tracing::error!(%error, path = %self.path.display(), "the socket cannot be served");
+            }
+        };
         let all = Quota::new(connections, large_bodies);
         // Those that have a connection: as many as there are connections, at most.
         let mut accounts: HashMap<Option<u32>, Arc<Quota>> = HashMap::new();
         let mut sessions = JoinSet::new();
         loop {
             while sessions.try_join_next().is_some() {}
-            let stream = match self.listener.accept().await {
+            let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!(%error, "the control socket cannot accept");

@@ -57,6 +57,8 @@ pub fn settle(
         row.unproved_to = row.last;
     }
     let end = numbered(lane, old_last.saturating_add(1));
+    // Where nothing stays, the octets of what goes again are counted anew.
+    let mut counted = !held.is_empty();
     loop {
         let rows = txn.range::<LoggedUnit>(TRANSMISSION, &numbered(lane, from + 1), Some(&end), AT_ONCE)?;
         let Some((last, _)) = rows.last() else { break };
@@ -67,6 +69,9 @@ pub fn settle(
                 continue;
             }
             txn.delete(TRANSMISSION, &key)?;
+            if !std::mem::replace(&mut counted, true) {
+                row.bytes = logged.bytes_before;
+            }
             let unit = offered_again(logged.unit);
             let kept = if logged.moved { None } else { again(txn, unit.clone())? };
             match kept {

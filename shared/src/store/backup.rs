@@ -3,13 +3,17 @@
 //! The copy is of one committed state: rows are copied from a snapshot, and the segments it names are
 //! kept from being removed meanwhile. Segments come first and the index last, so that a copy that was
 //! broken off has no index and is refused as a store.
+//!
+//! A node that runs may write below its own state only, so its backup has two steps: it makes a copy there which
+//! [shares](share) the files of bodies, for what a snapshot names in them never changes; and the command
+//! [takes](take) that to where it is to be.
 
 use std::sync::Arc;
 
-use super::disk::Disk;
+use super::disk::{DirectoryDisk, Disk};
 use super::segment::{self, Pin};
 use super::txn::Snapshot;
-use super::{Store, StoreError, index, space};
+use super::{Store, StoreError, index, marker, space};
 
 /// Bytes that are copied at once.
 const PIECE_BYTES: usize = 1024 * 1024;
@@ -29,11 +33,39 @@ pub struct Copied {
 
 /// Copies the last committed state of `store` to `into`, which has to be empty.
 pub fn backup(store: &Store, into: &dyn Disk) -> Result<Copied, StoreError> {
+    copy(store, into, |name| copy_file((store.disk.as_ref(), name), (into, name)))
+}
+
+/// As [`backup`], but the files of bodies are the store's own, under another name in `into`; where the file system has no
+/// second names, they are copied. It is for being [taken](take), and not for being opened.
+pub fn share(store: &Store, into: &DirectoryDisk) -> Result<Copied, StoreError> {
+    copy(store, into, |name| match store.disk.share(name, into.path()) {
+        Ok(()) => Ok(into.open(name)?.len()?),
+        Err(_) => copy_file((store.disk.as_ref(), name), (into, name)),
+    })
+}
+
+/// Copies a store that nobody has open to `into`, which has to be empty.
+pub fn take(from: &dyn Disk, into: &dyn Disk) -> Result<(), StoreError> {
+    for number in segment::list(from)? {
+        let name = segment::name(number);
+        copy_file((from, &name), (into, &name))?;
+    }
+    if let Some(marker) = marker::known(from)? {
+        marker.write(into)?;
+    }
+    index::take(from, into)
+}
+
+fn copy(
+    store: &Store,
+    into: &dyn Disk,
+    mut bodies: impl FnMut(&str) -> Result<u64, StoreError>,
+) -> Result<Copied, StoreError> {
     let (snapshot, numbers, _pins) = pinned(store)?;
     let mut copied = Copied::default();
     for number in numbers {
-        let name = segment::name(number);
-        copied.bytes += copy_file((store.disk.as_ref(), &name), (into, &name))?;
+        copied.bytes += bodies(&segment::name(number))?;
     }
     store.segments.marker().write(into)?;
     let index = index::create(into)?;

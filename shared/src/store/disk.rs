@@ -17,6 +17,10 @@ pub trait Disk: Debug + Send + Sync {
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
     /// Gives a file another name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Gives a file one more name, in a folder of the same file system.
+    fn share(&self, _name: &str, _folder: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// The names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Removes a file; those who have it open can go on reading it.
@@ -67,6 +71,11 @@ impl DirectoryDisk {
             Err(fs::TryLockError::Error(error)) => Err(error.into()),
         }
     }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 fn options() -> fs::OpenOptions {
@@ -89,6 +98,10 @@ impl Disk for DirectoryDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn share(&self, name: &str, folder: &Path) -> io::Result<()> {
+        fs::hard_link(self.path.join(name), folder.join(name))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redb::{Database, StorageBackend};
 
 use super::StoreError;
+use super::backup::copy_file;
 use super::disk::{Disk, File};
 use super::overlay::Overlay;
 use super::txn::Snapshot;
@@ -87,6 +88,12 @@ pub(super) fn open(
 /// none, and segments without an index are refused.
 pub(super) fn create(disk: &dyn Disk) -> Result<Index, StoreError> {
     on(disk.create(UNFINISHED)?)
+}
+
+/// Copies the index of a store that nobody has open.
+pub(super) fn take(from: &dyn Disk, into: &dyn Disk) -> Result<(), StoreError> {
+    copy_file((from, NAME), (into, UNFINISHED))?;
+    finish(into)
 }
 
 /// The index that was made counts from now on.

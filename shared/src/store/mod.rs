@@ -35,7 +35,7 @@ mod writer;
 
 use std::sync::Arc;
 
-pub use backup::{Copied, backup};
+pub use backup::{Copied, backup, share, take};
 pub use body::{BodyKey, BodyReader, BodyUse, BodyWriter, Stored};
 pub use disk::{DirectoryDisk, Disk, File};
 pub use label::Owner;

@@ -366,8 +366,8 @@ fn what_is_left_out_has_defaults() {
     assert_eq!((edge.receivers, edge.size_max), (50, 52_428_800));
     assert_eq!((edge.spool_max, edge.ack), (10 << 30, Acknowledge::Local));
     assert_eq!((edge.stale_after, edge.login_delay), (Duration::from_secs(600), Duration::ZERO));
-    assert_eq!(edge.greeting_pause, Duration::from_secs(2));
-    assert_eq!(topology.big.inbound_hourly, 10 << 30);
+    assert_eq!((edge.greeting_pause, edge.sandbox), (Duration::from_secs(2), true));
+    assert_eq!((topology.big.inbound_hourly, topology.big.sandbox), (10 << 30, true));
     assert_eq!((topology.link.safety_hours, topology.link.safety_bytes), (48, 1 << 30));
     assert_eq!((edge.outbound.port, edge.outbound.private_addresses), (25, false));
     let waits = [0, 1, 2, 4, 5, 900].map(|failures| edge.outbound.wait_after(failures).as_secs());

@@ -81,6 +81,7 @@ struct RawBig {
     state: Text,
     desk: Option<Text>,
     inbound_hourly: Option<Number>,
+    sandbox: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -105,6 +106,7 @@ struct RawEdge {
     ack: Option<Text>,
     login_delay: Option<Number>,
     greeting_pause: Option<Number>,
+    sandbox: Option<bool>,
     #[serde(default)]
     authentication: RawAuthentication,
     #[serde(default)]
@@ -327,6 +329,7 @@ impl Source<'_> {
             state,
             desk,
             inbound_hourly: self.number(hourly, "inbound_hourly", BOUND_OCTETS, 10_737_418_240)?,
+            sandbox: raw.sandbox.unwrap_or(true),
         })
     }
 
@@ -367,6 +370,7 @@ impl Source<'_> {
                 GREETING_PAUSE,
                 2,
             )?),
+            sandbox: raw.sandbox.unwrap_or(true),
             reports: self.reports(raw)?,
             public: self.public(raw)?,
             certificate: self.certificate(raw)?,

@@ -116,6 +116,11 @@ impl SmtpClient {
         Self::introduced(Self::greeted(Wire::connect_from(source, address).await?).await?, login).await
     }
 
+    /// The same over a connection that was made just now.
+    pub async fn ready_over(wire: Wire, login: Option<(&str, &str)>) -> Result<Self, SmtpError> {
+        Self::introduced(Self::greeted(wire).await?, login).await
+    }
+
     async fn introduced(mut client: Self, login: Option<(&str, &str)>) -> Result<Self, SmtpError> {
         client.hello().await?;
         if let Some((user, password)) = login {
@@ -206,7 +211,7 @@ impl SmtpClient {
         sent
     }
 
-    /// Sends a message, one command at a time. A refusal is followed by RSET, so that the session
+    /// Sends a message, one command at a time, with SMTPUTF8 if an address asks for it (RFC 6531). A refusal is followed by RSET, so that the session
     /// can go on; the message must be in CRLF lines, and is dot-stuffed here.
     pub async fn send(&mut self, from: &str, to: &[&str], message: &[u8]) -> Result<Reply, SendError> {
         let sent = self.transaction(from, to, message).await;
@@ -223,7 +228,9 @@ impl SmtpClient {
             false if self.offers("8BITMIME") => " BODY=8BITMIME",
             _ => "",
         };
-        self.step("MAIL", &format!("MAIL FROM:<{from}>{body}")).await?;
+        let wide = !from.is_ascii() || to.iter().any(|recipient| !recipient.is_ascii());
+        let utf8 = if wide { " SMTPUTF8" } else { "" };
+        self.step("MAIL", &format!("MAIL FROM:<{from}>{body}{utf8}")).await?;
         for recipient in to {
             self.step("RCPT", &format!("RCPT TO:<{recipient}>")).await?;
         }

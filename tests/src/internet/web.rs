@@ -33,10 +33,14 @@ impl PolicyHost {
     /// Starts on a free port of 127.0.0.1, with a certificate for `mta-sts.` before each of `domains`. Those without a
     /// [policy](Self::publish) are answered 404.
     pub async fn start(domains: &[&str]) -> io::Result<Self> {
+        Self::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?, domains)
+    }
+
+    /// The same on a socket that listens already.
+    pub fn on(listener: TcpListener, domains: &[&str]) -> io::Result<Self> {
         let names: Vec<_> = domains.iter().map(|domain| format!("mta-sts.{domain}")).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let (acceptor, certificate) = self_signed_acceptor_for(&names);
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let (address, said) = (listener.local_addr()?, Arc::<Mutex<Said>>::default());
         let shared = Arc::clone(&said);
         let accepting = tokio::spawn(async move {

@@ -96,7 +96,7 @@ async fn the_listening_edge_is_held_to_the_dialogues_of_smtp() -> Result<(), Tro
     let program = Program::at(env!("CARGO_BIN_EXE_pair"));
     let mut edge = SmtpEdge::new(World::start(program).await?);
     let held = hold(&mut edge, "small", false).await?;
-    assert!(held >= 200, "{held} dialogues");
+    assert!(held >= SMTP_DIALOGUES_MIN, "{held} dialogues");
     edge.into_world().end().await
 }
 

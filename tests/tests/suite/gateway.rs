@@ -67,9 +67,20 @@ async fn nothing_waits(world: &World) -> Result<(), Trouble> {
     .await
 }
 
+/// Starts big again after `gateway` was added: what that needs is in the sandbox from then on.
+async fn start_again(world: &mut World, gateway: &str) -> Result<(), Trouble> {
+    let list = world.nodes.big.run(&["gateway", "list"]).await?;
+    assert!(list.contains(&format!("\n{gateway} is reached from the next start on")), "{list}");
+    world.nodes.stop(Node::Big).await?;
+    world.nodes.start_big().await?;
+    let list = world.nodes.big.run(&["gateway", "list"]).await?;
+    assert!(!list.contains("from the next start on"), "{list}");
+    world.linked().await
+}
+
 #[tokio::test]
 async fn a_mail_system_inside_takes_what_nobody_here_has() -> Result<(), Trouble> {
-    let world = world().await?;
+    let mut world = world().await?;
     let big = &world.nodes.big;
     assert_eq!(world.rcpt(USER).await?, 550);
     let refused = big.run(&["gateway", "add", "far", "--lmtp", "8.8.8.8:24"]).await;
@@ -83,7 +94,11 @@ async fn a_mail_system_inside_takes_what_nobody_here_has() -> Result<(), Trouble
         (added[0].kind.as_str(), &added[0].hosts, &added[0].domains),
         ("lmtp", &vec![address], &vec![SHARED.to_owned()])
     );
+    // At ports of mail it would be reached at once.
+    big.run(&["gateway", "add", "usual", "--lmtp", "127.0.0.1:24"]).await?;
+    start_again(&mut world, "dovecot").await?;
     takes(&world, USER, 250).await?;
+    let big = &world.nodes.big;
 
     // To somebody there and somebody here in one transaction, byte for byte.
     let message = letter(USER, 1);
@@ -141,6 +156,8 @@ async fn a_mail_system_inside_takes_what_nobody_here_has() -> Result<(), Trouble
     let notes = Mta::start(Options { name: "notes.inside.example".into(), ..Options::default() }).await?;
     let address = notes.address().to_string();
     big.run(&["gateway", "add", "notes", "--smtp", &address, "--domain", "legacy.example"]).await?;
+    start_again(&mut world, "notes").await?;
+    let (big, desk) = (&world.nodes.big, world.desk("alice"));
     desk.send("lotus@legacy.example", "from a desk", "text").await?;
     let mail = notes.wait_for(1, SOON).await?;
     assert_eq!((mail[0].recipients.join(" ").as_str(), mail[0].tls), ("lotus@legacy.example", true));
@@ -214,7 +231,7 @@ async fn retry(world: &World, id: &str) -> Result<(), Trouble> {
 
 #[tokio::test]
 async fn mail_goes_out_as_files_and_comes_back_as_files() -> Result<(), Trouble> {
-    let world = world().await?;
+    let mut world = world().await?;
     let folder = tempfile::tempdir()?;
     let (out, back) = (folder.path().join("out"), folder.path().join("back"));
     std::fs::create_dir(&out)?;
@@ -223,6 +240,7 @@ async fn mail_goes_out_as_files_and_comes_back_as_files() -> Result<(), Trouble>
     let (drop_dir, pickup) = (path(&out)?, path(&back)?);
     let add = ["gateway", "add", "files", "--drop", &drop_dir, "--pickup", &pickup, "--domain", SHARED];
     world.nodes.big.run(&add).await?;
+    start_again(&mut world, "files").await?;
     takes(&world, USER, 250).await?;
     let message = letter(USER, 6);
     let id = world.receive(&[USER], &message).await?;

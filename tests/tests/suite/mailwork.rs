@@ -351,7 +351,7 @@ async fn an_answer_from_the_road_is_in_the_conversation_at_home() -> Result<(), 
 
 #[tokio::test]
 async fn what_a_gateway_has_brought_is_answered_by_it() -> Result<(), Trouble> {
-    let world = world().await?;
+    let mut world = world().await?;
     let folder = tempfile::tempdir()?;
     let (out, back) = (folder.path().join("out"), folder.path().join("back"));
     std::fs::create_dir(&out)?;
@@ -359,6 +359,9 @@ async fn what_a_gateway_has_brought_is_answered_by_it() -> Result<(), Trouble> {
     let (drop_dir, pickup) = (out.to_str().ok_or("UTF-8")?, back.to_str().ok_or("UTF-8")?);
     let add = ["gateway", "add", "files", "--drop", drop_dir, "--pickup", pickup, "--domain", "app.example"];
     world.nodes.big.run(&add).await?;
+    // Its sandbox has the folders from then on.
+    world.nodes.stop(Node::Big).await?;
+    world.nodes.start_big().await?;
     // Nobody but the system behind the gateway knows where that address is.
     let message =
         b"From: Clerk <clerk@ledger.invalid>\r\nTo: alice@example.com\r\nSubject: Balance\r\n\r\ntext\r\n";

@@ -176,6 +176,7 @@ fn recipient() -> RecipientView {
         host_reports: false,
         in_doubt: false,
         next_attempt_at: None,
+        redirect: None,
         revised: None,
     }
 }

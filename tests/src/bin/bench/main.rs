@@ -26,6 +26,9 @@
 //! `bench connections` holds thousands of idle connections open, and measures what they cost and whether mail of a known
 //! peer, POP3 and the link go on meanwhile.
 //!
+//! `bench queue` starts an edge with a million messages in its queue and lists them, and fails if that takes more memory
+//! than it may.
+//!
 //! `bench flights` counts for how many round trips the delivering client waits for each message.
 //!
 //! `bench count` and `bench send` are for a bench from outside: one keeps the number of messages filed in a file, the
@@ -39,6 +42,7 @@ mod load;
 mod machine;
 mod measure;
 mod pop3;
+mod queue;
 mod send;
 mod table;
 mod took;
@@ -135,6 +139,8 @@ enum Command {
     },
     /// Measure how often the delivering client waits for a host that is far away
     Flights(flights::Options),
+    /// Measure starting with a long queue, and listing it; exit 1 if the edge needs more memory than it may
+    Queue(queue::Options),
     /// Measure collecting by POP3
     Pop3(pop3::Options),
     /// Keep the number of messages that a running big has filed in a file, as `{"count":N}`
@@ -183,6 +189,7 @@ fn main() -> ExitCode {
             runtime.block_on(measure_connections(*smtp, *pop3, (*probes).max(2)))
         }
         Some(Command::Pop3(options)) => runtime.block_on(measure_pop3(options)),
+        Some(Command::Queue(options)) => runtime.block_on(measure_queue(options)),
         Some(Command::Flights(options)) => runtime.block_on(flights::run(options)),
         Some(Command::Send(options)) => runtime.block_on(send::run(options)),
         None => runtime.block_on(run(&options)),
@@ -252,6 +259,12 @@ async fn measure_connections(smtp: usize, pop3: usize, probes: usize) -> Result<
     let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
     println!("{}\n", machine::describe(folder.path()));
     connections::run(folder.path(), smtp, pop3, probes).await
+}
+
+async fn measure_queue(options: &queue::Options) -> Result<(), Failure> {
+    let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
+    println!("{}\n", machine::describe(folder.path()));
+    queue::run(folder.path(), options).await
 }
 
 async fn measure_pop3(options: &pop3::Options) -> Result<(), Failure> {

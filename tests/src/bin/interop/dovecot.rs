@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use tests::ledger::{Place, Token};
 use tests::messages::marked_text;
 use tests::nodes::Nodes;
-use tests::process::Program;
+use tests::process::{Node, Program};
 use tests::random::Random;
 use tests::topology::TestTopology;
 
@@ -46,15 +46,18 @@ async fn run(pair: &Path, folder: &Path) -> Result<(), String> {
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
     let topology = TestTopology::new(folder.join("pair"), nowhere, 9).map_err(text)?;
     let program = Program::at(pair);
-    let nodes = Nodes::paired(topology, program.clone(), program).await.map_err(|e| e.to_string())?;
-    let big = &nodes.big;
+    let mut nodes = Nodes::paired(topology, program.clone(), program).await.map_err(|e| e.to_string())?;
     let host = dovecot.address.to_string();
     for command in [
         &["person", "add", "alice"][..],
         &["gateway", "add", "dovecot", "--lmtp", &host, "--domain", "legacy.example"],
     ] {
-        big.run(command).await.map_err(|e| e.to_string())?;
+        nodes.big.run(command).await.map_err(|e| e.to_string())?;
     }
+    // Its sandbox has Dovecot's port from then on.
+    nodes.stop(Node::Big).await.map_err(|e| e.to_string())?;
+    nodes.start_big().await.map_err(|e| e.to_string())?;
+    let big = &nodes.big;
     let token = Token { seed: Random::any_seed(), number: 1 };
     let body = marked_text(token);
     let to = ["--to", USER, "--to", NOBODY, "--subject", "to Dovecot"];

@@ -2,14 +2,15 @@
 //!
 //! `cargo run --release --bin interop` starts `pair`, which lies beside this program, and lets each
 //! client that is installed submit (587's and 465's roles), send to port 25's role, and collect by
-//! POP3 and POP3S: each configured by what `travel rotate` prints, and checking the edge's certificate by its name. Then a real Postfix in a network namespace of its own takes mail from the edge by
-//! real DNS and sends some back, and another one is held to the SMTP dialogues, a real Dovecot takes mail from big by LMTP and is held to the POP3 dialogues, the
+//! POP3 and POP3S: each configured by what `travel rotate` prints, and checking the edge's certificate by its name. Then Postfix, Exim and OpenSMTPD take mail from an edge and send it some, in
+//! network namespaces with a signed DNS and MTA-STS policies, and another Postfix is held to the SMTP dialogues, a real Dovecot takes mail from big by LMTP and is held to the POP3 dialogues, the
 //! desk is driven in a terminal of tmux's, Pebble issues certificates by ACME, both nodes meet disks that are really full, and an image of the edge's disk
 //! is searched. What arrives is compared with what was sent by the ledger. One line is printed
 //! for each case, and a last one with the counts; a program that is not installed is named, and is
 //! neither passed nor failed.
 
 mod authority;
+mod certificates;
 mod claws;
 mod clients;
 mod collect;
@@ -20,16 +21,15 @@ mod dovecot_pop3;
 mod driven;
 mod full_disk;
 mod held;
+mod mtas;
 mod named;
 mod namespaces;
-mod postfix;
 mod postfix_smtp;
 mod send;
 mod settings;
 mod tally;
 mod thunderbird;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -57,21 +57,20 @@ struct Options {
     /// Only the cases whose line contains this text
     #[arg(long, default_value = "")]
     only: String,
-    /// Be the DNS server of the Postfix case, inside its namespace
-    #[arg(long, hide = true, value_name = "ADDRESS")]
-    serve_dns: Option<SocketAddr>,
+    /// A folder with Debian's packages of MTAs that cannot be installed beside Postfix [default: packages, beside the
+    /// folder of this program]
+    #[arg(long, value_name = "FOLDER")]
+    packages: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    if options.serve_dns.is_none() {
-        match named::again() {
-            Ok(None) => {}
-            Ok(Some(ended)) => return ended,
-            Err(e) => {
-                eprintln!("interop: {e}");
-                return ExitCode::FAILURE;
-            }
+    match named::again() {
+        Ok(None) => {}
+        Ok(Some(ended)) => return ended,
+        Err(e) => {
+            eprintln!("interop: {e}");
+            return ExitCode::FAILURE;
         }
     }
     let runtime = match tokio::runtime::Runtime::new() {
@@ -81,9 +80,6 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if let Some(address) = options.serve_dns {
-        return runtime.block_on(postfix::serve_dns(address));
-    }
     let mut tally = Tally::new(&options.only);
     if let Err(e) = runtime.block_on(run(&options, &mut tally)) {
         tally.failed("the suite itself", &e.to_string());
@@ -137,7 +133,9 @@ async fn run(options: &Options, tally: &mut Tally) -> Result<(), Box<dyn std::er
     disk_image::case(&pair, folder.path(), tally).await;
     settings::cases(&pair, folder.path(), tally).await;
     authority::case(&pair, folder.path(), tally).await;
-    postfix::case(&pair, folder.path(), tally).await;
+    let beside = || pair.ancestors().nth(2).unwrap_or(&pair).join("packages");
+    let packages = options.packages.clone().unwrap_or_else(beside);
+    mtas::cases(&pair, &packages, folder.path(), tally).await;
     postfix_smtp::case(folder.path(), tally).await;
     dovecot::case(&pair, folder.path(), tally).await;
     dovecot_pop3::case(folder.path(), tally).await;

@@ -3,13 +3,12 @@
 //! program runs in a mount namespace of its own.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tests::wait::Trouble;
+
+use crate::certificates::Authority;
 
 /// The edge's name, as the project's topology has it.
 const HOST: &str = "mx.example.com";
@@ -41,20 +40,12 @@ impl Named {
     }
 
     fn make(folder: &Path) -> Result<(), Trouble> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "interop");
-        let key = KeyPair::generate()?;
-        let authority = params.self_signed(&key)?.pem();
-        let issuer = Issuer::new(params, key);
-        let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new(vec![HOST.to_owned()])?.signed_by(&key, &issuer)?;
+        let authority = Authority::new()?;
+        let certified = authority.issue([HOST.to_owned()])?;
         let named = Self(folder.to_owned());
-        fs::write(named.authority(), &authority)?;
-        fs::write(folder.join("chain.pem"), certificate.pem())?;
-        let mut file =
-            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join("key.pem"))?;
-        io::Write::write_all(&mut file, key.serialize_pem().as_bytes())?;
+        fs::write(named.authority(), &authority.pem)?;
+        fs::write(folder.join("chain.pem"), &certified.chain)?;
+        certified.write_key(&folder.join("key.pem"))?;
         let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../topology.toml");
         let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
         let tls = format!("\n[edge.tls]\ncertificate = {chain:?}\nkey = {key:?}\n");
@@ -62,7 +53,7 @@ impl Named {
         let hosts = fs::read_to_string(HOSTS).unwrap_or_default();
         fs::write(folder.join("hosts"), format!("{hosts}\n127.0.0.1 {HOST}\n"))?;
         let trusted = fs::read_to_string(TRUSTED).unwrap_or_default();
-        fs::write(folder.join("trusted.pem"), trusted + &authority)?;
+        fs::write(folder.join("trusted.pem"), trusted + &authority.pem)?;
         Ok(())
     }
 }

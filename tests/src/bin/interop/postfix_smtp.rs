@@ -16,7 +16,6 @@ use tests::wire::Wire;
 use crate::clients::run;
 use crate::dovecot::open_to_all;
 use crate::held;
-use crate::postfix::{MASTER_CF, account};
 use crate::tally::Tally;
 
 const CASE: &str = "Postfix is held to the SMTP dialogues, and differs where it is listed";
@@ -93,6 +92,41 @@ impl Server for Postfix {
     async fn connect(&mut self, _on: &str) -> Result<Box<dyn Peer>, Trouble> {
         Ok(Box::new(Wire::connect(self.address).await?))
     }
+}
+
+/// Its services.
+pub const MASTER_CF: &str = "\
+smtp      inet  n       -       n       -       -       smtpd
+pickup    unix  n       -       n       60      1       pickup
+cleanup   unix  n       -       n       -       0       cleanup
+qmgr      unix  n       -       n       300     1       qmgr
+tlsmgr    unix  -       -       n       1000?   1       tlsmgr
+rewrite   unix  -       -       n       -       -       trivial-rewrite
+bounce    unix  -       -       n       -       0       bounce
+defer     unix  -       -       n       -       0       bounce
+trace     unix  -       -       n       -       0       bounce
+verify    unix  -       -       n       -       1       verify
+flush     unix  n       -       n       1000?   0       flush
+proxymap  unix  -       -       n       -       -       proxymap
+smtp      unix  -       -       n       -       -       smtp
+relay     unix  -       -       n       -       -       smtp
+showq     unix  n       -       n       -       -       showq
+error     unix  -       -       n       -       -       error
+retry     unix  -       -       n       -       -       error
+discard   unix  -       -       n       -       -       discard
+local     unix  -       n       n       -       -       local
+virtual   unix  -       n       n       -       -       virtual
+anvil     unix  -       -       n       -       1       anvil
+scache    unix  -       -       n       -       1       scache
+postlog   unix-dgram n  -       n       -       1       postlogd
+";
+
+/// The number of an account.
+pub fn account(name: &str) -> std::io::Result<u32> {
+    let accounts = fs::read_to_string("/etc/passwd")?;
+    let line = accounts.lines().find(|line| line.split(':').next() == Some(name));
+    let number = line.and_then(|line| line.split(':').nth(2)?.parse().ok());
+    number.ok_or_else(|| std::io::Error::other(format!("there is no account {name}")))
 }
 
 /// As strict as it can be told to be, without the delays by which it slows errors down.

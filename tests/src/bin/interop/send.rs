@@ -241,5 +241,12 @@ fn lf(text: &[u8]) -> Vec<u8> {
 
 /// With CRLF for LF, whatever it was before.
 pub fn crlf(text: &[u8]) -> Vec<u8> {
-    String::from_utf8_lossy(&lf(text)).replace('\n', "\r\n").into_bytes()
+    let mut lines = Vec::with_capacity(text.len() + text.len() / 32);
+    for line in lf(text).split_inclusive(|&byte| byte == b'\n') {
+        match line.strip_suffix(b"\n") {
+            Some(line) => lines.extend_from_slice(&[line, b"\r\n"].concat()),
+            None => lines.extend_from_slice(line),
+        }
+    }
+    lines
 }

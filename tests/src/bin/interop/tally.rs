@@ -23,9 +23,16 @@ impl Tally {
     /// Whether `case` is to be run: it is wanted, and `program` is installed. A program that is not
     /// is named once.
     pub fn wants(&mut self, case: &str, program: &str) -> bool {
-        if !case.contains(&self.only) {
-            return false;
-        }
+        self.is_wanted(case) && self.has(program)
+    }
+
+    /// Whether `case` is wanted.
+    pub fn is_wanted(&self, case: &str) -> bool {
+        case.contains(&self.only)
+    }
+
+    /// Whether `program` is installed. One that is not is named once.
+    pub fn has(&mut self, program: &str) -> bool {
         let here = installed(program);
         if !here && self.absent.insert(program.to_owned()) {
             println!("not here: {program}");

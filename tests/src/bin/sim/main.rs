@@ -21,6 +21,8 @@ mod liar;
 mod line;
 mod play;
 #[cfg(test)]
+mod restored;
+#[cfg(test)]
 mod retries;
 mod world;
 

@@ -50,6 +50,8 @@ struct Kind {
     trips: bool,
     /// The nodes' keys become other ones.
     rotates: bool,
+    /// A backup may be restored more than once.
+    again: bool,
 }
 
 impl Kind {
@@ -64,6 +66,7 @@ impl Kind {
             trips: false,
             // By dice of its own: the other schedules stay as they were.
             rotates: Dice::new(!seed).below(4) == 0,
+            again: Dice::new(seed.reverse_bits()).below(2) == 0,
         };
         kind.trips = !(kind.restores || kind.put_back || kind.lies || kind.trims);
         kind
@@ -630,6 +633,10 @@ impl Play {
         let Some(index) = self.images.len().checked_sub(1) else { return };
         let Backup { who, image, accepted } = self.images.remove(index);
         self.outcome.crashes += 1;
+        if by_restore && self.kind.again {
+            // Two restores have two generations if they are a minute apart.
+            self.pass(60_000);
+        }
         self.say(|| format!("{who:?} goes back to its backup, by restore: {by_restore}"));
         // What only this node had is gone with it; what the other one had by then has to be there still.
         let kept = match who {
@@ -650,6 +657,9 @@ impl Play {
                 self.ledger.big_went_back = true;
                 self.big_forgot();
             }
+        }
+        if by_restore && self.kind.again {
+            self.images.insert(0, Backup { who, image, accepted });
         }
     }
 
@@ -787,6 +797,9 @@ impl Play {
             self.note_applied();
             if let Err(why) = result {
                 self.say(|| format!("the session ends: {why}"));
+                if !self.lied && why.contains("broke the protocol") {
+                    self.outcome.fault(|outcome| &mut outcome.stuck, why);
+                }
                 self.world.cut_line(None);
                 break;
             }

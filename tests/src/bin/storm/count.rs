@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use big_node::harness;
 use big_node::record::Folder;
 use big_node::request::{Compared, Line, Reading, Request};
-use serde_json::Value;
 use shared::control::CallError;
 use shared::state::State;
 use shared::store::Store;
@@ -166,7 +165,8 @@ pub async fn count(site: &Site, field: &Arc<Field>, road: &Road, copy: &Path) ->
         let Compared { compared, differing, named, .. } = held;
         faults.push(format!("of {compared} that both nodes hold {differing} differ: {named:?}"));
     }
-    ask::big::<Value>(&field.big, Request::Backup { into: copy.to_owned() }, Vec::new()).await?;
+    let (prepared, _) = ask::big(&field.big, Request::Backup, Vec::new()).await?;
+    State::take_backup(&prepared, copy)?;
     let store = State::open(copy)?.store()?;
     let undeliverable = guests(field, &store, &mut faults)?;
     let results = harness::revised(&store)?;

@@ -7,7 +7,6 @@ use big_node::harness;
 use big_node::record::{AfterFetch, Folder, Scope};
 use big_node::request::Request;
 use edge_node::request::Request as EdgeRequest;
-use serde_json::Value;
 use shared::report::Step;
 use shared::state::State;
 use shared::unit::{DeliveryState, ReviseMode, ReviseResult};
@@ -61,7 +60,8 @@ async fn decided(world: &World) -> Result<BTreeMap<(String, String, u32), Revise
     until("every revision is decided", SOON, async || {
         let folder = tempfile::tempdir()?;
         let into = folder.path().join("copy");
-        world.big().0.ask::<Value>(Request::Backup { into: into.clone() }, Vec::new()).await?;
+        let (prepared, _) = world.big().0.ask(Request::Backup, Vec::new()).await?;
+        State::take_backup(&prepared, &into)?;
         let revised = harness::revised(&State::open(&into)?.store()?)?;
         let is_open = revised.iter().any(|revised| revised.result == ReviseResult::Pending);
         let result = |of: harness::RevisedFor| ((of.message.to_string(), of.address, of.revision), of.result);

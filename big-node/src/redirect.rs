@@ -1,0 +1,366 @@
+//! Sending a message that waits for an address outside to another one in its place, as an operator orders.
+//!
+//! Who gets a message is decided here, but only the edge knows whether it has left. So the order is one commit, which
+//! asks the edge to give the old address up, as a withdrawal does; and the commit that takes the edge's answer in either
+//! queues the message for the new address, or says that it was too late. Nothing goes to the new address before that,
+//! and both the number by which the old one is given up and the index of the new one are of this redirect alone
+//! ([`redirect_after`]), so that what comes twice after a restore is the same unit.
+
+use shared::address::Address;
+use shared::id::MessageId;
+use shared::lane;
+use shared::notify::{is_original_recipient, typed};
+use shared::render::{when, word};
+use shared::store::{Rows, StoreError, Txn};
+use shared::trace;
+use shared::unit::{
+    DeliveryState, ReviseMode, ReviseResult, Revised, is_redirect, redirect_after, revision_ordinal,
+};
+
+use crate::directory::{self, Letter, Route, Way};
+use crate::error::Refused;
+use crate::mail::{self, Site, recipient_key};
+use crate::projection;
+use crate::reconcile;
+use crate::record::{
+    MESSAGES, Message, Named, RECIPIENTS, REDIRECTS, REPORTS, REVISED, Recipient, Redirect, RevisedRow,
+    revised_key,
+};
+use crate::revise::{self, Decided, index_of};
+
+/// Redirects of one message that the edge has not decided, as many as a message from a desk has recipients.
+const PENDING_MAX: usize = 1000;
+
+/// A redirect that was ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ordered {
+    /// The message.
+    pub id: MessageId,
+    /// The index of the recipient who is given up.
+    pub recipient: u32,
+    /// Its number.
+    pub number: u32,
+}
+
+/// Orders that a message goes to `to` instead of `from`, for whom it waits. Refused with what is in the way: there is
+/// no such recipient, it has left, a connection was lost before a host answered for it, or the new address is none
+/// that mail goes to by the edge, or has it already.
+pub fn order(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    id: MessageId,
+    (from, to): (&str, &str),
+    now: u64,
+) -> Result<Ordered, Refused> {
+    let message = txn.get::<Message>(MESSAGES, &id.0)?;
+    let message = message.ok_or_else(|| {
+        Refused::new(format!("big knows nothing of {id}; `big-node queue list` shows what waits"))
+    })?;
+    if projection::edge(txn)?.is_none() {
+        return Err(Refused::new(
+            "no edge is paired yet; run `edge-node invite`, then `big-node pair TICKET`",
+        ));
+    }
+    let (from, to) = (address(from)?, address(to)?);
+    let (recipient, who) = who_waits(txn, id, &from)?;
+    is_undecided(txn, id, recipient, &who)?;
+    goes_outside(txn, site, &message, &to, now)?;
+    has_it_not(txn, id, &to)?;
+    let text = mail::shown(txn, id, who.revision)?;
+    let has_body = match &text {
+        Some(text) => txn.reference_body(text.body())?,
+        None => false,
+    };
+    if !has_body {
+        return Err(Refused::new(format!(
+            "the text of {id} is here no more, for whoever has sent it has deleted it; it stays where it waits"
+        )));
+    }
+    let generation = lane::identity(txn)?.map_or(1, |identity| identity.generation);
+    let number = redirect_after(latest(txn, id, u32::MAX)?, generation)
+        .ok_or_else(|| Refused::new(format!("{id} was redirected too often; send a new message")))?;
+    let to = to.to_string();
+    let pending = RevisedRow {
+        mode: ReviseMode::Withdraw,
+        result: ReviseResult::Pending,
+        at: now,
+        text: String::new(),
+        home: None,
+        notice_owed: false,
+    };
+    txn.put(REVISED, &revised_key(id, recipient, number), &pending)?;
+    trace::note(txn, id, now, format!("{}: is being redirected to {to}", who.address))?;
+    txn.put(REDIRECTS, &recipient_key(id, recipient), &Redirect { number, to, revision: who.revision })?;
+    revise::give_up(txn, id, number, recipient)?;
+    mail::touch_author(txn, id)?;
+    Ok(Ordered { id, recipient, number })
+}
+
+fn address(text: &str) -> Result<Address, Refused> {
+    text.parse().map_err(|error| Refused::new(format!("{text}: {error}")))
+}
+
+fn is_at(row: &Recipient, address: &Address) -> bool {
+    row.address.parse::<Address>().is_ok_and(|other| other.canonical() == address.canonical())
+}
+
+/// The recipient with an address who is still to get the message by the edge.
+fn who_waits(rows: &impl Rows, id: MessageId, from: &Address) -> Result<(u32, Recipient), Refused> {
+    let all = rows.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)?;
+    let mut of_address: Vec<_> = all.into_iter().filter(|(_, row)| is_at(row, from)).collect();
+    let waits = |(_, row): &(Vec<u8>, Recipient)| row.person.is_none() && row.state.waits();
+    let place = of_address.iter().position(waits).or(of_address.len().checked_sub(1));
+    let Some((key, row)) = place.map(|place| of_address.swap_remove(place)) else {
+        return Err(Refused::new(format!(
+            "{id} does not go to {from}; `big-node queue list` shows whom it waits for"
+        )));
+    };
+    if let Some(gateway) = &row.gateway {
+        return Err(Refused::new(format!(
+            "{id} goes to {from} by the gateway {gateway}, and only what goes by the edge is redirected"
+        )));
+    }
+    if !row.state.waits() || row.person.is_some() {
+        let by = row.host.as_ref().map(|host| format!(" by {host}")).unwrap_or_default();
+        return Err(Refused::new(format!(
+            "{id} does not wait for {from} any more: {}{by} since {} UTC; nothing is redirected",
+            word(&row.state),
+            when(row.at)
+        )));
+    }
+    Ok((index_of(&key), row))
+}
+
+/// Refuses what is not settled yet for the old address.
+fn is_undecided(rows: &impl Rows, id: MessageId, recipient: u32, who: &Recipient) -> Result<(), Refused> {
+    let from = &who.address;
+    if let Some(pending) = pending(rows, id, recipient)? {
+        return Err(Refused::new(format!(
+            "{id} is being redirected from {from} to {} already; the edge has still to say whether it has left",
+            pending.to
+        )));
+    }
+    if who.in_doubt {
+        return Err(Refused::new(format!(
+            "a host of {from} may have {id}: the connection was lost before it answered; wait for the next attempt, or \
+             let it be made with `edge-node queue retry {id}`"
+        )));
+    }
+    if let Some(revision) = revise::pending_for(rows, id, recipient)? {
+        return Err(Refused::new(format!(
+            "the edge has still to decide revision {} of {id} for {from}; redirect it after that",
+            revision_ordinal(revision)
+        )));
+    }
+    if reconcile::held_by_operator(rows, &id.0)?.contains(&(who.revision, recipient)) {
+        return Err(Refused::new(format!(
+            "the edge has refused {id}; see to that first, with `big-node queue dead list`"
+        )));
+    }
+    if rows.prefix::<Redirect>(REDIRECTS, &id.0, PENDING_MAX)?.len() >= PENDING_MAX {
+        return Err(Refused::new(format!(
+            "{PENDING_MAX} redirects of {id} are not decided yet; wait for those"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses an address that mail does not leave for by the edge.
+fn goes_outside(
+    rows: &impl Rows,
+    site: &Site,
+    message: &Message,
+    to: &Address,
+    now: u64,
+) -> Result<(), Refused> {
+    let (text, letter) = (to.to_string(), Letter::of(&message.origin, 0, now));
+    let routed = directory::route(rows, &site.policy, letter, [text.as_str()])?;
+    match routed.as_slice() {
+        _ if site.policy.is_ours(to.domain()) => Err(Refused::new(format!(
+            "{to} is an address of ours, and a redirect leads outside; whoever has sent the message can send it there"
+        ))),
+        [one] if matches!(one.route, Route::Outside(Way::Edge, _)) => Ok(()),
+        [one] => match &one.route {
+            Route::Outside(way, _) => Err(Refused::new(format!(
+                "{to} is reached by the gateway {}, and a redirect leads outside by the edge",
+                way.as_str()
+            ))),
+            _ => Err(Refused::new(format!("{to} is not an address that mail leaves for"))),
+        },
+        _ => Err(Refused::new(format!("{to} is not an address that mail leaves for"))),
+    }
+}
+
+/// Refuses an address that has the message, or is to get it.
+fn has_it_not(rows: &impl Rows, id: MessageId, to: &Address) -> Result<(), Refused> {
+    let has_or_gets =
+        |row: &Recipient| !matches!(row.state, DeliveryState::Failed | DeliveryState::Withdrawn);
+    let all = rows.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)?;
+    let pending = rows.prefix::<Redirect>(REDIRECTS, &id.0, usize::MAX)?;
+    let is_it = |(_, redirect): &(Vec<u8>, Redirect)| {
+        redirect.to.parse::<Address>().is_ok_and(|other| other.canonical() == to.canonical())
+    };
+    match all.iter().find(|(_, row)| is_at(row, to) && has_or_gets(row)) {
+        Some((_, row)) => Err(Refused::new(format!(
+            "{to} is a recipient of {id} already ({}), and would have it twice; `edge-node queue cancel` gives the old \
+             address up",
+            word(&row.state)
+        ))),
+        None if pending.iter().any(is_it) => {
+            Err(Refused::new(format!("{id} is being redirected to {to} already, from another address")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The redirect of a recipient that the edge has not decided.
+pub fn pending(rows: &impl Rows, id: MessageId, recipient: u32) -> Result<Option<Redirect>, StoreError> {
+    rows.get(REDIRECTS, &recipient_key(id, recipient))
+}
+
+/// What a redirect came to, and the words for it; `None` while the edge has not decided it.
+pub fn result(rows: &impl Rows, ordered: &Ordered) -> Result<Option<(ReviseResult, String)>, StoreError> {
+    let key = revised_key(ordered.id, ordered.recipient, ordered.number);
+    let row = rows.get::<RevisedRow>(REVISED, &key)?.filter(|row| row.result != ReviseResult::Pending);
+    Ok(row.map(|row| (row.result, row.text)))
+}
+
+/// The last number below `end` of a redirect of a message.
+fn latest(rows: &impl Rows, id: MessageId, end: u32) -> Result<Option<u32>, StoreError> {
+    let all = rows.prefix::<RevisedRow>(REVISED, &id.0, usize::MAX)?;
+    let numbers =
+        all.iter().map(|(key, _)| index_of(key)).filter(|number| is_redirect(*number) && *number < end);
+    Ok(numbers.max())
+}
+
+/// Records what a redirect came to. If the edge has given the old address up, the same commit queues the message for the
+/// new one.
+pub fn decided(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    Decided { id, recipient, revision: number, at }: Decided,
+    result: ReviseResult,
+    text: &str,
+) -> Result<(), StoreError> {
+    let (key, to) = (revised_key(id, recipient, number), recipient_key(id, recipient));
+    let redirect = pending(txn, id, recipient)?.filter(|redirect| redirect.number == number);
+    let (Some(redirect), Some(row)) = (redirect, txn.get::<RevisedRow>(REVISED, &key)?) else {
+        return Ok(());
+    };
+    let Some(mut who) = txn.get::<Recipient>(RECIPIENTS, &to)? else { return Ok(()) };
+    txn.delete(REDIRECTS, &to)?;
+    txn.put(REVISED, &key, &RevisedRow { result, at, text: revise::cut(text), ..row })?;
+    let message = mail::shown(txn, id, redirect.revision)?;
+    let what = if result == ReviseResult::Withdrawn {
+        // Before the old one is settled: what the message is signed with goes with the last who waits.
+        enter(txn, site, (id, message.as_ref()), &redirect, (recipient, &who), at)?;
+        let doubt = match who.in_doubt {
+            true => "; a host may have it all the same: a connection was lost before it answered",
+            false => "",
+        };
+        let what = format!("redirected to {}{doubt}", redirect.to);
+        revise::settle_withdrawn(txn, (id, &to), &mut who, at, &what)?;
+        txn.put(RECIPIENTS, &to, &who)?;
+        what
+    } else {
+        format!(
+            "not redirected to {}: too late, {}",
+            redirect.to,
+            if text.is_empty() { "it has left" } else { text }
+        )
+    };
+    if let Some(message) = message {
+        txn.release_body(message.body())?;
+    }
+    mail::touch_author(txn, id)?;
+    trace::note(txn, id, at, format!("{}: {what}", who.address))
+}
+
+/// Enters whoever gets the message instead, and queues it. What was asked of the old address is asked of the new one,
+/// and reports name the old one (RFC 3461 §5.2.7).
+fn enter(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    (id, message): (MessageId, Option<&Message>),
+    redirect: &Redirect,
+    (recipient, old): (u32, &Recipient),
+    at: u64,
+) -> Result<(), StoreError> {
+    let Redirect { number, to, revision } = redirect;
+    let written = || {
+        let (kind, address) = typed(&old.address.parse().ok()?);
+        Some(format!("{kind};{address}")).filter(|original| is_original_recipient(original))
+    };
+    let row = Recipient {
+        address: to.clone(),
+        via: Some(old.via.clone().unwrap_or_else(|| old.address.clone())).filter(|via| via != to),
+        state: DeliveryState::Queued,
+        at,
+        host: None,
+        tls: None,
+        relay: None,
+        text: "waits for the link".into(),
+        status: String::new(),
+        in_doubt: false,
+        next_attempt_at: None,
+        reported: false,
+        host_reports: false,
+        original: old.original.clone().or_else(written),
+        ..old.clone()
+    };
+    mail::enter_recipient(txn, id, *number, &row)?;
+    // Of which text they get, a later revision is made.
+    if let Some(had) = txn.get::<RevisedRow>(REVISED, &revised_key(id, recipient, *revision))? {
+        txn.put(REVISED, &revised_key(id, *number, *revision), &had)?;
+    }
+    let queued = match message {
+        Some(message) => mail::queue_outbound(txn, site, message, id, vec![(*number, to.clone())]),
+        None => Err(Refused::new("its text is here no more")),
+    };
+    match queued {
+        Ok(()) => Ok(()),
+        Err(Refused::Store(error)) => Err(error),
+        // The old address will not get it any more: whoever has sent it is told.
+        Err(Refused::Asked(why)) => {
+            let failed = Recipient { state: DeliveryState::Failed, status: "5.3.0".into(), text: why, ..row };
+            end(txn, (id, *number), &failed)
+        }
+    }
+}
+
+/// Writes the row of a recipient who will never get it, and that a report is owed.
+fn end(txn: &mut Txn<'_>, (id, recipient): (MessageId, u32), row: &Recipient) -> Result<(), StoreError> {
+    let key = recipient_key(id, recipient);
+    txn.put(RECIPIENTS, &key, row)?;
+    if row.is_report_owed() {
+        txn.put(REPORTS, &id.0, &Named(id.0))?;
+    }
+    mail::settled(txn, id, &key)
+}
+
+/// The edge reports that it has given somebody who waits up by a redirect that a restored big knows nothing of. Where to
+/// is lost with it, so whoever has sent the message is told. A redirect that was forgotten is one that was made after all
+/// that are known from before the restore, and before those made since.
+pub(crate) fn forgotten(txn: &mut Txn<'_>, report: &Revised, who: Recipient) -> Result<(), StoreError> {
+    let id = MessageId(report.message);
+    let generation = lane::identity(txn)?.map_or(1, |identity| identity.generation);
+    let Some(since) = redirect_after(None, generation) else { return Ok(()) };
+    let known = latest(txn, id, since)?;
+    if report.revision >= since || known.is_some_and(|known| report.revision <= known) {
+        return Ok(());
+    }
+    let text = "it was redirected before this node was restored, and where to is not known any more: it may have arrived \
+                there";
+    let state = DeliveryState::Failed;
+    let failed = Recipient {
+        state,
+        at: report.at,
+        status: "5.3.0".into(),
+        text: text.into(),
+        next_attempt_at: None,
+        ..who
+    };
+    end(txn, (id, report.recipient), &failed)?;
+    mail::touch_author(txn, id)?;
+    trace::note(txn, id, report.at, format!("{}: {text}", failed.address))
+}

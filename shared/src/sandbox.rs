@@ -1,0 +1,157 @@
+//! What a daemon may still do once it has opened what it needs, whatever then runs in it.
+//!
+//! Two means of the kernel's, neither of which can be taken back: Landlock says which files and TCP ports, [`calls`]
+//! (seccomp) which calls of the system. What is refused fails with an error, as it does where an account may not; the
+//! process is not killed, so that a fault here costs one operation, and is told in the log.
+//!
+//! Landlock holds for the thread that asks for it and those that it begins. So a daemon enters its sandbox before it has
+//! any but its own and the store's, and before it reads a byte of anybody's. UDP is beyond what Landlock knows: by that
+//! the process can reach whatever the firewall of its host lets it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, LandlockStatus, NetPort, PathBeneath, PathFd, PathFdError,
+    RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus,
+    Scope,
+};
+
+use crate::store::{Store, StoreError};
+
+mod calls;
+#[cfg(test)]
+mod tests;
+
+/// The version of Landlock whose rights are known here. Those that a kernel lacks are not enforced.
+const KNOWN: ABI = ABI::V7;
+/// The first one that knows TCP ports.
+const KNOWS_TCP: ABI = ABI::V4;
+
+/// Why a sandbox cannot be entered.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// A folder or file that it has to name.
+    #[error("{}: {error}", path.display())]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        error: PathFdError,
+    },
+    /// Landlock.
+    #[error("Landlock: {0}")]
+    Landlock(#[from] RulesetError),
+    /// Seccomp.
+    #[error("seccomp: {0}")]
+    Calls(String),
+    /// The store, whose thread it is for, too.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// What is still allowed. All else of the kind is not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Folders in and below which anything may be done, but for running programs.
+    pub writable: BTreeSet<PathBuf>,
+    /// Files, and folders with what is below, that may be read.
+    pub readable: BTreeSet<PathBuf>,
+    /// Folders out of which files may be removed.
+    pub removable: BTreeSet<PathBuf>,
+    /// TCP ports at which this process may listen; 0 stands for the one that the system chooses.
+    pub listens: BTreeSet<u16>,
+    /// TCP ports, of whatever host, to which it may connect; `None` if to all.
+    pub connects: Option<BTreeSet<u16>>,
+}
+
+/// What of a [`Sandbox`] is in force. Without one, all is allowed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InForce {
+    writable: Option<BTreeSet<PathBuf>>,
+    connects: Option<BTreeSet<u16>>,
+}
+
+impl InForce {
+    /// Whether files may be made in this folder. What the sandbox allows was found when it was entered: a folder that
+    /// was made after that is another one.
+    pub fn may_write(&self, folder: &Path) -> bool {
+        let within = |allowed: &BTreeSet<PathBuf>| folder.ancestors().any(|above| allowed.contains(above));
+        self.writable.as_ref().is_none_or(within)
+    }
+
+    /// Whether this process may connect to this TCP port.
+    pub fn may_connect(&self, port: u16) -> bool {
+        self.connects.as_ref().is_none_or(|allowed| allowed.contains(&port))
+    }
+}
+
+impl Sandbox {
+    /// Confines this process for good: the thread that calls, the store's, and every one that either begins. Others
+    /// that there are already would stay as they are. What the kernel lacks is said in the log, and left out.
+    pub fn enter(&self, store: &Store) -> Result<InForce, SandboxError> {
+        let ruleset = self.ruleset()?;
+        let of_store = ruleset.try_clone()?;
+        // An operation, because it is run by that thread.
+        store.commit_blocking(move |_| of_store.restrict_self().map_err(SandboxError::from))?;
+        let status = ruleset.restrict_self()?;
+        if status.ruleset != RulesetStatus::FullyEnforced {
+            tracing::warn!(
+                kernel = ?status.landlock,
+                "the sandbox is weaker here than it is meant to be: this kernel has no Landlock, or an old one"
+            );
+        }
+        if let Err(error) = calls::deny() {
+            tracing::warn!(%error, "the sandbox is weaker here than it is meant to be: no calls are refused");
+        }
+        Ok(self.in_force(&status))
+    }
+
+    fn in_force(&self, status: &RestrictionStatus) -> InForce {
+        let known = match status.landlock {
+            LandlockStatus::Available { effective_abi, .. } => Some(effective_abi),
+            LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => None,
+        };
+        InForce {
+            writable: known.map(|_| self.writable.clone()),
+            connects: known.filter(|abi| *abi >= KNOWS_TCP).and_then(|_| self.connects.clone()),
+        }
+    }
+
+    fn ruleset(&self) -> Result<RulesetCreated, SandboxError> {
+        let not_run = AccessFs::from_all(KNOWN) & !AccessFs::Execute;
+        let reading = AccessFs::from_read(KNOWN) & !AccessFs::Execute;
+        let tcp = match self.connects {
+            Some(_) => AccessNet::from_all(KNOWN),
+            None => AccessNet::BindTcp.into(),
+        };
+        let mut ruleset = Ruleset::default()
+            .handle_access(AccessFs::from_all(KNOWN))?
+            .handle_access(tcp)?
+            .scope(Scope::from_all(KNOWN))?
+            .create()?;
+        for (paths, access) in [
+            (&self.writable, not_run & !(AccessFs::MakeChar | AccessFs::MakeBlock)),
+            (&self.readable, reading),
+            (&self.removable, AccessFs::RemoveFile.into()),
+        ] {
+            for path in paths {
+                let failed = |error| SandboxError::Path { path: path.clone(), error };
+                let access = if path.is_dir() { access } else { access & AccessFs::from_file(KNOWN) };
+                ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(path).map_err(failed)?, access))?;
+            }
+        }
+        for (ports, access) in
+            [(Some(&self.listens), AccessNet::BindTcp), (self.connects.as_ref(), AccessNet::ConnectTcp)]
+        {
+            for port in ports.into_iter().flatten() {
+                ruleset = ruleset.add_rule(NetPort::new(*port, access))?;
+            }
+        }
+        Ok(ruleset)
+    }
+}

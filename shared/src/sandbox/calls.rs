@@ -1,0 +1,167 @@
+//! Calls of the system that no daemon makes, refused by seccomp to every thread.
+//!
+//! What is listed is what a foreign hand would want first: other programs and other processes' memory, the kernel's own
+//! doors, namespaces, sockets of other kinds than mail needs. It is a list of what is refused, not of what is allowed,
+//! so that another version of the C library stops nobody's mail.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, apply_filter_all_threads, sock_filter,
+};
+
+use super::SandboxError;
+
+/// Refused whatever they are asked.
+const REFUSED: &[libc::c_long] = &[
+    // Other programs.
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    // Other processes.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    // What is mounted where, and files by their handles, which no path leads to.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_mknodat,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_acct,
+    libc::SYS_fanotify_init,
+    // The kernel.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_kexec_load,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_syslog,
+    libc::SYS_personality,
+    // It does what other calls do, past this filter.
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    // The host.
+    libc::SYS_reboot,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_adjtimex,
+    libc::SYS_clock_adjtime,
+];
+
+/// The same, of calls that only this architecture has.
+#[cfg(target_arch = "x86_64")]
+const REFUSED_HERE: &[libc::c_long] = &[
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_mknod,
+    libc::SYS_uselib,
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
+    libc::SYS_modify_ldt,
+    libc::SYS_kexec_file_load,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const REFUSED_HERE: &[libc::c_long] = &[];
+
+/// Numbers from here on are the x32 ABI's, by which a kernel for x86-64 that has it offers the same calls anew.
+const X32: u32 = 0x4000_0000;
+
+/// Refuses them from now on, to all threads that there are and will be.
+pub(super) fn deny() -> Result<(), SandboxError> {
+    let arch: TargetArch = std::env::consts::ARCH.try_into().map_err(failed)?;
+    // The C library then makes its threads by `clone`, whose flags can be looked at; those of `clone3` lie in memory.
+    let newer = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    for (rules, errno) in [(refused()?, libc::EPERM), (newer, libc::ENOSYS)] {
+        let errno = SeccompAction::Errno(errno.unsigned_abs());
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).map_err(failed)?;
+        let filter: BpfProgram = filter.try_into().map_err(failed)?;
+        apply_filter_all_threads(&filter).map_err(failed)?;
+    }
+    apply_filter_all_threads(&no_x32()).map_err(failed)
+}
+
+fn failed(error: impl ToString) -> SandboxError {
+    SandboxError::Calls(error.to_string())
+}
+
+fn refused() -> Result<BTreeMap<i64, Vec<SeccompRule>>, SandboxError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        REFUSED.iter().chain(REFUSED_HERE).map(|call| (*call, Vec::new())).collect();
+    let any = |of: &[(u8, SeccompCmpOp, i32)]| {
+        let conditions = of.iter().map(|(argument, how, value)| {
+            let value = u64::from(value.unsigned_abs());
+            SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, how.clone(), value).map_err(failed)
+        });
+        SeccompRule::new(conditions.collect::<Result<_, _>>()?).map_err(failed)
+    };
+    let has = |flag: i32| SeccompCmpOp::MaskedEq(u64::from(flag.unsigned_abs()));
+    // A process, which is a thread that shares nothing; and namespaces of one's own.
+    let mut clone = vec![any(&[(0, has(libc::CLONE_THREAD), 0)])?];
+    for flag in [
+        libc::CLONE_NEWNS,
+        libc::CLONE_NEWUTS,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWUSER,
+        libc::CLONE_NEWPID,
+        libc::CLONE_NEWNET,
+        libc::CLONE_NEWCGROUP,
+    ] {
+        clone.push(any(&[(0, has(flag), flag)])?);
+    }
+    rules.insert(libc::SYS_clone, clone);
+    // Sockets of the Internet only, and none that sees or makes packets as they are. What is connected by Unix sockets
+    // is let in, and no other service of this host is called.
+    let (inet, inet6, raw) = (libc::AF_INET, libc::AF_INET6, libc::SOCK_RAW);
+    let kind = SeccompCmpOp::MaskedEq(0xf);
+    let other = any(&[(0, SeccompCmpOp::Ne, inet), (0, SeccompCmpOp::Ne, inet6)])?;
+    rules.insert(libc::SYS_socket, vec![other, any(&[(1, kind, raw)])?]);
+    // Octets that are data are never made to be run.
+    for call in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
+        rules.insert(call, vec![any(&[(2, has(libc::PROT_EXEC), libc::PROT_EXEC)])?]);
+    }
+    // Nothing is typed into the terminal that a daemon was started from.
+    let typing = i32::try_from(libc::TIOCSTI).map_err(failed)?;
+    rules.insert(libc::SYS_ioctl, vec![any(&[(1, SeccompCmpOp::Eq, typing)])?]);
+    Ok(rules)
+}
+
+/// Refuses the numbers that the filters above do not know ([`X32`]).
+fn no_x32() -> BpfProgram {
+    let statement = |code: u32, k| sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let jump = |code: u32, k, jt, jf| sock_filter { code: code as u16, jt, jf, k };
+    let answer = libc::BPF_RET | libc::BPF_K;
+    vec![
+        // The number is what the kernel shows first.
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+        jump(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, X32, 0, 1),
+        statement(answer, libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs()),
+        statement(answer, libc::SECCOMP_RET_ALLOW),
+    ]
+}

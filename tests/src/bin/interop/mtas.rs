@@ -1,0 +1,102 @@
+//! Real MTAs on an Internet of their own, in network namespaces: a signed DNS, a web host with MTA-STS policies, and
+//! Postfix, Exim and OpenSMTPD, each of which takes mail from a pair and sends mail to it, by the rows of a matrix.
+
+mod daemon;
+mod dns;
+mod domains;
+mod exim;
+mod lab;
+mod matrix;
+mod opensmtpd;
+mod postfix;
+mod running;
+mod unpacked;
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use tests::wait::Trouble;
+
+use crate::namespaces::Namespaces;
+use crate::tally::Tally;
+
+use daemon::Daemon;
+use lab::Lab;
+
+/// All of them.
+const ALL: [Mta; 3] = [postfix::POSTFIX, exim::EXIM, opensmtpd::OPENSMTPD];
+/// The account that owns mail that has arrived: nobody.
+const MAIL_OWNER: u32 = 65_534;
+/// The largest message that an MTA takes, in octets: more than the edge does.
+const SIZE_MAX: u32 = 62_914_560;
+
+/// An MTA: what it is, and how it is told.
+pub struct Mta {
+    /// Its name.
+    name: &'static str,
+    /// Its domains are below this name.
+    label: &'static str,
+    /// Where it takes mail, with STARTTLS, and sends it from.
+    address: Ipv4Addr,
+    /// Where it takes mail without.
+    clear: Ipv4Addr,
+    /// Debian's packages of it that are unpacked; none if it is installed.
+    packages: &'static [&'static str],
+    /// Starts it with its files in this folder.
+    start: fn(&Self, &Namespaces, &Path) -> Result<Daemon, Trouble>,
+    /// Its log, in that folder.
+    log: &'static str,
+    /// What it says there.
+    words: Words,
+}
+
+/// What an MTA says in its log, in one line with the recipient or host that it is about.
+struct Words {
+    /// Whether a host has proved itself by DANE; `None` if it does without.
+    dane: Option<Dane>,
+    /// Mail for a recipient has gone in chunks (BDAT); `None` if it never does.
+    chunked: Option<&'static str>,
+}
+
+/// What it says of DANE.
+#[derive(Clone, Copy)]
+struct Dane {
+    /// A host has proved itself.
+    verified: &'static str,
+    /// Mail for a recipient waits, for the host has another certificate.
+    another: &'static str,
+}
+
+/// An address of this Internet's.
+const fn address(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, last)
+}
+
+/// Every row with every MTA that is here; `packages` is where those are that are unpacked.
+pub async fn cases(pair: &Path, packages: &Path, folder: &Path, tally: &mut Tally) {
+    let wanted: Vec<_> = ALL.iter().filter(|mta| matrix::is_wanted(mta, tally)).collect();
+    if wanted.is_empty()
+        || !["ip", "named", "dnssec-signzone", "dpkg-deb"].iter().all(|program| tally.has(program))
+    {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        return tally.absent("root, who may make network namespaces");
+    }
+    let mut here = Vec::new();
+    for mta in wanted {
+        match unpacked::files(packages, mta.packages) {
+            Ok(files) if !files.is_empty() || tally.has("postfix") => here.push((mta, files)),
+            Ok(_) => {}
+            Err(name) => tally.absent(&format!("{name}_*.deb in {}", packages.display())),
+        }
+    }
+    if here.is_empty() {
+        return;
+    }
+    let setup = "the pair, a signed DNS and other MTAs";
+    match Lab::set_up(pair, &folder.join("mtas"), here).await {
+        Ok(lab) => matrix::rows(&lab, tally).await,
+        Err(trouble) => tally.failed(setup, &trouble.to_string()),
+    }
+}

@@ -1,0 +1,94 @@
+//! Postfix, as it is installed.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::chown;
+use std::path::Path;
+
+use tests::wait::Trouble;
+
+use super::daemon::Daemon;
+use super::domains::{Domain, domains_of};
+use super::{Dane, MAIL_OWNER, Mta, SIZE_MAX, Words};
+use crate::namespaces::{NAME_SERVER, Namespaces};
+use crate::postfix_smtp::{MASTER_CF, account};
+
+/// What it is, and how it is told.
+pub const POSTFIX: Mta = Mta {
+    name: "Postfix",
+    label: "postfix",
+    address: super::address(10),
+    clear: super::address(11),
+    packages: &[],
+    start,
+    log: "log/mail",
+    words: Words {
+        dane: Some(Dane {
+            verified: "Verified TLS connection established",
+            another: "status=deferred (Server certificate not verified)",
+        }),
+        chunked: None,
+    },
+};
+
+fn start(mta: &Mta, namespaces: &Namespaces, folder: &Path) -> Result<Daemon, Trouble> {
+    write(mta, folder)?;
+    let mut command = namespaces.on_internet("postfix");
+    command.arg("-c").arg(folder.join("etc")).arg("start-fg");
+    Ok(Daemon::start(command, &folder.join("log/start"))?)
+}
+
+fn write(mta: &Mta, folder: &Path) -> io::Result<()> {
+    for (name, owner) in [("etc", 0), ("queue", 0), ("data", account("postfix")?)] {
+        fs::create_dir_all(folder.join(name))?;
+        chown(folder.join(name), Some(owner), None)?;
+    }
+    fs::write(folder.join("etc/main.cf"), main_cf(mta, folder))?;
+    let Mta { address, clear, .. } = mta;
+    let services = format!(
+        "{address}:25 inet n - n - - smtpd\n{clear}:25 inet n - n - - smtpd\n  -o smtpd_tls_security_level=none\n"
+    );
+    let others = MASTER_CF.lines().filter(|line| !line.starts_with("smtp      inet")).collect::<Vec<_>>();
+    fs::write(folder.join("etc/master.cf"), services + &others.join("\n") + "\n")
+}
+
+fn main_cf(mta: &Mta, folder: &Path) -> String {
+    let (domains, clear) = (domains_of(mta).join(", "), Domain::Clear.ours());
+    let Mta { address, .. } = mta;
+    let folder = folder.display();
+    format!(
+        "compatibility_level = 3.6
+queue_directory = {folder}/queue
+data_directory = {folder}/data
+command_directory = /usr/sbin
+daemon_directory = /usr/lib/postfix/sbin
+mail_owner = postfix
+setgid_group = postdrop
+myhostname = mx.plain.postfix.example
+mydestination =
+local_recipient_maps =
+inet_interfaces = all
+inet_protocols = ipv4
+smtp_bind_address = {address}
+mynetworks = {NAME_SERVER}/32
+smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
+smtpd_peername_lookup = no
+message_size_limit = {SIZE_MAX}
+virtual_mailbox_limit = 0
+virtual_mailbox_domains = {domains}
+virtual_mailbox_base = {folder}
+virtual_mailbox_maps = static:mail/
+virtual_uid_maps = static:{MAIL_OWNER}
+virtual_gid_maps = static:{MAIL_OWNER}
+smtpd_tls_security_level = may
+smtpd_tls_chain_files = {folder}/key.pem, {folder}/chain.pem
+smtp_dns_support_level = dnssec
+smtp_tls_security_level = dane
+smtp_tls_policy_maps = inline:{{ {clear}=none }}
+smtp_tls_loglevel = 1
+smtp_address_preference = ipv4
+maillog_file = {folder}/log/mail
+maillog_file_prefixes = {folder}
+"
+    )
+}
