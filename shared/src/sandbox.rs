@@ -1,6 +1,6 @@
 //! What a daemon may still do once it has opened what it needs, whatever then runs in it.
 //!
-//! Two means of the kernel's, neither of which can be taken back: Landlock says which files and TCP ports, [`calls`]
+//! Two means of the kernel's, neither of which can be taken back: Landlock says which files and TCP ports, `calls`
 //! (seccomp) which calls of the system. What is refused fails with an error, as it does where an account may not; the
 //! process is not killed, so that a fault here costs one operation, and is told in the log.
 //!
