@@ -3,7 +3,7 @@
 //! Every line ends in CRLF and is at most 78 octets, so that no relay has a reason to touch it. The
 //! first header field is the ledger's, and everything a relay may add goes above it, so that the
 //! rest can be compared byte for byte. Text has lines that begin with dots and with `From `, which
-//! careless mail software alters.
+//! careless mail software alters. Octets beyond ASCII are in the one kind that is there for them.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;

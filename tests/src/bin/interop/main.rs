@@ -2,11 +2,15 @@
 //!
 //! `cargo run --release --bin interop` starts `pair`, which lies beside this program, and lets each
 //! client that is installed submit (587's and 465's roles), send to port 25's role, and collect by
-//! POP3 and POP3S: each configured by what `travel rotate` prints, and checking the edge's certificate by its name. Then Postfix, Exim and OpenSMTPD take mail from an edge and send it some, in
-//! network namespaces with a signed DNS and MTA-STS policies, and another Postfix is held to the SMTP dialogues, a real Dovecot takes mail from big by LMTP and is held to the POP3 dialogues, the
-//! desk is driven in a terminal of tmux's, Pebble issues certificates by ACME, both nodes meet disks that are really full, and an image of the edge's disk
-//! is searched. What arrives is compared with what was sent by the ledger. One line is printed
-//! for each case, and a last one with the counts; a program that is not installed is named, and is
+//! POP3 and POP3S: each configured by what `travel rotate` prints, and checking the edge's certificate by its name.
+//!
+//! Then Postfix, Exim and OpenSMTPD take mail from an edge and send it some, in network namespaces with a signed DNS and
+//! MTA-STS policies, and another Postfix is held to the SMTP dialogues. A real Dovecot takes mail from big by LMTP and is
+//! held to the POP3 dialogues, the desk is driven in a terminal of tmux's, Pebble issues certificates by ACME, both nodes
+//! meet disks that are really full, and an image of the edge's disk is searched. What arrives is compared with what was
+//! sent by the ledger.
+//!
+//! One line is printed for each case, and a last one with the counts; a program that is not installed is named, and is
 //! neither passed nor failed.
 
 mod authority;
