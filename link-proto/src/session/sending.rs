@@ -307,6 +307,10 @@ impl Sender {
     /// The partner's answer to an OFFER.
     pub(super) fn known(&mut self, bits: &[bool], outputs: &mut Outputs) -> Result<(), SessionError> {
         let (ids, last) = std::mem::take(&mut self.offered);
+        // It was under way when the partner said that a store was put back.
+        if matches!(self.state, State::Stopped(_)) && !ids.is_empty() {
+            return Ok(());
+        }
         if !matches!(self.state, State::Offering(_)) || ids.is_empty() || ids.len() != bits.len() {
             return Err(self.violation("an answer to what was not offered"));
         }
