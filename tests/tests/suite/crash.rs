@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use big_node::record::Folder;
+use shared::unit::DeliveryState;
 use tests::client::load::{Outcome, Outgoing, Plan, Report, drive};
+use tests::internet::rules::{Action, Rule, Stage};
 use tests::ledger::{Fate, Ledger, Place};
 use tests::messages::{Letter, SHORT};
 use tests::process::{Node, Program};
@@ -13,6 +15,8 @@ use tests::random::Random;
 use tests::wait::{SOON, Trouble, until};
 use tests::world::{ALICE, CAROL, World, without_trace};
 
+/// How long the host outside takes over a dot.
+const AT_THE_DOT: Duration = Duration::from_secs(2);
 const ROUNDS: u64 = 5;
 /// Enough that a kill falls among them.
 const MESSAGES_A_ROUND: u64 = 200;
@@ -76,6 +80,31 @@ async fn an_edge_killed_right_after_its_250_has_the_message() -> Result<(), Trou
     }
     assert_eq!(desk.messages(Folder::In).await?.len(), 3, "each is there once");
     Ok(())
+}
+
+/// The host outside has the whole message, and the edge never hears its answer: it asks once more, and not again.
+#[tokio::test]
+async fn an_edge_killed_between_the_dot_and_its_answer_tries_once_more() -> Result<(), Trouble> {
+    let mut world = world().await?;
+    world.internet.mta.add_rule(Rule::new(Stage::Dot, Action::Delay(AT_THE_DOT)).times(1));
+    let desk = world.desk("alice");
+    let sent = desk.send(CAROL, "plans", "the text").await?;
+    let mta = &world.internet.mta;
+    until("the host is at the dot", SOON, async || Ok(mta.is_used_up().then_some(()))).await?;
+    world.nodes.kill(Node::Edge).await?;
+    world.nodes.start_edge().await?;
+    until("it is relayed", SOON, async || {
+        let recipients = desk.status(&sent.id).await?.recipients;
+        Ok((recipients[0].state == DeliveryState::Relayed).then_some(()))
+    })
+    .await?;
+    world.quiet().await?;
+    assert!(world.edge_queue().await?.is_empty());
+    // One that the edge has not heard of, and the one that it has.
+    let got = world.internet.mta.wait_for(2, SOON).await?;
+    assert_eq!(got.len(), 2, "one attempt more, and no third");
+    assert_eq!(got[0].digest, got[1].digest, "the same message");
+    world.end().await
 }
 
 #[tokio::test]
