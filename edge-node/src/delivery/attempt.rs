@@ -1,4 +1,5 @@
-//! One attempt: the hosts of a domain in order, until one takes the message or refuses it; or the smart host.
+//! One attempt: the hosts of a domain in order, until each recipient has an answer that is final or enough hosts were asked
+//! (`progress`); or the smart host.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use super::security::{NotToBeUsed, Security, Sts, for_good};
 use super::sessions::{Sessions, Target};
 use super::signatures::Watch;
 use super::tally::Tally;
+use super::transmission::Transmission;
 use crate::node::Node;
 use crate::request::OutwardView;
 
@@ -33,6 +35,10 @@ const BY_MODE: &str = "all mail goes there";
 
 /// How long hosts of a domain that say nothing are tried, one after the other.
 const DIRECT_TIME: Duration = Duration::from_secs(5 * 60);
+
+/// How much time has to be left for another host to be asked for who was deferred: as long as its answer to the final dot
+/// may take (RFC 5321 §4.5.3.2.6).
+const NEXT_HOST_TIME: Duration = Duration::from_secs(10 * 60);
 
 /// A host, and what it has to prove; or why it is not to be used.
 pub(super) type Host = (MailHost, Result<Security, NotToBeUsed>);
@@ -364,9 +370,16 @@ impl Attempt {
         }
         let addresses = match &host.place {
             Place::Address(address) => Ok(vec![*address]),
-            Place::Name(_, port) => self.trusting.addresses(&name).await.map(|addresses| {
-                addresses.into_iter().map(|address| SocketAddr::new(address, *port)).collect::<Vec<_>>()
-            }),
+            Place::Name(_, port) => {
+                let found = timeout_at(copies.until, self.trusting.addresses(&name)).await;
+                let at = |address| SocketAddr::new(address, *port);
+                match found {
+                    Ok(found) => found
+                        .map(|addresses| addresses.into_iter().map(at).collect())
+                        .map_err(|error| error.to_string()),
+                    Err(_) => Err("it took too long".to_owned()),
+                }
+            }
         };
         let no_address = |why: &str| {
             let text = format!("DNS gives no address of the smart host {name}{why}");
@@ -428,18 +441,24 @@ impl Attempt {
         let Course { place, report, patience } = course;
         let begun = Instant::now();
         let mut left: Vec<_> = targets.iter().map(|target| target.addresses.clone()).collect();
-        let hear = |progress: &mut Progress, target: &Target<'_>, talk| {
-            progress.hear(talk, |status, version| report(target, status, target.shown(version)));
+        let hear = |progress: &mut Progress, target: &Target<'_>, talk, sent: &Transmission| {
+            let report =
+                |status: Status, version: Option<&str>| report(target, status, target.shown(version));
+            progress.hear(talk, sent.is_begun(), report);
         };
-        match timeout_at(copies.until, self.sessions.again(copies, place, targets)).await {
+        let sent = Transmission::default();
+        match timeout_at(copies.until, self.sessions.again(copies, place, targets, &sent)).await {
             Ok(Some((number, talked))) => {
                 if let (Some(target), Some(left)) = (targets.get(number), left.get_mut(number)) {
                     *left = talked.left;
-                    hear(&mut progress, target, talked.talk);
+                    hear(&mut progress, target, talked.talk, &sent);
+                }
+                if sent.is_unreadable() {
+                    return progress.end_early();
                 }
             }
             Ok(None) => {}
-            Err(_) => progress.too_slow(),
+            Err(_) => progress.too_slow(sent.is_whole()),
         }
         for (target, addresses) in targets.iter().zip(left) {
             let mut left = addresses;
@@ -447,17 +466,27 @@ impl Attempt {
                 if !progress.is_reached() && begun.elapsed() > patience {
                     return progress.end();
                 }
+                let is_time =
+                    copies.until.saturating_duration_since(tokio::time::Instant::now()) >= NEXT_HOST_TIME;
+                if !progress.goes_on(is_time) {
+                    return progress.end_early();
+                }
                 copies.recorder.record(progress.settled()).await;
-                let others = Copies { recipients: progress.left(), ..copies };
-                match timeout_at(copies.until, self.sessions.talk(others, place, target, left)).await {
+                let (others, sent) =
+                    (Copies { recipients: progress.left(), ..copies }, Transmission::default());
+                match timeout_at(copies.until, self.sessions.talk(others, place, target, left, &sent)).await {
                     Ok(talked) => {
                         left = talked.left;
-                        hear(&mut progress, target, talked.talk);
+                        hear(&mut progress, target, talked.talk, &sent);
                     }
                     Err(_) => {
-                        progress.too_slow();
+                        progress.too_slow(sent.is_whole());
                         break;
                     }
+                }
+                // Nor can it be for the next host.
+                if sent.is_unreadable() {
+                    return progress.end_early();
                 }
             }
         }

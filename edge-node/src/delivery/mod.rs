@@ -1,10 +1,10 @@
 //! Delivery to the Internet: who serves a domain (`resolve`) or takes mail for everywhere (`relay`), how many attempts
-//! there may be at once (`scheduler`), one attempt (`attempt`) of one [session](shared::smtp::client), which is kept for
-//! the next one (`pool`), and what is attempted next ([`Runner`]).
+//! there may be at once (`scheduler`), one attempt (`attempt`) of one [session](shared::smtp::client) after another, the last
+//! of which is kept for the next attempt (`pool`), and what is attempted next ([`Runner`]).
 //!
-//! An attempt is of one message for one destination: a domain, or the smart host that takes all mail. Its result is one
-//! commit: the new state of each recipient in the queue, and the event that tells big. Nothing is believed to have
-//! happened before that.
+//! An attempt is of one message for one destination: a domain, or the smart host that takes all mail. What is final of some
+//! while others go on to the next host is one commit, the rest of its result another: the new state of each recipient in the
+//! queue, and the event that tells big. Nothing is believed to have happened before that.
 
 mod attempt;
 mod dane;
@@ -25,6 +25,7 @@ mod security;
 mod sessions;
 mod signatures;
 mod tally;
+mod transmission;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

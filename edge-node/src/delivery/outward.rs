@@ -25,10 +25,15 @@ impl Outward {
         *self = Self { reached_at: Some(now), ..Self::default() };
     }
 
-    /// None could be made to an address. One that is refused says nothing: a host has answered, or a firewall in its name.
-    pub fn failed(&mut self, address: IpAddr, error: &io::Error, now: u64) {
-        let is_silence = matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable);
-        if is_silence && self.silent.len() < SILENT_MAX {
+    /// None could be made to these addresses of a host, of which one is remembered: what is silent is the host. One that is
+    /// refused says nothing: a host has answered, or a firewall in its name.
+    pub fn failed<'e>(&mut self, host: impl Iterator<Item = (IpAddr, &'e io::Error)>, now: u64) {
+        let is_silence = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable)
+        };
+        // The same one each time, in whatever order they were tried.
+        let silent = host.filter(|(_, error)| is_silence(error)).map(|(address, _)| address).min();
+        if let Some(address) = silent.filter(|_| self.silent.len() < SILENT_MAX) {
             self.silent.insert(address);
             self.silent_since.get_or_insert(now);
         }
@@ -50,7 +55,7 @@ mod tests {
         let mut outward = Outward::default();
         let address = |last| IpAddr::from([192, 0, 2, last]);
         let failed = |outward: &mut Outward, last, kind: io::ErrorKind, now| {
-            outward.failed(address(last), &kind.into(), now);
+            outward.failed([(address(last), &kind.into())].into_iter(), now);
         };
         assert_eq!(outward.view(), OutwardView::default());
         failed(&mut outward, 1, io::ErrorKind::ConnectionRefused, 10);
@@ -58,6 +63,10 @@ mod tests {
         failed(&mut outward, 2, io::ErrorKind::TimedOut, 30);
         failed(&mut outward, 3, io::ErrorKind::HostUnreachable, 40);
         assert_eq!(outward.view(), OutwardView { reached_at: None, silent: 2, silent_since: Some(20) });
+        // A host with many addresses is one that is silent.
+        let silence = io::Error::from(io::ErrorKind::TimedOut);
+        outward.failed([6, 5, 4].map(|last| (address(last), &silence)).into_iter(), 45);
+        assert_eq!(outward.view().silent, 3);
         outward.reached(50);
         assert_eq!(outward.view(), OutwardView { reached_at: Some(50), ..OutwardView::default() });
         (0..=255).for_each(|last| failed(&mut outward, last, io::ErrorKind::TimedOut, 60));

@@ -34,12 +34,14 @@ impl<K: PartialEq, S> Pool<K, S> {
         (self.waiting.len() > self.max).then(|| self.waiting.remove(0).session)
     }
 
-    /// Takes the session that is good for one of `keys` and has waited least.
+    /// Takes the session that is good for the first of `keys` that has one, and of those the one that has waited least.
     pub fn take(&mut self, keys: &[K], now: Duration) -> Option<(K, S)> {
-        let is_good = |waiting: &Waiting<K, S>| {
-            keys.contains(&waiting.key) && now.saturating_sub(waiting.since) < IDLE_TIME
-        };
-        let place = self.waiting.iter().rposition(is_good)?;
+        let place = keys.iter().find_map(|key| {
+            let is_good = |waiting: &Waiting<K, S>| {
+                waiting.key == *key && now.saturating_sub(waiting.since) < IDLE_TIME
+            };
+            self.waiting.iter().rposition(is_good)
+        })?;
         let Waiting { key, session, .. } = self.waiting.remove(place);
         Some((key, session))
     }
@@ -70,6 +72,15 @@ mod tests {
         assert_eq!(pool.take(&["a"], at(2)), Some(("a", 1)));
         assert_eq!(pool.take(&["a"], at(2)), None);
         assert_eq!(pool.take(&["b"], at(2)), Some(("b", 2)));
+    }
+
+    #[test]
+    fn what_is_asked_for_first_comes_before_what_has_waited_less() {
+        let mut pool = Pool::new(2);
+        assert_eq!(pool.put("better", 1, at(0)), None);
+        assert_eq!(pool.put("worse", 2, at(1)), None);
+        assert_eq!(pool.take(&["better", "worse"], at(2)), Some(("better", 1)));
+        assert_eq!(pool.take(&["better", "worse"], at(2)), Some(("worse", 2)));
     }
 
     #[test]

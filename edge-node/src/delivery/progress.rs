@@ -5,18 +5,30 @@
 //! host would make that two. Whom it defers, or loses on the way, goes to the next host (RFC 5321 §5.1). What is reported
 //! of those whom nobody takes is what the last host said that spoke of them: one that could not be reached, or would not
 //! talk, takes nothing of that back.
+//!
+//! Who needs what a host does not offer goes to the next one, too, which may offer it. It is final where every host that
+//! was there has said so: one that defers, talks to nobody now, or is better and cannot be reached, may do it later.
+//!
+//! Nobody is asked for ever: an attempt ends with what was said once [`CONTENTS_MAX`] sessions have come as far as the
+//! content, or [`ENVELOPES_MAX`] as the envelope, or little time is left.
 
-use shared::smtp::client::{Class, Outcome, Status, Talk};
+use shared::smtp::client::{Class, Outcome, Status, Talk, is_of_offer};
 use shared::smtp::{Enhanced, Recipient};
 
 use super::report::{Report, is_of_wish};
 use super::scheduler::Shown;
+
+/// Sessions of an attempt that have come as far as the content, after which no other one begins.
+const CONTENTS_MAX: usize = 2;
+/// Sessions of an attempt that have come as far as the envelope, after which no other one begins.
+const ENVELOPES_MAX: usize = 5;
 
 /// An attempt under way.
 #[derive(Debug)]
 pub(super) struct Progress {
     /// Who goes to the next host; and what was said of them last, if a host has spoken of them.
     left: Vec<(u32, Recipient)>,
+    /// In the same order.
     deferred: Vec<(u32, Report)>,
     /// What is final, until it is taken.
     settled: Vec<(u32, Report)>,
@@ -24,8 +36,11 @@ pub(super) struct Progress {
     last: Option<Report>,
     /// Some host was there.
     reached: bool,
-    /// What the last one that dealt with the message has shown.
+    /// What those that dealt with the message have shown: the worst of it.
     shown: Shown<Report>,
+    /// Sessions that have come as far as the envelope, and as the content.
+    envelopes: usize,
+    contents: usize,
 }
 
 /// What came of asking hosts.
@@ -45,8 +60,16 @@ pub(super) enum Heard {
 impl Progress {
     /// Nobody was asked. `last` is known already of hosts that are not to be asked, `reached` that one of them is there.
     pub fn new(recipients: &[(u32, Recipient)], last: Option<Report>, reached: bool) -> Self {
-        let (deferred, settled) = (Vec::new(), Vec::new());
-        Self { left: recipients.to_vec(), deferred, settled, last, reached, shown: Shown::Nothing }
+        Self {
+            left: recipients.to_vec(),
+            deferred: Vec::new(),
+            settled: Vec::new(),
+            last,
+            reached,
+            shown: Shown::Nothing,
+            envelopes: 0,
+            contents: 0,
+        }
     }
 
     /// Who goes to the next host.
@@ -64,35 +87,67 @@ impl Progress {
         std::mem::take(&mut self.settled)
     }
 
-    /// A host was asked for those who were left. `report` is what one of its answers comes to, and the version of TLS it
-    /// came under.
-    pub fn hear(&mut self, talk: Talk, report: impl Fn(Status, Option<&str>) -> Report) {
+    /// Whether another session is begun for those who are left, if there `is_time` for a whole one.
+    pub fn goes_on(&self, is_time: bool) -> bool {
+        let is_within = self.envelopes < ENVELOPES_MAX && self.contents < CONTENTS_MAX;
+        self.deferred.is_empty() || is_time && is_within
+    }
+
+    /// A host was asked for those who were left, and `has_content`, or a part of it. `report` is what one of its answers comes
+    /// to, and the version of TLS it came under.
+    pub fn hear(&mut self, talk: Talk, has_content: bool, report: impl Fn(Status, Option<&str>) -> Report) {
         match talk {
             Talk::Done(outcomes, version) => {
                 self.reached = true;
-                self.shown = shown(&outcomes);
+                self.contents += usize::from(has_content);
+                self.envelopes += usize::from(!outcomes.iter().all(|outcome| is_of_offer(&outcome.status)));
+                if !matches!(self.shown, Shown::Strained) {
+                    self.shown = shown(&outcomes);
+                }
                 self.deal(outcomes, |status| report(status, version));
             }
-            Talk::Next { status, greeted } => {
-                self.reached |= greeted;
-                self.last = Some(latest(self.last.take(), report(status, None)));
-            }
+            Talk::Next { status, greeted } => self.pass(report(status, None), greeted),
             // It was there to offer TLS.
-            Talk::HandshakeFailed(status, _) => {
-                self.reached = true;
-                self.last = Some(latest(self.last.take(), report(status, None)));
-            }
+            Talk::HandshakeFailed(status, _) => self.pass(report(status, None), true),
         }
     }
 
-    /// There is no time for more.
-    pub fn too_slow(&mut self) {
+    /// A host has not dealt with the message, though it may have been `there`.
+    fn pass(&mut self, report: Report, there: bool) {
+        self.reached |= there;
+        if there && report.status.class == Class::Temporary {
+            // It may offer what others do not.
+            let refused = self.deferred.iter_mut().filter(|(_, said)| is_of_offer(&said.status));
+            refused.for_each(|(_, said)| said.clone_from(&report));
+        }
+        self.last = Some(latest(self.last.take(), report));
+    }
+
+    /// There is no time for more; the host that was being asked `may_have_it`.
+    pub fn too_slow(&mut self, may_have_it: bool) {
         let slow = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "the hosts there were too slow");
-        // One of them may have it, and not have said so yet.
-        let slow = Report::ours(Status { in_doubt: true, ..slow });
-        self.settled.extend(self.left.drain(..).map(|(index, _)| (index, slow.clone())));
-        self.deferred.clear();
+        let slow = Report::ours(Status { in_doubt: may_have_it, ..slow });
+        if may_have_it || self.deferred.is_empty() {
+            self.settled.extend(self.left.iter().map(|(index, _)| (*index, slow.clone())));
+            self.deferred.clear();
+        } else {
+            self.put_off();
+        }
+        self.left.clear();
         (self.reached, self.shown) = (true, Shown::Strained);
+    }
+
+    /// Others are not asked in this attempt.
+    pub fn end_early(mut self) -> Heard {
+        self.put_off();
+        self.end()
+    }
+
+    /// Hosts that were not asked may offer what others do not.
+    fn put_off(&mut self) {
+        for (_, said) in self.deferred.iter_mut().filter(|(_, said)| is_of_offer(&said.status)) {
+            said.status = said.status.clone().into_temporary();
+        }
     }
 
     /// There is no other host.
@@ -107,18 +162,24 @@ impl Progress {
 
     fn deal(&mut self, outcomes: Vec<Outcome>, report: impl Fn(Status) -> Report) {
         let (asked, mut outcomes) = (std::mem::take(&mut self.left), outcomes.into_iter());
-        self.deferred.clear();
+        let said = std::mem::take(&mut self.deferred);
         for (place, (index, recipient)) in asked.into_iter().enumerate() {
             // There is one for each, in their order.
             let Some(outcome) = outcomes.find(|outcome| outcome.recipient == place) else { continue };
-            let goes_on = outcome.status.class == Class::Temporary && !outcome.status.in_doubt;
+            let (of_offer, before) =
+                (is_of_offer(&outcome.status), said.get(place).map(|(_, report)| report));
+            let goes_on = of_offer || outcome.status.class == Class::Temporary && !outcome.status.in_doubt;
             let report = Report { host_reports: outcome.host_reports, ..report(outcome.status) };
-            if goes_on {
-                self.left.push((index, recipient));
-                self.deferred.push((index, report));
-            } else {
+            if !goes_on {
                 self.settled.push((index, report));
+                continue;
             }
+            // What others have said counts for more than what this one does not offer.
+            let better = before
+                .or(self.last.as_ref())
+                .filter(|said| of_offer && said.status.class == Class::Temporary);
+            self.left.push((index, recipient));
+            self.deferred.push((index, better.cloned().unwrap_or(report)));
         }
     }
 }
@@ -198,25 +259,25 @@ mod tests {
     #[test]
     fn who_has_no_final_answer_goes_to_the_next_host_and_nobody_else_does() {
         let mut progress = Progress::new(&recipients(&[3, 5, 7, 9]), None, false);
-        progress.hear(done(vec![said(250), said(451), said(550), lost(false)]), at("a"));
+        progress.hear(done(vec![said(250), said(451), said(550), lost(false)]), false, at("a"));
         assert_eq!(left(&progress), [5, 9]);
         assert_eq!(told(&progress.settled()), ["3 a 250", "7 a 550"]);
         assert_eq!(told(&progress.settled()), [""; 0], "once");
-        progress.hear(done(vec![said(450), said(250)]), at("b"));
+        progress.hear(done(vec![said(450), said(250)]), false, at("b"));
         assert_eq!(left(&progress), [5]);
         assert_eq!(told(&progress.settled()), ["9 b 250"]);
-        progress.hear(done(vec![said(452)]), at("c"));
+        progress.hear(done(vec![said(452)]), false, at("c"));
         let (told, shown) = dealt(progress);
         assert_eq!(told, ["5 c 452"]);
-        assert!(matches!(shown, Shown::Well));
+        assert!(matches!(shown, Shown::Strained), "by the first");
     }
 
     #[test]
     fn what_a_host_may_have_taken_no_other_one_gets() {
         let mut progress = Progress::new(&recipients(&[0, 1]), None, false);
-        progress.hear(done(vec![said(450), lost(true)]), at("a"));
+        progress.hear(done(vec![said(450), lost(true)]), false, at("a"));
         assert_eq!((left(&progress), told(&progress.settled())), (vec![0], vec!["1 a lost".to_owned()]));
-        progress.hear(done(vec![lost(true)]), at("b"));
+        progress.hear(done(vec![lost(true)]), false, at("b"));
         assert_eq!(left(&progress), [0; 0]);
         let Heard::Dealt(reports, shown) = progress.end() else { panic!("it was dealt with") };
         assert!(reports.iter().all(|(index, report)| *index == 0 && report.status.in_doubt), "{reports:?}");
@@ -226,18 +287,18 @@ mod tests {
     #[test]
     fn words_about_a_recipient_outlast_hosts_that_do_not_talk() {
         let mut progress = Progress::new(&recipients(&[0]), None, false);
-        progress.hear(done(vec![said(451)]), at("a"));
-        progress.hear(Talk::Next { status: said(554), greeted: true }, at("b"));
-        progress.hear(Talk::Next { status: lost(false), greeted: false }, at("c"));
+        progress.hear(done(vec![said(451)]), false, at("a"));
+        progress.hear(Talk::Next { status: said(554), greeted: true }, false, at("b"));
+        progress.hear(Talk::Next { status: lost(false), greeted: false }, false, at("c"));
         assert_eq!(dealt(progress).0, ["0 a 451"]);
     }
 
     #[test]
     fn where_no_host_deals_with_it_the_last_one_counts() {
         let mut progress = Progress::new(&recipients(&[0]), Some(at("a")(said(554), None)), false);
-        progress.hear(Talk::Next { status: lost(false), greeted: false }, at("b"));
+        progress.hear(Talk::Next { status: lost(false), greeted: false }, false, at("b"));
         assert!(!progress.is_reached());
-        progress.hear(Talk::Next { status: said(421), greeted: true }, at("c"));
+        progress.hear(Talk::Next { status: said(421), greeted: true }, false, at("c"));
         let Heard::Nobody { last: Some(last), reached: true } = progress.end() else {
             panic!("nobody dealt")
         };
@@ -248,15 +309,112 @@ mod tests {
     }
 
     #[test]
-    fn time_that_runs_out_takes_nothing_back_that_is_final() {
-        let mut progress = Progress::new(&recipients(&[0, 1]), None, false);
-        progress.hear(done(vec![said(250), said(451)]), at("a"));
-        progress.too_slow();
-        assert_eq!(left(&progress), [0; 0]);
-        let Heard::Dealt(reports, Shown::Strained) = progress.end() else {
-            panic!("some have dealt with it")
+    fn time_that_runs_out_takes_nothing_back_and_who_may_have_been_sent_it_is_in_doubt() {
+        let slow = "- the hosts there were too slow";
+        for (may_have_it, expected) in [(true, format!("1 {slow}")), (false, "1 a 451".to_owned())] {
+            let mut progress = Progress::new(&recipients(&[0, 1]), None, false);
+            progress.hear(done(vec![said(250), said(451)]), true, at("a"));
+            progress.too_slow(may_have_it);
+            assert_eq!(left(&progress), [0; 0]);
+            let Heard::Dealt(reports, Shown::Strained) = progress.end() else {
+                panic!("some have dealt with it")
+            };
+            assert_eq!(told(&reports), ["0 a 250".to_owned(), expected]);
+            let in_doubt =
+                |(index, report): &(u32, Report)| report.status.in_doubt == (may_have_it && *index == 1);
+            assert!(reports.iter().all(in_doubt), "{reports:?}");
+        }
+        // The first host was.
+        let mut progress = Progress::new(&recipients(&[0]), None, false);
+        progress.too_slow(false);
+        let Heard::Dealt(reports, Shown::Strained) = progress.end() else { panic!("it was asked") };
+        assert_eq!((told(&reports), reports[0].1.status.in_doubt), (vec![format!("0 {slow}")], false));
+    }
+
+    /// What a host does not offer.
+    fn lacks(enhanced: Enhanced) -> Status {
+        Status::ours(Class::Permanent, enhanced, "not offered")
+    }
+
+    /// Reports of one recipient: by which host, in which words, whether it is final.
+    fn of_one(progress: Progress) -> (String, bool) {
+        let Heard::Dealt(reports, _) = progress.end() else { panic!("it was dealt with") };
+        (told(&reports).concat(), reports.iter().all(|(_, report)| report.status.class == Class::Permanent))
+    }
+
+    #[test]
+    fn what_a_host_does_not_offer_is_final_only_where_every_host_that_was_there_has_said_so() {
+        let one = || Progress::new(&recipients(&[0]), None, false);
+        for enhanced in [Enhanced(5, 3, 4), Enhanced(5, 6, 3), Enhanced(5, 6, 7)] {
+            let none = || done(vec![lacks(enhanced)]);
+            // The next host is asked, and may take it.
+            let mut progress = one();
+            progress.hear(none(), false, at("a"));
+            assert_eq!((left(&progress), told(&progress.settled())), (vec![0], vec![]));
+            progress.hear(done(vec![said(250)]), true, at("b"));
+            assert_eq!(of_one(progress), ("0 b 250".to_owned(), false));
+            // Nobody offers it; a host behind them that is away changes nothing.
+            let mut progress = one();
+            progress.hear(none(), false, at("a"));
+            progress.hear(none(), false, at("b"));
+            progress.hear(Talk::Next { status: lost(false), greeted: false }, false, at("c"));
+            assert_eq!(of_one(progress), ("0 b not offered".to_owned(), true));
+            // One that defers may take it later, whichever comes first.
+            let mut progress = one();
+            progress.hear(done(vec![said(451)]), false, at("a"));
+            progress.hear(none(), false, at("b"));
+            assert_eq!(left(&progress), [0]);
+            progress.hear(none(), false, at("c"));
+            assert_eq!(of_one(progress), ("0 a 451".to_owned(), false));
+            let mut progress = one();
+            progress.hear(none(), false, at("a"));
+            progress.hear(done(vec![said(451)]), false, at("b"));
+            assert_eq!(of_one(progress), ("0 b 451".to_owned(), false));
+            // So may one that does not talk now, and a better one that is away.
+            let mut progress = one();
+            progress.hear(none(), false, at("a"));
+            progress.hear(Talk::Next { status: said(421), greeted: true }, false, at("b"));
+            assert_eq!(of_one(progress), ("0 b 421".to_owned(), false));
+            let mut progress = one();
+            progress.hear(Talk::Next { status: lost(false), greeted: false }, false, at("a"));
+            progress.hear(none(), false, at("b"));
+            assert_eq!(of_one(progress), ("0 a lost".to_owned(), false));
+            // And those that this attempt has not come to.
+            let mut progress = one();
+            progress.hear(none(), false, at("a"));
+            let Heard::Dealt(reports, _) = progress.end_early() else { panic!("it was dealt with") };
+            assert_eq!(reports[0].1.status, lacks(enhanced).into_temporary());
+        }
+        // A refusal of the host's own, or of what no host may be sent, is final at once.
+        for status in [said(554), lacks(Enhanced(5, 6, 0))] {
+            let mut progress = one();
+            progress.hear(done(vec![said(451)]), false, at("a"));
+            progress.hear(done(vec![status]), false, at("b"));
+            assert_eq!((left(&progress), of_one(progress).1), (vec![], true));
+        }
+    }
+
+    #[test]
+    fn an_attempt_sends_the_content_twice_and_the_envelope_five_times_at_most() {
+        let sessions = |content: bool, status: Status| {
+            let mut progress = Progress::new(&recipients(&[0]), None, false);
+            let goes_on = |progress: &mut Progress| {
+                progress.hear(done(vec![status.clone()]), content, at("a"));
+                progress.goes_on(true)
+            };
+            1 + std::iter::repeat_with(|| goes_on(&mut progress)).take(20).take_while(|on| *on).count()
         };
-        assert_eq!(told(&reports), ["0 a 250", "1 - the hosts there were too slow"]);
-        assert!(reports.iter().all(|(index, report)| report.status.in_doubt == (*index == 1)));
+        assert_eq!(sessions(true, said(451)), 2);
+        assert_eq!(sessions(false, said(451)), 5);
+        assert_eq!(sessions(false, lacks(Enhanced(5, 3, 4))), 21, "they were asked for nothing");
+    }
+
+    #[test]
+    fn who_was_deferred_waits_for_the_next_attempt_where_little_time_is_left() {
+        let mut progress = Progress::new(&recipients(&[0]), None, false);
+        progress.hear(Talk::Next { status: said(421), greeted: true }, false, at("a"));
+        assert!(progress.goes_on(false), "nothing was said of them yet");
+        progress.hear(done(vec![said(451)]), false, at("b"));
+        assert_eq!([true, false].map(|is_time| progress.goes_on(is_time)), [true, false]);
     }
 }

@@ -22,6 +22,7 @@ use super::race::{Raced, race};
 use super::report::{Copies, is_of_wish};
 use super::security::Security;
 use super::tally::Counted;
+use super::transmission::Transmission;
 use crate::content::Content;
 use crate::node::Node;
 use crate::record::QueueRow;
@@ -75,10 +76,10 @@ pub(super) struct Talked {
 }
 
 impl Talked {
-    /// A host that has dealt with the message and goes on with the session has spoken for itself: its `others` are asked only
-    /// where one of its machines may have been speaking.
-    fn over(session: &Session, talk: Talk, others: Vec<SocketAddr>) -> Self {
-        let speaks_for_all = matches!(talk, Talk::Done(..)) && session.is_ready();
+    /// A host that has dealt with the message, and goes on with the session or was `sent` all of it, has spoken for itself: its
+    /// `others` are asked only where one of its machines may have been speaking.
+    fn over(session: &Session, talk: Talk, sent: &Transmission, others: Vec<SocketAddr>) -> Self {
+        let speaks_for_all = matches!(talk, Talk::Done(..)) && (session.is_ready() || sent.is_whole());
         Self { talk, left: if speaks_for_all { Vec::new() } else { others } }
     }
 }
@@ -103,12 +104,13 @@ impl Sessions {
     }
 
     /// Delivers over a session that is open still, if there is one with one of `targets`; with which, and what came of it.
-    /// `None` also if it had ended before the message was attempted.
+    /// `sent` notes how much of the message. `None` also if it had ended before the message was attempted.
     pub async fn again(
         &self,
         copies: Copies<'_>,
         place: &str,
         targets: &[Target<'_>],
+        sent: &Transmission,
     ) -> Option<(usize, Talked)> {
         let uses = targets.iter().enumerate().flat_map(|(number, target)| {
             target.addresses.iter().map(move |address| (number, target.usage(place, *address)))
@@ -116,10 +118,10 @@ impl Sessions {
         let (numbers, uses): (Vec<usize>, Vec<Use>) = uses.unzip();
         let (usage, mut session) = self.kept(&uses).await?;
         let number = *numbers.get(uses.iter().position(|other| *other == usage)?)?;
-        let talk = self.over(&mut session, copies).await;
+        let talk = self.over(&mut session, copies, sent).await;
         let mut left = targets.get(number)?.addresses.clone();
         left.retain(|address| *address != usage.address);
-        let talked = Talked::over(&session, talk, left);
+        let talked = Talked::over(&session, talk, sent, left);
         self.keep(usage, session);
         matches!(talked.talk, Talk::Done(..)).then_some((number, talked))
     }
@@ -134,13 +136,15 @@ impl Sessions {
         }
     }
 
-    /// Delivers over a new session, at the first of these addresses of a host that takes a connection.
+    /// Delivers over a new session, at the first of these addresses of a host that takes a connection. `sent` notes how much
+    /// of the message.
     pub async fn talk(
         &self,
         copies: Copies<'_>,
         place: &str,
         target: &Target<'_>,
         mut addresses: Vec<SocketAddr>,
+        sent: &Transmission,
     ) -> Talked {
         let Raced { won, failed } = race(&addresses, client::connect).await;
         self.note(won.as_ref().map(|(address, _)| *address), &failed);
@@ -153,7 +157,7 @@ impl Sessions {
             return Talked { talk: Talk::Next { status, greeted: false }, left: Vec::new() };
         };
         addresses.retain(|other| *other != address && failed.iter().all(|(failed, _)| failed != other));
-        let at = At { place, target, address };
+        let at = At { place, target, address, sent };
         match self.conversation(copies, at, stream, target.policy, &addresses).await {
             Talked { talk: Talk::HandshakeFailed(..), left } if target.policy == TlsPolicy::Opportunistic => {
                 match client::connect(address).await {
@@ -172,9 +176,8 @@ impl Sessions {
     fn note(&self, won: Option<SocketAddr>, failed: &[(SocketAddr, io::Error)]) {
         let (port, now) = (self.node.topology.edge.outbound.port, unix_millis());
         let mut outward = self.outward.lock().unwrap_or_else(PoisonError::into_inner);
-        for (address, error) in failed.iter().filter(|(address, _)| address.port() == port) {
-            outward.failed(address.ip(), error, now);
-        }
+        let failed = failed.iter().filter(|(address, _)| address.port() == port);
+        outward.failed(failed.map(|(address, error)| (address.ip(), error)), now);
         if won.is_some_and(|address| address.port() == port) {
             outward.reached(now);
         }
@@ -188,7 +191,7 @@ impl Sessions {
     async fn conversation(
         &self,
         copies: Copies<'_>,
-        At { place, target, address }: At<'_>,
+        At { place, target, address, sent }: At<'_>,
         stream: TcpStream,
         tls: TlsPolicy,
         others: &[SocketAddr],
@@ -204,24 +207,25 @@ impl Sessions {
             Ok(session) => session,
             Err(talk) => return Talked { talk, left: others.to_vec() },
         };
-        let talk = self.over(&mut session, copies).await;
+        let talk = self.over(&mut session, copies, sent).await;
         // One in clear only because TLS had failed was counted then.
         if let Some(counted) = target.counted.as_ref().filter(|_| tls != TlsPolicy::Never) {
             counted.ended(&self.node, address, &session, &talk);
         }
-        let talked = Talked::over(&session, talk, others.to_vec());
+        let talked = Talked::over(&session, talk, sent, others.to_vec());
         self.keep(target.usage(place, address), session);
         talked
     }
 
     /// Delivers over a session. That a host does not offer what the sender wishes for is a reason to ask the next one.
-    async fn over(&self, session: &mut Session, copies: Copies<'_>) -> Talk {
+    async fn over(&self, session: &mut Session, copies: Copies<'_>, sent: &Transmission) -> Talk {
         let Copies { message: id, row, recipients, .. } = copies;
         let log = |error: &dyn std::fmt::Display| {
             tracing::error!(message = %id, %error, "a queued body cannot be read");
         };
         let unreadable = |error: &dyn std::fmt::Display| {
             log(error);
+            sent.unreadable();
             let text = "the message cannot be read at the moment";
             Talk::Next { status: Status::ours(Class::Temporary, Enhanced(4, 3, 0), text), greeted: true }
         };
@@ -233,7 +237,11 @@ impl Sessions {
             Ok(reader) => Content::new(reader, &key),
             Err(error) => return unreadable(&error),
         };
-        let piece = || content.next().inspect_err(|error| log(error));
+        let piece = || {
+            let piece = content.next().inspect_err(|error| log(error));
+            sent.given(&piece);
+            piece
+        };
         match session.deliver(message(row, recipients), piece).await {
             Talk::Done(outcomes, version) => match outcomes.first().filter(|first| is_of_wish(&first.status))
             {
@@ -261,12 +269,13 @@ impl Sessions {
     }
 }
 
-/// Where a session is.
+/// Where a session is, and what goes over it.
 #[derive(Clone, Copy)]
 struct At<'a> {
     place: &'a str,
     target: &'a Target<'a>,
     address: SocketAddr,
+    sent: &'a Transmission,
 }
 
 fn message(row: &QueueRow, recipients: &[(u32, Recipient)]) -> Message {

@@ -72,6 +72,11 @@ fn mail_leaves_by_itself_or_by_a_smart_host() {
         ("mode = \"relay\"\nrelay = \"smtp.isp.example:0\"", "is not a host with a port", "a port"),
         ("mode = \"relay\"\nrelay = \"0.0.0.0:25\"", "is not a host with a port", "a port"),
         ("mode = \"relay\"\nrelay = \"2001:db8::1:25\"", "is not a host with a port", "a port"),
+        (
+            "mode = \"relay\"\nrelay = \"MX.example.com:587\"",
+            "is this edge itself",
+            "takes mail for everywhere",
+        ),
         (&format!("mode = \"relay\"\n{relay}\nrelay_tls = \"ssl\""), "`ssl` is unknown", "\"opportunistic\""),
         (
             &format!("mode = \"relay\"\n{relay}\nrelay_tls = \"opportunistic\"\nrelay_login = \"x\""),

@@ -16,7 +16,7 @@ use super::refusal::{Source, TopologyError};
 use super::{
     Acknowledge, Acme, AttachmentMode, Authentication, BOUND_OCTETS, Big, CONCURRENCY, CertificateSource,
     DELAY_NOTICE, Dmarc, DnsList, Dnssec, EXPIRE, Edge, GREETING_PAUSE, GREYLIST_DELAY, GREYLIST_WINDOW,
-    Greylist, LISTS_MAX, LOGIN_DELAY, Link, Lists, Mode, MtaSts, Outbound, PublicPorts, RECEIVERS,
+    Greylist, LISTS_MAX, LOGIN_DELAY, Link, Lists, Mode, MtaSts, Outbound, Place, PublicPorts, RECEIVERS,
     RETRIES_MAX, RETRY, RelayTls, Reports, SAFETY_HOURS, SIZE_MAX, STALE_AFTER, Site, SmartHost, TlsFiles,
     Topology, keys,
 };
@@ -374,7 +374,7 @@ impl Source<'_> {
             reports: self.reports(raw)?,
             public: self.public(raw)?,
             certificate: self.certificate(raw)?,
-            outbound: self.outbound(&raw.outbound)?,
+            outbound: self.outbound(&raw.outbound, &raw.hostname)?,
             dns_servers: self.dns_servers(&raw.dns.servers)?,
             dnssec: self.dnssec(&raw.dns)?,
         })
@@ -510,10 +510,10 @@ impl Source<'_> {
         })
     }
 
-    fn outbound(&self, raw: &RawOutbound) -> Result<Outbound, TopologyError> {
+    fn outbound(&self, raw: &RawOutbound, hostname: &Text) -> Result<Outbound, TopologyError> {
         let delay_notice = self.number(raw.delay_notice.as_ref(), "delay_notice", DELAY_NOTICE, 14_400)?;
         Ok(Outbound {
-            mode: self.mode(raw)?,
+            mode: self.mode(raw, hostname)?,
             private_addresses: raw.private_addresses.unwrap_or(false),
             port: self.number(raw.port.as_ref(), "port", 1..=65_535, 25)?,
             retry: self.retry(raw.retry.as_ref())?,
@@ -540,7 +540,7 @@ impl Source<'_> {
         }
     }
 
-    fn mode(&self, raw: &RawOutbound) -> Result<Mode, TopologyError> {
+    fn mode(&self, raw: &RawOutbound, hostname: &Text) -> Result<Mode, TopologyError> {
         let mode = raw.mode.as_ref().map_or("direct", |mode| mode.get_ref().as_str());
         let smart_host: fn(SmartHost) -> Mode = match mode {
             "direct" => {
@@ -567,7 +567,14 @@ impl Source<'_> {
             let mend = "add `relay = …` beside it: a host and a port, like \"smtp.isp.example:587\"";
             return Err(self.refuse(span, format!("mode = \"{mode}\" needs a smart host"), mend));
         };
-        Ok(smart_host(self.smart_host(place, raw)?))
+        let host = self.smart_host(place, raw)?;
+        if matches!(&host.place, Place::Name(name, _) if *name == self.domain(hostname)?) {
+            let reason =
+                format!("the smart host {} is this edge itself, and mail would go round", host.place);
+            let mend = "write the host that takes mail for everywhere; another program on this machine by its IP address";
+            return Err(self.refuse(place.span(), reason, mend));
+        }
+        Ok(smart_host(host))
     }
 
     fn smart_host(&self, place: &Text, raw: &RawOutbound) -> Result<SmartHost, TopologyError> {

@@ -142,6 +142,94 @@ async fn each_recipient_goes_its_own_way_and_what_is_final_is_told_at_once() -> 
     Ok(())
 }
 
+/// A host at 127.0.0.3.
+async fn third(world: &World, options: Options) -> Result<Mta, Trouble> {
+    let listen = SocketAddr::new(loopback(3), world.internet.mta.address().port());
+    Ok(Mta::start(Options { listen, name: "third.remote.example".into(), ..options }).await?)
+}
+
+#[tokio::test]
+async fn what_one_host_does_not_offer_another_may() -> Result<(), Trouble> {
+    let (world, first) = two_hosts().await?;
+    let poor = third(&world, Options { size_max: 10, ..Options::default() }).await?;
+    let zone = |domain: &str, hosts: &[u8]| {
+        let name = |host: &u8| format!("mx{host}.{domain}");
+        let zone = Zone::new(domain);
+        let ranked = hosts.iter().zip(1..).fold(zone, |zone, (host, rank)| zone.mx(rank, &name(host)));
+        hosts.iter().fold(ranked, |zone, host| zone.a(&name(host), loopback(*host)))
+    };
+    for (domain, hosts) in [
+        ("behind.example", &[2, 3][..]),
+        ("before.example", &[3, 2]),
+        ("none.example", &[3]),
+        ("away.example", &[3, 9]),
+    ] {
+        world.internet.dns.publish(zone(domain, hosts));
+    }
+    let desk = world.desk("alice");
+    // What the better host defers a poorer one does not bounce.
+    first.add_rule(Rule::reply(Stage::Rcpt, 451, "4.2.0 not now").times(1));
+    let sent = desk.send("x@behind.example", "offer", "text").await?;
+    let told = until_are(&world, &sent, &[Relayed]).await?;
+    assert_eq!((told[0].0.as_deref(), deferrals(&world, &sent).await?), (Some("mx2.behind.example"), 1));
+    let sent = desk.send("x@before.example", "offer", "text").await?;
+    let told = until_are(&world, &sent, &[Relayed]).await?;
+    assert_eq!((told[0].0.as_deref(), deferrals(&world, &sent).await?), (Some("mx2.before.example"), 0));
+    // Nobody listens at 127.0.0.9, the worse one of the two.
+    for domain in ["none.example", "away.example"] {
+        let sent = desk.send(&format!("x@{domain}"), "offer", "text").await?;
+        let told = until_are(&world, &sent, &[Failed]).await?;
+        let status = desk.status(&sent.id).await?.recipients.remove(0).status;
+        assert_eq!(
+            (status.as_str(), told[0].0.clone()),
+            ("5.3.4", Some(format!("mx3.{domain}"))),
+            "{told:?}"
+        );
+        assert_eq!(deferrals(&world, &sent).await?, 0);
+    }
+    assert_eq!(recipients(&first), ["x@behind.example", "x@before.example"]);
+    assert_eq!(recipients(&poor), [""; 0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_attempt_sends_the_whole_message_twice_at_most() -> Result<(), Trouble> {
+    let (world, first) = two_hosts().await?;
+    let other = third(&world, Options::default()).await?;
+    let name = |host: &str| format!("{host}.example");
+    let zone =
+        Zone::new("three.example").mx(10, &name("a.three")).mx(20, &name("b.three")).mx(30, &name("c.three"));
+    let hosts = [("a.three", 2), ("b.three", 3), ("c.three", 1)];
+    world
+        .internet
+        .dns
+        .publish(hosts.iter().fold(zone, |zone, (host, last)| zone.a(&name(host), loopback(*last))));
+    let desk = world.desk("alice");
+    for mta in [&first, &other] {
+        mta.add_rule(Rule::reply(Stage::Dot, 451, "4.3.0 not now").times(1));
+    }
+    let sent = desk.send("x@three.example", "twice", "text").await?;
+    let told = until_are(&world, &sent, &[Relayed]).await?;
+    assert_eq!((told[0].0.clone(), deferrals(&world, &sent).await?), (Some(name("a.three")), 1));
+    assert_eq!(recipients(&world.internet.mta), [""; 0], "the third was not asked");
+
+    // A host that defers what it has whole and ends the session is not asked by its other address, but the next one is.
+    let zone = Zone::new("both.example").mx(10, &name("a.both")).mx(20, &name("b.both"));
+    let zone = [("a.both", 2), ("a.both", 3), ("b.both", 1)]
+        .iter()
+        .fold(zone, |zone, (host, last)| zone.a(&name(host), loopback(*last)));
+    world.internet.dns.publish(zone);
+    for mta in [&first, &other] {
+        mta.clear_rules();
+        mta.add_rule(Rule::reply(Stage::Dot, 421, "4.3.2 closing").times(1));
+    }
+    let sent = desk.send("x@both.example", "twice", "text").await?;
+    let told = until_are(&world, &sent, &[Relayed]).await?;
+    assert_eq!((told[0].0.clone(), deferrals(&world, &sent).await?), (Some(name("b.both")), 0));
+    assert_ne!(first.is_used_up(), other.is_used_up(), "one of them was asked");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_host_is_tried_at_each_of_its_addresses() -> Result<(), Trouble> {
     let (world, first) = two_hosts().await?;

@@ -32,4 +32,4 @@ pub use outcome::{Class, Outcome, Status, TEXT_BYTES_MAX};
 pub use reply::{LINE_BYTES_MAX, LINES_MAX, ReplyError};
 pub use session::{Action, Client, Config, Message, PIPELINE_MAX, Protocol, TlsPolicy};
 pub use tls::{ByName, Judge, in_words, judged, opportunistic, result_type, verified};
-pub use transaction::REQUIRETLS_NEEDED;
+pub use transaction::{REQUIRETLS_NEEDED, is_of_offer};

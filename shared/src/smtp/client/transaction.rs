@@ -10,6 +10,18 @@ use super::session::Message;
 
 /// The host does not pass on that a message may go under TLS only (RFC 8689 §4.2.1).
 pub const REQUIRETLS_NEEDED: Enhanced = Enhanced(5, 7, 30);
+/// The host takes no message of that size (RFC 1870 §6.1).
+const TOO_LARGE: Enhanced = Enhanced(5, 3, 4);
+/// The host takes 7-bit only (RFC 6152 §3).
+const EIGHT_BIT_NEEDED: Enhanced = Enhanced(5, 6, 3);
+/// The host takes no internationalized mail (RFC 6531 §3.5).
+const SMTPUTF8_NEEDED: Enhanced = Enhanced(5, 6, 7);
+
+/// Whether the message needs what the host does not offer (size, 8BITMIME, SMTPUTF8): the host was asked for nothing, and
+/// another one may offer it.
+pub fn is_of_offer(status: &Status) -> bool {
+    status.code.is_none() && matches!(status.enhanced, TOO_LARGE | EIGHT_BIT_NEEDED | SMTPUTF8_NEEDED)
+}
 
 /// What the host offered in its last EHLO reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,21 +169,21 @@ impl Transaction {
         let wide_sender = self.message.reverse_path.as_ref().is_some_and(|path| !path.is_ascii());
         if let Some(limit) = capabilities.size.filter(|limit| (1..self.message.size).contains(limit)) {
             let text = format!("the message has {} octets; the host takes {limit}", self.message.size);
-            self.settle(&permanent(Enhanced(5, 3, 4), &text));
+            self.settle(&permanent(TOO_LARGE, &text));
         } else if self.message.require_tls && !capabilities.require_tls {
             let text = "the sender wants it only where REQUIRETLS is passed on, and the host does not offer that under TLS";
             self.settle(&permanent(REQUIRETLS_NEEDED, text));
         } else if self.message.eight_bit && !capabilities.eight_bit_mime {
             let text = "the message is 8-bit; the host takes 7-bit only, and converting would alter it";
-            self.settle(&permanent(Enhanced(5, 6, 3), text));
+            self.settle(&permanent(EIGHT_BIT_NEEDED, text));
         } else if !capabilities.smtputf8 && (self.message.utf8_header || wide_sender) {
             let text = "the message is internationalized; the host does not take such mail";
-            self.settle(&permanent(Enhanced(5, 6, 7), text));
+            self.settle(&permanent(SMTPUTF8_NEEDED, text));
         } else if !capabilities.smtputf8 {
             for (recipient, status) in self.message.recipients.iter().zip(&mut self.statuses) {
                 if !recipient.address.is_ascii() {
                     let text = "the address is internationalized; the host does not take such mail";
-                    *status = Some(permanent(Enhanced(5, 6, 7), text));
+                    *status = Some(permanent(SMTPUTF8_NEEDED, text));
                 }
             }
         }

@@ -1,0 +1,62 @@
+//! How much of a message a host was sent, which is to be known also of a session that was given up on the way.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// The content on its way over one session.
+#[derive(Debug, Default)]
+pub struct Transmission {
+    begun: AtomicBool,
+    whole: AtomicBool,
+    unreadable: AtomicBool,
+}
+
+impl Transmission {
+    /// The session was given this piece of the content; `None` is its end, behind which the final dot goes.
+    pub fn given<P, E>(&self, piece: &Result<Option<P>, E>) {
+        self.begun.store(true, Relaxed);
+        match piece {
+            Ok(Some(_)) => {}
+            Ok(None) => self.whole.store(true, Relaxed),
+            Err(_) => self.unreadable(),
+        }
+    }
+
+    /// The content cannot be read.
+    pub fn unreadable(&self) {
+        self.unreadable.store(true, Relaxed);
+    }
+
+    /// Whether the host had asked for the content.
+    pub fn is_begun(&self) -> bool {
+        self.begun.load(Relaxed)
+    }
+
+    /// Whether the final dot may have been sent: the host may have taken the message.
+    pub fn is_whole(&self) -> bool {
+        self.whole.load(Relaxed)
+    }
+
+    /// Whether no host can be sent it: it cannot be read.
+    pub fn is_unreadable(&self) -> bool {
+        self.unreadable.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_whole_behind_its_last_piece_only() {
+        let sent = Transmission::default();
+        let seen = || [sent.is_begun(), sent.is_whole(), sent.is_unreadable()];
+        assert_eq!(seen(), [false; 3]);
+        sent.given(&Ok::<_, ()>(Some("a piece")));
+        assert_eq!(seen(), [true, false, false]);
+        sent.given(&Ok::<Option<&str>, ()>(None));
+        assert_eq!(seen(), [true, true, false]);
+        let sent = Transmission::default();
+        sent.given(&Err::<Option<&str>, _>(()));
+        assert_eq!([sent.is_begun(), sent.is_whole(), sent.is_unreadable()], [true, false, true]);
+    }
+}
