@@ -106,18 +106,21 @@ fn person_of(rows: &impl Rows, site: &Site, stand_in: StandIn) -> Result<(Person
     Ok((postmaster.ok_or_else(|| Refused::new(text))?, Folder::Undeliverable))
 }
 
-/// Files a message for a person who is to be told of it, unless they have it.
+/// Files a message for a person who is to be told of it, unless they have it; `false` if they are here no more.
 fn file(
     txn: &mut Txn<'_>,
     site: &Site,
     (message, id): (&Message, MessageId),
     told: &Told,
     now: u64,
-) -> Result<(), StoreError> {
-    match mail::entry(txn, &told.person.id, id)? {
-        Some(_) => Ok(()),
-        None => mail::file_arrived(txn, site, (message, id), &told.person, told.folder, now),
+) -> Result<bool, StoreError> {
+    if directory::by_id(txn, &told.person.id)?.is_none() {
+        return Ok(false);
     }
+    if mail::entry(txn, &told.person.id, id)?.is_none() {
+        mail::file_arrived(txn, site, (message, id), &told.person, told.folder, now)?;
+    }
+    Ok(true)
 }
 
 /// Files a report of all that failed for a person, with the header of the message.
@@ -151,7 +154,9 @@ async fn tell_one(
     let (site, message) = (Arc::clone(site), message.clone());
     let name = told.person.name.clone();
     let written = store.commit(move |txn| {
-        file(txn, &site, (&message, id), &told, now)?;
+        if !file(txn, &site, (&message, id), &told, now)? {
+            return Ok(0);
+        }
         let mut count = 0;
         if let Some(report) = report
             && !mail::is_known(txn, report.id)?
