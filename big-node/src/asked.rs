@@ -12,7 +12,8 @@ use shared::notify::{Notify, is_original_recipient, typed};
 use shared::origin::{Channel, Origin};
 use shared::verdict;
 
-use crate::directory::{Route, Routed};
+use crate::directory::{Route, Routed, Way};
+use crate::record::StandIn;
 
 /// What is asked of one recipient.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Asked {
     pub notify: Option<Notify>,
     /// The recipient that the sender named: as they say, or else the address that led to this one.
     pub original: Option<String>,
+    /// Who is told of a failure, if that is not the sender.
+    pub stand_in: Option<StandIn>,
 }
 
 /// What is asked of each recipient, in their order. Of one who is reached by several ways each counts: a failure is told
@@ -43,9 +46,21 @@ pub fn of(origin: &Origin, routed: &[Routed]) -> Vec<Asked> {
             let (kind, address) = typed(&alias()?);
             Some(format!("{kind};{address}")).filter(|original| is_original_recipient(original))
         });
-        Asked { notify, original }
+        Asked { notify, original, stand_in: stand_in(origin, is_vouched, routed) }
     };
     routed.iter().map(one).collect()
+}
+
+/// Who is told that a recipient's copy could not go on, in the place of a sender for whom nobody vouches. What a system
+/// behind a gateway refuses is the sender's all the same, and of a null reverse-path nobody is told.
+fn stand_in(origin: &Origin, is_vouched: bool, routed: &Routed) -> Option<StandIn> {
+    let is_strangers = matches!(origin.channel, Channel::Reception { .. }) && origin.reverse_path.is_some();
+    match (&routed.route, &routed.forwarder) {
+        _ if is_vouched || !is_strangers => None,
+        (Route::Outside(..), Some(forwarder)) => Some(StandIn::Forwarder(forwarder.person)),
+        (Route::Outside(Way::Edge, _), None) => Some(StandIn::Postmaster),
+        (Route::Outside(Way::Inside(_), _) | Route::Mailbox(_) | Route::Nowhere(..), _) => None,
+    }
 }
 
 /// A way by which a recipient was reached.
@@ -118,7 +133,7 @@ fn envelope(origin: &Origin) -> HashMap<&str, Wish<'_>> {
 }
 
 /// Whether it is known that a message's sender has asked for what its envelope says. What is in Junk is told to nobody.
-pub fn is_vouched(origin: &Origin) -> bool {
+fn is_vouched(origin: &Origin) -> bool {
     match origin.channel {
         Channel::Desk { .. } | Channel::Submission { .. } => true,
         Channel::Reception { .. } => {

@@ -35,8 +35,8 @@ use crate::record::{
 use crate::travel::fill;
 pub use mailbox::{after_fetch, delete, discard, entry, forget, mark, read, shown};
 pub use outward::{
-    asked, keep_signatures, outbound_key, queue_copy, queue_outbound, queued_body, reverse_path, settled,
-    signatures,
+    asked, hold_for_report, is_awaited, keep_signatures, let_go, outbound_key, queue_copy, queue_outbound,
+    queued_body, reverse_path, settled, signatures,
 };
 
 /// Names that a trace lists; of more it says how many.
@@ -172,15 +172,7 @@ pub fn receive(
     }
     let folder = arrives_in(&message.origin);
     for reader in &readers {
-        if folder == Folder::Junk {
-            // It answers nothing, and does not go on the road.
-            file(txn, &message, id, reader, folder, Entry::default(), now)?;
-            trace::note(txn, id, now, format!("filed in junk for {}", reader.name))?;
-        } else {
-            file_received(txn, &message, id, reader, now)?;
-            fill::arrived(txn, site, &message, id, &reader.id, now)?;
-            trace::note(txn, id, now, format!("filed for {}", reader.name))?;
-        }
+        file_arrived(txn, site, (&message, id), reader, folder, now)?;
     }
     // Behind those who wait, whose indexes the edge and gateways are told.
     for (index, row) in (u32::try_from(outside.len()).unwrap_or(u32::MAX)..).zip(&told) {
@@ -210,19 +202,37 @@ pub fn file_report(
     txn: &mut Txn<'_>,
     site: &Site,
     incoming: Incoming,
-    person: &Person,
+    (person, folder): (&Person, Folder),
     now: u64,
 ) -> Result<(), StoreError> {
     let id = incoming.id;
     let message = keep(txn, incoming, now)?;
-    file_received(txn, &message, id, person, now)?;
-    fill::arrived(txn, site, &message, id, &person.id, now)?;
-    trace::note(txn, id, now, format!("filed for {}", person.name))?;
+    file_arrived(txn, site, (&message, id), person, folder, now)?;
     txn.release_body(message.body())
 }
 
+/// Files what has come for a person. What is not for their inbox answers nothing, and does not go on the road.
+pub fn file_arrived(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    (message, id): (&Message, MessageId),
+    person: &Person,
+    folder: Folder,
+    now: u64,
+) -> Result<(), StoreError> {
+    let mut place = String::new();
+    if folder == Folder::In {
+        file_received(txn, message, id, person, now)?;
+        fill::arrived(txn, site, message, id, &person.id, now)?;
+    } else {
+        file(txn, message, id, person, folder, Entry::default(), now)?;
+        place = folder.fixed_name().map(|name| format!("in {name} ")).unwrap_or_default();
+    }
+    trace::note(txn, id, now, format!("filed {place}for {}", person.name))
+}
+
 /// The folder for a received message.
-fn arrives_in(origin: &Origin) -> Folder {
+pub fn arrives_in(origin: &Origin) -> Folder {
     match Disposition::of(&origin.verdicts) {
         Disposition::Quarantine => Folder::Junk,
         Disposition::Deliver | Disposition::Mark => Folder::In,
@@ -324,6 +334,7 @@ fn send_on(
         return Ok(());
     }
     let (mut edge, mut inside): (_, BTreeMap<String, Vec<u32>>) = (Vec::new(), BTreeMap::new());
+    let mut is_held = false;
     for (index, routed, asked) in outside {
         let waits = match &routed.route {
             Route::Outside(Way::Inside(name), _) => {
@@ -332,6 +343,7 @@ fn send_on(
             }
             _ => {
                 edge.push((index, routed.address.clone()));
+                is_held |= asked.stand_in.is_some();
                 "waits for the link".into()
             }
         };
@@ -343,6 +355,9 @@ fn send_on(
         keep_signatures(txn, id, message.revision, signatures)?;
         let indexes: Vec<u32> = edge.iter().map(|(index, _)| *index).collect();
         queue_outbound(txn, site, message, id, edge)?;
+        if is_held {
+            hold_for_report(txn, id, message)?;
+        }
         if message.origin.channel == Channel::Report {
             reconcile::made_again(txn, id, &indexes)?;
         }
@@ -445,7 +460,7 @@ fn recipient_row(
     Recipient {
         address: routed.address.clone(),
         via: routed.via.clone(),
-        forwarder: routed.forwarder.clone(),
+        forwarder: routed.forwarder.as_ref().map(|forwarder| forwarder.address.clone()),
         gateway: match &routed.route {
             Route::Outside(Way::Inside(name), _) => Some(name.clone()),
             _ => None,
@@ -465,6 +480,7 @@ fn recipient_row(
         original: asked.original,
         person: None,
         revision: 0,
+        stand_in: asked.stand_in,
     }
 }
 

@@ -84,6 +84,11 @@ pub const HANDOVERS: Table = Table("handovers");
 pub const HANDOVERS_DUE: Table = Table("handovers-due");
 /// Message id to the [`Named`] message whose sender has to be told what became of a recipient.
 pub const REPORTS: Table = Table("reports");
+/// Message id to the [`Named`] message whose body is held for a [`StandIn`]: as long as an edge may say that it could not go
+/// on, and until that is told.
+pub const HELD_FOR_REPORT: Table = Table("held-for-report");
+/// Person id to [`ToldInstead`].
+pub const TOLD_INSTEAD: Table = Table("told-instead");
 /// Message id, number to [`Expansion`]: groups of whose expansion the sender is still to be told.
 pub const EXPANSIONS: Table = Table("expansions");
 /// Message id, recipient index to the [`Named`] report that may have been made before a restore, too: the edge is still to
@@ -167,7 +172,7 @@ pub enum Folder {
     Saved,
     /// One of the person's own: its number, from [`OWN_FIRST`] on.
     Own(u8),
-    /// For the postmaster: accepted mail whose recipient has vanished.
+    /// For the postmaster: accepted mail whose recipient has vanished, or that could not go on to them.
     Undeliverable,
     /// Received, but not from whom it says it is, where the site sets such mail aside.
     Junk,
@@ -452,14 +457,28 @@ pub struct Recipient {
     pub person: Option<Id>,
     /// The revision that leaves for it, as far as that is decided.
     pub revision: u32,
+    /// Who is told in the place of its sender, for whom nobody vouches, if it cannot go on.
+    pub stand_in: Option<StandIn>,
 }
-row!(Recipient, 7);
+row!(Recipient, 8);
+
+/// Who here is told of a failure in the place of a sender for whom nobody vouches.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StandIn {
+    /// The person who forwards; the postmaster, should they be here no more.
+    Forwarder(Id),
+    /// The postmaster.
+    Postmaster,
+}
 
 impl Recipient {
-    /// Whether its author is still to be told what became of it.
+    /// Whether its author, or who stands in for them, is still to be told what became of it.
     pub fn is_report_owed(&self) -> bool {
         let wants = match self.state {
-            DeliveryState::Failed => self.notify.is_none_or(|notify| notify.failure),
+            // What a stranger wishes does not make mail vanish.
+            DeliveryState::Failed => {
+                self.stand_in.is_some() || self.notify.is_none_or(|notify| notify.failure)
+            }
             DeliveryState::Delivered => self.notify.is_some_and(|notify| notify.success),
             DeliveryState::Relayed => self.notify.is_some_and(|notify| notify.success) && !self.host_reports,
             DeliveryState::Queued
@@ -479,6 +498,16 @@ impl Recipient {
         }
     }
 }
+
+/// How many reports a person has had lately as a [`StandIn`].
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ToldInstead {
+    /// When the first one of this hour came, milliseconds since 1970.
+    pub since: u64,
+    /// How many in it.
+    pub count: u32,
+}
+row!(ToldInstead, 1);
 
 /// A group that a message has been expanded for.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

@@ -1,36 +1,32 @@
 //! Telling senders what became of their mail: one DSN (RFC 3464) for each failure, unless they do not want it, and one
 //! for each success of which they want to hear (RFC 3461), from the node where the mail is at its end.
 //!
-//! Where nobody vouches for the address of a sender outside, a report would go to whomever a stranger has named. So what
-//! could not go on to others outside is told here, with the message: to the person who forwards, or else to the
-//! postmaster.
+//! Where nobody vouches for the address of a sender outside, a report would go to whomever a stranger has named. What
+//! could not go on to others outside is told here [instead].
 //!
 //! What came about and the note that a report is owed are one commit; the report and the note's removal are
 //! another. So a report is written once, whatever happens between them.
+
+mod instead;
 
 use std::sync::Arc;
 
 use shared::address::Address;
 use shared::id::MessageId;
 use shared::mime::{Action, DsnRecipient, DsnReport, dsn};
-use shared::notify::{Notify, Return};
+use shared::notify::Notify;
 use shared::origin::Channel;
 use shared::store::{Committed, Rows, Store, StoreError, Txn};
-use shared::tls_wish::TlsWish;
 use shared::topology::Topology;
 use shared::unit::DeliveryState;
-use shared::{age, chunk, trace};
+use shared::{age, chunk};
 
-use crate::asked;
-use crate::directory;
 use crate::error::Refused;
 use crate::gateway::queue;
 use crate::mail::{self, Site};
 use crate::node;
 use crate::reconcile;
-use crate::record::{
-    EXPANSIONS, Expansion, MESSAGES, Message, Named, Person, RECIPIENTS, REPORTS, Recipient,
-};
+use crate::record::{EXPANSIONS, Expansion, MESSAGES, Message, Named, RECIPIENTS, REPORTS, Recipient};
 
 const AT_ONCE: usize = 100;
 /// Reports of one message that are written in one round: to outside there is one for each recipient.
@@ -47,10 +43,19 @@ pub async fn write_owed(
     topology: &Topology,
     now: u64,
 ) -> Result<(), Refused> {
-    for (_, Named(id)) in store.read()?.prefix::<Named>(REPORTS, &[], AT_ONCE)? {
-        // One that cannot be written does not keep the others waiting.
-        if let Err(error) = write_some(store, site, topology, MessageId(id), now).await {
-            tracing::warn!(message = %MessageId(id), %error, "a delivery report could not be written yet");
+    let (mut from, mut is_written) = (Vec::new(), false);
+    // Those that cannot be written do not keep the others waiting.
+    while !is_written {
+        let owed = store.read()?.range::<Named>(REPORTS, &from, None, AT_ONCE)?;
+        let Some((last, _)) = owed.last() else { break };
+        from = [last.as_slice(), &[0]].concat();
+        for (_, Named(id)) in owed {
+            match write_some(store, site, topology, MessageId(id), now).await {
+                Ok(()) => is_written = true,
+                Err(error) => {
+                    tracing::warn!(message = %MessageId(id), %error, "a delivery report could not be written yet");
+                }
+            }
         }
     }
     reconcile::ask_of_made_again(store).await
@@ -69,7 +74,7 @@ struct Owed {
 impl Owed {
     fn of(rows: &impl Rows, id: MessageId) -> Result<Self, StoreError> {
         let mut recipients = rows.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)?;
-        recipients.retain(|(_, row)| row.is_report_owed());
+        recipients.retain(|(_, row)| row.is_report_owed() && row.stand_in.is_none());
         Ok(Self { recipients, expansions: rows.prefix(EXPANSIONS, &id.0, usize::MAX)? })
     }
 
@@ -132,6 +137,7 @@ async fn write_some(
     id: MessageId,
     now: u64,
 ) -> Result<(), Refused> {
+    instead::tell((store, site, topology), id, now).await?;
     for _ in 0..OF_ONE_AT_ONCE {
         if !write_one(store, site, topology, id, now).await? {
             break;
@@ -151,13 +157,7 @@ async fn write_one(
     let snapshot = store.read()?;
     let message = snapshot.get::<Message>(MESSAGES, &id.0)?;
     let author = message.as_ref().map(|message| mail::author_of(&snapshot, message)).transpose()?.flatten();
-    let owed = Owed::of(&snapshot, id)?;
-    if let Some(message) = &message
-        && let Some((person, failed)) = told_here(&snapshot, site, message, &owed)?
-    {
-        return tell_here((store, site, topology), message, id, &person, failed, now).await;
-    }
-    let owed = owed.first(author.is_some());
+    let owed = Owed::of(&snapshot, id)?.first(author.is_some());
     let path = message.as_ref().and_then(|message| message.origin.reverse_path.as_deref());
     let author = match (&message, author) {
         // Of mail whose author is here no more the postmaster is told, and not whoever has the address by now.
@@ -185,7 +185,14 @@ async fn write_one(
     };
     let site = Arc::clone(site);
     let written = store.commit(move |txn| {
-        let more = settle(txn, id, owed)?;
+        owed.settle(txn)?;
+        // More may have come about since the report was composed: it is owed still.
+        let more = !Owed::of(txn, id)?.is_empty();
+        if !more && !instead::is_due(txn, &site, id)? {
+            txn.delete(REPORTS, &id.0)?;
+            queue::sweep(txn, id)?;
+            mail::let_go(txn, id)?;
+        }
         match report {
             Some(incoming) if !mail::is_known(txn, incoming.id)? => {
                 mail::receive(txn, &site, incoming, &[], now)?;
@@ -195,100 +202,6 @@ async fn write_one(
         Ok::<_, Refused>(more)
     });
     written.await.map(Committed::into_inner)
-}
-
-/// Whoever here is told of a failure in the place of a sender for whom nobody vouches, and the first such failure. What a
-/// system behind a gateway refuses is not among them.
-fn told_here(
-    rows: &impl Rows,
-    site: &Site,
-    message: &Message,
-    owed: &Owed,
-) -> Result<Option<(Person, Keyed)>, StoreError> {
-    let origin = &message.origin;
-    let is_strangers = matches!(origin.channel, Channel::Reception { .. }) && origin.reverse_path.is_some();
-    if !is_strangers || asked::is_vouched(origin) {
-        return Ok(None);
-    }
-    let went_on =
-        |row: &Recipient| row.forwarder.is_some() || (row.person.is_none() && row.gateway.is_none());
-    let is_it = |(_, row): &&Keyed| row.state == DeliveryState::Failed && went_on(row);
-    let Some(failed) = owed.recipients.iter().find(is_it).cloned() else { return Ok(None) };
-    let forwarder = failed.1.forwarder.as_deref().map(|address| directory::by_name(rows, address));
-    let person = match forwarder {
-        Some(Ok(person)) => Some(person),
-        Some(Err(Refused::Store(error))) => return Err(error),
-        Some(Err(Refused::Asked(_))) | None => directory::postmaster_person(rows, &site.policy)?,
-    };
-    Ok(person.zip(Some(failed)))
-}
-
-/// What a person here is told of a failure. Where others forward to that they forward to is not theirs to know.
-fn described_to(person: &Person, row: &Recipient) -> Option<DsnRecipient> {
-    let is_known = row.forwarder.is_none() || person.forward.contains(&row.address);
-    let (via, forwarder) = match is_known {
-        true => (None, None),
-        false => (row.forwarder.clone(), row.forwarder.clone()),
-    };
-    described(&Recipient { via, forwarder, ..row.clone() }, Action::Failed, None)
-}
-
-/// Files a report of one failure for a person here; whether there is more to be told. It has the whole message if that
-/// is not in their mailbox, and it does not go where their mail goes on to, from where nothing may come back.
-async fn tell_here(
-    (store, site, topology): (&Store, &Arc<Site>, &Topology),
-    message: &Message,
-    id: MessageId,
-    person: &Person,
-    (key, row): Keyed,
-    now: u64,
-) -> Result<bool, Refused> {
-    let address = person.addresses.first().and_then(|address| address.parse::<Address>().ok());
-    let recipients: Vec<_> = described_to(person, &row).into_iter().collect();
-    let mut quoted = message.clone();
-    if mail::entry(&store.read()?, &person.id, id)?.is_none() {
-        // It does not leave, so what its sender wishes of TLS keeps nothing out of it.
-        quoted.origin.return_content = Some(Return::Full.as_str().to_owned());
-        quoted.origin.tls_wish = TlsWish::Unsaid;
-    }
-    let report = match address {
-        Some(address) if !recipients.is_empty() => {
-            let original = store.body(message.body());
-            let original = original.and_then(|reader| mail::content(reader, message, ORIGINAL_BYTES_MAX));
-            let (parts, at) = ((store, &**site, topology), written_at(row.at, message, now));
-            let composed = tokio::task::block_in_place(|| {
-                compose(parts, &quoted, &address, recipients, original.unwrap_or_default(), at)
-            });
-            Some(composed?)
-        }
-        _ => None,
-    };
-    let (site, person) = (Arc::clone(site), person.clone());
-    let owed = Owed { recipients: vec![(key, row)], ..Owed::default() };
-    let written = store.commit(move |txn| {
-        match report {
-            Some(report) if !mail::is_known(txn, report.id)? => {
-                let what = "could not go on, and nobody vouches for its sender: told";
-                trace::note(txn, id, now, format!("{what} to {}", person.name))?;
-                mail::file_report(txn, &site, report, &person, now)?;
-            }
-            _ => {}
-        }
-        settle(txn, id, owed)
-    });
-    written.await.map(Committed::into_inner)
-}
-
-/// Records that something was told; whether there is more.
-fn settle(txn: &mut Txn<'_>, id: MessageId, told: Owed) -> Result<bool, Refused> {
-    told.settle(txn)?;
-    // More may have come about since the report was composed: it is owed still.
-    let more = !Owed::of(txn, id)?.is_empty();
-    if !more {
-        txn.delete(REPORTS, &id.0)?;
-        queue::sweep(txn, id)?;
-    }
-    Ok(more)
 }
 
 /// When a report is written of what came about at `at`, all in milliseconds since 1970: then, so that one which is made
@@ -407,6 +320,7 @@ mod tests {
             original: None,
             person: None,
             revision: 0,
+            stand_in: None,
         }
     }
 

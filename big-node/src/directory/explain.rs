@@ -152,7 +152,7 @@ pub fn explain(
         let to = match &routed.route {
             Route::Mailbox(person) => {
                 let steps = filed(rows, site, person)?;
-                let forwarder = &routed.forwarder;
+                let forwarder = routed.forwarder.as_ref().map(|forwarder| forwarder.address.clone());
                 let of_forward = |step| Step { forwarder: forwarder.clone(), ..step };
                 explanation.steps.extend(steps.into_iter().map(of_forward));
                 format!("the mailbox of {}", person.name)
@@ -163,6 +163,7 @@ pub fn explain(
         };
         let failed = matches!(routed.route, Route::Nowhere(..));
         let Routed { address, forwarder, .. } = routed;
+        let forwarder = forwarder.map(|forwarder| forwarder.address);
         explanation.recipients.push(Destination { address: shown(&address), to, failed, forwarder });
     }
     Ok(explanation)

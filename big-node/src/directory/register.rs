@@ -13,7 +13,7 @@ use crate::error::Refused;
 use crate::projection::{self, tell_gone, tell_known};
 use crate::record::{
     ACCOUNTS, ADDRESSES, GATEWAY_DOMAINS, GATEWAYS, GROUPS, LISTED, NAMES, NICKNAMES, Named, OPEN_WINDOWS,
-    PERSONS, POLICY, PolicyRow, SHADOWS, WINDOWS, WindowRow, key2,
+    PERSONS, POLICY, PolicyRow, SHADOWS, TOLD_INSTEAD, WINDOWS, WindowRow, key2,
 };
 use crate::travel;
 
@@ -74,6 +74,7 @@ pub fn remove(txn: &mut Txn<'_>, policy: &Policy, record: &Record, now: u64) -> 
             txn.delete(NICKNAMES, &key)?;
             txn.release_body(Record::Nickname(nickname).key())?;
         }
+        txn.delete(TOLD_INSTEAD, &person.id)?;
     }
     let rest = rest(txn)?;
     if let Record::Gateway(gateway) = record {

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use shared::address::Address;
 use shared::origin::{Origin, RECIPIENTS_BYTES_MAX};
 use shared::store::{Rows, StoreError};
+use shared::unit::Id;
 
 use super::entry::{Group, Holder, Member, Person, Record, Shadow};
 use super::explain::{Rule as Because, Step};
@@ -80,14 +81,23 @@ pub struct Routed {
     pub address: String,
     /// The address that the sender wrote, if it is another.
     pub via: Option<String>,
-    /// The address of the person whose forward led to it, of several the first.
-    pub forwarder: Option<String>,
+    /// Whose forward led to it, of several the first.
+    pub forwarder: Option<Forwarder>,
     /// A group led to it.
     pub in_group: bool,
     /// What else the sender wrote that led to it.
     pub also: Vec<Lead>,
     /// Where it goes.
     pub route: Route,
+}
+
+/// A person who forwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarder {
+    /// Their address by which it came to them.
+    pub address: String,
+    /// Who they are, whoever has that address later.
+    pub person: Id,
 }
 
 /// That an address which the sender wrote leads to a recipient.
@@ -186,7 +196,7 @@ struct Walk<'a, R> {
     /// The entries by which it came to the present one.
     way: Vec<Holder>,
     /// The first person on that way who forwards.
-    forwarder: Option<String>,
+    forwarder: Option<Forwarder>,
     /// There is a group on that way, before whoever forwards.
     in_group: bool,
     /// The row of each address outside.
@@ -218,7 +228,7 @@ impl<'a, R: Rows> Walk<'a, R> {
 
     fn step(&mut self, because: Because, what: impl FnOnce() -> String) {
         if let Some(steps) = &mut self.steps {
-            let forwarder = self.forwarder.clone();
+            let forwarder = self.forwarder.as_ref().map(|forwarder| forwarder.address.clone());
             steps.push(Step { forwarder, ..Step::new(because, what()) });
         }
     }
@@ -466,7 +476,7 @@ impl<'a, R: Rows> Walk<'a, R> {
         let mut stays = !forwards || person.keep_copy;
         if forwards {
             let before = self.forwarder.clone();
-            self.forwarder.get_or_insert_with(|| at.to_owned());
+            self.forwarder.get_or_insert_with(|| Forwarder { address: at.to_owned(), person: person.id });
             for target in &person.forward {
                 let Ok(target) = target.parse::<Address>() else { continue };
                 self.step(Because::Forward, || format!("{} forwards to {target}", person.name));

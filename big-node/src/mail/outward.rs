@@ -14,8 +14,8 @@ use crate::directory::srs;
 use crate::error::Refused;
 use crate::projection;
 use crate::record::{
-    Message, Named, RECIPIENTS, Recipient, SIGNATURES, Signatures, UNSETTLED, WINDOWS, WindowRow,
-    revision_key,
+    HELD_FOR_REPORT, MESSAGES, Message, Named, RECIPIENTS, REPORTS, Recipient, SIGNATURES, Signatures,
+    UNSETTLED, WINDOWS, WindowRow, revision_key,
 };
 use crate::travel::fill::{self, Pace};
 
@@ -139,15 +139,51 @@ pub fn signatures(rows: &impl Rows, id: MessageId, revision: u32) -> Result<Stri
     Ok(row.map_or_else(String::new, |Signatures(signatures)| signatures))
 }
 
-/// A recipient has the message from the edge, or never will. With the last one the signatures go.
+/// A recipient has the message from the edge, or never will. With the last one the signatures go, and what was held for a
+/// report of failures, unless there are any.
 pub fn settled(txn: &mut Txn<'_>, id: MessageId, recipient: &[u8]) -> Result<(), StoreError> {
     txn.delete(UNSETTLED, recipient)?;
-    if txn.prefix::<Named>(UNSETTLED, &id.0, 1)?.is_empty() {
-        for (key, _) in txn.prefix::<Signatures>(SIGNATURES, &id.0, usize::MAX)? {
-            txn.delete(SIGNATURES, &key)?;
-        }
+    if is_awaited(txn, id)? {
+        return Ok(());
     }
-    Ok(())
+    for (key, _) in txn.prefix::<Signatures>(SIGNATURES, &id.0, usize::MAX)? {
+        txn.delete(SIGNATURES, &key)?;
+    }
+    if txn.raw(HELD_FOR_REPORT, &id.0)?.is_none() {
+        return Ok(());
+    }
+    // What failed earlier has waited for this, to be told in one report.
+    if txn.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)?.iter().any(|(_, row)| row.is_report_owed()) {
+        txn.put(REPORTS, &id.0, &Named(id.0))?;
+    }
+    let_go(txn, id)
+}
+
+/// Whether somebody may still get a message from the edge.
+pub fn is_awaited(rows: &impl Rows, id: MessageId) -> Result<bool, StoreError> {
+    Ok(!rows.prefix::<Named>(UNSETTLED, &id.0, 1)?.is_empty())
+}
+
+/// Holds a message's body for whoever is told here if it cannot go on: the edge, once it has confirmed the unit, may have the
+/// only other copy.
+pub fn hold_for_report(txn: &mut Txn<'_>, id: MessageId, message: &Message) -> Result<(), StoreError> {
+    txn.reference_body(message.body())?;
+    txn.put(HELD_FOR_REPORT, &id.0, &Named(id.0))
+}
+
+/// Lets go of a body that was held for a report, if nobody waits for it at the edge and no report is owed.
+pub fn let_go(txn: &mut Txn<'_>, id: MessageId) -> Result<(), StoreError> {
+    if is_awaited(txn, id)?
+        || txn.raw(REPORTS, &id.0)?.is_some()
+        || txn.raw(HELD_FOR_REPORT, &id.0)?.is_none()
+    {
+        return Ok(());
+    }
+    txn.delete(HELD_FOR_REPORT, &id.0)?;
+    match txn.get::<Message>(MESSAGES, &id.0)? {
+        Some(message) => txn.release_body(message.body()),
+        None => Ok(()),
+    }
 }
 
 /// The reverse-path under which a message leaves. A stranger's is not ours to speak for: what is
