@@ -96,6 +96,9 @@ const KEYS: &str = "keys";
 /// The folder of a state for its store.
 const STORE: &str = "store";
 
+/// The folders of a state that may lie elsewhere, behind links.
+pub(crate) const FOLDERS: [&str; 2] = [KEYS, STORE];
+
 /// Octets of a key's file.
 const KEY_BYTES_MAX: u64 = 1024 * 1024;
 
