@@ -18,8 +18,7 @@ const MAIL_PORTS: [u16; 2] = [24, 25];
 /// All that a running big needs: its state, and what its gateways are reached by.
 pub fn of(node: &Node) -> Result<Sandbox, StoreError> {
     let Topology { big, .. } = &node.topology;
-    let (mut sandbox, mut connects) = (Sandbox::default(), BTreeSet::from(MAIL_PORTS));
-    sandbox.writable.insert(big.state.clone());
+    let (mut sandbox, mut connects) = (Sandbox::of_state(&big.state), BTreeSet::from(MAIL_PORTS));
     // The socket goes when big does.
     sandbox.removable.extend(big.desk.as_deref().and_then(Path::parent).map(Path::to_path_buf));
     for gateway in directory::gateways(&node.store.read()?)? {

@@ -14,16 +14,13 @@ const OF_THE_SYSTEM: [&str; 6] = [
     "/usr/share/ca-certificates",
     "/usr/local/share/ca-certificates",
 ];
-/// Where somebody may have put that elsewhere.
-const NAMED: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// All that a running edge needs: its state, the files that its part of the topology names, its ports. It connects to
 /// whatever host other domains name, so that TCP to the outside is free.
 pub fn of(topology: &Topology) -> Sandbox {
     let edge = &topology.edge;
-    let mut sandbox = Sandbox { writable: [edge.state.clone()].into(), ..Sandbox::default() };
-    let named = NAMED.iter().filter_map(std::env::var_os).map(PathBuf::from);
-    let of_the_system = OF_THE_SYSTEM.iter().map(PathBuf::from).chain(named);
+    let mut sandbox = Sandbox::of_state(&edge.state);
+    let of_the_system = OF_THE_SYSTEM.iter().map(PathBuf::from).chain(of_trust());
     let smart_host = edge.outbound.mode.smart_host();
     let own = [
         smart_host.and_then(|host| host.login.clone()),
@@ -54,4 +51,13 @@ pub fn of(topology: &Topology) -> Sandbox {
     let listens = services.into_iter().flatten().chain(edge.certificate.http());
     sandbox.listens.extend(listens.map(|address| address.port()));
     sandbox
+}
+
+/// Where those lie whom the system trusts, as `rustls-native-certs` looks for them, and where links in the way lead to: a
+/// system may keep them elsewhere, and the environment may name others.
+fn of_trust() -> impl Iterator<Item = PathBuf> {
+    let found = openssl_probe::probe();
+    let behind =
+        found.cert_file.iter().filter_map(|file| file.canonicalize().ok()?.parent().map(Path::to_path_buf));
+    behind.collect::<Vec<_>>().into_iter().chain(found.cert_file).chain(found.cert_dir)
 }

@@ -70,6 +70,7 @@ pub fn explain(text: &str) {
 #[derive(Clone, Debug)]
 pub struct Caller {
     node: &'static str,
+    state: PathBuf,
     socket: PathBuf,
     /// The socket for everybody, if the node has one.
     desk: Option<PathBuf>,
@@ -79,7 +80,8 @@ pub struct Caller {
 impl Caller {
     /// For the commands of `node`, which keeps its state in `state`, and has a socket for everybody at `desk`.
     pub fn new(node: &'static str, state: &Path, desk: Option<&Path>, options: &Options) -> Self {
-        Self { node, socket: control::socket_in(state), desk: desk.map(Path::to_owned), json: options.json }
+        let (socket, desk) = (control::socket_in(state), desk.map(Path::to_owned));
+        Self { node, state: state.into(), socket, desk, json: options.json }
     }
 
     /// Whether data is printed as JSON.
@@ -114,9 +116,9 @@ impl Caller {
 
     /// Asks the running node for a backup, puts it into the new folder `into`, and prints what was copied.
     pub fn back_up(&self, request: &impl Serialize, into: &Path) -> Outcome {
-        State::may_be_made(into)?;
+        State::may_take_backup(into)?;
         let (prepared, _) = self.ask::<Prepared>(request, b"")?;
-        State::take_backup(&prepared, into)?;
+        State::open(&self.state)?.take_backup(&prepared, into)?;
         self.print(&prepared.copied, render::copied)
     }
 

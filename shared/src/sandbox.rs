@@ -9,8 +9,10 @@
 //! the process can reach whatever the firewall of its host lets it.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io, thread};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, LandlockStatus, NetPort, PathBeneath, PathFd, PathFdError,
@@ -18,6 +20,7 @@ use landlock::{
     Scope,
 };
 
+use crate::state;
 use crate::store::{Store, StoreError};
 
 mod calls;
@@ -28,6 +31,11 @@ mod tests;
 const KNOWN: ABI = ABI::V7;
 /// The first one that knows TCP ports.
 const KNOWS_TCP: ABI = ABI::V4;
+
+/// How often threads are counted, for one that has ended is still named for a moment.
+const COUNTS: usize = 100;
+/// Between two counts.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Why a sandbox cannot be entered.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +57,14 @@ pub enum SandboxError {
     /// The store, whose thread it is for, too.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The system.
-    #[error("{0}")]
-    Io(#[from] io::Error),
+    /// Threads that would be left out.
+    #[error(
+        "threads {0:?} of this process have begun too early and would stay outside; report this as a fault of Sallypost"
+    )]
+    Threads(Vec<OsString>),
+    /// `/proc`, which tells of threads.
+    #[error("/proc: {0}; mount it where this node runs")]
+    Proc(#[from] io::Error),
 }
 
 /// What is still allowed. All else of the kind is not.
@@ -91,9 +104,26 @@ impl InForce {
 }
 
 impl Sandbox {
-    /// Confines this process for good: the thread that calls, the store's, and every one that either begins. Others
-    /// that there are already would stay as they are. What the kernel lacks is said in the log, and left out.
+    /// What every node needs: its state. Folders of it may lie elsewhere, behind links.
+    pub fn of_state(state: &Path) -> Self {
+        let folders =
+            state::FOLDERS.map(|folder| state.join(folder)).into_iter().filter(|folder| folder.exists());
+        Self { writable: folders.chain([state.to_path_buf()]).collect(), ..Self::default() }
+    }
+
+    /// Confines this process for good: the thread that calls, the store's, and every one that either begins. What the
+    /// kernel lacks is said in the log, and left out.
+    ///
+    /// # Errors
+    /// [`SandboxError`]; among them [`SandboxError::Threads`] if there are others already, which would stay as they are.
     pub fn enter(&self, store: &Store) -> Result<InForce, SandboxError> {
+        self.enter_beside(&[], store)
+    }
+
+    /// As [`Sandbox::enter`], beside threads that may stay outside.
+    fn enter_beside(&self, outside: &[OsString], store: &Store) -> Result<InForce, SandboxError> {
+        let of_store = store.commit_blocking(|_| this_thread().map_err(SandboxError::from))?.into_inner();
+        are_all(&[&[this_thread()?, of_store], outside].concat())?;
         let ruleset = self.ruleset()?;
         let of_store = ruleset.try_clone()?;
         // An operation, because it is run by that thread.
@@ -154,4 +184,25 @@ impl Sandbox {
         }
         Ok(ruleset)
     }
+}
+
+/// The thread that asks, as `/proc` names it.
+fn this_thread() -> io::Result<OsString> {
+    let link = fs::read_link("/proc/thread-self")?;
+    link.file_name().map(OsString::from).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Fails if this process has other threads.
+fn are_all(expected: &[OsString]) -> Result<(), SandboxError> {
+    let mut others = Vec::new();
+    for _ in 0..COUNTS {
+        let threads = fs::read_dir("/proc/self/task")?.map(|entry| Ok(entry?.file_name()));
+        others = threads.collect::<io::Result<Vec<_>>>()?;
+        others.retain(|thread| !expected.contains(thread));
+        if others.is_empty() {
+            return Ok(());
+        }
+        thread::sleep(PAUSE);
+    }
+    Err(SandboxError::Threads(others))
 }

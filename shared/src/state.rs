@@ -1,14 +1,21 @@
 //! A node's state directory: its keys, its store, its control socket. Mode 0700, keys 0600.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::id::{random, unix_millis};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::id::unix_millis;
 use crate::lane::{self, NodeIdentity};
-use crate::store::{self, Copied, DirectoryDisk, Owner, Store, StoreError, Txn};
+use crate::store::{self, DirectoryDisk, Owner, Store, StoreError, Txn};
+
+mod backup;
+
+pub use backup::Prepared;
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +43,34 @@ pub enum StateError {
          state in the topology, or `restore` a backup into an empty state"
     )]
     KeyMissing(PathBuf),
+    /// What a backup cannot be put into.
+    #[error(
+        "{0} is not an empty folder; name one that is not there yet, or remove what a backup that was broken off has left"
+    )]
+    NotEmpty(PathBuf),
+    /// A folder in which others could change what is written.
+    #[error("{0} is another account's, or others may write there; name a folder that is not there yet")]
+    NotOwn(PathBuf),
+    /// A folder whose parent is missing.
+    #[error("{0} is to be made in a folder that is not there; make that one first")]
+    NoFolder(PathBuf),
+    /// Another backup.
+    #[error("another backup of this node is under way; run it again when that is done")]
+    BackupUnderWay,
+    /// A backup that was removed.
+    #[error(
+        "what the node has prepared is gone: another backup was begun meanwhile, or the node was started again; \
+         run it again"
+    )]
+    BackupGone,
+    /// What is no name of a backup.
+    #[error(
+        "the node answered with something else than the name of a backup; see its log, and do not trust it"
+    )]
+    BackupName,
+    /// A key that is not a file.
+    #[error("{0} is not a plain file, or is longer than any key; put the key itself there")]
+    KeyNotPlain(PathBuf),
     /// A key of the wrong length.
     #[error("{0} is not a key of this node")]
     KeyBroken(PathBuf),
@@ -55,17 +90,17 @@ pub enum StateError {
 /// The key by which a store knows its node: what lies in it is sealed to that.
 const OWNERS_KEY: &str = "sealing";
 
-/// The folder of a state in which backups are prepared.
-const BACKUPS: &str = "backups";
+/// The folder of a state for its keys.
+const KEYS: &str = "keys";
 
-/// A backup that a node has prepared and that is still to be taken to where it shall be.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Prepared {
-    /// Where it lies.
-    folder: PathBuf,
-    /// What is in it.
-    pub copied: Copied,
-}
+/// The folder of a state for its store.
+const STORE: &str = "store";
+
+/// The folders of a state that may lie elsewhere, behind links.
+pub(crate) const FOLDERS: [&str; 2] = [KEYS, STORE];
+
+/// Octets of a key's file.
+const KEY_BYTES_MAX: u64 = 1024 * 1024;
 
 /// An existing state directory.
 #[derive(Clone, Debug)]
@@ -101,77 +136,12 @@ impl State {
         Ok(state)
     }
 
-    /// Copies keys and store, while the node runs, into a new folder of the state itself: the first step of a backup. It
-    /// takes the room of the index, for bodies are the store's own files.
-    pub fn prepare_backup(&self, store: &Store) -> Result<Prepared, StateError> {
-        let folder = self.path.join(BACKUPS).join(format!("{:016x}", u64::from_be_bytes(random())));
-        let copy = Self { path: folder.clone() };
-        let made = copy.make().and_then(|()| {
-            self.copy_keys(&copy)?;
-            Ok(store::share(store, &copy.disk()?)?)
-        });
-        match made {
-            Ok(copied) => Ok(Prepared { folder, copied }),
-            Err(error) => {
-                // What cannot be removed now is when the node starts.
-                let _ = fs::remove_dir_all(folder);
-                Err(error)
-            }
-        }
-    }
-
-    /// Puts what a node has prepared into the new folder `into`, and removes it where it was: the second step of a backup,
-    /// by whoever has asked for it. The copy is the node's account's, as the state is.
-    pub fn take_backup(prepared: &Prepared, into: &Path) -> Result<(), StateError> {
-        let from = Self { path: prepared.folder.clone() };
-        let copy = Self { path: into.into() };
-        let taken = copy.make().and_then(|()| {
-            from.copy_keys(&copy)?;
-            store::take(&from.disk()?, &copy.disk()?)?;
-            copy.give_to_owner_of(&from)
-        });
-        let failed = |error| StateError::File { path: prepared.folder.clone(), error };
-        let removed = fs::remove_dir_all(&prepared.folder).map_err(failed);
-        taken.and(removed)
-    }
-
-    /// Removes what was prepared and not taken: those who asked for it have gone.
-    pub fn forget_backups(&self) -> Result<(), StateError> {
-        let path = self.path.join(BACKUPS);
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StateError::File { path, error }),
-            _ => Ok(()),
-        }
-    }
-
     /// Fails if there is a state at `path` already.
     pub fn may_be_made(path: &Path) -> Result<(), StateError> {
         match (Self { path: path.into() }).store_path().exists() {
             true => Err(StateError::Exists(path.into())),
             false => Ok(()),
         }
-    }
-
-    /// Gives this state to the account that `other` belongs to. Who is not root is that one.
-    fn give_to_owner_of(&self, other: &Self) -> Result<(), StateError> {
-        let owner = |path: &Path| {
-            let found = fs::metadata(path).map_err(|error| StateError::File { path: path.into(), error })?;
-            Ok::<_, StateError>((found.uid(), found.gid()))
-        };
-        let to = owner(&other.path)?;
-        if owner(&self.path)?.0 == to.0 {
-            return Ok(());
-        }
-        let folders = [self.path.clone(), self.path.join("keys"), self.store_path()];
-        for folder in &folders {
-            let failed = |error| StateError::File { path: folder.clone(), error };
-            for entry in fs::read_dir(folder).map_err(failed)? {
-                let path = entry.map_err(failed)?.path();
-                chown(&path, Some(to.0), Some(to.1)).map_err(failed)?;
-            }
-        }
-        let failed = |error| StateError::File { path: self.path.clone(), error };
-        chown(&self.path, Some(to.0), Some(to.1)).map_err(failed)
     }
 
     /// Makes a node's state from a backup. `first` runs in the first commit; before it, this node's
@@ -206,7 +176,7 @@ impl State {
     /// Makes the folders of a state that is not there yet.
     fn make(&self) -> Result<(), StateError> {
         Self::may_be_made(&self.path)?;
-        for dir in [self.path.clone(), self.path.join("keys")] {
+        for dir in [self.path.clone(), self.path.join(KEYS)] {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
             made.map_err(|error| StateError::File { path: dir, error })?;
         }
@@ -233,12 +203,11 @@ impl State {
 
     /// The names of all keys.
     pub fn key_names(&self) -> Result<Vec<String>, StateError> {
-        let path = self.path.join("keys");
+        let path = self.path.join(KEYS);
         let failed = |error| StateError::File { path: path.clone(), error };
         let mut names = Vec::new();
         for entry in fs::read_dir(&path).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            names.extend(name.to_str().and_then(|name| name.strip_suffix(".key")).map(str::to_owned));
+            names.extend(key_name(&entry.map_err(failed)?.path()).map(str::to_owned));
         }
         Ok(names)
     }
@@ -271,21 +240,12 @@ impl State {
 
     /// Where the store's files are.
     fn store_path(&self) -> PathBuf {
-        self.path.join("store")
+        self.path.join(STORE)
     }
 
     /// Reads a key.
     pub fn key(&self, name: &str) -> Result<Vec<u8>, StateError> {
-        let path = self.key_path(name);
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => StateError::KeyMissing(path.clone()),
-            _ => StateError::File { path: path.clone(), error },
-        };
-        let mode = fs::metadata(&path).map_err(failed)?.mode();
-        if mode & 0o077 != 0 {
-            return Err(StateError::KeyExposed(path));
-        }
-        fs::read(&path).map_err(failed)
+        read_key(&self.key_path(name))
     }
 
     /// Reads a key that need not be there.
@@ -360,12 +320,46 @@ impl State {
     }
 
     fn sync_keys(&self) -> io::Result<()> {
-        fs::File::open(self.path.join("keys")).and_then(|folder| folder.sync_all())
+        fs::File::open(self.path.join(KEYS)).and_then(|folder| folder.sync_all())
     }
 
     fn key_path(&self, name: &str) -> PathBuf {
-        self.path.join("keys").join(format!("{name}.key"))
+        self.path.join(KEYS).join(format!("{name}.key"))
     }
+}
+
+/// The name of the key that lies at `path`, if it is one.
+fn key_name(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()?.strip_suffix(".key")
+}
+
+/// Reads a key, and follows no link: whoever may write in a state is not to choose what is read.
+fn read_key(path: &Path) -> Result<Vec<u8>, StateError> {
+    let failed = |error: io::Error| match Errno::from_io_error(&error) {
+        Some(Errno::NOENT) => StateError::KeyMissing(path.into()),
+        Some(Errno::LOOP) => StateError::KeyNotPlain(path.into()),
+        _ => StateError::File { path: path.into(), error },
+    };
+    let mut options = fs::OpenOptions::new();
+    // Opening a pipe must not wait for its other end.
+    options.read(true).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+    let file = options.open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() || metadata.len() > KEY_BYTES_MAX {
+        return Err(StateError::KeyNotPlain(path.into()));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err(StateError::KeyExposed(path.into()));
+    }
+    let mut bytes = Vec::new();
+    file.take(KEY_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// Makes a folder for its owner alone, in one that is there.
+fn make_folder(path: &Path) -> Result<(), StateError> {
+    let made = fs::DirBuilder::new().mode(0o700).create(path);
+    made.map_err(|error| StateError::File { path: path.into(), error })
 }
 
 /// Writes a file of mode 0600 in the place of the one that is there, whole or not at all. It is durable when this
@@ -405,13 +399,7 @@ mod tests {
         let certificate = shown(&path).chain().to_vec();
         let backup = dir.path().join("backup");
         let prepared = state.prepare_backup(&state.store().expect("opens")).expect("prepared");
-        State::take_backup(&prepared, &backup).expect("taken");
-        assert!(
-            !prepared.folder.exists() && State::take_backup(&prepared, &dir.path().join("more")).is_err()
-        );
-        let left = state.prepare_backup(&state.store().expect("opens")).expect("prepared");
-        state.forget_backups().expect("removed");
-        assert!(!left.folder.exists() && state.store().is_ok());
+        state.take_backup(&prepared, &backup).expect("taken");
         let again = dir.path().join("again");
         let broken_off = State::restore(&again, &backup, |_| Err::<(), _>(StoreError::Full));
         assert!(broken_off.is_err() && State::open(&again).is_err(), "half a restore is no state");

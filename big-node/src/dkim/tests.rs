@@ -110,7 +110,7 @@ fn keys_take_over_at_their_moment_and_both_algorithms_sign() {
     assert_eq!(loaded.list(20), keys.signers.list(20), "they are there after a restart");
     let backup = keys.dir.path().join("backup");
     let prepared = keys.state.prepare_backup(&keys.state.store().expect("opens")).expect("prepared");
-    State::take_backup(&prepared, &backup).expect("taken");
+    keys.state.take_backup(&prepared, &backup).expect("taken");
     let restored = Signers::load(&State::open(&backup).expect("is a state")).expect("read");
     assert_eq!(restored.list(20), keys.signers.list(20), "and in a backup");
     let names = |keys: &[DkimKeyView]| keys.iter().map(|key| key.selector.clone()).collect::<Vec<_>>();

@@ -7,7 +7,7 @@
 //! rest of the disk: links are not followed, and only plain files are read. What goes round is set aside, too.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -158,8 +158,13 @@ pub async fn pick_up(
             Found::Taken => {}
             Found::Flawed(_, true) => continue,
             Found::Flawed(reason, false) => {
-                tracing::warn!(gateway, name, reason, "what was to be picked up is set aside");
-                set_aside(folder, &name, &reason).map_err(failed)?;
+                match set_aside(folder, &name, &reason) {
+                    Ok(()) => tracing::warn!(gateway, name, reason, "what was to be picked up is set aside"),
+                    // The others go on.
+                    Err(error) => {
+                        failure = Some(Refused::new(format!("{}, {name}: {error}", folder.display())))
+                    }
+                }
                 continue;
             }
         }
@@ -266,8 +271,8 @@ fn open(folder: &Path, name: &str, written: &[u8], size_max: u64) -> Result<(Env
     }
 }
 
-/// The bytes of a plain file with one name, and when it was changed, nanoseconds since 1970.
-fn plain_file(path: &Path, max: u64) -> io::Result<(Vec<u8>, u128)> {
+/// Opens a plain file with one name.
+fn open_plain(path: &Path) -> io::Result<(File, Metadata)> {
     // Opening a pipe must not wait for its other end.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -275,6 +280,12 @@ fn plain_file(path: &Path, max: u64) -> io::Result<(Vec<u8>, u128)> {
     if !metadata.is_file() || metadata.nlink() != 1 {
         return Err(io::Error::other("not a plain file with this name only"));
     }
+    Ok((file, metadata))
+}
+
+/// The bytes of a plain file with one name, and when it was changed, nanoseconds since 1970.
+fn plain_file(path: &Path, max: u64) -> io::Result<(Vec<u8>, u128)> {
+    let (file, metadata) = open_plain(path)?;
     let mut bytes = Vec::new();
     file.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max {
@@ -318,7 +329,44 @@ fn set_aside(folder: &Path, name: &str, reason: &str) -> io::Result<()> {
     put(&bad, &format!("{name}.reason"), |file| writeln!(file, "{reason}"))?;
     for ending in ["eml", "json"] {
         let file = format!("{name}.{ending}");
-        gone(fs::rename(folder.join(&file), bad.join(&file)))?;
+        match fs::rename(folder.join(&file), bad.join(&file)) {
+            // The first version of Landlock lets nothing be moved to another folder, however much may be written in both.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => carry(folder, &bad, &file)?,
+            moved => gone(moved)?,
+        }
     }
     Ok(())
+}
+
+/// Moves a plain file to a folder that it cannot be renamed into.
+fn carry(folder: &Path, into: &Path, name: &str) -> io::Result<()> {
+    let path = folder.join(name);
+    let (mut from, _) = open_plain(&path)?;
+    put(into, name, |file| io::copy(&mut from, file).map(drop))?;
+    fs::remove_file(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_renamed_is_carried_and_no_link_is_followed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("bad")).expect("made");
+        fs::write(at("a.eml"), "text").expect("written");
+        carry(dir.path(), &at("bad"), "a.eml").expect("carried");
+        assert_eq!(fs::read(at("bad/a.eml")).expect("there"), b"text");
+        assert!(!at("a.eml").exists());
+        fs::write(at("secret"), "mine").expect("written");
+        symlink(at("secret"), at("link.eml")).expect("linked");
+        fs::hard_link(at("secret"), at("hard.eml")).expect("linked");
+        for name in ["link.eml", "hard.eml"] {
+            carry(dir.path(), &at("bad"), name).expect_err("not a plain file");
+            assert!(at(name).exists() && !at("bad").join(name).exists());
+        }
+    }
 }

@@ -283,7 +283,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Whom the system trusts, and those in a file.
 fn trusted(file: Option<&Path>) -> Result<RootCertStore, RelayError> {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let of_the_system = rustls_native_certs::load_native_certs();
+    for error in of_the_system.errors {
+        tracing::warn!(%error, "a certificate that this system trusts for MTA-STS cannot be read");
+    }
+    roots.add_parsable_certificates(of_the_system.certs);
     file.map_or(Ok(()), |path| add_certificates(&mut roots, path))?;
     Ok(roots)
 }

@@ -25,6 +25,8 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_process_madvise,
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
+    libc::SYS_shmget,
+    libc::SYS_shmat,
     libc::SYS_setns,
     libc::SYS_unshare,
     // What is mounted where, and files by their handles, which no path leads to.
@@ -90,6 +92,9 @@ const REFUSED_HERE: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_HERE: &[libc::c_long] = &[];
 
+/// The bits of a socket's type that say its kind; the others are flags.
+const KIND_MASK: i32 = 0xf;
+
 /// Numbers from here on are the x32 ABI's, by which a kernel for x86-64 that has it offers the same calls anew.
 const X32: u32 = 0x4000_0000;
 
@@ -136,12 +141,30 @@ fn refused() -> Result<BTreeMap<i64, Vec<SeccompRule>>, SandboxError> {
         clone.push(any(&[(0, has(flag), flag)])?);
     }
     rules.insert(libc::SYS_clone, clone);
-    // Sockets of the Internet only, and none that sees or makes packets as they are. What is connected by Unix sockets
-    // is let in, and no other service of this host is called.
-    let (inet, inet6, raw) = (libc::AF_INET, libc::AF_INET6, libc::SOCK_RAW);
-    let kind = SeccompCmpOp::MaskedEq(0xf);
-    let other = any(&[(0, SeccompCmpOp::Ne, inet), (0, SeccompCmpOp::Ne, inet6)])?;
-    rules.insert(libc::SYS_socket, vec![other, any(&[(1, kind, raw)])?]);
+    // Sockets of the Internet only, by TCP and UDP only: Landlock knows the ports of no other protocol, and none is to
+    // see or make packets as they are. What is connected by Unix sockets is let in, and no other service of this host
+    // is called.
+    let is_not = |argument: u8, value: i32| (argument, SeccompCmpOp::Ne, value);
+    let (stream, datagram) = (libc::SOCK_STREAM, libc::SOCK_DGRAM);
+    let mut socket = vec![any(&[is_not(0, libc::AF_INET), is_not(0, libc::AF_INET6)])?];
+    let mut pair = vec![any(&[is_not(0, libc::AF_UNIX)])?];
+    for kind in 0..=KIND_MASK {
+        let is_kind = (1, SeccompCmpOp::MaskedEq(u64::from(KIND_MASK.unsigned_abs())), kind);
+        if kind != stream {
+            pair.push(any(std::slice::from_ref(&is_kind))?);
+        }
+        socket.push(match kind {
+            kind if kind == stream => any(&[is_kind, is_not(2, 0), is_not(2, libc::IPPROTO_TCP)])?,
+            kind if kind == datagram => any(&[is_kind, is_not(2, 0), is_not(2, libc::IPPROTO_UDP)])?,
+            _ => any(&[is_kind])?,
+        });
+    }
+    rules.insert(libc::SYS_socket, socket);
+    rules.insert(libc::SYS_socketpair, pair);
+    // They would connect without asking whether that is allowed.
+    for (call, flags) in [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)] {
+        rules.insert(call, vec![any(&[(flags, has(libc::MSG_FASTOPEN), libc::MSG_FASTOPEN)])?]);
+    }
     // Octets that are data are never made to be run.
     for call in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
         rules.insert(call, vec![any(&[(2, has(libc::PROT_EXEC), libc::PROT_EXEC)])?]);

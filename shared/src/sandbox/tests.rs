@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::num::NonZeroU32;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
-use std::sync::Arc;
-use std::thread;
+use std::sync::{Arc, mpsc};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
@@ -15,7 +16,7 @@ use nix::sched::CloneFlags;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::sys::{personality, ptrace, signal};
 use nix::unistd::Pid;
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType};
 use tempfile::TempDir;
 
 use super::*;
@@ -65,6 +66,22 @@ const REFUSED: &[Call] = &[
             if rustix::process::geteuid().is_root() { SocketType::RAW } else { SocketType::from_raw(3 | 16) };
         Ok(rustix::net::socket(AddressFamily::INET, kind, Some(rustix::net::ipproto::ICMP)).map(drop)?)
     }),
+    ("socket of SCTP", |_| stream_by(132)),
+    ("socket of MPTCP", |_| stream_by(262)),
+    ("socket of ICMP", |_| {
+        let icmp = Some(rustix::net::ipproto::ICMP);
+        Ok(rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, icmp).map(drop)?)
+    }),
+    ("socket of another kind", |_| {
+        Ok(rustix::net::socket(AddressFamily::INET, SocketType::SEQPACKET, None).map(drop)?)
+    }),
+    ("a pair of sockets of datagrams", |_| UnixDatagram::pair().map(drop)),
+    ("connect by sending", |folder| {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port(folder, "refused")?));
+        let fast_open = SendFlags::from_bits_retain(libc::MSG_FASTOPEN.unsigned_abs());
+        Ok(rustix::net::sendto(&socket, b"x", fast_open, &to).map(drop)?)
+    }),
     ("connect", |folder| TcpStream::connect((Ipv4Addr::LOCALHOST, port(folder, "refused")?)).map(drop)),
     ("listen", |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map(drop)),
     ("unshare", |_| Ok(nix::sched::unshare(CloneFlags::CLONE_FILES)?)),
@@ -95,6 +112,10 @@ const ALLOWED: &[Call] = &[
         fs::remove_dir(folder.join("state/folder"))?;
         if read == b"a" { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
     }),
+    ("work behind a folder's link", |folder| {
+        fs::write(folder.join("state/keys/key"), "x")?;
+        fs::remove_file(folder.join("state/keys/key"))
+    }),
     ("read what may be read", |folder| fs::read(folder.join("readable")).map(drop)),
     ("remove what may be removed", |folder| fs::remove_file(folder.join("desk/socket"))),
     ("connect to what may be reached", |folder| {
@@ -107,6 +128,11 @@ const ALLOWED: &[Call] = &[
     }),
 ];
 
+fn stream_by(protocol: u32) -> io::Result<()> {
+    let protocol = NonZeroU32::new(protocol).map(Protocol::from_raw);
+    Ok(rustix::net::socket(AddressFamily::INET, SocketType::STREAM, protocol).map(drop)?)
+}
+
 fn port(folder: &Path, name: &str) -> io::Result<u16> {
     fs::read_to_string(folder.join("state").join(name))?.parse().map_err(io::Error::other)
 }
@@ -116,13 +142,22 @@ fn play(folder: &Path) -> Result<(), SandboxError> {
     let store = Store::open(Arc::new(DirectoryDisk::open(&folder.join("state/store"))?))?;
     if std::env::var_os(ENTERS).is_some() {
         let sandbox = Sandbox {
-            writable: [folder.join("state")].into(),
             readable: [folder.join("readable")].into(),
             removable: [folder.join("desk")].into(),
-            listens: BTreeSet::new(),
             connects: Some([port(folder, "reached")?].into()),
+            ..Sandbox::of_state(&folder.join("state"))
         };
-        let in_force = sandbox.enter(&store)?;
+        // The harness's own waits for the one that this test runs in.
+        let harness = [OsString::from(std::process::id().to_string())];
+        // One that has begun before would stay outside.
+        let (end, ended) = mpsc::channel::<()>();
+        let early = thread::spawn(move || ended.recv());
+        assert!(
+            matches!(sandbox.enter_beside(&harness, &store), Err(SandboxError::Threads(threads)) if threads.len() == 1)
+        );
+        drop(end);
+        early.join().expect("it ends").expect_err("nobody told it anything");
+        let in_force = sandbox.enter_beside(&harness, &store)?;
         assert!(in_force.may_write(&folder.join("state/below")) && !in_force.may_write(folder));
         assert!(!in_force.may_connect(port(folder, "refused")?));
     }
@@ -150,9 +185,10 @@ fn report(name: &str, outcome: io::Result<()>) {
 fn played(enters: bool) -> Vec<(String, String)> {
     let folder = TempDir::new().expect("a folder");
     let at = |name: &str| folder.path().join(name);
-    for name in ["state", "desk"] {
+    for name in ["state", "desk", "keys"] {
         fs::create_dir(at(name)).expect("made");
     }
+    symlink(at("keys"), at("state/keys")).expect("linked");
     for name in ["readable", "secret", "desk/socket"] {
         fs::write(at(name), name).expect("written");
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::disk::{DirectoryDisk, Disk};
 use super::segment::{self, Pin};
 use super::txn::Snapshot;
-use super::{Store, StoreError, index, marker, space};
+use super::{RESERVE_BYTES, Store, StoreError, index, marker, space};
 
 /// Bytes that are copied at once.
 const PIECE_BYTES: usize = 1024 * 1024;
@@ -38,7 +38,13 @@ pub fn backup(store: &Store, into: &dyn Disk) -> Result<Copied, StoreError> {
 
 /// As [`backup`], but the files of bodies are the store's own, under another name in `into`; where the file system has no
 /// second names, they are copied. It is for being [taken](take), and not for being opened.
+///
+/// # Errors
+/// [`StoreError::Full`] if the index does not fit beside the reserve: mail is not to wait for a backup.
 pub fn share(store: &Store, into: &DirectoryDisk) -> Result<Copied, StoreError> {
+    if !fits(store.disk.free_bytes()?, store.disk.open(index::NAME)?.len()?) {
+        return Err(StoreError::Full);
+    }
     copy(store, into, |name| match store.disk.share(name, into.path()) {
         Ok(()) => Ok(into.open(name)?.len()?),
         Err(_) => copy_file((store.disk.as_ref(), name), (into, name)),
@@ -55,6 +61,11 @@ pub fn take(from: &dyn Disk, into: &dyn Disk) -> Result<(), StoreError> {
         marker.write(into)?;
     }
     index::take(from, into)
+}
+
+/// Whether so many bytes more leave the reserve to mail.
+fn fits(free: u64, bytes: u64) -> bool {
+    free.checked_sub(bytes).is_some_and(|left| left >= RESERVE_BYTES)
 }
 
 fn copy(
@@ -102,4 +113,14 @@ pub(super) fn copy_file(from: (&dyn Disk, &str), to: (&dyn Disk, &str)) -> Resul
     }
     to.sync()?;
     Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_takes_nothing_of_the_reserve() {
+        assert!(fits(RESERVE_BYTES + 10, 10) && !fits(RESERVE_BYTES + 9, 10) && !fits(9, 10));
+    }
 }

@@ -27,7 +27,7 @@ async fn every_thread_is_in_its_sandbox_and_a_backup_goes_anywhere() -> Result<(
 
         // The node may not write there; the command does.
         let folder = tempfile::tempdir()?;
-        let backup = folder.path().join("deep/down");
+        let backup = folder.path().join("down");
         let backup = backup.to_str().ok_or("UTF-8")?;
         let said = commands.run(&["backup", backup]).await?;
         assert!(said.contains("with the keys"), "{said}");

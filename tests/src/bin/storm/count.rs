@@ -166,7 +166,7 @@ pub async fn count(site: &Site, field: &Arc<Field>, road: &Road, copy: &Path) ->
         faults.push(format!("of {compared} that both nodes hold {differing} differ: {named:?}"));
     }
     let (prepared, _) = ask::big(&field.big, Request::Backup, Vec::new()).await?;
-    State::take_backup(&prepared, copy)?;
+    State::open(&site.nodes.topology.big_state())?.take_backup(&prepared, copy)?;
     let store = State::open(copy)?.store()?;
     let undeliverable = guests(field, &store, &mut faults)?;
     let results = harness::revised(&store)?;

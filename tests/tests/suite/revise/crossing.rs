@@ -61,7 +61,7 @@ async fn decided(world: &World) -> Result<BTreeMap<(String, String, u32), Revise
         let folder = tempfile::tempdir()?;
         let into = folder.path().join("copy");
         let (prepared, _) = world.big().0.ask(Request::Backup, Vec::new()).await?;
-        State::take_backup(&prepared, &into)?;
+        State::open(&world.nodes.state_of(Node::Big))?.take_backup(&prepared, &into)?;
         let revised = harness::revised(&State::open(&into)?.store()?)?;
         let is_open = revised.iter().any(|revised| revised.result == ReviseResult::Pending);
         let result = |of: harness::RevisedFor| ((of.message.to_string(), of.address, of.revision), of.result);
