@@ -149,7 +149,7 @@ enum QueueCommand {
         /// Message id
         message: String,
     },
-    /// Send a message that waits for an address outside to another one; exit 1 if it has left already
+    /// Send a message that waits for an address outside to another one; exit 1 if it has left, or may have
     Redirect {
         /// Message id
         message: String,

@@ -11,7 +11,7 @@ use shared::id::MessageId;
 use shared::lane;
 use shared::notify::{is_original_recipient, typed};
 use shared::render::{when, word};
-use shared::store::{Rows, StoreError, Txn};
+use shared::store::{BodyKey, Rows, StoreError, Txn};
 use shared::trace;
 use shared::unit::{
     DeliveryState, ReviseMode, ReviseResult, Revised, is_redirect, redirect_after, revision_ordinal,
@@ -24,12 +24,15 @@ use crate::projection;
 use crate::reconcile;
 use crate::record::{
     MESSAGES, Message, Named, RECIPIENTS, REDIRECTS, REPORTS, REVISED, Recipient, Redirect, RevisedRow,
-    revised_key,
+    Revision, key2, revised_key,
 };
 use crate::revise::{self, Decided, index_of};
 
 /// Redirects of one message that the edge has not decided, as many as a message from a desk has recipients.
 const PENDING_MAX: usize = 1000;
+
+/// Why a redirect comes to nothing that its author has ended.
+const WITHDRAWN: &str = "its author has withdrawn it";
 
 /// A redirect that was ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +76,8 @@ pub fn order(
     };
     if !has_body {
         return Err(Refused::new(format!(
-            "the text of {id} is here no more, for whoever has sent it has deleted it; it stays where it waits"
+            "the text of {id} is here no more, for it is in nobody's mailbox; it stays where it waits, and `edge-node queue \
+             cancel` gives it up"
         )));
     }
     let generation = lane::identity(txn)?.map_or(1, |identity| identity.generation);
@@ -142,8 +146,8 @@ fn is_undecided(rows: &impl Rows, id: MessageId, recipient: u32, who: &Recipient
     }
     if who.in_doubt {
         return Err(Refused::new(format!(
-            "a host of {from} may have {id}: the connection was lost before it answered; wait for the next attempt, or \
-             let it be made with `edge-node queue retry {id}`"
+            "a host of {from} may have {id}: the connection was lost before it answered; it is attempted there again, and \
+             goes to nobody else"
         )));
     }
     if let Some(revision) = revise::pending_for(rows, id, recipient)? {
@@ -191,16 +195,22 @@ fn goes_outside(
     }
 }
 
-/// Refuses an address that has the message, or is to get it.
+/// Refuses an address that has the message, may have it, or is to get it.
 fn has_it_not(rows: &impl Rows, id: MessageId, to: &Address) -> Result<(), Refused> {
-    let has_or_gets =
-        |row: &Recipient| !matches!(row.state, DeliveryState::Failed | DeliveryState::Withdrawn);
+    let has_or_gets = |row: &Recipient| {
+        row.in_doubt || !matches!(row.state, DeliveryState::Failed | DeliveryState::Withdrawn)
+    };
     let all = rows.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)?;
     let pending = rows.prefix::<Redirect>(REDIRECTS, &id.0, usize::MAX)?;
     let is_it = |(_, redirect): &(Vec<u8>, Redirect)| {
         redirect.to.parse::<Address>().is_ok_and(|other| other.canonical() == to.canonical())
     };
     match all.iter().find(|(_, row)| is_at(row, to) && has_or_gets(row)) {
+        Some((_, row)) if row.in_doubt && !row.state.waits() => Err(Refused::new(format!(
+            "{to} is a recipient of {id}, and may have it ({}: {}): it would have it twice",
+            word(&row.state),
+            row.text
+        ))),
         Some((_, row)) => Err(Refused::new(format!(
             "{to} is a recipient of {id} already ({}), and would have it twice; `edge-node queue cancel` gives the old \
              address up",
@@ -233,21 +243,92 @@ fn latest(rows: &impl Rows, id: MessageId, end: u32) -> Result<Option<u32>, Stor
     Ok(numbers.max())
 }
 
+/// What its author makes of a message while the edge has still to decide where it goes. A new text is what the new
+/// address gets; one that is withdrawn goes nowhere.
+pub(crate) fn revised(
+    txn: &mut Txn<'_>,
+    (id, recipient): (MessageId, u32),
+    revision: &Revision,
+    who: &Recipient,
+    now: u64,
+) -> Result<(), StoreError> {
+    let Some(redirect) = pending(txn, id, recipient)? else { return Ok(()) };
+    let key = recipient_key(id, recipient);
+    let what = match revision.mode {
+        ReviseMode::Withdraw => {
+            txn.delete(REDIRECTS, &key)?;
+            format!("not redirected to {}: {WITHDRAWN}", redirect.to)
+        }
+        ReviseMode::Replace | ReviseMode::Append => {
+            txn.reference_body(BodyKey(revision.origin.body))?;
+            txn.put(REDIRECTS, &key, &Redirect { revision: revision.number, ..redirect.clone() })?;
+            format!("revision {} is what goes to {}", revision_ordinal(revision.number), redirect.to)
+        }
+    };
+    if let Some(old) = mail::shown(txn, id, redirect.revision)? {
+        txn.release_body(old.body())?;
+    }
+    trace::note(txn, id, now, format!("{}: {what}", who.address))
+}
+
+/// Records what became of a redirect that its author has ended ([`revised`]). If the edge has given the old address up by
+/// it, the withdrawal has come too late there, and has come true all the same.
+fn decided_for_author(
+    txn: &mut Txn<'_>,
+    site: &Site,
+    redirect: Decided,
+    row: RevisedRow,
+    result: ReviseResult,
+) -> Result<(), StoreError> {
+    let Decided { id, recipient, revision: number, at } = redirect;
+    let ended = RevisedRow { result: ReviseResult::Refused, at, text: WITHDRAWN.into(), ..row };
+    txn.put(REVISED, &revised_key(id, recipient, number), &ended)?;
+    let who = txn.get::<Recipient>(RECIPIENTS, &recipient_key(id, recipient))?;
+    if result != ReviseResult::Withdrawn || !who.is_some_and(|who| who.state.waits()) {
+        return Ok(());
+    }
+    let withdrawals = undone(txn, id, recipient, |mode| mode == ReviseMode::Withdraw)?;
+    let Some(revision) = withdrawals.last().copied() else { return Ok(()) };
+    revise::decided(txn, site, Decided { revision, ..redirect }, ReviseResult::Withdrawn, "")
+}
+
+/// The revisions of a recipient's text that the edge has not made, or not yet.
+fn undone(
+    rows: &impl Rows,
+    id: MessageId,
+    recipient: u32,
+    is_meant: impl Fn(ReviseMode) -> bool,
+) -> Result<Vec<u32>, StoreError> {
+    let all = rows.prefix::<RevisedRow>(REVISED, &key2(&id.0, &recipient.to_be_bytes()), usize::MAX)?;
+    let is_undone = |row: &RevisedRow| matches!(row.result, ReviseResult::Pending | ReviseResult::TooLate);
+    let undone = all.into_iter().filter(|(_, row)| is_undone(row) && is_meant(row.mode));
+    Ok(undone.map(|(key, _)| index_of(&key)).filter(|number| !is_redirect(*number)).collect())
+}
+
 /// Records what a redirect came to. If the edge has given the old address up, the same commit queues the message for the
 /// new one.
 pub fn decided(
     txn: &mut Txn<'_>,
     site: &Site,
-    Decided { id, recipient, revision: number, at }: Decided,
+    decided: Decided,
     result: ReviseResult,
     text: &str,
 ) -> Result<(), StoreError> {
+    let Decided { id, recipient, revision: number, at } = decided;
     let (key, to) = (revised_key(id, recipient, number), recipient_key(id, recipient));
     let redirect = pending(txn, id, recipient)?.filter(|redirect| redirect.number == number);
-    let (Some(redirect), Some(row)) = (redirect, txn.get::<RevisedRow>(REVISED, &key)?) else {
-        return Ok(());
-    };
+    let Some(row) = txn.get::<RevisedRow>(REVISED, &key)? else { return Ok(()) };
+    let Some(redirect) = redirect else { return decided_for_author(txn, site, decided, row, result) };
     let Some(mut who) = txn.get::<Recipient>(RECIPIENTS, &to)? else { return Ok(()) };
+    if result == ReviseResult::Withdrawn {
+        // What its author has made of it meanwhile goes to the new address, whatever the edge says of the old one.
+        for revision in undone(txn, id, recipient, |mode| mode != ReviseMode::Withdraw)? {
+            if (who.revision + 1..=redirect.revision).contains(&revision) {
+                revise::decided(txn, site, Decided { revision, ..decided }, ReviseResult::Replaced, "")?;
+            }
+        }
+        who.revision = redirect.revision;
+    }
     txn.delete(REDIRECTS, &to)?;
     txn.put(REVISED, &key, &RevisedRow { result, at, text: revise::cut(text), ..row })?;
     let message = mail::shown(txn, id, redirect.revision)?;
@@ -357,6 +438,7 @@ pub(crate) fn forgotten(txn: &mut Txn<'_>, report: &Revised, who: Recipient) -> 
         at: report.at,
         status: "5.3.0".into(),
         text: text.into(),
+        in_doubt: true,
         next_attempt_at: None,
         ..who
     };

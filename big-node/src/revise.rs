@@ -20,7 +20,7 @@ use shared::render::{when, word};
 use shared::store::{Rows, StoreError, Stored, Txn};
 use shared::trace;
 use shared::unit::{
-    DeliveryState, Id, REVISIONS_MAX, ReviseMode, ReviseResult, revision_after, revision_ordinal,
+    DeliveryState, Id, REVISIONS_MAX, ReviseMode, ReviseResult, is_redirect, revision_after, revision_ordinal,
 };
 
 use crate::error::Refused;
@@ -34,6 +34,8 @@ use crate::record::{
 use crate::redirect;
 use crate::travel::fill::open_window;
 pub use history::history;
+#[cfg(test)]
+pub(crate) use make::amend_as_of;
 pub use make::{Amendment, amend};
 pub use outgoing::{again, give_up, is_open_for, pending_for, send_again, undecided};
 use outgoing::{send_to_edge, send_to_window};
@@ -126,15 +128,26 @@ fn may_be_revised(id: MessageId, revisions: &[Revision], base: Option<u32>) -> R
     Ok(())
 }
 
-/// Enters a revision and decides it for every recipient whose copy is here. Refused if it is not the next one.
+/// How many recipients a message has: a redirect adds one.
+fn reach(rows: &impl Rows, id: MessageId) -> Result<usize, StoreError> {
+    Ok(rows.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)?.len())
+}
+
+/// Enters a revision and decides it for every recipient whose copy is here. Refused if it is not the next one, or was
+/// composed when the message had not as many recipients.
 fn enter(
     txn: &mut Txn<'_>,
     site: &Site,
     author: &Person,
     (id, revision, stored, signatures): (MessageId, Revision, &Stored, &str),
+    recipients: usize,
     now: u64,
 ) -> Result<(), Refused> {
     let (original, earlier) = own(txn, author, id)?;
+    if reach(txn, id)? != recipients {
+        let text = format!("{id} was redirected to another address meanwhile; revise it again");
+        return Err(Refused::new(text));
+    }
     may_be_revised(id, &earlier, Some(revision_ordinal(revision.base)))?;
     txn.keep_body(stored)?;
     if earlier.is_empty() && !txn.reference_body(original.body())? {
@@ -216,12 +229,10 @@ fn decide(
         )?;
         return Ok(false);
     }
-    if redirect::pending(txn, id, recipient)?.is_some() {
-        let text = "it is being redirected to another address: revise it again once that is decided";
-        decided(txn, site, decided_here, ReviseResult::Refused, text)?;
-        return Ok(false);
-    }
     let waits = row.state.waits();
+    if waits {
+        redirect::revised(txn, (id, recipient), revision, &row, now)?;
+    }
     match (&row.person, &row.gateway) {
         (Some(person), _) => {
             let home = in_mailbox(txn, id, person, revision)?;
@@ -261,15 +272,20 @@ fn decide(
     }
 }
 
-/// Whether an earlier revision has taken the message back from a recipient.
+/// Whether an earlier revision has taken the message back from a recipient. A redirect has once the edge has given the
+/// recipient up: until then, what its author makes of the message is made of the recipient's text.
 fn taken_back(rows: &impl Rows, id: MessageId, recipient: u32, before: u32) -> Result<bool, StoreError> {
     let prefix = key2(&id.0, &recipient.to_be_bytes());
     let earlier = rows.prefix::<RevisedRow>(REVISED, &prefix, usize::MAX)?;
-    let is_back = |row: &RevisedRow| {
-        let has_failed = matches!(row.result, ReviseResult::Refused | ReviseResult::TooLate);
-        row.mode == ReviseMode::Withdraw && !has_failed
+    let is_back = |number: u32, row: &RevisedRow| {
+        let may_be = match row.result {
+            ReviseResult::Refused | ReviseResult::TooLate => false,
+            ReviseResult::Pending => !is_redirect(number),
+            _ => true,
+        };
+        row.mode == ReviseMode::Withdraw && may_be
     };
-    Ok(earlier.iter().any(|(key, row)| index_of(key) < before && is_back(row)))
+    Ok(earlier.iter().any(|(key, row)| index_of(key) < before && is_back(index_of(key), row)))
 }
 
 /// The last revision before another one that was for a recipient and `counts`; 0 is the original, which was for all.

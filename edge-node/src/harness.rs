@@ -273,6 +273,7 @@ pub fn fill_queue(store: &Store, count: u64, at: u64) -> Result<(), StoreError> 
             next_attempt_at: at + number,
             held: false,
             doubt: None,
+            in_doubt: false,
             notify: None,
             original: None,
         };

@@ -264,6 +264,7 @@ fn hold(txn: &mut Txn<'_>, mut outbound: Outbound, body: BodyKey) -> Result<(), 
     let found = |recipient| QueueRecipient {
         text: "found again by a rebuild; it may have left already".into(),
         doubt: Some(Doubt::Rebuilt),
+        in_doubt: false,
         ..recipient
     };
     let (id, revision) = (MessageId(outbound.message), outbound.revision);

@@ -111,6 +111,8 @@ pub struct QueueRecipient {
     pub held: bool,
     /// It may not be to get this: nothing is attempted before that is settled, unless an operator wants it.
     pub doubt: Option<Doubt>,
+    /// A host may have it: an attempt ended without the answer to its end. Later attempts do not change that.
+    pub in_doubt: bool,
     /// Of what its sender wants to be told, if they have said so.
     pub notify: Option<Notify>,
     /// The recipient that the sender named, if that is told.
@@ -182,7 +184,7 @@ pub struct QueueRow {
     /// How long this node had lived then, in milliseconds: what its age is counted from.
     pub since: u64,
 }
-row!(QueueRow, 10);
+row!(QueueRow, 11);
 
 impl QueueRow {
     /// What a unit of big says of a message, held in `body`, at `now` in milliseconds since 1970 and `since` of the node's
@@ -219,6 +221,7 @@ pub fn recipients_of(outbound: &mut Outbound, now: u64) -> impl Iterator<Item = 
         next_attempt_at: now,
         held: false,
         doubt: None,
+        in_doubt: false,
         notify,
         original,
     })

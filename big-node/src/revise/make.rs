@@ -69,34 +69,51 @@ pub async fn amend(
     }
     for attempt in 1.. {
         let snapshot = store.read()?;
-        // Attachments may be large: composing and hashing them takes a while.
-        let (revision, content) =
-            tokio::task::block_in_place(|| revision(store, site, &snapshot, author, id, &amendment))?;
-        let notes = [id.0.as_slice(), &revision.encode()].concat();
-        let stored = tokio::task::block_in_place(|| {
-            node::write_body(store, REVISION_KIND, &revision.origin, &content, notes)
-        })?;
-        let signatures = match leaves(&snapshot, id, &revision)? {
-            true => tokio::task::block_in_place(|| site.dkim.sign(&revision.origin, 0, &content)),
-            false => String::new(),
-        };
-        let (site, by, besides, ordinal) =
-            (Arc::clone(site), author.clone(), besides.clone(), revision_ordinal(revision.number));
-        let entered = store.commit(move |txn| {
-            enter(txn, &site, &by, (id, revision, &stored, &signatures), unix_millis())?;
-            besides(txn)
-        });
-        match entered.await {
-            Ok(_) => break,
-            // Somebody was faster: the author who has named no base means whatever is the latest.
-            Err(Refused::Asked(_))
-                if amendment.base.is_none()
-                    && attempt < TRIES_MAX
-                    && super::revisions(&store.read()?, id)?.len() >= ordinal as usize => {}
+        let (revisions, recipients) = (super::revisions(&snapshot, id)?.len(), super::reach(&snapshot, id)?);
+        match amend_as_of(store, site, snapshot, author, id, (&amendment, besides.clone())).await {
+            Ok(()) => break,
+            Err(Refused::Asked(why)) if attempt < TRIES_MAX => {
+                // Somebody was faster: the author who has named no base means whatever is the latest.
+                let rows = store.read()?;
+                let has_base = amendment.base.is_some();
+                let was_revised = !has_base && super::revisions(&rows, id)?.len() > revisions;
+                if !was_revised && super::reach(&rows, id)? == recipients {
+                    return Err(Refused::Asked(why));
+                }
+            }
             Err(refused) => return Err(refused),
         }
     }
     status(store, id)
+}
+
+/// Revises a message as it was in `rows`. Refused if something has come between.
+pub(crate) async fn amend_as_of(
+    store: &Store,
+    site: &Arc<Site>,
+    rows: Snapshot,
+    author: &Person,
+    id: MessageId,
+    (amendment, besides): (&Amendment, impl Fn(&mut Txn<'_>) -> Result<(), Refused> + Send + 'static),
+) -> Result<(), Refused> {
+    // Attachments may be large: composing and hashing them takes a while.
+    let (revision, content) =
+        tokio::task::block_in_place(|| revision(store, site, &rows, author, id, amendment))?;
+    let notes = [id.0.as_slice(), &revision.encode()].concat();
+    let stored = tokio::task::block_in_place(|| {
+        node::write_body(store, REVISION_KIND, &revision.origin, &content, notes)
+    })?;
+    let signatures = match leaves(&rows, id, &revision)? {
+        true => tokio::task::block_in_place(|| site.dkim.sign(&revision.origin, 0, &content)),
+        false => String::new(),
+    };
+    let (site, by, recipients) = (Arc::clone(site), author.clone(), super::reach(&rows, id)?);
+    drop(rows);
+    let entered = store.commit(move |txn| {
+        enter(txn, &site, &by, (id, revision, &stored, &signatures), recipients, unix_millis())?;
+        besides(txn)
+    });
+    entered.await.map(drop)
 }
 
 /// Whether somebody may still get the text of a revision by the edge.

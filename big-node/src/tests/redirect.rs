@@ -10,10 +10,11 @@ use crate::directory::{NewGateway, Reach};
 use crate::record::{REDIRECTS, Redirect, UNSETTLED};
 use crate::redirect::{self, Ordered};
 use crate::request::RecipientView;
-use crate::revise::Amendment;
+use crate::revise::{self, Amendment};
 
 const OLD: &str = "carol@remote.example";
 const NEW: &str = "carol@elsewhere.example";
+const PENDING: ReviseResult = ReviseResult::Pending;
 
 impl World {
     fn redirects(&self, id: MessageId, from: &'static str, to: &'static str) -> Result<Ordered, String> {
@@ -46,7 +47,7 @@ impl World {
     fn waits(&self, id: MessageId) -> Vec<u32> {
         let rows = self.store.read().expect("reads");
         let rows = rows.prefix::<crate::record::Named>(UNSETTLED, &id.0, 100).expect("reads");
-        rows.iter().map(|(key, _)| crate::revise::index_of(key)).collect()
+        rows.iter().map(|(key, _)| revise::index_of(key)).collect()
     }
 
     /// How many hold the body of a message.
@@ -217,13 +218,22 @@ async fn the_text_of_the_old_address_goes_to_the_new_one_and_is_revised_there() 
     assert!(pending.contains("revision 1"), "{pending}");
     block_in_place(|| world.reports(id, 0, 1, ReviseResult::Replaced)).expect("is recorded");
     let ordered = block_in_place(|| world.redirects(id, OLD, NEW)).expect("is ordered");
+    // What its author adds while the edge decides goes to whoever gets it.
     let status = author(amendment(ReviseMode::Append, "P.S.")).await.expect("is entered");
-    let revised = status.recipients[0].revised.clone().expect("is revised");
-    assert_eq!(revised.result, ReviseResult::Refused);
-    assert!(revised.text.contains("being redirected"), "{revised:?}");
-    block_in_place(|| world.reports(id, 0, ordered.number, ReviseResult::Withdrawn)).expect("is recorded");
+    assert_eq!(status.recipients[0].revised.as_ref().map(|revised| revised.result), Some(PENDING));
+    block_in_place(|| {
+        assert!(world.way(id).contains("revision 2 is what goes to carol@elsewhere.example"));
+        world.reports(id, 0, ordered.number, ReviseResult::Withdrawn).expect("is recorded");
+        // It came to the edge behind the redirect.
+        world.reports(id, 0, 2, ReviseResult::TooLate).expect("is recorded");
+    });
     let sent = block_in_place(|| world.given_up_and_sent()).1;
-    assert_eq!(sent.iter().map(|sent| sent.revision).collect::<Vec<_>>(), [1], "as its author last wrote it");
+    let [sent] = sent.as_slice() else { panic!("it is sent once: {sent:?}") };
+    assert_eq!(sent.revision, 2, "as its author last wrote it");
+    assert!(sent.signatures.contains("d=example.com"), "{sent:?}");
+    let shown = block_in_place(|| world.shown(id));
+    let results = shown.iter().map(|row| row.revised.as_ref().map(|revised| revised.result));
+    assert_eq!(results.collect::<Vec<_>>(), [Some(ReviseResult::Replaced); 2]);
     // What is added is added to that.
     author(Amendment { recipients: vec![NEW.into()], ..amendment(ReviseMode::Append, "P.P.S.") })
         .await
@@ -232,10 +242,93 @@ async fn the_text_of_the_old_address_goes_to_the_new_one_and_is_revised_there() 
     let last = mail::shown(&rows, id, 3).expect("reads").expect("is there");
     let content = world.store.body(last.body()).and_then(|reader| mail::content(reader, &last, 1 << 20));
     let text = shared::mime::text_of(&content.expect("is whole"));
-    assert!(
-        text.contains("the new text") && text.contains("P.P.S.") && !text.contains("P.S.\nP.P.S."),
-        "{text}"
-    );
+    assert!(text.contains("the new text") && text.contains("P.P.S.") && text.contains("\nP.S."), "{text}");
+}
+
+/// The edge may have decided by the redirect's number, by the withdrawal's, or not at all: it has left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_its_author_withdraws_while_the_edge_decides_goes_nowhere() {
+    let (too_late, withdrawn) = (ReviseResult::TooLate, ReviseResult::Withdrawn);
+    // What the edge says of the redirect and of the withdrawal, which of them first, and what it came to.
+    let cases = [
+        ((withdrawn, too_late), true, withdrawn),
+        ((withdrawn, too_late), false, withdrawn),
+        ((too_late, withdrawn), true, withdrawn),
+        ((too_late, withdrawn), false, withdrawn),
+        ((too_late, too_late), true, too_late),
+    ];
+    for ((of_redirect, of_author), redirect_first, came_to) in cases {
+        let (world, id) = block_in_place(world);
+        let before = block_in_place(|| world.holders(id));
+        let ordered = block_in_place(|| world.redirects(id, OLD, NEW)).expect("is ordered");
+        world.amends("alice", id, amendment(ReviseMode::Withdraw, "")).await.expect("is withdrawn");
+        block_in_place(|| {
+            // That it is revised holds the original, the redirect no more.
+            assert_eq!(world.holders(id), before, "its author is shown the withdrawal, and it is revised");
+            assert_eq!(world.shown(id)[0].redirect, None);
+            let mut said = [(ordered.number, of_redirect), (1, of_author)];
+            if !redirect_first {
+                said.reverse();
+            }
+            for (number, result) in said {
+                world.reports(id, 0, number, result).expect("is recorded");
+            }
+            assert!(world.given_up_and_sent().1.is_empty(), "nothing goes to the new address");
+            let shown = world.shown(id);
+            let [who] = shown.as_slice() else { panic!("{shown:?}") };
+            assert_eq!(who.revised.as_ref().map(|revised| revised.result), Some(came_to), "{who:?}");
+            assert_eq!(who.state == DeliveryState::Withdrawn, came_to == withdrawn, "{who:?}");
+            let result = redirect::result(&world.store.read().expect("reads"), &ordered).expect("reads");
+            let (result, why) = result.expect("is decided");
+            assert_eq!((result, why.as_str()), (ReviseResult::Refused, "its author has withdrawn it"));
+            let way = world.way(id);
+            let ended = "not redirected to carol@elsewhere.example: its author has withdrawn it";
+            assert!(way.contains(ended), "{way}");
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_that_was_composed_before_there_was_a_new_address_is_composed_again() {
+    let (world, id) = block_in_place(world);
+    let (before, ordered, alice) = block_in_place(|| {
+        let before = world.store.read().expect("reads");
+        let ordered = world.redirects(id, OLD, NEW).expect("is ordered");
+        world.reports(id, 0, ordered.number, ReviseResult::Withdrawn).expect("is recorded");
+        (before, ordered, world.known("alice"))
+    });
+    let withdrawal = amendment(ReviseMode::Withdraw, "");
+    let nothing = |_: &mut Txn<'_>| Ok(());
+    let refused =
+        revise::amend_as_of(&world.store, &world.site, before, &alice, id, (&withdrawal, nothing)).await;
+    let refused = refused.expect_err("it is for the old address only").to_string();
+    assert!(refused.contains("redirected to another address meanwhile"), "{refused}");
+    let status = world.amends("alice", id, withdrawal).await.expect("is withdrawn");
+    assert_eq!(status.recipients[1].revised.as_ref().map(|revised| revised.result), Some(PENDING));
+    block_in_place(|| world.reports(id, ordered.number, 1, ReviseResult::Withdrawn)).expect("is recorded");
+    assert_eq!(block_in_place(|| world.shown(id))[1].state, DeliveryState::Withdrawn);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_may_have_it_is_none_to_redirect_it_to() {
+    block_in_place(|| {
+        let world = World::new();
+        let id = world.sends(&[OLD, "dave@remote.example"], "the text");
+        let fails = |in_doubt| {
+            let changed = world.store.commit_blocking(move |txn| {
+                let key = mail::recipient_key(id, 1);
+                let row = txn.get::<Recipient>(RECIPIENTS, &key)?.expect("is there");
+                let text = "given up".into();
+                txn.put(RECIPIENTS, &key, &Recipient { state: DeliveryState::Failed, text, in_doubt, ..row })
+            });
+            changed.expect("commits");
+        };
+        fails(true);
+        let refused = world.redirects(id, OLD, "dave@remote.example").expect_err("it may have it");
+        assert!(refused.contains("may have it (failed: given up)"), "{refused}");
+        fails(false);
+        world.redirects(id, OLD, "dave@remote.example").expect("it has it not");
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -293,6 +386,10 @@ async fn a_big_that_was_restored_gives_no_redirect_the_number_of_one_it_has_forg
             "{}",
             shown[0].text
         );
+        // It may be the address that another one leads to.
+        let twice = forgotten.store.read().expect("reads");
+        let row = twice.get::<Recipient>(RECIPIENTS, &mail::recipient_key(other, 0)).expect("reads");
+        assert!(row.expect("is there").in_doubt);
         // So the second one comes to nothing.
         forgotten.reports(other, 0, second, ReviseResult::TooLate).expect("is recorded");
         assert!(forgotten.given_up_and_sent().1.is_empty());

@@ -105,6 +105,7 @@ pub(super) async fn record(
             recipient.text.clone_from(&status.text);
             places.insert(queue::destination(&recipient.address));
             in_doubt |= status.in_doubt;
+            recipient.in_doubt |= status.in_doubt;
             let again = status.class == Class::Temporary;
             let outcome = Outcome {
                 message: message.0,

@@ -48,6 +48,7 @@ fn row(domains: &[&str], at: u64) -> QueueRow {
         next_attempt_at: at,
         held: false,
         doubt: None,
+        in_doubt: false,
         notify: None,
         original: None,
     };

@@ -11,12 +11,13 @@ use shared::store::Store;
 use shared::store::sim::{Faults, SimDisk};
 use shared::unit::{
     DeliveryState, OUTBOUND, Outbound, REVISION, Unsettled, Window, WindowCopy, carrier_id, part_id,
+    redirect_after,
 };
 
 use super::*;
 use crate::apply::{self, Arrived};
 use crate::facts::EVENT_LANE;
-use crate::record::{COPIES, CopyRow, Doubt, OUTBOUND_KIND, QUEUE};
+use crate::record::{COPIES, CopyRow, Doubt, OUTBOUND_KIND, QUEUE, QueueRecipient};
 
 const KEY: [u8; 32] = [8; 32];
 const MESSAGE: Id = [3; 16];
@@ -115,12 +116,17 @@ impl Edge {
 
     /// An operator has it attempted, though it may have left.
     fn retried(&self) {
-        let retried = self.store.commit_blocking(|txn| {
+        self.change(|recipient| recipient.doubt = Some(Doubt::Retried));
+    }
+
+    /// Changes all who wait.
+    fn change(&self, change: fn(&mut QueueRecipient)) {
+        let changed = self.store.commit_blocking(move |txn| {
             let mut waiting = Waiting::load(txn, MessageId(MESSAGE))?;
-            waiting.recipients().for_each(|recipient| recipient.doubt = Some(Doubt::Retried));
+            waiting.recipients().for_each(change);
             waiting.store(txn)
         });
-        retried.expect("commits");
+        changed.expect("commits");
     }
 
     /// Big says who waits, and for which revision at the least.
@@ -314,6 +320,60 @@ fn an_attempt_under_way_decides_by_its_outcome() {
             assert_eq!(edge.bodies(), 0, "{outcome:?} {mode:?}");
         }
     }
+}
+
+/// What a host may have goes to no other address; its author takes it back as well as can be.
+#[test]
+fn what_a_host_may_have_is_not_redirected() {
+    let redirect = redirect_after(None, 1).expect("is left");
+    let doubts: [fn(&mut QueueRecipient); 5] = [
+        |recipient| recipient.in_doubt = true,
+        |recipient| recipient.doubt = Some(Doubt::Restored),
+        |recipient| recipient.doubt = Some(Doubt::Retried),
+        |recipient| recipient.doubt = Some(Doubt::Revised(1)),
+        |recipient| recipient.doubt = Some(Doubt::Rebuilt),
+    ];
+    for doubt in doubts {
+        for is_attempted in [false, true] {
+            let edge = Edge::new();
+            edge.outbound(1);
+            assert!(!is_attempted || edge.begin().is_some());
+            edge.change(doubt);
+            edge.revise(redirect, ReviseMode::Withdraw, &[0]);
+            if is_attempted {
+                edge.end(0, DeliveryState::Deferred);
+            }
+            assert_eq!(edge.told(), [(0, redirect, ReviseResult::TooLate)]);
+            assert_eq!(edge.waiting(), [(0, "old".into())], "it waits on");
+            edge.revise(1, ReviseMode::Withdraw, &[0]);
+            assert_eq!(edge.told()[1..], [(0, 1, ReviseResult::Withdrawn)]);
+        }
+    }
+    let edge = Edge::new();
+    edge.outbound(1);
+    assert!(edge.begin().is_some());
+    edge.revise(redirect, ReviseMode::Withdraw, &[0]);
+    edge.end(0, DeliveryState::Deferred);
+    assert_eq!(edge.told(), [(0, redirect, ReviseResult::Withdrawn)], "its host has refused it for now");
+}
+
+#[test]
+fn what_an_attempt_that_was_cut_off_may_have_delivered_is_not_redirected() {
+    let redirect = redirect_after(None, 1).expect("is left");
+    let edge = Edge::new();
+    edge.outbound(2);
+    assert!(edge.begin().is_some());
+    edge.revise(redirect, ReviseMode::Withdraw, &[0]);
+    edge.revise(1, ReviseMode::Withdraw, &[1]);
+    let edge = Edge { store: edge.store, busy: Arc::default() };
+    assert_eq!(edge.begin(), Some((0, "old".into())));
+    let told = edge.told();
+    assert!(told.contains(&(0, redirect, ReviseResult::TooLate)), "{told:?}");
+    assert!(told.contains(&(1, 1, ReviseResult::Withdrawn)), "{told:?}");
+    // The host refuses the next attempt, which says nothing of the one before.
+    edge.end(0, DeliveryState::Deferred);
+    edge.revise(redirect + 1, ReviseMode::Withdraw, &[0]);
+    assert!(edge.told().contains(&(0, redirect + 1, ReviseResult::TooLate)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use shared::id::MessageId;
 use shared::store::{BodyKey, Rows, StoreError, Txn};
-use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult};
+use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult, is_redirect};
 
 use crate::queue;
 use crate::record::{Doubt, Noted, QUEUE, QueueRecipient, QueueRow};
@@ -107,6 +107,11 @@ impl Waiting {
                 None
             }
             Some(present) => {
+                if is_redirect(revision)
+                    && let Some(why) = self.may_have_left(recipient)
+                {
+                    return decided(ReviseResult::TooLate, why);
+                }
                 self.shift(recipient, present, (mode != ReviseMode::Withdraw).then_some(revision));
                 decided(done(mode), "")
             }
@@ -127,6 +132,17 @@ impl Waiting {
                 // A later one has come by another lane.
                 (Some(present), _) if present >= noted => (ReviseResult::Replaced, ""),
                 (Some(present), _) => {
+                    if is_redirect(noted)
+                        && let Some(text) = self.may_have_left(recipient)
+                    {
+                        decided.push(Decided {
+                            recipient,
+                            revision: noted,
+                            result: ReviseResult::TooLate,
+                            text,
+                        });
+                        continue;
+                    }
                     self.shift(recipient, present, (mode != ReviseMode::Withdraw).then_some(noted));
                     (done(mode), "")
                 }
@@ -140,9 +156,27 @@ impl Waiting {
 
     /// Decides what attempts that were cut off have left noted: what is of recipients for whom none `is_attempted`.
     pub fn settle_left(&mut self, is_attempted: impl Fn(u32) -> bool) -> Vec<Decided> {
+        let is_left = |noted: &&Noted| !is_attempted(noted.recipient);
+        let left = self.rows.iter().flat_map(|row| &row.noted).filter(is_left);
+        let cut_off: HashSet<u32> = left.map(|noted| noted.recipient).collect();
+        // Nobody knows how far their attempts had come.
+        let cut_off = self.recipients().filter(|recipient| cut_off.contains(&recipient.index));
+        cut_off.for_each(|recipient| recipient.in_doubt = true);
         let revisions: Vec<u32> = self.rows.iter().map(|row| row.revision).collect();
         let settled = |revision: &u32| self.settle(*revision, |recipient| !is_attempted(recipient));
         revisions.iter().flat_map(settled).collect()
+    }
+
+    /// Why a recipient who waits may have the message all the same. An author takes it back as well as can be; to another
+    /// address it does not go then, for it would have arrived twice.
+    fn may_have_left(&mut self, recipient: u32) -> Option<&'static str> {
+        let waiting = self.recipients().find(|other| other.index == recipient)?;
+        match waiting.doubt {
+            _ if waiting.in_doubt => Some("a host may have it: the connection was lost before it answered"),
+            Some(Doubt::Rebuilt) => Some("a host may have it: it was found by a rebuild"),
+            Some(_) => Some("a host may have it: the edge went back to a backup"),
+            None => None,
+        }
     }
 
     fn state_of(&self, recipient: u32) -> Option<DeliveryState> {

@@ -31,6 +31,7 @@ async fn node() -> Node {
         next_attempt_at: 0,
         held: false,
         doubt: None,
+        in_doubt: false,
         notify: None,
         original: None,
     };
@@ -89,4 +90,19 @@ async fn mail_without_a_place_at_the_smart_host_is_due_as_before_until_it_is_too
     assert_eq!(state, DeliveryState::Failed);
     assert!(text.starts_with("given up") && text.ends_with("nobody is there"), "{text}");
     assert!(!waits(&node).await, "that is the end of it");
+}
+
+#[tokio::test]
+async fn that_a_host_may_have_it_is_kept_whatever_later_attempts_bring() {
+    let node = node().await;
+    let later = Status::ours(Class::Temporary, Enhanced(4, 4, 2), "the connection was lost");
+    for in_doubt in [true, false] {
+        let busy = Arc::clone(&node.busy);
+        let begin = move |txn: &mut Txn<'_>| revise::begin(txn, &busy, MESSAGE, None, u64::MAX);
+        let begun = node.store.commit(begin).await.expect("commits").into_inner().expect("is due");
+        let report = Report::ours(Status { in_doubt, ..later.clone() });
+        record(&node, MESSAGE, &begun, vec![(0, report)]).await.expect("records");
+        let waiting = Waiting::load(&node.store.read().expect("reads"), MESSAGE).expect("reads");
+        assert!(waiting.rows()[0].recipients[0].in_doubt, "{in_doubt}");
+    }
 }
