@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use big_node::request::{Done, RecipientView, Request, Written};
 use shared::notify::Notify;
-use shared::unit::DeliveryState;
+use shared::unit::{DeliveryState, ReviseMode, ReviseResult};
 use tests::internet::dns::Zone;
 use tests::internet::mta::{Mta, Options};
 use tests::internet::rules::{Action, Rule, Stage};
@@ -95,6 +95,43 @@ async fn what_waits_goes_to_the_new_address_once_and_never_to_the_old_one() -> R
     world.quiet().await?;
     assert_eq!(elsewhere.mail().len(), 2, "each once");
     assert!(world.internet.mta.mail().is_empty(), "the old address has nothing");
+    world.end().await
+}
+
+/// Both orders come to the edge at once, the redirect first: it gives the old address up by that.
+#[tokio::test]
+async fn what_its_author_withdraws_meanwhile_goes_nowhere_and_what_they_write_anew_goes_there()
+-> Result<(), Trouble> {
+    let (world, elsewhere) = world().await?;
+    let (desk, mta) = (world.desk("alice"), &world.internet.mta);
+    mta.add_rule(Rule::reply(Stage::Rcpt, 451, "4.2.0 not now"));
+    let withdrawn = desk.send(CAROL, "plans", "it is taken back").await?;
+    let revised = desk.send(CAROL, "more plans", "it is old").await?;
+    for sent in [&withdrawn, &revised] {
+        until_is(&world, &sent.id, DeliveryState::Deferred).await?;
+    }
+    let big = &world.nodes.big;
+    big.run(&["link", "hold"]).await?;
+    for sent in [&withdrawn, &revised] {
+        let said = redirect(&world, &sent.id).await?;
+        assert!(said.contains("once the edge has said"), "{said}");
+    }
+    desk.amend(&withdrawn.id, ReviseMode::Withdraw, "").await?;
+    desk.amend(&revised.id, ReviseMode::Replace, "it is new").await?;
+    big.run(&["link", "release"]).await?;
+    desk.revised(&withdrawn.id, ReviseResult::Withdrawn).await?;
+    let recipients = until_is(&world, &revised.id, DeliveryState::Relayed).await?;
+    assert_eq!(recipients.len(), 2, "{recipients:?}");
+    world.quiet().await?;
+    assert_eq!(
+        states(&desk.status(&withdrawn.id).await?.recipients),
+        [(CAROL, DeliveryState::Withdrawn, None)]
+    );
+    let got = elsewhere.mail();
+    let [got] = got.as_slice() else { return Err(format!("one goes there: {got:?}").into()) };
+    let text = String::from_utf8_lossy(&got.data);
+    assert!(text.contains("it is new") && !text.contains("it is old"), "{text}");
+    assert!(mta.mail().is_empty(), "the old address has nothing");
     world.end().await
 }
 

@@ -218,6 +218,11 @@ impl Book {
             None => lacked_after(row, received.number),
         };
         let lacks = units.split_off(&(from + 1));
+        if held.is_none_or(<[Id]>::is_empty)
+            && let Some((_, first)) = lacks.first_key_value()
+        {
+            row.bytes = first.before;
+        }
         row.last = row.last.max(received.number);
         row.confirmed = LanePosition { number: row.last, chain: received.chain };
         row.rebase = match received.number == row.last {

@@ -15,6 +15,9 @@ use shared::unit::Id;
 
 use crate::world::{Who, World};
 
+/// Units that no lane of a schedule has unconfirmed.
+const MANY: usize = 200;
+
 /// Says one lie to `who`, about messages of these `ids` and about what never was. What was said, in words.
 pub fn lie(world: &mut World, who: Who, ids: &[Id], dice: &mut Dice) -> String {
     let row_of = |lane: Lane| {
@@ -60,8 +63,10 @@ impl Liar<'_> {
             9..=11 => (Channel::Control, Frame::Confirmed(self.confirmed(lane, row))),
             12 => (Channel::Control, Frame::Credit(lane, self.credit())),
             13 => (Channel::Control, self.about_a_body()),
-            14 => (on_lane, Frame::Offer(vec![self.id(), self.id()])),
-            _ => (on_lane, Frame::Known(vec![true; 1 + usize::try_from(self.dice.below(9)).unwrap_or(0)])),
+            // More than is ever offered here: who takes the answer for the one to its own offer believes what it says, and
+            // who says that mail is there which is not can lose it.
+            14 => (on_lane, Frame::Offer([vec![[0xee; 16]; MANY], vec![self.id(), self.id()]].concat())),
+            _ => (on_lane, Frame::Known(vec![true; MANY + usize::try_from(self.dice.below(9)).unwrap_or(0)])),
         }
     }
 

@@ -243,8 +243,9 @@ impl World {
             if let (Some(of_big), Some(of_edge)) = (shown(self, Who::Big), shown(self, Who::Edge)) {
                 return Ok((of_big, of_edge));
             }
-            if std::mem::take(&mut self.may_pair_anew) {
+            if self.may_pair_anew {
                 self.pair_anew().map_err(|error| error.to_string())?;
+                self.may_pair_anew = false;
             }
         }
         Err("the nodes do not know each other's keys".into())
