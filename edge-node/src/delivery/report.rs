@@ -1,7 +1,7 @@
 //! What is attempted, and what becomes of it, recipient by recipient.
 
 use shared::id::MessageId;
-use shared::smtp::client::{REQUIRETLS_NEEDED, Status};
+use shared::smtp::client::{REQUIRETLS_NEEDED, Status, is_of_offer};
 use shared::smtp::{Enhanced, Recipient};
 use tokio::time::Instant;
 
@@ -45,10 +45,10 @@ impl Report {
         Self { status, waits: true, ..self.clone() }
     }
 
-    /// What the smart host, as the second choice, will not do for the sender's wish of TLS, hosts of the domain may do when
-    /// they are back: it becomes what was said of them.
+    /// What the smart host, as the second choice, will not do for the sender's wish of TLS, or does not offer, hosts of the
+    /// domain may do when they are back: it becomes what was said of them.
     pub fn leave_to(&mut self, of_domain: &Self) {
-        if is_of_wish(&self.status) {
+        if is_of_wish(&self.status) || is_of_offer(&self.status) {
             self.clone_from(of_domain);
         }
     }
@@ -88,12 +88,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_smart_host_will_not_do_of_a_wish_waits_for_the_domain() {
+    fn what_the_smart_host_will_not_do_waits_for_the_domain() {
         let away = Report::ours(Status::ours(Class::Temporary, Enhanced(4, 4, 1), "no answer"));
         let by_relay = |status| Report { relay: Some("no answer".into()), ..Report::ours(status) };
-        for (enhanced, waits) in
-            [(REQUIRETLS_NEEDED, true), (Enhanced(5, 7, 10), true), (Enhanced(5, 1, 1), false)]
-        {
+        for (enhanced, waits) in [
+            (REQUIRETLS_NEEDED, true),
+            (Enhanced(5, 7, 10), true),
+            (Enhanced(5, 3, 4), true),
+            (Enhanced(5, 1, 1), false),
+        ] {
             let said = by_relay(Status::ours(Class::Permanent, enhanced, "no"));
             let mut told = said.clone();
             told.leave_to(&away);

@@ -404,6 +404,7 @@ impl Sender {
     }
 
     fn offer(&mut self, received: Position, outputs: &mut Outputs) {
+        self.recalled = Some(received.number);
         self.state = State::Offering(received);
         let after = self.confirmed;
         outputs.push_back(Output::ListUnconfirmed { lane: self.lane, after, max: OFFER_UNITS_MAX });
@@ -467,10 +468,7 @@ impl Sender {
         match (doubt, self.sent.chain == until.chain) {
             (Doubt::Restored, true) => self.settle(until, Settling::Replay, outputs),
             (Doubt::Unconfirmed { restored: true, .. }, false)
-            | (Doubt::Unconfirmed { receiver_restored: true, .. }, true) => {
-                self.recalled = Some(until.number);
-                self.offer(until, outputs);
-            }
+            | (Doubt::Unconfirmed { receiver_restored: true, .. }, true) => self.offer(until, outputs),
             (_, false) => self.stop(Stop::Differs, outputs),
             (Doubt::Unconfirmed { .. }, true) => {
                 self.in_flight.push_back(until);

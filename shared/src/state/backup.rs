@@ -66,7 +66,7 @@ impl State {
     /// As [`State::may_take_backup`]; [`StateError::BackupName`] and [`StateError::BackupGone`] if that is none.
     pub fn take_backup(&self, prepared: &Prepared, into: &Path) -> Result<(), StateError> {
         let name = &prepared.name;
-        if name.len() != NAME_DIGITS || !name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
+        if !is_name(name) {
             return Err(StateError::BackupName);
         }
         let path = self.path.join(BACKUPS);
@@ -87,7 +87,7 @@ impl State {
         taken.and(removed.map_err(|error| StateError::File { path, error }))
     }
 
-    /// Removes what was prepared and not taken: those who asked for it have gone.
+    /// Removes what was prepared and not taken: those who asked for it have gone. What else somebody has put there stays.
     pub fn forget_backups(&self) -> Result<(), StateError> {
         let path = self.path.join(BACKUPS);
         let failed = |error| StateError::File { path: path.clone(), error };
@@ -96,7 +96,11 @@ impl State {
             read => read.map_err(failed)?,
         };
         for entry in entries {
-            fs::remove_dir_all(entry.map_err(failed)?.path()).map_err(failed)?;
+            let entry = entry.map_err(failed)?;
+            let is_ours = entry.file_name().to_str().is_some_and(is_name);
+            if is_ours && entry.file_type().map_err(failed)?.is_dir() {
+                fs::remove_dir_all(entry.path()).map_err(failed)?;
+            }
         }
         Ok(())
     }
@@ -129,6 +133,11 @@ impl State {
             false => Err(StateError::NotOwn(into.into())),
         }
     }
+}
+
+/// Whether a folder's name is one that [`State::prepare_backup`] gives.
+fn is_name(name: &str) -> bool {
+    name.len() == NAME_DIGITS && name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Copies the prepared backup in `folder`, which lies at `path`, to `into`, and gives what was made to an account.
@@ -224,8 +233,10 @@ mod tests {
         assert_eq!(State::open(&into).expect("a state").key32("sealing").expect("there"), [7; 32]);
         assert!(prepared() == 0 && state.take_backup(&second, &dir.path().join("more")).is_err());
         state.prepare_backup(&store).expect("prepared");
+        let others = [state.path.join(BACKUPS).join("monday"), state.path.join(BACKUPS).join("note")];
+        fs::create_dir(&others[0]).and_then(|()| fs::write(&others[1], b"text")).expect("somebody else's");
         state.forget_backups().expect("removed");
-        assert_eq!(prepared(), 0);
+        assert!(prepared() == 2 && others.iter().all(|other| other.exists()), "what is not ours stays");
     }
 
     /// What a node says and has put there is not believed: it may be somebody else's by now.
