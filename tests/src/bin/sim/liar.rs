@@ -31,6 +31,8 @@ pub fn lie(world: &mut World, who: Who, ids: &[Id], dice: &mut Dice) -> String {
         Frame::Batch(batch) => {
             format!("BATCH of {:?}", batch.units.iter().map(|u| u.number).collect::<Vec<_>>())
         }
+        Frame::Offer(ids) => format!("OFFER of {}", ids.len()),
+        Frame::Known(bits) => format!("KNOWN of {}", bits.len()),
         frame => format!("{frame:?}"),
     };
     world.say_to(who, channel, &frame);

@@ -244,8 +244,7 @@ impl World {
                 return Ok((of_big, of_edge));
             }
             if self.may_pair_anew {
-                self.pair_anew().map_err(|error| error.to_string())?;
-                self.may_pair_anew = false;
+                self.may_pair_anew = !self.pair_anew().map_err(|error| error.to_string())?;
             }
         }
         Err("the nodes do not know each other's keys".into())
@@ -256,15 +255,18 @@ impl World {
         lane::partner(&self.store(who)?.read().ok()?).ok().flatten()
     }
 
-    /// What `pair --replace` does to the keys, which are all that has changed.
-    fn pair_anew(&mut self) -> Result<(), StoreError> {
-        for who in Who::BOTH {
+    /// What `pair --replace` does to the keys, which are all that has changed; if both stores can be read.
+    fn pair_anew(&mut self) -> Result<bool, StoreError> {
+        let (Some(of_big), Some(of_edge)) = (self.pinned(Who::Big), self.pinned(Who::Edge)) else {
+            return Ok(false);
+        };
+        for (who, row) in [(Who::Big, of_big), (Who::Edge, of_edge)] {
             let key = self.keys[who.other() as usize].present().to_vec();
-            let (Some(row), Some(store)) = (self.pinned(who), self.store(who)) else { continue };
             let row = PartnerRow { key, next_key: None, former_key: None, ..row };
+            let store = self.store(who).ok_or(StoreError::Full)?;
             store.commit_blocking(move |txn| lane::set_partner(txn, &row))?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// An operator runs `link rotate` on a node. Whether a new key was made.
