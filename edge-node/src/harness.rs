@@ -12,7 +12,6 @@ use shared::report::DirectoryView;
 use shared::seal::PrivateKey;
 use shared::smtp::{Envelope, Facts, Role};
 use shared::store::{BodyKey, Disk, Rows, Store, StoreError, Txn};
-use shared::tls_wish::TlsWish;
 use shared::topology::Topology;
 use shared::unit::{DeliveryState, Id, Window};
 
@@ -24,7 +23,7 @@ pub use crate::link::LinkHost;
 use crate::login::Traveller;
 use crate::maintenance::Cursors;
 use crate::node::Node;
-use crate::record::{COPIES, CopyRow, QUEUE, QueueRecipient, QueueRow, WINDOWS, copy_of};
+use crate::record::{COPIES, CopyRow, QUEUE, QueueRow, WINDOWS, copy_of};
 use crate::revise::busy::Busy;
 use crate::{aggregate, directory, maintenance, queue, reception, revise, windows};
 
@@ -264,36 +263,14 @@ pub fn fill_queue(store: &Store, count: u64, at: u64) -> Result<(), StoreError> 
             0 => format!("d{number}.example"),
             _ => "slow.example".to_owned(),
         };
-        let recipient = QueueRecipient {
-            index: 0,
-            address: format!("r{number}@{domain}"),
-            state: DeliveryState::Deferred,
-            text: "451 4.2.0 come again later".into(),
-            attempts: 1,
-            next_attempt_at: at + number,
-            held: false,
-            doubt: None,
-            in_doubt: false,
-            notify: None,
-            original: None,
-        };
-        QueueRow {
-            revision: 0,
-            body: [0; 32],
-            wrapped_key: vec![7; 80],
-            size: 4_096,
-            reverse_path: Some("alice@example.com".into()),
-            returns: None,
-            envelope_id: None,
-            tls_wish: TlsWish::Unsaid,
-            body_8bit: false,
-            utf8_header: false,
-            signatures: String::new(),
-            recipients: vec![recipient],
-            noted: Vec::new(),
-            queued_at: at,
-            since: 0,
+        let mut row = queue::sample::row([format!("r{number}@{domain}")], at);
+        for recipient in &mut row.recipients {
+            recipient.state = DeliveryState::Deferred;
+            recipient.text = "451 4.2.0 come again later".into();
+            recipient.attempts = 1;
+            recipient.next_attempt_at = at + number;
         }
+        row
     };
     for first in (0..count).step_by(FILLED_AT_ONCE) {
         let numbers = first..count.min(first + FILLED_AT_ONCE as u64);

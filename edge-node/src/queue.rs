@@ -2,6 +2,8 @@
 //! in one step. So a queue of any length starts at once, and is never in memory whole.
 
 pub mod operator;
+#[cfg(any(test, feature = "sim"))]
+pub mod sample;
 #[cfg(test)]
 mod tests;
 

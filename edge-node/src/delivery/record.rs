@@ -71,8 +71,10 @@ pub(super) async fn record(
     let (now, outbound, busy) = (unix_millis(), node.topology.edge.outbound.clone(), Arc::clone(&node.busy));
     let revision = begun.row.revision;
     let attempted: Vec<u32> = reports.iter().map(|(index, _)| *index).collect();
+    let recorded = attempted.clone();
     let committed = node.store.commit(move |txn| {
-        busy.end(message, &attempted);
+        // What follows in the same commit finds it over.
+        busy.end(message, &recorded);
         let (mut waiting, lived) = (Waiting::load(txn, message)?, age::lived(txn)?);
         let Some(row) = waiting.row(revision) else { return Ok(()) };
         let expired = lived >= row.since.saturating_add(millis(outbound.expire));
@@ -127,12 +129,15 @@ pub(super) async fn record(
             border::count(txn, Count::Undetermined)?;
         }
         // Behind the outcome, so that big knows what a revision was too late for.
-        let decided = waiting.settle(revision, |recipient| attempted.contains(&recipient));
+        let decided = waiting.settle(revision, |recipient| recorded.contains(&recipient));
         waiting.store(txn)?;
         places.iter().try_for_each(|place| queue::bring_back(txn, place, now))?;
         revise::tell(txn, message, decided, now)
     });
-    committed.await?;
+    if let Err(error) = committed.await {
+        node.busy.go_on(message, &attempted);
+        return Err(error);
+    }
     node.queued(EVENT_LANE);
     Ok(())
 }

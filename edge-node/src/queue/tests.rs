@@ -39,36 +39,7 @@ fn id(number: u64) -> MessageId {
 
 /// A row for recipients at these domains, due at `at`.
 fn row(domains: &[&str], at: u64) -> QueueRow {
-    let recipient = |(index, domain): (u32, &&str)| QueueRecipient {
-        index,
-        address: format!("r{index}@{domain}"),
-        state: DeliveryState::Relaying,
-        text: String::new(),
-        attempts: 0,
-        next_attempt_at: at,
-        held: false,
-        doubt: None,
-        in_doubt: false,
-        notify: None,
-        original: None,
-    };
-    QueueRow {
-        revision: 0,
-        body: [0; 32],
-        wrapped_key: vec![7; 80],
-        size: 1_000,
-        reverse_path: Some("alice@example.com".into()),
-        returns: None,
-        envelope_id: None,
-        tls_wish: shared::tls_wish::TlsWish::Unsaid,
-        body_8bit: false,
-        utf8_header: false,
-        signatures: String::new(),
-        recipients: (0..).zip(domains).map(recipient).collect(),
-        noted: Vec::new(),
-        queued_at: at,
-        since: 0,
-    }
+    sample::row((0..).zip(domains).map(|(index, domain): (u32, _)| format!("r{index}@{domain}")), at)
 }
 
 impl Node {

@@ -41,7 +41,7 @@ fn lock<T>(set: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Busy {
     /// An attempt for these recipients of a message begins. Called within the operation that reads its row.
     pub fn begin(self: &Arc<Self>, message: MessageId, recipients: Vec<u32>) -> UnderWay {
-        lock(&self.attempts).extend(recipients.iter().map(|recipient| (message, *recipient)));
+        self.go_on(message, &recipients);
         UnderWay { busy: Arc::clone(self), message, recipients }
     }
 
@@ -57,6 +57,11 @@ impl Busy {
         for recipient in recipients {
             attempts.remove(&(message, *recipient));
         }
+    }
+
+    /// The outcome for these recipients was not recorded after all: their attempt is under way still.
+    pub fn go_on(&self, message: MessageId, recipients: &[u32]) {
+        lock(&self.attempts).extend(recipients.iter().map(|recipient| (message, *recipient)));
     }
 
     /// Locks a window's maildrop; `false` if it is locked already.

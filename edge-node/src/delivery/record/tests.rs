@@ -6,52 +6,25 @@ use shared::lane;
 use shared::seal::PrivateKey;
 use shared::store::Store;
 use shared::store::sim::{Faults, SimDisk};
-use shared::tls_wish::TlsWish;
 use shared::topology::{SMALLEST, Topology};
 use shared::unit::decode;
 
 use super::*;
 use crate::cover::Covers;
-use crate::record::{QueueRecipient, QueueRow};
 
 const MESSAGE: MessageId = MessageId([3; 16]);
 const TO: &str = "bob@remote.example";
 
 /// A node with a message for one recipient, that is due.
 async fn node() -> Node {
+    node_on(SimDisk::new(Faults::default())).await
+}
+
+async fn node_on(disk: SimDisk) -> Node {
     let topology = Topology::parse(SMALLEST, "test.toml").expect("is right");
-    let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
+    let store = Store::open(Arc::new(disk)).expect("opens");
     let node = Node::new(store, Covers::simulated(), topology, PrivateKey::from_bytes([1; 32]), [2; 32]);
-    let recipient = QueueRecipient {
-        index: 0,
-        address: TO.into(),
-        state: DeliveryState::Relaying,
-        text: String::new(),
-        attempts: 0,
-        next_attempt_at: 0,
-        held: false,
-        doubt: None,
-        in_doubt: false,
-        notify: None,
-        original: None,
-    };
-    let row = QueueRow {
-        revision: 0,
-        body: [0; 32],
-        wrapped_key: vec![7; 80],
-        size: 1_000,
-        reverse_path: Some("alice@example.com".into()),
-        returns: None,
-        envelope_id: None,
-        tls_wish: TlsWish::Unsaid,
-        body_8bit: false,
-        utf8_header: false,
-        signatures: String::new(),
-        recipients: vec![recipient],
-        noted: Vec::new(),
-        queued_at: 0,
-        since: 0,
-    };
+    let row = queue::sample::row([TO.to_owned()], 0);
     node.store.commit(move |txn| queue::put(txn, MESSAGE, &row)).await.expect("commits");
     node
 }
@@ -105,4 +78,20 @@ async fn that_a_host_may_have_it_is_kept_whatever_later_attempts_bring() {
         let waiting = Waiting::load(&node.store.read().expect("reads"), MESSAGE).expect("reads");
         assert!(waiting.rows()[0].recipients[0].in_doubt, "{in_doubt}");
     }
+}
+
+#[tokio::test]
+async fn an_attempt_goes_on_until_what_came_of_it_is_recorded() {
+    let disk = SimDisk::new(Faults::default());
+    let node = node_on(disk.clone()).await;
+    let busy = Arc::clone(&node.busy);
+    let begin = move |txn: &mut Txn<'_>| revise::begin(txn, &busy, MESSAGE, None, u64::MAX);
+    let begun = node.store.commit(begin).await.expect("commits").into_inner().expect("is due");
+    let taken = vec![(0, Report::ours(Status::ours(Class::Delivered, Enhanced(2, 0, 0), "taken")))];
+    disk.fill_up();
+    record(&node, MESSAGE, &begun, taken.clone()).await.expect_err("the disk is full");
+    assert!(node.busy.is_attempted(MESSAGE, 0), "a host may have it, and nobody has been told");
+    disk.make_room();
+    record(&node, MESSAGE, &begun, taken).await.expect("records");
+    assert!(!node.busy.is_attempted(MESSAGE, 0));
 }
