@@ -129,8 +129,8 @@ pub fn account(name: &str) -> std::io::Result<u32> {
     number.ok_or_else(|| std::io::Error::other(format!("there is no account {name}")))
 }
 
-/// As strict as it can be told to be, without the delays by which it slows errors down.
-fn main_cf(folder: &Path) -> String {
+/// Where a Postfix that is configured in `folder` finds Debian's programs and accounts, and what is its own.
+pub fn installed(folder: &Path) -> String {
     let folder = folder.display();
     format!(
         "compatibility_level = 3.6
@@ -140,7 +140,15 @@ command_directory = /usr/sbin
 daemon_directory = /usr/lib/postfix/sbin
 mail_owner = postfix
 setgid_group = postdrop
-myhostname = mx.example.com
+"
+    )
+}
+
+/// As strict as it can be told to be, without the delays by which it slows errors down.
+fn main_cf(folder: &Path) -> String {
+    let (here, folder) = (installed(folder), folder.display());
+    format!(
+        "{here}myhostname = mx.example.com
 myorigin = example.com
 mydestination =
 local_recipient_maps =

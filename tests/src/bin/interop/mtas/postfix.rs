@@ -11,7 +11,7 @@ use super::daemon::Daemon;
 use super::domains::{Domain, domains_of};
 use super::{Dane, MAIL_OWNER, Mta, SIZE_MAX, Words};
 use crate::namespaces::{NAME_SERVER, Namespaces};
-use crate::postfix_smtp::{MASTER_CF, account};
+use crate::postfix_smtp::{MASTER_CF, account, installed};
 
 /// What it is, and how it is told.
 pub const POSTFIX: Mta = Mta {
@@ -55,16 +55,9 @@ fn write(mta: &Mta, folder: &Path) -> io::Result<()> {
 fn main_cf(mta: &Mta, folder: &Path) -> String {
     let (domains, clear) = (domains_of(mta).join(", "), Domain::Clear.ours());
     let Mta { address, .. } = mta;
-    let folder = folder.display();
+    let (here, folder) = (installed(folder), folder.display());
     format!(
-        "compatibility_level = 3.6
-queue_directory = {folder}/queue
-data_directory = {folder}/data
-command_directory = /usr/sbin
-daemon_directory = /usr/lib/postfix/sbin
-mail_owner = postfix
-setgid_group = postdrop
-myhostname = mx.plain.postfix.example
+        "{here}myhostname = mx.plain.postfix.example
 mydestination =
 local_recipient_maps =
 inet_interfaces = all
