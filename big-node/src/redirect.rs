@@ -146,7 +146,7 @@ fn is_undecided(rows: &impl Rows, id: MessageId, recipient: u32, who: &Recipient
     }
     if who.in_doubt {
         return Err(Refused::new(format!(
-            "a host of {from} may have {id}: the connection was lost before it answered; it is attempted there again, and \
+            "a host of {from} may have {id}: what it answered is not known; it is attempted there again, and \
              goes to nobody else"
         )));
     }
@@ -336,7 +336,7 @@ pub fn decided(
         // Before the old one is settled: what the message is signed with goes with the last who waits.
         enter(txn, site, (id, message.as_ref()), &redirect, (recipient, &who), at)?;
         let doubt = match who.in_doubt {
-            true => "; a host may have it all the same: a connection was lost before it answered",
+            true => "; a host may have it all the same: what it answered is not known",
             false => "",
         };
         let what = format!("redirected to {}{doubt}", redirect.to);

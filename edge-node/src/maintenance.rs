@@ -195,8 +195,8 @@ pub fn hold_back(txn: &mut Txn<'_>, busy: &Busy, now: u64) -> Result<(), StoreEr
         let (messages, next) = queue::messages(txn, &from, None)?;
         for id in messages {
             let mut waiting = Waiting::load(txn, id)?;
+            waiting.recipients().for_each(|recipient| recipient.doubt_it(Doubt::Restored));
             let decided = waiting.settle_left(|recipient| busy.is_attempted(id, recipient));
-            waiting.recipients().for_each(|recipient| recipient.doubt = Some(Doubt::Restored));
             waiting.store(txn)?;
             revise::tell(txn, id, decided, now)?;
         }
@@ -261,11 +261,10 @@ fn restore(txn: &mut Txn<'_>, found: &Recovered) -> Result<(), NotRestored> {
 
 fn hold(txn: &mut Txn<'_>, mut outbound: Outbound, body: BodyKey) -> Result<(), StoreError> {
     let now = unix_millis();
-    let found = |recipient| QueueRecipient {
-        text: "found again by a rebuild; it may have left already".into(),
-        doubt: Some(Doubt::Rebuilt),
-        in_doubt: false,
-        ..recipient
+    let found = |mut recipient: QueueRecipient| {
+        recipient.text = "found again by a rebuild; it may have left already".into();
+        recipient.doubt_it(Doubt::Rebuilt);
+        recipient
     };
     let (id, revision) = (MessageId(outbound.message), outbound.revision);
     let mut waiting = Waiting::load(txn, id)?;

@@ -28,6 +28,7 @@ use crate::lockout::Lockout;
 use crate::login::Traveller;
 use crate::maildrop::LastLogins;
 use crate::pressure::Pressure;
+use crate::queue::leaving;
 use crate::record::{Held, LOGINS, PERSON_WINDOWS, WINDOWS, big};
 use crate::revise::busy::Busy;
 use crate::{correspondents, repeats, revise, windows};
@@ -259,8 +260,9 @@ impl Node {
     pub async fn wake(&self) -> Result<(), StoreError> {
         let trust = age::awake(&self.store).await?;
         self.with_trust(|known| *known = trust);
-        // Of sessions that ended with the last life of this node, only their windows are known.
         let now = unix_millis();
+        self.store.commit(move |txn| leaving::settle(txn, now)).await?;
+        // Of sessions that ended with the last life of this node, only their windows are known.
         for window in revise::sessions(&self.store.read()?)? {
             self.store.commit(move |txn| revise::settle_copies(txn, &window, now)).await?;
         }

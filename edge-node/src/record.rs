@@ -111,12 +111,20 @@ pub struct QueueRecipient {
     pub held: bool,
     /// It may not be to get this: nothing is attempted before that is settled, unless an operator wants it.
     pub doubt: Option<Doubt>,
-    /// A host may have it: an attempt ended without the answer to its end. Later attempts do not change that.
+    /// A host may have it: an attempt ended without the answer to its end, or an older state of this edge may have
+    /// delivered it. Nothing that comes later changes that.
     pub in_doubt: bool,
     /// Of what its sender wants to be told, if they have said so.
     pub notify: Option<Notify>,
     /// The recipient that the sender named, if that is told.
     pub original: Option<String>,
+}
+
+impl QueueRecipient {
+    /// It may not be to get this, for an older state of this edge may have delivered it.
+    pub fn doubt_it(&mut self, why: Doubt) {
+        (self.doubt, self.in_doubt) = (Some(why), true);
+    }
 }
 
 /// Why a recipient may not be to get a text.

@@ -65,8 +65,7 @@ pub fn decided(
     };
     (row.result, row.at, row.text) = (result, at, cut(text));
     if who.in_doubt && matches!(result, ReviseResult::Replaced | ReviseResult::Withdrawn) {
-        row.text =
-            "a host may have the old text all the same: a connection was lost before it answered".into();
+        row.text = "a host may have the old text all the same: what it answered is not known".into();
     }
     match result {
         ReviseResult::Replaced if who.person.is_none() => who.revision = who.revision.max(revision),

@@ -453,7 +453,7 @@ impl Attempt {
                     *left = talked.left;
                     hear(&mut progress, target, talked.talk, &sent);
                 }
-                if sent.is_unreadable() {
+                if sent.is_unsendable() {
                     return progress.end_early();
                 }
             }
@@ -485,7 +485,7 @@ impl Attempt {
                     }
                 }
                 // Nor can it be for the next host.
-                if sent.is_unreadable() {
+                if sent.is_unsendable() {
                     return progress.end_early();
                 }
             }

@@ -17,7 +17,7 @@ use super::report::Report;
 use crate::border::{self, Count};
 use crate::facts::{self, EVENT_LANE};
 use crate::node::Node;
-use crate::queue;
+use crate::queue::{self, leaving};
 use crate::revise::{self, Begun, Waiting};
 
 /// Records what becomes of the recipients of one attempt.
@@ -55,7 +55,8 @@ pub(crate) async fn answered_by_remote(
         true => Status::ours(Class::Delivered, Enhanced(2, 0, 0), "taken"),
         false => Status::ours(Class::Temporary, Enhanced(4, 2, 1), "later"),
     };
-    let taken = Report::ours(status);
+    let (taken, leaving) = (Report::ours(status), begun.under_way.recipients.clone());
+    node.store.commit(move |txn| leaving::note(txn, message, &leaving)).await?;
     let reports = begun.under_way.recipients.iter().map(|index| (*index, taken.clone())).collect();
     record(node, message, &begun, reports).await
 }
@@ -75,6 +76,7 @@ pub(super) async fn record(
     let committed = node.store.commit(move |txn| {
         // What follows in the same commit finds it over.
         busy.end(message, &recorded);
+        leaving::forget(txn, message, &recorded)?;
         let (mut waiting, lived) = (Waiting::load(txn, message)?, age::lived(txn)?);
         let Some(row) = waiting.row(revision) else { return Ok(()) };
         let expired = lived >= row.since.saturating_add(millis(outbound.expire));
@@ -119,7 +121,7 @@ pub(super) async fn record(
                 relay: report.relay,
                 text: status.text,
                 status: status.enhanced.to_string(),
-                in_doubt: status.in_doubt,
+                in_doubt: recipient.in_doubt && recipient.state != DeliveryState::Relayed,
                 host_reports: report.host_reports,
                 next_attempt_at: again.then_some(recipient.next_attempt_at.max(now)),
             };

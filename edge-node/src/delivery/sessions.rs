@@ -12,7 +12,7 @@ use shared::smtp::client::{
     self, Class, Config, Message, Protocol, Session, Status, Talk, TlsPolicy, unreachable,
 };
 use shared::smtp::{Enhanced, Recipient};
-use shared::store::BodyKey;
+use shared::store::{BodyKey, StoreError};
 use shared::tls_wish::TlsWish;
 use tokio::net::TcpStream;
 
@@ -25,6 +25,7 @@ use super::tally::Counted;
 use super::transmission::Transmission;
 use crate::content::Content;
 use crate::node::Node;
+use crate::queue::leaving;
 use crate::record::QueueRow;
 use crate::request::OutwardView;
 
@@ -225,7 +226,7 @@ impl Sessions {
         };
         let unreadable = |error: &dyn std::fmt::Display| {
             log(error);
-            sent.unreadable();
+            sent.unsendable();
             let text = "the message cannot be read at the moment";
             Talk::Next { status: Status::ours(Class::Temporary, Enhanced(4, 3, 0), text), greeted: true }
         };
@@ -242,7 +243,7 @@ impl Sessions {
             sent.given(&piece);
             piece
         };
-        match session.deliver(message(row, recipients), piece).await {
+        match session.deliver(message(row, recipients), piece, self.leaves(copies, sent)).await {
             Talk::Done(outcomes, version) => match outcomes.first().filter(|first| is_of_wish(&first.status))
             {
                 Some(first) => Talk::Next { status: first.status.clone(), greeted: true },
@@ -250,6 +251,19 @@ impl Sessions {
             },
             other => other,
         }
+    }
+
+    /// Notes that a host is sent a message to its end. `false` if that cannot be, and so the end is not to be sent.
+    async fn leaves(&self, copies: Copies<'_>, sent: &Transmission) -> bool {
+        let Copies { message, recipients, .. } = copies;
+        let recipients: Vec<u32> = recipients.iter().map(|(index, _)| *index).collect();
+        let noted: Result<_, StoreError> =
+            self.node.store.commit(move |txn| leaving::note(txn, message, &recipients)).await;
+        if let Err(error) = &noted {
+            tracing::error!(%message, %error, "that it is sent cannot be noted, so its end is not sent");
+            sent.unsendable();
+        }
+        noted.is_ok()
     }
 
     /// Keeps a session for the next message, or ends it.

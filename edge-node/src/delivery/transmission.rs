@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 pub struct Transmission {
     begun: AtomicBool,
     whole: AtomicBool,
-    unreadable: AtomicBool,
+    unsendable: AtomicBool,
 }
 
 impl Transmission {
@@ -17,13 +17,13 @@ impl Transmission {
         match piece {
             Ok(Some(_)) => {}
             Ok(None) => self.whole.store(true, Relaxed),
-            Err(_) => self.unreadable(),
+            Err(_) => self.unsendable(),
         }
     }
 
-    /// The content cannot be read.
-    pub fn unreadable(&self) {
-        self.unreadable.store(true, Relaxed);
+    /// The content cannot be read, or that it leaves not be noted.
+    pub fn unsendable(&self) {
+        self.unsendable.store(true, Relaxed);
     }
 
     /// Whether the host had asked for the content.
@@ -36,9 +36,9 @@ impl Transmission {
         self.whole.load(Relaxed)
     }
 
-    /// Whether no host can be sent it: it cannot be read.
-    pub fn is_unreadable(&self) -> bool {
-        self.unreadable.load(Relaxed)
+    /// Whether no host can be sent it now.
+    pub fn is_unsendable(&self) -> bool {
+        self.unsendable.load(Relaxed)
     }
 }
 
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn a_message_is_whole_behind_its_last_piece_only() {
         let sent = Transmission::default();
-        let seen = || [sent.is_begun(), sent.is_whole(), sent.is_unreadable()];
+        let seen = || [sent.is_begun(), sent.is_whole(), sent.is_unsendable()];
         assert_eq!(seen(), [false; 3]);
         sent.given(&Ok::<_, ()>(Some("a piece")));
         assert_eq!(seen(), [true, false, false]);
@@ -57,6 +57,6 @@ mod tests {
         assert_eq!(seen(), [true, true, false]);
         let sent = Transmission::default();
         sent.given(&Err::<Option<&str>, _>(()));
-        assert_eq!([sent.is_begun(), sent.is_whole(), sent.is_unreadable()], [true, false, true]);
+        assert_eq!([sent.is_begun(), sent.is_whole(), sent.is_unsendable()], [true, false, true]);
     }
 }

@@ -298,7 +298,7 @@ fn cancel_within(
             relay: None,
             text: why.to_owned(),
             status: CANCELLED.into(),
-            in_doubt: false,
+            in_doubt: recipient.in_doubt,
             host_reports: false,
             next_attempt_at: None,
         };

@@ -17,6 +17,7 @@ use shared::unit::{
 use super::*;
 use crate::apply::{self, Arrived};
 use crate::facts::EVENT_LANE;
+use crate::queue::leaving;
 use crate::record::{COPIES, CopyRow, Doubt, OUTBOUND_KIND, QUEUE, QueueRecipient};
 
 const KEY: [u8; 32] = [8; 32];
@@ -328,10 +329,10 @@ fn what_a_host_may_have_is_not_redirected() {
     let redirect = redirect_after(None, 1).expect("is left");
     let doubts: [fn(&mut QueueRecipient); 5] = [
         |recipient| recipient.in_doubt = true,
-        |recipient| recipient.doubt = Some(Doubt::Restored),
-        |recipient| recipient.doubt = Some(Doubt::Retried),
-        |recipient| recipient.doubt = Some(Doubt::Revised(1)),
-        |recipient| recipient.doubt = Some(Doubt::Rebuilt),
+        |recipient| recipient.doubt_it(Doubt::Restored),
+        |recipient| recipient.doubt_it(Doubt::Retried),
+        |recipient| recipient.doubt_it(Doubt::Revised(1)),
+        |recipient| recipient.doubt_it(Doubt::Rebuilt),
     ];
     for doubt in doubts {
         for is_attempted in [false, true] {
@@ -361,15 +362,24 @@ fn what_a_host_may_have_is_not_redirected() {
 fn what_an_attempt_that_was_cut_off_may_have_delivered_is_not_redirected() {
     let redirect = redirect_after(None, 1).expect("is left");
     let edge = Edge::new();
-    edge.outbound(2);
+    edge.outbound(3);
     assert!(edge.begin().is_some());
-    edge.revise(redirect, ReviseMode::Withdraw, &[0]);
+    edge.revise(redirect, ReviseMode::Withdraw, &[0, 2]);
     edge.revise(1, ReviseMode::Withdraw, &[1]);
+    let settled = edge.store.commit_blocking(|txn| {
+        leaving::note(txn, MessageId(MESSAGE), &[0, 1])?;
+        leaving::settle(txn, NOW)
+    });
+    settled.expect("commits");
     let edge = Edge { store: edge.store, busy: Arc::default() };
     assert_eq!(edge.begin(), Some((0, "old".into())));
     let told = edge.told();
     assert!(told.contains(&(0, redirect, ReviseResult::TooLate)), "{told:?}");
     assert!(told.contains(&(1, 1, ReviseResult::Withdrawn)), "{told:?}");
+    assert!(
+        told.contains(&(2, redirect, ReviseResult::Withdrawn)),
+        "its attempt had not come so far: {told:?}"
+    );
     // The host refuses the next attempt, which says nothing of the one before.
     edge.end(0, DeliveryState::Deferred);
     edge.revise(redirect + 1, ReviseMode::Withdraw, &[0]);

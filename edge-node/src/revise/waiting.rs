@@ -156,12 +156,6 @@ impl Waiting {
 
     /// Decides what attempts that were cut off have left noted: what is of recipients for whom none `is_attempted`.
     pub fn settle_left(&mut self, is_attempted: impl Fn(u32) -> bool) -> Vec<Decided> {
-        let is_left = |noted: &&Noted| !is_attempted(noted.recipient);
-        let left = self.rows.iter().flat_map(|row| &row.noted).filter(is_left);
-        let cut_off: HashSet<u32> = left.map(|noted| noted.recipient).collect();
-        // Nobody knows how far their attempts had come.
-        let cut_off = self.recipients().filter(|recipient| cut_off.contains(&recipient.index));
-        cut_off.for_each(|recipient| recipient.in_doubt = true);
         let revisions: Vec<u32> = self.rows.iter().map(|row| row.revision).collect();
         let settled = |revision: &u32| self.settle(*revision, |recipient| !is_attempted(recipient));
         revisions.iter().flat_map(settled).collect()
@@ -171,12 +165,11 @@ impl Waiting {
     /// address it does not go then, for it would have arrived twice.
     fn may_have_left(&mut self, recipient: u32) -> Option<&'static str> {
         let waiting = self.recipients().find(|other| other.index == recipient)?;
-        match waiting.doubt {
-            _ if waiting.in_doubt => Some("a host may have it: the connection was lost before it answered"),
-            Some(Doubt::Rebuilt) => Some("a host may have it: it was found by a rebuild"),
-            Some(_) => Some("a host may have it: the edge went back to a backup"),
-            None => None,
-        }
+        waiting.in_doubt.then_some(match waiting.doubt {
+            Some(Doubt::Rebuilt) => "a host may have it: it was found by a rebuild",
+            Some(_) => "a host may have it: the edge went back to a backup",
+            None => "a host may have it: what it answered is not known",
+        })
     }
 
     fn state_of(&self, recipient: u32) -> Option<DeliveryState> {

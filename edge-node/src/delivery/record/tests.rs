@@ -20,10 +20,14 @@ async fn node() -> Node {
     node_on(SimDisk::new(Faults::default())).await
 }
 
-async fn node_on(disk: SimDisk) -> Node {
+fn open(disk: SimDisk) -> Node {
     let topology = Topology::parse(SMALLEST, "test.toml").expect("is right");
     let store = Store::open(Arc::new(disk)).expect("opens");
-    let node = Node::new(store, Covers::simulated(), topology, PrivateKey::from_bytes([1; 32]), [2; 32]);
+    Node::new(store, Covers::simulated(), topology, PrivateKey::from_bytes([1; 32]), [2; 32])
+}
+
+async fn node_on(disk: SimDisk) -> Node {
+    let node = open(disk);
     let row = queue::sample::row([TO.to_owned()], 0);
     node.store.commit(move |txn| queue::put(txn, MESSAGE, &row)).await.expect("commits");
     node
@@ -70,9 +74,7 @@ async fn that_a_host_may_have_it_is_kept_whatever_later_attempts_bring() {
     let node = node().await;
     let later = Status::ours(Class::Temporary, Enhanced(4, 4, 2), "the connection was lost");
     for in_doubt in [true, false] {
-        let busy = Arc::clone(&node.busy);
-        let begin = move |txn: &mut Txn<'_>| revise::begin(txn, &busy, MESSAGE, None, u64::MAX);
-        let begun = node.store.commit(begin).await.expect("commits").into_inner().expect("is due");
+        let begun = begin(&node).await;
         let report = Report::ours(Status { in_doubt, ..later.clone() });
         record(&node, MESSAGE, &begun, vec![(0, report)]).await.expect("records");
         let waiting = Waiting::load(&node.store.read().expect("reads"), MESSAGE).expect("reads");
@@ -84,9 +86,7 @@ async fn that_a_host_may_have_it_is_kept_whatever_later_attempts_bring() {
 async fn an_attempt_goes_on_until_what_came_of_it_is_recorded() {
     let disk = SimDisk::new(Faults::default());
     let node = node_on(disk.clone()).await;
-    let busy = Arc::clone(&node.busy);
-    let begin = move |txn: &mut Txn<'_>| revise::begin(txn, &busy, MESSAGE, None, u64::MAX);
-    let begun = node.store.commit(begin).await.expect("commits").into_inner().expect("is due");
+    let begun = begin(&node).await;
     let taken = vec![(0, Report::ours(Status::ours(Class::Delivered, Enhanced(2, 0, 0), "taken")))];
     disk.fill_up();
     record(&node, MESSAGE, &begun, taken.clone()).await.expect_err("the disk is full");
@@ -94,4 +94,46 @@ async fn an_attempt_goes_on_until_what_came_of_it_is_recorded() {
     disk.make_room();
     record(&node, MESSAGE, &begun, taken).await.expect("records");
     assert!(!node.busy.is_attempted(MESSAGE, 0));
+}
+
+async fn begin(node: &Node) -> Begun {
+    let busy = Arc::clone(&node.busy);
+    let begin = move |txn: &mut Txn<'_>| revise::begin(txn, &busy, MESSAGE, None, u64::MAX);
+    node.store.commit(begin).await.expect("commits").into_inner().expect("is due")
+}
+
+#[tokio::test]
+async fn what_has_left_when_the_edge_stops_is_in_doubt_and_counted_once() {
+    for has_left in [true, false] {
+        let disk = SimDisk::new(Faults::default());
+        let node = node_on(disk.clone()).await;
+        let begun = begin(&node).await;
+        if has_left {
+            let note = |txn: &mut Txn<'_>| leaving::note(txn, MESSAGE, &[0]);
+            node.store.commit(note).await.expect("commits");
+        }
+        drop((begun, node));
+        let undetermined =
+            |node: &Node| border::view(&node.store.read().expect("reads")).expect("reads").undetermined;
+        for _ in 0..2 {
+            let node = open(disk.clone());
+            node.wake().await.expect("wakes");
+            let waiting = Waiting::load(&node.store.read().expect("reads"), MESSAGE).expect("reads");
+            assert_eq!(waiting.rows()[0].recipients[0].in_doubt, has_left);
+            assert_eq!(
+                (told(&node).len(), undetermined(&node)),
+                (usize::from(has_left), u64::from(has_left))
+            );
+        }
+        // What is answered is not in doubt, whenever the edge stops then.
+        let node = open(disk.clone());
+        let begun = begin(&node).await;
+        answered_by_remote(&node, MESSAGE, begun, true).await.expect("records");
+        let before = undetermined(&node);
+        drop(node);
+        let node = open(disk);
+        node.wake().await.expect("wakes");
+        assert_eq!(undetermined(&node), before);
+        assert_eq!(told(&node).last().expect("told").0, DeliveryState::Relayed);
+    }
 }

@@ -79,7 +79,7 @@ pub async fn converse<E>(
         Ok(session) => session,
         Err(talk) => return talk,
     };
-    let talk = session.deliver(message, content).await;
+    let talk = session.deliver(message, content, async { true }).await;
     session.quit().await;
     talk
 }
@@ -179,13 +179,15 @@ impl Session {
         self.delivered
     }
 
-    /// Delivers one message, as [`converse`] does. [`Talk::Next`] of one that was dealt with before means that the
-    /// session had ended: this message was not attempted.
+    /// Delivers one message, as [`converse`] does. Its end is sent once `may_end` has said yes. [`Talk::Next`] of one that was
+    /// dealt with before means that the session had ended: this message was not attempted.
     pub async fn deliver<E>(
         &mut self,
         message: Message,
         mut content: impl FnMut() -> Result<Option<Vec<u8>>, E>,
+        may_end: impl Future<Output = bool>,
     ) -> Talk {
+        let mut may_end = Some(may_end);
         if self.stream.is_none() {
             return not_there(&self.host, HUNG_UP);
         }
@@ -207,7 +209,16 @@ impl Session {
                     }
                     Action::WantContent => match content() {
                         Ok(Some(piece)) => self.client.content(&piece, self.start.elapsed()),
-                        Ok(None) => self.client.content_end(self.start.elapsed()),
+                        Ok(None) => {
+                            let may_end = match may_end.take() {
+                                Some(may_end) => may_end.await,
+                                None => false,
+                            };
+                            match may_end {
+                                true => self.client.content_end(self.start.elapsed()),
+                                false => self.client.content_failed(),
+                            }
+                        }
                         Err(_) => self.client.content_failed(),
                     },
                     Action::Done(outcomes) => {
@@ -383,7 +394,8 @@ mod tests {
         let mut session = Session::open(&host_name, config()).await.expect("connects");
         for _ in 0..2 {
             let mut content = Some(b"text\r\n".to_vec());
-            let talk = session.deliver(message(), || Ok::<_, io::Error>(content.take())).await;
+            let talk =
+                session.deliver(message(), || Ok::<_, io::Error>(content.take()), async { true }).await;
             assert!(matches!(talk, Talk::Done(..)), "{talk:?}");
             assert!(session.is_quiet().await && session.is_ready());
         }

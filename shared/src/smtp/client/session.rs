@@ -304,7 +304,7 @@ impl Client {
     /// The content cannot be read: the host must not take what it has for the whole.
     pub fn content_failed(&mut self) {
         if matches!(self.phase, Phase::Content(..)) {
-            self.give_up("the message could not be read from the spool");
+            self.give_up("the message cannot be read, or that it leaves not be noted");
         }
     }
 

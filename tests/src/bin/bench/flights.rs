@@ -92,7 +92,8 @@ pub async fn run(options: &Options) -> Result<(), Failure> {
                     before: Vec::new(),
                 };
                 let mut content = Some(b"text\r\n".to_vec());
-                let talk = session.deliver(message, || Ok::<_, io::Error>(content.take())).await;
+                let piece = || Ok::<_, io::Error>(content.take());
+                let talk = session.deliver(message, piece, async { true }).await;
                 if !matches!(talk, Talk::Done(..)) {
                     return Err(format!("{talk:?}").into());
                 }
