@@ -237,7 +237,13 @@ impl Host for LinkHost {
         Ok(units)
     }
 
-    async fn apply(&self, lane: Lane, units: Vec<Unit>, position: Position) -> Result<Applied, HostError> {
+    async fn apply(
+        &self,
+        lane: Lane,
+        units: Vec<Unit>,
+        from: Position,
+        position: Position,
+    ) -> Result<Applied, HostError> {
         let (store, site, staged) = (self.store.clone(), Arc::clone(&self.site), Arc::clone(&self.staged));
         // What is here, never what a unit claims; a staged body was counted as it came.
         let octets = |unit: &Unit| match &unit.body {
@@ -255,9 +261,9 @@ impl Host for LinkHost {
             units.into_iter().map(prepare).collect::<Vec<_>>()
         });
         let (site, now) = (Arc::clone(&self.site), unix_millis());
+        let (from, to) = (stored_position(from), stored_position(position));
         if seeded(SeededFault::PositionApart) {
-            let stands =
-                self.store.commit(move |txn| lane::received(txn, lane.index(), stored_position(position)));
+            let stands = self.store.commit(move |txn| lane::received(txn, lane.index(), from, to));
             stands.await.map_err(host_error)?;
         }
         let committed = self.store.commit(move |txn| {
@@ -282,7 +288,9 @@ impl Host for LinkHost {
                     if row.later { applied.deferred.push(rejection) } else { applied.refused.push(rejection) }
                 }
             }
-            lane::received(txn, lane.index(), stored_position(position))?;
+            if !seeded(SeededFault::PositionApart) {
+                lane::received(txn, lane.index(), from, to)?;
+            }
             // Facts may have made a report due; mail may have queued copies or answers for the edge.
             let refused = !applied.refused.is_empty();
             let follow_up = lane == Lane::Event || refused || lane::queue_mark(txn)? != queued_before;

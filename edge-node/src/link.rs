@@ -197,7 +197,13 @@ impl Host for LinkHost {
         Ok(units)
     }
 
-    async fn apply(&self, lane: Lane, units: Vec<Unit>, position: Position) -> Result<Applied, HostError> {
+    async fn apply(
+        &self,
+        lane: Lane,
+        units: Vec<Unit>,
+        from: Position,
+        position: Position,
+    ) -> Result<Applied, HostError> {
         // Held until the keys that come are in the store under their covers, and those that go are destroyed.
         let changes_windows = units.iter().any(|unit| apply::changes_windows(&unit.head));
         let _covering = match changes_windows {
@@ -223,11 +229,9 @@ impl Host for LinkHost {
             arrived.push((unit.number, unit.id, unit.after, Arrived { head: unit.head, stored, lost }));
         }
         let now = unix_millis();
+        let (from, to) = (stored_position(from), stored_position(position));
         if seeded(SeededFault::PositionApart) {
-            let stands = self
-                .node
-                .store
-                .commit(move |txn| lane::received(txn, lane.index(), stored_position(position)));
+            let stands = self.node.store.commit(move |txn| lane::received(txn, lane.index(), from, to));
             stands.await.map_err(host_error)?;
         }
         let marks =
@@ -251,7 +255,9 @@ impl Host for LinkHost {
                     if row.later { applied.deferred.push(rejection) } else { applied.refused.push(rejection) }
                 }
             }
-            lane::received(txn, lane.index(), stored_position(position))?;
+            if !seeded(SeededFault::PositionApart) {
+                lane::received(txn, lane.index(), from, to)?;
+            }
             Ok::<_, StoreError>(applied)
         });
         let applied = committed.await.map_err(host_error)?.into_inner();

@@ -234,11 +234,13 @@ pub trait Host: Send + Sync + 'static {
         true
     }
 
-    /// Applies a batch and stores `position`, in one commit; returns once that is durable.
+    /// Applies a batch and stores `position`, in one commit; returns once that is durable. A node that does not stand
+    /// at `from` then applies nothing: what this batch follows is not there, or it has come by another session.
     fn apply(
         &self,
         lane: Lane,
         units: Vec<Unit>,
+        from: Position,
         position: Position,
     ) -> impl Future<Output = Result<Applied, HostError>> + Send;
 

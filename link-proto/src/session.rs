@@ -242,6 +242,9 @@ pub enum Output {
         lane: Lane,
         /// Contiguous, after the previous ones.
         units: Vec<Unit>,
+        /// Where the node stands when what was asked for before is applied: below the units, by more than one where the
+        /// partner goes on further on.
+        from: Position,
         /// The position after the last.
         position: Position,
     },

@@ -17,7 +17,7 @@ use super::close::{CloseCode, close};
 use super::handle::Handle;
 use super::seat::Seat;
 use super::streams::{self, Streams, Writer};
-use super::workers::Workers;
+use super::workers::{Apply, Workers};
 use super::{KeyRing, Keys, LinkError, body, transport};
 use crate::frame::Frame;
 use crate::host::{Host, LaneState, Partner};
@@ -299,9 +299,9 @@ impl<H: Host> Engine<H> {
                 let units = self.host.units(lane, from, units_max, bytes_max)?;
                 return Ok(Some(Input::Units(lane, units)));
             }
-            Output::Apply { lane, units, position } => {
+            Output::Apply { lane, units, from, position } => {
                 // The receiver's credit is as long as this queue; a worker that ended has reported why.
-                let _ = self.lane(lane).1.apply.try_send((units, position));
+                let _ = self.lane(lane).1.apply.try_send(Apply { units, from, position });
             }
             Output::Recall { lane, after, number } => {
                 let applied = self.host.rejected(lane, after)?;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -22,6 +22,7 @@ use crate::ticket::Ticket;
 use crate::unit::{Body, Digest, Lane, Position, Unit, UnitId};
 
 mod edge;
+mod failing;
 mod peers;
 mod quic;
 mod replay;
@@ -51,6 +52,8 @@ struct State {
     written: u64,
     /// No more of them is taken than this.
     written_max: Option<u64>,
+    /// The next batch cannot be applied, as is found when this has ended.
+    failing: Option<oneshot::Receiver<()>>,
 }
 
 /// A node in memory: every change is at once durable.
@@ -208,7 +211,18 @@ impl Host for Node {
         Ok(queue.iter().skip_while(|unit| unit.number < from).take(units_max).cloned().collect())
     }
 
-    async fn apply(&self, lane: Lane, units: Vec<Unit>, position: Position) -> Result<Applied, HostError> {
+    async fn apply(
+        &self,
+        lane: Lane,
+        units: Vec<Unit>,
+        from: Position,
+        position: Position,
+    ) -> Result<Applied, HostError> {
+        let failing = self.0.with(|state| state.failing.take());
+        if let Some(gate) = failing {
+            let _ = gate.await;
+            return Err(HostError("the disk is full".into()));
+        }
         let refused = units.iter().filter(|unit| unit.head.starts_with(b"refuse"));
         let reason = "no ".repeat(80);
         let refused = refused.map(|unit| Rejection { number: unit.number, reason: reason.clone() }).collect();
@@ -217,7 +231,7 @@ impl Host for Node {
         tokio::task::yield_now().await;
         self.0.with(|state| {
             let index = usize::from(lane.index());
-            assert_eq!(units[0].number, state.lanes[index].received.number + 1, "in order, once");
+            assert_eq!(state.lanes[index].received, from, "in order, once");
             for unit in units {
                 if let Body::Staged { length, digest } = unit.body {
                     assert!(state.staged.contains(&(unit.id, length, digest)));

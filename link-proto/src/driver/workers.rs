@@ -18,9 +18,18 @@ use crate::unit::{Lane, Position, Unit};
 /// Confirms that wait to be recorded; beyond that the session waits for the node.
 const CONFIRMS_QUEUE: usize = 64;
 
+/// What the node has to apply.
+pub(super) struct Apply {
+    pub(super) units: Vec<Unit>,
+    /// Where it stands before.
+    pub(super) from: Position,
+    /// Where it stands then.
+    pub(super) position: Position,
+}
+
 /// Where the session puts what the node has to do for one lane.
 pub(super) struct Workers {
-    pub(super) apply: mpsc::Sender<(Vec<Unit>, Position)>,
+    pub(super) apply: mpsc::Sender<Apply>,
     pub(super) confirm: mpsc::Sender<Confirmed>,
 }
 
@@ -44,19 +53,23 @@ impl Workers {
 async fn apply_all<H: Host>(
     host: Arc<H>,
     lane: Lane,
-    mut applies: mpsc::Receiver<(Vec<Unit>, Position)>,
+    mut applies: mpsc::Receiver<Apply>,
     events: mpsc::Sender<Event>,
 ) {
-    while let Some((mut units, mut position)) = applies.recv().await {
-        while let Ok((more, end)) = applies.try_recv() {
-            units.extend(more);
-            position = end;
+    while let Some(Apply { mut units, from, mut position }) = applies.recv().await {
+        while let Ok(more) = applies.try_recv() {
+            units.extend(more.units);
+            position = more.position;
         }
-        let event = match host.apply(lane, units, position).await {
-            Ok(applied) => Event::Input(Input::Applied { lane, number: position.number, applied }),
-            Err(error) => Event::Failed(error.into()),
+        let applied = match host.apply(lane, units, from, position).await {
+            Ok(applied) => Input::Applied { lane, number: position.number, applied },
+            Err(error) => {
+                // What follows must not be applied without it: the partner would take it for applied.
+                let _ = events.send(Event::Failed(error.into())).await;
+                return;
+            }
         };
-        if events.send(event).await.is_err() {
+        if events.send(Event::Input(applied)).await.is_err() {
             return;
         }
     }

@@ -47,6 +47,8 @@ pub(super) struct Receiver {
     state: State,
     /// The position after the last unit that arrived.
     arrived: Position,
+    /// Where the node stands once it has applied all that it was asked to.
+    asked: Position,
     /// The last number that is durable.
     durable: u64,
     pending: VecDeque<Pending>,
@@ -66,6 +68,7 @@ impl Receiver {
             window: Window::of(lane),
             state: State::Closed,
             arrived: Position::default(),
+            asked: Position::default(),
             durable: 0,
             pending: VecDeque::new(),
             granted: Credit::default(),
@@ -85,7 +88,7 @@ impl Receiver {
     /// COMPARE is complete: this node stands at `received`, the partner's outbound half as it says.
     pub(super) fn open(&mut self, received: Position, theirs: &CompareLane, outputs: &mut Outputs) {
         self.state = State::Waiting;
-        self.arrived = received;
+        (self.arrived, self.asked) = (received, received);
         self.durable = received.number;
         self.grant(outputs);
         if theirs.confirmed.number < received.number && received.number < theirs.next {
@@ -172,10 +175,11 @@ impl Receiver {
             return Err(self.violation("its chain digest is not that of its units"));
         }
         self.arrived = position;
+        let from = std::mem::replace(&mut self.asked, position);
         self.taken.units += units;
         self.taken.bytes += bytes;
         self.pending.push_back(Pending { position, units, bytes });
-        outputs.push_back(Output::Apply { lane: self.lane, units: batch.units, position });
+        outputs.push_back(Output::Apply { lane: self.lane, units: batch.units, from, position });
         Ok(())
     }
 

@@ -29,7 +29,7 @@ impl Random {
 
 /// What a node was asked to make durable and has not yet.
 enum Pending {
-    Apply { lane: Lane, units: Vec<Unit>, position: Position },
+    Apply { lane: Lane, units: Vec<Unit>, from: Position, position: Position },
     Confirmed(Confirmed),
     Number(Held),
     Stage(Held),
@@ -161,7 +161,7 @@ impl Node {
     /// Makes the oldest request durable, and answers it.
     fn commit(&mut self) -> Option<Input> {
         match self.pending.pop_front()? {
-            Pending::Apply { lane, units, position } => Some(self.apply(lane, units, position)),
+            Pending::Apply { lane, units, from, position } => Some(self.apply(lane, units, from, position)),
             Pending::Confirmed(confirmed) => {
                 let lane = confirmed.lane;
                 self.record(confirmed);
@@ -180,8 +180,9 @@ impl Node {
         }
     }
 
-    fn apply(&mut self, lane: Lane, units: Vec<Unit>, position: Position) -> Input {
+    fn apply(&mut self, lane: Lane, units: Vec<Unit>, from: Position, position: Position) -> Input {
         let index = usize::from(lane.index());
+        assert_eq!(self.lanes[index].received, from);
         let mut applied = Applied::default();
         if let Some(number) = self.rebased[index].take() {
             self.lanes[index].received.number = number;
@@ -431,8 +432,8 @@ impl Sim {
             Output::Fetch { lane, from, units_max, bytes_max } => {
                 return Some(Input::Units(lane, this.units(lane, from, units_max, bytes_max)));
             }
-            Output::Apply { lane, units, position } => {
-                this.pending.push_back(Pending::Apply { lane, units, position });
+            Output::Apply { lane, units, from, position } => {
+                this.pending.push_back(Pending::Apply { lane, units, from, position });
             }
             Output::Recall { lane, after, number } => {
                 return Some(Input::Applied { lane, number, applied: this.recall(lane, after) });

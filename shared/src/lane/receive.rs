@@ -154,9 +154,20 @@ fn undone_unless_applied(
     }
 }
 
-/// Everything up to `position` has been applied in this commit.
-pub fn received(txn: &mut Txn<'_>, lane: u8, position: LanePosition) -> Result<(), StoreError> {
+/// What follows on `from` has been applied in this commit, up to `position`.
+///
+/// # Errors
+/// [`StoreError::Moved`] if the lane does not stand at `from`: what failed before it would be passed over for ever.
+pub fn received(
+    txn: &mut Txn<'_>,
+    lane: u8,
+    from: LanePosition,
+    position: LanePosition,
+) -> Result<(), StoreError> {
     let mut row = state(txn, lane)?;
+    if row.received != from {
+        return Err(StoreError::Moved);
+    }
     row.received = position;
     set_state(txn, lane, &row)
 }

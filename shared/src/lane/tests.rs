@@ -277,6 +277,18 @@ fn what_is_parked_is_small() {
     });
 }
 
+#[test]
+fn a_batch_that_does_not_follow_on_what_is_here_moves_nothing() {
+    let store = store();
+    let receive = |from, to| store.commit_blocking(move |txn| received(txn, LANE, from, to)).map(drop);
+    receive(LanePosition::default(), position(3, 3)).expect("follows");
+    for from in [LanePosition::default(), position(2, 2), position(3, 4), position(5, 5)] {
+        assert!(matches!(receive(from, position(9, 9)), Err(StoreError::Moved)), "{from:?}");
+    }
+    assert_eq!(state(&store.read().expect("reads"), LANE).expect("reads").received, position(3, 3));
+    receive(position(3, 3), position(9, 9)).expect("follows");
+}
+
 /// Takes a unit that says only its number; those below 100 are applied, by noting them.
 fn taken(txn: &mut Txn<'_>, number: u8, after: Option<u8>) -> Result<Option<RejectedRow>, StoreError> {
     let apply = move |txn: &mut Txn<'_>| match number {

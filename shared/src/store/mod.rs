@@ -89,6 +89,11 @@ pub enum StoreError {
     /// A newer version has written it.
     #[error("a newer version of Sallypost has made this store ({0}); start that version")]
     Newer(String),
+    /// A batch of the link does not follow on what is here.
+    #[error(
+        "a lane of the link does not stand where this session left it; the next session compares it anew"
+    )]
+    Moved,
     /// Another process has the store open.
     #[error("the store is in use by another process; stop that one first")]
     InUse,

@@ -122,7 +122,8 @@ fn arrive(txn: &mut Txn<'_>, lane: u8, first: u64, units: &[Incoming], now: u64)
         };
         lane::take(txn, arrival, now, known, |txn| apply(txn, unit.number, unit.fate), parked)?;
     }
-    lane::received(txn, lane, position(lane, first + units.len() as u64 - 1))
+    let from = lane::state(txn, lane)?.received;
+    lane::received(txn, lane, from, position(lane, first + units.len() as u64 - 1))
 }
 
 /// The node has lived until `now`.

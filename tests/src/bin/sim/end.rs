@@ -36,7 +36,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 /// What the node was asked to make durable.
 #[derive(Debug)]
 enum Work {
-    Apply { lane: Lane, units: Vec<Unit>, position: Position },
+    Apply { lane: Lane, units: Vec<Unit>, from: Position, position: Position },
     Confirm(Confirmed),
     Number(Held),
     Settle { lane: Lane, received: Position, settling: Settling },
@@ -251,7 +251,11 @@ impl<H: Host> End<H> {
     /// The node makes the oldest thing of a queue durable, and the session is told.
     pub fn work(&mut self, host: &H, queue: usize, now: Duration, out: &mut Line) -> Result<(), Ended> {
         let Some(work) = self.work[queue].pop_front() else { return Ok(()) };
-        let answer = self.call(host, work).map_err(|error| error.to_string())?;
+        let answer = self.call(host, work).map_err(|error| {
+            // The worker ends: what waits behind it is dropped.
+            self.work[queue].clear();
+            error.to_string()
+        })?;
         match (answer, self.session.is_some()) {
             (Some(answer), true) => self.input(host, answer, now, out),
             _ => Ok(()),
@@ -338,8 +342,8 @@ impl<H: Host> End<H> {
             Output::Fetch { lane, from, units_max, bytes_max } => {
                 Some(Input::Units(lane, host.units(lane, from, units_max, bytes_max)?))
             }
-            Output::Apply { lane, units, position } => {
-                self.work[usize::from(lane.index())].push_back(Work::Apply { lane, units, position });
+            Output::Apply { lane, units, from, position } => {
+                self.work[usize::from(lane.index())].push_back(Work::Apply { lane, units, from, position });
                 None
             }
             Output::Recall { lane, after, number } => {
@@ -373,9 +377,9 @@ impl<H: Host> End<H> {
 
     fn call(&mut self, host: &H, work: Work) -> Result<Option<Input>, HostError> {
         Ok(match work {
-            Work::Apply { lane, units, position } => {
+            Work::Apply { lane, units, from, position } => {
                 let ids: Vec<_> = units.iter().map(|unit| (unit.number, unit.id)).collect();
-                let applied = block_on(host.apply(lane, units, position))?;
+                let applied = block_on(host.apply(lane, units, from, position))?;
                 for (number, id) in ids {
                     let is = |rejections: &[link_proto::host::Rejection]| {
                         rejections.iter().any(|one| one.number == number)

@@ -214,7 +214,7 @@ impl Host {
                 }
                 self.asks.push_back(Ask::Settle { lane, received });
             }
-            Output::Apply { lane, units, position } => {
+            Output::Apply { lane, units, position, .. } => {
                 let from = units.first().map_or(0, |unit| unit.number);
                 self.asks.push_back(Ask::Apply { lane, from, number: position.number });
             }

@@ -38,6 +38,8 @@ pub(super) struct LaneWatch {
     pub stopped_in: bool,
     /// Inbound: after the last unit that was handed over to be applied.
     pub arrived: Position,
+    /// Where the node stands once it has applied what it was asked to.
+    stands: Position,
     /// Inbound: the last number said to be durable.
     durable: u64,
     /// Inbound: commits asked for, with units and bytes of each.
@@ -123,7 +125,8 @@ impl Watch {
             Input::Parts(_) if self.opened && !self.began => {
                 self.began = true;
                 for (lane, mine) in self.lanes.iter_mut().zip(mine) {
-                    (lane.arrived, lane.durable) = (mine.received, mine.received.number);
+                    (lane.arrived, lane.stands, lane.durable) =
+                        (mine.received, mine.received, mine.received.number);
                     lane.confirmed = mine.confirmed.number;
                 }
                 Cause::Parts
@@ -171,10 +174,10 @@ impl Watch {
                 assert!(!std::mem::replace(&mut self.opened, true), "opened twice");
                 self.binding = true;
             }
-            Output::Apply { lane, units, position } => {
+            Output::Apply { lane, units, from, position } => {
                 assert!(matches!(cause, Cause::Batch(batch) if batch == lane), "units out of {cause:?}");
                 self.binding = true;
-                self.lane_mut(*lane).apply(units, *position);
+                self.lane_mut(*lane).apply(units, *from, *position);
             }
             Output::Recall { lane, after, number } => {
                 assert!(matches!(cause, Cause::Parts));
@@ -310,10 +313,11 @@ impl LaneWatch {
         self.credit.bytes = self.credit.bytes.max(credit.bytes);
     }
 
-    fn apply(&mut self, units: &[Unit], position: Position) {
+    fn apply(&mut self, units: &[Unit], from: Position, position: Position) {
         assert!(self.resumed_in && !self.stopped_in, "units before RESUME, or after STOPPED");
         assert!((1..=BATCH_UNITS_MAX).contains(&units.len()));
         assert_eq!(follow(self.arrived, units), position);
+        assert_eq!(std::mem::replace(&mut self.stands, position), from);
         let (count, bytes) = (units.len() as u64, bytes_of(units));
         assert!(self.taken.bytes < self.granted.bytes, "more bytes than there was credit for");
         self.taken.units += count;
