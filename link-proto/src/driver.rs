@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::{timeout, timeout_at};
 
 use crate::frame::{FrameError, Refusal};
-use crate::host::{Host, HostError, LaneState, Opening, Partner};
+use crate::host::{Host, HostError, Opening, Partner};
 use crate::session::{OPENING_TIME, Role, Session, SessionError, Start};
 use crate::ticket::Ticket;
 
@@ -395,10 +395,9 @@ impl Dialler {
             () = handle.until_pairing() => Err(LinkError::Superseded),
         };
         match ready {
-            Ok((begun, lanes)) => {
+            Ok(begun) => {
                 let (host, handle, path) = (Arc::clone(host), handle.clone(), begun.connection.clone());
-                let (seat, parts) = (Seat::Dialler(lanes), Arc::clone(parts));
-                let engine = Engine::new(host, begun, seat, handle, parts);
+                let engine = Engine::new(host, begun, Seat::Dialler, handle, Arc::clone(parts));
                 (engine.run(None, Until::Lost).await, Some(path.rtt()))
             }
             Err(error) => (error, None),
@@ -429,14 +428,12 @@ pub async fn pair<H: Host>(
     let secret = Some(ticket.secret);
     let way =
         Way { endpoint: &endpoint, address: ticket.address, keys, turn: 0, patience: OPENING_TIME, handle };
-    let (begun, lanes) = {
+    let begun = {
         let pinned = ticket.key.clone();
         let name = tls::server_name([&pinned]);
         way.connect(&name, move |key| Known::by(key, &pinned), opening, secret).await?
     };
-    let seat = Seat::Dialler(lanes);
-    let parts = Arc::new(Parts::default());
-    let mut engine = Engine::new(host, begun, seat, Handle::new(), parts);
+    let mut engine = Engine::new(host, begun, Seat::Dialler, Handle::new(), Arc::default());
     let partner = engine.paired_with();
     let error = engine.run(None, Until::Paired).await;
     // The edge is told that the connection is closed, or it would wait for its idle timeout.
@@ -464,7 +461,7 @@ impl Way<'_> {
         known: impl Fn(&[u8]) -> Known + Send + Sync + 'static,
         opening: Opening,
         secret: Option<[u8; 32]>,
-    ) -> Result<(Begun, Box<[LaneState; 4]>), LinkError> {
+    ) -> Result<Begun, LinkError> {
         let Self { endpoint, address, keys: ring, turn, patience, handle } = self;
         let watch = ring.watch();
         let keys = watch.borrow().clone();
@@ -475,7 +472,6 @@ impl Way<'_> {
         let connection = timeout(patience, connecting)
             .await
             .map_err(|_| LinkError::NoAnswer(patience.as_secs_f32()))??;
-        let lanes = Box::new(opening.lanes);
         let (shown, wanted) = (key.public().to_vec(), keys.wanted().public().to_vec());
         let begun = async {
             let streams = timeout(OPENING_TIME, Streams::open(&connection))
@@ -494,9 +490,7 @@ impl Way<'_> {
         };
         match begun.await {
             Ok((session, streams)) => {
-                let begun =
-                    Begun { connection, session, streams, ring: ring.clone(), keys: watch, shown, wanted };
-                Ok((begun, lanes))
+                Ok(Begun { connection, session, streams, ring: ring.clone(), keys: watch, shown, wanted })
             }
             Err(error) => {
                 close(&connection, &error);

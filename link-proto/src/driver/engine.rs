@@ -260,7 +260,7 @@ impl<H: Host> Engine<H> {
                 self.host.paired_with(partner.clone(), welcome).await?;
                 *self.paired.lock().unwrap_or_else(PoisonError::into_inner) = Some(partner);
                 // For a new partner the lanes begin elsewhere than when the attempt began.
-                let lanes = Box::new(self.host.open().await?.lanes);
+                let lanes = self.lanes_now().await?;
                 return Ok(Some(Input::Remembered { lanes }));
             }
             Output::Adopt(partner) => return self.adopt(partner).await.map(Some),
@@ -348,8 +348,7 @@ impl<H: Host> Engine<H> {
         self.seat.take(&self.connection).await;
         self.host.adopted(partner.clone()).await?;
         self.seat.taken(&partner);
-        let lanes = Box::new(self.host.open().await?.lanes);
-        Ok(Input::Remembered { lanes })
+        Ok(Input::Remembered { lanes: self.lanes_now().await? })
     }
 
     async fn paired_by(&mut self, partner: Partner) -> Result<Input, LinkError> {
@@ -360,12 +359,9 @@ impl<H: Host> Engine<H> {
         Ok(Input::Welcome { welcome, lanes })
     }
 
-    /// Where the lanes stand, now that no other session moves them.
+    /// Where the lanes stand, now that no other session moves them, and the node has remembered who its partner is.
     async fn lanes_now(&self) -> Result<Box<[LaneState; 4]>, LinkError> {
-        match &self.seat {
-            Seat::Dialler(lanes) => Ok(lanes.clone()),
-            Seat::Listener { .. } => Ok(Box::new(self.host.open().await?.lanes)),
-        }
+        Ok(Box::new(self.host.open().await?.lanes))
     }
 
     /// The lanes were compared, so the partner has pinned the key that it was shown and the one that it was told of: one

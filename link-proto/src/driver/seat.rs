@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{LinkError, close::close};
-use crate::host::{LaneState, Partner};
+use crate::host::Partner;
 
 type Guard = OwnedMutexGuard<()>;
 
@@ -45,8 +45,8 @@ impl Shared {
 
 /// The place from which an engine plays its session.
 pub(super) enum Seat {
-    /// Big dials one connection at a time; these are its lanes as the attempt began.
-    Dialler(Box<[LaneState; 4]>),
+    /// Big dials one connection at a time.
+    Dialler,
     /// The edge's connections follow each other.
     Listener {
         shared: Arc<Shared>,

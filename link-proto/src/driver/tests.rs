@@ -54,6 +54,8 @@ struct State {
     written_max: Option<u64>,
     /// The next batch cannot be applied, as is found when this has ended.
     failing: Option<oneshot::Receiver<()>>,
+    /// Where lane `inter` stands once the partner is remembered.
+    stands_then: Option<Position>,
 }
 
 /// A node in memory: every change is at once durable.
@@ -175,7 +177,10 @@ impl Host for Node {
     }
 
     async fn remember(&self, partner: Partner) -> Result<(), HostError> {
-        self.0.with(|state| state.partner = Some(partner));
+        self.0.with(|state| {
+            state.partner = Some(partner);
+            state.lanes[2].received = state.stands_then.unwrap_or(state.lanes[2].received);
+        });
         Ok(())
     }
 
@@ -628,6 +633,22 @@ async fn the_newest_connection_wins() {
     second.units(Lane::Inter);
     pair.edge.until("units over the newer one", |state| state.filed[2] == ids(0..10)).await;
     newer.abort();
+}
+
+#[tokio::test]
+async fn what_the_node_makes_of_its_lanes_as_it_remembers_its_partner_is_what_is_compared() {
+    let pair = Pair::new();
+    pair.edge.offer(Lane::Inter, 0..1);
+    let at_the_edge = pair.edge.with(|state| Position::default().after(&state.queue[2][0]));
+    pair.big.with(|state| {
+        // The edge went back since.
+        state.partner.as_mut().unwrap().identity.generation -= 1;
+        state.stands_then = Some(at_the_edge);
+    });
+    let dialling = pair.dial();
+    pair.edge.until("big has the unit", |state| state.lanes[2].confirmed.number == 1).await;
+    assert_eq!(pair.big.with(|state| state.filed[2].clone()), ids(0..0), "and has not got it again");
+    dialling.abort();
 }
 
 /// A QUIC endpoint of an enemy.

@@ -64,7 +64,9 @@ async fn apply_all<H: Host>(
         let applied = match host.apply(lane, units, from, position).await {
             Ok(applied) => Input::Applied { lane, number: position.number, applied },
             Err(error) => {
-                // What follows must not be applied without it: the partner would take it for applied.
+                // What follows must not be applied without it: the partner would take it for applied. And nobody waits for
+                // room in a queue that this worker would read no more, while it waits for room itself.
+                drop(applies);
                 let _ = events.send(Event::Failed(error.into())).await;
                 return;
             }
@@ -88,7 +90,8 @@ async fn confirm_all<H: Host>(
         }
         let Confirmed { lane, position, applied, .. } = confirmed;
         if let Err(error) = host.confirmed(lane, position, applied).await {
-            // The session ends; what was not recorded is compared at the next contact.
+            // The session ends; what was not recorded is compared at the next contact. Nobody waits for room here any more.
+            drop(confirms);
             let _ = events.send(Event::Failed(error.into())).await;
             return;
         }

@@ -3,6 +3,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::decide::{Decision, note};
+use super::receive::forget_rejected;
 use super::{LANES_MAX, LanePosition, LaneRow, Rebase, missing, set_state, state};
 use crate::id::random;
 use crate::store::{Rows, StoreError, Table, Txn};
@@ -137,6 +138,7 @@ pub fn adopted(txn: &mut Txn<'_>, partner: &PartnerRow) -> Result<(), StoreError
         let row = state(txn, lane)?;
         let rebase = if row.last == 0 { Rebase::None } else { Rebase::Any };
         let received = LanePosition::default();
+        forget_rejected(txn, lane)?;
         set_state(txn, lane, &LaneRow { received, rebase, partner_generation: 0, ..row })?;
     }
     Ok(())

@@ -278,6 +278,29 @@ fn what_is_parked_is_small() {
 }
 
 #[test]
+fn what_one_partner_was_told_is_no_answer_to_the_next_one() {
+    in_one_commit(|txn| {
+        let partner = |store| PartnerRow {
+            identity: NodeIdentity { node: [1; 16], log_name: [store; 16], generation: 1 },
+            key: vec![store],
+            next_key: None,
+            former_key: None,
+            epoch: 0,
+            adopt: false,
+        };
+        adopted(txn, &partner(1))?;
+        for number in 120..=130 {
+            taken(txn, number, None)?.expect("is refused");
+        }
+        received(txn, LANE, LanePosition::default(), position(130, 1))?;
+        assert_eq!(rejected(txn, LANE, 0)?.len(), 11);
+        adopted(txn, &partner(2))?;
+        assert_eq!(rejected(txn, LANE, 0)?, []);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_batch_that_does_not_follow_on_what_is_here_moves_nothing() {
     let store = store();
     let receive = |from, to| store.commit_blocking(move |txn| received(txn, LANE, from, to)).map(drop);
