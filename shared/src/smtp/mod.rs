@@ -23,7 +23,7 @@ mod session;
 mod trace;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use config::*;
 pub use content::Facts;
