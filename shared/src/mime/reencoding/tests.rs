@@ -151,6 +151,13 @@ fn what_holds_parts_is_8bit_and_looked_into() {
     };
     // An inner multipart ends with the outer one, and a boundary may begin as another does.
     check(&mixed(&inner(binary, binary, "a")), &mixed(&inner(&as_8bit, &base64, "YQ==")));
+    // What was the inner one's boundary is content behind that.
+    let over = |label: &str, part: &str, content: &str| {
+        mixed(&format!(
+            "--b\nContent-Type: multipart/digest; boundary=bb\n{label}\n--bb\n\n{MIME}\n--b\n{part}\n{content}\n--b--\n"
+        ))
+    };
+    check(&over(binary, binary, "--bb\na"), &over(&as_8bit, &base64, "LS1iYg0KYQ=="));
     let attached = |label: &str, part: &str, content: &str| {
         mixed(&format!(
             "--b\nContent-Type: Message/RFC822\n{label}\nSubject: y\n{MIME}{part}\n{content}\n--b\n\ntext\n--b--\n"
