@@ -52,18 +52,17 @@ impl Fault {
                 "the message holds a bare CR, a bare LF or a NUL: lines end in CRLF".into(),
             ),
             Self::NotLines(why) => {
-                let text = format!(
-                    "there is a bare CR, a bare LF or a NUL {why}: send that part in base64 or quoted-printable"
-                );
-                match why {
-                    NotLines::Header | NotLines::Unlabelled | NotLines::NotMime => {
-                        (550, Enhanced(5, 6, 11), text)
+                let (code, enhanced, mend) = match why {
+                    NotLines::Header => (550, Enhanced(5, 6, 11), "its lines end in CRLF"),
+                    NotLines::Unlabelled | NotLines::NotMime => {
+                        (550, Enhanced(5, 6, 11), "label it as MIME has it, or send it in base64")
                     }
                     // It would have to be converted, and cannot be.
                     NotLines::Signed | NotLines::Composite | NotLines::Ambiguous | NotLines::TooComplex => {
-                        (554, Enhanced(5, 6, 3), text)
+                        (554, Enhanced(5, 6, 3), "send what is binary in base64")
                     }
-                }
+                };
+                (code, enhanced, format!("there is a bare CR, a bare LF or a NUL {why}: {mend}"))
             }
             Self::LineTooLong => {
                 let text =

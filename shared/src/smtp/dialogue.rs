@@ -396,9 +396,11 @@ impl Session {
     /// Why no content can come now.
     fn without_content(&self) -> Reply {
         match &self.phase {
-            _ if self.is_for_chunks() => {
-                Reply::new(503, Enhanced(5, 5, 1), "what is BINARYMIME comes by BDAT")
-            }
+            _ if self.is_for_chunks() => Reply::new(
+                503,
+                Enhanced(5, 5, 1),
+                "content with BODY=BINARYMIME comes by BDAT: send that, or RSET",
+            ),
             Phase::Open(Transaction { refused: true, .. }) => {
                 Reply::new(554, Enhanced(5, 5, 1), "no valid recipients")
             }

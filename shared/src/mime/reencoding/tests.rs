@@ -196,6 +196,18 @@ fn what_is_signed_stays_and_its_signature_may_be_binary() {
     );
 }
 
+/// Nothing is signed over the encoding of what is encrypted (RFC 1847 §2.2).
+#[test]
+fn what_is_encrypted_may_be_encoded() {
+    let encrypted = |label: &str, content: &str| {
+        format!(
+            "{MIME}Content-Type: multipart/encrypted; boundary=b; protocol=x/y\n\n--b\n\nVersion: 1\n--b\n\
+             Content-Transfer-Encoding: {label}\n\n{content}\n--b--\n"
+        )
+    };
+    check(&encrypted("binary", "a"), &encrypted("base64", "YQ=="));
+}
+
 #[test]
 fn what_is_no_lines_and_cannot_be_encoded_is_named() {
     let binary = "Content-Transfer-Encoding: binary\n";
