@@ -10,7 +10,7 @@ use shared::age::Pulse;
 use shared::id::{MessageId, unix_millis};
 use shared::report::DirectoryView;
 use shared::seal::PrivateKey;
-use shared::smtp::{Envelope, Facts, Role};
+use shared::smtp::{BodyType, Envelope, Facts, Role};
 use shared::store::{BodyKey, Disk, Rows, Store, StoreError, Txn};
 use shared::topology::Topology;
 use shared::unit::{DeliveryState, Id, Window};
@@ -124,7 +124,7 @@ impl Edge {
             recipients: vec![to.clone().into()],
             returns: None,
             envelope_id: None,
-            body_8bit: false,
+            body: BodyType::default(),
             smtputf8: false,
             require_tls: false,
             size: None,

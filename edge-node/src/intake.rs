@@ -18,7 +18,7 @@ use shared::lane::{self, QueuedBody, QueuedUnit};
 use shared::mime::{HeaderFacts, HeaderScan, Mailbox as HeaderMailbox, header_len, without};
 use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient, RECIPIENTS_BYTES_MAX};
 use shared::seal::{BodySealer, FileKey, PublicKey};
-use shared::smtp::{Enhanced, Envelope, Facts, Recipient, Reply, received, return_path};
+use shared::smtp::{BodyType, Enhanced, Envelope, Facts, Recipient, Reply, received, return_path};
 use shared::store::{BodyWriter, Committed, Row, Rows, StoreError, Txn};
 use shared::tls_wish::TlsWish;
 use shared::topology::Acknowledge;
@@ -51,14 +51,43 @@ const WRITTEN_AT_ONCE: usize = 64 * 1024;
 struct Unverified {
     authenticator: Arc<Authenticator>,
     body: Body,
+    /// Of one that is BINARYMIME, what has come.
+    received: Option<Received>,
+}
+
+/// What signatures are over, where that is not the content.
+#[derive(Debug, Default)]
+struct Received {
+    header: HeaderScan,
+    /// Of the body, once that begins.
+    hashing: Option<Hashing>,
 }
 
 #[derive(Debug)]
 enum Body {
     /// All that has come waits in memory, and with a place it may be [`HELD_MAX`]; without one, its header may.
     Held(Vec<u8>, Option<OwnedSemaphorePermit>),
-    /// It is written, and hashed, as it passes by.
-    Passing(Hashing),
+    /// It is written as it passes by, and hashed, unless what was received is.
+    Passing(Option<Hashing>),
+}
+
+impl Received {
+    async fn push(&mut self, octets: &[u8]) {
+        let mut body = octets;
+        if self.hashing.is_none() {
+            let known = self.header.block().len();
+            self.header.push(octets);
+            if !self.header.has_ended() {
+                return;
+            }
+            body = octets.get(self.header.block().len().saturating_sub(known)..).unwrap_or_default();
+            self.hashing = Some(Hashing::of(self.header.block()));
+        }
+        if let Some(hashing) = &mut self.hashing {
+            // Without threads to hash, the node goes down, and the message is refused at its end.
+            hashing.push(body).await;
+        }
+    }
 }
 
 /// A message on its way in.
@@ -74,7 +103,7 @@ pub struct Intake {
     key: FileKey,
     sealer: BodySealer,
     hasher: blake3::Hasher,
-    /// Of the content alone, by which a repeat is recognised.
+    /// Of what has come, without our trace, by which a repeat is recognised.
     content_hasher: blake3::Hasher,
     writer: BodyWriter,
     header: HeaderScan,
@@ -143,7 +172,8 @@ impl Intake {
             found: Vec::new(),
             unverified: authenticator.map(|authenticator| {
                 let body = Body::Held(Vec::new(), authenticator.place());
-                Unverified { authenticator, body }
+                let received = (envelope.body == BodyType::Binary).then(Received::default);
+                Unverified { authenticator, body, received }
             }),
             received: String::new(),
             trace_bytes: 0,
@@ -176,15 +206,27 @@ impl Intake {
         self.write(headers.as_bytes())
     }
 
+    /// Takes what has come of a message that is BINARYMIME.
+    pub async fn received(&mut self, bytes: &[u8]) {
+        self.content_hasher.update(bytes);
+        if let Some(received) = self.unverified.as_mut().and_then(|unverified| unverified.received.as_mut()) {
+            received.push(bytes).await;
+        }
+    }
+
     /// Takes content. An error here is said at the end of it.
     pub async fn content(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.header.push(bytes);
-        self.content_hasher.update(bytes);
+        if self.envelope.body != BodyType::Binary {
+            self.content_hasher.update(bytes);
+        }
         match self.unverified.as_mut().map(|unverified| &mut unverified.body) {
             None => self.write(bytes),
             Some(Body::Passing(hashing)) => {
-                // Without threads to hash, the node goes down, and the message is refused at its end.
-                hashing.push(bytes).await;
+                if let Some(hashing) = hashing {
+                    // Without threads to hash, the node goes down, and the message is refused at its end.
+                    hashing.push(bytes).await;
+                }
                 self.write(bytes)
             }
             Some(Body::Held(held, place)) => {
@@ -201,14 +243,17 @@ impl Intake {
 
     /// Writes what was held, and holds no more of it.
     async fn let_pass(&mut self) -> Result<(), StoreError> {
-        let Some(Unverified { authenticator, body: Body::Held(held, _) }) = self.unverified.take() else {
+        let Some(Unverified { authenticator, body: Body::Held(held, _), received }) = self.unverified.take()
+        else {
             return Ok(());
         };
-        let (header, body) = held.split_at(header_len(&held));
-        let mut hashing = Hashing::of(header);
-        hashing.push(body).await;
+        let mut hashing = None;
+        if received.is_none() {
+            let (header, body) = held.split_at(header_len(&held));
+            hashing.insert(Hashing::of(header)).push(body).await;
+        }
         self.write_held(&authenticator, &held, "").await?;
-        self.unverified = Some(Unverified { authenticator, body: Body::Passing(hashing) });
+        self.unverified = Some(Unverified { authenticator, body: Body::Passing(hashing), received });
         Ok(())
     }
 
@@ -232,24 +277,30 @@ impl Intake {
     /// Verifies a message from the Internet, and writes what waited for that.
     async fn verify(&mut self) -> Result<Verdicts, Reply> {
         let before = std::mem::take(&mut self.found);
-        let Some(Unverified { authenticator, body }) = self.unverified.take() else {
+        let Some(Unverified { authenticator, body, received }) = self.unverified.take() else {
             return Ok(Verdicts { found: before, ..Verdicts::default() });
         };
-        let (content, hashes, is_held) = match body {
-            Body::Held(held, _) => (held, None, true),
-            Body::Passing(hashing) => {
-                let hashes = hashing.finish().await.ok_or_else(|| {
-                    Reply::new(451, Enhanced(4, 3, 2), "the server goes down; try again later")
-                })?;
-                (self.header.block().to_vec(), Some(hashes), false)
-            }
+        let (held, _place, passing) = match body {
+            Body::Held(held, place) => (Some(Arc::new(held)), place, None),
+            Body::Passing(hashing) => (None, None, hashing),
+        };
+        // What is verified: all of it, or its header and what was hashed behind that.
+        let (content, hashing) = match (received, &held) {
+            (Some(received), _) => (Arc::new(received.header.block().to_vec()), received.hashing),
+            (None, Some(held)) => (Arc::clone(held), None),
+            (None, None) => (Arc::new(self.header.block().to_vec()), passing),
+        };
+        let hashes = match hashing {
+            Some(hashing) => Some(hashing.finish().await.ok_or_else(|| {
+                Reply::new(451, Enhanced(4, 3, 2), "the server goes down; try again later")
+            })?),
+            None => None,
         };
         let sender = Sender {
             client: self.client,
             helo: self.envelope.helo.clone(),
             reverse_path: self.envelope.reverse_path.clone(),
         };
-        let content = Arc::new(content);
         let mut verdicts = authenticator.verify(sender, &content, hashes).await;
         verdicts.found.extend(before);
         if let Some(why) = &verdicts.refused {
@@ -258,9 +309,9 @@ impl Intake {
             tracing::info!(message = %self.id, %client, why, found, "refused by DMARC");
             return Err(Reply::new(550, Enhanced(5, 7, 26), why));
         }
-        if is_held {
+        if let Some(held) = held {
             let results = authenticator.field(&verdicts.found);
-            let written = self.write_held(&authenticator, &content, &results).await;
+            let written = self.write_held(&authenticator, &held, &results).await;
             written.map_err(|error| refusal(&error))?;
         }
         Ok(verdicts)

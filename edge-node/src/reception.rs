@@ -227,6 +227,11 @@ impl Conversation {
                 });
                 self.session.begun(verdict);
             }
+            Action::Received(bytes) => {
+                if let Some(intake) = &mut self.intake {
+                    intake.received(&bytes).await;
+                }
+            }
             Action::Content(bytes) => {
                 if let Some(intake) = &mut self.intake
                     && let Err(error) = intake.content(&bytes).await

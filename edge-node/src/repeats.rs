@@ -15,7 +15,7 @@ use shared::age;
 use shared::id::{MessageId, unix_millis};
 use shared::notify::Return;
 use shared::row;
-use shared::smtp::Envelope;
+use shared::smtp::{BodyType, Envelope};
 use shared::store::{Rows, StoreError, Table, Txn, behind};
 use shared::trace;
 use shared::unit::Id;
@@ -132,12 +132,13 @@ pub fn fingerprint(
     }
     add(envelope.envelope_id.as_deref().unwrap_or_default());
     add(envelope.returns.map(Return::as_str).unwrap_or_default());
-    let said = [
-        (envelope.require_tls, "REQUIRETLS"),
-        (envelope.smtputf8, "SMTPUTF8"),
-        (envelope.body_8bit, "BODY=8BITMIME"),
-    ];
-    said.into_iter().for_each(|(is_said, word)| add(if is_said { word } else { "" }));
+    add(if envelope.require_tls { "REQUIRETLS" } else { "" });
+    add(if envelope.smtputf8 { "SMTPUTF8" } else { "" });
+    add(match envelope.body {
+        BodyType::SevenBit => "",
+        BodyType::EightBit => "BODY=8BITMIME",
+        BodyType::Binary => "BODY=BINARYMIME",
+    });
     hasher.update(by.map_or(&[], |window| window.as_slice()));
     hasher.update(&network(client)).update(content.as_bytes());
     *hasher.finalize().as_bytes()

@@ -248,6 +248,7 @@ async fn serve(
     let smtp = |role, implicit_tls| {
         let mut config = Config::new(role, edge.hostname.clone(), postmaster.clone());
         config.content.bytes_max = edge.size_max;
+        config.binarymime = edge.binarymime;
         if role == Role::Submission {
             // Travellers have slow lines; the least rate and the login bound them.
             config.data_timeout = SUBMISSION_DATA_TIMEOUT;

@@ -294,6 +294,8 @@ pub struct Edge {
     pub login_delay: Duration,
     /// How long a stranger has to wait on port 25 for the greeting, in silence; zero is not at all.
     pub greeting_pause: Duration,
+    /// Whether messages in octets are taken (RFC 3030), whose binary parts become base64.
+    pub binarymime: bool,
     /// Where the certificate for STARTTLS and TLS comes from.
     pub certificate: CertificateSource,
     /// How mail leaves for the Internet.

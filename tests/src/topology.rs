@@ -60,6 +60,8 @@ pub struct TestTopology {
     pub login_delay: u64,
     /// Seconds that strangers wait for the greeting.
     pub greeting_pause: u64,
+    /// Whether BINARYMIME is offered.
+    pub binarymime: bool,
     /// Where big's socket for everybody is.
     pub desk: Option<PathBuf>,
     /// Octets that big takes in within an hour.
@@ -121,6 +123,7 @@ impl TestTopology {
             reports: Reports::default(),
             login_delay: 0,
             greeting_pause: 0,
+            binarymime: false,
             desk: None,
             inbound_hourly: 10 << 30,
             dns: vec![dns],
@@ -166,6 +169,7 @@ impl TestTopology {
             reports: edge.reports,
             login_delay: edge.login_delay.as_secs(),
             greeting_pause: edge.greeting_pause.as_secs(),
+            binarymime: edge.binarymime,
             desk: file.big.desk.clone(),
             inbound_hourly: file.big.inbound_hourly,
             dns: vec![dns],
@@ -286,6 +290,7 @@ impl TestTopology {
                 ("ack", quoted(self.ack.as_str())),
                 ("login_delay", self.login_delay.to_string()),
                 ("greeting_pause", self.greeting_pause.to_string()),
+                ("binarymime", self.binarymime.to_string()),
             ],
         );
         let mut outbound = vec![

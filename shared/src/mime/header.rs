@@ -115,7 +115,8 @@ pub(super) fn is_field(line: &[u8]) -> bool {
     field(line).is_some()
 }
 
-fn field(lines: &[u8]) -> Option<Field<'_>> {
+/// The field in lines that belong together.
+pub(super) fn field(lines: &[u8]) -> Option<Field<'_>> {
     let (name, raw) = lines.split_at_checked(memchr(b':', lines)?)?;
     let name = str::from_utf8(name.trim_ascii_end()).ok()?;
     let raw = raw.get(1..)?;

@@ -153,9 +153,26 @@ enum Current {
     Nothing,
 }
 
-enum Boundary {
+/// What a delimiter (RFC 2046 §5.1.1) says of the parts of its multipart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Boundary {
+    /// Another one begins.
     Next,
+    /// There are no more.
     Last,
+}
+
+/// Which of the `boundaries` of open multiparts, outermost first, a line is a delimiter of; the innermost counts.
+pub(super) fn delimiter<'a>(
+    line: &[u8],
+    boundaries: impl DoubleEndedIterator<Item = &'a [u8]> + ExactSizeIterator,
+) -> Option<(usize, Boundary)> {
+    let said = line.strip_prefix(b"--")?.trim_ascii_end();
+    boundaries.enumerate().rev().find_map(|(level, boundary)| match said.strip_prefix(boundary)? {
+        b"" => Some((level, Boundary::Next)),
+        b"--" => Some((level, Boundary::Last)),
+        _ => None,
+    })
 }
 
 impl Scanner<'_> {
@@ -200,14 +217,7 @@ impl Scanner<'_> {
 
     /// Which open multipart the line is a boundary of; the innermost counts.
     fn boundary(&self, line: &[u8]) -> Option<(usize, Boundary)> {
-        let said = line.strip_prefix(b"--").filter(|_| !self.open.is_empty())?.trim_ascii_end();
-        self.open.iter().enumerate().rev().find_map(|(level, multipart)| {
-            match said.strip_prefix(multipart.boundary.as_slice())? {
-                b"" => Some((level, Boundary::Next)),
-                b"--" => Some((level, Boundary::Last)),
-                _ => None,
-            }
-        })
+        delimiter(line, self.open.iter().map(|multipart| multipart.boundary.as_slice()))
     }
 
     fn begin_part(&mut self, start: usize) -> Result<(), TooComplex> {
@@ -305,10 +315,7 @@ impl Part {
         let content_type = parameterised("Content-Type")?;
         let disposition = parameterised("Content-Disposition")?;
         let encoding = parameterised("Content-Transfer-Encoding")?;
-        let valid = content_type
-            .value
-            .split_once('/')
-            .is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
+        let valid = is_media_type(&content_type.value);
         self.content_type = if valid { content_type.value.clone() } else { default.to_owned() };
         self.charset = content_type.get("charset").map(str::to_owned);
         self.name = disposition.file_name("filename").or_else(|| content_type.file_name("name"));
@@ -333,7 +340,11 @@ impl Part {
     }
 }
 
-/// A token of RFC 2045 §5.1.
+/// Whether this is a media type: two tokens of RFC 2045 §5.1 and a slash.
+pub(super) fn is_media_type(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
+}
+
 fn is_token(text: &str) -> bool {
     let is_special = |b: u8| b"()<>@,;:\\\"/[]?=".contains(&b);
     (1..=MEDIA_TYPE_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && !is_special(b))

@@ -11,6 +11,8 @@ use crate::address::Address;
 
 /// Columns of a line, its end not counted (RFC 5322 §2.1.1: should be at most 78).
 const LINE: usize = 76;
+/// Octets in a line of base64 (RFC 2045 §6.8: at most 76 characters).
+pub(super) const BASE64_LINE_OCTETS: usize = LINE / 4 * 3;
 /// Octets of text in one encoded word, so that the word stays within 75 (RFC 2047 §2).
 const ENCODED_WORD_OCTETS: usize = 45;
 /// Characters of a file name that are written.
@@ -167,7 +169,7 @@ pub(super) fn quoted_printable(out: &mut Vec<u8>, text: &[u8]) {
 
 /// Octets in base64, in lines (RFC 2045 §6.8).
 pub(super) fn base64(out: &mut Vec<u8>, octets: &[u8]) {
-    for line in octets.chunks(LINE / 4 * 3) {
+    for line in octets.chunks(BASE64_LINE_OCTETS) {
         out.extend_from_slice(STANDARD.encode(line).as_bytes());
         out.extend_from_slice(b"\r\n");
     }

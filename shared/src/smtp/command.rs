@@ -4,6 +4,7 @@
 //! through is an [`Address`], which can hold no quoted string, route or literal. What is wrong with a
 //! line is said by the reply that refuses it.
 
+use super::BodyType;
 use super::reply::{Enhanced, Reply};
 use crate::address::{Address, AddressError};
 use crate::notify::{self, Notify, Return};
@@ -52,7 +53,7 @@ pub(super) struct Mail {
     /// `None` is the null reverse-path.
     pub reverse_path: Option<Address>,
     pub size: Option<u64>,
-    pub body_8bit: bool,
+    pub body: BodyType,
     pub smtputf8: bool,
     /// RET.
     pub returns: Option<Return>,
@@ -187,6 +188,11 @@ fn each(
     Ok(())
 }
 
+/// A BODY that is none, or is not offered.
+pub(super) fn unknown_body() -> Reply {
+    syntax("BODY takes 7BIT, 8BITMIME, or BINARYMIME where EHLO offers it")
+}
+
 fn unknown_parameter() -> Reply {
     Reply::new(555, Enhanced(5, 5, 4), "a parameter is not recognized")
 }
@@ -198,9 +204,7 @@ impl Mail {
                 let size = octets(value.as_bytes());
                 self.size = Some(size.ok_or_else(|| syntax("SIZE takes a number of octets"))?);
             }
-            ("BODY", Some(value)) if value.eq_ignore_ascii_case("8BITMIME") => self.body_8bit = true,
-            ("BODY", Some(value)) if value.eq_ignore_ascii_case("7BIT") => {}
-            ("BODY", _) => return Err(syntax("BODY takes 7BIT or 8BITMIME")),
+            ("BODY", value) => self.body = value.and_then(BodyType::named).ok_or_else(unknown_body)?,
             ("SMTPUTF8", None) => self.smtputf8 = true,
             ("REQUIRETLS", None) => self.require_tls = true,
             ("RET", value) => {
@@ -338,13 +342,15 @@ mod tests {
         else {
             panic!("a sound MAIL command");
         };
-        assert_eq!((mail.size, mail.body_8bit, mail.smtputf8, mail.auth), (Some(100), true, true, false));
+        assert_eq!(
+            (mail.size, mail.body, mail.smtputf8, mail.auth),
+            (Some(100), BodyType::EightBit, true, false)
+        );
         let Ok(Command::Mail(mail)) = parse(b"MAIL FROM:<> SIZE=99999999999999999999 AUTH=<>") else {
             panic!("a sound MAIL command");
         };
         assert_eq!((mail.reverse_path, mail.size, mail.auth), (None, Some(u64::MAX), true));
-        for bad in
-            ["SIZE", "SIZE=", "SIZE=-1", "SIZE=1 SIZE=1", "BODY=BINARYMIME", "BODY", "SMTPUTF8=1", "AUTH"]
+        for bad in ["SIZE", "SIZE=", "SIZE=-1", "SIZE=1 SIZE=1", "BODY=BINARY", "BODY", "SMTPUTF8=1", "AUTH"]
         {
             assert_eq!(code(&format!("MAIL FROM:<> {bad}")), 501, "{bad}");
         }

@@ -82,6 +82,8 @@ pub struct Config {
     pub postmaster: Address,
     /// Whether STARTTLS is offered on a session that began in the clear.
     pub starttls: bool,
+    /// Whether BINARYMIME is offered (RFC 3030 §3): its binary parts are taken in base64.
+    pub binarymime: bool,
     /// Recipients of one message (RFC 5321 §4.5.3.1.8 wants at least 100).
     pub recipients_max: usize,
     /// The limits on a message's content.
@@ -100,6 +102,7 @@ impl Config {
             role,
             postmaster,
             starttls: true,
+            binarymime: false,
             recipients_max: 1_000,
             content: ContentLimits::default(),
             idle_timeout: Duration::from_secs(300),

@@ -1,5 +1,6 @@
 //! The content that follows DATA (RFC 5321 §4.1.1.4, §4.5.2): dots unstuffed, rules kept, the end found; or that of
-//! BDAT's chunks (RFC 3030), where a dot is a dot and the end is told.
+//! BDAT's chunks (RFC 3030), where a dot is a dot and the end is told. Of chunks that are BINARYMIME it is what
+//! [`Reencoding`] makes of them, and that has to keep the same rules.
 //!
 //! Only CRLF ends a line and only CRLF.CRLF ends what follows DATA. A bare CR, a bare LF or a NUL spoils
 //! the message, and the rest is read and dropped until the true end, where it is refused: never taken
@@ -10,6 +11,7 @@ use memchr::memchr3;
 
 use super::config::ContentLimits;
 use super::reply::{Enhanced, Reply};
+use crate::mime::{NotLines, Reencoding};
 
 /// What is known of a message's content once it is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +31,12 @@ pub struct Facts {
 pub(super) enum Fault {
     /// A bare CR, a bare LF or a NUL.
     Framing,
+    /// The same in a message that is BINARYMIME, where it cannot be written in base64.
+    NotLines(NotLines),
     LineTooLong,
     TooLarge,
+    /// Of a message that is BINARYMIME: what becomes of it.
+    TooLargeInLines,
     HeaderTooLarge,
     TooManyFields,
     Loop,
@@ -45,6 +51,19 @@ impl Fault {
                 Enhanced(5, 6, 11),
                 "the message holds a bare CR, a bare LF or a NUL: lines end in CRLF".into(),
             ),
+            Self::NotLines(why) => {
+                let (code, enhanced, mend) = match why {
+                    NotLines::Header => (550, Enhanced(5, 6, 11), "its lines end in CRLF"),
+                    NotLines::Unlabelled | NotLines::NotMime => {
+                        (550, Enhanced(5, 6, 11), "label it as MIME has it, or send it in base64")
+                    }
+                    // It would have to be converted, and cannot be.
+                    NotLines::Signed | NotLines::Composite | NotLines::Ambiguous | NotLines::TooComplex => {
+                        (554, Enhanced(5, 6, 3), "send what is binary in base64")
+                    }
+                };
+                (code, enhanced, format!("there is a bare CR, a bare LF or a NUL {why}: {mend}"))
+            }
             Self::LineTooLong => {
                 let text =
                     format!("a line is longer than {} octets: encode the message", limits.line_bytes_max);
@@ -52,6 +71,13 @@ impl Fault {
             }
             Self::TooLarge => {
                 (552, Enhanced(5, 3, 4), format!("the message is larger than {} octets", limits.bytes_max))
+            }
+            Self::TooLargeInLines => {
+                let text = format!(
+                    "the message is larger than {} octets when its binary parts are in base64",
+                    limits.bytes_max
+                );
+                (552, Enhanced(5, 3, 4), text)
             }
             Self::HeaderTooLarge => (
                 552,
@@ -100,6 +126,8 @@ pub(super) struct Decoder {
     limits: ContentLimits,
     /// A dot that begins a line is doubled, or the end.
     stuffed: bool,
+    /// What makes lines of chunks that are BINARYMIME.
+    reencoding: Option<Box<Reencoding>>,
     place: Place,
     line_bytes: usize,
     bytes: u64,
@@ -116,6 +144,7 @@ impl Decoder {
         Self {
             limits,
             stuffed: true,
+            reencoding: None,
             place: Place::Start,
             line_bytes: 0,
             bytes: 0,
@@ -131,8 +160,52 @@ impl Decoder {
         Self { stuffed: false, ..Self::new(limits) }
     }
 
+    /// Of the chunks of a message that is BINARYMIME.
+    pub(super) fn of_binary_chunks(limits: ContentLimits) -> Self {
+        Self { reencoding: Some(Box::default()), ..Self::of_chunks(limits) }
+    }
+
+    /// Whether content is made of what comes, rather than that itself.
+    pub(super) fn is_binary(&self) -> bool {
+        self.reencoding.is_some()
+    }
+
+    /// Reads octets of a chunk, with the `last` ones of the message: the content that they give.
+    pub(super) fn chunk(&mut self, input: &[u8], last: bool) -> Vec<u8> {
+        let mut content = match self.reencoding.take() {
+            None => self.decode(input).content,
+            Some(reencoding) => self.binary_chunk(reencoding, input, last),
+        };
+        if last {
+            content.extend_from_slice(self.finish_chunks());
+        }
+        content
+    }
+
+    /// The limit of a message's octets counts twice: for those that come, and for what becomes of them.
+    fn binary_chunk(&mut self, mut reencoding: Box<Reencoding>, input: &[u8], last: bool) -> Vec<u8> {
+        let received = self.received.saturating_add(input.len() as u64);
+        if received > self.limits.bytes_max {
+            self.fail(Fault::TooLarge);
+        }
+        let mut lines = Vec::new();
+        if self.fault.is_none() {
+            let mut done = reencoding.push(input, &mut lines);
+            if last {
+                done = done.and_then(|()| reencoding.finish(&mut lines));
+            }
+            if let Err(why) = done {
+                self.fail(Fault::NotLines(why));
+            }
+        }
+        self.reencoding = Some(reencoding);
+        let content = self.decode(&lines).content;
+        self.received = received;
+        content
+    }
+
     /// The last chunk has been read: what its last line lacks of a CRLF, for content is lines.
-    pub(super) fn finish_chunks(&mut self) -> &'static [u8] {
+    fn finish_chunks(&mut self) -> &'static [u8] {
         match self.place {
             Place::Text => {
                 self.end_of_line();
@@ -148,7 +221,7 @@ impl Decoder {
     }
 
     /// What is wrong with the content so far. A fault stays; only a framing fault displaces another,
-    /// since the session must not go on after it.
+    /// since the session must not go on after it, and not one that says the same and where.
     pub(super) fn fault(&self) -> Option<Fault> {
         self.fault
     }
@@ -249,7 +322,7 @@ impl Decoder {
         self.bytes = self.bytes.saturating_add(content.len() as u64);
         self.eight_bit |= !content.is_ascii();
         if self.bytes > self.limits.bytes_max {
-            self.fail(Fault::TooLarge);
+            self.fail(if self.is_binary() { Fault::TooLargeInLines } else { Fault::TooLarge });
         }
         if self.fault.is_some() {
             content.clear();
@@ -257,7 +330,8 @@ impl Decoder {
     }
 
     fn fail(&mut self, fault: Fault) {
-        if self.fault.is_none() || fault == Fault::Framing {
+        let is_named = matches!(self.fault, Some(Fault::NotLines(_)));
+        if self.fault.is_none() || (fault == Fault::Framing && !is_named) {
             self.fault = Some(fault);
         }
     }
@@ -386,9 +460,8 @@ mod tests {
     fn chunks_are_content_as_it_is() {
         let read = |pieces: &[&[u8]]| {
             let mut decoder = Decoder::of_chunks(ContentLimits::default());
-            let mut content: Vec<u8> =
-                pieces.iter().flat_map(|piece| decoder.decode(piece).content).collect();
-            content.extend_from_slice(decoder.finish_chunks());
+            let mut content: Vec<u8> = pieces.iter().flat_map(|piece| decoder.chunk(piece, false)).collect();
+            content.extend(decoder.chunk(b"", true));
             (content, decoder.facts().bytes, decoder.fault())
         };
         let wire = b".\r\n..a\r\n\r\n.\r\nb\r\n.";

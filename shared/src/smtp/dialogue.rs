@@ -9,7 +9,7 @@ use super::config::{
 use super::content::{Decoder, Fault};
 use super::reply::{Enhanced, Reply};
 use super::session::{Action, Chunk, Client, Phase, Session, Transaction};
-use super::{Envelope, Recipient};
+use super::{BodyType, Envelope, Recipient};
 use crate::fault::{SeededFault, seeded};
 use crate::sasl::{self, Exchange, Mechanism, SaslError, Step};
 use crate::wire::LineError;
@@ -123,6 +123,9 @@ impl Session {
             "{}\nPIPELINING\nSIZE {}\n8BITMIME\nSMTPUTF8\nCHUNKING\nDSN\nENHANCEDSTATUSCODES\nLIMITS RCPTMAX={}",
             self.config.hostname, self.config.content.bytes_max, self.config.recipients_max
         );
+        if self.config.binarymime {
+            lines.push_str("\nBINARYMIME");
+        }
         if self.config.starttls && !self.tls {
             lines.push_str("\nSTARTTLS");
         }
@@ -260,6 +263,9 @@ impl Session {
             let text = "REQUIRETLS is offered under TLS only: send STARTTLS first";
             return self.bad_command(&Reply::new(555, Enhanced(5, 5, 4), text));
         }
+        if mail.body == BodyType::Binary && !self.offers_binary() {
+            return self.bad_command(&command::unknown_body());
+        }
         if mail.size.is_some_and(|size| size > self.config.content.bytes_max) {
             return self.reply(&Fault::TooLarge.reply(&self.config.content));
         }
@@ -317,7 +323,7 @@ impl Session {
     }
 
     fn data(&mut self) {
-        if self.begin(None) {
+        if !self.is_for_chunks() && self.begin(None) {
             return;
         }
         if self.input.is_empty() {
@@ -346,13 +352,26 @@ impl Session {
         }
     }
 
+    /// Whether BINARYMIME is offered to this client (RFC 3030 §3).
+    fn offers_binary(&self) -> bool {
+        self.config.binarymime && self.client.as_ref().is_some_and(|client| client.esmtp)
+    }
+
+    /// Whether there is a transaction with recipients whose content comes by BDAT alone.
+    fn is_for_chunks(&self) -> bool {
+        let is_binary =
+            |open: &Transaction| open.mail.body == BodyType::Binary && !open.recipients.is_empty();
+        matches!(&self.phase, Phase::Open(open) if is_binary(open))
+    }
+
     /// Asks for a body, if there is a recipient who gets it.
     fn begin(&mut self, chunk: Option<Chunk>) -> bool {
         match mem::replace(&mut self.phase, Phase::Ready) {
             Phase::Open(transaction) if !transaction.recipients.is_empty() => {
+                let body = transaction.mail.body;
                 let envelope = self.envelope(transaction);
                 self.actions.push_back(Action::Begin(envelope));
-                self.phase = Phase::Beginning(chunk);
+                self.phase = Phase::Beginning(body, chunk);
                 true
             }
             phase => {
@@ -366,7 +385,7 @@ impl Session {
     /// transaction whose recipients were all refused is over.
     fn no_content(&mut self) {
         let refusal = self.without_content();
-        if matches!(self.phase, Phase::Open(Transaction { refused: true, .. })) {
+        if !self.is_for_chunks() && matches!(self.phase, Phase::Open(Transaction { refused: true, .. })) {
             self.end_transaction();
             self.idle(&refusal);
         } else {
@@ -377,6 +396,11 @@ impl Session {
     /// Why no content can come now.
     fn without_content(&self) -> Reply {
         match &self.phase {
+            _ if self.is_for_chunks() => Reply::new(
+                503,
+                Enhanced(5, 5, 1),
+                "content with BODY=BINARYMIME comes by BDAT: send that, or RSET",
+            ),
             Phase::Open(Transaction { refused: true, .. }) => {
                 Reply::new(554, Enhanced(5, 5, 1), "no valid recipients")
             }
@@ -426,7 +450,7 @@ impl Session {
             recipients,
             returns: mail.returns,
             envelope_id: mail.envelope_id,
-            body_8bit: mail.body_8bit,
+            body: mail.body,
             smtputf8: mail.smtputf8,
             require_tls: mail.require_tls,
             size: mail.size,
@@ -468,11 +492,12 @@ impl Session {
             return false;
         }
         let was_sound = decoder.fault().is_none();
-        let mut content = decoder.decode(self.input.unread().get(..length).unwrap_or_default()).content;
-        self.input.consume(length);
-        if left == 0 && chunk.last {
-            content.extend_from_slice(decoder.finish_chunks());
+        let octets = self.input.unread().get(..length).unwrap_or_default();
+        let content = decoder.chunk(octets, left == 0 && chunk.last);
+        if decoder.is_binary() && decoder.fault().is_none() && length > 0 {
+            self.actions.push_back(Action::Received(octets.to_vec()));
         }
+        self.input.consume(length);
         self.pass_on(was_sound, &decoder, content);
         match decoder.fault() {
             _ if left > 0 => self.phase = Phase::Chunk(decoder, Chunk { left, ..chunk }),

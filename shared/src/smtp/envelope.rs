@@ -29,6 +29,30 @@ impl fmt::Display for Recipient {
     }
 }
 
+/// What a message's content is said to be (RFC 6152 §2, RFC 3030 §3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BodyType {
+    /// Lines of ASCII, or nothing was said.
+    #[default]
+    SevenBit,
+    /// Lines of octets.
+    EightBit,
+    /// Octets.
+    Binary,
+}
+
+impl BodyType {
+    /// The type that BODY calls so, in whatever case.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        match name.to_ascii_uppercase().as_str() {
+            "7BIT" => Some(Self::SevenBit),
+            "8BITMIME" => Some(Self::EightBit),
+            "BINARYMIME" => Some(Self::Binary),
+            _ => None,
+        }
+    }
+}
+
 /// What the client said about a message outside of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
@@ -40,8 +64,8 @@ pub struct Envelope {
     pub returns: Option<Return>,
     /// ENVID, if it was given, decoded: what the sender calls this transaction.
     pub envelope_id: Option<String>,
-    /// `BODY=8BITMIME` was declared (RFC 6152).
-    pub body_8bit: bool,
+    /// `BODY=`: what the content was declared to be.
+    pub body: BodyType,
     /// `SMTPUTF8` was declared (RFC 6531).
     pub smtputf8: bool,
     /// `REQUIRETLS` was declared (RFC 8689).

@@ -1,5 +1,5 @@
 //! SMTP. [`client`] is the side that delivers; the rest is the server's: reception and submission (RFC 5321, 6409, 1870, 2920,
-//! 3030 (CHUNKING), 3207, 3461 (DSN), 4954, 6152, 6531, 9422).
+//! 3030, 3207, 3461 (DSN), 4954, 6152, 6531, 9422).
 //!
 //! A [`Session`] is one connection as a state machine: bytes and answers in, [`Action`]s out. It opens
 //! no socket, reads no clock and stores nothing; a driver moves its bytes, asks the directory, opens
@@ -23,11 +23,11 @@ mod session;
 mod trace;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use config::*;
 pub use content::Facts;
-pub use envelope::{Envelope, Recipient};
+pub use envelope::{BodyType, Envelope, Recipient};
 pub use reply::{Enhanced, NotEnhanced, Reply};
 pub use session::{Action, Session, Verdict};
 pub use trace::{date, received, received_by_itself, return_path};

@@ -13,7 +13,7 @@ use super::config::{
 };
 use super::content::{Decoder, Facts};
 use super::reply::{Enhanced, Reply};
-use super::{Envelope, Recipient, Role};
+use super::{BodyType, Envelope, Recipient, Role};
 use crate::address::Address;
 use crate::sasl::{Credentials, Exchange, ScramKeys, TlsExporter};
 use crate::wire::Input;
@@ -45,6 +45,9 @@ pub enum Action {
     Recipient(Address),
     /// Open a body for this message; answer with [`Session::begun`].
     Begin(Envelope),
+    /// These octets have come of a message that is BINARYMIME (RFC 3030): what signatures are over, and what a repeat
+    /// repeats. Content is what becomes of them.
+    Received(Vec<u8>),
     /// Append this to the body: whole or partial lines that end in CRLF, dots unstuffed.
     Content(Vec<u8>),
     /// The body is complete: make the message durable; answer with [`Session::completed`].
@@ -69,7 +72,7 @@ pub(super) enum Phase {
     /// RCPT waits for the driver's answer.
     Recipient(Transaction, Recipient),
     /// DATA, or BDAT with its chunk, waits for the driver to open a body.
-    Beginning(Option<Chunk>),
+    Beginning(BodyType, Option<Chunk>),
     /// Content is read, and a body is open.
     Content(Box<Decoder>),
     /// A chunk of content is read, and a body is open.
@@ -331,13 +334,17 @@ impl Session {
     /// Answers [`Action::Begin`].
     pub fn begun(&mut self, verdict: Verdict) {
         match self.answered() {
-            Phase::Beginning(chunk) => match (verdict, chunk) {
+            Phase::Beginning(body, chunk) => match (verdict, chunk) {
                 (Ok(()), None) => {
                     self.reply(&Reply::bare(354, "end with a dot on a line of its own"));
                     self.phase = Phase::Content(Box::new(Decoder::new(self.config.content)));
                 }
                 (Ok(()), Some(chunk)) => {
-                    self.phase = Phase::Chunk(Box::new(Decoder::of_chunks(self.config.content)), chunk);
+                    let decoder = match body {
+                        BodyType::Binary => Decoder::of_binary_chunks(self.config.content),
+                        BodyType::SevenBit | BodyType::EightBit => Decoder::of_chunks(self.config.content),
+                    };
+                    self.phase = Phase::Chunk(Box::new(decoder), chunk);
                 }
                 (Err(reply), Some(chunk)) => {
                     self.refuse(&reply);
@@ -445,7 +452,7 @@ impl Session {
             | Phase::Closed => false,
             Phase::Sender(_)
             | Phase::Recipient(..)
-            | Phase::Beginning(_)
+            | Phase::Beginning(..)
             | Phase::Completing
             | Phase::Keys(_)
             | Phase::Authenticating(_)
@@ -543,7 +550,7 @@ impl Session {
             {
                 self.actions.push_back(Action::Abort);
             }
-            Phase::Beginning(_) => self.actions.push_back(Action::Abort),
+            Phase::Beginning(..) => self.actions.push_back(Action::Abort),
             _ => {}
         }
         self.input.clear();

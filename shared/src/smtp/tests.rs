@@ -32,6 +32,8 @@ struct Driver {
     session: Session,
     body: Option<(Envelope, Vec<u8>)>,
     stored: Vec<(Envelope, Vec<u8>)>,
+    /// What has come of messages that are BINARYMIME.
+    received: Vec<u8>,
     aborted: usize,
     handshakes: usize,
     pauses: u32,
@@ -54,6 +56,7 @@ impl Driver {
             session: Session::new(Arc::new(config), tls, NOW),
             body: None,
             stored: Vec::new(),
+            received: Vec::new(),
             aborted: 0,
             handshakes: 0,
             pauses: 0,
@@ -125,6 +128,7 @@ impl Driver {
                     }
                     self.session.begun(self.begin.clone());
                 }
+                Action::Received(bytes) => self.received.extend(bytes),
                 Action::Content(bytes) => self.body.as_mut().expect("a body is open").1.extend(bytes),
                 Action::Complete(facts) => {
                     let body = self.body.take().expect("a body is open");
@@ -543,6 +547,72 @@ fn a_chunk_that_is_refused_is_read_over() {
         driver.codes(format!("{envelope}BDAT 2\r\nab{end}\r\n"));
         assert_eq!((driver.aborted, driver.stored.len()), (1, 0), "{end}");
     }
+}
+
+/// A service that offers BINARYMIME and takes so many octets.
+fn binary(bytes_max: u64) -> Driver {
+    let mut config = config(Role::Reception);
+    config.binarymime = true;
+    config.content.bytes_max = bytes_max;
+    Driver::greeted(config, false)
+}
+
+const BINARY: &str = "MAIL FROM:<> BODY=BINARYMIME\r\nRCPT TO:<alice@example.com>\r\n";
+const IN_OCTETS: &str = "MIME-Version: 1.0\r\nContent-Transfer-Encoding: binary\r\n\r\n";
+const IN_BASE64: &str = "MIME-Version: 1.0\r\nContent-Transfer-Encoding: base64\r\n\r\n";
+
+/// RFC 3030 §3: what signatures are over is what has come, and what is kept is lines.
+#[test]
+fn what_is_binary_is_received_as_it_is_and_kept_in_lines() {
+    let message = format!("{IN_OCTETS}\n\0\r\r\n.\r\n");
+    let (first, second) = message.split_at(58);
+    let script = format!(
+        "{BINARY}BDAT {}\r\n{first}NOOP\r\nBDAT {}\r\n{second}BDAT 0 LAST\r\nQUIT\r\n",
+        first.len(),
+        second.len()
+    );
+    for cut in 0..script.len() {
+        let mut driver = binary(1_000);
+        let (first, second) = script.as_bytes().split_at(cut);
+        let mut codes = driver.codes(first);
+        codes.extend(driver.codes(second));
+        assert_eq!(codes, ["250", "250", "250", "250", "250", "250", "221"], "cut at {cut}");
+        let [(envelope, content)] = driver.stored.as_slice() else { panic!("one message, cut at {cut}") };
+        assert_eq!(envelope.body, BodyType::Binary);
+        assert_eq!(driver.received, message.as_bytes());
+        assert_eq!(String::from_utf8_lossy(content), format!("{IN_BASE64}CgANDQouDQo=\r\n"));
+    }
+    let mut driver = binary(1_000);
+    driver.codes("MAIL FROM:<>\r\nRCPT TO:<alice@example.com>\r\nBDAT 3 LAST\r\na\r\n");
+    assert_eq!((driver.stored.len(), driver.received.len()), (1, 0), "content is what has come");
+}
+
+#[test]
+fn what_is_binary_is_limited_as_it_comes_and_as_it_is_kept() {
+    let take = |octets: usize| {
+        let mut driver = binary(1_000);
+        let message = format!("{IN_OCTETS}{}", "\0".repeat(octets - IN_OCTETS.len()));
+        let mut said = driver.say(format!("{BINARY}BDAT {octets} LAST\r\n{message}"));
+        said.drain(..said.find("recipient ok\r\n").expect("is taken") + 14);
+        (said, driver.aborted, driver.stored.first().map(|(_, content)| content.len()))
+    };
+    let larger = "552 5.3.4 the message is larger than 1000 octets";
+    // 684 octets are 12 lines of base64, of 78 octets each.
+    assert_eq!(take(740), ("250 2.0.0 queued as 01J0\r\n".into(), 0, Some(992)));
+    assert_eq!(take(741), ("250 2.0.0 queued as 01J0\r\n".into(), 0, Some(998)));
+    let in_base64 = format!("{larger} when its binary parts are in base64\r\n");
+    assert_eq!(take(744), (in_base64.clone(), 1, None));
+    assert_eq!(take(1_000), (in_base64, 1, None));
+    assert_eq!(take(1_001), (format!("{larger}\r\n"), 1, None));
+    // What has come counts, even if less becomes of it.
+    let header =
+        format!("MIME-Version: 1.0\r\nContent-Transfer-Encoding: ({})binary\r\n\r\n", "x".repeat(950));
+    let half = header.len() / 2;
+    let (first, second) = header.split_at(half);
+    let said = binary(1_000).say(format!("{BINARY}BDAT {half}\r\n{first}BDAT {half} LAST\r\n{second}"));
+    assert!(said.ends_with(&format!("ok\r\n250 2.0.0 {half} octets so far\r\n{larger}\r\n")), "{said}");
+    let mut driver = binary(1_000);
+    assert_eq!(driver.say("MAIL FROM:<> BODY=BINARYMIME SIZE=1001\r\n"), format!("{larger}\r\n"));
 }
 
 /// T10: a message has its time, whatever it is cut into.

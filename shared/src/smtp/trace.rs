@@ -86,6 +86,7 @@ fn is_address_literal(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smtp::BodyType;
 
     fn envelope(helo: &str, recipients: &[&str]) -> Envelope {
         Envelope {
@@ -93,7 +94,7 @@ mod tests {
             recipients: recipients.iter().map(|r| r.parse::<Address>().expect("an address").into()).collect(),
             returns: None,
             envelope_id: None,
-            body_8bit: false,
+            body: BodyType::default(),
             smtputf8: false,
             require_tls: false,
             size: None,

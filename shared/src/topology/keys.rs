@@ -99,6 +99,7 @@ static EDGE: &[Entry] = &[
     ("login_delay", Value("write a number of seconds, like 60")),
     ("authentication", Optional(AUTHENTICATION)),
     ("greeting_pause", Value("write a number of seconds, like 2")),
+    ("binarymime", Value("write true or false")),
     ("sandbox", Value("write true or false")),
     ("lists", Optional(LISTS)),
     ("greylist", Optional(GREYLIST)),

@@ -372,6 +372,7 @@ fn what_is_left_out_has_defaults() {
     assert_eq!((edge.spool_max, edge.ack), (10 << 30, Acknowledge::Local));
     assert_eq!((edge.stale_after, edge.login_delay), (Duration::from_secs(600), Duration::ZERO));
     assert_eq!((edge.greeting_pause, edge.sandbox), (Duration::from_secs(2), true));
+    assert!(!edge.binarymime, "a sender to whom it is not offered encodes before it signs");
     assert_eq!((topology.big.inbound_hourly, topology.big.sandbox), (10 << 30, true));
     assert_eq!((topology.link.safety_hours, topology.link.safety_bytes), (48, 1 << 30));
     assert_eq!((edge.outbound.port, edge.outbound.private_addresses), (25, false));
@@ -438,6 +439,7 @@ fn the_root_file_says_the_defaults_and_its_paths_are_beside_it() {
     assert_eq!(root.edge.stale_after, smallest.edge.stale_after);
     assert_eq!(root.edge.login_delay, smallest.edge.login_delay);
     assert_eq!(root.edge.greeting_pause, smallest.edge.greeting_pause);
+    assert_eq!(root.edge.binarymime, smallest.edge.binarymime);
     assert!(root.edge.outbound.private_addresses, "the demonstration delivers on loopback");
     assert_eq!(Outbound { private_addresses: false, ..root.edge.outbound }, smallest.edge.outbound);
 }

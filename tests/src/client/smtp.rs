@@ -69,7 +69,7 @@ pub enum SendError {
     /// The server said no; it has not taken the message.
     #[error("{stage} was refused: {reply}")]
     Refused {
-        /// `MAIL`, `RCPT`, `DATA` or `dot`.
+        /// `MAIL`, `RCPT`, `DATA`, `BDAT` or `dot`.
         stage: &'static str,
         /// The refusal.
         reply: Reply,
@@ -240,6 +240,33 @@ impl SmtpClient {
         self.raw(b".\r\n").await.map_err(SendError::InDoubt)?;
         let reply = self.reply().await.map_err(SendError::InDoubt)?;
         if reply.code == 250 { Ok(reply) } else { Err(SendError::Refused { stage: "dot", reply }) }
+    }
+
+    /// Sends a message in octets (RFC 3030 §3), in chunks of at most `chunk` of them, whatever is in it. A refusal ends the
+    /// transaction.
+    pub async fn send_binary(
+        &mut self,
+        from: &str,
+        to: &[&str],
+        message: &[u8],
+        chunk: usize,
+    ) -> Result<Reply, SendError> {
+        self.step("MAIL", &format!("MAIL FROM:<{from}> BODY=BINARYMIME")).await?;
+        for recipient in to {
+            self.step("RCPT", &format!("RCPT TO:<{recipient}>")).await?;
+        }
+        for octets in message.chunks(chunk) {
+            let mut piece = format!("BDAT {}\r\n", octets.len()).into_bytes();
+            piece.extend_from_slice(octets);
+            self.raw(&piece).await.map_err(SendError::NotSent)?;
+            let reply = self.reply().await.map_err(SendError::NotSent)?;
+            if reply.code != 250 {
+                return Err(SendError::Refused { stage: "BDAT", reply });
+            }
+        }
+        self.raw(b"BDAT 0 LAST\r\n").await.map_err(SendError::InDoubt)?;
+        let reply = self.reply().await.map_err(SendError::InDoubt)?;
+        if reply.code == 250 { Ok(reply) } else { Err(SendError::Refused { stage: "BDAT", reply }) }
     }
 
     async fn step(&mut self, stage: &'static str, line: &str) -> Result<(), SendError> {

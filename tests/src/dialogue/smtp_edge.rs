@@ -56,7 +56,12 @@ impl Server for SmtpEdge {
     }
 
     fn has(&self, feature: &str) -> bool {
-        FEATURES.contains(&feature) || (feature == "pause" && self.world.nodes.topology.greeting_pause > 0)
+        let topology = &self.world.nodes.topology;
+        match feature {
+            "pause" => topology.greeting_pause > 0,
+            "binary" => topology.binarymime,
+            other => FEATURES.contains(&other),
+        }
     }
 
     async fn maildrop(&mut self, on: &str, _messages: &[Message]) -> Result<Maildrop, Trouble> {

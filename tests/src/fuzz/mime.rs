@@ -1,10 +1,11 @@
-//! Messages out of any bytes: read, taken apart and put together again, as `mail read` and `mail save` do.
+//! Messages out of any bytes: read, taken apart and put together again, as `mail read` and `mail save` do; and made lines of
+//! octets, as reception does.
 
 use std::path::{Component, Path};
 
 use shared::mime::{
-    DEPTH_MAX, FILE_NAME_MAX, HeaderFacts, Opened, PARTS_MAX, Structure, TEXT_MAX, file_name, header_len,
-    open, scan, terminal, text_of,
+    DEPTH_MAX, FILE_NAME_MAX, HeaderFacts, NotLines, Opened, PARTS_MAX, Reencoding, Structure, TEXT_MAX,
+    file_name, header_len, open, scan, terminal, text_of,
 };
 
 /// Messages within messages that are opened.
@@ -26,6 +27,31 @@ pub fn mime(bytes: &[u8]) {
         check(bytes, &structure, OPENED_DEEP);
         (0..structure.parts.len()).for_each(|index| drop(open(bytes, index)));
     }
+    let whole = reencoded(&[bytes]);
+    let at = bytes.iter().map(|byte| usize::from(*byte)).sum::<usize>() % (bytes.len() + 1);
+    assert!(reencoded(&[&bytes[..at], &bytes[at..]]) == whole, "it depends on a cut at {at}");
+    if let Ok(lines) = whole {
+        assert!(is_lines(&lines), "what is no lines has left");
+        assert!(reencoded(&[&lines]).as_ref() == Ok(&lines), "lines do not stay what they are");
+    }
+}
+
+/// What becomes of a message in octets that comes in pieces.
+fn reencoded(pieces: &[&[u8]]) -> Result<Vec<u8>, NotLines> {
+    let (mut reencoding, mut lines) = (Reencoding::new(), Vec::new());
+    pieces.iter().try_for_each(|piece| reencoding.push(piece, &mut lines))?;
+    reencoding.finish(&mut lines).map(|()| lines)
+}
+
+/// Only CRLF ends a line, and there is no other CR, LF or NUL.
+fn is_lines(octets: &[u8]) -> bool {
+    let lines: Vec<_> = octets.split(|octet| *octet == b'\n').collect();
+    let last = lines.len() - 1;
+    let is_line = |(number, line): (usize, &&[u8])| {
+        let text = if number == last { Some(*line) } else { line.strip_suffix(b"\r") };
+        text.is_some_and(|text| !text.contains(&b'\r') && !text.contains(&0))
+    };
+    lines.iter().enumerate().all(is_line)
 }
 
 fn check(message: &[u8], structure: &Structure, deep: usize) {

@@ -11,7 +11,7 @@
 //! | [`frames`] | how the stream is cut, then the stream | the same frames however it is cut; each comes back when it is encoded |
 //! | [`units`] | which type, then its bytes | what can be read comes back when it is written |
 //! | [`session`] | what two nodes and their stores do, step by step | see [`session`] |
-//! | [`mime`](mime()) | a message | limits hold, names are safe, and what is taken apart is the same when it is put together |
+//! | [`mime`](mime()) | a message | limits hold, names are safe, what is taken apart is the same when it is put together, and what is made lines is lines wherever it is cut |
 //! | [`records`] | what is written to a segment, and what damages it | every whole record is found, and nothing else |
 
 mod frames;

@@ -67,7 +67,11 @@ fn messages() -> Vec<(String, Vec<u8>)> {
         multipart("related", &["Content-Type: text/html\n\n<p>a<img src=cid:1>", "Content-ID: <1>\n\nx"]);
     let inner = format!("Content-Type: message/rfc822\n\nSubject: =?iso-2022-jp?b?GyRCJCI=?=\n{page}");
     let signed = multipart("signed; micalg=x", &[text, "Content-Type: application/pgp-signature\n\ns"]);
+    let octets = "Content-Transfer-Encoding: binary\n\n\0\n--b\u{1}\n-- ";
+    let attached = format!("Content-Type: message/rfc822\n\nMIME-Version: 1.0\n{octets}");
+    let binary = multipart("mixed", &[octets, &attached, &multipart("signed", &[text, octets])]);
     let list = [
+        ("binary", binary),
         ("plain", "From: a@b.example\nSubject: x\n\n.text\n".to_owned()),
         ("mixed", multipart("mixed", &[text, file, uu])),
         ("alternative", multipart("alternative", &[text, "Content-Type: text/html\n\n<b>t</b>", &page])),

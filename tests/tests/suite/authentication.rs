@@ -12,6 +12,7 @@ use mail_auth::dkim::DkimSigner;
 use mail_auth::{ArcOutput, AuthenticatedMessage, AuthenticationResults};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
+use shared::mime;
 use shared::topology::Dmarc;
 use tests::client::smtp::SendError;
 use tests::internet::dns::Zone;
@@ -29,6 +30,7 @@ const SEALER: &str = "lists.example";
 async fn world(dmarc: Dmarc) -> Result<World, Trouble> {
     let world = World::with(Program::at(env!("CARGO_BIN_EXE_pair")), |topology| {
         topology.authentication.dmarc = dmarc;
+        topology.binarymime = true;
         topology.authentication.trusted_sealers = vec![SEALER.parse().expect("a domain")];
     })
     .await?;
@@ -319,6 +321,39 @@ async fn what_fails_is_marked_or_set_aside_at_home_and_not_taken_on_the_road() -
             desk.filed(Folder::In, &id).await?;
         }
         world.end().await?;
+    }
+    Ok(())
+}
+
+/// Lines are made of octets (RFC 3030), and the signature is over the octets.
+#[tokio::test]
+async fn a_signature_is_verified_over_the_octets_that_came() -> Result<(), Trouble> {
+    let world = world(Dmarc::Refuse).await?;
+    // One that waits for its verdicts, and one that is too large for that.
+    for octets in [3_000, 3_000_000] {
+        let binary = "MIME-Version: 1.0\r\nContent-Type: image/jpeg\r\nContent-Transfer-Encoding: binary\r\n";
+        let body = "\0\u{1}".repeat(octets / 2);
+        let message = signed("signs.example", &format!("{binary}{}", letter("signs.example", &body)))?;
+        let mut session = world.smtp().await?;
+        let changed = message.replacen("\0\u{1}", "\0\0", 1);
+        let refused = session.send_binary("x@signs.example", &[ALICE], changed.as_bytes(), 1 << 18).await;
+        assert!(
+            refused.is_err_and(|error| error.to_string().contains("(DMARC)")),
+            "of octets that were changed"
+        );
+        let sent = session.send_binary("x@signs.example", &[ALICE], message.as_bytes(), 1 << 18).await?;
+        session.quit().await?;
+        let id = accepted_as(&sent).ok_or("no id")?;
+        let (verdicts, raw) = found(&world, Folder::In, &id).await?;
+        for verdict in
+            ["dkim=pass header.d=signs.example", "dmarc=pass header.from=signs.example policy.dmarc=reject"]
+        {
+            assert!(verdicts.iter().any(|found| found == verdict), "no {verdict} in {verdicts:?}");
+        }
+        assert_eq!(raw.contains("Authentication-Results: mx.example.com;"), octets < 1_000_000);
+        assert!(raw.contains("\r\nContent-Transfer-Encoding: base64\r\n"));
+        let opened = mime::open(raw.as_bytes(), 0).ok_or("it cannot be opened")?.octets;
+        assert!(opened == body.as_bytes(), "{octets} octets");
     }
     Ok(())
 }

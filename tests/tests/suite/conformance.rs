@@ -68,7 +68,9 @@ async fn the_session_machine_is_held_to_all_of_it() -> Result<(), Trouble> {
 #[tokio::test]
 async fn the_smtp_session_machine_is_held_to_all_of_it() -> Result<(), Trouble> {
     let (mut usual, mut small) = (SmtpMachine::new(false), SmtpMachine::new(true));
-    let held = hold(&mut usual, "small", false).await? + hold(&mut small, "small", true).await?;
+    let held = hold(&mut usual, "small", false).await?
+        + hold(&mut small, "small", true).await?
+        + hold(&mut SmtpMachine::binary(true), "binary", true).await?;
     assert_eq!(held, suite(Protocol::Smtp)?.len(), "none is left out");
     Ok(())
 }
@@ -97,6 +99,15 @@ async fn the_listening_edge_is_held_to_the_dialogues_of_smtp() -> Result<(), Tro
     let mut edge = SmtpEdge::new(World::start(program).await?);
     let held = hold(&mut edge, "small", false).await?;
     assert!(held >= SMTP_DIALOGUES_MIN, "{held} dialogues");
+    edge.into_world().end().await
+}
+
+#[tokio::test]
+async fn an_edge_that_offers_binarymime_is_held_to_its_dialogues() -> Result<(), Trouble> {
+    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
+    let mut edge = SmtpEdge::new(World::with(program, |topology| topology.binarymime = true).await?);
+    let held = hold(&mut edge, "binary", true).await?;
+    assert!(held >= 40, "{held} dialogues");
     edge.into_world().end().await
 }
 

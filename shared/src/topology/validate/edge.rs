@@ -37,6 +37,7 @@ pub(super) struct RawEdge {
     ack: Option<Text>,
     login_delay: Option<Number>,
     greeting_pause: Option<Number>,
+    binarymime: Option<bool>,
     sandbox: Option<bool>,
     #[serde(default)]
     authentication: RawAuthentication,
@@ -178,6 +179,7 @@ impl Source<'_> {
                 GREETING_PAUSE,
                 2,
             )?),
+            binarymime: raw.binarymime.unwrap_or(false),
             sandbox: raw.sandbox.unwrap_or(true),
             reports: self.reports(raw)?,
             public: self.public(raw)?,
