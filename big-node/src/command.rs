@@ -373,6 +373,7 @@ impl Commands {
             keys: link_key::view(&self.keys, partner.as_ref()),
             epoch: lane::epoch(&snapshot)?,
             pressure,
+            sandbox: self.in_force.view(),
             directory: compare::view(&snapshot)?,
             lanes,
             missing: operator::missing(&snapshot)?,

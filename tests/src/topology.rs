@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use shared::topology::{
-    Acknowledge, Acme, AttachmentMode, Authentication, CertificateSource, Dmarc, Dnssec, Greylist, Lists,
-    Reports, TlsFiles, Topology,
+    Acknowledge, Acme, AttachmentMode, Authentication, CertificateSource, Confinement, Dmarc, Dnssec,
+    Greylist, Lists, Reports, TlsFiles, Topology,
 };
 
 /// The link's port on a host that has it to itself.
@@ -60,6 +60,8 @@ pub struct TestTopology {
     pub login_delay: u64,
     /// Seconds that strangers wait for the greeting.
     pub greeting_pause: u64,
+    /// Whether both nodes confine themselves.
+    pub sandbox: Confinement,
     /// Where big's socket for everybody is.
     pub desk: Option<PathBuf>,
     /// Octets that big takes in within an hour.
@@ -121,6 +123,7 @@ impl TestTopology {
             reports: Reports::default(),
             login_delay: 0,
             greeting_pause: 0,
+            sandbox: Confinement::Wanted,
             desk: None,
             inbound_hourly: 10 << 30,
             dns: vec![dns],
@@ -166,6 +169,7 @@ impl TestTopology {
             reports: edge.reports,
             login_delay: edge.login_delay.as_secs(),
             greeting_pause: edge.greeting_pause.as_secs(),
+            sandbox: edge.sandbox,
             desk: file.big.desk.clone(),
             inbound_hourly: file.big.inbound_hourly,
             dns: vec![dns],
@@ -264,8 +268,14 @@ impl TestTopology {
                 ("attachments", quoted(self.attachments.as_str())),
             ],
         );
+        let sandbox = match self.sandbox {
+            Confinement::Off => "false",
+            Confinement::Wanted => "true",
+            Confinement::Required => "\"required\"",
+        };
         let mut big = vec![
             ("state", quoted(&self.big_state().display().to_string())),
+            ("sandbox", sandbox.to_owned()),
             ("inbound_hourly", self.inbound_hourly.to_string()),
         ];
         big.extend(self.desk.as_ref().map(|desk| ("desk", quoted(&desk.display().to_string()))));
@@ -286,6 +296,7 @@ impl TestTopology {
                 ("ack", quoted(self.ack.as_str())),
                 ("login_delay", self.login_delay.to_string()),
                 ("greeting_pause", self.greeting_pause.to_string()),
+                ("sandbox", sandbox.to_owned()),
             ],
         );
         let mut outbound = vec![
