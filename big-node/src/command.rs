@@ -30,6 +30,7 @@ use crate::compare;
 use crate::desk;
 use crate::error::Refused;
 use crate::gateway::queue;
+use crate::generation;
 use crate::inventory;
 use crate::link::LinkHost;
 use crate::link_key;
@@ -349,6 +350,7 @@ impl Commands {
         alarms.extend(pressure.alarm());
         alarms.extend(compare::alarm(&snapshot, unix_millis())?);
         alarms.extend(refusal::alarm(&snapshot, unix_millis())?);
+        alarms.extend(generation::alarm(&snapshot, unix_millis())?);
         alarms.extend(crate::travel::alarms(&snapshot, unix_millis())?);
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
             let row = lane::state(&snapshot, lane.index())?;
@@ -371,6 +373,7 @@ impl Commands {
             keys: link_key::view(&self.keys, partner.as_ref()),
             epoch: lane::epoch(&snapshot)?,
             pressure,
+            sandbox: self.in_force.view(),
             directory: compare::view(&snapshot)?,
             lanes,
             missing: operator::missing(&snapshot)?,

@@ -19,6 +19,7 @@ mod ebcdic;
 mod error;
 mod folder;
 mod gateway;
+mod generation;
 #[cfg(feature = "sim")]
 pub mod harness;
 mod inbound;

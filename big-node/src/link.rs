@@ -19,6 +19,7 @@ use shared::seal::Sealer;
 use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, Snapshot, Store, StoreError, Txn};
 use shared::unit::{Welcome, decode};
 
+use crate::generation::{self, NotRemembered};
 use crate::inbound::{self, Prepared, SealedBody};
 use crate::mail::{self, Site, outbound_key};
 use crate::pressure::Pressure;
@@ -158,15 +159,12 @@ impl Host for LinkHost {
 
     async fn remember(&self, partner: Partner) -> Result<(), HostError> {
         let (row, site) = (partner_row(partner), Arc::clone(&self.site));
-        let remembered = self.store.commit(move |txn| {
-            let known = lane::partner(txn)?.map_or(0, |known| known.identity.generation);
-            lane::remember_partner(txn, &row)?;
-            match row.identity.generation == known {
-                true => Ok(()),
-                false => Ok(reconcile::edge_went_back(txn, &site)?),
-            }
-        });
-        remembered.await.map(drop).map_err(partner_error)
+        let remembered =
+            self.store.commit(move |txn| match generation::remember(txn, &row, unix_millis())? {
+                true => Ok(reconcile::edge_went_back(txn, &site)?),
+                false => Ok::<_, NotRemembered>(()),
+            });
+        remembered.await.map(drop).map_err(|error| HostError(error.to_string()))
     }
 
     async fn remember_key(&self, partner: Partner) -> Result<(), HostError> {
@@ -451,7 +449,7 @@ fn generations(rows: &impl Rows) -> Result<(u32, u32), StoreError> {
 fn settling(how: Settling) -> lane::Settling {
     match how {
         Settling::Replay => lane::Settling::Replay,
-        Settling::Renumber { held } => lane::Settling::Renumber { held },
+        Settling::Renumber { held, proved } => lane::Settling::Renumber { held, proved },
     }
 }
 

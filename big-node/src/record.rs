@@ -103,6 +103,8 @@ pub const EDGE: Table = Table("edge");
 pub const RETELLING: Table = Table("retelling");
 /// The units of the edge's that were refused lately: one row, [`Refusals`].
 pub const REFUSALS: Table = Table("refusals");
+/// How often the edge has said that it was restored: one row, [`Rises`].
+pub const RISES: Table = Table("rises");
 
 /// Something that stands for a message or a window.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,6 +299,16 @@ pub struct Refusals {
     pub reason: String,
 }
 row!(Refusals, 1);
+
+/// How often the edge's generation has risen, as an allowance that fills up again.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default)]
+pub struct Rises {
+    /// How long this node has to have lived, in milliseconds, for all of the allowance to be there again.
+    pub paid_at: u64,
+    /// When a rise used it up last, milliseconds since 1970.
+    pub used_up_at: Option<u64>,
+}
+row!(Rises, 1);
 
 /// What a revision came to for one recipient.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]

@@ -13,7 +13,7 @@ use shared::sandbox::{InForce, SandboxError};
 use shared::seal::PrivateKey;
 use shared::state::{State, StateError};
 use shared::store::{StoreError, Verdict};
-use shared::topology::Topology;
+use shared::topology::{Confinement, Topology};
 use shared::{lifetime, telemetry};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::Semaphore;
@@ -115,8 +115,8 @@ pub fn run(topology: Topology) -> Result<(), ServeError> {
     let threads = thread::available_parallelism()?.get();
     // Before there are threads that would be left out of it, and before anything of the edge's is read.
     let in_force = match node.topology.big.sandbox {
-        true => sandbox::of(&node)?.enter(&node.store)?,
-        false => InForce::default(),
+        Confinement::Off => InForce::default(),
+        confinement => sandbox::of(&node)?.enter(confinement, &node.store)?,
     };
     let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let people = Builder::new_multi_thread().worker_threads(PEOPLE_THREADS).enable_all().build()?;

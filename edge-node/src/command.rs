@@ -15,6 +15,7 @@ use shared::lane::{self, LANES_MAX};
 use shared::moment::Moment;
 use shared::operator;
 use shared::render::word;
+use shared::sandbox::InForce;
 use shared::smtp::Role;
 use shared::state::{Prepared, State};
 use shared::store::{StoreError, Txn};
@@ -52,6 +53,8 @@ pub struct Commands {
     pub keys: KeyRing,
     /// The node's files.
     pub state: State,
+    /// To what it has confined itself.
+    pub in_force: InForce,
     /// What is asked of strangers, if anything is.
     pub strangers: Option<Arc<Strangers>>,
     /// Who serves other domains.
@@ -193,6 +196,7 @@ impl Commands {
             keys: link_key::view(&self.keys, partner.as_ref()),
             epoch: partner.map(|partner| partner.epoch),
             pressure,
+            sandbox: self.in_force.view(),
             directory: self.node.directory_view()?,
             lanes,
             missing: operator::missing(&snapshot)?,

@@ -426,7 +426,7 @@ fn generations(rows: &impl Rows) -> Result<(u32, u32), StoreError> {
 fn settling(how: Settling) -> lane::Settling {
     match how {
         Settling::Replay => lane::Settling::Replay,
-        Settling::Renumber { held } => lane::Settling::Renumber { held },
+        Settling::Renumber { held, proved } => lane::Settling::Renumber { held, proved },
     }
 }
 

@@ -12,7 +12,7 @@ use shared::control::{BindError, Server, socket_in};
 use shared::id::{random, unix_millis};
 use shared::lane;
 use shared::listener::{Acceptor, Admission, IdentityError, Listener};
-use shared::sandbox::SandboxError;
+use shared::sandbox::{InForce, SandboxError};
 use shared::seal::PrivateKey;
 use shared::smtp::{Config, Role};
 use shared::state::{State, StateError};
@@ -162,11 +162,9 @@ pub fn run(topology: Topology) -> Result<(), ServeError> {
     // How many there may be is read from files that the sandbox has not.
     let threads = std::thread::available_parallelism()?.get();
     // Before there are threads that would be left out of it, and before anything of anybody's is read.
-    if node.topology.edge.sandbox {
-        sandbox::of(&node.topology).enter(&node.store)?;
-    }
+    let in_force = sandbox::of(&node.topology).enter(node.topology.edge.sandbox, &node.store)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    runtime.block_on(serve(node, &state, control, descriptors))
+    runtime.block_on(serve(node, &state, control, in_force, descriptors))
 }
 
 /// What listens, for the ready line.
@@ -188,6 +186,7 @@ async fn serve(
     node: Arc<Node>,
     state: &State,
     control: Server,
+    in_force: InForce,
     descriptors: usize,
 ) -> Result<(), ServeError> {
     // Before anybody is served: this edge may have been away for weeks. Big says whether that is so.
@@ -337,6 +336,7 @@ async fn serve(
         link: link_bound,
         keys,
         state: state.clone(),
+        in_force,
         strangers: door.clone(),
         probe: runner.probe(),
         certificate,

@@ -93,6 +93,8 @@ pub enum Settling {
     Renumber {
         /// Units that it says it holds.
         held: Vec<UnitId>,
+        /// Its chain was shown to be this node's, so all that it holds lies here under the numbers it came by.
+        proved: bool,
     },
 }
 
@@ -180,8 +182,9 @@ pub trait Host: Send + Sync + 'static {
         welcome: Vec<u8>,
     ) -> impl Future<Output = Result<(), HostError>> + Send;
 
-    /// Numbered units of `lane` from number `from` on, in order, without gaps, as many as fit
-    /// `units_max` and `bytes_max` (but always at least one if there is one).
+    /// Numbered units of `lane` from number `from` on, in order, as many as fit `units_max` and `bytes_max` (but always
+    /// at least one if there is one): without gaps above what is confirmed, and below it with those of numbers that were
+    /// given anew.
     fn units(
         &self,
         lane: Lane,

@@ -13,7 +13,7 @@ use unicode_normalization::char::is_combining_mark;
 use crate::mime::terminal;
 use crate::report::{
     BorderView, DecisionView, DirectoryView, KeysView, LinkView, MissingView, PartnerLaneView, PressureView,
-    Step,
+    SandboxView, Step,
 };
 use crate::store::{Copied, Verdict};
 
@@ -154,6 +154,7 @@ pub fn link(link: &LinkView) -> String {
     text.extend(link.peer.as_deref().map(|peer| line("partner", peer)));
     text.extend(keys(&link.keys).iter().map(|(what, key)| line(what, key)));
     text += &line("pressure", &pressure(&link.pressure));
+    text += &line("sandbox", &sandbox(&link.sandbox));
     text += &line("directory", &directory(&link.directory));
     text.extend(link.border.as_ref().map(|BorderView { repeats, undetermined }| {
         line("border", &format!("{repeats} repeats recognised, {undetermined} attempts undetermined"))
@@ -174,6 +175,14 @@ pub fn link(link: &LinkView) -> String {
         text += &missing(&link.missing);
     }
     text
+}
+
+fn sandbox(SandboxView { on, lacks }: &SandboxView) -> String {
+    match (on, lacks.is_empty()) {
+        (false, _) => "off, as the topology has it".into(),
+        (true, true) => "on".into(),
+        (true, false) => format!("on, but weaker than it is meant to be: {}", lacks.join("; ")),
+    }
 }
 
 /// Which keys count, and which no more.
@@ -323,6 +332,7 @@ mod tests {
             keys: KeysView { own: "0123456789abcdef01".into(), ..KeysView::default() },
             epoch: Some(3),
             pressure: PressureView { level: Level::Closed, why: Some("the disk is full".into()) },
+            sandbox: SandboxView { on: true, lacks: vec!["no a".into(), "no b".into()] },
             directory: DirectoryView::default(),
             lanes: vec![lane],
             missing: Vec::new(),
@@ -336,6 +346,7 @@ mod tests {
              partner     127.0.0.1:7625\n\
              own key     0123456789abcdef\n\
              pressure    closed (the disk is full)\n\
+             sandbox     on, but weaker than it is meant to be: no a; no b\n\
              directory   not compared yet\n\
              border      3 repeats recognised, 1 attempts undetermined\n\
              ALARM       log lost␇\n\
@@ -343,6 +354,10 @@ mod tests {
              lane   sent  confirmed  waiting  received  trimmed\n\
              inter  12    10         2        7         4\n"
         );
+        for (on, said) in [(true, "sandbox     on\n"), (false, "sandbox     off, as the topology has it\n")] {
+            view.sandbox = SandboxView { on, lacks: Vec::new() };
+            assert!(link(&view).contains(said), "{}", link(&view));
+        }
         view.keys.own_next = Some("aa".into());
         view.keys.partner = Some("bb".into());
         view.keys.partner_former = Some("cc".into());

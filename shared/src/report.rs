@@ -27,6 +27,8 @@ pub struct LinkView {
     pub epoch: Option<u64>,
     /// How much more mail this end can take.
     pub pressure: PressureView,
+    /// To what this node has confined itself.
+    pub sandbox: SandboxView,
     /// The directory that the edge holds.
     pub directory: DirectoryView,
     /// The four lanes.
@@ -39,6 +41,15 @@ pub struct LinkView {
     pub alarms: Vec<String>,
     /// On the edge: what could not be told at the border.
     pub border: Option<BorderView>,
+}
+
+/// To what a node has confined itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxView {
+    /// Whether it has.
+    pub on: bool,
+    /// What the kernel could not do of it, each for a person.
+    pub lacks: Vec<String>,
 }
 
 /// How often SMTP could not tell whether the other side knows that a message was taken (RFC 1047), since the edge began.

@@ -20,8 +20,10 @@ use landlock::{
     Scope,
 };
 
+use crate::report::SandboxView;
 use crate::state;
 use crate::store::{Store, StoreError};
+use crate::topology::Confinement;
 
 mod calls;
 #[cfg(test)]
@@ -51,9 +53,6 @@ pub enum SandboxError {
     /// Landlock.
     #[error("Landlock: {0}")]
     Landlock(#[from] RulesetError),
-    /// Seccomp.
-    #[error("seccomp: {0}")]
-    Calls(String),
     /// The store, whose thread it is for, too.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -62,6 +61,12 @@ pub enum SandboxError {
         "threads {0:?} of this process have begun too early and would stay outside; report this as a fault of Sallypost"
     )]
     Threads(Vec<OsString>),
+    /// What the kernel lacks of it, where all of it is required.
+    #[error(
+        "all of it is required, and this kernel lacks some: {}; with `sandbox = true` the node is content with what there is",
+        .0.join("; ")
+    )]
+    Lacks(Vec<String>),
     /// `/proc`, which tells of threads.
     #[error("/proc: {0}; mount it where this node runs")]
     Proc(#[from] io::Error),
@@ -85,6 +90,8 @@ pub struct Sandbox {
 /// What of a [`Sandbox`] is in force. Without one, all is allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InForce {
+    /// `None` without a sandbox.
+    lacks: Option<Vec<String>>,
     writable: Option<BTreeSet<PathBuf>>,
     connects: Option<BTreeSet<u16>>,
 }
@@ -95,6 +102,11 @@ impl InForce {
     pub fn may_write(&self, folder: &Path) -> bool {
         let within = |allowed: &BTreeSet<PathBuf>| folder.ancestors().any(|above| allowed.contains(above));
         self.writable.as_ref().is_none_or(within)
+    }
+
+    /// For `link status`.
+    pub fn view(&self) -> SandboxView {
+        SandboxView { on: self.lacks.is_some(), lacks: self.lacks.clone().unwrap_or_default() }
     }
 
     /// Whether this process may connect to this TCP port.
@@ -112,16 +124,25 @@ impl Sandbox {
     }
 
     /// Confines this process for good: the thread that calls, the store's, and every one that either begins. What the
-    /// kernel lacks is said in the log, and left out.
+    /// kernel lacks is said in the log, and left out if that is allowed.
     ///
     /// # Errors
-    /// [`SandboxError`]; among them [`SandboxError::Threads`] if there are others already, which would stay as they are.
-    pub fn enter(&self, store: &Store) -> Result<InForce, SandboxError> {
-        self.enter_beside(&[], store)
+    /// [`SandboxError`]; among them [`SandboxError::Threads`] if there are others already, which would stay as they are, and
+    /// [`SandboxError::Lacks`] if all of it is required and some is not to be had.
+    pub fn enter(&self, confinement: Confinement, store: &Store) -> Result<InForce, SandboxError> {
+        self.enter_beside(&[], confinement, store)
     }
 
     /// As [`Sandbox::enter`], beside threads that may stay outside.
-    fn enter_beside(&self, outside: &[OsString], store: &Store) -> Result<InForce, SandboxError> {
+    fn enter_beside(
+        &self,
+        outside: &[OsString],
+        confinement: Confinement,
+        store: &Store,
+    ) -> Result<InForce, SandboxError> {
+        if confinement == Confinement::Off {
+            return Ok(InForce::default());
+        }
         let of_store = store.commit_blocking(|_| this_thread().map_err(SandboxError::from))?.into_inner();
         are_all(&[&[this_thread()?, of_store], outside].concat())?;
         let ruleset = self.ruleset()?;
@@ -129,24 +150,24 @@ impl Sandbox {
         // An operation, because it is run by that thread.
         store.commit_blocking(move |_| of_store.restrict_self().map_err(SandboxError::from))?;
         let status = ruleset.restrict_self()?;
-        if status.ruleset != RulesetStatus::FullyEnforced {
-            tracing::warn!(
-                kernel = ?status.landlock,
-                "the sandbox is weaker here than it is meant to be: this kernel has no Landlock, or an old one"
-            );
+        let mut lacks: Vec<String> = lacking(&status).into_iter().collect();
+        lacks.extend(calls::deny());
+        if confinement == Confinement::Required && !lacks.is_empty() {
+            return Err(SandboxError::Lacks(lacks));
         }
-        if let Err(error) = calls::deny() {
-            tracing::warn!(%error, "the sandbox is weaker here than it is meant to be: no calls are refused");
+        for lack in &lacks {
+            tracing::warn!(lack, "the sandbox is weaker here than it is meant to be");
         }
-        Ok(self.in_force(&status))
+        Ok(self.in_force(&status, lacks))
     }
 
-    fn in_force(&self, status: &RestrictionStatus) -> InForce {
+    fn in_force(&self, status: &RestrictionStatus, lacks: Vec<String>) -> InForce {
         let known = match status.landlock {
             LandlockStatus::Available { effective_abi, .. } => Some(effective_abi),
             LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => None,
         };
         InForce {
+            lacks: Some(lacks),
             writable: known.map(|_| self.writable.clone()),
             connects: known.filter(|abi| *abi >= KNOWS_TCP).and_then(|_| self.connects.clone()),
         }
@@ -184,6 +205,24 @@ impl Sandbox {
         }
         Ok(ruleset)
     }
+}
+
+/// What this kernel's Landlock cannot do.
+fn lacking(status: &RestrictionStatus) -> Option<String> {
+    if status.ruleset == RulesetStatus::FullyEnforced {
+        return None;
+    }
+    Some(match status.landlock {
+        LandlockStatus::NotImplemented => "Landlock is not built into it, so files and ports are free".into(),
+        LandlockStatus::NotEnabled => {
+            "Landlock is not enabled (`lsm=` of its command line), so files and ports are free".into()
+        }
+        LandlockStatus::Available { effective_abi, .. } => {
+            format!(
+                "its Landlock is an old one ({effective_abi:?}), which knows some rights to files and ports only"
+            )
+        }
+    })
 }
 
 /// The thread that asks, as `/proc` names it.

@@ -71,6 +71,9 @@ pub enum StateError {
     /// A key that is not a file.
     #[error("{0} is not a plain file, or is longer than any key; put the key itself there")]
     KeyNotPlain(PathBuf),
+    /// A key that is another account's file.
+    #[error("{0} is another account's file; see how it came there, and do not trust the node")]
+    KeyNotOwn(PathBuf),
     /// A key of the wrong length.
     #[error("{0} is not a key of this node")]
     KeyBroken(PathBuf),
@@ -335,6 +338,11 @@ fn key_name(path: &Path) -> Option<&str> {
 
 /// Reads a key, and follows no link: whoever may write in a state is not to choose what is read.
 fn read_key(path: &Path) -> Result<Vec<u8>, StateError> {
+    read_key_of(path, None)
+}
+
+/// As [`read_key`], of an account's files only.
+fn read_key_of(path: &Path, owner: Option<u32>) -> Result<Vec<u8>, StateError> {
     let failed = |error: io::Error| match Errno::from_io_error(&error) {
         Some(Errno::NOENT) => StateError::KeyMissing(path.into()),
         Some(Errno::LOOP) => StateError::KeyNotPlain(path.into()),
@@ -347,6 +355,9 @@ fn read_key(path: &Path) -> Result<Vec<u8>, StateError> {
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() || metadata.len() > KEY_BYTES_MAX {
         return Err(StateError::KeyNotPlain(path.into()));
+    }
+    if owner.is_some_and(|account| account != metadata.uid()) {
+        return Err(StateError::KeyNotOwn(path.into()));
     }
     if metadata.mode() & 0o077 != 0 {
         return Err(StateError::KeyExposed(path.into()));

@@ -237,6 +237,18 @@ pub struct Authentication {
     pub trusted_sealers: Vec<Domain>,
 }
 
+/// Whether a node confines itself, and what it does where the kernel cannot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Confinement {
+    /// It does not.
+    Off,
+    /// As far as the kernel can.
+    #[default]
+    Wanted,
+    /// Where the kernel cannot do all of it, the node does not start.
+    Required,
+}
+
 /// `[big]`: the node inside. It has no listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Big {
@@ -247,7 +259,7 @@ pub struct Big {
     /// Octets of mail from the edge that it takes in within an hour.
     pub inbound_hourly: u64,
     /// Whether it confines itself once it runs ([`crate::sandbox`]).
-    pub sandbox: bool,
+    pub sandbox: Confinement,
 }
 
 /// `[edge]`: the node in the DMZ. A service without an address is not offered.
@@ -258,7 +270,7 @@ pub struct Edge {
     /// The folder that holds all it keeps.
     pub state: PathBuf,
     /// Whether it confines itself once it runs ([`crate::sandbox`]).
-    pub sandbox: bool,
+    pub sandbox: Confinement,
     /// Where mail from other MTAs arrives (port 25's role).
     pub smtp: Vec<SocketAddr>,
     /// Where travellers submit, STARTTLS (port 587's role, RFC 6409).

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use shared::topology::{
-    Acknowledge, Acme, AttachmentMode, Authentication, CertificateSource, Dmarc, Dnssec, Greylist, Lists,
-    Reports, TlsFiles, Topology,
+    Acknowledge, Acme, AttachmentMode, Authentication, CertificateSource, Confinement, Dmarc, Dnssec,
+    Greylist, Lists, Reports, TlsFiles, Topology,
 };
 
 /// The link's port on a host that has it to itself.
@@ -62,6 +62,8 @@ pub struct TestTopology {
     pub greeting_pause: u64,
     /// Whether BINARYMIME is offered.
     pub binarymime: bool,
+    /// Whether both nodes confine themselves.
+    pub sandbox: Confinement,
     /// Where big's socket for everybody is.
     pub desk: Option<PathBuf>,
     /// Octets that big takes in within an hour.
@@ -124,6 +126,7 @@ impl TestTopology {
             login_delay: 0,
             greeting_pause: 0,
             binarymime: false,
+            sandbox: Confinement::Wanted,
             desk: None,
             inbound_hourly: 10 << 30,
             dns: vec![dns],
@@ -170,6 +173,7 @@ impl TestTopology {
             login_delay: edge.login_delay.as_secs(),
             greeting_pause: edge.greeting_pause.as_secs(),
             binarymime: edge.binarymime,
+            sandbox: edge.sandbox,
             desk: file.big.desk.clone(),
             inbound_hourly: file.big.inbound_hourly,
             dns: vec![dns],
@@ -268,8 +272,14 @@ impl TestTopology {
                 ("attachments", quoted(self.attachments.as_str())),
             ],
         );
+        let sandbox = match self.sandbox {
+            Confinement::Off => "false",
+            Confinement::Wanted => "true",
+            Confinement::Required => "\"required\"",
+        };
         let mut big = vec![
             ("state", quoted(&self.big_state().display().to_string())),
+            ("sandbox", sandbox.to_owned()),
             ("inbound_hourly", self.inbound_hourly.to_string()),
         ];
         big.extend(self.desk.as_ref().map(|desk| ("desk", quoted(&desk.display().to_string()))));
@@ -291,6 +301,7 @@ impl TestTopology {
                 ("login_delay", self.login_delay.to_string()),
                 ("greeting_pause", self.greeting_pause.to_string()),
                 ("binarymime", self.binarymime.to_string()),
+                ("sandbox", sandbox.to_owned()),
             ],
         );
         let mut outbound = vec![

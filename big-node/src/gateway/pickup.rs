@@ -6,11 +6,12 @@
 //! A pair that cannot be taken is put into `bad` with the reason. Whoever writes here is not trusted with the
 //! rest of the disk: links are not followed, and only plain files are read. What goes round is set aside, too.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -75,10 +76,18 @@ enum Found {
     Flawed(String, bool),
 }
 
+/// What is remembered of a gateway from one look to the next.
+#[derive(Default)]
+struct Look {
+    /// What was said of it, which is not said again every two seconds.
+    said: Option<String>,
+    /// The last name that was looked at.
+    after: Option<String>,
+}
+
 /// Runs for ever.
 pub async fn run(node: Arc<Node>) {
-    // What was said of a gateway is not said again every two seconds.
-    let mut said: HashMap<String, String> = HashMap::new();
+    let mut looks: HashMap<String, Look> = HashMap::new();
     loop {
         tokio::time::sleep(ROUND).await;
         let gateways = match node.store.read().and_then(|rows| directory::gateways(&rows)) {
@@ -93,22 +102,25 @@ pub async fn run(node: Arc<Node>) {
             if !node.pressure().mail_level().takes_mail() {
                 continue;
             }
-            match pick_up(&node.store, &node.site, &gateway.name, Path::new(folder)).await {
+            let look = looks.entry(gateway.name.clone()).or_default();
+            let picked =
+                pick_up(&node.store, &node.site, &gateway.name, Path::new(folder), &mut look.after).await;
+            match picked {
                 Ok(taken) => {
-                    said.remove(&gateway.name);
+                    look.said = None;
                     if taken > 0 {
                         node.queued();
                     }
                 }
                 Err(error) => {
                     let error = error.to_string();
-                    if said.get(&gateway.name) != Some(&error) {
+                    if look.said.as_ref() != Some(&error) {
                         tracing::warn!(
                             gateway = gateway.name,
                             error,
                             "mail cannot be picked up; it is tried again"
                         );
-                        said.insert(gateway.name, error);
+                        look.said = Some(error);
                     }
                 }
             }
@@ -116,61 +128,24 @@ pub async fn run(node: Arc<Node>) {
     }
 }
 
-/// Takes in what is ready in `folder`. Returns how many messages that was.
+/// Takes in what is ready in `folder`, of the names behind `after`: some at once, and those that follow the next time.
+/// Returns how many messages that was. A pair that cannot be taken now is passed over, or some of them would keep all that
+/// lies behind them waiting.
 pub async fn pick_up(
     store: &Store,
     site: &Arc<Site>,
     gateway: &str,
     folder: &Path,
+    after: &mut Option<String>,
 ) -> Result<usize, Refused> {
     let failed = |error: io::Error| Refused::new(format!("{}: {error}", folder.display()));
     let (mut taken, mut failure) = (0, None);
-    for name in names(folder).map_err(failed)? {
-        let found = tokio::task::block_in_place(|| read(store, site, gateway, folder, &name))?;
-        match found {
-            Found::Pair(Pair { id, envelope, content }) => {
-                let channel = Channel::Gateway { name: gateway.to_owned() };
-                let reverse_path = Some(envelope.reverse_path).filter(|path| !path.is_empty());
-                let passes = inbound::passes(&content[..header_len(&content)], &site.policy);
-                let trace = trace(&site.policy, gateway, id, reverse_path.as_deref());
-                let content = [trace.as_bytes(), &content].concat();
-                let mut incoming = tokio::task::block_in_place(|| {
-                    let recipients = envelope.recipients;
-                    node::written(
-                        store,
-                        id,
-                        node::traced_origin(channel, reverse_path, recipients, &content, trace.len()),
-                        &content,
-                    )
-                })?;
-                incoming.passes = passes;
-                let incoming = tokio::task::block_in_place(|| node::signed(store, site, incoming, &content))?;
-                let site = Arc::clone(site);
-                let entered =
-                    store.commit(move |txn| mail::receive(txn, &site, incoming, &[], unix_millis()));
-                if let Err(refused) = entered.await {
-                    // It may be mended; the others go on.
-                    failure = Some(refused);
-                    continue;
-                }
-                taken += 1;
-            }
-            Found::Taken => {}
-            Found::Flawed(_, true) => continue,
-            Found::Flawed(reason, false) => {
-                match set_aside(folder, &name, &reason) {
-                    Ok(()) => tracing::warn!(gateway, name, reason, "what was to be picked up is set aside"),
-                    // The others go on.
-                    Err(error) => {
-                        failure = Some(Refused::new(format!("{}, {name}: {error}", folder.display())))
-                    }
-                }
-                continue;
-            }
-        }
-        // The envelope last: as long as it is there, the pair is found and known.
-        for ending in ["eml", "json"] {
-            gone(fs::remove_file(folder.join(format!("{name}.{ending}")))).map_err(failed)?;
+    let names = names(folder, after.as_deref()).map_err(failed)?;
+    *after = names.last().filter(|_| names.len() == AT_ONCE).cloned();
+    for name in names {
+        match take(store, site, gateway, folder, &name).await {
+            Ok(new) => taken += usize::from(new),
+            Err(refused) => failure = Some(refused),
         }
     }
     match failure {
@@ -181,6 +156,54 @@ pub async fn pick_up(
         }
         None => Ok(taken),
     }
+}
+
+/// Takes a pair in, or sets it aside. Returns whether it is a message that has not been taken in before.
+async fn take(
+    store: &Store,
+    site: &Arc<Site>,
+    gateway: &str,
+    folder: &Path,
+    name: &str,
+) -> Result<bool, Refused> {
+    let failed = |error: io::Error| Refused::new(format!("{}, {name}: {error}", folder.display()));
+    let is_new = match tokio::task::block_in_place(|| read(store, site, gateway, folder, name))? {
+        Found::Pair(pair) => {
+            enter(store, site, gateway, pair).await?;
+            true
+        }
+        Found::Taken => false,
+        Found::Flawed(_, true) => return Ok(false),
+        Found::Flawed(reason, false) => {
+            set_aside(folder, name, &reason).map_err(failed)?;
+            tracing::warn!(gateway, name, reason, "what was to be picked up is set aside");
+            return Ok(false);
+        }
+    };
+    // The envelope last: as long as it is there, the pair is found and known.
+    for ending in ["eml", "json"] {
+        gone(fs::remove_file(folder.join(format!("{name}.{ending}")))).map_err(failed)?;
+    }
+    Ok(is_new)
+}
+
+/// Makes a pair a message, in one commit.
+async fn enter(store: &Store, site: &Arc<Site>, gateway: &str, pair: Pair) -> Result<(), Refused> {
+    let Pair { id, envelope, content } = pair;
+    let channel = Channel::Gateway { name: gateway.to_owned() };
+    let reverse_path = Some(envelope.reverse_path).filter(|path| !path.is_empty());
+    let passes = inbound::passes(&content[..header_len(&content)], &site.policy);
+    let trace = trace(&site.policy, gateway, id, reverse_path.as_deref());
+    let content = [trace.as_bytes(), &content].concat();
+    let mut incoming = tokio::task::block_in_place(|| {
+        let recipients = envelope.recipients;
+        let origin = node::traced_origin(channel, reverse_path, recipients, &content, trace.len());
+        node::written(store, id, origin, &content)
+    })?;
+    incoming.passes = passes;
+    let incoming = tokio::task::block_in_place(|| node::signed(store, site, incoming, &content))?;
+    let site = Arc::clone(site);
+    store.commit(move |txn| mail::receive(txn, &site, incoming, &[], unix_millis())).await.map(drop)
 }
 
 /// The trace that is put before what was picked up (RFC 5321 §4.4), as the edge does with what it receives.
@@ -197,21 +220,20 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// The names of some envelopes. What begins with a full stop is being written.
-fn names(folder: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
+/// The names of some envelopes: the first ones behind `after`. What begins with a full stop is being written.
+fn names(folder: &Path, after: Option<&str>) -> io::Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
     for entry in fs::read_dir(folder)? {
         let Ok(name) = entry?.file_name().into_string() else { continue };
         let Some(stem) = name.strip_suffix(".json") else { continue };
         let plain = !stem.is_empty() && !stem.starts_with('.') && !stem.chars().any(char::is_control);
-        if plain && stem.len() <= NAME_MAX {
-            names.push(stem.to_owned());
+        if plain && stem.len() <= NAME_MAX && after.is_none_or(|after| stem > after) {
+            names.insert(stem.to_owned());
         }
-        if names.len() >= AT_ONCE {
-            break;
+        if names.len() > AT_ONCE {
+            names.pop_last();
         }
     }
-    names.sort();
     Ok(names)
 }
 
@@ -326,24 +348,47 @@ fn set_aside(folder: &Path, name: &str, reason: &str) -> io::Result<()> {
     if !fs::symlink_metadata(&bad)?.is_dir() {
         return Err(io::Error::other("bad is not a folder"));
     }
-    put(&bad, &format!("{name}.reason"), |file| writeln!(file, "{reason}"))?;
+    let aside = name_aside(folder, &bad, name)?;
+    put(&bad, &format!("{aside}.reason"), |file| writeln!(file, "{reason}"))?;
     for ending in ["eml", "json"] {
-        let file = format!("{name}.{ending}");
-        match fs::rename(folder.join(&file), bad.join(&file)) {
+        let (from, to) = (folder.join(format!("{name}.{ending}")), bad.join(format!("{aside}.{ending}")));
+        match fs::rename(&from, &to) {
             // The first version of Landlock lets nothing be moved to another folder, however much may be written in both.
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => carry(folder, &bad, &file)?,
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => carry(&from, &to)?,
             moved => gone(moved)?,
         }
     }
     Ok(())
 }
 
+/// The name under which a pair is set aside: its own, or, where another one lies there, with its envelope's time behind it.
+fn name_aside(folder: &Path, bad: &Path, name: &str) -> io::Result<String> {
+    let is_there = |path: PathBuf| fs::symlink_metadata(path).is_ok();
+    // What was set aside lacks its envelope as long as that is not over.
+    let is_free = |aside: &str| {
+        let message =
+            is_there(folder.join(format!("{name}.eml"))) && is_there(bad.join(format!("{aside}.eml")));
+        !message && !is_there(bad.join(format!("{aside}.json")))
+    };
+    if is_free(name) {
+        return Ok(name.to_owned());
+    }
+    let modified = fs::symlink_metadata(folder.join(format!("{name}.json")))?.modified()?;
+    let aside = format!("{name}.{}", modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos());
+    match is_free(&aside) {
+        true => Ok(aside),
+        false => Err(io::Error::other("another pair of that name and time lies in bad; take it away")),
+    }
+}
+
 /// Moves a plain file to a folder that it cannot be renamed into.
-fn carry(folder: &Path, into: &Path, name: &str) -> io::Result<()> {
-    let path = folder.join(name);
-    let (mut from, _) = open_plain(&path)?;
-    put(into, name, |file| io::copy(&mut from, file).map(drop))?;
-    fs::remove_file(path)
+fn carry(from: &Path, to: &Path) -> io::Result<()> {
+    let (mut file, _) = open_plain(from)?;
+    let (Some(folder), Some(name)) = (to.parent(), to.file_name().and_then(OsStr::to_str)) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    put(folder, name, |copy| io::copy(&mut file, copy).map(drop))?;
+    fs::remove_file(from)
 }
 
 #[cfg(test)]
@@ -353,19 +398,48 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_set_aside_lies_beside_what_was_before() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| dir.path().join(name);
+        let lies = |name: &str| fs::read_to_string(at("bad").join(name)).unwrap_or_default();
+        for text in ["first", "second"] {
+            fs::write(at("a.json"), text).expect("written");
+            fs::write(at("a.eml"), text).expect("written");
+            set_aside(dir.path(), "a", text).expect("is set aside");
+        }
+        let mut names: Vec<_> = fs::read_dir(at("bad"))
+            .expect("a folder")
+            .map(|entry| entry.expect("reads").file_name().into_string().expect("UTF-8"))
+            .filter_map(|name| name.strip_suffix(".json").map(str::to_owned))
+            .collect();
+        names.sort();
+        assert!(names.len() == 2 && names[0] == "a" && names[1].starts_with("a."), "{names:?}");
+        for (name, text) in names.iter().zip(["first", "second"]) {
+            assert_eq!(lies(&format!("{name}.json")), text);
+            assert_eq!(lies(&format!("{name}.eml")), text);
+            assert_eq!(lies(&format!("{name}.reason")), format!("{text}\n"));
+        }
+        // Cut short behind the message: the envelope joins it.
+        fs::remove_file(at("bad/a.json")).expect("is removed");
+        fs::write(at("a.json"), "first").expect("written");
+        set_aside(dir.path(), "a", "first").expect("is set aside");
+        assert_eq!(lies("a.json"), "first");
+    }
+
+    #[test]
     fn what_cannot_be_renamed_is_carried_and_no_link_is_followed() {
         let dir = tempfile::tempdir().expect("a folder");
         let at = |name: &str| dir.path().join(name);
         fs::create_dir(at("bad")).expect("made");
         fs::write(at("a.eml"), "text").expect("written");
-        carry(dir.path(), &at("bad"), "a.eml").expect("carried");
+        carry(&at("a.eml"), &at("bad/a.eml")).expect("carried");
         assert_eq!(fs::read(at("bad/a.eml")).expect("there"), b"text");
         assert!(!at("a.eml").exists());
         fs::write(at("secret"), "mine").expect("written");
         symlink(at("secret"), at("link.eml")).expect("linked");
         fs::hard_link(at("secret"), at("hard.eml")).expect("linked");
         for name in ["link.eml", "hard.eml"] {
-            carry(dir.path(), &at("bad"), name).expect_err("not a plain file");
+            carry(&at(name), &at("bad").join(name)).expect_err("not a plain file");
             assert!(at(name).exists() && !at("bad").join(name).exists());
         }
     }

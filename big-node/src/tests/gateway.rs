@@ -115,7 +115,11 @@ impl World {
     }
 
     fn pick_up(&self, folder: &Path) -> usize {
-        RUNTIME.block_on(pick_up(&self.store, &self.site, "inside", folder)).expect("picks up")
+        self.pick_up_behind(folder, &mut None)
+    }
+
+    fn pick_up_behind(&self, folder: &Path, after: &mut Option<String>) -> usize {
+        RUNTIME.block_on(pick_up(&self.store, &self.site, "inside", folder, after)).expect("picks up")
     }
 }
 
@@ -377,6 +381,28 @@ fn pair(folder: &Path, name: &str, envelope: &str, content: &str) {
     let json = File::create(folder.join(format!("{name}.json"))).expect("creates");
     std::io::Write::write_all(&mut &json, envelope.as_bytes()).expect("writes");
     json.set_modified(SystemTime::now() - Duration::from_secs(60)).expect("is older");
+}
+
+/// Looks at hundreds of pairs that are not ready: what lies behind them comes all the same, and so does what is new.
+#[test]
+fn pairs_that_cannot_be_taken_keep_no_others_waiting() {
+    let world = World::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let content = "From: x@legacy.example\r\nSubject: back\r\n\r\ntext\r\n";
+    let good = format!(
+        r#"{{"reverse_path":"x@legacy.example","recipients":["alice@example.com"],"size":{}}}"#,
+        content.len()
+    );
+    for number in 0..550 {
+        fs::write(at.join(format!("m{number}.json")), "{").expect("writes");
+    }
+    pair(at, "z", &good, content);
+    let mut after = None;
+    let taken: Vec<_> = (0..6).map(|_| world.pick_up_behind(at, &mut after)).collect();
+    assert_eq!(taken, [0, 0, 0, 0, 0, 1]);
+    pair(at, "a", &good, content);
+    assert_eq!(world.pick_up_behind(at, &mut after), 1, "it begins anew at the end");
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! An edge that holds valid keys and means ill: what it may bring is bounded, what it may write is listed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use link_proto::host::{Applied, BodySink, Host, Identity, Partner, Settling};
 use link_proto::unit::{Body, HEAD_BYTES_MAX, Lane, Position, Unit};
+use shared::age;
 use shared::credential::Credential;
 use shared::id::unix_millis;
 use shared::inventory::Inventory;
@@ -53,8 +55,8 @@ impl End {
     async fn bring(&mut self, lane: Lane, id: [u8; 16], head: Vec<u8>, body: Body) -> Applied {
         let position = &mut self.positions[usize::from(lane.index())];
         let unit = Unit { number: position.number + 1, id, after: None, head: head.into(), body };
-        *position = position.after(&unit);
-        self.host.apply(lane, vec![unit], *position).await.expect("commits")
+        let from = std::mem::replace(position, position.after(&unit));
+        self.host.apply(lane, vec![unit], from, *position).await.expect("commits")
     }
 
     /// Stages a large body, as far as it is let. Returns the octets that were taken.
@@ -86,7 +88,7 @@ async fn a_length_that_is_a_lie_is_not_believed() {
         })
         .collect();
     let position = units.iter().fold(Position::default(), |position, unit| position.after(unit));
-    let applied = end.host.apply(Lane::Batch, units, position).await.expect("commits");
+    let applied = end.host.apply(Lane::Batch, units, Position::default(), position).await.expect("commits");
     assert_eq!((applied.refused.len(), applied.deferred.len()), (0, 2), "nothing was staged for them");
     assert!(end.pressure.view().alarm().is_none(), "and nothing was taken in");
     end.positions[usize::from(Lane::Batch.index())] = position;
@@ -177,8 +179,9 @@ async fn the_disk_grows_by_no_more_than_the_quota_in_a_flood() {
                         body: Body::Inline(Bytes::from_static(b"y")),
                     })
                     .collect();
-                *place = units.iter().fold(*place, |position, unit| position.after(unit));
-                let applied = end.host.apply(Lane::Inter, units, *place).await.expect("commits");
+                let from = *place;
+                *place = units.iter().fold(from, |position, unit| position.after(unit));
+                let applied = end.host.apply(Lane::Inter, units, from, *place).await.expect("commits");
                 assert_eq!(applied.refused.len(), 50);
                 number += 50;
             }
@@ -193,6 +196,37 @@ async fn the_disk_grows_by_no_more_than_the_quota_in_a_flood() {
 
 const LANES: [Lane; 4] = [Lane::Service, Lane::Event, Lane::Inter, Lane::Batch];
 
+/// The edge, in this generation.
+fn edge(generation: u32) -> Partner {
+    let identity = Identity { node: [1; 16], log_name: [2; 16], generation };
+    Partner { identity, key: vec![3; 44], next_key: None, former_key: None, epoch: 0 }
+}
+
+/// Big knows the edge, in the generation 0.
+async fn paired(world: &World) -> End {
+    know(world, 0, false).await;
+    End::new(world)
+}
+
+async fn know(world: &World, generation: u32, adopt: bool) {
+    let partner = PartnerRow {
+        identity: NodeIdentity { node: [1; 16], log_name: [2; 16], generation },
+        key: vec![3; 44],
+        next_key: None,
+        former_key: None,
+        epoch: 0,
+        adopt,
+    };
+    let known = world.store.commit(move |txn| lane::set_partner(txn, &partner));
+    known.await.expect("commits");
+}
+
+/// Big lives on for so long.
+async fn live(world: &World, passed: Duration) {
+    let lives = world.store.commit(move |txn| age::live_on(txn, passed, 0));
+    lives.await.expect("commits");
+}
+
 /// An edge that says it has gone back at each HELLO, whether or not a session follows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_that_goes_back_at_each_hello_is_told_anew_once_and_again_only_when_it_has_confirmed() {
@@ -201,23 +235,11 @@ async fn an_edge_that_goes_back_at_each_hello_is_told_anew_once_and_again_only_w
         world.window("bob");
         world.sends(&["bob@example.com", "carol@remote.example"], "text");
     });
-    let end = End::new(&world);
-    let partner = PartnerRow {
-        identity: NodeIdentity { node: [1; 16], log_name: [2; 16], generation: 0 },
-        key: vec![3; 44],
-        next_key: None,
-        former_key: None,
-        epoch: 0,
-        adopt: false,
-    };
-    let known = world.store.commit(move |txn| lane::set_partner(txn, &partner));
-    known.await.expect("commits");
+    let end = paired(&world).await;
     let went_back = async |generation| {
-        let identity = Identity { node: [1; 16], log_name: [2; 16], generation };
-        end.host
-            .remember(Partner { identity, key: vec![3; 44], next_key: None, former_key: None, epoch: 0 })
-            .await
-            .expect("commits");
+        // At once it would not be taken so often.
+        live(&world, Duration::from_secs(10 * 60)).await;
+        end.host.remember(edge(generation)).await.expect("commits");
     };
     let rows = || world.store.read().expect("reads");
     let numbered = || lane::queue_mark(&rows()).expect("reads").0;
@@ -256,6 +278,55 @@ async fn an_edge_that_goes_back_at_each_hello_is_told_anew_once_and_again_only_w
     assert_eq!(waiting(), 0, "nothing is owed any more");
     went_back(202).await;
     assert_eq!(waiting(), told, "who is restored later is told at once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_that_goes_back_too_often_has_to_wait_for_it_and_an_honest_one_does_not() {
+    const APART: Duration = Duration::from_secs(10 * 60);
+    let world = block_in_place(World::new);
+    let end = paired(&world).await;
+    let numbered = || lane::queue_mark(&world.store.read().expect("reads")).expect("reads").0;
+    let generation = || {
+        let known = lane::partner(&world.store.read().expect("reads")).expect("reads");
+        known.map(|known| known.identity.generation)
+    };
+    let alarm = |at| crate::generation::alarm(&world.store.read().expect("reads"), at).expect("reads");
+    let refused = async |generation| {
+        let refused = end.host.remember(edge(generation)).await;
+        refused.map_err(|error| error.0).expect_err("it is too often")
+    };
+    // Who connects again without having gone back is let in as often as it comes.
+    for _ in 0..20 {
+        end.host.remember(edge(0)).await.expect("is let in");
+    }
+    for number in 1..=6 {
+        assert_eq!(alarm(unix_millis()), None, "{number}");
+        end.host.remember(edge(number)).await.expect("is let in");
+    }
+    assert!(alarm(unix_millis()).is_some_and(|alarm| alarm.contains("restored 6 times")));
+    assert_eq!(alarm(unix_millis() + 25 * 3_600_000), None, "it is over after a day");
+    let before = numbered();
+    for number in 7..=500 {
+        let why = refused(number).await;
+        assert!(why.contains("in 10 minutes, or at once after `big-node link hold`"), "{why}");
+    }
+    assert_eq!((numbered(), generation()), (before, Some(6)), "it costs big nothing");
+    end.host.remember(edge(6)).await.expect("as it was known it is let in");
+
+    live(&world, APART / 2).await;
+    assert!(refused(7).await.contains("in 5 minutes"));
+    live(&world, APART / 2).await;
+    end.host.remember(edge(7)).await.expect("is let in");
+    refused(8).await;
+    // An operator has the last word, once.
+    know(&world, 7, true).await;
+    end.host.remember(edge(9)).await.expect("is let in");
+    refused(10).await;
+    live(&world, APART * 100).await;
+    for number in 10..16 {
+        end.host.remember(edge(number)).await.expect("no more is saved up than there was, and no less");
+    }
+    refused(16).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

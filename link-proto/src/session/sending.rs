@@ -147,7 +147,12 @@ enum State {
     /// Recomputing the chain up to what the receiver reports.
     Checking(Position, Doubt),
     /// An OFFER is with the partner, or its next ids are with the node.
-    Offering(Position),
+    Offering {
+        /// Where the receiver stands.
+        received: Position,
+        /// Its chain is this node's up to there.
+        proved: bool,
+    },
     /// The node settles the lane.
     Settling,
     /// Idle or sending.
@@ -237,7 +242,7 @@ impl Sender {
                 outputs.push_back(Output::LookBack { lane: self.lane, number: received.number });
             }
             Verdict::Replay { received, proved: false } => self.settle(received, Settling::Replay, outputs),
-            Verdict::Renumber(received) => self.offer(received, outputs),
+            Verdict::Renumber(received) => self.offer(received, false, outputs),
             Verdict::Stop(why) => self.stop(why, outputs),
         }
     }
@@ -289,12 +294,12 @@ impl Sender {
 
     /// The next unconfirmed ids, to be offered.
     pub(super) fn unconfirmed(&mut self, mut units: Vec<(u64, UnitId)>, outputs: &mut Outputs) {
-        let State::Offering(received) = self.state else { return };
+        let State::Offering { received, proved } = self.state else { return };
         units.truncate(OFFER_UNITS_MAX);
         match units.last() {
             None => {
                 let held = std::mem::take(&mut self.held);
-                self.settle(received, Settling::Renumber { held }, outputs);
+                self.settle(received, Settling::Renumber { held, proved }, outputs);
             }
             Some((last, _)) => {
                 self.offered = (units.iter().map(|(_, id)| *id).collect(), *last);
@@ -311,7 +316,7 @@ impl Sender {
         if matches!(self.state, State::Stopped(_)) && !ids.is_empty() {
             return Ok(());
         }
-        if !matches!(self.state, State::Offering(_)) || ids.is_empty() || ids.len() != bits.len() {
+        if !matches!(self.state, State::Offering { .. }) || ids.is_empty() || ids.len() != bits.len() {
             return Err(self.violation("an answer to what was not offered"));
         }
         self.held.extend(ids.into_iter().zip(bits).filter(|(_, known)| **known).map(|(id, _)| id));
@@ -403,9 +408,9 @@ impl Sender {
         self.pump(outputs);
     }
 
-    fn offer(&mut self, received: Position, outputs: &mut Outputs) {
+    fn offer(&mut self, received: Position, proved: bool, outputs: &mut Outputs) {
         self.recalled = Some(received.number);
-        self.state = State::Offering(received);
+        self.state = State::Offering { received, proved };
         let after = self.confirmed;
         outputs.push_back(Output::ListUnconfirmed { lane: self.lane, after, max: OFFER_UNITS_MAX });
     }
@@ -444,11 +449,17 @@ impl Sender {
         doubt: Doubt,
         outputs: &mut Outputs,
     ) -> Result<(), SessionError> {
-        let follows = units.first().is_some_and(|unit| Some(unit.number) == self.sent.number.checked_add(1));
-        if !follows && doubt == Doubt::Restored {
-            // It was given other numbers by an earlier replay: what follows is judged by its ids.
-            self.settle(until, Settling::Replay, outputs);
-            return Ok(());
+        let mut units = units;
+        if doubt == Doubt::Restored {
+            let numbers = self.sent.number.saturating_add(1)..;
+            let follow =
+                units.iter().zip(numbers).take_while(|(unit, number)| unit.number == *number).count();
+            units = &units[..follow];
+            if units.is_empty() {
+                // They were given other numbers by an earlier replay: what follows is judged by its ids.
+                self.settle(until, Settling::Replay, outputs);
+                return Ok(());
+            }
         }
         if units.is_empty() {
             return Err(self.store("units that are in doubt are not there"));
@@ -465,10 +476,13 @@ impl Sender {
 
     /// The chain was recomputed up to what the receiver reports. Returns a CONFIRMED that came before.
     fn checked(&mut self, until: Position, doubt: Doubt, outputs: &mut Outputs) -> Option<Confirmed> {
-        match (doubt, self.sent.chain == until.chain) {
+        let proved = self.sent.chain == until.chain;
+        match (doubt, proved) {
             (Doubt::Restored, true) => self.settle(until, Settling::Replay, outputs),
             (Doubt::Unconfirmed { restored: true, .. }, false)
-            | (Doubt::Unconfirmed { receiver_restored: true, .. }, true) => self.offer(until, outputs),
+            | (Doubt::Unconfirmed { receiver_restored: true, .. }, true) => {
+                self.offer(until, proved, outputs)
+            }
             (_, false) => self.stop(Stop::Differs, outputs),
             (Doubt::Unconfirmed { .. }, true) => {
                 self.in_flight.push_back(until);

@@ -287,6 +287,8 @@ fn a_restored_receiver_is_sent_nothing_again_under_its_own_number() {
             assert_eq!(filed(&sim, EDGE), (0..6).collect::<Vec<u8>>());
             let case = format!("{confirmed} {received}, seed {seed}");
             assert_eq!((sim.nodes[BIG].settled, sim.stops.len()), (settled, 0), "{case}");
+            let in_doubt = settled * usize::from(received > confirmed);
+            assert_eq!(sim.nodes[BIG].proved, vec![true; in_doubt], "{case}: no life of big's is lost");
             let numbers: Vec<u64> = sim.nodes[EDGE].filed[INTER].iter().map(|(number, _)| *number).collect();
             assert!(numbers[received..].iter().all(|number| *number > 6), "{case}: {numbers:?}");
             assert!(sim.nodes[BIG].is_idle());
@@ -317,6 +319,26 @@ fn a_receiver_that_is_restored_twice_is_sent_nothing_again_under_its_own_number(
     assert_eq!(filed(&sim, EDGE), [0, 1, 77]);
     assert!(sim.nodes[EDGE].filed[INTER][2].0 >= next, "{:?}", sim.nodes[EDGE].filed[INTER]);
     assert!(sim.nodes[BIG].is_idle() && sim.stops.is_empty());
+}
+
+/// Between what it had then and what has followed since, numbers were given anew.
+#[test]
+fn a_receiver_that_is_restored_to_an_older_backup_and_then_to_a_newer_one_gets_everything_once() {
+    for newer in 1..=6 {
+        for older in 0..=newer {
+            let mut sim = acquainted(6);
+            restore(&mut sim, EDGE, newer, true);
+            let backup = (sim.nodes[EDGE].lanes[INTER].received, sim.nodes[EDGE].filed[INTER].clone());
+            restore(&mut sim, EDGE, older, true);
+            let mut sim = reconnect(sim);
+            sim.cut(Cut::Network);
+            let edge = &mut sim.nodes[EDGE];
+            (edge.lanes[INTER].received, edge.filed[INTER]) = backup;
+            edge.identity.generation += 1;
+            offer_more(&mut sim);
+            is_whole(&reconnect(sim), 6);
+        }
+    }
 }
 
 #[test]
@@ -376,6 +398,7 @@ fn a_restored_sender_asks_what_is_there_and_numbers_the_rest_anew() {
         let expected: Vec<u8> = (0..6).chain((0..queued_since).map(|number| 100 + number)).collect();
         assert_eq!(filed(&sim, EDGE), expected, "{queued_since} queued since");
         assert_eq!((sim.stops.len(), sim.nodes[BIG].is_idle()), (0, true));
+        assert_eq!(sim.nodes[BIG].proved, [false]);
     }
 }
 

@@ -54,6 +54,8 @@ pub(super) struct Node {
     pub(super) adopt: bool,
     /// Every lane was settled so often.
     pub(super) settled: usize,
+    /// For each time that a lane was numbered anew, whether the receiver's past was proved.
+    pub(super) proved: Vec<bool>,
     /// Number and id of everything that was applied, in order.
     pub(super) filed: [Vec<(u64, UnitId)>; 4],
     rejected: [Applied; 4],
@@ -82,6 +84,7 @@ impl Node {
             trimmed: 0,
             adopt: false,
             settled: 0,
+            proved: Vec::new(),
             filed: Default::default(),
             rejected: Default::default(),
             rebased: Default::default(),
@@ -132,9 +135,14 @@ impl Node {
         let state = &mut self.lanes[index];
         let (from, held) = match settling {
             Settling::Replay => (received.number, Vec::new()),
-            Settling::Renumber { held } => (state.confirmed.number, held.clone()),
+            Settling::Renumber { held, .. } => (state.confirmed.number, held.clone()),
         };
-        let base = Position { number: received.number.max(state.next - 1), chain: received.chain };
+        if let Settling::Renumber { proved, .. } = settling {
+            self.proved.push(*proved);
+        }
+        let gap = received.number + 1 < state.next;
+        let number = if gap { state.next } else { received.number };
+        let base = Position { number, chain: received.chain };
         state.confirmed = base;
         state.next = base.number + 1;
         state.rebase = if base == received { Rebase::None } else { Rebase::From(received) };

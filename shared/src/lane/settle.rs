@@ -23,6 +23,8 @@ pub enum Settling {
     Renumber {
         /// Units that the receiver holds already.
         held: Vec<[u8; 16]>,
+        /// The receiver's chain was shown to be this node's: no life of this node that is lost is between them.
+        proved: bool,
     },
 }
 
@@ -44,13 +46,15 @@ pub fn settle(
     let (old_confirmed, old_last) = (row.confirmed.number, row.last);
     let (mut from, held) = match settling {
         Settling::Replay => (lacked_after(&row, received.number), HashSet::new()),
-        Settling::Renumber { held } => (old_confirmed, held.iter().copied().collect()),
+        Settling::Renumber { held, .. } => (old_confirmed, held.iter().copied().collect()),
     };
-    row.last = row.last.max(received.number);
+    // Where a receiver that is told of a gap goes on, none has ever stood: one that is restored to a later backup
+    // than this time may stand at the last number, and with another chain.
+    row.last = if received.number < old_last { old_last.saturating_add(1) } else { received.number };
     row.confirmed = LanePosition { number: row.last, chain: received.chain };
     row.rebase = if row.confirmed == received { Rebase::None } else { Rebase::From(received) };
     (row.own_generation, row.partner_generation) = generations;
-    if matches!(settling, Settling::Renumber { .. }) {
+    if matches!(settling, Settling::Renumber { proved: false, .. }) {
         // What is trimmed is no question any more.
         let none_before = row.unproved_to <= row.trimmed;
         row.unproved_after = if none_before { old_confirmed } else { row.unproved_after.min(old_confirmed) };

@@ -81,12 +81,12 @@ fn units_are_numbered_confirmed_refused_and_offered_again() {
 fn a_unit_that_was_held_under_another_number_is_given_again_to_a_receiver_that_lost_it() {
     in_one_commit(|txn| {
         queue(txn, &unit(1, QueuedBody::None))?;
-        let held = Settling::Renumber { held: vec![[1; 16]] };
+        let held = Settling::Renumber { held: vec![[1; 16]], proved: false };
         settle(txn, LANE, position(7, 7), &held, (2, 1), same)?;
         assert_eq!(numbers(txn), [(1, 1)], "it belongs to the safety store");
         assert_eq!(reach(txn, LANE, 5)?, Reach::Unproved);
         settle(txn, LANE, position(5, 5), &Settling::Replay, (2, 3), same)?;
-        assert_eq!(numbers(txn), [(8, 1)], "a number that nobody has used");
+        assert_eq!(numbers(txn), [(9, 1)], "a number that nobody has used");
         Ok(())
     });
 }
@@ -95,7 +95,7 @@ fn a_unit_that_was_held_under_another_number_is_given_again_to_a_receiver_that_l
 fn a_receiver_that_may_lack_what_is_gone_is_not_given_the_rest_as_if_it_were_all() {
     in_one_commit(|txn| {
         five(txn)?;
-        let held = Settling::Renumber { held: (1..=5).map(|id| [id; 16]).collect() };
+        let held = Settling::Renumber { held: (1..=5).map(|id| [id; 16]).collect(), proved: false };
         settle(txn, LANE, position(9, 9), &held, (2, 1), same)?;
         trim(txn, LANE, 0, 300)?;
         assert_eq!(state(txn, LANE)?.trimmed, 2);
@@ -108,9 +108,37 @@ fn a_receiver_that_may_lack_what_is_gone_is_not_given_the_rest_as_if_it_were_all
         queue(txn, &unit(7, QueuedBody::None))?;
         confirmed(txn, LANE, position(10, 10), &[], &[], 1_000)?;
         trim(txn, LANE, 0, 0)?;
-        settle(txn, LANE, position(20, 20), &Settling::Renumber { held: Vec::new() }, (3, 1), same)?;
+        settle(
+            txn,
+            LANE,
+            position(20, 20),
+            &Settling::Renumber { held: Vec::new(), proved: false },
+            (3, 1),
+            same,
+        )?;
         let row = state(txn, LANE)?;
         assert_eq!((row.unproved_after, row.unproved_to), (10, 20));
+        Ok(())
+    });
+}
+
+/// The receiver was restored, and more of what this node has sent is with it than it had confirmed: no life is lost.
+#[test]
+fn a_receiver_whose_past_is_proved_is_not_taken_for_one_of_a_life_that_is_lost() {
+    in_one_commit(|txn| {
+        five(txn)?;
+        confirmed(txn, LANE, position(1, 1), &[], &[], 1_000)?;
+        let held = Settling::Renumber { held: vec![[2; 16], [3; 16]], proved: true };
+        settle(txn, LANE, position(3, 3), &held, (1, 2), same)?;
+        assert_eq!(numbers(txn), [(1, 1), (2, 2), (3, 3), (7, 4), (8, 5)]);
+        assert_eq!(reach(txn, LANE, 3)?, Reach::From(position(1, 1)), "its chain is asked for");
+        // It is restored to the same backup once more, when what it has was trimmed.
+        confirmed(txn, LANE, position(8, 8), &[], &[], 2_000)?;
+        trim(txn, LANE, 0, 550)?;
+        assert_eq!(state(txn, LANE)?.trimmed, 2);
+        assert_eq!(reach(txn, LANE, 3)?, Reach::From(position(1, 1)), "it lacks nothing that is gone");
+        settle(txn, LANE, position(3, 3), &Settling::Replay, (1, 3), same)?;
+        assert_eq!(numbers(txn), [(3, 3), (10, 4), (11, 5)]);
         Ok(())
     });
 }
@@ -166,16 +194,21 @@ fn a_restored_receiver_is_given_again_what_it_lost_in_order_above_all_numbers() 
         five(txn)?;
         confirmed(txn, LANE, position(4, 4), &[(3, "malformed".into())], &[], 1_000)?;
         let base = settle(txn, LANE, position(1, 1), &Settling::Replay, (1, 2), same)?;
-        assert_eq!(base, position(5, 1), "the chain goes on from where the receiver stands");
-        assert_eq!(numbers(txn), [(1, 1), (6, 2), (7, 4), (8, 5)], "what was refused stays a dead letter");
+        assert_eq!(base, position(6, 1), "the chain goes on from where the receiver stands");
+        assert_eq!(numbers(txn), [(1, 1), (7, 2), (8, 4), (9, 5)], "what was refused stays a dead letter");
         let row = state(txn, LANE)?;
         assert_eq!(
             (row.rebase, row.own_generation, row.partner_generation),
             (Rebase::From(position(1, 1)), 1, 2)
         );
-        confirmed(txn, LANE, position(7, 7), &[], &[], 3_000)?;
+        confirmed(txn, LANE, position(8, 8), &[], &[], 3_000)?;
         assert_eq!(state(txn, LANE)?.rebase, Rebase::None);
-        assert_eq!(reach(txn, LANE, 6)?, Reach::From(position(5, 1)));
+        assert_eq!(reach(txn, LANE, 7)?, Reach::From(position(6, 1)));
+        assert_eq!(
+            reach(txn, LANE, 5)?,
+            Reach::From(position(4, 4)),
+            "a later backup may stand there, with the old chain"
+        );
         Ok(())
     });
 }
@@ -186,7 +219,7 @@ fn a_restored_sender_numbers_anew_what_the_receiver_does_not_hold() {
         five(txn)?;
         confirmed(txn, LANE, position(2, 2), &[], &[], 1_000)?;
         assert_eq!(unconfirmed_ids(txn, LANE, 3, 10)?, [(4, [4; 16]), (5, [5; 16])]);
-        let settling = Settling::Renumber { held: vec![[3; 16], [5; 16]] };
+        let settling = Settling::Renumber { held: vec![[3; 16], [5; 16]], proved: false };
         assert_eq!(settle(txn, LANE, position(9, 9), &settling, (2, 1), same)?, position(9, 9));
         assert_eq!(
             numbers(txn),
@@ -239,7 +272,7 @@ fn adopting_goes_on_without_what_is_gone_and_says_exactly_what_that_is() {
         assert_eq!(decided(txn)?.missing, exact, "the record has the list");
         compared(txn, LANE, 1)?;
         settle(txn, LANE, position(1, 1), &Settling::Replay, (2, 2), same)?;
-        assert_eq!(numbers(txn).last(), Some(&(6, 5)), "what is left is sent again");
+        assert_eq!(numbers(txn).last(), Some(&(7, 5)), "what is left is sent again");
         let record = decided(txn)?;
         assert!(!record.damage && record.missing == exact, "{record:?}");
         assert_eq!(missing(txn, LANE)?, None);

@@ -11,8 +11,6 @@ use seccompiler::{
     TargetArch, apply_filter_all_threads, sock_filter,
 };
 
-use super::SandboxError;
-
 /// Refused whatever they are asked.
 const REFUSED: &[libc::c_long] = &[
     // Other programs.
@@ -98,27 +96,46 @@ const KIND_MASK: i32 = 0xf;
 /// Numbers from here on are the x32 ABI's, by which a kernel for x86-64 that has it offers the same calls anew.
 const X32: u32 = 0x4000_0000;
 
-/// Refuses them from now on, to all threads that there are and will be.
-pub(super) fn deny() -> Result<(), SandboxError> {
-    let arch: TargetArch = std::env::consts::ARCH.try_into().map_err(failed)?;
+/// A call of the system, and when it is refused: always, if there are no rules.
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// Refuses them from now on, to all threads that there are and will be. Returns what of that could not be done: each filter
+/// is tried, whatever came of the others.
+pub(super) fn deny() -> Vec<String> {
     // The C library then makes its threads by `clone`, whose flags can be looked at; those of `clone3` lie in memory.
     let newer = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    for (rules, errno) in [(refused()?, libc::EPERM), (newer, libc::ENOSYS)] {
-        let errno = SeccompAction::Errno(errno.unsigned_abs());
-        let filter = SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).map_err(failed)?;
-        let filter: BpfProgram = filter.try_into().map_err(failed)?;
-        apply_filter_all_threads(&filter).map_err(failed)?;
-    }
-    apply_filter_all_threads(&no_x32()).map_err(failed)
+    let filters = [
+        ("calls of the system that no node makes are not refused", filter(refused(), libc::EPERM)),
+        ("processes can be made by clone3", filter(Ok(newer), libc::ENOSYS)),
+        ("calls by the numbers of x32 are not refused", Ok(no_x32())),
+    ];
+    let applied = |(lack, filter): (&str, Result<BpfProgram, String>)| {
+        let applied = filter.and_then(|filter| apply_filter_all_threads(&filter).map_err(failed));
+        applied.err().map(|error| format!("{lack} (seccomp: {error})"))
+    };
+    filters.into_iter().filter_map(applied).collect()
 }
 
-fn failed(error: impl ToString) -> SandboxError {
-    SandboxError::Calls(error.to_string())
+fn filter(rules: Result<Rules, String>, errno: i32) -> Result<BpfProgram, String> {
+    let arch: TargetArch = std::env::consts::ARCH.try_into().map_err(failed)?;
+    let errno = SeccompAction::Errno(errno.unsigned_abs());
+    let filter = SeccompFilter::new(rules?, SeccompAction::Allow, errno, arch).map_err(failed)?;
+    filter.try_into().map_err(failed)
 }
 
-fn refused() -> Result<BTreeMap<i64, Vec<SeccompRule>>, SandboxError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        REFUSED.iter().chain(REFUSED_HERE).map(|call| (*call, Vec::new())).collect();
+/// Has the kernel answer a call with an error, as one that lacks it does.
+#[cfg(test)]
+pub(super) fn answer(call: libc::c_long, errno: i32) -> Result<(), String> {
+    let filter = filter(Ok(BTreeMap::from([(call, Vec::new())])), errno)?;
+    apply_filter_all_threads(&filter).map_err(failed)
+}
+
+fn failed(error: impl ToString) -> String {
+    error.to_string()
+}
+
+fn refused() -> Result<Rules, String> {
+    let mut rules: Rules = REFUSED.iter().chain(REFUSED_HERE).map(|call| (*call, Vec::new())).collect();
     let any = |of: &[(u8, SeccompCmpOp, i32)]| {
         let conditions = of.iter().map(|(argument, how, value)| {
             let value = u64::from(value.unsigned_abs());

@@ -26,6 +26,11 @@ use crate::store::DirectoryDisk;
 const PLAYS_IN: &str = "SALLYPOST_TEST_SANDBOX";
 /// Set if it enters the sandbox first.
 const ENTERS: &str = "SALLYPOST_TEST_SANDBOX_ENTERED";
+/// Set in the process that plays on a kernel without something: in which folder, and without what.
+const LACKS_IN: &str = "SALLYPOST_TEST_SANDBOX_LACKS_IN";
+const LACKS: &str = "SALLYPOST_TEST_SANDBOX_LACKS";
+/// Set if all of it is required.
+const REQUIRED: &str = "SALLYPOST_TEST_SANDBOX_REQUIRED";
 /// What each line of its report begins with.
 const REPORTED: &str = "call ";
 /// Nobody's.
@@ -153,11 +158,12 @@ fn play(folder: &Path) -> Result<(), SandboxError> {
         let (end, ended) = mpsc::channel::<()>();
         let early = thread::spawn(move || ended.recv());
         assert!(
-            matches!(sandbox.enter_beside(&harness, &store), Err(SandboxError::Threads(threads)) if threads.len() == 1)
+            matches!(sandbox.enter_beside(&harness, Confinement::Required, &store), Err(SandboxError::Threads(threads)) if threads.len() == 1)
         );
         drop(end);
         early.join().expect("it ends").expect_err("nobody told it anything");
-        let in_force = sandbox.enter_beside(&harness, &store)?;
+        let in_force = sandbox.enter_beside(&harness, Confinement::Required, &store)?;
+        assert_eq!(in_force.view(), SandboxView { on: true, lacks: Vec::new() });
         assert!(in_force.may_write(&folder.join("state/below")) && !in_force.may_write(folder));
         assert!(!in_force.may_connect(port(folder, "refused")?));
     }
@@ -234,4 +240,67 @@ fn what_runs_in_a_sandbox_can_do_what_a_node_does_and_no_more() {
     }
     assert!(wrong.is_empty(), "{wrong:?}");
     assert!(proves_nothing.is_empty(), "the same without a sandbox: {proves_nothing:?}");
+}
+
+/// What kernels answer that lack something: the call, the error.
+const LACKING: [(&str, libc::c_long, i32); 3] = [
+    ("Landlock is not built", libc::SYS_landlock_create_ruleset, libc::ENOSYS),
+    ("Landlock is not enabled", libc::SYS_landlock_create_ruleset, libc::EOPNOTSUPP),
+    ("seccomp", libc::SYS_seccomp, libc::EINVAL),
+];
+
+/// Runs in a process of its own, on a kernel that answers so: what it lacks, or why that is refused.
+fn play_lacking(folder: &Path, lack: &str) -> Result<(), SandboxError> {
+    let store = Store::open(Arc::new(DirectoryDisk::open(&folder.join("store"))?))?;
+    let (_, call, error) = LACKING.into_iter().find(|(name, ..)| *name == lack).expect("one of those");
+    calls::answer(call, error).expect("seccomp");
+    let harness = [OsString::from(std::process::id().to_string())];
+    let sandbox = Sandbox::of_state(folder);
+    let off = sandbox.enter_beside(&harness, Confinement::Off, &store)?;
+    assert_eq!(off.view(), SandboxView::default());
+    let required = std::env::var_os(REQUIRED).is_some();
+    let confinement = if required { Confinement::Required } else { Confinement::Wanted };
+    match sandbox.enter_beside(&harness, confinement, &store) {
+        Ok(in_force) => in_force.view().lacks.iter().for_each(|lack| println!("{REPORTED}{lack}")),
+        Err(refused) => println!("{REPORTED}refused: {refused}"),
+    }
+    Ok(())
+}
+
+/// What is reported where the kernel lacks something.
+fn played_lacking(lack: &str, required: bool) -> Vec<String> {
+    let folder = TempDir::new().expect("a folder");
+    let mut child = Command::new(std::env::current_exe().expect("this program"));
+    child.args([
+        "--exact",
+        "sandbox::tests::a_kernel_that_cannot_do_all_is_told_of_and_is_not_enough_where_all_is_required",
+    ]);
+    child.arg("--nocapture").env(LACKS_IN, folder.path()).env(LACKS, lack);
+    if required {
+        child.env(REQUIRED, "1");
+    }
+    let said = child.output().expect("the same program");
+    let text = String::from_utf8_lossy(&said.stdout);
+    assert!(said.status.success(), "{text}\n{}", String::from_utf8_lossy(&said.stderr));
+    text.lines().filter_map(|line| line.strip_prefix(REPORTED)).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_kernel_that_cannot_do_all_is_told_of_and_is_not_enough_where_all_is_required() {
+    if let Some(folder) = std::env::var_os(LACKS_IN) {
+        let lack = std::env::var(LACKS).expect("what is lacking");
+        play_lacking(Path::new(&folder), &lack).expect("played");
+        return;
+    }
+    for (lack, ..) in LACKING {
+        let (wanted, required) = (played_lacking(lack, false), played_lacking(lack, true));
+        // Each filter of seccomp's is named by itself.
+        assert_eq!(wanted.len(), if lack == "seccomp" { 3 } else { 1 }, "{wanted:?}");
+        let [refused] = &required[..] else { panic!("{required:?}") };
+        assert!(refused.starts_with("refused: ") && refused.contains("`sandbox = true`"), "{refused}");
+        assert!(
+            wanted.iter().all(|line| line.contains(lack) && refused.contains(line)),
+            "{refused}: {wanted:?}"
+        );
+    }
 }

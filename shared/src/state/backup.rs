@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{KEYS, STORE, State, StateError, key_name, make_folder, read_key};
+use super::{KEYS, STORE, State, StateError, key_name, make_folder, read_key_of};
 use crate::id::random;
 use crate::store::{self, Copied, DirectoryDisk, Store};
 
@@ -30,11 +30,11 @@ pub struct Prepared {
 
 impl State {
     /// Copies keys and store, while the node runs, into a new folder of the state itself: the first step of a backup. It
-    /// takes the room of the index, for bodies are the store's own files. There is one at a time: what was prepared
+    /// takes the room of the index, for bodies are the store's own files, or of all, where there are no hard links. There is one at a time: what was prepared
     /// before and not taken is removed.
     ///
     /// # Errors
-    /// [`StateError::BackupUnderWay`] while another one is prepared or taken; [`StateError::Store`] if the index would
+    /// [`StateError::BackupUnderWay`] while another one is prepared or taken; [`StateError::Store`] if that would
     /// take of the room that is kept in reserve.
     pub fn prepare_backup(&self, store: &Store) -> Result<Prepared, StateError> {
         let backups = self.path.join(BACKUPS);
@@ -81,7 +81,8 @@ impl State {
         })?;
         let owner = rustix::fs::fstat(&state)
             .map_err(|error| StateError::File { path: self.path.clone(), error: error.into() })?;
-        let taken = take(&folder, &path, into, (owner.st_uid, owner.st_gid));
+        let taken =
+            place(into).and_then(|place| take(&folder, &path, (into, place), (owner.st_uid, owner.st_gid)));
         // By the folder that was opened: whoever may write in the state may put another one in its place.
         let removed = fs::remove_dir_all(path_of(&backups).join(name));
         taken.and(removed.map_err(|error| StateError::File { path, error }))
@@ -112,26 +113,40 @@ impl State {
     /// [`StateError::Exists`], [`StateError::NotEmpty`], [`StateError::NotOwn`], or [`StateError::File`] if it, or what
     /// it shall be made in, cannot be looked at.
     pub fn may_take_backup(into: &Path) -> Result<(), StateError> {
-        Self::may_be_made(into)?;
-        let failed = |error| StateError::File { path: into.into(), error };
-        let found = match fs::symlink_metadata(into) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let above = into.parent().filter(|above| !above.as_os_str().is_empty());
-                return match above.is_none_or(Path::is_dir) {
-                    true => Ok(()),
-                    false => Err(StateError::NoFolder(into.into())),
-                };
-            }
-            found => found.map_err(failed)?,
-        };
-        if !found.is_dir() || fs::read_dir(into).map_err(failed)?.next().is_some() {
-            return Err(StateError::NotEmpty(into.into()));
+        place(into).map(drop)
+    }
+}
+
+/// Where a backup is to be put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// A folder that is still to be made.
+    New,
+    /// An empty one of whoever asks.
+    Empty,
+}
+
+/// What there is at `into`, looked at once.
+fn place(into: &Path) -> Result<Place, StateError> {
+    State::may_be_made(into)?;
+    let failed = |error| StateError::File { path: into.into(), error };
+    let found = match fs::symlink_metadata(into) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let above = into.parent().filter(|above| !above.as_os_str().is_empty());
+            return match above.is_none_or(Path::is_dir) {
+                true => Ok(Place::New),
+                false => Err(StateError::NoFolder(into.into())),
+            };
         }
-        // Whoever else may write there would lead astray what is written there.
-        match found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0 {
-            true => Ok(()),
-            false => Err(StateError::NotOwn(into.into())),
-        }
+        found => found.map_err(failed)?,
+    };
+    if !found.is_dir() || fs::read_dir(into).map_err(failed)?.next().is_some() {
+        return Err(StateError::NotEmpty(into.into()));
+    }
+    // Whoever else may write there would lead astray what is written there.
+    match found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0 {
+        true => Ok(Place::Empty),
+        false => Err(StateError::NotOwn(into.into())),
     }
 }
 
@@ -141,23 +156,37 @@ fn is_name(name: &str) -> bool {
 }
 
 /// Copies the prepared backup in `folder`, which lies at `path`, to `into`, and gives what was made to an account.
-fn take(folder: &OwnedFd, path: &Path, into: &Path, to: (u32, u32)) -> Result<(), StateError> {
-    State::may_take_backup(into)?;
+fn take(
+    folder: &OwnedFd,
+    path: &Path,
+    (into, place): (&Path, Place),
+    to: (u32, u32),
+) -> Result<(), StateError> {
+    let is_new = place == Place::New;
     let (keys, store) = (open_below(folder, KEYS, path)?, open_below(folder, STORE, path)?);
-    let (copy, is_new) = (State { path: into.into() }, !into.exists());
+    let copy = State { path: into.into() };
     if is_new {
+        // It fails if somebody else has made it meanwhile.
         make_folder(into)?;
     }
+    let failed = |error: rustix::io::Errno| StateError::File { path: path.into(), error: error.into() };
+    let account = rustix::fs::fstat(folder).map_err(failed)?.st_uid;
+    // What whoever asks may read, and the node may not, is not brought to it: it may have been given a name there.
+    let owner = Some(account).filter(|account| *account != rustix::process::geteuid().as_raw());
     make_folder(&into.join(KEYS))?;
     let failed = |error| StateError::File { path: path.join(KEYS), error };
     for entry in fs::read_dir(path_of(&keys)).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if let Some(name) = key_name(&path) {
-            copy.write_key(name, &read_key(&path)?)?;
+            copy.write_key(name, &read_key_of(&path, owner)?)?;
         }
     }
     let closed = |error| StateError::Closed { path: path.join(STORE), error };
     let prepared = DirectoryDisk::open(&path_of(&store)).map_err(closed)?;
+    let prepared = match owner {
+        Some(account) => prepared.of_account(account),
+        None => prepared,
+    };
     store::take(&prepared, &copy.disk()?)?;
     if rustix::process::geteuid().as_raw() == to.0 {
         return Ok(());
@@ -290,6 +319,39 @@ mod tests {
         fs::rename(&backups, &elsewhere).and_then(|()| symlink(&elsewhere, &backups)).expect("linked");
         refused(&prepared, "all");
         assert!(elsewhere.join(&prepared.name).join(KEYS).exists());
+    }
+
+    /// A file that was given a name in what is prepared, by whoever may not read it.
+    #[test]
+    fn what_is_another_accounts_is_not_read_for_the_node() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (state, _store) = made(dir.path());
+        let own = rustix::process::geteuid().as_raw();
+        let key = state.path.join(KEYS).join("sealing.key");
+        assert_eq!(read_key_of(&key, Some(own)).expect("own"), [7; 32]);
+        assert!(matches!(read_key_of(&key, Some(own + 1)), Err(StateError::KeyNotOwn(_))));
+        fs::write(dir.path().join("body"), "x").expect("written");
+        let opens = |account| {
+            let disk = DirectoryDisk::open(dir.path()).expect("opens").of_account(account);
+            store::Disk::open(&disk, "body").map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(opens(own), Ok(()));
+        assert!(opens(own + 1).is_err_and(|error| error.contains("another account")));
+    }
+
+    #[test]
+    fn a_folder_that_somebody_else_makes_meanwhile_is_not_written_to() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (state, store) = made(dir.path());
+        let prepared = state.prepare_backup(&store).expect("prepared");
+        let path = state.path.join(BACKUPS).join(prepared.name);
+        let (folder, into) = (open_folder(&path).expect("opens"), dir.path().join("new"));
+        let new = place(&into).expect("it may be made");
+        assert_eq!(new, Place::New);
+        make_folder(&into).expect("somebody else's");
+        let refused = take(&folder, &path, (&into, new), (0, 0)).expect_err("it is there");
+        assert!(matches!(refused, StateError::File { .. }), "{refused}");
+        assert_eq!(fs::read_dir(&into).expect("there").count(), 0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,6 +57,8 @@ pub trait File: Debug + Send + Sync {
 #[derive(Debug)]
 pub struct DirectoryDisk {
     path: PathBuf,
+    /// The account whose files alone are opened.
+    owner: Option<u32>,
     _lock: fs::File,
 }
 
@@ -66,10 +68,16 @@ impl DirectoryDisk {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         let lock = options().create(true).open(path.join("lock"))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.into(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.into(), owner: None, _lock: lock }),
             Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse),
             Err(fs::TryLockError::Error(error)) => Err(error.into()),
         }
+    }
+
+    /// As it is, but only files of this account are opened: another one's may have been given a name here by somebody who
+    /// may not read it.
+    pub fn of_account(self, owner: u32) -> Self {
+        Self { owner: Some(owner), ..self }
     }
 
     /// The directory.
@@ -89,7 +97,13 @@ fn options() -> fs::OpenOptions {
 
 impl Disk for DirectoryDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(options().open(self.path.join(name))?))
+        let path = self.path.join(name);
+        let file = options().open(&path)?;
+        let owner = file.metadata()?.uid();
+        match self.owner.is_none_or(|account| account == owner) {
+            true => Ok(Arc::new(file)),
+            false => Err(io::Error::other(format!("{} is another account's file", path.display()))),
+        }
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {

@@ -50,6 +50,8 @@ use marker::Marker;
 use segment::Segments;
 use writer::Writer;
 
+use crate::render::size;
+
 /// Free bytes below which no more mail of strangers is taken in (see [`crate::pressure`]): travellers,
 /// and deleting, need room too.
 pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
@@ -62,6 +64,20 @@ pub enum StoreError {
     /// No room: nothing was written; try again when space has been made.
     #[error("the disk is full; make room on it, nothing was lost")]
     Full,
+    /// A copy would take of the room that mail needs: nothing was copied.
+    #[error(
+        "the copy takes {} there, of {} that are free, and {} have to stay for mail; make room, or put `backups` of the state \
+         and its store on one file system that has hard links, so that bodies need not be copied",
+        size(*takes),
+        size(*free),
+        size(RESERVE_BYTES)
+    )]
+    NoRoomForCopy {
+        /// Octets.
+        takes: u64,
+        /// Octets.
+        free: u64,
+    },
     /// Read or write failed; the operation did not happen.
     #[error("the disk failed: {0}")]
     Io(String),

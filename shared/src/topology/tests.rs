@@ -371,9 +371,9 @@ fn what_is_left_out_has_defaults() {
     assert_eq!((edge.receivers, edge.size_max), (50, 52_428_800));
     assert_eq!((edge.spool_max, edge.ack), (10 << 30, Acknowledge::Local));
     assert_eq!((edge.stale_after, edge.login_delay), (Duration::from_secs(600), Duration::ZERO));
-    assert_eq!((edge.greeting_pause, edge.sandbox), (Duration::from_secs(2), true));
     assert!(!edge.binarymime, "a sender to whom it is not offered encodes before it signs");
-    assert_eq!((topology.big.inbound_hourly, topology.big.sandbox), (10 << 30, true));
+    assert_eq!((edge.greeting_pause, edge.sandbox), (Duration::from_secs(2), Confinement::Wanted));
+    assert_eq!((topology.big.inbound_hourly, topology.big.sandbox), (10 << 30, Confinement::Wanted));
     assert_eq!((topology.link.safety_hours, topology.link.safety_bytes), (48, 1 << 30));
     assert_eq!((edge.outbound.port, edge.outbound.private_addresses), (25, false));
     let waits = [0, 1, 2, 4, 5, 900].map(|failures| edge.outbound.wait_after(failures).as_secs());
@@ -487,5 +487,22 @@ fn unknown_names_are_taken_by_one_for_all_domains_or_by_one_for_each() {
     ] {
         let refused = site(line).expect_err(line).to_string();
         assert!(refused.contains(reason), "{line}: {refused}");
+    }
+}
+
+#[test]
+fn a_sandbox_is_wanted_required_or_off() {
+    let with = |value: &str| {
+        let text = SMALLEST.replacen("[big]\n", &format!("[big]\nsandbox = {value}\n"), 1);
+        Topology::parse(&text, "t.toml").map(|topology| topology.big.sandbox)
+    };
+    for (value, confinement) in
+        [("true", Confinement::Wanted), ("false", Confinement::Off), ("\"required\"", Confinement::Required)]
+    {
+        assert_eq!(with(value).expect("valid"), confinement);
+    }
+    for value in ["\"wanted\"", "1", "[]"] {
+        let refused = with(value).expect_err("is refused").to_string();
+        assert!(refused.contains("mend: write true, false or \"required\""), "{refused}");
     }
 }

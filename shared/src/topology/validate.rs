@@ -15,7 +15,7 @@ use serde_spanned::Spanned;
 
 use self::edge::RawEdge;
 use super::refusal::{Source, TopologyError};
-use super::{AttachmentMode, BOUND_OCTETS, Big, Link, SAFETY_HOURS, Site, Topology, keys};
+use super::{AttachmentMode, BOUND_OCTETS, Big, Confinement, Link, SAFETY_HOURS, Site, Topology, keys};
 use crate::address::{Address, Domain};
 
 type Text = Spanned<String>;
@@ -39,6 +39,33 @@ struct RawSite {
     attachments: Option<Text>,
     catch_all: Option<Spanned<RawCatchAll>>,
     follow_up: Option<bool>,
+}
+
+impl<'de> Deserialize<'de> for Confinement {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl Visitor<'_> for Either {
+            type Value = Confinement;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or \"required\"")
+            }
+
+            fn visit_bool<E: de::Error>(self, wanted: bool) -> Result<Confinement, E> {
+                Ok(if wanted { Confinement::Wanted } else { Confinement::Off })
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Confinement, E> {
+                match word {
+                    "required" => Ok(Confinement::Required),
+                    other => Err(E::invalid_value(de::Unexpected::Str(other), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }
 
 /// One name for all domains, or a name for each of some.
@@ -77,7 +104,7 @@ struct RawBig {
     state: Text,
     desk: Option<Text>,
     inbound_hourly: Option<Number>,
-    sandbox: Option<bool>,
+    sandbox: Option<Confinement>,
 }
 
 #[derive(Deserialize)]
@@ -200,7 +227,7 @@ impl Source<'_> {
             state,
             desk,
             inbound_hourly: self.number(hourly, "inbound_hourly", BOUND_OCTETS, 10_737_418_240)?,
-            sandbox: raw.sandbox.unwrap_or(true),
+            sandbox: raw.sandbox.unwrap_or_default(),
         })
     }
 

@@ -8,10 +8,10 @@ use serde_spanned::Spanned;
 
 use super::super::refusal::{Source, TopologyError};
 use super::super::{
-    Acknowledge, Acme, Authentication, BOUND_OCTETS, CONCURRENCY, CertificateSource, DELAY_NOTICE, Dmarc,
-    DnsList, Dnssec, EXPIRE, Edge, GREETING_PAUSE, GREYLIST_DELAY, GREYLIST_WINDOW, Greylist, LISTS_MAX,
-    LOGIN_DELAY, Lists, Mode, MtaSts, Outbound, Place, PublicPorts, RECEIVERS, RETRIES_MAX, RETRY, RelayTls,
-    Reports, SIZE_MAX, STALE_AFTER, SmartHost, TlsFiles,
+    Acknowledge, Acme, Authentication, BOUND_OCTETS, CONCURRENCY, CertificateSource, Confinement,
+    DELAY_NOTICE, Dmarc, DnsList, Dnssec, EXPIRE, Edge, GREETING_PAUSE, GREYLIST_DELAY, GREYLIST_WINDOW,
+    Greylist, LISTS_MAX, LOGIN_DELAY, Lists, Mode, MtaSts, Outbound, Place, PublicPorts, RECEIVERS,
+    RETRIES_MAX, RETRY, RelayTls, Reports, SIZE_MAX, STALE_AFTER, SmartHost, TlsFiles,
 };
 use super::{Number, Text, Texts};
 
@@ -38,7 +38,7 @@ pub(super) struct RawEdge {
     login_delay: Option<Number>,
     greeting_pause: Option<Number>,
     binarymime: Option<bool>,
-    sandbox: Option<bool>,
+    sandbox: Option<Confinement>,
     #[serde(default)]
     authentication: RawAuthentication,
     #[serde(default)]
@@ -180,7 +180,7 @@ impl Source<'_> {
                 2,
             )?),
             binarymime: raw.binarymime.unwrap_or(false),
-            sandbox: raw.sandbox.unwrap_or(true),
+            sandbox: raw.sandbox.unwrap_or_default(),
             reports: self.reports(raw)?,
             public: self.public(raw)?,
             certificate: self.certificate(raw)?,

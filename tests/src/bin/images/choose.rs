@@ -171,7 +171,8 @@ impl Chooser {
             (row.confirmed.number + self.dice.below(row.last - row.confirmed.number + 4), Some(held))
         };
         let generations = (row.own_generation + u32::from(held.is_some()), row.partner_generation + 1);
-        Action::Settle { lane, received: position(lane, number), held, generations, now: self.now() }
+        let (received, proved) = (position(lane, number), self.dice.below(2) == 0);
+        Action::Settle { lane, received, held, proved, generations, now: self.now() }
     }
 
     fn rows(&mut self) -> Action {

@@ -208,6 +208,7 @@ impl Book {
         lane: u8,
         received: LanePosition,
         held: Option<&[Id]>,
+        proved: bool,
         generations: (u32, u32),
         now: u64,
     ) {
@@ -223,14 +224,15 @@ impl Book {
         {
             row.bytes = first.before;
         }
-        row.last = row.last.max(received.number);
+        // No receiver has ever stood where one that is told of a gap goes on.
+        row.last = if received.number < row.last { row.last + 1 } else { received.number };
         row.confirmed = LanePosition { number: row.last, chain: received.chain };
         row.rebase = match received.number == row.last {
             true => Rebase::None,
             false => Rebase::From(received),
         };
         (row.own_generation, row.partner_generation) = generations;
-        if held.is_some() {
+        if held.is_some() && !proved {
             let is_over = row.unproved_to <= row.trimmed;
             row.unproved_after = if is_over { confirmed } else { row.unproved_after.min(confirmed) };
             row.unproved_to = row.last;

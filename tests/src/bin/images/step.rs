@@ -50,8 +50,16 @@ pub enum Action {
     Drop { id: Id },
     /// A safety store is trimmed, by age and by size.
     Trim { lane: u8, before: u64, octets_max: u64 },
-    /// A lane's ends stand together again: with `held` this node was restored, otherwise the partner.
-    Settle { lane: u8, received: LanePosition, held: Option<Vec<Id>>, generations: (u32, u32), now: u64 },
+    /// A lane's ends stand together again: with `held` this node was restored, or, if its past is `proved`, both; otherwise
+    /// the partner.
+    Settle {
+        lane: u8,
+        received: LanePosition,
+        held: Option<Vec<Id>>,
+        proved: bool,
+        generations: (u32, u32),
+        now: u64,
+    },
 }
 
 /// One step. A commit with `lazy` takes along an operation that was left to it; with `fails` one that
@@ -171,8 +179,8 @@ impl Action {
             Self::Retry { id } => book.retry(id),
             Self::Drop { id } => book.drop_dead(id),
             Self::Trim { lane, before, octets_max } => book.trim(*lane, *before, *octets_max),
-            Self::Settle { lane, received, held, generations, now } => {
-                book.settle(*lane, *received, held.as_deref(), *generations, *now);
+            Self::Settle { lane, received, held, proved, generations, now } => {
+                book.settle(*lane, *received, held.as_deref(), *proved, *generations, *now);
             }
         }
     }
@@ -226,9 +234,9 @@ impl Action {
             Self::Retry { id } => lane::retry_dead(txn, id).map(drop),
             Self::Drop { id } => lane::drop_dead(txn, id).map(drop),
             Self::Trim { lane, before, octets_max } => lane::trim(txn, *lane, *before, *octets_max).map(drop),
-            Self::Settle { lane, received, held, generations, now } => {
+            Self::Settle { lane, received, held, proved, generations, now } => {
                 let settling = match held {
-                    Some(held) => Settling::Renumber { held: held.clone() },
+                    Some(held) => Settling::Renumber { held: held.clone(), proved: *proved },
                     None => Settling::Replay,
                 };
                 live_until(txn, *now)?;

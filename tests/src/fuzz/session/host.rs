@@ -208,7 +208,7 @@ impl Host {
             Output::RememberKey(_) => self.asks.push_back(Ask::RememberKey),
             Output::PairedBy(_) => self.asks.push_back(Ask::Welcome),
             Output::Settle { lane, received, settling } => {
-                if let Settling::Renumber { held } = settling {
+                if let Settling::Renumber { held, .. } = settling {
                     let waiting = self.state(lane).next - self.state(lane).confirmed.number;
                     assert!(held.len() as u64 <= waiting, "more units are held than there were");
                 }
