@@ -264,7 +264,8 @@ async fn a_mark_of_an_earlier_connection_is_no_word_of_big() {
         let head = encode(&ToEdge::DirectoryMark(DirectoryMark { epoch, root: None }));
         let number = position.number + 1;
         let unit = Unit { number, id: [number as u8; 16], after: None, head: head.into(), body: Body::None };
-        let from = std::mem::replace(&mut position, position.after(&unit));
+        let from = position;
+        position = from.after(&unit);
         host.apply(Lane::Service, vec![unit], from, position).await.expect("commits");
         assert_eq!(node.take_marked().is_some(), heard, "{epoch}");
     }
