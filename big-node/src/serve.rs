@@ -14,7 +14,7 @@ use shared::seal::PrivateKey;
 use shared::state::{State, StateError};
 use shared::store::{StoreError, Verdict};
 use shared::topology::{Confinement, Topology};
-use shared::{lifetime, telemetry};
+use shared::{containment, lifetime, telemetry};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::Semaphore;
 
@@ -120,7 +120,9 @@ pub fn run(topology: Topology) -> Result<(), ServeError> {
     };
     let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let people = Builder::new_multi_thread().worker_threads(PEOPLE_THREADS).enable_all().build()?;
-    runtime.block_on(serve(node, &state, sockets, Arc::new(in_force), people.handle()))
+    let served = runtime.block_on(serve(node, &state, sockets, Arc::new(in_force), people.handle()));
+    containment::ends();
+    served
 }
 
 /// What commands and people call.

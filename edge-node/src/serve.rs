@@ -18,7 +18,7 @@ use shared::smtp::{Config, Role};
 use shared::state::{State, StateError};
 use shared::store::{StoreError, Verdict};
 use shared::topology::{Dnssec, Topology};
-use shared::{lifetime, telemetry};
+use shared::{containment, lifetime, telemetry};
 use tokio::sync::watch;
 
 use crate::acquainted::Acquainted;
@@ -164,7 +164,9 @@ pub fn run(topology: Topology) -> Result<(), ServeError> {
     // Before there are threads that would be left out of it, and before anything of anybody's is read.
     let in_force = sandbox::of(&node.topology).enter(node.topology.edge.sandbox, &node.store)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    runtime.block_on(serve(node, &state, control, in_force, descriptors))
+    let served = runtime.block_on(serve(node, &state, control, in_force, descriptors));
+    containment::ends();
+    served
 }
 
 /// What listens, for the ready line.

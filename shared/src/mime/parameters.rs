@@ -86,8 +86,9 @@ fn segments(text: &str) -> Result<(String, Vec<Segment>), TooComplex> {
             }
             (Place::Name, '=') => place = Place::Value,
             (Place::Name, _) => current.name.push(c),
-            (Place::Value, '"') if current.value.trim().is_empty() => {
-                current.value.clear();
+            // Blanks before a value are not of it; looked at once, however many there are.
+            (Place::Value, _) if current.value.is_empty() && c.is_whitespace() => {}
+            (Place::Value, '"') if current.value.is_empty() => {
                 current.quoted = true;
                 place = Place::Quoted;
             }
@@ -190,6 +191,14 @@ mod tests {
     fn check(text: &str, name: &str, expected: Option<&str>) {
         let parsed = Parameterised::parse(text).expect("few parameters");
         assert_eq!(parsed.file_name(name).as_deref(), expected, "{text}");
+    }
+
+    /// Work that grows with the square of it would not end.
+    #[test]
+    fn a_field_of_blanks_and_quotes_is_read_once() {
+        let (blanks, quotes) = (" ".repeat(128 * 1024), "\"".repeat(128 * 1024));
+        let parsed = Parameterised::parse(&format!("a/b; x={blanks}x{quotes}")).expect("few parameters");
+        assert_eq!(parsed.get("x").map(str::len), Some(1 + quotes.len()));
     }
 
     #[test]

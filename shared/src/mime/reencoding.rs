@@ -349,10 +349,12 @@ impl Content {
         let types = named("Content-Type").map(read).collect::<Result<Vec<_>, _>>()?;
         let encoding = encodings.first().map_or("7bit", |first| first.value.as_str());
         let is_composite =
-            |kind: &Parameterised| kind.value.starts_with("multipart/") || kind.value.starts_with("message/");
-        if encodings.iter().any(|other| other.value != encoding)
-            || (types.len() > 1 && types.iter().any(is_composite))
-        {
+            |kind: &Parameterised| matches!(kind.value.split('/').next(), Some("multipart" | "message"));
+        // Some take for parts what is of no type to others.
+        let is_unlike = |kind: &Parameterised| {
+            is_composite(kind) && (types.len() > 1 || !structure::is_media_type(&kind.value))
+        };
+        if encodings.iter().any(|other| other.value != encoding) || types.iter().any(is_unlike) {
             return Err(NotLines::Ambiguous);
         }
         let is_encoded = !matches!(encoding, "7bit" | "8bit" | "binary");
@@ -379,7 +381,7 @@ impl Multipart {
             "multipart/signed" => Kind::Signed,
             _ => Kind::Any,
         };
-        let is_usable = (1..=BOUNDARY_MAX).contains(&boundary.len());
+        let is_usable = (1..=BOUNDARY_MAX).contains(&boundary.len()) && boundary.is_ascii();
         is_usable.then(|| Self { boundary: boundary.as_bytes().to_vec(), kind })
     }
 }

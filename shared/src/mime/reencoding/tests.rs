@@ -242,6 +242,12 @@ fn what_is_no_lines_and_cannot_be_encoded_is_named() {
                 ),
                 NotLines::Ambiguous,
             ),
+            (format!("{MIME}Content-Type: multipart/; boundary=b\n{binary}\n{bad}\n"), NotLines::Ambiguous),
+            (format!("{MIME}Content-Type: multipart; boundary=b\n{binary}\n{bad}\n"), NotLines::Ambiguous),
+            (
+                format!("{MIME}Content-Type: multipart/mixed; boundary=b\u{fc}\n{binary}\n{bad}\n"),
+                NotLines::Composite,
+            ),
             (format!("{long}{bad}\n"), NotLines::TooComplex),
         ] {
             let message = crlf(&message);
