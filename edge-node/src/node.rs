@@ -261,7 +261,8 @@ impl Node {
         let trust = age::awake(&self.store).await?;
         self.with_trust(|known| *known = trust);
         let now = unix_millis();
-        self.store.commit(move |txn| leaving::settle(txn, now)).await?;
+        let outbound = self.topology.edge.outbound.clone();
+        self.store.commit(move |txn| leaving::settle(txn, &outbound, now)).await?;
         // Of sessions that ended with the last life of this node, only their windows are known.
         for window in revise::sessions(&self.store.read()?)? {
             self.store.commit(move |txn| revise::settle_copies(txn, &window, now)).await?;

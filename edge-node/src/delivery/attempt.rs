@@ -446,6 +446,11 @@ impl Attempt {
                 |status: Status, version: Option<&str>| report(target, status, target.shown(version));
             progress.hear(talk, sent.is_begun(), report);
         };
+        let answered = async |progress: &Progress, sent: &Transmission| {
+            if sent.is_whole() && !progress.left().is_empty() {
+                copies.recorder.answered(progress.left()).await;
+            }
+        };
         let sent = Transmission::default();
         match timeout_at(copies.until, self.sessions.again(copies, place, targets, &sent)).await {
             Ok(Some((number, talked))) => {
@@ -456,6 +461,7 @@ impl Attempt {
                 if sent.is_unsendable() {
                     return progress.end_early();
                 }
+                answered(&progress, &sent).await;
             }
             Ok(None) => {}
             Err(_) => progress.too_slow(sent.is_whole()),
@@ -488,6 +494,7 @@ impl Attempt {
                 if sent.is_unsendable() {
                     return progress.end_early();
                 }
+                answered(&progress, &sent).await;
             }
         }
         progress.end()

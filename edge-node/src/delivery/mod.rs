@@ -51,7 +51,7 @@ pub use public::is_public;
 use record::Recorder;
 #[cfg(feature = "sim")]
 pub(crate) use record::answered_by_remote;
-pub(crate) use record::tell;
+pub(crate) use record::{again_at, tell};
 pub use relay::{RelayError, Route};
 use report::{Copies, Report};
 pub use resolve::{Resolver, ResolverError};

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use shared::age;
 use shared::id::{MessageId, unix_millis};
-use shared::smtp::Enhanced;
 use shared::smtp::client::{Class, Status};
+use shared::smtp::{Enhanced, Recipient};
 use shared::store::{StoreError, Txn};
+use shared::topology;
 use shared::trace;
 use shared::unit::{DeliveryState, Outcome, ToBig};
 
@@ -39,6 +40,17 @@ impl Recorder<'_> {
         while let Err(error) = record(node, message, begun, reports.clone()).await {
             tracing::error!(%message, %error, "what came of an attempt could not be recorded; it is tried again");
             tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// A host that was sent the message has answered for these, who go to the next one.
+    pub async fn answered(&self, left: &[(u32, Recipient)]) {
+        let (message, left) = (self.message, left.iter().map(|(index, _)| *index).collect::<Vec<_>>());
+        let forgotten: Result<_, StoreError> =
+            self.node.store.commit(move |txn| leaving::forget(txn, message, &left)).await;
+        if let Err(error) = forgotten {
+            // If the node stops now they are in doubt, who are not.
+            tracing::warn!(%message, %error, "that a host has answered could not be noted");
         }
     }
 }
@@ -93,7 +105,7 @@ pub(super) async fn record(
             recipient.attempts = recipient.attempts.saturating_add(u32::from(!waits));
             let failures = usize::try_from(recipient.attempts).unwrap_or(usize::MAX);
             if !waits {
-                recipient.next_attempt_at = now.saturating_add(millis(outbound.wait_after(failures)));
+                recipient.next_attempt_at = again_at(&outbound, recipient.attempts, now);
             }
             let mut status = report.status;
             if status.class == Class::Temporary && expired {
@@ -150,6 +162,12 @@ pub(crate) fn tell(txn: &mut Txn<'_>, address: &str, outcome: Outcome) -> Result
     let what = format!("{address}: {}: {}", state.as_str().unwrap_or_default(), outcome.text);
     trace::note(txn, MessageId(outcome.message), outcome.at, what)?;
     facts::tell(txn, &ToBig::Outcome(outcome))
+}
+
+/// When a recipient is attempted again who has been so many times by `now`, milliseconds since 1970.
+pub(crate) fn again_at(outbound: &topology::Outbound, attempts: u32, now: u64) -> u64 {
+    let failures = usize::try_from(attempts).unwrap_or(usize::MAX);
+    now.saturating_add(millis(outbound.wait_after(failures)))
 }
 
 fn millis(span: Duration) -> u64 {

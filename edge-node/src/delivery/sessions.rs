@@ -243,7 +243,8 @@ impl Sessions {
             sent.given(&piece);
             piece
         };
-        match session.deliver(message(row, recipients), piece, self.leaves(copies, sent)).await {
+        let may_end = |accepted| self.leaves(copies, accepted, sent);
+        match session.deliver(message(row, recipients), piece, may_end).await {
             Talk::Done(outcomes, version) => match outcomes.first().filter(|first| is_of_wish(&first.status))
             {
                 Some(first) => Talk::Next { status: first.status.clone(), greeted: true },
@@ -253,15 +254,20 @@ impl Sessions {
         }
     }
 
-    /// Notes that a host is sent a message to its end. `false` if that cannot be, and so the end is not to be sent.
-    async fn leaves(&self, copies: Copies<'_>, sent: &Transmission) -> bool {
+    /// Notes that a host is sent a message to its end, for those whom it has accepted. `false` if that cannot be, and so
+    /// the end is not to be sent.
+    async fn leaves(&self, copies: Copies<'_>, accepted: Vec<usize>, sent: &Transmission) -> bool {
         let Copies { message, recipients, .. } = copies;
-        let recipients: Vec<u32> = recipients.iter().map(|(index, _)| *index).collect();
+        let index = |place| recipients.get(place).map(|(index, _)| *index);
+        let recipients: Vec<u32> = accepted.into_iter().filter_map(index).collect();
         let noted: Result<_, StoreError> =
             self.node.store.commit(move |txn| leaving::note(txn, message, &recipients)).await;
-        if let Err(error) = &noted {
-            tracing::error!(%message, %error, "that it is sent cannot be noted, so its end is not sent");
-            sent.unsendable();
+        match &noted {
+            Ok(_) => sent.ends(),
+            Err(error) => {
+                tracing::error!(%message, %error, "that it is sent cannot be noted, so its end is not sent");
+                sent.unsendable();
+            }
         }
         noted.is_ok()
     }

@@ -11,14 +11,17 @@ pub struct Transmission {
 }
 
 impl Transmission {
-    /// The session was given this piece of the content; `None` is its end, behind which the final dot goes.
+    /// The session was given this piece of the content; `None` is its end.
     pub fn given<P, E>(&self, piece: &Result<Option<P>, E>) {
         self.begun.store(true, Relaxed);
-        match piece {
-            Ok(Some(_)) => {}
-            Ok(None) => self.whole.store(true, Relaxed),
-            Err(_) => self.unsendable(),
+        if piece.is_err() {
+            self.unsendable();
         }
+    }
+
+    /// The final dot is sent next.
+    pub fn ends(&self) {
+        self.whole.store(true, Relaxed);
     }
 
     /// The content cannot be read, or that it leaves not be noted.
@@ -47,13 +50,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_whole_behind_its_last_piece_only() {
+    fn a_message_is_whole_once_its_end_is_sent() {
         let sent = Transmission::default();
         let seen = || [sent.is_begun(), sent.is_whole(), sent.is_unsendable()];
         assert_eq!(seen(), [false; 3]);
         sent.given(&Ok::<_, ()>(Some("a piece")));
         assert_eq!(seen(), [true, false, false]);
         sent.given(&Ok::<Option<&str>, ()>(None));
+        assert_eq!(seen(), [true, false, false]);
+        sent.ends();
         assert_eq!(seen(), [true, true, false]);
         let sent = Transmission::default();
         sent.given(&Err::<Option<&str>, _>(()));

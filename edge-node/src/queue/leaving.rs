@@ -8,11 +8,13 @@ use rkyv::{Archive, Deserialize, Serialize};
 use shared::id::MessageId;
 use shared::row;
 use shared::store::{Rows, StoreError, Table, Txn, behind};
+use shared::topology::Outbound;
 use shared::unit::{DeliveryState, Outcome};
 
 use super::ROWS_AT_ONCE;
 use crate::border::{self, Count};
 use crate::delivery;
+use crate::record::Doubt;
 use crate::revise::{Waiting, message_of};
 
 /// Message, index of a recipient to [`Leaving`].
@@ -37,8 +39,8 @@ pub fn forget(txn: &mut Txn<'_>, message: MessageId, recipients: &[u32]) -> Resu
 }
 
 /// The node starts at `now`, milliseconds since 1970: whoever is noted is in doubt, which big is told and which is counted
-/// once for each message. It is attempted again like all that is due.
-pub fn settle(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
+/// once for each message. That was an attempt: it is tried again after the usual wait.
+pub fn settle(txn: &mut Txn<'_>, outbound: &Outbound, now: u64) -> Result<(), StoreError> {
     let mut cursor = Some(Vec::new());
     let mut noted: BTreeMap<MessageId, Vec<u32>> = BTreeMap::new();
     while let Some(from) = cursor.take() {
@@ -50,7 +52,7 @@ pub fn settle(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
         }
     }
     for (message, recipients) in noted {
-        settle_message(txn, message, &recipients, now)?;
+        settle_message(txn, message, &recipients, outbound, now)?;
         forget(txn, message, &recipients)?;
     }
     Ok(())
@@ -60,6 +62,7 @@ fn settle_message(
     txn: &mut Txn<'_>,
     message: MessageId,
     recipients: &[u32],
+    outbound: &Outbound,
     now: u64,
 ) -> Result<(), StoreError> {
     let mut waiting = Waiting::load(txn, message)?;
@@ -67,8 +70,10 @@ fn settle_message(
     for recipient in waiting.recipients().filter(|recipient| recipients.contains(&recipient.index)) {
         recipient.in_doubt = true;
         // Of what waits since a restore big knows more than this edge.
-        if recipient.doubt.is_none() {
+        if matches!(recipient.doubt, None | Some(Doubt::Retried)) {
             recipient.state = DeliveryState::Deferred;
+            recipient.attempts = recipient.attempts.saturating_add(1);
+            recipient.next_attempt_at = delivery::again_at(outbound, recipient.attempts, now);
             recipient.text = "the edge stopped before it had recorded what the host said to it".into();
             doubtful.push(recipient.clone());
         }
@@ -91,7 +96,7 @@ fn settle_message(
             status: "4.4.2".into(),
             in_doubt: true,
             host_reports: false,
-            next_attempt_at: Some(recipient.next_attempt_at),
+            next_attempt_at: (!recipient.held).then_some(recipient.next_attempt_at),
         };
         delivery::tell(txn, &recipient.address, outcome)?;
     }

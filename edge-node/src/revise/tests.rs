@@ -9,6 +9,7 @@ use shared::lane::{self, Arrival, take};
 use shared::seal::PrivateKey;
 use shared::store::Store;
 use shared::store::sim::{Faults, SimDisk};
+use shared::topology::{SMALLEST, Topology};
 use shared::unit::{
     DeliveryState, OUTBOUND, Outbound, REVISION, Unsettled, Window, WindowCopy, carrier_id, part_id,
     redirect_after,
@@ -368,7 +369,8 @@ fn what_an_attempt_that_was_cut_off_may_have_delivered_is_not_redirected() {
     edge.revise(1, ReviseMode::Withdraw, &[1]);
     let settled = edge.store.commit_blocking(|txn| {
         leaving::note(txn, MessageId(MESSAGE), &[0, 1])?;
-        leaving::settle(txn, NOW)
+        let topology = Topology::parse(SMALLEST, "test.toml").expect("is right");
+        leaving::settle(txn, &topology.edge.outbound, NOW)
     });
     settled.expect("commits");
     let edge = Edge { store: edge.store, busy: Arc::default() };

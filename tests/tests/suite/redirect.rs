@@ -153,26 +153,37 @@ async fn what_is_leaving_is_not_redirected_once_it_has_left() -> Result<(), Trou
     world.end().await
 }
 
-/// The host has all of it when the edge is killed, and has not answered.
+/// The host has all of it for one when the edge is killed, and has not answered; the other one it has refused.
 #[tokio::test]
 async fn what_has_left_when_the_edge_is_killed_is_undetermined_and_not_redirected() -> Result<(), Trouble> {
     let (mut world, elsewhere) = world().await?;
     let desk = world.desk("alice");
     let for_ever = Action::Delay(Duration::from_secs(3_600));
     world.internet.mta.add_rule(Rule::new(Stage::Dot, for_ever).times(1));
-    let sent = desk.send(CAROL, "plans", "it has left").await?;
+    let gone = "gone@remote.example";
+    let nobody = Rule::reply(Stage::Rcpt, 550, "5.1.1 nobody").only_for(gone);
+    world.internet.mta.add_rule(nobody.clone().times(1));
+    let sent = desk.send(&format!("{gone}, {CAROL}"), "plans", "it has left").await?;
     until("the host is at the dot", SOON, async || Ok(world.internet.mta.is_used_up().then_some(()))).await?;
     world.nodes.kill(Node::Edge).await?;
-    world.internet.mta.add_rule(Rule::reply(Stage::Rcpt, 451, "4.2.0 not now"));
+    world.internet.mta.add_rule(nobody);
+    world.internet.mta.add_rule(Rule::reply(Stage::Rcpt, 451, "4.2.0 not now").only_for(CAROL));
     world.nodes.start_edge().await?;
     world.linked().await?;
     let recipients = until_is(&world, &sent.id, DeliveryState::Deferred).await?;
-    assert!(recipients[0].in_doubt, "{recipients:?}");
+    assert!(recipients[1].in_doubt && !recipients[0].in_doubt, "{recipients:?}");
     let refused = redirect(&world, &sent.id).await.expect_err("it may be there").to_string();
     assert!(refused.contains("may have") && refused.contains("goes to nobody else"), "{refused}");
+    until("the other one has failed", SOON, async || {
+        let first = desk.status(&sent.id).await?.recipients.remove(0);
+        Ok((first.state == DeliveryState::Failed).then_some(()))
+    })
+    .await?;
     world.internet.mta.clear_rules();
     let recipients = until_is(&world, &sent.id, DeliveryState::Relayed).await?;
-    assert_eq!(states(&recipients), [(CAROL, DeliveryState::Relayed, None)]);
+    let expected = [(gone, DeliveryState::Failed, None), (CAROL, DeliveryState::Relayed, None)];
+    assert_eq!(states(&recipients), expected);
+    assert!(!recipients[0].in_doubt, "{recipients:?}");
     assert_eq!(world.edge_link().await?.border.expect("is the edge's").undetermined, 1);
     world.quiet().await?;
     assert_eq!((world.internet.mta.mail().len(), elsewhere.mail().len()), (1, 0));

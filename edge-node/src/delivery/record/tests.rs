@@ -104,13 +104,18 @@ async fn begin(node: &Node) -> Begun {
 
 #[tokio::test]
 async fn what_has_left_when_the_edge_stops_is_in_doubt_and_counted_once() {
-    for has_left in [true, false] {
+    for (noted, answered) in [(true, false), (false, false), (true, true)] {
+        let has_left = noted && !answered;
         let disk = SimDisk::new(Faults::default());
         let node = node_on(disk.clone()).await;
         let begun = begin(&node).await;
-        if has_left {
+        if noted {
             let note = |txn: &mut Txn<'_>| leaving::note(txn, MESSAGE, &[0]);
             node.store.commit(note).await.expect("commits");
+        }
+        if answered {
+            let next = [(0, TO.parse::<shared::address::Address>().expect("an address").into())];
+            Recorder { node: &node, message: MESSAGE, begun: &begun }.answered(&next).await;
         }
         drop((begun, node));
         let undetermined =

@@ -79,7 +79,7 @@ pub async fn converse<E>(
         Ok(session) => session,
         Err(talk) => return talk,
     };
-    let talk = session.deliver(message, content, async { true }).await;
+    let talk = session.deliver(message, content, |_| async { true }).await;
     session.quit().await;
     talk
 }
@@ -179,13 +179,14 @@ impl Session {
         self.delivered
     }
 
-    /// Delivers one message, as [`converse`] does. Its end is sent once `may_end` has said yes. [`Talk::Next`] of one that was
-    /// dealt with before means that the session had ended: this message was not attempted.
-    pub async fn deliver<E>(
+    /// Delivers one message, as [`converse`] does. Its end is sent once `may_end` has said yes, which is asked about those
+    /// whom the host has accepted, by place in the message. [`Talk::Next`] of one that was dealt with before means that the
+    /// session had ended: this message was not attempted.
+    pub async fn deliver<E, F: Future<Output = bool>>(
         &mut self,
         message: Message,
         mut content: impl FnMut() -> Result<Option<Vec<u8>>, E>,
-        may_end: impl Future<Output = bool>,
+        may_end: impl FnOnce(Vec<usize>) -> F,
     ) -> Talk {
         let mut may_end = Some(may_end);
         if self.stream.is_none() {
@@ -211,7 +212,7 @@ impl Session {
                         Ok(Some(piece)) => self.client.content(&piece, self.start.elapsed()),
                         Ok(None) => {
                             let may_end = match may_end.take() {
-                                Some(may_end) => may_end.await,
+                                Some(may_end) => may_end(self.client.accepted()).await,
                                 None => false,
                             };
                             match may_end {
@@ -395,7 +396,7 @@ mod tests {
         for _ in 0..2 {
             let mut content = Some(b"text\r\n".to_vec());
             let talk =
-                session.deliver(message(), || Ok::<_, io::Error>(content.take()), async { true }).await;
+                session.deliver(message(), || Ok::<_, io::Error>(content.take()), |_| async { true }).await;
             assert!(matches!(talk, Talk::Done(..)), "{talk:?}");
             assert!(session.is_quiet().await && session.is_ready());
         }

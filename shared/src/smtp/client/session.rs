@@ -301,6 +301,14 @@ impl Client {
         }
     }
 
+    /// Whom the host has accepted that is being sent the content, by place in the message.
+    pub fn accepted(&self) -> Vec<usize> {
+        match &self.phase {
+            Phase::Content(transaction, _) => transaction.accepted(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The content cannot be read: the host must not take what it has for the whole.
     pub fn content_failed(&mut self) {
         if matches!(self.phase, Phase::Content(..)) {

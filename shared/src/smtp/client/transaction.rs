@@ -93,6 +93,12 @@ impl Transaction {
         std::mem::take(&mut self.message.before)
     }
 
+    /// Who was not refused, by place in the message; before their replies, who may not be.
+    pub(super) fn accepted(&self) -> Vec<usize> {
+        let is_accepted = |place: &usize| self.statuses.get(*place).is_some_and(Option::is_none);
+        self.named.iter().copied().filter(is_accepted).collect()
+    }
+
     /// Gives every recipient without a status this one.
     pub(super) fn settle(&mut self, status: &Status) {
         for open in self.statuses.iter_mut().filter(|known| known.is_none()) {

@@ -93,7 +93,7 @@ pub async fn run(options: &Options) -> Result<(), Failure> {
                 };
                 let mut content = Some(b"text\r\n".to_vec());
                 let piece = || Ok::<_, io::Error>(content.take());
-                let talk = session.deliver(message, piece, async { true }).await;
+                let talk = session.deliver(message, piece, |_| async { true }).await;
                 if !matches!(talk, Talk::Done(..)) {
                     return Err(format!("{talk:?}").into());
                 }
