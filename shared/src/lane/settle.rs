@@ -34,6 +34,9 @@ pub enum Settling {
 ///
 /// Numbers are never reused, so the receiver has to be told of the gap; [`Rebase`] remembers that until
 /// it has confirmed something behind it.
+///
+/// # Errors
+/// [`StoreError::Moved`]: something that the receiver lacks is in the safety store no more, as the next session finds.
 pub fn settle(
     txn: &mut Txn<'_>,
     lane: u8,
@@ -44,6 +47,11 @@ pub fn settle(
 ) -> Result<LanePosition, StoreError> {
     let mut row = state(txn, lane)?;
     let (old_confirmed, old_last) = (row.confirmed.number, row.last);
+    // What was asked of the safety store before may have been trimmed since; an operator's decision goes on without it.
+    let is_gone = lacked_after(&row, received.number) < row.trimmed;
+    if *settling == Settling::Replay && is_gone && row.rebase != Rebase::Any {
+        return Err(StoreError::Moved);
+    }
     let (mut from, held) = match settling {
         Settling::Replay => (lacked_after(&row, received.number), HashSet::new()),
         Settling::Renumber { held, .. } => (old_confirmed, held.iter().copied().collect()),

@@ -554,3 +554,18 @@ fn a_session_of_a_partner_that_was_replaced_changes_nothing_of_the_one_that_took
         Ok(())
     });
 }
+
+/// Between what a session asks of the safety store and the replay, the store may have been trimmed.
+#[test]
+fn what_was_trimmed_meanwhile_is_not_passed_over_by_a_replay() {
+    in_one_commit(|txn| {
+        five(txn)?;
+        confirmed(txn, LANE, position(5, 5), &[], &[], 1_000)?;
+        assert!(matches!(reach(txn, LANE, 2)?, Reach::From(_)));
+        trim(txn, LANE, 0, 0)?;
+        let replayed = settle(txn, LANE, position(2, 2), &Settling::Replay, (1, 2), same);
+        assert!(matches!(replayed, Err(StoreError::Moved)), "{replayed:?}");
+        assert_eq!(reach(txn, LANE, 2)?, Reach::Gone, "as the next session finds");
+        Ok(())
+    });
+}
