@@ -316,6 +316,7 @@ mod tests {
     use shared::unit::{Id, OUTBOUND, WindowCopy, carrier_id};
 
     use super::*;
+    use crate::queue::sample;
     use crate::record::{COPIES, CopyRow, LOGINS, OUTBOUND_KIND, PERSON_WINDOWS, WINDOWS};
 
     const WINDOW: Id = [1; 16];
@@ -398,21 +399,9 @@ mod tests {
     #[test]
     fn who_is_written_to_is_known_from_then_on() {
         let store = store();
-        let outbound = ToEdge::Outbound(Outbound {
-            message: MESSAGE,
-            revision: 0,
-            wrapped_key: vec![7; 80],
-            size: 6,
-            reverse_path: None,
-            recipients: vec![(0, "Carol@remote.example".into()), (1, "dave@remote.example".into())],
-            asked: Vec::new(),
-            returns: None,
-            envelope_id: None,
-            tls_wish: TlsWish::Unsaid,
-            body_8bit: false,
-            utf8_header: false,
-            signatures: String::new(),
-        });
+        let recipients = vec![(0, "Carol@remote.example".into()), (1, "dave@remote.example".into())];
+        let outbound =
+            ToEdge::Outbound(Outbound { reverse_path: None, ..sample::outbound(MESSAGE, 0, recipients) });
         let is_known = |text: &str| {
             let address = text.parse().expect("an address");
             store

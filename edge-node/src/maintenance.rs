@@ -290,9 +290,9 @@ fn hold(txn: &mut Txn<'_>, mut outbound: Outbound, body: BodyKey) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use shared::store::sim::{Faults, SimDisk};
-    use shared::tls_wish::TlsWish;
 
     use super::*;
+    use crate::queue::sample;
 
     /// Bodies that nothing holds any more are found again, too: of one recipient in several texts, in any order.
     #[test]
@@ -307,23 +307,10 @@ mod tests {
             let id = MessageId([3; 16]);
             for (place, (revision, recipients)) in found.iter().enumerate() {
                 let key = BodyKey([u8::try_from(place).expect("few"); 32]);
+                let recipients = recipients.iter().map(|index| (*index, format!("r{index}@remote.example")));
                 let outbound = Outbound {
-                    message: id.0,
-                    revision: *revision,
-                    wrapped_key: vec![7; 80],
-                    size: 3,
                     reverse_path: None,
-                    recipients: recipients
-                        .iter()
-                        .map(|index| (*index, format!("r{index}@remote.example")))
-                        .collect(),
-                    asked: Vec::new(),
-                    returns: None,
-                    envelope_id: None,
-                    tls_wish: TlsWish::Unsaid,
-                    body_8bit: false,
-                    utf8_header: false,
-                    signatures: String::new(),
+                    ..sample::outbound(id.0, *revision, recipients.collect())
                 };
                 let mut writer = store.body_writer(key, OUTBOUND_KIND);
                 let stored =

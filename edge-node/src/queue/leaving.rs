@@ -1,5 +1,5 @@
-//! Who may be sent a message at this moment, on disk: it is noted before a host is sent the message's end, and forgotten by
-//! the commit that records what came of it. What a node finds noted when it starts is *undetermined*: it ended between the
+//! Who may be sent a message at this moment, on disk: it is noted before a host is sent the message's end, and forgotten
+//! once what the host said is known, for those who are done in the commit that records it. What a node finds noted when it starts is *undetermined*: it ended between the
 //! final dot and the record of the answer (RFC 1047).
 
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ pub fn note(txn: &mut Txn<'_>, message: MessageId, recipients: &[u32]) -> Result
     recipients.iter().try_for_each(|recipient| txn.put(LEAVING, &key(message, *recipient), &Leaving))
 }
 
-/// What came of it is recorded in the same commit.
+/// It is known what the host has said of these recipients.
 pub fn forget(txn: &mut Txn<'_>, message: MessageId, recipients: &[u32]) -> Result<(), StoreError> {
     recipients.iter().try_for_each(|recipient| txn.delete(LEAVING, &key(message, *recipient)))
 }
@@ -78,11 +78,10 @@ fn settle_message(
             doubtful.push(recipient.clone());
         }
     }
-    if doubtful.is_empty() {
-        return waiting.store(txn);
-    }
     waiting.store(txn)?;
-    border::count(txn, Count::Undetermined)?;
+    if !doubtful.is_empty() {
+        border::count(txn, Count::Undetermined)?;
+    }
     for recipient in doubtful {
         let outcome = Outcome {
             message: message.0,

@@ -11,14 +11,13 @@ use shared::store::Store;
 use shared::store::sim::{Faults, SimDisk};
 use shared::topology::{SMALLEST, Topology};
 use shared::unit::{
-    DeliveryState, OUTBOUND, Outbound, REVISION, Unsettled, Window, WindowCopy, carrier_id, part_id,
-    redirect_after,
+    DeliveryState, OUTBOUND, REVISION, Unsettled, Window, WindowCopy, carrier_id, part_id, redirect_after,
 };
 
 use super::*;
 use crate::apply::{self, Arrived};
 use crate::facts::EVENT_LANE;
-use crate::queue::leaving;
+use crate::queue::{leaving, sample};
 use crate::record::{COPIES, CopyRow, Doubt, OUTBOUND_KIND, QUEUE, QueueRecipient};
 
 const KEY: [u8; 32] = [8; 32];
@@ -67,21 +66,8 @@ impl Edge {
     }
 
     fn offer(&self, revision: u32, recipients: Range<u32>, text: &str) {
-        let head = ToEdge::Outbound(Outbound {
-            message: MESSAGE,
-            revision,
-            wrapped_key: vec![7; 80],
-            size: 3,
-            reverse_path: Some("alice@example.com".into()),
-            recipients: recipients.clone().map(|index| (index, format!("r{index}@remote.example"))).collect(),
-            asked: Vec::new(),
-            returns: None,
-            envelope_id: None,
-            tls_wish: TlsWish::Unsaid,
-            body_8bit: false,
-            utf8_header: false,
-            signatures: String::new(),
-        });
+        let named = recipients.clone().map(|index| (index, format!("r{index}@remote.example"))).collect();
+        let head = ToEdge::Outbound(sample::outbound(MESSAGE, revision, named));
         self.apply(part_id(&MESSAGE, revision, OUTBOUND, recipients), &head, Some(text)).expect("is taken");
     }
 

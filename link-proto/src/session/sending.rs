@@ -444,12 +444,11 @@ impl Sender {
     /// Recomputes the chain over the next units in doubt.
     fn check(
         &mut self,
-        units: &[Unit],
+        mut units: &[Unit],
         until: Position,
         doubt: Doubt,
         outputs: &mut Outputs,
     ) -> Result<(), SessionError> {
-        let mut units = units;
         if doubt == Doubt::Restored {
             let numbers = self.sent.number.saturating_add(1)..;
             let follow =

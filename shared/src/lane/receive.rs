@@ -16,8 +16,6 @@ const PARKED: Table = Table("parked-units");
 
 /// How far behind the newest number rejections are remembered.
 const REJECTED_MAX: u64 = 100_000;
-/// Of those, how many are forgotten at a time.
-const FORGOTTEN_AT_ONCE: usize = 1_000;
 /// How long the id of a unit is remembered at least: 30 days.
 const IDS_KEPT_MIN: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Units that are parked for one target, and in all.
@@ -202,15 +200,8 @@ fn reject(txn: &mut Txn<'_>, lane: u8, number: u64, row: &RejectedRow) -> Result
 
 /// The partner's numbers begin anew: what it was once told of others is no answer to them.
 pub(super) fn forget_rejected(txn: &mut Txn<'_>, lane: u8) -> Result<(), StoreError> {
-    loop {
-        let found = txn.range::<RejectedRow>(REJECTED, &[lane], Some(&[lane + 1]), FORGOTTEN_AT_ONCE)?;
-        for (key, _) in &found {
-            txn.delete(REJECTED, key)?;
-        }
-        if found.len() < FORGOTTEN_AT_ONCE {
-            return Ok(());
-        }
-    }
+    let told = rejected(txn, lane, 0)?;
+    told.into_iter().try_for_each(|(number, _)| txn.delete(REJECTED, &numbered(lane, number)))
 }
 
 /// What was not applied above number `after`, rising.
