@@ -355,9 +355,9 @@ impl Host for LinkHost {
         })
     }
 
-    fn unconfirmed(&self, lane: Lane, after: u64, max: usize) -> Result<Vec<(u64, UnitId)>, HostError> {
+    fn ids(&self, lane: Lane, after: u64, max: usize) -> Result<Vec<(u64, UnitId)>, HostError> {
         let snapshot = self.store.read().map_err(host_error)?;
-        lane::unconfirmed_ids(&snapshot, lane.index(), after, max).map_err(host_error)
+        lane::ids(&snapshot, lane.index(), after, max).map_err(host_error)
     }
 
     fn is_here(&self, _: Lane, ids: &[UnitId]) -> Result<Vec<bool>, HostError> {
@@ -449,7 +449,7 @@ fn generations(rows: &impl Rows) -> Result<(u32, u32), StoreError> {
 fn settling(how: Settling) -> lane::Settling {
     match how {
         Settling::Replay => lane::Settling::Replay,
-        Settling::Renumber { held, proved } => lane::Settling::Renumber { held, proved },
+        Settling::Renumber { held, proved, after } => lane::Settling::Renumber { held, proved, after },
     }
 }
 

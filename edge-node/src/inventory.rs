@@ -80,7 +80,7 @@ fn holdings(rows: &impl Rows) -> Result<(Vec<Holding>, bool), StoreError> {
 fn under_way(rows: &impl Rows) -> Result<HashSet<Id>, StoreError> {
     let mut ids: HashSet<Id> = lane::waiting(rows, HOLDINGS_MAX)?.into_iter().map(|unit| unit.id).collect();
     for lane in MAIL_LANES {
-        ids.extend(lane::unconfirmed_ids(rows, lane, 0, HOLDINGS_MAX)?.into_iter().map(|(_, id)| id));
+        ids.extend(lane::unconfirmed_ids(rows, lane, HOLDINGS_MAX)?.into_iter().map(|(_, id)| id));
     }
     Ok(ids)
 }

@@ -95,6 +95,8 @@ pub enum Settling {
         held: Vec<UnitId>,
         /// Its chain was shown to be this node's, so all that it holds lies here under the numbers it came by.
         proved: bool,
+        /// It was asked for what lies behind this number.
+        after: u64,
     },
 }
 
@@ -199,9 +201,9 @@ pub trait Host: Send + Sync + 'static {
         Ok(Reach::Gone)
     }
 
-    /// Number and id of the unconfirmed units of an outbound lane behind number `after`, in order, at
-    /// most `max`.
-    fn unconfirmed(&self, lane: Lane, after: u64, max: usize) -> Result<Vec<(u64, UnitId)>, HostError> {
+    /// Number and id of the units of an outbound lane behind number `after`, of its safety store and behind it, that the
+    /// partner has not rejected; in order, at most `max`, and empty only at the end.
+    fn ids(&self, lane: Lane, after: u64, max: usize) -> Result<Vec<(u64, UnitId)>, HostError> {
         let _ = (lane, after, max);
         Ok(Vec::new())
     }

@@ -108,8 +108,8 @@ pub enum Input {
     Units(Lane, Vec<Unit>),
     /// The answer to [`Output::LookBack`]; given before the next frame.
     Reach(Lane, Reach),
-    /// The answer to [`Output::ListUnconfirmed`]; given before the next frame.
-    Unconfirmed(Lane, Vec<(u64, UnitId)>),
+    /// The answer to [`Output::ListIds`]; given before the next frame.
+    Ids(Lane, Vec<(u64, UnitId)>),
     /// The answer to [`Output::LookUp`]; given before the next frame.
     Known(Lane, Vec<bool>),
     /// [`Output::Settle`] is durable.
@@ -190,8 +190,8 @@ pub enum Output {
         /// A number that the receiver reports.
         number: u64,
     },
-    /// List unconfirmed units; answer [`Input::Unconfirmed`], empty at the end.
-    ListUnconfirmed {
+    /// List units of an outbound lane, to be offered; answer [`Input::Ids`], empty at the end.
+    ListIds {
         /// The lane.
         lane: Lane,
         /// Those behind this number.
@@ -443,8 +443,8 @@ impl Session {
             Input::Welcome { welcome, lanes } => self.remembered(*lanes, Some(welcome))?,
             Input::Units(lane, units) => return self.senders[index(lane)].units(units, &mut self.outputs),
             Input::Reach(lane, reach) => self.senders[index(lane)].reach(reach, &mut self.outputs),
-            Input::Unconfirmed(lane, units) => {
-                self.senders[index(lane)].unconfirmed(units, &mut self.outputs);
+            Input::Ids(lane, units) => {
+                self.senders[index(lane)].ids(units, &mut self.outputs);
             }
             Input::Known(lane, bits) => {
                 let known = Output::Send(Channel::Lane(lane), Frame::Known(bits));

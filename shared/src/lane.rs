@@ -12,7 +12,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::fault::{SeededFault, seeded};
-use crate::store::{BodyKey, Rows, StoreError, Table, Txn};
+use crate::store::{BodyKey, Rows, StoreError, Table, Txn, behind};
 
 mod confirm;
 mod decide;
@@ -235,16 +235,23 @@ pub fn units(
     Ok(found.into_iter().map(|(key, logged)| (number_of(&key), logged.unit)).collect())
 }
 
-/// Ids of the units of a lane that the partner has not confirmed, in order, at most `max` of those
-/// behind number `after`.
-pub fn unconfirmed_ids(
-    rows: &impl Rows,
-    lane: u8,
-    after: u64,
-    max: usize,
-) -> Result<Vec<(u64, [u8; 16])>, StoreError> {
-    let from = state(rows, lane)?.confirmed.number.max(after) + 1;
-    Ok(units(rows, lane, from, max)?.into_iter().map(|(number, unit)| (number, unit.id)).collect())
+/// Numbers and ids of the units of a lane behind number `after`, in order, at most `max`; none of those that the partner
+/// has refused or deferred.
+pub fn ids(rows: &impl Rows, lane: u8, after: u64, max: usize) -> Result<Vec<(u64, [u8; 16])>, StoreError> {
+    let (mut ids, mut cursor) = (Vec::new(), Some(numbered(lane, after.saturating_add(1)).to_vec()));
+    while let Some(from) = cursor.take().filter(|_| ids.len() < max) {
+        let left = max - ids.len();
+        let found = rows.range::<LoggedUnit>(TRANSMISSION, &from, Some(&[lane + 1]), left)?;
+        cursor = behind(&found, left);
+        let kept = found.into_iter().filter(|(_, logged)| !logged.moved);
+        ids.extend(kept.map(|(key, logged)| (number_of(&key), logged.unit.id)));
+    }
+    Ok(ids)
+}
+
+/// [`ids`] of all units of a lane that the partner has not confirmed, at most `max`.
+pub fn unconfirmed_ids(rows: &impl Rows, lane: u8, max: usize) -> Result<Vec<(u64, [u8; 16])>, StoreError> {
+    ids(rows, lane, state(rows, lane)?.confirmed.number, max)
 }
 
 /// Units whose body has to go ahead, oldest first.

@@ -273,8 +273,8 @@ impl<H: Host> Engine<H> {
             Output::LookBack { lane, number } => {
                 return Ok(Some(Input::Reach(lane, self.host.reach(lane, number)?)));
             }
-            Output::ListUnconfirmed { lane, after, max } => {
-                return Ok(Some(Input::Unconfirmed(lane, self.host.unconfirmed(lane, after, max)?)));
+            Output::ListIds { lane, after, max } => {
+                return Ok(Some(Input::Ids(lane, self.host.ids(lane, after, max)?)));
             }
             Output::LookUp { lane, ids } => {
                 return Ok(Some(Input::Known(lane, self.host.is_here(lane, &ids)?)));

@@ -14,6 +14,7 @@
 //! | below it, same generation | a snapshot was put back | stop (and both mail lanes) |
 //! | at or above the next number, this node's generation was raised | this node was restored | OFFER the unconfirmed ids, number anew what is not KNOWN |
 //! | the same, generation as it was | a snapshot was put back here | stop (and both mail lanes) |
+//! | anything, both generations raised, and its chain is not this node's | both nodes were restored, and no number shows what the receiver lacks | OFFER all ids of the safety store and those behind it, number anew what is not KNOWN |
 //! | where a rebase left it | its RESUME was lost | RESUME with the same rebase |
 //! | the same, higher generation, and there is a rest | the receiver was restored again | replay it under new numbers |
 //! | anything, after an operator's decision | | replay or number anew, without asking for a proof |
@@ -70,23 +71,40 @@ pub(super) enum Verdict {
     /// In doubt up to this position.
     Check {
         received: Position,
-        /// What follows if the chains differ.
-        restored: bool,
-        /// What follows if they do not: the receiver was restored, and may have had what is behind it.
+        otherwise: Otherwise,
+        /// What follows if the chains are equal: the receiver was restored, and may have had what is behind it.
         receiver_restored: bool,
     },
+    /// The receiver was restored and stands here, if its chain is this node's.
+    LookBack { received: Position, otherwise: Otherwise },
     /// The receiver was restored and stands here.
-    Replay {
-        received: Position,
-        /// Its chain has to be shown to be this node's.
-        proved: bool,
-    },
+    Replay(Position),
     /// What the receiver, which stands here, does not hold is numbered anew.
-    Renumber(Position),
+    Renumber { received: Position, asked: Asked },
     /// The receiver, which stands here, has to be told again to go on from what is confirmed.
     Rebase(Position),
     /// Stand still.
     Stop(Stop),
+}
+
+/// Which ids a receiver is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Those that are not confirmed.
+    Unconfirmed,
+    /// All that the safety store has, too. What is trimmed the receiver is shown to hold if it holds the oldest of the rest.
+    All,
+    /// The same, and an operator has decided about what is trimmed.
+    AllThatIsLeft,
+}
+
+/// What follows where the receiver's chain is not this node's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Otherwise {
+    /// No backup explains it.
+    Stop(Stop),
+    /// Nodes that were restored do: what the receiver does not hold is numbered anew.
+    Renumber(Asked),
 }
 
 /// The table above. `own` and `partner` are the generations now.
@@ -99,41 +117,55 @@ pub(super) fn verdict(mine: &LaneState, received: Position, own: u32, partner: u
     let first_contact = mine.own_generation == 0;
     let has_rest = confirmed.number.max(received.number).saturating_add(1) < mine.next;
     let goes_again = receiver_restored && !first_contact && has_rest;
+    // A life of this node that is lost may have been replaying when its receiver went back to a backup of that time: such
+    // a receiver stands high, and lacks what is confirmed here.
+    let both = restored && receiver_restored && !first_contact;
     match mine.rebase {
-        Rebase::From(from) if received == from && goes_again => {
-            return Verdict::Replay { received, proved: false };
-        }
+        Rebase::From(from) if received == from && goes_again => return Verdict::Replay(received),
         Rebase::From(from) if received == from => return Verdict::Rebase(received),
-        Rebase::Any if received.number < confirmed.number => {
-            return Verdict::Replay { received, proved: false };
-        }
-        Rebase::Any => return Verdict::Renumber(received),
+        Rebase::Any if both => return Verdict::Renumber { received, asked: Asked::AllThatIsLeft },
+        Rebase::Any if received.number < confirmed.number => return Verdict::Replay(received),
+        Rebase::Any => return Verdict::Renumber { received, asked: Asked::Unconfirmed },
         Rebase::From(_) | Rebase::None => {}
     }
+    let otherwise = |stop| if both { Otherwise::Renumber(Asked::All) } else { Otherwise::Stop(stop) };
+    let or_unconfirmed = |stop| match otherwise(stop) {
+        Otherwise::Stop(_) if restored => Otherwise::Renumber(Asked::Unconfirmed),
+        otherwise => otherwise,
+    };
     if received.number >= mine.next {
-        if restored { Verdict::Renumber(received) } else { Verdict::Stop(Stop::SenderPutBack) }
+        or_unconfirmed(Stop::SenderPutBack).verdict(received)
     } else if received.number < confirmed.number {
         match receiver_restored {
-            true => Verdict::Replay { received, proved: true },
+            true => Verdict::LookBack { received, otherwise: otherwise(Stop::Differs) },
             false => Verdict::Stop(Stop::ReceiverPutBack),
         }
     } else if received.number > confirmed.number {
-        Verdict::Check { received, restored, receiver_restored: goes_again }
+        let otherwise = or_unconfirmed(Stop::Differs);
+        Verdict::Check { received, otherwise, receiver_restored: goes_again }
     } else if received.chain != confirmed.chain {
-        Verdict::Stop(Stop::Differs)
+        otherwise(Stop::Differs).verdict(received)
     } else if goes_again {
-        Verdict::Replay { received, proved: false }
+        Verdict::Replay(received)
     } else {
         Verdict::Resume
+    }
+}
+
+impl Otherwise {
+    fn verdict(self, received: Position) -> Verdict {
+        match self {
+            Self::Stop(why) => Verdict::Stop(why),
+            Self::Renumber(asked) => Verdict::Renumber { received, asked },
+        }
     }
 }
 
 /// What recomputing the chain is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doubt {
-    /// The receiver may have stored what it has not confirmed. `restored`: this node was restored, and
-    /// may have numbered other units since. `receiver_restored`: it may have had what is behind that.
-    Unconfirmed { restored: bool, receiver_restored: bool },
+    /// The receiver may have stored what it has not confirmed. `receiver_restored`: it may have had what is behind that.
+    Unconfirmed { receiver_restored: bool },
     /// The receiver was restored to a position within the safety store.
     Restored,
 }
@@ -143,21 +175,31 @@ enum State {
     /// Before COMPARE.
     Closed,
     /// Asked the node how far the safety store reaches back.
-    LookingBack(Position),
+    LookingBack(Position, Otherwise),
+    /// Asked the node whether anything is trimmed, before the receiver is asked for the rest.
+    LookingForAll(Position),
     /// Recomputing the chain up to what the receiver reports.
-    Checking(Position, Doubt),
+    Checking(Position, Doubt, Otherwise),
     /// An OFFER is with the partner, or its next ids are with the node.
-    Offering {
-        /// Where the receiver stands.
-        received: Position,
-        /// Its chain is this node's up to there.
-        proved: bool,
-    },
+    Offering(Offering),
     /// The node settles the lane.
     Settling,
     /// Idle or sending.
     Flowing,
     Stopped(Stop),
+}
+
+/// What the receiver is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Offering {
+    /// Where the receiver stands.
+    received: Position,
+    /// Its chain is this node's up to there.
+    proved: bool,
+    /// The number before the first unit that it was asked for, once there was one.
+    after: Option<u64>,
+    /// If it does not hold the first unit, it may lack what is trimmed.
+    oldest_counts: bool,
 }
 
 /// The outbound half of a lane.
@@ -233,16 +275,16 @@ impl Sender {
                 outputs.push_back(Output::Compared { lane: self.lane, received });
                 self.resume(true, outputs);
             }
-            Verdict::Check { received, restored, receiver_restored } => {
-                self.state = State::Checking(received, Doubt::Unconfirmed { restored, receiver_restored });
+            Verdict::Check { received, otherwise, receiver_restored } => {
+                self.state = State::Checking(received, Doubt::Unconfirmed { receiver_restored }, otherwise);
                 self.pump(outputs);
             }
-            Verdict::Replay { received, proved: true } => {
-                self.state = State::LookingBack(received);
+            Verdict::LookBack { received, otherwise } => {
+                self.state = State::LookingBack(received, otherwise);
                 outputs.push_back(Output::LookBack { lane: self.lane, number: received.number });
             }
-            Verdict::Replay { received, proved: false } => self.settle(received, Settling::Replay, outputs),
-            Verdict::Renumber(received) => self.offer(received, false, outputs),
+            Verdict::Replay(received) => self.settle(received, Settling::Replay, outputs),
+            Verdict::Renumber { received, asked } => self.ask(received, asked, outputs),
             Verdict::Stop(why) => self.stop(why, outputs),
         }
     }
@@ -277,29 +319,43 @@ impl Sender {
 
     /// How far the safety store reaches back.
     pub(super) fn reach(&mut self, reach: Reach, outputs: &mut Outputs) {
-        let State::LookingBack(received) = self.state else { return };
+        let (received, otherwise) = match self.state {
+            State::LookingBack(received, otherwise) => (received, otherwise),
+            State::LookingForAll(received) => {
+                let oldest_counts = reach == Reach::Gone;
+                let offering = Offering { received, proved: false, after: None, oldest_counts };
+                return self.offer(offering, 0, outputs);
+            }
+            _ => return,
+        };
         match reach {
             Reach::From(from) if from.number <= received.number => {
                 self.sent = from;
-                self.state = State::Checking(received, Doubt::Restored);
+                self.state = State::Checking(received, Doubt::Restored, otherwise);
                 if from.number == received.number {
-                    self.checked(received, Doubt::Restored, outputs);
+                    self.checked(received, Doubt::Restored, otherwise, outputs);
                 }
                 self.pump(outputs);
             }
-            Reach::Unproved => self.settle(received, Settling::Replay, outputs),
+            Reach::Unproved => self.unproved(received, otherwise, outputs),
             Reach::From(_) | Reach::Gone => self.stop(Stop::OlderThanSafety, outputs),
         }
     }
 
-    /// The next unconfirmed ids, to be offered.
-    pub(super) fn unconfirmed(&mut self, mut units: Vec<(u64, UnitId)>, outputs: &mut Outputs) {
-        let State::Offering { received, proved } = self.state else { return };
+    /// The next ids to be offered.
+    pub(super) fn ids(&mut self, mut units: Vec<(u64, UnitId)>, outputs: &mut Outputs) {
+        let State::Offering(offering) = &mut self.state else { return };
         units.truncate(OFFER_UNITS_MAX);
+        if let Some((first, _)) = units.first() {
+            offering.after.get_or_insert(first.saturating_sub(1));
+        }
         match units.last() {
+            None if offering.oldest_counts => self.stop(Stop::OlderThanSafety, outputs),
             None => {
+                let Offering { received, proved, after, .. } = *offering;
+                let after = after.unwrap_or(self.confirmed);
                 let held = std::mem::take(&mut self.held);
-                self.settle(received, Settling::Renumber { held, proved }, outputs);
+                self.settle(received, Settling::Renumber { held, proved, after }, outputs);
             }
             Some((last, _)) => {
                 self.offered = (units.iter().map(|(_, id)| *id).collect(), *last);
@@ -316,11 +372,18 @@ impl Sender {
         if matches!(self.state, State::Stopped(_)) && !ids.is_empty() {
             return Ok(());
         }
-        if !matches!(self.state, State::Offering { .. }) || ids.is_empty() || ids.len() != bits.len() {
+        let State::Offering(offering) = &mut self.state else {
+            return Err(self.violation("an answer to what was not offered"));
+        };
+        if ids.is_empty() || ids.len() != bits.len() {
             return Err(self.violation("an answer to what was not offered"));
         }
+        if std::mem::take(&mut offering.oldest_counts) && bits.first() != Some(&true) {
+            self.stop(Stop::OlderThanSafety, outputs);
+            return Ok(());
+        }
         self.held.extend(ids.into_iter().zip(bits).filter(|(_, known)| **known).map(|(id, _)| id));
-        outputs.push_back(Output::ListUnconfirmed { lane: self.lane, after: last, max: OFFER_UNITS_MAX });
+        outputs.push_back(Output::ListIds { lane: self.lane, after: last, max: OFFER_UNITS_MAX });
         Ok(())
     }
 
@@ -345,7 +408,9 @@ impl Sender {
             return Err(self.store("more units than were asked for"));
         }
         match self.state {
-            State::Checking(until, doubt) => self.check(&units, until, doubt, outputs)?,
+            State::Checking(until, doubt, otherwise) => {
+                self.check(&units, until, doubt, otherwise, outputs)?;
+            }
             State::Flowing if !units.is_empty() => {
                 self.more = true;
                 self.send(units, outputs)?;
@@ -408,11 +473,39 @@ impl Sender {
         self.pump(outputs);
     }
 
-    fn offer(&mut self, received: Position, proved: bool, outputs: &mut Outputs) {
-        self.recalled = Some(received.number);
-        self.state = State::Offering { received, proved };
-        let after = self.confirmed;
-        outputs.push_back(Output::ListUnconfirmed { lane: self.lane, after, max: OFFER_UNITS_MAX });
+    /// The receiver's chain is not this node's.
+    fn unlike(&mut self, received: Position, otherwise: Otherwise, outputs: &mut Outputs) {
+        match otherwise {
+            Otherwise::Stop(why) => self.stop(why, outputs),
+            Otherwise::Renumber(asked) => self.ask(received, asked, outputs),
+        }
+    }
+
+    /// Nothing can show whether the receiver's chain is this node's.
+    fn unproved(&mut self, received: Position, otherwise: Otherwise, outputs: &mut Outputs) {
+        match otherwise {
+            Otherwise::Stop(_) => self.settle(received, Settling::Replay, outputs),
+            Otherwise::Renumber(asked) => self.ask(received, asked, outputs),
+        }
+    }
+
+    fn ask(&mut self, received: Position, asked: Asked, outputs: &mut Outputs) {
+        let offering = Offering { received, proved: false, after: None, oldest_counts: false };
+        match asked {
+            Asked::Unconfirmed => self.offer(offering, self.confirmed, outputs),
+            Asked::AllThatIsLeft => self.offer(offering, 0, outputs),
+            Asked::All => {
+                self.state = State::LookingForAll(received);
+                outputs.push_back(Output::LookBack { lane: self.lane, number: 0 });
+            }
+        }
+    }
+
+    /// Offers the ids behind number `after`.
+    fn offer(&mut self, offering: Offering, after: u64, outputs: &mut Outputs) {
+        self.recalled = Some(offering.received.number);
+        self.state = State::Offering(offering);
+        outputs.push_back(Output::ListIds { lane: self.lane, after, max: OFFER_UNITS_MAX });
     }
 
     fn settle(&mut self, received: Position, settling: Settling, outputs: &mut Outputs) {
@@ -424,7 +517,7 @@ impl Sender {
     fn pump(&mut self, outputs: &mut Outputs) {
         let Some(from) = self.sent.number.checked_add(1) else { return };
         let units_max = match self.state {
-            State::Checking(until, _) => until.number.saturating_sub(self.sent.number),
+            State::Checking(until, ..) => until.number.saturating_sub(self.sent.number),
             State::Flowing if self.more && self.has_room() => self.credit.units - self.spent.units,
             _ => return,
         };
@@ -447,6 +540,7 @@ impl Sender {
         mut units: &[Unit],
         until: Position,
         doubt: Doubt,
+        otherwise: Otherwise,
         outputs: &mut Outputs,
     ) -> Result<(), SessionError> {
         if doubt == Doubt::Restored {
@@ -456,7 +550,7 @@ impl Sender {
             units = &units[..follow];
             if units.is_empty() {
                 // They were given other numbers by an earlier replay: what follows is judged by its ids.
-                self.settle(until, Settling::Replay, outputs);
+                self.unproved(until, otherwise, outputs);
                 return Ok(());
             }
         }
@@ -467,23 +561,28 @@ impl Sender {
         if self.sent.number < until.number {
             return Ok(());
         }
-        if let Some(confirmed) = self.checked(until, doubt, outputs) {
+        if let Some(confirmed) = self.checked(until, doubt, otherwise, outputs) {
             self.confirmed(confirmed, outputs)?;
         }
         Ok(())
     }
 
     /// The chain was recomputed up to what the receiver reports. Returns a CONFIRMED that came before.
-    fn checked(&mut self, until: Position, doubt: Doubt, outputs: &mut Outputs) -> Option<Confirmed> {
-        let proved = self.sent.chain == until.chain;
-        match (doubt, proved) {
+    fn checked(
+        &mut self,
+        until: Position,
+        doubt: Doubt,
+        otherwise: Otherwise,
+        outputs: &mut Outputs,
+    ) -> Option<Confirmed> {
+        match (doubt, self.sent.chain == until.chain) {
+            (_, false) => self.unlike(until, otherwise, outputs),
             (Doubt::Restored, true) => self.settle(until, Settling::Replay, outputs),
-            (Doubt::Unconfirmed { restored: true, .. }, false)
-            | (Doubt::Unconfirmed { receiver_restored: true, .. }, true) => {
-                self.offer(until, proved, outputs)
+            (Doubt::Unconfirmed { receiver_restored: true }, true) => {
+                let offering = Offering { received: until, proved: true, after: None, oldest_counts: false };
+                self.offer(offering, self.confirmed, outputs);
             }
-            (_, false) => self.stop(Stop::Differs, outputs),
-            (Doubt::Unconfirmed { .. }, true) => {
+            (Doubt::Unconfirmed { receiver_restored: false }, true) => {
                 self.in_flight.push_back(until);
                 self.more = true;
                 outputs.push_back(Output::Compared { lane: self.lane, received: until });

@@ -6,7 +6,7 @@ use super::sim::{BIG, Cut, EDGE, Node, Random, SECRET, Sim};
 use crate::frame::{Decoder, Frame, Hello, Refusal, Refused, Stop};
 use crate::host::{Identity, Rebase};
 use crate::session::{Channel, Input, OPENING_TIME, Output, Session, SessionError, pairing_proof};
-use crate::unit::{Body, Lane};
+use crate::unit::{Body, Lane, Position, Unit};
 
 fn hello(sim: &Sim, epoch: u64) -> Hello {
     Hello { newest: 1, oldest: 1, identity: sim.nodes[BIG].identity, epoch, proof: None, rotates: false }
@@ -246,7 +246,7 @@ fn restore(sim: &mut Sim, node: usize, count: usize, raise: bool) {
     let taken = sim.nodes[1 - node].units(Lane::Inter, 1, count, usize::MAX);
     let state = &mut sim.nodes[node];
     state.lanes[INTER].received =
-        taken.iter().fold(crate::unit::Position::default(), |position, unit| position.after(unit));
+        taken.iter().fold(Position::default(), |position, unit| position.after(unit));
     state.filed[INTER].truncate(count);
     state.identity.generation += u32::from(raise);
 }
@@ -266,8 +266,7 @@ fn a_restored_receiver_is_given_again_what_it_lost_and_nothing_twice() {
 /// `node` has recorded no CONFIRMED of the lane above `count`.
 fn unconfirm(sim: &mut Sim, node: usize, count: usize) {
     let units = sim.nodes[node].units(Lane::Inter, 1, count, usize::MAX);
-    let confirmed =
-        units.iter().fold(crate::unit::Position::default(), |position, unit| position.after(unit));
+    let confirmed = units.iter().fold(Position::default(), |position, unit| position.after(unit));
     let last = sim.nodes[node].lanes[INTER].next - 1;
     sim.nodes[node].forget_after(Lane::Inter, last, confirmed);
 }
@@ -388,7 +387,7 @@ fn a_restored_sender_asks_what_is_there_and_numbers_the_rest_anew() {
         let mut sim = acquainted(6);
         let kept = sim.nodes[BIG].units(Lane::Inter, 1, 4, usize::MAX);
         // As it was with four units, of which two were confirmed.
-        let confirmed = kept[..2].iter().fold(crate::unit::Position::default(), |p, unit| p.after(unit));
+        let confirmed = kept[..2].iter().fold(Position::default(), |p, unit| p.after(unit));
         sim.nodes[BIG].forget_after(Lane::Inter, 4, confirmed);
         sim.nodes[BIG].identity.generation += 1;
         for number in 0..queued_since {
@@ -399,6 +398,78 @@ fn a_restored_sender_asks_what_is_there_and_numbers_the_rest_anew() {
         assert_eq!(filed(&sim, EDGE), expected, "{queued_since} queued since");
         assert_eq!((sim.stops.len(), sim.nodes[BIG].is_idle()), (0, true));
         assert_eq!(sim.nodes[BIG].proved, [false]);
+    }
+}
+
+/// A life of big's that is lost was replaying what the edge had lost, and had told it `again` of four units when it was
+/// backed up: it stands high, and lacks what big has confirmed.
+fn both_restored_in_a_replay(again: usize) -> Sim {
+    let mut sim = acquainted(6);
+    restore(&mut sim, EDGE, 2, true);
+    let stood = sim.nodes[EDGE].lanes[INTER].received;
+    let big = &sim.nodes[BIG];
+    let (lane, log, anchors) = (big.lanes[INTER], big.log.clone(), big.anchors.clone());
+    let mut sim = reconnect(sim);
+    sim.cut(Cut::Network);
+    let told = sim.nodes[BIG].units(Lane::Inter, 7, again, usize::MAX);
+    let base = |unit: &Unit| Position { number: unit.number - 1, ..stood };
+    let edge = &mut sim.nodes[EDGE];
+    edge.lanes[INTER].received =
+        told.iter().fold(told.first().map_or(stood, base), |position, unit| position.after(unit));
+    edge.filed[INTER].truncate(2 + again);
+    let big = &mut sim.nodes[BIG];
+    (big.lanes[INTER], big.log, big.anchors) = (lane, log, anchors);
+    for node in &mut sim.nodes {
+        node.identity.generation += 1;
+        node.proved.clear();
+    }
+    sim
+}
+
+#[test]
+fn two_nodes_that_were_restored_while_one_was_told_again_keep_everything() {
+    for again in 0..=4 {
+        let mut sim = both_restored_in_a_replay(again);
+        offer_more(&mut sim);
+        let sim = reconnect(sim);
+        is_whole(&sim, 6);
+        let asked = if again == 0 { vec![] } else { vec![false] };
+        assert_eq!(sim.nodes[BIG].proved, asked, "{again} told again");
+    }
+}
+
+#[test]
+fn two_nodes_that_were_restored_go_on_without_what_is_trimmed_when_an_operator_says_so() {
+    for (trimmed, again, stands) in [(2, 4, false), (3, 1, true), (4, 2, true), (3, 2, false), (6, 4, true)] {
+        let mut sim = both_restored_in_a_replay(again);
+        sim.nodes[BIG].trimmed = trimmed;
+        let mut sim = reconnect(sim);
+        let stop = |node, outbound| (node, Lane::Inter, outbound, Stop::OlderThanSafety);
+        let expected = if stands { vec![stop(BIG, true), stop(EDGE, false)] } else { Vec::new() };
+        assert_eq!(sim.stops, expected, "{trimmed} trimmed, {again} told again");
+        sim.cut(Cut::Network);
+        sim.nodes[BIG].lanes[INTER].rebase = Rebase::Any;
+        let sim = reconnect(sim);
+        assert_eq!(sim.stops, []);
+        assert!(sim.nodes[BIG].is_idle());
+        let lacked = 2 + again as u8..trimmed as u8;
+        assert_eq!(filed(&sim, EDGE), (0..6).filter(|id| !lacked.contains(id)).collect::<Vec<_>>());
+    }
+}
+
+/// Its number is below what is confirmed here, or the same, and its chain is of a life of this node that is lost.
+#[test]
+fn a_restored_receiver_with_another_past_is_asked_what_it_holds_by_a_restored_sender() {
+    for count in [3, 6] {
+        let mut sim = acquainted(6);
+        restore(&mut sim, EDGE, count, true);
+        sim.nodes[EDGE].lanes[INTER].received.chain[0] ^= 1;
+        sim.nodes[EDGE].filed[INTER].remove(1);
+        sim.nodes[BIG].identity.generation += 1;
+        let sim = reconnect(sim);
+        let mut ids: Vec<u8> = sim.nodes[EDGE].filed[INTER].iter().map(|(_, id)| id[0]).collect();
+        ids.sort_unstable();
+        assert_eq!((ids, sim.stops.len()), ((0..6).collect(), 0));
     }
 }
 
@@ -421,7 +492,7 @@ fn a_receiver_that_claims_a_number_out_of_reach_gets_its_lane_stopped() {
 #[test]
 fn a_senders_snapshot_that_was_put_back_stops_the_mail_of_both() {
     let mut sim = acquainted(6);
-    sim.nodes[BIG].forget_after(Lane::Inter, 4, crate::unit::Position::default());
+    sim.nodes[BIG].forget_after(Lane::Inter, 4, Position::default());
     let sim = reconnect(sim);
     for node in [BIG, EDGE] {
         for lane in [Lane::Inter, Lane::Batch] {

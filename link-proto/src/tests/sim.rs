@@ -48,7 +48,7 @@ pub(super) struct Node {
     /// Every unit that was ever numbered, and whether it was refused or deferred: queue and safety store.
     pub(super) log: [Vec<(Unit, bool)>; 4],
     /// Every position that was confirmed or settled on.
-    anchors: [Vec<Position>; 4],
+    pub(super) anchors: [Vec<Position>; 4],
     /// Number up to which the safety store has been trimmed.
     pub(super) trimmed: u64,
     pub(super) adopt: bool,
@@ -135,7 +135,7 @@ impl Node {
         let state = &mut self.lanes[index];
         let (from, held) = match settling {
             Settling::Replay => (received.number, Vec::new()),
-            Settling::Renumber { held, .. } => (state.confirmed.number, held.clone()),
+            Settling::Renumber { held, after, .. } => (*after, held.clone()),
         };
         if let Settling::Renumber { proved, .. } = settling {
             self.proved.push(*proved);
@@ -416,13 +416,11 @@ impl Sim {
                 state.partner_generation = this.partner.as_ref().unwrap().identity.generation;
             }
             Output::LookBack { lane, number } => return Some(Input::Reach(lane, this.reach(lane, number))),
-            Output::ListUnconfirmed { lane, after, .. } => {
-                let from = this.lanes[usize::from(lane.index())].confirmed.number.max(after) + 1;
-                let units = this.units(lane, from, 2, usize::MAX);
-                return Some(Input::Unconfirmed(
-                    lane,
-                    units.iter().map(|unit| (unit.number, unit.id)).collect(),
-                ));
+            Output::ListIds { lane, after, .. } => {
+                let log = this.log[usize::from(lane.index())].iter();
+                let trimmed = this.trimmed.max(after);
+                let ids = log.filter(|(unit, moved)| unit.number > trimmed && !moved);
+                return Some(Input::Ids(lane, ids.take(2).map(|(unit, _)| (unit.number, unit.id)).collect()));
             }
             Output::LookUp { lane, ids } => {
                 let filed = &this.filed[usize::from(lane.index())];

@@ -114,7 +114,7 @@ pub fn outstanding(rows: &impl Rows, lane: u8, id: &[u8; 16]) -> Result<Outstand
     }
     let deferred = rows.prefix::<QueuedUnit>(DEFERRED, &[], usize::MAX)?;
     let waits = deferred.iter().any(|(_, unit)| unit.id == *id)
-        || unconfirmed_ids(rows, lane, 0, usize::MAX)?.iter().any(|(_, queued)| queued == id);
+        || unconfirmed_ids(rows, lane, usize::MAX)?.iter().any(|(_, queued)| queued == id);
     Ok(if waits { Outstanding::Waits } else { Outstanding::Confirmed })
 }
 

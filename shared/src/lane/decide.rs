@@ -5,7 +5,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::missing::{Missing, behind, missing};
+use super::missing::{Missing, behind, lacking, missing};
 use super::safety::record;
 use super::{LanePosition, Rebase, set_state, state};
 use crate::store::{Rows, StoreError, Table, Txn};
@@ -102,7 +102,9 @@ pub fn compared(txn: &mut Txn<'_>, lane: u8, received: u64) -> Result<(), StoreE
         if row.lane != lane || row.outcome.is_some() {
             continue;
         }
-        let (gone, listed) = (behind(txn, lane, received)?, row.missing.units);
+        // Where nothing shows that the partner has what is gone, it was said to stand further back.
+        let stands = received.min(lacking(txn, lane)?.unwrap_or(received));
+        let (gone, listed) = (behind(txn, lane, stands)?, row.missing.units);
         let (outcome, damage) = match row.decision {
             _ if gone.units > listed => (
                 format!(

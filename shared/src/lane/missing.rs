@@ -38,15 +38,14 @@ pub fn lacks(txn: &mut Txn<'_>, lane: u8, number: u64) -> Result<(), StoreError>
     txn.put(LACKING, &[lane], &LackingRow { number })
 }
 
-/// Whether a lane stands still because of that.
-pub(super) fn is_lacking(rows: &impl Rows, lane: u8) -> Result<bool, StoreError> {
-    Ok(rows.raw(LACKING, &[lane])?.is_some())
+/// Behind which number the partner may lack units, where a lane stands still because of that.
+pub(super) fn lacking(rows: &impl Rows, lane: u8) -> Result<Option<u64>, StoreError> {
+    Ok(rows.get::<LackingRow>(LACKING, &[lane])?.map(|row| row.number))
 }
 
 /// What a lane that stands still because of that would go on without.
 pub fn missing(rows: &impl Rows, lane: u8) -> Result<Option<Missing>, StoreError> {
-    let row = rows.get::<LackingRow>(LACKING, &[lane])?;
-    row.map(|row| behind(rows, lane, row.number)).transpose()
+    lacking(rows, lane)?.map(|number| behind(rows, lane, number)).transpose()
 }
 
 /// The ends of a lane stand together again.

@@ -6,7 +6,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::missing::is_lacking;
+use super::missing::lacking;
 use super::{
     LANES_MAX, LanePosition, LaneRow, LoggedUnit, QueuedUnit, TRANSMISSION, let_go, number_of, numbered,
     octets, set_state, state,
@@ -112,7 +112,7 @@ fn is_due(rows: &impl Rows, lane: u8, before: u64, bytes_max: u64) -> Result<boo
     let over = confirmed_bytes(rows, lane, &row)?.saturating_sub(oldest.bytes_before) > bytes_max;
     let confirm = rows.range::<ConfirmRow>(CONFIRMS, key, Some(&end), 1)?;
     let aged = confirm.first().is_some_and(|(_, confirm)| confirm.at < before);
-    Ok(over || (aged && !is_lacking(rows, lane)?))
+    Ok(over || (aged && lacking(rows, lane)?.is_none()))
 }
 
 /// Octets of heads and bodies that the safety stores of all lanes hold.
@@ -140,11 +140,11 @@ fn confirmed_bytes(rows: &impl Rows, lane: u8, row: &LaneRow) -> Result<u64, Sto
 /// `bytes_max` octets. Returns how many units that was; at most some at a time, so call it until that
 /// is 0. Nothing ages while an operator has to decide about what is gone of the lane.
 pub fn trim(txn: &mut Txn<'_>, lane: u8, before: u64, bytes_max: u64) -> Result<usize, StoreError> {
-    let (mut row, lacking) = (state(txn, lane)?, is_lacking(txn, lane)?);
+    let (mut row, decided) = (state(txn, lane)?, lacking(txn, lane)?.is_none());
     let end = numbered(lane, row.confirmed.number.saturating_add(1));
     let oldest = txn.range::<ConfirmRow>(CONFIRMS, &[lane], Some(&end), TRIMMED_AT_ONCE)?;
     let aged = oldest.iter().take_while(|(_, confirm)| confirm.at < before).last();
-    let aged = aged.filter(|_| !lacking).map_or(0, |(key, _)| number_of(key));
+    let aged = aged.filter(|_| decided).map_or(0, |(key, _)| number_of(key));
     let from = numbered(lane, row.trimmed + 1);
     let units = txn.range::<LoggedUnit>(TRANSMISSION, &from, Some(&end), TRIMMED_AT_ONCE)?;
     let confirmed_bytes = confirmed_bytes(txn, lane, &row)?;

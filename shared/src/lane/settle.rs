@@ -25,6 +25,8 @@ pub enum Settling {
         held: Vec<[u8; 16]>,
         /// The receiver's chain was shown to be this node's: no life of this node that is lost is between them.
         proved: bool,
+        /// It was asked for what lies behind this number, and lacks nothing before.
+        after: u64,
     },
 }
 
@@ -46,16 +48,16 @@ pub fn settle(
     mut again: impl FnMut(&mut Txn<'_>, QueuedUnit) -> Result<Option<QueuedUnit>, StoreError>,
 ) -> Result<LanePosition, StoreError> {
     let mut row = state(txn, lane)?;
-    let (old_confirmed, old_last) = (row.confirmed.number, row.last);
-    // What was asked of the safety store before may have been trimmed since; an operator's decision goes on without it.
-    let is_gone = lacked_after(&row, received.number) < row.trimmed;
-    if *settling == Settling::Replay && is_gone && row.rebase != Rebase::Any {
-        return Err(StoreError::Moved);
-    }
+    let old_last = row.last;
     let (mut from, held) = match settling {
         Settling::Replay => (lacked_after(&row, received.number), HashSet::new()),
-        Settling::Renumber { held, .. } => (old_confirmed, held.iter().copied().collect()),
+        Settling::Renumber { held, after, .. } => (*after, held.iter().copied().collect()),
     };
+    // What was asked of the safety store before may have been trimmed since; an operator's decision to replay goes on
+    // without it.
+    if from < row.trimmed && (*settling != Settling::Replay || row.rebase != Rebase::Any) {
+        return Err(StoreError::Moved);
+    }
     // Where a receiver that is told of a gap goes on, none has ever stood: one that is restored to a later backup
     // than this time may stand at the last number, and with another chain.
     row.last = if received.number < old_last { old_last.saturating_add(1) } else { received.number };
@@ -65,7 +67,7 @@ pub fn settle(
     if matches!(settling, Settling::Renumber { proved: false, .. }) {
         // What is trimmed is no question any more.
         let none_before = row.unproved_to <= row.trimmed;
-        row.unproved_after = if none_before { old_confirmed } else { row.unproved_after.min(old_confirmed) };
+        row.unproved_after = if none_before { from } else { row.unproved_after.min(from) };
         row.unproved_to = row.last;
     }
     let end = numbered(lane, old_last.saturating_add(1));

@@ -81,7 +81,7 @@ fn units_are_numbered_confirmed_refused_and_offered_again() {
 fn a_unit_that_was_held_under_another_number_is_given_again_to_a_receiver_that_lost_it() {
     in_one_commit(|txn| {
         queue(txn, &unit(1, QueuedBody::None))?;
-        let held = Settling::Renumber { held: vec![[1; 16]], proved: false };
+        let held = Settling::Renumber { held: vec![[1; 16]], proved: false, after: 0 };
         settle(txn, LANE, position(7, 7), &held, (2, 1), same)?;
         assert_eq!(numbers(txn), [(1, 1)], "it belongs to the safety store");
         assert_eq!(reach(txn, LANE, 5)?, Reach::Unproved);
@@ -95,7 +95,7 @@ fn a_unit_that_was_held_under_another_number_is_given_again_to_a_receiver_that_l
 fn a_receiver_that_may_lack_what_is_gone_is_not_given_the_rest_as_if_it_were_all() {
     in_one_commit(|txn| {
         five(txn)?;
-        let held = Settling::Renumber { held: (1..=5).map(|id| [id; 16]).collect(), proved: false };
+        let held = Settling::Renumber { held: (1..=5).map(|id| [id; 16]).collect(), proved: false, after: 0 };
         settle(txn, LANE, position(9, 9), &held, (2, 1), same)?;
         trim(txn, LANE, 0, 300)?;
         assert_eq!(state(txn, LANE)?.trimmed, 2);
@@ -112,7 +112,7 @@ fn a_receiver_that_may_lack_what_is_gone_is_not_given_the_rest_as_if_it_were_all
             txn,
             LANE,
             position(20, 20),
-            &Settling::Renumber { held: Vec::new(), proved: false },
+            &Settling::Renumber { held: Vec::new(), proved: false, after: 10 },
             (3, 1),
             same,
         )?;
@@ -128,7 +128,7 @@ fn a_receiver_whose_past_is_proved_is_not_taken_for_one_of_a_life_that_is_lost()
     in_one_commit(|txn| {
         five(txn)?;
         confirmed(txn, LANE, position(1, 1), &[], &[], 1_000)?;
-        let held = Settling::Renumber { held: vec![[2; 16], [3; 16]], proved: true };
+        let held = Settling::Renumber { held: vec![[2; 16], [3; 16]], proved: true, after: 1 };
         settle(txn, LANE, position(3, 3), &held, (1, 2), same)?;
         assert_eq!(numbers(txn), [(1, 1), (2, 2), (3, 3), (7, 4), (8, 5)]);
         assert_eq!(reach(txn, LANE, 3)?, Reach::From(position(1, 1)), "its chain is asked for");
@@ -218,8 +218,8 @@ fn a_restored_sender_numbers_anew_what_the_receiver_does_not_hold() {
     in_one_commit(|txn| {
         five(txn)?;
         confirmed(txn, LANE, position(2, 2), &[], &[], 1_000)?;
-        assert_eq!(unconfirmed_ids(txn, LANE, 3, 10)?, [(4, [4; 16]), (5, [5; 16])]);
-        let settling = Settling::Renumber { held: vec![[3; 16], [5; 16]], proved: false };
+        assert_eq!(unconfirmed_ids(txn, LANE, 2)?, [(3, [3; 16]), (4, [4; 16])]);
+        let settling = Settling::Renumber { held: vec![[3; 16], [5; 16]], proved: false, after: 2 };
         assert_eq!(settle(txn, LANE, position(9, 9), &settling, (2, 1), same)?, position(9, 9));
         assert_eq!(
             numbers(txn),
@@ -229,6 +229,42 @@ fn a_restored_sender_numbers_anew_what_the_receiver_does_not_hold() {
         assert_eq!(state(txn, LANE)?.rebase, Rebase::None, "the receiver stands there already");
         assert_eq!(reach(txn, LANE, 4)?, Reach::Unproved);
         assert_eq!(reach(txn, LANE, 9)?, Reach::From(position(9, 9)));
+        Ok(())
+    });
+}
+
+/// Both went back, and the receiver had stood in the middle of what a life of the sender that is lost had replayed.
+#[test]
+fn a_restored_sender_numbers_anew_what_a_restored_receiver_lacks_of_the_safety_store() {
+    in_one_commit(|txn| {
+        five(txn)?;
+        confirmed(txn, LANE, position(4, 4), &[(2, "malformed".into())], &[], 1_000)?;
+        let two = |from, to| [(from, [from as u8; 16]), (to, [to as u8; 16])];
+        assert_eq!(ids(txn, LANE, 0, 2)?, two(1, 3), "what was refused lives elsewhere");
+        assert_eq!(ids(txn, LANE, 3, 2)?, two(4, 5));
+        let held = Settling::Renumber { held: vec![[1; 16]], proved: false, after: 0 };
+        assert_eq!(settle(txn, LANE, position(9, 9), &held, (2, 2), same)?, position(9, 9));
+        assert_eq!(numbers(txn), [(1, 1), (10, 3), (11, 4), (12, 5)]);
+        assert_eq!(dead_letters(txn, 10)?.len(), 1);
+        assert_eq!(state(txn, LANE)?.bytes, 800, "of what is left and what was numbered since");
+        // A later backup of it may be as far back.
+        assert_eq!(reach(txn, LANE, 2)?, Reach::Unproved);
+        Ok(())
+    });
+}
+
+#[test]
+fn what_was_trimmed_since_a_receiver_was_asked_for_it_is_not_passed_over() {
+    in_one_commit(|txn| {
+        five(txn)?;
+        confirmed(txn, LANE, position(4, 4), &[], &[], 1_000)?;
+        trim(txn, LANE, 0, 300)?;
+        assert_eq!(state(txn, LANE)?.trimmed, 1);
+        let held = Settling::Renumber { held: vec![[2; 16]], proved: false, after: 0 };
+        assert!(matches!(settle(txn, LANE, position(9, 9), &held, (2, 2), same), Err(StoreError::Moved)));
+        let held = Settling::Renumber { held: vec![[2; 16]], proved: false, after: 1 };
+        settle(txn, LANE, position(9, 9), &held, (2, 2), same)?;
+        assert_eq!(numbers(txn), [(2, 2), (10, 3), (11, 4), (12, 5)]);
         Ok(())
     });
 }

@@ -163,16 +163,17 @@ impl Chooser {
     /// on and holds some of what is not confirmed.
     fn settle(&mut self, book: &Book, lane: u8) -> Action {
         let row = book.lane(lane);
+        let after = if self.dice.below(3) == 0 { row.trimmed } else { row.confirmed.number };
         let (number, held) = if self.dice.below(2) == 0 {
             (row.trimmed + self.dice.below(row.confirmed.number - row.trimmed + 1), None)
         } else {
-            let open = book.lanes[usize::from(lane)].units.range(row.confirmed.number + 1..);
-            let held = open.map(|(_, logged)| logged.unit.id).filter(|_| self.dice.below(2) == 0).collect();
+            let asked = book.lanes[usize::from(lane)].units.range(after + 1..);
+            let held = asked.map(|(_, logged)| logged.unit.id).filter(|_| self.dice.below(2) == 0).collect();
             (row.confirmed.number + self.dice.below(row.last - row.confirmed.number + 4), Some(held))
         };
         let generations = (row.own_generation + u32::from(held.is_some()), row.partner_generation + 1);
         let (received, proved) = (position(lane, number), self.dice.below(2) == 0);
-        Action::Settle { lane, received, held, proved, generations, now: self.now() }
+        Action::Settle { lane, received, held, proved, after, generations, now: self.now() }
     }
 
     fn rows(&mut self) -> Action {

@@ -207,19 +207,17 @@ impl Book {
         &mut self,
         lane: u8,
         received: LanePosition,
-        held: Option<&[Id]>,
-        proved: bool,
+        held: Option<(&[Id], bool, u64)>,
         generations: (u32, u32),
         now: u64,
     ) {
         let Lane { row, units, confirms, .. } = &mut self.lanes[usize::from(lane)];
-        let confirmed = row.confirmed.number;
         let from = match held {
-            Some(_) => confirmed,
+            Some((_, _, after)) => after,
             None => lacked_after(row, received.number),
         };
         let lacks = units.split_off(&(from + 1));
-        if held.is_none_or(<[Id]>::is_empty)
+        if held.is_none_or(|(held, ..)| held.is_empty())
             && let Some((_, first)) = lacks.first_key_value()
         {
             row.bytes = first.before;
@@ -232,14 +230,14 @@ impl Book {
             false => Rebase::From(received),
         };
         (row.own_generation, row.partner_generation) = generations;
-        if held.is_some() && !proved {
+        if held.is_some_and(|(_, proved, _)| !proved) {
             let is_over = row.unproved_to <= row.trimmed;
-            row.unproved_after = if is_over { confirmed } else { row.unproved_after.min(confirmed) };
+            row.unproved_after = if is_over { from } else { row.unproved_after.min(from) };
             row.unproved_to = row.last;
         }
         confirms.insert(row.last, (received.chain, now));
         for (number, logged) in lacks {
-            if held.is_some_and(|held| held.contains(&logged.unit.id)) {
+            if held.is_some_and(|(held, ..)| held.contains(&logged.unit.id)) {
                 self.lanes[usize::from(lane)].units.insert(number, logged);
                 continue;
             }

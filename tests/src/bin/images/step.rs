@@ -50,13 +50,14 @@ pub enum Action {
     Drop { id: Id },
     /// A safety store is trimmed, by age and by size.
     Trim { lane: u8, before: u64, octets_max: u64 },
-    /// A lane's ends stand together again: with `held` this node was restored, or, if its past is `proved`, both; otherwise
-    /// the partner.
+    /// A lane's ends stand together again: with `held`, of what lies behind `after`, this node was restored, or, if its past
+    /// is `proved` or `after` is not what was confirmed, both; otherwise the partner.
     Settle {
         lane: u8,
         received: LanePosition,
         held: Option<Vec<Id>>,
         proved: bool,
+        after: u64,
         generations: (u32, u32),
         now: u64,
     },
@@ -179,8 +180,9 @@ impl Action {
             Self::Retry { id } => book.retry(id),
             Self::Drop { id } => book.drop_dead(id),
             Self::Trim { lane, before, octets_max } => book.trim(*lane, *before, *octets_max),
-            Self::Settle { lane, received, held, proved, generations, now } => {
-                book.settle(*lane, *received, held.as_deref(), *proved, *generations, *now);
+            Self::Settle { lane, received, held, proved, after, generations, now } => {
+                let held = held.as_deref().map(|held| (held, *proved, *after));
+                book.settle(*lane, *received, held, *generations, *now);
             }
         }
     }
@@ -234,9 +236,9 @@ impl Action {
             Self::Retry { id } => lane::retry_dead(txn, id).map(drop),
             Self::Drop { id } => lane::drop_dead(txn, id).map(drop),
             Self::Trim { lane, before, octets_max } => lane::trim(txn, *lane, *before, *octets_max).map(drop),
-            Self::Settle { lane, received, held, proved, generations, now } => {
+            Self::Settle { lane, received, held, proved, after, generations, now } => {
                 let settling = match held {
-                    Some(held) => Settling::Renumber { held: held.clone(), proved: *proved },
+                    Some(held) => Settling::Renumber { held: held.clone(), proved: *proved, after: *after },
                     None => Settling::Replay,
                 };
                 live_until(txn, *now)?;

@@ -330,9 +330,7 @@ impl<H: Host> End<H> {
                 None
             }
             Output::LookBack { lane, number } => Some(Input::Reach(lane, host.reach(lane, number)?)),
-            Output::ListUnconfirmed { lane, after, max } => {
-                Some(Input::Unconfirmed(lane, host.unconfirmed(lane, after, max)?))
-            }
+            Output::ListIds { lane, after, max } => Some(Input::Ids(lane, host.ids(lane, after, max)?)),
             Output::LookUp { lane, ids } => Some(Input::Known(lane, host.is_here(lane, &ids)?)),
             Output::Settle { lane, received, settling } => {
                 self.work[8].push_back(Work::Settle { lane, received, settling });

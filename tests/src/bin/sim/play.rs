@@ -732,8 +732,6 @@ impl Play {
         if self.kind.trims {
             self.world.trim(self.dice.below(4_000));
         }
-        // An edge whose disk is full gives its safety store up, too.
-        self.kind.trims |= self.world.has_trimmed();
         Who::BOTH.into_iter().for_each(|who| self.mourn(who));
     }
 
@@ -836,6 +834,8 @@ impl Play {
 
     /// Notes lanes that stand still without a cause.
     fn look(&mut self) {
+        // An edge whose disk is full gives its safety store up, too; it may find so after a crash right behind that.
+        self.kind.trims |= self.world.has_trimmed();
         if !self.went_back && !self.lied {
             let mut stops = self.world.stops();
             // What a short safety store has given up waits for the operator.

@@ -154,11 +154,11 @@ impl Host {
         let right = match output {
             Output::Opened => Input::Parts(vec![(body_id(7), 100)]),
             Output::LookBack { lane, number } => Input::Reach(lane, self.reach(lane, number, script)),
-            Output::ListUnconfirmed { lane, after, max } => {
-                let from = after.max(self.state(lane).confirmed.number).saturating_add(1);
+            Output::ListIds { lane, after, max } => {
+                let from = after.saturating_add(1);
                 let last = self.state(lane).next.min(from.saturating_add(max.min(OFFER_UNITS_MAX) as u64));
                 let units = (from..last).map(|number| (number, sample::id(Side::Own, lane, number)));
-                Input::Unconfirmed(lane, units.collect())
+                Input::Ids(lane, units.collect())
             }
             Output::LookUp { lane, ids } => {
                 Input::Known(lane, ids.iter().map(|id| id[15] & 1 == 0).collect())
@@ -182,7 +182,7 @@ impl Host {
             self.lied = true;
             return match right {
                 Input::Units(lane, units) => Some(Input::Units(lane, altered(lane, units, script))),
-                Input::Unconfirmed(lane, _) => Some(Input::Unconfirmed(lane, vec![(u64::MAX, [0; 16])])),
+                Input::Ids(lane, _) => Some(Input::Ids(lane, vec![(u64::MAX, [0; 16])])),
                 Input::Known(lane, mut bits) => {
                     bits.push(true);
                     Some(Input::Known(lane, bits))
@@ -208,9 +208,9 @@ impl Host {
             Output::RememberKey(_) => self.asks.push_back(Ask::RememberKey),
             Output::PairedBy(_) => self.asks.push_back(Ask::Welcome),
             Output::Settle { lane, received, settling } => {
-                if let Settling::Renumber { held, .. } = settling {
-                    let waiting = self.state(lane).next - self.state(lane).confirmed.number;
-                    assert!(held.len() as u64 <= waiting, "more units are held than there were");
+                if let Settling::Renumber { held, after, .. } = settling {
+                    let asked = self.state(lane).next - after;
+                    assert!(held.len() as u64 <= asked, "more units are held than there were");
                 }
                 self.asks.push_back(Ask::Settle { lane, received });
             }
@@ -319,7 +319,7 @@ impl Host {
                 Input::Units(lane, altered(lane, units, script))
             }
             1 => Input::Reach(lane, self.reach(lane, script.byte().into(), script)),
-            2 => Input::Unconfirmed(lane, vec![(script.number(1), [0; 16])]),
+            2 => Input::Ids(lane, vec![(script.number(1), [0; 16])]),
             3 => Input::Known(lane, vec![true; script.byte().into()]),
             4 => {
                 let position = sample::position(Side::Own, lane, script.byte().into());

@@ -214,7 +214,7 @@ impl Watch {
                 assert_eq!(state, Some(Travelling::Sent(*held)), "a body that was not sent like that");
                 self.binding = true;
             }
-            Output::LookUp { .. } | Output::LookBack { .. } | Output::ListUnconfirmed { .. } => {}
+            Output::LookUp { .. } | Output::LookBack { .. } | Output::ListIds { .. } => {}
             Output::Compared { .. } | Output::Stopped { .. } => {}
         }
         let early = matches!(
