@@ -105,6 +105,7 @@ pub fn schedule(seed: u64, verbose: bool) -> Outcome {
         went_back: false,
         edge_went_back: false,
         lied: false,
+        is_stale: false,
         jumped: false,
         verbose,
     };
@@ -146,6 +147,8 @@ struct Play {
     edge_went_back: bool,
     /// A peer has sent garbage: a lane may stand still until an operator resets it.
     lied: bool,
+    /// The edge takes big's attempts for old ones, as an operator sees.
+    is_stale: bool,
     /// The clocks have jumped.
     jumped: bool,
     verbose: bool,
@@ -795,6 +798,7 @@ impl Play {
             self.note_applied();
             if let Err(why) = result {
                 self.say(|| format!("the session ends: {why}"));
+                self.is_stale = why.contains("(generation, epoch) is not above");
                 if !self.lied && why.contains("broke the protocol") {
                     self.outcome.fault(|outcome| &mut outcome.stuck, why);
                 }
@@ -867,6 +871,11 @@ impl Play {
             Who::BOTH.into_iter().for_each(|who| self.world.flush(who));
             if !self.world.stops().is_empty() {
                 self.see_to_stops(round);
+            }
+            // A peer that lied may have said that big's generation is another.
+            if std::mem::take(&mut self.is_stale) && self.lied {
+                self.say(|| "an operator of the edge lets big in".into());
+                self.world.adopt(Who::Edge, unix_millis());
             }
             let busy = self.world.steps().iter().any(|_| true);
             let held = self.world.edge.as_ref().map_or(0, |edge| edge.queue().unwrap_or_default().len());
