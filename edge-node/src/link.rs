@@ -330,13 +330,14 @@ impl Host for LinkHost {
         Ok(match lane::reach(&snapshot, lane.index(), number).map_err(host_error)? {
             lane::Reach::From(from) => Reach::From(position(from)),
             lane::Reach::Unproved => Reach::Unproved,
-            lane::Reach::Gone => {
-                // So that an operator is told what is gone; lost, it is noted by the next session.
-                let note = move |txn: &mut Txn<'_>| lane::lacks(txn, lane.index(), number);
-                self.node.store.commit_lazily(note, || ()).map_err(host_error)?;
-                Reach::Gone
-            }
+            lane::Reach::Gone => Reach::Gone,
         })
+    }
+
+    fn lacks(&self, lane: Lane, number: u64) -> Result<(), HostError> {
+        // Lost, it is noted by the next session.
+        let note = move |txn: &mut Txn<'_>| lane::lacks(txn, lane.index(), number);
+        self.node.store.commit_lazily(note, || ()).map_err(host_error)
     }
 
     fn ids(&self, lane: Lane, after: u64, max: usize) -> Result<Vec<(u64, UnitId)>, HostError> {

@@ -11,6 +11,9 @@ use crate::unit::{Digest, Lane, Position, Unit, UnitId};
 #[error("{0}")]
 pub struct HostError(pub String);
 
+/// The generation of a node that has never gone back.
+pub const GENERATION_FIRST: u32 = 1;
+
 /// Who a node is on the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -18,7 +21,7 @@ pub struct Identity {
     pub node: [u8; 16],
     /// Created with the node's store; a node that lost its store has another one.
     pub log_name: [u8; 16],
-    /// +1 at every restore or explicit adopt.
+    /// [`GENERATION_FIRST`], and raised at every restore or explicit adopt.
     pub generation: u32,
 }
 
@@ -199,6 +202,12 @@ pub trait Host: Send + Sync + 'static {
     fn reach(&self, lane: Lane, number: u64) -> Result<Reach, HostError> {
         let _ = (lane, number);
         Ok(Reach::Gone)
+    }
+
+    /// The partner may lack what is gone from an outbound lane's safety store behind `number`: notes it for the operator.
+    fn lacks(&self, lane: Lane, number: u64) -> Result<(), HostError> {
+        let _ = (lane, number);
+        Ok(())
     }
 
     /// Number and id of the units of an outbound lane behind number `after`, of its safety store and behind it, that the

@@ -199,6 +199,14 @@ pub enum Output {
         /// At most so many.
         max: usize,
     },
+    /// Of what is gone from the safety store of an outbound lane the receiver may lack what lies behind `number`: to be noted
+    /// for the operator.
+    Lacks {
+        /// The lane.
+        lane: Lane,
+        /// Where the receiver stands, or 0 if nothing shows what it holds.
+        number: u64,
+    },
     /// Which of these units has this node applied? Answer [`Input::Known`].
     LookUp {
         /// The lane.
@@ -588,7 +596,7 @@ impl Session {
                 (_, verdict) => verdict,
             };
             self.receivers[index].open(mine.received, theirs, &mut self.outputs);
-            self.senders[index].open(mine.confirmed, verdict, &mut self.outputs);
+            self.senders[index].open(mine, verdict, &mut self.outputs);
         }
         self.bodies.wake(self.now, &mut self.outputs);
     }

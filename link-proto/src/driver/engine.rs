@@ -276,6 +276,7 @@ impl<H: Host> Engine<H> {
             Output::ListIds { lane, after, max } => {
                 return Ok(Some(Input::Ids(lane, self.host.ids(lane, after, max)?)));
             }
+            Output::Lacks { lane, number } => self.host.lacks(lane, number)?,
             Output::LookUp { lane, ids } => {
                 return Ok(Some(Input::Known(lane, self.host.is_here(lane, &ids)?)));
             }

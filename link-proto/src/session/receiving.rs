@@ -18,8 +18,9 @@ use crate::frame::{Batch, CompareLane, Confirmed, Credit, Frame, REJECTIONS_MAX,
 use crate::host::Applied;
 use crate::unit::{Lane, Position, UnitId};
 
-/// OFFERs that are answered on one lane of one session.
-const OFFERS_MAX: u32 = 1024;
+/// OFFERs that are answered on one lane of one session: 16 million ids, as many as a safety store of 1 GiB has of the
+/// smallest units.
+const OFFERS_MAX: u32 = 8192;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {

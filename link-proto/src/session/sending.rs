@@ -14,7 +14,7 @@
 //! | below it, same generation | a snapshot was put back | stop (and both mail lanes) |
 //! | at or above the next number, this node's generation was raised | this node was restored | OFFER the unconfirmed ids, number anew what is not KNOWN |
 //! | the same, generation as it was | a snapshot was put back here | stop (and both mail lanes) |
-//! | anything, both generations raised, and its chain is not this node's | both nodes were restored, and no number shows what the receiver lacks | OFFER all ids of the safety store and those behind it, number anew what is not KNOWN |
+//! | anything, higher generation, this node has ever been restored, and its chain is not this node's | the receiver is of a life of this node that is lost, and no number shows what it lacks | OFFER all ids of the safety store and those behind it, number anew what is not KNOWN |
 //! | where a rebase left it | its RESUME was lost | RESUME with the same rebase |
 //! | the same, higher generation, and there is a rest | the receiver was restored again | replay it under new numbers |
 //! | anything, after an operator's decision | | replay or number anew, without asking for a proof |
@@ -35,7 +35,7 @@ use std::collections::VecDeque;
 
 use super::{Channel, LaneView, NUMBERS_SKIPPED_MAX, Output, Outputs, SessionError};
 use crate::frame::{Batch, Confirmed, Credit, Frame, OFFER_UNITS_MAX, Resume, Stop, raw_bytes};
-use crate::host::{LaneState, Reach, Rebase, Settling};
+use crate::host::{GENERATION_FIRST, LaneState, Reach, Rebase, Settling};
 use crate::unit::{
     BATCH_BYTES_MAX, BATCH_UNITS_MAX, HEAD_BYTES_MAX, INLINE_BODY_BYTES_MAX, Lane, Position, Unit, UnitId,
 };
@@ -92,10 +92,9 @@ pub(super) enum Verdict {
 pub(super) enum Asked {
     /// Those that are not confirmed.
     Unconfirmed,
-    /// All that the safety store has, too. What is trimmed the receiver is shown to hold if it holds the oldest of the rest.
-    All,
-    /// The same, and an operator has decided about what is trimmed.
-    AllThatIsLeft,
+    /// All that the safety store has, too. What is trimmed the receiver is shown to hold if it holds the oldest of the
+    /// rest; if not, the lane stops, unless an operator has decided that it goes on.
+    All { decided: bool },
 }
 
 /// What follows where the receiver's chain is not this node's.
@@ -119,32 +118,34 @@ pub(super) fn verdict(mine: &LaneState, received: Position, own: u32, partner: u
     let goes_again = receiver_restored && !first_contact && has_rest;
     // A life of this node that is lost may have been replaying when its receiver went back to a backup of that time: such
     // a receiver stands high, and lacks what is confirmed here.
-    let both = restored && receiver_restored && !first_contact;
+    let lives = receiver_restored && own > GENERATION_FIRST && !first_contact;
     match mine.rebase {
         Rebase::From(from) if received == from && goes_again => return Verdict::Replay(received),
         Rebase::From(from) if received == from => return Verdict::Rebase(received),
-        Rebase::Any if both => return Verdict::Renumber { received, asked: Asked::AllThatIsLeft },
+        // Who has nothing need not be asked.
+        Rebase::Any if lives && received.number > 0 => {
+            return Verdict::Renumber { received, asked: Asked::All { decided: true } };
+        }
         Rebase::Any if received.number < confirmed.number => return Verdict::Replay(received),
         Rebase::Any => return Verdict::Renumber { received, asked: Asked::Unconfirmed },
         Rebase::From(_) | Rebase::None => {}
     }
-    let otherwise = |stop| if both { Otherwise::Renumber(Asked::All) } else { Otherwise::Stop(stop) };
-    let or_unconfirmed = |stop| match otherwise(stop) {
-        Otherwise::Stop(_) if restored => Otherwise::Renumber(Asked::Unconfirmed),
-        otherwise => otherwise,
+    let otherwise = match (lives, restored) {
+        (true, _) => Otherwise::Renumber(Asked::All { decided: false }),
+        (false, true) if received.number > confirmed.number => Otherwise::Renumber(Asked::Unconfirmed),
+        (false, _) => Otherwise::Stop(Stop::Differs),
     };
     if received.number >= mine.next {
-        or_unconfirmed(Stop::SenderPutBack).verdict(received)
+        if restored { otherwise.verdict(received) } else { Verdict::Stop(Stop::SenderPutBack) }
     } else if received.number < confirmed.number {
         match receiver_restored {
-            true => Verdict::LookBack { received, otherwise: otherwise(Stop::Differs) },
+            true => Verdict::LookBack { received, otherwise },
             false => Verdict::Stop(Stop::ReceiverPutBack),
         }
     } else if received.number > confirmed.number {
-        let otherwise = or_unconfirmed(Stop::Differs);
         Verdict::Check { received, otherwise, receiver_restored: goes_again }
     } else if received.chain != confirmed.chain {
-        otherwise(Stop::Differs).verdict(received)
+        otherwise.verdict(received)
     } else if goes_again {
         Verdict::Replay(received)
     } else {
@@ -177,7 +178,10 @@ enum State {
     /// Asked the node how far the safety store reaches back.
     LookingBack(Position, Otherwise),
     /// Asked the node whether anything is trimmed, before the receiver is asked for the rest.
-    LookingForAll(Position),
+    LookingForAll {
+        received: Position,
+        decided: bool,
+    },
     /// Recomputing the chain up to what the receiver reports.
     Checking(Position, Doubt, Otherwise),
     /// An OFFER is with the partner, or its next ids are with the node.
@@ -196,10 +200,19 @@ struct Offering {
     received: Position,
     /// Its chain is this node's up to there.
     proved: bool,
-    /// The number before the first unit that it was asked for, once there was one.
+    /// It is asked for what lies behind this number; `None` before the first unit of a safety store that was trimmed.
     after: Option<u64>,
-    /// If it does not hold the first unit, it may lack what is trimmed.
-    oldest_counts: bool,
+    /// What if it does not hold the first unit.
+    oldest: Oldest,
+}
+
+/// What a receiver is taken for that does not hold the oldest unit of those that it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Oldest {
+    /// For one that lacks no more than it says.
+    IsFirst,
+    /// For one that may lack what is trimmed: the lane stops, or goes on as an operator has `decided`.
+    MayFollowWhatIsGone { decided: bool },
 }
 
 /// The outbound half of a lane.
@@ -209,6 +222,8 @@ pub(super) struct Sender {
     window: Window,
     state: State,
     confirmed: u64,
+    /// The number that the next unit would have had when the lane was compared.
+    next: u64,
     /// The position after the last unit sent (or recomputed).
     sent: Position,
     /// Where each batch ends that is not confirmed yet.
@@ -238,6 +253,7 @@ impl Sender {
             window: Window::of(lane),
             state: State::Closed,
             confirmed: 0,
+            next: 0,
             sent: Position::default(),
             in_flight: VecDeque::new(),
             credit: Credit::default(),
@@ -263,8 +279,9 @@ impl Sender {
     }
 
     /// COMPARE is complete.
-    pub(super) fn open(&mut self, confirmed: Position, verdict: Verdict, outputs: &mut Outputs) {
-        self.confirmed = confirmed.number;
+    pub(super) fn open(&mut self, mine: &LaneState, verdict: Verdict, outputs: &mut Outputs) {
+        let confirmed = mine.confirmed;
+        (self.confirmed, self.next) = (confirmed.number, mine.next);
         self.sent = confirmed;
         match verdict {
             Verdict::Resume => {
@@ -321,10 +338,12 @@ impl Sender {
     pub(super) fn reach(&mut self, reach: Reach, outputs: &mut Outputs) {
         let (received, otherwise) = match self.state {
             State::LookingBack(received, otherwise) => (received, otherwise),
-            State::LookingForAll(received) => {
-                let oldest_counts = reach == Reach::Gone;
-                let offering = Offering { received, proved: false, after: None, oldest_counts };
-                return self.offer(offering, 0, outputs);
+            State::LookingForAll { received, decided } => {
+                let (after, oldest) = match reach {
+                    Reach::Gone => (None, Oldest::MayFollowWhatIsGone { decided }),
+                    _ => (Some(0), Oldest::IsFirst),
+                };
+                return self.offer(Offering { received, proved: false, after, oldest }, outputs);
             }
             _ => return,
         };
@@ -338,7 +357,10 @@ impl Sender {
                 self.pump(outputs);
             }
             Reach::Unproved => self.unproved(received, otherwise, outputs),
-            Reach::From(_) | Reach::Gone => self.stop(Stop::OlderThanSafety, outputs),
+            Reach::From(_) | Reach::Gone => {
+                self.lacks(received.number, outputs);
+                self.stop(Stop::OlderThanSafety, outputs);
+            }
         }
     }
 
@@ -346,13 +368,17 @@ impl Sender {
     pub(super) fn ids(&mut self, mut units: Vec<(u64, UnitId)>, outputs: &mut Outputs) {
         let State::Offering(offering) = &mut self.state else { return };
         units.truncate(OFFER_UNITS_MAX);
+        // Those that were queued since go behind, whatever the receiver holds.
+        units.retain(|(number, _)| *number < self.next);
         if let Some((first, _)) = units.first() {
             offering.after.get_or_insert(first.saturating_sub(1));
         }
         match units.last() {
-            None if offering.oldest_counts => self.stop(Stop::OlderThanSafety, outputs),
             None => {
-                let Offering { received, proved, after, .. } = *offering;
+                let Offering { received, proved, after, oldest } = *offering;
+                if !self.goes_on(oldest, outputs) {
+                    return;
+                }
                 let after = after.unwrap_or(self.confirmed);
                 let held = std::mem::take(&mut self.held);
                 self.settle(received, Settling::Renumber { held, proved, after }, outputs);
@@ -378,8 +404,8 @@ impl Sender {
         if ids.is_empty() || ids.len() != bits.len() {
             return Err(self.violation("an answer to what was not offered"));
         }
-        if std::mem::take(&mut offering.oldest_counts) && bits.first() != Some(&true) {
-            self.stop(Stop::OlderThanSafety, outputs);
+        let oldest = std::mem::replace(&mut offering.oldest, Oldest::IsFirst);
+        if bits.first() == Some(&false) && !self.goes_on(oldest, outputs) {
             return Ok(());
         }
         self.held.extend(ids.into_iter().zip(bits).filter(|(_, known)| **known).map(|(id, _)| id));
@@ -490,22 +516,40 @@ impl Sender {
     }
 
     fn ask(&mut self, received: Position, asked: Asked, outputs: &mut Outputs) {
-        let offering = Offering { received, proved: false, after: None, oldest_counts: false };
         match asked {
-            Asked::Unconfirmed => self.offer(offering, self.confirmed, outputs),
-            Asked::AllThatIsLeft => self.offer(offering, 0, outputs),
-            Asked::All => {
-                self.state = State::LookingForAll(received);
+            Asked::Unconfirmed => self.offer_unconfirmed(received, false, outputs),
+            Asked::All { decided } => {
+                self.state = State::LookingForAll { received, decided };
                 outputs.push_back(Output::LookBack { lane: self.lane, number: 0 });
             }
         }
     }
 
-    /// Offers the ids behind number `after`.
-    fn offer(&mut self, offering: Offering, after: u64, outputs: &mut Outputs) {
+    fn offer_unconfirmed(&mut self, received: Position, proved: bool, outputs: &mut Outputs) {
+        let after = Some(self.confirmed);
+        self.offer(Offering { received, proved, after, oldest: Oldest::IsFirst }, outputs);
+    }
+
+    fn offer(&mut self, offering: Offering, outputs: &mut Outputs) {
         self.recalled = Some(offering.received.number);
         self.state = State::Offering(offering);
+        let after = offering.after.unwrap_or_default();
         outputs.push_back(Output::ListIds { lane: self.lane, after, max: OFFER_UNITS_MAX });
+    }
+
+    /// The receiver does not hold the oldest unit that there is. Whether the lane goes on.
+    fn goes_on(&mut self, oldest: Oldest, outputs: &mut Outputs) -> bool {
+        let Oldest::MayFollowWhatIsGone { decided } = oldest else { return true };
+        self.lacks(0, outputs);
+        if !decided {
+            self.stop(Stop::OlderThanSafety, outputs);
+        }
+        decided
+    }
+
+    /// Of what is gone from the safety store the receiver may lack what lies behind this number.
+    fn lacks(&mut self, number: u64, outputs: &mut Outputs) {
+        outputs.push_back(Output::Lacks { lane: self.lane, number });
     }
 
     fn settle(&mut self, received: Position, settling: Settling, outputs: &mut Outputs) {
@@ -579,8 +623,7 @@ impl Sender {
             (_, false) => self.unlike(until, otherwise, outputs),
             (Doubt::Restored, true) => self.settle(until, Settling::Replay, outputs),
             (Doubt::Unconfirmed { receiver_restored: true }, true) => {
-                let offering = Offering { received: until, proved: true, after: None, oldest_counts: false };
-                self.offer(offering, self.confirmed, outputs);
+                self.offer_unconfirmed(until, true, outputs);
             }
             (Doubt::Unconfirmed { receiver_restored: false }, true) => {
                 self.in_flight.push_back(until);

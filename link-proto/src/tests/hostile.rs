@@ -276,7 +276,7 @@ fn offers_are_bounded_and_have_their_time() {
     let offer = || Input::Frame(LANE, Frame::Offer(vec![[1; 16]; OFFER_UNITS_MAX]));
     let unexpected = Err(SessionError::Unexpected("OFFER"));
     let answered = (0..).find(|_| sim.input(EDGE, offer()) == unexpected);
-    assert_eq!(answered, Some(1024));
+    assert_eq!(answered, Some(8192));
     assert_eq!(open().input(EDGE, offer()), unexpected, "its lane has begun");
 }
 

@@ -447,6 +447,7 @@ fn two_nodes_that_were_restored_go_on_without_what_is_trimmed_when_an_operator_s
         let stop = |node, outbound| (node, Lane::Inter, outbound, Stop::OlderThanSafety);
         let expected = if stands { vec![stop(BIG, true), stop(EDGE, false)] } else { Vec::new() };
         assert_eq!(sim.stops, expected, "{trimmed} trimmed, {again} told again");
+        assert_eq!(sim.nodes[BIG].lacks, if stands { vec![0] } else { vec![] }, "nothing is said too early");
         sim.cut(Cut::Network);
         sim.nodes[BIG].lanes[INTER].rebase = Rebase::Any;
         let sim = reconnect(sim);
@@ -460,12 +461,14 @@ fn two_nodes_that_were_restored_go_on_without_what_is_trimmed_when_an_operator_s
 /// Its number is below what is confirmed here, or the same, and its chain is of a life of this node that is lost.
 #[test]
 fn a_restored_receiver_with_another_past_is_asked_what_it_holds_by_a_restored_sender() {
-    for count in [3, 6] {
+    for (count, settled) in [(3, false), (6, false), (3, true), (6, true)] {
         let mut sim = acquainted(6);
         restore(&mut sim, EDGE, count, true);
         sim.nodes[EDGE].lanes[INTER].received.chain[0] ^= 1;
         sim.nodes[EDGE].filed[INTER].remove(1);
         sim.nodes[BIG].identity.generation += 1;
+        // It was restored before the two have met the last time, or since.
+        sim.nodes[BIG].lanes[INTER].own_generation += u32::from(settled);
         let sim = reconnect(sim);
         let mut ids: Vec<u8> = sim.nodes[EDGE].filed[INTER].iter().map(|(_, id)| id[0]).collect();
         ids.sort_unstable();

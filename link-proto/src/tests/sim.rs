@@ -51,6 +51,8 @@ pub(super) struct Node {
     pub(super) anchors: [Vec<Position>; 4],
     /// Number up to which the safety store has been trimmed.
     pub(super) trimmed: u64,
+    /// Behind which numbers the partner was said to lack what is gone.
+    pub(super) lacks: Vec<u64>,
     pub(super) adopt: bool,
     /// Every lane was settled so often.
     pub(super) settled: usize,
@@ -82,6 +84,7 @@ impl Node {
             log: Default::default(),
             anchors: Default::default(),
             trimmed: 0,
+            lacks: Vec::new(),
             adopt: false,
             settled: 0,
             proved: Vec::new(),
@@ -456,6 +459,7 @@ impl Sim {
                 return Some(Input::BodySent(held));
             }
             Output::BodyHeld(held) => this.pending.push_back(Pending::Number(held)),
+            Output::Lacks { number, .. } => this.lacks.push(number),
             Output::Stopped { lane, outbound, why } => self.stops.push((node, lane, outbound, why)),
         }
         None

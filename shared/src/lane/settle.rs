@@ -53,9 +53,8 @@ pub fn settle(
         Settling::Replay => (lacked_after(&row, received.number), HashSet::new()),
         Settling::Renumber { held, after, .. } => (*after, held.iter().copied().collect()),
     };
-    // What was asked of the safety store before may have been trimmed since; an operator's decision to replay goes on
-    // without it.
-    if from < row.trimmed && (*settling != Settling::Replay || row.rebase != Rebase::Any) {
+    // What was asked of the safety store before may have been trimmed since; an operator's decision goes on without it.
+    if from < row.trimmed && row.rebase != Rebase::Any {
         return Err(StoreError::Moved);
     }
     // Where a receiver that is told of a gap goes on, none has ever stood: one that is restored to a later backup

@@ -330,6 +330,10 @@ impl<H: Host> End<H> {
                 None
             }
             Output::LookBack { lane, number } => Some(Input::Reach(lane, host.reach(lane, number)?)),
+            Output::Lacks { lane, number } => {
+                host.lacks(lane, number)?;
+                None
+            }
             Output::ListIds { lane, after, max } => Some(Input::Ids(lane, host.ids(lane, after, max)?)),
             Output::LookUp { lane, ids } => Some(Input::Known(lane, host.is_here(lane, &ids)?)),
             Output::Settle { lane, received, settling } => {

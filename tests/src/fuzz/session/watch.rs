@@ -214,7 +214,10 @@ impl Watch {
                 assert_eq!(state, Some(Travelling::Sent(*held)), "a body that was not sent like that");
                 self.binding = true;
             }
-            Output::LookUp { .. } | Output::LookBack { .. } | Output::ListIds { .. } => {}
+            Output::LookUp { .. }
+            | Output::LookBack { .. }
+            | Output::Lacks { .. }
+            | Output::ListIds { .. } => {}
             Output::Compared { .. } | Output::Stopped { .. } => {}
         }
         let early = matches!(
