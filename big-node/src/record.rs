@@ -99,12 +99,19 @@ pub const MADE_AGAIN: Table = Table("reports-made-again");
 pub const DELAYS: Table = Table("delay-notices");
 /// What the edge said at pairing: [`EdgeRow`] under `edge`.
 pub const EDGE: Table = Table("edge");
+/// Whether the edge was another big's before: one row, [`Succeeds`].
+pub const FORMER_BIG: Table = Table("former-big");
 /// What the edge is being told anew, until it has confirmed that: [`Retelling`] under `edge`.
 pub const RETELLING: Table = Table("retelling");
 /// The units of the edge's that were refused lately: one row, [`Refusals`].
 pub const REFUSALS: Table = Table("refusals");
 /// How often the edge has said that it was restored: one row, [`Rises`].
 pub const RISES: Table = Table("rises");
+
+/// The edge has told another big before this one, whose store is lost: it may speak of what is not recorded here.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Succeeds;
+row!(Succeeds, 1);
 
 /// Something that stands for a message or a window.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
