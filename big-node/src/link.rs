@@ -334,7 +334,8 @@ impl Host for LinkHost {
             reconcile::confirmed(txn, &site)
         };
         if nothing_rejected {
-            // Losing this costs a repeat of the confirm, so it waits for a commit that has to be made anyway.
+            // Losing this costs a repeat of the confirm by the next session, so it waits for a commit that has to be made
+            // anyway; and for another one if that fails, for this session does not repeat it.
             let applied = Arc::clone(&self.applied);
             // Back-fill may wait for the lane to be emptier.
             let tell = move || {
@@ -342,7 +343,7 @@ impl Host for LinkHost {
                     applied.notify_one()
                 }
             };
-            self.store.commit_lazily(record, tell).map_err(host_error)
+            self.store.commit_eventually(record, tell).map_err(host_error)
         } else {
             // The next confirm would not repeat these lists.
             self.store.commit(record).await.map(drop).map_err(host_error)

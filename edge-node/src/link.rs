@@ -323,10 +323,11 @@ impl Host for LinkHost {
             lane::confirmed(txn, lane.index(), stored_position(position), &refused, &deferred, unix_millis())
         };
         if nothing_rejected && !self.node.is_vouching() {
-            // Losing this costs a repeat of the confirm, so it waits for a commit that has to be made anyway.
+            // Losing this costs a repeat of the confirm by the next session, so it waits for a commit that has to be made
+            // anyway; and for another one if that fails, for this session does not repeat it.
             let confirms = self.node.confirms.clone();
             let tell = move || confirms.send_modify(|confirms| *confirms += 1);
-            self.node.store.commit_lazily(record, tell).map_err(host_error)
+            self.node.store.commit_eventually(record, tell).map_err(host_error)
         } else {
             // The next confirm would not repeat these lists; and who waits for it is told.
             self.node.store.commit(record).await.map_err(host_error)?;
