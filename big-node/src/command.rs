@@ -196,9 +196,7 @@ impl Commands {
             LinkCommand::Hold => {
                 link.hold(true);
                 // What a session has begun to commit is part of what is decided about.
-                let mut status = link.status();
-                let down = status.wait_for(|status| status.connected.is_none());
-                let down = tokio::time::timeout(HOLD_TIME, down).await.is_ok();
+                let down = tokio::time::timeout(HOLD_TIME, link.at_rest()).await.is_ok();
                 let text = match down {
                     true => operator::HELD,
                     false => {
@@ -217,7 +215,7 @@ impl Commands {
                 Ok(operator::rotation(begun == Rotation::Begun))
             }
             command => {
-                let held = link.is_held() && !link.is_open();
+                let held = link.is_held() && link.is_at_rest();
                 let sealing = self.node.site.sealing.public().0;
                 // Whatever the edge has been told, it is told the directory as it is here.
                 let besides = move |txn: &mut Txn<'_>, command: &LinkCommand| match command {
