@@ -348,7 +348,7 @@ impl Commands {
         alarms.extend(pressure.alarm());
         alarms.extend(compare::alarm(&snapshot, unix_millis())?);
         alarms.extend(refusal::alarm(&snapshot, unix_millis())?);
-        alarms.extend(generation::alarm(&snapshot, unix_millis())?);
+        alarms.extend(generation::alarm(&snapshot)?);
         alarms.extend(crate::travel::alarms(&snapshot, unix_millis())?);
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
             let row = lane::state(&snapshot, lane.index())?;

@@ -312,10 +312,19 @@ row!(Refusals, 1);
 pub struct Rises {
     /// How long this node has to have lived, in milliseconds, for all of the allowance to be there again.
     pub paid_at: u64,
-    /// When a rise used it up last, milliseconds since 1970.
-    pub used_up_at: Option<u64>,
+    /// When a rise used it up last.
+    pub used_up: Option<UsedUp>,
 }
-row!(Rises, 1);
+row!(Rises, 2);
+
+/// When the allowance was used up.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+pub struct UsedUp {
+    /// Milliseconds since 1970, for a person.
+    pub at: u64,
+    /// How long this node had lived then, in milliseconds.
+    pub lived: u64,
+}
 
 /// What a revision came to for one recipient.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
