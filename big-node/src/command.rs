@@ -196,9 +196,7 @@ impl Commands {
             LinkCommand::Hold => {
                 link.hold(true);
                 // What a session has begun to commit is part of what is decided about.
-                let mut status = link.status();
-                let down = status.wait_for(|status| status.connected.is_none());
-                let down = tokio::time::timeout(HOLD_TIME, down).await.is_ok();
+                let down = tokio::time::timeout(HOLD_TIME, link.at_rest()).await.is_ok();
                 let text = match down {
                     true => operator::HELD,
                     false => {
@@ -217,7 +215,7 @@ impl Commands {
                 Ok(operator::rotation(begun == Rotation::Begun))
             }
             command => {
-                let held = link.is_held() && !link.is_open();
+                let held = link.is_held() && link.is_at_rest();
                 let sealing = self.node.site.sealing.public().0;
                 // Whatever the edge has been told, it is told the directory as it is here.
                 let besides = move |txn: &mut Txn<'_>, command: &LinkCommand| match command {
@@ -350,7 +348,7 @@ impl Commands {
         alarms.extend(pressure.alarm());
         alarms.extend(compare::alarm(&snapshot, unix_millis())?);
         alarms.extend(refusal::alarm(&snapshot, unix_millis())?);
-        alarms.extend(generation::alarm(&snapshot, unix_millis())?);
+        alarms.extend(generation::alarm(&snapshot)?);
         alarms.extend(crate::travel::alarms(&snapshot, unix_millis())?);
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
             let row = lane::state(&snapshot, lane.index())?;

@@ -8,13 +8,13 @@ use shared::lane::{self, PartnerError, PartnerRow};
 use shared::render::when;
 use shared::store::{Rows, StoreError, Txn};
 
-use crate::record::{RISES, Rises};
+use crate::record::{RISES, Rises, UsedUp};
 
 /// So many rises are taken at once …
 const AT_ONCE: u64 = 6;
 /// … and after that one in so many milliseconds of this node's life.
 const APART_MILLIS: u64 = 10 * 60_000;
-/// How long an alarm is shown after the last rise that used the allowance up.
+/// How long of this node's life an alarm is shown after the last rise that used the allowance up.
 const ALARM_MILLIS: u64 = 24 * 3_600_000;
 
 /// Why what the edge says of itself is not remembered.
@@ -63,18 +63,19 @@ fn rise(txn: &mut Txn<'_>, now: u64) -> Result<(), NotRemembered> {
         return Err(NotRemembered::RestoredTooOften(Duration::from_millis(wait)));
     }
     let used_up = paid > lived + (AT_ONCE - 1) * APART_MILLIS;
-    let used_up_at = if used_up { Some(now) } else { rises.used_up_at };
-    Ok(txn.put(RISES, &[], &Rises { paid_at: paid, used_up_at })?)
+    let used_up = if used_up { Some(UsedUp { at: now, lived }) } else { rises.used_up };
+    Ok(txn.put(RISES, &[], &Rises { paid_at: paid, used_up })?)
 }
 
 /// What there is to say of that.
-pub fn alarm(rows: &impl Rows, now: u64) -> Result<Option<String>, StoreError> {
-    let at = rows.get::<Rises>(RISES, &[])?.and_then(|rises| rises.used_up_at);
-    Ok(at.filter(|at| now.abs_diff(*at) < ALARM_MILLIS).map(|at| {
+pub fn alarm(rows: &impl Rows) -> Result<Option<String>, StoreError> {
+    let used_up = rows.get::<Rises>(RISES, &[])?.and_then(|rises| rises.used_up);
+    let lived = lived(rows)?;
+    Ok(used_up.filter(|used_up| lived.saturating_sub(used_up.lived) < ALARM_MILLIS).map(|used_up| {
         format!(
             "the edge has said that it was restored {AT_ONCE} times, the last on {} UTC; from then on it is let in with that \
              once in {} minutes; if nobody restores it, look after it, for it may be somebody else's by now",
-            when(at),
+            when(used_up.at),
             APART_MILLIS / 60_000
         )
     }))

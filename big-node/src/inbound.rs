@@ -13,7 +13,7 @@ use shared::lane::{self, NotApplied};
 use shared::mime::{HeaderFacts, HeaderScan};
 use shared::origin::{Channel, Origin};
 use shared::seal::Opener;
-use shared::store::{BodyReader, BodyWriter, Row, Rows, Store, Txn};
+use shared::store::{BodyReader, BodyWriter, Row, Rows, Store, StoreError, Txn};
 use shared::trace;
 use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, decode};
 
@@ -28,7 +28,8 @@ use crate::mail::{self, Incoming, Site, Ways};
 use crate::outcome::{self, Settled};
 use crate::part::break_apart;
 use crate::record::{
-    COPIES, CopyRow, Person, RefusedRow, TRIPS, Trip, WINDOWS, WindowRow, WindowState, key2,
+    COPIES, CopyRow, FORMER_BIG, Person, RefusedRow, Succeeds, TRIPS, Trip, WINDOWS, WindowRow, WindowState,
+    key2,
 };
 use crate::revise::{self, Reported, control};
 use crate::travel;
@@ -344,10 +345,17 @@ fn apply_outcome(txn: &mut Txn<'_>, outcome: &Outcome) -> Result<(), NotApplied>
     }
 }
 
-/// A fact about something that is not recorded here: refused, unless this big has been restored. Then it
-/// may be of the time since the backup, the edge says it rightly, and no record is left that it could change.
+/// The edge counts on from what it has told another big, which was here before this one.
+pub fn succeeds(txn: &mut Txn<'_>) -> Result<(), StoreError> {
+    txn.put(FORMER_BIG, &[], &Succeeds)
+}
+
+/// A fact about something that is not recorded here: refused, unless this big has been restored, or is in the place of
+/// one whose store is lost. Then it may be of the time since the backup or before this store, the edge says it rightly,
+/// and no record is left that it could change.
 fn of_what_was_lost(txn: &Txn<'_>, refusal: &str) -> Result<(), NotApplied> {
-    if lane::identity(txn)?.is_some_and(|identity| identity.generation > 1) {
+    let was_restored = lane::identity(txn)?.is_some_and(|identity| identity.generation > 1);
+    if was_restored || txn.raw(FORMER_BIG, &[])?.is_some() {
         tracing::info!(fact = refusal, "a fact of the time before the restore");
         return Ok(());
     }

@@ -24,7 +24,7 @@ use crate::inbound::{self, Prepared, SealedBody};
 use crate::mail::{self, Site, outbound_key};
 use crate::pressure::Pressure;
 use crate::reconcile;
-use crate::record::{EDGE, EdgeRow};
+use crate::record::{EDGE, EdgeRow, FORMER_BIG};
 use crate::refusal;
 use crate::travel::notice;
 
@@ -176,6 +176,7 @@ impl Host for LinkHost {
         let (row, site) = (partner_row(partner), Arc::clone(&self.site));
         let adopted = self.store.commit(move |txn| {
             lane::adopt_store(txn, &row)?;
+            txn.delete(FORMER_BIG, &[])?;
             Ok(reconcile::tell_anew(txn, &site)?)
         });
         adopted.await.map(drop).map_err(partner_error)
@@ -208,6 +209,7 @@ impl Host for LinkHost {
                 }
                 None => {
                     lane::adopted(txn, &row)?;
+                    txn.delete(FORMER_BIG, &[])?;
                     reconcile::tell_anew(txn, &site)
                 }
             }
@@ -249,6 +251,7 @@ impl Host for LinkHost {
             Body::Inline(sealed) => (unit.head.len() + sealed.len()) as u64,
         };
         let (count, taken_in) = (units.len(), units.iter().map(octets).sum());
+        let first = units.first().map(|unit| unit.number);
         // Opening a full batch takes milliseconds, and large bodies are read from the disk and written to it
         // again: the other tasks of this thread go elsewhere meanwhile.
         let prepared = tokio::task::block_in_place(|| {
@@ -259,6 +262,8 @@ impl Host for LinkHost {
             units.into_iter().map(prepare).collect::<Vec<_>>()
         });
         let (site, now) = (Arc::clone(&self.site), unix_millis());
+        // Another big had the numbers before, for this one has never had any.
+        let succeeds = from.number == 0 && first.is_some_and(|first| first > 1);
         let (from, to) = (stored_position(from), stored_position(position));
         if seeded(SeededFault::PositionApart) {
             let stands = self.store.commit(move |txn| lane::received(txn, lane.index(), from, to));
@@ -266,6 +271,9 @@ impl Host for LinkHost {
         }
         let committed = self.store.commit(move |txn| {
             let mut applied = Applied::default();
+            if succeeds {
+                inbound::succeeds(txn)?;
+            }
             let queued_before = lane::queue_mark(txn)?;
             for (number, id, after, alone, prepared) in prepared {
                 let arrival = Arrival { lane: lane.index(), number, id, after, alone: alone.as_deref() };
@@ -326,7 +334,8 @@ impl Host for LinkHost {
             reconcile::confirmed(txn, &site)
         };
         if nothing_rejected {
-            // Losing this costs a repeat of the confirm, so it waits for a commit that has to be made anyway.
+            // Losing this costs a repeat of the confirm by the next session, so it waits for a commit that has to be made
+            // anyway; and for another one if that fails, for this session does not repeat it.
             let applied = Arc::clone(&self.applied);
             // Back-fill may wait for the lane to be emptier.
             let tell = move || {
@@ -334,7 +343,7 @@ impl Host for LinkHost {
                     applied.notify_one()
                 }
             };
-            self.store.commit_lazily(record, tell).map_err(host_error)
+            self.store.commit_eventually(record, tell).map_err(host_error)
         } else {
             // The next confirm would not repeat these lists.
             self.store.commit(record).await.map(drop).map_err(host_error)

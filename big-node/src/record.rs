@@ -99,12 +99,19 @@ pub const MADE_AGAIN: Table = Table("reports-made-again");
 pub const DELAYS: Table = Table("delay-notices");
 /// What the edge said at pairing: [`EdgeRow`] under `edge`.
 pub const EDGE: Table = Table("edge");
+/// Whether the edge was another big's before: one row, [`Succeeds`].
+pub const FORMER_BIG: Table = Table("former-big");
 /// What the edge is being told anew, until it has confirmed that: [`Retelling`] under `edge`.
 pub const RETELLING: Table = Table("retelling");
 /// The units of the edge's that were refused lately: one row, [`Refusals`].
 pub const REFUSALS: Table = Table("refusals");
 /// How often the edge has said that it was restored: one row, [`Rises`].
 pub const RISES: Table = Table("rises");
+
+/// The edge has told another big before this one, whose store is lost: it may speak of what is not recorded here.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Succeeds;
+row!(Succeeds, 1);
 
 /// Something that stands for a message or a window.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -305,10 +312,19 @@ row!(Refusals, 1);
 pub struct Rises {
     /// How long this node has to have lived, in milliseconds, for all of the allowance to be there again.
     pub paid_at: u64,
-    /// When a rise used it up last, milliseconds since 1970.
-    pub used_up_at: Option<u64>,
+    /// When a rise used it up last.
+    pub used_up: Option<UsedUp>,
 }
-row!(Rises, 1);
+row!(Rises, 2);
+
+/// When the allowance was used up.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
+pub struct UsedUp {
+    /// Milliseconds since 1970, for a person.
+    pub at: u64,
+    /// How long this node had lived then, in milliseconds.
+    pub lived: u64,
+}
 
 /// What a revision came to for one recipient.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]

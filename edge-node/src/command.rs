@@ -118,9 +118,7 @@ impl Commands {
             LinkCommand::Hold => {
                 link.hold(true);
                 // What a session has begun to commit is part of what is decided about.
-                let mut status = link.status();
-                let down = status.wait_for(|status| status.connected.is_none());
-                let down = tokio::time::timeout(HOLD_TIME, down).await.is_ok();
+                let down = tokio::time::timeout(HOLD_TIME, link.at_rest()).await.is_ok();
                 let text = match down {
                     true => operator::HELD,
                     false => {
@@ -138,7 +136,7 @@ impl Commands {
                 Ok(operator::rotation(begun == Rotation::Begun))
             }
             command => {
-                let held = link.is_held() && !link.is_open();
+                let held = link.is_held() && link.is_at_rest();
                 // What this edge holds may have been delivered by the one whose store is gone.
                 let busy = Arc::clone(&self.node.busy);
                 let besides = move |txn: &mut Txn<'_>, command: &LinkCommand| match command {

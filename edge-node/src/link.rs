@@ -19,6 +19,7 @@ use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, StoreError, Txn};
 use shared::unit::{ToEdge, Welcome, encode};
 
 use crate::apply::{self, Arrived};
+use crate::maintenance;
 use crate::node::Node;
 use crate::record::{Invitation, OUTBOUND_KIND, SETTINGS};
 use crate::windows;
@@ -146,8 +147,13 @@ impl Host for LinkHost {
 
     async fn adopted(&self, partner: Partner) -> Result<(), HostError> {
         let row = partner_row(partner);
-        let adopted = self.node.store.commit(move |txn| lane::adopt_store(txn, &row));
-        adopted.await.map(drop).map_err(partner_error)
+        let adopted = self.node.store.commit(move |txn| {
+            lane::adopt_store(txn, &row)?;
+            Ok(maintenance::let_go_on(txn, unix_millis())?)
+        });
+        adopted.await.map_err(partner_error)?;
+        self.node.due.notify_one();
+        Ok(())
     }
 
     fn invitation(&self) -> Option<[u8; 32]> {
@@ -164,10 +170,14 @@ impl Host for LinkHost {
             // A partner whose welcome was lost asks again, or it has another key: nothing begins anew.
             match lane::partner(txn)?.is_some_and(same_store) {
                 true => lane::paired_again(txn, &row),
-                false => lane::adopted(txn, &row),
+                false => {
+                    lane::adopted(txn, &row)?;
+                    maintenance::let_go_on(txn, unix_millis())
+                }
             }
         });
         paired.await.map_err(host_error)?;
+        self.node.due.notify_one();
         tracing::info!("paired with big");
         let sealing_key = self.node.sealing.public().0;
         Ok(encode(&Welcome { sealing_key, directory_key: self.node.directory_key }))
@@ -313,10 +323,11 @@ impl Host for LinkHost {
             lane::confirmed(txn, lane.index(), stored_position(position), &refused, &deferred, unix_millis())
         };
         if nothing_rejected && !self.node.is_vouching() {
-            // Losing this costs a repeat of the confirm, so it waits for a commit that has to be made anyway.
+            // Losing this costs a repeat of the confirm by the next session, so it waits for a commit that has to be made
+            // anyway; and for another one if that fails, for this session does not repeat it.
             let confirms = self.node.confirms.clone();
             let tell = move || confirms.send_modify(|confirms| *confirms += 1);
-            self.node.store.commit_lazily(record, tell).map_err(host_error)
+            self.node.store.commit_eventually(record, tell).map_err(host_error)
         } else {
             // The next confirm would not repeat these lists; and who waits for it is told.
             self.node.store.commit(record).await.map_err(host_error)?;

@@ -298,6 +298,11 @@ async fn serve_one<H: Host>(
         }
     };
     let (shown, wanted) = (choice.shown().public().to_vec(), choice.wanted().public().to_vec());
+    let _under_way = handle.under_way();
+    if handle.is_held() {
+        close(&connection, &LinkError::Held);
+        return LinkError::Held;
+    }
     let gate = Arc::clone(&shared.gate).lock_owned().await;
     let session = async {
         let opening = host.open().await?;
@@ -382,6 +387,10 @@ impl Dialler {
         parts: &Arc<Parts<H::Sink>>,
         turn: usize,
     ) -> (LinkError, Option<Duration>) {
+        let _under_way = handle.under_way();
+        if handle.is_held() {
+            return (LinkError::Held, None);
+        }
         let ready = async {
             let opening = host.open().await?;
             let partner = opening.partner.clone().ok_or(SessionError::NotPaired)?;
@@ -393,6 +402,7 @@ impl Dialler {
         let ready = tokio::select! {
             ready = ready => ready,
             () = handle.until_pairing() => Err(LinkError::Superseded),
+            () = handle.until_held(true) => Err(LinkError::Held),
         };
         match ready {
             Ok(begun) => {
@@ -423,6 +433,7 @@ pub async fn pair<H: Host>(
     }
     let endpoint = endpoint(any_port(ticket.address), EndpointConfig::default())?;
     let _line = handle.line_for_pairing().await;
+    let _under_way = handle.under_way();
     let mut opening = host.open().await?;
     opening.partner = None;
     let secret = Some(ticket.secret);

@@ -140,6 +140,13 @@ pub enum Stop {
          does not hold is sent again"
     )]
     SenderPutBack = 4,
+    /// The receiver has rejected more, since what the sender has recorded, than one CONFIRMED can say again. Only the
+    /// receiver knows; no frame says it.
+    #[error(
+        "the sender, whose store went back, would have to be told again of more refused and deferred units than a \
+         CONFIRMED holds; run `link hold`, `link reset`, `link release` on the sending side, and they are offered anew"
+    )]
+    Untold = 5,
 }
 
 /// Units that follow each other without gaps, and the chain digest after the last of them.

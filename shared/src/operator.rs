@@ -170,8 +170,8 @@ pub async fn decide(
         }
         plan.push(match &command {
             LinkCommand::Resolve { stored: Stored::Stored, .. } => format!(
-                "{name}: in doubt: {units}; taken as stored there. If that proves wrong, all of it is sent again \
-                 from the safety store, and an alarm says so"
+                "{name}: in doubt: {units}; taken as stored there. What proves not to be is sent under new numbers, and \
+                 if not all of it was stored, an alarm says so"
             ),
             LinkCommand::Resolve { .. } => {
                 format!("{name}: in doubt: {units}; taken as not stored there, and sent under new numbers")

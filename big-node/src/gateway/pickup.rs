@@ -140,7 +140,8 @@ pub async fn pick_up(
 ) -> Result<usize, Refused> {
     let failed = |error: io::Error| Refused::new(format!("{}: {error}", folder.display()));
     let (mut taken, mut failure) = (0, None);
-    let names = names(folder, after.as_deref()).map_err(failed)?;
+    // The folder is another system's, and may be large.
+    let names = tokio::task::block_in_place(|| names(folder, after.as_deref())).map_err(failed)?;
     *after = names.last().filter(|_| names.len() == AT_ONCE).cloned();
     for name in names {
         match take(store, site, gateway, folder, &name).await {

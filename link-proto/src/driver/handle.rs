@@ -69,6 +69,8 @@ struct Inner {
     line: AsyncMutex<()>,
     /// Big: pairings that wait for it, or hold it.
     pairing: watch::Sender<usize>,
+    /// Sessions that have looked at what the node knows, open or on their way to it.
+    sessions: watch::Sender<usize>,
     was_open: AtomicBool,
     /// What was logged lately, and when.
     logged: Mutex<Vec<(String, Instant)>>,
@@ -91,6 +93,7 @@ impl Handle {
             held: watch::Sender::new(false),
             line: AsyncMutex::default(),
             pairing: watch::Sender::new(0),
+            sessions: watch::Sender::new(0),
             was_open: AtomicBool::new(false),
             logged: Mutex::default(),
             status: watch::Sender::new(Status::default()),
@@ -148,6 +151,25 @@ impl Handle {
     /// Whether a session is open.
     pub fn is_open(&self) -> bool {
         self.0.status.borrow().connected.is_some()
+    }
+
+    /// Whether no session is open or on its way to it: what the node knows of its partner and of its lanes is changed by
+    /// nobody else then, as long as the link is held closed.
+    pub fn is_at_rest(&self) -> bool {
+        *self.0.sessions.borrow() == 0
+    }
+
+    /// Waits until it is.
+    pub async fn at_rest(&self) {
+        // The sender lives as long as this handle.
+        let _ = self.0.sessions.subscribe().wait_for(|sessions| *sessions == 0).await;
+    }
+
+    /// Counts a session that begins, before it looks at what the node knows. It has to ask after that whether the link is
+    /// held: so whoever holds it sees the session, or the session sees that.
+    pub(super) fn under_way(&self) -> UnderWay {
+        self.0.sessions.send_modify(|sessions| *sessions += 1);
+        UnderWay(self.clone())
     }
 
     /// How the link stands, now and as it changes.
@@ -239,6 +261,15 @@ impl Handle {
         }
         logged.push((error.to_owned(), Instant::now()));
         true
+    }
+}
+
+/// A session, from before it looks at what the node knows to when nothing of it is left.
+pub(super) struct UnderWay(Handle);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.sessions.send_modify(|sessions| *sessions -= 1);
     }
 }
 

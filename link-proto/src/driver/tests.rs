@@ -54,6 +54,8 @@ struct State {
     written_max: Option<u64>,
     /// The next batch cannot be applied, as is found when this has ended.
     failing: Option<oneshot::Receiver<()>>,
+    /// The partner is remembered when this has ended.
+    remembering: Option<oneshot::Receiver<()>>,
     /// Where lane `inter` stands once the partner is remembered.
     stands_then: Option<Position>,
 }
@@ -177,6 +179,10 @@ impl Host for Node {
     }
 
     async fn remember(&self, partner: Partner) -> Result<(), HostError> {
+        let remembering = self.0.with(|state| state.remembering.take());
+        if let Some(gate) = remembering {
+            let _ = gate.await;
+        }
         self.0.with(|state| {
             state.partner = Some(partner);
             state.lanes[2].received = state.stands_then.unwrap_or(state.lanes[2].received);
@@ -397,6 +403,26 @@ async fn a_ticket_pairs_once_and_the_link_comes_up() {
     let dialling = pair_of.dial();
     connected(&pair_of.big_handle).await;
     connected(&pair_of.edge_handle).await;
+    dialling.abort();
+}
+
+/// Or what the operator decides is overwritten by what the opening has known before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_is_not_at_rest_while_a_session_is_on_its_way() {
+    let pair_of = Pair::new();
+    let (go_on, gate) = oneshot::channel();
+    pair_of.edge.with(|state| state.remembering = Some(gate));
+    let dialling = pair_of.dial();
+    pair_of.edge.until("the hello has come", |state| state.remembering.is_none()).await;
+    let handle = &pair_of.edge_handle;
+    handle.hold(true);
+    assert!(handle.is_held() && !handle.is_open() && !handle.is_at_rest());
+    go_on.send(()).unwrap();
+    timeout(FOREVER, handle.at_rest()).await.unwrap();
+    handle.hold(false);
+    pair_of.big_handle.redial();
+    connected(handle).await;
+    assert!(!handle.is_at_rest());
     dialling.abort();
 }
 

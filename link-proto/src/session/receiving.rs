@@ -5,7 +5,9 @@
 //! (or one commit for several) produces one CONFIRMED, in order, and nothing else does.
 //!
 //! When the partner has not recorded everything that is durable here, its CONFIRMED was lost: the
-//! node is asked for the rejections since, and the CONFIRMED is sent again as the lane's first.
+//! node is asked for the rejections since, and the CONFIRMED is sent again as the lane's first. If they are more than it
+//! holds, for the partner's store went back far, nothing is said and nothing of the lane is taken, unless the partner, told
+//! by its operator to, asks by ids what is here.
 //!
 //! The partner may send what it has credit for, in units and bytes since the session began. A CONFIRMED
 //! carries more of it, as much as was dealt with; while the node has no room there is none, and a CREDIT
@@ -60,6 +62,8 @@ pub(super) struct Receiver {
     /// The node has room for more.
     room: bool,
     offers: u32,
+    /// What was rejected since the partner's last record is more than can be said again.
+    untold: bool,
 }
 
 impl Receiver {
@@ -77,6 +81,7 @@ impl Receiver {
             done: Credit::default(),
             room: true,
             offers: 0,
+            untold: false,
         }
     }
 
@@ -116,6 +121,12 @@ impl Receiver {
             return Err(SessionError::Unexpected("RESUME"));
         }
         let Resume { position, rebase } = resume;
+        // Where it has asked by ids, it knows.
+        if self.untold && !rebase && self.offers == 0 {
+            self.state = State::Stopped(Stop::Untold);
+            outputs.push_back(Output::Stopped { lane: self.lane, outbound: false, why: Stop::Untold });
+            return Ok(());
+        }
         if !rebase && position != self.arrived {
             return Err(self.violation("it resumes elsewhere than where this node stands"));
         }
@@ -144,6 +155,9 @@ impl Receiver {
 
     /// The partner stands still.
     pub(super) fn stopped(&mut self, why: Stop, outputs: &mut Outputs) -> Result<(), SessionError> {
+        if self.state == State::Stopped(Stop::Untold) {
+            return Ok(());
+        }
         if matches!(self.state, State::Closed | State::Stopped(_)) {
             return Err(SessionError::Unexpected("STOPPED"));
         }
@@ -154,7 +168,8 @@ impl Receiver {
 
     /// Units arrived.
     pub(super) fn batch(&mut self, batch: Batch, outputs: &mut Outputs) -> Result<(), SessionError> {
-        if self.state != State::Flowing {
+        let is_untold = self.state == State::Stopped(Stop::Untold);
+        if self.state != State::Flowing && !is_untold {
             return Err(SessionError::Unexpected("BATCH"));
         }
         // It would cost no credit, and a commit.
@@ -164,6 +179,12 @@ impl Receiver {
         let (units, bytes) = (batch.units.len() as u64, raw_bytes(&batch.units) as u64);
         if self.taken.units + units > self.granted.units || self.taken.bytes >= self.granted.bytes {
             return Err(self.violation("more than it has credit for"));
+        }
+        if is_untold {
+            // The partner does not know. It is given no more credit, and finds all of this in doubt.
+            self.taken.units += units;
+            self.taken.bytes += bytes;
+            return Ok(());
         }
         let mut position = self.arrived;
         for unit in &batch.units {
@@ -195,7 +216,12 @@ impl Receiver {
             return Err(self.store("a commit that was not asked for"));
         };
         if applied.refused.len() + applied.deferred.len() > REJECTIONS_MAX {
-            return Err(self.store("more rejections than a CONFIRMED can list"));
+            if self.state != State::Waiting {
+                return Err(self.store("more rejections than a CONFIRMED can list"));
+            }
+            self.pending.drain(..=index);
+            self.untold = true;
+            return Ok(());
         }
         let position = self.pending[index].position;
         for pending in self.pending.drain(..=index) {

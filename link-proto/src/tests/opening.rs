@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::sim::{BIG, Cut, EDGE, Node, Random, SECRET, Sim};
-use crate::frame::{Decoder, Frame, Hello, Refusal, Refused, Stop};
+use crate::frame::{Decoder, Frame, Hello, REJECTIONS_MAX, Refusal, Refused, Stop};
 use crate::host::{Identity, Rebase};
 use crate::session::{Channel, Input, OPENING_TIME, Output, Session, SessionError, pairing_proof};
 use crate::unit::{Body, Lane, Position, Unit};
@@ -586,4 +586,47 @@ fn credit_ends_and_comes_back() {
     sim.input(EDGE, Input::Room(Lane::Inter, true)).unwrap();
     sim.settle().unwrap();
     assert_eq!(sim.nodes[EDGE].lanes[INTER].received.number, 600);
+}
+
+/// The sender's store went back behind more rejections than a CONFIRMED can say again: its other lanes go on, and it is told
+/// by ids once its operator lets it ask.
+#[test]
+fn more_rejections_than_can_be_said_again_stop_their_lane_and_end_no_session() {
+    let (lane, index) = (Lane::Inter, usize::from(Lane::Inter.index()));
+    let id = |number: u32| {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        id
+    };
+    let count = u32::try_from(REJECTIONS_MAX).unwrap() + 1;
+    let mut sim = Sim::paired();
+    for number in 1..=count {
+        sim.nodes[BIG].offer(lane, id(number), b"refuse", Body::None);
+    }
+    sim.connect().unwrap();
+    sim.settle().unwrap();
+    assert_eq!(sim.nodes[BIG].dead.len(), count as usize);
+
+    sim.cut(Cut::Network);
+    let big = &mut sim.nodes[BIG];
+    big.dead.clear();
+    big.log[index].iter_mut().for_each(|(_, moved)| *moved = false);
+    big.anchors[index].clear();
+    big.lanes[index].confirmed = Position::default();
+    big.offer(lane, id(count + 1), b"file", Body::None);
+    big.offer(Lane::Event, id(count + 2), b"file", Body::None);
+    sim.connect().unwrap();
+    sim.settle().unwrap();
+    assert_eq!(sim.stops, [(EDGE, lane, false, Stop::Untold)]);
+    let filed = |sim: &Sim, lane: Lane| sim.nodes[EDGE].filed[usize::from(lane.index())].len();
+    assert_eq!((filed(&sim, lane), filed(&sim, Lane::Event)), (0, 1));
+
+    sim.cut(Cut::Network);
+    sim.nodes[BIG].lanes[index].rebase = Rebase::Any;
+    sim.connect().unwrap();
+    sim.settle().unwrap();
+    assert_eq!(sim.stops.len(), 1, "{:?}", sim.stops);
+    assert_eq!(sim.nodes[BIG].dead.len(), count as usize, "each is refused again");
+    assert_eq!(filed(&sim, lane), 1);
+    assert!(sim.nodes[BIG].is_idle());
 }

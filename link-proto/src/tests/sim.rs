@@ -419,11 +419,16 @@ impl Sim {
                 state.partner_generation = this.partner.as_ref().unwrap().identity.generation;
             }
             Output::LookBack { lane, number } => return Some(Input::Reach(lane, this.reach(lane, number))),
-            Output::ListIds { lane, after, .. } => {
+            Output::ListIds { lane, after, max } => {
                 let log = this.log[usize::from(lane.index())].iter();
+                // Few, so that there are several offers; but no more of them than are answered.
+                let at_once = if log.len() > 1000 { max } else { 2 };
                 let trimmed = this.trimmed.max(after);
                 let ids = log.filter(|(unit, moved)| unit.number > trimmed && !moved);
-                return Some(Input::Ids(lane, ids.take(2).map(|(unit, _)| (unit.number, unit.id)).collect()));
+                return Some(Input::Ids(
+                    lane,
+                    ids.take(at_once).map(|(unit, _)| (unit.number, unit.id)).collect(),
+                ));
             }
             Output::LookUp { lane, ids } => {
                 let filed = &this.filed[usize::from(lane.index())];

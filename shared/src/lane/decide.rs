@@ -6,8 +6,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::missing::{Missing, behind, lacking, missing};
-use super::safety::record;
-use super::{LanePosition, Rebase, set_state, state};
+use super::{Rebase, set_state, state};
 use crate::store::{Rows, StoreError, Table, Txn};
 
 const DECISIONS: Table = Table("decisions");
@@ -71,16 +70,13 @@ pub(super) fn note(
     txn.put(DECISIONS, &(last + 1).to_be_bytes(), &row)
 }
 
-/// `link resolve`: decides what became of the units in doubt on a lane. *Stored*: they count as
-/// confirmed. *Not stored*: they are sent anew. Returns the range of those units.
+/// `link resolve`: decides what became of the units in doubt on a lane, so that it goes on without a proof. The next
+/// session asks which of them the partner has applied, and the others are sent anew: also of those *stored*, some may
+/// have been refused or deferred. Returns the range of those units.
 pub fn resolve(txn: &mut Txn<'_>, lane: u8, stored: bool, now: u64) -> Result<(u64, u64), StoreError> {
     let mut row = state(txn, lane)?;
     let range = (row.confirmed.number, row.last);
     row.rebase = Rebase::Any;
-    if stored {
-        row.confirmed = LanePosition { number: row.last, chain: row.confirmed.chain };
-        record(txn, lane, row.confirmed)?;
-    }
     set_state(txn, lane, &row)?;
     note(txn, lane, if stored { Decision::Stored } else { Decision::NotStored }, range, now)?;
     Ok(range)
@@ -124,7 +120,7 @@ pub fn compared(txn: &mut Txn<'_>, lane: u8, received: u64) -> Result<(), StoreE
             Decision::Stored if received < row.to => (
                 format!(
                     "damage: the partner stands at {received}; units {} to {} were not stored there, and were \
-                     sent again from the safety store as far as it reached",
+                     sent again",
                     received.max(row.after) + 1,
                     row.to
                 ),

@@ -275,13 +275,33 @@ fn a_decision_is_compared_at_the_next_contact_and_damage_is_said() {
         five(txn)?;
         confirmed(txn, LANE, position(2, 2), &[], &[], 1_000)?;
         assert_eq!(resolve(txn, LANE, true, 2_000)?, (2, 5));
-        assert_eq!(state(txn, LANE)?.confirmed.number, 5);
         compared(txn, LANE, 3)?;
         let record = decisions(txn)?.remove(0);
         assert!(record.damage && record.outcome.is_some_and(|said| said.contains("units 4 to 5")));
         reset(txn, LANE, 3_000)?;
         compared(txn, LANE, 5)?;
         assert!(!decisions(txn)?[1].damage);
+        Ok(())
+    });
+}
+
+/// What the receiver had to say of them is in a confirm that was lost: of what it has stored it has deferred one, and its
+/// COMPARE is about what was confirmed before.
+#[test]
+fn what_is_resolved_as_stored_is_not_lost_where_it_was_deferred() {
+    in_one_commit(|txn| {
+        five(txn)?;
+        confirmed(txn, LANE, position(2, 2), &[], &[], 1_000)?;
+        resolve(txn, LANE, true, 2_000)?;
+        let row = state(txn, LANE)?;
+        assert_eq!((row.confirmed, row.rebase), (position(2, 2), Rebase::Any));
+        let asked: Vec<_> = unconfirmed_ids(txn, LANE, 10)?.into_iter().map(|(_, id)| id).collect();
+        assert_eq!(asked, [[3; 16], [4; 16], [5; 16]]);
+        let held = Settling::Renumber { held: vec![[3; 16], [5; 16]], proved: false, after: 2 };
+        settle(txn, LANE, position(5, 9), &held, (1, 1), same)?;
+        compared(txn, LANE, 5)?;
+        assert_eq!(numbers(txn), [(1, 1), (2, 2), (3, 3), (5, 5), (6, 4)], "the fourth goes again");
+        assert_eq!(depth(txn)?, [0, 0, 1, 0]);
         Ok(())
     });
 }

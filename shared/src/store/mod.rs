@@ -228,6 +228,16 @@ impl Store {
         self.writer.commit_lazily(operation, done)
     }
 
+    /// The same, for what is not said again soon: if its commit fails, it is run again with the next one. `done` is called
+    /// when a commit has succeeded.
+    pub fn commit_eventually<F, D>(&self, operation: F, done: D) -> Result<(), StoreError>
+    where
+        F: Fn(&mut Txn<'_>) -> Result<(), StoreError> + Send + Sync + 'static,
+        D: FnOnce() + Send + 'static,
+    {
+        self.writer.commit_eventually(operation, done)
+    }
+
     /// The last committed state, as it stays while the snapshot is held. Hold it briefly.
     pub fn read(&self) -> Result<Snapshot, StoreError> {
         self.writer.read()

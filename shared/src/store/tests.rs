@@ -50,6 +50,37 @@ fn add(store: &Store, number: u64) -> Result<(), StoreError> {
     commit.map(Committed::into_inner)
 }
 
+#[test]
+fn what_is_done_eventually_goes_with_the_next_commit_if_its_own_failed() {
+    let disk = SimDisk::new(Faults::default());
+    let store = open(&disk).expect("opens");
+    let put = |number: u64| {
+        store
+            .commit_blocking(move |txn| txn.put(ENTRIES, &number.to_be_bytes(), &Entry { number, length: 0 }))
+    };
+    let is_there = |number: u64| {
+        store.read().expect("reads").raw(ENTRIES, &number.to_be_bytes()).expect("reads").is_some()
+    };
+    let (tell, told) = std::sync::mpsc::channel();
+    let entry = Entry { number: 9, length: 0 };
+    let later = store.commit_eventually(
+        move |txn| txn.put(ENTRIES, &9_u64.to_be_bytes(), &entry),
+        move || tell.send(()).expect("is listened to"),
+    );
+    later.expect("is taken");
+    disk.fill_up();
+    for _ in 0..3 {
+        put(1).expect_err("the disk is full");
+    }
+    told.try_recv().expect_err("it is not done");
+    disk.make_room();
+    put(1).expect("commits");
+    assert!(is_there(9) && is_there(1));
+    told.try_recv().expect("is told");
+    put(2).expect("commits");
+    told.try_recv().expect_err("once");
+}
+
 fn remove(store: &Store, number: u64) -> Result<(), StoreError> {
     let commit = store.commit_blocking(move |txn| {
         txn.release_body(key(number))?;

@@ -1,7 +1,7 @@
 //! The one writer: takes every operation that waits, commits them together, wakes their callers.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -134,20 +134,33 @@ impl Writer {
         F: FnOnce(&mut Txn<'_>) -> Result<(), StoreError> + Send + 'static,
         D: FnOnce() + Send + 'static,
     {
-        // Weak, or a writer that is being closed would wait for this.
-        let queue = self.queue.as_ref().ok_or_else(gone)?.downgrade();
         let (operation, _) = boxed(move |txn: &mut Txn<'_>| {
             // Nobody waits for the outcome. That a commit failed is logged where it fails.
             operation(txn).inspect_err(|error| tracing::error!(%error, "a deferred operation failed"))
         });
-        let mut lazy = self.lazy.lock().unwrap_or_else(PoisonError::into_inner);
-        lazy.push(Box::new(move |txn| {
+        self.push(Box::new(move |txn| {
             let wake = operation(txn);
             Box::new(move |committed| {
                 wake(committed);
                 done();
             })
-        }));
+        }))
+    }
+
+    pub fn commit_eventually<F, D>(&self, operation: F, done: D) -> Result<(), StoreError>
+    where
+        F: Fn(&mut Txn<'_>) -> Result<(), StoreError> + Send + Sync + 'static,
+        D: FnOnce() + Send + 'static,
+    {
+        self.push(repeated(Arc::new(operation), done, Arc::downgrade(&self.lazy)))
+    }
+
+    /// Leaves an operation to the next commit, and sees to it that one comes.
+    fn push(&self, operation: Operation) -> Result<(), StoreError> {
+        // Weak, or a writer that is being closed would wait for this.
+        let queue = self.queue.as_ref().ok_or_else(gone)?.downgrade();
+        let mut lazy = self.lazy.lock().unwrap_or_else(PoisonError::into_inner);
+        lazy.push(operation);
         // Without a runtime (a simulation) the next commit comes when it comes.
         if let (1, Ok(runtime)) = (lazy.len(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(async move {
@@ -214,6 +227,33 @@ where
         })
     });
     (boxed, outcome)
+}
+
+/// An operation that goes into the next commit again if its own failed.
+fn repeated<F, D>(operation: Arc<F>, done: D, lazy: Weak<Mutex<Vec<Operation>>>) -> Operation
+where
+    F: Fn(&mut Txn<'_>) -> Result<(), StoreError> + Send + Sync + 'static,
+    D: FnOnce() + Send + 'static,
+{
+    Box::new(move |txn| {
+        let again = Arc::clone(&operation);
+        let (operation, _) = boxed(move |txn: &mut Txn<'_>| {
+            operation(txn).inspect_err(|error| tracing::error!(%error, "a deferred operation failed"))
+        });
+        let wake = operation(txn);
+        Box::new(move |committed| {
+            let has_failed = committed.is_err();
+            wake(committed);
+            match lazy.upgrade().filter(|_| has_failed) {
+                // Whatever is committed next finds it done.
+                Some(queue) => {
+                    let operation = repeated(again, done, lazy);
+                    queue.lock().unwrap_or_else(PoisonError::into_inner).push(operation);
+                }
+                None => done(),
+            }
+        })
+    })
 }
 
 struct Thread {

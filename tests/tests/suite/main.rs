@@ -12,6 +12,7 @@ mod corpora;
 mod crash;
 mod dane;
 mod delivery;
+mod differs;
 mod directory;
 mod dkim;
 mod doctor;

@@ -73,7 +73,9 @@ async fn a_wrong_decision_about_a_lane_is_reported_and_loses_nothing() -> Result
     edge.run(&["link", "release"]).await?;
     let link = world.edge_link().await?;
     let inter = link.lanes.iter().find(|lane| lane.lane == "inter").ok_or("no lane")?;
-    assert_eq!((inter.confirmed, inter.sent), (3, 3), "as decided");
+    assert_eq!((inter.confirmed, inter.sent), (1, 3), "the next contact shows which of them are");
+    let decided = link.decisions.last().ok_or("no record")?;
+    assert_eq!((decided.decision.as_str(), &decided.outcome), ("stored", &None));
     world.nodes.start_big().await?;
     world.linked().await?;
     until("the edge says where big stood: it had the first only", SOON, async || {

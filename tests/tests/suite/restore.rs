@@ -5,18 +5,19 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use big_node::record::{Folder, Scope, WindowState};
+use big_node::record::{Folder, Scope};
 use big_node::request::{Request as BigRequest, Sent, Started, Terms};
 use edge_node::request::Held;
 use shared::report::LinkView;
 use shared::unit::DeliveryState;
-use tests::client::pop3::Pop3Client;
 use tests::internet::rules::{Rule, Stage};
 use tests::ledger::Token;
 use tests::messages::{LONG, Letter, SHORT};
 use tests::process::{Node, Program};
 use tests::wait::{SOON, Trouble, until};
 use tests::world::{ALICE, BOB, CAROL, World, without_trace};
+
+mod anew;
 
 /// Somebody outside whose host may have nobody answered.
 const SLOW: &str = "slow@remote.example";
@@ -435,73 +436,6 @@ async fn an_edge_put_back_by_hand_stops_the_mail_until_it_is_adopted() -> Result
 #[tokio::test]
 async fn a_big_put_back_by_hand_stops_the_mail_until_it_is_adopted() -> Result<(), Trouble> {
     put_back_and_adopted(Node::Big, "store was put back without `restore`").await
-}
-
-/// The edge's store is gone; with `keys`, its keys are not.
-async fn begins_anew(keys: bool) -> Result<(), Trouble> {
-    let mut world = world().await?;
-    keep_waiting(&world, SLOW);
-    let mut received = Received::default();
-    received.more(&world, 3).await?;
-    received.are_filed_once(&world).await?;
-    let trip = set_out(&world, Scope::All).await?;
-    let before = send(&world, CAROL, "before").await?;
-    until_is(&world, &before, DeliveryState::Relayed).await?;
-    let waits = send(&world, SLOW, "waits").await?;
-    until_is(&world, &waits, DeliveryState::Deferred).await?;
-    let unique = maildrop_holds(&world, &trip, &[1, 2, 3]).await?;
-    world.quiet().await?;
-
-    let state = world.nodes.state_of(Node::Edge);
-    if keys {
-        world.nodes.kill(Node::Edge).await?;
-        fs::remove_dir_all(state.join("store"))?;
-    } else {
-        world.nodes.destroy(Node::Edge).await?;
-    }
-    let key = fs::read(state.join("keys/sealing.key")).ok();
-    world.nodes.edge.run(&["init"]).await?;
-    let now = fs::read(state.join("keys/sealing.key"))?;
-    assert_eq!(key.is_some_and(|key| key == now), keys, "keys that are there are kept");
-    world.nodes.start_edge().await?;
-    until("big says what has to be done", SOON, async || {
-        let link = world.big().link().await?;
-        Ok(link.alarms.iter().any(|alarm| alarm.contains("--replace")).then_some(()))
-    })
-    .await?;
-    assert_eq!(world.rcpt(ALICE).await?, 451, "unknown is temporary while there is no directory");
-
-    let ticket = world.nodes.edge.run(&["invite"]).await?;
-    let refused = world.nodes.big.run(&["pair", ticket.trim()]).await.expect_err("there is an edge");
-    assert!(refused.refusal().is_some_and(|text| text.contains("--replace")), "{refused}");
-    world.internet.mta.clear_rules();
-    world.nodes.big.run(&["pair", "--replace", ticket.trim()]).await?;
-    until_is(&world, &waits, DeliveryState::Relayed).await?;
-    until_arrived(&world, "waits").await?;
-    assert_eq!(maildrop_holds(&world, &trip, &[1, 2, 3]).await?, unique, "no client takes one for another");
-    // What SCRAM tells of a name follows from big, so its clients need not be told of another edge.
-    let pop3s = *world.nodes.edge_ready().pop3s.first().ok_or("the topology has one")?;
-    let mut session = Pop3Client::connect_tls(pop3s).await?;
-    session.login_scram(&trip.user, &trip.password, false).await?;
-    session.quit().await?;
-    received.more(&world, 1).await?;
-    received.are_filed_once(&world).await?;
-    assert_eq!(world.rcpt("nobody@example.com").await?, 550, "the directory is whole");
-    world.well().await?;
-    assert_eq!((arrived(&world, "before"), arrived(&world, "waits")), (1, 1));
-    let open = world.big().windows().await?.iter().filter(|window| window.state == WindowState::Open).count();
-    assert_eq!(open, 1);
-    world.end().await
-}
-
-#[tokio::test]
-async fn an_edge_that_lost_its_store_is_given_everything_again() -> Result<(), Trouble> {
-    begins_anew(true).await
-}
-
-#[tokio::test]
-async fn another_edge_in_its_place_is_given_everything_again() -> Result<(), Trouble> {
-    begins_anew(false).await
 }
 
 /// Both nodes are restored from backups: big's of a time when a message waited on the edge, the edge's older or
