@@ -179,9 +179,9 @@ async fn of_two_thousand_forged_messages_nobody_hears_who_has_sent_nothing() -> 
     nobody_hears_of(1_400, 500, 50).await
 }
 
-/// As many as the threat model asks for; a minute or two.
+/// As many as the threat model asks for; half a minute.
 #[tokio::test]
-#[ignore = "takes minutes: run it by its name with --ignored"]
+#[ignore = "takes half a minute: run it by its name with --ignored"]
 async fn of_ten_thousand_forged_messages_nobody_hears_who_has_sent_nothing() -> Result<(), Trouble> {
     nobody_hears_of(7_000, 2_000, 500).await
 }
