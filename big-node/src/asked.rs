@@ -12,7 +12,7 @@ use shared::notify::{Notify, is_original_recipient, typed};
 use shared::origin::{Channel, Origin};
 use shared::verdict;
 
-use crate::directory::{Route, Routed, Way};
+use crate::directory::{Route, Routed};
 use crate::record::StandIn;
 
 /// What is asked of one recipient.
@@ -51,15 +51,15 @@ pub fn of(origin: &Origin, routed: &[Routed]) -> Vec<Asked> {
     routed.iter().map(one).collect()
 }
 
-/// Who is told that a recipient's copy could not go on, in the place of a sender for whom nobody vouches. What a system
-/// behind a gateway refuses is the sender's all the same, and of a null reverse-path nobody is told.
+/// Who is told that a recipient's copy could not go on, in the place of a sender for whom nobody vouches: whether it was to
+/// go outside or to a system behind a gateway. Of a null reverse-path nobody is told.
 fn stand_in(origin: &Origin, is_vouched: bool, routed: &Routed) -> Option<StandIn> {
     let is_strangers = matches!(origin.channel, Channel::Reception { .. }) && origin.reverse_path.is_some();
     match (&routed.route, &routed.forwarder) {
         _ if is_vouched || !is_strangers => None,
         (Route::Outside(..), Some(forwarder)) => Some(StandIn::Forwarder(forwarder.person)),
-        (Route::Outside(Way::Edge, _), None) => Some(StandIn::Postmaster),
-        (Route::Outside(Way::Inside(_), _) | Route::Mailbox(_) | Route::Nowhere(..), _) => None,
+        (Route::Outside(..), None) => Some(StandIn::Postmaster),
+        (Route::Mailbox(_) | Route::Nowhere(..), _) => None,
     }
 }
 

@@ -2,7 +2,7 @@
 //! for each success of which they want to hear (RFC 3461), from the node where the mail is at its end.
 //!
 //! Where nobody vouches for the address of a sender outside, a report would go to whomever a stranger has named. What
-//! could not go on to others outside is told here [instead].
+//! could not go on, to others outside or by a gateway, is told here [instead].
 //!
 //! What came about and the note that a report is owed are one commit; the report and the note's removal are
 //! another. So a report is written once, whatever happens between them.

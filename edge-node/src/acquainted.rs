@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn so_many_networks_are_remembered_and_who_has_not_come_for_longest_is_forgotten() {
         let mut acquainted = Acquainted::default();
-        let address = |number: u32| IpAddr::V4(Ipv4Addr::from_bits(number));
+        let address = |number: u32| IpAddr::V4(Ipv4Addr::from_bits(number << 8));
         let max = u32::try_from(NETWORKS_MAX).expect("small");
         for number in 0..max {
             acquainted.add(address(number));
@@ -59,6 +59,7 @@ mod tests {
         assert!(acquainted.has(address(0)) && !acquainted.has(address(max)));
         acquainted.add(address(max));
         assert!(acquainted.has(address(0)) && !acquainted.has(address(1)) && acquainted.has(address(max)));
+        assert!(acquainted.has(Ipv4Addr::from_bits((max << 8) + 255).into()), "an IPv4 network is a /24");
         let v6 = |text: &str| text.parse::<IpAddr>().expect("an address");
         acquainted.add(v6("2001:db8::1"));
         assert!(acquainted.has(v6("2001:db8::ffff")), "an IPv6 network is a /64");

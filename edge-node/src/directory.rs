@@ -240,4 +240,4 @@ pub fn drift(txn: &mut Txn<'_>, hash: [u8; 32], there: bool) -> Result<(), Store
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -25,6 +25,7 @@ mod fence;
 mod greylist;
 #[cfg(feature = "sim")]
 pub mod harness;
+mod harvest;
 mod intake;
 mod inventory;
 mod link;

@@ -20,8 +20,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::hash::Hash;
+use std::net::IpAddr;
 use std::time::Duration;
+
+use shared::listener::{IPV4_NETWORK_BITS, IPV6_NETWORK_BITS, network};
 
 /// How long after the last failure all of them are forgotten, and a lock is opened.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
@@ -47,9 +50,6 @@ const TOLD_EVERY: Duration = Duration::from_secs(600);
 const COUNTS_MAX: usize = 65_536;
 /// Letters of a login name that are kept for the operator.
 const NAME_LETTERS_MAX: usize = 64;
-/// Bits of an address that count as one network: what one customer mostly has.
-const IPV4_BITS: u32 = 24;
-const IPV6_BITS: u32 = 64;
 
 /// Where logins come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,14 +65,7 @@ impl Network {
     pub fn of(client: IpAddr) -> Self {
         match client.to_canonical() {
             address if address.is_loopback() => Self::Here,
-            IpAddr::V4(v4) => {
-                let host_bits = u32::BITS - IPV4_BITS;
-                Self::Of(Ipv4Addr::from_bits(v4.to_bits() >> host_bits << host_bits).into())
-            }
-            IpAddr::V6(v6) => {
-                let host_bits = u128::BITS - IPV6_BITS;
-                Self::Of(Ipv6Addr::from_bits(v6.to_bits() >> host_bits << host_bits).into())
-            }
+            address => Self::Of(network(address)),
         }
     }
 
@@ -89,8 +82,8 @@ impl Network {
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Of(v4 @ IpAddr::V4(_)) => write!(f, "{v4}/{IPV4_BITS}"),
-            Self::Of(v6) => write!(f, "{v6}/{IPV6_BITS}"),
+            Self::Of(v4 @ IpAddr::V4(_)) => write!(f, "{v4}/{IPV4_NETWORK_BITS}"),
+            Self::Of(v6) => write!(f, "{v6}/{IPV6_NETWORK_BITS}"),
             Self::Here => f.write_str("this host"),
         }
     }
@@ -296,16 +289,28 @@ impl Lockout {
         count.or_insert(Count { failures: 0, under_way: 0, last: now, name })
     }
 
-    /// Forgets what is over and, if that is little, the older half of the rest. What is under way stays.
+    /// What is under way stays.
     fn make_room(&mut self, now: Duration) {
-        self.counts.retain(|_, count| count.under_way > 0 || is_remembered(count, now));
-        if self.counts.len() > COUNTS_MAX / 2 {
-            let mut times: Vec<_> = self.counts.values().map(|count| count.last).collect();
-            let middle = times.len() / 2;
-            let (_, middle, _) = times.select_nth_unstable(middle);
-            let middle = *middle;
-            self.counts.retain(|_, count| count.under_way > 0 || count.last > middle);
-        }
+        let last = |count: &Count| (count.under_way == 0).then_some(count.last);
+        forget(&mut self.counts, COUNTS_MAX, now.checked_sub(FORGOTTEN_AFTER), last);
+    }
+}
+
+/// Makes room among counts of which there may be `max`: forgets what was counted last at `over` or before and, if that is
+/// little, the older half of the rest. What has no `last` time stays.
+pub fn forget<K: Eq + Hash, V>(
+    counts: &mut HashMap<K, V>,
+    max: usize,
+    over: Option<Duration>,
+    last: impl Fn(&V) -> Option<Duration>,
+) {
+    counts.retain(|_, count| last(count).is_none_or(|at| over.is_none_or(|over| at > over)));
+    let mut times: Vec<_> = counts.values().filter_map(&last).collect();
+    if counts.len() > max / 2 && !times.is_empty() {
+        let middle = times.len() / 2;
+        let (_, middle, _) = times.select_nth_unstable(middle);
+        let middle = *middle;
+        counts.retain(|_, count| last(count).is_none_or(|at| at > middle));
     }
 }
 
@@ -351,6 +356,8 @@ fn view(subject: &Subject, count: &Count, now: Duration) -> Option<Locked> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use shared::store::sim::Dice;
 
     use super::*;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use shared::address::Address;
-use shared::id::MessageId;
+use shared::id::{MessageId, monotonic};
 use shared::listener::{Acceptor, Listener, Stream};
 use shared::pressure::Level;
 use shared::sasl::Credentials;
@@ -18,7 +18,9 @@ use tokio::sync::watch;
 
 use crate::acquainted::Acquainted;
 use crate::authentication::{Authenticator, Sender};
+use crate::harvest::Harvest;
 use crate::intake::{Accepted, Intake, refusal};
+use crate::lockout::Network;
 use crate::login::{self, Refused, Traveller};
 use crate::node::{Known, Node, is_role};
 use crate::pressure::{SLOW_PAUSE, instead_of_greeting};
@@ -44,6 +46,8 @@ pub struct Service {
     pub acceptor: Acceptor,
     /// Who need not wait for the greeting.
     pub acquainted: Arc<Mutex<Acquainted>>,
+    /// Who has asked for too many who are not here.
+    pub harvest: Arc<Mutex<Harvest>>,
     /// TLS comes first (port 465).
     pub implicit_tls: bool,
     /// What verifies the mail, where it comes from the Internet.
@@ -331,15 +335,31 @@ impl Conversation {
     async fn recipient(&mut self, address: &Address) -> Verdict {
         let Service { node, config, strangers, .. } = &self.service;
         let known = node.lookup(address).map_err(|error| refusal(&error))?;
-        answer(&known, config.role)?;
-        let Some(strangers) = strangers.as_ref().filter(|_| !is_role(address)) else { return Ok(()) };
+        let verdict = answer(&known, config.role);
+        if config.role == Role::Submission || is_role(address) || matches!(known, Known::Foreign) {
+            return verdict;
+        }
         let acquainted = self.service.is_acquainted(self.client);
+        if acquainted { verdict } else { self.told_to_stranger(&known, verdict) }?;
+        let Some(strangers) = strangers else { return Ok(()) };
         let sender = Sender {
             client: self.client,
             helo: self.session.client_name().to_owned(),
             reverse_path: self.reverse_path.clone(),
         };
         strangers.recipient(node, &mut self.stranger, &sender, address, acquainted).await
+    }
+
+    /// What a stranger is told of a recipient: nothing more once their network has named too many who are not here.
+    fn told_to_stranger(&self, known: &Known, verdict: Verdict) -> Verdict {
+        let (network, now) = (Network::of(self.client), monotonic());
+        let mut harvest = self.service.harvest.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = harvest.told(network, now, verdict);
+        let is_unknown = matches!(known, Known::No | Known::Unsure(_));
+        if is_unknown && harvest.named(network, now) {
+            tracing::warn!(%network, "too many unknown recipients were named: strangers there wait for the rest of the hour");
+        }
+        told
     }
 }
 
@@ -374,7 +394,85 @@ pub fn answer(known: &Known, role: Role) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use shared::listener::{CurrentIdentity, TlsIdentity};
+
     use super::*;
+    use crate::directory;
+
+    /// A session of that client at an edge where alice is.
+    fn conversation(service: &Service, client: &str) -> Conversation {
+        Conversation {
+            service: service.clone(),
+            client: client.parse().expect("an address"),
+            stranger: Stranger::default(),
+            reverse_path: None,
+            session: Session::new(Arc::clone(&service.config), false, Duration::ZERO),
+            login: None,
+            is_for_somebody: false,
+            intake: None,
+            failed: None,
+            said: Vec::new(),
+        }
+    }
+
+    fn service(role: Role) -> Service {
+        let node = Arc::new(directory::tests::told(&["alice@example.com"]));
+        let folder = tempfile::tempdir().expect("a folder");
+        let identity = TlsIdentity::self_signed_in(folder.path(), "mx.example.com").expect("is made");
+        let identity = Arc::new(CurrentIdentity::new(&identity).expect("is usable"));
+        let postmaster = "postmaster@example.com".parse().expect("an address");
+        let config = Config::new(role, node.topology.edge.hostname.clone(), postmaster);
+        Service {
+            node,
+            config: Arc::new(config),
+            acceptor: Acceptor::new(&identity, "smtp").expect("is usable"),
+            acquainted: Arc::default(),
+            harvest: Arc::default(),
+            implicit_tls: false,
+            authenticator: None,
+            strangers: None,
+            stopping: watch::channel(false).1,
+        }
+    }
+
+    /// What that client is answered to RCPT.
+    fn rcpt(service: &Service, client: &str, recipient: &str) -> u16 {
+        let recipient = recipient.parse().expect("an address");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let verdict = runtime.block_on(conversation(service, client).recipient(&recipient));
+        verdict.map_or_else(|reply| reply.code(), |()| 250)
+    }
+
+    #[test]
+    fn strangers_whose_network_has_named_too_many_who_are_not_here_are_told_of_nobody() {
+        let (service, alice) = (service(Role::Reception), "alice@example.com");
+        let known = "198.51.100.1";
+        service.acquainted.lock().expect("nobody panics").add(known.parse().expect("an address"));
+        let unknown = rcpt(&service, "203.0.113.1", "nobody@example.com");
+        assert!([550, 451].contains(&unknown), "{unknown}");
+        for number in 0..50 {
+            assert_eq!(rcpt(&service, "192.0.2.1", alice), 250, "{number}");
+            for client in [&format!("192.0.2.{number}"), known] {
+                assert_eq!(rcpt(&service, client, &format!("guess{number}@example.com")), unknown);
+            }
+            // That is no name of ours.
+            assert_eq!(rcpt(&service, "203.0.113.2", "x@elsewhere.example"), 550);
+        }
+        for (client, recipient, code) in [
+            ("192.0.2.99", alice, 450),
+            ("192.0.2.99", "guess@example.com", 450),
+            ("192.0.2.99", "postmaster@example.com", 250),
+            ("192.0.2.99", "x@elsewhere.example", 550),
+            (known, alice, 250),
+            (known, "guess@example.com", unknown),
+            ("203.0.113.1", alice, 250),
+        ] {
+            assert_eq!(rcpt(&service, client, recipient), code, "{client} {recipient}");
+        }
+        // Who has logged in is no stranger.
+        let submission = Service { config: self::service(Role::Submission).config, ..service.clone() };
+        assert_eq!(rcpt(&submission, "192.0.2.99", alice), 250);
+    }
 
     #[test]
     fn mail_for_roles_alone_makes_nobody_acquainted() {

@@ -13,6 +13,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use shared::address::Address;
 use shared::age;
 use shared::id::{MessageId, unix_millis};
+use shared::listener::network;
 use shared::notify::Return;
 use shared::row;
 use shared::smtp::{BodyType, Envelope};
@@ -140,19 +141,13 @@ pub fn fingerprint(
         BodyType::Binary => "BODY=BINARYMIME",
     });
     hasher.update(by.map_or(&[], |window| window.as_slice()));
-    hasher.update(&network(client)).update(content.as_bytes());
-    *hasher.finalize().as_bytes()
-}
-
-/// A client's network: a sender's farm repeats from a neighbouring address.
-fn network(client: IpAddr) -> [u8; 16] {
-    let mut octets = match client {
+    // A sender's farm repeats from a neighbouring address.
+    let network = match network(client) {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
         IpAddr::V6(address) => address.octets(),
     };
-    let kept = if client.is_ipv4() { 15 } else { 8 };
-    octets[kept..].fill(0);
-    octets
+    hasher.update(&network).update(content.as_bytes());
+    *hasher.finalize().as_bytes()
 }
 
 /// Remembers, in the commit that takes a message in, that its client does not know.

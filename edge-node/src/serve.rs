@@ -11,7 +11,7 @@ use shared::address::Address;
 use shared::control::{BindError, Server, socket_in};
 use shared::id::{random, unix_millis};
 use shared::lane;
-use shared::listener::{Acceptor, Admission, IdentityError, Listener};
+use shared::listener::{Acceptor, Admission, IdentityError, Kept, Listener};
 use shared::sandbox::{InForce, SandboxError};
 use shared::seal::PrivateKey;
 use shared::smtp::{Config, Role};
@@ -53,6 +53,9 @@ const OWN_DESCRIPTORS: usize = 2_000;
 const OTHERS_DESCRIPTORS: usize = SUBMITTERS_MAX + COLLECTORS_MAX + 2 * ATTEMPTS_MAX + OWN_DESCRIPTORS;
 /// One of so many places of strangers is kept for those from whom a message has been taken.
 const KEPT_SHARE: usize = 10;
+/// Of so many places a network from which none has been taken gets one, but a few at least.
+const STRANGERS_SHARE: usize = 5;
+const STRANGERS_PER_NETWORK_MIN: usize = 4;
 /// Octets of a control request's body: this node's requests have none.
 const CONTROL_BODY_MAX: u64 = 0;
 
@@ -220,11 +223,17 @@ async fn serve(
         );
     }
     let per_network = (receivers * 4 / 5).max(1);
+    let of_strangers = (receivers / STRANGERS_SHARE).max(STRANGERS_PER_NETWORK_MIN);
     let acquainted: Arc<Mutex<Acquainted>> = Arc::default();
     let known = Arc::clone(&acquainted);
-    let strangers = Admission::keeping(receivers, per_network, receivers / KEPT_SHARE, move |client| {
-        known.lock().unwrap_or_else(PoisonError::into_inner).has(client)
-    });
+    let is_known = move |client| known.lock().unwrap_or_else(PoisonError::into_inner).has(client);
+    let kept = Kept {
+        places: receivers / KEPT_SHARE,
+        others_per_network_max: of_strangers,
+        is_known: Box::new(is_known),
+    };
+    let strangers = Admission::keeping(receivers, per_network, kept);
+    let harvest = Arc::default();
     let submitters = Admission::new(SUBMITTERS_MAX.min(share), SUBMITTERS_PER_NETWORK_MAX);
     let collectors = Admission::new(COLLECTORS_MAX.min(descriptors / 2), COLLECTORS_PER_NETWORK_MAX);
     let smtp_busy = "421 4.3.2 too many sessions; try again later\r\n";
@@ -260,11 +269,13 @@ async fn serve(
         let authenticator = authenticator.clone().filter(|_| role == Role::Reception);
         let strangers = door.clone().filter(|_| role == Role::Reception);
         let (config, acquainted) = (Arc::new(config), Arc::clone(&acquainted));
+        let harvest = Arc::clone(&harvest);
         reception::Service {
             node,
             config,
             acceptor,
             acquainted,
+            harvest,
             implicit_tls,
             authenticator,
             strangers,

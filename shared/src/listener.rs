@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-pub use admission::{Admission, Permit, network};
+pub use admission::{Admission, IPV4_NETWORK_BITS, IPV6_NETWORK_BITS, Kept, Permit, network};
 pub use stream::{Stream, TlsFacts};
 pub use tls::{Acceptor, CurrentIdentity, IdentityError, TlsIdentity};
 

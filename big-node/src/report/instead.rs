@@ -1,5 +1,5 @@
-//! Telling people here of mail that could not go on to others outside, where nobody vouches for its sender: the person
-//! who forwards, or else the postmaster.
+//! Telling people here of mail that could not go on, to others outside or to a system behind a gateway, where nobody
+//! vouches for its sender: the person who forwards, or else the postmaster.
 //!
 //! The message itself is filed for them as soon as a failure is known, unless they have it. The report comes once nobody
 //! waits for the message at the edge any more: one for each person, of all that failed. Neither follows a forward, for

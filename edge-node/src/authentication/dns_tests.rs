@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::rdata::TXT;
-use hickory_resolver::proto::rr::{RData, Record};
+use hickory_resolver::proto::rr::rdata::{A, PTR, TXT};
+use hickory_resolver::proto::rr::{Name, RData, Record};
 use shared::topology::Dnssec;
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
@@ -12,13 +12,39 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::delivery::Resolver;
 
-/// Text records; all other names are not there, and of those in `slow.example` nothing is said at all.
+/// Text records. Names that are in no table are not there, and of those in `slow.example` nothing is said at all.
 const TEXTS: [(&str, &[&str]); 4] = [
     ("_dmarc.told.example.", &["v=DMARC1; p=reject; rua=mailto:d@told.example"]),
     ("_dmarc.ab--cd.example.", &["v=DMARC1; p=reject; rua=mailto:d@told.example"]),
     ("_dmarc.bank.example.", &["v=DMARC1; p=reject"]),
     ("_dmarc.two.example.", &["v=DMARC1; p=reject", "v=DMARC1; p=none"]),
 ];
+
+/// Names of clients at 192.0.2.x.
+const NAMES: [(&str, &str); 4] = [
+    ("10.2.0.192.in-addr.arpa.", "client.good.example."),
+    ("11.2.0.192.in-addr.arpa.", "client.elsewhere.example."),
+    ("14.2.0.192.in-addr.arpa.", "not-there.example."),
+    ("15.2.0.192.in-addr.arpa.", "client.broken.example."),
+];
+
+const ADDRESSES: [(&str, Ipv4Addr); 2] = [
+    ("client.good.example.", Ipv4Addr::new(192, 0, 2, 10)),
+    ("client.elsewhere.example.", Ipv4Addr::new(198, 51, 100, 10)),
+];
+
+/// Of those it is said that they cannot be answered.
+const BROKEN: [&str; 2] = ["13.2.0.192.in-addr.arpa.", "client.broken.example."];
+
+/// What there is of a name.
+fn data(name: &str) -> Vec<RData> {
+    let texts = TEXTS.iter().filter(|(owner, _)| *owner == name).flat_map(|(_, texts)| texts.iter());
+    let texts = texts.map(|text| RData::TXT(TXT::new(vec![(*text).to_owned()])));
+    let names = NAMES.iter().filter(|(owner, _)| *owner == name);
+    let names = names.map(|(_, to)| RData::PTR(PTR(Name::from_ascii(to).expect("a name"))));
+    let addresses = ADDRESSES.iter().filter(|(owner, _)| *owner == name);
+    texts.chain(names).chain(addresses.map(|(_, address)| RData::A(A(*address)))).collect()
+}
 
 async fn asking() -> (Arc<Authenticator>, JoinHandle<()>) {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
@@ -34,16 +60,14 @@ async fn asking() -> (Arc<Authenticator>, JoinHandle<()>) {
             }
             let mut message = Message::response(asked.metadata.id, OpCode::Query);
             message.add_query(query.clone());
-            match TEXTS.iter().find(|(owner, _)| *owner == name) {
-                Some((_, texts)) => message.add_answers(texts.iter().map(|text| {
-                    let data = RData::TXT(TXT::new(vec![(*text).to_owned()]));
-                    Record::from_rdata(query.name().clone(), 60, data)
-                })),
-                None => {
-                    message.metadata.response_code = ResponseCode::NXDomain;
-                    &mut message
-                }
-            };
+            let there = data(&name);
+            if BROKEN.contains(&name.as_str()) {
+                message.metadata.response_code = ResponseCode::ServFail;
+            } else if there.is_empty() {
+                message.metadata.response_code = ResponseCode::NXDomain;
+            }
+            let asked_for = there.into_iter().filter(|data| data.record_type() == query.query_type());
+            message.add_answers(asked_for.map(|data| Record::from_rdata(query.name().clone(), 60, data)));
             drop(socket.send_to(&message.to_vec().expect("encodable"), from).await);
         }
     });
@@ -55,11 +79,16 @@ async fn asking() -> (Arc<Authenticator>, JoinHandle<()>) {
 
 /// What is found of a message by somebody at `author`, from a sender whose SPF record does not come.
 async fn found(author: &str) -> Verdicts {
+    found_of(9, "slow.example", author).await
+}
+
+/// The same of one from 192.0.2.`client`, whose sender is in `domain`.
+async fn found_of(client: u8, domain: &str, author: &str) -> Verdicts {
     let (authenticator, answering) = asking().await;
     let sender = Sender {
-        client: Ipv4Addr::new(192, 0, 2, 9).into(),
-        helo: "client.slow.example".into(),
-        reverse_path: "x@slow.example".parse().ok(),
+        client: Ipv4Addr::new(192, 0, 2, client).into(),
+        helo: format!("client.{domain}"),
+        reverse_path: format!("x@{domain}").parse().ok(),
     };
     let content = format!("From: a@{author}\r\nSubject: s\r\n\r\ntext\r\n");
     let deadline = Instant::now() + DMARC_TIME + Duration::from_millis(300);
@@ -98,4 +127,20 @@ async fn what_is_found_in_a_name_that_no_report_could_be_about_is_not_counted() 
     let verdicts = found("ab--cd.example").await;
     assert!(says(&verdicts, "dmarc=fail header.from=ab--cd.example"), "it has a policy: {verdicts:?}");
     assert!(verdicts.counted.is_none(), "{:?}", verdicts.counted);
+}
+
+#[tokio::test]
+async fn a_client_has_the_name_that_leads_back_to_it() {
+    for (client, expected, what) in [
+        (10, "pass", "its name leads back"),
+        (11, "fail", "its name leads elsewhere"),
+        (12, "fail", "it has no name"),
+        (13, "temperror", "its name is not told now"),
+        (14, "fail", "its name is not there"),
+        (15, "temperror", "where its name leads is not told now"),
+    ] {
+        let verdicts = found_of(client, "nobody.example", "nobody.example").await;
+        let iprev: Vec<_> = verdicts.found.iter().filter(|verdict| verdict.starts_with("iprev=")).collect();
+        assert_eq!(iprev, [&format!("iprev={expected}")], "{what}");
+    }
 }

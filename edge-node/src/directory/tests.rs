@@ -57,7 +57,8 @@ fn root(canonical: &[&str]) -> [u8; 32] {
     digester.finish().root()
 }
 
-fn told(canonical: &[&str]) -> Node {
+/// An edge that was told of these addresses, and of no others.
+pub(crate) fn told(canonical: &[&str]) -> Node {
     let node = node();
     let heads = [
         ToEdge::Introduction { sealing_key: [1; 32] },

@@ -148,7 +148,10 @@ impl Mta {
             let mut sessions = JoinSet::new();
             loop {
                 match listener.accept().await {
-                    Ok((stream, peer)) => drop(sessions.spawn(session::run(served.clone(), stream, peer))),
+                    Ok((stream, peer)) => {
+                        served.connections.fetch_add(1, Ordering::Relaxed);
+                        sessions.spawn(session::run(served.clone(), stream, peer));
+                    }
                     Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
                 }
                 while sessions.try_join_next().is_some() {}
@@ -185,6 +188,11 @@ impl Mta {
     /// How many messages at once it has been taking, at most.
     pub fn most_at_once(&self) -> usize {
         self.host.taking.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    /// How often somebody has connected.
+    pub fn connections(&self) -> u64 {
+        self.host.connections.load(Ordering::Relaxed)
     }
 
     /// Everything kept so far, in order.
@@ -226,6 +234,7 @@ pub(super) struct Host {
     rules: Mutex<Vec<Rule>>,
     kept: watch::Sender<Vec<Arc<Mail>>>,
     numbers: AtomicU64,
+    connections: AtomicU64,
     /// Messages whose content is being taken, and the most of them that there were at once.
     taking: Mutex<(usize, usize)>,
 }
@@ -252,6 +261,7 @@ impl Host {
             rules: Mutex::default(),
             kept: watch::Sender::default(),
             numbers: AtomicU64::new(last + 1),
+            connections: AtomicU64::new(0),
             taking: Mutex::default(),
             options,
         })

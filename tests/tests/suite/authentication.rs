@@ -153,7 +153,7 @@ async fn each_method_passes_fails_and_errs() -> Result<(), Trouble> {
             "good.example",
             &[
                 "spf=pass smtp.mailfrom=good.example",
-                // Of loopback the resolver library knows the name by itself.
+                // Of loopback the resolver library knows the name by itself: other clients are in the edge's own tests.
                 "iprev=pass",
                 "dkim=none",
                 "arc=none",

@@ -1,7 +1,7 @@
 //! Mail out: who is asked, in which order, over TLS or not, and what the author hears of it.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,8 +76,12 @@ async fn hosts_are_tried_as_dns_ranks_them() -> Result<(), Trouble> {
             .mx(2, "up.half.example")
             .a("up.half.example", first),
     );
+    world.internet.dns.publish(
+        // A null MX beside others says nothing (RFC 7505 §3).
+        Zone::new("both.example").null_mx().mx(10, "up.both.example").a("up.both.example", first),
+    );
     let desk = world.desk("alice");
-    for domain in ["down.example", "ranked.example", "plain.example", "half.example"] {
+    for domain in ["down.example", "ranked.example", "plain.example", "half.example", "both.example"] {
         let sent = desk.send(&format!("x@{domain}"), "ranks", "text").await?;
         until_is(&desk, &sent, DeliveryState::Relayed).await?;
     }
@@ -87,7 +91,8 @@ async fn hosts_are_tried_as_dns_ranks_them() -> Result<(), Trouble> {
         to
     };
     assert_eq!(got(&second), ["x@ranked.example"]);
-    assert_eq!(got(&world.internet.mta), ["x@down.example", "x@half.example", "x@plain.example"]);
+    let others = ["x@both.example", "x@down.example", "x@half.example", "x@plain.example"];
+    assert_eq!(got(&world.internet.mta), others);
     Ok(())
 }
 
@@ -194,17 +199,82 @@ async fn eight_bit_mail_is_not_bent_to_fit_a_seven_bit_host() -> Result<(), Trou
     Ok(())
 }
 
+/// A listener at 127.0.0.`last`, where hosts are looked for.
+fn trap(world: &World, last: u8) -> Result<TcpListener, Trouble> {
+    let trap = TcpListener::bind((loopback(last), world.internet.mta.address().port()))?;
+    trap.set_nonblocking(true)?;
+    Ok(trap)
+}
+
+/// Whether somebody has connected.
+fn is_sprung(trap: &TcpListener) -> bool {
+    trap.accept().is_ok()
+}
+
 #[tokio::test]
 async fn an_address_that_is_not_on_the_internet_is_not_connected_to() -> Result<(), Trouble> {
     let program = Program::at(env!("CARGO_BIN_EXE_pair"));
     let world = World::with(program, |topology| topology.private_addresses = false).await?;
     let desk = world.desk("alice");
-    let sent = desk.send("carol@remote.example", "inside out", "text").await?;
+    let traps = [trap(&world, 2)?, trap(&world, 3)?];
+    let private = loopback(2);
+    let mapped = Ipv4Addr::new(127, 0, 0, 2).to_ipv6_mapped();
+    for zone in [
+        Zone::new("mx.example").mx(10, "a.mx.example").a("a.mx.example", private),
+        // An alias of an alias of a host that is not on the Internet.
+        Zone::new("alias.example")
+            .mx(10, "a.alias.example")
+            .cname("a.alias.example", "b.alias.example")
+            .cname("b.alias.example", "c.alias.example")
+            .a("c.alias.example", private),
+        Zone::new("named.example")
+            .cname("named.example", "host.named.example")
+            .a("host.named.example", private),
+        // Without MX the domain's own address.
+        Zone::new("fallback.example").a("fallback.example", private),
+        // All of several, in each way in which it can be written.
+        Zone::new("many.example")
+            .mx(10, "a.many.example")
+            .mx(20, "b.many.example")
+            .a("a.many.example", private)
+            .a("a.many.example", Ipv4Addr::new(10, 0, 0, 1))
+            .a("b.many.example", mapped)
+            .a("b.many.example", Ipv4Addr::new(169, 254, 169, 254)),
+    ] {
+        world.internet.dns.publish(zone);
+    }
+    let mut count = 0;
+    for domain in ["remote", "mx", "alias", "named", "fallback", "many"] {
+        let sent = desk.send(&format!("x@{domain}.example"), "inside out", "text").await?;
+        let view = until_is(&desk, &sent, DeliveryState::Failed).await?;
+        assert_eq!(view.status, "5.4.4", "{domain}: {view:?}");
+        assert!(view.text.contains("127.0.0.") || domain == "many", "{domain}: {view:?}");
+        count += 1;
+        until(&format!("{count} messages come back"), SOON, async || {
+            Ok((desk.messages(Folder::In).await?.len() == count).then_some(()))
+        })
+        .await?;
+    }
+    assert!(world.internet.mta.mail().is_empty() && !traps.iter().any(is_sprung));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_name_that_has_come_to_lead_inside_is_not_connected_to() -> Result<(), Trouble> {
+    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
+    let world = World::with(program, |topology| topology.private_addresses = false).await?;
+    let (desk, trap) = (world.desk("alice"), trap(&world, 2)?);
+    // First it is not answered, so that the message waits; then it leads inside.
+    let name = "mx.rebound.example";
+    world.internet.dns.publish(Zone::new("rebound.example").mx(10, name));
+    world.internet.dns.fail(name);
+    let sent = desk.send("x@rebound.example", "again", "text").await?;
+    until_is(&desk, &sent, DeliveryState::Deferred).await?;
+    world.internet.dns.publish(Zone::new(name).a(name, loopback(2)));
+    world.internet.dns.mend(name);
     let view = until_is(&desk, &sent, DeliveryState::Failed).await?;
     assert_eq!(view.status, "5.4.4", "{view:?}");
-    assert!(view.text.contains("127.0.0.1"), "{view:?}");
-    assert!(world.internet.mta.mail().is_empty());
-    desk.arrival(Folder::In, "the message comes back", |_| true).await?;
+    assert!(!is_sprung(&trap));
     Ok(())
 }
 

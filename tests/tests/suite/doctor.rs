@@ -1,11 +1,12 @@
 //! `doctor` on both nodes: it names what is missing, with the records that mend it, and is content when they are there.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 
 use shared::doctor::{Finding, State};
 use shared::listener::TlsIdentity;
 use tests::control::CommandError;
 use tests::internet::dns::Zone;
+use tests::internet::loopback;
 use tests::process::Program;
 use tests::wait::{SOON, Trouble};
 use tests::world::{CAROL, World};
@@ -151,4 +152,48 @@ async fn the_edges_doctor_tells_from_the_mail_that_left_whether_any_can() -> Res
     let found = of(&after, &port);
     assert!(found.state == State::Ok && found.found.starts_with("a host was reached"), "{found:?}");
     Ok(())
+}
+
+#[tokio::test]
+async fn the_edges_doctor_asks_nobody_but_the_resolvers_and_this_host() -> Result<(), Trouble> {
+    let world = World::with(program(), |topology| {
+        *topology = topology.clone().with_fixed_ports().expect("free ports");
+        topology.remote_port = topology.smtp[0].port();
+    })
+    .await?;
+    let port = world.nodes.topology.remote_port;
+    // Where somebody else would be asked: by SMTP, and for the policy by HTTPS where that port can be had.
+    let mut theirs = Vec::new();
+    for (last, port) in [(2, port), (3, port), (2, 443), (3, 443), (2, 25), (3, 25)] {
+        let is_theirs = port == world.nodes.topology.remote_port;
+        match TcpListener::bind((loopback(last), port)) {
+            Ok(listener) => theirs.push(listener),
+            Err(error) if is_theirs => return Err(error.into()),
+            // Not everybody may, and another test may have it.
+            Err(_) => {}
+        }
+    }
+    for zone in [
+        Zone::new("mx.other.example").a("mx.other.example", loopback(2)),
+        Zone::new("mta-sts.example.com").a("mta-sts.example.com", loopback(3)),
+        Zone::new("example.com")
+            .mx(10, HOST)
+            .mx(20, "mx.other.example")
+            .txt("example.com", "v=spf1 mx include:other.example -all")
+            .txt("_mta-sts.example.com", "v=STSv1; id=1")
+            .txt("_smtp._tls.example.com", "v=TLSRPTv1; rua=https://mta-sts.example.com/report"),
+        Zone::new(HOST).a(HOST, Ipv4Addr::LOCALHOST),
+    ] {
+        world.internet.dns.publish(zone);
+    }
+    let (found, _) = findings(&world).await?;
+    let mx = of(&found, "MX of example.com");
+    assert!(mx.found.contains("mx.other.example") || mx.state == State::Ok, "{mx:?}");
+    let asked = world.internet.dns.questions();
+    assert!(asked.iter().any(|(name, kind)| name == "example.com" && kind == "MX"), "{asked:?}");
+    for listener in &theirs {
+        listener.set_nonblocking(true)?;
+        assert!(listener.accept().is_err(), "{:?} was reached: {found:?}", listener.local_addr());
+    }
+    world.end().await
 }

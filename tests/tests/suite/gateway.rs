@@ -1,26 +1,44 @@
 //! Sallypost before another mail system: what goes to a host inside, what it refuses, and what becomes of
 //! mail while it is away.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use big_node::record::Folder;
 use big_node::request::{GatewayView, Queue, RecipientView, Request};
+use shared::topology::Dmarc;
 use shared::unit::DeliveryState;
+use tests::internet::dns::Zone;
 use tests::internet::mta::{Mail, Mta, Options, StartTls};
 use tests::internet::rules::{Rule, Stage};
+use tests::internet::{DOMAIN, HOST};
 use tests::ledger::Token;
 use tests::messages::{Letter, SHORT};
 use tests::process::{Node, Program};
 use tests::wait::{SOON, Trouble, until};
-use tests::world::{CAROL, World, without_trace};
+use tests::world::{CAROL, World, accepted_as, without_trace};
 
 /// A domain of ours in which only alice and bob are people.
 const SHARED: &str = "example.net";
 const USER: &str = "user@example.net";
+/// Somebody who has sent nothing.
+const FORGED: &str = "erin@forged.example";
 
+/// Carol's domain vouches for what comes from here; that of [`FORGED`] does not, and its mail would go to the same host.
 async fn world() -> Result<World, Trouble> {
     let program = Program::at(env!("CARGO_BIN_EXE_pair"));
-    World::with(program, |topology| topology.domains.push(SHARED.into())).await
+    let world = World::with(program, |topology| {
+        topology.domains.push(SHARED.into());
+        topology.authentication.dmarc = Dmarc::Record;
+    });
+    let world = world.await?;
+    for (domain, spf) in [(DOMAIN, "v=spf1 ip4:127.0.0.1 -all"), ("forged.example", "v=spf1 -all")] {
+        world
+            .internet
+            .dns
+            .publish(Zone::new(domain).mx(10, HOST).a(HOST, Ipv4Addr::LOCALHOST).txt(domain, spf));
+    }
+    Ok(world)
 }
 
 fn inside() -> Options {
@@ -132,6 +150,17 @@ async fn a_mail_system_inside_takes_what_nobody_here_has() -> Result<(), Trouble
     );
     assert_eq!(told("Final-Recipient: rfc822; user@example.net"), 0);
     assert_eq!(told("Remote-MTA"), 0, "a stranger is not told addresses inside");
+
+    // In the place of a sender for whom nobody vouches the postmaster is told, and has the message.
+    let (desk, outside) = (world.desk("alice"), world.internet.mta.mail().len());
+    let forged = world.smtp().await?.send_and_quit(FORGED, &["gone@example.net"], &letter(USER, 3)).await?;
+    desk.filed(Folder::Undeliverable, &accepted_as(&forged).ok_or("no id")?).await?;
+    let told =
+        desk.arrival(Folder::In, "alice is told", |line| line.subject.starts_with("Undelivered")).await?;
+    nothing_waits(&world).await?;
+    world.quiet().await?;
+    assert_eq!(world.internet.mta.mail().len(), outside, "erin is told nothing");
+    desk.delete(&told.id).await?;
 
     // From a desk: by the domain, and by the gateway's name wherever the address is.
     for to in [USER, "/dovecot friend@elsewhere.example"] {

@@ -5,6 +5,7 @@ mod annotations;
 mod apart;
 mod architecture;
 mod authentication;
+mod backscatter;
 mod binary;
 mod certificate;
 mod conformance;

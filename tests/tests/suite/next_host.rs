@@ -1,18 +1,20 @@
 //! Mail that a host will not take now goes to the next one in the same attempt, and nobody gets it from two of them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use big_node::record::Folder;
 use big_node::request::Sent;
 use shared::report::Step;
 use shared::unit::DeliveryState::{self, Deferred, Failed, Queued, Relayed};
+use tests::client::smtp::SmtpClient;
 use tests::internet::dns::Zone;
 use tests::internet::loopback;
 use tests::internet::mta::{Mta, Options};
 use tests::internet::rules::{Action, Rule, Stage};
 use tests::process::{Node, Program};
 use tests::wait::{SOON, Trouble, until};
-use tests::world::World;
+use tests::world::{ALICE, CAROL, World, accepted_as};
 
 /// A world with a host at 127.0.0.2; the one at 127.0.0.1 is there already.
 async fn two_hosts() -> Result<(World, Mta), Trouble> {
@@ -263,6 +265,41 @@ async fn a_host_is_tried_at_each_of_its_addresses() -> Result<(), Trouble> {
         assert!(told[0].1.contains(&named), "{told:?}");
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn ipv6_and_ipv4_are_raced_and_whichever_is_there_gets_it() -> Result<(), Trouble> {
+    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
+    let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+    let world = World::with(program, |topology| topology.smtp.push(v6)).await?;
+    let listen = SocketAddr::new(v6.ip(), world.internet.mta.address().port());
+    let sixth = Mta::start(Options { listen, name: "six.example".into(), ..Options::default() }).await?;
+    // Nobody listens at 127.0.0.9, nor at the IPv6 address that is kept for documentation.
+    let nowhere: IpAddr = "2001:db8::1".parse()?;
+    for (domain, addresses) in
+        [("six.example", [loopback(9), v6.ip()]), ("four.example", [nowhere, loopback(1)])]
+    {
+        let zone = addresses.iter().fold(Zone::new(domain), |zone, address| zone.a(domain, *address));
+        world.internet.dns.publish(zone);
+    }
+    let desk = world.desk("alice");
+    for domain in ["six.example", "four.example"] {
+        let sent = desk.send(&format!("x@{domain}"), "raced", "text").await?;
+        until_are(&world, &sent, &[Relayed]).await?;
+        assert_eq!(deferrals(&world, &sent).await?, 0, "{domain}");
+    }
+    assert_eq!(recipients(&sixth), ["x@six.example"]);
+    assert_eq!(recipients(&world.internet.mta), ["x@four.example"]);
+
+    // And in by IPv6.
+    let ours = world.nodes.edge_ready().smtp.iter().find(|address| address.is_ipv6()).copied();
+    let mut client = SmtpClient::ready(ours.ok_or("it listens by IPv6, too")?, None).await?;
+    let taken = client.send(CAROL, &[ALICE], b"Subject: six\r\n\r\ntext\r\n").await?;
+    let id = accepted_as(&taken).ok_or("no id")?;
+    desk.filed(Folder::In, &id).await?;
+    let raw = String::from_utf8_lossy(&desk.raw(&id).await?).into_owned();
+    assert!(raw.contains("[IPv6:::1]"), "{raw}");
+    world.end().await
 }
 
 #[tokio::test]

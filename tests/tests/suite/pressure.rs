@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use big_node::record::Folder;
+use big_node::record::{AfterFetch, Folder, Scope};
 use edge_node::request::{Explained, Request as EdgeRequest};
 use shared::pressure::Level;
 use shared::report::LinkView;
@@ -121,6 +121,73 @@ async fn where_big_takes_no_more_the_edge_spools_and_then_refuses_for_now() -> R
     world.nodes.start_big().await?;
     world.linked().await?;
     goes_on(&world, accepted).await
+}
+
+/// Room for the levels between the first and the last: what is counted four times a second passes none of them by.
+const SPOOL_OF_LEVELS: u64 = 4 << 20;
+/// What is sent once strangers are slow.
+const HALF_A_LEVEL: usize = 256 * 1024;
+
+#[tokio::test]
+async fn a_spool_that_fills_up_slows_strangers_then_refuses_them_and_travellers_last() -> Result<(), Trouble>
+{
+    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
+    let mut world = World::with(program, |topology| topology.spool_max = SPOOL_OF_LEVELS).await?;
+    let trip = world.desk("alice").travel(Scope::New, AfterFetch::Keep).await?;
+    world.first_pop3s(&trip.user, &trip.password).await?.quit().await?;
+    world.nodes.kill(Node::Big).await?;
+    let token = |number| Token { seed: 4, number };
+    let of = |number, size| {
+        Letter { from: CAROL, to: ALICE, subject: "levels", token: token(number) }
+            .with_attachment("a.bin", size)
+    };
+    // While it is open they are small, and then each has waited: MAIL is refused first.
+    let (mut seen, mut number) = (Vec::new(), 0);
+    let refused = loop {
+        number += 1;
+        let before = level(&world).await?;
+        seen.push(before);
+        seen.dedup();
+        let size = if before == Level::Open { LONG } else { HALF_A_LEVEL };
+        match world.smtp().await?.send(CAROL, &[ALICE], &of(number, size)).await {
+            Ok(_) => assert!(before.takes_mail(), "taken although {before:?}"),
+            Err(SendError::Refused { stage, reply }) => break (stage, reply.to_string()),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    assert_eq!(level(&world).await?, Level::Closed);
+    assert_eq!(seen[..2], [Level::Open, Level::Slow], "{seen:?}");
+    assert!(refused.1.starts_with("452 4.3.1 "), "{refused:?}");
+    let greeted = world.smtp().await?.command(&format!("MAIL FROM:<{CAROL}>")).await?;
+    assert_eq!((greeted.code, greeted.enhanced()), (452, Some("4.3.1")));
+    // A traveller collects and sends, until there is no room for that either; and collects.
+    let login = (trip.user.as_str(), trip.password.as_str());
+    let letter = |number| {
+        let from = ALICE;
+        Letter { from, to: ALICE, subject: "levels", token: token(number) }
+            .with_attachment("a.bin", HALF_A_LEVEL)
+    };
+    let mut submitted = 0;
+    let last = loop {
+        world.pop3s(login.0, login.1).await?.quit().await?;
+        let sent =
+            world.submission(login.0, login.1).await?.send(ALICE, &[ALICE], &letter(1_000 + submitted)).await;
+        match sent {
+            Ok(_) => submitted += 1,
+            Err(SendError::Refused { stage, reply }) => break (stage, reply.to_string()),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    assert!(submitted >= 1 && last.1.starts_with("452 4.3.1 "), "{submitted}, then {last:?}");
+    assert_eq!(level(&world).await?, Level::Full);
+    world.pop3s(login.0, login.1).await?.quit().await?;
+    match SmtpClient::ready(world.smtp_address(), None).await {
+        Err(SmtpError::Answered { reply, .. }) => {
+            assert_eq!((reply.code, reply.enhanced()), (421, Some("4.3.1")));
+        }
+        other => return Err(format!("{other:?}").into()),
+    }
+    Ok(())
 }
 
 /// A disk that takes longer for each sync than this test waits for anything: strace holds the process at it, and lets go

@@ -25,6 +25,11 @@ fn host(n: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 0, n).into()
 }
 
+/// A host in a network of its own.
+fn network(n: u8) -> IpAddr {
+    Ipv4Addr::new(127, 0, n, 1).into()
+}
+
 /// What a list says of that host: a code, and a text.
 fn entry(list: &str, n: u8, code: [u8; 4], text: &str) -> Zone {
     let name = format!("{n}.0.0.127.{list}");
@@ -170,16 +175,27 @@ async fn who_is_new_comes_again_and_who_is_known_does_not_have_to() -> Result<()
 
     comes_in(&world, 2, CAROL, ALICE).await?;
     assert_eq!(rcpt(&world, 2, "new@remote.example", &[ALICE]).await?[0].code, 451);
+    assert_eq!(rcpt(&world, 5, "late@remote.example", &[BOB]).await?[0].code, 451);
+    // Nor is a null reverse-path taken at once, as a host has it that asks back whether the sender is there.
+    world.nodes.big.run(&["person", "add", "erin"]).await?;
+    let erin = "erin@example.com";
+    let asked_back = until("erin is known", SOON, async || {
+        let code = rcpt(&world, 5, "", &[erin]).await?[0].code;
+        Ok((code != 550).then_some(code))
+    });
+    assert_eq!(asked_back.await?, 451);
     verdicts(&world, 2, CAROL, ALICE).await?;
-    // A message has been taken from there.
-    assert_eq!(rcpt(&world, 2, "new@remote.example", &[ALICE]).await?[0].code, 250);
+    // A message has been taken from their network.
+    for n in [2, 5] {
+        assert_eq!(rcpt(&world, n, "new@remote.example", &[ALICE]).await?[0].code, 250);
+        assert_eq!(rcpt(&world, n, "", &[erin]).await?[0].code, 250);
+    }
 
     // What is remembered outlives a restart; whom the edge was acquainted with does not.
-    assert_eq!(rcpt(&world, 5, "late@remote.example", &[BOB]).await?[0].code, 451);
     until("it is on the disk", SOON, async || {
-        // Those two of bad.example, new and late.
+        // Those two of bad.example, the first of good.example by its network, new, late and the null one.
         let seen = view(&world).await?.greylist.ok_or("it is on")?;
-        Ok((seen.waiting == 4).then_some(()))
+        Ok((seen.waiting == 6).then_some(()))
     })
     .await?;
     world.nodes.stop(Node::Edge).await?;
@@ -202,7 +218,7 @@ async fn strangers_who_do_nothing_keep_no_known_peer_out() -> Result<(), Trouble
     // Until there is no place for strangers: a session that has ended may keep one for a moment.
     until("strangers are refused", SOON, async || {
         let n = u8::try_from(10 + greeted.len() + refused)?;
-        let mut wire = Wire::connect_from(host(n), world.smtp_address()).await?;
+        let mut wire = Wire::connect_from(network(n), world.smtp_address()).await?;
         match wire.line().await?.get(..3) {
             Some(b"220") => greeted.push(wire),
             Some(b"421") => refused += 1,
@@ -211,9 +227,100 @@ async fn strangers_who_do_nothing_keep_no_known_peer_out() -> Result<(), Trouble
         Ok((greeted.len() == 18 && refused > 0).then_some(()))
     })
     .await?;
-    let sent = client(&world, 250).await;
+    let sent = SmtpClient::ready_from(network(250), world.smtp_address(), None).await;
     assert!(sent.is_err(), "there is no place for another stranger");
     world.receive(&[ALICE], letter).await?;
     drop(greeted);
+    world.end().await
+}
+
+/// Where a client stops in the middle.
+#[derive(Clone, Copy, Debug)]
+enum Within {
+    Command,
+    Content,
+    Handshake,
+}
+
+/// A client that is in, and has stopped there.
+async fn stopped(from: IpAddr, world: &World, within: Within) -> Result<SmtpClient, Trouble> {
+    let mut client = SmtpClient::ready_from(from, world.smtp_address(), None).await?;
+    let part: &[u8] = match within {
+        Within::Command => b"MAIL FR",
+        Within::Content => {
+            client.expect(&format!("MAIL FROM:<{CAROL}>"), 250).await?;
+            client.expect(&format!("RCPT TO:<{ALICE}>"), 250).await?;
+            client.expect("DATA", 354).await?;
+            b"Subject: sl"
+        }
+        Within::Handshake => {
+            client.expect("STARTTLS", 220).await?;
+            // Of a ClientHello.
+            &[0x16, 3, 1, 2, 0, 1]
+        }
+    };
+    client.raw(part).await?;
+    Ok(client)
+}
+
+#[tokio::test]
+async fn clients_that_stop_in_the_middle_and_a_flood_from_one_network_keep_nobody_else_out()
+-> Result<(), Trouble> {
+    let world = World::with(program(), |topology| topology.receivers = 40).await?;
+    let letter = b"Subject: s\r\n\r\ntext\r\n";
+    let trip = world.desk("alice").travel(Scope::New, AfterFetch::Keep).await?;
+    world.first_pop3s(&trip.user, &trip.password).await?.quit().await?;
+    world.receive(&[ALICE], letter).await?;
+    // All that four networks may have: one in five each.
+    let mut slow = Vec::new();
+    for n in 10..14 {
+        for (number, within) in
+            (1..=8).zip([Within::Command, Within::Content, Within::Handshake].iter().cycle())
+        {
+            let from = Ipv4Addr::new(127, 0, n, number).into();
+            slow.push(stopped(from, &world, *within).await?);
+        }
+        let ninth =
+            SmtpClient::ready_from(Ipv4Addr::new(127, 0, n, 9).into(), world.smtp_address(), None).await;
+        assert!(ninth.is_err_and(|error| error.to_string().contains("421 4.3.2")), "another address of {n}");
+    }
+    // Whoever is known, a stranger from elsewhere and a traveller come in.
+    let goes_on = async || {
+        let id = world.receive(&[ALICE], letter).await?;
+        world.desk("alice").filed(Folder::In, &id).await?;
+        world.pop3s(&trip.user, &trip.password).await?.quit().await?;
+        Ok::<_, Trouble>(())
+    };
+    goes_on().await?;
+    let mut other = until("a stranger comes in", SOON, async || {
+        Ok(SmtpClient::ready_from(network(20), world.smtp_address(), None).await.ok())
+    })
+    .await?;
+    other.expect(&format!("MAIL FROM:<{CAROL}>"), 250).await?;
+    other.quit().await?;
+    // A flood from all addresses of one network gets no more than that, and what is left of strangers' places.
+    let (mut greeted, mut refused) = (Vec::new(), 0);
+    for number in 1..=200 {
+        let mut wire =
+            Wire::connect_from(Ipv4Addr::new(127, 0, 30, number).into(), world.smtp_address()).await?;
+        match wire.line().await?.get(..3) {
+            Some(b"220") => greeted.push(wire),
+            Some(b"421") => refused += 1,
+            other => return Err(format!("answered {other:?}").into()),
+        }
+    }
+    assert!(
+        (1..=4).contains(&greeted.len()) && refused >= 196,
+        "{} greeted, {refused} refused",
+        greeted.len()
+    );
+    goes_on().await?;
+    drop((slow, greeted));
+    until("strangers come in again", SOON, async || {
+        Ok(SmtpClient::ready_from(network(30), world.smtp_address(), None).await.ok())
+    })
+    .await?
+    .quit()
+    .await?;
     world.end().await
 }

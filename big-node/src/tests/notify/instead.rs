@@ -2,10 +2,14 @@
 //! and one report.
 
 use shared::lane::{self, LanePosition, confirmed};
+use shared::smtp::Enhanced;
+use shared::smtp::client::{Class, Status};
 use shared::store::BodyKey;
 
 use super::*;
-use crate::record::{HELD_FOR_REPORT, TOLD_INSTEAD, ToldInstead};
+use crate::directory::{NewGateway, Reach};
+use crate::gateway::queue::{self, Due};
+use crate::record::{HANDOVERS, HELD_FOR_REPORT, TOLD_INSTEAD, Takes, ToldInstead};
 
 const FAR: [&str; 2] = ["phone@far.example", "other@far.example"];
 
@@ -15,6 +19,25 @@ impl World {
         let forward = forward.iter().map(ToString::to_string).collect();
         self.add_person(NewPerson { name: "away".into(), forward, keep_copy, ..NewPerson::default() });
         self
+    }
+
+    /// A gateway that takes what nobody has in the site's domain.
+    fn with_gateway(self) -> Self {
+        let reach = Reach { lmtp: vec!["10.0.0.9:24".into()], ..Reach::default() };
+        let (name, domains, takes) = ("inside".into(), vec!["example.com".into()], Takes::Any);
+        let new = NewGateway { name, reach, domains, takes };
+        let gateway = directory::new_gateway(&self.store.read().expect("reads"), &new, NOW);
+        self.add(Record::Gateway(gateway.expect("a gateway")));
+        self
+    }
+
+    /// The system behind the gateway refuses the first recipient.
+    fn refused_inside(&self, message: MessageId) {
+        let status = Status::ours(Class::Permanent, Enhanced(5, 1, 1), "no such user");
+        let report = queue::Report { recipient: 0, status, host: None, tls: None, host_reports: false };
+        let (due, site) = (Due { gateway: "inside".into(), message, revision: 0 }, Arc::clone(&self.site));
+        let record = move |txn: &mut Txn<'_>| queue::record(txn, &site, &due, vec![report], NOW);
+        self.store.commit_blocking(record).expect("is recorded");
     }
 
     /// The edge has confirmed everything, and the safety store has let it go.
@@ -232,4 +255,36 @@ fn without_a_postmaster_it_stays_owed_and_others_are_told() {
     world.looks_for_reports();
     assert_eq!((count(&world), world.leaving(true).len()), (0, 0));
     assert!(owed.iter().all(|id| world.folder("alice", *id) == Some(Folder::Undeliverable)));
+}
+
+#[test]
+fn what_a_gateway_refuses_is_told_to_a_sender_only_if_somebody_vouches_for_them() {
+    for (verdict, path) in [(None, CAROL), (Some(VOUCHED), CAROL), (None, "")] {
+        let world = World::new().with_gateway();
+        let mut request = strangers("gone@example.com");
+        request.origin.verdicts = verdict.into_iter().map(str::to_owned).collect();
+        request.origin.reverse_path = Some(path.to_owned()).filter(|path| !path.is_empty());
+        let id = request.comes(&world);
+        world.refused_inside(id);
+        let (outside, inside) = (world.told_outside().len(), world.told_inside("alice"));
+        let expected = match (verdict, path) {
+            (_, "") => (0, 0),
+            (None, _) => (0, 1),
+            (Some(_), _) => (1, 0),
+        };
+        assert_eq!((outside, inside.len()), expected, "{verdict:?} {path}");
+        if let [told] = inside.as_slice() {
+            let fields = "Final-Recipient: rfc822; gone@example.com\r\nAction: failed\r\n";
+            assert!(told.contains(fields) && told.contains("no such user"), "{told}");
+            assert_eq!(world.content_of(id).into_bytes(), request.letter.content, "the message is there");
+        }
+        let is_here = expected == (0, 1);
+        assert_eq!(world.folder("alice", id), is_here.then_some(Folder::Undeliverable));
+        let waits = world.store.read().and_then(|rows| rows.count(HANDOVERS)).expect("reads");
+        assert_eq!(
+            (waits, world.holders_of(request.origin.body)),
+            (0, u32::from(is_here)),
+            "no more is held"
+        );
+    }
 }

@@ -463,3 +463,25 @@ async fn no_answer_of_65_536_that_are_forged_is_believed() {
         assert!(asked.chars().any(|one| one.is_ascii_uppercase()), "the case is not at random: {asked}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_kept_for_as_long_as_it_says_and_never_for_more_than_a_day() {
+    const DAY: u64 = 86_400;
+    let cases: [(u64, usize, Answers); 3] = [
+        (0, 2, |asked| living(asked, 0)),
+        (60, 1, |asked| living(asked, 60)),
+        (DAY, 1, |asked| living(asked, u32::MAX)),
+    ];
+    for (kept_at_most, asked_for, answers) in cases {
+        let server = Server::start(answers).await;
+        for _ in 0..2 {
+            assert_eq!(server.hosts(DOMAIN).await.expect("the truth"), [IpAddr::V4(TRUTH)]);
+        }
+        let is_domain = |asked: &&String| asked.trim_end_matches('.').eq_ignore_ascii_case(DOMAIN);
+        let asked = server.questions().iter().filter(is_domain).count();
+        assert_eq!(asked, asked_for, "kept for {kept_at_most} s at most");
+        let lookup = server.resolver.inner().lookup(DOMAIN, RecordType::MX).await.expect("the truth");
+        let kept = lookup.valid_until().saturating_duration_since(std::time::Instant::now());
+        assert!(kept <= Duration::from_secs(kept_at_most), "{kept:?} for {kept_at_most} s at most");
+    }
+}

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use big_node::directory::NewPerson;
 use big_node::request::{PersonView, Request, Started, Terms};
+use clap::Args;
 use shared::control::socket_in;
 use shared::lifetime::take_descriptors;
 use tests::ask;
@@ -24,8 +25,8 @@ use crate::Failure;
 use crate::load::message;
 use crate::took::Took;
 
-/// Hosts that the connections come from, each a network of its own.
-const HOSTS: usize = 10;
+/// Networks that the connections come from.
+const NETWORKS: usize = 10;
 /// Connections that are made at once.
 const AT_ONCE: usize = 50;
 /// How long all of them may take to be open, and any probe to be answered.
@@ -41,8 +42,8 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 const PERSON: &str = "alice";
 
 /// The site, and who travels.
-struct Under {
-    nodes: Nodes,
+pub struct Under {
+    pub nodes: Nodes,
     trip: Started,
     /// Messages that were filed.
     filed: u64,
@@ -50,14 +51,45 @@ struct Under {
 
 /// Times of each kind of probe.
 #[derive(Default)]
-struct Probes {
+pub struct Probes {
     accepted: Vec<Duration>,
     filed: Vec<Duration>,
     collected: Vec<Duration>,
 }
 
+impl Probes {
+    /// Prints a row for each kind.
+    pub fn print(self, when: &str) {
+        println!("{}", Took::of(self.accepted).row(&format!("{when}: a known peer's message is accepted")));
+        println!("{}", Took::of(self.filed).row(&format!("{when}: it is filed inside, over the link")));
+        println!("{}", Took::of(self.collected).row(&format!("{when}: POP3, a login under TLS and STAT")));
+    }
+}
+
+/// How many connections there are to be, and what they may cost.
+#[derive(Args)]
+pub struct Options {
+    /// Connections to port 25's role
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    smtp: usize,
+    /// Connections to port 110's role
+    #[arg(long, default_value_t = 3_000, value_name = "N")]
+    pop3: usize,
+    /// Messages of a known peer, each filed and each followed by a look at a maildrop, before and beside them
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    probes: usize,
+    /// What the edge may have resident beside them, MiB; more is a failure
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    memory_max: u64,
+}
+
 /// Measures, and prints a table.
-pub async fn run(folder: &Path, smtp: usize, pop3: usize, probes: usize) -> Result<(), Failure> {
+///
+/// # Errors
+/// If fewer connections are open than there are to be, or the edge needs more memory than it may.
+pub async fn run(folder: &Path, options: &Options) -> Result<(), Failure> {
+    let Options { smtp, pop3, probes, memory_max } = *options;
+    let probes = probes.max(2);
     take_descriptors();
     let mut under = Under::start(folder, smtp).await?;
     let edge = under.nodes.edge_ready().pid;
@@ -100,21 +132,32 @@ pub async fn run(folder: &Path, smtp: usize, pop3: usize, probes: usize) -> Resu
     );
     println!("| after the probes beside them | {} |\n", with_probes >> 20);
     println!("| {probes} probes, ms | p50 | p99 | longest |\n|---|---|---|---|");
-    for (when, probes) in [("before", before), ("beside them", beside)] {
-        println!("{}", Took::of(probes.accepted).row(&format!("{when}: a known peer's message is accepted")));
-        println!("{}", Took::of(probes.filed).row(&format!("{when}: it is filed inside, over the link")));
-        println!("{}", Took::of(probes.collected).row(&format!("{when}: POP3, a login under TLS and STAT")));
-    }
+    before.print("before");
+    beside.print("beside them");
     if held > IDLE_MAX {
         return Err(format!("the probes took {held:?}: the first connections were closed meanwhile").into());
     }
+    if (strangers.len(), collectors.len()) != (smtp, pop3) {
+        let open = (strangers.len(), collectors.len());
+        return Err(format!("{open:?} of {:?} connections were open", (smtp, pop3)).into());
+    }
+    within(with_probes.max(with_pop3), memory_max)?;
     drop((strangers, collectors));
     // They are gone, and mail goes on.
     under.probe(2).await.map(drop)
 }
 
+/// That the edge has needed no more memory than it may, in octets and in MiB.
+pub fn within(resident: u64, memory_max: u64) -> Result<(), Failure> {
+    if resident <= memory_max << 20 {
+        return Ok(());
+    }
+    Err(format!("the edge had {} MiB resident, and {memory_max} is the most", resident >> 20).into())
+}
+
 impl Under {
-    async fn start(folder: &Path, receivers: usize) -> Result<Self, Failure> {
+    /// A site whose edge has places for so many strangers.
+    pub async fn start(folder: &Path, receivers: usize) -> Result<Self, Failure> {
         // Nothing is delivered, so nothing is asked of the Internet.
         let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
         let mut topology = TestTopology::new(folder, nobody, nobody.port())?;
@@ -146,7 +189,7 @@ impl Under {
 
     /// Sends messages, one after the other, over a connection each; waits until each is filed, and looks at the
     /// maildrop.
-    async fn probe(&mut self, count: usize) -> Result<Probes, Failure> {
+    pub async fn probe(&mut self, count: usize) -> Result<Probes, Failure> {
         let mut probes = Probes::default();
         for number in 0..count as u64 {
             let start = Instant::now();
@@ -185,12 +228,12 @@ impl Under {
     }
 }
 
-fn first(addresses: &[SocketAddr]) -> Result<SocketAddr, Failure> {
+pub fn first(addresses: &[SocketAddr]) -> Result<SocketAddr, Failure> {
     addresses.first().copied().ok_or_else(|| "every service listens".into())
 }
 
-/// Opens connections from hosts 127.0.`net`.x; those that are refused are left out.
-async fn open<C, F>(
+/// Opens connections from networks 127.`net`.x; those that are refused are left out.
+pub async fn open<C, F>(
     count: usize,
     net: u8,
     connect: impl Fn(IpAddr) -> F + Clone + Send + 'static,
@@ -205,8 +248,8 @@ where
         tasks.spawn(async move {
             let mut open = Vec::new();
             for number in (task..count).step_by(AT_ONCE) {
-                let host = u8::try_from(2 + number % HOSTS).unwrap_or(u8::MAX);
-                open.extend(connect(Ipv4Addr::new(127, 0, net, host).into()).await);
+                let network = u8::try_from(number % NETWORKS).unwrap_or(u8::MAX);
+                open.extend(connect(Ipv4Addr::new(127, net, network, 1).into()).await);
             }
             open
         });

@@ -24,7 +24,8 @@
 //! another server if there is one (`tests/bench/pop3-beside-dovecot.sh`).
 //!
 //! `bench connections` holds thousands of idle connections open, and measures what they cost and whether mail of a known
-//! peer, POP3 and the link go on meanwhile.
+//! peer, POP3 and the link go on meanwhile; `bench hostile` does so of clients that trickle, and of floods of connections.
+//! Both fail if fewer of them are there than are asked for, or the edge needs more memory than it may.
 //!
 //! `bench queue` starts an edge with a million messages in its queue and lists them, and fails if that takes more memory
 //! than it may.
@@ -38,6 +39,7 @@ mod connections;
 mod desk;
 mod directory;
 mod flights;
+mod hostile;
 mod load;
 mod machine;
 mod measure;
@@ -126,17 +128,9 @@ enum Command {
         messages: u64,
     },
     /// Measure what thousands of idle connections cost, and mail, POP3 and the link beside them
-    Connections {
-        /// Connections to port 25's role
-        #[arg(long, default_value_t = 10_000, value_name = "N")]
-        smtp: usize,
-        /// Connections to port 110's role
-        #[arg(long, default_value_t = 3_000, value_name = "N")]
-        pop3: usize,
-        /// Messages of a known peer, each filed and each followed by a look at a maildrop, before and beside them
-        #[arg(long, default_value_t = 100, value_name = "N")]
-        probes: usize,
-    },
+    Connections(connections::Options),
+    /// Measure what a known peer, POP3 and the link notice of clients that trickle and of floods of connections
+    Hostile(hostile::Options),
     /// Measure how often the delivering client waits for a host that is far away
     Flights(flights::Options),
     /// Measure starting with a long queue, and listing it; exit 1 if the edge needs more memory than it may
@@ -185,9 +179,8 @@ fn main() -> ExitCode {
         Some(Command::Travel { trips, messages }) => {
             runtime.block_on(measure_travel((*trips).max(1), *messages))
         }
-        Some(Command::Connections { smtp, pop3, probes }) => {
-            runtime.block_on(measure_connections(*smtp, *pop3, (*probes).max(2)))
-        }
+        Some(Command::Connections(options)) => runtime.block_on(measure_connections(options)),
+        Some(Command::Hostile(options)) => runtime.block_on(measure_hostile(options)),
         Some(Command::Pop3(options)) => runtime.block_on(measure_pop3(options)),
         Some(Command::Queue(options)) => runtime.block_on(measure_queue(options)),
         Some(Command::Flights(options)) => runtime.block_on(flights::run(options)),
@@ -255,10 +248,16 @@ async fn measure_travel(trips: usize, messages: u64) -> Result<(), Failure> {
     travel::run(folder.path(), trips, messages).await
 }
 
-async fn measure_connections(smtp: usize, pop3: usize, probes: usize) -> Result<(), Failure> {
+async fn measure_connections(options: &connections::Options) -> Result<(), Failure> {
     let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
     println!("{}\n", machine::describe(folder.path()));
-    connections::run(folder.path(), smtp, pop3, probes).await
+    connections::run(folder.path(), options).await
+}
+
+async fn measure_hostile(options: &hostile::Options) -> Result<(), Failure> {
+    let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
+    println!("{}\n", machine::describe(folder.path()));
+    hostile::run(folder.path(), options).await
 }
 
 async fn measure_queue(options: &queue::Options) -> Result<(), Failure> {
