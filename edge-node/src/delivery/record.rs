@@ -55,8 +55,8 @@ impl Recorder<'_> {
     }
 }
 
-/// For the simulation: a remote host has taken the message for everybody who is due, or says to come again at once.
-#[cfg(feature = "sim")]
+/// For the simulation and tests: a remote host has taken the message for everybody who is due, or says to come again at once.
+#[cfg(any(test, feature = "sim"))]
 pub(crate) async fn answered_by_remote(
     node: &Node,
     message: MessageId,
