@@ -11,10 +11,10 @@
 //! | 4 | length of raw, little endian; zero but for a batch |
 //!
 //! Both lengths are checked against the kind's limit before anything is allocated. HELLO and REFUSED
-//! are laid out by hand and frozen, so that any two versions understand each other's opening; the
-//! meta of the others is a flat rkyv record, read by the checked API only and copied into owned types
-//! at once. Heads and inline bodies are never inside rkyv: they are the raw part, cut by the lengths
-//! that the meta gives. QUIC has authenticated every byte, so there is no checksum of our own; the
+//! are laid out by hand and, from the first release on, frozen, so that any two versions understand each
+//! other's opening; the meta of the others is a flat rkyv record, read by the checked API only and copied
+//! into owned types at once. Heads and inline bodies are never inside rkyv: they are the raw part, cut by the
+//! lengths that the meta gives. QUIC has authenticated every byte, so there is no checksum of our own; the
 //! chain digest of a batch covers what its units mean.
 //!
 //! No frame asks the partner for a mailbox, a message, a search or a file (promises §5, T53).

@@ -331,6 +331,24 @@ async fn an_edge_that_goes_back_too_often_has_to_wait_for_it_and_an_honest_one_d
     refused(16).await;
 }
 
+/// What big keeps of refused units is where they stood, which their number and the lane's chain say, and why (promises
+/// §5.7 T51): the dead letter, with all that they said, is the edge's.
+fn keeps_reasons_only(world: &World, end: &End, lane: Lane, refused: &[([u8; 16], &[u8])]) {
+    let rows = world.store.read().expect("reads");
+    let kept = lane::rejected(&rows, lane.index(), 0).expect("reads");
+    assert_eq!(kept.len(), refused.len());
+    let row = lane::state(&rows, lane.index()).expect("reads");
+    let position = end.positions[usize::from(lane.index())];
+    assert_eq!((row.received.number, row.received.chain), (position.number, position.chain));
+    assert!(lane::dead_letters(&rows, usize::MAX).expect("reads").is_empty());
+    for (id, content) in refused {
+        assert!(!lane::is_here(&rows, id).expect("reads"));
+        for (_, row) in &kept {
+            assert!(row.reason.len() < 300 && !row.reason.contains(&*String::from_utf8_lossy(content)));
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mail_on_a_lane_for_facts_is_refused() {
     let world = block_in_place(World::new);
@@ -344,6 +362,8 @@ async fn mail_on_a_lane_for_facts_is_refused() {
         assert_eq!(end.flood(id(7), 2).await, 2 * PIECE as u64);
         let body = Body::Staged { length: 2 * PIECE as u64, digest: [0; 32] };
         assert_eq!(end.bring(lane, id(7), encode(&head), body).await.refused.len(), 1);
+        let said = b"remote.example".as_slice();
+        block_in_place(|| keeps_reasons_only(&world, &end, lane, &[(letter.id.0, said), (id(7), said)]));
     }
     assert!(world.entry("alice", letter.id).is_none());
     let body = Body::Inline(sealed.into());
@@ -362,6 +382,7 @@ async fn a_forged_author_or_an_invented_context_is_refused_and_alarmed() {
     assert_eq!(block_in_place(|| alarm(unix_millis())), None);
     let alice = block_in_place(|| world.known("alice").id);
     let mut refused = 0;
+    let (mut mail, mut facts) = (Vec::new(), Vec::new());
     // Somebody at a desk, a report of our own, a traveller of a window that big has not opened.
     for channel in [Channel::Desk { person: alice }, Channel::Report, Channel::Submission { window: id(9) }] {
         let submitted = matches!(channel, Channel::Submission { .. }).then(|| id(9));
@@ -370,6 +391,7 @@ async fn a_forged_author_or_an_invented_context_is_refused_and_alarmed() {
         let applied = end.bring(Lane::Inter, letter.id.0, encode(&head), Body::Inline(sealed.into())).await;
         assert_eq!(applied.refused.len(), 1, "{applied:?}");
         refused += 1;
+        mail.push((letter.id.0, b"text\r\n".as_slice()));
         block_in_place(|| {
             assert!(world.entry("bob", letter.id).is_none() && world.entry("alice", letter.id).is_none());
         });
@@ -378,8 +400,13 @@ async fn a_forged_author_or_an_invented_context_is_refused_and_alarmed() {
     for fact in [ToBig::Outcome(outcome(NOW, "250 fine")), ToBig::Revised(revised())] {
         let applied = end.bring(Lane::Event, id(20 + refused), encode(&fact), Body::None).await;
         assert_eq!(applied.refused.len(), 1, "{applied:?}");
+        facts.push((id(20 + refused), b"250 fine".as_slice()));
         refused += 1;
     }
+    block_in_place(|| {
+        keeps_reasons_only(&world, &end, Lane::Inter, &mail);
+        keeps_reasons_only(&world, &end, Lane::Event, &facts);
+    });
     let said = block_in_place(|| alarm(unix_millis())).expect("is said");
     assert!(said.starts_with(&format!("{refused} units of the edge's were refused here")), "{said}");
     // Mail that is as it should be raises none, and an old alarm ends.

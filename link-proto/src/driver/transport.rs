@@ -20,7 +20,7 @@ const BIDI_STREAMS: u32 = 5;
 /// Bytes of one stream that may be under way or unread.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 /// Bytes of a connection that may be under way or unread: all lanes and bodies at once.
-const CONNECTION_WINDOW: u32 = 10 * 1024 * 1024;
+pub(super) const CONNECTION_WINDOW: u32 = 10 * 1024 * 1024;
 /// Bytes sent and not acknowledged.
 const SEND_WINDOW: u64 = 10 * 1024 * 1024;
 /// A partner that is silent for so long is gone.
@@ -106,7 +106,7 @@ pub(super) fn client_config(crypto: Arc<QuicClientConfig>) -> ClientConfig {
     config
 }
 
-fn transport() -> TransportConfig {
+pub(super) fn transport() -> TransportConfig {
     let idle = IdleTimeout::try_from(IDLE_TIME).expect("some seconds fit QUIC's idle timeout");
     let bodies = u32::try_from(BODIES_MAX).expect("a handful of bodies");
     let mut transport = TransportConfig::default();

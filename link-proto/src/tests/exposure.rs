@@ -4,8 +4,11 @@ use super::hostile::samples;
 use super::protocol::document;
 use crate::frame::Frame;
 
-/// What the other end learns by sending a frame. There is no word here for a mailbox, a message, a search
-/// or a file, and there must not be one.
+/// What must not be in the table: no frame is a way to ask for one of these (promises §5.7 T53).
+const NEVER_REVEALED: [&str; 5] = ["mailbox", "message", "search", "file", "person"];
+
+/// What the other end learns by sending a frame. There is no word here for what is [`NEVER_REVEALED`], and there
+/// must not be one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reveals {
     /// Nothing, or only that it was wrong.
@@ -63,5 +66,8 @@ fn the_document_says_of_every_frame_what_it_can_reveal() {
     for frame in samples() {
         let row = format!("| {} | {} |", frame.name(), reveals(&frame).text());
         assert!(document.contains(&row), "PROTOCOL.md has no row `{row}`");
+        for word in NEVER_REVEALED {
+            assert!(!row.to_lowercase().contains(word), "{row}");
+        }
     }
 }

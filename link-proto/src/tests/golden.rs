@@ -1,4 +1,5 @@
-//! The bytes of version 1, one file of hex a frame: what was sent once is understood for ever.
+//! The bytes of version 1, one file of hex a frame. From the first release on what was sent once is understood for ever;
+//! before it a version that nobody has may change, and these files with it.
 
 use std::fmt::Write;
 use std::path::Path;

@@ -28,7 +28,7 @@ pub use hello::hello;
 pub use mime::mime;
 pub use records::records;
 pub use session::session;
-pub use units::units;
+pub use units::{is_read, rewritten, units};
 
 /// Bytes of one input; what is longer is cut.
 pub const BYTES_MAX: usize = 4096;

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::PathBuf;
 
-use shared::unit::{self, ToBig, ToEdge};
 use tests::fuzz::{BYTES_MAX, TARGETS, seeds::seeds};
 use tests::random::Random;
 
@@ -98,36 +97,6 @@ fn records_bear_their_corpus() {
 #[test]
 fn mime_bears_its_corpus() {
     replay("mime");
-}
-
-/// Promises §5.7 T49, of every kind of unit and row.
-#[test]
-fn every_unit_is_borne_cut_anywhere_with_any_bit_flipped_and_wherever_it_lies() {
-    let (_, units) = TARGETS.into_iter().find(|(target, _)| *target == "units").expect("a target");
-    for seed in seeds().into_iter().filter(|seed| seed.target == "units") {
-        for end in 0..seed.bytes.len() {
-            units(&seed.bytes[..end]);
-        }
-        let mut flipped = seed.bytes.clone();
-        // The first byte says which type the others are.
-        for bit in 8..8 * flipped.len() {
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            units(&flipped);
-            flipped[bit / 8] ^= 1 << (bit % 8);
-        }
-        let read = |bytes: &[u8]| match bytes.split_first() {
-            Some((0, head)) => unit::decode::<ToBig>(head).map(|head| unit::encode(&head)),
-            Some((1, head)) => unit::decode::<ToEdge>(head).map(|head| unit::encode(&head)),
-            _ => None,
-        };
-        let straight = read(&seed.bytes);
-        assert!(straight.is_some() || seed.bytes[0] > 1, "{} is a unit", seed.name);
-        for offset in 0..16 {
-            let lying = [vec![0xff; offset], seed.bytes.clone()].concat();
-            units(&lying[offset..]);
-            assert_eq!(read(&lying[offset..]), straight, "{} at {offset}", seed.name);
-        }
-    }
 }
 
 #[test]

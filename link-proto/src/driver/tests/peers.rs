@@ -2,6 +2,7 @@
 //! be made with raw public keys; ARCHITECTURE says which.
 
 use super::*;
+use quinn::crypto::rustls::QuicClientConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -65,6 +66,15 @@ fn protocols(alpn: &[u8]) -> Vec<Vec<u8>> {
 
 /// A client of the edge that shows this.
 fn client(pair: &Pair, alpn: &[u8], early: bool, shown: Option<Shown>) -> quinn::ClientConfig {
+    transport::client_config(Arc::new(tls_of(pair, alpn, early, shown)))
+}
+
+/// The TLS of a client that is who it should be.
+pub(super) fn crypto(pair: &Pair) -> QuicClientConfig {
+    tls_of(pair, LINK, false, Some(raw(&pair.big_key)))
+}
+
+fn tls_of(pair: &Pair, alpn: &[u8], early: bool, shown: Option<Shown>) -> QuicClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let pinned = pair.edge_key.public().to_vec();
     let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -78,8 +88,7 @@ fn client(pair: &Pair, alpn: &[u8], early: bool, shown: Option<Shown>) -> quinn:
     };
     config.alpn_protocols = protocols(alpn);
     config.enable_early_data = early;
-    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
-    transport::client_config(Arc::new(crypto))
+    QuicClientConfig::try_from(config).unwrap()
 }
 
 /// Connects, and waits until the edge has closed that.

@@ -40,8 +40,12 @@ impl Sender {
     }
 }
 
-#[tokio::test]
-async fn of_ten_thousand_streams_none_is_granted_beyond_the_limit() {
+#[test]
+fn of_ten_thousand_streams_none_is_granted_beyond_the_limit() {
+    bounded(ask_for_streams());
+}
+
+async fn ask_for_streams() {
     let pair = Pair::new();
     let mut sender = Sender::new(&pair).await;
     let connection = sender.enemy.connection.clone();

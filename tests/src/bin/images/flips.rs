@@ -1,13 +1,15 @@
-//! Damage to a closed store: flipped bits, writes that went to the wrong place, zeroed pages. What is
-//! returned afterwards is what was written, or an error.
+//! Damage to a closed store: flipped bits, and pages that went to the wrong place or were zeroed. What is
+//! returned afterwards is all that was written, or an error.
 //!
 //! redb may panic on pages of its own that were damaged, and in a release build a panic ends the process,
 //! as it does a node's. So the damage is looked at in processes of its own, which say one line for each.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::ops::{AddAssign, Range};
 use std::process::{Command, Stdio};
 
+use clap::ValueEnum;
 use shared::store::sim::{Dice, SimDisk};
 use shared::store::{Disk, StoreError};
 
@@ -16,6 +18,15 @@ use crate::step::open;
 use crate::workload::{Known, Run};
 
 const PAGE: usize = 4096;
+
+/// Kinds of damage, counted apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Damage {
+    /// A bit, or some close together, as in a failing cell.
+    Bits,
+    /// A page with what another one holds, or with zeros.
+    Pages,
+}
 
 /// How damage was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +52,11 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
+    /// Whether each of them was noticed, or did no harm.
+    pub fn is_clean(&self) -> bool {
+        self.missing == 0 && self.silent == 0
+    }
+
     /// All of them.
     pub fn count(&self) -> u64 {
         self.harmless + self.detected + self.missing + self.panicked + self.silent
@@ -73,11 +89,11 @@ pub fn closed(run: &Run) -> SimDisk {
 }
 
 /// Damages a copy of a closed disk as `seed` says and asks for everything.
-pub fn meet(closed: &SimDisk, known: &Known, seed: u64) -> Outcome {
+pub fn meet(closed: &SimDisk, known: &Known, kind: Damage, seed: u64) -> Outcome {
     let mut dice = Dice::new(seed);
     dice.roll();
     let disk = closed.copy();
-    damage(&disk, &mut dice);
+    damage(&disk, kind, &mut dice);
     let outcome = ask(&disk, known);
     disk.cut_power();
     outcome.unwrap_or(Outcome::Detected)
@@ -103,27 +119,28 @@ fn below(end: usize, dice: &mut Dice) -> usize {
     usize::try_from(dice.below(end as u64)).unwrap_or(0)
 }
 
-fn damage(disk: &SimDisk, dice: &mut Dice) {
+fn damage(disk: &SimDisk, kind: Damage, dice: &mut Dice) {
     let names: Vec<String> = disk.list().unwrap_or_default();
     let names: Vec<&String> = names.iter().filter(|name| disk.length(name) > 0).collect();
     let name = names[below(names.len(), dice)];
     let length = disk.length(name);
-    match dice.below(4) {
-        0 => disk.flip(name, below(length * 8, dice)),
-        1 => {
-            // Some bits close together, as in a failing cell.
+    match (kind, dice.below(2)) {
+        (Damage::Bits, 0) => disk.flip(name, below(length * 8, dice)),
+        (Damage::Bits, _) => {
             let first = below(length, dice);
-            for _ in 0..2 + dice.below(6) {
-                disk.flip(name, (first + below(64, dice)).min(length - 1) * 8 + below(8, dice));
-            }
+            // A bit that is flipped twice would be none.
+            let bits: BTreeSet<usize> = (0..2 + dice.below(6))
+                .map(|_| (first + below(64, dice)).min(length - 1) * 8 + below(8, dice))
+                .collect();
+            bits.into_iter().for_each(|bit| disk.flip(name, bit));
         }
-        2 => {
+        (Damage::Pages, 0) => {
             let (from, to) = (below(length, dice) / PAGE * PAGE, below(length, dice) / PAGE * PAGE);
             let mut page = vec![0; PAGE.min(length - from).min(length - to)];
             disk.peek(name, from, &mut page);
             disk.overwrite(name, to, &page);
         }
-        _ => {
+        (Damage::Pages, _) => {
             let at = below(length, dice) / PAGE * PAGE;
             disk.overwrite(name, at, &vec![0; PAGE.min(length - at)]);
         }
@@ -131,23 +148,23 @@ fn damage(disk: &SimDisk, dice: &mut Dice) {
 }
 
 /// In a process of its own: meets the damage of every seed and says how.
-pub fn say(run: &Run, seeds: Range<u64>) -> std::io::Result<()> {
+pub fn say(run: &Run, kind: Damage, seeds: Range<u64>) -> std::io::Result<()> {
     let (closed, known) = (closed(run), run.end());
     let mut out = std::io::stdout().lock();
     for seed in seeds {
-        writeln!(out, "{:?}", meet(&closed, &known, seed))?;
+        writeln!(out, "{:?}", meet(&closed, &known, kind, seed))?;
         out.flush()?;
     }
     Ok(())
 }
 
-/// Meets the damage of every seed in processes started as `process` says. The seeds that were silent
-/// come with the count.
+/// Meets the damage of every seed in processes started as `process` says. The seeds whose damage was not
+/// noticed come with the count, and what it did.
 pub fn count(
     seeds: Range<u64>,
     process: impl Fn(&Range<u64>) -> Command,
-) -> std::io::Result<(Outcomes, Vec<u64>)> {
-    let (mut outcomes, mut silent) = (Outcomes::default(), Vec::new());
+) -> std::io::Result<(Outcomes, Vec<(u64, Outcome)>)> {
+    let (mut outcomes, mut unnoticed) = (Outcomes::default(), Vec::new());
     let mut left = seeds;
     while !left.is_empty() {
         let mut child =
@@ -160,8 +177,8 @@ pub fn count(
                     "Missing" => Outcome::Missing,
                     _ => Outcome::Silent,
                 };
-                if outcome == Outcome::Silent {
-                    silent.push(left.start);
+                if matches!(outcome, Outcome::Missing | Outcome::Silent) {
+                    unnoticed.push((left.start, outcome));
                 }
                 outcomes.add(outcome);
                 left.start += 1;
@@ -172,5 +189,5 @@ pub fn count(
             left.start += 1;
         }
     }
-    Ok((outcomes, silent))
+    Ok((outcomes, unnoticed))
 }

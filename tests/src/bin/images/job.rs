@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use shared::store::StoreError;
 
-use crate::flips::{self, Outcomes};
+use crate::flips::{self, Damage, Outcomes};
 use crate::image::{self, Tally};
 use crate::record::{Record, line};
 use crate::{BLOCK, faults, workload};
@@ -190,12 +190,22 @@ pub fn faults(workload: u64, threads: usize, failures: &Failures) -> io::Result<
 }
 
 /// Damages the closed store of a workload `count` times.
-pub fn damage(workload: u64, count: u64, threads: usize, failures: &Failures) -> io::Result<Outcomes> {
+pub fn damage(
+    workload: u64,
+    kind: Damage,
+    count: u64,
+    threads: usize,
+    failures: &Failures,
+) -> io::Result<Outcomes> {
     let program = std::env::current_exe()?;
+    let arguments = |seeds: &Range<u64>| {
+        let word = format!("{kind:?}").to_lowercase();
+        let Range { start, end } = seeds;
+        format!("--seed {} --damage {word} --damage-from {start} --damage-to {end}", workload * BLOCK)
+    };
     let process = |seeds: &Range<u64>| {
         let mut command = Command::new(&program);
-        let numbers = [workload * BLOCK, seeds.start, seeds.end].map(|number| number.to_string());
-        command.args(["--seed", &numbers[0], "--damage", &numbers[1], "--damage-to", &numbers[2]]);
+        command.args(arguments(seeds).split(' '));
         command
     };
     let share = count.div_ceil(threads as u64);
@@ -206,16 +216,10 @@ pub fn damage(workload: u64, count: u64, threads: usize, failures: &Failures) ->
             .map(|thread| scope.spawn(move || flips::count(part(thread), process)))
             .collect();
         workers.into_iter().try_for_each(|worker| {
-            let (outcomes, silent) = worker.join().map_err(|_| panicked())??;
+            let (outcomes, unnoticed) = worker.join().map_err(|_| panicked())??;
             sum += outcomes;
-            for seed in silent {
-                failures.note(|| {
-                    format!(
-                        "FAILED: --seed {} --damage {seed} --damage-to {}: silent",
-                        workload * BLOCK,
-                        seed + 1
-                    )
-                });
+            for (seed, outcome) in unnoticed {
+                failures.note(|| format!("FAILED: {}: {outcome:?}", arguments(&(seed..seed + 1))));
             }
             Ok::<(), io::Error>(())
         })

@@ -5,11 +5,11 @@
 //! the disk after a power cut at a random point, with unsynced writes lost, torn and reordered; a fifth
 //! lose power again while they recover. The store is opened, everything in it is held against books kept
 //! outside, and it has to go on working. Then the disk is full at every write and fails at every sync of
-//! a workload, and a closed store is damaged 5,000 times.
+//! a workload, and bits of a closed store are flipped 5,000 times, and its pages mixed up or zeroed as often.
 //!
 //! A seed decides an image completely: one that failed is had again with `--seed S --images 1`. The last
 //! line is `images: N images (D double), lost 0, phantom 0, altered 0, unopenable 0; F faults, B flips,
-//! silent 0`, and the exit code 1 if anything else is not 0.
+//! P pages, missing 0, silent 0`, and the exit code 1 if anything else is not 0.
 //!
 //! With `--record` every thousand seeds add a line to a file, and a job that was stopped goes on after
 //! the last line when it is started again.
@@ -38,12 +38,13 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use tests::random::Random;
 
+use crate::flips::Damage;
 use crate::job::{Failures, Images};
 use crate::record::Record;
 
 /// Images of one workload, and of one line of a record.
 const BLOCK: u64 = 1000;
-/// Times that a closed store is damaged.
+/// Times that a closed store is damaged in each way.
 const DAMAGES: u64 = 5000;
 
 /// Cuts the power under the store at every kind of moment and audits what it finds afterwards.
@@ -64,10 +65,12 @@ struct Options {
     /// Threads; one for each core otherwise
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Meet the damage from this seed on and say how: what the program asks of itself
-    #[arg(long, hide = true, requires = "damage_to")]
-    damage: Option<u64>,
-    #[arg(long, hide = true)]
+    /// Meet damage of this kind and say how: what the program asks of itself
+    #[arg(long, hide = true, requires_all = ["damage_from", "damage_to"])]
+    damage: Option<Damage>,
+    #[arg(long, hide = true, value_name = "S")]
+    damage_from: Option<u64>,
+    #[arg(long, hide = true, value_name = "S")]
     damage_to: Option<u64>,
 }
 
@@ -75,8 +78,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let outcome = match (options.damage, options.damage_to) {
-        (Some(from), Some(to)) => damage(&options, from..to),
+    let outcome = match (options.damage, options.damage_from, options.damage_to) {
+        (Some(kind), Some(from), Some(to)) => damage(&options, kind, from..to),
         _ => run(&options),
     };
     match outcome {
@@ -89,9 +92,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn damage(options: &Options, seeds: Range<u64>) -> Result<bool, Failure> {
+fn damage(options: &Options, kind: Damage, seeds: Range<u64>) -> Result<bool, Failure> {
     let run = workload::record(options.seed.unwrap_or(0) / BLOCK)?;
-    flips::say(&run, seeds)?;
+    flips::say(&run, kind, seeds)?;
     Ok(true)
 }
 
@@ -124,17 +127,21 @@ fn run(options: &Options) -> Result<bool, Failure> {
     let faults = job::faults(first / BLOCK, threads, &failures)?;
     all += faults.tally;
     println!("images: full disk: {} refused steps were there all the same", faults.appeared);
-    let damage = job::damage(first / BLOCK, DAMAGES, threads, &failures)?;
-    println!(
-        "images: damage: {} harmless, {} detected, {} ended the process, {} missing without an error",
-        damage.harmless, damage.detected, damage.panicked, damage.missing
-    );
+    let flips = job::damage(first / BLOCK, Damage::Bits, DAMAGES, threads, &failures)?;
+    let pages = job::damage(first / BLOCK, Damage::Pages, DAMAGES, threads, &failures)?;
+    for (what, met) in [("flips", flips), ("pages", pages)] {
+        println!(
+            "images: {what}: {} harmless, {} detected, {} ended the process, {} missing without an error, \
+             {} returned as something else",
+            met.harmless, met.detected, met.panicked, met.missing, met.silent
+        );
+    }
     for failure in failures.described() {
         println!("{failure}");
     }
     let summary = format!(
         "images: {} images ({} double), lost {}, phantom {}, altered {}, unopenable {}; {} faults, \
-         {} flips, silent {}",
+         {} flips, {} pages, missing {}, silent {}",
         all.images,
         all.double,
         all.lost,
@@ -142,12 +149,14 @@ fn run(options: &Options) -> Result<bool, Failure> {
         all.altered,
         all.unopenable,
         faults.count,
-        damage.count(),
-        damage.silent
+        flips.count(),
+        pages.count(),
+        flips.missing + pages.missing,
+        flips.silent + pages.silent
     );
     if let Some(record) = &mut record {
         record.append(&summary)?;
     }
     println!("{summary}");
-    Ok(all.is_clean() && damage.silent == 0)
+    Ok(all.is_clean() && flips.is_clean() && pages.is_clean())
 }

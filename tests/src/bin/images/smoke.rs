@@ -1,7 +1,7 @@
 //! The program's parts at work, a little of each: what a plain test run has time for.
 
 use crate::faults::{self, Fault};
-use crate::flips::{self, Outcome};
+use crate::flips::{self, Damage, Outcome};
 use crate::image::{self, Tally};
 use crate::workload;
 
@@ -38,16 +38,18 @@ fn some_of_the_faults() {
 fn some_damage() {
     let run = workload::record(3).expect("runs");
     let (closed, known) = (flips::closed(&run), run.end());
-    let (mut harmless, mut detected) = (0, 0);
-    for seed in 0..150 {
-        // redb may panic on its own pages; that is no answer, so it is not a wrong one.
-        match std::panic::catch_unwind(|| flips::meet(&closed, &known, seed)) {
-            Ok(Outcome::Harmless) => harmless += 1,
-            Ok(Outcome::Silent | Outcome::Missing) => panic!("damage {seed} is not noticed"),
-            Ok(Outcome::Detected) | Err(_) => detected += 1,
+    for kind in [Damage::Bits, Damage::Pages] {
+        let (mut harmless, mut detected) = (0, 0);
+        for seed in 0..100 {
+            // redb may panic on its own pages; that is no answer, so it is not a wrong one.
+            match std::panic::catch_unwind(|| flips::meet(&closed, &known, kind, seed)) {
+                Ok(Outcome::Harmless) => harmless += 1,
+                Ok(Outcome::Silent | Outcome::Missing) => panic!("{kind:?} {seed}: it is not noticed"),
+                Ok(Outcome::Detected) | Err(_) => detected += 1,
+            }
         }
+        assert!(detected > 10 && harmless > 10, "{kind:?}: {detected} detected, {harmless} harmless");
     }
-    assert!(detected > 10 && harmless > 10, "{detected} detected, {harmless} harmless");
 }
 
 /// Pages of the index that a stray write replaced by older pages: every row in them has the right hash, and
@@ -58,7 +60,7 @@ fn a_page_in_the_place_of_another_is_found() {
     let (closed, known) = (flips::closed(&run), run.end());
     let mut detected = 0;
     for seed in [162, 183, 387, 652, 763, 1069] {
-        match std::panic::catch_unwind(|| flips::meet(&closed, &known, seed)) {
+        match std::panic::catch_unwind(|| flips::meet(&closed, &known, Damage::Pages, seed)) {
             // Nothing was read from that page.
             Ok(Outcome::Harmless) => {}
             Ok(Outcome::Silent | Outcome::Missing) => panic!("damage {seed} is not noticed"),

@@ -114,7 +114,14 @@ impl Watch {
             Input::Frame(Channel::Lane(lane), Frame::Resume(resume)) => Cause::Resume(*lane, *resume),
             Input::Frame(Channel::Lane(lane), Frame::Stopped(_)) => Cause::Stopped(*lane),
             Input::Frame(Channel::Control, Frame::Compare(_)) => Cause::Compare,
-            Input::Frame(Channel::Control, Frame::Confirmed(confirmed)) => Cause::Confirmed(confirmed.lane),
+            Input::Frame(Channel::Control, Frame::Confirmed(confirmed)) => {
+                let lane = self.lane_mut(confirmed.lane);
+                // Of what is confirmed already it brings nothing but its credit, or ends the session.
+                if confirmed.position.number <= lane.confirmed {
+                    lane.credited(confirmed.credit);
+                }
+                Cause::Confirmed(confirmed.lane)
+            }
             Input::Frame(Channel::Control, Frame::Credit(lane, credit)) => {
                 self.lane_mut(*lane).credited(*credit);
                 Cause::Other
