@@ -124,6 +124,8 @@ pub struct Act {
     pub answered: bool,
     /// The edge has gone back to before it.
     pub undone: bool,
+    /// The edge had gone back, and big may have told it the copy again, for it had not heard of this.
+    pub after_restore: bool,
 }
 
 impl Act {
@@ -178,9 +180,15 @@ impl<'a> Fate<'a> {
 
     /// Whether a revision of it cannot be on the road: it was deleted there, or the message at home.
     pub fn is_off_the_road(&self, revision: u32) -> bool {
-        let on_the_road = |act: &&Act| act.is_certain() && act.deleted && act.revision == revision;
+        let on_the_road =
+            |act: &&Act| act.is_certain() && act.deleted && act.revision == revision && !act.after_restore;
         let at_home = |shift: &&Shift| shift.is_certain() && matches!(shift.to, None | Some(Folder::Trash));
-        self.acts.iter().any(|act| on_the_road(act)) || self.shifts.iter().any(|shift| at_home(shift))
+        self.acts.iter().any(on_the_road) || self.shifts.iter().any(at_home)
+    }
+
+    /// Whether a copy that was deleted on the road may be there again.
+    pub fn may_be_told_again(&self) -> bool {
+        self.acts.iter().any(|act| act.deleted && act.after_restore)
     }
 
     /// Whether it may be gone from home for good.

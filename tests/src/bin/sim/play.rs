@@ -733,7 +733,8 @@ impl Play {
             let repeated = out.delivered > 0 && (!by_restore || !out.answered.is_some_and(&settled));
             // The text that waited then may leave, and what has been put in its place follows it, also if that had
             // left before.
-            let followed = !by_restore && !(out.revisions.is_empty() && out.redirects.is_empty());
+            let is_changed = !out.revisions.is_empty() || !out.redirects.is_empty();
+            let followed = !by_restore && is_changed;
             out.excusable += u32::from(repeated) + u32::from(followed);
         }
     }
@@ -1018,7 +1019,9 @@ impl Play {
         let id = what.strip_prefix("the copy of ").and_then(|rest| rest.split(' ').next());
         let Some(id) = id.and_then(|id| id.parse::<id::MessageId>().ok()) else { return false };
         // What was done on the road, or at a desk, and is lost with one node, is so on the other one.
-        Fate::of(&self.ledger, &id.0).is_unsure()
+        let fate = Fate::of(&self.ledger, &id.0);
+        fate.is_unsure()
+            || fate.may_be_told_again()
             || self.ledger.is_forgotten(&id.0, big)
             || self.ledger.big_went_back && big.state_of(id.0).is_ok_and(|state| state.is_none())
             || self.world.gone().is_ok_and(|gone| gone.iter().any(|(_, gone)| *gone == id.0))

@@ -92,8 +92,17 @@ impl Play {
         for (place, (message, revision)) in listed.into_iter().enumerate() {
             let (retrieved, deleted) = (retrieved.contains(&(message, revision)), deleted.contains(&place));
             if retrieved || deleted {
-                let act = Act { window, message, revision, retrieved, deleted, answered, undone: false };
-                self.ledger.acts.push(act);
+                let after_restore = self.edge_went_back;
+                self.ledger.acts.push(Act {
+                    window,
+                    message,
+                    revision,
+                    retrieved,
+                    deleted,
+                    answered,
+                    undone: false,
+                    after_restore,
+                });
             }
         }
     }
@@ -204,7 +213,8 @@ pub fn audit_message(
         copies.iter().filter(|(of, _)| *of == id).map(|(_, revision)| *revision).collect();
     let deleted = should.is_some_and(|revision| fate.is_off_the_road(revision));
     let expected = Vec::from_iter(should.filter(|_| !deleted));
-    if on_the_road != expected && (deleted || !fate.is_unsure()) {
+    let is_unsure = fate.is_unsure() || fate.may_be_told_again();
+    if on_the_road != expected && (deleted || !is_unsure) {
         let what = format!("{name} is {on_the_road:?} on the road, and should be {expected:?}: {fate:?}");
         let count: fn(&mut Outcome) -> &mut u64 = match deleted {
             true => |outcome| &mut outcome.ghost,
