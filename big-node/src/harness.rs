@@ -9,9 +9,11 @@ use shared::id::{BodyId, MessageId, unix_millis};
 use shared::origin::{Channel, Origin, OriginalRecipient};
 use shared::report::DirectoryView;
 use shared::seal::{PrivateKey, Unwrapper, Wrappers};
-use shared::store::{Row, Rows, Store, StoreError, Stored, Txn};
+use shared::store::{Committed, Row, Rows, Store, StoreError, Stored, Txn};
 use shared::topology::{AttachmentMode, Topology};
-use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult, directory_hash, revision_ordinal};
+use shared::unit::{
+    DeliveryState, Id, ReviseMode, ReviseResult, directory_hash, is_redirect, revision_ordinal,
+};
 
 use crate::aggregate;
 use crate::compare;
@@ -19,6 +21,7 @@ use crate::delay;
 use crate::directory::{self, NewPerson, Policy, RECORD_KIND};
 use crate::dkim::Signers;
 use crate::error::Refused;
+use crate::folder;
 use crate::gateway::queue::UnderWay;
 use crate::inbound::{BODY_KIND, rebuild_notes};
 use crate::inventory;
@@ -28,9 +31,10 @@ use crate::maintenance::{self, Cursors};
 use crate::pressure::Pressure;
 use crate::projection;
 use crate::record::{
-    EDGE, EdgeRow, Entry, Folder, MAILBOXES, MESSAGES, Message, RECIPIENTS, REVISED, Recipient, Record,
-    RevisedRow, WINDOWS, WindowRow, WindowState, entry_key, folder_of, message_of,
+    COPIES, CopyRow, EDGE, EdgeRow, Entry, Folder, MAILBOXES, MESSAGES, Message, Person, RECIPIENTS, REVISED,
+    Recipient, Record, RevisedRow, WINDOWS, WindowRow, WindowState, folder_of, key2, message_of,
 };
+use crate::redirect;
 use crate::report;
 use crate::request::Terms;
 use crate::revise::{self, Amendment};
@@ -211,7 +215,8 @@ impl Big {
         amended.await.map_err(|error| error.to_string())?;
         let rows = self.store.read().and_then(|rows| rows.prefix::<RevisedRow>(REVISED, &id, usize::MAX));
         let rows = rows.map_err(|error| error.to_string())?;
-        let last = rows.iter().map(|(key, _)| revise::index_of(key)).max();
+        let numbers = rows.iter().map(|(key, _)| revise::index_of(key));
+        let last = numbers.filter(|number| !is_redirect(*number)).max();
         last.ok_or_else(|| "it went to nobody".into())
     }
 
@@ -232,31 +237,75 @@ impl Big {
         revise::undecided(&self.store.read()?)
     }
 
-    /// The revision that a person is shown of a message in In.
-    pub fn shown_to(&self, name: &str, id: Id) -> Result<Option<u32>, String> {
+    /// Where a message lies in a person's mailbox, and its marks.
+    pub fn entry(&self, name: &str, id: Id) -> Result<Option<(Folder, Entry)>, String> {
         let rows = self.store.read().map_err(|error| error.to_string())?;
         let person = directory::by_name(&rows, name).map_err(|error| error.to_string())?;
-        let entry = rows.get::<Entry>(MAILBOXES, &entry_key(&person.id, Folder::In, MessageId(id)));
-        Ok(entry.map_err(|error| error.to_string())?.map(|entry| entry.revision))
+        mail::entry(&rows, &person.id, MessageId(id)).map_err(|error| error.to_string())
     }
 
-    /// Opens a standing travel window for what comes from now on.
-    pub fn travel(&self, name: &str) -> Result<(), String> {
-        let (key, _, credential) = travel::credentials(&self.site);
-        let new = NewWindow { person: name.to_owned(), terms: Terms::default(), key, credential };
-        let site = Arc::clone(&self.site);
-        let started = self.store.commit_blocking(move |txn| travel::start(txn, &site, new, unix_millis()));
-        started.map(drop).map_err(|error| error.to_string())
+    /// Whether a revision was read, or fetched on the road, of what this entry shows.
+    pub fn was_shown(&self, entry: &Entry, revision: u32) -> bool {
+        entry.shown & revise::bit(revision) != 0
     }
 
-    /// Opens a travel window that ends then, for what comes from now on.
-    pub fn travel_until(&self, name: &str, until: Option<u64>) -> Result<Id, String> {
+    /// A person deletes a message at a desk: it goes to Trash, and from there for good. Returns where it was.
+    pub fn delete(&self, name: &str, id: Id) -> Result<Folder, String> {
+        self.at_a_desk(name, move |txn, person| mail::delete(txn, person, MessageId(id), unix_millis()))
+    }
+
+    /// A person moves a message at a desk.
+    pub fn shift(&self, name: &str, id: Id, to: Folder) -> Result<(), String> {
+        self.at_a_desk(name, move |txn, person| folder::shift(txn, person, MessageId(id), to, unix_millis()))
+    }
+
+    fn at_a_desk<T: Send + 'static>(
+        &self,
+        name: &str,
+        act: impl FnOnce(&mut Txn<'_>, &Person) -> Result<T, Refused> + Send + 'static,
+    ) -> Result<T, String> {
+        let name = name.to_owned();
+        let done = self.store.commit_blocking(move |txn| {
+            let person = directory::by_name(txn, &name)?;
+            act(txn, &person)
+        });
+        done.map(Committed::into_inner).map_err(|error| error.to_string())
+    }
+
+    /// What is known of a copy in a window.
+    pub fn copy(&self, window: &Id, id: Id) -> Result<Option<CopyRow>, StoreError> {
+        self.store.read()?.get::<CopyRow>(COPIES, &key2(window, &id))
+    }
+
+    /// When a window was used last, as the edge has told.
+    pub fn last_login(&self, window: &Id) -> Result<Option<u64>, StoreError> {
+        Ok(travel::fill::trip(&self.store.read()?, window)?.last_login)
+    }
+
+    /// What the edge has told last of guesses at passwords: networks and accounts.
+    pub fn guesses(&self) -> Result<Option<(u32, u32)>, StoreError> {
+        travel::guessing::last(&self.store.read()?)
+    }
+
+    /// An operator sends what waits for an address to another one. Returns the number of the order, which is the new
+    /// recipient's index.
+    pub fn redirect(&self, id: Id, from: &str, to: &str) -> Result<u32, String> {
+        let (site, from, to) = (Arc::clone(&self.site), from.to_owned(), to.to_owned());
+        let ordered = self.store.commit_blocking(move |txn| {
+            redirect::order(txn, &site, MessageId(id), (&from, &to), unix_millis())
+        });
+        ordered.map(|ordered| ordered.number).map_err(|error| error.to_string())
+    }
+
+    /// Opens a travel window, with its private key.
+    pub fn travel(&self, name: &str, terms: Terms) -> Result<(Id, [u8; 32]), String> {
         let (key, _, credential) = travel::credentials(&self.site);
-        let terms = Terms { until, ..Terms::default() };
+        let opened_by = *key.as_bytes();
         let new = NewWindow { person: name.to_owned(), terms, key, credential };
         let site = Arc::clone(&self.site);
         let started = self.store.commit_blocking(move |txn| travel::start(txn, &site, new, unix_millis()));
-        started.map(|started| started.into_inner().0.window.window).map_err(|error| error.to_string())
+        let window = started.map(|started| started.into_inner().0.window.window);
+        window.map(|window| (window, opened_by)).map_err(|error| error.to_string())
     }
 
     /// Ends a person's travel window, or revokes one that has ended.
@@ -277,14 +326,14 @@ impl Big {
         self.store.commit_blocking(|txn| travel::end_overdue(txn, unix_millis())).map(drop)
     }
 
-    /// Every message from outside in every In folder and in *undeliverable*: how often it is filed, and its content
-    /// behind the trace that the edge put before it.
+    /// Every message from outside in every folder for what is received: how often it is filed, and its content behind the
+    /// trace that the edge put before it.
     pub fn filed(&self) -> Result<BTreeMap<Id, (usize, Vec<u8>)>, StoreError> {
         let rows = self.store.read()?;
         let mut filed: BTreeMap<Id, (usize, Vec<u8>)> = BTreeMap::new();
         for (key, _) in rows.prefix::<Entry>(MAILBOXES, &[], usize::MAX)? {
             let id = message_of(&key);
-            if !matches!(folder_of(&key), Some(Folder::In | Folder::Undeliverable)) {
+            if matches!(folder_of(&key), Some(Folder::Sent | Folder::Drafts)) {
                 continue;
             }
             let message = rows.get::<Message>(MESSAGES, &id.0)?;
@@ -299,10 +348,18 @@ impl Big {
         Ok(filed)
     }
 
-    /// Whether a message is known here, and the state of its first recipient.
+    /// Whether a message is known here, and the state of its first recipient, or of whom it was sent to instead at last.
     pub fn state_of(&self, id: Id) -> Result<Option<DeliveryState>, StoreError> {
-        let row = self.store.read()?.get::<Recipient>(RECIPIENTS, &mail::recipient_key(MessageId(id), 0))?;
-        Ok(row.map(|row| row.state))
+        let rows = self.store.read()?.prefix::<Recipient>(RECIPIENTS, &id, usize::MAX)?;
+        let is_redirected = |(key, _): &&(Vec<u8>, Recipient)| is_redirect(revise::index_of(key));
+        let last = rows.iter().rfind(is_redirected).or(rows.first());
+        Ok(last.map(|(_, row)| row.state))
+    }
+
+    /// The recipients of a message, by their index.
+    pub fn recipients(&self, id: Id) -> Result<BTreeMap<u32, Recipient>, StoreError> {
+        let rows = self.store.read()?.prefix::<Recipient>(RECIPIENTS, &id, usize::MAX)?;
+        Ok(rows.into_iter().map(|(key, row)| (revise::index_of(&key), row)).collect())
     }
 
     /// The ids of the aggregate reports that the edge has brought.

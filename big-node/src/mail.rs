@@ -33,7 +33,7 @@ use crate::record::{
     WindowRow, entry_key, key2, message_id_key,
 };
 use crate::travel::fill;
-pub use mailbox::{after_fetch, delete, discard, entry, forget, mark, read, shown};
+pub use mailbox::{after_fetch, delete, discard, entry, erase, forget, mark, read, shown};
 pub use outward::{
     asked, hold_for_report, is_awaited, keep_signatures, let_go, outbound_key, queue_copy, queue_outbound,
     queued_body, reverse_path, settled, signatures,

@@ -166,7 +166,7 @@ fn empty_trash(txn: &mut Txn<'_>) -> Result<usize, StoreError> {
         let trash = folder_prefix(&person.id, Folder::Trash);
         for (key, entry) in txn.prefix::<Entry>(MAILBOXES, &trash, usize::MAX)? {
             if entry.filed_at < before && emptied < FORGOTTEN_AT_ONCE {
-                mail::forget(txn, &person.id, Folder::Trash, message_of(&key))?;
+                mail::erase(txn, &person.id, message_of(&key))?;
                 emptied += 1;
             }
         }

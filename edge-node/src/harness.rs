@@ -20,12 +20,14 @@ use crate::cover::Covers;
 use crate::delivery;
 use crate::intake::Intake;
 pub use crate::link::LinkHost;
+use crate::lockout::Guessing;
 use crate::login::Traveller;
+pub use crate::maildrop::collecting::Collecting;
 use crate::maintenance::Cursors;
 use crate::node::Node;
-use crate::record::{COPIES, CopyRow, QUEUE, QueueRow, WINDOWS, copy_of};
+use crate::record::{COPIES, CopyRow, QUEUE, QueueRecipient, QueueRow, WINDOWS, copy_of};
 use crate::revise::busy::Busy;
-use crate::{aggregate, directory, maintenance, queue, reception, revise, windows};
+use crate::{aggregate, directory, login, maintenance, queue, reception, revise, windows};
 
 /// Messages that are queued in one commit.
 const FILLED_AT_ONCE: usize = 5_000;
@@ -41,6 +43,17 @@ pub fn take_clear_logins() {
 
 pub(crate) fn takes_clear_logins() -> bool {
     CLEAR_LOGINS.load(Ordering::Relaxed)
+}
+
+/// What a remote host was sent.
+#[derive(Debug)]
+pub struct Delivered {
+    /// The message.
+    pub content: Vec<u8>,
+    /// For whom: index and address.
+    pub recipients: Vec<(u32, String)>,
+    /// Whether the record of its answer is durable.
+    pub recorded: Result<(), StoreError>,
 }
 
 /// An edge.
@@ -102,6 +115,23 @@ impl Edge {
         self.take_in(from, to, content, Some(by)).await
     }
 
+    /// Whoever can open the private key of a window logs in to collect from it.
+    pub async fn collect(&self, window: &Id, key: [u8; 32]) -> Result<Collecting, String> {
+        Collecting::begin(&self.node, window, PrivateKey::from_bytes(key)).await
+    }
+
+    /// Somebody at `client` has a wrong password for `user`, so many times.
+    pub fn guess(&self, user: &str, client: IpAddr, times: usize) -> Result<(), StoreError> {
+        (0..times).try_for_each(|_| login::fail(&self.node, user, client))
+    }
+
+    /// Tells big that passwords are being guessed, if it is to be told: networks that are locked out, and accounts that are
+    /// guarded.
+    pub async fn tell_guesses(&self) -> Result<Option<(u32, u32)>, StoreError> {
+        let told = maintenance::tell_guesses(&self.node).await?;
+        Ok(told.map(|Guessing { networks, accounts }| (networks, accounts)))
+    }
+
     /// What there still is of a window, in words.
     pub fn left_of(&self, window: &Id) -> Result<Vec<&'static str>, StoreError> {
         let mut left = windows::left_of(&self.node.store.read()?, window)?;
@@ -151,8 +181,8 @@ impl Edge {
     }
 
     /// Reads a queued message as a remote host would get it, and then records that it was `taken`, or is to
-    /// come again. The content, and whether the record is durable.
-    pub async fn deliver(&self, id: Id, taken: bool) -> Result<(Vec<u8>, Result<(), StoreError>), String> {
+    /// come again.
+    pub async fn deliver(&self, id: Id, taken: bool) -> Result<Delivered, String> {
         let failed = |error: StoreError| error.to_string();
         let busy = Arc::clone(&self.node.busy);
         let begun = move |txn: &mut Txn<'_>| revise::begin(txn, &busy, MessageId(id), None, u64::MAX);
@@ -166,7 +196,11 @@ impl Edge {
         while let Some(piece) = content.next().map_err(|error| error.to_string())? {
             plain.extend_from_slice(&piece);
         }
-        Ok((plain, delivery::answered_by_remote(&self.node, MessageId(id), begun, taken).await))
+        let attempted = |recipient: &&QueueRecipient| begun.under_way.recipients.contains(&recipient.index);
+        let recipients = row.recipients.iter().filter(attempted);
+        let recipients = recipients.map(|recipient| (recipient.index, recipient.address.clone())).collect();
+        let recorded = delivery::answered_by_remote(&self.node, MessageId(id), begun, taken).await;
+        Ok(Delivered { content: plain, recipients, recorded })
     }
 
     /// Attempts once what is due by this node's clock; `taken` says of a destination whether it takes mail now. What was
@@ -207,9 +241,9 @@ impl Edge {
         maintenance::clean(&self.node, pulse, Cursors::default()).await.map(drop)
     }
 
-    /// The copies in secondary mailboxes: message and revision of each.
-    pub fn copies(&self) -> Result<Vec<(Id, u32)>, StoreError> {
-        let rows = self.node.store.read()?.prefix::<CopyRow>(COPIES, &[], usize::MAX)?;
+    /// The copies in a window's secondary mailbox: message and revision of each.
+    pub fn copies(&self, window: &Id) -> Result<Vec<(Id, u32)>, StoreError> {
+        let rows = self.node.store.read()?.prefix::<CopyRow>(COPIES, window, usize::MAX)?;
         let copy = |(message, revision): (MessageId, u32)| (message.0, revision);
         Ok(rows.iter().map(|(key, _)| copy(copy_of(key))).collect())
     }

@@ -83,13 +83,8 @@ pub async fn log_in(
     client: IpAddr,
 ) -> Result<(Traveller, PrivateKey), Refused> {
     let begun = Instant::now();
-    let window = node.window_of_login(&credentials.user)?;
-    let network = Network::of(client);
-    // Of nobody's window the same is read.
-    let tried = window.map_or(NOBODY, |window| window.window);
-    let known = node.store.read()?.get::<KnownRow>(KNOWN_NETWORKS, &key(&tried, network))?.is_some();
-    let account = directory_hash(&node.directory_key, &node.account_name(&credentials.user));
-    let attempt = Attempt { account, name: credentials.user.clone(), network, known };
+    let attempt = attempt(node, &credentials.user, client)?;
+    let (network, known) = (attempt.network, attempt.known);
     let mut trying = Trying::begin(node, attempt);
     let answer = trying.answer;
     let credentials = Arc::new(credentials);
@@ -124,6 +119,25 @@ pub async fn log_in(
     }
     node.used(id)?;
     Ok((traveller, private_key))
+}
+
+/// What somebody tries who logs in as `user`.
+fn attempt(node: &Node, user: &str, client: IpAddr) -> Result<Attempt, StoreError> {
+    let window = node.window_of_login(user)?;
+    let network = Network::of(client);
+    // Of nobody's window the same is read.
+    let tried = window.map_or(NOBODY, |window| window.window);
+    let known = node.store.read()?.get::<KnownRow>(KNOWN_NETWORKS, &key(&tried, network))?.is_some();
+    let account = directory_hash(&node.directory_key, &node.account_name(user));
+    Ok(Attempt { account, name: user.to_owned(), network, known })
+}
+
+/// For the simulation: somebody has a wrong password, which nobody checks.
+#[cfg(feature = "sim")]
+pub fn fail(node: &Node, user: &str, client: IpAddr) -> Result<(), StoreError> {
+    let mut trying = Trying::begin(node, attempt(node, user, client)?);
+    trying.tried = Tried::Failed;
+    Ok(())
 }
 
 /// As whoever was never there before logs in: checked when they are, and not at all where they are locked out.

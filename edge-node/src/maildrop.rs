@@ -5,6 +5,8 @@
 //! deletes.
 
 mod ahead;
+#[cfg(feature = "sim")]
+pub mod collecting;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -16,7 +18,7 @@ use shared::id::{MessageId, monotonic, unix_millis};
 use shared::listener::{Acceptor, Listener, Stream};
 use shared::pop3::{Action, Config, End, Entry, Expire, LoginRefusal, Opened, Session};
 use shared::sasl::Credentials;
-use shared::seal::Unwrapper;
+use shared::seal::{PrivateKey, Unwrapper};
 use shared::store::{BodyKey, Rows, Store, StoreError, Txn, behind};
 use shared::telemetry::Quoted;
 use shared::unit::{Id, PopAct, ToBig, Window};
@@ -247,12 +249,26 @@ impl Maildrop {
         client: IpAddr,
     ) -> Result<(Self, Opened), LoginRefusal> {
         let opened = login::log_in(node, credentials, client).await;
-        let (Traveller { window, login }, key) = opened.map_err(|refused| match refused {
+        let (by, key) = opened.map_err(|refused| match refused {
             Refused::Credentials => LoginRefusal::Credentials,
             Refused::Guessing => LoginRefusal::Guessing,
             Refused::Temporary => LoginRefusal::Temporary,
         })?;
-        let Window { window, until, .. } = window;
+        let until = by.window.until;
+        let maildrop = Self::lock(node, by, key).await?;
+        let (of_node, window) = (Arc::clone(node), maildrop.window);
+        let listed = tokio::task::spawn_blocking(move || entries(&of_node.store, &window)).await;
+        let Ok(Ok(entries)) = listed else { return Err(LoginRefusal::Temporary) };
+        let expire = match until {
+            None => Expire::Never,
+            Some(until) => Expire::Days(until.saturating_sub(unix_millis()) / DAY_MILLIS),
+        };
+        Ok((maildrop, Opened { entries, expire }))
+    }
+
+    /// Locks the maildrop of a traveller who has logged in; `key` is their window's.
+    async fn lock(node: &Arc<Node>, by: Traveller, key: PrivateKey) -> Result<Self, LoginRefusal> {
+        let Traveller { window: Window { window, .. }, login } = by;
         let delay = node.topology.edge.login_delay;
         if node.with_logins(|logins| logins.is_too_soon(&window, delay, monotonic())) {
             return Err(LoginRefusal::TooSoon);
@@ -263,14 +279,7 @@ impl Maildrop {
         // revision is decided without seeing the lock (see `revise::busy`).
         let settle = move |txn: &mut Txn<'_>| revise::begin_session(txn, &window, unix_millis());
         node.store.commit(settle).await.map_err(|_| LoginRefusal::Temporary)?;
-        let of_node = Arc::clone(node);
-        let listed = tokio::task::spawn_blocking(move || entries(&of_node.store, &window)).await;
-        let Ok(Ok(entries)) = listed else { return Err(LoginRefusal::Temporary) };
-        let expire = match until {
-            None => Expire::Never,
-            Some(until) => Expire::Days(until.saturating_sub(unix_millis()) / DAY_MILLIS),
-        };
-        let maildrop = Self {
+        Ok(Self {
             node: Arc::clone(node),
             window,
             watch: node.watch(window, login),
@@ -278,8 +287,7 @@ impl Maildrop {
             sent: BTreeMap::new(),
             ahead: Ahead::default(),
             lock,
-        };
-        Ok((maildrop, Opened { entries, expire }))
+        })
     }
 
     /// A message for a client that is likely to ask for `next` next.

@@ -135,15 +135,14 @@ async fn sweep(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Tells big that travellers' passwords are being guessed, if they are.
-async fn tell_guesses(node: &Node) -> Result<(), StoreError> {
-    let Some(Guessing { networks, accounts }) = node.with_lockout(|lockout| lockout.tell(monotonic())) else {
-        return Ok(());
-    };
+/// Tells big that travellers' passwords are being guessed, if they are. Returns what it is told.
+pub(crate) async fn tell_guesses(node: &Node) -> Result<Option<Guessing>, StoreError> {
+    let Some(guessing) = node.with_lockout(|lockout| lockout.tell(monotonic())) else { return Ok(None) };
+    let Guessing { networks, accounts } = guessing;
     let told = node.store.commit(move |txn| facts::tell(txn, &ToBig::Guessing { networks, accounts })).await;
     told.inspect_err(|_| node.with_lockout(Lockout::not_told))?;
     node.queued(Lane::Event.index());
-    Ok(())
+    Ok(Some(guessing))
 }
 
 async fn offer_deferred(node: &Node) -> Result<(), StoreError> {

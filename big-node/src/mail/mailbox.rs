@@ -73,7 +73,7 @@ pub fn delete(txn: &mut Txn<'_>, person: &Person, id: MessageId, now: u64) -> Re
         )));
     };
     if folder == Folder::Trash {
-        forget(txn, &person.id, Folder::Trash, id)?;
+        erase(txn, &person.id, id)?;
     } else {
         discard(txn, &person.id, folder, id, found, now)?;
     }
@@ -92,6 +92,17 @@ pub fn discard(
     if !matches!(folder, Folder::Sent | Folder::Drafts) {
         fill::deleted(txn, person, id)?;
     }
+    to_trash(txn, person, folder, id, found, now)
+}
+
+fn to_trash(
+    txn: &mut Txn<'_>,
+    person: &Id,
+    folder: Folder,
+    id: MessageId,
+    found: Entry,
+    now: u64,
+) -> Result<(), StoreError> {
     let trash = entry_key(person, Folder::Trash, id);
     if txn.raw(MAILBOXES, &trash)?.is_some() {
         // It lies there already, from another folder: one entry holds one reference.
@@ -99,6 +110,14 @@ pub fn discard(
     }
     txn.delete(MAILBOXES, &entry_key(person, folder, id))?;
     txn.put(MAILBOXES, &trash, &Entry { filed_at: now, ..found })
+}
+
+/// Removes a message from Trash, and so for good.
+pub fn erase(txn: &mut Txn<'_>, person: &Id, id: MessageId) -> Result<(), StoreError> {
+    // What was deleted on the road came here without a word to the edge, which has it again if it went back, or if its
+    // author has revised it since.
+    fill::deleted(txn, person, id)?;
+    forget(txn, person, Folder::Trash, id)
 }
 
 /// Removes an entry for good, and with a message's last holder its body.
@@ -131,7 +150,7 @@ pub fn after_fetch(txn: &mut Txn<'_>, row: &WindowRow, act: &PopAct, now: u64) -
         && row.after_fetch == AfterFetch::Delete
         && let Some(found) = txn.get::<Entry>(MAILBOXES, &entry_key(&person, Folder::In, id))?
     {
-        discard(txn, &person, Folder::In, id, found, now)?;
+        to_trash(txn, &person, Folder::In, id, found, now)?;
     }
     Ok(())
 }

@@ -119,14 +119,15 @@ fn leave_out(txn: &mut Txn<'_>, row: &WindowRow, id: MessageId, size: u64) -> Re
     txn.put(OVERSIZED, &key, &Named(id.0))
 }
 
-/// A message is not in its reader's mailbox any more: its copy goes, too.
+/// A message is not in its reader's mailbox any more: its copy goes, too. Also what a client has deleted: of that the edge
+/// may be offering another revision, or it went back and has it again.
 pub fn deleted(txn: &mut Txn<'_>, person: &Id, id: MessageId) -> Result<(), StoreError> {
     let Some(row) = open_window(txn, person)? else { return Ok(()) };
     let window = row.window.window;
     let key = key2(&window, &id.0);
     let copy = txn.get::<CopyRow>(COPIES, &key)?;
-    let Some(copy) = copy.filter(|copy| copy.place != Place::Gone && !copy.deleted) else { return Ok(()) };
-    if copy.is_there() {
+    let Some(copy) = copy.filter(|copy| copy.place != Place::Gone) else { return Ok(()) };
+    if copy.place == Place::Edge {
         projection::tell_edge(txn, &ToEdge::CopyGone { window, message: id.0 })?;
     }
     txn.delete(WAITING_COPIES, &key)?;

@@ -25,6 +25,12 @@ pub fn told(txn: &mut Txn<'_>, networks: u32, accounts: u32, now: u64) -> Result
     txn.put(EDGE, KEY, &Told { at: now, networks, accounts })
 }
 
+/// What the edge has told last: networks that were locked out, and accounts that were guarded.
+#[cfg(feature = "sim")]
+pub fn last(rows: &impl Rows) -> Result<Option<(u32, u32)>, StoreError> {
+    Ok(rows.get::<Told>(EDGE, KEY)?.map(|told| (told.networks, told.accounts)))
+}
+
 /// What an operator should know of it, for a day.
 pub fn alarm(rows: &impl Rows, now: u64) -> Result<Option<String>, StoreError> {
     let told = rows.get::<Told>(EDGE, KEY)?.filter(|told| now.abs_diff(told.at) < ALARM_MILLIS);

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use big_node::harness::Big;
+use big_node::record::Folder;
 use shared::mime;
 use shared::unit::{Id, ReviseMode};
 
@@ -36,6 +38,21 @@ pub struct Outbound {
     pub revisions: Vec<Made>,
     /// Words of texts that were for another recipient alone.
     pub foreign: Vec<String>,
+    /// Where an operator has sent it instead, or may have, in that order.
+    pub redirects: Vec<Redirected>,
+    /// How often a remote host got it for each recipient, by index.
+    pub got: BTreeMap<u32, u32>,
+}
+
+/// An order to send a message to another address.
+#[derive(Clone, Debug)]
+pub struct Redirected {
+    /// The new one.
+    pub to: String,
+    /// Its number, if that was answered.
+    pub number: Option<u32>,
+    /// Big has forgotten it.
+    pub undone: bool,
 }
 
 /// A message to somebody inside, of whom a copy is on the road.
@@ -43,12 +60,141 @@ pub struct Outbound {
 pub struct Inside {
     /// The id of the exit 0.
     pub id: Id,
+    /// What was written.
+    pub content: Vec<u8>,
     /// Which recipient of it they are.
     pub recipient: u32,
     /// Big has forgotten it.
     pub excused: bool,
     /// What its author has made of it, or may have, in that order.
     pub revisions: Vec<Made>,
+}
+
+impl Inside {
+    /// Whether big has forgotten a revision of it. One that was put back by hand gives a number again.
+    pub fn has_lost_revisions(&self, big: &Big) -> bool {
+        let known = big.results(self.id, self.recipient).unwrap_or_default();
+        let is_known =
+            |made: &Made| made.number.is_some_and(|n| known.iter().any(|known| known.revision == n));
+        let is_again =
+            |made: &Made| self.revisions.iter().filter(|other| other.number == made.number).count() > 1;
+        self.revisions.iter().any(|made| !is_known(made) || is_again(made))
+    }
+
+    /// Whether its author has taken it back, or may have.
+    pub fn may_be_withdrawn(&self) -> bool {
+        self.revisions.iter().any(|made| made.mode == ReviseMode::Withdraw)
+    }
+}
+
+/// A message from outside to somebody who travels.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// They.
+    pub who: &'static str,
+    /// The id of the 250.
+    pub id: Id,
+    /// What was sent.
+    pub content: Vec<u8>,
+}
+
+/// A login to a travel window.
+#[derive(Clone, Copy, Debug)]
+pub struct Login {
+    /// The window.
+    pub window: Id,
+    /// The edge has gone back to before it.
+    pub undone: bool,
+}
+
+/// What a client did with a copy in a session that came to QUIT.
+#[derive(Clone, Copy, Debug)]
+pub struct Act {
+    /// The window.
+    pub window: Id,
+    /// The message.
+    pub message: Id,
+    /// Its revision.
+    pub revision: u32,
+    /// It was retrieved.
+    pub retrieved: bool,
+    /// It was deleted.
+    pub deleted: bool,
+    /// QUIT was answered +OK. Otherwise it may have been done all the same.
+    pub answered: bool,
+    /// The edge has gone back to before it.
+    pub undone: bool,
+    /// The edge had gone back, and big may have told it the copy again, for it had not heard of this.
+    pub after_restore: bool,
+}
+
+impl Act {
+    /// Whether it is done.
+    pub fn is_certain(&self) -> bool {
+        self.answered && !self.undone
+    }
+}
+
+/// What bob did with a message at a desk.
+#[derive(Clone, Copy, Debug)]
+pub struct Shift {
+    /// The message.
+    pub message: Id,
+    /// Where he has put it; `None` if it is gone for good.
+    pub to: Option<Folder>,
+    /// It was answered. Otherwise it may have been done all the same.
+    pub answered: bool,
+    /// Big has gone back to before it.
+    pub undone: bool,
+}
+
+impl Shift {
+    /// Whether it is done.
+    pub fn is_certain(&self) -> bool {
+        self.answered && !self.undone
+    }
+}
+
+/// What bob has done with one message, in the order of each node.
+#[derive(Debug)]
+pub struct Fate<'a> {
+    /// On the road.
+    pub acts: Vec<&'a Act>,
+    /// At desks.
+    pub shifts: Vec<&'a Shift>,
+}
+
+impl<'a> Fate<'a> {
+    /// Of this message.
+    pub fn of(ledger: &'a Ledger, id: &Id) -> Self {
+        Self {
+            acts: ledger.acts.iter().filter(|act| act.message == *id).collect(),
+            shifts: ledger.shifts.iter().filter(|shift| shift.message == *id).collect(),
+        }
+    }
+
+    /// Whether some of it may be done or not.
+    pub fn is_unsure(&self) -> bool {
+        self.acts.iter().any(|act| !act.is_certain()) || self.shifts.iter().any(|shift| !shift.is_certain())
+    }
+
+    /// Whether a revision of it cannot be on the road: it was deleted there, or the message at home.
+    pub fn is_off_the_road(&self, revision: u32) -> bool {
+        let on_the_road =
+            |act: &&Act| act.is_certain() && act.deleted && act.revision == revision && !act.after_restore;
+        let at_home = |shift: &&Shift| shift.is_certain() && matches!(shift.to, None | Some(Folder::Trash));
+        self.acts.iter().any(on_the_road) || self.shifts.iter().any(at_home)
+    }
+
+    /// Whether a copy that was deleted on the road may be there again.
+    pub fn may_be_told_again(&self) -> bool {
+        self.acts.iter().any(|act| act.deleted && act.after_restore)
+    }
+
+    /// Whether it may be gone from home for good.
+    pub fn may_be_erased(&self) -> bool {
+        self.shifts.iter().any(|shift| shift.to.is_none() && !shift.undone)
+    }
 }
 
 /// What an author has made of a message, or may have.
@@ -67,6 +213,11 @@ impl Outbound {
     pub fn text_in(&self, content: &[u8]) -> Option<usize> {
         let text = mime::text_of(content);
         self.revisions.iter().rposition(|made| made.mode != ReviseMode::Withdraw && text.contains(&made.word))
+    }
+
+    /// Whether a remote got it for somebody to whom it goes, or has gone: index and address.
+    pub fn is_for(&self, (index, address): &(u32, String), first: &str) -> bool {
+        *index == 0 && address == first || self.redirects.iter().any(|redirect| redirect.to == *address)
     }
 
     /// Whether a remote got a text that was for another one.
@@ -94,6 +245,16 @@ pub struct Ledger {
     pub trips: Vec<Trip>,
     /// To bob, who travels, in the order of their exits 0.
     pub inside: Vec<Inside>,
+    /// To those who travel, in the order of their 250s.
+    pub received: Vec<Received>,
+    /// Logins of those who travel.
+    pub logins: Vec<Login>,
+    /// What was done on the road, in that order.
+    pub acts: Vec<Act>,
+    /// What was done at desks, in that order.
+    pub shifts: Vec<Shift>,
+    /// What the edge has told last of guesses at passwords: networks and accounts.
+    pub guesses: Option<(u32, u32)>,
     /// Ids of aggregate reports that the edge has told big of.
     pub reports: Vec<Id>,
     /// Ids of answered messages on the lane of small mail, in the order of their 250s.
@@ -102,6 +263,17 @@ pub struct Ledger {
     pub displaced: Vec<Id>,
     /// Ids that big has applied, in that order.
     pub applied: Vec<Id>,
+}
+
+impl Ledger {
+    /// Whether a message that was received is known to be gone from a node, or lost with it.
+    pub fn is_forgotten(&self, id: &Id, big: &Big) -> bool {
+        if let Some(received) = self.received.iter().find(|received| received.id == *id) {
+            return self.inbound.get(&received.content).is_none_or(|message| message.excused);
+        }
+        let message = self.inside.iter().find(|message| message.id == *id);
+        message.is_none_or(|message| message.excused || self.big_went_back && message.has_lost_revisions(big))
+    }
 }
 
 /// What one schedule came to.

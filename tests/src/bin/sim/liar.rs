@@ -9,9 +9,12 @@ use link_proto::frame::{
 use link_proto::host::{Applied, Identity, Rejection};
 use link_proto::session::Channel;
 use link_proto::unit::{Body, Digest, Lane, Position, Unit, UnitId};
+use shared::id::unix_millis;
 use shared::lane::{self, LanePosition, LaneRow};
 use shared::store::sim::Dice;
-use shared::unit::Id;
+use shared::unit::{
+    DeliveryState, DirectoryCompared, Id, Inbound, Outcome, PopAct, ReviseResult, Revised, ToBig, encode,
+};
 
 use crate::world::{Who, World};
 
@@ -61,7 +64,7 @@ impl Liar<'_> {
                     [Stop::Differs, Stop::ReceiverPutBack, Stop::OlderThanSafety, Stop::SenderPutBack];
                 (on_lane, Frame::Stopped(self.pick(&stops)))
             }
-            7 | 8 => (on_lane, Frame::Batch(self.batch(row))),
+            7 | 8 => (on_lane, Frame::Batch(self.batch(who, row))),
             9..=11 => (Channel::Control, Frame::Confirmed(self.confirmed(lane, row))),
             12 => (Channel::Control, Frame::Credit(lane, self.credit())),
             13 => (Channel::Control, self.about_a_body()),
@@ -143,8 +146,8 @@ impl Liar<'_> {
         Resume { position: self.position(row.received), rebase: self.dice.below(2) == 0 }
     }
 
-    /// Units that nobody ever wrote. Their chain is right, for anybody can make that of what they say themselves.
-    fn batch(&mut self, row: &LaneRow) -> Batch {
+    /// Units that nobody ever wrote, and half of those for big are such as an edge may write. Their chain is right, for anybody can make that of what they say themselves.
+    fn batch(&mut self, who: Who, row: &LaneRow) -> Batch {
         let next = row.received.number.saturating_add(1);
         let first = if self.dice.below(2) == 0 { next } else { self.number(next) };
         let true_one = Position { number: row.received.number, chain: row.received.chain };
@@ -155,7 +158,10 @@ impl Liar<'_> {
                 1 => Body::Inline(Bytes::from_static(b"what nobody sealed")),
                 _ => Body::Staged { length: self.number(70_000), digest: self.digest() },
             };
-            let head = vec![0xee; usize::try_from(self.dice.below(300)).unwrap_or(0)];
+            let head = match who == Who::Big && self.dice.below(2) == 0 {
+                true => encode(&self.fact()),
+                false => vec![0xee; usize::try_from(self.dice.below(300)).unwrap_or(0)],
+            };
             let number = first.saturating_add(number);
             let unit = Unit { number, id: self.new_id(), after: None, head: head.into(), body };
             position = position.after(&unit);
@@ -163,6 +169,55 @@ impl Liar<'_> {
         }
         let chain = if self.dice.below(4) == 0 { self.digest() } else { position.chain };
         Batch { units, chain }
+    }
+
+    /// What an edge may say, of windows that are none, and of messages that are none or are there.
+    fn fact(&mut self) -> ToBig {
+        let (message, window) = (self.id(), self.new_id());
+        let (recipient, at) = (u32::try_from(self.dice.below(2)).unwrap_or(0), unix_millis());
+        let revision = u32::try_from(self.number(1)).unwrap_or(u32::MAX);
+        match self.dice.below(8) {
+            0 => ToBig::Inbound(Inbound {
+                message,
+                wrapped_key: vec![0xee; 80],
+                sealed_origin: vec![0xee; 100],
+                origin_digest: [0xee; 16],
+                submitted: self.pick(&[None, Some(window)]),
+                filed: vec![window],
+            }),
+            1 => ToBig::Outcome(Outcome {
+                message,
+                recipient,
+                state: self.pick(&[DeliveryState::Relayed, DeliveryState::Failed, DeliveryState::Withdrawn]),
+                at,
+                host: None,
+                tls: None,
+                relay: None,
+                text: "a lie".into(),
+                status: "2.0.0".into(),
+                in_doubt: false,
+                host_reports: false,
+                next_attempt_at: None,
+            }),
+            2 => {
+                let (retrieved, deleted) = (true, self.dice.below(2) == 0);
+                ToBig::PopAct(PopAct { window, message, revision, retrieved, deleted, at })
+            }
+            3 => ToBig::WindowClosed { window, until: self.pick(&[None, Some(at)]) },
+            4 => ToBig::Revised(Revised {
+                message,
+                recipient,
+                revision,
+                result: self.pick(&[ReviseResult::Withdrawn, ReviseResult::Replaced, ReviseResult::Pending]),
+                at,
+                text: "a lie".into(),
+            }),
+            5 => ToBig::WindowUsed { window, at },
+            6 => ToBig::DirectoryCompared(DirectoryCompared {
+                differs: self.pick(&[None, Some(())]).map(|()| Vec::new()),
+            }),
+            _ => ToBig::Guessing { networks: revision, accounts: recipient },
+        }
     }
 
     fn confirmed(&mut self, lane: Lane, row: &LaneRow) -> Confirmed {

@@ -1,18 +1,23 @@
 //! One schedule: what a seed lets happen, and whether everything is where it should be afterwards.
 
+mod collect;
+mod redirect;
 pub mod road;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use big_node::harness::Big;
-use edge_node::harness::Edge;
+use big_node::record::AfterFetch;
+use big_node::request::Terms;
+use edge_node::harness::Delivered;
 use shared::address::Address;
 use shared::id::{self, unix_millis};
 use shared::store::sim::{Dice, Faults};
 use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult};
 
 use crate::end::block_on;
-use crate::ledger::{Inbound, Inside, Ledger, Made, Outbound, Outcome};
+use crate::ledger::{Fate, Inbound, Inside, Ledger, Made, Outbound, Outcome, Received};
 use crate::liar;
 use crate::world::{Image, Who, World};
 
@@ -29,8 +34,6 @@ const LARGE_TEXT_BYTES: u64 = 140_000;
 /// Octets of a line of it.
 const NOISE_LINE: u64 = 70;
 const OUTSIDE: &str = "reader@remote.example";
-/// Somebody inside, who travels.
-const TRAVELLER: &str = "bob@example.com";
 const EVENT_LANE: u8 = 1;
 /// How far a clock jumps, in milliseconds: ten years at most.
 const JUMP_MAX: u64 = 10 * 365 * 24 * 3_600_000;
@@ -101,6 +104,7 @@ pub fn schedule(seed: u64, verbose: bool) -> Outcome {
         log: blake3::Hasher::new(),
         images: Vec::new(),
         people: 0,
+        standing: None,
         written: 0,
         went_back: false,
         edge_went_back: false,
@@ -128,6 +132,10 @@ struct Backup {
     who: Who,
     image: Image,
     accepted: Vec<Vec<u8>>,
+    /// How many logins, acts on the road and at desks there were.
+    logins: usize,
+    acts: usize,
+    shifts: usize,
 }
 
 struct Play {
@@ -140,6 +148,8 @@ struct Play {
     /// Backups, and what the books were then.
     images: Vec<Backup>,
     people: u64,
+    /// The window of who travels all the time, and its private key.
+    standing: Option<(Id, [u8; 32])>,
     written: u64,
     /// A store was put back by hand: lanes may stand still until an operator adopts.
     went_back: bool,
@@ -173,6 +183,8 @@ fn outbound(answered: Option<Id>) -> Outbound {
         unknowable: false,
         revisions: Vec::new(),
         foreign: Vec::new(),
+        redirects: Vec::new(),
+        got: BTreeMap::new(),
     }
 }
 
@@ -198,8 +210,9 @@ impl Play {
     fn begin(&mut self) {
         if let Some(big) = &self.world.big {
             big.add_person("alice").expect("the first person of a site");
-            big.add_person("bob").expect("a second one");
-            big.travel("bob").expect("his first window");
+            big.add_person(collect::PERSON).expect("a second one");
+            let terms = Terms { after_fetch: AfterFetch::Delete, ..Terms::default() };
+            self.standing = Some(big.travel(collect::PERSON, terms).expect("his first window"));
             big.add_person(road::PERSON).expect("a third one");
         }
         let _ = self.world.connect();
@@ -214,7 +227,7 @@ impl Play {
                 self.restart(who);
             }
         }
-        match self.dice.below(100) {
+        match self.dice.below(110) {
             0..12 => self.accept(),
             12..20 => self.send(),
             20..26 => {
@@ -243,6 +256,10 @@ impl Play {
             72..84 if self.kind.trips => self.road(),
             84..86 if self.kind.rotates => self.rotate(),
             86..88 if self.kind.trips && !self.kind.jumps => self.report(),
+            100..104 => self.collect(),
+            104..106 => self.at_a_desk(),
+            106..107 => self.guess(),
+            107..110 => self.redirect(),
             _ => {
                 let steps = 1 + self.dice.below(40);
                 self.run_line(usize::try_from(steps).unwrap_or(1));
@@ -305,10 +322,11 @@ impl Play {
     /// Somebody outside sends a message to the edge.
     fn accept(&mut self) {
         let content = self.content();
-        let to = if self.dice.below(8) == 0 {
-            format!("p{}@example.com", self.people)
-        } else {
-            "alice@example.com".into()
+        let (who, to) = match self.dice.below(8) {
+            0 => (None, format!("p{}@example.com", self.people)),
+            1 | 2 => (Some(collect::PERSON), collect::ADDRESS.to_owned()),
+            3 if self.kind.trips => (Some(road::PERSON), road::ADDRESS.to_owned()),
+            _ => (None, "alice@example.com".to_owned()),
         };
         let Some(edge) = &self.world.edge else { return };
         let (from, to): (Address, Address) =
@@ -321,6 +339,8 @@ impl Play {
             if content.len() < 60_000 {
                 self.ledger.order.push(id);
             }
+            let content = content.clone();
+            self.ledger.received.extend(who.map(|who| Received { who, id, content }));
         }
         self.ledger.inbound.insert(content, Inbound { answered, at_edge: true, excused: false });
         self.mourn(Who::Edge);
@@ -354,17 +374,21 @@ impl Play {
     /// Alice writes to bob, who travels, or to somebody outside and to him.
     fn send_inside(&mut self) {
         let content = self.content();
-        let to: &[&str] = if self.dice.below(2) == 0 { &[TRAVELLER] } else { &[OUTSIDE, TRAVELLER] };
+        let to: &[&str] = match self.dice.below(2) {
+            0 => &[collect::ADDRESS],
+            _ => &[OUTSIDE, collect::ADDRESS],
+        };
         let Some(big) = &self.world.big else { return };
         let sent = big.send("alice", to, &content);
         self.say(|| format!("send {} octets to {to:?}: {:?}", content.len(), sent.as_ref().map(named)));
         let recipient = u32::from(to.len() > 1);
         if to.len() > 1 {
-            self.ledger.outbound.insert(content, outbound(sent.as_ref().ok().copied()));
+            self.ledger.outbound.insert(content.clone(), outbound(sent.as_ref().ok().copied()));
         }
         if let Ok(id) = sent {
             self.outcome.accepted += 1;
-            self.ledger.inside.push(Inside { id, recipient, excused: false, revisions: Vec::new() });
+            let (excused, revisions) = (false, Vec::new());
+            self.ledger.inside.push(Inside { id, content, recipient, excused, revisions });
         }
         self.mourn(Who::Big);
     }
@@ -415,7 +439,7 @@ impl Play {
         let to = match (&outside, &inside) {
             (Some(_), Some(_)) => match self.dice.below(3) {
                 0 => Some(OUTSIDE),
-                1 => Some(TRAVELLER),
+                1 => Some(collect::ADDRESS),
                 _ => None,
             },
             _ => None,
@@ -424,7 +448,7 @@ impl Play {
         // Refused, it may be there all the same: the power went before the answer.
         let made = Made { mode, word: word.clone(), number: revised.as_ref().ok().copied() };
         if let Some(out) = outside {
-            match to == Some(TRAVELLER) {
+            match to == Some(collect::ADDRESS) {
                 true => out.foreign.push(word),
                 false => out.revisions.push(made.clone()),
             }
@@ -449,28 +473,42 @@ impl Play {
         }
         let id = free[usize::try_from(self.dice.below(free.len() as u64)).unwrap_or(0)];
         let delivered = block_on(edge.deliver(id, taken));
-        let recorded = delivered.as_ref().map(|(_, recorded)| recorded.is_ok());
+        let recorded = delivered.as_ref().map(|delivered| delivered.recorded.is_ok());
         self.say(|| format!("deliver {}, taken: {taken}: {recorded:?}", named(&id)));
-        if let (Ok((content, recorded)), true) = (delivered, taken) {
-            self.delivered(id, &content, recorded.is_ok());
+        if let (Ok(delivered), true) = (delivered, taken) {
+            self.delivered(id, &delivered);
         }
         self.mourn(Who::Edge);
     }
 
     /// A remote host has got this.
-    fn delivered(&mut self, id: Id, content: &[u8], is_recorded: bool) {
-        let reported = self.world.big.as_ref().and_then(|big| big.results(id, 0).ok()).unwrap_or_default();
+    fn delivered(&mut self, id: Id, delivered: &Delivered) {
+        let Delivered { content, recipients, recorded } = delivered;
+        let Some(recipient) = recipients.first().filter(|_| recipients.len() == 1) else {
+            let what = format!("{} has left for {recipients:?} at once", named(&id));
+            self.outcome.fault(|outcome| &mut outcome.doubled, what);
+            return;
+        };
+        let index = recipient.0;
+        let reported =
+            self.world.big.as_ref().and_then(|big| big.results(id, index).ok()).unwrap_or_default();
         let known = self.ledger.outbound.iter().find(|(_, out)| out.answered == Some(id));
         // One whose exit 0 was not seen has the text that it was written with.
-        let original = known.map_or_else(|| content.to_vec(), |(original, _)| original.clone());
+        let original = known.map_or_else(|| content.clone(), |(original, _)| original.clone());
         let Some(out) = self.ledger.outbound.get_mut(&original) else {
             let what = "a remote got what was never sent".into();
             self.outcome.fault(|outcome| &mut outcome.altered, what);
             return;
         };
         out.delivered += 1;
+        *out.got.entry(index).or_default() += 1;
         // The remote has it and the edge does not know: it will be attempted once more.
-        out.excusable += u32::from(!is_recorded);
+        out.excusable += u32::from(recorded.is_err());
+        if !out.is_for(recipient, OUTSIDE) {
+            let what = format!("{} has left for {recipient:?}, to whom nobody has sent it", named(&id));
+            self.outcome.fault(|outcome| &mut outcome.ghost, what);
+            return;
+        }
         if out.is_foreign(content) {
             let what = format!("a remote got of {} what was for another", named(&id));
             self.outcome.fault(|outcome| &mut outcome.altered, what);
@@ -478,7 +516,7 @@ impl Play {
         }
         let text = out.text_in(content);
         let number = match text {
-            None if original == content => Some(0),
+            None if original == *content => Some(0),
             None => {
                 let what = format!("a remote got another text of {} than was ever sent", named(&id));
                 self.outcome.fault(|outcome| &mut outcome.altered, what);
@@ -495,8 +533,7 @@ impl Play {
                 _ => false,
             };
             if is_old {
-                let what =
-                    format!("revision {number} of {} left, and it was reported: {result:?}", named(&id));
+                let what = format!("revision {number} of {} left for {recipient:?}: {result:?}", named(&id));
                 self.outcome.fault(|outcome| &mut outcome.altered, what);
             }
         }
@@ -620,7 +657,9 @@ impl Play {
         if let Some(image) = self.world.back_up(who) {
             self.say(|| format!("{who:?} is backed up"));
             let accepted = self.ledger.inbound.keys().cloned().collect();
-            self.images.push(Backup { who, image, accepted });
+            let Ledger { logins, acts, shifts, .. } = &self.ledger;
+            let (logins, acts, shifts) = (logins.len(), acts.len(), shifts.len());
+            self.images.push(Backup { who, image, accepted, logins, acts, shifts });
         }
     }
 
@@ -634,7 +673,8 @@ impl Play {
     /// A node goes back to its backup: by `restore`, or its snapshot is put back by hand.
     fn put_back(&mut self, by_restore: bool) {
         let Some(index) = self.images.len().checked_sub(1) else { return };
-        let Backup { who, image, accepted } = self.images.remove(index);
+        let backup = self.images.remove(index);
+        let who = backup.who;
         self.outcome.crashes += 1;
         if by_restore && self.kind.again {
             // Two restores have two generations if they are a minute apart.
@@ -646,7 +686,7 @@ impl Play {
             Who::Edge => self.filed(),
             Who::Big => Vec::new(),
         };
-        if self.world.put_back(who, &image, by_restore, &mut self.dice).is_err() {
+        if self.world.put_back(who, &backup.image, by_restore, &mut self.dice).is_err() {
             self.outcome.fault(|outcome| &mut outcome.stuck, format!("{who:?} does not start from a backup"));
             return;
         }
@@ -655,14 +695,15 @@ impl Play {
         self.note_applied();
         self.ledger.applied.clear();
         match who {
-            Who::Edge => self.edge_forgot(&kept, &accepted, by_restore),
+            Who::Edge => self.edge_forgot(&kept, &backup, by_restore),
             Who::Big => {
                 self.ledger.big_went_back = true;
+                self.ledger.shifts.iter_mut().skip(backup.shifts).for_each(|shift| shift.undone = true);
                 self.big_forgot();
             }
         }
         if by_restore && self.kind.again {
-            self.images.insert(0, Backup { who, image, accepted });
+            self.images.insert(0, backup);
         }
     }
 
@@ -672,9 +713,12 @@ impl Play {
     }
 
     /// Messages that the edge does not have any more, and big does not have, are gone.
-    fn edge_forgot(&mut self, kept: &[Vec<u8>], accepted: &[Vec<u8>], by_restore: bool) {
+    fn edge_forgot(&mut self, kept: &[Vec<u8>], backup: &Backup, by_restore: bool) {
+        self.ledger.logins.iter_mut().skip(backup.logins).for_each(|login| login.undone = true);
+        self.ledger.acts.iter_mut().skip(backup.acts).for_each(|act| act.undone = true);
+        self.ledger.guesses = None;
         for (content, message) in &mut self.ledger.inbound {
-            message.at_edge &= accepted.contains(content);
+            message.at_edge &= backup.accepted.contains(content);
             message.excused |= !message.at_edge && !kept.contains(content);
         }
         self.edge_went_back = true;
@@ -689,7 +733,8 @@ impl Play {
             let repeated = out.delivered > 0 && (!by_restore || !out.answered.is_some_and(&settled));
             // The text that waited then may leave, and what has been put in its place follows it, also if that had
             // left before.
-            let followed = !by_restore && !out.revisions.is_empty();
+            let is_changed = !out.revisions.is_empty() || !out.redirects.is_empty();
+            let followed = !by_restore && is_changed;
             out.excusable += u32::from(repeated) + u32::from(followed);
         }
     }
@@ -701,7 +746,17 @@ impl Play {
             message.excused |= !message.at_edge && !filed.contains(content);
         }
         let state = |id: Id| self.world.big.as_ref().and_then(|big| big.state_of(id).ok()).flatten();
+        let orders = |id: Id| -> Vec<u32> {
+            let Some(big) = &self.world.big else { return Vec::new() };
+            let recipients = big.recipients(id).unwrap_or_default();
+            let results = recipients.keys().flat_map(|index| big.results(id, *index).unwrap_or_default());
+            results.map(|result| result.revision).collect()
+        };
         for out in self.ledger.outbound.values_mut() {
+            let known = out.answered.map(orders).unwrap_or_default();
+            for redirect in &mut out.redirects {
+                redirect.undone |= redirect.number.is_none_or(|number| !known.contains(&number));
+            }
             match out.answered.and_then(&state) {
                 None => out.excused = true,
                 // Nobody knows any more that it was delivered, if the edge went back too.
@@ -864,6 +919,10 @@ impl Play {
                 }
             }
         }
+        if let Some(session) = self.world.collecting.take() {
+            let ended = block_on(session.cut()).is_ok();
+            self.say(|| format!("the last session is cut off: {ended}"));
+        }
         self.world.cut_line(None);
         for round in 0..ROUNDS_TO_REST {
             self.pass(6_000);
@@ -956,12 +1015,16 @@ impl Play {
 
     /// Whether a difference is about a copy on the road of what big had done at a desk and has forgotten.
     fn is_lost_at_home(&self, what: &str) -> bool {
-        let Some(big) = self.world.big.as_ref().filter(|_| self.ledger.big_went_back) else { return false };
+        let Some(big) = &self.world.big else { return false };
         let id = what.strip_prefix("the copy of ").and_then(|rest| rest.split(' ').next());
         let Some(id) = id.and_then(|id| id.parse::<id::MessageId>().ok()) else { return false };
-        let message = self.ledger.inside.iter().find(|message| message.id == id.0);
-        big.state_of(id.0).is_ok_and(|state| state.is_none())
-            || message.is_some_and(|message| has_lost_revisions(message, big))
+        // What was done on the road, or at a desk, and is lost with one node, is so on the other one.
+        let fate = Fate::of(&self.ledger, &id.0);
+        fate.is_unsure()
+            || fate.may_be_told_again()
+            || self.ledger.is_forgotten(&id.0, big)
+            || self.ledger.big_went_back && big.state_of(id.0).is_ok_and(|state| state.is_none())
+            || self.world.gone().is_ok_and(|gone| gone.iter().any(|(_, gone)| *gone == id.0))
     }
 
     /// Compares the books with the nodes.
@@ -997,7 +1060,7 @@ impl Play {
         }
         let facts_gone = gone.iter().any(|(lane, _)| *lane == EVENT_LANE);
         let outcome = &mut self.outcome;
-        let mut found = std::collections::BTreeMap::new();
+        let mut found = BTreeMap::new();
         for (id, (count, content)) in &filed {
             match self.ledger.inbound.get(content) {
                 None => outcome.fault(|outcome| &mut outcome.ghost, format!("{} was never sent", named(id))),
@@ -1021,7 +1084,8 @@ impl Play {
                 let what = format!("{:?} was said to be gone", message.answered.as_ref().map(named));
                 outcome.fault(|outcome| &mut outcome.altered, what);
             }
-            if count == 0 && message.answered.is_some() && !message.excused && !is_gone {
+            let is_erased = message.answered.is_some_and(|id| Fate::of(&self.ledger, &id).may_be_erased());
+            if count == 0 && message.answered.is_some() && !message.excused && !is_gone && !is_erased {
                 outcome.fault(
                     |outcome| &mut outcome.lost,
                     format!("{:?} is not filed", message.answered.as_ref().map(named)),
@@ -1029,7 +1093,10 @@ impl Play {
             }
         }
         for out in self.ledger.outbound.values() {
-            if out.answered.is_some() && out.delivered == 0 && !out.excused && !out.may_be_withdrawn() {
+            // Where a redirect led that a restored big has forgotten nobody knows: its author is told.
+            let is_astray = self.ledger.big_went_back && !out.redirects.is_empty();
+            let is_due = out.answered.is_some() && !out.excused && !out.may_be_withdrawn() && !is_astray;
+            if is_due && out.delivered == 0 {
                 outcome.fault(
                     |outcome| &mut outcome.lost,
                     format!("{:?} did not get out", out.answered.as_ref().map(named)),
@@ -1041,8 +1108,12 @@ impl Play {
             }
             let knowable = !out.excused && !out.unknowable && !facts_gone;
             let Some(id) = out.answered.filter(|_| knowable) else { continue };
+            if !self.lied && !self.went_back {
+                redirect::audit(out, id, big, outcome);
+            }
             match big.state_of(id) {
                 Ok(Some(DeliveryState::Relayed)) => {}
+                Ok(Some(DeliveryState::Failed)) if is_astray => {}
                 // Both went back, or big without being told again, and nobody knows that it was withdrawn: its author is
                 // told that it may have left.
                 Ok(Some(DeliveryState::Failed))
@@ -1058,7 +1129,12 @@ impl Play {
         }
         // Who resets lanes gives up what was on them.
         if !self.lied && !self.went_back {
-            audit_revisions(&self.ledger, (big, edge), facts_gone, outcome);
+            let window = self.standing.map(|(window, _)| window).unwrap_or_default();
+            let copies = edge.copies(&window).unwrap_or_default();
+            audit_revisions(&self.ledger, (big, &copies), facts_gone, outcome);
+            if !facts_gone {
+                collect::audit(&self.ledger, (big, &copies), &gone, self.jumped, outcome);
+            }
         }
         let mut last = None;
         for id in &self.ledger.applied {
@@ -1096,18 +1172,14 @@ impl Play {
     }
 }
 
-/// Whether big has forgotten a revision of a message. One that was put back by hand gives a number again.
-fn has_lost_revisions(message: &Inside, big: &Big) -> bool {
-    let known = big.results(message.id, message.recipient).unwrap_or_default();
-    let is_known = |made: &Made| made.number.is_some_and(|n| known.iter().any(|known| known.revision == n));
-    let is_again =
-        |made: &Made| message.revisions.iter().filter(|other| other.number == made.number).count() > 1;
-    message.revisions.iter().any(|made| !is_known(made) || is_again(made))
-}
-
 /// Whether every revision was decided, and bob has of each message what alice has made of it last: at home and on
 /// the road, and once.
-fn audit_revisions(ledger: &Ledger, (big, edge): (&Big, &Edge), facts_gone: bool, outcome: &mut Outcome) {
+fn audit_revisions(
+    ledger: &Ledger,
+    (big, copies): (&Big, &[(Id, u32)]),
+    facts_gone: bool,
+    outcome: &mut Outcome,
+) {
     match big.undecided() {
         // With the edge's facts their results may be gone, as an operator was told.
         Ok(open) if open.is_empty() || facts_gone => {}
@@ -1115,28 +1187,19 @@ fn audit_revisions(ledger: &Ledger, (big, edge): (&Big, &Edge), facts_gone: bool
             outcome.fault(|outcome| &mut outcome.stuck, format!("revisions are not decided: {undecided:?}"));
         }
     }
-    let copies = edge.copies().unwrap_or_default();
     // What was made at a desk and is lost with big may be on the road.
-    let is_lost =
-        |message: &&Inside| message.excused || ledger.big_went_back && has_lost_revisions(message, big);
-    for message in ledger.inside.iter().filter(|message| !is_lost(message)) {
+    for message in ledger.inside.iter().filter(|message| !ledger.is_forgotten(&message.id, big)) {
         let (id, name) = (message.id, named(&message.id));
-        let on_the_road: Vec<u32> =
-            copies.iter().filter(|(of, _)| *of == id).map(|(_, revision)| *revision).collect();
         let results = big.results(id, message.recipient).unwrap_or_default();
         let latest = results.last().copied();
         // From whom it was taken back, they are told nothing more.
         let decided = results.into_iter().rfind(|result| result.result != ReviseResult::Refused);
-        let at_home = big.shown_to("bob", id).ok().flatten();
         let should = match decided {
             None => Some(0),
             Some(last) if last.result == ReviseResult::Withdrawn => None,
             Some(last) => Some(last.revision),
         };
-        if at_home != should || on_the_road != Vec::from_iter(should) {
-            let what = format!("{name} is {at_home:?} at home and {on_the_road:?} on the road: {latest:?}");
-            outcome.fault(|outcome| &mut outcome.altered, what);
-        }
+        collect::audit_message(ledger, big, id, should, copies, outcome);
         let known: Vec<u32> = message.revisions.iter().filter_map(|made| made.number).collect();
         if known.iter().max() > latest.map(|last| last.revision).as_ref() {
             outcome.fault(|outcome| &mut outcome.lost, format!("{name} was revised, and is not: {known:?}"));

@@ -72,8 +72,8 @@ fn begin() -> World {
 fn deliver(world: &mut World, sent: &[Id], held_up: HeldUp) {
     let edge = world.edge.as_ref().expect("runs");
     for id in sent {
-        let (_, recorded) = block_on(edge.deliver(*id, true)).expect("waits there");
-        recorded.expect("commits");
+        let delivered = block_on(edge.deliver(*id, true)).expect("waits there");
+        delivered.recorded.expect("commits");
     }
     run(world, held_up);
     let big = world.big.as_ref().expect("runs");

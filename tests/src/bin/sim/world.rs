@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use big_node::harness::{self as big, Big};
-use edge_node::harness::{self as edge, Edge};
+use edge_node::harness::{self as edge, Collecting, Edge};
 use link_proto::frame::Frame;
 use link_proto::session::{Channel, Role};
 use shared::age::Pulse;
@@ -51,6 +51,8 @@ pub struct World {
     pub big: Option<Big>,
     /// The edge, while it runs.
     pub edge: Option<Edge>,
+    /// A traveller's session there.
+    pub collecting: Option<Collecting>,
     /// Their disks.
     pub big_disk: SimDisk,
     /// See `big_disk`.
@@ -92,6 +94,7 @@ impl World {
             topology,
             big: None,
             edge: None,
+            collecting: None,
             big_disk: SimDisk::new(Faults::default()),
             edge_disk: SimDisk::new(Faults::default()),
             covers_disk: SimDisk::new(Faults::default()),
@@ -190,6 +193,7 @@ impl World {
             }
             Who::Edge => {
                 self.edge_end.lose(None);
+                self.collecting = None;
                 self.edge = None;
             }
         }

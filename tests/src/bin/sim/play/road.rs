@@ -1,7 +1,8 @@
 //! Travel windows that begin and end while everything else goes on: by their moment, by `travel end`, with and without
 //! `--revoke`; and what is sent from the road meanwhile.
 
-use big_node::record::WindowState;
+use big_node::record::{AfterFetch, WindowState};
+use big_node::request::Terms;
 use shared::address::Address;
 use shared::id::unix_millis;
 use shared::unit::Id;
@@ -13,7 +14,7 @@ use crate::world::Who;
 
 /// Who travels again and again.
 pub const PERSON: &str = "carol";
-const ADDRESS: &str = "carol@example.com";
+pub const ADDRESS: &str = "carol@example.com";
 /// To whom they write.
 const TO: &str = "alice@example.com";
 /// The longest that a window lasts, in milliseconds: schedules are not much longer.
@@ -24,6 +25,8 @@ const LASTS_MAX: u64 = 20_000;
 pub struct Trip {
     /// It.
     pub window: Id,
+    /// Its private key.
+    pub key: [u8; 32],
     /// The contents of what was sent through it and answered.
     pub sent: Vec<Vec<u8>>,
     /// `travel end` was answered.
@@ -45,10 +48,16 @@ impl Play {
     fn set_out(&mut self) {
         let until = (self.dice.below(2) == 0).then(|| unix_millis() + 1_000 + self.dice.below(LASTS_MAX));
         let Some(big) = &self.world.big else { return };
-        let started = big.travel_until(PERSON, until);
-        self.say(|| format!("{PERSON} travels until {until:?}: {:?}", started.as_ref().map(named)));
-        if let Ok(window) = started {
-            self.ledger.trips.push(Trip { window, sent: Vec::new(), ended: false, revoked: false });
+        let terms = Terms { until, after_fetch: AfterFetch::Keep, ..Terms::default() };
+        let started = big.travel(PERSON, terms);
+        self.say(|| {
+            format!(
+                "{PERSON} travels until {until:?}: {:?}",
+                started.as_ref().map(|(window, _)| named(window))
+            )
+        });
+        if let Ok((window, key)) = started {
+            self.ledger.trips.push(Trip { window, key, sent: Vec::new(), ended: false, revoked: false });
         }
         self.mourn(Who::Big);
     }
@@ -148,6 +157,7 @@ impl Play {
 
 /// Whether a dead letter is one of those that may be refused.
 pub fn may_be_refused(jumped: bool, trips: &[Trip], reason: &str) -> bool {
-    let over = ["its travel window has ended", "its travel window has not begun"];
+    let over =
+        ["its travel window has ended", "its travel window has not begun", "the edge had closed that window"];
     (jumped || trips.iter().any(|trip| trip.revoked)) && over.iter().any(|over| reason.contains(over))
 }
