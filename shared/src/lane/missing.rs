@@ -4,7 +4,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::safety::{Gone, gone, lacked_after};
-use super::state;
+use super::{Rebase, state};
 use crate::store::{Rows, StoreError, Table, Txn};
 
 const LACKING: Table = Table("lacking");
@@ -33,8 +33,12 @@ pub struct Missing {
     pub named: Vec<(u64, Gone)>,
 }
 
-/// Notes that the partner, restored to `number`, lacks more of a lane than the safety store has.
+/// Notes that the partner, restored to `number`, lacks more of a lane than the safety store has. Where an operator has decided
+/// about what was noted before, that stays.
 pub fn lacks(txn: &mut Txn<'_>, lane: u8, number: u64) -> Result<(), StoreError> {
+    if state(txn, lane)?.rebase == Rebase::Any && lacking(txn, lane)?.is_some() {
+        return Ok(());
+    }
     txn.put(LACKING, &[lane], &LackingRow { number })
 }
 

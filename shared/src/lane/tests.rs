@@ -326,6 +326,7 @@ fn adopting_goes_on_without_what_is_gone_and_says_exactly_what_that_is() {
         assert_eq!(state(txn, 1)?.rebase, Rebase::None, "the other lanes ask for their proofs");
         let decided = |txn: &Txn<'_>| Ok::<_, StoreError>(decisions(txn)?.swap_remove(usize::from(LANE)));
         assert_eq!(decided(txn)?.missing, exact, "the record has the list");
+        lacks(txn, LANE, 0)?;
         compared(txn, LANE, 1)?;
         settle(txn, LANE, position(1, 1), &Settling::Replay, (2, 2), same)?;
         assert_eq!(numbers(txn).last(), Some(&(7, 5)), "what is left is sent again");

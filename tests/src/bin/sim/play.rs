@@ -932,8 +932,9 @@ impl Play {
                 self.see_to_stops(round);
             }
             // A peer that lied may have said that big's generation is another.
-            if std::mem::take(&mut self.is_stale) && self.lied {
+            if std::mem::take(&mut self.is_stale) && self.lied && !self.world.is_open() {
                 self.say(|| "an operator of the edge lets big in".into());
+                self.world.cut_line(None);
                 self.world.adopt(Who::Edge, unix_millis());
             }
             let busy = self.world.steps().iter().any(|_| true);
