@@ -30,11 +30,14 @@
 //! `bench queue` starts an edge with a million messages in its queue and lists them, and fails if that takes more memory
 //! than it may.
 //!
+//! `bench compression` measures what compressing saves and costs, by kind of body and level.
+//!
 //! `bench flights` counts for how many round trips the delivering client waits for each message.
 //!
 //! `bench count` and `bench send` are for a bench from outside: one keeps the number of messages filed in a file, the
 //! other sends from a desk.
 
+mod compression;
 mod connections;
 mod desk;
 mod directory;
@@ -131,6 +134,8 @@ enum Command {
     Connections(connections::Options),
     /// Measure what a known peer, POP3 and the link notice of clients that trickle and of floods of connections
     Hostile(hostile::Options),
+    /// Measure what compressing bodies saves and costs, and what it would with heads
+    Compression(compression::Options),
     /// Measure how often the delivering client waits for a host that is far away
     Flights(flights::Options),
     /// Measure starting with a long queue, and listing it; exit 1 if the edge needs more memory than it may
@@ -183,6 +188,7 @@ fn main() -> ExitCode {
         Some(Command::Hostile(options)) => runtime.block_on(measure_hostile(options)),
         Some(Command::Pop3(options)) => runtime.block_on(measure_pop3(options)),
         Some(Command::Queue(options)) => runtime.block_on(measure_queue(options)),
+        Some(Command::Compression(options)) => compression::run(options),
         Some(Command::Flights(options)) => runtime.block_on(flights::run(options)),
         Some(Command::Send(options)) => runtime.block_on(send::run(options)),
         None => runtime.block_on(run(&options)),
