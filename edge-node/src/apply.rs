@@ -15,7 +15,7 @@ use shared::unit::{
 };
 
 use crate::facts::{self, EVENT_LANE};
-use crate::queue::{self, ROWS_AT_ONCE};
+use crate::queue::{self, ROWS_AT_ONCE, former};
 use crate::record::{Doubt, QueueRecipient, QueueRow, SETTINGS, big, queue_key, recipients_of};
 use crate::revise::busy::Busy;
 use crate::revise::{self, Waiting, latest};
@@ -149,6 +149,9 @@ fn settle_message(
     id: MessageId,
     now: u64,
 ) -> Result<(), StoreError> {
+    if former::is(txn, id)? {
+        return former::go_on(txn, id, now);
+    }
     let least = |index| left.iter().find(|(other, _)| *other == index).map(|(_, least)| *least);
     let is_held_back = |recipient: &QueueRecipient| recipient.doubt.is_some_and(Doubt::is_of_restore);
     let mut waiting = Waiting::load(txn, id)?;

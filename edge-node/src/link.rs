@@ -19,8 +19,8 @@ use shared::store::{BodyKey, BodyReader, BodyWriter, Rows, StoreError, Txn};
 use shared::unit::{ToEdge, Welcome, encode};
 
 use crate::apply::{self, Arrived};
-use crate::maintenance;
 use crate::node::Node;
+use crate::queue::former;
 use crate::record::{Invitation, OUTBOUND_KIND, SETTINGS};
 use crate::windows;
 use shared::moment::Moment;
@@ -149,7 +149,7 @@ impl Host for LinkHost {
         let row = partner_row(partner);
         let adopted = self.node.store.commit(move |txn| {
             lane::adopt_store(txn, &row)?;
-            Ok(maintenance::let_go_on(txn, unix_millis())?)
+            Ok(former::take_over(txn, unix_millis())?)
         });
         adopted.await.map_err(partner_error)?;
         self.node.due.notify_one();
@@ -172,7 +172,7 @@ impl Host for LinkHost {
                 true => lane::paired_again(txn, &row),
                 false => {
                     lane::adopted(txn, &row)?;
-                    maintenance::let_go_on(txn, unix_millis())
+                    former::take_over(txn, unix_millis())
                 }
             }
         });

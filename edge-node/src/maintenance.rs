@@ -191,38 +191,18 @@ async fn forget_ended(store: &Store) -> Result<(), StoreError> {
 pub fn hold_back(txn: &mut Txn<'_>, busy: &Busy, now: u64) -> Result<(), StoreError> {
     for_each_message(txn, |txn, id| {
         let mut waiting = Waiting::load(txn, id)?;
-        waiting.recipients().for_each(|recipient| recipient.doubt_it(Doubt::Restored));
+        // That a later text was to take its place stays true.
+        let is_revised = |recipient: &&mut QueueRecipient| matches!(recipient.doubt, Some(Doubt::Revised(_)));
+        let held_back = waiting.recipients().filter(|recipient| !is_revised(recipient));
+        held_back.for_each(|recipient| recipient.doubt_it(Doubt::Restored));
         let decided = waiting.settle_left(|recipient| busy.is_attempted(id, recipient));
         waiting.store(txn)?;
         revise::tell(txn, id, decided, now)
     })
 }
 
-/// Big has a new store, which knows nobody of those who were held back ([`hold_back`]), and would say that nobody waits.
-/// As nobody can say who has got the message, they go on: a second copy is better than none.
-pub fn let_go_on(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
-    for_each_message(txn, |txn, id| {
-        let mut waiting = Waiting::load(txn, id)?;
-        let mut go_on = 0;
-        let held_back = |recipient: &&mut QueueRecipient| {
-            matches!(recipient.doubt, Some(Doubt::Restored | Doubt::Retried))
-        };
-        for recipient in waiting.recipients().filter(held_back) {
-            (recipient.doubt, recipient.next_attempt_at) = (None, now);
-            go_on += 1;
-        }
-        if go_on == 0 {
-            return Ok(());
-        }
-        waiting.store(txn)?;
-        let text =
-            format!("big has a new store, and cannot say who has got it: goes on ({go_on} recipients)");
-        trace::note(txn, id, now, text)
-    })
-}
-
 /// Does something to each message that waits for delivery.
-fn for_each_message(
+pub fn for_each_message(
     txn: &mut Txn<'_>,
     mut see_to: impl FnMut(&mut Txn<'_>, MessageId) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {

@@ -1,6 +1,7 @@
 //! What waits for delivery, on disk: the rows of messages ([`QUEUE`]) and the schedule that follows from them, written
 //! in one step. So a queue of any length starts at once, and is never in memory whole.
 
+pub mod former;
 pub mod leaving;
 pub mod operator;
 #[cfg(any(test, feature = "sim"))]

@@ -632,6 +632,23 @@ fn a_list_of_who_waited_before_the_edge_went_back_releases_nothing() {
     }
 }
 
+/// Big lost its store; then the edge goes back to a backup from after that, or is told to adopt big once more.
+#[test]
+fn what_a_former_big_has_sent_is_not_let_go_by_the_list_of_the_one_in_its_place() {
+    let edge = Edge::new();
+    edge.outbound(2);
+    let edge = edge.goes_back();
+    // Recipient 1 was to get another text, which is lost with that big.
+    edge.wait(9, &[(0, 0), (1, 1)]);
+    edge.store.commit_blocking(|txn| queue::former::take_over(txn, NOW)).expect("commits");
+    let edge = edge.goes_back();
+    assert!(edge.begin().is_none(), "nobody knows yet that big has not gone back, too");
+    edge.wait(10, &[]);
+    assert_eq!(edge.leaves(), [(0, "old".into())], "the old text does not leave where it was replaced");
+    let waiting = edge.waiting();
+    assert_eq!(waiting.len(), 2, "the operator decides about who was to get another one: {waiting:?}");
+}
+
 #[test]
 fn what_was_revised_since_the_backup_waits_until_big_says_what_leaves() {
     let edge = Edge::new();

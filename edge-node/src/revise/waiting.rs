@@ -7,7 +7,7 @@ use shared::id::MessageId;
 use shared::store::{BodyKey, Rows, StoreError, Txn};
 use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult, is_redirect};
 
-use crate::queue;
+use crate::queue::{self, former};
 use crate::record::{Doubt, Noted, QUEUE, QueueRecipient, QueueRow};
 
 /// What was decided for a recipient.
@@ -200,9 +200,11 @@ impl Waiting {
     pub fn store(self, txn: &mut Txn<'_>) -> Result<(), StoreError> {
         let attempted = self.rows.iter().filter(|row| row.recipients.iter().any(waits));
         let noted: HashSet<u32> = attempted.flat_map(|row| &row.noted).map(|noted| noted.revision).collect();
+        let mut is_over = true;
         for row in self.rows {
             if row.recipients.iter().any(waits) || noted.contains(&row.revision) {
                 queue::put(txn, self.message, &row)?;
+                is_over = false;
             } else {
                 if self.stored.contains(&row.revision) {
                     queue::remove(txn, self.message, row.revision)?;
@@ -210,7 +212,7 @@ impl Waiting {
                 txn.release_body(BodyKey(row.body))?;
             }
         }
-        Ok(())
+        if is_over { former::forget(txn, self.message) } else { Ok(()) }
     }
 }
 

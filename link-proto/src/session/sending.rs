@@ -102,6 +102,8 @@ pub(super) enum Asked {
 pub(super) enum Otherwise {
     /// No backup explains it.
     Stop(Stop),
+    /// It stands where it has stood the last time.
+    Replay,
     /// Nodes that were restored do: what the receiver does not hold is numbered anew.
     Renumber(Asked),
 }
@@ -120,7 +122,10 @@ pub(super) fn verdict(mine: &LaneState, received: Position, own: u32, partner: u
     // a receiver stands high, and lacks what is confirmed here.
     let lives = receiver_restored && own > GENERATION_FIRST && !first_contact;
     match mine.rebase {
-        Rebase::From(from) if received == from && goes_again => return Verdict::Replay(received),
+        // What an operator has gone on without the last time is told again, and asked for again.
+        Rebase::From(from) if received == from && goes_again => {
+            return Verdict::LookBack { received, otherwise: Otherwise::Replay };
+        }
         Rebase::From(from) if received == from => return Verdict::Rebase(received),
         // Who has nothing need not be asked.
         Rebase::Any if lives && received.number > 0 => {
@@ -157,6 +162,7 @@ impl Otherwise {
     fn verdict(self, received: Position) -> Verdict {
         match self {
             Self::Stop(why) => Verdict::Stop(why),
+            Self::Replay => Verdict::Replay(received),
             Self::Renumber(asked) => Verdict::Renumber { received, asked },
         }
     }
@@ -503,6 +509,7 @@ impl Sender {
     fn unlike(&mut self, received: Position, otherwise: Otherwise, outputs: &mut Outputs) {
         match otherwise {
             Otherwise::Stop(why) => self.stop(why, outputs),
+            Otherwise::Replay => self.settle(received, Settling::Replay, outputs),
             Otherwise::Renumber(asked) => self.ask(received, asked, outputs),
         }
     }
@@ -510,7 +517,7 @@ impl Sender {
     /// Nothing can show whether the receiver's chain is this node's.
     fn unproved(&mut self, received: Position, otherwise: Otherwise, outputs: &mut Outputs) {
         match otherwise {
-            Otherwise::Stop(_) => self.settle(received, Settling::Replay, outputs),
+            Otherwise::Stop(_) | Otherwise::Replay => self.settle(received, Settling::Replay, outputs),
             Otherwise::Renumber(asked) => self.ask(received, asked, outputs),
         }
     }

@@ -372,6 +372,25 @@ fn older_than_the_safety_store_stops_until_an_operator_goes_on_without_it() {
     is_whole(&reconnect(sim), 6);
 }
 
+/// It goes on without what is gone, and before that has come about the receiver is restored to the same backup once more.
+#[test]
+fn older_than_the_safety_store_once_more_stops_and_says_so() {
+    let mut sim = acquainted(6);
+    sim.nodes[BIG].trimmed = 3;
+    restore(&mut sim, EDGE, 2, true);
+    sim.nodes[BIG].lanes[INTER].rebase = Rebase::Any;
+    sim.connect().unwrap();
+    while sim.nodes[BIG].settled == 0 {
+        assert!(sim.step(None).unwrap());
+    }
+    sim.cut(Cut::CrashBoth);
+    assert!(matches!(sim.nodes[BIG].lanes[INTER].rebase, Rebase::From(_)));
+    sim.nodes[EDGE].identity.generation += 1;
+    let sim = reconnect(sim);
+    assert!(sim.stops.contains(&(BIG, Lane::Inter, true, Stop::OlderThanSafety)), "{:?}", sim.stops);
+    assert_eq!(sim.nodes[BIG].lacks, [2]);
+}
+
 #[test]
 fn another_past_in_the_safety_store_is_no_restore() {
     let mut sim = acquainted(6);

@@ -51,6 +51,9 @@ struct Kind {
     /// Windows begin and end. Not where a node goes back, or lies: what becomes of a window that big has forgotten is
     /// tested elsewhere.
     trips: bool,
+    /// Mail is collected on the road, deleted at desks and redirected. Not where a node goes back or lies, or a clock jumps:
+    /// the books do not know exactly yet what is lost with that.
+    collects: bool,
     /// The nodes' keys become other ones.
     rotates: bool,
     /// A backup may be restored more than once.
@@ -67,11 +70,13 @@ impl Kind {
             jumps: dice.below(4) == 0,
             trims: dice.below(8) == 0,
             trips: false,
+            collects: false,
             // By dice of its own: the other schedules stay as they were.
             rotates: Dice::new(!seed).below(4) == 0,
             again: Dice::new(seed.reverse_bits()).below(2) == 0,
         };
         kind.trips = !(kind.restores || kind.put_back || kind.lies || kind.trims);
+        kind.collects = kind.trips && !kind.jumps;
         kind
     }
 }
@@ -227,7 +232,8 @@ impl Play {
                 self.restart(who);
             }
         }
-        match self.dice.below(110) {
+        let kinds = if self.kind.collects { 110 } else { 100 };
+        match self.dice.below(kinds) {
             0..12 => self.accept(),
             12..20 => self.send(),
             20..26 => {
