@@ -157,6 +157,25 @@ impl Service {
     fn is_acquainted(&self, client: IpAddr) -> bool {
         self.acquainted.lock().unwrap_or_else(PoisonError::into_inner).has(client)
     }
+
+    /// What a stranger is told of a recipient of whom `verdict` would be told: nothing in a transaction that began when
+    /// their network had named too many who are not here.
+    fn told_to_stranger(
+        &self,
+        client: IpAddr,
+        stranger: &mut Stranger,
+        known: &Known,
+        verdict: Verdict,
+    ) -> Verdict {
+        let (network, now) = (Network::of(client), monotonic());
+        let mut harvest = self.harvest.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_ask = stranger.may_ask(|| harvest.may_ask(network, now));
+        let is_unknown = matches!(known, Known::No | Known::Unsure(_));
+        if is_unknown && harvest.named(network, now) {
+            tracing::warn!(%network, "too many unknown recipients were named: strangers there wait for the rest of the hour");
+        }
+        may_ask.and(verdict)
+    }
 }
 
 async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
@@ -340,7 +359,11 @@ impl Conversation {
             return verdict;
         }
         let acquainted = self.service.is_acquainted(self.client);
-        if acquainted { verdict } else { self.told_to_stranger(&known, verdict) }?;
+        if acquainted {
+            verdict
+        } else {
+            self.service.told_to_stranger(self.client, &mut self.stranger, &known, verdict)
+        }?;
         let Some(strangers) = strangers else { return Ok(()) };
         let sender = Sender {
             client: self.client,
@@ -348,18 +371,6 @@ impl Conversation {
             reverse_path: self.reverse_path.clone(),
         };
         strangers.recipient(node, &mut self.stranger, &sender, address, acquainted).await
-    }
-
-    /// What a stranger is told of a recipient: nothing more once their network has named too many who are not here.
-    fn told_to_stranger(&self, known: &Known, verdict: Verdict) -> Verdict {
-        let (network, now) = (Network::of(self.client), monotonic());
-        let mut harvest = self.service.harvest.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = harvest.told(network, now, verdict);
-        let is_unknown = matches!(known, Known::No | Known::Unsure(_));
-        if is_unknown && harvest.named(network, now) {
-            tracing::warn!(%network, "too many unknown recipients were named: strangers there wait for the rest of the hour");
-        }
-        told
     }
 }
 
@@ -416,7 +427,7 @@ mod tests {
     }
 
     fn service(role: Role) -> Service {
-        let node = Arc::new(directory::tests::told(&["alice@example.com"]));
+        let node = Arc::new(directory::tests::told(&["alice@example.com", "bob@example.com"]));
         let folder = tempfile::tempdir().expect("a folder");
         let identity = TlsIdentity::self_signed_in(folder.path(), "mx.example.com").expect("is made");
         let identity = Arc::new(CurrentIdentity::new(&identity).expect("is usable"));
@@ -472,6 +483,28 @@ mod tests {
         // Who has logged in is no stranger.
         let submission = Service { config: self::service(Role::Submission).config, ..service.clone() };
         assert_eq!(rcpt(&submission, "192.0.2.99", alice), 250);
+    }
+
+    #[test]
+    fn a_transaction_that_began_before_its_network_had_named_too_many_ends_as_it_began() {
+        let service = service(Role::Reception);
+        let (mut session, network) =
+            (conversation(&service, "192.0.2.1"), Network::of([192, 0, 2, 1].into()));
+        for _ in 0..49 {
+            service.harvest.lock().expect("nobody panics").named(network, monotonic());
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let mut transaction = |names: &[&str]| {
+            session.stranger.begins();
+            let asked = names.iter().map(|name| {
+                let verdict = runtime.block_on(session.recipient(&name.parse().expect("an address")));
+                verdict.map_or_else(|reply| reply.code(), |()| 250)
+            });
+            asked.collect::<Vec<_>>()
+        };
+        let codes = transaction(&["alice@example.com", "stale@example.com", "bob@example.com"]);
+        assert_eq!((codes[0], codes[2]), (250, 250), "stale's was the fiftieth: {codes:?}");
+        assert_eq!(transaction(&["alice@example.com", "bob@example.com"]), [450, 450]);
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct Stranger {
     /// would come again for those, with other envelopes than before; but a message that gets no 250 is known again by
     /// its envelope ([`crate::vouch`]).
     answer: Option<Verdict>,
+    /// Whether it may ask who is here, if too many who are not were named: for this transaction likewise.
+    may_ask: Option<Verdict>,
     /// Recipients in this session who were new.
     new: u32,
 }
@@ -59,10 +61,15 @@ pub struct Stranger {
 impl Stranger {
     /// It begins another transaction.
     pub fn begins(&mut self) {
-        (self.vouched, self.answer) = (None, None);
+        (self.vouched, self.answer, self.may_ask) = (None, None, None);
         if let Some(Standing::Unsure(_)) = &self.standing {
             self.standing = None;
         }
+    }
+
+    /// Whether it may ask who is here; `ask` says so for the transaction, with its first recipient.
+    pub fn may_ask(&mut self, ask: impl FnOnce() -> Verdict) -> Verdict {
+        self.may_ask.get_or_insert_with(ask).clone()
     }
 
     /// The verdict of lists that goes with its messages.
