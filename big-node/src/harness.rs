@@ -35,7 +35,7 @@ use crate::record::{
     Recipient, Record, RevisedRow, WINDOWS, WindowRow, WindowState, folder_of, key2, message_of,
 };
 use crate::redirect;
-use crate::report;
+use crate::report::{self, Looks};
 use crate::request::Terms;
 use crate::revise::{self, Amendment};
 use crate::travel::{self, NewWindow};
@@ -394,7 +394,8 @@ impl Big {
     pub async fn write_owed(&self, topology: &Topology) -> Result<(), String> {
         let told = delay::tell_due(&self.store, &self.site, topology).await;
         told.map_err(|error| error.to_string())?;
-        let written = report::write_owed(&self.store, &self.site, topology, unix_millis()).await;
+        let written =
+            report::write_owed(&self.store, &self.site, topology, &mut Looks::default(), unix_millis()).await;
         written.map_err(|error| error.to_string())
     }
 

@@ -46,14 +46,14 @@ const TRASH_MILLIS: u64 = 30 * 24 * 3_600_000;
 /// Runs for ever.
 pub async fn run(node: Arc<Node>) {
     let mut cleaned_at = tokio::time::Instant::now();
-    let (mut pulse, mut cursors) = (Pulse::begin(), Cursors::default());
+    let (mut pulse, mut cursors, mut looks) = (Pulse::begin(), Cursors::default(), report::Looks::default());
     let mut trust = age::awake(&node.store).await.unwrap_or_else(|error| {
         tracing::warn!(%error, "what is known of this clock could not be read: for an hour it ends no travel window");
         Trust::starting(Moment::now(), Some(Duration::ZERO))
     });
     loop {
         let _ = tokio::time::timeout(ROUND, node.changed.notified()).await;
-        if let Err(error) = look_around(&node, trust.believe(Moment::now())).await {
+        if let Err(error) = look_around(&node, trust.believe(Moment::now()), &mut looks).await {
             tracing::warn!(%error, "housekeeping failed; it is tried again");
             tokio::time::sleep(ROUND).await;
         }
@@ -68,7 +68,7 @@ pub async fn run(node: Arc<Node>) {
 }
 
 /// Sees to what is due. Windows end by a clock that is `believed` only.
-async fn look_around(node: &Arc<Node>, believed: bool) -> Result<(), Refused> {
+async fn look_around(node: &Arc<Node>, believed: bool, looks: &mut report::Looks) -> Result<(), Refused> {
     let now = unix_millis();
     trim(&node.store, &node.topology, node.pressure().mail_level().takes_mail()).await?;
     let snapshot = node.store.read()?;
@@ -94,7 +94,7 @@ async fn look_around(node: &Arc<Node>, believed: bool) -> Result<(), Refused> {
     node.wake_link();
     node.due.notify_one();
     delay::tell_due(&node.store, &node.site, &node.topology).await?;
-    report::write_owed(&node.store, &node.site, &node.topology, unix_millis()).await?;
+    report::write_owed(&node.store, &node.site, &node.topology, looks, unix_millis()).await?;
     // Last: nobody inside waits for those.
     aggregate::write_owed(&node.store, &node.site, now).await
 }

@@ -21,14 +21,19 @@ use shared::topology::Topology;
 use shared::unit::DeliveryState;
 use shared::{age, chunk};
 
+use crate::directory;
 use crate::error::Refused;
 use crate::gateway::queue;
 use crate::mail::{self, Site};
 use crate::node;
 use crate::reconcile;
-use crate::record::{EXPANSIONS, Expansion, MESSAGES, Message, Named, RECIPIENTS, REPORTS, Recipient};
+use crate::record::{
+    EXPANSIONS, Expansion, MESSAGES, Message, Named, Person, RECIPIENTS, REPORTS, Recipient,
+};
 
 const AT_ONCE: usize = 100;
+/// So often that many are looked at in one round, if nothing can be written of them.
+const LOOKS_MAX: usize = 10;
 /// Reports of one message that are written in one round: to outside there is one for each recipient.
 const OF_ONE_AT_ONCE: usize = 100;
 /// The status of what has arrived (RFC 3463).
@@ -36,26 +41,63 @@ const DELIVERED: &str = "2.1.5";
 /// Largest message whose header is read for a report.
 pub(crate) const ORIGINAL_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Writes the reports that are owed, at `now`, milliseconds since 1970.
+/// Where looks for reports that are owed go on, and what the last ones found.
+#[derive(Debug, Default)]
+pub struct Looks {
+    from: Vec<u8>,
+    /// Messages of this pass over all that wait for a postmaster.
+    waiting: usize,
+    /// The same, when it was said last.
+    said: usize,
+}
+
+impl Looks {
+    /// A pass has come to its end. What is still to do is said once, and again when it has doubled.
+    fn end(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.from.clear();
+        if waiting == 0 {
+            self.said = 0;
+        } else if waiting >= self.said.saturating_mul(2).max(1) {
+            self.said = waiting;
+            tracing::warn!(
+                messages = waiting,
+                "mail that could not go on waits for a postmaster to be told of it; add the person whom [site] postmaster names"
+            );
+        }
+    }
+}
+
+/// Writes reports that are owed, at `now`, milliseconds since 1970: one look at so many messages at most.
 pub async fn write_owed(
     store: &Store,
     site: &Arc<Site>,
     topology: &Topology,
+    looks: &mut Looks,
     now: u64,
 ) -> Result<(), Refused> {
-    let (mut from, mut is_written) = (Vec::new(), false);
-    // Those that cannot be written do not keep the others waiting.
-    while !is_written {
-        let owed = store.read()?.range::<Named>(REPORTS, &from, None, AT_ONCE)?;
-        let Some((last, _)) = owed.last() else { break };
-        from = [last.as_slice(), &[0]].concat();
+    let postmaster = directory::postmaster_person(&store.read()?, &site.policy)?;
+    // Those that cannot be written do not keep the others waiting, nor cost more the more they are.
+    for _ in 0..LOOKS_MAX {
+        let owed = store.read()?.range::<Named>(REPORTS, &looks.from, None, AT_ONCE)?;
+        let (mut is_written, is_last) = (false, owed.len() < AT_ONCE);
+        if let Some((last, _)) = owed.last() {
+            looks.from = [last.as_slice(), &[0]].concat();
+        }
         for (_, Named(id)) in owed {
-            match write_some(store, site, topology, MessageId(id), now).await {
-                Ok(()) => is_written = true,
+            match write_some(store, site, topology, postmaster.as_ref(), MessageId(id), now).await {
+                Ok(true) => is_written = true,
+                Ok(false) => looks.waiting += 1,
                 Err(error) => {
                     tracing::warn!(message = %MessageId(id), %error, "a delivery report could not be written yet");
                 }
             }
+        }
+        if is_last {
+            looks.end();
+        }
+        if is_written || is_last {
+            break;
         }
     }
     reconcile::ask_of_made_again(store).await
@@ -129,21 +171,24 @@ impl Owed {
     }
 }
 
-/// Writes reports that are owed of a message: further ones in the next round.
+/// Writes reports that are owed of a message: further ones in the next pass. `false` if it waits for a postmaster.
 async fn write_some(
     store: &Store,
     site: &Arc<Site>,
     topology: &Topology,
+    postmaster: Option<&Person>,
     id: MessageId,
     now: u64,
-) -> Result<(), Refused> {
-    instead::tell((store, site, topology), id, now).await?;
+) -> Result<bool, Refused> {
+    if !instead::tell((store, site, topology), postmaster, id, now).await? {
+        return Ok(false);
+    }
     for _ in 0..OF_ONE_AT_ONCE {
         if !write_one(store, site, topology, id, now).await? {
             break;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Writes the first report that is owed of a message; whether there are more.

@@ -1,17 +1,16 @@
-//! The networks from which a message has been taken for somebody other than a role: who comes from there need not wait for
-//! the greeting.
+//! The hosts from which a message has been taken for somebody other than a role: they need not wait for the greeting.
 //!
 //! It lives in memory: a restart makes everybody a stranger once more, which costs them a moment.
 
 use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 
-use shared::listener::network;
+use shared::listener::host;
 
-/// Networks that are remembered; beyond them the one from which nothing has come for longest is forgotten.
-const NETWORKS_MAX: usize = 10_000;
+/// Hosts that are remembered; beyond them the one from which nothing has come for longest is forgotten.
+const HOSTS_MAX: usize = 10_000;
 
-/// The networks, in the order in which they came last.
+/// The hosts, in the order in which they came last.
 #[derive(Debug, Default)]
 pub struct Acquainted {
     known: HashSet<IpAddr>,
@@ -19,21 +18,21 @@ pub struct Acquainted {
 }
 
 impl Acquainted {
-    /// Whether a message has come from the network of that address.
+    /// Whether a message has come from the host of that address.
     pub fn has(&self, address: IpAddr) -> bool {
-        self.known.contains(&network(address))
+        self.known.contains(&host(address))
     }
 
     /// A message has come from there.
     pub fn add(&mut self, address: IpAddr) {
-        let network = network(address);
-        if !self.known.insert(network)
-            && let Some(before) = self.order.iter().position(|known| *known == network)
+        let host = host(address);
+        if !self.known.insert(host)
+            && let Some(before) = self.order.iter().position(|known| *known == host)
         {
             self.order.remove(before);
         }
-        self.order.push_back(network);
-        if self.order.len() > NETWORKS_MAX
+        self.order.push_back(host);
+        if self.order.len() > HOSTS_MAX
             && let Some(oldest) = self.order.pop_front()
         {
             self.known.remove(&oldest);
@@ -48,10 +47,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_networks_are_remembered_and_who_has_not_come_for_longest_is_forgotten() {
+    fn so_many_hosts_are_remembered_and_who_has_not_come_for_longest_is_forgotten() {
         let mut acquainted = Acquainted::default();
-        let address = |number: u32| IpAddr::V4(Ipv4Addr::from_bits(number << 8));
-        let max = u32::try_from(NETWORKS_MAX).expect("small");
+        let address = |number: u32| IpAddr::V4(Ipv4Addr::from_bits(number));
+        let max = u32::try_from(HOSTS_MAX).expect("small");
         for number in 0..max {
             acquainted.add(address(number));
         }
@@ -59,11 +58,11 @@ mod tests {
         assert!(acquainted.has(address(0)) && !acquainted.has(address(max)));
         acquainted.add(address(max));
         assert!(acquainted.has(address(0)) && !acquainted.has(address(1)) && acquainted.has(address(max)));
-        assert!(acquainted.has(Ipv4Addr::from_bits((max << 8) + 255).into()), "an IPv4 network is a /24");
+        assert!(!acquainted.has(address(max + 1)), "its neighbour is another host");
         let v6 = |text: &str| text.parse::<IpAddr>().expect("an address");
         acquainted.add(v6("2001:db8::1"));
-        assert!(acquainted.has(v6("2001:db8::ffff")), "an IPv6 network is a /64");
+        assert!(acquainted.has(v6("2001:db8::ffff")), "an IPv6 /64 is one host");
         assert!(!acquainted.has(v6("2001:db8:0:1::1")));
-        assert_eq!((acquainted.known.len(), acquainted.order.len()), (NETWORKS_MAX, NETWORKS_MAX));
+        assert_eq!((acquainted.known.len(), acquainted.order.len()), (HOSTS_MAX, HOSTS_MAX));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use shared::address::Address;
@@ -18,9 +18,8 @@ use tokio::sync::watch;
 
 use crate::acquainted::Acquainted;
 use crate::authentication::{Authenticator, Sender};
-use crate::harvest::Harvest;
+use crate::harvest::{Harvest, Namer};
 use crate::intake::{Accepted, Intake, refusal};
-use crate::lockout::Network;
 use crate::login::{self, Refused, Traveller};
 use crate::node::{Known, Node, is_role};
 use crate::pressure::{SLOW_PAUSE, instead_of_greeting};
@@ -156,6 +155,16 @@ impl Service {
     /// Whether a message for somebody who is no role has been taken from there.
     fn is_acquainted(&self, client: IpAddr) -> bool {
         self.acquainted.lock().unwrap_or_else(PoisonError::into_inner).has(client)
+    }
+
+    /// Who a client is counted with that names who is not here, and whether it may ask who is.
+    fn may_ask(&self, client: IpAddr, is_known: bool) -> (Namer, Verdict) {
+        let namer = Namer::of(client, is_known);
+        (namer, self.harvest().may_ask(namer, monotonic()))
+    }
+
+    fn harvest(&self) -> MutexGuard<'_, Harvest> {
+        self.harvest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -333,33 +342,48 @@ impl Conversation {
     }
 
     async fn recipient(&mut self, address: &Address) -> Verdict {
-        let Service { node, config, strangers, .. } = &self.service;
+        let Service { node, config, .. } = &self.service;
         let known = node.lookup(address).map_err(|error| refusal(&error))?;
         let verdict = answer(&known, config.role);
         if config.role == Role::Submission || is_role(address) || matches!(known, Known::Foreign) {
             return verdict;
         }
-        let acquainted = self.service.is_acquainted(self.client);
-        if acquainted { verdict } else { self.told_to_stranger(&known, verdict) }?;
+        let (namer, may_ask) = self.may_ask().await;
+        let Service { node, strangers, .. } = &self.service;
+        if matches!(known, Known::No)
+            && self.service.harvest().named(namer, &node.address_hash(address), monotonic())
+        {
+            tracing::warn!(%namer, "too many unknown recipients were named: who comes from there waits for the rest of the hour");
+        }
+        may_ask.and(verdict)?;
         let Some(strangers) = strangers else { return Ok(()) };
         let sender = Sender {
             client: self.client,
             helo: self.session.client_name().to_owned(),
             reverse_path: self.reverse_path.clone(),
         };
+        let acquainted = self.service.is_acquainted(self.client);
         strangers.recipient(node, &mut self.stranger, &sender, address, acquainted).await
     }
 
-    /// What a stranger is told of a recipient: nothing more once their network has named too many who are not here.
-    fn told_to_stranger(&self, known: &Known, verdict: Verdict) -> Verdict {
-        let (network, now) = (Network::of(self.client), monotonic());
-        let mut harvest = self.service.harvest.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = harvest.told(network, now, verdict);
-        let is_unknown = matches!(known, Known::No | Known::Unsure(_));
-        if is_unknown && harvest.named(network, now) {
-            tracing::warn!(%network, "too many unknown recipients were named: strangers there wait for the rest of the hour");
+    /// Who the client is counted with that names who is not here, and whether it may ask who is: decided with the first
+    /// recipient of a transaction. Whom the site knows is not held to what strangers near them name.
+    async fn may_ask(&mut self) -> (Namer, Verdict) {
+        if let Some(decided) = &self.stranger.harvest {
+            return decided.clone();
         }
-        told
+        let client = self.client;
+        let is_known = self.service.is_acquainted(client) || !self.is_stranger(self.reverse_path.as_ref());
+        let mut decided = self.service.may_ask(client, is_known);
+        // Only who would be told nothing costs a question to lists.
+        if decided.1.is_err()
+            && !is_known
+            && let Some(strangers) = &self.service.strangers
+            && strangers.allows(&mut self.stranger, client).await
+        {
+            decided = self.service.may_ask(client, true);
+        }
+        self.stranger.harvest.insert(decided).clone()
     }
 }
 
@@ -394,12 +418,15 @@ pub fn answer(known: &Known, role: Role) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use shared::id::unix_millis;
     use shared::listener::{CurrentIdentity, TlsIdentity};
+    use shared::moment::Moment;
+    use shared::store::Txn;
 
     use super::*;
-    use crate::directory;
+    use crate::{correspondents, directory, strangers};
 
-    /// A session of that client at an edge where alice is.
+    /// A session of that client at an edge where alice and bob are.
     fn conversation(service: &Service, client: &str) -> Conversation {
         Conversation {
             service: service.clone(),
@@ -416,7 +443,8 @@ mod tests {
     }
 
     fn service(role: Role) -> Service {
-        let node = Arc::new(directory::tests::told(&["alice@example.com"]));
+        let node = Arc::new(directory::tests::told(&[ALICE, "bob@example.com"]));
+        node.with_fence(|fence| fence.compared(Moment::now(), true));
         let folder = tempfile::tempdir().expect("a folder");
         let identity = TlsIdentity::self_signed_in(folder.path(), "mx.example.com").expect("is made");
         let identity = Arc::new(CurrentIdentity::new(&identity).expect("is usable"));
@@ -435,43 +463,103 @@ mod tests {
         }
     }
 
+    /// What a session is answered to the RCPTs of a transaction.
+    fn transaction(session: &mut Conversation, names: &[&str]) -> Vec<u16> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        session.stranger.begins();
+        let asked = names.iter().map(|name| {
+            let verdict = runtime.block_on(session.recipient(&name.parse().expect("an address")));
+            verdict.map_or_else(|reply| reply.code(), |()| 250)
+        });
+        asked.collect()
+    }
+
     /// What that client is answered to RCPT.
     fn rcpt(service: &Service, client: &str, recipient: &str) -> u16 {
-        let recipient = recipient.parse().expect("an address");
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let verdict = runtime.block_on(conversation(service, client).recipient(&recipient));
-        verdict.map_or_else(|reply| reply.code(), |()| 250)
+        transaction(&mut conversation(service, client), &[recipient])[0]
     }
+
+    /// That client names so many who are not here.
+    fn names(service: &Service, client: &str, count: u32) {
+        for number in 0..count {
+            assert_eq!(
+                rcpt(service, client, &format!("guess{number}@example.com")),
+                550,
+                "{client} {number}"
+            );
+        }
+    }
+
+    const ALICE: &str = "alice@example.com";
 
     #[test]
     fn strangers_whose_network_has_named_too_many_who_are_not_here_are_told_of_nobody() {
-        let (service, alice) = (service(Role::Reception), "alice@example.com");
-        let known = "198.51.100.1";
-        service.acquainted.lock().expect("nobody panics").add(known.parse().expect("an address"));
-        let unknown = rcpt(&service, "203.0.113.1", "nobody@example.com");
-        assert!([550, 451].contains(&unknown), "{unknown}");
+        let service = service(Role::Reception);
         for number in 0..50 {
-            assert_eq!(rcpt(&service, "192.0.2.1", alice), 250, "{number}");
-            for client in [&format!("192.0.2.{number}"), known] {
-                assert_eq!(rcpt(&service, client, &format!("guess{number}@example.com")), unknown);
-            }
-            // That is no name of ours.
-            assert_eq!(rcpt(&service, "203.0.113.2", "x@elsewhere.example"), 550);
+            assert_eq!(rcpt(&service, "192.0.2.1", ALICE), 250, "{number}");
+            let (client, guess) = (format!("192.0.2.{number}"), format!("guess{number}@example.com"));
+            assert_eq!(rcpt(&service, &client, &guess), 550);
+            // Those are one, and no name of ours.
+            assert_eq!(rcpt(&service, "203.0.113.1", "nobody@example.com"), 550);
+            assert_eq!(rcpt(&service, "203.0.113.1", &format!("x{number}@elsewhere.example")), 550);
         }
         for (client, recipient, code) in [
-            ("192.0.2.99", alice, 450),
+            ("192.0.2.99", ALICE, 450),
             ("192.0.2.99", "guess@example.com", 450),
             ("192.0.2.99", "postmaster@example.com", 250),
             ("192.0.2.99", "x@elsewhere.example", 550),
-            (known, alice, 250),
-            (known, "guess@example.com", unknown),
-            ("203.0.113.1", alice, 250),
+            ("203.0.113.1", ALICE, 250),
         ] {
             assert_eq!(rcpt(&service, client, recipient), code, "{client} {recipient}");
         }
         // Who has logged in is no stranger.
         let submission = Service { config: self::service(Role::Submission).config, ..service.clone() };
-        assert_eq!(rcpt(&submission, "192.0.2.99", alice), 250);
+        assert_eq!(rcpt(&submission, "192.0.2.99", ALICE), 250);
+    }
+
+    #[test]
+    fn whom_the_site_knows_is_not_locked_out_by_strangers_near_them_and_by_themselves_later() {
+        let strangers = Some(strangers::tests::edge().1);
+        let service = Service { strangers, ..service(Role::Reception) };
+        let acquainted = "192.0.2.1";
+        service.acquainted.lock().expect("nobody panics").add(acquainted.parse().expect("an address"));
+        let (key, now) = (service.node.directory_key, unix_millis());
+        let learn = move |txn: &mut Txn<'_>| correspondents::learn(txn, &key, "dave@remote.example", now);
+        service.node.store.commit_blocking(learn).expect("commits");
+        names(&service, "192.0.2.99", 50);
+        assert_eq!(rcpt(&service, "192.0.2.99", ALICE), 450);
+        assert_eq!(rcpt(&service, acquainted, ALICE), 250);
+        let mut correspondent = conversation(&service, "192.0.2.98");
+        correspondent.reverse_path = Some("dave@remote.example".parse().expect("an address"));
+        assert_eq!(transaction(&mut correspondent, &[ALICE, "stale@example.com"]), [250, 550]);
+        correspondent.reverse_path = Some("eve@remote.example".parse().expect("an address"));
+        assert_eq!(transaction(&mut correspondent, &[ALICE]), [450], "another sender there");
+        let mut allowed = conversation(&service, "192.0.2.97");
+        allowed.stranger = strangers::tests::allowed();
+        assert_eq!(transaction(&mut allowed, &[ALICE, "stale@example.com"]), [250, 550]);
+        // One message that was taken is no leave to try all names.
+        names(&service, acquainted, 500);
+        assert_eq!(rcpt(&service, acquainted, ALICE), 450);
+    }
+
+    #[test]
+    fn of_whom_it_is_not_sure_that_they_are_not_here_nobody_is_blamed() {
+        let node = Arc::new(directory::tests::told(&[ALICE]));
+        let service = Service { node, ..service(Role::Reception) };
+        for number in 0..60 {
+            assert_eq!(rcpt(&service, "192.0.2.1", &format!("guess{number}@example.com")), 451);
+        }
+        assert_eq!(rcpt(&service, "192.0.2.1", ALICE), 250);
+    }
+
+    #[test]
+    fn a_transaction_that_began_before_its_network_had_named_too_many_ends_as_it_began() {
+        let service = service(Role::Reception);
+        names(&service, "192.0.2.1", 49);
+        let mut session = conversation(&service, "192.0.2.1");
+        let all = [ALICE, "stale@example.com", "bob@example.com"];
+        assert_eq!(transaction(&mut session, &all), [250, 550, 250], "stale's is the fiftieth");
+        assert_eq!(transaction(&mut session, &all), [450, 450, 450]);
     }
 
     #[test]

@@ -36,14 +36,14 @@ use crate::{aggregate, login, maildrop, maintenance, reception, sandbox};
 /// Submission sessions at once. Submission and POP3 have pools of their own, so that a flood of mail cannot
 /// keep travellers out.
 const SUBMITTERS_MAX: usize = 200;
-const SUBMITTERS_PER_NETWORK_MAX: usize = 50;
+const SUBMITTERS_PER_HOST_MAX: usize = 50;
 /// Sessions of strangers, submission sessions, attempts to deliver, and sessions that wait for another message to
 /// deliver, never take more than one of so many descriptors each.
 const SESSIONS_SHARE: usize = 8;
 /// POP3 sessions at once, most of which wait: a client may stay for as long as it likes. Never more than half of
 /// the descriptors.
 const COLLECTORS_MAX: usize = 4_000;
-const COLLECTORS_PER_NETWORK_MAX: usize = 400;
+const COLLECTORS_PER_HOST_MAX: usize = 400;
 /// How long one submitted message may take to arrive.
 const SUBMISSION_DATA_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Descriptors that the node needs for itself: segments, connections of commands, DNS, those who look for a token.
@@ -53,7 +53,7 @@ const OWN_DESCRIPTORS: usize = 2_000;
 const OTHERS_DESCRIPTORS: usize = SUBMITTERS_MAX + COLLECTORS_MAX + 2 * ATTEMPTS_MAX + OWN_DESCRIPTORS;
 /// One of so many places of strangers is kept for those from whom a message has been taken.
 const KEPT_SHARE: usize = 10;
-/// Of so many places a network from which none has been taken gets one, but a few at least.
+/// Of so many places the strangers of a network get one, but a few at least.
 const STRANGERS_SHARE: usize = 5;
 const STRANGERS_PER_NETWORK_MIN: usize = 4;
 /// Octets of a control request's body: this node's requests have none.
@@ -212,7 +212,7 @@ async fn serve(
     let link_bound = link.local_addr().map_err(in_link)?;
 
     let (stop, stopping) = watch::channel(false);
-    // However many places one network takes, some are left for the others.
+    // However many places one host takes, some are left for the others.
     let share = (descriptors / SESSIONS_SHARE).max(1);
     let receivers = edge.receivers.min(share.max(descriptors.saturating_sub(OTHERS_DESCRIPTORS)));
     if receivers < edge.receivers {
@@ -222,7 +222,7 @@ async fn serve(
             "fewer sessions than [edge] receivers: raise the limit of open files"
         );
     }
-    let per_network = (receivers * 4 / 5).max(1);
+    let per_host = (receivers * 4 / 5).max(1);
     let of_strangers = (receivers / STRANGERS_SHARE).max(STRANGERS_PER_NETWORK_MIN);
     let acquainted: Arc<Mutex<Acquainted>> = Arc::default();
     let known = Arc::clone(&acquainted);
@@ -232,10 +232,10 @@ async fn serve(
         others_per_network_max: of_strangers,
         is_known: Box::new(is_known),
     };
-    let strangers = Admission::keeping(receivers, per_network, kept);
+    let strangers = Admission::keeping(receivers, per_host, kept);
     let harvest = Arc::default();
-    let submitters = Admission::new(SUBMITTERS_MAX.min(share), SUBMITTERS_PER_NETWORK_MAX);
-    let collectors = Admission::new(COLLECTORS_MAX.min(descriptors / 2), COLLECTORS_PER_NETWORK_MAX);
+    let submitters = Admission::new(SUBMITTERS_MAX.min(share), SUBMITTERS_PER_HOST_MAX);
+    let collectors = Admission::new(COLLECTORS_MAX.min(descriptors / 2), COLLECTORS_PER_HOST_MAX);
     let smtp_busy = "421 4.3.2 too many sessions; try again later\r\n";
     let pop3_busy = "-ERR [SYS/TEMP] too many sessions; try again later\r\n";
 

@@ -15,6 +15,7 @@ use shared::topology::{Edge, Greylist};
 use crate::authentication::{Sender, Spf, Vouched};
 use crate::delivery::Resolver;
 use crate::greylist::{self, Answer, Attempt};
+use crate::harvest::Namer;
 use crate::intake::refusal;
 use crate::lists::{Lists, Standing};
 use crate::lockout::Network;
@@ -52,6 +53,8 @@ pub struct Stranger {
     /// would come again for those, with other envelopes than before; but a message that gets no 250 is known again by
     /// its envelope ([`crate::vouch`]).
     answer: Option<Verdict>,
+    /// Who it is counted with that names who is not here, and whether it may ask who is: in this transaction likewise.
+    pub harvest: Option<(Namer, Verdict)>,
     /// Recipients in this session who were new.
     new: u32,
 }
@@ -59,7 +62,7 @@ pub struct Stranger {
 impl Stranger {
     /// It begins another transaction.
     pub fn begins(&mut self) {
-        (self.vouched, self.answer) = (None, None);
+        (self.vouched, self.answer, self.harvest) = (None, None, None);
         if let Some(Standing::Unsure(_)) = &self.standing {
             self.standing = None;
         }
@@ -95,33 +98,13 @@ impl Strangers {
         recipient: &Address,
         acquainted: bool,
     ) -> Verdict {
-        if let Some(lists) = &self.lists {
-            let standing = match &stranger.standing {
-                Some(standing) => standing,
-                None => {
-                    let standing = lists.ask(sender.client).await;
-                    if let Standing::Blocked(listing, reason) = &standing {
-                        let (client, list, code) = (sender.client, &listing.zone, listing.code);
-                        tracing::info!(%client, %list, %code, reason, "refused: a list in DNS has the client");
-                    }
-                    if let Standing::Unsure(listing) = &standing {
-                        let (client, list, code) = (sender.client, &listing.zone, listing.code);
-                        tracing::info!(
-                            %client, %list, %code,
-                            "refused for now: a list in DNS has the client, and one that may allow it gives no answer"
-                        );
-                    }
-                    stranger.standing.insert(standing)
-                }
-            };
-            match standing {
-                Standing::Blocked(listing, reason) => {
-                    return Err(listed(sender.client, &listing.zone, reason));
-                }
-                Standing::Unsure(listing) => return Err(listed_for_now(sender.client, &listing.zone)),
-                Standing::Allowed(_) => return Ok(()),
-                Standing::Unlisted => {}
+        match self.standing(stranger, sender.client).await {
+            Some(Standing::Blocked(listing, reason)) => {
+                return Err(listed(sender.client, &listing.zone, reason));
             }
+            Some(Standing::Unsure(listing)) => return Err(listed_for_now(sender.client, &listing.zone)),
+            Some(Standing::Allowed(_)) => return Ok(()),
+            Some(Standing::Unlisted) | None => {}
         }
         let Some(greylist) = &self.greylist else { return Ok(()) };
         // Who is acquainted meanwhile is answered in the next transaction.
@@ -130,6 +113,33 @@ impl Strangers {
             false => greylist.recipient(node, stranger, sender, recipient).await,
         };
         stranger.answer.get_or_insert(verdict).clone()
+    }
+
+    /// Whether a list speaks for a client.
+    pub async fn allows(&self, stranger: &mut Stranger, client: IpAddr) -> bool {
+        matches!(self.standing(stranger, client).await, Some(Standing::Allowed(_)))
+    }
+
+    /// What lists say of a client; `None` if there are none.
+    async fn standing<'a>(&self, stranger: &'a mut Stranger, client: IpAddr) -> Option<&'a Standing> {
+        if stranger.standing.is_none()
+            && let Some(lists) = &self.lists
+        {
+            let standing = lists.ask(client).await;
+            if let Standing::Blocked(listing, reason) = &standing {
+                let (list, code) = (&listing.zone, listing.code);
+                tracing::info!(%client, %list, %code, reason, "refused: a list in DNS has the client");
+            }
+            if let Standing::Unsure(listing) = &standing {
+                let (list, code) = (&listing.zone, listing.code);
+                tracing::info!(
+                    %client, %list, %code,
+                    "refused for now: a list in DNS has the client, and one that may allow it gives no answer"
+                );
+            }
+            stranger.standing = Some(standing);
+        }
+        stranger.standing.as_ref()
     }
 
     /// Sees to the lists, for as long as it runs.
@@ -262,7 +272,7 @@ fn wait(millis: u64) -> Reply {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use shared::seal::PrivateKey;
     use shared::store::sim::{Faults, SimDisk};
     use shared::store::{Store, Txn};
@@ -296,8 +306,14 @@ mod tests {
         assert!(!after(Standing::Blocked(listing, String::new())) && !after(Standing::Unlisted));
     }
 
+    /// A client for whom a list speaks.
+    pub(crate) fn allowed() -> Stranger {
+        let (zone, code) = ("list.example".parse().expect("a domain"), [127, 0, 0, 2].into());
+        Stranger { standing: Some(Standing::Allowed(Listing { zone, code })), ..Stranger::default() }
+    }
+
     /// An edge where strangers wait, and what it asks of them. Its resolver is asked nothing: SPF has been.
-    fn edge() -> (Node, Arc<Strangers>) {
+    pub(crate) fn edge() -> (Node, Arc<Strangers>) {
         let text = SMALLEST.replace("[link]", "[edge.greylist]\n[link]");
         let topology = Topology::parse(&text, "test.toml").expect("is right");
         let resolver = Resolver::new(&[([127, 0, 0, 1], 9).into()], &Dnssec::Off).expect("a resolver");

@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-pub use admission::{Admission, IPV4_NETWORK_BITS, IPV6_NETWORK_BITS, Kept, Permit, network};
+pub use admission::{Admission, IPV4_NETWORK_BITS, IPV6_NETWORK_BITS, Kept, Permit, host, network};
 pub use stream::{Stream, TlsFacts};
 pub use tls::{Acceptor, CurrentIdentity, IdentityError, TlsIdentity};
 
@@ -117,9 +117,9 @@ mod tests {
 
     use super::*;
 
-    async fn listening(sessions: usize, per_network: usize) -> (Listener, SocketAddr) {
+    async fn listening(sessions: usize, per_host: usize) -> (Listener, SocketAddr) {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let admission = Admission::new(sessions, per_network);
+        let admission = Admission::new(sessions, per_host);
         let listener = Listener::bind(any, admission, "421 4.3.2 too busy\r\n").expect("a free port");
         let address = listener.local_address().expect("it is bound");
         (listener, address)

@@ -40,23 +40,27 @@ struct Told {
 /// Whether there is something to do for a message: to file it, or to tell somebody.
 pub(super) fn is_due(rows: &impl Rows, site: &Site, id: MessageId) -> Result<bool, Refused> {
     let Some(message) = rows.get::<Message>(MESSAGES, &id.0)? else { return Ok(false) };
+    let postmaster = directory::postmaster_person(rows, &site.policy)?;
     let (is_awaited, mut is_due) = (mail::is_awaited(rows, id)?, false);
-    for told in told(rows, site, &message, id)? {
+    let Some(all) = told(rows, postmaster.as_ref(), &message, id)? else { return Ok(true) };
+    for told in all {
         is_due |= !is_awaited || mail::entry(rows, &told.person.id, id)?.is_none();
     }
     Ok(is_due)
 }
 
-/// Files a message of which a failure is known, and tells of it when all is.
+/// Files a message of which a failure is known, and tells of it when all is. `false` if it waits for a postmaster.
 pub(super) async fn tell(
     (store, site, topology): (&Store, &Arc<Site>, &Topology),
+    postmaster: Option<&Person>,
     id: MessageId,
     now: u64,
-) -> Result<(), Refused> {
+) -> Result<bool, Refused> {
     let snapshot = store.read()?;
-    let Some(message) = snapshot.get::<Message>(MESSAGES, &id.0)? else { return Ok(()) };
+    let Some(message) = snapshot.get::<Message>(MESSAGES, &id.0)? else { return Ok(true) };
+    let Some(all) = told(&snapshot, postmaster, &message, id)? else { return Ok(false) };
     let is_awaited = mail::is_awaited(&snapshot, id)?;
-    for told in told(&snapshot, site, &message, id)? {
+    for told in all {
         let is_there = mail::entry(&snapshot, &told.person.id, id)?.is_some();
         match is_awaited {
             true if is_there => {}
@@ -68,15 +72,21 @@ pub(super) async fn tell(
             false => tell_one((store, site, topology), &message, id, told, now).await?,
         }
     }
-    Ok(())
+    Ok(true)
 }
 
-/// Who is to be told of failures of a message. Without a postmaster it stays owed.
-fn told(rows: &impl Rows, site: &Site, message: &Message, id: MessageId) -> Result<Vec<Told>, Refused> {
+/// Who is to be told of failures of a message; `None` if that is the postmaster and there is none: it stays owed, for
+/// after its 250 mail does not vanish.
+fn told(
+    rows: &impl Rows,
+    postmaster: Option<&Person>,
+    message: &Message,
+    id: MessageId,
+) -> Result<Option<Vec<Told>>, StoreError> {
     let mut all: Vec<Told> = Vec::new();
     for (key, row) in rows.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)? {
         let Some(stand_in) = row.stand_in.filter(|_| row.is_report_owed()) else { continue };
-        let (person, folder) = person_of(rows, site, stand_in)?;
+        let Some((person, folder)) = person_of(rows, postmaster, stand_in)? else { return Ok(None) };
         let place = match mail::arrives_in(&message.origin) {
             Folder::In => folder,
             junk => junk,
@@ -90,20 +100,21 @@ fn told(rows: &impl Rows, site: &Site, message: &Message, id: MessageId) -> Resu
             None => all.push(Told { person, folder: place, failed: vec![(key, row)] }),
         }
     }
-    Ok(all)
+    Ok(Some(all))
 }
 
-/// A person who stands in for a sender, and where the message is filed for them.
-fn person_of(rows: &impl Rows, site: &Site, stand_in: StandIn) -> Result<(Person, Folder), Refused> {
-    let forwarder = |id: &Id| directory::by_id(rows, id);
+/// A person who stands in for a sender, if there is one, and where the message is filed for them.
+fn person_of(
+    rows: &impl Rows,
+    postmaster: Option<&Person>,
+    stand_in: StandIn,
+) -> Result<Option<(Person, Folder)>, StoreError> {
     if let StandIn::Forwarder(id) = stand_in
-        && let Some(person) = forwarder(&id)?
+        && let Some(person) = directory::by_id(rows, &id)?
     {
-        return Ok((person, Folder::In));
+        return Ok(Some((person, Folder::In)));
     }
-    let postmaster = directory::postmaster_person(rows, &site.policy)?;
-    let text = "there is no postmaster to be told of it; add the person whom [site] postmaster names";
-    Ok((postmaster.ok_or_else(|| Refused::new(text))?, Folder::Undeliverable))
+    Ok(postmaster.map(|person| (person.clone(), Folder::Undeliverable)))
 }
 
 /// Files a message for a person who is to be told of it, unless they have it; `false` if they are here no more.
@@ -180,8 +191,8 @@ async fn tell_one(
     if count == AN_HOUR_MAX + 1 {
         tracing::warn!(
             person = name,
-            "much mail that is forwarded fails: its reports are left out for the rest of the hour, the messages are in \
-             the mailbox"
+            "much mail that goes on, forwarded or by a gateway, fails: its reports are left out for the rest of the hour, \
+             the messages are in the mailbox"
         );
     }
     Ok(())

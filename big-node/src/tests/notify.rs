@@ -10,7 +10,7 @@ use shared::unit::{Asked, Outbound};
 use super::*;
 use crate::delay;
 use crate::record::{MAILBOXES, REPORTS, folder_prefix, message_of};
-use crate::report;
+use crate::report::{self, Looks};
 
 const CAROL: &str = "carol@remote.example";
 const VOUCHED: &str = "spf=pass smtp.mailfrom=remote.example";
@@ -54,9 +54,16 @@ impl World {
 
     /// One look for reports that are owed.
     fn looks_for_reports(&self) {
+        self.goes_on_looking(&mut Looks::default());
+    }
+
+    /// One look for reports, where the last one ended.
+    fn goes_on_looking(&self, looks: &mut Looks) {
         let topology = Topology::parse(SMALLEST, "test.toml").expect("is right");
         let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("a runtime");
-        runtime.block_on(report::write_owed(&self.store, &self.site, &topology, NOW)).expect("are written");
+        runtime
+            .block_on(report::write_owed(&self.store, &self.site, &topology, looks, NOW))
+            .expect("are written");
     }
 
     fn content_of(&self, id: MessageId) -> String {

@@ -24,8 +24,8 @@ const TIME_MAX: Duration = Duration::from_secs(3);
 /// Connections at once, of whoever comes: an authority looks from several networks, and strangers who hold what they get
 /// are to leave it room.
 const CONNECTIONS_MAX: usize = 400;
-/// Of them from one network. An organisation's own authority looks several times at once, from one address.
-const CONNECTIONS_PER_NETWORK_MAX: usize = 4;
+/// Of them from one host. An organisation's own authority looks several times at once, from one address.
+const CONNECTIONS_PER_HOST_MAX: usize = 4;
 /// Characters of a token; it has 22 or more (RFC 8555 §8.3).
 const TOKEN_MAX: usize = 256;
 
@@ -64,7 +64,7 @@ impl Drop for Published {
 
 /// The places of the listeners, `share` of the descriptors at most.
 pub fn places(share: usize) -> Arc<Admission> {
-    Admission::new(CONNECTIONS_MAX.min(share), CONNECTIONS_PER_NETWORK_MAX)
+    Admission::new(CONNECTIONS_MAX.min(share), CONNECTIONS_PER_HOST_MAX)
 }
 
 /// Answers at one listener until `stopping` turns true.

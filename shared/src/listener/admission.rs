@@ -1,20 +1,20 @@
-//! How many connections there may be, in all and from one network.
+//! How many connections there may be, in all, from one host and from the strangers of one network.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Bits of an IPv4 address that count as one client: what one customer mostly has.
+/// Bits of an IPv4 address that count as one network: what one customer mostly has.
 pub const IPV4_NETWORK_BITS: u32 = 24;
-/// Bits of an IPv6 address that count as one client: the smallest network anyone is given.
+/// Bits of an IPv6 address that count as one network, and as one host: the smallest network anyone is given.
 pub const IPV6_NETWORK_BITS: u32 = 64;
 
 /// Counts the sessions of a service, over all its listeners.
 #[derive(Debug)]
 pub struct Admission {
     sessions_max: usize,
-    per_network_max: usize,
+    per_host_max: usize,
     kept: Option<Kept>,
     counts: Mutex<Counts>,
 }
@@ -23,9 +23,9 @@ pub struct Admission {
 pub struct Kept {
     /// The last places of all are for them.
     pub places: usize,
-    /// Sessions at once from one network that is not known.
+    /// Sessions at once from hosts of one [`network`] that are not known.
     pub others_per_network_max: usize,
-    /// Whether an address is known.
+    /// Whether the [`host`] of an address is known.
     pub is_known: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
 }
 
@@ -38,43 +38,58 @@ impl fmt::Debug for Kept {
 #[derive(Debug, Default)]
 struct Counts {
     sessions: usize,
-    /// One entry per network with a session: no more entries than sessions.
+    /// One entry per host with a session: no more entries than sessions.
+    hosts: HashMap<IpAddr, usize>,
+    /// The same of networks, and of sessions of hosts that were not known when they came.
     networks: HashMap<IpAddr, usize>,
 }
 
+fn of(counts: &HashMap<IpAddr, usize>, whose: IpAddr) -> usize {
+    counts.get(&whose).copied().unwrap_or(0)
+}
+
+fn one_less(counts: &mut HashMap<IpAddr, usize>, whose: IpAddr) {
+    if let Some(count) = counts.get_mut(&whose) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&whose);
+        }
+    }
+}
+
 impl Admission {
-    /// Admits `sessions_max` at once, of them `per_network_max` from one [`network`].
-    pub fn new(sessions_max: usize, per_network_max: usize) -> Arc<Self> {
-        Arc::new(Self { sessions_max, per_network_max, kept: None, counts: Mutex::default() })
+    /// Admits `sessions_max` at once, of them `per_host_max` from one [`host`].
+    pub fn new(sessions_max: usize, per_host_max: usize) -> Arc<Self> {
+        Arc::new(Self { sessions_max, per_host_max, kept: None, counts: Mutex::default() })
     }
 
     /// The same, of which some is kept for clients that are known.
-    pub fn keeping(sessions_max: usize, per_network_max: usize, kept: Kept) -> Arc<Self> {
-        Arc::new(Self { sessions_max, per_network_max, kept: Some(kept), counts: Mutex::default() })
-    }
-
-    /// Whether one of the places that are left is for `address`, of whose network so many sessions are `here`.
-    fn has_place(&self, sessions: usize, here: usize, address: IpAddr) -> bool {
-        let left = self.sessions_max.saturating_sub(sessions);
-        let is_for_known = |kept: &Kept| left <= kept.places || here >= kept.others_per_network_max;
-        match &self.kept {
-            _ if left == 0 || here >= self.per_network_max => false,
-            Some(kept) if is_for_known(kept) => (kept.is_known)(address),
-            _ => true,
-        }
+    pub fn keeping(sessions_max: usize, per_host_max: usize, kept: Kept) -> Arc<Self> {
+        Arc::new(Self { sessions_max, per_host_max, kept: Some(kept), counts: Mutex::default() })
     }
 
     /// A permit for one session from `address`, or `None` over a limit.
     pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Permit> {
-        let network = network(address);
+        let host = host(address);
+        let kept = self.kept.as_ref().filter(|kept| !(kept.is_known)(address));
+        // A stranger is counted with those near them, a peer by itself.
+        let strangers = kept.map(|kept| (network(address), kept));
         let mut counts = self.counts();
-        let here = counts.networks.get(&network).copied().unwrap_or(0);
-        if !self.has_place(counts.sessions, here, address) {
+        let left = self.sessions_max.saturating_sub(counts.sessions);
+        let has_place = left > 0 && of(&counts.hosts, host) < self.per_host_max;
+        let has_share = strangers.is_none_or(|(network, kept)| {
+            left > kept.places && of(&counts.networks, network) < kept.others_per_network_max
+        });
+        if !has_place || !has_share {
             return None;
         }
+        let network = strangers.map(|(network, _)| network);
         counts.sessions += 1;
-        counts.networks.insert(network, here + 1);
-        Some(Permit { admission: self.clone(), network })
+        *counts.hosts.entry(host).or_default() += 1;
+        if let Some(network) = network {
+            *counts.networks.entry(network).or_default() += 1;
+        }
+        Some(Permit { admission: self.clone(), host, network })
     }
 
     /// Sessions now.
@@ -82,14 +97,12 @@ impl Admission {
         self.counts().sessions
     }
 
-    fn leave(&self, network: IpAddr) {
+    fn leave(&self, host: IpAddr, network: Option<IpAddr>) {
         let mut counts = self.counts();
         counts.sessions -= 1;
-        if let Some(here) = counts.networks.get_mut(&network) {
-            *here -= 1;
-            if *here == 0 {
-                counts.networks.remove(&network);
-            }
+        one_less(&mut counts.hosts, host);
+        if let Some(network) = network {
+            one_less(&mut counts.networks, network);
         }
     }
 
@@ -103,12 +116,22 @@ impl Admission {
 #[derive(Debug)]
 pub struct Permit {
     admission: Arc<Admission>,
-    network: IpAddr,
+    host: IpAddr,
+    /// Of a stranger.
+    network: Option<IpAddr>,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission.leave(self.network);
+        self.admission.leave(self.host, self.network);
+    }
+}
+
+/// The host that an address is: an IPv4 address by itself, an IPv6 one with its /64, by its first address.
+pub fn host(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        v4 @ IpAddr::V4(_) => v4,
+        v6 => network(v6),
     }
 }
 
@@ -131,13 +154,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sessions_are_counted_in_all_and_by_network() {
+    fn sessions_are_counted_in_all_and_by_host() {
         let admission = Admission::new(3, 2);
         let admit = |address: &str| admission.admit(address.parse().expect("an address"));
         let first = admit("192.0.2.1").expect("free");
-        let _second = admit("::ffff:192.0.2.254").expect("two from one network");
-        assert!(admit("192.0.2.3").is_none(), "a third from one network");
-        let _other = admit("2001:db8::1").expect("another network");
+        let _second = admit("::ffff:192.0.2.1").expect("two from one host");
+        assert!(admit("192.0.2.1").is_none(), "a third from one host");
+        let _neighbour = admit("192.0.2.2").expect("another host");
         assert!(admit("192.0.3.1").is_none(), "a fourth in all");
         drop(first);
         assert_eq!(admission.sessions(), 2);
@@ -164,7 +187,23 @@ mod tests {
         drop(first);
         assert!(admit("192.0.3.3").is_none(), "it is kept again");
         let _again = admit("198.51.100.7").expect("kept for it");
-        assert!(admit("198.51.100.7").is_none(), "a third from one network");
+        assert!(admit("198.51.100.7").is_none(), "a third from one host");
+    }
+
+    #[test]
+    fn a_neighbour_of_a_known_host_takes_none_of_its_places() {
+        let known: IpAddr = "192.0.2.7".parse().expect("an address");
+        let is_known = Box::new(move |address| address == known);
+        let kept = Kept { places: 2, others_per_network_max: 4, is_known };
+        let admission = Admission::keeping(20, 10, kept);
+        let neighbours: Vec<_> =
+            (8..99).filter_map(|n| admission.admit(Ipv4Addr::new(192, 0, 2, n).into())).collect();
+        assert_eq!(neighbours.len(), 4);
+        let its: Vec<_> = (0..20).filter_map(|_| admission.admit(known)).collect();
+        assert_eq!(its.len(), 10, "a host that is known has its own");
+        drop((its, neighbours));
+        let counts = admission.counts();
+        assert!(counts.hosts.is_empty() && counts.networks.is_empty(), "nobody is remembered");
     }
 
     #[test]
@@ -184,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_network_is_one_client() {
+    fn an_ipv6_network_is_one_host() {
         let admission = Admission::new(9, 1);
         let admit = |address: &str| admission.admit(address.parse().expect("an address"));
         let held = admit("2001:db8:0:1::1");
@@ -192,6 +231,6 @@ mod tests {
         assert!(admit("2001:db8:0:2::1").is_some());
         drop(held);
         assert!(admit("2001:db8:0:1:ffff::2").is_some());
-        assert!(admission.counts().networks.is_empty(), "nobody is remembered");
+        assert!(admission.counts().hosts.is_empty(), "nobody is remembered");
     }
 }

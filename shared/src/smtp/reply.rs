@@ -87,9 +87,9 @@ impl Reply {
         self.code >= 500
     }
 
-    /// Whether it refuses a mailbox (550; RFC 5321 §4.2.3), and not the client, whoever is named.
+    /// Whether it refuses a mailbox (450, 550; RFC 5321 §4.2.3), and not the client, whoever is named.
     pub fn refuses_mailbox(&self) -> bool {
-        self.code == 550
+        matches!(self.code, 450 | 550)
     }
 
     /// Whether the server closes the connection after it (421; RFC 5321 §3.8).

@@ -117,6 +117,9 @@ impl Driver {
                     let verdict = match address.canonical().as_str() {
                         "alice@example.com" | "bob@example.com" | "postmaster@example.com" => Ok(()),
                         "listed@example.com" => Err(Reply::new(554, Enhanced(5, 7, 1), "not from you")),
+                        "locked@example.com" => {
+                            Err(Reply::new(450, Enhanced(4, 7, 1), "too many were named"))
+                        }
                         "slow@example.com" => Err(Reply::new(451, Enhanced(4, 3, 0), "not now")),
                         _ => Err(Reply::new(550, Enhanced(5, 1, 1), "no such mailbox")),
                     };
@@ -667,13 +670,16 @@ fn recipients_are_limited() {
 /// T22: who guesses names is shown out; VRFY says nothing.
 #[test]
 fn guessing_names_ends_the_session() {
-    let mut driver = Driver::reception();
-    driver.codes("MAIL FROM:<carol@example.org>\r\n");
-    for guess in 0..UNKNOWN_RECIPIENTS_MAX {
-        assert_eq!(driver.codes(format!("RCPT TO:<guess{guess}@example.com>\r\n")), ["550"]);
+    for (name, code) in [("guess", "550"), ("locked", "450")] {
+        let mut driver = Driver::reception();
+        driver.codes("MAIL FROM:<carol@example.org>\r\n");
+        for _ in 0..UNKNOWN_RECIPIENTS_MAX {
+            assert_eq!(driver.codes(format!("RCPT TO:<{name}@example.com>\r\n")), [code]);
+        }
+        assert_eq!(driver.pauses, UNKNOWN_RECIPIENTS_MAX - ERRORS_AT_ONCE_MAX, "{name}");
+        assert_eq!(driver.codes("RCPT TO:<alice@example.com>\r\n"), ["421"], "{name}");
+        assert!(driver.closed, "{name}");
     }
-    assert_eq!(driver.codes("RCPT TO:<alice@example.com>\r\n"), ["421"]);
-    assert!(driver.closed);
 }
 
 /// Who is refused for what they are has guessed nothing, and may still say to the postmaster that it is wrong.

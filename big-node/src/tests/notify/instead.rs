@@ -258,6 +258,23 @@ fn without_a_postmaster_it_stays_owed_and_others_are_told() {
 }
 
 #[test]
+fn what_waits_for_a_postmaster_costs_a_bounded_look_and_others_are_told_in_their_turn() {
+    let mut world = World::new().with_away(&FAR[..1], false).with_shadow();
+    world.site_with_postmaster("nobody");
+    for _ in 0..1_050 {
+        let id = strangers("dora@example.com").comes(&world);
+        world.fails(id, 0);
+    }
+    let id = strangers("away@example.com").comes(&world);
+    world.fails(id, 0);
+    let mut looks = Looks::default();
+    world.goes_on_looking(&mut looks);
+    assert_eq!(world.folder("away", id), None, "it is behind those that one look takes");
+    world.goes_on_looking(&mut looks);
+    assert_eq!(world.folder("away", id), Some(Folder::In));
+}
+
+#[test]
 fn what_a_gateway_refuses_is_told_to_a_sender_only_if_somebody_vouches_for_them() {
     for (verdict, path) in [(None, CAROL), (Some(VOUCHED), CAROL), (None, "")] {
         let world = World::new().with_gateway();
