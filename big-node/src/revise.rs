@@ -310,7 +310,7 @@ pub fn latest(rows: &impl Rows, id: MessageId) -> Result<u32, StoreError> {
 }
 
 /// A reader's entry of the message, wherever it is filed; never the one by which its author has sent it.
-fn received(rows: &impl Rows, person: &Id, id: MessageId) -> Result<Option<(Folder, Entry)>, StoreError> {
+pub fn received(rows: &impl Rows, person: &Id, id: MessageId) -> Result<Option<(Folder, Entry)>, StoreError> {
     let is_own = |folder: &Folder| matches!(folder, Folder::Sent | Folder::Drafts);
     for folder in folder::every(rows, person)?.into_iter().filter(|folder| !is_own(folder)) {
         if let Some(entry) = rows.get::<Entry>(MAILBOXES, &entry_key(person, folder, id))? {
