@@ -352,7 +352,9 @@ fn show(
         txn.release_body(old.body())?;
     }
     let withdrawn = revision.mode == ReviseMode::Withdraw;
-    let entry = Entry { revision: revision.number, read, amended: true, withdrawn, ..entry };
+    // In Trash a text that is new to its reader has its own 30 days.
+    let filed_at = if folder == Folder::Trash { entry.filed_at.max(revision.at) } else { entry.filed_at };
+    let entry = Entry { revision: revision.number, filed_at, read, amended: true, withdrawn, ..entry };
     txn.put(MAILBOXES, &entry_key(person, folder, id), &entry)
 }
 

@@ -1015,6 +1015,29 @@ fn what_goes_from_trash_and_was_sent_takes_no_copy_of_what_was_received() {
     assert_eq!(told_gone(&world), [id], "once nothing that was received is left");
 }
 
+/// What was deleted on the road lies in Trash; its author then sends another text there, which nobody has read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_of_what_lies_in_trash_has_30_days_of_its_own() {
+    let world = block_in_place(World::new);
+    let now = unix_millis();
+    let id = block_in_place(|| {
+        let window = world.window("bob").window.window;
+        let id = world.sends(&["bob@example.com"], "old");
+        let (message, at) = (id.0, now - 29 * DAY);
+        let act = PopAct { window, message, revision: 0, retrieved: true, deleted: true, at };
+        assert_eq!(world.apply_at(&ToBig::PopAct(act), None, at), Ok(()));
+        id
+    });
+    world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
+    block_in_place(|| {
+        assert_eq!(trash_is_emptied(&world, now + 2 * DAY), 0);
+        assert_eq!(world.received("bob", id).map(|(folder, _)| folder), Some(Folder::Trash));
+        assert_eq!(told_gone(&world), []);
+        assert_eq!(trash_is_emptied(&world, now + 31 * DAY), 1);
+        assert_eq!(told_gone(&world), [id]);
+    });
+}
+
 /// The edge has got all that was queued, and what is kept for a replay is trimmed.
 async fn lanes_are_empty(world: &World) {
     let emptied = world.store.commit(|txn| {
