@@ -1038,6 +1038,24 @@ async fn a_revision_of_what_lies_in_trash_has_30_days_of_its_own() {
     });
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_that_went_back_is_told_what_was_deleted_at_home_though_it_lies_in_trash() {
+    let world = block_in_place(World::new);
+    let ids = block_in_place(|| {
+        world.window("bob");
+        [0; 2].map(|_| world.sends(&["bob@example.com"], "old"))
+    });
+    // Of one the edge has a revision to decide.
+    world.amends("alice", ids[1], amendment(ReviseMode::Replace, "new")).await.expect("is revised");
+    block_in_place(|| ids.iter().for_each(|id| world.deletes("bob", *id)));
+    lanes_are_empty(&world).await;
+    assert_eq!(told_gone(&world), []);
+    let site = Arc::clone(&world.site);
+    world.store.commit(move |txn| reconcile::edge_went_back(txn, &site)).await.expect("commits");
+    assert_eq!(told_gone(&world), ids);
+    assert_eq!(revise::undecided(&world.store.read().expect("reads")).expect("reads"), []);
+}
+
 /// The edge has got all that was queued, and what is kept for a replay is trimmed.
 async fn lanes_are_empty(world: &World) {
     let emptied = world.store.commit(|txn| {
