@@ -152,15 +152,15 @@ pub(crate) async fn clean(
     if believed {
         trace::forget_old(store).await?;
         store.commit(|txn| aggregate::forget_old(txn, unix_millis())).await?;
-        while store.commit(empty_trash).await?.into_inner() == FORGOTTEN_AT_ONCE {}
+        while store.commit(|txn| empty_trash(txn, unix_millis())).await?.into_inner() == FORGOTTEN_AT_ONCE {}
     }
     while store.compact().await? {}
     Ok(cursors)
 }
 
 /// Removes what has lain in Trash for 30 days, some of it at a time. Returns how much that was.
-fn empty_trash(txn: &mut Txn<'_>) -> Result<usize, StoreError> {
-    let before = unix_millis().saturating_sub(TRASH_MILLIS);
+pub(crate) fn empty_trash(txn: &mut Txn<'_>, now: u64) -> Result<usize, StoreError> {
+    let before = now.saturating_sub(TRASH_MILLIS);
     let mut emptied = 0;
     for person in directory::list(txn)? {
         let trash = folder_prefix(&person.id, Folder::Trash);

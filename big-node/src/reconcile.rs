@@ -226,13 +226,15 @@ fn fill_windows(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
             continue;
         }
         for (key, copy) in txn.prefix::<CopyRow>(COPIES, &row.window.window, usize::MAX)? {
-            let id = message_of(&key);
+            let (window, id) = (row.window.window, message_of(&key));
+            // It was deleted at a desk, which this edge may have forgotten, also if it lies in Trash.
+            if copy.place == Place::Gone {
+                projection::tell_edge(txn, &ToEdge::CopyGone { window, message: id.0 })?;
+                continue;
+            }
             let Some((_, entry)) = mail::entry(txn, &row.window.person, id)? else {
-                // It was deleted or withdrawn, which this edge may have forgotten. What it has still to decide it is
-                // told again.
-                let may_be_there = matches!(copy.place, Place::Edge | Place::Gone);
-                if may_be_there && !undecided.contains(&(id, row.window.person)) {
-                    let window = row.window.window;
+                // It was withdrawn. What this edge has still to decide it is told again.
+                if copy.place == Place::Edge && !undecided.contains(&(id, row.window.person)) {
                     projection::tell_edge(txn, &ToEdge::CopyGone { window, message: id.0 })?;
                 }
                 continue;

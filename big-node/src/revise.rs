@@ -310,7 +310,7 @@ pub fn latest(rows: &impl Rows, id: MessageId) -> Result<u32, StoreError> {
 }
 
 /// A reader's entry of the message, wherever it is filed; never the one by which its author has sent it.
-fn received(rows: &impl Rows, person: &Id, id: MessageId) -> Result<Option<(Folder, Entry)>, StoreError> {
+pub fn received(rows: &impl Rows, person: &Id, id: MessageId) -> Result<Option<(Folder, Entry)>, StoreError> {
     let is_own = |folder: &Folder| matches!(folder, Folder::Sent | Folder::Drafts);
     for folder in folder::every(rows, person)?.into_iter().filter(|folder| !is_own(folder)) {
         if let Some(entry) = rows.get::<Entry>(MAILBOXES, &entry_key(person, folder, id))? {
@@ -352,7 +352,9 @@ fn show(
         txn.release_body(old.body())?;
     }
     let withdrawn = revision.mode == ReviseMode::Withdraw;
-    let entry = Entry { revision: revision.number, read, amended: true, withdrawn, ..entry };
+    // In Trash a text that is new to its reader has its own 30 days.
+    let filed_at = if folder == Folder::Trash { entry.filed_at.max(revision.at) } else { entry.filed_at };
+    let entry = Entry { revision: revision.number, filed_at, read, amended: true, withdrawn, ..entry };
     txn.put(MAILBOXES, &entry_key(person, folder, id), &entry)
 }
 

@@ -258,7 +258,11 @@ impl Maildrop {
         let maildrop = Self::lock(node, by, key).await?;
         let (of_node, window) = (Arc::clone(node), maildrop.window);
         let listed = tokio::task::spawn_blocking(move || entries(&of_node.store, &window)).await;
-        let Ok(Ok(entries)) = listed else { return Err(LoginRefusal::Temporary) };
+        let Ok(Ok(entries)) = listed else {
+            // Its session has begun, and nothing of it was shown.
+            maildrop.abandon().await.map_err(|_| LoginRefusal::Temporary)?;
+            return Err(LoginRefusal::Temporary);
+        };
         let expire = match until {
             None => Expire::Never,
             Some(until) => Expire::Days(until.saturating_sub(unix_millis()) / DAY_MILLIS),
@@ -446,11 +450,12 @@ mod tests {
     use super::*;
     use crate::apply::{self, Arrived};
     use crate::cover::Covers;
-    use crate::record::OUTBOUND_KIND;
+    use crate::record::{Held, OUTBOUND_KIND};
 
     const WINDOW: Id = [1; 16];
     const MESSAGE: Id = [3; 16];
     const LATER: Id = [4; 16];
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
     /// An edge over disks that outlive it.
     fn edge(disks: &[Arc<SimDisk>; 2]) -> Arc<Node> {
@@ -518,8 +523,8 @@ mod tests {
         told.collect()
     }
 
-    /// A maildrop of a window with these messages.
-    async fn opened(node: &Arc<Node>, messages: &[Id]) -> (Maildrop, Vec<Entry>, PublicKey) {
+    /// A window with these messages, and what opens it.
+    async fn filled(node: &Arc<Node>, messages: &[Id]) -> (Credentials, PublicKey) {
         let (key, public) = PrivateKey::generate();
         let (password, credential) = Credential::generate(&key, [9; 16]);
         let mut window = Window {
@@ -531,9 +536,13 @@ mod tests {
         for (number, message) in (1..).zip(messages) {
             file(node, &public, number, *message).await;
         }
-        let credentials = Credentials::new("alice".into(), password.into()).expect("may be tried");
-        let opened = Maildrop::open(node, credentials, IpAddr::from([192, 0, 2, 1])).await;
-        let (maildrop, opened) = opened.expect("opens");
+        (Credentials::new("alice".into(), password.into()).expect("may be tried"), public)
+    }
+
+    /// A maildrop of a window with these messages.
+    async fn opened(node: &Arc<Node>, messages: &[Id]) -> (Maildrop, Vec<Entry>, PublicKey) {
+        let (credentials, public) = filled(node, messages).await;
+        let (maildrop, opened) = Maildrop::open(node, credentials, CLIENT).await.expect("opens");
         (maildrop, opened.entries, public)
     }
 
@@ -627,6 +636,23 @@ mod tests {
         let node = edge(&disks);
         node.wake().await.expect("wakes");
         assert_eq!(withdraw_both(&node).await, [ReviseResult::Revised, ReviseResult::Withdrawn]);
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_listed_counts_as_not_fetched() {
+        let disks = [Faults::default(), Faults::default()].map(|faults| Arc::new(SimDisk::new(faults)));
+        let node = edge(&disks);
+        let (credentials, _) = filled(&node, &[MESSAGE, LATER]).await;
+        let damaged = || copy_key(&WINDOW, MessageId([9; 16]), 0);
+        let put = node.store.commit(move |txn| txn.put(COPIES, &damaged(), &Held([0; 16])));
+        put.await.expect("commits");
+        let opened = Maildrop::open(&node, credentials, CLIENT).await;
+        assert_eq!(opened.err(), Some(LoginRefusal::Temporary));
+        node.store.commit(move |txn| txn.delete(COPIES, &damaged())).await.expect("commits");
+        drop(node);
+        let node = edge(&disks);
+        node.wake().await.expect("wakes");
+        assert_eq!(withdraw_both(&node).await, [ReviseResult::Withdrawn, ReviseResult::Withdrawn]);
     }
 
     #[test]

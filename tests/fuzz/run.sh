@@ -7,7 +7,7 @@
 # record, tests/jobs/fuzz-TARGET.log, gets one line for each chunk of a million executions, so the job may be
 # stopped and goes on where it was; a chunk that was not finished is run again. A crash becomes a file of
 # the target's corpus, which `cargo test` replays, and ends the job with exit 1; so does an input that takes more than
-# a second or 64 MB (promises §6 row 12), the fuzzer's own some 30 MB included. Needs a C++ compiler.
+# a second, also when it is run alone, or 64 MB (promises §6 row 12), the fuzzer's own some 30 MB included. Needs a C++ compiler.
 set -euo pipefail
 cd "$(dirname "$0")"
 target=${1:?the target}
@@ -53,11 +53,26 @@ while true; do
   seen=$(sed -n 's/^#[0-9]*\s[A-Za-z]*\s*cov: \([0-9]*\) ft: \([0-9]*\) corp: \([0-9]*\)\/.*/coverage \1, features \2, corpus \3/p' \
     "$build/$target.out" | tail -n 1)
   crashes=0
+  waited=0
   for artifact in "$build/crashes/$target-"*; do
     [ -e "$artifact" ] || continue
+    if [[ $artifact == *-timeout-* ]]; then
+      # A second by the clock is not a second of work for what is niced: by itself it has to take one, too.
+      if "$build/$host/release/$target" -timeout=1 -rss_limit_mb="$memory" -malloc_limit_mb="$memory" "$artifact" \
+        >"$build/$target.alone" 2>&1; then
+        rm "$artifact"
+        waited=1
+        continue
+      fi
+    fi
     crashes=$((crashes + 1))
     mv "$artifact" "corpus/$target/${artifact##*/"$target-"}"
   done
+  # The chunk ended at that input: it is run again from the corpus there is by now.
+  if [ "$waited" != 0 ] && [ "$crashes" = 0 ]; then
+    echo "$target: an input took a second beside other work, and not by itself; chunk $number is run again" >&2
+    continue
+  fi
   line="chunk $number, seed $number, executions $executed, in all $((sum + executed)), $seen, crashes $crashes"
   echo "$line" | tee -a "$record"
   if [ "$status" != 0 ] || [ "$crashes" != 0 ]; then

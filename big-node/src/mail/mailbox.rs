@@ -114,10 +114,14 @@ fn to_trash(
 
 /// Removes a message from Trash, and so for good.
 pub fn erase(txn: &mut Txn<'_>, person: &Id, id: MessageId) -> Result<(), StoreError> {
+    forget(txn, person, Folder::Trash, id)?;
+    // It may have come here from Sent: what was received of it stays on the road with its own entry.
+    if revise::received(txn, person, id)?.is_some() {
+        return Ok(());
+    }
     // What was deleted on the road came here without a word to the edge, which has it again if it went back, or if its
     // author has revised it since.
-    fill::deleted(txn, person, id)?;
-    forget(txn, person, Folder::Trash, id)
+    fill::deleted(txn, person, id)
 }
 
 /// Removes an entry for good, and with a message's last holder its body.

@@ -1,5 +1,6 @@
 //! Revisions: the table of design §8, and who may ask for what.
 
+use shared::id::unix_millis;
 use shared::lane::QueuedBody;
 use shared::mime::{self, Draft, DraftMailbox};
 use shared::store::{BodyKey, StoreError};
@@ -7,7 +8,9 @@ use shared::unit::{REVISIONS_MAX, Revise, ReviseMode, ReviseResult, Revised};
 
 use super::*;
 use crate::directory::{NewGateway, Reach};
+use crate::folder;
 use crate::gateway::queue::{self, Due};
+use crate::maintenance;
 use crate::node::{incoming, signed};
 use crate::record::{
     CONTROLS, COPIES, CopyRow, MAILBOXES, REVISED, REVISIONS, RevisedRow, Revision, UNSETTLED, revised_key,
@@ -15,6 +18,7 @@ use crate::record::{
 use crate::request::{RevisedView, Status};
 use crate::revise::{self, Amendment};
 
+const DAY: u64 = 24 * 3_600_000;
 const OUTSIDE: &str = "carol@remote.example";
 
 pub(super) fn amendment(mode: ReviseMode, text: &str) -> Amendment {
@@ -978,6 +982,80 @@ async fn a_revision_that_is_told_again_is_not_what_the_window_has_last() {
     assert_eq!(copies.iter().map(|(_, copy)| copy.revision).collect::<Vec<_>>(), [2]);
 }
 
+/// The messages whose copies the edge was told to remove.
+fn told_gone(world: &World) -> Vec<MessageId> {
+    let gone = |unit| match unit {
+        ToEdge::CopyGone { message, .. } => Some(MessageId(message)),
+        _ => None,
+    };
+    world.queued().into_iter().filter_map(gone).collect()
+}
+
+/// Trash is emptied as of a moment. Returns how much that was.
+fn trash_is_emptied(world: &World, now: u64) -> usize {
+    let emptied = world.store.commit_blocking(move |txn| maintenance::empty_trash(txn, now));
+    emptied.expect("commits").into_inner()
+}
+
+#[test]
+fn what_goes_from_trash_and_was_sent_takes_no_copy_of_what_was_received() {
+    let world = World::new();
+    world.window("alice");
+    let id = world.sends(&["alice@example.com"], "to myself");
+    let alice = world.known("alice");
+    let moved = world.store.commit_blocking(move |txn| {
+        folder::shift(txn, &alice, id, Folder::Saved, NOW)?;
+        mail::delete(txn, &alice, id, NOW)
+    });
+    assert_eq!(moved.expect("is moved").into_inner(), Folder::Sent);
+    assert_eq!(trash_is_emptied(&world, NOW + 31 * DAY), 1);
+    assert_eq!(world.entry("alice", id).map(|(folder, _)| folder), Some(Folder::Saved));
+    assert_eq!(told_gone(&world), []);
+    (0..2).for_each(|_| world.deletes("alice", id));
+    assert_eq!(told_gone(&world), [id], "once nothing that was received is left");
+}
+
+/// What was deleted on the road lies in Trash; its author then sends another text there, which nobody has read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_of_what_lies_in_trash_has_30_days_of_its_own() {
+    let world = block_in_place(World::new);
+    let now = unix_millis();
+    let id = block_in_place(|| {
+        let window = world.window("bob").window.window;
+        let id = world.sends(&["bob@example.com"], "old");
+        let (message, at) = (id.0, now - 29 * DAY);
+        let act = PopAct { window, message, revision: 0, retrieved: true, deleted: true, at };
+        assert_eq!(world.apply_at(&ToBig::PopAct(act), None, at), Ok(()));
+        id
+    });
+    world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
+    block_in_place(|| {
+        assert_eq!(trash_is_emptied(&world, now + 2 * DAY), 0);
+        assert_eq!(world.received("bob", id).map(|(folder, _)| folder), Some(Folder::Trash));
+        assert_eq!(told_gone(&world), []);
+        assert_eq!(trash_is_emptied(&world, now + 31 * DAY), 1);
+        assert_eq!(told_gone(&world), [id]);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_that_went_back_is_told_what_was_deleted_at_home_though_it_lies_in_trash() {
+    let world = block_in_place(World::new);
+    let ids = block_in_place(|| {
+        world.window("bob");
+        [0; 2].map(|_| world.sends(&["bob@example.com"], "old"))
+    });
+    // Of one the edge has a revision to decide.
+    world.amends("alice", ids[1], amendment(ReviseMode::Replace, "new")).await.expect("is revised");
+    block_in_place(|| ids.iter().for_each(|id| world.deletes("bob", *id)));
+    lanes_are_empty(&world).await;
+    assert_eq!(told_gone(&world), []);
+    let site = Arc::clone(&world.site);
+    world.store.commit(move |txn| reconcile::edge_went_back(txn, &site)).await.expect("commits");
+    assert_eq!(told_gone(&world), ids);
+    assert_eq!(revise::undecided(&world.store.read().expect("reads")).expect("reads"), []);
+}
+
 /// The edge has got all that was queued, and what is kept for a replay is trimmed.
 async fn lanes_are_empty(world: &World) {
     let emptied = world.store.commit(|txn| {
@@ -1091,7 +1169,7 @@ async fn an_author_sees_revisions_wherever_the_message_was_moved() {
     let world = block_in_place(World::new);
     let id = block_in_place(|| world.sends(&["bob@example.com"], "old"));
     let alice = world.known("alice");
-    let moved = world.store.commit(move |txn| crate::folder::shift(txn, &alice, id, Folder::Saved, NOW));
+    let moved = world.store.commit(move |txn| folder::shift(txn, &alice, id, Folder::Saved, NOW));
     moved.await.expect("is moved");
     world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
     let (text, entry) = world.shows("alice", id).expect("she has it");
