@@ -681,7 +681,8 @@ async fn what_the_node_makes_of_its_lanes_as_it_remembers_its_partner_is_what_is
     dialling.abort();
 }
 
-/// Plays on one thread, and fails if both ends together have more in use at once than [`MEMORY_MAX`].
+/// Plays on one thread, and fails if both ends together have more in use at once than [`MEMORY_MAX`]. Only what this thread
+/// takes is counted: what is played must start no other one.
 fn bounded(play: impl Future<Output = ()>) {
     let taken = allocation_counter::measure(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
