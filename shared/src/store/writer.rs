@@ -1,6 +1,6 @@
 //! The one writer: takes every operation that waits, commits them together, wakes their callers.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -32,8 +32,6 @@ pub(super) struct Writer {
     queue: Option<mpsc::Sender<Operation>>,
     /// Operations that nobody waits for: the next commit takes them along.
     lazy: Arc<Mutex<Vec<Operation>>>,
-    /// See [`Armed`].
-    armed: Arc<AtomicBool>,
     state: Arc<RwLock<State>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -86,22 +84,6 @@ impl State {
     }
 }
 
-/// A commit that comes by itself is on its way.
-struct Armed(Arc<AtomicBool>);
-
-impl Armed {
-    /// `None` if one is.
-    fn once(flag: &Arc<AtomicBool>) -> Option<Self> {
-        (!flag.swap(true, Ordering::AcqRel)).then(|| Self(Arc::clone(flag)))
-    }
-}
-
-impl Drop for Armed {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
-}
-
 impl Writer {
     pub fn start(
         disk: Arc<dyn Disk>,
@@ -122,7 +104,7 @@ impl Writer {
             lazy: Arc::clone(&lazy),
         };
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || thread.run())?;
-        Ok(Self { queue: Some(queue), lazy, armed: Arc::default(), state, thread: Some(thread) })
+        Ok(Self { queue: Some(queue), lazy, state, thread: Some(thread) })
     }
 
     pub async fn commit<T, E, F>(&self, operation: F) -> Result<Committed<T>, E>
@@ -180,11 +162,9 @@ impl Writer {
         let mut lazy = self.lazy.lock().unwrap_or_else(PoisonError::into_inner);
         lazy.push(operation);
         // Without a runtime (a simulation) the next commit comes when it comes.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return Ok(()) };
-        if let Some(armed) = Armed::once(&self.armed) {
+        if let (1, Ok(runtime)) = (lazy.len(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(async move {
                 tokio::time::sleep(LAZY_TIME).await;
-                drop(armed);
                 let (nothing, _) = boxed::<(), StoreError, _>(|_| Ok(()));
                 // A writer that has ended has done what was queued.
                 if let Some(queue) = queue.upgrade() {
