@@ -16,7 +16,7 @@
 //! | the same, generation as it was | a snapshot was put back here | stop (and both mail lanes) |
 //! | anything, higher generation, this node has ever been restored, and its chain is not this node's | the receiver is of a life of this node that is lost, and no number shows what it lacks | OFFER all ids of the safety store and those behind it, number anew what is not KNOWN |
 //! | where a rebase left it | its RESUME was lost | RESUME with the same rebase |
-//! | the same, higher generation, and there is a rest | the receiver was restored again | replay it under new numbers |
+//! | the same, higher generation, and there is a rest | the receiver was restored again | replay it under new numbers, unless some of it is gone from the safety store: stop |
 //! | anything, after an operator's decision | | replay or number anew, without asking for a proof |
 //!
 //! Generations are compared with those under which the lane was last settled, which the node stores
@@ -517,8 +517,8 @@ impl Sender {
     /// Nothing can show whether the receiver's chain is this node's.
     fn unproved(&mut self, received: Position, otherwise: Otherwise, outputs: &mut Outputs) {
         match otherwise {
-            Otherwise::Stop(_) | Otherwise::Replay => self.settle(received, Settling::Replay, outputs),
-            Otherwise::Renumber(asked) => self.ask(received, asked, outputs),
+            Otherwise::Stop(_) => self.settle(received, Settling::Replay, outputs),
+            otherwise => self.unlike(received, otherwise, outputs),
         }
     }
 

@@ -201,33 +201,33 @@ async fn a_second_message_cannot_be_smuggled_in_the_first() -> Result<(), Troubl
     Ok(())
 }
 
-#[tokio::test]
-async fn nothing_is_carried_across_starttls() -> Result<(), Trouble> {
-    let world = world().await?;
+/// A connection that has said EHLO.
+async fn introduced(world: &World) -> Result<Wire, Trouble> {
     let mut wire = Wire::connect(world.smtp_address()).await?;
     wire.line().await?;
     wire.send(b"EHLO before\r\n").await?;
     while wire.line().await?.get(3) == Some(&b'-') {}
+    Ok(wire)
+}
+
+#[tokio::test]
+async fn nothing_is_carried_across_starttls() -> Result<(), Trouble> {
+    let world = world().await?;
+    let mut wire = introduced(&world).await?;
     wire.send(b"STARTTLS\r\nNOOP injected\r\nRSET\r\n").await?;
     let refused = String::from_utf8_lossy(&wire.line().await?).into_owned();
     assert!(refused.starts_with("503 5.5.1 "), "what was sent along is told: {refused}");
     let rest = String::from_utf8_lossy(&wire.rest().await?).into_owned();
     assert_eq!(rest, "", "nothing of it is answered");
     // Commands in a segment of their own, behind the 220, are no handshake.
-    let mut wire = Wire::connect(world.smtp_address()).await?;
-    wire.line().await?;
-    wire.send(b"EHLO before\r\n").await?;
-    while wire.line().await?.get(3) == Some(&b'-') {}
+    let mut wire = introduced(&world).await?;
     wire.send(b"STARTTLS\r\n").await?;
     assert!(wire.line().await?.starts_with(b"220 "));
     wire.send(b"NOOP injected\r\nRSET\r\n").await?;
     let rest = wire.rest().await?;
     assert!(!rest.windows(3).any(|word| word == b"250"), "{}", rest.escape_ascii());
     // And with none, the EHLO from before is forgotten.
-    let mut wire = Wire::connect(world.smtp_address()).await?;
-    wire.line().await?;
-    wire.send(b"EHLO before\r\n").await?;
-    while wire.line().await?.get(3) == Some(&b'-') {}
+    let mut wire = introduced(&world).await?;
     wire.send(b"STARTTLS\r\n").await?;
     assert!(wire.line().await?.starts_with(b"220 "));
     wire.start_tls().await?;

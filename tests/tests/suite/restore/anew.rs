@@ -3,30 +3,46 @@
 use std::fs;
 
 use big_node::record::{Scope, WindowState};
+use big_node::request::{Sent, Started};
 use edge_node::request::{DeadCommand, Held, Request as EdgeRequest};
 use shared::report::DeadLetterView;
 use shared::unit::DeliveryState;
 use tests::client::pop3::Pop3Client;
 use tests::process::Node;
 use tests::wait::{SOON, Trouble, until};
-use tests::world::{ALICE, CAROL};
+use tests::world::{ALICE, CAROL, World};
 
 use super::{
     Received, SLOW, arrived, keep_waiting, maildrop_holds, send, set_out, until_arrived, until_is, world,
 };
 
+/// A pair at work: three messages received, which a traveller has with them, one sent, and one that waits to leave.
+struct Before {
+    world: World,
+    received: Received,
+    trip: Started,
+    waits: Sent,
+}
+
+impl Before {
+    async fn of() -> Result<Self, Trouble> {
+        let world = world().await?;
+        keep_waiting(&world, SLOW);
+        let mut received = Received::default();
+        received.more(&world, 3).await?;
+        received.are_filed_once(&world).await?;
+        let trip = set_out(&world, Scope::All).await?;
+        let before = send(&world, CAROL, "before").await?;
+        until_is(&world, &before, DeliveryState::Relayed).await?;
+        let waits = send(&world, SLOW, "waits").await?;
+        until_is(&world, &waits, DeliveryState::Deferred).await?;
+        Ok(Self { world, received, trip, waits })
+    }
+}
+
 /// The edge's store is gone; with `keys`, its keys are not.
 async fn begins_anew(keys: bool) -> Result<(), Trouble> {
-    let mut world = world().await?;
-    keep_waiting(&world, SLOW);
-    let mut received = Received::default();
-    received.more(&world, 3).await?;
-    received.are_filed_once(&world).await?;
-    let trip = set_out(&world, Scope::All).await?;
-    let before = send(&world, CAROL, "before").await?;
-    until_is(&world, &before, DeliveryState::Relayed).await?;
-    let waits = send(&world, SLOW, "waits").await?;
-    until_is(&world, &waits, DeliveryState::Deferred).await?;
+    let Before { mut world, mut received, trip, waits } = Before::of().await?;
     let unique = maildrop_holds(&world, &trip, &[1, 2, 3]).await?;
     world.quiet().await?;
 
@@ -95,16 +111,7 @@ enum Lost {
 
 /// Big's store is gone. The edge has what it had accepted for big and what waits to leave.
 async fn big_begins_anew(lost: Lost) -> Result<(), Trouble> {
-    let mut world = world().await?;
-    keep_waiting(&world, SLOW);
-    let mut received = Received::default();
-    received.more(&world, 3).await?;
-    received.are_filed_once(&world).await?;
-    let trip = set_out(&world, Scope::All).await?;
-    let before = send(&world, CAROL, "before").await?;
-    until_is(&world, &before, DeliveryState::Relayed).await?;
-    let waits = send(&world, SLOW, "waits").await?;
-    until_is(&world, &waits, DeliveryState::Deferred).await?;
+    let Before { mut world, mut received, trip, .. } = Before::of().await?;
     maildrop_holds(&world, &trip, &[1, 2, 3]).await?;
     world.quiet().await?;
 
