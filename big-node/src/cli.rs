@@ -252,7 +252,12 @@ fn compare(caller: &Caller) -> Outcome {
     match compared.differing {
         0 => Ok(()),
         n if compared.quiet => {
-            Err(format!("{n} of {} are not the same on both nodes", compared.compared).into())
+            let compared = compared.compared;
+            Err(format!(
+                "{n} of {compared} are not the same on both nodes; what the edge lacks is told again once `link hold`, \
+                 `link adopt --yes`, `link release` are run there"
+            )
+            .into())
         }
         n => {
             Err(format!("{n} were not the same, and mail was under way all the time: ask again later").into())

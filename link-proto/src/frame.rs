@@ -118,8 +118,8 @@ pub struct Compare {
 pub enum Stop {
     /// The chain digests differ at a position both claim.
     #[error(
-        "what both sides stored differs; keep copies of both stores, then `link resolve` or `link reset` \
-         on the sending side"
+        "what both sides stored differs; keep copies of both stores. If one of them was put back without `restore`, \
+         run `link adopt` there, and what it lacks is sent again; else `link resolve` or `link reset` on the sending side"
     )]
     Differs = 1,
     /// The receiver is below what it had confirmed, at the same generation.

@@ -975,7 +975,8 @@ impl Play {
         self.say(|| format!("an operator sees to {stops:?}"));
         self.world.cut_line(None);
         let now = unix_millis();
-        let put_back = stops.iter().any(|stop| stop.contains("put back"));
+        // Who has put a store back by hand adopts it, whatever stands still for that.
+        let put_back = self.went_back || stops.iter().any(|stop| stop.contains("put back"));
         let older = stops.iter().any(|stop| is_older(stop));
         for who in Who::BOTH {
             match (put_back && round < ROUNDS_TO_REST / 2, self.lied || self.went_back) {
