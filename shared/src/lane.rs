@@ -38,8 +38,8 @@ pub use node::{
 };
 pub use old::hold_old;
 pub use receive::{
-    Arrival, NotApplied, Parked, RejectedRow, bury_overdue, forget_ids, ids_kept, is_here, received,
-    rejected, take,
+    Arrival, NotApplied, Parked, RejectedRow, bury_overdue, forget_ids, ids_kept, is_here, is_known,
+    received, rejected, take,
 };
 pub use safety::{Gone, Reach, applied, gone, kept_octets, reach, trim, trim_all};
 pub use settle::{Settling, reconsider, settle, together};

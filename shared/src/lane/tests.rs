@@ -456,6 +456,38 @@ fn a_unit_is_applied_once_and_not_before_what_it_follows() {
     });
 }
 
+/// Both nodes went back, and the sender asks what of its own is here: of this it was told that it is stored.
+#[test]
+fn what_is_parked_or_a_dead_letter_here_is_known_and_what_was_refused_or_deferred_is_not() {
+    in_one_commit(|txn| {
+        taken(txn, 2, Some(1))?;
+        assert!(is_known(txn, &[2; 16])? && !is_here(txn, &[2; 16])?, "parked");
+        taken(txn, 1, None)?;
+        assert!(is_known(txn, &[2; 16])? && is_here(txn, &[2; 16])?);
+        assert!(txn.count(Table("parked-ids"))? == 0);
+        taken(txn, 3, Some(200))?;
+        taken(txn, 200, None)?;
+        assert!(is_known(txn, &[3; 16])?, "what it follows was refused");
+        assert!(!is_known(txn, &[200; 16])?, "refused");
+        for id in 10..27 {
+            taken(txn, id, Some(99))?;
+        }
+        assert!(!is_known(txn, &[26; 16])?, "deferred");
+        bury_overdue(txn, 1, 2_000)?;
+        assert_eq!((dead_letters(txn, 100)?.len(), txn.count(Table("parked-ids"))?), (17, 0));
+        for id in 10..26 {
+            assert!(is_known(txn, &[id; 16])?, "what it follows has not come");
+        }
+        drop_dead(txn, &[10; 16])?;
+        assert!(!is_known(txn, &[10; 16])?, "an operator has dropped it");
+        // Of this side's own units nobody else is told.
+        queue(txn, &unit(60, QueuedBody::None))?;
+        confirmed(txn, LANE, position(1, 1), &[(1, "malformed".into())], &[], 1_000)?;
+        assert!(dead_letter(txn, &[60; 16])?.is_some() && !is_known(txn, &[60; 16])?);
+        Ok(())
+    });
+}
+
 #[test]
 fn ids_are_remembered_for_as_long_as_a_unit_may_come_again() {
     let days = |days: u64| Duration::from_secs(days * 24 * 3_600);
