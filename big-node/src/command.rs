@@ -252,7 +252,9 @@ impl Commands {
             Refused::new(format!("the edge at {} did not take the ticket: {error}", ticket.address))
         })?;
         self.node.queued();
-        Ok(Paired { address: ticket.address.to_string() })
+        // Whoever puts another edge in the place of one that is not trusted any more holds the link closed before: to
+        // release it for the pairing would let the old one in once more.
+        Ok(Paired { address: ticket.address.to_string(), held: self.node.link.is_held() })
     }
 
     fn queue(&self) -> Result<Queue, Refused> {
