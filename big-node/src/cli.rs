@@ -292,7 +292,10 @@ fn pair(caller: &Caller, mut ticket: String, replace: bool) -> Outcome {
         std::io::stdin().take(TICKET_MAX).read_to_string(&mut ticket)?;
     }
     let request = Request::Pair { ticket: ticket.trim().to_owned(), replace };
-    caller.show(&request, |Paired { address }: &Paired| format!("paired with the edge at {address}\n"))
+    caller.show(&request, |Paired { address, held }: &Paired| match held {
+        true => format!("paired with the edge at {address}; {}\n", operator::HELD),
+        false => format!("paired with the edge at {address}\n"),
+    })
 }
 
 fn verify(caller: &Caller, topology: &Topology, rebuild: bool) -> Outcome {

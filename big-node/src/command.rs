@@ -252,7 +252,9 @@ impl Commands {
             Refused::new(format!("the edge at {} did not take the ticket: {error}", ticket.address))
         })?;
         self.node.queued();
-        Ok(Paired { address: ticket.address.to_string() })
+        // Whoever puts another edge in the place of one that is not trusted any more holds the link closed before: to
+        // release it for the pairing would let the old one in once more.
+        Ok(Paired { address: ticket.address.to_string(), held: self.node.link.is_held() })
     }
 
     fn queue(&self) -> Result<Queue, Refused> {
@@ -352,6 +354,7 @@ impl Commands {
         alarms.extend(crate::travel::alarms(&snapshot, unix_millis())?);
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
             let row = lane::state(&snapshot, lane.index())?;
+            let ahead = lane::ahead(&snapshot, lane.index())?;
             let lane = format!("{lane:?}").to_lowercase();
             let stops = live.stopped_out.iter().chain(&live.stopped_in);
             alarms.extend(stops.map(|stop| format!("the {lane} lane has stopped: {stop}")));
@@ -361,7 +364,7 @@ impl Commands {
                 confirmed: said.confirmed.number,
                 received: said.received.number,
             });
-            lanes.push(LaneView { lane, sent, confirmed, received, trimmed: row.trimmed, partner });
+            lanes.push(LaneView { lane, sent, ahead, confirmed, received, trimmed: row.trimmed, partner });
         }
         Ok(LinkView {
             paired: projection::edge(&snapshot)?.is_some(),

@@ -372,7 +372,7 @@ impl Host for LinkHost {
 
     fn is_here(&self, _: Lane, ids: &[UnitId]) -> Result<Vec<bool>, HostError> {
         let snapshot = self.store.read().map_err(host_error)?;
-        ids.iter().map(|id| lane::is_here(&snapshot, id).map_err(host_error)).collect()
+        ids.iter().map(|id| lane::is_known(&snapshot, id).map_err(host_error)).collect()
     }
 
     async fn settle(&self, lane: Lane, received: Position, how: Settling) -> Result<Position, HostError> {

@@ -175,6 +175,7 @@ impl Commands {
         alarms.extend(self.node.with_trust(|trust| trust.differs(Moment::now())).map(clock_alarm));
         for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
             let row = lane::state(&snapshot, lane.index())?;
+            let ahead = lane::ahead(&snapshot, lane.index())?;
             let lane = format!("{lane:?}").to_lowercase();
             let stops = live.stopped_out.iter().chain(&live.stopped_in);
             alarms.extend(stops.map(|stop| format!("the {lane} lane has stopped: {stop}")));
@@ -184,7 +185,7 @@ impl Commands {
                 confirmed: said.confirmed.number,
                 received: said.received.number,
             });
-            lanes.push(LaneView { lane, sent, confirmed, received, trimmed: row.trimmed, partner });
+            lanes.push(LaneView { lane, sent, ahead, confirmed, received, trimmed: row.trimmed, partner });
         }
         Ok(LinkView {
             paired: partner.is_some(),

@@ -217,7 +217,8 @@ pub trait Host: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// For each id, whether a unit of that id has come from the partner and was applied.
+    /// For each id, whether a unit of that id has come from the partner and was stored: applied, or kept until it can be, or
+    /// kept for the operator. Not one that was refused or deferred, for the partner has to hear that again.
     fn is_here(&self, lane: Lane, ids: &[UnitId]) -> Result<Vec<bool>, HostError> {
         let _ = lane;
         Ok(vec![false; ids.len()])

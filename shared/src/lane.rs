@@ -38,8 +38,8 @@ pub use node::{
 };
 pub use old::hold_old;
 pub use receive::{
-    Arrival, NotApplied, Parked, RejectedRow, bury_overdue, forget_ids, ids_kept, is_here, received,
-    rejected, take,
+    Arrival, NotApplied, Parked, RejectedRow, bury_overdue, forget_ids, ids_kept, is_here, is_known,
+    received, rejected, take,
 };
 pub use safety::{Gone, Reach, applied, gone, kept_octets, reach, trim, trim_all};
 pub use settle::{Settling, reconsider, settle, together};
@@ -297,13 +297,17 @@ pub fn queue_mark(rows: &impl Rows) -> Result<(u64, Option<Vec<u8>>), StoreError
     Ok((numbered, newest_waiting))
 }
 
+/// Units of a lane whose bodies have to go ahead, and which have no number yet: all that is so large goes on one lane.
+pub fn ahead(rows: &impl Rows, lane: u8) -> Result<u64, StoreError> {
+    if lane == BATCH { rows.count(WAITING) } else { Ok(0) }
+}
+
 /// Numbered and waiting units that have not been confirmed, by lane.
 pub fn depth(rows: &impl Rows) -> Result<[u64; 4], StoreError> {
     let mut depth = [0; 4];
     for (lane, units) in (0..).zip(&mut depth) {
         let row = state(rows, lane)?;
-        *units = row.last - row.confirmed.number;
+        *units = row.last - row.confirmed.number + ahead(rows, lane)?;
     }
-    depth[3] += rows.raw_range(WAITING, &[], None, usize::MAX, false)?.len() as u64;
     Ok(depth)
 }

@@ -145,7 +145,7 @@ pub fn link(link: &LinkView) -> String {
     }
     let mut lanes = Table::new(["lane", "sent", "confirmed", "waiting", "received", "trimmed"]);
     for lane in &link.lanes {
-        let waiting = lane.sent.saturating_sub(lane.confirmed);
+        let waiting = lane.sent.saturating_sub(lane.confirmed).saturating_add(lane.ahead);
         let numbers = [lane.sent, lane.confirmed, waiting, lane.received, lane.trimmed];
         let [sent, confirmed, waiting, received, trimmed] = numbers.map(|number| number.to_string());
         lanes.row([lane.lane.clone(), sent, confirmed, waiting, received, trimmed]);
@@ -319,6 +319,7 @@ mod tests {
         let lane = LaneView {
             lane: "inter".into(),
             sent: 12,
+            ahead: 1,
             confirmed: 10,
             received: 7,
             trimmed: 4,
@@ -352,7 +353,7 @@ mod tests {
              ALARM       log lost␇\n\
              \n\
              lane   sent  confirmed  waiting  received  trimmed\n\
-             inter  12    10         2        7         4\n"
+             inter  12    10         3        7         4\n"
         );
         for (on, said) in [(true, "sandbox     on\n"), (false, "sandbox     off, as the topology has it\n")] {
             view.sandbox = SandboxView { on, lacks: Vec::new() };

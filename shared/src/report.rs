@@ -141,6 +141,8 @@ pub struct LaneView {
     pub lane: String,
     /// The last number given out.
     pub sent: u64,
+    /// Units that have no number yet, for their large bodies go ahead of them.
+    pub ahead: u64,
     /// The last number the partner confirmed.
     pub confirmed: u64,
     /// The last number applied here.

@@ -62,9 +62,9 @@ pub fn filed(link: &LinkView) -> u64 {
     link.lanes.iter().filter(|lane| carries_mail(&lane.lane)).map(|lane| lane.received).sum()
 }
 
-/// Whether the partner has confirmed everything this end ever sent.
+/// Whether the partner has confirmed everything that this end had for it, large bodies and all.
 pub fn is_confirmed(link: &LinkView) -> bool {
-    link.lanes.iter().all(|lane| lane.sent == lane.confirmed)
+    link.lanes.iter().all(|lane| lane.sent == lane.confirmed && lane.ahead == 0)
 }
 
 async fn ask<Q, A>(node: Node, control: &Path, request: Q, body: Vec<u8>) -> Result<(A, Vec<u8>), CallError>

@@ -192,8 +192,7 @@ impl World {
         Ok(ask::edge_queue(&socket_in(&self.nodes.topology.edge_state())).await?)
     }
 
-    /// Waits until the link is up and each node has confirmed all that the other one has numbered. A large
-    /// body that is still ahead of its unit does not count.
+    /// Waits until the link is up and each node has confirmed all that the other one has for it.
     pub async fn quiet(&self) -> Result<(), Trouble> {
         // What was just handed over may make the other node send something: two looks have to agree.
         let mut before = None;

@@ -147,6 +147,8 @@ pub struct NicknameView {
 pub struct Paired {
     /// Where the edge is.
     pub address: String,
+    /// An operator holds the link closed: it stays so.
+    pub held: bool,
 }
 
 /// A person, as shown.

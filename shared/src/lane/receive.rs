@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::confirm::{DeadLetter, bury, dead_letter_count};
+use super::confirm::{DeadLetter, bury, dead_letter, dead_letter_count};
 use super::{LanePosition, QueuedBody, QueuedUnit, number_of, numbered, set_state, state};
 use crate::age::lived;
 use crate::fault::{SeededFault, seeded};
@@ -13,6 +13,8 @@ use crate::store::{Rows, StoreError, Table, Txn, behind};
 const REJECTED: Table = Table("rejected");
 const IDS: Table = Table("unit-ids");
 const PARKED: Table = Table("parked-units");
+/// The ids of what is parked.
+const PARKED_IDS: Table = Table("parked-ids");
 
 /// How far behind the newest number rejections are remembered.
 const REJECTED_MAX: u64 = 100_000;
@@ -223,6 +225,14 @@ pub fn is_here(rows: &impl Rows, id: &[u8; 16]) -> Result<bool, StoreError> {
     Ok(rows.raw(IDS, id)?.is_some())
 }
 
+/// Whether the sender of a unit of this id has been told that it is stored, as far as that is remembered: it was applied, is
+/// parked, or is a dead letter of this side. One that was refused or deferred is not known: its sender has to hear that again.
+pub fn is_known(rows: &impl Rows, id: &[u8; 16]) -> Result<bool, StoreError> {
+    Ok(is_here(rows, id)?
+        || rows.raw(PARKED_IDS, id)?.is_some()
+        || dead_letter(rows, id)?.is_some_and(|letter| letter.inbound))
+}
+
 fn remember(txn: &mut Txn<'_>, id: &[u8; 16], lived: u64) -> Result<(), StoreError> {
     txn.put(IDS, id, &IdRow { at: lived })
 }
@@ -284,16 +294,22 @@ pub(super) fn park(txn: &mut Txn<'_>, target: &[u8; 16], parked: &Parked) -> Res
     let last = here.last().and_then(|(key, _)| key.last_chunk()).map(|place| u64::from_be_bytes(*place));
     let place = last.map_or(0, |last| last + 1).to_be_bytes();
     txn.put(PARKED, &[target.as_slice(), &place].concat(), parked)?;
+    txn.put(PARKED_IDS, &parked.id, &IdRow { at: parked.at })?;
     Ok(true)
 }
 
 /// Takes out the units that were parked for `target`, in the order in which they came.
 fn parked_after(txn: &mut Txn<'_>, target: &[u8; 16]) -> Result<Vec<Parked>, StoreError> {
     let found = txn.prefix::<Parked>(PARKED, target, PARKED_PER_TARGET)?;
-    for (key, _) in &found {
-        txn.delete(PARKED, key)?;
+    for (key, parked) in &found {
+        unpark(txn, key, parked)?;
     }
     Ok(found.into_iter().map(|(_, parked)| parked).collect())
+}
+
+fn unpark(txn: &mut Txn<'_>, key: &[u8], parked: &Parked) -> Result<(), StoreError> {
+    txn.delete(PARKED, key)?;
+    txn.delete(PARKED_IDS, &parked.id)
 }
 
 /// A parked unit whose target was refused, or that could not be applied after all: a dead letter of this
@@ -313,7 +329,7 @@ fn bury_parked(txn: &mut Txn<'_>, parked: Parked, reason: String, now: u64) -> R
 pub fn bury_overdue(txn: &mut Txn<'_>, before: u64, now: u64) -> Result<(), StoreError> {
     for (key, parked) in txn.prefix::<Parked>(PARKED, &[], PARKED_IN_ALL)? {
         if parked.at < before {
-            txn.delete(PARKED, &key)?;
+            unpark(txn, &key, &parked)?;
             bury_parked(txn, parked, "what it follows has not come".into(), now)?;
         }
     }

@@ -70,8 +70,7 @@ pub fn settle(
         row.unproved_to = row.last;
     }
     let end = numbered(lane, old_last.saturating_add(1));
-    // Where nothing stays, the octets of what goes again are counted anew.
-    let mut counted = !held.is_empty();
+    row.bytes = close_up(txn, (lane, from), &end, row.bytes, &held)?;
     loop {
         let rows = txn.range::<LoggedUnit>(TRANSMISSION, &numbered(lane, from + 1), Some(&end), AT_ONCE)?;
         let Some((last, _)) = rows.last() else { break };
@@ -82,9 +81,6 @@ pub fn settle(
                 continue;
             }
             txn.delete(TRANSMISSION, &key)?;
-            if !std::mem::replace(&mut counted, true) {
-                row.bytes = logged.bytes_before;
-            }
             let unit = offered_again(logged.unit);
             let kept = if logged.moved { None } else { again(txn, unit.clone())? };
             match kept {
@@ -98,6 +94,36 @@ pub fn settle(
     record(txn, lane, row.confirmed)?;
     set_state(txn, lane, &row)?;
     Ok(row.confirmed)
+}
+
+/// Counts the octets of a lane's units behind number `after` as if only those that are `held` were there: where the others go
+/// again they are counted anew. `octets` are those of all units of the lane; returns what is left of them.
+fn close_up(
+    txn: &mut Txn<'_>,
+    (lane, after): (u8, u64),
+    end: &[u8],
+    octets: u64,
+    held: &HashSet<[u8; 16]>,
+) -> Result<u64, StoreError> {
+    let (mut left, mut last): (Option<u64>, Option<u64>) = (None, None);
+    let mut cursor = Some(numbered(lane, after.saturating_add(1)).to_vec());
+    while let Some(from) = cursor.take() {
+        let rows = txn.range::<LoggedUnit>(TRANSMISSION, &from, Some(end), AT_ONCE)?;
+        cursor = behind(&rows, AT_ONCE);
+        for (key, mut logged) in rows {
+            let before = logged.bytes_before;
+            let counted = left.get_or_insert(before);
+            *counted += last.map_or(0, |last| before.saturating_sub(last));
+            let stays = held.contains(&logged.unit.id);
+            if stays && *counted != before {
+                logged.bytes_before = *counted;
+                txn.put(TRANSMISSION, &key, &logged)?;
+            }
+            last = stays.then_some(before);
+        }
+    }
+    let last = last.map_or(0, |last| octets.saturating_sub(last));
+    Ok(left.map_or(octets, |left| left + last))
 }
 
 /// After the receiver went back: lets `again` look at the units that have no number yet, as [`settle`] does at those that

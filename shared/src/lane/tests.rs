@@ -134,11 +134,32 @@ fn a_receiver_whose_past_is_proved_is_not_taken_for_one_of_a_life_that_is_lost()
         assert_eq!(reach(txn, LANE, 3)?, Reach::From(position(1, 1)), "its chain is asked for");
         // It is restored to the same backup once more, when what it has was trimmed.
         confirmed(txn, LANE, position(8, 8), &[], &[], 2_000)?;
-        trim(txn, LANE, 0, 550)?;
+        trim(txn, LANE, 0, 350)?;
         assert_eq!(state(txn, LANE)?.trimmed, 2);
         assert_eq!(reach(txn, LANE, 3)?, Reach::From(position(1, 1)), "it lacks nothing that is gone");
         settle(txn, LANE, position(3, 3), &Settling::Replay, (1, 3), same)?;
         assert_eq!(numbers(txn), [(3, 3), (10, 4), (11, 5)]);
+        Ok(())
+    });
+}
+
+/// What goes again under another number is counted there, and not where it lay.
+#[test]
+fn octets_are_counted_once_where_a_receiver_holds_some_of_what_is_numbered_anew() {
+    in_one_commit(|txn| {
+        five(txn)?;
+        confirmed(txn, LANE, position(1, 1), &[], &[], 1_000)?;
+        let held = Settling::Renumber { held: vec![[3; 16], [5; 16]], proved: false, after: 1 };
+        settle(txn, LANE, position(9, 9), &held, (2, 1), same)?;
+        assert_eq!(numbers(txn), [(1, 1), (3, 3), (5, 5), (10, 2), (11, 4)]);
+        assert_eq!((state(txn, LANE)?.bytes, kept_octets(txn)?), (500, 300));
+        confirmed(txn, LANE, position(11, 11), &[], &[], 2_000)?;
+        assert_eq!(kept_octets(txn)?, 500);
+        // By size only what is beyond it goes, unit by unit.
+        for (octets, left) in [(500, 5), (499, 4), (301, 3), (200, 2), (100, 1), (99, 0)] {
+            trim(txn, LANE, 0, octets)?;
+            assert_eq!((numbers(txn).len(), kept_octets(txn)?), (left, 100 * left as u64), "{octets}");
+        }
         Ok(())
     });
 }
@@ -246,7 +267,7 @@ fn a_restored_sender_numbers_anew_what_a_restored_receiver_lacks_of_the_safety_s
         assert_eq!(settle(txn, LANE, position(9, 9), &held, (2, 2), same)?, position(9, 9));
         assert_eq!(numbers(txn), [(1, 1), (10, 3), (11, 4), (12, 5)]);
         assert_eq!(dead_letters(txn, 10)?.len(), 1);
-        assert_eq!(state(txn, LANE)?.bytes, 800, "of what is left and what was numbered since");
+        assert_eq!(state(txn, LANE)?.bytes, 400, "of what is left and what was numbered since");
         // A later backup of it may be as far back.
         assert_eq!(reach(txn, LANE, 2)?, Reach::Unproved);
         Ok(())
@@ -452,6 +473,38 @@ fn a_unit_is_applied_once_and_not_before_what_it_follows() {
         assert_eq!(dead_letters(txn, 100)?.len(), 1, "nothing has waited so long");
         bury_overdue(txn, 1_001, 2_000)?;
         assert_eq!(dead_letters(txn, 100)?.len(), 17);
+        Ok(())
+    });
+}
+
+/// Both nodes went back, and the sender asks what of its own is here: of this it was told that it is stored.
+#[test]
+fn what_is_parked_or_a_dead_letter_here_is_known_and_what_was_refused_or_deferred_is_not() {
+    in_one_commit(|txn| {
+        taken(txn, 2, Some(1))?;
+        assert!(is_known(txn, &[2; 16])? && !is_here(txn, &[2; 16])?, "parked");
+        taken(txn, 1, None)?;
+        assert!(is_known(txn, &[2; 16])? && is_here(txn, &[2; 16])?);
+        assert!(txn.count(Table("parked-ids"))? == 0);
+        taken(txn, 3, Some(200))?;
+        taken(txn, 200, None)?;
+        assert!(is_known(txn, &[3; 16])?, "what it follows was refused");
+        assert!(!is_known(txn, &[200; 16])?, "refused");
+        for id in 10..27 {
+            taken(txn, id, Some(99))?;
+        }
+        assert!(!is_known(txn, &[26; 16])?, "deferred");
+        bury_overdue(txn, 1, 2_000)?;
+        assert_eq!((dead_letters(txn, 100)?.len(), txn.count(Table("parked-ids"))?), (17, 0));
+        for id in 10..26 {
+            assert!(is_known(txn, &[id; 16])?, "what it follows has not come");
+        }
+        drop_dead(txn, &[10; 16])?;
+        assert!(!is_known(txn, &[10; 16])?, "an operator has dropped it");
+        // Of this side's own units nobody else is told.
+        queue(txn, &unit(60, QueuedBody::None))?;
+        confirmed(txn, LANE, position(1, 1), &[(1, "malformed".into())], &[], 1_000)?;
+        assert!(dead_letter(txn, &[60; 16])?.is_some() && !is_known(txn, &[60; 16])?);
         Ok(())
     });
 }

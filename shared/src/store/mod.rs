@@ -20,6 +20,7 @@ mod disk;
 mod gauge;
 mod index;
 mod label;
+mod lazy;
 mod marker;
 mod overlay;
 mod segment;
@@ -228,8 +229,8 @@ impl Store {
         self.writer.commit_lazily(operation, done)
     }
 
-    /// The same, for what is not said again soon: if its commit fails, it is run again with the next one. `done` is called
-    /// when a commit has succeeded.
+    /// The same, for what is not said again soon: if its commit fails, it is run again with the next one, which comes within
+    /// a second. `done` is called when a commit has succeeded.
     pub fn commit_eventually<F, D>(&self, operation: F, done: D) -> Result<(), StoreError>
     where
         F: Fn(&mut Txn<'_>) -> Result<(), StoreError> + Send + Sync + 'static,

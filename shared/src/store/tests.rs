@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 mod opening;
 
@@ -79,6 +80,30 @@ fn what_is_done_eventually_goes_with_the_next_commit_if_its_own_failed() {
     told.try_recv().expect("is told");
     put(2).expect("commits");
     told.try_recv().expect_err("once");
+}
+
+#[test]
+fn what_is_done_eventually_is_done_if_its_commit_failed_and_nobody_else_commits() {
+    let disk = SimDisk::new(Faults::default());
+    let store = open(&disk).expect("opens");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    disk.fill_up();
+    let told = runtime.block_on(async {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let entry = Entry { number: 9, length: 0 };
+        let later = store.commit_eventually(
+            move |txn| txn.put(ENTRIES, &9_u64.to_be_bytes(), &entry),
+            move || tell.send(()).expect("is listened to"),
+        );
+        later.expect("is taken");
+        while !store.has_failed() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        disk.make_room();
+        tokio::time::timeout(Duration::from_secs(60), told).await
+    });
+    told.expect("another commit comes by itself").expect("is told");
+    assert!(store.read().expect("reads").raw(ENTRIES, &9_u64.to_be_bytes()).expect("reads").is_some());
 }
 
 fn remove(store: &Store, number: u64) -> Result<(), StoreError> {

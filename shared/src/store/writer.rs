@@ -1,15 +1,16 @@
 //! The one writer: takes every operation that waits, commits them together, wakes their callers.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::Disk;
 use super::gauge::Gauge;
 use super::index::{self, Index, from_redb};
+use super::lazy::{AGAIN_TIME, LAZY_TIME, Lazy};
 use super::segment::Segments;
 use super::touched::Touched;
 use super::txn::{Finished, Snapshot, Txn};
@@ -20,18 +21,15 @@ use crate::fault::{SeededFault, seeded};
 const QUEUE_MAX: usize = 4096;
 /// Operations in one commit.
 const COMMIT_MAX: usize = 512;
-/// How long an operation that can wait does, if no commit takes it along before.
-const LAZY_TIME: Duration = Duration::from_millis(50);
 
 /// What is told to an operation's caller once its commit has succeeded or failed.
-type Wake = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-type Operation = Box<dyn FnOnce(Result<&mut Txn<'_>, StoreError>) -> Wake + Send>;
+pub(super) type Wake = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+pub(super) type Operation = Box<dyn FnOnce(Result<&mut Txn<'_>, StoreError>) -> Wake + Send>;
 
 pub(super) struct Writer {
     /// `None` once the writer is being dropped.
     queue: Option<mpsc::Sender<Operation>>,
-    /// Operations that nobody waits for: the next commit takes them along.
-    lazy: Arc<Mutex<Vec<Operation>>>,
+    lazy: Arc<Lazy>,
     state: Arc<RwLock<State>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -93,7 +91,7 @@ impl Writer {
     ) -> Result<Self, StoreError> {
         let (queue, operations) = mpsc::channel(QUEUE_MAX);
         let state = Arc::new(RwLock::new(State::Running(index)));
-        let lazy = Arc::default();
+        let lazy = Arc::new(Lazy::new(queue.downgrade()));
         let thread = Thread {
             disk,
             segments,
@@ -138,13 +136,15 @@ impl Writer {
             // Nobody waits for the outcome. That a commit failed is logged where it fails.
             operation(txn).inspect_err(|error| tracing::error!(%error, "a deferred operation failed"))
         });
-        self.push(Box::new(move |txn| {
+        let operation = Box::new(move |txn: Result<&mut Txn<'_>, StoreError>| -> Wake {
             let wake = operation(txn);
             Box::new(move |committed| {
                 wake(committed);
                 done();
             })
-        }))
+        });
+        self.lazy.push(operation, LAZY_TIME, Handle::try_current().ok());
+        Ok(())
     }
 
     pub fn commit_eventually<F, D>(&self, operation: F, done: D) -> Result<(), StoreError>
@@ -152,26 +152,9 @@ impl Writer {
         F: Fn(&mut Txn<'_>) -> Result<(), StoreError> + Send + Sync + 'static,
         D: FnOnce() + Send + 'static,
     {
-        self.push(repeated(Arc::new(operation), done, Arc::downgrade(&self.lazy)))
-    }
-
-    /// Leaves an operation to the next commit, and sees to it that one comes.
-    fn push(&self, operation: Operation) -> Result<(), StoreError> {
-        // Weak, or a writer that is being closed would wait for this.
-        let queue = self.queue.as_ref().ok_or_else(gone)?.downgrade();
-        let mut lazy = self.lazy.lock().unwrap_or_else(PoisonError::into_inner);
-        lazy.push(operation);
-        // Without a runtime (a simulation) the next commit comes when it comes.
-        if let (1, Ok(runtime)) = (lazy.len(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(async move {
-                tokio::time::sleep(LAZY_TIME).await;
-                let (nothing, _) = boxed::<(), StoreError, _>(|_| Ok(()));
-                // A writer that has ended has done what was queued.
-                if let Some(queue) = queue.upgrade() {
-                    let _ = queue.send(nothing).await;
-                }
-            });
-        }
+        let runtime = Handle::try_current().ok();
+        let operation = repeated(Arc::new(operation), done, Arc::downgrade(&self.lazy), runtime.clone());
+        self.lazy.push(operation, LAZY_TIME, runtime);
         Ok(())
     }
 
@@ -229,8 +212,8 @@ where
     (boxed, outcome)
 }
 
-/// An operation that goes into the next commit again if its own failed.
-fn repeated<F, D>(operation: Arc<F>, done: D, lazy: Weak<Mutex<Vec<Operation>>>) -> Operation
+/// An operation that goes into the next commit again if its own failed, as long as there may be another one.
+fn repeated<F, D>(operation: Arc<F>, done: D, lazy: Weak<Lazy>, runtime: Option<Handle>) -> Operation
 where
     F: Fn(&mut Txn<'_>) -> Result<(), StoreError> + Send + Sync + 'static,
     D: FnOnce() + Send + 'static,
@@ -242,15 +225,17 @@ where
         });
         let wake = operation(txn);
         Box::new(move |committed| {
-            let has_failed = committed.is_err();
+            let outcome = committed.clone();
             wake(committed);
-            match lazy.upgrade().filter(|_| has_failed) {
-                // Whatever is committed next finds it done.
-                Some(queue) => {
-                    let operation = repeated(again, done, lazy);
-                    queue.lock().unwrap_or_else(PoisonError::into_inner).push(operation);
+            match outcome {
+                Ok(()) => done(),
+                Err(StoreError::Stopped(_)) => {}
+                Err(_) => {
+                    if let Some(queue) = lazy.upgrade() {
+                        let operation = repeated(again, done, lazy, runtime.clone());
+                        queue.push(operation, AGAIN_TIME, runtime);
+                    }
                 }
-                None => done(),
             }
         })
     })
@@ -263,7 +248,7 @@ struct Thread {
     touched: Arc<Touched>,
     state: Arc<RwLock<State>>,
     operations: mpsc::Receiver<Operation>,
-    lazy: Arc<Mutex<Vec<Operation>>>,
+    lazy: Arc<Lazy>,
 }
 
 impl Thread {
@@ -275,8 +260,7 @@ impl Thread {
                 waited.push(next);
             }
             // Taken last and run first: whoever waits for a commit finds done what was asked before.
-            let mut operations =
-                std::mem::take(&mut *self.lazy.lock().unwrap_or_else(PoisonError::into_inner));
+            let mut operations = self.lazy.take();
             operations.append(&mut waited);
             let mut wakes = Vec::with_capacity(operations.len());
             self.reopen();

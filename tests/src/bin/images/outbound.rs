@@ -216,11 +216,15 @@ impl Book {
             Some((_, _, after)) => after,
             None => lacked_after(row, received.number),
         };
-        let lacks = units.split_off(&(from + 1));
-        if held.is_none_or(|(held, ..)| held.is_empty())
-            && let Some((_, first)) = lacks.first_key_value()
-        {
-            row.bytes = first.before;
+        let behind = units.split_off(&(from + 1));
+        // What goes again is counted anew, behind what stays.
+        row.bytes = behind.first_key_value().map_or(row.bytes, |(_, first)| first.before);
+        let stays = |logged: &Logged| held.is_some_and(|(held, ..)| held.contains(&logged.unit.id));
+        let (stay, lacks): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            behind.into_iter().partition(|(_, logged)| stays(logged));
+        for (number, logged) in stay {
+            units.insert(number, Logged { before: row.bytes, ..logged });
+            row.bytes += octets(&units[&number].unit);
         }
         // No receiver has ever stood where one that is told of a gap goes on.
         row.last = if received.number < row.last { row.last + 1 } else { received.number };
@@ -236,11 +240,7 @@ impl Book {
             row.unproved_to = row.last;
         }
         confirms.insert(row.last, (received.chain, now));
-        for (number, logged) in lacks {
-            if held.is_some_and(|(held, ..)| held.contains(&logged.unit.id)) {
-                self.lanes[usize::from(lane)].units.insert(number, logged);
-                continue;
-            }
+        for (_, logged) in lacks {
             let unit = goes_ahead_again(logged.unit);
             match again(unit.clone()) {
                 Some(unit) if !logged.moved => self.queue(unit),
