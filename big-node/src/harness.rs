@@ -334,9 +334,9 @@ impl Big {
 
     /// Every message from outside in every folder for what is received: the people who have it, each as often as it is
     /// filed for them, and its content behind the trace that the edge put before it.
-    pub fn filed(&self) -> Result<BTreeMap<Id, (Vec<Id>, Vec<u8>)>, StoreError> {
+    pub fn filed(&self) -> Result<BTreeMap<Id, ReceivedBy>, StoreError> {
         let rows = self.store.read()?;
-        let mut filed: BTreeMap<Id, (Vec<Id>, Vec<u8>)> = BTreeMap::new();
+        let mut filed: BTreeMap<Id, ReceivedBy> = BTreeMap::new();
         for (key, _) in rows.prefix::<Entry>(MAILBOXES, &[], usize::MAX)? {
             let id = message_of(&key);
             if matches!(folder_of(&key), Some(Folder::Sent | Folder::Drafts)) {
@@ -432,6 +432,9 @@ impl Big {
         Ok(hashes)
     }
 }
+
+/// The people who have a message from outside, and its content.
+pub type ReceivedBy = (Vec<Id>, Vec<u8>);
 
 /// What a revision came to for a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

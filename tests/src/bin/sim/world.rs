@@ -161,12 +161,7 @@ impl World {
         let store = Store::open_with(disk, SEGMENT_BYTES)?;
         self.pulses[who as usize] = Pulse::begin();
         match who {
-            Who::Big => {
-                let big = Big::new(store, &self.topology, BIG_SEALING);
-                // What the disk refuses now is done later.
-                let _ = block_on(big.wake());
-                self.big = Some(big);
-            }
+            Who::Big => self.big = Some(Big::new(store, &self.topology, BIG_SEALING)),
             Who::Edge => {
                 let topology = self.topology.clone();
                 let covers = Arc::new(self.covers_disk.clone());
