@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use shared::age::Pulse;
+use shared::age::{self, Pulse};
 use shared::chunk;
 use shared::id::{BodyId, MessageId, unix_millis};
 use shared::origin::{Channel, Origin, OriginalRecipient};
@@ -237,6 +237,12 @@ impl Big {
         revise::undecided(&self.store.read()?)
     }
 
+    /// A person's id; `None` if there is nobody of that name.
+    pub fn person(&self, name: &str) -> Result<Option<Id>, StoreError> {
+        let people = directory::list(&self.store.read()?)?;
+        Ok(people.into_iter().find(|person| person.name == name).map(|person| person.id))
+    }
+
     /// Where a message lies in a person's mailbox, and its marks.
     pub fn entry(&self, name: &str, id: Id) -> Result<Option<(Folder, Entry)>, String> {
         let rows = self.store.read().map_err(|error| error.to_string())?;
@@ -326,11 +332,11 @@ impl Big {
         self.store.commit_blocking(|txn| travel::end_overdue(txn, unix_millis())).map(drop)
     }
 
-    /// Every message from outside in every folder for what is received: how often it is filed, and its content behind the
-    /// trace that the edge put before it.
-    pub fn filed(&self) -> Result<BTreeMap<Id, (usize, Vec<u8>)>, StoreError> {
+    /// Every message from outside in every folder for what is received: the people who have it, each as often as it is
+    /// filed for them, and its content behind the trace that the edge put before it.
+    pub fn filed(&self) -> Result<BTreeMap<Id, ReceivedBy>, StoreError> {
         let rows = self.store.read()?;
-        let mut filed: BTreeMap<Id, (usize, Vec<u8>)> = BTreeMap::new();
+        let mut filed: BTreeMap<Id, ReceivedBy> = BTreeMap::new();
         for (key, _) in rows.prefix::<Entry>(MAILBOXES, &[], usize::MAX)? {
             let id = message_of(&key);
             if matches!(folder_of(&key), Some(Folder::Sent | Folder::Drafts)) {
@@ -343,7 +349,9 @@ impl Big {
             }
             let plain = mail::content(self.store.body(message.body())?, &message, usize::MAX)?;
             let trace = usize::try_from(message.origin.trace_bytes).unwrap_or(usize::MAX);
-            filed.entry(id.0).or_insert((0, plain.get(trace..).unwrap_or_default().to_vec())).0 += 1;
+            let content = plain.get(trace..).unwrap_or_default().to_vec();
+            let person = key.first_chunk().copied().unwrap_or_default();
+            filed.entry(id.0).or_insert((Vec::new(), content)).0.push(person);
         }
         Ok(filed)
     }
@@ -390,6 +398,11 @@ impl Big {
         maintenance::clean(&self.store, topology, pulse, Cursors::default()).await.map(drop)
     }
 
+    /// Looks at the clock, as at a start.
+    pub async fn wake(&self) -> Result<(), StoreError> {
+        age::awake(&self.store).await.map(drop)
+    }
+
     /// Tells authors who still waits for their mail, and who will not get it.
     pub async fn write_owed(&self, topology: &Topology) -> Result<(), String> {
         let told = delay::tell_due(&self.store, &self.site, topology).await;
@@ -419,6 +432,9 @@ impl Big {
         Ok(hashes)
     }
 }
+
+/// The people who have a message from outside, and its content.
+pub type ReceivedBy = (Vec<Id>, Vec<u8>);
 
 /// What a revision came to for a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

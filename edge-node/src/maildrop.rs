@@ -369,7 +369,9 @@ impl Maildrop {
                 };
                 act.retrieved &= !row.as_ref().is_some_and(|row| row.retrieved);
                 match row {
-                    Some(row) if act.deleted => windows::take_copy(txn, &key, &row)?,
+                    Some(row) if act.deleted => {
+                        windows::delete(txn, &window, (message, revision), &row, now)?
+                    }
                     Some(row) if act.retrieved => {
                         txn.put(COPIES, &key, &CopyRow { retrieved: true, ..row })?
                     }
@@ -636,6 +638,76 @@ mod tests {
         let node = edge(&disks);
         node.wake().await.expect("wakes");
         assert_eq!(withdraw_both(&node).await, [ReviseResult::Revised, ReviseResult::Withdrawn]);
+    }
+
+    /// What big has been told of the message's copies: revision, retrieved, deleted.
+    fn told(node: &Node) -> Vec<(u32, bool, bool)> {
+        let rows = node.store.read().expect("reads");
+        let told = lane::units(&rows, EVENT_LANE, 1, 100).expect("reads");
+        let acts = told.iter().filter_map(|(_, unit)| match decode(&unit.head) {
+            Some(ToBig::PopAct(act)) => Some((act.revision, act.retrieved, act.deleted)),
+            _ => None,
+        });
+        acts.collect()
+    }
+
+    /// A big that was restored tells again what it believes to be there, also what has never come from it before.
+    #[tokio::test]
+    async fn what_a_client_has_deleted_is_not_filed_again_but_a_later_text_is() {
+        let node = edge(&[Faults::default(), Faults::default()].map(|faults| Arc::new(SimDisk::new(faults))));
+        let (maildrop, listed, reader) = opened(&node, &[MESSAGE]).await;
+        maildrop.commit(&listed, &[]).await.expect("commits");
+        file(&node, &reader, 2, MESSAGE).await;
+        assert_eq!(entries(&node.store, &WINDOW).expect("reads").len(), 0, "it was deleted");
+        assert!(node.store.body(BodyKey([2; 32])).is_err(), "nobody holds it");
+        // Whether this edge has ever filed it, big cannot say.
+        let revised = CopyRevision {
+            window: WINDOW,
+            message: MESSAGE,
+            revision: 1,
+            earlier: Vec::new(),
+            mode: ReviseMode::Replace,
+            recipient: 0,
+            wrapped_key: vec![0; 80],
+            size: 6,
+            resent: true,
+            retrieved: false,
+        };
+        apply_unit(&node, 3, ToEdge::ReviseCopy(revised), b"sealed").await;
+        let offered = entries(&node.store, &WINDOW).expect("reads");
+        assert_eq!(
+            offered.iter().map(|entry| entry.revision).collect::<Vec<_>>(),
+            [1],
+            "it is offered again"
+        );
+        assert_eq!(told(&node), [(0, false, true)]);
+        let rows = node.store.read().expect("reads");
+        let last = lane::units(&rows, EVENT_LANE, 1, 100).expect("reads").pop().expect("is told");
+        assert!(
+            matches!(decode(&last.1.head), Some(ToBig::Revised(told)) if told.result == ReviseResult::Revised)
+        );
+    }
+
+    #[tokio::test]
+    async fn what_big_says_of_a_client_is_told_to_a_big_that_forgets_it() {
+        let node = edge(&[Faults::default(), Faults::default()].map(|faults| Arc::new(SimDisk::new(faults))));
+        let (credentials, _) = filled(&node, &[MESSAGE]).await;
+        let copy = |message| WindowCopy {
+            window: WINDOW,
+            message,
+            revision: 0,
+            wrapped_key: vec![0; 80],
+            size: 6,
+            retrieved: true,
+        };
+        // The one is here, from before it was retrieved; the other is not. Both are told once more.
+        for (number, message) in [(11, MESSAGE), (12, LATER), (13, MESSAGE), (14, LATER)] {
+            apply_unit(&node, number, ToEdge::Copy(copy(message)), b"sealed").await;
+        }
+        assert_eq!(told(&node), [(0, true, false), (0, true, false)], "each is told once");
+        let (maildrop, opened) = Maildrop::open(&node, credentials, CLIENT).await.expect("opens");
+        maildrop.commit(&[], &opened.entries).await.expect("commits");
+        assert_eq!(told(&node).len(), 2, "and not again when the client retrieves it");
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use shared::id::MessageId;
 use shared::row;
 use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
-use shared::unit::{Id, ToBig, Window, WindowCopy};
+use shared::unit::{Id, PopAct, ToBig, Window, WindowCopy};
 
 use crate::facts;
 use crate::login;
@@ -28,7 +28,7 @@ pub const COPIES_MAX: usize = 1_000_000;
 const GONE: Table = Table("gone-copies");
 /// Window, message to [`Gone`]: the same, while a session shows them to a client.
 const NOTED_GONE: Table = Table("noted-gone-copies");
-/// Window, message to [`Latest`]: what its copies were revised to last.
+/// Window, message to [`Latest`]: what its copies were revised to last, or what was deleted.
 const REVISED: Table = Table("revised-copies");
 /// Window to [`Used`].
 const USED: Table = Table("used-windows");
@@ -45,8 +45,8 @@ struct Gone {
 }
 row!(Gone, 1);
 
-/// The last revision of a copy that was decided here. The copy may have gone since: withdrawn, or deleted by a client.
-/// What this one has overtaken is known by it.
+/// The last revision of a copy that was decided here, or that a client has deleted. The copy may have gone since: withdrawn,
+/// or deleted by a client. What this one has overtaken is known by it, and what a big that went back sends once more.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
 pub struct Latest {
     /// Its number.
@@ -154,8 +154,8 @@ pub fn overdue(rows: &impl Rows, now: u64) -> Result<Vec<(Id, u64)>, StoreError>
     Ok(open.iter().filter_map(|(_, window)| due(window)).collect())
 }
 
-/// Files a copy that big has sent.
-pub fn file(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored) -> Result<(), StoreError> {
+/// Files a copy that big has sent, at `now`, milliseconds since 1970.
+pub fn file(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored, now: u64) -> Result<(), StoreError> {
     let message = MessageId(copy.message);
     let key = copy_key(&copy.window, message, copy.revision);
     // A second arrival changes nothing; a window that has ended takes nothing, nor is a message filed that has
@@ -166,10 +166,16 @@ pub fn file(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored) -> Result<(), St
     }
     if let Some(filed) = txn.get::<CopyRow>(COPIES, &key)? {
         // Except that this edge, restored, may have forgotten what a client did.
-        let retrieved = filed.retrieved || copy.retrieved;
-        return txn.put(COPIES, &key, &CopyRow { retrieved, ..filed });
+        if copy.retrieved && !filed.retrieved {
+            tell_retrieved(txn, &copy, filed.after, now)?;
+            txn.put(COPIES, &key, &CopyRow { retrieved: true, ..filed })?;
+        }
+        return Ok(());
     }
     txn.keep_body(body)?;
+    if copy.retrieved {
+        tell_retrieved(txn, &copy, None, now)?;
+    }
     let row = CopyRow {
         body: body.key().0,
         wrapped_key: copy.wrapped_key,
@@ -183,6 +189,19 @@ pub fn file(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored) -> Result<(), St
     put_copy(txn, &key, &row)
 }
 
+/// Tells big what it has said itself: it may go back to before it knew, and when the client retrieves the copy again, that is
+/// told no more.
+fn tell_retrieved(
+    txn: &mut Txn<'_>,
+    copy: &WindowCopy,
+    after: Option<Id>,
+    at: u64,
+) -> Result<(), StoreError> {
+    let WindowCopy { window, message, revision, .. } = *copy;
+    let act = PopAct { window, message, revision, retrieved: true, deleted: false, at };
+    facts::tell_after(txn, &ToBig::PopAct(act), after)
+}
+
 /// Puts a copy where none is, and counts its octets.
 pub fn put_copy(txn: &mut Txn<'_>, key: &[u8], row: &CopyRow) -> Result<(), StoreError> {
     count(txn, key, |held| held.saturating_add(row.size))?;
@@ -194,6 +213,18 @@ pub fn take_copy(txn: &mut Txn<'_>, key: &[u8], row: &CopyRow) -> Result<(), Sto
     count(txn, key, |held| held.saturating_sub(row.size))?;
     txn.delete(COPIES, key)?;
     txn.release_body(BodyKey(row.body))
+}
+
+/// A client deletes a copy, which is there. Its revision is not filed again: big sends it if it went back to before it knew.
+pub fn delete(
+    txn: &mut Txn<'_>,
+    window: &Id,
+    (message, revision): (MessageId, u32),
+    row: &CopyRow,
+    at: u64,
+) -> Result<(), StoreError> {
+    take_copy(txn, &copy_key(window, message, revision), row)?;
+    revised(txn, window, message, &Latest { revision, again: row.again, at })
 }
 
 fn count(txn: &mut Txn<'_>, key: &[u8], change: impl FnOnce(u64) -> u64) -> Result<(), StoreError> {
@@ -233,12 +264,12 @@ pub fn is_gone(rows: &impl Rows, window: &Id, message: MessageId) -> Result<bool
     Ok(rows.raw(GONE, &message_key(window, message))?.is_some())
 }
 
-/// The last revision of a message that was decided in a window.
+/// The last revision of a message that was decided, or deleted by a client, in a window.
 pub fn latest(rows: &impl Rows, window: &Id, message: MessageId) -> Result<Option<Latest>, StoreError> {
     rows.get(REVISED, &message_key(window, message))
 }
 
-/// Keeps which revision was decided last.
+/// Keeps which revision that was.
 pub fn revised(
     txn: &mut Txn<'_>,
     window: &Id,
@@ -397,7 +428,7 @@ mod tests {
                 size,
                 retrieved: false,
             };
-            self.commit(move |txn| file(txn, copy, &stored));
+            self.commit(move |txn| file(txn, copy, &stored, 1));
         }
 
         fn gone(&self, message: MessageId) {

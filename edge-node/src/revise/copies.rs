@@ -54,7 +54,8 @@ pub(super) fn is_filed(rows: &impl Rows, window: &Id, id: MessageId) -> Result<b
         || !rows.prefix::<NotedRow>(NOTED, &prefix, 1)?.is_empty())
 }
 
-/// Whether a copy has been in the window once, as one of the revisions before this or as the original.
+/// Whether a copy has been in the window once, as one of the revisions before this or as the original. One that this edge
+/// filed itself, and a client has deleted, is known by that alone.
 pub(super) fn has_come(rows: &impl Rows, copy: &CopyRevision) -> Result<bool, StoreError> {
     has_been(rows, &copy.window, MessageId(copy.message), &copy.earlier)
 }
@@ -65,7 +66,7 @@ fn has_been(rows: &impl Rows, window: &Id, id: MessageId, earlier: &[u32]) -> Re
             return Ok(true);
         }
     }
-    Ok(false)
+    Ok(windows::latest(rows, window, id)?.is_some())
 }
 
 /// Decides a revision, or notes it while a session has the maildrop. Takes over the reference on `body`.
@@ -100,12 +101,17 @@ pub fn file(
     now: u64,
 ) -> Result<(), StoreError> {
     let (window, id) = (copy.window, MessageId(copy.message));
-    if windows::latest(txn, &window, id)?.is_some_and(|latest| latest.revision > copy.revision) {
+    let present = txn.prefix::<CopyRow>(COPIES, &[window, id.0].concat(), usize::MAX)?;
+    // What has been here and is not there any more was deleted by a client, which a big that went back does not know.
+    let is_over = |latest: Latest| match present.is_empty() {
+        true => latest.revision >= copy.revision,
+        false => latest.revision > copy.revision,
+    };
+    if windows::latest(txn, &window, id)?.is_some_and(is_over) {
         return Ok(());
     }
-    let present = txn.prefix::<CopyRow>(COPIES, &[window, id.0].concat(), usize::MAX)?;
     if present.iter().all(|(key, _)| copy_of(key).1 == copy.revision) {
-        return windows::file(txn, copy, body);
+        return windows::file(txn, copy, body, now);
     }
     txn.keep_body(body)?;
     let WindowCopy { revision, wrapped_key, size, retrieved, .. } = copy;

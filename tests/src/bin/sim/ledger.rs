@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use big_node::harness::Big;
 use big_node::record::Folder;
 use shared::mime;
 use shared::unit::{Id, ReviseMode};
@@ -13,6 +12,8 @@ use crate::play::road::Trip;
 /// A message from outside: known by its content, which no other one has.
 #[derive(Clone, Debug)]
 pub struct Inbound {
+    /// The address that it was sent to.
+    pub to: String,
     /// What its sender was told: the id of the 250; `None` while that is not known (it may be there).
     pub answered: Option<Id>,
     /// The edge that answered can still give it to big: it has not gone back to before it.
@@ -53,6 +54,8 @@ pub struct Redirected {
     pub number: Option<u32>,
     /// Big has forgotten it.
     pub undone: bool,
+    /// Big has gone back to before it knew what had come of it.
+    pub reopened: bool,
 }
 
 /// A message to somebody inside, of whom a copy is on the road.
@@ -71,16 +74,6 @@ pub struct Inside {
 }
 
 impl Inside {
-    /// Whether big has forgotten a revision of it. One that was put back by hand gives a number again.
-    pub fn has_lost_revisions(&self, big: &Big) -> bool {
-        let known = big.results(self.id, self.recipient).unwrap_or_default();
-        let is_known =
-            |made: &Made| made.number.is_some_and(|n| known.iter().any(|known| known.revision == n));
-        let is_again =
-            |made: &Made| self.revisions.iter().filter(|other| other.number == made.number).count() > 1;
-        self.revisions.iter().any(|made| !is_known(made) || is_again(made))
-    }
-
     /// Whether its author has taken it back, or may have.
     pub fn may_be_withdrawn(&self) -> bool {
         self.revisions.iter().any(|made| made.mode == ReviseMode::Withdraw)
@@ -124,8 +117,6 @@ pub struct Act {
     pub answered: bool,
     /// The edge has gone back to before it.
     pub undone: bool,
-    /// The edge had gone back, and big may have told it the copy again, for it had not heard of this.
-    pub after_restore: bool,
 }
 
 impl Act {
@@ -153,6 +144,11 @@ impl Shift {
     pub fn is_certain(&self) -> bool {
         self.answered && !self.undone
     }
+
+    /// Whether it takes the copy from the road for good.
+    fn is_deletion(&self) -> bool {
+        matches!(self.to, None | Some(Folder::Trash))
+    }
 }
 
 /// What bob has done with one message, in the order of each node.
@@ -173,27 +169,67 @@ impl<'a> Fate<'a> {
         }
     }
 
-    /// Whether some of it may be done or not.
-    pub fn is_unsure(&self) -> bool {
-        self.acts.iter().any(|act| !act.is_certain()) || self.shifts.iter().any(|shift| !shift.is_certain())
-    }
-
     /// Whether a revision of it cannot be on the road: it was deleted there, or the message at home.
     pub fn is_off_the_road(&self, revision: u32) -> bool {
-        let on_the_road =
-            |act: &&Act| act.is_certain() && act.deleted && act.revision == revision && !act.after_restore;
-        let at_home = |shift: &&Shift| shift.is_certain() && matches!(shift.to, None | Some(Folder::Trash));
-        self.acts.iter().any(on_the_road) || self.shifts.iter().any(at_home)
+        self.acts.iter().any(|act| act.is_certain() && act.deleted && act.revision == revision)
+            || self.shifts.iter().any(|shift| shift.is_certain() && shift.is_deletion())
     }
 
-    /// Whether a copy that was deleted on the road may be there again.
-    pub fn may_be_told_again(&self) -> bool {
-        self.acts.iter().any(|act| act.deleted && act.after_restore)
+    /// Whether a revision of it may be gone from the road: what was not answered may be done, and of what one node has
+    /// forgotten the other one may know.
+    pub fn may_be_off_the_road(&self, revision: u32) -> bool {
+        self.acts.iter().any(|act| act.deleted && act.revision == revision)
+            || self.shifts.iter().any(|shift| shift.is_deletion())
+    }
+
+    /// Whether the edge may have gone back to before it was deleted there, or not have deleted it.
+    pub fn may_be_there_again(&self) -> bool {
+        self.acts.iter().any(|act| act.deleted && !act.is_certain())
+    }
+
+    /// Whether big may have gone back to before it was deleted at a desk, of which it has told the edge.
+    pub fn may_be_at_home_alone(&self) -> bool {
+        self.shifts.iter().any(|shift| shift.is_deletion() && !shift.is_certain())
+    }
+
+    /// Whether the nodes may not know the same of its having been retrieved.
+    pub fn may_be_retrieved(&self) -> bool {
+        self.acts.iter().any(|act| act.retrieved && !act.is_certain())
+    }
+
+    /// What bob has done with it last at a desk, and whatever behind that he may have done.
+    fn last_shifts(&self) -> Vec<&'a Shift> {
+        let known: Vec<&Shift> = self.shifts.iter().copied().filter(|shift| !shift.undone).collect();
+        let certain = known.iter().rposition(|shift| shift.is_certain()).unwrap_or(0);
+        known[certain..].to_vec()
+    }
+
+    /// Whether it is gone from home for good.
+    pub fn is_erased(&self) -> bool {
+        matches!(self.last_shifts()[..], [last] if last.is_certain() && last.to.is_none())
     }
 
     /// Whether it may be gone from home for good.
     pub fn may_be_erased(&self) -> bool {
         self.shifts.iter().any(|shift| shift.to.is_none() && !shift.undone)
+    }
+
+    /// Where it may lie at home, which shows this revision. What is deleted on the road goes from In to Trash, and that may
+    /// have come home before or after what was done at a desk.
+    pub fn folders(&self, revision: u32) -> Vec<Folder> {
+        let last = self.last_shifts();
+        let mut folders: Vec<Folder> = last.iter().filter_map(|shift| shift.to).collect();
+        if !last.first().is_some_and(|shift| shift.is_certain()) {
+            folders.push(Folder::In);
+        }
+        if folders.contains(&Folder::In) && self.acts.iter().any(|act| act.deleted) {
+            folders.push(Folder::Trash);
+            let is_it = |act: &&Act| act.is_certain() && act.deleted && act.revision == revision;
+            if last.is_empty() && self.acts.iter().any(is_it) {
+                folders.retain(|folder| *folder != Folder::In);
+            }
+        }
+        folders
     }
 }
 
@@ -206,6 +242,8 @@ pub struct Made {
     pub word: String,
     /// Its number, if that was answered. An author who saw no answer does not know whether there is such a revision.
     pub number: Option<u32>,
+    /// Big has gone back to before it.
+    pub undone: bool,
 }
 
 impl Outbound {
@@ -266,13 +304,19 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Whether a message that was received is known to be gone from a node, or lost with it.
-    pub fn is_forgotten(&self, id: &Id, big: &Big) -> bool {
+    /// Whether a message is lost with a node.
+    pub fn is_lost(&self, id: &Id) -> bool {
         if let Some(received) = self.received.iter().find(|received| received.id == *id) {
             return self.inbound.get(&received.content).is_none_or(|message| message.excused);
         }
+        self.inside.iter().find(|message| message.id == *id).is_none_or(|message| message.excused)
+    }
+
+    /// The revisions of a message to bob that big has forgotten, and of which the edge may know.
+    pub fn lost_revisions(&self, id: &Id) -> Vec<&Made> {
         let message = self.inside.iter().find(|message| message.id == *id);
-        message.is_none_or(|message| message.excused || self.big_went_back && message.has_lost_revisions(big))
+        let revisions = message.map_or(&[][..], |message| &message.revisions);
+        revisions.iter().filter(|made| made.undone).collect()
     }
 }
 

@@ -92,17 +92,9 @@ impl Play {
         for (place, (message, revision)) in listed.into_iter().enumerate() {
             let (retrieved, deleted) = (retrieved.contains(&(message, revision)), deleted.contains(&place));
             if retrieved || deleted {
-                let after_restore = self.edge_went_back;
-                self.ledger.acts.push(Act {
-                    window,
-                    message,
-                    revision,
-                    retrieved,
-                    deleted,
-                    answered,
-                    undone: false,
-                    after_restore,
-                });
+                let undone = false;
+                let act = Act { window, message, revision, retrieved, deleted, answered, undone };
+                self.ledger.acts.push(act);
             }
         }
     }
@@ -118,16 +110,23 @@ impl Play {
         let message = all[usize::try_from(self.dice.below(all.len() as u64)).unwrap_or(0)];
         let roll = self.dice.below(4);
         let Some(big) = &self.world.big else { return };
-        let done = match roll {
+        let Ok(found) = big.entry(PERSON, message) else { return self.mourn(Who::Big) };
+        let from = found.map(|(folder, _)| folder);
+        // What is attempted: the answer may be lost.
+        let to = match roll {
             // From Trash it goes for good.
-            0 | 1 => big.delete(PERSON, message).map(|from| (from != Folder::Trash).then_some(Folder::Trash)),
-            2 => big.shift(PERSON, message, Folder::Saved).map(|()| Some(Folder::Saved)),
-            _ => big.shift(PERSON, message, Folder::In).map(|()| Some(Folder::In)),
+            0 | 1 => (from != Some(Folder::Trash)).then_some(Folder::Trash),
+            2 => Some(Folder::Saved),
+            _ => Some(Folder::In),
         };
-        self.say(|| format!("{PERSON} has {} in {done:?}", named(&message)));
+        let done = match (roll, to) {
+            (2.., Some(to)) => big.shift(PERSON, message, to),
+            _ => big.delete(PERSON, message).map(drop),
+        };
+        self.say(|| format!("{PERSON} puts {} from {from:?} to {to:?}: {done:?}", named(&message)));
         let is_refused = done.as_ref().is_err_and(|why| REFUSALS.iter().any(|refusal| why.contains(refusal)));
         if !is_refused {
-            let (answered, to) = (done.is_ok(), done.unwrap_or_default());
+            let answered = done.is_ok();
             self.ledger.shifts.push(Shift { message, to, answered, undone: false });
         }
         self.mourn(Who::Big);
@@ -164,7 +163,7 @@ pub fn audit(
         // What comes out of it may be refused; of one that ended long ago nothing is kept.
         trip.is_some_and(|trip| trip.revoked || has_jumped)
     };
-    let is_forgotten = |id: &Id| ledger.is_forgotten(id, big) || gone.iter().any(|(_, gone)| gone == id);
+    let is_lost = |id: &Id| ledger.is_lost(id) || gone.iter().any(|(_, gone)| gone == id);
     if let Some(told) = ledger.guesses
         && big.guesses().ok().flatten() != Some(told)
     {
@@ -178,7 +177,7 @@ pub fn audit(
         }
     }
     for act in ledger.acts.iter().filter(|act| act.is_certain() && !is_over(&act.window)) {
-        if is_forgotten(&act.message) {
+        if is_lost(&act.message) {
             continue;
         }
         let copy = big.copy(&act.window, act.message).ok().flatten();
@@ -192,62 +191,75 @@ pub fn audit(
         }
     }
     let received = ledger.received.iter().filter(|received| received.who == PERSON);
-    for received in received.filter(|received| !is_forgotten(&received.id)) {
-        audit_message(ledger, big, received.id, Some(0), copies, outcome);
+    for received in received.filter(|received| !is_lost(&received.id)) {
+        audit_message(ledger, (big, copies), received.id, Some(0), outcome);
     }
+}
+
+/// Whether the books know a message, which may be filed with this content, and it is not for bob.
+pub fn is_anothers(ledger: &Ledger, id: &Id, filed: Option<&[u8]>) -> bool {
+    let answered = ledger.inbound.values().find(|message| message.answered == Some(*id));
+    let message = answered.or_else(|| filed.and_then(|content| ledger.inbound.get(content)));
+    let is_inside = ledger.inside.iter().any(|message| message.id == *id);
+    let is_outbound = ledger.outbound.values().any(|message| message.answered == Some(*id));
+    message.is_some_and(|message| message.to != ADDRESS) || is_outbound && !is_inside
 }
 
 /// Whether bob has of a message what he should, at home and on the road, and once: this revision of it, if he has not
 /// deleted it.
 pub fn audit_message(
     ledger: &Ledger,
-    big: &Big,
+    (big, copies): (&Big, &[(Id, u32)]),
     id: Id,
     should: Option<u32>,
-    copies: &[(Id, u32)],
     outcome: &mut Outcome,
 ) {
     let fate = Fate::of(ledger, &id);
     let name = named(&id);
     let on_the_road: Vec<u32> =
         copies.iter().filter(|(of, _)| *of == id).map(|(_, revision)| *revision).collect();
-    let deleted = should.is_some_and(|revision| fate.is_off_the_road(revision));
-    let expected = Vec::from_iter(should.filter(|_| !deleted));
-    let is_unsure = fate.is_unsure() || fate.may_be_told_again();
-    if on_the_road != expected && (deleted || !is_unsure) {
-        let what = format!("{name} is {on_the_road:?} on the road, and should be {expected:?}: {fate:?}");
-        let count: fn(&mut Outcome) -> &mut u64 = match deleted {
-            true => |outcome| &mut outcome.ghost,
-            false => |outcome| &mut outcome.altered,
+    // One that a big which went back has forgotten may be there in its place, or it was withdrawn by that.
+    let lost = ledger.lost_revisions(&id);
+    let is_lost = |revision: u32| {
+        let is_known = Some(revision) == should || revision == 0;
+        !is_known && lost.iter().any(|made| made.number.is_none_or(|number| number == revision))
+    };
+    let may_be_gone = |revision: u32| fate.may_be_off_the_road(revision);
+    let is_right = match on_the_road[..] {
+        [] => {
+            should.is_none_or(may_be_gone)
+                || lost.iter().any(|made| made.mode == ReviseMode::Withdraw)
+                || fate.acts.iter().any(|act| act.deleted && is_lost(act.revision))
+        }
+        [revision] => (Some(revision) == should || is_lost(revision)) && !fate.is_off_the_road(revision),
+        _ => false,
+    };
+    if !is_right {
+        let what = format!("{name} is {on_the_road:?} on the road, and should be {should:?}: {fate:?}");
+        let count: fn(&mut Outcome) -> &mut u64 = match on_the_road.is_empty() {
+            false if should.is_none_or(may_be_gone) => |outcome| &mut outcome.ghost,
+            _ => |outcome| &mut outcome.altered,
         };
         outcome.fault(count, what);
     }
     let entry = big.entry(PERSON, id).ok().flatten();
     let withdrawn = ledger.inside.iter().any(|message| message.id == id && message.may_be_withdrawn());
-    let last = fate.shifts.last();
-    let erased = last.is_some_and(|shift| shift.is_certain() && shift.to.is_none());
     let at_home = entry.map(|(_, entry)| entry.revision);
-    let is_right = match (erased, at_home) {
-        (true, Some(_)) => withdrawn || fate.is_unsure(),
-        (true, None) => true,
-        (false, at_home) => at_home == should || at_home.is_none() && fate.may_be_erased(),
+    let is_right = match at_home {
+        Some(_) if fate.is_erased() => withdrawn,
+        None if fate.is_erased() => true,
+        None => should.is_none() || fate.may_be_erased(),
+        Some(_) => at_home == should,
     };
     if !is_right {
         let what = format!("{name} is {at_home:?} at home, and should be {should:?}: {fate:?}");
         outcome.fault(|outcome| &mut outcome.altered, what);
     }
-    let (Some((folder, entry)), false) = (entry, fate.is_unsure() || withdrawn) else { return };
-    let shown_last = |act: &&&Act| act.revision == entry.revision;
-    let folders: &[Folder] = match last.and_then(|shift| shift.to) {
-        Some(Folder::Saved) => &[Folder::Saved],
-        Some(Folder::Trash) => &[Folder::Trash],
-        // What was deleted on the road may have come home before or after that.
-        _ if fate.acts.iter().filter(shown_last).any(|act| act.deleted) && last.is_none() => &[Folder::Trash],
-        _ if fate.acts.iter().any(|act| act.deleted) => &[Folder::In, Folder::Trash],
-        _ => &[Folder::In],
-    };
-    let is_shown = fate.acts.iter().all(|act| big.was_shown(&entry, act.revision));
-    let is_read = entry.read || !fate.acts.iter().any(|act| act.revision == entry.revision);
+    let (Some((folder, entry)), false) = (entry, withdrawn) else { return };
+    let folders = fate.folders(entry.revision);
+    let mut certain = fate.acts.iter().filter(|act| act.is_certain());
+    let is_shown = certain.clone().all(|act| big.was_shown(&entry, act.revision));
+    let is_read = entry.read || !certain.any(|act| act.revision == entry.revision);
     if !folders.contains(&folder) || !is_shown || !is_read {
         let what =
             format!("{name} is in {folder:?} at home, and should be in {folders:?}: {entry:?}, {fate:?}");

@@ -31,6 +31,7 @@ impl Play {
             to: to.clone(),
             number: ordered.as_ref().ok().copied(),
             undone: false,
+            reopened: false,
         });
         self.say(|| format!("{} goes to {to} and not to {from}: {ordered:?}", named(&id)));
         self.mourn(Who::Big);
@@ -48,6 +49,8 @@ pub fn audit(out: &Outbound, id: Id, big: &Big, outcome: &mut Outcome) {
         let entered = recipients.get(&number).map(|recipient| recipient.address.as_str());
         let is_right = match result {
             Some(ReviseResult::Withdrawn) => entered == Some(redirect.to.as_str()),
+            // Its author has withdrawn it from a big that knew no more that it had left.
+            Some(ReviseResult::Refused) if redirect.reopened && out.may_be_withdrawn() => entered.is_none(),
             Some(ReviseResult::TooLate | ReviseResult::Refused) => entered.is_none() && got(&number) == 0,
             _ => false,
         };

@@ -80,7 +80,8 @@ impl Play {
             self.ledger.trips[place].sent.push(content.clone());
         }
         // Of one that was not answered nobody knows; it may be there.
-        self.ledger.inbound.insert(content, Inbound { answered, at_edge: true, excused: false });
+        let to = TO.to_owned();
+        self.ledger.inbound.insert(content, Inbound { to, answered, at_edge: true, excused: false });
         self.mourn(Who::Edge);
     }
 
