@@ -1122,7 +1122,8 @@ impl Play {
                 );
             }
             let is_gone = message.answered.is_some_and(|id| gone.iter().any(|(_, gone)| *gone == id));
-            if is_gone && count > 0 && !self.edge_went_back {
+            // A peer that lied may have said that it stood further back than it did.
+            if is_gone && count > 0 && !self.edge_went_back && !self.lied {
                 let what = format!("{:?} was said to be gone", message.answered.as_ref().map(named));
                 outcome.fault(|outcome| &mut outcome.altered, what);
             }
