@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::control;
 use shared::report::LinkView;
-use shared::unit::{ReviseMode, ReviseResult};
+use shared::unit::{DeliveryState, ReviseMode, ReviseResult};
 
 use crate::wait::{SOON, Trouble, until};
 
@@ -181,6 +181,15 @@ impl Desk {
             let recipient = self.status(id).await?.recipients.pop();
             let revised = recipient.and_then(|recipient| recipient.revised);
             Ok(revised.filter(|revised| revised.result == result).map(drop))
+        })
+        .await
+    }
+
+    /// Waits until remote hosts have taken a message for all its recipients.
+    pub async fn relayed(&self, id: &str) -> Result<(), Trouble> {
+        until(&format!("{id} is relayed"), SOON, async || {
+            let recipients = self.status(id).await?.recipients;
+            Ok(recipients.iter().all(|one| one.state == DeliveryState::Relayed).then_some(()))
         })
         .await
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use big_node::record::Folder;
-use shared::unit::DeliveryState;
 use tests::client::load::{Outcome, Outgoing, Plan, Report, drive};
 use tests::internet::rules::{Action, Rule, Stage};
 use tests::ledger::{Fate, Ledger, Place};
@@ -93,11 +92,7 @@ async fn an_edge_killed_between_the_dot_and_its_answer_tries_once_more() -> Resu
     until("the host is at the dot", SOON, async || Ok(mta.is_used_up().then_some(()))).await?;
     world.nodes.kill(Node::Edge).await?;
     world.nodes.start_edge().await?;
-    until("it is relayed", SOON, async || {
-        let recipients = desk.status(&sent.id).await?.recipients;
-        Ok((recipients[0].state == DeliveryState::Relayed).then_some(()))
-    })
-    .await?;
+    desk.relayed(&sent.id).await?;
     world.quiet().await?;
     assert!(world.edge_queue().await?.is_empty());
     // One that the edge has not heard of, and the one that it has.

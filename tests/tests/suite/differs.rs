@@ -7,7 +7,6 @@ use big_node::record::Folder;
 use shared::lane::{self, LanePosition};
 use shared::report::LinkView;
 use shared::state::State;
-use shared::unit::DeliveryState;
 use tests::ledger::Token;
 use tests::messages::{LONG, Letter, SHORT};
 use tests::process::{Node, Program};
@@ -79,11 +78,7 @@ async fn big_claims_another_past(more: u64, mend: &[&str]) -> Result<(), Trouble
     until("dave is known", SOON, async || Ok((world.rcpt("dave@example.com").await? == 250).then_some(())))
         .await?;
     let outward = desk.send(CAROL, "outward", "text\n").await?;
-    until("what alice has sent is relayed", SOON, async || {
-        let recipients = desk.status(&outward.id).await?.recipients;
-        Ok(recipients.iter().all(|one| one.state == DeliveryState::Relayed).then_some(()))
-    })
-    .await?;
+    desk.relayed(&outward.id).await?;
     // What stands is on the edge, whole, and the next connection finds it as it was.
     let waits = |link: &LinkView| {
         link.lanes.iter().find(|lane| lane.lane == NAME).map(|lane| lane.sent - lane.confirmed)

@@ -116,6 +116,11 @@ async fn where_big_takes_no_more_the_edge_spools_and_then_refuses_for_now() -> R
         Ok((explained.rule == "exact").then_some(()))
     })
     .await?;
+    // So do outcomes, which the edge has to tell while no mail of its own is taken.
+    let desk = world.desk("alice");
+    let outward = desk.send(CAROL, "outward", "text\n").await?;
+    desk.relayed(&outward.id).await?;
+    assert!(!world.big().link().await?.pressure.level.takes_mail(), "it has not got room in between");
     // An hour's count ends with the process.
     world.nodes.kill(Node::Big).await?;
     world.nodes.start_big().await?;

@@ -18,6 +18,8 @@ use crate::step::open;
 use crate::workload::{Known, Run};
 
 const PAGE: usize = 4096;
+/// The exit code of a process that panics and unwinds; one that aborts has none.
+const PANICKED: i32 = 101;
 
 /// Kinds of damage, counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -52,9 +54,11 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Whether each of them was noticed, or did no harm.
+    /// Whether each of them was noticed, or did no harm; and whether they were looked at at all: most damage of a store
+    /// either shows or lies where nothing is, and ends no process.
     pub fn is_clean(&self) -> bool {
-        self.missing == 0 && self.silent == 0
+        let is_looked_at = self.harmless > 0 && self.detected > 0 && self.panicked < self.count() / 2;
+        self.missing == 0 && self.silent == 0 && is_looked_at
     }
 
     /// All of them.
@@ -184,7 +188,16 @@ pub fn count(
                 left.start += 1;
             }
         }
-        if !child.wait()?.success() && !left.is_empty() {
+        let status = child.wait()?;
+        if matches!(status.code(), Some(code) if code != 0 && code != PANICKED) {
+            return Err(std::io::Error::other(format!("a process that looks at damage ended with {status}")));
+        }
+        if !left.is_empty() {
+            if status.success() {
+                return Err(std::io::Error::other(
+                    "a process that looks at damage ended before it had looked",
+                ));
+            }
             outcomes.panicked += 1;
             left.start += 1;
         }
