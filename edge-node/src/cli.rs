@@ -18,7 +18,8 @@ use shared::topology::{self, Topology};
 use crate::doctor::Running;
 use crate::request::{
     CertificateView, ClockView, DeadCommand, DeadLetterView, Done, Explained, HostView, Invited, LinkCommand,
-    LinkView, LockedView, OutwardView, QueueFilter, QueuePage, Queued, Request, Step, StrangersView, Which,
+    LinkView, LockedFor, LockedView, OutwardView, QueueFilter, QueuePage, Queued, Request, Step,
+    StrangersView, Which,
 };
 use crate::{doctor, serve};
 
@@ -66,9 +67,15 @@ enum Command {
     #[command(subcommand)]
     Queue(QueueCommand),
     /// Networks that are locked out and accounts that are guarded, because too many logins have failed
-    Logins,
-    /// What lists in DNS and greylisting have made of strangers since the node was started
-    Strangers,
+    Logins {
+        #[command(subcommand)]
+        command: Option<LoginsCommand>,
+    },
+    /// What lists in DNS and greylisting have made of strangers since the node was started, and which networks are locked
+    Strangers {
+        #[command(subcommand)]
+        command: Option<StrangersCommand>,
+    },
     /// The link to big
     #[command(subcommand)]
     Link(Link),
@@ -98,6 +105,24 @@ enum Command {
     Explain {
         /// The address
         address: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum LoginsCommand {
+    /// Forget the logins that have failed in a network or at an account
+    Release {
+        /// The network, an address in it, or the account
+        what: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum StrangersCommand {
+    /// Let a network go that is locked, whether for unknown recipients or for failed logins
+    Release {
+        /// The network, or an address in it
+        what: String,
     },
 }
 
@@ -207,9 +232,17 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
             .show(&Request::QueueRetry { message }, |queued: &Queued| {
                 show_queue(std::slice::from_ref(queued))
             }),
-        Command::Logins => caller.show(&Request::Logins, |locked: &Vec<LockedView>| show_locked(locked)),
-        Command::Strangers => {
+        Command::Logins { command: None } => {
+            caller.show(&Request::Logins, |locked: &Vec<LockedView>| show_locked(locked))
+        }
+        Command::Logins { command: Some(LoginsCommand::Release { what }) } => {
+            say(caller, &Request::LoginsRelease { what })
+        }
+        Command::Strangers { command: None } => {
             caller.show(&Request::Strangers, |strangers: &StrangersView| show_strangers(strangers))
+        }
+        Command::Strangers { command: Some(StrangersCommand::Release { what }) } => {
+            say(caller, &Request::StrangersRelease { what })
         }
         Command::Link(Link::Status) => {
             caller.show(&Request::LinkStatus, |link: &LinkView| render::link(link))
@@ -342,13 +375,16 @@ fn show_locked(locked: &[LockedView]) -> String {
     let mut table = Table::new(["what", "state", "failed logins", "over in"]);
     for one in locked {
         let state = if one.is_network { "locked out" } else { "guarded" };
-        let left = format!("{} min", one.seconds_left.div_ceil(60));
-        table.row([one.what.clone(), state.into(), one.failures.to_string(), left]);
+        table.row([one.what.clone(), state.into(), one.failures.to_string(), minutes(one.seconds_left)]);
     }
     table.or("nobody is locked out")
 }
 
-fn show_strangers(StrangersView { lists, greylist }: &StrangersView) -> String {
+fn minutes(seconds: u64) -> String {
+    format!("{} min", seconds.div_ceil(60))
+}
+
+fn show_strangers(StrangersView { lists, greylist, locked }: &StrangersView) -> String {
     let mut out = String::new();
     if !lists.is_empty() {
         let mut table = Table::new(["list", "says", "listed", "not listed", "no answer"]);
@@ -370,7 +406,18 @@ fn show_strangers(StrangersView { lists, greylist }: &StrangersView) -> String {
         out += &render::line("known", &greylist.known.to_string());
         out += &render::line("remembered", &format!("{}, {} waiting", greylist.remembered, greylist.waiting));
     }
-    if out.is_empty() { "nothing is asked of strangers\n".to_owned() } else { out }
+    if out.is_empty() {
+        out += "nothing is asked of strangers\n";
+    }
+    let mut table = Table::new(["locked", "for", "count", "over in"]);
+    for one in locked {
+        let why = match one.why {
+            LockedFor::UnknownRecipients => "unknown recipients",
+            LockedFor::FailedLogins => "failed logins",
+        };
+        table.row([one.what.clone(), why.into(), one.count.to_string(), minutes(one.seconds_left)]);
+    }
+    out + &table.or("no network is locked")
 }
 
 /// Each message, and under it who is still to get it.
@@ -403,7 +450,7 @@ mod tests {
     use shared::unit::DeliveryState;
 
     use super::*;
-    use crate::request::{Held, Waiting};
+    use crate::request::{Held, LockedNetworkView, Waiting};
 
     const AT: u64 = 1_795_333_263_250;
 
@@ -439,7 +486,9 @@ mod tests {
             "queue retry ID",
             "link status",
             "logins",
+            "logins release alice",
             "strangers --json",
+            "strangers release 192.0.2.0/24",
             "certificate",
             "certificate renew --json",
             "doctor",
@@ -457,6 +506,9 @@ mod tests {
             "queue hold ID --all",
             "queue release --all --domain remote.example",
             "queue cancel",
+            "logins release",
+            "strangers release",
+            "strangers 192.0.2.0/24",
             "link resolve inter",
             "link reset",
             "backup",
@@ -483,6 +535,27 @@ mod tests {
              al␛ice        guarded     20             2 min\n"
         );
         assert_eq!(show_locked(&[]), "nobody is locked out\n");
+    }
+
+    #[test]
+    fn strangers_show_which_networks_are_locked_and_for_how_long() {
+        let (why, seconds_left) = (LockedFor::UnknownRecipients, 3_541);
+        let named = LockedNetworkView { what: "192.0.2.0/24".into(), why, count: 50, seconds_left };
+        let failed = LockedNetworkView {
+            what: "2001:db8::/64".into(),
+            why: LockedFor::FailedLogins,
+            count: 20,
+            seconds_left: 60,
+        };
+        let shown = |locked| show_strangers(&StrangersView { locked, ..StrangersView::default() });
+        assert_eq!(
+            shown(vec![named, failed]),
+            "nothing is asked of strangers\n\
+             locked         for                 count  over in\n\
+             192.0.2.0/24   unknown recipients  50     60 min\n\
+             2001:db8::/64  failed logins       20     1 min\n"
+        );
+        assert_eq!(shown(Vec::new()), "nothing is asked of strangers\nno network is locked\n");
     }
 
     #[test]

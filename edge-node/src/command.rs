@@ -1,5 +1,6 @@
 //! What the control socket is asked, answered.
 
+use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use shared::sandbox::InForce;
 use shared::smtp::Role;
 use shared::state::{Prepared, State};
 use shared::store::{StoreError, Txn};
+use shared::telemetry::Quoted;
 use shared::topology::Mode;
 use shared::trace;
 
@@ -32,10 +34,10 @@ use crate::queue::operator as queue;
 use crate::record::{INVITATION_SECONDS, Invitation, SETTINGS};
 use crate::request::{
     CertificateView, ClockView, Done, Explained, HostView, Invited, LaneView, LinkCommand, LinkView,
-    LockedView, PartnerLaneView, Request, Step, StrangersView,
+    LockedFor, LockedNetworkView, LockedView, PartnerLaneView, Request, Step, StrangersView,
 };
 use crate::strangers::Strangers;
-use crate::{maintenance, reception};
+use crate::{harvest, maintenance, reception};
 
 /// Rows that one answer lists at most.
 const LISTED_MAX: usize = 10_000;
@@ -81,7 +83,8 @@ impl Commands {
             Request::QueueCancel { message, recipient } => {
                 json(queue::cancel(&self.node, &message, recipient.as_deref()).await?)
             }
-            Request::Logins => json(self.locked()),
+            Request::Logins => json(locked(&self.node)),
+            Request::LoginsRelease { what } => json(release_logins(&self.node, &what)?),
             Request::Clock => {
                 json(ClockView { ahead_millis: self.node.with_trust(|trust| trust.ahead(Moment::now())) })
             }
@@ -89,6 +92,7 @@ impl Commands {
             Request::Certificate => json(self.certificate.view()),
             Request::CertificateRenew => json(self.renew_certificate().await?),
             Request::Strangers => json(self.strangers().map_err(failed)?),
+            Request::StrangersRelease { what } => json(release_strangers(&self.node, &what)?),
             Request::LinkStatus => json(self.link_status().map_err(failed)?),
             Request::Link(command) => json(self.link_command(command).await?),
             Request::Backup => json(self.backup().await?),
@@ -169,7 +173,7 @@ impl Commands {
             shown.and_then(|shown| operator::former_key_alarm(shown.at, &shown.key, partner.as_ref())),
         );
         alarms.extend(pressure.alarm());
-        alarms.extend(guessing_alarm(&self.locked()));
+        alarms.extend(guessing_alarm(&locked(&self.node)));
         alarms.extend(self.probe.alarm());
         alarms.extend(self.certificate.alarm());
         alarms.extend(self.node.with_trust(|trust| trust.differs(Moment::now())).map(clock_alarm));
@@ -214,20 +218,8 @@ impl Commands {
     }
 
     fn strangers(&self) -> Result<StrangersView, StoreError> {
-        self.strangers
-            .as_ref()
-            .map_or_else(|| Ok(StrangersView::default()), |strangers| strangers.view(&self.node))
-    }
-
-    fn locked(&self) -> Vec<LockedView> {
-        let locked = self.node.with_lockout(|lockout| lockout.locked(monotonic()));
-        let view = |Locked { what, is_network, failures, left }| LockedView {
-            what,
-            is_network,
-            failures,
-            seconds_left: left.as_secs(),
-        };
-        locked.into_iter().take(LISTED_MAX).map(view).collect()
+        let view = self.strangers.as_ref().map(|strangers| strangers.view(&self.node)).transpose()?;
+        Ok(StrangersView { locked: locked_networks(&self.node), ..view.unwrap_or_default() })
     }
 
     fn explain(&self, text: &str) -> Result<Explained, Refused> {
@@ -284,6 +276,64 @@ impl Commands {
     }
 }
 
+fn locked(node: &Node) -> Vec<LockedView> {
+    let locked = node.with_lockout(|lockout| lockout.locked(monotonic()));
+    let view = |Locked { what, is_network, failures, left }| LockedView {
+        what,
+        is_network,
+        failures,
+        seconds_left: left.as_secs(),
+    };
+    locked.into_iter().take(LISTED_MAX).map(view).collect()
+}
+
+fn locked_networks(node: &Node) -> Vec<LockedNetworkView> {
+    let named = node.with_harvest(|harvest| harvest.locked(monotonic())).into_iter();
+    let named = named.map(|harvest::Locked { what, named, left }| LockedNetworkView {
+        what,
+        why: LockedFor::UnknownRecipients,
+        count: named,
+        seconds_left: left.as_secs(),
+    });
+    let failed = locked(node).into_iter().filter(|locked| locked.is_network);
+    let failed = failed.map(|LockedView { what, failures, seconds_left, .. }| LockedNetworkView {
+        what,
+        why: LockedFor::FailedLogins,
+        count: failures,
+        seconds_left,
+    });
+    let mut locked: Vec<_> = named.chain(failed).collect();
+    locked.sort_by_key(|locked| Reverse(locked.seconds_left));
+    locked.truncate(LISTED_MAX);
+    locked
+}
+
+fn release_strangers(node: &Node, what: &str) -> Result<Done, Refused> {
+    let now = monotonic();
+    let named = node.with_harvest(|harvest| harvest.release(what, now));
+    let failed = node.with_lockout(|lockout| lockout.release(what, None, now));
+    let may = match (named, failed) {
+        (true, true) => "is told again who is here, and may log in",
+        (true, false) => "is told again who is here",
+        (false, true) => "may log in",
+        (false, false) => {
+            return Err(Refused(format!("{what} is not locked; `edge-node strangers` lists who is")));
+        }
+    };
+    tracing::info!(network = %Quoted(what), "let go by an operator");
+    Ok(Done { done: format!("whoever comes from {what} {may}") })
+}
+
+fn release_logins(node: &Node, what: &str) -> Result<Done, Refused> {
+    let account = node.account(what);
+    if !node.with_lockout(|lockout| lockout.release(what, Some(&account), monotonic())) {
+        let text = format!("{what} is neither locked out nor guarded; `edge-node logins` lists what is");
+        return Err(Refused(text));
+    }
+    tracing::info!(what = %Quoted(what), "let go by an operator");
+    Ok(Done { done: format!("the logins that have failed in or at {what} are forgotten") })
+}
+
 fn clock_alarm(apart: Duration) -> String {
     format!(
         "this clock and big's are {} h apart: see which is right, and set the other one; until then no travel window \
@@ -306,4 +356,57 @@ fn failed(error: StoreError) -> Refused {
 
 fn json(answer: impl serde::Serialize) -> Result<Value, Refused> {
     serde_json::to_value(answer).map_err(|error| Refused(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::harvest::Namer;
+    use crate::lockout::{Attempt, Network, Tried};
+    use crate::strangers;
+
+    #[test]
+    fn an_operator_sees_which_networks_are_locked_for_what_and_lets_them_go() {
+        let (node, _) = strangers::tests::edge();
+        let client = "192.0.2.7".parse().expect("an address");
+        let lock = || {
+            for n in 0..50_u8 {
+                node.with_harvest(|harvest| harvest.named(Namer::of(client, false), &[n; 32], monotonic()));
+            }
+            let (account, network) = (node.account("Alice"), Network::of(client));
+            let attempt = Attempt { account, name: "Alice".into(), network, known: false };
+            for _ in 0..20 {
+                node.with_lockout(|lockout| {
+                    let answer = lockout.begin(&attempt, monotonic());
+                    lockout.end(&attempt, answer, Tried::Failed, monotonic())
+                });
+            }
+        };
+        lock();
+        let shown = locked_networks(&node);
+        let shown: Vec<_> = shown.iter().map(|one| (one.what.as_str(), one.why, one.count)).collect();
+        let network = "192.0.2.0/24";
+        assert_eq!(
+            shown,
+            [(network, LockedFor::UnknownRecipients, 50), (network, LockedFor::FailedLogins, 20)]
+        );
+        let done = release_strangers(&node, network).expect("it is locked").done;
+        assert_eq!(done, "whoever comes from 192.0.2.0/24 is told again who is here, and may log in");
+        assert!(locked_networks(&node).is_empty());
+        assert_eq!(locked(&node).len(), 1, "the account is guarded still");
+        let refused = release_strangers(&node, network).expect_err("it is not locked").to_string();
+        assert!(refused.contains("`edge-node strangers` lists who is"), "{refused}");
+        // However the account is written, and not as a network.
+        assert!(release_strangers(&node, "Alice").is_err());
+        assert!(
+            release_logins(&node, "bob")
+                .is_err_and(|refused| refused.to_string().contains("`edge-node logins`"))
+        );
+        release_logins(&node, "alice@example.com").expect("it is guarded");
+        assert!(locked(&node).is_empty());
+        lock();
+        release_logins(&node, "192.0.2.9").expect("its network is locked out");
+        release_strangers(&node, "192.0.2.9").expect("and has named too many");
+        assert!(locked_networks(&node).is_empty());
+    }
 }

@@ -308,9 +308,14 @@ fn mta_sts(edge: &Edge, of: &OfDomain, is_trusted: bool) -> Finding {
     if !is_trusted {
         return Finding::unchecked(about, "it needs a certificate that others can check", "");
     }
+    let policy = format!("https://mta-sts.{domain}/.well-known/mta-sts.txt");
+    if let Answer::Told(Ok(())) = &of.mta_sts {
+        let mend = format!("see that the policy at {policy} names {hostname}");
+        return Finding::unchecked(about, "the record is there", mend);
+    }
     let why = format!(
-        "with it others insist on TLS; it needs a web server: https://mta-sts.{domain}/.well-known/mta-sts.txt with the lines \
-         `version: STSv1`, `mode: testing`, `mx: {hostname}`, `max_age: 604800`"
+        "with it others insist on TLS; it needs a web server: {policy} with the lines `version: STSv1`, `mode: testing`, \
+         `mx: {hostname}`, `max_age: 604800`"
     );
     optional(about, &of.mta_sts, &why, &txt(&format!("_mta-sts.{domain}"), "v=STSv1; id=1"))
 }
@@ -396,7 +401,13 @@ fn outward_port(edge: &Edge, seen: Option<OutwardView>) -> Finding {
         Mode::Direct => format!(
             "try `nc -v` to that port of any mail host: many providers block TCP {port} until they are asked"
         ),
-        Mode::Relay(host) | Mode::DirectThenRelay(host) => {
+        Mode::Relay(host) => {
+            return Finding::ok(
+                about,
+                format!("it is not needed: all mail goes to the smart host {}", host.place),
+            );
+        }
+        Mode::DirectThenRelay(host) => {
             format!("no host but our own is asked here; try `nc -v` to the smart host ({})", host.place)
         }
     };
@@ -545,7 +556,11 @@ mod tests {
             told(&of_domain(&edge(false), &of, is_trusted))
         };
         let (ok, wrong, warning, unchecked) = (State::Ok, State::Wrong, State::Warning, State::Unchecked);
-        assert_eq!(of(|_| {}, true).0, [ok; 6]);
+        let (states, text) = of(|_| {}, true);
+        assert_eq!(states, [ok, ok, ok, ok, unchecked, ok], "nobody fetches the policy");
+        let policy =
+            "see that the policy at https://mta-sts.example.com/.well-known/mta-sts.txt names mx.example.com";
+        assert!(text.contains(policy), "{text}");
         assert_eq!(of(|_| {}, false).0, [ok, ok, ok, ok, wrong, ok], "MTA-STS without a certificate");
         let bare = |of: &mut OfDomain| {
             of.exchangers = Answer::Told(Vec::new());
@@ -576,7 +591,7 @@ mod tests {
             of.keys = vec![("k".into(), Answer::Told(Some("it cannot be read".into())))];
             of.dmarc = Answer::Told(Err("there are 2, and so none counts".into()));
         };
-        assert_eq!(of(bad, true).0, [wrong, wrong, warning, wrong, wrong, ok, ok]);
+        assert_eq!(of(bad, true).0, [wrong, wrong, warning, wrong, wrong, unchecked, ok]);
         let elsewhere = |of: &mut OfDomain| {
             of.exchangers = Answer::Told(vec![(10, "old.example".into(), false)]);
         };

@@ -47,6 +47,16 @@ impl Namer {
         }
     }
 
+    /// Whether an operator means them who types `what`.
+    fn is_meant(self, what: &str) -> bool {
+        match self {
+            Self::Strangers(network) => network.is_meant(what),
+            Self::Known(known) => {
+                what == self.to_string() || what.parse().is_ok_and(|address| host(address) == known)
+            }
+        }
+    }
+
     fn named_max(self) -> u32 {
         match self {
             Self::Strangers(_) => STRANGERS_MAX,
@@ -73,6 +83,17 @@ struct Count {
     since: Duration,
 }
 
+/// Who is told nothing, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Locked {
+    /// A network, or the host of a client whom the site knows.
+    pub what: String,
+    /// Recipients who are not here and were named.
+    pub named: u32,
+    /// For how much longer.
+    pub left: Duration,
+}
+
 /// The counts.
 #[derive(Debug, Default)]
 pub struct Harvest {
@@ -85,6 +106,26 @@ impl Harvest {
         let count = self.counts.get(&namer).filter(|count| count.named >= namer.named_max())?;
         let left = COUNTED_FOR.saturating_sub(now.saturating_sub(count.since));
         (!left.is_zero()).then_some(left)
+    }
+
+    /// Who is told nothing at `now`, the longest first.
+    pub fn locked(&self, now: Duration) -> Vec<Locked> {
+        let locked = |(namer, count): (&Namer, &Count)| {
+            self.left(*namer, now).map(|left| Locked { what: namer.to_string(), named: count.named, left })
+        };
+        let mut locked: Vec<_> = self.counts.iter().filter_map(locked).collect();
+        locked.sort_by(|a, b| (b.left, &a.what).cmp(&(a.left, &b.what)));
+        locked
+    }
+
+    /// Forgets what was named by those who are told nothing at `now` and whom an operator means who types `what`, a
+    /// network as it is shown or an address in it. Whether there were any.
+    pub fn release(&mut self, what: &str, now: Duration) -> bool {
+        let released: Vec<_> = self.counts.keys().filter(|namer| namer.is_meant(what)).copied().collect();
+        let released = released.into_iter().filter(|namer| self.left(*namer, now).is_some());
+        let released: Vec<_> = released.collect();
+        released.iter().for_each(|namer| drop(self.counts.remove(namer)));
+        !released.is_empty()
     }
 
     /// Whether somebody may ask at `now` who is here, or what they are told instead.
@@ -187,6 +228,33 @@ mod tests {
         for other in [neighbour, strangers("192.0.2.1")] {
             assert_eq!(told(&harvest, other, minutes(1)), "ok");
         }
+    }
+
+    #[test]
+    fn an_operator_sees_who_is_told_nothing_and_until_when_and_lets_them_go() {
+        let mut harvest = Harvest::default();
+        let v6 = "2001:db8::7";
+        for n in 0..50 {
+            name(&mut harvest, strangers("192.0.2.1"), n, minutes(5));
+            name(&mut harvest, strangers(v6), n, minutes(6));
+            name(&mut harvest, strangers("198.51.100.1"), n % 49, minutes(6));
+        }
+        (0..500).for_each(|n| _ = name(&mut harvest, known("192.0.2.9"), n, minutes(7)));
+        let locked = |what: &str, named, left| Locked { what: what.into(), named, left: minutes(left) };
+        let all =
+            [locked("192.0.2.9", 500, 57), locked("2001:db8::/64", 50, 56), locked("192.0.2.0/24", 50, 55)];
+        assert_eq!(harvest.locked(minutes(10)), all);
+        for other in ["198.51.100.0/24", "192.0.3.0/24", "192.0.2.0/16", "192.0.2.x", "", "this host"] {
+            assert!(!harvest.release(other, minutes(10)), "{other}");
+        }
+        assert_eq!(harvest.locked(minutes(10)), all);
+        assert!(harvest.release("192.0.2.0/24", minutes(10)));
+        assert_eq!(harvest.locked(minutes(10)), all[..2], "whom the site knows there is somebody else");
+        assert!(harvest.release("192.0.2.9", minutes(10)) && harvest.release(v6, minutes(10)));
+        assert_eq!(harvest.locked(minutes(10)), []);
+        assert_eq!(told(&harvest, strangers(v6), minutes(10)), "ok");
+        assert!(!name(&mut harvest, strangers(v6), 1, minutes(10)), "its count begins anew");
+        assert!(!harvest.release(v6, minutes(10)), "once");
     }
 
     #[test]

@@ -69,6 +69,11 @@ impl Network {
         }
     }
 
+    /// Whether an operator means it who types `what`: the network as it is shown, or an address in it.
+    pub fn is_meant(&self, what: &str) -> bool {
+        what == self.to_string() || what.parse().is_ok_and(|address| Self::of(address) == *self)
+    }
+
     /// As octets: 4, 16 or none.
     pub fn octets(&self) -> Vec<u8> {
         match self {
@@ -267,6 +272,36 @@ impl Lockout {
             self.counts.iter().filter_map(|(subject, count)| view(subject, count, now)).collect();
         locked.sort_by(|a, b| (b.left, &a.what).cmp(&(a.left, &b.what)));
         locked
+    }
+
+    /// Forgets the failures of what is locked or guarded at `now` and an operator means who types `what`: a network as
+    /// it is shown, an address in it, or, with `account`, the name of that account. Whether there was such.
+    pub fn release(&mut self, what: &str, account: Option<&Account>, now: Duration) -> bool {
+        let is_meant = |subject: &Subject, count: &Count| match subject {
+            Subject::Network(network) => network.is_meant(what),
+            Subject::Account(other) => {
+                account.is_some_and(|account| account == other || count.name.as_deref() == Some(what))
+            }
+            Subject::Both(..) | Subject::Known(..) => false,
+        };
+        let is_locked = |subject: &Subject, count: &Count| view(subject, count, now).is_some();
+        let released = self
+            .counts
+            .iter()
+            .filter(|(subject, count)| is_meant(subject, count) && is_locked(subject, count));
+        let released: Vec<_> = released.map(|(subject, _)| *subject).collect();
+        self.counts.retain(|subject, count| {
+            let is_of = |released: &Subject| match (released, subject) {
+                (Subject::Network(network), Subject::Both(_, other)) => network == other,
+                (Subject::Account(account), Subject::Both(other, _)) => account == other,
+                _ => released == subject,
+            };
+            if released.iter().any(is_of) {
+                count.failures = 0;
+            }
+            (count.failures, count.under_way) != (0, 0)
+        });
+        !released.is_empty()
     }
 
     fn failures(&self, subject: &Subject, now: Duration) -> u32 {
@@ -603,6 +638,42 @@ mod tests {
             lockout.tell(now + TOLD_EVERY + seconds(1)).is_some(),
             "what could not be told is told at once"
         );
+    }
+
+    #[test]
+    fn an_operator_lets_go_a_network_or_an_account() {
+        let now = seconds(1_000);
+        let locked = || {
+            let mut lockout = Lockout::default();
+            guess(&mut lockout, &attempt(ALICE, EVIL, false), 20, now);
+            let under_way = lockout.begin(&attempt(ALICE, HOTEL, false), now);
+            (lockout, under_way)
+        };
+        let shown =
+            |lockout: &Lockout| lockout.locked(now).into_iter().map(|locked| locked.what).collect::<Vec<_>>();
+        let nobody = [0; 32];
+        for (what, account, left) in [
+            ("203.0.113.0/24", nobody, "name1"),
+            (EVIL, nobody, "name1"),
+            ("name1", nobody, "203.0.113.0/24"),
+            ("Alice@example.com", ALICE, "203.0.113.0/24"),
+        ] {
+            let (mut lockout, under_way) = locked();
+            assert!(lockout.release(what, Some(&account), now), "{what}");
+            assert_eq!(shown(&lockout), [left]);
+            assert!(!lockout.release(what, Some(&account), now), "once");
+            // What had begun before ends as it would have.
+            lockout.end(&attempt(ALICE, HOTEL, false), under_way, Tried::Succeeded, now);
+            lockout.release(left, Some(&nobody), now);
+            assert_eq!(lockout.ask(&attempt(ALICE, EVIL, false), now), after(0));
+            assert!(lockout.counts.is_empty());
+        }
+        let (mut lockout, _) = locked();
+        for other in ["", "name2", "203.0.113.0/25", HOTEL, "this host"] {
+            assert!(!lockout.release(other, Some(&nobody), now), "{other}");
+        }
+        assert!(!lockout.release("name1", None, now), "it is no network");
+        assert_eq!(shown(&lockout).len(), 2);
     }
 
     #[test]

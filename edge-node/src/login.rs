@@ -13,7 +13,7 @@ use shared::sasl::Credentials;
 use shared::seal::PrivateKey;
 use shared::store::{Rows, StoreError, Table, Txn, behind};
 use shared::telemetry::Quoted;
-use shared::unit::{Id, Login, Window, directory_hash};
+use shared::unit::{Id, Login, Window};
 use tokio::time::{Instant, sleep_until};
 
 use crate::checks::{Lane, check};
@@ -128,8 +128,7 @@ fn attempt(node: &Node, user: &str, client: IpAddr) -> Result<Attempt, StoreErro
     // Of nobody's window the same is read.
     let tried = window.map_or(NOBODY, |window| window.window);
     let known = node.store.read()?.get::<KnownRow>(KNOWN_NETWORKS, &key(&tried, network))?.is_some();
-    let account = directory_hash(&node.directory_key, &node.account_name(user));
-    Ok(Attempt { account, name: user.to_owned(), network, known })
+    Ok(Attempt { account: node.account(user), name: user.to_owned(), network, known })
 }
 
 /// For the simulation: somebody has a wrong password, which nobody checks.
@@ -281,6 +280,7 @@ mod tests {
     use shared::store::{Disk, Store};
     use shared::topology::{SMALLEST, Topology};
     use shared::unit::Former;
+    use shared::unit::directory_hash;
     use tokio::task::JoinHandle;
 
     use super::*;

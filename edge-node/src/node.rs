@@ -24,7 +24,8 @@ use crate::checks::Checks;
 use crate::cover::{Covers, NOBODY};
 use crate::directory::{self, DirectoryRow};
 use crate::fence::Fence;
-use crate::lockout::Lockout;
+use crate::harvest::Harvest;
+use crate::lockout::{Account, Lockout};
 use crate::login::Traveller;
 use crate::maildrop::LastLogins;
 use crate::pressure::Pressure;
@@ -71,6 +72,7 @@ pub struct Node {
     marked: Mutex<Option<Moment>>,
     fence: Mutex<Fence>,
     lockout: Mutex<Lockout>,
+    harvest: Mutex<Harvest>,
     /// How many passwords are checked at once.
     pub checks: Checks,
     last_logins: Mutex<LastLogins>,
@@ -157,6 +159,7 @@ impl Node {
             marked: Mutex::default(),
             fence: Mutex::default(),
             lockout: Mutex::default(),
+            harvest: Mutex::default(),
             checks: Checks::default(),
             last_logins: Mutex::default(),
             vouching: AtomicUsize::new(0),
@@ -336,10 +339,16 @@ impl Node {
         watch
     }
 
-    /// An account as logins are counted: its name without one of our domains.
-    pub fn account_name(&self, user: &str) -> String {
+    /// An account as logins are counted: by its name without one of our domains.
+    pub fn account(&self, user: &str) -> Account {
         let address = user.parse::<Address>().ok().filter(|address| self.is_ours(address.domain()));
-        canonical_local(address.as_ref().map_or(user, |address| address.local_part()))
+        let name = canonical_local(address.as_ref().map_or(user, |address| address.local_part()));
+        directory_hash(&self.directory_key, &name)
+    }
+
+    /// Looks at the counts of recipients who are not here and were named, or adds to them.
+    pub fn with_harvest<T>(&self, action: impl FnOnce(&mut Harvest) -> T) -> T {
+        action(&mut self.harvest.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Looks at the counts of failed logins, or adds to them.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use shared::address::Address;
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::acquainted::Acquainted;
 use crate::authentication::{Authenticator, Sender};
-use crate::harvest::{Harvest, Namer};
+use crate::harvest::Namer;
 use crate::intake::{Accepted, Intake, refusal};
 use crate::login::{self, Refused, Traveller};
 use crate::node::{Known, Node, is_role};
@@ -45,8 +45,6 @@ pub struct Service {
     pub acceptor: Acceptor,
     /// Who need not wait for the greeting.
     pub acquainted: Arc<Mutex<Acquainted>>,
-    /// Who has asked for too many who are not here.
-    pub harvest: Arc<Mutex<Harvest>>,
     /// TLS comes first (port 465).
     pub implicit_tls: bool,
     /// What verifies the mail, where it comes from the Internet.
@@ -160,11 +158,7 @@ impl Service {
     /// Who a client is counted with that names who is not here, and whether it may ask who is.
     fn may_ask(&self, client: IpAddr, is_known: bool) -> (Namer, Verdict) {
         let namer = Namer::of(client, is_known);
-        (namer, self.harvest().may_ask(namer, monotonic()))
-    }
-
-    fn harvest(&self) -> MutexGuard<'_, Harvest> {
-        self.harvest.lock().unwrap_or_else(PoisonError::into_inner)
+        (namer, self.node.with_harvest(|harvest| harvest.may_ask(namer, monotonic())))
     }
 }
 
@@ -351,7 +345,7 @@ impl Conversation {
         let (namer, may_ask) = self.may_ask().await;
         let Service { node, strangers, .. } = &self.service;
         if matches!(known, Known::No)
-            && self.service.harvest().named(namer, &node.address_hash(address), monotonic())
+            && node.with_harvest(|harvest| harvest.named(namer, &node.address_hash(address), monotonic()))
         {
             tracing::warn!(%namer, "too many unknown recipients were named: who comes from there waits for the rest of the hour");
         }
@@ -455,7 +449,6 @@ mod tests {
             config: Arc::new(config),
             acceptor: Acceptor::new(&identity, "smtp").expect("is usable"),
             acquainted: Arc::default(),
-            harvest: Arc::default(),
             implicit_tls: false,
             authenticator: None,
             strangers: None,

@@ -37,8 +37,19 @@ pub enum Request {
     LinkStatus,
     /// Where too many logins have failed. Answered with `Vec<LockedView>`.
     Logins,
-    /// What is asked of strangers, and what has come of it. Answered with [`StrangersView`].
+    /// Forgets the logins that have failed in a network that is locked out, or at an account that is guarded. Answered
+    /// with [`Done`].
+    LoginsRelease {
+        /// The network, an address in it, or the account.
+        what: String,
+    },
+    /// What is asked of strangers, what has come of it, and who is locked. Answered with [`StrangersView`].
     Strangers,
+    /// Lets a network go that is locked, whatever it is locked for. Answered with [`Done`].
+    StrangersRelease {
+        /// The network, or an address in it.
+        what: String,
+    },
     /// The certificate that is shown. Answered with [`CertificateView`].
     Certificate,
     /// Asks for another certificate now, or reads its files again. Answered with [`CertificateView`].
@@ -115,6 +126,31 @@ pub struct StrangersView {
     pub lists: Vec<DnsListView>,
     /// Greylisting, if strangers are told to wait.
     pub greylist: Option<GreylistView>,
+    /// Who is locked now, those first who are for longest.
+    pub locked: Vec<LockedNetworkView>,
+}
+
+/// A network, or a host that the site knows, that is locked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LockedNetworkView {
+    /// The network or the host.
+    pub what: String,
+    /// Why.
+    pub why: LockedFor,
+    /// So many of those.
+    pub count: u32,
+    /// Seconds until it is over; if logins have failed, and no more fail.
+    pub seconds_left: u64,
+}
+
+/// Why a network is locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LockedFor {
+    /// Recipients were named who are not here: whoever comes from there is told of nobody.
+    UnknownRecipients,
+    /// Logins have failed: nobody from there logs in who has not done so before.
+    FailedLogins,
 }
 
 /// A list in DNS. A client is asked about once in a session.

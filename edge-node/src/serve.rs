@@ -233,7 +233,6 @@ async fn serve(
         is_known: Box::new(is_known),
     };
     let strangers = Admission::keeping(receivers, per_host, kept);
-    let harvest = Arc::default();
     let submitters = Admission::new(SUBMITTERS_MAX.min(share), SUBMITTERS_PER_HOST_MAX);
     let collectors = Admission::new(COLLECTORS_MAX.min(descriptors / 2), COLLECTORS_PER_HOST_MAX);
     let smtp_busy = "421 4.3.2 too many sessions; try again later\r\n";
@@ -269,13 +268,11 @@ async fn serve(
         let authenticator = authenticator.clone().filter(|_| role == Role::Reception);
         let strangers = door.clone().filter(|_| role == Role::Reception);
         let (config, acquainted) = (Arc::new(config), Arc::clone(&acquainted));
-        let harvest = Arc::clone(&harvest);
         reception::Service {
             node,
             config,
             acceptor,
             acquainted,
-            harvest,
             implicit_tls,
             authenticator,
             strangers,

@@ -149,11 +149,11 @@ impl Strangers {
         }
     }
 
-    /// What has come of it, since the edge was started.
+    /// What has come of it, since the edge was started; not who is locked, which is so whatever is asked.
     pub fn view(&self, node: &Node) -> Result<StrangersView, StoreError> {
         let lists = self.lists.as_ref().map(Lists::view).unwrap_or_default();
         let greylist = self.greylist.as_ref().map(|greylist| greylist.view(node)).transpose()?;
-        Ok(StrangersView { lists, greylist })
+        Ok(StrangersView { lists, greylist, locked: Vec::new() })
     }
 }
 

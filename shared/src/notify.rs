@@ -127,18 +127,20 @@ pub fn envelope_id(value: &str) -> Option<String> {
     (value.len() <= ENVELOPE_ID_BYTES_MAX).then(|| printable(value))?
 }
 
-/// The recipient that ORCPT names, decoded, with its type: `rfc822;alice@example.com`. Characters beyond ASCII, which
-/// an internationalized address may have (RFC 6533 §3), are escaped; the type is `utf-8` then, also where the sender says
-/// `rfc822`, as Postfix 3.7 does. `None` if it is malformed, or longer than [`ORIGINAL_BYTES_MAX`].
+/// The recipient that ORCPT names, decoded, with its type: `rfc822;alice@example.com`. One of type `utf-8` stays escaped, as
+/// an internationalized address may be written in ASCII (RFC 6533 §3), whichever of its forms came; the type is `utf-8` also
+/// where the sender says `rfc822` of what is beyond ASCII, as Postfix 3.7 does. `None` if it is malformed, or longer than
+/// [`ORIGINAL_BYTES_MAX`].
 pub fn original_recipient(value: &str) -> Option<String> {
     if value.len() > ORIGINAL_BYTES_MAX {
         return None;
     }
     let (kind, address) = value.split_once(';').filter(|(kind, _)| is_atom(kind))?;
     let is_mail = kind.eq_ignore_ascii_case("rfc822");
-    let wide = || String::from_utf8(xtext_octets(address)?).ok().filter(|decoded| !decoded.is_ascii());
-    let original = if kind.eq_ignore_ascii_case("utf-8") && !address.is_ascii() {
-        format!("{kind};{}", printable(&escaped(address))?)
+    let is_wide = |decoded: &String| !decoded.is_ascii() && !decoded.chars().any(char::is_control);
+    let wide = || String::from_utf8(xtext_octets(address)?).ok().filter(is_wide);
+    let original = if kind.eq_ignore_ascii_case("utf-8") {
+        format!("{kind};{}", escaped(&unescaped(address)?))
     } else if let Some(wide) = is_mail.then(wide).flatten() {
         format!("utf-8;{}", escaped(&wide))
     } else {
@@ -176,10 +178,40 @@ pub fn typed(address: &Address) -> (&'static str, String) {
     if text.is_ascii() { ("rfc822", text) } else { ("utf-8", escaped(&text)) }
 }
 
-/// Characters beyond ASCII as RFC 6533 §3 escapes them.
+/// A text as utf-8-addr-xtext (RFC 6533 §3): what is neither printable ASCII nor free in it is escaped.
 fn escaped(text: &str) -> String {
-    let escape = |c: char| if c.is_ascii() { c.to_string() } else { format!("\\x{{{:X}}}", u32::from(c)) };
+    let is_qchar = |c: char| c.is_ascii_graphic() && !matches!(c, '+' | '=' | '\\');
+    let escape = |c: char| if is_qchar(c) { c.to_string() } else { format!("\\x{{{:02X}}}", u32::from(c)) };
     text.chars().map(escape).collect()
+}
+
+/// What utf-8-addr-xtext or utf-8-addr-unitext stands for. A sender's octets as xtext, and a backslash that escapes nothing, are
+/// taken for what they are meant to be. `None` if it is empty, or none of it.
+fn unescaped(text: &str) -> Option<String> {
+    let (mut rest, mut octets) = (text, Vec::new());
+    while let Some(first) = rest.chars().next() {
+        let embedded = rest.strip_prefix("\\x{").and_then(|inner| inner.split_once('}'));
+        rest = match (first, embedded) {
+            (_, Some((digits, behind))) => {
+                let is_point =
+                    (1..=6).contains(&digits.len()) && digits.bytes().all(|digit| hex(digit).is_some());
+                let point =
+                    is_point.then(|| u32::from_str_radix(digits, 16).ok().and_then(char::from_u32))??;
+                octets.extend_from_slice(point.encode_utf8(&mut [0; 4]).as_bytes());
+                behind
+            }
+            ('+', None) => {
+                octets.extend(printable(rest.get(..3)?)?.bytes());
+                rest.get(3..)?
+            }
+            (c, None) if c.is_control() || matches!(c, ' ' | '=') => return None,
+            (c, None) => {
+                octets.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                rest.get(c.len_utf8()..)?
+            }
+        };
+    }
+    String::from_utf8(octets).ok().filter(|text| !text.is_empty())
 }
 
 /// xtext of something that is printable: what a field of a report can hold.
@@ -284,7 +316,10 @@ mod tests {
         assert_eq!(read("x400;/c+3Dde").as_deref(), Some("x400;/c=de"));
         assert_eq!(read("utf-8;jos\u{e9}@x.example").as_deref(), Some("utf-8;jos\\x{E9}@x.example"));
         assert_eq!(read("utf-8;jos\\x{E9}@x.example").as_deref(), Some("utf-8;jos\\x{E9}@x.example"));
-        assert_eq!(read("rfc822;jos+C3+A9+2Bx@x.example").as_deref(), Some("utf-8;jos\\x{E9}+x@x.example"));
+        assert_eq!(
+            read("rfc822;jos+C3+A9+2Bx@x.example").as_deref(),
+            Some("utf-8;jos\\x{E9}\\x{2B}x@x.example")
+        );
         let bad =
             ["", "rfc822", "rfc822;", ";a@b.example", "rfc 822;a", "rfc822;a+0D+0Ab", "rfc822;jos\u{e9}@x"];
         let wide = ["rfc822;jos+C3+A9+0D+0Ab", "rfc822;jos+E9@x", "rfc822;jos+C3@x", "x400;jos+C3+A9"];
@@ -313,5 +348,80 @@ mod tests {
         }
         let address: Address = "jos\u{e9}@x.example".parse().expect("an address");
         assert_eq!(typed(&address), ("utf-8", "jos\\x{E9}@x.example".into()));
+    }
+
+    /// Whether a text is utf-8-addr-xtext, by the grammar of RFC 6533 §3.
+    fn is_utf8_addr_xtext(text: &str) -> bool {
+        let is_hexpoint = |digits: &str| {
+            let point = u32::from_str_radix(digits, 16).ok().and_then(char::from_u32);
+            let is_canonical = |point: char| digits == format!("{:02X}", u32::from(point));
+            // Nothing else of ASCII is written so.
+            let is_escaped = |point: char| !point.is_ascii_graphic() || matches!(point, '+' | '=' | '\\');
+            point.is_some_and(|point| is_canonical(point) && is_escaped(point))
+        };
+        let (mut rest, mut is_good) = (text, !text.is_empty());
+        while let (true, Some(first)) = (is_good, rest.chars().next()) {
+            (is_good, rest) = match rest.strip_prefix("\\x{").and_then(|inner| inner.split_once('}')) {
+                Some((digits, behind)) => (is_hexpoint(digits), behind),
+                // QCHAR
+                None => (
+                    matches!(first, '\x21'..='\x2a' | '\x2c'..='\x3c' | '\x3e'..='\x5b' | '\x5d'..='\x7e'),
+                    &rest[first.len_utf8()..],
+                ),
+            };
+        }
+        is_good
+    }
+
+    #[test]
+    fn an_internationalized_original_recipient_is_as_its_grammar_has_it() {
+        let wide = "jos\u{e9}+tag=a@x.example";
+        let address: Address = wide.parse().expect("an address");
+        let written = "jos\\x{E9}\\x{2B}tag\\x{3D}a@x.example";
+        assert_eq!(typed(&address), ("utf-8", written.into()));
+        for value in [
+            // As this grammar has it, in ASCII and in UTF-8, and as some write it.
+            "utf-8;jos\\x{E9}\\x{2B}tag\\x{3D}a@x.example",
+            "utf-8;jos\u{e9}\\x{2B}tag\\x{3D}a@x.example",
+            "utf-8;jos\u{e9}+2Btag+3Da@x.example",
+            "utf-8;jos\\x{0000E9}+2Btag+3Da@x.example",
+            "rfc822;jos+C3+A9+2Btag+3Da@x.example",
+        ] {
+            let original = original_recipient(value).expect(value);
+            assert_eq!(original, format!("utf-8;{written}"), "{value}");
+            assert_eq!(original_parameter(&original), original, "and goes on like that");
+        }
+        for (text, expected) in [
+            ("a\\b", "a\\x{5C}b"),
+            ("\\x{5C}", "\\x{5C}"),
+            ("\\x{7F}\\x{D}", "\\x{7F}\\x{0D}"),
+            ("\\x{1F600}", "\\x{1F600}"),
+        ] {
+            let original = original_recipient(&format!("utf-8;{text}"));
+            assert_eq!(original, Some(format!("utf-8;{expected}")), "{text}");
+        }
+        for text in [written, "a\\x{5C}b", "\\x{0D}", "\\x{20}"] {
+            assert!(is_utf8_addr_xtext(text), "{text}");
+        }
+        for bad in ["", "a+b", "a=b", "a\\b", "\u{e9}", "\\x{E9", "\\x{0E9}", "a b"] {
+            assert!(!is_utf8_addr_xtext(bad), "{bad}");
+        }
+        for point in (1..=0x10_ffff_u32).step_by(7).chain(0..=0x2ff).filter_map(char::from_u32) {
+            assert!(is_utf8_addr_xtext(&escaped(&point.to_string())), "{point:?}");
+        }
+        for bad in [
+            "",
+            "\\x{}",
+            "\\x{D800}",
+            "\\x{110000}",
+            "\\x{0000000E9}",
+            "\\x{e9}",
+            "a+2",
+            "a=b",
+            "a+0D+0A",
+            "+C3+A9",
+        ] {
+            assert_eq!(original_recipient(&format!("utf-8;{bad}")), None, "{bad}");
+        }
     }
 }

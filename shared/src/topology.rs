@@ -34,7 +34,7 @@ mod web_place;
 pub use figure::figure;
 pub use lists::{CODES_MAX, DnsList, LISTS_MAX, Lists, NotAList, Word};
 pub use refusal::{Refusal, TopologyError};
-pub use relay::{Mode, NotAPlace, NotRelayTls, Place, RelayTls, SmartHost};
+pub use relay::{Mode, NotAPlace, NotRelayTls, Place, RelayTls, SmartHost, is_reached};
 pub use web_place::{NotAWebPlace, WebPlace};
 
 /// What `receivers` may be: SMTP sessions at once.

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, USER_AGENT};
 use http::{HeaderName, Method, Request, StatusCode, Uri};
@@ -151,14 +151,24 @@ impl Directory {
     }
 
     fn note(&self, response: &Response) {
-        let seconds = response.field(RETRY_AFTER.as_str()).and_then(|value| value.parse().ok());
         if matches!(response.status, 429 | 503)
-            && let Some(seconds) = seconds
+            && let Some(seconds) = retry_after(response, SystemTime::now())
         {
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
             *asked = Some(Duration::from_secs(seconds));
         }
     }
+}
+
+/// For how many seconds from `now` on the authority is not to be asked, if it has said so: by their number or by a date
+/// (RFC 9110 §10.2.3).
+fn retry_after(response: &Response, now: SystemTime) -> Option<u64> {
+    let value = response.field(RETRY_AFTER.as_str())?;
+    value.parse().ok().or_else(|| {
+        let left = httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default();
+        // A part of a second is one.
+        Some(left.as_secs() + u64::from(left.subsec_nanos() > 0))
+    })
 }
 
 /// What the library is told of a response: the fields that it looks at, within what it can bear.
@@ -171,8 +181,7 @@ fn passed_on(response: &Response) -> Result<http::Response<Full<bytes::Bytes>>, 
             passed.headers_mut().insert(name, value.parse().map_err(|_| DirectoryError::Field)?);
         }
     }
-    let seconds = response.field(RETRY_AFTER.as_str()).and_then(|value| value.parse::<u64>().ok());
-    if let Some(seconds) = seconds {
+    if let Some(seconds) = retry_after(response, SystemTime::now()) {
         passed.headers_mut().insert(RETRY_AFTER, seconds.min(LOOK_AGAIN_MAX).into());
     }
     Ok(passed)
@@ -204,6 +213,28 @@ mod tests {
         assert_eq!(field("replay-nonce").as_deref(), Some("abc"));
         assert_eq!(field("retry-after").as_deref(), Some("3600"), "the library adds it to the time");
         assert_eq!(passed.headers().len(), 3);
+    }
+
+    #[test]
+    fn an_authority_says_when_to_come_again_by_seconds_or_by_a_date() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").expect("a date");
+        let now = now - Duration::from_millis(1);
+        for (said, expected) in [
+            ("120", Some(120)),
+            ("0", Some(0)),
+            ("Sun, 06 Nov 1994 10:49:36 GMT", Some(7_200)),
+            // As they were written once.
+            ("Sunday, 06-Nov-94 08:50:36 GMT", Some(60)),
+            ("Sun Nov  6 08:49:37 1994", Some(1)),
+            ("Sun, 06 Nov 1994 08:49:36 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            let said = format!("HTTP/1.1 503 Busy\r\nRetry-After: {said}\r\nContent-Length: 0\r\n\r\n");
+            let response = Response::read(said.as_bytes(), true, false).expect("a response");
+            assert_eq!(retry_after(&response, now), expected, "{said}");
+        }
     }
 
     #[test]

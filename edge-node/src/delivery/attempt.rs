@@ -15,7 +15,7 @@ use tokio::time::timeout_at;
 
 use super::fallback::{self, Fallback};
 use super::mta_sts::{Policies, PolicyError};
-use super::ourselves::Ourselves;
+use super::ourselves::{Ourselves, is_no_smart_host};
 use super::progress::{Heard, Progress, latest};
 use super::public::is_public;
 use super::relay::{Route, SmartHost};
@@ -33,11 +33,11 @@ use crate::request::OutwardView;
 /// Why the smart host is asked, where all mail goes there.
 const BY_MODE: &str = "all mail goes there";
 
-/// How long hosts of a domain that say nothing are tried, one after the other.
+/// How long hosts of a domain that say nothing are tried, one after the other; and how long it may take to find out who they
+/// are.
 const DIRECT_TIME: Duration = Duration::from_secs(5 * 60);
 
-/// How much time has to be left for another host to be asked for who was deferred: as long as its answer to the final dot
-/// may take (RFC 5321 §4.5.3.2.6).
+/// How much time has to be left for another host to be asked, so that it is not given up on the way.
 const NEXT_HOST_TIME: Duration = Duration::from_secs(10 * 60);
 
 /// A host, and what it has to prove; or why it is not to be used.
@@ -209,7 +209,9 @@ impl Attempt {
         };
         let domain = first.address.domain();
         let wish = copies.row.tls_wish;
-        let found = match timeout_at(copies.until, self.hosts(domain, wish)).await {
+        // What is found is to have the time of an attempt still.
+        let found_until = copies.until.min(tokio::time::Instant::now() + DIRECT_TIME);
+        let found = match timeout_at(found_until, self.hosts(domain, wish)).await {
             Ok(Ok(found)) => found,
             // Who forges answers is not to choose which way the mail goes.
             Ok(Err(status)) if status.enhanced == UNPROVED => {
@@ -262,6 +264,8 @@ impl Attempt {
                 policy: security.tls_policy(),
                 security: security.clone(),
                 login: None,
+                is_smart_host: false,
+                preference: host.preference,
                 counted,
             });
         }
@@ -392,6 +396,11 @@ impl Attempt {
                 return (copies.all(&report), Shown::Unreachable(report));
             }
         };
+        if let Some(address) = addresses.iter().find(|address| self.ourselves.is_at(**address)) {
+            let ours = report(is_no_smart_host(&name, *address), None);
+            tracing::error!(message = %copies.message, relay = %host.place, why = ours.status.text, "the smart host cannot be used");
+            return (copies.all(&ours), Shown::Unreachable(ours));
+        }
         let SmartHost { tls, policy, security, login, .. } = host;
         let target = Target {
             name: &name,
@@ -401,6 +410,8 @@ impl Attempt {
             policy: *policy,
             security: security.clone(),
             login: login.as_ref(),
+            is_smart_host: true,
+            preference: 0,
             counted: None,
         };
         let course = Course { place, report: &|_, status, tls| report(status, tls), patience: Duration::MAX };
@@ -444,7 +455,7 @@ impl Attempt {
         let hear = |progress: &mut Progress, target: &Target<'_>, talk, sent: &Transmission| {
             let report =
                 |status: Status, version: Option<&str>| report(target, status, target.shown(version));
-            progress.hear(talk, sent.is_begun(), report);
+            progress.hear(talk, target.preference, sent.is_begun(), report);
         };
         let answered = async |progress: &Progress, sent: &Transmission| {
             if sent.is_whole() && !progress.left().is_empty() {
@@ -452,8 +463,9 @@ impl Attempt {
             }
         };
         let sent = Transmission::default();
-        match timeout_at(copies.until, self.sessions.again(copies, place, targets, &sent)).await {
-            Ok(Some((number, talked))) => {
+        let again = self.sessions.again(copies, place, targets, &sent);
+        match sent.in_time(copies.until, again).await {
+            Some(Some((number, talked))) => {
                 if let (Some(target), Some(left)) = (targets.get(number), left.get_mut(number)) {
                     *left = talked.left;
                     hear(&mut progress, target, talked.talk, &sent);
@@ -463,8 +475,8 @@ impl Attempt {
                 }
                 answered(&progress, &sent).await;
             }
-            Ok(None) => {}
-            Err(_) => progress.too_slow(sent.is_whole()),
+            Some(None) => {}
+            None => progress.too_slow(),
         }
         for (target, addresses) in targets.iter().zip(left) {
             let mut left = addresses;
@@ -480,13 +492,14 @@ impl Attempt {
                 copies.recorder.record(progress.settled()).await;
                 let (others, sent) =
                     (Copies { recipients: progress.left(), ..copies }, Transmission::default());
-                match timeout_at(copies.until, self.sessions.talk(others, place, target, left, &sent)).await {
-                    Ok(talked) => {
+                let talk = self.sessions.talk(others, place, target, left, &sent);
+                match sent.in_time(copies.until, talk).await {
+                    Some(talked) => {
                         left = talked.left;
                         hear(&mut progress, target, talked.talk, &sent);
                     }
-                    Err(_) => {
-                        progress.too_slow(sent.is_whole());
+                    None => {
+                        progress.too_slow();
                         break;
                     }
                 }

@@ -5,20 +5,21 @@ use std::net::SocketAddr;
 use shared::address::Domain;
 use shared::smtp::Enhanced;
 use shared::smtp::client::{Class, Status};
-use shared::topology::Edge;
+use shared::topology::{Edge, is_reached};
 
 /// What others know this host by.
 #[derive(Clone, Debug)]
 pub struct Ourselves {
     hostname: Domain,
-    /// Those on every address of this host are known by its name only.
+    /// Those on every address of this host are known by its name and at its loopback addresses.
     listeners: Vec<SocketAddr>,
 }
 
 impl Ourselves {
     /// As the topology has it.
     pub fn of(edge: &Edge) -> Self {
-        let listeners = edge.smtp.iter().filter(|at| !at.ip().is_unspecified()).copied().collect();
+        let listeners =
+            [&edge.smtp, &edge.submission, &edge.submissions].into_iter().flatten().copied().collect();
         Self { hostname: edge.hostname.clone(), listeners }
     }
 
@@ -29,8 +30,17 @@ impl Ourselves {
 
     /// Whether it is us who take mail there.
     pub fn is_at(&self, address: SocketAddr) -> bool {
-        self.listeners.contains(&address)
+        self.listeners.iter().any(|listener| is_reached(*listener, address))
     }
+}
+
+/// What becomes of mail for the smart host `name`, which is this host at `address`.
+pub fn is_no_smart_host(name: &str, address: SocketAddr) -> Status {
+    let text = format!(
+        "the smart host {name} is this edge itself, at {address}, and mail would go round: `relay` in [edge.outbound] has to \
+         name the host that takes mail for everywhere"
+    );
+    Status::ours(Class::Temporary, Enhanced(4, 4, 6), &text)
 }
 
 /// What becomes of mail for `domain`, none of whose hosts is better than `host`, which is this one.
@@ -58,5 +68,9 @@ mod tests {
         assert_eq!(names, [true, false, false]);
         let places = ["192.0.2.1:25", "192.0.2.1:26", "192.0.2.2:25", "[2001:db8::1]:25"];
         assert_eq!(places.map(|place| ours.is_at(at(place))), [true, false, false, false]);
+        edge.submission = vec![at("192.0.2.1:587")];
+        let ours = Ourselves::of(&edge);
+        let places = ["127.0.0.1:26", "[::1]:25", "127.0.0.1:25", "127.0.0.1:10025", "192.0.2.1:587"];
+        assert_eq!(places.map(|place| ours.is_at(at(place))), [true, true, false, false, true]);
     }
 }

@@ -7,10 +7,11 @@
 //! talk, takes nothing of that back.
 //!
 //! Who needs what a host does not offer goes to the next one, too, which may offer it. It is final where every host that
-//! was there has said so: one that defers, talks to nobody now, or is better and cannot be reached, may do it later.
+//! was there has said so: one that defers, talks to nobody now, or cannot be reached and is no worse, may do it later. Of
+//! hosts that are equally good the first is so by chance.
 //!
 //! Nobody is asked for ever: an attempt ends with what was said once [`CONTENTS_MAX`] sessions have come as far as the
-//! content, or [`ENVELOPES_MAX`] as the envelope, or little time is left.
+//! content, or [`ENVELOPES_MAX`] as the envelope, or little time is left for another host.
 
 use shared::smtp::client::{Class, Outcome, Status, Talk, is_of_offer};
 use shared::smtp::{Enhanced, Recipient};
@@ -36,6 +37,10 @@ pub(super) struct Progress {
     last: Option<Report>,
     /// Some host was there.
     reached: bool,
+    /// Some host was asked.
+    asked: bool,
+    /// How good the best host is that does not offer what somebody needs: its preference.
+    lacking: Option<u16>,
     /// What those that dealt with the message have shown: the worst of it.
     shown: Shown<Report>,
     /// Sessions that have come as far as the envelope, and as the content.
@@ -66,6 +71,8 @@ impl Progress {
             settled: Vec::new(),
             last,
             reached,
+            asked: false,
+            lacking: None,
             shown: Shown::Nothing,
             envelopes: 0,
             contents: 0,
@@ -87,15 +94,22 @@ impl Progress {
         std::mem::take(&mut self.settled)
     }
 
-    /// Whether another session is begun for those who are left, if there `is_time` for a whole one.
+    /// Whether another session is begun for those who are left, if there `is_time` for a whole one. The first one is.
     pub fn goes_on(&self, is_time: bool) -> bool {
         let is_within = self.envelopes < ENVELOPES_MAX && self.contents < CONTENTS_MAX;
-        self.deferred.is_empty() || is_time && is_within
+        !self.asked || is_time && (self.deferred.is_empty() || is_within)
     }
 
-    /// A host was asked for those who were left, and `has_content`, or a part of it. `report` is what one of its answers comes
-    /// to, and the version of TLS it came under.
-    pub fn hear(&mut self, talk: Talk, has_content: bool, report: impl Fn(Status, Option<&str>) -> Report) {
+    /// A host of that `preference` was asked for those who were left, and `has_content`, or a part of it. `report` is what one of
+    /// its answers comes to, and the version of TLS it came under.
+    pub fn hear(
+        &mut self,
+        talk: Talk,
+        preference: u16,
+        has_content: bool,
+        report: impl Fn(Status, Option<&str>) -> Report,
+    ) {
+        self.asked = true;
         match talk {
             Talk::Done(outcomes, version) => {
                 self.reached = true;
@@ -104,18 +118,22 @@ impl Progress {
                 if !matches!(self.shown, Shown::Strained) {
                     self.shown = shown(&outcomes);
                 }
+                if outcomes.iter().any(|outcome| is_of_offer(&outcome.status)) {
+                    self.lacking.get_or_insert(preference);
+                }
                 self.deal(outcomes, |status| report(status, version));
             }
-            Talk::Next { status, greeted } => self.pass(report(status, None), greeted),
+            Talk::Next { status, greeted } => self.pass(report(status, None), preference, greeted),
             // It was there to offer TLS.
-            Talk::HandshakeFailed(status, _) => self.pass(report(status, None), true),
+            Talk::HandshakeFailed(status, _) => self.pass(report(status, None), preference, true),
         }
     }
 
     /// A host has not dealt with the message, though it may have been `there`.
-    fn pass(&mut self, report: Report, there: bool) {
+    fn pass(&mut self, report: Report, preference: u16, there: bool) {
         self.reached |= there;
-        if there && report.status.class == Class::Temporary {
+        let is_worse = self.lacking.is_some_and(|lacking| preference > lacking);
+        if (there || !is_worse) && report.status.class == Class::Temporary {
             // It may offer what others do not.
             let refused = self.deferred.iter_mut().filter(|(_, said)| is_of_offer(&said.status));
             refused.for_each(|(_, said)| said.clone_from(&report));
@@ -123,13 +141,12 @@ impl Progress {
         self.last = Some(latest(self.last.take(), report));
     }
 
-    /// There is no time for more; the host that was being asked `may_have_it`.
-    pub fn too_slow(&mut self, may_have_it: bool) {
+    /// There is no time for more.
+    pub fn too_slow(&mut self) {
         let slow = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "the hosts there were too slow");
-        let slow = Report::ours(Status { in_doubt: may_have_it, ..slow });
-        if may_have_it || self.deferred.is_empty() {
+        if self.deferred.is_empty() {
+            let slow = Report::ours(slow);
             self.settled.extend(self.left.iter().map(|(index, _)| (*index, slow.clone())));
-            self.deferred.clear();
         } else {
             self.put_off();
         }
@@ -259,14 +276,14 @@ mod tests {
     #[test]
     fn who_has_no_final_answer_goes_to_the_next_host_and_nobody_else_does() {
         let mut progress = Progress::new(&recipients(&[3, 5, 7, 9]), None, false);
-        progress.hear(done(vec![said(250), said(451), said(550), lost(false)]), false, at("a"));
+        progress.hear(done(vec![said(250), said(451), said(550), lost(false)]), 10, false, at("a"));
         assert_eq!(left(&progress), [5, 9]);
         assert_eq!(told(&progress.settled()), ["3 a 250", "7 a 550"]);
         assert_eq!(told(&progress.settled()), [""; 0], "once");
-        progress.hear(done(vec![said(450), said(250)]), false, at("b"));
+        progress.hear(done(vec![said(450), said(250)]), 10, false, at("b"));
         assert_eq!(left(&progress), [5]);
         assert_eq!(told(&progress.settled()), ["9 b 250"]);
-        progress.hear(done(vec![said(452)]), false, at("c"));
+        progress.hear(done(vec![said(452)]), 10, false, at("c"));
         let (told, shown) = dealt(progress);
         assert_eq!(told, ["5 c 452"]);
         assert!(matches!(shown, Shown::Strained), "by the first");
@@ -275,9 +292,9 @@ mod tests {
     #[test]
     fn what_a_host_may_have_taken_no_other_one_gets() {
         let mut progress = Progress::new(&recipients(&[0, 1]), None, false);
-        progress.hear(done(vec![said(450), lost(true)]), false, at("a"));
+        progress.hear(done(vec![said(450), lost(true)]), 10, false, at("a"));
         assert_eq!((left(&progress), told(&progress.settled())), (vec![0], vec!["1 a lost".to_owned()]));
-        progress.hear(done(vec![lost(true)]), false, at("b"));
+        progress.hear(done(vec![lost(true)]), 10, false, at("b"));
         assert_eq!(left(&progress), [0; 0]);
         let Heard::Dealt(reports, shown) = progress.end() else { panic!("it was dealt with") };
         assert!(reports.iter().all(|(index, report)| *index == 0 && report.status.in_doubt), "{reports:?}");
@@ -287,18 +304,18 @@ mod tests {
     #[test]
     fn words_about_a_recipient_outlast_hosts_that_do_not_talk() {
         let mut progress = Progress::new(&recipients(&[0]), None, false);
-        progress.hear(done(vec![said(451)]), false, at("a"));
-        progress.hear(Talk::Next { status: said(554), greeted: true }, false, at("b"));
-        progress.hear(Talk::Next { status: lost(false), greeted: false }, false, at("c"));
+        progress.hear(done(vec![said(451)]), 10, false, at("a"));
+        progress.hear(Talk::Next { status: said(554), greeted: true }, 10, false, at("b"));
+        progress.hear(Talk::Next { status: lost(false), greeted: false }, 10, false, at("c"));
         assert_eq!(dealt(progress).0, ["0 a 451"]);
     }
 
     #[test]
     fn where_no_host_deals_with_it_the_last_one_counts() {
         let mut progress = Progress::new(&recipients(&[0]), Some(at("a")(said(554), None)), false);
-        progress.hear(Talk::Next { status: lost(false), greeted: false }, false, at("b"));
+        progress.hear(Talk::Next { status: lost(false), greeted: false }, 10, false, at("b"));
         assert!(!progress.is_reached());
-        progress.hear(Talk::Next { status: said(421), greeted: true }, false, at("c"));
+        progress.hear(Talk::Next { status: said(421), greeted: true }, 10, false, at("c"));
         let Heard::Nobody { last: Some(last), reached: true } = progress.end() else {
             panic!("nobody dealt")
         };
@@ -309,26 +326,21 @@ mod tests {
     }
 
     #[test]
-    fn time_that_runs_out_takes_nothing_back_and_who_may_have_been_sent_it_is_in_doubt() {
-        let slow = "- the hosts there were too slow";
-        for (may_have_it, expected) in [(true, format!("1 {slow}")), (false, "1 a 451".to_owned())] {
-            let mut progress = Progress::new(&recipients(&[0, 1]), None, false);
-            progress.hear(done(vec![said(250), said(451)]), true, at("a"));
-            progress.too_slow(may_have_it);
-            assert_eq!(left(&progress), [0; 0]);
-            let Heard::Dealt(reports, Shown::Strained) = progress.end() else {
-                panic!("some have dealt with it")
-            };
-            assert_eq!(told(&reports), ["0 a 250".to_owned(), expected]);
-            let in_doubt =
-                |(index, report): &(u32, Report)| report.status.in_doubt == (may_have_it && *index == 1);
-            assert!(reports.iter().all(in_doubt), "{reports:?}");
-        }
+    fn time_that_runs_out_takes_nothing_back() {
+        let mut progress = Progress::new(&recipients(&[0, 1]), None, false);
+        progress.hear(done(vec![said(250), said(451)]), 10, true, at("a"));
+        progress.too_slow();
+        assert_eq!(left(&progress), [0; 0]);
+        let Heard::Dealt(reports, Shown::Strained) = progress.end() else {
+            panic!("some have dealt with it")
+        };
+        assert_eq!(told(&reports), ["0 a 250", "1 a 451"]);
         // The first host was.
         let mut progress = Progress::new(&recipients(&[0]), None, false);
-        progress.too_slow(false);
+        progress.too_slow();
         let Heard::Dealt(reports, Shown::Strained) = progress.end() else { panic!("it was asked") };
-        assert_eq!((told(&reports), reports[0].1.status.in_doubt), (vec![format!("0 {slow}")], false));
+        assert_eq!(told(&reports), ["0 - the hosts there were too slow"]);
+        assert!(!reports[0].1.status.in_doubt);
     }
 
     /// What a host does not offer.
@@ -349,47 +361,57 @@ mod tests {
             let none = || done(vec![lacks(enhanced)]);
             // The next host is asked, and may take it.
             let mut progress = one();
-            progress.hear(none(), false, at("a"));
+            progress.hear(none(), 10, false, at("a"));
             assert_eq!((left(&progress), told(&progress.settled())), (vec![0], vec![]));
-            progress.hear(done(vec![said(250)]), true, at("b"));
+            progress.hear(done(vec![said(250)]), 10, true, at("b"));
             assert_eq!(of_one(progress), ("0 b 250".to_owned(), false));
             // Nobody offers it; a host behind them that is away changes nothing.
             let mut progress = one();
-            progress.hear(none(), false, at("a"));
-            progress.hear(none(), false, at("b"));
-            progress.hear(Talk::Next { status: lost(false), greeted: false }, false, at("c"));
+            progress.hear(none(), 10, false, at("a"));
+            progress.hear(none(), 10, false, at("b"));
+            progress.hear(Talk::Next { status: lost(false), greeted: false }, 20, false, at("c"));
             assert_eq!(of_one(progress), ("0 b not offered".to_owned(), true));
+            // One that is as good and away might offer it, whichever of the two came first.
+            for away_first in [true, false] {
+                let mut progress = one();
+                let away = || Talk::Next { status: lost(false), greeted: false };
+                let (first, second) = if away_first { (away(), none()) } else { (none(), away()) };
+                progress.hear(first, 10, false, at("a"));
+                progress.hear(second, 10, false, at("b"));
+                let away = if away_first { "a" } else { "b" };
+                assert_eq!(of_one(progress), (format!("0 {away} lost"), false));
+            }
             // One that defers may take it later, whichever comes first.
             let mut progress = one();
-            progress.hear(done(vec![said(451)]), false, at("a"));
-            progress.hear(none(), false, at("b"));
+            progress.hear(done(vec![said(451)]), 10, false, at("a"));
+            progress.hear(none(), 10, false, at("b"));
             assert_eq!(left(&progress), [0]);
-            progress.hear(none(), false, at("c"));
+            progress.hear(none(), 10, false, at("c"));
             assert_eq!(of_one(progress), ("0 a 451".to_owned(), false));
             let mut progress = one();
-            progress.hear(none(), false, at("a"));
-            progress.hear(done(vec![said(451)]), false, at("b"));
+            progress.hear(none(), 10, false, at("a"));
+            progress.hear(done(vec![said(451)]), 10, false, at("b"));
             assert_eq!(of_one(progress), ("0 b 451".to_owned(), false));
             // So may one that does not talk now, and a better one that is away.
             let mut progress = one();
-            progress.hear(none(), false, at("a"));
-            progress.hear(Talk::Next { status: said(421), greeted: true }, false, at("b"));
+            progress.hear(none(), 10, false, at("a"));
+            progress.hear(Talk::Next { status: said(421), greeted: true }, 10, false, at("b"));
             assert_eq!(of_one(progress), ("0 b 421".to_owned(), false));
             let mut progress = one();
-            progress.hear(Talk::Next { status: lost(false), greeted: false }, false, at("a"));
-            progress.hear(none(), false, at("b"));
+            progress.hear(Talk::Next { status: lost(false), greeted: false }, 10, false, at("a"));
+            progress.hear(none(), 10, false, at("b"));
             assert_eq!(of_one(progress), ("0 a lost".to_owned(), false));
             // And those that this attempt has not come to.
             let mut progress = one();
-            progress.hear(none(), false, at("a"));
+            progress.hear(none(), 10, false, at("a"));
             let Heard::Dealt(reports, _) = progress.end_early() else { panic!("it was dealt with") };
             assert_eq!(reports[0].1.status, lacks(enhanced).into_temporary());
         }
         // A refusal of the host's own, or of what no host may be sent, is final at once.
         for status in [said(554), lacks(Enhanced(5, 6, 0))] {
             let mut progress = one();
-            progress.hear(done(vec![said(451)]), false, at("a"));
-            progress.hear(done(vec![status]), false, at("b"));
+            progress.hear(done(vec![said(451)]), 10, false, at("a"));
+            progress.hear(done(vec![status]), 10, false, at("b"));
             assert_eq!((left(&progress), of_one(progress).1), (vec![], true));
         }
     }
@@ -399,7 +421,7 @@ mod tests {
         let sessions = |content: bool, status: Status| {
             let mut progress = Progress::new(&recipients(&[0]), None, false);
             let goes_on = |progress: &mut Progress| {
-                progress.hear(done(vec![status.clone()]), content, at("a"));
+                progress.hear(done(vec![status.clone()]), 10, content, at("a"));
                 progress.goes_on(true)
             };
             1 + std::iter::repeat_with(|| goes_on(&mut progress)).take(20).take_while(|on| *on).count()
@@ -410,11 +432,12 @@ mod tests {
     }
 
     #[test]
-    fn who_was_deferred_waits_for_the_next_attempt_where_little_time_is_left() {
+    fn no_other_host_is_begun_where_little_time_is_left() {
         let mut progress = Progress::new(&recipients(&[0]), None, false);
-        progress.hear(Talk::Next { status: said(421), greeted: true }, false, at("a"));
-        assert!(progress.goes_on(false), "nothing was said of them yet");
-        progress.hear(done(vec![said(451)]), false, at("b"));
+        assert!(progress.goes_on(false), "the first one is");
+        progress.hear(Talk::Next { status: said(421), greeted: true }, 10, false, at("a"));
+        assert_eq!([true, false].map(|is_time| progress.goes_on(is_time)), [true, false]);
+        progress.hear(done(vec![said(451)]), 20, false, at("b"));
         assert_eq!([true, false].map(|is_time| progress.goes_on(is_time)), [true, false]);
     }
 }

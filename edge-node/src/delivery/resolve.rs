@@ -44,6 +44,8 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct MailHost {
     /// Its name, as TLS and the sender are told.
     pub name: String,
+    /// Hosts with a lower one are better (RFC 5321 §5.1).
+    pub preference: u16,
     /// Its addresses, in the order in which they are tried.
     pub addresses: Vec<IpAddr>,
     /// DNS proves that the domain names it, or it is the domain itself.
@@ -197,7 +199,7 @@ impl Resolver {
                         addresses.iter().any(|address| ours.is_at(SocketAddr::new(*address, port)))
                     }) =>
                 {
-                    hosts.retain(|(other, _)| *other < preference);
+                    hosts.retain(|other: &MailHost| other.preference < preference);
                     unsure.retain(|(other, _)| *other < preference);
                     own = Some((preference, name));
                     break;
@@ -207,16 +209,16 @@ impl Resolver {
                         true => self.published(&bases, &next_hops, port).await,
                         false => Published::Nothing,
                     };
-                    hosts.push((preference, MailHost { name, addresses, is_proved, published }));
+                    hosts.push(MailHost { name, preference, addresses, is_proved, published });
                 }
                 Err(error) if self.is_doubtful(&error) => {
                     let published = Published::Unknown(format!("nor where it is: {error}"));
-                    hosts.push((preference, MailHost { name, addresses: Vec::new(), is_proved, published }));
+                    let addresses = Vec::new();
+                    hosts.push(MailHost { name, preference, addresses, is_proved, published });
                 }
                 Err(error) => unsure.push((preference, error)),
             }
         }
-        let hosts: Vec<_> = hosts.into_iter().map(|(_, host)| host).collect();
         match (hosts.is_empty(), unsure.pop(), own) {
             (false, unsure, _) => Ok((hosts, unsure.map(|(_, error)| self.no_answer(domain, &error)))),
             (true, Some((_, error)), _) => Err(self.no_answer(domain, &error)),

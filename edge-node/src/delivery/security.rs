@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     fn host(name: &str, published: Published) -> MailHost {
-        MailHost { name: name.into(), addresses: Vec::new(), is_proved: false, published }
+        MailHost { name: name.into(), preference: 10, addresses: Vec::new(), is_proved: false, published }
     }
 
     fn records(usage: u8) -> Published {

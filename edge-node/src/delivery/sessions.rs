@@ -40,6 +40,10 @@ pub(super) struct Target<'a> {
     pub policy: TlsPolicy,
     pub security: Security,
     pub login: Option<&'a Credentials>,
+    /// It takes mail for everywhere.
+    pub is_smart_host: bool,
+    /// Hosts with a lower one are better (RFC 5321 §5.1).
+    pub preference: u16,
     /// What a session with it counts for in reports of TLS.
     pub counted: Option<Counted>,
 }
@@ -148,7 +152,10 @@ impl Sessions {
         sent: &Transmission,
     ) -> Talked {
         let Raced { won, failed } = race(&addresses, client::connect).await;
-        self.note(won.as_ref().map(|(address, _)| *address), &failed);
+        // A smart host, at whatever port, proves nothing of the rest.
+        if !target.is_smart_host {
+            self.note(won.is_some(), &failed);
+        }
         let Some((address, stream)) = won else {
             let why = failed
                 .iter()
@@ -173,13 +180,12 @@ impl Sessions {
         }
     }
 
-    /// Notes what the mail port of other hosts has come to: a smart host may be at another one, which proves nothing.
-    fn note(&self, won: Option<SocketAddr>, failed: &[(SocketAddr, io::Error)]) {
-        let (port, now) = (self.node.topology.edge.outbound.port, unix_millis());
+    /// Notes what the mail port of the hosts of domains has come to.
+    fn note(&self, is_reached: bool, failed: &[(SocketAddr, io::Error)]) {
+        let now = unix_millis();
         let mut outward = self.outward.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = failed.iter().filter(|(address, _)| address.port() == port);
-        outward.failed(failed.map(|(address, error)| (address.ip(), error)), now);
-        if won.is_some_and(|address| address.port() == port) {
+        outward.failed(failed.iter().map(|(address, error)| (address.ip(), error)), now);
+        if is_reached {
             outward.reached(now);
         }
     }

@@ -129,7 +129,7 @@ impl Counted {
         let failure = match talk {
             Talk::HandshakeFailed(status, result) => Some((*result, status.text.clone())),
             _ if session.is_tls() => self.seen().or_else(|| self.doubt.clone()),
-            Talk::Next { status, .. } if !is_without_tls(status) => return,
+            Talk::Next { status, .. } if !is_of_starttls(status) => return,
             Talk::Next { .. } | Talk::Done(..) => Some((
                 ResultType::StarttlsNotSupported,
                 "it does not offer STARTTLS, or does not keep to it".into(),
@@ -178,9 +178,9 @@ fn shown(address: IpAddr) -> Option<String> {
     is_public(address).then(|| address.to_string())
 }
 
-/// Whether a host was left because it has no TLS, and not for what it said.
-fn is_without_tls(status: &Status) -> bool {
-    status.code.is_none() && status.enhanced == Enhanced(4, 7, 10)
+/// Whether a host was left because it has no TLS, or hung up or said too much where that should begin; not for what it said.
+fn is_of_starttls(status: &Status) -> bool {
+    status.code.is_none() && matches!(status.enhanced, Enhanced(4, 7, 10) | Enhanced(4, 7, 0))
 }
 
 fn policy(kind: PolicyKind, domain: &str) -> TlsPolicy {
@@ -209,7 +209,18 @@ fn count(node: &Node, domain: &Domain, policy: TlsPolicy, failure: Option<TlsFai
 
 #[cfg(test)]
 mod tests {
+    use shared::smtp::client::Class;
+
     use super::*;
+
+    #[test]
+    fn what_ends_where_tls_should_begin_is_told_from_what_ends_otherwise() {
+        let of = |enhanced| Status::ours(Class::Temporary, enhanced, "the connection was lost");
+        // The last is a 5xx at the greeting.
+        let said = Status { code: Some(554), ..of(Enhanced(4, 7, 0)) };
+        let all = [of(Enhanced(4, 7, 10)), of(Enhanced(4, 7, 0)), of(Enhanced(4, 4, 2)), said];
+        assert_eq!(all.each_ref().map(is_of_starttls), [true, true, false, false]);
+    }
 
     #[test]
     fn addresses_of_our_own_network_are_told_nobody() {

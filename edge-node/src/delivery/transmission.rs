@@ -1,6 +1,10 @@
 //! How much of a message a host was sent, which is to be known also of a session that was given up on the way.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use tokio::time::{Instant, timeout_at};
 
 /// The content on its way over one session.
 #[derive(Debug, Default)]
@@ -29,6 +33,18 @@ impl Transmission {
         self.unsendable.store(true, Relaxed);
     }
 
+    /// What comes of a session that sends this; `None` if it has not ended by `until`. One that has sent the final dot by then
+    /// ends by itself: its host has ten minutes to answer that, and to give up before would make two messages of one
+    /// (RFC 5321 §4.5.3.2.6).
+    pub async fn in_time<T>(&self, until: Instant, session: impl Future<Output = T>) -> Option<T> {
+        let mut session = pin!(session);
+        match timeout_at(until, &mut session).await {
+            Ok(talked) => Some(talked),
+            Err(_) if self.is_whole() => Some(session.await),
+            Err(_) => None,
+        }
+    }
+
     /// Whether the host had asked for the content.
     pub fn is_begun(&self) -> bool {
         self.begun.load(Relaxed)
@@ -47,7 +63,29 @@ impl Transmission {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn time_ends_no_session_behind_the_final_dot() {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        // The dot is sent after so many minutes, and answered after so many more.
+        for (dot, answer, expected) in [(1, 1, Some(2)), (14, 9, Some(23)), (16, 0, None)] {
+            let (begun, sent) = (Instant::now(), Transmission::default());
+            let session = async {
+                sleep(minutes(dot)).await;
+                sent.ends();
+                sleep(minutes(answer)).await;
+                begun.elapsed()
+            };
+            let talked = sent.in_time(begun + minutes(15), session).await;
+            assert_eq!(talked, expected.map(minutes), "{dot} {answer}");
+            assert_eq!(begun.elapsed(), minutes(expected.unwrap_or(15)));
+        }
+    }
 
     #[test]
     fn a_message_is_whole_once_its_end_is_sent() {

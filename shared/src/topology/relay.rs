@@ -93,6 +93,14 @@ impl FromStr for Place {
     }
 }
 
+/// Whether whoever connects to `address` on this host comes to what listens at `listener`. Which addresses it has is not
+/// asked: what listens on all of them, of IPv4 or of IPv6, is known at the loopback ones.
+pub fn is_reached(listener: SocketAddr, address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    let is_on_all = listener.ip().is_unspecified() && ip.is_loopback() && listener.is_ipv4() == ip.is_ipv4();
+    (listener.ip() == ip || is_on_all) && listener.port() == address.port()
+}
+
 /// How a smart host is spoken to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RelayTls {

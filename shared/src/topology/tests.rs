@@ -90,6 +90,32 @@ fn mail_leaves_by_itself_or_by_a_smart_host() {
 }
 
 #[test]
+fn a_smart_host_is_not_this_edge_by_another_name() {
+    let parse = |relay: &str| {
+        let lines = format!(
+            "smtp = [\"192.0.2.1:25\", \"[::]:26\"]\nsubmission = [\"0.0.0.0:587\"]\nsubmissions = [\"192.0.2.1:465\"]\n\
+             [edge.outbound]\nmode = \"relay\"\nrelay = \"{relay}\"\n[link]"
+        );
+        Topology::parse(&SMALLEST.replace("[link]", &lines), "t.toml").map(drop)
+    };
+    for ours in [
+        "192.0.2.1:25",
+        "127.0.0.1:587",
+        "[::1]:26",
+        "127.0.0.2:587",
+        "[::ffff:127.0.0.1]:587",
+        "192.0.2.1:465",
+        "MX.example.com:25",
+    ] {
+        let refused = parse(ours).expect_err(ours).to_string();
+        assert!(refused.contains("is this edge itself") && refused.contains("and its port"), "{refused}");
+    }
+    for other in ["192.0.2.1:2525", "192.0.2.2:25", "127.0.0.1:10025", "127.0.0.1:26", "192.0.2.1:587"] {
+        parse(other).expect(other);
+    }
+}
+
+#[test]
 fn a_certificate_comes_from_one_source() {
     let edge = |lines: &str| {
         let text = format!("{SMALLEST}{lines}\n");

@@ -1,13 +1,15 @@
 //! `doctor` on both nodes: it names what is missing, with the records that mend it, and is content when they are there.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use shared::doctor::{Finding, State};
 use shared::listener::TlsIdentity;
 use tests::control::CommandError;
 use tests::internet::dns::Zone;
 use tests::internet::loopback;
+use tests::internet::mta::{Mta, Options};
 use tests::process::Program;
+use tests::topology::quoted;
 use tests::wait::{SOON, Trouble};
 use tests::world::{CAROL, World};
 
@@ -151,6 +153,33 @@ async fn the_edges_doctor_tells_from_the_mail_that_left_whether_any_can() -> Res
     let (after, _) = findings(&world).await?;
     let found = of(&after, &port);
     assert!(found.state == State::Ok && found.found.starts_with("a host was reached"), "{found:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_smart_host_is_no_proof_to_the_edges_doctor_that_other_hosts_can_be_reached() -> Result<(), Trouble>
+{
+    let listen = SocketAddr::new(loopback(2), 0);
+    let host = Mta::start(Options { name: "smtp.isp.example".into(), listen, ..Options::default() }).await?;
+    let port = host.address().port();
+    for (mode, expected) in [("direct-then-relay", State::Unchecked), ("relay", State::Ok)] {
+        let world = World::with(program(), |topology| {
+            // Both are at one port, as where the smart host is at 25.
+            topology.remote_port = port;
+            let relay = ("relay", quoted(&host.address().to_string()));
+            topology.outbound = vec![("mode", quoted(mode)), relay, ("relay_tls", quoted("opportunistic"))];
+        })
+        .await?;
+        let taken = host.mail().len();
+        world.internet.dns.publish(Zone::new("silent.example"));
+        world.internet.dns.fail("silent.example");
+        world.desk("alice").send("x@silent.example", "leaves", "text").await?;
+        host.wait_for(taken + 1, SOON).await?;
+        let (found, _) = findings(&world).await?;
+        let found = of(&found, &format!("port {port} outward"));
+        assert_eq!(found.state, expected, "{found:?}");
+        assert!(mode != "relay" || found.found.starts_with("it is not needed"), "{found:?}");
+    }
     Ok(())
 }
 

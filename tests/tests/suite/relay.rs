@@ -136,6 +136,24 @@ async fn a_smart_host_that_cannot_be_used_loses_nothing_and_hears_no_secret() ->
 }
 
 #[tokio::test]
+async fn a_smart_host_whose_name_leads_to_the_edge_itself_is_sent_nothing() -> Result<(), Trouble> {
+    let change = |topology: &mut tests::topology::TestTopology| {
+        *topology = topology.clone().with_fixed_ports().expect("free ports");
+        let relay = format!("{ISP}:{}", topology.smtp[0].port());
+        topology.outbound = vec![("mode", quoted("relay")), ("relay", quoted(&relay))];
+    };
+    let world = World::with(Program::at(env!("CARGO_BIN_EXE_pair")), change).await?;
+    world.internet.dns.publish(Zone::new("isp.example").a(ISP, loopback(1)));
+    let desk = world.desk("alice");
+    let sent = desk.send("x@remote.example", "would go round", "text").await?;
+    let view = until_all(&desk, &sent, DeliveryState::Deferred).await?.remove(0);
+    assert_eq!(view.status, "4.4.6", "{view:?}");
+    let said = "the smart host smtp.isp.example is this edge itself, at 127.0.0.1:";
+    assert!(view.text.starts_with(said) && view.text.contains("[edge.outbound]"), "{view:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn only_what_cannot_be_routed_goes_to_the_smart_host() -> Result<(), Trouble> {
     let host = smart_host(StartTls::SelfSigned).await?;
     let world = world("direct-then-relay", &host, "starttls", PASSWORD, &host).await?;

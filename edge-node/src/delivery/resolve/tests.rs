@@ -283,7 +283,8 @@ async fn hosts(domain: &str, forge: Forger) -> Result<Vec<MailHost>, Status> {
 }
 
 fn host(name: &str, published: Published) -> MailHost {
-    MailHost { name: name.into(), addresses: vec![ADDRESS.into()], is_proved: true, published }
+    let addresses = vec![ADDRESS.into()];
+    MailHost { name: name.into(), preference: 10, addresses, is_proved: true, published }
 }
 
 fn good(names: &[&str]) -> Published {
@@ -311,7 +312,8 @@ async fn a_delegation_that_is_not_signed_is_as_if_nobody_signed() {
     assert_eq!(hosts("good.example", honest).await, proved);
     let alias = Ok(vec![host("mail.alias.example", good(&["mx.good.example", "alias.example"]))]);
     assert_eq!(hosts("alias.example", honest).await, alias);
-    assert_eq!(hosts("itself.example", honest).await, nothing("itself.example"));
+    let itself = MailHost { preference: 0, ..host("itself.example", Published::Nothing) };
+    assert_eq!(hosts("itself.example", honest).await, Ok(vec![itself]));
 }
 
 #[tokio::test]
@@ -400,7 +402,8 @@ async fn servers_of_zones_that_are_not_signed_may_deny_without_saying_for_which(
             message.metadata.response_code = ResponseCode::NoError;
         }
     });
-    assert_eq!(found.await, Ok(vec![host("plain.example", Published::Nothing)]));
+    let itself = MailHost { preference: 0, ..host("plain.example", Published::Nothing) };
+    assert_eq!(found.await, Ok(vec![itself]));
 }
 
 #[tokio::test]

@@ -571,6 +571,11 @@ impl Client {
             }
             Phase::Quit => self.close(),
             Phase::Closed => {}
+            // It has offered it.
+            Phase::StartTls if status.code.is_none() => {
+                let text = format!("{} at STARTTLS", status.text);
+                self.unusable(Status::ours(Class::Temporary, Enhanced(4, 7, 0), &text));
+            }
             _ => self.unusable(status),
         }
     }

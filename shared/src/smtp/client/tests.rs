@@ -370,6 +370,28 @@ fn replies_injected_before_tls_are_not_believed() {
 }
 
 #[test]
+fn a_host_that_hangs_up_on_starttls_is_told_from_one_that_hangs_up() {
+    type Ends = fn(&mut Driver);
+    let ends: [Ends; 2] = [
+        |driver| driver.client.disconnected(),
+        |driver| driver.client.handle_timeout(driver.client.deadline()),
+    ];
+    for end in ends {
+        for (offer, expected) in [(WITH_TLS, Enhanced(4, 7, 0)), ("", Enhanced(4, 4, 2))] {
+            let mut driver = Driver::with(TlsPolicy::Opportunistic);
+            driver.client.deliver(bob(), NOW);
+            driver.hear("220 hi\r\n");
+            driver.hear(offer);
+            end(&mut driver);
+            driver.run();
+            let status = driver.unusable.expect("the host is unusable");
+            assert_eq!((status.class, status.code, status.enhanced), (Temporary, None, expected));
+            assert_eq!(status.text.ends_with("at STARTTLS"), !offer.is_empty(), "{}", status.text);
+        }
+    }
+}
+
+#[test]
 fn tls_policies() {
     let said = |tls, offer: &str, reply: &str| {
         let mut driver = Driver::with(tls);

@@ -11,7 +11,7 @@ use super::super::{
     Acknowledge, Acme, Authentication, BOUND_OCTETS, CONCURRENCY, CertificateSource, Confinement,
     DELAY_NOTICE, Dmarc, DnsList, Dnssec, EXPIRE, Edge, GREETING_PAUSE, GREYLIST_DELAY, GREYLIST_WINDOW,
     Greylist, LISTS_MAX, LOGIN_DELAY, Lists, Mode, MtaSts, Outbound, Place, PublicPorts, RECEIVERS,
-    RETRIES_MAX, RETRY, RelayTls, Reports, SIZE_MAX, STALE_AFTER, SmartHost, TlsFiles,
+    RETRIES_MAX, RETRY, RelayTls, Reports, SIZE_MAX, STALE_AFTER, SmartHost, TlsFiles, is_reached,
 };
 use super::{Number, Text, Texts};
 
@@ -184,7 +184,7 @@ impl Source<'_> {
             reports: self.reports(raw)?,
             public: self.public(raw)?,
             certificate: self.certificate(raw)?,
-            outbound: self.outbound(&raw.outbound, &raw.hostname)?,
+            outbound: self.outbound(raw)?,
             dns_servers: self.dns_servers(&raw.dns.servers)?,
             dnssec: self.dnssec(&raw.dns)?,
         })
@@ -320,10 +320,11 @@ impl Source<'_> {
         })
     }
 
-    fn outbound(&self, raw: &RawOutbound, hostname: &Text) -> Result<Outbound, TopologyError> {
+    fn outbound(&self, edge: &RawEdge) -> Result<Outbound, TopologyError> {
+        let raw = &edge.outbound;
         let delay_notice = self.number(raw.delay_notice.as_ref(), "delay_notice", DELAY_NOTICE, 14_400)?;
         Ok(Outbound {
-            mode: self.mode(raw, hostname)?,
+            mode: self.mode(edge)?,
             private_addresses: raw.private_addresses.unwrap_or(false),
             port: self.number(raw.port.as_ref(), "port", 1..=65_535, 25)?,
             retry: self.retry(raw.retry.as_ref())?,
@@ -350,7 +351,8 @@ impl Source<'_> {
         }
     }
 
-    fn mode(&self, raw: &RawOutbound, hostname: &Text) -> Result<Mode, TopologyError> {
+    fn mode(&self, edge: &RawEdge) -> Result<Mode, TopologyError> {
+        let raw = &edge.outbound;
         let mode = raw.mode.as_ref().map_or("direct", |mode| mode.get_ref().as_str());
         let smart_host: fn(SmartHost) -> Mode = match mode {
             "direct" => {
@@ -378,10 +380,20 @@ impl Source<'_> {
             return Err(self.refuse(span, format!("mode = \"{mode}\" needs a smart host"), mend));
         };
         let host = self.smart_host(place, raw)?;
-        if matches!(&host.place, Place::Name(name, _) if *name == self.domain(hostname)?) {
+        let is_ours = match &host.place {
+            Place::Name(name, _) => *name == self.domain(&edge.hostname)?,
+            Place::Address(address) => {
+                let listeners =
+                    [&edge.smtp, &edge.submission, &edge.submissions].map(|texts| self.addresses(texts));
+                let [smtp, submission, submissions] = listeners;
+                let mut listeners = smtp?.into_iter().chain(submission?).chain(submissions?);
+                listeners.any(|listener| is_reached(listener, *address))
+            }
+        };
+        if is_ours {
             let reason =
                 format!("the smart host {} is this edge itself, and mail would go round", host.place);
-            let mend = "write the host that takes mail for everywhere; another program on this machine by its IP address";
+            let mend = "write the host that takes mail for everywhere; another program on this machine by its IP address and its port";
             return Err(self.refuse(place.span(), reason, mend));
         }
         Ok(smart_host(host))

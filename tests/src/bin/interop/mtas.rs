@@ -44,6 +44,10 @@ pub struct Mta {
     packages: &'static [&'static str],
     /// Starts it with its files in this folder.
     start: fn(&Self, &Namespaces, &Path) -> Result<Daemon, Trouble>,
+    /// Its STARTTLS works; or it fails.
+    tls: bool,
+    /// It offers SMTPUTF8.
+    utf8: bool,
     /// Its log, in that folder.
     log: &'static str,
     /// What it says there.

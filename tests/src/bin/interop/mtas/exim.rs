@@ -19,6 +19,8 @@ pub const EXIM: Mta = Mta {
     clear: super::address(21),
     packages: &["exim4-daemon-light"],
     start,
+    tls: true,
+    utf8: true,
     log: "log/mainlog",
     words: Words {
         dane: Some(Dane { verified: "CV=dane", another: "certificate verification failed" }),

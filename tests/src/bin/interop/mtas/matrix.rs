@@ -56,14 +56,14 @@ enum For {
 }
 
 impl For {
-    fn is_for(self, running: &RunningMta) -> bool {
-        let words = &running.mta.words;
+    fn is_for(self, mta: &Mta) -> bool {
+        let words = &mta.words;
         match self {
             Self::All => true,
-            Self::Tls => running.tls,
-            Self::BrokenTls => !running.tls,
-            Self::Utf8 => running.utf8,
-            Self::NoUtf8 => !running.utf8,
+            Self::Tls => mta.tls,
+            Self::BrokenTls => !mta.tls,
+            Self::Utf8 => mta.utf8,
+            Self::NoUtf8 => !mta.utf8,
             Self::Dane => words.dane.is_some(),
             Self::NoDane => words.dane.is_none(),
             Self::Chunks => words.chunked.is_some(),
@@ -302,14 +302,14 @@ pub async fn rows(lab: &Lab, tally: &mut Tally) {
         Token { seed, number: last.get() }
     };
     for running in &lab.mtas {
-        let out = OUT.iter().filter(|row| row.of.is_for(running));
+        let out = OUT.iter().filter(|row| row.of.is_for(running.mta));
         let out =
             out.map(|row| (out_title(running.mta, row), row)).filter(|(title, _)| tally.is_wanted(title));
         let mut to_it = Vec::new();
         for (title, row) in out {
             to_it.push((title, row, submit(lab, running, row, token()).await));
         }
-        let rows = IN.iter().filter(|row| row.of.is_for(running));
+        let rows = IN.iter().filter(|row| row.of.is_for(running.mta));
         let rows =
             rows.map(|row| (in_title(running.mta, row), row)).filter(|(title, _)| tally.is_wanted(title));
         let mut from_it = Vec::new();

@@ -19,6 +19,8 @@ pub const OPENSMTPD: Mta = Mta {
     clear: super::address(31),
     packages: &["opensmtpd"],
     start,
+    tls: false,
+    utf8: false,
     log: "log/start",
     words: Words { dane: None, chunked: None },
 };

@@ -21,6 +21,8 @@ pub const POSTFIX: Mta = Mta {
     clear: super::address(11),
     packages: &[],
     start,
+    tls: true,
+    utf8: true,
     log: "log/mail",
     words: Words {
         dane: Some(Dane {
