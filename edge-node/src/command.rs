@@ -277,6 +277,10 @@ impl Commands {
 }
 
 fn locked(node: &Node) -> Vec<LockedView> {
+    all_locked(node).take(LISTED_MAX).collect()
+}
+
+fn all_locked(node: &Node) -> impl Iterator<Item = LockedView> {
     let locked = node.with_lockout(|lockout| lockout.locked(monotonic()));
     let view = |Locked { what, is_network, failures, left }| LockedView {
         what,
@@ -284,7 +288,7 @@ fn locked(node: &Node) -> Vec<LockedView> {
         failures,
         seconds_left: left.as_secs(),
     };
-    locked.into_iter().take(LISTED_MAX).map(view).collect()
+    locked.into_iter().map(view)
 }
 
 fn locked_networks(node: &Node) -> Vec<LockedNetworkView> {
@@ -295,7 +299,7 @@ fn locked_networks(node: &Node) -> Vec<LockedNetworkView> {
         count: named,
         seconds_left: left.as_secs(),
     });
-    let failed = locked(node).into_iter().filter(|locked| locked.is_network);
+    let failed = all_locked(node).filter(|locked| locked.is_network);
     let failed = failed.map(|LockedView { what, failures, seconds_left, .. }| LockedNetworkView {
         what,
         why: LockedFor::FailedLogins,

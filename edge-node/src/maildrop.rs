@@ -680,7 +680,7 @@ mod tests {
             [1],
             "it is offered again"
         );
-        assert_eq!(told(&node), [(0, false, true)]);
+        assert_eq!(told(&node), [(0, false, true); 2], "once more to a big that sends it again");
         let rows = node.store.read().expect("reads");
         let last = lane::units(&rows, EVENT_LANE, 1, 100).expect("reads").pop().expect("is told");
         assert!(

@@ -72,6 +72,7 @@ pub async fn run(node: Arc<Node>) {
 pub(crate) struct Cursors {
     ids: Vec<u8>,
     texts: Vec<u8>,
+    copies: Vec<u8>,
     unanswered: Vec<u8>,
 }
 
@@ -85,11 +86,16 @@ pub(crate) async fn trim(node: &Node) -> Result<(), StoreError> {
 }
 
 /// A slow round: what is old is forgotten, and space given back. Returns where to go on the next time.
-pub(crate) async fn clean(node: &Node, pulse: &mut Pulse, cursors: Cursors) -> Result<Cursors, StoreError> {
+pub(crate) async fn clean(
+    node: &Node,
+    pulse: &mut Pulse,
+    mut cursors: Cursors,
+) -> Result<Cursors, StoreError> {
     pulse.beat(&node.store).await?;
     if age::is_clock_believed(&node.store.read()?)? {
         trace::forget_old(&node.store).await?;
         forget_ended(&node.store).await?;
+        cursors.copies = forget_copies(&node.store, cursors.copies).await?;
         node.store.commit(|txn| correspondents::forget_old(txn, unix_millis())).await?;
         let greylist = node.topology.edge.greylist;
         let forgotten =
@@ -104,7 +110,7 @@ pub(crate) async fn clean(node: &Node, pulse: &mut Pulse, cursors: Cursors) -> R
     let texts = forget_texts(node, cursors.texts).await?;
     let unanswered = forget_unanswered(&node.store, cursors.unanswered).await?;
     while node.store.compact().await? {}
-    Ok(Cursors { ids, texts, unanswered })
+    Ok(Cursors { ids, texts, unanswered, ..cursors })
 }
 
 /// How long ids of units are remembered, in milliseconds that this node lives.
@@ -178,6 +184,13 @@ async fn forget_texts(node: &Node, cursor: Vec<u8>) -> Result<Vec<u8>, StoreErro
 /// The same for messages without a 250.
 async fn forget_unanswered(store: &Store, cursor: Vec<u8>) -> Result<Vec<u8>, StoreError> {
     let forgotten = store.commit(move |txn| vouch::forget(txn, &cursor, IDS_AT_ONCE));
+    Ok(forgotten.await?.into_inner().unwrap_or_default())
+}
+
+/// The same for what became of copies in windows.
+async fn forget_copies(store: &Store, cursor: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+    let before = unix_millis().saturating_sub(ENDED_MILLIS);
+    let forgotten = store.commit(move |txn| windows::forget_latest(txn, &cursor, IDS_AT_ONCE, before));
     Ok(forgotten.await?.into_inner().unwrap_or_default())
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rkyv::{Archive, Deserialize, Serialize};
 use shared::id::MessageId;
 use shared::row;
-use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn};
+use shared::store::{BodyKey, Rows, StoreError, Stored, Table, Txn, behind};
 use shared::unit::{Id, PopAct, ToBig, Window, WindowCopy};
 
 use crate::facts;
@@ -115,7 +115,7 @@ pub fn end(txn: &mut Txn<'_>, id: &Id, until: Option<u64>, now: u64) -> Result<(
             txn.delete(table, &key)?;
         }
     }
-    for (key, _) in txn.prefix::<Latest>(REVISED, id, COPIES_MAX)? {
+    for (key, _) in txn.prefix::<Latest>(REVISED, id, usize::MAX)? {
         txn.delete(REVISED, &key)?;
     }
     txn.delete(USED, id)?;
@@ -167,14 +167,14 @@ pub fn file(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored, now: u64) -> Res
     if let Some(filed) = txn.get::<CopyRow>(COPIES, &key)? {
         // Except that this edge, restored, may have forgotten what a client did.
         if copy.retrieved && !filed.retrieved {
-            tell_retrieved(txn, &copy, filed.after, now)?;
+            tell_again(txn, &copy, false, filed.after, now)?;
             txn.put(COPIES, &key, &CopyRow { retrieved: true, ..filed })?;
         }
         return Ok(());
     }
     txn.keep_body(body)?;
     if copy.retrieved {
-        tell_retrieved(txn, &copy, None, now)?;
+        tell_again(txn, &copy, false, None, now)?;
     }
     let row = CopyRow {
         body: body.key().0,
@@ -189,17 +189,31 @@ pub fn file(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored, now: u64) -> Res
     put_copy(txn, &key, &row)
 }
 
-/// Tells big what it has said itself: it may go back to before it knew, and when the client retrieves the copy again, that is
-/// told no more.
-fn tell_retrieved(
+/// Big sends again what a client has deleted here, for it went back to before it knew: it is told once more, if it has not said
+/// itself that the message has gone.
+pub fn tell_deleted(txn: &mut Txn<'_>, copy: &WindowCopy, at: u64) -> Result<(), StoreError> {
+    if is_gone(txn, &copy.window, MessageId(copy.message))? || txn.raw(ENDED_WINDOWS, &copy.window)?.is_some()
+    {
+        return Ok(());
+    }
+    tell_again(txn, copy, true, None, at)
+}
+
+/// Tells big what a client has done to a copy that it sends: as it has said itself, for it may go back to before it knew, and
+/// when the client retrieves the copy again, that is told no more; or that it is `deleted`.
+fn tell_again(
     txn: &mut Txn<'_>,
     copy: &WindowCopy,
+    deleted: bool,
     after: Option<Id>,
     at: u64,
 ) -> Result<(), StoreError> {
-    let WindowCopy { window, message, revision, .. } = *copy;
-    let act = PopAct { window, message, revision, retrieved: true, deleted: false, at };
-    facts::tell_after(txn, &ToBig::PopAct(act), after)
+    let WindowCopy { window, message, revision, retrieved, .. } = *copy;
+    facts::tell_after(
+        txn,
+        &ToBig::PopAct(PopAct { window, message, revision, retrieved, deleted, at }),
+        after,
+    )
 }
 
 /// Puts a copy where none is, and counts its octets.
@@ -325,7 +339,7 @@ fn remove(txn: &mut Txn<'_>, key: &[u8]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Forgets windows that ended, and messages that had gone or were revised, before `before`.
+/// Forgets windows that ended, and messages that had gone, before `before`.
 pub fn forget(txn: &mut Txn<'_>, before: u64) -> Result<(), StoreError> {
     for (key, row) in txn.prefix::<EndedRow>(ENDED_WINDOWS, &[], usize::MAX)? {
         if row.at < before {
@@ -337,12 +351,24 @@ pub fn forget(txn: &mut Txn<'_>, before: u64) -> Result<(), StoreError> {
             txn.delete(GONE, &key)?;
         }
     }
-    for (key, row) in txn.prefix::<Latest>(REVISED, &[], usize::MAX)? {
+    Ok(())
+}
+
+/// Forgets which revisions were decided or deleted last before `before`, among `max` rows behind `cursor`: there is one for each
+/// message that a client has deleted. Returns where to go on; `None` at the end.
+pub fn forget_latest(
+    txn: &mut Txn<'_>,
+    cursor: &[u8],
+    max: usize,
+    before: u64,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let found = txn.range::<Latest>(REVISED, cursor, None, max)?;
+    for (key, row) in &found {
         if row.at < before {
-            txn.delete(REVISED, &key)?;
+            txn.delete(REVISED, key)?;
         }
     }
-    Ok(())
+    Ok(behind(&found, max))
 }
 
 /// Whether big is to be told of a login at `now`: it was not told of one lately.

@@ -194,7 +194,7 @@ fn unescaped(text: &str) -> Option<String> {
         rest = match (first, embedded) {
             (_, Some((digits, behind))) => {
                 let is_point =
-                    (1..=6).contains(&digits.len()) && digits.bytes().all(|digit| hex(digit).is_some());
+                    (1..=6).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
                 let point =
                     is_point.then(|| u32::from_str_radix(digits, 16).ok().and_then(char::from_u32))??;
                 octets.extend_from_slice(point.encode_utf8(&mut [0; 4]).as_bytes());
@@ -394,6 +394,7 @@ mod tests {
         for (text, expected) in [
             ("a\\b", "a\\x{5C}b"),
             ("\\x{5C}", "\\x{5C}"),
+            ("jos\\x{e9}", "jos\\x{E9}"),
             ("\\x{7F}\\x{D}", "\\x{7F}\\x{0D}"),
             ("\\x{1F600}", "\\x{1F600}"),
         ] {
@@ -409,18 +410,9 @@ mod tests {
         for point in (1..=0x10_ffff_u32).step_by(7).chain(0..=0x2ff).filter_map(char::from_u32) {
             assert!(is_utf8_addr_xtext(&escaped(&point.to_string())), "{point:?}");
         }
-        for bad in [
-            "",
-            "\\x{}",
-            "\\x{D800}",
-            "\\x{110000}",
-            "\\x{0000000E9}",
-            "\\x{e9}",
-            "a+2",
-            "a=b",
-            "a+0D+0A",
-            "+C3+A9",
-        ] {
+        for bad in
+            ["", "\\x{}", "\\x{D800}", "\\x{110000}", "\\x{0000000E9}", "a+2", "a=b", "a+0D+0A", "+C3+A9"]
+        {
             assert_eq!(original_recipient(&format!("utf-8;{bad}")), None, "{bad}");
         }
     }

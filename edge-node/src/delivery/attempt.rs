@@ -33,11 +33,10 @@ use crate::request::OutwardView;
 /// Why the smart host is asked, where all mail goes there.
 const BY_MODE: &str = "all mail goes there";
 
-/// How long hosts of a domain that say nothing are tried, one after the other; and how long it may take to find out who they
-/// are.
+/// How long hosts of a domain that say nothing are tried, one after the other.
 const DIRECT_TIME: Duration = Duration::from_secs(5 * 60);
 
-/// How much time has to be left for another host to be asked, so that it is not given up on the way.
+/// How much time has to be left for another host to be asked for who was deferred, so that it is not given up on the way.
 const NEXT_HOST_TIME: Duration = Duration::from_secs(10 * 60);
 
 /// A host, and what it has to prove; or why it is not to be used.
@@ -209,9 +208,7 @@ impl Attempt {
         };
         let domain = first.address.domain();
         let wish = copies.row.tls_wish;
-        // What is found is to have the time of an attempt still.
-        let found_until = copies.until.min(tokio::time::Instant::now() + DIRECT_TIME);
-        let found = match timeout_at(found_until, self.hosts(domain, wish)).await {
+        let found = match timeout_at(copies.until, self.hosts(domain, wish)).await {
             Ok(Ok(found)) => found,
             // Who forges answers is not to choose which way the mail goes.
             Ok(Err(status)) if status.enhanced == UNPROVED => {
@@ -396,7 +393,7 @@ impl Attempt {
                 return (copies.all(&report), Shown::Unreachable(report));
             }
         };
-        if let Some(address) = addresses.iter().find(|address| self.ourselves.is_at(**address)) {
+        if let Some(address) = addresses.iter().find(|address| self.ourselves.is_reached_at(**address)) {
             let ours = report(is_no_smart_host(&name, *address), None);
             tracing::error!(message = %copies.message, relay = %host.place, why = ours.status.text, "the smart host cannot be used");
             return (copies.all(&ours), Shown::Unreachable(ours));

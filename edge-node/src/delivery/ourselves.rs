@@ -11,7 +11,9 @@ use shared::topology::{Edge, is_reached};
 #[derive(Clone, Debug)]
 pub struct Ourselves {
     hostname: Domain,
-    /// Those on every address of this host are known by its name and at its loopback addresses.
+    /// Where mail comes from outside. What listens on every address of this host is known by its name only.
+    smtp: Vec<SocketAddr>,
+    /// Where mail comes from anybody.
     listeners: Vec<SocketAddr>,
 }
 
@@ -20,7 +22,8 @@ impl Ourselves {
     pub fn of(edge: &Edge) -> Self {
         let listeners =
             [&edge.smtp, &edge.submission, &edge.submissions].into_iter().flatten().copied().collect();
-        Self { hostname: edge.hostname.clone(), listeners }
+        let smtp = edge.smtp.iter().filter(|at| !at.ip().is_unspecified()).copied().collect();
+        Self { hostname: edge.hostname.clone(), smtp, listeners }
     }
 
     /// Whether that is our name.
@@ -28,8 +31,13 @@ impl Ourselves {
         self.hostname.as_str().eq_ignore_ascii_case(host)
     }
 
-    /// Whether it is us who take mail there.
+    /// Whether it is us who take mail there from outside.
     pub fn is_at(&self, address: SocketAddr) -> bool {
+        self.smtp.contains(&address)
+    }
+
+    /// Whether it is us who answer there; of what listens on every address of this host the loopback ones are known.
+    pub fn is_reached_at(&self, address: SocketAddr) -> bool {
         self.listeners.iter().any(|listener| is_reached(*listener, address))
     }
 }
@@ -71,6 +79,8 @@ mod tests {
         edge.submission = vec![at("192.0.2.1:587")];
         let ours = Ourselves::of(&edge);
         let places = ["127.0.0.1:26", "[::1]:25", "127.0.0.1:25", "127.0.0.1:10025", "192.0.2.1:587"];
-        assert_eq!(places.map(|place| ours.is_at(at(place))), [true, true, false, false, true]);
+        assert_eq!(places.map(|place| ours.is_reached_at(at(place))), [true, true, false, false, true]);
+        // Many a domain's first MX is a loopback address for nobody to be there.
+        assert!(!places.iter().any(|place| ours.is_at(at(place))));
     }
 }

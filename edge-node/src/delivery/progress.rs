@@ -37,8 +37,6 @@ pub(super) struct Progress {
     last: Option<Report>,
     /// Some host was there.
     reached: bool,
-    /// Some host was asked.
-    asked: bool,
     /// How good the best host is that does not offer what somebody needs: its preference.
     lacking: Option<u16>,
     /// What those that dealt with the message have shown: the worst of it.
@@ -71,7 +69,6 @@ impl Progress {
             settled: Vec::new(),
             last,
             reached,
-            asked: false,
             lacking: None,
             shown: Shown::Nothing,
             envelopes: 0,
@@ -94,10 +91,11 @@ impl Progress {
         std::mem::take(&mut self.settled)
     }
 
-    /// Whether another session is begun for those who are left, if there `is_time` for a whole one. The first one is.
+    /// Whether another session is begun for those who are left, if there `is_time` for a whole one. It is while nothing was said
+    /// of them: whichever host is first, one that says nothing keeps nobody from those behind it.
     pub fn goes_on(&self, is_time: bool) -> bool {
         let is_within = self.envelopes < ENVELOPES_MAX && self.contents < CONTENTS_MAX;
-        !self.asked || is_time && (self.deferred.is_empty() || is_within)
+        self.deferred.is_empty() || is_time && is_within
     }
 
     /// A host of that `preference` was asked for those who were left, and `has_content`, or a part of it. `report` is what one of
@@ -109,7 +107,6 @@ impl Progress {
         has_content: bool,
         report: impl Fn(Status, Option<&str>) -> Report,
     ) {
-        self.asked = true;
         match talk {
             Talk::Done(outcomes, version) => {
                 self.reached = true;
@@ -119,7 +116,7 @@ impl Progress {
                     self.shown = shown(&outcomes);
                 }
                 if outcomes.iter().any(|outcome| is_of_offer(&outcome.status)) {
-                    self.lacking.get_or_insert(preference);
+                    self.lacking = Some(self.lacking.map_or(preference, |best| best.min(preference)));
                 }
                 self.deal(outcomes, |status| report(status, version));
             }
@@ -371,6 +368,12 @@ mod tests {
             progress.hear(none(), 10, false, at("b"));
             progress.hear(Talk::Next { status: lost(false), greeted: false }, 20, false, at("c"));
             assert_eq!(of_one(progress), ("0 b not offered".to_owned(), true));
+            // Nor where a worse one was asked before the best of those that do not.
+            let mut progress = one();
+            progress.hear(none(), 20, false, at("b"));
+            progress.hear(none(), 10, false, at("a"));
+            progress.hear(Talk::Next { status: lost(false), greeted: false }, 15, false, at("c"));
+            assert_eq!(of_one(progress), ("0 a not offered".to_owned(), true));
             // One that is as good and away might offer it, whichever of the two came first.
             for away_first in [true, false] {
                 let mut progress = one();
@@ -432,11 +435,10 @@ mod tests {
     }
 
     #[test]
-    fn no_other_host_is_begun_where_little_time_is_left() {
+    fn who_was_deferred_waits_for_the_next_attempt_where_little_time_is_left() {
         let mut progress = Progress::new(&recipients(&[0]), None, false);
-        assert!(progress.goes_on(false), "the first one is");
         progress.hear(Talk::Next { status: said(421), greeted: true }, 10, false, at("a"));
-        assert_eq!([true, false].map(|is_time| progress.goes_on(is_time)), [true, false]);
+        assert!(progress.goes_on(false), "nothing was said of them yet");
         progress.hear(done(vec![said(451)]), 20, false, at("b"));
         assert_eq!([true, false].map(|is_time| progress.goes_on(is_time)), [true, false]);
     }

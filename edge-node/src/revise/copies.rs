@@ -107,8 +107,10 @@ pub fn file(
         true => latest.revision >= copy.revision,
         false => latest.revision > copy.revision,
     };
-    if windows::latest(txn, &window, id)?.is_some_and(is_over) {
-        return Ok(());
+    if let Some(latest) = windows::latest(txn, &window, id)?.filter(|latest| is_over(*latest)) {
+        // What has been withdrawn or overtaken has a later number.
+        let is_deleted = present.is_empty() && latest.revision == copy.revision;
+        return if is_deleted { windows::tell_deleted(txn, &copy, now) } else { Ok(()) };
     }
     if present.iter().all(|(key, _)| copy_of(key).1 == copy.revision) {
         return windows::file(txn, copy, body, now);
