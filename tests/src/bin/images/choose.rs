@@ -4,6 +4,7 @@ use shared::store::sim::Dice;
 
 use crate::book::{Book, Id, LANES, Numbers, number_of, position};
 use crate::inbound::{Fate, Incoming, read_head};
+use crate::outbound::lacked_after;
 use crate::step::{Action, Step};
 
 /// Entries from which on more are removed than added.
@@ -164,8 +165,12 @@ impl Chooser {
     fn settle(&mut self, book: &Book, lane: u8) -> Action {
         let row = book.lane(lane);
         let after = if self.dice.below(3) == 0 { row.trimmed } else { row.confirmed.number };
-        let (number, held) = if self.dice.below(2) == 0 {
-            (row.trimmed + self.dice.below(row.confirmed.number - row.trimmed + 1), None)
+        let behind = (self.dice.below(2) == 0)
+            .then(|| row.trimmed + self.dice.below(row.confirmed.number - row.trimmed + 1));
+        // What may be lacking and is trimmed has stopped the lane before anything is settled.
+        let behind = behind.filter(|number| lacked_after(&row, *number) >= row.trimmed);
+        let (number, held) = if let Some(number) = behind {
+            (number, None)
         } else {
             let asked = book.lanes[usize::from(lane)].units.range(after + 1..);
             let held = asked.map(|(_, logged)| logged.unit.id).filter(|_| self.dice.below(2) == 0).collect();

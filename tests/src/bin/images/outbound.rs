@@ -93,7 +93,7 @@ fn is_unproved(row: &LaneRow, number: u64) -> bool {
 }
 
 /// Behind which number of the sender's log a receiver that stands at `number` may lack units.
-fn lacked_after(row: &LaneRow, number: u64) -> u64 {
+pub fn lacked_after(row: &LaneRow, number: u64) -> u64 {
     if is_unproved(row, number) { row.unproved_after } else { number }
 }
 
