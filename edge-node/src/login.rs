@@ -279,8 +279,7 @@ mod tests {
     use shared::store::sim::{Faults, SimDisk};
     use shared::store::{Disk, Store};
     use shared::topology::{SMALLEST, Topology};
-    use shared::unit::Former;
-    use shared::unit::directory_hash;
+    use shared::unit::{Former, directory_hash};
     use tokio::task::JoinHandle;
 
     use super::*;

@@ -12,7 +12,7 @@ use super::writer::Operation;
 /// How long an operation that can wait does, if no commit takes it along before.
 pub(super) const LAZY_TIME: Duration = Duration::from_millis(50);
 /// The same for one whose commit has failed. Longer, for every attempt on a disk that refuses opens the index anew and is
-/// logged.
+/// logged. What comes in that time waits as long.
 pub(super) const AGAIN_TIME: Duration = Duration::from_secs(1);
 
 /// What waits.

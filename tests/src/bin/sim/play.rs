@@ -52,8 +52,8 @@ struct Kind {
     /// tested elsewhere.
     trips: bool,
     /// Mail is collected on the road, deleted at desks and redirected. Not where a node goes back or lies: an edge that went
-    /// back to before a copy that was deleted on the road lets a revision of it wait, for the copy does not come again (seed
-    /// 5118), and the books do not know exactly yet what is lost with a revision that big has forgotten (seed 3620).
+    /// back to before a copy that was deleted on the road lets a revision of it wait, for the copy does not come again, and
+    /// the books do not know exactly yet what is lost with a revision that big has forgotten.
     collects: bool,
     /// The nodes' keys become other ones.
     rotates: bool,
