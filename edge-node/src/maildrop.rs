@@ -511,7 +511,7 @@ mod tests {
                 recipient: 0,
                 wrapped_key: vec![0; 80],
                 size: 6,
-                resent: false,
+                comes: true,
                 retrieved: false,
             };
             apply_unit(node, number, ToEdge::ReviseCopy(copy), b"sealed").await;
@@ -670,7 +670,7 @@ mod tests {
             recipient: 0,
             wrapped_key: vec![0; 80],
             size: 6,
-            resent: true,
+            comes: true,
             retrieved: false,
         };
         apply_unit(&node, 3, ToEdge::ReviseCopy(revised), b"sealed").await;

@@ -250,9 +250,7 @@ pub fn revise_copy(
     now: u64,
 ) -> Result<(), NotApplied> {
     let id = MessageId(copy.message);
-    // A withdrawal waits for nothing that will not come; another text comes itself, as a copy.
-    let comes = !copy.resent || copy.mode != ReviseMode::Withdraw;
-    if comes && !copies::is_filed(txn, &copy.window, id)? && !copies::has_come(txn, &copy)? {
+    if copy.comes && !copies::is_filed(txn, &copy.window, id)? && !copies::has_come(txn, &copy)? {
         has_room(txn)?;
         let (body, since) = (keep(txn, Some(body))?, age::lived(txn)?);
         let key = copy_key(&copy.window, id, copy.revision);

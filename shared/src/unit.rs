@@ -446,9 +446,9 @@ pub struct CopyRevision {
     pub wrapped_key: Vec<u8>,
     /// Length of the plain body in bytes: what POP3 counts.
     pub size: u64,
-    /// The edge went back, and is told again: a copy that it does not have will not come.
-    pub resent: bool,
-    /// Big knows that a client has retrieved the copy.
+    /// A copy that the edge does not have is on its way. Otherwise it will not come: the edge went back, and is told again.
+    pub comes: bool,
+    /// Big knows that a client has retrieved the copy, or has deleted it, which is to be taken for that.
     pub retrieved: bool,
 }
 

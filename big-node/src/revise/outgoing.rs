@@ -81,20 +81,20 @@ fn text_of(rows: &impl Rows, id: MessageId, recipient: u32) -> Result<u32, Store
     Ok(rows.get::<Recipient>(RECIPIENTS, &recipient_key(id, recipient))?.map_or(0, |row| row.revision))
 }
 
-/// Queues a revision of a copy in a secondary mailbox; `resent` if the edge may have lost the copy.
+/// Queues a revision of a copy in a secondary mailbox; `again` if the edge may have lost the copy.
 pub(super) fn send_to_window(
     txn: &mut Txn<'_>,
     site: &Site,
     id: MessageId,
     message: Message,
-    (mode, recipient, resent): (ReviseMode, u32, bool),
+    (mode, recipient, again): (ReviseMode, u32, bool),
     (window, copy): (WindowRow, CopyRow),
 ) -> Result<(), StoreError> {
     let (number, reader) = (message.revision, PublicKey(window.window.public_key));
     let window = window.window.window;
     let body = mail::queued_body(txn, &message)?;
-    let row = txn.get::<RevisedRow>(REVISED, &revised_key(id, recipient, number))?;
-    let retrieved = copy.retrieved || was_read_at_home(row.as_ref());
+    let retrieved = is_retrieved(txn, &copy, (id, recipient, number))?;
+    let comes = copy.is_there() && !(again && is_settled_without(txn, mode, id, recipient)?);
     // One that is told again may have been overtaken.
     if number >= copy.revision {
         let copy = CopyRow { revision: number, size: message.origin.size, ..copy };
@@ -109,16 +109,37 @@ pub(super) fn send_to_window(
         recipient,
         wrapped_key: wrapped(site, id, number, reader)?,
         size: message.origin.size,
-        resent,
+        comes,
         retrieved,
     });
     queue_unit(txn, &head, carrier_id(&id.0, number, &[REVISION, &window].concat()), body)
 }
 
-/// What was read in the mailbox here was read: its copy on the road is not to vanish, nor to change as if nobody had
-/// seen it.
-fn was_read_at_home(row: Option<&RevisedRow>) -> bool {
-    row.is_some_and(|row| row.home == Some(ReviseResult::Revised))
+/// Whether a copy is not to vanish, nor to change as if nobody had seen it: what was read in the mailbox here was read, and
+/// what a client has deleted is taken for retrieved.
+fn is_retrieved(
+    rows: &impl Rows,
+    copy: &CopyRow,
+    (id, recipient, revision): (MessageId, u32, u32),
+) -> Result<bool, StoreError> {
+    let row = rows.get::<RevisedRow>(REVISED, &revised_key(id, recipient, revision))?;
+    let was_read_at_home = row.is_some_and(|row| row.home == Some(ReviseResult::Revised));
+    Ok(copy.retrieved || copy.deleted || was_read_at_home)
+}
+
+/// Whether an edge that went back, and lacks the copy, decides a revision all the same: a withdrawal, for which nothing has to
+/// come, and any of what is in the mailbox here no more, of which no copy is sent again.
+fn is_settled_without(
+    rows: &impl Rows,
+    mode: ReviseMode,
+    id: MessageId,
+    recipient: u32,
+) -> Result<bool, StoreError> {
+    let row = rows.get::<Recipient>(RECIPIENTS, &recipient_key(id, recipient))?;
+    let Some(person) = row.and_then(|row| row.person).filter(|_| mode != ReviseMode::Withdraw) else {
+        return Ok(true);
+    };
+    Ok(mail::entry(rows, &person, id)?.is_none())
 }
 
 /// The numbers of the revisions before one.
@@ -272,11 +293,11 @@ pub fn again(txn: &mut Txn<'_>, site: &Site, mut unit: QueuedUnit) -> Result<Opt
         }
         Some(ToEdge::ReviseCopy(copy)) => {
             let is_open = is_open(txn, copy.message, copy.recipient, copy.revision)?;
-            let sent = txn.get::<CopyRow>(COPIES, &key2(&copy.window, &copy.message))?;
-            let key = revised_key(MessageId(copy.message), copy.recipient, copy.revision);
-            let row = txn.get::<RevisedRow>(REVISED, &key)?;
-            let retrieved = sent.is_some_and(|sent| sent.retrieved) || was_read_at_home(row.as_ref());
-            unit.head = encode(&ToEdge::ReviseCopy(CopyRevision { resent: true, retrieved, ..copy }));
+            let sent = txn.get::<CopyRow>(COPIES, &key2(&copy.window, &copy.message))?.unwrap_or_default();
+            let (id, recipient) = (MessageId(copy.message), copy.recipient);
+            let retrieved = is_retrieved(txn, &sent, (id, recipient, copy.revision))?;
+            let comes = sent.is_there() && !is_settled_without(txn, copy.mode, id, recipient)?;
+            unit.head = encode(&ToEdge::ReviseCopy(CopyRevision { comes, retrieved, ..copy }));
             Ok(is_open.then_some(unit))
         }
         _ => Ok(Some(unit)),

@@ -486,7 +486,7 @@ fn next_kind(kind: &ToEdge) -> Option<ToEdge> {
             recipient: 0,
             wrapped_key,
             size: 9,
-            resent: false,
+            comes: true,
             retrieved: false,
         }),
         ToEdge::ReviseCopy(_) => return None,

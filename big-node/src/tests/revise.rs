@@ -709,17 +709,17 @@ async fn what_was_read_at_home_is_offered_again_on_the_road() {
     }
     let told = |units: Vec<ToEdge>| {
         let copies = units.into_iter().filter_map(|unit| match unit {
-            ToEdge::ReviseCopy(copy) => Some((MessageId(copy.message), copy.resent, copy.retrieved)),
+            ToEdge::ReviseCopy(copy) => Some((MessageId(copy.message), copy.comes, copy.retrieved)),
             _ => None,
         });
         copies.collect::<Vec<_>>()
     };
-    assert_eq!(told(world.queued()), [(ids[0], false, true), (ids[1], false, false)]);
+    assert_eq!(told(world.queued()), [(ids[0], true, true), (ids[1], true, false)]);
     let (before, site) = (world.queued().len(), Arc::clone(&world.site));
     world.store.commit(move |txn| reconcile::edge_went_back(txn, &site)).await.expect("commits");
     assert!(world.queued().len() > before);
-    let again: Vec<_> = told(world.queued()).into_iter().filter(|(_, resent, _)| *resent).collect();
-    assert_eq!(again, [(ids[0], true, true), (ids[1], true, false)]);
+    let again: Vec<_> = told(world.queued()).into_iter().filter(|(_, comes, _)| !comes).collect();
+    assert_eq!(again, [(ids[0], false, true), (ids[1], false, false)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -836,6 +836,30 @@ async fn what_was_read_on_the_road_before_a_revision_came_is_not_what_is_shown_n
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_of_what_was_deleted_on_the_road_says_that_no_copy_comes() {
+    let world = block_in_place(World::new);
+    let (id, window) = block_in_place(|| {
+        let window = world.window("bob").window.window;
+        (world.sends(&["bob@example.com"], "old"), window)
+    });
+    let told = || {
+        let copies = world.queued().into_iter().filter_map(|unit| match unit {
+            ToEdge::ReviseCopy(copy) => Some((copy.revision, copy.comes, copy.retrieved)),
+            _ => None,
+        });
+        copies.collect::<Vec<_>>()
+    };
+    world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
+    let act = PopAct { window, message: id.0, revision: 0, retrieved: false, deleted: true, at: NOW };
+    block_in_place(|| world.apply(&ToBig::PopAct(act), None)).expect("is recorded");
+    world.amends("alice", id, amendment(ReviseMode::Replace, "newer")).await.expect("is revised");
+    assert_eq!(told(), [(1, true, false), (2, false, true)]);
+    let site = Arc::clone(&world.site);
+    world.store.commit(move |txn| reconcile::edge_went_back(txn, &site)).await.expect("commits");
+    assert_eq!(told()[2..], [(1, false, true), (2, false, true)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_the_edge_went_back_it_gets_the_text_that_counts() {
     let world = block_in_place(World::new);
     let id = block_in_place(|| world.sends(&[OUTSIDE, "dave@remote.example", "erin@remote.example"], "old"));
@@ -902,7 +926,7 @@ async fn an_edge_that_went_back_is_told_what_is_at_home_no_more_and_waits_for_no
     let told: Vec<_> = world.queued().into_iter().filter(|unit| !before.contains(unit)).collect();
     let of_bob = told.iter().filter_map(|unit| match unit {
         ToEdge::CopyGone { message, .. } => Some((MessageId(*message), false)),
-        ToEdge::ReviseCopy(copy) => Some((MessageId(copy.message), copy.resent)),
+        ToEdge::ReviseCopy(copy) => Some((MessageId(copy.message), !copy.comes)),
         ToEdge::Copy(copy) => panic!("{} is at home no more", MessageId(copy.message)),
         _ => None,
     });

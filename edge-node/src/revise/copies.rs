@@ -31,12 +31,12 @@ struct NotedRow {
     size: u64,
     /// See [`CopyRevision::earlier`].
     earlier: Vec<u32>,
-    /// See [`CopyRevision::resent`].
-    resent: bool,
+    /// See [`CopyRevision::comes`].
+    comes: bool,
     /// See [`CopyRevision::retrieved`].
     retrieved: bool,
 }
-shared::row!(NotedRow, 3);
+shared::row!(NotedRow, 4);
 
 /// A session that has a maildrop.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug)]
@@ -86,7 +86,7 @@ pub(super) fn decide(
         wrapped_key: copy.wrapped_key,
         size: copy.size,
         earlier: copy.earlier,
-        resent: copy.resent,
+        comes: copy.comes,
         retrieved: copy.retrieved,
     };
     note_or_swap(txn, busy, copy_key(&window, MessageId(message), revision), row, now)
@@ -124,7 +124,7 @@ pub fn file(
         wrapped_key,
         size,
         earlier: Vec::new(),
-        resent: false,
+        comes: true,
         retrieved,
     };
     note_or_swap(txn, busy, copy_key(&window, id, revision), row, now)
@@ -230,7 +230,7 @@ pub fn end_session(txn: &mut Txn<'_>, window: &Id, sent: &[(MessageId, u32)]) ->
 
 fn swap(txn: &mut Txn<'_>, key: &[u8], row: NotedRow, now: u64) -> Result<(), StoreError> {
     let noted = row.clone();
-    let NotedRow { recipient, mode, body, wrapped_key, size, earlier, resent, retrieved } = row;
+    let NotedRow { recipient, mode, body, wrapped_key, size, earlier, comes, retrieved } = row;
     let (window, (id, revision)) = (key.first_chunk().copied().unwrap_or_default(), copy_of(key));
     let prefix = [window, id.0].concat();
     let present = txn.prefix::<CopyRow>(COPIES, &prefix, usize::MAX)?;
@@ -239,7 +239,7 @@ fn swap(txn: &mut Txn<'_>, key: &[u8], row: NotedRow, now: u64) -> Result<(), St
     let latest = windows::latest(txn, &window, id)?.filter(|latest| latest.revision >= revision);
     // What is not there any more has been deleted by a client, and that it was fetched before must be assumed: except
     // of what was never there.
-    let deleted = present.is_empty() && (!resent || has_been(txn, &window, id, &earlier)?);
+    let deleted = present.is_empty() && (comes || has_been(txn, &window, id, &earlier)?);
     let fetched =
         retrieved || deleted || present.iter().any(|(_, row)| row.retrieved || row.seen || row.again);
     let (result, text) = if txn.raw(ENDED_WINDOWS, &window)?.is_some() {
@@ -250,7 +250,7 @@ fn swap(txn: &mut Txn<'_>, key: &[u8], row: NotedRow, now: u64) -> Result<(), St
         (ReviseResult::TooLate, "it is not at home any more")
     } else if let Some(again) = later.or(latest.map(|latest| latest.again)) {
         txn.release_body(BodyKey(body))?;
-        (if again { ReviseResult::Revised } else { done(mode) }, "")
+        (if again || retrieved { ReviseResult::Revised } else { done(mode) }, "")
     } else if (mode != ReviseMode::Withdraw || fetched)
         && !windows::fits(txn, &window, size, present.iter().map(|(_, old)| old.size).sum())?
     {

@@ -205,14 +205,14 @@ impl Edge {
     }
 
     fn revise_copy(&self, revision: u32, mode: ReviseMode) {
-        self.tell_of_copy(revision, mode, (false, false));
+        self.tell_of_copy(revision, mode, (true, false));
     }
 
     fn tell_of_copy(&self, revision: u32, mode: ReviseMode, told: (bool, bool)) {
         self.tell_of_copy_of(3, revision, mode, told);
     }
 
-    fn tell_of_copy_of(&self, size: u64, revision: u32, mode: ReviseMode, (resent, retrieved): (bool, bool)) {
+    fn tell_of_copy_of(&self, size: u64, revision: u32, mode: ReviseMode, (comes, retrieved): (bool, bool)) {
         let copy = CopyRevision {
             window: WINDOW,
             message: MESSAGE,
@@ -222,7 +222,7 @@ impl Edge {
             recipient: 5,
             wrapped_key: vec![9; 80],
             size,
-            resent,
+            comes,
             retrieved,
         };
         let id = carrier_id(&MESSAGE, revision, b"revise copy");
@@ -585,10 +585,23 @@ fn a_withdrawal_that_is_told_again_waits_for_no_copy() {
         (true, ReviseResult::Revised, vec![(1, "new copy 1".to_owned())]),
     ] {
         let edge = Edge::new();
-        edge.tell_of_copy(1, ReviseMode::Withdraw, (true, retrieved));
+        edge.tell_of_copy(1, ReviseMode::Withdraw, (false, retrieved));
         assert_eq!(edge.told(), [(5, 1, result)]);
         assert_eq!(edge.offered(), offered);
     }
+}
+
+#[test]
+fn a_revision_of_a_copy_that_will_not_come_is_offered_at_once() {
+    // A client had deleted the copy, which an edge that went back does not know.
+    let edge = Edge::new();
+    edge.tell_of_copy(1, ReviseMode::Replace, (false, true));
+    assert_eq!(edge.told(), [(5, 1, ReviseResult::Revised)]);
+    assert_eq!(edge.offered(), [(1, "new copy 1".to_owned())]);
+    // The next one takes its place unseen.
+    edge.tell_of_copy(2, ReviseMode::Replace, (true, false));
+    assert_eq!(edge.told()[1..], [(5, 2, ReviseResult::Revised)]);
+    assert_eq!(edge.offered(), [(2, "new copy 2".to_owned())]);
 }
 
 #[test]
@@ -927,11 +940,11 @@ fn a_revision_of_a_copy_counts_toward_the_quota_and_waits_for_room() {
     edge.apply(carrier_id(&other, 0, &WINDOW), &ToEdge::Copy(copy), Some("another")).expect("is filed");
     assert_eq!(left(2), [true, false]);
 
-    edge.tell_of_copy_of(5, 1, ReviseMode::Replace, (false, false));
+    edge.tell_of_copy_of(5, 1, ReviseMode::Replace, (true, false));
     assert_eq!(edge.told(), [(5, 1, ReviseResult::Replaced)]);
     assert_eq!(left(0), [true, false], "it is as large as it was made");
 
-    edge.tell_of_copy_of(6, 2, ReviseMode::Replace, (false, false));
+    edge.tell_of_copy_of(6, 2, ReviseMode::Replace, (true, false));
     settle();
     assert_eq!((edge.told().len(), left(0)), (1, [true, false]), "it is not decided");
     let first = |offered: Vec<(u32, String)>| offered.into_iter().next().map(|(revision, _)| revision);
@@ -943,7 +956,7 @@ fn a_revision_of_a_copy_counts_toward_the_quota_and_waits_for_room() {
     assert_eq!(edge.told()[1..], [(5, 2, ReviseResult::Replaced)], "now there is room");
     assert_eq!((first(edge.offered()), left(4)), (Some(2), [true, false]));
 
-    edge.tell_of_copy_of(11, 3, ReviseMode::Replace, (false, false));
+    edge.tell_of_copy_of(11, 3, ReviseMode::Replace, (true, false));
     settle();
     assert_eq!((edge.told().len(), first(edge.offered())), (2, Some(2)), "it can never be");
     // Big tells it again, as a copy and for its report, before and after this; the window ends while somebody reads.

@@ -406,7 +406,7 @@ fn revisions() -> Vec<ToEdge> {
         recipient: 4,
         wrapped_key: vec![3; 80],
         size: 9,
-        resent: true,
+        comes: true,
         retrieved: false,
     };
     vec![revise(ReviseMode::Replace), revise(ReviseMode::Withdraw), ToEdge::ReviseCopy(copy)]

@@ -51,9 +51,8 @@ struct Kind {
     /// Windows begin and end. Not where a node goes back, or lies: what becomes of a window that big has forgotten is
     /// tested elsewhere.
     trips: bool,
-    /// Mail is collected on the road, deleted at desks and redirected. Not where a node goes back or lies: an edge that went
-    /// back to before a copy that was deleted on the road lets a revision of it wait, for the copy does not come again, and
-    /// the books do not know exactly yet what is lost with a revision that big has forgotten.
+    /// Mail is collected on the road, deleted at desks and redirected. Not where a store is put back by hand or a peer lies: an
+    /// operator resets lanes there, and gives up what was on them.
     collects: bool,
     /// The nodes' keys become other ones.
     rotates: bool,
@@ -77,7 +76,7 @@ impl Kind {
             again: Dice::new(seed.reverse_bits()).below(2) == 0,
         };
         kind.trips = !(kind.restores || kind.put_back || kind.lies || kind.trims);
-        kind.collects = kind.trips;
+        kind.collects = !(kind.put_back || kind.lies || kind.trims);
         kind
     }
 }
@@ -495,12 +494,22 @@ impl Play {
 
     /// A remote host has got this.
     fn delivered(&mut self, id: Id, delivered: &Delivered) {
-        let Delivered { content, recipients, recorded } = delivered;
-        let Some(recipient) = recipients.first().filter(|_| recipients.len() == 1) else {
-            let what = format!("{} has left for {recipients:?} at once", named(&id));
+        let known = self.ledger.outbound.values().find(|out| out.answered == Some(id));
+        // Both nodes may have forgotten that it was to leave for another address alone.
+        let is_astray = self.edge_went_back
+            && known.is_some_and(|out| out.redirects.iter().any(|redirect| redirect.undone));
+        if delivered.recipients.len() != 1 && !is_astray {
+            let what = format!("{} has left for {:?} at once", named(&id), delivered.recipients);
             self.outcome.fault(|outcome| &mut outcome.doubled, what);
             return;
-        };
+        }
+        for recipient in &delivered.recipients {
+            self.delivered_to(id, delivered, recipient);
+        }
+    }
+
+    fn delivered_to(&mut self, id: Id, delivered: &Delivered, recipient: &(u32, String)) {
+        let Delivered { content, recipients, recorded } = delivered;
         let index = recipient.0;
         let reported =
             self.world.big.as_ref().and_then(|big| big.results(id, index).ok()).unwrap_or_default();
@@ -515,7 +524,7 @@ impl Play {
         out.delivered += 1;
         *out.got.entry(index).or_default() += 1;
         // The remote has it and the edge does not know: it will be attempted once more.
-        out.excusable += u32::from(recorded.is_err());
+        out.excusable += u32::from(recorded.is_err()) + u32::from(recipients.len() > 1);
         if !out.is_for(recipient, OUTSIDE) {
             let what = format!("{} has left for {recipient:?}, to whom nobody has sent it", named(&id));
             self.outcome.fault(|outcome| &mut outcome.ghost, what);
@@ -1046,7 +1055,7 @@ impl Play {
         let is_lost = if what.ends_with("is missing on the edge") {
             fate.may_be_at_home_alone() || lost.iter().any(|made| made.mode == ReviseMode::Withdraw)
         } else if what.ends_with("is on the edge only") {
-            fate.may_be_there_again()
+            fate.may_be_there_again() || lost.iter().any(|made| made.mode != ReviseMode::Withdraw)
         } else {
             fate.may_be_retrieved() || !lost.is_empty()
         };

@@ -257,7 +257,8 @@ pub fn audit_message(
     }
     let (Some((folder, entry)), false) = (entry, withdrawn) else { return };
     let folders = fate.folders(entry.revision);
-    let mut certain = fate.acts.iter().filter(|act| act.is_certain());
+    // A big that has forgotten a revision takes no act on it.
+    let mut certain = fate.acts.iter().filter(|act| act.is_certain() && !is_lost(act.revision));
     let is_shown = certain.clone().all(|act| big.was_shown(&entry, act.revision));
     let is_read = entry.read || !certain.any(|act| act.revision == entry.revision);
     if !folders.contains(&folder) || !is_shown || !is_read {
