@@ -1,6 +1,6 @@
 //! The books outside the nodes, and what comparing them with the nodes brings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use big_node::record::Folder;
@@ -295,12 +295,52 @@ pub struct Ledger {
     pub guesses: Option<(u32, u32)>,
     /// Ids of aggregate reports that the edge has told big of.
     pub reports: Vec<Id>,
-    /// Ids of answered messages on the lane of small mail, in the order of their 250s.
-    pub order: Vec<Id>,
-    /// Ids that were deferred, or whose node went back: they may come later than their place.
+    /// Small mail to big, in the order of its 250s.
+    pub inward: Order,
+    /// Small mail to the edge, in the order of its exits 0.
+    pub outward: Order,
+}
+
+/// In which order the units of a lane were promised, and came.
+#[derive(Clone, Debug, Default)]
+pub struct Order {
+    /// As they were promised.
+    pub promised: Vec<Id>,
+    /// Those that were deferred, or whose node went back: they may come later than their place.
     pub displaced: Vec<Id>,
-    /// Ids that big has applied, in that order.
+    /// As they were applied.
     pub applied: Vec<Id>,
+}
+
+impl Order {
+    /// All that there is may come again, whenever.
+    pub fn displace(&mut self) {
+        self.displaced.extend_from_slice(&self.promised);
+        self.applied.clear();
+    }
+
+    /// A unit was applied, or deferred.
+    pub fn came(&mut self, id: Id, deferred: bool) {
+        match deferred {
+            true => self.displaced.push(id),
+            false => self.applied.push(id),
+        }
+    }
+
+    /// Those that came first behind one that was promised later. What comes once more, as for an edge that went back, is taken
+    /// for what is there.
+    pub fn late(&self) -> Vec<Id> {
+        let (mut last, mut seen) = (None, BTreeSet::new());
+        let mut late = Vec::new();
+        for id in self.applied.iter().filter(|id| seen.insert(**id) && !self.displaced.contains(id)) {
+            let Some(at) = self.promised.iter().position(|promised| promised == id) else { continue };
+            if last.is_some_and(|last| at < last) {
+                late.push(*id);
+            }
+            last = Some(at);
+        }
+        late
+    }
 }
 
 impl Ledger {

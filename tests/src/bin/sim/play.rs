@@ -14,10 +14,10 @@ use edge_node::harness::Delivered;
 use shared::address::Address;
 use shared::id::{self, unix_millis};
 use shared::store::sim::{Dice, Faults};
-use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult};
+use shared::unit::{DeliveryState, Id, OUTBOUND, ReviseMode, ReviseResult, part_id};
 
 use crate::end::block_on;
-use crate::ledger::{Fate, Inbound, Inside, Ledger, Made, Outbound, Outcome, Received};
+use crate::ledger::{Fate, Inbound, Inside, Ledger, Made, Order, Outbound, Outcome, Received};
 use crate::liar;
 use crate::world::{Image, Who, World};
 
@@ -29,6 +29,8 @@ const ROUNDS_TO_REST: usize = 400;
 const STEPS_OF_A_ROUND: usize = 5_000;
 /// Octets from which a message goes ahead of its unit.
 const LARGE_BYTES: u64 = 70_000;
+/// Octets below which one travels inside its unit, in order with the others.
+const SMALL_BYTES: usize = 60_000;
 /// Octets of a text that is too large to travel inside its unit, though letters are compressed to less than two thirds.
 const LARGE_TEXT_BYTES: u64 = 140_000;
 /// Octets of a line of it.
@@ -346,8 +348,8 @@ impl Play {
         let answered = accepted.as_ref().ok().copied();
         if let Some(id) = answered {
             self.outcome.accepted += 1;
-            if content.len() < 60_000 {
-                self.ledger.order.push(id);
+            if content.len() < SMALL_BYTES {
+                self.ledger.inward.promised.push(id);
             }
             let content = content.clone();
             self.ledger.received.extend(who.map(|who| Received { who, id, content }));
@@ -377,8 +379,15 @@ impl Play {
         let sent = big.send("alice", &[OUTSIDE], &content);
         self.say(|| format!("send {} octets: {:?}", content.len(), sent.as_ref().map(named)));
         self.outcome.accepted += u64::from(sent.is_ok());
-        self.ledger.outbound.insert(content, outbound(sent.ok()));
+        self.leaves(content, sent.ok());
         self.mourn(Who::Big);
+    }
+
+    /// What was sent goes to the edge, for its first recipient.
+    fn leaves(&mut self, content: Vec<u8>, answered: Option<Id>) {
+        let unit = answered.map(|id| part_id(&id, 0, OUTBOUND, std::iter::once(0)));
+        self.ledger.outward.promised.extend(unit.filter(|_| content.len() < SMALL_BYTES));
+        self.ledger.outbound.insert(content, outbound(answered));
     }
 
     /// Alice writes to bob, who travels, or to somebody outside and to him.
@@ -393,7 +402,7 @@ impl Play {
         self.say(|| format!("send {} octets to {to:?}: {:?}", content.len(), sent.as_ref().map(named)));
         let recipient = u32::from(to.len() > 1);
         if to.len() > 1 {
-            self.ledger.outbound.insert(content.clone(), outbound(sent.as_ref().ok().copied()));
+            self.leaves(content.clone(), sent.as_ref().ok().copied());
         }
         if let Ok(id) = sent {
             self.outcome.accepted += 1;
@@ -714,7 +723,8 @@ impl Play {
         self.went_back |= !by_restore;
         // Nor does what was applied before say anything about the order from here on.
         self.note_applied();
-        self.ledger.applied.clear();
+        self.ledger.inward.applied.clear();
+        self.ledger.outward.displace();
         match who {
             Who::Edge => self.edge_forgot(&kept, &backup, by_restore),
             Who::Big => {
@@ -743,7 +753,7 @@ impl Play {
             message.excused |= !message.at_edge && !kept.contains(content);
         }
         self.edge_went_back = true;
-        self.ledger.displaced.append(&mut self.ledger.order.clone());
+        self.ledger.inward.displace();
         let settled = |id: Id| {
             let state = self.world.big.as_ref().and_then(|big| big.state_of(id).ok()).flatten();
             matches!(state, Some(DeliveryState::Relayed))
@@ -848,7 +858,7 @@ impl Play {
         }
         self.lied = true;
         for _ in 0..=self.dice.below(3) {
-            let (who, ids) = (self.one_of(), self.ledger.order.clone());
+            let (who, ids) = (self.one_of(), self.ledger.inward.promised.clone());
             let said = liar::lie(&mut self.world, who, &ids, &mut self.dice);
             self.say(|| format!("a lie for {who:?}: {said}"));
             let steps = self.dice.below(12);
@@ -894,12 +904,12 @@ impl Play {
     fn note_applied(&mut self) {
         for applied in self.world.applied(Who::Big) {
             self.say(|| format!("big applies {}: {}", named(&applied.id), !applied.deferred));
-            match applied.deferred {
-                true => self.ledger.displaced.push(applied.id),
-                false => self.ledger.applied.push(applied.id),
-            }
+            self.ledger.inward.came(applied.id, applied.deferred);
         }
-        self.world.applied(Who::Edge);
+        for applied in self.world.applied(Who::Edge) {
+            self.say(|| format!("edge applies {}: {}", named(&applied.id), !applied.deferred));
+            self.ledger.outward.came(applied.id, applied.deferred);
+        }
     }
 
     /// A node whose disk has lost its power, or whose store has stopped, ends.
@@ -995,6 +1005,9 @@ impl Play {
         let stops = self.world.stops();
         self.say(|| format!("an operator sees to {stops:?}"));
         self.world.cut_line(None);
+        // Who adopts or resets sends anew.
+        self.note_applied();
+        self.ledger.outward.displace();
         let now = unix_millis();
         // Who has put a store back by hand adopts it, whatever stands still for that.
         let put_back = self.went_back || stops.iter().any(|stop| stop.contains("put back"));
@@ -1195,19 +1208,9 @@ impl Play {
                 collect::audit(&self.ledger, (big, &copies), &gone, self.jumped, outcome);
             }
         }
-        let mut last = None;
-        for id in &self.ledger.applied {
-            let Some(at) = self.ledger.order.iter().position(|ordered| ordered == id) else { continue };
-            if self.ledger.displaced.contains(id) {
-                continue;
-            }
-            if last.is_some_and(|last| at <= last) {
-                outcome.fault(
-                    |outcome| &mut outcome.out_of_order,
-                    format!("{} came out of its order", named(id)),
-                );
-            }
-            last = Some(at);
+        for id in [&self.ledger.inward, &self.ledger.outward].into_iter().flat_map(Order::late) {
+            let what = format!("{} came out of its order", named(&id));
+            outcome.fault(|outcome| &mut outcome.out_of_order, what);
         }
         let mut at_edge = edge.addresses().unwrap_or_default();
         at_edge.sort_unstable();
