@@ -10,7 +10,7 @@
 //!
 //! [`dialogue`] holds a POP3 server to the conformance suite.
 //!
-//! [`fuzz`] is what a fuzzer runs and the plain tests replay.
+//! [`fuzz`] is what a fuzzer runs and the plain tests replay. [`kinds`] says of every kind of unit what plays it.
 //!
 //! Nothing here waits by sleeping: a wait ends by an event, or fails by a deadline.
 
@@ -24,6 +24,7 @@ pub mod desk;
 pub mod dialogue;
 pub mod fuzz;
 pub mod internet;
+pub mod kinds;
 pub mod ledger;
 pub mod messages;
 pub mod netns;

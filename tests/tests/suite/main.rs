@@ -21,6 +21,7 @@ mod filing;
 mod flood;
 mod fuzz_corpora;
 mod gateway;
+mod kinds;
 mod limits;
 mod mailwork;
 mod mta_sts;

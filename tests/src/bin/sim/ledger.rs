@@ -1,6 +1,6 @@
 //! The books outside the nodes, and what comparing them with the nodes brings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use big_node::record::Folder;
@@ -343,6 +343,8 @@ pub struct Outcome {
     pub accepted: u64,
     /// Power cuts, restores and stores put back.
     pub crashes: u64,
+    /// The kinds of units that were told and applied.
+    pub kinds: BTreeSet<&'static str>,
 }
 
 impl Outcome {
