@@ -6,7 +6,7 @@
 //! [`ledger`] keeps the books outside the nodes, [`messages`] makes the mail, [`netns`] makes networks
 //! that may fail, and [`proc`] asks the kernel about a process.
 //!
-//! [`damage`] makes a disk lie, [`world`] puts all of it together for one test; [`desk`] asks the nodes what their commands ask.
+//! [`damage`] makes a disk lie, [`tampered`] lets system calls fail, [`world`] puts all of it together for one test; [`desk`] asks the nodes what their commands ask.
 //!
 //! [`dialogue`] holds a POP3 server to the conformance suite.
 //!
@@ -35,6 +35,7 @@ pub mod random;
 pub mod ready;
 pub mod road;
 pub mod site;
+pub mod tampered;
 pub mod tls;
 pub mod topology;
 pub mod wait;

@@ -17,6 +17,7 @@ mod differs;
 mod directory;
 mod dkim;
 mod doctor;
+mod failed_calls;
 mod filing;
 mod flood;
 mod fuzz_corpora;
