@@ -6,11 +6,11 @@
 //! [`ledger`] keeps the books outside the nodes, [`messages`] makes the mail, [`netns`] makes networks
 //! that may fail, and [`proc`] asks the kernel about a process.
 //!
-//! [`damage`] makes a disk lie, [`world`] puts all of it together for one test; [`desk`] asks the nodes what their commands ask.
+//! [`damage`] makes a disk lie, [`tampered`] lets system calls fail, [`world`] puts all of it together for one test; [`desk`] asks the nodes what their commands ask.
 //!
 //! [`dialogue`] holds a POP3 server to the conformance suite.
 //!
-//! [`fuzz`] is what a fuzzer runs and the plain tests replay.
+//! [`fuzz`] is what a fuzzer runs and the plain tests replay. [`kinds`] says of every kind of unit what plays it.
 //!
 //! Nothing here waits by sleeping: a wait ends by an event, or fails by a deadline.
 
@@ -24,6 +24,7 @@ pub mod desk;
 pub mod dialogue;
 pub mod fuzz;
 pub mod internet;
+pub mod kinds;
 pub mod ledger;
 pub mod messages;
 pub mod netns;
@@ -34,6 +35,7 @@ pub mod random;
 pub mod ready;
 pub mod road;
 pub mod site;
+pub mod tampered;
 pub mod tls;
 pub mod topology;
 pub mod wait;

@@ -1,8 +1,5 @@
 //! Mail that has nowhere to go: the edge spools, refuses for now, and goes on by itself; nothing lost, nothing doubled.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
-
 use big_node::record::{AfterFetch, Folder, Scope};
 use edge_node::request::{Explained, Request as EdgeRequest};
 use shared::pressure::Level;
@@ -10,7 +7,8 @@ use shared::report::LinkView;
 use tests::client::smtp::{Reply, SendError, SmtpClient, SmtpError};
 use tests::ledger::Token;
 use tests::messages::{LONG, Letter};
-use tests::process::{Node, Program, installed};
+use tests::process::{Node, Program};
+use tests::tampered::Tampered;
 use tests::wait::{SOON, Trouble, until};
 use tests::world::{ALICE, CAROL, World, without_trace};
 
@@ -195,53 +193,15 @@ async fn a_spool_that_fills_up_slows_strangers_then_refuses_them_and_travellers_
     Ok(())
 }
 
-/// A disk that takes longer for each sync than this test waits for anything: strace holds the process at it, and lets go
-/// when it is [told to](SlowDisk::let_go).
-struct SlowDisk(Child);
-
-impl SlowDisk {
-    /// Slows the disk of a process that runs; `None` where nobody may: strace is missing, or it is forbidden.
-    fn of(pid: u32) -> Result<Option<Self>, Trouble> {
-        if !installed("strace") {
-            return Ok(None);
-        }
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-o", "/dev/null", "-e", "trace=fdatasync,fsync"]);
-        strace.args(["-e", "inject=fdatasync,fsync:delay_enter=600s", "-p", &pid.to_string()]);
-        let mut slow = Self(strace.stderr(Stdio::piped()).spawn()?);
-        let mut first = String::new();
-        BufReader::new(slow.0.stderr.take().ok_or("its standard error")?).read_line(&mut first)?;
-        Ok(first.contains("attached").then_some(slow))
-    }
-
-    fn let_go(mut self) -> Result<(), Trouble> {
-        self.end()
-    }
-
-    /// Asked to, it leaves the process as it found it.
-    fn end(&mut self) -> Result<(), Trouble> {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        if self.0.try_wait()?.is_none() {
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-            self.0.wait()?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for SlowDisk {
-    fn drop(&mut self) {
-        // Of a test that has failed: its world ends after it, and takes the traced process along.
-        let _ = self.end();
-    }
-}
+/// A disk that takes longer for each sync than this test waits for anything.
+const SLOW_DISK: &str = "fdatasync,fsync:delay_enter=600s";
 
 #[tokio::test]
 async fn where_bigs_disk_is_slow_it_takes_no_more_until_it_is_quick_again() -> Result<(), Trouble> {
     let program = Program::at(env!("CARGO_BIN_EXE_pair"));
     let world = World::with(program, |topology| topology.spool_max = SPOOL_MAX).await?;
     world.quiet().await?;
-    let Some(slow) = SlowDisk::of(world.nodes.big_ready().pid)? else {
+    let Some(slow) = Tampered::with(world.nodes.big_ready().pid, &[SLOW_DISK])? else {
         println!("strace is not installed, or may not trace: nothing is proved");
         return Ok(());
     };

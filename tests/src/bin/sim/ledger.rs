@@ -383,6 +383,8 @@ pub struct Outcome {
     pub accepted: u64,
     /// Power cuts, restores and stores put back.
     pub crashes: u64,
+    /// The kinds of units that were told and applied.
+    pub kinds: BTreeSet<&'static str>,
 }
 
 impl Outcome {

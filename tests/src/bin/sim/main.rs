@@ -16,6 +16,8 @@ mod end;
 #[cfg(test)]
 mod fence;
 mod keys;
+#[cfg(test)]
+mod kinds;
 mod ledger;
 mod liar;
 mod line;

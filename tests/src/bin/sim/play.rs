@@ -130,6 +130,7 @@ pub fn schedule(seed: u64, verbose: bool) -> Outcome {
     play.excuse_refused();
     play.audit();
     play.audit_trips();
+    play.note_kinds();
     play.outcome.fingerprint = *play.log.finalize().as_bytes();
     play.outcome
 }
@@ -1024,6 +1025,15 @@ impl Play {
                 (false, false) => {}
             }
         }
+    }
+
+    /// Which kinds of units were played, by the safety stores: what a peer made up is in none.
+    fn note_kinds(&mut self) {
+        // The last confirms go with the next commit.
+        Who::BOTH.into_iter().for_each(|who| self.world.flush(who));
+        self.outcome.kinds = self.world.kinds().unwrap_or_default();
+        let kinds: Vec<_> = self.outcome.kinds.iter().copied().collect();
+        self.say(|| format!("told: {}", kinds.join(", ")));
     }
 
     /// At rest, both nodes hold the same of messages.

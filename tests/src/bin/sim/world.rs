@@ -1,5 +1,6 @@
 //! Two nodes on disks in memory, and the line between them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use shared::store::sim::{Dice, Faults, SimDisk};
 use shared::store::{self, Store, StoreError};
 use shared::topology::{SMALLEST, Topology};
 use shared::unit::Id;
+use tests::kinds;
+use tests::process::Node;
 
 use crate::end::{Applied, End, Step, block_on};
 use crate::keys::{Keys, Shown};
@@ -503,6 +506,17 @@ impl World {
                 if who == Who::Big { big::restored(txn, BIG_SEALING) } else { Ok(()) }
             });
         }
+    }
+
+    /// The kinds of units that the nodes have told each other.
+    pub fn kinds(&self) -> Result<BTreeSet<&'static str>, StoreError> {
+        let mut told = BTreeSet::new();
+        for (who, node) in [(Who::Big, Node::Big), (Who::Edge, Node::Edge)] {
+            if let Some(store) = self.store(who) {
+                told.extend(kinds::applied(store, node)?);
+            }
+        }
+        Ok(told)
     }
 
     /// Whether nothing is left to send on either node.

@@ -1,6 +1,7 @@
 //! The clerk: changes the directory while everything fails, and knows which refusals are right.
 //!
-//! Guests are people, groups and shadows that come and go, each with a name that is never used again. Two stay
+//! Guests are people, groups and shadows that come and go, each with a name that is never used again; people travel from
+//! their coming on, until they come home or are removed. Two stay
 //! and change: the group *crew*, whose one member is now one colleague and now another, and the shadow *far*,
 //! who stands for now this and now that friend outside.
 //!
@@ -17,7 +18,8 @@ use ::tests::ask;
 use ::tests::random::Random;
 use ::tests::site::OUTSIDE;
 use big_node::directory::{GroupChange, NewGroup, NewPerson, NewShadow, ShadowChange};
-use big_node::request::{EntryRequest, Request};
+use big_node::record::WindowState;
+use big_node::request::{EntryRequest, Request, Terms, WindowView};
 use edge_node::request::{Explained, Request as EdgeRequest};
 use serde_json::Value;
 use shared::control::CallError;
@@ -176,12 +178,20 @@ pub async fn clerk(field: Arc<Field>, edge: PathBuf, mut random: Random) {
                 if is_known_within(&field, &edge, &name).await {
                     field.guests.enter(&name, Stage::Known);
                 }
+                if kind == Kind::Person {
+                    let (person, terms) = (name.clone(), Terms::default());
+                    insist(&field, Request::TravelStart { person, terms }).await;
+                }
                 present.push((name, kind));
             }
             2 | 3 if !present.is_empty() => {
                 let at = usize::try_from(random.below(present.len() as u64)).unwrap_or_default();
                 let (name, kind) = present.swap_remove(at);
                 field.guests.enter(&name, Stage::Going);
+                // The window of who does not come home first ends with them.
+                if kind == Kind::Person && random.below(2) == 0 {
+                    insist(&field, Request::TravelEnd { person: name.clone(), revoke: false }).await;
+                }
                 insist(&field, going(name, kind)).await;
             }
             _ => {
@@ -253,6 +263,22 @@ async fn insist(field: &Field, request: Request) {
         }
     }
     field.guests.changes.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Whether the window of each guest who has gone is at its end on edge, too; to be asked once all has settled.
+pub async fn audit(field: &Field) -> Result<Vec<String>, CallError> {
+    let request = Request::TravelList { person: None, all: true };
+    let (windows, _): (Vec<WindowView>, _) = ask::big(&field.big, request, Vec::new()).await?;
+    let names = field.guests.names();
+    let is_there = |person: &String| {
+        PEOPLE.contains(&person.as_str())
+            || names.iter().any(|(name, stage)| name == person && *stage < Stage::Going)
+    };
+    let open =
+        windows.iter().filter(|window| window.state != WindowState::Ended && !is_there(&window.person));
+    Ok(open
+        .map(|window| format!("{} has gone, and the window is {:?}", window.person, window.state))
+        .collect())
 }
 
 async fn is_known_within(field: &Field, edge: &Path, name: &str) -> bool {

@@ -9,18 +9,21 @@ use std::time::{Duration, SystemTime};
 use big_node::harness;
 use big_node::record::Folder;
 use big_node::request::{Compared, Line, Reading, Request};
+use edge_node::request::Request as EdgeRequest;
 use shared::control::CallError;
-use shared::state::State;
+use shared::state::{Prepared, State};
 use shared::store::Store;
 use shared::unit::Id;
-use tests::ask;
 use tests::ledger::{Audit, Place};
+use tests::process::Node;
 use tests::site::Site;
+use tests::{ask, kinds};
 use tokio::task::JoinSet;
 
 use crate::Failure;
 use crate::clerk::{self, At};
 use crate::field::{BOB, Field, PEOPLE, inside};
+use crate::play::SETTLE_WITHIN;
 use crate::revisions::{self, Findings};
 use crate::road::Road;
 
@@ -46,6 +49,8 @@ pub struct Tally {
     changes: usize,
     /// Found in the postmaster's undeliverable mail.
     undeliverable: usize,
+    /// Kinds of units that the nodes have told each other.
+    told: usize,
     /// Everything else that should not be.
     faults: Vec<String>,
 }
@@ -129,9 +134,15 @@ impl fmt::Display for Counts {
     }
 }
 
-/// Reads everything and compares. `copy` is where big's store is copied to: no desk reads the mailboxes of those who
-/// have gone.
-pub async fn count(site: &Site, field: &Arc<Field>, road: &Road, copy: &Path) -> Result<Tally, Failure> {
+/// Reads everything and compares, after a storm of so many rounds. The nodes' stores are copied to folders in `state`: no
+/// desk reads the mailboxes of those who have gone, and no command says which kinds of units were told.
+pub async fn count(
+    site: &Site,
+    field: &Arc<Field>,
+    road: &Road,
+    state: &Path,
+    rounds: usize,
+) -> Result<Tally, Failure> {
     let mut faults = field.faults().clone();
     let (mut bobs, mut revised, mut inbox) = (Vec::new(), Vec::new(), Vec::new());
     for person in PEOPLE {
@@ -165,9 +176,18 @@ pub async fn count(site: &Site, field: &Arc<Field>, road: &Road, copy: &Path) ->
         let Compared { compared, differing, named, .. } = held;
         faults.push(format!("of {compared} that both nodes hold {differing} differ: {named:?}"));
     }
+    // The edge records that its answer has come to big.
+    if let Err(late) = site.until_settled(SETTLE_WITHIN).await {
+        faults.push(late.to_string());
+    }
     let (prepared, _) = ask::big(&field.big, Request::Backup, Vec::new()).await?;
-    State::open(&site.nodes.topology.big_state())?.take_backup(&prepared, copy)?;
-    let store = State::open(copy)?.store()?;
+    let store = copied(&site.nodes.topology.big_state(), &prepared, &state.join("counted"))?;
+    let mut told = kinds::applied(&store, Node::Big)?;
+    let prepared = ask::edge(&site.edge(), EdgeRequest::Backup).await?;
+    let of_edge = copied(&site.nodes.topology.edge_state(), &prepared, &state.join("counted-edge"))?;
+    told.extend(kinds::applied(&of_edge, Node::Edge)?);
+    faults.extend(crate::kinds::faults(&told, rounds));
+    faults.extend(clerk::audit(field).await?);
     let undeliverable = guests(field, &store, &mut faults)?;
     let results = harness::revised(&store)?;
     let mut revised = revisions::audit(field, results, &revised, &road.revised(), &inbox).await?;
@@ -177,7 +197,13 @@ pub async fn count(site: &Site, field: &Arc<Field>, road: &Road, copy: &Path) ->
         faults.push("nothing was accepted at all".into());
     }
     let (collected, changes) = (road.collected(), field.guests.changes());
-    Ok(Tally { mail, road: road_audit, revised, collected, changes, undeliverable, faults })
+    Ok(Tally { mail, road: road_audit, revised, collected, changes, undeliverable, told: told.len(), faults })
+}
+
+/// A node's store out of the backup that it has prepared in its state.
+fn copied(state: &Path, prepared: &Prepared, into: &Path) -> Result<Store, Failure> {
+    State::open(state)?.take_backup(prepared, into)?;
+    Ok(State::open(into)?.store()?)
 }
 
 /// Books what is in the mailboxes of guests, those who have gone among them, and in the postmaster's undeliverable
@@ -263,6 +289,7 @@ impl fmt::Display for Tally {
         writeln!(f, "delivery reports: {}", self.mail.reports)?;
         writeln!(f, "revised: {}", self.revised)?;
         writeln!(f, "the road, {} collected: {}", self.collected, self.road)?;
+        writeln!(f, "kinds of units told: {} of {}", self.told, kinds::all().count())?;
         for fault in self.faults.iter().take(PRINTED_MAX) {
             writeln!(f, "fault: {fault}")?;
         }

@@ -1,7 +1,7 @@
 //! The storm: mail flows both ways while everything fails, again and again.
 //!
 //! Both nodes run as real processes. Strangers send to the edge, the desks inside write and answer, a
-//! traveller submits and collects, a clerk lets people, groups and shadows come, change and go, authors replace, append to
+//! traveller submits and collects, a clerk lets people, who travel, groups and shadows come, change and go, authors replace, append to
 //! and withdraw what they have sent, for all recipients or some, from desks and by mail from the road; meanwhile
 //!
 //! - `storm --rounds N` kills edge, big or both with SIGKILL at a random moment of every round and
@@ -33,6 +33,7 @@ mod count;
 mod cuts;
 mod field;
 mod kills;
+mod kinds;
 mod lab;
 mod line;
 mod loss;

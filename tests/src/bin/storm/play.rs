@@ -14,7 +14,7 @@ use crate::weather::Weather;
 use crate::{Failure, clerk, revisions, senders};
 
 /// How long everything may take to arrive once the storm is over.
-const SETTLE_WITHIN: Duration = Duration::from_secs(120);
+pub const SETTLE_WITHIN: Duration = Duration::from_secs(120);
 /// Senders from outside.
 const STRANGERS: u64 = 6;
 
@@ -65,7 +65,7 @@ pub async fn play(weather: &Weather, seed: u64, state: &Path) -> Result<Counts, 
     if let Err(late) = settled {
         field.fault(late.to_string());
     }
-    let tally = count::count(&site, &field, &road, &state.join("counted")).await?;
+    let tally = count::count(&site, &field, &road, state, weather.rounds()).await?;
     print!("{tally}");
     Ok(tally.counts())
 }
