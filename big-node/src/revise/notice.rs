@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use shared::id::{MessageId, unix_millis};
 use shared::mime::{self, Draft, Identity};
-use shared::origin::Channel;
+use shared::origin::{Channel, Origin};
 use shared::store::{Rows, Store, Txn};
 use shared::trace;
 use shared::unit::{ReviseMode, ReviseResult, revision_ordinal};
@@ -16,7 +16,7 @@ use super::result::decided_late;
 use crate::directory::{self, Way};
 use crate::error::Refused;
 use crate::mail::{self, Site, Ways, recipient_key};
-use crate::node::{incoming, signed};
+use crate::node;
 use crate::record::{
     MESSAGES, Message, NOTICES, Named, Person, RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow,
     Revision, revised_key, revision_key,
@@ -168,6 +168,9 @@ fn compose(
     tracing::debug!(message = %id, notice = %draft.id, "a notice of a revision");
     let channel = Channel::Desk { person: author.id };
     let reverse_path = Some(draft.from.address.to_string());
-    let notice = incoming(store, draft.id, channel, reverse_path, recipients, &content)?;
-    Ok(signed(store, site, mail::Incoming { ways, ..notice }, &content)?)
+    // It holds the text of the message, which is no less secret for that.
+    let origin = node::origin(channel, reverse_path, recipients, &content);
+    let origin = Origin { tls_wish: own.tls_wish, ..origin };
+    let notice = node::written(store, draft.id, origin, &content)?;
+    Ok(node::signed(store, site, mail::Incoming { ways, ..notice }, &content)?)
 }

@@ -17,8 +17,8 @@ use super::{index_of, open_copy, revisions};
 use crate::mail::{self, Site, recipient_key};
 use crate::projection;
 use crate::record::{
-    COPIES, CopyRow, MESSAGES, Message, RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow, Revision,
-    WindowRow, key2, revised_key, revision_key,
+    COPIES, CopyRow, MESSAGES, Message, Place, RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow,
+    Revision, WindowRow, key2, revised_key, revision_key,
 };
 
 const SERVICE_LANE: u8 = 0;
@@ -196,7 +196,8 @@ fn is_undecided(row: &RevisedRow) -> bool {
 /// After the edge went back: sends it again every revision that it has not decided.
 pub fn send_again(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
     let mut by_edge: BTreeMap<(MessageId, u32), Vec<u32>> = BTreeMap::new();
-    for (id, recipient, number) in undecided(txn)? {
+    // The latest first: what has overtaken a text, as its withdrawal has, is there before that text.
+    for (id, recipient, number) in undecided(txn)?.into_iter().rev() {
         let Some(who) = txn.get::<Recipient>(RECIPIENTS, &recipient_key(id, recipient))? else { continue };
         match who.person {
             None if who.gateway.is_some() => {}
@@ -293,7 +294,9 @@ pub fn again(txn: &mut Txn<'_>, site: &Site, mut unit: QueuedUnit) -> Result<Opt
         }
         Some(ToEdge::ReviseCopy(copy)) => {
             let is_open = is_open(txn, copy.message, copy.recipient, copy.revision)?;
-            let sent = txn.get::<CopyRow>(COPIES, &key2(&copy.window, &copy.message))?.unwrap_or_default();
+            let sent = txn.get::<CopyRow>(COPIES, &key2(&copy.window, &copy.message))?;
+            // Of what is not in the books nothing comes.
+            let sent = sent.unwrap_or(CopyRow { place: Place::Gone, ..CopyRow::default() });
             let (id, recipient) = (MessageId(copy.message), copy.recipient);
             let retrieved = is_retrieved(txn, &sent, (id, recipient, copy.revision))?;
             let comes = sent.is_there() && !is_settled_without(txn, copy.mode, id, recipient)?;

@@ -4,6 +4,7 @@ use shared::id::unix_millis;
 use shared::lane::QueuedBody;
 use shared::mime::{self, Draft, DraftMailbox};
 use shared::store::{BodyKey, StoreError};
+use shared::tls_wish::TlsWish;
 use shared::unit::{REVISIONS_MAX, Revise, ReviseMode, ReviseResult, Revised};
 
 use super::*;
@@ -42,6 +43,10 @@ fn for_some(recipients: &[&str], mode: ReviseMode, text: &str) -> Amendment {
 impl World {
     /// Alice sends a message from her desk.
     pub(super) fn sends(&self, to: &[&str], text: &str) -> MessageId {
+        self.sends_with(to, text, TlsWish::Unsaid)
+    }
+
+    fn sends_with(&self, to: &[&str], text: &str, tls_wish: TlsWish) -> MessageId {
         let (id, alice) = (MessageId::generate(), self.known("alice"));
         let mailbox =
             |address: &str| DraftMailbox { name: None, address: address.parse().expect("an address") };
@@ -62,7 +67,8 @@ impl World {
         let channel = Channel::Desk { person: alice.id };
         let path = Some("alice@example.com".to_owned());
         let content = mime::compose(&draft);
-        let incoming = incoming(&self.store, id, channel, path, to, &content).expect("writes");
+        let mut incoming = incoming(&self.store, id, channel, path, to, &content).expect("writes");
+        incoming.origin.tls_wish = tls_wish;
         let incoming = signed(&self.store, &self.site, incoming, &content).expect("reads");
         let site = Arc::clone(&self.site);
         let sent =
@@ -719,7 +725,25 @@ async fn what_was_read_at_home_is_offered_again_on_the_road() {
     world.store.commit(move |txn| reconcile::edge_went_back(txn, &site)).await.expect("commits");
     assert!(world.queued().len() > before);
     let again: Vec<_> = told(world.queued()).into_iter().filter(|(_, comes, _)| !comes).collect();
-    assert_eq!(again, [(ids[0], false, true), (ids[1], false, false)]);
+    assert_eq!(again, [(ids[1], false, false), (ids[0], false, true)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notice_goes_only_under_tls_where_the_message_did() {
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| {
+        let id = world.sends_with(&[OUTSIDE], "old", TlsWish::Required);
+        world.told(id, 0, DeliveryState::Relayed);
+        id
+    });
+    world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
+    block_in_place(|| world.reports(id, 0, 1, ReviseResult::TooLate)).expect("is recorded");
+    world.keeps_house().await;
+    let notices = world.queued().into_iter().filter_map(|unit| match unit {
+        ToEdge::Outbound(outbound) if outbound.message != id.0 => Some(outbound.tls_wish),
+        _ => None,
+    });
+    assert_eq!(notices.collect::<Vec<_>>(), [TlsWish::Required]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -856,7 +880,7 @@ async fn a_revision_of_what_was_deleted_on_the_road_says_that_no_copy_comes() {
     assert_eq!(told(), [(1, true, false), (2, false, true)]);
     let site = Arc::clone(&world.site);
     world.store.commit(move |txn| reconcile::edge_went_back(txn, &site)).await.expect("commits");
-    assert_eq!(told()[2..], [(1, false, true), (2, false, true)]);
+    assert_eq!(told()[2..], [(2, false, true), (1, false, true)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
