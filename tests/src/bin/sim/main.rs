@@ -23,6 +23,8 @@ mod liar;
 mod line;
 mod play;
 #[cfg(test)]
+mod pressure;
+#[cfg(test)]
 mod restored;
 #[cfg(test)]
 mod retries;
