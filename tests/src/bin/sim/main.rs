@@ -21,6 +21,8 @@ mod kinds;
 mod ledger;
 mod liar;
 mod line;
+#[cfg(test)]
+mod outage;
 mod play;
 #[cfg(test)]
 mod pressure;
