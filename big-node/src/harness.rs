@@ -69,6 +69,14 @@ impl Big {
         Self { store, site, host }
     }
 
+    /// The same big, which grants credit for mail as a real one does: by its disk's room, and by so many octets of the
+    /// edge's in an hour.
+    pub fn with_pressure(self, inbound_hourly: u64) -> Self {
+        let pressure = Arc::new(Pressure::new(&self.store, inbound_hourly));
+        let host = LinkHost::new(self.store.clone(), Arc::clone(&self.site), pressure, Arc::default());
+        Self { host, ..self }
+    }
+
     /// Remembers what the edge says at pairing, as if it had been paired.
     pub fn introduce(&self, sealing_key: [u8; 32], directory_key: [u8; 32]) -> Result<(), StoreError> {
         let own = self.site.sealing.public().0;

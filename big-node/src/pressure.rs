@@ -5,9 +5,9 @@
 //! Facts about mail go on a little longer than mail, until a twentieth more.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use shared::fault::{SeededFault, seeded};
+use shared::id::monotonic;
 use shared::pressure::{Bound, Hour, Level, Monitor};
 use shared::report::PressureView;
 use shared::store::Store;
@@ -22,7 +22,6 @@ const FACTS_SHARE: u64 = 20;
 pub struct Pressure {
     monitor: Monitor,
     inbound_hourly: u64,
-    start: Instant,
     hour: Mutex<Hour>,
     /// For the simulation, whose outcome must not depend on the machine's clock.
     #[cfg(feature = "sim")]
@@ -41,7 +40,6 @@ impl Pressure {
         Self {
             monitor,
             inbound_hourly,
-            start: Instant::now(),
             hour: Mutex::default(),
             #[cfg(feature = "sim")]
             always_open: false,
@@ -86,11 +84,11 @@ impl Pressure {
         if seeded(SeededFault::QuotaIgnored) {
             return;
         }
-        self.hour.lock().unwrap_or_else(PoisonError::into_inner).add(self.start.elapsed(), octets);
+        self.hour.lock().unwrap_or_else(PoisonError::into_inner).add(monotonic(), octets);
     }
 
     fn taken_in(&self) -> u64 {
-        self.hour.lock().unwrap_or_else(PoisonError::into_inner).total(self.start.elapsed())
+        self.hour.lock().unwrap_or_else(PoisonError::into_inner).total(monotonic())
     }
 
     /// Logs changes and gives space back, for ever.

@@ -270,6 +270,12 @@ impl Edge {
         Ok(reception::answer(&known, Role::Reception).map_or_else(|reply| reply.code(), |()| 250))
     }
 
+    /// The code that MAIL is answered with on port 25, with what the edge holds now.
+    pub fn mail(&self) -> Result<u16, StoreError> {
+        self.node.pressure.count()?;
+        Ok(self.node.pressure.admits(Role::Reception).map_or_else(|reply| reply.code(), |()| 250))
+    }
+
     /// How far the directory is.
     pub fn directory(&self) -> Result<DirectoryView, StoreError> {
         self.node.directory_view()

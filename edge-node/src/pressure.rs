@@ -84,7 +84,8 @@ impl Pressure {
         self.monitor.watch(held).await;
     }
 
-    fn count(&self) -> Result<(), StoreError> {
+    /// Counts what the edge holds.
+    pub(crate) fn count(&self) -> Result<(), StoreError> {
         let snapshot = self.store.read()?;
         let mut maildrops = self.maildrops.lock().unwrap_or_else(PoisonError::into_inner);
         let begun = Instant::now();

@@ -8,6 +8,8 @@ use tests::wait::Trouble;
 
 /// Threats that promises §5 numbers.
 const THREATS: u32 = 66;
+/// Figures that promises §6 numbers.
+const FIGURES: u32 = 29;
 /// Programs that show what no single test does.
 const PROGRAMS: [&str; 3] = ["storm", "sim", "images"];
 /// Tests that the tables name at least: a table that is not found would name none.
@@ -83,5 +85,8 @@ fn every_test_that_the_tables_name_is_there() -> Result<(), Trouble> {
         }
     }
     assert_eq!(rows, (1..=THREATS).collect::<BTreeSet<_>>(), "each threat has its row");
+    let figures =
+        promises.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse().ok());
+    assert_eq!(figures.collect::<Vec<u32>>(), (1..=FIGURES).collect::<Vec<_>>(), "each figure has its row");
     Ok(())
 }

@@ -21,7 +21,11 @@ mod kinds;
 mod ledger;
 mod liar;
 mod line;
+#[cfg(test)]
+mod outage;
 mod play;
+#[cfg(test)]
+mod pressure;
 #[cfg(test)]
 mod restored;
 #[cfg(test)]
