@@ -10,7 +10,7 @@ use crate::sasl::Credentials;
 use crate::smtp::{Enhanced, Recipient};
 
 use super::login::Login;
-use super::outcome::{Class, Outcome, Status};
+use super::outcome::{Class, Outcome, Status, TLS_NEEDED};
 use super::outgoing::Outgoing;
 use super::reply::{HostReply, Replies};
 use super::transaction::{Capabilities, Transaction};
@@ -399,7 +399,7 @@ impl Client {
 
     fn no_tls(&mut self) {
         let text = "TLS is required and the host does not offer it";
-        self.unusable(Status::ours(Class::Temporary, Enhanced(4, 7, 10), text));
+        self.unusable(Status::ours(Class::Temporary, TLS_NEEDED, text));
     }
 
     fn ready(&mut self, now: Duration) {
