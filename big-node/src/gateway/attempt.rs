@@ -27,7 +27,9 @@ pub async fn attempt(
     recipients: Vec<(u32, Recipient)>,
 ) -> Vec<Report> {
     let helo = ours.first().map_or_else(|| "localhost".to_owned(), ToString::to_string);
-    let required = message.origin.tls_wish == TlsWish::Required;
+    // A report is not to be lost for that (RFC 8689 §5).
+    let is_report = message.origin.reverse_path.is_none();
+    let required = message.origin.tls_wish == TlsWish::Required && !is_report;
     let policy = if required { TlsPolicy::Required } else { TlsPolicy::Opportunistic };
     let mut last: Option<(&String, Status)> = None;
     for text in hosts {

@@ -241,13 +241,14 @@ fn a_gateway_that_is_down_or_gone_is_said() {
     assert_eq!((row.state, row.text.as_str()), (DeliveryState::Failed, "the gateway inside was removed"));
 }
 
-/// What becomes of mail that came with REQUIRETLS, if `hosts` are those of its gateway.
-fn required(hosts: &[&Host]) -> (DeliveryState, String) {
+const CAROL: &str = "carol@remote.example";
+
+/// What becomes of mail of that sender that came with REQUIRETLS, if `hosts` are those of its gateway.
+fn required(from: &'static str, hosts: &[&Host]) -> (DeliveryState, String) {
     let world = World::new();
     let hosts = hosts.iter().map(|host| host.address.to_string());
     world.gateway(Reach { lmtp: hosts.collect(), ..Reach::default() }, "example.com");
-    let letter =
-        Letter { tls_wish: TlsWish::Required, ..Letter::new("carol@remote.example", "gone@example.com") };
+    let letter = Letter { tls_wish: TlsWish::Required, ..Letter::new(from, "gone@example.com") };
     letter.send(&world).expect("is taken in");
     world.attempt(letter.id);
     let row = world.state(letter.id, 0);
@@ -258,15 +259,19 @@ fn required(hosts: &[&Host]) -> (DeliveryState, String) {
 fn what_came_with_requiretls_goes_to_no_host_in_clear() {
     let failed = (DeliveryState::Failed, "5.7.10".to_owned());
     let (one, other) = (Host::start(vec![vec![]]), Host::start(vec![vec![]]));
-    assert_eq!(required(&[&one, &other]), failed);
+    assert_eq!(required(CAROL, &[&one, &other]), failed);
     for host in [one, other] {
         assert!(host.heard().iter().all(|line| !line.starts_with("MAIL")), "{:?}", host.heard());
     }
     // While a better host is away, it may be one with TLS; a worse one is not waited for.
     let clear = || Host::start(vec![vec![]]);
     let away = || Host { address: ([127, 0, 0, 1], 9).into(), heard: Arc::default() };
-    assert_eq!(required(&[&away(), &clear()]), (DeliveryState::Deferred, "4.4.1".to_owned()));
-    assert_eq!(required(&[&clear(), &away()]), failed);
+    assert_eq!(required(CAROL, &[&away(), &clear()]), (DeliveryState::Deferred, "4.4.1".to_owned()));
+    assert_eq!(required(CAROL, &[&clear(), &away()]), failed);
+    // A report is not lost for it.
+    let taken = Host::start(vec![vec!["250 2.0.0 kept"]]);
+    assert_eq!(required("", &[&taken]).0, DeliveryState::Relayed);
+    assert!(taken.heard().iter().any(|line| line == "MAIL FROM:<>"), "{:?}", taken.heard());
 }
 
 #[test]

@@ -228,9 +228,19 @@ async fn what_strangers_wish_of_tls_holds_for_forwards_and_gateways_or_they_are_
         assert!(report.contains(words) && !report.contains("the secret text"), "{report}");
     }
     assert_eq!(reports.len(), 3);
+    // A report is not lost where that cannot be had.
+    come(&world, "dave@old.example", BOB).await?;
+    let report = old.wait_for(1, SOON).await?.remove(0);
+    assert_eq!(
+        (report.recipients.join(" ").as_str(), report.reverse_path.as_str()),
+        ("dave@old.example", "")
+    );
+    assert!(!report.parameters.iter().any(|given| given == "REQUIRETLS"), "{report:?}");
+    let report = String::from_utf8_lossy(&report.data);
+    assert!(report.contains("Status: 5.7.30") && !report.contains("the secret text"), "{report}");
     let passed = inside[0].2.wait_for(1, SOON).await?;
     assert!(passed[0].tls && passed[0].parameters.iter().any(|given| given == "REQUIRETLS"));
-    assert_eq!((old.mail().len(), inside[1].2.mail().len(), inside[2].2.mail().len()), (0, 0, 0));
+    assert_eq!((old.mail().len(), inside[1].2.mail().len(), inside[2].2.mail().len()), (1, 0, 0));
     world.end().await
 }
 
