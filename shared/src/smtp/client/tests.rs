@@ -695,7 +695,7 @@ fn what_goes_under_tls_only_goes_to_hosts_that_pass_that_on() {
     {
         let (mut driver, _) = Driver::delivering(offer, Message { reverse_path: None, ..require() });
         driver.hear("220 go\r\n");
-        assert_eq!(driver.hear(&format!("250-host.example\r\n{hello}\r\n")), said);
+        assert_eq!(driver.hear(format!("250-host.example\r\n{hello}\r\n")), said);
     }
     // Who asks for nothing says nothing of it.
     let (mut driver, _) = Driver::delivering(offer, bob());
