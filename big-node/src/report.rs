@@ -269,7 +269,7 @@ pub(crate) fn described(row: &Recipient, action: Action, retry_until: Option<i64
         (_, Action::Delivered) => (DELIVERED, None),
         // What hosts inside say of a success is not for strangers.
         (None, Action::Relayed) if row.gateway.is_some() => (row.status.as_str(), None),
-        (Some(_), _) => (row.status.as_str(), Some("it could not be forwarded".into())),
+        (Some(_), _) => (row.status.as_str(), Some(not_forwarded(&row.status).into())),
         (None, _) => (row.status.as_str(), Some(row.text.clone())),
     };
     Some(DsnRecipient {
@@ -284,6 +284,17 @@ pub(crate) fn described(row: &Recipient, action: Action, retry_until: Option<i64
         last_attempt: is_attempted.then(|| seconds(row.at)),
         retry_until,
     })
+}
+
+/// Why mail did not go where a person forwards it, as far as that can be told without saying where that is.
+fn not_forwarded(status: &str) -> &'static str {
+    match status {
+        "5.7.30" => {
+            "it could not be forwarded, for TLS is not certain there, as its sender wants it (REQUIRETLS)"
+        }
+        "5.7.10" => "it could not be forwarded under TLS",
+        _ => "it could not be forwarded",
+    }
 }
 
 fn expanded(group: &Expansion) -> Option<DsnRecipient> {

@@ -27,6 +27,7 @@ use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
 use shared::seal::{BodySealer, FileKey, PrivateKey, Unwrapper, Wrappers};
 use shared::store::sim::{Faults, SimDisk};
 use shared::store::{Row, Rows, Store, Txn};
+use shared::tls_wish::TlsWish;
 use shared::topology::{AttachmentMode, Reports};
 use shared::unit::{DeliveryState, Id, Inbound, Outcome, PopAct, ToBig, ToEdge, decode, encode};
 use tokio::task::block_in_place;
@@ -193,6 +194,7 @@ struct Letter {
     from: &'static str,
     to: &'static str,
     in_reply_to: Option<String>,
+    tls_wish: TlsWish,
     content: Vec<u8>,
 }
 
@@ -200,7 +202,15 @@ impl Letter {
     fn new(from: &'static str, to: &'static str) -> Self {
         let channel = Channel::Reception { helo: "mx".into(), client: "192.0.2.1".into(), tls: false };
         let content = format!("From: {from}\r\nTo: {to}\r\nSubject: s\r\n\r\ntext\r\n").into_bytes();
-        Self { id: MessageId::generate(), channel, from, to, in_reply_to: None, content }
+        Self {
+            id: MessageId::generate(),
+            channel,
+            from,
+            to,
+            in_reply_to: None,
+            tls_wish: TlsWish::Unsaid,
+            content,
+        }
     }
 
     fn submitted(window: Id, from: &'static str, to: &'static str) -> Self {
@@ -217,7 +227,7 @@ impl Letter {
             reverse_path: (!self.from.is_empty()).then(|| self.from.into()),
             recipients: vec![OriginalRecipient::new(self.to)],
             envelope_id: None,
-            tls_wish: shared::tls_wish::TlsWish::Unsaid,
+            tls_wish: self.tls_wish,
             return_content: None,
             from,
             reply_to: Vec::new(),

@@ -83,7 +83,7 @@ impl Service {
             reverse_path: None,
             session,
             login: None,
-            is_for_somebody: false,
+            acquaints: false,
             intake: None,
             failed: None,
             said: Vec::new(),
@@ -186,9 +186,8 @@ struct Conversation {
     session: Session,
     /// Who has logged in.
     login: Option<Traveller>,
-    /// The message that is being taken in is for somebody who is no role. Anybody may write to those, and is not
-    /// acquainted by that; whom lists block writes to nobody else.
-    is_for_somebody: bool,
+    /// Whether the message that is being taken in makes the edge acquainted with the client.
+    acquaints: bool,
     /// The message that is being taken in.
     intake: Option<Box<Intake>>,
     /// Why that message cannot be taken, said at its end.
@@ -221,7 +220,7 @@ impl Conversation {
             }
             Action::Begin(envelope) => {
                 self.failed = None;
-                self.is_for_somebody = is_for_somebody(&envelope.recipients);
+                self.acquaints = acquaints(envelope.reverse_path.as_ref(), &envelope.recipients);
                 let Service { node, config, authenticator, .. } = &self.service;
                 // Since MAIL the disk may have filled up.
                 let admitted = node.pressure.admits(config.role);
@@ -254,7 +253,7 @@ impl Conversation {
                     (Some(reply), _) => Err(reply),
                     (None, None) => Err(Reply::new(451, Enhanced(4, 3, 0), "try again later")),
                 };
-                if verdict.is_ok() && self.is_for_somebody {
+                if verdict.is_ok() && self.acquaints {
                     let acquainted = &self.service.acquainted;
                     acquainted.lock().unwrap_or_else(PoisonError::into_inner).add(self.client);
                 }
@@ -381,9 +380,10 @@ impl Conversation {
     }
 }
 
-/// Whether a recipient is no role.
-fn is_for_somebody(recipients: &[Recipient]) -> bool {
-    recipients.iter().any(|recipient| !is_role(&recipient.address))
+/// Whether somebody from whom that message was taken is known by it. Anybody may write to roles, and with the null
+/// reverse-path to everybody, whatever else is asked of strangers.
+fn acquaints(reverse_path: Option<&Address>, recipients: &[Recipient]) -> bool {
+    reverse_path.is_some() && recipients.iter().any(|recipient| !is_role(&recipient.address))
 }
 
 fn not_checked() -> Reply {
@@ -429,7 +429,7 @@ mod tests {
             reverse_path: None,
             session: Session::new(Arc::clone(&service.config), false, Duration::ZERO),
             login: None,
-            is_for_somebody: false,
+            acquaints: false,
             intake: None,
             failed: None,
             said: Vec::new(),
@@ -556,15 +556,17 @@ mod tests {
     }
 
     #[test]
-    fn mail_for_roles_alone_makes_nobody_acquainted() {
-        for (to, expected) in [
-            (vec!["postmaster@example.com"], false),
-            (vec!["Abuse@example.com", "postmaster@example.com"], false),
-            (vec!["postmaster@example.com", "alice@example.com"], true),
+    fn mail_for_roles_alone_and_reports_make_nobody_acquainted() {
+        let carol = Some("carol@remote.example");
+        for (from, to, expected) in [
+            (carol, vec!["postmaster@example.com"], false),
+            (carol, vec!["Abuse@example.com", "postmaster@example.com"], false),
+            (carol, vec!["postmaster@example.com", ALICE], true),
+            (None, vec![ALICE], false),
         ] {
-            let recipient = |text: &&str| text.parse::<Address>().expect("an address").into();
-            let recipients: Vec<Recipient> = to.iter().map(recipient).collect();
-            assert_eq!(is_for_somebody(&recipients), expected, "{to:?}");
+            let address = |text: &str| text.parse::<Address>().expect("an address");
+            let recipients: Vec<Recipient> = to.iter().map(|text| address(text).into()).collect();
+            assert_eq!(acquaints(from.map(address).as_ref(), &recipients), expected, "{from:?} {to:?}");
         }
     }
 }

@@ -195,6 +195,15 @@ pub struct QueueRow {
 row!(QueueRow, 11);
 
 impl QueueRow {
+    /// What its sender's wish of TLS has hosts do before they get it. A report, which quotes a header at most, is not to be
+    /// lost for that (RFC 8689 §5): nobody would hear of it.
+    pub fn tls_demanded(&self) -> TlsWish {
+        match &self.reverse_path {
+            None if self.tls_wish == TlsWish::Required => TlsWish::Unsaid,
+            _ => self.tls_wish,
+        }
+    }
+
     /// What a unit of big says of a message, held in `body`, at `now` in milliseconds since 1970 and `since` of the node's
     /// life ([`shared::age`]); for nobody yet.
     pub fn of(outbound: Outbound, body: BodyKey, now: u64, since: u64) -> Self {

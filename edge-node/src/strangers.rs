@@ -1,5 +1,7 @@
 //! Whether mail of a stranger is taken at RCPT: lists in DNS are asked, and who is new is told to come again. Only port
 //! 25 asks, only about recipients that there are, and never where mail is for the postmaster or abuse (RFC 5321 §4.5.1).
+//! What comes from the null reverse-path does not wait: it tells people here what became of their mail, and a host that asks
+//! back whether somebody is there uses it, too.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -167,10 +169,8 @@ impl Greylisting {
         recipient: &Address,
     ) -> Verdict {
         let failed = |error: StoreError| refusal(&error);
-        let path = sender.reverse_path.as_ref();
-        if let Some(path) = path
-            && node.is_known_correspondent(path).map_err(failed)?
-        {
+        let Some(path) = &sender.reverse_path else { return Ok(()) };
+        if node.is_known_correspondent(path).map_err(failed)? {
             return Ok(());
         }
         let (network, now) = (Network::of(sender.client), unix_millis());
@@ -227,7 +227,7 @@ impl Greylisting {
             Answer::Waits(millis) | Answer::New(millis) => {
                 self.told_to_wait.fetch_add(1, Ordering::Relaxed);
                 if stranger.new == 1 {
-                    let from = path.map(ToString::to_string).unwrap_or_default();
+                    let from = path.to_string();
                     tracing::info!(client = %sender.client, from = %Quoted(&from), "a stranger is told to come again");
                 }
                 Err(wait(millis))
@@ -356,8 +356,9 @@ pub(crate) mod tests {
     /// As if the sender had come for that recipient six minutes ago, SPF vouching for its domain or not.
     fn came_before(node: &Node, name: &str, domain: Option<&str>) {
         let (sender, recipient, key) = (sender(), whom(name), node.directory_key);
+        let path = sender.reverse_path.expect("it is not the null one");
         let network = Network::of(domain.map_or(sender.client, |_| [198, 51, 100, 1].into()));
-        let mut attempt = Attempt::new(&key, network, sender.reverse_path.as_ref(), &recipient);
+        let mut attempt = Attempt::new(&key, network, &path, &recipient);
         if let Some(domain) = domain {
             attempt = attempt.vouched_for(&key, domain, &recipient);
         }

@@ -1,4 +1,7 @@
 //! One attempt by LMTP or SMTP: the gateway's hosts in order, until one deals with the message.
+//!
+//! What came with REQUIRETLS (RFC 8689) goes to a host only under TLS, and if it offers to do the same. Whoever runs both has
+//! named the host by an address inside, so no DNS can lead elsewhere; a name that a certificate could prove it has not.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,6 +13,7 @@ use shared::smtp::client::{
 };
 use shared::smtp::{Enhanced, Recipient};
 use shared::store::{BodyReader, Store, StoreError};
+use shared::tls_wish::TlsWish;
 
 use super::queue::Report;
 use crate::record;
@@ -23,7 +27,11 @@ pub async fn attempt(
     recipients: Vec<(u32, Recipient)>,
 ) -> Vec<Report> {
     let helo = ours.first().map_or_else(|| "localhost".to_owned(), ToString::to_string);
-    let mut last = None;
+    // A report is not to be lost for that (RFC 8689 §5).
+    let is_report = message.origin.reverse_path.is_none();
+    let required = message.origin.tls_wish == TlsWish::Required && !is_report;
+    let policy = if required { TlsPolicy::Required } else { TlsPolicy::Opportunistic };
+    let mut last: Option<(&String, Status)> = None;
     for text in hosts {
         // A record holds what a socket address was written as.
         let Ok(address) = text.parse::<SocketAddr>() else { continue };
@@ -32,8 +40,8 @@ pub async fn attempt(
             let config = Config { helo: helo.clone(), tls, protocol, login: None };
             conversation(store, &host, config, message, &recipients)
         };
-        let talked = match talk(TlsPolicy::Opportunistic).await {
-            Talk::HandshakeFailed(..) => talk(TlsPolicy::Never).await,
+        let talked = match talk(policy).await {
+            Talk::HandshakeFailed(..) if !required => talk(TlsPolicy::Never).await,
             other => other,
         };
         match talked {
@@ -43,16 +51,24 @@ pub async fn attempt(
                     // Reports go to strangers, who are not told addresses inside.
                     status.text = status.text.replace(&format!("{} ({address})", host.name), "the host");
                 }
-                last = Some((text, status));
+                // A host that does not even want to talk speaks of itself; its operator mends that. One without TLS will never
+                // do for whom that is required.
+                (status.class, status.enhanced) = match required && status.lacks_tls() {
+                    true => (Class::Permanent, Enhanced(5, 7, 10)),
+                    false => (Class::Temporary, status.enhanced),
+                };
+                // While a better one may do it waits; that a worse one may is not waited for.
+                let is_open = |(_, before): &(_, Status)| before.class == Class::Temporary;
+                if last.as_ref().is_none_or(|last| is_open(last) && status.class == Class::Temporary) {
+                    last = Some((text, status));
+                }
             }
         }
     }
-    let (host, mut status) = match last {
+    let (host, status) = match last {
         Some((host, status)) => (Some(host.clone()), status),
         None => (None, Status::ours(Class::Temporary, Enhanced(4, 4, 1), "the gateway has no hosts")),
     };
-    // A host that does not even want to talk speaks of itself; its operator mends that.
-    status.class = Class::Temporary;
     let report = |(recipient, _)| Report {
         recipient,
         status: status.clone(),
@@ -89,8 +105,7 @@ async fn conversation(
         size: origin.size,
         eight_bit: origin.body_8bit,
         utf8_header: origin.utf8_header,
-        // Its next host is one of our own, and named by who runs both.
-        require_tls: false,
+        require_tls: origin.tls_wish == TlsWish::Required,
         before: Vec::new(),
     };
     let piece = || {

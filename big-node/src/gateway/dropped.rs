@@ -13,6 +13,7 @@ use shared::id::MessageId;
 use shared::smtp::client::{Class, Status};
 use shared::smtp::{Enhanced, Recipient};
 use shared::store::Store;
+use shared::tls_wish::TlsWish;
 
 use super::attempt::Content;
 use super::queue::Report;
@@ -33,6 +34,8 @@ struct Envelope<'a> {
     blake3: String,
     /// Accepted, milliseconds since 1970.
     accepted_at: u64,
+    /// It came with REQUIRETLS (RFC 8689): whoever has it goes on with it under TLS only.
+    require_tls: bool,
 }
 
 /// Puts a message into `folder`. A report for each recipient.
@@ -91,6 +94,7 @@ fn write(
         size: origin.size,
         blake3: blake3::Hash::from_bytes(origin.body).to_hex().to_string(),
         accepted_at: origin.accepted_at,
+        require_tls: origin.tls_wish == TlsWish::Required,
     };
     put(folder, &format!("{name}.json"), |file| Ok(serde_json::to_writer_pretty(file, &envelope)?))?;
     File::open(folder)?.sync_all()

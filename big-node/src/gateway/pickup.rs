@@ -23,6 +23,7 @@ use shared::mime::header_len;
 use shared::origin::Channel;
 use shared::smtp::return_path;
 use shared::store::Store;
+use shared::tls_wish::TlsWish;
 
 use super::dropped::put;
 use super::hop;
@@ -58,6 +59,9 @@ struct Envelope {
     size: u64,
     /// Of the message, in hex.
     blake3: Option<String>,
+    /// It goes on under TLS only (RFC 8689).
+    #[serde(default)]
+    require_tls: bool,
 }
 
 /// A pair that can be taken.
@@ -198,7 +202,8 @@ async fn enter(store: &Store, site: &Arc<Site>, gateway: &str, pair: Pair) -> Re
     let content = [trace.as_bytes(), &content].concat();
     let mut incoming = tokio::task::block_in_place(|| {
         let recipients = envelope.recipients;
-        let origin = node::traced_origin(channel, reverse_path, recipients, &content, trace.len());
+        let mut origin = node::traced_origin(channel, reverse_path, recipients, &content, trace.len());
+        origin.tls_wish = TlsWish::of(envelope.require_tls, origin.tls_wish == TlsWish::Dispensable);
         node::written(store, id, origin, &content)
     })?;
     incoming.passes = passes;

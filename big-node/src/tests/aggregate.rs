@@ -85,7 +85,7 @@ async fn what_was_counted_leaves_once_signed_and_says_what_the_rfc_asks_for() {
     let rows = world.store.read().expect("reads");
     let message = rows.get::<Message>(MESSAGES, &id.0).expect("reads").expect("is there");
     assert_eq!(message.origin.reverse_path, None);
-    assert_eq!(message.origin.tls_wish, shared::tls_wish::TlsWish::Dispensable);
+    assert_eq!(message.origin.tls_wish, TlsWish::Dispensable);
     let outbound = outbound(&world);
     let [outbound] = outbound.as_slice() else { panic!("{outbound:?}") };
     assert!(outbound.signatures.contains("d=example.com"), "{}", outbound.signatures);

@@ -241,6 +241,39 @@ fn a_gateway_that_is_down_or_gone_is_said() {
     assert_eq!((row.state, row.text.as_str()), (DeliveryState::Failed, "the gateway inside was removed"));
 }
 
+const CAROL: &str = "carol@remote.example";
+
+/// What becomes of mail of that sender that came with REQUIRETLS, if `hosts` are those of its gateway.
+fn required(from: &'static str, hosts: &[&Host]) -> (DeliveryState, String) {
+    let world = World::new();
+    let hosts = hosts.iter().map(|host| host.address.to_string());
+    world.gateway(Reach { lmtp: hosts.collect(), ..Reach::default() }, "example.com");
+    let letter = Letter { tls_wish: TlsWish::Required, ..Letter::new(from, "gone@example.com") };
+    letter.send(&world).expect("is taken in");
+    world.attempt(letter.id);
+    let row = world.state(letter.id, 0);
+    (row.state, row.status)
+}
+
+#[test]
+fn what_came_with_requiretls_goes_to_no_host_in_clear() {
+    let failed = (DeliveryState::Failed, "5.7.10".to_owned());
+    let (one, other) = (Host::start(vec![vec![]]), Host::start(vec![vec![]]));
+    assert_eq!(required(CAROL, &[&one, &other]), failed);
+    for host in [one, other] {
+        assert!(host.heard().iter().all(|line| !line.starts_with("MAIL")), "{:?}", host.heard());
+    }
+    // While a better host is away, it may be one with TLS; a worse one is not waited for.
+    let clear = || Host::start(vec![vec![]]);
+    let away = || Host { address: ([127, 0, 0, 1], 9).into(), heard: Arc::default() };
+    assert_eq!(required(CAROL, &[&away(), &clear()]), (DeliveryState::Deferred, "4.4.1".to_owned()));
+    assert_eq!(required(CAROL, &[&clear(), &away()]), failed);
+    // A report is not lost for it.
+    let taken = Host::start(vec![vec!["250 2.0.0 kept"]]);
+    assert_eq!(required("", &[&taken]).0, DeliveryState::Relayed);
+    assert!(taken.heard().iter().any(|line| line == "MAIL FROM:<>"), "{:?}", taken.heard());
+}
+
 #[test]
 fn what_is_not_handed_over_in_five_days_fails() {
     use shared::smtp::Enhanced;
@@ -347,7 +380,8 @@ fn a_drop_directory_gets_the_message_and_then_its_envelope() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().to_str().expect("UTF-8").to_owned();
     world.gateway(Reach { drop: Some(path), ..Reach::default() }, "example.com");
-    let letter = Letter::new("carol@remote.example", "gone@example.com");
+    let letter =
+        Letter { tls_wish: TlsWish::Required, ..Letter::new("carol@remote.example", "gone@example.com") };
     letter.send(&world).expect("is taken in");
     // What lies in the way is not written through.
     let victim = folder.path().join("victim");
@@ -364,7 +398,7 @@ fn a_drop_directory_gets_the_message_and_then_its_envelope() {
     let envelope: serde_json::Value = serde_json::from_slice(&read("json")).expect("JSON");
     assert_eq!(envelope["reverse_path"], "carol@remote.example");
     assert_eq!(envelope["recipients"], serde_json::json!(["gone@example.com"]));
-    assert_eq!(envelope["size"], letter.content.len());
+    assert_eq!((&envelope["size"], &envelope["require_tls"]), (&letter.content.len().into(), &true.into()));
     assert_eq!(envelope["blake3"], blake3::hash(&letter.content).to_hex().as_str());
     assert_eq!(fs::read(&victim).expect("is there"), b"untouched");
     assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 3, "nothing unfinished is left");
@@ -415,7 +449,7 @@ fn pairs_are_picked_up_once_and_bad_ones_set_aside() {
         format!(r#"{{"reverse_path":"x@legacy.example","recipients":["{to}"],"size":{size},"more":1}}"#)
     };
     let good = envelope("alice@example.com", content.len());
-    pair(at, "good", &good, content);
+    pair(at, "good", &good.replace("\"more\":1", "\"require_tls\":true"), content);
     pair(at, "short", &envelope("alice@example.com", content.len() + 1), content);
     pair(at, "nobody", &envelope("not an address", content.len()), content);
     pair(at, "lines", &envelope("alice@example.com", 7), "a: b\n\nc");
@@ -442,9 +476,15 @@ fn pairs_are_picked_up_once_and_bad_ones_set_aside() {
         let ids = found.iter().map(|(key, _)| MessageId(key.as_slice().try_into().expect("an id")));
         let ids: Vec<_> =
             ids.filter(|id| mail::entry(&rows, &alice, *id).expect("reads").is_some()).collect();
-        (ids.len(), found.into_iter().map(|(_, message)| message.origin.channel).collect::<Vec<_>>())
+        (
+            ids.len(),
+            found
+                .into_iter()
+                .map(|(_, message)| (message.origin.channel, message.origin.tls_wish))
+                .collect::<Vec<_>>(),
+        )
     };
-    assert_eq!(filed(&world), (1, vec![Channel::Gateway { name: "inside".into() }]));
+    assert_eq!(filed(&world), (1, vec![(Channel::Gateway { name: "inside".into() }, TlsWish::Required)]));
     let mut left: Vec<_> =
         fs::read_dir(at).expect("a folder").map(|entry| entry.expect("reads").file_name()).collect();
     left.sort();

@@ -207,7 +207,7 @@ impl Attempt {
             return Asked::Told(Vec::new(), Shown::Nothing);
         };
         let domain = first.address.domain();
-        let wish = copies.row.tls_wish;
+        let wish = copies.row.tls_demanded();
         let found = match timeout_at(copies.until, self.hosts(domain, wish)).await {
             Ok(Ok(found)) => found,
             // Who forges answers is not to choose which way the mail goes.
@@ -363,7 +363,7 @@ impl Attempt {
             let relay = Some(why.clone());
             Report { host: Some(name.clone()), tls, relay, ..Report::ours(ours_to_mend(status)) }
         };
-        if copies.row.tls_wish == TlsWish::Required && host.security == Security::Opportunistic {
+        if copies.row.tls_demanded() == TlsWish::Required && host.security == Security::Opportunistic {
             let text = "the sender wants it only where TLS is certain (REQUIRETLS), and the smart host need not prove its \
                         name: that takes [edge.outbound] `relay_tls`";
             let refused = report(Status::ours(Class::Permanent, REQUIRETLS_NEEDED, text), None);

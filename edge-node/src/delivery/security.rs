@@ -117,8 +117,7 @@ impl NotToBeUsed {
 /// What a host's answer says of mail whose sender wishes for certain TLS: one without any will not fulfil that (RFC 8689
 /// §4.2.1).
 pub(super) fn for_good(wish: TlsWish, status: Status) -> Status {
-    let lacks_tls = status.code.is_none() && status.enhanced == Enhanced(4, 7, 10);
-    match wish == TlsWish::Required && lacks_tls {
+    match wish == TlsWish::Required && status.lacks_tls() {
         true => Status::ours(Class::Permanent, Enhanced(5, 7, 10), &status.text),
         false => status,
     }

@@ -300,17 +300,16 @@ impl Session {
         if !self.is_submission() && self.tally.unknown_recipients >= UNKNOWN_RECIPIENTS_MAX {
             return Err(Reply::new(421, Enhanced(4, 7, 0), "too many unknown recipients"));
         }
-        if count >= self.config.recipients_max {
+        // Nothing that is sent with a null reverse-path has two recipients (RFC 5321 §4.5.5), unless an alias elsewhere has
+        // made several of one: each of those gets it in a transaction of its own.
+        let max = if transaction.mail.reverse_path.is_none() { 1 } else { self.config.recipients_max };
+        if count >= max {
             self.tally.recipients_overshoot += 1;
             if self.tally.recipients_overshoot > RECIPIENTS_OVERSHOOT_MAX {
                 return Err(Reply::new(421, Enhanced(4, 5, 3), "too many recipients"));
             }
-            let text = format!("at most {} recipients: send to the others again", self.config.recipients_max);
+            let text = format!("no more recipients at once than {max}: send to the others again");
             return Err(Reply::new(452, Enhanced(4, 5, 3), &text));
-        }
-        if count >= 1 && transaction.mail.reverse_path.is_none() {
-            // Nothing that is sent with a null reverse-path has two recipients (RFC 5321 §4.5.5).
-            return Err(Reply::new(550, Enhanced(5, 5, 3), "a message from <> has one recipient"));
         }
         if rcpt.utf8 && !transaction.mail.smtputf8 {
             return Err(command::needs_smtputf8());

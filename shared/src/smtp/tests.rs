@@ -698,7 +698,7 @@ fn who_is_refused_for_what_they_are_still_reaches_the_postmaster() {
 fn a_message_from_nobody_has_one_recipient() {
     let mut driver = Driver::reception();
     let script = "MAIL FROM:<>\r\nRCPT TO:<alice@example.com>\r\nRCPT TO:<bob@example.com>\r\n";
-    assert_eq!(driver.codes(script), ["250", "250", "550"]);
+    assert_eq!(driver.codes(script), ["250", "250", "452"]);
 }
 
 /// T14: what was sent in the clear is not obeyed under TLS.

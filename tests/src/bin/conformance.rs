@@ -178,7 +178,7 @@ async fn hold(options: &Options) -> Result<bool, Trouble> {
             }
             Verdict::LeftOut => {
                 left_out += 1;
-                println!("left out  {title}: for servers with {}", dialogue.needs.join(", "));
+                println!("left out  {title}: {}", dialogue.left_out_because());
             }
         }
     }

@@ -6,7 +6,7 @@
 //! == DELE marks, and QUIT deletes
 //! on: clear              where it is held, see below
 //! mail: plain dots       what is in the maildrop: messages of `messages.txt`
-//! with: clock            only for servers that have this
+//! with: clock            only for servers that have this; `sallypost` is what only this product does, and takes a `why:`
 //! login                  the dialogue begins after the login; `hello`: after EHLO; `early`: before the greeting
 //! C: DELE 1
 //! S: +OK*
@@ -32,6 +32,9 @@
 
 use std::path::Path;
 
+/// The feature of who does as this product does where others may do otherwise.
+const OURS: &str = "sallypost";
+
 /// A message by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -54,6 +57,8 @@ pub struct Dialogue {
     pub begins: Begins,
     /// What the server must have.
     pub needs: Vec<String>,
+    /// Why no other product is held to it.
+    pub why: String,
     /// What is in the maildrop, by name.
     pub mail: Vec<String>,
     /// The steps, with their lines.
@@ -199,10 +204,22 @@ fn parse(text: &str, file: &str) -> Result<Vec<Dialogue>, String> {
             dialogues.last_mut().ok_or_else(|| format!("{file}:{number}: no dialogue has begun"))?;
         dialogue.line(number, line).map_err(|reason| format!("{file}:{number}: {reason}"))?;
     }
-    Ok(dialogues)
+    match dialogues.iter().find(|dialogue| dialogue.is_ours() == dialogue.why.is_empty()) {
+        Some(dialogue) => Err(format!("{}: `with: {OURS}` and `why:` go together", dialogue.place)),
+        None => Ok(dialogues),
+    }
 }
 
 impl Dialogue {
+    fn is_ours(&self) -> bool {
+        self.needs.iter().any(|need| need == OURS)
+    }
+
+    /// Why a server is not held to it that lacks what it needs.
+    pub fn left_out_because(&self) -> String {
+        if self.is_ours() { self.why.clone() } else { format!("for servers with {}", self.needs.join(", ")) }
+    }
+
     fn line(&mut self, number: usize, line: &str) -> Result<(), String> {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         let words = || rest.split_whitespace().map(str::to_owned);
@@ -212,6 +229,7 @@ impl Dialogue {
             "hello" => self.begins = Begins::Hello,
             "login" => self.begins = Begins::Login,
             "with:" => self.needs = words().collect(),
+            "why:" => rest.clone_into(&mut self.why),
             "mail:" => self.mail = words().collect(),
             _ => return self.step(number, word, rest),
         }
@@ -326,4 +344,24 @@ pub fn octets(text: &str) -> Result<Vec<u8>, String> {
         });
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dialogue_that_is_ours_alone_says_why() {
+        let places = |text: &str| {
+            let parsed = parse(text, "x.dialogue");
+            parsed.map(|dialogues| dialogues.iter().map(Dialogue::left_out_because).collect::<Vec<_>>())
+        };
+        let ours = "== t\nwith: sallypost\nwhy: the words are ours\nC: NOOP\n";
+        assert_eq!(places(ours), Ok(vec!["the words are ours".into()]));
+        assert_eq!(places("== t\nwith: clock\nC: NOOP\n"), Ok(vec!["for servers with clock".into()]));
+        for wrong in ["== t\nwith: sallypost\nC: NOOP\n", "== t\nwhy: it is so\nC: NOOP\n"] {
+            let error = places(wrong).expect_err(wrong);
+            assert!(error.starts_with("x.dialogue:1: "), "{error}");
+        }
+    }
 }

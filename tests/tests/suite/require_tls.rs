@@ -1,13 +1,13 @@
-//! REQUIRETLS and TLS-Required (RFC 8689): what a traveller wishes of TLS is kept on the way, or the mail comes back.
+//! REQUIRETLS and TLS-Required (RFC 8689): what a sender wishes of TLS is kept on the way, or the mail comes back.
 
 use std::net::SocketAddr;
 
 use big_node::record::{AfterFetch, Folder, Scope};
-use big_node::request::RecipientView;
+use big_node::request::{GatewayView, RecipientView};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use sha2::{Digest, Sha256};
-use shared::topology::Dnssec;
+use shared::topology::{Dmarc, Dnssec};
 use shared::unit::DeliveryState;
 use tests::client::smtp::SmtpClient;
 use tests::desk::Desk;
@@ -16,10 +16,10 @@ use tests::internet::loopback;
 use tests::internet::mta::{Mta, Options, StartTls};
 use tests::internet::signed::SignedDns;
 use tests::internet::web::PolicyHost;
-use tests::process::Program;
+use tests::process::{Node, Program};
 use tests::topology::quoted;
 use tests::wait::{SOON, Trouble, until};
-use tests::world::{ALICE, World, accepted_as};
+use tests::world::{ALICE, BOB, World, accepted_as};
 
 /// DANE-EE(3) Cert(0) SHA2-256(1).
 const OWN: (u8, u8, u8) = (3, 0, 1);
@@ -129,6 +129,119 @@ async fn what_a_sender_wishes_of_tls_is_kept_or_the_mail_comes_back() -> Result<
         assert!(report.contains("Subject: wishes") && !report.contains("the secret text"), "{report}");
     }
     Ok(())
+}
+
+/// A stranger's message comes to port 25 under TLS, for one recipient.
+async fn come(world: &World, from: &str, to: &str) -> Result<(), Trouble> {
+    let mut client = world.smtp().await?;
+    client.start_tls().await?;
+    assert!(client.offers("REQUIRETLS"));
+    client.expect(&format!("MAIL FROM:<{from}> REQUIRETLS"), 250).await?;
+    client.expect(&format!("RCPT TO:<{to}>"), 250).await?;
+    client.expect("DATA", 354).await?;
+    let content = format!("From: {from}\r\nTo: {to}\r\nSubject: for {to}\r\n\r\nthe secret text\r\n.");
+    client.expect(&content, 250).await?;
+    client.quit().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_strangers_wish_of_tls_holds_for_forwards_and_gateways_or_they_are_told() -> Result<(), Trouble>
+{
+    let mta = async |last: u8, port: u16, require_tls: bool, starttls: StartTls| {
+        let listen = SocketAddr::new(loopback(last), port);
+        Mta::start(Options { listen, require_tls, starttls, ..Options::default() }).await
+    };
+    let good = mta(1, 0, true, StartTls::SelfSigned).await?;
+    let port = good.address().port();
+    let old = mta(2, port, false, StartTls::SelfSigned).await?;
+    let inside = [
+        ("passing", "passing.example", mta(1, 0, true, StartTls::SelfSigned).await?),
+        ("old", "old-inside.example", mta(1, 0, false, StartTls::SelfSigned).await?),
+        ("clear", "clear-inside.example", mta(1, 0, true, StartTls::Absent).await?),
+    ];
+    let host = |domain: &str, last: u8, mta: &Mta| -> Result<Zone, Trouble> {
+        let digest = Sha256::digest(CertificateDer::from_pem_slice(mta.certificate().as_bytes())?);
+        let mx = format!("mx.{domain}");
+        let zone = Zone::new(domain).mx(10, &mx).a(&mx, loopback(last)).tlsa(&mx, port, OWN, &digest);
+        Ok(zone.txt(domain, "v=spf1 ip4:127.0.0.1 -all"))
+    };
+    let signed = vec![host("good.example", 1, &good)?, host("old.example", 2, &old)?];
+    let dns = SignedDns::start(signed, Vec::new()).await?;
+    let mut written = Ok(());
+    let mut world = World::with(Program::at(env!("CARGO_BIN_EXE_pair")), |topology| {
+        let anchors = topology.state.join("anchors");
+        written = std::fs::write(&anchors, dns.anchor());
+        (topology.dns, topology.dnssec) = (vec![dns.address()], Dnssec::Anchors(anchors));
+        (topology.remote_port, topology.retry) = (port, vec![3_600]);
+        topology.authentication.dmarc = Dmarc::Record;
+        topology.domains.extend(inside.iter().map(|(_, domain, _)| (*domain).to_owned()));
+    })
+    .await?;
+    written?;
+    let big = &world.nodes.big;
+    big.run(&["person", "set", "alice", "--forward", "alice@good.example"]).await?;
+    big.run(&["person", "set", "bob", "--forward", "bob@old.example"]).await?;
+    for (name, domain, host) in &inside {
+        let address = host.address().to_string();
+        let _: Vec<GatewayView> =
+            big.json(&["gateway", "add", name, "--smtp", &address, "--domain", domain]).await?;
+    }
+    // The sandbox lets it connect to those ports from the next start on.
+    world.nodes.stop(Node::Big).await?;
+    world.nodes.start_big().await?;
+    world.linked().await?;
+    let carol = "carol@good.example";
+    let user = |domain: &str| format!("user@{domain}");
+    for (_, domain, _) in &inside {
+        until("the gateway is known", SOON, async || {
+            Ok((world.rcpt(&user(domain)).await? == 250).then_some(()))
+        })
+        .await?;
+        come(&world, carol, &user(domain)).await?;
+    }
+    come(&world, carol, ALICE).await?;
+    come(&world, carol, BOB).await?;
+
+    // What is forwarded asks the next host for the same, and so do the reports to carol.
+    let mail = good.wait_for(4, SOON).await?;
+    for mail in &mail {
+        assert!(mail.tls && mail.parameters.iter().any(|given| given == "REQUIRETLS"), "{mail:?}");
+    }
+    let text = |to: &str| -> Vec<String> {
+        let of = mail.iter().filter(|mail| mail.recipients == [to]);
+        of.map(|mail| String::from_utf8_lossy(&mail.data).into_owned()).collect()
+    };
+    assert!(text("alice@good.example").concat().contains("the secret text"));
+    let reports = text(carol);
+    for (to, status, words) in [
+        (BOB.to_owned(), "5.7.30", "could not be forwarded, for TLS is not certain there"),
+        (user(inside[1].1), "5.7.30", "the host does not offer that under TLS"),
+        (user(inside[2].1), "5.7.10", "TLS is required and the host does not offer it"),
+    ] {
+        let report = reports.iter().find(|report| report.contains(&format!("Subject: for {to}")));
+        let report = report.ok_or_else(|| format!("no report of {to}"))?;
+        assert!(
+            report.contains("Action: failed") && report.contains(&format!("Status: {status}")),
+            "{report}"
+        );
+        assert!(report.contains(words) && !report.contains("the secret text"), "{report}");
+    }
+    assert_eq!(reports.len(), 3);
+    // A report is not lost where that cannot be had.
+    come(&world, "dave@old.example", BOB).await?;
+    let report = old.wait_for(1, SOON).await?.remove(0);
+    assert_eq!(
+        (report.recipients.join(" ").as_str(), report.reverse_path.as_str()),
+        ("dave@old.example", "")
+    );
+    assert!(!report.parameters.iter().any(|given| given == "REQUIRETLS"), "{report:?}");
+    let report = String::from_utf8_lossy(&report.data);
+    assert!(report.contains("Status: 5.7.30") && !report.contains("the secret text"), "{report}");
+    let passed = inside[0].2.wait_for(1, SOON).await?;
+    assert!(passed[0].tls && passed[0].parameters.iter().any(|given| given == "REQUIRETLS"));
+    assert_eq!((old.mail().len(), inside[1].2.mail().len(), inside[2].2.mail().len()), (1, 0, 0));
+    world.end().await
 }
 
 #[tokio::test]

@@ -7,6 +7,9 @@ use super::reply::HostReply;
 /// Octets kept of a host's text.
 pub const TEXT_BYTES_MAX: usize = 512;
 
+/// TLS is required, and the host does not offer it (RFC 3463: encryption needed).
+pub(super) const TLS_NEEDED: Enhanced = Enhanced(4, 7, 10);
+
 /// Whether it is worth another try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -59,6 +62,11 @@ impl Status {
     /// The same where a yes means nothing: what is not a refusal is something to try again.
     pub(super) fn into_refusal(self) -> Self {
         if self.class == Class::Delivered { self.into_temporary() } else { self }
+    }
+
+    /// Whether the host is one without TLS, which it had to have.
+    pub fn lacks_tls(&self) -> bool {
+        self.code.is_none() && self.enhanced == TLS_NEEDED
     }
 
     /// The same, as something to try again.

@@ -10,7 +10,7 @@ use crate::sasl::Credentials;
 use crate::smtp::{Enhanced, Recipient};
 
 use super::login::Login;
-use super::outcome::{Class, Outcome, Status};
+use super::outcome::{Class, Outcome, Status, TLS_NEEDED};
 use super::outgoing::Outgoing;
 use super::reply::{HostReply, Replies};
 use super::transaction::{Capabilities, Transaction};
@@ -85,8 +85,8 @@ pub struct Message {
     /// The header is internationalized (RFC 6532): the message came with SMTPUTF8 declared, and its
     /// header holds octets over 127. Old 8-bit headers without that declaration go as they are.
     pub utf8_header: bool,
-    /// It goes only under TLS to a host that passes that on (REQUIRETLS, RFC 8689). What the host has to prove is in the TLS
-    /// that it is offered.
+    /// It goes only under TLS to a host that passes that on (REQUIRETLS, RFC 8689), or, with the null reverse-path, as well to
+    /// others. What the host has to prove is in the TLS that it is offered.
     pub require_tls: bool,
     /// Header fields that go before the content, whose lines end with CRLF; `size` counts them.
     pub before: Vec<u8>,
@@ -399,7 +399,7 @@ impl Client {
 
     fn no_tls(&mut self) {
         let text = "TLS is required and the host does not offer it";
-        self.unusable(Status::ours(Class::Temporary, Enhanced(4, 7, 10), text));
+        self.unusable(Status::ours(Class::Temporary, TLS_NEEDED, text));
     }
 
     fn ready(&mut self, now: Duration) {

@@ -689,6 +689,14 @@ fn what_goes_under_tls_only_goes_to_hosts_that_pass_that_on() {
         assert_eq!((driver.status().class, driver.status().enhanced), (Permanent, REQUIRETLS_NEEDED));
         assert!(!driver.closed, "other messages may go there");
     }
+    // A report goes on all the same, and asks for it where it is offered.
+    for (hello, said) in
+        [("250 REQUIRETLS", "MAIL FROM:<> REQUIRETLS\r\n"), ("250 SIZE", "MAIL FROM:<> SIZE=21\r\n")]
+    {
+        let (mut driver, _) = Driver::delivering(offer, Message { reverse_path: None, ..require() });
+        driver.hear("220 go\r\n");
+        assert_eq!(driver.hear(format!("250-host.example\r\n{hello}\r\n")), said);
+    }
     // Who asks for nothing says nothing of it.
     let (mut driver, _) = Driver::delivering(offer, bob());
     driver.hear("220 go\r\n");

@@ -151,7 +151,7 @@ impl Transaction {
         if self.needs_smtputf8() && capabilities.smtputf8 {
             mail.push_str(" SMTPUTF8");
         }
-        if self.message.require_tls {
+        if self.message.require_tls && capabilities.require_tls {
             mail.push_str(" REQUIRETLS");
         }
         if capabilities.dsn {
@@ -176,7 +176,11 @@ impl Transaction {
         if let Some(limit) = capabilities.size.filter(|limit| (1..self.message.size).contains(limit)) {
             let text = format!("the message has {} octets; the host takes {limit}", self.message.size);
             self.settle(&permanent(TOO_LARGE, &text));
-        } else if self.message.require_tls && !capabilities.require_tls {
+        } else if self.message.require_tls
+            && !capabilities.require_tls
+            // A report is not to be lost for that (RFC 8689 §5).
+            && self.message.reverse_path.is_some()
+        {
             let text = "the sender wants it only where REQUIRETLS is passed on, and the host does not offer that under TLS";
             self.settle(&permanent(REQUIRETLS_NEEDED, text));
         } else if self.message.eight_bit && !capabilities.eight_bit_mime {

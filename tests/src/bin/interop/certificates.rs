@@ -22,6 +22,8 @@ pub struct Certified {
     pub chain: String,
     /// The key, in PEM.
     pub key: String,
+    /// The certificate of who has issued it, in PEM.
+    pub root: String,
     /// The SHA-256 of the public key, as a TLSA record 3 1 1 has it: hexadecimal.
     pub key_hash: String,
 }
@@ -44,7 +46,7 @@ impl Authority {
         let chain = params.signed_by(&key, &self.issuer)?.pem();
         let hash = Sha256::digest(key.subject_public_key_info());
         let key_hash = hash.iter().map(|octet| format!("{octet:02x}")).collect();
-        Ok(Certified { chain, key: key.serialize_pem(), key_hash })
+        Ok(Certified { chain, key: key.serialize_pem(), root: self.pem.clone(), key_hash })
     }
 }
 

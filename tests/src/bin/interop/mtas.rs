@@ -10,9 +10,10 @@ mod matrix;
 mod opensmtpd;
 mod postfix;
 mod running;
+mod sts;
 mod unpacked;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use tests::wait::Trouble;
@@ -42,8 +43,8 @@ pub struct Mta {
     clear: Ipv4Addr,
     /// Debian's packages of it that are unpacked; none if it is installed.
     packages: &'static [&'static str],
-    /// Starts it with its files in this folder.
-    start: fn(&Self, &Namespaces, &Path) -> Result<Daemon, Trouble>,
+    /// Starts it with its files in this folder; the address is where it may ask for MTA-STS policies.
+    start: fn(&Self, &Namespaces, &Path, Option<SocketAddr>) -> Result<Daemon, Trouble>,
     /// Its STARTTLS works; or it fails.
     tls: bool,
     /// It offers SMTPUTF8.
@@ -57,14 +58,16 @@ pub struct Mta {
 /// What an MTA says in its log, in one line with the recipient or host that it is about.
 struct Words {
     /// Whether a host has proved itself by DANE; `None` if it does without.
-    dane: Option<Dane>,
+    dane: Option<Proof>,
+    /// The same by MTA-STS.
+    sts: Option<Proof>,
     /// Mail for a recipient has gone in chunks (BDAT); `None` if it never does.
     chunked: Option<&'static str>,
 }
 
-/// What it says of DANE.
+/// What it says of hosts that have to prove themselves.
 #[derive(Clone, Copy)]
-struct Dane {
+struct Proof {
     /// A host has proved itself.
     verified: &'static str,
     /// Mail for a recipient waits, for the host has another certificate.
@@ -99,7 +102,8 @@ pub async fn cases(pair: &Path, packages: &Path, folder: &Path, tally: &mut Tall
         return;
     }
     let setup = "the pair, a signed DNS and other MTAs";
-    match Lab::set_up(pair, &folder.join("mtas"), here).await {
+    let with_sts = here.iter().any(|(mta, _)| mta.words.sts.is_some()) && tally.has(sts::PROGRAM);
+    match Lab::set_up(pair, &folder.join("mtas"), here, with_sts).await {
         Ok(lab) => matrix::rows(&lab, tally).await,
         Err(trouble) => tally.failed(setup, &trouble.to_string()),
     }

@@ -38,7 +38,15 @@ const ALL: [Domain; 8] = [
     Domain::Testing,
 ];
 /// Those of the edge.
-const OURS: [Domain; 4] = [Domain::Plain, Domain::Clear, Domain::Dane, Domain::AnotherKey];
+const OURS: [Domain; 7] = [
+    Domain::Plain,
+    Domain::Clear,
+    Domain::Dane,
+    Domain::AnotherKey,
+    Domain::Enforced,
+    Domain::Unproved,
+    Domain::Testing,
+];
 /// Where ours are.
 pub const OUR_ZONE: &str = "example.com";
 /// Where those of the MTAs are.
@@ -82,6 +90,17 @@ impl Domain {
             Self::Testing => Some("testing"),
             _ => None,
         }
+    }
+
+    /// Its host's name is in its certificate.
+    fn is_named(self) -> bool {
+        !matches!(self, Self::Unproved | Self::Testing)
+    }
+
+    /// Its name, and its policy (RFC 8461 §3.2).
+    fn policy(self, name: String) -> Option<(String, String)> {
+        let (host, mode) = (host(&name), self.mode()?);
+        Some((name, format!("version: STSv1\r\nmode: {mode}\r\nmx: {host}\r\nmax_age: 86400\r\n")))
     }
 
     /// Its lines in a zone: `domain` is served by one host at `address`.
@@ -133,16 +152,20 @@ pub fn domains_of(mta: &Mta) -> Vec<String> {
 
 /// The names that an MTA's certificate is for.
 pub fn names_of(mta: &Mta) -> Vec<String> {
-    let is_named = |domain: &&Domain| !matches!(domain, Domain::Unproved | Domain::Testing);
-    ALL.iter().filter(is_named).map(|domain| host(&domain.of(mta))).collect()
+    ALL.iter().filter(|domain| domain.is_named()).map(|domain| host(&domain.of(mta))).collect()
 }
 
-/// The domains of an MTA's that have a policy, and the policies (RFC 8461 §3.2).
+/// The names that the edge's certificate is for.
+pub fn our_names() -> Vec<String> {
+    OURS.iter().filter(|domain| domain.is_named()).map(|domain| host(&domain.ours())).collect()
+}
+
+/// The domains of an MTA's that have a policy, and the policies.
 pub fn policies_of(mta: &Mta) -> Vec<(String, String)> {
-    let policy = |domain: &Domain| {
-        let (name, mode) = (domain.of(mta), domain.mode()?);
-        let policy = format!("version: STSv1\r\nmode: {mode}\r\nmx: {}\r\nmax_age: 86400\r\n", host(&name));
-        Some((name, policy))
-    };
-    ALL.iter().filter_map(policy).collect()
+    ALL.iter().filter_map(|domain| domain.policy(domain.of(mta))).collect()
+}
+
+/// The same of the edge's.
+pub fn our_policies() -> Vec<(String, String)> {
+    OURS.iter().filter_map(|domain| domain.policy(domain.ours())).collect()
 }

@@ -1,6 +1,7 @@
 //! Exim, from Debian's packages.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::chown;
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use tests::wait::Trouble;
 
 use super::daemon::Daemon;
 use super::domains::{Domain, domains_of};
-use super::{Dane, MAIL_OWNER, Mta, SIZE_MAX, Words, unpacked};
+use super::{MAIL_OWNER, Mta, Proof, SIZE_MAX, Words, unpacked};
 use crate::namespaces::{NAME_SERVER, Namespaces};
 
 /// What it is, and how it is told.
@@ -23,13 +24,19 @@ pub const EXIM: Mta = Mta {
     utf8: true,
     log: "log/mainlog",
     words: Words {
-        dane: Some(Dane { verified: "CV=dane", another: "certificate verification failed" }),
+        dane: Some(Proof { verified: "CV=dane", another: "certificate verification failed" }),
+        sts: None,
         // Of messages that went by BDAT.
         chunked: Some(" K "),
     },
 };
 
-fn start(mta: &Mta, namespaces: &Namespaces, folder: &Path) -> Result<Daemon, Trouble> {
+fn start(
+    mta: &Mta,
+    namespaces: &Namespaces,
+    folder: &Path,
+    _sts: Option<SocketAddr>,
+) -> Result<Daemon, Trouble> {
     let account = unpacked::account(unpacked::EXIM);
     for name in ["spool", "lib/exim4"] {
         fs::create_dir_all(folder.join(name))?;

@@ -19,10 +19,11 @@ use tests::topology::{TestTopology, quoted};
 use tests::wait::{SOON, Trouble, until};
 use tests::world::accepted_as;
 
+use super::daemon::Daemon;
 use super::dns::Dns;
 use super::domains::{self, Domain, host};
 use super::running::RunningMta;
-use super::{Mta, unpacked};
+use super::{Mta, sts, unpacked};
 use crate::certificates::Authority;
 use crate::dovecot::open_to_all;
 use crate::namespaces::{EDGE, Namespaces, RESOLVER, WEB};
@@ -40,17 +41,20 @@ pub struct Lab {
     pub mtas: Vec<RunningMta>,
     nodes: Nodes,
     trip: Started,
+    sts: Option<Daemon>,
     _web: PolicyHost,
     _dns: Dns,
     namespaces: Namespaces,
 }
 
 impl Lab {
-    /// Makes everything; each MTA comes with the packages that it is in.
+    /// Makes everything; each MTA comes with the packages that it is in. With `with_sts` those that know MTA-STS by another
+    /// program have that.
     pub async fn set_up(
         pair: &Path,
         folder: &Path,
         here: Vec<(&'static Mta, Vec<PathBuf>)>,
+        with_sts: bool,
     ) -> Result<Self, Trouble> {
         fs::create_dir_all(folder)?;
         open_to_all(folder)?;
@@ -59,7 +63,7 @@ impl Lab {
         unpacked::add_accounts(&namespaces)?;
         let authority = Authority::new()?;
 
-        let own = authority.issue([host(&Domain::Plain.ours())])?;
+        let own = authority.issue(domains::our_names())?;
         let mut certified = Vec::new();
         let mut theirs = String::new();
         for (mta, _) in &here {
@@ -69,12 +73,18 @@ impl Lab {
         }
         let ours = domains::our_records(&own.key_hash);
         let dns = Dns::start(&namespaces, &folder.join("dns"), &ours, &theirs).await?;
-        let policies: Vec<_> = here.iter().flat_map(|(mta, _)| domains::policies_of(mta)).collect();
+        let theirs = here.iter().flat_map(|(mta, _)| domains::policies_of(mta));
+        let policies: Vec<_> = theirs.chain(domains::our_policies()).collect();
         let (web, web_certificate) = web(&namespaces, &policies)?;
+        let sts = match with_sts {
+            true => Some(sts::start(&namespaces, &folder.join("sts"), &web_certificate).await?),
+            false => None,
+        };
+        let sts_at = sts.as_ref().map(|_| sts::ADDRESS);
         let mut mtas = Vec::new();
         for ((mta, packages), certified) in here.into_iter().zip(&certified) {
             let at = folder.join(mta.label);
-            mtas.push(RunningMta::start(mta, &packages, certified, &namespaces, &at).await?);
+            mtas.push(RunningMta::start(mta, &packages, certified, &namespaces, &at, sts_at).await?);
         }
 
         let mut topology = TestTopology::new(folder.join("pair"), SocketAddr::from((RESOLVER, 53)), 25)?;
@@ -102,9 +112,14 @@ impl Lab {
             return Err(format!("the edge does not show the key that is in DNS: {shown:?}").into());
         }
         let trip = alice(&nodes).await?;
-        let lab = Self { mtas, nodes, trip, _web: web, _dns: dns, namespaces };
+        let lab = Self { mtas, nodes, trip, sts, _web: web, _dns: dns, namespaces };
         lab.submission().await?.quit().await?;
         Ok(lab)
+    }
+
+    /// Whether MTAs that know MTA-STS by another program have that.
+    pub fn has_sts(&self) -> bool {
+        self.sts.is_some()
     }
 
     /// A session in which Alice submits from the road. The pauses become longer, for too many failed logins lock an account.

@@ -51,12 +51,14 @@ enum For {
     Dane,
     /// Those that do not.
     NoDane,
+    /// Those that prove hosts by MTA-STS, if what they need for that is here.
+    Sts,
     /// Those that send by BDAT.
     Chunks,
 }
 
 impl For {
-    fn is_for(self, mta: &Mta) -> bool {
+    fn is_for(self, mta: &Mta, lab: &Lab) -> bool {
         let words = &mta.words;
         match self {
             Self::All => true,
@@ -66,6 +68,7 @@ impl For {
             Self::NoUtf8 => !mta.utf8,
             Self::Dane => words.dane.is_some(),
             Self::NoDane => words.dane.is_none(),
+            Self::Sts => words.sts.is_some() && lab.has_sts(),
             Self::Chunks => words.chunked.is_some(),
         }
     }
@@ -211,7 +214,7 @@ struct In {
     says: Says,
 }
 
-const IN: [In; 7] = [
+const IN: [In; 10] = [
     In {
         case: "STARTTLS, 8-bit",
         to: Domain::Plain,
@@ -261,6 +264,30 @@ const IN: [In; 7] = [
         says: Says::Nothing,
     },
     In {
+        case: "MTA-STS in enforce",
+        to: Domain::Enforced,
+        content: Content::Text,
+        of: For::Sts,
+        protocol: Some("ESMTPS"),
+        says: Says::Verified,
+    },
+    In {
+        case: "MTA-STS in enforce and another name in the certificate: it waits",
+        to: Domain::Unproved,
+        content: Content::Text,
+        of: For::Sts,
+        protocol: None,
+        says: Says::Nothing,
+    },
+    In {
+        case: "MTA-STS in testing and another name in the certificate",
+        to: Domain::Testing,
+        content: Content::Text,
+        of: For::Sts,
+        protocol: Some("ESMTPS"),
+        says: Says::Nothing,
+    },
+    In {
         case: "SMTPUTF8",
         to: Domain::Plain,
         content: Content::Utf8,
@@ -302,14 +329,14 @@ pub async fn rows(lab: &Lab, tally: &mut Tally) {
         Token { seed, number: last.get() }
     };
     for running in &lab.mtas {
-        let out = OUT.iter().filter(|row| row.of.is_for(running.mta));
+        let out = OUT.iter().filter(|row| row.of.is_for(running.mta, lab));
         let out =
             out.map(|row| (out_title(running.mta, row), row)).filter(|(title, _)| tally.is_wanted(title));
         let mut to_it = Vec::new();
         for (title, row) in out {
             to_it.push((title, row, submit(lab, running, row, token()).await));
         }
-        let rows = IN.iter().filter(|row| row.of.is_for(running.mta));
+        let rows = IN.iter().filter(|row| row.of.is_for(running.mta, lab));
         let rows =
             rows.map(|row| (in_title(running.mta, row), row)).filter(|(title, _)| tally.is_wanted(title));
         let mut from_it = Vec::new();
@@ -408,9 +435,10 @@ async fn became(lab: &Lab, running: &RunningMta, row: &Out, sent: &Sent) -> Resu
 async fn came(lab: &Lab, running: &RunningMta, row: &In, sent: &Sent) -> Result<(), Trouble> {
     let words = &running.mta.words;
     // Of all MTAs for whose rows it counts.
-    let dane = words.dane.ok_or("it does without DANE");
+    let proof = if row.of == For::Sts { words.sts } else { words.dane };
+    let proof = proof.ok_or("it lets no host prove itself");
     let Some(protocol) = row.protocol else {
-        says(running, &sent.to, dane?.another).await?;
+        says(running, &sent.to, proof?.another).await?;
         return match lab.is_filed(&sent.subject).await? {
             false => Ok(()),
             true => Err("it has arrived all the same".into()),
@@ -424,7 +452,7 @@ async fn came(lab: &Lab, running: &RunningMta, row: &In, sent: &Sent) -> Result<
     }
     match row.says {
         Says::Nothing => Ok(()),
-        Says::Verified => says(running, &host(&row.to.ours()), dane?.verified).await,
+        Says::Verified => says(running, &host(&row.to.ours()), proof?.verified).await,
         Says::Chunked => says(running, &sent.to, words.chunked.unwrap_or_default()).await,
     }
 }

@@ -1,6 +1,7 @@
 //! OpenSMTPD, from Debian's package.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::chown;
 use std::path::Path;
 
@@ -22,10 +23,15 @@ pub const OPENSMTPD: Mta = Mta {
     tls: false,
     utf8: false,
     log: "log/start",
-    words: Words { dane: None, chunked: None },
+    words: Words { dane: None, sts: None, chunked: None },
 };
 
-fn start(mta: &Mta, namespaces: &Namespaces, folder: &Path) -> Result<Daemon, Trouble> {
+fn start(
+    mta: &Mta,
+    namespaces: &Namespaces,
+    folder: &Path,
+    _sts: Option<SocketAddr>,
+) -> Result<Daemon, Trouble> {
     for name in ["spool", "lib/opensmtpd/empty", "run"] {
         fs::create_dir_all(folder.join(name))?;
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::chown;
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use tests::wait::Trouble;
 
 use super::daemon::Daemon;
 use super::domains::{Domain, domains_of};
-use super::{Dane, MAIL_OWNER, Mta, SIZE_MAX, Words};
+use super::{MAIL_OWNER, Mta, Proof, SIZE_MAX, Words};
 use crate::namespaces::{NAME_SERVER, Namespaces};
 use crate::postfix_smtp::{MASTER_CF, account, installed};
 
@@ -25,27 +26,37 @@ pub const POSTFIX: Mta = Mta {
     utf8: true,
     log: "log/mail",
     words: Words {
-        dane: Some(Dane {
-            verified: "Verified TLS connection established",
-            another: "status=deferred (Server certificate not verified)",
-        }),
+        dane: Some(PROVED),
+        // It has postfix-mta-sts-resolver ask for policies, and insists on what that tells it.
+        sts: Some(PROVED),
         chunked: None,
     },
 };
 
-fn start(mta: &Mta, namespaces: &Namespaces, folder: &Path) -> Result<Daemon, Trouble> {
-    write(mta, folder)?;
+/// What it says, by whatever a host has to prove itself.
+const PROVED: Proof = Proof {
+    verified: "Verified TLS connection established",
+    another: "status=deferred (Server certificate not verified)",
+};
+
+fn start(
+    mta: &Mta,
+    namespaces: &Namespaces,
+    folder: &Path,
+    sts: Option<SocketAddr>,
+) -> Result<Daemon, Trouble> {
+    write(mta, folder, sts)?;
     let mut command = namespaces.on_internet("postfix");
     command.arg("-c").arg(folder.join("etc")).arg("start-fg");
     Ok(Daemon::start(command, &folder.join("log/start"))?)
 }
 
-fn write(mta: &Mta, folder: &Path) -> io::Result<()> {
+fn write(mta: &Mta, folder: &Path, sts: Option<SocketAddr>) -> io::Result<()> {
     for (name, owner) in [("etc", 0), ("queue", 0), ("data", account("postfix")?)] {
         fs::create_dir_all(folder.join(name))?;
         chown(folder.join(name), Some(owner), None)?;
     }
-    fs::write(folder.join("etc/main.cf"), main_cf(mta, folder))?;
+    fs::write(folder.join("etc/main.cf"), main_cf(mta, folder, sts))?;
     let Mta { address, clear, .. } = mta;
     let services = format!(
         "{address}:25 inet n - n - - smtpd\n{clear}:25 inet n - n - - smtpd\n  -o smtpd_tls_security_level=none\n"
@@ -54,9 +65,10 @@ fn write(mta: &Mta, folder: &Path) -> io::Result<()> {
     fs::write(folder.join("etc/master.cf"), services + &others.join("\n") + "\n")
 }
 
-fn main_cf(mta: &Mta, folder: &Path) -> String {
+fn main_cf(mta: &Mta, folder: &Path, sts: Option<SocketAddr>) -> String {
     let (domains, clear) = (domains_of(mta).join(", "), Domain::Clear.ours());
     let Mta { address, .. } = mta;
+    let policies = sts.map(|at| format!(", socketmap:inet:{at}:postfix")).unwrap_or_default();
     let (here, folder) = (installed(folder), folder.display());
     format!(
         "{here}myhostname = mx.plain.postfix.example
@@ -79,7 +91,8 @@ smtpd_tls_security_level = may
 smtpd_tls_chain_files = {folder}/key.pem, {folder}/chain.pem
 smtp_dns_support_level = dnssec
 smtp_tls_security_level = dane
-smtp_tls_policy_maps = inline:{{ {clear}=none }}
+smtp_tls_policy_maps = inline:{{ {clear}=none }}{policies}
+smtp_tls_CAfile = {folder}/roots.pem
 smtp_tls_loglevel = 1
 smtp_address_preference = ipv4
 maillog_file = {folder}/log/mail

@@ -29,13 +29,14 @@ pub struct RunningMta {
 }
 
 impl RunningMta {
-    /// Starts it with its files in `folder`, from these packages, and waits until it listens.
+    /// Starts it with its files in `folder`, from these packages, and waits until it listens; it may ask for policies at `sts`.
     pub async fn start(
         mta: &'static Mta,
         packages: &[PathBuf],
         certified: &Certified,
         namespaces: &Namespaces,
         folder: &Path,
+        sts: Option<SocketAddr>,
     ) -> Result<Self, Trouble> {
         for name in ["mail", "log"] {
             fs::create_dir_all(folder.join(name))?;
@@ -44,8 +45,9 @@ impl RunningMta {
         chown(folder.join("mail"), Some(MAIL_OWNER), Some(MAIL_OWNER))?;
         unpacked::unpack(packages, &folder.join("program")).await?;
         fs::write(folder.join("chain.pem"), &certified.chain)?;
+        fs::write(folder.join("roots.pem"), &certified.root)?;
         certified.write_key(&folder.join("key.pem"))?;
-        let daemon = (mta.start)(mta, namespaces, folder)?;
+        let daemon = (mta.start)(mta, namespaces, folder, sts)?;
         let running = Self { mta, folder: folder.to_owned(), daemon };
         running
             .look_at(namespaces)
