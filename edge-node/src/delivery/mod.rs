@@ -7,6 +7,7 @@
 //! queue, and the event that tells big. Nothing is believed to have happened before that.
 
 mod attempt;
+mod chunking;
 mod dane;
 mod fallback;
 mod mta_sts;

@@ -8,7 +8,7 @@ use tests::wait::Trouble;
 
 use super::daemon::Daemon;
 use super::domains::{Domain, domains_of};
-use super::{Dane, MAIL_OWNER, Mta, SIZE_MAX, Words, unpacked};
+use super::{Dane, MAIL_OWNER, Mta, SIZE_MAX, Taken, Words, unpacked};
 use crate::namespaces::{NAME_SERVER, Namespaces};
 
 /// What it is, and how it is told.
@@ -26,6 +26,7 @@ pub const EXIM: Mta = Mta {
         dane: Some(Dane { verified: "CV=dane", another: "certificate verification failed" }),
         // Of messages that went by BDAT.
         chunked: Some(" K "),
+        taken: Some(Taken::Message(" K ")),
     },
 };
 

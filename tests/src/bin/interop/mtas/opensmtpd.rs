@@ -22,7 +22,7 @@ pub const OPENSMTPD: Mta = Mta {
     tls: false,
     utf8: false,
     log: "log/start",
-    words: Words { dane: None, chunked: None },
+    words: Words { dane: None, chunked: None, taken: None },
 };
 
 fn start(mta: &Mta, namespaces: &Namespaces, folder: &Path) -> Result<Daemon, Trouble> {

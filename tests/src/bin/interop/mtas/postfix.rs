@@ -9,7 +9,7 @@ use tests::wait::Trouble;
 
 use super::daemon::Daemon;
 use super::domains::{Domain, domains_of};
-use super::{Dane, MAIL_OWNER, Mta, SIZE_MAX, Words};
+use super::{Dane, MAIL_OWNER, Mta, SIZE_MAX, Taken, Words};
 use crate::namespaces::{NAME_SERVER, Namespaces};
 use crate::postfix_smtp::{MASTER_CF, account, installed};
 
@@ -30,6 +30,7 @@ pub const POSTFIX: Mta = Mta {
             another: "status=deferred (Server certificate not verified)",
         }),
         chunked: None,
+        taken: Some(Taken::Session(" bdat=", " data=")),
     },
 };
 
