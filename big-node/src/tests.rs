@@ -618,7 +618,8 @@ fn what_the_edge_has_is_relaying_and_no_more_queued() {
         other.send(&world).expect("is sent");
         assert_eq!(last(), position.number + 1, "each has a unit of its own");
         assert_eq!(state(&letter), DeliveryState::Queued);
-        let reasons = |is: bool| is.then(|| (position.number, "no".to_owned())).into_iter().collect::<Vec<_>>();
+        let reasons =
+            |is: bool| is.then(|| (position.number, "no".to_owned())).into_iter().collect::<Vec<_>>();
         let (refused, deferred) = (reasons(refused), reasons(deferred));
         let confirm = move |txn: &mut Txn<'_>| lane::confirmed(txn, LANE, position, &refused, &deferred, NOW);
         world.store.commit_blocking(confirm).expect("commits");
