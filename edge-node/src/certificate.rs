@@ -81,6 +81,14 @@ fn is_for(chain: &[CertificateDer<'_>], hostname: &Domain) -> bool {
     parsed.is_ok_and(|parsed| rustls::client::verify_server_name(&parsed, &name).is_ok())
 }
 
+/// The attempts that count: those that are kept, where an authority is asked. They stay for when one is asked again.
+fn counted(source: &CertificateSource, kept: Option<Attempts>) -> Attempts {
+    match source {
+        CertificateSource::Acme(_) => kept.unwrap_or_default(),
+        CertificateSource::Files(_) | CertificateSource::SelfSigned => Attempts::default(),
+    }
+}
+
 fn validity(chain: &[CertificateDer<'_>]) -> Option<Validity> {
     let parsed = Parsed::from_der(chain.first()?.as_ref()).ok()?;
     let validity = parsed.tbs_certificate().validity();
@@ -143,7 +151,7 @@ impl Certificate {
                 "there is no certificate of the authority yet: the edge shows one that is signed by itself"
             );
         }
-        let attempts = node.store.read()?.get(SETTINGS, ATTEMPTS)?.unwrap_or_default();
+        let attempts = counted(&edge.certificate, node.store.read()?.get(SETTINGS, ATTEMPTS)?);
         let current = Arc::new(CurrentIdentity::new(identity)?);
         let mut shown = Shown::of(identity, is_own, attempts);
         if !shown.is_due(unix_millis()) {
@@ -490,6 +498,18 @@ mod tests {
         let mut files = Shown::of(&authoritys, false, Attempts::default());
         files.fault = Some("no pair".into());
         assert!(files.alarm(young).is_some_and(|alarm| alarm.contains("no pair")));
+    }
+
+    #[test]
+    fn where_no_authority_is_asked_any_more_no_attempt_raises_an_alarm() {
+        let (_, own, _state) = issue((2026, 1, 1), (2026, 4, 1));
+        let now = 1_767_225_600_000;
+        let failed = Attempts::default().begun(None, now).failed(None, now, None, "port 80 is closed".into());
+        let files = TlsFiles { certificate: "chain.pem".into(), key: "key.pem".into() };
+        for source in [CertificateSource::SelfSigned, CertificateSource::Files(files)] {
+            let attempts = counted(&source, Some(failed.clone()));
+            assert_eq!(Shown::of(&own, true, attempts).alarm(now), None, "{source:?}");
+        }
     }
 
     #[test]

@@ -6,16 +6,16 @@
 mod asked;
 mod certificate;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use mail_auth::SpfResult;
 use shared::address::Domain;
 use shared::doctor::{Finding, txt};
 use shared::render::when;
-use shared::topology::{Edge, Mode};
+use shared::topology::{Edge, Mode, SmartHost};
 
 use crate::authentication::spf_word;
-use crate::delivery::{Passing, SIGNATURES_MEND};
+use crate::delivery::{Ourselves, Passing, SIGNATURES_MEND};
 use crate::request::OutwardView;
 
 pub use asked::{Running, examine};
@@ -44,7 +44,7 @@ fn silent(about: String, why: &str) -> Finding {
 }
 
 /// What a resolver does with the records of DNSSEC, by which hosts that mail goes to prove themselves.
-fn signatures(server: std::net::SocketAddr, passing: &Passing) -> Finding {
+fn signatures(server: SocketAddr, passing: &Passing) -> Finding {
     let about = format!("DNSSEC by {server}");
     match passing {
         Passing::Passes => Finding::ok(about, "passes signatures on"),
@@ -393,6 +393,26 @@ fn clock(ahead: Option<i64>) -> Finding {
     }
 }
 
+/// Whether the smart host is another host than this one, by its addresses.
+fn smart_host(host: &SmartHost, addresses: &Answer<Vec<SocketAddr>>, ours: &Ourselves) -> Finding {
+    let about = format!("smart host {}", host.place);
+    let addresses = match addresses {
+        Answer::Told(addresses) => addresses,
+        Answer::Silent(why) => return silent(about, why),
+    };
+    match addresses.iter().find(|address| ours.is_reached_at(**address)) {
+        Some(address) => Finding::wrong(
+            about,
+            format!("it is this edge itself, at {address}, and mail would go round"),
+            "`relay` in [edge.outbound] has to name the host that takes mail for everywhere",
+        ),
+        None if addresses.is_empty() => {
+            Finding::wrong(about, "it has no address", "see `relay` in [edge.outbound], and its name in DNS")
+        }
+        None => Finding::ok(about, "is another host"),
+    }
+}
+
 /// Whether mail can leave, by what attempts have seen: nobody is asked for it.
 fn outward_port(edge: &Edge, seen: Option<OutwardView>) -> Finding {
     let port = edge.outbound.port;
@@ -432,7 +452,7 @@ fn outward_port(edge: &Edge, seen: Option<OutwardView>) -> Finding {
 }
 
 /// What cannot be seen from here.
-fn firewall(edge: &Edge, link: std::net::SocketAddr) -> Finding {
+fn firewall(edge: &Edge, link: SocketAddr) -> Finding {
     let port = edge.outbound.port;
     let listeners = [&edge.smtp, &edge.submission, &edge.submissions, &edge.pop3, &edge.pop3s];
     let listeners = listeners.into_iter().flatten().chain(edge.certificate.http());
@@ -618,6 +638,24 @@ mod tests {
                 assert!(record.contains("include:YOUR-SMART-HOST ~all"), "{record}");
             }
         }
+    }
+
+    #[test]
+    fn a_smart_host_that_is_this_edge_is_found_at_any_address_of_this_host() {
+        let mut edge = edge_with("mode = \"relay\"\nrelay = \"smtp.isp.example:587\"");
+        edge.submission = vec!["0.0.0.0:587".parse().expect("an address")];
+        let ours = Ourselves::of(&edge, &[address("192.0.2.7")]);
+        let host = edge.outbound.mode.smart_host().expect("there is one");
+        let told = |at: &[&str]| {
+            let at = at.iter().map(|at| at.parse().expect("an address")).collect();
+            let found = smart_host(host, &Answer::Told(at), &ours);
+            (found.state, found.found)
+        };
+        assert_eq!(told(&["192.0.2.8:587", "192.0.2.7:25"]).0, State::Ok);
+        let (state, found) = told(&["192.0.2.8:587", "192.0.2.7:587"]);
+        assert!(state == State::Wrong && found.contains("192.0.2.7:587"), "{found}");
+        assert_eq!(told(&[]).0, State::Wrong);
+        assert_eq!(smart_host(host, &Answer::Silent("no".into()), &ours).state, State::Warning);
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod greylist;
 pub mod harness;
 mod harvest;
 mod intake;
+mod interfaces;
 mod inventory;
 mod link;
 mod link_key;

@@ -25,13 +25,13 @@ use crate::acquainted::Acquainted;
 use crate::authentication::Authenticator;
 use crate::certificate::{self, Certificate, http01};
 use crate::command::Commands;
-use crate::delivery::{ATTEMPTS_MAX, RelayError, Resolver, Route, Runner};
+use crate::delivery::{ATTEMPTS_MAX, Ourselves, RelayError, Resolver, Route, Runner};
 use crate::link::LinkHost;
 use crate::link_key;
 use crate::node::Node;
 use crate::revise::busy::Busy;
 use crate::strangers::Strangers;
-use crate::{aggregate, login, maildrop, maintenance, reception, sandbox};
+use crate::{aggregate, interfaces, login, maildrop, maintenance, reception, sandbox};
 
 /// Submission sessions at once. Submission and POP3 have pools of their own, so that a flood of mail cannot
 /// keep travellers out.
@@ -164,10 +164,16 @@ pub fn run(topology: Topology) -> Result<(), ServeError> {
     let node = Arc::new(Node::open(topology, &state)?);
     // How many there may be is read from files that the sandbox has not.
     let threads = std::thread::available_parallelism()?.get();
+    // Nor does it let anybody ask for these.
+    let addresses = interfaces::addresses().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the addresses of this host are not known: a smart host that is this edge is not noticed");
+        Vec::new()
+    });
+    let ourselves = Ourselves::of(&node.topology.edge, &addresses);
     // Before there are threads that would be left out of it, and before anything of anybody's is read.
     let in_force = sandbox::of(&node.topology).enter(node.topology.edge.sandbox, &node.store)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    let served = runtime.block_on(serve(node, &state, control, in_force, descriptors));
+    let served = runtime.block_on(serve(node, &state, control, in_force, descriptors, ourselves));
     containment::ends();
     served
 }
@@ -193,6 +199,7 @@ async fn serve(
     control: Server,
     in_force: InForce,
     descriptors: usize,
+    ourselves: Ourselves,
 ) -> Result<(), ServeError> {
     // Before anybody is served: this edge may have been away for weeks. Big says whether that is so.
     node.wake().await?;
@@ -308,7 +315,8 @@ async fn serve(
     )?;
     let route = Route::open(&edge.outbound.mode)?;
     let asked_for_reports = senders.clone();
-    let runner = Runner::new(Arc::clone(&node), resolver, senders, route, ATTEMPTS_MAX.min(share));
+    let attempts = ATTEMPTS_MAX.min(share);
+    let runner = Runner::new(Arc::clone(&node), resolver, senders, route, attempts, ourselves);
     let runner = runner.map_err(ServeError::MtaSts)?;
     let ready = Ready {
         ready: true,

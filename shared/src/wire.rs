@@ -87,12 +87,13 @@ impl Input {
     }
 }
 
-/// Writes one message's content with its dots doubled, and ends it with a dot.
+/// Writes one message's content with its dots doubled, and ends it with a dot; or as it is, where its end is told otherwise.
 ///
 /// Content comes in pieces of any size, cut anywhere.
 #[derive(Debug)]
 pub struct DotStuffing {
     at: Place,
+    is_off: bool,
 }
 
 /// Where in a line the next byte falls.
@@ -112,7 +113,13 @@ impl Default for DotStuffing {
 impl DotStuffing {
     /// Before the first byte of a message.
     pub fn new() -> Self {
-        Self { at: Place::Start }
+        Self { at: Place::Start, is_off: false }
+    }
+
+    /// The same for content whose length is told (BDAT, RFC 3030): no dot is added. Its lines are held to the same rules, for its
+    /// host may pass it on behind DATA.
+    pub fn off() -> Self {
+        Self { is_off: true, ..Self::new() }
     }
 
     /// Appends the next piece of content to `out`.
@@ -131,7 +138,7 @@ impl DotStuffing {
                     rest = rest.get(1..).unwrap_or_default();
                 }
                 (Place::AfterCr, _) => return Err(LineError::Bare),
-                (Place::Start, b'.') => {
+                (Place::Start, b'.') if !self.is_off => {
                     out.push(b'.');
                     self.at = Place::Text;
                 }
@@ -165,9 +172,12 @@ impl DotStuffing {
     /// [`LineError::Bare`] when the content's last byte is a CR.
     pub fn finish(self, out: &mut Vec<u8>) -> Result<(), LineError> {
         match self.at {
-            Place::Start => out.extend_from_slice(b".\r\n"),
-            Place::Text => out.extend_from_slice(b"\r\n.\r\n"),
+            Place::Start => {}
+            Place::Text => out.extend_from_slice(b"\r\n"),
             Place::AfterCr => return Err(LineError::Bare),
+        }
+        if !self.is_off {
+            out.extend_from_slice(b".\r\n");
         }
         Ok(())
     }
@@ -223,8 +233,11 @@ mod tests {
     }
 
     fn stuffed(pieces: &[&[u8]]) -> Result<Vec<u8>, LineError> {
+        written(DotStuffing::new(), pieces)
+    }
+
+    fn written(mut stuffing: DotStuffing, pieces: &[&[u8]]) -> Result<Vec<u8>, LineError> {
         let mut out = Vec::new();
-        let mut stuffing = DotStuffing::new();
         for piece in pieces {
             stuffing.piece(piece, &mut out)?;
         }
@@ -253,11 +266,23 @@ mod tests {
     }
 
     #[test]
+    fn where_the_length_is_told_no_dot_is_added() {
+        for (content, expected) in
+            [("", ""), (".\r\n", ".\r\n"), ("..a\r\n.", "..a\r\n.\r\n"), ("a\r\n.\r\n", "a\r\n.\r\n")]
+        {
+            let pieces: Vec<_> = content.as_bytes().chunks(1).collect();
+            assert_eq!(written(DotStuffing::off(), &pieces).as_deref(), Ok(expected.as_bytes()));
+        }
+    }
+
+    #[test]
     fn content_that_could_smuggle_is_not_written() {
         for bad in [&b"a\nb\r\n"[..], b"a\rb\r\n", b"a\0b\r\n", b"a\r\r\n", b"a\r", b"\n.\n", b"\r.\r"] {
-            assert_eq!(stuffed(&[bad]), Err(LineError::Bare), "{bad:?}");
             let (first, second) = bad.split_at(1);
-            assert_eq!(stuffed(&[first, second]), Err(LineError::Bare), "{bad:?}");
+            for stuffing in [DotStuffing::new, DotStuffing::off] {
+                assert_eq!(written(stuffing(), &[bad]), Err(LineError::Bare), "{bad:?}");
+                assert_eq!(written(stuffing(), &[first, second]), Err(LineError::Bare), "{bad:?}");
+            }
         }
     }
 }

@@ -190,6 +190,18 @@ impl Wire {
         }
     }
 
+    /// So many octets, whatever they are.
+    pub async fn octets(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        let mut octets = Vec::new();
+        while octets.len() < length {
+            self.readable().await?;
+            let end = self.buffer.len().min(self.taken + length - octets.len());
+            octets.extend_from_slice(self.buffer.get(self.taken..end).unwrap_or_default());
+            self.taken = end;
+        }
+        Ok(octets)
+    }
+
     /// Waits until the peer has sent something, and leaves it to be read.
     pub async fn readable(&mut self) -> io::Result<()> {
         if self.taken == self.buffer.len() && self.fill().await? == 0 {

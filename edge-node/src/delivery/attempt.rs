@@ -96,10 +96,10 @@ impl Attempt {
         policies: Option<Policies>,
         route: Route,
         limits: Limits,
+        ourselves: Ourselves,
     ) -> Self {
         let (sessions, fallback) = (Sessions::new(Arc::clone(&node), limits.attempts), Fallback::new(limits));
         let (signatures, tls) = (Watch::default(), Arc::new(opportunistic()));
-        let ourselves = Ourselves::of(&node.topology.edge);
         Self { node, resolver, trusting, policies, route, fallback, signatures, tls, ourselves, sessions }
     }
 

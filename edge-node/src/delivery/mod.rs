@@ -7,6 +7,7 @@
 //! queue, and the event that tells big. Nothing is believed to have happened before that.
 
 mod attempt;
+mod chunking;
 mod dane;
 mod fallback;
 mod mta_sts;
@@ -47,6 +48,7 @@ use crate::request::{HostView, OutwardView};
 use crate::revise;
 use attempt::Attempt;
 use mta_sts::Policies;
+pub use ourselves::Ourselves;
 pub use public::is_public;
 use record::Recorder;
 #[cfg(feature = "sim")]
@@ -95,6 +97,7 @@ impl Runner {
         trusting: Resolver,
         route: Route,
         attempts: usize,
+        ourselves: Ourselves,
     ) -> Result<Self, RelayError> {
         let outbound = &node.topology.edge.outbound;
         let limits = Limits {
@@ -105,7 +108,8 @@ impl Runner {
         };
         let resolver = Arc::new(resolver);
         let policies = Policies::open(&node, &resolver)?;
-        let attempt = Arc::new(Attempt::new(Arc::clone(&node), resolver, trusting, policies, route, limits));
+        let attempt = Attempt::new(Arc::clone(&node), resolver, trusting, policies, route, limits, ourselves);
+        let attempt = Arc::new(attempt);
         Ok(Self {
             node,
             attempt,

@@ -1,6 +1,6 @@
 //! This host, as the MX of somebody else's domain may name it (RFC 5321 §5.1). Pure.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use shared::address::Domain;
 use shared::smtp::Enhanced;
@@ -15,15 +15,17 @@ pub struct Ourselves {
     smtp: Vec<SocketAddr>,
     /// Where mail comes from anybody.
     listeners: Vec<SocketAddr>,
+    /// The addresses of this host, by which what listens on all of them is reached.
+    addresses: Vec<IpAddr>,
 }
 
 impl Ourselves {
-    /// As the topology has it.
-    pub fn of(edge: &Edge) -> Self {
+    /// As the topology has it, on a host that has these `addresses`.
+    pub fn of(edge: &Edge, addresses: &[IpAddr]) -> Self {
         let listeners =
             [&edge.smtp, &edge.submission, &edge.submissions].into_iter().flatten().copied().collect();
         let smtp = edge.smtp.iter().filter(|at| !at.ip().is_unspecified()).copied().collect();
-        Self { hostname: edge.hostname.clone(), smtp, listeners }
+        Self { hostname: edge.hostname.clone(), smtp, listeners, addresses: addresses.to_vec() }
     }
 
     /// Whether that is our name.
@@ -36,9 +38,15 @@ impl Ourselves {
         self.smtp.contains(&address)
     }
 
-    /// Whether it is us who answer there; of what listens on every address of this host the loopback ones are known.
+    /// Whether it is us who answer there.
     pub fn is_reached_at(&self, address: SocketAddr) -> bool {
-        self.listeners.iter().any(|listener| is_reached(*listener, address))
+        let ip = address.ip().to_canonical();
+        let is_here = self.addresses.contains(&ip);
+        let takes = |listener: &SocketAddr| {
+            let is_on_all = listener.ip().is_unspecified() && listener.is_ipv4() == ip.is_ipv4();
+            is_reached(*listener, address) || is_here && is_on_all && listener.port() == address.port()
+        };
+        self.listeners.iter().any(takes)
     }
 }
 
@@ -71,16 +79,32 @@ mod tests {
         let mut edge = Topology::parse(SMALLEST, "t.toml").expect("valid").edge;
         let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
         edge.smtp = vec![at("192.0.2.1:25"), at("0.0.0.0:26"), at("[::]:25")];
-        let ours = Ourselves::of(&edge);
+        let ours = Ourselves::of(&edge, &[]);
         let names = ["MX.example.com", "mx2.example.com", "example.com"].map(|name| ours.is_named(name));
         assert_eq!(names, [true, false, false]);
         let places = ["192.0.2.1:25", "192.0.2.1:26", "192.0.2.2:25", "[2001:db8::1]:25"];
         assert_eq!(places.map(|place| ours.is_at(at(place))), [true, false, false, false]);
         edge.submission = vec![at("192.0.2.1:587")];
-        let ours = Ourselves::of(&edge);
+        let ours = Ourselves::of(&edge, &[]);
         let places = ["127.0.0.1:26", "[::1]:25", "127.0.0.1:25", "127.0.0.1:10025", "192.0.2.1:587"];
         assert_eq!(places.map(|place| ours.is_reached_at(at(place))), [true, true, false, false, true]);
         // Many a domain's first MX is a loopback address for nobody to be there.
         assert!(!places.iter().any(|place| ours.is_at(at(place))));
+        // What listens everywhere is reached at each address that this host has, and at no other one.
+        let here = ["192.0.2.7", "2001:db8::7"].map(|text| text.parse().expect("an address"));
+        let ours = Ourselves::of(&edge, &here);
+        let places = [
+            ("192.0.2.7:26", true),
+            ("[::ffff:192.0.2.7]:26", true),
+            ("[2001:db8::7]:25", true),
+            ("192.0.2.7:25", false),
+            ("[2001:db8::7]:26", false),
+            ("192.0.2.7:587", false),
+            ("192.0.2.8:26", false),
+        ];
+        for (place, expected) in places {
+            assert_eq!(ours.is_reached_at(at(place)), expected, "{place}");
+            assert!(!ours.is_at(at(place)));
+        }
     }
 }

@@ -9,13 +9,14 @@ use rustls::ClientConfig;
 use shared::id::{monotonic, unix_millis};
 use shared::sasl::Credentials;
 use shared::smtp::client::{
-    self, Class, Config, Message, Protocol, Session, Status, Talk, TlsPolicy, unreachable,
+    self, Chunking, Class, Config, Message, Protocol, Session, Status, Talk, TlsPolicy, unreachable,
 };
 use shared::smtp::{Enhanced, Recipient};
 use shared::store::{BodyKey, StoreError};
 use shared::tls_wish::TlsWish;
 use tokio::net::TcpStream;
 
+use super::chunking;
 use super::outward::Outward;
 use super::pool::{MESSAGES_MAX, Pool};
 use super::race::{Raced, race};
@@ -78,14 +79,22 @@ pub(super) struct Talked {
     pub talk: Talk,
     /// Where else it is worth a try for whom it has not taken the message.
     pub left: Vec<SocketAddr>,
+    /// Another session at the same address may do, by DATA.
+    fails_at_chunks: bool,
 }
 
 impl Talked {
     /// A host that has dealt with the message, and goes on with the session or was `sent` all of it, has spoken for itself: its
     /// `others` are asked only where one of its machines may have been speaking.
     fn over(session: &Session, talk: Talk, sent: &Transmission, others: Vec<SocketAddr>) -> Self {
+        let fails_at_chunks = session.chunking() == Chunking::Fails;
         let speaks_for_all = matches!(talk, Talk::Done(..)) && (session.is_ready() || sent.is_whole());
-        Self { talk, left: if speaks_for_all { Vec::new() } else { others } }
+        Self { talk, left: if speaks_for_all { Vec::new() } else { others }, fails_at_chunks }
+    }
+
+    /// A host that was not asked for anything.
+    fn nothing(talk: Talk, left: Vec<SocketAddr>) -> Self {
+        Self { talk, left, fails_at_chunks: false }
     }
 }
 
@@ -96,12 +105,13 @@ pub(super) struct Sessions {
     /// Those between two messages.
     pool: Mutex<Pool<Use, Session>>,
     outward: Mutex<Outward>,
+    chunking: Mutex<chunking::Hosts>,
 }
 
 impl Sessions {
     /// None yet, and at most `max` that wait for their next message.
     pub fn new(node: Arc<Node>, max: usize) -> Self {
-        Self { node, pool: Mutex::new(Pool::new(max)), outward: Mutex::default() }
+        Self { node, pool: Mutex::new(Pool::new(max)), outward: Mutex::default(), chunking: Mutex::default() }
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool<Use, Session>> {
@@ -124,6 +134,7 @@ impl Sessions {
         let (usage, mut session) = self.kept(&uses).await?;
         let number = *numbers.get(uses.iter().position(|other| *other == usage)?)?;
         let talk = self.over(&mut session, copies, sent).await;
+        self.chunking().note(usage.address, session.chunking(), monotonic());
         let mut left = targets.get(number)?.addresses.clone();
         left.retain(|address| *address != usage.address);
         let talked = Talked::over(&session, talk, sent, left);
@@ -162,22 +173,33 @@ impl Sessions {
                 .map(|(address, error)| unreachable(target.name, *address, &error.to_string()).text);
             let text = why.collect::<Vec<_>>().join("; ");
             let status = Status::ours(Class::Temporary, Enhanced(4, 4, 1), &text);
-            return Talked { talk: Talk::Next { status, greeted: false }, left: Vec::new() };
+            return Talked::nothing(Talk::Next { status, greeted: false }, Vec::new());
         };
         addresses.retain(|other| *other != address && failed.iter().all(|(failed, _)| failed != other));
         let at = At { place, target, address, sent };
-        match self.conversation(copies, at, stream, target.policy, &addresses).await {
-            Talked { talk: Talk::HandshakeFailed(..), left } if target.policy == TlsPolicy::Opportunistic => {
-                match client::connect(address).await {
-                    Ok(stream) => self.conversation(copies, at, stream, TlsPolicy::Never, &left).await,
-                    Err(error) => {
-                        let status = unreachable(target.name, address, &error.to_string());
-                        Talked { talk: Talk::Next { status, greeted: false }, left }
-                    }
+        let mut tls = target.policy;
+        let mut known = self.chunking().known(&address, monotonic());
+        let mut talked = self.conversation(copies, at, stream, (tls, known), &addresses).await;
+        loop {
+            match talked.talk {
+                Talk::HandshakeFailed(..) if tls == TlsPolicy::Opportunistic => tls = TlsPolicy::Never,
+                Talk::Next { .. } if talked.fails_at_chunks && known != Chunking::Fails => {
+                    known = Chunking::Fails
                 }
+                _ => return talked,
             }
-            talked => talked,
+            talked = match client::connect(address).await {
+                Ok(stream) => self.conversation(copies, at, stream, (tls, known), &talked.left).await,
+                Err(error) => {
+                    let status = unreachable(target.name, address, &error.to_string());
+                    Talked::nothing(Talk::Next { status, greeted: false }, talked.left)
+                }
+            };
         }
+    }
+
+    fn chunking(&self) -> MutexGuard<'_, chunking::Hosts> {
+        self.chunking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what the mail port of the hosts of domains has come to.
@@ -200,7 +222,7 @@ impl Sessions {
         copies: Copies<'_>,
         At { place, target, address, sent }: At<'_>,
         stream: TcpStream,
-        tls: TlsPolicy,
+        (tls, known): (TlsPolicy, Chunking),
         others: &[SocketAddr],
     ) -> Talked {
         let host = client::Host { name: target.asked.to_owned(), address, tls: Arc::clone(&target.tls) };
@@ -212,9 +234,11 @@ impl Sessions {
         };
         let mut session = match Session::over(stream, &host, config).await {
             Ok(session) => session,
-            Err(talk) => return Talked { talk, left: others.to_vec() },
+            Err(talk) => return Talked::nothing(talk, others.to_vec()),
         };
+        session.assume(known);
         let talk = self.over(&mut session, copies, sent).await;
+        self.chunking().note(address, session.chunking(), monotonic());
         // One in clear only because TLS had failed was counted then.
         if let Some(counted) = target.counted.as_ref().filter(|_| tls != TlsPolicy::Never) {
             counted.ended(&self.node, address, &session, &talk);

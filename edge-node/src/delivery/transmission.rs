@@ -23,7 +23,7 @@ impl Transmission {
         }
     }
 
-    /// The final dot is sent next.
+    /// The end of the content is sent next: the final dot, or the last chunk.
     pub fn ends(&self) {
         self.whole.store(true, Relaxed);
     }
@@ -33,7 +33,7 @@ impl Transmission {
         self.unsendable.store(true, Relaxed);
     }
 
-    /// What comes of a session that sends this; `None` if it has not ended by `until`. One that has sent the final dot by then
+    /// What comes of a session that sends this; `None` if it has not ended by `until`. One that has sent the end by then
     /// ends by itself: its host has ten minutes to answer that, and to give up before would make two messages of one
     /// (RFC 5321 §4.5.3.2.6).
     pub async fn in_time<T>(&self, until: Instant, session: impl Future<Output = T>) -> Option<T> {
@@ -50,7 +50,7 @@ impl Transmission {
         self.begun.load(Relaxed)
     }
 
-    /// Whether the final dot may have been sent: the host may have taken the message.
+    /// Whether the end of the content may have been sent: the host may have taken the message.
     pub fn is_whole(&self) -> bool {
         self.whole.load(Relaxed)
     }

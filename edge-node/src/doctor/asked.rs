@@ -14,17 +14,18 @@ use shared::address::{Address, Domain};
 use shared::containment::contain;
 use shared::doctor::Finding;
 use shared::id::unix_millis;
-use shared::topology::{Dnssec, Topology};
+use shared::topology::{Dnssec, Place, Topology};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{
     Answer, OfDomain, OwnAddress, associations, certificate, clock, firewall, greets_as, of_domain,
-    outward_port, own_addresses, signatures,
+    outward_port, own_addresses, signatures, smart_host,
 };
 use crate::authentication::{Sender, Spf};
-use crate::delivery::{Resolver, are_signatures_needed, is_public, passing};
+use crate::delivery::{Ourselves, Resolver, are_signatures_needed, is_public, passing};
+use crate::interfaces;
 use crate::lists::{self, Lists};
 use crate::request::{CertificateView, OutwardView};
 
@@ -133,6 +134,10 @@ async fn in_dns(
         findings.push(associations(edge, &tlsa(resolver, &name).await, &hash));
     }
     let spf = Spf::new(resolver.inner(), edge.hostname.clone());
+    if let Some(host) = edge.outbound.mode.smart_host() {
+        let ours = Ourselves::of(edge, &interfaces::addresses().unwrap_or_default());
+        findings.push(smart_host(host, &places(resolver, &host.place).await, &ours));
+    }
     for domain in &topology.site.domains {
         let of = domain_of(resolver, &spf, edge.hostname.as_str(), domain, &own, selectors).await;
         findings.extend(of_domain(edge, &of, is_trusted));
@@ -181,6 +186,17 @@ async fn addresses(topology: &Topology, resolver: &Resolver) -> Answer<Vec<OwnAd
         own.push(OwnAddress { address, is_public, is_here, is_asked, names, greeting });
     }
     Answer::Told(own)
+}
+
+/// Where a smart host is.
+async fn places(resolver: &Resolver, place: &Place) -> Answer<Vec<SocketAddr>> {
+    match place {
+        Place::Address(address) => Answer::Told(vec![*address]),
+        Place::Name(name, port) => {
+            let found = resolver.addresses(name.as_str()).await;
+            answer(found.map(|found| found.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect()))
+        }
+    }
 }
 
 async fn names(resolver: &Resolver, address: IpAddr) -> Answer<Vec<(String, bool)>> {

@@ -1,6 +1,6 @@
 //! A receiving MTA on loopback: it takes every message for everyone and remembers exactly what came.
 //!
-//! What it keeps is the bytes between DATA and the final dot, unstuffed and otherwise as received.
+//! What it keeps is the bytes between DATA and the final dot, unstuffed, or those of BDAT's chunks, and otherwise as received.
 //! With a directory it is the independent half of a storm's books: each message is a `.eml` and a
 //! `.json` file, written under another name, fsynced and renamed **before** its 250, so that
 //! whatever happens to the sender there is no 250 without the file. It outlives any client, however
@@ -59,6 +59,8 @@ pub struct Options {
     pub dsn: bool,
     /// Whether it passes on that a message may go under TLS only (RFC 8689). Offered under TLS.
     pub require_tls: bool,
+    /// Whether it takes content in chunks (RFC 3030).
+    pub chunking: bool,
     /// The largest message, in octets (RFC 1870).
     pub size_max: u64,
     /// Whether it speaks LMTP (RFC 2033), with an answer to the dot for each recipient, and not SMTP.
@@ -79,6 +81,7 @@ impl Default for Options {
             smtputf8: true,
             dsn: false,
             require_tls: false,
+            chunking: false,
             size_max: 64 * 1024 * 1024,
             lmtp: false,
             login: None,
@@ -104,6 +107,8 @@ pub struct Mail {
     pub user: Option<String>,
     /// The reverse-path; empty for `<>`.
     pub reverse_path: String,
+    /// Whether its content came in chunks.
+    pub chunked: bool,
     /// What followed the reverse-path, such as `BODY=8BITMIME`.
     pub parameters: Vec<String>,
     /// The forward-paths.

@@ -15,7 +15,9 @@ pub enum Stage {
     Rcpt,
     /// In answer to DATA.
     Data,
-    /// In answer to the final dot.
+    /// In answer to BDAT, but the last chunk; the octets of one that is refused are not read.
+    Chunk,
+    /// In answer to the final dot or the last chunk.
     Dot,
 }
 
@@ -26,7 +28,7 @@ pub enum Action {
     Reply(String),
     /// The connection closes without an answer, and nothing is kept.
     HangUp,
-    /// Only at the dot: the message is kept, then the connection closes without an answer, so that
+    /// Only at the end of the content: the message is kept, then the connection closes without an answer, so that
     /// the sender is in doubt.
     KeepAndHangUp,
     /// The answer is late by so much, and then what it would have been.

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::mta::{Host, Mail, StartTls};
 use super::rules::{Action, Stage};
-use crate::wire::Wire;
+use crate::wire::{LINE_BYTES_MAX, Wire};
 
 /// A silent client is let go after this (RFC 5321 §4.5.3.2.7).
 const IDLE: Duration = Duration::from_secs(300);
@@ -62,6 +62,7 @@ impl Session {
                 "MAIL" => self.mail(rest).await?,
                 "RCPT" => self.rcpt(rest).await?,
                 "DATA" => self.data().await?,
+                "BDAT" if self.host.options.chunking => self.bdat(rest).await?,
                 "RSET" => {
                     self.mail = None;
                     self.reply("250 2.0.0 forgotten").await?;
@@ -92,6 +93,7 @@ impl Session {
         keywords.extend(options.eight_bit_mime.then(|| "8BITMIME".into()));
         keywords.extend(options.smtputf8.then(|| "SMTPUTF8".into()));
         keywords.extend(options.dsn.then(|| "DSN".into()));
+        keywords.extend(options.chunking.then(|| "CHUNKING".into()));
         keywords.extend(self.takes_require_tls().then(|| "REQUIRETLS".into()));
         let starttls = options.starttls != StartTls::Absent && !self.wire.is_tls();
         keywords.extend(self.wants_login().then(|| "AUTH LOGIN PLAIN".into()));
@@ -164,6 +166,7 @@ impl Session {
             hello: self.hello.clone(),
             tls: self.wire.is_tls(),
             user: self.user.clone(),
+            chunked: false,
             reverse_path,
             parameters,
             recipients: Vec::new(),
@@ -229,6 +232,37 @@ impl Session {
         if self.host.options.lmtp {
             return self.each_dot(mail).await;
         }
+        self.end(mail).await
+    }
+
+    /// One chunk, and after the last the end of the message.
+    async fn bdat(&mut self, rest: &str) -> io::Result<()> {
+        let mut words = rest.split(' ');
+        let (length, is_last) =
+            (words.next().and_then(|word| word.parse().ok()), words.next() == Some("LAST"));
+        // Nobody knows where the next command begins.
+        let Some(length) = length.filter(|length| *length <= LINE_BYTES_MAX) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let recipients = self.mail.as_ref().map(|mail| mail.recipients.clone()).unwrap_or_default();
+        if !is_last && let Then::Answered = self.apply_rules(Stage::Chunk, &recipients).await? {
+            return Ok(());
+        }
+        let octets = tokio::time::timeout(IDLE, self.wire.octets(length)).await??;
+        let Some(mut mail) = self.mail.take_if(|mail| !mail.recipients.is_empty()) else {
+            return self.reply("503 5.5.1 BDAT comes after RCPT").await;
+        };
+        mail.chunked = true;
+        mail.data.extend(octets);
+        if is_last {
+            return self.end(mail).await;
+        }
+        self.mail = Some(mail);
+        self.reply("250 2.0.0 go on").await
+    }
+
+    /// What the end of a message is answered with.
+    async fn end(&mut self, mail: Mail) -> io::Result<()> {
         let then = self.apply_rules(Stage::Dot, &mail.recipients).await?;
         if let Then::Answered = then {
             return Ok(());

@@ -8,6 +8,7 @@ mod authentication;
 mod backscatter;
 mod binary;
 mod certificate;
+mod chunking;
 mod conformance;
 mod corpora;
 mod crash;

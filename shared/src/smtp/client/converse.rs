@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::tls::{in_words, result_type};
-use super::{Action, Class, Client, Config, Message, Outcome, Status, TlsPolicy};
+use super::{Action, Chunking, Class, Client, Config, Message, Outcome, Status, TlsPolicy};
 use crate::aggregate::ResultType;
 use crate::smtp::Enhanced;
 
@@ -68,7 +68,8 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Connects and delivers one message, whose content comes in pieces, `None` at its end. If it cannot be read,
-/// the host does not get the message.
+/// the host does not get the message. It goes by DATA, for nothing is kept here of what is known of
+/// chunks at a host.
 pub async fn converse<E>(
     host: &Host,
     config: Config,
@@ -79,6 +80,7 @@ pub async fn converse<E>(
         Ok(session) => session,
         Err(talk) => return talk,
     };
+    session.assume(Chunking::Fails);
     let talk = session.deliver(message, content, |_| async { true }).await;
     session.quit().await;
     talk
@@ -167,6 +169,17 @@ impl Session {
     /// Whether it is under TLS.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    /// Takes that for known of the host, if it offers CHUNKING. To be called before the first message.
+    pub fn assume(&mut self, chunking: Chunking) {
+        self.client.assume(chunking);
+    }
+
+    /// What is known of chunks at the host by now. If they have come to fail in this session and the talk to [`Talk::Next`], another
+    /// one may do without.
+    pub fn chunking(&self) -> Chunking {
+        self.client.chunking()
     }
 
     /// Our address.

@@ -1,4 +1,4 @@
-//! The client's side of SMTP (RFC 5321, 1870, 2920, 3207, 3461, 4954, 6152, 6531) and LMTP (RFC 2033): one connection
+//! The client's side of SMTP (RFC 5321, 1870, 2920, 3030, 3207, 3461, 4954, 6152, 6531) and LMTP (RFC 2033): one connection
 //! to one host.
 //!
 //! A [`Client`] is a state machine: bytes and content in, [`Action`]s out. It opens no socket, resolves
@@ -6,8 +6,9 @@
 //! reads the message. What it keeps:
 //!
 //! - every recipient gets exactly one [`Outcome`], with the remote's own code and text made safe;
-//! - delivered is only what a 2yz after the final dot says, in LMTP the one for that recipient; if the
+//! - delivered is only what a 2yz after the end of the content says, in LMTP the one for that recipient; if the
 //!   connection is lost in between, the outcome is temporary and *in doubt*;
+//! - content goes in chunks to a host that offers CHUNKING and takes one of one octet (`chunks`), and by DATA to any other;
 //! - nothing the host said before TLS is believed after it, and nothing may follow its reply to STARTTLS;
 //! - content is never altered, but that a Return-Path at its head stays here (RFC 5321 §4.4): what the host
 //!   cannot take (8-bit, UTF-8 addresses) comes back as a permanent outcome with the reason;
@@ -15,6 +16,7 @@
 //! - what the sender wants to be told goes to a host that offers DSN as it came, and to no other one;
 //! - a host's replies are bounded in lines and octets, and one that breaks the rules is left.
 
+mod chunks;
 mod converse;
 mod login;
 mod outcome;
@@ -27,6 +29,7 @@ mod transaction;
 #[cfg(test)]
 mod tests;
 
+pub use chunks::Chunking;
 pub use converse::{Host, Session, Talk, connect, converse, unreachable};
 pub use outcome::{Class, Outcome, Status, TEXT_BYTES_MAX};
 pub use reply::{LINE_BYTES_MAX, LINES_MAX, ReplyError};

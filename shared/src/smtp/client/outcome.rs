@@ -32,7 +32,7 @@ pub struct Status {
     pub enhanced: Enhanced,
     /// What the host said word for word, beginning with its code, or our reason: one line of at most [`TEXT_BYTES_MAX`] octets without control characters.
     pub text: String,
-    /// The final dot was sent and its reply never came: the host may have taken the message.
+    /// The end of the content (the final dot, or the last chunk) was sent and its reply never came: the host may have taken the message.
     pub in_doubt: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Content as it is sent: without the Return-Path that stands at its head, with its dots doubled.
+//! Content as it is sent: without the Return-Path that stands at its head, with its dots doubled where a dot ends it.
 //!
 //! Return-Path says that a message was delivered here for good. One that goes on has not been, and the host
 //! that delivers it writes its own (RFC 5321 §4.4).
@@ -42,6 +42,11 @@ impl Outgoing {
         Self { before, ..Self::default() }
     }
 
+    /// The same where its length is told (BDAT), and no dot ends it.
+    pub fn counted(before: Vec<u8>) -> Self {
+        Self { before, stuffing: DotStuffing::off(), ..Self::default() }
+    }
+
     fn begin(&mut self, out: &mut Vec<u8>) -> Result<(), LineError> {
         let before = mem::take(&mut self.before);
         if before.is_empty() { Ok(()) } else { self.stuffing.piece(&before, out) }
@@ -82,7 +87,7 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Appends what ends the message.
+    /// Appends what ends the message; with [`counted`](Self::counted) that is its last line's CRLF, if that is missing.
     ///
     /// # Errors
     /// [`LineError::Bare`], as [`DotStuffing::finish`].
@@ -135,6 +140,14 @@ mod tests {
             outgoing.finish(&mut out).expect("lines end well");
             assert_eq!(String::from_utf8_lossy(&out), goes, "also behind a field of ours");
         }
+        let (mut outgoing, mut out) = (Outgoing::counted(b"Signed: x\r\n".to_vec()), Vec::new());
+        outgoing.piece(b"Return-Path: <a>\r\n.dot\r\n.", &mut out).expect("fits");
+        outgoing.finish(&mut out).expect("lines end well");
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            "Signed: x\r\n.dot\r\n.\r\n",
+            "and where its length is told"
+        );
         let mut outgoing = Outgoing::default();
         assert_eq!(outgoing.piece(b"Re\nt", &mut Vec::new()), Err(LineError::Bare));
     }

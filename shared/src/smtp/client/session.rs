@@ -9,13 +9,14 @@ use crate::notify::Return;
 use crate::sasl::Credentials;
 use crate::smtp::{Enhanced, Recipient};
 
+use super::chunks::{Chunking, Chunks, is_of_command};
 use super::login::Login;
 use super::outcome::{Class, Outcome, Status, TLS_NEEDED};
 use super::outgoing::Outgoing;
 use super::reply::{HostReply, Replies};
 use super::transaction::{Capabilities, Transaction};
 
-/// Commands that are sent before their replies are awaited (RFC 2920 §3.1: replies must not fill the
+/// Commands and chunks that are sent before their replies are awaited (RFC 2920 §3.1: replies must not fill the
 /// way back while we still write).
 pub const PIPELINE_MAX: usize = 100;
 
@@ -23,9 +24,9 @@ pub const PIPELINE_MAX: usize = 100;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 /// For the 354 after DATA.
 const DATA_TIMEOUT: Duration = Duration::from_secs(120);
-/// For each piece of content.
+/// For each piece of content, and the answer to a chunk that is not the last.
 const CONTENT_TIMEOUT: Duration = Duration::from_secs(180);
-/// For the reply to the final dot.
+/// For the reply to the final dot or the last chunk.
 const DOT_TIMEOUT: Duration = Duration::from_secs(600);
 /// For the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -48,7 +49,7 @@ pub enum TlsPolicy {
 /// What is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// SMTP: one reply to the final dot, for all recipients.
+    /// SMTP: one reply to the end of the content, for all recipients.
     Smtp,
     /// LMTP: one for each recipient that RCPT took, in their order.
     Lmtp,
@@ -135,11 +136,29 @@ enum Phase {
     /// The reply to the dot behind a 354 that came although no recipient was taken.
     Nothing(Transaction),
     /// Content is being sent.
-    Content(Transaction, Outgoing),
-    /// The reply to the final dot.
-    Dot(Transaction),
+    Content(Transaction, Body),
+    /// The reply to the final dot, or to the last chunk behind those to the others.
+    End(Transaction, Sent),
     Quit,
     Closed,
+}
+
+/// How content is sent.
+#[derive(Debug)]
+enum Body {
+    /// Behind DATA, up to a dot.
+    Dotted(Outgoing),
+    /// By BDAT.
+    Chunked(Chunks),
+}
+
+/// Content that was sent to its end.
+#[derive(Clone, Copy, Debug)]
+enum Sent {
+    /// Up to a dot.
+    Dotted,
+    /// In chunks, of which so many before the last are not answered.
+    Chunked(usize),
 }
 
 /// One connection. See the module for what it keeps.
@@ -149,6 +168,7 @@ pub struct Client {
     phase: Phase,
     tls: bool,
     capabilities: Capabilities,
+    chunking: Chunking,
     replies: Replies,
     actions: VecDeque<Action>,
     /// A message that waits for the session to be ready.
@@ -171,6 +191,7 @@ impl Client {
             tls: config.tls == TlsPolicy::Implicit,
             config,
             capabilities: Capabilities::default(),
+            chunking: Chunking::default(),
             replies: Replies::default(),
             actions: VecDeque::new(),
             waiting: None,
@@ -184,6 +205,16 @@ impl Client {
     /// Whether the session is encrypted.
     pub fn is_tls(&self) -> bool {
         self.tls
+    }
+
+    /// Takes that for known of the host, if it offers CHUNKING. To be called before the first message.
+    pub fn assume(&mut self, chunking: Chunking) {
+        self.chunking = chunking;
+    }
+
+    /// What is known of chunks at the host by now.
+    pub fn chunking(&self) -> Chunking {
+        self.chunking
     }
 
     /// Whether there is nothing under way in a session that goes on: it takes a message at once.
@@ -223,7 +254,7 @@ impl Client {
             Phase::Handshake => HANDSHAKE_TIMEOUT,
             Phase::Data(_) => DATA_TIMEOUT,
             Phase::Content(..) => CONTENT_TIMEOUT,
-            Phase::Dot(_) => DOT_TIMEOUT,
+            Phase::End(..) => DOT_TIMEOUT,
             Phase::Nothing(_) | Phase::Quit => FAREWELL_TIMEOUT,
         };
         self.since + timeout
@@ -269,16 +300,21 @@ impl Client {
     /// The next piece of content, after [`Action::WantContent`].
     pub fn content(&mut self, piece: &[u8], now: Duration) {
         match mem::replace(&mut self.phase, Phase::Closed) {
-            Phase::Content(transaction, mut outgoing) => {
+            Phase::Content(transaction, mut body) => {
                 let mut out = Vec::new();
-                match outgoing.piece(piece, &mut out) {
-                    Ok(()) => {
-                        self.since = now;
-                        self.phase = Phase::Content(transaction, outgoing);
-                        self.actions.push_back(Action::Send(out));
-                        self.actions.push_back(Action::WantContent);
-                    }
-                    Err(_) => self.unfit(transaction),
+                let fits = match &mut body {
+                    Body::Dotted(outgoing) => outgoing.piece(piece, &mut out),
+                    Body::Chunked(chunks) => chunks.piece(piece, &mut out),
+                };
+                if fits.is_err() {
+                    return self.unfit(transaction);
+                }
+                self.since = now;
+                let is_full = matches!(&body, Body::Chunked(chunks) if chunks.is_full(self.group()));
+                self.phase = Phase::Content(transaction, body);
+                self.actions.push_back(Action::Send(out));
+                if !is_full {
+                    self.actions.push_back(Action::WantContent);
                 }
             }
             other => self.phase = other,
@@ -288,12 +324,24 @@ impl Client {
     /// There is no more content.
     pub fn content_end(&mut self, now: Duration) {
         match mem::replace(&mut self.phase, Phase::Closed) {
-            Phase::Content(transaction, outgoing) => {
+            Phase::Content(transaction, body) => {
                 let mut out = Vec::new();
-                match outgoing.finish(&mut out) {
-                    Ok(()) if self.replies.is_empty() => self.expect(Phase::Dot(transaction), out, now),
-                    // Half a reply is here; it cannot be to the dot.
-                    Ok(()) => self.lose_transaction(transaction, out_of_step()),
+                let sent = match body {
+                    Body::Dotted(outgoing) => outgoing.finish(&mut out).map(|()| Sent::Dotted),
+                    Body::Chunked(chunks) => chunks.finish(&mut out).map(Sent::Chunked),
+                };
+                match sent {
+                    // The answer to a chunk, or half of one, may be here already.
+                    Ok(sent @ Sent::Chunked(1..)) => {
+                        self.since = now;
+                        self.phase = Phase::End(transaction, sent);
+                        self.actions.push_back(Action::Send(out));
+                    }
+                    Ok(sent) if self.replies.is_empty() => {
+                        self.expect(Phase::End(transaction, sent), out, now)
+                    }
+                    // Half a reply is here; it cannot be to what was not sent.
+                    Ok(_) => self.lose_transaction(transaction, out_of_step()),
                     Err(_) => self.unfit(transaction),
                 }
             }
@@ -311,8 +359,14 @@ impl Client {
 
     /// The content cannot be read: the host must not take what it has for the whole.
     pub fn content_failed(&mut self) {
-        if matches!(self.phase, Phase::Content(..)) {
-            self.give_up("the message cannot be read, or that it leaves not be noted");
+        match mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Content(transaction, _) => {
+                self.lose_transaction(
+                    transaction,
+                    lost("the message cannot be read, or that it leaves not be noted"),
+                );
+            }
+            other => self.phase = other,
         }
     }
 
@@ -325,7 +379,7 @@ impl Client {
     }
 
     fn reply(&mut self, reply: HostReply, now: Duration) {
-        if reply.code == 421 && !matches!(self.phase, Phase::Quit | Phase::Dot(_)) {
+        if reply.code == 421 && !matches!(self.phase, Phase::Quit | Phase::End(..)) {
             return self.lose(Status::of(&reply));
         }
         match mem::replace(&mut self.phase, Phase::Closed) {
@@ -346,8 +400,8 @@ impl Client {
                 self.envelope(transaction, now);
             }
             Phase::Data(transaction) => self.data(transaction, &reply, now),
-            Phase::Content(transaction, _) => self.cut_short(transaction, &reply),
-            Phase::Dot(transaction) => self.dot(transaction, &reply, now),
+            Phase::Content(transaction, body) => self.during_content(transaction, body, &reply),
+            Phase::End(transaction, sent) => self.end(transaction, sent, &reply, now),
             Phase::Nothing(transaction) => {
                 self.unclean = false;
                 self.finish(transaction, now);
@@ -459,36 +513,62 @@ impl Client {
         }
     }
 
+    /// Commands that are sent at once.
+    fn group(&self) -> usize {
+        if self.capabilities.pipelining { PIPELINE_MAX } else { 1 }
+    }
+
+    /// Whether the content goes by BDAT.
+    fn by_chunks(&self) -> bool {
+        self.capabilities.chunking
+            && self.chunking != Chunking::Fails
+            // By LMTP the last chunk has an answer for each recipient (RFC 2033 §4.3); hosts inside do well with DATA.
+            && self.config.protocol == Protocol::Smtp
+    }
+
     /// Sends the next commands of the envelope once all before are answered; after the last, DATA: with them, where the host
-    /// takes commands in groups (RFC 2920 §3.1).
+    /// takes commands in groups (RFC 2920 §3.1). BDAT has octets behind it, and waits.
     fn envelope(&mut self, mut transaction: Transaction, now: Duration) {
         if transaction.answered < transaction.sent {
             self.phase = Phase::Envelope(transaction);
             return;
         }
-        if transaction.has_data {
+        if transaction.is_named {
             self.since = now;
-            self.phase = Phase::Data(transaction);
-            return;
+            return self.named(transaction, now);
         }
         if transaction.sent > 0 && !transaction.has_recipients() {
             return self.finish(transaction, now);
         }
-        let group = if self.capabilities.pipelining { PIPELINE_MAX } else { 1 };
+        let group = self.group();
         let places = transaction.sent..transaction.sent.saturating_add(group);
         let mut commands: Vec<String> =
             places.map_while(|place| transaction.command(place, self.capabilities)).collect();
         transaction.sent += commands.len();
-        transaction.has_data = commands.len() < group;
-        if transaction.has_data {
+        transaction.is_named = commands.len() < group;
+        if transaction.is_named && !self.by_chunks() {
             commands.push("DATA\r\n".to_owned());
         }
         self.unclean = true;
+        if commands.is_empty() {
+            return self.named(transaction, now);
+        }
         let phase = match transaction.answered < transaction.sent {
             true => Phase::Envelope(transaction),
             false => Phase::Data(transaction),
         };
         self.expect(phase, commands.concat(), now);
+    }
+
+    /// The whole envelope is answered.
+    fn named(&mut self, transaction: Transaction, now: Duration) {
+        if !self.by_chunks() {
+            self.phase = Phase::Data(transaction);
+        } else if transaction.has_recipients() {
+            self.chunks(transaction, now);
+        } else {
+            self.finish(transaction, now);
+        }
     }
 
     fn data(&mut self, mut transaction: Transaction, reply: &HostReply, now: Duration) {
@@ -503,7 +583,7 @@ impl Client {
             354 => {
                 self.since = now;
                 let outgoing = Outgoing::behind(transaction.take_before());
-                self.phase = Phase::Content(transaction, outgoing);
+                self.phase = Phase::Content(transaction, Body::Dotted(outgoing));
                 self.actions.push_back(Action::WantContent);
             }
             400.. => {
@@ -514,25 +594,89 @@ impl Client {
         }
     }
 
-    /// The host spoke before the final dot. It can be refusing only; what it was not sent it has not.
-    fn cut_short(&mut self, transaction: Transaction, reply: &HostReply) {
-        self.lose_transaction(transaction, Status::of(reply).into_refusal());
+    /// The content goes in chunks, each of which is answered.
+    fn chunks(&mut self, mut transaction: Transaction, now: Duration) {
+        if !self.replies.is_empty() {
+            return self.lose_transaction(transaction, out_of_step());
+        }
+        self.since = now;
+        let chunks = Chunks::behind(transaction.take_before(), self.chunking == Chunking::Untried);
+        self.phase = Phase::Content(transaction, Body::Chunked(chunks));
+        self.actions.push_back(Action::WantContent);
     }
 
-    fn dot(&mut self, mut transaction: Transaction, reply: &HostReply, now: Duration) {
+    /// The host spoke before the end of the content. Unless it takes a chunk it can be refusing only; what it was not sent it has
+    /// not.
+    fn during_content(&mut self, transaction: Transaction, body: Body, reply: &HostReply) {
+        match body {
+            Body::Dotted(_) => self.lose_transaction(transaction, Status::of(reply).into_refusal()),
+            Body::Chunked(mut chunks) => {
+                let (was_full, is_trial) = (chunks.is_full(self.group()), chunks.is_trial());
+                if !(is_yes(reply) && chunks.taken()) {
+                    return self.chunk_refused(transaction, reply, is_trial);
+                }
+                self.chunking = Chunking::Works;
+                self.phase = Phase::Content(transaction, Body::Chunked(chunks));
+                if was_full {
+                    self.actions.push_back(Action::WantContent);
+                }
+            }
+        }
+    }
+
+    /// A chunk that is not the last is refused, or the host is out of step: nothing goes on in this session.
+    fn chunk_refused(&mut self, transaction: Transaction, reply: &HostReply, is_trial: bool) {
+        let status = self.of_chunk(reply).into_refusal();
+        if reply.code < 400 {
+            self.chunking = Chunking::Fails;
+        }
+        if is_trial && self.chunking == Chunking::Fails {
+            self.unusable(status);
+        } else {
+            self.lose_transaction(transaction, status);
+        }
+    }
+
+    /// What the answer to a chunk says of the message: it goes by DATA another time, if the host does not know chunks after all.
+    fn of_chunk(&mut self, reply: &HostReply) -> Status {
+        let status = Status::of(reply);
+        if !is_of_command(reply.code) {
+            return status;
+        }
+        self.chunking = Chunking::Fails;
+        status.into_temporary()
+    }
+
+    fn end(&mut self, mut transaction: Transaction, sent: Sent, reply: &HostReply, now: Duration) {
         if reply.code / 100 == 3 {
             let status = Status { in_doubt: true, ..Status::of(reply) };
             return self.lose_transaction(transaction, status);
         }
-        if self.config.protocol == Protocol::Lmtp && reply.code != 421 {
-            transaction.settle_next(&Status::of(reply));
-            if transaction.has_recipients() {
-                self.phase = Phase::Dot(transaction);
+        match sent {
+            Sent::Chunked(open @ 1..) if is_yes(reply) => {
+                self.phase = Phase::End(transaction, Sent::Chunked(open - 1));
                 return;
             }
+            Sent::Chunked(1..) if reply.code != 421 => return self.chunk_refused(transaction, reply, false),
+            Sent::Chunked(_) => {
+                let status = self.of_chunk(reply);
+                transaction.settle(&status);
+                // A refusal leaves the transaction in nobody says what (RFC 3030 §2).
+                self.unclean = !is_yes(reply);
+            }
+            Sent::Dotted if self.config.protocol == Protocol::Lmtp && reply.code != 421 => {
+                transaction.settle_next(&Status::of(reply));
+                if transaction.has_recipients() {
+                    self.phase = Phase::End(transaction, sent);
+                    return;
+                }
+                self.unclean = false;
+            }
+            Sent::Dotted => {
+                transaction.settle(&Status::of(reply));
+                self.unclean = false;
+            }
         }
-        transaction.settle(&Status::of(reply));
-        self.unclean = false;
         if reply.code == 421 {
             self.done(transaction);
             self.close();
@@ -555,18 +699,25 @@ impl Client {
 
     /// The connection is of no further use, for a reason of its own.
     fn give_up(&mut self, text: &str) {
-        self.lose(Status::ours(Class::Temporary, Enhanced(4, 4, 2), text));
+        self.lose(lost(text));
     }
 
     fn lose(&mut self, status: Status) {
+        if matches!(self.phase, Phase::Content(_, Body::Chunked(_)) | Phase::End(_, Sent::Chunked(_))) {
+            self.chunking = Chunking::Fails;
+        }
         match mem::replace(&mut self.phase, Phase::Closed) {
             // It may have been over before this message.
             Phase::Envelope(transaction) if self.used && transaction.answered == 0 => self.unusable(status),
+            // The host was asked for nothing but whether it takes chunks.
+            Phase::Content(_, Body::Chunked(chunks)) if chunks.is_trial() && status.code.is_none() => {
+                self.unusable(status);
+            }
             Phase::Envelope(transaction)
             | Phase::Data(transaction)
             | Phase::Content(transaction, _)
             | Phase::Nothing(transaction) => self.lose_transaction(transaction, status),
-            Phase::Dot(transaction) => {
+            Phase::End(transaction, _) => {
                 self.lose_transaction(transaction, Status { in_doubt: true, ..status });
             }
             Phase::Quit => self.close(),
@@ -607,6 +758,10 @@ impl Client {
             self.lose(out_of_step());
         }
     }
+}
+
+fn lost(text: &str) -> Status {
+    Status::ours(Class::Temporary, Enhanced(4, 4, 2), text)
 }
 
 fn out_of_step() -> Status {

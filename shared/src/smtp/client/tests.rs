@@ -9,6 +9,8 @@ use crate::smtp::Enhanced;
 
 use super::*;
 
+mod chunks;
+
 const NOW: Duration = Duration::from_secs(1_000);
 const OFFER: &str =
     "250-host.example hello\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n";

@@ -27,6 +27,8 @@ pub fn is_of_offer(status: &Status) -> bool {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Capabilities {
     pub pipelining: bool,
+    /// It takes content in chunks (BDAT, RFC 3030).
+    pub chunking: bool,
     eight_bit_mime: bool,
     smtputf8: bool,
     dsn: bool,
@@ -46,6 +48,7 @@ impl Capabilities {
             let mut words = line.split_ascii_whitespace();
             match words.next().unwrap_or_default().to_ascii_uppercase().as_str() {
                 "PIPELINING" => capabilities.pipelining = true,
+                "CHUNKING" => capabilities.chunking = true,
                 "8BITMIME" => capabilities.eight_bit_mime = true,
                 "SMTPUTF8" => capabilities.smtputf8 = true,
                 "DSN" => capabilities.dsn = true,
@@ -62,7 +65,7 @@ impl Capabilities {
     }
 }
 
-/// A message on its way through MAIL, RCPT, DATA.
+/// A message on its way through MAIL, RCPT, DATA or BDAT.
 #[derive(Debug)]
 pub(super) struct Transaction {
     message: Message,
@@ -72,8 +75,8 @@ pub(super) struct Transaction {
     pub sent: usize,
     /// Replies that came to them.
     pub answered: usize,
-    /// DATA was sent behind them.
-    pub has_data: bool,
+    /// They are all sent, and DATA behind them unless content goes by BDAT.
+    pub is_named: bool,
     /// The recipients that RCPT is to name.
     named: Vec<usize>,
     /// The host reports on what it takes, as it is asked to.
@@ -85,7 +88,7 @@ impl Transaction {
     pub(super) fn new(message: Message) -> Self {
         let statuses = vec![None; message.recipients.len()];
         let named = Vec::new();
-        Self { message, statuses, sent: 0, answered: 0, has_data: false, named, host_reports: false }
+        Self { message, statuses, sent: 0, answered: 0, is_named: false, named, host_reports: false }
     }
 
     /// What goes before the content.

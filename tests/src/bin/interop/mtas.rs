@@ -63,6 +63,17 @@ struct Words {
     sts: Option<Proof>,
     /// Mail for a recipient has gone in chunks (BDAT); `None` if it never does.
     chunked: Option<&'static str>,
+    /// Mail has come in chunks; `None` if it does not offer CHUNKING.
+    taken: Option<Taken>,
+}
+
+/// What it says of mail that it takes in chunks.
+#[derive(Clone, Copy)]
+enum Taken {
+    /// This, in the line with the mark of a message.
+    Message(&'static str),
+    /// The first of these in a line about a session of the edge's, and the second in none: that is of mail by DATA.
+    Session(&'static str, &'static str),
 }
 
 /// What it says of hosts that have to prove themselves.

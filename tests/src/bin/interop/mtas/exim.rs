@@ -9,7 +9,7 @@ use tests::wait::Trouble;
 
 use super::daemon::Daemon;
 use super::domains::{Domain, domains_of};
-use super::{MAIL_OWNER, Mta, Proof, SIZE_MAX, Words, unpacked};
+use super::{MAIL_OWNER, Mta, Proof, SIZE_MAX, Taken, Words, unpacked};
 use crate::namespaces::{NAME_SERVER, Namespaces};
 
 /// What it is, and how it is told.
@@ -28,6 +28,7 @@ pub const EXIM: Mta = Mta {
         sts: None,
         // Of messages that went by BDAT.
         chunked: Some(" K "),
+        taken: Some(Taken::Message(" K ")),
     },
 };
 

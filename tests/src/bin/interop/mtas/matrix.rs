@@ -10,10 +10,11 @@ use tests::random::Random;
 use tests::wait::{SOON, Trouble, until};
 use tests::world::without_trace;
 
-use super::Mta;
 use super::domains::{Domain, host};
 use super::lab::Lab;
 use super::running::RunningMta;
+use super::{Mta, Taken};
+use crate::namespaces::EDGE;
 use crate::send::same;
 use crate::tally::Tally;
 
@@ -308,7 +309,8 @@ struct Sent {
 }
 
 fn out_title(mta: &Mta, row: &Out) -> String {
-    format!("MTAs, to {}: {}", mta.name, row.case)
+    let by_bdat = mta.words.taken.is_some() && matches!(row.becomes, Becomes::Relayed(_));
+    format!("MTAs, to {}: {}{}", mta.name, row.case, if by_bdat { ", by BDAT" } else { "" })
 }
 
 fn in_title(mta: &Mta, row: &In) -> String {
@@ -428,7 +430,19 @@ async fn became(lab: &Lab, running: &RunningMta, row: &Out, sent: &Sent) -> Resu
         };
     }
     let found = until("it is in the mailbox", SOON, async || Ok(running.received(sent.token))).await?;
-    Ok(same(&sent.message, &sent.to, Place::Outside, &found)?)
+    same(&sent.message, &sent.to, Place::Outside, &found)?;
+    match running.mta.words.taken {
+        None => Ok(()),
+        Some(Taken::Message(words)) => says(running, &sent.token.to_string(), words).await,
+        Some(Taken::Session(by_bdat, by_data)) => {
+            let edge = format!("[{EDGE}]");
+            says(running, &edge, by_bdat).await?;
+            match running.says(&edge, by_data) {
+                false => Ok(()),
+                true => Err(format!("its log has {by_data:?} of the edge").into()),
+            }
+        }
+    }
 }
 
 /// Whether it has come to Alice as the row says, or has not.

@@ -23,7 +23,7 @@ pub const OPENSMTPD: Mta = Mta {
     tls: false,
     utf8: false,
     log: "log/start",
-    words: Words { dane: None, sts: None, chunked: None },
+    words: Words { dane: None, sts: None, chunked: None, taken: None },
 };
 
 fn start(

@@ -10,7 +10,7 @@ use tests::wait::Trouble;
 
 use super::daemon::Daemon;
 use super::domains::{Domain, domains_of};
-use super::{MAIL_OWNER, Mta, Proof, SIZE_MAX, Words};
+use super::{MAIL_OWNER, Mta, Proof, SIZE_MAX, Taken, Words};
 use crate::namespaces::{NAME_SERVER, Namespaces};
 use crate::postfix_smtp::{MASTER_CF, account, installed};
 
@@ -30,6 +30,7 @@ pub const POSTFIX: Mta = Mta {
         // It has postfix-mta-sts-resolver ask for policies, and insists on what that tells it.
         sts: Some(PROVED),
         chunked: None,
+        taken: Some(Taken::Session(" bdat=", " data=")),
     },
 };
 

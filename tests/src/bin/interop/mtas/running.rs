@@ -66,6 +66,10 @@ impl RunningMta {
         if client.offers("SMTPUTF8") != utf8 {
             return Err(format!("whether it offers SMTPUTF8 is not {utf8}, as expected").into());
         }
+        let chunking = self.mta.words.taken.is_some();
+        if client.offers("CHUNKING") != chunking {
+            return Err(format!("whether it offers CHUNKING is not {chunking}, as expected").into());
+        }
         match (client.start_tls().await, tls) {
             (Err(trouble), true) => return Err(format!("its STARTTLS fails: {trouble}").into()),
             (Ok(_), false) => return Err("its STARTTLS works, which was known to fail".into()),
