@@ -50,8 +50,7 @@ pub async fn attempt(
             Talk::Done(outcomes, tls) => return told(outcomes, &recipients, text, tls),
             Talk::Next { mut status, .. } | Talk::HandshakeFailed(mut status, _) => {
                 if status.code.is_none() {
-                    // Reports go to strangers, who are not told addresses inside.
-                    status.text = status.text.replace(&format!("{} ({address})", host.name), "the host");
+                    status.text = without_address(&status.text, &host);
                 }
                 if required {
                     status = status.for_required_tls();
@@ -79,6 +78,12 @@ pub async fn attempt(
         host_reports: false,
     };
     recipients.into_iter().map(report).collect()
+}
+
+/// Our words about a host: reports go to strangers, who are not told addresses inside.
+fn without_address(text: &str, host: &Host) -> String {
+    let at = format!("{} ({})", host.name, host.address);
+    text.replace(&at, "the host").replace(&host.name, "the host")
 }
 
 async fn conversation(

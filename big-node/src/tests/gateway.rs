@@ -300,6 +300,16 @@ fn what_came_with_requiretls_goes_to_no_host_in_clear() {
     assert!(taken.heard().iter().any(|line| line == "MAIL FROM:<>"), "{:?}", taken.heard());
 }
 
+/// A report quotes the row's words, and goes to strangers.
+#[test]
+fn the_address_of_a_host_that_fails_at_tls_is_told_to_nobody() {
+    let host = Host::offering(Some("220 go on"), vec![vec![]]);
+    let row = required_row(CAROL, &[&host]);
+    assert_eq!((row.state, row.status.as_str()), (DeliveryState::Deferred, "4.7.5"), "{}", row.text);
+    assert!(row.text.starts_with("the host offers TLS and fails at it"), "{}", row.text);
+    assert!(!row.text.contains("127.0.0.1"), "{}", row.text);
+}
+
 #[test]
 fn a_host_that_has_no_tls_now_is_asked_again_for_mail_under_requiretls() {
     let host = Host::offering(Some("454 4.7.0 no entropy"), vec![vec![]]);
