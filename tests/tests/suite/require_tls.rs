@@ -139,7 +139,8 @@ async fn come(world: &World, from: &str, to: &str) -> Result<(), Trouble> {
     client.expect(&format!("MAIL FROM:<{from}> REQUIRETLS"), 250).await?;
     client.expect(&format!("RCPT TO:<{to}>"), 250).await?;
     client.expect("DATA", 354).await?;
-    let content = format!("From: {from}\r\nTo: {to}\r\nSubject: for {to}\r\n\r\nthe secret text\r\n.");
+    let author = if from.is_empty() { "mailer-daemon@good.example" } else { from };
+    let content = format!("From: {author}\r\nTo: {to}\r\nSubject: for {to}\r\n\r\nthe secret text\r\n.");
     client.expect(&content, 250).await?;
     client.quit().await?;
     Ok(())
@@ -250,6 +251,13 @@ async fn what_strangers_wish_of_tls_holds_for_forwards_and_gateways_or_they_are_
         assert!(passed.tls && passed.parameters.iter().any(|given| given == "REQUIRETLS"), "{passed:?}");
     }
     assert_eq!((old.mail().len(), inside[1].2.mail().len(), inside[2].2.mail().len()), (1, 0, 0));
+    // Nor is what others send with the null reverse-path, of which nobody would be told.
+    for (to, host, count) in [(BOB, &old, 2), (&user(inside[1].1), &inside[1].2, 1)] {
+        come(&world, "", to).await?;
+        let mail = host.wait_for(count, SOON).await?.remove(count - 1);
+        assert!(mail.tls && mail.reverse_path.is_empty(), "{mail:?}");
+        assert!(!mail.parameters.iter().any(|given| given == "REQUIRETLS"), "{mail:?}");
+    }
     world.end().await
 }
 
