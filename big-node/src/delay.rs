@@ -96,7 +96,7 @@ async fn tell_one(
             let described = waits(&snapshot, id)?.into_iter().filter_map(|row| {
                 // How long a gateway is tried is not the topology's to say.
                 let until = row.gateway.is_none().then_some(until);
-                report::described(&row, Action::Delayed, until)
+                report::described(&row, message.origin.tls_wish, Action::Delayed, until)
             });
             let original = store.body(message.body());
             // Without the original its header is missing; the delay is told all the same.

@@ -17,6 +17,7 @@ use shared::mime::{Action, DsnRecipient, DsnReport, dsn};
 use shared::notify::Notify;
 use shared::origin::Channel;
 use shared::store::{Committed, Rows, Store, StoreError, Txn};
+use shared::tls_wish::TlsWish;
 use shared::topology::Topology;
 use shared::unit::DeliveryState;
 use shared::{age, chunk};
@@ -124,14 +125,16 @@ impl Owed {
         self.recipients.is_empty() && self.expansions.is_empty()
     }
 
-    fn described(&self) -> Vec<DsnRecipient> {
+    /// What a report says of a message whose sender has that `wish`.
+    fn described(&self, wish: TlsWish) -> Vec<DsnRecipient> {
         let action = |row: &Recipient| match row.state {
             DeliveryState::Relayed if row.forwarder.is_none() => Action::Relayed,
             // That a person forwards is not told, as in `privacy`.
             DeliveryState::Delivered | DeliveryState::Relayed => Action::Delivered,
             _ => Action::Failed,
         };
-        let recipients = self.recipients.iter().filter_map(|(_, row)| described(row, action(row), None));
+        let recipients =
+            self.recipients.iter().filter_map(|(_, row)| described(row, wish, action(row), None));
         recipients.chain(self.expansions.iter().filter_map(|(_, group)| expanded(group))).collect()
     }
 
@@ -212,7 +215,8 @@ async fn write_one(
         }
         _ => path.and_then(|path| path.parse::<Address>().ok()),
     };
-    let recipients = owed.described();
+    let wish = message.as_ref().map(|message| message.origin.tls_wish);
+    let recipients = owed.described(wish.unwrap_or_default());
     let report = match (&message, author) {
         (Some(message), Some(author)) if !recipients.is_empty() => {
             let original = store.body(message.body());
@@ -261,15 +265,20 @@ pub(crate) fn seconds(millis: u64) -> i64 {
     i64::try_from(millis / 1000).unwrap_or(i64::MAX)
 }
 
-/// What a report says of a recipient; attempts go on until `retry_until`, in seconds since 1970. `None` if their address
-/// cannot be written.
-pub(crate) fn described(row: &Recipient, action: Action, retry_until: Option<i64>) -> Option<DsnRecipient> {
+/// What a report says of a recipient of a message whose sender has that `wish`; attempts go on until `retry_until`, in
+/// seconds since 1970. `None` if their address cannot be written.
+pub(crate) fn described(
+    row: &Recipient,
+    wish: TlsWish,
+    action: Action,
+    retry_until: Option<i64>,
+) -> Option<DsnRecipient> {
     let is_attempted = !matches!(row.state, DeliveryState::Queued | DeliveryState::Relaying);
     let (status, diagnostic) = match (&row.forwarder, action) {
         (_, Action::Delivered) => (DELIVERED, None),
         // What hosts inside say of a success is not for strangers.
         (None, Action::Relayed) if row.gateway.is_some() => (row.status.as_str(), None),
-        (Some(_), _) => (row.status.as_str(), Some(not_forwarded(&row.status).into())),
+        (Some(_), _) => (row.status.as_str(), Some(not_forwarded(&row.status, wish).into())),
         (None, _) => (row.status.as_str(), Some(row.text.clone())),
     };
     Some(DsnRecipient {
@@ -286,13 +295,14 @@ pub(crate) fn described(row: &Recipient, action: Action, retry_until: Option<i64
     })
 }
 
-/// Why mail did not go where a person forwards it, as far as that can be told without saying where that is.
-fn not_forwarded(status: &str) -> &'static str {
-    match status {
-        "5.7.30" => {
+/// Why mail did not go where a person forwards it, as far as that can be told without saying where that is. A host there may
+/// say anything of mail whose sender wants nothing of TLS.
+fn not_forwarded(status: &str, wish: TlsWish) -> &'static str {
+    match (status, wish) {
+        ("5.7.30", TlsWish::Required) => {
             "it could not be forwarded, for TLS is not certain there, as its sender wants it (REQUIRETLS)"
         }
-        "5.7.10" => "it could not be forwarded under TLS",
+        ("5.7.10", TlsWish::Required) => "it could not be forwarded under TLS",
         _ => "it could not be forwarded",
     }
 }
@@ -382,11 +392,31 @@ mod tests {
 
     #[test]
     fn what_hosts_inside_say_of_a_success_is_not_told() {
-        let told = described(&row(DeliveryState::Relayed), Action::Relayed, None).expect("is told");
+        let told =
+            described(&row(DeliveryState::Relayed), TlsWish::Unsaid, Action::Relayed, None).expect("is told");
         assert_eq!((told.diagnostic, told.remote_mta, told.status.as_str()), (None, None, "2.6.0"));
         let by_edge = Recipient { gateway: None, ..row(DeliveryState::Relayed) };
-        let told = described(&by_edge, Action::Relayed, None).expect("is told");
+        let told = described(&by_edge, TlsWish::Unsaid, Action::Relayed, None).expect("is told");
         assert_eq!(told.diagnostic.as_deref(), Some("250 stored by 10.0.0.7"));
+    }
+
+    #[test]
+    fn only_of_mail_whose_sender_wants_it_a_report_says_that_tls_is_not_certain() {
+        for (status, wish, is_said) in [
+            ("5.7.30", TlsWish::Required, true),
+            ("5.7.10", TlsWish::Required, true),
+            ("5.7.1", TlsWish::Required, false),
+            ("5.7.30", TlsWish::Unsaid, false),
+            ("5.7.10", TlsWish::Dispensable, false),
+        ] {
+            let forwarder = Some("dora@example.com".into());
+            let row =
+                Recipient { gateway: None, forwarder, status: status.into(), ..row(DeliveryState::Failed) };
+            let told = described(&row, wish, Action::Failed, None).and_then(|told| told.diagnostic);
+            let told = told.expect("is told");
+            assert!(told.starts_with("it could not be forwarded"), "{told}");
+            assert_eq!(told.contains("TLS"), is_said, "{status} {wish:?}: {told}");
+        }
     }
 
     #[test]

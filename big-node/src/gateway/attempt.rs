@@ -9,7 +9,8 @@ use std::sync::Arc;
 use shared::address::Domain;
 use shared::chunk::{self, Unframer};
 use shared::smtp::client::{
-    Class, Config, Host, Message, Outcome, Protocol, Status, Talk, TlsPolicy, converse, opportunistic,
+    Class, Config, Host, Message, Outcome, Protocol, Status, Talk, TlsPolicy, converse, is_of_wish,
+    opportunistic,
 };
 use shared::smtp::{Enhanced, Recipient};
 use shared::store::{BodyReader, Store, StoreError};
@@ -18,7 +19,8 @@ use shared::tls_wish::TlsWish;
 use super::queue::Report;
 use crate::record;
 
-/// Attempts delivery by the first of `hosts` that can be reached. A report for each recipient.
+/// Attempts delivery by the first of `hosts` that can be reached and does what the sender wishes of TLS. A report for each
+/// recipient.
 pub async fn attempt(
     store: &Store,
     ours: &[Domain],
@@ -42,24 +44,23 @@ pub async fn attempt(
         };
         let talked = match talk(policy).await {
             Talk::HandshakeFailed(..) if !required => talk(TlsPolicy::Never).await,
-            other => other,
+            other => other.of_wish_to_next(),
         };
         match talked {
             Talk::Done(outcomes, tls) => return told(outcomes, &recipients, text, tls),
             Talk::Next { mut status, .. } | Talk::HandshakeFailed(mut status, _) => {
                 if status.code.is_none() {
-                    // Reports go to strangers, who are not told addresses inside.
-                    status.text = status.text.replace(&format!("{} ({address})", host.name), "the host");
+                    status.text = without_address(&status.text, &host);
                 }
-                // A host that does not even want to talk speaks of itself; its operator mends that. One without TLS will never
-                // do for whom that is required.
-                (status.class, status.enhanced) = match required && status.lacks_tls() {
-                    true => (Class::Permanent, Enhanced(5, 7, 10)),
-                    false => (Class::Temporary, status.enhanced),
-                };
-                // While a better one may do it waits; that a worse one may is not waited for.
-                let is_open = |(_, before): &(_, Status)| before.class == Class::Temporary;
-                if last.as_ref().is_none_or(|last| is_open(last) && status.class == Class::Temporary) {
+                if required {
+                    status = status.for_required_tls();
+                }
+                // A host that does not even want to talk speaks of itself; its operator mends that. One that will not fulfil
+                // the sender's wish never will.
+                if !is_of_wish(&status) {
+                    status.class = Class::Temporary;
+                }
+                if last.as_ref().is_none_or(|(_, before)| !before.outlasts(&status)) {
                     last = Some((text, status));
                 }
             }
@@ -77,6 +78,12 @@ pub async fn attempt(
         host_reports: false,
     };
     recipients.into_iter().map(report).collect()
+}
+
+/// Our words about a host: reports go to strangers, who are not told addresses inside.
+fn without_address(text: &str, host: &Host) -> String {
+    let at = format!("{} ({})", host.name, host.address);
+    text.replace(&at, "the host").replace(&host.name, "the host")
 }
 
 async fn conversation(

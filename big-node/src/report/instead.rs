@@ -13,6 +13,7 @@ use shared::id::MessageId;
 use shared::mime::{Action, DsnRecipient};
 use shared::notify::Return;
 use shared::store::{Committed, Rows, Store, StoreError, Txn};
+use shared::tls_wish::TlsWish;
 use shared::topology::Topology;
 use shared::trace;
 use shared::unit::Id;
@@ -143,8 +144,11 @@ async fn tell_one(
     now: u64,
 ) -> Result<(), Refused> {
     let address = told.person.addresses.first().and_then(|address| address.parse::<Address>().ok());
-    let recipients: Vec<_> =
-        told.failed.iter().filter_map(|(_, row)| described_to(&told.person, row)).collect();
+    let recipients: Vec<_> = told
+        .failed
+        .iter()
+        .filter_map(|(_, row)| described_to(&told.person, row, message.origin.tls_wish))
+        .collect();
     let last = told.failed.iter().map(|(_, row)| row.at).max().unwrap_or(now);
     let report = match address {
         Some(address) if !recipients.is_empty() => {
@@ -210,11 +214,11 @@ fn counted(txn: &mut Txn<'_>, person: &Id, now: u64) -> Result<u32, StoreError> 
 }
 
 /// What a person here is told of a failure. Where others forward to that they forward to is not theirs to know.
-fn described_to(person: &Person, row: &Recipient) -> Option<DsnRecipient> {
+fn described_to(person: &Person, row: &Recipient, wish: TlsWish) -> Option<DsnRecipient> {
     let is_known = row.forwarder.is_none() || person.forward.contains(&row.address);
     let (via, forwarder) = match is_known {
         true => (None, None),
         false => (row.forwarder.clone(), row.forwarder.clone()),
     };
-    described(&Recipient { via, forwarder, ..row.clone() }, Action::Failed, None)
+    described(&Recipient { via, forwarder, ..row.clone() }, wish, Action::Failed, None)
 }

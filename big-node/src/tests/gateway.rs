@@ -31,6 +31,11 @@ struct Host {
 
 impl Host {
     fn start(script: Vec<Vec<&'static str>>) -> Self {
+        Self::offering(None, script)
+    }
+
+    /// Offers STARTTLS, if it has a reply to it, and does no TLS.
+    fn offering(starttls: Option<&'static str>, script: Vec<Vec<&'static str>>) -> Self {
         let listener = RUNTIME.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("an address");
         let heard = Arc::<Mutex<Vec<String>>>::default();
@@ -38,13 +43,18 @@ impl Host {
         RUNTIME.spawn(async move {
             for replies in script {
                 let (stream, _) = listener.accept().await.expect("a client");
-                let _ = Self::serve(stream, &replies, &lines).await;
+                let _ = Self::serve(stream, starttls, &replies, &lines).await;
             }
         });
         Self { address, heard }
     }
 
-    async fn serve(stream: TcpStream, replies: &[&str], heard: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    async fn serve(
+        stream: TcpStream,
+        starttls: Option<&str>,
+        replies: &[&str],
+        heard: &Mutex<Vec<String>>,
+    ) -> std::io::Result<()> {
         let mut stream = BufReader::new(stream);
         stream.write_all(b"220 inside LMTP\r\n").await?;
         let mut content = false;
@@ -65,7 +75,17 @@ impl Host {
                     content = true;
                     "354 go on\r\n".to_owned()
                 }
-                line if line.starts_with("LHLO") => "250-inside\r\n250 8BITMIME\r\n".to_owned(),
+                line if line.starts_with("LHLO") => {
+                    let offer = starttls.map_or("", |_| "250-STARTTLS\r\n");
+                    format!("250-inside\r\n{offer}250 8BITMIME\r\n")
+                }
+                "STARTTLS" => match starttls {
+                    // Whoever comes to the handshake is hung up on.
+                    Some(reply) if reply.starts_with("220") => {
+                        return stream.write_all(format!("{reply}\r\n").as_bytes()).await;
+                    }
+                    reply => format!("{}\r\n", reply.unwrap_or("502 5.5.1 unknown")),
+                },
                 line if line.contains("unknown@") => "550 5.1.1 nobody\r\n".to_owned(),
                 _ => "250 2.0.0 fine\r\n".to_owned(),
             };
@@ -245,14 +265,18 @@ const CAROL: &str = "carol@remote.example";
 
 /// What becomes of mail of that sender that came with REQUIRETLS, if `hosts` are those of its gateway.
 fn required(from: &'static str, hosts: &[&Host]) -> (DeliveryState, String) {
+    let row = required_row(from, hosts);
+    (row.state, row.status)
+}
+
+fn required_row(from: &'static str, hosts: &[&Host]) -> Recipient {
     let world = World::new();
     let hosts = hosts.iter().map(|host| host.address.to_string());
     world.gateway(Reach { lmtp: hosts.collect(), ..Reach::default() }, "example.com");
     let letter = Letter { tls_wish: TlsWish::Required, ..Letter::new(from, "gone@example.com") };
     letter.send(&world).expect("is taken in");
     world.attempt(letter.id);
-    let row = world.state(letter.id, 0);
-    (row.state, row.status)
+    world.state(letter.id, 0)
 }
 
 #[test]
@@ -263,15 +287,39 @@ fn what_came_with_requiretls_goes_to_no_host_in_clear() {
     for host in [one, other] {
         assert!(host.heard().iter().all(|line| !line.starts_with("MAIL")), "{:?}", host.heard());
     }
-    // While a better host is away, it may be one with TLS; a worse one is not waited for.
+    // While one is away, it may be one with TLS, better or worse.
     let clear = || Host::start(vec![vec![]]);
     let away = || Host { address: ([127, 0, 0, 1], 9).into(), heard: Arc::default() };
     assert_eq!(required(CAROL, &[&away(), &clear()]), (DeliveryState::Deferred, "4.4.1".to_owned()));
-    assert_eq!(required(CAROL, &[&clear(), &away()]), failed);
+    assert_eq!(required(CAROL, &[&clear(), &away()]), (DeliveryState::Deferred, "4.4.1".to_owned()));
+    let (_, closed) = required(CAROL, &[&clear(), &away(), &clear()]);
+    assert_eq!(closed, "4.4.1");
     // A report is not lost for it.
     let taken = Host::start(vec![vec!["250 2.0.0 kept"]]);
     assert_eq!(required("", &[&taken]).0, DeliveryState::Relayed);
     assert!(taken.heard().iter().any(|line| line == "MAIL FROM:<>"), "{:?}", taken.heard());
+}
+
+/// A report quotes the row's words, and goes to strangers.
+#[test]
+fn the_address_of_a_host_that_fails_at_tls_is_told_to_nobody() {
+    let host = Host::offering(Some("220 go on"), vec![vec![]]);
+    let row = required_row(CAROL, &[&host]);
+    assert_eq!((row.state, row.status.as_str()), (DeliveryState::Deferred, "4.7.5"), "{}", row.text);
+    assert!(row.text.starts_with("the host offers TLS and fails at it"), "{}", row.text);
+    assert!(!row.text.contains("127.0.0.1"), "{}", row.text);
+}
+
+#[test]
+fn a_host_that_has_no_tls_now_is_asked_again_for_mail_under_requiretls() {
+    let host = Host::offering(Some("454 4.7.0 no entropy"), vec![vec![]]);
+    let row = required_row(CAROL, &[&host]);
+    assert_eq!((row.state, row.status.as_str()), (DeliveryState::Deferred, "4.7.0"), "{}", row.text);
+    assert_eq!(row.text, "the host has no TLS now: 454 4.7.0 no entropy");
+    let never = Host::offering(Some("502 5.5.1 no certificate"), vec![vec![]]);
+    let row = required_row(CAROL, &[&never]);
+    assert_eq!((row.state, row.status.as_str()), (DeliveryState::Failed, "5.7.10"), "{}", row.text);
+    assert!(row.text.ends_with("refuses it: 502 5.5.1 no certificate"), "{}", row.text);
 }
 
 #[test]

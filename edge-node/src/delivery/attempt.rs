@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 use shared::address::Domain;
 use shared::smtp::Enhanced;
-use shared::smtp::client::{Class, REQUIRETLS_NEEDED, Status, opportunistic};
+use shared::smtp::client::{Class, REQUIRETLS_NEEDED, Status, is_of_wish, opportunistic};
 use shared::tls_wish::TlsWish;
 use shared::topology::Place;
 use tokio::time::timeout_at;
@@ -19,10 +19,10 @@ use super::ourselves::{Ourselves, is_no_smart_host};
 use super::progress::{Heard, Progress, latest};
 use super::public::is_public;
 use super::relay::{Route, SmartHost};
-use super::report::{Copies, Report, is_of_wish};
+use super::report::{Copies, Report};
 use super::resolve::{MailHost, Resolver, UNPROVED};
 use super::scheduler::{Limits, Shown};
-use super::security::{NotToBeUsed, Security, Sts, for_good};
+use super::security::{NotToBeUsed, Security, Sts};
 use super::sessions::{Sessions, Target};
 use super::signatures::Watch;
 use super::tally::Tally;
@@ -266,8 +266,8 @@ impl Attempt {
                 counted,
             });
         }
-        let report = |target: &Target<'_>, status, tls| {
-            let status = for_good(wish, status);
+        let report = |target: &Target<'_>, status: Status, tls| {
+            let status = if wish == TlsWish::Required { status.for_required_tls() } else { status };
             Report { host: Some(target.name.to_owned()), tls, ..Report::ours(status) }
         };
         // Hosts that take connections and say nothing would use up what time there is for the smart host.

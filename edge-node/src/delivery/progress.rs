@@ -16,7 +16,7 @@
 use shared::smtp::client::{Class, Outcome, Status, Talk, is_of_offer};
 use shared::smtp::{Enhanced, Recipient};
 
-use super::report::{Report, is_of_wish};
+use super::report::Report;
 use super::scheduler::Shown;
 
 /// Sessions of an attempt that have come as far as the content, after which no other one begins.
@@ -198,10 +198,9 @@ impl Progress {
     }
 }
 
-/// What counts of two hosts of a domain that did not take a message: what was said next, but one that may come back can do
-/// what one that will not fulfil the sender's wish cannot.
+/// What counts of two hosts of a domain that did not take a message: what was said next, unless the other outlasts it.
 pub(super) fn latest(last: Option<Report>, next: Report) -> Report {
-    last.filter(|last| is_of_wish(&next.status) && last.status.class == Class::Temporary).unwrap_or(next)
+    last.filter(|last| last.status.outlasts(&next.status)).unwrap_or(next)
 }
 
 /// What its outcomes say of a host.

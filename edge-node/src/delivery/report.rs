@@ -1,8 +1,8 @@
 //! What is attempted, and what becomes of it, recipient by recipient.
 
 use shared::id::MessageId;
-use shared::smtp::client::{REQUIRETLS_NEEDED, Status, is_of_offer};
-use shared::smtp::{Enhanced, Recipient};
+use shared::smtp::Recipient;
+use shared::smtp::client::{Status, is_of_offer, is_of_wish};
 use tokio::time::Instant;
 
 use super::record::Recorder;
@@ -75,15 +75,10 @@ impl Copies<'_> {
     }
 }
 
-/// Whether a host has been given up because it will not do what the sender wishes of TLS (RFC 8689 §4.2.1): it said
-/// nothing of the mail.
-pub(super) fn is_of_wish(status: &Status) -> bool {
-    status.code.is_none() && matches!(status.enhanced, REQUIRETLS_NEEDED | Enhanced(5, 7, 10))
-}
-
 #[cfg(test)]
 mod tests {
-    use shared::smtp::client::Class;
+    use shared::smtp::Enhanced;
+    use shared::smtp::client::{Class, REQUIRETLS_NEEDED};
 
     use super::*;
 

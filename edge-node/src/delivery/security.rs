@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use shared::smtp::Enhanced;
 use shared::smtp::client::{Class, Judge, REQUIRETLS_NEEDED, Status, TlsPolicy, judged};
 use shared::tls_wish::TlsWish;
 
@@ -111,15 +110,6 @@ impl NotToBeUsed {
             Self::NotProved(_) | Self::NotChecked(_) => (Class::Permanent, REQUIRETLS_NEEDED),
         };
         Status::ours(class, enhanced, &self.to_string())
-    }
-}
-
-/// What a host's answer says of mail whose sender wishes for certain TLS: one without any will not fulfil that (RFC 8689
-/// §4.2.1).
-pub(super) fn for_good(wish: TlsWish, status: Status) -> Status {
-    match wish == TlsWish::Required && status.lacks_tls() {
-        true => Status::ours(Class::Permanent, Enhanced(5, 7, 10), &status.text),
-        false => status,
     }
 }
 
@@ -309,7 +299,7 @@ mod tests {
         let waits = required(&host("mx.a.example", unknown.clone()), None).expect_err("is unknown");
         assert_eq!((waits.status().class, waits.status().enhanced), (Class::Temporary, UNPROVED));
         let fails = required(&plain, None).expect_err("is not proved").status();
-        assert_eq!((fails.class, fails.enhanced), (Class::Permanent, Enhanced(5, 7, 30)));
+        assert_eq!((fails.class, fails.enhanced), (Class::Permanent, REQUIRETLS_NEEDED));
         // Nothing stands in the way of mail that is to arrive.
         for published in [Published::Nothing, records(1), records(3), unknown] {
             let host = host("mx.b.example", published);
@@ -320,19 +310,6 @@ mod tests {
                 Security::of(&host, Some(&enforce))
             );
         }
-    }
-
-    #[test]
-    fn a_host_without_tls_will_never_do_for_who_wishes_for_it() {
-        let lacks = Status::ours(Class::Temporary, Enhanced(4, 7, 10), "TLS is required and not offered");
-        let failed = for_good(TlsWish::Required, lacks.clone());
-        assert_eq!(
-            (failed.class, failed.enhanced, &failed.text),
-            (Class::Permanent, Enhanced(5, 7, 10), &lacks.text)
-        );
-        assert_eq!(for_good(TlsWish::Unsaid, lacks.clone()), lacks);
-        let away = Status::ours(Class::Temporary, Enhanced(4, 4, 1), "no answer");
-        assert_eq!(for_good(TlsWish::Required, away.clone()), away);
     }
 
     #[test]

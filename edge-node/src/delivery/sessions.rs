@@ -20,7 +20,7 @@ use super::chunking;
 use super::outward::Outward;
 use super::pool::{MESSAGES_MAX, Pool};
 use super::race::{Raced, race};
-use super::report::{Copies, is_of_wish};
+use super::report::Copies;
 use super::security::Security;
 use super::tally::Counted;
 use super::transmission::Transmission;
@@ -274,14 +274,7 @@ impl Sessions {
             piece
         };
         let may_end = |accepted| self.leaves(copies, accepted, sent);
-        match session.deliver(message(row, recipients), piece, may_end).await {
-            Talk::Done(outcomes, version) => match outcomes.first().filter(|first| is_of_wish(&first.status))
-            {
-                Some(first) => Talk::Next { status: first.status.clone(), greeted: true },
-                None => Talk::Done(outcomes, version),
-            },
-            other => other,
-        }
+        session.deliver(message(row, recipients), piece, may_end).await.of_wish_to_next()
     }
 
     /// Notes that a host is sent a message to its end, for those whom it has accepted. `false` if that cannot be, and so

@@ -139,7 +139,8 @@ async fn come(world: &World, from: &str, to: &str) -> Result<(), Trouble> {
     client.expect(&format!("MAIL FROM:<{from}> REQUIRETLS"), 250).await?;
     client.expect(&format!("RCPT TO:<{to}>"), 250).await?;
     client.expect("DATA", 354).await?;
-    let content = format!("From: {from}\r\nTo: {to}\r\nSubject: for {to}\r\n\r\nthe secret text\r\n.");
+    let author = if from.is_empty() { "mailer-daemon@good.example" } else { from };
+    let content = format!("From: {author}\r\nTo: {to}\r\nSubject: for {to}\r\n\r\nthe secret text\r\n.");
     client.expect(&content, 250).await?;
     client.quit().await?;
     Ok(())
@@ -160,6 +161,9 @@ async fn what_strangers_wish_of_tls_holds_for_forwards_and_gateways_or_they_are_
         ("old", "old-inside.example", mta(1, 0, false, StartTls::SelfSigned).await?),
         ("clear", "clear-inside.example", mta(1, 0, true, StartTls::Absent).await?),
     ];
+    // The first two of its hosts do not pass it on, the last does.
+    let several = [&inside[1], &inside[2], &inside[0]].map(|(.., host)| host.address().to_string());
+    const SEVERAL: &str = "several-inside.example";
     let host = |domain: &str, last: u8, mta: &Mta| -> Result<Zone, Trouble> {
         let digest = Sha256::digest(CertificateDer::from_pem_slice(mta.certificate().as_bytes())?);
         let mx = format!("mx.{domain}");
@@ -176,6 +180,7 @@ async fn what_strangers_wish_of_tls_holds_for_forwards_and_gateways_or_they_are_
         (topology.remote_port, topology.retry) = (port, vec![3_600]);
         topology.authentication.dmarc = Dmarc::Record;
         topology.domains.extend(inside.iter().map(|(_, domain, _)| (*domain).to_owned()));
+        topology.domains.push(SEVERAL.into());
     })
     .await?;
     written?;
@@ -187,13 +192,17 @@ async fn what_strangers_wish_of_tls_holds_for_forwards_and_gateways_or_they_are_
         let _: Vec<GatewayView> =
             big.json(&["gateway", "add", name, "--smtp", &address, "--domain", domain]).await?;
     }
+    let hosts = several.iter().flat_map(|address| ["--smtp", address.as_str()]);
+    let add: Vec<_> =
+        ["gateway", "add", "several"].into_iter().chain(hosts).chain(["--domain", SEVERAL]).collect();
+    let _: Vec<GatewayView> = big.json(&add).await?;
     // The sandbox lets it connect to those ports from the next start on.
     world.nodes.stop(Node::Big).await?;
     world.nodes.start_big().await?;
     world.linked().await?;
     let carol = "carol@good.example";
     let user = |domain: &str| format!("user@{domain}");
-    for (_, domain, _) in &inside {
+    for domain in inside.iter().map(|(_, domain, _)| *domain).chain([SEVERAL]) {
         until("the gateway is known", SOON, async || {
             Ok((world.rcpt(&user(domain)).await? == 250).then_some(()))
         })
@@ -238,9 +247,17 @@ async fn what_strangers_wish_of_tls_holds_for_forwards_and_gateways_or_they_are_
     assert!(!report.parameters.iter().any(|given| given == "REQUIRETLS"), "{report:?}");
     let report = String::from_utf8_lossy(&report.data);
     assert!(report.contains("Status: 5.7.30") && !report.contains("the secret text"), "{report}");
-    let passed = inside[0].2.wait_for(1, SOON).await?;
-    assert!(passed[0].tls && passed[0].parameters.iter().any(|given| given == "REQUIRETLS"));
+    for passed in inside[0].2.wait_for(2, SOON).await? {
+        assert!(passed.tls && passed.parameters.iter().any(|given| given == "REQUIRETLS"), "{passed:?}");
+    }
     assert_eq!((old.mail().len(), inside[1].2.mail().len(), inside[2].2.mail().len()), (1, 0, 0));
+    // Nor is what others send with the null reverse-path, of which nobody would be told.
+    for (to, host, count) in [(BOB, &old, 2), (&user(inside[1].1), &inside[1].2, 1)] {
+        come(&world, "", to).await?;
+        let mail = host.wait_for(count, SOON).await?.remove(count - 1);
+        assert!(mail.tls && mail.reverse_path.is_empty(), "{mail:?}");
+        assert!(!mail.parameters.iter().any(|given| given == "REQUIRETLS"), "{mail:?}");
+    }
     world.end().await
 }
 

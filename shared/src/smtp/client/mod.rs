@@ -25,6 +25,7 @@ mod reply;
 mod session;
 mod tls;
 mod transaction;
+mod wish;
 
 #[cfg(test)]
 mod tests;
@@ -36,3 +37,4 @@ pub use reply::{LINE_BYTES_MAX, LINES_MAX, ReplyError};
 pub use session::{Action, Client, Config, Message, PIPELINE_MAX, Protocol, TlsPolicy};
 pub use tls::{ByName, Judge, in_words, judged, opportunistic, result_type, verified};
 pub use transaction::{REQUIRETLS_NEEDED, is_of_offer};
+pub use wish::is_of_wish;

@@ -7,7 +7,7 @@ use super::reply::HostReply;
 /// Octets kept of a host's text.
 pub const TEXT_BYTES_MAX: usize = 512;
 
-/// TLS is required, and the host does not offer it (RFC 3463: encryption needed).
+/// TLS is required, and the host does not offer it, or refuses it for good (RFC 3463: encryption needed).
 pub(super) const TLS_NEEDED: Enhanced = Enhanced(4, 7, 10);
 
 /// Whether it is worth another try.

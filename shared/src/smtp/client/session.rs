@@ -429,7 +429,7 @@ impl Client {
             TlsPolicy::Opportunistic | TlsPolicy::Required if capabilities.starttls => {
                 self.expect(Phase::StartTls, "STARTTLS\r\n", now);
             }
-            TlsPolicy::Required | TlsPolicy::Implicit => self.no_tls(),
+            TlsPolicy::Required | TlsPolicy::Implicit => self.no_tls("does not offer it"),
             TlsPolicy::Never | TlsPolicy::Opportunistic => self.ready(now),
         }
     }
@@ -437,7 +437,14 @@ impl Client {
     fn start_tls(&mut self, reply: &HostReply, now: Duration) {
         if reply.code != 220 {
             match self.config.tls {
-                TlsPolicy::Required => self.no_tls(),
+                TlsPolicy::Required if reply.code >= 500 => {
+                    self.no_tls(&format!("refuses it: {}", Status::of(reply).text));
+                }
+                // It offers TLS, and may have it again later (RFC 3207 §4).
+                TlsPolicy::Required => {
+                    let text = format!("the host has no TLS now: {}", Status::of(reply).text);
+                    self.unusable(Status::ours(Class::Temporary, Enhanced(4, 7, 0), &text));
+                }
                 _ => self.ready(now),
             }
         } else if !self.replies.is_empty() {
@@ -451,9 +458,9 @@ impl Client {
         }
     }
 
-    fn no_tls(&mut self) {
-        let text = "TLS is required and the host does not offer it";
-        self.unusable(Status::ours(Class::Temporary, TLS_NEEDED, text));
+    fn no_tls(&mut self, what: &str) {
+        let text = format!("TLS is required and the host {what}");
+        self.unusable(Status::ours(Class::Temporary, TLS_NEEDED, &text));
     }
 
     fn ready(&mut self, now: Duration) {

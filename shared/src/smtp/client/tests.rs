@@ -400,18 +400,31 @@ fn tls_policies() {
         driver.client.deliver(bob(), NOW);
         driver.hear("220 hi\r\n");
         let said = driver.hear(offer) + &driver.hear(reply);
-        (said, driver.unusable.map(|status| (status.class, status.enhanced)))
+        (said, driver.unusable.map(|status| (status.class, status.enhanced, status.lacks_tls(), status.text)))
     };
     let mail = "MAIL FROM:<alice@example.com>\r\n".to_owned();
-    let refused = Some((Temporary, Enhanced(4, 7, 10)));
+    let lacking = |what: &str| {
+        let text = format!("TLS is required and the host {what}");
+        Some((Temporary, Enhanced(4, 7, 10), true, text))
+    };
+    let waits = |words: &str| {
+        Some((Temporary, Enhanced(4, 7, 0), false, format!("the host has no TLS now: {words}")))
+    };
     assert_eq!(said(TlsPolicy::Never, WITH_TLS, ""), (mail.clone(), None));
     assert_eq!(
         said(TlsPolicy::Opportunistic, WITH_TLS, "454 not now\r\n"),
         (format!("STARTTLS\r\n{mail}"), None)
     );
     assert_eq!(said(TlsPolicy::Opportunistic, "250 host\r\n", ""), (mail, None));
-    assert_eq!(said(TlsPolicy::Required, WITH_TLS, "454 not now\r\n"), ("STARTTLS\r\n".into(), refused));
-    assert_eq!(said(TlsPolicy::Required, "250 host\r\n", ""), (String::new(), refused));
+    // What it offers and does not have now it may have later; what it refuses, or does not offer, it never will.
+    for (reply, expected) in [
+        ("454 not now\r\n", waits("454 not now")),
+        ("250 what?\r\n", waits("250 what?")),
+        ("502 never\r\n", lacking("refuses it: 502 never")),
+    ] {
+        assert_eq!(said(TlsPolicy::Required, WITH_TLS, reply), ("STARTTLS\r\n".into(), expected));
+    }
+    assert_eq!(said(TlsPolicy::Required, "250 host\r\n", ""), (String::new(), lacking("does not offer it")));
 }
 
 #[test]
