@@ -18,7 +18,7 @@ use shared::mime::{self, HeaderFacts, Kind, Opened};
 use shared::origin::Mailbox;
 use shared::store::{Rows, StoreError};
 use shared::topology::AttachmentMode;
-use shared::unit::{DeliveryState, revision_ordinal};
+use shared::unit::revision_ordinal;
 use shared::verdict::Disposition;
 
 use crate::directory;
@@ -323,7 +323,7 @@ pub fn status(node: &Node, person: &Person, text: &str) -> Result<Status, Refuse
     })
 }
 
-/// The recipients of a sent message. Nothing is recorded when the edge has it and no attempt has ended; that is looked up.
+/// The recipients of a sent message.
 pub fn recipients_of(rows: &impl Rows, id: MessageId) -> Result<Vec<RecipientView>, Refused> {
     let found = rows.range::<Recipient>(
         RECIPIENTS,
@@ -332,12 +332,7 @@ pub fn recipients_of(rows: &impl Rows, id: MessageId) -> Result<Vec<RecipientVie
         usize::MAX,
     )?;
     let mut revised = revise::results(rows, id)?;
-    let waits = |row: &Recipient| row.state == DeliveryState::Queued && row.gateway.is_none();
-    let is_at_edge = found.iter().any(|(_, row)| waits(row)) && mail::is_confirmed(rows, id)?;
-    let mut view = |(key, mut row): (Vec<u8>, Recipient)| -> Result<RecipientView, StoreError> {
-        if is_at_edge && waits(&row) {
-            row.state = DeliveryState::Relaying;
-        }
+    let mut view = |(key, row): (Vec<u8>, Recipient)| -> Result<RecipientView, StoreError> {
         let index = revise::index_of(&key);
         let redirect = redirect::pending(rows, id, index)?.map(|redirect| redirect.to);
         Ok(RecipientView { redirect, ..recipient_view(row, revised.remove(&index)) })

@@ -21,7 +21,7 @@ use link_proto::host::{Host as _, Settling};
 use link_proto::unit::{Lane, Position};
 use shared::id::MessageId;
 use shared::inventory::origin_digest;
-use shared::lane::{self, Arrival, LanePosition};
+use shared::lane::{self, Arrival};
 use shared::mime::HeaderFacts;
 use shared::origin::{Channel, Mailbox, Origin, OriginalRecipient};
 use shared::seal::{BodySealer, FileKey, PrivateKey, Unwrapper, Wrappers};
@@ -602,38 +602,6 @@ fn a_group_reaches_each_member_once_and_each_shows_in_the_status() {
     );
     for person in ["alice", "bob"] {
         assert!(world.entry(person, letter.id).is_some(), "{person}");
-    }
-}
-
-/// What the edge has confirmed is there, until the first attempt has ended; what it refused or put off is here still.
-#[test]
-fn what_the_edge_has_is_relaying_and_no_more_queued() {
-    const LANE: u8 = 2;
-    for (refused, deferred, expected) in [
-        (false, false, DeliveryState::Relaying),
-        (true, false, DeliveryState::Queued),
-        (false, true, DeliveryState::Queued),
-    ] {
-        let world = World::new();
-        let window = world.window("bob").window.window;
-        let [letter, other] = ["x@remote.example", "y@remote.example"]
-            .map(|to| Letter::submitted(window, "bob@example.com", to));
-        let state = |letter: &Letter| {
-            let rows = crate::desk::recipients_of(&world.store.read().expect("reads"), letter.id);
-            rows.expect("reads")[0].state
-        };
-        let last = || lane::state(&world.store.read().expect("reads"), LANE).expect("reads").last;
-        letter.send(&world).expect("is sent");
-        let position = LanePosition { number: last(), chain: [0; 32] };
-        other.send(&world).expect("is sent");
-        assert_eq!(last(), position.number + 1, "each has a unit of its own");
-        assert_eq!(state(&letter), DeliveryState::Queued);
-        let reasons =
-            |is: bool| is.then(|| (position.number, "no".to_owned())).into_iter().collect::<Vec<_>>();
-        let (refused, deferred) = (reasons(refused), reasons(deferred));
-        let confirm = move |txn: &mut Txn<'_>| lane::confirmed(txn, LANE, position, &refused, &deferred, NOW);
-        world.store.commit_blocking(confirm).expect("commits");
-        assert_eq!((state(&letter), state(&other)), (expected, DeliveryState::Queued));
     }
 }
 

@@ -91,7 +91,7 @@ pub struct Inbound {
 pub enum DeliveryState {
     /// On big, waiting for the link.
     Queued,
-    /// On the edge, waiting for the end of its first attempt.
+    /// On the edge, waiting for an attempt.
     Relaying,
     /// An attempt failed for now; another one will follow.
     Deferred,

@@ -23,8 +23,6 @@ const INTER_LANE: u8 = 2;
 const BATCH_LANE: u8 = 3;
 /// A sealed body up to this size travels inside its unit.
 const INLINE_BYTES_MAX: u64 = 64 * 1024;
-/// Units that are looked through for those of one message.
-const LOOKED_THROUGH_MAX: usize = 1000;
 /// What sealing adds to a chunk of a stored body.
 const SEAL_BYTES: u64 = 16;
 
@@ -164,27 +162,6 @@ pub fn settled(txn: &mut Txn<'_>, id: MessageId, recipient: &[u8]) -> Result<(),
 /// Whether somebody may still get a message from the edge.
 pub fn is_awaited(rows: &impl Rows, id: MessageId) -> Result<bool, StoreError> {
     Ok(!rows.prefix::<Named>(UNSETTLED, &id.0, 1)?.is_empty())
-}
-
-/// Whether the edge has confirmed what carries a message for recipients outside. With very many units that it has not, nobody
-/// looks whether those of this message are among them, and it counts as not confirmed.
-pub fn is_confirmed(rows: &impl Rows, id: MessageId) -> Result<bool, StoreError> {
-    // What it has deferred cannot be looked through.
-    if lane::deferred(rows)? > 0 {
-        return Ok(false);
-    }
-    let max = LOOKED_THROUGH_MAX + 1;
-    let mut heads: Vec<_> = lane::waiting(rows, max)?.into_iter().map(|unit| unit.head).collect();
-    heads.extend(lane::dead_letters(rows, max)?.into_iter().map(|letter| letter.unit.head));
-    for lane in [INTER_LANE, BATCH_LANE] {
-        let behind = lane::state(rows, lane)?.confirmed.number.saturating_add(1);
-        heads.extend(lane::units(rows, lane, behind, max)?.into_iter().map(|(_, unit)| unit.head));
-    }
-    let carries = |head: &Vec<u8>| match unit::decode::<ToEdge>(head) {
-        Some(ToEdge::Outbound(outbound)) => outbound.message == id.0,
-        _ => false,
-    };
-    Ok(heads.len() < max && !heads.iter().any(carries))
 }
 
 /// Holds a message's body for whoever is told here if it cannot go on: the edge, once it has confirmed the unit, may have the

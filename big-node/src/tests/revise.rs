@@ -1109,7 +1109,7 @@ async fn lanes_are_empty(world: &World) {
     let emptied = world.store.commit(|txn| {
         for lane in 0..lane::LANES_MAX {
             let number = lane::state(txn, lane)?.last;
-            let position = LanePosition { number, ..LanePosition::default() };
+            let position = lane::LanePosition { number, ..lane::LanePosition::default() };
             lane::confirmed(txn, lane, position, &[], &[], NOW)?;
             while lane::trim(txn, lane, u64::MAX, 0)? > 0 {}
         }
