@@ -393,7 +393,7 @@ fn clock(ahead: Option<i64>) -> Finding {
     }
 }
 
-/// Whether the smart host is another host than this one, by its addresses.
+/// Whether the smart host is this host itself, by its addresses.
 fn smart_host(host: &SmartHost, addresses: &Answer<Vec<SocketAddr>>, ours: &Ourselves) -> Finding {
     let about = format!("smart host {}", host.place);
     let addresses = match addresses {
@@ -409,7 +409,7 @@ fn smart_host(host: &SmartHost, addresses: &Answer<Vec<SocketAddr>>, ours: &Ours
         None if addresses.is_empty() => {
             Finding::wrong(about, "it has no address", "see `relay` in [edge.outbound], and its name in DNS")
         }
-        None => Finding::ok(about, "is another host"),
+        None => Finding::ok(about, "is no address of this host"),
     }
 }
 

@@ -196,7 +196,7 @@ fn is_undecided(row: &RevisedRow) -> bool {
 /// After the edge went back: sends it again every revision that it has not decided.
 pub fn send_again(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
     let mut by_edge: BTreeMap<(MessageId, u32), Vec<u32>> = BTreeMap::new();
-    // The latest first: what has overtaken a text, as its withdrawal has, is there before that text.
+    // The latest first, of a copy: what has overtaken a text, as its withdrawal has, is there before that text.
     for (id, recipient, number) in undecided(txn)?.into_iter().rev() {
         let Some(who) = txn.get::<Recipient>(RECIPIENTS, &recipient_key(id, recipient))? else { continue };
         match who.person {
@@ -231,7 +231,9 @@ pub fn send_again(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
             }
         }
     }
-    for ((id, number), recipients) in by_edge {
+    for ((id, number), mut recipients) in by_edge {
+        // In the order that the unit had: it goes by the same id, by which the edge knows it.
+        recipients.sort_unstable();
         if is_redirect(number) {
             recipients.into_iter().try_for_each(|recipient| give_up(txn, id, number, recipient))?;
             continue;

@@ -135,8 +135,14 @@ async fn in_dns(
     }
     let spf = Spf::new(resolver.inner(), edge.hostname.clone());
     if let Some(host) = edge.outbound.mode.smart_host() {
-        let ours = Ourselves::of(edge, &interfaces::addresses().unwrap_or_default());
-        findings.push(smart_host(host, &places(resolver, &host.place).await, &ours));
+        findings.push(match interfaces::addresses() {
+            Ok(own) => smart_host(host, &places(resolver, &host.place).await, &Ourselves::of(edge, &own)),
+            Err(error) => Finding::unchecked(
+                format!("smart host {}", host.place),
+                format!("the system does not say which addresses this host has ({error})"),
+                "look whether it is this host itself",
+            ),
+        });
     }
     for domain in &topology.site.domains {
         let of = domain_of(resolver, &spf, edge.hostname.as_str(), domain, &own, selectors).await;

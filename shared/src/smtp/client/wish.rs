@@ -24,10 +24,10 @@ impl Status {
         }
     }
 
-    /// Whether what was said of one host counts still when `next` is said of another one: a host that may come back can do
-    /// what one that will not fulfil the sender's wish cannot.
+    /// Whether what was said of one host counts still when `next` is said of another one: a host that may come back, or talk
+    /// to us another time, can do what one that will not fulfil the sender's wish cannot.
     pub fn outlasts(&self, next: &Self) -> bool {
-        is_of_wish(next) && self.class == Class::Temporary
+        is_of_wish(next) && !is_of_wish(self)
     }
 }
 
@@ -83,7 +83,10 @@ mod tests {
     fn it_is_final_only_if_no_host_may_come_back() {
         let (never, clear) = (ours(Class::Permanent, REQUIRETLS_NEEDED), ours(Class::Permanent, NO_TLS));
         let away = ours(Class::Temporary, Enhanced(4, 4, 1));
-        assert!(away.outlasts(&never) && away.outlasts(&clear));
+        // As one that greets with it: it speaks of itself, and may take the mail another time.
+        let greeted = Status { code: Some(554), ..ours(Class::Permanent, Enhanced(5, 3, 2)) };
+        assert!([&away, &greeted].iter().all(|said| said.outlasts(&never) && said.outlasts(&clear)));
+        assert!(!greeted.outlasts(&away) && !away.outlasts(&greeted));
         assert!(!never.outlasts(&away) && !never.outlasts(&clear) && !away.outlasts(&away));
     }
 }
