@@ -38,6 +38,8 @@ pub enum StartTls {
     SelfSigned,
     /// It is offered, and the handshake fails.
     Broken,
+    /// It is offered, and refused for the moment (454, RFC 3207 §4).
+    NotNow,
     /// TLS comes from the first byte instead, with a self-signed certificate.
     Implicit,
 }

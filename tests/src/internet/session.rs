@@ -106,6 +106,7 @@ impl Session {
     async fn start_tls(&mut self) -> io::Result<()> {
         match (self.host.options.starttls, self.host.tls.clone()) {
             (StartTls::Absent, _) => return self.reply("502 5.5.1 TLS is not offered").await,
+            (StartTls::NotNow, _) => return self.reply("454 4.7.0 TLS is not there now").await,
             _ if self.wire.is_tls() => return self.reply("503 5.5.1 TLS is on").await,
             (StartTls::Broken, _) | (_, None) => {
                 self.reply("220 2.0.0 go ahead").await?;

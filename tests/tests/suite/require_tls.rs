@@ -62,6 +62,7 @@ async fn what_a_sender_wishes_of_tls_is_kept_or_the_mail_comes_back() -> Result<
     let port = good.address().port();
     let old = mta(2, port, false, StartTls::SelfSigned).await?;
     let clear = mta(3, port, false, StartTls::Absent).await?;
+    let later = mta(4, port, true, StartTls::NotNow).await?;
     let digest = |mta: &Mta| -> Result<Vec<u8>, Trouble> {
         Ok(Sha256::digest(CertificateDer::from_pem_slice(mta.certificate().as_bytes())?).to_vec())
     };
@@ -76,6 +77,7 @@ async fn what_a_sender_wishes_of_tls_is_kept_or_the_mail_comes_back() -> Result<
         // The first of its hosts does not pass it on, the second does.
         Zone::new("second.example").mx(10, "mx.old.example").mx(20, "mx.good.example"),
         host("clear.example", 3, &of_good),
+        host("later.example", 4, &of_good),
         // A host with another certificate than its TLSA record has.
         host("wrong.example", 2, &of_good),
     ];
@@ -96,6 +98,7 @@ async fn what_a_sender_wishes_of_tls_is_kept_or_the_mail_comes_back() -> Result<
         ("second.example", required, "", DeliveryState::Relayed, "2."),
         ("old.example", required, "", DeliveryState::Failed, "5.7.30"),
         ("clear.example", required, "", DeliveryState::Failed, "5.7.10"),
+        ("later.example", required, "", DeliveryState::Deferred, "4.7.0"),
         // Of both wishes this one counts.
         ("old.example", required, dispensable, DeliveryState::Failed, "5.7.30"),
         ("old.example", "", "", DeliveryState::Relayed, "2."),
@@ -116,6 +119,7 @@ async fn what_a_sender_wishes_of_tls_is_kept_or_the_mail_comes_back() -> Result<
         (asked(&good), asked(&old), asked(&clear)),
         (vec![true, true], vec![false, false], vec![false])
     );
+    assert!(later.mail().is_empty());
     // What comes back quotes no more than the header.
     let reports = until("three reports", SOON, async || {
         let mut reports = Vec::new();
