@@ -30,7 +30,12 @@ pub const POSTFIX: Mta = Mta {
             another: "status=deferred (Server certificate not verified)",
         }),
         chunked: None,
-        taken: Some(Taken::Session(" bdat=", " data=")),
+        taken: Some(Taken::Session {
+            begins: ": connect from ",
+            ends: ": disconnect from ",
+            by_bdat: " bdat=",
+            by_data: " data=",
+        }),
     },
 };
 
