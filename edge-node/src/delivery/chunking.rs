@@ -1,39 +1,35 @@
-//! What is known of chunks at the hosts that offer CHUNKING, for a while: those where they fail get content by DATA, and others
-//! need not be tried in each session. A state machine, which reads no clock.
+//! The hosts that offer CHUNKING and get content by DATA all the same for a while, for a chunk came to nothing there. A state machine,
+//! which reads no clock.
+//!
+//! That a host takes chunks is not remembered: another machine may answer at the same address next time.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
-
-use shared::smtp::client::Chunking;
 
 /// How long a host is remembered.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Hosts that are remembered, at most.
 const HOSTS_MAX: usize = 1000;
 
-/// What was found of each host, and when.
+/// The hosts, and since when.
 #[derive(Debug, Default)]
-pub struct Hosts {
-    found: BTreeMap<SocketAddr, (Chunking, Duration)>,
+pub struct ByData {
+    hosts: BTreeMap<SocketAddr, Duration>,
 }
 
-impl Hosts {
-    /// What is known of a host at `now`.
-    pub fn known(&self, host: &SocketAddr, now: Duration) -> Chunking {
-        let fresh = self.found.get(host).filter(|(_, since)| now.saturating_sub(*since) < KEPT);
-        fresh.map(|(found, _)| *found).unwrap_or_default()
+impl ByData {
+    /// Whether content goes to this host by DATA at `now`.
+    pub fn has(&self, host: &SocketAddr, now: Duration) -> bool {
+        self.hosts.get(host).is_some_and(|since| now.saturating_sub(*since) < KEPT)
     }
 
-    /// That is what a session has found at `now`. What was known already is no finding; for a host too many the oldest is forgotten.
-    pub fn note(&mut self, host: SocketAddr, found: Chunking, now: Duration) {
-        if found == Chunking::Untried || found == self.known(&host, now) {
-            return;
-        }
-        self.found.insert(host, (found, now));
-        if self.found.len() > HOSTS_MAX {
-            let oldest = self.found.iter().min_by_key(|(_, (_, since))| *since).map(|(host, _)| *host);
-            oldest.map(|oldest| self.found.remove(&oldest));
+    /// A chunk came to nothing there at `now`. For a host too many the oldest is forgotten.
+    pub fn note(&mut self, host: SocketAddr, now: Duration) {
+        self.hosts.insert(host, now);
+        if self.hosts.len() > HOSTS_MAX {
+            let oldest = self.hosts.iter().min_by_key(|(_, since)| **since).map(|(host, _)| *host);
+            oldest.map(|oldest| self.hosts.remove(&oldest));
         }
     }
 }
@@ -47,28 +43,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_is_known_for_a_bounded_time() {
-        let (mut hosts, at) = (Hosts::default(), Duration::from_secs);
-        assert_eq!(hosts.known(&host(1), at(0)), Chunking::Untried);
-        for (found, since) in [(Chunking::Works, at(5)), (Chunking::Fails, at(10))] {
-            hosts.note(host(1), found, since);
-            // Who does as is known is asked again all the same, some time.
-            hosts.note(host(1), found, since + at(5));
-            assert_eq!(hosts.known(&host(1), since + KEPT - at(1)), found);
-            assert_eq!(hosts.known(&host(1), since + KEPT), Chunking::Untried);
-            assert_eq!(hosts.known(&host(2), since), Chunking::Untried);
+    fn a_host_is_remembered_for_a_bounded_time() {
+        let (mut hosts, at) = (ByData::default(), Duration::from_secs);
+        assert!(!hosts.has(&host(1), at(0)));
+        for since in [at(5), at(100_000)] {
+            hosts.note(host(1), since);
+            assert!(hosts.has(&host(1), since + KEPT - at(1)));
+            assert!(!hosts.has(&host(1), since + KEPT) && !hosts.has(&host(2), since));
         }
     }
 
     #[test]
     fn the_oldest_goes_for_one_too_many() {
-        let (mut hosts, at) = (Hosts::default(), Duration::from_secs);
+        let (mut hosts, at) = (ByData::default(), Duration::from_secs);
         for number in 1..=HOSTS_MAX + 1 {
-            hosts.note(host(number), Chunking::Works, at(number as u64));
+            hosts.note(host(number), at(number as u64));
         }
         let now = at(HOSTS_MAX as u64 + 2);
-        assert_eq!(hosts.found.len(), HOSTS_MAX);
-        let known = [1, 2, HOSTS_MAX + 1].map(|number| hosts.known(&host(number), now));
-        assert_eq!(known, [Chunking::Untried, Chunking::Works, Chunking::Works]);
+        assert_eq!(hosts.hosts.len(), HOSTS_MAX);
+        assert_eq!([1, 2, HOSTS_MAX + 1].map(|number| hosts.has(&host(number), now)), [false, true, true]);
     }
 }

@@ -1,6 +1,9 @@
 //! Sessions with hosts: how one is opened at one of a host's addresses, what is said over it, and how it is kept for the
 //! next message.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,14 +12,14 @@ use rustls::ClientConfig;
 use shared::id::{monotonic, unix_millis};
 use shared::sasl::Credentials;
 use shared::smtp::client::{
-    self, Chunking, Class, Config, Message, Protocol, Session, Status, Talk, TlsPolicy, unreachable,
+    self, Class, Config, Message, NoChunks, Protocol, Session, Status, Talk, TlsPolicy, unreachable,
 };
 use shared::smtp::{Enhanced, Recipient};
 use shared::store::{BodyKey, StoreError};
 use shared::tls_wish::TlsWish;
 use tokio::net::TcpStream;
 
-use super::chunking;
+use super::chunking::ByData;
 use super::outward::Outward;
 use super::pool::{MESSAGES_MAX, Pool};
 use super::race::{Raced, race};
@@ -79,22 +82,22 @@ pub(super) struct Talked {
     pub talk: Talk,
     /// Where else it is worth a try for whom it has not taken the message.
     pub left: Vec<SocketAddr>,
-    /// Another session at the same address may do, by DATA.
-    fails_at_chunks: bool,
+    /// Another session at the same address may deliver what this one did not, by DATA.
+    wants_data: bool,
 }
 
 impl Talked {
     /// A host that has dealt with the message, and goes on with the session or was `sent` all of it, has spoken for itself: its
     /// `others` are asked only where one of its machines may have been speaking.
     fn over(session: &Session, talk: Talk, sent: &Transmission, others: Vec<SocketAddr>) -> Self {
-        let fails_at_chunks = session.chunking() == Chunking::Fails;
+        let wants_data = matches!(talk, Talk::Next { .. }) && session.no_chunks().is_some();
         let speaks_for_all = matches!(talk, Talk::Done(..)) && (session.is_ready() || sent.is_whole());
-        Self { talk, left: if speaks_for_all { Vec::new() } else { others }, fails_at_chunks }
+        Self { talk, left: if speaks_for_all { Vec::new() } else { others }, wants_data }
     }
 
     /// A host that was not asked for anything.
     fn nothing(talk: Talk, left: Vec<SocketAddr>) -> Self {
-        Self { talk, left, fails_at_chunks: false }
+        Self { talk, left, wants_data: false }
     }
 }
 
@@ -105,13 +108,13 @@ pub(super) struct Sessions {
     /// Those between two messages.
     pool: Mutex<Pool<Use, Session>>,
     outward: Mutex<Outward>,
-    chunking: Mutex<chunking::Hosts>,
+    by_data: Mutex<ByData>,
 }
 
 impl Sessions {
     /// None yet, and at most `max` that wait for their next message.
     pub fn new(node: Arc<Node>, max: usize) -> Self {
-        Self { node, pool: Mutex::new(Pool::new(max)), outward: Mutex::default(), chunking: Mutex::default() }
+        Self { node, pool: Mutex::new(Pool::new(max)), outward: Mutex::default(), by_data: Mutex::default() }
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool<Use, Session>> {
@@ -134,7 +137,7 @@ impl Sessions {
         let (usage, mut session) = self.kept(&uses).await?;
         let number = *numbers.get(uses.iter().position(|other| *other == usage)?)?;
         let talk = self.over(&mut session, copies, sent).await;
-        self.chunking().note(usage.address, session.chunking(), monotonic());
+        self.note_chunks(usage.address, &session);
         let mut left = targets.get(number)?.addresses.clone();
         left.retain(|address| *address != usage.address);
         let talked = Talked::over(&session, talk, sent, left);
@@ -178,28 +181,37 @@ impl Sessions {
         addresses.retain(|other| *other != address && failed.iter().all(|(failed, _)| failed != other));
         let at = At { place, target, address, sent };
         let mut tls = target.policy;
-        let mut known = self.chunking().known(&address, monotonic());
-        let mut talked = self.conversation(copies, at, stream, (tls, known), &addresses).await;
+        let mut by_data = self.by_data().has(&address, monotonic());
+        let mut talked = self.conversation(copies, at, stream, (tls, by_data), &addresses).await;
         loop {
             match talked.talk {
                 Talk::HandshakeFailed(..) if tls == TlsPolicy::Opportunistic => tls = TlsPolicy::Never,
-                Talk::Next { .. } if talked.fails_at_chunks && known != Chunking::Fails => {
-                    known = Chunking::Fails
-                }
+                Talk::Next { .. } if talked.wants_data && !by_data => by_data = true,
                 _ => return talked,
             }
             talked = match client::connect(address).await {
-                Ok(stream) => self.conversation(copies, at, stream, (tls, known), &talked.left).await,
+                Ok(stream) => self.conversation(copies, at, stream, (tls, by_data), &talked.left).await,
                 Err(error) => {
                     let status = unreachable(target.name, address, &error.to_string());
                     Talked::nothing(Talk::Next { status, greeted: false }, talked.left)
                 }
             };
+            // It has spoken in the connection before.
+            if let Talk::Next { greeted, .. } = &mut talked.talk {
+                *greeted = true;
+            }
         }
     }
 
-    fn chunking(&self) -> MutexGuard<'_, chunking::Hosts> {
-        self.chunking.lock().unwrap_or_else(PoisonError::into_inner)
+    fn by_data(&self) -> MutexGuard<'_, ByData> {
+        self.by_data.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what a session has found of chunks at its host.
+    fn note_chunks(&self, host: SocketAddr, session: &Session) {
+        if session.no_chunks() == Some(NoChunks::AtThisHost) {
+            self.by_data().note(host, monotonic());
+        }
     }
 
     /// Notes what the mail port of the hosts of domains has come to.
@@ -222,7 +234,7 @@ impl Sessions {
         copies: Copies<'_>,
         At { place, target, address, sent }: At<'_>,
         stream: TcpStream,
-        (tls, known): (TlsPolicy, Chunking),
+        (tls, by_data): (TlsPolicy, bool),
         others: &[SocketAddr],
     ) -> Talked {
         let host = client::Host { name: target.asked.to_owned(), address, tls: Arc::clone(&target.tls) };
@@ -236,9 +248,11 @@ impl Sessions {
             Ok(session) => session,
             Err(talk) => return Talked::nothing(talk, others.to_vec()),
         };
-        session.assume(known);
+        if by_data {
+            session.by_data();
+        }
         let talk = self.over(&mut session, copies, sent).await;
-        self.chunking().note(address, session.chunking(), monotonic());
+        self.note_chunks(address, &session);
         // One in clear only because TLS had failed was counted then.
         if let Some(counted) = target.counted.as_ref().filter(|_| tls != TlsPolicy::Never) {
             counted.ended(&self.node, address, &session, &talk);

@@ -1,47 +1,59 @@
-//! Content in chunks (BDAT, RFC 3030), and what is known of them at a host.
+//! Content in chunks (BDAT, RFC 3030), and how a host comes to get it by DATA.
 //!
 //! A host that offers CHUNKING may not know BDAT all the same, or what stands before it may not: it would read content as
-//! commands, and whoever writes content would speak in our name. So the first chunk that a host gets is one octet of the content,
-//! which is no command (some refuse one of no octets), and no other one goes before it is answered.
+//! commands, and whoever writes content would speak in our name. So the first chunk of a session is one octet of the content,
+//! which is no command (some refuse one of no octets), and no other one goes before it is answered. That takes a round trip,
+//! as the 354 to DATA does.
 
 use std::mem;
 
+use crate::smtp::Enhanced;
 use crate::wire::LineError;
 
 use super::outgoing::Outgoing;
+use super::reply::HostReply;
 
-/// Octets that each chunk has at least, but the last.
+/// Octets that each chunk has, but the first of a session and the last of a message.
 pub const CHUNK_BYTES: usize = 64 * 1024;
 
-/// What is known of a host that offers CHUNKING.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Chunking {
-    /// Nothing yet.
-    #[default]
-    Untried,
-    /// It takes chunks.
-    Works,
-    /// It refuses them without a word of the message, or was lost over them: content goes by DATA.
-    Fails,
+/// What a session in which a chunk was refused or lost says of the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoChunks {
+    /// The host had a word about this message: it goes by DATA.
+    ThisMessage,
+    /// All content goes by DATA there.
+    AtThisHost,
 }
 
-/// Whether this answer to BDAT is of the command rather than of the message: it, or its argument, is not known, or not here.
+/// Whether this answer to BDAT is of the command rather than of the message: it, or its argument, is not known, or not here, or
+/// the host waits for something else.
 pub(super) fn is_of_command(code: u16) -> bool {
-    matches!(code, 500..=504 | 555)
+    matches!(code, 300..400 | 500..=504 | 555)
+}
+
+/// What a refusal of a session's first chunk says of the next session. A word about the message is one that says so: of an address, a
+/// mailbox, the content or policy (RFC 3463: x.1, x.2, x.6, x.7), or of its size or of room for it (452, 552).
+pub(super) fn of_trial(reply: &HostReply) -> NoChunks {
+    match (reply.code, reply.enhanced) {
+        (452 | 552, _) | (_, Some(Enhanced(_, 1 | 2 | 6 | 7, _))) => NoChunks::ThisMessage,
+        _ => NoChunks::AtThisHost,
+    }
 }
 
 /// One message's content on its way out in chunks, which begin with their BDAT.
 #[derive(Debug)]
 pub(super) struct Chunks {
-    outgoing: Outgoing,
-    /// What goes with the next chunk, whose BDAT says whether it is the last.
+    /// `None` once all content is there.
+    outgoing: Option<Outgoing>,
+    /// What is to go, behind the octets that have gone already.
     held: Vec<u8>,
+    gone: usize,
     /// Chunks that were sent and not answered.
     open: usize,
     trial: Trial,
 }
 
-/// How far the first chunk is.
+/// How far the first chunk of the session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trial {
     /// It is to have one octet.
@@ -52,12 +64,25 @@ enum Trial {
     Over,
 }
 
+/// What chunks wait for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// That this one, which is not the last, is sent.
+    Chunk(Vec<u8>),
+    /// More content.
+    Content,
+    /// The host.
+    Answers,
+    /// The last one: all others were taken.
+    Last,
+}
+
 impl Chunks {
-    /// Content behind header fields that were put before it, whose lines end with CRLF. With `is_trial` nobody knows whether
-    /// the host takes chunks.
-    pub(super) fn behind(before: Vec<u8>, is_trial: bool) -> Self {
-        let trial = if is_trial { Trial::Wanted } else { Trial::Over };
-        Self { outgoing: Outgoing::counted(before), held: Vec::new(), open: 0, trial }
+    /// Content behind header fields that were put before it, whose lines end with CRLF. With `is_tried` the host has taken a
+    /// chunk in this session.
+    pub(super) fn behind(before: Vec<u8>, is_tried: bool) -> Self {
+        let trial = if is_tried { Trial::Over } else { Trial::Wanted };
+        Self { outgoing: Some(Outgoing::counted(before)), held: Vec::new(), gone: 0, open: 0, trial }
     }
 
     /// Whether the only chunk that was sent has one octet and no answer.
@@ -65,9 +90,9 @@ impl Chunks {
         self.trial == Trial::Open
     }
 
-    /// Whether answers are to be awaited before there is more, where so many chunks may be sent ahead of them.
-    pub(super) fn is_full(&self, ahead: usize) -> bool {
-        self.is_trial() || self.open >= ahead
+    /// Whether a chunk was sent in this session.
+    pub(super) fn is_begun(&self) -> bool {
+        self.trial != Trial::Wanted
     }
 
     /// The host took one; `false` if there was none that it could have meant.
@@ -80,43 +105,57 @@ impl Chunks {
         is_open
     }
 
-    /// Takes the next piece of content, and appends a chunk to `out` if there is enough for one.
+    /// Takes the next piece of content, of any size.
     ///
     /// # Errors
-    /// As [`Outgoing::piece`].
-    pub(super) fn piece(&mut self, content: &[u8], out: &mut Vec<u8>) -> Result<(), LineError> {
-        let mut full = Vec::new();
-        if self.held.len() >= CHUNK_BYTES {
-            full = mem::take(&mut self.held);
-        }
-        // Nothing leaves with what is unfit.
-        self.outgoing.piece(content, &mut self.held)?;
-        if self.trial == Trial::Wanted && !self.held.is_empty() {
-            full.extend(self.held.drain(..1));
-            self.trial = Trial::Open;
-        }
-        if !full.is_empty() {
-            chunk(&full, "", out);
-            self.open += 1;
-        }
-        Ok(())
+    /// As [`Outgoing::piece`]: no octet of the piece leaves.
+    pub(super) fn piece(&mut self, content: &[u8]) -> Result<(), LineError> {
+        self.held.drain(..mem::take(&mut self.gone));
+        self.outgoing.as_mut().map_or(Ok(()), |outgoing| outgoing.piece(content, &mut self.held))
     }
 
-    /// Appends the last chunk. Returns how many before it are not answered.
+    /// There is no more content. Returns whether there was any.
     ///
     /// # Errors
     /// As [`Outgoing::finish`].
-    pub(super) fn finish(self, out: &mut Vec<u8>) -> Result<usize, LineError> {
-        let Self { outgoing, mut held, open, .. } = self;
-        outgoing.finish(&mut held)?;
-        chunk(&held, " LAST", out);
-        Ok(open)
+    pub(super) fn finish(&mut self) -> Result<bool, LineError> {
+        self.outgoing.take().map_or(Ok(()), |outgoing| outgoing.finish(&mut self.held))?;
+        Ok(!self.rest().is_empty())
+    }
+
+    /// What is to be done next, where so many chunks may be sent ahead of their answers.
+    pub(super) fn next(&mut self, ahead: usize) -> Step {
+        let rest = self.rest().len();
+        let length = match self.trial {
+            Trial::Wanted if rest > 0 => {
+                self.trial = Trial::Open;
+                1
+            }
+            Trial::Open => return Step::Answers,
+            Trial::Wanted | Trial::Over if self.open >= ahead => return Step::Answers,
+            // The last one has some.
+            Trial::Wanted | Trial::Over if rest > CHUNK_BYTES => CHUNK_BYTES,
+            Trial::Wanted | Trial::Over if self.outgoing.is_some() => return Step::Content,
+            Trial::Wanted | Trial::Over if self.open > 0 => return Step::Answers,
+            Trial::Wanted | Trial::Over => return Step::Last,
+        };
+        self.open += 1;
+        let (octets, _) = self.rest().split_at(length);
+        let chunk = chunk(octets, "");
+        self.gone += length;
+        Step::Chunk(chunk)
+    }
+
+    /// The last chunk, at [`Step::Last`].
+    pub(super) fn last(&self) -> Vec<u8> {
+        chunk(self.rest(), " LAST")
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.held.get(self.gone..).unwrap_or_default()
     }
 }
 
-fn chunk(octets: &[u8], last: &str, out: &mut Vec<u8>) {
-    let command = format!("BDAT {}{last}\r\n", octets.len());
-    out.reserve(command.len() + octets.len());
-    out.extend_from_slice(command.as_bytes());
-    out.extend_from_slice(octets);
+fn chunk(octets: &[u8], last: &str) -> Vec<u8> {
+    [format!("BDAT {}{last}\r\n", octets.len()).as_bytes(), octets].concat()
 }

@@ -11,11 +11,12 @@ use rustls::{ClientConfig, ProtocolVersion};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::tls::{in_words, result_type};
-use super::{Action, Chunking, Class, Client, Config, Message, Outcome, Status, TlsPolicy};
+use super::{Action, Class, Client, Config, Message, NoChunks, Outcome, Status, TlsPolicy};
 use crate::aggregate::ResultType;
 use crate::smtp::Enhanced;
 
@@ -68,8 +69,7 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Connects and delivers one message, whose content comes in pieces, `None` at its end. If it cannot be read,
-/// the host does not get the message. It goes by DATA, for nothing is kept here of what is known of
-/// chunks at a host.
+/// the host does not get the message. It goes by DATA, for nobody is there to open another session if chunks are refused.
 pub async fn converse<E>(
     host: &Host,
     config: Config,
@@ -80,7 +80,7 @@ pub async fn converse<E>(
         Ok(session) => session,
         Err(talk) => return talk,
     };
-    session.assume(Chunking::Fails);
+    session.by_data();
     let talk = session.deliver(message, content, |_| async { true }).await;
     session.quit().await;
     talk
@@ -171,15 +171,15 @@ impl Session {
         self.tls.is_some()
     }
 
-    /// Takes that for known of the host, if it offers CHUNKING. To be called before the first message.
-    pub fn assume(&mut self, chunking: Chunking) {
-        self.client.assume(chunking);
+    /// Content goes by DATA, though the host offer CHUNKING. To be called before the first message.
+    pub fn by_data(&mut self) {
+        self.client.by_data();
     }
 
-    /// What is known of chunks at the host by now. If they have come to fail in this session and the talk to [`Talk::Next`], another
-    /// one may do without.
-    pub fn chunking(&self) -> Chunking {
-        self.client.chunking()
+    /// Whether a chunk was refused or lost, and so what is to be done without. If the talk has come to [`Talk::Next`], another
+    /// session may deliver the message at once, by DATA.
+    pub fn no_chunks(&self) -> Option<NoChunks> {
+        self.client.no_chunks()
     }
 
     /// Our address.
@@ -222,19 +222,21 @@ impl Session {
                         }
                     }
                     Action::WantContent => match content() {
-                        Ok(Some(piece)) => self.client.content(&piece, self.start.elapsed()),
-                        Ok(None) => {
-                            let may_end = match may_end.take() {
-                                Some(may_end) => may_end(self.client.accepted()).await,
-                                None => false,
-                            };
-                            match may_end {
-                                true => self.client.content_end(self.start.elapsed()),
-                                false => self.client.content_failed(),
-                            }
-                        }
+                        Ok(Some(piece)) => self.client.content(&piece),
+                        Ok(None) => self.client.content_end(self.start.elapsed()),
                         Err(_) => self.client.content_failed(),
                     },
+                    Action::WantEnd => {
+                        let may_end = match may_end.take() {
+                            Some(may_end) => may_end(self.client.accepted()).await,
+                            None => false,
+                        };
+                        self.hear_what_is_there().await;
+                        match may_end {
+                            true => self.client.end(self.start.elapsed()),
+                            false => self.client.content_failed(),
+                        }
+                    }
                     Action::Done(outcomes) => {
                         self.delivered += 1;
                         talk = Some(Talk::Done(outcomes, self.tls));
@@ -280,8 +282,26 @@ impl Session {
             stream.write_all(bytes).await?;
             stream.flush().await
         };
-        if !matches!(timeout(WRITE_TIMEOUT, all).await, Ok(Ok(()))) {
+        let is_sent = matches!(timeout(WRITE_TIMEOUT, all).await, Ok(Ok(())));
+        self.client.sent(self.start.elapsed());
+        // Who takes no more may have said why.
+        self.hear_what_is_there().await;
+        if !is_sent {
             self.client.disconnected();
+        }
+    }
+
+    /// Hears what the host has said by now about content that is under way, and waits for nothing.
+    async fn hear_what_is_there(&mut self) {
+        while self.client.is_sending() {
+            // That the runtime notices it.
+            yield_now().await;
+            let Some(stream) = &mut self.stream else { return };
+            match timeout(Duration::ZERO, stream.read(&mut self.buffer)).await {
+                Ok(Ok(0) | Err(_)) => self.client.disconnected(),
+                Ok(Ok(length)) => self.client.receive(&self.buffer[..length], self.start.elapsed()),
+                Err(_) => return,
+            }
         }
     }
 
@@ -416,13 +436,47 @@ mod tests {
         speak.send(()).expect("the host waits");
         let heard = async {
             while session.is_quiet().await {
-                tokio::task::yield_now().await;
+                yield_now().await;
             }
         };
         timeout(Duration::from_secs(30), heard).await.expect("it is heard");
         assert!(!session.is_ready(), "nobody takes that for an answer");
         drop(session);
         host.await.expect("ends").expect("writes");
+    }
+
+    /// Whoever writes on meets a reset connection, and the reply before that is what counts.
+    #[tokio::test]
+    async fn what_a_host_says_of_a_chunk_before_it_hangs_up_is_heard() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await?;
+            let (reader, mut writer) = stream.split();
+            let mut reader = tokio::io::BufReader::new(reader);
+            let says = ["250-hello\r\n250-PIPELINING\r\n250 CHUNKING\r\n", "250 ok\r\n", "250 ok\r\n"];
+            writer.write_all(b"220 hello\r\n").await?;
+            for reply in says {
+                reader.read_line(&mut String::new()).await?;
+                writer.write_all(reply.as_bytes()).await?;
+            }
+            for reply in ["250 ok\r\n", "552 5.3.4 too large\r\n"] {
+                let mut line = String::new();
+                reader.read_line(&mut line).await?;
+                let length =
+                    line.split_whitespace().nth(1).and_then(|length| length.parse().ok()).unwrap_or(0);
+                reader.read_exact(&mut vec![0; length]).await?;
+                writer.write_all(reply.as_bytes()).await?;
+            }
+            Ok::<_, io::Error>(())
+        });
+        let host = Host { name: "mx.example".into(), address, tls: Arc::new(tls::opportunistic()) };
+        let mut session = Session::open(&host, config()).await.expect("connects");
+        let mut content = Some(b"some text\r\n".repeat(5_000_000));
+        let talk =
+            session.deliver(message(), || Ok::<_, io::Error>(content.take()), |_| async { true }).await;
+        let Talk::Done(outcomes, None) = &talk else { panic!("{talk:?}") };
+        assert_eq!((outcomes[0].status.code, outcomes[0].status.in_doubt), (Some(552), false), "{talk:?}");
     }
 
     #[tokio::test]

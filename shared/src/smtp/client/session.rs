@@ -9,7 +9,7 @@ use crate::notify::Return;
 use crate::sasl::Credentials;
 use crate::smtp::{Enhanced, Recipient};
 
-use super::chunks::{Chunking, Chunks, is_of_command};
+use super::chunks::{Chunks, NoChunks, Step, is_of_command, of_trial};
 use super::login::Login;
 use super::outcome::{Class, Outcome, Status, TLS_NEEDED};
 use super::outgoing::Outgoing;
@@ -96,14 +96,17 @@ pub struct Message {
 /// What the driver is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Send these bytes.
+    /// Send these bytes, then call [`Client::sent`].
     Send(Vec<u8>),
     /// Do the TLS handshake, then call [`Client::tls_established`]. On failure hang up; with
     /// [`TlsPolicy::Opportunistic`], another connection with [`TlsPolicy::Never`] may do.
     StartTls,
-    /// Give the next piece with [`Client::content`], or [`Client::content_end`] after the last, or
-    /// [`Client::content_failed`].
+    /// Give the next piece with [`Client::content`], or [`Client::content_end`] after the last (and where it is wanted once more),
+    /// or [`Client::content_failed`].
     WantContent,
+    /// The host has taken what it was sent. Call [`Client::end`] if it may be sent the end of the content, or
+    /// [`Client::content_failed`].
+    WantEnd,
     /// The message is dealt with. Next: [`Client::deliver`] again or [`Client::quit`], unless `Close`
     /// follows.
     Done(Vec<Outcome>),
@@ -135,10 +138,10 @@ enum Phase {
     Data(Transaction),
     /// The reply to the dot behind a 354 that came although no recipient was taken.
     Nothing(Transaction),
-    /// Content is being sent.
+    /// Content is being sent, but its end.
     Content(Transaction, Body),
-    /// The reply to the final dot, or to the last chunk behind those to the others.
-    End(Transaction, Sent),
+    /// The reply to the final dot or the last chunk.
+    End(Transaction, By),
     Quit,
     Closed,
 }
@@ -152,13 +155,11 @@ enum Body {
     Chunked(Chunks),
 }
 
-/// Content that was sent to its end.
-#[derive(Clone, Copy, Debug)]
-enum Sent {
-    /// Up to a dot.
-    Dotted,
-    /// In chunks, of which so many before the last are not answered.
-    Chunked(usize),
+/// By what content was sent to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Data,
+    Bdat,
 }
 
 /// One connection. See the module for what it keeps.
@@ -168,7 +169,11 @@ pub struct Client {
     phase: Phase,
     tls: bool,
     capabilities: Capabilities,
-    chunking: Chunking,
+    /// Whether content may go by BDAT.
+    chunking: bool,
+    /// A chunk was taken.
+    is_tried: bool,
+    no_chunks: Option<NoChunks>,
     replies: Replies,
     actions: VecDeque<Action>,
     /// A message that waits for the session to be ready.
@@ -191,7 +196,9 @@ impl Client {
             tls: config.tls == TlsPolicy::Implicit,
             config,
             capabilities: Capabilities::default(),
-            chunking: Chunking::default(),
+            chunking: true,
+            is_tried: false,
+            no_chunks: None,
             replies: Replies::default(),
             actions: VecDeque::new(),
             waiting: None,
@@ -207,14 +214,21 @@ impl Client {
         self.tls
     }
 
-    /// Takes that for known of the host, if it offers CHUNKING. To be called before the first message.
-    pub fn assume(&mut self, chunking: Chunking) {
-        self.chunking = chunking;
+    /// Content goes by DATA, though the host offer CHUNKING. To be called before the first message.
+    pub fn by_data(&mut self) {
+        self.chunking = false;
     }
 
-    /// What is known of chunks at the host by now.
-    pub fn chunking(&self) -> Chunking {
-        self.chunking
+    /// Whether a chunk was refused or lost, and so what is to be done without. Behind [`Action::Unusable`] another session may
+    /// deliver the message at once, by DATA.
+    pub fn no_chunks(&self) -> Option<NoChunks> {
+        self.no_chunks
+    }
+
+    /// Whether content is under way: what the host says meanwhile is to be heard before the next action, and before the end
+    /// of the content is sent.
+    pub fn is_sending(&self) -> bool {
+        matches!(self.phase, Phase::Content(..))
     }
 
     /// Whether there is nothing under way in a session that goes on: it takes a message at once.
@@ -236,10 +250,26 @@ impl Client {
         self.idle(now);
     }
 
-    /// The next action. `None` means that the client waits: for the host, or after
-    /// [`Action::WantContent`] for content.
+    /// The next action, once the one before is done. `None` means that the client waits for the host, or for a message.
     pub fn poll(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        self.actions.pop_front().or_else(|| self.next_of_chunks())
+    }
+
+    /// Chunks are made one by one, for a refusal of one is the end of them.
+    fn next_of_chunks(&mut self) -> Option<Action> {
+        let ahead = self.group();
+        let Phase::Content(_, Body::Chunked(chunks)) = &mut self.phase else { return None };
+        match chunks.next(ahead) {
+            Step::Chunk(chunk) => Some(Action::Send(chunk)),
+            Step::Content => Some(Action::WantContent),
+            Step::Last => Some(Action::WantEnd),
+            Step::Answers => None,
+        }
+    }
+
+    /// What [`Action::Send`] gave has gone: the host's time for an answer begins.
+    pub fn sent(&mut self, now: Duration) {
+        self.since = now;
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called if nothing happens before. Ask
@@ -298,24 +328,21 @@ impl Client {
     }
 
     /// The next piece of content, after [`Action::WantContent`].
-    pub fn content(&mut self, piece: &[u8], now: Duration) {
+    pub fn content(&mut self, piece: &[u8]) {
         match mem::replace(&mut self.phase, Phase::Closed) {
             Phase::Content(transaction, mut body) => {
                 let mut out = Vec::new();
                 let fits = match &mut body {
                     Body::Dotted(outgoing) => outgoing.piece(piece, &mut out),
-                    Body::Chunked(chunks) => chunks.piece(piece, &mut out),
+                    Body::Chunked(chunks) => chunks.piece(piece),
                 };
                 if fits.is_err() {
                     return self.unfit(transaction);
                 }
-                self.since = now;
-                let is_full = matches!(&body, Body::Chunked(chunks) if chunks.is_full(self.group()));
-                self.phase = Phase::Content(transaction, body);
-                self.actions.push_back(Action::Send(out));
-                if !is_full {
-                    self.actions.push_back(Action::WantContent);
+                if matches!(body, Body::Dotted(_)) {
+                    self.actions.extend([Action::Send(out), Action::WantContent]);
                 }
+                self.phase = Phase::Content(transaction, body);
             }
             other => self.phase = other,
         }
@@ -324,22 +351,34 @@ impl Client {
     /// There is no more content.
     pub fn content_end(&mut self, now: Duration) {
         match mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Content(transaction, Body::Chunked(mut chunks)) => match chunks.finish() {
+                Ok(true) => self.phase = Phase::Content(transaction, Body::Chunked(chunks)),
+                // The host may refuse a chunk of no octets, and was sent no other one.
+                Ok(false) => self.expect(Phase::Data(transaction), "DATA\r\n", now),
+                Err(_) => self.unfit(transaction),
+            },
+            Phase::Content(transaction, body) => {
+                self.phase = Phase::Content(transaction, body);
+                self.actions.push_back(Action::WantEnd);
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// The end of the content may be sent, after [`Action::WantEnd`].
+    pub fn end(&mut self, now: Duration) {
+        match mem::replace(&mut self.phase, Phase::Closed) {
             Phase::Content(transaction, body) => {
                 let mut out = Vec::new();
-                let sent = match body {
-                    Body::Dotted(outgoing) => outgoing.finish(&mut out).map(|()| Sent::Dotted),
-                    Body::Chunked(chunks) => chunks.finish(&mut out).map(Sent::Chunked),
+                let by = match body {
+                    Body::Dotted(outgoing) => outgoing.finish(&mut out).map(|()| By::Data),
+                    Body::Chunked(chunks) => {
+                        out = chunks.last();
+                        Ok(By::Bdat)
+                    }
                 };
-                match sent {
-                    // The answer to a chunk, or half of one, may be here already.
-                    Ok(sent @ Sent::Chunked(1..)) => {
-                        self.since = now;
-                        self.phase = Phase::End(transaction, sent);
-                        self.actions.push_back(Action::Send(out));
-                    }
-                    Ok(sent) if self.replies.is_empty() => {
-                        self.expect(Phase::End(transaction, sent), out, now)
-                    }
+                match by {
+                    Ok(by) if self.replies.is_empty() => self.expect(Phase::End(transaction, by), out, now),
                     // Half a reply is here; it cannot be to what was not sent.
                     Ok(_) => self.lose_transaction(transaction, out_of_step()),
                     Err(_) => self.unfit(transaction),
@@ -401,7 +440,7 @@ impl Client {
             }
             Phase::Data(transaction) => self.data(transaction, &reply, now),
             Phase::Content(transaction, body) => self.during_content(transaction, body, &reply),
-            Phase::End(transaction, sent) => self.end(transaction, sent, &reply, now),
+            Phase::End(transaction, by) => self.ended(transaction, by, &reply, now),
             Phase::Nothing(transaction) => {
                 self.unclean = false;
                 self.finish(transaction, now);
@@ -528,7 +567,7 @@ impl Client {
     /// Whether the content goes by BDAT.
     fn by_chunks(&self) -> bool {
         self.capabilities.chunking
-            && self.chunking != Chunking::Fails
+            && self.chunking
             // By LMTP the last chunk has an answer for each recipient (RFC 2033 §4.3); hosts inside do well with DATA.
             && self.config.protocol == Protocol::Smtp
     }
@@ -572,7 +611,7 @@ impl Client {
         if !self.by_chunks() {
             self.phase = Phase::Data(transaction);
         } else if transaction.has_recipients() {
-            self.chunks(transaction, now);
+            self.chunks(transaction);
         } else {
             self.finish(transaction, now);
         }
@@ -602,44 +641,34 @@ impl Client {
     }
 
     /// The content goes in chunks, each of which is answered.
-    fn chunks(&mut self, mut transaction: Transaction, now: Duration) {
+    fn chunks(&mut self, mut transaction: Transaction) {
         if !self.replies.is_empty() {
             return self.lose_transaction(transaction, out_of_step());
         }
-        self.since = now;
-        let chunks = Chunks::behind(transaction.take_before(), self.chunking == Chunking::Untried);
+        let chunks = Chunks::behind(transaction.take_before(), self.is_tried);
         self.phase = Phase::Content(transaction, Body::Chunked(chunks));
-        self.actions.push_back(Action::WantContent);
     }
 
     /// The host spoke before the end of the content. Unless it takes a chunk it can be refusing only; what it was not sent it has
     /// not.
     fn during_content(&mut self, transaction: Transaction, body: Body, reply: &HostReply) {
-        match body {
-            Body::Dotted(_) => self.lose_transaction(transaction, Status::of(reply).into_refusal()),
-            Body::Chunked(mut chunks) => {
-                let (was_full, is_trial) = (chunks.is_full(self.group()), chunks.is_trial());
-                if !(is_yes(reply) && chunks.taken()) {
-                    return self.chunk_refused(transaction, reply, is_trial);
-                }
-                self.chunking = Chunking::Works;
-                self.phase = Phase::Content(transaction, Body::Chunked(chunks));
-                if was_full {
-                    self.actions.push_back(Action::WantContent);
-                }
-            }
-        }
-    }
-
-    /// A chunk that is not the last is refused, or the host is out of step: nothing goes on in this session.
-    fn chunk_refused(&mut self, transaction: Transaction, reply: &HostReply, is_trial: bool) {
-        let status = self.of_chunk(reply).into_refusal();
-        if reply.code < 400 {
-            self.chunking = Chunking::Fails;
-        }
-        if is_trial && self.chunking == Chunking::Fails {
-            self.unusable(status);
+        let Body::Chunked(mut chunks) = body else {
+            return self.lose_transaction(transaction, Status::of(reply).into_refusal());
+        };
+        let is_trial = chunks.is_trial();
+        if is_yes(reply) && chunks.taken() {
+            self.is_tried = true;
+            self.phase = Phase::Content(transaction, Body::Chunked(chunks));
+        } else if is_trial {
+            // Whatever it says: a host that does not know BDAT has many words for that, and one that means the message has them
+            // for DATA too.
+            self.no_chunks = Some(of_trial(reply));
+            self.unusable(Status::of(reply).into_temporary());
         } else {
+            let status = self.of_chunk(reply).into_refusal();
+            if is_yes(reply) && chunks.is_begun() {
+                self.no_chunks = Some(NoChunks::AtThisHost);
+            }
             self.lose_transaction(transaction, status);
         }
     }
@@ -647,44 +676,42 @@ impl Client {
     /// What the answer to a chunk says of the message: it goes by DATA another time, if the host does not know chunks after all.
     fn of_chunk(&mut self, reply: &HostReply) -> Status {
         let status = Status::of(reply);
-        if !is_of_command(reply.code) {
-            return status;
+        if is_of_command(reply.code) {
+            self.no_chunks = Some(NoChunks::AtThisHost);
+            return status.into_temporary();
         }
-        self.chunking = Chunking::Fails;
-        status.into_temporary()
+        status
     }
 
-    fn end(&mut self, mut transaction: Transaction, sent: Sent, reply: &HostReply, now: Duration) {
+    fn ended(&mut self, mut transaction: Transaction, by: By, reply: &HostReply, now: Duration) {
+        let status = match by {
+            By::Data => Status::of(reply),
+            By::Bdat => self.of_chunk(reply),
+        };
         if reply.code / 100 == 3 {
-            let status = Status { in_doubt: true, ..Status::of(reply) };
-            return self.lose_transaction(transaction, status);
+            return self.lose_transaction(transaction, Status { in_doubt: true, ..status });
         }
-        match sent {
-            Sent::Chunked(open @ 1..) if is_yes(reply) => {
-                self.phase = Phase::End(transaction, Sent::Chunked(open - 1));
-                return;
-            }
-            Sent::Chunked(1..) if reply.code != 421 => return self.chunk_refused(transaction, reply, false),
-            Sent::Chunked(_) => {
-                let status = self.of_chunk(reply);
+        match by {
+            By::Bdat => {
                 transaction.settle(&status);
                 // A refusal leaves the transaction in nobody says what (RFC 3030 §2).
                 self.unclean = !is_yes(reply);
             }
-            Sent::Dotted if self.config.protocol == Protocol::Lmtp && reply.code != 421 => {
-                transaction.settle_next(&Status::of(reply));
+            By::Data if self.config.protocol == Protocol::Lmtp && reply.code != 421 => {
+                transaction.settle_next(&status);
                 if transaction.has_recipients() {
-                    self.phase = Phase::End(transaction, sent);
+                    self.phase = Phase::End(transaction, by);
                     return;
                 }
                 self.unclean = false;
             }
-            Sent::Dotted => {
-                transaction.settle(&Status::of(reply));
+            By::Data => {
+                transaction.settle(&status);
                 self.unclean = false;
             }
         }
-        if reply.code == 421 {
+        // Who does not know BDAT reads its octets as commands, and answers them.
+        if reply.code == 421 || self.no_chunks.is_some() {
             self.done(transaction);
             self.close();
         } else {
@@ -710,8 +737,13 @@ impl Client {
     }
 
     fn lose(&mut self, status: Status) {
-        if matches!(self.phase, Phase::Content(_, Body::Chunked(_)) | Phase::End(_, Sent::Chunked(_))) {
-            self.chunking = Chunking::Fails;
+        let is_over_chunks = match &self.phase {
+            Phase::Content(_, Body::Chunked(chunks)) => chunks.is_begun(),
+            Phase::End(_, by) => *by == By::Bdat,
+            _ => false,
+        };
+        if is_over_chunks {
+            self.no_chunks = Some(NoChunks::AtThisHost);
         }
         match mem::replace(&mut self.phase, Phase::Closed) {
             // It may have been over before this message.

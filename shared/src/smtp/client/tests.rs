@@ -65,13 +65,17 @@ impl Driver {
         while let Some(action) = self.client.poll() {
             assert!(!self.closed, "nothing follows Close, but {action:?}");
             match action {
-                Action::Send(bytes) => sent.extend(bytes),
+                Action::Send(bytes) => {
+                    sent.extend(bytes);
+                    self.client.sent(NOW);
+                }
                 Action::StartTls => {
                     self.handshakes += 1;
                     self.client.tls_established(NOW);
                 }
                 Action::WantContent if self.content.is_empty() => self.client.content_end(NOW),
-                Action::WantContent => self.client.content(&self.content.remove(0), NOW),
+                Action::WantContent => self.client.content(&self.content.remove(0)),
+                Action::WantEnd => self.client.end(NOW),
                 Action::Done(outcomes) => self.done.push(outcomes),
                 Action::Unusable(status) => self.unusable = Some(status),
                 Action::Close => self.closed = true,
@@ -528,7 +532,7 @@ fn a_host_that_speaks_during_content_gets_no_dot() {
         driver.hear("250 ok\r\n250 ok\r\n");
         driver.client.receive(b"354 go\r\n", NOW);
         assert_eq!(driver.client.poll(), Some(Action::WantContent));
-        driver.client.content(b"a\r\n", NOW);
+        driver.client.content(b"a\r\n");
         assert_eq!(driver.hear(reply), "a\r\n");
         assert_eq!(driver.outcomes()[0].0, class, "{reply:?}");
         assert!(driver.closed && !driver.status().in_doubt);

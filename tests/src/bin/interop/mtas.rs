@@ -72,8 +72,17 @@ struct Words {
 enum Taken {
     /// This, in the line with the mark of a message.
     Message(&'static str),
-    /// The first of these in a line about a session of the edge's, and the second in none: that is of mail by DATA.
-    Session(&'static str, &'static str),
+    /// This, in the lines with which it ends sessions of the edge's.
+    Session {
+        /// It begins one.
+        begins: &'static str,
+        /// It ends one.
+        ends: &'static str,
+        /// Mail has come in chunks.
+        by_bdat: &'static str,
+        /// Mail has come by DATA, in none of them.
+        by_data: &'static str,
+    },
 }
 
 /// What it says of hosts that have to prove themselves.

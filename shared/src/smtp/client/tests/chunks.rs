@@ -7,7 +7,7 @@ const CHUNKING: &str = "250-host.example\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
 const SLOW: &str = "250-host.example\r\n250 CHUNKING\r\n";
 const MAIL: &str = "MAIL FROM:<alice@example.com>\r\n";
 const RCPT: &str = "RCPT TO:<bob@host.example>\r\n";
-const LAST: &str = "BDAT 20 LAST\r\nSubject: x\r\n\r\n.dot\r\n";
+const LAST: &str = "BDAT 19 LAST\r\nubject: x\r\n\r\n.dot\r\n";
 
 type Ends = fn(&mut Driver);
 /// How a host is lost.
@@ -17,33 +17,7 @@ const ENDS: [Ends; 3] = [
     |driver| drop(driver.hear("421 4.3.2 closing\r\n")),
 ];
 
-/// With a host that is known to take chunks or not, or nothing is known of; and what was said once it had greeted.
-fn known(chunking: Chunking, offer: &str, message: Message) -> (Driver, String) {
-    let mut driver = Driver::with(TlsPolicy::Opportunistic);
-    driver.client.assume(chunking);
-    driver.client.deliver(message, NOW);
-    driver.hear("220 host.example\r\n");
-    let said = driver.hear(offer);
-    (driver, said)
-}
-
-/// Bob's message at a host that is known to take chunks, up to its only chunk; and what was said then.
-fn begun() -> (Driver, String) {
-    let (mut driver, said) = known(Chunking::Works, CHUNKING, bob());
-    assert_eq!(said, format!("{MAIL}{RCPT}"), "no octet of content goes before somebody is to have it");
-    let said = driver.hear("250 ok\r\n250 ok\r\n");
-    (driver, said)
-}
-
-/// The same of this content.
-fn sending(content: Vec<Vec<u8>>) -> (Driver, String) {
-    let (mut driver, _) = known(Chunking::Works, CHUNKING, bob());
-    driver.content = content;
-    let said = driver.hear("250 ok\r\n250 ok\r\n");
-    (driver, said)
-}
-
-/// The same up to the octet with which a host is tried.
+/// Up to the octet with which a host is tried.
 fn tried(recipients: &[&str], rcpt: &str) -> Driver {
     let (mut driver, _) = Driver::delivering(CHUNKING, message(recipients));
     assert_eq!(
@@ -51,6 +25,23 @@ fn tried(recipients: &[&str], rcpt: &str) -> Driver {
         "BDAT 1\r\nS",
         "what is no command, whoever reads it"
     );
+    driver
+}
+
+/// Bob's message at a host that has taken the octet, of this content; and what was said then.
+fn sending(content: Vec<Vec<u8>>) -> (Driver, String) {
+    let (mut driver, said) = Driver::delivering(CHUNKING, bob());
+    assert_eq!(said, format!("{MAIL}{RCPT}"), "no octet of content goes before somebody is to have it");
+    driver.content = content;
+    assert_eq!(chunks(&driver.hear("250 ok\r\n250 ok\r\n")), (vec![1], false));
+    let said = driver.hear("250 1 octet\r\n");
+    (driver, said)
+}
+
+/// The same up to its last chunk, which is the second.
+fn begun() -> Driver {
+    let mut driver = tried(&["bob@host.example"], "250 ok\r\n");
+    assert_eq!(driver.hear("250 1 octet\r\n"), LAST, "no dot is doubled, and none ends it");
     driver
 }
 
@@ -78,87 +69,183 @@ fn chunks(mut said: &str) -> (Vec<usize>, bool) {
 }
 
 #[test]
-fn content_goes_in_chunks_to_a_host_that_takes_one_of_one_octet() {
-    let mut driver = tried(&["bob@host.example"], "250 ok\r\n");
-    assert_eq!(driver.client.chunking(), Chunking::Untried);
-    assert_eq!(driver.hear("250 1 octet\r\n"), "BDAT 19 LAST\r\nubject: x\r\n\r\n.dot\r\n");
+fn content_goes_in_chunks_once_the_host_has_taken_one_of_one_octet_in_the_session() {
+    let mut driver = begun();
     driver.hear("250 2.6.0 kept\r\n");
     assert_eq!(driver.outcomes(), [(Delivered, Some(250))]);
-    // The next one need not ask again.
+    // The next message need not ask again.
     driver.content = vec![b"..".to_vec()];
     driver.client.deliver(Message { before: b"Signed: x\r\n".to_vec(), ..bob() }, NOW);
     assert_eq!(driver.run(), format!("{MAIL}{RCPT}"));
     assert_eq!(driver.hear("250 ok\r\n250 ok\r\n"), "BDAT 15 LAST\r\nSigned: x\r\n..\r\n");
     driver.hear("250 kept\r\n");
-    driver.content = vec![];
-    driver.client.deliver(bob(), NOW);
-    assert_eq!(driver.run(), format!("{MAIL}{RCPT}"));
-    assert_eq!(driver.hear("250 ok\r\n250 ok\r\n"), "BDAT 0 LAST\r\n");
-    driver.hear("250 kept\r\n");
-    assert!(driver.done.len() == 3 && driver.client.chunking() == Chunking::Works && !driver.closed);
-    // Nor where it is known from another session.
-    let (mut driver, said) = begun();
-    assert_eq!(said, LAST, "no dot is doubled, and none ends it");
-    driver.hear("250 kept\r\n");
-    assert_eq!(driver.outcomes(), [(Delivered, Some(250))]);
+    assert!(driver.done.len() == 2 && driver.client.no_chunks().is_none() && !driver.closed);
+    // Each session does.
+    tried(&["bob@host.example"], "250 ok\r\n");
+}
+
+#[test]
+fn content_that_is_empty_goes_by_data() {
+    for is_tried in [false, true] {
+        for content in [&b""[..], b"Return-Path: <a@b.example>\r\n"] {
+            let (mut driver, _) = Driver::delivering(CHUNKING, bob());
+            if is_tried {
+                driver.hear("250 ok\r\n250 ok\r\n");
+                driver.hear("250 1 octet\r\n");
+                driver.hear("250 kept\r\n");
+                driver.client.deliver(bob(), NOW);
+                driver.run();
+            }
+            driver.content = vec![content.to_vec()];
+            assert_eq!(driver.hear("250 ok\r\n250 ok\r\n"), "DATA\r\n");
+            assert_eq!(driver.hear("354 go\r\n"), ".\r\n");
+            driver.hear("250 kept\r\n");
+            assert_eq!(driver.done.last().map(|done| done[0].status.class), Some(Delivered));
+        }
+    }
+    // Two octets are enough, wherever they are cut.
+    for content in [vec![b"\r\n".to_vec()], vec![b"\r".to_vec(), b"\n".to_vec()], vec![b"R".to_vec()]] {
+        let (mut driver, _) = Driver::delivering(CHUNKING, bob());
+        driver.content = content;
+        assert_eq!(chunks(&driver.hear("250 ok\r\n250 ok\r\n")), (vec![1], false));
+        assert!(chunks(&driver.hear("250 1 octet\r\n")).1);
+    }
 }
 
 #[test]
 fn without_pipelining_each_chunk_is_answered_before_the_next() {
-    let (mut driver, said) = known(Chunking::Works, SLOW, bob());
+    let (mut driver, said) = Driver::delivering(SLOW, bob());
     driver.content = large(2);
     assert_eq!(said, MAIL);
     assert_eq!(driver.hear("250 ok\r\n"), RCPT);
-    for _ in 0..2 {
-        assert_eq!(chunks(&driver.hear("250 ok\r\n")), (vec![CHUNK_BYTES], false));
-    }
-    assert_eq!(chunks(&driver.hear("250 ok\r\n")), (vec![3], true));
-    driver.hear("250 kept\r\n");
-    assert_eq!(driver.outcomes(), [(Delivered, Some(250))]);
-    // One that is tried.
-    let (mut driver, _) = known(Chunking::Untried, SLOW, bob());
-    driver.content = large(1);
-    driver.hear("250 ok\r\n");
-    for (length, is_last) in [(1, false), (CHUNK_BYTES - 1 + 3, true)] {
+    for (length, is_last) in [(1, false), (CHUNK_BYTES, false), (CHUNK_BYTES, false), (2, true)] {
         assert_eq!(chunks(&driver.hear("250 ok\r\n")), (vec![length], is_last));
     }
+    driver.hear("250 kept\r\n");
+    assert_eq!(driver.outcomes(), [(Delivered, Some(250))]);
 }
 
 #[test]
-fn so_many_chunks_are_sent_ahead_of_their_answers() {
+fn a_large_piece_goes_in_small_chunks() {
+    let (driver, said) = sending(vec![large(3).concat()]);
+    assert_eq!(chunks(&said), (vec![CHUNK_BYTES; 3], false));
+    assert!(driver.done.is_empty());
+}
+
+#[test]
+fn so_many_chunks_are_sent_ahead_of_their_answers_and_the_last_behind_all_of_them() {
     let (mut driver, said) = sending(large(PIPELINE_MAX + 2));
-    let (lengths, is_last) = chunks(&said);
-    assert_eq!((lengths.len(), is_last), (PIPELINE_MAX, false));
-    assert!(lengths.iter().all(|length| *length == CHUNK_BYTES));
+    assert_eq!(chunks(&said), (vec![CHUNK_BYTES; PIPELINE_MAX], false));
     assert_eq!(chunks(&driver.hear("250 ok\r\n2")), (vec![CHUNK_BYTES], false));
     // Half an answer to a chunk is none, and nothing is wrong with it.
     assert_eq!(chunks(&driver.hear("50 ok\r\n25")), (vec![CHUNK_BYTES], false));
-    assert_eq!(chunks(&driver.hear("0 ok\r\n25")), (vec![3], true));
     assert_eq!(driver.hear("0 ok\r\n".to_owned() + &"250 ok\r\n".repeat(PIPELINE_MAX - 2)), "");
+    assert_eq!(chunks(&driver.hear("250 ok\r\n")), (vec![2], true));
     assert!(driver.done.is_empty(), "the answer to the last one is still to come");
     driver.hear("250 kept\r\n");
     assert_eq!((driver.outcomes(), driver.closed), (vec![(Delivered, Some(250))], false));
 }
 
+/// Whatever is said while chunks go is heard before the next one.
 #[test]
-fn who_does_not_know_bdat_reads_no_content_as_commands_and_gets_data_in_another_session() {
-    for unknown in [500, 501, 502, 503, 504, 555] {
+fn no_chunk_goes_behind_one_that_is_known_to_be_refused() {
+    let (mut driver, _) = Driver::delivering(CHUNKING, bob());
+    driver.content = vec![large(3).concat()];
+    driver.hear("250 ok\r\n250 ok\r\n");
+    driver.client.receive(b"250 1 octet\r\n", NOW);
+    assert!(matches!(driver.client.poll(), Some(Action::Send(chunk)) if chunk.len() > CHUNK_BYTES));
+    driver.client.sent(NOW);
+    driver.client.receive(b"552 5.3.4 too large\r\n", NOW);
+    assert_eq!(driver.run(), "");
+    assert_eq!((driver.outcomes(), driver.closed), (vec![(Permanent, Some(552))], true));
+}
+
+/// A host that says more than it was asked does not say it of the last chunk.
+#[test]
+fn a_reply_too_many_is_no_answer_to_the_last_chunk() {
+    // To the first chunk, and to others.
+    let (mut driver, _) = sending(large(2));
+    assert_eq!(driver.hear("250 ok\r\n".repeat(3)), "");
+    let mut first = tried(&["bob@host.example"], "250 ok\r\n");
+    assert_eq!(first.hear("250 ok\r\n250 kept\r\n"), "");
+    // While it is noted that the message leaves; and half of one.
+    let before_the_end = |reply: &[u8]| {
+        let mut driver = tried(&["bob@host.example"], "250 ok\r\n");
+        driver.client.receive(b"250 1 octet\r\n", NOW);
+        assert_eq!(driver.client.poll(), Some(Action::WantContent));
+        driver.client.content(&driver.content.remove(0));
+        assert_eq!(driver.client.poll(), Some(Action::WantContent));
+        driver.client.content_end(NOW);
+        assert_eq!(driver.client.poll(), Some(Action::WantEnd));
+        driver.client.receive(reply, NOW);
+        driver.client.end(NOW);
+        assert_eq!(driver.run(), "");
+        driver
+    };
+    for driver in [driver, first, before_the_end(b"250 kept\r\n"), before_the_end(b"25")] {
+        assert_eq!(
+            (driver.status().class, driver.status().in_doubt, driver.closed),
+            (Temporary, false, true)
+        );
+    }
+    assert_eq!(before_the_end(b"250 kept\r\n").client.no_chunks(), Some(NoChunks::AtThisHost));
+}
+
+#[test]
+fn who_refuses_the_first_octet_reads_no_content_as_commands_and_gets_data_in_another_session() {
+    use NoChunks::{AtThisHost, ThisMessage};
+    for (reply, found) in [
+        ("500 what", AtThisHost),
+        ("501 5.5.4 what", AtThisHost),
+        ("502 5.5.1 what", AtThisHost),
+        ("503 what", AtThisHost),
+        ("504 what", AtThisHost),
+        ("555 what", AtThisHost),
+        ("550 5.5.1 what", AtThisHost),
+        ("554 5.5.0 what", AtThisHost),
+        ("521 what", AtThisHost),
+        ("450 what", AtThisHost),
+        ("451 4.3.0 what", AtThisHost),
+        ("454 what", AtThisHost),
+        ("354 go on", AtThisHost),
+        // The message will hear it again.
+        ("452 4.3.1 full", ThisMessage),
+        ("552 too large", ThisMessage),
+        ("550 5.7.1 no", ThisMessage),
+        ("451 4.7.1 later", ThisMessage),
+        ("554 5.6.0 this is no mail", ThisMessage),
+        ("553 5.1.8 your address", ThisMessage),
+        ("452 4.2.2 full", ThisMessage),
+    ] {
         let mut driver = tried(&["c@host.example", "bob@host.example"], "550 5.1.1 who\r\n250 ok\r\n");
-        assert_eq!(driver.hear(format!("{unknown} 5.5.1 what\r\n")), "");
+        assert_eq!(driver.hear(format!("{reply}\r\n")), "");
         let status = driver.unusable.as_ref().expect("the message was not attempted");
-        assert_eq!((status.class, status.code), (Temporary, Some(unknown)));
+        assert_eq!((status.class, status.text.as_str()), (Temporary, reply));
         assert!(driver.closed && driver.done.is_empty());
-        assert_eq!(driver.client.chunking(), Chunking::Fails);
+        assert_eq!(driver.client.no_chunks(), Some(found), "{reply}");
     }
     for end in &ENDS[..2] {
         let mut driver = tried(&["bob@host.example"], "250 ok\r\n");
         end(&mut driver);
         driver.run();
         assert!(driver.unusable.is_some() && driver.closed && driver.done.is_empty());
-        assert_eq!(driver.client.chunking(), Chunking::Fails);
+        assert_eq!(driver.client.no_chunks(), Some(AtThisHost));
     }
-    let (mut driver, said) = known(Chunking::Fails, CHUNKING, bob());
-    assert_eq!(said, format!("{MAIL}{RCPT}DATA\r\n"));
+    // Who does not want to talk now does not in another one; some time later it is DATA all the same.
+    let mut driver = tried(&["bob@host.example", "c@host.example"], "250 ok\r\n550 5.1.1 who\r\n");
+    assert_eq!(driver.hear("421 4.3.2 bye\r\n"), "");
+    assert_eq!(driver.outcomes(), [(Temporary, Some(421)), (Permanent, Some(550))]);
+    assert!(driver.closed && driver.unusable.is_none() && !driver.status().in_doubt);
+    assert_eq!(driver.client.no_chunks(), Some(AtThisHost));
+}
+
+#[test]
+fn by_data_no_chunk_goes() {
+    let mut driver = Driver::with(TlsPolicy::Opportunistic);
+    driver.client.by_data();
+    driver.client.deliver(bob(), NOW);
+    driver.hear("220 host.example\r\n");
+    assert_eq!(driver.hear(CHUNKING), format!("{MAIL}{RCPT}DATA\r\n"));
     driver.hear("250 ok\r\n250 ok\r\n");
     assert_eq!(driver.hear("354 go\r\n"), "Subject: x\r\n\r\n..dot\r\n.\r\n");
     // LMTP's answers are told apart behind a dot.
@@ -169,27 +256,35 @@ fn who_does_not_know_bdat_reads_no_content_as_commands_and_gets_data_in_another_
 }
 
 #[test]
-fn the_first_octet_is_refused_for_the_message() {
-    for (reply, expected) in
-        [("452 4.3.1 full\r\n", Temporary), ("554 5.7.1 no\r\n", Permanent), ("421 4.3.2 bye\r\n", Temporary)]
-    {
-        let mut driver = tried(&["bob@host.example", "c@host.example"], "250 ok\r\n550 5.1.1 who\r\n");
-        assert_eq!(driver.hear(reply), "");
-        let outcomes = driver.outcomes();
-        assert_eq!((outcomes[0].0, outcomes[1], driver.closed), (expected, (Permanent, Some(550)), true));
-        assert!(driver.unusable.is_none() && !driver.status().in_doubt);
-    }
+fn a_session_that_came_to_no_chunk_has_found_nothing() {
     // Nobody was taken: there is nothing to try.
     let (mut driver, _) = Driver::delivering(CHUNKING, bob());
     assert_eq!(driver.hear("250 ok\r\n550 no\r\n"), "");
     assert_eq!((driver.outcomes(), driver.closed), (vec![(Permanent, Some(550))], false));
     driver.client.deliver(bob(), NOW);
     assert_eq!(driver.run(), "RSET\r\n");
-    // What is there before it is no answer to it.
-    for early in ["250 ok\r\n", "25"] {
+    assert_eq!(driver.client.no_chunks(), None);
+    // What is there before the first one is no answer to it.
+    for early in ["250 ok\r\n", "500 what\r\n", "25"] {
         let (mut driver, _) = Driver::delivering(CHUNKING, bob());
         assert_eq!(driver.hear(format!("250 ok\r\n250 ok\r\n{early}")), "");
-        assert_eq!((driver.status().class, driver.closed), (Temporary, true), "{early:?}");
+        assert_eq!((driver.client.no_chunks(), driver.closed), (None, true), "{early:?}");
+        assert_eq!((driver.status().class, driver.status().in_doubt), (Temporary, false), "{early:?}");
+    }
+    for end in ENDS {
+        // At the greeting, in the envelope, and before there was content.
+        for said in [&[][..], &["220 hi\r\n", CHUNKING], &["220 hi\r\n", CHUNKING, "250 ok\r\n250 ok\r\n"]] {
+            let mut driver = Driver::with(TlsPolicy::Opportunistic);
+            driver.client.deliver(bob(), NOW);
+            if let [before @ .., last] = said {
+                before.iter().for_each(|reply| drop(driver.hear(reply)));
+                driver.client.receive(last.as_bytes(), NOW);
+                let _ = driver.client.poll();
+            }
+            end(&mut driver);
+            driver.run();
+            assert_eq!((driver.client.no_chunks(), driver.closed), (None, true), "{said:?}");
+        }
     }
 }
 
@@ -197,58 +292,64 @@ fn the_first_octet_is_refused_for_the_message() {
 #[test]
 fn a_connection_lost_over_chunks() {
     for end in ENDS {
-        // The last was not sent.
-        let (mut driver, _) = sending(large(PIPELINE_MAX + 2));
-        driver.hear("250 ok\r\n");
-        end(&mut driver);
-        driver.run();
-        assert_eq!((driver.status().class, driver.status().in_doubt), (Temporary, false));
-        assert!(
-            driver.closed && driver.client.chunking() == Chunking::Fails,
-            "the next session does without"
-        );
-    }
-    // The last was sent, alone or behind others whose answers are not there either.
-    for content in [large(0), large(3)] {
-        for (number, end) in ENDS.into_iter().enumerate() {
-            let (mut driver, said) = sending(content.clone());
-            assert!(chunks(&said).1);
+        // The last was not sent, also if all content is there.
+        for full in [PIPELINE_MAX + 2, 3] {
+            let (mut driver, _) = sending(large(full));
+            driver.hear("250 ok\r\n");
             end(&mut driver);
             driver.run();
-            // 421 is an answer.
-            let in_doubt = number < 2;
-            assert_eq!((driver.status().class, driver.status().in_doubt), (Temporary, in_doubt), "{number}");
-            assert_eq!((driver.closed, driver.client.chunking() == Chunking::Fails), (true, in_doubt));
+            assert_eq!((driver.status().class, driver.status().in_doubt), (Temporary, false));
+            assert!(driver.closed);
+            assert_eq!(
+                driver.client.no_chunks(),
+                Some(NoChunks::AtThisHost),
+                "the next session does without"
+            );
         }
     }
+    for (number, end) in ENDS.into_iter().enumerate() {
+        let mut driver = begun();
+        end(&mut driver);
+        driver.run();
+        // 421 is an answer.
+        let in_doubt = number < 2;
+        assert_eq!((driver.status().class, driver.status().in_doubt), (Temporary, in_doubt), "{number}");
+        assert_eq!((driver.closed, driver.client.no_chunks().is_some()), (true, in_doubt));
+    }
     for garbage in ["25\r\n", "999 x\r\n", "354 again\r\n"] {
-        let (mut driver, _) = begun();
+        let mut driver = begun();
         driver.hear(garbage);
         assert_eq!((driver.status().class, driver.status().in_doubt), (Temporary, true), "{garbage:?}");
         assert!(driver.closed);
+        assert_eq!(driver.client.no_chunks(), Some(NoChunks::AtThisHost));
     }
 }
 
 #[test]
 fn a_chunk_is_refused() {
-    for (reply, class, of_chunks) in [
-        ("552 5.3.4 too large\r\n", Permanent, false),
-        ("451 4.3.0 later\r\n", Temporary, false),
-        ("503 5.5.1 what\r\n", Temporary, true),
-    ] {
-        let (mut driver, _) = begun();
-        driver.hear(reply);
-        let fails = |driver: &Driver| driver.client.chunking() == Chunking::Fails;
+    let mut replies = vec![
+        ("552 5.3.4 too large\r\n".to_owned(), Permanent, false),
+        ("451 4.3.0 later\r\n".to_owned(), Temporary, false),
+    ];
+    let of_command = [500, 501, 502, 503, 504, 555];
+    replies.extend(of_command.map(|code| (format!("{code} 5.5.1 what\r\n"), Temporary, true)));
+    for (reply, class, of_chunks) in replies {
+        let no_chunks = of_chunks.then_some(NoChunks::AtThisHost);
+        // The last one: who does not know it answers what is in it too, and nobody else's message is to meet that.
+        let mut driver = begun();
+        driver.hear(&reply);
         assert_eq!((driver.status().class, driver.status().in_doubt), (class, false), "{reply:?}");
-        assert_eq!((driver.closed, fails(&driver)), (false, of_chunks), "{reply:?}");
-        driver.client.deliver(bob(), NOW);
-        assert_eq!(driver.run(), "RSET\r\n");
-        // One before the last, while there is more, and when that was sent: the session is over, whatever is said of the others.
+        assert_eq!((driver.closed, driver.client.no_chunks()), (of_chunks, no_chunks), "{reply:?}");
+        if !of_chunks {
+            driver.client.deliver(bob(), NOW);
+            assert_eq!(driver.run(), "RSET\r\n");
+        }
+        // One before the last: the session is over, whatever is said of the others.
         for full in [PIPELINE_MAX + 2, 3] {
             let (mut driver, _) = sending(large(full));
             assert_eq!(driver.hear(format!("{reply}250 ok\r\n250 kept\r\n")), "");
             assert_eq!((driver.outcomes()[0].0, driver.status().in_doubt), (class, false), "{reply:?}");
-            assert_eq!((driver.closed, fails(&driver)), (true, of_chunks), "{reply:?}");
+            assert_eq!((driver.closed, driver.client.no_chunks()), (true, no_chunks), "{reply:?}");
         }
     }
 }
@@ -257,19 +358,27 @@ fn a_chunk_is_refused() {
 #[test]
 fn unfit_or_unreadable_content_gets_no_last_chunk() {
     for content in [&b"a\n.\nMAIL FROM:<>\r\n"[..], b"a\r.\r", b"\0", b"a\r"] {
-        for before in [large(1).remove(0), Vec::new()] {
+        for before in [large(1).remove(0), b"a".to_vec()] {
             let (driver, said) = sending(vec![before, content.to_vec()]);
-            assert!(said.is_empty() || !chunks(&said).1, "{content:?}");
+            assert!(!chunks(&said).1, "{content:?}");
             assert_eq!((driver.status().class, driver.status().enhanced), (Permanent, Enhanced(5, 6, 0)));
-            assert!(driver.closed && driver.client.chunking() == Chunking::Works);
+            assert!(driver.closed && driver.client.no_chunks().is_none());
         }
     }
-    let (mut driver, _) = known(Chunking::Works, CHUNKING, bob());
-    driver.client.receive(b"250 ok\r\n250 ok\r\n", NOW);
+    let mut driver = tried(&["bob@host.example"], "250 ok\r\n");
+    driver.client.receive(b"250 1 octet\r\n", NOW);
     assert_eq!(driver.client.poll(), Some(Action::WantContent));
-    driver.client.content(b"a\r\n", NOW);
+    driver.client.content(b"a\r\n");
     driver.client.content_failed();
     assert_eq!(driver.run(), "");
     assert_eq!((driver.status().class, driver.status().in_doubt, driver.closed), (Temporary, false, true));
-    assert_eq!(driver.client.chunking(), Chunking::Works, "the host had no part in it");
+    assert_eq!(driver.client.no_chunks(), None, "the host had no part in it");
+}
+
+#[test]
+fn the_time_for_an_answer_begins_when_all_has_gone() {
+    let mut driver = begun();
+    let (begun, late) = (driver.client.deadline(), Duration::from_secs(170));
+    driver.client.sent(NOW + late);
+    assert_eq!(driver.client.deadline(), begun + late);
 }

@@ -433,13 +433,20 @@ async fn became(lab: &Lab, running: &RunningMta, row: &Out, sent: &Sent) -> Resu
     same(&sent.message, &sent.to, Place::Outside, &found)?;
     match running.mta.words.taken {
         None => Ok(()),
-        Some(Taken::Message(words)) => says(running, &sent.token.to_string(), words).await,
-        Some(Taken::Session(by_bdat, by_data)) => {
+        // The mark of another one may begin with this.
+        Some(Taken::Message(words)) => says(running, &format!("{}@", sent.token), words).await,
+        Some(Taken::Session { begins, ends, by_bdat, by_data }) => {
             let edge = format!("[{EDGE}]");
-            says(running, &edge, by_bdat).await?;
-            match running.says(&edge, by_data) {
-                false => Ok(()),
-                true => Err(format!("its log has {by_data:?} of the edge").into()),
+            // The edge keeps a session for a moment, and how mail has come is said at its end.
+            let ended = until("all its sessions with the edge have ended", SOON, async || {
+                let ended = running.lines(&edge, ends);
+                Ok((ended.len() == running.lines(&edge, begins).len()).then_some(ended))
+            });
+            let ended = ended.await?;
+            match ended.iter().find(|line| line.contains(by_data)) {
+                Some(line) => Err(format!("mail has come by DATA: {line}").into()),
+                None if ended.iter().any(|line| line.contains(by_bdat)) => Ok(()),
+                None => Err("no mail has come by BDAT".into()),
             }
         }
     }

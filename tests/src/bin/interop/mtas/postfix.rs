@@ -30,7 +30,12 @@ pub const POSTFIX: Mta = Mta {
         // It has postfix-mta-sts-resolver ask for policies, and insists on what that tells it.
         sts: Some(PROVED),
         chunked: None,
-        taken: Some(Taken::Session(" bdat=", " data=")),
+        taken: Some(Taken::Session {
+            begins: ": connect from ",
+            ends: ": disconnect from ",
+            by_bdat: " bdat=",
+            by_data: " data=",
+        }),
     },
 };
 

@@ -96,9 +96,14 @@ impl RunningMta {
 
     /// Whether a line of its log is about this recipient or host, and says that.
     pub fn says(&self, about: &str, words: &str) -> bool {
+        !self.lines(about, words).is_empty()
+    }
+
+    /// Lines of its log that are about this host and say that.
+    pub fn lines(&self, about: &str, words: &str) -> Vec<String> {
         let log = fs::read(self.folder.join(self.mta.log)).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        log.lines().any(|line| line.contains(about) && line.contains(words))
+        log.lines().filter(|line| line.contains(about) && line.contains(words)).map(str::to_owned).collect()
     }
 
     /// The trouble, and the end of its log.
