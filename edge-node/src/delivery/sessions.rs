@@ -192,7 +192,11 @@ impl Sessions {
             talked = match client::connect(address).await {
                 Ok(stream) => self.conversation(copies, at, stream, (tls, by_data), &talked.left).await,
                 Err(error) => {
-                    let status = unreachable(target.name, address, &error.to_string());
+                    // What it has said counts for more.
+                    let status = match talked.talk {
+                        Talk::Next { status, .. } => status,
+                        _ => unreachable(target.name, address, &error.to_string()),
+                    };
                     Talked::nothing(Talk::Next { status, greeted: false }, talked.left)
                 }
             };

@@ -3,7 +3,8 @@
 //! A host that offers CHUNKING may not know BDAT all the same, or what stands before it may not: it would read content as
 //! commands, and whoever writes content would speak in our name. So the first chunk of a session is one octet of the content,
 //! which is no command (some refuse one of no octets), and no other one goes before it is answered. That takes a round trip,
-//! as the 354 to DATA does.
+//! as the 354 to DATA does. Nor does any later one go ahead of the answer to the one before: a host that ends the transaction at one
+//! may not read the octets of the next as such. So that this costs few round trips, they grow.
 
 use std::mem;
 
@@ -13,8 +14,10 @@ use crate::wire::LineError;
 use super::outgoing::Outgoing;
 use super::reply::HostReply;
 
-/// Octets that each chunk has, but the first of a session and the last of a message.
+/// Octets of the first chunk behind the one of one octet, or of a message; each has twice those of the one before.
 pub const CHUNK_BYTES: usize = 64 * 1024;
+/// Octets that no chunk has more of.
+pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 
 /// What a session in which a chunk was refused or lost says of the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +34,12 @@ pub(super) fn is_of_command(code: u16) -> bool {
     matches!(code, 300..400 | 500..=504 | 555)
 }
 
-/// What a refusal of a session's first chunk says of the next session. A word about the message is one that says so: of an address, a
-/// mailbox, the content or policy (RFC 3463: x.1, x.2, x.6, x.7), or of its size or of room for it (452, 552).
+/// What a refusal of a session's first chunk says of the next session. A word about the message is one that says so, and not of the
+/// command: of an address, a mailbox, the content or policy (RFC 3463: x.1, x.2, x.6, x.7), or of its size or of room for it (452,
+/// 552).
 pub(super) fn of_trial(reply: &HostReply) -> NoChunks {
     match (reply.code, reply.enhanced) {
+        (code, _) if is_of_command(code) => NoChunks::AtThisHost,
         (452 | 552, _) | (_, Some(Enhanced(_, 1 | 2 | 6 | 7, _))) => NoChunks::ThisMessage,
         _ => NoChunks::AtThisHost,
     }
@@ -48,8 +53,10 @@ pub(super) struct Chunks {
     /// What is to go, behind the octets that have gone already.
     held: Vec<u8>,
     gone: usize,
-    /// Chunks that were sent and not answered.
-    open: usize,
+    /// Octets of the next chunk, if there is so much content.
+    size: usize,
+    /// A chunk was sent and not answered.
+    is_open: bool,
     trial: Trial,
 }
 
@@ -82,7 +89,8 @@ impl Chunks {
     /// chunk in this session.
     pub(super) fn behind(before: Vec<u8>, is_tried: bool) -> Self {
         let trial = if is_tried { Trial::Over } else { Trial::Wanted };
-        Self { outgoing: Some(Outgoing::counted(before)), held: Vec::new(), gone: 0, open: 0, trial }
+        let outgoing = Some(Outgoing::counted(before));
+        Self { outgoing, held: Vec::new(), gone: 0, size: CHUNK_BYTES, is_open: false, trial }
     }
 
     /// Whether the only chunk that was sent has one octet and no answer.
@@ -97,12 +105,11 @@ impl Chunks {
 
     /// The host took one; `false` if there was none that it could have meant.
     pub(super) fn taken(&mut self) -> bool {
-        let is_open = self.open > 0;
-        self.open = self.open.saturating_sub(1);
-        if self.is_trial() {
-            self.trial = Trial::Over;
+        match self.trial {
+            Trial::Open => self.trial = Trial::Over,
+            Trial::Wanted | Trial::Over => self.size = CHUNK_BYTES_MAX.min(self.size * 2),
         }
-        is_open
+        mem::take(&mut self.is_open)
     }
 
     /// Takes the next piece of content, of any size.
@@ -123,23 +130,23 @@ impl Chunks {
         Ok(!self.rest().is_empty())
     }
 
-    /// What is to be done next, where so many chunks may be sent ahead of their answers.
-    pub(super) fn next(&mut self, ahead: usize) -> Step {
+    /// What is to be done next.
+    pub(super) fn next(&mut self) -> Step {
         let rest = self.rest().len();
-        let length = match self.trial {
-            Trial::Wanted if rest > 0 => {
-                self.trial = Trial::Open;
-                1
-            }
-            Trial::Open => return Step::Answers,
-            Trial::Wanted | Trial::Over if self.open >= ahead => return Step::Answers,
+        let length = if self.is_open {
+            return Step::Answers;
+        } else if self.trial == Trial::Wanted && rest > 0 {
+            self.trial = Trial::Open;
+            1
+        } else if rest > self.size {
             // The last one has some.
-            Trial::Wanted | Trial::Over if rest > CHUNK_BYTES => CHUNK_BYTES,
-            Trial::Wanted | Trial::Over if self.outgoing.is_some() => return Step::Content,
-            Trial::Wanted | Trial::Over if self.open > 0 => return Step::Answers,
-            Trial::Wanted | Trial::Over => return Step::Last,
+            self.size
+        } else if self.outgoing.is_some() {
+            return Step::Content;
+        } else {
+            return Step::Last;
         };
-        self.open += 1;
+        self.is_open = true;
         let (octets, _) = self.rest().split_at(length);
         let chunk = chunk(octets, "");
         self.gone += length;

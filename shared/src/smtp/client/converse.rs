@@ -231,7 +231,7 @@ impl Session {
                             Some(may_end) => may_end(self.client.accepted()).await,
                             None => false,
                         };
-                        self.hear_what_is_there().await;
+                        self.hear_what_is_there(Client::disconnected).await;
                         match may_end {
                             true => self.client.end(self.start.elapsed()),
                             false => self.client.content_failed(),
@@ -285,20 +285,22 @@ impl Session {
         let is_sent = matches!(timeout(WRITE_TIMEOUT, all).await, Ok(Ok(())));
         self.client.sent(self.start.elapsed());
         // Who takes no more may have said why.
-        self.hear_what_is_there().await;
+        let lost = if is_sent { Client::disconnected } else { Client::unsent };
+        self.hear_what_is_there(lost).await;
         if !is_sent {
-            self.client.disconnected();
+            self.client.unsent();
         }
     }
 
-    /// Hears what the host has said by now about content that is under way, and waits for nothing.
-    async fn hear_what_is_there(&mut self) {
+    /// Hears what the host has said by now about content that is under way, and waits for nothing. Of a connection that has ended the
+    /// client is told as `lost` says.
+    async fn hear_what_is_there(&mut self, lost: fn(&mut Client)) {
         while self.client.is_sending() {
             // That the runtime notices it.
             yield_now().await;
             let Some(stream) = &mut self.stream else { return };
             match timeout(Duration::ZERO, stream.read(&mut self.buffer)).await {
-                Ok(Ok(0) | Err(_)) => self.client.disconnected(),
+                Ok(Ok(0) | Err(_)) => lost(&mut self.client),
                 Ok(Ok(length)) => self.client.receive(&self.buffer[..length], self.start.elapsed()),
                 Err(_) => return,
             }

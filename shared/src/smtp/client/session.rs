@@ -20,6 +20,8 @@ use super::transaction::{Capabilities, Transaction};
 /// way back while we still write).
 pub const PIPELINE_MAX: usize = 100;
 
+/// Said of a connection that ended by itself.
+const LOST: &str = "the connection was lost";
 /// RFC 5321 §4.5.3.2: for the greeting, EHLO, MAIL and RCPT.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 /// For the 354 after DATA.
@@ -228,7 +230,7 @@ impl Client {
     /// Whether content is under way: what the host says meanwhile is to be heard before the next action, and before the end
     /// of the content is sent.
     pub fn is_sending(&self) -> bool {
-        matches!(self.phase, Phase::Content(..))
+        matches!(self.phase, Phase::Content(..) | Phase::End(_, By::Bdat))
     }
 
     /// Whether there is nothing under way in a session that goes on: it takes a message at once.
@@ -257,9 +259,8 @@ impl Client {
 
     /// Chunks are made one by one, for a refusal of one is the end of them.
     fn next_of_chunks(&mut self) -> Option<Action> {
-        let ahead = self.group();
         let Phase::Content(_, Body::Chunked(chunks)) = &mut self.phase else { return None };
-        match chunks.next(ahead) {
+        match chunks.next() {
             Step::Chunk(chunk) => Some(Action::Send(chunk)),
             Step::Content => Some(Action::WantContent),
             Step::Last => Some(Action::WantEnd),
@@ -300,7 +301,20 @@ impl Client {
     /// The connection broke or the host hung up. Also to be called when sending fails or takes too
     /// long.
     pub fn disconnected(&mut self) {
-        self.give_up("the connection was lost");
+        self.give_up(LOST);
+    }
+
+    /// The connection broke, or took too long, before all had gone that [`Action::Send`] gave. Of a last chunk that is not there as a
+    /// whole no host has made a message.
+    pub fn unsent(&mut self) {
+        if let Phase::End(_, By::Bdat) = &self.phase {
+            self.no_chunks = Some(NoChunks::AtThisHost);
+            if let Phase::End(transaction, _) = mem::replace(&mut self.phase, Phase::Closed) {
+                self.lose_transaction(transaction, lost(LOST));
+            }
+        } else {
+            self.disconnected();
+        }
     }
 
     /// Bytes came from the host; at most 64 KiB at a time.
