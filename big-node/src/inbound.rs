@@ -379,7 +379,9 @@ fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), NotApplied
         return of_what_was_lost(txn, "that message was not filed into that window");
     };
     if copy.retrieved >= act.retrieved && copy.deleted >= act.deleted {
-        return Ok(());
+        // It may be another revision, which an edge that went back has shown since.
+        let shown = revise::bit(act.revision);
+        return Ok(mail::mark(txn, &row.window.person, id, |entry| entry.shown |= shown)?);
     }
     copy.retrieved |= act.retrieved;
     copy.deleted |= act.deleted;

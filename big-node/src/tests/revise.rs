@@ -860,6 +860,22 @@ async fn what_was_read_on_the_road_before_a_revision_came_is_not_what_is_shown_n
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_text_that_an_edge_which_went_back_has_shown_is_noted() {
+    let world = block_in_place(World::new);
+    let (id, window) = block_in_place(|| {
+        let window = world.window("bob").window.window;
+        (world.sends(&["bob@example.com"], "old"), window)
+    });
+    world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
+    block_in_place(|| world.reports(id, 0, 1, ReviseResult::Replaced)).expect("is recorded");
+    for (revision, deleted, shown) in [(1, true, 2), (0, false, 3), (0, false, 3)] {
+        let act = PopAct { window, message: id.0, revision, retrieved: true, deleted, at: NOW };
+        block_in_place(|| world.apply(&ToBig::PopAct(act), None)).expect("is recorded");
+        assert_eq!(world.entry("bob", id).map(|(_, entry)| entry.shown), Some(shown));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revision_of_what_was_deleted_on_the_road_says_that_no_copy_comes() {
     let world = block_in_place(World::new);
     let (id, window) = block_in_place(|| {

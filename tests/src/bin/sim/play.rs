@@ -1078,7 +1078,7 @@ impl Play {
         let is_lost = if what.ends_with("is missing on the edge") {
             fate.may_be_at_home_alone() || lost.iter().any(|made| made.mode == ReviseMode::Withdraw)
         } else if what.ends_with("is on the edge only") {
-            fate.may_be_there_again() || lost.iter().any(|made| made.mode != ReviseMode::Withdraw)
+            fate.may_be_there_again() || !lost.is_empty()
         } else {
             fate.may_be_retrieved() || !lost.is_empty()
         };
@@ -1196,8 +1196,11 @@ impl Play {
                         && self.ledger.big_went_back
                         && out.delivered == 0
                         && out.may_be_withdrawn() => {}
+                // Big may have forgotten that it had gone on to another address.
                 Ok(Some(DeliveryState::Withdrawn))
-                    if out.delivered <= out.excusable && out.may_be_withdrawn() => {}
+                    if (out.delivered <= out.excusable
+                        || out.redirects.iter().any(|redirect| redirect.reopened))
+                        && out.may_be_withdrawn() => {}
                 other => outcome
                     .fault(|outcome| &mut outcome.lost, format!("{}: its outcome is {other:?}", named(&id))),
             }

@@ -231,7 +231,13 @@ pub fn audit_message(
                 || lost.iter().any(|made| made.mode == ReviseMode::Withdraw)
                 || fate.acts.iter().any(|act| act.deleted && is_lost(act.revision))
         }
-        [revision] => (Some(revision) == should || is_lost(revision)) && !fate.is_off_the_road(revision),
+        // Where the edge went back to before it was deleted, it is there with the text of then.
+        [revision] => {
+            (Some(revision) == should
+                || is_lost(revision)
+                || fate.acts.iter().any(|act| act.deleted && act.undone))
+                && !fate.is_off_the_road(revision)
+        }
         _ => false,
     };
     if !is_right {
