@@ -134,14 +134,14 @@ impl fmt::Display for Counts {
     }
 }
 
-/// Reads everything and compares, after a storm of so many rounds. The nodes' stores are copied to folders in `state`: no
+/// Reads everything and compares, after so many rounds of kills. The nodes' stores are copied to folders in `state`: no
 /// desk reads the mailboxes of those who have gone, and no command says which kinds of units were told.
 pub async fn count(
     site: &Site,
     field: &Arc<Field>,
     road: &Road,
     state: &Path,
-    rounds: usize,
+    kills: usize,
 ) -> Result<Tally, Failure> {
     let mut faults = field.faults().clone();
     let (mut bobs, mut revised, mut inbox) = (Vec::new(), Vec::new(), Vec::new());
@@ -186,7 +186,7 @@ pub async fn count(
     let prepared = ask::edge(&site.edge(), EdgeRequest::Backup).await?;
     let of_edge = copied(&site.nodes.topology.edge_state(), &prepared, &state.join("counted-edge"))?;
     told.extend(kinds::applied(&of_edge, Node::Edge)?);
-    faults.extend(crate::kinds::faults(&told, rounds));
+    faults.extend(crate::kinds::faults(&told, kills));
     faults.extend(clerk::audit(field).await?);
     let undeliverable = guests(field, &store, &mut faults)?;
     let results = harness::revised(&store)?;

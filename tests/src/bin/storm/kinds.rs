@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use ::tests::kinds::{Played, all};
 
-/// Rounds in which each of them comes: a shorter storm may lack some.
+/// Rounds of kills in which each of them comes: a shorter storm may lack some, and so may the safety stores behind one on a bad
+/// line.
 const ROUNDS_MIN: usize = 20;
 
-/// What is wrong about the kinds that the nodes have told each other in a storm of so many rounds.
+/// What is wrong about the kinds that the nodes have told each other in a storm of so many rounds of kills.
 pub fn faults(told: &BTreeSet<&'static str>, rounds: usize) -> Vec<String> {
     let wrong = all().filter_map(|kind| match (kind.storm, told.contains(kind.name)) {
         (Played::By(what), false) if rounds >= ROUNDS_MIN => {

@@ -65,7 +65,7 @@ pub async fn play(weather: &Weather, seed: u64, state: &Path) -> Result<Counts, 
     if let Err(late) = settled {
         field.fault(late.to_string());
     }
-    let tally = count::count(&site, &field, &road, state, weather.rounds()).await?;
+    let tally = count::count(&site, &field, &road, state, weather.kills()).await?;
     print!("{tally}");
     Ok(tally.counts())
 }

@@ -51,6 +51,14 @@ impl Weather {
         }
     }
 
+    /// Rounds of kills.
+    pub fn kills(&self) -> usize {
+        match self {
+            Self::Kills { rounds } => *rounds as usize,
+            Self::Loss { .. } | Self::Cuts { .. } => 0,
+        }
+    }
+
     /// The longest pause between two messages of one stranger, in milliseconds.
     pub fn pause_millis(&self) -> u64 {
         match self {
