@@ -31,8 +31,9 @@ pub fn revision_ordinal(number: u32) -> u32 {
 
 /// Numbers from here on are those of redirects, above the ones of all revisions.
 const REDIRECTS_FROM: u32 = 1 << 31;
-/// Bits of a redirect's number that say which one it is of its message.
-const REDIRECT_BITS: u32 = 16;
+/// Bits of a redirect's number that say which one it is of its message; those above have to hold a generation, which counts
+/// minutes.
+const REDIRECT_BITS: u32 = ORDINAL_BITS;
 
 /// Whether a number is a redirect's: the edge gives up a recipient by it as by a withdrawal of that number, and whoever
 /// gets the message in their place has it as an index.
@@ -97,6 +98,9 @@ mod tests {
         let restored = redirect_after(Some(first), 2).expect("is left");
         assert!(restored > second);
         assert!(redirect_after(Some(restored), 1).expect("is left") > restored);
+        // As late as generations are now, and for as long as revisions have such numbers.
+        let restored = [3_702_720, 3_702_721, 16_000_000].map(|generation| redirect_after(None, generation));
+        assert!(restored.is_sorted_by(|before, after| before < after), "{restored:?}");
         // None is of a big that is restored later.
         assert_eq!(redirect_after(Some(redirect_after(None, 2).expect("is left") - 2), 1), None);
         assert_eq!(redirect_after(Some(u32::MAX), u32::MAX), None);
