@@ -57,18 +57,8 @@ pub(super) struct Chunks {
     size: usize,
     /// A chunk was sent and not answered.
     is_open: bool,
-    trial: Trial,
-}
-
-/// How far the first chunk of the session is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trial {
-    /// It is to have one octet.
-    Wanted,
-    /// It has, and nothing else is sent before it is answered.
-    Open,
-    /// The host takes chunks.
-    Over,
+    /// The host has taken a chunk in this session. The first one has one octet.
+    is_tried: bool,
 }
 
 /// What chunks wait for.
@@ -88,27 +78,26 @@ impl Chunks {
     /// Content behind header fields that were put before it, whose lines end with CRLF. With `is_tried` the host has taken a
     /// chunk in this session.
     pub(super) fn behind(before: Vec<u8>, is_tried: bool) -> Self {
-        let trial = if is_tried { Trial::Over } else { Trial::Wanted };
         let outgoing = Some(Outgoing::counted(before));
-        Self { outgoing, held: Vec::new(), gone: 0, size: CHUNK_BYTES, is_open: false, trial }
+        Self { outgoing, held: Vec::new(), gone: 0, size: CHUNK_BYTES, is_open: false, is_tried }
     }
 
     /// Whether the only chunk that was sent has one octet and no answer.
     pub(super) fn is_trial(&self) -> bool {
-        self.trial == Trial::Open
+        self.is_open && !self.is_tried
     }
 
     /// Whether a chunk was sent in this session.
     pub(super) fn is_begun(&self) -> bool {
-        self.trial != Trial::Wanted
+        self.is_open || self.is_tried
     }
 
     /// The host took one; `false` if there was none that it could have meant.
     pub(super) fn taken(&mut self) -> bool {
-        match self.trial {
-            Trial::Open => self.trial = Trial::Over,
-            Trial::Wanted | Trial::Over => self.size = CHUNK_BYTES_MAX.min(self.size * 2),
+        if self.is_tried {
+            self.size = CHUNK_BYTES_MAX.min(self.size * 2);
         }
+        self.is_tried |= self.is_open;
         mem::take(&mut self.is_open)
     }
 
@@ -135,8 +124,7 @@ impl Chunks {
         let rest = self.rest().len();
         let length = if self.is_open {
             return Step::Answers;
-        } else if self.trial == Trial::Wanted && rest > 0 {
-            self.trial = Trial::Open;
+        } else if !self.is_tried && rest > 0 {
             1
         } else if rest > self.size {
             // The last one has some.

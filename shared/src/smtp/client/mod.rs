@@ -9,7 +9,7 @@
 //! - delivered is only what a 2yz after the end of the content says, in LMTP the one for that recipient; if the
 //!   connection is lost in between, the outcome is temporary and *in doubt*;
 //! - content goes in chunks to a host that offers CHUNKING and has taken one of one octet in this session (`chunks`), and by DATA to
-//!   any other; no chunk goes behind one that is known to be refused, and the last when all others were taken;
+//!   any other; no chunk goes before the one before it was taken;
 //! - nothing the host said before TLS is believed after it, and nothing may follow its reply to STARTTLS;
 //! - content is never altered, but that a Return-Path at its head stays here (RFC 5321 §4.4): what the host
 //!   cannot take (8-bit, UTF-8 addresses) comes back as a permanent outcome with the reason;

@@ -16,7 +16,7 @@ use super::outgoing::Outgoing;
 use super::reply::{HostReply, Replies};
 use super::transaction::{Capabilities, Transaction};
 
-/// Commands and chunks that are sent before their replies are awaited (RFC 2920 §3.1: replies must not fill the
+/// Commands that are sent before their replies are awaited (RFC 2920 §3.1: replies must not fill the
 /// way back while we still write).
 pub const PIPELINE_MAX: usize = 100;
 
@@ -307,13 +307,15 @@ impl Client {
     /// The connection broke, or took too long, before all had gone that [`Action::Send`] gave. Of a last chunk that is not there as a
     /// whole no host has made a message.
     pub fn unsent(&mut self) {
-        if let Phase::End(_, By::Bdat) = &self.phase {
-            self.no_chunks = Some(NoChunks::AtThisHost);
-            if let Phase::End(transaction, _) = mem::replace(&mut self.phase, Phase::Closed) {
+        match mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::End(transaction, By::Bdat) => {
+                self.no_chunks = Some(NoChunks::AtThisHost);
                 self.lose_transaction(transaction, lost(LOST));
             }
-        } else {
-            self.disconnected();
+            phase => {
+                self.phase = phase;
+                self.disconnected();
+            }
         }
     }
 
