@@ -31,6 +31,7 @@ use crate::record::{
     COPIES, CopyRow, FORMER_BIG, Person, RefusedRow, Succeeds, TRIPS, Trip, WINDOWS, WindowRow, WindowState,
     key2,
 };
+use crate::redirect;
 use crate::revise::{self, Reported, control};
 use crate::travel;
 
@@ -252,7 +253,7 @@ pub fn apply(txn: &mut Txn<'_>, site: &Site, prepared: Prepared, now: u64) -> Re
             let (window, written) = *submitted;
             submit(txn, site, *incoming, &window, &written, now)
         }
-        Prepared::Fact(ToBig::Outcome(outcome)) => apply_outcome(txn, &outcome),
+        Prepared::Fact(ToBig::Outcome(outcome)) => apply_outcome(txn, site, &outcome, now),
         Prepared::Fact(ToBig::PopAct(act)) => apply_act(txn, &act, now),
         Prepared::Fact(ToBig::WindowClosed { window, until }) => close_window(txn, &window, until, now),
         Prepared::Fact(ToBig::WindowUsed { window, at }) => window_used(txn, &window, at, now),
@@ -334,11 +335,16 @@ fn speaks_as(origin: &Origin, written: &HeaderFacts, author: &Person) -> bool {
         && senders.all(|mailbox| own(&mailbox.address) && !mailbox.name.as_deref().is_some_and(named))
 }
 
-fn apply_outcome(txn: &mut Txn<'_>, outcome: &Outcome) -> Result<(), NotApplied> {
+fn apply_outcome(txn: &mut Txn<'_>, site: &Site, outcome: &Outcome, now: u64) -> Result<(), NotApplied> {
     if !matches!(outcome.state, DeliveryState::Deferred | DeliveryState::Relayed | DeliveryState::Failed) {
         return Err(never("not a state that an attempt ends in"));
     }
-    match outcome::settle(txn, outcome, None)? {
+    let mut settled = outcome::settle(txn, outcome, None)?;
+    if settled == Settled::Nobody {
+        redirect::proven(txn, site, outcome, now)?;
+        settled = outcome::settle(txn, outcome, None)?;
+    }
+    match settled {
         Settled::Recorded => Ok(()),
         Settled::Nobody => of_what_was_lost(txn, "an outcome for nobody we sent to"),
         Settled::AnotherWay => Err(never("an outcome for somebody whose mail does not go by the edge")),

@@ -24,6 +24,7 @@ use crate::record::{
     COPIES, CopyRow, MADE_AGAIN, Named, OVERSIZED, Place, RECIPIENTS, RETELLING, Recipient, Retelling,
     UNSETTLED, WINDOWS, WindowRow, WindowState, key2, message_of,
 };
+use crate::redirect;
 use crate::revise;
 use crate::travel::fill::Pace;
 
@@ -101,18 +102,18 @@ pub fn tell_anew(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
 /// A message, and its recipients outside who have not got it: for each the index, and the revision that leaves.
 type Waiting = (Id, Vec<(u32, u32)>);
 
-/// Messages with recipients outside who have not got them.
+/// Messages with recipients outside who have not got them, also those who get them in place of another one as soon as
+/// this node hears that the edge has given that one up: it may be what it has forgotten.
 fn unsettled(rows: &impl Rows) -> Result<Vec<Waiting>, StoreError> {
-    let mut unsettled: Vec<Waiting> = Vec::new();
+    let mut unsettled: BTreeMap<Id, Vec<(u32, u32)>> = BTreeMap::new();
     for (key, Named(id)) in rows.prefix::<Named>(UNSETTLED, &[], usize::MAX)? {
         let revision = rows.get::<Recipient>(RECIPIENTS, &key)?.map_or(0, |row| row.revision);
-        let recipient = (revise::index_of(&key), revision);
-        match unsettled.last_mut().filter(|(last, _)| *last == id) {
-            Some((_, recipients)) => recipients.push(recipient),
-            None => unsettled.push((id, vec![recipient])),
-        }
+        unsettled.entry(id).or_default().push((revise::index_of(&key), revision));
     }
-    Ok(unsettled)
+    for (id, redirect) in redirect::all_pending(rows)? {
+        unsettled.entry(id).or_default().push((redirect.number, redirect.revision));
+    }
+    Ok(unsettled.into_iter().collect())
 }
 
 /// Tells the edge which messages wait, in ranges that together cover every id. Nothing, while no edge is

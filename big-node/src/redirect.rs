@@ -14,7 +14,8 @@ use shared::render::{when, word};
 use shared::store::{BodyKey, Rows, StoreError, Txn};
 use shared::trace;
 use shared::unit::{
-    DeliveryState, ReviseMode, ReviseResult, Revised, is_redirect, redirect_after, revision_ordinal,
+    DeliveryState, Id, Outcome, ReviseMode, ReviseResult, Revised, is_redirect, redirect_after,
+    revision_ordinal,
 };
 
 use crate::directory::{self, Letter, Route, Way};
@@ -228,6 +229,15 @@ pub fn pending(rows: &impl Rows, id: MessageId, recipient: u32) -> Result<Option
     rows.get(REDIRECTS, &recipient_key(id, recipient))
 }
 
+/// Every redirect that the edge has not decided, and its message, in the order of those.
+pub(crate) fn all_pending(rows: &impl Rows) -> Result<Vec<(Id, Redirect)>, StoreError> {
+    let all = rows.prefix::<Redirect>(REDIRECTS, &[], usize::MAX)?;
+    Ok(all
+        .into_iter()
+        .map(|(key, redirect)| (key.first_chunk().copied().unwrap_or_default(), redirect))
+        .collect())
+}
+
 /// What a redirect came to, and the words for it; `None` while the edge has not decided it.
 pub fn result(rows: &impl Rows, ordered: &Ordered) -> Result<Option<(ReviseResult, String)>, StoreError> {
     let key = revised_key(ordered.id, ordered.recipient, ordered.number);
@@ -407,6 +417,19 @@ fn enter(
             end(txn, (id, *number), &failed)
         }
     }
+}
+
+/// The edge reports what became of the message at the address that a redirect leads to, of which a restored big knows only
+/// that it was ordered: the old address was given up before, also if the edge says that later.
+pub(crate) fn proven(txn: &mut Txn<'_>, site: &Site, outcome: &Outcome, now: u64) -> Result<(), StoreError> {
+    let Outcome { message, recipient: number, at, .. } = *outcome;
+    let pending = txn.prefix::<Redirect>(REDIRECTS, &message, PENDING_MAX)?;
+    let Some((key, _)) = pending.into_iter().find(|(_, redirect)| redirect.number == number) else {
+        return Ok(());
+    };
+    let (recipient, result) = (index_of(&key), ReviseResult::Withdrawn);
+    let report = Revised { message, recipient, revision: number, result, at, text: String::new() };
+    revise::reported(txn, site, &report, now).map(drop)
 }
 
 /// Writes the row of a recipient who will never get it, and that a report is owed.

@@ -198,9 +198,9 @@ fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> R
     let mut unknown = BTreeSet::new();
     for (id, recipients) in &unsettled.messages {
         let waiting = Waiting::load(txn, MessageId(*id))?;
-        for (index, revision) in recipients {
+        for (index, _) in recipients {
             let waits = waiting.revision_of(*index).is_some();
-            if !waits && latest::has_come(txn, MessageId(*id), *index, *revision)? {
+            if !waits && latest::latest(txn, MessageId(*id), *index)?.is_some() {
                 unknown.insert((*id, *index));
             }
         }
@@ -266,16 +266,22 @@ fn queue_outbound(
         waiting = Waiting::load(txn, id)?;
     }
     // After this edge went back, a message comes again for those of whom big knows that this text is theirs. It may have
-    // come already; or a later one has, which goes by another lane.
-    let mut news = Vec::new();
+    // come already; or a later one has, which goes by another lane; or an older one has left, of which a big that went back
+    // has not heard yet.
+    let (mut news, mut late) = (Vec::new(), Vec::new());
     for recipient in recipients_of(&mut outbound, now) {
-        let has_come = latest::has_come(txn, id, recipient.index, revision)?;
-        if !has_come || seeded(SeededFault::DedupeDropped) {
-            latest::remember(txn, id, recipient.index, revision)?;
-            correspondents::learn(txn, directory_key, &recipient.address, now)?;
-            news.push(recipient);
+        let index = recipient.index;
+        match latest::latest(txn, id, index)?.filter(|_| !seeded(SeededFault::DedupeDropped)) {
+            Some(latest) if latest >= revision => {}
+            Some(_) if waiting.revision_of(index).is_none() => late.push(revise::late(index, revision)),
+            _ => {
+                latest::remember(txn, id, index, revision)?;
+                correspondents::learn(txn, directory_key, &recipient.address, now)?;
+                news.push(recipient);
+            }
         }
     }
+    revise::tell(txn, id, late, now)?;
     if news.is_empty() {
         return Ok(());
     }

@@ -39,6 +39,7 @@ pub use copies::any_waits;
 pub use copies::{
     begin_session, end_session, file as file_copy, sessions, settle as settle_copies, settle_message,
 };
+pub(crate) use waiting::late;
 pub use waiting::{Decided, Waiting, message_of, waits};
 
 /// Message or window and message, revision to [`EarlyRow`]: revisions that have overtaken their message.
@@ -313,13 +314,9 @@ pub fn forget_early(txn: &mut Txn<'_>, now: u64) -> Result<(), StoreError> {
             Some(ToEdge::ReviseCopy(copy)) => (copy.message, vec![copy.recipient], copy.revision),
             _ => continue,
         };
-        let late = |recipient| Decided {
-            recipient,
-            revision,
-            result: ReviseResult::TooLate,
-            text: "the message has not come to the edge",
-        };
-        tell(txn, MessageId(id), recipients.into_iter().map(late).collect(), now)?;
+        let never_came =
+            |recipient| Decided { text: "the message has not come to the edge", ..late(recipient, revision) };
+        tell(txn, MessageId(id), recipients.into_iter().map(never_came).collect(), now)?;
     }
     Ok(())
 }

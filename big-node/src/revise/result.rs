@@ -199,7 +199,11 @@ pub fn reported(txn: &mut Txn<'_>, site: &Site, report: &Revised, now: u64) -> R
     if !possible {
         return Ok(Reported::Impossible("not a result that such a revision can have"));
     }
-    if row.result != ReviseResult::Pending || row.notice_owed {
+    // The text that a redirect brought to its new address, where an older one had left already: this node was restored, and
+    // had forgotten that it was there.
+    let is_late_redirect =
+        is_redirect(recipient) && who.revision == revision && result == ReviseResult::TooLate;
+    if (row.result != ReviseResult::Pending && !is_late_redirect) || row.notice_owed {
         return Ok(Reported::Recorded);
     }
     let at_end = matches!(who.state, DeliveryState::Relayed | DeliveryState::Failed);

@@ -397,3 +397,54 @@ async fn a_big_that_was_restored_gives_no_redirect_the_number_of_one_it_has_forg
         assert!(rows.prefix::<Redirect>(REDIRECTS, &[], 1).expect("reads").is_empty());
     });
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_new_address_of_a_redirect_that_a_restored_big_is_still_to_hear_of_is_listed_and_its_outcome_taken()
+ {
+    block_in_place(|| {
+        let (world, id) = world();
+        let number = world.redirects(id, OLD, NEW).expect("is ordered").number;
+        // What the edge holds back of the new address is to go on there.
+        world.store.commit_blocking(reconcile::tell_who_waits).expect("commits");
+        let listed = world.queued().into_iter().find_map(|unit| match unit {
+            ToEdge::Unsettled(list) => Some(list.messages),
+            _ => None,
+        });
+        assert_eq!(listed, Some(vec![(id.0, vec![(0, 0), (number, 0)])]));
+        // Nobody is at any other index, and this big was not restored.
+        let ToBig::Outcome(of_nobody) = outcome(id.0, DeliveryState::Relayed) else { unreachable!() };
+        let of_nobody = ToBig::Outcome(Outcome { recipient: number + 1, ..of_nobody });
+        assert!(world.apply(&of_nobody, None).is_err());
+        assert_eq!(world.shown(id).len(), 1);
+
+        world.told(id, number, DeliveryState::Relayed);
+        let states = |world: &World| {
+            let shown = world.shown(id).into_iter();
+            shown.map(|row| (row.address, row.state)).collect::<Vec<_>>()
+        };
+        let left = vec![(OLD.into(), DeliveryState::Withdrawn), (NEW.into(), DeliveryState::Relayed)];
+        assert_eq!(states(&world), left);
+        assert!(world.waits(id).is_empty());
+        // What the edge says of the old address comes behind that.
+        world.reports(id, 0, number, ReviseResult::Withdrawn).expect("is known");
+        assert_eq!(states(&world), left);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_late_for_the_new_address_as_well_is_followed_by_a_notice() {
+    let (world, id) = block_in_place(world);
+    let ordered = block_in_place(|| world.redirects(id, OLD, NEW)).expect("is ordered");
+    // A big that was restored to this moment hears only behind this that the old text has left for the new address.
+    let status = world.amends("alice", id, amendment(ReviseMode::Replace, "the new text")).await;
+    assert_eq!(status.expect("is entered").recipients.len(), 1);
+    block_in_place(|| {
+        world.reports(id, 0, ordered.number, ReviseResult::Withdrawn).expect("is recorded");
+        world.told(id, ordered.number, DeliveryState::Relayed);
+        let result = |world: &World| world.shown(id)[1].revised.as_ref().map(|revised| revised.result);
+        assert_eq!(result(&world), Some(ReviseResult::Replaced));
+        world.reports(id, ordered.number, 1, ReviseResult::TooLate).expect("is recorded");
+        assert_eq!(result(&world), Some(PENDING), "a notice is owed");
+        world.reports(id, ordered.number, 1, ReviseResult::TooLate).expect("is known");
+    });
+}

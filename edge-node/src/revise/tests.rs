@@ -166,6 +166,17 @@ impl Edge {
         told.collect()
     }
 
+    /// What big has been told that became of whom.
+    fn told_outcomes(&self) -> Vec<(u32, DeliveryState)> {
+        let rows = self.store.read().expect("reads");
+        let units = lane::units(&rows, EVENT_LANE, 1, 100).expect("reads");
+        let told = units.iter().filter_map(|(_, unit)| match decode::<ToBig>(&unit.head) {
+            Some(ToBig::Outcome(outcome)) => Some((outcome.recipient, outcome.state)),
+            _ => None,
+        });
+        told.collect()
+    }
+
     fn waiting(&self) -> Vec<(u32, String)> {
         let rows =
             self.store.read().and_then(|rows| rows.prefix::<QueueRow>(QUEUE, &[], 100)).expect("reads");
@@ -684,6 +695,20 @@ fn what_a_revision_has_brought_is_not_queued_again_when_it_is_offered() {
     edge.end(1, DeliveryState::Relayed);
     edge.offer_revised(0);
     assert_eq!((edge.waiting(), edge.bodies()), (Vec::new(), 0));
+}
+
+#[test]
+fn another_text_of_what_has_left_is_too_late_also_where_a_big_that_went_back_offers_it() {
+    let edge = Edge::new();
+    edge.outbound(2);
+    assert!(edge.begin().is_some());
+    edge.end(0, DeliveryState::Relayed);
+    edge.offer_revised(0);
+    assert_eq!((edge.waiting(), edge.bodies()), (Vec::new(), 0));
+    assert_eq!(edge.told(), [(0, 1, ReviseResult::TooLate)]);
+    // What became of it is told again, also if that is for another text than big waits for.
+    edge.wait(9, &[(1, 1)]);
+    assert_eq!(edge.told_outcomes(), [(1, DeliveryState::Failed)], "of what it has forgotten");
 }
 
 #[test]

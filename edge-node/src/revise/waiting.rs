@@ -96,7 +96,7 @@ impl Waiting {
     ) -> Option<Decided> {
         let decided = |result, text| Some(Decided { recipient, revision, result, text });
         match self.revision_of(recipient) {
-            None => decided(ReviseResult::TooLate, "it does not wait here any more"),
+            None => Some(late(recipient, revision)),
             // A later revision has overtaken this one: the old text is gone all the same.
             Some(present) if present >= revision => decided(ReviseResult::Replaced, ""),
             Some(present) if is_attempted => {
@@ -214,6 +214,11 @@ impl Waiting {
         }
         if is_over { former::forget(txn, self.message) } else { Ok(()) }
     }
+}
+
+/// What a revision comes to for one whose text has left, or was given up.
+pub(crate) fn late(recipient: u32, revision: u32) -> Decided {
+    Decided { recipient, revision, result: ReviseResult::TooLate, text: "it does not wait here any more" }
 }
 
 /// What a revision comes to for one who has not got the old text.

@@ -494,8 +494,8 @@ impl Play {
         }
         let id = free[usize::try_from(self.dice.below(free.len() as u64)).unwrap_or(0)];
         let delivered = block_on(edge.deliver(id, taken));
-        let recorded = delivered.as_ref().map(|delivered| delivered.recorded.is_ok());
-        self.say(|| format!("deliver {}, taken: {taken}: {recorded:?}", named(&id)));
+        let gone = delivered.as_ref().map(|delivered| (&delivered.recipients, delivered.recorded.is_ok()));
+        self.say(|| format!("deliver {}, taken: {taken}: {gone:?}", named(&id)));
         if let (Ok(delivered), true) = (delivered, taken) {
             self.delivered(id, &delivered);
         }
