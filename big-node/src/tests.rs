@@ -380,6 +380,8 @@ fn an_edge_cannot_speak_for_anybody_inside() {
     let mut forged = Letter::submitted(window, "alice@example.com", "bob@example.com");
     forged.content = b"From: bob@example.com\r\n\r\ntext\r\n".to_vec();
     assert!(forged.send(&world).is_err());
+    forged.from = "";
+    assert!(forged.send(&world).is_err(), "nor is the null reverse-path a way around that");
     assert!(world.entry("bob", honest.id).is_none() && world.entry("bob", forged.id).is_none());
 }
 

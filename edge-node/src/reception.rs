@@ -324,6 +324,9 @@ impl Conversation {
         }
         match reverse_path {
             Some(address) if own(address) => Ok(()),
+            // Of what says that mail was read nobody may be told that it failed (RFC 8098 §3); who sends it has logged in,
+            // and From says who they are.
+            None if self.login.is_some() => Ok(()),
             _ => Err(Reply::new(553, Enhanced(5, 7, 1), "not an address of yours: send as yourself")),
         }
     }

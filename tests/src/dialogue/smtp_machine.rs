@@ -193,7 +193,7 @@ impl Connection {
                     self.session.authenticated(verdict);
                 }
                 Action::Sender { reverse_path, .. } => {
-                    let own = reverse_path.is_some_and(|address| address.canonical() == ADDRESS);
+                    let own = reverse_path.is_none_or(|address| address.canonical() == ADDRESS);
                     let foreign = || Reply::new(553, Enhanced(5, 7, 1), "not an address of yours");
                     let allowed = if own || self.role == Role::Reception { Ok(()) } else { Err(foreign()) };
                     self.session.sender(state.fault("sender").and(allowed));

@@ -3,9 +3,11 @@
 use big_node::record::{AfterFetch, Folder, Scope, WindowState};
 use big_node::request::{Started, Terms};
 use edge_node::request::{LockedView, Request as EdgeRequest};
+use shared::unit::DeliveryState;
 use tests::client::pop3::Pop3Client;
 use tests::client::smtp::{SendError, SmtpClient};
 use tests::damage::flip;
+use tests::internet::rules::{Rule, Stage};
 use tests::ledger::Token;
 use tests::messages::{LONG, Letter, SHORT};
 use tests::process::{Node, Program};
@@ -159,7 +161,7 @@ async fn a_traveller_sends_only_as_themselves() -> Result<(), Trouble> {
     let two = "From: alice@example.com\r\nFrom: bob@example.com\r\nSubject: two\r\n\r\nx\r\n";
     for (path, message, expected) in [
         (BOB, as_bob, "MAIL"),
-        ("", as_alice, "MAIL"),
+        ("", as_bob, "dot"),
         ("alice@remote.example", as_alice, "MAIL"),
         (ALICE, as_bob, "dot"),
         (ALICE, two, "dot"),
@@ -179,6 +181,24 @@ async fn a_traveller_sends_only_as_themselves() -> Result<(), Trouble> {
     world.desk("alice").filed(Folder::Sent, &id).await?;
     world.internet.mta.wait_for(1, SOON).await?;
     assert_eq!(world.desk("bob").messages(Folder::In).await?.len(), 1);
+    // Clients say so that mail was read, and nobody is told if that fails.
+    let read = "From: Alice <alice@example.com>\r\nSubject: read\r\nContent-Type: multipart/report; \
+                report-type=disposition-notification; boundary=b\r\n\r\n--b\r\n\r\nread\r\n--b--\r\n";
+    let nobody = Rule::reply(Stage::Rcpt, 550, "5.1.1 nobody").only_for("gone@remote.example");
+    world.internet.mta.add_rule(nobody);
+    let desk = world.desk("alice");
+    for (to, state) in [(CAROL, DeliveryState::Relayed), ("gone@remote.example", DeliveryState::Failed)] {
+        let reply = session.send("", &[to], read.as_bytes()).await?;
+        let id = accepted_as(&reply).ok_or("no id")?;
+        desk.filed(Folder::Sent, &id).await?;
+        until(&format!("it is {state:?}"), SOON, async || {
+            Ok((desk.status(&id).await?.recipients[0].state == state).then_some(()))
+        })
+        .await?;
+    }
+    world.quiet().await?;
+    assert_eq!(world.internet.mta.mail()[1].reverse_path, "");
+    assert!(desk.messages(Folder::In).await?.is_empty(), "no report comes");
     Ok(())
 }
 
