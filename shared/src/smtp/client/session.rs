@@ -1,4 +1,7 @@
-//! The session: greeting, EHLO, TLS, and one transaction after another.
+//! The session: its opening (`opening`), and one transaction after another, each an envelope and its content (`content`).
+
+mod content;
+mod opening;
 
 use std::collections::VecDeque;
 use std::mem;
@@ -9,12 +12,12 @@ use crate::notify::Return;
 use crate::sasl::Credentials;
 use crate::smtp::{Enhanced, Recipient};
 
-use super::chunks::{Chunks, NoChunks, Step, is_of_command, of_trial};
+use super::chunks::NoChunks;
 use super::login::Login;
-use super::outcome::{Class, Outcome, Status, TLS_NEEDED};
-use super::outgoing::Outgoing;
+use super::outcome::{Class, Outcome, Status};
 use super::reply::{HostReply, Replies};
 use super::transaction::{Capabilities, Transaction};
+use content::{Body, By};
 
 /// Commands that are sent before their replies are awaited (RFC 2920 §3.1: replies must not fill the
 /// way back while we still write).
@@ -148,22 +151,6 @@ enum Phase {
     Closed,
 }
 
-/// How content is sent.
-#[derive(Debug)]
-enum Body {
-    /// Behind DATA, up to a dot.
-    Dotted(Outgoing),
-    /// By BDAT.
-    Chunked(Chunks),
-}
-
-/// By what content was sent to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
-    Data,
-    Bdat,
-}
-
 /// One connection. See the module for what it keeps.
 #[derive(Debug)]
 pub struct Client {
@@ -257,17 +244,6 @@ impl Client {
         self.actions.pop_front().or_else(|| self.next_of_chunks())
     }
 
-    /// Chunks are made one by one, for a refusal of one is the end of them.
-    fn next_of_chunks(&mut self) -> Option<Action> {
-        let Phase::Content(_, Body::Chunked(chunks)) = &mut self.phase else { return None };
-        match chunks.next() {
-            Step::Chunk(chunk) => Some(Action::Send(chunk)),
-            Step::Content => Some(Action::WantContent),
-            Step::Last => Some(Action::WantEnd),
-            Step::Answers => None,
-        }
-    }
-
     /// What [`Action::Send`] gave has gone: the host's time for an answer begins.
     pub fn sent(&mut self, now: Duration) {
         self.since = now;
@@ -304,21 +280,6 @@ impl Client {
         self.give_up(LOST);
     }
 
-    /// The connection broke, or took too long, before all had gone that [`Action::Send`] gave. Of a last chunk that is not there as a
-    /// whole no host has made a message.
-    pub fn unsent(&mut self) {
-        match mem::replace(&mut self.phase, Phase::Closed) {
-            Phase::End(transaction, By::Bdat) => {
-                self.no_chunks = Some(NoChunks::AtThisHost);
-                self.lose_transaction(transaction, lost(LOST));
-            }
-            phase => {
-                self.phase = phase;
-                self.disconnected();
-            }
-        }
-    }
-
     /// Bytes came from the host; at most 64 KiB at a time.
     pub fn receive(&mut self, bytes: &[u8], now: Duration) {
         self.replies.push(bytes);
@@ -343,94 +304,12 @@ impl Client {
         }
     }
 
-    /// The next piece of content, after [`Action::WantContent`].
-    pub fn content(&mut self, piece: &[u8]) {
-        match mem::replace(&mut self.phase, Phase::Closed) {
-            Phase::Content(transaction, mut body) => {
-                let mut out = Vec::new();
-                let fits = match &mut body {
-                    Body::Dotted(outgoing) => outgoing.piece(piece, &mut out),
-                    Body::Chunked(chunks) => chunks.piece(piece),
-                };
-                if fits.is_err() {
-                    return self.unfit(transaction);
-                }
-                if matches!(body, Body::Dotted(_)) {
-                    self.actions.extend([Action::Send(out), Action::WantContent]);
-                }
-                self.phase = Phase::Content(transaction, body);
-            }
-            other => self.phase = other,
-        }
-    }
-
-    /// There is no more content.
-    pub fn content_end(&mut self, now: Duration) {
-        match mem::replace(&mut self.phase, Phase::Closed) {
-            Phase::Content(transaction, Body::Chunked(mut chunks)) => match chunks.finish() {
-                Ok(true) => self.phase = Phase::Content(transaction, Body::Chunked(chunks)),
-                // The host may refuse a chunk of no octets, and was sent no other one.
-                Ok(false) => self.expect(Phase::Data(transaction), "DATA\r\n", now),
-                Err(_) => self.unfit(transaction),
-            },
-            Phase::Content(transaction, body) => {
-                self.phase = Phase::Content(transaction, body);
-                self.actions.push_back(Action::WantEnd);
-            }
-            other => self.phase = other,
-        }
-    }
-
-    /// The end of the content may be sent, after [`Action::WantEnd`].
-    pub fn end(&mut self, now: Duration) {
-        match mem::replace(&mut self.phase, Phase::Closed) {
-            Phase::Content(transaction, body) => {
-                let mut out = Vec::new();
-                let by = match body {
-                    Body::Dotted(outgoing) => outgoing.finish(&mut out).map(|()| By::Data),
-                    Body::Chunked(chunks) => {
-                        out = chunks.last();
-                        Ok(By::Bdat)
-                    }
-                };
-                match by {
-                    Ok(by) if self.replies.is_empty() => self.expect(Phase::End(transaction, by), out, now),
-                    // Half a reply is here; it cannot be to what was not sent.
-                    Ok(_) => self.lose_transaction(transaction, out_of_step()),
-                    Err(_) => self.unfit(transaction),
-                }
-            }
-            other => self.phase = other,
-        }
-    }
-
     /// Whom the host has accepted that is being sent the content, by place in the message.
     pub fn accepted(&self) -> Vec<usize> {
         match &self.phase {
             Phase::Content(transaction, _) => transaction.accepted(),
             _ => Vec::new(),
         }
-    }
-
-    /// The content cannot be read: the host must not take what it has for the whole.
-    pub fn content_failed(&mut self) {
-        match mem::replace(&mut self.phase, Phase::Closed) {
-            Phase::Content(transaction, _) => {
-                self.lose_transaction(
-                    transaction,
-                    lost("the message cannot be read, or that it leaves not be noted"),
-                );
-            }
-            other => self.phase = other,
-        }
-    }
-
-    /// Content with bare CR, LF or NUL: it must not leave (it could be read as two messages).
-    fn unfit(&mut self, mut transaction: Transaction) {
-        let text = "the message holds a bare CR, a bare LF or a NUL";
-        transaction.settle(&Status::ours(Class::Permanent, Enhanced(5, 6, 0), text));
-        self.done(transaction);
-        self.close();
     }
 
     fn reply(&mut self, reply: HostReply, now: Duration) {
@@ -467,84 +346,6 @@ impl Client {
         }
     }
 
-    fn ehlo(&mut self, now: Duration) {
-        let verb = match self.config.protocol {
-            Protocol::Smtp => "EHLO",
-            Protocol::Lmtp => "LHLO",
-        };
-        let ehlo = format!("{verb} {}\r\n", self.config.helo);
-        self.expect(Phase::Ehlo, ehlo, now);
-    }
-
-    fn greeted(&mut self, capabilities: Capabilities, now: Duration) {
-        self.capabilities = capabilities;
-        self.capabilities.require_tls &= self.tls;
-        match self.config.tls {
-            _ if self.tls => self.ready(now),
-            TlsPolicy::Opportunistic | TlsPolicy::Required if capabilities.starttls => {
-                self.expect(Phase::StartTls, "STARTTLS\r\n", now);
-            }
-            TlsPolicy::Required | TlsPolicy::Implicit => self.no_tls("does not offer it"),
-            TlsPolicy::Never | TlsPolicy::Opportunistic => self.ready(now),
-        }
-    }
-
-    fn start_tls(&mut self, reply: &HostReply, now: Duration) {
-        if reply.code != 220 {
-            match self.config.tls {
-                TlsPolicy::Required if reply.code >= 500 => {
-                    self.no_tls(&format!("refuses it: {}", Status::of(reply).text));
-                }
-                // It offers TLS, and may have it again later (RFC 3207 §4).
-                TlsPolicy::Required => {
-                    let text = format!("the host has no TLS now: {}", Status::of(reply).text);
-                    self.unusable(Status::ours(Class::Temporary, Enhanced(4, 7, 0), &text));
-                }
-                _ => self.ready(now),
-            }
-        } else if !self.replies.is_empty() {
-            // Replies that would be believed as if they had come encrypted.
-            let text = "the host sent more than its reply to STARTTLS";
-            self.unusable(Status::ours(Class::Temporary, Enhanced(4, 7, 0), text));
-        } else {
-            self.since = now;
-            self.phase = Phase::Handshake;
-            self.actions.push_back(Action::StartTls);
-        }
-    }
-
-    fn no_tls(&mut self, what: &str) {
-        let text = format!("TLS is required and the host {what}");
-        self.unusable(Status::ours(Class::Temporary, TLS_NEEDED, &text));
-    }
-
-    fn ready(&mut self, now: Duration) {
-        let Some(credentials) = &self.config.login else { return self.logged_in(now) };
-        // A password is never sent in the clear, whatever was configured.
-        match Login::begin(credentials, self.capabilities.auth).filter(|_| self.tls) {
-            Some((login, line)) => self.expect(Phase::Login(login), line.as_slice(), now),
-            None => {
-                let text = "the host offers no login that is known here: PLAIN or LOGIN, under TLS";
-                self.unusable(Status::ours(Class::Temporary, Enhanced(4, 7, 0), text));
-            }
-        }
-    }
-
-    fn login(&mut self, mut login: Login, reply: &HostReply, now: Duration) {
-        match reply.code {
-            235 => self.logged_in(now),
-            334 if let Some(line) = login.challenged() => {
-                self.expect(Phase::Login(login), line.as_slice(), now);
-            }
-            // Ours to mend, not the sender's: the mail waits.
-            _ => {
-                let Status { enhanced, text, .. } = Status::of(reply).into_temporary();
-                let text = format!("the host refused our login: {text}");
-                self.unusable(Status::ours(Class::Temporary, enhanced, &text));
-            }
-        }
-    }
-
     fn logged_in(&mut self, now: Duration) {
         self.phase = Phase::Idle;
         self.idle(now);
@@ -578,14 +379,6 @@ impl Client {
     /// Commands that are sent at once.
     fn group(&self) -> usize {
         if self.capabilities.pipelining { PIPELINE_MAX } else { 1 }
-    }
-
-    /// Whether the content goes by BDAT.
-    fn by_chunks(&self) -> bool {
-        self.capabilities.chunking
-            && self.chunking
-            // By LMTP the last chunk has an answer for each recipient (RFC 2033 §4.3); hosts inside do well with DATA.
-            && self.config.protocol == Protocol::Smtp
     }
 
     /// Sends the next commands of the envelope once all before are answered; after the last, DATA: with them, where the host
@@ -628,108 +421,6 @@ impl Client {
             self.phase = Phase::Data(transaction);
         } else if transaction.has_recipients() {
             self.chunks(transaction);
-        } else {
-            self.finish(transaction, now);
-        }
-    }
-
-    fn data(&mut self, mut transaction: Transaction, reply: &HostReply, now: Duration) {
-        match reply.code {
-            // One reply for each recipient that was taken, and there is none.
-            354 if !transaction.has_recipients() && self.config.protocol == Protocol::Lmtp => {
-                self.lose_transaction(transaction, out_of_step());
-            }
-            354 if !transaction.has_recipients() => {
-                self.expect(Phase::Nothing(transaction), ".\r\n", now);
-            }
-            354 => {
-                self.since = now;
-                let outgoing = Outgoing::behind(transaction.take_before());
-                self.phase = Phase::Content(transaction, Body::Dotted(outgoing));
-                self.actions.push_back(Action::WantContent);
-            }
-            400.. => {
-                transaction.settle(&Status::of(reply));
-                self.finish(transaction, now);
-            }
-            _ => self.lose_transaction(transaction, Status::of(reply).into_temporary()),
-        }
-    }
-
-    /// The content goes in chunks, each of which is answered.
-    fn chunks(&mut self, mut transaction: Transaction) {
-        if !self.replies.is_empty() {
-            return self.lose_transaction(transaction, out_of_step());
-        }
-        let chunks = Chunks::behind(transaction.take_before(), self.is_tried);
-        self.phase = Phase::Content(transaction, Body::Chunked(chunks));
-    }
-
-    /// The host spoke before the end of the content. Unless it takes a chunk it can be refusing only; what it was not sent it has
-    /// not.
-    fn during_content(&mut self, transaction: Transaction, body: Body, reply: &HostReply) {
-        let Body::Chunked(mut chunks) = body else {
-            return self.lose_transaction(transaction, Status::of(reply).into_refusal());
-        };
-        let is_trial = chunks.is_trial();
-        if is_yes(reply) && chunks.taken() {
-            self.is_tried = true;
-            self.phase = Phase::Content(transaction, Body::Chunked(chunks));
-        } else if is_trial {
-            // Whatever it says: a host that does not know BDAT has many words for that, and one that means the message has them
-            // for DATA too.
-            self.no_chunks = Some(of_trial(reply));
-            self.unusable(Status::of(reply).into_temporary());
-        } else {
-            let status = self.of_chunk(reply).into_refusal();
-            if is_yes(reply) && chunks.is_begun() {
-                self.no_chunks = Some(NoChunks::AtThisHost);
-            }
-            self.lose_transaction(transaction, status);
-        }
-    }
-
-    /// What the answer to a chunk says of the message: it goes by DATA another time, if the host does not know chunks after all.
-    fn of_chunk(&mut self, reply: &HostReply) -> Status {
-        let status = Status::of(reply);
-        if is_of_command(reply.code) {
-            self.no_chunks = Some(NoChunks::AtThisHost);
-            return status.into_temporary();
-        }
-        status
-    }
-
-    fn ended(&mut self, mut transaction: Transaction, by: By, reply: &HostReply, now: Duration) {
-        let status = match by {
-            By::Data => Status::of(reply),
-            By::Bdat => self.of_chunk(reply),
-        };
-        if reply.code / 100 == 3 {
-            return self.lose_transaction(transaction, Status { in_doubt: true, ..status });
-        }
-        match by {
-            By::Bdat => {
-                transaction.settle(&status);
-                // A refusal leaves the transaction in nobody says what (RFC 3030 §2).
-                self.unclean = !is_yes(reply);
-            }
-            By::Data if self.config.protocol == Protocol::Lmtp && reply.code != 421 => {
-                transaction.settle_next(&status);
-                if transaction.has_recipients() {
-                    self.phase = Phase::End(transaction, by);
-                    return;
-                }
-                self.unclean = false;
-            }
-            By::Data => {
-                transaction.settle(&status);
-                self.unclean = false;
-            }
-        }
-        // Who does not know BDAT reads its octets as commands, and answers them.
-        if reply.code == 421 || self.no_chunks.is_some() {
-            self.done(transaction);
-            self.close();
         } else {
             self.finish(transaction, now);
         }
