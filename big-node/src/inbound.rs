@@ -321,7 +321,7 @@ fn speaks_as_one(written: &HeaderFacts) -> bool {
 }
 
 /// Whether the reverse-path, unless it is the null one, and every From are addresses of the author's own: those of the
-/// content, for the origin is the edge's word. Nor may a name say another address, which some readers show in its place.
+/// content as well, for the origin is the edge's word. Nor may a name say another address, which some readers show in its place.
 fn speaks_as(origin: &Origin, written: &HeaderFacts, author: &Person) -> bool {
     let own = |text: &str| {
         let address: Result<Address, _> = text.parse();
@@ -332,6 +332,7 @@ fn speaks_as(origin: &Origin, written: &HeaderFacts, author: &Person) -> bool {
         |name: &str| name.split(|c: char| c.is_whitespace() || "<>()[]\",;:".contains(c)).any(is_of_another);
     let mut senders = written.from.iter().chain(&written.sender);
     origin.reverse_path.as_deref().is_none_or(own)
+        && origin.from.iter().all(|mailbox| own(&mailbox.address))
         && senders.all(|mailbox| own(&mailbox.address) && !mailbox.name.as_deref().is_some_and(named))
 }
 

@@ -507,7 +507,7 @@ pub fn restore(
     enter(txn, id, &message)?;
     let (now, mut filed) = (message.origin.accepted_at, false);
     let author = match message.origin.channel {
-        Channel::Desk { .. } | Channel::Submission { .. } => message.origin.reverse_path.as_ref(),
+        Channel::Desk { .. } | Channel::Submission { .. } => sender(&message.origin),
         Channel::Reception { .. } | Channel::Report | Channel::Gateway { .. } => None,
     };
     let mut places: Vec<(Person, Folder, Entry)> = Vec::new();
@@ -624,9 +624,13 @@ fn file(
     txn.put(MAILBOXES, &entry_key(&person.id, folder, id), &Entry { filed_at: now, ..entry })
 }
 
+/// The address that a person inside has sent a message as: its reverse-path, or From behind the null one.
+fn sender(origin: &Origin) -> Option<&str> {
+    origin.reverse_path.as_deref().or_else(|| origin.from.first().map(|from| from.address.as_str()))
+}
+
 /// Who has sent a message, by the channel it came by; never by what it says of itself. What was submitted is of whose
-/// window that was. Of a window that a rebuild has not brought back, big had checked that the reverse-path was its
-/// person's.
+/// window that was. Of a window that a rebuild has not brought back, big had checked that the sender was its person.
 pub fn author_of(rows: &impl Rows, message: &Message) -> Result<Option<Id>, StoreError> {
     let window = match message.origin.channel {
         Channel::Desk { person } => return Ok(Some(person)),
@@ -636,8 +640,7 @@ pub fn author_of(rows: &impl Rows, message: &Message) -> Result<Option<Id>, Stor
     if let Some(row) = rows.get::<WindowRow>(WINDOWS, &window)? {
         return Ok(Some(row.window.person));
     }
-    let path = message.origin.reverse_path.as_deref().map(str::parse::<Address>);
-    let Some(Ok(path)) = path else { return Ok(None) };
+    let Some(Ok(path)) = sender(&message.origin).map(str::parse::<Address>) else { return Ok(None) };
     let holder = rows.get::<Holder>(ADDRESSES, path.canonical().as_bytes())?;
     Ok(holder.filter(|holder| holder.kind == Kind::Person).map(|holder| holder.id))
 }

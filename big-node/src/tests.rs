@@ -217,6 +217,20 @@ impl Letter {
         Self { channel: Channel::Submission { window }, ..Self::new(from, to) }
     }
 
+    /// A rebuild finds it.
+    fn is_found(&self, world: &World) {
+        let (id, origin, policy) = (self.id, self.origin(), world.site.policy.clone());
+        let body = shared::store::BodyKey(origin.body);
+        let mut writer = world.store.body_writer(body, inbound::BODY_KIND);
+        writer.write(&shared::chunk::encode_all(&self.content)).expect("writes");
+        let kept = writer.finish(inbound::rebuild_notes(id, &origin)).expect("writes");
+        let restored = world.store.commit_blocking(move |txn| {
+            txn.keep_body(&kept)?;
+            mail::restore(txn, id, origin, body, &policy)
+        });
+        restored.expect("commits");
+    }
+
     fn origin(&self) -> Origin {
         let facts = HeaderFacts::of(&self.content);
         let from =
@@ -355,6 +369,29 @@ fn a_body_goes_with_its_last_entry() {
         world.store.commit_blocking(release).expect("commits");
     }
     assert!(world.store.body(body).is_err(), "nothing holds it any more");
+}
+
+#[test]
+fn what_was_sent_with_the_null_reverse_path_is_its_authors_also_behind_a_rebuild() {
+    let (world, rebuilt) = (World::new(), World::new());
+    let window = world.window("alice").window.window;
+    let read = Letter { from: "", ..Letter::submitted(window, "alice@example.com", "carol@remote.example") };
+    read.send(&world).expect("is sent");
+    read.is_found(&rebuilt);
+    for world in [&world, &rebuilt] {
+        let (rows, alice) = (world.store.read().expect("reads"), world.known("alice").id);
+        let message = rows.get::<Message>(MESSAGES, &read.id.0).expect("reads").expect("is there");
+        assert!(message.origin.reverse_path.is_none());
+        assert_eq!(mail::author_of(&rows, &message).expect("reads"), Some(alice));
+        let entry = mail::entry(&rows, &alice, read.id).expect("reads");
+        assert!(entry.is_some_and(|(folder, _)| folder == Folder::Sent));
+    }
+    // What From says is not the edge's to choose.
+    let mut forged = read.origin();
+    forged.from[0].address = "bob@example.com".into();
+    let another = Letter { id: MessageId::generate(), ..read };
+    let (head, sealed) = another.seal(&world, &forged, Some(window));
+    assert!(world.apply(&head, Some(&sealed)).is_err());
 }
 
 #[test]

@@ -10,15 +10,15 @@ use shared::lane::{self, NotApplied};
 use shared::store::{StoreError, Stored, Txn};
 use shared::trace;
 use shared::unit::{
-    DeliveryState, DirectoryMark, Outbound, Outcome, ReviseMode, ToBig, ToEdge, Unsettled, Window,
-    are_signatures, decode,
+    DeliveryState, DirectoryMark, Outbound, Outcome, ReviseMode, ReviseResult, ToBig, ToEdge, Unsettled,
+    Window, are_signatures, decode, is_redirect,
 };
 
 use crate::facts::{self, EVENT_LANE};
 use crate::queue::{self, ROWS_AT_ONCE, former};
 use crate::record::{Doubt, QueueRecipient, QueueRow, SETTINGS, big, queue_key, recipients_of};
 use crate::revise::busy::Busy;
-use crate::revise::{self, Waiting, latest};
+use crate::revise::{self, Decided, Waiting, latest};
 use crate::{correspondents, directory, inventory, renewal, windows};
 
 /// A unit from big, its body complete in the segments.
@@ -191,19 +191,28 @@ fn settle_message(
 }
 
 /// Tells big of the recipients for whom it waits in vain: the edge was given their message, and has them in its queue no
-/// more. What its lane of events still has of them it says again, for a big that went back may have forgotten it, and one
+/// more. Of whom it has given up by a redirect it says that. What its lane of events still has of the others it says again, for a big that went back may have forgotten it, and one
 /// that has not takes it for what it knows. Of the others nobody knows what became of them, where both nodes went back, to times on
 /// either side of a delivery; and their author has to.
 fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(), StoreError> {
     let mut unknown = BTreeSet::new();
     for (id, recipients) in &unsettled.messages {
-        let waiting = Waiting::load(txn, MessageId(*id))?;
-        for (index, _) in recipients {
-            let waits = waiting.revision_of(*index).is_some();
-            if !waits && latest::latest(txn, MessageId(*id), *index)?.is_some() {
-                unknown.insert((*id, *index));
+        let message = MessageId(*id);
+        let (waiting, mut given_up) = (Waiting::load(txn, message)?, Vec::new());
+        for (recipient, _) in recipients {
+            let waits = waiting.revision_of(*recipient).is_some();
+            match latest::latest(txn, message, *recipient)?.filter(|_| !waits) {
+                Some(revision) if is_redirect(revision) => given_up.push(Decided {
+                    recipient: *recipient,
+                    revision,
+                    result: ReviseResult::Withdrawn,
+                    text: "",
+                }),
+                Some(_) => drop(unknown.insert((*id, *recipient))),
+                None => {}
             }
         }
+        revise::tell(txn, message, given_up, now)?;
     }
     if unknown.is_empty() {
         return Ok(());
@@ -266,8 +275,8 @@ fn queue_outbound(
         waiting = Waiting::load(txn, id)?;
     }
     // After this edge went back, a message comes again for those of whom big knows that this text is theirs. It may have
-    // come already; or a later one has, which goes by another lane; or an older one has left, of which a big that went back
-    // has not heard yet.
+    // come already; or a later one has, which goes by another lane; or an older one has left meanwhile, which big has not
+    // heard yet.
     let (mut news, mut late) = (Vec::new(), Vec::new());
     for recipient in recipients_of(&mut outbound, now) {
         let index = recipient.index;

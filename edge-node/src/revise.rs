@@ -127,7 +127,7 @@ pub fn revise(
 /// The recipients of a revision.
 #[derive(Debug, Default)]
 struct Parts {
-    /// Whose text has come, or who wait for an older one.
+    /// Whose text has come, or an older one.
     here: Vec<(u32, u32)>,
     /// The others.
     early: Vec<(u32, u32)>,
@@ -138,8 +138,9 @@ fn parts(rows: &impl Rows, revise: &mut Revise) -> Result<Parts, StoreError> {
     let id = MessageId(revise.message);
     let (waiting, mut parts) = (Waiting::load(rows, id)?, Parts::default());
     for (recipient, text) in std::mem::take(&mut revise.recipients) {
+        // An older text that waits no more has left: nothing comes in its place.
         let is_here =
-            waiting.revision_of(recipient).is_some() || latest::has_come(rows, id, recipient, text)?;
+            waiting.revision_of(recipient).is_some() || latest::latest(rows, id, recipient)?.is_some();
         if is_here { parts.here.push((recipient, text)) } else { parts.early.push((recipient, text)) }
     }
     Ok(parts)

@@ -62,8 +62,9 @@ pub fn addressed(
         // One's own message is answered to those it went to.
         return Ok(own(origin, to, cc, others, whom));
     }
-    // RFC 5321 §4.5.5: nothing is sent to the null reverse-path.
-    if origin.reverse_path.is_none() && origin.reply_to.is_empty() {
+    // RFC 5321 §4.5.5: nothing is sent to the null reverse-path. What a traveller's client says by it is the traveller's.
+    let is_travellers = matches!(origin.channel, Channel::Submission { .. });
+    if origin.reverse_path.is_none() && origin.reply_to.is_empty() && !is_travellers {
         let text = "that message is a report by a mail system (its reverse-path is the null one), and nobody reads \
                     answers to it; answer the message that it is about, or write to a person with `mail send`";
         return Err(Refused::new(text));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use shared::id::{MessageId, unix_millis};
 use shared::mime::{self, Draft, Identity};
 use shared::origin::{Channel, Origin};
-use shared::store::{Rows, Store, Txn};
+use shared::store::{Rows, Store, StoreError, Txn};
 use shared::trace;
 use shared::unit::{ReviseMode, ReviseResult, revision_ordinal};
 
@@ -15,7 +15,7 @@ use super::make::{attachments_of, from, written};
 use super::result::decided_late;
 use crate::directory::{self, Way};
 use crate::error::Refused;
-use crate::mail::{self, Site, Ways, recipient_key};
+use crate::mail::{self, Site, Ways};
 use crate::node;
 use crate::record::{
     MESSAGES, Message, NOTICES, Named, Person, RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow,
@@ -42,15 +42,8 @@ async fn write_one(store: &Store, site: &Arc<Site>, id: MessageId, number: u32) 
     let original = snapshot.get::<Message>(MESSAGES, &id.0)?;
     let revision = snapshot.get::<Revision>(REVISIONS, &revision_key(id, number))?;
     let (Some(original), Some(revision)) = (original, revision) else { return Ok(()) };
-    let mut owed = Vec::new();
-    for recipient in &revision.scope {
-        let row = snapshot.get::<RevisedRow>(REVISED, &revised_key(id, *recipient, number))?;
-        if row.is_some_and(|row| row.notice_owed) {
-            let who = snapshot.get::<Recipient>(RECIPIENTS, &recipient_key(id, *recipient))?;
-            owed.extend(who.map(|who| (*recipient, who)));
-        }
-    }
-    let author = directory::by_id(&snapshot, &revision.author)?;
+    let owed = owed(&snapshot, id, number)?;
+    let author = directory::by_id(&snapshot, &revision.author)?.filter(|_| !owed.is_empty());
     let composed = tokio::task::block_in_place(|| {
         author.as_ref().map(|author| compose(store, site, author, id, &original, revision, &owed)).transpose()
     });
@@ -102,14 +95,23 @@ fn settle(
     for recipient in recipients {
         decided_late(txn, id, *recipient, number, (result, text), now)?;
     }
-    let scope = txn.get::<Revision>(REVISIONS, &revision_key(id, number))?.map(|revision| revision.scope);
-    for recipient in scope.unwrap_or_default() {
-        let row = txn.get::<RevisedRow>(REVISED, &revised_key(id, recipient, number))?;
+    match owed(txn, id, number)?.is_empty() {
+        true => Ok(txn.delete(NOTICES, &revision_key(id, number))?),
+        false => Ok(()),
+    }
+}
+
+/// Who is owed a notice of a revision: also whoever a redirect has made a recipient since.
+fn owed(rows: &impl Rows, id: MessageId, number: u32) -> Result<Vec<(u32, Recipient)>, StoreError> {
+    let mut owed = Vec::new();
+    for (key, who) in rows.prefix::<Recipient>(RECIPIENTS, &id.0, usize::MAX)? {
+        let recipient = index_of(&key);
+        let row = rows.get::<RevisedRow>(REVISED, &revised_key(id, recipient, number))?;
         if row.is_some_and(|row| row.notice_owed) {
-            return Ok(());
+            owed.push((recipient, who));
         }
     }
-    Ok(txn.delete(NOTICES, &revision_key(id, number))?)
+    Ok(owed)
 }
 
 fn compose(

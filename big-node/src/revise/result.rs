@@ -199,11 +199,12 @@ pub fn reported(txn: &mut Txn<'_>, site: &Site, report: &Revised, now: u64) -> R
     if !possible {
         return Ok(Reported::Impossible("not a result that such a revision can have"));
     }
-    // The text that a redirect brought to its new address, where an older one had left already: this node was restored, and
-    // had forgotten that it was there.
-    let is_late_redirect =
-        is_redirect(recipient) && who.revision == revision && result == ReviseResult::TooLate;
-    if (row.result != ReviseResult::Pending && !is_late_redirect) || row.notice_owed {
+    // What was taken for replaced has left as it was before all the same: an operator had an edge that went back attempt it, or
+    // it is at the new address of a redirect, which this node had forgotten.
+    let has_left = who.state == DeliveryState::Relayed
+        && who.revision == revision
+        && (row.result, result) == (ReviseResult::Replaced, ReviseResult::TooLate);
+    if (row.result != ReviseResult::Pending && !has_left) || row.notice_owed {
         return Ok(Reported::Recorded);
     }
     let at_end = matches!(who.state, DeliveryState::Relayed | DeliveryState::Failed);

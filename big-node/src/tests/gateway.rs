@@ -402,16 +402,8 @@ fn what_a_rebuild_finds_is_held_until_an_operator_lets_it_go() {
     let world = World::new();
     world.gateway(Reach { lmtp: vec!["10.0.0.9:24".into()], ..Reach::default() }, "example.com");
     let letter = Letter::new("carol@remote.example", "gone@example.com");
-    let (id, origin, body) = (letter.id, letter.origin(), BodyKey(letter.origin().body));
-    let mut writer = world.store.body_writer(body, inbound::BODY_KIND);
-    writer.write(&shared::chunk::encode_all(&letter.content)).expect("writes");
-    let kept = writer.finish(inbound::rebuild_notes(id, &origin)).expect("writes");
-    let policy = world.site.policy.clone();
-    let restored = world.store.commit_blocking(move |txn| {
-        txn.keep_body(&kept)?;
-        mail::restore(txn, id, origin, body, &policy)
-    });
-    restored.expect("commits");
+    let (id, body) = (letter.id, BodyKey(letter.origin().body));
+    letter.is_found(&world);
     assert_eq!(world.handover(id).map(|row| row.held), Some(true));
     assert!(world.scheduled(u64::MAX - 1).is_empty());
     assert_eq!(world.state(id, 0).text, queue::HELD);

@@ -431,20 +431,40 @@ async fn the_new_address_of_a_redirect_that_a_restored_big_is_still_to_hear_of_i
     });
 }
 
+/// A restored big has forgotten that the old text was on its way to the new address, or an operator has had a restored edge
+/// attempt it: what was taken for replaced was not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_too_late_for_the_new_address_as_well_is_followed_by_a_notice() {
-    let (world, id) = block_in_place(world);
-    let ordered = block_in_place(|| world.redirects(id, OLD, NEW)).expect("is ordered");
-    // A big that was restored to this moment hears only behind this that the old text has left for the new address.
-    let status = world.amends("alice", id, amendment(ReviseMode::Replace, "the new text")).await;
-    assert_eq!(status.expect("is entered").recipients.len(), 1);
-    block_in_place(|| {
-        world.reports(id, 0, ordered.number, ReviseResult::Withdrawn).expect("is recorded");
-        world.told(id, ordered.number, DeliveryState::Relayed);
-        let result = |world: &World| world.shown(id)[1].revised.as_ref().map(|revised| revised.result);
+async fn what_has_left_though_it_was_taken_for_replaced_is_followed_by_one_notice() {
+    for is_redirected in [true, false] {
+        let (world, id) = block_in_place(world);
+        let ordered =
+            is_redirected.then(|| block_in_place(|| world.redirects(id, OLD, NEW)).expect("is ordered"));
+        world.amends("alice", id, amendment(ReviseMode::Replace, "the new text")).await.expect("is entered");
+        let recipient = ordered.map_or(0, |ordered| ordered.number);
+        block_in_place(|| {
+            let (number, result) = match is_redirected {
+                true => (recipient, ReviseResult::Withdrawn),
+                false => (1, ReviseResult::Replaced),
+            };
+            world.reports(id, 0, number, result).expect("is recorded");
+            world.told(id, recipient, DeliveryState::Relayed);
+        });
+        let place = usize::from(is_redirected);
+        let result = |world: &World| {
+            block_in_place(|| world.shown(id)[place].revised.as_ref().map(|revised| revised.result))
+        };
         assert_eq!(result(&world), Some(ReviseResult::Replaced));
-        world.reports(id, ordered.number, 1, ReviseResult::TooLate).expect("is recorded");
-        assert_eq!(result(&world), Some(PENDING), "a notice is owed");
-        world.reports(id, ordered.number, 1, ReviseResult::TooLate).expect("is known");
-    });
+        for expected in [PENDING, ReviseResult::NoticeSent] {
+            block_in_place(|| world.reports(id, recipient, 1, ReviseResult::TooLate))
+                .expect("is news, or known");
+            assert_eq!(result(&world), Some(expected));
+            revise::notice::write_owed(&world.store, &world.site).await.expect("is written");
+        }
+        let notices = block_in_place(|| world.queued()).into_iter().filter_map(|unit| match unit {
+            ToEdge::Outbound(outbound) if outbound.message != id.0 => Some(outbound.recipients),
+            _ => None,
+        });
+        let to = if is_redirected { NEW } else { OLD };
+        assert_eq!(notices.collect::<Vec<_>>(), [vec![(0, to.to_owned())]]);
+    }
 }

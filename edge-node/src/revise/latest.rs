@@ -27,11 +27,6 @@ pub fn latest(rows: &impl Rows, id: MessageId, recipient: u32) -> Result<Option<
     Ok(latest.map(|latest| latest.revision))
 }
 
-/// Whether a text, or a later one, has come for a recipient, whatever has become of it since.
-pub fn has_come(rows: &impl Rows, id: MessageId, recipient: u32, revision: u32) -> Result<bool, StoreError> {
-    Ok(latest(rows, id, recipient)?.is_some_and(|latest| latest >= revision))
-}
-
 /// A text has come for a recipient, or was taken back.
 pub fn remember(txn: &mut Txn<'_>, id: MessageId, recipient: u32, revision: u32) -> Result<(), StoreError> {
     let revision = revision.max(latest(txn, id, recipient)?.unwrap_or_default());

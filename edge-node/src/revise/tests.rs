@@ -706,9 +706,22 @@ fn another_text_of_what_has_left_is_too_late_also_where_a_big_that_went_back_off
     edge.offer_revised(0);
     assert_eq!((edge.waiting(), edge.bodies()), (Vec::new(), 0));
     assert_eq!(edge.told(), [(0, 1, ReviseResult::TooLate)]);
+    edge.revise_after(2, ReviseMode::Withdraw, &[(0, 1)]);
+    assert_eq!(edge.told()[1..], [(0, 2, ReviseResult::TooLate)], "it waits for no text in between");
     // What became of it is told again, also if that is for another text than big waits for.
     edge.wait(9, &[(1, 1)]);
     assert_eq!(edge.told_outcomes(), [(1, DeliveryState::Failed)], "of what it has forgotten");
+}
+
+#[test]
+fn whom_it_has_given_up_by_a_redirect_it_says_to_a_big_that_waits_for_them() {
+    let edge = Edge::new();
+    edge.outbound(1);
+    let redirect = redirect_after(None, 1).expect("a number");
+    edge.revise(redirect, ReviseMode::Withdraw, &[0]);
+    edge.wait(9, &[(0, 0)]);
+    assert_eq!(edge.told(), [(0, redirect, ReviseResult::Withdrawn); 2]);
+    assert_eq!(edge.told_outcomes(), []);
 }
 
 #[test]
