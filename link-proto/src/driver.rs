@@ -18,13 +18,13 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quinn::{Endpoint, EndpointConfig, TokioRuntime};
 use quinn_proto::TransportErrorCode;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::frame::{FrameError, Refusal};
 use crate::host::{Host, HostError, Opening, Partner};
@@ -276,7 +276,7 @@ async fn serve_one<H: Host>(
     parts: Arc<Parts<H::Sink>>,
 ) -> LinkError {
     let Arriving { incoming, config, choice, ring, keys } = arriving;
-    let deadline = tokio::time::Instant::now() + OPENING_TIME;
+    let deadline = Instant::now() + OPENING_TIME;
     let shaken =
         timeout_at(deadline, async { Ok::<_, LinkError>(incoming.accept_with(Arc::new(config))?.await?) });
     let connection = match shaken.await {

@@ -3,7 +3,9 @@
 //! A line that was just cut comes back at any moment, and then every second counts; an edge that has
 //! been away for long is not to be hammered. Time comes in with each call.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::session::OPENING_TIME;
 

@@ -23,6 +23,7 @@ use crate::unit::{Body, Digest, Lane, Position, Unit, UnitId};
 
 mod edge;
 mod failing;
+mod lossy;
 mod peers;
 mod pieces;
 mod quic;
@@ -52,6 +53,8 @@ struct State {
     filed: [Vec<UnitId>; 4],
     waiting: Vec<UnitId>,
     staged: Vec<(UnitId, u64, Digest)>,
+    /// Bytes of each body that goes ahead.
+    body_bytes: u64,
     /// Bytes of bodies that came, all in all.
     written: u64,
     /// No more of them is taken than this.
@@ -72,7 +75,7 @@ struct Memory {
 
 impl Memory {
     fn new(number: u8) -> Arc<Self> {
-        let state = State { number, ..State::default() };
+        let state = State { number, body_bytes: LARGE_BYTES, ..State::default() };
         Arc::new(Self { state: Mutex::new(state), changes: watch::Sender::new(()) })
     }
 
@@ -82,14 +85,18 @@ impl Memory {
         result
     }
 
-    async fn until(&self, what: &str, mut holds: impl FnMut(&State) -> bool) {
+    async fn until(&self, what: &str, holds: impl FnMut(&State) -> bool) {
+        self.until_within(FOREVER, what, holds).await;
+    }
+
+    async fn until_within(&self, time: Duration, what: &str, mut holds: impl FnMut(&State) -> bool) {
         let mut changes = self.changes.subscribe();
         let wait = async {
             while !holds(&self.state.lock().unwrap()) {
                 changes.changed().await.unwrap();
             }
         };
-        timeout(FOREVER, wait).await.unwrap_or_else(|_| panic!("waited for ever: {what}"));
+        timeout(time, wait).await.unwrap_or_else(|_| panic!("waited for ever: {what}"));
     }
 
     fn identity(&self) -> Identity {
@@ -272,7 +279,7 @@ impl Host for Node {
     }
 
     fn body(&self, _unit: UnitId) -> Result<Box<dyn BodySource>, HostError> {
-        Ok(Box::new(Pieces(LARGE_BYTES)))
+        Ok(Box::new(Pieces(self.0.with(|state| state.body_bytes))))
     }
 
     async fn body_held(&self, unit: UnitId, length: u64, digest: Digest) -> Result<(), HostError> {

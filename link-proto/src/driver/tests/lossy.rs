@@ -1,0 +1,291 @@
+//! The whole link over a network that loses, repeats, delays and reorders datagrams, and is down for a while: the driver
+//! and QUIC as they are, by a virtual clock. The network's dice are seeded. TLS and QUIC throw their own, so a seed names a
+//! kind of weather and does not play the same run twice.
+
+use std::io::{self, IoSliceMut};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, EndpointConfig, TokioRuntime, UdpPoller};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::*;
+
+/// Seeds in the plain run, and in the long one.
+const SEEDS: u64 = 200;
+const SEEDS_LONG: u64 = 10_000;
+/// Units of each lane and way.
+const UNITS: u32 = 12;
+/// The unit whose body goes ahead, and bytes of that.
+const LARGE: u32 = 1_000;
+const BODY_BYTES: u64 = 150_000;
+/// How long the weather lasts, virtual; then the network is sound.
+const WEATHER: Duration = Duration::from_secs(180);
+/// How long a sound network may need for all that waits, virtual: a lost connection is noticed after 10 s, an attempt is given
+/// up after 10 s, and the next one comes half a minute later at most.
+const REST: Duration = Duration::from_secs(60);
+
+/// splitmix64.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    }
+}
+
+/// What a network does to datagrams: chances in percent, times in milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Weather {
+    lost: u64,
+    repeated: u64,
+    /// How long each takes, and how much longer it may take than another one.
+    delay: u64,
+    spread: u64,
+    /// It is down for as long as this at most; 0 is never.
+    down: u64,
+}
+
+const SOUND: Weather = Weather { lost: 0, repeated: 0, delay: 5, spread: 0, down: 0 };
+
+/// A network with two addresses, whose sockets hold what has come.
+struct Network {
+    state: Mutex<Air>,
+}
+
+struct Air {
+    dice: Dice,
+    weather: Weather,
+    /// When it is up again.
+    up: Instant,
+    inboxes: [Inbox; 2],
+    lost: u64,
+    repeated: u64,
+}
+
+#[derive(Default)]
+struct Inbox {
+    datagrams: VecDeque<Vec<u8>>,
+    reader: Option<Waker>,
+}
+
+fn address_of(end: usize) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], [7001, 7002][end]))
+}
+
+impl Network {
+    fn new(seed: u64, weather: Weather) -> Arc<Self> {
+        let air = Air {
+            dice: Dice(seed),
+            weather,
+            up: Instant::now(),
+            inboxes: Default::default(),
+            lost: 0,
+            repeated: 0,
+        };
+        Arc::new(Self { state: Mutex::new(air) })
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Air) -> T) -> T {
+        change(&mut self.state.lock().unwrap())
+    }
+
+    /// A datagram is on its way to an end: how often, and how long each time.
+    fn carry(self: &Arc<Self>, to: usize, datagram: &[u8]) {
+        let delays = self.with(|air| {
+            let weather = air.weather;
+            if air.up > Instant::now() || air.dice.below(100) < weather.lost {
+                air.lost += 1;
+                return Vec::new();
+            }
+            let twice = air.dice.below(100) < weather.repeated;
+            air.repeated += u64::from(twice);
+            let spread = weather.spread + 1;
+            (0..=u8::from(twice)).map(|_| weather.delay + air.dice.below(spread)).collect()
+        });
+        for delay in delays {
+            let (network, datagram) = (Arc::clone(self), datagram.to_vec());
+            let at = Instant::now() + Duration::from_millis(delay);
+            tokio::spawn(async move {
+                sleep_until(at).await;
+                let reader = network.with(|air| {
+                    air.inboxes[to].datagrams.push_back(datagram);
+                    air.inboxes[to].reader.take()
+                });
+                reader.into_iter().for_each(Waker::wake);
+            });
+        }
+    }
+
+    /// Goes down now and then, until its weather is over.
+    async fn rage(self: Arc<Self>) {
+        loop {
+            sleep(Duration::from_millis(self.with(|air| air.dice.below(20_000)))).await;
+            let down = self.with(|air| {
+                let down = Duration::from_millis(air.dice.below(air.weather.down.max(1)));
+                air.up = Instant::now() + down;
+                down
+            });
+            sleep(down).await;
+        }
+    }
+}
+
+/// One end's socket.
+struct Socket {
+    network: Arc<Network>,
+    end: usize,
+}
+
+impl std::fmt::Debug for Socket {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "the socket of {}", address_of(self.end))
+    }
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Writable)
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        assert_eq!(transmit.destination, address_of(1 - self.end));
+        self.network.carry(1 - self.end, transmit.contents);
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        context: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.network.with(|air| {
+            let inbox = &mut air.inboxes[self.end];
+            let Some(datagram) = inbox.datagrams.pop_front() else {
+                inbox.reader = Some(context.waker().clone());
+                return Poll::Pending;
+            };
+            buffers[0][..datagram.len()].copy_from_slice(&datagram);
+            let (addr, len) = (address_of(1 - self.end), datagram.len());
+            meta[0] = RecvMeta { addr, len, stride: len, ecn: None, dst_ip: None };
+            Poll::Ready(Ok(1))
+        })
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(address_of(self.end))
+    }
+
+    fn may_fragment(&self) -> bool {
+        false
+    }
+}
+
+/// A socket that always takes more.
+#[derive(Debug)]
+struct Writable;
+
+impl UdpPoller for Writable {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn endpoint(network: &Arc<Network>, end: usize, config: EndpointConfig) -> quinn::Endpoint {
+    let socket = Arc::new(Socket { network: Arc::clone(network), end });
+    quinn::Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime)).unwrap()
+}
+
+/// Everything that is offered either way while the weather lasts arrives once and in order, and is confirmed, soon after it
+/// is over at the latest. Returns how many datagrams were lost and repeated.
+async fn weathers(seed: u64) -> (u64, u64) {
+    let mut dice = Dice(seed ^ 0x0077_ea74_e125);
+    let weather = Weather {
+        lost: dice.below(31),
+        repeated: dice.below(51),
+        delay: dice.below(300),
+        spread: dice.below(200),
+        down: [0, 2_000, 15_000, 60_000][usize::try_from(dice.below(4)).unwrap()],
+    };
+    let network = Network::new(seed, weather);
+    let pair = Pair::new();
+    let listener = Listener {
+        endpoint: endpoint(&network, 1, transport::listening(&pair.edge_key)),
+        keys: KeyRing::fixed(pair.edge_key.clone()),
+    };
+    let dialler = Dialler {
+        endpoint: endpoint(&network, 0, EndpointConfig::default()),
+        address: address_of(1),
+        keys: pair.big_ring(),
+    };
+    let (edge, handle) = (Arc::new(Node(Arc::clone(&pair.edge))), pair.edge_handle.clone());
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move { drop(listener.serve(edge, handle).await) });
+    let (big, handle) = (Arc::new(Node(Arc::clone(&pair.big))), pair.big_handle.clone());
+    tasks.spawn(async move { dialler.run(big, handle).await });
+    if weather.down > 0 {
+        tasks.spawn(Arc::clone(&network).rage());
+    }
+
+    let began = Instant::now();
+    for node in [&pair.big, &pair.edge] {
+        node.with(|state| state.body_bytes = BODY_BYTES);
+    }
+    for number in 0..UNITS {
+        for (node, handle) in [(&pair.big, &pair.big_handle), (&pair.edge, &pair.edge_handle)] {
+            for lane in Lane::ALL {
+                node.offer(lane, number..number + 1);
+                handle.units(lane);
+            }
+        }
+        if number == UNITS / 4 {
+            for (node, handle) in [(&pair.big, &pair.big_handle), (&pair.edge, &pair.edge_handle)] {
+                node.with(|state| state.waiting.push(unit_id(LARGE)));
+                handle.bodies();
+            }
+        }
+        let pause = dice.below(2 * u64::try_from(WEATHER.as_millis()).unwrap() / u64::from(UNITS));
+        sleep(Duration::from_millis(pause)).await;
+    }
+    sleep_until(began + WEATHER).await;
+    network.with(|air| (air.weather, air.up) = (SOUND, Instant::now()));
+    let all = ids(0..UNITS);
+    for (to, from) in [(&pair.edge, &pair.big), (&pair.big, &pair.edge)] {
+        // In order and once, which applying asserts, too; the one whose body goes ahead takes its place when that is there.
+        let arrived = |state: &State| {
+            let small = |filed: &Vec<UnitId>| filed.iter().filter(|id| **id != unit_id(LARGE)).eq(&all);
+            state.filed.iter().all(small) && state.filed[3].len() == all.len() + 1
+        };
+        to.until_within(REST, &format!("all has come: seed {seed}, {weather:?}"), arrived).await;
+        let confirmed = |state: &State| state.queue.iter().all(VecDeque::is_empty);
+        from.until_within(REST, &format!("all is confirmed: seed {seed}, {weather:?}"), confirmed).await;
+    }
+    network.with(|air| (air.lost, air.repeated))
+}
+
+async fn all_of(seeds: std::ops::Range<u64>) {
+    let (mut lost, mut repeated) = (0, 0);
+    for seed in seeds {
+        let (more_lost, more_repeated) = weathers(seed).await;
+        lost += more_lost;
+        repeated += more_repeated;
+    }
+    assert!(lost > 100 && repeated > 100, "it was no weather: {lost} lost, {repeated} repeated");
+    println!("{lost} datagrams lost, {repeated} repeated");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_the_network_does_to_datagrams_all_arrives_once_and_in_order() {
+    all_of(0..SEEDS).await;
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "minutes; run by hand"]
+async fn whatever_the_network_does_to_datagrams_for_long() {
+    all_of(0..SEEDS_LONG).await;
+}
