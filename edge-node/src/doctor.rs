@@ -1,10 +1,11 @@
 //! `doctor`: what a new administrator gets wrong, found before others do, with the records that mend it.
 //!
 //! It asks the configured resolvers, this edge's own addresses and the running node, and nobody else. `asked` asks,
-//! `certificate` reads ours; what is found is judged here, without I/O.
+//! `certificate` reads ours, `firewall` says which ports mail needs; what is found is judged here, without I/O.
 
 mod asked;
 mod certificate;
+mod firewall;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -449,23 +450,6 @@ fn outward_port(edge: &Edge, seen: Option<OutwardView>) -> Finding {
         }
         (None, None) => Finding::unchecked(about, "no mail has shown it since the edge was started", by_hand),
     }
-}
-
-/// What cannot be seen from here.
-fn firewall(edge: &Edge, link: SocketAddr) -> Finding {
-    let port = edge.outbound.port;
-    let listeners = [&edge.smtp, &edge.submission, &edge.submissions, &edge.pop3, &edge.pop3s];
-    let listeners = listeners.into_iter().flatten().chain(edge.certificate.http());
-    let mut ports: Vec<_> = listeners.map(|at| at.port()).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
-    let firewall = format!(
-        "has to let in TCP {} from anywhere and UDP {} from big, and out TCP {port}, and UDP and TCP 53 to the resolvers",
-        ports.join(", "),
-        link.port()
-    );
-    Finding::unchecked("firewall", firewall, "")
 }
 
 #[cfg(test)]

@@ -104,12 +104,13 @@ pub async fn examine(
         }
         Err(error) => {
             let found = format!("they do not answer about the root: {error}; nothing more is asked of them");
-            let mend = "let UDP and TCP 53 out to them, or name others in [edge.dns]";
+            let ports = firewall::resolver_ports(edge);
+            let mend = format!("let UDP and TCP {ports} out to them, or name others in [edge.dns]");
             findings.push(Finding::wrong("resolvers", found, mend));
         }
     }
     findings.push(outward_port(edge, outward));
-    findings.push(firewall(edge, topology.link.listen));
+    findings.push(firewall::advice(edge, topology.link.listen));
     Ok(findings)
 }
 
