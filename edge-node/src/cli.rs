@@ -63,6 +63,11 @@ enum Command {
         /// The backup
         dir: PathBuf,
     },
+    /// Take no more mail from other MTAs, so that this node can be emptied: port 25 answers 421 until `resume`; a restart
+    /// changes nothing of that
+    Drain,
+    /// Take mail from other MTAs again
+    Resume,
     /// What waits for delivery
     #[command(subcommand)]
     Queue(QueueCommand),
@@ -212,6 +217,8 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Serve => Ok(serve::run(topology)?),
         Command::Invite => invite(caller),
         Command::Verify { rebuild } => verify(caller, &topology, rebuild),
+        Command::Drain => say(caller, &Request::Drain),
+        Command::Resume => say(caller, &Request::Resume),
         Command::Queue(QueueCommand::List { domain, held }) => list(caller, domain, held),
         Command::Queue(QueueCommand::Hold(which)) => say(caller, &Request::QueueHold(which.into())),
         Command::Queue(QueueCommand::Release(which)) => say(caller, &Request::QueueRelease(which.into())),

@@ -37,7 +37,7 @@ use crate::request::{
     LockedFor, LockedNetworkView, LockedView, PartnerLaneView, Request, Step, StrangersView,
 };
 use crate::strangers::Strangers;
-use crate::{harvest, maintenance, reception};
+use crate::{drain, harvest, maintenance, reception};
 
 /// Rows that one answer lists at most.
 const LISTED_MAX: usize = 10_000;
@@ -93,6 +93,8 @@ impl Commands {
             Request::CertificateRenew => json(self.renew_certificate().await?),
             Request::Strangers => json(self.strangers().map_err(failed)?),
             Request::StrangersRelease { what } => json(release_strangers(&self.node, &what)?),
+            Request::Drain => json(drain::drain(&self.node.store).await.map_err(failed)?),
+            Request::Resume => json(drain::resume(&self.node.store).await.map_err(failed)?),
             Request::LinkStatus => json(self.link_status().map_err(failed)?),
             Request::Link(command) => json(self.link_command(command).await?),
             Request::Backup => json(self.backup().await?),
@@ -173,6 +175,8 @@ impl Commands {
             shown.and_then(|shown| operator::former_key_alarm(shown.at, &shown.key, partner.as_ref())),
         );
         alarms.extend(pressure.alarm());
+        let drained_since = drain::since(&snapshot)?;
+        alarms.extend(drained_since.map(drain::alarm));
         alarms.extend(guessing_alarm(&locked(&self.node)));
         alarms.extend(self.probe.alarm());
         alarms.extend(self.certificate.alarm());
@@ -199,6 +203,7 @@ impl Commands {
             keys: link_key::view(&self.keys, partner.as_ref()),
             epoch: partner.map(|partner| partner.epoch),
             pressure,
+            drained_since,
             sandbox: self.in_force.view(),
             directory: self.node.directory_view()?,
             lanes,

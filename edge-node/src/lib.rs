@@ -20,6 +20,7 @@ mod cover;
 pub mod delivery;
 mod directory;
 mod doctor;
+mod drain;
 mod facts;
 mod fence;
 mod greylist;

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::acquainted::Acquainted;
 use crate::authentication::{Authenticator, Sender};
+use crate::drain;
 use crate::harvest::Namer;
 use crate::intake::{Accepted, Intake, refusal};
 use crate::login::{self, Refused, Traveller};
@@ -64,7 +65,7 @@ impl Service {
 
     async fn connection(self, mut stream: Stream, peer: SocketAddr) -> io::Result<()> {
         let (start, mut stopping) = (Instant::now(), self.stopping.clone());
-        if let Some(refusal) = instead_of_greeting(self.node.pressure.level(), self.config.role) {
+        if let Some(refusal) = self.instead_of_greeting() {
             tokio::time::timeout(WRITE_TIMEOUT, stream.write_all(refusal.as_bytes())).await??;
             return stream.shutdown().await;
         }
@@ -141,6 +142,14 @@ impl Service {
 }
 
 impl Service {
+    /// What is said instead of a greeting, if the client would be refused all that it could ask for.
+    fn instead_of_greeting(&self) -> Option<String> {
+        let pressed = instead_of_greeting(self.node.pressure.level(), self.config.role).map(str::to_owned);
+        // What cannot be read now is looked at again at MAIL.
+        let drained = || drain::admits(&self.node.store, self.config.role).err().filter(Reply::closes);
+        pressed.or_else(|| drained().map(|reply| format!("{reply}\r\n")))
+    }
+
     /// How long that client has to wait for the greeting.
     fn greeting_pause(&self, client: IpAddr) -> Option<Duration> {
         let pause = self.node.topology.edge.greeting_pause;
@@ -307,6 +316,7 @@ impl Conversation {
 
     async fn sender(&self, reverse_path: Option<&Address>) -> Verdict {
         let Service { node, config, .. } = &self.service;
+        drain::admits(&node.store, config.role)?;
         node.pressure.admits(config.role)?;
         vouch::may_begin(node)?;
         if config.role == Role::Reception {

@@ -33,6 +33,10 @@ pub enum Request {
         /// The address of the only one who is meant.
         recipient: Option<String>,
     },
+    /// Takes no more mail from other MTAs, until [`Request::Resume`]. Answered with [`Done`].
+    Drain,
+    /// Takes it again. Answered with [`Done`].
+    Resume,
     /// The link. Answered with [`LinkView`].
     LinkStatus,
     /// Where too many logins have failed. Answered with `Vec<LockedView>`.

@@ -333,6 +333,7 @@ mod tests {
             keys: KeysView { own: "0123456789abcdef01".into(), ..KeysView::default() },
             epoch: Some(3),
             pressure: PressureView { level: Level::Closed, why: Some("the disk is full".into()) },
+            drained_since: None,
             sandbox: SandboxView { on: true, lacks: vec!["no a".into(), "no b".into()] },
             directory: DirectoryView::default(),
             lanes: vec![lane],

@@ -27,6 +27,8 @@ pub struct LinkView {
     pub epoch: Option<u64>,
     /// How much more mail this end can take.
     pub pressure: PressureView,
+    /// On the edge: since when it takes no mail from other MTAs because an operator has drained it, milliseconds since 1970.
+    pub drained_since: Option<u64>,
     /// To what this node has confined itself.
     pub sandbox: SandboxView,
     /// The directory that the edge holds.

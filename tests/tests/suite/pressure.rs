@@ -5,12 +5,13 @@ use edge_node::request::{Explained, Request as EdgeRequest};
 use shared::pressure::Level;
 use shared::report::LinkView;
 use tests::client::smtp::{Reply, SendError, SmtpClient, SmtpError};
+use tests::internet::rules::{Rule, Stage};
 use tests::ledger::Token;
 use tests::messages::{LONG, Letter};
 use tests::process::{Node, Program};
 use tests::tampered::Tampered;
 use tests::wait::{SOON, Trouble, until};
-use tests::world::{ALICE, CAROL, World, without_trace};
+use tests::world::{ALICE, CAROL, World, accepted_as, without_trace};
 
 /// The least that `spool_max` may be.
 const SPOOL_MAX: u64 = 1 << 20;
@@ -45,7 +46,7 @@ async fn until_refused(world: &World) -> Result<(Vec<Accepted>, (&'static str, R
         };
         match client.send(CAROL, &[ALICE], &letter(number)).await {
             Ok(reply) => {
-                accepted.push((number, tests::world::accepted_as(&reply).ok_or("no id")?));
+                accepted.push((number, accepted_as(&reply).ok_or("no id")?));
                 assert!(before.takes_mail(), "accepted although {before:?}");
             }
             Err(SendError::Refused { stage, reply }) => return Ok((accepted, (stage, reply))),
@@ -227,4 +228,78 @@ async fn where_bigs_disk_is_slow_it_takes_no_more_until_it_is_quick_again() -> R
         Ok((world.big().link().await?.pressure.level == Level::Open).then_some(()))
     })
     .await
+}
+
+/// What is said on port 25 instead of a greeting.
+async fn refusal(world: &World) -> Result<Reply, Trouble> {
+    match SmtpClient::connect(world.smtp_address()).await {
+        Err(SmtpError::Answered { reply, .. }) => Ok(reply),
+        other => Err(format!("it is greeted, or lost: {other:?}").into()),
+    }
+}
+
+#[tokio::test]
+async fn a_drained_edge_takes_no_strangers_mail_and_what_it_has_goes_on_until_it_is_empty()
+-> Result<(), Trouble> {
+    let mut world = World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await?;
+    let desk = world.desk("alice");
+    let trip = desk.travel(Scope::New, AfterFetch::Keep).await?;
+    world.first_pop3s(&trip.user, &trip.password).await?.quit().await?;
+    // One message waits to leave, and one for big, which is away.
+    world.internet.mta.add_rule(Rule::reply(Stage::Rcpt, 451, "4.2.0 not now"));
+    let outward = desk.send(CAROL, "outward", "text\n").await?;
+    until("it waits to leave", SOON, async || Ok((!world.edge_queue().await?.is_empty()).then_some(())))
+        .await?;
+    world.nodes.kill(Node::Big).await?;
+    let before = world.receive(&[ALICE], &letter(1)).await?;
+    let (idle, mut busy) = (world.smtp().await?, world.smtp().await?);
+    busy.expect(&format!("MAIL FROM:<{CAROL}>"), 250).await?;
+    world.nodes.edge.run(&["drain"]).await?;
+    let is_closed = |reply: &Reply| (reply.code, reply.enhanced()) == (421, Some("4.3.2"));
+    let refused = refusal(&world).await?;
+    assert!(is_closed(&refused), "{refused}");
+    // What has begun is taken, and then the session ends.
+    busy.expect(&format!("RCPT TO:<{ALICE}>"), 250).await?;
+    busy.expect("DATA", 354).await?;
+    busy.raw(&letter(2)).await?;
+    let under_way = accepted_as(&busy.expect(".", 250).await?).ok_or("no id")?;
+    for mut session in [busy, idle] {
+        let reply = session.command(&format!("MAIL FROM:<{CAROL}>")).await?;
+        assert!(is_closed(&reply), "{reply}");
+        assert!(session.rest().await?.is_empty(), "it is over");
+    }
+    // Travellers have no other way.
+    let (user, password) = (trip.user.as_str(), trip.password.as_str());
+    let note = Letter { from: ALICE, to: ALICE, subject: "note", token: Token { seed: 5, number: 1 } };
+    world
+        .submission(user, password)
+        .await?
+        .send_and_quit(ALICE, &[ALICE], &note.with_attachment("a.bin", 10))
+        .await?;
+    world.pop3s(user, password).await?.quit().await?;
+    let link = world.edge_link().await?;
+    assert!(link.drained_since.is_some());
+    assert!(link.alarms.iter().any(|alarm| alarm.contains("`edge-node resume`")), "{:?}", link.alarms);
+
+    world.nodes.kill(Node::Edge).await?;
+    world.nodes.start_edge().await?;
+    let refused = refusal(&world).await?;
+    assert!(is_closed(&refused), "{refused}");
+    assert_eq!(world.edge_link().await?.drained_since, link.drained_since);
+    world.internet.mta.clear_rules();
+    world.nodes.start_big().await?;
+    world.linked().await?;
+    for (number, id) in [(1, before), (2, under_way)] {
+        desk.filed(Folder::In, &id).await?;
+        assert!(without_trace(&desk.raw(&id).await?) == letter(number), "{number} is altered");
+    }
+    desk.relayed(&outward.id).await?;
+    world.quiet().await?;
+    assert!(world.edge_queue().await?.is_empty(), "it is empty");
+    world.nodes.edge.run(&["resume"]).await?;
+    let after = world.receive(&[ALICE], &letter(3)).await?;
+    desk.filed(Folder::In, &after).await?;
+    assert_eq!(world.edge_link().await?.drained_since, None);
+    world.well().await?;
+    world.end().await
 }
