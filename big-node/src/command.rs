@@ -374,6 +374,7 @@ impl Commands {
             keys: link_key::view(&self.keys, partner.as_ref()),
             epoch: lane::epoch(&snapshot)?,
             pressure,
+            room: None,
             drained_since: None,
             sandbox: self.in_force.view(),
             directory: compare::view(&snapshot)?,

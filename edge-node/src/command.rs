@@ -203,6 +203,7 @@ impl Commands {
             keys: link_key::view(&self.keys, partner.as_ref()),
             epoch: partner.map(|partner| partner.epoch),
             pressure,
+            room: Some(self.node.pressure.room()),
             drained_since,
             sandbox: self.in_force.view(),
             directory: self.node.directory_view()?,

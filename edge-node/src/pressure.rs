@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use shared::lane;
 use shared::pressure::{Bound, Level, Monitor};
-use shared::report::PressureView;
+use shared::report::{PressureView, RoomView};
 use shared::smtp::{Enhanced, Reply, Role};
 use shared::store::{BodyKey, BodyUse, Rows, Snapshot, Store, StoreError};
 
@@ -29,6 +29,8 @@ const PAGE: usize = 1000;
 pub struct Pressure {
     store: Store,
     monitor: Monitor,
+    /// How many octets it may hold for big and for delivery.
+    spool_max: u64,
     /// Octets held for big and for delivery, as last counted.
     spool: AtomicU64,
     maildrops: Mutex<Maildrops>,
@@ -52,6 +54,7 @@ impl Pressure {
         Self {
             store: store.clone(),
             monitor: Monitor::new(store.clone(), bound),
+            spool_max,
             spool: AtomicU64::new(0),
             maildrops: Mutex::default(),
         }
@@ -65,6 +68,18 @@ impl Pressure {
     /// The level and its reason, for people.
     pub fn view(&self) -> PressureView {
         self.monitor.view(self.spool.load(Ordering::Relaxed))
+    }
+
+    /// How much room is left.
+    pub fn room(&self) -> RoomView {
+        // A disk that cannot be asked has no room.
+        let (free_bytes, free_inodes) = self.store.free().unwrap_or_default();
+        RoomView {
+            spool: self.spool.load(Ordering::Relaxed),
+            spool_max: self.spool_max,
+            free_bytes,
+            free_inodes: (free_inodes != u64::MAX).then_some(free_inodes),
+        }
     }
 
     /// Whether `role` may take a message now, or the reply that says no.
@@ -186,7 +201,8 @@ mod tests {
 
     #[test]
     fn the_spool_is_what_waits_and_not_what_lies_in_maildrops_or_is_kept_for_replay() {
-        let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
+        let disk = SimDisk::new(Faults::default());
+        let store = Store::open(Arc::new(disk.clone())).expect("opens");
         let message = MessageId::generate();
         let body = inbound_body(message);
         let mut writer = store.body_writer(body, INBOUND_KIND);
@@ -222,11 +238,16 @@ mod tests {
         assert_eq!(pressure().level(), Level::Closed);
         let why = pressure().view().why.expect("a reason");
         assert!(why.starts_with("the spool holds 2.0 MiB, 2.0 MiB are allowed; see that the link"), "{why}");
+        disk.set_free(1 << 30, 7_000);
+        let RoomView { spool, spool_max, free_inodes, .. } = pressure().room();
+        assert!((2 << 20..3 << 20).contains(&spool) && spool_max == 2 << 20, "{spool} of {spool_max}");
+        assert_eq!(free_inodes, Some(7_000));
         // Big has confirmed it: it is kept for a replay, and then only the copies hold it.
         let position = LanePosition { number: 1, ..LanePosition::default() };
         let confirmed = move |txn: &mut Txn<'_>| lane::confirmed(txn, LANE, position, &[], &[], 1);
         store.commit_blocking(confirmed).expect("commits");
         assert_eq!(pressure().level(), Level::Open);
+        assert!(pressure().room().spool < 4096, "{:?}", pressure().room());
         let trimmed =
             store.commit_blocking(|txn| lane::trim(txn, LANE, u64::MAX, u64::MAX)).expect("commits");
         assert_eq!((*trimmed, pressure().level()), (1, Level::Open));

@@ -13,7 +13,7 @@ use unicode_normalization::char::is_combining_mark;
 use crate::mime::terminal;
 use crate::report::{
     BorderView, DecisionView, DirectoryView, KeysView, LinkView, MissingView, PartnerLaneView, PressureView,
-    SandboxView, Step,
+    RoomView, SandboxView, Step,
 };
 use crate::store::{Copied, Verdict};
 
@@ -154,6 +154,7 @@ pub fn link(link: &LinkView) -> String {
     text.extend(link.peer.as_deref().map(|peer| line("partner", peer)));
     text.extend(keys(&link.keys).iter().map(|(what, key)| line(what, key)));
     text += &line("pressure", &pressure(&link.pressure));
+    text.extend(link.room.as_ref().map(|left| line("room", &room(left))));
     text += &line("sandbox", &sandbox(&link.sandbox));
     text += &line("directory", &directory(&link.directory));
     text.extend(link.border.as_ref().map(|BorderView { repeats, undetermined }| {
@@ -175,6 +176,12 @@ pub fn link(link: &LinkView) -> String {
         text += &missing(&link.missing);
     }
     text
+}
+
+fn room(RoomView { spool, spool_max, free_bytes, free_inodes }: &RoomView) -> String {
+    let inodes = free_inodes.map(|free| format!(" and {free} inodes")).unwrap_or_default();
+    let (spool, spool_max, free) = (size(*spool), size(*spool_max), size(*free_bytes));
+    format!("the spool holds {spool}, {spool_max} are allowed; {free}{inodes} are free on the disk")
 }
 
 fn sandbox(SandboxView { on, lacks }: &SandboxView) -> String {
@@ -333,6 +340,12 @@ mod tests {
             keys: KeysView { own: "0123456789abcdef01".into(), ..KeysView::default() },
             epoch: Some(3),
             pressure: PressureView { level: Level::Closed, why: Some("the disk is full".into()) },
+            room: Some(RoomView {
+                spool: 3 << 20,
+                spool_max: 10 << 30,
+                free_bytes: 80 << 30,
+                free_inodes: Some(5_000),
+            }),
             drained_since: None,
             sandbox: SandboxView { on: true, lacks: vec!["no a".into(), "no b".into()] },
             directory: DirectoryView::default(),
@@ -348,6 +361,7 @@ mod tests {
              partner     127.0.0.1:7625\n\
              own key     0123456789abcdef\n\
              pressure    closed (the disk is full)\n\
+             room        the spool holds 3.0 MiB, 10.0 GiB are allowed; 80.0 GiB and 5000 inodes are free on the disk\n\
              sandbox     on, but weaker than it is meant to be: no a; no b\n\
              directory   not compared yet\n\
              border      3 repeats recognised, 1 attempts undetermined\n\
@@ -366,7 +380,11 @@ mod tests {
         let pins = "own key     0123456789abcdef; next, not in use yet: aa\nits key     bb; refused, its former: cc\n";
         assert!(link(&view).contains(pins), "{}", link(&view));
         view.pressure = PressureView { level: Level::Open, why: None };
-        assert!(link(&view).contains("\npressure    open\n"));
+        view.room = view.room.map(|room| RoomView { free_inodes: None, ..room });
+        let room = "\npressure    open\nroom        the spool holds 3.0 MiB, 10.0 GiB are allowed; 80.0 GiB are free on the disk\n";
+        assert!(link(&view).contains(room), "{}", link(&view));
+        view.room = None;
+        assert!(link(&view).contains("\npressure    open\nsandbox "), "big has no spool");
         view.directory = DirectoryView {
             compared_at: Some(1_795_333_263_250),
             differed: 1,

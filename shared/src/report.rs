@@ -27,6 +27,8 @@ pub struct LinkView {
     pub epoch: Option<u64>,
     /// How much more mail this end can take.
     pub pressure: PressureView,
+    /// On the edge: how much room it has left.
+    pub room: Option<RoomView>,
     /// On the edge: since when it takes no mail from other MTAs because an operator has drained it, milliseconds since 1970.
     pub drained_since: Option<u64>,
     /// To what this node has confined itself.
@@ -134,6 +136,19 @@ impl PressureView {
         let why = self.why.as_deref().unwrap_or("for no known reason");
         (!self.level.takes_mail()).then(|| format!("no mail is taken: {why}"))
     }
+}
+
+/// How much room the edge has left, whatever its level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomView {
+    /// Octets held for big and for delivery, as last counted.
+    pub spool: u64,
+    /// How many those may be: `[edge] spool_max`.
+    pub spool_max: u64,
+    /// Octets that are free on the file system of its store.
+    pub free_bytes: u64,
+    /// Inodes that are free there; `None` where they are not counted.
+    pub free_inodes: Option<u64>,
 }
 
 /// One lane, as this end sees it.

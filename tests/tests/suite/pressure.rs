@@ -87,6 +87,9 @@ async fn a_full_spool_refuses_for_now_and_empties_by_itself() -> Result<(), Trou
     let (accepted, refusal) = until_refused(&world).await?;
     assert_for_now(refusal);
     assert!(accepted.len() >= 10, "{} were accepted", accepted.len());
+    let room = world.edge_link().await?.room.ok_or("the edge says how much room it has")?;
+    assert!(room.spool_max == SPOOL_MAX && room.spool >= SPOOL_MAX - SPOOL_MAX / 8, "{room:?}");
+    assert!(room.free_bytes > 0 && room.free_inodes != Some(0), "{room:?}");
     world.nodes.start_big().await?;
     world.linked().await?;
     goes_on(&world, accepted).await
