@@ -230,7 +230,7 @@ fn to_big() -> Vec<ToBig> {
         message: [2; 16],
         revision: 1,
         retrieved: true,
-        deleted: true,
+        deleted: false,
         at: 1_790_000_000_000,
     };
     let inbound = unit::Inbound {
