@@ -23,6 +23,7 @@ use crate::unit::{Body, Digest, Lane, Position, Unit, UnitId};
 
 mod edge;
 mod failing;
+mod line;
 mod lossy;
 mod peers;
 mod pieces;
@@ -55,6 +56,8 @@ struct State {
     staged: Vec<(UnitId, u64, Digest)>,
     /// Bytes of each body that goes ahead.
     body_bytes: u64,
+    /// Bytes of bodies that were read to be sent, all in all.
+    read: u64,
     /// Bytes of bodies that came, all in all.
     written: u64,
     /// No more of them is taken than this.
@@ -138,12 +141,13 @@ fn ids(range: std::ops::Range<u32>) -> Vec<UnitId> {
     range.map(unit_id).collect()
 }
 
-struct Pieces(u64);
+struct Pieces(u64, Arc<Memory>);
 
 impl BodySource for Pieces {
     fn next(&mut self) -> Result<Option<Bytes>, HostError> {
         let size = self.0.min(PIECE.len() as u64);
         self.0 -= size;
+        self.1.with(|state| state.read += size);
         Ok((size > 0).then(|| Bytes::from_static(&PIECE[..usize::try_from(size).unwrap()])))
     }
 }
@@ -279,7 +283,7 @@ impl Host for Node {
     }
 
     fn body(&self, _unit: UnitId) -> Result<Box<dyn BodySource>, HostError> {
-        Ok(Box::new(Pieces(self.0.with(|state| state.body_bytes))))
+        Ok(Box::new(Pieces(self.0.with(|state| state.body_bytes), Arc::clone(&self.0))))
     }
 
     async fn body_held(&self, unit: UnitId, length: u64, digest: Digest) -> Result<(), HostError> {
@@ -944,13 +948,14 @@ async fn a_flood_of_first_packets_gets_retries_and_holds_nothing() {
     let size = timeout(FOREVER, tap.recv(&mut first)).await.unwrap().unwrap();
     drop(connecting);
     assert!(size >= 1200);
-    let (mut answers, mut answer) = (0, [0; 2048]);
+    let (mut answers, mut octets, mut answer) = (0, 0, [0; 2048]);
     let mut look = |tap: &tokio::net::UdpSocket| {
         while let Ok((length, from)) = tap.try_recv_from(&mut answer) {
             if from == pair.address {
                 assert_eq!(answer[0] & 0xf0, 0xf0, "a Retry (RFC 9000 §17.2.5)");
                 assert!(length < size, "no amplification");
                 answers += 1;
+                octets += length;
             }
         }
     };
@@ -963,6 +968,10 @@ async fn a_flood_of_first_packets_gets_retries_and_holds_nothing() {
     pair.edge.until("units of the live session", |state| state.filed[2] == ids(0..10)).await;
     look(&tap);
     assert!((1..=PACKETS).contains(&answers), "{answers}");
+    assert!(
+        octets <= 3 * PACKETS * size,
+        "{octets} octets to an address that is not validated (RFC 9000 §8.1)"
+    );
     assert_eq!(pair.edge.with(|state| state.partner.as_ref().unwrap().epoch), epoch, "nobody came in");
     assert!(pair.big_handle.is_open() && pair.edge_handle.is_open());
     dialling.abort();

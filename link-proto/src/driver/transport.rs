@@ -18,7 +18,7 @@ use crate::session::BODIES_MAX;
 /// Bidirectional streams: control and four lanes, all opened by big.
 const BIDI_STREAMS: u32 = 5;
 /// Bytes of one stream that may be under way or unread.
-const STREAM_WINDOW: u32 = 1024 * 1024;
+pub(super) const STREAM_WINDOW: u32 = 1024 * 1024;
 /// Bytes of a connection that may be under way or unread: all lanes and bodies at once.
 pub(super) const CONNECTION_WINDOW: u32 = 10 * 1024 * 1024;
 /// Bytes sent and not acknowledged.

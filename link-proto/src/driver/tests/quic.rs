@@ -10,13 +10,13 @@ const STREAMS: usize = 10_000;
 const UPDATES: u64 = 200;
 
 /// An enemy whose lane of mail has begun, and what it has sent there.
-struct Sender {
-    enemy: Enemy,
+pub(super) struct Sender {
+    pub(super) enemy: Enemy,
     position: Position,
 }
 
 impl Sender {
-    async fn new(pair: &Pair) -> Self {
+    pub(super) async fn new(pair: &Pair) -> Self {
         let (mut enemy, _) = Enemy::open(pair, 1).await;
         let resume = crate::frame::Resume { position: Position::default(), rebase: false };
         enemy.streams.lanes[2].0.write_all(&Frame::Resume(resume).encode().concat()).await.unwrap();
@@ -24,17 +24,25 @@ impl Sender {
     }
 
     async fn send(&mut self) {
-        let number = self.position.number + 1;
-        let id = unit_id(u32::try_from(number).unwrap());
-        let unit = Unit { number, id, after: None, head: Bytes::new(), body: Body::None };
-        self.position = self.position.after(&unit);
-        let batch = Batch { units: vec![unit], chain: self.position.chain };
+        self.send_units(1, Bytes::new()).await;
+    }
+
+    /// Sends so many units with this head in one batch.
+    pub(super) async fn send_units(&mut self, count: u64, head: Bytes) {
+        let first = self.position.number + 1;
+        let unit = |number| {
+            let id = unit_id(u32::try_from(number).unwrap());
+            Unit { number, id, after: None, head: head.clone(), body: Body::None }
+        };
+        let units: Vec<_> = (first..first + count).map(unit).collect();
+        self.position = units.iter().fold(self.position, |position, unit| position.after(unit));
+        let batch = Batch { units, chain: self.position.chain };
         let batch = Frame::Batch(batch).encode().concat();
         self.enemy.streams.lanes[2].0.write_all(&batch).await.unwrap();
     }
 
     /// Sends a unit and waits until it is confirmed, so that whatever was sent before has been dealt with.
-    async fn round_trip(&mut self) {
+    pub(super) async fn round_trip(&mut self) {
         self.send().await;
         while !matches!(self.enemy.hear().await, Frame::Confirmed(_)) {}
     }
