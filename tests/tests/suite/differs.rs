@@ -4,9 +4,12 @@
 use std::fs;
 
 use big_node::record::Folder;
-use shared::lane::{self, LanePosition};
+use link_proto::frame::REJECTIONS_MAX;
+use link_proto::unit::{Body, Position, Unit};
+use shared::lane::{self, Arrival, LanePosition, NotApplied, QueuedBody, QueuedUnit};
 use shared::report::LinkView;
 use shared::state::State;
+use shared::store::{StoreError, Txn};
 use tests::ledger::Token;
 use tests::messages::{LONG, Letter, SHORT};
 use tests::process::{Node, Program};
@@ -126,4 +129,75 @@ async fn a_lane_whose_past_differs_stops_alone_and_goes_on_when_its_doubt_is_res
 async fn a_lane_whose_units_in_doubt_differ_stops_alone_and_goes_on_when_it_is_reset() -> Result<(), Trouble>
 {
     big_claims_another_past(1, &["reset", NAME]).await
+}
+
+/// While both nodes are stopped: the edge has these units in its queue, and big has refused each of them, which the edge does
+/// not know, as if its store had gone back to before it was told.
+async fn refuse_untold(world: &World, units: Vec<QueuedUnit>) -> Result<(), Trouble> {
+    let [edge, big] = [Node::Edge, Node::Big]
+        .map(|node| State::open(&world.nodes.state_of(node)).map(|state| state.store()));
+    let (edge, big) = (edge??, big??);
+    let queued = units.clone();
+    edge.commit(move |txn| queued.iter().try_for_each(|unit| lane::queue(txn, unit).map(drop))).await?;
+    let from = lane::state(&big.read()?, LANE)?.received;
+    big.commit(move |txn| {
+        let mut position = Position { number: from.number, chain: from.chain };
+        for QueuedUnit { id, head, .. } in units {
+            let number = position.number + 1;
+            position = position.after(&Unit { number, id, after: None, head: head.into(), body: Body::None });
+            let arrival = Arrival { lane: LANE, number, id, after: None, alone: None };
+            let never = |_: &mut Txn<'_>| Err(NotApplied::Never("it was nothing".into()));
+            lane::take(txn, arrival, 0, |_, _| Ok(false), never, |_, _| Ok(()))?;
+        }
+        let to = LanePosition { number: position.number, chain: position.chain };
+        lane::received(txn, LANE, from, to)?;
+        Ok::<_, StoreError>(())
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lane_whose_sender_cannot_be_told_all_again_says_so_and_goes_on_when_it_is_reset()
+-> Result<(), Trouble> {
+    let mut world = World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await?;
+    let desk = world.desk("alice");
+    let first = world.receive(&[ALICE], &letter(1, false)).await?;
+    desk.filed(Folder::In, &first).await?;
+    world.quiet().await?;
+    world.nodes.stop(Node::Edge).await?;
+    world.nodes.stop(Node::Big).await?;
+    let unit = |number: u64| {
+        let mut id = [0xa5; 16];
+        id[8..].copy_from_slice(&number.to_be_bytes());
+        QueuedUnit { id, lane: LANE, after: None, head: b"no head".to_vec(), body: QueuedBody::None }
+    };
+    refuse_untold(&world, (0..=REJECTIONS_MAX as u64).map(unit).collect()).await?;
+    world.nodes.start_big().await?;
+    world.nodes.start_edge().await?;
+    world.linked().await?;
+    until("big says what the lane waits for, and what mends it", SOON, async || {
+        let link = world.big().link().await?;
+        let Some(alarm) = stop(&link) else { return Ok(None) };
+        let commands = ["`link hold`", "`link reset`", "`link release`", "on the sending side"];
+        assert!(alarm.contains("more refused and deferred units than a CONFIRMED holds"), "{alarm}");
+        assert!(commands.iter().all(|command| alarm.contains(command)), "{alarm}");
+        Ok(Some(()))
+    })
+    .await?;
+
+    // The other lanes go on; this one waits.
+    let behind = world.receive(&[ALICE], &letter(2, false)).await?;
+    let large = world.receive(&[ALICE], &letter(3, true)).await?;
+    desk.filed(Folder::In, &large).await?;
+    assert_eq!(desk.messages(Folder::In).await?.len(), 2, "what is behind waits");
+    let edge = &world.nodes.edge;
+    edge.run(&["link", "hold"]).await?;
+    edge.run(&["link", "reset", NAME, "--yes"]).await?;
+    edge.run(&["link", "release"]).await?;
+    world.linked().await?;
+    desk.filed(Folder::In, &behind).await?;
+    assert_eq!(stop(&world.big().link().await?), None);
+    assert_eq!(desk.messages(Folder::In).await?.len(), 3, "each is there once");
+    world.end().await
 }
