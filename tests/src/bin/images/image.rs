@@ -12,7 +12,7 @@ use crate::look::look;
 use crate::step::{Runtimes, open};
 use crate::workload::{Known, Recorder, Run};
 
-/// One image in so many loses power again while it recovers.
+/// Of so many seeds that follow each other one loses power again while its image recovers.
 const DOUBLE_ONE_IN: u64 = 5;
 /// One image in so many is also looked over by the store's own `verify`.
 const VERIFY_ONE_IN: u64 = 16;
@@ -149,7 +149,7 @@ pub fn recover(disk: &SimDisk, known: &[Arc<Known>], dice: &mut Dice) -> Result<
 pub fn make(run: &Run, seed: u64) -> (Tally, Option<String>) {
     let mut dice = Dice::new(seed);
     dice.roll();
-    let double = dice.below(DOUBLE_ONE_IN) == 0;
+    let double = seed.is_multiple_of(DOUBLE_ONE_IN);
     let outcome = if double { cut_twice(run, &mut dice) } else { cut_once(run, &mut dice) };
     let (mut tally, wrong) = match outcome {
         Ok(()) => (Tally::default(), None),

@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release --bin images -- --images N [--seed S] [--budget SECONDS] [--record FILE]` runs
 //! seeded workloads on a real store over a simulated disk and records what they do to it. Each image is
-//! the disk after a power cut at a random point, with unsynced writes lost, torn and reordered; a fifth
-//! lose power again while they recover. The store is opened, everything in it is held against books kept
+//! the disk after a power cut at a random point, with unsynced writes lost, torn and reordered; every fifth
+//! loses power again while it recovers. The store is opened, everything in it is held against books kept
 //! outside, and it has to go on working. Then the disk is full at every write and fails at every sync of
 //! a workload, and bits of a closed store are flipped 5,000 times, and its pages mixed up or zeroed as often.
 //!
@@ -53,7 +53,7 @@ struct Options {
     /// How many images; without a number, as many as the budget allows
     #[arg(long, value_name = "N", required_unless_present_any = ["budget", "damage"])]
     images: Option<u64>,
-    /// The first image's seed; a new one otherwise, and 0 for a record that begins
+    /// The first image's seed; otherwise a new one, a multiple of a thousand, and 0 for a record that begins
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
     /// Make no more images after so many seconds
@@ -103,7 +103,7 @@ fn run(options: &Options) -> Result<bool, Failure> {
     let begun = Instant::now();
     let (record, earlier) = options.record.as_deref().map(Record::open).transpose()?.unzip();
     let earlier = earlier.unwrap_or_default();
-    let any_seed = || if record.is_some() { 0 } else { Random::any_seed() >> 32 };
+    let any_seed = || if record.is_some() { 0 } else { (Random::any_seed() >> 32) * BLOCK };
     let first = options.seed.unwrap_or_else(any_seed);
     let begin = earlier.to.unwrap_or(first);
     let end = options.images.map_or(u64::MAX, |images| first.saturating_add(images));
