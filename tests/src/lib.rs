@@ -6,7 +6,8 @@
 //! [`ledger`] keeps the books outside the nodes, [`messages`] makes the mail, [`netns`] makes networks
 //! that may fail, and [`proc`] asks the kernel about a process.
 //!
-//! [`damage`] makes a disk lie, [`tampered`] lets system calls fail, [`world`] puts all of it together for one test; [`desk`] asks the nodes what their commands ask.
+//! [`damage`] makes a disk lie, [`tampered`] lets system calls fail, [`world`] puts all of it together for one test; [`desk`] asks the nodes what their commands ask,
+//! and [`services`] are the ways in for mail.
 //!
 //! [`dialogue`] holds a POP3 server to the conformance suite.
 //!
@@ -34,6 +35,7 @@ pub mod process;
 pub mod random;
 pub mod ready;
 pub mod road;
+pub mod services;
 pub mod site;
 pub mod tampered;
 pub mod tls;

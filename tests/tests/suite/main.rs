@@ -29,6 +29,7 @@ mod mailwork;
 mod mta_sts;
 mod next_host;
 mod notify;
+mod open_relay;
 mod operator;
 mod people;
 mod pressure;
