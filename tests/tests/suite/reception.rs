@@ -4,14 +4,16 @@
 use std::time::Duration;
 
 use big_node::record::Folder;
+use big_node::request::Terms;
 use tests::client::smtp::{SendError, SmtpClient};
 use tests::ledger::Token;
 use tests::messages::{Letter, SHORT};
 use tests::process::Program;
 use tests::random::Random;
+use tests::services::SmtpService;
 use tests::wait::{SOON, Trouble, until};
 use tests::wire::Wire;
-use tests::world::{ALICE, BOB, CAROL, World, without_trace};
+use tests::world::{ALICE, BOB, CAROL, World, accepted_as, without_trace};
 
 /// What this site takes: small, so that too large is quickly made.
 const SIZE_MAX: u64 = 8 * 1024 * 1024;
@@ -97,45 +99,74 @@ async fn a_header_that_swells_when_it_is_read_does_not_stop_the_link() -> Result
     world.end().await
 }
 
+/// Content that whoever takes another ending for the end of the first message would take for a second one, which it
+/// could send.
+const SECOND: &str = "MAIL FROM:<alice@example.com>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\n\
+                      From: alice@example.com\r\nSubject: smuggled\r\n\r\nx\r\n.\r\n";
+/// The first one's header.
+const FIRST: &str = "From: alice@example.com\r\nSubject: first\r\n\r\n";
+
 #[tokio::test]
-async fn a_second_message_cannot_be_smuggled_in_the_first() -> Result<(), Trouble> {
+async fn a_second_message_cannot_be_smuggled_in_the_first_at_any_service() -> Result<(), Trouble> {
     let world = world().await?;
-    let second = format!(
-        "MAIL FROM:<evil@remote.example>\r\nRCPT TO:<{BOB}>\r\nDATA\r\nSubject: smuggled\r\n\r\nx\r\n.\r\n"
-    );
-    for ending in [
-        "\n.\n",
-        "\r.\r",
-        "\r.\n",
-        "\n.\r",
-        "\n.\r\n",
-        "\r\n.\n",
-        "\r.\r\n",
-        "\r\n.\r",
-        "\r\n\0.\r\n",
-        "\r\n.\0\r\n",
-        "\r\n.\r\r\n",
-    ] {
-        for split in [0, 1, ending.len() - 1] {
-            let mut client = world.smtp().await?;
-            client.expect(&format!("MAIL FROM:<{CAROL}>"), 250).await?;
-            client.expect(&format!("RCPT TO:<{ALICE}>"), 250).await?;
-            client.expect("DATA", 354).await?;
-            let (head, tail) = ending.split_at(split);
-            client.raw(format!("Subject: first\r\n\r\nbody{head}").as_bytes()).await?;
-            client.raw(format!("{tail}{second}\r\n.\r\n").as_bytes()).await?;
-            let reply = client.reply().await?;
-            assert!(reply.code == 550, "{ending:?}: {reply}");
+    let trip = world.set_out("alice", Terms::default()).await?;
+    let (mut inside, mut outside) = (0, 0);
+    for service in SmtpService::ALL {
+        // What a traveller sends goes inside and to another host.
+        let to = if service.is_for_travellers() { &[BOB, CAROL][..] } else { &[BOB] };
+        for ending in [
+            "\n.\n",
+            "\r.\r",
+            "\r.\n",
+            "\n.\r",
+            "\n.\r\n",
+            "\r\n.\n",
+            "\r.\r\n",
+            "\r\n.\r",
+            "\r\n\0.\r\n",
+            "\r\n.\0\r\n",
+            "\r\n.\r\r\n",
+            "\r\r\n.\r\r\n",
+        ] {
+            for split in [0, 1, ending.len() - 1] {
+                let mut client = world.session(service, &trip).await?;
+                client.expect(&format!("MAIL FROM:<{ALICE}>"), 250).await?;
+                for recipient in to {
+                    client.expect(&format!("RCPT TO:<{recipient}>"), 250).await?;
+                }
+                client.expect("DATA", 354).await?;
+                let (head, tail) = ending.split_at(split);
+                client.raw(format!("{FIRST}body{head}").as_bytes()).await?;
+                client.raw(format!("{tail}{SECOND}\r\n.\r\n").as_bytes()).await?;
+                let reply = client.reply().await?;
+                assert!(reply.code == 550, "{service:?}, {ending:?}: {reply}");
+                // The session is over, and a connection that is closed with octets unread may be reset.
+                let rest = match client.rest().await {
+                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Vec::new(),
+                    rest => rest?,
+                };
+                assert!(rest.is_empty(), "{service:?}, {ending:?}: {}", rest.escape_ascii());
+            }
         }
+        // What is no trick is taken, and is one message.
+        let innocent = format!("{FIRST}..\r\n. \r\n.x\r\n{SECOND}");
+        let reply =
+            world.session(service, &trip).await?.send_and_quit(ALICE, to, innocent.as_bytes()).await?;
+        let id = accepted_as(&reply).ok_or("no id")?;
+        let desk = world.desk("bob");
+        desk.filed(Folder::In, &id).await?;
+        let raw = desk.raw(&id).await?;
+        assert!(without_trace(&raw) == innocent.as_bytes(), "{service:?}: {}", raw.escape_ascii());
+        inside += 1;
+        outside += usize::from(service.is_for_travellers());
+        let sent = world.internet.mta.wait_for(outside, SOON).await?;
+        let octets = sent.last().map_or(&[][..], |mail| &mail.data);
+        assert!(outside == 0 || octets.ends_with(innocent.as_bytes()), "{}", octets.escape_ascii());
     }
-    // What is no trick is taken, and is one message.
-    let innocent = b"Subject: innocent\r\n\r\n..\r\n. \r\n.x\r\n".to_vec();
-    let id = world.receive(&[ALICE], &innocent).await?;
-    world.desk("alice").filed(Folder::In, &id).await?;
-    assert!(without_trace(&world.desk("alice").raw(&id).await?) == innocent);
-    assert_eq!(world.desk("alice").messages(Folder::In).await?.len(), 1);
-    assert!(world.desk("bob").messages(Folder::In).await?.is_empty());
-    Ok(())
+    world.quiet().await?;
+    assert_eq!(world.desk("bob").messages(Folder::In).await?.len(), inside, "and no second one");
+    assert_eq!(world.internet.mta.mail().len(), outside);
+    world.end().await
 }
 
 /// A connection that has said EHLO.
@@ -208,7 +239,7 @@ async fn limits_are_said_with_their_codes() -> Result<(), Trouble> {
     client.expect("DATA", 354).await?;
     client.raw(b"Subject: many\r\n\r\nx\r\n.\r\n").await?;
     let accepted = client.reply().await?;
-    let id = tests::world::accepted_as(&accepted).ok_or("no id")?;
+    let id = accepted_as(&accepted).ok_or("no id")?;
     world.desk("alice").filed(Folder::In, &id).await?;
     assert_eq!(world.desk("alice").messages(Folder::In).await?.len(), 2, "a thousand tags are one person");
     Ok(())
