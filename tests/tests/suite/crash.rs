@@ -81,7 +81,8 @@ async fn an_edge_killed_right_after_its_250_has_the_message() -> Result<(), Trou
     Ok(())
 }
 
-/// The host outside has the whole message, and the edge never hears its answer: it asks once more, and not again.
+/// The host outside has the whole message, and the edge never hears its answer: it counts that, asks once more, and not
+/// again.
 #[tokio::test]
 async fn an_edge_killed_between_the_dot_and_its_answer_tries_once_more() -> Result<(), Trouble> {
     let mut world = world().await?;
@@ -99,6 +100,7 @@ async fn an_edge_killed_between_the_dot_and_its_answer_tries_once_more() -> Resu
     let got = world.internet.mta.wait_for(2, SOON).await?;
     assert_eq!(got.len(), 2, "one attempt more, and no third");
     assert_eq!(got[0].digest, got[1].digest, "the same message");
+    assert_eq!(world.edge_link().await?.border.expect("is the edge's").undetermined, 1);
     world.end().await
 }
 
