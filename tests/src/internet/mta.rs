@@ -10,13 +10,13 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use tokio::net::TcpSocket;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -69,6 +69,8 @@ pub struct Options {
     pub lmtp: bool,
     /// The user and the password without whom it takes nothing (RFC 4954), offered under TLS only.
     pub login: Option<(String, String)>,
+    /// Sessions that it has at once; whoever connects beyond that is answered 421.
+    pub sessions_max: Option<usize>,
     /// A directory that also keeps each message, durably, before its 250.
     pub keep_in: Option<PathBuf>,
 }
@@ -87,6 +89,7 @@ impl Default for Options {
             size_max: 64 * 1024 * 1024,
             lmtp: false,
             login: None,
+            sessions_max: None,
             keep_in: None,
         }
     }
@@ -202,6 +205,11 @@ impl Mta {
         self.host.connections.load(Ordering::Relaxed)
     }
 
+    /// How many were answered 421, for there was no place for another session.
+    pub fn turned_away(&self) -> usize {
+        self.host.turned_away.load(Ordering::Relaxed)
+    }
+
     /// Everything kept so far, in order.
     pub fn mail(&self) -> Vec<Arc<Mail>> {
         self.host.kept.borrow().clone()
@@ -242,6 +250,9 @@ pub(super) struct Host {
     kept: watch::Sender<Vec<Arc<Mail>>>,
     numbers: AtomicU64,
     connections: AtomicU64,
+    /// A permit for each session that there may be.
+    pub(super) places: Semaphore,
+    pub(super) turned_away: AtomicUsize,
     /// Messages whose content is being taken, and the most of them that there were at once.
     taking: Mutex<(usize, usize)>,
 }
@@ -269,6 +280,8 @@ impl Host {
             kept: watch::Sender::default(),
             numbers: AtomicU64::new(last + 1),
             connections: AtomicU64::new(0),
+            places: Semaphore::new(options.sessions_max.unwrap_or(Semaphore::MAX_PERMITS)),
+            turned_away: AtomicUsize::new(0),
             taking: Mutex::default(),
             options,
         })

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -18,10 +19,14 @@ const IDLE: Duration = Duration::from_secs(300);
 
 /// Serves one connection to its end. However it ends, only this session is affected.
 pub(super) async fn run(host: Arc<Host>, stream: TcpStream, peer: SocketAddr) {
+    let shared = host.clone();
     let mut session =
         Session { host, wire: Wire::new(stream), peer, hello: String::new(), user: None, mail: None };
     // A peer that closes, resets or talks nonsense is what this MTA is there to bear.
-    let _ = session.serve().await;
+    let _ = match shared.places.try_acquire() {
+        Ok(_place) => session.serve().await,
+        Err(_) => session.turn_away().await,
+    };
 }
 
 struct Session {
@@ -75,6 +80,13 @@ impl Session {
                 _ => self.reply("502 5.5.1 not a command that is known here").await?,
             }
         }
+    }
+
+    /// Says that there is no place for this session.
+    async fn turn_away(&mut self) -> io::Result<()> {
+        self.host.turned_away.fetch_add(1, Ordering::Relaxed);
+        self.reply("421 4.7.0 too many sessions at once").await?;
+        self.wire.close().await
     }
 
     async fn hello(&mut self, verb: &str, name: &str) -> io::Result<()> {

@@ -19,6 +19,11 @@ use tests::process::{Node, Program};
 use tests::wait::{SOON, Trouble, until};
 use tests::world::{BOB, World};
 
+/// More messages than a destination gets at once.
+const MANY: usize = 60;
+/// Messages at once with which each destination begins.
+const FIRST_LIMIT: usize = 2;
+
 async fn world() -> Result<World, Trouble> {
     World::start(Program::at(env!("CARGO_BIN_EXE_pair"))).await
 }
@@ -307,6 +312,64 @@ async fn a_slow_destination_delays_no_other() -> Result<(), Trouble> {
     assert!(slow.mail().is_empty());
     assert_eq!(world.edge_queue().await?.len(), 120);
     Ok(())
+}
+
+/// Alice sends so many messages to one domain, which the edge gets at the same time.
+async fn send_all(world: &World, domain: &str, count: usize) -> Result<(), Trouble> {
+    world.nodes.big.run(&["link", "hold"]).await?;
+    let desk = world.desk("alice");
+    for number in 0..count {
+        desk.send(&format!("x{number}@{domain}"), "one of many", "text").await?;
+    }
+    world.nodes.big.run(&["link", "release"]).await?;
+    Ok(())
+}
+
+/// Each of so many messages is at the host, once.
+fn each_once(mail: &[Arc<Mail>], count: usize) -> bool {
+    let recipients: BTreeSet<_> = mail.iter().flat_map(|mail| &mail.recipients).collect();
+    (mail.len(), recipients.len()) == (count, count)
+}
+
+#[tokio::test]
+async fn a_host_that_bears_it_gets_more_messages_at_once_up_to_what_the_topology_allows()
+-> Result<(), Trouble> {
+    let most = 5;
+    let world = World::with(Program::at(env!("CARGO_BIN_EXE_pair")), |topology| {
+        topology.outbound.push(("concurrency", most.to_string()));
+    })
+    .await?;
+    let mta = &world.internet.mta;
+    // So that they meet there.
+    mta.add_rule(Rule::new(Stage::Dot, Action::Delay(Duration::from_millis(200))));
+    send_all(&world, "remote.example", MANY).await?;
+    let mail = mta.wait_for(MANY, SOON).await?;
+    assert!(each_once(&mail, MANY));
+    let at_once = mta.most_at_once();
+    assert!((FIRST_LIMIT + 1..=most).contains(&at_once), "{at_once} at once");
+    world.quiet().await?;
+    assert_eq!(mta.mail().len(), MANY, "and no more");
+    world.end().await
+}
+
+#[tokio::test]
+async fn a_host_that_has_few_places_turns_away_few_and_gets_each_message_once() -> Result<(), Trouble> {
+    let world = world().await?;
+    let places = 3;
+    let host = another(&world, 2, Options { sessions_max: Some(places), ..Options::default() }).await?;
+    host.add_rule(Rule::new(Stage::Dot, Action::Delay(Duration::from_millis(50))));
+    world.internet.dns.publish(Zone::new("small.example").a("small.example", loopback(2)));
+    send_all(&world, "small.example", MANY).await?;
+    let mail = host.wait_for(MANY, SOON).await?;
+    assert!(each_once(&mail, MANY));
+    assert_eq!(host.most_at_once(), places);
+    // Each time it is one too many, and half of them are let go then; they would be most of the messages otherwise.
+    let turned_away = host.turned_away();
+    assert!((1..=MANY / places).contains(&turned_away), "{turned_away} were turned away");
+    world.quiet().await?;
+    assert_eq!(host.mail().len(), MANY, "and no more");
+    assert!(world.edge_queue().await?.is_empty());
+    world.end().await
 }
 
 #[tokio::test]
