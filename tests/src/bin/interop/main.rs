@@ -5,7 +5,8 @@
 //! POP3 and POP3S: each configured by what `travel rotate` prints, and checking the edge's certificate by its name.
 //!
 //! Then Postfix, Exim and OpenSMTPD take mail from an edge and send it some, in network namespaces with a signed DNS and
-//! MTA-STS policies, and another Postfix is held to the SMTP dialogues. A real Dovecot takes mail from big by LMTP and is
+//! MTA-STS policies, another Postfix is a smart host
+//! that wants a login, and one is held to the SMTP dialogues. A real Dovecot takes mail from big by LMTP and is
 //! held to the POP3 dialogues, the desk is driven in a terminal of tmux's, Pebble issues certificates by ACME, both nodes
 //! meet disks that are really full, and an image of the edge's disk is searched. What arrives is compared with what was
 //! sent by the ledger.
@@ -28,9 +29,11 @@ mod held;
 mod mtas;
 mod named;
 mod namespaces;
+mod postfix;
 mod postfix_smtp;
 mod send;
 mod settings;
+mod smart_host;
 mod tally;
 mod thunderbird;
 
@@ -140,6 +143,7 @@ async fn run(options: &Options, tally: &mut Tally) -> Result<(), Box<dyn std::er
     let beside = || pair.ancestors().nth(2).unwrap_or(&pair).join("packages");
     let packages = options.packages.clone().unwrap_or_else(beside);
     mtas::cases(&pair, &packages, folder.path(), tally).await;
+    smart_host::cases(&pair, folder.path(), tally).await;
     postfix_smtp::case(folder.path(), tally).await;
     dovecot::case(&pair, folder.path(), tally).await;
     dovecot_pop3::case(folder.path(), tally).await;

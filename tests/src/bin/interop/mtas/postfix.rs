@@ -1,9 +1,7 @@
 //! Postfix, as it is installed.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::chown;
 use std::path::Path;
 
 use tests::wait::Trouble;
@@ -12,7 +10,7 @@ use super::daemon::Daemon;
 use super::domains::{Domain, domains_of};
 use super::{MAIL_OWNER, Mta, Proof, SIZE_MAX, Taken, Words};
 use crate::namespaces::{NAME_SERVER, Namespaces};
-use crate::postfix_smtp::{MASTER_CF, account, installed};
+use crate::postfix;
 
 /// What it is, and how it is told.
 pub const POSTFIX: Mta = Mta {
@@ -58,26 +56,20 @@ fn start(
 }
 
 fn write(mta: &Mta, folder: &Path, sts: Option<SocketAddr>) -> io::Result<()> {
-    for (name, owner) in [("etc", 0), ("queue", 0), ("data", account("postfix")?)] {
-        fs::create_dir_all(folder.join(name))?;
-        chown(folder.join(name), Some(owner), None)?;
-    }
-    fs::write(folder.join("etc/main.cf"), main_cf(mta, folder, sts))?;
     let Mta { address, clear, .. } = mta;
     let services = format!(
         "{address}:25 inet n - n - - smtpd\n{clear}:25 inet n - n - - smtpd\n  -o smtpd_tls_security_level=none\n"
     );
-    let others = MASTER_CF.lines().filter(|line| !line.starts_with("smtp      inet")).collect::<Vec<_>>();
-    fs::write(folder.join("etc/master.cf"), services + &others.join("\n") + "\n")
+    postfix::write(folder, &main_cf(mta, folder, sts), &services)
 }
 
 fn main_cf(mta: &Mta, folder: &Path, sts: Option<SocketAddr>) -> String {
     let (domains, clear) = (domains_of(mta).join(", "), Domain::Clear.ours());
     let Mta { address, .. } = mta;
     let policies = sts.map(|at| format!(", socketmap:inet:{at}:postfix")).unwrap_or_default();
-    let (here, folder) = (installed(folder), folder.display());
+    let folder = folder.display();
     format!(
-        "{here}myhostname = mx.plain.postfix.example
+        "myhostname = mx.plain.postfix.example
 mydestination =
 local_recipient_maps =
 inet_interfaces = all
