@@ -8,7 +8,7 @@ use shared::control::Refused;
 use shared::id::{MessageId, unix_millis};
 use shared::store::{Rows, StoreError, Txn, behind};
 use shared::trace;
-use shared::unit::{DeliveryState, Outcome};
+use shared::unit::{DeliveryState, NO_REVISION, Outcome};
 
 use super::{ROWS_AT_ONCE, destination, is_free, put};
 use crate::delivery;
@@ -286,7 +286,7 @@ fn cancel_within(
         recipient.state = DeliveryState::Failed;
         // A text that big still sends for that one, as far as it knows, comes too late.
         if recipient.doubt.is_some() {
-            latest::remember(txn, id, recipient.index, u32::MAX)?;
+            latest::remember(txn, id, recipient.index, NO_REVISION)?;
         }
         let outcome = Outcome {
             message: id.0,

@@ -29,6 +29,10 @@ pub fn revision_ordinal(number: u32) -> u32 {
     number & ((1 << ORDINAL_BITS) - 1)
 }
 
+/// Above the numbers of all revisions, and below those of redirects: no text is one that somebody is still to get who has
+/// this for the last one.
+pub const NO_REVISION: u32 = REDIRECTS_FROM - 1;
+
 /// Numbers from here on are those of redirects, above the ones of all revisions.
 const REDIRECTS_FROM: u32 = 1 << 31;
 /// Bits of a redirect's number that say which one it is of its message; those above have to hold a generation, which counts
