@@ -254,6 +254,7 @@ async fn weathers(seed: u64) -> (u64, u64) {
     }
     sleep_until(began + WEATHER).await;
     network.with(|air| (air.weather, air.up) = (SOUND, Instant::now()));
+    let end = Instant::now() + REST;
     let all = ids(0..UNITS);
     for (to, from) in [(&pair.edge, &pair.big), (&pair.big, &pair.edge)] {
         // In order and once, which applying asserts, too; the one whose body goes ahead takes its place when that is there.
@@ -261,9 +262,15 @@ async fn weathers(seed: u64) -> (u64, u64) {
             let small = |filed: &Vec<UnitId>| filed.iter().filter(|id| **id != unit_id(LARGE)).eq(&all);
             state.filed.iter().all(small) && state.filed[3].len() == all.len() + 1
         };
-        to.until_within(REST, &format!("all has come: seed {seed}, {weather:?}"), arrived).await;
+        to.until_within(end - Instant::now(), &format!("all has come: seed {seed}, {weather:?}"), arrived)
+            .await;
         let confirmed = |state: &State| state.queue.iter().all(VecDeque::is_empty);
-        from.until_within(REST, &format!("all is confirmed: seed {seed}, {weather:?}"), confirmed).await;
+        from.until_within(
+            end - Instant::now(),
+            &format!("all is confirmed: seed {seed}, {weather:?}"),
+            confirmed,
+        )
+        .await;
     }
     network.with(|air| (air.lost, air.repeated))
 }
