@@ -3,7 +3,8 @@
 //!
 //! A dialogue is one client's conversation: what is sent, and what must come. It is written for people to
 //! read, beside the RFCs; [`script`] says how. [`run`] holds a [`Server`] to it: the session as a state machine
-//! ([`machine`], [`smtp_machine`]), the edge that listens ([`edge`], [`smtp_edge`]), or another product.
+//! ([`machine`], [`smtp_machine`]), the edge that listens ([`edge`], [`smtp_edge`]), or another product ([`remote`],
+//! [`smtp_remote`]).
 
 pub mod differences;
 pub mod edge;
@@ -13,6 +14,7 @@ pub mod run;
 pub mod script;
 pub mod smtp_edge;
 pub mod smtp_machine;
+pub mod smtp_remote;
 
 use std::path::{Path, PathBuf};
 

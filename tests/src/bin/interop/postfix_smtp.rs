@@ -2,14 +2,12 @@
 //! `tests/smtp/postfix.differences`.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
-use async_trait::async_trait;
-use tests::dialogue::script::Message;
-use tests::dialogue::{Maildrop, Peer, Protocol, Server};
+use tests::dialogue::Server as _;
+use tests::dialogue::smtp_remote::SmtpRemote;
 use tests::wait::{SOON, Trouble, until};
-use tests::wire::Wire;
 
 use crate::dovecot::open_to_all;
 use crate::held;
@@ -32,47 +30,16 @@ pub async fn case(folder: &Path, tally: &mut Tally) {
     tally.note(CASE, verdict);
 }
 
-async fn held(state: &Path) -> Result<(), Trouble> {
-    let mut postfix = Strict::start(state).await?;
-    until("Postfix listens", SOON, async || Ok(postfix.connect("").await.ok().map(drop))).await?;
-    held::to_dialogues(&mut postfix, "postfix.differences", HELD_MIN).await
-}
-
-/// A Postfix that takes mail for example.com, and throws it away.
-struct Strict {
-    address: SocketAddr,
-    _postfix: Postfix,
-}
-
-impl Strict {
-    async fn start(folder: &Path) -> Result<Self, Trouble> {
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        postfix::write(folder, &main_cf(folder), &format!("{address} inet n - n - - smtpd\n"))?;
-        open_to_all(folder)?;
-        let made = rcgen::generate_simple_self_signed(["mx.example.com".to_owned()])?;
-        fs::write(folder.join("etc/tls.pem"), made.signing_key.serialize_pem() + &made.cert.pem())?;
-        Ok(Self { address, _postfix: Postfix::start(folder).await? })
-    }
-}
-
-#[async_trait(?Send)]
-impl Server for Strict {
-    fn protocol(&self) -> Protocol {
-        Protocol::Smtp
-    }
-
-    fn has(&self, _feature: &str) -> bool {
-        false
-    }
-
-    async fn maildrop(&mut self, _on: &str, _messages: &[Message]) -> Result<Maildrop, Trouble> {
-        let (user, password, address) = (String::new(), String::new(), String::new());
-        Ok(Maildrop { user, password, address, messages: Vec::new() })
-    }
-
-    async fn connect(&mut self, _on: &str) -> Result<Box<dyn Peer>, Trouble> {
-        Ok(Box::new(Wire::connect(self.address).await?))
-    }
+async fn held(folder: &Path) -> Result<(), Trouble> {
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    postfix::write(folder, &main_cf(folder), &format!("{address} inet n - n - - smtpd\n"))?;
+    open_to_all(folder)?;
+    let made = rcgen::generate_simple_self_signed(["mx.example.com".to_owned()])?;
+    fs::write(folder.join("etc/tls.pem"), made.signing_key.serialize_pem() + &made.cert.pem())?;
+    let _postfix = Postfix::start(folder).await?;
+    let mut server = SmtpRemote { server: address, submission: None, features: Vec::new() };
+    until("Postfix listens", SOON, async || Ok(server.connect("").await.ok().map(drop))).await?;
+    held::to_dialogues(&mut server, "postfix.differences", HELD_MIN).await
 }
 
 /// As strict as it can be told to be, without the delays by which it slows errors down.
