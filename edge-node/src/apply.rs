@@ -191,9 +191,9 @@ fn settle_message(
 }
 
 /// Tells big of the recipients for whom it waits in vain: the edge was given their message, and has them in its queue no
-/// more. Of whom it has given up by a redirect it says that. What its lane of events still has of the others it says again, for a big that went back may have forgotten it, and one
-/// that has not takes it for what it knows. Of the others nobody knows what became of them, where both nodes went back, to times on
-/// either side of a delivery; and their author has to.
+/// more. Of whom it has given up by a redirect it says that. What its lane of events still has of the others it says again,
+/// for a big that went back may have forgotten it, and one that has not takes it for what it knows. Of the rest nobody knows
+/// what became of them, where both nodes went back, to times on either side of a delivery; and their author has to.
 fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> Result<(), StoreError> {
     let mut unknown = BTreeSet::new();
     for (id, recipients) in &unsettled.messages {
@@ -208,7 +208,9 @@ fn tell_what_is_unknown(txn: &mut Txn<'_>, unsettled: &Unsettled, now: u64) -> R
                     result: ReviseResult::Withdrawn,
                     text: "",
                 }),
-                Some(_) => drop(unknown.insert((*id, *recipient))),
+                Some(_) => {
+                    unknown.insert((*id, *recipient));
+                }
                 None => {}
             }
         }

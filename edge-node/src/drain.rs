@@ -56,7 +56,7 @@ pub async fn drain(store: &Store) -> Result<Done, StoreError> {
     tracing::info!(since, "drained by an operator");
     let done = format!(
         "drained since {} UTC: port 25 answers 421 until `edge-node resume`; the edge is empty once nothing waits in `link \
-         status` and in `queue list`, and the sessions are over that were open, in a quarter of an hour",
+         status` and in `queue list`, and the sessions are over that were open",
         when(since)
     );
     Ok(Done { done })

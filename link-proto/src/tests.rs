@@ -8,4 +8,4 @@ mod hostile;
 mod opening;
 mod protocol;
 mod rotation;
-mod sim;
+pub(crate) mod sim;

@@ -16,10 +16,10 @@ pub(super) const SECRET: [u8; 32] = [42; 32];
 const WELCOME: &[u8] = b"welcome, big";
 
 /// xorshift64: the same schedule for the same seed.
-pub(super) struct Random(pub(super) u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub(super) fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

@@ -11,6 +11,7 @@ use quinn::{AsyncUdpSocket, EndpointConfig, TokioRuntime, UdpPoller};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::*;
+use crate::tests::sim::Random;
 
 /// Seeds in the plain run, and in the long one.
 const SEEDS: u64 = 200;
@@ -26,28 +27,25 @@ const WEATHER: Duration = Duration::from_secs(180);
 /// up after 10 s, and the next one comes half a minute later at most.
 const REST: Duration = Duration::from_secs(60);
 
-/// splitmix64.
-struct Dice(u64);
+/// Seeds that lie beside each other give runs that do not.
+fn dice(seed: u64) -> Random {
+    Random((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
 
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
-    }
+fn millis(count: usize) -> Duration {
+    Duration::from_millis(count as u64)
 }
 
 /// What a network does to datagrams: chances in percent, times in milliseconds.
 #[derive(Clone, Copy, Debug)]
 struct Weather {
-    lost: u64,
-    repeated: u64,
+    lost: usize,
+    repeated: usize,
     /// How long each takes, and how much longer it may take than another one.
-    delay: u64,
-    spread: u64,
+    delay: usize,
+    spread: usize,
     /// It is down for as long as this at most; 0 is never.
-    down: u64,
+    down: usize,
 }
 
 const SOUND: Weather = Weather { lost: 0, repeated: 0, delay: 5, spread: 0, down: 0 };
@@ -58,7 +56,7 @@ struct Network {
 }
 
 struct Air {
-    dice: Dice,
+    dice: Random,
     weather: Weather,
     /// When it is up again.
     up: Instant,
@@ -80,7 +78,7 @@ fn address_of(end: usize) -> SocketAddr {
 impl Network {
     fn new(seed: u64, weather: Weather) -> Arc<Self> {
         let air = Air {
-            dice: Dice(seed),
+            dice: dice(seed),
             weather,
             up: Instant::now(),
             inboxes: Default::default(),
@@ -105,11 +103,11 @@ impl Network {
             let twice = air.dice.below(100) < weather.repeated;
             air.repeated += u64::from(twice);
             let spread = weather.spread + 1;
-            (0..=u8::from(twice)).map(|_| weather.delay + air.dice.below(spread)).collect()
+            (0..=u8::from(twice)).map(|_| millis(weather.delay + air.dice.below(spread))).collect()
         });
         for delay in delays {
             let (network, datagram) = (Arc::clone(self), datagram.to_vec());
-            let at = Instant::now() + Duration::from_millis(delay);
+            let at = Instant::now() + delay;
             tokio::spawn(async move {
                 sleep_until(at).await;
                 let reader = network.with(|air| {
@@ -124,9 +122,9 @@ impl Network {
     /// Goes down now and then, until its weather is over.
     async fn rage(self: Arc<Self>) {
         loop {
-            sleep(Duration::from_millis(self.with(|air| air.dice.below(20_000)))).await;
+            sleep(self.with(|air| millis(air.dice.below(20_000)))).await;
             let down = self.with(|air| {
-                let down = Duration::from_millis(air.dice.below(air.weather.down.max(1)));
+                let down = millis(air.dice.below(air.weather.down.max(1)));
                 air.up = Instant::now() + down;
                 down
             });
@@ -204,13 +202,13 @@ fn endpoint(network: &Arc<Network>, end: usize, config: EndpointConfig) -> quinn
 /// Everything that is offered either way while the weather lasts arrives once and in order, and is confirmed, soon after it
 /// is over at the latest. Returns how many datagrams were lost and repeated.
 async fn weathers(seed: u64) -> (u64, u64) {
-    let mut dice = Dice(seed ^ 0x0077_ea74_e125);
+    let mut dice = dice(seed ^ 0x0077_ea74_e125);
     let weather = Weather {
         lost: dice.below(31),
         repeated: dice.below(51),
         delay: dice.below(300),
         spread: dice.below(200),
-        down: [0, 2_000, 15_000, 60_000][usize::try_from(dice.below(4)).unwrap()],
+        down: [0, 2_000, 15_000, 60_000][dice.below(4)],
     };
     let network = Network::new(seed, weather);
     let pair = Pair::new();
@@ -249,8 +247,8 @@ async fn weathers(seed: u64) -> (u64, u64) {
                 handle.bodies();
             }
         }
-        let pause = dice.below(2 * u64::try_from(WEATHER.as_millis()).unwrap() / u64::from(UNITS));
-        sleep(Duration::from_millis(pause)).await;
+        let pause = dice.below(2 * WEATHER.as_secs() as usize * 1_000 / UNITS as usize);
+        sleep(millis(pause)).await;
     }
     sleep_until(began + WEATHER).await;
     network.with(|air| (air.weather, air.up) = (SOUND, Instant::now()));
