@@ -7,7 +7,7 @@ use shared::seal::PrivateKey;
 use shared::store::{Rows as _, StoreError};
 use shared::unit::{Id, Window};
 
-use super::{Maildrop, entries};
+use super::locked::{Maildrop, entries};
 use crate::login::Traveller;
 use crate::node::Node;
 use crate::record::WINDOWS;
