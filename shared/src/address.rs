@@ -120,10 +120,10 @@ impl Address {
         format!("{}@{}", canonical_local(&self.local), self.domain)
     }
 
-    /// The address without its `+tag`, when it has one.
+    /// The address without its `+tag`, when it has one and is an address without it.
     pub fn without_tag(&self) -> Option<Self> {
         let (base, _) = self.local.split_once('+')?;
-        (!base.is_empty()).then(|| Self { local: base.into(), domain: self.domain.clone() })
+        Self::new(base, &self.domain).ok()
     }
 }
 
@@ -213,7 +213,9 @@ mod tests {
     fn a_tag_comes_off() {
         let tagged: Address = "alice+list@example.com".parse().expect("valid");
         assert_eq!(tagged.without_tag().map(|a| a.to_string()), Some("alice@example.com".into()));
-        let plain: Address = "+x@example.com".parse().expect("valid");
-        assert_eq!(plain.without_tag(), None);
+        for bare in ["+x@example.com", "a.+x@example.com", "a@example.com"] {
+            let bare: Address = bare.parse().expect("valid");
+            assert_eq!(bare.without_tag(), None, "{bare}");
+        }
     }
 }

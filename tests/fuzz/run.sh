@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Fuzzes one target until its record says that it was run so often:
 #
-#   tests/fuzz/run.sh hello|frames|units|session|records|mime [EXECUTIONS]
+#   tests/fuzz/run.sh TARGET [EXECUTIONS]
 #
+# TARGET is hello, frames, units, session, records, mime, smtp, reply, pop3, address or topology.
 # Coverage-guided, with libFuzzer on the stable toolchain. Debug assertions and overflow checks are on. A
 # record, tests/jobs/fuzz-TARGET.log, gets one line for each chunk of a million executions, so the job may be
 # stopped and goes on where it was; a chunk that was not finished is run again. A crash becomes a file of

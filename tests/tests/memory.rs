@@ -1,7 +1,7 @@
 //! What it takes to read what a partner says. A program of its own, for the nodes bring their allocator, and
 //! this one counts.
 
-#[path = "../src/fuzz/seeds.rs"]
+#[path = "../src/fuzz/seeds/mod.rs"]
 mod seeds;
 #[path = "../src/fuzz/units.rs"]
 mod units;

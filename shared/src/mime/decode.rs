@@ -78,7 +78,8 @@ pub(super) fn quoted_printable(text: &[u8]) -> Vec<u8> {
 }
 
 /// Uuencode: the lines between `begin` and `end`, each with its length before it. What has no `begin`
-/// stays as it is.
+/// stays as it is. Never more octets than are written, whatever the lengths say: lines of a length alone would be thirty
+/// times as much.
 pub(super) fn uuencode(text: &[u8]) -> Vec<u8> {
     let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
     if !lines.any(|line| line.starts_with(b"begin ")) {
@@ -95,7 +96,7 @@ pub(super) fn uuencode(text: &[u8]) -> Vec<u8> {
             let [_, decoded @ ..] = (at(0) << 18 | at(1) << 12 | at(2) << 6 | at(3)).to_be_bytes();
             octets.extend_from_slice(&decoded);
         }
-        octets.resize(end, 0);
+        octets.resize(end.min(text.len()), 0);
     }
     octets
 }
@@ -230,7 +231,13 @@ mod tests {
         let written = b"text\r\nbegin 644 cat.txt\r\n#0V%T\r\n%:&5L;&\\\r\n!80\r\n`\r\nend\r\ntext\r\n";
         assert_eq!(uuencode(written), b"Cathelloa");
         assert_eq!(uuencode(b"nothing\r\n"), b"nothing\r\n");
-        assert_eq!(uuencode(b"begin 644 x\nM"), [0; 45]);
+        assert_eq!(
+            uuencode(&[&b"begin 644 x\nM"[..], &[b'\n'; 40]].concat()),
+            [0; 45],
+            "blanks that were lost"
+        );
+        let lengths = [&b"begin 644 x\n"[..], &b"_\n".repeat(1_000)].concat();
+        assert_eq!(uuencode(&lengths).len(), lengths.len(), "lengths without text");
     }
 
     #[test]

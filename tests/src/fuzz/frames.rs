@@ -2,6 +2,7 @@
 
 use link_proto::frame::{Decoder, Frame, FrameError};
 
+use super::cut::pieces;
 use super::script::Script;
 
 /// The first byte says how the stream is cut into pieces (0: not at all), the others are the stream.
@@ -10,22 +11,11 @@ use super::script::Script;
 /// If frames depend on how the stream is cut, or do not come back when they are encoded.
 pub fn frames(bytes: &[u8]) {
     let mut script = Script::new(bytes);
-    let cuts = usize::from(script.byte());
+    let cuts = script.byte();
     let stream = script.rest();
     let whole = decoded([stream]);
     if cuts > 0 {
-        // Pieces of rising length, again and again: from single bytes to a few headers.
-        let mut pieces = Vec::new();
-        let mut left = stream;
-        for length in (1..=cuts).cycle() {
-            let (piece, rest) = left.split_at(length.min(left.len()));
-            pieces.push(piece);
-            left = rest;
-            if left.is_empty() {
-                break;
-            }
-        }
-        assert_eq!(decoded(pieces), whole, "it matters how the stream is cut");
+        assert_eq!(decoded(pieces(stream, cuts)), whole, "it matters how the stream is cut");
     }
     for frame in whole.0 {
         // Reasons are cut where many are long (`frame::wire`); an input has no room for that many.

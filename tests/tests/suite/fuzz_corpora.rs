@@ -100,6 +100,31 @@ fn mime_bears_its_corpus() {
 }
 
 #[test]
+fn what_strangers_say_by_smtp_is_borne() {
+    replay("smtp");
+}
+
+#[test]
+fn what_hosts_reply_is_borne() {
+    replay("reply");
+}
+
+#[test]
+fn what_clients_say_by_pop3_is_borne() {
+    replay("pop3");
+}
+
+#[test]
+fn addresses_bear_their_corpus() {
+    replay("address");
+}
+
+#[test]
+fn topologies_bear_their_corpus() {
+    replay("topology");
+}
+
+#[test]
 fn the_committed_seeds_are_those_of_this_code_and_the_corpora_are_small() {
     let mut bytes = 0;
     for (target, _) in TARGETS {

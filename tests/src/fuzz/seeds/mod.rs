@@ -25,6 +25,8 @@ use shared::store::sim::Piece;
 use shared::store::{BodyKey, Row};
 use shared::unit::{self, AddressRow, DeliveryState, ReviseMode, ReviseResult, ToBig, ToEdge};
 
+mod strangers;
+
 /// One file of a corpus.
 #[derive(Clone, Debug)]
 pub struct Seed {
@@ -45,6 +47,11 @@ pub fn seeds() -> Vec<Seed> {
         ("session", scripts()),
         ("records", segments()),
         ("mime", messages()),
+        ("smtp", strangers::clients()),
+        ("reply", strangers::hosts()),
+        ("pop3", strangers::travellers()),
+        ("address", strangers::addresses()),
+        ("topology", strangers::topologies()),
     ];
     let named = |(target, files): (&'static str, Vec<(String, Vec<u8>)>)| {
         files.into_iter().map(move |(name, bytes)| Seed { target, name: format!("seed-{name}"), bytes })
