@@ -77,9 +77,12 @@ pub(super) fn quoted_printable(text: &[u8]) -> Vec<u8> {
     octets
 }
 
+/// A file of which more than three quarters are zeros, whose blanks were lost, is cut by this.
+pub const UUENCODE_GROWTH: usize = 3;
+
 /// Uuencode: the lines between `begin` and `end`, each with its length before it. What has no `begin`
-/// stays as it is. Never more octets than are written, whatever the lengths say: lines of a length alone would be thirty
-/// times as much.
+/// stays as it is. Blanks that were lost at a line's end are zeros, but never more than [`UUENCODE_GROWTH`] times the octets
+/// that are written: lines of a length alone would be thirty times as much.
 pub(super) fn uuencode(text: &[u8]) -> Vec<u8> {
     let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
     if !lines.any(|line| line.starts_with(b"begin ")) {
@@ -96,7 +99,7 @@ pub(super) fn uuencode(text: &[u8]) -> Vec<u8> {
             let [_, decoded @ ..] = (at(0) << 18 | at(1) << 12 | at(2) << 6 | at(3)).to_be_bytes();
             octets.extend_from_slice(&decoded);
         }
-        octets.resize(end.min(text.len()), 0);
+        octets.resize(end.min(UUENCODE_GROWTH * text.len()), 0);
     }
     octets
 }
@@ -231,13 +234,10 @@ mod tests {
         let written = b"text\r\nbegin 644 cat.txt\r\n#0V%T\r\n%:&5L;&\\\r\n!80\r\n`\r\nend\r\ntext\r\n";
         assert_eq!(uuencode(written), b"Cathelloa");
         assert_eq!(uuencode(b"nothing\r\n"), b"nothing\r\n");
-        assert_eq!(
-            uuencode(&[&b"begin 644 x\nM"[..], &[b'\n'; 40]].concat()),
-            [0; 45],
-            "blanks that were lost"
-        );
+        let mostly_zeros = [&b"begin 644 x\n"[..], &b"#0V%T\nM\n".repeat(8)].concat();
+        assert_eq!(uuencode(&mostly_zeros), [&b"Cat"[..], &[0; 45]].concat().repeat(8)[..], "lost blanks");
         let lengths = [&b"begin 644 x\n"[..], &b"_\n".repeat(1_000)].concat();
-        assert_eq!(uuencode(&lengths).len(), lengths.len(), "lengths without text");
+        assert_eq!(uuencode(&lengths).len(), UUENCODE_GROWTH * lengths.len(), "lengths without text");
     }
 
     #[test]
