@@ -244,12 +244,18 @@ fn friend(number: usize) -> String {
     format!("friend{number}@{OUTSIDE}")
 }
 
-/// Asks until big has answered: big may be dead, and die with the answer.
+/// Asks until big has answered: big may be dead, die with the answer, or have calls that fail.
 async fn insist(field: &Field, request: Request) {
     let mut in_doubt = false;
     loop {
+        let since = Instant::now();
         match ask::big::<Value>(&field.big, request.clone(), Vec::new()).await {
             Ok(_) => break,
+            // It may have been done.
+            Err(CallError::Refused(_)) if field.disturbances.is_since(since) => {
+                in_doubt = true;
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
             // It was done the first time.
             Err(CallError::Refused(_)) if in_doubt => break,
             Err(CallError::Refused(refused)) => {

@@ -21,6 +21,7 @@ use tests::{ask, kinds};
 use tokio::task::JoinSet;
 
 use crate::Failure;
+use crate::calls::Reached;
 use crate::clerk::{self, At};
 use crate::field::{BOB, Field, PEOPLE, inside};
 use crate::play::SETTLE_WITHIN;
@@ -35,6 +36,9 @@ const READERS: usize = 8;
 const CHANGES: &str = "directory changes";
 /// What it calls mail for those who were gone.
 const UNDELIVERABLE: &str = "undeliverable";
+/// What it calls rounds that reached their system calls, and those that did not.
+const HIT: &str = "hit";
+const MISSED: &str = "missed";
 /// Faults that are printed.
 const PRINTED_MAX: usize = 10;
 
@@ -78,6 +82,8 @@ pub struct Counts {
     pub changes: usize,
     /// Accepted for somebody who was gone when it was filed, and the postmaster's.
     pub undeliverable: usize,
+    /// Rounds that reached their system calls, and those that did not.
+    pub reached: Reached,
 }
 
 impl Counts {
@@ -98,6 +104,8 @@ impl Counts {
         self.faults += other.faults;
         self.changes += other.changes;
         self.undeliverable += other.undeliverable;
+        self.reached.hit += other.reached.hit;
+        self.reached.missed += other.reached.missed;
     }
 
     /// Reads what a record's line says. A line of before there was a clerk says nothing of their work.
@@ -119,18 +127,27 @@ impl Counts {
             faults: parts.remove("faults")?,
             changes: parts.remove(CHANGES).unwrap_or_default(),
             undeliverable: parts.remove(UNDELIVERABLE).unwrap_or_default(),
+            reached: Reached {
+                hit: parts.remove(HIT).unwrap_or_default(),
+                missed: parts.remove(MISSED).unwrap_or_default(),
+            },
         };
         parts.is_empty().then_some(counts)
     }
 }
 
-/// As the last line of a run has them: what is no difference, no doubt and no part of the directory is left out.
+/// As the last line of a run has them: what is no difference, no doubt and no part of the directory is left out,
+/// and calls where none were to be reached.
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { accepted, lost, doubled, ghost, altered, undetermined, changes, undeliverable, .. } = self;
         write!(f, "{accepted} accepted, lost {lost}, doubled {doubled}, ghost {ghost}, ")?;
         write!(f, "altered {altered}, undetermined {undetermined}, ")?;
-        write!(f, "{CHANGES} {changes}, {UNDELIVERABLE} {undeliverable}")
+        write!(f, "{CHANGES} {changes}, {UNDELIVERABLE} {undeliverable}")?;
+        match self.reached {
+            Reached { hit: 0, missed: 0 } => Ok(()),
+            Reached { hit, missed } => write!(f, ", {HIT} {hit}, {MISSED} {missed}"),
+        }
     }
 }
 
@@ -277,6 +294,7 @@ impl Tally {
             faults: self.faults.len(),
             changes: self.changes,
             undeliverable: self.undeliverable,
+            reached: Reached::default(),
         }
     }
 }

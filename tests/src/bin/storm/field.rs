@@ -10,6 +10,7 @@ use tests::messages::Letter;
 use tests::site::Site;
 
 use crate::clerk::Guests;
+use crate::disturbance::Disturbances;
 use crate::revisions::Revisions;
 
 /// Who has a mailbox. The first reads the postmaster's mail.
@@ -44,6 +45,8 @@ pub struct Field {
     pub guests: Guests,
     /// What was revised.
     pub revisions: Revisions,
+    /// When calls of a node fail.
+    pub disturbances: Disturbances,
     over: AtomicBool,
     faults: Mutex<Vec<String>>,
 }
@@ -64,6 +67,7 @@ impl Field {
             stranger_pause_millis,
             guests: Guests::default(),
             revisions: Revisions::default(),
+            disturbances: Disturbances::default(),
             over: AtomicBool::new(false),
             faults: Mutex::default(),
         }

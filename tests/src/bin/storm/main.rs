@@ -9,7 +9,10 @@
 //! - `storm --loss 5,20,30` lets the link's line lose so many percent of the packets, and wants mail to
 //!   arrive all the while;
 //! - `storm --cuts N` cuts the line for a moment, N times, and lets a node stand still (SIGSTOP) now
-//!   and then, and each of them once for longer than the link waits.
+//!   and then, and each of them once for longer than the link waits;
+//! - `storm --calls N` kills a node at a system call, by its name and number, or has the call fail, by strace; in
+//!   every fourth round something more happens to the node as it starts again. The seed decides the order in which all
+//!   such combinations come, none again before all have come.
 //!
 //! Then everything is let settle, and what arrived is compared with books kept outside the nodes: every
 //! message answered 250 is filed exactly once, every message a desk was told is sent is delivered,
@@ -22,15 +25,20 @@
 //! The seed decides what fails and when, and what is sent; how the processes interleave is the
 //! machine's. The last line is
 //! `storm: N rounds, M accepted, lost 0, doubled 0, ghost 0, altered 0, undetermined U, directory changes D,
-//! undeliverable V`, and the exit code 1 if one of the four is not 0. Loss and cuts need root, `ip` and `nft` for network namespaces of
-//! their own; without them they say so, and there is no such line.
+//! undeliverable V`, and the exit code 1 if one of the four is not 0. That of calls ends with `, hit H, missed M`: how many
+//! rounds reached their calls; 12 rounds or more of which fewer than half did have failed. Loss and cuts need root, `ip`
+//! and `nft` for network namespaces of their own, calls need strace, which has to be allowed to trace; without that they
+//! say so, and there is no such line.
 //!
-//! `--record FILE` makes a job of the kills: storms of 50 rounds, each with nodes of its own, until FILE
-//! has as many rounds as were asked for. It may be stopped at any time and goes on where it was.
+//! `--record FILE` makes a job of the kills, or of the calls: storms of 50 rounds, each with nodes of its own, until FILE
+//! has as many rounds as were asked for. It may be stopped at any time and goes on where it was; with calls, in the order
+//! of one seed, 0 unless it is named.
 
+mod calls;
 mod clerk;
 mod count;
 mod cuts;
+mod disturbance;
 mod field;
 mod kills;
 mod kinds;
@@ -65,10 +73,10 @@ const STORM_ROUNDS: u32 = 50;
 #[derive(Parser)]
 struct Options {
     /// How often something is killed
-    #[arg(long, default_value_t = 50, value_name = "N", conflicts_with_all = ["loss", "cuts"])]
+    #[arg(long, default_value_t = 50, value_name = "N", conflicts_with_all = ["loss", "cuts", "calls"])]
     rounds: u32,
     /// Instead of kills: how many percent of the link's packets are lost, one after another
-    #[arg(long, value_name = "PERCENT,...", value_delimiter = ',', conflicts_with = "cuts",
+    #[arg(long, value_name = "PERCENT,...", value_delimiter = ',', conflicts_with_all = ["cuts", "calls"],
           value_parser = clap::value_parser!(u8).range(1..100))]
     loss: Vec<u8>,
     /// How long each loss lasts
@@ -77,6 +85,12 @@ struct Options {
     /// Instead of kills: how often the link's line is cut for a moment
     #[arg(long, value_name = "N")]
     cuts: Option<u32>,
+    /// Instead of kills at random: at how many system calls a node is killed, or the call fails
+    #[arg(long, value_name = "N", conflicts_with = "cuts")]
+    calls: Option<u32>,
+    /// After so many rounds in the order of the seed, with which another storm began
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "calls")]
+    from: u32,
     /// How long each node once stands still among the cuts; the link waits for 10 seconds
     #[arg(long, default_value_t = 12, value_name = "SECONDS", requires = "cuts")]
     still: u64,
@@ -87,8 +101,8 @@ struct Options {
     /// otherwise
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Run storms of 50 rounds until this file has a record of as many rounds as --rounds says
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["loss", "cuts", "state"])]
+    /// Run storms of 50 rounds until this file has a record of as many rounds as --rounds or --calls says
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["loss", "cuts", "state", "from"])]
     record: Option<PathBuf>,
     /// Be the one inside the lab of this number
     #[arg(long, hide = true, value_name = "NUMBER")]
@@ -113,28 +127,48 @@ fn main() -> ExitCode {
 }
 
 async fn run(options: &Options) -> Result<ExitCode, Failure> {
+    if options.calls.is_some()
+        && let Some(missing) = calls::missing()?
+    {
+        return Ok(not_run(missing));
+    }
+    let seed = options.seed.unwrap_or_else(Random::any_seed);
     let kept = match (&options.record, options.lab.map(Lab)) {
         (Some(file), _) => job(options, file).await?,
         (None, Some(lab)) => {
             lab::end_with_maker();
-            one(options, &options.in_lab(lab)).await?
+            one(options, seed, &options.in_lab(lab)).await?
         }
         (None, None) if !options.needs_lab() => {
-            one(options, &Weather::Kills { rounds: options.rounds }).await?
+            one(options, seed, &options.on_loopback(options.from, options.asked())).await?
         }
         (None, None) => match lab::missing() {
             None => return lab::run_inside().await,
-            Some(missing) => {
-                println!("not here: {missing}");
-                println!("storm: not run, and not counted as passed");
-                true
-            }
+            Some(missing) => return Ok(not_run(missing)),
         },
     };
     Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn not_run(missing: &str) -> ExitCode {
+    println!("not here: {missing}");
+    println!("storm: not run, and not counted as passed");
+    ExitCode::SUCCESS
+}
+
 impl Options {
+    /// How many rounds are asked for, where no lab is needed.
+    fn asked(&self) -> u32 {
+        self.calls.unwrap_or(self.rounds)
+    }
+
+    fn on_loopback(&self, from: u32, rounds: u32) -> Weather {
+        match self.calls {
+            Some(_) => Weather::Calls { from, rounds },
+            None => Weather::Kills { rounds },
+        }
+    }
+
     fn needs_lab(&self) -> bool {
         self.cuts.is_some() || !self.loss.is_empty()
     }
@@ -150,8 +184,7 @@ impl Options {
 }
 
 /// One storm; whether every promise was kept.
-async fn one(options: &Options, weather: &Weather) -> Result<bool, Failure> {
-    let seed = options.seed.unwrap_or_else(Random::any_seed);
+async fn one(options: &Options, seed: u64, weather: &Weather) -> Result<bool, Failure> {
     let counts = storm(weather, seed, options.state.as_deref()).await?;
     println!("storm: {} rounds, {counts}", weather.rounds());
     Ok(counts.is_clean())
@@ -161,10 +194,16 @@ async fn one(options: &Options, weather: &Weather) -> Result<bool, Failure> {
 async fn job(options: &Options, file: &Path) -> Result<bool, Failure> {
     let mut record = Record::open(file)?;
     println!("storm: {} rounds are recorded in {}", record.rounds, file.display());
-    while record.rounds < options.rounds {
-        let rounds = STORM_ROUNDS.min(options.rounds - record.rounds);
-        let seed = options.seed.map_or_else(Random::any_seed, |seed| seed.wrapping_add(record.storms));
-        match storm(&Weather::Kills { rounds }, seed, None).await {
+    while record.rounds < options.asked() {
+        let rounds = STORM_ROUNDS.min(options.asked() - record.rounds);
+        let seed = match (options.calls, options.seed) {
+            // One order for all of the job, so that nothing comes again before all have come.
+            (Some(_), seed) => seed.unwrap_or_default(),
+            (None, Some(seed)) => seed.wrapping_add(record.storms),
+            (None, None) => Random::any_seed(),
+        };
+        let weather = options.on_loopback(record.rounds, rounds);
+        match storm(&weather, seed, None).await {
             Ok(counts) => {
                 record.ended(seed, rounds, &counts)?;
                 // One that went wrong is to be looked at before there are more.
@@ -191,7 +230,8 @@ async fn storm(weather: &Weather, seed: u64, state: Option<&Path>) -> Result<Cou
     if !counts.as_ref().is_ok_and(Counts::is_clean) {
         folder.disable_cleanup(true);
         println!(
-            "storm: to be had again with --seed {seed}; the state and the logs stay in {}",
+            "storm: to be had again with --seed {seed}{}; the state and the logs stay in {}",
+            weather.again(),
             state.display()
         );
     }

@@ -46,7 +46,7 @@ pub async fn play(weather: &Weather, seed: u64, state: &Path) -> Result<Counts, 
     let road = Arc::new(Road::new(field.clone(), password));
     load.spawn(road.clone().collect_until_over());
 
-    weather.run(&mut site, &field, &mut random).await?;
+    let reached = weather.run(&mut site, &field, &mut random).await?;
     field.end();
     while let Some(ended) = load.join_next().await {
         ended?;
@@ -67,5 +67,5 @@ pub async fn play(weather: &Weather, seed: u64, state: &Path) -> Result<Counts, 
     }
     let tally = count::count(&site, &field, &road, state, weather.kills()).await?;
     print!("{tally}");
-    Ok(tally.counts())
+    Ok(Counts { reached, ..tally.counts() })
 }

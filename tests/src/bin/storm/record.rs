@@ -84,6 +84,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calls::Reached;
 
     #[test]
     fn a_job_goes_on_where_it_was_and_forgets_no_fault() {
@@ -99,6 +100,7 @@ mod tests {
             undetermined: 3,
             repeated: 2,
             changes: 7,
+            reached: Reached { hit: 4, missed: 1 },
             ..Counts::default()
         };
         let mut record = Record::open(&path).expect("read");
@@ -115,6 +117,7 @@ mod tests {
             repeated: 4,
             faults: 1,
             changes: 14,
+            reached: Reached { hit: 8, missed: 2 },
             ..counts
         };
         assert_eq!((&again.counts, &record.counts), (&sum, &sum));

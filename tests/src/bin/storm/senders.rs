@@ -4,7 +4,7 @@
 //! alone. Nothing is sent twice: after a loss the next message is a new one.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use big_node::request::{About, Line, Request, Sent, Started, Terms, Written};
 use shared::control::CallError;
@@ -116,8 +116,9 @@ pub async fn desk(field: Arc<Field>, person: &'static str, mut random: Random) {
             }
         };
         field.enter(&text, &[&to]);
+        let since = Instant::now();
         let sent = ask::big::<Sent>(&field.big, request, text.clone()).await;
-        field.settle(&text, fate_of_call(&field, &sent));
+        field.settle(&text, fate_of_call(&field, &sent, since));
         pause(&mut random, PERSON_PAUSE_MILLIS).await;
     }
 }
@@ -139,10 +140,13 @@ async fn answer_to(field: &Field, person: &str, random: &mut Random) -> Option<S
 }
 
 /// Exit 0 is a promise; a node that was not there took nothing; anything between is in doubt.
-fn fate_of_call(field: &Field, sent: &Result<(Sent, Vec<u8>), CallError>) -> Fate {
+fn fate_of_call(field: &Field, sent: &Result<(Sent, Vec<u8>), CallError>, since: Instant) -> Fate {
     match sent {
         Ok(_) => Fate::Accepted,
         Err(CallError::NoAnswer { .. }) => Fate::InDoubt,
+        Err(CallError::Refused(_)) if field.disturbances.is_since(since) => {
+            field.disturbances.fate_of_refused(since)
+        }
         Err(CallError::Refused(refused)) => {
             field.refused(&format!("a desk's message: {refused}"));
             Fate::NotAccepted
@@ -180,18 +184,15 @@ async fn send(
     is_fault: impl Fn() -> bool,
 ) -> bool {
     field.enter(message, to);
+    let since = Instant::now();
     let sent = client.send(from, to, message).await;
-    let fate = match &sent {
-        Ok(_) => Fate::Accepted,
-        Err(SendError::InDoubt(_)) => Fate::InDoubt,
-        Err(SendError::Refused { stage, reply }) => {
-            if reply.code >= 500 && is_fault() {
-                field.refused(&format!("{stage} from {from} to {}: {reply}", to.join(", ")));
-            }
-            Fate::NotAccepted
-        }
-        Err(SendError::NotSent(_)) => Fate::NotAccepted,
-    };
+    if let Err(SendError::Refused { stage, reply }) = &sent
+        && reply.code >= 500
+        && is_fault()
+    {
+        field.refused(&format!("{stage} from {from} to {}: {reply}", to.join(", ")));
+    }
+    let fate = field.disturbances.fate(&sent, since);
     field.settle(message, fate);
     fate == Fate::Accepted
 }

@@ -3,7 +3,7 @@
 //! Each enters a text in the books before the first octet of it leaves, and what became of it by the answer alone.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use big_node::request::{Reading, Request, Sent, Status, Written as Letter};
 use shared::control::CallError;
@@ -11,6 +11,7 @@ use shared::unit::ReviseMode;
 use tests::ask;
 use tests::client::smtp::{SendError, SmtpClient};
 use tests::internet::rules::{Action, Rule, Stage};
+use tests::ledger::Fate;
 use tests::random::Random;
 use tests::site::OUTSIDE;
 use tests::world::accepted_as;
@@ -116,10 +117,12 @@ async fn send(field: &Field, author: &'static str, word: String, random: &mut Ra
     let subject = "second thoughts".into();
     let letter = Letter { to, subject, text_bytes: word.len(), ..Letter::default() };
     let request = Request::MailSend { person: author.into(), written: letter, quote: false };
+    let since = Instant::now();
     match ask::big::<Sent>(&field.big, request, word.into_bytes()).await {
         Ok((sent, _)) => accepted(field, place, sent.id),
         // It may have been sent.
         Err(CallError::NoAnswer { .. }) => {}
+        Err(CallError::Refused(_)) if field.disturbances.is_since(since) => {}
         Err(error) => {
             field.revisions.written()[place].texts.clear();
             if let CallError::Refused(refused) = error {
@@ -194,6 +197,7 @@ async fn revise(field: &Field, place: usize, word: String, random: &mut Random) 
         texts.push(text);
         texts.len() - 1
     };
+    let since = Instant::now();
     let amended = ask::big::<Status>(&field.big, request, octets).await;
     let texts = &mut field.revisions.written()[place].texts;
     match amended {
@@ -204,6 +208,7 @@ async fn revise(field: &Field, place: usize, word: String, random: &mut Random) 
         }
         // It may have been made.
         Err(CallError::NoAnswer { .. }) => {}
+        Err(CallError::Refused(_)) if field.disturbances.is_since(since) => {}
         Err(error) => {
             // Nobody revises this message but its author, who waits for each answer.
             texts.truncate(at);
@@ -264,13 +269,14 @@ async fn submit(field: &Field, client: &mut SmtpClient, number: u64, random: &mu
     let written = Written { id: None, author: BOB, message_id: Some(message_id), to: to.clone(), texts };
     let place = enter(field, written);
     let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    let since = Instant::now();
     let sent = client.send(&inside(BOB), &to, &message).await;
     match &sent {
         Ok(reply) => match accepted_as(reply) {
             Some(id) => accepted(field, place, id),
             None => field.fault(format!("no id in {reply}")),
         },
-        Err(SendError::InDoubt(_)) => {}
+        Err(_) if field.disturbances.fate(&sent, since) == Fate::InDoubt => {}
         Err(_) => field.revisions.written()[place].texts.clear(),
     }
     note_refusal(field, &sent);
@@ -300,12 +306,13 @@ async fn ask_by_mail(
         written.texts.push(Text { word, whole, mode: Some(mode), to: all, number: None, told_at: None });
         message
     };
+    let since = Instant::now();
     let sent = client.send(&inside(BOB), &[&to], &message).await;
-    match &sent {
-        Ok(_) | Err(SendError::InDoubt(_)) => {
+    match field.disturbances.fate(&sent, since) {
+        Fate::Accepted | Fate::InDoubt => {
             field.revisions.asked().push(Asked { message_id, taken: sent.is_ok() });
         }
-        Err(_) => drop(field.revisions.written()[place].texts.pop()),
+        Fate::NotAccepted => drop(field.revisions.written()[place].texts.pop()),
     }
     note_refusal(field, &sent);
     sent.is_ok()
