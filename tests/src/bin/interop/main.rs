@@ -26,6 +26,7 @@ mod dovecot_pop3;
 mod driven;
 mod full_disk;
 mod held;
+mod logins;
 mod mtas;
 mod named;
 mod namespaces;
