@@ -236,11 +236,12 @@ impl Session {
                 self.actions.push_back(Action::Authenticate(credentials));
             }
             Err(error) => {
-                let enhanced = match error {
-                    SaslError::Cancelled => Enhanced(5, 7, 0),
-                    _ => Enhanced(5, 5, 2),
+                let (code, enhanced) = match error {
+                    SaslError::Cancelled => (501, Enhanced(5, 7, 0)),
+                    SaslError::Base64 | SaslError::Malformed => (501, Enhanced(5, 5, 2)),
+                    SaslError::Identity | SaslError::Binding => (535, Enhanced(5, 7, 8)),
                 };
-                self.bad_command(&Reply::new(501, enhanced, &error.to_string()));
+                self.bad_command(&Reply::new(code, enhanced, &error.to_string()));
             }
         }
     }

@@ -217,7 +217,12 @@ async fn smtp(options: &Smtp) -> Result<bool, Trouble> {
     };
     let features = options.suite.has.clone();
     let mut server = SmtpRemote { server: address(&options.server)?, submission, features };
-    hold(&mut server, &options.suite, |_| None).await
+    let no_submission = server.submission.is_none();
+    let lacks = |dialogue: &Dialogue| {
+        (dialogue.is_of_submission() && no_submission)
+            .then_some("is about who logs in, and --submission does not say where")
+    };
+    hold(&mut server, &options.suite, lacks).await
 }
 
 /// Whether a server differs nowhere but where it is known to, in the dialogues for which it `lacks` nothing.

@@ -215,6 +215,11 @@ impl Dialogue {
         self.needs.iter().any(|need| need == OURS)
     }
 
+    /// Whether it is one of submission's: `on` a service that takes mail from who logs in.
+    pub fn is_of_submission(&self) -> bool {
+        self.on.starts_with("submission")
+    }
+
     /// Why a server is not held to it that lacks what it needs.
     pub fn left_out_because(&self) -> String {
         if self.is_ours() { self.why.clone() } else { format!("for servers with {}", self.needs.join(", ")) }

@@ -12,7 +12,7 @@ use crate::wire::Wire;
 use crate::world::{PEOPLE, World, first, without_trace};
 
 /// What it has, beside what every server has.
-const FEATURES: [&str; 2] = ["sallypost", "submission"];
+const FEATURES: [&str; 3] = ["channel-binding", "sallypost", "submission"];
 
 /// A running pair.
 pub struct SmtpEdge {

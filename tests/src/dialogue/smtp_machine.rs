@@ -22,7 +22,7 @@ const ADDRESS: &str = "alice@example.com";
 /// Who is inside.
 const INSIDE: [&str; 4] = [ADDRESS, "bob@example.com", "postmaster@example.com", "abuse@example.com"];
 /// What it can be told and what it has, beside what every server has.
-const FEATURES: [&str; 5] = ["clock", "faults", "pause", "sallypost", "submission"];
+const FEATURES: [&str; 6] = ["channel-binding", "clock", "faults", "pause", "sallypost", "submission"];
 /// How long a stranger has to wait for the greeting.
 const GREETING_PAUSE: Duration = Duration::from_secs(2);
 /// The limits of one whose limits are met soon.

@@ -5,11 +5,10 @@
 //! POP3 and POP3S: each configured by what `travel rotate` prints, and checking the edge's certificate by its name.
 //!
 //! Then Postfix, Exim and OpenSMTPD take mail from an edge and send it some, in network namespaces with a signed DNS and
-//! MTA-STS policies, another Postfix is a smart host
-//! that wants a login, and one is held to the SMTP dialogues. A real Dovecot takes mail from big by LMTP and is
-//! held to the POP3 dialogues, the desk is driven in a terminal of tmux's, Pebble issues certificates by ACME, both nodes
-//! meet disks that are really full, and an image of the edge's disk is searched. What arrives is compared with what was
-//! sent by the ledger.
+//! MTA-STS policies, another Postfix is a smart host that wants a login, and two are held to the SMTP dialogues, one of them
+//! to those of submission. A real Dovecot takes mail from big by LMTP and is held to the POP3 dialogues, the desk is driven in
+//! a terminal of tmux's, Pebble issues certificates by ACME, both nodes meet disks that are really full, and an image of the
+//! edge's disk is searched. What arrives is compared with what was sent by the ledger.
 //!
 //! One line is printed for each case, and a last one with the counts; a program that is not installed is named, and is
 //! neither passed nor failed.
@@ -26,11 +25,14 @@ mod dovecot_pop3;
 mod driven;
 mod full_disk;
 mod held;
+mod logins;
 mod mtas;
 mod named;
 mod namespaces;
 mod postfix;
+mod postfix_dialogues;
 mod postfix_smtp;
+mod postfix_submission;
 mod send;
 mod settings;
 mod smart_host;
@@ -145,6 +147,7 @@ async fn run(options: &Options, tally: &mut Tally) -> Result<(), Box<dyn std::er
     mtas::cases(&pair, &packages, folder.path(), tally).await;
     smart_host::cases(&pair, folder.path(), tally).await;
     postfix_smtp::case(folder.path(), tally).await;
+    postfix_submission::case(folder.path(), tally).await;
     dovecot::case(&pair, folder.path(), tally).await;
     dovecot_pop3::case(folder.path(), tally).await;
     Ok(())

@@ -19,7 +19,8 @@ use tests::topology::{TestTopology, quoted};
 use tests::wait::{SOON, Trouble, until};
 
 use crate::certificates::Authority;
-use crate::dovecot::{self, MAIL_OWNER, open_to_all};
+use crate::dovecot::{MAIL_OWNER, open_to_all};
+use crate::logins::{self, Logins};
 use crate::postfix::{self, Postfix};
 use crate::send::{crlf, same};
 use crate::tally::Tally;
@@ -175,7 +176,7 @@ struct SmartHost {
     folder: PathBuf,
     addresses: [SocketAddr; Service::ALL.len()],
     _postfix: Postfix,
-    _dovecot: dovecot::Daemon,
+    logins: Logins,
 }
 
 impl SmartHost {
@@ -188,7 +189,6 @@ impl SmartHost {
         fs::write(folder.join("roots.pem"), &authority.pem)?;
         fs::write(folder.join("chain.pem"), &certified.chain)?;
         certified.write_key(&folder.join("key.pem"))?;
-        fs::write(folder.join("users"), format!("{USER}:{{PLAIN}}{PASSWORD}::::::\n"))?;
 
         // All are held until each has its own.
         let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
@@ -201,12 +201,12 @@ impl SmartHost {
         }
         drop(held);
         postfix::write(folder, &main_cf(folder), &services)?;
-        let dovecot = dovecot::Daemon::start(folder, &dovecot_conf(folder))?;
+        let logins = Logins::start(folder, USER, PASSWORD)?;
         let postfix = Postfix::start(folder).await?;
-        let host = Self { folder: folder.to_owned(), addresses, _postfix: postfix, _dovecot: dovecot };
+        let host = Self { folder: folder.to_owned(), addresses, _postfix: postfix, logins };
         until("Postfix listens, and Dovecot", SOON, async || {
             let all = host.addresses.iter().all(|address| TcpStream::connect(address).is_ok());
-            Ok((all && folder.join("sasl").exists()).then_some(()))
+            Ok((all && host.logins.are_here()).then_some(()))
         })
         .await
         .map_err(|trouble| host.with_log(&trouble))?;
@@ -233,7 +233,7 @@ impl SmartHost {
 }
 
 fn main_cf(folder: &Path) -> String {
-    let folder = folder.display();
+    let (logins, folder) = (logins::main_cf(folder), folder.display());
     format!(
         "myhostname = {HOST}
 mydestination =
@@ -244,11 +244,7 @@ mynetworks =
 smtpd_relay_restrictions = permit_sasl_authenticated, reject
 smtpd_error_sleep_time = 0
 smtpd_peername_lookup = no
-smtpd_sasl_auth_enable = yes
-smtpd_sasl_type = dovecot
-smtpd_sasl_path = {folder}/sasl
 smtpd_sasl_authenticated_header = yes
-smtpd_tls_auth_only = yes
 smtpd_tls_chain_files = {folder}/key.pem, {folder}/chain.pem
 default_transport = virtual
 virtual_mailbox_base = {folder}
@@ -257,31 +253,6 @@ virtual_uid_maps = static:{MAIL_OWNER}
 virtual_gid_maps = static:{MAIL_OWNER}
 maillog_file = {folder}/log
 maillog_file_prefixes = {folder}
-"
-    )
-}
-
-/// Nothing but its authentication, for Postfix.
-fn dovecot_conf(folder: &Path) -> String {
-    let folder = folder.display();
-    format!(
-        "protocols = none
-base_dir = {folder}/run
-state_dir = {folder}/state
-log_path = {folder}/dovecot.log
-ssl = no
-auth_mechanisms = plain login
-auth_failure_delay = 0
-passdb {{
-  driver = passwd-file
-  args = {folder}/users
-}}
-service auth {{
-  unix_listener {folder}/sasl {{
-    mode = 0600
-    user = postfix
-  }}
-}}
-"
+{logins}"
     )
 }
