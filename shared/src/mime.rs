@@ -35,7 +35,6 @@ mod write;
 pub use address_list::{ADDRESSES_MAX, Mailbox};
 pub use aggregate::{AggregateLetter, dmarc_report, tls_report};
 pub use compose::{Draft, DraftMailbox, Identity, NewAttachment, compose, compose_as, message_id};
-pub use decode::UUENCODE_GROWTH;
 pub use dsn::{Action, DsnRecipient, DsnReport, dsn};
 pub use entity::{attached_message, entity};
 pub use facts::{HeaderFacts, ListPost, REFERENCES_MAX};

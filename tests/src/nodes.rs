@@ -91,6 +91,22 @@ impl Nodes {
         Ok(())
     }
 
+    /// Starts one of them, in place of the one that ran.
+    pub async fn start(&mut self, node: Node) -> Result<(), NodesError> {
+        match node {
+            Node::Edge => self.start_edge().await.map(drop),
+            Node::Big => self.start_big().await.map(drop),
+        }
+    }
+
+    /// The commands of one of them, and how it is started.
+    pub fn commands(&mut self, node: Node) -> &mut Commands {
+        match node {
+            Node::Edge => &mut self.edge,
+            Node::Big => &mut self.big,
+        }
+    }
+
     /// Starts edge, in place of the one that ran.
     pub async fn start_edge(&mut self) -> Result<&EdgeReady, NodesError> {
         self.edge_process = None;

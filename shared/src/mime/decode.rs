@@ -77,12 +77,13 @@ pub(super) fn quoted_printable(text: &[u8]) -> Vec<u8> {
     octets
 }
 
-/// A file of which more than three quarters are zeros, whose blanks were lost, is cut by this.
-pub const UUENCODE_GROWTH: usize = 3;
+/// Only a large file, of which more than three quarters are zeros whose blanks were lost, is cut by this.
+const UUENCODE_GROWTH: usize = 3;
+const UUENCODE_SPARE: usize = 1024 * 1024;
 
 /// Uuencode: the lines between `begin` and `end`, each with its length before it. What has no `begin`
 /// stays as it is. Blanks that were lost at a line's end are zeros, but never more than [`UUENCODE_GROWTH`] times the octets
-/// that are written: lines of a length alone would be thirty times as much.
+/// that are written and [`UUENCODE_SPARE`]: lines of a length alone would be thirty times as much.
 pub(super) fn uuencode(text: &[u8]) -> Vec<u8> {
     let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
     if !lines.any(|line| line.starts_with(b"begin ")) {
@@ -99,7 +100,7 @@ pub(super) fn uuencode(text: &[u8]) -> Vec<u8> {
             let [_, decoded @ ..] = (at(0) << 18 | at(1) << 12 | at(2) << 6 | at(3)).to_be_bytes();
             octets.extend_from_slice(&decoded);
         }
-        octets.resize(end.min(UUENCODE_GROWTH * text.len()), 0);
+        octets.resize(end.min(UUENCODE_GROWTH * text.len() + UUENCODE_SPARE), 0);
     }
     octets
 }
@@ -236,8 +237,9 @@ mod tests {
         assert_eq!(uuencode(b"nothing\r\n"), b"nothing\r\n");
         let zeros = [&b"begin 644 x\n"[..], &b"#0V%T\n".repeat(10), b"M\nM\n"].concat();
         assert_eq!(uuencode(&zeros), [&b"Cat".repeat(10)[..], &[0; 90]].concat(), "lost blanks");
-        let lengths = [&b"begin 644 x\n"[..], &b"_\n".repeat(1_000)].concat();
-        assert_eq!(uuencode(&lengths).len(), UUENCODE_GROWTH * lengths.len(), "lengths without text");
+        let lengths = [&b"begin 644 x\n"[..], &b"_\n".repeat(50_000)].concat();
+        let bound = UUENCODE_GROWTH * lengths.len() + UUENCODE_SPARE;
+        assert_eq!(uuencode(&lengths).len(), bound, "lengths without text");
     }
 
     #[test]

@@ -532,7 +532,12 @@ impl Session {
             Ok(Step::Done(credentials, last)) => self.authenticate_with(credentials, last),
             Err(error) => {
                 self.phase = Phase::Authorization { user: None };
-                self.bad_command(&error.to_string());
+                // RFC 3206 §4: without it, what is wrong are not the credentials.
+                let code = match error {
+                    SaslError::Identity | SaslError::Binding => "[AUTH] ",
+                    SaslError::Cancelled | SaslError::Base64 | SaslError::Malformed => "",
+                };
+                self.bad_command(&format!("{code}{error}"));
             }
         }
     }

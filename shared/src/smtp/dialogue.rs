@@ -236,12 +236,16 @@ impl Session {
                 self.actions.push_back(Action::Authenticate(credentials));
             }
             Err(error) => {
-                let (code, enhanced) = match error {
-                    SaslError::Cancelled => (501, Enhanced(5, 7, 0)),
-                    SaslError::Base64 | SaslError::Malformed => (501, Enhanced(5, 5, 2)),
-                    SaslError::Identity | SaslError::Binding => (535, Enhanced(5, 7, 8)),
-                };
-                self.bad_command(&Reply::new(code, enhanced, &error.to_string()));
+                let text = error.to_string();
+                match error {
+                    SaslError::Cancelled => self.bad_command(&Reply::new(501, Enhanced(5, 7, 0), &text)),
+                    SaslError::Base64 | SaslError::Malformed => {
+                        self.bad_command(&Reply::new(501, Enhanced(5, 5, 2), &text));
+                    }
+                    SaslError::Identity | SaslError::Binding => {
+                        self.login_failed(&Reply::new(535, Enhanced(5, 7, 8), &text));
+                    }
+                }
             }
         }
     }

@@ -402,15 +402,17 @@ impl Session {
                     self.reply(&Reply::bare(334, &last));
                     self.phase = Phase::Proving(name);
                 }
-                (Err(reply), _) => {
-                    self.tally.login_failures += u32::from(reply.is_permanent());
-                    self.refuse(&reply);
-                    if self.tally.login_failures >= LOGIN_FAILURES_MAX {
-                        self.close_with(&Reply::new(421, Enhanced(4, 7, 0), "too many failed logins"));
-                    }
-                }
+                (Err(reply), _) => self.login_failed(&reply),
             },
             other => self.phase = other,
+        }
+    }
+
+    pub(super) fn login_failed(&mut self, reply: &Reply) {
+        self.tally.login_failures += u32::from(reply.is_permanent());
+        self.refuse(reply);
+        if self.tally.login_failures >= LOGIN_FAILURES_MAX {
+            self.close_with(&Reply::new(421, Enhanced(4, 7, 0), "too many failed logins"));
         }
     }
 

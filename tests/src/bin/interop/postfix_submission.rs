@@ -52,10 +52,12 @@ async fn held(folder: &Path) -> Result<(), Trouble> {
     let submission =
         Submission { starttls, tls, user: USER.into(), password: PASSWORD.into(), address: ADDRESS.into() };
     let mut server = SmtpRemote { server: starttls, submission: Some(submission), features: Vec::new() };
-    until("Postfix listens, and Dovecot", SOON, async || {
-        let listens =
-            server.connect("submission").await.is_ok() && server.connect("submissions").await.is_ok();
-        Ok((listens && logins.are_here()).then_some(()))
+    // First Dovecot: an smtpd that finds nobody to check logins ends, and Postfix starts no other for a minute.
+    until("Dovecot listens, and Postfix", SOON, async || {
+        let listens = logins.are_here()
+            && server.connect("submission").await.is_ok()
+            && server.connect("submissions").await.is_ok();
+        Ok(listens.then_some(()))
     })
     .await?;
     held::to_dialogues(&mut server, "postfix.differences", Dialogue::is_of_submission, HELD_MIN).await

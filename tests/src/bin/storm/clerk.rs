@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::tests::ask;
+use ::tests::ledger::Fate;
+use ::tests::process::Node;
 use ::tests::random::Random;
 use ::tests::site::OUTSIDE;
 use big_node::directory::{GroupChange, NewGroup, NewPerson, NewShadow, ShadowChange};
@@ -251,9 +253,9 @@ async fn insist(field: &Field, request: Request) {
         let since = Instant::now();
         match ask::big::<Value>(&field.big, request.clone(), Vec::new()).await {
             Ok(_) => break,
-            // It may have been done.
-            Err(CallError::Refused(_)) if field.disturbances.is_since(since) => {
-                in_doubt = true;
+            Err(CallError::Refused(_)) if field.disturbances.is_since(Node::Big, since) => {
+                // It may have been done.
+                in_doubt |= field.disturbances.fate_of_refused(Node::Big, since) == Fate::InDoubt;
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             // It was done the first time.

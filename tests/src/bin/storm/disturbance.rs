@@ -8,12 +8,14 @@ use std::time::Instant;
 
 use ::tests::client::smtp::SendError;
 use ::tests::ledger::Fate;
+use ::tests::process::Node;
 
 /// Those of a run, one after another.
 #[derive(Default)]
 pub struct Disturbances(Mutex<Vec<Disturbance>>);
 
 struct Disturbance {
+    of: Node,
     until: Option<Instant>,
     /// They may be syncs.
     syncs: bool,
@@ -27,8 +29,8 @@ impl Disturbance {
 
 impl Disturbances {
     /// Calls of a node may fail from now on, and may be syncs.
-    pub fn begin(&self, syncs: bool) {
-        self.all().push(Disturbance { until: None, syncs });
+    pub fn begin(&self, of: Node, syncs: bool) {
+        self.all().push(Disturbance { of, until: None, syncs });
     }
 
     /// No call fails any more.
@@ -38,27 +40,32 @@ impl Disturbances {
         }
     }
 
-    /// Whether calls have failed since then.
-    pub fn is_since(&self, since: Instant) -> bool {
-        self.all().last().is_some_and(|last| last.is_since(since))
+    /// Whether calls of that node have failed since then.
+    pub fn is_since(&self, of: Node, since: Instant) -> bool {
+        self.any(of, since, |_| true)
     }
 
-    /// What became of a message that was sent since then, by the answer alone.
+    /// What became of a message that was sent to edge since then, by the answer alone.
     pub fn fate<T>(&self, sent: &Result<T, SendError>, since: Instant) -> Fate {
         match sent {
             Ok(_) => Fate::Accepted,
             Err(SendError::InDoubt(_)) => Fate::InDoubt,
-            Err(SendError::Refused { stage: "dot" | "BDAT", .. }) => self.fate_of_refused(since),
+            Err(SendError::Refused { stage: "dot" | "BDAT", .. }) => self.fate_of_refused(Node::Edge, since),
             Err(_) => Fate::NotAccepted,
         }
     }
 
     /// What became of what a node had all of, and refused since then.
-    pub fn fate_of_refused(&self, since: Instant) -> Fate {
-        match self.all().iter().rev().take_while(|one| one.is_since(since)).any(|one| one.syncs) {
+    pub fn fate_of_refused(&self, by: Node, since: Instant) -> Fate {
+        match self.any(by, since, |one| one.syncs) {
             true => Fate::InDoubt,
             false => Fate::NotAccepted,
         }
+    }
+
+    fn any(&self, of: Node, since: Instant, is_meant: impl Fn(&Disturbance) -> bool) -> bool {
+        let all = self.all();
+        all.iter().rev().take_while(|one| one.is_since(since)).any(|one| one.of == of && is_meant(one))
     }
 
     fn all(&self) -> MutexGuard<'_, Vec<Disturbance>> {
@@ -79,20 +86,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_in_doubt_only_while_a_sync_may_have_failed() {
+    fn what_is_refused_is_in_doubt_only_while_a_sync_of_that_node_may_have_failed() {
         let (all, before) = (Disturbances::default(), Instant::now());
         let fate = |stage, since| all.fate(&refused(stage), since);
-        assert_eq!((all.is_since(before), fate("dot", before)), (false, Fate::NotAccepted));
-        all.begin(false);
-        assert_eq!((all.is_since(before), fate("dot", before)), (true, Fate::NotAccepted), "no sync");
+        let is_since = |since| all.is_since(Node::Edge, since);
+        assert_eq!((is_since(before), fate("dot", before)), (false, Fate::NotAccepted));
+        all.begin(Node::Big, true);
         all.end();
-        all.begin(true);
+        assert_eq!((is_since(before), fate("dot", before)), (false, Fate::NotAccepted), "the other node's");
+        assert_eq!(all.fate_of_refused(Node::Big, before), Fate::InDoubt);
+        all.begin(Node::Edge, false);
+        assert_eq!((is_since(before), fate("dot", before)), (true, Fate::NotAccepted), "no sync");
+        all.end();
+        all.begin(Node::Edge, true);
         assert_eq!((fate("dot", before), fate("RCPT", before)), (Fate::InDoubt, Fate::NotAccepted));
         all.end();
-        assert_eq!((all.is_since(before), fate("dot", before)), (true, Fate::InDoubt), "it failed meanwhile");
+        assert_eq!((is_since(before), fate("dot", before)), (true, Fate::InDoubt), "it failed meanwhile");
         let after = Instant::now() + Duration::from_secs(1);
-        assert_eq!((all.is_since(after), fate("dot", after)), (false, Fate::NotAccepted), "it is over");
-        all.begin(false);
+        assert_eq!((is_since(after), fate("dot", after)), (false, Fate::NotAccepted), "it is over");
+        all.begin(Node::Edge, false);
         assert_eq!(fate("dot", after), Fate::NotAccepted, "a sync failed long ago");
     }
 }

@@ -55,10 +55,7 @@ async fn round(site: &mut Site, field: &Field, random: &mut Random) -> Result<()
         field.books.killed("edge, dead since before that,", SystemTime::now())?;
     }
     for &victim in victims {
-        match victim {
-            Node::Edge => drop(site.nodes.start_edge().await?),
-            Node::Big => drop(site.nodes.start_big().await?),
-        }
+        site.nodes.start(victim).await?;
     }
     Ok(())
 }

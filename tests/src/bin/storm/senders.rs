@@ -12,6 +12,7 @@ use tests::ask;
 use tests::client::smtp::{SendError, SmtpClient, SmtpError};
 use tests::ledger::Fate;
 use tests::messages::{LONG, SHORT, marked_text};
+use tests::process::Node;
 use tests::random::Random;
 use tests::site::OUTSIDE;
 
@@ -144,8 +145,8 @@ fn fate_of_call(field: &Field, sent: &Result<(Sent, Vec<u8>), CallError>, since:
     match sent {
         Ok(_) => Fate::Accepted,
         Err(CallError::NoAnswer { .. }) => Fate::InDoubt,
-        Err(CallError::Refused(_)) if field.disturbances.is_since(since) => {
-            field.disturbances.fate_of_refused(since)
+        Err(CallError::Refused(_)) if field.disturbances.is_since(Node::Big, since) => {
+            field.disturbances.fate_of_refused(Node::Big, since)
         }
         Err(CallError::Refused(refused)) => {
             field.refused(&format!("a desk's message: {refused}"));

@@ -49,6 +49,11 @@ impl Injection {
         self.what == Killed
     }
 
+    /// Whether a node that goes on may have to do again what it has not recorded.
+    pub fn may_lose_a_record(&self) -> bool {
+        matches!(self.call, "fdatasync" | "pwrite64") && !self.is_kill()
+    }
+
     /// Whether it is a sync that fails: then nobody knows what is on the disk.
     pub fn is_failed_sync(&self) -> bool {
         self.call == "fdatasync" && !self.is_kill()

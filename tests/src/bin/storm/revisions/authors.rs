@@ -12,6 +12,7 @@ use tests::ask;
 use tests::client::smtp::{SendError, SmtpClient};
 use tests::internet::rules::{Action, Rule, Stage};
 use tests::ledger::Fate;
+use tests::process::Node;
 use tests::random::Random;
 use tests::site::OUTSIDE;
 use tests::world::accepted_as;
@@ -109,6 +110,11 @@ pub async fn desk(field: Arc<Field>, author: &'static str, mut random: Random) {
     }
 }
 
+/// Whether big may have done what it has refused since then.
+fn is_in_doubt(field: &Field, since: Instant) -> bool {
+    field.disturbances.fate_of_refused(Node::Big, since) == Fate::InDoubt
+}
+
 async fn send(field: &Field, author: &'static str, word: String, random: &mut Random) {
     let to = recipients(random, author);
     let text = Text::original(word.clone(), to.clone());
@@ -122,10 +128,12 @@ async fn send(field: &Field, author: &'static str, word: String, random: &mut Ra
         Ok((sent, _)) => accepted(field, place, sent.id),
         // It may have been sent.
         Err(CallError::NoAnswer { .. }) => {}
-        Err(CallError::Refused(_)) if field.disturbances.is_since(since) => {}
+        Err(CallError::Refused(_)) if is_in_doubt(field, since) => {}
         Err(error) => {
             field.revisions.written()[place].texts.clear();
-            if let CallError::Refused(refused) = error {
+            if let CallError::Refused(refused) = error
+                && !field.disturbances.is_since(Node::Big, since)
+            {
                 field.refused(&format!("a desk's message: {refused}"));
             }
         }
@@ -208,12 +216,13 @@ async fn revise(field: &Field, place: usize, word: String, random: &mut Random) 
         }
         // It may have been made.
         Err(CallError::NoAnswer { .. }) => {}
-        Err(CallError::Refused(_)) if field.disturbances.is_since(since) => {}
+        Err(CallError::Refused(_)) if is_in_doubt(field, since) => {}
         Err(error) => {
             // Nobody revises this message but its author, who waits for each answer.
             texts.truncate(at);
             if let CallError::Refused(refused) = error
                 && !may_be_refused(&refused.0)
+                && !field.disturbances.is_since(Node::Big, since)
             {
                 field.refused(&format!("a revision: {refused}"));
             }
