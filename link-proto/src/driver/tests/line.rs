@@ -80,7 +80,8 @@ async fn pass(
 /// Of a sender whose line is full: what is more urgent leaves first, although it was there last.
 #[tokio::test]
 async fn mail_that_comes_behind_large_bodies_goes_before_the_rest_of_them() {
-    const HEAD: &[u8] = &[1; 4096];
+    // So little that the mail is through before QUIC sends faster than the line's socket can hold, which would lose some.
+    const HEAD: &[u8] = &[1; 1024];
     const MAIL: usize = BATCH_UNITS_MAX * HEAD.len();
     let mut pair = Pair::new();
     let line = Line::before(&mut pair).await;
