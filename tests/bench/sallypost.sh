@@ -69,6 +69,7 @@ dmarc = "off"
 servers = ["198.18.1.53:53"]
 dnssec = false # nobody signs here, nor does the other product ask
 [edge.outbound]
+concurrency = 50 # as the tuned Postfix
 private_addresses = true # the hosts outside are in the range for benches
 mta_sts = false
 [link]
