@@ -77,8 +77,10 @@ pub(super) fn quoted_printable(text: &[u8]) -> Vec<u8> {
     octets
 }
 
-/// Only a large file, of which more than three quarters are zeros whose blanks were lost, is cut by this.
+/// Times the octets that are written: only a large file, of which more than three quarters are zeros whose blanks were lost,
+/// is cut by that.
 const UUENCODE_GROWTH: usize = 3;
+/// Octets beside that.
 const UUENCODE_SPARE: usize = 1024 * 1024;
 
 /// Uuencode: the lines between `begin` and `end`, each with its length before it. What has no `begin`

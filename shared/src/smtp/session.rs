@@ -408,6 +408,7 @@ impl Session {
         }
     }
 
+    /// Too many of them end the session.
     pub(super) fn login_failed(&mut self, reply: &Reply) {
         self.tally.login_failures += u32::from(reply.is_permanent());
         self.refuse(reply);

@@ -47,3 +47,8 @@ pub(super) fn is_in(stream: &[u8], octets: &[u8]) -> bool {
 pub(super) fn is_said(stream: &[u8], word: &str) -> bool {
     stream.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
 }
+
+/// Whether these octets are printable ASCII, as the lines of our replies are.
+pub(super) fn is_printable(text: &[u8]) -> bool {
+    text.iter().all(|octet| matches!(octet, b' '..=b'~'))
+}

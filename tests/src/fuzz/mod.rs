@@ -34,6 +34,8 @@ mod smtp;
 mod topology;
 mod units;
 
+use shared::sasl::ScramKeys;
+
 pub use address::address;
 pub use frames::frames;
 pub use hello::hello;
@@ -48,6 +50,10 @@ pub use units::{is_read, rewritten, units};
 
 /// Bytes of one input; what is longer is cut.
 pub const BYTES_MAX: usize = 4096;
+
+/// Of whoever logs in by SCRAM at a target.
+const KEYS: ScramKeys =
+    ScramKeys { salt: [1; 16], iterations: 4096, stored_key: [2; 32], server_key: [3; 32], nonce: [4; 18] };
 
 /// Takes one input, and panics where it finds something wrong.
 pub type Target = fn(&[u8]);

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use shared::id::MessageId;
 use shared::pop3::{Action, Config, End, Entry, Expire, LoginRefusal, Opened, REPLIES_BYTES_MAX, Session};
-use shared::sasl::ScramKeys;
 use shared::wire::DotStuffing;
 
-use super::cut::{flights, pieces};
+use super::KEYS;
+use super::cut::{flights, is_printable, pieces};
 use super::script::Script;
 
 /// Octets of the first line of a reply, and of a line of a list, with its CRLF (RFC 1939 §3).
@@ -172,14 +172,7 @@ impl Server {
             }
             Action::Keys(user) => {
                 assert!(self.may_log_in(), "a login in clear");
-                let keys = ScramKeys {
-                    salt: [1; 16],
-                    iterations: 4096,
-                    stored_key: [2; 32],
-                    server_key: [3; 32],
-                    nonce: [4; 18],
-                };
-                self.session.keys((!user.starts_with('l')).then_some(&keys));
+                self.session.keys((!user.starts_with('l')).then_some(&KEYS));
             }
             Action::Authenticate(credentials) => {
                 assert!(self.may_log_in(), "a login in clear");
@@ -268,11 +261,7 @@ impl Server {
         for line in answer.split_inclusive(|octet| *octet == b'\n') {
             assert!(line.len() <= REPLY_LINE_MAX, "a reply of {} octets", line.len());
             let text = line.strip_suffix(b"\r\n").expect("each line ends in CRLF");
-            assert!(
-                text.iter().all(|octet| matches!(octet, b' '..=b'~')),
-                "{:?}",
-                String::from_utf8_lossy(text)
-            );
+            assert!(is_printable(text), "{:?}", String::from_utf8_lossy(text));
         }
     }
 

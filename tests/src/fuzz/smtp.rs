@@ -9,12 +9,12 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use shared::address::Address;
-use shared::sasl::ScramKeys;
 use shared::smtp::{
     Action, Config, ContentLimits, Enhanced, Facts, REPLIES_BYTES_MAX, Reply, Role, Session, Verdict,
 };
 
-use super::cut::{ends_with, flights, is_in, is_said, pieces};
+use super::KEYS;
+use super::cut::{ends_with, flights, is_in, is_printable, is_said, pieces};
 use super::script::Script;
 
 /// Octets of a line of a reply with its CRLF (RFC 5321 §4.5.3.1.5).
@@ -197,14 +197,7 @@ impl Server<'_> {
             }
             Action::Keys(user) => {
                 assert!(self.tls, "a login in clear");
-                let keys = ScramKeys {
-                    salt: [1; 16],
-                    iterations: 4096,
-                    stored_key: [2; 32],
-                    server_key: [3; 32],
-                    nonce: [4; 18],
-                };
-                self.session.keys(verdict(&user).map(|()| &keys));
+                self.session.keys(verdict(&user).map(|()| &KEYS));
             }
             Action::Authenticate(credentials) => {
                 assert!(self.tls && self.service.is(0), "a login in clear, or at reception");
@@ -308,10 +301,6 @@ fn without_dots(stream: &[u8]) -> Vec<u8> {
     let lines = stream.split_inclusive(|octet| *octet == b'\n');
     let text = |line: &'_ [u8]| line.strip_prefix(b".").filter(|_| line != b".\r\n").unwrap_or(line).to_vec();
     lines.flat_map(text).collect()
-}
-
-fn is_printable(text: &[u8]) -> bool {
-    text.iter().all(|octet| matches!(octet, b' '..=b'~'))
 }
 
 fn by_name(address: &Address) -> Verdict {

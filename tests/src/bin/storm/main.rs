@@ -26,7 +26,7 @@
 //! machine's. The last line is
 //! `storm: N rounds, M accepted, lost 0, doubled 0, ghost 0, altered 0, undetermined U, directory changes D,
 //! undeliverable V`, and the exit code 1 if one of the four is not 0. That of calls ends with `, hit H, missed M`: how many
-//! rounds reached their calls; 12 rounds or more of which fewer than half did have failed. Loss and cuts need root, `ip`
+//! rounds reached their calls; 12 rounds or more of which fewer than three quarters did have failed. Loss and cuts need root, `ip`
 //! and `nft` for network namespaces of their own, calls need strace, which has to be allowed to trace; without that they
 //! say so, and there is no such line.
 //!
