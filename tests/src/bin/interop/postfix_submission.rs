@@ -15,7 +15,7 @@ use crate::{held, postfix_dialogues};
 
 const CASE: &str = "Postfix is held to the submission dialogues, and differs where it is listed";
 /// Dialogues that have to go as they should.
-const HELD_MIN: usize = 33;
+const HELD_MIN: usize = 32;
 /// Who logs in.
 const USER: &str = "alice";
 const PASSWORD: &str = "secret-1";
