@@ -246,7 +246,8 @@ fn fill_windows(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
             }
             let message = mail::shown(txn, id, entry.revision)?.filter(|_| copy.is_there());
             let Some(message) = message else { continue };
-            match mail::queue_copy(txn, site, &message, id, &row, (copy.retrieved, Pace::Batch)) {
+            let had = revise::had(txn, &copy, (id, message.revision), &row.window.person)?;
+            match mail::queue_copy(txn, site, &message, id, &row, (had, Pace::Batch)) {
                 // The person has deleted it at home.
                 Ok(()) | Err(StoreError::Damaged(_)) => {}
                 Err(error) => return Err(error),

@@ -381,6 +381,7 @@ mod tests {
             wrapped_key: vec![7; 80],
             size: 6,
             retrieved: false,
+            again: false,
         })
     }
 

@@ -166,11 +166,14 @@ pub fn file(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored, now: u64) -> Res
     }
     if let Some(filed) = txn.get::<CopyRow>(COPIES, &key)? {
         // Except that this edge, restored, may have forgotten what a client did.
-        if copy.retrieved && !filed.retrieved {
-            tell_again(txn, &copy, false, filed.after, now)?;
-            txn.put(COPIES, &key, &CopyRow { retrieved: true, ..filed })?;
+        let (retrieved, again) = (filed.retrieved || copy.retrieved, filed.again || copy.again);
+        if (retrieved, again) == (filed.retrieved, filed.again) {
+            return Ok(());
         }
-        return Ok(());
+        if retrieved != filed.retrieved {
+            tell_again(txn, &copy, false, filed.after, now)?;
+        }
+        return txn.put(COPIES, &key, &CopyRow { retrieved, again, ..filed });
     }
     txn.keep_body(body)?;
     if copy.retrieved {
@@ -182,7 +185,7 @@ pub fn file(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored, now: u64) -> Res
         size: copy.size,
         retrieved: copy.retrieved,
         seen: copy.retrieved,
-        again: false,
+        again: copy.again,
         after: None,
         hidden: false,
     };
@@ -453,6 +456,7 @@ mod tests {
                 wrapped_key: vec![0; 80],
                 size,
                 retrieved: false,
+                again: false,
             };
             self.commit(move |txn| file(txn, copy, &stored, 1));
         }

@@ -399,8 +399,10 @@ pub struct WindowCopy {
     pub wrapped_key: Vec<u8>,
     /// Length of the plain body in bytes: what POP3 counts.
     pub size: u64,
-    /// A client had retrieved it from an edge that has been restored since, or replaced.
+    /// A client had retrieved this revision from an edge that has been restored since, or replaced.
     pub retrieved: bool,
+    /// A client had an earlier revision from there: this one is offered beside it.
+    pub again: bool,
 }
 
 /// A revision of a message for the Internet.

@@ -900,6 +900,37 @@ async fn a_revision_of_what_was_deleted_on_the_road_says_that_no_copy_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_that_went_back_is_told_which_text_of_a_copy_was_retrieved() {
+    let world = block_in_place(World::new);
+    let (id, window) = block_in_place(|| {
+        let window = world.window("bob").window.window;
+        (world.sends(&["bob@example.com"], "old"), window)
+    });
+    let retrieve = |revision| {
+        let act = PopAct { window, message: id.0, revision, retrieved: true, deleted: false, at: NOW };
+        block_in_place(|| world.apply(&ToBig::PopAct(act), None)).expect("is recorded");
+    };
+    // The revision of the copy that is sent, and whether a client had it, or one before it.
+    let sent_again = async || {
+        let site = Arc::clone(&world.site);
+        world.store.commit(move |txn| reconcile::tell_anew(txn, &site)).await.expect("commits");
+        let mut copies = world.queued().into_iter().filter_map(|unit| match unit {
+            ToEdge::Copy(copy) => Some((copy.revision, copy.retrieved, copy.again)),
+            _ => None,
+        });
+        copies.next_back()
+    };
+    retrieve(0);
+    assert_eq!(sent_again().await, Some((0, true, false)));
+    world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
+    assert_eq!(sent_again().await, Some((1, false, true)), "it is not decided, and nobody had it");
+    block_in_place(|| world.reports(id, 0, 1, ReviseResult::Revised)).expect("is recorded");
+    assert_eq!(sent_again().await, Some((1, false, true)));
+    retrieve(1);
+    assert_eq!(sent_again().await, Some((1, true, true)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_the_edge_went_back_it_gets_the_text_that_counts() {
     let world = block_in_place(World::new);
     let id = block_in_place(|| world.sends(&[OUTSIDE, "dave@remote.example", "erin@remote.example"], "old"));
