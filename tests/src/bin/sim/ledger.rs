@@ -52,6 +52,8 @@ pub struct Redirected {
     pub to: String,
     /// Its number, if that was answered.
     pub number: Option<u32>,
+    /// The edge has gone back since, and may have forgotten it.
+    pub edge_went_back: bool,
     /// Big has forgotten it.
     pub undone: bool,
     /// Big has gone back to before it knew what had come of it.

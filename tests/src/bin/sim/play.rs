@@ -116,7 +116,7 @@ pub fn schedule(seed: u64, verbose: bool) -> Outcome {
         went_back: false,
         edge_went_back: false,
         lied: false,
-        is_stale: false,
+        distrusts: None,
         jumped: false,
         verbose,
     };
@@ -165,8 +165,8 @@ struct Play {
     edge_went_back: bool,
     /// A peer has sent garbage: a lane may stand still until an operator resets it.
     lied: bool,
-    /// The edge takes big's attempts for old ones, as an operator sees.
-    is_stale: bool,
+    /// Who takes the other one's attempts for old ones, or its store for another, as an operator sees.
+    distrusts: Option<Who>,
     /// The clocks have jumped.
     jumped: bool,
     verbose: bool,
@@ -768,6 +768,7 @@ impl Play {
             let is_changed = !out.revisions.is_empty() || !out.redirects.is_empty();
             let followed = !by_restore && is_changed;
             out.excusable += u32::from(repeated) + u32::from(followed);
+            out.redirects.iter_mut().for_each(|redirect| redirect.edge_went_back = true);
         }
     }
 
@@ -788,6 +789,9 @@ impl Play {
             let known = out.answered.map(orders).unwrap_or_default();
             for redirect in &mut out.redirects {
                 let result = redirect.number.and_then(|number| known.get(&number));
+                // Both nodes went back to before it, and what it had sent on is still on its way.
+                let is_for_both = redirect.edge_went_back && result.is_none() && !redirect.undone;
+                out.excusable += u32::from(is_for_both);
                 redirect.undone |= result.is_none();
                 redirect.reopened |= result == Some(&ReviseResult::Pending);
             }
@@ -891,7 +895,13 @@ impl Play {
             self.note_applied();
             if let Err(why) = result {
                 self.say(|| format!("the session ends: {why}"));
-                self.is_stale = why.contains("(generation, epoch) is not above");
+                self.distrusts = if why.contains("(generation, epoch) is not above") {
+                    Some(Who::Edge)
+                } else if why.contains("its generation is lower than before") {
+                    Some(who)
+                } else {
+                    None
+                };
                 if !self.lied && why.contains("broke the protocol") {
                     self.outcome.fault(|outcome| &mut outcome.stuck, why);
                 }
@@ -969,11 +979,11 @@ impl Play {
             if !self.world.stops().is_empty() {
                 self.see_to_stops(round);
             }
-            // A peer that lied may have said that big's generation is another.
-            if std::mem::take(&mut self.is_stale) && self.lied && !self.world.is_open() {
-                self.say(|| "an operator of the edge lets big in".into());
+            // A peer that lied may have said that its generation is another.
+            if let Some(who) = self.distrusts.take().filter(|_| self.lied && !self.world.is_open()) {
+                self.say(|| format!("an operator of {who:?} runs `link adopt`"));
                 self.world.cut_line(None);
-                self.world.adopt(Who::Edge, unix_millis());
+                self.world.adopt(who, unix_millis());
             }
             let busy = self.world.steps().iter().any(|_| true);
             let held = self.world.edge.as_ref().map_or(0, |edge| edge.queue().unwrap_or_default().len());

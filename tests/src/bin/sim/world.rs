@@ -70,7 +70,7 @@ pub struct World {
     /// With what each has opened the present connection.
     shown: [Option<Shown>; 2],
     keys_made: u64,
-    /// A node went back, perhaps to before a key that counts: an operator may have to pair anew.
+    /// A node went back, perhaps to before a key that counts, or was lied to: an operator may have to pair anew.
     may_pair_anew: bool,
     /// What makes each node that runs older; by [`Who`].
     pulses: [Pulse; 2],
@@ -240,7 +240,7 @@ impl World {
     }
 
     /// With what the nodes, which run, open a connection. Where they do not know each other, because one of them went
-    /// back, an operator pairs them anew; nothing else makes them strangers.
+    /// back or was lied to, by whoever has the other one's key, an operator pairs them anew; nothing else makes them strangers.
     fn shown(&mut self) -> Result<(Shown, Shown), String> {
         for _ in 0..2 {
             let shown = |world: &Self, who: Who| {
@@ -319,6 +319,7 @@ impl World {
 
     /// Lets one of them happen; of bytes, `count`. An error ends the session.
     pub fn step(&mut self, who: Who, step: Step, count: usize, garbage: Option<u8>) -> Result<(), String> {
+        self.may_pair_anew |= garbage.is_some();
         let now = self.now;
         let result = match who {
             Who::Big => match &self.big {
@@ -354,6 +355,7 @@ impl World {
 
     /// Puts a frame on the line to `who` that its partner has never said.
     pub fn say_to(&mut self, who: Who, channel: Channel, frame: &Frame) {
+        self.may_pair_anew = true;
         let line = if who == Who::Big { &mut self.to_big } else { &mut self.to_edge };
         line.send(channel, frame.encode());
     }

@@ -30,6 +30,7 @@ impl Play {
         out.redirects.push(Redirected {
             to: to.clone(),
             number: ordered.as_ref().ok().copied(),
+            edge_went_back: false,
             undone: false,
             reopened: false,
         });
