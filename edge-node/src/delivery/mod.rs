@@ -61,7 +61,7 @@ use scheduler::{Limits, Scheduler, Shown};
 pub use signatures::{MEND as SIGNATURES_MEND, Passing, are_needed as are_signatures_needed, passing};
 
 /// Attempts at once, in all; what the limit of open files allows may be less.
-pub const ATTEMPTS_MAX: usize = 100;
+pub const ATTEMPTS_MAX: usize = 200;
 /// How long one attempt may take, over all hosts.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// How long a destination where nobody could be reached is not asked again, at most.
