@@ -385,8 +385,10 @@ fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), NotApplied
     let Some(mut copy) = txn.get::<CopyRow>(COPIES, &key)? else {
         return of_what_was_lost(txn, "that message was not filed into that window");
     };
-    if copy.retrieved >= act.retrieved && copy.deleted >= act.deleted {
-        // It may be another revision, which an edge that went back has shown since.
+    // Of a text that another one has taken the place of, for an edge that went back has shown it since, the copy says nothing.
+    // While that is not decided, it counts for the decision.
+    let is_earlier = act.revision < copy.revision && !revise::is_open_for(txn, id, &row.window.person)?;
+    if is_earlier || copy.retrieved >= act.retrieved && copy.deleted >= act.deleted {
         let shown = revise::bit(act.revision);
         return Ok(mail::mark(txn, &row.window.person, id, |entry| entry.shown |= shown)?);
     }

@@ -35,8 +35,8 @@ use crate::record::{
 use crate::travel::fill;
 pub use mailbox::{after_fetch, delete, discard, entry, erase, forget, mark, read, shown};
 pub use outward::{
-    Had, asked, hold_for_report, is_awaited, keep_signatures, let_go, outbound_key, queue_copy,
-    queue_outbound, queued_body, reverse_path, settled, signatures,
+    asked, hold_for_report, is_awaited, keep_signatures, let_go, outbound_key, queue_copy, queue_outbound,
+    queued_body, reverse_path, settled, signatures,
 };
 
 /// Names that a trace lists; of more it says how many.

@@ -246,8 +246,9 @@ fn fill_windows(txn: &mut Txn<'_>, site: &Site) -> Result<(), StoreError> {
             }
             let message = mail::shown(txn, id, entry.revision)?.filter(|_| copy.is_there());
             let Some(message) = message else { continue };
-            let had = revise::had(txn, &copy, (id, message.revision), &row.window.person)?;
-            match mail::queue_copy(txn, site, &message, id, &row, (had, Pace::Batch)) {
+            // Until a revision is decided, what a client had is the text before it.
+            let retrieved = copy.retrieved && !revise::is_open_for(txn, id, &row.window.person)?;
+            match mail::queue_copy(txn, site, &message, id, &row, (retrieved, Pace::Batch)) {
                 // The person has deleted it at home.
                 Ok(()) | Err(StoreError::Damaged(_)) => {}
                 Err(error) => return Err(error),

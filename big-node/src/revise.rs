@@ -37,7 +37,7 @@ pub use history::history;
 #[cfg(test)]
 pub(crate) use make::amend_as_of;
 pub use make::{Amendment, amend};
-pub use outgoing::{again, give_up, had, is_open_for, pending_for, send_again, undecided};
+pub use outgoing::{again, give_up, is_open_for, pending_for, send_again, undecided};
 use outgoing::{send_to_edge, send_to_window};
 pub use rebuilt::{has_revisions, restore, show_again};
 pub use result::{Decided, Reported, decided, reported, results, withdrawn_before_restore};

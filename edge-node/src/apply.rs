@@ -381,7 +381,6 @@ mod tests {
             wrapped_key: vec![7; 80],
             size: 6,
             retrieved: false,
-            again: false,
         })
     }
 

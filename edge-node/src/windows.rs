@@ -166,14 +166,11 @@ pub fn file(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored, now: u64) -> Res
     }
     if let Some(filed) = txn.get::<CopyRow>(COPIES, &key)? {
         // Except that this edge, restored, may have forgotten what a client did.
-        let (retrieved, again) = (filed.retrieved || copy.retrieved, filed.again || copy.again);
-        if (retrieved, again) == (filed.retrieved, filed.again) {
-            return Ok(());
-        }
-        if retrieved != filed.retrieved {
+        if copy.retrieved && !filed.retrieved {
             tell_again(txn, &copy, false, filed.after, now)?;
+            txn.put(COPIES, &key, &CopyRow { retrieved: true, ..filed })?;
         }
-        return txn.put(COPIES, &key, &CopyRow { retrieved, again, ..filed });
+        return Ok(());
     }
     txn.keep_body(body)?;
     if copy.retrieved {
@@ -185,7 +182,7 @@ pub fn file(txn: &mut Txn<'_>, copy: WindowCopy, body: &Stored, now: u64) -> Res
         size: copy.size,
         retrieved: copy.retrieved,
         seen: copy.retrieved,
-        again: copy.again,
+        again: false,
         after: None,
         hidden: false,
     };
@@ -456,7 +453,6 @@ mod tests {
                 wrapped_key: vec![0; 80],
                 size,
                 retrieved: false,
-                again: false,
             };
             self.commit(move |txn| file(txn, copy, &stored, 1));
         }

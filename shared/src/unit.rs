@@ -401,8 +401,6 @@ pub struct WindowCopy {
     pub size: u64,
     /// A client had retrieved this revision from an edge that has been restored since, or replaced.
     pub retrieved: bool,
-    /// A client had an earlier revision from there: this one is offered beside it.
-    pub again: bool,
 }
 
 /// A revision of a message for the Internet.

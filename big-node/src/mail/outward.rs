@@ -26,23 +26,14 @@ const INLINE_BYTES_MAX: u64 = 64 * 1024;
 /// What sealing adds to a chunk of a stored body.
 const SEAL_BYTES: u64 = 16;
 
-/// What clients have had of a copy that is sent.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Had {
-    /// This revision of it.
-    pub retrieved: bool,
-    /// An earlier one.
-    pub again: bool,
-}
-
-/// Queues a copy of a message for a window: whether a client had this revision already, or an earlier one, and how urgent it is.
+/// Queues a copy of a message for a window: whether a client had it already, and how urgent it is.
 pub fn queue_copy(
     txn: &mut Txn<'_>,
     site: &Site,
     message: &Message,
     id: MessageId,
     row: &WindowRow,
-    (Had { retrieved, again }, pace): (Had, Pace),
+    (retrieved, pace): (bool, Pace),
 ) -> Result<(), StoreError> {
     let (window, reader) = (row.window.window, PublicKey(row.window.public_key));
     let wrapped_key = site
@@ -55,7 +46,6 @@ pub fn queue_copy(
         wrapped_key,
         size: message.origin.size,
         retrieved,
-        again,
     });
     // What is sent anew because the edge had ended the window is another unit than the one it has applied.
     let reader = match fill::trip(txn, &window)?.again {

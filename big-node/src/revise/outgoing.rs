@@ -14,7 +14,7 @@ use shared::unit::{
 
 use super::result::{Decided, decided};
 use super::{index_of, open_copy, revisions};
-use crate::mail::{self, Had, Site, recipient_key};
+use crate::mail::{self, Site, recipient_key};
 use crate::projection;
 use crate::record::{
     COPIES, CopyRow, MESSAGES, Message, Place, RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow,
@@ -178,33 +178,9 @@ pub fn pending_for(rows: &impl Rows, id: MessageId, recipient: u32) -> Result<Op
 
 /// Whether the edge has still to decide a revision of a person's copy.
 pub fn is_open_for(rows: &impl Rows, id: MessageId, person: &Id) -> Result<bool, StoreError> {
-    any_for(rows, id, person, |_, row| is_undecided(row))
-}
-
-/// What clients have had of a copy whose text is `revision` now. Until that is decided, they had the one before it.
-pub fn had(
-    rows: &impl Rows,
-    copy: &CopyRow,
-    (id, revision): (MessageId, u32),
-    person: &Id,
-) -> Result<Had, StoreError> {
-    let is_open = any_for(rows, id, person, |number, row| number <= revision && is_undecided(row))?;
-    let was_read =
-        any_for(rows, id, person, |number, row| number <= revision && row.result == ReviseResult::Revised)?;
-    Ok(Had { retrieved: copy.retrieved && !is_open, again: was_read || copy.retrieved && is_open })
-}
-
-/// Whether there is such a revision of a message for a person.
-fn any_for(
-    rows: &impl Rows,
-    id: MessageId,
-    person: &Id,
-    is_such: impl Fn(u32, &RevisedRow) -> bool,
-) -> Result<bool, StoreError> {
     for (key, row) in rows.prefix::<RevisedRow>(REVISED, &id.0, usize::MAX)? {
-        let (recipient, number) = key.split_at_checked(20).unwrap_or_default();
-        if is_such(u32::from_be_bytes(number.try_into().unwrap_or_default()), &row) {
-            let who = rows.get::<Recipient>(RECIPIENTS, recipient)?;
+        if is_undecided(&row) {
+            let who = rows.get::<Recipient>(RECIPIENTS, key.get(..20).unwrap_or_default())?;
             if who.is_some_and(|who| who.person == Some(*person)) {
                 return Ok(true);
             }

@@ -436,15 +436,9 @@ fn next_kind(kind: &ToEdge) -> Option<ToEdge> {
             utf8_header: false,
             signatures: String::new(),
         }),
-        ToEdge::Outbound(_) => ToEdge::Copy(WindowCopy {
-            window,
-            message,
-            revision: 0,
-            wrapped_key,
-            size: 9,
-            retrieved: false,
-            again: false,
-        }),
+        ToEdge::Outbound(_) => {
+            ToEdge::Copy(WindowCopy { window, message, revision: 0, wrapped_key, size: 9, retrieved: false })
+        }
         ToEdge::Copy(_) => ToEdge::CopyGone { window, message },
         ToEdge::CopyGone { .. } => ToEdge::Address(AddressRow { hash: [1; 32], person: Some(id(2)) }),
         ToEdge::Address(_) => ToEdge::AddressGone { hash: [1; 32] },

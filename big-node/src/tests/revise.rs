@@ -906,28 +906,30 @@ async fn an_edge_that_went_back_is_told_which_text_of_a_copy_was_retrieved() {
         let window = world.window("bob").window.window;
         (world.sends(&["bob@example.com"], "old"), window)
     });
-    let retrieve = |revision| {
-        let act = PopAct { window, message: id.0, revision, retrieved: true, deleted: false, at: NOW };
+    let retrieve = |revision, deleted| {
+        let act = PopAct { window, message: id.0, revision, retrieved: true, deleted, at: NOW };
         block_in_place(|| world.apply(&ToBig::PopAct(act), None)).expect("is recorded");
     };
-    // The revision of the copy that is sent, and whether a client had it, or one before it.
+    // The revision of the copy that is sent, and whether a client had that.
     let sent_again = async || {
         let site = Arc::clone(&world.site);
         world.store.commit(move |txn| reconcile::tell_anew(txn, &site)).await.expect("commits");
         let mut copies = world.queued().into_iter().filter_map(|unit| match unit {
-            ToEdge::Copy(copy) => Some((copy.revision, copy.retrieved, copy.again)),
+            ToEdge::Copy(copy) => Some((copy.revision, copy.retrieved)),
             _ => None,
         });
         copies.next_back()
     };
-    retrieve(0);
-    assert_eq!(sent_again().await, Some((0, true, false)));
+    retrieve(0, false);
+    assert_eq!(sent_again().await, Some((0, true)));
     world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
-    assert_eq!(sent_again().await, Some((1, false, true)), "it is not decided, and nobody had it");
+    assert_eq!(sent_again().await, Some((1, false)), "it is not decided, and nobody had it");
     block_in_place(|| world.reports(id, 0, 1, ReviseResult::Revised)).expect("is recorded");
-    assert_eq!(sent_again().await, Some((1, false, true)));
-    retrieve(1);
-    assert_eq!(sent_again().await, Some((1, true, true)));
+    assert_eq!(sent_again().await, Some((1, false)));
+    retrieve(0, true);
+    assert_eq!(sent_again().await, Some((1, false)), "that edge had gone back to the old text");
+    retrieve(1, false);
+    assert_eq!(sent_again().await, Some((1, true)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,7 +12,7 @@ use shared::lane;
 use shared::store::{Rows, Store, StoreError, Txn};
 use shared::unit::{Id, ToEdge};
 
-use crate::mail::{self, Had, Site};
+use crate::mail::{self, Site};
 use crate::projection;
 use crate::record::{
     COPIES, CopyRow, Entry, Folder, MAILBOXES, Message, Named, OPEN_WINDOWS, OVERSIZED, Pass, Place, Scope,
@@ -110,14 +110,7 @@ fn send(
     let key = key2(&row.window.window, &id.0);
     let before = txn.get::<CopyRow>(COPIES, &key)?.unwrap_or_default();
     txn.put(COPIES, &key, &CopyRow { revision, size, place: Place::Edge, ..before })?;
-    mail::queue_copy(
-        txn,
-        site,
-        message,
-        id,
-        row,
-        (Had { retrieved: before.retrieved, ..Had::default() }, pace),
-    )
+    mail::queue_copy(txn, site, message, id, row, (before.retrieved, pace))
 }
 
 fn leave_out(txn: &mut Txn<'_>, row: &WindowRow, id: MessageId, size: u64) -> Result<(), StoreError> {

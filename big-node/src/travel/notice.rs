@@ -16,7 +16,7 @@ use shared::unit::{Id, carrier_id};
 use super::fill::Pace;
 use crate::directory;
 use crate::error::Refused;
-use crate::mail::{self, Had, Incoming, Site};
+use crate::mail::{self, Incoming, Site};
 use crate::node::{incoming, signed};
 use crate::record::{
     COPIES, CopyRow, Named, OVERSIZED, Person, REFUSED_SUBMISSIONS, RefusedRow, WINDOWS, WindowRow,
@@ -130,7 +130,7 @@ async fn too_large(
         let message = mail::keep(txn, notice, now)?;
         let copy = CopyRow { size: message.origin.size, ..CopyRow::default() };
         txn.put(COPIES, &key2(&row.window.window, &named.0), &copy)?;
-        mail::queue_copy(txn, &site, &message, named, &row, (Had::default(), Pace::Live))?;
+        mail::queue_copy(txn, &site, &message, named, &row, (false, Pace::Live))?;
         txn.release_body(message.body())?;
         trace::note(txn, id, now, "too large for the travel window: its traveller is told")
     });

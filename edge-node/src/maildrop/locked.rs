@@ -327,7 +327,6 @@ mod tests {
             wrapped_key: node.wrap(&key, reader, MessageId(message)).expect("wraps"),
             size: content.len() as u64,
             retrieved: false,
-            again: false,
         };
         let (mut sealer, mut sealed) = (BodySealer::new(&key), Vec::new());
         sealer.push(content.as_bytes(), &mut sealed);
@@ -536,7 +535,6 @@ mod tests {
             wrapped_key: vec![0; 80],
             size: 6,
             retrieved: true,
-            again: false,
         };
         // The one is here, from before it was retrieved; the other is not. Both are told once more.
         for (number, message) in [(11, MESSAGE), (12, LATER), (13, MESSAGE), (14, LATER)] {

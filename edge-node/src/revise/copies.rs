@@ -116,7 +116,7 @@ pub fn file(
         return windows::file(txn, copy, body, now);
     }
     txn.keep_body(body)?;
-    let WindowCopy { revision, wrapped_key, size, retrieved, again, .. } = copy;
+    let WindowCopy { revision, wrapped_key, size, retrieved, .. } = copy;
     let row = NotedRow {
         recipient: None,
         mode: ReviseMode::Replace,
@@ -125,7 +125,7 @@ pub fn file(
         size,
         earlier: Vec::new(),
         comes: true,
-        retrieved: retrieved || again,
+        retrieved,
     };
     note_or_swap(txn, busy, copy_key(&window, id, revision), row, now)
 }

@@ -210,7 +210,6 @@ impl Edge {
             wrapped_key: vec![7; 80],
             size: 3,
             retrieved: false,
-            again: false,
         };
         let id = carrier_id(&MESSAGE, revision, &WINDOW);
         self.apply(id, &ToEdge::Copy(copy), Some(text)).expect("is filed");
@@ -975,7 +974,6 @@ fn a_revision_of_a_copy_counts_toward_the_quota_and_waits_for_room() {
         wrapped_key: vec![7; 80],
         size: 5,
         retrieved: false,
-        again: false,
     };
     edge.apply(carrier_id(&other, 0, &WINDOW), &ToEdge::Copy(copy), Some("another")).expect("is filed");
     assert_eq!(left(2), [true, false]);
@@ -1007,7 +1005,6 @@ fn a_revision_of_a_copy_counts_toward_the_quota_and_waits_for_room() {
         wrapped_key: vec![7; 80],
         size: 11,
         retrieved: false,
-        again: false,
     };
     edge.apply(carrier_id(&MESSAGE, 3, &WINDOW), &ToEdge::Copy(copy), Some("again")).expect("is taken");
     assert!(edge.busy.lock_maildrop(WINDOW));
@@ -1015,29 +1012,4 @@ fn a_revision_of_a_copy_counts_toward_the_quota_and_waits_for_room() {
     edge.store.commit_blocking(move |txn| end_window(txn, &busy, &WINDOW, None, NOW)).expect("commits");
     assert_eq!(edge.told()[2..], [(5, 3, ReviseResult::TooLate)]);
     assert_eq!(edge.bodies(), 0, "and nothing is kept of it");
-}
-
-#[test]
-fn a_copy_of_which_an_earlier_text_was_read_is_told_as_new_and_withdrawn_with_a_word() {
-    for again in [false, true] {
-        let edge = Edge::new();
-        let copy = WindowCopy {
-            window: WINDOW,
-            message: MESSAGE,
-            revision: 1,
-            wrapped_key: vec![7; 80],
-            size: 3,
-            retrieved: false,
-            again,
-        };
-        // This edge went back, and may have the copy already.
-        for unit in [b"first", b"again"] {
-            let id = carrier_id(&MESSAGE, 1, unit);
-            edge.apply(id, &ToEdge::Copy(copy.clone()), Some("a copy")).expect("is filed");
-        }
-        edge.tell_of_copy(2, ReviseMode::Withdraw, (true, false));
-        let result = if again { ReviseResult::Revised } else { ReviseResult::Withdrawn };
-        assert_eq!(edge.told(), [(5, 2, result)]);
-        assert_eq!(edge.offered().len(), usize::from(again), "who has read it is told that it is withdrawn");
-    }
 }

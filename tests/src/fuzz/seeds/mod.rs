@@ -350,7 +350,6 @@ fn to_edge() -> Vec<ToEdge> {
         wrapped_key: vec![3; 80],
         size: 9,
         retrieved: true,
-        again: false,
     };
     let unsettled = unit::Unsettled {
         from: [0; 16],
