@@ -48,8 +48,8 @@ pub(super) struct Hosts {
     pub hosts: Vec<Host>,
     /// What the domain asks of them by MTA-STS, if it was to be asked.
     pub sts: Result<Option<Sts>, PolicyError>,
-    /// Why it is not known now where another one is.
-    unsure: Option<Status>,
+    /// The preference of the best of those that are not among them, for it is not known now where they are; and why.
+    unsure: Option<(u16, Status)>,
 }
 
 /// What came of asking the hosts of a domain.
@@ -226,9 +226,7 @@ impl Attempt {
         };
         let tally = Tally::of(&self.node, domain, wish, &found);
         let Hosts { hosts, unsure, .. } = &found;
-        // That one may do what the others will not.
-        let mut last = unsure.clone().filter(|_| wish == TlsWish::Required).map(Report::ours);
-        let (mut targets, mut reached) = (Vec::new(), false);
+        let (mut targets, mut last, mut reached) = (Vec::new(), None, false);
         for (host, security) in hosts {
             let security = match security {
                 Ok(security) => security,
@@ -272,7 +270,9 @@ impl Attempt {
         };
         // Hosts that take connections and say nothing would use up what time there is for the smart host.
         let course = Course { place, report: &report, patience: DIRECT_TIME };
-        let progress = Progress::new(copies.recipients, last, reached);
+        let unsure = unsure.clone().map(|(preference, why)| (preference, Report::ours(why)));
+        let is_one_of_many = hosts.len() > 1 || unsure.is_some();
+        let progress = Progress::new(copies.recipients, last, reached).with_unsure(unsure);
         let (last, reached) = match self.ask(copies, &targets, progress, course).await {
             Heard::Dealt(reports, shown) => return Asked::Told(reports, shown),
             Heard::Nobody { last, reached } => (last, reached),
@@ -285,7 +285,7 @@ impl Attempt {
         if !targets.is_empty() && !reached {
             return Asked::Unroutable(report);
         }
-        if hosts.len() > 1 && report.status.class == Class::Permanent && report.status.code.is_some() {
+        if is_one_of_many && report.status.class == Class::Permanent && report.status.code.is_some() {
             // A host that greets with 5xx speaks for itself, not for the domain.
             report.status.class = Class::Temporary;
         }

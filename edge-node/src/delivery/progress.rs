@@ -35,6 +35,8 @@ pub(super) struct Progress {
     settled: Vec<(u32, Report)>,
     /// Of the last host that has not dealt with the message.
     last: Option<Report>,
+    /// Of a host that cannot be asked, for it is not known now where it is: its preference, and why.
+    unsure: Option<(u16, Report)>,
     /// Some host was there.
     reached: bool,
     /// How good the best host is that does not offer what somebody needs: its preference.
@@ -68,12 +70,18 @@ impl Progress {
             deferred: Vec::new(),
             settled: Vec::new(),
             last,
+            unsure: None,
             reached,
             lacking: None,
             shown: Shown::Nothing,
             envelopes: 0,
             contents: 0,
         }
+    }
+
+    /// With a host of that preference which cannot be asked, for it is not known now where it is.
+    pub fn with_unsure(self, unsure: Option<(u16, Report)>) -> Self {
+        Self { unsure, ..self }
     }
 
     /// Who goes to the next host.
@@ -129,13 +137,17 @@ impl Progress {
     /// A host has not dealt with the message, though it may have been `there`.
     fn pass(&mut self, report: Report, preference: u16, there: bool) {
         self.reached |= there;
+        self.may_offer(&report, preference, there);
+        self.last = Some(latest(self.last.take(), report));
+    }
+
+    /// A host that did not deal with the message now may offer what others do not.
+    fn may_offer(&mut self, report: &Report, preference: u16, there: bool) {
         let is_worse = self.lacking.is_some_and(|lacking| preference > lacking);
         if (there || !is_worse) && report.status.class == Class::Temporary {
-            // It may offer what others do not.
             let refused = self.deferred.iter_mut().filter(|(_, said)| is_of_offer(&said.status));
-            refused.for_each(|(_, said)| said.clone_from(&report));
+            refused.for_each(|(_, said)| said.clone_from(report));
         }
-        self.last = Some(latest(self.last.take(), report));
     }
 
     /// There is no time for more.
@@ -166,6 +178,12 @@ impl Progress {
 
     /// There is no other host.
     pub fn end(mut self) -> Heard {
+        if let Some((preference, unsure)) = self.unsure.take() {
+            self.may_offer(&unsure, preference, false);
+            // What the others did is what there is to say, unless that were final without any of them having said it.
+            let is_ours = |said: &Status| said.class == Class::Permanent && said.code.is_none();
+            self.last = self.last.filter(|last| !is_ours(&last.status)).or(Some(unsure));
+        }
         // Whoever is left was left by each host that dealt with the message.
         if self.deferred.is_empty() && !self.left.is_empty() {
             return Heard::Nobody { last: self.last, reached: self.reached };
@@ -415,6 +433,39 @@ mod tests {
             progress.hear(done(vec![said(451)]), 10, false, at("a"));
             progress.hear(done(vec![status]), 10, false, at("b"));
             assert_eq!((left(&progress), of_one(progress).1), (vec![], true));
+        }
+    }
+
+    #[test]
+    fn while_it_is_not_known_where_a_host_is_nothing_is_final_that_it_might_do_otherwise() {
+        let unsure = |preference| {
+            Progress::new(&recipients(&[0]), None, false)
+                .with_unsure(Some((preference, at("?")(said(443), None))))
+        };
+        let none = || done(vec![lacks(Enhanced(5, 6, 7))]);
+        for (preference, ends) in
+            [(5, ("0 ? 443", false)), (10, ("0 ? 443", false)), (20, ("0 a not offered", true))]
+        {
+            let mut progress = unsure(preference);
+            progress.hear(none(), 10, false, at("a"));
+            assert_eq!(of_one(progress), (ends.0.to_owned(), ends.1));
+        }
+        // What a host says of the recipient itself counts.
+        let mut progress = unsure(5);
+        progress.hear(done(vec![said(550)]), 10, false, at("a"));
+        assert_eq!(of_one(progress), ("0 a 550".to_owned(), true));
+        // Nobody has dealt with it: what others have said is told, but nothing that we have found by ourselves.
+        let nobody = |progress: Progress| match progress.end() {
+            Heard::Nobody { last: Some(last), .. } => told(&[(0, last)]).concat(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(nobody(unsure(20)), "0 ? 443");
+        for (status, ends) in
+            [(said(554), "0 a 554"), (lost(false), "0 a lost"), (lacks(Enhanced(5, 4, 4)), "0 ? 443")]
+        {
+            let mut progress = unsure(20);
+            progress.hear(Talk::Next { status, greeted: true }, 10, false, at("a"));
+            assert_eq!(nobody(progress), ends);
         }
     }
 

@@ -178,7 +178,7 @@ impl Resolver {
         domain: &Domain,
         port: u16,
         ours: Option<&Ourselves>,
-    ) -> Result<(Vec<MailHost>, Option<Status>), Status> {
+    ) -> Result<(Vec<MailHost>, Option<(u16, Status)>), Status> {
         let Exchanges { mut names, is_proved, next_hops, is_doubtful } = self.exchanges(domain).await?;
         let is_ours = |(_, name): &&(u16, String)| ours.is_some_and(|ours| ours.is_named(name));
         let mut own = names.iter().find(is_ours).cloned();
@@ -219,8 +219,12 @@ impl Resolver {
                 Err(error) => unsure.push((preference, error)),
             }
         }
-        match (hosts.is_empty(), unsure.pop(), own) {
-            (false, unsure, _) => Ok((hosts, unsure.map(|(_, error)| self.no_answer(domain, &error)))),
+        let unsure = unsure.into_iter().next();
+        match (hosts.is_empty(), unsure, own) {
+            (false, unsure, _) => {
+                let unsure = unsure.map(|(preference, error)| (preference, self.no_answer(domain, &error)));
+                Ok((hosts, unsure))
+            }
             (true, Some((_, error)), _) => Err(self.no_answer(domain, &error)),
             (true, None, _) if is_doubtful => Err(unproved(domain, OF_ANOTHER)),
             (true, None, Some((_, name))) => Err(loops(domain, &name)),

@@ -5,7 +5,9 @@
 //! gets one more; if it asks for less, or falls silent, half of them (additive increase, multiplicative decrease). None
 //! ever has more than half of what is free, so there is a place for whoever has none. A destination where nobody could
 //! be reached is asked again by one attempt at a time, after a pause, and all such together take half of the places;
-//! what is due for it during the pause is told what the last attempt was.
+//! what is due for it during the pause is told what the last attempt was. They and those that have never dealt with mail
+//! together leave a quarter of the places to those that have: whoever makes us write to hosts that say nothing, by reports to
+//! senders of theirs, holds up nobody but others who are new.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -54,6 +56,10 @@ struct Destination<W> {
     limit: usize,
     /// Attempts that went well since the limit was changed.
     good: usize,
+    /// It has dealt with mail.
+    is_proven: bool,
+    /// Attempts under way that began when it had not.
+    on_trial: HashSet<MessageId>,
     unreachable: Option<Unreachable<W>>,
     /// The attempt under way asks whether somebody can be reached again.
     asks_again: bool,
@@ -61,7 +67,15 @@ struct Destination<W> {
 
 impl<W> Default for Destination<W> {
     fn default() -> Self {
-        Self { under_way: HashSet::new(), limit: FIRST_LIMIT, good: 0, unreachable: None, asks_again: false }
+        Self {
+            under_way: HashSet::new(),
+            limit: FIRST_LIMIT,
+            good: 0,
+            is_proven: false,
+            on_trial: HashSet::new(),
+            unreachable: None,
+            asks_again: false,
+        }
     }
 }
 
@@ -72,12 +86,14 @@ pub struct Scheduler<W> {
     destinations: HashMap<String, Destination<W>>,
     under_way: usize,
     asking_again: usize,
+    /// Attempts at destinations that have not dealt with mail.
+    on_trial: usize,
 }
 
 impl<W: Clone> Scheduler<W> {
     /// No attempts.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, destinations: HashMap::new(), under_way: 0, asking_again: 0 }
+        Self { limits, destinations: HashMap::new(), under_way: 0, asking_again: 0, on_trial: 0 }
     }
 
     /// Whether there is a place for any attempt.
@@ -85,13 +101,19 @@ impl<W: Clone> Scheduler<W> {
         self.under_way < self.limits.attempts
     }
 
+    /// Whether there is a place for an attempt at a destination that has not dealt with mail.
+    fn has_place_for_trial(&self) -> bool {
+        self.has_place() && self.on_trial < self.limits.attempts - self.limits.attempts / 4
+    }
+
     /// Whether another attempt at `destination` may begin at `now`.
     pub fn may_begin(&self, destination: &str, now: Duration) -> bool {
-        let Some(known) = self.destinations.get(destination) else { return self.has_place() };
+        let Some(known) = self.destinations.get(destination) else { return self.has_place_for_trial() };
         let (under_way, free) = (known.under_way.len(), self.limits.attempts.saturating_sub(self.under_way));
         match &known.unreachable {
             _ if free == 0 => false,
             Some(unreachable) if now < unreachable.until => under_way == 0,
+            _ if !known.is_proven && !self.has_place_for_trial() => false,
             Some(_) => under_way == 0 && self.asking_again < self.limits.attempts.div_ceil(2),
             None => {
                 let limit = known.limit.min(self.limits.destination);
@@ -115,15 +137,21 @@ impl<W: Clone> Scheduler<W> {
     /// attempt ends with it.
     pub fn begin(&mut self, destination: &str, message: MessageId, now: Duration) -> Option<W> {
         if self.destinations.len() >= DESTINATIONS_MAX && !self.destinations.contains_key(destination) {
-            self.destinations.retain(|_, known| !known.under_way.is_empty());
+            self.destinations.retain(|_, known| !known.under_way.is_empty() || known.is_proven);
+            if self.destinations.len() >= DESTINATIONS_MAX {
+                self.destinations.retain(|_, known| !known.under_way.is_empty());
+            }
         }
         let known = self.destinations.entry(destination.to_owned()).or_default();
         known.under_way.insert(message);
         self.under_way += 1;
-        let unreachable = known.unreachable.as_ref()?;
-        if now < unreachable.until {
+        if let Some(unreachable) = known.unreachable.as_ref().filter(|unreachable| now < unreachable.until) {
             return Some(unreachable.why.clone());
         }
+        if !known.is_proven && known.on_trial.insert(message) {
+            self.on_trial += 1;
+        }
+        known.unreachable.as_ref()?;
         known.asks_again = true;
         self.asking_again += 1;
         None
@@ -136,12 +164,14 @@ impl<W: Clone> Scheduler<W> {
             return;
         }
         self.under_way -= 1;
+        self.on_trial -= usize::from(known.on_trial.remove(&message));
         if std::mem::take(&mut known.asks_again) {
             self.asking_again -= 1;
         }
         match shown {
             Shown::Nothing => return,
             Shown::Well => {
+                known.is_proven = true;
                 known.good += 1;
                 if known.good < known.limit {
                     known.unreachable = None;
@@ -151,8 +181,7 @@ impl<W: Clone> Scheduler<W> {
             }
             Shown::Strained => known.limit = (known.limit / 2).max(1),
             Shown::Unreachable(why) => {
-                known.limit = 1;
-                known.good = 0;
+                (known.limit, known.good, known.is_proven) = (1, 0, false);
                 known.unreachable = Some(Unreachable { why, until: now + self.limits.pause });
                 return;
             }
@@ -199,6 +228,12 @@ mod tests {
         (0..begun).for_each(|number| scheduler.end(destination, id(number), shown.clone(), at(0)));
     }
 
+    /// A destination deals with mail.
+    fn prove(scheduler: &mut Scheduler<&'static str>, destination: &str) {
+        scheduler.begin(destination, id(0), at(0));
+        scheduler.end(destination, id(0), Shown::Well, at(0));
+    }
+
     #[test]
     fn a_destination_gets_more_while_it_goes_well_and_half_when_it_is_strained() {
         let mut scheduler = scheduler();
@@ -221,6 +256,7 @@ mod tests {
     fn there_is_a_place_for_whoever_has_none_until_all_are_taken() {
         let mut scheduler = scheduler();
         let mut begun = Vec::new();
+        (0..30).for_each(|number| prove(&mut scheduler, &format!("d{number}.example")));
         for number in 0..30 {
             begun.push(fill(&mut scheduler, &format!("d{number}.example")));
         }
@@ -279,8 +315,35 @@ mod tests {
     }
 
     #[test]
+    fn those_that_have_never_dealt_with_mail_leave_a_quarter_of_the_places_to_those_that_have() {
+        let mut scheduler = scheduler();
+        prove(&mut scheduler, "known.example");
+        let name = |number: u8| format!("silent{number}.example");
+        let begun = |scheduler: &mut Scheduler<_>| -> usize {
+            (0..40).map(|number| usize::from(fill(scheduler, &name(number)))).sum()
+        };
+        assert_eq!(begun(&mut scheduler), 15);
+        assert!(!scheduler.may_begin("new.example", at(0)) && scheduler.may_begin("known.example", at(0)));
+        assert_eq!(fill(&mut scheduler, "known.example"), 2);
+        // One that falls silent has not dealt with it.
+        scheduler.end(&name(0), id(0), Shown::Strained, at(1));
+        assert!(scheduler.may_begin("new.example", at(1)));
+        scheduler.begin("new.example", id(0), at(1));
+        assert!(!scheduler.may_begin("newer.example", at(1)));
+        // One that does is proven, and gets what another has to wait for.
+        scheduler.end("new.example", id(0), Shown::Well, at(1));
+        scheduler.begin("newer.example", id(0), at(1));
+        assert!(!scheduler.may_begin("newest.example", at(1)) && scheduler.may_begin("new.example", at(1)));
+        // One that can be reached no more is none of those.
+        scheduler.end("known.example", id(0), Shown::Unreachable("no answer"), at(1));
+        scheduler.end("known.example", id(1), Shown::Unreachable("no answer"), at(1));
+        assert!(!scheduler.may_begin("known.example", at(60)));
+    }
+
+    #[test]
     fn what_is_known_of_destinations_is_bounded() {
         let mut scheduler = scheduler();
+        prove(&mut scheduler, "proven.example");
         scheduler.begin("busy.example", id(0), at(0));
         for number in 0..2 * DESTINATIONS_MAX {
             let name = format!("d{number}.example");
@@ -289,6 +352,7 @@ mod tests {
             assert!(scheduler.destinations.len() <= DESTINATIONS_MAX);
         }
         assert!(scheduler.is_under_way("busy.example", id(0)));
-        assert_eq!((scheduler.under_way, scheduler.asking_again), (1, 0));
+        assert!(scheduler.destinations.contains_key("proven.example"), "they go last");
+        assert_eq!((scheduler.under_way, scheduler.asking_again, scheduler.on_trial), (1, 0, 1));
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use big_node::record::{AfterFetch, Folder, Scope};
 use big_node::request::{RecipientView, Sent};
+use edge_node::delivery::ATTEMPTS_MAX;
 use edge_node::request::{Held, Queued};
 use shared::report::Step;
 use shared::unit::DeliveryState;
@@ -296,21 +297,89 @@ async fn a_slow_destination_delays_no_other() -> Result<(), Trouble> {
     let world = world().await?;
     let slow = another(&world, 2, Options::default()).await?;
     world.internet.dns.publish(Zone::new("slow.example").a("slow.example", loopback(2)));
-    // It greets nobody for as long as this test may take.
-    slow.add_rule(Rule::new(Stage::Connect, Action::Delay(Duration::from_secs(3_600))));
-    let desk = world.desk("alice");
-    // More than there may be attempts in all.
-    for number in 0..120 {
-        desk.send(&format!("x{number}@slow.example"), "waits", "text").await?;
-    }
+    // It gets more attempts at once while it takes mail.
+    send_all(&world, "slow.example", MANY).await?;
+    until("all of them are there", SOON, async || Ok(each_once(&slow.mail(), MANY).then_some(()))).await?;
+    // From now on it answers nobody for as long as this test may take.
+    slow.add_rule(Rule::new(Stage::Mail, Action::Delay(Duration::from_secs(3_600))));
+    let more = ATTEMPTS_MAX + 1;
+    send_all(&world, "slow.example", more).await?;
     until("all of them are on the edge", SOON, async || {
-        Ok((world.edge_queue().await?.len() == 120).then_some(()))
+        Ok((world.edge_queue().await?.len() == more).then_some(()))
     })
     .await?;
+    let desk = world.desk("alice");
     let sent = desk.send("carol@remote.example", "overtakes", "text").await?;
     until_is(&desk, &sent, DeliveryState::Relayed).await?;
-    assert!(slow.mail().is_empty());
-    assert_eq!(world.edge_queue().await?.len(), 120);
+    assert_eq!(slow.mail().len(), MANY);
+    assert_eq!(world.edge_queue().await?.len(), more);
+    Ok(())
+}
+
+#[tokio::test]
+async fn hosts_that_say_nothing_keep_no_destination_waiting_that_has_dealt_with_mail() -> Result<(), Trouble>
+{
+    let world = world().await?;
+    let silent = another(&world, 2, Options::default()).await?;
+    silent.add_rule(Rule::new(Stage::Connect, Action::Delay(Duration::from_secs(3_600))));
+    let desk = world.desk("alice");
+    let sent = desk.send("carol@remote.example", "first", "text").await?;
+    until_is(&desk, &sent, DeliveryState::Relayed).await?;
+    // As reports to senders who choose their domains, and serve them.
+    world.nodes.big.run(&["link", "hold"]).await?;
+    for number in 0..ATTEMPTS_MAX {
+        let domain = format!("silent{number}.example");
+        world.internet.dns.publish(Zone::new(&domain).a(&domain, loopback(2)));
+        desk.send(&format!("x@{domain}"), "waits", "text").await?;
+    }
+    world.nodes.big.run(&["link", "release"]).await?;
+    until("all of them are on the edge", SOON, async || {
+        Ok((world.edge_queue().await?.len() == ATTEMPTS_MAX).then_some(()))
+    })
+    .await?;
+    let sent = desk.send("carol@remote.example", "second", "text").await?;
+    until_is(&desk, &sent, DeliveryState::Relayed).await?;
+    assert_eq!(world.edge_queue().await?.len(), ATTEMPTS_MAX);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_waits_while_it_is_not_known_where_one_of_the_hosts_is() -> Result<(), Trouble> {
+    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
+    let world = World::with(program, |topology| topology.private_addresses = false).await?;
+    let (desk, dns) = (world.desk("alice"), &world.internet.dns);
+    // The other one has an address that nobody outside may have.
+    let name = "mx.elsewhere.example";
+    dns.publish(
+        Zone::new("half.example").mx(10, "in.half.example").mx(20, name).a("in.half.example", loopback(2)),
+    );
+    dns.fail(name);
+    let sent = desk.send("x@half.example", "which way", "text").await?;
+    let view = until_is(&desk, &sent, DeliveryState::Deferred).await?;
+    assert_eq!(view.status, "4.4.3", "{view:?}");
+    dns.publish(Zone::new(name).a(name, loopback(3)));
+    dns.mend(name);
+    let view = until_is(&desk, &sent, DeliveryState::Failed).await?;
+    assert_eq!(view.status, "5.4.4", "{view:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_that_greets_with_a_refusal_speaks_for_itself_while_another_is_not_known()
+-> Result<(), Trouble> {
+    let world = world().await?;
+    let dns = &world.internet.dns;
+    let refusing = another(&world, 2, Options::default()).await?;
+    refusing.add_rule(Rule::reply(Stage::Connect, 554, "5.3.2 not here"));
+    let name = "mx.elsewhere.example";
+    dns.publish(
+        Zone::new("half.example").mx(10, name).mx(20, "b.half.example").a("b.half.example", loopback(2)),
+    );
+    dns.fail(name);
+    let desk = world.desk("alice");
+    let sent = desk.send("x@half.example", "which way", "text").await?;
+    let view = until_is(&desk, &sent, DeliveryState::Deferred).await?;
+    assert!(view.text.contains("not here"), "{view:?}");
     Ok(())
 }
 
