@@ -9,14 +9,14 @@ use crate::address::{Address, Domain};
 pub const COMMAND_BYTES_MAX: usize = 2_048;
 /// Commands that were refused for their form, name or order, after which the session ends.
 pub const BAD_COMMANDS_MAX: u32 = 20;
-/// Commands between two messages that bring no message nearer (NOOP, RSET, EHLO, VRFY …); those over
-/// it count as bad.
+/// Commands between two messages that bring no message nearer (NOOP, RSET, EHLO, VRFY …, and a MAIL that is refused);
+/// those over it count as bad.
 pub const IDLE_COMMANDS_MAX: u32 = 100;
 /// Recipients refused for good in one session, on the reception side, after which it ends: more is
 /// somebody who guesses names.
 pub const UNKNOWN_RECIPIENTS_MAX: u32 = 10;
-/// Recipients over the limit that are answered 452 before the session ends.
-pub const RECIPIENTS_OVERSHOOT_MAX: u32 = 1_000;
+/// Recipients of one session, over the limit or refused for what the client is or for now, after which it ends.
+pub const RECIPIENTS_REFUSED_MAX: u32 = 1_000;
 /// Errors of a client (bad commands, unknown recipients) from which on each one is answered later.
 pub const ERRORS_AT_ONCE_MAX: u32 = 5;
 /// How much later.

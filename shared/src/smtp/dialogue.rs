@@ -4,7 +4,7 @@ use std::mem;
 
 use super::command::{self, Command, ForwardPath, Mail, Rcpt};
 use super::config::{
-    BAD_COMMANDS_MAX, COMMAND_BYTES_MAX, IDLE_COMMANDS_MAX, RECIPIENTS_OVERSHOOT_MAX, UNKNOWN_RECIPIENTS_MAX,
+    BAD_COMMANDS_MAX, COMMAND_BYTES_MAX, IDLE_COMMANDS_MAX, RECIPIENTS_REFUSED_MAX, UNKNOWN_RECIPIENTS_MAX,
 };
 use super::content::{Decoder, Fault};
 use super::reply::{Enhanced, Reply};
@@ -84,7 +84,7 @@ impl Session {
     }
 
     /// Answers a command that brings no message nearer.
-    fn idle(&mut self, reply: &Reply) {
+    pub(super) fn idle(&mut self, reply: &Reply) {
         self.tally.idle_commands += 1;
         if self.tally.idle_commands > IDLE_COMMANDS_MAX {
             self.bad_command(reply);
@@ -272,7 +272,7 @@ impl Session {
             return self.bad_command(&command::unknown_body());
         }
         if mail.size.is_some_and(|size| size > self.config.content.bytes_max) {
-            return self.reply(&Fault::TooLarge.reply(&self.config.content));
+            return self.idle(&Fault::TooLarge.reply(&self.config.content));
         }
         let action = Action::Sender { reverse_path: mail.reverse_path.clone(), size: mail.size };
         self.actions.push_back(action);
@@ -305,14 +305,14 @@ impl Session {
         if !self.is_submission() && self.tally.unknown_recipients >= UNKNOWN_RECIPIENTS_MAX {
             return Err(Reply::new(421, Enhanced(4, 7, 0), "too many unknown recipients"));
         }
+        if self.tally.recipients_refused >= RECIPIENTS_REFUSED_MAX {
+            return Err(Reply::new(421, Enhanced(4, 5, 3), "too many recipients"));
+        }
         // Nothing that is sent with a null reverse-path has two recipients (RFC 5321 §4.5.5), unless an alias elsewhere has
         // made several of one: each of those gets it in a transaction of its own.
         let max = if transaction.mail.reverse_path.is_none() { 1 } else { self.config.recipients_max };
         if count >= max {
-            self.tally.recipients_overshoot += 1;
-            if self.tally.recipients_overshoot > RECIPIENTS_OVERSHOOT_MAX {
-                return Err(Reply::new(421, Enhanced(4, 5, 3), "too many recipients"));
-            }
+            self.tally.recipients_refused += 1;
             let text = format!("no more recipients at once than {max}: send to the others again");
             return Err(Reply::new(452, Enhanced(4, 5, 3), &text));
         }

@@ -128,7 +128,7 @@ pub(super) struct Tally {
     pub bad_commands: u32,
     pub idle_commands: u32,
     pub unknown_recipients: u32,
-    pub recipients_overshoot: u32,
+    pub recipients_refused: u32,
     pub login_failures: u32,
 }
 
@@ -301,7 +301,8 @@ impl Session {
                     self.reply(&Reply::new(250, Enhanced(2, 1, 0), "sender ok"));
                     self.phase = Phase::Open(Transaction { mail, recipients: Vec::new(), refused: false });
                 }
-                Err(reply) => self.refuse(&reply),
+                Err(reply) if reply.closes() => self.close_with(&reply),
+                Err(reply) => self.idle(&reply),
             },
             other => self.phase = other,
         }
@@ -322,6 +323,8 @@ impl Session {
                         if reply.refuses_mailbox() {
                             self.tally.unknown_recipients += 1;
                             self.slow_down();
+                        } else {
+                            self.tally.recipients_refused += 1;
                         }
                         self.refuse(&reply);
                     }

@@ -111,7 +111,11 @@ impl Driver {
                     let good = knows(&keys_of("secret"), &credentials.secret);
                     self.session.authenticated(if good { Ok(credentials.user) } else { Err(bad) });
                 }
-                Action::Sender { .. } => self.session.sender(Ok(())),
+                Action::Sender { reverse_path, .. } => {
+                    let is_late = reverse_path.is_some_and(|path| path.local_part() == "late");
+                    let later = Reply::new(452, Enhanced(4, 3, 1), "no room now");
+                    self.session.sender(if is_late { Err(later) } else { Ok(()) });
+                }
                 Action::Recipient(address) => {
                     self.offered.push(address.to_string());
                     let verdict = match address.canonical().as_str() {
@@ -651,6 +655,26 @@ fn junk_ends_the_session() {
     // EHLO was idle too.
     let answered = usize::try_from(IDLE_COMMANDS_MAX + BAD_COMMANDS_MAX).expect("small") - 1;
     assert_eq!((noops.len(), noops.last().map(String::as_str)), (answered + 1, Some("421")));
+}
+
+/// T12: nor does a session go on for ever in which nothing is taken.
+#[test]
+fn what_is_refused_again_and_again_ends_the_session() {
+    let idle = usize::try_from(IDLE_COMMANDS_MAX + BAD_COMMANDS_MAX).expect("small");
+    let refused = usize::try_from(RECIPIENTS_REFUSED_MAX).expect("small");
+    for (first, again, code, times) in [
+        ("NOOP\r\n", "MAIL FROM:<late@example.org>\r\n", "452", idle - 2),
+        ("NOOP\r\n", "MAIL FROM:<carol@example.org> SIZE=999999999\r\n", "552", idle - 2),
+        ("MAIL FROM:<carol@example.org>\r\n", "RCPT TO:<slow@example.com>\r\n", "451", refused),
+        ("MAIL FROM:<carol@example.org>\r\n", "RCPT TO:<listed@example.com>\r\n", "554", refused),
+    ] {
+        let mut driver = Driver::reception();
+        driver.codes(first);
+        let codes = driver.codes(again.repeat(times + 5));
+        assert_eq!(codes.iter().filter(|said| *said == code).count(), times, "{again}");
+        assert_eq!((codes.len(), codes.last().map(String::as_str)), (times + 1, Some("421")), "{again}");
+        assert!(driver.closed);
+    }
 }
 
 /// T13.
