@@ -154,6 +154,7 @@ async fn serve(
     in_force: Arc<InForce>,
     people: &Handle,
 ) -> Result<(), ServeError> {
+    lifetime::survive_hangup()?;
     node.settle().await?;
     let keys = link_key::open(state)?;
     let dialler = Dialler::new(node.topology.link.dial, keys.clone())?;

@@ -1,5 +1,6 @@
 //! What every part of a running edge shares.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -64,6 +65,8 @@ pub struct Node {
     pub link: Handle,
     /// What is to be delivered, or when, has changed.
     pub due: tokio::sync::Notify,
+    /// Domains that an operator wants asked again now.
+    retried: Mutex<BTreeSet<String>>,
     /// Raised with every confirm of big's that has been recorded.
     pub confirms: watch::Sender<u64>,
     /// Big was heard of: there is something to compare.
@@ -154,6 +157,7 @@ impl Node {
             topology,
             link: Handle::new(),
             due: tokio::sync::Notify::new(),
+            retried: Mutex::default(),
             confirms: watch::Sender::new(0),
             comparison_due: tokio::sync::Notify::new(),
             marked: Mutex::default(),
@@ -224,6 +228,17 @@ impl Node {
     /// Looks at the staleness fence, or moves it.
     pub fn with_fence<T>(&self, action: impl FnOnce(&mut Fence) -> T) -> T {
         action(&mut self.fence.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// An operator wants these domains asked now, though nobody could be reached there a moment ago.
+    pub fn retry_at(&self, domains: BTreeSet<String>) {
+        self.retried.lock().unwrap_or_else(PoisonError::into_inner).extend(domains);
+        self.due.notify_one();
+    }
+
+    /// Takes the domains that [`Self::retry_at`] was told.
+    pub fn take_retried(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.retried.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Big said, over the connection that is open now, that it has told everything.

@@ -201,6 +201,7 @@ async fn serve(
     descriptors: usize,
     ourselves: Ourselves,
 ) -> Result<(), ServeError> {
+    lifetime::survive_hangup()?;
     // Before anybody is served: this edge may have been away for weeks. Big says whether that is so.
     node.wake().await?;
     if let Err(error) = node.end_overdue().await.and_then(|()| node.destroy_covers()) {

@@ -12,6 +12,16 @@ pub const EXIT_ON_STDIN_EOF: &str = "SALLYPOST_EXIT_ON_STDIN_EOF";
 const LINGER: Duration = Duration::from_secs(3);
 const LINGER_STEP: Duration = Duration::from_millis(20);
 
+/// From now on SIGHUP ends nothing: what is read again at it is, by who reads it. Unless somebody waits for it, it ends a
+/// process without a word. Within a runtime only.
+///
+/// # Errors
+/// The system allows no handler.
+pub fn survive_hangup() -> io::Result<()> {
+    // Its handler stays.
+    signal(SignalKind::hangup()).map(drop)
+}
+
 /// Returns why once the process is to end.
 pub async fn until_told_to_stop() -> io::Result<&'static str> {
     let mut terminate = signal(SignalKind::terminate())?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,8 +21,16 @@ pub use backup::Prepared;
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// `init` has not been run.
-    #[error("{0} holds no node yet; make one with `init`")]
+    #[error("{0} holds no node; if it held one, mount the disk that it is on, else make one with `init`")]
     Missing(PathBuf),
+    /// Another account's.
+    #[error("{0} is closed to this account; run this as the account that serves, whose state it is")]
+    NotOpen(PathBuf),
+    /// A folder into which others can look, with something in it.
+    #[error(
+        "{0} holds other things and is open to others; name a folder that is not there yet, or is empty, for the node alone"
+    )]
+    Shared(PathBuf),
     /// `init` has been run before.
     #[error("{0} holds a node already; nothing was changed")]
     Exists(PathBuf),
@@ -133,10 +141,13 @@ impl State {
     /// Opens the state directory of a node.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let state = Self { path: path.into() };
-        if !state.store_path().is_dir() {
-            return Err(StateError::Missing(path.into()));
+        match fs::metadata(state.store_path()) {
+            Ok(found) if found.is_dir() => Ok(state),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(StateError::NotOpen(path.into()))
+            }
+            Ok(_) | Err(_) => Err(StateError::Missing(path.into())),
         }
-        Ok(state)
     }
 
     /// Fails if there is a state at `path` already.
@@ -179,11 +190,29 @@ impl State {
     /// Makes the folders of a state that is not there yet.
     fn make(&self) -> Result<(), StateError> {
         Self::may_be_made(&self.path)?;
+        if let Some(parent) = self.path.parent() {
+            fs::create_dir_all(parent).map_err(|error| StateError::File { path: parent.into(), error })?;
+        }
         for dir in [self.path.clone(), self.path.join(KEYS)] {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
             made.map_err(|error| StateError::File { path: dir, error })?;
         }
-        Ok(())
+        self.close()
+    }
+
+    /// Lets nobody else into the folder, which may have been made for it.
+    fn close(&self) -> Result<(), StateError> {
+        let failed = |error| StateError::File { path: self.path.clone(), error };
+        if fs::metadata(&self.path).map_err(failed)?.mode() & 0o077 == 0 {
+            return Ok(());
+        }
+        let mut names =
+            fs::read_dir(&self.path).map_err(failed)?.map(|entry| entry.map(|entry| entry.file_name()));
+        // A state that had lost its store has keys.
+        if names.any(|name| name.is_ok_and(|name| name != KEYS)) {
+            return Err(StateError::Shared(self.path.clone()));
+        }
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700)).map_err(failed)
     }
 
     fn copy_keys(&self, to: &Self) -> Result<(), StateError> {
@@ -395,6 +424,33 @@ mod tests {
 
     use super::*;
     use crate::listener::TlsIdentity;
+
+    #[test]
+    fn a_folder_that_was_made_for_it_is_closed_and_one_with_other_things_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let make = |name: &str, holds: &[&str]| {
+            let path = folder.path().join(name);
+            for dir in holds {
+                fs::create_dir_all(path.join(dir)).expect("is made");
+            }
+            fs::create_dir_all(&path).expect("is made");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("is changed");
+            (
+                State::init(&path, &[(OWNERS_KEY, vec![7; 32])]),
+                fs::metadata(&path).expect("is there").mode() & 0o777,
+            )
+        };
+        assert!(matches!(make("empty", &[]), (Ok(_), 0o700)));
+        assert!(matches!(make("keys", &[KEYS]), (Ok(_), 0o700)));
+        assert!(matches!(make("lib", &["other"]), (Err(StateError::Shared(_)), 0o755)));
+        let deep = folder.path().join("new").join("state");
+        State::init(&deep, &[(OWNERS_KEY, vec![7; 32])]).expect("is made");
+        let usual = folder.path().join("usual");
+        fs::create_dir(&usual).expect("is made");
+        let mode = |path: &Path| fs::metadata(path).expect("is there").mode();
+        assert_eq!(mode(&deep) & 0o777, 0o700);
+        assert_eq!(mode(deep.parent().expect("a folder")), mode(&usual), "what is above it is not its own");
+    }
 
     #[test]
     fn a_node_is_made_once_and_its_keys_are_its_own() {

@@ -162,6 +162,9 @@ impl Runner {
     /// next will be due, milliseconds since 1970.
     fn begin_due(&mut self) -> Result<Option<u64>, StoreError> {
         let (snapshot, now) = (self.node.store.read()?, unix_millis());
+        for domain in self.node.take_retried() {
+            lock(&self.scheduler).end_pause(self.attempt.place(&domain));
+        }
         let mut has_begun = true;
         loop {
             let lane = match self.round.pop_front() {

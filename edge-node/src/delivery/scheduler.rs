@@ -128,6 +128,14 @@ impl<W: Clone> Scheduler<W> {
         unreachable.is_some_and(|unreachable| now < unreachable.until)
     }
 
+    /// The pause of a destination where nobody could be reached is over.
+    pub fn end_pause(&mut self, destination: &str) {
+        let known = self.destinations.get_mut(destination);
+        if let Some(unreachable) = known.and_then(|known| known.unreachable.as_mut()) {
+            unreachable.until = Duration::ZERO;
+        }
+    }
+
     /// Whether an attempt with `message` at `destination` is under way.
     pub fn is_under_way(&self, destination: &str, message: MessageId) -> bool {
         self.destinations.get(destination).is_some_and(|known| known.under_way.contains(&message))
@@ -289,6 +297,10 @@ mod tests {
         assert!(!scheduler.may_begin("dead.example", at(30)));
         scheduler.end("dead.example", id(3), Shown::Well, at(31));
         assert_eq!(fill(&mut scheduler, "dead.example"), 2, "somebody is there again");
+        end_all(&mut scheduler, "dead.example", 2, &Shown::Unreachable("no answer"));
+        assert!(scheduler.is_paused("dead.example", at(1)));
+        scheduler.end_pause("dead.example");
+        assert_eq!(scheduler.begin("dead.example", id(0), at(1)), None, "as an operator wants it");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What an operator sees and does of the queue. All of it goes in pages, each a commit where something is changed: the
 //! queue may be of any length.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use shared::address::{Address, Domain};
@@ -185,7 +186,7 @@ fn hold_page(
     Ok((changed, next))
 }
 
-/// Makes a message due now, whatever may have left of it already.
+/// Makes a message due now, whatever may have left of it already, and its destinations due to be asked.
 pub async fn retry(node: &Node, text: &str) -> Result<Queued, Refused> {
     let (id, now) = (message(text)?, unix_millis());
     let retried =
@@ -204,7 +205,7 @@ pub async fn retry(node: &Node, text: &str) -> Result<Queued, Refused> {
                      retry it for all of them"
                 ))));
             }
-            let mut retried = None;
+            let (mut retried, mut domains) = (None, BTreeSet::new());
             for (_, mut row) in rows {
                 let is_meant = |recipient: &&mut QueueRecipient| {
                     let revised = matches!(recipient.doubt, Some(Doubt::Revised(_)));
@@ -219,11 +220,12 @@ pub async fn retry(node: &Node, text: &str) -> Result<Queued, Refused> {
                     let restored = recipient.doubt.is_some_and(Doubt::is_of_restore);
                     recipient.doubt = restored.then_some(Doubt::Retried);
                     recipient.next_attempt_at = now;
+                    domains.insert(destination(&recipient.address));
                 });
                 put(txn, id, &row)?;
                 retried = Some(view(id, row));
             }
-            Ok::<_, StoreError>(retried.ok_or_else(|| {
+            Ok::<_, StoreError>(retried.map(|view| (view, domains)).ok_or_else(|| {
                 Refused(format!(
                     "{id} is held by the operator, and `queue release {id}` lets it go; or its author has revised it since the \
                      backup of this edge: big sends the new text when the link is up, if it has it; `queue cancel {id}` gives \
@@ -231,8 +233,8 @@ pub async fn retry(node: &Node, text: &str) -> Result<Queued, Refused> {
                 ))
             }))
         });
-    let retried = retried.await.map_err(failed)?.into_inner()?;
-    node.due.notify_one();
+    let (retried, domains) = retried.await.map_err(failed)?.into_inner()?;
+    node.retry_at(domains);
     Ok(retried)
 }
 

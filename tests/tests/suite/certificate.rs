@@ -7,6 +7,7 @@ use std::path::Path;
 use edge_node::request::CertificateView;
 use rustix::process::{Pid, Signal, kill_process};
 use shared::topology::TlsFiles;
+use tests::ask;
 use tests::process::Program;
 use tests::wait::{SOON, Trouble, until};
 use tests::wire::Wire;
@@ -39,12 +40,16 @@ async fn another_certificate_is_shown_without_a_restart() -> Result<(), Trouble>
     .await?;
     let one = shown(&world).await?;
     write(folder.path())?;
-    let edge = i32::try_from(world.nodes.edge_ready().pid).ok().and_then(Pid::from_raw).ok_or("it runs")?;
-    kill_process(edge, Signal::HUP)?;
+    let pid = |pid: u32| i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or("it runs");
+    kill_process(pid(world.nodes.edge_ready().pid)?, Signal::HUP)?;
+    // A supervisor that tells both is to end neither.
+    kill_process(pid(world.nodes.big_ready().pid)?, Signal::HUP)?;
     let two = until("the new certificate is shown", SOON, async || {
         Ok(Some(shown(&world).await?).filter(|certificate| *certificate != one))
     })
     .await?;
+
+    ask::big_link(&world.nodes.big_ready().control).await?;
 
     // Half of what is new: its key is not there yet.
     let key = fs::read(&files.key)?;

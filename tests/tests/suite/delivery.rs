@@ -317,6 +317,21 @@ async fn a_slow_destination_delays_no_other() -> Result<(), Trouble> {
 }
 
 #[tokio::test]
+async fn a_retry_asks_where_nobody_could_be_reached_a_moment_ago() -> Result<(), Trouble> {
+    let program = Program::at(env!("CARGO_BIN_EXE_pair"));
+    let world = World::with(program, |topology| topology.retry = vec![3_600]).await?;
+    world.internet.dns.publish(Zone::new("away.example").a("away.example", loopback(3)));
+    let desk = world.desk("alice");
+    let sent = desk.send("x@away.example", "back soon", "text").await?;
+    until_is(&desk, &sent, DeliveryState::Deferred).await?;
+    let back = another(&world, 3, Options::default()).await?;
+    world.nodes.edge.run(&["queue", "retry", &sent.id]).await?;
+    until_is(&desk, &sent, DeliveryState::Relayed).await?;
+    assert_eq!(back.mail().len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn hosts_that_say_nothing_keep_no_destination_waiting_that_has_dealt_with_mail() -> Result<(), Trouble>
 {
     let world = world().await?;

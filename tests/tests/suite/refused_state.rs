@@ -165,7 +165,7 @@ async fn what_is_not_this_nodes_state_is_refused_and_left_alone() -> Result<(), 
         refused(commands, at, "a store in use", &["in use by another process", "stop that one"]).await?;
         drop(held);
         fs::remove_dir_all(&store)?;
-        refused(commands, (&state, ""), "no store", &["holds no node yet", "init"]).await?;
+        refused(commands, (&state, ""), "no store", &["holds no node", "init"]).await?;
         put_back(&kept, &state)?;
     }
 
