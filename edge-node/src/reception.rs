@@ -428,9 +428,12 @@ mod tests {
     use shared::id::unix_millis;
     use shared::listener::{CurrentIdentity, TlsIdentity};
     use shared::moment::Moment;
-    use shared::store::Txn;
+    use shared::pressure::FREE_BYTES;
+    use shared::store::sim::SimDisk;
+    use shared::store::{Store, Txn};
 
     use super::*;
+    use crate::pressure::Pressure;
     use crate::{correspondents, directory, strangers};
 
     /// A session of that client at an edge where alice and bob are.
@@ -566,6 +569,39 @@ mod tests {
         let all = [ALICE, "stale@example.com", "bob@example.com"];
         assert_eq!(transaction(&mut session, &all), [250, 550, 250], "stale's is the fiftieth");
         assert_eq!(transaction(&mut session, &all), [450, 450, 450]);
+    }
+
+    #[test]
+    fn while_something_runs_short_strangers_wait_at_mail_and_correspondents_do_not() {
+        // It goes on by what is waited for, and by nothing else.
+        let mut clock = tokio::runtime::Builder::new_current_thread();
+        let clock = clock.enable_time().start_paused(true).build().expect("a runtime");
+        for (free, level, pause) in
+            [(u64::MAX, Level::Open, Duration::ZERO), (FREE_BYTES[0] - 1, Level::Slow, SLOW_PAUSE)]
+        {
+            let disk = SimDisk::default();
+            disk.set_free(free, u64::MAX);
+            let mut node = directory::tests::told(&[ALICE]);
+            node.pressure = Pressure::new(&Store::open(Arc::new(disk)).expect("opens"), u64::MAX);
+            let (key, now) = (node.directory_key, unix_millis());
+            let learn = move |txn: &mut Txn<'_>| correspondents::learn(txn, &key, "dave@remote.example", now);
+            node.store.commit_blocking(learn).expect("commits");
+            let service = Service { node: Arc::new(node), ..service(Role::Reception) };
+            assert_eq!(service.node.pressure.level(), level);
+            for (reverse_path, expected) in [
+                (Some("eve@remote.example"), pause),
+                (None, pause),
+                (Some("dave@remote.example"), Duration::ZERO),
+            ] {
+                let address = reverse_path.map(|text| text.parse().expect("an address"));
+                let (verdict, waited) = clock.block_on(async {
+                    let begun = tokio::time::Instant::now();
+                    let verdict = conversation(&service, "192.0.2.1").sender(address.as_ref()).await;
+                    (verdict, begun.elapsed())
+                });
+                assert_eq!((verdict, waited), (Ok(()), expected), "{reverse_path:?} at {level:?}");
+            }
+        }
     }
 
     #[test]

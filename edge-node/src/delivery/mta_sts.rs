@@ -3,6 +3,8 @@
 mod cache;
 mod policy;
 mod response;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

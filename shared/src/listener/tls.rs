@@ -256,11 +256,13 @@ impl std::fmt::Debug for Acceptor {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
 
     use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio_rustls::TlsConnector;
 
+    use super::super::stream::HANDSHAKE_TIMEOUT;
     use super::super::{Stream, TlsFacts};
     use super::*;
 
@@ -320,6 +322,33 @@ mod tests {
                 assert_eq!((heard.as_str(), facts.version.as_str()), ("ping", name), "{alpn:?}");
             }
         }
+    }
+
+    /// On a stopped clock.
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_has_its_time_however_it_trickles() {
+        let state = tempfile::tempdir().expect("a folder");
+        let identity = TlsIdentity::self_signed_in(state.path(), "mx.example.com").expect("made");
+        let current = Arc::new(CurrentIdentity::new(&identity).expect("usable"));
+        let acceptor = Acceptor::new(&current, "smtp").expect("usable");
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
+        let server = Stream::Plain(listener.accept().await.expect("accepted").0);
+        let trickling = async {
+            // The beginning of a ClientHello of 512 octets.
+            for octet in [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3].into_iter().chain(std::iter::repeat(0)) {
+                client.write_all(&[octet]).await?;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Ok::<_, io::Error>(())
+        };
+        let begun = tokio::time::Instant::now();
+        let upgraded = tokio::select! {
+            upgraded = server.start_tls(&acceptor) => upgraded,
+            sent = trickling => panic!("it is hung up on: {sent:?}"),
+        };
+        let error = upgraded.expect_err("it does not end");
+        assert_eq!((error.kind(), begun.elapsed()), (io::ErrorKind::TimedOut, HANDSHAKE_TIMEOUT));
     }
 
     #[tokio::test]

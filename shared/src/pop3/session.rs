@@ -56,7 +56,7 @@ impl Default for Config {
 pub enum Action {
     /// Send these bytes.
     Send(Vec<u8>),
-    /// Do the TLS handshake, then call [`Session::tls_established`]; on failure, hang up.
+    /// Do the TLS handshake, in bounded time, then call [`Session::tls_established`]; on failure, hang up.
     StartTls,
     /// Say what is kept of this user's password, or the like for nobody; answer with [`Session::keys`].
     Keys(String),
@@ -233,9 +233,7 @@ impl Session {
     pub fn deadline(&self) -> Duration {
         let since = self.waiting_since;
         match self.phase {
-            Phase::Authorization { .. } | Phase::Challenge(_) | Phase::Proving(_) | Phase::Handshake => {
-                since + LOGIN_TIMEOUT
-            }
+            Phase::Authorization { .. } | Phase::Challenge(_) | Phase::Proving(_) => since + LOGIN_TIMEOUT,
             Phase::Transaction(_) if self.input.is_empty() => since + IDLE_TIMEOUT,
             Phase::Transaction(_) => (since + IDLE_TIMEOUT).min(self.line_since.max(since) + LINE_TIMEOUT),
             _ => Duration::MAX,

@@ -28,8 +28,6 @@ pub const REPLIES_BYTES_MAX: usize = 16 * 1024;
 
 /// How long a client may take for its first command, and for the rest of a line it has begun.
 pub const LINE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the TLS handshake may take.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long content may come at less than [`DATA_BYTES_PER_SECOND_MIN`].
 pub const DATA_GRACE: Duration = Duration::from_secs(60);
 /// The slowest that content may come, after [`DATA_GRACE`].

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::command::Mail;
 use super::config::{
-    Config, DATA_BYTES_PER_SECOND_MIN, DATA_GRACE, ERROR_PAUSE, ERRORS_AT_ONCE_MAX, HANDSHAKE_TIMEOUT,
-    LINE_TIMEOUT, LOGIN_FAILURES_MAX, REPLIES_BYTES_MAX,
+    Config, DATA_BYTES_PER_SECOND_MIN, DATA_GRACE, ERROR_PAUSE, ERRORS_AT_ONCE_MAX, LINE_TIMEOUT,
+    LOGIN_FAILURES_MAX, REPLIES_BYTES_MAX,
 };
 use super::content::{Decoder, Facts};
 use super::reply::{Enhanced, Reply};
@@ -28,7 +28,7 @@ pub enum Action {
     Send(Vec<u8>),
     /// Let that much time pass before the next poll: the client makes mistake after mistake.
     Pause(Duration),
-    /// Do the TLS handshake, then call [`Session::tls_established`]; on failure, hang up.
+    /// Do the TLS handshake, in bounded time, then call [`Session::tls_established`]; on failure, hang up.
     StartTls,
     /// Say what is kept of this user's password, or the like for nobody; answer with [`Session::keys`].
     Keys(String),
@@ -236,7 +236,6 @@ impl Session {
         match &self.phase {
             Phase::Closed => Duration::MAX,
             Phase::Greeting(pause) => since + *pause,
-            Phase::Handshake => since + HANDSHAKE_TIMEOUT,
             // Between two chunks, too: a message has its time whatever it is cut into.
             Phase::Content(decoder) | Phase::Chunk(decoder, _) | Phase::Chunked(decoder) => {
                 since + self.content_time(decoder.received())
@@ -266,7 +265,6 @@ impl Session {
                 self.rearm = true;
                 self.greet();
             }
-            Phase::Handshake => self.close(),
             _ => self.close_with(&Reply::new(421, Enhanced(4, 4, 2), "you took too long")),
         }
     }

@@ -195,11 +195,12 @@ async fn the_edges_doctor_asks_nobody_but_the_resolvers_and_this_host() -> Resul
     let mut theirs = Vec::new();
     for (last, port) in [(2, port), (3, port), (2, 443), (3, 443), (2, 25), (3, 25)] {
         let is_theirs = port == world.nodes.topology.remote_port;
-        match TcpListener::bind((loopback(last), port)) {
+        let address = SocketAddr::new(loopback(last), port);
+        match TcpListener::bind(address) {
             Ok(listener) => theirs.push(listener),
             Err(error) if is_theirs => return Err(error.into()),
             // Not everybody may, and another test may have it.
-            Err(_) => {}
+            Err(error) => println!("{address} cannot be had ({error}): of it nothing is proved"),
         }
     }
     for zone in [
