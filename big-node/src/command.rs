@@ -356,8 +356,8 @@ impl Commands {
             let row = lane::state(&snapshot, lane.index())?;
             let ahead = lane::ahead(&snapshot, lane.index())?;
             let lane = format!("{lane:?}").to_lowercase();
-            let stops = live.stopped_out.iter().chain(&live.stopped_in);
-            alarms.extend(stops.map(|stop| format!("the {lane} lane has stopped: {stop}")));
+            let stops = [("big", "the edge", &live.stopped_out), ("the edge", "big", &live.stopped_in)];
+            alarms.extend(operator::stopped(&lane, stops));
             let (sent, confirmed, received) = (row.last, row.confirmed.number, row.received.number);
             let partner = live.partner.map(|said| PartnerLaneView {
                 sent: said.next.saturating_sub(1),

@@ -89,7 +89,7 @@ pub enum ServeError {
         error: LinkError,
     },
     /// A listener.
-    #[error("{service} on {address}: {error}; is another server there, or is the port below 1024?")]
+    #[error("{service} on {address}: {error}; {}", listen_mend(error))]
     Listen {
         /// Which service.
         service: &'static str,
@@ -152,6 +152,18 @@ pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError>
         false => (state.store()?, None),
     };
     Ok(Verdict { rebuilt, ..shared::store::verify(&store)? })
+}
+
+/// What helps where a service cannot listen.
+fn listen_mend(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another server is there: stop it, or name another port in [edge]",
+        io::ErrorKind::AddrNotAvailable => "this host has no such address: see [edge] in the topology",
+        io::ErrorKind::PermissionDenied => {
+            "for ports below 1024 this account needs CAP_NET_BIND_SERVICE, which the unit for systemd gives it"
+        }
+        _ => "see [edge] in the topology",
+    }
 }
 
 /// Runs the edge until it is told to stop.

@@ -4,6 +4,7 @@
 //! `link hold` closes it and keeps it closed, `link release` lets it come up again. Without `--yes` they
 //! only say what they would do. Each leaves a record, which the next contact compares.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
@@ -340,6 +341,14 @@ pub fn view(letter: DeadLetter) -> DeadLetterView {
         reason: letter.reason,
         at: letter.at,
     }
+}
+
+/// Alarms of a lane that stands still: from whom to whom, and why, if it does.
+pub fn stopped<W: fmt::Display>(lane: &str, directions: [(&str, &str, &Option<W>); 2]) -> Vec<String> {
+    let of_one = |(from, to, why): (&str, &str, &Option<W>)| {
+        why.as_ref().map(|why| format!("the {lane} lane has stopped, from {from} to {to}: {why}"))
+    };
+    directions.into_iter().filter_map(of_one).collect()
 }
 
 /// Alarms that the durable lanes raise by themselves: what is gone, decisions that proved wrong, dead letters.

@@ -7,8 +7,10 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use shared::topology::{
@@ -214,13 +216,14 @@ impl TestTopology {
     }
 
     /// Gives each listener a port of its own that stays the same when edge is started again, so that
-    /// clients find it; free now, taken when edge binds it.
+    /// clients find it; free now, taken when edge binds it. None that the system gives whoever connects meanwhile.
     pub fn with_fixed_ports(mut self) -> io::Result<Self> {
         let listeners =
             [&mut self.smtp, &mut self.submission, &mut self.submissions, &mut self.pop3, &mut self.pop3s];
         let mut held = Vec::new();
         for address in listeners.into_iter().flatten() {
-            let listener = TcpListener::bind(*address)?;
+            let listener =
+                if address.port() == 0 { bind_apart(address.ip())? } else { TcpListener::bind(*address)? };
             *address = listener.local_addr()?;
             held.push(listener);
         }
@@ -383,6 +386,25 @@ pub fn quoted(text: &str) -> String {
 
 fn free_udp_port() -> io::Result<SocketAddr> {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+/// Ports below those that Linux gives by itself (`net.ipv4.ip_local_port_range`), to be given to listeners.
+const APART: Range<u32> = 10_000..30_000;
+
+/// Listens at the next port of [`APART`] that is free; two callers in a process get two, whatever they let go.
+fn bind_apart(ip: IpAddr) -> io::Result<TcpListener> {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let count = APART.end - APART.start;
+    loop {
+        let given = GIVEN.fetch_add(1, Ordering::Relaxed);
+        // Processes begin at different ones.
+        let offset = std::process::id().wrapping_mul(101).wrapping_add(given) % count;
+        let port = u16::try_from(APART.start + offset).map_err(io::Error::other)?;
+        match TcpListener::bind((ip, port)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && given < count => {}
+            bound => return bound,
+        }
+    }
 }
 
 #[cfg(test)]
