@@ -62,6 +62,8 @@ pub use signatures::{MEND as SIGNATURES_MEND, Passing, are_needed as are_signatu
 
 /// Attempts at once, in all; what the limit of open files allows may be less.
 pub const ATTEMPTS_MAX: usize = 200;
+/// How often all that is due is looked through for destinations that have dealt with mail, while others wait for a place.
+const LOOK_THROUGH: Duration = Duration::from_millis(250);
 /// How long one attempt may take, over all hosts.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// How long a destination where nobody could be reached is not asked again, at most.
@@ -83,6 +85,8 @@ pub struct Runner {
     scheduler: Arc<Mutex<Scheduler<Report>>>,
     /// The destinations whose turn comes next.
     round: VecDeque<String>,
+    /// When all that is due was looked through last for nothing.
+    vain: Option<Duration>,
 }
 
 impl Runner {
@@ -115,6 +119,7 @@ impl Runner {
             attempt,
             scheduler: Arc::new(Mutex::new(Scheduler::new(limits))),
             round: VecDeque::new(),
+            vain: None,
         })
     }
 
@@ -165,13 +170,18 @@ impl Runner {
         for domain in self.node.take_retried() {
             lock(&self.scheduler).end_pause(self.attempt.place(&domain));
         }
-        let mut has_begun = true;
+        let (mut has_begun, mut on_trial) = (true, VecDeque::new());
         loop {
             let lane = match self.round.pop_front() {
                 Some(lane) => lane,
                 None if !std::mem::take(&mut has_begun) => break,
                 None => {
                     let scheduler = lock(&self.scheduler);
+                    // Those that have dealt with mail may be anywhere among all that is due.
+                    let is_long = !scheduler.has_place_for_trial();
+                    if is_long && self.vain.is_some_and(|vain| monotonic() < vain + LOOK_THROUGH) {
+                        break;
+                    }
                     let waits = self.attempt.waits_for_fallback();
                     let may_begin = |place: &str| {
                         let now = monotonic();
@@ -181,6 +191,7 @@ impl Runner {
                     if scheduler.has_place() && self.attempt.only_place().is_none_or(may_begin) {
                         let may_begin = |lane: &str| may_begin(self.attempt.place(lane));
                         self.round = queue::due_destinations(&snapshot, now, ROUND_MAX, may_begin)?.into();
+                        self.vain = (is_long && self.round.is_empty()).then(monotonic);
                     }
                     continue;
                 }
@@ -193,6 +204,9 @@ impl Runner {
             }
             let place = self.attempt.place(&lane);
             if !scheduler.may_begin(place, monotonic()) {
+                if scheduler.waits_for_trial(place) {
+                    on_trial.push_back(lane);
+                }
                 continue;
             }
             let is_under_way = |message| scheduler.is_under_way(place, message);
@@ -209,7 +223,12 @@ impl Runner {
                 has_begun = true;
             }
         }
-        queue::next_due(&snapshot, now)
+        // Their turn is still to come.
+        on_trial.append(&mut self.round);
+        self.round = on_trial;
+        let next = queue::next_due(&snapshot, now)?;
+        let again = self.vain.map(|_| now + u64::try_from(LOOK_THROUGH.as_millis()).unwrap_or_default());
+        Ok(next.into_iter().chain(again).min())
     }
 
     fn begin(&self, place: String, message: MessageId, known: Option<Known>) {

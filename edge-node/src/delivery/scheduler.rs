@@ -102,8 +102,13 @@ impl<W: Clone> Scheduler<W> {
     }
 
     /// Whether there is a place for an attempt at a destination that has not dealt with mail.
-    fn has_place_for_trial(&self) -> bool {
+    pub fn has_place_for_trial(&self) -> bool {
         self.has_place() && self.on_trial < self.limits.attempts - self.limits.attempts / 4
+    }
+
+    /// Whether an attempt at `destination` waits for such a place.
+    pub fn waits_for_trial(&self, destination: &str) -> bool {
+        !self.has_place_for_trial() && self.destinations.get(destination).is_none_or(|known| !known.is_proven)
     }
 
     /// Whether another attempt at `destination` may begin at `now`.
@@ -189,7 +194,9 @@ impl<W: Clone> Scheduler<W> {
             }
             Shown::Strained => known.limit = (known.limit / 2).max(1),
             Shown::Unreachable(why) => {
-                (known.limit, known.good, known.is_proven) = (1, 0, false);
+                (known.limit, known.good) = (1, 0);
+                // Once it may have been our own resolver, or line.
+                known.is_proven &= known.unreachable.is_none();
                 known.unreachable = Some(Unreachable { why, until: now + self.limits.pause });
                 return;
             }

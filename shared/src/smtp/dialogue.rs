@@ -288,6 +288,7 @@ impl Session {
                 }
                 Err(reply) => {
                     self.phase = Phase::Open(Transaction { refused: true, ..transaction });
+                    self.tally.recipients_refused += 1;
                     self.refuse(&reply);
                 }
             },
@@ -312,7 +313,6 @@ impl Session {
         // made several of one: each of those gets it in a transaction of its own.
         let max = if transaction.mail.reverse_path.is_none() { 1 } else { self.config.recipients_max };
         if count >= max {
-            self.tally.recipients_refused += 1;
             let text = format!("no more recipients at once than {max}: send to the others again");
             return Err(Reply::new(452, Enhanced(4, 5, 3), &text));
         }

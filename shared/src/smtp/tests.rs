@@ -657,7 +657,7 @@ fn junk_ends_the_session() {
     assert_eq!((noops.len(), noops.last().map(String::as_str)), (answered + 1, Some("421")));
 }
 
-/// T12: nor does a session go on for ever in which nothing is taken.
+/// T12: nor does a session go on for ever in which no sender or recipient is taken.
 #[test]
 fn what_is_refused_again_and_again_ends_the_session() {
     let idle = usize::try_from(IDLE_COMMANDS_MAX + BAD_COMMANDS_MAX).expect("small");
@@ -667,6 +667,7 @@ fn what_is_refused_again_and_again_ends_the_session() {
         ("NOOP\r\n", "MAIL FROM:<carol@example.org> SIZE=999999999\r\n", "552", idle - 2),
         ("MAIL FROM:<carol@example.org>\r\n", "RCPT TO:<slow@example.com>\r\n", "451", refused),
         ("MAIL FROM:<carol@example.org>\r\n", "RCPT TO:<listed@example.com>\r\n", "554", refused),
+        ("MAIL FROM:<carol@example.org>\r\n", "RCPT TO:<\u{fc}@example.com>\r\n", "553", refused),
     ] {
         let mut driver = Driver::reception();
         driver.codes(first);
