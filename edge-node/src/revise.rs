@@ -207,8 +207,10 @@ fn decide(
     for (recipient, _) in &revise.recipients {
         let recipient = *recipient;
         let gone = waiting.revision_of(recipient).is_none();
-        if gone && latest::latest(txn, id, recipient)? == Some(revision) {
-            // A big that went back asks again.
+        // Whom a redirect is for has its number.
+        let is_redirected = is_redirect(revision) && waiting.state_of(revision).is_some();
+        if gone && (is_redirected || latest::latest(txn, id, recipient)? == Some(revision)) {
+            // A big that went back asks again; so may this edge have done since it decided.
             decided.push(Decided { recipient, revision, result: waiting::done(mode), text: "" });
         } else {
             let is_attempted = busy.is_attempted(id, recipient);

@@ -724,6 +724,26 @@ fn whom_it_has_given_up_by_a_redirect_it_says_to_a_big_that_waits_for_them() {
     assert_eq!(edge.told_outcomes(), []);
 }
 
+/// It went back, and big, which had told it who waits, went back after that and asks again.
+#[test]
+fn whoever_has_the_new_address_of_a_redirect_has_given_up_the_old_one() {
+    for knows_new in [true, false] {
+        let edge = Edge::new();
+        edge.outbound(1);
+        let edge = edge.goes_back();
+        let redirect = redirect_after(None, 1).expect("a number");
+        if knows_new {
+            edge.offer(0, redirect..redirect + 1, "old");
+        }
+        edge.wait(9, &[(redirect, 0)]);
+        assert!(edge.waiting().iter().all(|(recipient, _)| *recipient != 0), "it waits for nobody there");
+        edge.revise(redirect, ReviseMode::Withdraw, &[0]);
+        let told: Vec<_> = edge.told().into_iter().filter(|(_, revision, _)| *revision == redirect).collect();
+        let result = if knows_new { ReviseResult::Withdrawn } else { ReviseResult::TooLate };
+        assert!(told.is_empty() && !knows_new || told == [(0, redirect, result)], "{knows_new}: {told:?}");
+    }
+}
+
 #[test]
 fn another_text_is_no_younger_and_as_held_as_the_one_before() {
     let edge = Edge::new();

@@ -172,7 +172,8 @@ impl Waiting {
         })
     }
 
-    fn state_of(&self, recipient: u32) -> Option<DeliveryState> {
+    /// How far the delivery to a recipient is, who may not wait any more.
+    pub fn state_of(&self, recipient: u32) -> Option<DeliveryState> {
         let mut all = self.rows.iter().flat_map(|row| &row.recipients);
         all.find(|other| other.index == recipient).map(|recipient| recipient.state)
     }
