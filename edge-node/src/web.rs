@@ -1,6 +1,9 @@
 //! One request to a web host under TLS, and the one response (RFC 9112): bounded, by a connection of its own, with
 //! neither redirects nor cookies.
 
+#[cfg(test)]
+pub(crate) mod sample;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -56,7 +56,7 @@ struct Destination<W> {
     limit: usize,
     /// Attempts that went well since the limit was changed.
     good: usize,
-    /// It has dealt with mail.
+    /// It has dealt with mail, and was not unreachable twice in a row since.
     is_proven: bool,
     /// Attempts under way that began when it had not.
     on_trial: HashSet<MessageId>,

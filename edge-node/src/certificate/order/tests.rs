@@ -2,15 +2,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
-
 use shared::topology::Dnssec;
 
 use super::*;
+use crate::web::sample;
 
 /// What is said to a request, of which this is the first line, by the authority at this URL.
 type Says = fn(&str, &str) -> String;
@@ -38,40 +33,21 @@ async fn refused(says: Says) -> (Failure, usize) {
 
 /// Asks such an authority for a certificate: what came of it, and how many requests came.
 async fn asked(says: impl Fn(&str, &str) -> String + Send + 'static) -> (Result<String, Failure>, usize) {
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
     let folder = tempfile::tempdir().expect("a folder");
-    let roots = folder.path().join("roots.pem");
-    std::fs::write(&roots, made.cert.pem()).expect("written");
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions that ring has")
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .expect("a pair");
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("https://{}", listener.local_addr().expect("bound"));
-    let (at, requests) = (url.clone(), Arc::new(AtomicUsize::new(0)));
+    let (roots, requests) = (folder.path().join("roots.pem"), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&requests);
-    let serving = tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            let mut octets = vec![0; 8_192];
-            let Ok(length) = stream.read(&mut octets).await else { continue };
-            let request = String::from_utf8_lossy(&octets[..length]).into_owned();
-            count.fetch_add(1, Relaxed);
-            drop(stream.write_all(says(&request, &at).as_bytes()).await);
-            drop(stream.shutdown().await);
-        }
-    });
+    let says = move |request: &str, at| {
+        count.fetch_add(1, Relaxed);
+        says(request, &format!("https://{at}"))
+    };
+    let (at, serving) = sample::serve(vec!["127.0.0.1".to_owned()], &roots, says).await;
     for part in ["store", "keys"] {
         std::fs::create_dir_all(folder.path().join("state").join(part)).expect("made");
     }
     let state = State::open(&folder.path().join("state")).expect("it looks like one");
     let own = TlsIdentity::self_signed_in(state.path(), "mx.example.com").expect("made");
     let acme = Acme {
-        directory: format!("{url}/dir").parse().expect("a URL"),
+        directory: format!("https://{at}/dir").parse().expect("a URL"),
         contact: None,
         roots: Some(roots),
         http: Vec::new(),

@@ -5,20 +5,17 @@ use std::net::Ipv4Addr;
 use hickory_resolver::proto::op::{Message, OpCode};
 use hickory_resolver::proto::rr::rdata::{A, TXT};
 use hickory_resolver::proto::rr::{RData, Record, RecordType};
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
 use shared::id::unix_millis;
 use shared::seal::PrivateKey;
 use shared::store::Store;
 use shared::store::sim::SimDisk;
 use shared::topology::{Dnssec, SMALLEST, Topology};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::cover::Covers;
+use crate::web::sample;
 
 /// Domains whose policies are kept: an old one, an old one whose web host has none any more, and one that is not old.
 const OLD: &str = "old.example";
@@ -84,37 +81,19 @@ fn text(mx: &str) -> String {
 /// there but [`GONE`].
 async fn web_host(roots: &Path) -> (u16, Arc<Mutex<Vec<String>>>, JoinHandle<()>) {
     let names = [OLD, GONE, FRESH].map(|domain| format!("mta-sts.{domain}"));
-    let made = rcgen::generate_simple_self_signed(names).expect("made");
-    std::fs::write(roots, made.cert.pem()).expect("written");
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions that ring has")
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .expect("a pair");
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let (port, asked) = (listener.local_addr().expect("bound").port(), Arc::<Mutex<Vec<String>>>::default());
+    let asked = Arc::<Mutex<Vec<String>>>::default();
     let hears = Arc::clone(&asked);
-    let serving = tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            let mut octets = vec![0; 8_192];
-            let Ok(length) = stream.read(&mut octets).await else { continue };
-            let request = String::from_utf8_lossy(&octets[..length]).into_owned();
-            let host = request.lines().find_map(|line| line.strip_prefix("Host: ")).unwrap_or_default();
-            lock(&hears).push(host.to_owned());
-            let (status, body) = match host.strip_prefix("mta-sts.") {
-                Some(domain) if domain != GONE => ("200 OK", text(&format!("new.{domain}"))),
-                _ => ("404 Not Found", String::new()),
-            };
-            let head = format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\n\r\n");
-            drop(stream.write_all((head + &body).as_bytes()).await);
-            drop(stream.shutdown().await);
-        }
-    });
-    (port, asked, serving)
+    let says = move |request: &str, _| {
+        let host = request.lines().find_map(|line| line.strip_prefix("Host: ")).unwrap_or_default();
+        lock(&hears).push(host.to_owned());
+        let (status, body) = match host.strip_prefix("mta-sts.") {
+            Some(domain) if domain != GONE => ("200 OK", text(&format!("new.{domain}"))),
+            _ => ("404 Not Found", String::new()),
+        };
+        format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\n\r\n{body}")
+    };
+    let (address, serving) = sample::serve(names.into(), roots, says).await;
+    (address.port(), asked, serving)
 }
 
 /// A resolver whose name server says that every domain has a policy of [`ID`], and its web host is on loopback.
