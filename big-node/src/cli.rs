@@ -32,10 +32,11 @@ use shared::command::{self, Caller, Options, Outcome};
 use shared::operator;
 use shared::render;
 use shared::topology::{self, Topology};
+use shared::trace;
 
 use crate::request::{
     AggregateView, Compared, DeadCommand, DeadLetterView, Done, Explanation, LinkCommand, LinkView, Paired,
-    Queue, Request, Step,
+    Queue, Request,
 };
 use crate::serve;
 
@@ -133,11 +134,8 @@ enum Command {
     /// The link to the edge
     #[command(subcommand)]
     Link(Link),
-    /// Show a message's way
-    Trace {
-        /// Message id
-        message: String,
-    },
+    /// Show a message's way, or find the messages whose way says something
+    Trace(trace::Arguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -240,9 +238,7 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
         Command::Link(Link::Operator(command)) => {
             caller.show(&Request::Link(command), |done: &Done| format!("{}\n", done.done))
         }
-        Command::Trace { message } => {
-            caller.show(&Request::Trace { message }, |steps: &Vec<Step>| render::way(steps))
-        }
+        Command::Trace(arguments) => arguments.run(caller, Request::Trace),
     }
 }
 

@@ -40,7 +40,7 @@ use crate::record::{MESSAGES, Message, Named, Person, UNSETTLED};
 use crate::redirect;
 use crate::refusal;
 use crate::request::{
-    Compared, Done, LaneView, LinkCommand, LinkView, Paired, PartnerLaneView, Queue, Request, Status, Step,
+    Compared, Done, LaneView, LinkCommand, LinkView, Paired, PartnerLaneView, Queue, Request, Status,
 };
 use crate::revise::{self, Amendment};
 
@@ -161,7 +161,10 @@ impl Commands {
             Request::Reports => json(aggregate::list(&node.store.read()?, LISTED_MAX)?),
             Request::LinkStatus => json(self.link_status()?),
             Request::LinkVerify => json(self.link_verify().await?),
-            Request::Trace { message } => json(self.trace(&message)?),
+            // A search looks through thousands of facts.
+            Request::Trace(query) => tokio::task::block_in_place(|| {
+                trace::answer(&node.store.read()?, ("big", "edge"), &query).map_err(asked)
+            }),
         };
         Ok((answer?, Vec::new()))
     }
@@ -415,15 +418,6 @@ impl Commands {
             }
         }
         compared.ok_or_else(|| Refused::new("nothing was compared"))
-    }
-
-    fn trace(&self, message: &str) -> Result<Vec<Step>, Refused> {
-        let id: MessageId = message.parse().map_err(|error| Refused::new(format!("{message}: {error}")))?;
-        let steps = trace::steps(&self.node.store.read()?, "big", id)?;
-        if steps.is_empty() {
-            return Err(Refused::new(format!("big knows nothing of {id}; `edge-node trace {id}` may")));
-        }
-        Ok(steps)
     }
 }
 

@@ -596,8 +596,19 @@ pub fn keep(txn: &mut Txn<'_>, incoming: Incoming, now: u64) -> Result<Message, 
     let message = Message { origin, revision: 0, thread, parent, parts, unparsed };
     enter(txn, id, &message)?;
     conversation::enter(txn, &message, id)?;
-    trace::note(txn, id, now, format!("taken in by big ({})", channel_name(&message.origin)))?;
+    note_taken(txn, id, &message.origin, now)?;
     Ok(message)
+}
+
+/// Notes how a message came, from whom and for whom, so that it is found by each of them.
+fn note_taken(txn: &mut Txn<'_>, id: MessageId, origin: &Origin, now: u64) -> Result<(), StoreError> {
+    let names: Vec<_> = origin.recipients.iter().map(|recipient| recipient.address.clone()).collect();
+    let mut names = names.chunks(NAMES_MAX).map(listed);
+    let reverse_path = listed(origin.reverse_path.as_slice());
+    let what = format!("taken in by big ({}), from <{reverse_path}>", channel_name(origin));
+    let to = names.next().map(|names| format!(", for {names}")).unwrap_or_default();
+    trace::note(txn, id, now, what + &to)?;
+    names.try_for_each(|names| trace::note(txn, id, now, format!("and for {names}")))
 }
 
 fn channel_name(origin: &Origin) -> &'static str {

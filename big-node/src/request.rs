@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use shared::notify::{Notify, Return};
 pub use shared::operator::{DeadCommand, Done, LinkCommand};
 pub use shared::report::{DeadLetterView, LaneView, LinkView, PartnerLaneView, Step};
+use shared::trace::Query;
 use shared::unit::ReviseMode;
 
 use crate::directory::entry::Kind;
@@ -344,11 +345,8 @@ pub enum Request {
     LinkStatus,
     /// Compares with the edge what both hold of messages. Answered with [`Compared`].
     LinkVerify,
-    /// A message's way. Answered with `Vec<Step>`.
-    Trace {
-        /// Message id.
-        message: String,
-    },
+    /// A message's way, or the messages whose way says something. Answered as [`Query`] says.
+    Trace(Query),
 }
 
 /// What a travel window is opened for.
@@ -470,7 +468,7 @@ impl Request {
             Self::Gateway(EntryRequest::List | EntryRequest::Show { .. }) => Asks::Everybody(Shows::Gateways),
             Self::TravelList { person: None, .. } => Asks::OwnOrAll,
             // A message's way names all its recipients, and whoever knows an id could ask.
-            Self::Trace { .. }
+            Self::Trace(_)
             | Self::Pair { .. }
             | Self::Backup
             | Self::PersonAdd(_)

@@ -14,12 +14,13 @@ use shared::command::{self, Caller, Options, Outcome, explain};
 use shared::operator;
 use shared::render::{self, Table, when, word};
 use shared::topology::{self, Topology};
+use shared::trace;
 
 use crate::doctor::Running;
 use crate::request::{
     CertificateView, ClockView, DeadCommand, DeadLetterView, Done, Explained, HostView, Invited, LinkCommand,
-    LinkView, LockedFor, LockedView, OutwardView, QueueFilter, QueuePage, Queued, Request, Step,
-    StrangersView, Which,
+    LinkView, LockedFor, LockedView, OutwardView, QueueFilter, QueuePage, Queued, Request, StrangersView,
+    Which,
 };
 use crate::{doctor, serve};
 
@@ -84,11 +85,8 @@ enum Command {
     /// The link to big
     #[command(subcommand)]
     Link(Link),
-    /// Show a message's way over this node
-    Trace {
-        /// Message id
-        message: String,
-    },
+    /// Show a message's way over this node, or find the messages whose way says something
+    Trace(trace::Arguments),
     /// Look for what is wrong with addresses, DNS, certificate and clock, and print the records that mend it; exit 1 if
     /// something is wrong
     Doctor {
@@ -255,9 +253,7 @@ fn run(command: Command, caller: &Caller, topology: Topology) -> Outcome {
             caller.show(&Request::LinkStatus, |link: &LinkView| render::link(link))
         }
         Command::Link(Link::Operator(command)) => say(caller, &Request::Link(command)),
-        Command::Trace { message } => {
-            caller.show(&Request::Trace { message }, |steps: &Vec<Step>| render::way(steps))
-        }
+        Command::Trace(arguments) => arguments.run(caller, Request::Trace),
         Command::Doctor { selectors } => examine(caller, &topology, &selectors),
         Command::Certificate { command } => {
             let request = match command {

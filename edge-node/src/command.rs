@@ -11,7 +11,7 @@ use link_proto::unit::Lane;
 use serde_json::Value;
 use shared::address::{Address, Domain};
 use shared::control::Refused;
-use shared::id::{MessageId, monotonic, random, unix_millis};
+use shared::id::{monotonic, random, unix_millis};
 use shared::lane::{self, LANES_MAX};
 use shared::moment::Moment;
 use shared::operator;
@@ -34,7 +34,7 @@ use crate::queue::operator as queue;
 use crate::record::{INVITATION_SECONDS, Invitation, SETTINGS};
 use crate::request::{
     CertificateView, ClockView, Done, Explained, HostView, Invited, LaneView, LinkCommand, LinkView,
-    LockedFor, LockedNetworkView, LockedView, PartnerLaneView, Request, Step, StrangersView,
+    LockedFor, LockedNetworkView, LockedView, PartnerLaneView, Request, StrangersView,
 };
 use crate::strangers::Strangers;
 use crate::{drain, harvest, maintenance, reception};
@@ -98,7 +98,11 @@ impl Commands {
             Request::LinkStatus => json(self.link_status().map_err(failed)?),
             Request::Link(command) => json(self.link_command(command).await?),
             Request::Backup => json(self.backup().await?),
-            Request::Trace { message } => json(self.trace(&message)?),
+            // A search looks through thousands of facts.
+            Request::Trace(query) => tokio::task::block_in_place(|| {
+                let rows = self.node.store.read().map_err(failed)?;
+                trace::answer(&rows, ("edge", "big"), &query)
+            }),
             Request::Explain { address } => json(self.explain(&address)?),
             Request::Policy { domain } => json(self.policy(&domain).await?),
         };
@@ -267,18 +271,6 @@ impl Commands {
             )));
         }
         self.probe.hosts(&domain).await.map_err(|status| Refused(status.text))
-    }
-
-    fn trace(&self, message: &str) -> Result<Vec<Step>, Refused> {
-        let id: MessageId = message.parse().map_err(|error| Refused(format!("{message}: {error}")))?;
-        let steps =
-            self.node.store.read().and_then(|rows| trace::steps(&rows, "edge", id)).map_err(failed)?;
-        if steps.is_empty() {
-            return Err(Refused(format!(
-                "this edge knows nothing of {id}; ask big too, with `big-node trace {id}`"
-            )));
-        }
-        Ok(steps)
     }
 }
 

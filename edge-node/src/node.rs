@@ -66,7 +66,7 @@ pub struct Node {
     /// What is to be delivered, or when, has changed.
     pub due: tokio::sync::Notify,
     /// Domains that an operator wants asked again now.
-    retried: Mutex<BTreeSet<String>>,
+    retried: Arc<Mutex<BTreeSet<String>>>,
     /// Raised with every confirm of big's that has been recorded.
     pub confirms: watch::Sender<u64>,
     /// Big was heard of: there is something to compare.
@@ -157,7 +157,7 @@ impl Node {
             topology,
             link: Handle::new(),
             due: tokio::sync::Notify::new(),
-            retried: Mutex::default(),
+            retried: Arc::default(),
             confirms: watch::Sender::new(0),
             comparison_due: tokio::sync::Notify::new(),
             marked: Mutex::default(),
@@ -230,13 +230,16 @@ impl Node {
         action(&mut self.fence.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// An operator wants these domains asked now, though nobody could be reached there a moment ago.
-    pub fn retry_at(&self, domains: BTreeSet<String>) {
-        self.retried.lock().unwrap_or_else(PoisonError::into_inner).extend(domains);
-        self.due.notify_one();
+    /// Takes the domains that an operator wants asked now, though nobody could be reached there a moment ago: for the
+    /// operation that makes a message due there, so that who sees it due has seen them.
+    pub fn retrier(&self) -> impl Fn(String) + Send + 'static {
+        let retried = Arc::clone(&self.retried);
+        move |domain| {
+            retried.lock().unwrap_or_else(PoisonError::into_inner).insert(domain);
+        }
     }
 
-    /// Takes the domains that [`Self::retry_at`] was told.
+    /// Takes the domains that [`Self::retrier`] was told.
     pub fn take_retried(&self) -> BTreeSet<String> {
         std::mem::take(&mut self.retried.lock().unwrap_or_else(PoisonError::into_inner))
     }

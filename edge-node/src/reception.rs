@@ -82,6 +82,7 @@ impl Service {
             client: peer.ip(),
             stranger: Stranger::default(),
             reverse_path: None,
+            nobody: None,
             session,
             login: None,
             acquaints: false,
@@ -93,6 +94,7 @@ impl Service {
         let (mut stopped, mut ended) = (false, false);
         loop {
             while let Some(action) = conversation.session.poll(start.elapsed()) {
+                conversation.log_refusals();
                 match action {
                     Action::Send(bytes) => {
                         tokio::time::timeout(WRITE_TIMEOUT, stream.write_all(&bytes)).await??;
@@ -105,7 +107,10 @@ impl Service {
                         conversation.session.bound_to(stream.exporter());
                     }
                     Action::Close => return stream.shutdown().await,
-                    other => conversation.answer(other).await,
+                    other => {
+                        conversation.answer(other).await;
+                        conversation.log_refusals();
+                    }
                 }
             }
             if !conversation.session.wants_input() {
@@ -192,6 +197,8 @@ struct Conversation {
     stranger: Stranger,
     /// What the last MAIL named; `None` is the null one.
     reverse_path: Option<Address>,
+    /// What the last RCPT named, if nobody here is known by it.
+    nobody: Option<Address>,
     session: Session,
     /// Who has logged in.
     login: Option<Traveller>,
@@ -283,6 +290,20 @@ impl Conversation {
         }
     }
 
+    /// Tells the log of what was refused. Who has mail here is not in it: only a recipient who is nobody here.
+    fn log_refusals(&mut self) {
+        let to = self.nobody.take().map(|to| to.to_string()).unwrap_or_default();
+        for reply in self.session.refusals() {
+            // Of logins the log has more.
+            if matches!(reply.code(), 454 | 535) {
+                continue;
+            }
+            let from = self.reverse_path.as_ref().map(ToString::to_string).unwrap_or_default();
+            let (client, reply) = (self.client.to_canonical(), reply.to_string());
+            tracing::info!(%client, from = %Quoted(&from), to = %Quoted(&to), reply = %Quoted(&reply), "refused");
+        }
+    }
+
     /// The client says something behind what it was answered.
     fn goes_on(&mut self) {
         let node = &self.service.node;
@@ -350,6 +371,7 @@ impl Conversation {
     async fn recipient(&mut self, address: &Address) -> Verdict {
         let Service { node, config, .. } = &self.service;
         let known = node.lookup(address).map_err(|error| refusal(&error))?;
+        self.nobody = (!matches!(known, Known::Yes(..))).then(|| address.clone());
         let verdict = answer(&known, config.role);
         if config.role == Role::Submission || is_role(address) || matches!(known, Known::Foreign) {
             return verdict;
@@ -443,6 +465,7 @@ mod tests {
             client: client.parse().expect("an address"),
             stranger: Stranger::default(),
             reverse_path: None,
+            nobody: None,
             session: Session::new(Arc::clone(&service.config), false, Duration::ZERO),
             login: None,
             acquaints: false,

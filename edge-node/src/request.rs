@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 pub use shared::operator::{DeadCommand, Done, LinkCommand};
 pub use shared::report::{DeadLetterView, LaneView, LinkView, PartnerLaneView, Step};
+use shared::trace::Query;
 use shared::unit::DeliveryState;
 
 /// A request.
@@ -67,11 +68,8 @@ pub enum Request {
     /// Copies keys and store into the state, for whoever asks to take them elsewhere. Answered with
     /// [`shared::state::Prepared`].
     Backup,
-    /// A message's way over this node. Answered with `Vec<Step>`.
-    Trace {
-        /// Message id.
-        message: String,
-    },
+    /// A message's way over this node, or the messages whose way says something. Answered as [`Query`] says.
+    Trace(Query),
     /// Who serves a domain outside, and what those hosts have to prove. Answered with `Vec<HostView>`.
     Policy {
         /// The domain.

@@ -12,8 +12,8 @@ use unicode_normalization::char::is_combining_mark;
 
 use crate::mime::terminal;
 use crate::report::{
-    BorderView, DecisionView, DirectoryView, KeysView, LinkView, MissingView, PartnerLaneView, PressureView,
-    RoomView, SandboxView, Step,
+    BorderView, DecisionView, DirectoryView, KeysView, LinkView, MissingView, PartnerLaneView, Passage,
+    PressureView, RoomView, SandboxView, Step,
 };
 use crate::store::{Copied, Verdict};
 
@@ -259,6 +259,15 @@ pub fn way(steps: &[Step]) -> String {
         table.row([moment(step.at), step.node.clone(), step.what.clone()]);
     }
     table.or("nothing is known of that message here")
+}
+
+/// `trace`, of a text: the messages whose way says it, newest first.
+pub fn passages(found: &[Passage]) -> String {
+    let mut table = Table::new(["id", "at (UTC)", "what"]);
+    for passage in found {
+        table.row([passage.id.clone(), moment(passage.at), passage.what.clone()]);
+    }
+    table.to_string()
 }
 
 /// `backup`: what was copied.

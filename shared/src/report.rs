@@ -224,6 +224,26 @@ pub struct Step {
     pub what: String,
 }
 
+/// A message whose way says what was looked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passage {
+    /// Message id.
+    pub id: String,
+    /// When the first fact that says it was noted, milliseconds since 1970.
+    pub at: u64,
+    /// That fact.
+    pub what: String,
+}
+
+/// What a search of the trace has found, as far as one request has looked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passages {
+    /// The messages, newest first.
+    pub found: Vec<Passage>,
+    /// The last one that was looked at, if there may be older ones: another request goes on behind it.
+    pub behind: Option<String>,
+}
+
 /// A unit that will never be applied, unless an operator has it offered again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeadLetterView {

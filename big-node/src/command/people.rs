@@ -150,6 +150,7 @@ fn read<T: DeserializeOwned>(answer: Value) -> Result<T, Refused> {
 mod tests {
 
     use shared::operator::{DeadCommand, LinkCommand};
+    use shared::trace::Query;
     use shared::unit::ReviseMode;
 
     use super::*;
@@ -266,7 +267,8 @@ mod tests {
             Request::Link(LinkCommand::Hold),
             Request::LinkStatus,
             Request::LinkVerify,
-            Request::Trace { message: name() },
+            Request::Trace(Query::Way(name())),
+            Request::Trace(Query::Search { text: name(), before: None, max: 1 }),
         ]
     }
 

@@ -196,6 +196,11 @@ impl Attempt {
         self.falls_back() && !self.fallback.has_place()
     }
 
+    /// The smart host is asked again for such mail, though it could not be reached a moment ago.
+    pub fn end_pause_of_fallback(&self) {
+        self.fallback.end_pause();
+    }
+
     /// Whether the smart host takes mail whose domain's hosts cannot be reached.
     pub fn falls_back(&self) -> bool {
         matches!(self.route, Route::DirectThenRelay(_))

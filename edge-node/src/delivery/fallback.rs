@@ -31,6 +31,11 @@ impl<W: Clone> Fallback<W> {
         lock(&self.0).may_begin(PLACE, monotonic())
     }
 
+    /// The pause of a smart host that could not be reached is over.
+    pub fn end_pause(&self) {
+        lock(&self.0).end_pause(PLACE);
+    }
+
     /// Takes a place, if one is free.
     pub fn place(&self) -> Option<Place<W>> {
         let mut scheduler = lock(&self.0);
@@ -107,5 +112,7 @@ mod tests {
             let places = take();
             assert_eq!(places.iter().map(|place| place.known).collect::<Vec<_>>(), [Some("no answer")]);
         }
+        fallback.end_pause();
+        assert_eq!(fallback.place().expect("is free").known, None, "it is asked");
     }
 }

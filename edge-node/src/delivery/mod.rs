@@ -169,6 +169,7 @@ impl Runner {
         let (snapshot, now) = (self.node.store.read()?, unix_millis());
         for domain in self.node.take_retried() {
             lock(&self.scheduler).end_pause(self.attempt.place(&domain));
+            self.attempt.end_pause_of_fallback();
         }
         let (mut has_begun, mut on_trial) = (true, VecDeque::new());
         loop {

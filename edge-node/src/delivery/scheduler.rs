@@ -53,6 +53,8 @@ struct Unreachable<W> {
 #[derive(Debug)]
 struct Destination<W> {
     under_way: HashSet<MessageId>,
+    /// Those of them that began before an operator wanted it asked again: that they reach nobody is no reason to wait.
+    outdated: HashSet<MessageId>,
     limit: usize,
     /// Attempts that went well since the limit was changed.
     good: usize,
@@ -69,6 +71,7 @@ impl<W> Default for Destination<W> {
     fn default() -> Self {
         Self {
             under_way: HashSet::new(),
+            outdated: HashSet::new(),
             limit: FIRST_LIMIT,
             good: 0,
             is_proven: false,
@@ -133,10 +136,11 @@ impl<W: Clone> Scheduler<W> {
         unreachable.is_some_and(|unreachable| now < unreachable.until)
     }
 
-    /// The pause of a destination where nobody could be reached is over.
+    /// The pause of a destination where nobody could be reached is over, and no attempt that is under way brings one.
     pub fn end_pause(&mut self, destination: &str) {
-        let known = self.destinations.get_mut(destination);
-        if let Some(unreachable) = known.and_then(|known| known.unreachable.as_mut()) {
+        let Some(known) = self.destinations.get_mut(destination) else { return };
+        known.outdated.clone_from(&known.under_way);
+        if let Some(unreachable) = &mut known.unreachable {
             unreachable.until = Duration::ZERO;
         }
     }
@@ -176,6 +180,7 @@ impl<W: Clone> Scheduler<W> {
         if !known.under_way.remove(&message) {
             return;
         }
+        let is_outdated = known.outdated.remove(&message);
         self.under_way -= 1;
         self.on_trial -= usize::from(known.on_trial.remove(&message));
         if std::mem::take(&mut known.asks_again) {
@@ -197,7 +202,8 @@ impl<W: Clone> Scheduler<W> {
                 (known.limit, known.good) = (1, 0);
                 // Once it may have been our own resolver, or line.
                 known.is_proven &= known.unreachable.is_none();
-                known.unreachable = Some(Unreachable { why, until: now + self.limits.pause });
+                let until = if is_outdated { Duration::ZERO } else { now + self.limits.pause };
+                known.unreachable = Some(Unreachable { why, until });
                 return;
             }
         }
@@ -308,6 +314,15 @@ mod tests {
         assert!(scheduler.is_paused("dead.example", at(1)));
         scheduler.end_pause("dead.example");
         assert_eq!(scheduler.begin("dead.example", id(0), at(1)), None, "as an operator wants it");
+        scheduler.end_pause("dead.example");
+        scheduler.end("dead.example", id(0), Shown::Unreachable("no answer"), at(2));
+        assert_eq!(
+            scheduler.begin("dead.example", id(1), at(2)),
+            None,
+            "the one before began too early to count"
+        );
+        scheduler.end("dead.example", id(1), Shown::Unreachable("no answer"), at(3));
+        assert!(scheduler.is_paused("dead.example", at(3)));
     }
 
     #[test]

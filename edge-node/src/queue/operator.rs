@@ -1,7 +1,6 @@
 //! What an operator sees and does of the queue. All of it goes in pages, each a commit where something is changed: the
 //! queue may be of any length.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use shared::address::{Address, Domain};
@@ -188,7 +187,7 @@ fn hold_page(
 
 /// Makes a message due now, whatever may have left of it already, and its destinations due to be asked.
 pub async fn retry(node: &Node, text: &str) -> Result<Queued, Refused> {
-    let (id, now) = (message(text)?, unix_millis());
+    let (id, now, retry_at) = (message(text)?, unix_millis(), node.retrier());
     let retried =
         node.store.commit(move |txn| {
             let rows = txn.prefix::<QueueRow>(QUEUE, &id.0, ROWS_AT_ONCE)?;
@@ -205,7 +204,7 @@ pub async fn retry(node: &Node, text: &str) -> Result<Queued, Refused> {
                      retry it for all of them"
                 ))));
             }
-            let (mut retried, mut domains) = (None, BTreeSet::new());
+            let mut retried = None;
             for (_, mut row) in rows {
                 let is_meant = |recipient: &&mut QueueRecipient| {
                     let revised = matches!(recipient.doubt, Some(Doubt::Revised(_)));
@@ -220,12 +219,12 @@ pub async fn retry(node: &Node, text: &str) -> Result<Queued, Refused> {
                     let restored = recipient.doubt.is_some_and(Doubt::is_of_restore);
                     recipient.doubt = restored.then_some(Doubt::Retried);
                     recipient.next_attempt_at = now;
-                    domains.insert(destination(&recipient.address));
+                    retry_at(destination(&recipient.address));
                 });
                 put(txn, id, &row)?;
                 retried = Some(view(id, row));
             }
-            Ok::<_, StoreError>(retried.map(|view| (view, domains)).ok_or_else(|| {
+            Ok::<_, StoreError>(retried.ok_or_else(|| {
                 Refused(format!(
                     "{id} is held by the operator, and `queue release {id}` lets it go; or its author has revised it since the \
                      backup of this edge: big sends the new text when the link is up, if it has it; `queue cancel {id}` gives \
@@ -233,8 +232,8 @@ pub async fn retry(node: &Node, text: &str) -> Result<Queued, Refused> {
                 ))
             }))
         });
-    let (retried, domains) = retried.await.map_err(failed)?.into_inner()?;
-    node.retry_at(domains);
+    let retried = retried.await.map_err(failed)?.into_inner()?;
+    node.due.notify_one();
     Ok(retried)
 }
 

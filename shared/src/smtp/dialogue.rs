@@ -271,9 +271,6 @@ impl Session {
         if mail.body == BodyType::Binary && !self.offers_binary() {
             return self.bad_command(&command::unknown_body());
         }
-        if mail.size.is_some_and(|size| size > self.config.content.bytes_max) {
-            return self.idle(&Fault::TooLarge.reply(&self.config.content));
-        }
         let action = Action::Sender { reverse_path: mail.reverse_path.clone(), size: mail.size };
         self.actions.push_back(action);
         self.phase = Phase::Sender(mail);

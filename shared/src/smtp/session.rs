@@ -11,7 +11,7 @@ use super::config::{
     Config, DATA_BYTES_PER_SECOND_MIN, DATA_GRACE, ERROR_PAUSE, ERRORS_AT_ONCE_MAX, LINE_TIMEOUT,
     LOGIN_FAILURES_MAX, REPLIES_BYTES_MAX,
 };
-use super::content::{Decoder, Facts};
+use super::content::{Decoder, Facts, Fault};
 use super::reply::{Enhanced, Reply};
 use super::{BodyType, Envelope, Recipient, Role};
 use crate::address::Address;
@@ -145,6 +145,8 @@ pub struct Session {
     pub(super) input: Input,
     pub(super) actions: VecDeque<Action>,
     replies: Vec<u8>,
+    /// Replies that said no, and that the driver has not been told of.
+    refusals: Vec<Reply>,
     stopping: bool,
     /// Since when the client has been expected to do something.
     waiting_since: Duration,
@@ -169,6 +171,7 @@ impl Session {
             input: Input::default(),
             actions: VecDeque::new(),
             replies: Vec::new(),
+            refusals: Vec::new(),
             stopping: false,
             waiting_since: now,
             line_since: now,
@@ -227,6 +230,12 @@ impl Session {
                 return self.actions.pop_front();
             }
         }
+    }
+
+    /// The replies since the last call that said no, for a log. To be called at each action: what they are about is what
+    /// the action before was.
+    pub fn refusals(&mut self) -> Vec<Reply> {
+        mem::take(&mut self.refusals)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called if nothing happens before;
@@ -295,6 +304,10 @@ impl Session {
     pub fn sender(&mut self, verdict: Verdict) {
         match self.answered() {
             Phase::Sender(mail) => match verdict {
+                // After the driver has heard whose it is, so that its log says it.
+                Ok(()) if mail.size.is_some_and(|size| size > self.config.content.bytes_max) => {
+                    self.idle(&Fault::TooLarge.reply(&self.config.content));
+                }
                 Ok(()) => {
                     self.reply(&Reply::new(250, Enhanced(2, 1, 0), "sender ok"));
                     self.phase = Phase::Open(Transaction { mail, recipients: Vec::new(), refused: false });
@@ -519,6 +532,9 @@ impl Session {
 
     /// Adds a reply to those that go out together.
     pub(super) fn reply(&mut self, reply: &Reply) {
+        if reply.code() >= 400 {
+            self.refusals.push(reply.clone());
+        }
         reply.write(&mut self.replies);
     }
 

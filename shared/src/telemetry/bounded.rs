@@ -1,4 +1,4 @@
-//! A bound on warnings: whoever can make a node warn must not fill its disk with that.
+//! A bound on lines: whoever can make a node warn, or refuse something, must not fill its disk with that.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -14,7 +14,11 @@ use tracing_subscriber::layer::Context;
 /// Warnings, or errors, that one place in the code writes within a minute.
 pub const A_MINUTE_MAX: u32 = 60;
 
-/// Lets each place that warns do so [`A_MINUTE_MAX`] times a minute, and says how often it did besides.
+/// The same of lines that say what goes on.
+pub const INFO_A_MINUTE_MAX: u32 = 6_000;
+
+/// Lets each place that warns do so [`A_MINUTE_MAX`] times a minute, each that says what goes on [`INFO_A_MINUTE_MAX`]
+/// times, and says how often it did besides.
 #[derive(Debug)]
 pub(super) struct Bounded<M> {
     counts: Mutex<HashMap<Identifier, Count>>,
@@ -31,12 +35,14 @@ impl<M> Bounded<M> {
 impl<S: Subscriber, M: for<'a> MakeWriter<'a> + 'static> Layer<S> for Bounded<M> {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        if *metadata.level() > Level::WARN {
-            return true;
-        }
+        let max = match *metadata.level() {
+            Level::ERROR | Level::WARN => A_MINUTE_MAX,
+            Level::INFO => INFO_A_MINUTE_MAX,
+            _ => return true,
+        };
         let answer = {
             let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            counts.entry(metadata.callsite()).or_default().another(self.start.elapsed())
+            counts.entry(metadata.callsite()).or_default().another(max, self.start.elapsed())
         };
         if let Some(left_out @ 1..) = answer {
             let (file, line) = (metadata.file().unwrap_or("?"), metadata.line().unwrap_or(0));
@@ -58,14 +64,14 @@ struct Count {
 }
 
 impl Count {
-    /// One more, at a time since some beginning: `None` if it is one too many, else how many have been
+    /// One more of `max` in a minute, at a time since some beginning: `None` if it is one too many, else how many have been
     /// left out since one was said.
-    fn another(&mut self, now: Duration) -> Option<u64> {
+    fn another(&mut self, max: u32, now: Duration) -> Option<u64> {
         let minute = now.as_secs() / 60;
         if minute != self.minute {
             (self.minute, self.said) = (minute, 0);
         }
-        if self.said == A_MINUTE_MAX {
+        if self.said == max {
             self.left_out += 1;
             return None;
         }
@@ -83,9 +89,12 @@ mod tests {
         let mut count = Count::default();
         let at = Duration::from_secs;
         for _ in 0..A_MINUTE_MAX {
-            assert_eq!(count.another(at(59)), Some(0));
+            assert_eq!(count.another(A_MINUTE_MAX, at(59)), Some(0));
         }
-        assert_eq!((count.another(at(59)), count.another(at(59))), (None, None));
-        assert_eq!((count.another(at(60)), count.another(at(60))), (Some(2), Some(0)));
+        assert_eq!((count.another(A_MINUTE_MAX, at(59)), count.another(A_MINUTE_MAX, at(59))), (None, None));
+        assert_eq!(
+            (count.another(A_MINUTE_MAX, at(60)), count.another(A_MINUTE_MAX, at(60))),
+            (Some(2), Some(0))
+        );
     }
 }

@@ -21,6 +21,7 @@ mod doctor;
 mod failed_calls;
 mod filing;
 mod flood;
+mod found;
 mod fuzz_corpora;
 mod gateway;
 mod kinds;

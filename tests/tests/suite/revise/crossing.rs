@@ -9,6 +9,7 @@ use big_node::request::Request;
 use edge_node::request::Request as EdgeRequest;
 use shared::report::Step;
 use shared::state::State;
+use shared::trace::Query;
 use shared::unit::{DeliveryState, ReviseMode, ReviseResult};
 use tests::cable::{Cable, Way};
 use tests::internet::rules::{Rule, Stage};
@@ -202,7 +203,7 @@ async fn what_is_decided_and_not_reported_stays_decided_though_the_edge_is_kille
     ] {
         revise(&world, id, mode, text).await?;
         until("the edge has decided", SOON, async || {
-            let request = EdgeRequest::Trace { message: id.clone() };
+            let request = EdgeRequest::Trace(Query::Way(id.clone()));
             let steps = world.edge().ask::<Vec<Step>>(request, Vec::new()).await?.0;
             let what = format!("revision 1 for recipient 0: {done}");
             Ok(steps.iter().any(|step| step.what == what).then_some(()))

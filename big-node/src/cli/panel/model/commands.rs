@@ -1,5 +1,7 @@
 //! What a command of the command line does.
 
+use shared::trace::Query;
+
 use super::{Effect, Intent, Model, Purpose, SAVED_MAX, Screen, Then};
 use crate::cli::panel::command;
 use crate::cli::panel::command::Command;
@@ -97,7 +99,7 @@ impl Model {
             }
             Command::Trace => {
                 if let Some(message) = self.target() {
-                    self.ask(Purpose::Trace, Request::Trace { message }, Vec::new());
+                    self.ask(Purpose::Trace, Request::Trace(Query::Way(message)), Vec::new());
                 }
             }
             Command::Help => self.act(Action::Help, key),
