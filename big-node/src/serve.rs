@@ -91,7 +91,7 @@ pub fn restore(topology: &Topology, from: &Path) -> Result<usize, ServeError> {
 
 /// Checks everything stored; with `rebuild`, makes the index anew from the segments first.
 pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError> {
-    let state = State::open(&topology.big.state)?;
+    let state = State::open_own(&topology.big.state)?;
     let policy = Policy::of(topology, &state.key32("outbound")?);
     let (store, rebuilt) = match rebuild {
         true => {
@@ -106,8 +106,9 @@ pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError>
 /// Runs big until it is told to stop.
 pub fn run(topology: Topology) -> Result<(), ServeError> {
     telemetry::init();
+    lifetime::survive_hangup()?;
     lifetime::take_descriptors();
-    let state = State::open(&topology.big.state)?;
+    let state = State::open_own(&topology.big.state)?;
     let sockets = Sockets::bind(&topology)?;
     state.forget_backups()?;
     let node = Arc::new(Node::open(topology, &state)?);
@@ -154,7 +155,6 @@ async fn serve(
     in_force: Arc<InForce>,
     people: &Handle,
 ) -> Result<(), ServeError> {
-    lifetime::survive_hangup()?;
     node.settle().await?;
     let keys = link_key::open(state)?;
     let dialler = Dialler::new(node.topology.link.dial, keys.clone())?;

@@ -16,7 +16,7 @@ use shared::render::when;
 use shared::topology::{Edge, Mode, SmartHost};
 
 use crate::authentication::spf_word;
-use crate::delivery::{Ourselves, Passing, SIGNATURES_MEND};
+use crate::delivery::{Ourselves, Passing, SIGNATURES_MEND, is_public};
 use crate::request::OutwardView;
 
 pub use asked::{Running, examine};
@@ -81,7 +81,7 @@ fn own_addresses(edge: &Edge, found: &Answer<Vec<OwnAddress>>) -> Vec<Finding> {
         Answer::Told(own) => own,
     };
     if own.is_empty() {
-        let known = edge.smtp.iter().map(|at| at.ip()).find(|ip| !ip.is_unspecified());
+        let known = edge.smtp.iter().map(|at| at.ip()).find(|ip| is_public(*ip));
         let (kind, address) = match known {
             Some(ip) => (if ip.is_ipv4() { "A" } else { "AAAA" }, ip.to_string()),
             None => ("A", "192.0.2.1 ; this host's public address".to_owned()),
@@ -548,7 +548,16 @@ mod tests {
         assert_eq!(of(elsewhere).0, [wrong, ok, State::Unchecked]);
         let (states, text) = told(&own_addresses(&edge(false), &Answer::Told(Vec::new())));
         assert_eq!(states, [wrong]);
-        assert!(text.contains("mx.example.com. IN A 192.0.2.1"), "{text}");
+        assert!(text.contains("mx.example.com. IN A 192.0.2.1 ; this host's public address"), "{text}");
+        let listening = |at: &str| Edge { smtp: vec![at.parse().expect("an address")], ..edge(false) };
+        for (at, record) in [
+            ("127.0.0.1:25", "A 192.0.2.1 ;"),
+            ("198.18.0.1:25", "A 192.0.2.1 ;"),
+            ("[2600::1]:25", "AAAA 2600::1\n"),
+        ] {
+            let text = told(&own_addresses(&listening(at), &Answer::Told(Vec::new()))).1;
+            assert!(text.contains(record), "{at}: {text}");
+        }
         assert_eq!(told(&own_addresses(&edge(false), &Answer::Silent("timed out".into()))).0, [warning]);
     }
 

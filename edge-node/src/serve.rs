@@ -141,7 +141,7 @@ pub fn restore(topology: &Topology, from: &Path) -> Result<usize, ServeError> {
 
 /// Checks everything stored; with `rebuild`, makes the index anew from the segments first.
 pub fn verify(topology: &Topology, rebuild: bool) -> Result<Verdict, ServeError> {
-    let state = State::open(&topology.edge.state)?;
+    let state = State::open_own(&topology.edge.state)?;
     // What another kind of node has stored is not for this one to make anything of.
     state.key32("directory")?;
     let (store, rebuilt) = match rebuild {
@@ -169,8 +169,9 @@ fn listen_mend(error: &io::Error) -> &'static str {
 /// Runs the edge until it is told to stop.
 pub fn run(topology: Topology) -> Result<(), ServeError> {
     telemetry::init();
+    lifetime::survive_hangup()?;
     let descriptors = lifetime::take_descriptors();
-    let state = State::open(&topology.edge.state)?;
+    let state = State::open_own(&topology.edge.state)?;
     let control = Server::bind(&socket_in(state.path()))?;
     state.forget_backups()?;
     let node = Arc::new(Node::open(topology, &state)?);
@@ -213,7 +214,6 @@ async fn serve(
     descriptors: usize,
     ourselves: Ourselves,
 ) -> Result<(), ServeError> {
-    lifetime::survive_hangup()?;
     // Before anybody is served: this edge may have been away for weeks. Big says whether that is so.
     node.wake().await?;
     if let Err(error) = node.end_overdue().await.and_then(|()| node.destroy_covers()) {

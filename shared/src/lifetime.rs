@@ -13,12 +13,14 @@ const LINGER: Duration = Duration::from_secs(3);
 const LINGER_STEP: Duration = Duration::from_millis(20);
 
 /// From now on SIGHUP ends nothing: what is read again at it is, by who reads it. Unless somebody waits for it, it ends a
-/// process without a word. Within a runtime only.
+/// process without a word. For who has no runtime yet, as a start may take minutes before it has.
 ///
 /// # Errors
 /// The system allows no handler.
 pub fn survive_hangup() -> io::Result<()> {
-    // Its handler stays.
+    // This runtime has no thread, and its handler stays.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let _within = runtime.enter();
     signal(SignalKind::hangup()).map(drop)
 }
 
@@ -59,4 +61,28 @@ pub async fn linger(left: impl Fn() -> usize) {
         }
     };
     let _ = tokio::time::timeout(LINGER, wait).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hangup_ends_nothing_where_nobody_waits_for_one() {
+        survive_hangup().expect("is allowed");
+        let hang_up =
+            || rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP);
+        for _ in 0..3 {
+            hang_up().expect("is sent");
+        }
+        // Nor once a runtime has come and gone that does wait.
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut waits = signal(SignalKind::hangup()).expect("is allowed");
+            hang_up().expect("is sent");
+            waits.recv().await.expect("comes");
+        });
+        drop(runtime);
+        hang_up().expect("is sent");
+    }
 }

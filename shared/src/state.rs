@@ -24,7 +24,7 @@ pub enum StateError {
     #[error("{0} holds no node; if it held one, mount the disk that it is on, else make one with `init`")]
     Missing(PathBuf),
     /// Another account's.
-    #[error("{0} is closed to this account; run this as the account that serves, whose state it is")]
+    #[error("{0} is another account's; run this as the account that serves, whose state it is")]
     NotOpen(PathBuf),
     /// A folder into which others can look, with something in it.
     #[error(
@@ -150,6 +150,23 @@ impl State {
         }
     }
 
+    /// Opens the state directory of the node that this process is, or works on in its place.
+    pub fn open_own(path: &Path) -> Result<Self, StateError> {
+        let state = Self::open(path)?;
+        state.is_own()?;
+        Ok(state)
+    }
+
+    /// Fails if root would make files in it that the node, under another account, could not open.
+    fn is_own(&self) -> Result<(), StateError> {
+        let failed = |error| StateError::File { path: self.path.clone(), error };
+        let owner = fs::metadata(&self.path).map_err(failed)?.uid();
+        match rustix::process::geteuid().is_root() && owner != 0 {
+            true => Err(StateError::NotOpen(self.path.clone())),
+            false => Ok(()),
+        }
+    }
+
     /// Fails if there is a state at `path` already.
     pub fn may_be_made(path: &Path) -> Result<(), StateError> {
         match (Self { path: path.into() }).store_path().exists() {
@@ -196,6 +213,8 @@ impl State {
         for dir in [self.path.clone(), self.path.join(KEYS)] {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
             made.map_err(|error| StateError::File { path: dir, error })?;
+            // Before anything is made in it.
+            self.is_own()?;
         }
         self.close()
     }
@@ -450,6 +469,29 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).expect("is there").mode();
         assert_eq!(mode(&deep) & 0o777, 0o700);
         assert_eq!(mode(deep.parent().expect("a folder")), mode(&usual), "what is above it is not its own");
+    }
+
+    #[test]
+    fn root_makes_nothing_in_the_state_of_another_account() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("only root can: not tested");
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let given =
+            |path: &Path| std::os::unix::fs::chown(path, Some(65_534), Some(65_534)).expect("is given");
+        let empty = folder.path().join("empty");
+        fs::create_dir(&empty).expect("is made");
+        given(&empty);
+        let keys = [(OWNERS_KEY, vec![7; 32])];
+        assert!(matches!(State::init(&empty, &keys), Err(StateError::NotOpen(_))));
+        assert_eq!(fs::read_dir(&empty).expect("is there").count(), 0);
+        let served = folder.path().join("served");
+        State::init(&served, &keys).expect("is made");
+        State::open_own(&served).expect("is root's");
+        given(&served);
+        assert!(matches!(State::open_own(&served), Err(StateError::NotOpen(_))));
+        State::open(&served).expect("for who takes a backup out of it");
     }
 
     #[test]

@@ -59,7 +59,10 @@ pub enum BindError {
     #[error("{} is in the way and is not a socket: move it elsewhere", .0.display())]
     InTheWay(PathBuf),
     /// The system refused.
-    #[error("cannot make the control socket {}: {source}", .path.display())]
+    #[error(
+        "cannot make the control socket {}: {source}; its folder has to be there and this account's to write to",
+        .path.display()
+    )]
     Io {
         /// Where it should be; the system allows about 100 octets.
         path: PathBuf,

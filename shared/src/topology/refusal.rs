@@ -8,7 +8,7 @@ use std::ops::Range;
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
     /// The file could not be read.
-    #[error("{file}: {source}\n  mend: name the topology file with --topology FILE")]
+    #[error("{file}: {source}\n  mend: {}", mend(source))]
     Unreadable {
         /// The file's name as it was given.
         file: String,
@@ -83,3 +83,12 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+/// What to do about a file that could not be read.
+fn mend(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => "let this account read it, and enter the folders above it",
+        io::ErrorKind::InvalidData => "write it in UTF-8",
+        _ => "name the topology file with --topology FILE",
+    }
+}
