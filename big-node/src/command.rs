@@ -346,6 +346,7 @@ impl Commands {
         let mut alarms: Vec<String> = held.or(status.last_error).into_iter().collect();
         alarms.extend(operator::alarms(&snapshot)?);
         let partner = lane::partner(&snapshot)?;
+        alarms.extend(status.fault.and_then(|fault| operator::fault_alarm(fault.at, &fault.error)));
         let shown = status.former_key_shown;
         alarms.extend(
             shown.and_then(|shown| operator::former_key_alarm(shown.at, &shown.key, partner.as_ref())),

@@ -402,7 +402,7 @@ impl Big {
 
     /// Sees once to what is seen to every minute, and before that to the safety store.
     pub async fn see_to_all(&self, pulse: &mut Pulse, topology: &Topology) -> Result<(), StoreError> {
-        maintenance::trim(&self.store, topology, true).await?;
+        maintenance::trim(&self.store, topology, false).await?;
         maintenance::clean(&self.store, topology, pulse, Cursors::default()).await.map(drop)
     }
 

@@ -70,7 +70,7 @@ pub async fn run(node: Arc<Node>) {
 /// Sees to what is due. Windows end by a clock that is `believed` only.
 async fn look_around(node: &Arc<Node>, believed: bool, looks: &mut report::Looks) -> Result<(), Refused> {
     let now = unix_millis();
-    trim(&node.store, &node.topology, node.pressure().mail_level().takes_mail()).await?;
+    trim(&node.store, &node.topology, node.pressure().lacks_room()).await?;
     let snapshot = node.store.read()?;
     let due = lane::is_due(&snapshot, now)?;
     let overdue = believed && !travel::overdue(&snapshot, now)?.is_empty();
@@ -99,11 +99,13 @@ async fn look_around(node: &Arc<Node>, believed: bool, looks: &mut report::Looks
     aggregate::write_owed(&node.store, &node.site, now).await
 }
 
-/// Trims the safety store. Room for mail comes before room for a replay.
-pub(crate) async fn trim(store: &Store, topology: &Topology, takes_mail: bool) -> Result<(), StoreError> {
-    let link = &topology.link;
-    let before = age::lived(&store.read()?)?.saturating_sub(millis(link.safety()));
-    lane::trim_all(store, before, if takes_mail { link.safety_bytes } else { 0 }).await
+/// Trims the safety store.
+pub(crate) async fn trim(store: &Store, topology: &Topology, lacks_room: bool) -> Result<(), StoreError> {
+    let (link, rows) = (&topology.link, store.read()?);
+    let before = age::lived(&rows)?.saturating_sub(millis(link.safety()));
+    let octets = lane::safety_octets(&rows, link.safety_bytes, lacks_room)?;
+    drop(rows);
+    lane::trim_all(store, before, octets).await
 }
 
 fn millis(span: Duration) -> u64 {

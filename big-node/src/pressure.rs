@@ -62,6 +62,11 @@ impl Pressure {
         self.monitor.level(self.taken_in())
     }
 
+    /// Whether no mail is taken because the disk has no room for it.
+    pub fn lacks_room(&self) -> bool {
+        self.monitor.lacks_room(self.taken_in())
+    }
+
     /// Whether the lanes of facts get credit: what became of mail is told while no more mail is taken, but
     /// no flood of it fills the disk either.
     pub fn takes_facts(&self) -> bool {

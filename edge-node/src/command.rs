@@ -174,6 +174,7 @@ impl Commands {
         let held = self.node.link.is_held().then(|| operator::HELD.to_owned());
         let mut alarms: Vec<String> = held.or(status.last_error).into_iter().collect();
         alarms.extend(operator::alarms(&snapshot)?);
+        alarms.extend(status.fault.and_then(|fault| operator::fault_alarm(fault.at, &fault.error)));
         let shown = status.former_key_shown;
         alarms.extend(
             shown.and_then(|shown| operator::former_key_alarm(shown.at, &shown.key, partner.as_ref())),

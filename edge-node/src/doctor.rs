@@ -81,7 +81,9 @@ fn own_addresses(edge: &Edge, found: &Answer<Vec<OwnAddress>>) -> Vec<Finding> {
         Answer::Told(own) => own,
     };
     if own.is_empty() {
-        let known = edge.smtp.iter().map(|at| at.ip()).find(|ip| is_public(*ip));
+        let private = edge.outbound.private_addresses;
+        let may_be_ours = |ip: &IpAddr| is_public(*ip) || private && !ip.is_unspecified();
+        let known = edge.smtp.iter().map(|at| at.ip()).find(may_be_ours);
         let (kind, address) = match known {
             Some(ip) => (if ip.is_ipv4() { "A" } else { "AAAA" }, ip.to_string()),
             None => ("A", "192.0.2.1 ; this host's public address".to_owned()),

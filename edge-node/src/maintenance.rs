@@ -78,10 +78,10 @@ pub(crate) struct Cursors {
 
 /// Trims the safety store.
 pub(crate) async fn trim(node: &Node) -> Result<(), StoreError> {
-    let link = &node.topology.link;
-    let before = age::lived(&node.store.read()?)?.saturating_sub(millis(link.safety()));
-    // Room for mail comes before room for a replay.
-    let octets = if node.pressure.level().takes_mail() { link.safety_bytes } else { 0 };
+    let (link, rows) = (&node.topology.link, node.store.read()?);
+    let before = age::lived(&rows)?.saturating_sub(millis(link.safety()));
+    let octets = lane::safety_octets(&rows, link.safety_bytes, node.pressure.lacks_room())?;
+    drop(rows);
     lane::trim_all(&node.store, before, octets).await
 }
 

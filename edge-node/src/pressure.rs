@@ -65,6 +65,11 @@ impl Pressure {
         self.monitor.level(self.spool.load(Ordering::Relaxed))
     }
 
+    /// Whether no mail is taken because the disk has no room for it.
+    pub fn lacks_room(&self) -> bool {
+        self.monitor.lacks_room(self.spool.load(Ordering::Relaxed))
+    }
+
     /// The level and its reason, for people.
     pub fn view(&self) -> PressureView {
         self.monitor.view(self.spool.load(Ordering::Relaxed))

@@ -10,7 +10,7 @@ use shared::id::{MessageId, monotonic};
 use shared::listener::{Acceptor, Listener, Stream};
 use shared::pressure::Level;
 use shared::sasl::Credentials;
-use shared::smtp::{Action, Config, Enhanced, Recipient, Reply, Role, Session, Verdict};
+use shared::smtp::{Action, Config, Enhanced, Recipient, Refused, Reply, Role, Session, Verdict};
 use shared::telemetry::Quoted;
 use shared::wipe;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +21,7 @@ use crate::authentication::{Authenticator, Sender};
 use crate::drain;
 use crate::harvest::Namer;
 use crate::intake::{Accepted, Intake, refusal};
-use crate::login::{self, Refused, Traveller};
+use crate::login::{self, Traveller};
 use crate::node::{Known, Node, is_role};
 use crate::pressure::{SLOW_PAUSE, instead_of_greeting};
 use crate::repeats::Said;
@@ -223,6 +223,8 @@ impl Conversation {
             Action::Authenticate(credentials) => {
                 let verdict = Box::pin(self.authenticate(credentials)).await;
                 self.session.authenticated(verdict);
+                // Of these the log has more.
+                self.session.refusals();
             }
             Action::Sender { reverse_path, .. } => {
                 let verdict = self.sender(reverse_path.as_ref()).await;
@@ -290,16 +292,17 @@ impl Conversation {
         }
     }
 
-    /// Tells the log of what was refused. Who has mail here is not in it: only a recipient who is nobody here.
+    /// Tells the log of what was refused. Who has mail here is not in it: of a sender with an address of ours only the
+    /// domain, and a recipient only if nobody here has that name.
     fn log_refusals(&mut self) {
         let to = self.nobody.take().map(|to| to.to_string()).unwrap_or_default();
-        for reply in self.session.refusals() {
-            // Of logins the log has more.
-            if matches!(reply.code(), 454 | 535) {
-                continue;
-            }
-            let from = self.reverse_path.as_ref().map(ToString::to_string).unwrap_or_default();
-            let (client, reply) = (self.client.to_canonical(), reply.to_string());
+        for Refused { reverse_path, reply } in self.session.refusals() {
+            let from = reverse_path.map(|from| match self.service.node.is_ours(from.domain()) {
+                true => format!("@{}", from.domain()),
+                false => from.to_string(),
+            });
+            let (client, from) = (self.client.to_canonical(), from.unwrap_or_default());
+            let reply = reply.to_string();
             tracing::info!(%client, from = %Quoted(&from), to = %Quoted(&to), reply = %Quoted(&reply), "refused");
         }
     }
@@ -318,15 +321,15 @@ impl Conversation {
             Err(refused) => {
                 tracing::warn!(%client, user = %Quoted(&user), ?refused, "submission login refused");
                 return Err(match refused {
-                    Refused::Credentials => {
+                    login::Refused::Credentials => {
                         let text = "user name or password is wrong, or no travel window is open";
                         Reply::new(535, Enhanced(5, 7, 8), text)
                     }
-                    Refused::Guessing => {
+                    login::Refused::Guessing => {
                         let text = "too many failed logins; try again in some minutes";
                         Reply::new(454, Enhanced(4, 7, 0), text)
                     }
-                    Refused::Temporary => not_checked(),
+                    login::Refused::Temporary => not_checked(),
                 });
             }
         };
@@ -371,7 +374,7 @@ impl Conversation {
     async fn recipient(&mut self, address: &Address) -> Verdict {
         let Service { node, config, .. } = &self.service;
         let known = node.lookup(address).map_err(|error| refusal(&error))?;
-        self.nobody = (!matches!(known, Known::Yes(..))).then(|| address.clone());
+        self.nobody = matches!(known, Known::No | Known::Foreign).then(|| address.clone());
         let verdict = answer(&known, config.role);
         if config.role == Role::Submission || is_role(address) || matches!(known, Known::Foreign) {
             return verdict;
@@ -581,6 +584,9 @@ mod tests {
         for number in 0..60 {
             assert_eq!(rcpt(&service, "192.0.2.1", &format!("guess{number}@example.com")), 451);
         }
+        let mut session = conversation(&service, "192.0.2.1");
+        transaction(&mut session, &["guess@example.com"]);
+        assert_eq!(session.nobody, None, "it may be somebody: the log does not name it");
         assert_eq!(rcpt(&service, "192.0.2.1", ALICE), 250);
     }
 
@@ -590,8 +596,10 @@ mod tests {
         names(&service, "192.0.2.1", 49);
         let mut session = conversation(&service, "192.0.2.1");
         let all = [ALICE, "stale@example.com", "bob@example.com"];
-        assert_eq!(transaction(&mut session, &all), [250, 550, 250], "stale's is the fiftieth");
+        assert_eq!(transaction(&mut session, &all[..2]), [250, 550], "stale's is the fiftieth");
+        assert_eq!(session.nobody.as_ref().map(ToString::to_string).as_deref(), Some("stale@example.com"));
         assert_eq!(transaction(&mut session, &all), [450, 450, 450]);
+        assert_eq!(session.nobody, None, "bob is refused, and is somebody");
     }
 
     #[test]

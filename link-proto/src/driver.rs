@@ -50,7 +50,7 @@ mod workers;
 mod tests;
 
 pub use close::CloseCode;
-pub use handle::{Connected, FormerKeyShown, Handle, Status};
+pub use handle::{Connected, Fault, FormerKeyShown, Handle, Status};
 pub use key::{Key, KeyError};
 pub use keys::{KeyRing, KeyStore, Keys, Rotation};
 
@@ -136,6 +136,15 @@ pub enum LinkError {
 }
 
 impl LinkError {
+    /// Whether one of the two nodes did, or could not do, what ended it: neither the line, nor somebody's wish.
+    fn is_fault(&self) -> bool {
+        let code = match self {
+            Self::Closed { code, .. } => *code,
+            other => Some(CloseCode::of(other)),
+        };
+        matches!(code, Some(CloseCode::Protocol | CloseCode::Node | CloseCode::NotRead))
+    }
+
     /// Whether the edge does not know the key it was shown, and may know another one of this node. It says so in TLS, or,
     /// while it invites somebody, to the hello.
     fn is_unknown_key(&self) -> bool {
@@ -349,7 +358,7 @@ impl Dialler {
     }
 
     /// Keeps the link up for ever. A lost link is dialled again at once; the pause between attempts
-    /// grows only while they fail, to a second where the path was healthy not long ago and to half a
+    /// grows only while they fail, or what comes up breaks down by a node's fault, to a second where the path was healthy not long ago and to half a
     /// minute otherwise, and [`Handle::redial`] cuts it short. Once the link is up, what waits leaves
     /// at once.
     ///
@@ -365,8 +374,11 @@ impl Dialler {
             drop(line);
             // An edge that went back to a backup knows another one of this node's keys.
             turn = if error.is_unknown_key() { turn + 1 } else { 0 };
-            match round_trip {
-                Some(round_trip) if handle.was_open() => redial.lost(Instant::now(), round_trip),
+            match (round_trip, handle.was_open()) {
+                (Some(round_trip), Some(up)) if error.is_fault() => {
+                    redial.broke_down(Instant::now(), round_trip, up);
+                }
+                (Some(round_trip), Some(_)) => redial.lost(Instant::now(), round_trip),
                 _ => redial.failed(Instant::now()),
             }
             handle.failed(&error);

@@ -41,7 +41,7 @@ pub use receive::{
     Arrival, NotApplied, Parked, RejectedRow, bury_overdue, forget_ids, ids_kept, is_here, is_known,
     received, rejected, take,
 };
-pub use safety::{Gone, Reach, applied, gone, kept_octets, reach, trim, trim_all};
+pub use safety::{Gone, Reach, applied, gone, kept_octets, reach, safety_octets, trim, trim_all};
 pub use settle::{Settling, reconsider, settle, together};
 pub use staged::{STAGED_MAX, STAGED_TIME, Staged};
 

@@ -26,8 +26,9 @@ const DECISIONS_SHOWN: usize = 8;
 /// Ids that an alarm names.
 const NAMED_IN_ALARM: usize = 5;
 
-/// How long it is an alarm that somebody has shown a key that does not count any more.
-const FORMER_KEY_ALARM: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long it is an alarm that somebody has shown a key that does not count any more, or that a node has broken the link
+/// down.
+const ALARM: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What `link hold` has brought about.
 pub const HELD: &str = "the link is held closed; `link release` lets it come up again";
@@ -228,18 +229,28 @@ pub fn rotation(begun: bool) -> Done {
     })
 }
 
+/// One of the nodes has broken the link down, `at` a time within a day. It may have come up since.
+pub fn fault_alarm(at: SystemTime, error: &str) -> Option<String> {
+    let at = within_a_day(at)?;
+    Some(format!("on {at} UTC one of the nodes broke the link down: {error}"))
+}
+
+/// A time, for people, if it is within a day. A clock that went back since says nothing of how long ago it was.
+fn within_a_day(at: SystemTime) -> Option<String> {
+    at.elapsed().ok().filter(|ago| *ago < ALARM)?;
+    let at = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_millis());
+    Some(when(u64::try_from(at).unwrap_or_default()))
+}
+
 /// Somebody has shown `key`, which the partner has had before, `at` a time within a day.
 pub fn former_key_alarm(at: SystemTime, key: &[u8], partner: Option<&PartnerRow>) -> Option<String> {
-    // A clock that went back since says nothing of how long ago that was.
-    at.elapsed().ok().filter(|ago| *ago < FORMER_KEY_ALARM)?;
+    let at = within_a_day(at)?;
     // Another one may have been put away since, or the partner paired anew.
     partner?.former_key.as_ref().filter(|former| *former == key)?;
-    let at = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_millis());
     Some(format!(
-        "on {} UTC somebody showed the key that the other node had before its last rotation, and was refused: that node \
+        "on {at} UTC somebody showed the key that the other node had before its last rotation, and was refused: that node \
          went back to a backup from before it (put its later `keys/link.key` back, or pair anew: `edge-node invite`, \
-         `big-node pair --replace TICKET`), or somebody else has its former key",
-        when(u64::try_from(at).unwrap_or_default())
+         `big-node pair --replace TICKET`), or somebody else has its former key"
     ))
 }
 

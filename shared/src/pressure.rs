@@ -107,6 +107,8 @@ pub struct Pressure {
     bound: Bound,
     level: Level,
     why: Option<String>,
+    /// The disk had no room for mail at some time since the level takes none.
+    lacks_room: bool,
     /// Since when every measure has allowed a lower level.
     calm_since: Option<Duration>,
 }
@@ -114,12 +116,18 @@ pub struct Pressure {
 impl Pressure {
     /// A node of which nothing is known yet: open.
     pub fn new(bound: Bound) -> Self {
-        Self { bound, level: Level::Open, why: None, calm_since: None }
+        Self { bound, level: Level::Open, why: None, lacks_room: false, calm_since: None }
     }
 
     /// The level.
     pub fn level(&self) -> Level {
         self.level
+    }
+
+    /// Whether no mail is taken, and it is the disk that has no room for it: what only might be needed gives way. A bound
+    /// or a slow disk is none of those, for nothing that goes mends them.
+    pub fn lacks_room(&self) -> bool {
+        self.lacks_room
     }
 
     /// The level and its reason, for people.
@@ -142,6 +150,10 @@ impl Pressure {
             self.level = eased;
             self.calm_since = None;
         }
+        let Measures { free_bytes, free_inodes, found_full, .. } = *measures;
+        let room = scarce(free_bytes, FREE_BYTES, false).max(scarce(free_inodes, FREE_INODES, false));
+        let is_short = found_full || !room.takes_mail();
+        self.lacks_room = !self.level.takes_mail() && (self.lacks_room || is_short);
         // Between the two thresholds, and until calm has lasted, the old reason stands.
         if self.level == reached {
             self.why = self.reason(reached_by, measures);
@@ -269,6 +281,35 @@ mod tests {
         assert_eq!(level(WELL), Open);
         assert!(Slow.takes_mail() && !Closed.takes_mail());
         assert!(Closed.takes_submissions() && !Full.takes_submissions() && !Stopped.takes_submissions());
+    }
+
+    #[test]
+    fn room_is_what_the_disk_lacks_and_not_what_a_bound_or_a_slow_disk_refuses() {
+        let lacks = |measures: &[Measures]| {
+            let mut pressure = pressure();
+            for (at, measures) in (0..).zip(measures) {
+                pressure.observe(Duration::from_secs(10 * at), measures);
+            }
+            pressure.lacks_room()
+        };
+        let short = Measures { free_bytes: FREE_BYTES[1] - 1, ..WELL };
+        let held = Measures { held: 2 * MAX, ..WELL };
+        for measures in [short, Measures { free_inodes: 0, ..WELL }, Measures { found_full: true, ..WELL }] {
+            assert!(lacks(&[measures]), "{measures:?}");
+            assert!(!lacks(&[measures, WELL, WELL]), "{measures:?} is over");
+        }
+        assert!(lacks(&[
+            Measures { found_full: true, ..WELL },
+            Measures { free_bytes: FREE_BYTES[1], ..WELL }
+        ]));
+        for measures in [
+            WELL,
+            held,
+            Measures { commit_latency: Duration::from_secs(60), ..WELL },
+            Measures { free_bytes: FREE_BYTES[1], ..WELL },
+        ] {
+            assert!(!lacks(&[measures]), "{measures:?}");
+        }
     }
 
     #[test]

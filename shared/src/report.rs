@@ -190,7 +190,8 @@ pub struct MissingView {
     pub id: String,
     /// Octets of what it said, with its body as it was stored.
     pub octets: u64,
-    /// The first that this node knows of it: of a message, whom it came from; `None` if that is forgotten.
+    /// The first that this node knows of it: of a message, how it came, on big also its envelope; `None` if that is
+    /// forgotten.
     pub from: Option<String>,
 }
 

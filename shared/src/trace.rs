@@ -1,6 +1,8 @@
 //! The trace: facts of each message's way over this node, kept for 30 days and told to the operator who
 //! asks where a message is, by its id or by what a fact says: an address, a host, a word of an answer.
 
+use std::num::NonZeroUsize;
+
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::command::{Caller, Outcome};
@@ -8,7 +10,7 @@ use crate::control::Refused;
 use crate::id::{MessageId, unix_millis};
 use crate::render;
 use crate::report::{Passage, Passages, Step};
-use crate::store::{Rows, Store, StoreError, Table, Txn};
+use crate::store::{Rows, Store, StoreError, Table, Txn, behind};
 
 /// Message id, time, order to [`Fact`].
 const TRACE: Table = Table("trace");
@@ -30,8 +32,8 @@ pub struct Arguments {
     #[arg(value_name = "ID|TEXT")]
     what: String,
     /// Of a text: at most so many messages
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    max: usize,
+    #[arg(long, value_name = "N", default_value = "50")]
+    max: NonZeroUsize,
     /// Of a text: only messages older than this one
     #[arg(long, value_name = "ID")]
     before: Option<String>,
@@ -39,6 +41,7 @@ pub struct Arguments {
 
 /// What is asked of a trace.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Query {
     /// The way of the message with this id. Answered with `Vec<Step>`.
     Way(String),
@@ -60,7 +63,7 @@ impl Arguments {
         if what.parse::<MessageId>().is_ok() {
             return caller.show(&request(Query::Way(what)), |steps: &Vec<Step>| render::way(steps));
         }
-        let (mut left, mut more) = (max, true);
+        let (mut left, mut more) = (max.get(), true);
         let empty = "no message of 30 days whose way over this node says that";
         let next = || {
             if !more || left == 0 {
@@ -164,17 +167,39 @@ fn search(
     }
     let mut found: Vec<Passage> = Vec::new();
     for of_one in facts.chunk_by(|(one, _), (next, _)| message_of(one) == message_of(next)) {
-        let first = of_one.iter().rev().find(|(_, fact)| fact.what.to_lowercase().contains(&wanted));
-        let Some(((key, fact), id)) = first.and_then(|first| Some((first, message_of(&first.0)?))) else {
-            continue;
+        let says = |(_, fact): &&(Vec<u8>, Fact)| fact.what.to_lowercase().contains(&wanted);
+        let Some(id) = of_one.first().and_then(|(key, _)| message_of(key)) else { continue };
+        let first = match of_one.len() < LOOKED_THROUGH_MAX {
+            true => of_one.iter().rev().find(says).cloned(),
+            // There may be more of its facts than were read.
+            false => first_that(rows, id, |fact| says(&fact))?,
         };
-        found.push(Passage { id: id.to_string(), at: noted_at(key), what: fact.what.clone() });
+        let Some((key, fact)) = first else { continue };
+        found.push(Passage { id: id.to_string(), at: noted_at(&key), what: fact.what });
         if found.len() >= max {
             behind = Some(id);
             break;
         }
     }
     Ok(Passages { found, behind: behind.map(|behind| behind.to_string()) })
+}
+
+/// The first fact of a message of which that is so.
+fn first_that(
+    rows: &impl Rows,
+    message: MessageId,
+    is_so: impl Fn(&(Vec<u8>, Fact)) -> bool,
+) -> Result<Option<(Vec<u8>, Fact)>, StoreError> {
+    let (mut from, end) = (message.0.to_vec(), [message.0.as_slice(), &[0xff; 10]].concat());
+    loop {
+        let facts = rows.range::<Fact>(TRACE, &from, Some(&end), LOOKED_THROUGH_MAX)?;
+        let next = behind(&facts, LOOKED_THROUGH_MAX);
+        if let Some(found) = facts.into_iter().find(|fact| is_so(fact)) {
+            return Ok(Some(found));
+        }
+        let Some(next) = next else { return Ok(None) };
+        from = next;
+    }
 }
 
 /// The first that is known of a message: how it came here.
@@ -228,7 +253,7 @@ mod tests {
             }
             note(txn, id(5), 5, "of somebody else")?;
             // More facts of one message, and of many, than one request looks through.
-            for at in 0..LOOKED_THROUGH_MAX as u64 {
+            for at in 0..LOOKED_THROUGH_MAX as u64 + 10 {
                 note(txn, id(6), at, if at == 7 { "said by one of many" } else { "one of many" })?;
                 note(txn, id(10 + at), at, "of others")?;
             }
@@ -244,6 +269,7 @@ mod tests {
         let told = found(&rows, "person3@", 10);
         assert_eq!(told, [(id(3), "from <Bob@Example.org>, for person3@example.com".into())]);
         assert_eq!(found(&rows, "bob@example.org: delivered", 10).len(), 4);
+        assert_eq!(found(&rows, "said by one", 10), [(id(6), "said by one of many".into())]);
         assert_eq!(found(&rows, "nobody", 10), []);
         let first = search(&rows, "others", None, 2).expect("reads");
         assert_eq!(

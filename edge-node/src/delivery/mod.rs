@@ -166,6 +166,7 @@ impl Runner {
     /// Begins what is due and has a place. Each destination has its turn before any has another one. Returns when the
     /// next will be due, milliseconds since 1970.
     fn begin_due(&mut self) -> Result<Option<u64>, StoreError> {
+        // The snapshot first: what an operator has made due in it has left its domain there before.
         let (snapshot, now) = (self.node.store.read()?, unix_millis());
         for domain in self.node.take_retried() {
             lock(&self.scheduler).end_pause(self.attempt.place(&domain));
@@ -313,8 +314,9 @@ async fn deliver(
         shown = of_it;
         let waits = reports.iter().any(|(_, report)| report.waits);
         recorder.record(reports).await;
-        // It is due as before, once there is a place at the smart host.
-        if waits {
+        // It is due as before, once there is a place at the smart host; or an operator has made it due meanwhile, and what
+        // is known from before is not for that.
+        if waits || known.is_some() {
             break;
         }
     }

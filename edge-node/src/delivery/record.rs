@@ -1,6 +1,6 @@
 //! What attempts brought, in the store: the queue and the events for big.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +85,8 @@ pub(super) async fn record(
     let revision = begun.row.revision;
     let attempted: Vec<u32> = reports.iter().map(|(index, _)| *index).collect();
     let recorded = attempted.clone();
+    let was_due: BTreeMap<u32, u64> =
+        begun.row.recipients.iter().map(|recipient| (recipient.index, recipient.next_attempt_at)).collect();
     let committed = node.store.commit(move |txn| {
         // What follows in the same commit finds it over.
         busy.end(message, &recorded);
@@ -104,7 +106,9 @@ pub(super) async fn record(
             }
             recipient.attempts = recipient.attempts.saturating_add(u32::from(!waits));
             let failures = usize::try_from(recipient.attempts).unwrap_or(usize::MAX);
-            if !waits {
+            // What an operator has made due since is due.
+            let is_retried = was_due.get(&index).is_some_and(|due| *due != recipient.next_attempt_at);
+            if !waits && !is_retried {
                 recipient.next_attempt_at = again_at(&outbound, recipient.attempts, now);
             }
             let mut status = report.status;

@@ -202,7 +202,10 @@ impl<W: Clone> Scheduler<W> {
                 (known.limit, known.good) = (1, 0);
                 // Once it may have been our own resolver, or line.
                 known.is_proven &= known.unreachable.is_none();
-                let until = if is_outdated { Duration::ZERO } else { now + self.limits.pause };
+                let until = match is_outdated {
+                    true => known.unreachable.as_ref().map_or(Duration::ZERO, |since| since.until),
+                    false => now + self.limits.pause,
+                };
                 known.unreachable = Some(Unreachable { why, until });
                 return;
             }
@@ -323,6 +326,14 @@ mod tests {
         );
         scheduler.end("dead.example", id(1), Shown::Unreachable("no answer"), at(3));
         assert!(scheduler.is_paused("dead.example", at(3)));
+        // One that has begun since and ended before is believed, whatever an older one says after it.
+        let mut scheduler = self::scheduler();
+        scheduler.begin("dead.example", id(0), at(0));
+        scheduler.end_pause("dead.example");
+        scheduler.begin("dead.example", id(1), at(0));
+        scheduler.end("dead.example", id(1), Shown::Unreachable("no answer"), at(1));
+        scheduler.end("dead.example", id(0), Shown::Unreachable("no answer"), at(2));
+        assert!(scheduler.is_paused("dead.example", at(30)) && !scheduler.is_paused("dead.example", at(31)));
     }
 
     #[test]

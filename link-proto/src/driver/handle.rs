@@ -1,7 +1,7 @@
 //! The node's handle on its link: wake it, and see how it stands.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,6 +26,8 @@ pub struct Status {
     pub connected: Option<Connected>,
     /// Why the last connection or attempt ended; cleared when a link comes up.
     pub last_error: Option<String>,
+    /// The last connection that one of the nodes broke down, whatever has come up since.
+    pub fault: Option<Fault>,
     /// A key that the partner has had before, and that somebody has shown who owns it; `None` if nobody has since a link
     /// came up last.
     pub former_key_shown: Option<FormerKeyShown>,
@@ -40,6 +42,15 @@ pub struct FormerKeyShown {
     pub at: SystemTime,
     /// The public key (SubjectPublicKeyInfo, DER).
     pub key: Vec<u8>,
+}
+
+/// A connection ended by what one of the nodes did or could not do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// When.
+    pub at: SystemTime,
+    /// What.
+    pub error: String,
 }
 
 /// A live connection.
@@ -71,7 +82,7 @@ struct Inner {
     pairing: watch::Sender<usize>,
     /// Sessions that have looked at what the node knows, open or on their way to it.
     sessions: watch::Sender<usize>,
-    was_open: AtomicBool,
+    open_since: Mutex<Option<Instant>>,
     /// What was logged lately, and when.
     logged: Mutex<Vec<(String, Instant)>>,
     status: watch::Sender<Status>,
@@ -94,7 +105,7 @@ impl Handle {
             line: AsyncMutex::default(),
             pairing: watch::Sender::new(0),
             sessions: watch::Sender::new(0),
-            was_open: AtomicBool::new(false),
+            open_since: Mutex::default(),
             logged: Mutex::default(),
             status: watch::Sender::new(Status::default()),
         }))
@@ -199,13 +210,14 @@ impl Handle {
         self.0.redial.notified().await;
     }
 
-    /// Whether a link came up since this was asked last.
-    pub(super) fn was_open(&self) -> bool {
-        self.0.was_open.swap(false, Ordering::AcqRel)
+    /// How long ago a link came up, if one has since this was asked last.
+    pub(super) fn was_open(&self) -> Option<Duration> {
+        let since = self.0.open_since.lock().unwrap_or_else(PoisonError::into_inner).take();
+        since.map(|since| since.elapsed())
     }
 
     pub(super) fn opened(&self, peer: SocketAddr) {
-        self.0.was_open.store(true, Ordering::Release);
+        *self.0.open_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         tracing::info!(%peer, "the link is up");
         self.0.status.send_modify(|status| {
             status.connected = Some(Connected { since: SystemTime::now(), peer, rtt: Duration::ZERO });
@@ -240,11 +252,14 @@ impl Handle {
 
     /// A connection or an attempt ended.
     pub(super) fn failed(&self, error: &LinkError) {
-        let error = error.to_string();
+        let (is_fault, error) = (error.is_fault(), error.to_string());
         if self.is_news(&error) {
             tracing::warn!(%error, "the link ended");
         }
         self.0.status.send_modify(|status| {
+            if is_fault {
+                status.fault = Some(Fault { at: SystemTime::now(), error: error.clone() });
+            }
             if status.connected.is_none() {
                 status.last_error = Some(error);
             }

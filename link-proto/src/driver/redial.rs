@@ -15,6 +15,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_HEALTHY_MAX: Duration = Duration::from_secs(1);
 /// The longest pause at any other time.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How long a link has to be up to end what is remembered of links that broke down.
+const SOUND: Duration = Duration::from_secs(60);
 /// How long ago "not long ago" may be.
 const HEALTHY: Duration = Duration::from_secs(10 * 60);
 /// What a handshake gets at least on a path that is known. The first packet is repeated after 0.3, 0.9
@@ -44,6 +46,14 @@ impl Redial {
         self.healthy = Some(now);
         self.pause = PAUSE_MIN;
         self.patience = (round_trip * PATIENCE_ROUND_TRIPS).clamp(PATIENCE_MIN, OPENING_TIME);
+    }
+
+    /// A link was up for `up` until `now`, and broke down by what one of the two nodes did or could not do: it may do so
+    /// each time.
+    pub(super) fn broke_down(&mut self, now: Instant, round_trip: Duration, up: Duration) {
+        let pause = if up < SOUND { (self.pause * 2).min(PAUSE_MAX) } else { PAUSE_MIN };
+        self.lost(now, round_trip);
+        self.pause = pause;
     }
 
     /// An attempt came to nothing.
@@ -89,6 +99,22 @@ mod tests {
         assert_eq!(redial.pause(), PAUSE_MIN);
         assert_eq!(pauses(&mut redial, began + HEALTHY / 2, 5), [400, 800, 1000, 1000, 1000]);
         assert_eq!(pauses(&mut redial, began + HEALTHY, 6), [2000, 4000, 8000, 16000, 30000, 30000]);
+    }
+
+    #[test]
+    fn a_link_that_comes_up_and_breaks_down_again_and_again_comes_up_ever_less_often() {
+        let (began, round_trip) = (Instant::now(), Duration::from_millis(100));
+        let mut redial = Redial::default();
+        let broken = |redial: &mut Redial, up| {
+            redial.broke_down(began, round_trip, up);
+            redial.pause().as_millis()
+        };
+        let pauses: Vec<_> = (0..9).map(|_| broken(&mut redial, Duration::from_secs(1))).collect();
+        assert_eq!(pauses, [400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000]);
+        assert_eq!(broken(&mut redial, SOUND), 200, "it had been sound");
+        assert_eq!(broken(&mut redial, SOUND / 2), 400);
+        redial.lost(began, round_trip);
+        assert_eq!(redial.pause(), PAUSE_MIN, "a line that was cut is no fault of theirs");
     }
 
     #[test]

@@ -804,9 +804,12 @@ async fn who_broke_the_protocol_is_told_so_and_the_operator_too() {
         assert!(reason.contains(what), "{reason}");
         let error = last_error(&pair.edge_handle).await;
         assert!(error.contains(what), "{error}");
-        // Until the next connection clears it.
+        // The next connection clears that, and not that there was a fault.
         pair.edge_handle.opened(pair.address);
         pair.edge_handle.closed();
+        let status = pair.edge_handle.status().borrow().clone();
+        assert_eq!(status.last_error, None);
+        assert!(status.fault.is_some_and(|fault| fault.error.contains(what)));
     }
 }
 

@@ -130,6 +130,12 @@ pub fn kept_octets(rows: &impl Rows) -> Result<u64, StoreError> {
     Ok(octets)
 }
 
+/// Octets that the safety store of each lane may hold now, of `most`. Room for mail comes before room for a replay: where
+/// the disk lacks it, all of them together hold half of what they held, the newest, until there is some.
+pub fn safety_octets(rows: &impl Rows, most: u64, lacks_room: bool) -> Result<u64, StoreError> {
+    Ok(if lacks_room { most.min(kept_octets(rows)? / (2 * u64::from(LANES_MAX))) } else { most })
+}
+
 /// Octets of all units of a lane up to the last confirmed one.
 fn confirmed_bytes(rows: &impl Rows, lane: u8, row: &LaneRow) -> Result<u64, StoreError> {
     let next = numbered(lane, row.confirmed.number.saturating_add(1));

@@ -51,6 +51,11 @@ impl Monitor {
         self.level_at(monotonic(), held)
     }
 
+    /// Whether no mail is taken because the disk has no room for it.
+    pub fn lacks_room(&self, held: u64) -> bool {
+        self.fresh(monotonic(), held).pressure.lacks_room()
+    }
+
     /// The level and its reason, for people.
     pub fn view(&self, held: u64) -> PressureView {
         self.fresh(monotonic(), held).pressure.view()

@@ -46,6 +46,9 @@ impl Session {
     }
 
     fn obey(&mut self, command: Command) {
+        if !matches!(self.phase, Phase::Open(_) | Phase::Chunked(_)) {
+            self.about = None;
+        }
         match command {
             Command::Helo { name, esmtp } => self.hello(Client { name, esmtp }),
             Command::Mail(mail) => self.mail(mail),
@@ -251,6 +254,9 @@ impl Session {
     }
 
     fn mail(&mut self, mail: Mail) {
+        if !matches!(self.phase, Phase::Open(_) | Phase::Chunked(_)) {
+            self.about.clone_from(&mail.reverse_path);
+        }
         if self.client.is_none() {
             return self.bad_order("send HELO or EHLO first");
         }
@@ -270,6 +276,9 @@ impl Session {
         }
         if mail.body == BodyType::Binary && !self.offers_binary() {
             return self.bad_command(&command::unknown_body());
+        }
+        if mail.size.is_some_and(|size| size > self.config.content.bytes_max) {
+            return self.idle(&Fault::TooLarge.reply(&self.config.content));
         }
         let action = Action::Sender { reverse_path: mail.reverse_path.clone(), size: mail.size };
         self.actions.push_back(action);

@@ -29,5 +29,5 @@ pub use config::*;
 pub use content::Facts;
 pub use envelope::{BodyType, Envelope, Recipient};
 pub use reply::{Enhanced, NotEnhanced, Reply};
-pub use session::{Action, Session, Verdict};
+pub use session::{Action, Refused, Session, Verdict};
 pub use trace::{date, received, received_by_itself, return_path};

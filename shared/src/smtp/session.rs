@@ -11,7 +11,7 @@ use super::config::{
     Config, DATA_BYTES_PER_SECOND_MIN, DATA_GRACE, ERROR_PAUSE, ERRORS_AT_ONCE_MAX, LINE_TIMEOUT,
     LOGIN_FAILURES_MAX, REPLIES_BYTES_MAX,
 };
-use super::content::{Decoder, Facts, Fault};
+use super::content::{Decoder, Facts};
 use super::reply::{Enhanced, Reply};
 use super::{BodyType, Envelope, Recipient, Role};
 use crate::address::Address;
@@ -20,6 +20,18 @@ use crate::wire::Input;
 
 /// A yes, or the reply that says no. A 421 also ends the session.
 pub type Verdict = Result<(), Reply>;
+
+/// Refusals that are kept for a driver that does not ask.
+const REFUSALS_MAX: usize = 1_000;
+
+/// A reply that said no.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The reverse-path of the message that it is about; `None` if that is the null one, or it is about none.
+    pub reverse_path: Option<Address>,
+    /// The reply.
+    pub reply: Reply,
+}
 
 /// What the driver is to do. Those that want an answer get it before the session goes on.
 #[derive(Debug)]
@@ -145,8 +157,10 @@ pub struct Session {
     pub(super) input: Input,
     pub(super) actions: VecDeque<Action>,
     replies: Vec<u8>,
+    /// What MAIL named last, until it is clear that no refusal is of that message.
+    pub(super) about: Option<Address>,
     /// Replies that said no, and that the driver has not been told of.
-    refusals: Vec<Reply>,
+    refusals: Vec<Refused>,
     stopping: bool,
     /// Since when the client has been expected to do something.
     waiting_since: Duration,
@@ -171,6 +185,7 @@ impl Session {
             input: Input::default(),
             actions: VecDeque::new(),
             replies: Vec::new(),
+            about: None,
             refusals: Vec::new(),
             stopping: false,
             waiting_since: now,
@@ -234,7 +249,7 @@ impl Session {
 
     /// The replies since the last call that said no, for a log. To be called at each action: what they are about is what
     /// the action before was.
-    pub fn refusals(&mut self) -> Vec<Reply> {
+    pub fn refusals(&mut self) -> Vec<Refused> {
         mem::take(&mut self.refusals)
     }
 
@@ -304,10 +319,6 @@ impl Session {
     pub fn sender(&mut self, verdict: Verdict) {
         match self.answered() {
             Phase::Sender(mail) => match verdict {
-                // After the driver has heard whose it is, so that its log says it.
-                Ok(()) if mail.size.is_some_and(|size| size > self.config.content.bytes_max) => {
-                    self.idle(&Fault::TooLarge.reply(&self.config.content));
-                }
                 Ok(()) => {
                     self.reply(&Reply::new(250, Enhanced(2, 1, 0), "sender ok"));
                     self.phase = Phase::Open(Transaction { mail, recipients: Vec::new(), refused: false });
@@ -377,6 +388,7 @@ impl Session {
             Phase::Completing => match verdict {
                 Ok(id) => {
                     self.tally.idle_commands = 0;
+                    self.about = None;
                     self.reply(&Reply::new(250, Enhanced(2, 0, 0), &format!("queued as {id}")));
                 }
                 Err(reply) => self.refuse(&reply),
@@ -532,8 +544,8 @@ impl Session {
 
     /// Adds a reply to those that go out together.
     pub(super) fn reply(&mut self, reply: &Reply) {
-        if reply.code() >= 400 {
-            self.refusals.push(reply.clone());
+        if reply.code() >= 400 && self.refusals.len() < REFUSALS_MAX {
+            self.refusals.push(Refused { reverse_path: self.about.clone(), reply: reply.clone() });
         }
         reply.write(&mut self.replies);
     }
