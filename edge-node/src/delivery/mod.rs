@@ -51,7 +51,7 @@ use mta_sts::Policies;
 pub use ourselves::Ourselves;
 pub use public::is_public;
 use record::Recorder;
-#[cfg(feature = "sim")]
+#[cfg(any(test, feature = "sim"))]
 pub(crate) use record::answered_by_remote;
 pub(crate) use record::{again_at, tell};
 pub use relay::{RelayError, Route};

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use shared::id::unix_millis;
 use shared::lane;
 use shared::seal::PrivateKey;
 use shared::store::sim::{Faults, SimDisk};
@@ -15,11 +16,12 @@ use super::operator::{cancel, hold, list, retry};
 use super::*;
 use crate::apply::{Arrived, apply};
 use crate::cover::Covers;
+use crate::delivery;
 use crate::facts::EVENT_LANE;
 use crate::node::Node;
 use crate::record::Doubt;
 use crate::request::{Held, QueueFilter, Which};
-use crate::revise::{busy::Busy, latest};
+use crate::revise::{self, busy::Busy, latest};
 
 const NOW: u64 = 1_800_000_000_000;
 
@@ -187,6 +189,23 @@ async fn what_an_operator_holds_waits_until_it_is_released_and_says_so() {
         let refused = hold(&node, &which, held).await.expect_err("is refused").0;
         assert!(refused.contains(why), "{which:?}: {refused}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_is_retried_while_its_attempt_is_under_way_is_due_when_that_has_failed() {
+    let (node, now) = (node(), unix_millis());
+    node.enter(vec![(id(1), row(&["a.example"], now)), (id(2), row(&["b.example"], now))]);
+    let begin = |message, domain: &'static str| {
+        let busy = Arc::clone(&node.busy);
+        let begun = node.commit(move |txn| revise::begin(txn, &busy, message, Some(domain), unix_millis()));
+        begun.expect("commits").expect("is due")
+    };
+    let begun = [(id(1), begin(id(1), "a.example")), (id(2), begin(id(2), "b.example"))];
+    retry(&node, &id(1).to_string()).await.expect("is retried");
+    for (message, begun) in begun {
+        delivery::answered_by_remote(&node, message, begun, false).await.expect("is recorded");
+    }
+    assert_eq!(node.due(unix_millis()), ["a.example"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
