@@ -386,8 +386,15 @@ fn apply_act(txn: &mut Txn<'_>, act: &PopAct, now: u64) -> Result<(), NotApplied
         return of_what_was_lost(txn, "that message was not filed into that window");
     };
     // Of a text that another one has taken the place of, for an edge that went back has shown it since, the copy says nothing.
-    // While that is not decided, it counts for the decision.
-    let is_earlier = act.revision < copy.revision && !revise::is_open_for(txn, id, &row.window.person)?;
+    // While that is not decided, it counts for the decision, unless a client has had the later one already.
+    let is_earlier = act.revision < copy.acted
+        || act.revision < copy.revision && !revise::is_open_for(txn, id, &row.window.person)?;
+    // What was done with an earlier text was not done with this one, which an edge that went back may show before it reports
+    // the revision. Of one that this node has forgotten, it counts for the one that is known.
+    let acted = act.revision.min(copy.revision);
+    if copy.acted < acted {
+        copy = CopyRow { retrieved: false, deleted: false, acted, ..copy };
+    }
     if is_earlier || copy.retrieved >= act.retrieved && copy.deleted >= act.deleted {
         let shown = revise::bit(act.revision);
         return Ok(mail::mark(txn, &row.window.person, id, |entry| entry.shown |= shown)?);

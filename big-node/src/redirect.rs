@@ -14,8 +14,8 @@ use shared::render::{when, word};
 use shared::store::{BodyKey, Rows, StoreError, Txn};
 use shared::trace;
 use shared::unit::{
-    DeliveryState, Id, Outcome, ReviseMode, ReviseResult, Revised, is_redirect, redirect_after,
-    revision_ordinal,
+    DeliveryState, Id, Outcome, ReviseMode, ReviseResult, Revised, generation_end, is_redirect,
+    redirect_after, revision_ordinal,
 };
 
 use crate::directory::{self, Letter, Route, Way};
@@ -442,14 +442,21 @@ fn end(txn: &mut Txn<'_>, (id, recipient): (MessageId, u32), row: &Recipient) ->
     mail::settled(txn, id, &key)
 }
 
+/// Whether a redirect was ordered before this node was restored: that the old address was given up it may know from the
+/// new one alone ([`proven`]).
+pub(crate) fn is_from_before_restore(rows: &impl Rows, number: u32) -> Result<bool, StoreError> {
+    let generation = lane::identity(rows)?.map_or(1, |identity| identity.generation);
+    Ok(is_redirect(number) && redirect_after(None, generation).is_some_and(|since| number < since))
+}
+
 /// The edge reports that it has given somebody who waits up by a redirect that a restored big knows nothing of. Where to
 /// is lost with it, so whoever has sent the message is told. A redirect that was forgotten is one that was made after all
-/// that are known from before the restore, and before those made since.
+/// that are known of its generation, and before the last restore: there may have been several.
 pub(crate) fn forgotten(txn: &mut Txn<'_>, report: &Revised, who: Recipient) -> Result<(), StoreError> {
     let id = MessageId(report.message);
     let generation = lane::identity(txn)?.map_or(1, |identity| identity.generation);
     let Some(since) = redirect_after(None, generation) else { return Ok(()) };
-    let known = latest(txn, id, since)?;
+    let known = latest(txn, id, generation_end(report.revision))?;
     if report.revision >= since || known.is_some_and(|known| report.revision <= known) {
         return Ok(());
     }

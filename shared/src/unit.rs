@@ -18,8 +18,8 @@ use crate::store::Row;
 use crate::tls_wish::TlsWish;
 
 pub use self::number::{
-    NO_REVISION, OUTBOUND, REVISION, REVISIONS_MAX, carrier_id, is_redirect, part_id, redirect_after,
-    revision_after, revision_ordinal,
+    NO_REVISION, OUTBOUND, REVISION, REVISIONS_MAX, carrier_id, generation_end, is_redirect, part_id,
+    redirect_after, revision_after, revision_ordinal,
 };
 
 /// A 128-bit id as it crosses.

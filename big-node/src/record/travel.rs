@@ -181,6 +181,8 @@ pub struct CopyRow {
     pub retrieved: bool,
     /// A client has deleted it.
     pub deleted: bool,
+    /// The revision that those two are of.
+    pub acted: u32,
     /// The revision that was sent last.
     pub revision: u32,
     /// Its octets, as POP3 serves it.
@@ -188,7 +190,7 @@ pub struct CopyRow {
     /// Where it is.
     pub place: Place,
 }
-row!(CopyRow, 3);
+row!(CopyRow, 4);
 
 /// Where the copy of a message for a secondary mailbox is.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -20,6 +20,7 @@ use crate::record::{
     COPIES, CopyRow, MESSAGES, Message, Place, RECIPIENTS, REVISED, REVISIONS, Recipient, RevisedRow,
     Revision, WindowRow, key2, revised_key, revision_key,
 };
+use crate::redirect;
 
 const SERVICE_LANE: u8 = 0;
 const BATCH_LANE: u8 = 3;
@@ -271,11 +272,16 @@ fn ignoring_lost(sent: Result<(), StoreError>) -> Result<(), StoreError> {
     }
 }
 
-/// A revision that is to be sent once more, with its key for the edge there is; `None` once it is decided.
+/// A revision that is to be sent once more, with its key for the edge there is; `None` once it is decided. A redirect from
+/// before this node was restored goes all the same: the edge may have been given the old address anew since.
 pub fn again(txn: &mut Txn<'_>, site: &Site, mut unit: QueuedUnit) -> Result<Option<QueuedUnit>, StoreError> {
     let is_open = |rows: &Txn<'_>, id, recipient, revision| -> Result<bool, StoreError> {
         let row = rows.get::<RevisedRow>(REVISED, &revised_key(MessageId(id), recipient, revision))?;
-        Ok(row.is_some_and(|row| row.result == ReviseResult::Pending))
+        Ok(match row.map(|row| row.result) {
+            Some(ReviseResult::Pending) => true,
+            Some(ReviseResult::Withdrawn) => redirect::is_from_before_restore(rows, revision)?,
+            _ => false,
+        })
     };
     match decode::<ToEdge>(&unit.head) {
         Some(ToEdge::Revise(mut revise)) => {

@@ -6,7 +6,10 @@ use shared::id::MessageId;
 use shared::render::word;
 use shared::store::{Rows, StoreError, Txn};
 use shared::trace;
-use shared::unit::{DeliveryState, Id, ReviseMode, ReviseResult, Revised, is_redirect, revision_ordinal};
+use shared::unit::{
+    DeliveryState, Id, REVISIONS_MAX, ReviseMode, ReviseResult, Revised, generation_end, is_redirect,
+    revision_ordinal,
+};
 
 use super::{bit, index_of, last_for, next_number, open_copy, received, revisions};
 use crate::mail::{self, Site, recipient_key};
@@ -42,13 +45,13 @@ pub struct Decided {
 pub fn decided(
     txn: &mut Txn<'_>,
     site: &Site,
-    decided: Decided,
+    of: Decided,
     result: ReviseResult,
     text: &str,
 ) -> Result<(), StoreError> {
-    let Decided { id, recipient, revision, at } = decided;
+    let Decided { id, recipient, revision, at } = of;
     if is_redirect(revision) {
-        return redirect::decided(txn, site, decided, result, text);
+        return redirect::decided(txn, site, of, result, text);
     }
     let (key, to) = (revised_key(id, recipient, revision), recipient_key(id, recipient));
     let Some(mut row) = txn.get::<RevisedRow>(REVISED, &key)? else { return Ok(()) };
@@ -72,6 +75,7 @@ pub fn decided(
         ReviseResult::Withdrawn if who.person.is_none() => {
             settle_withdrawn(txn, (id, &to), &mut who, at, "withdrawn by its author")?;
         }
+        ReviseResult::Withdrawn => end_overtaken(txn, site, of)?,
         ReviseResult::TooLate
             if who.state == DeliveryState::Relayed && site.follow_up && overtaken.is_none() =>
         {
@@ -88,6 +92,20 @@ pub fn decided(
     let number = revision_ordinal(revision);
     let what = format!("revision {number} for {}: {} {}", who.address, word(&row.result), row.text);
     trace::note(txn, id, at, what.trim_end())
+}
+
+/// A reader's copy was taken back: a text before that, which may still be on its way, is offered nowhere. It is decided with
+/// it, for an edge that went back would be told that text again, and not that it was withdrawn.
+fn end_overtaken(txn: &mut Txn<'_>, site: &Site, withdrawn: Decided) -> Result<(), StoreError> {
+    let prefix = key2(&withdrawn.id.0, &withdrawn.recipient.to_be_bytes());
+    for (key, row) in txn.prefix::<RevisedRow>(REVISED, &prefix, REVISIONS_MAX)? {
+        let revision = index_of(&key);
+        if revision < withdrawn.revision && row.result == ReviseResult::Pending {
+            let earlier = Decided { revision, ..withdrawn };
+            decided(txn, site, earlier, ReviseResult::Replaced, "a later revision has overtaken it")?;
+        }
+    }
+    Ok(())
 }
 
 /// What a later revision for a recipient outside has come to, if it has reached them, in whatever way.
@@ -123,7 +141,7 @@ pub(crate) fn settle_withdrawn(
 
 /// The edge reports that it has withdrawn a copy, by a revision that a restored big knows nothing of. What waited
 /// there waits no more, and its author learns why. A revision that was forgotten is one that was made after all that
-/// are known from before the restore, and before those made since: what an edge says of another one it has made up.
+/// are known of its generation, and before the last restore: what an edge says of another one it has made up.
 pub fn withdrawn_before_restore(txn: &mut Txn<'_>, report: &Revised) -> Result<(), StoreError> {
     let id = MessageId(report.message);
     let to = recipient_key(id, report.recipient);
@@ -135,9 +153,9 @@ pub fn withdrawn_before_restore(txn: &mut Txn<'_>, report: &Revised) -> Result<(
     if is_redirect(report.revision) {
         return redirect::forgotten(txn, report, who);
     }
-    let since = next_number(txn, 0)?;
+    let (since, end) = (next_number(txn, 0)?, generation_end(report.revision));
     let known = revisions(txn, id)?.into_iter().map(|revision| revision.number);
-    let known = known.filter(|number| *number < since).max().unwrap_or_default();
+    let known = known.filter(|number| *number < end).max().unwrap_or_default();
     if !(known + 1..since).contains(&report.revision) {
         return Ok(());
     }
@@ -231,9 +249,10 @@ fn with_home(
 ) -> Result<ReviseResult, StoreError> {
     if let Some((window, copy)) = open_copy(txn, id, person)?
         && copy.revision == revision
+        && copy.acted < revision
     {
-        // What its client did so far, it did with an earlier one.
-        let fresh = CopyRow { retrieved: false, deleted: false, ..copy };
+        // What its client did so far, it did with an earlier one: an edge that went back may show this one before it reports it.
+        let fresh = CopyRow { retrieved: false, deleted: false, acted: revision, ..copy };
         txn.put(COPIES, &key2(&window.window.window, &id.0), &fresh)?;
     }
     if road != ReviseResult::Revised {

@@ -399,6 +399,22 @@ async fn a_big_that_was_restored_gives_no_redirect_the_number_of_one_it_has_forg
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_that_the_first_of_two_restores_has_forgotten_is_told_whatever_was_made_between() {
+    block_in_place(|| {
+        let (before, id) = world();
+        let forgotten = before.redirects(id, OLD, NEW).expect("is ordered").number;
+        let (world, id) = world();
+        world.store.commit_blocking(move |txn| lane::restored(txn, NOW)).expect("commits");
+        let between = world.redirects(id, OLD, NEW).expect("is ordered").number;
+        world.store.commit_blocking(move |txn| lane::restored(txn, NOW)).expect("commits");
+        world.reports(id, 0, forgotten, ReviseResult::Withdrawn).expect("may be so");
+        assert_eq!(world.shown(id)[0].state, DeliveryState::Failed);
+        world.reports(id, 0, between, ReviseResult::TooLate).expect("is recorded");
+        assert_eq!(world.shown(id)[0].state, DeliveryState::Failed);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_new_address_of_a_redirect_that_a_restored_big_is_still_to_hear_of_is_listed_and_its_outcome_taken()
  {
     block_in_place(|| {

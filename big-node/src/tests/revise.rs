@@ -860,6 +860,50 @@ async fn what_was_read_on_the_road_before_a_revision_came_is_not_what_is_shown_n
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_done_with_the_new_text_before_the_edge_reported_it_counts_for_it() {
+    // An edge that went back is told the text twice, and shows what comes first before it reports the other.
+    for (first, second) in [((0, false), (1, true)), ((0, true), (1, false))] {
+        let world = block_in_place(World::new);
+        let (id, window) = block_in_place(|| {
+            let window = world.window("bob").window.window;
+            (world.sends(&["bob@example.com"], "old"), window)
+        });
+        world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
+        for (revision, deleted) in [first, second] {
+            let act = PopAct { window, message: id.0, revision, retrieved: true, deleted, at: NOW };
+            block_in_place(|| world.apply(&ToBig::PopAct(act), None)).expect("is recorded");
+        }
+        block_in_place(|| world.reports(id, 0, 1, ReviseResult::Revised)).expect("is recorded");
+        let rows = world.store.read().expect("reads");
+        let copy = rows.get::<CopyRow>(COPIES, &crate::record::key2(&window, &id.0)).expect("reads");
+        let copy = copy.expect("is there");
+        assert_eq!((copy.acted, copy.retrieved, copy.deleted), (1, true, second.1));
+        assert_eq!(world.shows("bob", id).map(|(_, entry)| entry.read), Some(true));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_was_taken_back_ends_the_text_before_it_for_an_edge_that_goes_back() {
+    let world = block_in_place(World::new);
+    let id = block_in_place(|| {
+        world.window("bob");
+        world.sends(&["bob@example.com"], "old")
+    });
+    world.amends("alice", id, amendment(ReviseMode::Replace, "new")).await.expect("is revised");
+    world.amends("alice", id, amendment(ReviseMode::Withdraw, "")).await.expect("is withdrawn");
+    let result = |revision| {
+        let rows = world.store.read().expect("reads");
+        let row = rows.get::<RevisedRow>(REVISED, &revised_key(id, 0, revision)).expect("reads");
+        row.map(|row| row.result)
+    };
+    // The small one has overtaken the text, which the edge has still to report.
+    block_in_place(|| world.reports(id, 0, 2, ReviseResult::Withdrawn)).expect("is recorded");
+    assert_eq!((result(1), result(2)), (Some(ReviseResult::Replaced), Some(ReviseResult::Withdrawn)));
+    block_in_place(|| world.reports(id, 0, 1, ReviseResult::Replaced)).expect("is no news");
+    assert_eq!(result(2), Some(ReviseResult::Withdrawn));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_text_that_an_edge_which_went_back_has_shown_is_noted() {
     let world = block_in_place(World::new);
     let (id, window) = block_in_place(|| {

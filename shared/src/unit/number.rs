@@ -29,6 +29,12 @@ pub fn revision_ordinal(number: u32) -> u32 {
     number & ((1 << ORDINAL_BITS) - 1)
 }
 
+/// The first number above all that a big of one generation gives: of revisions, or of redirects. Those of one generation
+/// follow each other, so what a restored big has forgotten of it is above what it knows of it, whatever was made since.
+pub fn generation_end(number: u32) -> u32 {
+    (number | ((1 << ORDINAL_BITS) - 1)).saturating_add(1)
+}
+
 /// Above the numbers of all revisions, and below those of redirects: no text is one that somebody is still to get who has
 /// this for the last one.
 pub const NO_REVISION: u32 = REDIRECTS_FROM - 1;

@@ -58,6 +58,8 @@ pub struct Redirected {
     pub undone: bool,
     /// Big has gone back to before it knew what had come of it.
     pub reopened: bool,
+    /// How often a remote host had got it there when the edge went back last, which may have forgotten that.
+    pub forgotten: u32,
 }
 
 /// A message to somebody inside, of whom a copy is on the road.

@@ -768,7 +768,11 @@ impl Play {
             let is_changed = !out.revisions.is_empty() || !out.redirects.is_empty();
             let followed = !by_restore && is_changed;
             out.excusable += u32::from(repeated) + u32::from(followed);
-            out.redirects.iter_mut().for_each(|redirect| redirect.edge_went_back = true);
+            for redirect in &mut out.redirects {
+                redirect.edge_went_back = true;
+                let got = redirect.number.and_then(|number| out.got.get(&number));
+                redirect.forgotten = got.copied().unwrap_or_default();
+            }
         }
     }
 

@@ -33,6 +33,7 @@ impl Play {
             edge_went_back: false,
             undone: false,
             reopened: false,
+            forgotten: 0,
         });
         self.say(|| format!("{} goes to {to} and not to {from}: {ordered:?}", named(&id)));
         self.mourn(Who::Big);
@@ -52,6 +53,10 @@ pub fn audit(out: &Outbound, id: Id, big: &Big, outcome: &mut Outcome) {
             Some(ReviseResult::Withdrawn) => entered == Some(redirect.to.as_str()),
             // Its author has withdrawn it from a big that knew no more that it had left.
             Some(ReviseResult::Refused) if redirect.reopened && out.may_be_withdrawn() => entered.is_none(),
+            // Both nodes went back to before the old address was given up: neither knows that it had left for the new one.
+            Some(ReviseResult::TooLate) if redirect.reopened => {
+                entered.is_none() && got(&number) <= redirect.forgotten
+            }
             Some(ReviseResult::TooLate | ReviseResult::Refused) => entered.is_none() && got(&number) == 0,
             _ => false,
         };
