@@ -358,9 +358,9 @@ impl Dialler {
     }
 
     /// Keeps the link up for ever. A lost link is dialled again at once; the pause between attempts
-    /// grows only while they fail, or what comes up breaks down by a node's fault, to a second where the path was healthy not long ago and to half a
-    /// minute otherwise, and [`Handle::redial`] cuts it short. Once the link is up, what waits leaves
-    /// at once.
+    /// grows only while they fail, to a second where the path was healthy not long ago and to half a
+    /// minute otherwise, and while what comes up breaks down by a node's fault, to half a minute.
+    /// [`Handle::redial`] cuts it short. Once the link is up, what waits leaves at once.
     ///
     /// Dropping the future closes everything; commits that are under way may then be cut off, so a
     /// node does that only when it ends.
