@@ -356,7 +356,8 @@ impl Commands {
         alarms.extend(refusal::alarm(&snapshot, unix_millis())?);
         alarms.extend(generation::alarm(&snapshot)?);
         alarms.extend(crate::travel::alarms(&snapshot, unix_millis())?);
-        for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
+        let deferred = lane::deferred(&snapshot)?;
+        for ((lane, live), deferred) in Lane::ALL.into_iter().zip(&status.lanes).zip(deferred) {
             let row = lane::state(&snapshot, lane.index())?;
             let ahead = lane::ahead(&snapshot, lane.index())?;
             let lane = format!("{lane:?}").to_lowercase();
@@ -368,7 +369,8 @@ impl Commands {
                 confirmed: said.confirmed.number,
                 received: said.received.number,
             });
-            lanes.push(LaneView { lane, sent, ahead, confirmed, received, trimmed: row.trimmed, partner });
+            let trimmed = row.trimmed;
+            lanes.push(LaneView { lane, sent, ahead, deferred, confirmed, received, trimmed, partner });
         }
         Ok(LinkView {
             paired: projection::edge(&snapshot)?.is_some(),

@@ -186,7 +186,8 @@ impl Commands {
         alarms.extend(self.probe.alarm());
         alarms.extend(self.certificate.alarm());
         alarms.extend(self.node.with_trust(|trust| trust.differs(Moment::now())).map(clock_alarm));
-        for (lane, live) in Lane::ALL.into_iter().zip(&status.lanes) {
+        let deferred = lane::deferred(&snapshot)?;
+        for ((lane, live), deferred) in Lane::ALL.into_iter().zip(&status.lanes).zip(deferred) {
             let row = lane::state(&snapshot, lane.index())?;
             let ahead = lane::ahead(&snapshot, lane.index())?;
             let lane = format!("{lane:?}").to_lowercase();
@@ -198,7 +199,8 @@ impl Commands {
                 confirmed: said.confirmed.number,
                 received: said.received.number,
             });
-            lanes.push(LaneView { lane, sent, ahead, confirmed, received, trimmed: row.trimmed, partner });
+            let trimmed = row.trimmed;
+            lanes.push(LaneView { lane, sent, ahead, deferred, confirmed, received, trimmed, partner });
         }
         Ok(LinkView {
             paired: partner.is_some(),

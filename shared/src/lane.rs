@@ -302,12 +302,12 @@ pub fn ahead(rows: &impl Rows, lane: u8) -> Result<u64, StoreError> {
     if lane == BATCH { rows.count(WAITING) } else { Ok(0) }
 }
 
-/// Numbered and waiting units that have not been confirmed, by lane.
+/// Units that the partner has not taken, by lane: sent and not confirmed, numbered, behind their bodies, or deferred.
 pub fn depth(rows: &impl Rows) -> Result<[u64; 4], StoreError> {
-    let mut depth = [0; 4];
+    let mut depth = deferred(rows)?;
     for (lane, units) in (0..).zip(&mut depth) {
         let row = state(rows, lane)?;
-        *units = row.last - row.confirmed.number + ahead(rows, lane)?;
+        *units += row.last - row.confirmed.number + ahead(rows, lane)?;
     }
     Ok(depth)
 }

@@ -145,7 +145,7 @@ pub fn link(link: &LinkView) -> String {
     }
     let mut lanes = Table::new(["lane", "sent", "confirmed", "waiting", "received", "trimmed"]);
     for lane in &link.lanes {
-        let waiting = lane.sent.saturating_sub(lane.confirmed).saturating_add(lane.ahead);
+        let waiting = lane.sent.saturating_sub(lane.confirmed).saturating_add(lane.ahead + lane.deferred);
         let numbers = [lane.sent, lane.confirmed, waiting, lane.received, lane.trimmed];
         let [sent, confirmed, waiting, received, trimmed] = numbers.map(|number| number.to_string());
         lanes.row([lane.lane.clone(), sent, confirmed, waiting, received, trimmed]);
@@ -336,6 +336,7 @@ mod tests {
             lane: "inter".into(),
             sent: 12,
             ahead: 1,
+            deferred: 1,
             confirmed: 10,
             received: 7,
             trimmed: 4,
@@ -377,7 +378,7 @@ mod tests {
              ALARM       log lost␇\n\
              \n\
              lane   sent  confirmed  waiting  received  trimmed\n\
-             inter  12    10         3        7         4\n"
+             inter  12    10         4        7         4\n"
         );
         for (on, said) in [(true, "sandbox     on\n"), (false, "sandbox     off, as the topology has it\n")] {
             view.sandbox = SandboxView { on, lacks: Vec::new() };

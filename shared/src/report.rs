@@ -160,6 +160,8 @@ pub struct LaneView {
     pub sent: u64,
     /// Units that have no number yet, for their large bodies go ahead of them.
     pub ahead: u64,
+    /// Units that the partner could not take when it was offered them; they are offered again every few seconds.
+    pub deferred: u64,
     /// The last number the partner confirmed.
     pub confirmed: u64,
     /// The last number applied here.

@@ -64,7 +64,7 @@ pub fn filed(link: &LinkView) -> u64 {
 
 /// Whether the partner has confirmed everything that this end had for it, large bodies and all.
 pub fn is_confirmed(link: &LinkView) -> bool {
-    link.lanes.iter().all(|lane| lane.sent == lane.confirmed && lane.ahead == 0)
+    link.lanes.iter().all(|lane| lane.sent == lane.confirmed && lane.ahead + lane.deferred == 0)
 }
 
 async fn ask<Q, A>(node: Node, control: &Path, request: Q, body: Vec<u8>) -> Result<(A, Vec<u8>), CallError>

@@ -27,8 +27,8 @@ use crate::unit::Lane;
 /// Events that wait for the session; its readers wait in turn. A batch is at most 1 MiB.
 const EVENTS_QUEUE: usize = 16;
 
-/// How often the node is asked whether it has room.
-const ROOM_PERIOD: Duration = Duration::from_millis(250);
+/// How often the node is asked whether it has room, and the connection whether the partner is still there.
+const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
 /// What the tasks of a connection report.
 pub(super) enum Event {
@@ -86,6 +86,8 @@ pub(super) struct Engine<H: Host> {
     parts: Arc<Parts<H::Sink>>,
     /// What the node said last of its room, by lane.
     room: [bool; 4],
+    /// Datagrams that had come when it was looked last, and when it was seen that there are more.
+    heard: (u64, Instant),
     opened: bool,
     /// This node's keys, and as they change; those with which the connection was begun are seen.
     ring: KeyRing,
@@ -144,6 +146,7 @@ impl<H: Host> Engine<H> {
             paired: Paired::default(),
             parts,
             room: [true; 4],
+            heard: (0, Instant::now()),
             opened: false,
             ring,
             keys,
@@ -173,7 +176,7 @@ impl<H: Host> Engine<H> {
         }
         self.settle().await?;
         let mut waiting = Vec::with_capacity(EVENTS_QUEUE);
-        let mut look = tokio::time::interval(ROOM_PERIOD);
+        let mut look = tokio::time::interval(LOOK_PERIOD);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if until == Until::Paired && self.paired.lock().unwrap_or_else(PoisonError::into_inner).is_some()
@@ -212,8 +215,24 @@ impl<H: Host> Engine<H> {
                 () = self.handle.until_held(true) => return Err(LinkError::Held),
                 () = self.handle.until_pairing() => return Err(LinkError::Superseded),
                 Ok(()) = self.keys.changed() => return Err(LinkError::Rekeyed),
-                _ = look.tick(), if self.opened => self.look_for_room().await?,
+                _ = look.tick(), if self.opened => {
+                    self.listen()?;
+                    self.look_for_room().await?;
+                }
             }
+        }
+    }
+
+    /// Ends a connection on which nothing has come for long. QUIC would wait for three of its probes (RFC 9000 §10.1.1), which
+    /// on a bad line come ever less often, up to minutes apart; a new connection finds the line as it is now.
+    fn listen(&mut self) -> Result<(), LinkError> {
+        let (datagrams, now) = (self.connection.stats().udp_rx.datagrams, Instant::now());
+        if self.heard.0 != datagrams {
+            self.heard = (datagrams, now);
+        }
+        match now.duration_since(self.heard.1) < transport::IDLE_TIME {
+            true => Ok(()),
+            false => Err(quinn::ConnectionError::TimedOut.into()),
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) const CONNECTION_WINDOW: u32 = 10 * 1024 * 1024;
 /// Bytes sent and not acknowledged.
 const SEND_WINDOW: u64 = 10 * 1024 * 1024;
 /// A partner that is silent for so long is gone.
-const IDLE_TIME: Duration = Duration::from_secs(10);
+pub(super) const IDLE_TIME: Duration = Duration::from_secs(10);
 /// The round trip that is expected of a partner who has not answered yet. A third of what QUIC proposes:
 /// when a line is back the first packet that finds it counts, and one too many costs nothing.
 const ROUND_TRIP: Duration = Duration::from_millis(100);

@@ -4,8 +4,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::safety::{record, trim};
 use super::{
-    LanePosition, LoggedUnit, QueuedUnit, Rebase, TRANSMISSION, let_go, numbered, offered_again, queue,
-    set_state, state, unconfirmed_ids, waiting_unit,
+    LanePosition, LoggedUnit, QueuedUnit, Rebase, TRANSMISSION, behind, let_go, numbered, offered_again,
+    queue, set_state, state, unconfirmed_ids, waiting_unit,
 };
 use crate::fault::{SeededFault, seeded};
 use crate::store::{BodyKey, Rows, StoreError, Table, Txn};
@@ -15,7 +15,7 @@ const DEAD: Table = Table("dead-letters");
 
 /// A deferred unit is offered again after this many milliseconds.
 pub const OFFER_AGAIN_MILLIS: u64 = 5_000;
-/// Deferred units that are queued again in one commit.
+/// Deferred units that are queued again in one commit, or counted at once.
 const DUE_AT_ONCE: usize = 1000;
 
 /// A unit that will never be applied.
@@ -128,9 +128,17 @@ pub fn is_due(rows: &impl Rows, now: u64) -> Result<bool, StoreError> {
         || due_at(true)?.is_some_and(|due| due > now.saturating_add(OFFER_AGAIN_MILLIS)))
 }
 
-/// How many units wait to be offered again.
-pub fn deferred(rows: &impl Rows) -> Result<usize, StoreError> {
-    Ok(rows.raw_range(DEFERRED, &[], None, usize::MAX, false)?.len())
+/// Units that wait to be offered again, by lane.
+pub fn deferred(rows: &impl Rows) -> Result<[u64; 4], StoreError> {
+    let (mut deferred, mut cursor) = ([0; 4], Some(Vec::new()));
+    while let Some(from) = cursor.take() {
+        let found = rows.range::<QueuedUnit>(DEFERRED, &from, None, DUE_AT_ONCE)?;
+        cursor = behind(&found, DUE_AT_ONCE);
+        for (_, unit) in found {
+            deferred.get_mut(usize::from(unit.lane)).into_iter().for_each(|units| *units += 1);
+        }
+    }
+    Ok(deferred)
 }
 
 /// Queues again, under new numbers and the same ids, the deferred units that are due. Those that are due

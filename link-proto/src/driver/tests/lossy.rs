@@ -11,6 +11,7 @@ use quinn::{AsyncUdpSocket, EndpointConfig, TokioRuntime, UdpPoller};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::*;
+use crate::driver::transport::IDLE_TIME;
 use crate::tests::sim::Random;
 
 /// Seeds in the plain run, and in the long one.
@@ -199,6 +200,26 @@ fn endpoint(network: &Arc<Network>, end: usize, config: EndpointConfig) -> quinn
     quinn::Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime)).unwrap()
 }
 
+/// Two paired nodes that keep their link up over this network, until the tasks are dropped.
+fn over(network: &Arc<Network>) -> (Pair, tokio::task::JoinSet<()>) {
+    let pair = Pair::new();
+    let listener = Listener {
+        endpoint: endpoint(network, 1, transport::listening(&pair.edge_key)),
+        keys: KeyRing::fixed(pair.edge_key.clone()),
+    };
+    let dialler = Dialler {
+        endpoint: endpoint(network, 0, EndpointConfig::default()),
+        address: address_of(1),
+        keys: pair.big_ring(),
+    };
+    let (edge, handle) = (Arc::new(Node(Arc::clone(&pair.edge))), pair.edge_handle.clone());
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move { drop(listener.serve(edge, handle).await) });
+    let (big, handle) = (Arc::new(Node(Arc::clone(&pair.big))), pair.big_handle.clone());
+    tasks.spawn(async move { dialler.run(big, handle).await });
+    (pair, tasks)
+}
+
 /// Everything that is offered either way while the weather lasts arrives once and in order, and is confirmed, soon after it
 /// is over at the latest. Returns how many datagrams were lost and repeated.
 async fn weathers(seed: u64) -> (u64, u64) {
@@ -211,21 +232,7 @@ async fn weathers(seed: u64) -> (u64, u64) {
         down: [0, 2_000, 15_000, 60_000][dice.below(4)],
     };
     let network = Network::new(seed, weather);
-    let pair = Pair::new();
-    let listener = Listener {
-        endpoint: endpoint(&network, 1, transport::listening(&pair.edge_key)),
-        keys: KeyRing::fixed(pair.edge_key.clone()),
-    };
-    let dialler = Dialler {
-        endpoint: endpoint(&network, 0, EndpointConfig::default()),
-        address: address_of(1),
-        keys: pair.big_ring(),
-    };
-    let (edge, handle) = (Arc::new(Node(Arc::clone(&pair.edge))), pair.edge_handle.clone());
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(async move { drop(listener.serve(edge, handle).await) });
-    let (big, handle) = (Arc::new(Node(Arc::clone(&pair.big))), pair.big_handle.clone());
-    tasks.spawn(async move { dialler.run(big, handle).await });
+    let (pair, mut tasks) = over(&network);
     if weather.down > 0 {
         tasks.spawn(Arc::clone(&network).rage());
     }
@@ -293,4 +300,29 @@ async fn whatever_the_network_does_to_datagrams_all_arrives_once_and_in_order() 
 #[ignore = "minutes; run by hand"]
 async fn whatever_the_network_does_to_datagrams_for_long() {
     all_of(0..SEEDS_LONG).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_ends_a_link_in_the_same_time_however_long_its_round_trip_is() {
+    for delay in [5, 1_200] {
+        let network = Network::new(0, Weather { delay, ..SOUND });
+        let (pair, _tasks) = over(&network);
+        let handles = [&pair.big_handle, &pair.edge_handle];
+        for handle in handles {
+            handle.status().wait_for(|status| status.connected.is_some()).await.unwrap();
+        }
+        // Something is on its way to each, which QUIC goes on repeating.
+        for (node, handle) in [&pair.big, &pair.edge].into_iter().zip(handles) {
+            node.offer(Lane::Inter, 0..1);
+            handle.units(Lane::Inter);
+        }
+        network.with(|air| air.weather.lost = 100);
+        // What had left before still arrives, and it is looked at four times a second.
+        let silent = millis(delay) + IDLE_TIME + Duration::from_secs(1);
+        for handle in handles {
+            let mut status = handle.status();
+            let ended = timeout(silent, status.wait_for(|status| status.connected.is_none())).await;
+            assert!(ended.is_ok_and(|ended| ended.is_ok()), "still up, with a delay of {delay} ms");
+        }
+    }
 }

@@ -525,10 +525,7 @@ impl World {
     pub fn is_quiet(&self) -> bool {
         Who::BOTH.into_iter().all(|who| {
             let Some(store) = self.store(who) else { return false };
-            let quiet = store
-                .read()
-                .and_then(|rows| Ok(lane::depth(&rows)? == [0; 4] && lane::deferred(&rows)? == 0));
-            quiet.unwrap_or(false)
+            store.read().and_then(|rows| lane::depth(&rows)).is_ok_and(|depth| depth == [0; 4])
         })
     }
 
@@ -538,7 +535,7 @@ impl World {
         for who in Who::BOTH {
             let Some(Ok(rows)) = self.store(who).map(Store::read) else { continue };
             let (depth, deferred) = (lane::depth(&rows), lane::deferred(&rows));
-            left += &format!("{who:?} has {depth:?} waiting and {deferred:?} deferred; ");
+            left += &format!("{who:?} has {depth:?} waiting, of which {deferred:?} are deferred; ");
         }
         left + &format!("open: {}, steps: {:?}", self.is_open(), self.steps())
     }
