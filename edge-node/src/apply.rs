@@ -158,7 +158,7 @@ fn settle_message(
     if !waiting.recipients().any(|recipient| is_held_back(recipient)) {
         return Ok(());
     }
-    let decided = waiting.settle_left(|recipient| busy.is_attempted(id, recipient));
+    let decided = waiting.settle_left(&busy.attempted(id));
     let (mut has, mut goes_on, mut revised) = (0, 0, 0);
     for row in waiting.rows_mut() {
         let revision = row.revision;
@@ -270,7 +270,8 @@ fn queue_outbound(
     let (id, revision) = (MessageId(outbound.message), outbound.revision);
     let mut waiting = Waiting::load(txn, id)?;
     // What was noted comes first: it may have taken back what this is a part of.
-    let decided = waiting.settle_left(|recipient| busy.is_attempted(id, recipient));
+    let attempted = busy.attempted(id);
+    let decided = waiting.settle_left(&attempted);
     if !decided.is_empty() {
         waiting.store(txn)?;
         revise::tell(txn, id, decided, now)?;
@@ -304,7 +305,7 @@ fn queue_outbound(
     let (older, mut fresh): (Vec<_>, Vec<_>) =
         news.into_iter().partition(|recipient| waiting.revision_of(recipient.index).is_some());
     for recipient in &older {
-        let is_attempted = busy.is_attempted(id, recipient.index);
+        let is_attempted = attempted.contains(&recipient.index);
         // That it takes the place is what big has said, and need not be told.
         waiting.revise(recipient.index, revision, ReviseMode::Replace, is_attempted);
     }

@@ -208,7 +208,7 @@ pub fn hold_back(txn: &mut Txn<'_>, busy: &Busy, now: u64) -> Result<(), StoreEr
         let is_revised = |recipient: &&mut QueueRecipient| matches!(recipient.doubt, Some(Doubt::Revised(_)));
         let held_back = waiting.recipients().filter(|recipient| !is_revised(recipient));
         held_back.for_each(|recipient| recipient.doubt_it(Doubt::Restored));
-        let decided = waiting.settle_left(|recipient| busy.is_attempted(id, recipient));
+        let decided = waiting.settle_left(&busy.attempted(id));
         waiting.store(txn)?;
         revise::tell(txn, id, decided, now)
     })

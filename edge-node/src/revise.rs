@@ -178,7 +178,8 @@ fn decide(
 ) -> Result<(), StoreError> {
     let id = MessageId(revise.message);
     let mut waiting = Waiting::load(txn, id)?;
-    let mut decided = waiting.settle_left(|recipient| busy.is_attempted(id, recipient));
+    let attempted = busy.attempted(id);
+    let mut decided = waiting.settle_left(&attempted);
     if let Some(body) = body {
         // Of the envelope, a revision changes nothing.
         let envelope = waiting.rows().first().cloned();
@@ -213,8 +214,7 @@ fn decide(
             // A big that went back asks again; so may this edge have done since it decided.
             decided.push(Decided { recipient, revision, result: waiting::done(mode), text: "" });
         } else {
-            let is_attempted = busy.is_attempted(id, recipient);
-            decided.extend(waiting.revise(recipient, revision, mode, is_attempted));
+            decided.extend(waiting.revise(recipient, revision, mode, attempted.contains(&recipient)));
         }
     }
     waiting.store(txn)?;
@@ -359,12 +359,13 @@ pub fn begin(
     now: u64,
 ) -> Result<Option<Begun>, StoreError> {
     let mut waiting = Waiting::load(txn, id)?;
-    let decided = waiting.settle_left(|recipient| busy.is_attempted(id, recipient));
+    let attempted = busy.attempted(id);
+    let decided = waiting.settle_left(&attempted);
     let begun = waiting.rows().iter().find_map(|row| {
         let due = row.recipients.iter().filter(|recipient| {
             is_free(recipient)
                 && age::is_due(recipient.next_attempt_at, now)
-                && !busy.is_attempted(id, recipient.index)
+                && !attempted.contains(&recipient.index)
                 && destination.is_none_or(|destination| queue::destination(&recipient.address) == destination)
         });
         let recipients: Vec<u32> = due.map(|recipient| recipient.index).collect();

@@ -269,10 +269,11 @@ fn cancel_within(
              when the link is up; `queue retry {id}` attempts it all the same"
         ))));
     }
-    let decided = waiting.settle_left(|recipient| busy.is_attempted(id, recipient));
+    let attempted = busy.attempted(id);
+    let decided = waiting.settle_left(&attempted);
     let is_meant = |recipient: &&mut QueueRecipient| only.is_none_or(|only| is_at(&recipient.address, only));
     let meant: Vec<_> = waiting.recipients().filter(is_meant).collect();
-    if let Some(attempted) = meant.iter().find(|recipient| busy.is_attempted(id, recipient.index)) {
+    if let Some(attempted) = meant.iter().find(|recipient| attempted.contains(&recipient.index)) {
         return Ok(Err(Refused(format!(
             "an attempt for {} is under way: see with `queue list` what comes of it, and try again then",
             attempted.address

@@ -45,9 +45,11 @@ impl Busy {
         UnderWay { busy: Arc::clone(self), message, recipients }
     }
 
-    /// Whether an attempt for that recipient is under way.
-    pub fn is_attempted(&self, message: MessageId, recipient: u32) -> bool {
-        lock(&self.attempts).contains(&(message, recipient))
+    /// The recipients of a message for whom attempts are under way. An operation looks once and goes by that: an attempt that
+    /// is given up ends at any moment, and between two looks what was noted for it would be passed over.
+    pub fn attempted(&self, message: MessageId) -> HashSet<u32> {
+        let attempts = lock(&self.attempts);
+        attempts.iter().filter(|(of, _)| *of == message).map(|(_, recipient)| *recipient).collect()
     }
 
     /// The attempt for these recipients is under way no more. Called within the operation that records the outcome,

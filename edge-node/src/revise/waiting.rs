@@ -154,10 +154,10 @@ impl Waiting {
         decided
     }
 
-    /// Decides what attempts that were cut off have left noted: what is of recipients for whom none `is_attempted`.
-    pub fn settle_left(&mut self, is_attempted: impl Fn(u32) -> bool) -> Vec<Decided> {
+    /// Decides what attempts that were cut off have left noted: what is of recipients who are not `attempted`.
+    pub fn settle_left(&mut self, attempted: &HashSet<u32>) -> Vec<Decided> {
         let revisions: Vec<u32> = self.rows.iter().map(|row| row.revision).collect();
-        let settled = |revision: &u32| self.settle(*revision, |recipient| !is_attempted(recipient));
+        let settled = |revision: &u32| self.settle(*revision, |recipient| !attempted.contains(&recipient));
         revisions.iter().flat_map(settled).collect()
     }
 

@@ -90,10 +90,10 @@ async fn an_attempt_goes_on_until_what_came_of_it_is_recorded() {
     let taken = vec![(0, Report::ours(Status::ours(Class::Delivered, Enhanced(2, 0, 0), "taken")))];
     disk.fill_up();
     record(&node, MESSAGE, &begun, taken.clone()).await.expect_err("the disk is full");
-    assert!(node.busy.is_attempted(MESSAGE, 0), "a host may have it, and nobody has been told");
+    assert!(node.busy.attempted(MESSAGE).contains(&0), "a host may have it, and nobody has been told");
     disk.make_room();
     record(&node, MESSAGE, &begun, taken).await.expect("records");
-    assert!(!node.busy.is_attempted(MESSAGE, 0));
+    assert!(node.busy.attempted(MESSAGE).is_empty());
 }
 
 async fn begin(node: &Node) -> Begun {
