@@ -409,7 +409,7 @@ impl Host for LinkHost {
 
     fn has_room(&self, lane: Lane) -> bool {
         match lane {
-            Lane::Service | Lane::Event => self.pressure.takes_facts(),
+            Lane::Service | Lane::Event => self.pressure.takes_rest(),
             Lane::Inter | Lane::Batch => self.pressure.mail_level().takes_mail(),
         }
     }
@@ -519,6 +519,9 @@ impl BodySink for Staging {
     async fn write(&mut self, piece: Bytes) -> Result<(), HostError> {
         if self.writer.length() > self.bytes_max {
             return Err(HostError("a body is larger than any message may be".into()));
+        }
+        if !self.pressure.takes_rest() {
+            return Err(HostError("there is no room for the rest of a body at the moment".into()));
         }
         self.writer.write(&piece).map_err(host_error)?;
         // At once: whether a unit ever names these bytes is the edge's choice.

@@ -117,6 +117,22 @@ async fn bodies_for_units_that_never_come_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_had_begun_go_on_a_little_longer_than_mail_and_not_for_ever() {
+    let world = block_in_place(World::new);
+    let end = End::new(&world);
+    let begun = |number| end.host.stage(id(number)).expect("there is room");
+    let (mut sinks, mut taken) = ((0..8).map(begun).collect::<Vec<_>>(), 0);
+    for _ in 0..20 {
+        for sink in &mut sinks {
+            let written = sink.write(Bytes::from(vec![7; PIECE])).await;
+            taken += if written.is_ok() { PIECE as u64 } else { 0 };
+        }
+    }
+    assert!(taken > HOURLY, "{taken}: one that is nearly here is not to come again");
+    assert!(taken <= HOURLY + HOURLY / 20 + PIECE as u64, "{taken}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_mail_ends_at_its_quota_and_one_of_facts_soon_after() {
     let world = block_in_place(World::new);
     let letter = Letter::new("carol@remote.example", "alice@example.com");
