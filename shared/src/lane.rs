@@ -15,7 +15,6 @@ use crate::fault::{SeededFault, seeded};
 use crate::store::{BodyKey, Rows, StoreError, Table, Txn, behind};
 
 mod confirm;
-mod damage;
 mod decide;
 mod missing;
 mod node;
@@ -31,7 +30,6 @@ pub use confirm::{
     DeadLetter, OFFER_AGAIN_MILLIS, Outstanding, Reasons, confirmed, dead_letter, dead_letter_count,
     dead_letters, dead_letters_under, deferred, drop_dead, is_due, outstanding, queue_due, retry_dead,
 };
-pub use damage::{Damage, damage};
 pub use decide::{Decision, DecisionRow, compared, decisions, reset, resolve};
 pub use missing::{Missing, NAMED_MAX, lacks, missing};
 pub use node::{

@@ -384,14 +384,6 @@ pub fn alarms(rows: &impl Rows) -> Result<Vec<String>, StoreError> {
             alarms.push(format!("the {name} lane, decided by hand on {} UTC: {outcome}", when(row.at)));
         }
     }
-    if let Some(damage) = lane::damage(rows, unix_millis())? {
-        alarms.push(format!(
-            "since {} UTC a unit of the link waits, and all others go on, for {} is damaged on disk: `verify` says what else \
-             is, and `verify --rebuild` mends it, with this node stopped",
-            when(damage.since),
-            damage.what
-        ));
-    }
     let dead = lane::dead_letter_count(rows)?;
     if dead > 0 {
         alarms.push(format!(

@@ -11,7 +11,6 @@ use shared::credential::Credential;
 use shared::id::unix_millis;
 use shared::inventory::Inventory;
 use shared::lane::{self, NodeIdentity, PartnerRow};
-use shared::operator;
 use shared::origin::Channel;
 use shared::seal::PrivateKey;
 use shared::store::sim::{Faults, SimDisk};
@@ -27,7 +26,6 @@ use super::{Letter, NOW, World};
 use crate::inbound::{self, SealedBody};
 use crate::link::LinkHost;
 use crate::pressure::Pressure;
-use crate::record::{Named, PERSONS};
 use crate::refusal;
 
 /// Octets of the edge's mail in an hour.
@@ -433,40 +431,6 @@ async fn a_forged_author_or_an_invented_context_is_refused_and_alarmed() {
     end.bring(Lane::Inter, letter.id.0, encode(&head), Body::Inline(sealed.into())).await;
     assert_eq!(block_in_place(|| alarm(unix_millis())).as_ref(), Some(&said));
     assert_eq!(block_in_place(|| alarm(unix_millis() + 25 * 3_600_000)), None);
-}
-
-/// A row is not what was written: what is about it waits, untold why, and is applied once that is mended; all else goes on.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_row_keeps_what_is_about_it_waiting_and_nothing_else() {
-    let world = block_in_place(World::new);
-    let mut end = End::new(&world);
-    let alice = block_in_place(|| world.known("alice"));
-    let key = alice.id;
-    let damaged = world.store.commit(move |txn| txn.put(PERSONS, &key, &Named([7; 16])));
-    damaged.await.expect("commits");
-    let letters = ["alice@example.com", "bob@example.com"].map(|to| Letter::new("carol@remote.example", to));
-    let mut units = Vec::new();
-    for (letter, waits) in letters.iter().zip([true, false]) {
-        let (head, sealed) = block_in_place(|| letter.seal(&world, &letter.origin(), None));
-        units.push((encode(&head), Bytes::from(sealed)));
-        let (head, sealed) = units[units.len() - 1].clone();
-        let applied = end.bring(Lane::Inter, letter.id.0, head, Body::Inline(sealed)).await;
-        assert_eq!((applied.deferred.len(), applied.refused.len()), (usize::from(waits), 0));
-        let told = applied
-            .deferred
-            .iter()
-            .all(|unit| unit.reason == "what it is about cannot be read at the moment");
-        assert!(told, "{applied:?}");
-    }
-    block_in_place(|| assert!(world.entry("bob", letters[1].id).is_some()));
-    let alarms = || world.store.read().and_then(|rows| operator::alarms(&rows)).expect("reads");
-    assert!(alarms().iter().any(|alarm| alarm.contains("a row of persons")), "{:?}", alarms());
-    let mended = world.store.commit(move |txn| txn.put(PERSONS, &key, &alice));
-    mended.await.expect("commits");
-    let (head, sealed) = units.swap_remove(0);
-    let applied = end.bring(Lane::Inter, letters[0].id.0, head, Body::Inline(sealed)).await;
-    assert!(applied.deferred.is_empty() && applied.refused.is_empty(), "{applied:?}");
-    block_in_place(|| assert!(world.entry("alice", letters[0].id).is_some()));
 }
 
 /// The kind after this one: no wildcard, so that a new kind takes its place in the row.

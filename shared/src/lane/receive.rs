@@ -5,7 +5,6 @@ use std::time::Duration;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::confirm::{DeadLetter, bury, dead_letter, dead_letter_count};
-use super::damage;
 use super::{LanePosition, QueuedBody, QueuedUnit, number_of, numbered, set_state, state};
 use crate::age::lived;
 use crate::fault::{SeededFault, seeded};
@@ -39,7 +38,7 @@ pub enum NotApplied {
     /// Not now.
     #[error("{0}")]
     Later(String),
-    /// The store failed: the whole batch is tried again. Of what is damaged, the unit alone.
+    /// The store failed: the whole batch is tried again.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -93,7 +92,7 @@ pub fn take(
             Some(unit) if park(txn, &target, &unit)? => return Ok(None),
             _ => NotApplied::Later("what it follows is not here yet".into()),
         },
-        None => match undone_unless_applied(txn, now, apply) {
+        None => match undone_unless_applied(txn, apply) {
             Ok(()) => {
                 remember(txn, &id, lived)?;
                 // What was parked may itself be what others are parked for.
@@ -103,7 +102,7 @@ pub fn take(
                         if is_here(txn, &unit.id)? {
                             continue;
                         }
-                        match undone_unless_applied(txn, now, |txn| parked(txn, &unit)) {
+                        match undone_unless_applied(txn, |txn| parked(txn, &unit)) {
                             Ok(()) => {
                                 remember(txn, &unit.id, lived)?;
                                 targets.push(unit.id);
@@ -143,11 +142,8 @@ fn missing(
     }
 }
 
-/// Applies, or leaves everything as it was. What is damaged of what a unit is about keeps that unit waiting, not the link: the
-/// partner offers it again, and is not told what it is.
 fn undone_unless_applied(
     txn: &mut Txn<'_>,
-    now: u64,
     apply: impl FnOnce(&mut Txn<'_>) -> Result<(), NotApplied>,
 ) -> Result<(), NotApplied> {
     let mark = txn.mark();
@@ -155,12 +151,6 @@ fn undone_unless_applied(
         Err(why @ (NotApplied::Never(_) | NotApplied::Later(_))) => {
             txn.undo(mark)?;
             Err(why)
-        }
-        Err(NotApplied::Store(StoreError::Damaged(what))) => {
-            txn.undo(mark)?;
-            tracing::error!(%what, "a unit of the link met something damaged, and waits; run `verify`");
-            damage::note(txn, what, now)?;
-            Err(NotApplied::Later("what it is about cannot be read at the moment".into()))
         }
         other => other,
     }

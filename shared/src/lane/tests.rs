@@ -446,33 +446,6 @@ fn taken(txn: &mut Txn<'_>, number: u8, after: Option<u8>) -> Result<Option<Reje
 }
 
 #[test]
-fn a_unit_that_meets_something_damaged_waits_alone_and_an_operator_is_told() {
-    in_one_commit(|txn| {
-        let met = |txn: &mut Txn<'_>, number: u8, now| {
-            let apply = |txn: &mut Txn<'_>| {
-                txn.put(Table("applied"), &[number], &Gone { id: [number; 16], octets: 0 })?;
-                Err(StoreError::Damaged("a row of bob's".into()).into())
-            };
-            let arrival =
-                Arrival { lane: LANE, number: number.into(), id: [number; 16], after: None, alone: None };
-            take(txn, arrival, now, |_, _| Ok(false), apply, |_, _| Ok(()))
-        };
-        for (number, now) in [(1, 1_000), (2, 6_000)] {
-            let row = met(txn, number, now)?.expect("it is not applied");
-            assert!(row.later && !row.reason.contains("bob"), "{row:?}");
-            assert!(txn.raw(Table("applied"), &[number])?.is_none(), "nor half of it");
-        }
-        assert_eq!(taken(txn, 3, None)?, None, "the next one is");
-        let what = "a row of bob's".to_owned();
-        assert_eq!(damage(txn, 60_000)?, Some(Damage { what, since: 1_000, at: 6_000 }));
-        assert_eq!(damage(txn, 6_000 + 10 * 60_000)?, None, "no unit meets it any more");
-        met(txn, 1, 5_000_000)?;
-        assert_eq!(damage(txn, 5_000_000)?.map(|met| met.since), Some(5_000_000));
-        Ok(())
-    });
-}
-
-#[test]
 fn a_unit_is_applied_once_and_not_before_what_it_follows() {
     in_one_commit(|txn| {
         let applied = |txn: &Txn<'_>| txn.prefix::<Gone>(Table("applied"), &[], 100).map(|rows| rows.len());
