@@ -1,6 +1,7 @@
 //! Big's end of the link: what the driver asks of a node, answered from the store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use link_proto::host::{
@@ -32,6 +33,8 @@ use crate::travel::notice;
 pub(crate) const STAGED_KIND: u8 = 3;
 /// Bytes of a piece of a large body.
 const PIECE_BYTES: usize = 64 * 1024;
+/// How long the rest of a body waits before it is asked again whether there is room for it.
+const ROOM_PAUSE: Duration = Duration::from_millis(250);
 
 /// Big, as its link sees it.
 #[derive(Debug)]
@@ -520,8 +523,9 @@ impl BodySink for Staging {
         if self.writer.length() > self.bytes_max {
             return Err(HostError("a body is larger than any message may be".into()));
         }
-        if !self.pressure.takes_rest() {
-            return Err(HostError("there is no room for the rest of a body at the moment".into()));
+        // It is not refused: all that has come of it would have to come again.
+        while !self.pressure.takes_rest() {
+            tokio::time::sleep(ROOM_PAUSE).await;
         }
         self.writer.write(&piece).map_err(host_error)?;
         // At once: whether a unit ever names these bytes is the edge's choice.

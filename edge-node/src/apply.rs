@@ -158,7 +158,8 @@ fn settle_message(
     if !waiting.recipients().any(|recipient| is_held_back(recipient)) {
         return Ok(());
     }
-    let decided = waiting.settle_left(&busy.attempted(id));
+    let mut attempted = busy.attempted(id);
+    let mut decided = waiting.settle_left(&attempted);
     let (mut has, mut goes_on, mut revised) = (0, 0, 0);
     for row in waiting.rows_mut() {
         let revision = row.revision;
@@ -177,6 +178,9 @@ fn settle_message(
             }
         }
     }
+    // What was noted while an attempt for one is under way who does not wait any more is too late.
+    attempted.retain(|recipient| waiting.revision_of(*recipient).is_some());
+    decided.extend(waiting.settle_left(&attempted));
     waiting.store(txn)?;
     revise::tell(txn, id, decided, now)?;
     let said = [

@@ -687,6 +687,20 @@ fn what_was_revised_since_the_backup_waits_until_big_says_what_leaves() {
 }
 
 #[test]
+fn what_was_noted_of_one_whom_big_has_settled_meanwhile_is_too_late() {
+    let edge = Edge::new();
+    edge.outbound(1);
+    // An operator had it attempted before big has said who waits.
+    edge.change(|recipient| recipient.doubt_it(Doubt::Retried));
+    assert!(edge.begin().is_some());
+    edge.revise(1, ReviseMode::Replace, &[0]);
+    assert_eq!(edge.told(), [], "it is under way");
+    edge.wait(9, &[]);
+    assert_eq!(edge.told(), [(0, 1, ReviseResult::TooLate)]);
+    assert_eq!(edge.waiting(), []);
+}
+
+#[test]
 fn what_a_revision_has_brought_is_not_queued_again_when_it_is_offered() {
     let edge = Edge::new();
     edge.outbound(1);

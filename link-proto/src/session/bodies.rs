@@ -21,7 +21,7 @@ pub const BODIES_MAX: usize = 4;
 pub const BODY_RETRY: Duration = Duration::from_secs(30);
 /// Parts of bodies that are kept for the next connection.
 pub const PARTS_MAX: usize = 8;
-/// Bodies that rest at once; beyond that the oldest is offered again earlier.
+/// While so many bodies rest no other is offered: a receiver that takes none would be sent the beginning of each in turn.
 const RESTING_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,8 @@ impl Bodies {
         while self.resting.pop_front_if(|(_, until)| *until <= now).is_some() {
             self.more = true;
         }
-        if self.more && !self.listing && !self.paused && self.travelling.len() < BODIES_MAX {
+        let may_offer = self.travelling.len() < BODIES_MAX && self.resting.len() < RESTING_MAX;
+        if self.more && !self.listing && !self.paused && may_offer {
             self.more = false;
             self.listing = true;
             outputs.push_back(Output::ListBodies { max: BODIES_MAX + self.resting.len() });
@@ -135,9 +136,6 @@ impl Bodies {
             return;
         }
         self.forget(unit);
-        if self.resting.len() >= RESTING_MAX {
-            self.resting.pop_front();
-        }
         self.resting.push_back((unit, now + BODY_RETRY));
         self.wake(now, outputs);
     }
@@ -154,5 +152,37 @@ impl Bodies {
 
     fn forget(&mut self, unit: UnitId) {
         self.travelling.retain(|(travelling, _)| *travelling != unit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_bodies_wait_a_partner_that_takes_none_is_offered_a_bounded_number_in_half_a_minute() {
+        let waiting: Vec<UnitId> = (0..200).map(|number| [number; 16]).collect();
+        let (mut bodies, mut outputs) = (Bodies::new(), Outputs::default());
+        bodies.pause(false, Duration::ZERO, &mut outputs);
+        let mut sent = [0, 0];
+        for (half_minute, sent) in sent.iter_mut().enumerate() {
+            let now = BODY_RETRY * u32::try_from(half_minute).expect("a few");
+            bodies.wake(now, &mut outputs);
+            while let Some(output) = outputs.pop_front() {
+                match output {
+                    Output::ListBodies { max } => {
+                        bodies.listed(waiting.iter().take(max).copied().collect(), &mut outputs);
+                    }
+                    Output::SendBody { unit, .. } => {
+                        *sent += 1;
+                        assert!(*sent < 1_000, "it ends");
+                        bodies.failed(unit, now, &mut outputs);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        // Those that travel as the last place is taken rest, too.
+        assert!(sent.iter().all(|sent| (RESTING_MAX..RESTING_MAX + BODIES_MAX).contains(sent)), "{sent:?}");
     }
 }

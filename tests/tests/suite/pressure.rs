@@ -261,6 +261,8 @@ async fn a_drained_edge_takes_no_strangers_mail_and_what_it_has_goes_on_until_it
     let is_closed = |reply: &Reply| (reply.code, reply.enhanced()) == (421, Some("4.3.2"));
     let refused = refusal(&world).await?;
     assert!(is_closed(&refused), "{refused}");
+    let log = std::fs::read_to_string(world.nodes.topology.state.join("edge.log"))?;
+    assert!(log.contains(r#"refused client=127.0.0.1 reply="421 4.3.2 closed for maintenance"#), "{log}");
     // What has begun is taken, and then the session ends.
     busy.expect(&format!("RCPT TO:<{ALICE}>"), 250).await?;
     busy.expect("DATA", 354).await?;
