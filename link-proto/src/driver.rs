@@ -38,6 +38,7 @@ mod engine;
 mod handle;
 mod key;
 mod keys;
+mod openings;
 mod redial;
 mod seat;
 mod streams;
@@ -57,6 +58,7 @@ pub use keys::{KeyRing, KeyStore, Keys, Rotation};
 use body::Parts;
 use close::{Said, close};
 use engine::{Begun, Engine, Until};
+use openings::{Openings, Place};
 use redial::Redial;
 use seat::{Seat, Shared};
 use streams::Streams;
@@ -218,7 +220,7 @@ impl Listener {
             Ok((config, _)) => self.endpoint.set_server_config(Some(config)),
             Err(error) => return error,
         }
-        let mut connections = JoinSet::new();
+        let (mut connections, openings) = (JoinSet::new(), Openings::default());
         let parts = Arc::new(Parts::default());
         loop {
             tokio::select! {
@@ -227,22 +229,28 @@ impl Listener {
                     if !incoming.remote_address_validated() {
                         // A validated address has room for the retry; an error means it has not.
                         let _ = incoming.retry();
-                    } else if connections.len() >= CONNECTIONS_MAX || handle.is_held() {
+                    } else if handle.is_held() || connections.len() >= CONNECTIONS_MAX && !openings.end_one() {
                         incoming.refuse();
                     } else {
+                        if connections.len() >= CONNECTIONS_MAX {
+                            // One has just been ended, so that one comes to its end now.
+                            let _ = connections.join_next().await;
+                        }
+                        let place = openings.enter(incoming.remote_address().ip());
                         let (host, shared) = (Arc::clone(&host), Arc::clone(&shared));
                         let (handle, ring) = (handle.clone(), self.keys.clone());
                         let parts = Arc::clone(&parts);
                         // Before the keys are read, so that whatever changes after that is seen.
                         let keys = ring.watch();
                         let arriving = match self.config(&host, &shared, &handle) {
-                            Ok((config, choice)) => Arriving { incoming, config, choice, ring, keys },
+                            Ok((config, choice)) => Arriving { incoming, place, config, choice, ring, keys },
                             Err(error) => return error,
                         };
-                        connections.spawn(async move {
+                        let task = connections.spawn(async move {
                             let error = serve_one(arriving, host, shared, handle.clone(), parts).await;
                             handle.failed(&error);
                         });
+                        openings.runs(task);
                     }
                 }
                 Some(_) = connections.join_next() => {}
@@ -270,6 +278,7 @@ impl Listener {
 /// A connection of the edge of which the first packet has come.
 struct Arriving {
     incoming: quinn::Incoming,
+    place: Place,
     config: quinn::ServerConfig,
     choice: Arc<Choice>,
     ring: KeyRing,
@@ -284,7 +293,7 @@ async fn serve_one<H: Host>(
     handle: Handle,
     parts: Arc<Parts<H::Sink>>,
 ) -> LinkError {
-    let Arriving { incoming, config, choice, ring, keys } = arriving;
+    let Arriving { incoming, place, config, choice, ring, keys } = arriving;
     let deadline = Instant::now() + OPENING_TIME;
     let shaken =
         timeout_at(deadline, async { Ok::<_, LinkError>(incoming.accept_with(Arc::new(config))?.await?) });
@@ -306,6 +315,9 @@ async fn serve_one<H: Host>(
             return error;
         }
     };
+    if !place.leave() {
+        return LinkError::NotTaken;
+    }
     let (shown, wanted) = (choice.shown().public().to_vec(), choice.wanted().public().to_vec());
     let _under_way = handle.under_way();
     if handle.is_held() {

@@ -8,9 +8,11 @@ use std::task::{Context, Poll, Waker};
 
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, EndpointConfig, TokioRuntime, UdpPoller};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::*;
+use crate::driver::tls::Known;
 use crate::driver::transport::IDLE_TIME;
 use crate::tests::sim::Random;
 
@@ -51,7 +53,7 @@ struct Weather {
 
 const SOUND: Weather = Weather { lost: 0, repeated: 0, delay: 5, spread: 0, down: 0 };
 
-/// A network with two addresses, whose sockets hold what has come.
+/// A network with two nodes, and strangers, whose sockets hold what has come.
 struct Network {
     state: Mutex<Air>,
 }
@@ -61,19 +63,24 @@ struct Air {
     weather: Weather,
     /// When it is up again.
     up: Instant,
-    inboxes: [Inbox; 2],
+    inboxes: Vec<Inbox>,
     lost: u64,
     repeated: u64,
 }
 
 #[derive(Default)]
 struct Inbox {
-    datagrams: VecDeque<Vec<u8>>,
+    /// From which end, and what.
+    datagrams: VecDeque<(usize, Vec<u8>)>,
     reader: Option<Waker>,
+    /// More than so many never come.
+    deaf_after: Option<usize>,
 }
 
+/// The nodes are the ends 0 and 1, strangers all others: each of those has a port of one address.
 fn address_of(end: usize) -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, 1], [7001, 7002][end]))
+    let host = if end < 2 { [192, 0, 2, 1] } else { [198, 51, 100, 1] };
+    SocketAddr::from((host, 7001 + u16::try_from(end).unwrap()))
 }
 
 impl Network {
@@ -82,7 +89,7 @@ impl Network {
             dice: dice(seed),
             weather,
             up: Instant::now(),
-            inboxes: Default::default(),
+            inboxes: vec![Inbox::default(), Inbox::default()],
             lost: 0,
             repeated: 0,
         };
@@ -93,8 +100,16 @@ impl Network {
         change(&mut self.state.lock().unwrap())
     }
 
-    /// A datagram is on its way to an end: how often, and how long each time.
-    fn carry(self: &Arc<Self>, to: usize, datagram: &[u8]) {
+    /// A stranger who hears only so many datagrams.
+    fn stranger(&self, deaf_after: usize) -> usize {
+        self.with(|air| {
+            air.inboxes.push(Inbox { deaf_after: Some(deaf_after), ..Inbox::default() });
+            air.inboxes.len() - 1
+        })
+    }
+
+    /// A datagram is on its way from an end to another one: how often, and how long each time.
+    fn carry(self: &Arc<Self>, from: usize, to: usize, datagram: &[u8]) {
         let delays = self.with(|air| {
             let weather = air.weather;
             if air.up > Instant::now() || air.dice.below(100) < weather.lost {
@@ -112,8 +127,14 @@ impl Network {
             tokio::spawn(async move {
                 sleep_until(at).await;
                 let reader = network.with(|air| {
-                    air.inboxes[to].datagrams.push_back(datagram);
-                    air.inboxes[to].reader.take()
+                    let inbox = &mut air.inboxes[to];
+                    match &mut inbox.deaf_after {
+                        Some(0) => return None,
+                        Some(left) => *left -= 1,
+                        None => {}
+                    }
+                    inbox.datagrams.push_back((from, datagram));
+                    inbox.reader.take()
                 });
                 reader.into_iter().for_each(Waker::wake);
             });
@@ -152,8 +173,9 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        assert_eq!(transmit.destination, address_of(1 - self.end));
-        self.network.carry(1 - self.end, transmit.contents);
+        let ends = 0..self.network.with(|air| air.inboxes.len());
+        let to = ends.into_iter().find(|end| address_of(*end) == transmit.destination).unwrap();
+        self.network.carry(self.end, to, transmit.contents);
         Ok(())
     }
 
@@ -165,12 +187,12 @@ impl AsyncUdpSocket for Socket {
     ) -> Poll<io::Result<usize>> {
         self.network.with(|air| {
             let inbox = &mut air.inboxes[self.end];
-            let Some(datagram) = inbox.datagrams.pop_front() else {
+            let Some((from, datagram)) = inbox.datagrams.pop_front() else {
                 inbox.reader = Some(context.waker().clone());
                 return Poll::Pending;
             };
             buffers[0][..datagram.len()].copy_from_slice(&datagram);
-            let (addr, len) = (address_of(1 - self.end), datagram.len());
+            let (addr, len) = (address_of(from), datagram.len());
             meta[0] = RecvMeta { addr, len, stride: len, ecn: None, dst_ip: None };
             Poll::Ready(Ok(1))
         })
@@ -200,24 +222,25 @@ fn endpoint(network: &Arc<Network>, end: usize, config: EndpointConfig) -> quinn
     quinn::Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime)).unwrap()
 }
 
-/// Two paired nodes that keep their link up over this network, until the tasks are dropped.
-fn over(network: &Arc<Network>) -> (Pair, tokio::task::JoinSet<()>) {
-    let pair = Pair::new();
+/// The edge of a pair listens, until the tasks are dropped.
+fn listen(network: &Arc<Network>, pair: &Pair, tasks: &mut JoinSet<()>) {
     let listener = Listener {
         endpoint: endpoint(network, 1, transport::listening(&pair.edge_key)),
         keys: KeyRing::fixed(pair.edge_key.clone()),
     };
+    let (edge, handle) = (Arc::new(Node(Arc::clone(&pair.edge))), pair.edge_handle.clone());
+    tasks.spawn(async move { drop(listener.serve(edge, handle).await) });
+}
+
+/// Its big node keeps the link up.
+fn dial(network: &Arc<Network>, pair: &Pair, tasks: &mut JoinSet<()>) {
     let dialler = Dialler {
         endpoint: endpoint(network, 0, EndpointConfig::default()),
         address: address_of(1),
         keys: pair.big_ring(),
     };
-    let (edge, handle) = (Arc::new(Node(Arc::clone(&pair.edge))), pair.edge_handle.clone());
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(async move { drop(listener.serve(edge, handle).await) });
     let (big, handle) = (Arc::new(Node(Arc::clone(&pair.big))), pair.big_handle.clone());
     tasks.spawn(async move { dialler.run(big, handle).await });
-    (pair, tasks)
 }
 
 /// Everything that is offered either way while the weather lasts arrives once and in order, and is confirmed, soon after it
@@ -232,7 +255,9 @@ async fn weathers(seed: u64) -> (u64, u64) {
         down: [0, 2_000, 15_000, 60_000][dice.below(4)],
     };
     let network = Network::new(seed, weather);
-    let (pair, mut tasks) = over(&network);
+    let (pair, mut tasks) = (Pair::new(), JoinSet::new());
+    listen(&network, &pair, &mut tasks);
+    dial(&network, &pair, &mut tasks);
     if weather.down > 0 {
         tasks.spawn(Arc::clone(&network).rage());
     }
@@ -306,7 +331,9 @@ async fn whatever_the_network_does_to_datagrams_for_long() {
 async fn silence_ends_a_link_in_the_same_time_however_long_its_round_trip_is() {
     for delay in [5, 1_200] {
         let network = Network::new(0, Weather { delay, ..SOUND });
-        let (pair, _tasks) = over(&network);
+        let (pair, mut tasks) = (Pair::new(), JoinSet::new());
+        listen(&network, &pair, &mut tasks);
+        dial(&network, &pair, &mut tasks);
         let handles = [&pair.big_handle, &pair.edge_handle];
         for handle in handles {
             handle.status().wait_for(|status| status.connected.is_some()).await.unwrap();
@@ -325,4 +352,26 @@ async fn silence_ends_a_link_in_the_same_time_however_long_its_round_trip_is() {
             assert!(ended.is_ok_and(|ended| ended.is_ok()), "still up, with a delay of {delay} ms");
         }
     }
+}
+
+/// They have shown that their addresses are theirs, and then say nothing more; nobody dials again for them.
+#[tokio::test(start_paused = true)]
+async fn strangers_who_do_not_end_their_handshakes_keep_the_partner_out_for_no_moment() {
+    let network = Network::new(0, SOUND);
+    let (pair, mut tasks) = (Pair::new(), JoinSet::new());
+    listen(&network, &pair, &mut tasks);
+    let key = Key::generate().unwrap();
+    for _ in 0..100 {
+        // The one datagram that they hear makes them show the address.
+        let endpoint = endpoint(&network, network.stranger(1), EndpointConfig::default());
+        let anybody = |_: &[u8]| Known { admitted: true, former: false };
+        let config = tls::client_config(&key, anybody, Handle::new()).unwrap();
+        let connecting = endpoint.connect_with(config, address_of(1), SERVER_NAME).unwrap();
+        tasks.spawn(async move { drop((connecting.await, endpoint)) });
+    }
+    sleep(Duration::from_secs(1)).await;
+    dial(&network, &pair, &mut tasks);
+    let mut status = pair.big_handle.status();
+    let up = timeout(Duration::from_secs(1), status.wait_for(|status| status.connected.is_some())).await;
+    assert!(up.is_ok(), "{:?}", pair.big_handle.status().borrow().last_error);
 }
