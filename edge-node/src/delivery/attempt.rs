@@ -492,6 +492,9 @@ impl Attempt {
                     return progress.end_early();
                 }
                 copies.recorder.record(progress.settled()).await;
+                if let Some(said) = progress.passed() {
+                    copies.recorder.passed(&said).await;
+                }
                 let (others, sent) =
                     (Copies { recipients: progress.left(), ..copies }, Transmission::default());
                 let talk = self.sessions.talk(others, place, target, left, &sent);

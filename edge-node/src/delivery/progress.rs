@@ -24,6 +24,9 @@ const CONTENTS_MAX: usize = 2;
 /// Sessions of an attempt that have come as far as the envelope, after which no other one begins.
 const ENVELOPES_MAX: usize = 5;
 
+/// Hosts of an attempt whose words are noted although they were not the last ones.
+const PASSED_MAX: usize = 5;
+
 /// An attempt under way.
 #[derive(Debug)]
 pub(super) struct Progress {
@@ -43,6 +46,10 @@ pub(super) struct Progress {
     lacking: Option<u16>,
     /// What those that dealt with the message have shown: the worst of it.
     shown: Shown<Report>,
+    /// What the last host has said, of those who go to the next one.
+    said: Option<Report>,
+    /// How often that was taken.
+    passed: usize,
     /// Sessions that have come as far as the envelope, and as the content.
     envelopes: usize,
     contents: usize,
@@ -74,6 +81,8 @@ impl Progress {
             reached,
             lacking: None,
             shown: Shown::Nothing,
+            said: None,
+            passed: 0,
             envelopes: 0,
             contents: 0,
         }
@@ -97,6 +106,13 @@ impl Progress {
     /// Takes what is final of some while others go on.
     pub fn settled(&mut self) -> Vec<(u32, Report)> {
         std::mem::take(&mut self.settled)
+    }
+
+    /// What the last host has said, as another one is asked: it is not what the attempt comes to, and of it nothing would be left.
+    pub fn passed(&mut self) -> Option<Report> {
+        let said = self.said.take().filter(|_| self.passed < PASSED_MAX)?;
+        self.passed += 1;
+        Some(said)
     }
 
     /// Whether another session is begun for those who are left, if there `is_time` for a whole one. It is while nothing was said
@@ -138,6 +154,7 @@ impl Progress {
     fn pass(&mut self, report: Report, preference: u16, there: bool) {
         self.reached |= there;
         self.may_offer(&report, preference, there);
+        self.said = Some(report.clone());
         self.last = Some(latest(self.last.take(), report));
     }
 
@@ -194,6 +211,7 @@ impl Progress {
 
     fn deal(&mut self, outcomes: Vec<Outcome>, report: impl Fn(Status) -> Report) {
         let (asked, mut outcomes) = (std::mem::take(&mut self.left), outcomes.into_iter());
+        self.said = None;
         let said = std::mem::take(&mut self.deferred);
         for (place, (index, recipient)) in asked.into_iter().enumerate() {
             // There is one for each, in their order.
@@ -206,6 +224,7 @@ impl Progress {
                 self.settled.push((index, report));
                 continue;
             }
+            self.said.get_or_insert_with(|| report.clone());
             // What others have said counts for more than what this one does not offer.
             let better = before
                 .or(self.last.as_ref())
@@ -285,6 +304,26 @@ mod tests {
             Heard::Dealt(reports, shown) => (told(&reports), shown),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn what_a_host_has_said_of_those_who_go_on_is_kept_and_of_the_others_it_is_the_outcome() {
+        let mut progress = Progress::new(&recipients(&[0, 1]), None, false);
+        let passed = |progress: &mut Progress| progress.passed().map(|said| (said.host, said.status.text));
+        assert_eq!(passed(&mut progress), None, "nobody was asked");
+        progress.hear(Talk::Next { status: lost(false), greeted: false }, 10, false, at("a"));
+        assert_eq!(passed(&mut progress), Some((Some("a".into()), "lost".into())));
+        assert_eq!(passed(&mut progress), None, "once");
+        progress.hear(done(vec![said(250), said(451)]), 10, false, at("b"));
+        assert_eq!(passed(&mut progress), Some((Some("b".into()), "451".into())));
+        progress.hear(done(vec![said(250)]), 20, false, at("c"));
+        assert_eq!(passed(&mut progress), None, "it is final");
+        let mut progress = Progress::new(&recipients(&[0]), None, false);
+        let heard = (0..2 * PASSED_MAX).filter(|_| {
+            progress.hear(Talk::Next { status: lost(false), greeted: false }, 10, false, at("a"));
+            progress.passed().is_some()
+        });
+        assert_eq!(heard.count(), PASSED_MAX);
     }
 
     #[test]

@@ -43,6 +43,16 @@ impl Recorder<'_> {
         }
     }
 
+    /// A host has said that, and another one is asked: what the attempt comes to will be what that one says.
+    pub async fn passed(&self, said: &Report) {
+        let host = said.host.as_deref().unwrap_or("a host");
+        let what = format!("{host}: {}; the next one is asked", said.status.text);
+        let (message, now) = (self.message, unix_millis());
+        if let Err(error) = self.node.store.commit(move |txn| trace::note(txn, message, now, what)).await {
+            tracing::warn!(%message, %error, "what a host has said could not be noted");
+        }
+    }
+
     /// A host that was sent the message has answered for these, who go to the next one.
     pub async fn answered(&self, left: &[(u32, Recipient)]) {
         let (message, left) = (self.message, left.iter().map(|(index, _)| *index).collect::<Vec<_>>());

@@ -30,6 +30,20 @@ fn network(n: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, n, 1).into()
 }
 
+/// Five errors are answered at once; each one more waits a second.
+#[tokio::test]
+async fn who_makes_error_after_error_is_kept_waiting() -> Result<(), Trouble> {
+    let world = World::start(program()).await?;
+    let mut client = world.smtp().await?;
+    let began = Instant::now();
+    for _ in 0..7 {
+        client.expect("XYZZY", 500).await?;
+    }
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+    client.expect("QUIT", 221).await?;
+    world.end().await
+}
+
 /// What a list says of that host: a code, and a text.
 fn entry(list: &str, n: u8, code: [u8; 4], text: &str) -> Zone {
     let name = format!("{n}.0.0.127.{list}");
