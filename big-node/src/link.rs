@@ -412,7 +412,7 @@ impl Host for LinkHost {
 
     fn has_room(&self, lane: Lane) -> bool {
         match lane {
-            Lane::Service | Lane::Event => self.pressure.takes_rest(),
+            Lane::Service | Lane::Event => self.pressure.takes_facts(),
             Lane::Inter | Lane::Batch => self.pressure.mail_level().takes_mail(),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Against `[big] inbound_hourly` counts what the edge's units took within the last hour: their octets, and
 //! 1 KiB for the rows of each. The count is in memory: a restart forgives it, and an edge cannot restart big.
-//! Facts about mail, and large bodies that have begun to come, go on a little longer than mail, until a twentieth more.
+//! Facts about mail go on a little longer than mail, until a twentieth more, and large bodies that have begun half as far.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -14,8 +14,8 @@ use shared::store::Store;
 
 /// Octets that count for each unit besides its own: its id, and what applying it writes.
 const UNIT_OCTETS: u64 = 1024;
-/// What goes on may take one part in so many of `inbound_hourly` when mail has taken all of it.
-const REST_SHARE: u64 = 20;
+/// Facts may take one part in so many of `inbound_hourly` when mail has taken all of it.
+const FACTS_SHARE: u64 = 20;
 
 /// Big's level, and what it is made from.
 #[derive(Debug)]
@@ -67,11 +67,19 @@ impl Pressure {
         self.monitor.lacks_room(self.taken_in())
     }
 
-    /// Whether the lanes of facts get credit, and bodies that have begun are taken to their end: what became of mail is told
-    /// while no more mail is taken, and what is nearly here need not come again, but no flood of either fills the disk.
+    /// Whether the lanes of facts get credit: what became of mail is told while no more mail is taken, but
+    /// no flood of it fills the disk either.
+    pub fn takes_facts(&self) -> bool {
+        self.takes_beyond(self.inbound_hourly / FACTS_SHARE)
+    }
+
+    /// Whether large bodies that have begun to come go on: half as far as facts, for which the other half is kept.
     pub fn takes_rest(&self) -> bool {
-        let most = self.inbound_hourly.saturating_add(self.inbound_hourly / REST_SHARE);
-        self.mail_level() != Level::Stopped && self.taken_in() < most
+        self.takes_beyond(self.inbound_hourly / FACTS_SHARE / 2)
+    }
+
+    fn takes_beyond(&self, share: u64) -> bool {
+        self.mail_level() != Level::Stopped && self.taken_in() < self.inbound_hourly.saturating_add(share)
     }
 
     /// The level and its reason, for people.
@@ -128,9 +136,9 @@ mod tests {
         let store = Store::open(Arc::new(SimDisk::new(Faults::default()))).expect("opens");
         let pressure = Pressure::new(&store, 1_000_000);
         pressure.took_in(1_000_000);
-        assert!(!pressure.mail_level().takes_mail() && pressure.takes_rest());
+        assert!(!pressure.mail_level().takes_mail() && pressure.takes_facts());
         let mut units = 0;
-        while pressure.takes_rest() {
+        while pressure.takes_facts() {
             pressure.took_in_units(1, 100);
             units += 1;
         }

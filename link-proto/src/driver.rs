@@ -226,6 +226,8 @@ impl Listener {
             tokio::select! {
                 incoming = self.endpoint.accept() => {
                     let Some(incoming) = incoming else { return LinkError::Lost("the endpoint is closed".into()) };
+                    // What has ended takes nobody's place.
+                    while connections.try_join_next().is_some() {}
                     if !incoming.remote_address_validated() {
                         // A validated address has room for the retry; an error means it has not.
                         let _ = incoming.retry();
@@ -237,6 +239,7 @@ impl Listener {
                             let _ = connections.join_next().await;
                         }
                         let place = openings.enter(incoming.remote_address().ip());
+                        let number = place.number();
                         let (host, shared) = (Arc::clone(&host), Arc::clone(&shared));
                         let (handle, ring) = (handle.clone(), self.keys.clone());
                         let parts = Arc::clone(&parts);
@@ -250,7 +253,7 @@ impl Listener {
                             let error = serve_one(arriving, host, shared, handle.clone(), parts).await;
                             handle.failed(&error);
                         });
-                        openings.runs(task);
+                        openings.runs(number, task);
                     }
                 }
                 Some(_) = connections.join_next() => {}
@@ -315,9 +318,6 @@ async fn serve_one<H: Host>(
             return error;
         }
     };
-    if !place.leave() {
-        return LinkError::NotTaken;
-    }
     let (shown, wanted) = (choice.shown().public().to_vec(), choice.wanted().public().to_vec());
     let _under_way = handle.under_way();
     if handle.is_held() {
@@ -325,6 +325,9 @@ async fn serve_one<H: Host>(
         return LinkError::Held;
     }
     let gate = Arc::clone(&shared.gate).lock_owned().await;
+    if !place.leave() {
+        return LinkError::NotTaken;
+    }
     let session = async {
         let opening = host.open().await?;
         shared.pin(opening.partner.as_ref());

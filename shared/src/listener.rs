@@ -22,6 +22,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::telemetry::Quoted;
+
 pub use admission::{Admission, IPV4_NETWORK_BITS, IPV6_NETWORK_BITS, Kept, Permit, host, network};
 pub use stream::{Stream, TlsFacts};
 pub use tls::{Acceptor, CurrentIdentity, IdentityError, TlsIdentity};
@@ -107,7 +109,7 @@ impl Listener {
 
 /// Says no without waiting: a socket just accepted has room for a line.
 fn refuse(stream: &TcpStream, peer: SocketAddr, refusal: &str) {
-    tracing::info!(%peer, "refused: too many sessions");
+    tracing::info!(client = %peer.ip(), reply = %Quoted(refusal.trim_end()), "refused: too many sessions");
     let _ = stream.try_write(refusal.as_bytes());
 }
 

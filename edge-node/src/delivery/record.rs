@@ -46,7 +46,7 @@ impl Recorder<'_> {
     /// A host has said that, and another one is asked: what the attempt comes to will be what that one says.
     pub async fn passed(&self, said: &Report) {
         let host = said.host.as_deref().unwrap_or("a host");
-        let what = format!("{host}: {}; the next one is asked", said.status.text);
+        let what = format!("{host}: {}; another is asked", said.status.text);
         let (message, now) = (self.message, unix_millis());
         if let Err(error) = self.node.store.commit(move |txn| trace::note(txn, message, now, what)).await {
             tracing::warn!(%message, %error, "what a host has said could not be noted");

@@ -4,13 +4,21 @@
 //! those that come from where most come from: who begins handshakes and never ends them pushes out their own.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::AbortHandle;
 
 /// Who is in the opening, oldest first.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Openings(Arc<Mutex<Vec<Opening>>>);
+pub(super) struct Openings(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    openings: Mutex<Vec<Opening>>,
+    /// Of the next place; none has the number of another one.
+    next: AtomicU64,
+}
 
 #[derive(Debug)]
 struct Opening {
@@ -30,17 +38,15 @@ pub(super) struct Place {
 impl Openings {
     /// The newest place, for a connection from `address`.
     pub(super) fn enter(&self, address: IpAddr) -> Place {
-        let mut openings = self.lock();
-        let number = openings.last().map_or(0, |last| last.place + 1);
-        openings.push(Opening { place: number, network: network(address), task: None });
-        drop(openings);
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        self.lock().push(Opening { place: number, network: network(address), task: None });
         Place { openings: self.clone(), number }
     }
 
-    /// The task that the newest place is for.
-    pub(super) fn runs(&self, task: AbortHandle) {
-        if let Some(last) = self.lock().last_mut() {
-            last.task = Some(task);
+    /// The task that a place is for, unless it has left that already.
+    pub(super) fn runs(&self, number: u64, task: AbortHandle) {
+        if let Some(opening) = self.lock().iter_mut().find(|opening| opening.place == number) {
+            opening.task = Some(task);
         }
     }
 
@@ -53,7 +59,7 @@ impl Openings {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Opening>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.openings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -61,6 +67,11 @@ impl Place {
     /// Gives the place up; `false` if another connection has it already, and this one is ended.
     pub(super) fn leave(self) -> bool {
         self.take_out()
+    }
+
+    /// Its number.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     fn take_out(&self) -> bool {
@@ -115,7 +126,7 @@ mod tests {
         let enter = || {
             let place = openings.enter([192, 0, 2, 1].into());
             let task = tokio::spawn(std::future::pending::<()>());
-            openings.runs(task.abort_handle());
+            openings.runs(place.number(), task.abort_handle());
             (place, task)
         };
         let [(one, ended), (two, runs), (three, _)] = [(); 3].map(|()| enter());

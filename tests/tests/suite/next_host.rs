@@ -84,7 +84,7 @@ async fn what_a_host_will_not_take_now_the_next_one_gets_in_the_same_attempt() -
             let way: Vec<Step> = world.nodes.edge.json(&["trace", &sent.id]).await?;
             let is_passed = |step: &&Step| {
                 step.what.starts_with(&format!("first.{domain}: "))
-                    && step.what.ends_with("; the next one is asked")
+                    && step.what.ends_with("; another is asked")
             };
             assert_eq!(way.iter().filter(is_passed).count(), 1, "{rule:?}: {way:?}");
             assert!(first.is_used_up(), "{rule:?}");
