@@ -66,7 +66,7 @@ impl Service {
     async fn connection(self, mut stream: Stream, peer: SocketAddr) -> io::Result<()> {
         let (start, mut stopping) = (Instant::now(), self.stopping.clone());
         if let Some(refusal) = self.instead_of_greeting() {
-            tracing::info!(client = %peer.ip(), reply = %Quoted(refusal.trim_end()), "refused");
+            tracing::info!(client = %peer.ip().to_canonical(), reply = %Quoted(refusal.trim_end()), "refused");
             tokio::time::timeout(WRITE_TIMEOUT, stream.write_all(refusal.as_bytes())).await??;
             return stream.shutdown().await;
         }

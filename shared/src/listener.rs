@@ -109,7 +109,7 @@ impl Listener {
 
 /// Says no without waiting: a socket just accepted has room for a line.
 fn refuse(stream: &TcpStream, peer: SocketAddr, refusal: &str) {
-    tracing::info!(client = %peer.ip(), reply = %Quoted(refusal.trim_end()), "refused: too many sessions");
+    tracing::info!(client = %peer.ip().to_canonical(), reply = %Quoted(refusal.trim_end()), "refused: too many sessions");
     let _ = stream.try_write(refusal.as_bytes());
 }
 

@@ -224,7 +224,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Ends a connection on which nothing has come for long. QUIC would wait for three of its probes (RFC 9000 §10.1.1), which
-    /// on a bad line come ever less often, up to minutes apart; a new connection finds the line as it is now.
+    /// on a bad line come ever less often, up to a minute apart; a new connection finds the line as it is now.
     fn listen(&mut self) -> Result<(), LinkError> {
         let (datagrams, now) = (self.connection.stats().udp_rx.datagrams, Instant::now());
         if self.heard.0 != datagrams {

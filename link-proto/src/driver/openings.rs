@@ -1,6 +1,6 @@
 //! Connections of which nobody knows yet whose they are: none of them may keep the partner out.
 //!
-//! A connection takes a place until its first frame has come. With all places taken a new one gets that of the oldest of
+//! A connection takes a place until its first frame has come and its session may begin. With all places taken a new one gets that of the oldest of
 //! those that come from where most come from: who begins handshakes and never ends them pushes out their own.
 
 use std::net::IpAddr;
@@ -64,17 +64,13 @@ impl Openings {
 }
 
 impl Place {
-    /// Gives the place up; `false` if another connection has it already, and this one is ended.
-    pub(super) fn leave(self) -> bool {
-        self.take_out()
-    }
-
     /// Its number.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    fn take_out(&self) -> bool {
+    /// Gives the place up; `false` if another connection has it already, and this one is ended.
+    pub(super) fn leave(&self) -> bool {
         let mut openings = self.openings.lock();
         let before = openings.len();
         openings.retain(|opening| opening.place != self.number);
@@ -84,7 +80,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.take_out();
+        self.leave();
     }
 }
 
